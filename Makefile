@@ -1,0 +1,113 @@
+# From a machine with git, make, Python 3.10 to 3.13 and a C/C++ compiler to a
+# running demo. Each step leaves a stamp and is redone when what it used changes.
+
+BAG ?=
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMPS := $(VENV)/.stamps
+REQUIREMENTS := requirements
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+
+# The environment in .venv is whole in itself. A sourced ROS installation, or the
+# wheels of another environment, would get mixed into it through these.
+unexport AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH PYTHONHOME PYTHONPATH
+unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE
+ifdef AMENT_PREFIX_PATH
+unexport LD_LIBRARY_PATH RMW_IMPLEMENTATION ROS_DISTRO
+endif
+
+# Says what a Python lacks for our purpose; runs under any Python there is.
+define PROBE
+import os, sys, sysconfig
+name = "Python %d.%d" % sys.version_info[:2]
+if not (3, 10) <= sys.version_info[:2] <= (3, 13):
+    sys.exit(name + ", where 3.10 to 3.13 is needed")
+try:
+    import ensurepip, venv
+except ImportError:
+    sys.exit(name + " without venv; install it, e.g. apt install python%d.%d-venv" % sys.version_info[:2])
+if not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")):
+    sys.exit(name + " without its headers; install them, e.g. apt install python%d.%d-dev" % sys.version_info[:2])
+endef
+export PROBE
+
+PYTHON ?= python3 python3.13 python3.12 python3.11 python3.10
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint setup dev sample baseline clean distclean
+
+help: ## print the targets
+	@echo "make TARGET, where TARGET is one of"
+	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' Makefile | expand -t 14
+	@echo "PYTHON=... chooses the Python, ARGS=... is passed to pytest"
+
+demo: setup $(if $(BAG),,sample) ## run the whole graph on the sample drive, or on BAG=path; results in out/demo
+	$(BIN)/perception demo $(if $(BAG),--bag "$(BAG)") --out out/demo
+
+test: dev sample ## run every test
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: dev ## check style, types and the direction of imports
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+setup: $(STAMPS)/package $(STAMPS)/interfaces ## make .venv with all that runs the graph
+
+dev: setup $(STAMPS)/dev ## add what tests and checks need
+
+sample: bags/sample/metadata.yaml ## make the sample bags in bags/
+
+baseline: setup $(STAMPS)/baseline ## add what `perception bench latency --baseline` compares with (large)
+
+clean: ## remove results, bags and caches
+	rm -rf out build install log bags/sample bags/sample_sqlite3
+	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+
+distclean: clean ## remove .venv too
+	rm -rf $(VENV) perception_nodes.egg-info
+
+# An environment that is there and works is kept.
+$(STAMPS)/venv:
+	@for candidate in $(BIN)/python $(PYTHON); do \
+	    lack=$$($$candidate -c "$$PROBE" 2>&1) && chosen=$$candidate && break; \
+	    report="$$report\n  $$candidate: $$lack"; \
+	done; \
+	case "$$chosen" in \
+	    "") printf "%b\n" "No usable Python (PYTHON=... names another one):$$report" >&2; exit 1 ;; \
+	    $(BIN)/python) ;; \
+	    *) echo "Making $(VENV) with $$chosen, $$($$chosen --version)"; $$chosen -m venv --clear $(VENV) ;; \
+	esac
+	@mkdir -p $(STAMPS)
+	@touch $(VENV)/COLCON_IGNORE $@
+
+$(STAMPS)/requirements: $(STAMPS)/venv $(addprefix $(REQUIREMENTS)/,runtime.txt build.txt lock.txt)
+	@echo "Installing the pinned requirements: about 600 MB, one to three minutes the first time"
+	$(PIP) install -r $(REQUIREMENTS)/runtime.txt -r $(REQUIREMENTS)/build.txt
+	@touch $@
+
+$(STAMPS)/interfaces: $(STAMPS)/requirements interfaces/build.py $(wildcard interfaces/*/CMakeLists.txt interfaces/*/package.xml interfaces/*/msg/*.msg)
+	@echo "Building the message packages: about a minute the first time"
+	$(BIN)/python interfaces/build.py
+	@touch $@
+
+$(STAMPS)/package: $(STAMPS)/requirements setup.py setup.cfg package.xml
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(STAMPS)/dev: $(STAMPS)/requirements $(REQUIREMENTS)/dev.txt
+	$(PIP) install -r $(REQUIREMENTS)/dev.txt
+	@touch $@
+
+# ultralytics asks for the OpenCV with windows, which would overwrite ours.
+$(STAMPS)/baseline: $(STAMPS)/requirements $(wildcard $(REQUIREMENTS)/baseline*.txt)
+	$(PIP) install -r $(REQUIREMENTS)/baseline.txt
+	$(PIP) install --no-deps -r $(REQUIREMENTS)/baseline-no-deps.txt
+	@touch $@
+
+bags/sample/metadata.yaml: bags/make_sample.py | $(STAMPS)/requirements
+	$(BIN)/python bags/make_sample.py

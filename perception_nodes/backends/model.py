@@ -1,0 +1,129 @@
+"""A model folder: `model.yaml` and the files it names, checked before they are loaded."""
+
+import hashlib
+import importlib.resources
+import os
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+
+class ModelError(ValueError):
+    """A model that cannot be used; the text says why and what to do."""
+
+
+class InputSpec(BaseModel):
+    """The network's input: uint8, one image."""
+
+    model_config = ConfigDict(frozen=True)
+    name: str
+    width: int = Field(gt=0, le=8192)
+    height: int = Field(gt=0, le=8192)
+    layout: Literal["NHWC"]
+    color: Literal["BGR"]
+    dtype: Literal["uint8"]
+
+
+class OutputSpec(BaseModel):
+    """The network's head: names of its tensors, level by level."""
+
+    model_config = ConfigDict(frozen=True)
+    strides: list[int] = Field(min_length=1)
+    reg_max: int = Field(gt=0, le=64)
+    box: list[str]
+    classes: list[str] = Field(alias="class")
+
+
+class Model(BaseModel):
+    """What `model.yaml` says of a model, as far as the run time needs it.
+
+    Attributes:
+        name: of the model.
+        folder: where it lies.
+        file: the ONNX file's name in that folder.
+        sha256: of the file, hexadecimal.
+        input: the network's input.
+        outputs: the network's head.
+        classes: class names by index.
+        precision: `int8`, `fp32`, ...
+    """
+
+    model_config = ConfigDict(frozen=True)
+    name: str = Field(max_length=31)
+    folder: Path
+    file: str
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    input: InputSpec
+    outputs: OutputSpec
+    classes: list[str] = Field(min_length=1)
+    precision: str
+
+    @property
+    def path(self) -> Path:
+        """The ONNX file."""
+        return self.folder / self.file
+
+
+def model_folders() -> list[Path]:
+    """Folders that are searched for models by name: the user's, the checkout's, the installed."""
+    shipped = Path(str(importlib.resources.files("perception_nodes"))).parent / "models"
+    prefixes = [*os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix]
+    installed = [Path(p) / "share/perception_nodes/models" for p in prefixes if p]
+    extra = os.environ.get("PERCEPTION_MODELS", "")
+    candidates = [*(Path(p) for p in extra.split(os.pathsep) if p), shipped, *installed]
+    return [folder for folder in candidates if folder.is_dir()]
+
+
+def available_models() -> list[str]:
+    """Names of the models that `load_model` finds."""
+    return sorted({path.parent.name for f in model_folders() for path in f.glob("*/model.yaml")})
+
+
+def load_model(name_or_folder: str) -> Model:
+    """Read a model and check its file against the hash.
+
+    Args:
+        name_or_folder: a model's name, or a path to its folder.
+
+    Raises:
+        ModelError: not found, not readable, or the file is not the one that was described.
+    """
+    folder = _find(name_or_folder)
+    description = folder / "model.yaml"
+    try:
+        values: Any = yaml.safe_load(description.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ModelError(f"{description} holds no keys")
+        model = Model(**{**values, "folder": folder})
+    except (OSError, yaml.YAMLError) as error:
+        raise ModelError(f"{description} cannot be read: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ModelError(f"{description}: {key}: {first['msg']}") from error
+    try:
+        found = hashlib.sha256(model.path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise ModelError(f"{model.path} cannot be read: {error.strerror}") from error
+    if found != model.sha256:
+        raise ModelError(
+            f"{model.path} has sha256 {found[:12]}…, {description.name} says "
+            f"{model.sha256[:12]}…: the file is not the one that was measured; restore it or "
+            "compile the model again"
+        )
+    return model
+
+
+def _find(name_or_folder: str) -> Path:
+    if (Path(name_or_folder) / "model.yaml").is_file():
+        return Path(name_or_folder).resolve()
+    for folder in model_folders():
+        if (folder / name_or_folder / "model.yaml").is_file():
+            return folder / name_or_folder
+    raise ModelError(
+        f"model {name_or_folder!r} is not there; known are "
+        f"{', '.join(available_models()) or 'none'} (in {', '.join(map(str, model_folders()))})"
+    )

@@ -1,0 +1,219 @@
+"""The command line: `perception COMMAND`."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from perception_nodes.backends.base import BACKENDS
+from perception_nodes.backends.model import ModelError, available_models, load_model
+from perception_nodes.config import SettingsError, allowed_range
+from perception_nodes.core.pipeline import BackendError
+from perception_nodes.environment import cache_folder
+from perception_nodes.graph import LIVE, RECORDED, Graph
+from perception_nodes.replay.bag import BagError, open_drive
+from perception_nodes.supervisor import GraphFailure, Supervisor
+from perception_nodes.transport.shm import TransportError
+
+UNUSABLE = (BagError, ModelError, SettingsError, BackendError, TransportError)
+"""Input that a command cannot work with: one line, exit status 2."""
+
+app = typer.Typer(
+    help="Real-time object detection for vehicle cameras on ROS 2, every frame accounted for.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+model_app = typer.Typer(help="Models that are there.", no_args_is_help=True)
+bench_app = typer.Typer(help="Measurements.", no_args_is_help=True)
+app.add_typer(model_app, name="model")
+app.add_typer(bench_app, name="bench")
+screen = Console(stderr=True)
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+OutFolder = Annotated[Path, typer.Option("--out", help="Folder for the outputs.")]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[NAME:=VALUE]...", help="Parameters, as for ros2 launch; --parameters lists them."),
+]
+ListParameters = Annotated[
+    bool, typer.Option("--parameters", help="List the parameters and their ranges, and stop.")
+]
+
+
+@app.command()
+def demo(
+    assignments: Assignments = None,
+    bag: Annotated[
+        Path, typer.Option(help="Recorded drive: ROS 2 bag folder, .mcap, .db3, or ROS 1 .bag.")
+    ] = Path("bags/sample"),
+    topic: Annotated[str, typer.Option(help="Image topic; found by type if not given.")] = "",
+    out: OutFolder = Path("out/demo"),
+    as_json: JsonFlag = False,
+    parameters: ListParameters = False,
+) -> None:
+    """Play a recorded drive through the whole ROS 2 graph, with a live view and a report.
+
+    Each node is a process of its own. Writes summary.json, detections.mcap (for Foxglove),
+    report.html and annotated.mp4. Exit status 1 if a frame is unaccounted for.
+    """
+    from perception_nodes.demo import run_demo
+    from perception_nodes.view import summary_table
+
+    if parameters:
+        return show_parameters(RECORDED)
+    values = parse_assignments(assignments)
+    summary = run_demo(bag, out, topic, values)
+    conclude(summary, out, as_json, summary_table)
+
+
+@app.command()
+def run(assignments: Assignments = None, parameters: ListParameters = False) -> None:
+    """Detect on a live camera topic: start the graph and keep it running until Ctrl-C.
+
+    The same graph as `ros2 launch perception_nodes perception.launch.py`, for machines without
+    launch. Example: perception run image_topic:=/cam/image_raw deadline_ms:=20
+    """
+    if parameters:
+        return show_parameters(LIVE)
+    with Supervisor(LIVE.nodes(parse_assignments(assignments))) as graph:
+        graph.wait()
+
+
+@app.command()
+def replay(
+    bag: Annotated[
+        Path, typer.Argument(help="Recorded drive: ROS 2 bag folder, .mcap, .db3, or ROS 1 .bag.")
+    ],
+    out: OutFolder = Path("out/replay"),
+    topic: Annotated[str, typer.Option(help="Image topic; found by type if not given.")] = "",
+    model: Annotated[str, typer.Option(help="Model: name or folder.")] = "road-n",
+    backend: Annotated[str, typer.Option(help=f"One of {', '.join(BACKENDS)}.")] = "openvino",
+    threads: Annotated[
+        int, typer.Option(min=0, max=256, help="Inference threads; 0: one a core.")
+    ] = 0,
+    score_threshold: Annotated[
+        float, typer.Option(min=0.01, max=0.99, help="Objects below it are not reported.")
+    ] = 0.35,
+    deadline_ms: Annotated[
+        float, typer.Option(min=0.1, max=10_000, help="Deadline from capture to publish.")
+    ] = 10.0,
+    as_json: JsonFlag = False,
+) -> None:
+    """Replay a recorded drive through the pipeline with no ROS: every frame, in order."""
+    from perception_nodes.replay.offline import ReplaySettings
+    from perception_nodes.replay.offline import replay as replay_drive
+    from perception_nodes.view import LiveView, summary_table
+
+    settings = ReplaySettings(
+        model=model,
+        backend=backend,
+        threads=threads,
+        deadline_ms=deadline_ms,
+        score_threshold=score_threshold,
+    )
+    drive = open_drive(bag, topic)
+    with LiveView(deadline_ms, drive.frame_count) as view:
+
+        def show(record: Any) -> None:
+            view.frame(record)
+            view.render()
+
+        summary = replay_drive(drive, out, settings, str(cache_folder()), show)
+    conclude(summary, out, as_json, summary_table)
+
+
+@model_app.command("list")
+def model_list(as_json: JsonFlag = False) -> None:
+    """List the models that are there, checked against their hashes."""
+    models = [load_model(name) for name in available_models()]
+    if as_json:
+        print(json.dumps([json.loads(model.model_dump_json()) for model in models], indent=2))
+        return
+    table = Table("model", "input", "precision", "classes", "folder")
+    for model in models:
+        size = f"{model.input.width}x{model.input.height}"
+        classes = ", ".join(model.classes)
+        table.add_row(model.name, size, model.precision, classes, str(model.folder))
+    Console().print(table)
+
+
+@app.command()
+def doctor(as_json: JsonFlag = False) -> None:
+    """Say what this machine has and what to do about what it lacks.
+
+    Exit status 1 if something that the pipeline needs is missing.
+    """
+    from perception_nodes.doctor import examine, report_table
+
+    findings = examine()
+    if as_json:
+        print(json.dumps([finding.__dict__ for finding in findings], indent=2))
+    else:
+        Console().print(report_table(findings))
+    if any(finding.needed and not finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+def parse_assignments(assignments: list[str] | None) -> dict[str, Any]:
+    """NAME:=VALUE texts as a mapping.
+
+    Raises:
+        SettingsError: a text is not of that form.
+    """
+    values = {}
+    for text in assignments or []:
+        name, separator, value = text.partition(":=")
+        if not separator:
+            raise SettingsError(f"argument {text!r} is not of the form NAME:=VALUE")
+        values[name] = value
+    return values
+
+
+def show_parameters(graph: Graph) -> None:
+    """Print the parameters of a graph."""
+    table = Table("parameter", "default", "allowed", "meaning")
+    for name, info in graph.parameters.items():
+        table.add_row(name, str(info.default), allowed_range(info), info.description or "")
+    Console().print(table)
+
+
+def conclude(summary: dict[str, Any], out: Path, as_json: bool, table: Any) -> None:
+    """Print a run's summary; exit status 1 if a frame is unaccounted for."""
+    if as_json:
+        print(json.dumps(summary, indent=2))
+    else:
+        screen.print(table(summary))
+        screen.print(f"Written to {out}: " + ", ".join(sorted(p.name for p in out.iterdir())))
+    accounted = sum(summary["status"].values())
+    if summary["frames_in"] != accounted or summary["lost_before_ingest"]:
+        screen.print(
+            f"[bold red]{summary['frames_sent']} frames were sent, {summary['frames_in']} came in, "
+            f"{accounted} are accounted for[/]"
+        )
+        raise typer.Exit(1)
+
+
+def main() -> int:
+    """Entry point; one line for unusable input."""
+    try:
+        app(standalone_mode=False)
+    except UNUSABLE as error:
+        screen.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
+        return 2
+    except GraphFailure as error:
+        screen.print(f"[red]failed:[/] {error}", highlight=False, soft_wrap=True)
+        return 2
+    except typer.Exit as stop:
+        return stop.exit_code
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,192 @@
+"""Parameters of the nodes: each with its default, range and description, in one place.
+
+The nodes declare their ROS parameters from these classes, the launch files and the command line
+their arguments; a value outside its range stops start-up with one line.
+"""
+
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+
+from perception_nodes.core.budget import DEADLINE_MS
+
+Name = Annotated[str, Field(pattern="^[a-z][a-z0-9_]{0,30}$")]
+Topic = Annotated[str, Field(pattern="^[~/]?[A-Za-z_][A-Za-z0-9_/]*$", max_length=200)]
+
+
+class SettingsError(ValueError):
+    """A parameter whose value is not allowed; one line that names it, the value and the range."""
+
+
+class Settings(BaseModel):
+    """Parameters that every node of a graph shares."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    camera: Name = Field(
+        default="front", description="name of the camera; keeps the graphs of several apart"
+    )
+
+
+class PreprocessSettings(Settings):
+    """Parameters of preprocess_node."""
+
+    source: Literal["dds", "shm"] = Field(
+        default="dds", description="where frames come from: a ROS topic, or shared memory"
+    )
+    image_topic: Topic = Field(
+        default="/camera/image_raw",
+        description="sensor_msgs/Image; with image_transport=compressed its /compressed sibling",
+    )
+    image_transport: Literal["raw", "compressed"] = Field(
+        default="raw", description="Image, or CompressedImage (JPEG, PNG)"
+    )
+    model: str = Field(
+        default="road-n", description="model whose input size frames are scaled to: name or folder"
+    )
+    undistort: bool = Field(
+        default=True, description="remove lens distortion where CameraInfo tells of one"
+    )
+    deadline_ms: float = Field(
+        default=DEADLINE_MS, ge=0.1, le=10_000, description="deadline from capture to publish"
+    )
+
+
+class DetectorSettings(Settings):
+    """Parameters of detector_node."""
+
+    model: str = Field(default="road-n", description="model to run: name or folder")
+    backend: Literal["openvino", "onnxruntime", "null"] = Field(
+        default="openvino", description="inference runtime; null finds nothing, for measurements"
+    )
+    threads: int = Field(
+        default=0, ge=0, le=256, description="inference threads; 0 for one a physical core"
+    )
+    score_threshold: float = Field(
+        default=0.35, ge=0.01, le=0.99, description="objects below it are not reported"
+    )
+    iou_threshold: float = Field(
+        default=0.6, ge=0.1, le=0.99, description="overlap above which one class's weaker box goes"
+    )
+    skip_late: bool = Field(
+        default=True, description="abandon a frame that is past its deadline before inference"
+    )
+    detections_topic: Topic = Field(
+        default="/perception/detections", description="vision_msgs/Detection2DArray"
+    )
+
+
+class WatchdogSettings(Settings):
+    """Parameters of watchdog_node."""
+
+    deadline_ms: float = PreprocessSettings.model_fields["deadline_ms"]
+    outcome_timeout_ms: float = Field(
+        default=1000.0,
+        ge=10,
+        le=60_000,
+        description="a frame without an outcome for so long is accounted for as FAILED",
+    )
+    heartbeat_timeout_ms: float = Field(
+        default=500.0, ge=100, le=60_000, description="a process silent for so long is reported"
+    )
+    unsafe_after_ms: float = Field(
+        default=500.0, ge=50, le=60_000, description="without detections for so long: UNSAFE"
+    )
+    degraded_miss_rate: float = Field(
+        default=0.1, ge=0, le=1, description="share of missed deadlines above which: DEGRADED"
+    )
+
+    @model_validator(mode="after")
+    def _timeout_beyond_deadline(self) -> "WatchdogSettings":
+        if self.outcome_timeout_ms <= self.deadline_ms:
+            raise ValueError(
+                f"outcome_timeout_ms: {self.outcome_timeout_ms:g} is not allowed, it must be more "
+                f"than deadline_ms ({self.deadline_ms:g})"
+            )
+        return self
+
+
+class PlayerSettings(Settings):
+    """Parameters of player_node."""
+
+    bag: str = Field(default="", description="recorded drive: ROS 2 bag folder, .mcap, .db3, .bag")
+    topic: str = Field(default="", description="image topic in the bag; empty: found by type")
+    rate: float = Field(default=1.0, ge=0.01, le=100, description="speed of playing")
+    source: Literal["dds", "shm"] = PreprocessSettings.model_fields["source"]
+    image_topic: Topic = PreprocessSettings.model_fields["image_topic"]
+    ready_timeout_s: float = Field(
+        default=60.0, ge=1, le=3600, description="how long to wait for a working detector"
+    )
+    listeners: int = Field(
+        default=0, ge=0, le=100, description="subscribers of the detections to wait for"
+    )
+    detections_topic: Topic = DetectorSettings.model_fields["detections_topic"]
+    sent_file: str = Field(
+        default="", description="JSON file that receives the stamps of the frames played"
+    )
+
+
+class MonitorSettings(Settings):
+    """Parameters of monitor_node."""
+
+    detections_topic: Topic = DetectorSettings.model_fields["detections_topic"]
+    deadline_ms: float = PreprocessSettings.model_fields["deadline_ms"]
+    recording: str = Field(default="", description="mcap file that receives the outputs")
+    frames: int = Field(default=0, ge=0, description="frames expected, for the progress bar")
+    live: bool = Field(default=True, description="show the live view")
+
+
+def check(settings_type: type[Settings], values: dict[str, Any]) -> Any:
+    """Build settings, or say in one line which value is not allowed.
+
+    Raises:
+        SettingsError: a value is outside its range, or two contradict each other.
+    """
+    try:
+        return settings_type(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        if not first["loc"]:
+            text = str(first.get("ctx", {}).get("error", first["msg"]))
+            raise SettingsError(f"parameter {text}") from error
+        name = str(first["loc"][0])
+        if name not in settings_type.model_fields:
+            known = ", ".join(settings_type.model_fields)
+            raise SettingsError(f"parameter {name!r} is unknown; known are {known}") from error
+        allowed = allowed_range(settings_type.model_fields[name])
+        raise SettingsError(
+            f"parameter {name}: {first['input']!r} is not allowed, it must be {allowed}"
+        ) from error
+
+
+def allowed_range(field: FieldInfo) -> str:
+    """The values a parameter may have, in words."""
+    annotation = field.annotation
+    if get_origin(annotation) is Literal:
+        return "one of " + ", ".join(str(choice) for choice in get_args(annotation))
+    if annotation is bool:
+        return "true or false"
+    low, high = numeric_range(field)
+    kind = {int: "a whole number", float: "a number"}.get(annotation, "a text")  # type: ignore[arg-type]
+    if low is not None and high is not None:
+        return f"{kind} from {low:g} to {high:g}"
+    if low is not None:
+        return f"{kind} of at least {low:g}"
+    patterns = [item.pattern for item in field.metadata if getattr(item, "pattern", None)]
+    return f"{kind} that matches {patterns[0]}" if patterns else kind
+
+
+def numeric_range(field: FieldInfo) -> tuple[float | None, float | None]:
+    """Lowest and highest value of a number."""
+    low = next((item.ge for item in field.metadata if hasattr(item, "ge")), None)
+    high = next((item.le for item in field.metadata if hasattr(item, "le")), None)
+    return low, high
+
+
+def choices(field: FieldInfo) -> list[str] | None:
+    """The values of a parameter that has a list of them."""
+    if get_origin(field.annotation) is Literal:
+        return [str(choice) for choice in get_args(field.annotation)]
+    return None
+

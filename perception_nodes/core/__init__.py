@@ -1,0 +1,1 @@
+"""Pure Python and NumPy: no ROS, no accelerator, no I/O."""

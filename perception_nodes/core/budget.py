@@ -1,0 +1,35 @@
+"""The deadline of a frame and its split by stage: the only place where these numbers live."""
+
+from dataclasses import dataclass, fields
+
+STAGES = ("ingest", "preprocess", "inference", "postprocess", "publish")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Milliseconds each stage may take; their sum is the deadline from capture to publish."""
+
+    ingest: float = 1.5
+    preprocess: float = 1.0
+    inference: float = 6.0
+    postprocess: float = 0.5
+    publish: float = 1.0
+
+    @property
+    def deadline_ms(self) -> float:
+        """From capture to publish."""
+        return sum(getattr(self, field.name) for field in fields(self))
+
+    @property
+    def deadline_ns(self) -> int:
+        """From capture to publish, in nanoseconds."""
+        return round(self.deadline_ms * 1e6)
+
+    @classmethod
+    def for_deadline(cls, deadline_ms: float) -> "Budget":
+        """The default split, scaled to another deadline."""
+        factor = deadline_ms / cls().deadline_ms
+        return cls(*(field.default * factor for field in fields(cls)))
+
+
+DEADLINE_MS = Budget().deadline_ms

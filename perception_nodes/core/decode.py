@@ -1,0 +1,148 @@
+"""Head tensors to boxes: distribution-focal-loss decoding and class-aware suppression.
+
+The head is YOLOv8's: per level a tensor of box logits and one of class logits, anchor-free. A side
+of a box is the expectation of a softmax over `reg_max` bins (Li et al. 2020, Generalized Focal
+Loss), in strides, from the cell's centre.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception_nodes.core.frame import MAX_DETECTIONS, Detections
+
+MAX_CANDIDATES = 300
+"""Boxes that enter suppression, best first: bounds its cost where a network finds objects
+everywhere."""
+
+
+class AbsurdOutput(ValueError):
+    """The network's output cannot be a detection: not a number, or infinite."""
+
+
+@dataclass(frozen=True)
+class DecodeSettings:
+    """Thresholds of the decoder.
+
+    Attributes:
+        score_threshold: objects below it are not reported, in (0, 1).
+        iou_threshold: of two boxes of one class that overlap more, the weaker is dropped.
+    """
+
+    score_threshold: float = 0.35
+    iou_threshold: float = 0.6
+
+
+class Decoder:
+    """Decodes the head of one model; buffers and cell centres are made once."""
+
+    def __init__(
+        self,
+        width: int,
+        height: int,
+        strides: Sequence[int],
+        reg_max: int,
+        settings: DecodeSettings,
+    ) -> None:
+        """Prepare for inputs of width x height pixels."""
+        self._settings = settings
+        self._logit_threshold = float(
+            np.log(settings.score_threshold / (1 - settings.score_threshold))
+        )
+        self._bins = np.arange(reg_max, dtype=np.float32)
+        self._reg_max = reg_max
+        self._strides = tuple(strides)
+        self._centres = []
+        for stride in strides:
+            x, y = np.meshgrid(
+                np.arange(width // stride) + 0.5, np.arange(height // stride) + 0.5
+            )
+            self._centres.append(np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32))
+
+    def decode(
+        self, boxes: Sequence[NDArray[np.float32]], classes: Sequence[NDArray[np.float32]]
+    ) -> Detections:
+        """Objects in the network's input.
+
+        Args:
+            boxes: a tensor a level, float32 [1, 4 * reg_max, h, w], logits of left, top, right,
+                bottom.
+            classes: a tensor a level, float32 [1, n, h, w], logits.
+
+        Returns:
+            Detections in input pixels, best score first, at most `MAX_DETECTIONS`.
+
+        Raises:
+            AbsurdOutput: a logit is not finite.
+        """
+        found = [
+            self._decode_level(level, box, logits)
+            for level, (box, logits) in enumerate(zip(boxes, classes, strict=True))
+        ]
+        xyxy = np.concatenate([part[0] for part in found])
+        logits = np.concatenate([part[1] for part in found])
+        labels = np.concatenate([part[2] for part in found])
+        order = np.argsort(-logits, kind="stable")[:MAX_CANDIDATES]
+        xyxy, logits, labels = xyxy[order], logits[order], labels[order]
+        keep = suppress(xyxy, labels, self._settings.iou_threshold)[:MAX_DETECTIONS]
+        scores = 1 / (1 + np.exp(-logits[keep]))
+        return Detections(xyxy[keep], scores, labels[keep])
+
+    def _decode_level(
+        self, level: int, box: NDArray[np.float32], logits: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+        flat = logits.reshape(logits.shape[1], -1)
+        best = flat.max(axis=0)
+        # One comparison sees every bad value: NaN propagates through max, and the sum keeps it.
+        if not np.isfinite(best.sum()):
+            raise AbsurdOutput(
+                f"class logits at stride {self._strides[level]} are not finite numbers"
+            )
+        cells = np.flatnonzero(best > self._logit_threshold)
+        if len(cells) > MAX_CANDIDATES:
+            cells = cells[np.argpartition(-best[cells], MAX_CANDIDATES)[:MAX_CANDIDATES]]
+            cells.sort()
+        sides = box.reshape(4, self._reg_max, -1)[:, :, cells]
+        sides = np.exp(sides - sides.max(axis=1, keepdims=True))
+        distance = (self._bins[None, :, None] * sides).sum(axis=1) / sides.sum(axis=1)
+        if not np.isfinite(distance.sum()):
+            raise AbsurdOutput(
+                f"box logits at stride {self._strides[level]} are not finite numbers"
+            )
+        centre = self._centres[level][cells]
+        corners = np.concatenate([centre - distance[:2].T, centre + distance[2:].T], axis=1)
+        xyxy = corners * np.float32(self._strides[level])
+        return xyxy, best[cells], flat[:, cells].argmax(axis=0)
+
+
+def suppress(
+    boxes: NDArray[np.float32], labels: NDArray[np.int64], iou_threshold: float
+) -> NDArray[np.int64]:
+    """Greedy non-maximum suppression within each class.
+
+    Args:
+        boxes: float32 [n, 4], x1 y1 x2 y2, best first.
+        labels: int64 [n].
+        iou_threshold: boxes of one class that overlap an already kept one more are dropped.
+
+    Returns:
+        Indices of the kept boxes, in order.
+    """
+    count = len(boxes)
+    if count == 0:
+        return np.empty(0, np.int64)
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
+    overlap = np.clip(high - low, 0, None).prod(axis=2)
+    union = area[:, None] + area[None, :] - overlap
+    rivals = (overlap > iou_threshold * union) & (labels[:, None] == labels[None, :])
+    alive = np.ones(count, bool)
+    kept = []
+    for index in range(count):
+        if alive[index]:
+            kept.append(index)
+            alive[index + 1 :] &= ~rivals[index, index + 1 :]
+    return np.array(kept, np.int64)

@@ -1,0 +1,231 @@
+"""What travels with a frame: the slot's header, its stamps, its one status, its detections."""
+
+import ctypes
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception_nodes.core.budget import STAGES
+
+MAX_DETECTIONS = 100
+
+STAMPS = (
+    "capture_ns",
+    "ingested_ns",
+    "preprocessed_ns",
+    "inferred_ns",
+    "postprocessed_ns",
+    "published_ns",
+)
+"""Names of a frame's stamps in order; stage i of `STAGES` lies between stamps i and i + 1."""
+
+
+class FrameStatus(IntEnum):
+    """The one thing that became of a frame."""
+
+    OK = 0
+    LATE = 1
+    SKIPPED_LATE = 2
+    SUPERSEDED = 3
+    DEGRADED = 4
+    FAILED = 5
+
+
+class FrameFlag(IntFlag):
+    """Marks on a frame that are no status."""
+
+    CLOCK_SUSPECT = 1
+    RECTIFIED = 2
+    FISHEYE = 4
+
+
+class FrameRejected(ValueError):
+    """A frame that cannot be processed; the text says what is wrong with it."""
+
+
+@dataclass(frozen=True)
+class ImageView:
+    """A camera frame where it lies, nothing copied.
+
+    Attributes:
+        stamp_ns: the message's stamp, nanoseconds since the Unix epoch.
+        frame_id: coordinate frame of the camera.
+        width, height: size in pixels; 0 for a compressed frame whose header was not read yet.
+        encoding: ROS encoding (`bgr8`, `nv12`, ...), or `jpeg` or `png`.
+        step: bytes from one row to the next.
+        data: the pixels, or the compressed file.
+        copies: full-frame pixel copies made so far.
+    """
+
+    stamp_ns: int
+    frame_id: str
+    width: int
+    height: int
+    encoding: str
+    step: int
+    data: memoryview
+    copies: int = 0
+
+
+@dataclass(frozen=True)
+class CameraInfo:
+    """Calibration of a camera, as in `sensor_msgs/CameraInfo`.
+
+    Attributes:
+        width, height: size in pixels that the calibration is for.
+        model: `plumb_bob`, `rational_polynomial`, `equidistant`, or another name.
+        distortion: coefficients D.
+        matrix: the nine values of K, row by row.
+    """
+
+    width: int
+    height: int
+    model: str
+    distortion: tuple[float, ...]
+    matrix: tuple[float, ...]
+
+
+class FrameHeader(ctypes.Structure):
+    """User header of a slot: all that the detector needs to know of the frame but its pixels.
+
+    The slot's payload is the letterboxed image, uint8 [height, width, 3] BGR. Stamps ending in
+    `_ns` are CLOCK_MONOTONIC, but `stamp_ns`, which is the message's own. `camera_matrix` and
+    `rectified_matrix` hold fx, fy, cx, cy in source pixels; they and `distortion` (k1 k2 p1 p2 k3
+    k4 k5 k6) are valid where `RECTIFIED` is set.
+    """
+
+    _fields_ = [
+        ("sequence", ctypes.c_uint64),
+        ("stamp_ns", ctypes.c_int64),
+        ("capture_ns", ctypes.c_int64),
+        ("ingested_ns", ctypes.c_int64),
+        ("preprocessed_ns", ctypes.c_int64),
+        ("deadline_ns", ctypes.c_int64),
+        ("scale_x", ctypes.c_double),
+        ("scale_y", ctypes.c_double),
+        ("pad_x", ctypes.c_double),
+        ("pad_y", ctypes.c_double),
+        ("camera_matrix", ctypes.c_double * 4),
+        ("rectified_matrix", ctypes.c_double * 4),
+        ("distortion", ctypes.c_double * 8),
+        ("source_width", ctypes.c_uint32),
+        ("source_height", ctypes.c_uint32),
+        ("width", ctypes.c_uint32),
+        ("height", ctypes.c_uint32),
+        ("copies", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("ingest_process", ctypes.c_uint32),
+        ("camera", ctypes.c_char * 32),
+        ("frame_id", ctypes.c_char * 64),
+    ]
+
+
+class RecordKind(IntEnum):
+    """What a record tells the ledger."""
+
+    HEARTBEAT = 0
+    ENTERED = 1
+    OUTCOME = 2
+
+
+class FrameRecord(ctypes.Structure):
+    """One line for the ledger: a process is alive, a frame entered, or a frame ended.
+
+    `record` numbers the records of one process without gaps, so that a lost one is seen.
+    `ingest_process` is the process that numbered the frame: with `sequence` it names the frame.
+    """
+
+    _fields_ = [
+        ("record", ctypes.c_uint64),
+        ("sequence", ctypes.c_uint64),
+        ("stamp_ns", ctypes.c_int64),
+        ("deadline_ns", ctypes.c_int64),
+        *((name, ctypes.c_int64) for name in STAMPS),
+        ("source_width", ctypes.c_uint32),
+        ("source_height", ctypes.c_uint32),
+        ("kind", ctypes.c_uint32),
+        ("status", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("copies", ctypes.c_uint32),
+        ("detections", ctypes.c_uint32),
+        ("ingest_process", ctypes.c_uint32),
+        ("camera", ctypes.c_char * 32),
+        ("frame_id", ctypes.c_char * 64),
+        ("model", ctypes.c_char * 32),
+        ("reason", ctypes.c_char * 128),
+    ]
+
+
+class DetectionRecord(ctypes.Structure):
+    """A frame's detections in shared memory; boxes are x1 y1 x2 y2 in source pixels."""
+
+    _fields_ = [
+        ("sequence", ctypes.c_uint64),
+        ("stamp_ns", ctypes.c_int64),
+        ("capture_ns", ctypes.c_int64),
+        ("status", ctypes.c_uint32),
+        ("count", ctypes.c_uint32),
+        ("boxes", ctypes.c_float * (4 * MAX_DETECTIONS)),
+        ("scores", ctypes.c_float * MAX_DETECTIONS),
+        ("classes", ctypes.c_uint32 * MAX_DETECTIONS),
+    ]
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Boxes of one frame, best score first.
+
+    Attributes:
+        boxes: float32 [n, 4], x1 y1 x2 y2 in pixels of the source image.
+        scores: float32 [n], in (0, 1).
+        classes: int64 [n], index into the model's class names.
+    """
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    classes: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @classmethod
+    def none(cls) -> "Detections":
+        """No objects."""
+        return cls(
+            np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int64)
+        )
+
+
+def stage_durations_ms(frame: Any) -> dict[str, float]:
+    """Duration of each stage that the frame went through, in milliseconds.
+
+    Args:
+        frame: anything with the attributes named in `STAMPS`: a `FrameRecord`, a report message.
+    """
+    stamps = [getattr(frame, name) for name in STAMPS]
+    return {
+        stage: (end - start) / 1e6
+        for stage, start, end in zip(STAGES, stamps[:-1], stamps[1:], strict=True)
+        if start and end
+    }
+
+
+def latency_ms(frame: Any) -> float | None:
+    """Capture to publish in milliseconds, None for a frame that was not published."""
+    if not frame.published_ns:
+        return None
+    return float(frame.published_ns - frame.capture_ns) / 1e6
+
+
+def record_of_header(header: FrameHeader) -> FrameRecord:
+    """A ledger record with all that the slot's header knows of the frame."""
+    record = FrameRecord()
+    for name in (
+        "sequence stamp_ns deadline_ns capture_ns ingested_ns preprocessed_ns "
+        "source_width source_height flags copies ingest_process camera frame_id"
+    ).split():
+        setattr(record, name, getattr(header, name))
+    return record

@@ -1,0 +1,226 @@
+"""Letterbox and lens: from source pixels to the network's input, and exactly back.
+
+Two conventions meet here. Boxes use *edge* coordinates: pixel i spans [i, i + 1), as detectors and
+`cv2.resize` see it. Lens calibrations use *centre* coordinates: pixel i lies at i. They differ by
+half a pixel, added and taken off where a point passes through the lens.
+
+The lens models are those of ROS `sensor_msgs/CameraInfo` (REP 104): `plumb_bob` and
+`rational_polynomial` (Brown 1966, with the rational radial term of OpenCV) and `equidistant`
+(Kannala and Brandt 2006).
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception_nodes.core.frame import FrameFlag, FrameHeader
+
+Points = NDArray[np.float64]
+OUTSIDE = -1e6
+"""Map coordinate of a pixel that no source pixel shows; remapping gives it the border value."""
+PADDING_VALUE = 114
+"""Grey of the letterbox border, the value that YOLO networks are trained with."""
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """Scale that keeps the aspect ratio, centred, with grey borders.
+
+    Attributes:
+        width, height: size of the network's input in pixels.
+        inner_width, inner_height: size of the scaled image inside it.
+        pad_x, pad_y: pixels left of and above the scaled image.
+        scale_x, scale_y: input pixels per source pixel (they differ by the rounding of the size).
+    """
+
+    width: int
+    height: int
+    inner_width: int
+    inner_height: int
+    pad_x: int
+    pad_y: int
+    scale_x: float
+    scale_y: float
+
+    @classmethod
+    def fit(cls, source_width: int, source_height: int, width: int, height: int) -> "Letterbox":
+        """The letterbox that shows a source image as large as it fits into width x height."""
+        scale = min(width / source_width, height / source_height)
+        inner_width = min(width, max(1, round(source_width * scale)))
+        inner_height = min(height, max(1, round(source_height * scale)))
+        return cls(
+            width,
+            height,
+            inner_width,
+            inner_height,
+            (width - inner_width) // 2,
+            (height - inner_height) // 2,
+            inner_width / source_width,
+            inner_height / source_height,
+        )
+
+
+@dataclass(frozen=True)
+class Lens:
+    """Intrinsics of a camera: focal lengths and centre in pixels, and its distortion.
+
+    Attributes:
+        matrix: fx, fy, cx, cy.
+        distortion: k1 k2 p1 p2 k3 k4 k5 k6; for a fisheye lens k1 k2 k3 k4 and zeros.
+        fisheye: the `equidistant` model instead of the polynomial one.
+    """
+
+    matrix: tuple[float, float, float, float]
+    distortion: tuple[float, ...]
+    fisheye: bool = False
+
+    def distort(self, normalized: Points) -> Points:
+        """Where a lens puts rays.
+
+        Args:
+            normalized: float64 [n, 2], x/z and y/z of rays.
+
+        Returns:
+            float64 [n, 2] source pixels, centre coordinates; `OUTSIDE` for rays so oblique that the
+            model folds back there and would show a part of the image twice.
+        """
+        x, y = normalized[:, 0], normalized[:, 1]
+        r2 = x * x + y * y
+        radial = self._radial(r2)
+        k1, k2, p1, p2, *_ = self.distortion
+        xd, yd = x * radial, y * radial
+        if not self.fisheye:
+            xd = xd + 2 * p1 * x * y + p2 * (r2 + 2 * x * x)
+            yd = yd + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y
+        fx, fy, cx, cy = self.matrix
+        pixels = np.stack([xd * fx + cx, yd * fy + cy], axis=1)
+        pixels[r2 > self._fold_radius**2] = OUTSIDE
+        return pixels
+
+    def undistort(self, pixels: Points) -> Points:
+        """The rays of source pixels: the inverse of `distort`, by fixed-point iteration.
+
+        Args:
+            pixels: float64 [n, 2], centre coordinates.
+
+        Returns:
+            float64 [n, 2], x/z and y/z.
+        """
+        fx, fy, cx, cy = self.matrix
+        target = np.stack([(pixels[:, 0] - cx) / fx, (pixels[:, 1] - cy) / fy], axis=1)
+        limit = 0.999 * self._fold_radius
+        rays = target.copy()
+        for _ in range(50):
+            shown = self.distort(rays)
+            shown = np.stack([(shown[:, 0] - cx) / fx, (shown[:, 1] - cy) / fy], axis=1)
+            rays = rays + (target - shown)
+            radius = np.hypot(rays[:, 0], rays[:, 1])
+            rays *= np.minimum(1.0, limit / np.maximum(radius, 1e-12))[:, None]
+        return rays
+
+    def rectified_matrix(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """Intrinsics of a distortion-free image of the same size that loses no edge of the source.
+
+        The middles of the four source edges land on the edges of the rectified image (OpenCV's
+        `alpha = 1`, but for the far corners, which the stronger stretch there would pay for with
+        the size of everything else).
+        """
+        middle_x, middle_y = (width - 1) / 2, (height - 1) / 2
+        edges = np.array(
+            [[0, middle_y], [width - 1, middle_y], [middle_x, 0], [middle_x, height - 1]], float
+        )
+        rays = self.undistort(edges)
+        left, right, top, bottom = rays[0, 0], rays[1, 0], rays[2, 1], rays[3, 1]
+        fx, fy = (width - 1) / (right - left), (height - 1) / (bottom - top)
+        return (fx, fy, -left * fx, -top * fy)
+
+    def _radial(self, r2: NDArray[np.float64]) -> NDArray[np.float64]:
+        if self.fisheye:
+            k1, k2, k3, k4 = self.distortion[:4]
+            r = np.sqrt(r2)
+            theta2 = np.arctan(r) ** 2
+            polynomial = 1 + theta2 * (k1 + theta2 * (k2 + theta2 * (k3 + theta2 * k4)))
+            return np.where(r > 1e-9, np.sqrt(theta2) / np.maximum(r, 1e-9), 1.0) * polynomial
+        k1, k2, _, _, k3, k4, k5, k6 = self.distortion
+        return (1 + r2 * (k1 + r2 * (k2 + r2 * k3))) / (1 + r2 * (k4 + r2 * (k5 + r2 * k6)))
+
+    @cached_property
+    def _fold_radius(self) -> float:
+        """Smallest radius at which the image radius stops growing with the ray's."""
+        r = np.linspace(0, 10, 2001)
+        image_radius = r * self._radial(r * r)
+        falling = np.flatnonzero(np.diff(image_radius) <= 0)
+        return float(r[falling[0]]) if len(falling) else float(r[-1])
+
+
+def remap_grid(letterbox: Letterbox, lens: Lens, rectified: tuple[float, ...]) -> Points:
+    """Source position of every pixel of the scaled image.
+
+    Args:
+        letterbox: the placement of the rectified image in the network's input.
+        lens: the camera.
+        rectified: fx, fy, cx, cy of the rectified image, in source pixels.
+
+    Returns:
+        float64 [inner_height, inner_width, 2], x and y in source pixels, centre coordinates.
+    """
+    u = (np.arange(letterbox.inner_width) + 0.5) / letterbox.scale_x - 0.5
+    v = (np.arange(letterbox.inner_height) + 0.5) / letterbox.scale_y - 0.5
+    fx, fy, cx, cy = rectified
+    x, y = np.meshgrid((u - cx) / fx, (v - cy) / fy)
+    source = lens.distort(np.stack([x.ravel(), y.ravel()], axis=1))
+    return source.reshape(letterbox.inner_height, letterbox.inner_width, 2)
+
+
+def boxes_to_source(
+    boxes: NDArray[np.float32], header: FrameHeader, lens: Lens | None
+) -> NDArray[np.float32]:
+    """Boxes from the network's input back to the source image, clipped to it.
+
+    Args:
+        boxes: float32 [n, 4], x1 y1 x2 y2 in input pixels, edge coordinates.
+        header: the frame's letterbox and rectified intrinsics.
+        lens: the camera where the frame was rectified, else None.
+
+    Returns:
+        float32 [n, 4] in source pixels. A straight box edge is curved in the source image of a
+        distorting lens; the box returned bounds the four corners and the four edge middles.
+    """
+    pad = np.array([header.pad_x, header.pad_y] * 2)
+    scale = np.array([header.scale_x, header.scale_y] * 2)
+    source = (boxes.astype(np.float64) - pad) / scale
+    limits = np.array([header.source_width, header.source_height] * 2, np.float64)
+    if lens is not None and len(source):
+        source = _through_lens(np.clip(source, 0, limits), lens, tuple(header.rectified_matrix))
+    return np.clip(source, 0, limits).astype(np.float32)
+
+
+_OUTLINE = np.array(
+    [[0, 0], [0.5, 0], [1, 0], [1, 0.5], [1, 1], [0.5, 1], [0, 1], [0, 0.5]], np.float64
+)
+
+
+def _through_lens(boxes: Points, lens: Lens, rectified: tuple[float, ...]) -> Points:
+    corner, size = boxes[:, None, :2], (boxes[:, 2:] - boxes[:, :2])[:, None, :]
+    outline = (corner + size * _OUTLINE - 0.5).reshape(-1, 2)
+    fx, fy, cx, cy = rectified
+    rays = (outline - [cx, cy]) / [fx, fy]
+    shown = lens.distort(rays).reshape(len(boxes), len(_OUTLINE), 2) + 0.5
+    # A point beyond the fold is on no source pixel: leave it to its neighbours.
+    hidden = shown[:, :, 0] < OUTSIDE / 2
+    low = np.where(hidden[:, :, None], np.inf, shown).min(axis=1)
+    high = np.where(hidden[:, :, None], -np.inf, shown).max(axis=1)
+    lost = hidden.all(axis=1)
+    low[lost] = high[lost] = 0
+    return np.concatenate([low, high], axis=1)
+
+
+def lens_of(header: FrameHeader) -> Lens | None:
+    """The camera that a slot's header describes, None where its picture was not rectified."""
+    if not header.flags & FrameFlag.RECTIFIED:
+        return None
+    fx, fy, cx, cy = header.camera_matrix
+    fisheye = bool(header.flags & FrameFlag.FISHEYE)
+    return Lens((fx, fy, cx, cy), tuple(header.distortion), fisheye)

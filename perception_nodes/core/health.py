@@ -1,0 +1,107 @@
+"""The health of the pipeline: ordered rules over measured facts, with hysteresis."""
+
+from collections import deque
+from dataclasses import dataclass
+from enum import IntEnum
+
+from perception_nodes.core.frame import FrameStatus
+
+PUBLISHED = (FrameStatus.OK, FrameStatus.DEGRADED, FrameStatus.LATE)
+IN_TIME = (FrameStatus.OK, FrameStatus.DEGRADED)
+
+
+class HealthMode(IntEnum):
+    """How far the detections can be relied on, best first."""
+
+    NOMINAL = 0
+    DEGRADED = 1
+    SKIPPING = 2
+    UNSAFE = 3
+
+
+@dataclass(frozen=True)
+class HealthLimits:
+    """When a mode is left for a worse one, and how long a better one must last to be believed.
+
+    Attributes:
+        unsafe_after_ms: without published detections for so long, the mode is UNSAFE.
+        window_frames: the miss rate is taken over this many frames.
+        degraded_miss_rate: a larger share of frames without a result in time means DEGRADED.
+        recovery_ms: a better mode must hold for so long before it is entered.
+    """
+
+    unsafe_after_ms: float = 500.0
+    window_frames: int = 30
+    degraded_miss_rate: float = 0.1
+    recovery_ms: float = 1000.0
+
+
+@dataclass(frozen=True)
+class Transition:
+    """A change of mode and what caused it."""
+
+    previous: HealthMode
+    mode: HealthMode
+    cause: str
+
+
+class Health:
+    """The state machine. It starts UNSAFE: nothing has been detected yet."""
+
+    def __init__(self, limits: HealthLimits, now_ns: int) -> None:
+        """Start at `now_ns` (CLOCK_MONOTONIC)."""
+        self._limits = limits
+        self._statuses: deque[FrameStatus] = deque(maxlen=limits.window_frames)
+        self._last_published_ns: int | None = None
+        self._better_since_ns: int | None = None
+        self.mode = HealthMode.UNSAFE
+        self.cause = "no detections yet"
+
+    def frame(self, status: FrameStatus, now_ns: int) -> None:
+        """Take note of what became of a frame."""
+        self._statuses.append(status)
+        if status in PUBLISHED:
+            self._last_published_ns = now_ns
+
+    def update(self, silent_processes: list[str], now_ns: int) -> Transition | None:
+        """Judge the facts.
+
+        Args:
+            silent_processes: names of processes whose heartbeat is overdue.
+            now_ns: CLOCK_MONOTONIC.
+
+        Returns:
+            The change of mode, None where it stays. A worse mode is entered at once; a better one
+            after it has held for `recovery_ms`, the first one after start-up at once.
+        """
+        mode, cause = self._judge(silent_processes, now_ns)
+        if mode < self.mode and self._last_published_ns is not None:
+            starting = self.cause == "no detections yet"
+            self._better_since_ns = self._better_since_ns or now_ns
+            held_ns = now_ns - self._better_since_ns
+            if not starting and held_ns < self._limits.recovery_ms * 1e6:
+                return None
+        elif mode <= self.mode:
+            self._better_since_ns = None
+            return None
+        self._better_since_ns = None
+        transition = Transition(self.mode, mode, cause)
+        self.mode, self.cause = mode, cause
+        return transition
+
+    def _judge(self, silent_processes: list[str], now_ns: int) -> tuple[HealthMode, str]:
+        limits = self._limits
+        if silent_processes:
+            return HealthMode.UNSAFE, f"no heartbeat from {', '.join(silent_processes)}"
+        if self._last_published_ns is None:
+            return HealthMode.UNSAFE, "no detections yet"
+        silence_ms = (now_ns - self._last_published_ns) / 1e6
+        if silence_ms > limits.unsafe_after_ms:
+            return HealthMode.UNSAFE, f"no detections for {limits.unsafe_after_ms:.0f} ms"
+        missed = sum(status not in IN_TIME for status in self._statuses)
+        if missed > limits.degraded_miss_rate * limits.window_frames:
+            return (
+                HealthMode.DEGRADED,
+                f"{missed} of the last {len(self._statuses)} frames missed the deadline",
+            )
+        return HealthMode.NOMINAL, "detections arrive in time"

@@ -1,0 +1,77 @@
+"""The facts of a run: what became of its frames, and how long they took."""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception_nodes.core.budget import STAGES
+from perception_nodes.core.frame import STAMPS, FrameStatus
+from perception_nodes.core.health import IN_TIME
+
+
+def summarize(reports: Iterable[Any]) -> dict[str, Any]:
+    """Sum up the frame reports of a run.
+
+    Percentiles interpolate linearly. Latency is taken over the frames that were published, each
+    stage over the frames that went through it, copies over the frames that were preprocessed.
+
+    Args:
+        reports: objects with the attributes of `perception_interfaces/FrameReport`.
+
+    Returns:
+        Facts that JSON can hold: `frames_in`, `status` (count by name, they add up to
+        `frames_in`), `detections`, `latency_ms`, `stages_ms`, `miss_rate`, `copies_per_frame` and
+        `failures` (count by reason). What no frame tells is None.
+    """
+    statuses: Counter[FrameStatus] = Counter()
+    failures: Counter[str] = Counter()
+    stamps, copies, detections = [], [], 0
+    for report in reports:
+        status = FrameStatus(report.status)
+        statuses[status] += 1
+        if status == FrameStatus.FAILED:
+            failures[_text(report.reason)] += 1
+        stamps.append([getattr(report, name) for name in STAMPS])
+        detections += report.detections
+        if report.preprocessed_ns:
+            copies.append(report.copies)
+
+    times_ns = np.array(stamps, np.int64).reshape(-1, len(STAMPS))
+    frames_in = len(times_ns)
+    missed = frames_in - sum(statuses[status] for status in IN_TIME)
+    return {
+        "frames_in": frames_in,
+        "status": {status.name: statuses[status] for status in FrameStatus},
+        "detections": int(detections),
+        "latency_ms": _percentiles(
+            _durations_ms(times_ns, 0, -1), {"p50": 50, "p99": 99, "p99_9": 99.9, "max": 100}
+        ),
+        "stages_ms": {
+            stage: _percentiles(_durations_ms(times_ns, i, i + 1), {"p50": 50, "p99": 99})
+            for i, stage in enumerate(STAGES)
+        },
+        "miss_rate": round(missed / frames_in, 6) if frames_in else None,
+        "copies_per_frame": round(float(np.mean(copies)), 3) if copies else None,
+        "failures": dict(failures.most_common()),
+    }
+
+
+def _durations_ms(times_ns: NDArray[np.int64], start: int, end: int) -> NDArray[np.float64]:
+    """Milliseconds between two stamps, of the frames that have both."""
+    both = (times_ns[:, start] != 0) & (times_ns[:, end] != 0)
+    return (times_ns[both, end] - times_ns[both, start]) / 1e6
+
+
+def _percentiles(values: NDArray[np.float64], ranks: dict[str, float]) -> dict[str, float | None]:
+    if not len(values):
+        return dict.fromkeys(ranks)
+    found = np.percentile(values, list(ranks.values()))
+    return {name: round(float(value), 4) for name, value in zip(ranks, found, strict=True)}
+
+
+def _text(reason: str | bytes) -> str:
+    """A message's reason is text, a shared-memory record's is bytes."""
+    return reason.decode(errors="replace") if isinstance(reason, bytes) else reason

@@ -1,0 +1,74 @@
+"""A recorded drive through the whole graph over ROS 2, with a live view and a report at the end."""
+
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+from perception_nodes.backends.model import load_model
+from perception_nodes.environment import stay_on_this_machine
+from perception_nodes.graph import RECORDED
+from perception_nodes.replay.bag import BagError, open_drive
+from perception_nodes.replay.outputs import finish
+from perception_nodes.supervisor import GraphFailure, Supervisor
+
+
+def run_demo(bag: Path, out: Path, topic: str, values: dict[str, Any]) -> dict[str, Any]:
+    """Play a drive through the graph, each node a process, and write what came of it.
+
+    Args:
+        bag: the drive.
+        out: folder for summary.json, detections.mcap, report.html and annotated.mp4.
+        topic: image topic, empty to find it by type.
+        values: parameters of the graph that differ from their defaults.
+
+    Returns:
+        The summary.
+
+    Raises:
+        BagError, SettingsError, ModelError: unusable input.
+        GraphFailure: a process ended that should not have.
+    """
+    stay_on_this_machine()
+    drive = open_drive(bag, topic)
+    out.mkdir(parents=True, exist_ok=True)
+    recording, sent_file = out / "recording.mcap.tmp", out / "sent.json.tmp"
+    specs = RECORDED.nodes(
+        {
+            **values,
+            "bag": str(bag.resolve()),
+            "topic": drive.topic,
+            "frames": drive.frame_count,
+            "listeners": 1,
+            "recording": str(recording.resolve()),
+            "sent_file": str(sent_file.resolve()),
+        }
+    )
+    parameters = {name: value for spec in specs for name, value in spec.parameters.items()}
+    model = load_model(parameters["model"])
+    try:
+        with Supervisor(specs) as graph:
+            completed = graph.wait()
+        if not sent_file.is_file():
+            raise GraphFailure(
+                "interrupted" if not completed else "the player ended without a list of its frames"
+            )
+        played = json.loads(sent_file.read_text(encoding="utf-8"))
+        if not played["sent"]:
+            raise BagError(f"{bag}: no frame could be read; {'; '.join(played['warnings'])}")
+        context = {
+            "bag": str(bag),
+            "topic": drive.topic,
+            "path": f"ROS 2 ({parameters['source']})",
+            "model": model.name,
+            "precision": model.precision,
+            "backend": parameters["backend"],
+            "deadline_ms": parameters["deadline_ms"],
+            "frames_sent": len(played["sent"]),
+            "warnings": played["warnings"],
+            "machine": platform.processor() or platform.machine(),
+        }
+        return finish(out, recording, drive, [tuple(pair) for pair in played["sent"]], context)
+    finally:
+        recording.unlink(missing_ok=True)
+        sent_file.unlink(missing_ok=True)

@@ -1,0 +1,58 @@
+"""What the processes of a graph need around them: DDS settings, memory settings, signals."""
+
+import ctypes
+import importlib.resources
+import os
+import signal
+import sys
+from pathlib import Path
+
+M_TRIM_THRESHOLD = -1
+M_MMAP_THRESHOLD = -3
+PR_SET_PDEATHSIG = 1
+
+
+def share_folder() -> Path:
+    """The folder that holds `config/` and `models/`: a checkout's, or the installed share/."""
+    checkout = Path(str(importlib.resources.files("perception_nodes"))).parent
+    prefixes = [*os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix]
+    installed = [Path(p) / "share/perception_nodes" for p in prefixes if p]
+    return next((f for f in [checkout, *installed] if (f / "config/fastdds.xml").is_file()), checkout)
+
+
+def ros_environment() -> dict[str, str]:
+    """Variables for a node's process; what the user has set stays.
+
+    Without the Fast DDS profile large frames do not arrive at all, see `config/fastdds.xml`.
+    """
+    # Fast DDS 3 renamed the variable and warns of the old one.
+    old = os.environ.get("ROS_DISTRO") in ("humble", "iron", "jazzy")
+    name = "FASTRTPS_DEFAULT_PROFILES_FILE" if old else "FASTDDS_DEFAULT_PROFILES_FILE"
+    return {name: os.environ.get(name, str(share_folder() / "config/fastdds.xml"))}
+
+
+def stay_on_this_machine() -> None:
+    """Let the graphs we start discover this machine only, where the user has not said otherwise."""
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+
+
+def keep_large_buffers() -> None:
+    """Keep frame-sized buffers in the heap instead of mapping and faulting them in each time.
+
+    A 6 MB buffer that is unmapped after each frame costs 1,500 page faults at the next one. To be
+    called before anything allocates frames.
+    """
+    libc = ctypes.CDLL(None)
+    libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
+    libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to end this process when its parent dies, however that happens."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def cache_folder() -> Path:
+    """Where compiled models are kept: `$XDG_CACHE_HOME/perception_nodes`."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "perception_nodes"

@@ -1,0 +1,126 @@
+"""The graph of nodes, defined once: launch files and `perception run` both start it from here."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic.fields import FieldInfo
+
+from perception_nodes.config import (
+    DetectorSettings,
+    MonitorSettings,
+    PlayerSettings,
+    PreprocessSettings,
+    Settings,
+    SettingsError,
+    WatchdogSettings,
+    check,
+)
+from perception_nodes.environment import ros_environment
+from perception_nodes.replay.bag import BagError, open_drive
+
+NODES: dict[str, type[Settings]] = {
+    "monitor_node": MonitorSettings,
+    "watchdog_node": WatchdogSettings,
+    "detector_node": DetectorSettings,
+    "preprocess_node": PreprocessSettings,
+    "player_node": PlayerSettings,
+}
+"""Executables and their settings, in the order of starting: who listens before who speaks."""
+
+
+@dataclass(frozen=True)
+class NodeSpec:
+    """One process of a graph.
+
+    Attributes:
+        executable: name of the console script, and of the node.
+        parameters: values of its ROS parameters.
+        environment: variables it needs.
+        ends_graph: the graph is over when this process ends by itself.
+    """
+
+    executable: str
+    parameters: dict[str, Any]
+    environment: dict[str, str] = field(default_factory=dict)
+    ends_graph: bool = False
+
+    @property
+    def module(self) -> str:
+        """The module to run with `python -m`."""
+        return f"perception_nodes.nodes.{self.executable}"
+
+    def arguments(self) -> list[str]:
+        """Command-line arguments that set the parameters; JSON is how YAML is quoted safely."""
+        pairs = [f"{name}:={json.dumps(value)}" for name, value in self.parameters.items()]
+        return ["--ros-args", *(item for pair in pairs for item in ("-p", pair))]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A set of nodes that share one flat list of parameters.
+
+    A parameter that several nodes have, such as `camera` or `model`, is one parameter of the graph.
+    """
+
+    executables: tuple[str, ...]
+
+    @property
+    def parameters(self) -> dict[str, FieldInfo]:
+        """All parameters of the graph by name, with default, range and description."""
+        merged: dict[str, FieldInfo] = {}
+        for executable in self.executables:
+            for name, info in NODES[executable].model_fields.items():
+                merged.setdefault(name, info)
+        return merged
+
+    def nodes(self, values: Mapping[str, Any]) -> list[NodeSpec]:
+        """The processes to start.
+
+        Args:
+            values: parameters that differ from their defaults; texts are converted.
+
+        Raises:
+            SettingsError: unknown, outside its range, or inconsistent: one line that says what.
+        """
+        unknown = sorted(set(values) - set(self.parameters))
+        if unknown:
+            known = ", ".join(self.parameters)
+            raise SettingsError(f"parameter {unknown[0]!r} is unknown; known are {known}")
+        if "player_node" in self.executables:
+            values = _with_drive(values)
+        specs = []
+        for executable in self.executables:
+            settings_type = NODES[executable]
+            own = {name: v for name, v in values.items() if name in settings_type.model_fields}
+            settings = check(settings_type, own)
+            specs.append(
+                NodeSpec(
+                    executable,
+                    settings.model_dump(),
+                    ros_environment(),
+                    ends_graph=executable == "player_node",
+                )
+            )
+        return specs
+
+
+def _with_drive(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Add what the bag decides: its image topic, and how its images travel."""
+    try:
+        drive = open_drive(str(values.get("bag", "")), str(values.get("topic", "")))
+    except BagError as error:
+        raise SettingsError(f"parameter bag: {error}") from error
+    transport = "compressed" if drive.message_type.endswith("CompressedImage") else "raw"
+    return {**values, "topic": drive.topic, "image_transport": transport}
+
+
+LIVE = Graph(("watchdog_node", "detector_node", "preprocess_node"))
+"""A live camera."""
+
+REPLAY = Graph((*LIVE.executables, "player_node"))
+"""A recorded drive, played as the camera."""
+
+RECORDED = Graph(("monitor_node", *REPLAY.executables))
+"""The same, watched and recorded."""

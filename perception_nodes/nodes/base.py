@@ -1,0 +1,192 @@
+"""What all nodes share: parameters from settings, the life cycle, one loop, one way to stop."""
+
+import signal
+import sys
+import time
+from typing import Any
+
+import rclpy
+from rcl_interfaces.msg import (
+    FloatingPointRange,
+    IntegerRange,
+    ParameterDescriptor,
+)
+from rclpy.exceptions import ParameterException
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, State, TransitionCallbackReturn
+from rclpy.signals import SignalHandlerOptions
+
+from perception_nodes.backends.model import ModelError
+from perception_nodes.config import (
+    Settings,
+    SettingsError,
+    allowed_range,
+    check,
+    numeric_range,
+)
+from perception_nodes.core.pipeline import BackendError
+from perception_nodes.environment import keep_large_buffers
+from perception_nodes.transport.shm import Endpoint, TransportError
+
+HEARTBEAT_PERIOD_NS = 100_000_000
+IDLE_WAIT_MS = 50.0
+START_ERRORS = (ModelError, BackendError, TransportError, SettingsError)
+"""What can be wrong with a start; each says so in one line."""
+
+
+class PerceptionNode(LifecycleNode):
+    """A life-cycle node that configures and activates itself and then steps until it is stopped.
+
+    Subclasses fill in `open`, `close` and `step`.
+    """
+
+    settings_type: type[Settings] = Settings
+
+    def __init__(self, name: str) -> None:
+        """Declare the parameters of `settings_type`."""
+        super().__init__(name)
+        self.settings: Any = declare_parameters(self, self.settings_type)
+        self.endpoint: Endpoint | None = None
+        self.active = False
+        self.finished = False
+        self.error = ""
+
+    def open(self) -> None:
+        """Acquire what the node works with; `self.endpoint` is there."""
+
+    def close(self) -> None:
+        """Release it."""
+
+    def step(self) -> None:
+        """Wait a moment for work and do it; called in a loop while active."""
+
+    def spin(self, timeout_ms: float) -> None:
+        """Run the callback of one waiting message, service or timer, or wait for one."""
+        self.executor.spin_once(timeout_sec=timeout_ms / 1e3)
+
+    def on_configure(self, state: State) -> TransitionCallbackReturn:
+        """Join shared memory and open."""
+        try:
+            self.endpoint = Endpoint(self.get_name())
+            self.open()
+        except START_ERRORS as error:
+            self.error = str(error)
+            self.get_logger().error(self.error)
+            self._close()
+            return TransitionCallbackReturn.FAILURE
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_activate(self, state: State) -> TransitionCallbackReturn:
+        """Start working."""
+        self.active = True
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: State) -> TransitionCallbackReturn:
+        """Stop working, keep everything."""
+        self.active = False
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: State) -> TransitionCallbackReturn:
+        """Release everything."""
+        self._close()
+        return TransitionCallbackReturn.SUCCESS
+
+    def on_shutdown(self, state: State) -> TransitionCallbackReturn:
+        """Release everything."""
+        self.active = False
+        self._close()
+        return TransitionCallbackReturn.SUCCESS
+
+    def _close(self) -> None:
+        self.close()
+        if self.endpoint is not None:
+            self.endpoint.close()
+            self.endpoint = None
+
+
+def declare_parameters(node: LifecycleNode, settings_type: type[Settings]) -> Settings:
+    """Declare a ROS parameter for each setting and check the values given.
+
+    Raises:
+        SettingsError: a value is not allowed.
+    """
+    values = {}
+    for name, field in settings_type.model_fields.items():
+        descriptor = ParameterDescriptor(
+            description=f"{field.description} ({allowed_range(field)})", read_only=True
+        )
+        low, high = numeric_range(field)
+        if low is not None and high is not None:
+            if field.annotation is int:
+                descriptor.integer_range = [
+                    IntegerRange(from_value=int(low), to_value=int(high), step=0)
+                ]
+            else:
+                descriptor.floating_point_range = [
+                    FloatingPointRange(from_value=float(low), to_value=float(high), step=0.0)
+                ]
+        try:
+            values[name] = node.declare_parameter(name, field.default, descriptor).value
+        except ParameterException as error:
+            raise SettingsError(
+                f"parameter {name}: {error}; it must be {allowed_range(field)}"
+            ) from error
+    return check(settings_type, values)
+
+
+def run_node(node_type: type[PerceptionNode], name: str) -> int:
+    """Run a node until SIGINT, SIGTERM or its own end.
+
+    Returns:
+        Exit status: 0, or 2 where it could not start.
+    """
+    keep_large_buffers()
+    stopping = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopping
+        stopping = True
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        node = node_type(name)
+    except SettingsError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        rclpy.shutdown()
+        return 2
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        node.trigger_configure()
+        if not node.error:
+            node.trigger_activate()
+        while not (stopping or node.finished or node.error):
+            if node.active:
+                node.step()
+                node.spin(0)
+            else:
+                node.spin(IDLE_WAIT_MS)
+    finally:
+        node.trigger_shutdown()
+        executor.remove_node(node)
+        node.destroy_node()
+        rclpy.shutdown()
+    return 2 if node.error else 0
+
+
+class Heartbeat:
+    """Says when the next sign of life is due."""
+
+    def __init__(self) -> None:
+        """Due at once."""
+        self._last_ns = 0
+
+    def due(self) -> bool:
+        """Whether a period has passed; asking counts as beating."""
+        now_ns = time.monotonic_ns()
+        if now_ns - self._last_ns < HEARTBEAT_PERIOD_NS:
+            return False
+        self._last_ns = now_ns
+        return True

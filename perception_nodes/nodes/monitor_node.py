@@ -1,0 +1,88 @@
+"""Watches a graph from outside, as any subscriber can: records its outputs, shows them live."""
+
+import sys
+import time
+from pathlib import Path
+
+from perception_interfaces.msg import FrameReport, Health
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.serialization import deserialize_message
+from vision_msgs.msg import Detection2DArray
+
+from perception_nodes.config import MonitorSettings
+from perception_nodes.core.health import HealthMode
+from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, run_node
+from perception_nodes.replay.recording import Recorder
+from perception_nodes.view import LiveView
+
+DETECTIONS = QoSProfile(depth=100)
+REPORTS = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+HEALTH = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+class MonitorNode(PerceptionNode):
+    """Subscribes to detections, frame reports and health."""
+
+    settings_type = MonitorSettings
+
+    def open(self) -> None:
+        """Subscribe, open the recording and the view."""
+        settings: MonitorSettings = self.settings
+        self._recorder = Recorder(Path(settings.recording)) if settings.recording else None
+        self._view = LiveView(settings.deadline_ms, settings.frames) if settings.live else None
+        if self._view is not None:
+            self._view.__enter__()
+        topics = [
+            (Detection2DArray, settings.detections_topic, self._on_detections, DETECTIONS),
+            (FrameReport, "/perception/frame_report", self._on_report, REPORTS),
+            (Health, "/perception/health", self._on_health, HEALTH),
+        ]
+        self._subscriptions_made = [
+            self.create_subscription(kind, topic, callback, qos, raw=True)
+            for kind, topic, callback, qos in topics
+        ]
+
+    def close(self) -> None:
+        """End the view, complete the recording."""
+        for subscription in getattr(self, "_subscriptions_made", []):
+            self.destroy_subscription(subscription)
+        self._subscriptions_made = []
+        if getattr(self, "_view", None) is not None:
+            self._view.__exit__(None, None, None)
+            self._view = None
+        if getattr(self, "_recorder", None) is not None:
+            self._recorder.close()
+            self._recorder = None
+
+    def step(self) -> None:
+        """Take messages, refresh the view."""
+        self.spin(IDLE_WAIT_MS)
+        if self._view is not None:
+            self._view.render()
+
+    def _on_detections(self, data: bytes) -> None:
+        self._record("/perception/detections", "vision_msgs/msg/Detection2DArray", data)
+
+    def _on_report(self, data: bytes) -> None:
+        self._record("/perception/frame_report", "perception_interfaces/msg/FrameReport", data)
+        if self._view is not None:
+            self._view.frame(deserialize_message(data, FrameReport))
+
+    def _on_health(self, data: bytes) -> None:
+        self._record("/perception/health", "perception_interfaces/msg/Health", data)
+        if self._view is not None:
+            health = deserialize_message(data, Health)
+            self._view.health(HealthMode(health.mode).name, health.cause)
+
+    def _record(self, topic: str, type_name: str, data: bytes) -> None:
+        if self._recorder is not None:
+            self._recorder.write(topic, type_name, time.time_ns(), data)
+
+
+def main() -> int:
+    """Entry point."""
+    return run_node(MonitorNode, "monitor_node")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,154 @@
+"""A recorded drive, played as a camera: recorded spacing, present-day stamps."""
+
+import json
+import struct
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from perception_interfaces.msg import Health
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from perception_nodes.config import PlayerSettings, SettingsError
+from perception_nodes.core.frame import ImageView
+from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, run_node
+from perception_nodes.replay.bag import BagError, RawFrame, open_drive
+from perception_nodes.transport import channels
+from perception_nodes.transport.cdr import (
+    STAMP_OFFSET,
+    read_compressed_image,
+    read_image,
+    stamp_format,
+)
+
+CAMERA_QUEUE = QoSProfile(depth=5)
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+ACCOUNTING_TIMEOUT_S = 5.0
+
+
+class PlayerNode(PerceptionNode):
+    """Waits for a working detector, plays the drive once, waits until all is accounted for."""
+
+    settings_type = PlayerSettings
+
+    def open(self) -> None:
+        """Open the bag, announce the camera."""
+        settings: PlayerSettings = self.settings
+        try:
+            self._drive = open_drive(settings.bag, settings.topic)
+        except BagError as error:
+            raise SettingsError(f"parameter bag: {error}") from error
+        self._compressed = self._drive.message_type.endswith("CompressedImage")
+        self._frames: Iterator[RawFrame] = self._drive.frames()
+        self._next = next(self._frames, None)
+        self._health: Health | None = None
+        self._sent: list[tuple[int, int]] = []
+        self._first_due_ns = 0
+        self._give_up_ns = time.monotonic_ns() + round(settings.ready_timeout_s * 1e9)
+        self.create_subscription(Health, "/perception/health", self._on_health, LATCHED)
+        base, topic = settings.image_topic.rsplit("/", 1)[0], settings.image_topic
+        self._infos = self.create_publisher(CameraInfo, base + "/camera_info", CAMERA_QUEUE)
+        info = self._drive.camera_info()
+        self._info = None if info is None else bytes(info)
+        self._camera = None
+        if settings.source == "shm":
+            self._camera = channels.camera_writer(self.endpoint, settings.camera)
+        elif self._compressed:
+            self._images = self.create_publisher(
+                CompressedImage, topic + "/compressed", CAMERA_QUEUE
+            )
+        else:
+            self._images = self.create_publisher(Image, topic, CAMERA_QUEUE)
+
+    def step(self) -> None:
+        """Play the next frame; before the first and after the last, wait for the others."""
+        if not self._first_due_ns:
+            self._wait_until_ready()
+        elif self._next is not None:
+            self._play(self._next)
+            self._next = next(self._frames, None)
+            if self._next is None:
+                self._write_sent()
+                self._give_up_ns = time.monotonic_ns() + round(ACCOUNTING_TIMEOUT_S * 1e9)
+        else:
+            self.spin(IDLE_WAIT_MS)
+            health = self._health
+            accounted = health and health.frames_in >= len(self._sent) and not health.in_flight
+            self.finished = bool(accounted) or time.monotonic_ns() > self._give_up_ns
+
+    def _wait_until_ready(self) -> None:
+        self.spin(IDLE_WAIT_MS)
+        listening = self._camera is not None or self._images.get_subscription_count() > 0
+        listeners = self.count_subscribers(self.settings.detections_topic)
+        listening = listening and listeners >= self.settings.listeners
+        if self._health is not None and not self._health.silent_processes and listening:
+            self._first_due_ns = time.time_ns() + 100_000_000
+            self._first_log_ns = 0 if self._next is None else self._next.log_time_ns
+        elif time.monotonic_ns() > self._give_up_ns:
+            silent = "watchdog" if self._health is None else ", ".join(self._health.silent_processes)
+            self.error = (
+                f"nobody takes frames after {self.settings.ready_timeout_s:g} s "
+                f"(not heard of: {silent or 'a subscriber of images or detections'})"
+            )
+            self.get_logger().error(self.error)
+
+    def _play(self, frame: RawFrame) -> None:
+        """Send a frame at its time; that time is its stamp, so that our own delay is seen."""
+        offset_ns = round((frame.log_time_ns - self._first_log_ns) / self.settings.rate)
+        stamp_ns = self._first_due_ns + offset_ns
+        message = stamped(frame.data, stamp_ns)
+        if self._camera is not None:
+            view = (read_compressed_image if self._compressed else read_image)(message)
+            self._sleep_until(stamp_ns)
+            self._send_shared(view)
+        else:
+            self._sleep_until(stamp_ns)
+            self._images.publish(message)
+        if self._info is not None:
+            self._infos.publish(stamped(self._info, stamp_ns))
+        self._sent.append((frame.index, stamp_ns))
+
+    def _send_shared(self, view: ImageView) -> None:
+        sample = self._camera.loan(len(view.data))
+        header = sample.header
+        header.stamp_ns, header.width, header.height = view.stamp_ns, view.width, view.height
+        header.step, header.size_bytes = view.step, len(view.data)
+        header.encoding, header.frame_id = view.encoding.encode(), view.frame_id.encode()[:63]
+        sample.payload[:] = view.data
+        self._camera.send(sample)
+
+    @staticmethod
+    def _sleep_until(realtime_ns: int) -> None:
+        delay_ns = realtime_ns - time.time_ns()
+        if delay_ns > 0:
+            time.sleep(delay_ns / 1e9)
+
+    def _write_sent(self) -> None:
+        for warning in self._drive.warnings:
+            self.get_logger().warning(warning)
+        if self.settings.sent_file:
+            target = Path(self.settings.sent_file)
+            content = {"sent": self._sent, "warnings": self._drive.warnings}
+            partial = target.with_suffix(".partial")
+            partial.write_text(json.dumps(content), encoding="utf-8")
+            partial.rename(target)
+
+    def _on_health(self, health: Health) -> None:
+        self._health = health
+
+
+def stamped(message: bytes, stamp_ns: int) -> bytes:
+    """A copy of a serialized stamped message with another stamp."""
+    stamp = struct.pack(stamp_format(message), *divmod(stamp_ns, 1_000_000_000))
+    return b"".join((message[:STAMP_OFFSET], stamp, message[STAMP_OFFSET + len(stamp) :]))
+
+
+def main() -> int:
+    """Entry point."""
+    return run_node(PlayerNode, "player_node")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

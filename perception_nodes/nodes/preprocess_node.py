@@ -1,0 +1,168 @@
+"""Camera frames in, letterboxed frames out in shared-memory slots."""
+
+import sys
+import time
+from typing import Any
+
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from perception_nodes.backends.model import load_model
+from perception_nodes.config import PreprocessSettings
+from perception_nodes.core.budget import Budget
+from perception_nodes.core.clock import SystemClock
+from perception_nodes.core.frame import (
+    FrameRecord,
+    FrameRejected,
+    FrameStatus,
+    ImageView,
+    RecordKind,
+)
+from perception_nodes.nodes.base import IDLE_WAIT_MS, Heartbeat, PerceptionNode, run_node
+from perception_nodes.preprocess.cpu import Preprocessor, UnknownLens
+from perception_nodes.preprocess.ingest import Ingest
+from perception_nodes.transport import channels
+from perception_nodes.transport.camera import view_camera_frame
+from perception_nodes.transport.cdr import read_camera_info, read_compressed_image, read_image
+from perception_nodes.transport.shm import TransportError
+
+QUEUE = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+DDS_COPIES = {"raw": 1, "compressed": 0}
+"""Full-frame pixel copies made before we see the bytes: rclpy copies an Image out of DDS."""
+
+
+class PreprocessNode(PerceptionNode):
+    """The first half of a frame's way."""
+
+    settings_type = PreprocessSettings
+
+    def open(self) -> None:
+        """Join the channels, subscribe to the camera."""
+        settings: PreprocessSettings = self.settings
+        model = load_model(settings.model)
+        self._size = (model.input.height, model.input.width, 3)
+        self._preprocessor = Preprocessor(
+            model.input.width, model.input.height, settings.undistort
+        )
+        self._ingest = Ingest(
+            self._preprocessor,
+            settings.camera,
+            Budget.for_deadline(settings.deadline_ms),
+            SystemClock(),
+        )
+        self._slots = channels.slot_writer(
+            self.endpoint, settings.camera, model.input.width, model.input.height
+        )
+        self._records = channels.record_writer(self.endpoint, settings.camera, "preprocess")
+        self._record_number = 0
+        self._heartbeat = Heartbeat()
+        self._last_camera_info = b""
+        info_topic = settings.image_topic.rsplit("/", 1)[0] + "/camera_info"
+        self._subscriptions_made = [
+            self.create_subscription(CameraInfo, info_topic, self._on_camera_info, QUEUE, raw=True)
+        ]
+        self._camera = None
+        self._copies = 0
+        if settings.source == "shm":
+            self._camera = channels.camera_reader(self.endpoint, settings.camera)
+            return
+        compressed = settings.image_transport == "compressed"
+        topic = settings.image_topic + ("/compressed" if compressed else "")
+        self._read = read_compressed_image if compressed else read_image
+        self._copies = DDS_COPIES[settings.image_transport]
+        self._images = self.create_subscription(
+            CompressedImage if compressed else Image, topic, self._on_image, QUEUE, raw=True
+        )
+        self._subscriptions_made.append(self._images)
+
+    def close(self) -> None:
+        """Unsubscribe."""
+        for subscription in getattr(self, "_subscriptions_made", []):
+            self.destroy_subscription(subscription)
+        self._subscriptions_made = []
+
+    def step(self) -> None:
+        """Wait for a frame: here where it comes through shared memory, else in the executor."""
+        if self._heartbeat.due():
+            self._record(FrameRecord(kind=RecordKind.HEARTBEAT))
+        if self._camera is None:
+            self.spin(IDLE_WAIT_MS)
+            return
+        self._camera.wait(IDLE_WAIT_MS)
+        pending = self._camera.receive()
+        while pending is not None:
+            sample, pending = pending, self._camera.receive()
+            received_ns = time.monotonic_ns()
+            try:
+                image = view_camera_frame(sample.header, sample.payload)
+                self._take(image, received_ns, superseded=pending is not None)
+            except FrameRejected as error:
+                self._reject(str(error), received_ns)
+            sample.release()
+
+    def _on_image(self, data: bytes) -> None:
+        """Take a frame from DDS; of several waiting ones the newest wins."""
+        while data is not None:
+            received_ns = time.monotonic_ns()
+            newer = self._take_waiting() if self.active else None
+            if not self.active:
+                return
+            try:
+                self._take(self._read(data), received_ns, superseded=newer is not None)
+            except FrameRejected as error:
+                self._reject(str(error), received_ns)
+            data = newer
+
+    def _take_waiting(self) -> Any:
+        with self._images.handle:
+            taken = self._images.handle.take_message(self._images.msg_type, True)
+        return None if taken is None else taken[0]
+
+    def _take(self, image: ImageView, received_ns: int, superseded: bool) -> None:
+        record = self._ingest.enter(image.stamp_ns, image.frame_id, received_ns)
+        self._record(record)
+        if superseded:
+            reason = "a newer frame was waiting before preprocessing"
+            self._record(self._ingest.end(record, FrameStatus.SUPERSEDED, reason))
+            return
+        try:
+            slot = self._slots.loan()
+            try:
+                self._ingest.fill(record, image, slot.header, slot.payload.reshape(self._size))
+            except FrameRejected:
+                slot.release()
+                raise
+            slot.header.copies += self._copies
+            self._slots.send(slot)
+        except (FrameRejected, TransportError) as error:
+            self._record(self._ingest.end(record, FrameStatus.FAILED, str(error)))
+
+    def _reject(self, reason: str, received_ns: int) -> None:
+        """A frame that is not even readable enters and fails."""
+        record = self._ingest.enter(0, "", received_ns)
+        self._record(record)
+        self._record(self._ingest.end(record, FrameStatus.FAILED, reason))
+
+    def _record(self, record: FrameRecord) -> None:
+        record.record = self._record_number
+        self._record_number += 1
+        self._records.send_record(record)
+
+    def _on_camera_info(self, data: bytes) -> None:
+        # The header's stamp changes with each message, the calibration behind it does not.
+        if data[12:] == self._last_camera_info:
+            return
+        self._last_camera_info = data[12:]
+        try:
+            self._preprocessor.calibrate(read_camera_info(data))
+        except (FrameRejected, UnknownLens) as error:
+            self.get_logger().warning(f"frames are processed without calibration: {error}")
+
+
+def main() -> int:
+    """Entry point."""
+    return run_node(PreprocessNode, "preprocess_node")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,211 @@
+"""The preprocessor on the CPU: OpenCV writes the network's input straight into the slot."""
+
+from functools import lru_cache
+
+import cv2
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+from perception_nodes.core.frame import (
+    CameraInfo,
+    FrameFlag,
+    FrameHeader,
+    FrameRejected,
+    ImageView,
+)
+from perception_nodes.core.geometry import PADDING_VALUE, Lens, Letterbox, remap_grid
+from perception_nodes.preprocess.encodings import Plane, demosaic, planes_of, planes_to_bgr
+
+POLYNOMIAL_MODELS = ("plumb_bob", "rational_polynomial")
+FISHEYE_MODELS = ("equidistant", "fisheye")
+
+
+class UnknownLens(ValueError):
+    """A calibration that frames cannot be rectified with; the text says why."""
+
+
+class Preprocessor:
+    """Undistorts and letterboxes frames to one input size.
+
+    Maps and buffers are made when the camera's size or calibration changes, which is at its first
+    frame; after that a frame costs one scaling pass.
+    """
+
+    def __init__(self, width: int, height: int, undistort: bool) -> None:
+        """Prepare for a network input of width x height pixels."""
+        self._width = width
+        self._height = height
+        self._undistort = undistort
+        self._camera_info: CameraInfo | None = None
+        self._source_size = (0, 0)
+        self._letterbox = Letterbox.fit(width, height, width, height)
+        self._lens: Lens | None = None
+        self._rectified = (0.0, 0.0, 0.0, 0.0)
+        self._grid: NDArray[np.float64] | None = None
+        self._maps: dict[tuple[int, int], tuple[NDArray[np.int16], NDArray[np.uint16]]] = {}
+
+    def calibrate(self, info: CameraInfo) -> None:
+        """Use a calibration from the next frame on.
+
+        Raises:
+            UnknownLens: the model is not known or its numbers are unusable; frames are then
+                processed without it.
+        """
+        if info == self._camera_info:
+            return
+        self._camera_info = info
+        self._source_size = (0, 0)
+        if self._undistort:
+            lens_from(info)
+
+    def write(self, image: ImageView, out: NDArray[np.uint8], header: FrameHeader) -> None:
+        """Fill a slot with a frame.
+
+        Args:
+            image: the frame as it came.
+            out: uint8 [height, width, 3], the slot's pixels, receives BGR.
+            header: receives size, letterbox, lens and copies.
+
+        Raises:
+            FrameRejected: the frame cannot be read.
+        """
+        if image.encoding in ("jpeg", "png"):
+            source_width, source_height, image = self._decompress(image)
+        else:
+            source_width, source_height = image.width, image.height
+        planes = planes_of(image)
+        if (source_width, source_height) != self._source_size:
+            self._fit(source_width, source_height)
+        letterbox = self._letterbox
+        if image.encoding.startswith("bayer") and letterbox.scale_x > 0.5:
+            # Half-size colour planes would cost resolution here.
+            image = demosaic(image)
+            planes = planes_of(image)
+        self._scale_into(planes, image, out)
+
+        header.scale_x, header.scale_y = letterbox.scale_x, letterbox.scale_y
+        header.pad_x, header.pad_y = letterbox.pad_x, letterbox.pad_y
+        header.source_width, header.source_height = source_width, source_height
+        header.width, header.height = self._width, self._height
+        header.copies = image.copies
+        if self._lens is not None:
+            header.flags |= FrameFlag.RECTIFIED | (FrameFlag.FISHEYE if self._lens.fisheye else 0)
+            header.camera_matrix[:] = self._lens.matrix
+            header.distortion[:] = self._lens.distortion
+            header.rectified_matrix[:] = self._rectified
+
+    def _scale_into(self, planes: list[Plane], image: ImageView, out: NDArray[np.uint8]) -> None:
+        box = self._letterbox
+        right, bottom = box.pad_x + box.inner_width, box.pad_y + box.inner_height
+        out[: box.pad_y] = PADDING_VALUE
+        out[bottom:] = PADDING_VALUE
+        out[:, : box.pad_x] = PADDING_VALUE
+        out[:, right:] = PADDING_VALUE
+        inner = out[box.pad_y : bottom, box.pad_x : right]
+        if image.encoding in ("bgr8", "8uc3"):
+            self._scale(planes[0], image, inner)
+        else:
+            planes_to_bgr(image.encoding, [self._scale(p, image, None) for p in planes], inner)
+
+    def _scale(
+        self, plane: Plane, image: ImageView, out: NDArray[np.uint8] | None
+    ) -> NDArray[np.uint8]:
+        size = (self._letterbox.inner_width, self._letterbox.inner_height)
+        if self._lens is None:
+            return cv2.resize(plane.pixels, size, dst=out, interpolation=cv2.INTER_LINEAR)
+        height, width = plane.pixels.shape[:2]
+        maps = self._maps.get((width, height)) or self._make_maps(width, height)
+        grey = 128 if plane.step_x > 1 and not image.encoding.startswith("bayer") else PADDING_VALUE
+        return cv2.remap(
+            plane.pixels,
+            *maps,
+            interpolation=cv2.INTER_LINEAR,
+            dst=out,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=(grey, grey, grey, grey),
+        )
+
+    def _make_maps(
+        self, plane_width: int, plane_height: int
+    ) -> tuple[NDArray[np.int16], NDArray[np.uint16]]:
+        """Fixed-point maps for a plane that covers the source with so many pixels."""
+        if self._grid is None:
+            raise RuntimeError("maps are made for rectified frames only")
+        source = np.array(self._source_size, np.float64)
+        plane = np.array([plane_width, plane_height], np.float64)
+        grid = ((self._grid + 0.5) * (plane / source) - 0.5).astype(np.float32)
+        maps = cv2.convertMaps(grid[:, :, 0], grid[:, :, 1], cv2.CV_16SC2)
+        self._maps[plane_width, plane_height] = maps
+        return maps
+
+    def _fit(self, source_width: int, source_height: int) -> None:
+        self._letterbox = Letterbox.fit(source_width, source_height, self._width, self._height)
+        self._lens, self._grid = None, None
+        self._maps.clear()
+        self._source_size = (source_width, source_height)
+        info = self._camera_info
+        # A calibration for another size is for another camera mode: it would bend the picture.
+        if not self._undistort or info is None or self._source_size != (info.width, info.height):
+            return
+        try:
+            lens = lens_from(info)
+        except UnknownLens:  # reported by calibrate()
+            return
+        if lens is not None:
+            self._lens = lens
+            self._rectified = lens.rectified_matrix(source_width, source_height)
+            self._grid = remap_grid(self._letterbox, lens, self._rectified)
+
+    def _decompress(self, image: ImageView) -> tuple[int, int, ImageView]:
+        """Decode a JPEG or PNG; a JPEG at the smallest of its scales that is large enough."""
+        try:
+            if image.encoding == "jpeg":
+                height, width = simplejpeg.decode_jpeg_header(image.data, strict=True)[:2]
+                box = Letterbox.fit(width, height, self._width, self._height)
+                pixels = simplejpeg.decode_jpeg(
+                    image.data,
+                    colorspace="BGR",
+                    min_width=box.inner_width,
+                    min_height=box.inner_height,
+                    strict=True,
+                )
+            else:
+                pixels = cv2.imdecode(np.frombuffer(image.data, np.uint8), cv2.IMREAD_COLOR)
+                height, width = pixels.shape[:2]
+        except (ValueError, cv2.error, AttributeError) as error:
+            raise FrameRejected(f"{image.encoding}: {error}") from error
+        rows, columns = pixels.shape[:2]
+        view = ImageView(
+            image.stamp_ns,
+            image.frame_id,
+            columns,
+            rows,
+            "bgr8",
+            columns * 3,
+            memoryview(pixels.reshape(-1)),
+            image.copies + 1,
+        )
+        return width, height, view
+
+
+@lru_cache(maxsize=8)
+def lens_from(info: CameraInfo) -> Lens | None:
+    """The lens of a calibration, None where it does not distort.
+
+    Raises:
+        UnknownLens: see `Preprocessor.calibrate`.
+    """
+    if not any(info.distortion):
+        return None
+    if info.model not in POLYNOMIAL_MODELS + FISHEYE_MODELS:
+        known = ", ".join(POLYNOMIAL_MODELS + FISHEYE_MODELS)
+        raise UnknownLens(f"distortion model {info.model!r} is not supported; known are {known}")
+    fx, _, cx, _, fy, cy = info.matrix[:6]
+    numbers = np.array([*info.matrix, *info.distortion])
+    if not np.isfinite(numbers).all() or fx <= 0 or fy <= 0:
+        raise UnknownLens(f"intrinsics are unusable: K = {info.matrix}, D = {info.distortion}")
+    if len(info.distortion) > 8 and any(info.distortion[8:]):
+        raise UnknownLens("thin-prism and tilt coefficients (D[8:]) are not supported")
+    distortion = (*info.distortion[:8], *[0.0] * 8)[:8]
+    return Lens((fx, fy, cx, cy), distortion, info.model in FISHEYE_MODELS)

@@ -1,0 +1,95 @@
+"""The first half of a frame's way: numbered, dated, given its deadline, written into a slot."""
+
+import os
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception_nodes.core.budget import Budget
+from perception_nodes.core.clock import Clock, capture_time
+from perception_nodes.core.frame import (
+    FrameFlag,
+    FrameHeader,
+    FrameRecord,
+    FrameStatus,
+    ImageView,
+    RecordKind,
+)
+from perception_nodes.preprocess.cpu import Preprocessor
+
+_SHARED_FIELDS = (
+    "sequence",
+    "stamp_ns",
+    "capture_ns",
+    "ingested_ns",
+    "deadline_ns",
+    "flags",
+    "ingest_process",
+    "camera",
+    "frame_id",
+)
+
+
+class Ingest:
+    """Takes in the frames of one camera."""
+
+    def __init__(self, preprocessor: Preprocessor, camera: str, budget: Budget, clock: Clock) -> None:
+        """Number frames from 0."""
+        self._preprocessor = preprocessor
+        self._camera = camera.encode()
+        self._deadline_ns = budget.deadline_ns
+        self._clock = clock
+        self._process = os.getpid()
+        self._sequence = 0
+
+    def enter(self, stamp_ns: int, frame_id: str, received_ns: int) -> FrameRecord:
+        """Number and date a frame.
+
+        Args:
+            stamp_ns: the message's stamp; 0 where it could not be read.
+            frame_id: coordinate frame of the camera.
+            received_ns: CLOCK_MONOTONIC when the frame arrived.
+
+        Returns:
+            The record that tells the ledger of it.
+        """
+        now_ns, now_realtime_ns = self._clock.monotonic_ns(), self._clock.realtime_ns()
+        received_realtime_ns = now_realtime_ns - (now_ns - received_ns)
+        capture = capture_time(stamp_ns, received_ns, received_realtime_ns)
+        record = FrameRecord(kind=RecordKind.ENTERED, sequence=self._sequence, stamp_ns=stamp_ns)
+        self._sequence += 1
+        record.capture_ns = capture.capture_ns
+        record.ingested_ns = now_ns
+        record.deadline_ns = capture.capture_ns + self._deadline_ns
+        record.flags = FrameFlag.CLOCK_SUSPECT if capture.clock_suspect else 0
+        record.ingest_process = self._process
+        record.camera = self._camera
+        record.frame_id = frame_id.encode()[: FrameRecord.frame_id.size - 1]
+        return record
+
+    def fill(
+        self, record: FrameRecord, image: ImageView, header: FrameHeader, pixels: NDArray[np.uint8]
+    ) -> None:
+        """Write a frame into a slot.
+
+        Args:
+            record: the frame's, from `enter`.
+            image: the frame as it came.
+            header: the slot's.
+            pixels: uint8 [height, width, 3], the slot's.
+
+        Raises:
+            FrameRejected: the frame cannot be read.
+        """
+        for name in _SHARED_FIELDS:
+            setattr(header, name, getattr(record, name))
+        self._preprocessor.write(image, pixels, header)
+        header.preprocessed_ns = self._clock.monotonic_ns()
+
+    @staticmethod
+    def end(record: FrameRecord, status: FrameStatus, reason: str) -> FrameRecord:
+        """The outcome of a frame that does not reach the detector."""
+        record.kind = RecordKind.OUTCOME
+        record.status = status
+        record.reason = reason.encode()[: FrameRecord.reason.size - 1]
+        return record

@@ -1,0 +1,1 @@
+"""Recorded drives in, detections and reports out: runs with no ROS installed."""

@@ -1,0 +1,159 @@
+"""The charts of a report."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from plotly.graph_objects import Bar, Figure, Histogram
+
+from perception_nodes.core.budget import STAGES
+from perception_nodes.core.frame import FrameStatus, latency_ms, stage_durations_ms
+from perception_nodes.core.health import IN_TIME, HealthMode
+from perception_nodes.replay.annotate import STATUS_COLOURS, class_colour
+from perception_nodes.replay.recording import FrameDetections, FrameReport, Recording
+
+MAX_POINTS = 1500
+"""Frames that a timeline shows; of a longer drive the slowest of each group."""
+STAGE_COLOURS = ("#a5b4fc", "#67c7e8", "#4263eb", "#9775fa", "#ced4da")
+HEALTH_COLOURS = {
+    HealthMode.NOMINAL: "#1f9d55",
+    HealthMode.DEGRADED: "#1c7ed6",
+    HealthMode.SKIPPING: "#f2a900",
+    HealthMode.UNSAFE: "#d6336c",
+}
+DEADLINE_COLOUR = "#e03131"
+
+
+def histogram(reports: Sequence[FrameReport], deadline_ms: float) -> Figure:
+    """How often each latency occurred, against the deadline."""
+    values = np.array([v for v in map(latency_ms, reports) if v is not None])
+    # The slowest frames would squeeze all others into one bar: they share the last one.
+    top = max(2 * deadline_ms, float(np.percentile(values, 99)) if len(values) else 0)
+    shown = np.minimum(values, top)
+    figure = Figure(
+        Histogram(
+            x=shown,
+            xbins={"start": 0, "end": top * 1.02, "size": top / 80},
+            marker_color="#4263eb",
+            hovertemplate="%{x} ms: %{y} frames<extra></extra>",
+        )
+    )
+    figure.add_vline(
+        deadline_ms,
+        line={"color": DEADLINE_COLOUR, "width": 2, "dash": "dash"},
+        annotation={"text": f"deadline {deadline_ms:g} ms", "font": {"color": DEADLINE_COLOUR}},
+    )
+    clipped = int((values > top).sum())
+    title = "capture to publish, ms" + (f" ({clipped} beyond {top:.0f})" if clipped else "")
+    return _styled(figure, title, "frames", 280)
+
+
+def timeline(reports: Sequence[FrameReport], deadline_ms: float) -> Figure:
+    """Stages of every frame, stacked, against the deadline; what missed it is marked."""
+    shown = _worst_of_groups(reports)
+    seconds = _seconds([report.log_time_ns for report in shown])
+    stages = [stage_durations_ms(report) for report in shown]
+    figure = Figure()
+    for stage, colour in zip(STAGES, STAGE_COLOURS, strict=True):
+        figure.add_scatter(
+            x=seconds,
+            y=[round(found.get(stage, 0.0), 3) for found in stages],
+            name=stage,
+            stackgroup="stages",
+            line={"width": 0, "shape": "hvh"},
+            fillcolor=colour,
+            hovertemplate="%{y:.2f} ms",
+        )
+    for status in FrameStatus:
+        marked = [i for i, report in enumerate(shown) if report.status == status]
+        if status in IN_TIME[:1] or not marked:
+            continue
+        figure.add_scatter(
+            x=[seconds[i] for i in marked],
+            y=[sum(stages[i].values()) for i in marked],
+            name=status.name,
+            mode="markers",
+            marker={"color": STATUS_COLOURS[status], "size": 8, "line": {"width": 1}},
+            text=[shown[i].reason for i in marked],
+            hovertemplate=f"{status.name} %{{text}}<extra></extra>",
+        )
+    figure.add_hline(deadline_ms, line={"color": DEADLINE_COLOUR, "width": 2, "dash": "dash"})
+    # One stall of a second would flatten everything else; its marker still shows at the top.
+    totals = [sum(found.values()) for found in stages] or [0.0]
+    top = max(1.25 * deadline_ms, min(max(totals) * 1.05, 4 * deadline_ms))
+    figure.update_yaxes(range=[0, top])
+    figure.update_layout(hovermode="x unified")
+    return _styled(figure, "seconds since the first frame", "ms", 340)
+
+
+def health(recording: Recording) -> Figure:
+    """The health mode over the drive."""
+    times = [change.log_time_ns for change in recording.health]
+    end_ns = max([report.log_time_ns for report in recording.reports] + times, default=0)
+    start_ns = min([report.log_time_ns for report in recording.reports] + times, default=0)
+    figure = Figure()
+    for change, until_ns in zip(recording.health, [*times[1:], end_ns], strict=True):
+        begin, end = ((t - start_ns) / 1e9 for t in (change.log_time_ns, until_ns))
+        figure.add_scatter(
+            x=[begin, end],
+            y=[change.mode.name] * 2,
+            mode="lines+markers",
+            line={"color": HEALTH_COLOURS[change.mode], "width": 12},
+            marker={"symbol": "line-ns", "size": 12},
+            hovertemplate=f"{change.mode.name}: {change.cause}<extra></extra>",
+            showlegend=False,
+        )
+    names = [mode.name for mode in reversed(HealthMode)]
+    figure.update_yaxes(categoryorder="array", categoryarray=names, range=[-0.5, 3.5])
+    return _styled(figure, "seconds since the first message", "", 220)
+
+
+def classes(detections: Mapping[int, FrameDetections]) -> Figure:
+    """How many objects of each class were published."""
+    counts: Counter[str] = Counter()
+    for found in detections.values():
+        counts.update(found.labels)
+    ranked = counts.most_common()[::-1]
+    figure = Figure(
+        Bar(
+            x=[count for _, count in ranked],
+            y=[label for label, _ in ranked],
+            orientation="h",
+            marker_color=[class_colour(label) for label, _ in ranked],
+            text=[count for _, count in ranked],
+            textposition="outside",
+            cliponaxis=False,
+            hoverinfo="skip",
+        )
+    )
+    return _styled(figure, "objects, over all frames", "", 280)
+
+
+def _worst_of_groups(reports: Sequence[FrameReport]) -> list[FrameReport]:
+    group = -(-len(reports) // MAX_POINTS) or 1
+    groups = (reports[start : start + group] for start in range(0, len(reports), group))
+    return [max(some, key=_badness) for some in groups]
+
+
+def _badness(report: FrameReport) -> tuple[bool, float]:
+    return report.status not in IN_TIME, latency_ms(report) or 0.0
+
+
+def _seconds(times_ns: list[int]) -> list[float]:
+    return [round((time_ns - times_ns[0]) / 1e9, 4) for time_ns in times_ns]
+
+
+def _styled(figure: Figure, x_title: str, y_title: str, height_px: int) -> Figure:
+    axis = {"gridcolor": "#eceff4", "zeroline": False, "automargin": True}
+    figure.update_xaxes(title={"text": x_title, "font": {"size": 12}}, **axis)
+    figure.update_yaxes(title={"text": y_title, "font": {"size": 12}}, **axis)
+    figure.update_layout(
+        height=height_px,
+        margin={"l": 8, "r": 12, "t": 24, "b": 8},
+        font={"family": "system-ui, sans-serif", "size": 12, "color": "#343a46"},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
+        bargap=0.08,
+    )
+    return figure

@@ -1,0 +1,96 @@
+"""Starts the processes of a graph, notices when one ends, and leaves nothing behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from types import FrameType
+
+from perception_nodes.environment import die_with_parent
+from perception_nodes.graph import NodeSpec
+from perception_nodes.transport.shm import sweep
+
+POLL_S = 0.05
+STOP_TIMEOUT_S = 5.0
+
+
+class GraphFailure(RuntimeError):
+    """A process of the graph ended that should not have."""
+
+
+class Supervisor:
+    """The processes of one graph; a context manager that stops them all when it is left."""
+
+    def __init__(self, specs: Sequence[NodeSpec]) -> None:
+        """Take the processes to start, in their order."""
+        self._specs = specs
+        self._processes: list[tuple[NodeSpec, subprocess.Popen[bytes]]] = []
+        self._stop_requested = False
+        self._previous_handlers: dict[int, object] = {}
+
+    def __enter__(self) -> "Supervisor":
+        """Start everything."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous_handlers[number] = signal.signal(number, self._request_stop)
+        for spec in self._specs:
+            # A session of its own: Ctrl-C reaches us alone, and we stop the others in order.
+            process = subprocess.Popen(
+                [sys.executable, "-m", spec.module, *spec.arguments()],
+                env={**os.environ, **spec.environment},
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                preexec_fn=die_with_parent,
+            )
+            self._processes.append((spec, process))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop in reverse order: who speaks before who listens."""
+        for _, process in reversed(self._processes):
+            _stop(process)
+        sweep()
+        for number, handler in self._previous_handlers.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def wait(self) -> bool:
+        """Wait until the graph is over.
+
+        Returns:
+            True where it ended by itself, False where it was interrupted.
+
+        Raises:
+            GraphFailure: a process ended on its own that should not have, or could not start.
+        """
+        while not self._stop_requested:
+            for spec, process in self._processes:
+                status = process.poll()
+                if status is None:
+                    continue
+                if spec.ends_graph and status == 0:
+                    return True
+                if self._stop_requested:
+                    return False
+                raise GraphFailure(f"{spec.executable} ended {_how(status)}")
+            time.sleep(POLL_S)
+        return False
+
+    def _request_stop(self, number: int, frame: FrameType | None) -> None:
+        self._stop_requested = True
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+    try:
+        process.wait(STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _how(status: int) -> str:
+    if status < 0:
+        return f"by signal {signal.Signals(-status).name}"
+    return f"with status {status}"

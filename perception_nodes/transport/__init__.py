@@ -1,0 +1,1 @@
+"""How frames travel: serialized ROS messages read in place, and iceoryx2 shared memory."""

@@ -1,0 +1,46 @@
+"""Camera frames in shared memory: the header, and the view that preprocessing reads them through."""
+
+import ctypes
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception_nodes.core.frame import FrameRejected, ImageView
+
+
+class CameraHeader(ctypes.Structure):
+    """A frame as a camera driver writes it; the payload holds `step * rows` bytes of pixels.
+
+    `stamp_ns` is the wall clock at capture, nanoseconds since the Unix epoch.
+    """
+
+    _fields_ = [
+        ("stamp_ns", ctypes.c_int64),
+        ("width", ctypes.c_uint32),
+        ("height", ctypes.c_uint32),
+        ("step", ctypes.c_uint32),
+        ("size_bytes", ctypes.c_uint32),
+        ("encoding", ctypes.c_char * 32),
+        ("frame_id", ctypes.c_char * 64),
+    ]
+
+
+def view_camera_frame(header: CameraHeader, payload: NDArray[np.uint8]) -> ImageView:
+    """View a frame in shared memory, where it lies.
+
+    Raises:
+        FrameRejected: the header contradicts the payload.
+    """
+    if header.size_bytes > payload.size:
+        raise FrameRejected(
+            f"camera frame: header tells of {header.size_bytes} bytes, the slot has {payload.size}"
+        )
+    return ImageView(
+        header.stamp_ns,
+        header.frame_id.decode(errors="replace"),
+        header.width,
+        header.height,
+        header.encoding.decode(errors="replace"),
+        header.step,
+        memoryview(payload[: header.size_bytes]),
+    )

@@ -1,0 +1,241 @@
+"""Serialized ROS messages (OMG CDR, XCDR1) read in place, and detections written.
+
+Every read is checked against the end of the buffer: a message from the network is never trusted.
+Fields follow the `.msg` definitions of sensor_msgs and vision_msgs.
+"""
+
+import struct
+from collections.abc import Sequence
+
+from perception_nodes.core.frame import (
+    STAMPS,
+    CameraInfo,
+    Detections,
+    FrameFlag,
+    FrameRecord,
+    FrameRejected,
+    ImageView,
+)
+
+Buffer = bytes | bytearray | memoryview
+HEADER_SIZE = 4
+STAMP_OFFSET = HEADER_SIZE
+"""Where `header.stamp` lies in every stamped message: two 32-bit words."""
+MAX_STRING = 4096
+
+
+class Reader:
+    """Reads one serialized message from front to back."""
+
+    def __init__(self, data: Buffer, message: str) -> None:
+        """Start behind the encapsulation header.
+
+        Args:
+            data: the serialized message.
+            message: its type, for error texts.
+
+        Raises:
+            FrameRejected: the header is missing or not plain CDR.
+        """
+        self._data = memoryview(data).cast("B")
+        self._message = message
+        self._position = HEADER_SIZE
+        if len(self._data) < HEADER_SIZE:
+            raise FrameRejected(f"{message}: {len(self._data)} bytes are too few for a message")
+        kind = bytes(self._data[:2])
+        if kind not in (b"\x00\x00", b"\x00\x01"):
+            raise FrameRejected(f"{message}: encapsulation 0x{kind.hex()} is not plain CDR")
+        self._order = "<" if kind[1] else ">"
+
+    def numbers(self, fmt: str) -> tuple[float, ...]:
+        """Numbers of one struct format letter, repeated; aligned to their size."""
+        size = struct.calcsize(fmt[-1])
+        start = self._align(size)
+        count = int(fmt[:-1] or 1)
+        self._take(start, size * count)
+        return struct.unpack_from(self._order + fmt, self._data, start)
+
+    def uint32(self) -> int:
+        """An unsigned 32-bit number."""
+        return int(self.numbers("I")[0])
+
+    def uint8(self) -> int:
+        """A byte."""
+        return int(self.numbers("B")[0])
+
+    def string(self) -> str:
+        """A string; CDR counts its closing zero."""
+        length = self.uint32()
+        if length > MAX_STRING:
+            raise FrameRejected(f"{self._message}: a string of {length} bytes is not believable")
+        start = self._position
+        self._take(start, length)
+        return bytes(self._data[start : start + max(length - 1, 0)]).decode(errors="replace")
+
+    def octets(self) -> memoryview:
+        """A sequence of uint8, in place."""
+        length = self.uint32()
+        start = self._position
+        self._take(start, length)
+        return self._data[start : start + length]
+
+    def stamp_ns(self) -> int:
+        """A builtin_interfaces/Time."""
+        seconds, nanoseconds = self.numbers("i")[0], self.numbers("I")[0]
+        return int(seconds) * 1_000_000_000 + int(nanoseconds)
+
+    def _align(self, size: int) -> int:
+        behind = self._position - HEADER_SIZE
+        return self._position + (-behind % size)
+
+    def _take(self, start: int, size: int) -> None:
+        if start + size > len(self._data):
+            raise FrameRejected(
+                f"{self._message}: cut off, {start + size} bytes needed, {len(self._data)} there"
+            )
+        self._position = start + size
+
+
+def read_image(data: Buffer) -> ImageView:
+    """View a serialized `sensor_msgs/msg/Image`.
+
+    Args:
+        data: the message; the view refers to it.
+
+    Raises:
+        FrameRejected: cut off, or the sizes contradict each other.
+    """
+    reader = Reader(data, "Image")
+    stamp_ns, frame_id = reader.stamp_ns(), reader.string()
+    height, width = reader.uint32(), reader.uint32()
+    encoding = reader.string()
+    big_endian, step = reader.uint8(), reader.uint32()
+    pixels = reader.octets()
+    if not (0 < width <= 65535 and 0 < height <= 65535):
+        raise FrameRejected(f"Image: size {width}x{height} is outside 1..65535")
+    if big_endian and "16" in encoding:
+        raise FrameRejected(f"Image: big-endian {encoding} is not supported")
+    return ImageView(stamp_ns, frame_id, width, height, encoding.lower(), step, pixels)
+
+
+def read_compressed_image(data: Buffer) -> ImageView:
+    """View a serialized `sensor_msgs/msg/CompressedImage`; its size stands in the file itself.
+
+    Raises:
+        FrameRejected: cut off, or neither JPEG nor PNG.
+    """
+    reader = Reader(data, "CompressedImage")
+    stamp_ns, frame_id, name = reader.stamp_ns(), reader.string(), reader.string()
+    payload = reader.octets()
+    # The format field is free text ("bgr8; jpeg compressed bgr8"): the file's own mark decides.
+    if payload[:3] == b"\xff\xd8\xff":
+        encoding = "jpeg"
+    elif payload[:8] == b"\x89PNG\r\n\x1a\n":
+        encoding = "png"
+    else:
+        raise FrameRejected(
+            f"CompressedImage: format {name!r} with {len(payload)} bytes is neither JPEG nor PNG"
+        )
+    return ImageView(stamp_ns, frame_id, 0, 0, encoding, 0, payload)
+
+
+def read_camera_info(data: Buffer) -> CameraInfo:
+    """Read a serialized `sensor_msgs/msg/CameraInfo` up to K.
+
+    Raises:
+        FrameRejected: cut off.
+    """
+    reader = Reader(data, "CameraInfo")
+    reader.stamp_ns()
+    reader.string()
+    height, width = reader.uint32(), reader.uint32()
+    model = reader.string()
+    count = reader.uint32()
+    if count > 14:
+        raise FrameRejected(f"CameraInfo: {count} distortion coefficients are not believable")
+    distortion = reader.numbers(f"{count}d") if count else ()
+    return CameraInfo(width, height, model, distortion, reader.numbers("9d"))
+
+
+def stamp_format(data: Buffer) -> str:
+    """Struct format of the stamp at `STAMP_OFFSET`, in the byte order of the message."""
+    return "<iI" if data[1] else ">iI"
+
+
+class _Writer:
+    """Appends little-endian CDR."""
+
+    def __init__(self) -> None:
+        self.data = bytearray(b"\x00\x01\x00\x00")
+
+    def pack(self, fmt: str, alignment: int, *values: float) -> None:
+        self.data += bytes(-(len(self.data) - HEADER_SIZE) % alignment)
+        self.data += struct.pack("<" + fmt, *values)
+
+    def string(self, text: bytes) -> None:
+        self.pack("I", 4, len(text) + 1)
+        self.data += text + b"\x00"
+
+
+_UNKNOWN_POSE = struct.pack("<43d", *[0.0] * 6, 1.0, *[0.0] * 36)
+"""geometry_msgs/PoseWithCovariance of a 2D detection: the unit pose, no covariance."""
+
+
+def write_detection_array(
+    stamp_ns: int, frame_id: bytes, detections: Detections, class_names: Sequence[bytes]
+) -> bytes:
+    """Serialize a `vision_msgs/msg/Detection2DArray`.
+
+    Writing the bytes takes a tenth of the time that filling message objects does.
+
+    Args:
+        stamp_ns: the image's stamp.
+        frame_id: the image's coordinate frame.
+        detections: boxes in source pixels.
+        class_names: names by class index; they become `class_id`.
+    """
+    seconds, nanoseconds = divmod(stamp_ns, 1_000_000_000)
+    out = _Writer()
+
+    def header() -> None:
+        out.pack("iI", 4, seconds, nanoseconds)
+        out.string(frame_id)
+
+    header()
+    out.pack("I", 4, len(detections))
+    for box, score, label in zip(
+        detections.boxes.tolist(),
+        detections.scores.tolist(),
+        detections.classes.tolist(),
+        strict=True,
+    ):
+        x1, y1, x2, y2 = box
+        header()
+        out.pack("I", 4, 1)
+        out.string(class_names[label])
+        out.pack("d", 8, score)
+        out.data += _UNKNOWN_POSE
+        out.pack("5d", 8, (x1 + x2) / 2, (y1 + y2) / 2, 0.0, x2 - x1, y2 - y1)
+        out.string(b"")
+    return bytes(out.data)
+
+
+def write_frame_report(record: FrameRecord) -> bytes:
+    """Serialize a `perception_interfaces/msg/FrameReport`.
+
+    Args:
+        record: the closed record of a frame; counts beyond their field are written as its maximum.
+    """
+    out = _Writer()
+    out.pack("iI", 4, *divmod(record.stamp_ns, 1_000_000_000))
+    out.string(record.frame_id)
+    out.string(record.camera)
+    out.pack("Q", 8, record.sequence)
+    out.pack("BB", 1, record.status, bool(record.flags & FrameFlag.CLOCK_SUSPECT))
+    out.string(record.reason)
+    out.string(record.model)
+    out.pack("II", 4, record.source_width, record.source_height)
+    out.pack("B", 1, min(record.copies, 0xFF))
+    out.pack("H", 2, min(record.detections, 0xFFFF))
+    out.pack("7q", 8, record.deadline_ns, *(getattr(record, name) for name in STAMPS))
+    return bytes(out.data)

@@ -1,0 +1,53 @@
+"""Names, headers and depths of a camera's shared-memory channels: both ends read them here."""
+
+from perception_nodes.core.frame import DetectionRecord, FrameHeader, FrameRecord
+from perception_nodes.transport.camera import CameraHeader
+from perception_nodes.transport.shm import Endpoint, Reader, Writer
+
+SLOT_DEPTH = 2
+CAMERA_DEPTH = 4
+RECORD_DEPTH = 1024
+DETECTION_DEPTH = 64
+LARGEST_FRAME_BYTES = 3840 * 2160 * 3
+
+
+def slot_writer(endpoint: Endpoint, camera: str, width: int, height: int) -> Writer[FrameHeader]:
+    """Preprocessed frames of width x height BGR pixels, to the detector."""
+    return endpoint.writer(f"{camera}/slots", FrameHeader, width * height * 3, SLOT_DEPTH)
+
+
+def slot_reader(endpoint: Endpoint, camera: str) -> Reader[FrameHeader]:
+    """The detector's end of `slot_writer`."""
+    return endpoint.reader(f"{camera}/slots", FrameHeader, SLOT_DEPTH)
+
+
+def camera_writer(
+    endpoint: Endpoint, camera: str, frame_bytes: int = LARGEST_FRAME_BYTES
+) -> Writer[CameraHeader]:
+    """Frames from a camera, a video or a bag, to preprocessing."""
+    return endpoint.writer(f"{camera}/camera", CameraHeader, frame_bytes, CAMERA_DEPTH)
+
+
+def camera_reader(endpoint: Endpoint, camera: str) -> Reader[CameraHeader]:
+    """The preprocessing end of `camera_writer`."""
+    return endpoint.reader(f"{camera}/camera", CameraHeader, CAMERA_DEPTH)
+
+
+def record_writer(endpoint: Endpoint, camera: str, process: str) -> Writer[FrameRecord]:
+    """One process's records, to the watchdog's ledger."""
+    return endpoint.writer(f"{camera}/records/{process}", FrameRecord, 0, RECORD_DEPTH)
+
+
+def record_reader(endpoint: Endpoint, camera: str, process: str) -> Reader[FrameRecord]:
+    """The watchdog's end of `record_writer`."""
+    return endpoint.reader(f"{camera}/records/{process}", FrameRecord, RECORD_DEPTH)
+
+
+def detection_writer(endpoint: Endpoint, camera: str) -> Writer[DetectionRecord]:
+    """Detections, to readers on this machine that cannot wait for DDS."""
+    return endpoint.writer(f"{camera}/detections", DetectionRecord, 0, DETECTION_DEPTH)
+
+
+def detection_reader(endpoint: Endpoint, camera: str) -> Reader[DetectionRecord]:
+    """The receiving end of `detection_writer`."""
+    return endpoint.reader(f"{camera}/detections", DetectionRecord, DETECTION_DEPTH)

@@ -1,0 +1,299 @@
+"""Channels between processes over iceoryx2: a handle travels, pixels do not.
+
+A channel carries samples of a fixed header (a ctypes structure) and a payload of bytes. Its depth
+is explicit, and where a reader is slow the newest samples win: what they pushed out shows as a gap
+in the headers' numbers, which the reader accounts for.
+"""
+
+import ctypes
+import errno
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import iceoryx2 as iox2
+import numpy as np
+from numpy.typing import NDArray
+
+SHM_FOLDER = Path("/dev/shm")
+Header = TypeVar("Header", bound=ctypes.Structure)
+
+
+class TransportError(RuntimeError):
+    """Shared memory cannot be had; the text says what to do."""
+
+
+class Sample(Generic[Header]):
+    """A header and payload in shared memory.
+
+    Attributes:
+        header: the structure, in place.
+        payload: uint8 [n], in place.
+    """
+
+    __slots__ = ("_loan", "header", "payload")
+
+    def __init__(self, loan: Any, header: Header, payload: NDArray[np.uint8]) -> None:
+        """Wrap what iceoryx2 lent."""
+        self._loan = loan
+        self.header = header
+        self.payload = payload
+
+    def release(self) -> None:
+        """Give the memory back; header and payload must not be touched after this."""
+        self._loan.delete()
+
+
+class Endpoint:
+    """A process's entry to shared memory; all its channels close with it."""
+
+    def __init__(self, name: str, domain: int | None = None) -> None:
+        """Join.
+
+        Args:
+            name: of the process, for tools that list them.
+            domain: keeps the graphs of one machine apart; `ROS_DOMAIN_ID` by default.
+        """
+        iox2.set_log_level(iox2.LogLevel.Fatal)
+        config = _config(_own_domain() if domain is None else domain)
+        # Python keeps SIGINT and SIGTERM: a node shuts down through its own handler.
+        self._node = (
+            iox2.NodeBuilder.new()
+            .name(iox2.NodeName.new(name))
+            .config(config)
+            .signal_handling_mode(iox2.SignalHandlingMode.Disabled)
+            .create(iox2.ServiceType.Ipc)
+        )
+        reclaim_dead(self._node)
+        self._ports: list[Any] = []
+
+    def writer(
+        self, channel: str, header: type[Header], payload_bytes: int, depth: int
+    ) -> "Writer[Header]":
+        """The sending end of a channel.
+
+        Args:
+            channel: its name, the same at both ends.
+            header: the structure that each sample carries.
+            payload_bytes: largest payload.
+            depth: samples that wait for a reader before the oldest is pushed out.
+
+        Raises:
+            TransportError: no room in /dev/shm, or the channel exists with other properties.
+        """
+        require_room((payload_bytes + ctypes.sizeof(header)) * (depth + 4))
+        service, event = self._services(channel, header, depth)
+        try:
+            publisher = (
+                service.publisher_builder()
+                .initial_max_slice_len(max(payload_bytes, 1))
+                .max_loaned_samples(2)
+                .backpressure_strategy(iox2.BackpressureStrategy.DiscardData)
+                .create()
+            )
+            notifier = event.notifier_builder().create()
+        except Exception as error:
+            raise _explained(channel, error) from error
+        self._ports += [publisher, notifier]
+        return Writer(publisher, notifier, header, payload_bytes)
+
+    def reader(self, channel: str, header: type[Header], depth: int) -> "Reader[Header]":
+        """The receiving end of a channel; see `writer`."""
+        service, event = self._services(channel, header, depth)
+        try:
+            subscriber = service.subscriber_builder().buffer_size(depth).create()
+            listener = event.listener_builder().create()
+        except Exception as error:
+            raise _explained(channel, error) from error
+        self._ports += [subscriber, listener]
+        return Reader(subscriber, listener, header)
+
+    def close(self) -> None:
+        """Leave: close every channel of this process and remove what it held in shared memory."""
+        for port in reversed(self._ports):
+            port.delete()
+        self._ports.clear()
+        self._node = None
+
+    def _services(self, channel: str, header: type[Header], depth: int) -> tuple[Any, Any]:
+        name = iox2.ServiceName.new(f"perception/{channel}")
+        try:
+            service = (
+                self._node.service_builder(name)
+                .publish_subscribe(iox2.Slice[ctypes.c_uint8])
+                .user_header(header)
+                .enable_safe_overflow(True)
+                .history_size(0)
+                .subscriber_max_buffer_size(depth)
+                .subscriber_max_borrowed_samples(2)
+                .max_publishers(2)
+                .max_subscribers(8)
+                .max_nodes(16)
+                .open_or_create()
+            )
+            event = (
+                self._node.service_builder(name)
+                .event()
+                .max_notifiers(4)
+                .max_listeners(8)
+                .max_nodes(16)
+                .open_or_create()
+            )
+        except Exception as error:
+            raise _explained(channel, error) from error
+        return service, event
+
+
+class Writer(Generic[Header]):
+    """The sending end of a channel."""
+
+    def __init__(
+        self, publisher: Any, notifier: Any, header: type[Header], payload_bytes: int
+    ) -> None:
+        """Made by `Endpoint.writer`."""
+        self._publisher = publisher
+        self._notifier = notifier
+        self._header = header
+        self.payload_bytes = payload_bytes
+
+    def loan(self, payload_bytes: int | None = None) -> Sample[Header]:
+        """Borrow a sample to fill; its header is zeroed, its payload is not.
+
+        Raises:
+            TransportError: no memory is left in the channel.
+        """
+        size = self.payload_bytes if payload_bytes is None else payload_bytes
+        try:
+            loan = self._publisher.loan_slice_uninit(max(size, 1))
+        except iox2.LoanError as error:
+            raise TransportError(f"no free slot in shared memory ({error})") from error
+        address = loan.user_header_ptr
+        ctypes.memset(address, 0, ctypes.sizeof(self._header))
+        return Sample(loan, self._header.from_address(address), _bytes_at(loan.payload_ptr, size))
+
+    def send(self, sample: Sample[Header]) -> None:
+        """Hand a filled sample to the readers and wake them."""
+        sample._loan.assume_init().send()
+        self._notifier.notify()
+
+    def send_record(self, record: Header) -> None:
+        """Send a header alone."""
+        sample = self.loan(0)
+        ctypes.memmove(
+            ctypes.addressof(sample.header), ctypes.addressof(record), ctypes.sizeof(record)
+        )
+        self.send(sample)
+
+
+class Reader(Generic[Header]):
+    """The receiving end of a channel."""
+
+    def __init__(self, subscriber: Any, listener: Any, header: type[Header]) -> None:
+        """Made by `Endpoint.reader`."""
+        self._subscriber = subscriber
+        self._listener = listener
+        self._header = header
+
+    def wait(self, timeout_ms: float) -> None:
+        """Sleep until a sample comes, or the timeout; a signal may end it early."""
+        if self._subscriber.has_samples():
+            return
+        try:
+            self._listener.timed_wait(iox2.Duration.from_micros(int(timeout_ms * 1e3)))
+        except iox2.ListenerWaitError:
+            # Interrupted by a signal; the caller looks at its stop flag.
+            return
+
+    def receive(self) -> Sample[Header] | None:
+        """The oldest waiting sample, None where there is none; release it when done."""
+        loan = self._subscriber.receive()
+        if loan is None:
+            return None
+        header = self._header.from_address(loan.user_header_ptr)
+        return Sample(loan, header, _bytes_at(loan.payload_ptr, len_of(loan)))
+
+    def newest(self) -> Sample[Header] | None:
+        """The newest waiting sample; older ones are released unread."""
+        newest = None
+        while (sample := self.receive()) is not None:
+            if newest is not None:
+                newest.release()
+            newest = sample
+        return newest
+
+    def records(self) -> list[Header]:
+        """Copies of all waiting headers, oldest first."""
+        found = []
+        while (sample := self.receive()) is not None:
+            found.append(self._header.from_buffer_copy(sample.header))
+            sample.release()
+        return found
+
+
+def require_room(needed_bytes: int) -> None:
+    """Check /dev/shm before pages are touched: a full one kills the process that writes.
+
+    Raises:
+        TransportError: not enough is free.
+    """
+    free_bytes = shutil.disk_usage(SHM_FOLDER).free
+    if free_bytes < needed_bytes:
+        raise TransportError(
+            f"{SHM_FOLDER} has {free_bytes / 1e6:.1f} MB free, {needed_bytes / 1e6:.1f} MB are "
+            f"needed; remove what lies there or enlarge it (mount -o remount,size=2G {SHM_FOLDER})"
+        )
+
+
+def sweep(domain: int | None = None) -> None:
+    """Remove what is left in shared memory of a domain in which no process is alive any more."""
+    config = _config(_own_domain() if domain is None else domain)
+    node = iox2.NodeBuilder.new().config(config).create(iox2.ServiceType.Ipc)
+    reclaim_dead(node)
+    alone = len(iox2.Node.list(iox2.ServiceType.Ipc, config)) <= 1
+    del node
+    if alone:
+        for left in SHM_FOLDER.glob(f"{config.global_cfg.prefix.to_string()}*"):
+            left.unlink(missing_ok=True)
+
+
+def reclaim_dead(node: Any) -> None:
+    """Remove what killed processes left in shared memory."""
+    try:
+        node.try_cleanup_dead_nodes()
+    except iox2.NodeCleanupFailure:
+        # Another process is at it, or the remains belong to another user: they cost memory only.
+        return
+
+
+def _own_domain() -> int:
+    return int(os.environ.get("ROS_DOMAIN_ID") or 0)
+
+
+def _config(domain: int) -> Any:
+    """iceoryx2's settings, with a name prefix that keeps domains apart."""
+    config = iox2.config.default()
+    config.global_cfg.prefix = iox2.FileName.new(f"perception{domain}_")
+    return config
+
+
+def len_of(loan: Any) -> int:
+    """Bytes of a received payload."""
+    return int(loan.header.number_of_elements)
+
+
+_ARRAY_TYPES: dict[int, Any] = {}
+
+
+def _bytes_at(address: int, size: int) -> NDArray[np.uint8]:
+    array_type = _ARRAY_TYPES.get(size)
+    if array_type is None:
+        array_type = _ARRAY_TYPES[size] = ctypes.c_uint8 * size
+    return np.frombuffer(array_type.from_address(address), np.uint8)
+
+
+def _explained(channel: str, error: Exception) -> TransportError:
+    remedy = "is another graph with other settings running in this domain? (ROS_DOMAIN_ID)"
+    if shutil.disk_usage(SHM_FOLDER).free < 1_000_000:
+        remedy = f"{SHM_FOLDER} is full ({os.strerror(errno.ENOSPC)})"
+    return TransportError(f"shared-memory channel {channel!r}: {error}; {remedy}")

@@ -1,0 +1,241 @@
+"""The live view of a run on one terminal screen, and the table that ends it."""
+
+import sys
+import time
+from collections import Counter, deque
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from perception_nodes.core.budget import DEADLINE_MS, STAGES, Budget
+from perception_nodes.core.frame import STAMPS, FrameStatus
+
+WINDOW_FRAMES = 300
+REFRESH_INTERVAL_S = 0.25
+PLAIN_INTERVAL_S = 1.0
+RATE_WINDOW_S = 2.0
+BAR_WIDTH = 24
+
+STATUS_STYLES = {
+    FrameStatus.OK: "green",
+    FrameStatus.LATE: "bold dark_orange",
+    FrameStatus.SKIPPED_LATE: "yellow",
+    FrameStatus.SUPERSEDED: "bright_black",
+    FrameStatus.DEGRADED: "blue",
+    FrameStatus.FAILED: "bold red",
+}
+HEALTH_STYLES = {
+    "NOMINAL": "bold white on green4",
+    "DEGRADED": "bold white on blue",
+    "SKIPPING": "bold black on yellow",
+    "UNSAFE": "bold white on red3",
+}
+
+
+class LiveView:
+    """Shows frame rate, statuses, latency by stage and health while a run goes on.
+
+    A frame costs it a few appends; everything is worked out when the screen is drawn, four times
+    a second at most. Where the output is not a terminal it prints a line a second instead.
+    """
+
+    def __init__(
+        self,
+        deadline_ms: float = DEADLINE_MS,
+        total_frames: int | None = None,
+        console: Console | None = None,
+    ) -> None:
+        """Prepare; nothing is shown before the context is entered.
+
+        Args:
+            deadline_ms: what latencies are compared with.
+            total_frames: frames of the drive, None or 0 where that is not known.
+            console: where to draw; standard output by default.
+        """
+        self._budget = Budget.for_deadline(deadline_ms)
+        self._total_frames = total_frames or 0
+        self._console = console or Console(file=sys.stdout)
+        self._live = Live(console=self._console, auto_refresh=False, transient=True)
+        self._interval_s = (
+            REFRESH_INTERVAL_S if self._console.is_terminal else PLAIN_INTERVAL_S
+        )
+        self._statuses = dict.fromkeys(FrameStatus, 0)
+        self._stamps_ns: deque[tuple[int, ...]] = deque(maxlen=WINDOW_FRAMES)
+        self._arrivals_s: deque[float] = deque(maxlen=WINDOW_FRAMES)
+        self._health = ("", "waiting for the graph")
+        self._start_s = self._drawn_s = time.monotonic()
+
+    def __enter__(self) -> "LiveView":
+        """Start to draw."""
+        self._start_s = time.monotonic()
+        if self._console.is_terminal:
+            self._live.start()
+            self._draw()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Draw a last time and leave the terminal as it was."""
+        if self._console.is_terminal:
+            self._live.stop()
+        else:
+            self._draw()
+
+    def frame(self, report: Any) -> None:
+        """Take note of a frame.
+
+        Args:
+            report: an object with the attributes of `perception_interfaces/FrameReport`.
+        """
+        self._statuses[FrameStatus(report.status)] += 1
+        self._stamps_ns.append(tuple(getattr(report, name) for name in STAMPS))
+        self._arrivals_s.append(time.monotonic())
+        self.refresh()
+
+    def health(self, mode_name: str, cause: str) -> None:
+        """Take note of the health mode (`NOMINAL`, ...) and what caused it."""
+        self._health = (mode_name, cause)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Draw where that is due; to be called now and then also while no frames come."""
+        if time.monotonic() - self._drawn_s >= self._interval_s:
+            self._draw()
+
+    def render(self) -> RenderableType:
+        """The screen as it is now."""
+        head = Table.grid(expand=True)
+        head.add_column()
+        head.add_column(justify="right")
+        head.add_row(self._progress(), Text(f"{self._frame_rate():.1f} frames/s", "bold"))
+        mode, cause = self._health
+        health = Text.assemble((f" {mode or 'STARTING'} ", HEALTH_STYLES.get(mode, "reverse")))
+        health.append(f"  {cause}")
+        body = Group(head, Text(), self._status_line(), Text(), self._latencies(), Text(), health)
+        return Panel(body, title="perception", box=box.ROUNDED, border_style="bright_black", width=78)
+
+    def _draw(self) -> None:
+        self._drawn_s = time.monotonic()
+        if self._console.is_terminal:
+            self._live.update(self.render(), refresh=True)
+        else:
+            self._console.print(self._plain_line(), soft_wrap=True)
+
+    def _plain_line(self) -> Text:
+        p50, p99 = self._percentiles(0, -1)
+        counts = " ".join(f"{kind.name} {n}" for kind, n in self._statuses.items() if n)
+        text = (
+            f"{time.monotonic() - self._start_s:6.1f} s  {self._frame_rate():5.1f} frames/s  "
+            f"latency p50 {_ms(p50)} p99 {_ms(p99)} ms  {counts or 'no frames yet'}  "
+            f"{self._health[0] or self._health[1]}"
+        )
+        return Text(text)
+
+    def _progress(self) -> Text:
+        done = sum(self._statuses.values())
+        if not self._total_frames:
+            return Text(f"{done} frames")
+        share = min(done / self._total_frames, 1.0)
+        text = _bar(share, "cyan")
+        return text.append(f"  {done} of {self._total_frames} frames")
+
+    def _status_line(self) -> Text:
+        line = Text()
+        for kind, count in self._statuses.items():
+            line.append(f"{kind.name} {count}   ", STATUS_STYLES[kind] if count else "bright_black")
+        return line
+
+    def _latencies(self) -> Table:
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="bright_black")
+        table.add_column("last 300 frames", min_width=15)
+        for name in ("p50 ms", "p99 ms", "budget"):
+            table.add_column(name, justify="right")
+        table.add_column("p99 against the budget")
+        rows = [(stage, i, i + 1, getattr(self._budget, stage)) for i, stage in enumerate(STAGES)]
+        for name, start, end, budget_ms in [*rows, ("total", 0, -1, self._budget.deadline_ms)]:
+            p50, p99 = self._percentiles(start, end)
+            share = 0.0 if p99 is None else p99 / budget_ms
+            style = "green" if share <= 1 else "dark_orange"
+            table.add_row(
+                Text(name, "bold" if name == "total" else ""),
+                _ms(p50),
+                Text(_ms(p99), style if share > 1 else ""),
+                f"{budget_ms:.1f}",
+                _bar(min(share, 1.0), style),
+            )
+        return table
+
+    def _percentiles(self, start: int, end: int) -> tuple[float | None, float | None]:
+        """p50 and p99 in milliseconds between two stamps, over the window."""
+        times_ns = np.array(self._stamps_ns, np.int64).reshape(-1, len(STAMPS))
+        both = (times_ns[:, start] != 0) & (times_ns[:, end] != 0)
+        if not both.any():
+            return None, None
+        durations_ms = (times_ns[both, end] - times_ns[both, start]) / 1e6
+        p50, p99 = np.percentile(durations_ms, [50, 99])
+        return float(p50), float(p99)
+
+    def _frame_rate(self) -> float:
+        """Frames a second, over the last two seconds."""
+        now_s = time.monotonic()
+        window_s = min(RATE_WINDOW_S, max(now_s - self._start_s, 1e-3))
+        return sum(arrival_s > now_s - window_s for arrival_s in self._arrivals_s) / window_s
+
+
+def summary_table(summary: dict[str, Any]) -> Table:
+    """The end of a run as a table for the terminal.
+
+    Args:
+        summary: as in `summary.json`.
+    """
+    deadline_ms = float(summary.get("deadline_ms", DEADLINE_MS))
+    table = Table(box=box.SIMPLE_HEAD, show_header=False, title="summary", title_justify="left")
+    table.add_column(style="bright_black")
+    table.add_column()
+    for key in ("bag", "model", "backend"):
+        if key in summary:
+            table.add_row(key, Text(str(summary[key])))
+    table.add_row("frames in", f"{summary['frames_in']}")
+    for kind in FrameStatus:
+        count = summary["status"][kind.name]
+        if count or kind == FrameStatus.OK:
+            table.add_row(f"  {kind.name}", Text(f"{count}", STATUS_STYLES[kind]))
+    if summary.get("lost_before_ingest"):
+        lost = f"{summary['lost_before_ingest']} of {summary['frames_sent']} sent"
+        table.add_row("lost before ingest", Text(lost, "bold red"))
+    table.add_row("detections", f"{summary['detections']}")
+    latency = Text()
+    for name, value in summary["latency_ms"].items():
+        late = value is not None and value > deadline_ms
+        latency.append(f"{name.replace('_', '.')} ").append(_ms(value), "dark_orange" if late else "")
+        latency.append("   ")
+    table.add_row(f"latency, ms (deadline {deadline_ms:g})", latency)
+    for stage, values in summary["stages_ms"].items():
+        table.add_row(f"  {stage}", f"p50 {_ms(values['p50'])}   p99 {_ms(values['p99'])}")
+    if summary["miss_rate"] is not None:
+        table.add_row("missed", f"{summary['miss_rate']:.2%}")
+    for reason, count in Counter(summary["failures"]).most_common(5):
+        table.add_row("failed", Text(f"{count}: {reason}", "red"))
+    for warning in summary.get("warnings", []):
+        table.add_row("warning", Text(warning, "yellow"))
+    return table
+
+
+def _bar(share: float, style: str) -> Text:
+    filled = round(share * BAR_WIDTH)
+    return Text.assemble(("━" * filled, style), ("━" * (BAR_WIDTH - filled), "grey23"))
+
+
+def _ms(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"

@@ -1,0 +1,53 @@
+"""Install perception_nodes; what package.xml says is not said again here."""
+
+from itertools import groupby
+from pathlib import Path
+from xml.etree import ElementTree
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+MANIFEST = ElementTree.parse(ROOT / "package.xml")
+NAME = MANIFEST.findtext("name")
+
+
+def shared(*patterns: str) -> list[tuple[str, list[str]]]:
+    """List the files matching the patterns, by their folder below share/."""
+    files = sorted(
+        path.relative_to(ROOT)
+        for pattern in patterns
+        for path in ROOT.glob(pattern)
+        if path.is_file()
+    )
+    return [
+        (f"share/{NAME}/{folder}", [str(path) for path in group])
+        for folder, group in groupby(files, key=lambda path: path.parent)
+    ]
+
+
+setup(
+    name=NAME,
+    version=MANIFEST.findtext("version"),
+    description=" ".join(MANIFEST.findtext("description").split()),
+    maintainer=MANIFEST.findtext("maintainer"),
+    maintainer_email=MANIFEST.find("maintainer").get("email"),
+    license=MANIFEST.findtext("license"),
+    python_requires=">=3.10",
+    packages=find_packages(include=[NAME, f"{NAME}.*"]),
+    package_data={NAME: ["preprocess/kernels/*.cu"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
+        (f"share/{NAME}", ["package.xml"]),
+        *shared("launch/*.launch.py", "config/*", "models/*/*", "calibration/**/*"),
+    ],
+    zip_safe=False,
+    entry_points={
+        "console_scripts": [
+            "perception = perception_nodes.cli:main",
+            "preprocess_node = perception_nodes.nodes.preprocess_node:main",
+            "detector_node = perception_nodes.nodes.detector_node:main",
+            "watchdog_node = perception_nodes.nodes.watchdog_node:main",
+            "player_node = perception_nodes.nodes.player_node:main",
+        ],
+    },
+)

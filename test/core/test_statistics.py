@@ -1,0 +1,86 @@
+"""The facts of a run."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from perception_nodes.core.frame import STAMPS, FrameRecord, FrameStatus
+from perception_nodes.core.statistics import summarize
+
+MS = 1_000_000
+
+
+def report(status, stages_ms=(1, 1, 5, 0.5, 0.5), reached=6, detections=0, copies=1, reason=""):
+    """A report whose frame got past `reached` of the six stamps."""
+    stamps = 10**9 + np.concatenate([[0], np.cumsum(stages_ms)]) * MS
+    values = [int(stamp) if i < reached else 0 for i, stamp in enumerate(stamps)]
+    return SimpleNamespace(
+        status=status,
+        detections=detections,
+        copies=copies,
+        reason=reason,
+        **dict(zip(STAMPS, values, strict=True)),
+    )
+
+
+def test_nothing_arrived_gives_nulls_and_is_json():
+    summary = summarize([])
+    assert summary["frames_in"] == 0
+    assert summary["latency_ms"] == {"p50": None, "p99": None, "p99_9": None, "max": None}
+    assert summary["miss_rate"] is None
+    assert summary["copies_per_frame"] is None
+    json.dumps(summary, allow_nan=False)
+
+
+def test_every_frame_is_counted_once():
+    reports = [report(status) for status in FrameStatus for _ in range(status + 1)]
+    summary = summarize(reports)
+    assert summary["status"] == {status.name: status + 1 for status in FrameStatus}
+    assert sum(summary["status"].values()) == summary["frames_in"] == 21
+    in_time = 1 + (FrameStatus.DEGRADED + 1)
+    assert summary["miss_rate"] == pytest.approx((21 - in_time) / 21, abs=1e-6)
+
+
+def test_latency_is_that_of_published_frames_and_stages_of_those_that_passed():
+    reports = [
+        report(FrameStatus.OK, detections=3),
+        report(FrameStatus.LATE, stages_ms=(1, 1, 9, 1, 1), detections=2),
+        report(FrameStatus.SKIPPED_LATE, stages_ms=(7, 2, 0, 0, 0), reached=3),
+    ]
+    summary = summarize(reports)
+    assert summary["latency_ms"]["p50"] == pytest.approx(10.5)
+    assert summary["latency_ms"]["max"] == pytest.approx(13)
+    assert summary["stages_ms"]["ingest"]["p50"] == pytest.approx(1)
+    assert summary["stages_ms"]["ingest"]["p99"] > 6.8
+    assert summary["stages_ms"]["inference"]["p50"] == pytest.approx(7)
+    assert summary["detections"] == 5
+
+
+def test_unpublished_frames_alone_leave_latency_unknown():
+    summary = summarize([report(FrameStatus.FAILED, reached=2, reason="cut off")])
+    assert summary["latency_ms"]["p50"] is None
+    assert summary["stages_ms"]["ingest"]["p50"] == pytest.approx(1)
+    assert summary["copies_per_frame"] is None
+    assert summary["failures"] == {"cut off": 1}
+    json.dumps(summary, allow_nan=False)
+
+
+def test_copies_are_averaged_over_preprocessed_frames():
+    reports = [report(FrameStatus.OK, copies=1), report(FrameStatus.OK, copies=0)]
+    reports.append(report(FrameStatus.FAILED, reached=2, copies=0, reason="x"))
+    assert summarize(reports)["copies_per_frame"] == 0.5
+
+
+def test_shared_memory_records_are_reports_too():
+    record = FrameRecord(status=FrameStatus.FAILED, reason=b"backend error")
+    assert summarize([record])["failures"] == {"backend error": 1}
+
+
+def test_percentiles_agree_with_numpy():
+    latencies = np.random.default_rng(0).gamma(4, 2, 2000)
+    reports = [report(FrameStatus.OK, stages_ms=(0.1, 0.1, ms, 0.1, 0.1)) for ms in latencies]
+    found = summarize(reports)["latency_ms"]
+    for name, rank in {"p50": 50, "p99": 99, "p99_9": 99.9, "max": 100}.items():
+        assert found[name] == pytest.approx(np.percentile(latencies + 0.4, rank), abs=1e-3)

@@ -1,0 +1,125 @@
+"""The message packages: what they define, and that all who read them agree."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from perception_interfaces.msg import FrameReport, Health
+from rclpy.serialization import deserialize_message, serialize_message
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosbags.typesys.store import Typestore
+from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
+
+# That of vision_msgs 4 as ROS distributions ship it. Nodes with another one do
+# not exchange detections with theirs.
+DETECTIONS_HASH = "RIHS01_214274120007f4a683866481336b70310268cfa107aebe9d594a6acf75bda968"
+
+
+@pytest.fixture(scope="module")
+def store(root: Path) -> Typestore:
+    """Our definitions as rosbags reads them: an oracle that shares no code with ROS."""
+    store = get_typestore(Stores.ROS2_KILTED)
+    types = {}
+    for path in sorted((root / "interfaces").glob("*/msg/*.msg")):
+        name = f"{path.parent.parent.name}/msg/{path.stem}"
+        types.update(get_types_from_msg(path.read_text(), name))
+    store.register(types)
+    return store
+
+
+def built_hash(name: str) -> str:
+    """Return the type hash that the build wrote for a message."""
+    description = json.loads((Path(sys.prefix) / "share" / f"{name}.json").read_text())
+    return {entry["type_name"]: entry["hash_string"] for entry in description["type_hashes"]}[name]
+
+
+def detections() -> Detection2DArray:
+    """Return a message with something in every field that we fill."""
+    message = Detection2DArray()
+    message.header.stamp.sec, message.header.stamp.nanosec = 1_700_000_000, 40_000_000
+    message.header.frame_id = "camera"
+    for number, name in enumerate(("car", "bicycle")):
+        result = ObjectHypothesisWithPose()
+        result.hypothesis.class_id, result.hypothesis.score = name, 0.5 + number / 4
+        detection = Detection2D(header=message.header, results=[result], id=str(number))
+        detection.bbox.center.position.x, detection.bbox.center.position.y = 320.5, 136.25
+        detection.bbox.size_x, detection.bbox.size_y = 64.0, 32.0 + number
+        message.detections.append(detection)
+    return message
+
+
+def test_detections_have_the_distributions_type(store: Typestore) -> None:
+    name = "vision_msgs/msg/Detection2DArray"
+    assert built_hash(name) == DETECTIONS_HASH
+    assert store.hash_rihs01(name) == DETECTIONS_HASH
+
+
+@pytest.mark.parametrize("message", ["FrameReport", "Health"])
+def test_rosbags_and_ros_agree_on_our_types(store: Typestore, message: str) -> None:
+    name = f"perception_interfaces/msg/{message}"
+    assert store.hash_rihs01(name) == built_hash(name)
+
+
+def test_detections_survive_both_serializers(store: Typestore) -> None:
+    sent = detections()
+    raw = serialize_message(sent)
+    assert deserialize_message(raw, Detection2DArray) == sent
+
+    read = store.deserialize_cdr(raw, "vision_msgs/msg/Detection2DArray")
+    assert [d.results[0].hypothesis.class_id for d in read.detections] == ["car", "bicycle"]
+    assert [d.bbox.size_y for d in read.detections] == [32.0, 33.0]
+    back = bytes(store.serialize_cdr(read, "vision_msgs/msg/Detection2DArray"))
+    assert deserialize_message(back, Detection2DArray) == sent
+
+
+def test_report_survives_both_serializers(store: Typestore) -> None:
+    sent = FrameReport(
+        camera="front",
+        sequence=7,
+        status=FrameReport.FAILED,
+        reason="image: truncated",
+        source_width=1920,
+        source_height=1080,
+        copies=1,
+        deadline_ns=2**62,
+        capture_ns=2**62 - 1,
+    )
+    raw = serialize_message(sent)
+    assert deserialize_message(raw, FrameReport) == sent
+
+    read = store.deserialize_cdr(raw, "perception_interfaces/msg/FrameReport")
+    for name, kind in FrameReport.get_fields_and_field_types().items():
+        if name != "header":
+            assert np.all(getattr(read, name) == getattr(sent, name)), (name, kind)
+
+
+def test_codes_are_fixed() -> None:
+    report = ["OK", "LATE", "SKIPPED_LATE", "SUPERSEDED", "DEGRADED", "FAILED"]
+    health = ["NOMINAL", "DEGRADED", "SKIPPING", "UNSAFE"]
+    assert [getattr(FrameReport, name) for name in report] == list(range(6))
+    assert [getattr(Health, name) for name in health] == list(range(4))
+
+
+def test_messages_import_without_rclpy() -> None:
+    code = (
+        "import sys, perception_interfaces.msg, vision_msgs.msg; sys.exit('rclpy' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_build_has_nothing_left_to_do(root: Path) -> None:
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, root / "interfaces" / "build.py"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == ""
+    assert time.monotonic() - started < 2  # an actual build takes ten times as long

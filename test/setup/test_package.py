@@ -1,0 +1,112 @@
+"""The package as ROS tools see it, and the sample that its tests run on."""
+
+from __future__ import annotations
+
+import filecmp
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from catkin_pkg.package import parse_package
+from rosbags.rosbag2 import Reader
+from rosbags.typesys import Stores, get_typestore
+
+BIN = Path(sys.prefix) / "bin"
+
+
+@pytest.mark.parametrize(
+    ("folder", "build_type"),
+    [
+        (".", "ament_python"),
+        ("interfaces/vision_msgs", "ament_cmake"),
+        ("interfaces/perception_interfaces", "ament_cmake"),
+    ],
+)
+def test_manifests_are_valid(root: Path, folder: str, build_type: str) -> None:
+    warnings: list[str] = []
+    package = parse_package(root / folder, warnings=warnings)
+    assert not warnings
+    assert package.package_format == 3
+    assert package.licenses == ["Apache-2.0"]
+    assert package.get_build_type() == build_type
+
+
+def test_colcon_finds_each_package_once(root: Path, tmp_path: Path) -> None:
+    listed = subprocess.run(
+        [BIN / "colcon", "--log-base", tmp_path, "list"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert listed.stdout.splitlines() == [
+        "perception_interfaces\tinterfaces/perception_interfaces\t(ros.ament_cmake)",
+        "perception_nodes\t.\t(ros.ament_python)",
+        "vision_msgs\tinterfaces/vision_msgs\t(ros.ament_cmake)",
+    ]
+
+
+def make_sample(root: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run the maker of the sample bags."""
+    command = [sys.executable, root / "bags" / "make_sample.py", *arguments]
+    return subprocess.run([str(word) for word in command], capture_output=True, text=True)
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    """A short video of noise."""
+    path = tmp_path / "noise.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 25.0, (64, 48))
+    for seed in range(3):
+        writer.write(np.random.default_rng(seed).integers(0, 255, (48, 64, 3), np.uint8))
+    writer.release()
+    return path
+
+
+def test_sample_is_the_same_every_time(root: Path, tmp_path: Path, video: Path) -> None:
+    for out in ("first", "second"):
+        made = make_sample(root, "--video", video, "--out", tmp_path / out)
+        assert made.returncode == 0, made.stderr
+    files = [
+        "sample/metadata.yaml",
+        "sample/sample.mcap",
+        "sample_sqlite3/metadata.yaml",
+        "sample_sqlite3/sample_sqlite3.db3",
+    ]
+    same, _, _ = filecmp.cmpfiles(tmp_path / "first", tmp_path / "second", files, shallow=False)
+    assert same == files
+
+
+@pytest.mark.parametrize("bag", ["sample", "sample_sqlite3"])
+def test_sample_has_images_and_calibration(
+    root: Path, tmp_path: Path, video: Path, bag: str
+) -> None:
+    made = make_sample(root, "--video", video, "--out", tmp_path)
+    assert made.returncode == 0, made.stderr
+    store = get_typestore(Stores.ROS2_KILTED)
+    images, infos = [], []
+    with Reader(tmp_path / bag) as reader:
+        for connection, stamp_ns, raw in reader.messages():
+            message = store.deserialize_cdr(raw, connection.msgtype)
+            assert message.header.stamp.sec * 10**9 + message.header.stamp.nanosec == stamp_ns
+            assert message.header.frame_id == "camera"
+            (images if connection.topic == "/camera/image_raw" else infos).append(message)
+    assert len(images) == len(infos) == 3
+    decoded, pixels = cv2.VideoCapture(str(video)).read()
+    assert decoded
+    assert (images[0].encoding, images[0].step) == ("bgr8", 64 * 3)
+    np.testing.assert_array_equal(images[0].data.reshape(48, 64, 3), pixels)
+    assert (infos[0].width, infos[0].height) == (64, 48)
+    assert not infos[0].d.any()
+
+
+def test_unreadable_video_is_named_and_leaves_nothing(root: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"not a video")
+    made = make_sample(root, "--video", broken, "--out", tmp_path / "out")
+    assert made.returncode == 1
+    assert "broken.mp4: no frame could be decoded" in made.stderr
+    assert list((tmp_path / "out").iterdir()) == []

@@ -1,0 +1,263 @@
+"""The CDR views against rosbags' typestore, which knows the messages from their definitions."""
+
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from perception_nodes.core.frame import (
+    STAMPS,
+    Detections,
+    FrameFlag,
+    FrameRecord,
+    FrameRejected,
+    FrameStatus,
+)
+from perception_nodes.replay.schemas import DETECTIONS, FRAME_REPORT, typestore
+from perception_nodes.transport.cdr import (
+    STAMP_OFFSET,
+    read_camera_info,
+    read_compressed_image,
+    read_image,
+    stamp_offset_format,
+    write_detection_array,
+    write_frame_report,
+)
+
+STORE = typestore()
+READERS = {
+    "sensor_msgs/msg/Image": read_image,
+    "sensor_msgs/msg/CompressedImage": read_compressed_image,
+    "sensor_msgs/msg/CameraInfo": read_camera_info,
+}
+JPEG_MARK = b"\xff\xd8\xff\xe0"
+
+stamps = st.integers(0, (2**31 - 1) * 10**9 + 999_999_999)
+names = st.text(st.characters(blacklist_categories=["Cs"], min_codepoint=1), max_size=40)
+sizes = st.integers(1, 65535)
+fast = settings(max_examples=60, deadline=None)
+
+
+def time_of(stamp_ns):
+    seconds, nanoseconds = divmod(stamp_ns, 10**9)
+    return STORE.types["builtin_interfaces/msg/Time"](sec=seconds, nanosec=nanoseconds)
+
+
+def header(stamp_ns, frame_id):
+    return STORE.types["std_msgs/msg/Header"](stamp=time_of(stamp_ns), frame_id=frame_id)
+
+
+def image(stamp_ns=5, frame_id="cam", width=4, height=3, encoding="bgr8", data=b"\x07" * 36):
+    pixels = np.frombuffer(data, np.uint8)
+    return STORE.types["sensor_msgs/msg/Image"](
+        header(stamp_ns, frame_id), height, width, encoding, 0, width * 3, pixels
+    )
+
+
+def compressed(stamp_ns=5, frame_id="cam", name="jpeg", data=JPEG_MARK + b"pixels"):
+    pixels = np.frombuffer(data, np.uint8)
+    return STORE.types["sensor_msgs/msg/CompressedImage"](
+        header(stamp_ns, frame_id), name, pixels
+    )
+
+
+def camera_info(stamp_ns=5, frame_id="cam", model="plumb_bob", distortion=(0.1, 0.2, 0, 0, 0)):
+    region = STORE.types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
+    return STORE.types["sensor_msgs/msg/CameraInfo"](
+        header(stamp_ns, frame_id),
+        480,
+        640,
+        model,
+        np.array(distortion, np.float64),
+        np.arange(9, dtype=np.float64),
+        np.eye(3).ravel(),
+        np.zeros(12),
+        0,
+        0,
+        region,
+    )
+
+
+def serialize(message, little_endian=True):
+    return bytes(
+        STORE.serialize_cdr(message, message.__msgtype__, little_endian=little_endian)
+    )
+
+
+@fast
+@given(stamps, names, sizes, sizes, st.binary(max_size=64), st.booleans())
+def test_image(stamp_ns, frame_id, width, height, data, little_endian):
+    message = image(stamp_ns, frame_id, width, height, data=data)
+    view = read_image(serialize(message, little_endian))
+    assert (view.stamp_ns, view.frame_id) == (stamp_ns, frame_id)
+    assert (view.width, view.height, view.step) == (width, height, width * 3)
+    assert (view.encoding, bytes(view.data)) == ("bgr8", data)
+
+
+@fast
+@given(stamps, names, names, st.binary(max_size=64), st.booleans())
+def test_compressed_image(stamp_ns, frame_id, name, data, little_endian):
+    message = compressed(stamp_ns, frame_id, name, JPEG_MARK + data)
+    view = read_compressed_image(serialize(message, little_endian))
+    assert (view.stamp_ns, view.frame_id, view.encoding) == (stamp_ns, frame_id, "jpeg")
+    assert bytes(view.data) == JPEG_MARK + data
+
+
+@fast
+@given(names, st.lists(st.floats(allow_nan=False), max_size=14), st.booleans())
+def test_camera_info(model, distortion, little_endian):
+    message = camera_info(model=model, distortion=distortion)
+    info = read_camera_info(serialize(message, little_endian))
+    assert (info.width, info.height, info.model) == (640, 480, model)
+    assert info.distortion == tuple(distortion)
+    assert info.matrix == tuple(range(9))
+
+
+def test_pixels_are_not_copied():
+    data = bytearray(serialize(image()))
+    view = read_image(data)
+    data[-1] = 99
+    assert view.data[-1] == 99
+
+
+@pytest.mark.parametrize("little_endian", [True, False])
+def test_stamp_offset_is_that_of_every_stamped_message(little_endian):
+    data = serialize(image(stamp_ns=7 * 10**9 + 3), little_endian)
+    assert struct.unpack_from(stamp_offset_format(data), data, STAMP_OFFSET) == (7, 3)
+
+
+@pytest.mark.parametrize("message", [image(), compressed(), camera_info()], ids=lambda m: m.__msgtype__)
+@pytest.mark.parametrize("little_endian", [True, False])
+def test_every_truncation_is_rejected_or_needs_no_more(message, little_endian):
+    read = READERS[message.__msgtype__]
+    data = serialize(message, little_endian)
+    whole = read(data)
+    for size in range(len(data)):
+        try:
+            # CameraInfo is read up to K: what follows it may be missing.
+            assert read(data[:size]) == whole
+        except FrameRejected as error:
+            assert message.__msgtype__.rpartition("/")[2] in str(error)
+
+
+@pytest.mark.parametrize("read", READERS.values(), ids=READERS)
+@given(st.binary(max_size=200), st.sampled_from([b"", b"\0\0\0\0", b"\0\1\0\0"]))
+@settings(max_examples=300, deadline=None)
+def test_random_bytes_raise_nothing_else(read, data, head):
+    try:
+        read(head + data)
+    except FrameRejected:
+        return
+
+
+@pytest.mark.parametrize("message", [image(), compressed(), camera_info()], ids=lambda m: m.__msgtype__)
+@given(st.data())
+@settings(max_examples=100, deadline=None)
+def test_flipped_bytes_raise_nothing_else(message, data):
+    broken = bytearray(serialize(message))
+    for position in data.draw(st.lists(st.integers(0, len(broken) - 1), max_size=6)):
+        broken[position] = data.draw(st.integers(0, 255))
+    try:
+        READERS[message.__msgtype__](broken)
+    except FrameRejected:
+        return
+
+
+def test_sizes_out_of_range_are_rejected():
+    with pytest.raises(FrameRejected, match="0x3 is outside"):
+        read_image(serialize(image(width=0)))
+    with pytest.raises(FrameRejected, match="neither JPEG nor PNG"):
+        read_compressed_image(serialize(compressed(data=b"GIF89a")))
+
+
+boxes = st.tuples(*[st.floats(0, 4096, width=32)] * 4)
+objects = st.lists(st.tuples(boxes, st.floats(0, 1, width=32), st.integers(0, 2)), max_size=20)
+
+
+@fast
+@given(stamps, names, objects)
+def test_detection_array(stamp_ns, frame_id, found):
+    classes = ["person", "bus", "traffic light"]
+    detections = Detections(
+        np.array([box for box, _, _ in found], np.float32).reshape(-1, 4),
+        np.array([score for _, score, _ in found], np.float32),
+        np.array([label for _, _, label in found], np.int64),
+    )
+    data = write_detection_array(
+        stamp_ns, frame_id.encode(), detections, [name.encode() for name in classes]
+    )
+    message = STORE.deserialize_cdr(data, DETECTIONS)
+    assert message.header == header(stamp_ns, frame_id)
+    assert len(message.detections) == len(found)
+    for got, (box, score, label) in zip(message.detections, found, strict=True):
+        assert got.header == message.header
+        assert got.id == ""
+        assert got.results[0].hypothesis.class_id == classes[label]
+        assert got.results[0].hypothesis.score == score
+        assert got.results[0].pose.pose.orientation.w == 1
+        assert not got.results[0].pose.covariance.any()
+        x1, y1, x2, y2 = box
+        centre = got.bbox.center.position
+        assert (centre.x, centre.y) == ((x1 + x2) / 2, (y1 + y2) / 2)
+        assert (got.bbox.size_x, got.bbox.size_y) == (x2 - x1, y2 - y1)
+    # The oracle writes the very same bytes, padding included.
+    assert bytes(STORE.serialize_cdr(message, DETECTIONS)) == data
+
+
+def short_text(size):
+    """Texts whose UTF-8 fits a C string of so many bytes."""
+    return names.map(str.encode).filter(lambda text: len(text) < size)
+
+
+@fast
+@given(
+    stamps,
+    short_text(32),
+    short_text(64),
+    short_text(128),
+    st.sampled_from(FrameStatus),
+    st.integers(0, 2**64 - 1),
+    st.lists(st.integers(-(2**63), 2**63 - 1), min_size=7, max_size=7),
+    st.booleans(),
+)
+def test_frame_report(stamp_ns, camera, frame_id, reason, status, sequence, times, suspect):
+    record = FrameRecord(
+        stamp_ns=stamp_ns,
+        sequence=sequence,
+        status=status,
+        camera=camera,
+        frame_id=frame_id,
+        model=b"road-n",
+        reason=reason,
+        flags=FrameFlag.RECTIFIED | (FrameFlag.CLOCK_SUSPECT if suspect else 0),
+        source_width=1920,
+        source_height=1080,
+        copies=1,
+        detections=7,
+        deadline_ns=times[-1],
+        **dict(zip(STAMPS, times, strict=False)),
+    )
+    data = write_frame_report(record)
+    message = STORE.deserialize_cdr(data, FRAME_REPORT)
+    assert message.header == header(stamp_ns, frame_id.decode())
+    assert (message.camera, message.reason) == (camera.decode(), reason.decode())
+    assert (message.model, message.status, message.sequence) == ("road-n", status, sequence)
+    assert message.clock_suspect == suspect
+    assert (message.source_width, message.source_height) == (1920, 1080)
+    assert (message.copies, message.detections, message.deadline_ns) == (1, 7, times[-1])
+    assert [getattr(message, name) for name in STAMPS] == times[:6]
+    assert bytes(STORE.serialize_cdr(message, FRAME_REPORT)) == data
+
+
+def test_counts_beyond_their_field_are_clipped():
+    data = write_frame_report(FrameRecord(copies=300, detections=70_000))
+    message = STORE.deserialize_cdr(data, FRAME_REPORT)
+    assert (message.copies, message.detections) == (255, 65535)
+
+
+def test_a_text_cut_within_a_character_is_still_text():
+    cut = "Straße".encode()[:5]
+    message = STORE.deserialize_cdr(write_frame_report(FrameRecord(reason=cut)), FRAME_REPORT)
+    assert message.reason == "Stra"
