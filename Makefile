@@ -42,7 +42,7 @@ PYTHON ?= python3 python3.13 python3.12 python3.11 python3.10
 help: ## print the targets
 	@echo "make TARGET, where TARGET is one of"
 	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' Makefile | expand -t 14
-	@echo "PYTHON=... chooses the Python, ARGS=... is passed to pytest"
+	@echo "PYTHON=... chooses the Python of a new .venv, ARGS=... is passed to pytest"
 
 demo: setup $(if $(BAG),,sample) ## run the whole graph on the sample drive, or on BAG=path; results in out/demo
 	$(BIN)/perception demo $(if $(BAG),--bag "$(BAG)") --out out/demo
@@ -73,9 +73,9 @@ distclean: clean ## remove .venv too
 
 # An environment that is there and works is kept.
 $(STAMPS)/venv:
-	@for candidate in $(BIN)/python $(PYTHON); do \
+	@for candidate in $(wildcard $(BIN)/python) $(PYTHON); do \
 	    lack=$$($$candidate -c "$$PROBE" 2>&1) && chosen=$$candidate && break; \
-	    report="$$report\n  $$candidate: $$lack"; \
+	    report="$$report\n  $$candidate: $$(echo "$$lack" | head -n 1)"; \
 	done; \
 	case "$$chosen" in \
 	    "") printf "%b\n" "No usable Python (PYTHON=... names another one):$$report" >&2; exit 1 ;; \

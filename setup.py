@@ -48,6 +48,7 @@ setup(
             "detector_node = perception_nodes.nodes.detector_node:main",
             "watchdog_node = perception_nodes.nodes.watchdog_node:main",
             "player_node = perception_nodes.nodes.player_node:main",
+            "monitor_node = perception_nodes.nodes.monitor_node:main",
         ],
     },
 )

@@ -50,7 +50,7 @@ def mosaic(samples: list, scales: list[float], rng: np.random.Generator) -> tupl
     canvas = np.empty((height_px, width_px, 3), np.uint8)
     all_labels = []
     tiles = [(0, 0, x, y), (x, 0, width_px, y), (0, y, x, height_px), (x, y, width_px, height_px)]
-    for (left, top, right, bottom), sample, scale in zip(tiles, samples, scales):
+    for (left, top, right, bottom), sample, scale in zip(tiles, samples, scales, strict=True):
         tile, labels = place(*sample, (right - left, bottom - top), scale, rng)
         canvas[top:bottom, left:right] = tile
         all_labels.append(labels + np.array([0, left, top, left, top], np.float32))

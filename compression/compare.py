@@ -62,11 +62,11 @@ def report_latency(models: list[Path], frames: list[np.ndarray], rounds: int) ->
         runs = [open_model(model, "openvino", threads) for model in models]
         times_ms: list[list[float]] = [[] for _ in models]
         for turn in range(rounds):
-            for infer, times in zip(runs, times_ms):
+            for infer, times in zip(runs, times_ms, strict=True):
                 start = time.perf_counter()
                 infer(frames[turn % len(frames)])
                 times.append(1e3 * (time.perf_counter() - start))
-        for model, times in zip(models, times_ms):
+        for model, times in zip(models, times_ms, strict=True):
             median = statistics.median(times[rounds // 10 :])  # the first calls warm up
             print(f"{threads} threads: {median:6.2f} ms  {model.name}")
 

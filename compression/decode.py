@@ -13,7 +13,7 @@ def decode(outputs: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     [1, c, h, w]). Returns corners in input pixels (float32 [n, 4]) and scores (float32 [n, c]).
     """
     all_corners, all_scores = [], []
-    for stride, box, classes in zip(STRIDES, outputs[:3], outputs[3:]):
+    for stride, box, classes in zip(STRIDES, outputs[:3], outputs[3:], strict=True):
         height, width = box.shape[2:]
         logits = box.reshape(4, REG_MAX, height * width)
         bins = np.exp(logits - logits.max(axis=1, keepdims=True))

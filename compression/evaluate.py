@@ -86,9 +86,7 @@ def open_model(path: Path, backend: str, threads: int) -> Callable[[np.ndarray],
         options.intra_op_num_threads = threads
         # The literal meaning of the file: no fusion into kernels on 8 bits.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        session = onnxruntime.InferenceSession(
-            path, options, providers=["CPUExecutionProvider"]
-        )
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
         def infer(frame: np.ndarray) -> list[np.ndarray]:
             return session.run(list(OUTPUT_NAMES), {INPUT_NAME: frame[None]})
@@ -129,7 +127,9 @@ def detections_of(
     boxes = (boxes - np.tile(corner, 2)) / scale
     boxes = boxes.clip(0, np.tile(frame.shape[1::-1], 2))
     categories = list(which.class_map)
-    for (left, top, right, bottom), index, score in zip(boxes.tolist(), classes, best.tolist()):
+    for (left, top, right, bottom), index, score in zip(
+        boxes.tolist(), classes, best.tolist(), strict=True
+    ):
         yield {
             "category_id": categories[index],
             "bbox": [left, top, right - left, bottom - top],
@@ -141,7 +141,9 @@ def mean_average_precision(
     infer: Callable[[np.ndarray], list[np.ndarray]], data: Path, which: EvaluationSet
 ) -> dict:
     """Return a set's mAP50-95 and mAP50, and the AP50-95 of each class that occurs in it."""
-    names = {own: " or ".join(CLASS_NAMES[i] for i in ours) for own, ours in which.class_map.items()}
+    names = {
+        own: " or ".join(CLASS_NAMES[i] for i in ours) for own, ours in which.class_map.items()
+    }
     images, truth, found = [], [], []
     for index, path in enumerate(sorted(data.glob(which.images))):
         frame = cv2.imread(str(path))
@@ -171,7 +173,7 @@ def mean_average_precision(
         "map50": round(float(evaluation.stats[1]), 4),
         "classes": {
             names[own]: round(float(ap), 4)
-            for own, ap in zip(evaluation.params.catIds, by_class)
+            for own, ap in zip(evaluation.params.catIds, by_class, strict=True)
             if ap >= 0
         },
     }

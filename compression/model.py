@@ -30,8 +30,8 @@ class RawHead(nn.Module):
 
     def forward(self, features: list[torch.Tensor]) -> list[torch.Tensor]:
         """Turn the three feature maps into three box and three class maps."""
-        boxes = [branch(x) for branch, x in zip(self.box, features)]
-        return boxes + [branch(x) for branch, x in zip(self.classes, features)]
+        boxes = [branch(x) for branch, x in zip(self.box, features, strict=True)]
+        return boxes + [branch(x) for branch, x in zip(self.classes, features, strict=True)]
 
 
 def swap_activations(model: nn.Module) -> None:
@@ -59,8 +59,10 @@ def build_model(coco_checkpoint: Path | None = None, activation: str = "hardswis
 
     Input: float32 [n, 3, h, w], RGB, 0 to 1. Output: see ``RawHead``.
     """
-    model = YOLO(coco_checkpoint).model if coco_checkpoint else DetectionModel(
-        "yolov8n.yaml", nc=80, verbose=False
+    model = (
+        YOLO(coco_checkpoint).model
+        if coco_checkpoint
+        else DetectionModel("yolov8n.yaml", nc=80, verbose=False)
     )
     model = model.float()
     keep_road_classes(model.model[-1])

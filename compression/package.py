@@ -62,14 +62,36 @@ def quantization_facts(file: Path) -> dict:
     return {key: json.loads(value) for key, value in facts.items()}
 
 
+def commands_of(recipe: Path) -> list[str]:
+    """List the commands of a shell script, each on one line."""
+    lines = recipe.read_text().replace("\\\n", " ").splitlines()
+    return [" ".join(line.split()) for line in lines if line.startswith("python ")]
+
+
+def accuracy_facts(fp32: Path, int8: Path) -> dict:
+    """Put what compression.evaluate measured on the float and the quantized file side by side."""
+    measured = {"fp32": json.loads(fp32.read_text()), "int8": json.loads(int8.read_text())}
+    facts: dict = {
+        "metric": "mAP50-95 (COCO), frames letterboxed to the input's size, OpenVINO",
+    }
+    for name, result in measured["int8"].items():
+        facts[name] = {
+            "images": result["images"],
+            "classes": len(result["classes"]),
+            **{precision: sets[name]["map50_95"] for precision, sets in measured.items()},
+        }
+    return facts
+
+
 def main() -> None:
     """Write the model's folder; the description last, so that it never names a missing file."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--name", default="road-n")
+    parser.add_argument("--name", required=True)
     parser.add_argument("--model", type=Path, required=True, help="what compression.quantize wrote")
     parser.add_argument("--models", type=Path, default=Path("models"), help="folder of all models")
-    parser.add_argument("--accuracy", type=Path, help="JSON; without it: provisional")
-    parser.add_argument("--made-with", nargs="+", default=[], help="the commands, in order")
+    parser.add_argument("--recipe", type=Path, required=True, help="script that makes the model")
+    parser.add_argument("--fp32", type=Path, required=True, help="evaluation of the float file")
+    parser.add_argument("--int8", type=Path, required=True, help="evaluation of the model")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
@@ -79,20 +101,15 @@ def main() -> None:
     partial = file.with_suffix(".partial")
     shutil.copyfile(args.model, partial)
     os.replace(partial, file)
-    trained = args.accuracy is not None
-    description = describe(
-        args.name,
-        file,
-        {
-            "quantization": quantization_facts(file),
-            "made_with": args.made_with,
-            "data": DATA if trained else DATA[:1],
-            "accuracy": json.loads(args.accuracy.read_text()) if trained else "provisional",
-            "seed": args.seed,
-        },
-    )
+    facts = {
+        "quantization": quantization_facts(file),
+        "made_with": commands_of(args.recipe),
+        "data": DATA,
+        "accuracy": accuracy_facts(args.fp32, args.int8),
+        "seed": args.seed,
+    }
     partial = folder / "model.partial"
-    partial.write_text(yaml.safe_dump(description, sort_keys=False, width=100))
+    partial.write_text(yaml.safe_dump(describe(args.name, file, facts), sort_keys=False, width=100))
     os.replace(partial, folder / "model.yaml")
 
 

@@ -80,7 +80,9 @@ def measure_ranges(
     high = dict.fromkeys(tensors, 0.0)
     for path in images:
         frame = letterbox(cv2.imread(str(path)))[0]
-        for name, values in zip(tensors, session.run(tensors, {INPUT_NAME: frame[None]})):
+        for name, values in zip(
+            tensors, session.run(tensors, {INPUT_NAME: frame[None]}), strict=True
+        ):
             bounds = np.percentile(values, [100 - percentile, percentile])
             low[name] = min(low[name], float(bounds[0]))
             high[name] = max(high[name], float(bounds[1]))
@@ -95,7 +97,7 @@ def insert_activation_qdq(
     for name, group in groups.items():
         low[group] = min(low[group], ranges[name][0])
         high[group] = max(high[group], ranges[name][1])
-    for index, group in enumerate(low):
+    for group in low:
         scale = np.float32(max(high[group] - low[group], 1e-6) / 255)
         zero_point = np.uint8(np.clip(round(-low[group] / float(scale)), 0, 255))
         graph.initializer.extend(

@@ -87,13 +87,13 @@ def rounded_weights(model: nn.Module, bits: int) -> Iterator[None]:
     convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.bias is None]
     exact = [m.weight.data for m in convolutions]
     largest = 2 ** (bits - 1) - 1
-    for module, weight in zip(convolutions, exact):
+    for module, weight in zip(convolutions, exact, strict=True):
         scale = weight.abs().amax(dim=(1, 2, 3), keepdim=True).clamp(min=1e-9) / largest
         module.weight.data = (weight / scale).round() * scale
     try:
         yield
     finally:
-        for module, weight in zip(convolutions, exact):
+        for module, weight in zip(convolutions, exact, strict=True):
             module.weight.data = weight
 
 

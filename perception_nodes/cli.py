@@ -38,7 +38,9 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for machines.
 OutFolder = Annotated[Path, typer.Option("--out", help="Folder for the outputs.")]
 Assignments = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[NAME:=VALUE]...", help="Parameters, as for ros2 launch; --parameters lists them."),
+    typer.Argument(
+        metavar="[NAME:=VALUE]...", help="Parameters, as for ros2 launch; --parameters lists them."
+    ),
 ]
 ListParameters = Annotated[
     bool, typer.Option("--parameters", help="List the parameters and their ranges, and stop.")
@@ -142,6 +144,55 @@ def model_list(as_json: JsonFlag = False) -> None:
     Console().print(table)
 
 
+@bench_app.command("latency")
+def bench_latency(
+    path: Annotated[str, typer.Option(help="How frames come in: dds or shm.")] = "shm",
+    size: Annotated[str, typer.Option(help="Camera frame, WIDTHxHEIGHT.")] = "1920x1080",
+    rate: Annotated[float, typer.Option(min=1, max=240, help="Frames a second.")] = 30.0,
+    frames: Annotated[int, typer.Option(min=40, help="Frames to measure, in all rounds.")] = 1200,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds that alternate what is run.")] = 4,
+    model: Annotated[str, typer.Option(help="Model: name or folder.")] = "road-n",
+    backend: Annotated[str, typer.Option(help=f"One of {', '.join(BACKENDS)}.")] = "openvino",
+    threads: Annotated[int, typer.Option(min=0, help="Inference threads; 0: one a core.")] = 0,
+    deadline_ms: Annotated[float, typer.Option(min=0.1, help="Deadline of a frame.")] = 10.0,
+    baseline: Annotated[
+        bool,
+        typer.Option(
+            "--baseline",
+            help="Also run what people run today: typed rclpy subscription, cv2, ultralytics FP32.",
+        ),
+    ] = False,
+    baseline_weights: Annotated[
+        str, typer.Option(help="Weights for it; random ones, equally fast, by default.")
+    ] = "yolov8n.yaml",
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write JSON here.")] = None,
+) -> None:
+    """Measure capture to detections: camera, graph and receiver are processes of their own.
+
+    Rounds of the pipeline, of bare inference (the same backend call, paced by the same camera) and
+    of the baseline alternate, so that a noisy machine troubles them alike.
+    """
+    from perception_nodes.bench.latency import LatencyBench, result_table
+
+    bench = LatencyBench(
+        path=path,
+        size=size,
+        rate_hz=rate,
+        frames=frames,
+        rounds=rounds,
+        model=model,
+        backend=backend,
+        threads=threads,
+        deadline_ms=deadline_ms,
+        baseline_weights=baseline_weights if baseline else None,
+    )
+    result = bench.run(lambda text: screen.print(text, highlight=False))
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        json_file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    Console().print(result_table(result))
+
+
 @app.command()
 def doctor(as_json: JsonFlag = False) -> None:
     """Say what this machine has and what to do about what it lacks.
@@ -201,17 +252,13 @@ def conclude(summary: dict[str, Any], out: Path, as_json: bool, table: Any) -> N
 def main() -> int:
     """Entry point; one line for unusable input."""
     try:
-        app(standalone_mode=False)
+        app()
     except UNUSABLE as error:
         screen.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
         return 2
     except GraphFailure as error:
         screen.print(f"[red]failed:[/] {error}", highlight=False, soft_wrap=True)
         return 2
-    except typer.Exit as stop:
-        return stop.exit_code
-    except KeyboardInterrupt:
-        return 130
     return 0
 
 

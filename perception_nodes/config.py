@@ -110,13 +110,22 @@ class WatchdogSettings(Settings):
 class PlayerSettings(Settings):
     """Parameters of player_node."""
 
-    bag: str = Field(default="", description="recorded drive: ROS 2 bag folder, .mcap, .db3, .bag")
+    bag: str = Field(
+        default="",
+        description="recorded drive: ROS 2 bag folder, .mcap, .db3, .bag; or a made-up one, "
+        "synthetic:WIDTHxHEIGHT@RATE*FRAMES",
+    )
     topic: str = Field(default="", description="image topic in the bag; empty: found by type")
     rate: float = Field(default=1.0, ge=0.01, le=100, description="speed of playing")
     source: Literal["dds", "shm"] = PreprocessSettings.model_fields["source"]
     image_topic: Topic = PreprocessSettings.model_fields["image_topic"]
     ready_timeout_s: float = Field(
         default=60.0, ge=1, le=3600, description="how long to wait for a working detector"
+    )
+    accounted: bool = Field(
+        default=True,
+        description="play to a graph with a watchdog: wait until it is ready, and "
+        "in the end until every frame is accounted for",
     )
     listeners: int = Field(
         default=0, ge=0, le=100, description="subscribers of the detections to wait for"
@@ -135,6 +144,26 @@ class MonitorSettings(Settings):
     recording: str = Field(default="", description="mcap file that receives the outputs")
     frames: int = Field(default=0, ge=0, description="frames expected, for the progress bar")
     live: bool = Field(default=True, description="show the live view")
+
+
+class ReceiverSettings(Settings):
+    """Parameters of receiver_node."""
+
+    source: Literal["dds", "shm"] = PreprocessSettings.model_fields["source"]
+    detections_topic: Topic = DetectorSettings.model_fields["detections_topic"]
+    received_file: str = Field(
+        default="", description="JSON file that receives arrival times and frame reports"
+    )
+
+
+class BareInferenceSettings(Settings):
+    """Parameters of bare_inference_node."""
+
+    model: str = DetectorSettings.model_fields["model"]
+    backend: Literal["openvino", "onnxruntime", "null"] = DetectorSettings.model_fields["backend"]
+    threads: int = DetectorSettings.model_fields["threads"]
+    detections_topic: Topic = DetectorSettings.model_fields["detections_topic"]
+    durations_file: str = Field(default="", description="JSON file that receives the durations")
 
 
 def check(settings_type: type[Settings], values: dict[str, Any]) -> Any:
@@ -189,4 +218,3 @@ def choices(field: FieldInfo) -> list[str] | None:
     if get_origin(field.annotation) is Literal:
         return [str(choice) for choice in get_args(field.annotation)]
     return None
-

@@ -53,9 +53,7 @@ def examine() -> list[Finding]:
         lambda: _package("iceoryx2", "iceoryx2", "pip install iceoryx2"),
         lambda: _package("rosbags", "rosbags", "pip install rosbags"),
         _openvino,
-        lambda: _package(
-            "ONNX Runtime", "onnxruntime", "pip install onnxruntime", needed=False
-        ),
+        lambda: _package("ONNX Runtime", "onnxruntime", "pip install onnxruntime", needed=False),
         lambda: _package("TensorRT", "tensorrt", "pip install tensorrt", needed=False),
         _cuda,
         _fpga,
@@ -169,7 +167,9 @@ def _cpu() -> Finding:
         flags = info.read_text(encoding="utf-8")
     int8 = "avx512_vnni" in flags or "avx_vnni" in flags or "asimddp" in flags
     found = f"{os.cpu_count()} cores, " + ("INT8 dot product" if int8 else "no INT8 dot product")
-    remedy = "INT8 gains little here; a CPU with AVX-VNNI or AVX512-VNNI runs it 2 to 3 times faster"
+    remedy = (
+        "INT8 gains little here; a CPU with AVX-VNNI or AVX512-VNNI runs it 2 to 3 times faster"
+    )
     return Finding("CPU", int8, found, remedy, needed=False)
 
 

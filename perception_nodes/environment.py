@@ -17,7 +17,9 @@ def share_folder() -> Path:
     checkout = Path(str(importlib.resources.files("perception_nodes"))).parent
     prefixes = [*os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix]
     installed = [Path(p) / "share/perception_nodes" for p in prefixes if p]
-    return next((f for f in [checkout, *installed] if (f / "config/fastdds.xml").is_file()), checkout)
+    return next(
+        (f for f in [checkout, *installed] if (f / "config/fastdds.xml").is_file()), checkout
+    )
 
 
 def ros_environment() -> dict[str, str]:

@@ -8,20 +8,25 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from perception_nodes.config import (
+    BareInferenceSettings,
     DetectorSettings,
     MonitorSettings,
     PlayerSettings,
     PreprocessSettings,
+    ReceiverSettings,
     Settings,
     SettingsError,
     WatchdogSettings,
     check,
 )
 from perception_nodes.environment import ros_environment
-from perception_nodes.replay.bag import BagError, open_drive
+from perception_nodes.replay.bag import COMPRESSED_IMAGE, BagError
+from perception_nodes.replay.synthetic import open_source
 
 NODES: dict[str, type[Settings]] = {
     "monitor_node": MonitorSettings,
+    "receiver_node": ReceiverSettings,
+    "bare_inference_node": BareInferenceSettings,
     "watchdog_node": WatchdogSettings,
     "detector_node": DetectorSettings,
     "preprocess_node": PreprocessSettings,
@@ -109,10 +114,10 @@ class Graph:
 def _with_drive(values: Mapping[str, Any]) -> dict[str, Any]:
     """Add what the bag decides: its image topic, and how its images travel."""
     try:
-        drive = open_drive(str(values.get("bag", "")), str(values.get("topic", "")))
+        drive = open_source(str(values.get("bag", "")), str(values.get("topic", "")))
     except BagError as error:
         raise SettingsError(f"parameter bag: {error}") from error
-    transport = "compressed" if drive.message_type.endswith("CompressedImage") else "raw"
+    transport = "compressed" if drive.message_type == COMPRESSED_IMAGE else "raw"
     return {**values, "topic": drive.topic, "image_transport": transport}
 
 
@@ -124,3 +129,12 @@ REPLAY = Graph((*LIVE.executables, "player_node"))
 
 RECORDED = Graph(("monitor_node", *REPLAY.executables))
 """The same, watched and recorded."""
+
+MEASURED = Graph(("receiver_node", *REPLAY.executables))
+"""The same, with a receiver that notes when detections arrive."""
+
+BARE_INFERENCE = Graph(("bare_inference_node", "player_node"))
+"""A camera, and beside it nothing but the backend's call."""
+
+CAMERA = Graph(("player_node",))
+"""A camera alone."""

@@ -63,9 +63,7 @@ class LiveView:
         self._total_frames = total_frames or 0
         self._console = console or Console(file=sys.stdout)
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
-        self._interval_s = (
-            REFRESH_INTERVAL_S if self._console.is_terminal else PLAIN_INTERVAL_S
-        )
+        self._interval_s = REFRESH_INTERVAL_S if self._console.is_terminal else PLAIN_INTERVAL_S
         self._statuses = dict.fromkeys(FrameStatus, 0)
         self._stamps_ns: deque[tuple[int, ...]] = deque(maxlen=WINDOW_FRAMES)
         self._arrivals_s: deque[float] = deque(maxlen=WINDOW_FRAMES)
@@ -101,20 +99,20 @@ class LiveView:
         self._statuses[FrameStatus(report.status)] += 1
         self._stamps_ns.append(tuple(getattr(report, name) for name in STAMPS))
         self._arrivals_s.append(time.monotonic())
-        self.refresh()
+        self.render()
 
     def health(self, mode_name: str, cause: str) -> None:
         """Take note of the health mode (`NOMINAL`, ...) and what caused it."""
         self._health = (mode_name, cause)
-        self.refresh()
+        self.render()
 
-    def refresh(self) -> None:
+    def render(self) -> None:
         """Draw where that is due; to be called now and then also while no frames come."""
         if time.monotonic() - self._drawn_s >= self._interval_s:
             self._draw()
 
-    def render(self) -> RenderableType:
-        """The screen as it is now."""
+    def screen(self) -> RenderableType:
+        """What the screen shows now."""
         head = Table.grid(expand=True)
         head.add_column()
         head.add_column(justify="right")
@@ -123,12 +121,14 @@ class LiveView:
         health = Text.assemble((f" {mode or 'STARTING'} ", HEALTH_STYLES.get(mode, "reverse")))
         health.append(f"  {cause}")
         body = Group(head, Text(), self._status_line(), Text(), self._latencies(), Text(), health)
-        return Panel(body, title="perception", box=box.ROUNDED, border_style="bright_black", width=78)
+        return Panel(
+            body, title="perception", box=box.ROUNDED, border_style="bright_black", width=78
+        )
 
     def _draw(self) -> None:
         self._drawn_s = time.monotonic()
         if self._console.is_terminal:
-            self._live.update(self.render(), refresh=True)
+            self._live.update(self.screen(), refresh=True)
         else:
             self._console.print(self._plain_line(), soft_wrap=True)
 
@@ -218,7 +218,9 @@ def summary_table(summary: dict[str, Any]) -> Table:
     latency = Text()
     for name, value in summary["latency_ms"].items():
         late = value is not None and value > deadline_ms
-        latency.append(f"{name.replace('_', '.')} ").append(_ms(value), "dark_orange" if late else "")
+        latency.append(f"{name.replace('_', '.')} ").append(
+            _ms(value), "dark_orange" if late else ""
+        )
         latency.append("   ")
     table.add_row(f"latency, ms (deadline {deadline_ms:g})", latency)
     for stage, values in summary["stages_ms"].items():

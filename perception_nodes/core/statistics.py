@@ -62,7 +62,8 @@ def summarize(reports: Iterable[Any]) -> dict[str, Any]:
 def _durations_ms(times_ns: NDArray[np.int64], start: int, end: int) -> NDArray[np.float64]:
     """Milliseconds between two stamps, of the frames that have both."""
     both = (times_ns[:, start] != 0) & (times_ns[:, end] != 0)
-    return (times_ns[both, end] - times_ns[both, start]) / 1e6
+    durations_ms: NDArray[np.float64] = (times_ns[both, end] - times_ns[both, start]) / 1e6
+    return durations_ms
 
 
 def _percentiles(values: NDArray[np.float64], ranks: dict[str, float]) -> dict[str, float | None]:

@@ -117,9 +117,7 @@ class DetectorNode(PerceptionNode):
         np.frombuffer(header.classes, np.uint32)[:count] = detections.classes
         self._detections.send(out)
         self._publisher.publish(
-            write_detection_array(
-                record.stamp_ns, record.frame_id, detections, self._class_names
-            )
+            write_detection_array(record.stamp_ns, record.frame_id, detections, self._class_names)
         )
 
     def _record(self, record: FrameRecord) -> None:

@@ -14,14 +14,17 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from perception_nodes.config import PlayerSettings, SettingsError
 from perception_nodes.core.frame import ImageView
 from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, run_node
-from perception_nodes.replay.bag import BagError, RawFrame, open_drive
+from perception_nodes.replay.bag import COMPRESSED_IMAGE, BagError, RawFrame
+from perception_nodes.replay.synthetic import open_source
 from perception_nodes.transport import channels
+from perception_nodes.transport.camera import CameraHeader
 from perception_nodes.transport.cdr import (
     STAMP_OFFSET,
     read_compressed_image,
     read_image,
     stamp_format,
 )
+from perception_nodes.transport.shm import Sample
 
 CAMERA_QUEUE = QoSProfile(depth=5)
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -37,10 +40,10 @@ class PlayerNode(PerceptionNode):
         """Open the bag, announce the camera."""
         settings: PlayerSettings = self.settings
         try:
-            self._drive = open_drive(settings.bag, settings.topic)
+            self._drive = open_source(settings.bag, settings.topic)
         except BagError as error:
             raise SettingsError(f"parameter bag: {error}") from error
-        self._compressed = self._drive.message_type.endswith("CompressedImage")
+        self._compressed = self._drive.message_type == COMPRESSED_IMAGE
         self._frames: Iterator[RawFrame] = self._drive.frames()
         self._next = next(self._frames, None)
         self._health: Health | None = None
@@ -72,6 +75,8 @@ class PlayerNode(PerceptionNode):
             if self._next is None:
                 self._write_sent()
                 self._give_up_ns = time.monotonic_ns() + round(ACCOUNTING_TIMEOUT_S * 1e9)
+        elif not self.settings.accounted:
+            self.finished = True
         else:
             self.spin(IDLE_WAIT_MS)
             health = self._health
@@ -83,14 +88,15 @@ class PlayerNode(PerceptionNode):
         listening = self._camera is not None or self._images.get_subscription_count() > 0
         listeners = self.count_subscribers(self.settings.detections_topic)
         listening = listening and listeners >= self.settings.listeners
-        if self._health is not None and not self._health.silent_processes and listening:
+        working = self._health is not None and not self._health.silent_processes
+        if listening and (working or not self.settings.accounted):
             self._first_due_ns = time.time_ns() + 100_000_000
             self._first_log_ns = 0 if self._next is None else self._next.log_time_ns
         elif time.monotonic_ns() > self._give_up_ns:
-            silent = "watchdog" if self._health is None else ", ".join(self._health.silent_processes)
+            silent = ["watchdog"] if self._health is None else self._health.silent_processes
+            missing = ", ".join(silent) or "a subscriber of images or detections"
             self.error = (
-                f"nobody takes frames after {self.settings.ready_timeout_s:g} s "
-                f"(not heard of: {silent or 'a subscriber of images or detections'})"
+                f"nobody takes frames after {self.settings.ready_timeout_s:g} s: {missing} missing"
             )
             self.get_logger().error(self.error)
 
@@ -101,8 +107,10 @@ class PlayerNode(PerceptionNode):
         message = stamped(frame.data, stamp_ns)
         if self._camera is not None:
             view = (read_compressed_image if self._compressed else read_image)(message)
+            # As a camera driver does: the pixels are in the slot when the stamp is taken.
+            sample = self._fill_shared(view)
             self._sleep_until(stamp_ns)
-            self._send_shared(view)
+            self._camera.send(sample)
         else:
             self._sleep_until(stamp_ns)
             self._images.publish(message)
@@ -110,14 +118,15 @@ class PlayerNode(PerceptionNode):
             self._infos.publish(stamped(self._info, stamp_ns))
         self._sent.append((frame.index, stamp_ns))
 
-    def _send_shared(self, view: ImageView) -> None:
+    def _fill_shared(self, view: ImageView) -> Sample[CameraHeader]:
         sample = self._camera.loan(len(view.data))
         header = sample.header
+        header.number = len(self._sent)
         header.stamp_ns, header.width, header.height = view.stamp_ns, view.width, view.height
         header.step, header.size_bytes = view.step, len(view.data)
         header.encoding, header.frame_id = view.encoding.encode(), view.frame_id.encode()[:63]
         sample.payload[:] = view.data
-        self._camera.send(sample)
+        return sample
 
     @staticmethod
     def _sleep_until(realtime_ns: int) -> None:

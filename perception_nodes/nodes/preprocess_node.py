@@ -26,7 +26,7 @@ from perception_nodes.transport.camera import view_camera_frame
 from perception_nodes.transport.cdr import read_camera_info, read_compressed_image, read_image
 from perception_nodes.transport.shm import TransportError
 
-QUEUE = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+QUEUE = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
 DDS_COPIES = {"raw": 1, "compressed": 0}
 """Full-frame pixel copies made before we see the bytes: rclpy copies an Image out of DDS."""
 
@@ -41,9 +41,7 @@ class PreprocessNode(PerceptionNode):
         settings: PreprocessSettings = self.settings
         model = load_model(settings.model)
         self._size = (model.input.height, model.input.width, 3)
-        self._preprocessor = Preprocessor(
-            model.input.width, model.input.height, settings.undistort
-        )
+        self._preprocessor = Preprocessor(model.input.width, model.input.height, settings.undistort)
         self._ingest = Ingest(
             self._preprocessor,
             settings.camera,
@@ -62,6 +60,7 @@ class PreprocessNode(PerceptionNode):
             self.create_subscription(CameraInfo, info_topic, self._on_camera_info, QUEUE, raw=True)
         ]
         self._camera = None
+        self._next_numbers: dict[bytes, int] = {}
         self._copies = 0
         if settings.source == "shm":
             self._camera = channels.camera_reader(self.endpoint, settings.camera)
@@ -93,6 +92,7 @@ class PreprocessNode(PerceptionNode):
         while pending is not None:
             sample, pending = pending, self._camera.receive()
             received_ns = time.monotonic_ns()
+            self._account_for_missed(b"camera", sample.header.number, received_ns)
             try:
                 image = view_camera_frame(sample.header, sample.payload)
                 self._take(image, received_ns, superseded=pending is not None)
@@ -100,23 +100,45 @@ class PreprocessNode(PerceptionNode):
                 self._reject(str(error), received_ns)
             sample.release()
 
-    def _on_image(self, data: bytes) -> None:
+    def _account_for_missed(self, source: bytes, number: int, received_ns: int) -> None:
+        """Frames that a source sent and that were pushed out or lost before we could read them.
+
+        Args:
+            source: who numbers the frames.
+            number: of the frame in hand.
+            received_ns: CLOCK_MONOTONIC of now.
+        """
+        # A source may have been running before us: its first frame that we see is our first.
+        expected = self._next_numbers.get(source, number)
+        for _ in range(expected, number):
+            record = self._ingest.enter(0, "", received_ns)
+            self._record(record)
+            reason = "lost or pushed out by newer frames on the way here"
+            self._record(self._ingest.end(record, FrameStatus.SUPERSEDED, reason))
+        self._next_numbers[source] = number + 1
+
+    def _on_image(self, data: bytes, info: dict[str, Any]) -> None:
         """Take a frame from DDS; of several waiting ones the newest wins."""
-        while data is not None:
+        taken: tuple[bytes, dict[str, Any]] | None = (data, info)
+        while taken is not None and self.active:
+            data, info = taken
             received_ns = time.monotonic_ns()
-            newer = self._take_waiting() if self.active else None
-            if not self.active:
-                return
+            taken = self._take_waiting()
+            number = info["publication_sequence_number"]
+            if number is not None:  # some middlewares do not number
+                publisher = bytes(info.get("publisher_gid", {}).get("data", b""))
+                self._account_for_missed(publisher, number, received_ns)
             try:
-                self._take(self._read(data), received_ns, superseded=newer is not None)
+                self._take(self._read(data), received_ns, superseded=taken is not None)
             except FrameRejected as error:
                 self._reject(str(error), received_ns)
-            data = newer
 
-    def _take_waiting(self) -> Any:
+    def _take_waiting(self) -> tuple[bytes, dict[str, Any]] | None:
         with self._images.handle:
-            taken = self._images.handle.take_message(self._images.msg_type, True)
-        return None if taken is None else taken[0]
+            taken: tuple[bytes, dict[str, Any]] | None = self._images.handle.take_message(
+                self._images.msg_type, True
+            )
+        return taken
 
     def _take(self, image: ImageView, received_ns: int, superseded: bool) -> None:
         record = self._ingest.enter(image.stamp_ns, image.frame_id, received_ns)

@@ -57,7 +57,9 @@ class WatchdogNode(PerceptionNode):
         self._records_lost = 0
         self._safe_stop: bool | None = None
         self._next_health_ns = self._next_diagnostics_ns = now_ns
-        self._reports = self.create_lifecycle_publisher(FrameReport, "/perception/frame_report", REPORTS)
+        self._reports = self.create_lifecycle_publisher(
+            FrameReport, "/perception/frame_report", REPORTS
+        )
         self._healths = self.create_lifecycle_publisher(
             HealthMessage, "/perception/health", LATCHED
         )
@@ -127,9 +129,7 @@ class WatchdogNode(PerceptionNode):
             self._safe_stop = mode == HealthMode.UNSAFE
             self._safe_stops.publish(Bool(data=self._safe_stop))
         if transition is not None:
-            self.get_logger().info(
-                f"{transition.previous.name} -> {mode.name}: {transition.cause}"
-            )
+            self.get_logger().info(f"{transition.previous.name} -> {mode.name}: {transition.cause}")
 
     def _publish_diagnostics(self) -> None:
         values = {status.name: n for status, n in self._ledger.counts.items()}

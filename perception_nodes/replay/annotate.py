@@ -105,7 +105,9 @@ def source_size(view: ImageView) -> tuple[int, int]:
 def blank(width: int, height: int, text: str) -> Picture:
     """A grey picture with a text, for a frame that cannot be shown."""
     picture = np.full((height, width, 3), 40, np.uint8)
-    cv2.putText(picture, _ascii(text)[:90], (12, height // 2), _FONT, 0.5, (235,) * 3, 1, cv2.LINE_AA)
+    cv2.putText(
+        picture, _ascii(text)[:90], (12, height // 2), _FONT, 0.5, (235,) * 3, 1, cv2.LINE_AA
+    )
     return picture
 
 

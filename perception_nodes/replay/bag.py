@@ -4,9 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
 
-from perception_nodes.replay.storage import BagError, Storage, Topic, open_storage
+from perception_nodes.replay.storage import BagError, Storage, open_storage
 
 __all__ = ["BagError", "Drive", "RawFrame", "open_drive"]
 
@@ -16,7 +15,8 @@ CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 IMAGE_TYPES = (IMAGE, COMPRESSED_IMAGE)
 
 
-class RawFrame(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class RawFrame:
     """A camera message as it was recorded.
 
     Attributes:

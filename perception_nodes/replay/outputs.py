@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import simplejpeg
 
 from perception_nodes.core.frame import FrameRejected, latency_ms
@@ -52,7 +53,8 @@ def finish(
         recording_path: mcap of the run's detections, frame reports and health.
         drive: what was played.
         sent: index in the drive and `header.stamp` in nanoseconds of each frame played.
-        context: facts for the summary: bag, model, backend, deadline_ms, machine, ...
+        context: facts for the summary: bag, model, backend, deadline_ms, machine, ...; its
+            `warnings` are joined with the drive's.
         progress: hears of each frame.
 
     Returns:
@@ -91,7 +93,7 @@ def _summary(
             }
             for change in recording.health
         ],
-        "warnings": drive.warnings,
+        "warnings": list(dict.fromkeys([*context.get("warnings", []), *drive.warnings])),
     }
 
 
@@ -205,7 +207,7 @@ class _Video:
                 str(self._partial), cv2.CAP_FFMPEG, codec, self._frame_rate, self.size
             )
         if (width, height) != self.size:
-            picture = cv2.resize(picture, self.size)
+            picture = cv2.resize(picture, self.size).astype(np.uint8, copy=False)
         self._writer.write(picture)
 
     def __enter__(self) -> "_Video":

@@ -1,4 +1,4 @@
-"""The page that a report is filled into: Python rather than a data file, so that it is installed."""
+"""The page that a report is filled into; no data file, so that every installation has it."""
 
 from string import Template
 
@@ -73,7 +73,7 @@ $notes
 <section><h2>Objects by class</h2>$classes</section>
 </div>
 <section><h2>Frames</h2><div class="shots">$shots</div></section>
-<section><h2>Health</h2>$health</section>
+$health
 <section><h2>Facts</h2><div class="facts">$facts</div></section>
 <footer>perception_nodes. Open detections.mcap in Foxglove to see boxes over the camera.</footer>
 </main>

@@ -150,6 +150,7 @@ class FrameDetections:
     boxes: NDArray[np.float32]
 
     def __len__(self) -> int:
+        """How many objects."""
         return len(self.labels)
 
 
@@ -199,7 +200,7 @@ def read_recording(path: str | Path) -> Recording:
         RecordingError: see `read_messages`.
     """
     recording = Recording()
-    for topic, type_name, log_time_ns, data in read_messages(path):
+    for _, type_name, log_time_ns, data in read_messages(path):
         if type_name not in (FRAME_REPORT, DETECTIONS, HEALTH):
             continue
         message: Any = typestore().deserialize_cdr(data, type_name)

@@ -51,7 +51,7 @@ def render(summary: dict[str, Any], recording: Recording, shots: list[Shot]) -> 
         notes=_notes(summary),
         histogram=_plot(charts.histogram(recording.reports, deadline_ms)),
         timeline=_plot(charts.timeline(recording.reports, deadline_ms)),
-        health=_plot(charts.health(recording)),
+        health=_health(recording),
         classes=_plot(charts.classes(recording.detections)),
         shots="".join(map(_figure, shots)) or "<p>No frame was played.</p>",
         plotly=get_plotlyjs(),
@@ -134,9 +134,8 @@ def _facts(summary: dict[str, Any]) -> str:
         f"<tr><th>{escape(name.replace('_', ' '))}</th><td>{escape(value)}</td></tr>"
         for name, value in shown.items()
     )
-    return (
-        f"<table>{rows}</table><table><tr><th>stage</th><td>p50</td><td>p99</td></tr>{stages}</table>"
-    )
+    head = "<tr><th>stage</th><td>p50</td><td>p99</td></tr>"
+    return f"<table>{rows}</table><table>{head}{stages}</table>"
 
 
 def _ms(value: float | None) -> str:
@@ -148,6 +147,13 @@ def _notes(summary: dict[str, Any]) -> str:
     notes += summary.get("warnings", [])
     items = "".join(f"<li>{escape(note)}</li>" for note in notes)
     return f'<ul class="notes">{items}</ul>' if items else ""
+
+
+def _health(recording: Recording) -> str:
+    """The health section; a run without a watchdog has none."""
+    if not recording.health:
+        return ""
+    return f"<section><h2>Health</h2>{_plot(charts.health(recording))}</section>"
 
 
 def _plot(figure: Figure) -> str:

@@ -1,4 +1,4 @@
-"""Camera frames in shared memory: the header, and the view that preprocessing reads them through."""
+"""Camera frames in shared memory: their header, and the view that preprocessing reads."""
 
 import ctypes
 
@@ -11,10 +11,12 @@ from perception_nodes.core.frame import FrameRejected, ImageView
 class CameraHeader(ctypes.Structure):
     """A frame as a camera driver writes it; the payload holds `step * rows` bytes of pixels.
 
-    `stamp_ns` is the wall clock at capture, nanoseconds since the Unix epoch.
+    `number` counts the camera's frames without gaps, so that preprocessing sees what the channel
+    pushed out. `stamp_ns` is the wall clock at capture, nanoseconds since the Unix epoch.
     """
 
     _fields_ = [
+        ("number", ctypes.c_uint64),
         ("stamp_ns", ctypes.c_int64),
         ("width", ctypes.c_uint32),
         ("height", ctypes.c_uint32),

@@ -128,9 +128,10 @@ def read_compressed_image(data: Buffer) -> ImageView:
     stamp_ns, frame_id, name = reader.stamp_ns(), reader.string(), reader.string()
     payload = reader.octets()
     # The format field is free text ("bgr8; jpeg compressed bgr8"): the file's own mark decides.
-    if payload[:3] == b"\xff\xd8\xff":
+    mark = bytes(payload[:8])
+    if mark.startswith(b"\xff\xd8\xff"):
         encoding = "jpeg"
-    elif payload[:8] == b"\x89PNG\r\n\x1a\n":
+    elif mark == b"\x89PNG\r\n\x1a\n":
         encoding = "png"
     else:
         raise FrameRejected(
@@ -177,6 +178,14 @@ class _Writer:
         self.data += text + b"\x00"
 
 
+def _whole(text: bytes) -> bytes:
+    """Text without the part of a character that a record's fixed length may have left at its end.
+
+    Subscribers refuse a message whose strings are not UTF-8.
+    """
+    return text.decode(errors="ignore").encode()
+
+
 _UNKNOWN_POSE = struct.pack("<43d", *[0.0] * 6, 1.0, *[0.0] * 36)
 """geometry_msgs/PoseWithCovariance of a 2D detection: the unit pose, no covariance."""
 
@@ -195,6 +204,7 @@ def write_detection_array(
         class_names: names by class index; they become `class_id`.
     """
     seconds, nanoseconds = divmod(stamp_ns, 1_000_000_000)
+    frame_id = _whole(frame_id)
     out = _Writer()
 
     def header() -> None:
@@ -228,11 +238,11 @@ def write_frame_report(record: FrameRecord) -> bytes:
     """
     out = _Writer()
     out.pack("iI", 4, *divmod(record.stamp_ns, 1_000_000_000))
-    out.string(record.frame_id)
+    out.string(_whole(record.frame_id))
     out.string(record.camera)
     out.pack("Q", 8, record.sequence)
     out.pack("BB", 1, record.status, bool(record.flags & FrameFlag.CLOCK_SUSPECT))
-    out.string(record.reason)
+    out.string(_whole(record.reason))
     out.string(record.model)
     out.pack("II", 4, record.source_width, record.source_height)
     out.pack("B", 1, min(record.copies, 0xFF))

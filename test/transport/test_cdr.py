@@ -21,7 +21,7 @@ from perception_nodes.transport.cdr import (
     read_camera_info,
     read_compressed_image,
     read_image,
-    stamp_offset_format,
+    stamp_format,
     write_detection_array,
     write_frame_report,
 )
@@ -58,9 +58,7 @@ def image(stamp_ns=5, frame_id="cam", width=4, height=3, encoding="bgr8", data=b
 
 def compressed(stamp_ns=5, frame_id="cam", name="jpeg", data=JPEG_MARK + b"pixels"):
     pixels = np.frombuffer(data, np.uint8)
-    return STORE.types["sensor_msgs/msg/CompressedImage"](
-        header(stamp_ns, frame_id), name, pixels
-    )
+    return STORE.types["sensor_msgs/msg/CompressedImage"](header(stamp_ns, frame_id), name, pixels)
 
 
 def camera_info(stamp_ns=5, frame_id="cam", model="plumb_bob", distortion=(0.1, 0.2, 0, 0, 0)):
@@ -81,9 +79,7 @@ def camera_info(stamp_ns=5, frame_id="cam", model="plumb_bob", distortion=(0.1, 
 
 
 def serialize(message, little_endian=True):
-    return bytes(
-        STORE.serialize_cdr(message, message.__msgtype__, little_endian=little_endian)
-    )
+    return bytes(STORE.serialize_cdr(message, message.__msgtype__, little_endian=little_endian))
 
 
 @fast
@@ -125,10 +121,12 @@ def test_pixels_are_not_copied():
 @pytest.mark.parametrize("little_endian", [True, False])
 def test_stamp_offset_is_that_of_every_stamped_message(little_endian):
     data = serialize(image(stamp_ns=7 * 10**9 + 3), little_endian)
-    assert struct.unpack_from(stamp_offset_format(data), data, STAMP_OFFSET) == (7, 3)
+    assert struct.unpack_from(stamp_format(data), data, STAMP_OFFSET) == (7, 3)
 
 
-@pytest.mark.parametrize("message", [image(), compressed(), camera_info()], ids=lambda m: m.__msgtype__)
+@pytest.mark.parametrize(
+    "message", [image(), compressed(), camera_info()], ids=lambda m: m.__msgtype__
+)
 @pytest.mark.parametrize("little_endian", [True, False])
 def test_every_truncation_is_rejected_or_needs_no_more(message, little_endian):
     read = READERS[message.__msgtype__]
@@ -152,7 +150,9 @@ def test_random_bytes_raise_nothing_else(read, data, head):
         return
 
 
-@pytest.mark.parametrize("message", [image(), compressed(), camera_info()], ids=lambda m: m.__msgtype__)
+@pytest.mark.parametrize(
+    "message", [image(), compressed(), camera_info()], ids=lambda m: m.__msgtype__
+)
 @given(st.data())
 @settings(max_examples=100, deadline=None)
 def test_flipped_bytes_raise_nothing_else(message, data):

@@ -1,0 +1,280 @@
+"""Capture to detections of the whole graph, against bare inference and what people run today."""
+
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from perception_nodes.backends.model import load_model
+from perception_nodes.core.budget import STAGES
+from perception_nodes.core.frame import stage_durations_ms
+from perception_nodes.environment import ros_environment, share_folder, stay_on_this_machine
+from perception_nodes.graph import BARE_INFERENCE, CAMERA, MEASURED, Graph
+from perception_nodes.supervisor import GraphFailure, Supervisor
+
+WARM_UP_FRAMES = 10
+"""First frames of a round that are not measured: caches fill, threads start."""
+BASELINE_TIMEOUT_S = 30
+
+
+@dataclass
+class _Samples:
+    latencies_ms: list[float] = field(default_factory=list)
+    stages_ms: dict[str, list[float]] = field(default_factory=lambda: {s: [] for s in STAGES})
+    statuses: Counter[str] = field(default_factory=Counter)
+    copies: list[int] = field(default_factory=list)
+    sent: int = 0
+    arrived: int = 0
+
+
+@dataclass
+class LatencyBench:
+    """One measurement; see `perception bench latency --help`."""
+
+    path: str
+    size: str
+    rate_hz: float
+    frames: int
+    rounds: int
+    model: str
+    backend: str
+    threads: int
+    deadline_ms: float
+    baseline_weights: str | None
+
+    def run(self, say: Callable[[str], None]) -> dict[str, Any]:
+        """Measure.
+
+        Args:
+            say: receives a line of progress now and then.
+
+        Returns:
+            The JSON result.
+
+        Raises:
+            SettingsError, ModelError: unusable options.
+            GraphFailure: a process ended that should not have.
+        """
+        stay_on_this_machine()
+        model = load_model(self.model)
+        per_round = -(-self.frames // self.rounds) + WARM_UP_FRAMES
+        ours, bare_ms, baseline_ms = _Samples(), list[float](), list[float]()
+        with tempfile.TemporaryDirectory(prefix="perception_bench_") as folder:
+            for number in range(1, self.rounds + 1):
+                say(f"round {number} of {self.rounds}: pipeline, {per_round} frames")
+                self._pipeline_round(Path(folder), per_round, ours)
+                say(f"round {number} of {self.rounds}: bare inference")
+                bare_ms += self._bare_round(Path(folder), per_round)
+                if self.baseline_weights is not None:
+                    say(f"round {number} of {self.rounds}: baseline")
+                    input_size = (model.input.width, model.input.height)
+                    baseline_ms += self._baseline_round(Path(folder), per_round, input_size)
+        return self._result(ours, bare_ms, baseline_ms)
+
+    def _camera_values(self, frames: int) -> dict[str, Any]:
+        return {
+            "bag": f"synthetic:{self.size}@{self.rate_hz:g}*{frames}",
+            "listeners": 1,
+        }
+
+    def _run_graph(self, graph: Graph, values: dict[str, Any]) -> None:
+        with Supervisor(graph.nodes(values)) as supervisor:
+            if not supervisor.wait():
+                raise GraphFailure("interrupted")
+
+    def _pipeline_round(self, folder: Path, frames: int, samples: _Samples) -> None:
+        received, sent = folder / "received.json", folder / "sent.json"
+        self._run_graph(
+            MEASURED,
+            {
+                **self._camera_values(frames),
+                # The receiver on the shm path takes detections from shared memory.
+                "listeners": 1 if self.path == "dds" else 0,
+                "source": self.path,
+                "model": self.model,
+                "backend": self.backend,
+                "threads": self.threads,
+                "deadline_ms": self.deadline_ms,
+                "sent_file": str(sent),
+                "received_file": str(received),
+            },
+        )
+        stamps = [stamp for _, stamp in json.loads(sent.read_text())["sent"]]
+        content = json.loads(received.read_text())
+        warm = set(stamps[WARM_UP_FRAMES:])
+        samples.sent += len(stamps)
+        samples.arrived += len(content["reports"])
+        samples.latencies_ms += [
+            (arrival - stamp) / 1e6 for stamp, arrival in content["arrivals"] if stamp in warm
+        ]
+        for entry in content["reports"]:
+            if entry["stamp_ns"] not in warm:
+                continue
+            report = SimpleNamespace(**entry)
+            samples.statuses[report.status] += 1
+            samples.copies.append(report.copies)
+            for stage, duration_ms in stage_durations_ms(report).items():
+                samples.stages_ms[stage].append(duration_ms)
+
+    def _bare_round(self, folder: Path, frames: int) -> list[float]:
+        durations = folder / "durations.json"
+        self._run_graph(
+            BARE_INFERENCE,
+            {
+                **self._camera_values(frames),
+                "source": "shm",
+                "accounted": False,
+                "model": self.model,
+                "backend": self.backend,
+                "threads": self.threads,
+                "durations_file": str(durations),
+            },
+        )
+        return [ns / 1e6 for ns in json.loads(durations.read_text())[WARM_UP_FRAMES:]]
+
+    def _baseline_round(
+        self, folder: Path, frames: int, input_size: tuple[int, int]
+    ) -> list[float]:
+        script = share_folder() / "benchmarks/ultralytics_baseline.py"
+        latencies = folder / "baseline.json"
+        latencies.unlink(missing_ok=True)
+        width, height = input_size
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                str(script),
+                "--weights",
+                str(self.baseline_weights),
+                "--width",
+                str(width),
+                "--height",
+                str(height),
+                "--out",
+                str(latencies),
+            ],
+            env={**os.environ, **ros_environment()},
+        )
+        try:
+            values = {**self._camera_values(frames), "listeners": 0, "accounted": False}
+            self._run_graph(CAMERA, values)
+        finally:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(BASELINE_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        if not latencies.is_file():
+            raise GraphFailure("the baseline did not run; `make baseline` installs what it needs")
+        values_ms: list[float] = json.loads(latencies.read_text())
+        return values_ms[WARM_UP_FRAMES:]
+
+    def _result(
+        self, ours: _Samples, bare_ms: list[float], baseline_ms: list[float]
+    ) -> dict[str, Any]:
+        latency_ms = percentiles(ours.latencies_ms)
+        bare_p50 = percentiles(bare_ms)["p50"]
+        total = ours.statuses.total()
+        in_time = ours.statuses["OK"] + ours.statuses["DEGRADED"]
+        result: dict[str, Any] = {
+            "path": self.path,
+            "frames": total,
+            "size": self.size,
+            "rate_hz": self.rate_hz,
+            "rounds": self.rounds,
+            "warm_up_frames_per_round": WARM_UP_FRAMES,
+            "model": self.model,
+            "backend": self.backend,
+            "threads": self.threads,
+            "deadline_ms": self.deadline_ms,
+            "machine": f"{cpu_name()}, {os.cpu_count()} cores",
+            "latency_ms": latency_ms,
+            "stages_ms": {
+                stage: {k: v for k, v in percentiles(values).items() if k in ("p50", "p99")}
+                for stage, values in ours.stages_ms.items()
+            },
+            "status": dict(ours.statuses),
+            "miss_rate": 1 - in_time / total if total else None,
+            "frames_sent": ours.sent,
+            "lost_in_transport": ours.sent - ours.arrived,
+            "bare_inference_ms": {"p50": bare_p50, "p99": percentiles(bare_ms)["p99"]},
+            "overhead_ms": {"p50": difference(latency_ms["p50"], bare_p50)},
+            "copies_per_frame": float(np.mean(ours.copies)) if ours.copies else None,
+        }
+        if self.baseline_weights is not None:
+            baseline = percentiles(baseline_ms)
+            result["baseline"] = {"latency_ms": baseline, "frames": len(baseline_ms)}
+            if baseline["p50"] and latency_ms["p50"]:
+                result["speedup_p50"] = baseline["p50"] / latency_ms["p50"]
+        return result
+
+
+def percentiles(values_ms: list[float]) -> dict[str, float | None]:
+    """p50, p99, p99.9 and maximum; None where there are no values."""
+    if not values_ms:
+        return dict.fromkeys(("p50", "p99", "p99_9", "max"))
+    p50, p99, p99_9 = np.percentile(values_ms, [50, 99, 99.9])
+    return {
+        "p50": float(p50),
+        "p99": float(p99),
+        "p99_9": float(p99_9),
+        "max": float(max(values_ms)),
+    }
+
+
+def difference(a: float | None, b: float | None) -> float | None:
+    """a - b, None where one is missing."""
+    return None if a is None or b is None else a - b
+
+
+def cpu_name() -> str:
+    """The processor's name."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def result_table(result: dict[str, Any]) -> Table:
+    """The result for people."""
+    table = Table(
+        "",
+        "p50 ms",
+        "p99 ms",
+        "p99.9 ms",
+        "max ms",
+        title=f"{result['size']} at {result['rate_hz']:g} Hz over {result['path']}, "
+        f"{result['frames']} frames, {result['model']} on {result['backend']}",
+    )
+
+    def row(name: str, values: dict[str, float | None]) -> None:
+        cells = [values.get(key) for key in ("p50", "p99", "p99_9", "max")]
+        table.add_row(name, *("" if cell is None else f"{cell:.2f}" for cell in cells))
+
+    row("[bold]capture to detections", result["latency_ms"])
+    for stage, values in result["stages_ms"].items():
+        row(f"  {stage}", values)
+    row("bare inference, same pace", result["bare_inference_ms"])
+    row("overhead", result["overhead_ms"])
+    if "baseline" in result:
+        row("baseline", result["baseline"]["latency_ms"])
+        table.add_row("speed-up over the baseline", f"{result.get('speedup_p50', 0):.1f} x")
+    table.add_section()
+    statuses = ", ".join(f"{name} {count}" for name, count in result["status"].items())
+    table.caption = (
+        f"{statuses}; lost in transport {result['lost_in_transport']}; "
+        f"copies a frame {result['copies_per_frame']}"
+    )
+    return table

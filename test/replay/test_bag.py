@@ -1,0 +1,240 @@
+"""Reading recorded drives, whole and damaged."""
+
+import shutil
+
+import pytest
+import zstandard
+from drives import CAMERA, CAMERA_INFO, COMPRESSED, IMAGE, PERIOD_NS, START_NS, serialized
+from drives import write_ros1, write_ros2
+from rosbags.rosbag2 import CompressionMode
+
+from perception_nodes.replay.bag import BagError, open_drive
+
+FRAMES = 20
+
+
+def check_whole(path, frames=FRAMES, kind=IMAGE):
+    with open_drive(path) as drive:
+        assert drive.message_type == kind
+        assert drive.frame_count == frames
+        assert drive.duration_ns == (frames - 1) * PERIOD_NS
+        for _ in range(2):
+            read = list(drive.frames())
+            assert [frame.index for frame in read] == list(range(frames))
+            assert [frame.log_time_ns - START_NS for frame in read] == [
+                i * PERIOD_NS for i in range(frames)
+            ]
+            assert all(frame.data == serialized(kind, frame.index) for frame in read)
+        assert drive.camera_info() == serialized(CAMERA_INFO, 0)
+        assert drive.warnings == []
+
+
+def check_prefix(path, at_least=1, frames=FRAMES):
+    """What comes out of a damaged bag is right, in order, and its loss is named."""
+    with open_drive(path) as drive:
+        read = list(drive.frames())
+        assert at_least <= len(read) <= frames
+        times = [frame.log_time_ns for frame in read]
+        assert times == sorted(set(times))
+        for frame in read:
+            assert frame.data == serialized(IMAGE, (frame.log_time_ns - START_NS) // PERIOD_NS)
+        assert drive.warnings
+        return len(read), " ".join(drive.warnings)
+
+
+@pytest.fixture(scope="module")
+def bags(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bags")
+    return {
+        storage: write_ros2(folder / storage, storage=storage) for storage in ("mcap", "sqlite3")
+    }
+
+
+@pytest.fixture
+def copy(bags, tmp_path):
+    """A copy of a bag that a test may damage: its folder and its data file."""
+
+    def make(storage):
+        folder = tmp_path / "damaged"
+        shutil.copytree(bags[storage], folder)
+        return folder, next(f for f in folder.iterdir() if f.suffix in (".mcap", ".db3"))
+
+    return make
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_folder(bags, storage):
+    check_whole(bags[storage])
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_bare_file(copy, storage):
+    folder, file = copy(storage)
+    (folder / "metadata.yaml").unlink()
+    check_whole(file)
+    check_whole(folder)
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+@pytest.mark.parametrize("mode", [CompressionMode.FILE, CompressionMode.MESSAGE])
+def test_compressed_by_rosbag2(tmp_path, storage, mode):
+    folder = write_ros2(tmp_path / "bag", storage=storage, compress=mode)
+    check_whole(folder)
+    (folder / "metadata.yaml").unlink()
+    check_whole(folder)
+
+
+def test_compressed_file_cut_off(copy):
+    folder, file = copy("mcap")
+    (folder / "metadata.yaml").unlink()
+    packed = zstandard.ZstdCompressor(level=1).compress(file.read_bytes())
+    file.unlink()
+    cut = folder / "bag.mcap.zstd"
+    cut.write_bytes(packed[: len(packed) * 2 // 3])
+    check_prefix(cut)
+
+
+def test_ros1(tmp_path):
+    check_whole(write_ros1(tmp_path / "old.bag"), frames=5)
+
+
+def test_ros1_cut_off_names_the_repair(tmp_path):
+    bag = write_ros1(tmp_path / "old.bag")
+    bag.write_bytes(bag.read_bytes()[:-2000])
+    with pytest.raises(BagError, match="rosbag reindex"):
+        open_drive(bag)
+
+
+def test_compressed_images_and_their_calibration(tmp_path):
+    topics = {"/front/image_raw/compressed": COMPRESSED, "/front/camera_info": CAMERA_INFO}
+    check_whole(write_ros2(tmp_path / "bag", topics), kind=COMPRESSED)
+
+
+def test_no_calibration(tmp_path):
+    topics = {"/front/image": IMAGE, "/rear/camera_info": CAMERA_INFO}
+    with open_drive(write_ros2(tmp_path / "bag", topics, 2)) as drive:
+        assert drive.camera_info() is None
+
+
+def test_the_longest_image_topic_is_chosen_and_named(tmp_path):
+    topics = {"/a": IMAGE, "/b": COMPRESSED, "/c": IMAGE}
+    bag = write_ros2(tmp_path / "bag", topics, {"/a": 2, "/b": 4, "/c": 3})
+    with open_drive(bag) as drive:
+        assert (drive.topic, drive.frame_count) == ("/b", 4)
+        assert "/b (4 frames) is used, not /a (2), /c (3)" in drive.warnings[0]
+    with open_drive(bag, "/c") as drive:
+        assert (drive.topic, drive.warnings) == ("/c", [])
+
+
+def test_raw_images_win_over_equally_many_compressed(tmp_path):
+    with open_drive(write_ros2(tmp_path / "bag", {"/a": COMPRESSED, "/b": IMAGE}, 2)) as drive:
+        assert drive.topic == "/b"
+
+
+@pytest.mark.parametrize(
+    ("topic", "said"),
+    [
+        ("/camera/camera_info", "is a sensor_msgs/msg/CameraInfo, not an image"),
+        ("/nope", "is not in it; image topics: /camera/image_raw"),
+    ],
+)
+def test_wrong_topic(bags, topic, said):
+    with pytest.raises(BagError, match=said):
+        open_drive(bags["mcap"], topic)
+
+
+def test_no_images_lists_what_there_is(tmp_path):
+    bag = write_ros2(tmp_path / "bag", {"/camera/camera_info": CAMERA_INFO}, 3)
+    with pytest.raises(BagError, match=r"no image topic .*/camera/camera_info \(sensor_msgs"):
+        open_drive(bag)
+
+
+def test_empty_topic(tmp_path):
+    bag = write_ros2(tmp_path / "bag", CAMERA, {"/camera/image_raw": 0, "/camera/camera_info": 1})
+    with pytest.raises(BagError, match="no frame of /camera/image_raw"):
+        open_drive(bag)
+
+
+def test_not_bags(tmp_path):
+    with pytest.raises(BagError, match="does not exist"):
+        open_drive(tmp_path / "nope")
+    with pytest.raises(BagError, match=r"no \.mcap, \.db3, \.bag file is in it"):
+        open_drive(tmp_path)
+    text = tmp_path / "notes.txt"
+    text.write_text("no bag")
+    with pytest.raises(BagError, match="is not a bag"):
+        open_drive(text)
+
+
+@pytest.mark.parametrize("suffix", ["mcap", "db3", "bag"])
+@pytest.mark.parametrize("content", [b"", b"not what the name says" * 20])
+def test_files_with_other_content(tmp_path, suffix, content):
+    file = tmp_path / f"fake.{suffix}"
+    file.write_bytes(content)
+    with pytest.raises(BagError, match="fake"):
+        open_drive(file)
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_broken_metadata(copy, storage):
+    folder, _ = copy(storage)
+    (folder / "metadata.yaml").write_text("rosbag2_bagfile_information: [")
+    read, said = check_prefix(folder)
+    assert read == FRAMES
+    assert "metadata" in said
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.77, 0.95, 0.999])
+def test_mcap_cut_off(copy, share):
+    folder, file = copy("mcap")
+    data = file.read_bytes()
+    file.write_bytes(data[: int(len(data) * share)])
+    read, said = check_prefix(folder)
+    assert read >= int(FRAMES * share) - 2
+    assert f"{FRAMES - read} of {FRAMES} frames" in said or read == FRAMES
+    (folder / "metadata.yaml").unlink()
+    assert check_prefix(file)[0] == read
+
+
+def test_mcap_cut_off_before_the_first_frame(copy):
+    folder, file = copy("mcap")
+    file.write_bytes(file.read_bytes()[:500])
+    with pytest.raises(BagError, match="not one message"):
+        open_drive(folder)
+
+
+def test_mcap_with_a_broken_chunk_goes_on_behind_it(tmp_path):
+    topics = {"/camera/image_raw": IMAGE}
+    folder = write_ros2(tmp_path / "bag", topics, 300, compress=CompressionMode.STORAGE)
+    file = next(folder.glob("*.mcap"))
+    data = bytearray(file.read_bytes())
+    start = len(data) // 2
+    data[start : start + 64] = bytes(64)
+    file.write_bytes(data)
+    read, said = check_prefix(folder, frames=300)
+    assert 0 < 300 - read < 150
+    assert f"{300 - read} of 300 frames are lost" in said
+
+
+@pytest.mark.parametrize("share", [0.4, 0.7, 0.95])
+def test_sqlite_cut_off(copy, share):
+    folder, file = copy("sqlite3")
+    data = file.read_bytes()
+    file.write_bytes(data[: int(len(data) * share)])
+    read, said = check_prefix(folder)
+    assert read >= int(FRAMES * share) - 3
+    assert f"{FRAMES - read} of {FRAMES} frames" in said
+
+
+def test_sqlite_with_a_broken_page(copy):
+    folder, file = copy("sqlite3")
+    data = bytearray(file.read_bytes())
+    for page in (20, 21):
+        data[page * 4096 : (page + 1) * 4096] = b"\xff" * 4096
+    file.write_bytes(data)
+    try:
+        assert check_prefix(folder)[0] < FRAMES
+    except AssertionError:
+        # sqlite has no checksums: pixels that were overwritten look like any others.
+        with open_drive(folder) as drive:
+            assert len(list(drive.frames())) == FRAMES
