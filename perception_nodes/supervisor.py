@@ -26,7 +26,7 @@ class Supervisor:
     def __init__(self, specs: Sequence[NodeSpec]) -> None:
         """Take the processes to start, in their order."""
         self._specs = specs
-        self._processes: list[tuple[NodeSpec, subprocess.Popen[bytes]]] = []
+        self.processes: list[tuple[NodeSpec, subprocess.Popen[bytes]]] = []
         self._stop_requested = False
         self._previous_handlers: dict[int, object] = {}
 
@@ -43,12 +43,12 @@ class Supervisor:
                 start_new_session=True,
                 preexec_fn=die_with_parent,
             )
-            self._processes.append((spec, process))
+            self.processes.append((spec, process))
         return self
 
     def __exit__(self, *_: object) -> None:
         """Stop in reverse order: who speaks before who listens."""
-        for _, process in reversed(self._processes):
+        for _, process in reversed(self.processes):
             _stop(process)
         sweep()
         for number, handler in self._previous_handlers.items():
@@ -64,7 +64,7 @@ class Supervisor:
             GraphFailure: a process ended on its own that should not have, or could not start.
         """
         while not self._stop_requested:
-            for spec, process in self._processes:
+            for spec, process in self.processes:
                 status = process.poll()
                 if status is None:
                     continue

@@ -46,7 +46,7 @@ class ReceiverNode(PerceptionNode):
         if self._shared is None:
             self.spin(IDLE_WAIT_MS)
             return
-        self._take_reports()
+        self._take_reports(wait_ms=0)
         self._shared.wait(IDLE_WAIT_MS)
         now_ns = time.time_ns()
         self._arrivals += [(record.stamp_ns, now_ns) for record in self._shared.records()]
@@ -56,17 +56,17 @@ class ReceiverNode(PerceptionNode):
         seconds, nanoseconds = struct.unpack_from(stamp_format(data), data, STAMP_OFFSET)
         self._arrivals.append((seconds * 1_000_000_000 + nanoseconds, now_ns))
 
-    def _take_reports(self) -> None:
+    def _take_reports(self, wait_ms: float) -> None:
         count = -1
         while count != len(self._reports):
             count = len(self._reports)
-            self.spin(0)
+            self.spin(wait_ms)
 
     def close(self) -> None:
         """Write what was received."""
         if not self.settings.received_file or not hasattr(self, "_arrivals"):
             return
-        self._take_reports()
+        self._take_reports(wait_ms=200)
         reports = [deserialize_message(data, FrameReport) for data in self._reports]
         content = {
             "arrivals": self._arrivals,

@@ -1,0 +1,38 @@
+"""A domain of its own for each test that starts nodes."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from perception_nodes.graph import MEASURED
+from perception_nodes.supervisor import Supervisor
+from perception_nodes.transport.shm import sweep
+
+DOMAINS = iter(range(1, 101))
+
+
+@pytest.fixture(autouse=True)
+def domain(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """A ROS domain that no other test, nor another run beside this one, is in."""
+    number = (os.getpid() + 7 * next(DOMAINS)) % 101 + 1
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(number))
+    yield number
+    sweep(number)
+
+
+@pytest.fixture
+def measured(tmp_path: Path) -> Callable[..., tuple[list[int], list[dict[str, Any]]]]:
+    """Play a drive through the whole graph; gives the stamps sent and the frame reports."""
+
+    def play(**values: Any) -> tuple[list[int], list[dict[str, Any]]]:
+        sent, received = tmp_path / "sent.json", tmp_path / "received.json"
+        files = {"sent_file": str(sent), "received_file": str(received)}
+        with Supervisor(MEASURED.nodes({"listeners": 0, **values, **files})) as graph:
+            assert graph.wait()
+        stamps = [stamp for _, stamp in json.loads(sent.read_text())["sent"]]
+        return stamps, json.loads(received.read_text())["reports"]
+
+    return play

@@ -1,0 +1,207 @@
+"""The whole graph over real rclpy, Fast DDS and shared memory, each node a process."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from perception_nodes.core.frame import STAMPS
+from perception_nodes.graph import LIVE, REPLAY
+from perception_nodes.supervisor import GraphFailure, Supervisor
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+
+pytestmark = [pytest.mark.ros, pytest.mark.timeout(180)]
+Play = Callable[..., tuple[list[int], list[dict[str, Any]]]]
+STORE = get_typestore(Stores.ROS2_JAZZY)
+PUBLISHED = ("OK", "LATE", "DEGRADED")
+SHM = Path("/dev/shm")
+
+
+def left_behind(domain: int) -> list[str]:
+    """Shared memory of ours that is still there."""
+    return [p.name for p in SHM.iterdir() if p.name.startswith((f"perception{domain}_", "fastdds"))]
+
+
+@pytest.mark.parametrize(("source", "copies"), [("dds", 1), ("shm", 0)])
+def test_every_1080p_frame_arrives_and_is_accounted_for(
+    measured: Play, source: str, copies: int
+) -> None:
+    sent, reports = measured(bag="synthetic:1920x1080@15*45", source=source, backend="null")
+    assert len(sent) == 45
+    assert len(reports) == len(sent)
+    assert sum(report["status"] in PUBLISHED for report in reports) > 0
+    known = [r for r in reports if r["stamp_ns"]]
+    assert {r["stamp_ns"] for r in known} <= set(sent)
+    published = [r for r in reports if r["status"] in PUBLISHED]
+    assert {r["copies"] for r in published} == {copies}
+    for report in published:
+        stamps = [report[name] for name in STAMPS]
+        assert stamps == sorted(stamps), "stages follow each other"
+
+
+def test_a_late_result_is_marked_late(measured: Play) -> None:
+    _, reports = measured(
+        bag="synthetic:640x480@20*20", backend="null", deadline_ms=0.1, skip_late=False
+    )
+    assert len(reports) == 20
+    assert {report["status"] for report in reports} <= {"LATE", "SUPERSEDED"}
+
+
+def test_a_frame_past_its_deadline_never_reaches_inference(measured: Play) -> None:
+    _, reports = measured(bag="synthetic:640x480@20*20", backend="null", deadline_ms=0.1)
+    assert len(reports) == 20
+    assert {report["status"] for report in reports} <= {"SKIPPED_LATE", "SUPERSEDED"}
+    assert not any(report["inferred_ns"] for report in reports)
+
+
+def test_bad_frames_fail_with_a_reason_and_good_ones_go_on(measured: Play, tmp_path: Path) -> None:
+    good = image_message(np.full((120, 160, 3), 90, np.uint8), "bgr8")
+    bad = {
+        "truncated": good[: len(good) // 2],
+        "unknown": image_message(np.zeros((120, 160, 3), np.uint8), "lab8"),
+        "short": image_message(np.zeros((60, 160, 3), np.uint8), "bgr8", height=120),
+        "resized": image_message(np.full((240, 320, 3), 90, np.uint8), "bgr8"),
+    }
+    frames = [good, bad["truncated"], good, bad["unknown"], bad["short"], bad["resized"], good]
+    bag = write_bag(tmp_path / "bag", "sensor_msgs/msg/Image", frames, rate_hz=5)
+    sent, reports = measured(bag=str(bag), backend="null", deadline_ms=900.0)
+    assert len(reports) == len(sent) == len(frames)
+    reasons = [report["reason"] for report in reports if report["status"] == "FAILED"]
+    assert len(reasons) == 3
+    assert "cut off" in reasons[0]
+    assert "lab8" in reasons[1]
+    assert "fewer than 120 rows" in reasons[2]
+    assert sum(report["status"] == "OK" for report in reports) == 4
+
+
+def test_compressed_images_are_played_and_a_cut_off_jpeg_fails(
+    measured: Play, tmp_path: Path
+) -> None:
+    picture = cv2.GaussianBlur(
+        np.random.default_rng(0).integers(0, 255, (360, 640, 3), np.uint8), (0, 0), 5
+    )
+    jpeg = cv2.imencode(".jpg", picture)[1].tobytes()
+    frames = [compressed_message(jpeg), compressed_message(jpeg[:-900]), compressed_message(jpeg)]
+    bag = write_bag(tmp_path / "bag", "sensor_msgs/msg/CompressedImage", frames, rate_hz=5)
+    sent, reports = measured(bag=str(bag), backend="null", deadline_ms=900.0)
+    assert len(sent) == 3
+    assert [report["status"] for report in reports] == ["OK", "FAILED", "OK"]
+    assert reports[1]["reason"].startswith("jpeg:")
+
+
+def test_interrupting_leaves_nothing_behind(domain: int) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "perception_nodes.cli", "run", "backend:=null"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "detector_node" in line and "threads" in line:
+            break
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(children) == 3
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
+    assert left_behind(domain) == []
+
+
+def test_a_killed_node_ends_the_graph_and_names_itself(domain: int) -> None:
+    with pytest.raises(GraphFailure, match="detector_node ended by signal SIGKILL"):
+        with Supervisor(LIVE.nodes({"backend": "null"})) as graph:
+            killed = next(p for s, p in graph.processes if s.executable == "detector_node")
+            os.kill(killed.pid, signal.SIGKILL)
+            graph.wait()
+    assert [n for n in left_behind(domain) if n.startswith("perception")] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["-p", "deadline_ms:=-3.0"], "deadline_ms"),
+        (["-p", "source:=carrier_pigeon"], "parameter source: 'carrier_pigeon' is not allowed"),
+        (["-p", "model:=nonesuch"], "model 'nonesuch' is not there; known are"),
+    ],
+)
+def test_a_node_with_a_bad_parameter_does_not_start(arguments: list[str], text: str) -> None:
+    result = run_node("preprocess_node", arguments)
+    assert result.returncode == 2
+    assert text in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_changed_model_file_stops_the_detector(tmp_path: Path, root: Path) -> None:
+    source = root / "models/road-n"
+    folder = tmp_path / "road-n"
+    folder.mkdir()
+    for path in source.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    onnx = next(folder.glob("*.onnx"))
+    onnx.write_bytes(onnx.read_bytes() + b"\0")
+    result = run_node("detector_node", ["-p", f"model:={folder}"])
+    assert result.returncode == 2
+    assert "is not the one that was measured" in result.stderr
+
+
+def test_a_graph_whose_detector_cannot_start_says_so(tmp_path: Path) -> None:
+    values = {"bag": "synthetic:64x48@10*3", "model": str(tmp_path)}
+    with pytest.raises(GraphFailure, match="ended with status 2"):
+        with Supervisor(REPLAY.nodes(values)) as graph:
+            graph.wait()
+
+
+def run_node(executable: str, arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a node that is expected to end by itself."""
+    return subprocess.run(
+        [sys.executable, "-m", f"perception_nodes.nodes.{executable}", "--ros-args", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def header(frame_id: str = "camera") -> Any:
+    """A message header; the player sets the stamp."""
+    time = STORE.types["builtin_interfaces/msg/Time"](0, 0)
+    return STORE.types["std_msgs/msg/Header"](time, frame_id)
+
+
+def image_message(pixels: np.ndarray, encoding: str, height: int | None = None) -> bytes:
+    """A serialized Image, which may lie about its height."""
+    rows, columns, channels = pixels.shape
+    image = STORE.types["sensor_msgs/msg/Image"](
+        header(), height or rows, columns, encoding, 0, columns * channels, pixels.reshape(-1)
+    )
+    return bytes(STORE.serialize_cdr(image, "sensor_msgs/msg/Image"))
+
+
+def compressed_message(data: bytes) -> bytes:
+    """A serialized CompressedImage."""
+    image = STORE.types["sensor_msgs/msg/CompressedImage"](
+        header(), "jpeg", np.frombuffer(data, np.uint8)
+    )
+    return bytes(STORE.serialize_cdr(image, "sensor_msgs/msg/CompressedImage"))
+
+
+def write_bag(path: Path, message_type: str, frames: list[bytes], rate_hz: float) -> Path:
+    """A bag with one image topic."""
+    suffix = "/compressed" if message_type.endswith("CompressedImage") else ""
+    with Writer(path, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        connection = writer.add_connection(
+            "/camera/image_raw" + suffix, message_type, typestore=STORE
+        )
+        for index, data in enumerate(frames):
+            writer.write(connection, 1 + round(index / rate_hz * 1e9), data)
+    return path
