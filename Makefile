@@ -37,7 +37,7 @@ PYTHON ?= python3 python3.13 python3.12 python3.11 python3.10
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint setup dev sample baseline clean distclean
+.PHONY: help demo test readme lint setup dev sample baseline clean distclean
 
 help: ## print the targets
 	@echo "make TARGET, where TARGET is one of"
@@ -49,6 +49,9 @@ demo: setup $(if $(BAG),,sample) ## run the whole graph on the sample drive, or 
 
 test: dev sample ## run every test
 	$(BIN)/python -m pytest $(ARGS)
+
+readme: setup sample ## run the commands of the README
+	$(BIN)/python test/setup/readme.py
 
 lint: dev ## check style, types and the direction of imports
 	$(BIN)/ruff check

@@ -10,6 +10,8 @@ from pathlib import Path
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
 PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)
+"""Loaded here: between fork and exec nothing may be."""
 
 
 def share_folder() -> Path:
@@ -44,14 +46,13 @@ def keep_large_buffers() -> None:
     A 6 MB buffer that is unmapped after each frame costs 1,500 page faults at the next one. To be
     called before anything allocates frames.
     """
-    libc = ctypes.CDLL(None)
-    libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
-    libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
+    _LIBC.mallopt(M_MMAP_THRESHOLD, 1 << 30)
+    _LIBC.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def die_with_parent() -> None:
     """Ask the kernel to end this process when its parent dies, however that happens."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def cache_folder() -> Path:

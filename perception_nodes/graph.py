@@ -1,10 +1,12 @@
 """The graph of nodes, defined once: launch files and `perception run` both start it from here."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import yaml
 from pydantic.fields import FieldInfo
 
 from perception_nodes.config import (
@@ -57,8 +59,8 @@ class NodeSpec:
         return f"perception_nodes.nodes.{self.executable}"
 
     def arguments(self) -> list[str]:
-        """Command-line arguments that set the parameters; JSON is how YAML is quoted safely."""
-        pairs = [f"{name}:={json.dumps(value)}" for name, value in self.parameters.items()]
+        """Command-line arguments that set the parameters, their values quoted as YAML."""
+        pairs = [f"{name}:={_yaml(value)}" for name, value in self.parameters.items()]
         return ["--ros-args", *(item for pair in pairs for item in ("-p", pair))]
 
 
@@ -109,6 +111,16 @@ class Graph:
                 )
             )
         return specs
+
+
+def _yaml(value: Any) -> str:
+    """A parameter's value on one line. Texts are quoted, so that they stay texts.
+
+    JSON would do but for characters beyond 16 bits, which it writes as two that YAML refuses.
+    """
+    if isinstance(value, str):
+        return yaml.safe_dump(value, default_style='"', width=math.inf).rstrip("\n")
+    return json.dumps(value)
 
 
 def _with_drive(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,10 +1,10 @@
 """A graph as a launch description, for full ROS 2 installations."""
 
-from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
+from launch import LaunchContext, LaunchDescription
 from perception_nodes.config import allowed_range, choices
 from perception_nodes.graph import Graph
 

@@ -77,6 +77,28 @@ class Backend(Protocol):
         ...
 
 
+def check_heads(model: Model, heads: HeadTensors) -> None:
+    """Compare a network's outputs with what `model.yaml` says of them.
+
+    Raises:
+        BackendError: they differ.
+    """
+    outputs = model.outputs
+    channels = {"box": 4 * outputs.reg_max, "class": len(model.classes)}
+    named = [
+        *(("box", *level) for level in zip(outputs.box, outputs.strides, heads.boxes)),
+        *(("class", *level) for level in zip(outputs.classes, outputs.strides, heads.classes)),
+    ]
+    for kind, name, stride, tensor in named:
+        size = (model.input.height // stride, model.input.width // stride)
+        described = (1, channels[kind], *size)
+        if tensor.shape != described or tensor.dtype != np.float32:
+            raise BackendError(
+                f"{model.path}: output {name!r} is {tensor.dtype} {tensor.shape}, "
+                f"model.yaml describes float32 {described}"
+            )
+
+
 def open_backend(name: str, settings: BackendSettings) -> Backend:
     """Open a backend by name; it is never chosen for you.
 

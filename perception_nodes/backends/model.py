@@ -5,10 +5,10 @@ import importlib.resources
 import os
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 
 class ModelError(ValueError):
@@ -31,10 +31,16 @@ class OutputSpec(BaseModel):
     """The network's head: names of its tensors, level by level."""
 
     model_config = ConfigDict(frozen=True)
-    strides: list[int] = Field(min_length=1)
+    strides: list[Annotated[int, Field(gt=0)]] = Field(min_length=1)
     reg_max: int = Field(gt=0, le=64)
     box: list[str]
     classes: list[str] = Field(alias="class")
+
+    @model_validator(mode="after")
+    def _one_tensor_a_level(self) -> "OutputSpec":
+        if not len(self.strides) == len(self.box) == len(self.classes):
+            raise ValueError("strides, box and class must have one entry a level each")
+        return self
 
 
 class Model(BaseModel):
@@ -52,14 +58,22 @@ class Model(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True)
-    name: str = Field(max_length=31)
+    name: str = Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,30}$")
     folder: Path
-    file: str
+    file: str = Field(pattern=r"^[^/\\\0]+$", description="in the model's own folder")
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     input: InputSpec
     outputs: OutputSpec
     classes: list[str] = Field(min_length=1)
     precision: str
+
+    @model_validator(mode="after")
+    def _whole_cells(self) -> "Model":
+        for stride in self.outputs.strides:
+            if self.input.width % stride or self.input.height % stride:
+                size = f"{self.input.width}x{self.input.height}"
+                raise ValueError(f"input {size} is not a multiple of stride {stride}")
+        return self
 
     @property
     def path(self) -> Path:
@@ -97,13 +111,14 @@ def load_model(name_or_folder: str) -> Model:
         values: Any = yaml.safe_load(description.read_text(encoding="utf-8"))
         if not isinstance(values, dict):
             raise ModelError(f"{description} holds no keys")
-        model = Model(**{**values, "folder": folder})
-    except (OSError, yaml.YAMLError) as error:
-        raise ModelError(f"{description} cannot be read: {error}") from error
+        model = Model.model_validate({**values, "folder": folder})
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        raise ModelError(f"{description}: {key}: {first['msg']}") from error
+        raise ModelError(f"{description}: {key or 'model'}: {first['msg']}") from error
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(f"{description} cannot be read: {reason}") from error
     try:
         found = hashlib.sha256(model.path.read_bytes()).hexdigest()
     except OSError as error:
@@ -118,11 +133,10 @@ def load_model(name_or_folder: str) -> Model:
 
 
 def _find(name_or_folder: str) -> Path:
-    if (Path(name_or_folder) / "model.yaml").is_file():
-        return Path(name_or_folder).resolve()
-    for folder in model_folders():
-        if (folder / name_or_folder / "model.yaml").is_file():
-            return folder / name_or_folder
+    for folder in (Path(), *model_folders()):
+        # Unlike is_file(), this has no trouble with names too long for a file system.
+        if name_or_folder and os.path.isfile(folder / name_or_folder / "model.yaml"):
+            return (folder / name_or_folder).resolve()
     raise ModelError(
         f"model {name_or_folder!r} is not there; known are "
         f"{', '.join(available_models()) or 'none'} (in {', '.join(map(str, model_folders()))})"

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from perception_nodes.backends.base import BackendInfo, BackendSettings
 from perception_nodes.backends.model import Model
-from perception_nodes.core.pipeline import HeadTensors
+from perception_nodes.core.pipeline import BackendError, HeadTensors
 
 NOTHING_LOGIT = -20.0
 
@@ -23,16 +23,17 @@ class Backend:
         for stride in model.outputs.strides:
             size = (model.input.height // stride, model.input.width // stride)
             boxes.append(np.zeros((1, 4 * model.outputs.reg_max, *size), np.float32))
-            classes.append(
-                np.full((1, len(model.classes), *size), NOTHING_LOGIT, np.float32)
-            )
+            classes.append(np.full((1, len(model.classes), *size), NOTHING_LOGIT, np.float32))
         self._heads = HeadTensors(boxes, classes)
         return BackendInfo("null", "none", "none", 1)
 
     def infer(self, image: NDArray[np.uint8]) -> HeadTensors:
         """Touch every byte of the image once."""
+        if not self._heads.boxes:
+            raise BackendError("null: no model is loaded")
         image.sum()
         return self._heads
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Drop the tensors."""
+        self._heads = HeadTensors([], [])

@@ -4,7 +4,7 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
-from perception_nodes.backends.base import BackendInfo, BackendSettings
+from perception_nodes.backends.base import BackendInfo, BackendSettings, check_heads
 from perception_nodes.backends.model import Model
 from perception_nodes.core.pipeline import BackendError, HeadTensors
 
@@ -40,9 +40,12 @@ class Backend:
             tensors = [self._output(request, name) for name in names]
             self._boxes = tensors[: len(model.outputs.box)]
             self._classes = tensors[len(model.outputs.box) :]
+            check_heads(model, HeadTensors(self._boxes, self._classes))
             self.infer(np.zeros((model.input.height, model.input.width, 3), np.uint8))
         except RuntimeError as error:
-            raise BackendError(f"OpenVINO cannot load {model.path}: {_first_line(error)}") from error
+            raise BackendError(
+                f"OpenVINO cannot load {model.path}: {_first_line(error)}"
+            ) from error
         threads = int(compiled.get_property("INFERENCE_NUM_THREADS"))
         device = str(core.get_property("CPU", "FULL_DEVICE_NAME"))
         return BackendInfo("openvino", f"OpenVINO {ov.__version__}", device, threads)

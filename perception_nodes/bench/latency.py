@@ -235,7 +235,7 @@ def percentiles(values_ms: list[float]) -> dict[str, float | None]:
 
 
 def difference(a: float | None, b: float | None) -> float | None:
-    """a - b, None where one is missing."""
+    """The difference a - b, None where one is missing."""
     return None if a is None or b is None else a - b
 
 

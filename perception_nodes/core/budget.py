@@ -1,6 +1,6 @@
 """The deadline of a frame and its split by stage: the only place where these numbers live."""
 
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass
 
 STAGES = ("ingest", "preprocess", "inference", "postprocess", "publish")
 
@@ -18,7 +18,7 @@ class Budget:
     @property
     def deadline_ms(self) -> float:
         """From capture to publish."""
-        return sum(getattr(self, field.name) for field in fields(self))
+        return float(sum(astuple(self)))
 
     @property
     def deadline_ns(self) -> int:
@@ -29,7 +29,7 @@ class Budget:
     def for_deadline(cls, deadline_ms: float) -> "Budget":
         """The default split, scaled to another deadline."""
         factor = deadline_ms / cls().deadline_ms
-        return cls(*(field.default * factor for field in fields(cls)))
+        return cls(*(share_ms * factor for share_ms in astuple(cls())))
 
 
 DEADLINE_MS = Budget().deadline_ms

@@ -56,9 +56,7 @@ class Decoder:
         self._strides = tuple(strides)
         self._centres = []
         for stride in strides:
-            x, y = np.meshgrid(
-                np.arange(width // stride) + 0.5, np.arange(height // stride) + 0.5
-            )
+            x, y = np.meshgrid(np.arange(width // stride) + 0.5, np.arange(height // stride) + 0.5)
             self._centres.append(np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32))
 
     def decode(
@@ -75,7 +73,7 @@ class Decoder:
             Detections in input pixels, best score first, at most `MAX_DETECTIONS`.
 
         Raises:
-            AbsurdOutput: a logit is not finite.
+            AbsurdOutput: a class logit, or a box logit of an object, is not finite.
         """
         found = [
             self._decode_level(level, box, logits)
@@ -94,23 +92,22 @@ class Decoder:
         self, level: int, box: NDArray[np.float32], logits: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
         flat = logits.reshape(logits.shape[1], -1)
-        best = flat.max(axis=0)
-        # One comparison sees every bad value: NaN propagates through max, and the sum keeps it.
-        if not np.isfinite(best.sum()):
+        if not np.isfinite(flat).all():
             raise AbsurdOutput(
                 f"class logits at stride {self._strides[level]} are not finite numbers"
             )
+        best = flat.max(axis=0)
         cells = np.flatnonzero(best > self._logit_threshold)
         if len(cells) > MAX_CANDIDATES:
             cells = cells[np.argpartition(-best[cells], MAX_CANDIDATES)[:MAX_CANDIDATES]]
             cells.sort()
         sides = box.reshape(4, self._reg_max, -1)[:, :, cells]
-        sides = np.exp(sides - sides.max(axis=1, keepdims=True))
-        distance = (self._bins[None, :, None] * sides).sum(axis=1) / sides.sum(axis=1)
-        if not np.isfinite(distance.sum()):
+        if not np.isfinite(sides).all():
             raise AbsurdOutput(
                 f"box logits at stride {self._strides[level]} are not finite numbers"
             )
+        sides = np.exp(sides - sides.max(axis=1, keepdims=True))
+        distance = (self._bins[None, :, None] * sides).sum(axis=1) / sides.sum(axis=1)
         centre = self._centres[level][cells]
         corners = np.concatenate([centre - distance[:2].T, centre + distance[2:].T], axis=1)
         xyxy = corners * np.float32(self._strides[level])

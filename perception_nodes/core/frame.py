@@ -180,7 +180,7 @@ class Detections:
 
     Attributes:
         boxes: float32 [n, 4], x1 y1 x2 y2 in pixels of the source image.
-        scores: float32 [n], in (0, 1).
+        scores: float32 [n], in (0, 1].
         classes: int64 [n], index into the model's class names.
     """
 
@@ -194,9 +194,7 @@ class Detections:
     @classmethod
     def none(cls) -> "Detections":
         """No objects."""
-        return cls(
-            np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int64)
-        )
+        return cls(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int64))
 
 
 def stage_durations_ms(frame: Any) -> dict[str, float]:

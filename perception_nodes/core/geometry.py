@@ -20,6 +20,8 @@ from perception_nodes.core.frame import FrameFlag, FrameHeader
 Points = NDArray[np.float64]
 OUTSIDE = -1e6
 """Map coordinate of a pixel that no source pixel shows; remapping gives it the border value."""
+TANGENTIAL_STEPS = 15
+RADIUS_HALVINGS = 55
 PADDING_VALUE = 114
 """Grey of the letterbox border, the value that YOLO networks are trained with."""
 
@@ -88,36 +90,27 @@ class Lens:
         """
         x, y = normalized[:, 0], normalized[:, 1]
         r2 = x * x + y * y
-        radial = self._radial(r2)
-        k1, k2, p1, p2, *_ = self.distortion
-        xd, yd = x * radial, y * radial
-        if not self.fisheye:
-            xd = xd + 2 * p1 * x * y + p2 * (r2 + 2 * x * x)
-            yd = yd + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y
+        shown = normalized * self._radial(r2)[:, None] + self._tangential(normalized)
         fx, fy, cx, cy = self.matrix
-        pixels = np.stack([xd * fx + cx, yd * fy + cy], axis=1)
+        pixels = shown * [fx, fy] + [cx, cy]
         pixels[r2 > self._fold_radius**2] = OUTSIDE
         return pixels
 
     def undistort(self, pixels: Points) -> Points:
-        """The rays of source pixels: the inverse of `distort`, by fixed-point iteration.
+        """The rays of source pixels: the inverse of `distort`.
 
         Args:
             pixels: float64 [n, 2], centre coordinates.
 
         Returns:
-            float64 [n, 2], x/z and y/z.
+            float64 [n, 2], x/z and y/z; for pixels that no ray reaches, the fold's nearest.
         """
         fx, fy, cx, cy = self.matrix
-        target = np.stack([(pixels[:, 0] - cx) / fx, (pixels[:, 1] - cy) / fy], axis=1)
-        limit = 0.999 * self._fold_radius
-        rays = target.copy()
-        for _ in range(50):
-            shown = self.distort(rays)
-            shown = np.stack([(shown[:, 0] - cx) / fx, (shown[:, 1] - cy) / fy], axis=1)
-            rays = rays + (target - shown)
-            radius = np.hypot(rays[:, 0], rays[:, 1])
-            rays *= np.minimum(1.0, limit / np.maximum(radius, 1e-12))[:, None]
+        target = (pixels - [cx, cy]) / [fx, fy]
+        rays = np.zeros_like(target)
+        # The tangential part is small: taken from the last estimate it settles at once.
+        for _ in range(TANGENTIAL_STEPS):
+            rays = self._undo_radial(target - self._tangential(rays))
         return rays
 
     def rectified_matrix(self, width: int, height: int) -> tuple[float, float, float, float]:
@@ -136,6 +129,27 @@ class Lens:
         fx, fy = (width - 1) / (right - left), (height - 1) / (bottom - top)
         return (fx, fy, -left * fx, -top * fy)
 
+    def _undo_radial(self, shown: Points) -> Points:
+        """Search the radius by halving; up to the fold the image radius grows with it."""
+        wanted = np.hypot(shown[:, 0], shown[:, 1])
+        low, high = np.zeros_like(wanted), np.full_like(wanted, self._fold_radius)
+        for _ in range(RADIUS_HALVINGS):
+            middle = (low + high) / 2
+            short = middle * self._radial(middle * middle) < wanted
+            low, high = np.where(short, middle, low), np.where(short, high, middle)
+        return shown * (low / np.maximum(wanted, 1e-12))[:, None]
+
+    def _tangential(self, rays: Points) -> Points:
+        if self.fisheye:
+            return np.zeros_like(rays)
+        x, y = rays[:, 0], rays[:, 1]
+        p1, p2 = self.distortion[2:4]
+        r2 = x * x + y * y
+        return np.stack(
+            [2 * p1 * x * y + p2 * (r2 + 2 * x * x), p1 * (r2 + 2 * y * y) + 2 * p2 * x * y],
+            axis=1,
+        )
+
     def _radial(self, r2: NDArray[np.float64]) -> NDArray[np.float64]:
         if self.fisheye:
             k1, k2, k3, k4 = self.distortion[:4]
@@ -150,8 +164,8 @@ class Lens:
     def _fold_radius(self) -> float:
         """Smallest radius at which the image radius stops growing with the ray's."""
         r = np.linspace(0, 10, 2001)
-        image_radius = r * self._radial(r * r)
-        falling = np.flatnonzero(np.diff(image_radius) <= 0)
+        with np.errstate(all="ignore"):  # poles of a rational lens: the image ends before them
+            falling = np.flatnonzero(~(np.diff(r * self._radial(r * r)) > 0))
         return float(r[falling[0]]) if len(falling) else float(r[-1])
 
 

@@ -53,7 +53,9 @@ class Health:
         self._limits = limits
         self._statuses: deque[FrameStatus] = deque(maxlen=limits.window_frames)
         self._last_published_ns: int | None = None
-        self._better_since_ns: int | None = None
+        self._better_since_ns = now_ns
+        self._better: tuple[HealthMode, str] | None = None
+        self._starting = True
         self.mode = HealthMode.UNSAFE
         self.cause = "no detections yet"
 
@@ -72,19 +74,22 @@ class Health:
 
         Returns:
             The change of mode, None where it stays. A worse mode is entered at once; a better one
-            after it has held for `recovery_ms`, the first one after start-up at once.
+            after it has held for `recovery_ms`, the first one after start-up at once. Where several
+            better ones took turns in that time, it is the worst of them.
         """
         mode, cause = self._judge(silent_processes, now_ns)
-        if mode < self.mode and self._last_published_ns is not None:
-            starting = self.cause == "no detections yet"
-            self._better_since_ns = self._better_since_ns or now_ns
-            held_ns = now_ns - self._better_since_ns
-            if not starting and held_ns < self._limits.recovery_ms * 1e6:
-                return None
-        elif mode <= self.mode:
-            self._better_since_ns = None
+        if mode == self.mode:
+            self._better, self.cause = None, cause
             return None
-        self._better_since_ns = None
+        if mode < self.mode and not self._starting:
+            if self._better is None:
+                self._better, self._better_since_ns = (mode, cause), now_ns
+            elif mode >= self._better[0]:
+                self._better = (mode, cause)
+            if now_ns - self._better_since_ns < self._limits.recovery_ms * 1e6:
+                return None
+            mode, cause = self._better
+        self._better, self._starting = None, False
         transition = Transition(self.mode, mode, cause)
         self.mode, self.cause = mode, cause
         return transition

@@ -40,8 +40,10 @@ class InferenceBackend(Protocol):
     """What the pipeline needs of a backend."""
 
     def infer(self, image: NDArray[np.uint8]) -> HeadTensors:
-        """Run the network on uint8 [height, width, 3] BGR, in place; tensors live until the next
-        call."""
+        """Run the network on uint8 [height, width, 3] BGR, in place.
+
+        The tensors live until the next call.
+        """
         ...
 
 
@@ -91,12 +93,15 @@ class Pipeline:
             found = self._decoder.decode(heads.boxes, heads.classes)
         except (BackendError, AbsurdOutput) as error:
             record.status = FrameStatus.FAILED
-            record.reason = str(error).encode()[: FrameRecord.reason.size - 1]
+            record.reason = str(error).encode(errors="replace")[: FrameRecord.reason.size - 1]
             return record, None
         boxes = boxes_to_source(found.boxes, header, self._lens_for(header))
-        record.detections = len(found)
+        # What lay in the grey border alone has no area in the source image.
+        seen = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+        detections = Detections(boxes[seen], found.scores[seen], found.classes[seen])
+        record.detections = len(detections)
         record.postprocessed_ns = self._clock.monotonic_ns()
-        return record, Detections(boxes, found.scores, found.classes)
+        return record, detections
 
     def published(self, record: FrameRecord) -> FrameRecord:
         """The frame's detections are out: stamp it, and say whether that was in time."""
@@ -106,7 +111,11 @@ class Pipeline:
         return record
 
     def _lens_for(self, header: FrameHeader) -> Lens | None:
-        key = bytes(header.camera_matrix) + bytes(header.distortion) + bytes([header.flags])
+        key = (
+            bytes(header.camera_matrix)
+            + bytes(header.distortion)
+            + header.flags.to_bytes(4, "little")
+        )
         if key != self._lens_key:
             self._lens, self._lens_key = lens_of(header), key
         return self._lens

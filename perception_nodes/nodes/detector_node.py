@@ -12,7 +12,6 @@ from perception_nodes.config import DetectorSettings
 from perception_nodes.core.clock import SystemClock
 from perception_nodes.core.decode import Decoder, DecodeSettings
 from perception_nodes.core.frame import (
-    DetectionRecord,
     Detections,
     FrameHeader,
     FrameRecord,

@@ -4,7 +4,8 @@ import sys
 import time
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from perception_interfaces.msg import FrameReport, Health as HealthMessage
+from perception_interfaces.msg import FrameReport
+from perception_interfaces.msg import Health as HealthMessage
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import Bool
 

@@ -1,5 +1,6 @@
 """The preprocessor on the CPU: OpenCV writes the network's input straight into the slot."""
 
+import struct
 from functools import lru_cache
 
 import cv2
@@ -19,6 +20,10 @@ from perception_nodes.preprocess.encodings import Plane, demosaic, planes_of, pl
 
 POLYNOMIAL_MODELS = ("plumb_bob", "rational_polynomial")
 FISHEYE_MODELS = ("equidistant", "fisheye")
+
+
+MAX_PIXELS = 1 << 26
+"""Of a compressed frame: a forged header must not cost gigabytes and seconds."""
 
 
 class UnknownLens(ValueError):
@@ -82,7 +87,13 @@ class Preprocessor:
             # Half-size colour planes would cost resolution here.
             image = demosaic(image)
             planes = planes_of(image)
-        self._scale_into(planes, image, out)
+        try:
+            self._scale_into(planes, image, out)
+        except cv2.error as error:
+            size = f"{source_width}x{source_height}"
+            raise FrameRejected(
+                f"{image.encoding} of {size} cannot be scaled: {error.err}"
+            ) from error
 
         header.scale_x, header.scale_y = letterbox.scale_x, letterbox.scale_y
         header.pad_x, header.pad_y = letterbox.pad_x, letterbox.pad_y
@@ -162,6 +173,7 @@ class Preprocessor:
         try:
             if image.encoding == "jpeg":
                 height, width = simplejpeg.decode_jpeg_header(image.data, strict=True)[:2]
+                _check_size(width, height)
                 box = Letterbox.fit(width, height, self._width, self._height)
                 pixels = simplejpeg.decode_jpeg(
                     image.data,
@@ -171,9 +183,13 @@ class Preprocessor:
                     strict=True,
                 )
             else:
+                # Width and height stand at a fixed place in every PNG.
+                _check_size(*struct.unpack_from(">II", image.data, 16))
                 pixels = cv2.imdecode(np.frombuffer(image.data, np.uint8), cv2.IMREAD_COLOR)
+                if pixels is None:
+                    raise ValueError("cut off or damaged")
                 height, width = pixels.shape[:2]
-        except (ValueError, cv2.error, AttributeError) as error:
+        except (ValueError, struct.error, cv2.error) as error:
             raise FrameRejected(f"{image.encoding}: {error}") from error
         rows, columns = pixels.shape[:2]
         view = ImageView(
@@ -187,6 +203,11 @@ class Preprocessor:
             image.copies + 1,
         )
         return width, height, view
+
+
+def _check_size(width: int, height: int) -> None:
+    if not 0 < width * height <= MAX_PIXELS:
+        raise ValueError(f"size {width}x{height} is not that of a camera")
 
 
 @lru_cache(maxsize=8)
@@ -207,5 +228,13 @@ def lens_from(info: CameraInfo) -> Lens | None:
         raise UnknownLens(f"intrinsics are unusable: K = {info.matrix}, D = {info.distortion}")
     if len(info.distortion) > 8 and any(info.distortion[8:]):
         raise UnknownLens("thin-prism and tilt coefficients (D[8:]) are not supported")
+    fisheye = info.model in FISHEYE_MODELS
+    if fisheye and any(info.distortion[4:]):
+        raise UnknownLens("an equidistant lens has four coefficients")
     distortion = (*info.distortion[:8], *[0.0] * 8)[:8]
-    return Lens((fx, fy, cx, cy), distortion, info.model in FISHEYE_MODELS)
+    lens = Lens((fx, fy, cx, cy), distortion, fisheye)
+    with np.errstate(all="ignore"):
+        rectified = np.array(lens.rectified_matrix(info.width, info.height))
+    if not np.isfinite(rectified).all() or min(rectified[:2]) <= 0:
+        raise UnknownLens(f"no flat image comes of K = {info.matrix}, D = {info.distortion}")
+    return lens

@@ -87,6 +87,8 @@ def planes_of(image: ImageView) -> list[Plane]:
     if encoding not in BYTES_PER_PIXEL:
         known = ", ".join([*BYTES_PER_PIXEL, *ALIASES, "jpeg", "png"])
         raise FrameRejected(f"encoding {image.encoding!r} is not supported; known are {known}")
+    if width <= 0 or height <= 0:
+        raise FrameRejected(f"{encoding}: size {width}x{height} holds no pixels")
     row_bytes = width * BYTES_PER_PIXEL[encoding]
     semi_planar = encoding in ("nv12", "nv21")
     rows = height * 3 // 2 if semi_planar else height

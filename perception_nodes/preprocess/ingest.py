@@ -33,7 +33,9 @@ _SHARED_FIELDS = (
 class Ingest:
     """Takes in the frames of one camera."""
 
-    def __init__(self, preprocessor: Preprocessor, camera: str, budget: Budget, clock: Clock) -> None:
+    def __init__(
+        self, preprocessor: Preprocessor, camera: str, budget: Budget, clock: Clock
+    ) -> None:
         """Number frames from 0."""
         self._preprocessor = preprocessor
         self._camera = camera.encode()
@@ -64,7 +66,7 @@ class Ingest:
         record.flags = FrameFlag.CLOCK_SUSPECT if capture.clock_suspect else 0
         record.ingest_process = self._process
         record.camera = self._camera
-        record.frame_id = frame_id.encode()[: FrameRecord.frame_id.size - 1]
+        record.frame_id = frame_id.encode(errors="replace")[: FrameRecord.frame_id.size - 1]
         return record
 
     def fill(
@@ -91,5 +93,5 @@ class Ingest:
         """The outcome of a frame that does not reach the detector."""
         record.kind = RecordKind.OUTCOME
         record.status = status
-        record.reason = reason.encode()[: FrameRecord.reason.size - 1]
+        record.reason = reason.encode(errors="replace")[: FrameRecord.reason.size - 1]
         return record

@@ -72,15 +72,11 @@ class OfflineReplay:
             BackendError: nor can the backend.
         """
         self.model = model = load_model(settings.model)
-        self._backend = open_backend(
-            settings.backend, BackendSettings(settings.threads, cache_dir)
-        )
+        self._backend = open_backend(settings.backend, BackendSettings(settings.threads, cache_dir))
         self.backend_info = self._backend.load(model)
         self._names = [name.encode() for name in model.classes]
         self._clock = _DriveClock()
-        self._preprocessor = Preprocessor(
-            model.input.width, model.input.height, settings.undistort
-        )
+        self._preprocessor = Preprocessor(model.input.width, model.input.height, settings.undistort)
         self.warnings: list[str] = []
         info = drive.camera_info()
         if info is not None:
@@ -97,9 +93,7 @@ class OfflineReplay:
             model.outputs.reg_max,
             DecodeSettings(settings.score_threshold, settings.iou_threshold),
         )
-        self._pipeline = Pipeline(
-            self._backend, decoder, model.name, self._clock, skip_late=False
-        )
+        self._pipeline = Pipeline(self._backend, decoder, model.name, self._clock, skip_late=False)
         self._pixels = np.empty((model.input.height, model.input.width, 3), np.uint8)
         compressed = drive.message_type == COMPRESSED_IMAGE
         self._read = read_compressed_image if compressed else read_image
@@ -124,9 +118,7 @@ class OfflineReplay:
 
     def serialize(self, record: FrameRecord, detections: Detections) -> bytes:
         """The frame's `vision_msgs/msg/Detection2DArray`; completes its record."""
-        message = write_detection_array(
-            record.stamp_ns, record.frame_id, detections, self._names
-        )
+        message = write_detection_array(record.stamp_ns, record.frame_id, detections, self._names)
         self._pipeline.published(record)
         return message
 

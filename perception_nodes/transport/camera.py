@@ -42,7 +42,7 @@ def view_camera_frame(header: CameraHeader, payload: NDArray[np.uint8]) -> Image
         header.frame_id.decode(errors="replace"),
         header.width,
         header.height,
-        header.encoding.decode(errors="replace"),
+        header.encoding.decode(errors="replace").lower(),
         header.step,
         memoryview(payload[: header.size_bytes]),
     )

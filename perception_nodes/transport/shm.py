@@ -9,6 +9,7 @@ import ctypes
 import errno
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -54,17 +55,11 @@ class Endpoint:
         Args:
             name: of the process, for tools that list them.
             domain: keeps the graphs of one machine apart; `ROS_DOMAIN_ID` by default.
+
+        Raises:
+            TransportError: shared memory is not to be had.
         """
-        iox2.set_log_level(iox2.LogLevel.Fatal)
-        config = _config(_own_domain() if domain is None else domain)
-        # Python keeps SIGINT and SIGTERM: a node shuts down through its own handler.
-        self._node = (
-            iox2.NodeBuilder.new()
-            .name(iox2.NodeName.new(name))
-            .config(config)
-            .signal_handling_mode(iox2.SignalHandlingMode.Disabled)
-            .create(iox2.ServiceType.Ipc)
-        )
+        self._node = _join(name, _config(_own_domain() if domain is None else domain))
         reclaim_dead(self._node)
         self._ports: list[Any] = []
 
@@ -82,7 +77,8 @@ class Endpoint:
         Raises:
             TransportError: no room in /dev/shm, or the channel exists with other properties.
         """
-        require_room((payload_bytes + ctypes.sizeof(header)) * (depth + 4))
+        # One reader's queue, what it has borrowed, and what we fill meanwhile.
+        require_room((payload_bytes + ctypes.sizeof(header)) * (depth + 5))
         service, event = self._services(channel, header, depth)
         try:
             publisher = (
@@ -164,6 +160,10 @@ class Writer(Generic[Header]):
             TransportError: no memory is left in the channel.
         """
         size = self.payload_bytes if payload_bytes is None else payload_bytes
+        if size > self.payload_bytes:
+            raise TransportError(
+                f"{size} bytes do not fit into a slot of {self.payload_bytes} in shared memory"
+            )
         try:
             loan = self._publisher.loan_slice_uninit(max(size, 1))
         except iox2.LoanError as error:
@@ -248,13 +248,19 @@ def require_room(needed_bytes: int) -> None:
 def sweep(domain: int | None = None) -> None:
     """Remove what is left in shared memory of a domain in which no process is alive any more."""
     config = _config(_own_domain() if domain is None else domain)
-    node = iox2.NodeBuilder.new().config(config).create(iox2.ServiceType.Ipc)
-    reclaim_dead(node)
+    try:
+        node = _join("sweep", config)
+    except TransportError:
+        # Also cleaning needs a little room; what can be removed without is removed below.
+        node = None
+    else:
+        reclaim_dead(node)
     alone = len(iox2.Node.list(iox2.ServiceType.Ipc, config)) <= 1
     del node
     if alone:
         for left in SHM_FOLDER.glob(f"{config.global_cfg.prefix.to_string()}*"):
-            left.unlink(missing_ok=True)
+            with suppress(OSError):  # another user's
+                left.unlink()
 
 
 def reclaim_dead(node: Any) -> None:
@@ -267,7 +273,25 @@ def reclaim_dead(node: Any) -> None:
 
 
 def _own_domain() -> int:
-    return int(os.environ.get("ROS_DOMAIN_ID") or 0)
+    text = os.environ.get("ROS_DOMAIN_ID") or "0"
+    if not (text.isascii() and text.isdigit()):
+        raise TransportError(f"ROS_DOMAIN_ID is {text!r}, it must be a whole number")
+    return int(text)
+
+
+def _join(name: str, config: Any) -> Any:
+    iox2.set_log_level(iox2.LogLevel.Fatal)
+    try:
+        # Python keeps SIGINT and SIGTERM: a node shuts down through its own handler.
+        return (
+            iox2.NodeBuilder.new()
+            .name(iox2.NodeName.new(name))
+            .config(config)
+            .signal_handling_mode(iox2.SignalHandlingMode.Disabled)
+            .create(iox2.ServiceType.Ipc)
+        )
+    except iox2.NodeCreationFailure as error:
+        raise _explained(name, error) from error
 
 
 def _config(domain: int) -> Any:
@@ -296,4 +320,4 @@ def _explained(channel: str, error: Exception) -> TransportError:
     remedy = "is another graph with other settings running in this domain? (ROS_DOMAIN_ID)"
     if shutil.disk_usage(SHM_FOLDER).free < 1_000_000:
         remedy = f"{SHM_FOLDER} is full ({os.strerror(errno.ENOSPC)})"
-    return TransportError(f"shared-memory channel {channel!r}: {error}; {remedy}")
+    return TransportError(f"shared memory of {channel!r}: {error}; {remedy}")

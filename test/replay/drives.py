@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 from rosbags.rosbag1 import Writer as Rosbag1Writer
-from rosbags.rosbag2 import StoragePlugin
+from rosbags.rosbag2 import CompressionFormat, StoragePlugin
 from rosbags.rosbag2 import Writer as Rosbag2Writer
 from rosbags.typesys import Stores, get_typestore
 
@@ -54,7 +54,7 @@ def write_ros2(path, topics=None, frames=20, storage="mcap", compress=None):
     plugin = StoragePlugin.MCAP if storage == "mcap" else StoragePlugin.SQLITE3
     writer = Rosbag2Writer(path, version=9, storage_plugin=plugin)
     if compress is not None:
-        writer.set_compression(compress, writer.CompressionFormat.ZSTD)
+        writer.set_compression(compress, CompressionFormat.ZSTD)
     with writer:
         connections = {
             topic: writer.add_connection(topic, kind, typestore=STORE)

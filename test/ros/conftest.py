@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from perception_nodes.graph import MEASURED
 from perception_nodes.supervisor import Supervisor
 from perception_nodes.transport.shm import sweep

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,12 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+
 from perception_nodes.core.frame import STAMPS
 from perception_nodes.graph import LIVE, REPLAY
 from perception_nodes.supervisor import GraphFailure, Supervisor
-from rosbags.rosbag2 import StoragePlugin, Writer
-from rosbags.typesys import Stores, get_typestore
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(180)]
 Play = Callable[..., tuple[list[int], list[dict[str, Any]]]]

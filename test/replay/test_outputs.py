@@ -1,0 +1,246 @@
+"""What a run leaves behind."""
+
+import json
+import re
+
+import cv2
+import numpy as np
+import pytest
+from drives import COMPRESSED, IMAGE, START_NS, write_ros2
+from mcap.reader import make_reader
+from rosbags.rosbag2 import Reader
+
+from perception_nodes.core.frame import STAMPS, Detections, FrameRecord, FrameStatus
+from perception_nodes.replay.bag import open_drive
+from perception_nodes.replay.outputs import finish
+from perception_nodes.replay.recording import (
+    DETECTIONS_TOPIC,
+    FRAME_REPORT_TOPIC,
+    HEALTH_TOPIC,
+    Recorder,
+    RecordingError,
+    read_recording,
+)
+from perception_nodes.replay.report import verdict
+from perception_nodes.replay.schemas import (
+    ANNOTATIONS,
+    COMPRESSED_IMAGE,
+    DETECTIONS,
+    FRAME_REPORT,
+    HEALTH,
+    typestore,
+)
+from perception_nodes.transport.cdr import write_detection_array, write_frame_report
+
+FRAMES = 30
+LATE, SKIPPED, UNSENT, LOST = 7, 8, 20, 21
+BOX = (8.0, 6.0, 40.0, 30.0)
+MS = 1_000_000
+
+
+def health_message(stamp_ns, mode, previous, cause):
+    seconds, nanoseconds = divmod(stamp_ns, 10**9)
+    store = typestore()
+    stamp = store.types["builtin_interfaces/msg/Time"](sec=seconds, nanosec=nanoseconds)
+    names = store.types[HEALTH].__dataclass_fields__
+    values = dict.fromkeys([name for name in names if not name.startswith("__")], 0)
+    values |= {"stamp": stamp, "mode": mode, "previous_mode": previous, "cause": cause}
+    if "silent_processes" in values:
+        values["silent_processes"] = []
+    return bytes(store.serialize_cdr(store.types[HEALTH](**values), HEALTH))
+
+
+def record_run(path):
+    """A recording of all frames but two: one was not sent, one got lost on its way."""
+    sent = []
+    with Recorder(path) as recorder:
+        for i, mode in enumerate((3, 0, 0)):
+            stamp_ns = START_NS + i * MS
+            data = health_message(stamp_ns, mode, 3, "detections arrive in time")
+            recorder.write(HEALTH_TOPIC, HEALTH, stamp_ns, data)
+        for index in range(FRAMES):
+            stamp_ns = START_NS + index * 33 * MS
+            if index == UNSENT:
+                continue
+            sent.append((index, stamp_ns))
+            if index == LOST:
+                continue
+            record = FrameRecord(sequence=index, stamp_ns=stamp_ns, frame_id=b"camera")
+            reached = 3 if index == SKIPPED else 6
+            for i, name in enumerate(STAMPS[:reached]):
+                setattr(record, name, 10**12 + stamp_ns - START_NS + (i + (index == LATE)) * MS)
+            record.capture_ns = 10**12 + stamp_ns - START_NS
+            record.status = {LATE: FrameStatus.LATE, SKIPPED: FrameStatus.SKIPPED_LATE}.get(
+                index, 0
+            )
+            if reached == 6:
+                record.detections = 1
+                found = Detections(
+                    np.array([BOX], np.float32), np.array([0.75], np.float32), np.array([0])
+                )
+                data = write_detection_array(stamp_ns, b"camera", found, [b"car"])
+                recorder.write(DETECTIONS_TOPIC, DETECTIONS, stamp_ns + 5 * MS, data)
+            recorder.write(
+                FRAME_REPORT_TOPIC, FRAME_REPORT, stamp_ns + 6 * MS, write_frame_report(record)
+            )
+    return sent
+
+
+@pytest.fixture(scope="module", params=[IMAGE, COMPRESSED], ids=["raw", "compressed"])
+def run(request, tmp_path_factory):
+    """A finished run: its folder and its summary."""
+    folder = tmp_path_factory.mktemp("run")
+    bag = write_ros2(folder / "bag", {"/camera/image": request.param}, FRAMES)
+    sent = record_run(folder / "recording.mcap")
+    heard = []
+    with open_drive(bag) as drive:
+        context = {"bag": "<bag>", "deadline_ms": 5.5, "warnings": ["a warning"]}
+        summary = finish(
+            folder / "out", folder / "recording.mcap", drive, sent, context,
+            lambda done, total: heard.append((done, total)),
+        )  # fmt: skip
+    assert heard[-1] == (FRAMES, FRAMES)
+    return folder / "out", summary
+
+
+def test_nothing_but_the_four_files_is_left(run):
+    assert sorted(file.name for file in run[0].iterdir()) == [
+        "annotated.mp4",
+        "detections.mcap",
+        "report.html",
+        "summary.json",
+    ]
+
+
+def test_summary(run):
+    out, summary = run
+    assert json.loads((out / "summary.json").read_text()) == summary
+    assert summary["frames_sent"] == FRAMES - 1
+    assert summary["frames_in"] == FRAMES - 2 == sum(summary["status"].values())
+    assert summary["status"]["LATE"] == summary["status"]["SKIPPED_LATE"] == 1
+    assert summary["lost_before_ingest"] == 1
+    assert summary["detections"] == FRAMES - 3
+    assert summary["latency_ms"]["p50"] == 5
+    assert summary["warnings"] == ["a warning"]
+    assert [change["mode"] for change in summary["health"]] == ["UNSAFE", "NOMINAL"]
+
+
+def test_video_shows_every_frame_sent(run):
+    video = cv2.VideoCapture(str(run[0] / "annotated.mp4"))
+    assert video.get(cv2.CAP_PROP_FPS) == pytest.approx(20, rel=0.01)
+    pictures = []
+    while (read := video.read())[0]:
+        pictures.append(read[1])
+    assert len(pictures) == FRAMES - 1
+    # A late frame has an orange edge: much red, little blue.
+    blue, _, red = pictures[LATE][4, 100:200].mean(axis=0)
+    assert red > blue + 100
+
+
+def test_mcap_is_read_by_mcap_and_by_rosbags(run):
+    file = run[0] / "detections.mcap"
+    with file.open("rb") as stream:
+        reader = make_reader(stream)
+        assert reader.get_header().profile == "ros2"
+        found = {}
+        times = []
+        for schema, channel, message in reader.iter_messages(log_time_order=False):
+            assert (schema.encoding, channel.message_encoding) == ("ros2msg", "cdr")
+            found.setdefault(schema.name, []).append(message.data)
+            times.append(message.log_time)
+    assert times == sorted(times)
+    counts = {name: len(messages) for name, messages in found.items()}
+    assert counts == {
+        HEALTH: 3,
+        DETECTIONS: FRAMES - 3,
+        FRAME_REPORT: FRAMES - 2,
+        COMPRESSED_IMAGE: FRAMES - 1,
+        ANNOTATIONS: FRAMES - 3,
+    }
+    with Reader(file) as reader:
+        assert sum(1 for _ in reader.messages()) == sum(counts.values())
+
+    picture = typestore().deserialize_cdr(found[COMPRESSED_IMAGE][0], COMPRESSED_IMAGE)
+    height, width = cv2.imdecode(picture.data, cv2.IMREAD_COLOR).shape[:2]
+    annotations = typestore().deserialize_cdr(found[ANNOTATIONS][0], ANNOTATIONS)
+    # Drawn with the picture whose stamp they carry, in that picture's pixels.
+    assert annotations.points[0].timestamp == picture.header.stamp
+    corner = annotations.points[0].points[2]
+    assert (corner.x, corner.y) == pytest.approx((BOX[2] * width / 64, BOX[3] * height / 48))
+    assert annotations.texts[0].text == "car 0.75"
+
+
+def test_report_needs_nothing_else(run):
+    text = (run[0] / "report.html").read_text()
+    assert not re.search(r"""(src|href)\s*=\s*["']?\s*(https?:)?//""", text.split("</script>")[-1])
+    assert not re.search(r"""<(script|img|iframe)[^>]*\ssrc\s*=\s*["']?\s*(https?:)?//""", text)
+    assert not re.search(r"<link|@import", text.split("<script>")[0])
+    assert "&lt;bag&gt;" in text
+    assert "<bag>" not in text
+    assert text.count("data:image/jpeg;base64,") >= 6
+
+
+def test_a_run_without_frames_is_reported_too(tmp_path):
+    with Recorder(tmp_path / "empty.mcap"):
+        pass
+    with open_drive(write_ros2(tmp_path / "bag", {"/camera/image": IMAGE}, 3)) as drive:
+        summary = finish(tmp_path / "out", tmp_path / "empty.mcap", drive, [(0, 7)], {})
+    assert summary["frames_in"] == 0
+    assert summary["lost_before_ingest"] == 1
+    assert "No frame arrived" in (tmp_path / "out/report.html").read_text()
+
+
+def test_verdict_in_words(run):
+    tone, sentence = verdict(run[1])
+    assert tone == "bad"
+    assert sentence.startswith(f"{FRAMES - 4} of {FRAMES - 2} frames (92.9%)")
+    assert sentence.endswith(
+        "1 late, 1 skipped as already late. 1 more was sent and never arrived."
+    )
+
+
+def test_recording_appears_when_complete(tmp_path):
+    path = tmp_path / "some/recording.mcap"
+    recorder = Recorder(path)
+    assert not path.exists()
+    recorder.close()
+    recorder.close()
+    assert path.exists()
+    with pytest.raises(KeyError), Recorder(tmp_path / "failed.mcap"):
+        raise KeyError
+    assert [file.name for file in tmp_path.iterdir()] == ["some"]
+
+
+def test_recording_round_trip(tmp_path):
+    record_run(tmp_path / "r.mcap")
+    recording = read_recording(tmp_path / "r.mcap")
+    assert [report.sequence for report in recording.reports] == [
+        i for i in range(FRAMES) if i not in (UNSENT, LOST)
+    ]
+    found = recording.detections[START_NS]
+    assert found.labels == ("car",)
+    assert found.scores[0] == 0.75
+    assert tuple(found.boxes[0]) == BOX
+
+
+def test_unreadable_recording(tmp_path):
+    with pytest.raises(RecordingError, match=r"nope\.mcap cannot be read"):
+        read_recording(tmp_path / "nope.mcap")
+    (tmp_path / "cut.mcap").write_bytes(b"\x89MCAP0\r\n")
+    with pytest.raises(RecordingError, match=r"cut\.mcap cannot be read"):
+        read_recording(tmp_path / "cut.mcap")
+
+
+@pytest.mark.parametrize("package", ["vision_msgs", "perception_interfaces"])
+def test_schemas_are_those_of_the_interfaces(root, package):
+    from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+    store = get_typestore(Stores.ROS2_KILTED)
+    names = []
+    for file in (root / "interfaces" / package / "msg").glob("*.msg"):
+        names.append(f"{package}/msg/{file.stem}")
+        store.register(get_types_from_msg(file.read_text(), names[-1]))
+    assert names
+    for name in names:
+        assert typestore().hash_rihs01(name) == store.hash_rihs01(name)
+        assert typestore().fielddefs[name][0] == store.fielddefs[name][0]
