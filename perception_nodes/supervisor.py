@@ -23,9 +23,10 @@ class GraphFailure(RuntimeError):
 class Supervisor:
     """The processes of one graph; a context manager that stops them all when it is left."""
 
-    def __init__(self, specs: Sequence[NodeSpec]) -> None:
-        """Take the processes to start, in their order."""
+    def __init__(self, specs: Sequence[NodeSpec], stop_timeout_s: float = STOP_TIMEOUT_S) -> None:
+        """Take the processes to start, in their order; one that hangs is killed in the end."""
         self._specs = specs
+        self._stop_timeout_s = stop_timeout_s
         self.processes: list[tuple[NodeSpec, subprocess.Popen[bytes]]] = []
         self._stop_requested = False
         self._previous_handlers: dict[int, object] = {}
@@ -34,22 +35,27 @@ class Supervisor:
         """Start everything."""
         for number in (signal.SIGINT, signal.SIGTERM):
             self._previous_handlers[number] = signal.signal(number, self._request_stop)
-        for spec in self._specs:
-            # A session of its own: Ctrl-C reaches us alone, and we stop the others in order.
-            process = subprocess.Popen(
-                [sys.executable, "-m", spec.module, *spec.arguments()],
-                env={**os.environ, **spec.environment},
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-                preexec_fn=die_with_parent,
-            )
-            self.processes.append((spec, process))
+        try:
+            for spec in self._specs:
+                # A session of its own: Ctrl-C reaches us alone, and we stop the others in order.
+                process = subprocess.Popen(
+                    [sys.executable, "-m", spec.module, *spec.arguments()],
+                    env={**os.environ, **spec.environment},
+                    stdin=subprocess.DEVNULL,
+                    start_new_session=True,
+                    preexec_fn=die_with_parent,
+                )
+                self.processes.append((spec, process))
+        except BaseException:
+            # Python does not leave a context that it has not entered.
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
         """Stop in reverse order: who speaks before who listens."""
         for _, process in reversed(self.processes):
-            _stop(process)
+            _stop(process, self._stop_timeout_s)
         sweep()
         for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
@@ -80,11 +86,11 @@ class Supervisor:
         self._stop_requested = True
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def _stop(process: subprocess.Popen[bytes], timeout_s: float) -> None:
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
     try:
-        process.wait(STOP_TIMEOUT_S)
+        process.wait(timeout_s)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

@@ -86,8 +86,11 @@ def check_heads(model: Model, heads: HeadTensors) -> None:
     outputs = model.outputs
     channels = {"box": 4 * outputs.reg_max, "class": len(model.classes)}
     named = [
-        *(("box", *level) for level in zip(outputs.box, outputs.strides, heads.boxes)),
-        *(("class", *level) for level in zip(outputs.classes, outputs.strides, heads.classes)),
+        *(("box", *level) for level in zip(outputs.box, outputs.strides, heads.boxes, strict=True)),
+        *(
+            ("class", *level)
+            for level in zip(outputs.classes, outputs.strides, heads.classes, strict=True)
+        ),
     ]
     for kind, name, stride, tensor in named:
         size = (model.input.height // stride, model.input.width // stride)

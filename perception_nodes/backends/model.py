@@ -60,7 +60,7 @@ class Model(BaseModel):
     model_config = ConfigDict(frozen=True)
     name: str = Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,30}$")
     folder: Path
-    file: str = Field(pattern=r"^[^/\\\0]+$", description="in the model's own folder")
+    file: str = Field(pattern=r"^[^/\\]+$")
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     input: InputSpec
     outputs: OutputSpec

@@ -42,6 +42,8 @@ class Backend:
             self._classes = tensors[len(model.outputs.box) :]
             check_heads(model, HeadTensors(self._boxes, self._classes))
             self.infer(np.zeros((model.input.height, model.input.width, 3), np.uint8))
+        except BackendError:
+            raise
         except RuntimeError as error:
             raise BackendError(
                 f"OpenVINO cannot load {model.path}: {_first_line(error)}"

@@ -113,6 +113,14 @@ class Lens:
             rays = self._undo_radial(target - self._tangential(rays))
         return rays
 
+    def within_fold(self, rays: Points) -> Points:
+        """Rays as they are; those beyond the fold drawn in to it."""
+        radius = np.hypot(rays[:, 0], rays[:, 1])
+        limit = self._fold_radius * (1 - 1e-9)
+        return np.where(
+            (radius > limit)[:, None], rays * (limit / np.maximum(radius, 1e-12))[:, None], rays
+        )
+
     def rectified_matrix(self, width: int, height: int) -> tuple[float, float, float, float]:
         """Intrinsics of a distortion-free image of the same size that loses no edge of the source.
 
@@ -208,7 +216,8 @@ def boxes_to_source(
     limits = np.array([header.source_width, header.source_height] * 2, np.float64)
     if lens is not None and len(source):
         source = _through_lens(np.clip(source, 0, limits), lens, tuple(header.rectified_matrix))
-    return np.clip(source, 0, limits).astype(np.float32)
+    clipped: NDArray[np.float32] = np.clip(source, 0, limits).astype(np.float32)
+    return clipped
 
 
 _OUTLINE = np.array(
@@ -217,18 +226,17 @@ _OUTLINE = np.array(
 
 
 def _through_lens(boxes: Points, lens: Lens, rectified: tuple[float, ...]) -> Points:
-    corner, size = boxes[:, None, :2], (boxes[:, 2:] - boxes[:, :2])[:, None, :]
-    outline = (corner + size * _OUTLINE - 0.5).reshape(-1, 2)
     fx, fy, cx, cy = rectified
-    rays = (outline - [cx, cy]) / [fx, fy]
-    shown = lens.distort(rays).reshape(len(boxes), len(_OUTLINE), 2) + 0.5
-    # A point beyond the fold is on no source pixel: leave it to its neighbours.
-    hidden = shown[:, :, 0] < OUTSIDE / 2
-    low = np.where(hidden[:, :, None], np.inf, shown).min(axis=1)
-    high = np.where(hidden[:, :, None], -np.inf, shown).max(axis=1)
-    lost = hidden.all(axis=1)
-    low[lost] = high[lost] = 0
-    return np.concatenate([low, high], axis=1)
+    rays = (boxes - 0.5 - [cx, cy, cx, cy]) / [fx, fy, fx, fy]
+    low, high = rays[:, :2], rays[:, 2:]
+    outline = low[:, None] + (high - low)[:, None] * _OUTLINE
+    shown = lens.distort(lens.within_fold(outline.reshape(-1, 2))) + 0.5
+    shown = shown.reshape(len(boxes), len(_OUTLINE), 2)
+    found = np.concatenate([shown.min(axis=1), shown.max(axis=1)], axis=1)
+    # A box wholly beyond the fold is on no source pixel.
+    nearest = np.clip(0, low, high)
+    found[(lens.within_fold(nearest) != nearest).any(axis=1)] = 0
+    return found
 
 
 def lens_of(header: FrameHeader) -> Lens | None:

@@ -15,6 +15,7 @@ from perception_nodes.core.clock import Clock
 from perception_nodes.core.decode import AbsurdOutput, Decoder
 from perception_nodes.core.frame import (
     Detections,
+    FrameFlag,
     FrameHeader,
     FrameRecord,
     FrameStatus,
@@ -111,11 +112,8 @@ class Pipeline:
         return record
 
     def _lens_for(self, header: FrameHeader) -> Lens | None:
-        key = (
-            bytes(header.camera_matrix)
-            + bytes(header.distortion)
-            + header.flags.to_bytes(4, "little")
-        )
+        flags = header.flags & (FrameFlag.RECTIFIED | FrameFlag.FISHEYE)
+        key = bytes(header.camera_matrix) + bytes(header.distortion) + bytes([flags])
         if key != self._lens_key:
             self._lens, self._lens_key = lens_of(header), key
         return self._lens

@@ -39,9 +39,7 @@ class BareInferenceNode(PerceptionNode):
         self._camera = channels.camera_reader(self.endpoint, settings.camera)
         self._durations_ns: list[int] = []
         # The player waits for a listener before it starts the camera.
-        self.create_subscription(
-            Detection2DArray, settings.detections_topic, lambda _: None, 1, raw=True
-        )
+        self.add_subscription(Detection2DArray, settings.detections_topic, lambda _: None, 1)
 
     def step(self) -> None:
         """Infer once a frame."""

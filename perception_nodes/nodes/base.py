@@ -3,29 +3,20 @@
 import signal
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import rclpy
-from rcl_interfaces.msg import (
-    FloatingPointRange,
-    IntegerRange,
-    ParameterDescriptor,
-)
-from rclpy.exceptions import ParameterException
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, State, TransitionCallbackReturn
+from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions
 
 from perception_nodes.backends.model import ModelError
-from perception_nodes.config import (
-    Settings,
-    SettingsError,
-    allowed_range,
-    check,
-    numeric_range,
-)
+from perception_nodes.config import Settings, SettingsError
 from perception_nodes.core.pipeline import BackendError
 from perception_nodes.environment import keep_large_buffers
+from perception_nodes.nodes.parameters import declare_parameters
 from perception_nodes.transport.shm import Endpoint, TransportError
 
 HEARTBEAT_PERIOD_NS = 100_000_000
@@ -50,12 +41,13 @@ class PerceptionNode(LifecycleNode):
         self.active = False
         self.finished = False
         self.error = ""
+        self._owned: list[tuple[Callable[[Any], Any], Any]] = []
 
     def open(self) -> None:
         """Acquire what the node works with; `self.endpoint` is there."""
 
     def close(self) -> None:
-        """Release it."""
+        """Release it; called after a failed `open` too. Topics and channels go by themselves."""
 
     def step(self) -> None:
         """Wait a moment for work and do it; called in a loop while active."""
@@ -63,6 +55,25 @@ class PerceptionNode(LifecycleNode):
     def spin(self, timeout_ms: float) -> None:
         """Run the callback of one waiting message, service or timer, or wait for one."""
         self.executor.spin_once(timeout_sec=timeout_ms / 1e3)
+
+    def add_publisher(self, message_type: type, topic: str, qos: QoSProfile | int) -> Any:
+        """A publisher that speaks while the node is active and goes when it is cleaned up."""
+        publisher = self.create_lifecycle_publisher(message_type, topic, qos)
+        self._owned.append((self.destroy_lifecycle_publisher, publisher))
+        return publisher
+
+    def add_subscription(
+        self,
+        message_type: type,
+        topic: str,
+        callback: Callable[..., None],
+        qos: QoSProfile | int,
+        raw: bool = True,
+    ) -> Any:
+        """A subscription, to serialized messages by default, that goes when it is cleaned up."""
+        subscription = self.create_subscription(message_type, topic, callback, qos, raw=raw)
+        self._owned.append((self.destroy_subscription, subscription))
+        return subscription
 
     def on_configure(self, state: State) -> TransitionCallbackReturn:
         """Join shared memory and open."""
@@ -99,39 +110,12 @@ class PerceptionNode(LifecycleNode):
 
     def _close(self) -> None:
         self.close()
+        for destroy, entity in self._owned:
+            destroy(entity)
+        self._owned.clear()
         if self.endpoint is not None:
             self.endpoint.close()
             self.endpoint = None
-
-
-def declare_parameters(node: LifecycleNode, settings_type: type[Settings]) -> Settings:
-    """Declare a ROS parameter for each setting and check the values given.
-
-    Raises:
-        SettingsError: a value is not allowed.
-    """
-    values = {}
-    for name, field in settings_type.model_fields.items():
-        descriptor = ParameterDescriptor(
-            description=f"{field.description} ({allowed_range(field)})", read_only=True
-        )
-        low, high = numeric_range(field)
-        if low is not None and high is not None:
-            if field.annotation is int:
-                descriptor.integer_range = [
-                    IntegerRange(from_value=int(low), to_value=int(high), step=0)
-                ]
-            else:
-                descriptor.floating_point_range = [
-                    FloatingPointRange(from_value=float(low), to_value=float(high), step=0.0)
-                ]
-        try:
-            values[name] = node.declare_parameter(name, field.default, descriptor).value
-        except ParameterException as error:
-            raise SettingsError(
-                f"parameter {name}: {error}; it must be {allowed_range(field)}"
-            ) from error
-    return check(settings_type, values)
 
 
 def run_node(node_type: type[PerceptionNode], name: str) -> int:

@@ -58,7 +58,7 @@ class DetectorNode(PerceptionNode):
         self._pipeline = Pipeline(
             self._backend, decoder, model.name, SystemClock(), settings.skip_late
         )
-        self._publisher = self.create_lifecycle_publisher(
+        self._publisher = self.add_publisher(
             Detection2DArray, settings.detections_topic, QUEUE_DEPTH
         )
         self._slots = channels.slot_reader(self.endpoint, settings.camera)
@@ -68,12 +68,9 @@ class DetectorNode(PerceptionNode):
         self._heartbeat = Heartbeat()
 
     def close(self) -> None:
-        """Drop the model and the topic."""
+        """Drop the model."""
         if hasattr(self, "_backend"):
             self._backend.close()
-        if hasattr(self, "_publisher"):
-            self.destroy_lifecycle_publisher(self._publisher)
-            del self._publisher
 
     def step(self) -> None:
         """Detect on the newest frame; the ledger knows that older ones were let go."""

@@ -37,16 +37,11 @@ class MonitorNode(PerceptionNode):
             (FrameReport, "/perception/frame_report", self._on_report, REPORTS),
             (Health, "/perception/health", self._on_health, HEALTH),
         ]
-        self._subscriptions_made = [
-            self.create_subscription(kind, topic, callback, qos, raw=True)
-            for kind, topic, callback, qos in topics
-        ]
+        for kind, topic, callback, qos in topics:
+            self.add_subscription(kind, topic, callback, qos)
 
     def close(self) -> None:
         """End the view, complete the recording."""
-        for subscription in getattr(self, "_subscriptions_made", []):
-            self.destroy_subscription(subscription)
-        self._subscriptions_made = []
         if getattr(self, "_view", None) is not None:
             self._view.__exit__(None, None, None)
             self._view = None

@@ -50,20 +50,18 @@ class PlayerNode(PerceptionNode):
         self._sent: list[tuple[int, int]] = []
         self._first_due_ns = 0
         self._give_up_ns = time.monotonic_ns() + round(settings.ready_timeout_s * 1e9)
-        self.create_subscription(Health, "/perception/health", self._on_health, LATCHED)
+        self.add_subscription(Health, "/perception/health", self._on_health, LATCHED, raw=False)
         base, topic = settings.image_topic.rsplit("/", 1)[0], settings.image_topic
-        self._infos = self.create_publisher(CameraInfo, base + "/camera_info", CAMERA_QUEUE)
+        self._infos = self.add_publisher(CameraInfo, base + "/camera_info", CAMERA_QUEUE)
         info = self._drive.camera_info()
         self._info = None if info is None else bytes(info)
         self._camera = None
         if settings.source == "shm":
             self._camera = channels.camera_writer(self.endpoint, settings.camera)
         elif self._compressed:
-            self._images = self.create_publisher(
-                CompressedImage, topic + "/compressed", CAMERA_QUEUE
-            )
+            self._images = self.add_publisher(CompressedImage, topic + "/compressed", CAMERA_QUEUE)
         else:
-            self._images = self.create_publisher(Image, topic, CAMERA_QUEUE)
+            self._images = self.add_publisher(Image, topic, CAMERA_QUEUE)
 
     def step(self) -> None:
         """Play the next frame; before the first and after the last, wait for the others."""

@@ -56,9 +56,7 @@ class PreprocessNode(PerceptionNode):
         self._heartbeat = Heartbeat()
         self._last_camera_info = b""
         info_topic = settings.image_topic.rsplit("/", 1)[0] + "/camera_info"
-        self._subscriptions_made = [
-            self.create_subscription(CameraInfo, info_topic, self._on_camera_info, QUEUE, raw=True)
-        ]
+        self.add_subscription(CameraInfo, info_topic, self._on_camera_info, QUEUE)
         self._camera = None
         self._next_numbers: dict[bytes, int] = {}
         self._copies = 0
@@ -69,16 +67,9 @@ class PreprocessNode(PerceptionNode):
         topic = settings.image_topic + ("/compressed" if compressed else "")
         self._read = read_compressed_image if compressed else read_image
         self._copies = DDS_COPIES[settings.image_transport]
-        self._images = self.create_subscription(
-            CompressedImage if compressed else Image, topic, self._on_image, QUEUE, raw=True
+        self._images = self.add_subscription(
+            CompressedImage if compressed else Image, topic, self._on_image, QUEUE
         )
-        self._subscriptions_made.append(self._images)
-
-    def close(self) -> None:
-        """Unsubscribe."""
-        for subscription in getattr(self, "_subscriptions_made", []):
-            self.destroy_subscription(subscription)
-        self._subscriptions_made = []
 
     def step(self) -> None:
         """Wait for a frame: here where it comes through shared memory, else in the executor."""

@@ -34,11 +34,11 @@ class ReceiverNode(PerceptionNode):
         if settings.source == "shm":
             self._shared = channels.detection_reader(self.endpoint, settings.camera)
         else:
-            self.create_subscription(
-                Detection2DArray, settings.detections_topic, self._on_detections, 10, raw=True
+            self.add_subscription(
+                Detection2DArray, settings.detections_topic, self._on_detections, 10
             )
-        self.create_subscription(
-            FrameReport, "/perception/frame_report", self._reports.append, REPORTS, raw=True
+        self.add_subscription(
+            FrameReport, "/perception/frame_report", self._reports.append, REPORTS
         )
 
     def step(self) -> None:

@@ -58,17 +58,10 @@ class WatchdogNode(PerceptionNode):
         self._records_lost = 0
         self._safe_stop: bool | None = None
         self._next_health_ns = self._next_diagnostics_ns = now_ns
-        self._reports = self.create_lifecycle_publisher(
-            FrameReport, "/perception/frame_report", REPORTS
-        )
-        self._healths = self.create_lifecycle_publisher(
-            HealthMessage, "/perception/health", LATCHED
-        )
-        self._safe_stops = self.create_lifecycle_publisher(Bool, "/perception/safe_stop", LATCHED)
-        self._diagnostics = self.create_lifecycle_publisher(DiagnosticArray, "/diagnostics", 10)
-
-    def close(self) -> None:
-        """Leave nothing: the topics go with the node."""
+        self._reports = self.add_publisher(FrameReport, "/perception/frame_report", REPORTS)
+        self._healths = self.add_publisher(HealthMessage, "/perception/health", LATCHED)
+        self._safe_stops = self.add_publisher(Bool, "/perception/safe_stop", LATCHED)
+        self._diagnostics = self.add_publisher(DiagnosticArray, "/diagnostics", 10)
 
     def step(self) -> None:
         """Read the records, close frames, judge the health, publish."""

@@ -11,6 +11,7 @@ from mcap.exceptions import McapError
 from mcap.reader import make_reader
 from mcap.writer import CompressionType, Writer
 from numpy.typing import NDArray
+from rosbags.serde import SerdeError
 
 from perception_nodes.core.health import HealthMode
 from perception_nodes.replay.schemas import (
@@ -197,13 +198,13 @@ def read_recording(path: str | Path) -> Recording:
     """Read what a run put out.
 
     Raises:
-        RecordingError: see `read_messages`.
+        RecordingError: see `read_messages`; or its messages are those of another version.
     """
     recording = Recording()
     for _, type_name, log_time_ns, data in read_messages(path):
         if type_name not in (FRAME_REPORT, DETECTIONS, HEALTH):
             continue
-        message: Any = typestore().deserialize_cdr(data, type_name)
+        message = _deserialized(path, type_name, data)
         if type_name == FRAME_REPORT:
             recording.reports.append(_frame_report(message, log_time_ns))
         elif type_name == DETECTIONS:
@@ -212,6 +213,16 @@ def read_recording(path: str | Path) -> Recording:
             change = HealthChange(log_time_ns, HealthMode(message.mode), message.cause)
             recording.health.append(change)
     return recording
+
+
+def _deserialized(path: str | Path, type_name: str, data: bytes) -> Any:
+    try:
+        return typestore().deserialize_cdr(data, type_name)
+    except SerdeError as error:
+        raise RecordingError(
+            f"recording {path} was made with another definition of {type_name} ({error}); record "
+            "the run again"
+        ) from error
 
 
 def _frame_report(message: Any, log_time_ns: int) -> FrameReport:

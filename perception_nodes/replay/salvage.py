@@ -86,7 +86,7 @@ def _walk_mcap(file: Path, survey: Survey) -> Iterator[tuple[str, int, bytes]]:
                     else f"cut off: it ends at byte {size} without an index"
                 )
             try:
-                records = [(opcode, body)] if complete else []
+                records: list[tuple[int, bytes]] = [(opcode, body)] if complete else []
                 if opcode == Opcode.CHUNK:
                     records = _unpacked(Chunk.read(_fields(body)), complete)
                 yield from _messages(records, channels, schemas, survey)

@@ -231,6 +231,13 @@ def test_unreadable_recording(tmp_path):
         read_recording(tmp_path / "cut.mcap")
 
 
+def test_recording_of_another_version(tmp_path):
+    with Recorder(tmp_path / "old.mcap") as recorder:
+        recorder.write(HEALTH_TOPIC, HEALTH, 1, b"\x00\x01\x00\x00" + bytes(8))
+    with pytest.raises(RecordingError, match="another definition of perception_interfaces"):
+        read_recording(tmp_path / "old.mcap")
+
+
 @pytest.mark.parametrize("package", ["vision_msgs", "perception_interfaces"])
 def test_schemas_are_those_of_the_interfaces(root, package):
     from rosbags.typesys import Stores, get_types_from_msg, get_typestore

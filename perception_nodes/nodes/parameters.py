@@ -1,0 +1,37 @@
+"""Settings as ROS parameters: declared, described, read and checked."""
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.exceptions import ParameterException
+from rclpy.lifecycle import LifecycleNode
+
+from perception_nodes.config import Settings, SettingsError, allowed_range, check, numeric_range
+
+
+def declare_parameters(node: LifecycleNode, settings_type: type[Settings]) -> Settings:
+    """Declare a ROS parameter for each setting and check the values given.
+
+    Raises:
+        SettingsError: a value is not allowed.
+    """
+    values = {}
+    for name, field in settings_type.model_fields.items():
+        descriptor = ParameterDescriptor(
+            description=f"{field.description} ({allowed_range(field)})", read_only=True
+        )
+        low, high = numeric_range(field)
+        if low is not None and high is not None:
+            if field.annotation is int:
+                descriptor.integer_range = [
+                    IntegerRange(from_value=int(low), to_value=int(high), step=0)
+                ]
+            else:
+                descriptor.floating_point_range = [
+                    FloatingPointRange(from_value=float(low), to_value=float(high), step=0.0)
+                ]
+        try:
+            values[name] = node.declare_parameter(name, field.default, descriptor).value
+        except ParameterException as error:
+            raise SettingsError(
+                f"parameter {name}: {error}; it must be {allowed_range(field)}"
+            ) from error
+    return check(settings_type, values)

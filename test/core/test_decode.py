@@ -1,0 +1,246 @@
+"""The decoder against a plain one: loops, scalar arithmetic, nothing clever."""
+
+import math
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from perception_nodes.core.decode import (
+    MAX_CANDIDATES,
+    AbsurdOutput,
+    Decoder,
+    DecodeSettings,
+    suppress,
+)
+from perception_nodes.core.frame import MAX_DETECTIONS
+
+STRIDES, REG_MAX, CLASSES = (8, 16), 4, 3
+WIDTH, HEIGHT = 48, 32
+SETTINGS = DecodeSettings(0.35, 0.6)
+NOTHING = -20.0
+
+
+def plain_iou(a, b):
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    overlap = width * height
+    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - overlap
+    return overlap / union
+
+
+def plain_suppress(found, iou_threshold):
+    """Indices kept of (box, score, label), best first."""
+    kept = []
+    for i, (box, _, label) in enumerate(found):
+        rivals = (found[k] for k in kept if found[k][2] == label)
+        if all(plain_iou(box, rival[0]) <= iou_threshold for rival in rivals):
+            kept.append(i)
+    return kept
+
+
+def plain_decode(boxes, classes, strides=STRIDES, reg_max=REG_MAX, limits=SETTINGS):
+    found = []
+    for stride, box, logits in zip(strides, boxes, classes, strict=True):
+        _, count, rows, columns = logits.shape
+        for row in range(rows):
+            for column in range(columns):
+                cell = [float(logits[0, c, row, column]) for c in range(count)]
+                best = max(cell)
+                score = 1 / (1 + math.exp(-best))
+                if score <= limits.score_threshold:
+                    continue
+                sides = []
+                for side in range(4):
+                    bins = [float(box[0, side * reg_max + b, row, column]) for b in range(reg_max)]
+                    weights = [math.exp(value - max(bins)) for value in bins]
+                    mean = sum(b * w for b, w in enumerate(weights)) / sum(weights)
+                    sides.append(mean)
+                x, y = column + 0.5, row + 0.5
+                left, top, right, bottom = sides
+                corners = (x - left, y - top, x + right, y + bottom)
+                found.append(([stride * value for value in corners], score, cell.index(best)))
+    found.sort(key=lambda item: -item[1])
+    return [found[i] for i in plain_suppress(found, limits.iou_threshold)]
+
+
+def decoder(limits=SETTINGS):
+    return Decoder(WIDTH, HEIGHT, STRIDES, REG_MAX, limits)
+
+
+def heads(seed=None, scale=3.0, fill=NOTHING):
+    """Random heads, or an empty road."""
+    boxes, classes = [], []
+    random = np.random.default_rng(seed)
+    for stride in STRIDES:
+        size = (HEIGHT // stride, WIDTH // stride)
+        if seed is None:
+            boxes.append(np.zeros((1, 4 * REG_MAX, *size), np.float32))
+            classes.append(np.full((1, CLASSES, *size), fill, np.float32))
+        else:
+            boxes.append(random.normal(0, scale, (1, 4 * REG_MAX, *size)).astype(np.float32))
+            classes.append(random.normal(-2, scale, (1, CLASSES, *size)).astype(np.float32))
+    return boxes, classes
+
+
+def put(boxes, classes, level, row, column, label, logit, sides=(1, 1, 1, 1)):
+    """An object at a cell, its sides whole numbers of strides."""
+    classes[level][0, label, row, column] = logit
+    for side, bins in enumerate(sides):
+        boxes[level][0, side * REG_MAX + bins, row, column] = 60
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0.5, 6))
+@settings(max_examples=60, deadline=None)
+def test_agrees_with_the_plain_decoder(seed, scale):
+    boxes, classes = heads(seed, scale)
+    expected = plain_decode(boxes, classes)
+    found = decoder().decode(boxes, classes)
+    assert found.classes.tolist() == [label for _, _, label in expected]
+    np.testing.assert_allclose(found.scores, [score for _, score, _ in expected], rtol=1e-5)
+    np.testing.assert_allclose(
+        found.boxes, np.array([box for box, _, _ in expected]).reshape(-1, 4), atol=1e-3
+    )
+
+
+def test_an_empty_road_has_no_detections():
+    found = decoder().decode(*heads())
+    assert len(found) == 0
+    assert found.boxes.shape == (0, 4)
+    assert found.boxes.dtype == found.scores.dtype == np.float32
+    assert found.classes.dtype == np.int64
+
+
+def test_an_object_is_where_its_cell_is():
+    boxes, classes = heads()
+    put(boxes, classes, 1, 1, 2, label=2, logit=5.0, sides=(1, 0, 2, 1))
+    found = decoder().decode(boxes, classes)
+    np.testing.assert_allclose(found.boxes, [[24, 24, 72, 40]], atol=1e-4)
+    assert found.classes.tolist() == [2]
+    assert found.scores[0] == pytest.approx(1 / (1 + math.exp(-5)))
+
+
+def test_best_score_comes_first_across_levels():
+    boxes, classes = heads()
+    put(boxes, classes, 0, 0, 0, label=0, logit=1.0)
+    put(boxes, classes, 1, 1, 2, label=1, logit=3.0)
+    put(boxes, classes, 0, 3, 5, label=2, logit=2.0)
+    assert decoder().decode(boxes, classes).classes.tolist() == [1, 2, 0]
+
+
+def test_equal_scores_keep_the_order_of_the_cells():
+    boxes, classes = heads()
+    for row, column, label in [(0, 0, 2), (0, 3, 0), (3, 5, 1)]:
+        put(boxes, classes, 0, row, column, label, logit=2.0, sides=(0, 0, 1, 1))
+    runs = [decoder().decode(boxes, classes).classes.tolist() for _ in range(3)]
+    assert runs == [[2, 0, 1]] * 3
+
+
+def test_a_cell_with_equal_classes_is_the_first_of_them():
+    boxes, classes = heads()
+    put(boxes, classes, 0, 0, 0, label=1, logit=2.0)
+    put(boxes, classes, 0, 0, 0, label=2, logit=2.0)
+    assert decoder().decode(boxes, classes).classes.tolist() == [1]
+
+
+def test_of_one_class_the_weaker_of_two_overlapping_boxes_goes():
+    boxes, classes = heads()
+    put(boxes, classes, 0, 1, 1, label=0, logit=1.0, sides=(2, 2, 3, 3))
+    put(boxes, classes, 0, 1, 2, label=0, logit=2.0, sides=(3, 2, 2, 3))
+    found = decoder().decode(boxes, classes)
+    assert found.scores.tolist() == pytest.approx([1 / (1 + math.exp(-2))])
+
+
+def test_boxes_of_different_classes_do_not_suppress_each_other():
+    boxes, classes = heads()
+    put(boxes, classes, 0, 1, 1, label=0, logit=1.0, sides=(2, 2, 3, 3))
+    put(boxes, classes, 0, 1, 2, label=1, logit=2.0, sides=(3, 2, 2, 3))
+    assert decoder().decode(boxes, classes).classes.tolist() == [1, 0]
+
+
+def test_an_object_below_the_threshold_is_not_reported():
+    logit = math.log(0.35 / 0.65)
+    for offset, count in [(-0.01, 0), (0.01, 1)]:
+        boxes, classes = heads()
+        put(boxes, classes, 0, 0, 0, label=0, logit=logit + offset)
+        assert len(decoder().decode(boxes, classes)) == count
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("level", [0, 1])
+def test_a_class_logit_that_is_no_number_is_absurd(bad, level):
+    boxes, classes = heads()
+    classes[level][0, 1, 0, 0] = bad
+    with pytest.raises(AbsurdOutput, match=f"class logits at stride {STRIDES[level]}"):
+        decoder().decode(boxes, classes)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_box_logit_of_an_object_that_is_no_number_is_absurd(bad):
+    boxes, classes = heads()
+    put(boxes, classes, 0, 0, 0, label=0, logit=2.0)
+    boxes[0][0, 5, 0, 0] = bad
+    with pytest.raises(AbsurdOutput, match="box logits at stride 8"):
+        decoder().decode(boxes, classes)
+
+
+@pytest.mark.filterwarnings("error")
+def test_absurd_output_is_told_without_warnings():
+    boxes, classes = heads()
+    classes[0][0, 0, 0, 0], classes[0][0, 0, 0, 1] = np.inf, -np.inf
+    with pytest.raises(AbsurdOutput):
+        decoder().decode(boxes, classes)
+
+
+def test_objects_everywhere_are_bounded_in_number_and_cost():
+    random = np.random.default_rng(1)
+    strides, width, height = (8, 16, 32), 416, 256
+    boxes, classes = [], []
+    for stride in strides:
+        size = (height // stride, width // stride)
+        boxes.append(random.normal(0, 1, (1, 64, *size)).astype(np.float32))
+        classes.append(random.uniform(5, 9, (1, 8, *size)).astype(np.float32))
+    everywhere = Decoder(width, height, strides, 16, SETTINGS)
+    start = time.process_time()
+    found = everywhere.decode(boxes, classes)
+    # 2,184 cells without a bound would compare five million pairs; generous, since machines differ.
+    assert time.process_time() - start < 0.5
+    assert len(found) <= MAX_DETECTIONS
+    assert np.all(np.diff(found.scores) <= 0)
+    best = max(float(level.max()) for level in classes)
+    assert found.scores[0] == pytest.approx(1 / (1 + math.exp(-best)))
+
+
+def test_the_best_candidates_enter_suppression():
+    """More candidates than the bound, one class, none overlapping: the best are returned."""
+    width = height = 8 * 20
+    boxes = [np.zeros((1, 4 * REG_MAX, 20, 20), np.float32)]
+    boxes[0][:, ::REG_MAX] = 60  # zero-sized: no two overlap
+    logits = np.random.default_rng(2).permutation(400).astype(np.float32) / 100
+    many = Decoder(width, height, (8,), REG_MAX, SETTINGS)
+    found = many.decode(boxes, [logits.reshape(1, 1, 20, 20)])
+    expected = 1 / (1 + np.exp(-np.sort(logits)[::-1][:MAX_DETECTIONS]))
+    assert 400 > MAX_CANDIDATES > MAX_DETECTIONS
+    np.testing.assert_allclose(found.scores, expected, rtol=1e-5)
+
+
+coordinates = st.integers(0, 20)
+
+
+@given(
+    st.lists(st.tuples(coordinates, coordinates, coordinates, coordinates, st.integers(0, 2))),
+    st.sampled_from([0.11, 0.33, 0.6, 0.87]),
+)
+def test_suppression_agrees_with_the_plain_one(items, threshold):
+    boxes = [(min(a, c), min(b, d), max(a, c), max(b, d)) for a, b, c, d, _ in items]
+    labels = [item[4] for item in items]
+    found = [(box, 0.0, label) for box, label in zip(boxes, labels, strict=True)]
+    # Boxes without area overlap nothing; the plain division would be by zero.
+    kept = suppress(
+        np.array(boxes, np.float32).reshape(-1, 4), np.array(labels, np.int64), threshold
+    )
+    assert kept.tolist() == plain_suppress(found, threshold)

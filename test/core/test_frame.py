@@ -1,0 +1,78 @@
+"""The structures that travel in shared memory, and what is read from them."""
+
+import ctypes
+
+import pytest
+
+from perception_nodes.core.budget import STAGES
+from perception_nodes.core.frame import (
+    STAMPS,
+    DetectionRecord,
+    Detections,
+    FrameHeader,
+    FrameRecord,
+    FrameStatus,
+    latency_ms,
+    record_of_header,
+    stage_durations_ms,
+)
+
+
+@pytest.mark.parametrize("structure", [FrameHeader, FrameRecord, DetectionRecord])
+def test_a_structure_survives_as_bytes(structure):
+    raw = bytes(i % 251 for i in range(ctypes.sizeof(structure)))
+    assert bytes(structure.from_buffer_copy(raw)) == raw
+
+
+@pytest.mark.parametrize("structure", [FrameHeader, FrameRecord, DetectionRecord])
+def test_a_structure_has_no_hidden_padding_before_its_last_field(structure):
+    """C++ processes map the same memory: fields lie one behind the other, by size."""
+    end = 0
+    for name, _ in structure._fields_:
+        field = getattr(structure, name)
+        assert field.offset == end, name
+        end += field.size
+
+
+def test_every_status_has_a_number_of_its_own():
+    assert [status.value for status in FrameStatus] == list(range(6))
+
+
+def test_stages_lie_between_the_stamps():
+    assert len(STAMPS) == len(STAGES) + 1
+    record = FrameRecord()
+    for number, name in enumerate(STAMPS):
+        setattr(record, name, 1_000_000 * (1 + number * number))
+    assert stage_durations_ms(record) == dict(zip(STAGES, [1.0, 3.0, 5.0, 7.0, 9.0], strict=True))
+
+
+def test_a_stage_that_was_not_reached_has_no_duration():
+    record = FrameRecord(capture_ns=1_000_000, ingested_ns=2_000_000)
+    assert stage_durations_ms(record) == {"ingest": 1.0}
+
+
+def test_latency_is_capture_to_publish_of_published_frames():
+    assert latency_ms(FrameRecord(capture_ns=1_000_000)) is None
+    assert latency_ms(FrameRecord(capture_ns=1_000_000, published_ns=9_500_000)) == 8.5
+
+
+def test_a_header_and_its_record_agree_on_every_field_they_share():
+    header = FrameHeader()
+    shared = {name for name, _ in FrameHeader._fields_} & {name for name, _ in FrameRecord._fields_}
+    for number, name in enumerate(sorted(shared)):
+        text = isinstance(getattr(header, name), bytes)
+        setattr(header, name, f"t{number}".encode() if text else number + 1)
+    record = record_of_header(header)
+    assert {name: getattr(record, name) for name in shared} == {
+        name: getattr(header, name) for name in shared
+    }
+
+
+def test_no_detections_have_the_shapes_of_some():
+    nothing = Detections.none()
+    assert len(nothing) == 0
+    assert (nothing.boxes.shape, nothing.scores.shape, nothing.classes.shape) == (
+        (0, 4),
+        (0,),
+        (0,),
+    )

@@ -1,0 +1,292 @@
+"""Letterbox and lens against OpenCV, which knows the models by other code, and against inverses."""
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from perception_nodes.core.frame import FrameFlag, FrameHeader
+from perception_nodes.core.geometry import (
+    OUTSIDE,
+    Lens,
+    Letterbox,
+    boxes_to_source,
+    lens_of,
+    remap_grid,
+)
+
+sizes = st.integers(1, 8000)
+inputs = st.sampled_from([(416, 256), (640, 384), (640, 640), (1, 1)])
+
+# Calibrations of the kinds that vehicles carry.
+LENSES = {
+    "dashcam": Lens((959.8, 956.9, 696.0, 224.2), (-0.369, 0.197, 0.00135, 0.00057, -0.0677, *[0.0] * 3)),
+    "webcam": Lens((620.3, 619.1, 318.2, 243.9), (0.11, -0.21, -0.0006, 0.0011, 0.05, *[0.0] * 3)),
+    "telephoto": Lens((2400.0, 2400.0, 320.0, 240.0), (0.5, 0.1, 0.001, -0.001, *[0.0] * 4)),
+    "pincushion": Lens((400.0, 400.0, 320.0, 240.0), (0.5, 0.1, 0.0, 0.0, *[0.0] * 4)),
+    "rational": Lens((608.2, 608.0, 640.0, 367.0), (0.51, -2.6, 0.0005, -0.0002, 1.5, 0.39, -2.43, 1.43)),
+    "fisheye": Lens((313.2, 313.5, 322.1, 238.4), (0.03, -0.006, 0.001, -0.0005, *[0.0] * 4), True),
+}  # fmt: skip
+every_lens = pytest.mark.parametrize("lens", LENSES.values(), ids=list(LENSES))
+
+
+def rays(lens, count=200, seed=0):
+    """Random rays within what the lens shows once."""
+    random = np.random.default_rng(seed)
+    radius = random.uniform(0, min(0.97 * lens._fold_radius, 1.2), count)
+    angle = random.uniform(0, 2 * np.pi, count)
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
+
+
+def opencv_matrix(lens):
+    fx, fy, cx, cy = lens.matrix
+    return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]])
+
+
+def header_for(letterbox, source, lens=None, rectified=(0, 0, 0, 0)):
+    header = FrameHeader(source_width=source[0], source_height=source[1])
+    header.scale_x, header.scale_y = letterbox.scale_x, letterbox.scale_y
+    header.pad_x, header.pad_y = letterbox.pad_x, letterbox.pad_y
+    if lens is not None:
+        header.flags = FrameFlag.RECTIFIED | (FrameFlag.FISHEYE if lens.fisheye else 0)
+        header.camera_matrix[:] = lens.matrix
+        header.distortion[:] = lens.distortion
+        header.rectified_matrix[:] = rectified
+    return header
+
+
+class TestLetterbox:
+    @given(sizes, sizes, inputs)
+    def test_fits_into_the_input_touching_one_pair_of_edges(self, width, height, size):
+        box = Letterbox.fit(width, height, *size)
+        assert 1 <= box.inner_width <= box.width
+        assert 1 <= box.inner_height <= box.height
+        assert box.inner_width == box.width or box.inner_height == box.height
+
+    @given(sizes, sizes, inputs)
+    def test_is_centred_to_the_pixel(self, width, height, size):
+        box = Letterbox.fit(width, height, *size)
+        right = box.width - box.inner_width - box.pad_x
+        below = box.height - box.inner_height - box.pad_y
+        assert 0 <= right - box.pad_x <= 1
+        assert 0 <= below - box.pad_y <= 1
+
+    @given(sizes, sizes, inputs)
+    def test_keeps_the_aspect_ratio_to_the_pixel(self, width, height, size):
+        box = Letterbox.fit(width, height, *size)
+        scale = min(size[0] / width, size[1] / height)
+        assert abs(box.inner_width - max(1, width * scale)) <= 0.5 + 1e-9
+        assert abs(box.inner_height - max(1, height * scale)) <= 0.5 + 1e-9
+        assert (box.scale_x, box.scale_y) == (box.inner_width / width, box.inner_height / height)
+
+    def test_of_the_input_size_changes_nothing(self):
+        assert Letterbox.fit(416, 256, 416, 256) == Letterbox(416, 256, 416, 256, 0, 0, 1.0, 1.0)
+
+    def test_pads_above_and_below_a_wide_frame(self):
+        box = Letterbox.fit(1920, 1080, 416, 256)
+        assert (box.inner_width, box.inner_height, box.pad_x, box.pad_y) == (416, 234, 0, 11)
+
+
+class TestBoxesToSource:
+    @given(sizes, sizes, inputs, st.lists(st.tuples(*[st.floats(0, 1)] * 4), max_size=5))
+    def test_is_the_inverse_of_the_letterbox(self, width, height, size, corners):
+        letterbox = Letterbox.fit(width, height, *size)
+        source = np.sort(np.array(corners).reshape(-1, 2, 2), axis=1).reshape(-1, 4)
+        source = source * [width, height, width, height]
+        scale = [letterbox.scale_x, letterbox.scale_y] * 2
+        pad = [letterbox.pad_x, letterbox.pad_y] * 2
+        boxes = (source * scale + pad).astype(np.float32)
+        back = boxes_to_source(boxes, header_for(letterbox, (width, height)), None)
+        # float32 resolves an input pixel of 640 to 3e-5 of it
+        pixel = 1e-4 / min(letterbox.scale_x, letterbox.scale_y)
+        np.testing.assert_allclose(back, source, atol=pixel + 1e-3)
+
+    def test_clips_to_the_source_image(self):
+        letterbox = Letterbox.fit(1920, 1080, 416, 256)
+        boxes = np.array([[-50, -50, 1000, 1000]], np.float32)
+        back = boxes_to_source(boxes, header_for(letterbox, (1920, 1080)), None)
+        assert back.tolist() == [[0, 0, 1920, 1080]]
+
+    def test_of_nothing_is_nothing(self):
+        header = header_for(Letterbox.fit(640, 480, 416, 256), (640, 480))
+        for lens in (None, LENSES["dashcam"]):
+            back = boxes_to_source(np.empty((0, 4), np.float32), header, lens)
+            assert back.shape == (0, 4)
+            assert back.dtype == np.float32
+
+    @every_lens
+    def test_bounds_an_object_seen_through_the_lens(self, lens):
+        """A bright rectangle in the source, found again in the rectified input, maps back."""
+        width, height = 640, 480
+        letterbox = Letterbox.fit(width, height, 640, 480)
+        rectified = lens.rectified_matrix(width, height)
+        scene = np.zeros((height, width), np.uint8)
+        placed = np.array([200, 150, 290, 210])
+        scene[placed[1] : placed[3], placed[0] : placed[2]] = 255
+        grid = remap_grid(letterbox, lens, rectified).astype(np.float32)
+        shown = cv2.remap(scene, grid[:, :, 0], grid[:, :, 1], cv2.INTER_LINEAR)
+        rows, columns = np.nonzero(shown > 127)
+        found = np.array(
+            [[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]], np.float32
+        )
+        header = header_for(letterbox, (width, height), lens, rectified)
+        back = boxes_to_source(found, header, lens)[0]
+        # Half a pixel of threshold at each scale, and the bend of the edges: a box of the
+        # rectified image bounds curved edges, which bounds them again on the way back.
+        assert np.all(back[:2] <= placed[:2] + 1.0)
+        assert np.all(back[2:] >= placed[2:] - 1.0)
+        np.testing.assert_allclose(back, placed, atol=5)
+
+    def test_a_point_object_maps_back_within_a_pixel(self):
+        lens = LENSES["dashcam"]
+        letterbox = Letterbox.fit(1392, 512, 416, 256)
+        rectified = lens.rectified_matrix(1392, 512)
+        header = header_for(letterbox, (1392, 512), lens, rectified)
+        fx, fy, cx, cy = rectified
+        for u, v in [(700.0, 250.0), (150.0, 90.0), (1250.0, 470.0)]:
+            ray = lens.undistort(np.array([[u, v]]))[0]
+            x = (ray[0] * fx + cx + 0.5) * letterbox.scale_x + letterbox.pad_x
+            y = (ray[1] * fy + cy + 0.5) * letterbox.scale_y + letterbox.pad_y
+            box = np.array([[x - 0.01, y - 0.01, x + 0.01, y + 0.01]], np.float32)
+            back = boxes_to_source(box, header, lens)[0].reshape(2, 2).mean(axis=0)
+            np.testing.assert_allclose(back, [u + 0.5, v + 0.5], atol=0.05)
+
+    def test_a_box_beyond_the_fold_alone_is_empty(self):
+        lens = Lens((300.0, 300.0, 320.0, 240.0), (-0.35, *[0.0] * 7))
+        # Intrinsics so wide that the corner shows rays the lens does not.
+        header = header_for(
+            Letterbox.fit(640, 480, 640, 480), (640, 480), lens, (100.0, 100.0, 320.0, 240.0)
+        )
+        back = boxes_to_source(np.array([[0, 0, 20, 20]], np.float32), header, lens)
+        assert back.tolist() == [[0, 0, 0, 0]]
+
+    def test_a_box_across_the_fold_keeps_what_is_seen(self):
+        lens = Lens((300.0, 300.0, 320.0, 240.0), (-0.35, *[0.0] * 7))
+        header = header_for(
+            Letterbox.fit(640, 480, 640, 480), (640, 480), lens, (100.0, 100.0, 320.0, 240.0)
+        )
+        back = boxes_to_source(np.array([[0, 200, 330, 280]], np.float32), header, lens)[0]
+        assert back[2] - back[0] > 20
+        assert np.all(back >= 0)
+
+
+class TestLens:
+    @pytest.mark.parametrize("name", [name for name, lens in LENSES.items() if not lens.fisheye])
+    def test_distorts_as_opencv_projects(self, name):
+        lens = LENSES[name]
+        points = rays(lens)
+        k1, k2, p1, p2, k3, k4, k5, k6 = lens.distortion
+        expected, _ = cv2.projectPoints(
+            np.column_stack([points, np.ones(len(points))]),
+            np.zeros(3),
+            np.zeros(3),
+            opencv_matrix(lens),
+            np.array([k1, k2, p1, p2, k3, k4, k5, k6]),
+        )
+        np.testing.assert_allclose(lens.distort(points), expected[:, 0], atol=1e-8)
+
+    def test_distorts_fisheye_as_opencv_projects(self):
+        lens = LENSES["fisheye"]
+        points = rays(lens)
+        expected, _ = cv2.fisheye.projectPoints(
+            np.column_stack([points, np.ones(len(points))])[:, None],
+            np.zeros(3),
+            np.zeros(3),
+            opencv_matrix(lens),
+            np.array(lens.distortion[:4]),
+        )
+        np.testing.assert_allclose(lens.distort(points), expected[:, 0], atol=1e-8)
+
+    @every_lens
+    def test_undistort_is_the_inverse_of_distort(self, lens):
+        points = rays(lens, 500)
+        np.testing.assert_allclose(lens.undistort(lens.distort(points)), points, atol=1e-9)
+
+    @given(
+        st.floats(-0.4, 0.6),
+        st.floats(-0.2, 0.2),
+        st.floats(-0.005, 0.005),
+        st.floats(-0.005, 0.005),
+        st.booleans(),
+    )
+    @settings(max_examples=50, deadline=None)
+    def test_undistort_inverts_any_believable_lens(self, k1, k2, p1, p2, fisheye):
+        lens = Lens((500.0, 510.0, 320.0, 240.0), (k1, k2, p1, p2, *[0.0] * 4), fisheye)
+        # Near the fold a pixel spans ever more rays, and tangential terms move the fold itself.
+        points = rays(lens, 50) * 0.9
+        np.testing.assert_allclose(lens.undistort(lens.distort(points)), points, atol=1e-6)
+
+    def test_a_ray_beyond_the_fold_is_outside(self):
+        lens = Lens((300.0, 300.0, 320.0, 240.0), (-0.35, *[0.0] * 7))
+        fold = np.sqrt(1 / (3 * 0.35))  # where r + k1 r^3 is largest
+        near, far = lens.distort(np.array([[fold - 0.02, 0.0], [fold + 0.02, 0.0]]))
+        assert near[0] > 320
+        assert far.tolist() == [OUTSIDE, OUTSIDE]
+
+    def test_pixels_that_no_ray_reaches_get_rays_within_the_fold(self):
+        lens = Lens((300.0, 300.0, 320.0, 240.0), (-0.35, *[0.0] * 7))
+        found = lens.undistort(np.array([[5000.0, 240.0], [320.0, -5000.0]]))
+        assert np.isfinite(found).all()
+        assert np.hypot(*found.T).max() <= lens._fold_radius
+
+    def test_a_lens_that_folds_at_once_shows_nothing(self):
+        lens = Lens((300.0, 300.0, 320.0, 240.0), (-1e6, *[0.0] * 7))
+        assert lens.distort(np.array([[0.1, 0.1]])).tolist() == [[OUTSIDE, OUTSIDE]]
+
+    def test_a_rational_lens_ends_before_its_pole(self):
+        lens = Lens((300.0, 300.0, 320.0, 240.0), (*[0.0] * 5, -1.0, 0.0, 0.0))
+        assert lens._fold_radius <= 1.0
+
+    @every_lens
+    def test_rectified_image_shows_the_middles_of_the_source_edges(self, lens):
+        fx, fy, cx, cy = lens.rectified_matrix(640, 480)
+        edges = np.array([[0, 239.5], [639, 239.5], [319.5, 0], [319.5, 479]])
+        x, y = (lens.undistort(edges) * [fx, fy] + [cx, cy]).T
+        np.testing.assert_allclose([x[0], x[1], y[2], y[3]], [0, 639, 0, 479], atol=1e-6)
+
+    @every_lens
+    def test_survives_the_slot_header(self, lens):
+        header = header_for(Letterbox.fit(640, 480, 416, 256), (640, 480), lens, (1, 1, 0, 0))
+        assert lens_of(header) == lens
+
+    def test_of_a_header_that_was_not_rectified_is_none(self):
+        assert lens_of(FrameHeader()) is None
+
+
+class TestRemapGrid:
+    @pytest.mark.parametrize("name", ["dashcam", "webcam", "rational"])
+    def test_is_opencvs_rectification_seen_through_the_letterbox(self, name):
+        lens = LENSES[name]
+        width, height = 640, 480
+        letterbox = Letterbox.fit(width, height, 416, 256)
+        rectified = lens.rectified_matrix(width, height)
+        fx, fy, cx, cy = rectified
+        # Scaling an image about its edge moves the centre coordinates of its pixels by this.
+        sx, sy = letterbox.scale_x, letterbox.scale_y
+        scaled = np.array(
+            [
+                [fx * sx, 0, (cx + 0.5) * sx - 0.5],
+                [0, fy * sy, (cy + 0.5) * sy - 0.5],
+                [0, 0, 1],
+            ]
+        )
+        expected = cv2.initUndistortRectifyMap(
+            opencv_matrix(lens),
+            np.array(lens.distortion),
+            None,
+            scaled,
+            (letterbox.inner_width, letterbox.inner_height),
+            cv2.CV_32FC1,
+        )
+        grid = remap_grid(letterbox, lens, rectified)
+        seen = grid[:, :, 0] > OUTSIDE / 2
+        assert seen.mean() > 0.8
+        np.testing.assert_allclose(grid[seen], np.dstack(expected)[seen], atol=2e-3)
+
+    def test_of_a_lens_without_distortion_is_the_letterbox(self):
+        lens = Lens((500.0, 500.0, 319.5, 239.5), (0.0,) * 8)
+        letterbox = Letterbox.fit(640, 480, 320, 240)
+        grid = remap_grid(letterbox, lens, lens.rectified_matrix(640, 480))
+        np.testing.assert_allclose(grid[0, 0], [0.5, 0.5], atol=1e-9)
+        np.testing.assert_allclose(grid[-1, -1], [638.5, 478.5], atol=1e-9)

@@ -1,0 +1,202 @@
+"""A frame through inference and postprocessing, with a clock and a backend of the test's own."""
+
+import numpy as np
+import pytest
+
+from perception_nodes.core.decode import Decoder, DecodeSettings
+from perception_nodes.core.frame import (
+    FrameFlag,
+    FrameHeader,
+    FrameRecord,
+    FrameStatus,
+    RecordKind,
+    latency_ms,
+    stage_durations_ms,
+)
+from perception_nodes.core.geometry import Letterbox
+from perception_nodes.core.pipeline import BackendError, HeadTensors, Pipeline
+
+MS = 1_000_000
+WIDTH, HEIGHT, REG_MAX = 64, 64, 4
+IMAGE = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+
+
+class FakeClock:
+    """Moves on only when it is told to."""
+
+    def __init__(self):
+        self.now_ns = 0
+
+    def monotonic_ns(self):
+        return self.now_ns
+
+    def realtime_ns(self):
+        return self.now_ns
+
+
+class FakeBackend:
+    """Takes a time, and answers with objects or an error."""
+
+    def __init__(self, clock, duration_ms=6.0, objects=(), error=None, bad=None):
+        self.clock, self.duration_ns = clock, round(duration_ms * MS)
+        self.objects, self.error, self.bad = objects, error, bad
+        self.calls = 0
+
+    def infer(self, image):
+        self.calls += 1
+        self.clock.now_ns += self.duration_ns
+        if self.error:
+            raise self.error
+        boxes = np.zeros((1, 4 * REG_MAX, 8, 8), np.float32)
+        classes = np.full((1, 2, 8, 8), -20, np.float32)
+        for row, column, label in self.objects:
+            classes[0, label, row, column] = 3
+            boxes[0, 1::REG_MAX, row, column] = 60  # every side one stride of 8 pixels
+        if self.bad is not None:
+            classes[0, 0, 0, 0] = self.bad
+        return HeadTensors([boxes], [classes])
+
+
+class Rig:
+    def __init__(self, skip_late=True, **backend):
+        self.clock = FakeClock()
+        self.backend = FakeBackend(self.clock, **backend)
+        decoder = Decoder(WIDTH, HEIGHT, (8,), REG_MAX, DecodeSettings())
+        self.pipeline = Pipeline(self.backend, decoder, "toy", self.clock, skip_late)
+
+    def header(self, deadline_ms=10.0, source=(128, 128)):
+        box = Letterbox.fit(*source, WIDTH, HEIGHT)
+        header = FrameHeader(sequence=7, stamp_ns=5, source_width=source[0])
+        header.source_height = source[1]
+        header.scale_x, header.scale_y = box.scale_x, box.scale_y
+        header.pad_x, header.pad_y = box.pad_x, box.pad_y
+        header.capture_ns, header.ingested_ns, header.preprocessed_ns = 1, 1 * MS, 2 * MS
+        header.deadline_ns = round(deadline_ms * MS)
+        header.ingest_process, header.copies, header.camera = 42, 1, b"front"
+        header.frame_id = b"camera"
+        self.clock.now_ns = 2 * MS
+        return header
+
+    def run(self, header=None, publish_ms=0.5):
+        record, detections = self.pipeline.detect(header or self.header(), IMAGE)
+        if detections is None:
+            return record, None
+        self.clock.now_ns += round(publish_ms * MS)
+        return self.pipeline.published(record), detections
+
+
+def test_a_frame_in_time_is_ok_and_fully_stamped():
+    record, detections = Rig(objects=[(2, 2, 1)]).run()
+    assert record.status == FrameStatus.OK
+    assert record.kind == RecordKind.OUTCOME
+    assert record.detections == len(detections) == 1
+    durations = stage_durations_ms(record)
+    assert durations["inference"] == pytest.approx(6.0)
+    assert durations["publish"] == pytest.approx(0.5)
+    assert latency_ms(record) == pytest.approx(8.5, abs=1e-3)
+
+
+def test_the_record_keeps_what_the_slot_said():
+    rig = Rig()
+    header = rig.header()
+    header.flags = FrameFlag.CLOCK_SUSPECT
+    record, _ = rig.run(header)
+    assert (record.sequence, record.stamp_ns, record.ingest_process) == (7, 5, 42)
+    assert (record.camera, record.frame_id, record.model) == (b"front", b"camera", b"toy")
+    assert (record.source_width, record.source_height, record.copies) == (128, 128, 1)
+    assert record.flags == FrameFlag.CLOCK_SUSPECT
+
+
+def test_boxes_are_in_source_pixels():
+    _, detections = Rig(objects=[(2, 2, 1)]).run()
+    # Cell (2, 2) of 8 pixels has its centre at 20, its sides at 12 and 28; the source is twice that.
+    np.testing.assert_allclose(detections.boxes, [[24, 24, 56, 56]], atol=1e-3)
+    assert detections.classes.tolist() == [1]
+
+
+def test_published_at_the_deadline_is_ok_and_a_nanosecond_after_it_late():
+    for extra_ns, status in [(0, FrameStatus.OK), (1, FrameStatus.LATE)]:
+        rig = Rig()
+        record, _ = rig.pipeline.detect(rig.header(), IMAGE)
+        rig.clock.now_ns = record.deadline_ns + extra_ns
+        assert rig.pipeline.published(record).status == status
+
+
+def test_a_late_frame_still_has_its_detections():
+    record, detections = Rig(duration_ms=20, objects=[(2, 2, 0)]).run()
+    assert record.status == FrameStatus.LATE
+    assert len(detections) == 1
+
+
+def test_a_frame_past_its_deadline_never_reaches_the_backend():
+    rig = Rig()
+    record, detections = rig.run(rig.header(deadline_ms=2.0))
+    assert detections is None
+    assert record.status == FrameStatus.SKIPPED_LATE
+    assert record.reason == b"past its deadline before inference"
+    assert (record.inferred_ns, record.published_ns, rig.backend.calls) == (0, 0, 0)
+
+
+def test_without_skipping_it_is_detected_and_late():
+    rig = Rig(skip_late=False)
+    record, detections = rig.run(rig.header(deadline_ms=1.0))
+    assert record.status == FrameStatus.LATE
+    assert detections is not None
+
+
+def test_a_backend_error_fails_the_frame_with_its_reason():
+    record, detections = Rig(error=BackendError("out of memory")).run()
+    assert detections is None
+    assert (record.status, record.reason) == (FrameStatus.FAILED, b"out of memory")
+    assert record.published_ns == 0
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_absurd_output_fails_the_frame_with_its_reason(bad):
+    record, detections = Rig(bad=bad).run()
+    assert detections is None
+    assert record.status == FrameStatus.FAILED
+    assert b"not finite" in record.reason
+
+
+@pytest.mark.parametrize(
+    "reason", ["größer als möglich", "é" * 500, "x" * 127, "x" * 128, "🚗" * 40, "bad \udcff name"]
+)
+def test_any_text_of_an_error_fits_into_the_record(reason):
+    record, _ = Rig(error=BackendError(reason)).run()
+    assert record.status == FrameStatus.FAILED
+    kept = record.reason.decode(errors="ignore")
+    assert 0 < len(record.reason) < FrameRecord.reason.size
+    assert reason.encode(errors="replace").decode().startswith(kept)
+
+
+def test_the_pipeline_goes_on_after_a_failure():
+    rig = Rig(error=BackendError("once"))
+    assert rig.run()[0].status == FrameStatus.FAILED
+    rig.backend.error = None
+    assert rig.run()[0].status == FrameStatus.OK
+
+
+def test_an_object_in_the_grey_border_alone_is_none():
+    rig = Rig(objects=[(0, 4, 0), (4, 4, 1)])
+    # 128 x 32 source pixels fill the rows 24 to 40 of the input.
+    record, detections = rig.run(rig.header(source=(128, 32)))
+    assert detections.classes.tolist() == [1]
+    assert record.detections == 1
+
+
+def test_a_frame_without_objects_is_ok():
+    record, detections = Rig().run()
+    assert (record.status, record.detections, len(detections)) == (FrameStatus.OK, 0, 0)
+
+
+def test_a_changed_lens_is_used_from_that_frame_on():
+    rig = Rig(objects=[(2, 2, 1)])
+    plain = rig.run()[1].boxes
+    header = rig.header()
+    header.flags = FrameFlag.RECTIFIED
+    header.camera_matrix[:] = header.rectified_matrix[:] = (100.0, 100.0, 63.5, 63.5)
+    header.distortion[0] = -0.2
+    bent = rig.run(header)[1].boxes
+    assert np.all(bent[0, :2] > plain[0, :2])
+    np.testing.assert_allclose(rig.run()[1].boxes, plain)
