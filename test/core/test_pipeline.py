@@ -109,7 +109,7 @@ def test_the_record_keeps_what_the_slot_said():
 
 def test_boxes_are_in_source_pixels():
     _, detections = Rig(objects=[(2, 2, 1)]).run()
-    # Cell (2, 2) of 8 pixels has its centre at 20, its sides at 12 and 28; the source is twice that.
+    # The cell of 8 pixels has its centre at 20, its sides at 12 and 28; the source is twice that.
     np.testing.assert_allclose(detections.boxes, [[24, 24, 56, 56]], atol=1e-3)
     assert detections.classes.tolist() == [1]
 

@@ -1,0 +1,82 @@
+"""Pictures in every encoding, made the long way round."""
+
+import cv2
+import numpy as np
+
+from perception_nodes.core.frame import ImageView
+
+ENCODINGS = (
+    "bgr8",
+    "rgb8",
+    "8uc3",
+    "bgra8",
+    "rgba8",
+    "mono8",
+    "8uc1",
+    "uyvy",
+    "yuyv",
+    "yuv422",
+    "yuv422_yuy2",
+    "nv12",
+    "nv21",
+    "bayer_rggb8",
+    "bayer_bggr8",
+    "bayer_gbrg8",
+    "bayer_grbg8",
+)
+
+
+def scene(width, height, seed=0):
+    """A smooth BGR picture of middling colours: nothing clips, nothing aliases."""
+    cells = np.random.default_rng(seed).integers(50, 206, (4, 6, 3)).astype(np.uint8)
+    return cv2.resize(cells, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def encode(bgr, encoding):
+    """The rows of a frame that shows a BGR picture, uint8 [rows, bytes]."""
+    height, width = bgr.shape[:2]
+    if encoding in ("bgr8", "8uc3"):
+        return bgr.reshape(height, -1)
+    if encoding == "rgb8":
+        return bgr[:, :, ::-1].reshape(height, -1)
+    if encoding in ("bgra8", "rgba8"):
+        colours = bgr if encoding == "bgra8" else bgr[:, :, ::-1]
+        return np.dstack([colours, np.full((height, width), 7, np.uint8)]).reshape(height, -1)
+    if encoding in ("mono8", "8uc1"):
+        return cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY)
+    if encoding.startswith("bayer"):
+        pattern = encoding[len("bayer_") : -1]
+        mosaic = np.empty((height, width), np.uint8)
+        for position, colour in enumerate(pattern):
+            row, column = divmod(position, 2)
+            mosaic[row::2, column::2] = bgr[row::2, column::2, "bgr".index(colour)]
+        return mosaic
+    planar = cv2.cvtColor(bgr, cv2.COLOR_BGR2YUV_I420)
+    luma = planar[:height]
+    u, v = planar[height:].reshape(2, height // 2, width // 2)
+    if encoding in ("nv12", "nv21"):
+        pair = (u, v) if encoding == "nv12" else (v, u)
+        return np.vstack([luma, np.dstack(pair).reshape(height // 2, width)])
+    rows = np.empty((height, width, 2), np.uint8)
+    first, second = (1, 0) if encoding in ("uyvy", "yuv422") else (0, 1)
+    rows[:, :, first] = luma
+    rows[:, 0::2, second] = np.repeat(u, 2, axis=0)
+    rows[:, 1::2, second] = np.repeat(v, 2, axis=0)
+    return rows.reshape(height, -1)
+
+
+def frame(bgr, encoding, padding=0):
+    """A frame that shows a BGR picture, with so many unused bytes behind each row."""
+    rows = encode(bgr, encoding)
+    padded = np.full((rows.shape[0], rows.shape[1] + padding), 255, np.uint8)
+    padded[:, : rows.shape[1]] = rows
+    height, width = bgr.shape[:2]
+    return view(width, height, encoding, padded.shape[1], padded.tobytes())
+
+
+def view(width, height, encoding, step, data):
+    return ImageView(0, "camera", width, height, encoding, step, memoryview(data))
+
+
+def compressed(encoding, data):
+    return view(0, 0, encoding, 0, data)

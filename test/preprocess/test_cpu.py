@@ -1,0 +1,329 @@
+"""The preprocessor: in place, letterboxed, rectified, and never surprised by its input."""
+
+import struct
+
+import cv2
+import numpy as np
+import pytest
+import simplejpeg
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from perception_nodes.core.frame import CameraInfo, FrameFlag, FrameHeader, FrameRejected
+from perception_nodes.core.geometry import Letterbox, boxes_to_source, lens_of
+from perception_nodes.preprocess.cpu import Preprocessor, UnknownLens, lens_from
+from test.preprocess.pictures import ENCODINGS, compressed, frame, scene, view
+
+WIDTH, HEIGHT = 416, 256
+MATRIX = (400.0, 0.0, 319.5, 0.0, 400.0, 239.5, 0.0, 0.0, 1.0)
+BARREL = CameraInfo(640, 480, "plumb_bob", (-0.3, 0.08, 0.001, -0.0005, 0.0), MATRIX)
+FISHEYE = CameraInfo(640, 480, "equidistant", (0.03, -0.006, 0.001, -0.0005), MATRIX)
+
+
+def preprocessor(undistort=True):
+    return Preprocessor(WIDTH, HEIGHT, undistort)
+
+
+def write(image, processor=None):
+    out, header = np.zeros((HEIGHT, WIDTH, 3), np.uint8), FrameHeader()
+    (processor or preprocessor()).write(image, out, header)
+    return out, header
+
+
+def jpeg(bgr, **options):
+    return simplejpeg.encode_jpeg(
+        np.ascontiguousarray(bgr), **{"colorspace": "BGR", "quality": 95, **options}
+    )
+
+
+def png(pixels):
+    return cv2.imencode(".png", pixels)[1].tobytes()
+
+
+class TestInPlace:
+    @pytest.mark.parametrize("info", [None, BARREL, FISHEYE], ids=["plain", "barrel", "fisheye"])
+    @pytest.mark.parametrize("encoding", ENCODINGS)
+    def test_writes_all_of_the_given_buffer_and_nothing_around_it(self, encoding, info):
+        canary, size = 64, HEIGHT * WIDTH * 3
+        memory = np.full(size + 2 * canary, 0xA5, np.uint8)
+        results = []
+        for before in (0, 255):
+            memory[canary:-canary] = before
+            out = memory[canary:-canary].reshape(HEIGHT, WIDTH, 3)
+            assert np.shares_memory(out, memory)
+            processor = preprocessor()
+            if info:
+                processor.calibrate(info)
+            processor.write(frame(scene(640, 480), encoding), out, FrameHeader())
+            results.append(out.copy())
+        # Whatever lay there before is gone: every byte was written.
+        np.testing.assert_array_equal(*results)
+        assert np.all(memory[:canary] == 0xA5)
+        assert np.all(memory[-canary:] == 0xA5)
+
+    @given(st.integers(1, 60), st.integers(1, 60), st.sampled_from(["bgr8", "mono8", "rgb8"]))
+    @settings(max_examples=100, deadline=None)
+    def test_does_so_for_any_shape(self, width, height, encoding):
+        processor = Preprocessor(20, 12, undistort=False)
+        bgr = np.full((height, width, 3), 200, np.uint8)
+        out = np.zeros((12, 20, 3), np.uint8)
+        processor.write(frame(bgr, encoding), out, FrameHeader())
+        assert set(np.unique(out)) <= {200, 114}
+        assert 200 in out
+
+    @pytest.mark.parametrize(
+        ("size", "border"),
+        [
+            ((1280, 720), (slice(0, 11), slice(None))),
+            ((1280, 720), (slice(245, None), slice(None))),
+            ((480, 640), (slice(None), slice(0, 112))),
+            ((480, 640), (slice(None), slice(304, None))),
+        ],
+        ids=["above", "below", "left", "right"],
+    )
+    def test_borders_are_grey(self, size, border):
+        out, _ = write(frame(np.zeros((size[1], size[0], 3), np.uint8), "bgr8"))
+        assert np.all(out[border] == 114)
+        assert out[128, 208].tolist() == [0, 0, 0]
+
+    def test_the_header_tells_how_to_come_back(self):
+        _, header = write(frame(scene(1280, 720), "bgr8"))
+        box = Letterbox.fit(1280, 720, WIDTH, HEIGHT)
+        assert (header.source_width, header.source_height) == (1280, 720)
+        assert (header.width, header.height) == (WIDTH, HEIGHT)
+        assert (header.scale_x, header.scale_y) == (box.scale_x, box.scale_y)
+        assert (header.pad_x, header.pad_y) == (box.pad_x, box.pad_y)
+        assert header.flags == 0
+
+    def test_flags_that_were_set_stay(self):
+        out, header = np.zeros((HEIGHT, WIDTH, 3), np.uint8), FrameHeader()
+        header.flags = FrameFlag.CLOCK_SUSPECT
+        preprocessor().write(frame(scene(640, 480), "bgr8"), out, header)
+        assert header.flags == FrameFlag.CLOCK_SUSPECT
+
+
+class TestChanges:
+    def test_a_new_size_is_fitted_from_that_frame_on(self):
+        processor = preprocessor()
+        for size in [(640, 480), (1280, 720), (480, 640), (640, 480)]:
+            image = frame(scene(*size), "bgr8")
+            found, header = write(image, processor)
+            fresh, _ = write(image)
+            np.testing.assert_array_equal(found, fresh)
+            assert (header.source_width, header.source_height) == size
+
+    def test_a_new_encoding_is_read_from_that_frame_on(self):
+        processor = preprocessor()
+        processor.calibrate(BARREL)
+        for encoding in ENCODINGS:
+            image = frame(scene(640, 480), encoding)
+            fresh = preprocessor()
+            fresh.calibrate(BARREL)
+            np.testing.assert_array_equal(write(image, processor)[0], write(image, fresh)[0])
+
+    def test_a_new_calibration_is_used_from_that_frame_on(self):
+        processor, image = preprocessor(), frame(scene(640, 480), "bgr8")
+        plain, _ = write(image, processor)
+        processor.calibrate(BARREL)
+        barrel, header = write(image, processor)
+        assert header.flags == FrameFlag.RECTIFIED
+        processor.calibrate(FISHEYE)
+        fisheye, header = write(image, processor)
+        assert header.flags == FrameFlag.RECTIFIED | FrameFlag.FISHEYE
+        processor.calibrate(CameraInfo(640, 480, "plumb_bob", (), MATRIX))
+        again, header = write(image, processor)
+        assert header.flags == 0
+        np.testing.assert_array_equal(again, plain)
+        assert np.abs(barrel.astype(int) - plain).max() > 20
+        assert not np.array_equal(barrel, fisheye)
+
+    def test_a_rejected_frame_leaves_the_next_one_untouched(self):
+        processor, image = preprocessor(), frame(scene(640, 480), "bgr8")
+        processor.calibrate(BARREL)
+        expected, _ = write(image, processor)
+        for bad in (view(640, 480, "bgr8", 1920, bytes(9)), compressed("jpeg", b"\xff\xd8\xff")):
+            with pytest.raises(FrameRejected):
+                write(bad, processor)
+        np.testing.assert_array_equal(write(image, processor)[0], expected)
+
+
+class TestLens:
+    @pytest.mark.parametrize("info", [BARREL, FISHEYE], ids=["barrel", "fisheye"])
+    @pytest.mark.parametrize("encoding", ["bgr8", "nv12", "yuyv", "bayer_rggb8"])
+    def test_a_mark_in_the_source_is_where_the_header_says(self, encoding, info):
+        bgr = np.full((480, 640, 3), 30, np.uint8)
+        cv2.circle(bgr, (180, 130), 6, (220, 220, 220), -1)
+        processor = preprocessor()
+        processor.calibrate(info)
+        out, header = write(frame(bgr, encoding), processor)
+        # Before the border: the rectified picture ends in grey, which is darker than the mark.
+        bright = np.clip(out[:, :, 1].astype(float) - 130, 0, None)
+        rows, columns = np.indices(bright.shape)
+        x = (bright * (columns + 0.5)).sum() / bright.sum()
+        y = (bright * (rows + 0.5)).sum() / bright.sum()
+        box = np.array([[x - 0.05, y - 0.05, x + 0.05, y + 0.05]], np.float32)
+        back = boxes_to_source(box, header, lens_of(header))[0].reshape(2, 2).mean(axis=0)
+        np.testing.assert_allclose(back, [180.5, 130.5], atol=1.0)
+
+    def test_the_border_of_a_rectified_picture_is_grey_in_every_encoding(self):
+        """A pincushion lens leaves the edges of the rectified picture empty."""
+        info = CameraInfo(640, 480, "plumb_bob", (0.25, 0.1, 0, 0, 0), MATRIX)
+        for encoding in ENCODINGS:
+            processor = preprocessor()
+            processor.calibrate(info)
+            out, header = write(frame(np.full((480, 640, 3), 250, np.uint8), encoding), processor)
+            box = Letterbox.fit(640, 480, WIDTH, HEIGHT)
+            middle = out[HEIGHT // 2, WIDTH // 2]
+            edge = out[HEIGHT // 2, box.pad_x - 2]
+            assert np.all(np.abs(edge.astype(int) - 114) <= 1), encoding
+            assert np.all(middle > 240), encoding
+
+    def test_is_left_alone_where_rectifying_is_off(self):
+        processor = preprocessor(undistort=False)
+        processor.calibrate(BARREL)
+        assert write(frame(scene(640, 480), "bgr8"), processor)[1].flags == 0
+
+    def test_a_calibration_for_another_size_is_not_used(self):
+        processor = preprocessor()
+        processor.calibrate(BARREL)
+        assert write(frame(scene(1280, 960), "bgr8"), processor)[1].flags == 0
+
+    def test_no_distortion_is_no_lens(self):
+        assert lens_from(CameraInfo(640, 480, "plumb_bob", (0.0,) * 5, MATRIX)) is None
+        assert lens_from(CameraInfo(640, 480, "", (), MATRIX)) is None
+
+    @pytest.mark.parametrize(
+        ("info", "reason"),
+        [
+            (CameraInfo(640, 480, "mirror", (0.1,), MATRIX), "'mirror' is not supported"),
+            (CameraInfo(640, 480, "plumb_bob", (0.1,), (0.0,) * 9), "intrinsics are unusable"),
+            (CameraInfo(640, 480, "plumb_bob", (float("nan"),), MATRIX), "unusable"),
+            (CameraInfo(640, 480, "plumb_bob", (0.1, *[0.0] * 8, 0.1), MATRIX), "thin-prism"),
+            (CameraInfo(640, 480, "equidistant", (0.1, 0, 0, 0, 0.1), MATRIX), "four"),
+            (CameraInfo(640, 480, "plumb_bob", (-1e9,), MATRIX), "no flat image"),
+        ],
+    )
+    def test_an_unusable_calibration_is_told_and_frames_go_on_without_it(self, info, reason):
+        processor = preprocessor()
+        with pytest.raises(UnknownLens, match=reason):
+            processor.calibrate(info)
+        out, header = write(frame(scene(640, 480), "bgr8"), processor)
+        assert header.flags == 0
+        np.testing.assert_array_equal(out, write(frame(scene(640, 480), "bgr8"))[0])
+
+    @pytest.mark.filterwarnings("ignore::RuntimeWarning")
+    @given(
+        st.lists(st.floats(width=32), max_size=14).map(tuple),
+        st.lists(st.floats(width=32), min_size=9, max_size=9).map(tuple),
+        st.sampled_from(["plumb_bob", "rational_polynomial", "equidistant", "x"]),
+        st.sampled_from([(1, 1), (2, 1), (64, 48)]),
+    )
+    @settings(max_examples=200, deadline=None)
+    def test_no_calibration_breaks_a_frame(self, distortion, matrix, model, size):
+        processor = Preprocessor(32, 32, undistort=True)
+        try:
+            processor.calibrate(CameraInfo(*size, model, distortion, matrix))
+        except UnknownLens as error:
+            assert "\n" not in str(error)
+        out, header = np.zeros((32, 32, 3), np.uint8), FrameHeader()
+        processor.write(frame(scene(*size), "bgr8"), out, header)
+        back = boxes_to_source(np.array([[8, 8, 24, 24]], np.float32), header, lens_of(header))
+        assert np.isfinite(back).all()
+
+
+class TestCompressed:
+    @pytest.mark.parametrize("size", [(640, 480), (1280, 720), (1920, 1080), (200, 100)])
+    def test_a_jpeg_decoded_at_a_smaller_scale_shows_the_same(self, size):
+        bgr = scene(*size)
+        found, header = write(compressed("jpeg", jpeg(bgr)))
+        expected, _ = write(frame(bgr, "bgr8"))
+        assert (header.source_width, header.source_height) == size
+        assert header.copies == 1
+        difference = np.abs(found.astype(int) - expected)
+        # JPEG's own loss at quality 95, and its scaling by averages instead of samples.
+        assert difference.mean() < 1.5
+        assert difference.max() <= 12
+
+    def test_a_grey_jpeg_is_a_picture_too(self):
+        grey = np.full((480, 640, 1), 90, np.uint8)
+        out, _ = write(compressed("jpeg", jpeg(grey, colorspace="GRAY")))
+        assert np.abs(out[128, 208].astype(int) - 90).max() <= 1
+
+    def test_a_jpeg_is_rectified_at_whatever_scale_it_was_decoded(self):
+        bgr = scene(1280, 960)
+        info = CameraInfo(
+            1280, 960, "plumb_bob", BARREL.distortion, (800, 0, 640, 0, 800, 480, 0, 0, 1)
+        )
+        processor = preprocessor()
+        processor.calibrate(info)
+        expected, _ = write(frame(bgr, "bgr8"), processor)
+        found, header = write(compressed("jpeg", jpeg(bgr)), processor)
+        assert header.flags == FrameFlag.RECTIFIED
+        assert (header.source_width, header.source_height) == (1280, 960)
+        inside = slice(40, -40)
+        difference = np.abs(found.astype(int) - expected)[inside, slice(60, -60)]
+        assert difference.max() <= 12
+
+    def test_bytes_behind_a_jpeg_do_no_harm(self):
+        bgr = scene(640, 480)
+        np.testing.assert_array_equal(
+            write(compressed("jpeg", jpeg(bgr) + bytes(512)))[0],
+            write(compressed("jpeg", jpeg(bgr)))[0],
+        )
+
+    def test_a_png_is_exact(self):
+        bgr = scene(640, 480)
+        found, header = write(compressed("png", png(bgr)))
+        np.testing.assert_array_equal(found, write(frame(bgr, "bgr8"))[0])
+        assert header.copies == 1
+
+    def test_a_16_bit_png_keeps_its_upper_byte(self):
+        bgr = scene(640, 480)
+        found, _ = write(compressed("png", png(bgr.astype(np.uint16) << 8)))
+        assert np.abs(found.astype(int) - write(frame(bgr, "bgr8"))[0]).max() <= 1
+
+    def test_a_png_with_transparency_is_its_colours(self):
+        bgr = scene(640, 480)
+        pixels = np.dstack([bgr, np.full((480, 640), 9, np.uint8)])
+        np.testing.assert_array_equal(
+            write(compressed("png", png(pixels)))[0], write(frame(bgr, "bgr8"))[0]
+        )
+
+    @pytest.mark.parametrize("kind", ["jpeg", "png"])
+    def test_a_file_cut_off_anywhere_is_rejected(self, kind):
+        bgr = scene(64, 48)
+        data = jpeg(bgr) if kind == "jpeg" else png(bgr)
+        processor = preprocessor()
+        for length in [*range(0, len(data) - 1, 17), len(data) - 1]:
+            with pytest.raises(FrameRejected, match=kind):
+                write(compressed(kind, data[:length]), processor)
+
+    @pytest.mark.parametrize("kind", ["jpeg", "png"])
+    def test_a_forged_size_costs_nothing(self, kind):
+        bgr = scene(64, 48)
+        if kind == "jpeg":
+            data = bytearray(jpeg(bgr))
+            at = data.index(b"\xff\xc0") + 5
+            data[at : at + 4] = struct.pack(">HH", 65500, 65500)
+        else:
+            data = bytearray(png(bgr))
+            data[16:24] = struct.pack(">II", 2**31 - 1, 2**31 - 1)
+        with pytest.raises(FrameRejected, match="is not that of a camera"):
+            write(compressed(kind, bytes(data)))
+
+    def test_other_content_than_its_name_says_is_rejected(self):
+        with pytest.raises(FrameRejected, match="jpeg"):
+            write(compressed("jpeg", png(scene(64, 48))))
+
+    @pytest.mark.parametrize("kind", ["jpeg", "png"])
+    @given(data=st.data())
+    @settings(max_examples=150, deadline=None)
+    def test_damage_is_rejected_or_harmless(self, kind, data):
+        bgr = scene(64, 48)
+        file = bytearray(jpeg(bgr) if kind == "jpeg" else png(bgr))
+        for _ in range(data.draw(st.integers(1, 8))):
+            file[data.draw(st.integers(3, len(file) - 1))] = data.draw(st.integers(0, 255))
+        try:
+            write(compressed(kind, bytes(file)))
+        except FrameRejected as error:
+            assert "\n" not in str(error)

@@ -1,0 +1,179 @@
+"""Each encoding against OpenCV's full-size conversion, followed by the same scaling."""
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from perception_nodes.core.frame import FrameHeader, FrameRejected
+from perception_nodes.core.geometry import Letterbox
+from perception_nodes.preprocess.cpu import Preprocessor
+from perception_nodes.preprocess.encodings import (
+    ALIASES,
+    BYTES_PER_PIXEL,
+    planes_of,
+)
+from test.preprocess.pictures import ENCODINGS, frame, scene, view
+
+WIDTH, HEIGHT = 416, 256
+EXACT = {"bgr8", "rgb8", "8uc3", "bgra8", "rgba8", "mono8", "8uc1"}
+
+
+def opencv(image, bgr):
+    """The frame as full-size BGR, by OpenCV's own conversions."""
+    data = np.frombuffer(image.data, np.uint8).reshape(-1, image.step)
+    encoding = ALIASES.get(image.encoding, image.encoding)
+    height, width = image.height, image.width
+    if encoding in ("bgr8", "8uc3"):
+        return bgr
+    if encoding.startswith("bayer"):
+        return bgr  # the picture that the mosaic was taken from is a better judge than OpenCV's
+    code, channels = {
+        "rgb8": (cv2.COLOR_RGB2BGR, 3),
+        "bgra8": (cv2.COLOR_BGRA2BGR, 4),
+        "rgba8": (cv2.COLOR_RGBA2BGR, 4),
+        "mono8": (cv2.COLOR_GRAY2BGR, 1),
+        "8uc1": (cv2.COLOR_GRAY2BGR, 1),
+        "uyvy": (cv2.COLOR_YUV2BGR_UYVY, 2),
+        "yuyv": (cv2.COLOR_YUV2BGR_YUY2, 2),
+        "nv12": (cv2.COLOR_YUV2BGR_NV12, 1),
+        "nv21": (cv2.COLOR_YUV2BGR_NV21, 1),
+    }[encoding]
+    rows = np.ascontiguousarray(data[:, : width * channels])
+    shape = (rows.shape[0], width) if channels == 1 else (height, width, channels)
+    return cv2.cvtColor(rows.reshape(shape), code)
+
+
+def expected(image, bgr):
+    height, width = bgr.shape[:2]
+    box = Letterbox.fit(width, height, WIDTH, HEIGHT)
+    out = np.full((HEIGHT, WIDTH, 3), 114, np.uint8)
+    inner = cv2.resize(
+        opencv(image, bgr), (box.inner_width, box.inner_height), interpolation=cv2.INTER_LINEAR
+    )
+    out[box.pad_y : box.pad_y + box.inner_height, box.pad_x : box.pad_x + box.inner_width] = inner
+    return out
+
+
+def processed(image):
+    out = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    header = FrameHeader()
+    Preprocessor(WIDTH, HEIGHT, undistort=False).write(image, out, header)
+    return out, header
+
+
+def test_every_encoding_is_tested():
+    assert set(ENCODINGS) == {*BYTES_PER_PIXEL, *ALIASES}
+
+
+@pytest.mark.parametrize("padding", [0, 24], ids=["packed", "padded"])
+@pytest.mark.parametrize("size", [(640, 480), (1280, 720)], ids=["0.53", "0.33"])
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_shows_what_opencv_shows(encoding, size, padding):
+    bgr = scene(*size)
+    image = frame(bgr, encoding, padding)
+    found, _ = processed(image)
+    difference = np.abs(found.astype(int) - expected(image, bgr))
+    if encoding in EXACT:
+        # Choosing channels before or after scaling gives the same numbers.
+        assert difference.max() == 0
+    elif encoding.startswith("bayer"):
+        # A cell of half-size planes has its colours half a pixel beside each other, and at the
+        # picture's own edge there is nothing to interpolate from.
+        assert difference[16:-16, 16:-16].max() <= 6
+        assert difference.mean() < 1.5
+    else:
+        # Chroma is interpolated here, repeated by OpenCV; each rounds once more than the other.
+        assert difference.max() <= 5
+        assert difference.mean() < 1.0
+
+
+@pytest.mark.parametrize("colour", [(0, 0, 255), (0, 255, 0), (255, 0, 0), (255, 255, 255)])
+@pytest.mark.parametrize("encoding", sorted(set(ENCODINGS) - {"mono8", "8uc1"}))
+def test_pure_colours_keep_their_names(encoding, colour):
+    bgr = np.full((512, 832, 3), colour, np.uint8)
+    found, _ = processed(frame(bgr, encoding))
+    assert np.abs(found[100, 200].astype(int) - colour).max() <= 4
+
+
+@pytest.mark.parametrize("encoding", ["bgr8", "nv12", "yuyv", "uyvy", "mono8", "rgba8"])
+def test_no_full_frame_is_copied(encoding):
+    assert processed(frame(scene(640, 480), encoding))[1].copies == 0
+
+
+@pytest.mark.parametrize("encoding", ["bgr8", "nv12", "yuyv", "bayer_rggb8", "mono8"])
+def test_planes_are_views_of_the_frame(encoding):
+    image = frame(scene(640, 480), encoding)
+    pixels = np.frombuffer(image.data, np.uint8)
+    for plane in planes_of(image):
+        assert np.shares_memory(plane.pixels, pixels)
+
+
+def test_a_small_bayer_frame_is_a_copy_for_its_resolution_and_a_large_one_none():
+    assert processed(frame(scene(640, 480), "bayer_rggb8"))[1].copies == 1
+    assert processed(frame(scene(1280, 960), "bayer_rggb8"))[1].copies == 0
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        (view(4, 4, "16uc1", 8, bytes(32)), "'16uc1' is not supported"),
+        (view(4, 4, "", 8, bytes(32)), "'' is not supported"),
+        (view(0, 4, "bgr8", 12, bytes(48)), "0x4 holds no pixels"),
+        (view(4, 0, "bgr8", 12, bytes(48)), "4x0 holds no pixels"),
+        (view(4, 4, "bgr8", 11, bytes(48)), "step 11 is less than 12"),
+        (view(4, 4, "bgr8", 12, bytes(47)), "47 bytes are fewer than 4 rows of 12"),
+        (view(4, 4, "nv12", 4, bytes(23)), "23 bytes are fewer than 6 rows of 4"),
+        (view(3, 4, "nv12", 3, bytes(99)), "3x4 is not even"),
+        (view(4, 3, "nv21", 4, bytes(99)), "4x3 is not even"),
+        (view(3, 4, "uyvy", 6, bytes(99)), "3x4 is not even"),
+        (view(4, 3, "bayer_grbg8", 4, bytes(99)), "4x3 is not even"),
+        (view(65535, 65535, "bgr8", 196605, bytes(99)), "99 bytes are fewer"),
+    ],
+)
+def test_a_frame_that_contradicts_itself_is_rejected_with_the_reason(image, reason):
+    with pytest.raises(FrameRejected, match=reason):
+        planes_of(image)
+
+
+def test_an_unknown_encoding_is_told_the_known_ones():
+    with pytest.raises(FrameRejected, match="known are bgr8, rgb8.*nv12.*jpeg, png"):
+        planes_of(view(4, 4, "yuv444", 12, bytes(99)))
+
+
+def test_a_yuv_frame_of_odd_height_and_a_mono_one_of_odd_size_are_fine():
+    planes_of(view(4, 3, "yuyv", 8, bytes(24)))
+    planes_of(view(3, 3, "mono8", 3, bytes(9)))
+
+
+@given(
+    st.sampled_from([*ENCODINGS, "jpeg", "png", "BGR8", "x"]),
+    st.integers(0, 40),
+    st.integers(0, 40),
+    st.integers(0, 200),
+    st.binary(max_size=3000),
+)
+@settings(max_examples=400, deadline=None)
+def test_nothing_but_a_rejection_escapes(encoding, width, height, step, data):
+    try:
+        processed(view(width, height, encoding, step, data))
+    except FrameRejected as error:
+        assert "\n" not in str(error)
+
+
+@given(
+    st.sampled_from(ENCODINGS),
+    st.sampled_from([1, 2, 3, 4, 6, 40_000, 70_000, 2**31, 2**32 - 1]),
+    st.sampled_from([1, 2, 3, 4, 6, 40_000, 70_000, 2**31, 2**32 - 1]),
+    st.booleans(),
+)
+@settings(max_examples=200, deadline=None)
+def test_nothing_but_a_rejection_escapes_from_exotic_shapes(encoding, width, height, undistort):
+    step = width * 4
+    size = step * height * 2
+    image = view(width, height, encoding, step, bytes(size if size < 3_000_000 else 100))
+    try:
+        processed(image)
+    except FrameRejected as error:
+        assert "\n" not in str(error)

@@ -1,0 +1,113 @@
+"""A frame's entry: its number, its time, its deadline, its slot."""
+
+import os
+
+import numpy as np
+import pytest
+
+from perception_nodes.core.budget import Budget
+from perception_nodes.core.frame import (
+    FrameFlag,
+    FrameHeader,
+    FrameRecord,
+    FrameRejected,
+    FrameStatus,
+    RecordKind,
+)
+from perception_nodes.preprocess.cpu import Preprocessor
+from perception_nodes.preprocess.ingest import Ingest
+from test.preprocess.pictures import frame, scene, view
+
+MS = 1_000_000
+NOW, WALL = 5_000 * MS, 1_700_000_000_000 * MS
+
+
+class FakeClock:
+    """Both clocks, moved on together."""
+
+    def __init__(self):
+        self.passed_ns = 0
+
+    def monotonic_ns(self):
+        return NOW + self.passed_ns
+
+    def realtime_ns(self):
+        return WALL + self.passed_ns
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+@pytest.fixture
+def ingest(clock):
+    return Ingest(Preprocessor(64, 64, undistort=False), "front", Budget(), clock)
+
+
+def test_frames_are_numbered_from_zero_without_gaps(ingest):
+    records = [ingest.enter(WALL, "camera", NOW) for _ in range(3)]
+    assert [record.sequence for record in records] == [0, 1, 2]
+    assert {record.ingest_process for record in records} == {os.getpid()}
+    assert {record.kind for record in records} == {RecordKind.ENTERED}
+
+
+def test_the_deadline_runs_from_capture(ingest):
+    record = ingest.enter(WALL - 3 * MS, "camera", NOW)
+    assert record.capture_ns == NOW - 3 * MS
+    assert record.deadline_ns == record.capture_ns + 10 * MS
+    assert record.flags == 0
+
+
+def test_time_between_receipt_and_entry_is_not_lost(ingest, clock):
+    clock.passed_ns = 2 * MS
+    record = ingest.enter(WALL - 3 * MS, "camera", NOW)
+    assert record.capture_ns == NOW - 3 * MS
+    assert record.ingested_ns == NOW + 2 * MS
+
+
+@pytest.mark.parametrize("stamp_ns", [0, WALL + MS, WALL - 2_000 * MS])
+def test_with_a_suspect_stamp_the_deadline_runs_from_receipt(ingest, stamp_ns):
+    record = ingest.enter(stamp_ns, "camera", NOW)
+    assert record.flags == FrameFlag.CLOCK_SUSPECT
+    assert record.deadline_ns == NOW + 10 * MS
+    assert record.stamp_ns == stamp_ns
+
+
+@pytest.mark.parametrize("name", ["", "ü" * 100, "x" * 63, "x" * 64, "🚗" * 30, "bad\udcffname"])
+def test_any_frame_id_fits(ingest, name):
+    kept = ingest.enter(WALL, name, NOW).frame_id
+    assert len(kept) < FrameRecord.frame_id.size
+    assert name.encode(errors="replace").startswith(kept)
+
+
+def test_a_filled_slot_tells_all_that_the_record_did(ingest, clock):
+    record = ingest.enter(WALL - 2_000 * MS, "camera", NOW)
+    header, pixels = FrameHeader(), np.zeros((64, 64, 3), np.uint8)
+    clock.passed_ns = MS
+    ingest.fill(record, frame(scene(128, 128), "bgr8"), header, pixels)
+    for name in ("sequence", "stamp_ns", "capture_ns", "ingested_ns", "deadline_ns"):
+        assert getattr(header, name) == getattr(record, name)
+    assert (header.camera, header.frame_id) == (b"front", b"camera")
+    assert header.flags == FrameFlag.CLOCK_SUSPECT
+    assert header.preprocessed_ns == NOW + MS
+    assert pixels.any()
+
+
+def test_a_rejected_frame_ends_failed_with_its_reason(ingest):
+    record = ingest.enter(WALL, "camera", NOW)
+    with pytest.raises(FrameRejected) as caught:
+        ingest.fill(
+            record, view(4, 4, "x", 4, bytes(16)), FrameHeader(), np.zeros((64, 64, 3), np.uint8)
+        )
+    ended = Ingest.end(record, FrameStatus.FAILED, str(caught.value))
+    assert (ended.kind, ended.status) == (RecordKind.OUTCOME, FrameStatus.FAILED)
+    assert ended.reason.startswith(b"encoding 'x' is not supported")
+    assert (ended.sequence, ended.preprocessed_ns) == (0, 0)
+
+
+@pytest.mark.parametrize("reason", ["é" * 500, "x" * 128, "bad\udcff"])
+def test_any_reason_fits(ingest, reason):
+    record = ingest.enter(WALL, "camera", NOW)
+    kept = Ingest.end(record, FrameStatus.FAILED, reason).reason
+    assert reason.encode(errors="replace").startswith(kept)
