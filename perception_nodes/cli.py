@@ -120,6 +120,7 @@ def replay(
     )
     drive = open_drive(bag, topic)
     with LiveView(deadline_ms, drive.frame_count) as view:
+        view.health("REPLAY", "every frame, one after the other")
 
         def show(record: Any) -> None:
             view.frame(record)

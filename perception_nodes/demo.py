@@ -33,6 +33,7 @@ def run_demo(bag: Path, out: Path, topic: str, values: dict[str, Any]) -> dict[s
     drive = open_drive(bag, topic)
     out.mkdir(parents=True, exist_ok=True)
     recording, sent_file = out / "recording.mcap.tmp", out / "sent.json.tmp"
+    log_path = out / "nodes.log"
     specs = RECORDED.nodes(
         {
             **values,
@@ -47,7 +48,8 @@ def run_demo(bag: Path, out: Path, topic: str, values: dict[str, Any]) -> dict[s
     parameters = {name: value for spec in specs for name, value in spec.parameters.items()}
     model = load_model(parameters["model"])
     try:
-        with Supervisor(specs) as graph:
+        # On the screen the nodes' messages would tear the live view.
+        with log_path.open("wb") as log, Supervisor(specs, log=log) as graph:
             completed = graph.wait()
         if not sent_file.is_file():
             raise GraphFailure(
@@ -69,6 +71,15 @@ def run_demo(bag: Path, out: Path, topic: str, values: dict[str, Any]) -> dict[s
             "machine": platform.processor() or platform.machine(),
         }
         return finish(out, recording, drive, [tuple(pair) for pair in played["sent"]], context)
+    except GraphFailure as error:
+        raise GraphFailure(f"{error}: {last_error(log_path)} (see {log_path})") from error
     finally:
         recording.unlink(missing_ok=True)
         sent_file.unlink(missing_ok=True)
+
+
+def last_error(log_path: Path) -> str:
+    """The last message of a node that says what went wrong."""
+    lines = log_path.read_text(encoding="utf-8", errors="replace").splitlines()
+    errors = [line for line in lines if "ERROR" in line or "rror:" in line]
+    return (errors or lines or ["no message"])[-1]

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from types import FrameType
+from typing import IO
 
 from perception_nodes.environment import die_with_parent
 from perception_nodes.graph import NodeSpec
@@ -23,9 +24,21 @@ class GraphFailure(RuntimeError):
 class Supervisor:
     """The processes of one graph; a context manager that stops them all when it is left."""
 
-    def __init__(self, specs: Sequence[NodeSpec], stop_timeout_s: float = STOP_TIMEOUT_S) -> None:
-        """Take the processes to start, in their order; one that hangs is killed in the end."""
+    def __init__(
+        self,
+        specs: Sequence[NodeSpec],
+        stop_timeout_s: float = STOP_TIMEOUT_S,
+        log: IO[bytes] | None = None,
+    ) -> None:
+        """Take the processes to start.
+
+        Args:
+            specs: in the order of starting.
+            stop_timeout_s: one that hangs longer when it is to stop is killed.
+            log: receives what they write, but for the monitor's screen; ours by default.
+        """
         self._specs = specs
+        self._log = log
         self._stop_timeout_s = stop_timeout_s
         self.processes: list[tuple[NodeSpec, subprocess.Popen[bytes]]] = []
         self._stop_requested = False
@@ -42,6 +55,8 @@ class Supervisor:
                     [sys.executable, "-m", spec.module, *spec.arguments()],
                     env={**os.environ, **spec.environment},
                     stdin=subprocess.DEVNULL,
+                    stdout=None if spec.executable == "monitor_node" else self._log,
+                    stderr=self._log,
                     start_new_session=True,
                     preexec_fn=die_with_parent,
                 )
@@ -53,9 +68,18 @@ class Supervisor:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop in reverse order: who speaks before who listens."""
-        for _, process in reversed(self.processes):
-            _stop(process, self._stop_timeout_s)
+        """Stop in reverse order, who speaks before who listens, and wait for all."""
+        stopping = [process for _, process in reversed(self.processes)]
+        for process in stopping:
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+        deadline_s = time.monotonic() + self._stop_timeout_s
+        for process in stopping:
+            try:
+                process.wait(max(0.0, deadline_s - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
         sweep()
         for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
@@ -84,16 +108,6 @@ class Supervisor:
 
     def _request_stop(self, number: int, frame: FrameType | None) -> None:
         self._stop_requested = True
-
-
-def _stop(process: subprocess.Popen[bytes], timeout_s: float) -> None:
-    if process.poll() is None:
-        process.send_signal(signal.SIGINT)
-    try:
-        process.wait(timeout_s)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def _how(status: int) -> str:

@@ -17,6 +17,7 @@ from perception_nodes.view import LiveView
 
 DETECTIONS = QoSProfile(depth=100)
 REPORTS = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+LAST_WAIT_MS = 200.0
 HEALTH = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
@@ -24,6 +25,7 @@ class MonitorNode(PerceptionNode):
     """Subscribes to detections, frame reports and health."""
 
     settings_type = MonitorSettings
+    _taken = 0
 
     def open(self) -> None:
         """Subscribe, open the recording and the view."""
@@ -41,7 +43,11 @@ class MonitorNode(PerceptionNode):
             self.add_subscription(kind, topic, callback, qos)
 
     def close(self) -> None:
-        """End the view, complete the recording."""
+        """Take what is still on the way, end the view, complete the recording."""
+        taken = -1
+        while self._taken != taken:
+            taken = self._taken
+            self.spin(LAST_WAIT_MS)
         if getattr(self, "_view", None) is not None:
             self._view.__exit__(None, None, None)
             self._view = None
@@ -56,20 +62,21 @@ class MonitorNode(PerceptionNode):
             self._view.render()
 
     def _on_detections(self, data: bytes) -> None:
-        self._record("/perception/detections", "vision_msgs/msg/Detection2DArray", data)
+        self._take("/perception/detections", "vision_msgs/msg/Detection2DArray", data)
 
     def _on_report(self, data: bytes) -> None:
-        self._record("/perception/frame_report", "perception_interfaces/msg/FrameReport", data)
+        self._take("/perception/frame_report", "perception_interfaces/msg/FrameReport", data)
         if self._view is not None:
             self._view.frame(deserialize_message(data, FrameReport))
 
     def _on_health(self, data: bytes) -> None:
-        self._record("/perception/health", "perception_interfaces/msg/Health", data)
+        self._take("/perception/health", "perception_interfaces/msg/Health", data)
         if self._view is not None:
             health = deserialize_message(data, Health)
             self._view.health(HealthMode(health.mode).name, health.cause)
 
-    def _record(self, topic: str, type_name: str, data: bytes) -> None:
+    def _take(self, topic: str, type_name: str, data: bytes) -> None:
+        self._taken += 1
         if self._recorder is not None:
             self._recorder.write(topic, type_name, time.time_ns(), data)
 

@@ -9,6 +9,7 @@ import ctypes
 import errno
 import os
 import shutil
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -197,13 +198,17 @@ class Reader(Generic[Header]):
 
     def wait(self, timeout_ms: float) -> None:
         """Sleep until a sample comes, or the timeout; a signal may end it early."""
-        if self._subscriber.has_samples():
-            return
-        try:
-            self._listener.timed_wait(iox2.Duration.from_micros(int(timeout_ms * 1e3)))
-        except iox2.ListenerWaitError:
-            # Interrupted by a signal; the caller looks at its stop flag.
-            return
+        deadline_ns = time.monotonic_ns() + round(timeout_ms * 1e6)
+        # A loop, since the notification of a sample that was read before it came wakes us too.
+        while not self._subscriber.has_samples():
+            left_ns = deadline_ns - time.monotonic_ns()
+            if left_ns <= 0:
+                return
+            try:
+                self._listener.timed_wait(iox2.Duration.from_nanos(left_ns))
+            except iox2.ListenerWaitError:
+                # Interrupted by a signal; the caller looks at its stop flag.
+                return
 
     def receive(self) -> Sample[Header] | None:
         """The oldest waiting sample, None where there is none; release it when done."""

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pictures import ENCODINGS, frame, scene, view
 
 from perception_nodes.core.frame import FrameHeader, FrameRejected
 from perception_nodes.core.geometry import Letterbox
@@ -14,7 +15,6 @@ from perception_nodes.preprocess.encodings import (
     BYTES_PER_PIXEL,
     planes_of,
 )
-from test.preprocess.pictures import ENCODINGS, frame, scene, view
 
 WIDTH, HEIGHT = 416, 256
 EXACT = {"bgr8", "rgb8", "8uc3", "bgra8", "rgba8", "mono8", "8uc1"}

@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 import pytest
+from pictures import frame, scene, view
 
 from perception_nodes.core.budget import Budget
 from perception_nodes.core.frame import (
@@ -16,7 +17,6 @@ from perception_nodes.core.frame import (
 )
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.preprocess.ingest import Ingest
-from test.preprocess.pictures import frame, scene, view
 
 MS = 1_000_000
 NOW, WALL = 5_000 * MS, 1_700_000_000_000 * MS

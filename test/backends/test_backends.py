@@ -1,0 +1,244 @@
+"""Every backend keeps the contract, and the runtimes agree."""
+
+import hashlib
+import sys
+
+import numpy as np
+import pytest
+import yaml
+
+from perception_nodes.backends.base import BACKENDS, BackendSettings, open_backend
+from perception_nodes.backends.model import load_model
+from perception_nodes.core.decode import Decoder, DecodeSettings
+from perception_nodes.core.frame import FrameHeader
+from perception_nodes.core.pipeline import BackendError
+from perception_nodes.preprocess.cpu import Preprocessor
+from perception_nodes.replay.bag import open_drive
+from perception_nodes.transport.cdr import read_image
+
+RUNTIMES = tuple(name for name in BACKENDS if name != "null")
+SETTINGS = BackendSettings(threads=1)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model("road-n")
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def backend(request, model):
+    opened = open_backend(request.param, SETTINGS)
+    opened.info = opened.load(model)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module", params=RUNTIMES)
+def runtime(request, model):
+    opened = open_backend(request.param, SETTINGS)
+    opened.load(model)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def street(model, root):
+    """A frame of the sample drive, as the detector gets it."""
+    sample = root / "bags/sample"
+    if not (sample / "metadata.yaml").is_file():
+        pytest.skip("the sample drive is not made (make sample)")
+    frame = next(frame for frame in open_drive(sample, "").frames() if frame.index == 60)
+    image = np.empty((model.input.height, model.input.width, 3), np.uint8)
+    preprocessor = Preprocessor(model.input.width, model.input.height, undistort=True)
+    preprocessor.write(read_image(frame.data), image, FrameHeader())
+    return image
+
+
+def empty(model):
+    return np.zeros((model.input.height, model.input.width, 3), np.uint8)
+
+
+def copied(heads):
+    return [tensor.copy() for tensor in (*heads.boxes, *heads.classes)]
+
+
+def refused_load(name, model):
+    with pytest.raises(BackendError) as caught:
+        open_backend(name, SETTINGS).load(model)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def repackaged(model, folder, content=None, **outputs):
+    """A copy of the model with other content, or another description of its outputs."""
+    folder.mkdir()
+    content = model.path.read_bytes() if content is None else content
+    (folder / model.file).write_bytes(content)
+    values = yaml.safe_load((model.folder / "model.yaml").read_text(encoding="utf-8"))
+    values["sha256"] = hashlib.sha256(content).hexdigest()
+    values["outputs"].update(outputs)
+    (folder / "model.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    return load_model(str(folder))
+
+
+class TestContract:
+    def test_says_what_was_loaded(self, backend):
+        info = backend.info
+        assert info.backend in BACKENDS
+        assert info.runtime
+        assert info.device
+        assert info.threads >= 1
+
+    def test_answers_with_the_heads_that_the_model_describes(self, backend, model):
+        heads = backend.infer(empty(model))
+        for tensors, channels in [
+            (heads.boxes, 4 * model.outputs.reg_max),
+            (heads.classes, len(model.classes)),
+        ]:
+            for tensor, stride in zip(tensors, model.outputs.strides, strict=True):
+                size = (model.input.height // stride, model.input.width // stride)
+                assert tensor.shape == (1, channels, *size)
+                assert tensor.dtype == np.float32
+                assert np.isfinite(tensor).all()
+
+    def test_the_same_image_gives_the_same_answer(self, backend, model):
+        image = np.random.default_rng(0).integers(0, 256, empty(model).shape).astype(np.uint8)
+        first = copied(backend.infer(image))
+        backend.infer(empty(model))
+        for a, b in zip(first, copied(backend.infer(image)), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+    def test_the_image_is_left_as_it_was(self, backend, model):
+        image = np.random.default_rng(0).integers(0, 256, empty(model).shape).astype(np.uint8)
+        before = image.copy()
+        backend.infer(image)
+        np.testing.assert_array_equal(image, before)
+
+    @pytest.mark.parametrize("name", BACKENDS)
+    def test_infers_nothing_before_it_is_loaded_and_after_it_is_closed(self, name, model):
+        backend = open_backend(name, SETTINGS)
+        with pytest.raises(BackendError, match="no model is loaded"):
+            backend.infer(empty(model))
+        backend.load(model)
+        backend.close()
+        with pytest.raises(BackendError, match="no model is loaded"):
+            backend.infer(empty(model))
+        backend.close()
+
+    def test_a_fresh_memory_each_time_is_fine(self, runtime, model):
+        """Slots of shared memory take turns."""
+        answers = []
+        for value in (0, 90, 0):
+            image = empty(model)
+            image[:] = value
+            answers.append(copied(runtime.infer(image)))
+        for a, b, c in zip(*answers, strict=True):
+            np.testing.assert_array_equal(a, c)
+            assert not np.array_equal(a, b)
+
+
+class TestInPlace:
+    def test_the_buffer_of_the_call_is_what_is_read(self, runtime, model):
+        """Same address, other pixels: a cached copy would answer the same twice."""
+        image = empty(model)
+        before = copied(runtime.infer(image))
+        image[60:120, 100:200] = 255
+        after = copied(runtime.infer(image))
+        assert any(not np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+
+    def test_what_cannot_be_read_in_place_is_refused(self, runtime, model):
+        image = np.zeros((model.input.height, 2 * model.input.width, 3), np.uint8)
+        with pytest.raises(BackendError):
+            runtime.infer(image[:, ::2])
+
+    def test_an_image_of_another_size_is_refused(self, runtime, model):
+        with pytest.raises(BackendError) as caught:
+            runtime.infer(np.zeros((8, 8, 3), np.uint8))
+        assert "\n" not in str(caught.value)
+        runtime.infer(empty(model))
+
+    def test_outputs_are_the_same_memory_each_time(self, runtime, model):
+        first, second = runtime.infer(empty(model)), runtime.infer(empty(model))
+        for a, b in zip(
+            (*first.boxes, *first.classes), (*second.boxes, *second.classes), strict=True
+        ):
+            assert np.shares_memory(a, b)
+
+
+class TestAgreement:
+    def test_the_runtimes_find_the_same_objects(self, model, street):
+        found = []
+        for name in RUNTIMES:
+            backend = open_backend(name, SETTINGS)
+            backend.load(model)
+            # A low threshold, so that there is something to compare whatever the model's age.
+            decoder = Decoder(
+                model.input.width,
+                model.input.height,
+                model.outputs.strides,
+                model.outputs.reg_max,
+                DecodeSettings(0.25, 0.6),
+            )
+            heads = backend.infer(street)
+            found.append(decoder.decode(heads.boxes, heads.classes))
+            backend.close()
+        assert len(found[0]) > 0
+        # INT8 rounds at other places in each: a weak object may cross the threshold.
+        for ours, others in (found, found[::-1]):
+            for box, score, label in zip(ours.boxes, ours.scores, ours.classes, strict=True):
+                if score < 0.35:
+                    continue
+                near = np.abs(others.boxes - box).max(axis=1) < 6
+                same = near & (others.classes == label) & (np.abs(others.scores - score) < 0.08)
+                assert same.any(), f"{model.classes[label]} {score:.2f} at {box}"
+
+    def test_null_finds_nothing(self, model, street):
+        backend = open_backend("null", SETTINGS)
+        backend.load(model)
+        heads = backend.infer(street)
+        decoder = Decoder(416, 256, model.outputs.strides, 16, DecodeSettings())
+        assert len(decoder.decode(heads.boxes, heads.classes)) == 0
+
+
+class TestErrors:
+    def test_an_unknown_backend_is_told_the_known_ones(self):
+        with pytest.raises(BackendError, match="'magic' is unknown; known are openvino"):
+            open_backend("magic", SETTINGS)
+
+    @pytest.mark.parametrize("name", RUNTIMES)
+    def test_a_missing_runtime_says_what_to_install(self, name, monkeypatch):
+        monkeypatch.setitem(sys.modules, name, None)
+        monkeypatch.delitem(sys.modules, f"perception_nodes.backends.{name}", raising=False)
+        with pytest.raises(BackendError, match=f"pip install {name}"):
+            open_backend(name, SETTINGS)
+
+    @pytest.mark.parametrize("name", RUNTIMES)
+    @pytest.mark.parametrize("content", [b"", b"no network", "half"], ids=["empty", "text", "half"])
+    def test_a_file_that_is_no_network_is_refused(self, name, content, model, tmp_path):
+        if content == "half":
+            content = model.path.read_bytes()[: model.path.stat().st_size // 2]
+        broken = repackaged(model, tmp_path / "broken", content)
+        assert str(broken.path) in refused_load(name, broken)
+
+    @pytest.mark.parametrize("name", RUNTIMES)
+    def test_an_output_that_is_not_there_is_named(self, name, model, tmp_path):
+        other = repackaged(model, tmp_path / "other", box=["box_8", "box_16", "nonesuch"])
+        assert "nonesuch" in refused_load(name, other)
+
+    @pytest.mark.parametrize("name", RUNTIMES)
+    def test_an_output_of_another_shape_is_named(self, name, model, tmp_path):
+        other = repackaged(model, tmp_path / "other", reg_max=8)
+        text = refused_load(name, other)
+        assert "'box_8'" in text
+        assert "(1, 32, 32, 52)" in text
+
+    def test_a_damaged_cache_is_made_anew(self, model, tmp_path):
+        settings = BackendSettings(threads=1, cache_dir=str(tmp_path))
+        open_backend("openvino", settings).load(model)
+        files = [path for path in tmp_path.rglob("*") if path.is_file()]
+        assert files
+        for path in files:
+            path.write_bytes(path.read_bytes()[:100])
+        backend = open_backend("openvino", settings)
+        backend.load(model)
+        backend.infer(empty(model))

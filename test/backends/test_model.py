@@ -1,0 +1,166 @@
+"""Model folders: found, read, and refused for one clear reason."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from perception_nodes.backends.model import ModelError, available_models, load_model
+
+CONTENT = b"not really a network"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder of models with one, `toy`, that the search finds."""
+    monkeypatch.setenv("PERCEPTION_MODELS", str(tmp_path / "models"))
+    return make_model(tmp_path / "models/toy")
+
+
+def make_model(folder, **changes):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "toy.onnx").write_bytes(CONTENT)
+    values = {
+        "name": "toy",
+        "file": "toy.onnx",
+        "sha256": hashlib.sha256(CONTENT).hexdigest(),
+        "input": {
+            "name": "image",
+            "width": 64,
+            "height": 32,
+            "layout": "NHWC",
+            "color": "BGR",
+            "dtype": "uint8",
+        },
+        "outputs": {"strides": [8, 16], "reg_max": 4, "box": ["b8", "b16"], "class": ["c8", "c16"]},
+        "classes": ["car", "bus"],
+        "precision": "int8",
+        "licence": "what the run time does not need is not read",
+    }
+    for path, value in changes.items():
+        target, keys = values, path.split("__")
+        for key in keys[:-1]:
+            target = target[key]
+        if value is None:
+            del target[keys[-1]]
+        else:
+            target[keys[-1]] = value
+    (folder / "model.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    return folder
+
+
+def refusal(name):
+    with pytest.raises(ModelError) as caught:
+        load_model(str(name))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_is_found_by_name(folder):
+    model = load_model("toy")
+    assert (model.name, model.classes) == ("toy", ["car", "bus"])
+    assert model.outputs.classes == ["c8", "c16"]
+    assert model.path.read_bytes() == CONTENT
+
+
+def test_is_found_by_an_absolute_and_a_relative_folder(folder, monkeypatch):
+    assert load_model(str(folder)).path == folder / "toy.onnx"
+    monkeypatch.chdir(folder.parent.parent)
+    assert load_model("models/toy").path == folder / "toy.onnx"
+
+
+def test_its_path_holds_in_another_working_folder(folder, monkeypatch, tmp_path):
+    monkeypatch.chdir(folder.parent)
+    model = load_model("./toy")
+    monkeypatch.chdir("/")
+    assert model.path.is_file()
+
+
+def test_the_users_folder_comes_before_the_shipped_one(folder):
+    make_model(folder.parent / "road-n")
+    assert load_model("road-n").path.parent.parent == folder.parent
+
+
+def test_the_shipped_model_is_there(monkeypatch):
+    monkeypatch.delenv("PERCEPTION_MODELS", raising=False)
+    assert "road-n" in available_models()
+    assert (load_model("road-n").input.width, load_model("road-n").input.height) == (416, 256)
+
+
+def test_an_unknown_name_is_told_the_known_ones(folder):
+    assert "known are" in refusal("nonesuch")
+    assert "road-n, toy" in refusal("nonesuch")
+
+
+@pytest.mark.parametrize("name", ["", "x" * 5000, "a\0b", "../..", "/", "bad\udcff"])
+def test_a_name_that_no_folder_can_have_is_unknown(folder, name):
+    assert "is not there" in refusal(name)
+
+
+def test_a_file_with_another_hash_is_refused(folder):
+    (folder / "toy.onnx").write_bytes(CONTENT + b"!")
+    text = refusal("toy")
+    assert hashlib.sha256(CONTENT).hexdigest()[:12] in text
+    assert hashlib.sha256(CONTENT + b"!").hexdigest()[:12] in text
+
+
+def test_a_missing_file_is_refused_by_its_path(folder):
+    (folder / "toy.onnx").unlink()
+    assert f"{folder / 'toy.onnx'} cannot be read: No such file" in refusal("toy")
+
+
+@pytest.mark.parametrize(
+    "key", ["name", "file", "sha256", "input", "input__width", "outputs__class", "classes"]
+)
+def test_a_missing_key_is_named(folder, key):
+    make_model(folder, **{key: None})
+    assert f"{key.replace('__', '.')}: Field required" in refusal("toy")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("file", "../toy/toy.onnx"),
+        ("file", "/etc/passwd"),
+        ("file", ".."),
+        ("file", ""),
+        ("sha256", "abc"),
+        ("name", "größer"),
+        ("name", "x" * 32),
+        ("input__width", 0),
+        ("input__width", 60),
+        ("input__layout", "NCHW"),
+        ("input__color", "RGB"),
+        ("outputs__strides", []),
+        ("outputs__strides", [8, 0]),
+        ("outputs__strides", [8]),
+        ("outputs__box", ["b8"]),
+        ("classes", []),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused(folder, key, value):
+    make_model(folder, **{key: value})
+    assert str(folder) in refusal("toy")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[1, 2]", b"name: [unclosed", b"name: \xff\xfe", b"1: 2", b"a: b: c\nd", b"\x00"],
+)
+def test_a_description_that_cannot_be_read_is_refused(folder, content):
+    (folder / "model.yaml").write_bytes(content)
+    assert str(folder / "model.yaml") in refusal("toy")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_description_without_permission_is_refused(folder):
+    (folder / "model.yaml").chmod(0)
+    assert "Permission denied" in refusal("toy")
+
+
+def test_every_model_of_the_repository_is_whole(root: Path):
+    for description in root.glob("models/*/model.yaml"):
+        model = load_model(str(description.parent))
+        assert model.name == description.parent.name
