@@ -25,7 +25,7 @@ DATA = [
     {"name": "nuScenes, 100 front frames", "license": "nuScenes terms, non-commercial"},
     {"name": "KITTI raw 2011_09_26, 20 frames", "license": "CC BY-NC-SA 3.0"},
     {"name": "CarND-LaneLines-P1 solidWhiteRight, 5 frames", "license": "MIT"},
-    {"name": "missing labels: YOLO11n COCO as the teacher", "license": "AGPL-3.0"},
+    {"name": "teachers: YOLO11n COCO (missing labels), YOLOv8n COCO", "license": "AGPL-3.0"},
 ]
 
 
@@ -72,7 +72,8 @@ def accuracy_facts(fp32: Path, int8: Path) -> dict:
     """Put what compression.evaluate measured on the float and the quantized file side by side."""
     measured = {"fp32": json.loads(fp32.read_text()), "int8": json.loads(int8.read_text())}
     facts: dict = {
-        "metric": "mAP50-95 (COCO), frames letterboxed to the input's size, OpenVINO",
+        "metric": "mAP50-95 (COCO), frames letterboxed to the input's size, OpenVINO; "
+        "what the sets do and do not show: compression/README.md",
     }
     for name, result in measured["int8"].items():
         facts[name] = {

@@ -2,24 +2,30 @@
 
 import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
 from perception_nodes.backends.base import BACKENDS
 from perception_nodes.backends.model import ModelError, available_models, load_model
 from perception_nodes.config import SettingsError, allowed_range
+from perception_nodes.core.budget import DEADLINE_MS
+from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.pipeline import BackendError
 from perception_nodes.environment import cache_folder
 from perception_nodes.graph import LIVE, RECORDED, Graph
+from perception_nodes.preprocess.cpu import UnknownLens
 from perception_nodes.replay.bag import BagError, open_drive
 from perception_nodes.supervisor import GraphFailure, Supervisor
 from perception_nodes.transport.shm import TransportError
 
-UNUSABLE = (BagError, ModelError, SettingsError, BackendError, TransportError)
+UNUSABLE = (BagError, ModelError, SettingsError, BackendError, TransportError, UnknownLens)
 """Input that a command cannot work with: one line, exit status 2."""
 
 app = typer.Typer(
@@ -69,7 +75,8 @@ def demo(
     if parameters:
         return show_parameters(RECORDED)
     values = parse_assignments(assignments)
-    summary = run_demo(bag, out, topic, values)
+    with writing_progress() as writing:
+        summary = run_demo(bag, out, topic, values, writing)
     conclude(summary, out, as_json, summary_table)
 
 
@@ -86,8 +93,8 @@ def run(assignments: Assignments = None, parameters: ListParameters = False) -> 
         graph.wait()
 
 
-@app.command()
-def replay(
+@app.command("replay")
+def replay_command(
     bag: Annotated[
         Path, typer.Argument(help="Recorded drive: ROS 2 bag folder, .mcap, .db3, or ROS 1 .bag.")
     ],
@@ -100,15 +107,17 @@ def replay(
     ] = 0,
     score_threshold: Annotated[
         float, typer.Option(min=0.01, max=0.99, help="Objects below it are not reported.")
-    ] = 0.35,
+    ] = DecodeSettings.score_threshold,
     deadline_ms: Annotated[
         float, typer.Option(min=0.1, max=10_000, help="Deadline from capture to publish.")
-    ] = 10.0,
+    ] = DEADLINE_MS,
+    calibration: Annotated[
+        str, typer.Option(help="camera_info YAML for a bag without CameraInfo.")
+    ] = "",
     as_json: JsonFlag = False,
 ) -> None:
     """Replay a recorded drive through the pipeline with no ROS: every frame, in order."""
-    from perception_nodes.replay.offline import ReplaySettings
-    from perception_nodes.replay.offline import replay as replay_drive
+    from perception_nodes.replay.offline import OfflineReplay, ReplaySettings
     from perception_nodes.view import LiveView, summary_table
 
     settings = ReplaySettings(
@@ -117,16 +126,15 @@ def replay(
         threads=threads,
         deadline_ms=deadline_ms,
         score_threshold=score_threshold,
+        calibration_file=calibration,
     )
     drive = open_drive(bag, topic)
-    with LiveView(deadline_ms, drive.frame_count) as view:
-        view.health("REPLAY", "every frame, one after the other")
-
-        def show(record: Any) -> None:
-            view.frame(record)
-            view.render()
-
-        summary = replay_drive(drive, out, settings, str(cache_folder()), show)
+    with OfflineReplay(drive, out, settings, str(cache_folder())) as replay:
+        with LiveView(deadline_ms, drive.frame_count) as view:
+            view.health("REPLAY", "every frame, one after the other")
+            replay.record(view.frame)
+        with writing_progress() as writing:
+            summary = replay.finish(writing)
     conclude(summary, out, as_json, summary_table)
 
 
@@ -155,7 +163,7 @@ def bench_latency(
     model: Annotated[str, typer.Option(help="Model: name or folder.")] = "road-n",
     backend: Annotated[str, typer.Option(help=f"One of {', '.join(BACKENDS)}.")] = "openvino",
     threads: Annotated[int, typer.Option(min=0, help="Inference threads; 0: one a core.")] = 0,
-    deadline_ms: Annotated[float, typer.Option(min=0.1, help="Deadline of a frame.")] = 10.0,
+    deadline_ms: Annotated[float, typer.Option(min=0.1, help="Deadline of a frame.")] = DEADLINE_MS,
     baseline: Annotated[
         bool,
         typer.Option(
@@ -232,6 +240,22 @@ def show_parameters(graph: Graph) -> None:
     for name, info in graph.parameters.items():
         table.add_row(name, str(info.default), allowed_range(info), info.description or "")
     Console().print(table)
+
+
+@contextmanager
+def writing_progress() -> Iterator[Callable[[int, int], None]]:
+    """A progress bar for the writing of report and video; it appears with the first frame."""
+    progress = Progress(*Progress.get_default_columns(), console=screen, transient=True)
+    task = progress.add_task("writing report and video", total=None)
+
+    def show(done: int, total: int) -> None:
+        progress.start()
+        progress.update(task, completed=done, total=total)
+
+    try:
+        yield show
+    finally:
+        progress.stop()
 
 
 def conclude(summary: dict[str, Any], out: Path, as_json: bool, table: Any) -> None:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic.fields import FieldInfo
 
 from perception_nodes.core.budget import DEADLINE_MS
+from perception_nodes.core.decode import DecodeSettings
 
 Name = Annotated[str, Field(pattern="^[a-z][a-z0-9_]{0,30}$")]
 Topic = Annotated[str, Field(pattern="^[~/]?[A-Za-z_][A-Za-z0-9_/]*$", max_length=200)]
@@ -48,6 +49,9 @@ class PreprocessSettings(Settings):
     undistort: bool = Field(
         default=True, description="remove lens distortion where CameraInfo tells of one"
     )
+    calibration_file: str = Field(
+        default="", description="camera_info YAML for a camera that publishes no CameraInfo"
+    )
     deadline_ms: float = Field(
         default=DEADLINE_MS, ge=0.1, le=10_000, description="deadline from capture to publish"
     )
@@ -64,10 +68,16 @@ class DetectorSettings(Settings):
         default=0, ge=0, le=256, description="inference threads; 0 for one a physical core"
     )
     score_threshold: float = Field(
-        default=0.35, ge=0.01, le=0.99, description="objects below it are not reported"
+        default=DecodeSettings.score_threshold,
+        ge=0.01,
+        le=0.99,
+        description="objects below it are not reported",
     )
     iou_threshold: float = Field(
-        default=0.6, ge=0.1, le=0.99, description="overlap above which one class's weaker box goes"
+        default=DecodeSettings.iou_threshold,
+        ge=0.1,
+        le=0.99,
+        description="overlap above which one class's weaker box goes",
     )
     skip_late: bool = Field(
         default=True, description="abandon a frame that is past its deadline before inference"

@@ -2,6 +2,7 @@
 
 import json
 import platform
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,13 @@ from perception_nodes.replay.outputs import finish
 from perception_nodes.supervisor import GraphFailure, Supervisor
 
 
-def run_demo(bag: Path, out: Path, topic: str, values: dict[str, Any]) -> dict[str, Any]:
+def run_demo(
+    bag: Path,
+    out: Path,
+    topic: str,
+    values: dict[str, Any],
+    writing: Callable[[int, int], None],
+) -> dict[str, Any]:
     """Play a drive through the graph, each node a process, and write what came of it.
 
     Args:
@@ -21,6 +28,7 @@ def run_demo(bag: Path, out: Path, topic: str, values: dict[str, Any]) -> dict[s
         out: folder for summary.json, detections.mcap, report.html and annotated.mp4.
         topic: image topic, empty to find it by type.
         values: parameters of the graph that differ from their defaults.
+        writing: called with frames done and frames in all while the outputs are written.
 
     Returns:
         The summary.
@@ -70,7 +78,8 @@ def run_demo(bag: Path, out: Path, topic: str, values: dict[str, Any]) -> dict[s
             "warnings": played["warnings"],
             "machine": platform.processor() or platform.machine(),
         }
-        return finish(out, recording, drive, [tuple(pair) for pair in played["sent"]], context)
+        sent = [(index, stamp_ns) for index, stamp_ns in played["sent"]]
+        return finish(out, recording, drive, sent, context, writing)
     except GraphFailure as error:
         raise GraphFailure(f"{error}: {last_error(log_path)} (see {log_path})") from error
     finally:

@@ -128,10 +128,19 @@ def interrupt(graph, number=signal.SIGINT):
     return graph.wait()
 
 
-def test_starts_all_and_stops_them_in_reverse_order(graph, log):
+def test_starts_all_and_interrupts_them_in_reverse_order(graph, log, monkeypatch):
+    interrupted = []
+    real = subprocess.Popen.send_signal
+
+    def note(process, number):
+        interrupted.append((process.pid, number))
+        real(process, number)
+
     with graph(a="run", b="run", c="run"):
         log.wait_for(3)
-    assert log.names("stopped") == ["c", "b", "a"]
+        monkeypatch.setattr(subprocess.Popen, "send_signal", note)
+    assert interrupted == [(log.process(name), signal.SIGINT) for name in "cba"]
+    assert sorted(log.names("stopped")) == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -140,7 +149,7 @@ def test_a_signal_ends_the_wait_and_not_the_nodes(graph, log, number):
         log.wait_for(2)
         assert interrupt(running, number) is False
         assert log.names("stopped") == []
-    assert log.names("stopped") == ["b", "a"]
+    assert sorted(log.names("stopped")) == ["a", "b"]
 
 
 def test_handlers_of_signals_are_given_back(graph, log):
@@ -166,7 +175,7 @@ def test_a_crash_is_told_by_name_and_ends_the_others(graph, log, manner, how):
         with graph(a="run", detector=manner, c="run") as running:
             log.wait_for(3)
             running.wait()
-    assert log.names("stopped") == ["c", "a"]
+    assert sorted(log.names("stopped")) == ["a", "c"]
 
 
 def test_a_node_that_should_run_on_must_not_end(graph, log):
@@ -206,7 +215,7 @@ def test_a_node_that_cannot_be_started_leaves_none_of_the_others(graph, log, mon
     with pytest.raises(OSError, match="no more processes"):
         with graph(a="run", b="run", c="run"):
             pytest.fail("entered")
-    assert log.names("stopped") == ["b", "a"]
+    assert sorted(log.names("stopped")) == ["a", "b"]
     assert signal.getsignal(signal.SIGINT) == before
 
 
@@ -233,6 +242,14 @@ def test_nodes_get_their_environment(graph, log, monkeypatch):
         log.wait_for(1)
     assert seen[0]["PERCEPTION_TEST"] == "here"
     assert seen[0]["PATH"] == os.environ["PATH"]
+
+
+def test_a_log_receives_what_nodes_write(tmp_path):
+    spec = StandIn("a", "run", "", module="nonesuch")
+    with (tmp_path / "out").open("w+b") as out, pytest.raises(GraphFailure):
+        with Supervisor([spec], log=out) as running:
+            running.wait()
+    assert b"nonesuch" in (tmp_path / "out").read_bytes()
 
 
 def test_nodes_die_with_a_killed_supervisor(graph, log, tmp_path, root):

@@ -69,6 +69,7 @@ class LatencyBench:
         """
         stay_on_this_machine()
         model = load_model(self.model)
+        MEASURED.nodes({**self._camera_values(frames=1), **self._detector_values()})
         per_round = -(-self.frames // self.rounds) + WARM_UP_FRAMES
         ours, bare_ms, baseline_ms = _Samples(), list[float](), list[float]()
         with tempfile.TemporaryDirectory(prefix="perception_bench_") as folder:
@@ -89,6 +90,9 @@ class LatencyBench:
             "listeners": 1,
         }
 
+    def _detector_values(self) -> dict[str, Any]:
+        return {"model": self.model, "backend": self.backend, "threads": self.threads}
+
     def _run_graph(self, graph: Graph, values: dict[str, Any]) -> None:
         with Supervisor(graph.nodes(values)) as supervisor:
             if not supervisor.wait():
@@ -102,10 +106,8 @@ class LatencyBench:
                 **self._camera_values(frames),
                 # The receiver on the shm path takes detections from shared memory.
                 "listeners": 1 if self.path == "dds" else 0,
+                **self._detector_values(),
                 "source": self.path,
-                "model": self.model,
-                "backend": self.backend,
-                "threads": self.threads,
                 "deadline_ms": self.deadline_ms,
                 "sent_file": str(sent),
                 "received_file": str(received),
@@ -134,11 +136,9 @@ class LatencyBench:
             BARE_INFERENCE,
             {
                 **self._camera_values(frames),
+                **self._detector_values(),
                 "source": "shm",
                 "accounted": False,
-                "model": self.model,
-                "backend": self.backend,
-                "threads": self.threads,
                 "durations_file": str(durations),
             },
         )

@@ -31,7 +31,7 @@ class DecodeSettings:
         iou_threshold: of two boxes of one class that overlap more, the weaker is dropped.
     """
 
-    score_threshold: float = 0.35
+    score_threshold: float = 0.25
     iou_threshold: float = 0.6
 
 

@@ -17,11 +17,12 @@ from perception_nodes.config import Settings, SettingsError
 from perception_nodes.core.pipeline import BackendError
 from perception_nodes.environment import keep_large_buffers
 from perception_nodes.nodes.parameters import declare_parameters
+from perception_nodes.preprocess.cpu import UnknownLens
 from perception_nodes.transport.shm import Endpoint, TransportError
 
 HEARTBEAT_PERIOD_NS = 100_000_000
 IDLE_WAIT_MS = 50.0
-START_ERRORS = (ModelError, BackendError, TransportError, SettingsError)
+START_ERRORS = (ModelError, BackendError, TransportError, SettingsError, UnknownLens)
 """What can be wrong with a start; each says so in one line."""
 
 

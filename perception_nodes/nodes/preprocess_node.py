@@ -19,6 +19,7 @@ from perception_nodes.core.frame import (
     RecordKind,
 )
 from perception_nodes.nodes.base import IDLE_WAIT_MS, Heartbeat, PerceptionNode, run_node
+from perception_nodes.preprocess.calibration import read_calibration
 from perception_nodes.preprocess.cpu import Preprocessor, UnknownLens
 from perception_nodes.preprocess.ingest import Ingest
 from perception_nodes.transport import channels
@@ -42,6 +43,8 @@ class PreprocessNode(PerceptionNode):
         model = load_model(settings.model)
         self._size = (model.input.height, model.input.width, 3)
         self._preprocessor = Preprocessor(model.input.width, model.input.height, settings.undistort)
+        if settings.calibration_file:
+            self._preprocessor.calibrate(read_calibration(settings.calibration_file))
         self._ingest = Ingest(
             self._preprocessor,
             settings.camera,

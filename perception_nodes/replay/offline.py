@@ -11,7 +11,7 @@ import numpy as np
 
 from perception_nodes.backends.base import BackendSettings, open_backend
 from perception_nodes.backends.model import load_model
-from perception_nodes.core.budget import Budget
+from perception_nodes.core.budget import DEADLINE_MS, Budget
 from perception_nodes.core.decode import Decoder, DecodeSettings
 from perception_nodes.core.frame import (
     Detections,
@@ -21,11 +21,13 @@ from perception_nodes.core.frame import (
     FrameStatus,
 )
 from perception_nodes.core.pipeline import Pipeline
+from perception_nodes.preprocess.calibration import read_calibration
 from perception_nodes.preprocess.cpu import Preprocessor, UnknownLens
 from perception_nodes.preprocess.ingest import Ingest
 from perception_nodes.replay.bag import COMPRESSED_IMAGE, Drive, RawFrame
 from perception_nodes.replay.outputs import finish
 from perception_nodes.replay.recording import Recorder
+from perception_nodes.replay.schemas import DETECTIONS, FRAME_REPORT
 from perception_nodes.transport.cdr import (
     read_camera_info,
     read_compressed_image,
@@ -42,10 +44,11 @@ class ReplaySettings:
     model: str = "road-n"
     backend: str = "openvino"
     threads: int = 0
-    deadline_ms: float = Budget().deadline_ms
-    score_threshold: float = 0.35
-    iou_threshold: float = 0.6
+    deadline_ms: float = DEADLINE_MS
+    score_threshold: float = DecodeSettings.score_threshold
+    iou_threshold: float = DecodeSettings.iou_threshold
     undistort: bool = True
+    calibration_file: str = ""
 
 
 class _DriveClock:
@@ -62,21 +65,35 @@ class _DriveClock:
 
 
 class OfflineReplay:
-    """Preprocessing and detection of a drive's frames, one after the other."""
+    """Preprocessing and detection of a drive's frames, one after the other; a context manager."""
 
-    def __init__(self, drive: Drive, settings: ReplaySettings, cache_dir: str = "") -> None:
+    def __init__(
+        self, drive: Drive, out: Path, settings: ReplaySettings, cache_dir: str = ""
+    ) -> None:
         """Load the model.
+
+        Args:
+            drive: the recorded frames.
+            out: folder for the outputs.
+            settings: model, backend and thresholds.
+            cache_dir: folder for compiled models, empty for none.
 
         Raises:
             ModelError: the model cannot be used.
             BackendError: nor can the backend.
+            UnknownLens: nor the calibration file.
         """
+        self._drive, self._out, self._settings = drive, out, settings
+        self._recording = out / "recording.mcap.tmp"
+        self._sent: list[tuple[int, int]] = []
         self.model = model = load_model(settings.model)
         self._backend = open_backend(settings.backend, BackendSettings(settings.threads, cache_dir))
         self.backend_info = self._backend.load(model)
         self._names = [name.encode() for name in model.classes]
         self._clock = _DriveClock()
         self._preprocessor = Preprocessor(model.input.width, model.input.height, settings.undistort)
+        if settings.calibration_file:
+            self._preprocessor.calibrate(read_calibration(settings.calibration_file))
         self.warnings: list[str] = []
         info = drive.camera_info()
         if info is not None:
@@ -122,73 +139,56 @@ class OfflineReplay:
         self._pipeline.published(record)
         return message
 
-    def close(self) -> None:
-        """Give the backend's memory back."""
-        self._backend.close()
+    def record(self, progress: Callable[[FrameRecord], None]) -> None:
+        """Process the whole drive.
 
+        Args:
+            progress: called with each frame's record.
 
-def replay(
-    drive: Drive,
-    out: Path,
-    settings: ReplaySettings,
-    cache_dir: str,
-    progress: Callable[[FrameRecord], None],
-) -> dict[str, Any]:
-    """Replay a drive and write summary, detections, report and video.
-
-    Args:
-        drive: the recorded frames.
-        out: folder for the outputs.
-        settings: model, backend and thresholds.
-        cache_dir: folder for compiled models, empty for none.
-        progress: called with each frame's record.
-
-    Returns:
-        The summary, as in summary.json.
-
-    Raises:
-        ModelError, BackendError: see `OfflineReplay`.
-        BagError: no frame can be read.
-    """
-    run = OfflineReplay(drive, settings, cache_dir)
-    out.mkdir(parents=True, exist_ok=True)
-    recording = out / "recording.mcap.tmp"
-    sent: list[tuple[int, int]] = []
-    try:
-        with Recorder(recording) as recorder:
-            for frame in drive.frames():
-                record, detections = run.process(frame)
+        Raises:
+            BagError: no frame can be read.
+        """
+        self._out.mkdir(parents=True, exist_ok=True)
+        with Recorder(self._recording) as recorder:
+            for frame in self._drive.frames():
+                record, detections = self.process(frame)
                 stamp_ns = record.stamp_ns
-                sent.append((frame.index, stamp_ns))
+                self._sent.append((frame.index, stamp_ns))
                 if detections is not None:
-                    message = run.serialize(record, detections)
-                    recorder.write(
-                        "/perception/detections",
-                        "vision_msgs/msg/Detection2DArray",
-                        stamp_ns,
-                        message,
-                    )
-                recorder.write(
-                    "/perception/frame_report",
-                    "perception_interfaces/msg/FrameReport",
-                    stamp_ns,
-                    write_frame_report(record),
-                )
+                    message = self.serialize(record, detections)
+                    recorder.write("/perception/detections", DETECTIONS, stamp_ns, message)
+                report = write_frame_report(record)
+                recorder.write("/perception/frame_report", FRAME_REPORT, stamp_ns, report)
                 progress(record)
+
+    def finish(self, writing: Callable[[int, int], None]) -> dict[str, Any]:
+        """Write summary, detections, report and video.
+
+        Args:
+            writing: called with frames done and frames in all.
+
+        Returns:
+            The summary, as in summary.json.
+        """
         context = {
-            "bag": str(drive.path),
-            "topic": drive.topic,
+            "bag": str(self._drive.path),
+            "topic": self._drive.topic,
             "path": "offline",
-            "model": run.model.name,
-            "precision": run.model.precision,
-            "backend": settings.backend,
-            "runtime": run.backend_info.runtime,
-            "deadline_ms": settings.deadline_ms,
-            "frames_sent": len(sent),
-            "warnings": [*drive.warnings, *run.warnings],
+            "model": self.model.name,
+            "precision": self.model.precision,
+            "backend": self._settings.backend,
+            "runtime": self.backend_info.runtime,
+            "deadline_ms": self._settings.deadline_ms,
+            "frames_sent": len(self._sent),
+            "warnings": self.warnings,
             "machine": platform.processor() or platform.machine(),
         }
-        return finish(out, recording, drive, sent, context)
-    finally:
-        run.close()
-        recording.unlink(missing_ok=True)
+        return finish(self._out, self._recording, self._drive, self._sent, context, writing)
+
+    def __enter__(self) -> "OfflineReplay":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give the backend's memory back and remove what is only half done."""
+        self._backend.close()
+        self._recording.unlink(missing_ok=True)

@@ -152,21 +152,22 @@ class TestLens:
     @pytest.mark.parametrize("encoding", ["bgr8", "nv12", "yuyv", "bayer_rggb8"])
     def test_a_mark_in_the_source_is_where_the_header_says(self, encoding, info):
         bgr = np.full((480, 640, 3), 30, np.uint8)
-        cv2.circle(bgr, (180, 130), 6, (220, 220, 220), -1)
+        cv2.circle(bgr, (180, 130), 8, (240, 240, 240), -1)
+        bgr = cv2.GaussianBlur(bgr, (0, 0), 3)  # an edge within a pixel would alias
         processor = preprocessor()
         processor.calibrate(info)
         out, header = write(frame(bgr, encoding), processor)
         # Before the border: the rectified picture ends in grey, which is darker than the mark.
-        bright = np.clip(out[:, :, 1].astype(float) - 130, 0, None)
+        bright = np.clip(out[:, :, 1].astype(float) - 120, 0, None)
         rows, columns = np.indices(bright.shape)
         x = (bright * (columns + 0.5)).sum() / bright.sum()
         y = (bright * (rows + 0.5)).sum() / bright.sum()
         box = np.array([[x - 0.05, y - 0.05, x + 0.05, y + 0.05]], np.float32)
         back = boxes_to_source(box, header, lens_of(header))[0].reshape(2, 2).mean(axis=0)
-        np.testing.assert_allclose(back, [180.5, 130.5], atol=1.0)
+        np.testing.assert_allclose(back, [180.5, 130.5], atol=0.3)
 
     def test_the_border_of_a_rectified_picture_is_grey_in_every_encoding(self):
-        """A pincushion lens leaves the edges of the rectified picture empty."""
+        """A pincushion lens leaves the corners of the rectified picture empty."""
         info = CameraInfo(640, 480, "plumb_bob", (0.25, 0.1, 0, 0, 0), MATRIX)
         for encoding in ENCODINGS:
             processor = preprocessor()
@@ -174,8 +175,8 @@ class TestLens:
             out, header = write(frame(np.full((480, 640, 3), 250, np.uint8), encoding), processor)
             box = Letterbox.fit(640, 480, WIDTH, HEIGHT)
             middle = out[HEIGHT // 2, WIDTH // 2]
-            edge = out[HEIGHT // 2, box.pad_x - 2]
-            assert np.all(np.abs(edge.astype(int) - 114) <= 1), encoding
+            corner = out[box.pad_y + 2, box.pad_x + 2]
+            assert np.all(np.abs(corner.astype(int) - 114) <= 1), encoding
             assert np.all(middle > 240), encoding
 
     def test_is_left_alone_where_rectifying_is_off(self):

@@ -1,0 +1,34 @@
+"""Camera calibrations in files, as ROS's camera_calibration writes them."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from perception_nodes.core.frame import CameraInfo
+from perception_nodes.preprocess.cpu import UnknownLens, lens_from
+
+
+def read_calibration(path: str | Path) -> CameraInfo:
+    """Read a calibration and check that frames can be rectified with it.
+
+    Raises:
+        UnknownLens: the file cannot be read, lacks a key, or its lens is not supported.
+    """
+    try:
+        values: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        info = CameraInfo(
+            int(values["image_width"]),
+            int(values["image_height"]),
+            str(values["distortion_model"]),
+            tuple(float(number) for number in values["distortion_coefficients"]["data"]),
+            tuple(float(number) for number in values["camera_matrix"]["data"]),
+        )
+    except KeyError as error:
+        raise UnknownLens(f"calibration {path}: key {error} is missing") from error
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        raise UnknownLens(f"calibration {path}: {error}") from error
+    if len(info.matrix) != 9:
+        raise UnknownLens(f"calibration {path}: camera_matrix has {len(info.matrix)} values, not 9")
+    lens_from(info)
+    return info
