@@ -12,7 +12,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from perception_nodes.config import PlayerSettings, SettingsError
-from perception_nodes.core.frame import ImageView
+from perception_nodes.core.frame import FrameRejected, ImageView
 from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, run_node
 from perception_nodes.replay.bag import COMPRESSED_IMAGE, BagError, RawFrame
 from perception_nodes.replay.synthetic import open_source
@@ -57,7 +57,8 @@ class PlayerNode(PerceptionNode):
         self._info = None if info is None else bytes(info)
         self._camera = None
         if settings.source == "shm":
-            self._camera = channels.camera_writer(self.endpoint, settings.camera)
+            frame_bytes = 0 if self._next is None else len(self._next.data)
+            self._camera = channels.camera_writer(self.endpoint, settings.camera, frame_bytes)
         elif self._compressed:
             self._images = self.add_publisher(CompressedImage, topic + "/compressed", CAMERA_QUEUE)
         else:
@@ -68,6 +69,9 @@ class PlayerNode(PerceptionNode):
         if not self._first_due_ns:
             self._wait_until_ready()
         elif self._next is not None:
+            if self._due_ns(self._next) - time.time_ns() > IDLE_WAIT_MS * 1e6:
+                self.spin(IDLE_WAIT_MS / 2)
+                return
             self._play(self._next)
             self._next = next(self._frames, None)
             if self._next is None:
@@ -100,23 +104,30 @@ class PlayerNode(PerceptionNode):
 
     def _play(self, frame: RawFrame) -> None:
         """Send a frame at its time; that time is its stamp, so that our own delay is seen."""
-        offset_ns = round((frame.log_time_ns - self._first_log_ns) / self.settings.rate)
-        stamp_ns = self._first_due_ns + offset_ns
+        stamp_ns = self._due_ns(frame)
         message = stamped(frame.data, stamp_ns)
+        if self._info is not None:
+            self._infos.publish(stamped(self._info, stamp_ns))
         if self._camera is not None:
-            view = (read_compressed_image if self._compressed else read_image)(message)
             # As a camera driver does: the pixels are in the slot when the stamp is taken.
-            sample = self._fill_shared(view)
+            sample = self._fill_shared(message, stamp_ns)
             self._sleep_until(stamp_ns)
             self._camera.send(sample)
         else:
             self._sleep_until(stamp_ns)
             self._images.publish(message)
-        if self._info is not None:
-            self._infos.publish(stamped(self._info, stamp_ns))
         self._sent.append((frame.index, stamp_ns))
 
-    def _fill_shared(self, view: ImageView) -> Sample[CameraHeader]:
+    def _due_ns(self, frame: RawFrame) -> int:
+        offset_ns = (frame.log_time_ns - self._first_log_ns) / self.settings.rate
+        return self._first_due_ns + round(offset_ns)
+
+    def _fill_shared(self, message: bytes, stamp_ns: int) -> Sample[CameraHeader]:
+        try:
+            view = (read_compressed_image if self._compressed else read_image)(message)
+        except FrameRejected:
+            # It goes out as it is, like over DDS: rejecting it is preprocessing's business.
+            view = ImageView(stamp_ns, "", 0, 0, "unreadable", 0, memoryview(message))
         sample = self._camera.loan(len(view.data))
         header = sample.header
         header.number = len(self._sent)

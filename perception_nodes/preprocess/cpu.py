@@ -1,6 +1,7 @@
 """The preprocessor on the CPU: OpenCV writes the network's input straight into the slot."""
 
 import struct
+import zlib
 from functools import lru_cache
 
 import cv2
@@ -183,8 +184,12 @@ class Preprocessor:
                     strict=True,
                 )
             else:
-                # Width and height stand at a fixed place in every PNG.
-                _check_size(*struct.unpack_from(">II", image.data, 16))
+                # Width, height and their check sum stand at a fixed place in every PNG. OpenCV
+                # makes room for the picture before it looks at the sum.
+                width, height, crc = struct.unpack_from(">II5xI", image.data, 16)
+                _check_size(width, height)
+                if zlib.crc32(image.data[12:29]) != crc:
+                    raise ValueError("its header is damaged")
                 pixels = cv2.imdecode(np.frombuffer(image.data, np.uint8), cv2.IMREAD_COLOR)
                 if pixels is None:
                     raise ValueError("cut off or damaged")

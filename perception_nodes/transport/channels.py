@@ -8,7 +8,6 @@ SLOT_DEPTH = 2
 CAMERA_DEPTH = 4
 RECORD_DEPTH = 1024
 DETECTION_DEPTH = 64
-LARGEST_FRAME_BYTES = 3840 * 2160 * 3
 
 
 def slot_writer(endpoint: Endpoint, camera: str, width: int, height: int) -> Writer[FrameHeader]:
@@ -21,10 +20,8 @@ def slot_reader(endpoint: Endpoint, camera: str) -> Reader[FrameHeader]:
     return endpoint.reader(f"{camera}/slots", FrameHeader, SLOT_DEPTH)
 
 
-def camera_writer(
-    endpoint: Endpoint, camera: str, frame_bytes: int = LARGEST_FRAME_BYTES
-) -> Writer[CameraHeader]:
-    """Frames from a camera, a video or a bag, to preprocessing."""
+def camera_writer(endpoint: Endpoint, camera: str, frame_bytes: int) -> Writer[CameraHeader]:
+    """Frames from a camera, a video or a bag, to preprocessing; `frame_bytes` may be outgrown."""
     return endpoint.writer(f"{camera}/camera", CameraHeader, frame_bytes, CAMERA_DEPTH)
 
 

@@ -72,20 +72,22 @@ class Endpoint:
         Args:
             channel: its name, the same at both ends.
             header: the structure that each sample carries.
-            payload_bytes: largest payload.
+            payload_bytes: payload that there is room for at first; a larger one makes more.
             depth: samples that wait for a reader before the oldest is pushed out.
 
         Raises:
             TransportError: no room in /dev/shm, or the channel exists with other properties.
         """
         # One reader's queue, what it has borrowed, and what we fill meanwhile.
-        require_room((payload_bytes + ctypes.sizeof(header)) * (depth + 5))
+        samples = depth + 5
+        require_room((payload_bytes + ctypes.sizeof(header)) * samples)
         service, event = self._services(channel, header, depth)
         try:
             publisher = (
                 service.publisher_builder()
                 .initial_max_slice_len(max(payload_bytes, 1))
                 .max_loaned_samples(2)
+                .allocation_strategy(iox2.AllocationStrategy.PowerOfTwo)
                 .backpressure_strategy(iox2.BackpressureStrategy.DiscardData)
                 .create()
             )
@@ -93,7 +95,7 @@ class Endpoint:
         except Exception as error:
             raise _explained(channel, error) from error
         self._ports += [publisher, notifier]
-        return Writer(publisher, notifier, header, payload_bytes)
+        return Writer(publisher, notifier, header, payload_bytes, samples)
 
     def reader(self, channel: str, header: type[Header], depth: int) -> "Reader[Header]":
         """The receiving end of a channel; see `writer`."""
@@ -146,25 +148,30 @@ class Writer(Generic[Header]):
     """The sending end of a channel."""
 
     def __init__(
-        self, publisher: Any, notifier: Any, header: type[Header], payload_bytes: int
+        self,
+        publisher: Any,
+        notifier: Any,
+        header: type[Header],
+        payload_bytes: int,
+        samples: int,
     ) -> None:
         """Made by `Endpoint.writer`."""
         self._publisher = publisher
         self._notifier = notifier
         self._header = header
+        self._samples = samples
         self.payload_bytes = payload_bytes
 
     def loan(self, payload_bytes: int | None = None) -> Sample[Header]:
         """Borrow a sample to fill; its header is zeroed, its payload is not.
 
         Raises:
-            TransportError: no memory is left in the channel.
+            TransportError: no sample is free, or there is no room for a larger one.
         """
         size = self.payload_bytes if payload_bytes is None else payload_bytes
         if size > self.payload_bytes:
-            raise TransportError(
-                f"{size} bytes do not fit into a slot of {self.payload_bytes} in shared memory"
-            )
+            require_room(size * self._samples)
+            self.payload_bytes = size
         try:
             loan = self._publisher.loan_slice_uninit(max(size, 1))
         except iox2.LoanError as error:

@@ -62,7 +62,10 @@ def test_a_frame_past_its_deadline_never_reaches_inference(measured: Play) -> No
     assert not any(report["inferred_ns"] for report in reports)
 
 
-def test_bad_frames_fail_with_a_reason_and_good_ones_go_on(measured: Play, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("source", "unreadable"), [("dds", "cut off"), ("shm", "'unreadable'")])
+def test_bad_frames_fail_with_a_reason_and_good_ones_go_on(
+    measured: Play, tmp_path: Path, source: str, unreadable: str
+) -> None:
     good = image_message(np.full((120, 160, 3), 90, np.uint8), "bgr8")
     bad = {
         "truncated": good[: len(good) // 2],
@@ -72,11 +75,11 @@ def test_bad_frames_fail_with_a_reason_and_good_ones_go_on(measured: Play, tmp_p
     }
     frames = [good, bad["truncated"], good, bad["unknown"], bad["short"], bad["resized"], good]
     bag = write_bag(tmp_path / "bag", "sensor_msgs/msg/Image", frames, rate_hz=5)
-    sent, reports = measured(bag=str(bag), backend="null", deadline_ms=900.0)
+    sent, reports = measured(bag=str(bag), source=source, backend="null", deadline_ms=900.0)
     assert len(reports) == len(sent) == len(frames)
     reasons = [report["reason"] for report in reports if report["status"] == "FAILED"]
     assert len(reasons) == 3
-    assert "cut off" in reasons[0]
+    assert unreadable in reasons[0]
     assert "lab8" in reasons[1]
     assert "fewer than 120 rows" in reasons[2]
     assert sum(report["status"] == "OK" for report in reports) == 4

@@ -240,10 +240,19 @@ class TestOneProcess:
 
 
 class TestErrors:
-    def test_too_large_a_payload_is_refused_with_both_sizes(self, join):
-        writer = join().writer("c", Number, 8, 2)
-        with pytest.raises(TransportError, match="9 bytes do not fit into a slot of 8"):
-            writer.loan(9)
+    def test_a_channel_grows_with_its_payload(self, join):
+        endpoint = join()
+        writer, reader = endpoint.writer("c", Number, 8, 2), endpoint.reader("c", Number, 2)
+        for size in (8, 1_000_000, 8, 3_000_000):
+            sample = writer.loan(size)
+            sample.payload[:] = size % 251
+            writer.send(sample)
+            received = reader.newest()
+            assert received.payload.shape == (size,)
+            assert (received.payload == size % 251).all()
+            received.release()
+        with pytest.raises(TransportError, match="are needed"):
+            writer.loan(1 << 44)
 
     def test_more_loans_than_agreed_are_refused_and_returned_ones_are_lent_again(self, join):
         writer = join().writer("c", Number, 8, 2)
@@ -301,7 +310,7 @@ class TestErrors:
         with pytest.raises(TransportError, match=r"1\.5 MB free, 2\.0 MB are needed"):
             require_room(2_000_000)
         with pytest.raises(TransportError, match=r"/dev/shm has 1\.5 MB free, 2\d\d\.\d MB"):
-            channels.camera_writer(endpoint, "front")
+            channels.camera_writer(endpoint, "front", 3840 * 2160 * 3)
         require_room(1_000_000)
 
     def test_full_memory_of_a_real_small_machine_is_told(self, root, domain):
