@@ -76,21 +76,33 @@ class Decoder:
             AbsurdOutput: a class logit, or a box logit of an object, is not finite.
         """
         found = [
-            self._decode_level(level, box, logits)
+            self._candidates(level, box, logits)
             for level, (box, logits) in enumerate(zip(boxes, classes, strict=True))
         ]
-        xyxy = np.concatenate([part[0] for part in found])
+        # From here on all levels at once: the calls cost more than the few numbers in them.
+        sides = np.concatenate([part[0] for part in found], axis=2)
         logits = np.concatenate([part[1] for part in found])
         labels = np.concatenate([part[2] for part in found])
+        centres = np.concatenate([part[3] for part in found])
+        strides = np.repeat(self._strides, [len(part[1]) for part in found])
+        if not np.isfinite(sides).all():
+            raise AbsurdOutput("box logits of an object are not finite numbers")
         order = np.argsort(-logits, kind="stable")[:MAX_CANDIDATES]
-        xyxy, logits, labels = xyxy[order], logits[order], labels[order]
+        sides, logits, labels = sides[:, :, order], logits[order], labels[order]
+        weights = np.exp(sides - sides.max(axis=1, keepdims=True))
+        distance = np.einsum("b,sbn->ns", self._bins, weights) / weights.sum(axis=1).T
+        corners = np.concatenate(
+            [centres[order] - distance[:, :2], centres[order] + distance[:, 2:]], axis=1
+        )
+        xyxy = corners * strides[order, None].astype(np.float32)
         keep = suppress(xyxy, labels, self._settings.iou_threshold)[:MAX_DETECTIONS]
         scores = 1 / (1 + np.exp(-logits[keep]))
         return Detections(xyxy[keep], scores, labels[keep])
 
-    def _decode_level(
+    def _candidates(
         self, level: int, box: NDArray[np.float32], logits: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
+        """A level's cells above the threshold: side logits, class logit, class, cell centre."""
         flat = logits.reshape(logits.shape[1], -1)
         if not np.isfinite(flat).all():
             raise AbsurdOutput(
@@ -102,16 +114,7 @@ class Decoder:
             cells = cells[np.argpartition(-best[cells], MAX_CANDIDATES)[:MAX_CANDIDATES]]
             cells.sort()
         sides = box.reshape(4, self._reg_max, -1)[:, :, cells]
-        if not np.isfinite(sides).all():
-            raise AbsurdOutput(
-                f"box logits at stride {self._strides[level]} are not finite numbers"
-            )
-        sides = np.exp(sides - sides.max(axis=1, keepdims=True))
-        distance = (self._bins[None, :, None] * sides).sum(axis=1) / sides.sum(axis=1)
-        centre = self._centres[level][cells]
-        corners = np.concatenate([centre - distance[:2].T, centre + distance[2:].T], axis=1)
-        xyxy = corners * np.float32(self._strides[level])
-        return xyxy, best[cells], flat[:, cells].argmax(axis=0)
+        return sides, best[cells], flat[:, cells].argmax(axis=0), self._centres[level][cells]
 
 
 def suppress(

@@ -1,5 +1,6 @@
 """What all nodes share: parameters from settings, the life cycle, one loop, one way to stop."""
 
+import gc
 import signal
 import sys
 import time
@@ -21,6 +22,7 @@ from perception_nodes.preprocess.cpu import UnknownLens
 from perception_nodes.transport.shm import Endpoint, TransportError
 
 HEARTBEAT_PERIOD_NS = 100_000_000
+SERVICE_PERIOD_NS = 50_000_000
 IDLE_WAIT_MS = 50.0
 START_ERRORS = (ModelError, BackendError, TransportError, SettingsError, UnknownLens)
 """What can be wrong with a start; each says so in one line."""
@@ -147,12 +149,16 @@ def run_node(node_type: type[PerceptionNode], name: str) -> int:
         node.trigger_configure()
         if not node.error:
             node.trigger_activate()
+        gc.freeze()  # what was made at start stays: the collector need not look at it again
+        services = Period(SERVICE_PERIOD_NS)
         while not (stopping or node.finished or node.error):
-            if node.active:
-                node.step()
-                node.spin(0)
-            else:
+            if not node.active:
                 node.spin(IDLE_WAIT_MS)
+                continue
+            node.step()
+            # Services and parameters can wait a moment; the frame that comes next cannot.
+            if services.due():
+                node.spin(0)
     finally:
         node.trigger_shutdown()
         executor.remove_node(node)
@@ -161,17 +167,18 @@ def run_node(node_type: type[PerceptionNode], name: str) -> int:
     return 2 if node.error else 0
 
 
-class Heartbeat:
-    """Says when the next sign of life is due."""
+class Period:
+    """Says when something that is done every so often is due again."""
 
-    def __init__(self) -> None:
-        """Due at once."""
+    def __init__(self, period_ns: int) -> None:
+        """Due at once, and then again after each period."""
+        self._period_ns = period_ns
         self._last_ns = 0
 
     def due(self) -> bool:
-        """Whether a period has passed; asking counts as beating."""
+        """Whether it is due; the period starts anew where it is."""
         now_ns = time.monotonic_ns()
-        if now_ns - self._last_ns < HEARTBEAT_PERIOD_NS:
+        if now_ns - self._last_ns < self._period_ns:
             return False
         self._last_ns = now_ns
         return True

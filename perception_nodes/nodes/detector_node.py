@@ -21,7 +21,13 @@ from perception_nodes.core.frame import (
 )
 from perception_nodes.core.pipeline import Pipeline
 from perception_nodes.environment import cache_folder
-from perception_nodes.nodes.base import IDLE_WAIT_MS, Heartbeat, PerceptionNode, run_node
+from perception_nodes.nodes.base import (
+    HEARTBEAT_PERIOD_NS,
+    IDLE_WAIT_MS,
+    PerceptionNode,
+    Period,
+    run_node,
+)
 from perception_nodes.transport import channels
 from perception_nodes.transport.cdr import write_detection_array
 from perception_nodes.transport.shm import Sample
@@ -65,7 +71,7 @@ class DetectorNode(PerceptionNode):
         self._records = channels.record_writer(self.endpoint, settings.camera, "detector")
         self._detections = channels.detection_writer(self.endpoint, settings.camera)
         self._record_number = 0
-        self._heartbeat = Heartbeat()
+        self._heartbeat = Period(HEARTBEAT_PERIOD_NS)
 
     def close(self) -> None:
         """Drop the model."""

@@ -29,6 +29,8 @@ from perception_nodes.transport.shm import Sample
 CAMERA_QUEUE = QoSProfile(depth=5)
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 ACCOUNTING_TIMEOUT_S = 5.0
+PREPARE_NS = 8_000_000
+SPIN_NS = 300_000
 
 
 class PlayerNode(PerceptionNode):
@@ -105,15 +107,18 @@ class PlayerNode(PerceptionNode):
     def _play(self, frame: RawFrame) -> None:
         """Send a frame at its time; that time is its stamp, so that our own delay is seen."""
         stamp_ns = self._due_ns(frame)
-        message = stamped(frame.data, stamp_ns)
+        # Made ready shortly before its time, when the frame before it is long through: a camera
+        # would not need the processor for this at all.
+        self._sleep_until(stamp_ns - PREPARE_NS)
         if self._info is not None:
             self._infos.publish(stamped(self._info, stamp_ns))
         if self._camera is not None:
             # As a camera driver does: the pixels are in the slot when the stamp is taken.
-            sample = self._fill_shared(message, stamp_ns)
+            sample = self._fill_shared(frame.data, stamp_ns)
             self._sleep_until(stamp_ns)
             self._camera.send(sample)
         else:
+            message = stamped(frame.data, stamp_ns)
             self._sleep_until(stamp_ns)
             self._images.publish(message)
         self._sent.append((frame.index, stamp_ns))
@@ -131,7 +136,7 @@ class PlayerNode(PerceptionNode):
         sample = self._camera.loan(len(view.data))
         header = sample.header
         header.number = len(self._sent)
-        header.stamp_ns, header.width, header.height = view.stamp_ns, view.width, view.height
+        header.stamp_ns, header.width, header.height = stamp_ns, view.width, view.height
         header.step, header.size_bytes = view.step, len(view.data)
         header.encoding, header.frame_id = view.encoding.encode(), view.frame_id.encode()[:63]
         sample.payload[:] = view.data
@@ -140,8 +145,10 @@ class PlayerNode(PerceptionNode):
     @staticmethod
     def _sleep_until(realtime_ns: int) -> None:
         delay_ns = realtime_ns - time.time_ns()
-        if delay_ns > 0:
-            time.sleep(delay_ns / 1e9)
+        if delay_ns > SPIN_NS:
+            time.sleep((delay_ns - SPIN_NS) / 1e9)
+        while time.time_ns() < realtime_ns:  # a sleep is not that exact
+            pass
 
     def _write_sent(self) -> None:
         for warning in self._drive.warnings:

@@ -18,7 +18,13 @@ from perception_nodes.core.frame import (
     ImageView,
     RecordKind,
 )
-from perception_nodes.nodes.base import IDLE_WAIT_MS, Heartbeat, PerceptionNode, run_node
+from perception_nodes.nodes.base import (
+    HEARTBEAT_PERIOD_NS,
+    IDLE_WAIT_MS,
+    PerceptionNode,
+    Period,
+    run_node,
+)
 from perception_nodes.preprocess.calibration import read_calibration
 from perception_nodes.preprocess.cpu import Preprocessor, UnknownLens
 from perception_nodes.preprocess.ingest import Ingest
@@ -56,7 +62,7 @@ class PreprocessNode(PerceptionNode):
         )
         self._records = channels.record_writer(self.endpoint, settings.camera, "preprocess")
         self._record_number = 0
-        self._heartbeat = Heartbeat()
+        self._heartbeat = Period(HEARTBEAT_PERIOD_NS)
         self._last_camera_info = b""
         info_topic = settings.image_topic.rsplit("/", 1)[0] + "/camera_info"
         self.add_subscription(CameraInfo, info_topic, self._on_camera_info, QUEUE)

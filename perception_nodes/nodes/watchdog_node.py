@@ -13,7 +13,7 @@ from perception_nodes.config import WatchdogSettings
 from perception_nodes.core.frame import FrameRecord, FrameStatus, RecordKind
 from perception_nodes.core.health import Health, HealthLimits, HealthMode, Transition
 from perception_nodes.core.ledger import Ledger
-from perception_nodes.nodes.base import PerceptionNode, run_node
+from perception_nodes.nodes.base import PerceptionNode, Period, run_node
 from perception_nodes.transport import channels
 from perception_nodes.transport.cdr import write_frame_report
 from perception_nodes.transport.shm import Reader
@@ -57,7 +57,8 @@ class WatchdogNode(PerceptionNode):
         self._next_record = dict.fromkeys(WATCHED, 0)
         self._records_lost = 0
         self._safe_stop: bool | None = None
-        self._next_health_ns = self._next_diagnostics_ns = now_ns
+        self._health_period = Period(HEALTH_PERIOD_NS)
+        self._diagnostics_period = Period(DIAGNOSTICS_PERIOD_NS)
         self._reports = self.add_publisher(FrameReport, "/perception/frame_report", REPORTS)
         self._healths = self.add_publisher(HealthMessage, "/perception/health", LATCHED)
         self._safe_stops = self.add_publisher(Bool, "/perception/safe_stop", LATCHED)
@@ -81,11 +82,9 @@ class WatchdogNode(PerceptionNode):
             self._reports.publish(write_frame_report(record))
         self._silent = self._silent_processes(now_ns)
         transition = self._health.update(self._silent, now_ns)
-        if transition is not None or now_ns >= self._next_health_ns:
-            self._next_health_ns = now_ns + HEALTH_PERIOD_NS
+        if self._health_period.due() or transition is not None:
             self._publish_health(transition)
-        if transition is not None or now_ns >= self._next_diagnostics_ns:
-            self._next_diagnostics_ns = now_ns + DIAGNOSTICS_PERIOD_NS
+        if self._diagnostics_period.due() or transition is not None:
             self._publish_diagnostics()
 
     def _read(self, name: str, now_ns: int) -> list[FrameRecord]:

@@ -184,7 +184,7 @@ def test_a_box_logit_of_an_object_that_is_no_number_is_absurd(bad):
     boxes, classes = heads()
     put(boxes, classes, 0, 0, 0, label=0, logit=2.0)
     boxes[0][0, 5, 0, 0] = bad
-    with pytest.raises(AbsurdOutput, match="box logits at stride 8"):
+    with pytest.raises(AbsurdOutput, match="box logits of an object"):
         decoder().decode(boxes, classes)
 
 
