@@ -11,6 +11,7 @@ from typing import IO
 
 from perception_nodes.environment import die_with_parent
 from perception_nodes.graph import NodeSpec
+from perception_nodes.transport.fastdds import sweep_segments
 from perception_nodes.transport.shm import sweep
 
 POLL_S = 0.05
@@ -81,6 +82,7 @@ class Supervisor:
                 process.kill()
                 process.wait()
         sweep()
+        sweep_segments()
         for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 

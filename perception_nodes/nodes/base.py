@@ -160,6 +160,7 @@ def run_node(node_type: type[PerceptionNode], name: str) -> int:
             if services.due():
                 node.spin(0)
     finally:
+        gc.unfreeze()  # what is not collected leaves its shared memory behind
         node.trigger_shutdown()
         executor.remove_node(node)
         node.destroy_node()

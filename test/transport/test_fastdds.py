@@ -1,0 +1,46 @@
+"""Remains of Fast DDS are removed, and nothing else."""
+
+import fcntl
+from pathlib import Path
+
+import pytest
+
+from perception_nodes.transport import fastdds
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stands in for /dev/shm, with a segment and a port that nobody holds."""
+    monkeypatch.setattr(fastdds, "STARTING_S", -1.0)
+    for name in ("fastdds_ab", "fastdds_ab_el", "fastdds_port7411", "fastdds_port7411_sl"):
+        (tmp_path / name).touch()
+    (tmp_path / "sem.fastdds_port7411_mutex").touch()
+    (tmp_path / "another").touch()
+    return tmp_path
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_what_nobody_holds_is_removed(folder: Path) -> None:
+    fastdds.sweep_segments(folder)
+    assert names(folder) == ["another"]
+
+
+def test_what_a_process_holds_stays_whole(folder: Path) -> None:
+    with (folder / "fastdds_port7411_sl").open() as held:
+        fcntl.flock(held, fcntl.LOCK_SH)
+        fastdds.sweep_segments(folder)
+    assert names(folder) == [
+        "another",
+        "fastdds_port7411",
+        "fastdds_port7411_sl",
+        "sem.fastdds_port7411_mutex",
+    ]
+
+
+def test_what_is_just_being_made_stays(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fastdds, "STARTING_S", 60.0)
+    fastdds.sweep_segments(folder)
+    assert len(names(folder)) == 6
