@@ -1,5 +1,7 @@
 """OpenVINO on the CPU: the slot is its input tensor, nothing is copied on the way in."""
 
+from functools import cache
+
 import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
@@ -7,6 +9,17 @@ from numpy.typing import NDArray
 from perception_nodes.backends.base import BackendInfo, BackendSettings, check_heads
 from perception_nodes.backends.model import Model
 from perception_nodes.core.pipeline import BackendError, HeadTensors
+
+
+@cache
+def _core() -> ov.Core:
+    """The one core of this process, kept to its end.
+
+    OpenVINO's CPU plugin gives the thread a signal stack of its own and frees it when its core
+    goes. With several cores the thread can be left on a freed one, and the next signal, the
+    SIGINT that should end us, kills the process.
+    """
+    return ov.Core()
 
 
 class Backend:
@@ -32,7 +45,7 @@ class Backend:
         if self._settings.cache_dir:
             config["CACHE_DIR"] = self._settings.cache_dir
         try:
-            core = ov.Core()
+            core = _core()
             compiled = core.compile_model(str(model.path), "CPU", config)
             request = compiled.create_infer_request()
             self._request = request
