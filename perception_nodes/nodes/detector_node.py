@@ -68,9 +68,8 @@ class DetectorNode(PerceptionNode):
             Detection2DArray, settings.detections_topic, QUEUE_DEPTH
         )
         self._slots = channels.slot_reader(self.endpoint, settings.camera)
-        self._records = channels.record_writer(self.endpoint, settings.camera, "detector")
+        self._records = channels.NumberedRecords(self.endpoint, settings.camera, "detector")
         self._detections = channels.detection_writer(self.endpoint, settings.camera)
-        self._record_number = 0
         self._heartbeat = Period(HEARTBEAT_PERIOD_NS)
 
     def close(self) -> None:
@@ -83,10 +82,10 @@ class DetectorNode(PerceptionNode):
         self._slots.wait(IDLE_WAIT_MS)
         sample = self._slots.newest()
         if sample is not None:
-            self._record(self._detect(sample))
+            self._records.send(self._detect(sample))
             sample.release()
         if self._heartbeat.due():
-            self._record(FrameRecord(kind=RecordKind.HEARTBEAT))
+            self._records.send(FrameRecord(kind=RecordKind.HEARTBEAT))
 
     def _detect(self, sample: Sample[FrameHeader]) -> FrameRecord:
         size = self._model.input
@@ -121,11 +120,6 @@ class DetectorNode(PerceptionNode):
         self._publisher.publish(
             write_detection_array(record.stamp_ns, record.frame_id, detections, self._class_names)
         )
-
-    def _record(self, record: FrameRecord) -> None:
-        record.record = self._record_number
-        self._record_number += 1
-        self._records.send_record(record)
 
 
 def main() -> int:

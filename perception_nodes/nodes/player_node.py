@@ -31,6 +31,9 @@ LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 ACCOUNTING_TIMEOUT_S = 5.0
 PREPARE_NS = 8_000_000
 SPIN_NS = 300_000
+SETTLE_NS = 2_000_000_000
+"""From being matched to the first frame. We see a subscriber before it sees us, by up to a second
+where discovery is slow, and a best-effort one gets nothing until then."""
 
 
 class PlayerNode(PerceptionNode):
@@ -94,7 +97,7 @@ class PlayerNode(PerceptionNode):
         listening = listening and listeners >= self.settings.listeners
         working = self._health is not None and not self._health.silent_processes
         if listening and (working or not self.settings.accounted):
-            self._first_due_ns = time.time_ns() + 100_000_000
+            self._first_due_ns = time.time_ns() + SETTLE_NS
             self._first_log_ns = 0 if self._next is None else self._next.log_time_ns
         elif time.monotonic_ns() > self._give_up_ns:
             silent = ["watchdog"] if self._health is None else self._health.silent_processes

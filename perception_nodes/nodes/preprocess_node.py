@@ -60,8 +60,7 @@ class PreprocessNode(PerceptionNode):
         self._slots = channels.slot_writer(
             self.endpoint, settings.camera, model.input.width, model.input.height
         )
-        self._records = channels.record_writer(self.endpoint, settings.camera, "preprocess")
-        self._record_number = 0
+        self._records = channels.NumberedRecords(self.endpoint, settings.camera, "preprocess")
         self._heartbeat = Period(HEARTBEAT_PERIOD_NS)
         self._last_camera_info = b""
         info_topic = settings.image_topic.rsplit("/", 1)[0] + "/camera_info"
@@ -83,7 +82,7 @@ class PreprocessNode(PerceptionNode):
     def step(self) -> None:
         """Wait for a frame: here where it comes through shared memory, else in the executor."""
         if self._heartbeat.due():
-            self._record(FrameRecord(kind=RecordKind.HEARTBEAT))
+            self._records.send(FrameRecord(kind=RecordKind.HEARTBEAT))
         if self._camera is None:
             self.spin(IDLE_WAIT_MS)
             return
@@ -112,9 +111,9 @@ class PreprocessNode(PerceptionNode):
         expected = self._next_numbers.get(source, number)
         for _ in range(expected, number):
             record = self._ingest.enter(0, "", received_ns)
-            self._record(record)
+            self._records.send(record)
             reason = "lost or pushed out by newer frames on the way here"
-            self._record(self._ingest.end(record, FrameStatus.SUPERSEDED, reason))
+            self._records.send(self._ingest.end(record, FrameStatus.SUPERSEDED, reason))
         self._next_numbers[source] = number + 1
 
     def _on_image(self, data: bytes, info: dict[str, Any]) -> None:
@@ -142,10 +141,10 @@ class PreprocessNode(PerceptionNode):
 
     def _take(self, image: ImageView, received_ns: int, superseded: bool) -> None:
         record = self._ingest.enter(image.stamp_ns, image.frame_id, received_ns)
-        self._record(record)
+        self._records.send(record)
         if superseded:
             reason = "a newer frame was waiting before preprocessing"
-            self._record(self._ingest.end(record, FrameStatus.SUPERSEDED, reason))
+            self._records.send(self._ingest.end(record, FrameStatus.SUPERSEDED, reason))
             return
         try:
             slot = self._slots.loan()
@@ -157,18 +156,13 @@ class PreprocessNode(PerceptionNode):
             slot.header.copies += self._copies
             self._slots.send(slot)
         except (FrameRejected, TransportError) as error:
-            self._record(self._ingest.end(record, FrameStatus.FAILED, str(error)))
+            self._records.send(self._ingest.end(record, FrameStatus.FAILED, str(error)))
 
     def _reject(self, reason: str, received_ns: int) -> None:
         """A frame that is not even readable enters and fails."""
         record = self._ingest.enter(0, "", received_ns)
-        self._record(record)
-        self._record(self._ingest.end(record, FrameStatus.FAILED, reason))
-
-    def _record(self, record: FrameRecord) -> None:
-        record.record = self._record_number
-        self._record_number += 1
-        self._records.send_record(record)
+        self._records.send(record)
+        self._records.send(self._ingest.end(record, FrameStatus.FAILED, reason))
 
     def _on_camera_info(self, data: bytes) -> None:
         # The header's stamp changes with each message, the calibration behind it does not.

@@ -35,6 +35,21 @@ def record_writer(endpoint: Endpoint, camera: str, process: str) -> Writer[Frame
     return endpoint.writer(f"{camera}/records/{process}", FrameRecord, 0, RECORD_DEPTH)
 
 
+class NumberedRecords:
+    """Sends one process's records and numbers them, so that the ledger sees a lost one."""
+
+    def __init__(self, endpoint: Endpoint, camera: str, process: str) -> None:
+        """Join the process's channel, see `record_writer`."""
+        self._writer = record_writer(endpoint, camera, process)
+        self._number = 0
+
+    def send(self, record: FrameRecord) -> None:
+        """Number a record and send it."""
+        record.record = self._number
+        self._number += 1
+        self._writer.send_record(record)
+
+
 def record_reader(endpoint: Endpoint, camera: str, process: str) -> Reader[FrameRecord]:
     """The watchdog's end of `record_writer`."""
     return endpoint.reader(f"{camera}/records/{process}", FrameRecord, RECORD_DEPTH)
