@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from compression.contract import INPUT_HEIGHT_PX, INPUT_WIDTH_PX, PAD_VALUE
+from compression.contract import PAD_VALUE
 
 
 def place(
@@ -40,9 +40,11 @@ def place(
     return tile, np.column_stack([labels[:, :1], clipped])[keep].astype(np.float32)
 
 
-def mosaic(samples: list, scales: list[float], rng: np.random.Generator) -> tuple:
+def mosaic(
+    samples: list, scales: list[float], size_px: tuple[int, int], rng: np.random.Generator
+) -> tuple:
     """Fill the input with parts of four images (one, given only one) around a random point."""
-    width_px, height_px = INPUT_WIDTH_PX, INPUT_HEIGHT_PX
+    width_px, height_px = size_px
     if len(samples) == 1:
         return place(*samples[0], (width_px, height_px), scales[0], rng)
     x = round(width_px * rng.uniform(0.3, 0.7))
@@ -57,9 +59,9 @@ def mosaic(samples: list, scales: list[float], rng: np.random.Generator) -> tupl
     return canvas, np.concatenate(all_labels)
 
 
-def fit_scale(image: np.ndarray) -> float:
-    """Return the scale at which the whole image just fits the model's input."""
-    return min(INPUT_WIDTH_PX / image.shape[1], INPUT_HEIGHT_PX / image.shape[0])
+def fit_scale(image: np.ndarray, size_px: tuple[int, int]) -> float:
+    """Return the scale at which the whole image just fits into width and height."""
+    return min(size_px[0] / image.shape[1], size_px[1] / image.shape[0])
 
 
 def jitter_colour(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -73,18 +75,20 @@ def jitter_colour(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return cv2.cvtColor(cv2.merge([hue, saturation, value]), cv2.COLOR_HSV2BGR)
 
 
-def augment(samples: list, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def augment(
+    samples: list, size_px: tuple[int, int], rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Make one training image of one or four samples (image uint8 BGR, labels [n, 5]).
 
-    Returns the input image (uint8 [256, 416, 3] BGR) and labels (float32 [m, 5], class and
-    cx, cy, w, h as fractions of the input).
+    ``size_px`` is the input's width and height. Returns the input image (uint8 [height, width, 3]
+    BGR) and labels (float32 [m, 5], class and cx, cy, w, h as fractions of the input).
     """
     low, high = (0.8, 1.6) if len(samples) == 1 else (0.6, 1.4)
-    scales = [fit_scale(image) * rng.uniform(low, high) for image, _ in samples]
-    image, labels = mosaic(samples, scales, rng)
+    scales = [fit_scale(image, size_px) * rng.uniform(low, high) for image, _ in samples]
+    image, labels = mosaic(samples, scales, size_px, rng)
     if rng.random() < 0.5:
         image = np.ascontiguousarray(image[:, ::-1])
-        labels[:, [1, 3]] = INPUT_WIDTH_PX - labels[:, [3, 1]]
-    corners = labels[:, 1:] / np.array([INPUT_WIDTH_PX, INPUT_HEIGHT_PX] * 2, np.float32)
+        labels[:, [1, 3]] = size_px[0] - labels[:, [3, 1]]
+    corners = labels[:, 1:] / np.array(size_px * 2, np.float32)
     centre, size = (corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]
     return jitter_colour(image, rng), np.column_stack([labels[:, :1], centre, size])

@@ -1,5 +1,6 @@
-"""YOLOv8n with HardSwish, eight road classes and the raw head outputs the run time decodes."""
+"""YOLOv8 with eight road classes, the raw head outputs the run time decodes, and plain layers."""
 
+from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,11 +8,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 from ultralytics import YOLO
-from ultralytics.nn.modules import Detect
-from ultralytics.nn.tasks import DetectionModel
+from ultralytics.nn.modules import SPPF, C2f, Conv, Detect
 from ultralytics.utils.loss import v8DetectionLoss
 
 from compression.contract import CLASS_NAMES, COCO_CLASS_IDS, REG_MAX
+from compression.errors import CompressionError
 
 
 class RawHead(nn.Module):
@@ -34,12 +35,86 @@ class RawHead(nn.Module):
         return boxes + [branch(x) for branch, x in zip(self.classes, features, strict=True)]
 
 
-def swap_activations(model: nn.Module) -> None:
-    """Put HardSwish, which quantizes and runs cheaply, wherever the model has SiLU."""
+ACTIVATIONS = {"hardswish": nn.Hardswish, "relu": nn.ReLU}
+
+
+class SplitC2f(nn.Module):
+    """A C2f block whose first convolution is two, one for each half of its channels.
+
+    The same function without a Split, and each half can lose channels of its own.
+    """
+
+    def __init__(self, block: C2f) -> None:
+        super().__init__()
+        self.kept = half_of(block.cv1, slice(0, block.c))
+        self.worked = half_of(block.cv1, slice(block.c, 2 * block.c))
+        self.m, self.cv2 = block.m, block.cv2
+        self.f, self.i, self.type = block.f, block.i, "SplitC2f"
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map float32 [n, c, h, w] to [n, d, h, w]."""
+        parts = [self.kept(x), self.worked(x)]
+        for bottleneck in self.m:
+            parts.append(bottleneck(parts[-1]))
+        return self.cv2(torch.cat(parts, 1))
+
+
+class ConvolutionPyramid(nn.Module):
+    """SPPF with a 3 x 3 convolution in the place of each pooling.
+
+    It starts as the identity of each channel, so the block's other weights still fit, and learns
+    what pooling did. An accelerator that knows convolutions needs nothing else for it.
+    """
+
+    def __init__(self, block: SPPF) -> None:
+        super().__init__()
+        self.cv1, self.cv2 = block.cv1, block.cv2
+        channels = block.cv1.conv.out_channels
+        self.m = nn.ModuleList(Conv(channels, channels, 3) for _ in range(3))
+        for layer in self.m:
+            nn.init.normal_(layer.conv.weight, std=0.002)
+            layer.conv.weight.data[range(channels), range(channels), 1, 1] += 1.0
+            layer.bn.eps, layer.bn.momentum = block.cv1.bn.eps, block.cv1.bn.momentum
+        self.f, self.i, self.type = block.f, block.i, "ConvolutionPyramid"
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map float32 [n, c, h, w] to [n, d, h, w]."""
+        parts = [self.cv1(x)]
+        for layer in self.m:
+            parts.append(layer(parts[-1]))
+        return self.cv2(torch.cat(parts, 1))
+
+
+def half_of(block: Conv, channels: slice) -> Conv:
+    """Return a convolution, normalisation and activation of some of a block's channels."""
+    half = deepcopy(block)
+    half.conv.weight.data = block.conv.weight.data[channels].clone()
+    half.conv.out_channels = half.bn.num_features = len(half.conv.weight)
+    for tensor in (half.bn.weight, half.bn.bias, half.bn.running_mean, half.bn.running_var):
+        tensor.data = tensor.data[channels].clone()
+    return half
+
+
+def make_plain(model: nn.Module, activation: str) -> nn.Module:
+    """Return a copy of convolutions, additions, concatenations and upsampling only.
+
+    ``activation`` takes the place of SiLU, which needs an exponential for every value. HardSwish
+    and ReLU fuse into the 8-bit convolution before them.
+    """
+    model = deepcopy(model)
+    layers = model.model
+    for index, layer in enumerate(layers):
+        if isinstance(layer, C2f):
+            layers[index] = SplitC2f(layer)
+        elif isinstance(layer, SPPF):
+            layers[index] = ConvolutionPyramid(layer)
+    if activation == "silu":
+        return model
     for parent in model.modules():
         for name, child in parent.named_children():
             if isinstance(child, nn.SiLU):
-                setattr(parent, name, nn.Hardswish(inplace=True))
+                setattr(parent, name, ACTIVATIONS[activation](inplace=True))
+    return model
 
 
 def keep_road_classes(head: Detect) -> None:
@@ -54,31 +129,62 @@ def keep_road_classes(head: Detect) -> None:
     head.nc, head.no = len(CLASS_NAMES), len(CLASS_NAMES) + 4 * REG_MAX
 
 
-def build_model(coco_checkpoint: Path | None = None, activation: str = "hardswish") -> nn.Module:
-    """Build the road detector, from YOLOv8n's COCO weights where they are given.
+def build_model(coco_checkpoint: Path) -> nn.Module:
+    """Build the dense road detector from YOLOv8's COCO weights.
 
     Input: float32 [n, 3, h, w], RGB, 0 to 1. Output: see ``RawHead``.
+
+    Raises:
+        CompressionError: the checkpoint is no detector of COCO's 80 classes with a YOLOv8 head.
     """
-    model = (
-        YOLO(coco_checkpoint).model
-        if coco_checkpoint
-        else DetectionModel("yolov8n.yaml", nc=80, verbose=False)
-    )
-    model = model.float()
-    keep_road_classes(model.model[-1])
-    model.model[-1] = RawHead(model.model[-1])
-    if activation == "hardswish":
-        swap_activations(model)
+    try:
+        model = YOLO(coco_checkpoint).model.float()
+    except Exception as error:  # whatever unpickling meets
+        raise CompressionError(f"{coco_checkpoint} cannot be loaded: {error}") from error
+    head = model.model[-1]
+    if not isinstance(head, Detect) or head.nc != 80 or head.reg_max != REG_MAX:
+        raise CompressionError(
+            f"{coco_checkpoint} has {getattr(head, 'nc', 'no')} classes and ends in "
+            f"{type(head).__name__}; a teacher must be a YOLOv8 or YOLO11 detector of COCO's 80"
+        )
+    keep_road_classes(head)
+    model.model[-1] = RawHead(head)
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     return model
 
 
-def load_model(checkpoint: Path) -> nn.Module:
-    """Load what ``compression.train`` saved, ready for inference."""
-    model = build_model()
-    model.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
-    return model.eval()
+def save_model(model: nn.Module, path: Path) -> None:
+    """Write a whole network: its channels are no longer those of any description."""
+    partial = path.with_suffix(".partial")
+    torch.save(model, partial)
+    partial.rename(path)
+
+
+def load_model(path: Path) -> nn.Module:
+    """Read a network that ``save_model`` wrote (a pickle: only from a run of one's own)."""
+    return torch.load(path, map_location="cpu", weights_only=False).eval()
+
+
+def count_gmac(model: nn.Module, size_px: tuple[int, int]) -> float:
+    """Return 10^9 multiply-accumulates of the convolutions for one input of width and height."""
+    macs = 0
+
+    def count(module: nn.Conv2d, _: tuple, output: torch.Tensor) -> None:
+        nonlocal macs
+        macs += module.weight.numel() * output.shape[2] * output.shape[3]
+
+    hooks = [
+        m.register_forward_hook(count) for m in model.modules() if isinstance(m, nn.Conv2d)
+    ]
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        model(torch.zeros(1, 3, size_px[1], size_px[0]))
+    model.train(training)
+    for hook in hooks:
+        hook.remove()
+    return macs / 1e9
 
 
 class DetectionLoss:
@@ -131,3 +237,29 @@ def distillation_loss(student: list[torch.Tensor], teacher: list[torch.Tensor]) 
     box_part = (divergence.sum(dim=2).mean(dim=1) * seen).sum()
     total = (0.5 * class_part + 1.5 * box_part) / seen.sum().clamp(min=1)
     return total * len(classes)
+
+
+class FeatureLoss(nn.Module):
+    """Channel-wise distillation of the three maps that enter the head (Shu et al., ICCV 2021).
+
+    Each channel's values become a distribution over places; the student's, after a learned 1 x 1
+    convolution, is to be the teacher's. It tells where to look, whatever the scale of features.
+    """
+
+    def __init__(self, student: list[int], teacher: list[int]) -> None:
+        """Take the channels of both networks' maps."""
+        super().__init__()
+        pairs = zip(student, teacher, strict=True)
+        self.adapters = nn.ModuleList(nn.Conv2d(s, t, 1) for s, t in pairs)
+
+    def forward(self, student: list[torch.Tensor], teacher: list[torch.Tensor]) -> torch.Tensor:
+        """Compare maps, float32 [n, c, h, w] each; a mean over levels, summed over the batch."""
+        total = torch.zeros(())
+        for adapter, ours, theirs in zip(self.adapters, student, teacher, strict=True):
+            log_ours = adapter(ours.float()).flatten(2).log_softmax(dim=2)
+            log_theirs = theirs.float().flatten(2).log_softmax(dim=2)
+            divergence = functional.kl_div(
+                log_ours, log_theirs, reduction="none", log_target=True
+            ).sum(dim=2)
+            total = total + divergence.mean(dim=1).sum()
+        return total / len(self.adapters)

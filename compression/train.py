@@ -1,15 +1,17 @@
-"""Train the road detector for a given time, starting from YOLOv8n's COCO weights.
+"""Train a road detector: labels teach it, and a teacher's outputs and features do, too.
 
-The labels teach it; the COCO detector itself, with its own activation, teaches it too.
+A run that was killed goes on where it last saved its state. Everything drawn at random depends on
+the seed and the step alone, so it then sees the same images as if it had never stopped.
 """
 
-import argparse
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,9 +19,15 @@ import torch
 from torch import nn
 
 from compression.augment import augment
-from compression.model import DetectionLoss, build_model, distillation_loss
+from compression.config import Training
+from compression.model import DetectionLoss, FeatureLoss, distillation_loss
 
-FINAL_PHASE = 0.7
+SAVE_EVERY_S = 60
+REPORT_EVERY_STEPS = 20
+
+Batch = tuple[torch.Tensor, list[torch.Tensor]]
+Report = Callable[[dict[str, Any]], None]
+"""Takes the facts of the last steps: epoch, step, steps, images_per_s, losses."""
 
 
 class Samples:
@@ -41,27 +49,64 @@ class Samples:
         return cv2.imread(str(self.images[index])), self.labels[index]
 
 
-def make_batch(
-    samples: Samples, indices: np.ndarray, mosaic_share: float, rng: np.random.Generator
-) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """Load and augment: images float32 [n, 3, 256, 416] RGB 0 to 1, and each one's labels."""
-    images, labels = [], []
-    for index in indices:
-        chosen = [index]
-        if rng.random() < mosaic_share:
-            chosen += list(rng.integers(len(samples), size=3))
-        image, image_labels = augment([samples[i] for i in chosen], rng)
-        images.append(image[:, :, ::-1].transpose(2, 0, 1))
-        labels.append(torch.from_numpy(image_labels))
-    return torch.from_numpy(np.stack(images)).float() / 255, labels
+def to_tensor(images: list[np.ndarray]) -> torch.Tensor:
+    """Make float32 [n, 3, h, w] RGB 0 to 1 of uint8 [h, w, 3] BGR images."""
+    stacked = torch.from_numpy(np.stack(images)[..., ::-1].copy())
+    return (stacked.permute(0, 3, 1, 2).float() / 255).contiguous(
+        memory_format=torch.channels_last
+    )
 
 
-def make_optimizer(model: nn.Module, weight_decay: float) -> torch.optim.Optimizer:
+class Batches:
+    """The batch of each step, drawn and augmented as seed and step say."""
+
+    def __init__(
+        self, samples: Samples, training: Training, size_px: tuple[int, int], seed: int
+    ) -> None:
+        self._samples, self._training, self._size_px, self._seed = samples, training, size_px, seed
+        self.batch = min(training.batch, len(samples))
+        self.an_epoch = len(samples) // self.batch
+        self.steps = max(1, round(training.epochs * self.an_epoch))
+
+    def is_final(self, step: int) -> bool:
+        """Whether a step shows what the network will meet: whole images."""
+        return step >= self.steps * (1 - self._training.final_phase)
+
+    def make(self, step: int) -> Batch:
+        """Load and augment: images as of ``to_tensor``, and each one's labels [k, 5]."""
+        epoch, place = divmod(step, self.an_epoch)
+        order = np.random.default_rng([self._seed, 0, epoch]).permutation(len(self._samples))
+        rng = np.random.default_rng([self._seed, 1, step])
+        share = 0.0 if self.is_final(step) else self._training.mosaic
+        images, labels = [], []
+        for index in order[place * self.batch : (place + 1) * self.batch]:
+            chosen = [index]
+            if rng.random() < share:
+                chosen += list(rng.integers(len(self._samples), size=3))
+            image, image_labels = augment([self._samples[i] for i in chosen], self._size_px, rng)
+            images.append(image)
+            labels.append(torch.from_numpy(image_labels.astype(np.float32)))
+        return to_tensor(images), labels
+
+    def following(self, first: int) -> Iterator[tuple[int, Batch]]:
+        """Yield every step from the first on with its batch, the next one being made meanwhile."""
+        with ThreadPoolExecutor(1) as pool:
+            coming = pool.submit(self.make, first)
+            for step in range(first, self.steps):
+                batch = coming.result()
+                if step + 1 < self.steps:
+                    coming = pool.submit(self.make, step + 1)
+                yield step, batch
+
+
+def make_optimizer(modules: list[nn.Module], weight_decay: float) -> torch.optim.Optimizer:
     """Make AdamW that decays weights, but neither biases nor normalisation."""
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1]
+    parameters = [p for module in modules for p in module.parameters()]
     return torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0}],
+        [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0},
+        ],
         lr=0.0,
     )
 
@@ -78,11 +123,11 @@ def update_average(average: nn.Module, model: nn.Module, step: int) -> None:
 
 @contextmanager
 def rounded_weights(model: nn.Module, bits: int) -> Iterator[None]:
-    """Round the weights within the block as compression.quantize will.
+    """Round the weights within the block as quantization will.
 
     Gradients are those of the rounded weights and are applied to the exact ones afterwards. The
     scale is one an output channel, so folding BatchNorm later changes nothing. Convolutions with
-    a bias are the head's last ones, which stay float.
+    a bias are the head's last ones, which stay finer.
     """
     convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.bias is None]
     exact = [m.weight.data for m in convolutions]
@@ -97,81 +142,132 @@ def rounded_weights(model: nn.Module, bits: int) -> Iterator[None]:
             module.weight.data = weight
 
 
-def main() -> None:
-    """Train, and save the averaged weights after every epoch."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="what compression.dataset wrote")
-    parser.add_argument("--weights", type=Path, required=True, help="YOLOv8n COCO checkpoint")
-    parser.add_argument("--out", type=Path, required=True, help="checkpoint to write")
-    parser.add_argument("--minutes", type=float, default=60, help="the schedule fits into these")
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--learning-rate", type=float, default=3e-4)
-    parser.add_argument("--weight-decay", type=float, default=5e-4)
-    parser.add_argument("--distillation", type=float, default=1.0, help="weight of its loss")
-    parser.add_argument("--warm-up-steps", type=int, default=100)
-    parser.add_argument("--weight-bits", type=int, default=7, help="as compression.quantize's")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+@contextmanager
+def head_inputs(model: nn.Module) -> Iterator[list[torch.Tensor]]:
+    """Collect the maps that enter the head; the list is that of the last forward pass."""
+    maps: list[torch.Tensor] = []
 
-    torch.set_num_threads(args.threads)
-    cv2.setNumThreads(1)
-    torch.manual_seed(args.seed)
-    rng = np.random.default_rng(args.seed)
-    samples = Samples(args.data)
-    model = build_model(args.weights).train().to(memory_format=torch.channels_last)
-    teacher = build_model(args.weights, activation="silu").eval()
-    teacher = teacher.to(memory_format=torch.channels_last)
+    def keep(_: nn.Module, inputs: tuple[list[torch.Tensor]]) -> None:
+        maps[:] = inputs[0]
+
+    hook = model.model[-1].register_forward_pre_hook(keep)
+    try:
+        yield maps
+    finally:
+        hook.remove()
+
+
+def head_channels(model: nn.Module) -> list[int]:
+    """Return the channels of the maps that enter the head."""
+    return [branch[0].conv.in_channels for branch in model.model[-1].box]
+
+
+def half_precision() -> Any:
+    """Return the context of a forward pass: bfloat16 where the CPU multiplies it in tiles."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=torch.cpu._is_amx_tile_supported())
+
+
+def train(
+    model: nn.Module,
+    teacher: nn.Module,
+    samples: Samples,
+    training: Training,
+    *,
+    size_px: tuple[int, int],
+    seed: int,
+    state: Path,
+    report: Report,
+    weight_bits: int | None = None,
+) -> nn.Module:
+    """Train a network in place and return its average over the last steps, for inference.
+
+    Args:
+        model: student, as of compression.model.
+        teacher: network of the same input and outputs; teaches by outputs and head features.
+        samples: what to train on.
+        training: how.
+        size_px: width and height of the input.
+        seed: of everything random.
+        state: file that a killed run goes on from; removed at the end.
+        report: called every few steps.
+        weight_bits: round weights to so many bits in the final phase.
+
+    Raises:
+        FloatingPointError: the loss is no longer a number.
+    """
+    torch.manual_seed(seed)
+    batches = Batches(samples, training, size_px, seed)
+    model = model.train().to(memory_format=torch.channels_last)
+    teacher = teacher.eval().to(memory_format=torch.channels_last)
     average = deepcopy(model).eval()
     loss_of = DetectionLoss(model)
-    optimizer = make_optimizer(model, args.weight_decay)
+    feature_loss = FeatureLoss(head_channels(model), head_channels(teacher))
+    optimizer = make_optimizer([model, feature_loss], training.weight_decay)
+    kept = {"model": model, "average": average, "features": feature_loss, "optimizer": optimizer}
+    first = 0
+    if state.exists():
+        saved = torch.load(state, map_location="cpu", weights_only=True)
+        first = saved.pop("step")
+        for name, value in saved.items():
+            kept[name].load_state_dict(value)
 
-    start_s = time.monotonic()
-    step, epoch, progress = 0, 0, 0.0
-    while progress < 1:
-        order = rng.permutation(len(samples))
-        sums, steps_before = np.zeros(4), step
-        for first in range(0, len(order) - args.batch + 1, args.batch):
-            progress = (time.monotonic() - start_s) / (60 * args.minutes)
-            if progress >= 1:
-                break
-            # The rate follows the clock, so the schedule ends whole however fast the machine is.
-            rate = 0.02 + 0.98 * (1 + math.cos(math.pi * progress)) / 2
-            rate *= min(1, (step + 1) / args.warm_up_steps)
+    saved_s = reported_s = time.monotonic()
+    sums = np.zeros(5)
+    with head_inputs(model) as ours, head_inputs(teacher) as theirs:
+        for step, (images, labels) in batches.following(first):
+            rate = 0.02 + 0.98 * (1 + math.cos(math.pi * step / batches.steps)) / 2
+            rate *= min(1, (step + 1) / max(1, training.warm_up_steps))
             for group in optimizer.param_groups:
-                group["lr"] = args.learning_rate * rate
-            # In the end what the model will meet: whole images, and its weights rounded.
-            final = progress > FINAL_PHASE
-            mosaic_share = 0.0 if final else 0.5
-            indices = order[first : first + args.batch]
-            images, labels = make_batch(samples, indices, mosaic_share, rng)
-            images = images.to(memory_format=torch.channels_last)
-            with torch.no_grad():
+                group["lr"] = training.learning_rate * rate
+            with torch.no_grad(), half_precision():
                 taught = teacher(images)
             optimizer.zero_grad()
-            with rounded_weights(model, args.weight_bits) if final else nullcontext():
-                outputs = model(images)
+            rounded = weight_bits is not None and batches.is_final(step)
+            with rounded_weights(model, weight_bits) if rounded else nullcontext():
+                with half_precision():
+                    outputs = model(images)
+                outputs = [x.float() for x in outputs]
                 loss, parts = loss_of(outputs, labels)
-                distilled = distillation_loss(outputs, taught)
-                (loss + args.distillation * distilled).backward()
+                distilled = distillation_loss(outputs, [x.float() for x in taught])
+                loss = loss + training.distillation * distilled
+                alike = torch.zeros(())
+                if training.features:
+                    alike = feature_loss(ours, theirs)
+                    loss = loss + training.features * alike
+                loss.backward()
+            if not math.isfinite(loss.item()):
+                raise FloatingPointError(
+                    f"the loss became {loss.item()} at step {step}; lower the learning rate"
+                )
             nn.utils.clip_grad_norm_(model.parameters(), 10.0)
             optimizer.step()
             update_average(average, model, step)
-            sums += [*parts.tolist(), distilled.item() / len(images)]
-            step += 1
-            if step % 20 == 0:
-                box, cls, dfl, kept = sums / (step - steps_before)
-                print(
-                    f"{time.monotonic() - start_s:6.0f} s, epoch {epoch}, step {step}: "
-                    f"box {box:.3f} class {cls:.3f} dfl {dfl:.3f} distilled {kept:.3f}",
-                    flush=True,
+            sums += [*parts.tolist(), distilled.item() / len(images), alike.item() / len(images)]
+            done = step + 1
+            if done % REPORT_EVERY_STEPS == 0 or done == batches.steps:
+                count = (done - first - 1) % REPORT_EVERY_STEPS + 1
+                now_s = time.monotonic()
+                report(
+                    {
+                        "step": done,
+                        "steps": batches.steps,
+                        "epoch": round(done / batches.an_epoch, 2),
+                        "images_per_s": round(count * batches.batch / (now_s - reported_s), 2),
+                        **dict(
+                            zip(
+                                ("box", "class", "dfl", "distilled", "features"),
+                                (sums / count).round(4).tolist(),
+                                strict=True,
+                            )
+                        ),
+                    }
                 )
-        epoch += 1
-        partial = args.out.with_suffix(".partial")
-        torch.save({k: v.contiguous() for k, v in average.state_dict().items()}, partial)
-        partial.rename(args.out)
-    print(f"{epoch} epochs (the last one cut short), {step} steps, {args.out}")
-
-
-if __name__ == "__main__":
-    main()
+                sums[:], reported_s = 0, now_s
+            if time.monotonic() - saved_s > SAVE_EVERY_S:
+                states = {name: value.state_dict() for name, value in kept.items()}
+                partial = state.with_suffix(".partial")
+                torch.save({"step": done, **states}, partial)
+                partial.rename(state)
+                saved_s = time.monotonic()
+    state.unlink(missing_ok=True)
+    return average

@@ -1,0 +1,158 @@
+"""What a compression run does: one YAML file, checked as a whole before hours of work."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from compression.contract import CLASS_NAMES, STRIDES
+from compression.errors import CompressionError
+
+AMBIGUOUS = "vehicle"
+"""Names a set's own class that may be any of car, bus and truck: the labeller decides."""
+
+
+class Section(BaseModel):
+    """A part of the file; a key that is not known is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(Section):
+    """One set of images, and what its labels mean."""
+
+    name: Annotated[str, Field(pattern="^[a-z0-9_]+$")]
+    images: str = Field(description="glob below the data folder, or one video file")
+    classes: dict[int, str] | None = Field(
+        default=None, description="the set's class ids to our names; none for a set without labels"
+    )
+    min_height_px: float = Field(
+        default=0, ge=0, description="boxes below this height are not trusted"
+    )
+    max_aspect: float = Field(
+        default=1000, gt=0, description="boxes wider than this times their height are not trusted"
+    )
+    labeller_long_side_px: int = Field(default=960, ge=32, le=4096)
+    thinned: bool = Field(default=False, description="drop frames that repeat the last one")
+    license: str = Field(description="licence of the images and labels; goes into model.yaml")
+
+    @model_validator(mode="after")
+    def _known_classes(self) -> "Source":
+        for name in (self.classes or {}).values():
+            if name not in (*CLASS_NAMES, AMBIGUOUS):
+                raise ValueError(f"class {name!r} is none of {', '.join(CLASS_NAMES)}, {AMBIGUOUS}")
+        return self
+
+
+class Training(Section):
+    """One stretch of training."""
+
+    epochs: float = Field(gt=0, le=1000)
+    learning_rate: float = Field(default=3e-4, gt=0, lt=1)
+    batch: int = Field(default=16, ge=1, le=512)
+    weight_decay: float = Field(default=5e-4, ge=0)
+    distillation: float = Field(default=1.0, ge=0, description="weight of the teacher's outputs")
+    features: float = Field(default=0.0, ge=0, description="weight of the teacher's features")
+    warm_up_steps: int = Field(default=50, ge=0)
+    mosaic: float = Field(default=0.5, ge=0, le=1, description="share of images made of four")
+    final_phase: float = Field(
+        default=0.3, ge=0, le=1, description="last share: whole images, weights rounded"
+    )
+
+
+class Pruning(Section):
+    """Structured pruning, in rounds with healing between."""
+
+    gmac: float = Field(gt=0, description="10^9 multiply-accumulates to come down to")
+    rounds: int = Field(default=3, ge=1, le=20)
+    images: int = Field(default=48, ge=4, description="images that sensitivity is measured on")
+    healing: Training
+
+
+class Quantization(Section):
+    """From float to 8 bits."""
+
+    images: int = Field(default=256, ge=8, description="calibration images")
+    weight_bits: int = Field(default=7, ge=4, le=8)
+    finetune_above: float = Field(
+        default=0.005, ge=0, description="loss of mAP50-95 above which 8 bits are trained, too"
+    )
+    finetune_steps: int = Field(default=400, ge=0)
+
+
+class Gate(Section):
+    """What a model may cost against its dense FP32 parent before it is refused."""
+
+    data: list[str] = Field(default=[], description="dataset descriptions; none for no gate")
+    max_loss: float = Field(default=0.03, ge=0, description="of mAP50-95, mean over the sets")
+    max_quantization_loss: float = Field(default=0.01, ge=0, description="of INT8 to own FP32")
+
+
+class Config(Section):
+    """The whole file."""
+
+    name: Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,30}$")]
+    parent: Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,30}$")]
+    width: int = Field(ge=64, le=4096, description="of the network's input, pixels")
+    height: int = Field(ge=64, le=4096)
+    seed: int = Field(default=0, ge=0)
+    data: Path = Field(description="folder that holds the sets and weights")
+    teacher: str = Field(description="COCO checkpoint the network starts from, below data")
+    labeller: str = Field(description="COCO checkpoint that labels what sets leave out")
+    min_confidence: float = Field(default=0.4, gt=0, lt=1, description="of a labeller's box")
+    sources: list[Source] = Field(min_length=1)
+    activation: Literal["hardswish", "relu", "silu"] = "hardswish"
+    start: dict[Literal["dense", "swap", "prune"], str] = Field(
+        default={}, description="checkpoints of other runs that steps start from, beside this one"
+    )
+    dense: Training = Field(description="fine-tunes the parent")
+    swap: Training | None = Field(default=None, description="heals the other activation")
+    prune: Pruning | None = None
+    distil: Training | None = Field(default=None, description="trains the pruned network")
+    quantize: Quantization = Quantization()
+    gate: Gate = Gate()
+
+    @model_validator(mode="after")
+    def _whole_cells(self) -> "Config":
+        for side in (self.width, self.height):
+            if side % max(STRIDES):
+                raise ValueError(f"input side {side} is not a multiple of {max(STRIDES)}")
+        return self
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the input."""
+        return self.width, self.height
+
+
+def read_config(path: Path) -> Config:
+    """Read and check a configuration; `${NAME}` stands for environment variables.
+
+    Raises:
+        CompressionError: it cannot be read, or a value is not allowed, or what it names is not
+            there.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        values: Any = yaml.safe_load(os.path.expandvars(text))
+        if isinstance(values, dict) and "data" in values:
+            if "$" in str(values["data"]):
+                raise CompressionError(
+                    f"{path}: data is {values['data']}, and that variable is not set: "
+                    "set it to the folder that holds the images and weights"
+                )
+            values["data"] = path.parent / str(values["data"])
+        config = Config.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise CompressionError(f"{path}: {key or 'file'}: {first['msg']}") from error
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
+        raise CompressionError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    for key in ("teacher", "labeller"):
+        file = config.data / getattr(config, key)
+        if not file.is_file():
+            raise CompressionError(f"{path}: {key}: {file} is not there")
+    return config
