@@ -13,10 +13,6 @@ from numpy.typing import NDArray
 
 from perception_nodes.core.frame import MAX_DETECTIONS, Detections
 
-MAX_CANDIDATES = 300
-"""Boxes that enter suppression, best first: bounds its cost where a network finds objects
-everywhere."""
-
 
 class AbsurdOutput(ValueError):
     """The network's output cannot be a detection: not a number, or infinite."""
@@ -29,10 +25,13 @@ class DecodeSettings:
     Attributes:
         score_threshold: objects below it are not reported, in (0, 1).
         iou_threshold: of two boxes of one class that overlap more, the weaker is dropped.
+        max_candidates: boxes that enter suppression, best first: bounds its cost where a network
+            finds objects everywhere.
     """
 
     score_threshold: float = 0.25
     iou_threshold: float = 0.6
+    max_candidates: int = 300
 
 
 class Decoder:
@@ -87,7 +86,7 @@ class Decoder:
         strides = np.repeat(self._strides, [len(part[1]) for part in found])
         if not np.isfinite(sides).all():
             raise AbsurdOutput("box logits of an object are not finite numbers")
-        order = np.argsort(-logits, kind="stable")[:MAX_CANDIDATES]
+        order = np.argsort(-logits, kind="stable")[: self._settings.max_candidates]
         sides, logits, labels = sides[:, :, order], logits[order], labels[order]
         weights = np.exp(sides - sides.max(axis=1, keepdims=True))
         distance = np.einsum("b,sbn->ns", self._bins, weights) / weights.sum(axis=1).T
@@ -110,8 +109,9 @@ class Decoder:
             )
         best = flat.max(axis=0)
         cells = np.flatnonzero(best > self._logit_threshold)
-        if len(cells) > MAX_CANDIDATES:
-            cells = cells[np.argpartition(-best[cells], MAX_CANDIDATES)[:MAX_CANDIDATES]]
+        limit = self._settings.max_candidates
+        if len(cells) > limit:
+            cells = cells[np.argpartition(-best[cells], limit)[:limit]]
             cells.sort()
         sides = box.reshape(4, self._reg_max, -1)[:, :, cells]
         return sides, best[cells], flat[:, cells].argmax(axis=0), self._centres[level][cells]

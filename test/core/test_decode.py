@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perception_nodes.core.decode import (
-    MAX_CANDIDATES,
     AbsurdOutput,
     Decoder,
     DecodeSettings,
@@ -224,7 +223,7 @@ def test_the_best_candidates_enter_suppression():
     many = Decoder(width, height, (8,), REG_MAX, SETTINGS)
     found = many.decode(boxes, [logits.reshape(1, 1, 20, 20)])
     expected = 1 / (1 + np.exp(-np.sort(logits)[::-1][:MAX_DETECTIONS]))
-    assert 400 > MAX_CANDIDATES > MAX_DETECTIONS
+    assert 400 > DecodeSettings.max_candidates > MAX_DETECTIONS
     np.testing.assert_allclose(found.scores, expected, rtol=1e-5)
 
 

@@ -1,0 +1,101 @@
+"""Labels in COCO form: one JSON file for all images, boxes in pixels."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from perception_nodes.evaluation.labels import DataError, LabelledImage
+
+SHOWN_ERRORS = 3
+ROUNDING_PX = 1.0
+"""By which a box may leave the image."""
+
+
+def read_coco(
+    annotations: Path, images: Path
+) -> tuple[tuple[str, ...], list[LabelledImage], list[str]]:
+    """Read a COCO file of boxes.
+
+    Args:
+        annotations: the JSON file.
+        images: folder that its file names start from.
+
+    Returns:
+        Class names, images, and notes on what was odd and no reason to stop.
+
+    Raises:
+        DataError: the file is not of that form, a label is out of range, or an image is missing.
+    """
+    content = _load(annotations)
+    try:
+        categories = {int(c["id"]): str(c["name"]) for c in content["categories"]}
+        records = {entry["id"]: entry for entry in content["images"]}
+        rows: dict[Any, list[tuple[list[float], int, bool]]] = {key: [] for key in records}
+        index = {category: position for position, category in enumerate(categories)}
+        errors = []
+        for number, entry in enumerate(content["annotations"]):
+            problem = _problem(entry, records, categories)
+            if problem:
+                errors.append(f"annotations[{number}] (id {entry.get('id')}): {problem}")
+                continue
+            x, y, width, height = map(float, entry["bbox"])
+            size = records[entry["image_id"]]
+            scale_x, scale_y = 1 / float(size["width"]), 1 / float(size["height"])
+            box = [x * scale_x, y * scale_y, (x + width) * scale_x, (y + height) * scale_y]
+            crowd = bool(entry.get("iscrowd", 0))
+            rows[entry["image_id"]].append((box, index[int(entry["category_id"])], crowd))
+        files = {key: images / str(entry["file_name"]) for key, entry in records.items()}
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise DataError(
+            f"{annotations} is not a COCO file of boxes: {type(error).__name__} {error}; it needs "
+            "categories (id, name), images (id, file_name, width, height) and annotations "
+            "(image_id, category_id, bbox)"
+        ) from error
+    if errors:
+        more = f" (and {len(errors) - SHOWN_ERRORS} more)" if len(errors) > SHOWN_ERRORS else ""
+        raise DataError(f"{annotations}: " + "; ".join(errors[:SHOWN_ERRORS]) + more)
+    missing = [path for path in files.values() if not path.is_file()]
+    if missing or not files:
+        raise DataError(
+            f"{annotations}: {len(missing)} of {len(files)} images are not in {images}"
+            + (f", the first is {missing[0]}" if missing else "")
+        )
+    labelled = [
+        LabelledImage(
+            files[key],
+            np.array([box for box, _, _ in found], np.float64).reshape(-1, 4),
+            np.array([label for _, label, _ in found], np.int64),
+            np.array([crowd for _, _, crowd in found], np.bool_),
+        )
+        for key, found in rows.items()
+    ]
+    return tuple(categories.values()), labelled, []
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} is not a COCO file: it holds no keys")
+    return content
+
+
+def _problem(entry: Any, records: dict[Any, Any], categories: dict[int, str]) -> str:
+    """What is wrong with an annotation, empty for nothing."""
+    image = records.get(entry["image_id"])
+    if image is None:
+        return f"image_id {entry['image_id']} is not among the images"
+    if int(entry["category_id"]) not in categories:
+        return f"category_id {entry['category_id']} is not among the categories"
+    box = [float(value) for value in entry["bbox"]]
+    if len(box) != 4 or not all(map(math.isfinite, box)) or min(box[2:]) <= 0:
+        return f"bbox {entry['bbox']} is not x, y, width, height of some area"
+    width, height = float(image["width"]), float(image["height"])
+    inside = min(box[:2]) >= -ROUNDING_PX
+    inside &= box[0] + box[2] <= width + ROUNDING_PX and box[1] + box[3] <= height + ROUNDING_PX
+    return "" if inside else f"bbox {entry['bbox']} leaves its {width:g} x {height:g} image"

@@ -1,0 +1,128 @@
+"""A model with its runtime, looking at image files as it would at a camera's frames."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception_nodes.backends.base import BackendSettings, open_backend
+from perception_nodes.backends.model import Model
+from perception_nodes.core.decode import AbsurdOutput, Decoder, DecodeSettings
+from perception_nodes.core.frame import Detections, FrameHeader, ImageView
+from perception_nodes.core.geometry import boxes_to_source
+from perception_nodes.core.pipeline import BackendError, HeadTensors
+from perception_nodes.preprocess.cpu import Preprocessor
+
+RANKING = DecodeSettings(score_threshold=0.001, iou_threshold=0.7, max_candidates=3000)
+"""Of the usual validation: weak detections too, since precision is taken over all of recall."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a model made of an image.
+
+    Attributes:
+        heads: the network's output; it lives until the next image.
+        header: size and letterbox of the image.
+    """
+
+    heads: HeadTensors
+    header: FrameHeader
+
+
+class Detector:
+    """Runs a model on images; each output can be read with several thresholds."""
+
+    def __init__(self, model: Model, backend: str, threads: int) -> None:
+        """Load the model.
+
+        Raises:
+            BackendError: the runtime is not there or refuses the model.
+        """
+        self._model = model
+        self._preprocessor = Preprocessor(model.input.width, model.input.height, undistort=False)
+        self._input = np.empty((model.input.height, model.input.width, 3), np.uint8)
+        self._backend = open_backend(backend, BackendSettings(threads))
+        self._backend.load(model)
+        self._decoders: dict[DecodeSettings, Decoder] = {}
+
+    def look(self, image: NDArray[np.uint8]) -> Seen:
+        """Run the network on an image.
+
+        Args:
+            image: uint8 [height, width, 3] BGR.
+        """
+        height, width = image.shape[:2]
+        data = memoryview(np.ascontiguousarray(image).reshape(-1))
+        header = FrameHeader()
+        view = ImageView(0, "", width, height, "bgr8", 3 * width, data, 0)
+        self._preprocessor.write(view, self._input, header)
+        return Seen(self._backend.infer(self._input), header)
+
+    def objects(
+        self, seen: Seen, groups: Sequence[tuple[int, ...]], settings: DecodeSettings
+    ) -> Detections:
+        """Objects as the run time reports them: a cell is one object, of its best class.
+
+        Args:
+            seen: output of `look`.
+            groups: the model's classes that count as class 0, 1, ...; an object's score is that
+                of its best.
+            settings: thresholds.
+
+        Returns:
+            Detections in pixels of the image; classes are indices into `groups`.
+        """
+        return self._decode(seen, _grouped(seen.heads.classes, groups), settings)
+
+    def ranked(self, seen: Seen, groups: Sequence[tuple[int, ...]]) -> Detections:
+        """Every object that could be there, as average precision wants it.
+
+        A cell may be an object of several classes, as in the usual validation, so each class is
+        decoded by itself.
+        """
+        found = []
+        for index, levels in enumerate(zip(*_by_group(seen.heads.classes, groups), strict=True)):
+            one = self._decode(seen, levels, RANKING)
+            found.append(replace(one, classes=np.full(len(one), index, np.int64)))
+        return Detections(
+            np.concatenate([one.boxes for one in found]),
+            np.concatenate([one.scores for one in found]),
+            np.concatenate([one.classes for one in found]),
+        )
+
+    def close(self) -> None:
+        """Give the runtime's memory back."""
+        self._backend.close()
+
+    def _decode(
+        self, seen: Seen, classes: Sequence[NDArray[np.float32]], settings: DecodeSettings
+    ) -> Detections:
+        if settings not in self._decoders:
+            size, outputs = self._model.input, self._model.outputs
+            self._decoders[settings] = Decoder(
+                size.width, size.height, outputs.strides, outputs.reg_max, settings
+            )
+        try:
+            found = self._decoders[settings].decode(seen.heads.boxes, classes)
+        except AbsurdOutput as error:
+            raise BackendError(f"{self._model.path}: {error}") from error
+        return replace(found, boxes=boxes_to_source(found.boxes, seen.header, None))
+
+
+def _grouped(
+    levels: Sequence[NDArray[np.float32]], groups: Sequence[tuple[int, ...]]
+) -> list[NDArray[np.float32]]:
+    """Class logits with a channel a group: float32 [1, groups, h, w] a level."""
+    return [
+        np.stack([level[:, list(group)].max(axis=1) for group in groups], axis=1)
+        for level in levels
+    ]
+
+
+def _by_group(
+    levels: Sequence[NDArray[np.float32]], groups: Sequence[tuple[int, ...]]
+) -> list[list[NDArray[np.float32]]]:
+    """The same, a level's groups apart: float32 [1, 1, h, w] each."""
+    return [[level[:, [i]] for i in range(len(groups))] for level in _grouped(levels, groups)]

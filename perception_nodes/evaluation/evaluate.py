@@ -1,0 +1,252 @@
+"""A model's accuracy on a labelled set."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from perception_nodes.backends.model import Model
+from perception_nodes.core.decode import DecodeSettings
+from perception_nodes.core.frame import Detections, FrameHeader
+from perception_nodes.evaluation.detector import Detector
+from perception_nodes.evaluation.labels import DataError, LabelledImage, LabelledSet
+from perception_nodes.evaluation.matching import ALL_HEIGHTS, ClassMatches, Objects, match
+from perception_nodes.evaluation.names import indices_of
+
+BOOTSTRAP_DRAWS = 500
+Progress = Callable[[int, int], None]
+
+
+class Score(BaseModel):
+    """Accuracy on a part of the objects.
+
+    Attributes:
+        objects: labelled ones that count.
+        map50_95: mean average precision over IoU 0.50 to 0.95; None where there is no object.
+        map50: the same at IoU 0.5.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    objects: int
+    map50_95: float | None
+    map50: float | None
+
+
+class OperatingPoint(BaseModel):
+    """What the run time would report: thresholds as it has them, IoU 0.5.
+
+    Attributes:
+        score_threshold: of reported objects.
+        precision: share of the reported objects that are there; None where none is reported.
+        recall: share of the labelled objects that are reported; None where none is labelled.
+        f1: harmonic mean of the two.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    score_threshold: float
+    precision: float | None
+    recall: float | None
+    f1: float | None
+
+
+class Evaluation(BaseModel):
+    """A model's accuracy on a set.
+
+    Attributes:
+        model: its name.
+        data: the set's name.
+        images: how many.
+        map50_95: COCO mean average precision over the classes.
+        map50: the same at IoU 0.5.
+        confidence: 95 % interval of `map50_95`, by drawing images anew.
+        by_class: by the set's class name.
+        by_height: by height in pixels of the network's input.
+        operating_point: precision and recall as reported at run time.
+        notes: what a reader of the figures should know.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    model: str
+    data: str
+    images: int
+    map50_95: float
+    map50: float
+    confidence: tuple[float, float]
+    by_class: dict[str, Score]
+    by_height: dict[str, Score]
+    operating_point: OperatingPoint
+    notes: list[str]
+
+
+def evaluate(
+    model: Model,
+    data: LabelledSet,
+    backend: str = "openvino",
+    threads: int = 2,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Measure a model's accuracy.
+
+    Args:
+        model: the model.
+        data: images and labels.
+        backend: name of the runtime.
+        threads: that it may use.
+        progress: called with images done and images in all.
+
+    Raises:
+        DataError: the set has no class of the model's, no object that counts, or an image that
+            cannot be decoded.
+        BackendError: the runtime is not there or refuses the model.
+    """
+    groups, notes = _groups(model, data)
+    labels = [data.classes.index(name) for name in groups]
+    truth, ranked, reported = [], [], []
+    detector = Detector(model, backend, threads)
+    try:
+        for done, image in enumerate(data.images, start=1):
+            seen = detector.look(image.pixels())
+            truth.append(_labelled(image, data, labels, seen.header))
+            ranked.append(_found(detector.ranked(seen, list(groups.values())), seen.header))
+            at_run_time = detector.objects(seen, list(groups.values()), DecodeSettings())
+            reported.append(_found(at_run_time, seen.header))
+            if progress is not None:
+                progress(done, len(data.images))
+    finally:
+        detector.close()
+
+    matches = match(truth, ranked, len(groups))
+    whole = matches[ALL_HEIGHTS]
+    total = _score(whole, len(truth))
+    if total.map50_95 is None or total.map50 is None:
+        raise DataError(f"{data.name}: no labelled object counts, so there is nothing to measure")
+    return Evaluation(
+        model=model.name,
+        data=data.name,
+        images=len(truth),
+        map50_95=total.map50_95,
+        map50=total.map50,
+        confidence=_confidence(whole, len(truth)),
+        by_class={
+            name: _score([found], len(truth)) for name, found in zip(groups, whole, strict=True)
+        },
+        by_height={
+            band: _score(found, len(truth))
+            for band, found in matches.items()
+            if band != ALL_HEIGHTS
+        },
+        operating_point=_operating_point(match(truth, reported, len(groups))[ALL_HEIGHTS]),
+        notes=[*data.notes, *notes],
+    )
+
+
+def _groups(model: Model, data: LabelledSet) -> tuple[dict[str, tuple[int, ...]], list[str]]:
+    """The model's classes that count as each class of the set, and what was left out."""
+    groups, unknown = {}, []
+    for name in data.classes:
+        if name in data.ignored:
+            continue
+        indices = indices_of(data.counts_as.get(name, (name,)), model.classes)
+        if indices:
+            groups[name] = indices
+        else:
+            unknown.append(name)
+    if not groups:
+        raise DataError(
+            f"{data.name}: none of its classes ({_listed(unknown)}) is one of {model.name}'s "
+            f"({', '.join(model.classes)}); say which counts as which with --classes-map"
+        )
+    notes = []
+    if unknown:
+        notes.append(f"classes that {model.name} does not know are left out: {_listed(unknown)}")
+    judged = {index for indices in groups.values() for index in indices}
+    rest = [name for index, name in enumerate(model.classes) if index not in judged]
+    if rest:
+        notes.append(f"classes that the set does not label are left out: {_listed(rest)}")
+    return groups, notes
+
+
+def _listed(names: list[str]) -> str:
+    shown, more = names[:8], len(names) - 8
+    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
+
+
+def _labelled(
+    image: LabelledImage, data: LabelledSet, labels: list[int], header: FrameHeader
+) -> Objects:
+    """An image's labels by the classes that are measured."""
+    size = np.array([header.source_width, header.source_height] * 2)
+    boxes = image.boxes * size
+    width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    doubtful = (height < data.min_height_px) | (width > data.max_aspect * height)
+    ignored = np.isin(image.classes, [i for i, n in enumerate(data.classes) if n in data.ignored])
+    rows, classes = [], []
+    for row, label in enumerate(image.classes.tolist()):
+        # An ignored object excuses a detection of any class there.
+        found = list(range(len(labels))) if ignored[row] else _index(labels, label)
+        rows += [row] * len(found)
+        classes += found
+    chosen = np.array(rows, np.int64)
+    return Objects(
+        boxes[chosen],
+        np.array(classes, np.int64),
+        height[chosen] * header.scale_y,
+        np.ones(len(chosen)),
+        (image.crowd | doubtful | ignored)[chosen],
+    )
+
+
+def _index(labels: list[int], label: int) -> list[int]:
+    return [labels.index(label)] if label in labels else []
+
+
+def _found(detections: Detections, header: FrameHeader) -> Objects:
+    boxes = detections.boxes.astype(np.float64)
+    return Objects(
+        boxes,
+        detections.classes,
+        (boxes[:, 3] - boxes[:, 1]) * header.scale_y,
+        detections.scores.astype(np.float64),
+        np.zeros(len(boxes), bool),
+    )
+
+
+def _score(matches: Sequence[ClassMatches], images: int) -> Score:
+    objects = int(sum(found.objects.sum() for found in matches))
+    by_class = _average_precisions(matches, np.ones(images, np.int64))
+    if not by_class:
+        return Score(objects=objects, map50_95=None, map50=None)
+    mean = np.mean(by_class, axis=0)
+    return Score(
+        objects=objects, map50_95=round(float(mean.mean()), 5), map50=round(float(mean[0]), 5)
+    )
+
+
+def _average_precisions(
+    matches: Sequence[ClassMatches], weights: NDArray[np.int64]
+) -> list[NDArray[np.float64]]:
+    """Of each class that occurs, at each IoU threshold."""
+    found = (one.average_precision(weights) for one in matches)
+    return [one for one in found if one is not None]
+
+
+def _confidence(matches: Sequence[ClassMatches], images: int) -> tuple[float, float]:
+    """95 % interval of the mean average precision, by the bootstrap over images."""
+    random = np.random.default_rng(0)
+    draws = random.multinomial(images, np.full(images, 1 / images), size=BOOTSTRAP_DRAWS)
+    means = [np.mean(found) for draw in draws if (found := _average_precisions(matches, draw))]
+    low, high = np.percentile(means, [2.5, 97.5])
+    return round(float(low), 5), round(float(high), 5)
+
+
+def _operating_point(matches: Sequence[ClassMatches]) -> OperatingPoint:
+    right, wrong, objects = np.sum([found.counts(level=0) for found in matches], axis=0).tolist()
+    precision = right / (right + wrong) if right + wrong else None
+    recall = right / objects if objects else None
+    return OperatingPoint(
+        score_threshold=DecodeSettings.score_threshold,
+        precision=precision,
+        recall=recall,
+        f1=None if precision is None or recall is None else 2 * right / (right + wrong + objects),
+    )

@@ -1,0 +1,185 @@
+"""Detections against labels: matched by pycocotools, summed up as COCO does.
+
+Matching is what costs, and it looks at one image at a time. So it is done once; the averages, over
+all images or over images drawn anew for the bootstrap, are sums over its result.
+"""
+
+import contextlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+MAX_DETECTIONS = 100
+"""Of a class on an image, best first."""
+HEIGHT_BANDS_PX = {
+    "<16": (0.0, 16.0 - 1e-6),
+    "16-32": (16.0, 32.0 - 1e-6),
+    "32-64": (32.0, 64.0 - 1e-6),
+    ">=64": (64.0, 1e5),
+}
+"""Object heights in pixels of the network's input, where detectability is decided; pycocotools
+counts both ends of a band in."""
+ALL_HEIGHTS = "all"
+_RECALLS = np.linspace(0, 1, 101)
+
+
+@dataclass(frozen=True)
+class Objects:
+    """Objects on one image, labelled or found.
+
+    Attributes:
+        boxes: float64 [n, 4], x1 y1 x2 y2 in pixels of the image.
+        classes: int64 [n].
+        heights_px: float64 [n], in the network's input.
+        scores: float64 [n]; of labelled objects all 1.
+        crowd: bool [n]; labelled objects that are neither right nor wrong to detect.
+    """
+
+    boxes: NDArray[np.float64]
+    classes: NDArray[np.int64]
+    heights_px: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    crowd: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class ClassMatches:
+    """Detections of one class on all images, best first, and what became of them.
+
+    Attributes:
+        images: int64 [n], the image of each.
+        scores: float64 [n].
+        right: bool [t, n], matched to a labelled object, at each IoU threshold.
+        wrong: bool [t, n], matched to none; what is neither was matched to an ignored one.
+        objects: int64 [images], labelled objects on each image that count.
+    """
+
+    images: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    right: NDArray[np.bool_]
+    wrong: NDArray[np.bool_]
+    objects: NDArray[np.int64]
+
+    def average_precision(self, weights: NDArray[np.int64]) -> NDArray[np.float64] | None:
+        """Average precision at each IoU threshold.
+
+        Args:
+            weights: int64 [images], how often each image counts.
+
+        Returns:
+            float64 [t], or None where no object counts.
+        """
+        total = int(self.objects @ weights)
+        if total == 0:
+            return None
+        times = weights[self.images]
+        averages = np.zeros(len(self.right))
+        for level, (right, wrong) in enumerate(zip(self.right, self.wrong, strict=True)):
+            rights, wrongs = np.cumsum(times * right), np.cumsum(times * wrong)
+            # Precision is highest where a right one came last: the others are on no envelope.
+            steps = np.flatnonzero(right & (times > 0))
+            precision = rights[steps] / (rights[steps] + wrongs[steps])
+            envelope = np.maximum.accumulate(precision[::-1])[::-1]
+            places = np.searchsorted(rights[steps] / total, _RECALLS, side="left")
+            averages[level] = envelope[places[places < len(steps)]].sum() / len(_RECALLS)
+        return averages
+
+    def counts(self, level: int) -> tuple[int, int, int]:
+        """Right and wrong detections and labelled objects at an IoU threshold."""
+        return int(self.right[level].sum()), int(self.wrong[level].sum()), int(self.objects.sum())
+
+
+def match(
+    truth: Sequence[Objects], found: Sequence[Objects], classes: int
+) -> dict[str, list[ClassMatches]]:
+    """Match what was found on each image with what is there, at IoU 0.50, 0.55 ... 0.95.
+
+    Args:
+        truth: labelled objects, image by image.
+        found: detections, likewise.
+        classes: how many there are.
+
+    Returns:
+        Matches by class, for `ALL_HEIGHTS` and for each of `HEIGHT_BANDS_PX`.
+    """
+    bands = {ALL_HEIGHTS: (0.0, 1e5), **HEIGHT_BANDS_PX}
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
+        evaluation = COCOeval(_as_coco(truth, classes), _as_coco(found, classes), "bbox")
+        evaluation.params.areaRng = [list(band) for band in bands.values()]
+        evaluation.params.areaRngLbl = list(bands)
+        evaluation.params.maxDets = [MAX_DETECTIONS]
+        evaluation.evaluate()
+    # evalImgs: class by class, in it band by band, in it image by image.
+    images, rest = len(truth), iter(evaluation.evalImgs)
+    matches: dict[str, list[ClassMatches]] = {name: [] for name in bands}
+    for _ in range(classes):
+        for name in bands:
+            matches[name].append(_class_matches([next(rest) for _ in range(images)]))
+    return matches
+
+
+def _class_matches(by_image: list[dict[str, Any] | None]) -> ClassMatches:
+    """Put together what COCOeval says of each image; None stands for nothing to see there."""
+    levels = len(COCOeval(iouType="bbox").params.iouThrs)
+    images, scores = [np.empty(0, np.int64)], [np.empty(0)]
+    right, wrong = [np.empty((levels, 0), bool)], [np.empty((levels, 0), bool)]
+    objects = np.zeros(len(by_image), np.int64)
+    for image, result in enumerate(by_image):
+        if result is None:
+            continue
+        objects[image] = np.count_nonzero(np.asarray(result["gtIgnore"]) == 0)
+        matched = np.asarray(result["dtMatches"]) > 0
+        counts = ~np.asarray(result["dtIgnore"], bool)
+        images.append(np.full(len(result["dtScores"]), image, np.int64))
+        scores.append(np.asarray(result["dtScores"], float))
+        right.append(matched & counts)
+        wrong.append(~matched & counts)
+    ranking = np.concatenate(scores)
+    order = np.argsort(-ranking, kind="stable")
+    return ClassMatches(
+        np.concatenate(images)[order],
+        ranking[order],
+        np.concatenate(right, axis=1)[:, order],
+        np.concatenate(wrong, axis=1)[:, order],
+        objects,
+    )
+
+
+def _as_coco(images: Sequence[Objects], classes: int) -> COCO:
+    """Objects as pycocotools wants them; its `area`, which it sorts into bands, is the height."""
+    annotations = []
+    for image, objects in enumerate(images):
+        for box, label, height_px, score, crowd in zip(
+            objects.boxes.tolist(),
+            objects.classes.tolist(),
+            objects.heights_px.tolist(),
+            objects.scores.tolist(),
+            objects.crowd.tolist(),
+            strict=True,
+        ):
+            left, top, right, bottom = box
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image,
+                    "category_id": label,
+                    "bbox": [left, top, right - left, bottom - top],
+                    "area": height_px,
+                    "score": score,
+                    "iscrowd": int(crowd),
+                }
+            )
+    coco = COCO()
+    coco.dataset = {
+        "images": [{"id": image} for image in range(len(images))],
+        "annotations": annotations,
+        "categories": [{"id": index, "name": str(index)} for index in range(classes)],
+    }
+    coco.createIndex()
+    return coco

@@ -1,0 +1,73 @@
+"""A stronger model's detections in the place of labels, where nobody has labelled."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from perception_nodes.backends.model import Model
+from perception_nodes.core.decode import DecodeSettings
+from perception_nodes.evaluation.detector import Detector
+from perception_nodes.evaluation.evaluate import Progress
+from perception_nodes.evaluation.labels import DataError, LabelledImage, LabelledSet
+from perception_nodes.evaluation.names import indices_of
+
+
+def taught_set(
+    teacher: Model,
+    student: Model,
+    name: str,
+    images: Sequence[Path],
+    min_score: float = 0.4,
+    backend: str = "openvino",
+    threads: int = 2,
+    progress: Progress | None = None,
+) -> LabelledSet:
+    """Label images with a teacher's detections, by the student's classes.
+
+    Args:
+        teacher: the stronger model; its input may be larger.
+        student: the model that is to be compared with it.
+        name: of the images.
+        images: image files.
+        min_score: of the teacher's detections that are taken for true.
+        backend: name of the runtime.
+        threads: that it may use.
+        progress: called with images done and images in all.
+
+    Raises:
+        DataError: the teacher lacks a class of the student's, or finds nothing at all.
+        BackendError: the runtime is not there or refuses the teacher.
+    """
+    groups = [indices_of([label], teacher.classes) for label in student.classes]
+    lacking = [label for label, group in zip(student.classes, groups, strict=True) if not group]
+    if lacking:
+        raise DataError(
+            f"teacher {teacher.name} does not know {', '.join(lacking)}, which {student.name} "
+            f"detects; its classes are {', '.join(teacher.classes)}: take a teacher with all of "
+            f"{student.name}'s"
+        )
+    labelled = []
+    detector = Detector(teacher, backend, threads)
+    try:
+        for done, path in enumerate(images, start=1):
+            image = LabelledImage.without_objects(path).pixels()
+            height, width = image.shape[:2]
+            settings = DecodeSettings(score_threshold=min_score)
+            found = detector.objects(detector.look(image), groups, settings)
+            boxes = found.boxes / np.array([width, height, width, height], np.float64)
+            labelled.append(
+                LabelledImage(path, boxes, found.classes, np.zeros(len(found), np.bool_))
+            )
+            if progress is not None:
+                progress(done, len(images))
+    finally:
+        detector.close()
+    objects = sum(len(image.classes) for image in labelled)
+    if not objects:
+        raise DataError(
+            f"teacher {teacher.name} finds nothing at score {min_score:g} on the {len(images)} "
+            f"images of {name}: lower --teacher-score, or take images of road traffic"
+        )
+    note = f"{objects} detections of {teacher.name} at score {min_score:g} stand for labels"
+    return LabelledSet(name, tuple(student.classes), tuple(labelled), notes=(note,))

@@ -1,0 +1,140 @@
+"""Labels in YOLO form: a text file an image, a line an object, fractions of the image."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from perception_nodes.evaluation.labels import DataError, LabelledImage
+
+SHOWN_ERRORS = 3
+ROUNDING = 1e-4
+"""By which a coordinate may leave the image: labels are written with few digits."""
+_MARKS = ("classes.txt", "data.yaml")
+
+
+def class_names(images: Path) -> tuple[str, ...]:
+    """Names by index, from `classes.txt` or the `names` of a YAML file beside `images/`.
+
+    Raises:
+        DataError: there is no such file, or it names nothing.
+    """
+    folder = _images_root(images).parent
+    listed = folder / "classes.txt"
+    if listed.is_file():
+        lines = (line.strip() for line in listed.read_text(encoding="utf-8").splitlines())
+        names: Sequence[str] = [line for line in lines if line]
+    else:
+        names = next(filter(None, map(_names_in, sorted(folder.glob("*.yaml")))), [])
+    if not names:
+        raise DataError(f"{folder} has neither {' nor '.join(_MARKS)} with the class names")
+    return tuple(names)
+
+
+def read_yolo(
+    images: Path, files: Sequence[Path], classes: Sequence[str]
+) -> tuple[list[LabelledImage], list[str]]:
+    """Read the labels of images.
+
+    Args:
+        images: folder of the images, in or below one named `images` beside `labels`.
+        files: image files in it.
+        classes: names by index.
+
+    Returns:
+        The images, and notes on what was odd and no reason to stop: images without a label file
+        are background by YOLO's rules, label files without an image are left out.
+
+    Raises:
+        DataError: a label is out of range or not to be read, or there is no label file at all.
+    """
+    root = _images_root(images)
+    labels = root.parent / "labels"
+    found, errors, without = [], list[str](), list[Path]()
+    expected = {labels / path.relative_to(root).with_suffix(".txt"): path for path in files}
+    for label, path in expected.items():
+        if label.is_file():
+            found.append(_read_file(label, path, len(classes), errors))
+        else:
+            without.append(path)
+            found.append(LabelledImage.without_objects(path))
+    if errors:
+        more = f" (and {len(errors) - SHOWN_ERRORS} more)" if len(errors) > SHOWN_ERRORS else ""
+        raise DataError("; ".join(errors[:SHOWN_ERRORS]) + more + "; correct or remove these lines")
+    if len(without) == len(files):
+        raise DataError(
+            f"none of the {len(files)} images of {images} has a label file in {labels}; put them "
+            "there, or compare with a stronger model instead (--teacher)"
+        )
+    notes = []
+    if without:
+        notes.append(f"{len(without)} images have no label file and count as empty: {without[0]}")
+    there = (labels / images.relative_to(root)).rglob("*.txt")
+    orphans = sorted(p for p in there if p not in expected and p.name != "classes.txt")
+    if orphans:
+        notes.append(f"{len(orphans)} label files have no image and are left out: {orphans[0]}")
+    return found, notes
+
+
+def _images_root(images: Path) -> Path:
+    """The folder named `images` that this is or lies in."""
+    for folder in (images, *images.parents):
+        if folder.name == "images":
+            return folder
+    raise DataError(
+        f"{images} is not in a folder named images with labels beside it; name the folder that "
+        "holds both, or compare with a stronger model instead (--teacher)"
+    )
+
+
+def _names_in(path: Path) -> list[str]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
+        raise DataError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    names = values.get("names") if isinstance(values, dict) else None
+    if isinstance(names, dict):
+        if sorted(names) != list(range(len(names))):
+            raise DataError(f"{path}: names must be numbered 0, 1, ...; they are {sorted(names)}")
+        names = [names[index] for index in range(len(names))]
+    return [str(name) for name in names or []]
+
+
+def _read_file(label: Path, image: Path, classes: int, errors: list[str]) -> LabelledImage:
+    """Read one label file; what is wrong with it goes to `errors`."""
+    rows = []
+    for number, line in enumerate(label.read_text(errors="replace").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(_read_line(line, classes))
+        except ValueError as error:
+            errors.append(f"{label}:{number}: {error}")
+    values = np.array(rows).reshape(-1, 5)
+    centre, half = values[:, 1:3], values[:, 3:5] / 2
+    boxes = np.concatenate([centre - half, centre + half], axis=1)
+    labels = values[:, 0].astype(np.int64)
+    return LabelledImage(image, boxes, labels, np.zeros(len(rows), np.bool_))
+
+
+def _read_line(line: str, classes: int) -> list[float]:
+    parts = line.split()
+    if len(parts) != 5:
+        kind = "a polygon or oriented box" if len(parts) > 6 else "no box"
+        raise ValueError(
+            f"{len(parts)} values are {kind}; a line is 'class centre_x centre_y width height'"
+        )
+    if not re.fullmatch(r"\d+(\.0*)?", parts[0]) or float(parts[0]) >= classes:
+        raise ValueError(f"class {parts[0]!r} is not one of 0 to {classes - 1}")
+    try:
+        numbers = [float(part) for part in parts]
+    except ValueError as error:
+        raise ValueError(f"{line.strip()!r} is not five numbers") from error
+    for name, value in zip(("centre_x", "centre_y", "width", "height"), numbers[1:], strict=True):
+        if not -ROUNDING <= value <= 1 + ROUNDING:  # false for NaN too
+            raise ValueError(f"{name} {value:g} is not within 0 and 1, a fraction of the image")
+    if min(numbers[3:]) <= 0:
+        raise ValueError(f"box of size {numbers[3]:g} x {numbers[4]:g} has no area")
+    return numbers
