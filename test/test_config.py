@@ -122,6 +122,11 @@ def test_settings_do_not_change_any_more():
 
 
 def test_choices_are_those_of_the_range():
-    assert choices(DetectorSettings.model_fields["backend"]) == ["openvino", "onnxruntime", "null"]
+    assert choices(DetectorSettings.model_fields["backend"]) == [
+        "openvino",
+        "onnxruntime",
+        "golden",
+        "null",
+    ]
     assert choices(DetectorSettings.model_fields["model"]) is None
     assert choices(DetectorSettings.model_fields["skip_late"]) is None

@@ -296,7 +296,7 @@ class TestLaunchFiles:
             assert argument.default_value == str(info.default)
             assert info.description in argument.description
             assert allowed_range(info) in argument.description
-        assert arguments["backend"].choices == ["openvino", "onnxruntime", "null"]
+        assert arguments["backend"].choices == ["openvino", "onnxruntime", "golden", "null"]
         assert arguments["model"].choices is None
 
     def test_start_the_nodes_of_the_graph(self, launch_file, drive, name, made):

@@ -64,7 +64,12 @@ def emit(model: onnx.ModelProto, table: RangeTable, dialect: Dialect) -> onnx.Mo
     )
     if dialect == "s8":
         _image_to_s8(quantized.graph, layout)
-    facts = {"scheme": SCHEME, "dialect": dialect, "weight_bits": table.weight_bits}
+    facts = {
+        "scheme": SCHEME,
+        "dialect": dialect,
+        "weight_bits": table.weight_bits,
+        "output_amax": table.outputs,
+    }
     for key, value in facts.items():
         quantized.metadata_props.add(key=key, value=json.dumps(value))
     onnx.checker.check_model(quantized, full_check=True)

@@ -16,6 +16,9 @@ SCALE_BITS = 17
 BIAS_STEPS = 2.0**20
 """A bias is at most so many times its channel's weight scale: else the 32-bit bias of the integer
 network would overflow on channels whose weights are (nearly) zero."""
+CHANNEL_SPREAD = 64
+"""Scales of one convolution differ at most so much: its channels share one shift in hardware, and a
+smaller scale would leave its multiplier too few bits."""
 
 
 def weight_scale(weight: np.ndarray, bias: np.ndarray, bits: int) -> np.ndarray:
@@ -32,7 +35,8 @@ def weight_scale(weight: np.ndarray, bias: np.ndarray, bits: int) -> np.ndarray:
     largest = 2 ** (bits - 1) - 1
     wanted = np.abs(weight).astype(np.float64).max(axis=(1, 2, 3)) / largest
     floor = np.exp2(np.ceil(np.log2(np.maximum(np.abs(bias), 1e-6) / BIAS_STEPS)))
-    mantissa, exponent = np.frexp(np.maximum(wanted, floor))
+    scale = np.maximum(wanted, floor)
+    mantissa, exponent = np.frexp(np.maximum(scale, scale.max() / CHANNEL_SPREAD))
     return np.ldexp(np.rint(np.ldexp(mantissa, SCALE_BITS)), exponent - SCALE_BITS).astype(
         np.float32
     )

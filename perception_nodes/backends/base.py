@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from perception_nodes.backends.model import Model
 from perception_nodes.core.pipeline import BackendError, HeadTensors
 
-BACKENDS = ("openvino", "onnxruntime", "null")
+BACKENDS = ("openvino", "onnxruntime", "golden", "null")
 """Names of backends; each is a module of this package with a class `Backend`."""
 
-INSTALL = {"openvino": "openvino", "onnxruntime": "onnxruntime"}
+INSTALL = {"openvino": "openvino", "onnxruntime": "onnxruntime", "golden": "onnx"}
 """The package that brings a backend's runtime."""
 
 
