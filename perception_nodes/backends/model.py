@@ -55,6 +55,11 @@ class Model(BaseModel):
         outputs: the network's head.
         classes: class names by index.
         precision: `int8`, `fp32`, ...
+        activation: of the network, where it is known.
+        parent: name of the dense FP32 model that this one was made smaller from, if any.
+        gmac: 10^9 multiply-accumulates a frame.
+        parameters: how many.
+        accuracy: what was measured, by dataset, as it stands in the file.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -66,6 +71,11 @@ class Model(BaseModel):
     outputs: OutputSpec
     classes: list[str] = Field(min_length=1)
     precision: str
+    activation: str | None = None
+    parent: str | None = None
+    gmac: float | None = Field(default=None, gt=0)
+    parameters: int | None = Field(default=None, gt=0)
+    accuracy: dict[str, Any] = {}
 
     @model_validator(mode="after")
     def _whole_cells(self) -> "Model":
@@ -79,6 +89,17 @@ class Model(BaseModel):
     def path(self) -> Path:
         """The ONNX file."""
         return self.folder / self.file
+
+    @property
+    def map50_95(self) -> dict[str, float]:
+        """Mean average precision by dataset, as it was measured when the model was made."""
+        measured = {}
+        for name, facts in self.accuracy.items():
+            if isinstance(facts, dict):
+                value = facts.get("map50_95", facts.get(self.precision))
+                if isinstance(value, int | float):
+                    measured[name] = float(value)
+        return measured
 
 
 def model_folders() -> list[Path]:

@@ -12,7 +12,7 @@ from perception_nodes.core.pipeline import BackendError, HeadTensors
 
 
 @cache
-def _core() -> ov.Core:
+def core() -> ov.Core:
     """The one core of this process, kept to its end.
 
     OpenVINO's CPU plugin gives the thread a signal stack of its own and frees it when its core
@@ -20,6 +20,27 @@ def _core() -> ov.Core:
     SIGINT that should end us, kills the process.
     """
     return ov.Core()
+
+
+def compile_for_latency(network: str | ov.Model, threads: int, cache_dir: str) -> ov.CompiledModel:
+    """Compile a network as the run time does.
+
+    Args:
+        network: an ONNX file, or a network in memory.
+        threads: threads a call may use; 0 for one a physical core.
+        cache_dir: folder for compiled models, empty for none.
+    """
+    config: dict[str, object] = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        # The default is bf16 on CPUs that have it: other numbers than everywhere else.
+        "INFERENCE_PRECISION_HINT": "f32",
+    }
+    if threads:
+        config["INFERENCE_NUM_THREADS"] = threads
+    if cache_dir:
+        config["CACHE_DIR"] = cache_dir
+    return core().compile_model(network, "CPU", config)
 
 
 class Backend:
@@ -34,19 +55,9 @@ class Backend:
 
     def load(self, model: Model) -> BackendInfo:
         """Compile for lowest latency, from the cache where it holds this model."""
-        config: dict[str, object] = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": 1,
-            # The default is bf16 on CPUs that have it: other numbers than everywhere else.
-            "INFERENCE_PRECISION_HINT": "f32",
-        }
-        if self._settings.threads:
-            config["INFERENCE_NUM_THREADS"] = self._settings.threads
-        if self._settings.cache_dir:
-            config["CACHE_DIR"] = self._settings.cache_dir
+        settings = self._settings
         try:
-            core = _core()
-            compiled = core.compile_model(str(model.path), "CPU", config)
+            compiled = compile_for_latency(str(model.path), settings.threads, settings.cache_dir)
             request = compiled.create_infer_request()
             self._request = request
             names = [*model.outputs.box, *model.outputs.classes]
@@ -62,7 +73,7 @@ class Backend:
                 f"OpenVINO cannot load {model.path}: {_first_line(error)}"
             ) from error
         threads = int(compiled.get_property("INFERENCE_NUM_THREADS"))
-        device = str(core.get_property("CPU", "FULL_DEVICE_NAME"))
+        device = str(core().get_property("CPU", "FULL_DEVICE_NAME"))
         return BackendInfo("openvino", f"OpenVINO {ov.__version__}", device, threads)
 
     def infer(self, image: NDArray[np.uint8]) -> HeadTensors:

@@ -42,9 +42,7 @@ class LabelledImage:
         """
         image = cv2.imread(str(self.path), cv2.IMREAD_COLOR)
         if image is None:
-            raise DataError(
-                f"{self.path} cannot be decoded; replace it, or remove it and its label"
-            )
+            raise DataError(f"{self.path} cannot be decoded; replace it or remove it")
         return image.astype(np.uint8, copy=False)
 
 

@@ -5,6 +5,7 @@ all images or over images drawn anew for the bootstrap, are sums over its result
 """
 
 import contextlib
+import importlib.util
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +13,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
+IOU_LEVELS = 10
+"""IoU thresholds from 0.50 to 0.95."""
 MAX_DETECTIONS = 100
 """Of a class on an image, best first."""
 HEIGHT_BANDS_PX = {
@@ -27,6 +28,23 @@ HEIGHT_BANDS_PX = {
 counts both ends of a band in."""
 ALL_HEIGHTS = "all"
 _RECALLS = np.linspace(0, 1, 101)
+
+
+class EvaluationNotInstalled(RuntimeError):
+    """The package that matches is not there; the text says how to get it."""
+
+
+def require_pycocotools() -> None:
+    """See that matching is possible, before anything long is begun.
+
+    Raises:
+        EvaluationNotInstalled: it is not.
+    """
+    if importlib.util.find_spec("pycocotools") is None:
+        raise EvaluationNotInstalled(
+            "evaluation needs pycocotools, which is not installed; install it with: make dev "
+            "(or pip install pycocotools)"
+        )
 
 
 @dataclass(frozen=True)
@@ -108,6 +126,8 @@ def match(
     Returns:
         Matches by class, for `ALL_HEIGHTS` and for each of `HEIGHT_BANDS_PX`.
     """
+    from pycocotools.cocoeval import COCOeval
+
     bands = {ALL_HEIGHTS: (0.0, 1e5), **HEIGHT_BANDS_PX}
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
         evaluation = COCOeval(_as_coco(truth, classes), _as_coco(found, classes), "bbox")
@@ -126,9 +146,8 @@ def match(
 
 def _class_matches(by_image: list[dict[str, Any] | None]) -> ClassMatches:
     """Put together what COCOeval says of each image; None stands for nothing to see there."""
-    levels = len(COCOeval(iouType="bbox").params.iouThrs)
     images, scores = [np.empty(0, np.int64)], [np.empty(0)]
-    right, wrong = [np.empty((levels, 0), bool)], [np.empty((levels, 0), bool)]
+    right, wrong = [np.empty((IOU_LEVELS, 0), bool)], [np.empty((IOU_LEVELS, 0), bool)]
     objects = np.zeros(len(by_image), np.int64)
     for image, result in enumerate(by_image):
         if result is None:
@@ -151,9 +170,11 @@ def _class_matches(by_image: list[dict[str, Any] | None]) -> ClassMatches:
     )
 
 
-def _as_coco(images: Sequence[Objects], classes: int) -> COCO:
+def _as_coco(images: Sequence[Objects], classes: int) -> Any:
     """Objects as pycocotools wants them; its `area`, which it sorts into bands, is the height."""
-    annotations = []
+    from pycocotools.coco import COCO
+
+    annotations: list[dict[str, Any]] = []
     for image, objects in enumerate(images):
         for box, label, height_px, score, crowd in zip(
             objects.boxes.tolist(),

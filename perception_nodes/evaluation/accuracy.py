@@ -11,7 +11,13 @@ from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.frame import Detections, FrameHeader
 from perception_nodes.evaluation.detector import Detector
 from perception_nodes.evaluation.labels import DataError, LabelledImage, LabelledSet
-from perception_nodes.evaluation.matching import ALL_HEIGHTS, ClassMatches, Objects, match
+from perception_nodes.evaluation.matching import (
+    ALL_HEIGHTS,
+    ClassMatches,
+    Objects,
+    match,
+    require_pycocotools,
+)
 from perception_nodes.evaluation.names import indices_of
 
 BOOTSTRAP_DRAWS = 500
@@ -99,7 +105,9 @@ def evaluate(
         DataError: the set has no class of the model's, no object that counts, or an image that
             cannot be decoded.
         BackendError: the runtime is not there or refuses the model.
+        EvaluationNotInstalled: pycocotools is not there.
     """
+    require_pycocotools()
     groups, notes = _groups(model, data)
     labels = [data.classes.index(name) for name in groups]
     truth, ranked, reported = [], [], []
