@@ -108,7 +108,7 @@ class Config(Section):
     start: dict[Literal["dense", "swap", "prune"], str] = Field(
         default={}, description="checkpoints of other runs that steps start from, beside this one"
     )
-    dense: Training = Field(description="fine-tunes the parent")
+    dense: Training | None = Field(default=None, description="fine-tunes the parent")
     swap: Training | None = Field(default=None, description="heals the other activation")
     prune: Pruning | None = None
     distil: Training | None = Field(default=None, description="trains the pruned network")
@@ -122,23 +122,39 @@ class Config(Section):
                 raise ValueError(f"input side {side} is not a multiple of {max(STRIDES)}")
         return self
 
+    @model_validator(mode="after")
+    def _has_parent(self) -> "Config":
+        if self.dense is None and "dense" not in self.start:
+            raise ValueError("dense is missing: say how the parent is trained, or start.dense")
+        return self
+
     @property
     def size(self) -> tuple[int, int]:
         """Width and height of the input."""
         return self.width, self.height
 
 
+def _read_values(path: Path) -> dict[str, Any]:
+    values: Any = yaml.safe_load(os.path.expandvars(path.read_text(encoding="utf-8")))
+    if not isinstance(values, dict):
+        raise CompressionError(f"{path} holds no keys")
+    base = values.pop("base", None)
+    return {**_read_values(path.parent / str(base)), **values} if base else values
+
+
 def read_config(path: Path) -> Config:
-    """Read and check a configuration; `${NAME}` stands for environment variables.
+    """Read and check a configuration.
+
+    `${NAME}` stands for environment variables; `base: FILE` takes the keys that are not given
+    from another file beside it.
 
     Raises:
         CompressionError: it cannot be read, or a value is not allowed, or what it names is not
             there.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        values: Any = yaml.safe_load(os.path.expandvars(text))
-        if isinstance(values, dict) and "data" in values:
+        values = _read_values(path)
+        if "data" in values:
             if "$" in str(values["data"]):
                 raise CompressionError(
                     f"{path}: data is {values['data']}, and that variable is not set: "

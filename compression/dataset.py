@@ -9,7 +9,6 @@ The result is a folder of ``images/*.jpg`` and ``labels/*.txt`` (YOLO format: cl
 centre y, width, height, as fractions of the image).
 """
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -246,9 +245,7 @@ def build(config: Config, out: Path, progress: Callable[[int, int], None]) -> di
             if not label.exists():
                 height_px, width_px = image.shape[:2]
                 labels = trusted_labels(read_labels(label_path, width_px, height_px), source)
-                taught = teach(
-                    labeller, image, source.labeller_long_side_px, config.min_confidence
-                )
+                taught = teach(labeller, image, source.labeller_long_side_px, config.min_confidence)
                 write_sample(out, name, image, merge(labels, taught))
             rows = read_rows(label)
             counts["images"] += 1

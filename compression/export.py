@@ -55,6 +55,16 @@ def take_bytes(graph: onnx.GraphProto, float_name: str, size_px: tuple[int, int]
     graph.node.insert(1, transpose)
 
 
+def inline_identities(graph: onnx.GraphProto) -> None:
+    """Let every layer name its weights itself: the exporter stores equal ones once."""
+    same = {n.output[0]: n.input[0] for n in graph.node if n.op_type == "Identity"}
+    kept = [node for node in graph.node if node.op_type != "Identity"]
+    for node in kept:
+        node.input[:] = [same.get(name, name) for name in node.input]
+    del graph.node[:]
+    graph.node.extend(kept)
+
+
 def export(model: nn.Module, path: Path, size_px: tuple[int, int]) -> onnx.ModelProto:
     """Write the float32 ONNX file with the contract's input, of width and height, and outputs."""
     model = take_bgr(model)
@@ -73,6 +83,7 @@ def export(model: nn.Module, path: Path, size_px: tuple[int, int]) -> onnx.Model
             dynamo=False,
         )
     exported = onnx.load(partial)
+    inline_identities(exported.graph)
     take_bytes(exported.graph, "image_float", size_px)
     del exported.graph.value_info[:]
     exported = onnx.shape_inference.infer_shapes(exported, strict_mode=True)

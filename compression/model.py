@@ -174,9 +174,7 @@ def count_gmac(model: nn.Module, size_px: tuple[int, int]) -> float:
         nonlocal macs
         macs += module.weight.numel() * output.shape[2] * output.shape[3]
 
-    hooks = [
-        m.register_forward_hook(count) for m in model.modules() if isinstance(m, nn.Conv2d)
-    ]
+    hooks = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, nn.Conv2d)]
     training = model.training
     model.eval()
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Model folders: the ONNX files, and `model.yaml` that says what they are and how they were made."""
+"""Model folders: ONNX files, and `model.yaml` that says what they are and how they were made."""
 
 import hashlib
 import os

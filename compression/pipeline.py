@@ -9,14 +9,12 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import onnx
-import torch
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -29,15 +27,19 @@ from rich.progress import (
 from torch import nn
 
 from compression import dataset
-from compression.config import Config, Training, read_config
+from compression.config import Config, Gate, Training, read_config
 from compression.errors import CompressionError, GateRefused
 from compression.export import export
+from compression.frames import drawn, letterboxed
 from compression.model import build_model, count_gmac, load_model, make_plain, save_model
 from compression.package import Variant, write_variant
 from compression.prune import prune
-from compression.quantization import emit, measure, write_table
+from compression.quantization import measure
 from compression.train import Batches, Samples, train
+from perception_nodes.backends.model import load_model as load_folder
+from perception_nodes.evaluation import LabelledSet, evaluate, read_set
 
+DESCRIPTIONS = Path(__file__).parent / "datasets"
 screen = Console(stderr=True)
 
 
@@ -53,15 +55,32 @@ class Run:
     config: Config
     folder: Path
 
-    def log(self, step: str, **facts: Any) -> None:
+    def log(self, stage: str, **facts: Any) -> None:
         """Append a line to `log.jsonl`."""
-        line = {"time_s": round(time.time(), 1), "step": step, **facts}
+        line = {"time_s": round(time.time(), 1), "stage": stage, **facts}
         with (self.folder / "log.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
 
     def checkpoint(self, step: str) -> Path:
         """The network that a step left."""
         return self.folder / step / "network.pt"
+
+    def history(self, step: str) -> dict[str, Any]:
+        """Facts of the steps up to one."""
+        facts = {}
+        for name, _, _ in plan(self.config):
+            done = self.folder / name / "done.json"
+            if name != "dataset" and done.exists():
+                facts[name] = {k: v for k, v in json.loads(done.read_text()).items() if k != "key"}
+            if name == step:
+                break
+        return facts
+
+    def labelled(self) -> list[LabelledSet]:
+        """The sets that the gate measures on."""
+        return [
+            read_set(DESCRIPTIONS / f"{d}.yaml", self.config.data) for d in self.config.gate.data
+        ]
 
     def samples(self) -> Samples:
         """The training set."""
@@ -118,8 +137,10 @@ def build_dataset(run: Run, progress: Progress) -> dict[str, Any]:
 
 def train_dense(run: Run, progress: Progress) -> dict[str, Any]:
     """Fine-tune the parent: the teacher's architecture, float, on the same data and input."""
-    coco = build_model(run.config.data / run.config.teacher)
     start = run.start("dense")
+    if run.config.dense is None:
+        return take(run, "dense", load_model(start))
+    coco = build_model(run.config.data / run.config.teacher)
     network = load_model(start) if start else coco
     return fit(run, progress, "dense", network, coco, run.config.dense)
 
@@ -131,9 +152,7 @@ def train_plain(run: Run, progress: Progress) -> dict[str, Any]:
     if not start:
         network = make_plain(network, run.config.activation)
     if run.config.swap is None:
-        run.checkpoint("swap").parent.mkdir(parents=True, exist_ok=True)
-        save_model(network, run.checkpoint("swap"))
-        return facts_of(run, network)
+        return take(run, "swap", network)
     teacher = load_model(run.checkpoint("dense"))
     return fit(run, progress, "swap", network, teacher, run.config.swap)
 
@@ -177,12 +196,109 @@ def trains(name: str, training: Training, before: str) -> Callable[[Run, Progres
 
 
 def quantizes(last: str) -> Callable[[Run, Progress], dict[str, Any]]:
-    """Return the step that turns the networks into model folders, float and 8-bit."""
+    """Return the step that turns the networks into model folders, float and 8-bit.
+
+    The parent and the swapped network, as they are and quantized, are for comparison; the last
+    network's 8-bit form is what the run was for, and has to pass the gate.
+    """
 
     def step(run: Run, progress: Progress) -> dict[str, Any]:
-        raise NotImplementedError
+        name, parent = run.config.name, run.config.parent
+        models = run.folder / "models"
+        names = {"dense": parent, "swap": f"{name}-swapped", last: f"{name}-fp32"}
+        scores = {}
+        for made, variant_name in names.items():
+            if not run.checkpoint(made).exists():
+                continue
+            float_variant = variant_of(run, made, variant_name)
+            scores[variant_name] = publish(run, progress, float_variant, models)
+            final = made == last
+            int8_name = name if final else f"{variant_name}-int8"
+            variant = quantized(run, float_variant, int8_name)
+            scores[int8_name] = publish(run, progress, variant, run.folder / "quantize")
+            if final:
+                pass_gate(run.config.gate, scores, name, parent, variant_name)
+            publish(run, progress, variant, models, scores=False)
+        return {"map50_95": {key: round(value, 4) for key, value in scores.items()}}
 
     return step
+
+
+def variant_of(run: Run, step: str, name: str) -> Variant:
+    """Describe the float form of the network that a step left."""
+    network = load_model(run.checkpoint(step))
+    graph = export(network, run.checkpoint(step).with_name("network.onnx"), run.config.size)
+    plain = step != "dense"
+    return Variant(
+        name=name,
+        parent=run.config.parent if plain else None,
+        activation=run.config.activation if plain else "silu",
+        graph=graph,
+        history=run.history(step),
+        **facts_of(run, network),
+    )
+
+
+def quantized(run: Run, variant: Variant, name: str) -> Variant:
+    """Measure the ranges of a float network: post-training quantization."""
+    settings = run.config.quantize
+    images = drawn(run.samples().images, settings.images, run.config.seed)
+    table = measure(
+        variant.graph,
+        letterboxed(images, run.config.size),
+        name,
+        weight_bits=settings.weight_bits,
+    )
+    return replace(variant, name=name, parent=run.config.parent, table=table)
+
+
+def publish(
+    run: Run, progress: Progress, variant: Variant, models: Path, scores: bool = True
+) -> float:
+    """Write a model folder, with its accuracy on the gate's sets.
+
+    Returns:
+        The mean of mAP50-95 over the sets.
+    """
+    folder = write_variant(variant, run.config, models)
+    if scores:
+        for data in run.labelled():
+            found = evaluate(
+                load_folder(str(folder)),
+                data,
+                progress=bar(progress, f"{variant.name} on {data.name}"),
+            )
+            variant.accuracy[data.name] = {
+                "images": found.images,
+                "map50_95": found.map50_95,
+                "map50": found.map50,
+                "confidence": list(found.confidence),
+            }
+        run.log("quantize", model=variant.name, accuracy=variant.accuracy)
+        write_variant(variant, run.config, models)
+    return score_of(variant)
+
+
+def score_of(variant: Variant) -> float:
+    """Return the mean of a model's mAP50-95 over the sets it was measured on."""
+    values = [entry["map50_95"] for entry in variant.accuracy.values()]
+    return float(np.mean(values)) if values else 0.0
+
+
+def pass_gate(gate: Gate, scores: dict[str, float], name: str, parent: str, own_float: str) -> None:
+    """Let a model through, or say why not.
+
+    Raises:
+        GateRefused: it costs more than the gate allows.
+    """
+    limits = ((parent, gate.max_loss), (own_float, gate.max_quantization_loss))
+    for other, allowed in limits:
+        loss = scores[other] - scores[name]
+        if gate.data and loss > allowed:
+            raise GateRefused(
+                f"{name} has mAP50-95 {scores[name]:.3f}, {loss:.3f} below {other}; the gate "
+                f"allows {allowed:g}: train longer, prune less, or widen the gate"
+            )
 
 
 def fit(
@@ -215,6 +331,13 @@ def fit(
         weight_bits=weight_bits,
     )
     save_model(network, path)
+    return facts_of(run, network)
+
+
+def take(run: Run, step: str, network: nn.Module) -> dict[str, Any]:
+    """Let a network be a step's result as it is."""
+    run.checkpoint(step).parent.mkdir(parents=True, exist_ok=True)
+    save_model(network, run.checkpoint(step))
     return facts_of(run, network)
 
 
@@ -255,12 +378,13 @@ def compress(config_path: Path, work: Path, until: str | None = None) -> None:
     """
     config = read_config(config_path)
     dataset.check_sources(config.data, config.sources)
+    run = Run(config, work)
+    run.labelled()  # hours before they are needed
     steps = plan(config)
     names = [name for name, _, _ in steps]
     if until is not None and until not in names:
         raise CompressionError(f"step {until!r} is unknown; this run has {', '.join(names)}")
     work.mkdir(parents=True, exist_ok=True)
-    run = Run(config, work)
     cv2.setNumThreads(1)
     key = ""
     for number, (name, depends, do) in enumerate(steps, 1):

@@ -52,9 +52,7 @@ class Samples:
 def to_tensor(images: list[np.ndarray]) -> torch.Tensor:
     """Make float32 [n, 3, h, w] RGB 0 to 1 of uint8 [h, w, 3] BGR images."""
     stacked = torch.from_numpy(np.stack(images)[..., ::-1].copy())
-    return (stacked.permute(0, 3, 1, 2).float() / 255).contiguous(
-        memory_format=torch.channels_last
-    )
+    return (stacked.permute(0, 3, 1, 2).float() / 255).contiguous(memory_format=torch.channels_last)
 
 
 class Batches:

@@ -1,0 +1,28 @@
+"""Images as the network gets them at run time."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from perception_nodes.core.frame import FrameHeader, ImageView
+from perception_nodes.preprocess.cpu import Preprocessor
+
+
+def letterboxed(paths: list[Path], size_px: tuple[int, int]) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield each image's name and its pixels, uint8 [height, width, 3] BGR, at the input's size."""
+    preprocessor = Preprocessor(*size_px, undistort=False)
+    for path in paths:
+        image = cv2.imread(str(path))
+        height, width = image.shape[:2]
+        view = ImageView(0, "", width, height, "bgr8", 3 * width, memoryview(image.reshape(-1)), 0)
+        frame = np.empty((size_px[1], size_px[0], 3), np.uint8)
+        preprocessor.write(view, frame, FrameHeader())
+        yield path.name, frame
+
+
+def drawn(paths: list[Path], count: int, seed: int) -> list[Path]:
+    """Draw so many of the images."""
+    chosen = np.random.default_rng(seed).permutation(len(paths))[:count]
+    return [paths[i] for i in sorted(chosen)]

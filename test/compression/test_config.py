@@ -1,0 +1,54 @@
+"""A configuration is refused before hours of work, and the error says where."""
+
+import pytest
+
+pytest.importorskip("yaml")
+from compression.config import read_config
+from compression.errors import CompressionError
+
+
+def test_reads(values, write_config):
+    config = read_config(write_config(values))
+    assert config.size == (96, 64)
+    assert config.prune.healing.epochs == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"width": 100}, "100 is not a multiple of 32"),
+        ({"activation": "gelu"}, "activation"),
+        ({"epochs": 3}, "epochs"),
+        ({"teacher": "none.pt"}, "none.pt is not there"),
+        ({"dense": None}, "dense is missing"),
+        ({"dense": {"epochs": 0}}, "dense.epochs"),
+        ({"quantize": {"images": 1}}, "quantize.images"),
+        ({"data": "${NOWHERE_SET}"}, "that variable is not set"),
+    ],
+)
+def test_refuses(values, write_config, change, said):
+    with pytest.raises(CompressionError, match="config.yaml") as refused:
+        read_config(write_config({**values, **change}))
+    assert said in str(refused.value)
+
+
+def test_refuses_an_unknown_class(values, write_config):
+    values["sources"][0]["classes"] = {0: "tank"}
+    with pytest.raises(CompressionError, match="class 'tank' is none of person"):
+        read_config(write_config(values))
+
+
+@pytest.mark.parametrize("text", ["", "- 1", "a: [", "\x00"])
+def test_refuses_what_is_no_configuration(tmp_path, text):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(CompressionError, match="config.yaml"):
+        read_config(path)
+
+
+def test_takes_keys_from_its_base(values, write_config, tmp_path):
+    write_config(values)
+    other = tmp_path / "other.yaml"
+    other.write_text("base: config.yaml\nname: other\nseed: 3\n")
+    config = read_config(other)
+    assert (config.name, config.seed, config.width) == ("other", 3, 96)

@@ -1,0 +1,57 @@
+"""Labels are checked before any long work; a labeller's boxes add to them and never repeat them."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("ultralytics", reason="needs the build tools: make compression")
+from compression.config import Source
+from compression.dataset import AMBIGUOUS_VEHICLE, check_sources, merge, read_rows
+from compression.errors import CompressionError
+
+CAR, BUS, PERSON = 2.0, 4.0, 0.0
+
+
+def source(**given) -> Source:
+    return Source(
+        **{"name": "set", "images": "images/*.png", "classes": {0: "car"}, "license": "x", **given}
+    )
+
+
+@pytest.mark.parametrize(
+    "line", ["0 0.5 0.5 0.2", "0 0.5 1.5 0.2 0.2", "0 0.5 0.5 -0.1 0.2", "0.5 0.5 0.5 0.1 0.1",
+             "0 nan 0.5 0.1 0.1", "-1 0.5 0.5 0.1 0.1", "car 0.5 0.5 0.1 0.1"],
+)  # fmt: skip
+def test_a_wrong_label_is_named_with_its_line(tmp_path, line):
+    path = tmp_path / "a.txt"
+    path.write_text(f"0 0.5 0.5 0.1 0.1\n\n{line}\n")
+    with pytest.raises(CompressionError, match=r"a\.txt:3: .* is no label"):
+        read_rows(path)
+
+
+def test_sets_are_looked_at_as_a_whole(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    with pytest.raises(CompressionError, match=r"no file matches images/\*\.png"):
+        check_sources(tmp_path, [source()])
+    (tmp_path / "images/a.png").touch()
+    with pytest.raises(CompressionError, match="not one of 1 images has labels"):
+        check_sources(tmp_path, [source()])
+    (tmp_path / "labels/a.txt").write_text("0 0.5 0.5 0.1 0.1\n7 0.5 0.5 0.1 0.1\n")
+    with pytest.raises(CompressionError, match="class 7 is neither"):
+        check_sources(tmp_path, [source()])
+    check_sources(tmp_path, [source(ignored={7})])
+
+
+def test_a_labeller_adds_what_is_not_there():
+    labels = np.array([[CAR, 0, 0, 100, 100]], np.float32)
+    same = [BUS, 2, 2, 100, 100]
+    rider = [PERSON, 0, 0, 40, 100]
+    far = [CAR, 300, 0, 400, 100]
+    merged = merge(labels, np.array([same, rider, far], np.float32))
+    assert merged.tolist() == [[CAR, 0, 0, 100, 100], rider, far]
+
+
+def test_a_labeller_decides_on_a_vehicle():
+    labels = np.array([[AMBIGUOUS_VEHICLE, 0, 0, 100, 100], [AMBIGUOUS_VEHICLE, 300, 0, 400, 90]])
+    merged = merge(labels.astype(np.float32), np.array([[BUS, 2, 2, 100, 100]], np.float32))
+    assert merged[:, 0].tolist() == [BUS, CAR]

@@ -1,0 +1,98 @@
+"""A whole run on small images: killed, gone on with, the same in the end."""
+
+import json
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the build tools: make compression")
+pytest.importorskip("ultralytics")
+pytest.importorskip("pycocotools")
+
+from compression import train as training
+from compression.errors import CompressionError, GateRefused
+from compression.pipeline import compress
+from perception_nodes.backends.model import load_model
+
+
+class Killed(BaseException):
+    """In place of a signal."""
+
+
+@pytest.fixture
+def config(values, write_config, checkpoint):
+    return write_config(values)
+
+
+def weights(folder):
+    network = torch.load(folder / "distil/network.pt", weights_only=False)
+    return {name: value for name, value in network.state_dict().items()}
+
+
+def test_a_killed_run_goes_on_and_ends_the_same(config, tmp_path, monkeypatch):
+    compress(config, tmp_path / "whole", until="distil")
+
+    monkeypatch.setattr(training, "SAVE_EVERY_S", 0)
+    real = training.update_average
+    steps = 0
+
+    def kill_sometimes(*args):
+        nonlocal steps
+        steps += 1
+        if steps in (2, 7):
+            raise Killed
+        real(*args)
+
+    monkeypatch.setattr(training, "update_average", kill_sometimes)
+    for _ in range(2):
+        with pytest.raises(Killed):
+            compress(config, tmp_path / "killed", until="distil")
+    compress(config, tmp_path / "killed", until="distil")
+    whole, killed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
+    assert whole.keys() == killed.keys()
+    for name, value in whole.items():
+        torch.testing.assert_close(killed[name], value, atol=1e-5, rtol=1e-4)
+    lines = [json.loads(line) for line in (tmp_path / "killed/log.jsonl").open()]
+    assert [line["stage"] for line in lines if line.get("done")] == [
+        "dataset", "dense", "swap", "prune-1", "distil",
+    ]  # fmt: skip
+    assert not list((tmp_path / "killed").rglob("*.partial"))
+
+
+def test_writes_models_that_load(config, tmp_path):
+    compress(config, tmp_path / "run")
+    models = tmp_path / "run/models"
+    names = {path.name for path in models.iterdir()}
+    assert {"tiny", "tiny-fp32", "tiny-dense", "tiny-dense-int8", "tiny-swapped"} <= names
+    tiny = load_model(str(models / "tiny"))
+    assert (tiny.parent, tiny.precision, tiny.input.width) == ("tiny-dense", "int8", 96)
+    assert (models / "tiny/tiny.s8.onnx").exists()
+    # Done before: nothing is made again.
+    before = (models / "tiny/model.yaml").stat().st_mtime_ns
+    compress(config, tmp_path / "run")
+    assert (models / "tiny/model.yaml").stat().st_mtime_ns == before
+
+
+def test_another_configuration_is_no_way_to_go_on(values, write_config, checkpoint, tmp_path):
+    compress(write_config(values), tmp_path / "run", until="dense")
+    with pytest.raises(CompressionError, match="step dense was done with another configuration"):
+        compress(write_config({**values, "seed": 1}), tmp_path / "run", until="dense")
+
+
+def test_the_gate_refuses_and_writes_nothing(
+    values, write_config, checkpoint, tmp_path, monkeypatch
+):
+    from compression import pipeline
+
+    (tmp_path / "set.yaml").write_text("name: set\nimages: set/images/train\n")
+    monkeypatch.setattr(pipeline, "DESCRIPTIONS", tmp_path)
+    values["gate"] = {"data": ["set"], "max_loss": 0.0, "max_quantization_loss": 0.0}
+    monkeypatch.setattr(pipeline, "score_of", lambda variant: 0.5 if variant.table else 0.6)
+    with pytest.raises(GateRefused, match=r"tiny has mAP50-95 0\.500, 0\.100 below tiny-dense"):
+        compress(write_config(values), tmp_path / "run")
+    assert not (tmp_path / "run/models/tiny").exists()
+
+
+def test_an_unknown_step_is_named(config, tmp_path):
+    with pytest.raises(CompressionError, match="step 'pruning' is unknown; this run has dataset"):
+        compress(config, tmp_path / "run", until="pruning")
+    assert not (tmp_path / "run").exists()
