@@ -2,30 +2,39 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from perception_nodes.backends.base import BACKENDS
-from perception_nodes.backends.model import ModelError, available_models, load_model
+from perception_nodes.backends.model import ModelError
+from perception_nodes.cli_model import JsonFlag, model_app, progress_bar, screen, write_text
 from perception_nodes.config import SettingsError, allowed_range
 from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.pipeline import BackendError
 from perception_nodes.environment import cache_folder
+from perception_nodes.evaluation import DataError
+from perception_nodes.evaluation.matching import EvaluationNotInstalled
 from perception_nodes.graph import LIVE, RECORDED, Graph
 from perception_nodes.preprocess.cpu import UnknownLens
 from perception_nodes.replay.bag import BagError, open_drive
 from perception_nodes.supervisor import GraphFailure, Supervisor
 from perception_nodes.transport.shm import TransportError
 
-UNUSABLE = (BagError, ModelError, SettingsError, BackendError, TransportError, UnknownLens)
+UNUSABLE = (
+    BackendError,
+    BagError,
+    DataError,
+    EvaluationNotInstalled,
+    ModelError,
+    SettingsError,
+    TransportError,
+    UnknownLens,
+)
 """Input that a command cannot work with: one line, exit status 2."""
 
 app = typer.Typer(
@@ -34,13 +43,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-model_app = typer.Typer(help="Models that are there.", no_args_is_help=True)
 bench_app = typer.Typer(help="Measurements.", no_args_is_help=True)
 app.add_typer(model_app, name="model")
 app.add_typer(bench_app, name="bench")
-screen = Console(stderr=True)
 
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 OutFolder = Annotated[Path, typer.Option("--out", help="Folder for the outputs.")]
 Assignments = Annotated[
     list[str] | None,
@@ -75,7 +81,7 @@ def demo(
     if parameters:
         return show_parameters(RECORDED)
     values = parse_assignments(assignments)
-    with writing_progress() as writing:
+    with progress_bar("writing report and video") as writing:
         summary = run_demo(bag, out, topic, values, writing)
     conclude(summary, out, as_json, summary_table)
 
@@ -133,24 +139,9 @@ def replay_command(
         with LiveView(deadline_ms, drive.frame_count) as view:
             view.health("REPLAY", "every frame, one after the other")
             replay.record(view.frame)
-        with writing_progress() as writing:
+        with progress_bar("writing report and video") as writing:
             summary = replay.finish(writing)
     conclude(summary, out, as_json, summary_table)
-
-
-@model_app.command("list")
-def model_list(as_json: JsonFlag = False) -> None:
-    """List the models that are there, checked against their hashes."""
-    models = [load_model(name) for name in available_models()]
-    if as_json:
-        print(json.dumps([json.loads(model.model_dump_json()) for model in models], indent=2))
-        return
-    table = Table("model", "input", "precision", "classes", "folder")
-    for model in models:
-        size = f"{model.input.width}x{model.input.height}"
-        classes = ", ".join(model.classes)
-        table.add_row(model.name, size, model.precision, classes, str(model.folder))
-    Console().print(table)
 
 
 @bench_app.command("latency")
@@ -197,8 +188,7 @@ def bench_latency(
     )
     result = bench.run(lambda text: screen.print(text, highlight=False))
     if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        write_text(json_file, json.dumps(result, indent=2) + "\n")
     Console().print(result_table(result))
 
 
@@ -240,22 +230,6 @@ def show_parameters(graph: Graph) -> None:
     for name, info in graph.parameters.items():
         table.add_row(name, str(info.default), allowed_range(info), info.description or "")
     Console().print(table)
-
-
-@contextmanager
-def writing_progress() -> Iterator[Callable[[int, int], None]]:
-    """A progress bar for the writing of report and video; it appears with the first frame."""
-    progress = Progress(*Progress.get_default_columns(), console=screen, transient=True)
-    task = progress.add_task("writing report and video", total=None)
-
-    def show(done: int, total: int) -> None:
-        progress.start()
-        progress.update(task, completed=done, total=total)
-
-    try:
-        yield show
-    finally:
-        progress.stop()
 
 
 def conclude(summary: dict[str, Any], out: Path, as_json: bool, table: Any) -> None:

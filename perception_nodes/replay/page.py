@@ -2,13 +2,7 @@
 
 from string import Template
 
-PAGE = Template("""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>$title: detections against the deadline</title>
-<style>
+STYLE = """
 :root { --ink: #1d2433; --soft: #667085; --line: #e4e7ee; --good: #1f9d55; --fair: #e8a200;
   --bad: #d6336c; }
 * { box-sizing: border-box; }
@@ -55,7 +49,19 @@ footer { margin-top: 20px; font-size: 13px; color: var(--soft); }
   .verdict { font-size: 18px; }
   section { padding: 14px; }
 }
-</style>
+"""
+"""Of every page that the project writes."""
+
+PAGE = Template(
+    """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>$title: detections against the deadline</title>
+<style>"""
+    + STYLE
+    + """</style>
 <script>$plotly</script>
 </head>
 <body>
@@ -79,4 +85,5 @@ $health
 </main>
 </body>
 </html>
-""")
+"""
+)
