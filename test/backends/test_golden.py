@@ -1,0 +1,268 @@
+"""The golden backend, and how near the float runtimes come to it.
+
+An 8-bit network amplifies rounding: where a value falls between two codes, runtimes may choose
+either, and every such choice moves the next layer's values a little. Two *float* runtimes differ
+by as much at the outputs as each differs from the integers. So agreement is asked for twice:
+strictly layer by layer, each given the same codes, and by its statistics and detections at the end.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import openvino
+import pytest
+import yaml
+from onnx import helper
+from toys import toy, toy_frames
+
+from compression.quantization import emit, measure
+from perception_nodes.backends.base import BackendSettings, open_backend
+from perception_nodes.backends.model import load_model
+from perception_nodes.backends.qdq import read_network
+from perception_nodes.core.decode import Decoder, DecodeSettings
+from perception_nodes.core.frame import FrameHeader
+from perception_nodes.core.integer import Convolution
+from perception_nodes.core.pipeline import BackendError
+from perception_nodes.preprocess.cpu import Preprocessor
+from perception_nodes.replay.bag import open_drive
+from perception_nodes.transport.cdr import read_image
+
+ROOT = Path(__file__).parents[2]
+RUNTIMES = ("openvino", "onnxruntime")
+THRESHOLD = 0.25
+BORDERLINE = 0.05
+"""An object whose score is so near the threshold may be missing in another runtime."""
+
+
+def symmetric_models():
+    """The shipped models that the integer network is defined for."""
+    for path in sorted((ROOT / "models").glob("*/model.yaml")):
+        facts = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if facts.get("quantization", {}).get("scheme", "").startswith("symmetric"):
+            yield path.parent.name
+
+
+def streets(model):
+    """Frames of the sample drive, as the detector gets them."""
+    sample = ROOT / "bags/sample"
+    if not (sample / "metadata.yaml").is_file():
+        pytest.skip("the sample drive is not made (make sample)")
+    preprocessor = Preprocessor(model.input.width, model.input.height, undistort=True)
+    images = []
+    for frame in open_drive(sample, "").frames():
+        if frame.index % 40 == 0:
+            images.append(np.zeros((model.input.height, model.input.width, 3), np.uint8))
+            preprocessor.write(read_image(frame.data), images[-1], FrameHeader())
+    return images
+
+
+def session_of(model):
+    """A file in ONNX Runtime, literally: no fusion into kernels of its own."""
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+
+
+def runtime_codes(file, tensors, image):
+    """The codes that ONNX Runtime stores, int8 [channels, height, width] by tensor."""
+    model = onnx.load(file)
+    names = [f"{name}_q" for name in tensors]
+    model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
+    values = session_of(model).run(names, {model.graph.input[0].name: image[None]})
+    return {
+        name: (value[0].astype(np.int16) - 128).astype(np.int8)
+        for name, value in zip(tensors, values, strict=True)
+    }
+
+
+def check_layers(file, image):
+    """Every layer, given the runtime's codes: at most one step away, and that seldom."""
+    network = read_network(file)
+    stored = [x.target for x in network.layers if isinstance(x, Convolution) and x.store]
+    theirs = runtime_codes(file, stored, image)
+    tensors = network.trace(image)
+    for layer in network.layers:
+        ours = layer.run(tensors)
+        if layer.target in theirs:
+            difference = np.abs(ours.astype(int) - theirs[layer.target])
+            assert difference.max() <= 1, layer.target
+            assert difference.mean() < 0.02, layer.target
+            ours = theirs[layer.target]
+        tensors[layer.target] = ours
+
+
+@pytest.fixture(scope="module", params=["HardSwish", "Relu"])
+def files(request, tmp_path_factory):
+    """The two dialects of a toy."""
+    folder = tmp_path_factory.mktemp("toy")
+    model = toy(request.param)
+    table = measure(model, toy_frames(), "toy")
+    for dialect in ("u8", "s8"):
+        onnx.save(emit(model, table, dialect), folder / f"toy.{dialect}.onnx")
+    return {dialect: folder / f"toy.{dialect}.onnx" for dialect in ("u8", "s8")}
+
+
+class TestToy:
+    def test_every_layer_is_the_float_runtimes(self, files):
+        for _, image in toy_frames(3, seed=9):
+            check_layers(files["u8"], image)
+
+    def test_outputs_are_the_float_runtimes(self, files):
+        network = read_network(files["u8"])
+        names = list(network.fractions)
+        compiled = openvino.Core().compile_model(
+            str(files["u8"]), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+        )
+        unsigned, signed = (session_of(onnx.load(files[dialect])) for dialect in ("u8", "s8"))
+        runs = {
+            "openvino": lambda image: [compiled([image[None]])[name] for name in names],
+            "u8": lambda image: unsigned.run(names, {"image": image[None]}),
+            "s8": lambda image: signed.run(names, {"image": image[None]}),
+        }
+        frames = [image for _, image in toy_frames(4, seed=9)]
+        frames += [np.full_like(frames[0], value) for value in (0, 255)]  # borders show most
+        for image in frames:
+            golden = network.run(image)
+            for who, run in runs.items():
+                for name, tensor in zip(names, run(image), strict=True):
+                    steps = np.abs(tensor - golden[name]) / network.output_steps[name]
+                    assert steps.max() <= 5, (who, name)
+
+    def test_a_layer_kept_in_float_is_computed_with_12_bits(self, tmp_path):
+        model = toy()
+        kept = ("enter", "box.last")
+        table = measure(model, toy_frames(), "toy", float_convolutions=kept)
+        onnx.save(emit(model, table, "u8"), tmp_path / "toy.onnx")
+        weights = {
+            layer.name: np.abs(layer.weight).max()
+            for layer in read_network(tmp_path / "toy.onnx").layers
+            if isinstance(layer, Convolution)
+        }
+        assert {name for name, largest in weights.items() if largest > 63} == set(kept)
+        check_layers(tmp_path / "toy.onnx", next(toy_frames(1, seed=9))[1])
+
+
+class TestRefusals:
+    @staticmethod
+    def refused(model, path):
+        onnx.save(model, path)
+        with pytest.raises(BackendError) as caught:
+            read_network(path)
+        assert "\n" not in str(caught.value)
+        assert str(path) in str(caught.value)
+        return str(caught.value)
+
+    def test_a_float_file(self, tmp_path):
+        assert "no u8 file of the symmetric scheme" in self.refused(toy(), tmp_path / "f.onnx")
+
+    def test_the_other_dialect(self, files, tmp_path):
+        assert "no u8 file" in self.refused(onnx.load(files["s8"]), tmp_path / "s.onnx")
+
+    def test_an_unknown_operator_by_name(self, files, tmp_path):
+        model = onnx.load(files["u8"])
+        node = next(node for node in model.graph.node if node.name == "pool")
+        node.op_type = "AveragePool"
+        text = self.refused(model, tmp_path / "a.onnx")
+        assert "AveragePool 'pool' is not an operator of the integer network" in text
+
+    def test_a_swish_by_name(self, tmp_path):
+        model = toy("SiLU")
+        quantized = emit(model, measure(model, toy_frames(), "toy"), "u8")
+        assert "Sigmoid 'stem.gate'" in self.refused(quantized, tmp_path / "s.onnx")
+
+    def test_other_zero_points(self, files, tmp_path):
+        model = onnx.load(files["u8"])
+        zero_point = next(t for t in model.graph.initializer if t.name == "mix.act_out_zero_point")
+        zero_point.CopyFrom(onnx.numpy_helper.from_array(np.uint8(7), zero_point.name))
+        assert "zero point 128" in self.refused(model, tmp_path / "z.onnx")
+
+    def test_what_is_no_network(self, tmp_path):
+        (tmp_path / "x.onnx").write_bytes(b"no network")
+        with pytest.raises(BackendError, match="cannot be read as an integer network"):
+            read_network(tmp_path / "x.onnx")
+
+
+def heads_of(name, model, images):
+    backend = open_backend(name, BackendSettings(threads=1))
+    backend.load(model)
+    answers = []
+    for image in images:
+        heads = backend.infer(image)
+        answers.append([tensor.copy() for tensor in (*heads.boxes, *heads.classes)])
+    backend.close()
+    return answers
+
+
+def overlaps(box, others):
+    """Intersections over union."""
+    common = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
+    common = common.clip(0).prod(axis=1)
+    areas = (others[:, 2:] - others[:, :2]).prod(axis=1)
+    return common / ((box[2:] - box[:2]).prod() + areas - common)
+
+
+def partners(decoder, ours, theirs):
+    """IoU and score difference of each sure object's counterpart; (0, score) where it has none."""
+    levels = len(ours) // 2
+    found, others = (decoder.decode(heads[:levels], heads[levels:]) for heads in (ours, theirs))
+    for box, score, label in zip(found.boxes, found.scores, found.classes, strict=True):
+        if score >= THRESHOLD + BORDERLINE:
+            overlap = np.append(overlaps(box, others.boxes) * (others.classes == label), 0)
+            best = int(overlap.argmax())
+            yield overlap[best], abs(score - np.append(others.scores, 0)[best])
+
+
+@pytest.mark.parametrize("name", list(symmetric_models()))
+class TestShippedModels:
+    def test_every_layer_is_the_float_runtimes(self, name):
+        model = load_model(name)
+        check_layers(model.path, streets(model)[1])
+
+    def test_the_runtimes_are_golden_at_the_end(self, name):
+        model = load_model(name)
+        images = streets(model)
+        golden = heads_of("golden", model, images)
+        steps = read_network(model.path).output_steps
+        outputs = [*model.outputs.box, *model.outputs.classes]
+        strides, reg_max = model.outputs.strides, model.outputs.reg_max
+        decoder = Decoder(
+            model.input.width, model.input.height, strides, reg_max, DecodeSettings(0.1, 0.6)
+        )
+        for runtime in RUNTIMES:
+            heads = heads_of(runtime, model, images)
+            for index, output in enumerate(outputs):
+                far = [
+                    np.abs(a[index] - b[index]) / steps[output]
+                    for a, b in zip(heads, golden, strict=True)
+                ]
+                assert np.mean(far) <= 1, (runtime, output)
+                assert np.percentile(far, 99) <= 5, (runtime, output)
+            pairs = [
+                pair
+                for a, b in zip(golden, heads, strict=True)
+                for pair in (*partners(decoder, a, b), *partners(decoder, b, a))
+            ]
+            assert pairs, "the sample frames show no object"
+            overlap, difference = np.array(pairs).T
+            assert overlap.min() >= 0.75, runtime
+            assert np.mean(overlap >= 0.9) >= 0.9, runtime
+            assert difference.max() <= 0.15, runtime
+
+    def test_the_dialects_are_the_same_network(self, name):
+        model = load_model(name)
+        signed = model.path.with_name(model.path.name.replace(".u8.", ".s8."))
+        if not signed.is_file():
+            pytest.skip(f"{name} has no s8 file")
+        outputs = [*model.outputs.box, *model.outputs.classes]
+        image = {model.input.name: streets(model)[1][None]}
+        ours, theirs = (
+            session_of(onnx.load(path)).run(outputs, image) for path in (model.path, signed)
+        )
+        for output, a, b in zip(outputs, ours, theirs, strict=True):
+            far = np.abs(a - b) / read_network(model.path).output_steps[output]
+            assert far.mean() <= 1, output
