@@ -1,4 +1,4 @@
-"""Lets the tests here share `toys.py`: pytest's importlib mode adds no path itself."""
+"""A small data folder and random checkpoints, made on the spot: what a compression run needs."""
 
 import sys
 from pathlib import Path
