@@ -1,6 +1,7 @@
 """The command line: `perception COMMAND`."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,14 +11,14 @@ from rich.console import Console
 from rich.table import Table
 
 from perception_nodes.backends.base import BACKENDS
-from perception_nodes.backends.model import ModelError
+from perception_nodes.backends.model import ModelError, available_models, load_model
 from perception_nodes.cli_model import JsonFlag, model_app, progress_bar, screen, write_text
 from perception_nodes.config import SettingsError, allowed_range
 from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.pipeline import BackendError
 from perception_nodes.environment import cache_folder
-from perception_nodes.evaluation import DataError
+from perception_nodes.evaluation import DataError, read_set
 from perception_nodes.evaluation.matching import EvaluationNotInstalled
 from perception_nodes.graph import LIVE, RECORDED, Graph
 from perception_nodes.preprocess.cpu import UnknownLens
@@ -189,6 +190,66 @@ def bench_latency(
     result = bench.run(lambda text: screen.print(text, highlight=False))
     if json_file is not None:
         write_text(json_file, json.dumps(result, indent=2) + "\n")
+    Console().print(result_table(result))
+
+
+@bench_app.command("models")
+def bench_models(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[MODEL]...", help="Names or folders; all in models/ by default."),
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write JSON here.")] = None,
+    html_file: Annotated[Path | None, typer.Option("--html", help="Write a page here.")] = None,
+    svg_file: Annotated[
+        Path | None, typer.Option("--svg", help="Write the picture here, for light and dark.")
+    ] = None,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Measure accuracy on this set, as for `perception model evaluate`; repeatable. "
+            "Without it, what each model.yaml says is taken."
+        ),
+    ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="PERCEPTION_DATA", help="Folder that the paths in a description start from."
+        ),
+    ] = None,
+    frames: Annotated[
+        int, typer.Option(min=10, help="Timed calls of each model, threads and pace.")
+    ] = 150,
+    threads: Annotated[str, typer.Option(help="Numbers of threads, the headline's first.")] = "1,2",
+) -> None:
+    """Compare models: latency against accuracy, each against its parent and the roofline.
+
+    All are loaded into one process and take turns, so that a noisy machine troubles them alike:
+    in a tight loop, and at a camera's pace with cold caches. Nothing is timed before both runtimes
+    give the same outputs; where they do not, the exit status is 1.
+    """
+    from perception_nodes.bench.models import Disagreement, ModelsBench, result_table
+    from perception_nodes.bench.models_report import picture, render
+
+    if not re.fullmatch(r"[1-9]\d?(,[1-9]\d?)*", threads):
+        raise SettingsError(f"--threads {threads!r} is not of the form 1,2")
+    bench = ModelsBench(
+        [load_model(name) for name in models or available_models()],
+        frames,
+        list(dict.fromkeys(map(int, threads.split(",")))),
+        [read_set(path, root) for path in data or []],
+    )
+    try:
+        result = bench.run(lambda text: screen.print(text, highlight=False))
+    except Disagreement as error:
+        screen.print(f"[red]failed:[/] {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from error
+    if json_file is not None:
+        write_text(json_file, json.dumps(result, indent=2) + "\n")
+    if html_file is not None:
+        write_text(html_file, render(result))
+    if svg_file is not None:
+        write_text(svg_file, picture(result, follows_theme=True))
     Console().print(result_table(result))
 
 

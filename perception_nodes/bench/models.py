@@ -1,0 +1,364 @@
+"""Models against each other in one process, turn by turn: what is fast, and at what accuracy."""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+import onnxruntime
+import openvino
+from numpy.typing import NDArray
+from rich.table import Table
+
+from perception_nodes.backends.base import Backend, BackendSettings, open_backend
+from perception_nodes.backends.model import Model
+from perception_nodes.bench.latency import cpu_name
+from perception_nodes.bench.network import Roof, network_facts
+from perception_nodes.evaluation import LabelledSet, evaluate
+
+PACES = ("tight", "paced")
+RATE_HZ = 30.0
+CAMERA_FRAME_BYTES = 1920 * 1080 * 3
+"""Copied before each paced call, as a camera's driver does: the caches are not the network's."""
+WARM_UP_ROUNDS = 3
+MIN_COSINE = 0.98
+"""Of each output of one runtime with the other's. Rounding alone leaves 0.996 on any computer that
+we know; a network that is understood differently is far below."""
+MAX_GMAC_DIFFERENCE = 0.01
+BOOTSTRAP_DRAWS = 500
+Say = Callable[[str], None]
+
+
+class Disagreement(RuntimeError):
+    """Two runtimes do not compute the same of a model, so its speed means nothing."""
+
+
+class Runner(Protocol):
+    """Something that is timed."""
+
+    def run(self) -> None:
+        """Run it once."""
+        ...
+
+
+@dataclass
+class _Loaded:
+    """A model, ready to be timed."""
+
+    backend: Backend
+    image: NDArray[np.uint8]
+
+    def run(self) -> None:
+        self.backend.infer(self.image)
+
+
+@dataclass
+class _Contender:
+    """What is timed with so many threads.
+
+    Attributes:
+        name: of the model, or of the roofline.
+        threads: that it may use.
+        runner: it, compiled.
+        times_ms: by pace, one a round.
+    """
+
+    name: str
+    threads: int
+    runner: Runner
+    times_ms: dict[str, list[float]] = field(default_factory=lambda: {pace: [] for pace in PACES})
+
+
+@dataclass
+class ModelsBench:
+    """One comparison; see `perception bench models --help`.
+
+    Attributes:
+        models: what is compared.
+        frames: timed calls of each model, for each number of threads and each pace.
+        threads: numbers of threads; the first is that of the headline figures.
+        data: sets to measure accuracy on; none to take what each model.yaml says.
+    """
+
+    models: Sequence[Model]
+    frames: int
+    threads: Sequence[int]
+    data: Sequence[LabelledSet]
+
+    def run(self, say: Say) -> dict[str, Any]:
+        """Measure.
+
+        Args:
+            say: receives a line of progress now and then.
+
+        Returns:
+            The JSON result.
+
+        Raises:
+            BackendError: a runtime refuses a model.
+            Disagreement: OpenVINO and ONNX Runtime do not compute the same of one.
+        """
+        cosines = {}
+        for model in self.models:
+            say(f"{model.name}: the same outputs from both runtimes?")
+            cosines[model.name] = agreement(model)
+        load_before = os.getloadavg()[0]
+        contenders = self._contenders()
+        seconds = len(contenders) * self.frames / RATE_HZ
+        say(f"{len(contenders)} networks, {self.frames} rounds in a tight loop")
+        self._tight(contenders)
+        say(f"the same at {RATE_HZ:g} Hz, {seconds:.0f} s")
+        self._paced(contenders)
+        roofs = {
+            (precision, contender.threads): Roof.gmac / np.median(contender.times_ms["tight"]) * 1e3
+            for precision in ("int8", "fp32")
+            for contender in contenders
+            if contender.name == _roof_name(precision)
+        }
+        accuracy = {}
+        for model in self.models:
+            if self.data:
+                say(f"{model.name}: accuracy")
+            accuracy[model.name] = self._accuracy(model)
+        return {
+            "machine": {
+                "cpu": cpu_name(),
+                "cores": os.cpu_count(),
+                "int8_instructions": int8_instructions(),
+                "load_before": round(load_before, 2),
+                "openvino": openvino.__version__.split("-")[0],
+                "onnxruntime": onnxruntime.__version__,
+            },
+            "frames": self.frames,
+            "rate_hz": RATE_HZ,
+            "headline": {"threads": self.threads[0], "pace": "tight"},
+            "roofline_gmac_per_s": [
+                {"precision": precision, "threads": threads, "value": round(float(value), 1)}
+                for (precision, threads), value in roofs.items()
+            ],
+            "models": [
+                self._entry(model, contenders, roofs, accuracy[model.name], cosines[model.name])
+                for model in self.models
+            ],
+        }
+
+    def _contenders(self) -> list[_Contender]:
+        contenders = []
+        for threads in self.threads:
+            for precision in ("int8", "fp32"):
+                roof = Roof(precision, threads)
+                contenders.append(_Contender(_roof_name(precision), threads, roof))
+            for model in self.models:
+                backend = open_backend("openvino", BackendSettings(threads))
+                backend.load(model)
+                loaded = _Loaded(backend, picture(model))
+                contenders.append(_Contender(model.name, threads, loaded))
+        return contenders
+
+    def _tight(self, contenders: list[_Contender]) -> None:
+        """The call before each timed one is the same network's: caches as in a loop of its own."""
+        for number, turn in enumerate(self._turns(contenders)):
+            turn.runner.run()
+            start_ns = time.monotonic_ns()
+            turn.runner.run()
+            if number >= WARM_UP_ROUNDS * len(contenders):
+                turn.times_ms["tight"].append((time.monotonic_ns() - start_ns) / 1e6)
+
+    def _paced(self, contenders: list[_Contender]) -> None:
+        """A call a tick, after a sleep and a camera frame's copy: as beside a camera."""
+        camera = np.ones(CAMERA_FRAME_BYTES, np.uint8)
+        slot = np.empty_like(camera)
+        due_ns = time.monotonic_ns()
+        for number, turn in enumerate(self._turns(contenders)):
+            due_ns += round(1e9 / RATE_HZ)
+            time.sleep(max(0, due_ns - time.monotonic_ns()) / 1e9)
+            np.copyto(slot, camera)
+            start_ns = time.monotonic_ns()
+            turn.runner.run()
+            if number >= WARM_UP_ROUNDS * len(contenders):
+                turn.times_ms["paced"].append((time.monotonic_ns() - start_ns) / 1e6)
+
+    def _turns(self, contenders: list[_Contender]) -> list[_Contender]:
+        """Everyone once a round, in an order that changes: nobody always follows the same one."""
+        random = np.random.default_rng(0)
+        rounds = self.frames + WARM_UP_ROUNDS
+        return [contenders[i] for _ in range(rounds) for i in random.permutation(len(contenders))]
+
+    def _accuracy(self, model: Model) -> dict[str, float]:
+        if not self.data:
+            return model.map50_95
+        return {one.name: evaluate(model, one).map50_95 for one in self.data}
+
+    def _entry(
+        self,
+        model: Model,
+        contenders: list[_Contender],
+        roofs: dict[tuple[str, int], float],
+        accuracy: dict[str, float],
+        cosine: float,
+    ) -> dict[str, Any]:
+        facts = network_facts(model)
+        parent = next((m for m in self.models if m.name == model.parent), None)
+        rival = parent if parent and parent.input == model.input else None
+        by_threads = {c.threads: c for c in contenders if c.name == model.name}
+        rivals = {c.threads: c for c in contenders if rival and c.name == rival.name}
+        runs = []
+        for threads, contender in by_threads.items():
+            for pace in PACES:
+                times = contender.times_ms[pace]
+                run = {"threads": threads, "pace": pace, **percentiles(times)}
+                speedup = _speedup(rivals[threads].times_ms[pace], times) if rival else None
+                runs.append({**run, **(speedup or _NO_SPEEDUP)})
+        headline = runs[0]
+        gmac_per_s = facts.gmac / headline["p50"] * 1e3
+        roof = roofs[model.precision if model.precision == "int8" else "fp32", self.threads[0]]
+        notes = []
+        if model.gmac and abs(model.gmac / facts.gmac - 1) > MAX_GMAC_DIFFERENCE:
+            notes.append(f"model.yaml says {model.gmac:g} GMAC, the graph has {facts.gmac:.3f}")
+        if model.parent and not rival:
+            why = "has another input size" if parent else "is not among the models"
+            notes.append(f"its parent {model.parent} {why}")
+        return {
+            "name": model.name,
+            "parent": model.parent,
+            "precision": model.precision,
+            "activation": model.activation or facts.activation,
+            "input": {"width": model.input.width, "height": model.input.height},
+            "size_bytes": model.path.stat().st_size,
+            "gmac": round(facts.gmac, 4),
+            "latency_ms": {rank: headline[rank] for rank in ("p50", "p90", "p99")},
+            "speedup_vs_parent": headline["speedup_vs_parent"],
+            "speedup_interval": headline["speedup_interval"],
+            "predicted_speedup": _predicted(model, facts.gmac, rival, roofs, self.threads[0]),
+            "gmac_per_s": round(gmac_per_s, 1),
+            "roofline_share": round(gmac_per_s / roof, 4),
+            "map50_95": accuracy,
+            "accuracy_from": "measured in this run" if self.data else "model.yaml",
+            "runtimes_agree_cosine": round(cosine, 5),
+            "runs": runs,
+            "notes": notes,
+        }
+
+
+def int8_instructions() -> list[str]:
+    """What this processor multiplies 8-bit numbers with."""
+    known = ("avx2", "avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
+    info = Path("/proc/cpuinfo")
+    words = set(info.read_text(encoding="utf-8").split()) if info.is_file() else set()
+    return [name for name in known if name in words]
+
+
+_NO_SPEEDUP: dict[str, Any] = {"speedup_vs_parent": None, "speedup_interval": None}
+
+
+def agreement(model: Model) -> float:
+    """Smallest cosine of an output of OpenVINO with the same of ONNX Runtime, on one picture.
+
+    Raises:
+        BackendError: a runtime refuses the model.
+        Disagreement: it is too small.
+    """
+    outputs = []
+    for name in ("openvino", "onnxruntime"):
+        backend = open_backend(name, BackendSettings())
+        backend.load(model)
+        heads = backend.infer(picture(model))
+        outputs.append([tensor.ravel().astype(float) for tensor in (*heads.boxes, *heads.classes)])
+        backend.close()
+    worst = min(
+        float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
+        for a, b in zip(*outputs, strict=True)
+    )
+    if not worst >= MIN_COSINE:
+        raise Disagreement(
+            f"{model.path}: OpenVINO and ONNX Runtime differ, cosine {worst:.4f} of the outputs "
+            f"where {MIN_COSINE:g} is expected; no speed is measured of a network that is wrong"
+        )
+    return worst
+
+
+def picture(model: Model) -> NDArray[np.uint8]:
+    """A coloured scene without meaning, uint8 [height, width, 3], smooth as camera frames are."""
+    random = np.random.default_rng(0)
+    coarse = random.integers(0, 256, (9, 16, 3), dtype=np.uint8)
+    size = (model.input.width, model.input.height)
+    return cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC).astype(np.uint8, copy=False)
+
+
+def percentiles(times_ms: Sequence[float]) -> dict[str, float]:
+    """p50, p90 and p99 in milliseconds."""
+    values = np.percentile(times_ms, [50, 90, 99])
+    return dict(zip(("p50", "p90", "p99"), (round(float(v), 4) for v in values), strict=True))
+
+
+def _speedup(parent_ms: Sequence[float], child_ms: Sequence[float]) -> dict[str, Any]:
+    """Ratio of the medians, and its 95 % interval by drawing rounds anew."""
+    parent, child = np.array(parent_ms), np.array(child_ms)
+    rounds = np.random.default_rng(0).integers(0, len(child), (BOOTSTRAP_DRAWS, len(child)))
+    ratios = np.median(parent[rounds], axis=1) / np.median(child[rounds], axis=1)
+    low, high = np.percentile(ratios, [2.5, 97.5])
+    return {
+        "speedup_vs_parent": round(float(np.median(parent) / np.median(child)), 3),
+        "speedup_interval": [round(float(low), 3), round(float(high), 3)],
+    }
+
+
+def _predicted(
+    model: Model,
+    gmac: float,
+    parent: Model | None,
+    roofs: dict[tuple[str, int], float],
+    threads: int,
+) -> float | None:
+    """The speed-up if both ran at the roofline: fewer multiplications, and cheaper ones."""
+    if parent is None:
+        return None
+    times = [
+        cost / roofs["int8" if one.precision == "int8" else "fp32", threads]
+        for one, cost in ((parent, network_facts(parent).gmac), (model, gmac))
+    ]
+    return round(times[0] / times[1], 3)
+
+
+def _roof_name(precision: str) -> str:
+    return f"roofline {precision}"
+
+
+def result_table(result: dict[str, Any]) -> Table:
+    """The result for people."""
+    headline = result["headline"]
+    table = Table(
+        "model",
+        "precision",
+        "GMAC",
+        "p50 ms",
+        "p99 ms",
+        "paced p50",
+        "speed-up",
+        "of roofline",
+        "mAP50-95",
+        title=f"{headline['threads']} thread(s), {result['machine']['cpu']}",
+    )
+    for model in result["models"]:
+        latency, speedup = model["latency_ms"], model["speedup_vs_parent"]
+        paced = next(run for run in model["runs"] if run["pace"] == "paced")
+        table.add_row(
+            model["name"],
+            model["precision"],
+            f"{model['gmac']:.2f}",
+            f"{latency['p50']:.2f}",
+            f"{latency['p99']:.2f}",
+            f"{paced['p50']:.2f}",
+            "" if speedup is None else f"{speedup:.2f} x",
+            f"{model['roofline_share']:.0%}",
+            "\n".join(f"{name} {value:.3f}" for name, value in model["map50_95"].items()),
+        )
+    table.caption = "; ".join(
+        f"roofline {roof['precision']}, {roof['threads']} thread(s): {roof['value']:g} GMAC/s"
+        for roof in result["roofline_gmac_per_s"]
+    )
+    return table

@@ -1,0 +1,88 @@
+"""What a network costs by its graph, and the fastest that this machine could run it."""
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+from openvino import opset13 as op
+
+from perception_nodes.backends.model import Model
+from perception_nodes.backends.openvino import compile_for_latency, core
+
+ACTIVATIONS = {"HSwish": "hardswish", "Swish": "silu", "Sigmoid": "silu", "Relu": "relu"}
+"""By the runtime's operation; it reads SiLU from ONNX as a sigmoid and a product."""
+ROOF_CHANNELS, ROOF_SIZE_PX = 256, 64
+
+
+@dataclass(frozen=True)
+class NetworkFacts:
+    """What the graph of a network says.
+
+    Attributes:
+        gmac: 10^9 multiply-accumulates of its convolutions for one frame.
+        activation: the most frequent one, None where there is none that we know.
+    """
+
+    gmac: float
+    activation: str | None
+
+
+def network_facts(model: Model) -> NetworkFacts:
+    """Read a model's graph."""
+    macs = 0
+    counts: dict[str, int] = {}
+    for node in core().read_model(str(model.path)).get_ops():
+        kind = node.get_type_name()
+        if kind in ("Convolution", "GroupConvolution"):
+            # Every weight is used once at every place of the output.
+            places = node.output(0).get_shape()[2:]
+            macs += prod(node.input(1).get_shape()) * prod(places)
+        elif kind in ACTIVATIONS:
+            counts[ACTIVATIONS[kind]] = counts.get(ACTIVATIONS[kind], 0) + 1
+    return NetworkFacts(macs / 1e9, max(counts, key=lambda name: counts[name], default=None))
+
+
+class Roof:
+    """A large 3x3 convolution, which keeps the arithmetic units as busy as any: the roofline."""
+
+    gmac = 9 * ROOF_CHANNELS**2 * ROOF_SIZE_PX**2 / 1e9
+
+    def __init__(self, precision: str, threads: int) -> None:
+        """Compile it for `int8` or `fp32`."""
+        shape = (1, ROOF_CHANNELS, ROOF_SIZE_PX, ROOF_SIZE_PX)
+        self._image = np.zeros(shape, np.float32)
+        network = _roof(list(shape), quantized=precision == "int8")
+        self._request = compile_for_latency(network, threads, "").create_infer_request()
+
+    def run(self) -> None:
+        """Run it once."""
+        self._request.set_input_tensor(ov.Tensor(self._image, shared_memory=True))
+        self._request.start_async()
+        self._request.wait()
+
+
+def _roof(shape: list[int], quantized: bool) -> ov.Model:
+    image = op.parameter(shape, np.float32)
+    random = np.random.default_rng(0)
+    size = (ROOF_CHANNELS, ROOF_CHANNELS, 3, 3)
+    if quantized:
+        codes = op.constant(random.integers(-63, 64, size, dtype=np.int8))
+        weights = op.multiply(op.convert(codes, "f32"), _constant(0.01))
+        features = _to_8_bits(image)
+    else:
+        weights = op.constant(random.normal(size=size).astype(np.float32))
+        features = image
+    convolved = op.relu(op.convolution(features, weights, [1, 1], [1, 1], [1, 1], [1, 1]))
+    return ov.Model([_to_8_bits(convolved) if quantized else convolved], [image], "roof")
+
+
+def _to_8_bits(node: ov.Output) -> ov.Node:
+    low, high = _constant(0.0), _constant(2.55)
+    return op.fake_quantize(node, low, high, low, high, 256)
+
+
+def _constant(value: float) -> ov.Node:
+    array: NDArray[np.float32] = np.array(value, np.float32)
+    return op.constant(array)
