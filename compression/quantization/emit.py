@@ -169,6 +169,16 @@ def float_of(quantized: onnx.ModelProto) -> onnx.ModelProto:
     return onnx.shape_inference.infer_shapes(model, strict_mode=True)
 
 
+def float_convolutions(quantized: onnx.ModelProto) -> tuple[str, ...]:
+    """Name the convolutions of a quantized file whose weights are float."""
+    initializers = {tensor.name for tensor in quantized.graph.initializer}
+    return tuple(
+        node.name
+        for node in quantized.graph.node
+        if node.op_type == "Conv" and node.input[1] in initializers
+    )
+
+
 def _rounding(name: str) -> list[onnx.NodeProto]:
     parameters = [f"{name}_scale", f"{name}_zero_point"]
     return [

@@ -1,0 +1,119 @@
+"""Calibrate a model folder again, on the user's own frames; needs no training framework."""
+
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import onnx
+import yaml
+
+from compression.errors import CompressionError
+from compression.quantization.emit import SCHEME, Dialect, emit, float_convolutions, float_of
+from compression.quantization.ranges import Frames, measure
+from compression.quantization.table import RangeTable, write_table
+
+NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,30}$")
+DIALECTS: tuple[Dialect, ...] = ("u8", "s8")
+
+
+def calibrate(
+    model_folder: Path, frames: Frames, table_path: Path, out: Path | None = None
+) -> RangeTable:
+    """Measure a model's table of ranges, and make the model anew with it.
+
+    Args:
+        model_folder: with ``model.yaml`` and its file, u8 or float.
+        frames: where each comes from, and its pixels letterboxed to the model's input, uint8
+            [height, width, 3] BGR.
+        table_path: the table to write, by custom ``calibration/int8/<model>.yaml``.
+        out: a model folder to write, with the files of both dialects; its name is the model's.
+
+    Raises:
+        CompressionError: the frames or the model cannot be used.
+    """
+    if out is not None and out.resolve() == model_folder.resolve():
+        raise CompressionError(f"{out} holds the model that is calibrated; write to another folder")
+    if out is not None and not NAME.match(out.name):
+        raise CompressionError(f"{out.name!r} cannot name a model; letters, digits, '._-', 31 long")
+    description = _describe(model_folder)
+    model = _load(model_folder / description["file"], description["sha256"])
+    kept: tuple[str, ...] = ()
+    if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
+        kept = float_convolutions(model)
+        model = float_of(model)
+    bits = description.get("quantization", {}).get("weight_bits", 7)
+    table = measure(model, frames, description["name"], weight_bits=bits, float_convolutions=kept)
+    write_table(table, table_path)
+    if out is not None:
+        _write_model(model, table, description, out)
+    return table
+
+
+def _describe(folder: Path) -> dict[str, Any]:
+    path = folder / "model.yaml"
+    try:
+        description = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
+        raise CompressionError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    for key in ("name", "file", "sha256"):
+        if not isinstance(description, dict) or not isinstance(description.get(key), str):
+            raise CompressionError(f"{path} lacks {key!r}; it describes no model")
+    return description
+
+
+def _load(path: Path, sha256: str) -> onnx.ModelProto:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CompressionError(f"{path} cannot be read: {error.strerror}") from error
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise CompressionError(
+            f"{path} is not the file that model.yaml describes (sha256 differs); restore it"
+        )
+    try:
+        return onnx.load_model_from_string(content)
+    except Exception as error:  # protobuf's DecodeError, which has no public name
+        raise CompressionError(f"{path} is not an ONNX file: {error}") from error
+
+
+def _write_model(
+    model: onnx.ModelProto, table: RangeTable, description: dict[str, Any], out: Path
+) -> None:
+    """Write the files, and the description last: it never names a missing file."""
+    graphs = {dialect: emit(model, table, dialect) for dialect in DIALECTS}
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "model.yaml").unlink(missing_ok=True)
+    files = {}
+    for dialect, graph in graphs.items():
+        path = out / f"{out.name}.{dialect}.onnx"
+        content = graph.SerializeToString()
+        _replace(path, content)
+        files[dialect] = {"file": path.name, "sha256": hashlib.sha256(content).hexdigest()}
+    write_table(table, out / "ranges.yaml")
+    # What was measured before does not hold for the new ranges.
+    kept = {key: value for key, value in description.items() if key != "accuracy"}
+    facts = {
+        **kept,
+        "name": out.name,
+        **files["u8"],
+        "s8": files["s8"],
+        "precision": "int8",
+        "parent": description.get("parent", description["name"]),
+        "quantization": {
+            "scheme": SCHEME,
+            "weight_bits": table.weight_bits,
+            "method": table.method,
+            "calibration_frames": len(table.frames),
+            "float_convolutions": list(table.float_convolutions),
+        },
+    }
+    text = yaml.safe_dump(facts, sort_keys=False, width=100)
+    _replace(out / "model.yaml", text.encode())
+
+
+def _replace(path: Path, content: bytes) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(content)
+    os.replace(partial, path)
