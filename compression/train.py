@@ -218,7 +218,7 @@ def train(
             kept[name].load_state_dict(value)
 
     saved_s = reported_s = time.monotonic()
-    sums = np.zeros(5)
+    sums, count = np.zeros(5), 0
     with head_inputs(model) as ours, head_inputs(teacher) as theirs:
         for step, (images, labels) in batches.following(first):
             rate = 0.02 + 0.98 * (1 + math.cos(math.pi * step / batches.steps)) / 2
@@ -248,10 +248,10 @@ def train(
             nn.utils.clip_grad_norm_(model.parameters(), 10.0)
             optimizer.step()
             update_average(average, model, step)
+            count += 1
             sums += [*parts.tolist(), distilled.item() / len(images), alike.item() / len(images)]
             done = step + 1
             if done % REPORT_EVERY_STEPS == 0 or done == batches.steps:
-                count = (done - first - 1) % REPORT_EVERY_STEPS + 1
                 now_s = time.monotonic()
                 report(
                     {
@@ -268,7 +268,7 @@ def train(
                         ),
                     }
                 )
-                sums[:], reported_s = 0, now_s
+                sums[:], count, reported_s = 0, 0, now_s
             if time.monotonic() - saved_s > SAVE_EVERY_S:
                 states = {name: value.state_dict() for name, value in kept.items()}
                 partial = state.with_suffix(".partial")
