@@ -1,6 +1,8 @@
 """`perception model COMMAND`: what models there are, how good they are, how they are made."""
 
+import importlib
 import json
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,12 +23,10 @@ from rich.table import Table
 from perception_nodes.backends.base import BACKENDS
 from perception_nodes.backends.model import Model, available_models, load_model
 from perception_nodes.config import SettingsError
+from perception_nodes.environment import share_folder
 from perception_nodes.evaluation import Evaluation, LabelledSet, evaluate, read_set, taught_set
 from perception_nodes.evaluation.matching import require_pycocotools
 from perception_nodes.evaluation.read import images_of, parse_classes_map
-
-COMPRESSION = "make compression"
-"""Brings what build-time tools need."""
 
 model_app = typer.Typer(
     help="Models: what there is, how good it is, how it is made.", no_args_is_help=True
@@ -172,26 +172,31 @@ def calibrate_command(
     """
     from perception_nodes.replay.diversity import choose_frames, contact_sheet
 
+    errors = _compression_tool("compression.errors")
+    calibrate = _compression_tool("compression.quantization", "calibrate")
     subject = load_model(model)
     with progress_bar("looking at frames") as progress:
         chosen = choose_frames(
             bag or [], images or [], frames, (subject.input.width, subject.input.height), progress
         )
     for note in chosen.notes:
-        screen.print(note, highlight=False)
+        screen.print(note, highlight=False, soft_wrap=True)
     if sheet is not None:
         sheet.parent.mkdir(parents=True, exist_ok=True)
         sheet.write_bytes(contact_sheet(chosen))
     path = table or Path("calibration/int8") / f"{subject.name}.yaml"
-    calibrate = _compression_tool("compression.quantization", "calibrate")
-    calibrate(subject.folder, zip(chosen.names, chosen.frames, strict=True), path, out_model)
+    try:
+        calibrate(subject.folder, zip(chosen.names, chosen.frames, strict=True), path, out_model)
+    except errors.CompressionError as error:
+        raise SettingsError(str(error)) from error
     facts = {"model": subject.name, "table": str(path), **chosen.facts()}
     if out_model is not None:
         facts["out_model"] = str(out_model)
     if as_json:
         print(json.dumps(facts, indent=2))
     else:
-        screen.print(f"Written to {path}" + (f" and {out_model}" if out_model else ""))
+        written = f"{path} and {out_model}" if out_model else str(path)
+        screen.print(f"Written to {written}", highlight=False, soft_wrap=True)
 
 
 @model_app.command("compress")
@@ -299,18 +304,19 @@ def _taught(
 
 
 def _compression_tool(module: str, name: str = "") -> Any:
-    """A build-time tool; they lie beside the package and are not installed with it.
+    """A build-time tool; they lie beside the package in a checkout and are not installed.
 
     Raises:
         SettingsError: it, or what it needs, is not there.
     """
-    import importlib
-
+    checkout = str(share_folder())
+    if checkout not in sys.path:
+        sys.path.append(checkout)
     try:
         found = importlib.import_module(module)
     except ImportError as error:
         raise SettingsError(
             f"{module} cannot be imported ({error}); in a checkout of the repository, "
-            f"{COMPRESSION} installs what it needs"
+            "make compression installs what it needs"
         ) from error
     return getattr(found, name) if name else found
