@@ -81,8 +81,17 @@ class DetectorSettings(Settings):
         le=0.99,
         description="overlap above which one class's weaker box goes",
     )
+    fallback_model: str = Field(
+        default="",
+        description="smaller model of the same input and classes, for frames that the model would "
+        "be late with; empty for none",
+    )
     skip_late: bool = Field(
-        default=True, description="abandon a frame that is past its deadline before inference"
+        default=True,
+        description="abandon, before inference, a frame that no model would be in time with",
+    )
+    publish_late: bool = Field(
+        default=True, description="publish detections that are late all the same, marked late"
     )
     detections_topic: Topic = Field(
         default="/perception/detections", description="vision_msgs/Detection2DArray"

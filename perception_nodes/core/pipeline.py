@@ -23,6 +23,11 @@ from perception_nodes.core.frame import (
     record_of_header,
 )
 from perception_nodes.core.geometry import Lens, boxes_to_source, lens_of
+from perception_nodes.core.prediction import CostPrediction
+
+TRIED_EVERY = 10
+"""Of the frames that no model fits into, every so manieth is run all the same: an overloaded
+vehicle still sees something, marked late, and we learn when it is faster again."""
 
 
 @dataclass(frozen=True)
@@ -48,23 +53,42 @@ class InferenceBackend(Protocol):
         ...
 
 
+class Candidate:
+    """A loaded model and what it is expected to cost.
+
+    Attributes:
+        name: the model's.
+        backend: runs it.
+        decoder: of its outputs.
+        inference, postprocess: predictions.
+    """
+
+    def __init__(
+        self, name: str, backend: InferenceBackend, decoder: Decoder, inference_ns: int
+    ) -> None:
+        """Take a model; `inference_ns` is what a call took when it was loaded."""
+        self.name = name.encode()
+        self.backend = backend
+        self.decoder = decoder
+        self.inference = CostPrediction(inference_ns)
+        self.postprocess = CostPrediction(0)
+
+
 class Pipeline:
     """Inference and postprocessing of frames, under their deadline."""
 
-    def __init__(
-        self,
-        backend: InferenceBackend,
-        decoder: Decoder,
-        model_name: str,
-        clock: Clock,
-        skip_late: bool,
-    ) -> None:
-        """With `skip_late` a frame past its deadline is abandoned before inference."""
-        self._backend = backend
-        self._decoder = decoder
-        self._model_name = model_name.encode()
+    def __init__(self, models: Sequence[Candidate], clock: Clock, skip_late: bool) -> None:
+        """Take the models, the best one first; the others stand in when time is short.
+
+        With `skip_late` a frame that no model fits into is abandoned before inference. Without, the
+        best model runs on every frame.
+        """
+        self._models = models
         self._clock = clock
         self._skip_late = skip_late
+        self._publish = CostPrediction(0)
+        self._passed_over = 0
+        self._chosen = models[0]
         self._lens: Lens | None = None
         self._lens_key = b""
 
@@ -83,15 +107,16 @@ class Pipeline:
         """
         record = record_of_header(header)
         record.kind = RecordKind.OUTCOME
-        record.model = self._model_name
-        if self._skip_late and self._clock.monotonic_ns() >= header.deadline_ns:
-            record.status = FrameStatus.SKIPPED_LATE
-            record.reason = b"past its deadline before inference"
+        started_ns = self._clock.monotonic_ns()
+        model, why_not = self._choose(header.deadline_ns - started_ns)
+        if model is None:
+            record.status, record.reason = FrameStatus.SKIPPED_LATE, why_not
             return record, None
+        self._chosen, record.model = model, model.name
         try:
-            heads = self._backend.infer(image)
+            heads = model.backend.infer(image)
             record.inferred_ns = self._clock.monotonic_ns()
-            found = self._decoder.decode(heads.boxes, heads.classes)
+            found = model.decoder.decode(heads.boxes, heads.classes)
         except (BackendError, AbsurdOutput) as error:
             record.status = FrameStatus.FAILED
             record.reason = str(error).encode(errors="replace")[: FrameRecord.reason.size - 1]
@@ -102,13 +127,47 @@ class Pipeline:
         detections = Detections(boxes[seen], found.scores[seen], found.classes[seen])
         record.detections = len(detections)
         record.postprocessed_ns = self._clock.monotonic_ns()
+        model.inference.add(record.inferred_ns - started_ns)
+        model.postprocess.add(record.postprocessed_ns - record.inferred_ns)
         return record, detections
+
+    def _choose(self, left_ns: int) -> tuple[Candidate | None, bytes]:
+        """The best model that fits into the time left, or why none does."""
+        if not self._skip_late:
+            return self._models[0], b""
+        if left_ns <= 0:
+            return None, b"past its deadline before inference"
+        for model in self._models:
+            needed_ns = model.inference.ns + model.postprocess.ns + self._publish.ns
+            if needed_ns <= left_ns:
+                self._passed_over = 0
+                return model, b""
+            model.inference.passed_over()
+            model.postprocess.passed_over()
+        self._publish.passed_over()
+        self._passed_over += 1
+        if self._passed_over % TRIED_EVERY == 0:
+            return self._models[-1], b""
+        return None, b"%.1f ms left, %.1f ms needed" % (left_ns / 1e6, needed_ns / 1e6)
+
+    def is_late(self, record: FrameRecord) -> bool:
+        """Whether the frame's deadline is over."""
+        return self._clock.monotonic_ns() > record.deadline_ns
+
+    def withheld(self, record: FrameRecord) -> FrameRecord:
+        """The frame's detections came too late and are not published."""
+        record.status, record.reason = FrameStatus.LATE, b"withheld: past its deadline"
+        return record
 
     def published(self, record: FrameRecord) -> FrameRecord:
         """The frame's detections are out: stamp it, and say whether that was in time."""
         record.published_ns = self._clock.monotonic_ns()
-        in_time = record.published_ns <= record.deadline_ns
-        record.status = FrameStatus.OK if in_time else FrameStatus.LATE
+        self._publish.add(record.published_ns - record.postprocessed_ns)
+        if record.published_ns > record.deadline_ns:
+            record.status = FrameStatus.LATE
+        else:
+            best = self._chosen is self._models[0]
+            record.status = FrameStatus.OK if best else FrameStatus.DEGRADED
         return record
 
     def _lens_for(self, header: FrameHeader) -> Lens | None:

@@ -6,9 +6,9 @@ import time
 import numpy as np
 from vision_msgs.msg import Detection2DArray
 
-from perception_nodes.backends.base import BackendSettings, open_backend
-from perception_nodes.backends.model import load_model
-from perception_nodes.config import DetectorSettings
+from perception_nodes.backends.base import Backend, BackendSettings, open_backend
+from perception_nodes.backends.model import Model, load_model
+from perception_nodes.config import DetectorSettings, SettingsError
 from perception_nodes.core.clock import SystemClock
 from perception_nodes.core.decode import Decoder, DecodeSettings
 from perception_nodes.core.frame import (
@@ -19,7 +19,7 @@ from perception_nodes.core.frame import (
     RecordKind,
     record_of_header,
 )
-from perception_nodes.core.pipeline import Pipeline
+from perception_nodes.core.pipeline import Candidate, Pipeline
 from perception_nodes.environment import cache_folder
 from perception_nodes.nodes.base import (
     HEARTBEAT_PERIOD_NS,
@@ -33,6 +33,7 @@ from perception_nodes.transport.cdr import write_detection_array
 from perception_nodes.transport.shm import Sample
 
 QUEUE_DEPTH = 10
+TIMED_CALLS = 5
 
 
 class DetectorNode(PerceptionNode):
@@ -43,27 +44,19 @@ class DetectorNode(PerceptionNode):
     def open(self) -> None:
         """Load the model, join the channels."""
         settings: DetectorSettings = self.settings
-        model = load_model(settings.model)
-        self._model = model
+        self._model = model = load_model(settings.model)
         self._class_names = [name.encode() for name in model.classes]
-        self._backend = open_backend(
-            settings.backend, BackendSettings(settings.threads, str(cache_folder()))
-        )
-        info = self._backend.load(model)
-        self.get_logger().info(
-            f"{model.name} ({model.precision}, {model.input.width}x{model.input.height}) on "
-            f"{info.runtime}, {info.device}, {info.threads} threads"
-        )
-        decoder = Decoder(
-            model.input.width,
-            model.input.height,
-            model.outputs.strides,
-            model.outputs.reg_max,
-            DecodeSettings(settings.score_threshold, settings.iou_threshold),
-        )
-        self._pipeline = Pipeline(
-            self._backend, decoder, model.name, SystemClock(), settings.skip_late
-        )
+        self._backends: list[Backend] = []
+        candidates = [self._candidate(model)]
+        if settings.fallback_model:
+            fallback = load_model(settings.fallback_model)
+            if (fallback.input, fallback.classes) != (model.input, model.classes):
+                raise SettingsError(
+                    f"parameter fallback_model: {fallback.name} has another input or other classes "
+                    f"than {model.name}; one frame must do for both"
+                )
+            candidates.append(self._candidate(fallback))
+        self._pipeline = Pipeline(candidates, SystemClock(), settings.skip_late)
         self._publisher = self.add_publisher(
             Detection2DArray, settings.detections_topic, QUEUE_DEPTH
         )
@@ -73,9 +66,31 @@ class DetectorNode(PerceptionNode):
         self._heartbeat = Period(HEARTBEAT_PERIOD_NS)
 
     def close(self) -> None:
-        """Drop the model."""
-        if hasattr(self, "_backend"):
-            self._backend.close()
+        """Drop the models."""
+        for backend in getattr(self, "_backends", []):
+            backend.close()
+
+    def _candidate(self, model: Model) -> Candidate:
+        """Load a model and see what it costs."""
+        settings: DetectorSettings = self.settings
+        backend = open_backend(
+            settings.backend, BackendSettings(settings.threads, str(cache_folder()))
+        )
+        self._backends.append(backend)
+        info = backend.load(model)
+        decoder = Decoder(
+            model.input.width,
+            model.input.height,
+            model.outputs.strides,
+            model.outputs.reg_max,
+            DecodeSettings(settings.score_threshold, settings.iou_threshold),
+        )
+        inference_ns = median_inference_ns(backend, model)
+        self.get_logger().info(
+            f"{model.name} ({model.precision}, {model.input.width}x{model.input.height}) on "
+            f"{info.runtime}, {info.device}, {info.threads} threads: {inference_ns / 1e6:.1f} ms"
+        )
+        return Candidate(model.name, backend, decoder, inference_ns)
 
     def step(self) -> None:
         """Detect on the newest frame; the ledger knows that older ones were let go."""
@@ -102,6 +117,8 @@ class DetectorNode(PerceptionNode):
         record, detections = self._pipeline.detect(header, image)
         if detections is None:
             return record
+        if not self.settings.publish_late and self._pipeline.is_late(record):
+            return self._pipeline.withheld(record)
         self._publish(record, detections)
         return self._pipeline.published(record)
 
@@ -111,7 +128,7 @@ class DetectorNode(PerceptionNode):
         count = header.count = len(detections)
         header.sequence, header.stamp_ns = record.sequence, record.stamp_ns
         header.capture_ns = record.capture_ns
-        late = time.monotonic_ns() > record.deadline_ns
+        late = self._pipeline.is_late(record)
         header.status = FrameStatus.LATE if late else FrameStatus.OK
         np.frombuffer(header.boxes, np.float32)[: 4 * count] = detections.boxes.ravel()
         np.frombuffer(header.scores, np.float32)[:count] = detections.scores
@@ -120,6 +137,17 @@ class DetectorNode(PerceptionNode):
         self._publisher.publish(
             write_detection_array(record.stamp_ns, record.frame_id, detections, self._class_names)
         )
+
+
+def median_inference_ns(backend: Backend, model: Model) -> int:
+    """What a call of the backend takes, on a black frame."""
+    image = np.zeros((model.input.height, model.input.width, 3), np.uint8)
+    durations_ns = []
+    for _ in range(TIMED_CALLS):
+        started_ns = time.monotonic_ns()
+        backend.infer(image)
+        durations_ns.append(time.monotonic_ns() - started_ns)
+    return sorted(durations_ns)[TIMED_CALLS // 2]
 
 
 def main() -> int:

@@ -20,7 +20,7 @@ from perception_nodes.core.frame import (
     FrameRejected,
     FrameStatus,
 )
-from perception_nodes.core.pipeline import Pipeline
+from perception_nodes.core.pipeline import Candidate, Pipeline
 from perception_nodes.preprocess.calibration import read_calibration
 from perception_nodes.preprocess.cpu import Preprocessor, UnknownLens
 from perception_nodes.preprocess.ingest import Ingest
@@ -110,7 +110,8 @@ class OfflineReplay:
             model.outputs.reg_max,
             DecodeSettings(settings.score_threshold, settings.iou_threshold),
         )
-        self._pipeline = Pipeline(self._backend, decoder, model.name, self._clock, skip_late=False)
+        candidate = Candidate(model.name, self._backend, decoder, inference_ns=0)
+        self._pipeline = Pipeline([candidate], self._clock, skip_late=False)
         self._pixels = np.empty((model.input.height, model.input.width, 3), np.uint8)
         compressed = drive.message_type == COMPRESSED_IMAGE
         self._read = read_compressed_image if compressed else read_image

@@ -14,7 +14,14 @@ from perception_nodes.core.frame import (
     stage_durations_ms,
 )
 from perception_nodes.core.geometry import Letterbox
-from perception_nodes.core.pipeline import BackendError, HeadTensors, Pipeline
+from perception_nodes.core.pipeline import (
+    TRIED_EVERY,
+    BackendError,
+    Candidate,
+    HeadTensors,
+    Pipeline,
+)
+from perception_nodes.core.prediction import WINDOW
 
 MS = 1_000_000
 WIDTH, HEIGHT, REG_MAX = 64, 64, 4
@@ -58,11 +65,15 @@ class FakeBackend:
 
 
 class Rig:
-    def __init__(self, skip_late=True, **backend):
+    def __init__(self, skip_late=True, expected_ms=0.0, fallback_ms=None, **backend):
         self.clock = FakeClock()
         self.backend = FakeBackend(self.clock, **backend)
         decoder = Decoder(WIDTH, HEIGHT, (8,), REG_MAX, DecodeSettings())
-        self.pipeline = Pipeline(self.backend, decoder, "toy", self.clock, skip_late)
+        models = [Candidate("toy", self.backend, decoder, round(expected_ms * MS))]
+        if fallback_ms is not None:
+            self.small = FakeBackend(self.clock, fallback_ms)
+            models.append(Candidate("tiny", self.small, decoder, round(fallback_ms * MS)))
+        self.pipeline = Pipeline(models, self.clock, skip_late)
 
     def header(self, deadline_ms=10.0, source=(128, 128)):
         box = Letterbox.fit(*source, WIDTH, HEIGHT)
@@ -200,3 +211,69 @@ def test_a_changed_lens_is_used_from_that_frame_on():
     bent = rig.run(header)[1].boxes
     assert np.all(bent[0, :2] > plain[0, :2])
     np.testing.assert_allclose(rig.run()[1].boxes, plain)
+
+
+def test_a_frame_that_would_be_late_never_reaches_the_backend():
+    rig = Rig(expected_ms=9.0)
+    record, detections = rig.run()
+    assert detections is None
+    assert record.status == FrameStatus.SKIPPED_LATE
+    assert record.reason == b"8.0 ms left, 9.0 ms needed"
+    assert rig.backend.calls == 0
+
+
+def test_a_smaller_model_stands_in_where_it_is_in_time():
+    rig = Rig(expected_ms=9.0, fallback_ms=3.0)
+    record, detections = rig.run()
+    assert (record.status, record.model) == (FrameStatus.DEGRADED, b"tiny")
+    assert detections is not None
+    assert (rig.backend.calls, rig.small.calls) == (0, 1)
+    # With more time the best model runs again.
+    record, _ = rig.run(rig.header(deadline_ms=20.0))
+    assert (record.status, record.model) == (FrameStatus.OK, b"toy")
+
+
+def test_a_smaller_model_that_is_late_is_late():
+    rig = Rig(expected_ms=9.0, fallback_ms=3.0)
+    rig.small.duration_ns = 30 * MS
+    assert rig.run()[0].status == FrameStatus.LATE
+
+
+def test_postprocessing_and_publishing_have_their_share():
+    rig = Rig(expected_ms=6.0)
+    for _ in range(3):
+        assert rig.run(publish_ms=1.9)[0].status == FrameStatus.OK
+    assert rig.run(publish_ms=2.5)[0].status == FrameStatus.LATE
+    assert rig.run(publish_ms=2.5)[0].status == FrameStatus.LATE  # p99 forgives one in a hundred
+    assert rig.run()[0].status == FrameStatus.SKIPPED_LATE
+
+
+def test_a_hiccup_is_forgotten():
+    rig = Rig(expected_ms=6.0)
+    rig.backend.duration_ns = 50 * MS
+    for _ in range(2):
+        assert rig.run()[0].status == FrameStatus.LATE
+    rig.backend.duration_ns = 6 * MS
+    statuses = [rig.run()[0].status for _ in range(WINDOW + 1)]
+    assert statuses[0] == FrameStatus.SKIPPED_LATE
+    assert statuses[-1] == FrameStatus.OK
+
+
+def test_a_machine_that_is_too_slow_still_sees_something_and_learns_when_it_is_not():
+    rig = Rig(expected_ms=20.0, duration_ms=20.0)
+    statuses = [rig.run()[0].status for _ in range(10 * TRIED_EVERY)]
+    assert statuses.count(FrameStatus.LATE) == 10
+    assert statuses.count(FrameStatus.SKIPPED_LATE) == 9 * 10
+    rig.backend.duration_ns = 3 * MS
+    for _ in range(WINDOW * TRIED_EVERY):
+        status = rig.run()[0].status
+    assert status == FrameStatus.OK
+
+
+def test_late_detections_can_be_withheld():
+    rig = Rig(duration_ms=20)
+    record, _ = rig.pipeline.detect(rig.header(), IMAGE)
+    assert rig.pipeline.is_late(record)
+    record = rig.pipeline.withheld(record)
+    assert (record.status, record.published_ns) == (FrameStatus.LATE, 0)
+    assert record.reason == b"withheld: past its deadline"
