@@ -7,7 +7,7 @@ Heads = list[NDArray[np.float32]]
 CLASS_WEIGHT, BOX_WEIGHT = 0.5, 1.5
 
 
-def divergence(reference: Heads, heads: Heads, reg_max: int = 16) -> float:
+def divergence(reference: Heads, heads: Heads) -> float:
     """Compare two answers to one frame.
 
     The Kullback-Leibler divergence from the reference: of every class score, and of the
@@ -16,10 +16,9 @@ def divergence(reference: Heads, heads: Heads, reg_max: int = 16) -> float:
     are those of the detection loss.
 
     Args:
-        reference: the three box maps, float32 [1, 4 * reg_max, h, w], and the three class maps,
-            float32 [1, classes, h, w], of the float network.
+        reference: the box maps, a level each, float32 [1, 4 * reg_max, h, w], and after them the
+            class maps, float32 [1, classes, h, w], of the float network.
         heads: the same of the other.
-        reg_max: bins of a side.
 
     Returns:
         The divergence in nats, per object that the reference sees (the sum of its best scores).
@@ -35,7 +34,7 @@ def divergence(reference: Heads, heads: Heads, reg_max: int = 16) -> float:
             (score * (log_p - log_q) + np.exp(log_not_p) * (log_not_p - log_not_q)).sum()
         )
         seen = score.max(axis=0)
-        a, b = (_log_softmax(_flat(answer[level]), reg_max) for answer in (reference, heads))
+        a, b = (_log_softmax(_flat(answer[level])) for answer in (reference, heads))
         box_part += float(((np.exp(a) * (a - b)).sum(axis=1).mean(axis=0) * seen).sum())
         objects += float(seen.sum())
     return (CLASS_WEIGHT * class_part + BOX_WEIGHT * box_part) / max(objects, 1.0)
@@ -49,8 +48,8 @@ def _log_sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return -np.logaddexp(0, -x)
 
 
-def _log_softmax(logits: NDArray[np.float64], reg_max: int) -> NDArray[np.float64]:
+def _log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     """[4 * reg_max, cells] to log probabilities, [4, reg_max, cells]."""
-    bins = logits.reshape(4, reg_max, -1)
+    bins = logits.reshape(4, len(logits) // 4, -1)
     shifted = bins - bins.max(axis=1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))

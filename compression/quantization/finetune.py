@@ -22,7 +22,6 @@ from compression.quantization.graph import Layout, weights_of
 from compression.quantization.table import Range, RangeTable
 from compression.quantization.weights import fingerprint, weight_scale
 
-REG_MAX = 16
 LARGEST_CODE = 127
 RANGE_RATE = 10.0
 """Ranges learn so many times faster than weights; they are logarithms, of order one."""
@@ -171,8 +170,7 @@ def distance(heads: list[Tensor], teacher: list[Tensor]) -> Tensor:
         target, scores, reduction="sum"
     )
     box, box_target = (
-        joined(maps[:levels]).unflatten(1, (4, REG_MAX)).log_softmax(dim=2)
-        for maps in (heads, teacher)
+        joined(maps[:levels]).unflatten(1, (4, -1)).log_softmax(dim=2) for maps in (heads, teacher)
     )
     box_part = functional.kl_div(box, box_target, reduction="none", log_target=True)
     box_part = (box_part.sum(dim=2).mean(dim=1) * seen).sum()

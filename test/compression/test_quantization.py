@@ -282,7 +282,7 @@ class TestCalibrate:
             "sha256": hashlib.sha256(content).hexdigest(),
             "input": {"name": "image", "width": WIDTH, "height": HEIGHT, "layout": "NHWC",
                       "color": "BGR", "dtype": "uint8"},
-            "outputs": {"strides": [4], "reg_max": 2, "box": ["box_8"], "class": ["class_16"]},
+            "outputs": {"strides": [4], "reg_max": 2, "box": ["box_8"], "class": ["class_8"]},
             "classes": ["a", "b", "c"],
             "precision": "fp32",
             "accuracy": {"drive": 0.5},

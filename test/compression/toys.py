@@ -69,8 +69,8 @@ def toy(activation="HardSwish", seed=0):
     )  # fmt: skip
     f = add("Concat", [f, a], "skip", axis=1)
     convolution(block(f, "box", (8, 16)), "box.last", (8, 8), output="box_8")
-    convolution(block(e, "class", (8, 8), 3, 2), "class.last", (3, 8), output="class_16")
-    outputs = {"box_8": (1, 8, 8, 16), "class_16": (1, 3, 2, 4)}
+    convolution(block(f, "class", (8, 16), 3), "class.last", (3, 8), output="class_8")
+    outputs = {"box_8": (1, 8, 8, 16), "class_8": (1, 3, 8, 16)}
     graph = helper.make_graph(
         nodes,
         "toy",
