@@ -152,7 +152,7 @@ class Pipeline:
 
     def is_late(self, record: FrameRecord) -> bool:
         """Whether the frame's deadline is over."""
-        return self._clock.monotonic_ns() > record.deadline_ns
+        return bool(self._clock.monotonic_ns() > record.deadline_ns)
 
     def withheld(self, record: FrameRecord) -> FrameRecord:
         """The frame's detections came too late and are not published."""
