@@ -9,12 +9,11 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -27,17 +26,16 @@ from rich.progress import (
 from torch import nn
 
 from compression import dataset
-from compression.config import Config, Gate, Training, read_config
-from compression.errors import CompressionError, GateRefused
+from compression.config import Config, Training, read_config
+from compression.deploy import Maker, pass_gate
+from compression.errors import CompressionError
 from compression.export import export
 from compression.frames import drawn, letterboxed
 from compression.model import build_model, count_gmac, load_model, make_plain, save_model
 from compression.package import Variant, write_variant
 from compression.prune import prune
-from compression.quantization import measure
 from compression.train import Batches, Samples, train
-from perception_nodes.backends.model import load_model as load_folder
-from perception_nodes.evaluation import LabelledSet, evaluate, read_set
+from perception_nodes.evaluation import LabelledSet, read_set
 
 DESCRIPTIONS = Path(__file__).parent / "datasets"
 screen = Console(stderr=True)
@@ -203,23 +201,32 @@ def quantizes(last: str) -> Callable[[Run, Progress], dict[str, Any]]:
     """
 
     def step(run: Run, progress: Progress) -> dict[str, Any]:
-        name, parent = run.config.name, run.config.parent
-        models = run.folder / "models"
-        names = {"dense": parent, "swap": f"{name}-swapped", last: f"{name}-fp32"}
-        scores = {}
-        for made, variant_name in names.items():
-            if not run.checkpoint(made).exists():
-                continue
-            float_variant = variant_of(run, made, variant_name)
-            scores[variant_name] = publish(run, progress, float_variant, models)
-            final = made == last
-            int8_name = name if final else f"{variant_name}-int8"
-            variant = quantized(run, float_variant, int8_name)
-            scores[int8_name] = publish(run, progress, variant, run.folder / "quantize")
-            if final:
-                pass_gate(run.config.gate, scores, name, parent, variant_name)
-            publish(run, progress, variant, models, scores=False)
-        return {"map50_95": {key: round(value, 4) for key, value in scores.items()}}
+        config, models = run.config, run.folder / "models"
+        names = {
+            "dense": config.parent,
+            "swap": f"{config.name}-swapped",
+            last: f"{config.name}-fp32",
+        }
+        images = drawn(run.samples().images, config.quantize.images, config.seed)
+        maker = Maker(
+            config,
+            list(letterboxed(images, config.size)),
+            run.labelled(),
+            run.folder / "quantize",
+            lambda title: bar(progress, title),
+        )
+        made = {step: name for step, name in names.items() if run.checkpoint(step).exists()}
+        for name_of_step, name in made.items():
+            variant = maker.measured(variant_of(run, name_of_step, name))
+            write_variant(variant, config, models)
+            if name_of_step == last:
+                small = maker.fitted(variant, config.name)
+                pass_gate(config.gate, maker.scores, config.name, config.parent, name)
+            else:
+                small = maker.quantized(variant, f"{name}-int8")
+            write_variant(small, config, models)
+        screen.print(f"{models / config.name}: {small.accuracy or 'accuracy not measured'}")
+        return {"map50_95": maker.scores}
 
     return step
 
@@ -237,68 +244,6 @@ def variant_of(run: Run, step: str, name: str) -> Variant:
         history=run.history(step),
         **facts_of(run, network),
     )
-
-
-def quantized(run: Run, variant: Variant, name: str) -> Variant:
-    """Measure the ranges of a float network: post-training quantization."""
-    settings = run.config.quantize
-    images = drawn(run.samples().images, settings.images, run.config.seed)
-    table = measure(
-        variant.graph,
-        letterboxed(images, run.config.size),
-        name,
-        weight_bits=settings.weight_bits,
-    )
-    return replace(variant, name=name, parent=run.config.parent, table=table)
-
-
-def publish(
-    run: Run, progress: Progress, variant: Variant, models: Path, scores: bool = True
-) -> float:
-    """Write a model folder, with its accuracy on the gate's sets.
-
-    Returns:
-        The mean of mAP50-95 over the sets.
-    """
-    folder = write_variant(variant, run.config, models)
-    if scores:
-        for data in run.labelled():
-            found = evaluate(
-                load_folder(str(folder)),
-                data,
-                progress=bar(progress, f"{variant.name} on {data.name}"),
-            )
-            variant.accuracy[data.name] = {
-                "images": found.images,
-                "map50_95": found.map50_95,
-                "map50": found.map50,
-                "confidence": list(found.confidence),
-            }
-        run.log("quantize", model=variant.name, accuracy=variant.accuracy)
-        write_variant(variant, run.config, models)
-    return score_of(variant)
-
-
-def score_of(variant: Variant) -> float:
-    """Return the mean of a model's mAP50-95 over the sets it was measured on."""
-    values = [entry["map50_95"] for entry in variant.accuracy.values()]
-    return float(np.mean(values)) if values else 0.0
-
-
-def pass_gate(gate: Gate, scores: dict[str, float], name: str, parent: str, own_float: str) -> None:
-    """Let a model through, or say why not.
-
-    Raises:
-        GateRefused: it costs more than the gate allows.
-    """
-    limits = ((parent, gate.max_loss), (own_float, gate.max_quantization_loss))
-    for other, allowed in limits:
-        loss = scores[other] - scores[name]
-        if gate.data and loss > allowed:
-            raise GateRefused(
-                f"{name} has mAP50-95 {scores[name]:.3f}, {loss:.3f} below {other}; the gate "
-                f"allows {allowed:g}: train longer, prune less, or widen the gate"
-            )
 
 
 def fit(

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from compression.errors import CompressionError
 from compression.quantization.divergence import divergence
-from compression.quantization.emit import emit, rewrite
+from compression.quantization.emit import rewrite
 from compression.quantization.ranges import Frames, open_float
 from compression.quantization.table import RangeTable
 
@@ -93,20 +93,18 @@ def cost_table(costs: list[LayerCost], most: int = 12) -> Table:
 
 
 def fallback(
-    model: onnx.ModelProto,
     table: RangeTable,
     costs: list[LayerCost],
-    accuracy: Callable[[onnx.ModelProto], float],
+    accuracy: Callable[[RangeTable], float],
     wanted: float,
     most: int = 8,
 ) -> RangeTable:
     """Keep the costliest convolutions' weights float, one more at a time, until it is enough.
 
     Args:
-        model: the float graph.
-        table: its table of ranges.
+        table: the model's table of ranges.
         costs: what ``sensitivity`` measured.
-        accuracy: measures a u8 file; more is better.
+        accuracy: measures the model with a table; more is better.
         wanted: the least accuracy that is accepted.
         most: convolutions that may be kept float.
 
@@ -121,7 +119,7 @@ def fallback(
     for count in range(min(most, len(order)) + 1):
         kept = (*table.float_convolutions, *order[:count])
         tried = table.model_copy(update={"float_convolutions": kept})
-        reached.append(accuracy(emit(model, tried, "u8")))
+        reached.append(accuracy(tried))
         if reached[-1] >= wanted:
             return tried
     raise CompressionError(

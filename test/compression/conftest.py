@@ -3,4 +3,86 @@
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parent))  # for toys.py
+
+
+def draw_scene(rng: np.random.Generator) -> tuple[np.ndarray, list[str]]:
+    """One bright rectangle on noise, uint8 [120, 160, 3], and its YOLO label as class 0."""
+    image = rng.integers(0, 90, (120, 160, 3), dtype=np.uint8)
+    width, height = rng.integers(30, 80, 2)
+    left, top = rng.integers(0, 160 - width), rng.integers(0, 120 - height)
+    image[top : top + height, left : left + width] = rng.integers(150, 255, 3)
+    centre = (left + width / 2) / 160, (top + height / 2) / 120
+    return image, [f"0 {centre[0]:.4f} {centre[1]:.4f} {width / 160:.4f} {height / 120:.4f}"]
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve labelled images in `set/`."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    for kind in ("images", "labels"):
+        (folder / "set" / kind / "train").mkdir(parents=True)
+    for index in range(12):
+        image, labels = draw_scene(rng)
+        cv2.imwrite(str(folder / f"set/images/train/{index:02}.png"), image)
+        (folder / f"set/labels/train/{index:02}.txt").write_text("\n".join(labels))
+    (folder / "set/classes.txt").write_text("car\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoint(data: Path) -> Path:
+    """A YOLOv8n of COCO's 80 classes with random weights, in the data folder."""
+    pytest.importorskip("torch", reason="needs the build tools: make compression")
+    ultralytics = pytest.importorskip("ultralytics")
+    path = data / "random.pt"
+    ultralytics.YOLO("yolov8n.yaml", verbose=False).save(path)
+    return path
+
+
+@pytest.fixture
+def values(data: Path) -> dict:
+    """A configuration for those images that takes seconds."""
+    (data / "random.pt").touch()
+    training = {"epochs": 1, "batch": 4}
+    return {
+        "name": "tiny",
+        "parent": "tiny-dense",
+        "width": 96,
+        "height": 64,
+        "data": str(data),
+        "teacher": "random.pt",
+        "labeller": "random.pt",
+        "sources": [
+            {
+                "name": "set",
+                "images": "set/images/train/*.png",
+                "classes": {0: "car"},
+                "labeller_long_side_px": 64,
+                "license": "CC0",
+            }
+        ],
+        "dense": training,
+        "swap": training,
+        "prune": {"gmac": 0.04, "rounds": 1, "images": 4, "healing": training},
+        "distil": training,
+        "quantize": {"images": 8},
+    }
+
+
+@pytest.fixture
+def write_config(tmp_path: Path):
+    """Write a configuration and return its path."""
+
+    def write(values: dict) -> Path:
+        path = tmp_path / "config.yaml"
+        path.write_text(yaml.safe_dump(values))
+        return path
+
+    return write

@@ -8,6 +8,7 @@ torch = pytest.importorskip("torch", reason="needs the build tools: make compres
 pytest.importorskip("ultralytics")
 pytest.importorskip("pycocotools")
 
+from compression import deploy, pipeline
 from compression import train as training
 from compression.errors import CompressionError, GateRefused
 from compression.pipeline import compress
@@ -81,12 +82,11 @@ def test_another_configuration_is_no_way_to_go_on(values, write_config, checkpoi
 def test_the_gate_refuses_and_writes_nothing(
     values, write_config, checkpoint, tmp_path, monkeypatch
 ):
-    from compression import pipeline
-
     (tmp_path / "set.yaml").write_text("name: set\nimages: set/images/train\n")
     monkeypatch.setattr(pipeline, "DESCRIPTIONS", tmp_path)
-    values["gate"] = {"data": ["set"], "max_loss": 0.0, "max_quantization_loss": 0.0}
-    monkeypatch.setattr(pipeline, "score_of", lambda variant: 0.5 if variant.table else 0.6)
+    values["gate"] = {"data": ["set"], "max_loss": 0.05, "max_quantization_loss": 0.2}
+    values["quantize"] = {"images": 8, "finetune_steps": 2}
+    monkeypatch.setattr(deploy, "score_of", lambda variant: 0.5 if variant.table else 0.6)
     with pytest.raises(GateRefused, match=r"tiny has mAP50-95 0\.500, 0\.100 below tiny-dense"):
         compress(write_config(values), tmp_path / "run")
     assert not (tmp_path / "run/models/tiny").exists()

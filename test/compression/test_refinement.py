@@ -82,23 +82,23 @@ class TestFallback:
         costs = sensitivity(model, table, toy_frames(2))
         asked = []
 
-        def accuracy(file):
-            asked.append(file)
-            onnxruntime.InferenceSession(file.SerializeToString())
+        def accuracy(tried):
+            asked.append(tried)
+            onnxruntime.InferenceSession(emit(model, tried, "u8").SerializeToString())
             return float(len(asked))
 
-        found = fallback(model, table, costs, accuracy, wanted=3)
+        found = fallback(table, costs, accuracy, wanted=3)
         assert found.float_convolutions == (costs[0].name, costs[1].name)
         assert len(asked) == 3
 
     def test_keeps_none_where_all_is_well(self, model, table):
         costs = sensitivity(model, table, toy_frames(1))
-        assert fallback(model, table, costs, lambda _: 1.0, wanted=1).float_convolutions == ()
+        assert fallback(table, costs, lambda _: 1.0, wanted=1).float_convolutions == ()
 
     def test_refuses_when_nothing_helps(self, model, table):
         costs = sensitivity(model, table, toy_frames(1))
         with pytest.raises(CompressionError, match=r"3 convolutions .* 0.5000, 0.9000 are wanted"):
-            fallback(model, table, costs, lambda _: 0.5, wanted=0.9, most=3)
+            fallback(table, costs, lambda _: 0.5, wanted=0.9, most=3)
 
 
 class TestFinetune:

@@ -1,0 +1,147 @@
+"""From a float network to an 8-bit model: ranges first, training for them where that is not enough.
+
+What an 8-bit detector most often does wrong is to find nothing, without a word. So every network is
+measured before it may be written: on labelled sets, against its own float form and its parent.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from compression.config import Config, Gate
+from compression.errors import GateRefused
+from compression.package import Variant, write_variant
+from compression.quantization import RangeTable, measure
+from compression.quantization.sensitivity import cost_table, fallback, sensitivity
+from perception_nodes.backends.model import load_model
+from perception_nodes.evaluation import LabelledSet, evaluate
+
+SENSITIVITY_FRAMES = 16
+FINETUNE_BATCH = 8
+
+Advance = Callable[[int, int], None]
+screen = Console(stderr=True)
+
+
+class Maker:
+    """Makes 8-bit models of float ones, and measures both.
+
+    Attributes:
+        scores: mean mAP50-95 over the labelled sets, by model.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        frames: list[tuple[str, np.ndarray]],
+        labelled: list[LabelledSet],
+        scratch: Path,
+        bar: Callable[[str], Advance],
+    ) -> None:
+        """Take what to measure on.
+
+        Args:
+            config: of the run.
+            frames: calibration frames, letterboxed: source and uint8 [height, width, 3] BGR.
+            labelled: sets to measure accuracy on; without any, none is measured.
+            scratch: folder for models that are only tried.
+            bar: starts a progress bar of that title.
+        """
+        self._config, self._frames, self._labelled = config, frames, labelled
+        self._scratch, self._bar = scratch, bar
+        self.scores: dict[str, float] = {}
+
+    def measured(self, variant: Variant) -> Variant:
+        """Return a model with its accuracy."""
+        folder = write_variant(variant, self._config, self._scratch)
+        accuracy = {}
+        for data in self._labelled:
+            advance = self._bar(f"{variant.name} on {data.name}")
+            found = evaluate(load_model(str(folder)), data, progress=advance)
+            accuracy[data.name] = {
+                "images": found.images,
+                "map50_95": found.map50_95,
+                "map50": found.map50,
+                "confidence": list(found.confidence),
+            }
+        shutil.rmtree(folder)
+        variant = replace(variant, accuracy=accuracy)
+        self.scores[variant.name] = score_of(variant)
+        return variant
+
+    def quantized(self, variant: Variant, name: str) -> Variant:
+        """Return the 8-bit form of a float model: ranges measured, nothing trained."""
+        bits = self._config.quantize.weight_bits
+        table = measure(variant.graph, self._frames, name, weight_bits=bits)
+        return self.measured(
+            replace(variant, name=name, parent=variant.parent or variant.name, table=table)
+        )
+
+    def fitted(self, variant: Variant, name: str) -> Variant:
+        """Return the 8-bit form of a float model, doing what it takes to keep the accuracy."""
+        settings, gate = self._config.quantize, self._config.gate
+        wanted = self.scores[variant.name]
+        found = self.quantized(variant, name)
+        if wanted - score_of(found) > settings.finetune_above and settings.finetune_steps:
+            tuned = self.measured(self._finetuned(variant, found))
+            if score_of(tuned) > score_of(found):
+                found = tuned
+        costs = sensitivity(found.graph, found.table, self._frames[:SENSITIVITY_FRAMES])
+        screen.print(cost_table(costs))
+        if wanted - score_of(found) > gate.max_quantization_loss:
+
+            def accuracy(table: RangeTable) -> float:
+                return score_of(self.measured(replace(found, table=table)))
+
+            least = wanted - gate.max_quantization_loss
+            found = replace(found, table=fallback(found.table, costs, accuracy, least))
+            found = self.measured(found)
+        self.scores[name] = score_of(found)
+        return found
+
+    def _finetuned(self, variant: Variant, found: Variant) -> Variant:
+        """Train an 8-bit model to give the float one's outputs."""
+        from compression.quantization.finetune import Schedule, finetune
+
+        steps = self._config.quantize.finetune_steps
+        advance = self._bar(f"{found.name} trained for 8 bits")
+        graph, table = finetune(
+            variant.graph,
+            found.table,
+            self._batches(),
+            Schedule(steps=steps),
+            report=lambda step, loss: advance(step + 1, steps),
+        )
+        return replace(found, graph=graph, table=table)
+
+    def _batches(self) -> Iterator[np.ndarray]:
+        rng = np.random.default_rng(self._config.seed)
+        while True:
+            chosen = rng.choice(len(self._frames), FINETUNE_BATCH, replace=False)
+            yield np.stack([self._frames[i][1] for i in chosen])
+
+
+def score_of(variant: Variant) -> float:
+    """Return the mean of a model's mAP50-95 over the sets it was measured on, 0 without any."""
+    values = [entry["map50_95"] for entry in variant.accuracy.values()]
+    return round(float(np.mean(values)), 5) if values else 0.0
+
+
+def pass_gate(gate: Gate, scores: dict[str, float], name: str, parent: str, own_float: str) -> None:
+    """Let a model through, or say why not.
+
+    Raises:
+        GateRefused: it costs more than the gate allows.
+    """
+    limits = ((parent, gate.max_loss), (own_float, gate.max_quantization_loss))
+    for other, allowed in limits:
+        loss = scores[other] - scores[name]
+        if gate.data and loss > allowed:
+            raise GateRefused(
+                f"{name} has mAP50-95 {scores[name]:.3f}, {loss:.3f} below {other}; the gate "
+                f"allows {allowed:g}: train longer, prune less, or widen the gate"
+            )
