@@ -19,6 +19,8 @@ then the same integers in both, and in hardware.
 Where values are rounded: behind a convolution's activation, or behind the residual sum where there
 is one; never between. Weights are rounded by ``weights.py``; biases stay float. The head's outputs
 stay float. Operators that move values keep them 8-bit by working between two tensors of one scale.
+TensorRT does not see that through a Resize, so ``s8`` rounds behind it once more, which changes
+nothing: the values are codes already.
 """
 
 import json
@@ -29,7 +31,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from compression.errors import CompressionError
-from compression.quantization.graph import Block, Layout, weights_of
+from compression.quantization.graph import MOVES, Block, Layout, weights_of
 from compression.quantization.table import RangeTable
 from compression.quantization.weights import round_weight, weight_scale
 
@@ -54,10 +56,13 @@ def emit(model: onnx.ModelProto, table: RangeTable, dialect: Dialect) -> onnx.Mo
         CompressionError: the table is not the model's, or the model cannot be quantized.
     """
     layout = table.check(model)
+    amax = table.amax
+    if dialect == "s8":
+        amax |= _resized(model, amax)
     quantized = rewrite(
         model,
         layout,
-        table.amax,
+        amax,
         {block.name for block in layout.blocks} - set(table.float_convolutions),
         table.weight_bits,
         dialect,
@@ -177,6 +182,19 @@ def float_convolutions(quantized: onnx.ModelProto) -> tuple[str, ...]:
         for node in quantized.graph.node
         if node.op_type == "Conv" and node.input[1] in initializers
     )
+
+
+def _resized(model: onnx.ModelProto, amax: dict[str, float]) -> dict[str, float]:
+    """Name what Resize writes, with the range of what it reads."""
+    moved = dict(amax)
+    for node in model.graph.node:
+        if node.op_type in MOVES and node.input[0] in moved:
+            moved |= dict.fromkeys(node.output, moved[node.input[0]])
+    return {
+        node.output[0]: moved[node.input[0]]
+        for node in model.graph.node
+        if node.op_type == "Resize"
+    }
 
 
 def _rounding(name: str) -> list[onnx.NodeProto]:
