@@ -37,7 +37,7 @@ PYTHON ?= python3 python3.13 python3.12 python3.11 python3.10
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test readme lint setup dev sample baseline clean distclean
+.PHONY: help demo test readme lint setup dev sample compression baseline clean distclean
 
 help: ## print the targets
 	@echo "make TARGET, where TARGET is one of"
@@ -64,6 +64,8 @@ setup: $(STAMPS)/package $(STAMPS)/interfaces ## make .venv with all that runs t
 dev: setup $(STAMPS)/dev ## add what tests and checks need
 
 sample: bags/sample/metadata.yaml ## make the sample bags in bags/
+
+compression: setup $(STAMPS)/compression ## add what trains, prunes and quantizes models (large)
 
 baseline: setup $(STAMPS)/baseline ## add what `perception bench latency --baseline` compares with (large)
 
@@ -110,6 +112,11 @@ $(STAMPS)/dev: $(STAMPS)/requirements $(REQUIREMENTS)/dev.txt
 $(STAMPS)/baseline: $(STAMPS)/requirements $(wildcard $(REQUIREMENTS)/baseline*.txt)
 	$(PIP) install -r $(REQUIREMENTS)/baseline.txt
 	$(PIP) install --no-deps -r $(REQUIREMENTS)/baseline-no-deps.txt
+	@touch $@
+
+# torch-pruning asks for nothing but torch and numpy, which are there by then.
+$(STAMPS)/compression: $(STAMPS)/baseline compression/requirements.txt
+	$(PIP) install -r compression/requirements.txt
 	@touch $@
 
 bags/sample/metadata.yaml: bags/make_sample.py | $(STAMPS)/requirements

@@ -3,19 +3,22 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 WIDTH, HEIGHT = 900, 480
 LEFT, RIGHT, TOP, BOTTOM = 64, 24, 28, 56
-LETTER_PX, LINE_PX = 7.2, 16
+LETTER_PX, LINE_PX = 7.8, 16
+STEPS_OF_A_LINE = 80
 COLOURS = {"int8": "#4263eb", "fp32": "#e8590c"}
 OTHER_COLOUR = "#868e96"
 LIGHT = "--ink:#1d2433;--soft:#667085;--line:#e4e7ee;--front:#1f9d55;--halo:#ffffff"
 DARK = "--ink:#e6edf3;--soft:#9aa4b2;--line:#30363d;--front:#3fb950;--halo:#0d1117"
 
 Box = tuple[float, float, float, float]
+Line = tuple[tuple[float, float], tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -155,27 +158,41 @@ def front_of(points: Sequence[Point]) -> list[Point]:
     return front
 
 
+def _front_corners(points: Sequence[Point], frame: _Frame) -> list[tuple[float, float]]:
+    """The edge of what is possible: an accuracy is to be had from the next faster model's time."""
+    corners: list[tuple[float, float]] = []
+    for x, y in map(frame.place, front_of(points)):
+        if corners:
+            corners.append((x, corners[-1][1]))
+        corners.append((x, y))
+    return corners
+
+
 def _front(points: Sequence[Point], frame: _Frame) -> Iterator[str]:
-    places = [frame.place(point) for point in front_of(points)]
-    if len(places) > 1:
-        yield f'<path class="front" d="M{"L".join(f"{x:.1f} {y:.1f}" for x, y in places)}"/>'
+    corners = _front_corners(points, frame)
+    if len(corners) > 1:
+        yield f'<path class="front" d="M{"L".join(f"{x:.1f} {y:.1f}" for x, y in corners)}"/>'
 
 
-def _kinship(points: Sequence[Point], frame: _Frame) -> Iterator[str]:
+def _lines(points: Sequence[Point], frame: _Frame) -> Iterator[Line]:
+    """From each parent to its child, between the edges of their dots."""
     by_name = {point.name: point for point in points}
     for point in points:
         parent = by_name.get(point.parent or "")
         if parent is None:
             continue
-        start, end = np.array(frame.place(parent)), np.array(frame.place(point))
-        length = float(np.hypot(*(end - start)))
+        (x1, y1), (x2, y2) = frame.place(parent), frame.place(point)
+        length = float(np.hypot(x2 - x1, y2 - y1))
         if length > 24:
-            step = (end - start) / length * 9  # not over the dots
-            (x1, y1), (x2, y2) = start + step, end - step
-            yield (
-                f'<path class="kin" d="M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}" '
-                'marker-end="url(#tip)"/>'
-            )
+            x, y = (x2 - x1) / length * 9, (y2 - y1) / length * 9
+            yield (x1 + x, y1 + y), (x2 - x, y2 - y)
+
+
+def _kinship(points: Sequence[Point], frame: _Frame) -> Iterator[str]:
+    for (x1, y1), (x2, y2) in _lines(points, frame):
+        yield (
+            f'<path class="kin" d="M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}" marker-end="url(#tip)"/>'
+        )
 
 
 def _dots(points: Sequence[Point], frame: _Frame) -> Iterator[str]:
@@ -190,11 +207,15 @@ def _dots(points: Sequence[Point], frame: _Frame) -> Iterator[str]:
 
 
 def _names(points: Sequence[Point], frame: _Frame) -> Iterator[str]:
-    """Names beside their dots, each at the first free place around."""
+    """Names beside their dots, each at the first place around that is free of dots and lines."""
     taken: list[Box] = []
     for point in points:
         x, y = frame.place(point)
         taken.append((x - 8, y - 8, x + 8, y + 8))
+    corners = _front_corners(points, frame)
+    for start, end in [*_lines(points, frame), *pairwise(corners)]:
+        for x, y in np.linspace(start, end, STEPS_OF_A_LINE).tolist():
+            taken.append((x - 1, y - 1, x + 1, y + 1))
     for point in points:
         x, y = frame.place(point)
         width = LETTER_PX * len(point.name)
