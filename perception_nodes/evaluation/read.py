@@ -185,7 +185,7 @@ def _source(path: Path, root: str | Path | None) -> _Source:
     if path.suffix in (".yaml", ".yml"):
         return _described(path, root)
     if path.suffix == ".json":
-        candidates = [path.parent, path.parent / "images", path.parent.parent / "images"]
+        candidates = [path.parent / "images", path.parent.parent / "images", path.parent]
         folder = next((c for c in candidates if c.is_dir() and _has_images(c)), None)
         if folder is None:
             raise DataError(

@@ -1,0 +1,66 @@
+"""The comparison of models: complete figures, a readable picture, and no speed of what is wrong."""
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from perception_nodes.backends.model import load_model
+from perception_nodes.bench import models as bench
+from perception_nodes.bench.models import Disagreement, ModelsBench, agreement
+from perception_nodes.bench.models_report import picture, render
+from perception_nodes.bench.network import network_facts
+from perception_nodes.bench.pareto import Point, front_of, pareto_svg
+
+
+def test_a_child_beside_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same network twice is as fast as itself, as far as this machine can tell."""
+    monkeypatch.setattr(bench, "RATE_HZ", 200.0)
+    parent = load_model("road-n")
+    child = parent.model_copy(update={"name": "child", "parent": "road-n", "gmac": 2.0})
+    orphan = parent.model_copy(update={"name": "orphan", "parent": "elsewhere"})
+    result = ModelsBench([parent, child, orphan], 10, [1], []).run(lambda text: None)
+    json.dumps(result)
+    first, second, third = result["models"]
+    assert first["speedup_vs_parent"] is third["speedup_vs_parent"] is None
+    assert 0.2 < second["speedup_vs_parent"] < 5
+    assert second["predicted_speedup"] == 1
+    assert "model.yaml says 2 GMAC" in second["notes"][0]
+    assert "elsewhere is not among the models" in third["notes"][0]
+    assert first["gmac"] == pytest.approx(1.124, abs=0.001)
+    assert first["size_bytes"] == parent.path.stat().st_size
+    assert {(run["threads"], run["pace"]) for run in first["runs"]} == {(1, "tight"), (1, "paced")}
+    assert first["latency_ms"]["p50"] <= first["latency_ms"]["p90"] <= first["latency_ms"]["p99"]
+    assert 0 < first["roofline_share"] < 1
+    page = render(result)
+    assert "$" not in page and "times as fast as its parent road-n" in page
+    ElementTree.fromstring(picture(result, follows_theme=True))
+
+
+def test_a_network_that_runtimes_see_differently_is_not_timed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bench, "MIN_COSINE", 1.1)
+    with pytest.raises(Disagreement, match="differ, cosine 0.9"):
+        agreement(load_model("road-n"))
+
+
+def test_the_graph_tells_the_cost() -> None:
+    facts = network_facts(load_model("road-n"))
+    assert facts.activation == "hardswish"
+    assert facts.gmac == pytest.approx(1.12399872)
+
+
+def test_the_front() -> None:
+    points = [
+        Point(n, None, "int8", x, y) for n, x, y in (("a", 1, 0.3), ("b", 2, 0.2), ("c", 3, 0.4))
+    ]
+    assert [point.name for point in front_of(points)] == ["a", "c"]
+
+
+def test_a_picture_of_one_and_of_many(tmp_path: Path) -> None:
+    one = [Point("a<b", None, "fp32", 5.0, 0.5)]
+    assert "a&lt;b" in pareto_svg(one, "x&y", "here", follows_theme=True)
+    many = [Point(f"m{i}", "m0", "int8", 5 + i % 3, 0.5 + i / 100) for i in range(12)]
+    ElementTree.fromstring(pareto_svg(many, "x", "here", follows_theme=False))

@@ -1,0 +1,120 @@
+"""The whole evaluation, with a network that sees what we tell it."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from perception_nodes.backends.model import Model, load_model
+from perception_nodes.core.frame import Detections, FrameHeader
+from perception_nodes.core.geometry import Letterbox
+from perception_nodes.core.pipeline import HeadTensors
+from perception_nodes.evaluation import (
+    DataError,
+    LabelledImage,
+    LabelledSet,
+    accuracy,
+    evaluate,
+    taught_set,
+)
+from perception_nodes.evaluation.detector import Seen
+
+BOX = np.array([[0.25, 0.25, 0.75, 0.75]])
+
+
+class Seer:
+    """Finds one car in the middle of every picture, as the model's class 2."""
+
+    def __init__(self, model: Model, backend: str, threads: int) -> None:
+        self._model = model
+
+    def look(self, image: np.ndarray) -> Seen:
+        height, width = image.shape[:2]
+        box = Letterbox.fit(width, height, self._model.input.width, self._model.input.height)
+        header = FrameHeader(source_width=width, source_height=height)
+        header.scale_x, header.scale_y = box.scale_x, box.scale_y
+        return Seen(HeadTensors([], []), header)
+
+    def ranked(self, seen: Seen, groups: list[tuple[int, ...]]) -> Detections:
+        found = [index for index, group in enumerate(groups) if 2 in group]
+        size = np.array([seen.header.source_width, seen.header.source_height] * 2)
+        boxes = np.repeat(BOX * size, len(found), axis=0).astype(np.float32)
+        return Detections(boxes, np.full(len(found), 0.9, np.float32), np.array(found, np.int64))
+
+    def objects(self, seen: Seen, groups: list[tuple[int, ...]], settings: object) -> Detections:
+        return self.ranked(seen, groups)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> Model:
+    monkeypatch.setattr(accuracy, "Detector", Seer)
+    return load_model("road-n")
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "a.png"
+    cv2.imwrite(str(path), np.zeros((100, 200, 3), np.uint8))
+    return path
+
+
+def image(path: Path, label: int, box: np.ndarray = BOX) -> LabelledImage:
+    return LabelledImage(path, box, np.array([label]), np.array([False]))
+
+
+def test_a_perfect_detector_is_perfect(model: Model, picture: Path) -> None:
+    data = LabelledSet("x", ("car", "person"), (image(picture, 0),) * 4)
+    done = []
+    result = evaluate(model, data, progress=lambda *state: done.append(state))
+    assert result.map50_95 == result.map50 == pytest.approx(1)
+    assert result.confidence == pytest.approx((1, 1))
+    assert result.by_class["person"].map50_95 is None
+    assert result.by_height[">=64"].objects == 4
+    assert result.operating_point.f1 == pytest.approx(1)
+    assert done[-1] == (4, 4)
+
+
+def test_a_label_may_be_any_of_several_classes(model: Model, picture: Path) -> None:
+    images = (image(picture, 0),)
+    lost = LabelledSet("x", ("lorry",), images)
+    assert evaluate(model, lost).map50_95 == 0
+    found = LabelledSet("x", ("lorry",), images, counts_as={"lorry": ("truck", "car")})
+    assert evaluate(model, found).map50_95 == pytest.approx(1)
+
+
+def test_what_is_ignored_is_neither_right_nor_wrong(model: Model, picture: Path) -> None:
+    away = np.array([[0.0, 0.0, 0.2, 0.2]])
+    ignored = LabelledImage(
+        picture, np.concatenate([BOX, away]), np.array([1, 0]), np.zeros(2, bool)
+    )
+    data = LabelledSet("x", ("car", "rider"), (ignored,), ignored=frozenset({"rider"}))
+    result = evaluate(model, data)
+    assert result.map50_95 == 0  # the car in the corner is missed
+    assert result.operating_point.precision is None  # and nothing that counts was reported
+
+
+def test_small_and_wide_boxes_are_ignored(model: Model, picture: Path) -> None:
+    data = LabelledSet("x", ("car",), (image(picture, 0),), min_height_px=51)
+    with pytest.raises(DataError, match="nothing to measure"):
+        evaluate(model, data)
+    data = LabelledSet("x", ("car",), (image(picture, 0),), max_aspect=1.9)
+    with pytest.raises(DataError, match="nothing to measure"):
+        evaluate(model, data)
+
+
+def test_strange_classes_are_named(model: Model, picture: Path) -> None:
+    data = LabelledSet("x", ("cow", "sheep"), (image(picture, 0),))
+    with pytest.raises(DataError, match="cow, sheep.*--classes-map"):
+        evaluate(model, data)
+
+
+def test_a_teacher_with_other_classes_is_refused(picture: Path) -> None:
+    student = load_model("road-n")
+    names = ["dog" if name == "stop sign" else name for name in student.classes]
+    teacher = student.model_copy(update={"classes": names, "name": "odd"})
+    with pytest.raises(DataError, match="teacher odd does not know stop sign"):
+        taught_set(teacher, student, "x", [picture])

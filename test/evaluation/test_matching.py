@@ -1,0 +1,135 @@
+"""Average precision against a plain oracle, against pycocotools' own sums, and under weights."""
+
+import contextlib
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pycocotools.cocoeval import COCOeval
+
+from perception_nodes.evaluation.matching import ALL_HEIGHTS, Objects, _as_coco, match
+
+CLASSES = 2
+
+
+def objects(items: list[tuple[int, int, int, int, int, float]]) -> Objects:
+    """Objects from x, y, width, height, class and score."""
+    rows = np.array(items, float).reshape(-1, 6)
+    boxes = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4]], axis=1)
+    crowd = np.zeros(len(rows), bool)
+    return Objects(boxes, rows[:, 4].astype(int), rows[:, 3], rows[:, 5], crowd)
+
+
+def drawn(scores: st.SearchStrategy[float]) -> st.SearchStrategy[list[Objects]]:
+    place, size = st.integers(0, 12), st.integers(2, 9)
+    one = st.tuples(place, place, size, size, st.integers(0, CLASSES - 1), scores)
+    return st.lists(st.lists(one, max_size=5).map(objects), min_size=3, max_size=3)
+
+
+# Scores of one picture must differ: which of two equals goes first is nobody's business.
+distinct = st.integers(1, 10**6).map(lambda number: number / 10**6)
+
+
+def plain_iou(a: np.ndarray, b: np.ndarray) -> float:
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    both = width * height
+    return both / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both)
+
+
+def plain_ap(
+    truth: list[Objects], found: list[Objects], label: int, threshold: float
+) -> float | None:
+    """Average precision as the COCO page describes it, in loops."""
+    total = sum(int((image.classes == label).sum()) for image in truth)
+    if total == 0:
+        return None
+    ranked = sorted(
+        (-image.scores[i], number, i)
+        for number, image in enumerate(found)
+        for i in range(len(image.classes))
+        if image.classes[i] == label
+    )
+    used, outcomes = set(), []
+    for _, number, i in ranked:
+        best, best_iou = None, threshold - 1e-12
+        for j, box in enumerate(truth[number].boxes):
+            if truth[number].classes[j] == label and (number, j) not in used:
+                iou = plain_iou(found[number].boxes[i], box)
+                if iou >= best_iou:
+                    best, best_iou = j, iou
+        outcomes.append(best is not None)
+        used.add((number, best))
+    curve = []
+    for end in range(1, len(outcomes) + 1):
+        right = sum(outcomes[:end])
+        curve.append((right / total, right / end))
+    heights = []
+    for step in np.linspace(0, 1, 101):
+        heights.append(max((p for recall, p in curve if recall >= step), default=0.0))
+    return sum(heights) / 101
+
+
+@settings(max_examples=60, deadline=None)
+@given(drawn(st.just(1.0)), drawn(distinct))
+def test_average_precision_is_the_plain_one(truth: list[Objects], found: list[Objects]) -> None:
+    scores = [score for image in found for score in image.scores]
+    if len(set(scores)) < len(scores):
+        return
+    matches = match(truth, found, CLASSES)[ALL_HEIGHTS]
+    for label in range(CLASSES):
+        averages = matches[label].average_precision(np.ones(len(truth), int))
+        for level, threshold in ((0, 0.5), (5, 0.75), (9, 0.95)):
+            expected = plain_ap(truth, found, label, threshold)
+            if expected is None:
+                assert averages is None
+            else:
+                assert averages[level] == pytest.approx(expected, abs=1e-9)
+
+
+@settings(max_examples=30, deadline=None)
+@given(drawn(st.just(1.0)), drawn(distinct))
+def test_sums_are_those_of_pycocotools(truth: list[Objects], found: list[Objects]) -> None:
+    with contextlib.redirect_stdout(io.StringIO()):
+        theirs = COCOeval(_as_coco(truth, CLASSES), _as_coco(found, CLASSES), "bbox")
+        theirs.evaluate()
+        theirs.accumulate()
+    for label, ours in enumerate(match(truth, found, CLASSES)[ALL_HEIGHTS]):
+        expected = theirs.eval["precision"][:, :, label, 0, -1].mean(axis=1)
+        averages = ours.average_precision(np.ones(len(truth), int))
+        if averages is None:
+            assert (expected == -1).all()
+        else:
+            np.testing.assert_allclose(averages, expected, atol=1e-9)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    drawn(st.just(1.0)),
+    drawn(distinct),
+    st.lists(st.integers(0, 3), min_size=3, max_size=3).filter(any),
+)
+def test_a_weight_is_an_image_that_often(
+    truth: list[Objects], found: list[Objects], weights: list[int]
+) -> None:
+    """The bootstrap sums matches up again; matching the drawn images anew gives the same."""
+    drawn_again = [image for image, weight in enumerate(weights) for _ in range(weight)]
+    again = match([truth[i] for i in drawn_again], [found[i] for i in drawn_again], CLASSES)
+    weighted = match(truth, found, CLASSES)
+    for ours, rerun in zip(weighted[ALL_HEIGHTS], again[ALL_HEIGHTS], strict=True):
+        a = ours.average_precision(np.array(weights))
+        b = rerun.average_precision(np.ones(len(drawn_again), int))
+        assert (a is None) == (b is None)
+        if a is not None:
+            np.testing.assert_allclose(a, b, atol=1e-9)
+
+
+def test_heights_part_the_objects() -> None:
+    truth = [objects([(0, 0, 50, h, 0, 1.0) for h in (10, 16, 31, 32, 63, 64, 200)])]
+    matches = match(truth, [objects([])], 1)
+    counts = {band: int(found[0].objects.sum()) for band, found in matches.items()}
+    assert counts == {ALL_HEIGHTS: 7, "<16": 1, "16-32": 2, "32-64": 2, ">=64": 2}

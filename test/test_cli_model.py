@@ -1,0 +1,154 @@
+"""`perception model` and `perception bench models` as a user meets them."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from perception_nodes import cli_model
+from perception_nodes.cli import app
+from perception_nodes.config import SettingsError
+from perception_nodes.evaluation import DataError
+from perception_nodes.replay.frames import FrameSource
+
+run = CliRunner().invoke
+
+
+@pytest.fixture
+def drive(root: Path, tmp_path: Path) -> Path:
+    """A few frames of the sample drive as image files."""
+    folder = tmp_path / "drive"
+    folder.mkdir()
+    source = FrameSource([root / "bags/sample_sqlite3"], [], 640, 384)
+    for number, (_, pixels) in enumerate(source.frames()):
+        if number % 12 == 0:
+            cv2.imwrite(str(folder / f"{number:03d}.png"), pixels)
+    return folder
+
+
+def test_a_model_agrees_with_itself(drive: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out/result.json"
+    arguments = ["--data", str(drive), "--teacher", "road-n", "--json", "--out", str(out)]
+    result = run(app, ["model", "evaluate", "road-n", *arguments])
+    assert result.exit_code == 0, result.output
+    (facts,) = json.loads(out.read_text())
+    assert json.loads(result.stdout) == [facts]
+    assert facts["images"] == 5
+    assert facts["map50_95"] > 0.9
+    assert facts["operating_point"]["recall"] == 1
+    assert set(facts["by_height"]) == {"<16", "16-32", "32-64", ">=64"}
+
+
+def test_an_accuracy_below_the_limit_is_status_1(
+    drive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = drive.parent / "labels"
+    labels.mkdir()
+    shutil.move(drive, drive.parent / "images")
+    for path in (drive.parent / "images").iterdir():
+        (labels / f"{path.stem}.txt").write_text("0 0.03 0.03 0.05 0.05\n")  # nothing is there
+    (drive.parent / "classes.txt").write_text("pedestrian\n")
+    arguments = ["model", "evaluate", "road-n", "--data", str(drive.parent), "--at-least", "0.5"]
+    result = run(app, arguments)
+    assert result.exit_code == 1
+    assert "below 0.5" in result.output
+
+
+def test_calibration_frames_go_to_the_quantizer(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    received = {}
+
+    def calibrate(folder: Path, frames: object, table: Path, out: Path | None) -> None:
+        received.update(folder=folder, frames=list(frames), table=table, out=out)
+
+    real = cli_model._compression_tool
+    monkeypatch.setattr(
+        cli_model,
+        "_compression_tool",
+        lambda module, name="": calibrate if name == "calibrate" else real(module, name),
+    )
+    arguments = ["--bag", str(root / "bags/sample_sqlite3"), "--frames", "12", "--json"]
+    table, sheet = tmp_path / "t.yaml", tmp_path / "sheet.jpg"
+    arguments += ["--table", str(table), "--sheet", str(sheet)]
+    result = run(app, ["model", "calibrate", "road-n", *arguments])
+    assert result.exit_code == 0, result.output
+    assert received["table"] == table and received["out"] is None
+    assert received["folder"].name == "road-n"
+    assert len(received["frames"]) == 12
+    assert all(pixels.shape == (256, 416, 3) for _, pixels in received["frames"])
+    assert cv2.imdecode(np.frombuffer(sheet.read_bytes(), np.uint8), 1) is not None
+    facts = json.loads(result.stdout)
+    assert facts["diversity"]["radius"] <= facts["diversity_of_every_nth"]["radius"]
+
+
+def test_a_missing_tool_says_how_to_get_it() -> None:
+    with pytest.raises(SettingsError, match="make compression installs what it needs"):
+        cli_model._compression_tool("compression.nowhere")
+
+
+def test_a_refused_gate_is_status_1_and_a_bad_configuration_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors = cli_model._compression_tool("compression.errors")
+    raised: list[Exception] = [errors.GateRefused("loses 0.1"), errors.CompressionError("no data")]
+
+    def compress(config: Path, work: Path, until: str | None) -> None:
+        raise raised.pop(0)
+
+    monkeypatch.setattr(
+        cli_model, "_compression_tool", lambda module, name="": compress if name else errors
+    )
+    arguments = ["model", "compress", "x.yaml", "--out", str(tmp_path)]
+    result = run(app, arguments)
+    assert result.exit_code == 1 and "loses 0.1" in result.output
+    assert isinstance(run(app, arguments).exception, SettingsError)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        (["model", "evaluate", "road-n", "--data", "/nowhere"], DataError, "/nowhere"),
+        (["model", "evaluate", "road-n", "--data", "models"], DataError, "holds no image"),
+        (["model", "calibrate", "road-n"], DataError, "--bag"),
+        (["bench", "models", "--threads", "two"], SettingsError, "--threads 'two'"),
+    ],
+)
+def test_unusable_input_is_named(
+    root: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], error: type, text: str
+) -> None:
+    monkeypatch.chdir(root)
+    found = run(app, arguments).exception
+    assert isinstance(found, error)
+    assert text in str(found)
+
+
+def test_bench_writes_json_page_and_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("perception_nodes.bench.models.RATE_HZ", 200.0)
+    paths = [tmp_path / "out" / name for name in ("m.json", "m.html", "m.svg")]
+    options = zip(("--json", "--html", "--svg"), map(str, paths), strict=True)
+    arguments = [part for option in options for part in option]
+    command = ["bench", "models", "road-n", "--frames", "10", "--threads", "1", *arguments]
+    result = run(app, command)
+    assert result.exit_code == 0, result.output
+    assert json.loads(paths[0].read_text())["models"][0]["name"] == "road-n"
+    assert "<svg" in paths[1].read_text() and paths[2].read_text().startswith("<svg")
+
+
+def test_evaluation_needs_no_training_framework(root: Path) -> None:
+    """Nor ROS: the compression run imports it in a process of its own."""
+    code = (
+        "import sys, perception_nodes.evaluation as e; print({'torch', 'rclpy'} & set(sys.modules))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "set()"
