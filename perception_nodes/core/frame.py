@@ -118,28 +118,44 @@ class FrameHeader(ctypes.Structure):
         ("copies", ctypes.c_uint32),
         ("flags", ctypes.c_uint32),
         ("ingest_process", ctypes.c_uint32),
+        ("picture", ctypes.c_uint32),
         ("camera", ctypes.c_char * 32),
         ("frame_id", ctypes.c_char * 64),
     ]
 
 
 class RecordKind(IntEnum):
-    """What a record tells the ledger."""
+    """What a record tells the watchdog."""
 
     HEARTBEAT = 0
     ENTERED = 1
     OUTCOME = 2
+    TAKEOVER = 3
+    LEFT = 4
 
 
 class FrameRecord(ctypes.Structure):
-    """One line for the ledger: a process is alive, a frame entered, or a frame ended.
+    """One line for the watchdog; each is a sign of life of the process that sent it.
 
-    `record` numbers the records of one process without gaps, so that a lost one is seen.
-    `ingest_process` is the process that numbered the frame: with `sequence` it names the frame.
+    HEARTBEAT says no more than that, ENTERED and OUTCOME tell of a frame. TAKEOVER says that
+    `process` works from now on in the place of `predecessor` (0 where there was none), that
+    `ingest_process` and `sequence` name the frame that the predecessor had begun and not ended,
+    and why, in `reason`. LEFT says that the process has stopped in good order.
+
+    `record` numbers the records of one process without gaps, so that a lost one is seen, and
+    `sent_ns` puts those of several processes in order. `ingest_process` is the process that
+    numbered the frame: with `sequence` it names the frame. `patience_ns` is how long the process
+    may be silent from now on before it is taken for hung, `spent_ns` the processor time its main
+    thread has had. `joined_ns` tells since when the sender of a TAKEOVER receives slots.
+    `picture` is a hash of a sample of the frame's pixels, 0 where there are none.
     """
 
     _fields_ = [
         ("record", ctypes.c_uint64),
+        ("sent_ns", ctypes.c_int64),
+        ("patience_ns", ctypes.c_int64),
+        ("spent_ns", ctypes.c_int64),
+        ("joined_ns", ctypes.c_int64),
         ("sequence", ctypes.c_uint64),
         ("stamp_ns", ctypes.c_int64),
         ("deadline_ns", ctypes.c_int64),
@@ -152,6 +168,9 @@ class FrameRecord(ctypes.Structure):
         ("copies", ctypes.c_uint32),
         ("detections", ctypes.c_uint32),
         ("ingest_process", ctypes.c_uint32),
+        ("picture", ctypes.c_uint32),
+        ("process", ctypes.c_uint32),
+        ("predecessor", ctypes.c_uint32),
         ("camera", ctypes.c_char * 32),
         ("frame_id", ctypes.c_char * 64),
         ("model", ctypes.c_char * 32),
@@ -223,7 +242,7 @@ def record_of_header(header: FrameHeader) -> FrameRecord:
     record = FrameRecord()
     for name in (
         "sequence stamp_ns deadline_ns capture_ns ingested_ns preprocessed_ns "
-        "source_width source_height flags copies ingest_process camera frame_id"
+        "source_width source_height flags copies ingest_process picture camera frame_id"
     ).split():
         setattr(record, name, getattr(header, name))
     return record

@@ -1,28 +1,34 @@
 """The accounting of frames: each that entered ends once, in = sum of outs + in flight."""
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterable
 
-from perception_nodes.core.frame import FrameRecord, FrameStatus
+from perception_nodes.core.frame import FrameRecord, FrameStatus, RecordKind
 
 Key = tuple[int, int]
 """(ingest process, sequence): names a frame, also where a process was replaced and counts anew."""
 
 REMEMBERED_OUTCOMES = 4096
+RECORDS_LOST = b"its records were lost on the way to the watchdog"
+NO_DETECTOR = b"no detector was running when it came"
+PASSED_OVER = b"a newer frame took its place"
 
 
 class Ledger:
     """Turns records of entries and outcomes, from several processes, into one report a frame.
 
-    Within one process records keep their order. Across processes, an entry must be recorded
-    before an outcome of the same frame; an outcome without an entry counts as both, so that a lost
-    entry record loses no frame.
+    Frames are in the order of `ingested_ns`, whichever process took them in. What is known of a
+    frame that will have no outcome (who held it has died) is kept as a reason and used when the
+    frame is closed, not before: its outcome may be on the way all the same, and then counts.
     """
 
     def __init__(self, outcome_timeout_ns: int) -> None:
         """Frames without an outcome for longer than the timeout are closed as failed."""
         self._outcome_timeout_ns = outcome_timeout_ns
-        self._in_flight: OrderedDict[Key, FrameRecord] = OrderedDict()
+        self._in_flight: dict[Key, FrameRecord] = {}
+        self._reasons: dict[Key, bytes] = {}
+        self._next_sequence: dict[int, int] = {}
+        self._detector_since_ns = 0
         self._closed: set[Key] = set()
         self._closed_order: deque[Key] = deque()
         self.frames_in = 0
@@ -34,46 +40,31 @@ class Ledger:
         """Frames that entered and have not ended."""
         return len(self._in_flight)
 
-    def enter(self, record: FrameRecord) -> list[FrameRecord]:
-        """A frame came in.
+    @property
+    def balanced(self) -> bool:
+        """Whether in = sum of outs + in flight; anything else is a fault of the accounting."""
+        return self.frames_in == sum(self.counts.values()) + self.in_flight
+
+    def take(self, records: Iterable[FrameRecord]) -> list[FrameRecord]:
+        """Apply what was read, from all processes together, in the order it was sent.
 
         Returns:
-            Reports of frames that this closes: those of an ingest process that was replaced.
+            Reports of the frames that this closes, each frame's only one.
         """
-        key = _key(record)
-        if key in self._in_flight or key in self._closed:
-            return []
-        orphans = [other for other in self._in_flight if other[0] != key[0]]
-        closed = self._fail(orphans, "the process that took the frame in was replaced")
-        self.frames_in += 1
-        self._in_flight[key] = record
-        return closed
-
-    def finish(self, outcome: FrameRecord) -> list[FrameRecord]:
-        """A frame ended.
-
-        The detector takes frames in order and the newest first lets older ones go: the outcome of
-        a frame that had reached the detector says that every older frame without one was
-        superseded.
-
-        Returns:
-            Reports in the order of the frames: the superseded ones, then this frame's own.
-        """
-        key = _key(outcome)
-        if key in self._closed:
-            self.repeated_outcomes += 1
-            return []
-        if self._in_flight.pop(key, None) is None:
-            self.frames_in += 1
-        reports = []
-        if outcome.preprocessed_ns:
-            for other in [k for k in self._in_flight if k[0] == key[0] and k[1] < key[1]]:
-                older = self._in_flight.pop(other)
-                older.status = FrameStatus.SUPERSEDED
-                older.reason = b"a newer frame took its place"
-                reports.append(self._close(other, older))
-        reports.append(self._close(key, outcome))
+        reports: list[FrameRecord] = []
+        for record in sorted(records, key=lambda record: (record.sent_ns, record.record)):
+            if record.kind == RecordKind.ENTERED:
+                self._enter(record)
+            elif record.kind == RecordKind.OUTCOME:
+                reports += self._finish(record)
+            elif record.kind == RecordKind.TAKEOVER:
+                self._take_over(record)
         return reports
+
+    def detector_died(self, reason: str) -> None:
+        """The last detector is gone, and with it whatever is in flight."""
+        for key in self._in_flight:
+            self._reasons.setdefault(key, reason.encode())
 
     def expire(self, now_ns: int) -> list[FrameRecord]:
         """Close what has been without an outcome for too long.
@@ -83,21 +74,66 @@ class Ledger:
         """
         oldest_ns = now_ns - self._outcome_timeout_ns
         overdue = [k for k, record in self._in_flight.items() if record.ingested_ns < oldest_ns]
-        timeout_ms = self._outcome_timeout_ns / 1e6
-        return self._fail(overdue, f"no outcome within {timeout_ms:.0f} ms")
+        for key in overdue:
+            waited = b"no outcome within %.0f ms" % (self._outcome_timeout_ns / 1e6)
+            self._reasons.setdefault(key, waited)
+        return [self._close_without_outcome(key) for key in overdue]
 
-    def close_all(self, reason: str) -> list[FrameRecord]:
-        """Close every frame in flight as failed, where its holder is known to be gone."""
-        return self._fail(list(self._in_flight), reason)
+    def _enter(self, record: FrameRecord) -> None:
+        key = _key(record)
+        if key in self._closed:
+            return
+        self._fill_gap(record)
+        if key not in self._in_flight:
+            self.frames_in += 1
+        elif self._reasons.get(key) == RECORDS_LOST:
+            del self._reasons[key]
+        self._in_flight[key] = record
 
-    def _fail(self, keys: Iterable[Key], reason: str) -> list[FrameRecord]:
+    def _finish(self, outcome: FrameRecord) -> list[FrameRecord]:
+        """A frame ended.
+
+        The detector takes frames in order and the newest first lets older ones go: the outcome of
+        a frame that had reached the detector ends every older frame without one.
+        """
+        key = _key(outcome)
+        if key in self._closed:
+            self.repeated_outcomes += 1
+            return []
+        self._enter(outcome)  # the entry may have been lost
+        del self._in_flight[key]
+        self._reasons.pop(key, None)
         reports = []
-        for key in keys:
-            record = self._in_flight.pop(key)
-            record.status = FrameStatus.FAILED
-            record.reason = reason.encode()
-            reports.append(self._close(key, record))
-        return reports
+        if outcome.preprocessed_ns:
+            passed = [k for k, other in self._in_flight.items() if _order(other) < _order(outcome)]
+            reports = [self._close_without_outcome(other) for other in passed]
+        return [*reports, self._close(key, outcome)]
+
+    def _take_over(self, record: FrameRecord) -> None:
+        if _key(record) in self._in_flight:
+            self._reasons[_key(record)] = record.reason
+        self._detector_since_ns = max(self._detector_since_ns, record.joined_ns)
+
+    def _fill_gap(self, record: FrameRecord) -> None:
+        """Enter the frames whose records did not come: numbers have no gaps where they are made."""
+        process, sequence = _key(record)
+        first_missing = self._next_sequence.get(process, sequence)
+        for missing in range(max(first_missing, sequence - REMEMBERED_OUTCOMES), sequence):
+            unknown = FrameRecord(sequence=missing, ingest_process=process)
+            unknown.camera, unknown.ingested_ns = record.camera, record.ingested_ns
+            self._in_flight[_key(unknown)] = unknown
+            self._reasons[_key(unknown)] = RECORDS_LOST
+            self.frames_in += 1
+        self._next_sequence[process] = max(first_missing, sequence + 1)
+
+    def _close_without_outcome(self, key: Key) -> FrameRecord:
+        record = self._in_flight.pop(key)
+        reason = self._reasons.pop(key, b"")
+        if not reason and record.ingested_ns < self._detector_since_ns:
+            reason = NO_DETECTOR
+        record.status = FrameStatus.FAILED if reason else FrameStatus.SUPERSEDED
+        record.reason = reason or PASSED_OVER
+        return self._close(key, record)
 
     def _close(self, key: Key, record: FrameRecord) -> FrameRecord:
         self.counts[FrameStatus(record.status)] += 1
@@ -110,3 +146,7 @@ class Ledger:
 
 def _key(record: FrameRecord) -> Key:
     return (record.ingest_process, record.sequence)
+
+
+def _order(record: FrameRecord) -> tuple[int, int]:
+    return (record.ingested_ns, record.sequence)

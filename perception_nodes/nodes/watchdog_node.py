@@ -10,7 +10,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import Bool
 
 from perception_nodes.config import WatchdogSettings
-from perception_nodes.core.frame import FrameRecord, FrameStatus, RecordKind
+from perception_nodes.core.frame import FrameRecord, FrameStatus
 from perception_nodes.core.health import Health, HealthLimits, HealthMode, Transition
 from perception_nodes.core.ledger import Ledger
 from perception_nodes.nodes.base import PerceptionNode, Period, run_node
@@ -19,8 +19,6 @@ from perception_nodes.transport.cdr import write_frame_report
 from perception_nodes.transport.shm import Reader
 
 WATCHED = ("detector", "preprocess")
-"""Order of reading. An entry is recorded before its outcome: reading outcomes first and applying
-them last means that no outcome is met whose entry is still unread."""
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 REPORTS = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 """A listener that comes late, or back, gets the reports it has missed."""
@@ -68,14 +66,10 @@ class WatchdogNode(PerceptionNode):
         """Read the records, close frames, judge the health, publish."""
         self._readers["detector"].wait(WAIT_MS)
         now_ns = time.monotonic_ns()
-        records = {name: self._read(name, now_ns) for name in WATCHED}
-        closed: list[FrameRecord] = []
-        for name in reversed(WATCHED):
-            for record in records[name]:
-                if record.kind == RecordKind.ENTERED:
-                    closed += self._ledger.enter(record)
-                elif record.kind == RecordKind.OUTCOME:
-                    closed += self._ledger.finish(record)
+        # Detectors first: an entry is recorded before its outcome, so that no outcome is met whose
+        # entry is still unread.
+        records = [record for name in WATCHED for record in self._read(name, now_ns)]
+        closed = self._ledger.take(records)
         closed += self._ledger.expire(now_ns)
         for record in closed:
             self._health.frame(FrameStatus(record.status), now_ns)

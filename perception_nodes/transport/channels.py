@@ -1,5 +1,8 @@
 """Names, headers and depths of a camera's shared-memory channels: both ends read them here."""
 
+import os
+import time
+
 from perception_nodes.core.frame import DetectionRecord, FrameHeader, FrameRecord
 from perception_nodes.transport.camera import CameraHeader
 from perception_nodes.transport.shm import Endpoint, Reader, Writer
@@ -36,16 +39,18 @@ def record_writer(endpoint: Endpoint, camera: str, process: str) -> Writer[Frame
 
 
 class NumberedRecords:
-    """Sends one process's records and numbers them, so that the ledger sees a lost one."""
+    """Sends one process's records, numbered and dated, so that a lost one is seen."""
 
     def __init__(self, endpoint: Endpoint, camera: str, process: str) -> None:
         """Join the process's channel, see `record_writer`."""
         self._writer = record_writer(endpoint, camera, process)
         self._number = 0
+        self._process = os.getpid()
 
     def send(self, record: FrameRecord) -> None:
         """Number a record and send it."""
-        record.record = self._number
+        record.record, record.process = self._number, self._process
+        record.sent_ns = time.monotonic_ns()
         self._number += 1
         self._writer.send_record(record)
 
