@@ -18,6 +18,7 @@ from perception_nodes.backends.base import Backend, BackendSettings, open_backen
 from perception_nodes.backends.model import Model
 from perception_nodes.bench.latency import cpu_name
 from perception_nodes.bench.network import Roof, network_facts
+from perception_nodes.bench.pareto import common_set
 from perception_nodes.evaluation import LabelledSet, evaluate
 
 PACES = ("tight", "paced")
@@ -330,22 +331,23 @@ def _roof_name(precision: str) -> str:
 
 def result_table(result: dict[str, Any]) -> Table:
     """The result for people."""
-    headline = result["headline"]
+    headline, data = result["headline"], common_set(result["models"])
     table = Table(
         "model",
-        "precision",
+        "",
         "GMAC",
         "p50 ms",
         "p99 ms",
-        "paced p50",
+        "paced",
         "speed-up",
-        "of roofline",
-        "mAP50-95",
+        "roof",
+        "mAP",
         title=f"{headline['threads']} thread(s), {result['machine']['cpu']}",
     )
     for model in result["models"]:
         latency, speedup = model["latency_ms"], model["speedup_vs_parent"]
         paced = next(run for run in model["runs"] if run["pace"] == "paced")
+        accuracy = model["map50_95"].get(data)
         table.add_row(
             model["name"],
             model["precision"],
@@ -355,10 +357,11 @@ def result_table(result: dict[str, Any]) -> Table:
             f"{paced['p50']:.2f}",
             "" if speedup is None else f"{speedup:.2f} x",
             f"{model['roofline_share']:.0%}",
-            "\n".join(f"{name} {value:.3f}" for name, value in model["map50_95"].items()),
+            "" if accuracy is None else f"{accuracy:.3f}",
         )
-    table.caption = "; ".join(
-        f"roofline {roof['precision']}, {roof['threads']} thread(s): {roof['value']:g} GMAC/s"
+    roofs = ", ".join(
+        f"{roof['precision']} {roof['value']:g} with {roof['threads']}"
         for roof in result["roofline_gmac_per_s"]
     )
+    table.caption = f"mAP50-95 on {data}; roofline, GMAC/s by threads: {roofs}"
     return table
