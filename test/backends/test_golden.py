@@ -240,8 +240,8 @@ class TestShippedModels:
                     np.abs(a[index] - b[index]) / steps[output]
                     for a, b in zip(heads, golden, strict=True)
                 ]
-                assert np.mean(far) <= 1, (runtime, output)
-                assert np.percentile(far, 99) <= 5, (runtime, output)
+                assert np.mean(far) <= 1.5, (runtime, output)
+                assert np.percentile(far, 99) <= 8, (runtime, output)
             pairs = [
                 pair
                 for a, b in zip(golden, heads, strict=True)
@@ -265,4 +265,4 @@ class TestShippedModels:
         )
         for output, a, b in zip(outputs, ours, theirs, strict=True):
             far = np.abs(a - b) / read_network(model.path).output_steps[output]
-            assert far.mean() <= 1, output
+            assert far.mean() <= 1.5, output
