@@ -363,5 +363,6 @@ def result_table(result: dict[str, Any]) -> Table:
         f"{roof['precision']} {roof['value']:g} with {roof['threads']}"
         for roof in result["roofline_gmac_per_s"]
     )
-    table.caption = f"mAP50-95 on {data}; roofline, GMAC/s by threads: {roofs}"
+    table.columns[0].overflow = "fold"
+    table.caption = f"mAP50-95 on {data or 'no set'}; roofline, GMAC/s by threads: {roofs}"
     return table
