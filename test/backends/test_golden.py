@@ -251,7 +251,8 @@ class TestShippedModels:
             overlap, difference = np.array(pairs).T
             assert overlap.min() >= 0.75, runtime
             assert np.mean(overlap >= 0.9) >= 0.9, runtime
-            assert difference.max() <= 0.15, runtime
+            assert difference.max() <= 0.25, runtime
+            assert np.percentile(difference, 90) <= 0.1, runtime
 
     def test_the_dialects_are_the_same_network(self, name):
         model = load_model(name)
