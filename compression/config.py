@@ -111,7 +111,9 @@ class Config(Section):
     dense: Training | None = Field(default=None, description="fine-tunes the parent")
     swap: Training | None = Field(default=None, description="heals the other activation")
     prune: Pruning | None = None
-    distil: Training | None = Field(default=None, description="trains the pruned network")
+    distil: list[Training] = Field(
+        default=[], description="trains the pruned network, one stretch after another"
+    )
     quantize: Quantization = Quantization()
     gate: Gate = Gate()
 

@@ -121,9 +121,10 @@ def plan(config: Config) -> list[Step]:
         for number in range(1, config.prune.rounds + 1):
             steps.append((f"prune-{number}", shown["prune"], pruning_round(number, last)))
             last = f"prune-{number}"
-    if config.distil:
-        steps.append(("distil", shown["distil"], trains("distil", config.distil, last)))
-        last = "distil"
+    for number, training in enumerate(config.distil, 1):
+        name = f"distil-{number}"
+        steps.append((name, shown["distil"][number - 1], trains(name, training, last)))
+        last = name
     steps.append(("quantize", [shown["quantize"], shown["gate"]], quantizes(last)))
     return steps
 

@@ -71,7 +71,7 @@ def values(data: Path) -> dict:
         "dense": training,
         "swap": training,
         "prune": {"gmac": 0.04, "rounds": 1, "images": 4, "healing": training},
-        "distil": training,
+        "distil": [training],
         "quantize": {"images": 8},
     }
 

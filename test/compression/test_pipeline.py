@@ -25,12 +25,12 @@ def config(values, write_config, checkpoint):
 
 
 def weights(folder):
-    network = torch.load(folder / "distil/network.pt", weights_only=False)
+    network = torch.load(folder / "distil-1/network.pt", weights_only=False)
     return {name: value for name, value in network.state_dict().items()}
 
 
 def test_a_killed_run_goes_on_and_ends_the_same(config, tmp_path, monkeypatch):
-    compress(config, tmp_path / "whole", until="distil")
+    compress(config, tmp_path / "whole", until="distil-1")
 
     monkeypatch.setattr(training, "SAVE_EVERY_S", 0)
     real = training.update_average
@@ -46,15 +46,15 @@ def test_a_killed_run_goes_on_and_ends_the_same(config, tmp_path, monkeypatch):
     monkeypatch.setattr(training, "update_average", kill_sometimes)
     for _ in range(2):
         with pytest.raises(Killed):
-            compress(config, tmp_path / "killed", until="distil")
-    compress(config, tmp_path / "killed", until="distil")
+            compress(config, tmp_path / "killed", until="distil-1")
+    compress(config, tmp_path / "killed", until="distil-1")
     whole, killed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
     assert whole.keys() == killed.keys()
     for name, value in whole.items():
         torch.testing.assert_close(killed[name], value, atol=1e-5, rtol=1e-4)
     lines = [json.loads(line) for line in (tmp_path / "killed/log.jsonl").open()]
     assert [line["stage"] for line in lines if line.get("done")] == [
-        "dataset", "dense", "swap", "prune-1", "distil",
+        "dataset", "dense", "swap", "prune-1", "distil-1",
     ]  # fmt: skip
     assert not list((tmp_path / "killed").rglob("*.partial"))
 
