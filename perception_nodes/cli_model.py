@@ -2,7 +2,9 @@
 
 import importlib
 import json
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -161,6 +163,24 @@ def calibrate_command(
     sheet: Annotated[
         Path | None, typer.Option(help="Write a contact sheet of the frames, JPEG.")
     ] = None,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(help="Labelled set to compare the new model on with the old; repeatable."),
+    ] = None,
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="PERCEPTION_DATA", help="Folder that the paths in a description start from."
+        ),
+    ] = None,
+    max_loss: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Of mAP50-95 on each set; a model that loses more is not written, exit status 1.",
+        ),
+    ] = 0.01,
     as_json: JsonFlag = False,
 ) -> None:
     """Choose frames that differ, and measure the ranges of an 8-bit network on them.
@@ -170,6 +190,11 @@ def calibrate_command(
 
     Example: perception model calibrate road-n-fp32 --bag drives/rain --bag drives/night
     """
+    if data and out_model is None:
+        raise SettingsError("--data compares the new model with the old: give --out-model too")
+    if data:
+        require_pycocotools()
+    sets = [read_set(path, root) for path in data or []]
     from perception_nodes.replay.diversity import choose_frames, contact_sheet
 
     errors = _compression_tool("compression.errors")
@@ -185,13 +210,22 @@ def calibrate_command(
         sheet.parent.mkdir(parents=True, exist_ok=True)
         sheet.write_bytes(contact_sheet(chosen))
     path = table or Path("calibration/int8") / f"{subject.name}.yaml"
+    facts = {"model": subject.name, "table": str(path), **chosen.facts()}
+    named = list(zip(chosen.names, chosen.frames, strict=True))
     try:
-        calibrate(subject.folder, zip(chosen.names, chosen.frames, strict=True), path, out_model)
+        if out_model is None:
+            calibrate(subject.folder, named, path, None)
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                made = Path(folder) / out_model.name
+                calibrate(subject.folder, named, Path(folder) / "ranges.yaml", made)
+                facts["map50_95"] = _compared(subject, load_model(str(made)), sets, max_loss)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(Path(folder) / "ranges.yaml", path)
+                shutil.copytree(made, out_model, dirs_exist_ok=True)
+            facts["out_model"] = str(out_model)
     except errors.CompressionError as error:
         raise SettingsError(str(error)) from error
-    facts = {"model": subject.name, "table": str(path), **chosen.facts()}
-    if out_model is not None:
-        facts["out_model"] = str(out_model)
     if as_json:
         print(json.dumps(facts, indent=2))
     else:
@@ -301,6 +335,26 @@ def _taught(
                 taught_set(teacher, student, name, files, min_score, backend, threads, progress)
             )
     return sets
+
+
+def _compared(
+    old: Model, new: Model, sets: list[LabelledSet], max_loss: float
+) -> dict[str, dict[str, float]]:
+    """Measure both models; exit status 1 where the new one loses too much."""
+    found: dict[str, dict[str, float]] = {}
+    for one in sets:
+        scores = found[one.name] = {}
+        for title, model in (("old", old), ("new", new)):
+            with progress_bar(f"{title} {model.name} on {one.name}") as progress:
+                scores[title] = evaluate(model, one, progress=progress).map50_95
+        said = f"{one.name}: mAP50-95 {scores['old']:.4f} before, {scores['new']:.4f} now"
+        if scores["old"] - scores["new"] > max_loss:
+            screen.print(f"[bold red]refused:[/] {said}; {max_loss:g} may be lost")
+            raise typer.Exit(1)
+        screen.print(said, highlight=False)
+    if not sets:
+        screen.print("accuracy of the new model was not measured: give --data for that")
+    return found
 
 
 def _compression_tool(module: str, name: str = "") -> Any:

@@ -88,6 +88,33 @@ def test_calibration_frames_go_to_the_quantizer(
     assert facts["diversity"]["radius"] <= facts["diversity_of_every_nth"]["radius"]
 
 
+@pytest.mark.parametrize(("max_loss", "status"), [("1", 0), ("0.05", 1)])
+def test_a_calibrated_model_that_loses_too_much_is_not_written(
+    drive: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_loss, status
+) -> None:
+    pytest.importorskip("onnx")
+    labels = drive.parent / "labels"
+    labels.mkdir()
+    shutil.move(drive, drive.parent / "images")
+    for path in (drive.parent / "images").iterdir():
+        (labels / f"{path.stem}.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    (drive.parent / "classes.txt").write_text("car\n")
+    scores = iter((0.5, 0.4))
+    real = cli_model.evaluate
+    monkeypatch.setattr(
+        cli_model,
+        "evaluate",
+        lambda *a, **k: real(*a, **k).model_copy(update={"map50_95": next(scores)}),
+    )
+    made, table = tmp_path / "made", tmp_path / "ranges.yaml"
+    arguments = ["--bag", str(root / "bags/sample_sqlite3"), "--frames", "8"]
+    arguments += ["--table", str(table), "--out-model", str(made), "--max-loss", max_loss]
+    result = run(app, ["model", "calibrate", "road-n", *arguments, "--data", str(drive.parent)])
+    assert result.exit_code == status, result.output
+    assert (made / "model.yaml").exists() == table.exists() == (status == 0)
+    assert ("refused: " in result.output) == (status == 1)
+
+
 def test_a_missing_tool_says_how_to_get_it() -> None:
     with pytest.raises(SettingsError, match="make compression installs what it needs"):
         cli_model._compression_tool("compression.nowhere")
