@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 
 from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.core.decode import DecodeSettings
+from perception_nodes.core.faults import FaultLimits
 
 Name = Annotated[str, Field(pattern="^[a-z][a-z0-9_]{0,30}$")]
 Topic = Annotated[str, Field(pattern="^[~/]?[A-Za-z_][A-Za-z0-9_/]*$", max_length=200)]
@@ -28,9 +29,35 @@ class Settings(BaseModel):
     camera: Name = Field(
         default="front", description="name of the camera; keeps the graphs of several apart"
     )
+    cpus: str = Field(
+        default="",
+        pattern=r"^(\d+(-\d+)?(,\d+(-\d+)?)*)?$",
+        description="processors to run on, such as 2,3 or 2-5; empty for all",
+    )
+    fifo_priority: int = Field(
+        default=0, ge=0, le=99, description="real-time priority (SCHED_FIFO); 0 for none"
+    )
+    lock_memory: bool = Field(default=False, description="keep all memory resident (mlockall)")
 
 
-class PreprocessSettings(Settings):
+class RedundantSettings(Settings):
+    """Parameters of the nodes that a standby can take the place of, and of who watches them."""
+
+    standby: Literal["auto", "always", "never"] = Field(
+        default="auto",
+        description="keep a second preprocess and detector process ready; auto: where 2 GB of "
+        "memory are available",
+    )
+    hang_after_ms: float = Field(
+        default=40.0,
+        ge=30,
+        le=60_000,
+        description="a process silent for so long hangs (a detector: four times a frame's "
+        "inference, where that is longer)",
+    )
+
+
+class PreprocessSettings(RedundantSettings):
     """Parameters of preprocess_node."""
 
     source: Literal["dds", "shm"] = Field(
@@ -57,7 +84,7 @@ class PreprocessSettings(Settings):
     )
 
 
-class DetectorSettings(Settings):
+class DetectorSettings(RedundantSettings):
     """Parameters of detector_node."""
 
     model: str = Field(default="road-n", description="model to run: name or folder")
@@ -98,7 +125,7 @@ class DetectorSettings(Settings):
     )
 
 
-class WatchdogSettings(Settings):
+class WatchdogSettings(RedundantSettings):
     """Parameters of watchdog_node."""
 
     deadline_ms: float = PreprocessSettings.model_fields["deadline_ms"]
@@ -108,8 +135,20 @@ class WatchdogSettings(Settings):
         le=60_000,
         description="a frame without an outcome for so long is accounted for as FAILED",
     )
-    heartbeat_timeout_ms: float = Field(
-        default=500.0, ge=100, le=60_000, description="a process silent for so long is reported"
+    no_frame_ms: float = Field(
+        default=FaultLimits.no_frame_ms,
+        ge=20,
+        le=60_000,
+        description="a camera silent for so long is gone: UNSAFE",
+    )
+    frozen_frames: int = Field(
+        default=FaultLimits.frozen_frames,
+        ge=0,
+        le=1000,
+        description="so many frames of the same pixels are a frozen picture: UNSAFE; 0 for never",
+    )
+    hardware_watchdog: str = Field(
+        default="", description="device to keep fed, such as /dev/watchdog; empty for none"
     )
     unsafe_after_ms: float = Field(
         default=500.0, ge=50, le=60_000, description="without detections for so long: UNSAFE"

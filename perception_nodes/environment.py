@@ -50,9 +50,17 @@ def keep_large_buffers() -> None:
     _LIBC.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
-def die_with_parent() -> None:
-    """Ask the kernel to end this process when its parent dies, however that happens."""
-    _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when its parent dies, however that happens.
+
+    Without asking: one that hangs would not answer, and nobody would be left to insist.
+
+    Args:
+        parent: process number of the parent, which may have died already.
+    """
+    _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def cache_folder() -> Path:

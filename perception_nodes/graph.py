@@ -22,6 +22,7 @@ from perception_nodes.config import (
     check,
 )
 from perception_nodes.environment import ros_environment
+from perception_nodes.processes import available_memory_bytes
 from perception_nodes.replay.bag import COMPRESSED_IMAGE, BagError
 from perception_nodes.replay.synthetic import open_source
 
@@ -35,6 +36,14 @@ NODES: dict[str, type[Settings]] = {
     "player_node": PlayerSettings,
 }
 """Executables and their settings, in the order of starting: who listens before who speaks."""
+REDUNDANT = {
+    "detector_node": "detector_standby_node",
+    "preprocess_node": "preprocess_standby_node",
+}
+"""Executables of which a second process may stand by, and that process's name."""
+RESTARTED = ("watchdog_node", *REDUNDANT)
+STANDBY_MEMORY_BYTES = 2_000_000_000
+"""Available memory from which on standbys are kept: each loads the models once more."""
 
 
 @dataclass(frozen=True)
@@ -42,16 +51,24 @@ class NodeSpec:
     """One process of a graph.
 
     Attributes:
-        executable: name of the console script, and of the node.
+        executable: name of the console script.
         parameters: values of its ROS parameters.
         environment: variables it needs.
         ends_graph: the graph is over when this process ends by itself.
+        restarted: it is started anew where it dies.
+        name: of the node; the executable's by default.
     """
 
     executable: str
     parameters: dict[str, Any]
     environment: dict[str, str] = field(default_factory=dict)
     ends_graph: bool = False
+    restarted: bool = False
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", self.executable)
 
     @property
     def module(self) -> str:
@@ -61,7 +78,8 @@ class NodeSpec:
     def arguments(self) -> list[str]:
         """Command-line arguments that set the parameters, their values quoted as YAML."""
         pairs = [f"{name}:={_yaml(value)}" for name, value in self.parameters.items()]
-        return ["--ros-args", *(item for pair in pairs for item in ("-p", pair))]
+        renamed = [] if self.name == self.executable else ["-r", f"__node:={self.name}"]
+        return ["--ros-args", *renamed, *(item for pair in pairs for item in ("-p", pair))]
 
 
 @dataclass(frozen=True)
@@ -97,19 +115,27 @@ class Graph:
             raise SettingsError(f"parameter {unknown[0]!r} is unknown; known are {known}")
         if "player_node" in self.executables:
             values = _with_drive(values)
+        if "watchdog_node" in self.executables:
+            values = _with_standby(values)
         specs = []
         for executable in self.executables:
             settings_type = NODES[executable]
             own = {name: v for name, v in values.items() if name in settings_type.model_fields}
             settings = check(settings_type, own)
-            specs.append(
+            names = [executable]
+            if executable in REDUNDANT and settings.standby == "always":
+                names.append(REDUNDANT[executable])
+            specs += [
                 NodeSpec(
                     executable,
                     settings.model_dump(),
                     ros_environment(),
                     ends_graph=executable == "player_node",
+                    restarted=executable in RESTARTED,
+                    name=name,
                 )
-            )
+                for name in names
+            ]
         return specs
 
 
@@ -131,6 +157,15 @@ def _with_drive(values: Mapping[str, Any]) -> dict[str, Any]:
         raise SettingsError(f"parameter bag: {error}") from error
     transport = "compressed" if drive.message_type == COMPRESSED_IMAGE else "raw"
     return {**values, "topic": drive.topic, "image_transport": transport}
+
+
+def _with_standby(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Decide on standbys where that is left to us, for all nodes alike."""
+    standby = values.get("standby", "auto")
+    if standby == "auto":
+        enough = available_memory_bytes() >= STANDBY_MEMORY_BYTES
+        standby = "always" if enough else "never"
+    return {**values, "standby": standby}
 
 
 LIVE = Graph(("watchdog_node", "detector_node", "preprocess_node"))

@@ -1,12 +1,17 @@
 """A graph as a launch description, for full ROS 2 installations."""
 
+from typing import Any
+
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from launch import LaunchContext, LaunchDescription
 from perception_nodes.config import allowed_range, choices
-from perception_nodes.graph import Graph
+from perception_nodes.graph import Graph, NodeSpec
+
+RESPAWNS = 20
+"""Launch counts them all; one that dies that often has a fault that no restart mends."""
 
 
 def describe(graph: Graph) -> LaunchDescription:
@@ -21,6 +26,11 @@ def describe(graph: Graph) -> LaunchDescription:
         for name, info in graph.parameters.items()
     ]
 
+    def when_it_ends(spec: NodeSpec) -> dict[str, Any]:
+        if spec.restarted:
+            return {"respawn": True, "respawn_max_retries": RESPAWNS}
+        return {"on_exit": Shutdown(reason=f"{spec.name} ended")}
+
     def start(context: LaunchContext) -> list[Node]:
         values = {name: LaunchConfiguration(name).perform(context) for name in graph.parameters}
         changed = {k: v for k, v in values.items() if v != str(graph.parameters[k].default)}
@@ -28,11 +38,11 @@ def describe(graph: Graph) -> LaunchDescription:
             Node(
                 package="perception_nodes",
                 executable=spec.executable,
-                name=spec.executable,
+                name=spec.name,
                 parameters=[spec.parameters],
                 additional_env=spec.environment,
                 output="screen",
-                on_exit=Shutdown(reason=f"{spec.executable} ended"),
+                **when_it_ends(spec),
             )
             for spec in graph.nodes(changed)
         ]

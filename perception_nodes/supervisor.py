@@ -1,10 +1,11 @@
-"""Starts the processes of a graph, notices when one ends, and leaves nothing behind."""
+"""Starts the processes of a graph, restarts one that dies, and leaves nothing behind."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Sequence
 from types import FrameType
 from typing import IO
@@ -16,6 +17,9 @@ from perception_nodes.transport.shm import sweep
 
 POLL_S = 0.05
 STOP_TIMEOUT_S = 5.0
+DEATHS_PER_MINUTE = 5
+START_FAILED = 2
+"""Exit status of a node that could not start: starting it again would not help."""
 
 
 class GraphFailure(RuntimeError):
@@ -30,6 +34,7 @@ class Supervisor:
         specs: Sequence[NodeSpec],
         stop_timeout_s: float = STOP_TIMEOUT_S,
         log: IO[bytes] | None = None,
+        deaths_per_minute: int = DEATHS_PER_MINUTE,
     ) -> None:
         """Take the processes to start.
 
@@ -37,7 +42,10 @@ class Supervisor:
             specs: in the order of starting.
             stop_timeout_s: one that hangs longer when it is to stop is killed.
             log: receives what they write, but for the monitor's screen; ours by default.
+            deaths_per_minute: one that dies more often is not restarted, and ends the graph.
         """
+        self._deaths_per_minute = deaths_per_minute
+        self._deaths: dict[str, deque[float]] = {spec.name: deque() for spec in specs}
         self._specs = specs
         self._log = log
         self._stop_timeout_s = stop_timeout_s
@@ -51,17 +59,7 @@ class Supervisor:
             self._previous_handlers[number] = signal.signal(number, self._request_stop)
         try:
             for spec in self._specs:
-                # A session of its own: Ctrl-C reaches us alone, and we stop the others in order.
-                process = subprocess.Popen(
-                    [sys.executable, "-m", spec.module, *spec.arguments()],
-                    env={**os.environ, **spec.environment},
-                    stdin=subprocess.DEVNULL,
-                    stdout=None if spec.executable == "monitor_node" else self._log,
-                    stderr=self._log,
-                    start_new_session=True,
-                    preexec_fn=die_with_parent,
-                )
-                self.processes.append((spec, process))
+                self.processes.append((spec, self._start(spec)))
         except BaseException:
             # Python does not leave a context that it has not entered.
             self.__exit__()
@@ -86,17 +84,37 @@ class Supervisor:
         for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
+    def stop(self) -> None:
+        """End the wait."""
+        self._stop_requested = True
+
+    def _start(self, spec: NodeSpec) -> subprocess.Popen[bytes]:
+        us = os.getpid()
+        # A session of its own: Ctrl-C reaches us alone, and we stop the others in order.
+        return subprocess.Popen(
+            [sys.executable, "-m", spec.module, *spec.arguments()],
+            env={**os.environ, **spec.environment},
+            stdin=subprocess.DEVNULL,
+            stdout=None if spec.executable == "monitor_node" else self._log,
+            stderr=self._log,
+            start_new_session=True,
+            preexec_fn=lambda: die_with_parent(us),
+        )
+
     def wait(self) -> bool:
-        """Wait until the graph is over.
+        """Wait until the graph is over, in the thread that started it.
+
+        Processes die with the thread that they were started from.
 
         Returns:
             True where it ended by itself, False where it was interrupted.
 
         Raises:
-            GraphFailure: a process ended on its own that should not have, or could not start.
+            GraphFailure: a process ended on its own that should not have, died too often, or could
+                not start.
         """
         while not self._stop_requested:
-            for spec, process in self.processes:
+            for index, (spec, process) in enumerate(self.processes):
                 status = process.poll()
                 if status is None:
                     continue
@@ -104,12 +122,25 @@ class Supervisor:
                     return True
                 if self._stop_requested:
                     return False
-                raise GraphFailure(f"{spec.executable} ended {_how(status)}")
+                ended = f"{spec.name} ended {_how(status)}"
+                if not spec.restarted or status in (0, START_FAILED):
+                    raise GraphFailure(ended)
+                self._note_death(spec, ended)
+                self.processes[index] = (spec, self._start(spec))
             time.sleep(POLL_S)
         return False
 
+    def _note_death(self, spec: NodeSpec, ended: str) -> None:
+        deaths, now_s = self._deaths[spec.name], time.monotonic()
+        deaths.append(now_s)
+        while now_s - deaths[0] > 60:
+            deaths.popleft()
+        if len(deaths) > self._deaths_per_minute:
+            raise GraphFailure(f"{ended}, its death number {len(deaths)} within a minute")
+        print(f"{ended} and is started again", file=sys.stderr)
+
     def _request_stop(self, number: int, frame: FrameType | None) -> None:
-        self._stop_requested = True
+        self.stop()
 
 
 def _how(status: int) -> str:

@@ -92,7 +92,7 @@ def test_the_line_tells_what_is_allowed(settings, name, value, allowed):
 
 def test_an_unknown_parameter_is_told_the_known_ones():
     text = refusal(DetectorSettings, score_treshold=0.5)
-    assert text.startswith("parameter 'score_treshold' is unknown; known are camera, model")
+    assert text.startswith("parameter 'score_treshold' is unknown; known are camera, cpus")
 
 
 def test_a_timeout_within_the_deadline_contradicts_it():

@@ -68,6 +68,8 @@ def parameters_of(spec):
     """The parameters that a node gets from its command line."""
     flag, *arguments = spec.arguments()
     assert flag == "--ros-args"
+    if spec.name != spec.executable:
+        arguments = arguments[2:]
     assert arguments[0::2] == ["-p"] * (len(arguments) // 2)
     return {
         name: rcl_value(value)
@@ -92,13 +94,14 @@ class TestGraph:
 
     @every_graph
     def test_starts_its_nodes_in_order_with_their_defaults(self, made, drive):
-        specs = made.nodes({})
+        never = {"standby": "never"} if "standby" in made.parameters else {}
+        specs = made.nodes(never)
         assert tuple(spec.executable for spec in specs) == made.executables
         for spec in specs:
             defaults = {
                 name: info.default
                 for name, info in NODES[spec.executable].model_fields.items()
-                if name not in ("topic", "image_transport")
+                if name not in ("topic", "image_transport", "standby")
             }
             assert defaults.items() <= spec.parameters.items()
 
@@ -113,6 +116,27 @@ class TestGraph:
         assert specs["watchdog_node"].parameters["deadline_ms"] == 20.0
         assert specs["detector_node"].parameters["threads"] == 2
         assert "threads" not in specs["watchdog_node"].parameters
+
+    def test_a_standby_is_the_same_node_under_another_name(self):
+        specs = {spec.name: spec for spec in LIVE.nodes({"standby": "always"})}
+        for name in ("detector", "preprocess"):
+            node, standby = specs[f"{name}_node"], specs[f"{name}_standby_node"]
+            assert standby.executable == node.executable == node.name
+            assert standby.parameters == node.parameters
+            assert standby.arguments()[:3] == ["--ros-args", "-r", f"__node:={standby.name}"]
+        assert {spec.parameters["standby"] for spec in specs.values()} == {"always"}
+
+    @pytest.mark.parametrize(("free_bytes", "standby"), [(10**12, "always"), (10**8, "never")])
+    def test_memory_decides_on_a_standby_where_nobody_has(self, monkeypatch, free_bytes, standby):
+        monkeypatch.setattr(graph, "available_memory_bytes", lambda: free_bytes)
+        specs = LIVE.nodes({})
+        assert {spec.parameters["standby"] for spec in specs} == {standby}
+        assert len(specs) == {"always": 5, "never": 3}[standby]
+        assert len(LIVE.nodes({"standby": "never"})) == 3
+
+    def test_what_detects_is_restarted_and_what_plays_is_not(self, drive):
+        restarted = {spec.executable for spec in RECORDED.nodes({}) if spec.restarted}
+        assert restarted == {"watchdog_node", "detector_node", "preprocess_node"}
 
     def test_only_the_player_ends_a_graph(self, drive):
         assert [s.executable for s in RECORDED.nodes({}) if s.ends_graph] == ["player_node"]
@@ -230,7 +254,9 @@ class FakeNode:
     parameters: list[dict[str, Any]]
     additional_env: dict[str, str]
     output: str
-    on_exit: FakeShutdown
+    on_exit: FakeShutdown | None = None
+    respawn: bool = False
+    respawn_max_retries: int = -1
 
 
 @dataclass
@@ -247,7 +273,7 @@ class Launched:
     def nodes(self, **given):
         defaults = {name: argument.default_value for name, argument in self.arguments.items()}
         found = self.start.function({**defaults, **given})
-        return {node.executable: node for node in found}
+        return {node.name: node for node in found}
 
 
 @pytest.fixture
@@ -300,16 +326,20 @@ class TestLaunchFiles:
         assert arguments["model"].choices is None
 
     def test_start_the_nodes_of_the_graph(self, launch_file, drive, name, made):
-        nodes = launch_file(name).nodes(score_threshold="0.5", skip_late="false", threads="3")
-        assert tuple(nodes) == made.executables
-        expected = made.nodes({"score_threshold": 0.5, "skip_late": False, "threads": 3})
+        values = {"score_threshold": 0.5, "skip_late": False, "threads": 3, "standby": "always"}
+        nodes = launch_file(name).nodes(
+            score_threshold="0.5", skip_late="false", threads="3", standby="always"
+        )
+        expected = made.nodes(values)
+        assert list(nodes) == [spec.name for spec in expected]
         for spec in expected:
-            node = nodes[spec.executable]
-            assert (node.package, node.name) == ("perception_nodes", spec.executable)
+            node = nodes[spec.name]
+            assert (node.package, node.executable) == ("perception_nodes", spec.executable)
             same(node.parameters[0], spec.parameters)
             assert node.additional_env == spec.environment
             assert node.output == "screen"
-            assert spec.executable in node.on_exit.reason
+            assert node.respawn == spec.restarted
+            assert spec.restarted or spec.name in node.on_exit.reason
 
     def test_a_bad_value_is_one_line(self, launch_file, drive, name, made):
         with pytest.raises(SettingsError) as caught:

@@ -33,6 +33,8 @@ signal.signal(signal.SIGTERM, signal.SIG_IGN if manner == "hang" else stop)
 note("started")
 if manner == "crash":
     sys.exit(3)
+if manner == "refuse":
+    sys.exit(2)
 if manner == "abort":
     os.kill(os.getpid(), signal.SIGKILL)
 if manner == "end":
@@ -50,8 +52,13 @@ class StandIn:
     manner: str
     log: str
     ends_graph: bool = False
+    restarted: bool = False
     module: str = "stand_in"
     environment: dict = field(default_factory=dict)
+
+    @property
+    def name(self):
+        return self.executable
 
     def arguments(self):
         return [self.executable, self.manner, self.log]
@@ -112,11 +119,12 @@ def graph(tmp_path, log, monkeypatch):
     monkeypatch.setattr(supervisor, "POLL_S", 0.005)
     before = children()
 
-    def make(ends=(), stop_timeout_s=TIMEOUT_S, **manners):
+    def make(ends=(), restarted=(), stop_timeout_s=TIMEOUT_S, **manners):
         specs = [
-            StandIn(name, manner, str(log.path), name in ends) for name, manner in manners.items()
+            StandIn(name, manner, str(log.path), name in ends, name in restarted)
+            for name, manner in manners.items()
         ]
-        return Supervisor(specs, stop_timeout_s)
+        return Supervisor(specs, stop_timeout_s, deaths_per_minute=2)
 
     yield make
     assert children() == before, "zombies"
@@ -176,6 +184,37 @@ def test_a_crash_is_told_by_name_and_ends_the_others(graph, log, manner, how):
             log.wait_for(3)
             running.wait()
     assert sorted(log.names("stopped")) == ["a", "c"]
+
+
+def test_a_node_that_dies_is_started_again(graph, log):
+    with graph(restarted=["detector"], a="run", detector="run") as running:
+        log.wait_for(2)
+        first = log.process("detector")
+
+        def kill_and_stop():
+            os.kill(first, signal.SIGKILL)
+            log.wait_for(3)
+            running.stop()
+
+        threading.Thread(target=kill_and_stop).start()
+        assert running.wait() is False
+        assert not is_alive(first)
+        assert [process.poll() for _, process in running.processes] == [None, None]
+    assert sorted(log.names("stopped")) == ["a", "detector"]
+
+
+def test_one_that_dies_again_and_again_ends_the_graph(graph, log):
+    how = "^detector ended with status 3, its death number 3 within a minute$"
+    with pytest.raises(GraphFailure, match=how):
+        with graph(restarted=["detector"], detector="crash") as running:
+            running.wait()
+    assert log.names("started") == ["detector"] * 3
+
+
+def test_one_that_could_not_start_is_not_tried_again(graph, log):
+    with pytest.raises(GraphFailure, match="^a ended with status 2$"):
+        with graph(restarted=["a"], a="refuse") as running:
+            running.wait()
 
 
 def test_a_node_that_should_run_on_must_not_end(graph, log):
@@ -252,13 +291,13 @@ def test_a_log_receives_what_nodes_write(tmp_path):
     assert b"nonesuch" in (tmp_path / "out").read_bytes()
 
 
-def test_nodes_die_with_a_killed_supervisor(graph, log, tmp_path, root):
+def test_nodes_die_with_a_killed_supervisor_also_where_they_hang(graph, log, tmp_path, root):
     code = f"""
 import sys
 sys.path[:0] = [{str(root)!r}, {str(root / "test")!r}]
 from test_supervisor import StandIn
 from perception_nodes.supervisor import Supervisor
-with Supervisor([StandIn(n, "run", {str(log.path)!r}) for n in ("a", "b")]) as graph:
+with Supervisor([StandIn(n, "hang", {str(log.path)!r}) for n in ("a", "b")]) as graph:
     graph.wait()
 """
     process = subprocess.Popen([sys.executable, "-c", code])

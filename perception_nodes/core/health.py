@@ -1,22 +1,15 @@
 """The health of the pipeline: ordered rules over measured facts, with hysteresis."""
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 
+from perception_nodes.core.faults import Fault, HealthMode
 from perception_nodes.core.frame import FrameStatus
 
 PUBLISHED = (FrameStatus.OK, FrameStatus.DEGRADED, FrameStatus.LATE)
 IN_TIME = (FrameStatus.OK, FrameStatus.DEGRADED)
-
-
-class HealthMode(IntEnum):
-    """How far the detections can be relied on, best first."""
-
-    NOMINAL = 0
-    DEGRADED = 1
-    SKIPPING = 2
-    UNSAFE = 3
+ABANDONED = (FrameStatus.SKIPPED_LATE, FrameStatus.SUPERSEDED)
 
 
 @dataclass(frozen=True)
@@ -25,14 +18,17 @@ class HealthLimits:
 
     Attributes:
         unsafe_after_ms: without published detections for so long, the mode is UNSAFE.
-        window_frames: the miss rate is taken over this many frames.
-        degraded_miss_rate: a larger share of frames without a result in time means DEGRADED.
+        window_frames: shares are taken over this many frames.
+        degraded_miss_rate: a larger share of frames without a result in time, or with that of a
+            smaller model, means DEGRADED.
+        skipping_rate: a larger share of frames abandoned before inference means SKIPPING.
         recovery_ms: a better mode must hold for so long before it is entered.
     """
 
     unsafe_after_ms: float = 500.0
     window_frames: int = 30
     degraded_miss_rate: float = 0.1
+    skipping_rate: float = 0.4
     recovery_ms: float = 1000.0
 
 
@@ -65,11 +61,11 @@ class Health:
         if status in PUBLISHED:
             self._last_published_ns = now_ns
 
-    def update(self, silent_processes: list[str], now_ns: int) -> Transition | None:
+    def update(self, faults: Sequence[Fault], now_ns: int) -> Transition | None:
         """Judge the facts.
 
         Args:
-            silent_processes: names of processes whose heartbeat is overdue.
+            faults: all that is wrong now; the worst decides where it is worse than the frames.
             now_ns: CLOCK_MONOTONIC.
 
         Returns:
@@ -77,7 +73,7 @@ class Health:
             after it has held for `recovery_ms`, the first one after start-up at once. Where several
             better ones took turns in that time, it is the worst of them.
         """
-        mode, cause = self._judge(silent_processes, now_ns)
+        mode, cause = self._judge(faults, now_ns)
         if mode == self.mode:
             self._better, self.cause = None, cause
             return None
@@ -94,19 +90,38 @@ class Health:
         self.mode, self.cause = mode, cause
         return transition
 
-    def _judge(self, silent_processes: list[str], now_ns: int) -> tuple[HealthMode, str]:
+    def _judge(self, faults: Sequence[Fault], now_ns: int) -> tuple[HealthMode, str]:
+        mode, cause = self._judge_frames(now_ns)
+        worst = max(faults, key=lambda fault: fault.mode, default=None)
+        # Where both are as bad, the fault is the cause and the frames are what came of it.
+        if worst is not None and worst.mode >= max(mode, HealthMode.DEGRADED):
+            return worst.mode, worst.text
+        return mode, cause
+
+    def _judge_frames(self, now_ns: int) -> tuple[HealthMode, str]:
         limits = self._limits
-        if silent_processes:
-            return HealthMode.UNSAFE, f"no heartbeat from {', '.join(silent_processes)}"
         if self._last_published_ns is None:
             return HealthMode.UNSAFE, "no detections yet"
         silence_ms = (now_ns - self._last_published_ns) / 1e6
         if silence_ms > limits.unsafe_after_ms:
             return HealthMode.UNSAFE, f"no detections for {limits.unsafe_after_ms:.0f} ms"
+        frames = len(self._statuses)
+        abandoned = sum(status in ABANDONED for status in self._statuses)
+        if abandoned > limits.skipping_rate * limits.window_frames:
+            return (
+                HealthMode.SKIPPING,
+                f"{abandoned} of the last {frames} frames were abandoned before inference",
+            )
         missed = sum(status not in IN_TIME for status in self._statuses)
         if missed > limits.degraded_miss_rate * limits.window_frames:
             return (
                 HealthMode.DEGRADED,
-                f"{missed} of the last {len(self._statuses)} frames missed the deadline",
+                f"{missed} of the last {frames} frames missed the deadline",
+            )
+        smaller = sum(status == FrameStatus.DEGRADED for status in self._statuses)
+        if smaller > limits.degraded_miss_rate * limits.window_frames:
+            return (
+                HealthMode.DEGRADED,
+                f"{smaller} of the last {frames} frames were left to the smaller model",
             )
         return HealthMode.NOMINAL, "detections arrive in time"

@@ -19,11 +19,11 @@ from perception_nodes.core.pipeline import BackendError
 from perception_nodes.environment import keep_large_buffers
 from perception_nodes.nodes.parameters import declare_parameters
 from perception_nodes.preprocess.cpu import UnknownLens
+from perception_nodes.realtime import set_up
 from perception_nodes.transport.shm import Endpoint, TransportError
 
-HEARTBEAT_PERIOD_NS = 100_000_000
 SERVICE_PERIOD_NS = 50_000_000
-IDLE_WAIT_MS = 50.0
+IDLE_WAIT_MS = 10.0
 START_ERRORS = (ModelError, BackendError, TransportError, SettingsError, UnknownLens)
 """What can be wrong with a start; each says so in one line."""
 
@@ -55,6 +55,9 @@ class PerceptionNode(LifecycleNode):
     def step(self) -> None:
         """Wait a moment for work and do it; called in a loop while active."""
 
+    def rest(self) -> None:
+        """Stop working, in good order; called once after `step` was called for the last time."""
+
     def spin(self, timeout_ms: float) -> None:
         """Run the callback of one waiting message, service or timer, or wait for one."""
         self.executor.spin_once(timeout_sec=timeout_ms / 1e3)
@@ -78,6 +81,13 @@ class PerceptionNode(LifecycleNode):
         self._owned.append((self.destroy_subscription, subscription))
         return subscription
 
+    def drop(self, entity: Any) -> None:
+        """Destroy a publisher or subscription before the node is cleaned up."""
+        for destroy, owned in self._owned:
+            if owned is entity:
+                destroy(owned)
+        self._owned = [(destroy, owned) for destroy, owned in self._owned if owned is not entity]
+
     def on_configure(self, state: State) -> TransitionCallbackReturn:
         """Join shared memory and open."""
         try:
@@ -97,7 +107,7 @@ class PerceptionNode(LifecycleNode):
 
     def on_deactivate(self, state: State) -> TransitionCallbackReturn:
         """Stop working, keep everything."""
-        self.active = False
+        self._rest()
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: State) -> TransitionCallbackReturn:
@@ -107,9 +117,14 @@ class PerceptionNode(LifecycleNode):
 
     def on_shutdown(self, state: State) -> TransitionCallbackReturn:
         """Release everything."""
-        self.active = False
+        self._rest()
         self._close()
         return TransitionCallbackReturn.SUCCESS
+
+    def _rest(self) -> None:
+        if self.active:
+            self.active = False
+            self.rest()
 
     def _close(self) -> None:
         self.close()
@@ -149,7 +164,9 @@ def run_node(node_type: type[PerceptionNode], name: str) -> int:
         node.trigger_configure()
         if not node.error:
             node.trigger_activate()
-        gc.freeze()  # what was made at start stays: the collector need not look at it again
+        settings = node.settings
+        for line in set_up(settings.cpus, settings.fifo_priority, settings.lock_memory):
+            node.get_logger().info(line)
         services = Period(SERVICE_PERIOD_NS)
         while not (stopping or node.finished or node.error):
             if not node.active:
@@ -159,6 +176,7 @@ def run_node(node_type: type[PerceptionNode], name: str) -> int:
             # Services and parameters can wait a moment; the frame that comes next cannot.
             if services.due():
                 node.spin(0)
+                gc.collect(1)  # it is off otherwise; what was made since the last time is little
     finally:
         gc.unfreeze()  # what is not collected leaves its shared memory behind
         node.trigger_shutdown()

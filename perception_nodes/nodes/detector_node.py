@@ -21,24 +21,24 @@ from perception_nodes.core.frame import (
 )
 from perception_nodes.core.pipeline import Candidate, Pipeline
 from perception_nodes.environment import cache_folder
-from perception_nodes.nodes.base import (
-    HEARTBEAT_PERIOD_NS,
-    IDLE_WAIT_MS,
-    PerceptionNode,
-    Period,
-    run_node,
-)
+from perception_nodes.nodes.base import IDLE_WAIT_MS, Period, run_node
+from perception_nodes.nodes.guard import WatchdogGuard
+from perception_nodes.nodes.redundant import RedundantNode
 from perception_nodes.transport import channels
 from perception_nodes.transport.cdr import write_detection_array
 from perception_nodes.transport.shm import Sample
 
 QUEUE_DEPTH = 10
 TIMED_CALLS = 5
+PATIENCE_FACTOR = 4
+"""A frame that takes so many times what the slowest model is expected to take is a hang."""
+GUARD_PERIOD_NS = 20_000_000
 
 
-class DetectorNode(PerceptionNode):
+class DetectorNode(RedundantNode):
     """Runs the model on the newest frame and publishes what it finds."""
 
+    role = "detector"
     settings_type = DetectorSettings
 
     def open(self) -> None:
@@ -61,12 +61,16 @@ class DetectorNode(PerceptionNode):
             Detection2DArray, settings.detections_topic, QUEUE_DEPTH
         )
         self._slots = channels.slot_reader(self.endpoint, settings.camera)
-        self._records = channels.NumberedRecords(self.endpoint, settings.camera, "detector")
         self._detections = channels.detection_writer(self.endpoint, settings.camera)
-        self._heartbeat = Period(HEARTBEAT_PERIOD_NS)
+        slowest_ns = max(candidate.inference.ns for candidate in candidates)
+        self.join(max(round(settings.hang_after_ms * 1e6), PATIENCE_FACTOR * slowest_ns))
+        self._newest_ns = 0
+        self._guard = WatchdogGuard(self)
+        self._guard_period = Period(GUARD_PERIOD_NS)
 
     def close(self) -> None:
-        """Drop the models."""
+        """Drop the models, give the lease back."""
+        super().close()
         for backend in getattr(self, "_backends", []):
             backend.close()
 
@@ -92,15 +96,37 @@ class DetectorNode(PerceptionNode):
         )
         return Candidate(model.name, backend, decoder, inference_ns)
 
-    def step(self) -> None:
+    def take_over(self) -> None:
+        """Go on behind the frame that the predecessor took last: it may have died of that one."""
+        self._newest_ns = self.lease.note.ingested_ns
+
+    def work(self) -> None:
         """Detect on the newest frame; the ledger knows that older ones were let go."""
         self._slots.wait(IDLE_WAIT_MS)
-        sample = self._slots.newest()
+        sample = self._newest()
         if sample is not None:
-            self._records.send(self._detect(sample))
+            header = sample.header
+            self._newest_ns = header.ingested_ns
+            self.lease.begin(header.ingest_process, header.sequence, header.ingested_ns)
+            self.records.send(self._detect(sample))
+            self.lease.end()
             sample.release()
-        if self._heartbeat.due():
-            self._records.send(FrameRecord(kind=RecordKind.HEARTBEAT))
+        if self._guard_period.due():
+            self._guard.update()
+
+    def _newest(self) -> Sample[FrameHeader] | None:
+        """The newest waiting frame, whichever process it is from; older ones are let go."""
+        newest = None
+        while (sample := self._slots.receive()) is not None:
+            if sample.header.ingested_ns <= self._newest_ns:
+                sample.release()
+            elif newest is None or sample.header.ingested_ns > newest.header.ingested_ns:
+                if newest is not None:
+                    newest.release()
+                newest = sample
+            else:
+                sample.release()
+        return newest
 
     def _detect(self, sample: Sample[FrameHeader]) -> FrameRecord:
         size = self._model.input

@@ -10,7 +10,7 @@ from rclpy.serialization import deserialize_message
 from vision_msgs.msg import Detection2DArray
 
 from perception_nodes.config import MonitorSettings
-from perception_nodes.core.health import HealthMode
+from perception_nodes.core.faults import HealthMode
 from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, run_node
 from perception_nodes.replay.recording import Recorder
 from perception_nodes.view import LiveView

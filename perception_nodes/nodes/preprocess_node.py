@@ -2,6 +2,7 @@
 
 import sys
 import time
+import zlib
 from typing import Any
 
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -12,19 +13,12 @@ from perception_nodes.config import PreprocessSettings
 from perception_nodes.core.budget import Budget
 from perception_nodes.core.clock import SystemClock
 from perception_nodes.core.frame import (
-    FrameRecord,
     FrameRejected,
     FrameStatus,
     ImageView,
-    RecordKind,
 )
-from perception_nodes.nodes.base import (
-    HEARTBEAT_PERIOD_NS,
-    IDLE_WAIT_MS,
-    PerceptionNode,
-    Period,
-    run_node,
-)
+from perception_nodes.nodes.base import IDLE_WAIT_MS, run_node
+from perception_nodes.nodes.redundant import RedundantNode
 from perception_nodes.preprocess.calibration import read_calibration
 from perception_nodes.preprocess.cpu import Preprocessor, UnknownLens
 from perception_nodes.preprocess.ingest import Ingest
@@ -34,13 +28,15 @@ from perception_nodes.transport.cdr import read_camera_info, read_compressed_ima
 from perception_nodes.transport.shm import TransportError
 
 QUEUE = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+CAMERA_SOURCE = 1
 DDS_COPIES = {"raw": 1, "compressed": 0}
 """Full-frame pixel copies made before we see the bytes: rclpy copies an Image out of DDS."""
 
 
-class PreprocessNode(PerceptionNode):
+class PreprocessNode(RedundantNode):
     """The first half of a frame's way."""
 
+    role = "preprocess"
     settings_type = PreprocessSettings
 
     def open(self) -> None:
@@ -60,16 +56,29 @@ class PreprocessNode(PerceptionNode):
         self._slots = channels.slot_writer(
             self.endpoint, settings.camera, model.input.width, model.input.height
         )
-        self._records = channels.NumberedRecords(self.endpoint, settings.camera, "preprocess")
-        self._heartbeat = Period(HEARTBEAT_PERIOD_NS)
+        self.join(round(settings.hang_after_ms * 1e6))
         self._last_camera_info = b""
         info_topic = settings.image_topic.rsplit("/", 1)[0] + "/camera_info"
         self.add_subscription(CameraInfo, info_topic, self._on_camera_info, QUEUE)
         self._camera = None
-        self._next_numbers: dict[bytes, int] = {}
+        self._next_numbers: dict[int, int] = {}
+        self._taken_number = -1
+        self._source_size = (0, 0)
+        self._images = None
         self._copies = 0
         if settings.source == "shm":
             self._camera = channels.camera_reader(self.endpoint, settings.camera)
+
+    def take_over(self) -> None:
+        """Go on behind the frame that the predecessor took last; subscribe only now.
+
+        A subscription costs a copy of every frame, and is there within a frame or two.
+        """
+        note, settings = self.lease.note, self.settings
+        if note.source:
+            self._next_numbers[note.source] = note.number + 1
+        if self._camera is not None:
+            self._taken_number = note.number if note.source else -1
             return
         compressed = settings.image_transport == "compressed"
         topic = settings.image_topic + ("/compressed" if compressed else "")
@@ -79,10 +88,15 @@ class PreprocessNode(PerceptionNode):
             CompressedImage if compressed else Image, topic, self._on_image, QUEUE
         )
 
-    def step(self) -> None:
+    def rest(self) -> None:
+        """Let another one work."""
+        super().rest()
+        if self._images is not None:
+            self.drop(self._images)
+            self._images = None
+
+    def work(self) -> None:
         """Wait for a frame: here where it comes through shared memory, else in the executor."""
-        if self._heartbeat.due():
-            self._records.send(FrameRecord(kind=RecordKind.HEARTBEAT))
         if self._camera is None:
             self.spin(IDLE_WAIT_MS)
             return
@@ -90,8 +104,11 @@ class PreprocessNode(PerceptionNode):
         pending = self._camera.receive()
         while pending is not None:
             sample, pending = pending, self._camera.receive()
-            received_ns = time.monotonic_ns()
-            self._account_for_missed(b"camera", sample.header.number, received_ns)
+            if sample.header.number <= self._taken_number:
+                sample.release()
+                continue
+            received_ns, self._taken_number = time.monotonic_ns(), -1
+            self._account_for_missed(CAMERA_SOURCE, sample.header.number, received_ns)
             try:
                 image = view_camera_frame(sample.header, sample.payload)
                 self._take(image, received_ns, superseded=pending is not None)
@@ -99,11 +116,11 @@ class PreprocessNode(PerceptionNode):
                 self._reject(str(error), received_ns)
             sample.release()
 
-    def _account_for_missed(self, source: bytes, number: int, received_ns: int) -> None:
+    def _account_for_missed(self, source: int, number: int, received_ns: int) -> None:
         """Frames that a source sent and that were pushed out or lost before we could read them.
 
         Args:
-            source: who numbers the frames.
+            source: who numbers the frames; not 0.
             number: of the frame in hand.
             received_ns: CLOCK_MONOTONIC of now.
         """
@@ -111,10 +128,11 @@ class PreprocessNode(PerceptionNode):
         expected = self._next_numbers.get(source, number)
         for _ in range(expected, number):
             record = self._ingest.enter(0, "", received_ns)
-            self._records.send(record)
+            self.records.send(record)
             reason = "lost or pushed out by newer frames on the way here"
-            self._records.send(self._ingest.end(record, FrameStatus.SUPERSEDED, reason))
+            self.records.send(self._ingest.end(record, FrameStatus.SUPERSEDED, reason))
         self._next_numbers[source] = number + 1
+        self.lease.note.source, self.lease.note.number = source, number
 
     def _on_image(self, data: bytes, info: dict[str, Any]) -> None:
         """Take a frame from DDS; of several waiting ones the newest wins."""
@@ -126,7 +144,7 @@ class PreprocessNode(PerceptionNode):
             number = info["publication_sequence_number"]
             if number is not None:  # some middlewares do not number
                 publisher = bytes(info.get("publisher_gid", {}).get("data", b""))
-                self._account_for_missed(publisher, number, received_ns)
+                self._account_for_missed(zlib.crc32(publisher) | 1, number, received_ns)
             try:
                 self._take(self._read(data), received_ns, superseded=taken is not None)
             except FrameRejected as error:
@@ -141,11 +159,15 @@ class PreprocessNode(PerceptionNode):
 
     def _take(self, image: ImageView, received_ns: int, superseded: bool) -> None:
         record = self._ingest.enter(image.stamp_ns, image.frame_id, received_ns)
-        self._records.send(record)
+        self.records.send(record)
         if superseded:
             reason = "a newer frame was waiting before preprocessing"
-            self._records.send(self._ingest.end(record, FrameStatus.SUPERSEDED, reason))
+            self.records.send(self._ingest.end(record, FrameStatus.SUPERSEDED, reason))
             return
+        if (image.width, image.height) != self._source_size:
+            self._source_size = (image.width, image.height)
+            self.busy()  # the maps for this size are made
+        self.lease.begin(record.ingest_process, record.sequence, record.ingested_ns)
         try:
             slot = self._slots.loan()
             try:
@@ -156,19 +178,21 @@ class PreprocessNode(PerceptionNode):
             slot.header.copies += self._copies
             self._slots.send(slot)
         except (FrameRejected, TransportError) as error:
-            self._records.send(self._ingest.end(record, FrameStatus.FAILED, str(error)))
+            self.records.send(self._ingest.end(record, FrameStatus.FAILED, str(error)))
+        self.lease.end()
 
     def _reject(self, reason: str, received_ns: int) -> None:
         """A frame that is not even readable enters and fails."""
         record = self._ingest.enter(0, "", received_ns)
-        self._records.send(record)
-        self._records.send(self._ingest.end(record, FrameStatus.FAILED, reason))
+        self.records.send(record)
+        self.records.send(self._ingest.end(record, FrameStatus.FAILED, reason))
 
     def _on_camera_info(self, data: bytes) -> None:
         # The header's stamp changes with each message, the calibration behind it does not.
         if data[12:] == self._last_camera_info:
             return
         self._last_camera_info = data[12:]
+        self.busy()
         try:
             self._preprocessor.calibrate(read_camera_info(data))
         except (FrameRejected, UnknownLens) as error:

@@ -3,17 +3,24 @@
 import sys
 import time
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticArray
 from perception_interfaces.msg import FrameReport
 from perception_interfaces.msg import Health as HealthMessage
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import Bool
 
-from perception_nodes.config import WatchdogSettings
+from perception_nodes.config import SettingsError, WatchdogSettings
+from perception_nodes.core.budget import Budget
+from perception_nodes.core.faults import FaultLimits, HealthMode
 from perception_nodes.core.frame import FrameRecord, FrameStatus
-from perception_nodes.core.health import Health, HealthLimits, HealthMode, Transition
+from perception_nodes.core.health import Health, HealthLimits, Transition
 from perception_nodes.core.ledger import Ledger
-from perception_nodes.nodes.base import PerceptionNode, Period, run_node
+from perception_nodes.core.liveness import Member, Roster
+from perception_nodes.core.watch import Watch
+from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, Period, run_node
+from perception_nodes.nodes.diagnostics import diagnostics
+from perception_nodes.processes import open_process
+from perception_nodes.service import HardwareWatchdog, Systemd
 from perception_nodes.transport import channels
 from perception_nodes.transport.cdr import write_frame_report
 from perception_nodes.transport.shm import Reader
@@ -22,81 +29,125 @@ WATCHED = ("detector", "preprocess")
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 REPORTS = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 """A listener that comes late, or back, gets the reports it has missed."""
-WAIT_MS = 20.0
 HEALTH_PERIOD_NS = 100_000_000
-DIAGNOSTICS_PERIOD_NS = 1_000_000_000
-LEVELS = {
-    HealthMode.NOMINAL: DiagnosticStatus.OK,
-    HealthMode.DEGRADED: DiagnosticStatus.WARN,
-    HealthMode.SKIPPING: DiagnosticStatus.WARN,
-    HealthMode.UNSAFE: DiagnosticStatus.ERROR,
-}
+SLOW_PERIOD_NS = 1_000_000_000
 
 
 class WatchdogNode(PerceptionNode):
     """Reports every frame once, and how far the detections can be relied on."""
 
     settings_type = WatchdogSettings
+    _hardware: HardwareWatchdog | None = None
 
     def open(self) -> None:
         """Join the channels, announce the topics."""
         settings: WatchdogSettings = self.settings
-        now_ns = time.monotonic_ns()
         self._ledger = Ledger(round(settings.outcome_timeout_ms * 1e6))
         limits = HealthLimits(
             unsafe_after_ms=settings.unsafe_after_ms,
             degraded_miss_rate=settings.degraded_miss_rate,
         )
-        self._health = Health(limits, now_ns)
+        self._health = Health(limits, time.monotonic_ns())
+        self._watch = Watch(
+            Budget.for_deadline(settings.deadline_ms),
+            FaultLimits(no_frame_ms=settings.no_frame_ms, frozen_frames=settings.frozen_frames),
+        )
+        self._roster = Roster(
+            dict.fromkeys(WATCHED, 2 if settings.standby == "always" else 1), open_process
+        )
         self._readers: dict[str, Reader[FrameRecord]] = {
             name: channels.record_reader(self.endpoint, settings.camera, name) for name in WATCHED
         }
-        self._last_heard_ns = dict.fromkeys(WATCHED, 0)
-        self._next_record = dict.fromkeys(WATCHED, 0)
-        self._records_lost = 0
+        self._heartbeats = channels.NumberedRecords(
+            self.endpoint, settings.camera, "watchdog", round(settings.hang_after_ms * 1e6)
+        )
+        self._systemd = Systemd()
+        if settings.hardware_watchdog:
+            try:
+                self._hardware = HardwareWatchdog(settings.hardware_watchdog)
+            except OSError as error:
+                raise SettingsError(f"parameter hardware_watchdog: {error}") from error
+        self._due_ns = 0
         self._safe_stop: bool | None = None
+        self._told: tuple[str, ...] = ()
         self._health_period = Period(HEALTH_PERIOD_NS)
-        self._diagnostics_period = Period(DIAGNOSTICS_PERIOD_NS)
+        self._diagnostics_period = Period(SLOW_PERIOD_NS)
+        self._memory_period = Period(SLOW_PERIOD_NS)
+        self._systemd_period = Period(self._systemd.period_ns)
         self._reports = self.add_publisher(FrameReport, "/perception/frame_report", REPORTS)
         self._healths = self.add_publisher(HealthMessage, "/perception/health", LATCHED)
         self._safe_stops = self.add_publisher(Bool, "/perception/safe_stop", LATCHED)
         self._diagnostics = self.add_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._systemd.notify("READY=1")
+
+    def rest(self) -> None:
+        """Say that we stop in good order."""
+        self._heartbeats.leave()
+        self._systemd.notify("STOPPING=1")
+
+    def close(self) -> None:
+        """Stop the outer watchdogs, so that they do not take this for a crash."""
+        if self._hardware is not None:
+            self._hardware.close()
+            self._hardware = None
+        if hasattr(self, "_systemd"):
+            self._systemd.close()
+            self._roster.close()
 
     def step(self) -> None:
-        """Read the records, close frames, judge the health, publish."""
-        self._readers["detector"].wait(WAIT_MS)
+        """Read the records, close frames, judge processes and health, publish."""
+        self._readers["detector"].wait(IDLE_WAIT_MS)
         now_ns = time.monotonic_ns()
-        # Detectors first: an entry is recorded before its outcome, so that no outcome is met whose
-        # entry is still unread.
-        records = [record for name in WATCHED for record in self._read(name, now_ns)]
-        closed = self._ledger.take(records)
+        on_time = self._watch.tick(self._due_ns or now_ns, now_ns, time.time_ns(), self._ledger)
+        self._due_ns = now_ns + 2 * round(IDLE_WAIT_MS * 1e6)
+        closed = self._ledger.take(self._read(now_ns))
+        if not on_time:
+            self._roster.postpone(now_ns)
+        for member in self._roster.update(now_ns):
+            self._bury(member)
         closed += self._ledger.expire(now_ns)
         for record in closed:
+            self._watch.report(record)
             self._health.frame(FrameStatus(record.status), now_ns)
             self._reports.publish(write_frame_report(record))
-        self._silent = self._silent_processes(now_ns)
-        transition = self._health.update(self._silent, now_ns)
-        if self._health_period.due() or transition is not None:
-            self._publish_health(transition)
-        if self._diagnostics_period.due() or transition is not None:
+        if self._memory_period.due():
+            for member in self._roster.members.values():
+                self._watch.memory(str(member), member.handle.rss_bytes(), now_ns)
+        faults = [*self._roster.faults(), *self._watch.faults()]
+        transition = self._health.update(faults, now_ns)
+        told = tuple(fault.name for fault in faults)
+        changed, self._told = told != self._told or transition is not None, told
+        if self._health_period.due() or changed:
+            self._publish_health(transition, [fault.text for fault in faults])
+        if self._diagnostics_period.due() or changed:
             self._publish_diagnostics()
+        self._heartbeats.heartbeat()
+        if self._systemd.period_ns and self._systemd_period.due():
+            self._systemd.notify("WATCHDOG=1")
+        if self._hardware is not None and on_time:
+            self._hardware.alive()
 
-    def _read(self, name: str, now_ns: int) -> list[FrameRecord]:
-        records = self._readers[name].records()
-        for record in records:
-            if record.record > self._next_record[name]:
-                # The first record read may be a late one: a watchdog can start after the others.
-                if self._last_heard_ns[name]:
-                    self._records_lost += record.record - self._next_record[name]
-            self._next_record[name] = record.record + 1
-            self._last_heard_ns[name] = now_ns
+    def _read(self, now_ns: int) -> list[FrameRecord]:
+        """All waiting records; detectors' first, so that no outcome is met before its entry."""
+        records: list[FrameRecord] = []
+        for name in WATCHED:
+            for record in self._readers[name].records():
+                self._roster.hear(name, record)
+                self._watch.record(record, now_ns)
+                records.append(record)
         return records
 
-    def _silent_processes(self, now_ns: int) -> list[str]:
-        oldest_ns = now_ns - self.settings.heartbeat_timeout_ms * 1e6
-        return [name for name in WATCHED if self._last_heard_ns[name] < oldest_ns]
+    def _bury(self, member: Member) -> None:
+        self._watch.forget(str(member))
+        self.get_logger().error(f"{member} died")
+        if member.role == "detector" and not self._roster.present("detector"):
+            self._ledger.detector_died(f"{member} died")
+        self.endpoint.reclaim_dead()
+        # That took a while, for which nobody else is to blame.
+        self._roster.postpone(time.monotonic_ns())
+        self._due_ns = 0
 
-    def _publish_health(self, transition: Transition | None) -> None:
+    def _publish_health(self, transition: Transition | None, faults: list[str]) -> None:
         mode = self._health.mode
         counts = {status.name.lower(): n for status, n in self._ledger.counts.items()}
         self._healths.publish(
@@ -105,10 +156,11 @@ class WatchdogNode(PerceptionNode):
                 mode=mode,
                 previous_mode=mode if transition is None else transition.previous,
                 cause=self._health.cause,
+                faults=faults,
                 frames_in=self._ledger.frames_in,
                 in_flight=self._ledger.in_flight,
-                reports_lost=self._records_lost,
-                silent_processes=self._silent,
+                reports_lost=self._watch.records_lost,
+                silent_processes=self._roster.missing(),
                 **counts,
             )
         )
@@ -119,22 +171,11 @@ class WatchdogNode(PerceptionNode):
             self.get_logger().info(f"{transition.previous.name} -> {mode.name}: {transition.cause}")
 
     def _publish_diagnostics(self) -> None:
-        values = {status.name: n for status, n in self._ledger.counts.items()}
-        values |= {
-            "frames_in": self._ledger.frames_in,
-            "in_flight": self._ledger.in_flight,
-            "records_lost": self._records_lost,
-        }
-        status = DiagnosticStatus(
-            level=LEVELS[self._health.mode],
-            name=f"perception/{self.settings.camera}",
-            message=f"{self._health.mode.name}: {self._health.cause}",
-            hardware_id=self.settings.camera,
-            values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
+        message = diagnostics(
+            self.settings.camera, self._health, self._ledger, self._watch, self._roster
         )
-        array = DiagnosticArray(status=[status])
-        array.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(array)
+        message.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(message)
 
 
 def main() -> int:

@@ -7,8 +7,9 @@ import numpy as np
 from plotly.graph_objects import Bar, Figure, Histogram
 
 from perception_nodes.core.budget import STAGES
+from perception_nodes.core.faults import HealthMode
 from perception_nodes.core.frame import FrameStatus, latency_ms, stage_durations_ms
-from perception_nodes.core.health import IN_TIME, HealthMode
+from perception_nodes.core.health import IN_TIME
 from perception_nodes.replay.annotate import STATUS_COLOURS, class_colour
 from perception_nodes.replay.recording import FrameDetections, FrameReport, Recording
 

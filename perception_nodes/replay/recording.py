@@ -13,7 +13,7 @@ from mcap.writer import CompressionType, Writer
 from numpy.typing import NDArray
 from rosbags.serde import SerdeError
 
-from perception_nodes.core.health import HealthMode
+from perception_nodes.core.faults import HealthMode
 from perception_nodes.replay.schemas import (
     DETECTIONS,
     FRAME_REPORT,

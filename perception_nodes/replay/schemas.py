@@ -72,7 +72,8 @@ _DEFINITIONS = {
         uint64 failed
         uint64 in_flight
         uint64 reports_lost
-        string[] silent_processes""",
+        string[] silent_processes
+        string[] faults""",
     "foxglove_msgs/msg/Point2": "float64 x\nfloat64 y",
     "foxglove_msgs/msg/Color": "float64 r\nfloat64 g\nfloat64 b\nfloat64 a",
     "foxglove_msgs/msg/CircleAnnotation": """

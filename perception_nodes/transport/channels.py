@@ -3,7 +3,7 @@
 import os
 import time
 
-from perception_nodes.core.frame import DetectionRecord, FrameHeader, FrameRecord
+from perception_nodes.core.frame import DetectionRecord, FrameHeader, FrameRecord, RecordKind
 from perception_nodes.transport.camera import CameraHeader
 from perception_nodes.transport.shm import Endpoint, Reader, Writer
 
@@ -11,6 +11,8 @@ SLOT_DEPTH = 2
 CAMERA_DEPTH = 4
 RECORD_DEPTH = 1024
 DETECTION_DEPTH = 64
+HEARTBEAT_PERIOD_NS = 12_000_000
+"""Each loop turns at least every 10 ms: signs of life are never more than 22 ms apart."""
 
 
 def slot_writer(endpoint: Endpoint, camera: str, width: int, height: int) -> Writer[FrameHeader]:
@@ -41,18 +43,37 @@ def record_writer(endpoint: Endpoint, camera: str, process: str) -> Writer[Frame
 class NumberedRecords:
     """Sends one process's records, numbered and dated, so that a lost one is seen."""
 
-    def __init__(self, endpoint: Endpoint, camera: str, process: str) -> None:
-        """Join the process's channel, see `record_writer`."""
+    def __init__(self, endpoint: Endpoint, camera: str, process: str, patience_ns: int) -> None:
+        """Join the process's channel, see `record_writer`.
+
+        Args:
+            endpoint: ours.
+            camera: whose frames we work on.
+            process: the channel.
+            patience_ns: how long we may be silent before we are taken for hung.
+        """
         self._writer = record_writer(endpoint, camera, process)
         self._number = 0
         self._process = os.getpid()
+        self._sent_ns = 0
+        self.patience_ns = patience_ns
 
     def send(self, record: FrameRecord) -> None:
         """Number a record and send it."""
         record.record, record.process = self._number, self._process
-        record.sent_ns = time.monotonic_ns()
+        record.patience_ns, record.spent_ns = self.patience_ns, time.thread_time_ns()
+        record.sent_ns = self._sent_ns = time.monotonic_ns()
         self._number += 1
         self._writer.send_record(record)
+
+    def heartbeat(self) -> None:
+        """Say that we are alive, where no other record has said so lately."""
+        if time.monotonic_ns() - self._sent_ns >= HEARTBEAT_PERIOD_NS:
+            self.send(FrameRecord(kind=RecordKind.HEARTBEAT))
+
+    def leave(self) -> None:
+        """Say that we stop in good order."""
+        self.send(FrameRecord(kind=RecordKind.LEFT))
 
 
 def record_reader(endpoint: Endpoint, camera: str, process: str) -> Reader[FrameRecord]:

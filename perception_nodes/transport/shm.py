@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 SHM_FOLDER = Path("/dev/shm")
+MAX_PROCESSES = 8
+"""At one end of a channel: the one that works, its standby, and dead ones not yet reclaimed."""
 Header = TypeVar("Header", bound=ctypes.Structure)
 
 
@@ -108,6 +110,10 @@ class Endpoint:
         self._ports += [subscriber, listener]
         return Reader(subscriber, listener, header)
 
+    def reclaim_dead(self) -> None:
+        """Remove what killed processes left in shared memory."""
+        reclaim_dead(self._node)
+
     def close(self) -> None:
         """Leave: close every channel of this process and remove what it held in shared memory."""
         for port in reversed(self._ports):
@@ -126,17 +132,17 @@ class Endpoint:
                 .history_size(0)
                 .subscriber_max_buffer_size(depth)
                 .subscriber_max_borrowed_samples(2)
-                .max_publishers(2)
-                .max_subscribers(8)
-                .max_nodes(16)
+                .max_publishers(MAX_PROCESSES)
+                .max_subscribers(MAX_PROCESSES)
+                .max_nodes(2 * MAX_PROCESSES)
                 .open_or_create()
             )
             event = (
                 self._node.service_builder(name)
                 .event()
-                .max_notifiers(4)
-                .max_listeners(8)
-                .max_nodes(16)
+                .max_notifiers(MAX_PROCESSES)
+                .max_listeners(MAX_PROCESSES)
+                .max_nodes(2 * MAX_PROCESSES)
                 .open_or_create()
             )
         except Exception as error:
@@ -282,6 +288,11 @@ def reclaim_dead(node: Any) -> None:
     except iox2.NodeCleanupFailure:
         # Another process is at it, or the remains belong to another user: they cost memory only.
         return
+
+
+def own_prefix() -> str:
+    """What the names of our files in shared memory begin with, in the domain of this process."""
+    return str(_config(_own_domain()).global_cfg.prefix.to_string())
 
 
 def _own_domain() -> int:

@@ -2,13 +2,16 @@
 
 import pytest
 
+from perception_nodes.core.faults import Fault, HealthMode
 from perception_nodes.core.frame import FrameStatus
-from perception_nodes.core.health import Health, HealthLimits, HealthMode, Transition
+from perception_nodes.core.health import Health, HealthLimits, Transition
 
 MS = 1_000_000
 LIMITS = HealthLimits(
     unsafe_after_ms=500, window_frames=10, degraded_miss_rate=0.2, recovery_ms=1000
 )
+GONE = Fault("crash", "detector 7 is gone", HealthMode.UNSAFE)
+NOTED = Fault("starved", "late by 30 ms")
 OK, LATE, FAILED = FrameStatus.OK, FrameStatus.LATE, FrameStatus.FAILED
 
 
@@ -19,18 +22,18 @@ class Run:
         self.ms = ms
         self.health = Health(LIMITS, ms * MS)
 
-    def frames(self, status, count=1, every_ms=33, silent=()):
+    def frames(self, status, count=1, every_ms=33, faults=()):
         """Frames of one status; returns the transitions on the way."""
         seen = []
         for _ in range(count):
             self.ms += every_ms
             self.health.frame(status, self.ms * MS)
-            seen.append(self.health.update(list(silent), self.ms * MS))
+            seen.append(self.health.update(list(faults), self.ms * MS))
         return [transition for transition in seen if transition]
 
-    def wait(self, ms, silent=()):
+    def wait(self, ms, faults=()):
         self.ms += ms
-        return self.health.update(list(silent), self.ms * MS)
+        return self.health.update(list(faults), self.ms * MS)
 
     @property
     def mode(self):
@@ -60,10 +63,10 @@ def test_the_first_detection_ends_the_start_at_once(start_ms):
     ]
 
 
-def test_the_start_ends_at_once_also_where_processes_were_silent_before():
+def test_the_start_ends_at_once_also_where_something_was_wrong_before():
     run = Run()
-    run.wait(100, silent=["detector"])
-    assert run.health.cause == "no heartbeat from detector"
+    run.wait(100, faults=[GONE])
+    assert run.health.cause == "detector 7 is gone"
     assert [t.mode.name for t in run.frames(OK)] == ["NOMINAL"]
 
 
@@ -80,10 +83,30 @@ def test_silence_is_unsafe_after_the_limit(nominal):
     assert transition.cause == "no detections for 500 ms"
 
 
-def test_a_silent_process_is_unsafe_at_once_and_named(nominal):
-    (transition,) = nominal.frames(OK, silent=["detector", "preprocess"])
+def test_an_unsafe_fault_is_unsafe_at_once_and_named(nominal):
+    (transition,) = nominal.frames(OK, faults=[NOTED, GONE])
     assert transition.mode is HealthMode.UNSAFE
-    assert transition.cause == "no heartbeat from detector, preprocess"
+    assert transition.cause == "detector 7 is gone"
+
+
+def test_a_fault_that_harms_no_frame_changes_nothing(nominal):
+    assert nominal.frames(OK, 50, faults=[NOTED]) == []
+    assert nominal.health.cause == "detections arrive in time"
+
+
+def test_the_worst_of_several_faults_decides(nominal):
+    degrading = Fault("clock", "the wall clock jumped", HealthMode.DEGRADED)
+    assert nominal.wait(1, [NOTED, degrading]).cause == "the wall clock jumped"
+    assert nominal.wait(1, [degrading, GONE]).mode is HealthMode.UNSAFE
+
+
+@pytest.mark.parametrize("abandoned", [FrameStatus.SKIPPED_LATE, FrameStatus.SUPERSEDED])
+def test_frames_abandoned_regularly_are_skipping(nominal, abandoned):
+    for _ in range(10):
+        nominal.frames(abandoned)
+        nominal.frames(OK)
+    assert nominal.mode == "SKIPPING"
+    assert nominal.health.cause == "5 of the last 10 frames were abandoned before inference"
 
 
 @pytest.mark.parametrize("missed", [LATE, FAILED, FrameStatus.SKIPPED_LATE, FrameStatus.SUPERSEDED])
@@ -100,8 +123,10 @@ def test_late_frames_degrade_but_are_detections(nominal):
     assert nominal.mode == "DEGRADED"
 
 
-def test_frames_of_the_smaller_model_are_in_time(nominal):
-    assert nominal.frames(FrameStatus.DEGRADED, 20) == []
+def test_a_smaller_model_is_degraded(nominal):
+    (transition,) = nominal.frames(FrameStatus.DEGRADED, 20)
+    assert transition.mode is HealthMode.DEGRADED
+    assert transition.cause == "3 of the last 10 frames were left to the smaller model"
 
 
 def test_a_better_mode_must_hold_before_it_is_entered(nominal):
@@ -146,8 +171,8 @@ def test_the_cause_is_the_present_one():
     run = Run()
     run.frames(OK)
     run.wait(600)
-    run.wait(10, silent=["preprocess"])
-    assert run.health.cause == "no heartbeat from preprocess"
+    run.wait(10, faults=[GONE])
+    assert run.health.cause == "detector 7 is gone"
 
 
 def test_alternating_facts_do_not_make_it_flap(nominal):

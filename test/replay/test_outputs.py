@@ -45,8 +45,7 @@ def health_message(stamp_ns, mode, previous, cause):
     names = store.types[HEALTH].__dataclass_fields__
     values = dict.fromkeys([name for name in names if not name.startswith("__")], 0)
     values |= {"stamp": stamp, "mode": mode, "previous_mode": previous, "cause": cause}
-    if "silent_processes" in values:
-        values["silent_processes"] = []
+    values |= {"silent_processes": [], "faults": []}
     return bytes(store.serialize_cdr(store.types[HEALTH](**values), HEALTH))
 
 

@@ -16,6 +16,7 @@ import pytest
 from perception_nodes.core.frame import FrameHeader, FrameRecord
 from perception_nodes.transport import channels
 from perception_nodes.transport.shm import (
+    MAX_PROCESSES,
     SHM_FOLDER,
     Endpoint,
     TransportError,
@@ -271,12 +272,12 @@ class TestErrors:
         with pytest.raises(TransportError, match="'c'"):
             endpoint.reader("c", Number, 3)
 
-    def test_a_third_writer_is_refused(self, join):
+    def test_more_writers_than_there_is_room_for_are_refused(self, join):
         endpoint = join()
-        kept = [endpoint.writer("c", Number, 8, 2) for _ in range(2)]
+        kept = [endpoint.writer("c", Number, 8, 2) for _ in range(MAX_PROCESSES)]
         with pytest.raises(TransportError, match="'c'"):
             endpoint.writer("c", Number, 8, 2)
-        assert len(kept) == 2
+        assert len(kept) == MAX_PROCESSES
 
     def test_domains_do_not_hear_each_other(self, join):
         other = next(DOMAINS)

@@ -1,0 +1,58 @@
+"""What the watchdog knows as a diagnostic message: a status for the whole, and one a fault."""
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+
+from perception_nodes.core.faults import Fault, HealthMode
+from perception_nodes.core.health import Health
+from perception_nodes.core.ledger import Ledger
+from perception_nodes.core.liveness import Roster
+from perception_nodes.core.watch import Watch
+
+LEVELS = {
+    HealthMode.NOMINAL: DiagnosticStatus.OK,
+    HealthMode.DEGRADED: DiagnosticStatus.WARN,
+    HealthMode.SKIPPING: DiagnosticStatus.WARN,
+    HealthMode.UNSAFE: DiagnosticStatus.ERROR,
+}
+
+
+def diagnostics(
+    camera: str, health: Health, ledger: Ledger, watch: Watch, roster: Roster
+) -> DiagnosticArray:
+    """The present state of a camera's graph, but for the stamp."""
+    values = {status.name: count for status, count in ledger.counts.items()}
+    values |= {
+        "frames_in": ledger.frames_in,
+        "in_flight": ledger.in_flight,
+        "repeated_outcomes": ledger.repeated_outcomes,
+        "records_lost": watch.records_lost,
+        "takeovers": watch.takeovers,
+        "watchdog_starved": watch.starved,
+        "processes": ", ".join(map(str, roster.members.values())),
+    }
+    base = f"perception/{camera}"
+    whole = DiagnosticStatus(
+        level=LEVELS[health.mode],
+        name=base,
+        message=f"{health.mode.name}: {health.cause}",
+        hardware_id=camera,
+        values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
+    )
+    present: dict[str, Fault | None] = {f"{role} process": None for role in roster.roles}
+    present |= {fault.name: fault for fault in roster.faults()} | dict(watch.statuses())
+    return DiagnosticArray(
+        status=[whole, *(_status(base, camera, *item) for item in present.items())]
+    )
+
+
+def _status(base: str, camera: str, name: str, fault: Fault | None) -> DiagnosticStatus:
+    # A fault that harms no frame yet is a warning all the same.
+    level = DiagnosticStatus.OK
+    if fault is not None:
+        level = LEVELS[max(fault.mode, HealthMode.DEGRADED)]
+    return DiagnosticStatus(
+        level=level,
+        name=f"{base}/{name}",
+        message="ok" if fault is None else fault.text,
+        hardware_id=camera,
+    )

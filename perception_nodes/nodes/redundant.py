@@ -1,0 +1,88 @@
+"""A node of which several run: one works, the others are ready to take its place."""
+
+import time
+
+from perception_nodes.core.faults import FaultLimits, Starvation
+from perception_nodes.core.frame import FrameRecord, RecordKind
+from perception_nodes.nodes.base import PerceptionNode
+from perception_nodes.transport import channels
+from perception_nodes.transport.lease import Lease
+
+TICK_NS = 5_000_000
+LONG_NS = 3_000_000_000
+"""Patience for what is done once and may take long."""
+
+
+class RedundantNode(PerceptionNode):
+    """Works while it holds the lease of its role; until then it tries to get it.
+
+    Subclasses open what they work with, call `join`, and fill in `work` and `take_over`.
+    """
+
+    role = ""
+    lease: Lease | None = None
+
+    def work(self) -> None:
+        """Wait a moment for work and do it; called in a loop by the one that holds the lease."""
+
+    def take_over(self) -> None:
+        """We are to work from now on; `self.lease.note` tells where the predecessor stood."""
+
+    def join(self, patience_ns: int) -> None:
+        """Join the channels of the role.
+
+        Args:
+            patience_ns: how long we may be silent before we are taken for hung.
+        """
+        camera = self.settings.camera
+        self.records = channels.NumberedRecords(self.endpoint, camera, self.role, patience_ns)
+        self.lease = Lease(camera, self.role)
+        self._joined_ns = time.monotonic_ns()
+        self._starvation = Starvation(FaultLimits())
+        self._judge_from_ns = 0
+
+    def step(self) -> None:
+        """Work, or wait to be needed; say that we are alive."""
+        if self.lease.held:
+            self.lease.sign(self.records.patience_ns)
+            self.work()
+        else:
+            self._stand_by()
+        self.records.heartbeat()
+
+    def busy(self) -> None:
+        """What comes now may take long, and we are not hung meanwhile."""
+        usual_ns, self.records.patience_ns = self.records.patience_ns, LONG_NS
+        if self.lease.held:
+            self.lease.sign(LONG_NS)
+        self.records.send(FrameRecord(kind=RecordKind.HEARTBEAT))
+        self.records.patience_ns = usual_ns
+
+    def _stand_by(self) -> None:
+        due_ns = time.monotonic_ns() + TICK_NS
+        time.sleep(TICK_NS / 1e9)
+        now_ns = time.monotonic_ns()
+        if self._starvation.update(due_ns, now_ns) is not None:
+            # Whoever kept us from running may have kept the other one too.
+            self._judge_from_ns = now_ns + self.records.patience_ns
+        takeover = self.lease.acquire(self.records.patience_ns)
+        if takeover is None:
+            if now_ns > self._judge_from_ns:
+                self.lease.kill_hung_holder()
+            return
+        takeover.joined_ns = self._joined_ns
+        self.records.send(takeover)
+        self.take_over()
+        if takeover.predecessor:
+            self.get_logger().warning(takeover.reason.decode())
+
+    def rest(self) -> None:
+        """Let another one work."""
+        self.lease.release()
+        self.records.leave()
+
+    def close(self) -> None:
+        """Give the lease back."""
+        if self.lease is not None:
+            self.lease.close()
+            self.lease = None

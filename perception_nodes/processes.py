@@ -1,0 +1,79 @@
+"""What the kernel knows of another process."""
+
+import os
+import select
+import signal
+from contextlib import suppress
+
+TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+class Process:
+    """Another process by a descriptor of it: its number may be given to others, this not."""
+
+    def __init__(self, pid: int) -> None:
+        """Open it.
+
+        Raises:
+            ProcessLookupError: there is none of that number.
+        """
+        self.pid = pid
+        self._descriptor = os.pidfd_open(pid)
+        self._poll = select.poll()
+        self._poll.register(self._descriptor, select.POLLIN)
+
+    def is_alive(self) -> bool:
+        """Whether it has not ended; known at once, also where nobody has waited for it."""
+        return not self._poll.poll(0)
+
+    def kill(self) -> None:
+        """End it without asking, also where it is stopped."""
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
+
+    def wants_processor(self) -> bool:
+        """Whether one of its threads is running or waiting for a processor."""
+        with suppress(OSError):
+            for task in os.listdir(f"/proc/{self.pid}/task"):
+                if _stat(f"/proc/{self.pid}/task/{task}/stat")[0] == "R":
+                    return True
+        return False
+
+    def spent_ns(self) -> int:
+        """Processor time that its main thread has had, to a tick."""
+        with suppress(OSError):
+            fields = _stat(f"/proc/{self.pid}/task/{self.pid}/stat")
+            return (int(fields[11]) + int(fields[12])) * TICK_NS
+        return 0
+
+    def rss_bytes(self) -> int:
+        """Its resident memory, 0 where it has ended."""
+        with suppress(OSError), open(f"/proc/{self.pid}/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * PAGE_BYTES
+        return 0
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        os.close(self._descriptor)
+
+
+def open_process(pid: int) -> Process | None:
+    """A process, None where it has ended already."""
+    try:
+        return Process(pid)
+    except ProcessLookupError:
+        return None
+
+
+def available_memory_bytes() -> int:
+    """Memory that can be had without swapping."""
+    with open("/proc/meminfo", encoding="ascii") as file:
+        line = next(line for line in file if line.startswith("MemAvailable"))
+    return int(line.split()[1]) * 1024
+
+
+def _stat(path: str) -> list[str]:
+    """Fields of a stat file from the state on; the name before it may hold anything."""
+    with open(path, encoding="ascii", errors="replace") as file:
+        return file.read().rsplit(")", 1)[1].split()

@@ -1,0 +1,139 @@
+"""Who of several equal processes works: the one that holds a lock, which the kernel frees.
+
+The locked file lies in shared memory and holds what the next one must know of its predecessor.
+"""
+
+import ctypes
+import fcntl
+import mmap
+import os
+import time
+
+from perception_nodes.core.frame import FrameRecord, RecordKind
+from perception_nodes.core.liveness import is_hung
+from perception_nodes.processes import Process, open_process
+from perception_nodes.transport.shm import SHM_FOLDER, own_prefix
+
+
+class LeaseNote(ctypes.Structure):
+    """What the holder writes for the one that comes after it.
+
+    `process` is the holder, 0 where it stopped in good order. It gave its last sign of life at
+    `alive_ns`, may be silent for `patience_ns` and had spent `spent_ns` of processor time by then.
+    The frame it took last is `ingest_process` and `sequence`, of `ingested_ns`, and `unended` until
+    it is done with it. `number` is the last one that it took from `source`, a numbered stream.
+    """
+
+    _fields_ = [
+        ("alive_ns", ctypes.c_int64),
+        ("patience_ns", ctypes.c_int64),
+        ("spent_ns", ctypes.c_int64),
+        ("ingested_ns", ctypes.c_int64),
+        ("sequence", ctypes.c_uint64),
+        ("number", ctypes.c_uint64),
+        ("process", ctypes.c_uint32),
+        ("ingest_process", ctypes.c_uint32),
+        ("unended", ctypes.c_uint32),
+        ("source", ctypes.c_uint32),
+    ]
+
+
+class Lease:
+    """One process's view of the right to work, in a role, for a camera."""
+
+    def __init__(self, camera: str, role: str) -> None:
+        """Open the file that all of that role share."""
+        self._role = role
+        path = SHM_FOLDER / f"{own_prefix()}{camera}_{role}.lease"
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.ftruncate(self._descriptor, ctypes.sizeof(LeaseNote))
+        self._memory = mmap.mmap(self._descriptor, ctypes.sizeof(LeaseNote))
+        self.note = LeaseNote.from_buffer(self._memory)
+        self.held = False
+        self._killed: Process | None = None
+        self._suspected_ns = -1
+
+    def acquire(self, patience_ns: int) -> FrameRecord | None:
+        """Take the right to work where nobody has it.
+
+        Args:
+            patience_ns: how long we may be silent then.
+
+        Returns:
+            The record that tells of the takeover, None where another one works.
+        """
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return None
+        note, now_ns = self.note, time.monotonic_ns()
+        record = FrameRecord(kind=RecordKind.TAKEOVER, predecessor=note.process)
+        if note.process:
+            how = "hung and was killed" if self._killed is not None else "died"
+            record.reason = (
+                f"{self._role} {note.process} {how}; {os.getpid()} took over "
+                f"{(now_ns - note.alive_ns) / 1e6:.0f} ms after its last sign of life"
+            ).encode()
+            if note.unended:
+                record.ingest_process, record.sequence = note.ingest_process, note.sequence
+        self._forget_killed()
+        note.unended, note.process = 0, os.getpid()
+        self.held = True
+        self.sign(patience_ns)
+        return record
+
+    def sign(self, patience_ns: int) -> None:
+        """Give a sign of life."""
+        note = self.note
+        note.patience_ns, note.spent_ns = patience_ns, time.thread_time_ns()
+        note.alive_ns = time.monotonic_ns()
+
+    def begin(self, ingest_process: int, sequence: int, ingested_ns: int) -> None:
+        """Note the frame that we work on: should we die of it, nobody else shall."""
+        note = self.note
+        note.ingest_process, note.sequence = ingest_process, sequence
+        note.ingested_ns, note.unended = ingested_ns, 1
+
+    def end(self) -> None:
+        """We are done with the frame."""
+        self.note.unended = 0
+
+    def kill_hung_holder(self) -> None:
+        """End the holder where it hangs; the lock is free when the kernel is done with it."""
+        note = self.note
+        alive_ns, pid = note.alive_ns, note.process
+        silent_ns = time.monotonic_ns() - alive_ns
+        if silent_ns <= note.patience_ns or not pid or self._killed is not None:
+            return
+        process = open_process(pid)
+        if process is None:
+            return
+        # Opened, it cannot become another; and it is the holder still if it says so now.
+        hung = is_hung(silent_ns, note.patience_ns, note.spent_ns, process)
+        # Twice, since looking takes a moment in which it may have given a sign.
+        if hung and self._suspected_ns == note.alive_ns and note.process == pid:
+            process.kill()
+            self._killed = process
+        else:
+            process.close()
+        self._suspected_ns = alive_ns if hung else -1
+
+    def release(self) -> None:
+        """Give up the right to work, in good order."""
+        if self.held:
+            self.note.process = self.note.unended = 0
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            self.held = False
+
+    def close(self) -> None:
+        """Release it and close the file."""
+        self.release()
+        self._forget_killed()
+        del self.note
+        self._memory.close()
+        os.close(self._descriptor)
+
+    def _forget_killed(self) -> None:
+        if self._killed is not None:
+            self._killed.close()
+            self._killed = None

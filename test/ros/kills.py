@@ -1,0 +1,195 @@
+"""Kills or stops nodes of a running graph again and again: how long until detections resume?
+
+    .venv/bin/python test/ros/kills.py --kills 200 --role detector --signal KILL
+
+Prints the gaps, and what the graph holds before and after: nothing may grow.
+"""
+
+import argparse
+import os
+import signal
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from perception_nodes.core.frame import DetectionRecord
+from perception_nodes.graph import LIVE
+from perception_nodes.processes import Process, open_process
+from perception_nodes.supervisor import Supervisor
+from perception_nodes.transport import channels
+from perception_nodes.transport.lease import Lease
+from perception_nodes.transport.shm import SHM_FOLDER, Endpoint, own_prefix
+
+PERIOD_S = 0.02
+TIMEOUT_S = 30.0
+SIZE = (120, 160)
+
+
+class Rig:
+    """A live graph with a camera of its own at 50 Hz, and a reader of its detections."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.supervisor = supervisor
+        self.endpoint = Endpoint("kills")
+        self.leases = {role: Lease("front", role) for role in ("detector", "preprocess")}
+        self._detections = channels.detection_reader(self.endpoint, "front")
+        self._stop = threading.Event()
+        self._camera = threading.Thread(target=self._film)
+        self._camera.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._camera.join()
+        for lease in self.leases.values():
+            lease.close()
+        self.endpoint.close()
+
+    def _film(self) -> None:
+        camera = channels.camera_writer(self.endpoint, "front", 3 * SIZE[0] * SIZE[1])
+        random, number = np.random.default_rng(0), 0
+        while not self._stop.wait(PERIOD_S):
+            sample = camera.loan()
+            header = sample.header
+            header.number, header.stamp_ns = number, time.time_ns()
+            header.height, header.width = SIZE
+            header.step, header.size_bytes = 3 * SIZE[1], 3 * SIZE[0] * SIZE[1]
+            header.encoding, header.frame_id = b"bgr8", b"camera"
+            sample.payload[:] = random.integers(0, 256, sample.payload.size, np.uint8)
+            camera.send(sample)
+            number += 1
+
+    def next_detections(self, after_ns: int = 0) -> DetectionRecord:
+        """The next detections of a frame captured after an instant."""
+        give_up_s = time.monotonic() + TIMEOUT_S
+        while time.monotonic() < give_up_s:
+            self._detections.wait(100.0)
+            for record in self._detections.records():
+                if record.capture_ns > after_ns:
+                    return record
+        raise TimeoutError("no detections")
+
+    def members(self, role: str) -> list[int]:
+        """Processes of a role; the one that works first."""
+        pids = [p.pid for s, p in self.supervisor.processes if s.executable == f"{role}_node"]
+        holder = self.leases[role].note.process
+        return sorted(pids, key=lambda pid: pid != holder)
+
+    def wait_for_standby(self, role: str) -> None:
+        """Until the second process of a role has joined: its standby tick polls the lease file."""
+        give_up_s = time.monotonic() + TIMEOUT_S
+        while time.monotonic() < give_up_s:
+            holder, *others = self.members(role)
+            lease = str(next(SHM_FOLDER.glob(f"{own_prefix()}front_{role}.lease")))
+            if others and all(lease in opened(pid) for pid in others):
+                time.sleep(0.1)  # from opening the lease to the first tick
+                return
+            time.sleep(0.02)
+        raise TimeoutError(f"no standby of {role}")
+
+    def holds(self) -> dict[str, int]:
+        """What must not grow: files in shared memory, and descriptors and memory of survivors."""
+        watchdog = next(p.pid for s, p in self.supervisor.processes if s.name == "watchdog_node")
+        files = len(list(SHM_FOLDER.glob(f"{own_prefix()}*")))
+        descriptors, megabytes = held(watchdog)
+        ours, _ = held(os.getpid())
+        return {
+            "files": files,
+            "watchdog_descriptors": descriptors,
+            "watchdog_mb": megabytes,
+            "our_descriptors": ours,
+        }
+
+    def strike(self, role: str, number: int) -> float:
+        """Signal the process that works; milliseconds until detections of a later frame are out."""
+        victim = self.leases[role].note.process
+        struck_ns = time.monotonic_ns()
+        os.kill(victim, number)
+        self.next_detections(after_ns=struck_ns)
+        return (time.monotonic_ns() - struck_ns) / 1e6
+
+
+def opened(pid: int) -> set[str]:
+    """Files that a process has mapped."""
+    try:
+        lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    except OSError:
+        return set()
+    return {line.split(maxsplit=5)[5] for line in lines if len(line.split(maxsplit=5)) == 6}
+
+
+def held(pid: int) -> tuple[int, int]:
+    """Descriptors and resident megabytes of a process."""
+    process: Process | None = open_process(pid)
+    assert process is not None
+    megabytes = process.rss_bytes() // 1_000_000
+    process.close()
+    return len(os.listdir(f"/proc/{pid}/fd")), megabytes
+
+
+def with_graph(scenario: Callable[[Rig], None], **values: Any) -> None:
+    """Run a scenario beside a graph that detects; the graph is waited for in this thread."""
+    values = {"backend": "null", "source": "shm", "deadline_ms": 900.0, **values}
+    failure: list[BaseException] = []
+
+    def act() -> None:
+        try:
+            rig = Rig(supervisor)
+            try:
+                rig.next_detections()
+                scenario(rig)
+            finally:
+                rig.close()
+        except BaseException as error:
+            failure.append(error)
+        finally:
+            supervisor.stop()
+
+    with Supervisor(LIVE.nodes(values), deaths_per_minute=10_000) as supervisor:
+        actor = threading.Thread(target=act)
+        actor.start()
+        supervisor.wait()
+        actor.join()
+    if failure:
+        raise failure[0]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--role", choices=("detector", "preprocess"), default="detector")
+    parser.add_argument("--signal", choices=("KILL", "STOP"), default="KILL")
+    parser.add_argument("--standby", choices=("always", "never"), default="always")
+    parser.add_argument("--backend", default="null")
+    arguments = parser.parse_args()
+    gaps_ms: list[float] = []
+    number = getattr(signal, f"SIG{arguments.signal}")
+
+    def scenario(rig: Rig) -> None:
+        for index in range(arguments.kills + 1):
+            if arguments.standby == "always":
+                rig.wait_for_standby(arguments.role)
+            rig.next_detections(after_ns=time.monotonic_ns())
+            if index in (min(10, arguments.kills), arguments.kills):
+                print(f"after {index}: {rig.holds()}")
+            if index < arguments.kills:
+                gaps_ms.append(rig.strike(arguments.role, number))
+
+    with_graph(scenario, standby=arguments.standby, backend=arguments.backend)
+    gaps_ms.sort()
+    print(
+        f"detections resume after: median {statistics.median(gaps_ms):.0f} ms, "
+        f"p90 {gaps_ms[int(0.9 * len(gaps_ms))]:.0f}, worst {gaps_ms[-1]:.0f}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
