@@ -276,17 +276,11 @@ class Starvation:
         self._limit_ns = limits.starved_ms * MS
         self._last_ns = 0
         self.count = 0
-        self.lost_ns = 0
 
     def update(self, asked_ns: int, woke_ns: int) -> Fault | None:
-        """Take when our loop wanted to go on at the latest, and when it did.
-
-        `lost_ns` is the time that has passed without us, in all: who was silent meanwhile may have
-        spoken.
-        """
+        """Take when our loop wanted to go on at the latest, and when it did."""
         late_ns = woke_ns - asked_ns
         if late_ns <= self._limit_ns:
             return None
         self.count += 1
-        self.lost_ns += late_ns
         return Fault("starved", f"the watchdog itself woke {late_ns / MS:.0f} ms late")

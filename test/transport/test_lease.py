@@ -1,0 +1,148 @@
+"""Who works: a lock between real processes, and what the next one learns of the last."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from perception_nodes.core.frame import RecordKind
+from perception_nodes.transport.lease import Lease
+from perception_nodes.transport.shm import SHM_FOLDER, own_prefix, sweep
+
+TIMEOUT_S = 30
+PATIENCE_NS = 40_000_000
+HOLDER = """
+import sys, time
+from perception_nodes.transport.lease import Lease
+lease = Lease("front", "detector")
+assert lease.acquire(40_000_000)
+lease.begin(5, 17, 1234)
+print(flush=True)
+"""
+SIGNS = "while True: lease.sign(40_000_000); time.sleep(0.005)"
+
+
+@pytest.fixture(autouse=True)
+def domain(monkeypatch):
+    """Files of the test's own."""
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(2_000_000 + os.getpid()))
+    yield
+    sweep()
+    assert not list(SHM_FOLDER.glob(f"{own_prefix()}*"))
+
+
+@pytest.fixture
+def lease():
+    made = Lease("front", "detector")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def holder(root):
+    """Starts another process that holds the lease and then runs on."""
+    started = []
+
+    def start(code):
+        environment = {**os.environ, "PYTHONPATH": str(root)}
+        command = [sys.executable, "-c", HOLDER + code]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
+        process.stdout.readline()
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def acquired(lease, kill=False):
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while (record := lease.acquire(PATIENCE_NS)) is None:
+        assert time.monotonic() < deadline_s
+        if kill:
+            lease.kill_hung_holder()
+        time.sleep(0.005)
+    return record
+
+
+def test_the_first_has_no_predecessor(lease):
+    record = lease.acquire(PATIENCE_NS)
+    assert (record.kind, record.predecessor, record.reason) == (RecordKind.TAKEOVER, 0, b"")
+    assert lease.held
+    assert lease.note.process == os.getpid()
+
+
+def test_one_alone_works(lease):
+    other = Lease("front", "detector")
+    assert lease.acquire(PATIENCE_NS)
+    assert other.acquire(PATIENCE_NS) is None
+    assert Lease("front", "preprocess").acquire(PATIENCE_NS)
+    assert Lease("rear", "detector").acquire(PATIENCE_NS)
+    other.close()
+
+
+def test_a_lease_that_is_given_up_leaves_no_predecessor(lease):
+    other = Lease("front", "detector")
+    lease.acquire(PATIENCE_NS)
+    lease.begin(5, 17, 1234)
+    lease.release()
+    record = other.acquire(PATIENCE_NS)
+    assert (record.predecessor, record.ingest_process) == (0, 0)
+    assert other.note.ingested_ns == 1234, "where it stood is known all the same"
+    other.close()
+
+
+def test_a_killed_holder_is_followed_at_once_with_the_frame_it_held(lease, holder):
+    process = holder(SIGNS)
+    assert lease.acquire(PATIENCE_NS) is None
+    process.kill()
+    record = acquired(lease)
+    assert (record.predecessor, record.ingest_process, record.sequence) == (process.pid, 5, 17)
+    assert record.reason.startswith(f"detector {process.pid} died; {os.getpid()} took".encode())
+
+
+def test_a_frame_that_was_ended_is_not_held(lease, holder):
+    process = holder("lease.end(); print(flush=True); " + "time.sleep(100)")
+    process.stdout.readline()
+    process.kill()
+    assert acquired(lease).ingest_process == 0
+
+
+def test_a_holder_that_hangs_is_killed_and_followed(lease, holder):
+    process = holder(SIGNS)
+    os.kill(process.pid, signal.SIGSTOP)
+    record = acquired(lease, kill=True)
+    assert process.wait(TIMEOUT_S) == -signal.SIGKILL
+    assert b"hung and was killed" in record.reason
+
+
+def test_a_holder_that_gives_signs_is_left_alone(lease, holder):
+    process = holder(SIGNS)
+    for _ in range(30):
+        lease.kill_hung_holder()
+        time.sleep(0.005)
+    assert process.poll() is None
+    assert lease.acquire(PATIENCE_NS) is None
+
+
+def test_a_process_that_only_has_the_number_of_the_holder_is_left_alone(lease, holder):
+    """The note tells of a holder that is gone; the kernel has given its number to another one."""
+    bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(100)"])
+    lease.note.process, lease.note.patience_ns = bystander.pid, PATIENCE_NS
+    record = lease.acquire(PATIENCE_NS)
+    assert record.predecessor == bystander.pid
+    assert bystander.poll() is None
+    bystander.kill()
+    bystander.wait()
+
+
+def test_the_note_has_no_hidden_padding(lease):
+    note = type(lease.note)
+    assert ctypes.sizeof(note) == sum(getattr(note, name).size for name, _ in note._fields_)
