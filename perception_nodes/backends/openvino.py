@@ -1,5 +1,6 @@
 """OpenVINO on the CPU: the slot is its input tensor, nothing is copied on the way in."""
 
+import os
 from functools import cache
 
 import numpy as np
@@ -10,6 +11,10 @@ from perception_nodes.backends.base import BackendInfo, BackendSettings, check_h
 from perception_nodes.backends.model import Model
 from perception_nodes.core.pipeline import BackendError, HeadTensors
 
+INSTRUCTIONS = "AVX512_CORE_FP16"
+"""The most that kernels may use: all but the tiles of AMX. A tile wants 64 input channels, and a
+pruned network has layers of 16: road-n takes 3.0 ms without tiles and 3.5 with them."""
+
 
 @cache
 def core() -> ov.Core:
@@ -19,6 +24,7 @@ def core() -> ov.Core:
     goes. With several cores the thread can be left on a freed one, and the next signal, the
     SIGINT that should end us, kills the process.
     """
+    os.environ.setdefault("ONEDNN_MAX_CPU_ISA", INSTRUCTIONS)
     return ov.Core()
 
 
