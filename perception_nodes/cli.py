@@ -12,6 +12,7 @@ from rich.table import Table
 
 from perception_nodes.backends.base import BACKENDS
 from perception_nodes.backends.model import ModelError, available_models, load_model
+from perception_nodes.cli_hil import hil_app
 from perception_nodes.cli_model import JsonFlag, model_app, progress_bar, screen, write_text
 from perception_nodes.config import SettingsError, allowed_range
 from perception_nodes.core.budget import DEADLINE_MS
@@ -21,6 +22,7 @@ from perception_nodes.environment import cache_folder
 from perception_nodes.evaluation import DataError, read_set
 from perception_nodes.evaluation.matching import EvaluationNotInstalled
 from perception_nodes.graph import LIVE, RECORDED, Graph
+from perception_nodes.hil.scenario import ScenarioError
 from perception_nodes.preprocess.cpu import UnknownLens
 from perception_nodes.replay.bag import BagError, open_drive
 from perception_nodes.supervisor import GraphFailure, Supervisor
@@ -32,6 +34,7 @@ UNUSABLE = (
     DataError,
     EvaluationNotInstalled,
     ModelError,
+    ScenarioError,
     SettingsError,
     TransportError,
     UnknownLens,
@@ -47,6 +50,7 @@ app = typer.Typer(
 bench_app = typer.Typer(help="Measurements.", no_args_is_help=True)
 app.add_typer(model_app, name="model")
 app.add_typer(bench_app, name="bench")
+app.add_typer(hil_app, name="hil")
 
 OutFolder = Annotated[Path, typer.Option("--out", help="Folder for the outputs.")]
 Assignments = Annotated[

@@ -88,10 +88,10 @@ class DetectorSettings(RedundantSettings):
     """Parameters of detector_node."""
 
     model: str = Field(default="road-n", description="model to run: name or folder")
-    backend: Literal["openvino", "onnxruntime", "golden", "null"] = Field(
+    backend: Literal["openvino", "onnxruntime", "golden", "null", "faulty"] = Field(
         default="openvino",
         description="inference runtime; golden is the slow integer reference, "
-        "null finds nothing, for measurements",
+        "null finds nothing, for measurements, faulty fails on demand, for `perception hil` alone",
     )
     threads: int = Field(
         default=0, ge=0, le=256, description="inference threads; 0 for one a physical core"

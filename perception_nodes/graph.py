@@ -22,6 +22,7 @@ from perception_nodes.config import (
     check,
 )
 from perception_nodes.environment import ros_environment
+from perception_nodes.hil.settings import FaultCameraSettings
 from perception_nodes.processes import available_memory_bytes
 from perception_nodes.replay.bag import COMPRESSED_IMAGE, BagError
 from perception_nodes.replay.synthetic import open_source
@@ -34,8 +35,11 @@ NODES: dict[str, type[Settings]] = {
     "detector_node": DetectorSettings,
     "preprocess_node": PreprocessSettings,
     "player_node": PlayerSettings,
+    "fault_camera_node": FaultCameraSettings,
 }
 """Executables and their settings, in the order of starting: who listens before who speaks."""
+PLAYERS = frozenset({"player_node", "fault_camera_node"})
+"""Those that play a drive, and end the graph with it."""
 REDUNDANT = {
     "detector_node": "detector_standby_node",
     "preprocess_node": "preprocess_standby_node",
@@ -113,7 +117,7 @@ class Graph:
         if unknown:
             known = ", ".join(self.parameters)
             raise SettingsError(f"parameter {unknown[0]!r} is unknown; known are {known}")
-        if "player_node" in self.executables:
+        if not PLAYERS.isdisjoint(self.executables):
             values = _with_drive(values)
         if "watchdog_node" in self.executables:
             values = _with_standby(values)
@@ -130,7 +134,7 @@ class Graph:
                     executable,
                     settings.model_dump(),
                     ros_environment(),
-                    ends_graph=executable == "player_node",
+                    ends_graph=executable in PLAYERS,
                     restarted=executable in RESTARTED,
                     name=name,
                 )
@@ -179,6 +183,9 @@ RECORDED = Graph(("monitor_node", *REPLAY.executables))
 
 MEASURED = Graph(("receiver_node", *REPLAY.executables))
 """The same, with a receiver that notes when detections arrive."""
+
+HIL = Graph(("monitor_node", *LIVE.executables, "fault_camera_node"))
+"""A drive played with a fault, watched and recorded."""
 
 BARE_INFERENCE = Graph(("bare_inference_node", "player_node"))
 """A camera, and beside it nothing but the backend's call."""

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perception_nodes import graph
+from perception_nodes.backends.base import BACKENDS
 from perception_nodes.config import SettingsError, allowed_range
 from perception_nodes.graph import LIVE, NODES, RECORDED, REPLAY, Graph, NodeSpec
 from perception_nodes.replay.bag import BagError
@@ -322,7 +323,7 @@ class TestLaunchFiles:
             assert argument.default_value == str(info.default)
             assert info.description in argument.description
             assert allowed_range(info) in argument.description
-        assert arguments["backend"].choices == ["openvino", "onnxruntime", "golden", "null"]
+        assert arguments["backend"].choices == list(BACKENDS)
         assert arguments["model"].choices is None
 
     def test_start_the_nodes_of_the_graph(self, launch_file, drive, name, made):

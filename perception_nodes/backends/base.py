@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from perception_nodes.backends.model import Model
 from perception_nodes.core.pipeline import BackendError, HeadTensors
 
-BACKENDS = ("openvino", "onnxruntime", "golden", "null")
+BACKENDS = ("openvino", "onnxruntime", "golden", "null", "faulty")
 """Names of backends; each is a module of this package with a class `Backend`."""
 
 INSTALL = {"openvino": "openvino", "onnxruntime": "onnxruntime", "golden": "onnx"}

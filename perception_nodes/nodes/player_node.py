@@ -49,7 +49,7 @@ class PlayerNode(PerceptionNode):
         except BagError as error:
             raise SettingsError(f"parameter bag: {error}") from error
         self._compressed = self._drive.message_type == COMPRESSED_IMAGE
-        self._frames: Iterator[RawFrame] = self._drive.frames()
+        self._frames = self._read_frames()
         self._next = next(self._frames, None)
         self._health: Health | None = None
         self._sent: list[tuple[int, int]] = []
@@ -109,22 +109,28 @@ class PlayerNode(PerceptionNode):
 
     def _play(self, frame: RawFrame) -> None:
         """Send a frame at its time; that time is its stamp, so that our own delay is seen."""
-        stamp_ns = self._due_ns(frame)
+        due_ns, stamp_ns = self._due_ns(frame), self._stamp_ns(frame)
         # Made ready shortly before its time, when the frame before it is long through: a camera
         # would not need the processor for this at all.
-        self._sleep_until(stamp_ns - PREPARE_NS)
+        self._sleep_until(due_ns - PREPARE_NS)
         if self._info is not None:
             self._infos.publish(stamped(self._info, stamp_ns))
         if self._camera is not None:
             # As a camera driver does: the pixels are in the slot when the stamp is taken.
             sample = self._fill_shared(frame.data, stamp_ns)
-            self._sleep_until(stamp_ns)
+            self._sleep_until(due_ns)
             self._camera.send(sample)
         else:
             message = stamped(frame.data, stamp_ns)
-            self._sleep_until(stamp_ns)
+            self._sleep_until(due_ns)
             self._images.publish(message)
         self._sent.append((frame.index, stamp_ns))
+
+    def _read_frames(self) -> Iterator[RawFrame]:
+        return self._drive.frames()
+
+    def _stamp_ns(self, frame: RawFrame) -> int:
+        return self._due_ns(frame)
 
     def _due_ns(self, frame: RawFrame) -> int:
         offset_ns = (frame.log_time_ns - self._first_log_ns) / self.settings.rate

@@ -9,7 +9,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from perception_nodes.replay.bag import IMAGE, BagError, Drive, RawFrame, open_drive
+from perception_nodes.replay.bag import (
+    COMPRESSED_IMAGE,
+    IMAGE,
+    BagError,
+    Drive,
+    RawFrame,
+    open_drive,
+)
 
 SCHEME = "synthetic:"
 PICTURES = 4
@@ -28,7 +35,7 @@ class SyntheticDrive:
     warnings: list[str] = field(default_factory=list)
 
     def frames(self) -> Iterator[RawFrame]:
-        """The frames, serialized as bgr8 Images."""
+        """The frames, serialized as bgr8 Images, or as CompressedImages in JPEG."""
         pictures = [self._picture(index) for index in range(PICTURES)]
         for index in range(self.frame_count):
             yield RawFrame(index, round(index / self.rate_hz * 1e9), pictures[index % PICTURES])
@@ -41,8 +48,13 @@ class SyntheticDrive:
         random = np.random.default_rng(0)
         coarse = random.integers(0, 256, (18, 32, 3), dtype=np.uint8)
         picture = cv2.resize(coarse, (self.width, self.height), interpolation=cv2.INTER_CUBIC)
-        pixels = np.roll(picture, 8 * index, axis=1).tobytes()
+        picture = np.roll(picture, 8 * index, axis=1)
         header = struct.pack("<2iI8s", 0, 0, 7, b"camera\0")
+        if self.message_type == COMPRESSED_IMAGE:
+            file = cv2.imencode(".jpg", picture)[1].tobytes()
+            body = struct.pack("<I5s3xI", 5, b"jpeg\0", len(file))
+            return b"\x00\x01\x00\x00" + header + body + file
+        pixels = picture.tobytes()
         body = struct.pack(
             "<3I5sB2x2I",
             self.height,
@@ -57,7 +69,7 @@ class SyntheticDrive:
 
 
 def open_source(bag: str | Path, topic: str = "") -> Drive | SyntheticDrive:
-    """Open a recorded drive, or make one up from `synthetic:WIDTHxHEIGHT@RATE*FRAMES`.
+    """Open a recorded drive, or make one up from `synthetic:WIDTHxHEIGHT@RATE*FRAMES[.jpeg]`.
 
     Raises:
         BagError: see `open_drive`; or the text is not of that form.
@@ -65,8 +77,11 @@ def open_source(bag: str | Path, topic: str = "") -> Drive | SyntheticDrive:
     text = str(bag)
     if not text.startswith(SCHEME):
         return open_drive(bag, topic)
-    match = re.fullmatch(r"(\d+)x(\d+)@([\d.]+)\*(\d+)", text[len(SCHEME) :])
+    match = re.fullmatch(r"(\d+)x(\d+)@([\d.]+)\*(\d+)(\.jpeg)?", text[len(SCHEME) :])
     if match is None:
-        raise BagError(f"{text!r} is not of the form {SCHEME}WIDTHxHEIGHT@RATE*FRAMES")
-    width, height, rate, frames = match.groups()
-    return SyntheticDrive(int(width), int(height), float(rate), int(frames))
+        raise BagError(f"{text!r} is not of the form {SCHEME}WIDTHxHEIGHT@RATE*FRAMES[.jpeg]")
+    width, height, rate, frames, jpeg = match.groups()
+    drive = SyntheticDrive(int(width), int(height), float(rate), int(frames))
+    if jpeg:
+        drive.message_type = COMPRESSED_IMAGE
+    return drive

@@ -1,0 +1,86 @@
+"""`perception hil COMMAND`: faults put into the real graph, and what it makes of them."""
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from perception_nodes.cli_model import JsonFlag, screen, write_text
+from perception_nodes.hil.judge import Verdict
+from perception_nodes.hil.report import (
+    problems,
+    scenarios_table,
+    verdicts_json,
+    verdicts_junit,
+    verdicts_table,
+)
+from perception_nodes.hil.run import Interrupted, run_scenario
+from perception_nodes.hil.scenario import load_scenario, shipped
+
+hil_app = typer.Typer(
+    help="Fault injection: does the graph notice, tell, account and recover?", no_args_is_help=True
+)
+
+
+@hil_app.command("list")
+def list_command(as_json: JsonFlag = False) -> None:
+    """List the scenarios that come with the package."""
+    scenarios = [load_scenario(name) for name in shipped()]
+    if as_json:
+        print(json.dumps([scenario.model_dump() for scenario in scenarios], indent=2))
+    else:
+        Console().print(scenarios_table(scenarios))
+
+
+@hil_app.command("run")
+def run_command(
+    arguments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SCENARIO... [NAME:=VALUE]...",
+            help="Names, .yaml files, or all; and parameters of the graph, which go before those "
+            "of the scenarios.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the outputs.")] = Path("out/hil"),
+    as_json: JsonFlag = False,
+    junit: Annotated[Path | None, typer.Option(help="Write JUnit XML here.")] = None,
+) -> None:
+    """Start the graph, put a fault in, watch it as any subscriber could, and give a verdict.
+
+    Each frame that the camera sent must be accounted for, whatever happens. Leaves verdicts.json, a
+    recording and the nodes' messages of each scenario. Exit status 1 if a scenario fails.
+    """
+    values: dict[str, Any] = dict(
+        argument.split(":=", 1) for argument in arguments if ":=" in argument
+    )
+    names = [argument for argument in arguments if ":=" not in argument]
+    scenarios = [load_scenario(name) for name in (shipped() if names == ["all"] else names)]
+    if not scenarios:
+        raise typer.BadParameter("name a scenario; `perception hil list` lists them")
+    verdicts: list[Verdict] = []
+    seconds: list[float] = []
+    for number, scenario in enumerate(scenarios, 1):
+        screen.print(f"{number} of {len(scenarios)}: {scenario.title}", highlight=False)
+        begin_s = time.monotonic()
+        try:
+            verdicts.append(run_scenario(scenario, values, out))
+        except Interrupted:
+            screen.print("interrupted")
+            break
+        seconds.append(time.monotonic() - begin_s)
+    result = verdicts_json(verdicts)
+    write_text(out / "verdicts.json", json.dumps(result, indent=2) + "\n")
+    if junit is not None:
+        write_text(junit, verdicts_junit(verdicts, seconds))
+    if as_json:
+        print(json.dumps(result, indent=2))
+    else:
+        Console().print(verdicts_table(verdicts))
+        for line in problems(verdicts):
+            screen.print(line, highlight=False, soft_wrap=True)
+    if result["failed"] or len(verdicts) < len(scenarios):
+        raise typer.Exit(1)

@@ -1,0 +1,150 @@
+"""Faults put into a running graph from outside; a camera's own are in `camera`."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from perception_nodes.backends.faulty import Orders
+from perception_nodes.environment import die_with_parent, ros_environment
+from perception_nodes.hil.scenario import (
+    BackendFault,
+    CpuFault,
+    Fault,
+    ProcessFault,
+    ShmFullFault,
+    SubscriberFault,
+)
+from perception_nodes.load import busy
+from perception_nodes.supervisor import Supervisor
+from perception_nodes.transport.lease import Lease
+from perception_nodes.transport.shm import SHM_FOLDER
+
+FILL_BYTES = 1 << 20
+
+
+class NotInjected(RuntimeError):
+    """A fault could not be put in; the text says why."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a fault is put into.
+
+    Attributes:
+        supervisor: of the graph.
+        camera: its camera's name.
+        orders: file of the faulty backend.
+    """
+
+    supervisor: Supervisor
+    camera: str
+    orders: Path
+
+
+def injected(fault: Fault, target: Target) -> AbstractContextManager[None]:
+    """A fault that is there for as long as the context lasts.
+
+    Raises:
+        NotInjected: on entering.
+    """
+    if isinstance(fault, BackendFault):
+        return _ordered(fault, target)
+    if isinstance(fault, ProcessFault):
+        return _signalled(fault, target)
+    if isinstance(fault, ShmFullFault):
+        return _full(fault)
+    if isinstance(fault, CpuFault):
+        available = sorted(os.sched_getaffinity(0))
+        return busy(available[: fault.cores or None])
+    if isinstance(fault, SubscriberFault):
+        return _slow_subscriber(fault)
+    return nullcontext()  # the camera sees to it itself
+
+
+def healthy_orders(fault: BackendFault) -> Orders:
+    """What the faulty backend does while nothing is wrong."""
+    return Orders(inner=fault.inner, call_ms=fault.call_ms)
+
+
+def has_small_shm(fault: ShmFullFault) -> bool:
+    """Whether `/dev/shm` can be filled with no harm to others: it is ours, and that small."""
+    return shutil.disk_usage(SHM_FOLDER).total <= fault.size_mb << 20
+
+
+@contextmanager
+def _ordered(fault: BackendFault, target: Target) -> Iterator[None]:
+    until_ns = time.monotonic_ns() + round(fault.for_s * 1e9)
+    name = fault.kind.removeprefix("backend_")
+    order = {"fault": name, "factor": fault.factor, "until_ns": until_ns}
+    Orders.model_validate(healthy_orders(fault).model_dump() | order).write(target.orders)
+    yield
+
+
+@contextmanager
+def _signalled(fault: ProcessFault, target: Target) -> Iterator[None]:
+    number = signal.SIGKILL if fault.kind == "process_kill" else signal.SIGSTOP
+    os.kill(_working_process(fault.role, target), number)
+    yield
+
+
+def _working_process(role: str, target: Target) -> int:
+    """Of several processes of a role, the one that works."""
+    name = f"{role}_node"
+    pids = [p.pid for spec, p in target.supervisor.processes if spec.executable == name]
+    if role != "watchdog":
+        lease = Lease(target.camera, role)
+        holder = int(lease.note.process)
+        lease.close()
+        pids = [pid for pid in pids if pid == holder]
+    if not pids:
+        raise NotInjected(f"no {role} process works")
+    return pids[0]
+
+
+@contextmanager
+def _full(fault: ShmFullFault) -> Iterator[None]:
+    if not has_small_shm(fault):
+        raise NotInjected(f"{SHM_FOLDER} has more than {fault.size_mb} MB: others may need it")
+    path = SHM_FOLDER / f"perception_hil_fill_{os.getpid()}"
+    try:
+        with path.open("wb", buffering=0) as file:
+            _write_until_full(file.write)
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _write_until_full(write: Callable[[bytes], int]) -> None:
+    block = bytes(FILL_BYTES)
+    size = len(block)
+    while size:
+        try:
+            write(block[:size])
+        except OSError:
+            size //= 2
+
+
+@contextmanager
+def _slow_subscriber(fault: SubscriberFault) -> Iterator[None]:
+    us = os.getpid()
+    module = "perception_nodes.nodes.slow_subscriber_node"
+    process = subprocess.Popen(
+        [sys.executable, "-m", module, "--ros-args", "-p", f"delay_ms:={fault.delay_ms:.1f}"],
+        env={**os.environ, **ros_environment()},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: die_with_parent(us),
+    )
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()

@@ -1,0 +1,182 @@
+"""Facts against expectations: a pure function, and the verdict it gives."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from pydantic import BaseModel
+
+from perception_nodes.core.faults import HealthMode
+from perception_nodes.core.frame import FrameStatus
+from perception_nodes.core.health import PUBLISHED
+from perception_nodes.hil.scenario import Expectation, Scenario
+from perception_nodes.hil.witness import Seen, Told
+
+LAST_FRAME_NS = 200_000_000
+"""How long after the last frame health is still about the drive, and not about its end."""
+
+
+class Verdict(BaseModel):
+    """What came of a scenario.
+
+    Attributes:
+        scenario, title: which.
+        problems: what was not as expected, a line each; none where it passed.
+        detected_ms: from the fault's begin until it was said.
+        detected_as: what was said.
+        told: modes from the fault on: name, milliseconds from its begin, cause.
+        sent: frames that the camera sent.
+        statuses: reports by status.
+        lost_silently: frames sent that nobody was told of, published detections that never came.
+        without_detections: frames from the fault on that gave none, all accounted for.
+        detections_ms: from the fault's end until a frame captured since had detections.
+        recovered_ms: from the fault's end until the mode was NOMINAL for good.
+    """
+
+    scenario: str
+    title: str
+    problems: list[str] = []
+    detected_ms: float | None = None
+    detected_as: str = ""
+    told: list[tuple[str, float, str]] = []
+    sent: int = 0
+    statuses: dict[str, int] = {}
+    lost_silently: int = 0
+    without_detections: int = 0
+    detections_ms: float | None = None
+    recovered_ms: float | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether all was as expected."""
+        return not self.problems
+
+
+def judge(scenario: Scenario, seen: Seen) -> Verdict:
+    """Compare what was seen with what is expected.
+
+    Args:
+        scenario: what is expected.
+        seen: by an independent subscriber.
+    """
+    verdict = Verdict(scenario=scenario.name, title=scenario.title)
+    if seen.failure:
+        verdict.problems.append(seen.failure)
+    if not seen.sent:
+        return verdict
+    _account(verdict, seen)
+    _detection(verdict, scenario.expect, seen)
+    _modes(verdict, scenario.expect, seen)
+    _recovery(verdict, scenario.expect, seen)
+    return verdict
+
+
+def _account(verdict: Verdict, seen: Seen) -> None:
+    problems = verdict.problems
+    verdict.sent = len(seen.sent)
+    verdict.statuses = dict(Counter(report.status.name for report in seen.reports))
+    if len(seen.reports) != verdict.sent:
+        problems.append(f"{verdict.sent} frames were sent, {len(seen.reports)} were reported")
+    if seen.frames_in() != verdict.sent:
+        problems.append(f"{verdict.sent} frames were sent, health counts {seen.frames_in()}")
+    stamps = Counter(report.stamp_ns for report in seen.reports if report.stamp_ns)
+    unknown = stamps - Counter(seen.sent)
+    if unknown:
+        problems.append(f"{unknown.total()} reports are of frames that were never sent")
+    unbalanced = [told for told in seen.told if told.frames_in != told.outs + told.in_flight]
+    if unbalanced:
+        problems.append(f"health told {len(unbalanced)} times of frames in that are not all out")
+    if seen.accounts() and seen.accounts()[-1].in_flight:
+        problems.append(f"{seen.accounts()[-1].in_flight} frames never ended")
+    published = Counter(r.stamp_ns for r in seen.reports if r.status in PUBLISHED)
+    arrived = Counter(stamp_ns for _, stamp_ns in seen.detections)
+    missing = (published - arrived).total()
+    unreported = (arrived - published).total()
+    if missing:
+        problems.append(f"detections of {missing} frames were reported published and never came")
+    if unreported:
+        problems.append(f"detections of {unreported} frames came that no report tells of")
+    verdict.lost_silently = max(0, verdict.sent - len(seen.reports)) + missing
+
+
+def _detection(verdict: Verdict, expect: Expectation, seen: Seen) -> None:
+    if not expect.cause:
+        return
+    pattern = re.compile(expect.cause)
+    said = [
+        (told.at_ns, text)
+        for told in seen.told
+        for text in (*told.faults, told.cause)
+        if told.at_ns >= seen.first_ns and pattern.search(text)
+    ]
+    said += [
+        (report.at_ns, report.reason) for report in seen.reports if pattern.search(report.reason)
+    ]
+    if any(at_ns < seen.begin_ns for at_ns, _ in said):
+        verdict.problems.append(f"{expect.cause!r} was told before the fault")
+    after = [(at_ns, text) for at_ns, text in said if at_ns >= seen.begin_ns]
+    if not after:
+        verdict.problems.append(f"{expect.cause!r} was never told")
+        return
+    at_ns, verdict.detected_as = min(after)
+    verdict.detected_ms = (at_ns - seen.begin_ns) / 1e6
+    _within(verdict, "detected", verdict.detected_ms, expect.detected_within_ms)
+
+
+def _modes(verdict: Verdict, expect: Expectation, seen: Seen) -> None:
+    until_ns = seen.sent[-1] + LAST_FRAME_NS
+    before = [told.mode for told in seen.told if told.at_ns < seen.begin_ns]
+    after = [told for told in seen.told if seen.begin_ns <= told.at_ns <= until_ns]
+    if not before or before[-1] != HealthMode.NOMINAL:
+        was = before[-1].name if before else "unknown"
+        verdict.problems.append(f"before the fault the mode was {was}: nothing can be judged by it")
+    verdict.told = [
+        (told.mode.name, round((told.at_ns - seen.begin_ns) / 1e6, 1), told.cause)
+        for previous, told in zip([None, *after], after, strict=False)
+        if previous is None or told.mode != previous.mode
+    ]
+    worst = max((told.mode for told in after), default=HealthMode.NOMINAL)
+    wanted = HealthMode[expect.told]
+    limit = HealthMode[expect.at_worst or expect.told]
+    if worst < wanted:
+        verdict.problems.append(f"the vehicle was told {worst.name} at worst, not {wanted.name}")
+    if worst > limit:
+        cause = next(told.cause for told in after if told.mode == worst)
+        verdict.problems.append(f"the vehicle was told {worst.name} ({cause}), not {limit.name}")
+    verdict.recovered_ms = _recovered_ms(after, seen.end_ns)
+
+
+def _recovered_ms(after: Sequence[Told], end_ns: int) -> float | None:
+    """When the last stretch of NOMINAL began, None where there is none."""
+    if not after or after[-1].mode != HealthMode.NOMINAL:
+        return None
+    troubled = [index for index, told in enumerate(after) if told.mode != HealthMode.NOMINAL]
+    if not troubled:
+        return 0.0
+    return max(0.0, (after[troubled[-1] + 1].at_ns - end_ns) / 1e6)
+
+
+def _recovery(verdict: Verdict, expect: Expectation, seen: Seen) -> None:
+    resumed = [at_ns for at_ns, stamp_ns in seen.detections if stamp_ns >= seen.end_ns]
+    if resumed:
+        verdict.detections_ms = (min(resumed) - seen.end_ns) / 1e6
+    _within(verdict, "detections again", verdict.detections_ms, expect.detections_within_ms)
+    _within(verdict, "recovered", verdict.recovered_ms, expect.recovered_within_ms)
+    # By the time of their report: stamps may be the fault, or unreadable.
+    verdict.without_detections = sum(
+        report.status not in PUBLISHED and report.at_ns >= seen.begin_ns for report in seen.reports
+    )
+    most = expect.lost_at_most
+    if most is not None and verdict.without_detections > most:
+        failed = verdict.statuses.get(FrameStatus.FAILED.name, 0)
+        verdict.problems.append(
+            f"{verdict.without_detections} frames gave no detections ({failed} FAILED), "
+            f"at most {most} are expected"
+        )
+
+
+def _within(verdict: Verdict, what: str, found_ms: float | None, limit_ms: float | None) -> None:
+    if found_ms is None:
+        verdict.problems.append(f"{what}: never")
+    elif limit_ms is not None and found_ms > limit_ms:
+        verdict.problems.append(f"{what} after {found_ms:.0f} ms, {limit_ms:.0f} ms are expected")

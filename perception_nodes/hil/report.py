@@ -1,0 +1,98 @@
+"""Verdicts for people, for machines, and for continuous integration."""
+
+import os
+import platform
+from collections.abc import Sequence
+from typing import Any
+from xml.etree import ElementTree
+
+from rich.table import Table
+
+from perception_nodes.bench.latency import cpu_name
+from perception_nodes.hil.judge import Verdict
+from perception_nodes.hil.scenario import Scenario
+
+
+def verdicts_table(verdicts: Sequence[Verdict]) -> Table:
+    """The verdicts, a row each."""
+    table = Table(title="Fault injection")
+    table.add_column("fault", no_wrap=True)
+    for title in ("detected in", "the vehicle was told", "lost", "silently"):
+        table.add_column(title)
+    for title in ("detections again in", "recovered in"):
+        table.add_column(title)
+    table.add_column("verdict", no_wrap=True)
+    for verdict in verdicts:
+        table.add_row(
+            verdict.scenario,
+            _ms(verdict.detected_ms),
+            " → ".join(mode for mode, _, _ in verdict.told),
+            f"{verdict.without_detections} of {verdict.sent}",
+            str(verdict.lost_silently),
+            _ms(verdict.detections_ms),
+            _ms(verdict.recovered_ms),
+            "[green]PASS" if verdict.passed else "[red]FAIL",
+        )
+    return table
+
+
+def problems(verdicts: Sequence[Verdict]) -> list[str]:
+    """What was not as expected, a line each."""
+    return [f"{verdict.scenario}: {text}" for verdict in verdicts for text in verdict.problems]
+
+
+def scenarios_table(scenarios: Sequence[Scenario]) -> Table:
+    """The scenarios, a row each."""
+    table = Table("name", "fault", "detected within", "told", "recovered within")
+    table.columns[0].no_wrap = True
+    for scenario in scenarios:
+        expect = scenario.expect
+        table.add_row(
+            scenario.name,
+            scenario.title,
+            _ms(expect.detected_within_ms),
+            expect.told,
+            _ms(expect.recovered_within_ms),
+        )
+    return table
+
+
+def verdicts_json(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """The verdicts with the machine they were given on."""
+    passed = sum(verdict.passed for verdict in verdicts)
+    return {
+        "machine": f"{cpu_name()}, {os.cpu_count()} cores, {platform.release()}",
+        "passed": passed,
+        "failed": len(verdicts) - passed,
+        "verdicts": [{"passed": verdict.passed, **verdict.model_dump()} for verdict in verdicts],
+    }
+
+
+def verdicts_junit(verdicts: Sequence[Verdict], seconds: Sequence[float]) -> str:
+    """The verdicts as JUnit XML.
+
+    Args:
+        verdicts: a test case each.
+        seconds: what each took.
+    """
+    failures = sum(not verdict.passed for verdict in verdicts)
+    suite = ElementTree.Element(
+        "testsuite",
+        name="perception hil",
+        tests=str(len(verdicts)),
+        failures=str(failures),
+        time=f"{sum(seconds):.1f}",
+    )
+    for verdict, took_s in zip(verdicts, seconds, strict=True):
+        case = ElementTree.SubElement(
+            suite, "testcase", classname="hil", name=verdict.scenario, time=f"{took_s:.1f}"
+        )
+        if not verdict.passed:
+            failure = ElementTree.SubElement(case, "failure", message=verdict.problems[0])
+            failure.text = "\n".join(verdict.problems)
+    ElementTree.indent(suite)
+    return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _ms(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0f} ms"

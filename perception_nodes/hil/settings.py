@@ -1,0 +1,23 @@
+"""Parameters of the nodes that exist for fault injection only."""
+
+from pydantic import Field
+
+from perception_nodes.config import DetectorSettings, PlayerSettings, Settings
+
+
+class FaultCameraSettings(PlayerSettings):
+    """Parameters of fault_camera_node."""
+
+    fault: str = Field(default="", description="JSON of a camera fault; empty for a good camera")
+    started_file: str = Field(
+        default="", description="file that receives the first frame's time, ns since the epoch"
+    )
+
+
+class SlowSubscriberSettings(Settings):
+    """Parameters of slow_subscriber_node."""
+
+    detections_topic: str = DetectorSettings.model_fields["detections_topic"]
+    delay_ms: float = Field(
+        default=200.0, ge=0, le=60_000, description="what it takes for each message"
+    )

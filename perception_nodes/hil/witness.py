@@ -1,0 +1,119 @@
+"""What an independent subscriber saw of a run, counted by itself."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from perception_nodes.core.faults import HealthMode
+from perception_nodes.core.frame import FrameStatus
+from perception_nodes.replay.recording import read_messages
+from perception_nodes.replay.schemas import DETECTIONS, FRAME_REPORT, HEALTH, typestore
+
+OUTCOMES = [status.name.lower() for status in FrameStatus]
+
+
+@dataclass(frozen=True)
+class Told:
+    """A health message.
+
+    Attributes:
+        at_ns: when it came, nanoseconds since the Unix epoch.
+        mode, cause, faults: what it says.
+        frames_in, outs, in_flight: its account.
+        by_watchdog: it is not from one who speaks for a watchdog that is gone.
+    """
+
+    at_ns: int
+    mode: HealthMode
+    cause: str = ""
+    faults: tuple[str, ...] = ()
+    frames_in: int = 0
+    outs: int = 0
+    in_flight: int = 0
+    by_watchdog: bool = True
+
+
+@dataclass(frozen=True)
+class Reported:
+    """A frame report: when it came, whose frame it is about, and what became of it."""
+
+    at_ns: int
+    stamp_ns: int
+    status: FrameStatus
+    reason: str = ""
+
+
+@dataclass
+class Seen:
+    """A run as it was seen from outside; times are nanoseconds since the Unix epoch.
+
+    Attributes:
+        sent: stamps of the frames that the camera sent, in that order.
+        first_ns: when the first one was due.
+        begin_ns, end_ns: of the fault; the same where it is of an instant.
+        reports: as they came.
+        detections: when they came, and the frame's stamp.
+        told: health messages as they came.
+        failure: why the graph ended before the drive did; empty where it did not.
+    """
+
+    sent: list[int] = field(default_factory=list)
+    first_ns: int = 0
+    begin_ns: int = 0
+    end_ns: int = 0
+    reports: list[Reported] = field(default_factory=list)
+    detections: list[tuple[int, int]] = field(default_factory=list)
+    told: list[Told] = field(default_factory=list)
+    failure: str = ""
+
+    def read(self, recording: Path) -> None:
+        """Add what the monitor has recorded.
+
+        Raises:
+            RecordingError: it cannot be read.
+        """
+        store = typestore()
+        for _, type_name, at_ns, data in read_messages(recording):
+            if type_name not in (DETECTIONS, FRAME_REPORT, HEALTH):
+                continue
+            message: Any = store.deserialize_cdr(data, type_name)
+            if type_name == DETECTIONS:
+                self.detections.append((at_ns, _stamp_ns(message)))
+            elif type_name == FRAME_REPORT:
+                status = FrameStatus(message.status)
+                report = Reported(at_ns, _stamp_ns(message), status, message.reason)
+                self.reports.append(report)
+            else:
+                self.told.append(_told(at_ns, message))
+
+    def frames_in(self) -> int:
+        """Frames that entered by the watchdog's account, over all its lives."""
+        total = last = 0
+        for told in self.accounts():
+            if told.frames_in < last:
+                total += last
+            last = told.frames_in
+        return total + last
+
+    def accounts(self) -> Sequence[Told]:
+        """The watchdog's own health messages."""
+        return [told for told in self.told if told.by_watchdog]
+
+
+def _stamp_ns(message: Any) -> int:
+    stamp = message.header.stamp
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
+def _told(at_ns: int, message: Any) -> Told:
+    return Told(
+        at_ns,
+        HealthMode(message.mode),
+        message.cause,
+        tuple(message.faults),
+        message.frames_in,
+        sum(getattr(message, name) for name in OUTCOMES),
+        message.in_flight,
+        by_watchdog="watchdog" not in message.silent_processes,
+    )
