@@ -1,7 +1,6 @@
 """A recorded drive, played as a camera: recorded spacing, present-day stamps."""
 
 import json
-import struct
 import sys
 import time
 from collections.abc import Iterator
@@ -19,10 +18,9 @@ from perception_nodes.replay.synthetic import open_source
 from perception_nodes.transport import channels
 from perception_nodes.transport.camera import CameraHeader
 from perception_nodes.transport.cdr import (
-    STAMP_OFFSET,
     read_compressed_image,
     read_image,
-    stamp_format,
+    stamped,
 )
 from perception_nodes.transport.shm import Sample
 
@@ -114,14 +112,14 @@ class PlayerNode(PerceptionNode):
         # would not need the processor for this at all.
         self._sleep_until(due_ns - PREPARE_NS)
         if self._info is not None:
-            self._infos.publish(stamped(self._info, stamp_ns))
+            self._infos.publish(self._stamped(self._info, stamp_ns))
         if self._camera is not None:
             # As a camera driver does: the pixels are in the slot when the stamp is taken.
             sample = self._fill_shared(frame.data, stamp_ns)
             self._sleep_until(due_ns)
             self._camera.send(sample)
         else:
-            message = stamped(frame.data, stamp_ns)
+            message = self._stamped(frame.data, stamp_ns)
             self._sleep_until(due_ns)
             self._images.publish(message)
         self._sent.append((frame.index, stamp_ns))
@@ -152,6 +150,14 @@ class PlayerNode(PerceptionNode):
         return sample
 
     @staticmethod
+    def _stamped(message: bytes, stamp_ns: int) -> bytes:
+        try:
+            return stamped(message, stamp_ns)
+        except FrameRejected:
+            # It goes out as it is: rejecting it is preprocessing's business.
+            return message
+
+    @staticmethod
     def _sleep_until(realtime_ns: int) -> None:
         delay_ns = realtime_ns - time.time_ns()
         if delay_ns > SPIN_NS:
@@ -171,12 +177,6 @@ class PlayerNode(PerceptionNode):
 
     def _on_health(self, health: Health) -> None:
         self._health = health
-
-
-def stamped(message: bytes, stamp_ns: int) -> bytes:
-    """A copy of a serialized stamped message with another stamp."""
-    stamp = struct.pack(stamp_format(message), *divmod(stamp_ns, 1_000_000_000))
-    return b"".join((message[:STAMP_OFFSET], stamp, message[STAMP_OFFSET + len(stamp) :]))
 
 
 def main() -> int:

@@ -1,7 +1,6 @@
 """Receives detections as a planner would, and notes when: the far end of a latency measurement."""
 
 import json
-import struct
 import sys
 import time
 from pathlib import Path
@@ -15,7 +14,7 @@ from perception_nodes.config import ReceiverSettings
 from perception_nodes.core.frame import STAMPS, FrameStatus
 from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, run_node
 from perception_nodes.transport import channels
-from perception_nodes.transport.cdr import STAMP_OFFSET, stamp_format
+from perception_nodes.transport.cdr import read_stamp
 
 REPORTS = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
@@ -53,8 +52,7 @@ class ReceiverNode(PerceptionNode):
 
     def _on_detections(self, data: bytes) -> None:
         now_ns = time.time_ns()
-        seconds, nanoseconds = struct.unpack_from(stamp_format(data), data, STAMP_OFFSET)
-        self._arrivals.append((seconds * 1_000_000_000 + nanoseconds, now_ns))
+        self._arrivals.append((read_stamp(data), now_ns))
 
     def _take_reports(self, wait_ms: float) -> None:
         count = -1

@@ -7,6 +7,9 @@ from numpy.typing import NDArray
 
 from perception_nodes.core.frame import FrameRejected, ImageView
 
+STAMP_LIMIT_NS = (1 << 31) * 1_000_000_000
+"""ROS messages hold the seconds of a stamp in 32 bits."""
+
 
 class CameraHeader(ctypes.Structure):
     """A frame as a camera driver writes it; the payload holds `step * rows` bytes of pixels.
@@ -31,12 +34,14 @@ def view_camera_frame(header: CameraHeader, payload: NDArray[np.uint8]) -> Image
     """View a frame in shared memory, where it lies.
 
     Raises:
-        FrameRejected: the header contradicts the payload.
+        FrameRejected: the header contradicts the payload, or has a stamp that no message can have.
     """
     if header.size_bytes > payload.size:
         raise FrameRejected(
             f"camera frame: header tells of {header.size_bytes} bytes, the slot has {payload.size}"
         )
+    if not -STAMP_LIMIT_NS <= header.stamp_ns < STAMP_LIMIT_NS:
+        raise FrameRejected(f"camera frame: a stamp of {header.stamp_ns} ns does not fit a message")
     return ImageView(
         header.stamp_ns,
         header.frame_id.decode(errors="replace"),

@@ -19,9 +19,8 @@ from perception_nodes.core.frame import (
 
 Buffer = bytes | bytearray | memoryview
 HEADER_SIZE = 4
-STAMP_OFFSET = HEADER_SIZE
-"""Where `header.stamp` lies in every stamped message: two 32-bit words."""
 MAX_STRING = 4096
+NS_PER_S = 1_000_000_000
 
 
 class Reader:
@@ -81,8 +80,11 @@ class Reader:
 
     def stamp_ns(self) -> int:
         """A builtin_interfaces/Time."""
-        seconds, nanoseconds = self.numbers("i")[0], self.numbers("I")[0]
-        return int(seconds) * 1_000_000_000 + int(nanoseconds)
+        seconds, nanoseconds = int(self.numbers("i")[0]), int(self.numbers("I")[0])
+        if nanoseconds >= NS_PER_S:
+            # Carried into the seconds, it may be a stamp that no message can be given.
+            raise FrameRejected(f"{self._message}: a stamp of {nanoseconds} nanoseconds is none")
+        return seconds * NS_PER_S + nanoseconds
 
     def _align(self, size: int) -> int:
         behind = self._position - HEADER_SIZE
@@ -158,9 +160,25 @@ def read_camera_info(data: Buffer) -> CameraInfo:
     return CameraInfo(width, height, model, distortion, reader.numbers("9d"))
 
 
-def stamp_format(data: Buffer) -> str:
-    """Struct format of the stamp at `STAMP_OFFSET`, in the byte order of the message."""
-    return "<iI" if data[1] else ">iI"
+def read_stamp(data: Buffer) -> int:
+    """`header.stamp` of any stamped message, nanoseconds since the Unix epoch.
+
+    Raises:
+        FrameRejected: cut off, or not a time.
+    """
+    return Reader(data, "stamped message").stamp_ns()
+
+
+def stamped(message: bytes, stamp_ns: int) -> bytes:
+    """A copy of a serialized stamped message with another stamp.
+
+    Raises:
+        FrameRejected: it is too short to have one.
+    """
+    read_stamp(message)
+    order = "<" if message[1] else ">"
+    stamp = struct.pack(order + "iI", *divmod(stamp_ns, NS_PER_S))
+    return b"".join((message[:HEADER_SIZE], stamp, message[HEADER_SIZE + len(stamp) :]))
 
 
 class _Writer:
@@ -203,7 +221,7 @@ def write_detection_array(
         detections: boxes in source pixels.
         class_names: names by class index; they become `class_id`.
     """
-    seconds, nanoseconds = divmod(stamp_ns, 1_000_000_000)
+    seconds, nanoseconds = divmod(stamp_ns, NS_PER_S)
     frame_id = _whole(frame_id)
     out = _Writer()
 
@@ -237,7 +255,7 @@ def write_frame_report(record: FrameRecord) -> bytes:
         record: the closed record of a frame; counts beyond their field are written as its maximum.
     """
     out = _Writer()
-    out.pack("iI", 4, *divmod(record.stamp_ns, 1_000_000_000))
+    out.pack("iI", 4, *divmod(record.stamp_ns, NS_PER_S))
     out.string(_whole(record.frame_id))
     out.string(record.camera)
     out.pack("Q", 8, record.sequence)

@@ -17,11 +17,11 @@ from perception_nodes.core.frame import (
 )
 from perception_nodes.replay.schemas import DETECTIONS, FRAME_REPORT, typestore
 from perception_nodes.transport.cdr import (
-    STAMP_OFFSET,
     read_camera_info,
     read_compressed_image,
     read_image,
-    stamp_format,
+    read_stamp,
+    stamped,
     write_detection_array,
     write_frame_report,
 )
@@ -119,9 +119,14 @@ def test_pixels_are_not_copied():
 
 
 @pytest.mark.parametrize("little_endian", [True, False])
-def test_stamp_offset_is_that_of_every_stamped_message(little_endian):
-    data = serialize(image(stamp_ns=7 * 10**9 + 3), little_endian)
-    assert struct.unpack_from(stamp_format(data), data, STAMP_OFFSET) == (7, 3)
+@pytest.mark.parametrize(
+    "message", [image(), compressed(), camera_info()], ids=lambda m: m.__msgtype__
+)
+def test_every_stamped_message_can_be_given_another_stamp(message, little_endian):
+    data = stamped(serialize(message, little_endian), 7 * 10**9 + 3)
+    assert read_stamp(data) == 7 * 10**9 + 3
+    assert len(data) == len(serialize(message, little_endian))
+    assert stamped(data, 5) == serialize(message, little_endian)
 
 
 @pytest.mark.parametrize(
@@ -163,6 +168,14 @@ def test_flipped_bytes_raise_nothing_else(message, data):
         READERS[message.__msgtype__](broken)
     except FrameRejected:
         return
+
+
+def test_a_stamp_that_no_message_can_have_is_rejected():
+    data = bytearray(serialize(image()))
+    data[4:12] = struct.pack("<iI", 2**31 - 1, 2**32 - 1)
+    for read in (read_image, read_stamp):
+        with pytest.raises(FrameRejected, match="a stamp of 4294967295 nanoseconds is none"):
+            read(data)
 
 
 def test_sizes_out_of_range_are_rejected():

@@ -1,0 +1,97 @@
+"""Mutations of valid messages that know how one is made: lengths, alignment, text, doubles."""
+
+import random
+import struct
+
+INTERESTING = (0, 1, 2, 3, 4, 7, 8, 14, 15, 63, 64, 127, 128, 255, 256, 4096, 4097, 65535, 65536)
+WORDS = (*INTERESTING, 2**31 - 1, 2**31, 2**32 - 1, 2**32 - 4, 999_999_999, 1_000_000_000)
+LONG_WORDS = (*WORDS, 2**63 - 1, 2**63, 2**64 - 1, 2**62)
+DOUBLES = (0.0, -0.0, 1e-308, 1e308, -1e308, 1e30, float("nan"), float("inf"), float("-inf"), -1.0)
+TEXTS = (
+    *(b"bgr8\0", b"mono8\0", b"nv12\0", b"yuyv\0", b"bayer_rggb8\0", b"jpeg\0", b"mono16\0"),
+    *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"plumb_bob\0", b"equidistant\0", b"\xf0\x28\x8c\xbc"),
+)
+
+
+def mutated(seed: bytes, source: random.Random) -> bytes:
+    """A message with one to four changes."""
+    data = bytearray(seed)
+    for _ in range(source.randint(1, 4)):
+        if data:
+            source.choice(_MUTATIONS)(data, source)
+    return bytes(data)
+
+
+def _word(data: bytearray, source: random.Random) -> None:
+    """A 32-bit field: a length, a size, seconds."""
+    _put(data, source, struct.pack(source.choice("<>") + "I", source.choice(WORDS)), 4)
+
+
+def _word_near(data: bytearray, source: random.Random) -> None:
+    """A 32-bit field that is off by a little, as lengths in a damaged message are."""
+    at = source.randrange(0, max(1, len(data) - 3), 4) if len(data) > 4 else 0
+    if at + 4 <= len(data):
+        order = "<" if len(data) > 1 and data[1] else ">"
+        value = struct.unpack_from(order + "I", data, at)[0] + source.randint(-16, 16)
+        struct.pack_into(order + "I", data, at, value % 2**32)
+
+
+def _long_word(data: bytearray, source: random.Random) -> None:
+    _put(data, source, struct.pack("<Q", source.choice(LONG_WORDS)), 8)
+
+
+def _double(data: bytearray, source: random.Random) -> None:
+    _put(data, source, struct.pack(source.choice("<>") + "d", source.choice(DOUBLES)), 4)
+
+
+def _text(data: bytearray, source: random.Random) -> None:
+    _put(data, source, source.choice(TEXTS), 1)
+
+
+def _byte(data: bytearray, source: random.Random) -> None:
+    data[source.randrange(len(data))] = source.getrandbits(8)
+
+
+def _bit(data: bytearray, source: random.Random) -> None:
+    data[source.randrange(len(data))] ^= 1 << source.randrange(8)
+
+
+def _cut(data: bytearray, source: random.Random) -> None:
+    del data[source.randrange(len(data)) :]
+
+
+def _remove(data: bytearray, source: random.Random) -> None:
+    at = source.randrange(len(data))
+    del data[at : at + source.randint(1, 8)]
+
+
+def _insert(data: bytearray, source: random.Random) -> None:
+    at = source.randrange(len(data))
+    data[at:at] = bytes(source.choice((1, 2, 4, 8, 100)))
+
+
+def _turn(data: bytearray, source: random.Random) -> None:
+    """The other byte order, or no CDR at all."""
+    if len(data) > 1:
+        data[1] = source.choice((0, 1, 2, 7))
+
+
+def _put(data: bytearray, source: random.Random, value: bytes, alignment: int) -> None:
+    at = source.randrange(0, max(1, len(data)), alignment)
+    data[at : at + len(value)] = value[: len(data) - at]
+
+
+_MUTATIONS = (
+    _word,
+    _word_near,
+    _word_near,
+    _long_word,
+    _double,
+    _text,
+    _byte,
+    _bit,
+    _cut,
+    _remove,
+    _insert,
+    _turn,
+)

@@ -1,0 +1,177 @@
+"""What is fuzzed: each reader of bytes that others wrote, with valid messages to start from."""
+
+import ctypes
+import struct
+from collections.abc import Callable
+
+import numpy as np
+
+from perception_nodes.core.frame import Detections, FrameRejected, ImageView
+from perception_nodes.preprocess.cpu import UnknownLens, lens_from
+from perception_nodes.preprocess.encodings import BYTES_PER_PIXEL, planes_of
+from perception_nodes.replay.schemas import typestore
+from perception_nodes.transport.camera import CameraHeader, view_camera_frame
+from perception_nodes.transport.cdr import (
+    read_camera_info,
+    read_compressed_image,
+    read_image,
+    read_stamp,
+    write_detection_array,
+)
+
+GUARD = b"\xa5" * 64
+"""Lies before and behind each message: what shows it was read out of bounds."""
+GUARD_BYTE = GUARD[0]
+STORE = typestore()
+JPEG = b"\xff\xd8\xff\xe0" + bytes(range(40)) + b"\xff\xd9"
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(40))
+
+
+class Guarded:
+    """A message between guards, as a view that ends where it ends."""
+
+    def __init__(self, data: bytes) -> None:
+        self._memory = np.frombuffer(GUARD + data + GUARD, np.uint8)
+        self._begin = self._memory.ctypes.data + len(GUARD)
+        self._end = self._begin + len(data)
+        self.view = memoryview(self._memory)[len(GUARD) : len(GUARD) + len(data)]
+
+    def holds(self, begin: int, end: int) -> bool:
+        """Whether addresses are within the message."""
+        return begin == end or self._begin <= begin <= end <= self._end
+
+
+def check_image(image: ImageView, guarded: Guarded) -> None:
+    """What is accepted lies in the message, can be scaled without leaving it, and reported."""
+    pixels = np.frombuffer(image.data, np.uint8)
+    assert guarded.holds(pixels.ctypes.data, pixels.ctypes.data + pixels.size)
+    frame_id = image.frame_id.encode(errors="replace")[:63]
+    write_detection_array(image.stamp_ns, frame_id, Detections.none(), [])
+    if image.encoding not in ("jpeg", "png"):
+        for plane in planes_of(image):
+            assert guarded.holds(*np.lib.array_utils.byte_bounds(plane.pixels))
+
+
+def image(guarded: Guarded) -> None:
+    check_image(read_image(guarded.view), guarded)
+
+
+def compressed_image(guarded: Guarded) -> None:
+    check_image(read_compressed_image(guarded.view), guarded)
+
+
+def camera_info(guarded: Guarded) -> None:
+    info = read_camera_info(guarded.view)
+    assert len(info.matrix) == 9
+    assert len(info.distortion) <= 14
+
+
+def lens(guarded: Guarded) -> None:
+    try:
+        lens_from(read_camera_info(guarded.view))
+    except UnknownLens as error:
+        raise FrameRejected(str(error)) from error
+
+
+def stamp(guarded: Guarded) -> None:
+    write_detection_array(read_stamp(guarded.view), b"", Detections.none(), [])
+
+
+def camera_frame(guarded: Guarded) -> None:
+    """A frame in shared memory: its header, and behind it the slot."""
+    size = ctypes.sizeof(CameraHeader)
+    if len(guarded.view) < size:
+        raise FrameRejected("no whole header: shared memory does not lend such a sample")
+    header = CameraHeader.from_buffer_copy(guarded.view[:size])
+    payload = np.frombuffer(guarded.view[size:], np.uint8)
+    check_image(view_camera_frame(header, payload), guarded)
+
+
+def _header() -> object:
+    time = STORE.types["builtin_interfaces/msg/Time"](1_700_000_000, 5)
+    return STORE.types["std_msgs/msg/Header"](time, "camera")
+
+
+def _serialized(message: object, little_endian: bool) -> bytes:
+    return bytes(STORE.serialize_cdr(message, message.__msgtype__, little_endian=little_endian))
+
+
+def _images(little_endian: bool) -> list[bytes]:
+    made = []
+    for encoding in ("bgr8", "mono8", "yuyv", "nv12", "bayer_rggb8"):
+        step = 4 * BYTES_PER_PIXEL[encoding]
+        pixels = np.arange(step * (6 if encoding == "nv12" else 4), dtype=np.uint8)
+        message = STORE.types["sensor_msgs/msg/Image"](_header(), 4, 4, encoding, 0, step, pixels)
+        made.append(_serialized(message, little_endian))
+    return made
+
+
+def _compressed(little_endian: bool) -> list[bytes]:
+    kind = STORE.types["sensor_msgs/msg/CompressedImage"]
+    return [
+        _serialized(kind(_header(), name, np.frombuffer(data, np.uint8)), little_endian)
+        for name, data in (("jpeg", JPEG), ("bgr8; png compressed bgr8", PNG))
+    ]
+
+
+def _infos(little_endian: bool) -> list[bytes]:
+    region = STORE.types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
+    matrix = np.array([400.0, 0, 320, 0, 400, 240, 0, 0, 1])
+    return [
+        _serialized(
+            STORE.types["sensor_msgs/msg/CameraInfo"](
+                _header(),
+                480,
+                640,
+                model,
+                np.array(distortion, np.float64),
+                matrix,
+                np.eye(3).ravel(),
+                np.zeros(12),
+                0,
+                0,
+                region,
+            ),
+            little_endian,
+        )
+        for model, distortion in (
+            ("plumb_bob", (-0.3, 0.1, 0.001, 0.0, 0.0)),
+            ("equidistant", (0.1, 0.01, 0.0, 0.0)),
+        )
+    ]
+
+
+def _camera_frames() -> list[bytes]:
+    made = []
+    for encoding in ("bgr8", "nv12", "jpeg"):
+        payload = JPEG if encoding == "jpeg" else bytes(48)
+        header = CameraHeader(7, 1_700_000_000_000_000_000, 4, 4, 12, len(payload))
+        header.step = 4 if encoding == "nv12" else 12
+        header.encoding, header.frame_id = encoding.encode(), b"camera"
+        made.append(bytes(header) + payload)
+    return made
+
+
+def _both(make: Callable[[bool], list[bytes]]) -> list[bytes]:
+    return make(True) + make(False)
+
+
+READERS: dict[str, tuple[Callable[[Guarded], None], list[bytes]]] = {
+    "Image": (image, _both(_images)),
+    "CompressedImage": (compressed_image, _both(_compressed)),
+    "CameraInfo": (camera_info, _both(_infos)),
+    "lens of a CameraInfo": (lens, _both(_infos)),
+    "stamp": (stamp, [struct.pack("<4B2I", 0, 1, 0, 0, 1_700_000_000, 5) + bytes(20)]),
+    "camera frame": (camera_frame, _camera_frames()),
+}
+"""By name: a function that reads, and raises FrameRejected or finds all well; valid messages."""
+
+
+def accepts(read: Callable[[Guarded], None], data: bytes) -> bool:
+    """Whether a reader takes a message; any error but FrameRejected with a reason is a bug."""
+    try:
+        read(Guarded(data))
+    except FrameRejected as error:
+        assert str(error), "rejected without a reason"
+        return False
+    return True

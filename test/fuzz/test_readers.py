@@ -1,0 +1,45 @@
+"""Bytes that others wrote are read or refused with a reason, whatever they are."""
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mutation import mutated
+from readers import GUARD, READERS, Guarded, accepts
+
+every_reader = pytest.mark.parametrize(("read", "seeds"), READERS.values(), ids=READERS)
+
+
+@every_reader
+def test_valid_messages_are_read(read, seeds):
+    assert all(accepts(read, seed) for seed in seeds)
+
+
+@every_reader
+@given(st.randoms(use_true_random=False), st.data())
+@settings(max_examples=400, deadline=None)
+def test_mutated_messages_are_read_or_refused(read, seeds, source, data):
+    accepts(read, mutated(data.draw(st.sampled_from(seeds)), source))
+
+
+@every_reader
+def test_many_mutated_messages_are_read_or_refused(read, seeds):
+    source = random.Random(1)
+    accepted = sum(accepts(read, mutated(source.choice(seeds), source)) for _ in range(3000))
+    assert 0 < accepted < 3000, "mutations reach both ways out"
+
+
+@every_reader
+@given(st.binary(max_size=300))
+@settings(max_examples=200, deadline=None)
+def test_any_bytes_are_read_or_refused(read, seeds, data):
+    accepts(read, data)
+
+
+def test_a_view_outside_its_message_would_be_noticed():
+    guarded = Guarded(b"message")
+    begin = guarded._begin
+    assert guarded.holds(begin, begin + 7)
+    assert not guarded.holds(begin, begin + 8)
+    assert not guarded.holds(begin - len(GUARD), begin)
