@@ -56,7 +56,6 @@ class PreprocessNode(RedundantNode):
         self._slots = channels.slot_writer(
             self.endpoint, settings.camera, model.input.width, model.input.height
         )
-        self.join(round(settings.hang_after_ms * 1e6))
         self._last_camera_info = b""
         info_topic = settings.image_topic.rsplit("/", 1)[0] + "/camera_info"
         self.add_subscription(CameraInfo, info_topic, self._on_camera_info, QUEUE)
@@ -68,6 +67,7 @@ class PreprocessNode(RedundantNode):
         self._copies = 0
         if settings.source == "shm":
             self._camera = channels.camera_reader(self.endpoint, settings.camera)
+        self.join(round(settings.hang_after_ms * 1e6))
 
     def take_over(self) -> None:
         """Go on behind the frame that the predecessor took last; subscribe only now.

@@ -1,7 +1,8 @@
-"""A domain of its own for each test that starts nodes."""
+"""A domain of its own for each test that starts nodes; lets them share `kills.py`."""
 
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from perception_nodes.graph import MEASURED
 from perception_nodes.supervisor import Supervisor
 from perception_nodes.transport.shm import sweep
 
+sys.path.insert(0, str(Path(__file__).parent))
 DOMAINS = iter(range(1, 101))
 
 

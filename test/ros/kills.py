@@ -13,12 +13,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rclpy
+from perception_interfaces.msg import Health
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from std_msgs.msg import Bool
 
-from perception_nodes.core.frame import DetectionRecord
+from perception_nodes.core.frame import DetectionRecord, FrameRecord, RecordKind
 from perception_nodes.graph import LIVE
 from perception_nodes.processes import Process, open_process
 from perception_nodes.supervisor import Supervisor
@@ -39,7 +43,13 @@ class Rig:
         self.endpoint = Endpoint("kills")
         self.leases = {role: Lease("front", role) for role in ("detector", "preprocess")}
         self._detections = channels.detection_reader(self.endpoint, "front")
+        self._records = {
+            role: channels.record_reader(self.endpoint, "front", role) for role in self.leases
+        }
+        self._struck: set[int] = set()
+        self._takeovers: dict[str, list[FrameRecord]] = {role: [] for role in self.leases}
         self._stop = threading.Event()
+        self._context: rclpy.Context | None = None
         self._camera = threading.Thread(target=self._film)
         self._camera.start()
 
@@ -49,6 +59,8 @@ class Rig:
         for lease in self.leases.values():
             lease.close()
         self.endpoint.close()
+        if self._context is not None:
+            rclpy.shutdown(context=self._context)
 
     def _film(self) -> None:
         camera = channels.camera_writer(self.endpoint, "front", 3 * SIZE[0] * SIZE[1])
@@ -81,16 +93,48 @@ class Rig:
         return sorted(pids, key=lambda pid: pid != holder)
 
     def wait_for_standby(self, role: str) -> None:
-        """Until the second process of a role has joined: its standby tick polls the lease file."""
+        """Until a process of a role that does not work says that it is there."""
         give_up_s = time.monotonic() + TIMEOUT_S
+        records = self._records[role]
         while time.monotonic() < give_up_s:
+            records.wait(100.0)
             holder, *others = self.members(role)
-            lease = str(next(SHM_FOLDER.glob(f"{own_prefix()}front_{role}.lease")))
-            if others and all(lease in opened(pid) for pid in others):
-                time.sleep(0.1)  # from opening the lease to the first tick
+            heard = records.records()
+            self._takeovers[role] += [r for r in heard if r.kind == RecordKind.TAKEOVER]
+            ready = {record.process for record in heard} - self._struck
+            if ready.intersection(others):
                 return
-            time.sleep(0.02)
         raise TimeoutError(f"no standby of {role}")
+
+    def takeover(self, role: str) -> FrameRecord:
+        """The last takeover of a role."""
+        heard = self._takeovers[role] + self._records[role].records()
+        return [record for record in heard if record.kind == RecordKind.TAKEOVER][-1]
+
+    def listen(self) -> tuple[list[bool], list[str]]:
+        """What is said from now on about safe stops, and the causes of health."""
+        stops: list[bool] = []
+        causes: list[str] = []
+        latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self._context = rclpy.Context()
+        rclpy.init(context=self._context)
+        node = rclpy.create_node("kills", context=self._context)
+        node.create_subscription(
+            Bool, "/perception/safe_stop", lambda m: stops.append(m.data), latched
+        )
+        node.create_subscription(
+            Health, "/perception/health", lambda m: causes.append(m.cause), latched
+        )
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(node)
+        return stops, causes
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Take what is said until it is so."""
+        give_up_s = time.monotonic() + TIMEOUT_S
+        while not condition():
+            assert time.monotonic() < give_up_s
+            self._executor.spin_once(timeout_sec=0.1)
 
     def holds(self) -> dict[str, int]:
         """What must not grow: files in shared memory, and descriptors and memory of survivors."""
@@ -109,18 +153,10 @@ class Rig:
         """Signal the process that works; milliseconds until detections of a later frame are out."""
         victim = self.leases[role].note.process
         struck_ns = time.monotonic_ns()
+        self._struck.add(victim)
         os.kill(victim, number)
         self.next_detections(after_ns=struck_ns)
         return (time.monotonic_ns() - struck_ns) / 1e6
-
-
-def opened(pid: int) -> set[str]:
-    """Files that a process has mapped."""
-    try:
-        lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
-    except OSError:
-        return set()
-    return {line.split(maxsplit=5)[5] for line in lines if len(line.split(maxsplit=5)) == 6}
 
 
 def held(pid: int) -> tuple[int, int]:

@@ -103,7 +103,7 @@ def test_compressed_images_are_played_and_a_cut_off_jpeg_fails(
 
 def test_interrupting_leaves_nothing_behind(domain: int) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "perception_nodes.cli", "run", "backend:=null"],
+        [sys.executable, "-m", "perception_nodes.cli", "run", "backend:=null", "standby:=always"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -113,7 +113,7 @@ def test_interrupting_leaves_nothing_behind(domain: int) -> None:
         if "detector_node" in line and "threads" in line:
             break
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    assert len(children) == 3
+    assert len(children) == 5
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=30)
     assert process.returncode == 0
@@ -121,9 +121,10 @@ def test_interrupting_leaves_nothing_behind(domain: int) -> None:
     assert left_behind(domain) == []
 
 
-def test_a_killed_node_ends_the_graph_and_names_itself(domain: int) -> None:
-    with pytest.raises(GraphFailure, match="detector_node ended by signal SIGKILL"):
-        with Supervisor(LIVE.nodes({"backend": "null"})) as graph:
+def test_a_node_that_dies_again_and_again_ends_the_graph_and_names_itself(domain: int) -> None:
+    specs = LIVE.nodes({"backend": "null", "standby": "never"})
+    with pytest.raises(GraphFailure, match="detector_node ended by signal SIGKILL, its death"):
+        with Supervisor(specs, deaths_per_minute=0) as graph:
             killed = next(p for s, p in graph.processes if s.executable == "detector_node")
             os.kill(killed.pid, signal.SIGKILL)
             graph.wait()

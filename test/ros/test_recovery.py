@@ -1,0 +1,78 @@
+"""Processes that crash and hang under way: detections go on, and nothing is left behind.
+
+How fast is measured by `kills.py` on a quiet machine, and not asserted here but for a bound that
+tells a takeover from a restart.
+"""
+
+import os
+import signal
+import time
+
+import pytest
+from kills import Rig, with_graph
+
+pytestmark = [pytest.mark.ros, pytest.mark.timeout(240)]
+RESTART_MS = 1500.0
+KILLS = 20
+
+
+@pytest.mark.parametrize("role", ["detector", "preprocess"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["crash", "hang"])
+def test_a_standby_takes_over(role: str, number: int) -> None:
+    def scenario(rig: Rig) -> None:
+        rig.wait_for_standby(role)
+        victim, standby = rig.members(role)
+        assert rig.strike(role, number) < RESTART_MS
+        assert rig.leases[role].note.process == standby
+        rig.wait_for_standby(role)
+        assert victim not in rig.members(role)
+        takeover = rig.takeover(role)
+        assert takeover.predecessor == victim
+        how = b"died" if number == signal.SIGKILL else b"hung and was killed"
+        assert how in takeover.reason
+
+    with_graph(scenario, standby="always")
+
+
+def test_without_a_standby_the_restarted_one_takes_over() -> None:
+    def scenario(rig: Rig) -> None:
+        (victim,) = rig.members("detector")
+        rig.strike("detector", signal.SIGKILL)
+        assert rig.takeover("detector").predecessor == victim
+
+    with_graph(scenario, standby="never")
+
+
+def test_killing_again_and_again_leaves_nothing_behind() -> None:
+    held = []
+
+    def scenario(rig: Rig) -> None:
+        for index in range(KILLS):
+            role = ("detector", "preprocess")[index % 2]
+            rig.wait_for_standby(role)
+            rig.strike(role, signal.SIGKILL)
+            if index in (KILLS // 2, KILLS - 1):
+                for each in ("detector", "preprocess"):
+                    rig.wait_for_standby(each)
+                held.append(rig.holds())
+
+    with_graph(scenario, standby="always")
+    before, after = held
+    for name in before:
+        # What the last one left is perhaps not reclaimed yet, no more than that.
+        assert after[name] <= before[name] + 10, (before, after)
+
+
+def test_a_watchdog_that_dies_is_spoken_for_and_restarted() -> None:
+    def scenario(rig: Rig) -> None:
+        stops, healths = rig.listen()
+        rig.wait_until(lambda: stops and stops[-1] is False)
+        watchdog = next(p for s, p in rig.supervisor.processes if s.name == "watchdog_node")
+        struck_s = time.monotonic()
+        os.kill(watchdog.pid, signal.SIGKILL)
+        rig.wait_until(lambda: stops[-1] is True)
+        assert time.monotonic() - struck_s < RESTART_MS / 1e3
+        rig.wait_until(lambda: any("the watchdog is gone" in cause for cause in healths))
+        rig.wait_until(lambda: stops[-1] is False)
+
+    with_graph(scenario, standby="never")
