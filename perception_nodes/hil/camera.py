@@ -44,6 +44,9 @@ def faulty(frames: Iterable[RawFrame], fault: CameraFault) -> Iterator[SentFrame
     meanwhile: list[SentFrame] = []
     for frame in frames:
         sent = SentFrame(frame.index, frame.log_time_ns, frame.data)
+        if fault.kind == "size_change":
+            # Before its time: the camera must not stall over what it takes to make such a frame.
+            _scaled(sent.data, fault.scale)
         if window.holds(sent):
             meanwhile.append(sent)
             yield from change(meanwhile, fault)

@@ -109,11 +109,12 @@ def _detection(verdict: Verdict, expect: Expectation, seen: Seen) -> None:
         for text in (*told.faults, told.cause)
         if told.at_ns >= seen.first_ns and pattern.search(text)
     ]
+    # A single frame may fare so at any time; what health says must not be about something else.
+    if any(at_ns < seen.begin_ns for at_ns, _ in said):
+        verdict.problems.append(f"{expect.cause!r} was told before the fault")
     said += [
         (report.at_ns, report.reason) for report in seen.reports if pattern.search(report.reason)
     ]
-    if any(at_ns < seen.begin_ns for at_ns, _ in said):
-        verdict.problems.append(f"{expect.cause!r} was told before the fault")
     after = [(at_ns, text) for at_ns, text in said if at_ns >= seen.begin_ns]
     if not after:
         verdict.problems.append(f"{expect.cause!r} was never told")

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 from rich.table import Table
 
 from perception_nodes.bench.latency import cpu_name
+from perception_nodes.core.faults import HealthMode
 from perception_nodes.hil.judge import Verdict
 from perception_nodes.hil.scenario import Scenario
 
@@ -17,17 +18,15 @@ def verdicts_table(verdicts: Sequence[Verdict]) -> Table:
     """The verdicts, a row each."""
     table = Table(title="Fault injection")
     table.add_column("fault", no_wrap=True)
-    for title in ("detected in", "the vehicle was told", "lost", "silently"):
-        table.add_column(title)
-    for title in ("detections again in", "recovered in"):
+    for title in ("detected in", "told", "lost", "silently", "detections in", "recovered in"):
         table.add_column(title)
     table.add_column("verdict", no_wrap=True)
     for verdict in verdicts:
         table.add_row(
             verdict.scenario,
             _ms(verdict.detected_ms),
-            " → ".join(mode for mode, _, _ in verdict.told),
-            f"{verdict.without_detections} of {verdict.sent}",
+            max((mode for mode, _, _ in verdict.told), key=_badness, default=""),
+            f"{verdict.without_detections}/{verdict.sent}",
             str(verdict.lost_silently),
             _ms(verdict.detections_ms),
             _ms(verdict.recovered_ms),
@@ -92,6 +91,10 @@ def verdicts_junit(verdicts: Sequence[Verdict], seconds: Sequence[float]) -> str
             failure.text = "\n".join(verdict.problems)
     ElementTree.indent(suite)
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _badness(mode: str) -> HealthMode:
+    return HealthMode[mode]
 
 
 def _ms(value: float | None) -> str:
