@@ -197,6 +197,54 @@ def bench_latency(
     Console().print(result_table(result))
 
 
+@bench_app.command("deadline")
+def bench_deadline(
+    frames: Annotated[int, typer.Option(min=40, help="Frames of each condition.")] = 6636,
+    conditions: Annotated[
+        str, typer.Option(help="Of quiet, one_core, both_cores: which processors others keep busy.")
+    ] = "quiet,one_core,both_cores",
+    soak: Annotated[
+        float, typer.Option(min=0, help="Minutes of a long run, in which nothing may grow.")
+    ] = 0.0,
+    size: Annotated[str, typer.Option(help="Camera frame, WIDTHxHEIGHT.")] = "1920x1080",
+    rate: Annotated[float, typer.Option(min=1, max=240, help="Frames a second.")] = 30.0,
+    model: Annotated[str, typer.Option(help="Model: name or folder.")] = "road-n",
+    backend: Annotated[str, typer.Option(help=f"One of {', '.join(BACKENDS)}.")] = "openvino",
+    threads: Annotated[int, typer.Option(min=0, help="Inference threads; 0: one a core.")] = 0,
+    deadline_ms: Annotated[float, typer.Option(min=0.1, help="Deadline of a frame.")] = DEADLINE_MS,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write JSON here.")] = None,
+    html_file: Annotated[Path | None, typer.Option("--html", help="Write a page here.")] = None,
+) -> None:
+    """Measure the tail: is the deadline kept under load, and known when it is not?
+
+    Frames come in through shared memory. Exit status 1 where a frame missed its deadline and no
+    report says so, or where the graph grew in the long run.
+    """
+    from perception_nodes.bench.deadline import DeadlineBench, result_table
+    from perception_nodes.bench.deadline_report import render
+
+    bench = DeadlineBench(
+        frames=frames,
+        conditions=[name for name in conditions.split(",") if name],
+        soak_minutes=soak,
+        size=size,
+        rate_hz=rate,
+        model=model,
+        backend=backend,
+        threads=threads,
+        deadline_ms=deadline_ms,
+    )
+    with progress_bar("measuring, seconds") as progress:
+        result = bench.run(progress)
+    if json_file is not None:
+        write_text(json_file, json.dumps(result, indent=2) + "\n")
+    if html_file is not None:
+        write_text(html_file, render(result))
+    Console().print(result_table(result))
+    if not result["passed"]:
+        raise typer.Exit(1)
+
+
 @bench_app.command("models")
 def bench_models(
     models: Annotated[

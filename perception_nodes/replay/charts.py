@@ -46,7 +46,7 @@ def histogram(reports: Sequence[FrameReport], deadline_ms: float) -> Figure:
     )
     clipped = int((values > top).sum())
     title = "capture to publish, ms" + (f" ({clipped} beyond {top:.0f})" if clipped else "")
-    return _styled(figure, title, "frames", 280)
+    return styled(figure, title, "frames", 280)
 
 
 def timeline(reports: Sequence[FrameReport], deadline_ms: float) -> Figure:
@@ -84,7 +84,7 @@ def timeline(reports: Sequence[FrameReport], deadline_ms: float) -> Figure:
     top = max(1.25 * deadline_ms, min(max(totals) * 1.05, 4 * deadline_ms))
     figure.update_yaxes(range=[0, top])
     figure.update_layout(hovermode="x unified")
-    return _styled(figure, "seconds since the first frame", "ms", 340)
+    return styled(figure, "seconds since the first frame", "ms", 340)
 
 
 def health(recording: Recording) -> Figure:
@@ -106,7 +106,7 @@ def health(recording: Recording) -> Figure:
         )
     names = [mode.name for mode in reversed(HealthMode)]
     figure.update_yaxes(categoryorder="array", categoryarray=names, range=[-0.5, 3.5])
-    return _styled(figure, "seconds since the first message", "", 220)
+    return styled(figure, "seconds since the first message", "", 220)
 
 
 def classes(detections: Mapping[int, FrameDetections]) -> Figure:
@@ -127,7 +127,7 @@ def classes(detections: Mapping[int, FrameDetections]) -> Figure:
             hoverinfo="skip",
         )
     )
-    return _styled(figure, "objects, over all frames", "", 280)
+    return styled(figure, "objects, over all frames", "", 280)
 
 
 def _worst_of_groups(reports: Sequence[FrameReport]) -> list[FrameReport]:
@@ -144,7 +144,8 @@ def _seconds(times_ns: list[int]) -> list[float]:
     return [round((time_ns - times_ns[0]) / 1e9, 4) for time_ns in times_ns]
 
 
-def _styled(figure: Figure, x_title: str, y_title: str, height_px: int) -> Figure:
+def styled(figure: Figure, x_title: str, y_title: str, height_px: int) -> Figure:
+    """A figure in the style of every chart here, its axes named."""
     axis = {"gridcolor": "#eceff4", "zeroline": False, "automargin": True}
     figure.update_xaxes(title={"text": x_title, "font": {"size": 12}}, **axis)
     figure.update_yaxes(title={"text": y_title, "font": {"size": 12}}, **axis)

@@ -1,0 +1,337 @@
+"""Is the deadline kept, and is it known when it is not? The tail, under load, seen from outside.
+
+Every frame that the camera sent is looked for in what a receiver got: detections and reports.
+"""
+
+import json
+import os
+import platform
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from perception_nodes.bench.latency import WARM_UP_FRAMES, cpu_name, percentiles
+from perception_nodes.config import SettingsError
+from perception_nodes.core.frame import FrameStatus
+from perception_nodes.core.health import IN_TIME, PUBLISHED
+from perception_nodes.demo import last_error
+from perception_nodes.environment import stay_on_this_machine
+from perception_nodes.graph import MEASURED
+from perception_nodes.load import busy
+from perception_nodes.processes import PAGE_BYTES
+from perception_nodes.supervisor import GraphFailure, Supervisor
+from perception_nodes.transport.shm import SHM_FOLDER, own_prefix
+
+CONDITIONS = ("quiet", "one_core", "both_cores")
+SOAKED = ("watchdog_node", "detector_node", "preprocess_node")
+"""The receiver is not: it keeps all that it got."""
+SAMPLE_S = 1.0
+START_S = 8.0
+"""What the start of a graph takes, about; for the progress bar."""
+SETTLED_SHARE = 0.25
+"""Of a soak's samples, those at its begin that are the start and not the steady state."""
+GROWTH_LIMIT_MB = 8.0
+"""Memory of a process that comes and goes in any long run."""
+
+
+@dataclass
+class Condition:
+    """What was measured under one condition.
+
+    Attributes:
+        latencies_ms: capture to arrival of the detections at the receiver, in order.
+        statuses: reports by status.
+        sent: frames measured, warm-up apart.
+        missed: frames with no detections in time.
+        silent: frames that missed and that no report says so of, or that have none at all.
+        arrived_late: frames published in time that reached the receiver after the deadline.
+    """
+
+    latencies_ms: list[float] = field(default_factory=list)
+    statuses: Counter[str] = field(default_factory=Counter)
+    sent: int = 0
+    missed: int = 0
+    silent: int = 0
+    arrived_late: int = 0
+
+
+@dataclass(frozen=True)
+class Held:
+    """What the graph holds at a moment: by process, megabytes and descriptors; shared memory."""
+
+    at_s: float
+    memory_mb: dict[str, float]
+    descriptors: dict[str, int]
+    shared_mb: float
+
+
+def account(
+    stamps: Sequence[int],
+    arrivals: Sequence[tuple[int, int]],
+    reports: Sequence[dict[str, Any]],
+    deadline_ms: float,
+) -> Condition:
+    """Compare what was received with what was sent.
+
+    Args:
+        stamps: of the frames sent, warm-up apart, nanoseconds since the Unix epoch.
+        arrivals: stamp and time of detections.
+        reports: of frames, with `stamp_ns` and `status`.
+        deadline_ms: from capture to publish.
+    """
+    wanted = set(stamps)
+    arrived = {stamp: (at - stamp) / 1e6 for stamp, at in arrivals if stamp in wanted}
+    found = [report for report in reports if report["stamp_ns"] in wanted]
+    status = {report["stamp_ns"]: FrameStatus[report["status"]] for report in found}
+    # A frame that never got as far as its stamp is reported without one.
+    anonymous = sum(
+        not report["stamp_ns"] and FrameStatus[report["status"]] not in IN_TIME
+        for report in reports
+    )
+    condition = Condition(list(arrived.values()), sent=len(stamps))
+    condition.statuses.update(report["status"] for report in found)
+    unknown = 0
+    for stamp in stamps:
+        said = status.get(stamp)
+        in_time = said in IN_TIME and stamp in arrived
+        condition.missed += not in_time
+        condition.arrived_late += in_time and arrived[stamp] > deadline_ms
+        if said is None:
+            unknown += 1
+        elif said in PUBLISHED and stamp not in arrived:
+            condition.silent += 1
+    condition.silent += max(0, unknown - anonymous)
+    if unknown and anonymous:
+        condition.statuses["without a stamp"] = min(unknown, anonymous)
+    return condition
+
+
+@dataclass
+class DeadlineBench:
+    """One measurement; see `perception bench deadline --help`."""
+
+    frames: int
+    conditions: Sequence[str]
+    soak_minutes: float
+    size: str
+    rate_hz: float
+    model: str
+    backend: str
+    threads: int
+    deadline_ms: float
+
+    def __post_init__(self) -> None:
+        """Check the conditions.
+
+        Raises:
+            SettingsError: one is unknown.
+        """
+        for name in self.conditions:
+            if name not in CONDITIONS:
+                known = ", ".join(CONDITIONS)
+                raise SettingsError(f"condition {name!r} is unknown; known are {known}")
+
+    def run(self, progress: Callable[[int, int], None]) -> dict[str, Any]:
+        """Measure.
+
+        Args:
+            progress: called with seconds done and in all.
+
+        Raises:
+            SettingsError, ModelError: unusable options.
+            GraphFailure: a process ended that should not have, or the run was interrupted.
+        """
+        stay_on_this_machine()
+        plan = [(name, self.frames) for name in self.conditions]
+        if self.soak_minutes:
+            plan.append(("soak", round(self.soak_minutes * 60 * self.rate_hz)))
+        seconds = [START_S + (frames + WARM_UP_FRAMES) / self.rate_hz for _, frames in plan]
+        all_s = round(sum(seconds))
+        measured: dict[str, Condition] = {}
+        samples: list[Held] = []
+        with tempfile.TemporaryDirectory(prefix="perception_bench_") as folder:
+            for index, (name, frames) in enumerate(plan):
+                done_s = sum(seconds[:index])
+                run = _Round(self, Path(folder), frames, lambda s: progress(int(s), all_s))
+                with busy(_cores(name)):
+                    measured[name] = run.measure(done_s, done_s + seconds[index])
+                samples = run.samples
+        return self._result(measured, samples)
+
+    def _result(self, measured: dict[str, Condition], samples: list[Held]) -> dict[str, Any]:
+        result: dict[str, Any] = {
+            "machine": f"{cpu_name()}, {os.cpu_count()} cores, {platform.release()}",
+            "size": self.size,
+            "rate_hz": self.rate_hz,
+            "model": self.model,
+            "backend": self.backend,
+            "threads": self.threads,
+            "deadline_ms": self.deadline_ms,
+            "warm_up_frames": WARM_UP_FRAMES,
+            "conditions": {
+                name: {
+                    "frames": found.sent,
+                    "latency_ms": percentiles(found.latencies_ms),
+                    "status": dict(found.statuses),
+                    "miss_rate": found.missed / found.sent if found.sent else None,
+                    "silent_misses": found.silent,
+                    "in_time_and_arrived_late": found.arrived_late,
+                    "latencies_ms": [round(value, 3) for value in sorted(found.latencies_ms)],
+                }
+                for name, found in measured.items()
+            },
+        }
+        if self.soak_minutes:
+            result["soak"] = constancy(samples) | {"minutes": self.soak_minutes}
+        result["passed"] = not any(found.silent for found in measured.values()) and result.get(
+            "soak", {}
+        ).get("constant", True)
+        return result
+
+
+class _Round:
+    """The graph, run once."""
+
+    def __init__(
+        self, bench: DeadlineBench, folder: Path, frames: int, progress: Callable[[float], None]
+    ) -> None:
+        self._received, self._sent = folder / "received.json", folder / "sent.json"
+        self._log = folder / "nodes.log"
+        count = frames + WARM_UP_FRAMES
+        self._specs = MEASURED.nodes(
+            {
+                "bag": f"synthetic:{bench.size}@{bench.rate_hz:g}*{count}",
+                "listeners": 0,  # the receiver takes detections from shared memory
+                "source": "shm",
+                "model": bench.model,
+                "backend": bench.backend,
+                "threads": bench.threads,
+                "deadline_ms": bench.deadline_ms,
+                "sent_file": str(self._sent),
+                "received_file": str(self._received),
+            }
+        )
+        self._deadline_ms = bench.deadline_ms
+        self._progress = progress
+        self._over = threading.Event()
+        self.samples: list[Held] = []
+
+    def measure(self, begin_s: float, end_s: float) -> Condition:
+        """Run it; the two times are where its begin and end lie on the progress bar."""
+        with self._log.open("wb") as log, Supervisor(self._specs, log=log) as graph:
+            observer = threading.Thread(target=self._observe, args=(graph, begin_s, end_s))
+            observer.start()
+            try:
+                if not graph.wait():
+                    raise GraphFailure("interrupted")
+            except GraphFailure as error:
+                raise GraphFailure(f"{error}: {last_error(self._log)}") from error
+            finally:
+                self._over.set()
+                observer.join()
+        stamps = [stamp for _, stamp in json.loads(self._sent.read_text())["sent"]]
+        content = json.loads(self._received.read_text())
+        return account(
+            stamps[WARM_UP_FRAMES:], content["arrivals"], content["reports"], self._deadline_ms
+        )
+
+    def _observe(self, graph: Supervisor, begin_s: float, end_s: float) -> None:
+        started_s = time.monotonic()
+        while not self._over.wait(SAMPLE_S):
+            elapsed_s = time.monotonic() - started_s
+            self.samples.append(_held(graph, elapsed_s))
+            self._progress(min(begin_s + elapsed_s, end_s))
+
+
+def constancy(samples: Sequence[Held]) -> dict[str, Any]:
+    """Whether what the graph holds stays the same, once it has settled.
+
+    Args:
+        samples: taken at even intervals.
+
+    Returns:
+        By process the growth of memory (median of the last quarter against the first settled one)
+        and of descriptors, that of shared memory, and whether all of it is constant.
+    """
+    settled = samples[round(SETTLED_SHARE * len(samples)) :]
+    quarter = max(1, len(settled) // 4)
+    first, last = settled[:quarter], settled[-quarter:]
+
+    def growth(read: Callable[[Held], float]) -> float:
+        if not settled:
+            return 0.0
+        return float(np.median([read(s) for s in last]) - np.median([read(s) for s in first]))
+
+    names = settled[0].memory_mb if settled else {}
+    memory = {n: growth(lambda s, n=n: s.memory_mb.get(n, 0.0)) for n in names}
+    descriptors = {n: growth(lambda s, n=n: s.descriptors.get(n, 0)) for n in names}
+    shared_mb = growth(lambda s: s.shared_mb)
+    return {
+        "memory_growth_mb": memory,
+        "descriptor_growth": descriptors,
+        "shared_memory_growth_mb": shared_mb,
+        "constant": bool(settled)
+        and max(memory.values(), default=0.0) < GROWTH_LIMIT_MB
+        and max(descriptors.values(), default=0.0) <= 0
+        and shared_mb <= 0,
+    }
+
+
+def _held(graph: Supervisor, at_s: float) -> Held:
+    memory, descriptors = {}, {}
+    for spec, process in list(graph.processes):
+        if spec.executable not in SOAKED:
+            continue
+        folder = Path(f"/proc/{process.pid}")
+        try:
+            pages = int((folder / "statm").read_text().split()[1])
+            descriptors[spec.name] = len(os.listdir(folder / "fd"))
+        except OSError:  # it has just ended
+            continue
+        memory[spec.name] = pages * PAGE_BYTES / 1e6
+    shared = 0
+    for path in SHM_FOLDER.glob(f"{own_prefix()}*"):
+        try:
+            shared += path.stat().st_blocks * 512
+        except OSError:  # it has just gone
+            continue
+    return Held(at_s, memory, descriptors, shared / 1e6)
+
+
+def _cores(condition: str) -> list[int]:
+    """Processors that others keep busy."""
+    available = sorted(os.sched_getaffinity(0))
+    return {"one_core": available[:1], "both_cores": available}.get(condition, [])
+
+
+def result_table(result: dict[str, Any]) -> Table:
+    """The result for people."""
+    table = Table(
+        *("", "frames", "p50 ms", "p99 ms", "p99.9 ms", "max ms", "missed", "silently"),
+        title=f"{result['size']} at {result['rate_hz']:g} Hz over shared memory against "
+        f"{result['deadline_ms']:g} ms, {result['model']} on {result['backend']}",
+    )
+    for name, found in result["conditions"].items():
+        latency = [found["latency_ms"][key] for key in ("p50", "p99", "p99_9", "max")]
+        silent = found["silent_misses"]
+        table.add_row(
+            name.replace("_", " "),
+            str(found["frames"]),
+            *("–" if value is None else f"{value:.2f}" for value in latency),
+            "–" if found["miss_rate"] is None else f"{found['miss_rate']:.2%}",
+            f"[red]{silent}" if silent else "0",
+        )
+    if "soak" in result:
+        soak = result["soak"]
+        state = "constant" if soak["constant"] else "[red]growing[/]"
+        memory = ", ".join(f"{n} {v:+.1f}" for n, v in soak["memory_growth_mb"].items())
+        table.caption = f"soak of {soak['minutes']:g} minutes: {state} (MB: {memory})"
+    return table
