@@ -1,0 +1,211 @@
+"""The judge against made-up runs: one in which all is well, and each thing that can be wrong."""
+
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import pytest
+
+from perception_nodes.core.faults import HealthMode
+from perception_nodes.core.frame import FrameStatus
+from perception_nodes.hil.judge import judge
+from perception_nodes.hil.report import problems, verdicts_json, verdicts_junit, verdicts_table
+from perception_nodes.hil.scenario import Scenario
+from perception_nodes.hil.witness import Reported, Seen, Told
+
+MS = 1_000_000
+PERIOD = 33 * MS
+BEGIN, END = 2_500 * MS, 4_500 * MS
+FIRST = 0
+SCENARIO = Scenario.model_validate(
+    {
+        "name": "camera_stop",
+        "title": "The camera stops",
+        "fault": {"kind": "camera_stop", "for_s": 2},
+        "expect": {
+            "cause": "no frame",
+            "detected_within_ms": 350,
+            "told": "UNSAFE",
+            "lost": "nothing",
+            "lost_at_most": 0,
+            "detections_within_ms": 100,
+            "recovered_within_ms": 1200,
+        },
+    }
+)
+
+
+def run():
+    """A camera that stops for two seconds, and a graph that does all that it should."""
+    stamps = [FIRST + i * PERIOD for i in range(1, 240)]
+    stamps = [stamp for stamp in stamps if not BEGIN <= stamp < END]
+    seen = Seen(sent=stamps, first_ns=FIRST, begin_ns=BEGIN, end_ns=END)
+    seen.detections = [(stamp + 8 * MS, stamp) for stamp in stamps]
+    seen.reports = [Reported(stamp + 9 * MS, stamp, FrameStatus.OK) for stamp in stamps]
+    for at in range(100 * MS, stamps[-1] + 100 * MS, 100 * MS):
+        count = sum(stamp + 9 * MS <= at for stamp in stamps)
+        told = Told(at, HealthMode.NOMINAL, "in time", (), count, count)
+        if BEGIN + 300 * MS <= at <= END + 100 * MS:
+            text = "no frame from the camera for 300 ms"
+            told = replace(told, mode=HealthMode.UNSAFE, cause=text, faults=(text,))
+        elif END < at <= END + 1000 * MS:
+            told = replace(told, mode=HealthMode.UNSAFE)
+        seen.told.append(told)
+    return seen
+
+
+def problems_of(seen, scenario=SCENARIO):
+    return judge(scenario, seen).problems
+
+
+def expecting(**changes):
+    return SCENARIO.model_copy(update={"expect": SCENARIO.expect.model_copy(update=changes)})
+
+
+def test_a_good_run_passes():
+    verdict = judge(SCENARIO, run())
+    assert verdict.problems == []
+    assert verdict.detected_ms == pytest.approx(300)
+    assert verdict.detected_as == "no frame from the camera for 300 ms"
+    assert [mode for mode, _, _ in verdict.told] == ["NOMINAL", "UNSAFE", "NOMINAL"]
+    assert verdict.recovered_ms == pytest.approx(1100)
+    assert verdict.detections_ms < 50
+    assert (verdict.lost_silently, verdict.without_detections) == (0, 0)
+
+
+def test_a_frame_without_a_report_is_lost_silently():
+    seen = run()
+    del seen.reports[20]
+    verdict = judge(SCENARIO, seen)
+    assert verdict.lost_silently == 1
+    assert f"{len(seen.sent)} frames were sent, {len(seen.sent) - 1} were reported" in (
+        verdict.problems
+    )
+    assert "detections of 1 frames came that no report tells of" in verdict.problems
+
+
+def test_published_detections_that_never_came_are_lost_silently():
+    seen = run()
+    del seen.detections[20]
+    verdict = judge(SCENARIO, seen)
+    assert verdict.lost_silently == 1
+    assert verdict.problems == ["detections of 1 frames were reported published and never came"]
+
+
+def test_accounts_must_balance():
+    seen = run()
+    seen.told[-1] = replace(seen.told[-1], outs=seen.told[-1].outs - 1, in_flight=0)
+    assert problems_of(seen) == ["health told 1 times of frames in that are not all out"]
+    seen.told[-1] = replace(seen.told[-1], in_flight=1)
+    assert problems_of(seen) == ["1 frames never ended"]
+
+
+def test_accounts_go_on_over_a_restart_of_the_watchdog():
+    seen = run()
+    alive = [told for told in seen.told if told.at_ns < BEGIN]
+    before = alive[-1].frames_in
+    seen.told = alive + [
+        replace(told, frames_in=told.frames_in - before, outs=told.outs - before)
+        for told in seen.told[len(alive) :]
+    ]
+    assert seen.frames_in() == len(seen.sent)
+    speaker = Told(BEGIN, HealthMode.UNSAFE, "the watchdog is gone", by_watchdog=False)
+    seen.told.insert(len(alive), speaker)
+    assert seen.frames_in() == len(seen.sent)
+    assert problems_of(seen) == []
+
+
+def test_reports_of_unknown_frames_are_noticed():
+    seen = run()
+    seen.reports[3] = replace(seen.reports[3], stamp_ns=5)
+    assert "1 reports are of frames that were never sent" in problems_of(seen)
+
+
+def test_a_frame_that_could_not_be_read_has_a_report_without_a_stamp():
+    seen = run()
+    stamp = seen.reports[3].stamp_ns
+    seen.reports[3] = replace(seen.reports[3], stamp_ns=0, status=FrameStatus.FAILED)
+    seen.detections = [found for found in seen.detections if found[1] != stamp]
+    assert problems_of(seen) == []
+
+
+def test_detection_must_come_in_time_and_not_before():
+    assert problems_of(run(), expecting(detected_within_ms=200.0)) == [
+        "detected after 300 ms, 200 ms are expected"
+    ]
+    assert problems_of(run(), expecting(cause="the lens is dirty")) == [
+        "'the lens is dirty' was never told"
+    ]
+    assert "'in time' was told before the fault" in problems_of(run(), expecting(cause="in time"))
+
+
+def test_a_frame_report_tells_too():
+    seen = run()
+    index = next(i for i, report in enumerate(seen.reports) if report.stamp_ns >= END)
+    seen.reports[index] = replace(seen.reports[index], reason="cut off")
+    verdict = judge(expecting(cause="cut off", detected_within_ms=3000.0), seen)
+    assert verdict.detected_as == "cut off"
+    assert verdict.problems == []
+
+
+def test_modes():
+    assert problems_of(run(), expecting(told="DEGRADED")) == [
+        "the vehicle was told UNSAFE (no frame from the camera for 300 ms), not DEGRADED"
+    ]
+    assert problems_of(run(), expecting(told="DEGRADED", at_worst="UNSAFE")) == []
+    seen = run()
+    seen.told = [replace(told, mode=HealthMode.NOMINAL) for told in seen.told]
+    assert problems_of(seen) == ["the vehicle was told NOMINAL at worst, not UNSAFE"]
+
+
+def test_a_run_that_was_not_well_before_the_fault_cannot_be_judged():
+    seen = run()
+    seen.told = [
+        replace(told, mode=HealthMode.DEGRADED) if told.at_ns < BEGIN else told
+        for told in seen.told
+    ]
+    assert problems_of(seen) == [
+        "before the fault the mode was DEGRADED: nothing can be judged by it"
+    ]
+
+
+def test_recovery():
+    assert problems_of(run(), expecting(recovered_within_ms=900.0)) == [
+        "recovered after 1100 ms, 900 ms are expected"
+    ]
+    seen = run()
+    seen.told = [
+        replace(told, mode=HealthMode.UNSAFE) if told.at_ns > END else told for told in seen.told
+    ]
+    assert problems_of(seen) == ["recovered: never"]
+    seen = run()
+    seen.detections = [found for found in seen.detections if found[1] < END]
+    assert "detections again: never" in problems_of(seen)
+
+
+def test_frames_without_detections_are_counted_from_the_fault_on():
+    seen = run()
+    for index in (5, -5):
+        lost = seen.reports[index]
+        seen.reports[index] = replace(lost, status=FrameStatus.SUPERSEDED)
+        seen.detections = [found for found in seen.detections if found[1] != lost.stamp_ns]
+    assert problems_of(seen) == ["1 frames gave no detections (0 FAILED), at most 0 are expected"]
+
+
+def test_a_graph_that_ended_is_a_failure():
+    assert problems_of(Seen(failure="detector_node ended by signal SIGBUS")) == [
+        "detector_node ended by signal SIGBUS"
+    ]
+
+
+def test_reports_for_machines_and_people():
+    bad = run()
+    del bad.reports[20]
+    verdicts = [judge(SCENARIO, run()), judge(SCENARIO, bad)]
+    result = verdicts_json(verdicts)
+    assert (result["passed"], result["failed"]) == (1, 1)
+    assert [verdict["passed"] for verdict in result["verdicts"]] == [True, False]
+    suite = ElementTree.fromstring(verdicts_junit(verdicts, [9.0, 9.5]))
+    assert (suite.get("tests"), suite.get("failures")) == ("2", "1")
+    assert [case.find("failure") is None for case in suite] == [True, False]
+    assert verdicts_table(verdicts).row_count == 2
+    assert all(line.startswith("camera_stop: ") for line in problems(verdicts))

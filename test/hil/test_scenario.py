@@ -1,0 +1,88 @@
+"""Scenario files: those that are shipped, and how a wrong one is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from perception_nodes.graph import HIL
+from perception_nodes.hil.scenario import ScenarioError, load_scenario, shipped
+
+WANTED = {
+    "camera_stop",
+    "camera_freeze",
+    "camera_drop",
+    "camera_stall_burst",
+    "camera_out_of_order",
+    "stamp_duplicate",
+    "stamp_backward",
+    "clock_step_forward",
+    "clock_step_back",
+    "cdr_length",
+    "jpeg_truncated",
+    "encoding_unknown",
+    "size_change",
+    "huge_frame",
+    "backend_slow",
+    "backend_hang",
+    "backend_exception",
+    "backend_segfault",
+    "backend_nan",
+    "backend_absurd",
+    "detector_kill",
+    "preprocess_kill",
+    "watchdog_kill",
+    "detector_stop",
+    "shm_full",
+    "cpu_contention",
+    "slow_subscriber",
+}
+VALID = """
+title: t
+graph: {source: shm}
+fault: {kind: camera_stop, for_s: 1}
+expect: {cause: no frame, detected_within_ms: 350, told: UNSAFE, lost: nothing}
+"""
+
+
+def test_every_fault_has_a_scenario():
+    assert set(shipped()) == WANTED
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_shipped_scenarios_fit_the_graph(name):
+    scenario = load_scenario(name)
+    assert scenario.name == name
+    HIL.nodes({"bag": scenario.drive, "standby": "never", **scenario.graph})
+    # Health has two seconds behind it to become NOMINAL again, and some to stay so.
+    frames, rate = scenario.drive.partition("@")[2].removesuffix(".jpeg").split("*")[::-1]
+    fault = scenario.fault
+    assert int(frames) / float(rate) >= fault.after_s + fault.for_s + 2.5
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("camera_stop", "camera_nap", "fault: Input tag 'camera_nap'"),
+        ("for_s: 1", "for_s: -1", "fault.camera_stop.for_s"),
+        ("told: UNSAFE", "told: ALARMED", "expect.told"),
+        ("detected_within_ms: 350, ", "", "cause and detected_within_ms go together"),
+        ("title: t", "title: t\nmood: good", "mood: Extra inputs are not permitted"),
+        ("camera_stop", "camera_drop", None),
+        ("graph: {source: shm}\nfault: {kind: camera_stop", "fault: {kind: camera_drop", "needs"),
+    ],
+)
+def test_a_wrong_scenario_is_refused_in_one_line(tmp_path: Path, old, new, reason):
+    file = tmp_path / "mine.yaml"
+    file.write_text(VALID.replace(old, new))
+    if reason is None:
+        assert load_scenario(str(file)).name == "mine"
+        return
+    with pytest.raises(ScenarioError) as caught:
+        load_scenario(str(file))
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(ScenarioError, match="'nonesuch' is unknown; known are backend_absurd, "):
+        load_scenario("nonesuch")
