@@ -1,0 +1,120 @@
+"""What a deadline measurement counts, on made-up runs."""
+
+import os
+import time
+
+import pytest
+
+from perception_nodes.bench.deadline import DeadlineBench, Held, account, constancy, result_table
+from perception_nodes.bench.deadline_report import render, tail, verdict
+from perception_nodes.config import SettingsError
+from perception_nodes.load import busy
+
+MS = 1_000_000
+STAMPS = [1_000_000_000 + i * 33 * MS for i in range(100)]
+
+
+def arrivals(latency_ms=8.0):
+    return [(stamp, stamp + round(latency_ms * MS)) for stamp in STAMPS]
+
+
+def reports(status="OK"):
+    return [{"stamp_ns": stamp, "status": status} for stamp in STAMPS]
+
+
+def test_all_in_time():
+    found = account(STAMPS, arrivals(), reports(), 10.0)
+    assert (found.sent, found.missed, found.silent, found.arrived_late) == (100, 0, 0, 0)
+    assert found.latencies_ms == [8.0] * 100
+
+
+def test_a_miss_that_is_reported_is_not_silent():
+    told = reports()
+    told[3]["status"], told[4]["status"] = "LATE", "SKIPPED_LATE"
+    came = [arrival for arrival in arrivals() if arrival[0] != STAMPS[4]]
+    found = account(STAMPS, came, told, 10.0)
+    assert (found.missed, found.silent) == (2, 0)
+    assert found.statuses == {"OK": 98, "LATE": 1, "SKIPPED_LATE": 1}
+
+
+def test_a_frame_without_a_report_is_a_silent_miss():
+    assert account(STAMPS, arrivals(), reports()[1:], 10.0).silent == 1
+
+
+def test_a_frame_that_was_pushed_out_before_it_was_read_is_reported_without_a_stamp():
+    told = reports()
+    told[7] = {"stamp_ns": 0, "status": "SUPERSEDED"}
+    came = [arrival for arrival in arrivals() if arrival[0] != STAMPS[7]]
+    found = account(STAMPS, came, told, 10.0)
+    assert (found.missed, found.silent) == (1, 0)
+    assert found.statuses["without a stamp"] == 1
+
+
+def test_detections_reported_in_time_that_never_came_are_a_silent_miss():
+    assert account(STAMPS, arrivals()[1:], reports(), 10.0).silent == 1
+
+
+def test_detections_that_arrive_late_are_counted_though_published_in_time():
+    assert account(STAMPS, arrivals(10.5), reports(), 10.0).arrived_late == 100
+
+
+def soak(memory, descriptors=9, shared=50.0):
+    return [
+        Held(float(i), {"detector_node": memory(i)}, {"detector_node": descriptors}, shared)
+        for i in range(400)
+    ]
+
+
+def test_constancy():
+    assert constancy(soak(lambda i: 200 + (i % 7)))["constant"]
+    assert constancy(soak(lambda i: min(100 + 10 * i, 300)))["constant"], "the start may grow"
+    growing = constancy(soak(lambda i: 200 + 0.1 * i))
+    assert not growing["constant"]
+    assert growing["memory_growth_mb"]["detector_node"] == pytest.approx(22.5, rel=0.1)
+    assert not constancy([])["constant"]
+
+
+def test_an_unknown_condition_is_refused():
+    with pytest.raises(SettingsError, match="'stormy' is unknown; known are quiet"):
+        DeadlineBench(10, ["stormy"], 0, "64x48", 30, "road-n", "null", 1, 10.0)
+
+
+def result():
+    bench = DeadlineBench(100, ["quiet"], 1.0, "64x48", 30, "road-n", "null", 1, 10.0)
+    quiet = account(STAMPS, arrivals(), reports(), 10.0)
+    told = reports()
+    told[3]["status"] = "LATE"
+    loaded = account(STAMPS, arrivals(12.0), told, 10.0)
+    return bench._result({"quiet": quiet, "both_cores": loaded}, soak(lambda i: 200.0))
+
+
+def test_page_and_table():
+    found = result()
+    assert found["passed"]
+    assert verdict(found) == (
+        "fair",
+        "Of 200 frames these missed the deadline of 10 ms: 1.00% (both cores). "
+        "Each one is reported.",
+    )
+    page = render(found)
+    assert "Share of frames that take longer" in page
+    assert "1 minutes: constant" in page
+    assert result_table(found).row_count == 2
+    quiet, loaded = tail(found).data
+    assert (quiet.name, loaded.name) == ("quiet", "both cores")
+    assert max(quiet.y) == pytest.approx(0.99)
+    assert min(quiet.y) == pytest.approx(0.01), "the slowest but one: one in a hundred is slower"
+
+
+def test_busy_processes_are_pinned_and_go():
+    core = min(os.sched_getaffinity(0))
+    with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
+        before = set(file.read().split())
+        with busy([core]):
+            file.seek(0)
+            (child,) = set(file.read().split()) - before
+            assert os.sched_getaffinity(int(child)) == {core}
+        deadline_s = time.monotonic() + 5
+        while os.path.exists(f"/proc/{child}") and time.monotonic() < deadline_s:
+            time.sleep(0.01)
+        assert not os.path.exists(f"/proc/{child}")
