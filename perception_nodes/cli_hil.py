@@ -12,6 +12,7 @@ from perception_nodes.cli_model import JsonFlag, screen, write_text
 from perception_nodes.hil.judge import Verdict
 from perception_nodes.hil.report import (
     problems,
+    scenarios_markdown,
     scenarios_table,
     verdicts_json,
     verdicts_junit,
@@ -26,10 +27,17 @@ hil_app = typer.Typer(
 
 
 @hil_app.command("list")
-def list_command(as_json: JsonFlag = False) -> None:
+def list_command(
+    as_json: JsonFlag = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print the table of docs/faults.md.")
+    ] = False,
+) -> None:
     """List the scenarios that come with the package."""
     scenarios = [load_scenario(name) for name in shipped()]
-    if as_json:
+    if markdown:
+        print(scenarios_markdown(scenarios), end="")
+    elif as_json:
         print(json.dumps([scenario.model_dump() for scenario in scenarios], indent=2))
     else:
         Console().print(scenarios_table(scenarios))

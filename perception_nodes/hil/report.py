@@ -56,6 +56,31 @@ def scenarios_table(scenarios: Sequence[Scenario]) -> Table:
     return table
 
 
+def scenarios_markdown(scenarios: Sequence[Scenario]) -> str:
+    """The scenarios as the table of the documentation."""
+    rows = [
+        "| scenario | what happens | what is said | within | the vehicle is told | what is lost "
+        "| detections again | NOMINAL again |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for scenario in scenarios:
+        expect = scenario.expect
+        said = expect.cause.replace(".* ", " … ").replace("|", '" or "')
+        worst = expect.at_worst or expect.told
+        cells = [
+            f"`{scenario.name}`",
+            scenario.title,
+            f'"{said}"' if said else "nothing",
+            _ms(expect.detected_within_ms),
+            expect.told if worst == expect.told else f"{expect.told} to {worst}",
+            expect.lost,
+            _ms(expect.detections_within_ms),
+            _ms(expect.recovered_within_ms),
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows) + "\n"
+
+
 def verdicts_json(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     """The verdicts with the machine they were given on."""
     passed = sum(verdict.passed for verdict in verdicts)

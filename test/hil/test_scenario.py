@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from perception_nodes.graph import HIL
+from perception_nodes.hil.report import scenarios_markdown
 from perception_nodes.hil.scenario import ScenarioError, load_scenario, shipped
 
 WANTED = {
@@ -86,3 +87,9 @@ def test_a_wrong_scenario_is_refused_in_one_line(tmp_path: Path, old, new, reaso
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(ScenarioError, match="'nonesuch' is unknown; known are backend_absurd, "):
         load_scenario("nonesuch")
+
+
+def test_the_documentation_holds_the_table(root: Path):
+    table = scenarios_markdown([load_scenario(name) for name in shipped()])
+    text = (root / "docs/faults.md").read_text(encoding="utf-8")
+    assert table in text, "put the output of `perception hil list --markdown` into docs/faults.md"
