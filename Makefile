@@ -37,7 +37,7 @@ PYTHON ?= python3 python3.13 python3.12 python3.11 python3.10
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test readme lint setup dev sample compression baseline clean distclean
+.PHONY: help demo test fuzz readme lint setup dev sample compression baseline clean distclean
 
 help: ## print the targets
 	@echo "make TARGET, where TARGET is one of"
@@ -49,6 +49,9 @@ demo: setup $(if $(BAG),,sample) ## run the whole graph on the sample drive, or 
 
 test: dev sample ## run every test
 	$(BIN)/python -m pytest $(ARGS)
+
+fuzz: dev ## fuzz the readers of foreign bytes with ten million messages, about ten minutes
+	$(BIN)/python test/fuzz/long_run.py
 
 readme: setup sample ## run the commands of the README
 	$(BIN)/python test/setup/readme.py

@@ -4,6 +4,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -140,7 +141,7 @@ def _size(hit: list[SentFrame], fault: CameraFault) -> Iterable[SentFrame]:
 def _scaled(data: bytes, scale: float) -> bytes:
     """A serialized bgr8 Image of another size."""
     store = typestore()
-    image = store.deserialize_cdr(data, "sensor_msgs/msg/Image")
+    image: Any = store.deserialize_cdr(data, "sensor_msgs/msg/Image")
     pixels = image.data.reshape(image.height, image.width, 3)
     scaled = cv2.resize(pixels, None, fx=scale, fy=scale)
     height, width, channels = scaled.shape
