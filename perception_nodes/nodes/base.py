@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import rclpy
+from rclpy.callback_groups import CallbackGroup
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, State, TransitionCallbackReturn
 from rclpy.qos import QoSProfile
@@ -75,18 +76,14 @@ class PerceptionNode(LifecycleNode):
         callback: Callable[..., None],
         qos: QoSProfile | int,
         raw: bool = True,
+        group: CallbackGroup | None = None,
     ) -> Any:
         """A subscription, to serialized messages by default, that goes when it is cleaned up."""
-        subscription = self.create_subscription(message_type, topic, callback, qos, raw=raw)
+        subscription = self.create_subscription(
+            message_type, topic, callback, qos, raw=raw, callback_group=group
+        )
         self._owned.append((self.destroy_subscription, subscription))
         return subscription
-
-    def drop(self, entity: Any) -> None:
-        """Destroy a publisher or subscription before the node is cleaned up."""
-        for destroy, owned in self._owned:
-            if owned is entity:
-                destroy(owned)
-        self._owned = [(destroy, owned) for destroy, owned in self._owned if owned is not entity]
 
     def on_configure(self, state: State) -> TransitionCallbackReturn:
         """Join shared memory and open."""

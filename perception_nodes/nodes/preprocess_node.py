@@ -2,11 +2,8 @@
 
 import sys
 import time
-import zlib
-from typing import Any
 
-from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CameraInfo
 
 from perception_nodes.backends.model import load_model
 from perception_nodes.config import PreprocessSettings
@@ -18,19 +15,17 @@ from perception_nodes.core.frame import (
     ImageView,
 )
 from perception_nodes.nodes.base import IDLE_WAIT_MS, run_node
+from perception_nodes.nodes.image_topic import QUEUE, ImageTopic
 from perception_nodes.nodes.redundant import RedundantNode
 from perception_nodes.preprocess.calibration import read_calibration
 from perception_nodes.preprocess.cpu import Preprocessor, UnknownLens
 from perception_nodes.preprocess.ingest import Ingest
 from perception_nodes.transport import channels
 from perception_nodes.transport.camera import view_camera_frame
-from perception_nodes.transport.cdr import read_camera_info, read_compressed_image, read_image
+from perception_nodes.transport.cdr import read_camera_info
 from perception_nodes.transport.shm import TransportError
 
-QUEUE = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
 CAMERA_SOURCE = 1
-DDS_COPIES = {"raw": 1, "compressed": 0}
-"""Full-frame pixel copies made before we see the bytes: rclpy copies an Image out of DDS."""
 
 
 class PreprocessNode(RedundantNode):
@@ -59,41 +54,30 @@ class PreprocessNode(RedundantNode):
         self._last_camera_info = b""
         info_topic = settings.image_topic.rsplit("/", 1)[0] + "/camera_info"
         self.add_subscription(CameraInfo, info_topic, self._on_camera_info, QUEUE)
-        self._camera = None
         self._next_numbers: dict[int, int] = {}
-        self._taken_number = -1
+        self._predecessors_last: tuple[int, int] | None = None
         self._source_size = (0, 0)
-        self._images = None
-        self._copies = 0
+        self._camera = self._topic = None
         if settings.source == "shm":
             self._camera = channels.camera_reader(self.endpoint, settings.camera)
+        else:
+            self._topic = ImageTopic(self, settings, self._take_message)
         self.join(round(settings.hang_after_ms * 1e6))
 
     def take_over(self) -> None:
-        """Go on behind the frame that the predecessor took last; subscribe only now.
-
-        A subscription costs a copy of every frame, and is there within a frame or two.
-        """
-        note, settings = self.lease.note, self.settings
+        """Go on behind the frame that the predecessor took last."""
+        note = self.lease.note
         if note.source:
+            self._predecessors_last = (note.source, note.number)
             self._next_numbers[note.source] = note.number + 1
-        if self._camera is not None:
-            self._taken_number = note.number if note.source else -1
-            return
-        compressed = settings.image_transport == "compressed"
-        topic = settings.image_topic + ("/compressed" if compressed else "")
-        self._read = read_compressed_image if compressed else read_image
-        self._copies = DDS_COPIES[settings.image_transport]
-        self._images = self.add_subscription(
-            CompressedImage if compressed else Image, topic, self._on_image, QUEUE
-        )
+        if self._topic is not None:
+            self._topic.open(True)
 
     def rest(self) -> None:
         """Let another one work."""
         super().rest()
-        if self._images is not None:
-            self.drop(self._images)
-            self._images = None
+        if self._topic is not None:
+            self._topic.open(False)
 
     def work(self) -> None:
         """Wait for a frame: here where it comes through shared memory, else in the executor."""
@@ -104,26 +88,42 @@ class PreprocessNode(RedundantNode):
         pending = self._camera.receive()
         while pending is not None:
             sample, pending = pending, self._camera.receive()
-            if sample.header.number <= self._taken_number:
-                sample.release()
-                continue
-            received_ns, self._taken_number = time.monotonic_ns(), -1
-            self._account_for_missed(CAMERA_SOURCE, sample.header.number, received_ns)
-            try:
-                image = view_camera_frame(sample.header, sample.payload)
-                self._take(image, received_ns, superseded=pending is not None)
-            except FrameRejected as error:
-                self._reject(str(error), received_ns)
+            received_ns = time.monotonic_ns()
+            if self._is_new(CAMERA_SOURCE, sample.header.number, received_ns):
+                try:
+                    image = view_camera_frame(sample.header, sample.payload)
+                    self._take(image, received_ns, superseded=pending is not None)
+                except FrameRejected as error:
+                    self._reject(str(error), received_ns)
             sample.release()
 
-    def _account_for_missed(self, source: int, number: int, received_ns: int) -> None:
-        """Frames that a source sent and that were pushed out or lost before we could read them.
+    def _take_message(
+        self, data: bytes, source: int, number: int | None, received_ns: int, superseded: bool
+    ) -> None:
+        """Take a frame from DDS."""
+        if number is not None and not self._is_new(source, number, received_ns):
+            return
+        try:
+            self._take(self._topic.read(data), received_ns, superseded)
+        except FrameRejected as error:
+            self._reject(str(error), received_ns)
+
+    def _is_new(self, source: int, number: int, received_ns: int) -> bool:
+        """Whether a frame has not been taken by the predecessor; accounts for those before it.
+
+        What a source has sent and was pushed out or lost before we could read it is superseded.
 
         Args:
             source: who numbers the frames; not 0.
             number: of the frame in hand.
             received_ns: CLOCK_MONOTONIC of now.
         """
+        self.sign()
+        if self._predecessors_last is not None:
+            if self._predecessors_last[0] == source and number <= self._predecessors_last[1]:
+                return False
+            # From the first new one on numbers may begin anew: a camera can be restarted.
+            self._predecessors_last = None
         # A source may have been running before us: its first frame that we see is our first.
         expected = self._next_numbers.get(source, number)
         for _ in range(expected, number):
@@ -132,30 +132,9 @@ class PreprocessNode(RedundantNode):
             reason = "lost or pushed out by newer frames on the way here"
             self.records.send(self._ingest.end(record, FrameStatus.SUPERSEDED, reason))
         self._next_numbers[source] = number + 1
+        # Noted before it is looked at: should we die of it, the next one shall not.
         self.lease.note.source, self.lease.note.number = source, number
-
-    def _on_image(self, data: bytes, info: dict[str, Any]) -> None:
-        """Take a frame from DDS; of several waiting ones the newest wins."""
-        taken: tuple[bytes, dict[str, Any]] | None = (data, info)
-        while taken is not None and self.active:
-            data, info = taken
-            received_ns = time.monotonic_ns()
-            taken = self._take_waiting()
-            number = info["publication_sequence_number"]
-            if number is not None:  # some middlewares do not number
-                publisher = bytes(info.get("publisher_gid", {}).get("data", b""))
-                self._account_for_missed(zlib.crc32(publisher) | 1, number, received_ns)
-            try:
-                self._take(self._read(data), received_ns, superseded=taken is not None)
-            except FrameRejected as error:
-                self._reject(str(error), received_ns)
-
-    def _take_waiting(self) -> tuple[bytes, dict[str, Any]] | None:
-        with self._images.handle:
-            taken: tuple[bytes, dict[str, Any]] | None = self._images.handle.take_message(
-                self._images.msg_type, True
-            )
-        return taken
+        return True
 
     def _take(self, image: ImageView, received_ns: int, superseded: bool) -> None:
         record = self._ingest.enter(image.stamp_ns, image.frame_id, received_ns)
@@ -175,7 +154,7 @@ class PreprocessNode(RedundantNode):
             except FrameRejected:
                 slot.release()
                 raise
-            slot.header.copies += self._copies
+            slot.header.copies += 0 if self._topic is None else self._topic.copies
             self._slots.send(slot)
         except (FrameRejected, TransportError) as error:
             self.records.send(self._ingest.end(record, FrameStatus.FAILED, str(error)))

@@ -44,11 +44,15 @@ class RedundantNode(PerceptionNode):
     def step(self) -> None:
         """Work, or wait to be needed; say that we are alive."""
         if self.lease.held:
-            self.lease.sign(self.records.patience_ns)
+            self.sign()
             self.work()
         else:
             self._stand_by()
         self.records.heartbeat()
+
+    def sign(self) -> None:
+        """Tell the standby that we are alive; at least once a frame."""
+        self.lease.sign(self.records.patience_ns)
 
     def busy(self) -> None:
         """What comes now may take long, and we are not hung meanwhile."""

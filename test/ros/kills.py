@@ -12,7 +12,7 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ import rclpy
 from perception_interfaces.msg import Health
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import Image
 from std_msgs.msg import Bool
 
 from perception_nodes.core.frame import DetectionRecord, FrameRecord, RecordKind
@@ -33,13 +34,16 @@ from perception_nodes.transport.shm import SHM_FOLDER, Endpoint, own_prefix
 PERIOD_S = 0.02
 TIMEOUT_S = 30.0
 SIZE = (120, 160)
+Film = Generator[None, tuple[int, np.ndarray], None]
+"""Takes the number and the pixels of a frame."""
 
 
 class Rig:
     """A live graph with a camera of its own at 50 Hz, and a reader of its detections."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
+    def __init__(self, supervisor: Supervisor, source: str) -> None:
         self.supervisor = supervisor
+        self._source = source
         self.endpoint = Endpoint("kills")
         self.leases = {role: Lease("front", role) for role in ("detector", "preprocess")}
         self._detections = channels.detection_reader(self.endpoint, "front")
@@ -63,18 +67,41 @@ class Rig:
             rclpy.shutdown(context=self._context)
 
     def _film(self) -> None:
-        camera = channels.camera_writer(self.endpoint, "front", 3 * SIZE[0] * SIZE[1])
         random, number = np.random.default_rng(0), 0
+        film = self._film_dds() if self._source == "dds" else self._film_shm()
+        next(film)
         while not self._stop.wait(PERIOD_S):
+            film.send((number, random.integers(0, 256, 3 * SIZE[0] * SIZE[1], np.uint8)))
+            number += 1
+        film.close()
+
+    def _film_shm(self) -> Film:
+        camera = channels.camera_writer(self.endpoint, "front", 3 * SIZE[0] * SIZE[1])
+        while True:
+            number, pixels = yield
             sample = camera.loan()
             header = sample.header
             header.number, header.stamp_ns = number, time.time_ns()
             header.height, header.width = SIZE
             header.step, header.size_bytes = 3 * SIZE[1], 3 * SIZE[0] * SIZE[1]
             header.encoding, header.frame_id = b"bgr8", b"camera"
-            sample.payload[:] = random.integers(0, 256, sample.payload.size, np.uint8)
+            sample.payload[:] = pixels
             camera.send(sample)
-            number += 1
+
+    def _film_dds(self) -> Film:
+        context = rclpy.Context()
+        rclpy.init(context=context)
+        node = rclpy.create_node("camera", context=context)
+        publisher = node.create_publisher(Image, "/camera/image_raw", 5)
+        image = Image(height=SIZE[0], width=SIZE[1], encoding="bgr8", step=3 * SIZE[1])
+        try:
+            while True:
+                _, pixels = yield
+                image.data = pixels.tobytes()
+                image.header.stamp = node.get_clock().now().to_msg()
+                publisher.publish(image)
+        finally:
+            rclpy.shutdown(context=context)
 
     def next_detections(self, after_ns: int = 0) -> DetectionRecord:
         """The next detections of a frame captured after an instant."""
@@ -175,7 +202,7 @@ def with_graph(scenario: Callable[[Rig], None], **values: Any) -> None:
 
     def act() -> None:
         try:
-            rig = Rig(supervisor)
+            rig = Rig(supervisor, str(values["source"]))
             try:
                 rig.next_detections()
                 scenario(rig)
@@ -203,6 +230,7 @@ def main() -> int:
     parser.add_argument("--role", choices=("detector", "preprocess"), default="detector")
     parser.add_argument("--signal", choices=("KILL", "STOP"), default="KILL")
     parser.add_argument("--standby", choices=("always", "never"), default="always")
+    parser.add_argument("--source", choices=("shm", "dds"), default="shm")
     parser.add_argument("--backend", default="null")
     arguments = parser.parse_args()
     gaps_ms: list[float] = []
@@ -218,7 +246,8 @@ def main() -> int:
             if index < arguments.kills:
                 gaps_ms.append(rig.strike(arguments.role, number))
 
-    with_graph(scenario, standby=arguments.standby, backend=arguments.backend)
+    chosen = {name: getattr(arguments, name) for name in ("standby", "source", "backend")}
+    with_graph(scenario, **chosen)
     gaps_ms.sort()
     print(
         f"detections resume after: median {statistics.median(gaps_ms):.0f} ms, "

@@ -35,7 +35,9 @@ def left_behind(domain: int) -> list[str]:
 def test_every_1080p_frame_arrives_and_is_accounted_for(
     measured: Play, source: str, copies: int
 ) -> None:
-    sent, reports = measured(bag="synthetic:1920x1080@15*45", source=source, backend="null")
+    sent, reports = measured(
+        bag="synthetic:1920x1080@15*45", source=source, backend="null", skip_late=False
+    )
     assert len(sent) == 45
     assert len(reports) == len(sent)
     assert sum(report["status"] in PUBLISHED for report in reports) > 0

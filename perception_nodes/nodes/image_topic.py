@@ -1,0 +1,89 @@
+"""The camera as a ROS topic: serialized images, of which several may wait."""
+
+import time
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image
+
+from perception_nodes.config import PreprocessSettings
+from perception_nodes.core.frame import ImageView
+from perception_nodes.nodes.base import PerceptionNode
+from perception_nodes.transport.cdr import read_compressed_image, read_image
+
+QUEUE = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+DDS_COPIES = {"raw": 1, "compressed": 0}
+"""Full-frame pixel copies made before we see the bytes: rclpy copies an Image out of DDS."""
+
+Taken = tuple[bytes, dict[str, Any]]
+
+
+class Gate(ReentrantCallbackGroup):
+    """Callbacks that the executor leaves alone until the gate is open."""
+
+    is_open = False
+
+    def can_execute(self, entity: object) -> bool:
+        """Whether it may run them."""
+        return self.is_open
+
+
+class ImageTopic:
+    """A subscription that is matched from the start and read once it is opened.
+
+    To subscribe only when a standby takes over would cost no copies meanwhile, but discovery then
+    takes longer than all the rest of the takeover.
+    """
+
+    def __init__(
+        self,
+        node: PerceptionNode,
+        settings: PreprocessSettings,
+        take: Callable[[bytes, int, int | None, int, bool], None],
+    ) -> None:
+        """Subscribe.
+
+        Args:
+            node: owns the subscription.
+            settings: topic and transport.
+            take: called with a frame's bytes, who numbers it (not 0), its number (None where the
+                middleware does not number), CLOCK_MONOTONIC of its receipt, and whether a newer one
+                waits.
+        """
+        compressed = settings.image_transport == "compressed"
+        self._take = take
+        self._gate = Gate()
+        self._subscription = node.add_subscription(
+            CompressedImage if compressed else Image,
+            settings.image_topic + ("/compressed" if compressed else ""),
+            self._on_image,
+            QUEUE,
+            group=self._gate,
+        )
+        self.read: Callable[[bytes], ImageView] = (
+            read_compressed_image if compressed else read_image
+        )
+        self.copies = DDS_COPIES[settings.image_transport]
+
+    def open(self, is_open: bool) -> None:
+        """Read from now on, or no longer."""
+        self._gate.is_open = is_open
+
+    def _on_image(self, data: bytes, info: dict[str, Any]) -> None:
+        taken: Taken | None = (data, info)
+        while taken is not None:
+            data, info = taken
+            received_ns = time.monotonic_ns()
+            taken = self._take_waiting()
+            publisher = zlib.crc32(bytes(info.get("publisher_gid", {}).get("data", b""))) | 1
+            number = info["publication_sequence_number"]
+            self._take(data, publisher, number, received_ns, taken is not None)
+
+    def _take_waiting(self) -> Taken | None:
+        handle = self._subscription.handle
+        with handle:
+            taken: Taken | None = handle.take_message(self._subscription.msg_type, True)
+        return taken
