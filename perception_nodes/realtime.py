@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import os
+from collections.abc import Callable
 
 MCL_CURRENT, MCL_FUTURE = 1, 2
 PR_SET_TIMERSLACK = 29
@@ -65,7 +66,7 @@ def parse_cpus(text: str) -> set[int]:
     return found
 
 
-def _attempt(name: str, value: str, set_it) -> str:  # type: ignore[no-untyped-def]
+def _attempt(name: str, value: str, set_it: Callable[[], object]) -> str:
     try:
         set_it()
     except (OSError, ValueError) as error:

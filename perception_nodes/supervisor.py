@@ -137,7 +137,9 @@ class Supervisor:
             deaths.popleft()
         if len(deaths) > self._deaths_per_minute:
             raise GraphFailure(f"{ended}, its death number {len(deaths)} within a minute")
-        print(f"{ended} and is started again", file=sys.stderr)
+        # Where the nodes write: on the screen it would tear the live view.
+        line = f"{ended} and is started again\n".encode()
+        os.write(sys.stderr.fileno() if self._log is None else self._log.fileno(), line)
 
     def _request_stop(self, number: int, frame: FrameType | None) -> None:
         self.stop()

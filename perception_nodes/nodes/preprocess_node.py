@@ -56,7 +56,7 @@ class PreprocessNode(RedundantNode):
         self.add_subscription(CameraInfo, info_topic, self._on_camera_info, QUEUE)
         self._next_numbers: dict[int, int] = {}
         self._predecessors_last: tuple[int, int] | None = None
-        self._source_size = (0, 0)
+        self._source_size: tuple[int, int] | None = None
         self._camera = self._topic = None
         if settings.source == "shm":
             self._camera = channels.camera_reader(self.endpoint, settings.camera)
