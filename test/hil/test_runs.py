@@ -17,7 +17,7 @@ from perception_nodes.hil.scenario import load_scenario
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(120), pytest.mark.usefixtures("domain")]
 DRIVE = "synthetic:320x240@15*105"
-SLACK = {"deadline_ms": 500.0}
+SLACK = {"deadline_ms": 500.0, "hang_after_ms": 1000.0}
 
 
 @pytest.mark.parametrize(
