@@ -150,7 +150,7 @@ class Scenario(_Strict):
     Attributes:
         name: of the file.
         title: the fault in words.
-        drive: what the camera plays; `--drive` of a player, see `bag` there.
+        drive: what the camera plays, as the parameter `bag` of a player.
         graph: parameters of the graph that differ from their defaults.
         fault: what happens.
         expect: what must come of it.
