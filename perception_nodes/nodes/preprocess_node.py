@@ -2,6 +2,7 @@
 
 import sys
 import time
+from contextlib import nullcontext
 
 from sensor_msgs.msg import CameraInfo
 
@@ -10,6 +11,7 @@ from perception_nodes.config import PreprocessSettings
 from perception_nodes.core.budget import Budget
 from perception_nodes.core.clock import SystemClock
 from perception_nodes.core.frame import (
+    FrameRecord,
     FrameRejected,
     FrameStatus,
     ImageView,
@@ -143,9 +145,12 @@ class PreprocessNode(RedundantNode):
             reason = "a newer frame was waiting before preprocessing"
             self.records.send(self._ingest.end(record, FrameStatus.SUPERSEDED, reason))
             return
-        if (image.width, image.height) != self._source_size:
-            self._source_size = (image.width, image.height)
-            self.busy()  # the maps for this size are made
+        before, self._source_size = self._source_size, (image.width, image.height)
+        # The maps for another size are made when its first frame comes.
+        with nullcontext() if before == self._source_size else self.busy():
+            self._fill_slot(record, image)
+
+    def _fill_slot(self, record: FrameRecord, image: ImageView) -> None:
         self.lease.begin(record.ingest_process, record.sequence, record.ingested_ns)
         try:
             slot = self._slots.loan()
@@ -171,9 +176,9 @@ class PreprocessNode(RedundantNode):
         if data[12:] == self._last_camera_info:
             return
         self._last_camera_info = data[12:]
-        self.busy()
         try:
-            self._preprocessor.calibrate(read_camera_info(data))
+            with self.busy():
+                self._preprocessor.calibrate(read_camera_info(data))
         except (FrameRejected, UnknownLens) as error:
             self.get_logger().warning(f"frames are processed without calibration: {error}")
 

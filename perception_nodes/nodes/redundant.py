@@ -1,6 +1,8 @@
 """A node of which several run: one works, the others are ready to take its place."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from perception_nodes.core.faults import FaultLimits, Starvation
 from perception_nodes.core.frame import FrameRecord, RecordKind
@@ -54,13 +56,21 @@ class RedundantNode(PerceptionNode):
         """Tell the standby that we are alive; at least once a frame."""
         self.lease.sign(self.records.patience_ns)
 
-    def busy(self) -> None:
-        """What comes now may take long, and we are not hung meanwhile."""
-        usual_ns, self.records.patience_ns = self.records.patience_ns, LONG_NS
-        if self.lease.held:
-            self.lease.sign(LONG_NS)
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """What is done in this context may take long, and we are not hung meanwhile."""
+        usual_ns = self.records.patience_ns
+        self._announce(LONG_NS)
+        try:
+            yield
+        finally:
+            self._announce(usual_ns)
+
+    def _announce(self, patience_ns: int) -> None:
+        self.records.patience_ns = patience_ns
         self.records.send(FrameRecord(kind=RecordKind.HEARTBEAT))
-        self.records.patience_ns = usual_ns
+        if self.lease.held:
+            self.sign()
 
     def _stand_by(self) -> None:
         due_ns = time.monotonic_ns() + TICK_NS

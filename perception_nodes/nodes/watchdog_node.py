@@ -103,7 +103,8 @@ class WatchdogNode(PerceptionNode):
         closed = self._ledger.take(self._read(now_ns))
         if not on_time:
             self._roster.postpone(now_ns)
-        for member in self._roster.update(now_ns):
+        died = self._roster.update(now_ns)
+        for member in died:
             self._bury(member)
         closed += self._ledger.expire(now_ns)
         for record in closed:
@@ -126,6 +127,11 @@ class WatchdogNode(PerceptionNode):
             self._systemd.notify("WATCHDOG=1")
         if self._hardware is not None and on_time:
             self._hardware.alive()
+        if died:
+            # Last, since it takes a while, for which nobody else is to blame.
+            self.endpoint.reclaim_dead()
+            self._roster.postpone(time.monotonic_ns())
+            self._due_ns = 0
 
     def _read(self, now_ns: int) -> list[FrameRecord]:
         """All waiting records; detectors' first, so that no outcome is met before its entry."""
@@ -142,10 +148,6 @@ class WatchdogNode(PerceptionNode):
         self.get_logger().error(f"{member} died")
         if member.role == "detector" and not self._roster.present("detector"):
             self._ledger.detector_died(f"{member} died")
-        self.endpoint.reclaim_dead()
-        # That took a while, for which nobody else is to blame.
-        self._roster.postpone(time.monotonic_ns())
-        self._due_ns = 0
 
     def _publish_health(self, transition: Transition | None, faults: list[str]) -> None:
         mode = self._health.mode
