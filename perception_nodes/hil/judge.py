@@ -144,6 +144,13 @@ def _modes(verdict: Verdict, expect: Expectation, seen: Seen) -> None:
     if worst > limit:
         cause = next(told.cause for told in after if told.mode == worst)
         verdict.problems.append(f"the vehicle was told {worst.name} ({cause}), not {limit.name}")
+    told_at_ns = next((told.at_ns for told in after if told.mode >= wanted), seen.end_ns)
+    lulls = [t for t in after if t.mode < wanted and told_at_ns < t.at_ns < seen.end_ns]
+    if lulls:
+        left_ms = (seen.end_ns - lulls[0].at_ns) / 1e6
+        verdict.problems.append(
+            f"the vehicle was told {lulls[0].mode.name} {left_ms:.0f} ms before the fault was over"
+        )
     verdict.recovered_ms = _recovered_ms(after, seen.end_ns)
 
 
@@ -158,7 +165,8 @@ def _recovered_ms(after: Sequence[Told], end_ns: int) -> float | None:
 
 
 def _recovery(verdict: Verdict, expect: Expectation, seen: Seen) -> None:
-    resumed = [at_ns for at_ns, stamp_ns in seen.detections if stamp_ns >= seen.end_ns]
+    # By both times: a stamp may lie ahead.
+    resumed = [at_ns for at_ns, stamp_ns in seen.detections if min(at_ns, stamp_ns) >= seen.end_ns]
     if resumed:
         verdict.detections_ms = (min(resumed) - seen.end_ns) / 1e6
     _within(verdict, "detections again", verdict.detections_ms, expect.detections_within_ms)

@@ -157,6 +157,13 @@ def test_modes():
     assert problems_of(seen) == ["the vehicle was told NOMINAL at worst, not UNSAFE"]
 
 
+def test_nominal_must_not_be_told_while_the_fault_lasts():
+    seen = run()
+    at = next(i for i, told in enumerate(seen.told) if told.at_ns >= BEGIN + 1500 * MS)
+    seen.told[at] = replace(seen.told[at], mode=HealthMode.NOMINAL)
+    assert problems_of(seen) == ["the vehicle was told NOMINAL 500 ms before the fault was over"]
+
+
 def test_a_run_that_was_not_well_before_the_fault_cannot_be_judged():
     seen = run()
     seen.told = [
