@@ -108,8 +108,9 @@ def test_accounts_go_on_over_a_restart_of_the_watchdog():
         for told in seen.told[len(alive) :]
     ]
     assert seen.frames_in() == len(seen.sent)
-    speaker = Told(BEGIN, HealthMode.UNSAFE, "the watchdog is gone", by_watchdog=False)
-    seen.told.insert(len(alive), speaker)
+    at = next(i for i, told in enumerate(seen.told) if told.at_ns > BEGIN + 350 * MS)
+    gone = "the watchdog is gone"
+    seen.told.insert(at, Told(BEGIN + 350 * MS, HealthMode.UNSAFE, gone, by_watchdog=False))
     assert seen.frames_in() == len(seen.sent)
     assert problems_of(seen) == []
 
