@@ -127,6 +127,7 @@ def test_choices_are_those_of_the_range():
         "onnxruntime",
         "golden",
         "null",
+        "faulty",
     ]
     assert choices(DetectorSettings.model_fields["model"]) is None
     assert choices(DetectorSettings.model_fields["skip_late"]) is None
