@@ -57,7 +57,7 @@ def test_both_runtimes_find_the_same_objects(root: Path, tmp_path: Path) -> None
         (["replay", "/nowhere"], "/nowhere does not exist"),
         (["replay", "models"], "models"),
         (["replay", "bags/sample_sqlite3", "--topic", "/nose"], "/nose"),
-        (["replay", "bags/sample_sqlite3", "--model", "road-z"], "known are road-n"),
+        (["replay", "bags/sample_sqlite3", "--model", "road-z"], "known are dense-416x256"),
         (["replay", "bags/sample_sqlite3", "--backend", "abacus"], "'abacus' is unknown"),
         (["run", "deadline_ms:=-1"], "parameter deadline_ms: '-1' is not allowed"),
         (["run", "nose:=1"], "parameter 'nose' is unknown"),
@@ -77,7 +77,7 @@ def test_unusable_input_is_one_line_and_status_2(
 
 def test_a_model_whose_file_changed_is_refused(root: Path, tmp_path: Path) -> None:
     shutil.copytree(root / "models/road-n", tmp_path / "models/road-n")
-    onnx = next((tmp_path / "models/road-n").glob("*.onnx"))
+    onnx = tmp_path / "models/road-n/road-n.u8.onnx"
     onnx.write_bytes(onnx.read_bytes() + b"\0")
     options = ("--model", str(onnx.parent), "--out", str(tmp_path / "out"))
     result = perception("replay", "bags/sample_sqlite3", *options, cwd=root)
