@@ -50,7 +50,7 @@ demo: setup $(if $(BAG),,sample) ## run the whole graph on the sample drive, or 
 test: dev sample ## run every test
 	$(BIN)/python -m pytest $(ARGS)
 
-fuzz: dev ## fuzz the readers of foreign bytes with ten million messages, about ten minutes
+fuzz: dev ## fuzz the readers of foreign bytes with ten million messages, some minutes
 	$(BIN)/python test/fuzz/long_run.py
 
 readme: setup sample ## run the commands of the README

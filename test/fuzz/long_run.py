@@ -1,6 +1,6 @@
 """Fuzzes the readers for a long time: `make fuzz`, or
 
-    .venv/bin/python test/fuzz/long_run.py --inputs 10_000_000 --minutes 10
+    .venv/bin/python test/fuzz/long_run.py --inputs 10_000_000 --minutes 60
 
 A message that a reader neither takes nor refuses is written to out/fuzz/ and ends the run.
 """
@@ -24,7 +24,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--inputs", type=int, default=10_000_000)
-    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("out/fuzz"))
     arguments = parser.parse_args()
