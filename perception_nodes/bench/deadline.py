@@ -230,13 +230,14 @@ class _Round:
             observer = threading.Thread(target=self._observe, args=(graph, begin_s, end_s))
             observer.start()
             try:
-                if not graph.wait():
-                    raise GraphFailure("interrupted")
+                completed = graph.wait()
             except GraphFailure as error:
                 raise GraphFailure(f"{error}: {last_error(self._log)}") from error
             finally:
                 self._over.set()
                 observer.join()
+        if not completed:
+            raise GraphFailure("interrupted")
         stamps = [stamp for _, stamp in json.loads(self._sent.read_text())["sent"]]
         content = json.loads(self._received.read_text())
         return account(
