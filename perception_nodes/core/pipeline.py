@@ -150,9 +150,14 @@ class Pipeline:
             return self._models[-1], b""
         return None, b"%.1f ms left, %.1f ms needed" % (left_ns / 1e6, needed_ns / 1e6)
 
-    def is_late(self, record: FrameRecord) -> bool:
-        """Whether the frame's deadline is over."""
-        return bool(self._clock.monotonic_ns() > record.deadline_ns)
+    def status_of(self, record: FrameRecord) -> FrameStatus:
+        """What the frame just detected is, were its detections published now."""
+        return self._status_at(self._clock.monotonic_ns(), record)
+
+    def _status_at(self, published_ns: int, record: FrameRecord) -> FrameStatus:
+        if published_ns > record.deadline_ns:
+            return FrameStatus.LATE
+        return FrameStatus.OK if self._chosen is self._models[0] else FrameStatus.DEGRADED
 
     def withheld(self, record: FrameRecord) -> FrameRecord:
         """The frame's detections came too late and are not published."""
@@ -162,12 +167,8 @@ class Pipeline:
     def published(self, record: FrameRecord) -> FrameRecord:
         """The frame's detections are out: stamp it, and say whether that was in time."""
         record.published_ns = self._clock.monotonic_ns()
+        record.status = self._status_at(record.published_ns, record)
         self._publish.add(record.published_ns - record.postprocessed_ns)
-        if record.published_ns > record.deadline_ns:
-            record.status = FrameStatus.LATE
-        else:
-            best = self._chosen is self._models[0]
-            record.status = FrameStatus.OK if best else FrameStatus.DEGRADED
         return record
 
     def _lens_for(self, header: FrameHeader) -> Lens | None:

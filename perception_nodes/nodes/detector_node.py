@@ -143,7 +143,8 @@ class DetectorNode(RedundantNode):
         record, detections = self._pipeline.detect(header, image)
         if detections is None:
             return record
-        if not self.settings.publish_late and self._pipeline.is_late(record):
+        late = self._pipeline.status_of(record) == FrameStatus.LATE
+        if late and not self.settings.publish_late:
             return self._pipeline.withheld(record)
         self._publish(record, detections)
         return self._pipeline.published(record)
@@ -154,8 +155,7 @@ class DetectorNode(RedundantNode):
         count = header.count = len(detections)
         header.sequence, header.stamp_ns = record.sequence, record.stamp_ns
         header.capture_ns = record.capture_ns
-        late = self._pipeline.is_late(record)
-        header.status = FrameStatus.LATE if late else FrameStatus.OK
+        header.status = self._pipeline.status_of(record)
         np.frombuffer(header.boxes, np.float32)[: 4 * count] = detections.boxes.ravel()
         np.frombuffer(header.scores, np.float32)[:count] = detections.scores
         np.frombuffer(header.classes, np.uint32)[:count] = detections.classes

@@ -226,6 +226,7 @@ def test_a_smaller_model_stands_in_where_it_is_in_time():
     rig = Rig(expected_ms=9.0, fallback_ms=3.0)
     record, detections = rig.run()
     assert (record.status, record.model) == (FrameStatus.DEGRADED, b"tiny")
+    assert rig.pipeline.status_of(record) == FrameStatus.DEGRADED
     assert detections is not None
     assert (rig.backend.calls, rig.small.calls) == (0, 1)
     # With more time the best model runs again.
@@ -273,7 +274,7 @@ def test_a_machine_that_is_too_slow_still_sees_something_and_learns_when_it_is_n
 def test_late_detections_can_be_withheld():
     rig = Rig(duration_ms=20)
     record, _ = rig.pipeline.detect(rig.header(), IMAGE)
-    assert rig.pipeline.is_late(record)
+    assert rig.pipeline.status_of(record) == FrameStatus.LATE
     record = rig.pipeline.withheld(record)
     assert (record.status, record.published_ns) == (FrameStatus.LATE, 0)
     assert record.reason == b"withheld: past its deadline"
