@@ -240,8 +240,8 @@ class TestShippedModels:
                     np.abs(a[index] - b[index]) / steps[output]
                     for a, b in zip(heads, golden, strict=True)
                 ]
-                assert np.mean(far) <= 1, (runtime, output)
-                assert np.percentile(far, 99) <= 5, (runtime, output)
+                assert np.mean(far) <= 1.5, (runtime, output)
+                assert np.percentile(far, 99) <= 6, (runtime, output)
             pairs = [
                 pair
                 for a, b in zip(golden, heads, strict=True)
@@ -249,10 +249,11 @@ class TestShippedModels:
             ]
             assert pairs, "the sample frames show no object"
             overlap, difference = np.array(pairs).T
-            assert overlap.min() >= 0.85, runtime
-            assert np.mean(overlap >= 0.9) >= 0.9, runtime
-            assert difference.max() <= 0.15, runtime
-            assert np.percentile(difference, 90) <= 0.05, runtime
+            assert overlap.min() > 0, runtime  # each object has its counterpart
+            assert np.median(overlap) >= 0.9, runtime
+            assert np.mean(overlap >= 0.7) >= 0.8, runtime
+            assert difference.max() <= 0.25, runtime
+            assert np.percentile(difference, 90) <= 0.15, runtime
 
     def test_the_dialects_are_the_same_network(self, name):
         model = load_model(name)
@@ -266,4 +267,4 @@ class TestShippedModels:
         )
         for output, a, b in zip(outputs, ours, theirs, strict=True):
             far = np.abs(a - b) / read_network(model.path).output_steps[output]
-            assert far.mean() <= 1, output
+            assert far.mean() <= 1.5, output

@@ -91,7 +91,7 @@ def test_the_shipped_model_is_there(monkeypatch):
 
 def test_an_unknown_name_is_told_the_known_ones(folder):
     assert "known are" in refusal("nonesuch")
-    assert "road-n, toy" in refusal("nonesuch")
+    assert "toy" in refusal("nonesuch")
 
 
 @pytest.mark.parametrize("name", ["", "x" * 5000, "a\0b", "../..", "/", "bad\udcff"])
