@@ -14,11 +14,8 @@ def letterboxed(paths: list[Path], size_px: tuple[int, int]) -> Iterator[tuple[s
     """Yield each image's name and its pixels, uint8 [height, width, 3] BGR, at the input's size."""
     preprocessor = Preprocessor(*size_px, undistort=False)
     for path in paths:
-        image = cv2.imread(str(path))
-        height, width = image.shape[:2]
-        view = ImageView(0, "", width, height, "bgr8", 3 * width, memoryview(image.reshape(-1)), 0)
         frame = np.empty((size_px[1], size_px[0], 3), np.uint8)
-        preprocessor.write(view, frame, FrameHeader())
+        preprocessor.write(ImageView.of_pixels(cv2.imread(str(path))), frame, FrameHeader())
         yield path.name, frame
 
 

@@ -69,6 +69,12 @@ class ImageView:
     data: memoryview
     copies: int = 0
 
+    @classmethod
+    def of_pixels(cls, image: NDArray[np.uint8]) -> "ImageView":
+        """An image of no camera: uint8 [height, width, 3] BGR, contiguous; it has no stamp."""
+        height, width = image.shape[:2]
+        return cls(0, "", width, height, "bgr8", 3 * width, memoryview(image.reshape(-1)))
+
 
 @dataclass(frozen=True)
 class CameraInfo:

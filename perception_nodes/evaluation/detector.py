@@ -53,10 +53,8 @@ class Detector:
         Args:
             image: uint8 [height, width, 3] BGR.
         """
-        height, width = image.shape[:2]
-        data = memoryview(np.ascontiguousarray(image).reshape(-1))
         header = FrameHeader()
-        view = ImageView(0, "", width, height, "bgr8", 3 * width, data, 0)
+        view = ImageView.of_pixels(np.ascontiguousarray(image))
         self._preprocessor.write(view, self._input, header)
         return Seen(self._backend.infer(self._input), header)
 

@@ -59,10 +59,7 @@ class FrameSource:
         for folder in self.folders:
             preprocessor = Preprocessor(self.width, self.height, undistort=False)
             for path in list_images(folder):
-                image = LabelledImage.without_objects(path).pixels()
-                height, width = image.shape[:2]
-                data = memoryview(image.reshape(-1))
-                view = ImageView(0, "", width, height, "bgr8", 3 * width, data, 0)
+                view = ImageView.of_pixels(LabelledImage.without_objects(path).pixels())
                 preprocessor.write(view, pixels, FrameHeader())
                 yield f"{folder.name}/{path.relative_to(folder)}", pixels
 
