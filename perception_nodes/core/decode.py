@@ -15,7 +15,11 @@ from perception_nodes.core.frame import MAX_DETECTIONS, Detections
 
 
 class AbsurdOutput(ValueError):
-    """The network's output cannot be a detection: not a number, or infinite."""
+    """The network's output cannot be a detection: not a number, or beyond all measure."""
+
+
+ABSURD_LOGIT = 1000.0
+"""No network in order comes near it: a logit of 20 is a certainty of all but 2e-9."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,8 @@ class Decoder:
             Detections in input pixels, best score first, at most `MAX_DETECTIONS`.
 
         Raises:
-            AbsurdOutput: a class logit, or a box logit of an object, is not finite.
+            AbsurdOutput: a class logit, or a box logit of an object, is not a number, or exceeds
+                `ABSURD_LOGIT`.
         """
         found = [
             self._candidates(level, box, logits)
@@ -84,8 +89,8 @@ class Decoder:
         labels = np.concatenate([part[2] for part in found])
         centres = np.concatenate([part[3] for part in found])
         strides = np.repeat(self._strides, [len(part[1]) for part in found])
-        if not np.isfinite(sides).all():
-            raise AbsurdOutput("box logits of an object are not finite numbers")
+        if not _is_sane(sides):
+            raise AbsurdOutput("box logits of an object are not numbers below 1000")
         order = np.argsort(-logits, kind="stable")[: self._settings.max_candidates]
         sides, logits, labels = sides[:, :, order], logits[order], labels[order]
         weights = np.exp(sides - sides.max(axis=1, keepdims=True))
@@ -103,9 +108,9 @@ class Decoder:
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
         """A level's cells above the threshold: side logits, class logit, class, cell centre."""
         flat = logits.reshape(logits.shape[1], -1)
-        if not np.isfinite(flat).all():
+        if not _is_sane(flat):
             raise AbsurdOutput(
-                f"class logits at stride {self._strides[level]} are not finite numbers"
+                f"class logits at stride {self._strides[level]} are not numbers below 1000"
             )
         best = flat.max(axis=0)
         cells = np.flatnonzero(best > self._logit_threshold)
@@ -115,6 +120,11 @@ class Decoder:
             cells.sort()
         sides = box.reshape(4, self._reg_max, -1)[:, :, cells]
         return sides, best[cells], flat[:, cells].argmax(axis=0), self._centres[level][cells]
+
+
+def _is_sane(logits: NDArray[np.float32]) -> bool:
+    # Two passes without a temporary; a comparison with what is not a number is false.
+    return not logits.size or bool(logits.max() < ABSURD_LOGIT and logits.min() > -ABSURD_LOGIT)
 
 
 def suppress(

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from statistics import median
 
+from perception_nodes.core.frame import FrameFlag, FrameRecord
+
 MS = 1_000_000
 
 
@@ -162,6 +164,17 @@ class ClockJump:
         return Fault("clock", f"the wall clock jumped by {jump_ms:+.0f} ms", HealthMode.DEGRADED)
 
 
+def suspect_stamp(record: FrameRecord) -> Fault | None:
+    """The frame's stamp is not of the second before it came: the camera's clock is not ours.
+
+    Its age cannot be known then, and its deadline runs from its receipt.
+    """
+    if not record.flags & FrameFlag.CLOCK_SUSPECT:
+        return None
+    text = "a frame's stamp is not of the last second: the camera's clock is not ours"
+    return Fault("camera clock", text, HealthMode.DEGRADED)
+
+
 class FrameRateLoss:
     """Frames come in more slowly than they used to."""
 
@@ -173,6 +186,9 @@ class FrameRateLoss:
 
     def update(self, entered_ns: int) -> Fault | None:
         """Take the instant at which a frame came in."""
+        # A camera that was gone is not slow: that is told of it already.
+        if self._entered_ns and entered_ns - self._entered_ns[-1] > self._limits.no_frame_ms * MS:
+            self._entered_ns.clear()
         self._entered_ns.append(entered_ns)
         if len(self._entered_ns) < self._limits.window_frames:
             return None

@@ -11,6 +11,11 @@ from numpy.typing import NDArray
 from perception_nodes.core.budget import STAGES
 
 MAX_DETECTIONS = 100
+STAMP_LIMIT_NS = (1 << 31) * 1_000_000_000
+"""ROS messages hold the seconds of a stamp in 32 bits."""
+MAX_SIDE_PX = 65_535
+MAX_PLACEMENT = 1e6
+"""No scale, border, focal length or coefficient of a lens in order is as large."""
 
 STAMPS = (
     "capture_ns",
@@ -130,6 +135,39 @@ class FrameHeader(ctypes.Structure):
     ]
 
 
+_PLACEMENT = FrameHeader.scale_x.offset
+_PLACEMENT_VALUES = (FrameHeader.source_width.offset - _PLACEMENT) // ctypes.sizeof(ctypes.c_double)
+
+
+def check_slot(header: FrameHeader, payload_bytes: int, width: int, height: int) -> None:
+    """See that a slot holds a frame that a model can be run on.
+
+    Args:
+        header: the slot's.
+        payload_bytes: size of its payload.
+        width: what the model needs, pixels.
+        height: the same.
+
+    Raises:
+        FrameRejected: what is wrong with it.
+    """
+    if (header.width, header.height) != (width, height):
+        raise FrameRejected(
+            f"slot of {header.width}x{header.height}, the model needs {width}x{height}: give both "
+            "nodes the same model"
+        )
+    if payload_bytes != 3 * width * height:
+        raise FrameRejected(f"slot of {payload_bytes} bytes, {3 * width * height} are its pixels")
+    if not (0 < header.source_width <= MAX_SIDE_PX and 0 < header.source_height <= MAX_SIDE_PX):
+        raise FrameRejected(f"slot from a source of {header.source_width}x{header.source_height}")
+    placement = np.frombuffer(header, np.float64, _PLACEMENT_VALUES, _PLACEMENT)
+    divisors = [header.scale_x, header.scale_y]
+    if header.flags & FrameFlag.RECTIFIED:
+        divisors += [*header.camera_matrix[:2], *header.rectified_matrix[:2]]
+    if not (np.abs(placement).max() < MAX_PLACEMENT and min(divisors) > 1 / MAX_PLACEMENT):
+        raise FrameRejected("slot whose placement of the image is not a number, or out of range")
+
+
 class RecordKind(IntEnum):
     """What a record tells the watchdog."""
 
@@ -244,11 +282,16 @@ def latency_ms(frame: Any) -> float | None:
 
 
 def record_of_header(header: FrameHeader) -> FrameRecord:
-    """A ledger record with all that the slot's header knows of the frame."""
+    """A ledger record with all that the slot's header knows of the frame.
+
+    A stamp that no message can have is as good as none, and becomes 0.
+    """
     record = FrameRecord()
     for name in (
         "sequence stamp_ns deadline_ns capture_ns ingested_ns preprocessed_ns "
         "source_width source_height flags copies ingest_process picture camera frame_id"
     ).split():
         setattr(record, name, getattr(header, name))
+    if not -STAMP_LIMIT_NS <= record.stamp_ns < STAMP_LIMIT_NS:
+        record.stamp_ns = 0
     return record

@@ -1,5 +1,6 @@
 """The accounting of frames: each that entered ends once, in = sum of outs + in flight."""
 
+import ctypes
 from collections import deque
 from collections.abc import Iterable
 
@@ -14,6 +15,27 @@ NO_DETECTOR = b"no detector was running when it came"
 PASSED_OVER = b"a newer frame took its place"
 
 
+class ReportedFrame(ctypes.Structure):
+    """Names a frame whose report is out, see `Key`."""
+
+    _fields_ = [("sequence", ctypes.c_uint64), ("process", ctypes.c_uint32)]
+
+
+class LedgerBook(ctypes.Structure):
+    """What must be known of a ledger by the one that goes on with it, should its process die.
+
+    `frames` is a ring of the frames reported last; `reported` counts all, and is where it goes on.
+    The last one's record was sent at `last_ns`.
+    """
+
+    _fields_ = [
+        ("reported", ctypes.c_uint64),
+        ("last_ns", ctypes.c_int64),
+        ("counts", ctypes.c_uint64 * len(FrameStatus)),
+        ("frames", ReportedFrame * REMEMBERED_OUTCOMES),
+    ]
+
+
 class Ledger:
     """Turns records of entries and outcomes, from several processes, into one report a frame.
 
@@ -22,8 +44,13 @@ class Ledger:
     frame is closed, not before: its outcome may be on the way all the same, and then counts.
     """
 
-    def __init__(self, outcome_timeout_ns: int) -> None:
-        """Frames without an outcome for longer than the timeout are closed as failed."""
+    def __init__(self, outcome_timeout_ns: int, book: LedgerBook | None = None) -> None:
+        """Go on where a book ends.
+
+        Args:
+            outcome_timeout_ns: frames without an outcome for longer are closed as failed.
+            book: of the ledger before; kept by `reported`.
+        """
         self._outcome_timeout_ns = outcome_timeout_ns
         self._in_flight: dict[Key, FrameRecord] = {}
         self._reasons: dict[Key, bytes] = {}
@@ -31,9 +58,11 @@ class Ledger:
         self._detector_since_ns = 0
         self._closed: set[Key] = set()
         self._closed_order: deque[Key] = deque()
-        self.frames_in = 0
-        self.counts = dict.fromkeys(FrameStatus, 0)
+        self._book = LedgerBook() if book is None else book
+        self.counts = {status: int(self._book.counts[status]) for status in FrameStatus}
+        self.frames_in = sum(self.counts.values())
         self.repeated_outcomes = 0
+        self._reported_before = self._read_book()
 
     @property
     def in_flight(self) -> int:
@@ -60,6 +89,19 @@ class Ledger:
             elif record.kind == RecordKind.TAKEOVER:
                 self._take_over(record)
         return reports
+
+    def reported(self, record: FrameRecord) -> None:
+        """A frame's report is out: should we die, it shall not be reported again.
+
+        Noted afterwards, since of two mistakes that a death in between can lead to, a frame that is
+        reported twice is better than one that is never.
+        """
+        book = self._book
+        frame = book.frames[book.reported % REMEMBERED_OUTCOMES]
+        frame.process, frame.sequence = _key(record)
+        book.counts[record.status] += 1
+        book.last_ns = record.sent_ns
+        book.reported += 1
 
     def detector_died(self, reason: str) -> None:
         """The last detector is gone, and with it whatever is in flight."""
@@ -98,7 +140,7 @@ class Ledger:
         """
         key = _key(outcome)
         if key in self._closed:
-            self.repeated_outcomes += 1
+            self.repeated_outcomes += key not in self._reported_before
             return []
         self._enter(outcome)  # the entry may have been lost
         del self._in_flight[key]
@@ -137,11 +179,25 @@ class Ledger:
 
     def _close(self, key: Key, record: FrameRecord) -> FrameRecord:
         self.counts[FrameStatus(record.status)] += 1
+        self._remember(key)
+        return record
+
+    def _read_book(self) -> frozenset[Key]:
+        """Frames that have been reported; those that follow the last of a process have not."""
+        reported = int(self._book.reported)
+        for index in range(max(0, reported - REMEMBERED_OUTCOMES), reported):
+            frame = self._book.frames[index % REMEMBERED_OUTCOMES]
+            process, sequence = int(frame.process), int(frame.sequence)
+            self._remember((process, sequence))
+            following = max(self._next_sequence.get(process, 0), sequence + 1)
+            self._next_sequence[process] = following
+        return frozenset(self._closed)
+
+    def _remember(self, key: Key) -> None:
         self._closed.add(key)
         self._closed_order.append(key)
         if len(self._closed_order) > REMEMBERED_OUTCOMES:
             self._closed.discard(self._closed_order.popleft())
-        return record
 
 
 def _key(record: FrameRecord) -> Key:

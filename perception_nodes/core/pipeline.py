@@ -26,7 +26,7 @@ from perception_nodes.core.geometry import Lens, boxes_to_source, lens_of
 from perception_nodes.core.prediction import CostPrediction
 
 TRIED_EVERY = 10
-"""Of the frames that no model fits into, every so manieth is run all the same: an overloaded
+"""Of the frames that are abandoned, every so manieth is run all the same: an overloaded
 vehicle still sees something, marked late, and we learn when it is faster again."""
 
 
@@ -80,8 +80,8 @@ class Pipeline:
     def __init__(self, models: Sequence[Candidate], clock: Clock, skip_late: bool) -> None:
         """Take the models, the best one first; the others stand in when time is short.
 
-        With `skip_late` a frame that no model fits into is abandoned before inference. Without, the
-        best model runs on every frame.
+        With `skip_late` a frame that every model would be late with is abandoned before inference.
+        Without, the best model runs on every frame.
         """
         self._models = models
         self._clock = clock
@@ -132,19 +132,31 @@ class Pipeline:
         return record, detections
 
     def _choose(self, left_ns: int) -> tuple[Candidate | None, bytes]:
-        """The best model that fits into the time left, or why none does."""
+        """The model to run in the time left, or why none is.
+
+        The best one that will hardly be late; failing that the smallest, if it will rather be in
+        time than not; failing that none.
+        """
         if not self._skip_late:
             return self._models[0], b""
         if left_ns <= 0:
             return None, b"past its deadline before inference"
         for model in self._models:
-            needed_ns = model.inference.ns + model.postprocess.ns + self._publish.ns
-            if needed_ns <= left_ns:
+            rest = (model.inference, model.postprocess, self._publish)
+            if sum(cost.p99_ns for cost in rest) <= left_ns:
                 self._passed_over = 0
                 return model, b""
+            if model is self._models[-1]:
+                break
             model.inference.passed_over()
             model.postprocess.passed_over()
-        self._publish.passed_over()
+        # Caution costs no more than a smaller model up to here, and the frame itself from here on.
+        needed_ns = sum(cost.median_ns for cost in rest)
+        if needed_ns <= left_ns:
+            self._passed_over = 0
+            return model, b""
+        for cost in rest:
+            cost.passed_over()
         self._passed_over += 1
         if self._passed_over % TRIED_EVERY == 0:
             return self._models[-1], b""

@@ -17,6 +17,7 @@ from perception_nodes.core.faults import (
     StageOverrun,
     Starvation,
     WrongStamp,
+    suspect_stamp,
 )
 from perception_nodes.core.frame import (
     FrameRecord,
@@ -56,8 +57,9 @@ class Watch:
         """How often we woke too late to judge others."""
         return self._starvation.count
 
-    def record(self, record: FrameRecord, now_ns: int) -> None:
+    def record(self, record: FrameRecord) -> None:
         """Take a record of any process."""
+        now_ns = record.sent_ns
         lost = record.record - self._next_record.get(record.process, record.record)
         self._next_record[record.process] = record.record + 1
         if lost > 0:
@@ -68,6 +70,8 @@ class Watch:
             self._no_frame.frame(record.ingested_ns)
             self._present["frame rate"] = self._rate.update(record.ingested_ns)
             self._hold("stamp", self._stamp.update(record.stamp_ns), now_ns)
+            if record.stamp_ns:
+                self._hold("camera clock", suspect_stamp(record), now_ns)
         elif record.kind == RecordKind.TAKEOVER and record.predecessor:
             self.takeovers += 1
             text = record.reason.decode(errors="replace")
@@ -105,6 +109,7 @@ class Watch:
         self._present["accounting"] = unbalanced
         self._hold("records", None, now_ns)
         self._hold("stamp", None, now_ns)
+        self._hold("camera clock", None, now_ns)
         self._hold("takeover", None, now_ns)
         return starved is None
 

@@ -21,7 +21,7 @@ from perception_nodes.environment import keep_large_buffers
 from perception_nodes.nodes.parameters import declare_parameters
 from perception_nodes.preprocess.cpu import UnknownLens
 from perception_nodes.realtime import set_up
-from perception_nodes.transport.shm import Endpoint, TransportError
+from perception_nodes.transport.shm import Endpoint, TransportError, reserve
 
 SERVICE_PERIOD_NS = 50_000_000
 IDLE_WAIT_MS = 10.0
@@ -90,6 +90,7 @@ class PerceptionNode(LifecycleNode):
         try:
             self.endpoint = Endpoint(self.get_name())
             self.open()
+            reserve()
         except START_ERRORS as error:
             self.error = str(error)
             self.get_logger().error(self.error)

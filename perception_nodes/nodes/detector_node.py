@@ -15,8 +15,10 @@ from perception_nodes.core.frame import (
     Detections,
     FrameHeader,
     FrameRecord,
+    FrameRejected,
     FrameStatus,
     RecordKind,
+    check_slot,
     record_of_header,
 )
 from perception_nodes.core.pipeline import Candidate, Pipeline
@@ -62,7 +64,7 @@ class DetectorNode(RedundantNode):
         )
         self._slots = channels.slot_reader(self.endpoint, settings.camera)
         self._detections = channels.detection_writer(self.endpoint, settings.camera)
-        slowest_ns = max(candidate.inference.ns for candidate in candidates)
+        slowest_ns = max(candidate.inference.median_ns for candidate in candidates)
         self.join(max(round(settings.hang_after_ms * 1e6), PATIENCE_FACTOR * slowest_ns))
         self._newest_ns = 0
         self._guard = WatchdogGuard(self)
@@ -131,13 +133,12 @@ class DetectorNode(RedundantNode):
     def _detect(self, sample: Sample[FrameHeader]) -> FrameRecord:
         size = self._model.input
         header = sample.header
-        if (header.width, header.height) != (size.width, size.height):
+        try:
+            check_slot(header, sample.payload.nbytes, size.width, size.height)
+        except FrameRejected as error:
             record = record_of_header(header)
             record.kind, record.status = RecordKind.OUTCOME, FrameStatus.FAILED
-            record.reason = (
-                f"slot of {header.width}x{header.height}, model {self._model.name} needs "
-                f"{size.width}x{size.height}: give both nodes the same model"
-            ).encode()
+            record.reason = str(error).encode()
             return record
         image = sample.payload.reshape(size.height, size.width, 3)
         record, detections = self._pipeline.detect(header, image)

@@ -15,6 +15,9 @@ from perception_nodes.processes import open_process
 from perception_nodes.transport import channels
 
 ROLE = "watchdog"
+KILLED_AFTER_NS = 1_000_000_000
+"""A hang of the watchdog is told at once, but it is ended only when it has lasted for so long:
+while it is replaced nobody reports, and one that was merely starved comes back sooner by itself."""
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
@@ -41,7 +44,7 @@ class WatchdogGuard:
             self._known = record.kind != RecordKind.LEFT
         self._roster.update(now_ns)
         for member in self._roster.members.values():
-            if member.hung:
+            if member.hung and now_ns - member.heard_ns > KILLED_AFTER_NS:
                 member.handle.kill()
         missing = self._known and not self._roster.present(ROLE)
         if missing and not self._topics:

@@ -22,6 +22,7 @@ from perception_nodes.nodes.diagnostics import diagnostics
 from perception_nodes.processes import open_process
 from perception_nodes.service import HardwareWatchdog, Systemd
 from perception_nodes.transport import channels
+from perception_nodes.transport.book import KeptBook
 from perception_nodes.transport.cdr import write_frame_report
 from perception_nodes.transport.shm import Reader
 
@@ -29,6 +30,9 @@ WATCHED = ("detector", "preprocess")
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 REPORTS = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 """A listener that comes late, or back, gets the reports it has missed."""
+HISTORY_WAIT_NS = 200_000_000
+"""After the start records are collected for so long: a predecessor's unread ones are among them,
+and only when they have come from all processes can they be put in order."""
 HEALTH_PERIOD_NS = 100_000_000
 SLOW_PERIOD_NS = 1_000_000_000
 
@@ -38,16 +42,21 @@ class WatchdogNode(PerceptionNode):
 
     settings_type = WatchdogSettings
     _hardware: HardwareWatchdog | None = None
+    _book: KeptBook | None = None
 
     def open(self) -> None:
         """Join the channels, announce the topics."""
         settings: WatchdogSettings = self.settings
-        self._ledger = Ledger(round(settings.outcome_timeout_ms * 1e6))
+        now_ns = time.monotonic_ns()
+        self._book = KeptBook(settings.camera, now_ns)
+        self._ledger = Ledger(round(settings.outcome_timeout_ms * 1e6), self._book.pages)
+        self._pending: list[FrameRecord] = []
+        self._complete_ns = now_ns + HISTORY_WAIT_NS
         limits = HealthLimits(
             unsafe_after_ms=settings.unsafe_after_ms,
             degraded_miss_rate=settings.degraded_miss_rate,
         )
-        self._health = Health(limits, time.monotonic_ns())
+        self._health = Health(limits, now_ns)
         self._watch = Watch(
             Budget.for_deadline(settings.deadline_ms),
             FaultLimits(no_frame_ms=settings.no_frame_ms, frozen_frames=settings.frozen_frames),
@@ -90,6 +99,10 @@ class WatchdogNode(PerceptionNode):
         if self._hardware is not None:
             self._hardware.close()
             self._hardware = None
+        if self._book is not None:
+            del self._ledger
+            self._book.close()
+            self._book = None
         if hasattr(self, "_systemd"):
             self._systemd.close()
             self._roster.close()
@@ -98,9 +111,13 @@ class WatchdogNode(PerceptionNode):
         """Read the records, close frames, judge processes and health, publish."""
         self._readers["detector"].wait(IDLE_WAIT_MS)
         now_ns = time.monotonic_ns()
+        self._pending += self._read()
+        self._heartbeats.heartbeat()
+        if now_ns < self._complete_ns:
+            return
         on_time = self._watch.tick(self._due_ns or now_ns, now_ns, time.time_ns(), self._ledger)
         self._due_ns = now_ns + 2 * round(IDLE_WAIT_MS * 1e6)
-        closed = self._ledger.take(self._read(now_ns))
+        closed, self._pending = self._ledger.take(self._pending), []
         if not on_time:
             self._roster.postpone(now_ns)
         died = self._roster.update(now_ns)
@@ -109,8 +126,9 @@ class WatchdogNode(PerceptionNode):
         closed += self._ledger.expire(now_ns)
         for record in closed:
             self._watch.report(record)
-            self._health.frame(FrameStatus(record.status), now_ns)
+            self._health.frame(FrameStatus(record.status), record.published_ns or now_ns)
             self._reports.publish(write_frame_report(record))
+            self._ledger.reported(record)
         if self._memory_period.due():
             for member in self._roster.members.values():
                 self._watch.memory(str(member), member.handle.rss_bytes(), now_ns)
@@ -122,7 +140,6 @@ class WatchdogNode(PerceptionNode):
             self._publish_health(transition, [fault.text for fault in faults])
         if self._diagnostics_period.due() or changed:
             self._publish_diagnostics()
-        self._heartbeats.heartbeat()
         if self._systemd.period_ns and self._systemd_period.due():
             self._systemd.notify("WATCHDOG=1")
         if self._hardware is not None and on_time:
@@ -133,13 +150,13 @@ class WatchdogNode(PerceptionNode):
             self._roster.postpone(time.monotonic_ns())
             self._due_ns = 0
 
-    def _read(self, now_ns: int) -> list[FrameRecord]:
+    def _read(self) -> list[FrameRecord]:
         """All waiting records; detectors' first, so that no outcome is met before its entry."""
         records: list[FrameRecord] = []
         for name in WATCHED:
             for record in self._readers[name].records():
                 self._roster.hear(name, record)
-                self._watch.record(record, now_ns)
+                self._watch.record(record)
                 records.append(record)
         return records
 

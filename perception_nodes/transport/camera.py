@@ -5,10 +5,7 @@ import ctypes
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.core.frame import FrameRejected, ImageView
-
-STAMP_LIMIT_NS = (1 << 31) * 1_000_000_000
-"""ROS messages hold the seconds of a stamp in 32 bits."""
+from perception_nodes.core.frame import STAMP_LIMIT_NS, FrameRejected, ImageView
 
 
 class CameraHeader(ctypes.Structure):

@@ -9,7 +9,8 @@ from perception_nodes.transport.shm import Endpoint, Reader, Writer
 
 SLOT_DEPTH = 2
 CAMERA_DEPTH = 4
-RECORD_DEPTH = 1024
+RECORD_DEPTH = 2048
+"""Some 18 s of one process's records: for so long a watchdog may be away and lose none."""
 DETECTION_DEPTH = 64
 HEARTBEAT_PERIOD_NS = 12_000_000
 """Each loop turns at least every 10 ms: signs of life are never more than 22 ms apart."""
@@ -36,8 +37,9 @@ def camera_reader(endpoint: Endpoint, camera: str) -> Reader[CameraHeader]:
 
 
 def record_writer(endpoint: Endpoint, camera: str, process: str) -> Writer[FrameRecord]:
-    """One process's records, to the watchdog's ledger."""
-    return endpoint.writer(f"{camera}/records/{process}", FrameRecord, 0, RECORD_DEPTH)
+    """One process's records, to the watchdog's ledger; a watchdog that comes back gets the last."""
+    name = f"{camera}/records/{process}"
+    return endpoint.writer(name, FrameRecord, 0, RECORD_DEPTH, remembered=True)
 
 
 class NumberedRecords:
@@ -78,7 +80,8 @@ class NumberedRecords:
 
 def record_reader(endpoint: Endpoint, camera: str, process: str) -> Reader[FrameRecord]:
     """The watchdog's end of `record_writer`."""
-    return endpoint.reader(f"{camera}/records/{process}", FrameRecord, RECORD_DEPTH)
+    name = f"{camera}/records/{process}"
+    return endpoint.reader(name, FrameRecord, RECORD_DEPTH, remembered=True)
 
 
 def detection_writer(endpoint: Endpoint, camera: str) -> Writer[DetectionRecord]:

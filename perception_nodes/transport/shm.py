@@ -67,7 +67,12 @@ class Endpoint:
         self._ports: list[Any] = []
 
     def writer(
-        self, channel: str, header: type[Header], payload_bytes: int, depth: int
+        self,
+        channel: str,
+        header: type[Header],
+        payload_bytes: int,
+        depth: int,
+        remembered: bool = False,
     ) -> "Writer[Header]":
         """The sending end of a channel.
 
@@ -76,6 +81,7 @@ class Endpoint:
             header: the structure that each sample carries.
             payload_bytes: payload that there is room for at first; a larger one makes more.
             depth: samples that wait for a reader before the oldest is pushed out.
+            remembered: a reader that comes later gets the last `depth` samples too.
 
         Raises:
             TransportError: no room in /dev/shm, or the channel exists with other properties.
@@ -83,7 +89,7 @@ class Endpoint:
         # One reader's queue, what it has borrowed, and what we fill meanwhile.
         samples = depth + 5
         require_room((payload_bytes + ctypes.sizeof(header)) * samples)
-        service, event = self._services(channel, header, depth)
+        service, event = self._services(channel, header, depth, remembered)
         try:
             publisher = (
                 service.publisher_builder()
@@ -99,9 +105,11 @@ class Endpoint:
         self._ports += [publisher, notifier]
         return Writer(publisher, notifier, header, payload_bytes, samples)
 
-    def reader(self, channel: str, header: type[Header], depth: int) -> "Reader[Header]":
+    def reader(
+        self, channel: str, header: type[Header], depth: int, remembered: bool = False
+    ) -> "Reader[Header]":
         """The receiving end of a channel; see `writer`."""
-        service, event = self._services(channel, header, depth)
+        service, event = self._services(channel, header, depth, remembered)
         try:
             subscriber = service.subscriber_builder().buffer_size(depth).create()
             listener = event.listener_builder().create()
@@ -121,7 +129,9 @@ class Endpoint:
         self._ports.clear()
         self._node = None
 
-    def _services(self, channel: str, header: type[Header], depth: int) -> tuple[Any, Any]:
+    def _services(
+        self, channel: str, header: type[Header], depth: int, remembered: bool
+    ) -> tuple[Any, Any]:
         name = iox2.ServiceName.new(f"perception/{channel}")
         try:
             service = (
@@ -129,7 +139,7 @@ class Endpoint:
                 .publish_subscribe(iox2.Slice[ctypes.c_uint8])
                 .user_header(header)
                 .enable_safe_overflow(True)
-                .history_size(0)
+                .history_size(depth if remembered else 0)
                 .subscriber_max_buffer_size(depth)
                 .subscriber_max_borrowed_samples(2)
                 .max_publishers(MAX_PROCESSES)
@@ -175,13 +185,16 @@ class Writer(Generic[Header]):
             TransportError: no sample is free, or there is no room for a larger one.
         """
         size = self.payload_bytes if payload_bytes is None else payload_bytes
-        if size > self.payload_bytes:
+        grown = size > self.payload_bytes
+        if grown:
             require_room(size * self._samples)
             self.payload_bytes = size
         try:
             loan = self._publisher.loan_slice_uninit(max(size, 1))
         except iox2.LoanError as error:
             raise TransportError(f"no free slot in shared memory ({error})") from error
+        if grown:
+            reserve()
         address = loan.user_header_ptr
         ctypes.memset(address, 0, ctypes.sizeof(self._header))
         return Sample(loan, self._header.from_address(address), _bytes_at(loan.payload_ptr, size))
@@ -261,6 +274,34 @@ def require_room(needed_bytes: int) -> None:
             f"{SHM_FOLDER} has {free_bytes / 1e6:.1f} MB free, {needed_bytes / 1e6:.1f} MB are "
             f"needed; remove what lies there or enlarge it (mount -o remount,size=2G {SHM_FOLDER})"
         )
+
+
+def reserve() -> None:
+    """Give every file in shared memory that this process has mapped the pages it may ever need.
+
+    They are made without: a page is found when it is first written to, and where `/dev/shm` is full
+    by then the process dies of SIGBUS. It is better told when it starts.
+
+    Raises:
+        TransportError: not enough is free.
+    """
+    with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
+        paths = {
+            line.split(maxsplit=5)[5].rstrip("\n") for line in maps if f" {SHM_FOLDER}/" in line
+        }
+    for path in paths:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            continue  # removed meanwhile, or another user's
+        size_bytes = os.fstat(descriptor).st_size
+        try:
+            os.posix_fallocate(descriptor, 0, max(size_bytes, 1))
+        except OSError as error:
+            require_room(size_bytes)
+            raise TransportError(f"{path}: {error.strerror}") from error
+        finally:
+            os.close(descriptor)
 
 
 def sweep(domain: int | None = None) -> None:

@@ -76,6 +76,13 @@ def test_a_lower_frame_rate_than_at_first_is_a_loss():
     assert faults[-1] is None
 
 
+def test_a_camera_that_was_gone_is_not_slow():
+    rate, now_ns = FrameRateLoss(LIMITS), 0
+    for period_ms in [20] * 20 + [2000] + [20] * 20:
+        now_ns += period_ms * MS
+        assert rate.update(now_ns) is None
+
+
 def test_a_stage_may_overrun_now_and_then():
     stage = StageOverrun("inference", 6.0, LIMITS)
     assert stage.update(9.0) is None

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from perception_nodes.core.frame import FrameRecord, FrameStatus, RecordKind
-from perception_nodes.core.ledger import REMEMBERED_OUTCOMES, Ledger
+from perception_nodes.core.ledger import REMEMBERED_OUTCOMES, Ledger, LedgerBook
 
 TIMEOUT_NS = 1_000
 OK, LATE, SKIPPED_LATE, SUPERSEDED, DEGRADED, FAILED = FrameStatus
@@ -35,6 +35,14 @@ def takeover(begun=(0, 0), reason=b"detector 7 died", joined_ns=0, sent_ns=0):
     record.ingest_process, record.sequence = begun
     record.sent_ns = sent_ns
     return record
+
+
+def key_of(record):
+    return (record.ingest_process, record.sequence)
+
+
+def copy(record):
+    return FrameRecord.from_buffer_copy(record)
 
 
 def names(reports):
@@ -158,6 +166,44 @@ class TestLedger:
         assert names(ledger.take([outcome(0, process=2, ingested_ns=9)])) == [(0, "OK")]
         assert ledger.frames_in == 2
 
+    def test_a_successor_reports_what_was_not_and_nothing_twice(self):
+        book = LedgerBook()
+        ledger = Ledger(TIMEOUT_NS, book)
+        sent = [entry(0), outcome(0), entry(1), entry(2), outcome(2)]
+        for report in ledger.take(map(copy, sent[:2])):
+            ledger.reported(report)
+        ledger.take(map(copy, sent[2:]))  # died before it could tell
+
+        successor = Ledger(TIMEOUT_NS, book)
+        assert names(successor.take([*sent, entry(4), outcome(4)])) == [
+            (1, "SUPERSEDED"),
+            (2, "OK"),
+            (3, "FAILED"),
+            (4, "OK"),
+        ]
+        assert (successor.frames_in, successor.counts[OK]) == (5, 3)
+        assert successor.repeated_outcomes == 0
+
+    def test_frames_that_nobody_has_heard_of_before_the_successor_are_missed(self):
+        book = LedgerBook()
+        ledger = Ledger(TIMEOUT_NS, book)
+        for report in ledger.take([entry(0), outcome(0)]):
+            ledger.reported(report)
+        assert names(Ledger(TIMEOUT_NS, book).take([entry(2), outcome(2)])) == [
+            (1, "FAILED"),
+            (2, "OK"),
+        ]
+
+    def test_the_book_is_a_ring(self):
+        book = LedgerBook()
+        ledger = Ledger(TIMEOUT_NS, book)
+        for sequence in range(REMEMBERED_OUTCOMES + 100):
+            for report in ledger.take([entry(sequence), outcome(sequence)]):
+                ledger.reported(report)
+        successor = Ledger(TIMEOUT_NS, book)
+        assert successor.frames_in == REMEMBERED_OUTCOMES + 100
+        assert successor.take([entry(100), outcome(100)]) == []
+
     def test_memory_is_bounded(self):
         ledger = Ledger(TIMEOUT_NS)
         for sequence in range(REMEMBERED_OUTCOMES + 100):
@@ -186,7 +232,9 @@ class GraphMachine(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.ledger = Ledger(TIMEOUT_NS)
+        self.book = LedgerBook()
+        self.ledger = Ledger(TIMEOUT_NS, self.book)
+        self.history = {}  # all records, by sender
         self.now_ns = 1
         self.started = 1
         self.channels = {}  # records under way, by sender; those of detectors are read first
@@ -205,6 +253,7 @@ class GraphMachine(RuleBasedStateMachine):
         record.sent_ns = self.tick()
         if not (lost and self.lossy):
             self.channels.setdefault(sender, []).append(record)
+            self.history.setdefault(sender, []).append(copy(record))
 
     def new_name(self):
         self.started += 1
@@ -353,6 +402,25 @@ class GraphMachine(RuleBasedStateMachine):
         senders = sorted(self.channels)  # detectors first, as the watchdog does
         self.hear(self.ledger.take([r for s in senders for r in self.channels.pop(s)]))
 
+    def no_frame_of_the_dead_is_open(self):
+        """Otherwise what they have sent last is known to nobody any more."""
+        alive = {self.preprocess, self.detector and self.detector.name}
+        return not self.lossy and all(
+            record.kind == RecordKind.TAKEOVER or key_of(record) in self.reported
+            for sender, records in self.history.items()
+            for record in records
+            if sender[1] not in alive
+        )
+
+    @precondition(no_frame_of_the_dead_is_open)
+    @rule()
+    def the_watchdog_dies_and_its_successor_reads_the_history(self):
+        self.ledger = Ledger(TIMEOUT_NS, self.book)
+        self.channels = {
+            sender: [copy(record) for record in records] for sender, records in self.history.items()
+        }
+        self.the_watchdog_reads()
+
     @rule(elapsed_ns=st.integers(1, TIMEOUT_NS // 8))
     def time_passes(self, elapsed_ns):
         self.now_ns += elapsed_ns
@@ -361,7 +429,8 @@ class GraphMachine(RuleBasedStateMachine):
 
     def hear(self, reports):
         for report in reports:
-            key = (report.ingest_process, report.sequence)
+            key = key_of(report)
+            self.ledger.reported(report)
             assert key not in self.reported, f"{key} was reported twice"
             assert key in self.truth, f"{key} never was"
             status = self.reported[key] = FrameStatus(report.status)

@@ -4,7 +4,7 @@ import pytest
 
 from perception_nodes.core.budget import Budget
 from perception_nodes.core.faults import FaultLimits
-from perception_nodes.core.frame import FrameRecord, RecordKind
+from perception_nodes.core.frame import FrameFlag, FrameRecord, RecordKind
 from perception_nodes.core.ledger import Ledger
 from perception_nodes.core.watch import Watch
 
@@ -28,9 +28,9 @@ class Run:
 
     def send(self, kind=RecordKind.ENTERED, lost=0, **values):
         record = FrameRecord(kind=kind, process=7, record=self.number + lost, **values)
-        record.ingested_ns = self.ms * MS
+        record.ingested_ns = record.sent_ns = self.ms * MS
         self.number += lost + 1
-        self.watch.record(record, self.ms * MS)
+        self.watch.record(record)
 
     @property
     def names(self):
@@ -84,6 +84,22 @@ def test_a_camera_that_stops_is_told(run):
 def test_a_clock_that_is_set_is_told(run):
     run.tick(10, clock_set_ms=200)
     assert run.names == ["clock"]
+
+
+def test_a_camera_whose_clock_is_not_ours_is_told_for_as_long_as_it_is(run):
+    for _ in range(60):
+        run.tick(33)
+        run.send(stamp_ns=WALL + run.ms * MS, flags=FrameFlag.CLOCK_SUSPECT)
+        assert run.names == ["camera clock"]
+    for _ in range(32):
+        run.tick(33)
+        run.send(stamp_ns=WALL + run.ms * MS)
+    assert run.names == []
+
+
+def test_a_frame_without_a_stamp_tells_nothing_of_the_camera_clock(run):
+    run.send(flags=FrameFlag.CLOCK_SUSPECT)
+    assert run.names == []
 
 
 def test_our_own_starvation_is_told(run):

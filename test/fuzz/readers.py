@@ -6,7 +6,16 @@ from collections.abc import Callable
 
 import numpy as np
 
-from perception_nodes.core.frame import Detections, FrameRejected, ImageView
+from perception_nodes.core.frame import (
+    Detections,
+    FrameFlag,
+    FrameHeader,
+    FrameRejected,
+    ImageView,
+    check_slot,
+    record_of_header,
+)
+from perception_nodes.core.geometry import boxes_to_source, lens_of
 from perception_nodes.preprocess.cpu import UnknownLens, lens_from
 from perception_nodes.preprocess.encodings import BYTES_PER_PIXEL, planes_of
 from perception_nodes.replay.schemas import typestore
@@ -17,12 +26,15 @@ from perception_nodes.transport.cdr import (
     read_image,
     read_stamp,
     write_detection_array,
+    write_frame_report,
 )
 
 GUARD = b"\xa5" * 64
 """Lies before and behind each message: what shows it was read out of bounds."""
 GUARD_BYTE = GUARD[0]
 STORE = typestore()
+SLOT_SIZE = (8, 8)
+BOXES = np.array([[1, 1, 7, 7], [-3, 2, 4, 9], [0, 0, 8, 8]], np.float32)
 JPEG = b"\xff\xd8\xff\xe0" + bytes(range(40)) + b"\xff\xd9"
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(40))
 
@@ -85,6 +97,23 @@ def camera_frame(guarded: Guarded) -> None:
     header = CameraHeader.from_buffer_copy(guarded.view[:size])
     payload = np.frombuffer(guarded.view[size:], np.uint8)
     check_image(view_camera_frame(header, payload), guarded)
+
+
+def slot(guarded: Guarded) -> None:
+    """A frame on its way to the detector: its header, and behind it the pixels."""
+    size = ctypes.sizeof(FrameHeader)
+    if len(guarded.view) < size:
+        raise FrameRejected("no whole header: shared memory does not lend such a sample")
+    header = FrameHeader.from_buffer_copy(guarded.view[:size])
+    record = record_of_header(header)
+    write_frame_report(record)
+    write_detection_array(record.stamp_ns, record.frame_id, Detections.none(), [])
+    check_slot(header, len(guarded.view) - size, *SLOT_SIZE)
+    found = boxes_to_source(BOXES, header, lens_of(header))
+    limits = [header.source_width, header.source_height] * 2
+    assert np.isfinite(found).all()
+    assert (found >= 0).all()
+    assert (found <= limits).all()
 
 
 def _header() -> object:
@@ -152,6 +181,20 @@ def _camera_frames() -> list[bytes]:
     return made
 
 
+def _slots() -> list[bytes]:
+    made = []
+    for flags in (0, FrameFlag.RECTIFIED, FrameFlag.RECTIFIED | FrameFlag.FISHEYE):
+        width, height = SLOT_SIZE
+        header = FrameHeader(7, 1_700_000_000_000_000_000, 1, 2, 3, 4, 0.25, 0.25, 0.0, 1.0)
+        header.camera_matrix[:] = header.rectified_matrix[:] = (30.0, 30.0, 16.0, 12.0)
+        header.distortion[:2] = (-0.3, 0.1)
+        header.source_width, header.source_height = 32, 24
+        header.width, header.height, header.flags = width, height, flags
+        header.camera, header.frame_id = b"front", b"camera"
+        made.append(bytes(header) + bytes(3 * width * height))
+    return made
+
+
 def _both(make: Callable[[bool], list[bytes]]) -> list[bytes]:
     return make(True) + make(False)
 
@@ -163,6 +206,7 @@ READERS: dict[str, tuple[Callable[[Guarded], None], list[bytes]]] = {
     "lens of a CameraInfo": (lens, _both(_infos)),
     "stamp": (stamp, [struct.pack("<4B2I", 0, 1, 0, 0, 1_700_000_000, 5) + bytes(20)]),
     "camera frame": (camera_frame, _camera_frames()),
+    "slot": (slot, _slots()),
 }
 """By name: a function that reads, and raises FrameRejected or finds all well; valid messages."""
 

@@ -1,6 +1,7 @@
 """Shared-memory channels between real processes."""
 
 import ctypes
+import errno
 import itertools
 import os
 import shutil
@@ -21,6 +22,7 @@ from perception_nodes.transport.shm import (
     Endpoint,
     TransportError,
     require_room,
+    reserve,
     sweep,
 )
 
@@ -109,6 +111,12 @@ def remains(domain):
 def held(domain):
     """The same less iceoryx2's list of processes, which only a sweep of the domain removes."""
     return [name for name in remains(domain) if not name.endswith(".global_mgmt")]
+
+
+def holes(domain):
+    """Files in memory that have fewer pages than they are long."""
+    files = SHM_FOLDER.glob(f"perception{domain}_*.data")
+    return [p.name for p in files if p.stat().st_blocks * 512 < p.stat().st_size]
 
 
 def send(writer, number, payload=b""):
@@ -239,8 +247,34 @@ class TestOneProcess:
         assert isinstance(received.header, FrameHeader)
         received.release()
 
+    def test_a_reader_that_comes_later_gets_what_is_remembered(self, join):
+        channel = ("t/remembered", Number)
+        writer = join("a").writer(*channel, 0, 4, remembered=True)
+        for number in range(6):
+            send(writer, number)
+        reader = join("b").reader(*channel, 4, remembered=True)
+        send(writer, 6)
+        assert numbers(reader) == [3, 4, 5, 6]
+
+    def test_pages_are_there_before_they_are_needed(self, join, domain):
+        writer = join("a").writer("t/large", Number, 5_000_000, 4)
+        reserve()
+        assert holes(domain) == []
+        writer.loan(20_000_000).release()
+        assert holes(domain) == []
+
 
 class TestErrors:
+    def test_pages_that_are_not_to_be_had_are_told_of(self, join, monkeypatch):
+        join("a").writer("t/large", Number, 5_000_000, 4)
+
+        def full(*_):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(os, "posix_fallocate", full)
+        with pytest.raises(TransportError, match="No space left"):
+            reserve()
+
     def test_a_channel_grows_with_its_payload(self, join):
         endpoint = join()
         writer, reader = endpoint.writer("c", Number, 8, 2), endpoint.reader("c", Number, 2)
