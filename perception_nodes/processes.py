@@ -33,10 +33,10 @@ class Process:
             signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
 
     def wants_processor(self) -> bool:
-        """Whether one of its threads is running or waiting for a processor."""
+        """Whether one of its threads is running, or waiting for a processor or for the kernel."""
         with suppress(OSError):
             for task in os.listdir(f"/proc/{self.pid}/task"):
-                if _stat(f"/proc/{self.pid}/task/{task}/stat")[0] == "R":
+                if _stat(f"/proc/{self.pid}/task/{task}/stat")[0] in "RD":
                     return True
         return False
 

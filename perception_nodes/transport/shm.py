@@ -9,6 +9,7 @@ import ctypes
 import errno
 import os
 import shutil
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +22,8 @@ from numpy.typing import NDArray
 SHM_FOLDER = Path("/dev/shm")
 MAX_PROCESSES = 8
 """At one end of a channel: the one that works, its standby, and dead ones not yet reclaimed."""
+SPARE_SAMPLES = 6
+"""Beside those that wait for a reader: what two readers have borrowed and we fill meanwhile."""
 Header = TypeVar("Header", bound=ctypes.Structure)
 
 
@@ -86,8 +89,7 @@ class Endpoint:
         Raises:
             TransportError: no room in /dev/shm, or the channel exists with other properties.
         """
-        # One reader's queue, what it has borrowed, and what we fill meanwhile.
-        samples = depth + 5
+        samples = depth + SPARE_SAMPLES
         require_room((payload_bytes + ctypes.sizeof(header)) * samples)
         service, event = self._services(channel, header, depth, remembered)
         try:
@@ -177,6 +179,17 @@ class Writer(Generic[Header]):
         self._header = header
         self._samples = samples
         self.payload_bytes = payload_bytes
+        self._reserve(payload_bytes)
+
+    def _reserve(self, payload_bytes: int) -> None:
+        """Give the samples that can be in use at once their pages.
+
+        iceoryx2's segments have room for many more, for as many readers as there may ever be; but a
+        sample given back is the next one to be lent, so those behind are never touched.
+        """
+        needed_bytes = (payload_bytes + ctypes.sizeof(self._header) + 128) * self._samples + 4096
+        for path in SHM_FOLDER.glob(f"*_{self._publisher.id.value}__*.data"):
+            _give_pages(path, needed_bytes)
 
     def loan(self, payload_bytes: int | None = None) -> Sample[Header]:
         """Borrow a sample to fill; its header is zeroed, its payload is not.
@@ -185,16 +198,15 @@ class Writer(Generic[Header]):
             TransportError: no sample is free, or there is no room for a larger one.
         """
         size = self.payload_bytes if payload_bytes is None else payload_bytes
-        grown = size > self.payload_bytes
-        if grown:
+        if size > self.payload_bytes:
             require_room(size * self._samples)
-            self.payload_bytes = size
         try:
             loan = self._publisher.loan_slice_uninit(max(size, 1))
         except iox2.LoanError as error:
             raise TransportError(f"no free slot in shared memory ({error})") from error
-        if grown:
-            reserve()
+        if size > self.payload_bytes:
+            self.payload_bytes = 1 << (size - 1).bit_length()  # as `PowerOfTwo` does
+            self._reserve(self.payload_bytes)
         address = loan.user_header_ptr
         ctypes.memset(address, 0, ctypes.sizeof(self._header))
         return Sample(loan, self._header.from_address(address), _bytes_at(loan.payload_ptr, size))
@@ -277,10 +289,11 @@ def require_room(needed_bytes: int) -> None:
 
 
 def reserve() -> None:
-    """Give every file in shared memory that this process has mapped the pages it may ever need.
+    """Give the files in shared memory that this process has mapped the pages that they may need.
 
     They are made without: a page is found when it is first written to, and where `/dev/shm` is full
-    by then the process dies of SIGBUS. It is better told when it starts.
+    by then the process dies of SIGBUS. It is better told when it starts. Samples are not meant
+    here, see `Writer`.
 
     Raises:
         TransportError: not enough is free.
@@ -290,18 +303,23 @@ def reserve() -> None:
             line.split(maxsplit=5)[5].rstrip("\n") for line in maps if f" {SHM_FOLDER}/" in line
         }
     for path in paths:
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except OSError:
-            continue  # removed meanwhile, or another user's
-        size_bytes = os.fstat(descriptor).st_size
-        try:
-            os.posix_fallocate(descriptor, 0, max(size_bytes, 1))
-        except OSError as error:
-            require_room(size_bytes)
-            raise TransportError(f"{path}: {error.strerror}") from error
-        finally:
-            os.close(descriptor)
+        if not path.endswith(".data"):
+            _give_pages(Path(path))
+
+
+def _give_pages(path: Path, most_bytes: int = sys.maxsize) -> None:
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return  # removed meanwhile, or another user's
+    size_bytes = min(os.fstat(descriptor).st_size, most_bytes)
+    try:
+        os.posix_fallocate(descriptor, 0, max(size_bytes, 1))
+    except OSError as error:
+        require_room(size_bytes)
+        raise TransportError(f"{path}: {error.strerror}") from error
+    finally:
+        os.close(descriptor)
 
 
 def sweep(domain: int | None = None) -> None:
