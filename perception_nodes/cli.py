@@ -14,17 +14,18 @@ from perception_nodes.backends.base import BACKENDS
 from perception_nodes.backends.model import ModelError, available_models, load_model
 from perception_nodes.cli_hil import hil_app
 from perception_nodes.cli_model import JsonFlag, model_app, progress_bar, screen, write_text
+from perception_nodes.cli_replay import replay_command
 from perception_nodes.config import SettingsError, allowed_range
 from perception_nodes.core.budget import DEADLINE_MS
-from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.pipeline import BackendError
-from perception_nodes.environment import cache_folder
 from perception_nodes.evaluation import DataError, read_set
 from perception_nodes.evaluation.matching import EvaluationNotInstalled
 from perception_nodes.graph import LIVE, RECORDED, Graph
 from perception_nodes.hil.scenario import ScenarioError
 from perception_nodes.preprocess.cpu import UnknownLens
-from perception_nodes.replay.bag import BagError, open_drive
+from perception_nodes.replay.bag import BagError
+from perception_nodes.replay.golden import GoldenError
+from perception_nodes.replay.recording import RecordingError
 from perception_nodes.supervisor import GraphFailure, Supervisor
 from perception_nodes.transport.shm import TransportError
 
@@ -33,7 +34,9 @@ UNUSABLE = (
     BagError,
     DataError,
     EvaluationNotInstalled,
+    GoldenError,
     ModelError,
+    RecordingError,
     ScenarioError,
     SettingsError,
     TransportError,
@@ -51,6 +54,7 @@ bench_app = typer.Typer(help="Measurements.", no_args_is_help=True)
 app.add_typer(model_app, name="model")
 app.add_typer(bench_app, name="bench")
 app.add_typer(hil_app, name="hil")
+app.command("replay")(replay_command)
 
 OutFolder = Annotated[Path, typer.Option("--out", help="Folder for the outputs.")]
 Assignments = Annotated[
@@ -102,51 +106,6 @@ def run(assignments: Assignments = None, parameters: ListParameters = False) -> 
         return show_parameters(LIVE)
     with Supervisor(LIVE.nodes(parse_assignments(assignments))) as graph:
         graph.wait()
-
-
-@app.command("replay")
-def replay_command(
-    bag: Annotated[
-        Path, typer.Argument(help="Recorded drive: ROS 2 bag folder, .mcap, .db3, or ROS 1 .bag.")
-    ],
-    out: OutFolder = Path("out/replay"),
-    topic: Annotated[str, typer.Option(help="Image topic; found by type if not given.")] = "",
-    model: Annotated[str, typer.Option(help="Model: name or folder.")] = "road-n",
-    backend: Annotated[str, typer.Option(help=f"One of {', '.join(BACKENDS)}.")] = "openvino",
-    threads: Annotated[
-        int, typer.Option(min=0, max=256, help="Inference threads; 0: one a core.")
-    ] = 0,
-    score_threshold: Annotated[
-        float, typer.Option(min=0.01, max=0.99, help="Objects below it are not reported.")
-    ] = DecodeSettings.score_threshold,
-    deadline_ms: Annotated[
-        float, typer.Option(min=0.1, max=10_000, help="Deadline from capture to publish.")
-    ] = DEADLINE_MS,
-    calibration: Annotated[
-        str, typer.Option(help="camera_info YAML for a bag without CameraInfo.")
-    ] = "",
-    as_json: JsonFlag = False,
-) -> None:
-    """Replay a recorded drive through the pipeline with no ROS: every frame, in order."""
-    from perception_nodes.replay.offline import OfflineReplay, ReplaySettings
-    from perception_nodes.view import LiveView, summary_table
-
-    settings = ReplaySettings(
-        model=model,
-        backend=backend,
-        threads=threads,
-        deadline_ms=deadline_ms,
-        score_threshold=score_threshold,
-        calibration_file=calibration,
-    )
-    drive = open_drive(bag, topic)
-    with OfflineReplay(drive, out, settings, str(cache_folder())) as replay:
-        with LiveView(deadline_ms, drive.frame_count) as view:
-            view.health("REPLAY", "every frame, one after the other")
-            replay.record(view.frame)
-        with progress_bar("writing report and video") as writing:
-            summary = replay.finish(writing)
-    conclude(summary, out, as_json, summary_table)
 
 
 @bench_app.command("latency")

@@ -108,14 +108,14 @@ def evaluate(
         EvaluationNotInstalled: pycocotools is not there.
     """
     require_pycocotools()
-    groups, notes = _groups(model, data)
+    groups, notes = class_groups(model, data)
     labels = [data.classes.index(name) for name in groups]
     truth, ranked, reported = [], [], []
     detector = Detector(model, backend, threads)
     try:
         for done, image in enumerate(data.images, start=1):
             seen = detector.look(image.pixels())
-            truth.append(_labelled(image, data, labels, seen.header))
+            truth.append(labelled_objects(image, data, labels, seen.header))
             ranked.append(_found(detector.ranked(seen, list(groups.values())), seen.header))
             at_run_time = detector.objects(seen, list(groups.values()), DecodeSettings())
             reported.append(_found(at_run_time, seen.header))
@@ -126,7 +126,7 @@ def evaluate(
 
     matches = match(truth, ranked, len(groups))
     whole = matches[ALL_HEIGHTS]
-    total = _score(whole, len(truth))
+    total = score_of(whole, len(truth))
     if total.map50_95 is None or total.map50 is None:
         raise DataError(f"{data.name}: no labelled object counts, so there is nothing to measure")
     return Evaluation(
@@ -137,10 +137,10 @@ def evaluate(
         map50=total.map50,
         confidence=_confidence(whole, len(truth)),
         by_class={
-            name: _score([found], len(truth)) for name, found in zip(groups, whole, strict=True)
+            name: score_of([found], len(truth)) for name, found in zip(groups, whole, strict=True)
         },
         by_height={
-            band: _score(found, len(truth))
+            band: score_of(found, len(truth))
             for band, found in matches.items()
             if band != ALL_HEIGHTS
         },
@@ -149,7 +149,7 @@ def evaluate(
     )
 
 
-def _groups(model: Model, data: LabelledSet) -> tuple[dict[str, tuple[int, ...]], list[str]]:
+def class_groups(model: Model, data: LabelledSet) -> tuple[dict[str, tuple[int, ...]], list[str]]:
     """The model's classes that count as each class of the set, and what was left out."""
     groups, unknown = {}, []
     for name in data.classes:
@@ -180,7 +180,7 @@ def _listed(names: list[str]) -> str:
     return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
 
 
-def _labelled(
+def labelled_objects(
     image: LabelledImage, data: LabelledSet, labels: list[int], header: FrameHeader
 ) -> Objects:
     """An image's labels by the classes that are measured."""
@@ -220,7 +220,8 @@ def _found(detections: Detections, header: FrameHeader) -> Objects:
     )
 
 
-def _score(matches: Sequence[ClassMatches], images: int) -> Score:
+def score_of(matches: Sequence[ClassMatches], images: int) -> Score:
+    """Sum up the matches of some classes, over so many images."""
     objects = int(sum(found.objects.sum() for found in matches))
     by_class = _average_precisions(matches, np.ones(images, np.int64))
     if not by_class:

@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -18,6 +19,7 @@ from perception_nodes.core.frame import (
 from perception_nodes.core.health import IN_TIME
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.replay.bag import IMAGE
+from perception_nodes.replay.golden import Change
 from perception_nodes.replay.recording import FrameDetections, FrameReport
 from perception_nodes.transport.cdr import read_compressed_image, read_image
 
@@ -46,6 +48,8 @@ STATUS_COLOURS = {
     FrameStatus.FAILED: "#d6336c",
 }
 NO_REPORT_COLOUR = "#343a40"
+BEFORE_COLOUR = "#ff3b5c"
+AFTER_COLOUR = "#2ee66b"
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -127,17 +131,31 @@ def draw(
         for label, score, box in reversed(
             list(zip(found.labels, found.scores.tolist(), found.boxes * scale, strict=True))
         ):
-            _draw_box(picture, label, score, box)
+            _draw_box(picture, f"{label} {score:.2f}", class_colour(label), box)
     colour, caption = NO_REPORT_COLOUR, "NO REPORT"
     if report is not None:
         status = FrameStatus(report.status)
         colour, caption = STATUS_COLOURS[status], status.name.replace("_", " ")
+        # Under simulated time a frame takes none.
         latency = latency_ms(report)
-        caption += "" if latency is None else f"  {latency:.1f} ms"
+        caption += f"  {latency:.1f} ms" if latency else ""
     if report is None or report.status not in IN_TIME:
         height, width = picture.shape[:2]
         cv2.rectangle(picture, (2, 2), (width - 3, height - 3), bgr(colour), 5)
     _draw_label(picture, caption, (8, 8), bgr(colour), 0.55)
+
+
+def draw_changes(picture: Picture, scale: float, changes: Sequence[Change]) -> None:
+    """Draw what changed against a golden, in place: what was there before, what is there now."""
+    for change in changes:
+        for thing, colour in ((change.before, BEFORE_COLOUR), (change.after, AFTER_COLOUR)):
+            if thing is not None:
+                text = change.kind.value if thing is (change.after or change.before) else "before"
+                box = np.array(thing.box, np.float32) * scale
+                _draw_box(picture, f"{thing.label} {thing.score:.2f} {text}", colour, box)
+    texts = [change.kind.value for change in changes if not (change.before or change.after)]
+    for text in texts[:1]:
+        _draw_label(picture, text, (8, 8), bgr(BEFORE_COLOUR), 0.55)
 
 
 def class_colour(label: str) -> str:
@@ -151,12 +169,12 @@ def bgr(colour: str) -> tuple[int, int, int]:
     return int(colour[5:7], 16), int(colour[3:5], 16), int(colour[1:3], 16)
 
 
-def _draw_box(picture: Picture, label: str, score: float, box: NDArray[np.float32]) -> None:
-    colour = bgr(class_colour(label))
+def _draw_box(picture: Picture, text: str, colour_name: str, box: NDArray[np.float32]) -> None:
+    colour = bgr(colour_name)
     x1, y1, x2, y2 = (round(float(value)) for value in box)
     cv2.rectangle(picture, (x1, y1), (x2, y2), (20, 20, 20), 4)
     cv2.rectangle(picture, (x1, y1), (x2, y2), colour, 2)
-    _draw_label(picture, f"{label} {score:.2f}", (x1 - 1, y1 - 17), colour, 0.4)
+    _draw_label(picture, text, (x1 - 1, y1 - 17), colour, 0.4)
 
 
 def _draw_label(

@@ -5,13 +5,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
-from perception_nodes.replay.storage import BagError, Storage, open_storage
+from perception_nodes.replay.footage import (
+    VIDEO_SUFFIXES,
+    ImagesStorage,
+    VideoStorage,
+    images_in,
+)
+from perception_nodes.replay.schemas import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
+from perception_nodes.replay.storage import BagError, Storage, Topic, open_storage, storage_files
 
-__all__ = ["BagError", "Drive", "RawFrame", "open_drive"]
+__all__ = ["BagError", "Drive", "RawFrame", "image_topics", "open_drive"]
 
-IMAGE = "sensor_msgs/msg/Image"
-COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
-CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 IMAGE_TYPES = (IMAGE, COMPRESSED_IMAGE)
 
 
@@ -39,9 +43,11 @@ class Drive:
         topic: of the camera's images.
         message_type: `sensor_msgs/msg/Image` or `sensor_msgs/msg/CompressedImage`.
         frame_count: frames that the bag says it holds; where reading it finds damage, fewer come.
+        lost: frames that were recorded and cannot be read. Reading may add to it.
         duration_ns: from the first to the last message of the bag.
         warnings: what a user should know, a line each: damage and what it cost, the choice of a
             topic. Reading adds to it.
+        frame_files: of an image folder, the file of each frame.
     """
 
     path: Path
@@ -49,7 +55,9 @@ class Drive:
     message_type: str
     frame_count: int
     duration_ns: int
+    lost: int = 0
     warnings: list[str] = field(default_factory=list)
+    frame_files: tuple[Path, ...] = ()
     _storage: Storage = field(kw_only=True, repr=False)
 
     def frames(self) -> Iterator[RawFrame]:
@@ -75,7 +83,24 @@ class Drive:
                     f"{self.path}: no frame of {self.topic} can be read: {reason}"
                 ) from error
             lost = self.frame_count - count
-            self._warn(f"{self.path}: {reason}: {lost} of {self.frame_count} frames are lost")
+            # The text is the same each time the drive is read: the loss is counted once.
+            if self._warn(f"{self.path}: {reason}: {lost} of {self.frame_count} frames are lost"):
+                self.lost += lost
+
+    def messages(self, topic: str, message_type: str) -> Iterator[tuple[int, bytes]]:
+        """Log time in nanoseconds and serialized message of another topic, oldest first.
+
+        Raises:
+            BagError: the topic is not there or of another type.
+        """
+        found = self._storage.topics.get(topic)
+        if found is None or found.message_type != message_type:
+            problem = f"is a {found.message_type}" if found else "is not in it"
+            raise BagError(
+                f"{self.path}: topic {topic!r} {problem}; a {message_type} is wanted; "
+                f"{_listing(self._storage)}"
+            )
+        return self._storage.messages(topic)
 
     def camera_info(self) -> bytes | None:
         """The first calibration recorded beside the images, serialized `CameraInfo`, or None."""
@@ -106,9 +131,12 @@ class Drive:
         """Close the files."""
         self.close()
 
-    def _warn(self, text: str) -> None:
-        if text not in self.warnings:
+    def _warn(self, text: str) -> bool:
+        """Note a warning; whether it is new."""
+        new = text not in self.warnings
+        if new:
             self.warnings.append(text)
+        return new
 
 
 def open_drive(path: str | Path, topic: str = "") -> Drive:
@@ -116,18 +144,31 @@ def open_drive(path: str | Path, topic: str = "") -> Drive:
 
     Args:
         path: a rosbag2 folder (mcap or sqlite3), a bare `.mcap` or `.db3` file, either of them
-            also as `.zstd`, or a ROS 1 `.bag`.
+            also as `.zstd` or `.lz4`, a ROS 1 `.bag`, a video file, or a folder of images.
         topic: of the images; empty for the image topic with the most frames.
 
     Raises:
         BagError: there is no frame to be had; one line that says why and what to do.
     """
-    storage = open_storage(Path(path))
+    storage = _open(Path(path))
     try:
         return _drive(Path(path), topic, storage)
     except BaseException:
         storage.close()
         raise
+
+
+def image_topics(path: str | Path) -> list[str]:
+    """The image topics of a bag that have frames.
+
+    Raises:
+        BagError: see `open_drive`.
+    """
+    storage = _open(Path(path))
+    try:
+        return [camera.name for camera in _cameras(Path(path), storage).values() if camera.count]
+    finally:
+        storage.close()
 
 
 def camera_info_topic(image_topic: str) -> str:
@@ -136,13 +177,27 @@ def camera_info_topic(image_topic: str) -> str:
     return f"{raw.rpartition('/')[0]}/camera_info"
 
 
-def _drive(path: Path, topic: str, storage: Storage) -> Drive:
+def _open(path: Path) -> Storage:
+    if path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES:
+        return VideoStorage(path)
+    if path.is_dir() and not storage_files(path) and (files := images_in(path)):
+        return ImagesStorage(path, files)
+    return open_storage(path)
+
+
+def _cameras(path: Path, storage: Storage) -> dict[str, Topic]:
+    """Image topics by name; there is one at least."""
     cameras = {t.name: t for t in storage.topics.values() if t.message_type in IMAGE_TYPES}
-    warnings = list(storage.warnings)
     if not cameras:
         raise BagError(
             f"{path} has no image topic ({' or '.join(IMAGE_TYPES)}); {_listing(storage)}"
         )
+    return cameras
+
+
+def _drive(path: Path, topic: str, storage: Storage) -> Drive:
+    cameras = _cameras(path, storage)
+    warnings = list(storage.warnings)
     if topic and topic not in cameras:
         found = storage.topics.get(topic)
         problem = f"is a {found.message_type}, not an image" if found else "is not in it"
@@ -168,7 +223,9 @@ def _drive(path: Path, topic: str, storage: Storage) -> Drive:
         chosen.message_type,
         chosen.count,
         storage.duration_ns,
+        chosen.lost,
         warnings,
+        storage.frame_files,
         _storage=storage,
     )
 

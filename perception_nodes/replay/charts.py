@@ -1,17 +1,17 @@
 """The charts of a report."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-from plotly.graph_objects import Bar, Figure, Histogram
+from numpy.typing import NDArray
+from plotly.graph_objects import Figure, Histogram
 
 from perception_nodes.core.budget import STAGES
 from perception_nodes.core.faults import HealthMode
 from perception_nodes.core.frame import FrameStatus, latency_ms, stage_durations_ms
 from perception_nodes.core.health import IN_TIME
 from perception_nodes.replay.annotate import STATUS_COLOURS, class_colour
-from perception_nodes.replay.recording import FrameDetections, FrameReport, Recording
+from perception_nodes.replay.recording import FrameReport, Recording
 
 MAX_POINTS = 1500
 """Frames that a timeline shows; of a longer drive the slowest of each group."""
@@ -23,6 +23,10 @@ HEALTH_COLOURS = {
     HealthMode.UNSAFE: "#d6336c",
 }
 DEADLINE_COLOUR = "#e03131"
+PERCENTILES = {"p50": 50.0, "p99": 99.0, "p99.9": 99.9}
+PERCENTILE_COLOUR = "#495057"
+TIME_BINS = 120
+"""Parts of the drive over which objects are counted."""
 
 
 def histogram(reports: Sequence[FrameReport], deadline_ms: float) -> Figure:
@@ -44,6 +48,19 @@ def histogram(reports: Sequence[FrameReport], deadline_ms: float) -> Figure:
         line={"color": DEADLINE_COLOUR, "width": 2, "dash": "dash"},
         annotation={"text": f"deadline {deadline_ms:g} ms", "font": {"color": DEADLINE_COLOUR}},
     )
+    for name, rank in PERCENTILES.items() if len(values) else ():
+        value = float(np.percentile(values, rank))
+        figure.add_vline(
+            min(value, top),
+            line={"color": PERCENTILE_COLOUR, "width": 1},
+            annotation={
+                "text": f"{name} {value:.1f}",
+                "font": {"color": PERCENTILE_COLOUR, "size": 11},
+                "textangle": -90,
+                "yanchor": "top",
+            },
+            annotation_position="top left",
+        )
     clipped = int((values > top).sum())
     title = "capture to publish, ms" + (f" ({clipped} beyond {top:.0f})" if clipped else "")
     return styled(figure, title, "frames", 280)
@@ -51,7 +68,7 @@ def histogram(reports: Sequence[FrameReport], deadline_ms: float) -> Figure:
 
 def timeline(reports: Sequence[FrameReport], deadline_ms: float) -> Figure:
     """Stages of every frame, stacked, against the deadline; what missed it is marked."""
-    shown = _worst_of_groups(reports)
+    shown = worst_of_groups(reports, MAX_POINTS)
     seconds = _seconds([report.log_time_ns for report in shown])
     stages = [stage_durations_ms(report) for report in shown]
     figure = Figure()
@@ -109,29 +126,38 @@ def health(recording: Recording) -> Figure:
     return styled(figure, "seconds since the first message", "", 220)
 
 
-def classes(detections: Mapping[int, FrameDetections]) -> Figure:
-    """How many objects of each class were published."""
-    counts: Counter[str] = Counter()
-    for found in detections.values():
-        counts.update(found.labels)
-    ranked = counts.most_common()[::-1]
-    figure = Figure(
-        Bar(
-            x=[count for _, count in ranked],
-            y=[label for label, _ in ranked],
-            orientation="h",
-            marker_color=[class_colour(label) for label, _ in ranked],
-            text=[count for _, count in ranked],
-            textposition="outside",
-            cliponaxis=False,
-            hoverinfo="skip",
+def classes(recording: Recording) -> Figure:
+    """How many objects of each class a frame had, over the drive; the totals in the legend."""
+    start_ns = min((report.log_time_ns for report in recording.reports), default=0)
+    end_ns = max((report.log_time_ns for report in recording.reports), default=0)
+    bins = min(TIME_BINS, max(len(recording.reports), 1))
+    width_ns = (end_ns - start_ns) // bins + 1
+    frames = np.zeros(bins)
+    counts: dict[str, NDArray[np.float64]] = {}
+    for report in recording.reports:
+        place = (report.log_time_ns - start_ns) // width_ns
+        frames[place] += 1
+        found = recording.found(report)
+        for label in found.labels if found else ():
+            counts.setdefault(label, np.zeros(bins))[place] += 1
+    seconds = (np.arange(bins) * width_ns / 1e9).round(2).tolist()
+    figure = Figure()
+    for label, count in sorted(counts.items(), key=lambda item: -item[1].sum()):
+        figure.add_scatter(
+            x=seconds,
+            y=(count / np.maximum(frames, 1)).round(2).tolist(),
+            name=f"{label} ({int(count.sum())})",
+            stackgroup="classes",
+            line={"width": 1, "shape": "hv", "color": class_colour(label)},
+            hovertemplate="%{y:.1f}",
         )
-    )
-    return styled(figure, "objects, over all frames", "", 280)
+    figure.update_layout(hovermode="x unified", showlegend=True)
+    return styled(figure, "seconds since the first frame", "objects a frame", 300)
 
 
-def _worst_of_groups(reports: Sequence[FrameReport]) -> list[FrameReport]:
-    group = -(-len(reports) // MAX_POINTS) or 1
+def worst_of_groups(reports: Sequence[FrameReport], most: int) -> list[FrameReport]:
+    """At most so many reports, each the worst of as many neighbours."""
+    group = -(-len(reports) // most) or 1
     groups = (reports[start : start + group] for start in range(0, len(reports), group))
     return [max(some, key=_badness) for some in groups]
 

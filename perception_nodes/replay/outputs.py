@@ -1,10 +1,11 @@
-"""What a run leaves behind: summary, Foxglove recording, report and video, from its recording."""
+"""What a run leaves behind: summary, Foxglove recording, report and video."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -12,10 +13,14 @@ import simplejpeg
 
 from perception_nodes.core.frame import FrameRejected, latency_ms
 from perception_nodes.core.statistics import summarize
-from perception_nodes.replay.annotate import Picture, PictureMaker, blank, draw
+from perception_nodes.replay.annotate import Picture, PictureMaker, blank, draw, draw_changes
 from perception_nodes.replay.bag import Drive, RawFrame
+from perception_nodes.replay.files import write_file
 from perception_nodes.replay.foxglove import compressed_image, image_annotations
+from perception_nodes.replay.golden import Change
+from perception_nodes.replay.overview import overview
 from perception_nodes.replay.recording import (
+    FrameDetections,
     FrameReport,
     Recorded,
     Recorder,
@@ -23,13 +28,16 @@ from perception_nodes.replay.recording import (
     read_messages,
     read_recording,
 )
-from perception_nodes.replay.report import Shot, render
+from perception_nodes.replay.report import render
 from perception_nodes.replay.schemas import ANNOTATIONS, COMPRESSED_IMAGE
+from perception_nodes.replay.shots import Shots
+from perception_nodes.replay.timing import TIMING_FILE, timing_csv
 
 IMAGE_TOPIC = "/camera/image/compressed"
 ANNOTATIONS_TOPIC = "/perception/annotations"
+ANNOTATED_TOPIC = "/perception/annotated/compressed"
+"""The picture with boxes drawn in, for viewers that know no annotations, as rviz."""
 JPEG_QUALITY = 85
-SPREAD_SHOTS = 6
 DEFAULT_FPS = 10.0
 Progress = Callable[[int, int], None]
 """Called with the frames done and the frames there are."""
@@ -43,8 +51,10 @@ def finish(
     context: dict[str, Any],
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Write `summary.json`, `detections.mcap`, `report.html` and `annotated.mp4`.
+    """Write all that a run leaves behind, from the recording of its messages.
 
+    These are `summary.json`, `detections.mcap`, `report.html`, `overview.png`, `timing.csv` and
+    `annotated.mp4`.
     The drive is read once, frame by frame: memory does not grow with its pictures. Each file
     appears when it is complete.
 
@@ -64,27 +74,101 @@ def finish(
         RecordingError: the recording cannot be read.
         BagError: the drive cannot be read any more.
     """
+    recording = read_recording(recording_path)
+    reports = {report.stamp_ns: report for report in recording.reports}
+    played = {}
+    for index, stamp_ns in sent:
+        report, found = reports.get(stamp_ns), recording.detections.get(stamp_ns)
+        log_time_ns = report.log_time_ns if report else stamp_ns
+        latency = latency_ms(report) if report else None
+        played[index] = Played(stamp_ns, log_time_ns, report, found, latency)
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
-    recording = read_recording(recording_path)
-    shots = _Shots(recording, sent)
-    _write_pictures(out, recording_path, recording, drive, sent, shots, progress)
-    summary = _summary(recording, drive, sent, context)
-    _write_text(out / "report.html", render(summary, recording, shots.taken))
-    _write_text(out / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+    merged = out / "detections.mcap"
+    video = out / "annotated.mp4"
+    shots = merge_pictures(merged, recording_path, drive, played, video, progress)
+    summary = summary_of(recording, drive, len(sent), context)
+    write_summary(out, summary, recording, shots)
     return summary
 
 
-def _summary(
-    recording: Recording, drive: Drive, sent: Sequence[tuple[int, int]], context: dict[str, Any]
+class Played(NamedTuple):
+    """What became of a frame that was played.
+
+    Attributes:
+        stamp_ns: its stamp.
+        log_time_ns: of its messages.
+        report, found: None where there are none.
+        latency_ms: from capture to publish, None where it was not published.
+    """
+
+    stamp_ns: int
+    log_time_ns: int
+    report: FrameReport | None
+    found: FrameDetections | None
+    latency_ms: float | None
+
+
+def merge_pictures(
+    path: Path,
+    recording_path: str | Path,
+    drive: Drive,
+    played: Mapping[int, Played],
+    video: Path | None,
+    progress: Progress | None = None,
+) -> Shots:
+    """Write a recording of what was recorded and what shows it.
+
+    Args:
+        path: file to write.
+        recording_path: mcap of the run's messages.
+        drive: what was played.
+        played: what became of its frames, by index.
+        video: see `PictureWriter`.
+        progress: hears of each frame.
+
+    Returns:
+        The frames to show.
+    """
+    with ExitStack() as stack:
+        merged = stack.enter_context(_Merged(path, recording_path))
+        pictures = stack.enter_context(PictureWriter(merged, drive, video))
+        for frame in drive.frames():
+            if progress is not None:
+                progress(frame.index + 1, drive.frame_count)
+            if frame.index in played:
+                pictures.add(frame, *played[frame.index])
+    return pictures.shots
+
+
+def write_summary(out: Path, summary: dict[str, Any], recording: Recording, shots: Shots) -> None:
+    """Write `report.html`, `overview.png`, `timing.csv` and `summary.json`."""
+    write_file(out / "report.html", render(summary, recording, shots).encode())
+    write_file(out / "overview.png", overview(summary, recording, shots))
+    write_file(out / TIMING_FILE, timing_csv(recording.reports).encode())
+    text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
+    write_file(out / "summary.json", text.encode())
+
+
+def summary_of(
+    recording: Recording, drive: Drive, frames_sent: int, context: dict[str, Any]
 ) -> dict[str, Any]:
+    """The facts of a run, as in `summary.json`.
+
+    Args:
+        recording: what the run put out.
+        drive: what was played; its warnings and its loss are told.
+        frames_sent: how many frames of it were.
+        context: other facts; they come first.
+    """
     facts = summarize(recording.reports)
     start_ns = recording.reports[0].log_time_ns if recording.reports else 0
     return {
         **context,
-        "frames_sent": len(sent),
+        "frames_sent": frames_sent,
         **facts,
-        "lost_before_ingest": len(sent) - facts["frames_in"],
+        "lost_before_ingest": frames_sent - facts["frames_in"],
+        "lost_in_bag": drive.lost,
         "health": [
             {
                 "at_s": round((change.log_time_ns - start_ns) / 1e9, 3) if start_ns else None,
@@ -97,52 +181,85 @@ def _summary(
     }
 
 
-def _write_pictures(
-    out: Path,
-    recording_path: str | Path,
-    recording: Recording,
-    drive: Drive,
-    sent: Sequence[tuple[int, int]],
-    shots: "_Shots",
-    progress: Progress | None,
-) -> None:
-    """Go through the drive once, for everything that shows its frames."""
-    stamps = dict(sent)
-    reports = {report.stamp_ns: report for report in recording.reports}
-    maker = PictureMaker(drive.message_type)
-    with ExitStack() as stack:
-        merged = stack.enter_context(_Merged(out / "detections.mcap", recording_path))
-        video = stack.enter_context(_Video(out / "annotated.mp4", _frame_rate(drive)))
-        for frame in drive.frames():
-            if progress is not None:
-                progress(frame.index + 1, drive.frame_count)
-            stamp_ns = stamps.get(frame.index)
-            if stamp_ns is None:
-                continue
-            picture, scale = _picture(maker, frame, video.size)
-            report, found = reports.get(stamp_ns), recording.detections.get(stamp_ns)
-            log_time_ns = report.log_time_ns if report else stamp_ns
-            frame_id = report.frame_id if report else ""
-            merged.write(
-                IMAGE_TOPIC,
-                COMPRESSED_IMAGE,
-                log_time_ns,
-                compressed_image(stamp_ns, frame_id, _jpeg(picture)),
-            )
-            if found is not None:
-                annotations = image_annotations(stamp_ns, found, scale)
-                merged.write(ANNOTATIONS_TOPIC, ANNOTATIONS, log_time_ns, annotations)
-            draw(picture, scale, found, report)
-            video.write(picture)
-            shots.take(stamp_ns, picture)
+class PictureWriter:
+    """Writes what shows a run's frames: pictures and annotations into a recording, a video."""
 
+    def __init__(self, recorder: Recorder, drive: Drive, video: Path | None) -> None:
+        """Nothing is written yet.
 
-def _picture(maker: PictureMaker, frame: RawFrame, size: tuple[int, int]) -> tuple[Picture, float]:
-    try:
-        return maker.make(frame.data)
-    except FrameRejected as error:
-        width, height = size if any(size) else (640, 360)
-        return blank(width, height, f"frame {frame.index}: {error}"), 1.0
+        Args:
+            recorder: of the run; it stays open.
+            drive: that the frames are of.
+            video: file to write, None for none.
+        """
+        self._recorder = recorder
+        self._maker = PictureMaker(drive.message_type)
+        self._video = _Video(video, _frame_rate(drive)) if video is not None else None
+        self._size = (640, 360)
+        self.shots = Shots(drive.frame_count)
+
+    def add(
+        self,
+        frame: RawFrame,
+        stamp_ns: int,
+        log_time_ns: int,
+        report: FrameReport | None,
+        found: FrameDetections | None,
+        latency: float | None,
+        changes: Sequence[Change] = (),
+    ) -> None:
+        """Write a frame.
+
+        Args:
+            frame: as it was recorded.
+            stamp_ns: its stamp, which the pictures get.
+            log_time_ns: of the messages.
+            report: what became of it, None where that is not known.
+            found: its objects, None where none were published.
+            latency: milliseconds to show it by among the slowest.
+            changes: against a golden.
+        """
+        picture, scale = self._picture(frame)
+        frame_id = report.frame_id if report else ""
+        write = self._recorder.write
+        plain = compressed_image(stamp_ns, frame_id, _jpeg(picture))
+        write(IMAGE_TOPIC, COMPRESSED_IMAGE, log_time_ns, plain)
+        if found is not None:
+            annotations = image_annotations(stamp_ns, found, scale)
+            write(ANNOTATIONS_TOPIC, ANNOTATIONS, log_time_ns, annotations)
+        bare = picture.copy() if changes else picture
+        draw(picture, scale, found, report)
+        jpeg = _jpeg(picture)
+        annotated = compressed_image(stamp_ns, frame_id, jpeg)
+        write(ANNOTATED_TOPIC, COMPRESSED_IMAGE, log_time_ns, annotated)
+        if self._video is not None:
+            self._video.write(picture)
+        self.shots.take(frame.index, jpeg, latency, 0 if found is None else len(found))
+        if self.shots.wants(frame.index, len(changes)):
+            draw_changes(bare, scale, changes)
+            self.shots.take_changed(frame.index, _jpeg(bare), changes)
+
+    def _picture(self, frame: RawFrame) -> tuple[Picture, float]:
+        try:
+            picture, scale = self._maker.make(frame.data)
+        except FrameRejected as error:
+            return blank(*self._size, f"frame {frame.index}: {error}"), 1.0
+        self._size = (picture.shape[1], picture.shape[0])
+        return picture, scale
+
+    def __enter__(self) -> "PictureWriter":
+        """Nothing to do: the recording is open."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Complete the video; after an error remove it."""
+        if self._video is not None:
+            self._video.close(complete=kind is None)
 
 
 def _frame_rate(drive: Drive) -> float:
@@ -154,12 +271,6 @@ def _frame_rate(drive: Drive) -> float:
 
 def _jpeg(picture: Picture) -> bytes:
     return bytes(simplejpeg.encode_jpeg(picture, JPEG_QUALITY, "BGR", "420"))
-
-
-def _write_text(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.part")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
 
 
 class _Merged(Recorder):
@@ -195,58 +306,27 @@ class _Video:
         self._partial = path.with_name(f".{path.stem}.part{path.suffix}")
         self._frame_rate = frame_rate
         self._writer: cv2.VideoWriter | None = None
-        self.size = (0, 0)
+        self._size = (0, 0)
 
     def write(self, picture: Picture) -> None:
         """Append a picture; one of another size is scaled."""
         height, width = picture.shape[:2]
         if self._writer is None:
-            self.size = (width, height)
+            self._size = (width, height)
             codec = cv2.VideoWriter.fourcc(*"mp4v")
             self._writer = cv2.VideoWriter(
-                str(self._partial), cv2.CAP_FFMPEG, codec, self._frame_rate, self.size
+                str(self._partial), cv2.CAP_FFMPEG, codec, self._frame_rate, self._size
             )
-        if (width, height) != self.size:
-            picture = cv2.resize(picture, self.size).astype(np.uint8, copy=False)
+        if (width, height) != self._size:
+            picture = cv2.resize(picture, self._size).astype(np.uint8, copy=False)
         self._writer.write(picture)
 
-    def __enter__(self) -> "_Video":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def close(self, complete: bool) -> None:
+        """Give the file its name, or remove what was written."""
         if self._writer is None:
             return
         self._writer.release()
-        if kind is None:
+        if complete:
             self._partial.replace(self._path)
         else:
             self._partial.unlink(missing_ok=True)
-
-
-class _Shots:
-    """The frames shown in the report: the slowest, the most crowded, and some evenly spread."""
-
-    def __init__(self, recording: Recording, sent: Sequence[tuple[int, int]]) -> None:
-        self._captions: dict[int, str] = {}
-        self.taken: list[Shot] = []
-        stamps = {stamp_ns for _, stamp_ns in sent}
-        published = [r for r in recording.reports if r.published_ns and r.stamp_ns in stamps]
-        if published:
-            slowest = max(published, key=_latency)
-            self._captions[slowest.stamp_ns] = f"slowest: {_latency(slowest):.1f} ms"
-            crowded = max(published, key=lambda r: r.detections)
-            self._captions.setdefault(crowded.stamp_ns, f"most objects: {crowded.detections}")
-        last = len(sent) - 1
-        for step in range(min(SPREAD_SHOTS, len(sent))):
-            index, stamp_ns = sent[last * step // max(SPREAD_SHOTS - 1, 1)]
-            self._captions.setdefault(stamp_ns, f"frame {index}")
-
-    def take(self, stamp_ns: int, picture: Picture) -> None:
-        """Keep a frame's picture where it is one to be shown."""
-        caption = self._captions.get(stamp_ns)
-        if caption is not None:
-            self.taken.append(Shot(caption, _jpeg(picture)))
-
-
-def _latency(report: FrameReport) -> float:
-    return latency_ms(report) or 0.0

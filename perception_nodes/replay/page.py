@@ -32,6 +32,7 @@ section { background: #fff; border: 1px solid var(--line); border-radius: 12px; 
 .legend .none { opacity: .45; }
 .notes { margin: 16px 0 0; padding-left: 20px; color: var(--soft); font-size: 13px;
   overflow-wrap: anywhere; }
+.soft { margin: 0 0 14px; color: var(--soft); font-size: 13px; }
 .two { display: grid; grid-template-columns: 1fr 1fr; gap: 16px; }
 .facts { display: grid; grid-template-columns: 1.3fr 1fr; gap: 28px; align-items: start; }
 table { border-collapse: collapse; width: 100%; font-size: 13px; }
@@ -39,6 +40,7 @@ th, td { text-align: left; padding: 5px 8px 5px 0; border-bottom: 1px solid var(
   overflow-wrap: anywhere; font-variant-numeric: tabular-nums; vertical-align: top; }
 th { font-weight: 500; color: var(--soft); white-space: nowrap; }
 .shots { display: grid; grid-template-columns: repeat(auto-fill, minmax(250px, 1fr)); gap: 14px; }
+.pairs { display: grid; gap: 18px; }
 figure { margin: 0; }
 img { width: 100%; display: block; border-radius: 8px; }
 figcaption { font-size: 13px; color: var(--soft); margin-top: 4px; }
@@ -52,7 +54,7 @@ footer { margin-top: 20px; font-size: 13px; color: var(--soft); }
 """
 """Of every page that the project writes."""
 
-PAGE = Template(
+_HEAD = (
     """<!doctype html>
 <html lang="en">
 <head>
@@ -64,7 +66,12 @@ PAGE = Template(
     + """</style>
 <script>$plotly</script>
 </head>
-<body>
+"""
+)
+
+PAGE = Template(
+    _HEAD
+    + """<body>
 <main>
 <section>
 <h1>$title</h1>
@@ -73,15 +80,39 @@ PAGE = Template(
 $statuses
 $notes
 </section>
+$golden
 <section><h2>Every frame, stage by stage, against the deadline</h2>$timeline</section>
 <div class="two">
 <section><h2>Latency</h2>$histogram</section>
-<section><h2>Objects by class</h2>$classes</section>
+<section><h2>Objects by class, over the drive</h2>$classes</section>
 </div>
+$accuracy
 <section><h2>Frames</h2><div class="shots">$shots</div></section>
 $health
 <section><h2>Facts</h2><div class="facts">$facts</div></section>
 <footer>perception_nodes. Open detections.mcap in Foxglove to see boxes over the camera.</footer>
+</main>
+</body>
+</html>
+"""
+)
+
+COMPARISON_PAGE = Template(
+    _HEAD
+    + """<body>
+<main>
+<section>
+<h1>$title</h1>
+<p class="verdict $tone">$verdict</p>
+</section>
+<section><h2>Figures</h2>$figures</section>
+<div class="two">
+<section><h2>Latency</h2>$latency</section>
+<section><h2>Objects by class</h2>$classes</section>
+</div>
+<section><h2>Frames that differ most, A left, B right</h2><div class="pairs">$shots</div>
+<ul class="notes">$lines</ul></section>
+<footer>perception_nodes. Objects of B against those of A, with the tolerances of a golden.</footer>
 </main>
 </body>
 </html>

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rosbags.serde import SerdeError
 
 from perception_nodes.core.faults import HealthMode
+from perception_nodes.core.frame import FrameFlag, FrameRecord
 from perception_nodes.replay.schemas import (
     DETECTIONS,
     FRAME_REPORT,
@@ -132,8 +133,26 @@ class FrameReport:
     postprocessed_ns: int
     published_ns: int
 
+    @classmethod
+    def of_record(cls, record: FrameRecord, log_time_ns: int) -> "FrameReport":
+        """The report that a closed record becomes."""
+        return cls(
+            log_time_ns,
+            record.stamp_ns,
+            record.frame_id.decode(errors="replace"),
+            record.camera.decode(errors="replace"),
+            record.sequence,
+            record.status,
+            bool(record.flags & FrameFlag.CLOCK_SUSPECT),
+            record.reason.decode(errors="replace"),
+            record.model.decode(errors="replace"),
+            *(getattr(record, name) for name in _SHARED_FIELDS),
+        )
+
 
 _REPORT_FIELDS = tuple(FrameReport.__dataclass_fields__)[3:]
+_SHARED_FIELDS = _REPORT_FIELDS[_REPORT_FIELDS.index("source_width") :]
+"""Those that a record has under the same name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +173,11 @@ class FrameDetections:
         """How many objects."""
         return len(self.labels)
 
+    @classmethod
+    def none(cls) -> "FrameDetections":
+        """No objects."""
+        return cls((), np.empty(0, np.float32), np.empty((0, 4), np.float32))
+
 
 class HealthChange(NamedTuple):
     """A change of the health mode; the first one is the mode first heard of."""
@@ -169,13 +193,20 @@ class Recording:
 
     Attributes:
         reports: a report a frame, as they came.
-        detections: by the frame's stamp in nanoseconds.
+        detections: by the frame's stamp in nanoseconds, or by log time.
+        by_log_time: whether that is the log time. A replay gives all messages of a frame the same
+            one, and it is unique where a camera's stamps are not.
         health: changes of the health mode, as they came.
     """
 
     reports: list[FrameReport] = field(default_factory=list)
     detections: dict[int, FrameDetections] = field(default_factory=dict)
+    by_log_time: bool = False
     health: list[HealthChange] = field(default_factory=list)
+
+    def found(self, report: FrameReport) -> FrameDetections | None:
+        """The objects of a frame, None where none were published."""
+        return self.detections.get(report.log_time_ns if self.by_log_time else report.stamp_ns)
 
 
 def read_messages(path: str | Path) -> Iterator[Recorded]:
@@ -194,13 +225,17 @@ def read_messages(path: str | Path) -> Iterator[Recorded]:
         raise RecordingError(f"recording {path} cannot be read: {reason}") from error
 
 
-def read_recording(path: str | Path) -> Recording:
+def read_recording(path: str | Path, by_log_time: bool = False) -> Recording:
     """Read what a run put out.
+
+    Args:
+        path: the recording.
+        by_log_time: see `Recording`.
 
     Raises:
         RecordingError: see `read_messages`; or its messages are those of another version.
     """
-    recording = Recording()
+    recording = Recording(by_log_time=by_log_time)
     for _, type_name, log_time_ns, data in read_messages(path):
         if type_name not in (FRAME_REPORT, DETECTIONS, HEALTH):
             continue
@@ -208,11 +243,25 @@ def read_recording(path: str | Path) -> Recording:
         if type_name == FRAME_REPORT:
             recording.reports.append(_frame_report(message, log_time_ns))
         elif type_name == DETECTIONS:
-            recording.detections[_stamp_ns(message.header.stamp)] = _frame_detections(message)
+            key = log_time_ns if by_log_time else _stamp_ns(message.header.stamp)
+            recording.detections[key] = _frame_detections(message)
         elif not recording.health or recording.health[-1].mode != message.mode:
             change = HealthChange(log_time_ns, HealthMode(message.mode), message.cause)
             recording.health.append(change)
     return recording
+
+
+def detections_of(data: bytes) -> tuple[int, FrameDetections]:
+    """Stamp in nanoseconds and objects of a serialized `vision_msgs/msg/Detection2DArray`.
+
+    Raises:
+        RecordingError: it is of another definition, or an object has no class.
+    """
+    try:
+        message = typestore().deserialize_cdr(data, DETECTIONS)
+        return _stamp_ns(message.header.stamp), _frame_detections(message)
+    except (SerdeError, IndexError) as error:
+        raise RecordingError(f"a message of {DETECTIONS} cannot be read: {error}") from error
 
 
 def _deserialized(path: str | Path, type_name: str, data: bytes) -> Any:

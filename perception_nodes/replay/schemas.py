@@ -12,6 +12,8 @@ from rosbags.typesys.store import Typestore
 DETECTIONS = "vision_msgs/msg/Detection2DArray"
 FRAME_REPORT = "perception_interfaces/msg/FrameReport"
 HEALTH = "perception_interfaces/msg/Health"
+IMAGE = "sensor_msgs/msg/Image"
+CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
 ANNOTATIONS = "foxglove_msgs/msg/ImageAnnotations"
 
@@ -119,6 +121,7 @@ def typestore() -> Typestore:
     return store
 
 
+@cache
 def schema_text(type_name: str) -> str:
     """A message's definition and those it depends on, in the `ros2msg` form of mcap."""
     return typestore().generate_msgdef(type_name, ros_version=2)[0]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import lz4.frame
 import yaml
 import zstandard
 from rosbags.rosbag1 import Reader as Rosbag1Reader
@@ -16,9 +17,10 @@ from rosbags.typesys import Stores, get_typestore
 from perception_nodes.replay import salvage
 
 FORMATS = (".mcap", ".db3")
-COMPRESSED = (".zstd", ".zst")
+COMPRESSED = (".zstd", ".zst", ".lz4")
 METADATA = "metadata.yaml"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+LZ4_MAGIC = b"\x04\x22\x4d\x18"
 
 Messages = Iterator[tuple[int, bytes]]
 """Log time in nanoseconds since the Unix epoch, and the serialized message (CDR)."""
@@ -52,11 +54,13 @@ class Storage(Protocol):
         topics: by name.
         duration_ns: from the first message to the last.
         warnings: damage that opening it found.
+        frame_files: of an image folder, the file of each frame.
     """
 
     topics: dict[str, Topic]
     duration_ns: int
     warnings: list[str]
+    frame_files: tuple[Path, ...]
 
     def messages(self, topic: str) -> Messages:
         """The messages of a topic, oldest first."""
@@ -83,7 +87,7 @@ def open_storage(path: Path) -> Storage:
     if not files:
         looked_for = ", ".join((*FORMATS, ".bag"))
         raise BagError(
-            f"{path} is not a bag: "
+            f"{path} is not a bag, a video or a folder of images: "
             + (f"no {looked_for} file is in it" if path.is_dir() else f"it is no {looked_for} file")
         )
     try:
@@ -91,6 +95,9 @@ def open_storage(path: Path) -> Storage:
             return Ros1Storage(files[0])
         described = path.is_file() or (path / METADATA).is_file()
         if files[0].suffix in COMPRESSED and (path.is_file() or not described):
+            return SalvagedStorage(files, "")
+        if path.is_dir() and _metadata(path).get("compression_format") == "lz4":
+            # The library knows zstd alone.
             return SalvagedStorage(files, "")
         if not described and len(files) > 1:
             return SalvagedStorage(files, f"no {METADATA}; `ros2 bag reindex` writes one")
@@ -118,6 +125,8 @@ def storage_files(path: Path) -> list[Path]:
 
 class Ros2Storage:
     """A sound rosbag2 folder or file."""
+
+    frame_files: tuple[Path, ...] = ()
 
     def __init__(self, path: Path, files: list[Path]) -> None:
         """Open it; raises what rosbags raises."""
@@ -149,6 +158,8 @@ class Ros2Storage:
 
 class Ros1Storage:
     """A sound ROS 1 bag; its messages are converted to CDR."""
+
+    frame_files: tuple[Path, ...] = ()
 
     def __init__(self, path: Path) -> None:
         """Open it; raises what rosbags raises."""
@@ -189,6 +200,7 @@ class SalvagedStorage:
     topics: dict[str, Topic] = field(default_factory=dict)
     duration_ns: int = 0
     warnings: list[str] = field(default_factory=list)
+    frame_files: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         """Read the files through once, to know what is in them.
@@ -204,7 +216,7 @@ class SalvagedStorage:
             self.close()
             raise
         bag = self.files[0] if len(self.files) == 1 else self.files[0].parent
-        recorded = _recorded_counts(self.files[0].parent / METADATA)
+        recorded = _recorded_counts(self.files[0].parent)
         for file, survey in zip(self.files, surveys, strict=True):
             self.warnings += [f"{file}: {text}" for text in survey.damage]
             for name, message_type in survey.types.items():
@@ -243,18 +255,31 @@ class SalvagedStorage:
         folder = self._stack.enter_context(tempfile.TemporaryDirectory())
         plain = Path(folder, file.stem)
         with file.open("rb") as packed, plain.open("wb") as out:
-            unpacked = zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True)
+            if file.suffix == ".lz4":
+                unpacked: Any = lz4.frame.LZ4FrameFile(packed)
+            else:
+                unpacked = zstandard.ZstdDecompressor().stream_reader(
+                    packed, read_across_frames=True
+                )
             # What comes before the damage in a cut-off file is still good.
-            with suppress(zstandard.ZstdError):
+            with suppress(zstandard.ZstdError, RuntimeError, EOFError):
                 while block := unpacked.read(1 << 20):
                     out.write(block)
         return plain
 
 
 def decompressed(data: bytes) -> bytes:
-    """A message that may have been compressed on its own: CDR never starts like a zstd frame."""
-    if data[:4] == ZSTD_MAGIC:
-        return zstandard.ZstdDecompressor().decompressobj().decompress(data)
+    """A message that may have been compressed on its own: CDR never starts like such a frame.
+
+    One that cannot be unpacked stays as it is: it is refused, and counted, as a broken message.
+    """
+    try:
+        if data[:4] == ZSTD_MAGIC:
+            return zstandard.ZstdDecompressor().decompressobj().decompress(data)
+        if data[:4] == LZ4_MAGIC:
+            return bytes(lz4.frame.decompress(data))
+    except (zstandard.ZstdError, RuntimeError, EOFError):
+        pass
     return data
 
 
@@ -270,15 +295,24 @@ def _reader_of(file: Path) -> Callable[[Path, str], Messages]:
     return salvage.read_mcap if file.suffix == ".mcap" else salvage.read_sqlite
 
 
-def _recorded_counts(metadata: Path) -> dict[str, int]:
+def _metadata(folder: Path) -> dict[str, Any]:
+    """What a bag's metadata says, empty where it cannot be read."""
+    try:
+        text = (folder / METADATA).read_text(encoding="utf-8")
+        told = yaml.safe_load(text)["rosbag2_bagfile_information"]
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def _recorded_counts(folder: Path) -> dict[str, int]:
     """Messages by topic that a bag's metadata tells of, as far as it can be read."""
     try:
-        told = yaml.safe_load(metadata.read_text(encoding="utf-8"))["rosbag2_bagfile_information"]
         return {
             str(topic["topic_metadata"]["name"]): int(topic["message_count"])
-            for topic in told["topics_with_message_count"]
+            for topic in _metadata(folder)["topics_with_message_count"]
         }
-    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+    except (ValueError, TypeError, KeyError):
         return {}
 
 

@@ -1,7 +1,6 @@
 """A made-up drive: frames of any size, rate and number, for measurements."""
 
 import re
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from perception_nodes.replay.bag import (
     RawFrame,
     open_drive,
 )
+from perception_nodes.replay.footage import compressed_message, image_message
 
 SCHEME = "synthetic:"
 PICTURES = 4
@@ -49,23 +49,9 @@ class SyntheticDrive:
         coarse = random.integers(0, 256, (18, 32, 3), dtype=np.uint8)
         picture = cv2.resize(coarse, (self.width, self.height), interpolation=cv2.INTER_CUBIC)
         picture = np.roll(picture, 8 * index, axis=1)
-        header = struct.pack("<2iI8s", 0, 0, 7, b"camera\0")
         if self.message_type == COMPRESSED_IMAGE:
-            file = cv2.imencode(".jpg", picture)[1].tobytes()
-            body = struct.pack("<I5s3xI", 5, b"jpeg\0", len(file))
-            return b"\x00\x01\x00\x00" + header + body + file
-        pixels = picture.tobytes()
-        body = struct.pack(
-            "<3I5sB2x2I",
-            self.height,
-            self.width,
-            5,
-            b"bgr8\0",
-            0,
-            3 * self.width,
-            len(pixels),
-        )
-        return b"\x00\x01\x00\x00" + header + body + pixels
+            return compressed_message(0, cv2.imencode(".jpg", picture)[1].tobytes())
+        return image_message(0, picture)
 
 
 def open_source(bag: str | Path, topic: str = "") -> Drive | SyntheticDrive:

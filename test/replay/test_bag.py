@@ -174,7 +174,7 @@ def test_not_bags(tmp_path):
         open_drive(tmp_path)
     text = tmp_path / "notes.txt"
     text.write_text("no bag")
-    with pytest.raises(BagError, match="is not a bag"):
+    with pytest.raises(BagError, match="is not a bag, a video or a folder of images"):
         open_drive(text)
 
 

@@ -1,0 +1,178 @@
+"""Mean average precision of a replay, where it is known what is on the frames."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from perception_nodes.backends.model import Model
+from perception_nodes.core.frame import FrameHeader
+from perception_nodes.evaluation import DataError, LabelledImage, LabelledSet
+from perception_nodes.evaluation.accuracy import class_groups, labelled_objects, score_of
+from perception_nodes.evaluation.matching import (
+    ALL_HEIGHTS,
+    Objects,
+    match,
+    require_pycocotools,
+)
+from perception_nodes.replay.bag import Drive
+from perception_nodes.replay.recording import (
+    FrameDetections,
+    FrameReport,
+    Recording,
+    detections_of,
+)
+from perception_nodes.replay.schemas import DETECTIONS
+
+NOT_AN_IMAGE = Path()
+
+
+def accuracy(
+    model: Model,
+    drive: Drive,
+    recording: Recording,
+    labels: LabelledSet | None,
+    labels_topic: str,
+) -> dict[str, Any]:
+    """Measure how right a replay's detections are.
+
+    Average precision is taken over what was reported, so over the part of recall that the score
+    threshold leaves: it is lower than that of `perception model evaluate`.
+
+    Args:
+        model: whose detections they are.
+        drive: the frames.
+        recording: reports and detections of every frame.
+        labels: labelled images; see `_by_file` for how they are told apart.
+        labels_topic: `vision_msgs/msg/Detection2DArray` topic in the bag to take instead.
+
+    Returns:
+        Facts that JSON can hold: frames, objects, map50_95, map50, by_class, notes.
+
+    Raises:
+        DataError: no frame has a label, or no class is one of the model's.
+        BagError: the topic is not there.
+        EvaluationNotInstalled: pycocotools is not there.
+    """
+    require_pycocotools()
+    reports = [report for report in recording.reports if report.source_width]
+    if labels is not None:
+        data, images = labels, _by_file(labels, drive, recording.reports)
+    else:
+        data, images = _of_topic(drive, labels_topic, reports)
+    groups, notes = class_groups(model, data)
+    wanted = [data.classes.index(name) for name in groups]
+    truth, found = [], []
+    for report in reports:
+        image = images.get(report.sequence)
+        if image is None:
+            continue
+        header = FrameHeader(source_width=report.source_width, source_height=report.source_height)
+        header.scale_y = min(
+            model.input.width / report.source_width, model.input.height / report.source_height
+        )
+        truth.append(labelled_objects(image, data, wanted, header))
+        detections = recording.found(report)
+        found.append(_found(detections, model, list(groups.values()), header.scale_y))
+    matches = match(truth, found, len(groups))[ALL_HEIGHTS] if truth else []
+    total = score_of(matches, len(truth)) if truth else None
+    if total is None or total.map50_95 is None:
+        raise DataError(f"{data.name}: no labelled object is on a frame that was processed")
+    return {
+        "labels": data.name,
+        "frames": len(truth),
+        **total.model_dump(),
+        "by_class": {
+            name: score_of([one], len(truth)).model_dump()
+            for name, one in zip(groups, matches, strict=True)
+        },
+        "notes": [*data.notes, *notes],
+    }
+
+
+def _by_file(
+    labels: LabelledSet, drive: Drive, reports: Sequence[FrameReport]
+) -> dict[int, LabelledImage]:
+    """Labelled images by frame.
+
+    Of an image folder they are told apart by file; of a bag by the name of the file, which is the
+    frame's stamp in nanoseconds or ends with its number in the drive.
+
+    Raises:
+        DataError: none belongs to a frame.
+    """
+    by_path = {image.path.resolve(): image for image in labels.images}
+    by_stem = {image.path.stem: image for image in labels.images}
+    by_number = {
+        int(digits[-1]): image
+        for image in labels.images
+        if (digits := re.findall(r"\d+", image.path.stem))
+    }
+    found = {}
+    for report in reports:
+        index = report.sequence
+        if drive.frame_files:
+            file = drive.frame_files[index]
+            image = by_path.get(file.resolve()) or by_stem.get(file.stem)
+        else:
+            image = by_stem.get(str(report.stamp_ns)) or by_number.get(index)
+        if image is not None:
+            found[index] = image
+    if not found:
+        example = labels.images[0].path.name if labels.images else "none"
+        raise DataError(
+            f"{labels.name}: none of its {len(labels.images)} images (such as {example}) belongs "
+            f"to a frame of {drive.path}; name image files by the frame's stamp in nanoseconds, "
+            "or so that they end with its number, from 0"
+        )
+    return found
+
+
+def _of_topic(
+    drive: Drive, topic: str, reports: Sequence[FrameReport]
+) -> tuple[LabelledSet, dict[int, LabelledImage]]:
+    """Labels recorded as detections, by the stamps of the frames."""
+    by_stamp = {report.stamp_ns: report for report in reports}
+    rows: dict[int, FrameDetections] = {}
+    for _, data in drive.messages(topic, DETECTIONS):
+        stamp_ns, found = detections_of(data)
+        if stamp_ns in by_stamp:
+            rows[by_stamp[stamp_ns].sequence] = found
+    if not rows:
+        raise DataError(f"{drive.path}: no message of {topic} has the stamp of a frame")
+    classes = tuple(sorted({label for found in rows.values() for label in found.labels}))
+    sizes = {report.sequence: (report.source_width, report.source_height) for report in reports}
+    images = {
+        index: LabelledImage(
+            NOT_AN_IMAGE,
+            found.boxes.astype(np.float64) / np.array(sizes[index] * 2, np.float64),
+            np.array([classes.index(label) for label in found.labels], np.int64),
+            np.zeros(len(found), np.bool_),
+        )
+        for index, found in rows.items()
+    }
+    return LabelledSet(topic, classes, tuple(images.values())), images
+
+
+def _found(
+    detections: FrameDetections | None,
+    model: Model,
+    groups: Sequence[tuple[int, ...]],
+    scale_y: float,
+) -> Objects:
+    """A frame's detections by the classes that are measured; others are left out."""
+    group_of: Mapping[str, int] = {
+        model.classes[index]: group for group, indices in enumerate(groups) for index in indices
+    }
+    found = detections or FrameDetections.none()
+    kept = [row for row, label in enumerate(found.labels) if label in group_of]
+    boxes = found.boxes[kept].astype(np.float64).reshape(-1, 4)
+    return Objects(
+        boxes,
+        np.array([group_of[found.labels[row]] for row in kept], np.int64),
+        (boxes[:, 3] - boxes[:, 1]) * scale_y,
+        found.scores[kept].astype(np.float64),
+        np.zeros(len(kept), bool),
+    )

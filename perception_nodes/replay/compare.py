@@ -1,0 +1,238 @@
+"""Two runs of a drive side by side: figures, latency, and the frames whose objects differ."""
+
+import json
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from plotly.graph_objects import Figure
+from rich import box
+from rich.table import Table
+
+from perception_nodes.replay.charts import DEADLINE_COLOUR, styled
+from perception_nodes.replay.files import write_file
+from perception_nodes.replay.golden import Comparison, Tolerance, things_of
+from perception_nodes.replay.outputs import ANNOTATED_TOPIC
+from perception_nodes.replay.page import COMPARISON_PAGE
+from perception_nodes.replay.recording import (
+    Recording,
+    RecordingError,
+    read_messages,
+    read_recording,
+)
+from perception_nodes.replay.report import picture, plot, plotly_script
+from perception_nodes.replay.schemas import COMPRESSED_IMAGE, typestore
+from perception_nodes.replay.shots import Shot
+from perception_nodes.replay.timing import read_work_ms
+
+COLOURS = ("#4263eb", "#e8590c")
+MAX_LINES = 60
+MAX_PICTURES = 8
+FIGURES = {
+    "frames": ("frames_in",),
+    "objects": ("detections",),
+    "failed frames": ("status", "FAILED"),
+    "lost frames of the bag": ("lost_in_bag",),
+    "missed the deadline": ("miss_rate",),
+    "work or latency p50, ms": ("latency_ms", "p50"),
+    "p99, ms": ("latency_ms", "p99"),
+    "p99.9, ms": ("latency_ms", "p99_9"),
+    "inference p50, ms": ("stages_ms", "inference", "p50"),
+    "frames a second": ("speed", "frames_per_s"),
+    "mAP50-95": ("accuracy", "map50_95"),
+    "model": ("model",),
+    "its hash": ("model_sha256",),
+    "backend": ("backend",),
+    "runtime": ("runtime",),
+    "mode": ("mode",),
+}
+"""What is set side by side, and where a summary has it."""
+
+
+def compare_runs(first: Path, second: Path, out: Path) -> dict[str, Any]:
+    """Write `compare.html` and `compare.json`.
+
+    Objects are compared as with a golden, the first run in its place; frames by log time.
+
+    Returns:
+        What `compare.json` holds.
+
+    Raises:
+        RecordingError: a folder is not that of a run.
+    """
+    folders = (first, second)
+    summaries = [_summary(folder) for folder in folders]
+    recordings = [
+        read_recording(folder / "detections.mcap", by_log_time=True) for folder in folders
+    ]
+    frames = [
+        {r.log_time_ns: things_of(recording.found(r)) for r in recording.reports}
+        for recording in recordings
+    ]
+    threshold = max(float(summary.get("score_threshold", 0)) for summary in summaries)
+    comparison = Comparison(frames[0], threshold, Tolerance())
+    changed: dict[int, list[str]] = {}
+    for report in recordings[1].reports:
+        at_ns = report.log_time_ns
+        if changes := comparison.frame(report.sequence, at_ns, frames[1][at_ns]):
+            changed[at_ns] = [str(change) for change in changes]
+    comparison.finish()
+    result = {
+        "runs": [str(folder) for folder in folders],
+        "figures": {
+            name: [_figure_of(summary, keys) for summary in summaries]
+            for name, keys in FIGURES.items()
+        },
+        "identical_messages": summaries[0].get("detections_sha256") is not None
+        and summaries[0].get("detections_sha256") == summaries[1].get("detections_sha256"),
+        "objects": comparison.as_json(),
+    }
+    work_ms = [read_work_ms(folder) for folder in folders]
+    worst = sorted(changed, key=lambda at_ns: -len(changed[at_ns]))[:MAX_PICTURES]
+    page = COMPARISON_PAGE.substitute(
+        title=escape(f"{first} and {second}"),
+        verdict=escape(_verdict(result)),
+        tone="good" if not result["objects"]["changes"] else "fair",
+        figures=_figures(result),
+        latency=plot(_latency(work_ms, folders, float(summaries[1].get("deadline_ms", 10)))),
+        classes=_classes(recordings),
+        shots="".join(map(picture, _pairs(folders, worst, changed))) or "<p>No frame differs.</p>",
+        lines="".join(f"<li>{escape(line)}</li>" for line in comparison.lines()[:MAX_LINES]),
+        plotly=plotly_script(),
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    write_file(out / "compare.html", page.encode())
+    write_file(out / "compare.json", (json.dumps(result, indent=2) + "\n").encode())
+    return result
+
+
+def comparison_table(result: dict[str, Any]) -> Table:
+    """The figures for the terminal."""
+    table = Table("", *result["runs"], box=box.SIMPLE_HEAD)
+    for name, values in result["figures"].items():
+        if any(value is not None for value in values):
+            table.add_row(name, *map(_shown, values))
+    table.add_row("", _verdict(result), "")
+    return table
+
+
+def _summary(folder: Path) -> dict[str, Any]:
+    file = folder / "summary.json"
+    try:
+        summary = json.loads(file.read_text(encoding="utf-8"))
+        summary["frames_in"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RecordingError(
+            f"{folder} is not the folder of one run: {file.name}: {error}; name a folder that "
+            "`perception replay --out` has written"
+        ) from error
+    return dict(summary)
+
+
+def _figure_of(summary: dict[str, Any], keys: tuple[str, ...]) -> Any:
+    value: Any = summary
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def _verdict(result: dict[str, Any]) -> str:
+    objects = result["objects"]
+    if result["identical_messages"]:
+        return "Both runs wrote the same messages, byte by byte."
+    if not objects["changes"]:
+        return "Both runs found the same objects."
+    kinds = ", ".join(f"{kind}: {count}" for kind, count in objects["kinds"].items())
+    return f"Objects differ in {objects['frames_changed']} of {objects['frames']} frames. {kinds}."
+
+
+def _figures(result: dict[str, Any]) -> str:
+    head = "".join(f"<td>{escape(name)}</td>" for name in result["runs"])
+    rows = "".join(
+        f"<tr><th>{escape(name)}</th>"
+        + "".join(f"<td>{escape(_shown(value))}</td>" for value in values)
+        + f"<td>{escape(_ratio(*values))}</td></tr>"
+        for name, values in result["figures"].items()
+        if any(value is not None for value in values)
+    )
+    return f"<table><tr><th></th>{head}<td>change</td></tr>{rows}</table>"
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)[:24]
+
+
+def _ratio(before: Any, after: Any) -> str:
+    numbers = isinstance(before, int | float) and isinstance(after, int | float)
+    if not numbers or not before:
+        return "" if before == after else "differs"
+    return f"{after / before - 1:+.1%}"
+
+
+def _latency(work_ms: list[list[float]], folders: tuple[Path, Path], deadline_ms: float) -> Figure:
+    """Share of the frames that took at most so long."""
+    figure = Figure()
+    for values, folder, colour in zip(work_ms, folders, COLOURS, strict=True):
+        shares = np.linspace(0, 1, 401)
+        found = np.quantile(values, shares) if values else np.zeros(0)
+        figure.add_scatter(
+            x=found.round(3).tolist(),
+            y=(100 * shares[: len(found)]).round(2).tolist(),
+            name=str(folder),
+            line={"color": colour, "width": 2},
+            hovertemplate="%{y} % of the frames within %{x} ms",
+        )
+    figure.add_vline(deadline_ms, line={"color": DEADLINE_COLOUR, "width": 2, "dash": "dash"})
+    every = [value for values in work_ms for value in values]
+    top = max(2 * deadline_ms, float(np.quantile(every, 0.99)) if every else 0)
+    figure.update_xaxes(range=[0, top])
+    return styled(figure, "ms", "% of the frames within", 300)
+
+
+def _classes(recordings: list[Recording]) -> str:
+    counts: list[dict[str, int]] = []
+    for recording in recordings:
+        count: dict[str, int] = {}
+        for found in recording.detections.values():
+            for label in found.labels:
+                count[label] = count.get(label, 0) + 1
+        counts.append(count)
+    names = sorted({*counts[0], *counts[1]}, key=lambda name: -counts[0].get(name, 0))
+    rows = "".join(
+        f"<tr><th>{escape(name)}</th>"
+        + "".join(f"<td>{count.get(name, 0)}</td>" for count in counts)
+        + f"<td>{_ratio(counts[0].get(name, 0), counts[1].get(name, 0))}</td></tr>"
+        for name in names
+    )
+    return f"<table><tr><th>class</th><td>A</td><td>B</td><td>change</td></tr>{rows}</table>"
+
+
+def _pairs(
+    folders: tuple[Path, Path], times_ns: list[int], changed: dict[int, list[str]]
+) -> list[Shot]:
+    """The frames that differ most, one picture a frame, the runs beside each other."""
+    found: list[dict[int, bytes]] = [{}, {}]
+    for pictures, folder in zip(found, folders, strict=True) if times_ns else ():
+        for message in read_messages(folder / "detections.mcap"):
+            if message.topic == ANNOTATED_TOPIC and message.log_time_ns in times_ns:
+                data = typestore().deserialize_cdr(message.data, COMPRESSED_IMAGE).data
+                pictures[message.log_time_ns] = bytes(data)
+    shots = []
+    for at_ns in times_ns:
+        if all(at_ns in pictures for pictures in found):
+            caption = "; ".join(changed[at_ns][:3])
+            shots.append(Shot(caption, _beside(*(pictures[at_ns] for pictures in found))))
+    return shots
+
+
+def _beside(first: bytes, second: bytes) -> bytes:
+    left, right = (
+        cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) for data in (first, second)
+    )
+    right = cv2.resize(right, (left.shape[1], left.shape[0]))
+    gap = np.full((left.shape[0], 6, 3), 255, np.uint8)
+    return cv2.imencode(".jpg", np.hstack([left, gap, right]))[1].tobytes()

@@ -1,0 +1,159 @@
+"""Every frame of a drive, in order, under simulated time.
+
+Time stands still while a frame is worked on, at the instant it was recorded: stamps, statuses and
+pictures follow from the recording alone, and two runs write the same bytes. What the work took here
+is measured all the same, and told apart from that.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception_nodes.core.frame import (
+    STAMPS,
+    FrameHeader,
+    FrameRecord,
+    FrameStatus,
+    latency_ms,
+)
+from perception_nodes.replay.bag import Drive, RawFrame
+from perception_nodes.replay.camera import Camera, LoadedModel
+from perception_nodes.replay.golden import Comparison, things_of
+from perception_nodes.replay.outputs import PictureWriter
+from perception_nodes.replay.overlap import Ahead, Behind, quick_switches
+from perception_nodes.replay.recording import (
+    DETECTIONS_TOPIC,
+    FRAME_REPORT_TOPIC,
+    FrameDetections,
+    FrameReport,
+    Recorder,
+    Recording,
+)
+from perception_nodes.replay.schemas import (
+    ANNOTATIONS,
+    COMPRESSED_IMAGE,
+    DETECTIONS,
+    FRAME_REPORT,
+    schema_text,
+)
+from perception_nodes.transport.cdr import write_frame_report
+
+AHEAD = 4
+BEHIND = 8
+"""Frames that are held between two threads."""
+
+
+class _Prepared(NamedTuple):
+    frame: RawFrame
+    record: FrameRecord
+    header: FrameHeader | None
+    pixels: NDArray[np.uint8]
+
+
+@dataclass
+class Lockstep:
+    """What came of the frames.
+
+    Attributes:
+        recording: a report a frame with measured stamps, and detections by log time.
+        inputs: some of the network's inputs.
+        wall_s: from the first frame to the last one written.
+    """
+
+    recording: Recording = field(default_factory=lambda: Recording(by_log_time=True))
+    inputs: list[NDArray[np.uint8]] = field(default_factory=list)
+    wall_s: float = 0.0
+
+    def run(
+        self,
+        drive: Drive,
+        camera: Camera,
+        loaded: LoadedModel,
+        recorder: Recorder,
+        pictures: PictureWriter | None,
+        comparison: Comparison | None,
+        limit: int | None,
+        progress: Callable[[int], None],
+    ) -> None:
+        """Process a drive: reading runs ahead of inference in a thread, writing behind it.
+
+        Args:
+            drive: the frames.
+            camera: of the drive.
+            loaded: the model.
+            recorder: receives the messages.
+            pictures: receives the frames, None for no pictures.
+            comparison: hears of every frame, None without a golden.
+            limit: frames to stop after, None for all.
+            progress: called with the frames done.
+
+        Raises:
+            BagError: no frame can be read.
+        """
+        for type_name in (DETECTIONS, FRAME_REPORT, ANNOTATIONS, COMPRESSED_IMAGE):
+            schema_text(type_name)  # takes a while the first time
+        begin_s = time.monotonic()
+        self.inputs = [loaded.new_input() for _ in range(AHEAD + 2)]
+
+        def write(
+            frame: RawFrame,
+            record: FrameRecord,
+            message: bytes,
+            found: FrameDetections | None,
+            latency: float | None,
+        ) -> None:
+            at_ns = frame.log_time_ns
+            if found is not None:
+                recorder.write(DETECTIONS_TOPIC, DETECTIONS, at_ns, message)
+            recorder.write(FRAME_REPORT_TOPIC, FRAME_REPORT, at_ns, write_frame_report(record))
+            changes = comparison.frame(frame.index, at_ns, things_of(found)) if comparison else ()
+            if pictures is not None:
+                report = FrameReport.of_record(record, at_ns)
+                pictures.add(frame, record.stamp_ns, at_ns, report, found, latency, changes)
+
+        items = self._prepared(drive, camera, limit)
+        with quick_switches(), Behind(BEHIND) as behind, Ahead(items, AHEAD) as ahead:
+            for frame, record, header, pixels in ahead:
+                detections, message = None, b""
+                if header is not None:
+                    _forget_waiting(header)
+                    record, detections, message = camera.detect(header, pixels)
+                if record.status == FrameStatus.LATE:
+                    record.status = FrameStatus.OK
+                measured = FrameReport.of_record(record, frame.log_time_ns)
+                found = None if detections is None else camera.named(detections)
+                self.recording.reports.append(measured)
+                if found is not None:
+                    self.recording.detections[frame.log_time_ns] = found
+                _stand_still(record, frame.log_time_ns)
+                behind.call(write, frame, record, message, found, latency_ms(measured))
+                progress(frame.index + 1)
+        self.wall_s = time.monotonic() - begin_s
+
+    def _prepared(self, drive: Drive, camera: Camera, limit: int | None) -> Iterator[_Prepared]:
+        for frame in islice(drive.frames(), limit):
+            pixels = self.inputs[frame.index % len(self.inputs)]
+            record, image = camera.enter(frame, time.monotonic_ns())
+            header = None if image is None else camera.prepare(record, image, pixels)
+            yield _Prepared(frame, record, header, pixels)
+
+
+def _forget_waiting(header: FrameHeader) -> None:
+    """Date a frame as if it had not waited between two threads: only work is measured."""
+    waited_ns = time.monotonic_ns() - header.preprocessed_ns
+    for name in ("capture_ns", "ingested_ns", "preprocessed_ns", "deadline_ns"):
+        setattr(header, name, getattr(header, name) + waited_ns)
+
+
+def _stand_still(record: FrameRecord, at_ns: int) -> None:
+    """Put every stamp that a frame has at one instant; a stamp of 0 would be none."""
+    at_ns = max(at_ns, 1)
+    record.deadline_ns = at_ns + record.deadline_ns - record.capture_ns
+    for name in STAMPS:
+        if getattr(record, name):
+            setattr(record, name, at_ns)

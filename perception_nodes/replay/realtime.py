@@ -1,0 +1,170 @@
+"""A drive at its recorded pace: what comes too fast is let go, what takes too long is late.
+
+As on the vehicle a frame is captured when it is due, the newest one wins, and one that cannot be in
+time is not begun. Preprocessing and detection run in one thread here, one after the other.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+
+from perception_nodes.core.frame import FrameRecord, FrameStatus, latency_ms
+from perception_nodes.core.ledger import PASSED_OVER
+from perception_nodes.replay.bag import Drive, RawFrame
+from perception_nodes.replay.camera import Camera, LoadedModel
+from perception_nodes.replay.outputs import Played
+from perception_nodes.replay.overlap import Ahead, quick_switches
+from perception_nodes.replay.recording import (
+    DETECTIONS_TOPIC,
+    FRAME_REPORT_TOPIC,
+    FrameReport,
+    Recorder,
+    Recording,
+)
+from perception_nodes.replay.schemas import DETECTIONS, FRAME_REPORT
+from perception_nodes.transport.cdr import write_frame_report
+
+AHEAD = 8
+SETTLE_NS = 300_000_000
+"""From the start to the first frame: some are read by then."""
+OVERSLEEP_NS = 60_000
+"""By which a sleep is usually too long."""
+
+
+class _Due(NamedTuple):
+    """A frame and the CLOCK_MONOTONIC at which the camera has it."""
+
+    frame: RawFrame
+    due_ns: int
+
+
+class _Mailbox:
+    """Holds the newest frame; tells of those that it took the place of."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._waiting: list[_Due] = []
+        self._ended = False
+
+    def put(self, due: _Due) -> None:
+        with self._condition:
+            self._waiting.append(due)
+            self._condition.notify()
+
+    def end(self) -> None:
+        with self._condition:
+            self._ended = True
+            self._condition.notify()
+
+    def take(self) -> list[_Due]:
+        """What has come since, the newest last; empty at the end."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._waiting or self._ended)
+            taken, self._waiting = self._waiting, []
+            return taken
+
+
+@dataclass
+class Realtime:
+    """What came of the frames.
+
+    Attributes:
+        recording: a report a frame, and detections by log time.
+        played: by index in the drive.
+        errors_ns: by how much each frame was released too late.
+    """
+
+    recording: Recording = field(default_factory=lambda: Recording(by_log_time=True))
+    played: dict[int, Played] = field(default_factory=dict)
+    errors_ns: list[int] = field(default_factory=list)
+
+    def run(
+        self,
+        drive: Drive,
+        camera: Camera,
+        loaded: LoadedModel,
+        recorder: Recorder,
+        rate: float,
+        limit: int | None,
+        progress: Callable[[int], None],
+    ) -> None:
+        """Play a drive.
+
+        Args:
+            drive: the frames.
+            camera: of the drive; it skips what would be late.
+            loaded: the model.
+            recorder: receives detections and reports.
+            rate: how much faster than recorded.
+            limit: frames to stop after, None for all.
+            progress: called with the frames done.
+
+        Raises:
+            BagError: no frame can be read.
+        """
+        mailbox = _Mailbox()
+        stop = threading.Event()
+        failure: list[BaseException] = []
+        pixels = loaded.new_input()
+
+        def pace() -> None:
+            try:
+                with Ahead(islice(drive.frames(), limit), AHEAD) as frames:
+                    begin_ns, first_ns = time.monotonic_ns() + SETTLE_NS, None
+                    for frame in frames:
+                        first_ns = frame.log_time_ns if first_ns is None else first_ns
+                        offset_ns = round((frame.log_time_ns - first_ns) / rate)
+                        due_ns = begin_ns + offset_ns
+                        left_ns = due_ns - time.monotonic_ns() - OVERSLEEP_NS
+                        if stop.wait(left_ns / 1e9) if left_ns > 0 else stop.is_set():
+                            return
+                        mailbox.put(_Due(frame, due_ns))
+                        self.errors_ns.append(abs(time.monotonic_ns() - due_ns))
+            except BaseException as error:
+                failure.append(error)
+            finally:
+                mailbox.end()
+
+        with quick_switches():
+            pacer = threading.Thread(target=pace, name="pacer", daemon=True)
+            pacer.start()
+            try:
+                while taken := mailbox.take():
+                    for frame, due_ns in taken[:-1]:
+                        record, image = camera.enter(frame, due_ns)
+                        if image is not None:
+                            camera.end(record, FrameStatus.SUPERSEDED, PASSED_OVER.decode())
+                        self._note(frame, record, recorder)
+                    frame, due_ns = taken[-1]
+                    record, image = camera.enter(frame, due_ns)
+                    header = None if image is None else camera.prepare(record, image, pixels)
+                    if header is not None:
+                        record, detections, message = camera.detect(header, pixels)
+                        if detections is not None:
+                            recorder.write(DETECTIONS_TOPIC, DETECTIONS, frame.log_time_ns, message)
+                            self.recording.detections[frame.log_time_ns] = camera.named(detections)
+                    self._note(frame, record, recorder)
+                    progress(frame.index + 1)
+            finally:
+                stop.set()
+                pacer.join()
+        if failure:
+            raise failure[0]
+
+    def timing_error_ms(self) -> dict[str, float]:
+        """Percentiles of how far from their time frames were released."""
+        found = np.percentile(np.array(self.errors_ns or [0]) / 1e6, [50, 99, 100])
+        return dict(zip(("p50", "p99", "max"), np.round(found, 4).tolist(), strict=True))
+
+    def _note(self, frame: RawFrame, record: FrameRecord, recorder: Recorder) -> None:
+        at_ns = frame.log_time_ns
+        recorder.write(FRAME_REPORT_TOPIC, FRAME_REPORT, at_ns, write_frame_report(record))
+        report = FrameReport.of_record(record, at_ns)
+        self.recording.reports.append(report)
+        found = self.recording.found(report)
+        self.played[frame.index] = Played(record.stamp_ns, at_ns, report, found, latency_ms(report))

@@ -1,0 +1,342 @@
+"""A replay from bags to outputs, one camera's drive after the other."""
+
+import hashlib
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from perception_nodes.core.frame import latency_ms
+from perception_nodes.evaluation import LabelledSet
+from perception_nodes.replay.accuracy import accuracy
+from perception_nodes.replay.bag import Drive, image_topics, open_drive
+from perception_nodes.replay.camera import Camera, LoadedModel
+from perception_nodes.replay.golden import (
+    Comparison,
+    Frames,
+    Golden,
+    GoldenError,
+    Tolerance,
+    made_with_another_model,
+    things_of,
+)
+from perception_nodes.replay.lockstep import Lockstep
+from perception_nodes.replay.outputs import (
+    PictureWriter,
+    merge_pictures,
+    summary_of,
+    write_summary,
+)
+from perception_nodes.replay.realtime import Realtime
+from perception_nodes.replay.recording import Recorder, Recording
+from perception_nodes.replay.shots import Shots
+
+LOCKSTEP, REALTIME = "lockstep", "realtime"
+MODES = (LOCKSTEP, REALTIME)
+ALL_TOPICS = "all"
+VIDEO = "annotated.mp4"
+BARE_CALLS = 200
+AIMED_TIMING_ERROR_MS = 0.5
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, and frames done and in all."""
+
+
+class Source(NamedTuple):
+    """One camera of a bag; the name tells it from the others of a command."""
+
+    name: str
+    path: Path
+    topic: str
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is wanted of a replay.
+
+    Attributes:
+        mode: one of `MODES`.
+        rate: in real time, how much faster than recorded.
+        frames: of each drive, to stop after; None for all.
+        pictures: whether to write pictures into the recording.
+        video: whether to write `annotated.mp4`.
+        bare: whether to measure bare inference too, and compare the speed with it.
+        golden: to compare with, None for none.
+        tolerance: of that comparison.
+        labels: what is on the frames, None where that is not known.
+        labels_topic: topic with labels in the bags, empty for none.
+        keep_objects: whether an outcome holds the objects of all frames, for a golden.
+    """
+
+    mode: str = LOCKSTEP
+    rate: float = 1.0
+    frames: int | None = None
+    pictures: bool = True
+    video: bool = False
+    bare: bool = False
+    golden: Golden | None = None
+    tolerance: Tolerance = Tolerance()
+    labels: LabelledSet | None = None
+    labels_topic: str = ""
+    keep_objects: bool = False
+
+
+class Outcome(NamedTuple):
+    """Of a drive: its summary, and its objects as a golden holds them, where they were kept."""
+
+    summary: dict[str, Any]
+    frames: Frames
+
+
+def sources(bags: Sequence[Path], topics: Sequence[str]) -> list[Source]:
+    """The cameras to replay.
+
+    Args:
+        bags: recorded drives.
+        topics: image topics, `all` for each that a bag has; empty to find one by type.
+
+    Raises:
+        BagError: a bag cannot be read.
+    """
+    found: list[Source] = []
+    for bag in bags:
+        chosen = image_topics(bag) if ALL_TOPICS in topics else topics or [""]
+        for topic in chosen:
+            several = topic.strip("/").replace("/", ".") if len(chosen) > 1 else ""
+            name = ".".join(filter(None, (_plain_name(bag), several)))
+            same = sum(source.name.partition("~")[0] == name for source in found)
+            found.append(Source(f"{name}~{same + 1}" if same else name, bag, topic))
+    for source in found if len(found) > 1 else ():
+        # That the last one cannot be read should not be known when all others are through.
+        open_drive(source.path, source.topic).close()
+    return found
+
+
+def made_with(loaded: LoadedModel) -> dict[str, Any]:
+    """What a golden should know of its making."""
+    return {
+        "model": loaded.model.name,
+        "model_sha256": loaded.model.sha256,
+        "backend": loaded.settings.backend,
+        "score_threshold": loaded.settings.score_threshold,
+    }
+
+
+def replay(
+    source: Source, out: Path, loaded: LoadedModel, options: Options, progress: Progress
+) -> Outcome:
+    """Replay a drive; the outputs appear in their folder when all of them are complete.
+
+    Raises:
+        BagError, UnknownLens, GoldenError, DataError: unusable input.
+    """
+    with open_drive(source.path, source.topic) as drive, _staged(out) as folder:
+        if options.mode == REALTIME:
+            return _in_real_time(source, folder, drive, loaded, options, progress)
+        return _in_lockstep(source, folder, drive, loaded, options, progress)
+
+
+def _in_lockstep(
+    source: Source,
+    folder: Path,
+    drive: Drive,
+    loaded: LoadedModel,
+    options: Options,
+    progress: Progress,
+) -> Outcome:
+    comparison, notes = _comparison(source, loaded, options)
+    camera = Camera(drive, loaded, skip_late=False)
+    total = _total(drive, options)
+    bare_ns = _bare(loaded, [loaded.new_input()], options)
+    run = Lockstep()
+    file = folder / "detections.mcap"
+    with Recorder(file) as recorder, ExitStack() as stack:
+        pictures = None
+        if options.pictures:
+            video = folder / VIDEO if options.video else None
+            pictures = stack.enter_context(PictureWriter(recorder, drive, video))
+        run.run(
+            drive,
+            camera,
+            loaded,
+            recorder,
+            pictures,
+            comparison,
+            options.frames,
+            lambda done: progress(source.name, done, total),
+        )
+    bare_ns += _bare(loaded, run.inputs, options)
+    done = len(run.recording.reports)
+    deadline_ms = loaded.settings.deadline_ms
+    over = sum((latency_ms(r) or 0.0) > deadline_ms for r in run.recording.reports)
+    speed: dict[str, float] = {"frames_per_s": round(done / max(run.wall_s, 1e-9), 2)}
+    if bare_ns:
+        speed["bare_frames_per_s"] = round(1e9 * len(bare_ns) / sum(bare_ns), 2)
+        speed["share_of_bare"] = round(speed["frames_per_s"] / speed["bare_frames_per_s"], 3)
+    facts = {
+        "detections_sha256": _sha256(file),
+        "over_deadline": over,
+        "speed": speed,
+    }
+    context = _context(source, drive, loaded, options, [*camera.warnings, *notes]) | facts
+    summary = summary_of(run.recording, drive, done, context)
+    if comparison is not None:
+        comparison.finish()
+        summary["golden"] = comparison.as_json()
+    shots = None if pictures is None else pictures.shots
+    return _ended(folder, summary, run.recording, shots, drive, loaded, options)
+
+
+def _in_real_time(
+    source: Source,
+    folder: Path,
+    drive: Drive,
+    loaded: LoadedModel,
+    options: Options,
+    progress: Progress,
+) -> Outcome:
+    camera = Camera(drive, loaded, skip_late=True)
+    total = _total(drive, options)
+    run = Realtime()
+    messages = folder / "messages.mcap"
+    with Recorder(messages) as recorder:
+        run.run(
+            drive,
+            camera,
+            loaded,
+            recorder,
+            options.rate,
+            options.frames,
+            lambda done: progress(source.name, done, total),
+        )
+    error_ms = run.timing_error_ms()
+    notes = list(camera.warnings)
+    if error_ms["p50"] > AIMED_TIMING_ERROR_MS:
+        notes.append(
+            f"frames were released {error_ms['p50']:.2f} ms from their time (median), which is "
+            f"more than {AIMED_TIMING_ERROR_MS:g} ms: this machine has too much else to do"
+        )
+    context = _context(source, drive, loaded, options, notes)
+    context |= {"rate": options.rate, "timing_error_ms": error_ms}
+    file, shots = folder / "detections.mcap", None
+    if options.pictures:
+        video = folder / VIDEO if options.video else None
+        shots = merge_pictures(
+            file,
+            messages,
+            drive,
+            run.played,
+            video,
+            lambda done, _: progress(f"{source.name}: pictures", min(done, total), total),
+        )
+        messages.unlink()
+    else:
+        messages.rename(file)
+    summary = summary_of(run.recording, drive, len(run.played), context)
+    return _ended(folder, summary, run.recording, shots, drive, loaded, options)
+
+
+def _ended(
+    folder: Path,
+    summary: dict[str, Any],
+    recording: Recording,
+    shots: Shots | None,
+    drive: Drive,
+    loaded: LoadedModel,
+    options: Options,
+) -> Outcome:
+    if options.labels is not None or options.labels_topic:
+        summary["accuracy"] = accuracy(
+            loaded.model, drive, recording, options.labels, options.labels_topic
+        )
+    write_summary(folder, summary, recording, shots or Shots(0))
+    frames = {
+        report.log_time_ns: things_of(recording.found(report))
+        for report in (recording.reports if options.keep_objects else ())
+    }
+    return Outcome(summary, frames)
+
+
+def _comparison(
+    source: Source, loaded: LoadedModel, options: Options
+) -> tuple[Comparison | None, list[str]]:
+    golden = options.golden
+    if golden is None:
+        return None, []
+    note = made_with_another_model(golden, made_with(loaded))
+    if source.name not in golden.drives:
+        raise GoldenError(
+            f"the golden has no drive {source.name!r}, only {', '.join(golden.drives) or 'none'}; "
+            "replay what it was made of, or rewrite it with --update"
+        )
+    threshold = float(golden.made_with["score_threshold"])
+    comparison = Comparison(golden.drives[source.name], threshold, options.tolerance)
+    return comparison, [note] if note else []
+
+
+def _context(
+    source: Source, drive: Drive, loaded: LoadedModel, options: Options, warnings: list[str]
+) -> dict[str, Any]:
+    return {
+        "bag": str(source.path),
+        "topic": drive.topic,
+        "path": "offline",
+        "mode": options.mode,
+        "model": loaded.model.name,
+        "model_sha256": loaded.model.sha256,
+        "precision": loaded.model.precision,
+        "backend": loaded.settings.backend,
+        "runtime": loaded.info.runtime,
+        "threads": loaded.info.threads,
+        "score_threshold": loaded.settings.score_threshold,
+        "deadline_ms": loaded.settings.deadline_ms,
+        "machine": platform.processor() or platform.machine(),
+        "warnings": warnings,
+    }
+
+
+def _bare(loaded: LoadedModel, inputs: list[Any], options: Options) -> list[int]:
+    return loaded.bare_inference_ns(inputs, BARE_CALLS) if options.bare else []
+
+
+def _total(drive: Drive, options: Options) -> int:
+    return min(drive.frame_count, options.frames or drive.frame_count)
+
+
+def _plain_name(bag: Path) -> str:
+    """A bag's name without what tells its format."""
+    name = bag.resolve().name
+    while bag.is_file() and Path(name).suffix:
+        name = Path(name).stem
+    return name
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextmanager
+def _staged(out: Path) -> Iterator[Path]:
+    """A folder whose files move to `out` when all are there; else nothing is left of it."""
+    there = out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=".part-", dir=out))
+    try:
+        yield folder
+        # Of an earlier run; it would not belong to the other files.
+        (out / VIDEO).unlink(missing_ok=True)
+        for file in folder.iterdir():
+            file.replace(out / file.name)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if not there:
+            # Only an empty one can be removed so.
+            with suppress(OSError):
+                out.rmdir()
