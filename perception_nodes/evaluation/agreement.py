@@ -1,0 +1,109 @@
+"""Do two networks see the same objects? Their detections on the same frames, side by side.
+
+For frames that nobody has labelled. Only objects that one of the two is sure of are asked for, and
+of both: a network that sees nothing lacks the other's, one that sees objects everywhere has its own
+for itself.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception_nodes.backends.base import Backend
+from perception_nodes.backends.model import Model
+from perception_nodes.core.decode import AbsurdOutput, Decoder, DecodeSettings
+from perception_nodes.core.frame import Detections
+from perception_nodes.core.pipeline import BackendError
+from perception_nodes.evaluation.names import indices_of
+
+SURE_SCORE = DecodeSettings.score_threshold + 0.05
+"""An object nearer to the threshold of reporting may fall below it by rounding alone."""
+SAME_IOU = 0.5
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How many of the sure objects of two networks both see.
+
+    Attributes:
+        reference: sure objects of the one.
+        other: sure objects of the other.
+        shared: of the two together, those that the respective other reports as well.
+    """
+
+    reference: int
+    other: int
+    shared: int
+
+    @property
+    def share(self) -> float:
+        """Of all sure objects; 0 where there is none."""
+        return self.shared / max(self.reference + self.other, 1)
+
+
+def detect(
+    model: Model,
+    backend: Backend,
+    frames: Sequence[NDArray[np.uint8]],
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Detections]:
+    """Objects as the run time reports them, in pixels of the network's input.
+
+    Args:
+        model: the model.
+        backend: it, loaded.
+        frames: uint8 [height, width, 3] BGR each, letterboxed to the model's input.
+        progress: called with frames done and frames in all.
+
+    Raises:
+        BackendError: the runtime failed, or its output cannot be a detection.
+    """
+    size, outputs = model.input, model.outputs
+    decoder = Decoder(size.width, size.height, outputs.strides, outputs.reg_max, DecodeSettings())
+    found = []
+    for done, frame in enumerate(frames, start=1):
+        heads = backend.infer(frame)
+        try:
+            found.append(decoder.decode(heads.boxes, heads.classes))
+        except AbsurdOutput as error:
+            raise BackendError(f"{model.path}: {error}") from error
+        if progress is not None:
+            progress(done, len(frames))
+    return found
+
+
+def in_classes_of(model: Model, other: Model, found: Sequence[Detections]) -> list[Detections]:
+    """Detections of another model by this one's classes; what it has no class for is dropped."""
+    indices = [indices_of([name], model.classes) for name in other.classes]
+    table = np.array([index[0] if index else -1 for index in indices], np.int64)
+    renamed = []
+    for one in found:
+        classes = table[one.classes]
+        known = classes >= 0
+        renamed.append(Detections(one.boxes[known], one.scores[known], classes[known]))
+    return renamed
+
+
+def agreement(reference: Sequence[Detections], other: Sequence[Detections]) -> Agreement:
+    """Compare detections on the same frames, by the same classes."""
+    ours = theirs = shared = 0
+    for one, two in zip(reference, other, strict=True):
+        same = _same(one, two)
+        for sure, seen in ((one.scores, same.any(axis=1)), (two.scores, same.any(axis=0))):
+            shared += int(np.count_nonzero((sure >= SURE_SCORE) & seen))
+        ours += int(np.count_nonzero(one.scores >= SURE_SCORE))
+        theirs += int(np.count_nonzero(two.scores >= SURE_SCORE))
+    return Agreement(ours, theirs, shared)
+
+
+def _same(one: Detections, two: Detections) -> NDArray[np.bool_]:
+    """Which objects of the one are which of the other, bool [n, m]."""
+    a, b = one.boxes[:, None].astype(np.float64), two.boxes[None].astype(np.float64)
+    low, high = np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])
+    overlap = np.clip(high - low, 0, None).prod(axis=2)
+    areas = [(box[..., 2:] - box[..., :2]).prod(axis=2) for box in (a, b)]
+    near = (overlap > 0) & (overlap >= SAME_IOU * (areas[0] + areas[1] - overlap))
+    same: NDArray[np.bool_] = near & (one.classes[:, None] == two.classes[None])
+    return same

@@ -1,0 +1,301 @@
+"""Does a compiled model detect what it should? What it is held against, and whether it is near.
+
+Two things can be wrong, and each has its own reference. The *model* may have lost its accuracy when
+it was pruned and quantized: its FP32 parent still has it. The *runtime* may compute something else
+than the file says: the integer golden model, which reads the same file, is the definition. Neither
+stands for the other: the golden model is as blind as the file, and a smaller model is not its
+parent.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception_nodes.backends.base import Backend, BackendSettings, open_backend
+from perception_nodes.backends.compiled import Compiled, CompiledRefused
+from perception_nodes.backends.model import Model, ModelError, load_model
+from perception_nodes.core.frame import Detections
+from perception_nodes.core.pipeline import BackendError
+from perception_nodes.evaluation.accuracy import Progress, evaluate
+from perception_nodes.evaluation.agreement import Agreement, agreement, detect, in_classes_of
+from perception_nodes.evaluation.labels import DataError, LabelledSet
+
+MIN_OBJECTS = 20
+"""Sure objects of both sides together; a share of fewer says nothing."""
+REFERENCES = ("golden", "onnxruntime", "openvino")
+"""Runtimes that another is compared with, the best one first."""
+BLAME = ("runtime", "model", "frames")
+REMEDIES = {
+    "model": "calibrate it on frames like these (perception model calibrate), have its worst "
+    "layers kept in higher precision (perception model compress), or widen the margin where a "
+    "smaller model is meant to see less",
+    "runtime": "the runtime does not compute what the file says: take another version of it, or "
+    "another --backend",
+}
+
+Bar = Callable[[str], AbstractContextManager[Progress]]
+"""Starts a progress bar of that title."""
+
+
+@dataclass(frozen=True)
+class Margins:
+    """How far a model may be from its references.
+
+    Attributes:
+        agreement: least share of sure objects that the model and the golden model both see.
+        parent_agreement: the same with the FP32 parent, where there are no labels.
+        loss: most that mAP50-95 may be below the parent's, mean over the sets.
+    """
+
+    agreement: float = 0.9
+    parent_agreement: float = 0.3
+    loss: float = 0.03
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison and its verdict.
+
+    Attributes:
+        reference: what was compared with.
+        measure: what was measured, and on what.
+        value: the figure.
+        limit: how small it may be, of a loss how large.
+        refusal: what to tell where the figure is beyond; empty where it is not.
+        at_fault: what is then to be changed.
+    """
+
+    reference: str
+    measure: str
+    value: float
+    limit: float
+    refusal: str = ""
+    at_fault: Literal["", "model", "runtime", "frames"] = ""
+
+
+@dataclass
+class Gate:
+    """What a compiled model has to pass.
+
+    Attributes:
+        model: the model.
+        backend: name of the runtime it was compiled for.
+        threads: that a runtime may use.
+        frames: uint8 [height, width, 3] BGR each, letterboxed to the model's input.
+        sets: labelled sets; without any, detections on the frames stand for them.
+        margins: what is allowed.
+        bar: for what takes long.
+        parent: the model's.
+        checks: those made so far.
+        notes: what a reader of them should know.
+    """
+
+    model: Model
+    backend: str
+    threads: int
+    frames: Sequence[NDArray[np.uint8]]
+    sets: Sequence[LabelledSet]
+    margins: Margins
+    bar: Bar
+    parent: Model = field(init=False)
+    checks: list[Check] = field(init=False, default_factory=list)
+    notes: list[str] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        """See that there is something to compare with.
+
+        Raises:
+            ModelError: the model names no parent, or it is not there.
+            DataError: it can be compared on labelled images only, and none are given.
+        """
+        self.parent = parent_of(self.model)
+        if not self.sets and self.parent.input != self.model.input:
+            raise DataError(
+                f"{self.model.name} and its parent {self.parent.name} have inputs of different "
+                "sizes and are compared on labelled images only; give --data"
+            )
+
+    @property
+    def verdict(self) -> Check | None:
+        """The check that a model is refused for, none where it passed all.
+
+        A runtime that computes something else fails against the parent too, so it is blamed first;
+        and where there is too little to see for one check, another may have seen enough.
+        """
+        refused = [check for check in self.checks if check.at_fault]
+        return min(refused, key=lambda check: BLAME.index(check.at_fault), default=None)
+
+    def judge(self, made: Compiled) -> None:
+        """Compare what was compiled with its references.
+
+        Raises:
+            CompiledRefused: it is too far from one, or fails on a frame.
+            BackendError: a reference failed.
+        """
+        try:
+            with self.bar(f"{self.model.name} on {self.backend}") as progress:
+                found = detect(self.model, made.backend, self.frames, progress)
+        except BackendError as error:
+            raise CompiledRefused(str(error)) from error
+        if self.sets:
+            self.checks.append(self._loss())
+        elif self.parent is not self.model:
+            least = self.margins.parent_agreement
+            self.checks.append(self._agreement("model", self.parent, found, least))
+        least = self.margins.agreement
+        self.checks.append(self._agreement("runtime", self.model, found, least))
+        if self.verdict is not None:
+            raise CompiledRefused(self.verdict.refusal)
+
+    def _loss(self) -> Check:
+        """MAP50-95 against the parent's."""
+        runtime = _references(self.parent, self.backend)[0]
+        before, now = (
+            [self._accuracy(model, backend, data) for data in self.sets]
+            for model, backend in ((self.parent, runtime), (self.model, self.backend))
+        )
+        reference = f"{self.parent.name} on {runtime}"
+        names = ", ".join(data.name for data in self.sets)
+        return check_loss(reference, self.model.name, names, before, now, self.margins.loss)
+
+    def _accuracy(self, model: Model, backend: str, data: LabelledSet) -> float:
+        with self.bar(f"{model.name} on {backend}, {data.name}") as progress:
+            return evaluate(model, data, backend, self.threads, progress).map50_95
+
+    def _agreement(
+        self,
+        judged: Literal["model", "runtime"],
+        reference: Model,
+        found: Sequence[Detections],
+        least: float,
+    ) -> Check:
+        """Objects on the frames, against another model's or the same model's elsewhere."""
+        name, backend = self._open(reference)
+        try:
+            with self.bar(f"{reference.name} on {name}") as progress:
+                other = detect(reference, backend, self.frames, progress)
+        finally:
+            backend.close()
+        compared = agreement(in_classes_of(self.model, reference, other), found)
+        who, frames = f"{reference.name} on {name}", len(self.frames)
+        return check_agreement(judged, who, self.model.name, frames, compared, least)
+
+    def _open(self, model: Model) -> tuple[str, Backend]:
+        """Load a model into the best runtime there is to compare with."""
+        reasons = []
+        for name in _references(model, self.backend):
+            try:
+                backend = open_backend(name, BackendSettings(self.threads))
+                backend.load(model)
+            except BackendError as error:
+                reasons.append(f"{model.name} is not compared with {name}: {error}")
+            else:
+                self.notes += reasons
+                return name, backend
+        raise BackendError("; ".join(reasons))
+
+
+def parent_of(model: Model) -> Model:
+    """The FP32 model that a model is compared with; a float model without one is its own.
+
+    Raises:
+        ModelError: an 8-bit model names none, or it is not there.
+    """
+    if model.parent:
+        return load_model(model.parent)
+    if model.precision == "fp32":
+        return model
+    raise ModelError(
+        f"{model.folder / 'model.yaml'} names no parent, so nothing tells what {model.precision} "
+        "cost; add `parent: NAME`, the FP32 model that it was made from"
+    )
+
+
+def check_agreement(
+    judged: Literal["model", "runtime"],
+    reference: str,
+    model: str,
+    frames: int,
+    found: Agreement,
+    least: float,
+) -> Check:
+    """Judge how near a model's detections are to its reference's.
+
+    Args:
+        judged: what is at fault where they are too far.
+        reference: its name.
+        model: the model's; in the agreement it is the other.
+        frames: how many both looked at.
+        found: how they compare.
+        least: share of the sure objects that both must see.
+    """
+    objects = found.reference + found.other
+    measure = f"share seen by both of {objects} objects on {frames} frames"
+    check = Check(reference, measure, round(found.share, 4), least)
+    said = (
+        f"on {frames} frames {model} is sure of {found.other} objects, {reference} of "
+        f"{found.reference}"
+    )
+    if objects == 0:
+        return replace(
+            check,
+            refusal=f"no objects to compare: {said}, so it cannot be judged; give frames of "
+            "traffic with --bag or --images",
+            at_fault="frames",
+        )
+    if objects < MIN_OBJECTS:
+        return replace(
+            check,
+            refusal=f"too few objects to compare: {said}, so it cannot be judged; {MIN_OBJECTS} "
+            "are needed in all: give more --frames, or busier ones",
+            at_fault="frames",
+        )
+    if found.share < least:
+        return replace(
+            check,
+            refusal=f"{said}; of all these both see {found.share:.0%}, {least:.0%} are wanted; "
+            + REMEDIES[judged],
+            at_fault=judged,
+        )
+    return check
+
+
+def check_loss(
+    reference: str,
+    model: str,
+    data: str,
+    before: Sequence[float],
+    now: Sequence[float],
+    most: float,
+) -> Check:
+    """Judge what a model loses against its reference.
+
+    Args:
+        reference: its name.
+        model: the model's.
+        data: of the sets.
+        before: mAP50-95 of the reference on each set.
+        now: the model's.
+        most: what it may lose, mean over the sets.
+    """
+    old, new = (float(np.mean(values)) for values in (before, now))
+    loss = round(old - new, 5)
+    check = Check(reference, f"mAP50-95 lost on {data}", loss, most)
+    if loss <= most:
+        return check
+    return replace(
+        check,
+        refusal=f"{model} has mAP50-95 {new:.4f} on {data}, {loss:.4f} below {reference}; {most:g} "
+        f"may be lost; {REMEDIES['model']}",
+        at_fault="model",
+    )
+
+
+def _references(model: Model, other_than: str) -> list[str]:
+    """Runtimes to compare with; the golden model is defined for 8 bits alone."""
+    unfit = {other_than, "golden"} if model.precision == "fp32" else {other_than}
+    return [name for name in REFERENCES if name not in unfit]

@@ -1,0 +1,74 @@
+"""What was compiled enters the cache whole and approved, or not at all."""
+
+import numpy as np
+import pytest
+
+from perception_nodes.backends.base import BackendSettings, open_backend
+from perception_nodes.backends.compiled import CompiledRefused, compiled
+from perception_nodes.backends.model import load_model
+from perception_nodes.core.pipeline import BackendError
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model("road-xs")
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return tmp_path / "cache"
+
+
+def names(cache):
+    return sorted(path.name for path in cache.rglob("*"))
+
+
+def test_a_node_finds_what_was_compiled(model, cache):
+    with compiled(model, "openvino", 1, cache) as made:
+        made.backend.infer(np.zeros((model.input.height, model.input.width, 3), np.uint8))
+        assert not set(made.files) & {path.name for path in cache.iterdir()}
+    assert made.files and names(cache) == made.files
+    before = {name: (cache / name).stat().st_mtime_ns for name in made.files}
+    node = open_backend("openvino", BackendSettings(1, str(cache)))
+    node.load(model)
+    assert {path.name: path.stat().st_mtime_ns for path in cache.iterdir()} == before
+
+
+def test_a_refused_one_is_removed_with_what_was_there_before(model, cache):
+    with compiled(model, "openvino", 1, cache):
+        pass
+    (cache / "another.blob").touch()
+    with pytest.raises(CompiledRefused), compiled(model, "openvino", 1, cache):
+        raise CompiledRefused("detects nothing")
+    assert names(cache) == ["another.blob"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, BackendError])
+def test_any_other_end_leaves_the_cache_as_it_was(model, cache, error):
+    with compiled(model, "openvino", 1, cache) as made:
+        pass
+    with pytest.raises(error), compiled(model, "openvino", 1, cache):
+        raise error
+    assert names(cache) == made.files
+
+
+def test_a_runtime_that_keeps_nothing_is_loaded_all_the_same(model, cache):
+    with compiled(model, "onnxruntime", 1, cache) as made:
+        assert made.info.backend == "onnxruntime"
+        assert made.files == [] and made.load_s == made.compile_s
+    assert names(cache) == []
+
+
+def test_an_unknown_backend_is_named_and_leaves_nothing(model, cache):
+    with pytest.raises(BackendError, match="'warp' is unknown"), compiled(model, "warp", 1, cache):
+        pass
+    assert names(cache) == []
+
+
+def test_a_cache_that_cannot_be_written_is_named(model, cache):
+    cache.write_text("no folder")
+    with (
+        pytest.raises(BackendError, match=f"{cache} cannot be written.*XDG_CACHE_HOME"),
+        compiled(model, "onnxruntime", 1, cache),
+    ):
+        pass

@@ -1,0 +1,103 @@
+"""Verdicts on figures, and what a model is compared with."""
+
+import sys
+from contextlib import nullcontext
+
+import pytest
+
+from perception_nodes.backends.model import ModelError, load_model
+from perception_nodes.evaluation import DataError
+from perception_nodes.evaluation.agreement import Agreement
+from perception_nodes.evaluation.gate import (
+    Check,
+    Gate,
+    Margins,
+    check_agreement,
+    check_loss,
+    parent_of,
+)
+
+
+def gate(name: str = "road-n", backend: str = "openvino", **facts: object) -> Gate:
+    model = load_model(name).model_copy(update=facts)
+    return Gate(model, backend, 1, [], [], Margins(), lambda title: nullcontext(lambda *a: None))
+
+
+@pytest.mark.parametrize(
+    ("found", "at_fault", "text"),
+    [
+        (Agreement(20, 20, 36), "", ""),
+        (Agreement(20, 20, 35), "runtime", "both see 88%, 90% are wanted"),
+        (Agreement(50, 0, 0), "runtime", "m is sure of 0 objects"),
+        (Agreement(0, 0, 0), "frames", "no objects to compare"),
+        (Agreement(9, 10, 19), "frames", "too few objects to compare"),
+    ],
+)
+def test_a_share_is_judged_where_there_is_enough_to_see(
+    found: Agreement, at_fault: str, text: str
+) -> None:
+    check = check_agreement("runtime", "golden", "m", 8, found, 0.9)
+    assert check.at_fault == at_fault
+    assert text in check.refusal and bool(check.refusal) == bool(at_fault)
+
+
+@pytest.mark.parametrize(("now", "at_fault"), [([0.40, 0.50], ""), ([0.40, 0.49], "model")])
+def test_a_loss_is_the_mean_over_the_sets(now: list[float], at_fault: str) -> None:
+    check = check_loss("parent", "m", "a, b", [0.45, 0.51], now, 0.03)
+    assert check.at_fault == at_fault
+    assert check.value == pytest.approx(0.48 - sum(now) / 2)
+
+
+def test_the_runtime_is_blamed_before_the_model_and_that_before_the_frames() -> None:
+    judged = gate()
+    assert judged.verdict is None
+    for at_fault in ("", "frames", "model", "runtime"):
+        judged.checks.append(Check("r", "m", 0, 1, "why", at_fault))
+        assert (judged.verdict.at_fault if judged.verdict else "") == at_fault
+
+
+def test_a_parent_is_the_named_one_and_a_float_model_its_own() -> None:
+    assert parent_of(load_model("road-n")).name == "dense-416x256"
+    dense = load_model("dense-416x256")
+    assert parent_of(dense) is dense
+
+
+def test_an_orphan_of_8_bits_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"model\.yaml names no parent.*add `parent: NAME`"):
+        gate(parent=None)
+
+
+def test_a_parent_of_another_size_needs_labels() -> None:
+    with pytest.raises(DataError, match="road-n and its parent dense-640x384.*give --data"):
+        gate(parent="dense-640x384")
+
+
+@pytest.mark.parametrize(
+    ("name", "backend", "reference"),
+    [
+        ("road-xs", "openvino", "golden"),
+        ("road-xs", "golden", "onnxruntime"),
+        ("dense-416x256", "openvino", "onnxruntime"),
+        ("dense-416x256", "onnxruntime", "openvino"),
+    ],
+)
+def test_no_runtime_is_its_own_reference(name: str, backend: str, reference: str) -> None:
+    pytest.importorskip("onnx")
+    judged = gate(name, backend)
+    found, opened = judged._open(judged.model)
+    opened.close()
+    assert (found, judged.notes) == (reference, [])
+
+
+def test_without_the_golden_models_package_the_next_best_is_taken_and_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    for module in ("golden", "qdq"):
+        monkeypatch.delitem(sys.modules, f"perception_nodes.backends.{module}", raising=False)
+    judged = gate("road-xs")
+    found, opened = judged._open(judged.model)
+    opened.close()
+    assert found == "onnxruntime"
+    assert "not compared with golden" in judged.notes[0]
+    assert "pip install onnx" in judged.notes[0]
