@@ -10,10 +10,10 @@ from perception_nodes.transport.shm import Endpoint, Reader, Writer
 SLOT_DEPTH = 2
 CAMERA_DEPTH = 4
 RECORD_DEPTH = 2048
-"""Some 18 s of one process's records: for so long a watchdog may be away and lose none."""
+"""Some 15 s of one process's records: for so long a watchdog may be away and lose none."""
 DETECTION_DEPTH = 64
-HEARTBEAT_PERIOD_NS = 12_000_000
-"""Each loop turns at least every 10 ms: signs of life are never more than 22 ms apart."""
+HEARTBEAT_PERIOD_NS = 8_000_000
+"""Each loop turns at least every 16 ms: signs of life are never more than 24 ms apart."""
 
 
 def slot_writer(endpoint: Endpoint, camera: str, width: int, height: int) -> Writer[FrameHeader]:

@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 SHM_FOLDER = Path("/dev/shm")
 MAX_PROCESSES = 8
 """At one end of a channel: the one that works, its standby, and dead ones not yet reclaimed."""
+TIMEOUT_TICK_NS = 4_000_000
+"""The kernel counts the timeouts of sockets in ticks: one that is shorter lasts for two of them."""
 SPARE_SAMPLES = 6
 """Beside those that wait for a reader: what two readers have borrowed and we fill meanwhile."""
 Header = TypeVar("Header", bound=ctypes.Structure)
@@ -240,7 +242,7 @@ class Reader(Generic[Header]):
         # A loop, since the notification of a sample that was read before it came wakes us too.
         while not self._subscriber.has_samples():
             left_ns = deadline_ns - time.monotonic_ns()
-            if left_ns <= 0:
+            if left_ns <= TIMEOUT_TICK_NS:
                 return
             try:
                 self._listener.timed_wait(iox2.Duration.from_nanos(left_ns))
