@@ -9,7 +9,6 @@ import ctypes
 import errno
 import os
 import shutil
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +21,9 @@ from numpy.typing import NDArray
 SHM_FOLDER = Path("/dev/shm")
 MAX_PROCESSES = 8
 """At one end of a channel: the one that works, its standby, and dead ones not yet reclaimed."""
+RESERVED_BYTES = 8_000_000
+"""Of a file that we have mapped. iceoryx2's are smaller; Fast DDS makes large ones, for images, and
+fills them from the front: a node that sends no images needs no more."""
 TIMEOUT_TICK_NS = 4_000_000
 """The kernel counts the timeouts of sockets in ticks: one that is shorter lasts for two of them."""
 SPARE_SAMPLES = 6
@@ -306,10 +308,10 @@ def reserve() -> None:
         }
     for path in paths:
         if not path.endswith(".data"):
-            _give_pages(Path(path))
+            _give_pages(Path(path), RESERVED_BYTES)
 
 
-def _give_pages(path: Path, most_bytes: int = sys.maxsize) -> None:
+def _give_pages(path: Path, most_bytes: int) -> None:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
