@@ -70,6 +70,7 @@ def replay_command(
         list[str] | None,
         typer.Option(help="Image topic, found by type if not given; repeatable; all for each."),
     ] = None,
+    every: Annotated[int, typer.Option(min=1, help="Take every so manieth frame.")] = 1,
     frames: Annotated[
         int | None, typer.Option(min=1, help="Stop each drive after so many frames.")
     ] = None,
@@ -154,6 +155,7 @@ def replay_command(
     options = Options(
         mode=mode,
         rate=rate,
+        every=every,
         frames=frames,
         pictures=pictures,
         video=video,

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import cv2
 import pytest
 
 PERCEPTION = [sys.executable, "-m", "perception_nodes.cli"]
@@ -32,13 +31,12 @@ def test_replay_writes_what_it_promises(root: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     result = perception("replay", "bags/sample_sqlite3", "--out", str(out), "--json", cwd=root)
     assert result.returncode == 0, result.stderr
-    names = {"summary.json", "detections.mcap", "report.html", "annotated.mp4"}
+    names = {"summary.json", "detections.mcap", "report.html", "overview.png", "timing.csv"}
     assert {path.name for path in out.iterdir()} == names
     summary = json.loads((out / "summary.json").read_text())
     assert summary["frames_in"] == sum(summary["status"].values()) == 60
     assert summary["detections"] > 50
     assert summary["latency_ms"]["p50"] > 0
-    assert cv2.VideoCapture(str(out / "annotated.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 60
 
 
 def test_both_runtimes_find_the_same_objects(root: Path, tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ class Camera:
         self._read = read_compressed_image if compressed else read_image
 
     def enter(self, frame: RawFrame, due_ns: int) -> tuple[FrameRecord, ImageView | None]:
-        """Number and date a frame.
+        """Date a frame, whose number is that in its drive.
 
         Args:
             frame: as it was recorded.
@@ -177,9 +177,12 @@ class Camera:
         except FrameRejected as error:
             self._clock.follow(frame.log_time_ns, due_ns)
             record = self._ingest.enter(frame.log_time_ns, "", due_ns)
+            record.sequence = frame.index
             return self.end(record, FrameStatus.FAILED, str(error)), None
         self._clock.follow(image.stamp_ns, due_ns)
-        return self._ingest.enter(image.stamp_ns, image.frame_id, due_ns), image
+        record = self._ingest.enter(image.stamp_ns, image.frame_id, due_ns)
+        record.sequence = frame.index
+        return record, image
 
     def prepare(
         self, record: FrameRecord, image: ImageView, pixels: NDArray[np.uint8]

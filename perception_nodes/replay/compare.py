@@ -77,7 +77,9 @@ def compare_runs(first: Path, second: Path, out: Path) -> dict[str, Any]:
     for report in recordings[1].reports:
         at_ns = report.log_time_ns
         if changes := comparison.frame(report.sequence, at_ns, frames[1][at_ns]):
-            changed[at_ns] = [str(change) for change in changes]
+            where, _, what = str(changes[0]).partition(": ")
+            others = [str(change).partition(": ")[2] for change in changes[1:]]
+            changed[at_ns] = [f"{where}: {what}", *others]
     comparison.finish()
     result = {
         "runs": [str(folder) for folder in folders],
@@ -167,9 +169,11 @@ def _shown(value: Any) -> str:
 
 
 def _ratio(before: Any, after: Any) -> str:
+    if before == after:
+        return ""
     numbers = isinstance(before, int | float) and isinstance(after, int | float)
     if not numbers or not before:
-        return "" if before == after else "differs"
+        return "differs"
     return f"{after / before - 1:+.1%}"
 
 

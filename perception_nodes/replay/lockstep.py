@@ -6,9 +6,9 @@ is measured all the same, and told apart from that.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import cycle
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +21,7 @@ from perception_nodes.core.frame import (
     FrameStatus,
     latency_ms,
 )
-from perception_nodes.replay.bag import Drive, RawFrame
+from perception_nodes.replay.bag import RawFrame
 from perception_nodes.replay.camera import Camera, LoadedModel
 from perception_nodes.replay.golden import Comparison, things_of
 from perception_nodes.replay.outputs import PictureWriter
@@ -71,25 +71,23 @@ class Lockstep:
 
     def run(
         self,
-        drive: Drive,
         camera: Camera,
         loaded: LoadedModel,
         recorder: Recorder,
         pictures: PictureWriter | None,
         comparison: Comparison | None,
-        limit: int | None,
+        frames: Iterable[RawFrame],
         progress: Callable[[int], None],
     ) -> None:
-        """Process a drive: reading runs ahead of inference in a thread, writing behind it.
+        """Process frames: reading runs ahead of inference in a thread, writing behind it.
 
         Args:
-            drive: the frames.
-            camera: of the drive.
+            camera: of their drive.
             loaded: the model.
             recorder: receives the messages.
             pictures: receives the frames, None for no pictures.
             comparison: hears of every frame, None without a golden.
-            limit: frames to stop after, None for all.
+            frames: in order; they are read as they are needed.
             progress: called with the frames done.
 
         Raises:
@@ -116,9 +114,9 @@ class Lockstep:
                 report = FrameReport.of_record(record, at_ns)
                 pictures.add(frame, record.stamp_ns, at_ns, report, found, latency, changes)
 
-        items = self._prepared(drive, camera, limit)
+        items = self._prepared(frames, camera)
         with quick_switches(), Behind(BEHIND) as behind, Ahead(items, AHEAD) as ahead:
-            for frame, record, header, pixels in ahead:
+            for done, (frame, record, header, pixels) in enumerate(ahead, start=1):
                 detections, message = None, b""
                 if header is not None:
                     _forget_waiting(header)
@@ -132,12 +130,11 @@ class Lockstep:
                     self.recording.detections[frame.log_time_ns] = found
                 _stand_still(record, frame.log_time_ns)
                 behind.call(write, frame, record, message, found, latency_ms(measured))
-                progress(frame.index + 1)
+                progress(done)
         self.wall_s = time.monotonic() - begin_s
 
-    def _prepared(self, drive: Drive, camera: Camera, limit: int | None) -> Iterator[_Prepared]:
-        for frame in islice(drive.frames(), limit):
-            pixels = self.inputs[frame.index % len(self.inputs)]
+    def _prepared(self, frames: Iterable[RawFrame], camera: Camera) -> Iterator[_Prepared]:
+        for frame, pixels in zip(frames, cycle(self.inputs), strict=False):
             record, image = camera.enter(frame, time.monotonic_ns())
             header = None if image is None else camera.prepare(record, image, pixels)
             yield _Prepared(frame, record, header, pixels)

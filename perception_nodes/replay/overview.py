@@ -14,10 +14,10 @@ from perception_nodes.replay.recording import Recording
 from perception_nodes.replay.report import verdict
 from perception_nodes.replay.shots import Shots
 
-WIDTH, HEIGHT = 1200, 800
+WIDTH, MAX_HEIGHT = 1200, 1000
 MARGIN = 28
-CHART_TOP, CHART_HEIGHT = 210, 230
-PICTURES_TOP = 500
+CHART_HEIGHT = 230
+PICTURE_HEIGHT = 240
 PICTURES = 3
 INK, SOFT, LINE = (51, 36, 29), (133, 112, 102), (238, 231, 228)
 TONES = {"good": "#1f9d55", "fair": "#e8a200", "bad": "#d6336c"}
@@ -33,19 +33,21 @@ def overview(summary: dict[str, Any], recording: Recording, shots: Shots) -> byt
         recording: what the run put out.
         shots: annotated frames; changed ones come first.
     """
-    canvas = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
+    canvas = np.full((MAX_HEIGHT, WIDTH, 3), 255, np.uint8)
     tone, sentence = verdict(summary)
     cv2.rectangle(canvas, (0, 0), (WIDTH, 8), bgr(TONES[tone]), cv2.FILLED)
     _text(canvas, str(summary.get("bag", "drive")), (MARGIN, 42), 0.5, SOFT)
-    for number, line in enumerate(_wrapped(sentence, WIDTH - 2 * MARGIN, 0.68)[:3]):
-        _text(canvas, line, (MARGIN, 74 + 28 * number), 0.68, INK)
-    _figures(canvas, summary)
-    _timeline(canvas, recording, float(summary.get("deadline_ms", DEADLINE_MS)))
-    _pictures(canvas, shots)
-    return cv2.imencode(".png", canvas)[1].tobytes()
+    at = 74
+    for line in _wrapped(sentence, WIDTH - 2 * MARGIN, 0.68)[:4]:
+        _text(canvas, line, (MARGIN, at), 0.68, INK)
+        at += 28
+    _figures(canvas, at + 12, summary)
+    at = _timeline(canvas, at + 40, recording, float(summary.get("deadline_ms", DEADLINE_MS)))
+    at = _pictures(canvas, at + MARGIN, shots)
+    return cv2.imencode(".png", canvas[: at + MARGIN])[1].tobytes()
 
 
-def _figures(canvas: _Canvas, summary: dict[str, Any]) -> None:
+def _figures(canvas: _Canvas, top: int, summary: dict[str, Any]) -> None:
     figures = {name: summary["latency_ms"][name] for name in ("p50", "p99", "p99_9", "max")}
     texts = [
         f"{name.replace('_', '.')} {value:.1f} ms"
@@ -55,12 +57,12 @@ def _figures(canvas: _Canvas, summary: dict[str, Any]) -> None:
     texts += [f"{summary['frames_in']} frames", f"{summary['detections']} objects"]
     if "accuracy" in summary:
         texts.append(f"mAP50-95 {summary['accuracy']['map50_95']:.3f}")
-    _text(canvas, "     ".join(texts), (MARGIN, 172), 0.55, INK)
+    _text(canvas, "     ".join(texts), (MARGIN, top), 0.55, INK)
 
 
-def _timeline(canvas: _Canvas, recording: Recording, deadline_ms: float) -> None:
-    """Stages of the frames, stacked; where there are more than pixels the worst of each group."""
-    left, right, bottom = MARGIN, WIDTH - MARGIN, CHART_TOP + CHART_HEIGHT
+def _timeline(canvas: _Canvas, top: int, recording: Recording, deadline_ms: float) -> int:
+    """Stages of the frames, stacked; the worst of each group where they are more than pixels."""
+    left, right, bottom = MARGIN, WIDTH - MARGIN, top + CHART_HEIGHT
     shown = [stage_durations_ms(r) for r in worst_of_groups(recording.reports, right - left)]
     top_ms = max(1.25 * deadline_ms, min(max((sum(s.values()) for s in shown), default=0), 40.0))
     per_ms = CHART_HEIGHT / top_ms
@@ -83,23 +85,25 @@ def _timeline(canvas: _Canvas, recording: Recording, deadline_ms: float) -> None
         cv2.rectangle(canvas, (at, bottom + 14), (at + 10, bottom + 24), bgr(colour), cv2.FILLED)
         _text(canvas, stage, (at + 16, bottom + 24), 0.42, SOFT)
         at += 40 + cv2.getTextSize(stage, _FONT, 0.42, 1)[0][0]
+    return bottom + 24
 
 
-def _pictures(canvas: _Canvas, shots: Shots) -> None:
+def _pictures(canvas: _Canvas, top: int, shots: Shots) -> int:
+    """Changed frames first, then the others, with their captions."""
     width = (WIDTH - (PICTURES + 1) * MARGIN) // PICTURES
+    bottom = top
     for place, shot in enumerate([*shots.changed(), *shots.shown()][:PICTURES]):
         found = cv2.imdecode(np.frombuffer(shot.jpeg, np.uint8), cv2.IMREAD_COLOR)
-        if found is None:
-            continue
-        room = HEIGHT - PICTURES_TOP - 50
-        scale = min(width / found.shape[1], room / found.shape[0])
+        scale = min(width / found.shape[1], PICTURE_HEIGHT / found.shape[0])
         size = (int(found.shape[1] * scale), int(found.shape[0] * scale))
-        left = MARGIN + place * (width + MARGIN)
-        canvas[PICTURES_TOP : PICTURES_TOP + size[1], left : left + size[0]] = cv2.resize(
-            found, size, interpolation=cv2.INTER_AREA
-        )
-        line = _wrapped(shot.caption, width, 0.42)[0]
-        _text(canvas, line, (left, PICTURES_TOP + size[1] + 20), 0.42, SOFT)
+        left, at = MARGIN + place * (width + MARGIN), top + size[1]
+        small = cv2.resize(found, size, interpolation=cv2.INTER_AREA)
+        canvas[top:at, left : left + size[0]] = small
+        for line in _wrapped(shot.caption, width, 0.42)[:3]:
+            at += 20
+            _text(canvas, line, (left, at), 0.42, SOFT)
+        bottom = max(bottom, at)
+    return bottom
 
 
 def _wrapped(text: str, width: int, size: float) -> list[str]:

@@ -83,7 +83,7 @@ $notes
 $golden
 <section><h2>Every frame, stage by stage, against the deadline</h2>$timeline</section>
 <div class="two">
-<section><h2>Latency</h2>$histogram</section>
+<section><h2>$measured</h2>$histogram</section>
 <section><h2>Objects by class, over the drive</h2>$classes</section>
 </div>
 $accuracy

@@ -6,16 +6,15 @@ time is not begun. Preprocessing and detection run in one thread here, one after
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
 
 from perception_nodes.core.frame import FrameRecord, FrameStatus, latency_ms
 from perception_nodes.core.ledger import PASSED_OVER
-from perception_nodes.replay.bag import Drive, RawFrame
+from perception_nodes.replay.bag import RawFrame
 from perception_nodes.replay.camera import Camera, LoadedModel
 from perception_nodes.replay.outputs import Played
 from perception_nodes.replay.overlap import Ahead, quick_switches
@@ -85,23 +84,21 @@ class Realtime:
 
     def run(
         self,
-        drive: Drive,
         camera: Camera,
         loaded: LoadedModel,
         recorder: Recorder,
         rate: float,
-        limit: int | None,
+        frames: Iterable[RawFrame],
         progress: Callable[[int], None],
     ) -> None:
-        """Play a drive.
+        """Play frames.
 
         Args:
-            drive: the frames.
-            camera: of the drive; it skips what would be late.
+            camera: of their drive; it skips what would be late.
             loaded: the model.
             recorder: receives detections and reports.
             rate: how much faster than recorded.
-            limit: frames to stop after, None for all.
+            frames: in order; they are read as they are needed.
             progress: called with the frames done.
 
         Raises:
@@ -114,9 +111,9 @@ class Realtime:
 
         def pace() -> None:
             try:
-                with Ahead(islice(drive.frames(), limit), AHEAD) as frames:
+                with Ahead(frames, AHEAD) as ahead:
                     begin_ns, first_ns = time.monotonic_ns() + SETTLE_NS, None
-                    for frame in frames:
+                    for frame in ahead:
                         first_ns = frame.log_time_ns if first_ns is None else first_ns
                         offset_ns = round((frame.log_time_ns - first_ns) / rate)
                         due_ns = begin_ns + offset_ns
@@ -149,7 +146,7 @@ class Realtime:
                             recorder.write(DETECTIONS_TOPIC, DETECTIONS, frame.log_time_ns, message)
                             self.recording.detections[frame.log_time_ns] = camera.named(detections)
                     self._note(frame, record, recorder)
-                    progress(frame.index + 1)
+                    progress(len(self.played))
             finally:
                 stop.set()
                 pacer.join()

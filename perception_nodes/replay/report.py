@@ -38,6 +38,7 @@ def render(summary: dict[str, Any], recording: Recording, shots: Shots) -> str:
     """
     deadline_ms = float(summary.get("deadline_ms", DEADLINE_MS))
     tone, sentence = verdict(summary)
+    lockstep = summary.get("mode") == LOCKSTEP
     return PAGE.substitute(
         title=escape(str(summary.get("bag", "drive"))),
         tone=tone,
@@ -46,6 +47,7 @@ def render(summary: dict[str, Any], recording: Recording, shots: Shots) -> str:
         statuses=_statuses(summary),
         facts=_facts(summary),
         notes=_notes(summary),
+        measured="Work of a frame, as measured here" if lockstep else "Latency",
         histogram=plot(charts.histogram(recording.reports, deadline_ms)),
         timeline=plot(charts.timeline(recording.reports, deadline_ms)),
         golden=_golden(summary, shots),

@@ -7,13 +7,14 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from perception_nodes.core.frame import latency_ms
 from perception_nodes.evaluation import LabelledSet
 from perception_nodes.replay.accuracy import accuracy
-from perception_nodes.replay.bag import Drive, image_topics, open_drive
+from perception_nodes.replay.bag import Drive, RawFrame, image_topics, open_drive
 from perception_nodes.replay.camera import Camera, LoadedModel
 from perception_nodes.replay.golden import (
     Comparison,
@@ -60,7 +61,8 @@ class Options:
     Attributes:
         mode: one of `MODES`.
         rate: in real time, how much faster than recorded.
-        frames: of each drive, to stop after; None for all.
+        every: of each drive, every so manieth frame is taken.
+        frames: of those, to stop after; None for all.
         pictures: whether to write pictures into the recording.
         video: whether to write `annotated.mp4`.
         bare: whether to measure bare inference too, and compare the speed with it.
@@ -73,6 +75,7 @@ class Options:
 
     mode: str = LOCKSTEP
     rate: float = 1.0
+    every: int = 1
     frames: int | None = None
     pictures: bool = True
     video: bool = False
@@ -159,13 +162,12 @@ def _in_lockstep(
             video = folder / VIDEO if options.video else None
             pictures = stack.enter_context(PictureWriter(recorder, drive, video))
         run.run(
-            drive,
             camera,
             loaded,
             recorder,
             pictures,
             comparison,
-            options.frames,
+            _chosen(drive, options),
             lambda done: progress(source.name, done, total),
         )
     bare_ns += _bare(loaded, run.inputs, options)
@@ -204,12 +206,11 @@ def _in_real_time(
     messages = folder / "messages.mcap"
     with Recorder(messages) as recorder:
         run.run(
-            drive,
             camera,
             loaded,
             recorder,
             options.rate,
-            options.frames,
+            _chosen(drive, options),
             lambda done: progress(source.name, done, total),
         )
     error_ms = run.timing_error_ms()
@@ -302,8 +303,13 @@ def _bare(loaded: LoadedModel, inputs: list[Any], options: Options) -> list[int]
     return loaded.bare_inference_ns(inputs, BARE_CALLS) if options.bare else []
 
 
+def _chosen(drive: Drive, options: Options) -> Iterator[RawFrame]:
+    return islice(islice(drive.frames(), 0, None, options.every), options.frames)
+
+
 def _total(drive: Drive, options: Options) -> int:
-    return min(drive.frame_count, options.frames or drive.frame_count)
+    chosen = -(-drive.frame_count // options.every)
+    return min(chosen, options.frames or chosen)
 
 
 def _plain_name(bag: Path) -> str:

@@ -1,0 +1,439 @@
+"""`perception replay` as a whole: lockstep, real time, every kind of input, golden, labels."""
+
+import csv
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+from drives import (
+    COMPRESSED,
+    IMAGE,
+    PERIOD_NS,
+    START_NS,
+    STORE,
+    message,
+    serialized,
+    write_ros1,
+    write_ros2,
+)
+from mcap.reader import make_reader
+from rosbags.rosbag2 import CompressionMode, StoragePlugin
+from rosbags.rosbag2 import Writer as Rosbag2Writer
+from typer.testing import CliRunner
+
+from perception_nodes.cli import UNUSABLE, app
+from perception_nodes.core.frame import STAMPS
+from perception_nodes.replay.recording import (
+    DETECTIONS_TOPIC,
+    FRAME_REPORT_TOPIC,
+    read_recording,
+)
+from perception_nodes.replay.schemas import COMPRESSED_IMAGE, DETECTIONS, typestore
+
+FRAMES = 6
+OUTPUTS = ["detections.mcap", "overview.png", "report.html", "summary.json", "timing.csv"]
+
+
+def replay(*arguments, status=0):
+    """Run the command in this process; its JSON."""
+    result = CliRunner().invoke(app, ["replay", *map(str, arguments), "--json"])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == status, result.output
+    return json.loads(result.stdout) if result.stdout else None
+
+
+def unusable(*arguments):
+    """What a command says of input it cannot use."""
+    result = CliRunner().invoke(app, ["replay", *map(str, arguments)])
+    assert isinstance(result.exception, UNUSABLE), result.output
+    return str(result.exception)
+
+
+def sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def street(root):
+    """A drive with objects in it."""
+    return root / "bags/sample_sqlite3"
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A short drive of noise."""
+    return write_ros2(tmp_path / "drive", frames=FRAMES)
+
+
+# Lockstep
+
+
+def test_two_runs_write_the_same_bytes(street, tmp_path):
+    summaries = [replay(street, "--out", tmp_path / name) for name in ("one", "two")]
+    files = [tmp_path / name / "detections.mcap" for name in ("one", "two")]
+    assert sha256(files[0]) == sha256(files[1]) == summaries[0]["detections_sha256"]
+    assert sorted(file.name for file in (tmp_path / "one").iterdir()) == OUTPUTS
+    assert summaries[0]["frames_in"] == summaries[0]["status"]["OK"] == 60
+    assert summaries[0]["detections"] > 0
+
+
+def test_time_stands_still_and_work_is_measured_apart(small, tmp_path):
+    summary = replay(small, "--out", tmp_path / "out", "--backend", "null")
+    reports = read_recording(tmp_path / "out/detections.mcap").reports
+    assert [report.stamp_ns - START_NS for report in reports] == [
+        index * PERIOD_NS for index in range(FRAMES)
+    ]
+    for report in reports:
+        assert {getattr(report, name) for name in STAMPS} == {report.stamp_ns}
+        assert report.deadline_ns - report.capture_ns == 10_000_000
+        assert not report.clock_suspect
+    assert summary["latency_ms"]["p50"] > 0
+    with (tmp_path / "out/timing.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [int(row["frame"]) for row in rows] == list(range(FRAMES))
+    for row in rows:
+        stages = sum(float(row[f"{stage}_ms"]) for stage in ("ingest", "preprocess", "inference"))
+        assert 0 < stages <= float(row["total_ms"])
+
+
+def test_frames_without_stamps_are_told_apart(tmp_path):
+    """A camera that leaves `header.stamp` at 0 is replayed like any other."""
+    folder = tmp_path / "drive"
+    with Rosbag2Writer(folder, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        connection = writer.add_connection("/camera/image_raw", IMAGE, typestore=STORE)
+        for index in range(FRAMES):
+            one = message(IMAGE, index)
+            one.header.stamp.sec = one.header.stamp.nanosec = 0
+            data = bytes(STORE.serialize_cdr(one, IMAGE))
+            writer.write(connection, START_NS + index * PERIOD_NS, data)
+    replay(folder, "--out", tmp_path / "out", "--backend", "null")
+    recording = read_recording(tmp_path / "out/detections.mcap", by_log_time=True)
+    assert len(recording.detections) == len(recording.reports) == FRAMES
+
+
+def test_foxglove_and_rviz_find_what_they_show(street, tmp_path):
+    replay(street, "--out", tmp_path / "out", "--frames", 30)
+    found = {}
+    with (tmp_path / "out/detections.mcap").open("rb") as stream:
+        for schema, channel, one in make_reader(stream).iter_messages():
+            found.setdefault(channel.topic, []).append((schema.name, one))
+    kinds = {topic: messages[0][0] for topic, messages in found.items()}
+    assert kinds == {
+        DETECTIONS_TOPIC: DETECTIONS,
+        FRAME_REPORT_TOPIC: "perception_interfaces/msg/FrameReport",
+        "/camera/image/compressed": COMPRESSED_IMAGE,
+        "/perception/annotations": "foxglove_msgs/msg/ImageAnnotations",
+        "/perception/annotated/compressed": COMPRESSED_IMAGE,
+    }
+    assert {len(messages) for messages in found.values()} == {30}
+    data = found["/perception/annotated/compressed"][0][1].data
+    picture = typestore().deserialize_cdr(data, COMPRESSED_IMAGE)
+    assert cv2.imdecode(picture.data, cv2.IMREAD_COLOR).shape[1] >= 320
+
+
+def test_pictures_may_be_left_out_and_a_video_added(small, tmp_path):
+    replay(small, "--out", tmp_path / "out", "--backend", "null", "--video")
+    video = tmp_path / "out/annotated.mp4"
+    assert cv2.VideoCapture(str(video)).get(cv2.CAP_PROP_FRAME_COUNT) == FRAMES
+    replay(small, "--out", tmp_path / "out", "--backend", "null", "--no-pictures")
+    assert not video.exists(), "it would belong to the run before"
+    with (tmp_path / "out/detections.mcap").open("rb") as stream:
+        topics = {channel.topic for _, channel, _ in make_reader(stream).iter_messages()}
+    assert topics == {DETECTIONS_TOPIC, FRAME_REPORT_TOPIC}
+
+
+def test_speed_is_set_beside_that_of_bare_inference(small, tmp_path):
+    speed = replay(small, "--out", tmp_path / "out", "--backend", "null", "--bare")["speed"]
+    assert speed["share_of_bare"] == pytest.approx(
+        speed["frames_per_s"] / speed["bare_frames_per_s"], abs=1e-3
+    )
+
+
+# Real time
+
+
+def test_real_time_keeps_the_recorded_timing(small, tmp_path):
+    begin_s = time.monotonic()
+    out = tmp_path / "out"
+    summary = replay(small, "--out", out, "--backend", "null", "--mode", "realtime")
+    assert time.monotonic() - begin_s > (FRAMES - 1) * PERIOD_NS / 1e9
+    assert sum(summary["status"].values()) == summary["frames_in"] == FRAMES
+    # On a machine with nothing else to do it is a tenth of this.
+    assert summary["timing_error_ms"]["p50"] < 20
+    assert sorted(file.name for file in out.iterdir()) == OUTPUTS
+
+
+def test_what_comes_too_fast_is_let_go_and_told(small, tmp_path):
+    summary = replay(
+        small, "--out", tmp_path / "out", "--mode", "realtime", "--rate", 100, "--model",
+        "dense-640x384", "--threads", 1,
+    )  # fmt: skip
+    status = summary["status"]
+    assert sum(status.values()) == FRAMES
+    assert status["SUPERSEDED"] + status["SKIPPED_LATE"] + status["LATE"] > 0
+    reports = read_recording(tmp_path / "out/detections.mcap").reports
+    assert all(report.reason for report in reports if report.status in (2, 3))
+
+
+# Inputs
+
+
+def add(bag, kind=IMAGE, frames=FRAMES, **options):
+    return write_ros2(bag, {"/camera/image": kind}, frames, **options)
+
+
+INPUTS = {
+    "mcap": lambda at: add(at),
+    "sqlite3": lambda at: add(at, storage="sqlite3"),
+    "compressed pictures": lambda at: add(at, COMPRESSED),
+    "zstd files": lambda at: add(at, compress=CompressionMode.FILE),
+    "zstd messages": lambda at: add(at, storage="sqlite3", compress=CompressionMode.MESSAGE),
+    "ROS 1": lambda at: write_ros1(at.with_suffix(".bag"), FRAMES),
+    "video": lambda at: write_video(at.with_suffix(".mp4")),
+    "images": lambda at: write_images(at),
+}
+
+
+def write_video(path):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 20.0, (64, 48))
+    for index in range(FRAMES):
+        writer.write(np.full((48, 64, 3), 30 * index, np.uint8))
+    writer.release()
+    return path
+
+
+def write_images(folder):
+    folder.mkdir()
+    for index in range(FRAMES):
+        # Natural order: 10 comes behind 9.
+        name = f"frame_{index + 7}.{('jpg', 'png', 'bmp')[index % 3]}"
+        cv2.imwrite(str(folder / name), np.full((48, 64, 3), 30 * index, np.uint8))
+    return folder
+
+
+@pytest.mark.parametrize("kind", INPUTS)
+def test_input(kind, tmp_path):
+    summary = replay(INPUTS[kind](tmp_path / "drive"), "--out", tmp_path / "o", "--backend", "null")
+    assert summary["status"]["OK"] == FRAMES
+    assert summary["lost_in_bag"] == 0
+
+
+def test_several_drives_and_every_camera_of_them(tmp_path):
+    one = write_ros2(tmp_path / "one", {"/front": IMAGE, "/rear": COMPRESSED}, FRAMES)
+    two = write_ros2(tmp_path / "two", {"/front": IMAGE}, 3)
+    drives = replay(
+        one, two, "--out", tmp_path / "out", "--topic", "all", "--backend", "null"
+    )["drives"]  # fmt: skip
+    assert {name: one["frames_in"] for name, one in drives.items()} == {
+        "one.front": FRAMES,
+        "one.rear": FRAMES,
+        "two": 3,
+    }
+    for name in drives:
+        assert sorted(file.name for file in (tmp_path / "out" / name).iterdir()) == OUTPUTS
+    whole = json.loads((tmp_path / "out/summary.json").read_text())
+    assert list(whole["drives"]) == list(drives)
+
+
+def test_drives_of_one_name_are_told_apart(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    bags = [write_ros2(tmp_path / part / "drive", frames=2) for part in "ab"]
+    drives = replay(*bags, "--out", tmp_path / "out", "--backend", "null")["drives"]
+    assert list(drives) == ["drive", "drive~2"]
+
+
+def test_a_drive_cut_off_is_replayed_up_to_there_and_the_loss_counted(tmp_path):
+    bag = write_ros2(tmp_path / "drive", {"/camera/image_raw": IMAGE}, 20)
+    file = next(bag.glob("*.mcap"))
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    summary = replay(bag, "--out", tmp_path / "out", "--backend", "null")
+    assert 5 < summary["frames_in"] < 15
+    assert summary["frames_in"] + summary["lost_in_bag"] == 20
+    assert any("cut off" in warning for warning in summary["warnings"])
+
+
+def test_a_broken_message_fails_alone(tmp_path):
+    folder = tmp_path / "drive"
+    with Rosbag2Writer(folder, version=9, storage_plugin=StoragePlugin.SQLITE3) as writer:
+        connection = writer.add_connection("/camera/image_raw", IMAGE, typestore=STORE)
+        for index in range(FRAMES):
+            data = serialized(IMAGE, index)
+            data = data[: len(data) // 2] if index == 2 else data
+            writer.write(connection, START_NS + index * PERIOD_NS, data)
+    summary = replay(folder, "--out", tmp_path / "out", "--backend", "null")
+    assert summary["status"]["OK"] == FRAMES - 1
+    assert summary["status"]["FAILED"] == 1
+    assert any("cut off" in reason for reason in summary["failures"])
+
+
+def test_an_image_file_that_is_none_fails_alone(tmp_path):
+    folder = write_images(tmp_path / "drive")
+    (folder / "frame_9.bmp").write_bytes(b"not a picture")
+    summary = replay(folder, "--out", tmp_path / "out", "--backend", "null")
+    assert summary["status"]["FAILED"] == 1
+
+
+# Golden
+
+
+def test_golden_is_kept_told_and_rewritten(street, tmp_path):
+    golden, out = tmp_path / "golden.json", tmp_path / "out"
+    options = (street, "--out", out, "--frames", 40, "--golden", golden)
+    assert "cannot be read" in unusable(*options)
+    replay(*options, "--update")
+    assert replay(*options)["golden"]["changes"] == []
+
+    content = json.loads(golden.read_text())
+    frames = content["drives"]["sample_sqlite3"]
+    index = next(i for i, (_, things) in enumerate(frames) if things)
+    frames[index][1].append(["bus", 0.9, 10, 10, 200, 150])
+    golden.write_text(json.dumps(content))
+    found = replay(*options, status=1)["golden"]
+    assert found["kinds"] == {"vanished": 1}
+    assert found["lines"] == [
+        f"frame {index} ({index * 0.04:.2f} s): bus 0.90 at 10,10 (190x140) vanished"
+    ]
+    text = (out / "report.html").read_text()
+    assert "vanished" in text.split("<h2>Against the golden")[1]
+
+    replay(*options, "--update")
+    assert replay(*options)["golden"]["changes"] == []
+    assert [file.name for file in tmp_path.iterdir() if file.name.startswith("golden")] == [
+        "golden.json"
+    ]
+
+
+def test_golden_of_the_sample_drive(street, root, tmp_path):
+    """What the model finds on the sample drive, in integers: the same on every machine.
+
+    Where it is meant to change: perception replay bags/sample_sqlite3 --backend golden --every 5
+    --golden test/replay/golden/sample.json --update
+    """
+    golden = root / "test/replay/golden/sample.json"
+    arguments = ("--backend", "golden", "--every", 5, "--golden", golden)
+    summary = replay(street, "--out", tmp_path / "out", *arguments)
+    assert summary["golden"]["frames"] == 12
+
+
+# Labels
+
+
+def test_accuracy_against_labels(street, tmp_path):
+    """Labels made of what was found: all of it is right."""
+    replay(street, "--out", tmp_path / "out")
+    recording = read_recording(tmp_path / "out/detections.mcap")
+    (tmp_path / "set/images").mkdir(parents=True)
+    (tmp_path / "set/labels").mkdir()
+    names = sorted({label for found in recording.detections.values() for label in found.labels})
+    (tmp_path / "set/classes.txt").write_text("\n".join(names))
+    for report in recording.reports[30:50]:
+        size = (report.source_width, report.source_height)
+        stem = f"frame_{report.sequence:04}"
+        picture = np.zeros((size[1], size[0], 3), np.uint8)
+        cv2.imwrite(str(tmp_path / f"set/images/{stem}.png"), picture)
+        found = recording.detections[report.stamp_ns]
+        lines = []
+        for label, box in zip(found.labels, found.boxes, strict=True):
+            x1, y1, x2, y2 = np.clip(box, 0, [*size, *size]) / [*size, *size]
+            centre = ((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)
+            lines.append(f"{names.index(label)} " + " ".join(f"{value:.6f}" for value in centre))
+        (tmp_path / f"set/labels/{stem}.txt").write_text("\n".join(lines))
+    found = replay(street, "--out", tmp_path / "again", "--labels", tmp_path / "set")["accuracy"]
+    assert found["frames"] == 20
+    assert found["map50"] == pytest.approx(1.0, abs=0.01)
+    assert "Accuracy on" in (tmp_path / "again/report.html").read_text()
+
+
+def test_labels_recorded_in_the_bag(street, tmp_path):
+    """A run's own recording has frames and detections: a drive with labels."""
+    replay(street, "--out", tmp_path / "out")
+    options = ("--topic", "/camera/image/compressed", "--labels-topic", DETECTIONS_TOPIC)
+    drive = tmp_path / "out/detections.mcap"
+    found = replay(drive, "--out", tmp_path / "again", *options)["accuracy"]
+    # JPEG costs a little.
+    assert found["map50"] > 0.5
+    assert "is a sensor_msgs" in unusable(
+        drive, "--out", tmp_path / "x", "--topic", "/camera/image/compressed", "--labels-topic",
+        "/camera/image/compressed",
+    )  # fmt: skip
+
+
+# Two runs
+
+
+def test_two_runs_side_by_side(street, tmp_path):
+    for name, threshold in (("a", 0.25), ("b", 0.5)):
+        replay(street, "--out", tmp_path / name, "--score-threshold", threshold)
+    runs = (tmp_path / "a", tmp_path / "b")
+    result = replay("--compare", *runs, "--out", tmp_path / "ab")
+    before, after = result["figures"]["objects"]
+    assert before > after
+    assert not result["identical_messages"]
+    assert json.loads((tmp_path / "ab/compare.json").read_text()) == result
+    same = replay("--compare", runs[0], runs[0], "--out", tmp_path / "aa")
+    assert same["identical_messages"]
+    assert same["objects"]["changes"] == []
+    assert "no folder" in unusable("--compare", runs[0], tmp_path, "--out", tmp_path / "x").replace(
+        "not the folder", "no folder"
+    )
+
+
+# Bad input and interruption
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "name a recorded drive"),
+        (("{bag}", "--mode", "fast"), "--mode 'fast' is unknown"),
+        (("{bag}", "--rate", "2"), "--rate needs --mode realtime"),
+        (("{bag}", "--update"), "--update needs --golden"),
+        (("{bag}", "--mode", "realtime", "--golden", "g"), "need --mode lockstep"),
+        (("{bag}", "--golden", "{bag}/metadata.yaml"), "is no JSON"),
+        (("{bag}", "--labels", "/nowhere"), "/nowhere does not exist"),
+        (("{bag}", "--calibration", "/nowhere"), "/nowhere"),
+        (("{bag}", "/nowhere", "--backend", "null"), "/nowhere does not exist"),
+        (("{bag}", "--out", "{bag}/metadata.yaml"), "is a file"),
+    ],
+)
+def test_unusable_input_is_named_and_leaves_nothing(small, tmp_path, arguments, said):
+    out = () if "--out" in arguments else ("--out", tmp_path / "out")
+    assert said in unusable(*(text.format(bag=small) for text in arguments), *out)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("mode", ["lockstep", "realtime"])
+def test_interrupted_it_leaves_nothing(street, tmp_path, mode):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "perception_nodes.cli", "replay", str(street), str(street),
+         "--mode", mode, "--out", str(tmp_path / "out")],
+        env=dict(os.environ),
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+    until_s = time.monotonic() + 60
+    while not list(tmp_path.glob("out/*/.part-*")) and time.monotonic() < until_s:
+        time.sleep(0.01)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode not in (0, 2)
+    assert not list(tmp_path.rglob(".part-*"))
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_the_drive_that_ran_to_its_end_stays_as_it_was(small, tmp_path):
+    """What a failed run would have replaced is still there."""
+    out = tmp_path / "out"
+    replay(small, "--out", out, "--backend", "null")
+    before = {file.name: sha256(file) for file in out.iterdir()}
+    unusable(small, "--out", out, "--backend", "null", "--labels-topic", "/nope")
+    assert {file.name: sha256(file) for file in out.iterdir()} == before
