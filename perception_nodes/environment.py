@@ -24,7 +24,7 @@ def share_folder() -> Path:
     )
 
 
-def ros_environment() -> dict[str, str]:
+def ros_environment(sends_images: bool = False) -> dict[str, str]:
     """Variables for a node's process; what the user has set stays.
 
     Without the Fast DDS profile large frames do not arrive at all, see `config/fastdds.xml`.
@@ -32,7 +32,8 @@ def ros_environment() -> dict[str, str]:
     # Fast DDS 3 renamed the variable and warns of the old one.
     old = os.environ.get("ROS_DISTRO") in ("humble", "iron", "jazzy")
     name = "FASTRTPS_DEFAULT_PROFILES_FILE" if old else "FASTDDS_DEFAULT_PROFILES_FILE"
-    return {name: os.environ.get(name, str(share_folder() / "config/fastdds.xml"))}
+    profile = "fastdds.xml" if sends_images else "fastdds_small.xml"
+    return {name: os.environ.get(name, str(share_folder() / "config" / profile))}
 
 
 def stay_on_this_machine() -> None:

@@ -26,8 +26,10 @@ from perception_nodes.core.geometry import Lens, boxes_to_source, lens_of
 from perception_nodes.core.prediction import CostPrediction
 
 TRIED_EVERY = 10
-"""Of the frames that are abandoned, every so manieth is run all the same: an overloaded
+"""Of frames in a row that are abandoned, every so manieth is run all the same: an overloaded
 vehicle still sees something, marked late, and we learn when it is faster again."""
+BEST_TRIED_EVERY = 30
+"""The same of frames that are left to a smaller model, with the best one."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ class Pipeline:
         self._clock = clock
         self._skip_late = skip_late
         self._publish = CostPrediction(0)
-        self._passed_over = 0
+        self._without_best = 0
+        self._on_trial = False
         self._chosen = models[0]
         self._lens: Lens | None = None
         self._lens_key = b""
@@ -127,12 +130,16 @@ class Pipeline:
         detections = Detections(boxes[seen], found.scores[seen], found.classes[seen])
         record.detections = len(detections)
         record.postprocessed_ns = self._clock.monotonic_ns()
-        model.inference.add(record.inferred_ns - started_ns)
-        model.postprocess.add(record.postprocessed_ns - record.inferred_ns)
+        took_ns = record.inferred_ns - started_ns, record.postprocessed_ns - record.inferred_ns
+        for cost, duration_ns in zip((model.inference, model.postprocess), took_ns, strict=True):
+            if self._on_trial and record.postprocessed_ns < record.deadline_ns:
+                cost.expect(duration_ns)
+            else:
+                cost.add(duration_ns)
         return record, detections
 
     def _choose(self, left_ns: int) -> tuple[Candidate | None, bytes]:
-        """The model to run in the time left, or why none is.
+        """The model to run in the time left, or why none does.
 
         The best one that will hardly be late; failing that the smallest, if it will rather be in
         time than not; failing that none.
@@ -141,26 +148,27 @@ class Pipeline:
             return self._models[0], b""
         if left_ns <= 0:
             return None, b"past its deadline before inference"
+        best, smallest = self._models[0], self._models[-1]
+        chosen = None
         for model in self._models:
             rest = (model.inference, model.postprocess, self._publish)
             if sum(cost.p99_ns for cost in rest) <= left_ns:
-                self._passed_over = 0
-                return model, b""
-            if model is self._models[-1]:
+                chosen = model
+                break
+        # Caution costs no more than a smaller model up to here, and the frame itself from here on.
+        needed_ns = sum(cost.median_ns for cost in rest)
+        if chosen is None and needed_ns <= left_ns:
+            chosen = smallest
+        self._without_best = 0 if chosen is best else self._without_best + 1
+        tried, every = (smallest, TRIED_EVERY) if chosen is None else (best, BEST_TRIED_EVERY)
+        self._on_trial = self._without_best > 0 and self._without_best % every == 0
+        chosen = tried if self._on_trial else chosen
+        for model in self._models:
+            if model is chosen:
                 break
             model.inference.passed_over()
             model.postprocess.passed_over()
-        # Caution costs no more than a smaller model up to here, and the frame itself from here on.
-        needed_ns = sum(cost.median_ns for cost in rest)
-        if needed_ns <= left_ns:
-            self._passed_over = 0
-            return model, b""
-        for cost in rest:
-            cost.passed_over()
-        self._passed_over += 1
-        if self._passed_over % TRIED_EVERY == 0:
-            return self._models[-1], b""
-        return None, b"%.1f ms left, %.1f ms needed" % (left_ns / 1e6, needed_ns / 1e6)
+        return chosen, b"%.1f ms left, %.1f ms needed" % (left_ns / 1e6, needed_ns / 1e6)
 
     def status_of(self, record: FrameRecord) -> FrameStatus:
         """What the frame just detected is, were its detections published now."""

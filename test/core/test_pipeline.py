@@ -15,6 +15,7 @@ from perception_nodes.core.frame import (
 )
 from perception_nodes.core.geometry import Letterbox
 from perception_nodes.core.pipeline import (
+    BEST_TRIED_EVERY,
     TRIED_EVERY,
     BackendError,
     Candidate,
@@ -242,7 +243,7 @@ def test_a_smaller_model_that_is_late_is_late():
 
 def test_postprocessing_and_publishing_have_their_share():
     rig = Rig(expected_ms=6.0, fallback_ms=1.0)
-    for _ in range(3):
+    for _ in range(WINDOW):
         assert rig.run(publish_ms=1.9)[0].status == FrameStatus.OK
     assert rig.run(publish_ms=2.5)[0].status == FrameStatus.LATE
     assert rig.run(publish_ms=2.5)[0].status == FrameStatus.LATE  # p99 forgives one in a hundred
@@ -252,8 +253,7 @@ def test_postprocessing_and_publishing_have_their_share():
 def test_a_hiccup_is_forgotten():
     rig = Rig(expected_ms=6.0, fallback_ms=1.0)
     rig.backend.duration_ns = 50 * MS
-    for _ in range(2):
-        assert rig.run()[0].status == FrameStatus.LATE
+    assert rig.run()[0].status == FrameStatus.LATE
     rig.backend.duration_ns = 6 * MS
     statuses = [rig.run()[0].status for _ in range(WINDOW + 1)]
     assert statuses[0] == FrameStatus.DEGRADED
@@ -262,11 +262,19 @@ def test_a_hiccup_is_forgotten():
 
 def test_a_frame_is_given_up_only_where_it_will_rather_be_late_than_not():
     rig = Rig(expected_ms=6.0)
-    for number in range(WINDOW // 2):
-        rig.backend.duration_ns = 9 * MS
-        status = rig.run()[0].status
-        assert status == FrameStatus.LATE, number
+    for _ in range(WINDOW):
+        assert rig.run()[0].status == FrameStatus.OK
+    rig.backend.duration_ns = 9 * MS
+    for _ in range(WINDOW // 2):
+        assert rig.run()[0].status == FrameStatus.LATE
     assert rig.run()[0].status == FrameStatus.SKIPPED_LATE
+
+
+def test_what_was_expected_at_first_is_soon_forgotten():
+    rig = Rig(expected_ms=9.0, duration_ms=3.0)
+    statuses = [rig.run()[0].status for _ in range(10 * TRIED_EVERY)]
+    assert statuses.index(FrameStatus.OK) < TRIED_EVERY
+    assert set(statuses[TRIED_EVERY:]) == {FrameStatus.OK}
 
 
 def test_a_machine_that_is_too_slow_still_sees_something_and_learns_when_it_is_not():
@@ -275,9 +283,18 @@ def test_a_machine_that_is_too_slow_still_sees_something_and_learns_when_it_is_n
     assert statuses.count(FrameStatus.LATE) == 10
     assert statuses.count(FrameStatus.SKIPPED_LATE) == 9 * 10
     rig.backend.duration_ns = 3 * MS
-    for _ in range(WINDOW * TRIED_EVERY):
-        status = rig.run()[0].status
-    assert status == FrameStatus.OK
+    assert {rig.run()[0].status for _ in range(TRIED_EVERY)} >= {FrameStatus.OK}
+    assert rig.run()[0].status == FrameStatus.OK
+
+
+def test_the_best_model_comes_back_when_it_is_in_time_again():
+    rig = Rig(expected_ms=20.0, duration_ms=20.0, fallback_ms=3.0)
+    statuses = [rig.run()[0].status for _ in range(3 * BEST_TRIED_EVERY)]
+    assert statuses.count(FrameStatus.LATE) == 3
+    assert statuses.count(FrameStatus.DEGRADED) == 3 * BEST_TRIED_EVERY - 3
+    rig.backend.duration_ns = 5 * MS
+    statuses = [rig.run()[0].status for _ in range(BEST_TRIED_EVERY + 1)]
+    assert statuses[-1] == FrameStatus.OK
 
 
 def test_late_detections_can_be_withheld():
