@@ -88,7 +88,12 @@ def accuracy(
             name: score_of([one], len(truth)).model_dump()
             for name, one in zip(groups, matches, strict=True)
         },
-        "notes": [*data.notes, *notes],
+        "notes": [
+            *data.notes,
+            *notes,
+            "precision is averaged over the objects that were reported: weaker ones, which an "
+            "evaluation of the model takes in too, are under the score threshold",
+        ],
     }
 
 

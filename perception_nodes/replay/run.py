@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from perception_nodes.config import SettingsError
 from perception_nodes.core.frame import latency_ms
 from perception_nodes.evaluation import LabelledSet
 from perception_nodes.replay.accuracy import accuracy
@@ -135,6 +136,7 @@ def replay(
 
     Raises:
         BagError, UnknownLens, GoldenError, DataError: unusable input.
+        SettingsError: the folder cannot be written to.
     """
     with open_drive(source.path, source.topic) as drive, _staged(out) as folder:
         if options.mode == REALTIME:
@@ -332,16 +334,23 @@ def _sha256(file: Path) -> str:
 def _staged(out: Path) -> Iterator[Path]:
     """A folder whose files move to `out` when all are there; else nothing is left of it."""
     there = out.exists()
-    out.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".part-", dir=out))
+    folder = None
     try:
+        out.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=".part-", dir=out))
         yield folder
         # Of an earlier run; it would not belong to the other files.
         (out / VIDEO).unlink(missing_ok=True)
         for file in folder.iterdir():
             file.replace(out / file.name)
+    except OSError as error:
+        raise SettingsError(
+            f"outputs cannot be written to {out}: {error.strerror or error}; name another folder "
+            "with --out, or make room"
+        ) from error
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
         if not there:
             # Only an empty one can be removed so.
             with suppress(OSError):

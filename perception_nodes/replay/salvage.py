@@ -76,7 +76,7 @@ def _walk_mcap(file: Path, survey: Survey) -> Iterator[tuple[str, int, bytes]]:
             return
         while True:
             start = stream.tell()
-            opcode, body, complete = _record(stream)
+            opcode, body, complete = _record(stream, size)
             if opcode in (Opcode.FOOTER, Opcode.DATA_END):
                 return
             if not complete:
@@ -96,14 +96,14 @@ def _walk_mcap(file: Path, survey: Survey) -> Iterator[tuple[str, int, bytes]]:
                 return
 
 
-def _record(stream: BinaryIO) -> tuple[int, bytes, bool]:
-    """The next record: its kind, its bytes, and whether they are all there."""
+def _record(stream: BinaryIO, size: int) -> tuple[int, bytes, bool]:
+    """The next record of so many bytes: its kind, its bytes, and whether they are all there."""
     head = stream.read(RECORD_HEAD.size)
     if len(head) < RECORD_HEAD.size:
         return 0, b"", False
     opcode, length = RECORD_HEAD.unpack(head)
-    # read() does not allocate what a corrupt length asks for, only what the file has.
-    body = stream.read(min(length, 2**62))
+    # A corrupt length would have memory made for it that nobody has.
+    body = stream.read(min(length, size - stream.tell()))
     return opcode, body, len(body) == length
 
 
@@ -121,7 +121,7 @@ def _unpacked(chunk: Chunk, complete: bool) -> list[tuple[int, bytes]]:
         raise ValueError("checksum differs")
     stream, records = BytesIO(data), []
     while True:
-        opcode, body, whole = _record(stream)
+        opcode, body, whole = _record(stream, len(data))
         if not whole:
             return records
         records.append((opcode, body))

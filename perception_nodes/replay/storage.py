@@ -14,7 +14,7 @@ from rosbags.rosbag1 import Reader as Rosbag1Reader
 from rosbags.rosbag2 import Reader as Rosbag2Reader
 from rosbags.typesys import Stores, get_typestore
 
-from perception_nodes.replay import salvage
+from perception_nodes.replay import salvage, salvage_ros1
 
 FORMATS = (".mcap", ".db3")
 COMPRESSED = (".zstd", ".zst", ".lz4")
@@ -107,10 +107,6 @@ def open_storage(path: Path) -> Storage:
     # The libraries raise whatever their parsers trip over in a damaged file.
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        if files[0].suffix == ".bag":
-            raise BagError(
-                f"{path}: {reason}; repair a copy of it with `rosbag reindex` and try again"
-            ) from error
         return SalvagedStorage(files, reason)
 
 
@@ -163,6 +159,7 @@ class Ros1Storage:
 
     def __init__(self, path: Path) -> None:
         """Open it; raises what rosbags raises."""
+        self._path = path
         self._reader = Rosbag1Reader(path)
         self._reader.open()
         self._convert = get_typestore(Stores.ROS2_HUMBLE).ros1_to_cdr
@@ -177,9 +174,8 @@ class Ros1Storage:
             yield log_time_ns, bytes(self._convert(data, connection.msgtype))
 
     def salvage(self, topic: str) -> Messages:
-        """The messages up to the damage: past it the format gives no hold."""
-        with suppress(Exception):
-            yield from self.messages(topic)
+        """What can be read of them past damage."""
+        return salvage_ros1.read_ros1(self._path, topic)
 
     def close(self) -> None:
         """Close the file."""
@@ -268,6 +264,14 @@ class SalvagedStorage:
         return plain
 
 
+_SALVAGE: dict[str, tuple[Callable[[Path], salvage.Survey], Callable[[Path, str], Messages]]] = {
+    ".mcap": (salvage.survey_mcap, salvage.read_mcap),
+    ".db3": (salvage.survey_sqlite, salvage.read_sqlite),
+    ".bag": (salvage_ros1.survey_ros1, salvage_ros1.read_ros1),
+}
+"""By the format of a file: what surveys it, what reads a topic of it."""
+
+
 def decompressed(data: bytes) -> bytes:
     """A message that may have been compressed on its own: CDR never starts like such a frame.
 
@@ -288,11 +292,11 @@ def _format(file: Path) -> str:
 
 
 def _survey(file: Path) -> salvage.Survey:
-    return salvage.survey_mcap(file) if file.suffix == ".mcap" else salvage.survey_sqlite(file)
+    return _SALVAGE[file.suffix][0](file)
 
 
 def _reader_of(file: Path) -> Callable[[Path, str], Messages]:
-    return salvage.read_mcap if file.suffix == ".mcap" else salvage.read_sqlite
+    return _SALVAGE[file.suffix][1]
 
 
 def _metadata(folder: Path) -> dict[str, Any]:

@@ -69,10 +69,13 @@ def write_ros2(path, topics=None, frames=20, storage="mcap", compress=None):
     return path
 
 
-def write_ros1(path, frames=5):
+def write_ros1(path, frames=5, compression=None):
     """A ROS 1 bag."""
     store = get_typestore(Stores.ROS1_NOETIC)
-    with Rosbag1Writer(path) as writer:
+    writer = Rosbag1Writer(path)
+    if compression is not None:
+        writer.set_compression(Rosbag1Writer.CompressionFormat[compression.upper()])
+    with writer:
         connections = {
             topic: writer.add_connection(topic, kind, typestore=store)
             for topic, kind in CAMERA.items()

@@ -2,8 +2,12 @@
 
 import shutil
 import sqlite3
+from contextlib import suppress
 
+import lz4.frame
+import numpy as np
 import pytest
+import yaml
 import zstandard
 from drives import (
     CAMERA,
@@ -110,11 +114,122 @@ def test_ros1(tmp_path):
     check_whole(write_ros1(tmp_path / "old.bag"), frames=5)
 
 
-def test_ros1_cut_off_names_the_repair(tmp_path):
+@pytest.mark.parametrize("share", [0.4, 0.7, 0.95, 0.999])
+def test_ros1_cut_off(tmp_path, share):
+    bag = write_ros1(tmp_path / "old.bag", frames=FRAMES)
+    data = bag.read_bytes()
+    bag.write_bytes(data[: int(len(data) * share)])
+    read, said = check_prefix(bag)
+    assert read >= int(FRAMES * share) - 3
+    assert "damaged" in said
+
+
+@pytest.mark.parametrize("compression", ["bz2", "lz4"])
+def test_ros1_compressed_and_without_its_index(tmp_path, compression):
+    bag = write_ros1(tmp_path / "old.bag", frames=FRAMES, compression=compression)
+    check_whole(bag)
+    bag.write_bytes(bag.read_bytes()[:-300])
+    assert check_prefix(bag)[0] == FRAMES
+
+
+def test_ros1_with_a_broken_part_goes_on_behind_it(tmp_path):
+    bag = write_ros1(tmp_path / "old.bag", frames=FRAMES)
+    data = bytearray(bag.read_bytes())
+    # A message's length, so that all behind it in its chunk is lost; and no index.
+    start = len(data) // 2
+    data[start : start + 64] = b"\xff" * 64
+    bag.write_bytes(data[:-600])
+    with open_drive(bag) as drive:
+        assert 0 < len(list(drive.frames())) <= FRAMES
+        assert drive.warnings
+
+
+def test_ros1_cut_off_before_the_first_frame(tmp_path):
     bag = write_ros1(tmp_path / "old.bag")
-    bag.write_bytes(bag.read_bytes()[:-2000])
-    with pytest.raises(BagError, match="rosbag reindex"):
+    bag.write_bytes(bag.read_bytes()[:4200])
+    with pytest.raises(BagError, match="not one message"):
         open_drive(bag)
+
+
+def test_damage_anywhere_is_met_with_frames_or_one_line(tmp_path):
+    """Lengths that are no lengths, text that is no text, ends that come early."""
+    whole = [
+        write_ros1(tmp_path / "ros1.bag", frames=4),
+        write_ros1(tmp_path / "lz4.bag", frames=4, compression="lz4"),
+        next(write_ros2(tmp_path / "mcap", frames=4).glob("*.mcap")),
+        next(write_ros2(tmp_path / "sqlite3", frames=4, storage="sqlite3").glob("*.db3")),
+    ]
+    random = np.random.default_rng(0)
+    for number in range(120):
+        file = whole[number % len(whole)]
+        data = bytearray(file.read_bytes())
+        for _ in range(random.integers(1, 20)):
+            start, length = random.integers(len(data)), int(random.choice([1, 4, 40]))
+            data[start : start + length] = bytes([random.choice([0, 114, 255])]) * length
+        damaged = tmp_path / f"damaged{number}{file.suffix}"
+        damaged.write_bytes(data[: random.integers(len(data) // 2, len(data) + 1)])
+        with suppress(BagError), open_drive(damaged) as drive:
+            assert len(list(drive.frames())) <= drive.frame_count
+            drive.camera_info()
+
+
+@pytest.mark.parametrize("mode", ["file", "message"])
+def test_lz4_as_of_a_plugin_of_rosbag2(bags, tmp_path, mode):
+    """rosbag2 itself brings zstd; lz4 comes with plugins."""
+    folder = tmp_path / "packed"
+    shutil.copytree(bags["sqlite3"], folder)
+    file = next(folder.glob("*.db3"))
+    if mode == "file":
+        file.with_name(file.name + ".lz4").write_bytes(lz4.frame.compress(file.read_bytes()))
+        file.unlink()
+    else:
+        with sqlite3.connect(file) as database:
+            rows = list(database.execute("SELECT id, data FROM messages"))
+            packed = [(lz4.frame.compress(data), row) for row, data in rows]
+            database.executemany("UPDATE messages SET data = ? WHERE id = ?", packed)
+    metadata = folder / "metadata.yaml"
+    told = yaml.safe_load(metadata.read_text())
+    told["rosbag2_bagfile_information"] |= {"compression_format": "lz4", "compression_mode": mode}
+    metadata.write_text(yaml.safe_dump(told))
+    check_whole(folder)
+
+
+@pytest.mark.parametrize("compression", [CompressionType.LZ4, CompressionType.ZSTD])
+def test_mcap_with_compressed_chunks(tmp_path, compression):
+    check_whole_frames(write_mcap(tmp_path / "bag.mcap", range(FRAMES), compression))
+
+
+def test_split(tmp_path):
+    """Eleven files of one bag: the eleventh is behind the tenth, whatever their names sort like."""
+    folder = tmp_path / "split"
+    folder.mkdir()
+    for part in range(11):
+        write_mcap(folder / f"split_{part}.mcap", range(2 * part, 2 * part + 2))
+    with open_drive(folder) as drive:
+        assert drive.frame_count == 22
+        assert [frame.data for frame in drive.frames()] == [serialized(IMAGE, i) for i in range(22)]
+    next(folder.glob("split_4.mcap")).write_bytes(b"lost")
+    with open_drive(folder) as drive:
+        assert len(list(drive.frames())) == 20
+        assert "split_4.mcap" in " ".join(drive.warnings)
+
+
+def check_whole_frames(path):
+    with open_drive(path) as drive:
+        assert [f.data for f in drive.frames()] == [serialized(IMAGE, i) for i in range(FRAMES)]
+
+
+def write_mcap(file, indices, compression=CompressionType.NONE):
+    with file.open("wb") as stream:
+        writer = McapWriter(stream, chunk_size=100_000, compression=compression)
+        writer.start("ros2")
+        schema = writer.register_schema(IMAGE, "ros2msg", b"")
+        channel = writer.register_channel("/camera/image_raw", "cdr", schema)
+        for index in indices:
+            time_ns = START_NS + index * PERIOD_NS
+            writer.add_message(channel, time_ns, serialized(IMAGE, index), time_ns)
+        writer.finish()
+    return file
 
 
 def test_compressed_images_and_their_calibration(tmp_path):
@@ -217,16 +332,7 @@ def test_mcap_cut_off_before_the_first_frame(copy):
 
 @pytest.mark.parametrize("compression", [CompressionType.NONE, CompressionType.ZSTD])
 def test_mcap_with_a_broken_chunk_goes_on_behind_it(tmp_path, compression):
-    file = tmp_path / "bag.mcap"
-    with file.open("wb") as stream:
-        writer = McapWriter(stream, chunk_size=100_000, compression=compression)
-        writer.start("ros2")
-        schema = writer.register_schema(IMAGE, "ros2msg", b"")
-        channel = writer.register_channel("/camera/image_raw", "cdr", schema)
-        for index in range(100):
-            time_ns = START_NS + index * PERIOD_NS
-            writer.add_message(channel, time_ns, serialized(IMAGE, index), time_ns)
-        writer.finish()
+    file = write_mcap(tmp_path / "bag.mcap", range(100), compression)
     data = bytearray(file.read_bytes())
     start = len(data) // 2
     data[start : start + 64] = bytes(64)

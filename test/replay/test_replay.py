@@ -411,6 +411,13 @@ def test_unusable_input_is_named_and_leaves_nothing(small, tmp_path, arguments, 
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_that_takes_no_files_is_named(small):
+    # root may write anywhere else
+    assert "cannot be written to /proc/out" in unusable(
+        small, "--out", "/proc/out", "--backend", "null"
+    )
+
+
 @pytest.mark.parametrize("mode", ["lockstep", "realtime"])
 def test_interrupted_it_leaves_nothing(street, tmp_path, mode):
     process = subprocess.Popen(
