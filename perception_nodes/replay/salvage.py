@@ -202,6 +202,9 @@ def _walk_rows(database: sqlite3.Connection, survey: Survey) -> Iterator[tuple[i
     while failures < GIVE_UP_AFTER:
         try:
             for row, topic_id, log_time_ns, data in database.execute(query, (last,)):
+                if row <= last:
+                    # Pages of a damaged file may point at each other in a circle.
+                    raise sqlite3.DatabaseError("they come out of order")
                 last, lost, failures = row, lost + failures, 0
                 yield topic_id, log_time_ns, data
             break
