@@ -38,7 +38,7 @@ setup(
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
-        *shared("launch/*.launch.py", "config/*", "models/*/*", "calibration/**/*"),
+        *shared("launch/*.launch.py", "config/*", "systemd/*", "models/*/*", "calibration/**/*"),
     ],
     zip_safe=False,
     entry_points={

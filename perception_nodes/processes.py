@@ -1,9 +1,11 @@
-"""What the kernel knows of another process."""
+"""What the kernel knows of other processes and of the machine."""
 
 import os
+import platform
 import select
 import signal
 from contextlib import suppress
+from pathlib import Path
 
 TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -71,6 +73,14 @@ def available_memory_bytes() -> int:
     with open("/proc/meminfo", encoding="ascii") as file:
         line = next(line for line in file if line.startswith("MemAvailable"))
     return int(line.split()[1]) * 1024
+
+
+def cpu_name() -> str:
+    """The processor's name."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def _stat(path: str) -> list[str]:

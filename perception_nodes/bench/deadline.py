@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from perception_nodes.bench.latency import WARM_UP_FRAMES, cpu_name, percentiles
+from perception_nodes.bench.latency import WARM_UP_FRAMES, percentiles
 from perception_nodes.config import SettingsError
 from perception_nodes.core.frame import FrameStatus
 from perception_nodes.core.health import IN_TIME, PUBLISHED
@@ -26,7 +26,7 @@ from perception_nodes.demo import last_error
 from perception_nodes.environment import stay_on_this_machine
 from perception_nodes.graph import MEASURED
 from perception_nodes.load import busy
-from perception_nodes.processes import PAGE_BYTES
+from perception_nodes.processes import PAGE_BYTES, cpu_name
 from perception_nodes.supervisor import GraphFailure, Supervisor
 from perception_nodes.transport.shm import SHM_FOLDER, own_prefix
 
@@ -271,9 +271,12 @@ def constancy(samples: Sequence[Held]) -> dict[str, Any]:
             return 0.0
         return float(np.median([read(s) for s in last]) - np.median([read(s) for s in first]))
 
+    def grown(kind: str, name: str) -> float:
+        return growth(lambda sample: getattr(sample, kind).get(name, 0))
+
     names = settled[0].memory_mb if settled else {}
-    memory = {n: growth(lambda s, n=n: s.memory_mb.get(n, 0.0)) for n in names}
-    descriptors = {n: growth(lambda s, n=n: s.descriptors.get(n, 0)) for n in names}
+    memory = {name: grown("memory_mb", name) for name in names}
+    descriptors = {name: grown("descriptors", name) for name in names}
     shared_mb = growth(lambda s: s.shared_mb)
     return {
         "memory_growth_mb": memory,

@@ -2,7 +2,6 @@
 
 import json
 import os
-import platform
 import signal
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from perception_nodes.core.budget import STAGES
 from perception_nodes.core.frame import stage_durations_ms
 from perception_nodes.environment import ros_environment, share_folder, stay_on_this_machine
 from perception_nodes.graph import BARE_INFERENCE, CAMERA, MEASURED, Graph
+from perception_nodes.processes import cpu_name
 from perception_nodes.supervisor import GraphFailure, Supervisor
 
 WARM_UP_FRAMES = 10
@@ -237,14 +237,6 @@ def percentiles(values_ms: list[float]) -> dict[str, float | None]:
 def difference(a: float | None, b: float | None) -> float | None:
     """The difference a - b, None where one is missing."""
     return None if a is None or b is None else a - b
-
-
-def cpu_name() -> str:
-    """The processor's name."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def result_table(result: dict[str, Any]) -> Table:

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,10 +16,10 @@ from rich.table import Table
 
 from perception_nodes.backends.base import Backend, BackendSettings, open_backend
 from perception_nodes.backends.model import Model
-from perception_nodes.bench.latency import cpu_name
 from perception_nodes.bench.network import Roof, network_facts
 from perception_nodes.bench.pareto import common_set
 from perception_nodes.evaluation import LabelledSet, evaluate
+from perception_nodes.processes import cpu_name
 
 PACES = ("tight", "paced")
 RATE_HZ = 30.0
@@ -198,7 +198,7 @@ class ModelsBench:
         self,
         model: Model,
         contenders: list[_Contender],
-        roofs: dict[tuple[str, int], float],
+        roofs: Mapping[tuple[str, int], float],
         accuracy: dict[str, float],
         cosine: float,
     ) -> dict[str, Any]:
@@ -312,7 +312,7 @@ def _predicted(
     model: Model,
     gmac: float,
     parent: Model | None,
-    roofs: dict[tuple[str, int], float],
+    roofs: Mapping[tuple[str, int], float],
     threads: int,
 ) -> float | None:
     """The speed-up if both ran at the roofline: fewer multiplications, and cheaper ones."""

@@ -8,10 +8,10 @@ from xml.etree import ElementTree
 
 from rich.table import Table
 
-from perception_nodes.bench.latency import cpu_name
 from perception_nodes.core.faults import HealthMode
 from perception_nodes.hil.judge import Verdict
 from perception_nodes.hil.scenario import Scenario
+from perception_nodes.processes import cpu_name
 
 
 def verdicts_table(verdicts: Sequence[Verdict]) -> Table:

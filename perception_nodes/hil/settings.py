@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from perception_nodes.config import DetectorSettings, PlayerSettings, Settings
+from perception_nodes.config import PlayerSettings, Settings, Topic
 
 
 class FaultCameraSettings(PlayerSettings):
@@ -17,7 +17,9 @@ class FaultCameraSettings(PlayerSettings):
 class SlowSubscriberSettings(Settings):
     """Parameters of slow_subscriber_node."""
 
-    detections_topic: str = DetectorSettings.model_fields["detections_topic"]
+    detections_topic: Topic = Field(
+        default="/perception/detections", description="vision_msgs/Detection2DArray"
+    )
     delay_ms: float = Field(
         default=200.0, ge=0, le=60_000, description="what it takes for each message"
     )
