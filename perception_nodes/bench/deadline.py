@@ -26,7 +26,7 @@ from perception_nodes.demo import last_error
 from perception_nodes.environment import stay_on_this_machine
 from perception_nodes.graph import MEASURED
 from perception_nodes.load import busy
-from perception_nodes.processes import PAGE_BYTES, cpu_name
+from perception_nodes.processes import PAGE_BYTES, TICK_NS, cpu_name
 from perception_nodes.supervisor import GraphFailure, Supervisor
 from perception_nodes.transport.shm import SHM_FOLDER, own_prefix
 
@@ -53,6 +53,7 @@ class Condition:
         missed: frames with no detections in time.
         silent: frames that missed and that no report says so of, or that have none at all.
         arrived_late: frames published in time that reached the receiver after the deadline.
+        processor_shares: by process, its share of one processor.
     """
 
     latencies_ms: list[float] = field(default_factory=list)
@@ -61,15 +62,24 @@ class Condition:
     missed: int = 0
     silent: int = 0
     arrived_late: int = 0
+    processor_shares: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Held:
-    """What the graph holds at a moment: by process, megabytes and descriptors; shared memory."""
+    """What the graph holds at a moment.
+
+    Attributes:
+        at_s: the moment.
+        memory_mb, descriptors: by process.
+        processor_s: what it has had of the processors.
+        shared_mb: shared memory of all.
+    """
 
     at_s: float
     memory_mb: dict[str, float]
     descriptors: dict[str, int]
+    processor_s: dict[str, float]
     shared_mb: float
 
 
@@ -184,6 +194,7 @@ class DeadlineBench:
                     "miss_rate": found.missed / found.sent if found.sent else None,
                     "silent_misses": found.silent,
                     "in_time_and_arrived_late": found.arrived_late,
+                    "processor_shares": found.processor_shares,
                     "latencies_ms": [round(value, 3) for value in sorted(found.latencies_ms)],
                 }
                 for name, found in measured.items()
@@ -240,9 +251,11 @@ class _Round:
             raise GraphFailure("interrupted")
         stamps = [stamp for _, stamp in json.loads(self._sent.read_text())["sent"]]
         content = json.loads(self._received.read_text())
-        return account(
+        condition = account(
             stamps[WARM_UP_FRAMES:], content["arrivals"], content["reports"], self._deadline_ms
         )
+        condition.processor_shares = processor_shares(self.samples)
+        return condition
 
     def _observe(self, graph: Supervisor, begin_s: float, end_s: float) -> None:
         started_s = time.monotonic()
@@ -250,6 +263,23 @@ class _Round:
             elapsed_s = time.monotonic() - started_s
             self.samples.append(_held(graph, elapsed_s))
             self._progress(min(begin_s + elapsed_s, end_s))
+
+
+def _settled(samples: Sequence[Held]) -> Sequence[Held]:
+    return samples[round(SETTLED_SHARE * len(samples)) :]
+
+
+def processor_shares(samples: Sequence[Held]) -> dict[str, float]:
+    """What each process takes of one processor once it has settled, 0.03 for 3 %."""
+    settled = _settled(samples)
+    if len(settled) < 2:
+        return {}
+    first, last = settled[0], settled[-1]
+    return {
+        name: round((last.processor_s[name] - before_s) / (last.at_s - first.at_s), 4)
+        for name, before_s in first.processor_s.items()
+        if name in last.processor_s
+    }
 
 
 def constancy(samples: Sequence[Held]) -> dict[str, Any]:
@@ -262,7 +292,7 @@ def constancy(samples: Sequence[Held]) -> dict[str, Any]:
         By process the growth of memory (median of the last quarter against the first settled one)
         and of descriptors, that of shared memory, and whether all of it is constant.
     """
-    settled = samples[round(SETTLED_SHARE * len(samples)) :]
+    settled = _settled(samples)
     quarter = max(1, len(settled) // 4)
     first, last = settled[:quarter], settled[-quarter:]
 
@@ -290,7 +320,7 @@ def constancy(samples: Sequence[Held]) -> dict[str, Any]:
 
 
 def _held(graph: Supervisor, at_s: float) -> Held:
-    memory, descriptors = {}, {}
+    memory, descriptors, processor = {}, {}, {}
     for spec, process in list(graph.processes):
         if spec.executable not in SOAKED:
             continue
@@ -298,16 +328,18 @@ def _held(graph: Supervisor, at_s: float) -> Held:
         try:
             pages = int((folder / "statm").read_text().split()[1])
             descriptors[spec.name] = len(os.listdir(folder / "fd"))
+            ticks = (folder / "stat").read_text().rsplit(")", 1)[1].split()[11:13]
         except OSError:  # it has just ended
             continue
         memory[spec.name] = pages * PAGE_BYTES / 1e6
+        processor[spec.name] = sum(map(int, ticks)) * TICK_NS / 1e9
     shared = 0
     for path in SHM_FOLDER.glob(f"{own_prefix()}*"):
         try:
             shared += path.stat().st_blocks * 512
         except OSError:  # it has just gone
             continue
-    return Held(at_s, memory, descriptors, shared / 1e6)
+    return Held(at_s, memory, descriptors, processor, shared / 1e6)
 
 
 def _cores(condition: str) -> list[int]:
@@ -333,9 +365,13 @@ def result_table(result: dict[str, Any]) -> Table:
             "–" if found["miss_rate"] is None else f"{found['miss_rate']:.2%}",
             f"[red]{silent}" if silent else "0",
         )
+    first = next(iter(result["conditions"].values()))
+    shares = (f"{name} {share:.1%}" for name, share in first["processor_shares"].items())
+    captions = [f"of one processor: {', '.join(shares)}"]
     if "soak" in result:
         soak = result["soak"]
         state = "constant" if soak["constant"] else "[red]growing[/]"
         memory = ", ".join(f"{n} {v:+.1f}" for n, v in soak["memory_growth_mb"].items())
-        table.caption = f"soak of {soak['minutes']:g} minutes: {state} (MB: {memory})"
+        captions.append(f"soak of {soak['minutes']:g} minutes: {state} (MB: {memory})")
+    table.caption = "\n".join(captions)
     return table

@@ -5,7 +5,14 @@ import time
 
 import pytest
 
-from perception_nodes.bench.deadline import DeadlineBench, Held, account, constancy, result_table
+from perception_nodes.bench.deadline import (
+    DeadlineBench,
+    Held,
+    account,
+    constancy,
+    processor_shares,
+    result_table,
+)
 from perception_nodes.bench.deadline_report import render, tail, verdict
 from perception_nodes.config import SettingsError
 from perception_nodes.load import busy
@@ -60,7 +67,7 @@ def test_detections_that_arrive_late_are_counted_though_published_in_time():
 
 def soak(memory, descriptors=9, shared=50.0):
     return [
-        Held(float(i), {"detector_node": memory(i)}, {"detector_node": descriptors}, shared)
+        Held(float(i), {"detector_node": memory(i)}, {"detector_node": descriptors}, {}, shared)
         for i in range(400)
     ]
 
@@ -118,3 +125,14 @@ def test_busy_processes_are_pinned_and_go():
         while os.path.exists(f"/proc/{child}") and time.monotonic() < deadline_s:
             time.sleep(0.01)
         assert not os.path.exists(f"/proc/{child}")
+
+
+def test_processor_shares_are_those_of_the_steady_state():
+    def held(second: int, spent_s: float) -> Held:
+        return Held(float(second), {}, {}, {"watchdog_node": spent_s, "dead": 1.0}, 0.0)
+
+    start = [held(0, 0.0), held(1, 0.9)]
+    steady = [held(second, 0.9 + 0.03 * (second - 1)) for second in range(2, 11)]
+    del steady[-1].processor_s["dead"]
+    assert processor_shares([*start, *steady]) == {"watchdog_node": 0.03}
+    assert processor_shares(start[:1]) == {}
