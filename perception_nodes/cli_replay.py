@@ -263,9 +263,8 @@ def _show(name: str, summary: dict[str, Any], folder: Path) -> None:
             bare = f", {share:.0%} of bare inference's {bare_rate:.0f}"
         _say(f"{speed['frames_per_s']:.0f} frames/s{bare}")
     if error_ms:
-        _say(
-            f"released {error_ms['p50']:.3f} ms from their time (median; p99 {error_ms['p99']:.2f})"
-        )
+        median, p99 = error_ms["p50"], error_ms["p99"]
+        _say(f"frames came {median:.3f} ms from their time (median; p99 {p99:.2f})")
     if "accuracy" in summary:
         accuracy = summary["accuracy"]
         _say(

@@ -31,8 +31,8 @@ from perception_nodes.transport.cdr import write_frame_report
 AHEAD = 8
 SETTLE_NS = 300_000_000
 """From the start to the first frame: some are read by then."""
-OVERSLEEP_NS = 60_000
-"""By which a sleep is usually too long."""
+SPIN_NS = 300_000
+"""Before a frame's time: a sleep is not that exact."""
 
 
 class _Due(NamedTuple):
@@ -117,11 +117,13 @@ class Realtime:
                         first_ns = frame.log_time_ns if first_ns is None else first_ns
                         offset_ns = round((frame.log_time_ns - first_ns) / rate)
                         due_ns = begin_ns + offset_ns
-                        left_ns = due_ns - time.monotonic_ns() - OVERSLEEP_NS
+                        left_ns = due_ns - time.monotonic_ns() - SPIN_NS
                         if stop.wait(left_ns / 1e9) if left_ns > 0 else stop.is_set():
                             return
-                        mailbox.put(_Due(frame, due_ns))
+                        while time.monotonic_ns() < due_ns:
+                            time.sleep(0)  # the others may have the interpreter
                         self.errors_ns.append(abs(time.monotonic_ns() - due_ns))
+                        mailbox.put(_Due(frame, due_ns))
             except BaseException as error:
                 failure.append(error)
             finally:
