@@ -17,9 +17,13 @@ from perception_nodes.transport.shm import sweep
 
 POLL_S = 0.05
 STOP_TIMEOUT_S = 5.0
-DEATHS_PER_MINUTE = 5
+DEATHS_AT_ONCE = 5
+"""So many deaths of a process within a minute are followed by a restart at once."""
+RESTART_DELAY_S = 1.0
+"""Further ones by one after so long: whatever kills it, restarts shall not starve the others."""
 START_FAILED = 2
-"""Exit status of a node that could not start: starting it again would not help."""
+"""Exit status of a node that could not start. The first time it ends the graph, since starting it
+again would not help; later it may be for want of what others will give back."""
 
 
 class GraphFailure(RuntimeError):
@@ -34,7 +38,6 @@ class Supervisor:
         specs: Sequence[NodeSpec],
         stop_timeout_s: float = STOP_TIMEOUT_S,
         log: IO[bytes] | None = None,
-        deaths_per_minute: int = DEATHS_PER_MINUTE,
     ) -> None:
         """Take the processes to start.
 
@@ -42,9 +45,8 @@ class Supervisor:
             specs: in the order of starting.
             stop_timeout_s: one that hangs longer when it is to stop is killed.
             log: receives what they write, but for the monitor's screen; ours by default.
-            deaths_per_minute: one that dies more often is not restarted, and ends the graph.
         """
-        self._deaths_per_minute = deaths_per_minute
+        self._restart_at_s: dict[str, float] = {}
         self._deaths: dict[str, deque[float]] = {spec.name: deque() for spec in specs}
         self._specs = specs
         self._log = log
@@ -110,8 +112,7 @@ class Supervisor:
             True where it ended by itself, False where it was interrupted.
 
         Raises:
-            GraphFailure: a process ended on its own that should not have, died too often, or could
-                not start.
+            GraphFailure: a process ended on its own that should not have, or could not start.
         """
         while not self._stop_requested:
             for index, (spec, process) in enumerate(self.processes):
@@ -122,24 +123,29 @@ class Supervisor:
                     return True
                 if self._stop_requested:
                     return False
-                ended = f"{spec.name} ended {_how(status)}"
-                if not spec.restarted or status in (0, START_FAILED):
-                    raise GraphFailure(ended)
-                self._note_death(spec, ended)
-                self.processes[index] = (spec, self._start(spec))
+                if spec.name not in self._restart_at_s:
+                    self._restart_at_s[spec.name] = self._note_death(spec, status)
+                if time.monotonic() >= self._restart_at_s[spec.name]:
+                    del self._restart_at_s[spec.name]
+                    self.processes[index] = (spec, self._start(spec))
             time.sleep(POLL_S)
         return False
 
-    def _note_death(self, spec: NodeSpec, ended: str) -> None:
+    def _note_death(self, spec: NodeSpec, status: int) -> float:
+        """Tell of it; when the process is to be started again, seconds of CLOCK_MONOTONIC."""
+        ended = f"{spec.name} ended {_how(status)}"
         deaths, now_s = self._deaths[spec.name], time.monotonic()
+        if not spec.restarted or status == 0 or (status == START_FAILED and not deaths):
+            raise GraphFailure(ended)
         deaths.append(now_s)
         while now_s - deaths[0] > 60:
             deaths.popleft()
-        if len(deaths) > self._deaths_per_minute:
-            raise GraphFailure(f"{ended}, its death number {len(deaths)} within a minute")
+        delay_s = 0.0 if len(deaths) <= DEATHS_AT_ONCE else RESTART_DELAY_S
         # Where the nodes write: on the screen it would tear the live view.
-        line = f"{ended} and is started again\n".encode()
+        when = f"in {delay_s:g} s, {len(deaths)} deaths within a minute" if delay_s else "at once"
+        line = f"{ended} and is started again {when}\n".encode()
         os.write(sys.stderr.fileno() if self._log is None else self._log.fileno(), line)
+        return now_s + delay_s
 
     def _request_stop(self, number: int, frame: FrameType | None) -> None:
         self.stop()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from perception_nodes import supervisor
-from perception_nodes.supervisor import GraphFailure, Supervisor
+from perception_nodes.supervisor import DEATHS_AT_ONCE, GraphFailure, Supervisor
 
 TIMEOUT_S = 20
 
@@ -31,6 +31,9 @@ def stop(*_):
 signal.signal(signal.SIGINT, signal.SIG_IGN if manner == "hang" else stop)
 signal.signal(signal.SIGTERM, signal.SIG_IGN if manner == "hang" else stop)
 note("started")
+if manner == "crash then refuse":
+    with open(log) as file:
+        manner = "crash" if len(file.readlines()) == 1 else "refuse"
 if manner == "crash":
     sys.exit(3)
 if manner == "refuse":
@@ -124,7 +127,7 @@ def graph(tmp_path, log, monkeypatch):
             StandIn(name, manner, str(log.path), name in ends, name in restarted)
             for name, manner in manners.items()
         ]
-        return Supervisor(specs, stop_timeout_s, deaths_per_minute=2)
+        return Supervisor(specs, stop_timeout_s)
 
     yield make
     assert children() == before, "zombies"
@@ -203,12 +206,31 @@ def test_a_node_that_dies_is_started_again(graph, log):
     assert sorted(log.names("stopped")) == ["a", "detector"]
 
 
-def test_one_that_dies_again_and_again_ends_the_graph(graph, log):
-    how = "^detector ended with status 3, its death number 3 within a minute$"
-    with pytest.raises(GraphFailure, match=how):
-        with graph(restarted=["detector"], detector="crash") as running:
-            running.wait()
-    assert log.names("started") == ["detector"] * 3
+def test_one_that_dies_again_and_again_is_started_more_slowly(graph, log, monkeypatch, capfd):
+    monkeypatch.setattr(supervisor, "RESTART_DELAY_S", 0.5)
+    with graph(restarted=["detector"], detector="crash") as running:
+
+        def stop():
+            log.wait_for(2 + DEATHS_AT_ONCE)
+            running.stop()
+
+        threading.Thread(target=stop).start()
+        assert running.wait() is False
+    said = [line for line in capfd.readouterr().err.splitlines() if "is started again" in line]
+    assert said[0] == "detector ended with status 3 and is started again at once"
+    assert sum("at once" in line for line in said) == DEATHS_AT_ONCE
+    assert said[DEATHS_AT_ONCE].endswith("in 0.5 s, 6 deaths within a minute")
+
+
+def test_one_that_cannot_be_restarted_is_tried_again(graph, log):
+    with graph(restarted=["detector"], detector="crash then refuse") as running:
+
+        def stop():
+            log.wait_for(3)
+            running.stop()
+
+        threading.Thread(target=stop).start()
+        assert running.wait() is False
 
 
 def test_one_that_could_not_start_is_not_tried_again(graph, log):

@@ -23,6 +23,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image
 from std_msgs.msg import Bool
 
+from perception_nodes import supervisor as supervisor_module
 from perception_nodes.core.frame import DetectionRecord, FrameRecord, RecordKind
 from perception_nodes.graph import LIVE
 from perception_nodes.processes import Process, open_process
@@ -197,6 +198,7 @@ def held(pid: int) -> tuple[int, int]:
 
 def with_graph(scenario: Callable[[Rig], None], **values: Any) -> None:
     """Run a scenario beside a graph that detects; the graph is waited for in this thread."""
+    supervisor_module.RESTART_DELAY_S = 0.0
     values = {"backend": "null", "source": "shm", "deadline_ms": 900.0, **values}
     failure: list[BaseException] = []
 
@@ -213,7 +215,7 @@ def with_graph(scenario: Callable[[Rig], None], **values: Any) -> None:
         finally:
             supervisor.stop()
 
-    with Supervisor(LIVE.nodes(values), deaths_per_minute=10_000) as supervisor:
+    with Supervisor(LIVE.nodes(values)) as supervisor:
         actor = threading.Thread(target=act)
         actor.start()
         supervisor.wait()
