@@ -57,15 +57,19 @@ class Watch:
         """How often we woke too late to judge others."""
         return self._starvation.count
 
-    def record(self, record: FrameRecord) -> None:
-        """Take a record of any process."""
-        now_ns = record.sent_ns
+    def sent(self, record: FrameRecord) -> None:
+        """Take note of the number of a record that came from its process, of any kind."""
         lost = record.record - self._next_record.get(record.process, record.record)
         self._next_record[record.process] = record.record + 1
         if lost > 0:
             self.records_lost += lost
             text = f"{lost} records of process {record.process} did not arrive"
-            self._hold("records", Fault("records", text, HealthMode.DEGRADED), now_ns)
+            fault = Fault("records", text, HealthMode.DEGRADED)
+            self._hold("records", fault, record.sent_ns)
+
+    def record(self, record: FrameRecord) -> None:
+        """Take a record of any process, each once."""
+        now_ns = record.sent_ns
         if record.kind == RecordKind.ENTERED:
             self._no_frame.frame(record.ingested_ns)
             self._present["frame rate"] = self._rate.update(record.ingested_ns)

@@ -8,6 +8,7 @@ from perception_nodes.core.faults import FaultLimits, Starvation
 from perception_nodes.core.frame import FrameRecord, RecordKind
 from perception_nodes.nodes.base import PerceptionNode
 from perception_nodes.transport import channels
+from perception_nodes.transport.journal import Journal
 from perception_nodes.transport.lease import Lease
 
 TICK_NS = 5_000_000
@@ -37,7 +38,10 @@ class RedundantNode(PerceptionNode):
             patience_ns: how long we may be silent before we are taken for hung.
         """
         camera = self.settings.camera
-        self.records = channels.NumberedRecords(self.endpoint, camera, self.role, patience_ns)
+        journal = Journal(camera, self.role)
+        self.records = channels.NumberedRecords(
+            self.endpoint, camera, self.role, patience_ns, journal
+        )
         self.lease = Lease(camera, self.role)
         self._joined_ns = time.monotonic_ns()
         self._starvation = Starvation(FaultLimits())

@@ -22,17 +22,15 @@ from perception_nodes.nodes.diagnostics import diagnostics
 from perception_nodes.processes import open_process
 from perception_nodes.service import HardwareWatchdog, Systemd
 from perception_nodes.transport import channels
-from perception_nodes.transport.book import KeptBook
+from perception_nodes.transport.book import FORGOTTEN_AFTER_NS, KeptBook
 from perception_nodes.transport.cdr import write_frame_report
+from perception_nodes.transport.journal import journal_of, journals, read_journal
 from perception_nodes.transport.shm import Reader
 
 WATCHED = ("detector", "preprocess")
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 REPORTS = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 """A listener that comes late, or back, gets the reports it has missed."""
-HISTORY_WAIT_NS = 200_000_000
-"""After the start records are collected for so long: a predecessor's unread ones are among them,
-and only when they have come from all processes can they be put in order."""
 HEALTH_PERIOD_NS = 100_000_000
 SLOW_PERIOD_NS = 1_000_000_000
 
@@ -50,8 +48,6 @@ class WatchdogNode(PerceptionNode):
         now_ns = time.monotonic_ns()
         self._book = KeptBook(settings.camera, now_ns)
         self._ledger = Ledger(round(settings.outcome_timeout_ms * 1e6), self._book.pages)
-        self._pending: list[FrameRecord] = []
-        self._complete_ns = now_ns + HISTORY_WAIT_NS
         limits = HealthLimits(
             unsafe_after_ms=settings.unsafe_after_ms,
             degraded_miss_rate=settings.degraded_miss_rate,
@@ -67,6 +63,9 @@ class WatchdogNode(PerceptionNode):
         self._readers: dict[str, Reader[FrameRecord]] = {
             name: channels.record_reader(self.endpoint, settings.camera, name) for name in WATCHED
         }
+        self._taken: dict[int, int] = {}
+        # What a predecessor of ours has not read, of the living and of the dead.
+        self._pending = self._recover_all(now_ns)
         self._heartbeats = channels.NumberedRecords(
             self.endpoint, settings.camera, "watchdog", round(settings.hang_after_ms * 1e6)
         )
@@ -111,18 +110,17 @@ class WatchdogNode(PerceptionNode):
         """Read the records, close frames, judge processes and health, publish."""
         self._readers["detector"].wait(IDLE_WAIT_MS)
         now_ns = time.monotonic_ns()
-        self._pending += self._read()
         self._heartbeats.heartbeat()
-        if now_ns < self._complete_ns:
-            return
         on_time = self._watch.tick(self._due_ns or now_ns, now_ns, time.time_ns(), self._ledger)
         self._due_ns = now_ns + 2 * round(IDLE_WAIT_MS * 1e6)
-        closed, self._pending = self._ledger.take(self._pending), []
+        records = self._pending + self._read()
+        self._pending = []
+        closed = self._ledger.take(records)
         if not on_time:
             self._roster.postpone(now_ns)
         died = self._roster.update(now_ns)
         for member in died:
-            self._bury(member)
+            closed += self._bury(member)
         closed += self._ledger.expire(now_ns)
         for record in closed:
             self._watch.report(record)
@@ -156,15 +154,44 @@ class WatchdogNode(PerceptionNode):
         for name in WATCHED:
             for record in self._readers[name].records():
                 self._roster.hear(name, record)
-                self._watch.record(record)
-                records.append(record)
+                self._watch.sent(record)
+                records += self._new([record])
         return records
 
-    def _bury(self, member: Member) -> None:
+    def _new(self, records: list[FrameRecord]) -> list[FrameRecord]:
+        """Those of one process that we have not taken before, be it here or there."""
+        new = []
+        for record in records:
+            if record.record > self._taken.get(record.process, -1):
+                self._taken[record.process] = record.record
+                self._watch.record(record)
+                new.append(record)
+        return new
+
+    def _recover_all(self, now_ns: int) -> list[FrameRecord]:
+        """What the journals hold; a dead process's is not needed any longer then."""
+        records = []
+        for role in WATCHED:
+            for process, path in journals(self.settings.camera, role).items():
+                found = read_journal(path)
+                records += self._new([r for r in found if now_ns - r.sent_ns < FORGOTTEN_AFTER_NS])
+                handle = open_process(process)
+                if handle is None:
+                    path.unlink(missing_ok=True)
+                else:
+                    handle.close()
+        return records
+
+    def _bury(self, member: Member) -> list[FrameRecord]:
+        """Take leave of a process; gives the reports of frames that its journal closes."""
         self._watch.forget(str(member))
         self.get_logger().error(f"{member} died")
+        path = journal_of(self.settings.camera, member.role, member.pid)
+        closed = self._ledger.take(self._new(read_journal(path)))
+        path.unlink(missing_ok=True)
         if member.role == "detector" and not self._roster.present("detector"):
             self._ledger.detector_died(f"{member} died")
+        return closed
 
     def _publish_health(self, transition: Transition | None, faults: list[str]) -> None:
         mode = self._health.mode

@@ -5,15 +5,17 @@ import time
 
 from perception_nodes.core.frame import DetectionRecord, FrameHeader, FrameRecord, RecordKind
 from perception_nodes.transport.camera import CameraHeader
+from perception_nodes.transport.journal import Journal
 from perception_nodes.transport.shm import Endpoint, Reader, Writer
 
 SLOT_DEPTH = 2
 CAMERA_DEPTH = 4
-RECORD_DEPTH = 2048
-"""Some 15 s of one process's records: for so long a watchdog may be away and lose none."""
+RECORD_DEPTH = 1024
 DETECTION_DEPTH = 64
 HEARTBEAT_PERIOD_NS = 8_000_000
 """Each loop turns at least every 16 ms: signs of life are never more than 24 ms apart."""
+
+OF_FRAMES = (RecordKind.ENTERED, RecordKind.OUTCOME, RecordKind.TAKEOVER)
 
 
 def slot_writer(endpoint: Endpoint, camera: str, width: int, height: int) -> Writer[FrameHeader]:
@@ -37,15 +39,21 @@ def camera_reader(endpoint: Endpoint, camera: str) -> Reader[CameraHeader]:
 
 
 def record_writer(endpoint: Endpoint, camera: str, process: str) -> Writer[FrameRecord]:
-    """One process's records, to the watchdog's ledger; a watchdog that comes back gets the last."""
-    name = f"{camera}/records/{process}"
-    return endpoint.writer(name, FrameRecord, 0, RECORD_DEPTH, remembered=True)
+    """One process's records, to the watchdog's ledger."""
+    return endpoint.writer(f"{camera}/records/{process}", FrameRecord, 0, RECORD_DEPTH)
 
 
 class NumberedRecords:
     """Sends one process's records, numbered and dated, so that a lost one is seen."""
 
-    def __init__(self, endpoint: Endpoint, camera: str, process: str, patience_ns: int) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        camera: str,
+        process: str,
+        patience_ns: int,
+        journal: Journal | None = None,
+    ) -> None:
         """Join the process's channel, see `record_writer`.
 
         Args:
@@ -53,7 +61,9 @@ class NumberedRecords:
             camera: whose frames we work on.
             process: the channel.
             patience_ns: how long we may be silent before we are taken for hung.
+            journal: receives what is told of frames, too.
         """
+        self._journal = journal
         self._writer = record_writer(endpoint, camera, process)
         self._number = 0
         self._process = os.getpid()
@@ -66,6 +76,8 @@ class NumberedRecords:
         record.patience_ns, record.spent_ns = self.patience_ns, time.thread_time_ns()
         record.sent_ns = self._sent_ns = time.monotonic_ns()
         self._number += 1
+        if self._journal is not None and record.kind in OF_FRAMES:
+            self._journal.append(record)
         self._writer.send_record(record)
 
     def heartbeat(self) -> None:
@@ -76,12 +88,13 @@ class NumberedRecords:
     def leave(self) -> None:
         """Say that we stop in good order."""
         self.send(FrameRecord(kind=RecordKind.LEFT))
+        if self._journal is not None:
+            self._journal.remove()
 
 
 def record_reader(endpoint: Endpoint, camera: str, process: str) -> Reader[FrameRecord]:
     """The watchdog's end of `record_writer`."""
-    name = f"{camera}/records/{process}"
-    return endpoint.reader(name, FrameRecord, RECORD_DEPTH, remembered=True)
+    return endpoint.reader(f"{camera}/records/{process}", FrameRecord, RECORD_DEPTH)
 
 
 def detection_writer(endpoint: Endpoint, camera: str) -> Writer[DetectionRecord]:

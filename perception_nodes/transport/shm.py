@@ -79,7 +79,6 @@ class Endpoint:
         header: type[Header],
         payload_bytes: int,
         depth: int,
-        remembered: bool = False,
     ) -> "Writer[Header]":
         """The sending end of a channel.
 
@@ -88,14 +87,13 @@ class Endpoint:
             header: the structure that each sample carries.
             payload_bytes: payload that there is room for at first; a larger one makes more.
             depth: samples that wait for a reader before the oldest is pushed out.
-            remembered: a reader that comes later gets the last `depth` samples too.
 
         Raises:
             TransportError: no room in /dev/shm, or the channel exists with other properties.
         """
         samples = depth + SPARE_SAMPLES
         require_room((payload_bytes + ctypes.sizeof(header)) * samples)
-        service, event = self._services(channel, header, depth, remembered)
+        service, event = self._services(channel, header, depth)
         try:
             publisher = (
                 service.publisher_builder()
@@ -111,11 +109,9 @@ class Endpoint:
         self._ports += [publisher, notifier]
         return Writer(publisher, notifier, header, payload_bytes, samples)
 
-    def reader(
-        self, channel: str, header: type[Header], depth: int, remembered: bool = False
-    ) -> "Reader[Header]":
+    def reader(self, channel: str, header: type[Header], depth: int) -> "Reader[Header]":
         """The receiving end of a channel; see `writer`."""
-        service, event = self._services(channel, header, depth, remembered)
+        service, event = self._services(channel, header, depth)
         try:
             subscriber = service.subscriber_builder().buffer_size(depth).create()
             listener = event.listener_builder().create()
@@ -135,9 +131,7 @@ class Endpoint:
         self._ports.clear()
         self._node = None
 
-    def _services(
-        self, channel: str, header: type[Header], depth: int, remembered: bool
-    ) -> tuple[Any, Any]:
+    def _services(self, channel: str, header: type[Header], depth: int) -> tuple[Any, Any]:
         name = iox2.ServiceName.new(f"perception/{channel}")
         try:
             service = (
@@ -145,7 +139,7 @@ class Endpoint:
                 .publish_subscribe(iox2.Slice[ctypes.c_uint8])
                 .user_header(header)
                 .enable_safe_overflow(True)
-                .history_size(depth if remembered else 0)
+                .history_size(0)
                 .subscriber_max_buffer_size(depth)
                 .subscriber_max_borrowed_samples(2)
                 .max_publishers(MAX_PROCESSES)

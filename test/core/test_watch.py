@@ -30,6 +30,7 @@ class Run:
         record = FrameRecord(kind=kind, process=7, record=self.number + lost, **values)
         record.ingested_ns = record.sent_ns = self.ms * MS
         self.number += lost + 1
+        self.watch.sent(record)
         self.watch.record(record)
 
     @property

@@ -247,15 +247,6 @@ class TestOneProcess:
         assert isinstance(received.header, FrameHeader)
         received.release()
 
-    def test_a_reader_that_comes_later_gets_what_is_remembered(self, join):
-        channel = ("t/remembered", Number)
-        writer = join("a").writer(*channel, 0, 4, remembered=True)
-        for number in range(6):
-            send(writer, number)
-        reader = join("b").reader(*channel, 4, remembered=True)
-        send(writer, 6)
-        assert numbers(reader) == [3, 4, 5, 6]
-
     @pytest.mark.parametrize("size", [100_000, 5_000_000])
     def test_samples_have_their_pages_before_they_are_needed(self, join, domain, size):
         endpoint = join("a")

@@ -1,0 +1,95 @@
+"""Records outlive the process that wrote them."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from perception_nodes.core.frame import FrameRecord, RecordKind
+from perception_nodes.transport.channels import NumberedRecords
+from perception_nodes.transport.journal import (
+    RECORDS,
+    Journal,
+    journal_of,
+    journals,
+    read_journal,
+)
+from perception_nodes.transport.shm import Endpoint, sweep
+
+DOMAIN = 232
+WRITER = """
+from perception_nodes.core.frame import FrameRecord
+from perception_nodes.transport.journal import Journal
+journal = Journal("front", "detector")
+for number in range(3):
+    journal.append(FrameRecord(record=number, reason=b"written by the dead"))
+print("written", flush=True)
+input()
+"""
+
+
+@pytest.fixture(autouse=True)
+def domain(monkeypatch):
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(DOMAIN))
+    yield
+    sweep(DOMAIN)
+
+
+def numbers(path):
+    return [record.record for record in read_journal(path)]
+
+
+def test_the_records_of_a_killed_process_are_read():
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "written\n"
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    (path,) = journals("front", "detector").values()
+    assert path == journal_of("front", "detector", process.pid)
+    assert numbers(path) == [0, 1, 2]
+    assert read_journal(path)[2].reason == b"written by the dead"
+
+
+def test_it_holds_the_last_ones():
+    journal = Journal("front", "detector")
+    for number in range(RECORDS + 5):
+        journal.append(FrameRecord(record=number))
+    found = numbers(journal_of("front", "detector", os.getpid()))
+    # The oldest lies where the next one is written: it may be under way.
+    assert found == list(range(6, RECORDS + 5))
+
+
+def test_cameras_and_roles_are_kept_apart():
+    for camera, role in (
+        ("front", "detector"),
+        ("front", "preprocess"),
+        ("front_left", "detector"),
+    ):
+        Journal(camera, role).append(FrameRecord(camera=camera.encode(), reason=role.encode()))
+    (path,) = journals("front", "detector").values()
+    (record,) = read_journal(path)
+    assert (record.camera, record.reason) == (b"front", b"detector")
+
+
+@pytest.mark.parametrize("content", [None, b"", bytes(100)])
+def test_one_that_is_gone_or_no_journal_has_no_records(content):
+    path = journal_of("front", "detector", 1)
+    if content is not None:
+        path.write_bytes(content)
+    assert read_journal(path) == []
+
+
+def test_what_is_told_of_frames_is_kept_until_an_orderly_end():
+    endpoint = Endpoint("test")
+    records = NumberedRecords(endpoint, "front", "detector", 1, Journal("front", "detector"))
+    for kind in (RecordKind.ENTERED, RecordKind.HEARTBEAT, RecordKind.OUTCOME):
+        records.send(FrameRecord(kind=kind))
+    path = journal_of("front", "detector", os.getpid())
+    assert numbers(path) == [0, 2]
+    records.leave()
+    assert not path.exists()
+    endpoint.close()
