@@ -7,6 +7,9 @@ from typing import Protocol
 from perception_nodes.core.faults import MS, Fault, HealthMode
 from perception_nodes.core.frame import FrameRecord, RecordKind
 
+KILLED_AFTER_NS = 1_000_000_000
+"""A hang that lasts for so long is ended by whoever watches. It is told at once, and a standby does
+not wait for this; but one that was merely starved comes back sooner by itself than a new one."""
 STARVED_PATIENCE = 10
 """A process that wants to run and gets no processor has so many times its patience."""
 
@@ -66,6 +69,7 @@ class Member:
     patience_ns: int = 0
     spent_ns: int = 0
     suspected_ns: int = -1
+    silent_ns: int = 0
     hung: bool = False
 
     def __str__(self) -> str:
@@ -124,7 +128,7 @@ class Roster:
         for member in died:
             self._remove(member, f"{member} died")
         for member in self.members.values():
-            silent_ns = now_ns - max(member.heard_ns, self._judge_from_ns)
+            member.silent_ns = silent_ns = now_ns - max(member.heard_ns, self._judge_from_ns)
             hung = is_hung(silent_ns, member.patience_ns, member.spent_ns, member.handle)
             # Twice: what it said while we looked would have come too late for the first time.
             member.hung = hung and member.suspected_ns == member.heard_ns
@@ -134,6 +138,12 @@ class Roster:
                     f"{member} hangs: no sign of life for {silent_ns / MS:.0f} ms"
                 )
         return died
+
+    def end_hung(self) -> None:
+        """Kill those that have been hanging for long, so that they are replaced."""
+        for member in self.members.values():
+            if member.hung and member.silent_ns > KILLED_AFTER_NS:
+                member.handle.kill()
 
     def present(self, role: str) -> int:
         """Processes of a role that work."""

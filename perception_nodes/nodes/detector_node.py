@@ -23,8 +23,7 @@ from perception_nodes.core.frame import (
 )
 from perception_nodes.core.pipeline import Candidate, Pipeline
 from perception_nodes.environment import cache_folder
-from perception_nodes.nodes.base import IDLE_WAIT_MS, Period, run_node
-from perception_nodes.nodes.guard import WatchdogGuard
+from perception_nodes.nodes.base import IDLE_WAIT_MS, run_node
 from perception_nodes.nodes.redundant import RedundantNode
 from perception_nodes.transport import channels
 from perception_nodes.transport.cdr import write_detection_array
@@ -34,13 +33,13 @@ QUEUE_DEPTH = 10
 TIMED_CALLS = 5
 PATIENCE_FACTOR = 4
 """A frame that takes so many times what the slowest model is expected to take is a hang."""
-GUARD_PERIOD_NS = 20_000_000
 
 
 class DetectorNode(RedundantNode):
     """Runs the model on the newest frame and publishes what it finds."""
 
     role = "detector"
+    speaks_for_watchdog = True
     settings_type = DetectorSettings
 
     def open(self) -> None:
@@ -67,8 +66,6 @@ class DetectorNode(RedundantNode):
         slowest_ns = max(candidate.inference.median_ns for candidate in candidates)
         self.join(max(round(settings.hang_after_ms * 1e6), PATIENCE_FACTOR * slowest_ns))
         self._newest_ns = 0
-        self._guard = WatchdogGuard(self)
-        self._guard_period = Period(GUARD_PERIOD_NS)
 
     def close(self) -> None:
         """Drop the models, give the lease back."""
@@ -113,8 +110,6 @@ class DetectorNode(RedundantNode):
             self.records.send(self._detect(sample))
             self.lease.end()
             sample.release()
-        if self._guard_period.due():
-            self._guard.update()
 
     def _newest(self) -> Sample[FrameHeader] | None:
         """The newest waiting frame, whichever process it is from; older ones are let go."""

@@ -1,4 +1,4 @@
-"""Who watches the watchdog: the detector, which speaks for it where it is gone."""
+"""Who watches the watchdog: the others, one of which speaks for it where it is gone."""
 
 import time
 from typing import Any
@@ -10,14 +10,12 @@ from std_msgs.msg import Bool
 from perception_nodes.core.faults import HealthMode
 from perception_nodes.core.frame import RecordKind
 from perception_nodes.core.liveness import Roster
-from perception_nodes.nodes.base import PerceptionNode
+from perception_nodes.nodes.base import PerceptionNode, Period
 from perception_nodes.processes import open_process
 from perception_nodes.transport import channels
 
 ROLE = "watchdog"
-KILLED_AFTER_NS = 1_000_000_000
-"""A hang of the watchdog is told at once, but it is ended only when it has lasted for so long:
-while it is replaced nobody reports, and one that was merely starved comes back sooner by itself."""
+PERIOD_NS = 20_000_000
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
@@ -27,14 +25,21 @@ class WatchdogGuard:
     def __init__(self, node: PerceptionNode) -> None:
         """Listen to its heartbeats."""
         self._node = node
+        self._period = Period(PERIOD_NS)
         self._records = channels.record_reader(node.endpoint, node.settings.camera, ROLE)
         self._roster = Roster({ROLE: 1}, open_process)
         self._known = False
         self._topics: list[Any] = []
         self._checked_ns = time.monotonic_ns()
 
-    def update(self) -> None:
-        """Look after it; to be called every few milliseconds."""
+    def update(self, speaks: bool) -> None:
+        """Look after it; to be called every few milliseconds.
+
+        Args:
+            speaks: we are the one that tells the vehicle.
+        """
+        if not self._period.due():
+            return
         now_ns = time.monotonic_ns()
         if now_ns - self._checked_ns > self._node.records.patience_ns:
             self._roster.postpone(now_ns)
@@ -43,10 +48,8 @@ class WatchdogGuard:
             self._roster.hear(ROLE, record)
             self._known = record.kind != RecordKind.LEFT
         self._roster.update(now_ns)
-        for member in self._roster.members.values():
-            if member.hung and now_ns - member.heard_ns > KILLED_AFTER_NS:
-                member.handle.kill()
-        missing = self._known and not self._roster.present(ROLE)
+        self._roster.end_hung()
+        missing = speaks and self._known and not self._roster.present(ROLE)
         if missing and not self._topics:
             self._speak(self._roster.faults()[0].text)
         elif not missing and self._topics:

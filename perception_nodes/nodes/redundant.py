@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from perception_nodes.core.faults import FaultLimits, Starvation
 from perception_nodes.core.frame import FrameRecord, RecordKind
 from perception_nodes.nodes.base import PerceptionNode
+from perception_nodes.nodes.guard import WatchdogGuard
 from perception_nodes.transport import channels
 from perception_nodes.transport.journal import Journal
 from perception_nodes.transport.lease import Lease
@@ -23,6 +24,7 @@ class RedundantNode(PerceptionNode):
     """
 
     role = ""
+    speaks_for_watchdog = False
     lease: Lease | None = None
 
     def work(self) -> None:
@@ -43,6 +45,7 @@ class RedundantNode(PerceptionNode):
             self.endpoint, camera, self.role, patience_ns, journal
         )
         self.lease = Lease(camera, self.role)
+        self._guard = WatchdogGuard(self)
         self._joined_ns = time.monotonic_ns()
         self._starvation = Starvation(FaultLimits())
         self._judge_from_ns = 0
@@ -55,6 +58,7 @@ class RedundantNode(PerceptionNode):
         else:
             self._stand_by()
         self.records.heartbeat()
+        self._guard.update(self.speaks_for_watchdog and self.lease.held)
 
     def sign(self) -> None:
         """Tell the standby that we are alive; at least once a frame."""

@@ -119,6 +119,7 @@ class WatchdogNode(PerceptionNode):
         if not on_time:
             self._roster.postpone(now_ns)
         died = self._roster.update(now_ns)
+        self._roster.end_hung()
         for member in died:
             closed += self._bury(member)
         closed += self._ledger.expire(now_ns)

@@ -25,6 +25,9 @@ class FakeProcess:
     def spent_ns(self):
         return self.spent
 
+    def kill(self):
+        self.alive = False
+
     def close(self):
         self.closed = True
 
@@ -134,6 +137,19 @@ def test_one_that_runs_and_says_nothing_hangs(run):
     run.hear(2)
     run.wait(10)
     assert "detector 1 hangs" in run.texts[0]
+
+
+def test_a_hang_that_lasts_is_ended(run):
+    run.hear(1, 2)
+    for _ in range(100):
+        run.wait(10)
+        run.hear(2)
+        run.roster.end_hung()
+    assert run.processes[1].alive
+    run.wait(10)
+    run.roster.end_hung()
+    assert not run.processes[1].alive
+    assert run.processes[2].alive
 
 
 def test_who_was_away_himself_judges_no_silence_from_before(run):
