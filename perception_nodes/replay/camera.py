@@ -1,5 +1,6 @@
 """A drive's camera in this process, with no ROS: its frames preprocessed and detected."""
 
+import threading
 import time
 from dataclasses import dataclass
 from types import TracebackType
@@ -20,7 +21,7 @@ from perception_nodes.core.frame import (
     FrameStatus,
     ImageView,
 )
-from perception_nodes.core.pipeline import Candidate, Pipeline
+from perception_nodes.core.pipeline import Candidate, HeadTensors, InferenceBackend, Pipeline
 from perception_nodes.preprocess.calibration import read_calibration
 from perception_nodes.preprocess.cpu import Preprocessor, UnknownLens
 from perception_nodes.preprocess.ingest import Ingest
@@ -105,6 +106,27 @@ class LoadedModel:
         self.backend.close()
 
 
+class Turns:
+    """One backend for several threads: one infers while the others read its earlier outputs."""
+
+    def __init__(self, backend: InferenceBackend) -> None:
+        """Nobody has the turn."""
+        self._backend = backend
+        self._lock = threading.Lock()
+
+    def take(self) -> None:
+        """Wait for the turn; it ends with the inference that follows."""
+        self._lock.acquire()
+
+    def infer(self, image: NDArray[np.uint8]) -> HeadTensors:
+        """Infer, give the turn back, and return tensors that stay."""
+        try:
+            heads = self._backend.infer(image)
+            return HeadTensors([t.copy() for t in heads.boxes], [t.copy() for t in heads.classes])
+        finally:
+            self._lock.release()
+
+
 class _DueClock:
     """The clocks as the recorded camera saw them: a frame comes at the instant of its stamp."""
 
@@ -157,8 +179,8 @@ class Camera:
         if skip_late:
             durations_ns = loaded.bare_inference_ns([loaded.new_input()], calls=20)
             inference_ns = sorted(durations_ns)[len(durations_ns) // 2]
-        candidate = Candidate(model.name, loaded.backend, loaded.decoder, inference_ns)
-        self._pipeline = Pipeline([candidate], SystemClock(), skip_late)
+        self._loaded, self._skip_late, self._inference_ns = loaded, skip_late, inference_ns
+        self._pipeline = self.pipeline(loaded.backend)
         compressed = drive.message_type == COMPRESSED_IMAGE
         self._read = read_compressed_image if compressed else read_image
 
@@ -200,20 +222,32 @@ class Camera:
             return None
         return header
 
+    def pipeline(self, backend: InferenceBackend) -> Pipeline:
+        """A second half of the way, for one thread."""
+        name, decoder = self._loaded.model.name, self._loaded.decoder
+        candidate = Candidate(name, backend, decoder, self._inference_ns)
+        return Pipeline([candidate], SystemClock(), self._skip_late)
+
     def detect(
-        self, header: FrameHeader, pixels: NDArray[np.uint8]
+        self, header: FrameHeader, pixels: NDArray[np.uint8], pipeline: Pipeline | None = None
     ) -> tuple[FrameRecord, Detections | None, bytes]:
         """Find the objects of a prepared frame.
+
+        Args:
+            header: of the network input.
+            pixels: of the network input.
+            pipeline: of the calling thread; where there is but one, it need not be named.
 
         Returns:
             Its complete record, its detections where there are any to publish, and these as
             `vision_msgs/msg/Detection2DArray`.
         """
-        record, detections = self._pipeline.detect(header, pixels)
+        pipeline = pipeline or self._pipeline
+        record, detections = pipeline.detect(header, pixels)
         if detections is None:
             return record, None, b""
         message = write_detection_array(record.stamp_ns, record.frame_id, detections, self._names)
-        return self._pipeline.published(record), detections, message
+        return pipeline.published(record), detections, message
 
     def named(self, detections: Detections) -> FrameDetections:
         """Detections with the names of their classes."""

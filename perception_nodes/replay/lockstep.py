@@ -6,10 +6,13 @@ is measured all the same, and told apart from that.
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import cycle
-from typing import NamedTuple
+from queue import SimpleQueue
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +24,9 @@ from perception_nodes.core.frame import (
     FrameStatus,
     latency_ms,
 )
+from perception_nodes.core.pipeline import Pipeline
 from perception_nodes.replay.bag import RawFrame
-from perception_nodes.replay.camera import Camera, LoadedModel
+from perception_nodes.replay.camera import Camera, LoadedModel, Turns
 from perception_nodes.replay.golden import Comparison, things_of
 from perception_nodes.replay.outputs import PictureWriter
 from perception_nodes.replay.overlap import Ahead, Behind, quick_switches
@@ -43,6 +47,8 @@ from perception_nodes.replay.schemas import (
 )
 from perception_nodes.transport.cdr import write_frame_report
 
+LANES = 2
+"""Threads of detection: one infers while the other decodes."""
 AHEAD = 4
 BEHIND = 8
 """Frames that are held between two threads."""
@@ -79,7 +85,7 @@ class Lockstep:
         frames: Iterable[RawFrame],
         progress: Callable[[int], None],
     ) -> None:
-        """Process frames: reading runs ahead of inference in a thread, writing behind it.
+        """Process frames: reading, decoding and writing run beside inference, in threads.
 
         Args:
             camera: of their drive.
@@ -96,7 +102,7 @@ class Lockstep:
         for type_name in (DETECTIONS, FRAME_REPORT, ANNOTATIONS, COMPRESSED_IMAGE):
             schema_text(type_name)  # takes a while the first time
         begin_s = time.monotonic()
-        self.inputs = [loaded.new_input() for _ in range(AHEAD + 2)]
+        self.inputs = [loaded.new_input() for _ in range(AHEAD + LANES + 3)]
 
         def write(
             frame: RawFrame,
@@ -114,23 +120,49 @@ class Lockstep:
                 report = FrameReport.of_record(record, at_ns)
                 pictures.add(frame, record.stamp_ns, at_ns, report, found, latency, changes)
 
+        turns = Turns(loaded.backend)
+        free: SimpleQueue[Pipeline] = SimpleQueue()
+        for _ in range(LANES):
+            free.put(camera.pipeline(turns))
+
+        def detect(item: _Prepared) -> tuple[FrameRecord, FrameDetections | None, bytes]:
+            if item.header is None:
+                return item.record, None, b""
+            pipeline = free.get()
+            try:
+                turns.take()
+                _forget_waiting(item.header)
+                record, detections, message = camera.detect(item.header, item.pixels, pipeline)
+            finally:
+                free.put(pipeline)
+            return record, None if detections is None else camera.named(detections), message
+
+        def finish(frame: RawFrame, future: Future[Any]) -> None:
+            record, found, message = future.result()
+            if record.status == FrameStatus.LATE:
+                record.status = FrameStatus.OK
+            measured = FrameReport.of_record(record, frame.log_time_ns)
+            self.recording.reports.append(measured)
+            if found is not None:
+                self.recording.detections[frame.log_time_ns] = found
+            _stand_still(record, frame.log_time_ns)
+            behind.call(write, frame, record, message, found, latency_ms(measured))
+            progress(len(self.recording.reports))
+
+        waiting: deque[tuple[RawFrame, Future[Any]]] = deque()
         items = self._prepared(frames, camera)
-        with quick_switches(), Behind(BEHIND) as behind, Ahead(items, AHEAD) as ahead:
-            for done, (frame, record, header, pixels) in enumerate(ahead, start=1):
-                detections, message = None, b""
-                if header is not None:
-                    _forget_waiting(header)
-                    record, detections, message = camera.detect(header, pixels)
-                if record.status == FrameStatus.LATE:
-                    record.status = FrameStatus.OK
-                measured = FrameReport.of_record(record, frame.log_time_ns)
-                found = None if detections is None else camera.named(detections)
-                self.recording.reports.append(measured)
-                if found is not None:
-                    self.recording.detections[frame.log_time_ns] = found
-                _stand_still(record, frame.log_time_ns)
-                behind.call(write, frame, record, message, found, latency_ms(measured))
-                progress(done)
+        with (
+            quick_switches(),
+            Behind(BEHIND) as behind,
+            ThreadPoolExecutor(LANES) as lanes,
+            Ahead(items, AHEAD) as ahead,
+        ):
+            for item in ahead:
+                waiting.append((item.frame, lanes.submit(detect, item)))
+                if len(waiting) > LANES:
+                    finish(*waiting.popleft())
+            while waiting:
+                finish(*waiting.popleft())
         self.wall_s = time.monotonic() - begin_s
 
     def _prepared(self, frames: Iterable[RawFrame], camera: Camera) -> Iterator[_Prepared]:
