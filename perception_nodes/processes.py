@@ -68,6 +68,13 @@ def open_process(pid: int) -> Process | None:
         return None
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether somebody has stopped it (SIGSTOP), and nobody has let it go on."""
+    with suppress(OSError):
+        return _stat(f"/proc/{pid}/stat")[0] == "T"
+    return False
+
+
 def available_memory_bytes() -> int:
     """Memory that can be had without swapping."""
     with open("/proc/meminfo", encoding="ascii") as file:

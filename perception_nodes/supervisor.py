@@ -12,6 +12,7 @@ from typing import IO
 
 from perception_nodes.environment import die_with_parent
 from perception_nodes.graph import NodeSpec
+from perception_nodes.processes import is_stopped
 from perception_nodes.transport.fastdds import sweep_segments
 from perception_nodes.transport.shm import sweep
 
@@ -21,6 +22,9 @@ DEATHS_AT_ONCE = 5
 """So many deaths of a process within a minute are followed by a restart at once."""
 RESTART_DELAY_S = 1.0
 """Further ones by one after so long: whatever kills it, restarts shall not starve the others."""
+STOPPED_S = 1.0
+"""A process that is stopped for so long is killed, and started again. Others notice a hang sooner,
+but only of one that has spoken before."""
 START_FAILED = 2
 """Exit status of a node that could not start. The first time it ends the graph, since starting it
 again would not help; later it may be for want of what others will give back."""
@@ -47,6 +51,7 @@ class Supervisor:
             log: receives what they write, but for the monitor's screen; ours by default.
         """
         self._restart_at_s: dict[str, float] = {}
+        self._running_s: dict[str, float] = {}
         self._deaths: dict[str, deque[float]] = {spec.name: deque() for spec in specs}
         self._specs = specs
         self._log = log
@@ -118,6 +123,7 @@ class Supervisor:
             for index, (spec, process) in enumerate(self.processes):
                 status = process.poll()
                 if status is None:
+                    self._kill_stopped(spec, process)
                     continue
                 if spec.ends_graph and status == 0:
                     return True
@@ -130,6 +136,14 @@ class Supervisor:
                     self.processes[index] = (spec, self._start(spec))
             time.sleep(POLL_S)
         return False
+
+    def _kill_stopped(self, spec: NodeSpec, process: subprocess.Popen[bytes]) -> None:
+        now_s = time.monotonic()
+        since_s = self._running_s.setdefault(spec.name, now_s)
+        if not spec.restarted or not is_stopped(process.pid):
+            self._running_s[spec.name] = now_s
+        elif now_s - since_s > STOPPED_S:
+            process.kill()
 
     def _note_death(self, spec: NodeSpec, status: int) -> float:
         """Tell of it; when the process is to be started again, seconds of CLOCK_MONOTONIC."""

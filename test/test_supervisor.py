@@ -206,6 +206,23 @@ def test_a_node_that_dies_is_started_again(graph, log):
     assert sorted(log.names("stopped")) == ["a", "detector"]
 
 
+def test_one_that_is_stopped_is_replaced(graph, log, monkeypatch):
+    monkeypatch.setattr(supervisor, "STOPPED_S", 0.1)
+    with graph(restarted=["detector"], a="run", detector="run") as running:
+        log.wait_for(2)
+        os.kill(log.process("detector"), signal.SIGSTOP)
+        os.kill(log.process("a"), signal.SIGSTOP)
+
+        def stop():
+            log.wait_for(3)
+            os.kill(log.process("a"), signal.SIGCONT)
+            running.stop()
+
+        threading.Thread(target=stop).start()
+        assert running.wait() is False
+    assert log.names("started") == ["a", "detector", "detector"]
+
+
 def test_one_that_dies_again_and_again_is_started_more_slowly(graph, log, monkeypatch, capfd):
     monkeypatch.setattr(supervisor, "RESTART_DELAY_S", 0.5)
     with graph(restarted=["detector"], detector="crash") as running:
