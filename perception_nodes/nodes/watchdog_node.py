@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import deque
 
 from diagnostic_msgs.msg import DiagnosticArray
 from perception_interfaces.msg import FrameReport
@@ -31,6 +32,8 @@ WATCHED = ("detector", "preprocess")
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 REPORTS = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 """A listener that comes late, or back, gets the reports it has missed."""
+DISCOVERY_NS = 3_000_000_000
+"""Reports wait so long for somebody to listen: one that is kept for late listeners dies with us."""
 HEALTH_PERIOD_NS = 100_000_000
 SLOW_PERIOD_NS = 1_000_000_000
 
@@ -63,6 +66,8 @@ class WatchdogNode(PerceptionNode):
         self._readers: dict[str, Reader[FrameRecord]] = {
             name: channels.record_reader(self.endpoint, settings.camera, name) for name in WATCHED
         }
+        self._outbox: deque[FrameRecord] = deque()
+        self._discovered_ns = now_ns + DISCOVERY_NS
         self._taken: dict[int, int] = {}
         # What a predecessor of ours has not read, of the living and of the dead.
         self._pending = self._recover_all(now_ns)
@@ -90,6 +95,7 @@ class WatchdogNode(PerceptionNode):
 
     def rest(self) -> None:
         """Say that we stop in good order."""
+        self._publish_reports()
         self._heartbeats.leave()
         self._systemd.notify("STOPPING=1")
 
@@ -126,8 +132,9 @@ class WatchdogNode(PerceptionNode):
         for record in closed:
             self._watch.report(record)
             self._health.frame(FrameStatus(record.status), record.published_ns or now_ns)
-            self._reports.publish(write_frame_report(record))
-            self._ledger.reported(record)
+        self._outbox += closed
+        if now_ns > self._discovered_ns or self._reports.get_subscription_count():
+            self._publish_reports()
         if self._memory_period.due():
             for member in self._roster.members.values():
                 self._watch.memory(str(member), member.handle.rss_bytes(), now_ns)
@@ -193,6 +200,11 @@ class WatchdogNode(PerceptionNode):
         if member.role == "detector" and not self._roster.present("detector"):
             self._ledger.detector_died(f"{member} died")
         return closed
+
+    def _publish_reports(self) -> None:
+        while self._outbox:
+            self._reports.publish(write_frame_report(self._outbox[0]))
+            self._ledger.reported(self._outbox.popleft())
 
     def _publish_health(self, transition: Transition | None, faults: list[str]) -> None:
         mode = self._health.mode
