@@ -22,6 +22,7 @@ from perception_nodes.evaluation import DataError, read_set
 from perception_nodes.evaluation.matching import EvaluationNotInstalled
 from perception_nodes.graph import LIVE, RECORDED, Graph
 from perception_nodes.hil.scenario import ScenarioError
+from perception_nodes.hil.unit import UnitError
 from perception_nodes.preprocess.cpu import UnknownLens
 from perception_nodes.replay.bag import BagError
 from perception_nodes.replay.golden import GoldenError
@@ -40,6 +41,7 @@ UNUSABLE = (
     ScenarioError,
     SettingsError,
     TransportError,
+    UnitError,
     UnknownLens,
 )
 """Input that a command cannot work with: one line, exit status 2."""

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from perception_nodes.cli_model import JsonFlag, screen, write_text
 from perception_nodes.hil.judge import Verdict
+from perception_nodes.hil.page import render
 from perception_nodes.hil.report import (
     problems,
     scenarios_markdown,
@@ -18,11 +19,15 @@ from perception_nodes.hil.report import (
     verdicts_junit,
     verdicts_table,
 )
-from perception_nodes.hil.run import Interrupted, run_scenario
+from perception_nodes.hil.run import Interrupted
 from perception_nodes.hil.scenario import load_scenario, shipped
+from perception_nodes.hil.sides import run_scenario
+from perception_nodes.hil.unit import PORT, UnitServer
 
 hil_app = typer.Typer(
-    help="Fault injection: does the graph notice, tell, account and recover?", no_args_is_help=True
+    help="Hardware in the loop: a bench plays a drive with faults to the graph. Does that notice, "
+    "tell, account and recover?",
+    no_args_is_help=True,
 )
 
 
@@ -49,24 +54,29 @@ def run_command(
         list[str],
         typer.Argument(
             metavar="SCENARIO... [NAME:=VALUE]...",
-            help="Names, .yaml files, or all; and parameters of the graph, which go before those "
-            "of the scenarios.",
+            help="Names, .yaml files, folders of such files, or all; and parameters of the graph, "
+            "which go before those of the scenarios.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder for the outputs.")] = Path("out/hil"),
+    unit: Annotated[
+        str,
+        typer.Option(help="HOST:PORT of a vehicle computer that runs `perception hil unit`."),
+    ] = "",
     as_json: JsonFlag = False,
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML here.")] = None,
 ) -> None:
-    """Start the graph, put a fault in, watch it as any subscriber could, and give a verdict.
+    """Start the graph, put faults in, watch it as any subscriber could, and give a verdict.
 
-    Each frame that the camera sent must be accounted for, whatever happens. Leaves verdicts.json, a
-    recording and the nodes' messages of each scenario. Exit status 1 if a scenario fails.
+    Each frame that the camera sent must be accounted for, whatever happens. Leaves report.html,
+    verdicts.json, and of each scenario a recording and the nodes' messages. Exit status 1 if a
+    scenario fails.
     """
     values: dict[str, Any] = dict(
         argument.split(":=", 1) for argument in arguments if ":=" in argument
     )
     names = [argument for argument in arguments if ":=" not in argument]
-    scenarios = [load_scenario(name) for name in (shipped() if names == ["all"] else names)]
+    scenarios = [load_scenario(name) for name in _each(names)]
     if not scenarios:
         raise typer.BadParameter("name a scenario; `perception hil list` lists them")
     verdicts: list[Verdict] = []
@@ -75,13 +85,14 @@ def run_command(
         screen.print(f"{number} of {len(scenarios)}: {scenario.title}", highlight=False)
         begin_s = time.monotonic()
         try:
-            verdicts.append(run_scenario(scenario, values, out))
+            verdicts.append(run_scenario(scenario, values, out, unit))
         except Interrupted:
             screen.print("interrupted")
             break
         seconds.append(time.monotonic() - begin_s)
     result = verdicts_json(verdicts)
     write_text(out / "verdicts.json", json.dumps(result, indent=2) + "\n")
+    write_text(out / "report.html", render(result["machine"], verdicts, out))
     if junit is not None:
         write_text(junit, verdicts_junit(verdicts, seconds))
     if as_json:
@@ -92,3 +103,45 @@ def run_command(
             screen.print(line, highlight=False, soft_wrap=True)
     if result["failed"] or len(verdicts) < len(scenarios):
         raise typer.Exit(1)
+
+
+@hil_app.command("unit")
+def unit_command(
+    assignments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME:=VALUE]...",
+            help="Parameters of the graph, which go before those of the scenarios.",
+        ),
+    ] = None,
+    listen: Annotated[
+        str,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Address to take orders at. Whoever reaches it starts and kills the graph: an "
+            "address of the test network alone.",
+        ),
+    ] = f"127.0.0.1:{PORT}",
+) -> None:
+    """Be the unit under test: run the vehicle's graph as a bench orders, until Ctrl-C.
+
+    On the bench: perception hil run SCENARIO --unit HOST:PORT
+    """
+    values = dict(text.split(":=", 1) for text in assignments or [] if ":=" in text)
+    host, _, port = listen.partition(":")
+    server = UnitServer(host, int(port or PORT), values)
+    screen.print(f"unit at {server.address}", highlight=False)
+    server.run()
+
+
+def _each(names: list[str]) -> list[str]:
+    """Names and files of scenarios, folders and `all` replaced by what is in them."""
+    found: list[str] = []
+    for name in names:
+        if name == "all":
+            found += shipped()
+        elif Path(name).is_dir():
+            found += [str(path) for path in sorted(Path(name).glob("*.yaml"))]
+        else:
+            found.append(name)
+    return found

@@ -185,7 +185,10 @@ MEASURED = Graph(("receiver_node", *REPLAY.executables))
 """The same, with a receiver that notes when detections arrive."""
 
 HIL = Graph(("monitor_node", *LIVE.executables, "fault_camera_node"))
-"""A drive played with a fault, watched and recorded."""
+"""A drive played with faults, watched and recorded."""
+
+BENCH = Graph(("monitor_node", "fault_camera_node"))
+"""The same without what is tested, which is on another machine."""
 
 BARE_INFERENCE = Graph(("bare_inference_node", "player_node"))
 """A camera, and beside it nothing but the backend's call."""

@@ -1,7 +1,7 @@
 """What a camera can do wrong, as functions from a drive's frames to those that are sent."""
 
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 
 from perception_nodes.hil.scenario import CameraFault
 from perception_nodes.replay.bag import RawFrame
-from perception_nodes.replay.schemas import typestore
+from perception_nodes.replay.schemas import CAMERA_INFO, typestore
 from perception_nodes.transport.cdr import read_compressed_image, read_image
 
 LATE_BY_NS = 5_000_000
@@ -27,24 +27,44 @@ class SentFrame(RawFrame):
     Attributes:
         stamp_shift_ns: its stamp against the time at which it is sent.
         lost: it is numbered and does not arrive.
+        distortion: what its CameraInfo tells of the lens; None for the truth.
     """
 
     stamp_shift_ns: int = 0
     lost: bool = False
+    distortion: float | None = None
 
 
-def faulty(frames: Iterable[RawFrame], fault: CameraFault) -> Iterator[SentFrame]:
-    """The frames as a camera with a fault sends them, in the order of sending.
+def faulty(frames: Iterable[RawFrame], faults: Sequence[CameraFault]) -> Iterator[SentFrame]:
+    """The frames as a camera with faults sends them, in the order of sending.
 
     Args:
         frames: of the drive, oldest first.
-        fault: what the camera does wrong, timed from the first frame.
+        faults: what the camera does wrong, timed from the first frame.
     """
+    sent: Iterator[SentFrame] = (
+        SentFrame(frame.index, frame.log_time_ns, frame.data) for frame in frames
+    )
+    for fault in faults:
+        sent = _with(sent, fault)
+    return sent
+
+
+def of_another_lens(info: bytes, distortion: float) -> bytes:
+    """A serialized CameraInfo whose first radial coefficient is that of another lens."""
+    store = typestore()
+    message: Any = store.deserialize_cdr(info, CAMERA_INFO)
+    changed = replace(
+        message, distortion_model="plumb_bob", d=np.array([distortion, 0, 0, 0, 0], np.float64)
+    )
+    return bytes(store.serialize_cdr(changed, CAMERA_INFO))
+
+
+def _with(frames: Iterator[SentFrame], fault: CameraFault) -> Iterator[SentFrame]:
     window = _Window(fault)
     change = _CHANGES[fault.kind]
     meanwhile: list[SentFrame] = []
-    for frame in frames:
-        sent = SentFrame(frame.index, frame.log_time_ns, frame.data)
+    for sent in frames:
         if fault.kind == "size_change":
             # Before its time: the camera must not stall over what it takes to make such a frame.
             _scaled(sent.data, fault.scale)
@@ -137,6 +157,10 @@ def _size(hit: list[SentFrame], fault: CameraFault) -> Iterable[SentFrame]:
     yield replace(hit[-1], data=_scaled(hit[-1].data, fault.scale))
 
 
+def _calibration(hit: list[SentFrame], fault: CameraFault) -> Iterable[SentFrame]:
+    yield replace(hit[-1], distortion=fault.distortion)
+
+
 @lru_cache(maxsize=8)
 def _scaled(data: bytes, scale: float) -> bytes:
     """A serialized bgr8 Image of another size."""
@@ -179,6 +203,7 @@ _CHANGES: dict[str, _Change] = {
     "jpeg_truncated": _jpeg,
     "encoding_unknown": _encoding,
     "size_change": _size,
+    "calibration_wrong": _calibration,
 }
 _RELEASES: dict[str, Callable[[list[SentFrame], SentFrame], Iterable[SentFrame]]] = {
     "camera_stall_burst": _burst,

@@ -1,4 +1,4 @@
-"""Faults put into a running graph from outside; a camera's own are in `camera`."""
+"""Faults put into a running graph from outside; those of the picture are in `camera`."""
 
 import os
 import shutil
@@ -6,13 +6,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from perception_nodes.backends.faulty import Orders
+from perception_nodes.backends.faulty import VARIABLE, Orders
 from perception_nodes.environment import die_with_parent, ros_environment
+from perception_nodes.graph import NodeSpec
 from perception_nodes.hil.scenario import (
     BackendFault,
     CpuFault,
@@ -48,6 +49,41 @@ class Target:
     orders: Path
 
 
+def with_faulty_backend(
+    specs: Sequence[NodeSpec], faults: Sequence[Fault], orders: Path
+) -> list[NodeSpec]:
+    """The nodes of a graph; where a fault is the backend's, its detector obeys those orders."""
+    wanted = [fault for fault in faults if isinstance(fault, BackendFault)]
+    if not wanted:
+        return list(specs)
+    healthy_orders(wanted[0]).write(orders)
+    return [
+        replace(
+            spec,
+            parameters={**spec.parameters, "backend": "faulty"},
+            environment={**spec.environment, VARIABLE: str(orders)},
+        )
+        if spec.executable == "detector_node"
+        else spec
+        for spec in specs
+    ]
+
+
+def put_in(fault: Fault, target: Target, wait_s: Callable[[float], object]) -> None:
+    """Put a fault in, and come back when it is over.
+
+    Args:
+        fault: what to do.
+        target: to what.
+        wait_s: waits for so many seconds; may come back before.
+
+    Raises:
+        NotInjected: it cannot be.
+    """
+    with injected(fault, target):
+        wait_s(fault.for_s)
+
+
 def injected(fault: Fault, target: Target) -> AbstractContextManager[None]:
     """A fault that is there for as long as the context lasts.
 
@@ -65,7 +101,7 @@ def injected(fault: Fault, target: Target) -> AbstractContextManager[None]:
         return busy(available[: fault.cores or None])
     if isinstance(fault, SubscriberFault):
         return _slow_subscriber(fault)
-    return nullcontext()  # the camera sees to it itself
+    return nullcontext()  # the bench sees to it itself
 
 
 def healthy_orders(fault: BackendFault) -> Orders:

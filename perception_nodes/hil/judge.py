@@ -4,16 +4,23 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+import numpy as np
 from pydantic import BaseModel
 
+from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.core.faults import HealthMode
 from perception_nodes.core.frame import FrameStatus
-from perception_nodes.core.health import PUBLISHED
-from perception_nodes.hil.scenario import Expectation, Scenario
+from perception_nodes.core.health import IN_TIME, PUBLISHED
+from perception_nodes.hil.clock import ClockOffset
+from perception_nodes.hil.scenario import Expectation, RebootFault, Scenario
 from perception_nodes.hil.witness import Seen, Told
 
 LAST_FRAME_NS = 200_000_000
 """How long after the last frame health is still about the drive, and not about its end."""
+ON_THE_WAY_NS = 100_000_000
+"""What a frame that a reboot may hit was sent before it at most."""
+CLOCK_SHARE = 0.1
+"""Of the deadline, what clocks may be apart before a miss rate means nothing."""
 
 
 class Verdict(BaseModel):
@@ -31,6 +38,15 @@ class Verdict(BaseModel):
         without_detections: frames from the fault on that gave none, all accounted for.
         detections_ms: from the fault's end until a frame captured since had detections.
         recovered_ms: from the fault's end until the mode was NOMINAL for good.
+        while_down: frames sent while a unit that was rebooted was not there.
+        miss_rate: of the frames reported, those without detections in time.
+        agreement: see `Expectation`.
+        deadline_ms: that the graph ran with.
+        round_trip_ms: by our clock alone, from a frame's stamp to its detections: p50, p99.
+        clock: the unit's against ours, where it has a clock of its own.
+        first_ns: when the first frame was due, nanoseconds since the Unix epoch.
+        faults: kind, begin and end, in seconds after the first frame.
+        notes: what the reader must know, a line each.
     """
 
     scenario: str
@@ -45,6 +61,15 @@ class Verdict(BaseModel):
     without_detections: int = 0
     detections_ms: float | None = None
     recovered_ms: float | None = None
+    while_down: int = 0
+    miss_rate: float | None = None
+    agreement: float | None = None
+    deadline_ms: float = 0.0
+    round_trip_ms: tuple[float, float] | None = None
+    clock: ClockOffset | None = None
+    first_ns: int = 0
+    faults: list[tuple[str, float, float]] = []
+    notes: list[str] = []
 
     @property
     def passed(self) -> bool:
@@ -52,34 +77,59 @@ class Verdict(BaseModel):
         return not self.problems
 
 
-def judge(scenario: Scenario, seen: Seen) -> Verdict:
+def judge(scenario: Scenario, seen: Seen, deadline_ms: float = DEADLINE_MS) -> Verdict:
     """Compare what was seen with what is expected.
 
     Args:
         scenario: what is expected.
         seen: by an independent subscriber.
+        deadline_ms: that the graph ran with.
     """
-    verdict = Verdict(scenario=scenario.name, title=scenario.title)
+    verdict = Verdict(
+        scenario=scenario.name,
+        title=scenario.title,
+        deadline_ms=deadline_ms,
+        clock=seen.clock,
+        agreement=seen.agreement,
+        first_ns=seen.first_ns,
+        faults=[
+            (kind, (begin_ns - seen.first_ns) / 1e9, (end_ns - seen.first_ns) / 1e9)
+            for kind, begin_ns, end_ns in seen.faults
+        ],
+    )
     if seen.failure:
         verdict.problems.append(seen.failure)
     if not seen.sent:
         return verdict
-    _account(verdict, seen)
+    rebooted = any(isinstance(fault, RebootFault) for fault in scenario.faults)
+    down = _down(seen) if rebooted else range(0)
+    _account(verdict, seen, down, scenario.expect.lost_on_the_way_at_most)
+    _latency(verdict, scenario.expect, seen)
+    _accuracy(verdict, scenario.expect)
     _detection(verdict, scenario.expect, seen)
     _modes(verdict, scenario.expect, seen)
     _recovery(verdict, scenario.expect, seen)
     return verdict
 
 
-def _account(verdict: Verdict, seen: Seen) -> None:
+def _down(seen: Seen) -> range:
+    """When a unit was rebooted: frames of this time nobody can account for."""
+    up_ns = min((r.stamp_ns for r in seen.reports if r.stamp_ns >= seen.end_ns), default=None)
+    return range(seen.begin_ns - ON_THE_WAY_NS, seen.sent[-1] + 1 if up_ns is None else up_ns)
+
+
+def _account(verdict: Verdict, seen: Seen, down: range, lost_on_the_way: int) -> None:
     problems = verdict.problems
     verdict.sent = len(seen.sent)
+    verdict.while_down = sum(stamp_ns in down for stamp_ns in seen.sent)
     verdict.statuses = dict(Counter(report.status.name for report in seen.reports))
-    if len(seen.reports) != verdict.sent:
-        problems.append(f"{verdict.sent} frames were sent, {len(seen.reports)} were reported")
-    if seen.frames_in() != verdict.sent:
-        problems.append(f"{verdict.sent} frames were sent, health counts {seen.frames_in()}")
-    stamps = Counter(report.stamp_ns for report in seen.reports if report.stamp_ns)
+    sent = verdict.sent - verdict.while_down
+    reports = [report for report in seen.reports if report.stamp_ns not in down]
+    if len(reports) != sent:
+        problems.append(f"{sent} frames were sent, {len(reports)} were reported")
+    if not down and seen.frames_in() != sent:  # a unit that was down counts anew
+        problems.append(f"{sent} frames were sent, health counts {seen.frames_in()}")
+    stamps = Counter(report.stamp_ns for report in reports if report.stamp_ns)
     unknown = stamps - Counter(seen.sent)
     if unknown:
         problems.append(f"{unknown.total()} reports are of frames that were never sent")
@@ -88,15 +138,57 @@ def _account(verdict: Verdict, seen: Seen) -> None:
         problems.append(f"health told {len(unbalanced)} times of frames in that are not all out")
     if seen.accounts() and seen.accounts()[-1].in_flight:
         problems.append(f"{seen.accounts()[-1].in_flight} frames never ended")
-    published = Counter(r.stamp_ns for r in seen.reports if r.status in PUBLISHED)
-    arrived = Counter(stamp_ns for _, stamp_ns in seen.detections)
+    published = Counter(r.stamp_ns for r in reports if r.status in PUBLISHED)
+    arrived = Counter(stamp_ns for _, stamp_ns in seen.detections if stamp_ns not in down)
     missing = (published - arrived).total()
     unreported = (arrived - published).total()
-    if missing:
+    if missing > lost_on_the_way:
         problems.append(f"detections of {missing} frames were reported published and never came")
     if unreported:
         problems.append(f"detections of {unreported} frames came that no report tells of")
-    verdict.lost_silently = max(0, verdict.sent - len(seen.reports)) + missing
+    verdict.lost_silently = max(0, sent - len(reports)) + max(0, missing - lost_on_the_way)
+
+
+def _latency(verdict: Verdict, expect: Expectation, seen: Seen) -> None:
+    if seen.detections:
+        waits_ms = [(at_ns - stamp_ns) / 1e6 for at_ns, stamp_ns in seen.detections]
+        median_ms, tail_ms = np.percentile(waits_ms, (50, 99)).round(2).tolist()
+        verdict.round_trip_ms = median_ms, tail_ms
+    if seen.reports:
+        missed = sum(report.status not in IN_TIME for report in seen.reports)
+        verdict.miss_rate = missed / len(seen.reports)
+    limit = expect.miss_rate_at_most
+    if limit is None or verdict.miss_rate is None:
+        return
+    if verdict.miss_rate > limit:
+        verdict.problems.append(
+            f"{verdict.miss_rate:.1%} of the frames missed the deadline, {limit:.1%} are expected"
+        )
+    clock = verdict.clock
+    if clock and abs(clock.offset_ms) - clock.error_ms > CLOCK_SHARE * verdict.deadline_ms:
+        verdict.problems.append(
+            f"the unit's clock is {clock.offset_ms:.2f} ms off (to {clock.error_ms:.2f} ms): "
+            "deadlines mean nothing before both follow one clock (PTP, chrony)"
+        )
+
+
+def _accuracy(verdict: Verdict, expect: Expectation) -> None:
+    if not expect.asks_for_agreement:
+        return
+    share = verdict.agreement
+    if share is None:
+        verdict.problems.append("nothing was detected that could agree with the undisturbed drive")
+        return
+    if expect.agreement_at_least is not None and share < expect.agreement_at_least:
+        verdict.problems.append(
+            f"{share:.0%} agree with the undisturbed drive, {expect.agreement_at_least:.0%} are "
+            "expected at least"
+        )
+    if expect.agreement_at_most is not None and share > expect.agreement_at_most:
+        verdict.problems.append(
+            f"{share:.0%} agree with the undisturbed drive: the fault does not show, "
+            f"{expect.agreement_at_most:.0%} are expected at most"
+        )
 
 
 def _detection(verdict: Verdict, expect: Expectation, seen: Seen) -> None:
@@ -144,6 +236,10 @@ def _modes(verdict: Verdict, expect: Expectation, seen: Seen) -> None:
     if worst > limit:
         cause = next(told.cause for told in after if told.mode == worst)
         verdict.problems.append(f"the vehicle was told {worst.name} ({cause}), not {limit.name}")
+    if expect.told_within_ms is not None and worst >= wanted:
+        first_ns = next(told.at_ns for told in after if told.mode >= wanted)
+        reached_ms = (first_ns - seen.begin_ns) / 1e6
+        _within(verdict, f"told {wanted.name}", reached_ms, expect.told_within_ms)
     told_at_ns = next((told.at_ns for told in after if told.mode >= wanted), seen.end_ns)
     lulls = [t for t in after if t.mode < wanted and told_at_ns < t.at_ns < seen.end_ns]
     if lulls:

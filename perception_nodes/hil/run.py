@@ -1,8 +1,10 @@
-"""Runs a scenario: starts the graph, puts the fault in, lets a witness watch, has it judged."""
+"""Runs a scenario: plays the drive, puts the faults in, lets a witness watch, has it judged.
+
+The bench is this process with the camera and the witness. The unit is the graph of the vehicle:
+beside them on this machine, or a `RemoteUnit`.
+"""
 
 import json
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -11,169 +13,235 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from perception_nodes.backends.faulty import VARIABLE
 from perception_nodes.demo import last_error
-from perception_nodes.environment import stay_on_this_machine
-from perception_nodes.graph import HIL, NodeSpec
-from perception_nodes.hil.inject import (
-    NotInjected,
-    Target,
-    has_small_shm,
-    healthy_orders,
-    injected,
-)
+from perception_nodes.environment import ros_environment, share_folder
+from perception_nodes.graph import BENCH, HIL, LIVE, NodeSpec
+from perception_nodes.hil.clock import measure
+from perception_nodes.hil.drive import needs_preparation, prepare
+from perception_nodes.hil.inject import NotInjected, Target, put_in, with_faulty_backend
 from perception_nodes.hil.judge import Verdict, judge
-from perception_nodes.hil.scenario import BackendFault, CameraFault, Scenario, ShmFullFault
+from perception_nodes.hil.network import Link
+from perception_nodes.hil.reference import agreement_share, reference
+from perception_nodes.hil.scenario import (
+    UNDISTURBED_S,
+    CameraFault,
+    Fault,
+    NetworkFault,
+    PictureFault,
+    Scenario,
+)
+from perception_nodes.hil.unit import RemoteUnit, UnitError
 from perception_nodes.hil.witness import Seen
-from perception_nodes.replay.recording import RecordingError
+from perception_nodes.replay.recording import RecordingError, read_recording
 from perception_nodes.supervisor import GraphFailure, Supervisor
 
 POLL_S = 0.01
-PRIVATE_SHM = 'mount -t tmpfs -o size="$0"m tmpfs /dev/shm && exec "$@"'
+FAILURE_POLL_S = 0.5
 
 
 class Interrupted(Exception):
     """The user ended the run."""
 
 
-def run_scenario(scenario: Scenario, values: Mapping[str, Any], out: Path) -> Verdict:
-    """Run a scenario.
+def run_here(
+    scenario: Scenario,
+    values: Mapping[str, Any],
+    out: Path,
+    unit: RemoteUnit | None = None,
+    link: Link | None = None,
+) -> Verdict:
+    """Run a scenario from this process.
 
     Args:
         scenario: what to run.
         values: parameters of the graph that go before those of the scenario.
         out: folder; a recording and the nodes' messages are left there.
+        unit: where the graph runs; beside the camera by default.
+        link: the network on the way there, where it is ours to disturb.
 
     Raises:
-        SettingsError, ModelError: unusable parameters.
+        BagError, SettingsError, ModelError: unusable parameters.
+        UnitError: the unit cannot be used.
         Interrupted: by the user.
     """
-    fault = scenario.fault
-    if isinstance(fault, ShmFullFault) and not has_small_shm(fault):
-        return _in_private_shm(scenario, fault, values, out)
-    stay_on_this_machine()
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="perception_hil_") as folder:
-        seen = _Run(scenario, values, Path(folder), out).watch()
-    return judge(scenario, seen)
+        run = _Run(scenario, values, Path(folder), out, unit, link)
+        return judge(scenario, run.watch(), run.parameters["deadline_ms"])
 
 
 class _Run:
     """One run of a scenario and its files."""
 
     def __init__(
-        self, scenario: Scenario, values: Mapping[str, Any], folder: Path, out: Path
+        self,
+        scenario: Scenario,
+        values: Mapping[str, Any],
+        folder: Path,
+        out: Path,
+        unit: RemoteUnit | None,
+        link: Link | None,
     ) -> None:
-        self._scenario = scenario
+        self._scenario, self._unit, self._link = scenario, unit, link
         self._orders = folder / "orders.json"
         self._started, self._sent = folder / "started", folder / "sent.json"
+        self._played, self._undisturbed = folder / "played.mcap", folder / "undisturbed.mcap"
         self._recording = out / f"{scenario.name}.mcap"
         self._log = out / f"{scenario.name}.log"
         self._values = {**scenario.graph, **values}
+        self._specs = self._prepared_specs()
+        self.parameters = {k: v for spec in self._specs for k, v in spec.parameters.items()}
         self._over = threading.Event()
         self._seen = Seen()
 
     def watch(self) -> Seen:
         """Run it, and gather what was seen."""
-        specs = self._specs()
         self._recording.unlink(missing_ok=True)
-        interrupted = False
+        specs = self._specs
+        if self._unit is not None:
+            specs = [_over_the_network(s) for s in specs if s.executable in BENCH.executables]
+            self._unit.start(self._scenario, self._unit_values())
+            self._seen.clock = measure(self._unit.clock)
         with self._log.open("wb") as log, Supervisor(specs, log=log) as graph:
-            injector = threading.Thread(target=self._inject, args=(graph,))
-            injector.start()
-            try:
-                interrupted = not graph.wait()
-            except GraphFailure as error:
-                self._seen.failure = f"{error}: {last_error(self._log)}"
-            finally:
-                self._over.set()
-                injector.join()
-        if interrupted:
+            completed = self._play(graph)
+            if self._unit is not None:
+                # Before the witness, which listens until nobody speaks.
+                self._stop_unit(self._unit)
+        if not completed and not self._seen.failure:
             raise Interrupted(self._scenario.name)
         return self._gathered()
 
-    def _specs(self) -> list[NodeSpec]:
-        fault = self._scenario.fault
-        values = {
-            "bag": self._scenario.drive,
-            **self._values,
-            "listeners": 1,
-            "live": False,
-            "recording": str(self._recording.resolve()),
-            "sent_file": str(self._sent),
-            "started_file": str(self._started),
-        }
-        if isinstance(fault, CameraFault):
-            values["fault"] = fault.model_dump_json()
-        if isinstance(fault, BackendFault):
-            values["backend"] = "faulty"
-            healthy_orders(fault).write(self._orders)
-        environment = {VARIABLE: str(self._orders)}
-        return [
-            replace(spec, environment={**spec.environment, **environment})
-            if spec.executable == "detector_node" and isinstance(fault, BackendFault)
-            else spec
-            for spec in HIL.nodes(values)
+    def _play(self, graph: Supervisor) -> bool:
+        """Wait until the drive is over; False where it was ended before."""
+        threads = [
+            threading.Thread(target=self._inject, args=(fault, graph))
+            for fault in self._scenario.faults
         ]
+        if self._unit is not None:
+            threads.append(threading.Thread(target=self._look_after, args=(self._unit, graph)))
+        for thread in threads:
+            thread.start()
+        try:
+            return graph.wait()
+        except GraphFailure as error:
+            self._seen.failure = f"{error}: {last_error(self._log)}"
+            return False
+        finally:
+            self._over.set()
+            for thread in threads:
+                thread.join()
 
-    def _inject(self, graph: Supervisor) -> None:
+    def _prepared_specs(self) -> list[NodeSpec]:
+        scenario, faults = self._scenario, self._scenario.faults
+        drive = scenario.drive
+        if needs_preparation(scenario):
+            prepare(scenario, self._played, disturbed=True)
+            drive = str(self._played)
+        camera_faults = [f.model_dump(mode="json") for f in faults if isinstance(f, CameraFault)]
+        specs = HIL.nodes(
+            {
+                "bag": drive,
+                **self._values,
+                "listeners": 1,
+                "live": False,
+                "faults": json.dumps(camera_faults),
+                "recording": str(self._recording.resolve()),
+                "sent_file": str(self._sent),
+                "started_file": str(self._started),
+            }
+        )
+        return with_faulty_backend(specs, faults, self._orders)
+
+    def _unit_values(self) -> dict[str, Any]:
+        """Parameters of the unit's graph: those that were given, and what the drive decides."""
+        own = {name: v for name, v in self._values.items() if name in LIVE.parameters}
+        return {**own, "image_transport": self.parameters["image_transport"]}
+
+    def _stop_unit(self, unit: RemoteUnit) -> None:
+        failure, log = unit.failure(), unit.stop()
+        self._seen.failure = self._seen.failure or failure
+        self._log.with_suffix(".unit.log").write_text(log, encoding="utf-8")
+
+    def _look_after(self, unit: RemoteUnit, graph: Supervisor) -> None:
+        """End the run where the unit's graph has ended."""
+        while not self._over.wait(FAILURE_POLL_S):
+            try:
+                self._seen.failure = unit.failure()
+            except UnitError as error:
+                self._seen.failure = str(error)
+            if self._seen.failure:
+                graph.stop()
+                return
+
+    def _inject(self, fault: Fault, graph: Supervisor) -> None:
         """Wait for the camera's first frame, then for the fault's time, and put it in."""
-        fault, seen = self._scenario.fault, self._seen
+        seen = self._seen
         while not self._started.is_file():
             if self._over.wait(POLL_S):
                 return
-        seen.first_ns = int(self._started.read_text(encoding="utf-8"))
-        seen.begin_ns = seen.first_ns + round(fault.after_s * 1e9)
-        if self._over.wait(max(0.0, (seen.begin_ns - time.time_ns()) / 1e9)):
+        first_ns = int(self._started.read_text(encoding="utf-8"))
+        begin_ns = first_ns + round(fault.after_s * 1e9)
+        if self._over.wait(max(0.0, (begin_ns - time.time_ns()) / 1e9)):
             return
-        target = Target(graph, self._values.get("camera", "front"), self._orders)
+        if not isinstance(fault, CameraFault | PictureFault):
+            begin_ns = time.time_ns()
+        seen.faults.append((fault.kind, begin_ns, begin_ns + round(fault.for_s * 1e9)))
         try:
-            if not isinstance(fault, CameraFault):
-                seen.begin_ns = time.time_ns()
-            seen.end_ns = seen.begin_ns + round(fault.for_s * 1e9)
-            with injected(fault, target):
-                self._over.wait(max(0.0, (seen.end_ns - time.time_ns()) / 1e9))
+            if isinstance(fault, CameraFault | PictureFault):
+                self._over.wait(fault.for_s)  # it is in what the camera sends
+            elif isinstance(fault, NetworkFault):
+                self._disturb_network(fault)
+            elif self._unit is not None:
+                self._unit.put_in(fault)
+            else:
+                camera = self._values.get("camera", "front")
+                put_in(fault, Target(graph, camera, self._orders), self._over.wait)
         except NotInjected as error:
             seen.failure = f"the fault was not put in: {error}"
 
+    def _disturb_network(self, fault: NetworkFault) -> None:
+        if self._link is None:
+            raise NotInjected("the network between bench and unit is not ours to disturb")
+        before, self._link.conditions = self._link.conditions, fault
+        self._over.wait(fault.for_s)
+        self._link.conditions = before
+
     def _gathered(self) -> Seen:
         seen = self._seen
+        sent: dict[int, int] = {}
+        if self._started.is_file():
+            seen.first_ns = int(self._started.read_text(encoding="utf-8"))
+        undisturbed_ns = seen.first_ns + round(UNDISTURBED_S * 1e9)
+        seen.begin_ns = min((begin_ns for _, begin_ns, _ in seen.faults), default=undisturbed_ns)
+        seen.end_ns = max((end_ns for _, _, end_ns in seen.faults), default=undisturbed_ns)
         if self._sent.is_file():
             content = json.loads(self._sent.read_text(encoding="utf-8"))
             seen.sent = [stamp_ns for _, stamp_ns in content["sent"]]
+            sent = {stamp_ns: index for index, stamp_ns in content["sent"]}
         elif not seen.failure:
             seen.failure = "the camera ended without a list of its frames"
         try:
             seen.read(self._recording)
+            if self._scenario.expect.asks_for_agreement:
+                seen.agreement = self._agreement(sent)
         except RecordingError as error:
             seen.failure = seen.failure or str(error)
         return seen
 
+    def _agreement(self, sent: Mapping[int, int]) -> float | None:
+        """Compare what was found while a fault lasted, or all the time where none lasts."""
+        begin_ns, end_ns = self._seen.begin_ns, self._seen.end_ns
+        found = {
+            sent[stamp_ns]: objects
+            for stamp_ns, objects in read_recording(self._recording).detections.items()
+            if stamp_ns in sent and (begin_ns == end_ns or begin_ns <= stamp_ns < end_ns)
+        }
+        prepare(self._scenario, self._undisturbed, disturbed=False)
+        return agreement_share(reference(self._undisturbed, found, self.parameters), found)
 
-def _in_private_shm(
-    scenario: Scenario, fault: ShmFullFault, values: Mapping[str, Any], out: Path
-) -> Verdict:
-    """Run it where `/dev/shm` is small and nobody else's: in a mount namespace of its own."""
-    with tempfile.TemporaryDirectory(prefix="perception_hil_") as folder:
-        file = Path(folder) / "scenario.yaml"
-        file.write_text(scenario.model_dump_json(), encoding="utf-8")
-        result = subprocess.run(
-            [
-                *("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", PRIVATE_SHM),
-                str(fault.size_mb),
-                *(sys.executable, "-m", "perception_nodes.cli", "hil", "run", "--json"),
-                *(str(file), "--out", str(out)),
-                *(f"{name}:={value}" for name, value in values.items()),
-            ],
-            stdout=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-    try:
-        return Verdict.model_validate(json.loads(result.stdout)["verdicts"][0])
-    except (ValueError, KeyError, IndexError):
-        problem = (
-            "not run: a private /dev/shm is not to be had (unshare, status "
-            f"{result.returncode}), and the machine's is too large to fill"
-        )
-        return Verdict(scenario=scenario.name, title=scenario.title, problems=[problem])
+
+def _over_the_network(spec: NodeSpec) -> NodeSpec:
+    """A node of the bench: it speaks to the unit over the network, also on the same machine."""
+    profile = str(share_folder() / "config" / "fastdds_network.xml")
+    environment = {variable: profile for variable in ros_environment()}
+    return replace(spec, environment={**spec.environment, **environment})

@@ -1,4 +1,4 @@
-"""A scenario: a drive, a graph, a fault, and what is expected of the graph; a YAML file."""
+"""A scenario: a drive, a graph, faults, and what is expected of the graph; a YAML file."""
 
 import importlib.resources
 from pathlib import Path
@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from perception_nodes.hil.lines import Lines
 
 CameraFaultKind = Literal[
     "camera_stop",
@@ -20,7 +22,9 @@ CameraFaultKind = Literal[
     "jpeg_truncated",
     "encoding_unknown",
     "size_change",
+    "calibration_wrong",
 ]
+PictureFaultKind = Literal["night", "rain", "sun_glare", "lens_blocked"]
 BackendFaultKind = Literal[
     "backend_slow",
     "backend_hang",
@@ -32,6 +36,10 @@ BackendFaultKind = Literal[
 Role = Literal["detector", "preprocess", "watchdog"]
 Mode = Literal["NOMINAL", "DEGRADED", "SKIPPING", "UNSAFE"]
 Milliseconds = Annotated[float, Field(gt=0, le=60_000)]
+
+
+UNDISTURBED_S = 2.5
+"""Where nothing happens, what a fault's begin and end would be."""
 
 
 class ScenarioError(ValueError):
@@ -56,12 +64,54 @@ class CameraFault(_Fault):
         share: of the frames meanwhile, those that are hit.
         step_s: of `clock_step`: how far the camera's clock jumps.
         scale: of `size_change`: factor on width and height.
+        distortion: of `calibration_wrong`: the first radial coefficient that CameraInfo tells, as
+            of another lens.
     """
 
     kind: CameraFaultKind
     share: float = Field(default=1.0, gt=0, le=1)
     step_s: float = Field(default=0.0, ge=-3600, le=3600)
     scale: float = Field(default=1.0, gt=0, le=8)
+    distortion: float = Field(default=-0.3, ge=-1, le=1)
+
+
+class PictureFault(_Fault):
+    """What the camera sees changes; see `weather`.
+
+    Attributes:
+        strength: 0 for not at all, 1 for as bad as it gets.
+    """
+
+    kind: PictureFaultKind
+    strength: float = Field(default=0.5, gt=0, le=1)
+
+
+class Conditions(_Strict):
+    """A network, the same in both directions.
+
+    Attributes:
+        delay_ms: from one side to the other.
+        loss: of the packets, those that are lost.
+        reorder: of the packets, those that come `late_ms` later, behind those sent after them.
+        late_ms: see `reorder`.
+    """
+
+    delay_ms: float = Field(default=0.0, ge=0, le=1000)
+    loss: float = Field(default=0.0, ge=0, le=1)
+    reorder: float = Field(default=0.0, ge=0, le=1)
+    late_ms: float = Field(default=10.0, gt=0, le=1000)
+
+
+class NetworkFault(_Fault, Conditions):
+    """The network between camera and unit is another one meanwhile."""
+
+    kind: Literal["network"]
+
+
+class RebootFault(_Fault):
+    """Every process of the unit is killed; after `for_s` they are started again."""
+
+    kind: Literal["unit_reboot"]
 
 
 class BackendFault(_Fault):
@@ -108,7 +158,15 @@ class SubscriberFault(_Fault):
 
 
 Fault = Annotated[
-    CameraFault | BackendFault | ProcessFault | ShmFullFault | CpuFault | SubscriberFault,
+    CameraFault
+    | PictureFault
+    | NetworkFault
+    | RebootFault
+    | BackendFault
+    | ProcessFault
+    | ShmFullFault
+    | CpuFault
+    | SubscriberFault,
     Field(discriminator="kind"),
 ]
 
@@ -116,26 +174,46 @@ Fault = Annotated[
 class Expectation(_Strict):
     """What the graph must do. That every frame sent is accounted for is always expected.
 
+    What counts from the fault's begin or end counts, where there are several, from the first
+    one's begin and the last one's end.
+
     Attributes:
         cause: pattern of what health, its faults or a frame report must say; empty where the graph
             must take no notice.
         detected_within_ms: how soon after the fault's begin it must say so.
         told: the mode that the vehicle must be told at least.
+        told_within_ms: how soon after the fault's begin.
         at_worst: the worst mode that it may be told; `told` by default.
         lost: what is lost, in words.
         lost_at_most: frames, from the fault on, that may give no detections.
         detections_within_ms: how soon after the fault's end a frame captured since has detections.
         recovered_within_ms: how soon after the fault's end the mode is NOMINAL for good.
+        miss_rate_at_most: of all frames, those without detections in time.
+        agreement_at_least: with what the same model finds on the undisturbed drive, while the fault
+            lasts (where there is none, all the time): of the objects that one of the two is sure
+            of, those that both see. The accuracy floor.
+        agreement_at_most: of a fault that must show.
+        lost_on_the_way_at_most: frames reported as published whose detections the network lost.
     """
 
     cause: str = ""
     detected_within_ms: Milliseconds | None = None
     told: Mode = "NOMINAL"
+    told_within_ms: Milliseconds | None = None
     at_worst: Mode | None = None
     lost: str
     lost_at_most: int | None = Field(default=None, ge=0)
     detections_within_ms: Milliseconds = 250.0
     recovered_within_ms: Milliseconds = 1500.0
+    miss_rate_at_most: float | None = Field(default=None, ge=0, le=1)
+    agreement_at_least: float | None = Field(default=None, ge=0, le=1)
+    agreement_at_most: float | None = Field(default=None, ge=0, le=1)
+    lost_on_the_way_at_most: int = Field(default=0, ge=0)
+
+    @property
+    def asks_for_agreement(self) -> bool:
+        """Whether a reference has to be made."""
+        return (self.agreement_at_least, self.agreement_at_most) != (None, None)
 
     @model_validator(mode="after")
     def _cause_has_a_time(self) -> "Expectation":
@@ -145,29 +223,59 @@ class Expectation(_Strict):
 
 
 class Scenario(_Strict):
-    """One fault and what is expected of the graph.
+    """Faults and what is expected of the graph.
 
     Attributes:
         name: of the file.
-        title: the fault in words.
+        title: the faults in words.
         drive: what the camera plays, as the parameter `bag` of a player.
+        duration_s: the drive is cut, or played again and again, to be so long; 0 for as it is.
+        jpeg_quality: images are sent as JPEG of this quality; 0 for as they are.
+        cameras: of the vehicle, each with a graph of its own; the faults are the first one's.
+        network: between the camera and the unit; without it both are on one machine.
         graph: parameters of the graph that differ from their defaults.
-        fault: what happens.
+        faults: what happens; may be nothing.
         expect: what must come of it.
     """
 
     name: str = Field(pattern="^[a-z][a-z0-9_]{0,40}$")
     title: str
     drive: str = "synthetic:1280x720@30*240"
+    duration_s: float = Field(default=0.0, ge=0, le=3600)
+    jpeg_quality: int = Field(default=0, ge=0, le=100)
+    cameras: int = Field(default=1, ge=1, le=2)
+    network: Conditions | None = None
     graph: dict[str, Any] = {}
-    fault: Fault
+    faults: tuple[Fault, ...] = ()
     expect: Expectation
+
+    @property
+    def begin_s(self) -> float:
+        """When the first fault begins, in seconds after the first frame."""
+        return min((fault.after_s for fault in self.faults), default=UNDISTURBED_S)
+
+    @property
+    def end_s(self) -> float:
+        """When the last fault ends."""
+        return max((fault.after_s + fault.for_s for fault in self.faults), default=UNDISTURBED_S)
 
     @model_validator(mode="after")
     def _drop_is_seen_by_numbers(self) -> "Scenario":
-        if self.fault.kind == "camera_drop" and self.graph.get("source") != "shm":
+        kinds = {fault.kind for fault in self.faults}
+        if "camera_drop" in kinds and self.graph.get("source") != "shm":
             # DDS numbers what is published; a frame lost before that was never sent.
             raise ValueError("camera_drop needs graph.source: shm, where the camera numbers frames")
+        return self
+
+    @model_validator(mode="after")
+    def _sides_are_apart(self) -> "Scenario":
+        kinds = {fault.kind for fault in self.faults}
+        if self.network is None and kinds & {"network", "unit_reboot"}:
+            raise ValueError("network and unit_reboot need the key network: a unit of its own")
+        if self.network is not None and self.graph.get("source") == "shm":
+            raise ValueError("shared memory has no network: graph.source shm and network exclude")
+        if self.network is not None and self.cameras > 1:
+            raise ValueError("cameras: 2 is for one machine, without network")
         return self
 
 
@@ -181,7 +289,7 @@ def load_scenario(name_or_file: str) -> Scenario:
     """Read a scenario by its name, or from a file of one's own.
 
     Raises:
-        ScenarioError: not there, or not a scenario: which key, and why.
+        ScenarioError: not there, or not a scenario: file, line, key and reason.
     """
     known = shipped()
     path = known.get(name_or_file, Path(name_or_file))
@@ -190,14 +298,22 @@ def load_scenario(name_or_file: str) -> Scenario:
             f"scenario {name_or_file!r} is unknown; known are {', '.join(known)}, or a .yaml file"
         )
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeError, yaml.YAMLError) as error:
-        raise ScenarioError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+        text = path.read_text(encoding="utf-8")
+        lines = Lines(text)
+        values = yaml.safe_load(text)
+    except (OSError, UnicodeError) as error:
+        raise ScenarioError(f"{path} cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = 1 if mark is None else mark.line + 1
+        reason = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise ScenarioError(f"{path}:{line}: no YAML: {reason}") from error
     if not isinstance(values, dict):
-        raise ScenarioError(f"{path} holds no keys")
+        raise ScenarioError(f"{path}:1: holds no keys")
     try:
         return Scenario.model_validate({"name": path.stem, **values})
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "scenario"
-        raise ScenarioError(f"{path}: {key}: {first['msg']}") from error
+        line, key = lines.find(first["loc"])
+        reason = first["msg"].removeprefix("Value error, ")
+        raise ScenarioError(f"{path}:{line}: {key or 'scenario'}: {reason}") from error

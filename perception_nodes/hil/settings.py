@@ -8,7 +8,7 @@ from perception_nodes.config import PlayerSettings, Settings, Topic
 class FaultCameraSettings(PlayerSettings):
     """Parameters of fault_camera_node."""
 
-    fault: str = Field(default="", description="JSON of a camera fault; empty for a good camera")
+    faults: str = Field(default="[]", description="JSON of the camera's faults, a list")
     started_file: str = Field(
         default="", description="file that receives the first frame's time, ns since the epoch"
     )

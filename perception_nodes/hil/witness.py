@@ -7,6 +7,7 @@ from typing import Any
 
 from perception_nodes.core.faults import HealthMode
 from perception_nodes.core.frame import FrameStatus
+from perception_nodes.hil.clock import ClockOffset
 from perception_nodes.replay.recording import read_messages
 from perception_nodes.replay.schemas import DETECTIONS, FRAME_REPORT, HEALTH, typestore
 
@@ -51,10 +52,13 @@ class Seen:
     Attributes:
         sent: stamps of the frames that the camera sent, in that order.
         first_ns: when the first one was due.
-        begin_ns, end_ns: of the fault; the same where it is of an instant.
+        begin_ns, end_ns: of the faults; the same where there is one of an instant.
+        faults: each with its begin and end.
         reports: as they came.
         detections: when they came, and the frame's stamp.
         told: health messages as they came.
+        clock: the unit's against ours, where it is on another side of a network.
+        agreement: with a reference, where one is asked for; see `reference`.
         failure: why the graph ended before the drive did; empty where it did not.
     """
 
@@ -62,9 +66,12 @@ class Seen:
     first_ns: int = 0
     begin_ns: int = 0
     end_ns: int = 0
+    faults: list[tuple[str, int, int]] = field(default_factory=list)
     reports: list[Reported] = field(default_factory=list)
     detections: list[tuple[int, int]] = field(default_factory=list)
     told: list[Told] = field(default_factory=list)
+    clock: ClockOffset | None = None
+    agreement: float | None = None
     failure: str = ""
 
     def read(self, recording: Path) -> None:

@@ -4,12 +4,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from perception_nodes.hil.camera import SentFrame, faulty
+from pydantic import TypeAdapter
+
+from perception_nodes.hil.camera import SentFrame, faulty, of_another_lens
 from perception_nodes.hil.scenario import CameraFault
 from perception_nodes.hil.settings import FaultCameraSettings
 from perception_nodes.nodes.base import run_node
 from perception_nodes.nodes.player_node import PlayerNode
-from perception_nodes.replay.bag import RawFrame
+
+FAULTS = TypeAdapter(list[CameraFault])
 
 
 class FaultCameraNode(PlayerNode):
@@ -17,6 +20,11 @@ class FaultCameraNode(PlayerNode):
 
     settings_type = FaultCameraSettings
     _announced = False
+
+    def open(self) -> None:
+        """As the player."""
+        super().open()
+        self._true_info = self._info
 
     def step(self) -> None:
         """As the player; the time of the first frame is told as soon as it is known."""
@@ -28,21 +36,23 @@ class FaultCameraNode(PlayerNode):
             partial.write_text(str(self._first_due_ns), encoding="utf-8")
             partial.rename(target)
 
-    def _read_frames(self) -> Iterator[RawFrame]:
-        frames = super()._read_frames()
-        if not self.settings.fault:
-            return frames
-        return faulty(frames, CameraFault.model_validate_json(self.settings.fault))
+    def _read_frames(self) -> Iterator[SentFrame]:
+        return faulty(super()._read_frames(), FAULTS.validate_json(self.settings.faults))
 
-    def _play(self, frame: RawFrame) -> None:
-        if isinstance(frame, SentFrame) and frame.lost:
+    def _play(self, frame: SentFrame) -> None:
+        self._info = self._told_info(frame)
+        if frame.lost:
             self._sent.append((frame.index, self._stamp_ns(frame)))
         else:
             super()._play(frame)
 
-    def _stamp_ns(self, frame: RawFrame) -> int:
-        shift_ns = frame.stamp_shift_ns if isinstance(frame, SentFrame) else 0
-        return super()._stamp_ns(frame) + shift_ns
+    def _stamp_ns(self, frame: SentFrame) -> int:
+        return super()._stamp_ns(frame) + frame.stamp_shift_ns
+
+    def _told_info(self, frame: SentFrame) -> bytes | None:
+        if self._true_info is None or frame.distortion is None:
+            return self._true_info
+        return of_another_lens(self._true_info, frame.distortion)
 
 
 def main() -> int:

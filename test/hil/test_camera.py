@@ -17,7 +17,7 @@ HIT = range(5, 15)
 
 def sent(kind, drive="synthetic:32x16@10*20", **values):
     fault = CameraFault(kind=kind, after_s=0.5, for_s=1.0, **values)
-    return list(faulty(open_source(drive).frames(), fault))
+    return list(faulty(open_source(drive).frames(), [fault]))
 
 
 def good():

@@ -20,7 +20,7 @@ SCENARIO = Scenario.model_validate(
     {
         "name": "camera_stop",
         "title": "The camera stops",
-        "fault": {"kind": "camera_stop", "for_s": 2},
+        "faults": [{"kind": "camera_stop", "for_s": 2}],
         "expect": {
             "cause": "no frame",
             "detected_within_ms": 350,

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from perception_nodes.core.faults import HealthMode
-from perception_nodes.hil.run import run_scenario
 from perception_nodes.hil.scenario import load_scenario
+from perception_nodes.hil.sides import run_scenario
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(120), pytest.mark.usefixtures("domain")]
 DRIVE = "synthetic:320x240@15*105"

@@ -40,7 +40,7 @@ WANTED = {
 VALID = """
 title: t
 graph: {source: shm}
-fault: {kind: camera_stop, for_s: 1}
+faults: [{kind: camera_stop, for_s: 1}]
 expect: {cause: no frame, detected_within_ms: 350, told: UNSAFE, lost: nothing}
 """
 
@@ -56,20 +56,29 @@ def test_shipped_scenarios_fit_the_graph(name):
     HIL.nodes({"bag": scenario.drive, "standby": "never", **scenario.graph})
     # Health has two seconds behind it to become NOMINAL again, and some to stay so.
     frames, rate = scenario.drive.partition("@")[2].removesuffix(".jpeg").split("*")[::-1]
-    fault = scenario.fault
-    assert int(frames) / float(rate) >= fault.after_s + fault.for_s + 2.5
+    assert int(frames) / float(rate) >= scenario.end_s + 2.5
 
 
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
-        ("camera_stop", "camera_nap", "fault: Input tag 'camera_nap'"),
-        ("for_s: 1", "for_s: -1", "fault.camera_stop.for_s"),
-        ("told: UNSAFE", "told: ALARMED", "expect.told"),
-        ("detected_within_ms: 350, ", "", "cause and detected_within_ms go together"),
-        ("title: t", "title: t\nmood: good", "mood: Extra inputs are not permitted"),
+        ("camera_stop", "camera_nap", ":4: faults.0: Input tag 'camera_nap'"),
+        ("for_s: 1", "for_s: -1", ":4: faults.0.for_s: Input should be greater than or equal to 0"),
+        ("told: UNSAFE", "told: ALARMED", ":5: expect.told: Input should be 'NOMINAL'"),
+        ("detected_within_ms: 350, ", "", ":5: expect: cause and detected_within_ms go together"),
+        ("title: t", "title: t\nmood: good", ":3: mood: Extra inputs are not permitted"),
+        ("lost: nothing", "last: nothing", ":5: expect.lost: Field required"),
+        ("for_s: 1}]", "for_s: 1}", ":5: no YAML: expected ',' or ']'"),
         ("camera_stop", "camera_drop", None),
-        ("graph: {source: shm}\nfault: {kind: camera_stop", "fault: {kind: camera_drop", "needs"),
+        ("{source: shm}", "{source: dds}", None),
+        (
+            "graph: {source: shm}\nfaults: [{kind: camera_stop",
+            "faults: [{kind: camera_drop",
+            "needs",
+        ),
+        ("camera_stop", "unit_reboot", "need the key network"),
+        ("title: t", "title: t\nnetwork: {}", "shared memory has no network"),
+        ("title: t", "title: t\nnetwork: {loss: 2}", ":3: network.loss: Input should be less than"),
     ],
 )
 def test_a_wrong_scenario_is_refused_in_one_line(tmp_path: Path, old, new, reason):
@@ -93,3 +102,31 @@ def test_the_documentation_holds_the_table(root: Path):
     table = scenarios_markdown([load_scenario(name) for name in shipped()])
     text = (root / "docs/faults.md").read_text(encoding="utf-8")
     assert table in text, "put the output of `perception hil list --markdown` into docs/faults.md"
+
+
+SUITE = sorted((Path(__file__).parent / "scenarios").glob("*.yaml"))
+
+
+def test_the_suite_is_whole():
+    assert {file.stem for file in SUITE} >= {
+        "nominal_day",
+        "night",
+        "rain",
+        "sun_glare",
+        "lens_blocked",
+        "camera_unplugged",
+        "network_loss",
+        "network_reordering",
+        "unit_reboot",
+        "thermal_throttle",
+        "wrong_calibration",
+        "two_cameras",
+    }
+
+
+@pytest.mark.parametrize("file", SUITE, ids=lambda file: file.stem)
+def test_the_suite_fits_the_graph(file: Path):
+    scenario = load_scenario(str(file))
+    drive = "synthetic:640x272@25*10"
+    HIL.nodes({"bag": drive, "standby": "never", **scenario.graph})
+    assert scenario.duration_s >= scenario.end_s + 2.5

@@ -1,0 +1,101 @@
+"""The drive as the bench plays it: cut to length, seen through the weather, compressed."""
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from perception_nodes.core.frame import FrameHeader, FrameRejected, ImageView
+from perception_nodes.hil.scenario import PictureFault, Scenario
+from perception_nodes.hil.weather import changed
+from perception_nodes.preprocess.cpu import Preprocessor
+from perception_nodes.replay.annotate import source_size
+from perception_nodes.replay.bag import BagError, RawFrame, camera_info_topic
+from perception_nodes.replay.footage import compressed_message, image_message
+from perception_nodes.replay.recording import Recorder
+from perception_nodes.replay.schemas import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
+from perception_nodes.replay.synthetic import open_source
+from perception_nodes.transport.cdr import read_compressed_image, read_image
+
+TOPICS = {IMAGE: "/camera/image_raw", COMPRESSED_IMAGE: "/camera/image_raw/compressed"}
+JPEG_QUALITY = 90
+"""Of pictures that were JPEG already and are changed."""
+
+
+def needs_preparation(scenario: Scenario) -> bool:
+    """Whether the drive is played otherwise than it is."""
+    weather = any(isinstance(fault, PictureFault) for fault in scenario.faults)
+    return bool(weather or scenario.duration_s or scenario.jpeg_quality)
+
+
+def prepare(scenario: Scenario, path: Path, disturbed: bool) -> None:
+    """Write the drive as it is played: beforehand, so that it costs the graph no time.
+
+    Args:
+        scenario: names the drive, and what is done to it.
+        path: an mcap file to write.
+        disturbed: with the faults of the picture.
+
+    Raises:
+        BagError: the drive cannot be read.
+    """
+    weather = [fault for fault in scenario.faults if isinstance(fault, PictureFault) and disturbed]
+    drive = open_source(scenario.drive)
+    was_jpeg = drive.message_type == COMPRESSED_IMAGE
+    quality = scenario.jpeg_quality or (JPEG_QUALITY if was_jpeg else 0)
+    kind = COMPRESSED_IMAGE if quality else IMAGE
+    read = read_compressed_image if was_jpeg else read_image
+    with Recorder(path) as recorder:
+        info = drive.camera_info()
+        if info is not None:
+            recorder.write(camera_info_topic(TOPICS[kind]), CAMERA_INFO, 1, info)
+        for frame in _of_length(drive.frames, scenario.duration_s):
+            at_s, data = frame.log_time_ns / 1e9, frame.data
+            now = [f for f in weather if f.after_s <= at_s < f.after_s + f.for_s]
+            if now or scenario.jpeg_quality:
+                try:
+                    picture = _pixels(read(data))
+                except FrameRejected as error:
+                    raise BagError(f"{scenario.drive}: frame {frame.index}: {error}") from error
+                for fault in now:
+                    picture = changed(fault.kind, picture, fault.strength, frame.index)
+                data = _message(picture, quality)
+            # A log time of 0 would mean that there is none.
+            recorder.write(TOPICS[kind], kind, frame.log_time_ns + 1, data)
+
+
+def _of_length(frames: Callable[[], Iterable[RawFrame]], duration_s: float) -> Iterator[RawFrame]:
+    """Frames with times from 0; again from the first one on where the drive is too short."""
+    offset_ns, count, period_ns = 0, 0, 0
+    until_ns = round(duration_s * 1e9)
+    while True:
+        first_ns, last_ns = None, 0
+        for frame in frames():
+            first_ns = frame.log_time_ns if first_ns is None else first_ns
+            at_ns = offset_ns + frame.log_time_ns - first_ns
+            if duration_s and at_ns >= until_ns:
+                return
+            period_ns = at_ns - last_ns
+            last_ns = at_ns
+            yield RawFrame(count, at_ns, frame.data)
+            count += 1
+        if not duration_s or first_ns is None:
+            return
+        offset_ns = last_ns + max(period_ns, 1_000_000)
+
+
+def _pixels(image: ImageView) -> NDArray[np.uint8]:
+    """uint8 [height, width, 3] BGR of a frame."""
+    width, height = source_size(image)
+    pixels = np.empty((height, width, 3), np.uint8)
+    Preprocessor(width, height, undistort=False).write(image, pixels, FrameHeader())
+    return pixels
+
+
+def _message(picture: NDArray[np.uint8], jpeg_quality: int) -> bytes:
+    if not jpeg_quality:
+        return image_message(0, picture)
+    jpeg = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality])[1]
+    return compressed_message(0, jpeg.tobytes())

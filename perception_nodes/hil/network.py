@@ -1,0 +1,177 @@
+"""A network of its own for the bench and the unit, that delays, loses and reorders on demand.
+
+The two sides are in two network namespaces. Each has a network device, and what one sends a thread
+of ours hands to the other: a kernel with tc netem is not needed, a loss is the same packets in each
+run, and nothing is left behind, since namespaces and devices go with the processes that hold them.
+"""
+
+import ctypes
+import fcntl
+import heapq
+import os
+import random
+import select
+import socket
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+from perception_nodes.hil.scenario import Conditions
+
+VARIABLE = "PERCEPTION_HIL_NETWORK"
+"""Set in a process that runs in a network namespace of the bench's own."""
+OWN_NETWORK = ("unshare", "--user", "--map-root-user", "--net")
+BENCH_ADDRESS, UNIT_ADDRESS = "10.77.0.1", "10.77.0.2"
+NETMASK = "255.255.255.0"
+DEVICE = "hil0"
+CLONE_NEWNET = 0x40000000
+TUNSETIFF, IFF_TAP, IFF_NO_PI = 0x400454CA, 0x0002, 0x1000
+SIOCGIFFLAGS, SIOCSIFFLAGS, SIOCSIFADDR, SIOCSIFNETMASK = 0x8913, 0x8914, 0x8916, 0x891C
+IFF_UP = 1
+PACKET_BYTES = 65_536
+_LIBC = ctypes.CDLL(None, use_errno=True)
+Result = TypeVar("Result")
+
+
+class NoNetwork(RuntimeError):
+    """A network of one's own cannot be had; the text says why."""
+
+
+def lacking() -> str:
+    """Why this machine lets us make no network of our own; empty where it does."""
+    if not Path("/dev/net/tun").exists():
+        return "/dev/net/tun is not there (a container gets it with --device /dev/net/tun)"
+    try:
+        result = subprocess.run(
+            [*OWN_NETWORK, "true"], capture_output=True, text=True, check=False, timeout=10
+        )
+    except OSError as error:
+        return f"unshare (of util-linux) cannot be run: {error}"
+    return f"no namespace is granted: {result.stderr.strip()}" if result.returncode else ""
+
+
+@dataclass
+class Traffic:
+    """Packets of both directions: handed over, and lost on purpose."""
+
+    passed: int = 0
+    lost: int = 0
+
+
+class Link:
+    """Joins this thread's network namespace to a new one; a context manager.
+
+    Attributes:
+        conditions: in force from now on; may be replaced at any time.
+        traffic: so far.
+    """
+
+    def __init__(self, conditions: Conditions, seed: int = 0) -> None:
+        """Make the devices and start handing over.
+
+        Args:
+            conditions: to begin with.
+            seed: decides which packets are lost.
+
+        Raises:
+            NoNetwork: the kernel refuses.
+        """
+        self.conditions = conditions
+        self.traffic = Traffic()
+        self._random = random.Random(seed)
+        # A thread can be in another namespace than the rest of its process.
+        self._far = ThreadPoolExecutor(1, "hil_unit_side")
+        near = _open_device(BENCH_ADDRESS)
+        far = self.on_the_far_side(_open_device_in_new_namespace)
+        self._other = {near: far, far: near}
+        self._stop, self._stopped = os.pipe()
+        self._thread = threading.Thread(target=self._hand_over, name="hil_link", daemon=True)
+        self._thread.start()
+
+    def on_the_far_side(self, call: Callable[[], Result]) -> Result:
+        """Call something in the other namespace; a process started there stays there."""
+        return self._far.submit(call).result()
+
+    def __enter__(self) -> "Link":
+        """Nothing to do: it is made."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Take it down."""
+        os.close(self._stopped)
+        self._thread.join()
+        for descriptor in (*self._other, self._stop):
+            os.close(descriptor)
+        self._far.shutdown()
+
+    def _hand_over(self) -> None:
+        poll = select.poll()
+        for descriptor in (*self._other, self._stop):
+            poll.register(descriptor, select.POLLIN)
+        waiting: list[tuple[int, int, int, bytes]] = []
+        count = 0
+        while True:
+            now_ns = time.monotonic_ns()
+            while waiting and waiting[0][0] <= now_ns:
+                _, _, target, packet = heapq.heappop(waiting)
+                with suppress(OSError):  # a full queue loses it, as a real one does
+                    os.write(target, packet)
+            timeout_ms = (waiting[0][0] - now_ns) / 1e6 if waiting else None
+            for source, _ in poll.poll(timeout_ms):
+                if source == self._stop:
+                    return
+                packet = os.read(source, PACKET_BYTES)
+                delay_ns = self._delay_ns()
+                if delay_ns is None:
+                    self.traffic.lost += 1
+                    continue
+                self.traffic.passed += 1
+                count += 1  # of two that are due at once, the one that came first
+                due_ns = time.monotonic_ns() + delay_ns
+                heapq.heappush(waiting, (due_ns, count, self._other[source], packet))
+
+    def _delay_ns(self) -> int | None:
+        """How long a packet is on the way; None where it is lost."""
+        conditions = self.conditions
+        if self._random.random() < conditions.loss:
+            return None
+        late = self._random.random() < conditions.reorder
+        return round((conditions.delay_ms + late * conditions.late_ms) * 1e6)
+
+
+def _open_device_in_new_namespace() -> int:
+    if _LIBC.unshare(CLONE_NEWNET):
+        raise NoNetwork(f"no network namespace: {os.strerror(ctypes.get_errno())}")
+    return _open_device(UNIT_ADDRESS)
+
+
+def _open_device(address: str) -> int:
+    """A device of this namespace, with an address and up; loopback goes up too."""
+    try:
+        descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        request = struct.pack("16sH14x", DEVICE.encode(), IFF_TAP | IFF_NO_PI)
+        fcntl.ioctl(descriptor, TUNSETIFF, request)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+            for number, value in ((SIOCSIFADDR, address), (SIOCSIFNETMASK, NETMASK)):
+                packed = struct.pack("HH4s8x", socket.AF_INET, 0, socket.inet_aton(value))
+                fcntl.ioctl(control, number, struct.pack("16s16s", DEVICE.encode(), packed))
+            for name in (DEVICE, "lo"):
+                asked = fcntl.ioctl(control, SIOCGIFFLAGS, struct.pack("16s16x", name.encode()))
+                flags = struct.unpack_from("16xH", asked)[0] | IFF_UP
+                fcntl.ioctl(control, SIOCSIFFLAGS, struct.pack("16sH14x", name.encode(), flags))
+    except OSError as error:
+        raise NoNetwork(f"no network device: {error}") from error
+    return descriptor

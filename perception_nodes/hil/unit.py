@@ -1,0 +1,323 @@
+"""The unit under test: the graph of the vehicle, started and disturbed by orders of a bench.
+
+`perception hil unit` serves on the vehicle computer; `RemoteUnit` is its other end, on the bench.
+An order and its answer are a line of JSON each, over TCP.
+"""
+
+import json
+import os
+import queue
+import socket
+import socketserver
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from perception_nodes.config import SettingsError
+from perception_nodes.demo import last_error
+from perception_nodes.graph import LIVE, NodeSpec
+from perception_nodes.hil.inject import NotInjected, Target, put_in, with_faulty_backend
+from perception_nodes.hil.scenario import Fault, RebootFault, Scenario
+from perception_nodes.supervisor import GraphFailure, Supervisor
+
+PORT = 7737
+CONNECT_TIMEOUT_S = 30.0
+ANSWER_TIMEOUT_S = 20.0
+RETRY_S = 0.1
+_FAULTS: TypeAdapter[tuple[Fault, ...]] = TypeAdapter(tuple[Fault, ...])
+
+
+class UnitError(RuntimeError):
+    """The unit is not there, or could not do what it was told; one line that says why."""
+
+
+@dataclass
+class _Job:
+    """A graph that was ordered.
+
+    Attributes:
+        specs: its processes.
+        camera: its camera's name.
+        target: it, while it runs.
+        stopping: it was told to stop.
+        dark_s: it is to be started again after so long.
+        failure: why it ended by itself.
+        over: it has ended.
+    """
+
+    specs: list[NodeSpec]
+    camera: str
+    target: Target | None = None
+    stopping: bool = False
+    dark_s: float | None = None
+    failure: str = ""
+    over: threading.Event = field(default_factory=threading.Event)
+
+
+class UnitServer:
+    """Serves one bench at a time; the graph's life is that of the bench's connection."""
+
+    def __init__(self, host: str, port: int, values: Mapping[str, Any]) -> None:
+        """Listen.
+
+        Args:
+            host: address to listen on; orders start and kill processes: a network of one's own.
+            port: 0 for any.
+            values: parameters of the graph that go before those of a scenario.
+
+        Raises:
+            UnitError: the address cannot be had.
+        """
+        self._values = dict(values)
+        self._wanted: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+        self._job: _Job | None = None
+        self._files = tempfile.TemporaryDirectory(prefix="perception_hil_unit_")
+        self._orders = Path(self._files.name) / "orders.json"
+        self._log = Path(self._files.name) / "nodes.log"
+        try:
+            self._server = _Server((host, port), _Connection)
+        except OSError as error:
+            raise UnitError(f"cannot listen on {host}:{port}: {error}") from error
+        self._server.unit = self
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT."""
+        host, port = self._server.server_address[:2]
+        return f"{host!s}:{port}"
+
+    def run(self) -> None:
+        """Serve until interrupted, in the main thread: nodes die with the one that starts them."""
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        try:
+            interrupted = False
+            while not interrupted:
+                job = self._wanted.get()
+                self._run_graph(job)
+                interrupted = not (job.stopping or job.failure)
+                job.over.set()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            self._server.shutdown()
+            self._server.server_close()
+            self._files.cleanup()
+
+    def _run_graph(self, job: _Job) -> None:
+        """Run a graph until it is told to stop, over reboots."""
+        with self._log.open("wb") as log:
+            while not job.stopping:
+                try:
+                    with Supervisor(job.specs, log=log) as graph:
+                        job.target = Target(graph, job.camera, self._orders)
+                        graph.wait()
+                except GraphFailure as error:
+                    job.failure = f"{error}: {last_error(self._log)}"
+                job.target = None
+                if job.dark_s is None:
+                    return
+                dark_s, job.dark_s = job.dark_s, None
+                time.sleep(dark_s)
+
+    # What a bench may order; arguments and results are JSON.
+
+    def clock(self) -> int:
+        """CLOCK_REALTIME here, nanoseconds."""
+        return time.time_ns()
+
+    def start(self, domain: str, values: dict[str, Any], faults: list[Any]) -> None:
+        """Start the graph; it is not waited for.
+
+        Raises:
+            SettingsError: unusable parameters.
+        """
+        self.stop()
+        os.environ["ROS_DOMAIN_ID"] = domain
+        chosen = {**values, **self._values}
+        specs = with_faulty_backend(
+            LIVE.nodes(chosen), _FAULTS.validate_python(faults), self._orders
+        )
+        self._job = _Job(specs, str(chosen.get("camera", "front")))
+        self._wanted.put(self._job)
+
+    def put_in(self, fault: dict[str, Any]) -> None:
+        """Put a fault in, and come back when it is over.
+
+        Raises:
+            NotInjected: it cannot be.
+        """
+        (checked,) = _FAULTS.validate_python([fault])
+        job = self._job
+        if job is None or job.target is None:
+            raise NotInjected("no graph runs")
+        if not isinstance(checked, RebootFault):
+            put_in(checked, job.target, time.sleep)
+            return
+        graph, job.dark_s = job.target.supervisor, checked.for_s
+        graph.stop()
+        for _, process in graph.processes:
+            process.kill()
+        time.sleep(checked.for_s)
+
+    def failure(self) -> str:
+        """Why the graph ended by itself; empty where it did not."""
+        return "" if self._job is None else self._job.failure
+
+    def stop(self) -> str:
+        """Stop the graph; what its nodes wrote."""
+        if self._job is None:
+            return ""
+        job, self._job = self._job, None
+        job.stopping, job.dark_s = True, None
+        while not job.over.wait(RETRY_S):
+            if job.target is not None:
+                job.target.supervisor.stop()
+        return self._log.read_text(encoding="utf-8", errors="replace")
+
+
+ORDERS = frozenset({"clock", "start", "put_in", "failure", "stop"})
+
+
+class _Server(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
+    daemon_threads = True
+    unit: UnitServer
+
+
+class _Connection(socketserver.StreamRequestHandler):
+    """Answers line by line; a bench that is gone stops what it has started."""
+
+    disable_nagle_algorithm = True
+    server: _Server
+
+    def handle(self) -> None:
+        unit, has_started = self.server.unit, False
+        with suppress(OSError):
+            for line in self.rfile:
+                self.wfile.write(json.dumps(self._answer(line)).encode() + b"\n")
+                has_started |= b'"start"' in line
+        if has_started:
+            unit.stop()
+
+    def _answer(self, line: bytes) -> dict[str, Any]:
+        try:
+            order = json.loads(line)
+            if order["order"] not in ORDERS:
+                return {"error": f"no such order: {order['order']}"}
+            return {"result": getattr(self.server.unit, order["order"])(*order["arguments"])}
+        except (SettingsError, NotInjected, ValueError, KeyError, TypeError) as error:
+            return {"error": " ".join(str(error).split())}
+
+
+class RemoteUnit:
+    """A unit on another machine, or in another namespace of this one; a context manager."""
+
+    def __init__(self, address: str) -> None:
+        """Connect; it may still be starting.
+
+        Args:
+            address: HOST or HOST:PORT.
+
+        Raises:
+            UnitError: nobody answers.
+        """
+        host, _, port = address.partition(":")
+        self._at = (host, int(port or PORT))
+        self._connection = self._connect()
+
+    def clock(self) -> int:
+        """CLOCK_REALTIME there, nanoseconds."""
+        return int(self._connection.ask("clock"))
+
+    def start(self, scenario: Scenario, values: Mapping[str, Any]) -> None:
+        """Start the graph there.
+
+        Raises:
+            UnitError: it cannot.
+        """
+        faults = [fault.model_dump() for fault in scenario.faults]
+        domain = os.environ.get("ROS_DOMAIN_ID", "0")
+        self._connection.ask("start", domain, dict(values), faults)
+
+    def put_in(self, fault: Fault) -> None:
+        """Put a fault in there, and come back when it is over; for a thread of its own.
+
+        Raises:
+            NotInjected: it cannot be.
+        """
+        connection = self._connect()
+        try:
+            connection.ask("put_in", fault.model_dump(), timeout_s=fault.for_s + ANSWER_TIMEOUT_S)
+        except UnitError as error:
+            raise NotInjected(str(error)) from error
+        finally:
+            connection.close()
+
+    def failure(self) -> str:
+        """Why its graph ended by itself; empty where it did not."""
+        return str(self._connection.ask("failure"))
+
+    def stop(self) -> str:
+        """Stop its graph; what its nodes wrote."""
+        return str(self._connection.ask("stop"))
+
+    def __enter__(self) -> "RemoteUnit":
+        """Nothing to do: it is connected."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave; its graph stops, where it runs."""
+        self._connection.close()
+
+    def _connect(self) -> "_Client":
+        deadline_s = time.monotonic() + CONNECT_TIMEOUT_S
+        while True:
+            try:
+                return _Client(socket.create_connection(self._at, timeout=ANSWER_TIMEOUT_S))
+            except OSError as error:
+                if time.monotonic() > deadline_s:
+                    raise UnitError(
+                        f"no unit answers at {self._at[0]}:{self._at[1]}: {error}; start it there "
+                        "with: perception hil unit --listen HOST"
+                    ) from error
+                time.sleep(RETRY_S)
+
+
+class _Client:
+    """One connection to a unit."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket = connection
+        self._file = connection.makefile("rb")
+        self._turn = threading.Lock()
+
+    def ask(self, order: str, *arguments: Any, timeout_s: float = ANSWER_TIMEOUT_S) -> Any:
+        line = json.dumps({"order": order, "arguments": arguments}).encode() + b"\n"
+        try:
+            with self._turn:
+                self._socket.settimeout(timeout_s)
+                self._socket.sendall(line)
+                answer = json.loads(self._file.readline())
+        except (OSError, ValueError) as error:
+            raise UnitError(f"the unit does not answer: {error}") from error
+        if "error" in answer:
+            raise UnitError(answer["error"])
+        return answer["result"]
+
+    def close(self) -> None:
+        self._file.close()
+        self._socket.close()

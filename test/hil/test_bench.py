@@ -1,0 +1,188 @@
+"""The bench's own parts: clocks, weather, drives, the network, the orders to a unit."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from perception_nodes.core.frame import FrameStatus
+from perception_nodes.hil.clock import RoundTrip, clock_offset
+from perception_nodes.hil.drive import prepare
+from perception_nodes.hil.judge import Verdict
+from perception_nodes.hil.network import OWN_NETWORK, lacking
+from perception_nodes.hil.page import render
+from perception_nodes.hil.reference import agreement_share
+from perception_nodes.hil.scenario import Scenario
+from perception_nodes.hil.unit import ORDERS, RemoteUnit, UnitError, UnitServer
+from perception_nodes.hil.weather import changed
+from perception_nodes.replay.bag import open_drive
+from perception_nodes.replay.recording import FrameDetections
+from perception_nodes.replay.schemas import COMPRESSED_IMAGE, IMAGE
+
+MS = 1_000_000
+
+
+def test_the_fastest_round_trip_tells_the_offset_and_its_error():
+    trips = [RoundTrip(0, 107 * MS, 20 * MS), RoundTrip(50 * MS, 152 * MS, 54 * MS)]
+    offset = clock_offset(trips)
+    assert offset.offset_ms == pytest.approx(100)
+    assert offset.error_ms == pytest.approx(2)
+
+
+@pytest.mark.parametrize("answered_ms", [0, 1, 3, 4])
+def test_the_truth_is_within_the_error_however_unequal_the_ways_are(answered_ms):
+    offset = clock_offset([RoundTrip(0, (7 + answered_ms) * MS, 4 * MS)])
+    assert abs(offset.offset_ms - 7) <= offset.error_ms
+
+
+@pytest.mark.parametrize("kind", ["night", "rain", "sun_glare", "lens_blocked"])
+def test_weather_can_be_repeated_and_grows_with_its_strength(kind):
+    picture = cv2.resize(
+        np.random.default_rng(0).integers(0, 256, (9, 16, 3), dtype=np.uint8), (320, 180)
+    )
+    before = picture.copy()
+    weak, strong = (changed(kind, picture, strength, 3) for strength in (0.2, 1.0))
+    assert (weak.shape, weak.dtype) == (picture.shape, np.uint8)
+    assert np.array_equal(weak, changed(kind, picture, 0.2, 3))
+    assert np.array_equal(picture, before)
+    harm = [np.abs(one.astype(int) - picture).mean() for one in (weak, strong)]
+    assert 1 < harm[0] < harm[1]
+
+
+def test_no_two_pictures_of_a_blocked_lens_are_the_same():
+    picture = np.full((36, 64, 3), 90, np.uint8)
+    assert not np.array_equal(*(changed("lens_blocked", picture, 1.0, n) for n in (1, 2)))
+
+
+def scenario(**values) -> Scenario:
+    base = {"name": "t", "title": "t", "drive": "synthetic:64x32@10*10", "expect": {"lost": "-"}}
+    return Scenario.model_validate({**base, **values})
+
+
+def played(tmp_path: Path, **values):
+    prepare(scenario(**values), tmp_path / "drive.mcap", disturbed=True)
+    with open_drive(tmp_path / "drive.mcap") as drive:
+        return drive.message_type, list(drive.frames())
+
+
+def test_a_drive_is_cut_or_repeated_to_its_duration(tmp_path: Path):
+    assert len(played(tmp_path, duration_s=0.5)[1]) == 5
+    frames = played(tmp_path, duration_s=2.5)[1]
+    times = [frame.log_time_ns - 1 for frame in frames]
+    assert times == [number * 100 * MS for number in range(25)]
+    assert frames[0].data == frames[10].data == frames[20].data
+
+
+def test_weather_is_there_while_it_lasts_and_jpeg_always(tmp_path: Path):
+    kind, good = played(tmp_path)
+    assert kind == IMAGE
+    _, rainy = played(tmp_path, faults=[{"kind": "rain", "after_s": 0.5, "for_s": 0.2}])
+    assert [a.data != b.data for a, b in zip(good, rainy, strict=True)] == [
+        5 <= number < 7 for number in range(10)
+    ]
+    assert played(tmp_path, jpeg_quality=50)[0] == COMPRESSED_IMAGE
+
+
+NETWORK = """
+import socket, subprocess, sys, time
+from perception_nodes.hil.network import Link, UNIT_ADDRESS
+from perception_nodes.hil.scenario import Conditions
+
+ECHO = '''
+import socket
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as far:
+    far.bind(("10.77.0.2", 9))
+    while True:
+        far.sendto(*far.recvfrom(99))
+'''
+with Link(Conditions()) as link, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as near:
+    echo = link.on_the_far_side(lambda: subprocess.Popen([sys.executable, "-S", "-c", ECHO]))
+    near.settimeout(0.3)
+    near.connect((UNIT_ADDRESS, 9))
+    back = []
+    for attempt in range(50):  # it is still starting
+        try:
+            near.send(b"0")
+            near.recv(99)
+            break
+        except OSError:
+            time.sleep(0.1)
+    for conditions in (Conditions(), Conditions(loss=0.2), Conditions(reorder=0.2)):
+        link.conditions = conditions
+        for number in range(100):
+            near.send(b"%d" % number)
+            time.sleep(0.001)
+        back = []
+        try:
+            while True:
+                back.append(int(near.recv(99)))
+        except TimeoutError:
+            print(len(back), back == sorted(back))
+    echo.kill()
+    echo.wait()
+"""
+
+
+@pytest.mark.skipif(bool(lacking()), reason=lacking() or "-")
+def test_the_network_loses_and_reorders():
+    result = subprocess.run(
+        [*OWN_NETWORK, sys.executable, "-c", NETWORK],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    good, lossy, unordered = (line.split() for line in result.stdout.splitlines())
+    assert good == ["100", "True"]
+    assert 40 <= int(lossy[0]) <= 85
+    assert unordered == ["100", "False"]
+
+
+def test_orders_to_a_unit():
+    assert all(callable(getattr(UnitServer, order)) for order in ORDERS)
+    command = [sys.executable, "-m", "perception_nodes.cli", "hil", "unit", "--listen"]
+    process = subprocess.Popen(
+        [*command, "127.0.0.1:0"], stderr=subprocess.PIPE, text=True, bufsize=1
+    )
+    try:
+        address = process.stderr.readline().split()[-1]
+        with RemoteUnit(address) as unit:
+            assert abs(unit.clock() - unit.clock()) < 10**9
+            with pytest.raises(UnitError, match="deadline_ms: 0 is not allowed"):
+                unit.start(scenario(), {"deadline_ms": 0})
+            assert (unit.failure(), unit.stop()) == ("", "")
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def test_a_unit_that_is_not_there_says_how_it_is_started(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("perception_nodes.hil.unit.CONNECT_TIMEOUT_S", 0.0)
+    with pytest.raises(UnitError, match="start it there with: perception hil unit"):
+        RemoteUnit("127.0.0.1:1")
+
+
+def found(*labels: str) -> FrameDetections:
+    boxes = np.array([[10, 10, 50, 50]] * len(labels), np.float32).reshape(-1, 4)
+    return FrameDetections(labels, np.full(len(labels), 0.9, np.float32), boxes)
+
+
+def test_agreement_is_of_frames_that_both_have():
+    expected = {0: found("car"), 1: found("car"), 2: found("car")}
+    assert agreement_share(expected, {0: found("car"), 1: found()}) == pytest.approx(2 / 3)
+    assert agreement_share(expected, {0: found("person")}) == 0
+    assert agreement_share({0: found()}, {0: found()}) is None
+
+
+def test_the_page_tells_of_what_was_not_run_too(tmp_path: Path):
+    verdicts = [
+        Verdict(scenario="a", title="All <well>", statuses={FrameStatus.OK.name: 3}, sent=3),
+        Verdict(scenario="b", title="b", problems=["not run: no network"]),
+    ]
+    page = render("a machine", verdicts, tmp_path)
+    assert "1 of 2 scenarios are as expected" in page
+    assert "All &lt;well&gt;" in page
+    assert "not run: no network" in page
