@@ -100,7 +100,7 @@ class Ledger:
         frame = book.frames[book.reported % REMEMBERED_OUTCOMES]
         frame.process, frame.sequence = _key(record)
         book.counts[record.status] += 1
-        book.last_ns = record.sent_ns
+        book.last_ns = max(book.last_ns, record.sent_ns)  # that of a lost record is 0
         book.reported += 1
 
     def detector_died(self, reason: str) -> None:
