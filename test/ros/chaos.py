@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -73,35 +74,35 @@ def unaccounted(seen: Seen) -> list[str]:
     return problems
 
 
-def run(seconds: int, signals: Sequence[int], seed: int, source: str) -> tuple[Seen, Chaos]:
-    """Run a graph under blows; what was seen of it."""
+def run(
+    seconds: int, signals: Sequence[int], seed: int, source: str, folder: Path
+) -> tuple[Seen, Chaos]:
+    """Run a graph under blows; what was seen of it. The folder keeps what the nodes wrote."""
     stay_on_this_machine()
     chaos, over = Chaos(seconds, signals, seed), threading.Event()
-    with tempfile.TemporaryDirectory(prefix="perception_chaos_") as name:
-        folder = Path(name)
-        sent, started, recording = folder / "sent", folder / "started", folder / "seen.mcap"
-        specs = HIL.nodes(
-            {
-                "bag": f"synthetic:1280x720@{RATE_HZ}*{seconds * RATE_HZ}",
-                "live": False,
-                "recording": str(recording),
-                "sent_file": str(sent),
-                "started_file": str(started),
-                "source": source,
-                "backend": "null",
-                "standby": "always",
-            }
-        )
-        with (folder / "log").open("wb") as log, Supervisor(specs, log=log) as graph:
-            thread = threading.Thread(target=chaos.strike, args=(graph, started, over))
-            thread.start()
-            try:
-                assert graph.wait(), "interrupted"
-            finally:
-                over.set()
-                thread.join()
-        seen = Seen(sent=[stamp for _, stamp in json.loads(sent.read_text())["sent"]])
-        seen.read(recording)
+    sent, started, recording = folder / "sent", folder / "started", folder / "seen.mcap"
+    specs = HIL.nodes(
+        {
+            "bag": f"synthetic:1280x720@{RATE_HZ}*{seconds * RATE_HZ}",
+            "live": False,
+            "recording": str(recording),
+            "sent_file": str(sent),
+            "started_file": str(started),
+            "source": source,
+            "backend": "null",
+            "standby": "always",
+        }
+    )
+    with (folder / "log").open("wb") as log, Supervisor(specs, log=log) as graph:
+        thread = threading.Thread(target=chaos.strike, args=(graph, started, over))
+        thread.start()
+        try:
+            assert graph.wait(), "interrupted"
+        finally:
+            over.set()
+            thread.join()
+    seen = Seen(sent=[stamp for _, stamp in json.loads(sent.read_text())["sent"]])
+    seen.read(recording)
     return seen, chaos
 
 
@@ -115,13 +116,18 @@ def main() -> int:
     parser.add_argument("--source", choices=("shm", "dds"), default="shm")
     arguments = parser.parse_args()
     numbers = [getattr(signal, f"SIG{name}") for name in arguments.signals]
-    seen, chaos = run(arguments.seconds, numbers, arguments.seed, arguments.source)
+    folder = Path(tempfile.mkdtemp(prefix="perception_chaos_"))
+    seen, chaos = run(arguments.seconds, numbers, arguments.seed, arguments.source, folder)
     print(f"{chaos.blows.total()} blows: {dict(chaos.blows)}")
     statuses = Counter(report.status.name for report in seen.reports)
     print(f"{len(seen.sent)} frames: {dict(statuses)}")
     problems = unaccounted(seen)
-    print("\n".join(problems) or "every frame is accounted for")
-    return 1 if problems else 0
+    if problems:
+        print("\n".join(problems), f"what was seen and said is in {folder}", sep="\n")
+        return 1
+    shutil.rmtree(folder)
+    print("every frame is accounted for")
+    return 0
 
 
 if __name__ == "__main__":
