@@ -24,15 +24,17 @@ def share_folder() -> Path:
     )
 
 
-def ros_environment(sends_images: bool = False) -> dict[str, str]:
+def ros_environment(images: bool = False) -> dict[str, str]:
     """Variables for a node's process; what the user has set stays.
 
-    Without the Fast DDS profile large frames do not arrive at all, see `config/fastdds.xml`.
+    Args:
+        images: it sends or receives images through DDS, which do not arrive at all without the
+            right profile, see `config/fastdds.xml`.
     """
     # Fast DDS 3 renamed the variable and warns of the old one.
     old = os.environ.get("ROS_DISTRO") in ("humble", "iron", "jazzy")
     name = "FASTRTPS_DEFAULT_PROFILES_FILE" if old else "FASTDDS_DEFAULT_PROFILES_FILE"
-    profile = "fastdds.xml" if sends_images else "fastdds_small.xml"
+    profile = "fastdds.xml" if images else "fastdds_network.xml"
     return {name: os.environ.get(name, str(share_folder() / "config" / profile))}
 
 

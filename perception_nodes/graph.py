@@ -133,7 +133,7 @@ class Graph:
                 NodeSpec(
                     executable,
                     settings.model_dump(),
-                    ros_environment(sends_images=executable in PLAYERS),
+                    ros_environment(images=getattr(settings, "source", "") == "dds"),
                     ends_graph=executable in PLAYERS,
                     restarted=executable in RESTARTED,
                     name=name,

@@ -143,20 +143,12 @@ class TestGraph:
         assert [s.executable for s in RECORDED.nodes({}) if s.ends_graph] == ["player_node"]
         assert not any(spec.ends_graph for spec in LIVE.nodes({}))
 
-    def test_every_node_has_the_settings_of_dds(self, drive):
-        for spec in RECORDED.nodes({"standby": "never"}):
+    @pytest.mark.parametrize("source", ["dds", "shm"])
+    def test_dds_is_set_for_who_sends_and_receives_images_and_for_the_others(self, drive, source):
+        for spec in RECORDED.nodes({"standby": "never", "source": source}):
             (value,) = spec.environment.values()
-            sends_images = spec.executable == "player_node"
-            assert value.endswith("fastdds.xml" if sends_images else "fastdds_small.xml")
-
-    def test_the_settings_of_dds_differ_in_sizes_alone(self, root):
-        large, small = (
-            (root / "config" / f"{name}.xml").read_text(encoding="utf-8").split("<dds", 1)[1]
-            for name in ("fastdds", "fastdds_small")
-        )
-        for pattern in (r"\d{7,}", "<!--.*?-->", r"_frames", r"\s+"):
-            large, small = re.sub(pattern, "", large), re.sub(pattern, "", small)
-        assert large == small
+            images = source == "dds" and spec.executable in ("player_node", "preprocess_node")
+            assert value.endswith("fastdds.xml" if images else "fastdds_network.xml")
 
     def test_every_executable_is_installed_and_is_a_module(self, root):
         declared = (root / "setup.py").read_text(encoding="utf-8")

@@ -164,7 +164,7 @@ class LatencyBench:
                 "--out",
                 str(latencies),
             ],
-            env={**os.environ, **ros_environment()},
+            env={**os.environ, **ros_environment(images=True)},
         )
         try:
             values = {**self._camera_values(frames), "listeners": 0, "accounted": False}
