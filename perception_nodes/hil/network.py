@@ -118,9 +118,7 @@ class Link:
         self._far.shutdown()
 
     def _hand_over(self) -> None:
-        poll = select.poll()
-        for descriptor in (*self._other, self._stop):
-            poll.register(descriptor, select.POLLIN)
+        sources = [*self._other, self._stop]
         waiting: list[tuple[int, int, int, bytes]] = []
         count = 0
         while True:
@@ -129,8 +127,9 @@ class Link:
                 _, _, target, packet = heapq.heappop(waiting)
                 with suppress(OSError):  # a full queue loses it, as a real one does
                     os.write(target, packet)
-            timeout_ms = (waiting[0][0] - now_ns) / 1e6 if waiting else None
-            for source, _ in poll.poll(timeout_ms):
+            timeout_s = (waiting[0][0] - now_ns) / 1e9 if waiting else None
+            # Not poll, which counts whole milliseconds.
+            for source in select.select(sources, [], [], timeout_s)[0]:
                 if source == self._stop:
                     return
                 packet = os.read(source, PACKET_BYTES)

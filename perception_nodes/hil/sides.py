@@ -23,6 +23,7 @@ from perception_nodes.hil.unit import PORT, RemoteUnit
 
 PRIVATE_SHM = 'mount -t tmpfs -o size="$0"m tmpfs /dev/shm && exec "$@"'
 STATUS_UNUSABLE = 2
+UNIT_SHM_MB = 1024
 MAX_DOMAIN = 101
 THIS_MACHINE = "127.0.0.1"
 
@@ -73,7 +74,9 @@ def _over_a_network(scenario: Scenario, values: Mapping[str, Any], out: Path) ->
     if os.environ.get(VARIABLE):
         die_with_parent(int(os.environ[VARIABLE]))
         with Link(scenario.network) as link:
-            unit = link.on_the_far_side(lambda: _start_unit(UNIT_ADDRESS, PORT))
+            # Memory of its own too: what it keeps there is gone with a reboot.
+            place = ("unshare", "--mount", "sh", "-c", PRIVATE_SHM, str(UNIT_SHM_MB))
+            unit = link.on_the_far_side(lambda: _start_unit(UNIT_ADDRESS, PORT, place))
             with _connected(unit, UNIT_ADDRESS, PORT) as remote:
                 return run_here(scenario, values, out, remote, link)
     why = lacking()
@@ -166,10 +169,10 @@ def _not_run(scenario: Scenario, why: str) -> Verdict:
     return Verdict(scenario=scenario.name, title=scenario.title, problems=[f"not run: {why}"])
 
 
-def _start_unit(host: str, port: int) -> "subprocess.Popen[bytes]":
-    """A process that serves as the unit."""
+def _start_unit(host: str, port: int, prefix: Sequence[str] = ()) -> "subprocess.Popen[bytes]":
+    """A process that serves as the unit, in a place that another command makes for it."""
     us = os.getpid()
-    command = (sys.executable, "-m", "perception_nodes.cli", "hil", "unit")
+    command = (*prefix, sys.executable, "-m", "perception_nodes.cli", "hil", "unit")
     return subprocess.Popen(
         [*command, "--listen", f"{host}:{port}"],
         stdin=subprocess.DEVNULL,

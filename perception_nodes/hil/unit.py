@@ -27,6 +27,7 @@ from perception_nodes.graph import LIVE, NodeSpec
 from perception_nodes.hil.inject import NotInjected, Target, put_in, with_faulty_backend
 from perception_nodes.hil.scenario import Fault, RebootFault, Scenario
 from perception_nodes.supervisor import GraphFailure, Supervisor
+from perception_nodes.transport.shm import SHM_FOLDER, own_prefix
 
 PORT = 7737
 CONNECT_TIMEOUT_S = 30.0
@@ -60,6 +61,13 @@ class _Job:
     dark_s: float | None = None
     failure: str = ""
     over: threading.Event = field(default_factory=threading.Event)
+
+
+def _forget() -> None:
+    """Remove what the graph holds in shared memory, which outlives no reboot."""
+    for left in SHM_FOLDER.glob(f"{own_prefix()}*"):
+        with suppress(OSError):  # another user's
+            left.unlink()
 
 
 class UnitServer:
@@ -125,6 +133,7 @@ class UnitServer:
                 if job.dark_s is None:
                     return
                 dark_s, job.dark_s = job.dark_s, None
+                _forget()
                 time.sleep(dark_s)
 
     # What a bench may order; arguments and results are JSON.

@@ -7,9 +7,10 @@ import pytest
 
 from perception_nodes.core.faults import HealthMode
 from perception_nodes.core.frame import FrameStatus
+from perception_nodes.hil.clock import ClockOffset
 from perception_nodes.hil.judge import judge
 from perception_nodes.hil.report import problems, verdicts_json, verdicts_junit, verdicts_table
-from perception_nodes.hil.scenario import Scenario
+from perception_nodes.hil.scenario import Conditions, Expectation, RebootFault, Scenario
 from perception_nodes.hil.witness import Reported, Seen, Told
 
 MS = 1_000_000
@@ -210,3 +211,84 @@ def test_reports_for_machines_and_people():
     assert [case.find("failure") is None for case in suite] == [True, False]
     assert verdicts_table(verdicts).row_count == 2
     assert all(line.startswith("camera_stop: ") for line in problems(verdicts))
+
+
+def test_the_mode_must_be_told_in_time():
+    assert problems_of(run(), expecting(told_within_ms=350.0)) == []
+    assert problems_of(run(), expecting(told_within_ms=200.0)) == [
+        "told UNSAFE after 300 ms, 200 ms are expected"
+    ]
+
+
+def test_missed_deadlines_are_a_share_of_all_frames():
+    seen = run()
+    for index in (5, 6):
+        seen.reports[index] = replace(seen.reports[index], status=FrameStatus.LATE)
+    verdict = judge(expecting(miss_rate_at_most=0.02), seen)
+    assert (verdict.problems, verdict.miss_rate) == ([], pytest.approx(2 / len(seen.sent)))
+    assert problems_of(seen, expecting(miss_rate_at_most=0.005)) == [
+        "1.1% of the frames missed the deadline, 0.5% are expected"
+    ]
+
+
+def test_a_miss_rate_means_nothing_where_clocks_are_apart():
+    seen = run()
+    seen.clock = ClockOffset(3.0, 2.5)
+    assert problems_of(seen, expecting(miss_rate_at_most=0.1)) == []
+    seen.clock = ClockOffset(3.0, 0.5)
+    (problem,) = problems_of(seen, expecting(miss_rate_at_most=0.1))
+    assert problem.startswith("the unit's clock is 3.00 ms off (to 0.50 ms)")
+
+
+def test_agreement_has_a_floor_and_a_ceiling():
+    seen = run()
+    seen.agreement = 0.8
+    assert problems_of(seen, expecting(agreement_at_least=0.7, agreement_at_most=0.9)) == []
+    assert problems_of(seen, expecting(agreement_at_least=0.9)) == [
+        "80% agree with the undisturbed drive, 90% are expected at least"
+    ]
+    assert "does not show" in problems_of(seen, expecting(agreement_at_most=0.5))[0]
+    seen.agreement = None
+    assert "nothing was detected" in problems_of(seen, expecting(agreement_at_least=0.1))[0]
+
+
+def test_detections_that_the_network_lost_are_told_by_their_reports():
+    seen = run()
+    del seen.detections[20]
+    verdict = judge(expecting(lost_on_the_way_at_most=1), seen)
+    assert (verdict.problems, verdict.lost_silently) == ([], 0)
+
+
+def rebooted(up_ns):
+    """A unit that is killed at `BEGIN`, and heard of again from `up_ns` on."""
+    seen = run()
+    seen.sent = [FIRST + i * PERIOD for i in range(1, 240)]  # its camera goes on
+    gone = range(BEGIN - 50 * MS, up_ns)
+    seen.reports = [
+        Reported(stamp + 9 * MS, stamp, FrameStatus.OK) for stamp in seen.sent if stamp not in gone
+    ]
+    seen.detections = [(report.at_ns, report.stamp_ns) for report in seen.reports]
+    before = [told for told in seen.told if told.at_ns < BEGIN]
+    again = [
+        replace(before[0], at_ns=at, frames_in=0, outs=0) for at in range(up_ns, 8000 * MS, MS)
+    ]
+    seen.told = before + again
+    return seen
+
+
+def test_a_unit_that_was_down_accounts_for_the_frames_before_and_after():
+    reboot = SCENARIO.model_copy(
+        update={
+            "faults": (RebootFault(kind="unit_reboot", for_s=2),),
+            "network": Conditions(),
+            "expect": Expectation(lost="-", detections_within_ms=1000),
+        }
+    )
+    verdict = judge(reboot, rebooted(END + 500 * MS))
+    assert verdict.problems == []
+    assert verdict.while_down == pytest.approx(2600 / 33, abs=2)
+    seen = rebooted(END + 500 * MS)
+    del seen.reports[-5]
+    assert judge(reboot, seen).lost_silently == 1
+    del seen.reports[3]
+    assert judge(reboot, seen).lost_silently == 2

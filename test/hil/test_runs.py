@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from perception_nodes.core.faults import HealthMode
-from perception_nodes.hil.scenario import load_scenario
+from perception_nodes.hil.network import lacking
+from perception_nodes.hil.scenario import Scenario, load_scenario
 from perception_nodes.hil.sides import run_scenario
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(120), pytest.mark.usefixtures("domain")]
@@ -65,3 +66,27 @@ def test_the_command_line_lists_and_refuses():
     )
     assert refused.returncode == 2
     assert "scenario 'nonesuch' is unknown" in refused.stderr
+
+
+def test_a_unit_over_a_network_that_loses_packets_accounts_for_every_frame(tmp_path: Path):
+    scenario = Scenario.model_validate(
+        {
+            "name": "lossy",
+            "title": "A tenth of the packets is lost for 2 s",
+            "drive": f"{DRIVE}.jpeg",
+            "network": {"delay_ms": 0.2},
+            "graph": {"backend": "null", "standby": "never", **SLACK},
+            "faults": [{"kind": "network", "for_s": 2, "loss": 0.1}],
+            "expect": {"lost": "-", "lost_on_the_way_at_most": 30, "recovered_within_ms": 60_000},
+        }
+    )
+    verdict = run_scenario(scenario, {}, tmp_path)
+    if lacking():
+        assert verdict.problems == [f"not run: the network cannot be simulated: {lacking()}"]
+        return
+    assert verdict.sent == 105, verdict.problems
+    assert verdict.statuses.get("SUPERSEDED", 0) > 0
+    assert verdict.lost_silently == 0
+    assert not any("sent" in text or "account" in text for text in verdict.problems)
+    assert verdict.clock is not None
+    assert abs(verdict.clock.offset_ms) <= verdict.clock.error_ms  # it is one clock
