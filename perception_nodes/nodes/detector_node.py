@@ -95,6 +95,10 @@ class DetectorNode(RedundantNode):
         )
         return Candidate(model.name, backend, decoder, inference_ns)
 
+    def listeners(self) -> int:
+        """Subscribers of detections."""
+        return int(self._publisher.get_subscription_count())
+
     def take_over(self) -> None:
         """Go on behind the frame that the predecessor took last: it may have died of that one."""
         self._newest_ns = self.lease.note.ingested_ns
@@ -107,6 +111,7 @@ class DetectorNode(RedundantNode):
             header = sample.header
             self._newest_ns = header.ingested_ns
             self.lease.begin(header.ingest_process, header.sequence, header.ingested_ns)
+            self.lease.note.listeners = self.listeners()
             self.records.send(self._detect(sample))
             self.lease.end()
             sample.release()

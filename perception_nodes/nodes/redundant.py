@@ -13,6 +13,9 @@ from perception_nodes.transport.journal import Journal
 from perception_nodes.transport.lease import Lease
 
 TICK_NS = 5_000_000
+DISCOVERY_NS = 1_000_000_000
+"""A process that has just started waits for so long at most until who listened to its predecessor
+has found it: before, it would publish to nobody."""
 LONG_NS = 3_000_000_000
 """Patience for what is done once and may take long."""
 
@@ -29,6 +32,10 @@ class RedundantNode(PerceptionNode):
 
     def work(self) -> None:
         """Wait a moment for work and do it; called in a loop by the one that holds the lease."""
+
+    def listeners(self) -> int:
+        """Subscribers of what this role publishes."""
+        return 0
 
     def take_over(self) -> None:
         """We are to work from now on; `self.lease.note` tells where the predecessor stood."""
@@ -87,6 +94,9 @@ class RedundantNode(PerceptionNode):
         if self._starvation.update(due_ns, now_ns) is not None:
             # Whoever kept us from running may have kept the other one too.
             self._judge_from_ns = now_ns + self.records.patience_ns
+        undiscovered = self.listeners() < self.lease.note.listeners
+        if undiscovered and now_ns < self._joined_ns + DISCOVERY_NS:
+            return
         takeover = self.lease.acquire(self.records.patience_ns)
         if takeover is None:
             if now_ns > self._judge_from_ns:

@@ -22,6 +22,7 @@ class LeaseNote(ctypes.Structure):
     `alive_ns`, may be silent for `patience_ns` and had spent `spent_ns` of processor time by then.
     The frame it took last is `ingest_process` and `sequence`, of `ingested_ns`, and `unended` until
     it is done with it. `number` is the last one that it took from `source`, a numbered stream.
+    `listeners` is how many subscribers its results had.
     """
 
     _fields_ = [
@@ -35,6 +36,7 @@ class LeaseNote(ctypes.Structure):
         ("ingest_process", ctypes.c_uint32),
         ("unended", ctypes.c_uint32),
         ("source", ctypes.c_uint32),
+        ("listeners", ctypes.c_uint32),
     ]
 
 
