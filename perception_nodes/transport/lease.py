@@ -32,11 +32,11 @@ class LeaseNote(ctypes.Structure):
         ("ingested_ns", ctypes.c_int64),
         ("sequence", ctypes.c_uint64),
         ("number", ctypes.c_uint64),
+        ("listeners", ctypes.c_uint64),
         ("process", ctypes.c_uint32),
         ("ingest_process", ctypes.c_uint32),
         ("unended", ctypes.c_uint32),
         ("source", ctypes.c_uint32),
-        ("listeners", ctypes.c_uint32),
     ]
 
 
