@@ -22,7 +22,7 @@ from perception_nodes.hil.report import (
 from perception_nodes.hil.run import Interrupted
 from perception_nodes.hil.scenario import load_scenario, shipped
 from perception_nodes.hil.sides import run_scenario
-from perception_nodes.hil.unit import PORT, UnitServer
+from perception_nodes.hil.unit import PORT, UnitServer, split_address
 
 hil_app = typer.Typer(
     help="Hardware in the loop: a bench plays a drive with faults to the graph. Does that notice, "
@@ -127,9 +127,11 @@ def unit_command(
 
     On the bench: perception hil run SCENARIO --unit HOST:PORT
     """
-    values = dict(text.split(":=", 1) for text in assignments or [] if ":=" in text)
-    host, _, port = listen.partition(":")
-    server = UnitServer(host, int(port or PORT), values)
+    wrong = [text for text in assignments or [] if ":=" not in text]
+    if wrong:
+        raise typer.BadParameter(f"{wrong[0]!r} is not of the form NAME:=VALUE")
+    values = dict(text.split(":=", 1) for text in assignments or [])
+    server = UnitServer(*split_address(listen), values)
     screen.print(f"unit at {server.address}", highlight=False)
     server.run()
 

@@ -27,6 +27,7 @@ PAGE = Template(
     + STYLE
     + """
 .pass { color: var(--good); } .fail { color: var(--bad); }
+.problems { margin: 8px 0 0; padding-left: 20px; }
 a { color: inherit; }
 </style>
 <script>$plotly</script>
@@ -44,7 +45,8 @@ $rows
 </table></section>
 $scenarios
 <footer>perception_nodes. Latency is by the unit's frame reports, from the frame's stamp to the
-publishing of its detections; frames with none are at the bottom. Shaded: while a fault lasts.
+publishing of its detections; frames with none are at 0. Shaded: while a fault lasts. The line
+below: $modes.
 </footer>
 </main>
 </body>
@@ -73,6 +75,10 @@ def render(machine: str, verdicts: Sequence[Verdict], folder: Path) -> str:
         verdict=sentence,
         rows="".join(map(_row, verdicts)),
         scenarios="".join(_section(verdict, folder) for verdict in verdicts),
+        modes=", ".join(
+            f'<span style="color: {colour}">{mode.name}</span>'
+            for mode, colour in HEALTH_COLOURS.items()
+        ),
         plotly=get_plotlyjs(),
     )
 
@@ -102,13 +108,16 @@ def _section(verdict: Verdict, folder: Path) -> str:
         chart = _chart(verdict, recording).to_html(
             full_html=False, include_plotlyjs=False, config=CONFIG
         )
-    lines = "".join(f"<li>{escape(text)}</li>" for text in [*verdict.problems, *_facts(verdict)])
     tone = _tone(verdict)
     return (
         f'<section id="{verdict.scenario}"><h2>{escape(verdict.scenario)}: '
         f'<span class="{tone}">{tone}</span></h2><p class="soft">{escape(verdict.title)}</p>'
-        f'{chart}<ul class="notes">{lines}</ul></section>'
+        f"{_list('problems', verdict.problems)}{chart}{_list('notes', _facts(verdict))}</section>"
     )
+
+
+def _list(style: str, texts: Sequence[str]) -> str:
+    return f'<ul class="{style}">{"".join(f"<li>{escape(text)}</li>" for text in texts)}</ul>'
 
 
 def _facts(verdict: Verdict) -> list[str]:

@@ -5,7 +5,6 @@ beside them on this machine, or a `RemoteUnit`.
 """
 
 import json
-import tempfile
 import threading
 import time
 from collections.abc import Mapping
@@ -30,6 +29,7 @@ from perception_nodes.hil.scenario import (
     PictureFault,
     Scenario,
 )
+from perception_nodes.hil.scratch import scratch_folder
 from perception_nodes.hil.unit import RemoteUnit, UnitError
 from perception_nodes.hil.witness import Seen
 from perception_nodes.replay.recording import RecordingError, read_recording
@@ -65,7 +65,7 @@ def run_here(
         Interrupted: by the user.
     """
     out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="perception_hil_") as folder:
+    with scratch_folder() as folder:
         run = _Run(scenario, values, Path(folder), out, unit, link)
         return judge(scenario, run.watch(), run.parameters["deadline_ms"])
 

@@ -5,7 +5,6 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from perception_nodes.hil.judge import Verdict
 from perception_nodes.hil.network import OWN_NETWORK, UNIT_ADDRESS, VARIABLE, Link, lacking
 from perception_nodes.hil.run import Interrupted, run_here
 from perception_nodes.hil.scenario import Expectation, NetworkFault, Scenario, ShmFullFault
+from perception_nodes.hil.scratch import scratch_folder
 from perception_nodes.hil.unit import PORT, RemoteUnit
 
 PRIVATE_SHM = 'mount -t tmpfs -o size="$0"m tmpfs /dev/shm && exec "$@"'
@@ -65,7 +65,9 @@ def _on_a_unit(scenario: Scenario, values: Mapping[str, Any], out: Path, unit: s
     if any(isinstance(fault, NetworkFault) for fault in scenario.faults):
         return _not_run(scenario, "the network to the unit is not ours to disturb")
     with RemoteUnit(unit) as remote:
-        return run_here(scenario, values, out, remote)
+        verdict = run_here(scenario, values, out, remote)
+    verdict.notes.append("over the network as it is: its delay and losses are not ours")
+    return verdict
 
 
 def _over_a_network(scenario: Scenario, values: Mapping[str, Any], out: Path) -> Verdict:
@@ -135,7 +137,7 @@ def _elsewhere(
     environment: Mapping[str, str],
 ) -> Verdict:
     """Run it in a process that another command makes a place for."""
-    with tempfile.TemporaryDirectory(prefix="perception_hil_") as folder:
+    with scratch_folder() as folder:
         file = Path(folder) / f"{scenario.name}.yaml"
         file.write_text(scenario.model_dump_json(), encoding="utf-8")
         command = [

@@ -7,9 +7,9 @@ An order and its answer are a line of JSON each, over TCP.
 import json
 import os
 import queue
+import signal
 import socket
 import socketserver
-import tempfile
 import threading
 import time
 from collections.abc import Mapping
@@ -26,6 +26,7 @@ from perception_nodes.demo import last_error
 from perception_nodes.graph import LIVE, NodeSpec
 from perception_nodes.hil.inject import NotInjected, Target, put_in, with_faulty_backend
 from perception_nodes.hil.scenario import Fault, RebootFault, Scenario
+from perception_nodes.hil.scratch import scratch_folder
 from perception_nodes.supervisor import GraphFailure, Supervisor
 from perception_nodes.transport.shm import SHM_FOLDER, own_prefix
 
@@ -63,6 +64,18 @@ class _Job:
     over: threading.Event = field(default_factory=threading.Event)
 
 
+def split_address(text: str) -> tuple[str, int]:
+    """Host and port of HOST:PORT, or of HOST with the usual port.
+
+    Raises:
+        UnitError: it is not of that form.
+    """
+    host, _, port = text.partition(":")
+    if not host or not (port or str(PORT)).isdigit():
+        raise UnitError(f"{text!r} is not of the form HOST:PORT")
+    return host, int(port or PORT)
+
+
 def _forget() -> None:
     """Remove what the graph holds in shared memory, which outlives no reboot."""
     for left in SHM_FOLDER.glob(f"{own_prefix()}*"):
@@ -87,7 +100,7 @@ class UnitServer:
         self._values = dict(values)
         self._wanted: queue.SimpleQueue[_Job] = queue.SimpleQueue()
         self._job: _Job | None = None
-        self._files = tempfile.TemporaryDirectory(prefix="perception_hil_unit_")
+        self._files = scratch_folder()
         self._orders = Path(self._files.name) / "orders.json"
         self._log = Path(self._files.name) / "nodes.log"
         try:
@@ -105,6 +118,7 @@ class UnitServer:
     def run(self) -> None:
         """Serve until interrupted, in the main thread: nodes die with the one that starts them."""
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             interrupted = False
             while not interrupted:
@@ -238,8 +252,7 @@ class RemoteUnit:
         Raises:
             UnitError: nobody answers.
         """
-        host, _, port = address.partition(":")
-        self._at = (host, int(port or PORT))
+        self._at = split_address(address)
         self._connection = self._connect()
 
     def clock(self) -> int:

@@ -1,7 +1,9 @@
 """The bench's own parts: clocks, weather, drives, the network, the orders to a unit."""
 
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import cv2
@@ -16,6 +18,7 @@ from perception_nodes.hil.network import OWN_NETWORK, lacking
 from perception_nodes.hil.page import render
 from perception_nodes.hil.reference import agreement_share
 from perception_nodes.hil.scenario import Scenario
+from perception_nodes.hil.scratch import PREFIX, scratch_folder
 from perception_nodes.hil.unit import ORDERS, RemoteUnit, UnitError, UnitServer
 from perception_nodes.hil.weather import changed
 from perception_nodes.replay.bag import open_drive
@@ -186,3 +189,17 @@ def test_the_page_tells_of_what_was_not_run_too(tmp_path: Path):
     assert "1 of 2 scenarios are as expected" in page
     assert "All &lt;well&gt;" in page
     assert "not run: no network" in page
+
+
+def test_folders_of_killed_runs_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    left = tmp_path / f"{PREFIX}{ended.pid}_left"
+    other = tmp_path / f"{PREFIX}{os.getpid()}_other"
+    left.mkdir()
+    other.mkdir()
+    with scratch_folder() as folder:
+        assert not left.exists()
+        assert other.exists()
+    assert not Path(folder).exists()
