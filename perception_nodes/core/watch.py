@@ -48,6 +48,7 @@ class Watch:
         self._memory: dict[str, MemoryGrowth] = {}
         self._held: dict[str, Held] = {}
         self._next_record: dict[int, int] = {}
+        self._last_entered = (0, 0)
         self._present: dict[str, Fault | None] = {}
         self.records_lost = 0
         self.takeovers = 0
@@ -71,6 +72,11 @@ class Watch:
         """Take a record of any process, each once."""
         now_ns = record.sent_ns
         if record.kind == RecordKind.ENTERED:
+            # A successor repeats what its predecessor entered last.
+            repeated = (record.ingest_process, record.sequence) == self._last_entered
+            self._last_entered = (record.ingest_process, record.sequence)
+            if repeated:
+                return
             self._no_frame.frame(record.ingested_ns)
             self._present["frame rate"] = self._rate.update(record.ingested_ns)
             self._hold("stamp", self._stamp.update(record.stamp_ns), now_ns)

@@ -67,11 +67,18 @@ class PreprocessNode(RedundantNode):
         self.join(round(settings.hang_after_ms * 1e6))
 
     def take_over(self) -> None:
-        """Go on behind the frame that the predecessor took last."""
+        """Go on behind the frame that the predecessor took last.
+
+        It may have died before it told of that one.
+        """
         note = self.lease.note
         if note.source:
             self._predecessors_last = (note.source, note.number)
             self._next_numbers[note.source] = note.number + 1
+            if note.entered_number == note.number:
+                self.records.send(FrameRecord.from_buffer_copy(note.entered))
+            else:
+                self._reject("preprocess died of it, or with it in hand", time.monotonic_ns())
         if self._topic is not None:
             self._topic.open(True)
 
@@ -128,19 +135,17 @@ class PreprocessNode(RedundantNode):
             self._predecessors_last = None
         # A source may have been running before us: its first frame that we see is our first.
         expected = self._next_numbers.get(source, number)
-        for _ in range(expected, number):
-            record = self._ingest.enter(0, "", received_ns)
-            self.records.send(record)
+        for missing in range(expected, number):
+            self.lease.take(source, missing)
+            record = self._enter(0, "", received_ns)
             reason = "lost or pushed out by newer frames on the way here"
             self.records.send(self._ingest.end(record, FrameStatus.SUPERSEDED, reason))
         self._next_numbers[source] = number + 1
-        # Noted before it is looked at: should we die of it, the next one shall not.
-        self.lease.note.source, self.lease.note.number = source, number
+        self.lease.take(source, number)
         return True
 
     def _take(self, image: ImageView, received_ns: int, superseded: bool) -> None:
-        record = self._ingest.enter(image.stamp_ns, image.frame_id, received_ns)
-        self.records.send(record)
+        record = self._enter(image.stamp_ns, image.frame_id, received_ns)
         if superseded:
             reason = "a newer frame was waiting before preprocessing"
             self.records.send(self._ingest.end(record, FrameStatus.SUPERSEDED, reason))
@@ -165,10 +170,15 @@ class PreprocessNode(RedundantNode):
             self.records.send(self._ingest.end(record, FrameStatus.FAILED, str(error)))
         self.lease.end()
 
+    def _enter(self, stamp_ns: int, frame_id: str, received_ns: int) -> FrameRecord:
+        record = self._ingest.enter(stamp_ns, frame_id, received_ns)
+        self.lease.enter(record)
+        self.records.send(record)
+        return record
+
     def _reject(self, reason: str, received_ns: int) -> None:
         """A frame that is not even readable enters and fails."""
-        record = self._ingest.enter(0, "", received_ns)
-        self.records.send(record)
+        record = self._enter(0, "", received_ns)
         self.records.send(self._ingest.end(record, FrameStatus.FAILED, reason))
 
     def _on_camera_info(self, data: bytes) -> None:

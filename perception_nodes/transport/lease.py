@@ -21,8 +21,9 @@ class LeaseNote(ctypes.Structure):
     `process` is the holder, 0 where it stopped in good order. It gave its last sign of life at
     `alive_ns`, may be silent for `patience_ns` and had spent `spent_ns` of processor time by then.
     The frame it took last is `ingest_process` and `sequence`, of `ingested_ns`, and `unended` until
-    it is done with it. `number` is the last one that it took from `source`, a numbered stream.
-    `listeners` is how many subscribers its results had.
+    it is done with it. `number` is the last one that it took from `source`, a numbered stream, and
+    `entered_number` the last one of them that it has entered, as `entered`. `listeners` is how many
+    subscribers its results had.
     """
 
     _fields_ = [
@@ -32,11 +33,13 @@ class LeaseNote(ctypes.Structure):
         ("ingested_ns", ctypes.c_int64),
         ("sequence", ctypes.c_uint64),
         ("number", ctypes.c_uint64),
+        ("entered_number", ctypes.c_uint64),
         ("listeners", ctypes.c_uint64),
         ("process", ctypes.c_uint32),
         ("ingest_process", ctypes.c_uint32),
         ("unended", ctypes.c_uint32),
         ("source", ctypes.c_uint32),
+        ("entered", FrameRecord),
     ]
 
 
@@ -95,6 +98,16 @@ class Lease:
         note = self.note
         note.ingest_process, note.sequence = ingest_process, sequence
         note.ingested_ns, note.unended = ingested_ns, 1
+
+    def take(self, source: int, number: int) -> None:
+        """Note what we took from a numbered stream, before looking at it: it may be our death."""
+        self.note.source, self.note.number = source, number
+
+    def enter(self, record: FrameRecord) -> None:
+        """Note that what was taken last is entered; to be called before the record is sent."""
+        note = self.note
+        note.entered = record
+        note.entered_number = note.number
 
     def end(self) -> None:
         """We are done with the frame."""

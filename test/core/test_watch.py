@@ -27,7 +27,10 @@ class Run:
         return self.watch.tick(now_ns - late_ms * MS, now_ns, real_ns, self.ledger)
 
     def send(self, kind=RecordKind.ENTERED, lost=0, **values):
-        record = FrameRecord(kind=kind, process=7, record=self.number + lost, **values)
+        record = FrameRecord(kind=kind, process=7, record=self.number + lost, ingest_process=7)
+        record.sequence = self.number
+        for name, value in values.items():
+            setattr(record, name, value)
         record.ingested_ns = record.sent_ns = self.ms * MS
         self.number += lost + 1
         self.watch.sent(record)
@@ -66,6 +69,12 @@ def test_a_repeated_stamp_is_told(run):
     run.send(stamp_ns=5)
     run.send(stamp_ns=5)
     assert run.names == ["stamp"]
+
+
+def test_a_frame_that_a_successor_enters_again_is_no_other_one(run):
+    for _ in range(2):
+        run.send(stamp_ns=5, sequence=3)
+    assert run.names == []
 
 
 def test_a_takeover_is_told_and_the_first_start_is_none(run):

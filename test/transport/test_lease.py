@@ -17,10 +17,14 @@ TIMEOUT_S = 30
 PATIENCE_NS = 40_000_000
 HOLDER = """
 import sys, time
+from perception_nodes.core.frame import FrameRecord
 from perception_nodes.transport.lease import Lease
 lease = Lease("front", "detector")
 assert lease.acquire(40_000_000)
 lease.begin(5, 17, 1234)
+lease.take(3, 99)
+lease.enter(FrameRecord(sequence=17, ingest_process=5))
+lease.take(3, 100)
 print(flush=True)
 """
 SIGNS = "while True: lease.sign(40_000_000); time.sleep(0.005)"
@@ -106,6 +110,13 @@ def test_a_killed_holder_is_followed_at_once_with_the_frame_it_held(lease, holde
     record = acquired(lease)
     assert (record.predecessor, record.ingest_process, record.sequence) == (process.pid, 5, 17)
     assert record.reason.startswith(f"detector {process.pid} died; {os.getpid()} took".encode())
+    note = lease.note
+    assert (note.source, note.number, note.entered_number, note.entered.sequence) == (
+        3,
+        100,
+        99,
+        17,
+    )
 
 
 def test_a_frame_that_was_ended_is_not_held(lease, holder):
