@@ -37,6 +37,8 @@ from perception_nodes.supervisor import GraphFailure, Supervisor
 
 POLL_S = 0.01
 FAILURE_POLL_S = 0.5
+REPAIR_S = 4.0
+"""What was lost of a reliable topic is asked for behind the writer's next heartbeat: 3 s."""
 
 
 class Interrupted(Exception):
@@ -105,6 +107,8 @@ class _Run:
         with self._log.open("wb") as log, Supervisor(specs, log=log) as graph:
             completed = self._play(graph)
             if self._unit is not None:
+                if any(isinstance(fault, NetworkFault) for fault in self._scenario.faults):
+                    time.sleep(REPAIR_S)
                 # Before the witness, which listens until nobody speaks.
                 self._stop_unit(self._unit)
         if not completed and not self._seen.failure:
