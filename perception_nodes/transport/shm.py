@@ -330,7 +330,8 @@ def sweep(domain: int | None = None) -> None:
         node = None
     else:
         reclaim_dead(node)
-    alone = len(iox2.Node.list(iox2.ServiceType.Ipc, config)) <= 1
+    others = [s for s in iox2.Node.list(iox2.ServiceType.Ipc, config) if not _is_dead(s)]
+    alone = len(others) <= (node is not None)
     del node
     if alone:
         for left in SHM_FOLDER.glob(f"{config.global_cfg.prefix.to_string()}*"):
@@ -345,6 +346,32 @@ def reclaim_dead(node: Any) -> None:
     except iox2.NodeCleanupFailure:
         # Another process is at it, or the remains belong to another user: they cost memory only.
         return
+    config = node.config
+    for state in iox2.Node.list(iox2.ServiceType.Ipc, config):
+        if _is_dead(state):
+            _forget(state._0, config)
+
+
+def _is_dead(state: Any) -> bool:
+    return type(state).__name__ == "Dead"
+
+
+def _forget(dead: Any, config: Any) -> None:
+    """Remove a dead process from the list where there is nothing else left to remove of it.
+
+    One that was killed while it joined or left stays in iceoryx2's list for ever (0.10.0).
+    """
+    try:
+        dead.try_remove_stale_resources()
+    except iox2.NodeCleanupFailure as failure:
+        if failure.args != ("ResourcesAlreadyCleanedUp",):
+            return
+    folder = Path(config.global_cfg.node_dir.to_string())
+    number = dead.id.value
+    with suppress(OSError):
+        shutil.rmtree(folder / str(number), ignore_errors=True)
+        for path in folder.glob(f"*_{number}.node_monitor*"):
+            path.unlink()
 
 
 def own_prefix() -> str:

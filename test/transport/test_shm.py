@@ -468,6 +468,25 @@ while (line := told()):
         sweep(domain)
         assert remains(domain) == []
 
+    @pytest.mark.parametrize("by", ["sweep", "next process"])
+    def test_a_process_of_which_only_its_entry_in_a_list_is_left_is_forgotten(
+        self, domain, start, by
+    ):
+        other = start(self.WRITER)
+        heard(other)
+        other.send_signal(signal.SIGKILL)
+        other.wait(TIMEOUT_S)
+        folder, prefix = Path("/tmp/iceoryx2/nodes"), f"perception{domain}_"
+        for path in list(folder.glob(f"{prefix}*.node_monitor*")):
+            number = int(path.name.removeprefix(prefix).split(".")[0])
+            shutil.copy(path, folder / path.name.replace(str(number), str(number + 1)))
+        if by == "sweep":
+            sweep(domain)
+            assert remains(domain) == []
+        else:
+            Endpoint("next", domain).close()
+            assert held(domain) == []
+
     def test_sweep_does_not_touch_a_living_process(self, domain, join, start):
         reader = join().reader("c", Number, 2)
         other = start(self.WRITER)
