@@ -27,7 +27,11 @@ class Process:
 
     def is_alive(self) -> bool:
         """Whether it has not ended; known at once, also where nobody has waited for it."""
-        return not self._poll.poll(0)
+        return not self.wait(0.0)
+
+    def wait(self, timeout_ms: float) -> bool:
+        """Wait for its end; whether it has ended."""
+        return bool(self._poll.poll(timeout_ms))
 
     def kill(self) -> None:
         """End it without asking, also where it is stopped."""

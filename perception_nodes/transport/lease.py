@@ -55,8 +55,20 @@ class Lease:
         self._memory = mmap.mmap(self._descriptor, ctypes.sizeof(LeaseNote))
         self.note = LeaseNote.from_buffer(self._memory)
         self.held = False
+        self._holder: Process | None = None
         self._killed: Process | None = None
         self._suspected_ns = -1
+
+    def wait(self, timeout_ms: float) -> None:
+        """Wait until the holder ends; for the timeout where that does not happen, or has."""
+        pid = self.note.process
+        if self._holder is None or self._holder.pid != pid:
+            self._forget_holder()
+            self._holder = open_process(pid) if pid else None
+        if self._holder is None or not self._holder.is_alive():
+            time.sleep(timeout_ms / 1e3)
+        else:
+            self._holder.wait(timeout_ms)
 
     def acquire(self, patience_ns: int) -> FrameRecord | None:
         """Take the right to work where nobody has it.
@@ -144,9 +156,15 @@ class Lease:
         """Release it and close the file."""
         self.release()
         self._forget_killed()
+        self._forget_holder()
         del self.note
         self._memory.close()
         os.close(self._descriptor)
+
+    def _forget_holder(self) -> None:
+        if self._holder is not None:
+            self._holder.close()
+            self._holder = None
 
     def _forget_killed(self) -> None:
         if self._killed is not None:

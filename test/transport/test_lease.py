@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -117,6 +118,25 @@ def test_a_killed_holder_is_followed_at_once_with_the_frame_it_held(lease, holde
         99,
         17,
     )
+
+
+def test_the_end_of_the_holder_ends_the_wait(lease, holder):
+    process = holder(SIGNS)
+    lease.wait(1.0)
+    threading.Timer(0.05, process.kill).start()
+    lease.wait(10 * TIMEOUT_S * 1e3)  # otherwise it would outlast the test
+    assert acquired(lease).predecessor == process.pid
+
+
+def test_without_a_holder_the_wait_has_its_time(lease, holder):
+    process = holder(SIGNS)
+    lease.wait(1.0)
+    process.kill()
+    process.wait()
+    for _ in range(2):
+        started_s = time.monotonic()
+        lease.wait(20.0)
+        assert time.monotonic() - started_s > 0.019
 
 
 def test_a_frame_that_was_ended_is_not_held(lease, holder):
