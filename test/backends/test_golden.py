@@ -91,7 +91,7 @@ def check_layers(file, image):
         if layer.target in theirs:
             difference = np.abs(ours.astype(int) - theirs[layer.target])
             assert difference.max() <= 1, layer.target
-            assert difference.mean() < 0.02, layer.target
+            assert difference.mean() < 0.03, layer.target
             ours = theirs[layer.target]
         tensors[layer.target] = ours
 
