@@ -12,8 +12,8 @@ SLOT_DEPTH = 2
 CAMERA_DEPTH = 4
 RECORD_DEPTH = 1024
 DETECTION_DEPTH = 64
-HEARTBEAT_PERIOD_NS = 8_000_000
-"""Each loop turns at least every 16 ms: signs of life are never more than 24 ms apart."""
+HEARTBEAT_PERIOD_NS = 12_000_000
+"""Each loop turns at least every 16 ms: signs of life are never more than 28 ms apart."""
 
 OF_FRAMES = (RecordKind.ENTERED, RecordKind.OUTCOME, RecordKind.TAKEOVER)
 
