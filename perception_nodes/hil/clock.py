@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 ROUND_TRIPS = 40
@@ -16,7 +17,8 @@ class RoundTrip(NamedTuple):
     received_ns: int
 
 
-class ClockOffset(NamedTuple):
+@dataclass(frozen=True)
+class ClockOffset:
     """Their clock minus ours, and how wrong that may be: the truth is within plus or minus."""
 
     offset_ms: float

@@ -1,8 +1,8 @@
 """A network of its own for the bench and the unit, that delays, loses and reorders on demand.
 
 The two sides are in two network namespaces. Each has a network device, and what one sends a thread
-of ours hands to the other: a kernel with tc netem is not needed, a loss is the same packets in each
-run, and nothing is left behind, since namespaces and devices go with the processes that hold them.
+of ours hands to the other: a kernel with tc netem is not needed, what is lost follows a seed, and
+nothing is left behind, since namespaces and devices go with the processes that hold them.
 """
 
 import ctypes

@@ -104,7 +104,7 @@ def _section(verdict: Verdict, folder: Path) -> str:
     except RecordingError:
         recording = Recording()  # it was not run
     chart = ""
-    if recording.reports:
+    if recording.reports and verdict.sent:
         chart = _chart(verdict, recording).to_html(
             full_html=False, include_plotlyjs=False, config=CONFIG
         )

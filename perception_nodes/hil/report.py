@@ -16,8 +16,8 @@ from perception_nodes.processes import cpu_name
 
 def verdicts_table(verdicts: Sequence[Verdict]) -> Table:
     """The verdicts, a row each."""
-    table = Table(title="Fault injection")
-    table.add_column("fault", no_wrap=True)
+    table = Table(title="Scenarios")
+    table.add_column("scenario", no_wrap=True)
     for title in ("detected in", "told", "lost", "silently", "detections in", "recovered in"):
         table.add_column(title)
     table.add_column("verdict", no_wrap=True)

@@ -170,10 +170,11 @@ class _Run:
         """End the run where the unit's graph has ended."""
         while not self._over.wait(FAILURE_POLL_S):
             try:
-                self._seen.failure = unit.failure()
+                failure = unit.failure()
             except UnitError as error:
-                self._seen.failure = str(error)
-            if self._seen.failure:
+                failure = str(error)
+            if failure:
+                self._seen.failure = failure
                 graph.stop()
                 return
 

@@ -17,7 +17,13 @@ from perception_nodes.hil.inject import has_small_shm
 from perception_nodes.hil.judge import Verdict
 from perception_nodes.hil.network import OWN_NETWORK, UNIT_ADDRESS, VARIABLE, Link, lacking
 from perception_nodes.hil.run import Interrupted, run_here
-from perception_nodes.hil.scenario import Expectation, NetworkFault, Scenario, ShmFullFault
+from perception_nodes.hil.scenario import (
+    Conditions,
+    Expectation,
+    NetworkFault,
+    Scenario,
+    ShmFullFault,
+)
 from perception_nodes.hil.scratch import scratch_folder
 from perception_nodes.hil.unit import PORT, RemoteUnit
 
@@ -47,7 +53,7 @@ def run_scenario(
     if unit:
         return _on_a_unit(scenario, values, out, unit)
     if scenario.network is not None:
-        return _over_a_network(scenario, values, out)
+        return _over_a_network(scenario, scenario.network, values, out)
     stay_on_this_machine()
     small = [f for f in scenario.faults if isinstance(f, ShmFullFault) and not has_small_shm(f)]
     if small:
@@ -70,12 +76,13 @@ def _on_a_unit(scenario: Scenario, values: Mapping[str, Any], out: Path, unit: s
     return verdict
 
 
-def _over_a_network(scenario: Scenario, values: Mapping[str, Any], out: Path) -> Verdict:
+def _over_a_network(
+    scenario: Scenario, conditions: Conditions, values: Mapping[str, Any], out: Path
+) -> Verdict:
     """Run it with bench and unit in namespaces of their own, or say what is not simulated."""
-    assert scenario.network is not None
     if os.environ.get(VARIABLE):
         die_with_parent(int(os.environ[VARIABLE]))
-        with Link(scenario.network) as link:
+        with Link(conditions) as link:
             # Memory of its own too: what it keeps there is gone with a reboot.
             place = ("unshare", "--mount", "sh", "-c", PRIVATE_SHM, str(UNIT_SHM_MB))
             unit = link.on_the_far_side(lambda: _start_unit(UNIT_ADDRESS, PORT, place))

@@ -84,7 +84,11 @@ def _forget() -> None:
 
 
 class UnitServer:
-    """Serves one bench at a time; the graph's life is that of the bench's connection."""
+    """Serves one bench at a time: who starts a graph ends the one before.
+
+    Attributes:
+        job: the graph that runs; it ends with the connection that ordered it.
+    """
 
     def __init__(self, host: str, port: int, values: Mapping[str, Any]) -> None:
         """Listen.
@@ -99,7 +103,7 @@ class UnitServer:
         """
         self._values = dict(values)
         self._wanted: queue.SimpleQueue[_Job] = queue.SimpleQueue()
-        self._job: _Job | None = None
+        self.job: _Job | None = None
         self._files = scratch_folder()
         self._orders = Path(self._files.name) / "orders.json"
         self._log = Path(self._files.name) / "nodes.log"
@@ -168,8 +172,8 @@ class UnitServer:
         specs = with_faulty_backend(
             LIVE.nodes(chosen), _FAULTS.validate_python(faults), self._orders
         )
-        self._job = _Job(specs, str(chosen.get("camera", "front")))
-        self._wanted.put(self._job)
+        self.job = _Job(specs, str(chosen.get("camera", "front")))
+        self._wanted.put(self.job)
 
     def put_in(self, fault: dict[str, Any]) -> None:
         """Put a fault in, and come back when it is over.
@@ -178,7 +182,7 @@ class UnitServer:
             NotInjected: it cannot be.
         """
         (checked,) = _FAULTS.validate_python([fault])
-        job = self._job
+        job = self.job
         if job is None or job.target is None:
             raise NotInjected("no graph runs")
         if not isinstance(checked, RebootFault):
@@ -192,13 +196,13 @@ class UnitServer:
 
     def failure(self) -> str:
         """Why the graph ended by itself; empty where it did not."""
-        return "" if self._job is None else self._job.failure
+        return "" if self.job is None else self.job.failure
 
     def stop(self) -> str:
         """Stop the graph; what its nodes wrote."""
-        if self._job is None:
+        if self.job is None:
             return ""
-        job, self._job = self._job, None
+        job, self.job = self.job, None
         job.stopping, job.dark_s = True, None
         while not job.over.wait(RETRY_S):
             if job.target is not None:
@@ -222,12 +226,13 @@ class _Connection(socketserver.StreamRequestHandler):
     server: _Server
 
     def handle(self) -> None:
-        unit, has_started = self.server.unit, False
+        unit, started = self.server.unit, None
         with suppress(OSError):
             for line in self.rfile:
+                before = unit.job
                 self.wfile.write(json.dumps(self._answer(line)).encode() + b"\n")
-                has_started |= b'"start"' in line
-        if has_started:
+                started = started if unit.job is before else unit.job
+        if started is not None and unit.job is started:
             unit.stop()
 
     def _answer(self, line: bytes) -> dict[str, Any]:

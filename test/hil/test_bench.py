@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from perception_nodes.core.frame import FrameStatus
+from perception_nodes.hil import sides
 from perception_nodes.hil.clock import RoundTrip, clock_offset
 from perception_nodes.hil.drive import prepare
 from perception_nodes.hil.judge import Verdict
@@ -203,3 +204,13 @@ def test_folders_of_killed_runs_are_removed(tmp_path: Path, monkeypatch: pytest.
         assert not left.exists()
         assert other.exists()
     assert not Path(folder).exists()
+
+
+def test_what_cannot_be_simulated_is_not_run_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sides, "lacking", lambda: "no namespace is granted")
+    cut = scenario(network={}, faults=[{"kind": "network", "loss": 1}])
+    assert sides.run_scenario(cut, {}, tmp_path).problems == [
+        "not run: the network cannot be simulated: no namespace is granted"
+    ]

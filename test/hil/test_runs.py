@@ -57,15 +57,23 @@ def test_the_faulty_backend_is_refused_outside_fault_injection():
     assert "use it through `perception hil run`" in result.stderr
 
 
-def test_the_command_line_lists_and_refuses():
+def test_the_command_line_lists_and_refuses(tmp_path: Path):
     command = [sys.executable, "-m", "perception_nodes.cli", "hil"]
     listed = subprocess.run([*command, "list", "--json"], capture_output=True, check=True)
     assert len(json.loads(listed.stdout)) >= 24
-    refused = subprocess.run(
-        [*command, "run", "nonesuch"], capture_output=True, text=True, check=False
-    )
-    assert refused.returncode == 2
-    assert "scenario 'nonesuch' is unknown" in refused.stderr
+    for arguments, reason in (
+        (["nonesuch"], "scenario 'nonesuch' is unknown"),
+        (["camera_drop", "--unit", ":1"], "not run: its camera is in the unit's own memory"),
+        (["cdr_length", "--unit", ":1"], "':1' is not of the form HOST:PORT"),
+    ):
+        refused = subprocess.run(
+            [*command, "run", *arguments, "--out", str(tmp_path)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert refused.returncode == (1 if reason.startswith("not run") else 2)
+        assert reason in refused.stderr
 
 
 def test_a_unit_over_a_network_that_loses_packets_accounts_for_every_frame(tmp_path: Path):
