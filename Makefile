@@ -53,7 +53,7 @@ test: dev sample ## run every test
 fuzz: dev ## fuzz the readers of foreign bytes with ten million messages, some minutes
 	$(BIN)/python test/fuzz/long_run.py
 
-hil: setup sample ## run the hardware-in-the-loop suite on this machine, six minutes; results in out/hil
+hil: setup sample ## run the hardware-in-the-loop suite on this machine, five minutes; results in out/hil
 	$(BIN)/perception hil run test/hil/scenarios --out out/hil --junit out/hil/junit.xml $(ARGS)
 
 readme: setup sample ## run the commands of the README
