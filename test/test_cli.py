@@ -35,7 +35,7 @@ def test_replay_writes_what_it_promises(root: Path, tmp_path: Path) -> None:
     assert {path.name for path in out.iterdir()} == names
     summary = json.loads((out / "summary.json").read_text())
     assert summary["frames_in"] == sum(summary["status"].values()) == 60
-    assert summary["detections"] > 50
+    assert summary["detections"] > 30
     assert summary["latency_ms"]["p50"] > 0
 
 
