@@ -37,7 +37,7 @@ PYTHON ?= python3 python3.13 python3.12 python3.11 python3.10
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test fuzz hil readme lint setup dev sample compression baseline clean distclean
+.PHONY: help demo test fuzz chaos hil readme lint setup dev sample compression baseline clean distclean
 
 help: ## print the targets
 	@echo "make TARGET, where TARGET is one of"
@@ -52,6 +52,11 @@ test: dev sample ## run every test
 
 fuzz: dev ## fuzz the readers of foreign bytes with ten million messages, some minutes
 	$(BIN)/python test/fuzz/long_run.py
+
+chaos: setup ## kill and stop processes of a running graph at random, four minutes
+	set -e; for source in shm dds; do \
+	    $(BIN)/python test/ros/chaos.py --seconds 120 --signals KILL STOP --source $$source $(ARGS); \
+	done
 
 hil: setup sample ## run the hardware-in-the-loop suite on this machine, five minutes; results in out/hil
 	$(BIN)/perception hil run test/hil/scenarios --out out/hil --junit out/hil/junit.xml $(ARGS)

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections import deque
+from pathlib import Path
 
 from diagnostic_msgs.msg import DiagnosticArray
 from perception_interfaces.msg import FrameReport
@@ -33,7 +34,14 @@ LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 REPORTS = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 """A listener that comes late, or back, gets the reports it has missed."""
 DISCOVERY_NS = 3_000_000_000
-"""Reports wait so long for somebody to listen: one that is kept for late listeners dies with us."""
+"""After the start reports wait so long for somebody to listen: one that is kept for late listeners
+dies with us."""
+ACQUAINTANCE_NS = 500_000_000
+"""And then so long, since each side discovers the other in its own time: what comes from one that
+is not known yet is asked for again only seconds later."""
+SPENT_NS = 10_000_000_000
+"""The journal of a dead process is kept for so long after it was read: should we die before all
+that is in it is told, the next watchdog needs it."""
 HEALTH_PERIOD_NS = 100_000_000
 SLOW_PERIOD_NS = 1_000_000_000
 
@@ -68,6 +76,8 @@ class WatchdogNode(PerceptionNode):
         }
         self._outbox: deque[FrameRecord] = deque()
         self._discovered_ns = now_ns + DISCOVERY_NS
+        self._spent: deque[tuple[int, Path]] = deque()
+        self._spent_ns = max(SPENT_NS, round(2e6 * settings.outcome_timeout_ms))
         self._taken: dict[int, int] = {}
         # What a predecessor of ours has not read, of the living and of the dead.
         self._pending = self._recover_all(now_ns)
@@ -133,8 +143,11 @@ class WatchdogNode(PerceptionNode):
             self._watch.report(record)
             self._health.frame(FrameStatus(record.status), record.published_ns or now_ns)
         self._outbox += closed
-        if now_ns > self._discovered_ns or self._reports.get_subscription_count():
+        if now_ns > self._discovered_ns:
             self._publish_reports()
+        elif self._reports.get_subscription_count():
+            self._discovered_ns = min(self._discovered_ns, now_ns + ACQUAINTANCE_NS)
+        self._remove_spent(now_ns)
         if self._memory_period.due():
             for member in self._roster.members.values():
                 self._watch.memory(str(member), member.handle.rss_bytes(), now_ns)
@@ -177,7 +190,7 @@ class WatchdogNode(PerceptionNode):
         return new
 
     def _recover_all(self, now_ns: int) -> list[FrameRecord]:
-        """What the journals hold; a dead process's is not needed any longer then."""
+        """What the journals hold."""
         records = []
         for role in WATCHED:
             for process, path in journals(self.settings.camera, role).items():
@@ -185,7 +198,7 @@ class WatchdogNode(PerceptionNode):
                 records += self._new([r for r in found if now_ns - r.sent_ns < FORGOTTEN_AFTER_NS])
                 handle = open_process(process)
                 if handle is None:
-                    path.unlink(missing_ok=True)
+                    self._spent.append((now_ns, path))
                 else:
                     handle.close()
         return records
@@ -196,7 +209,7 @@ class WatchdogNode(PerceptionNode):
         self.get_logger().error(f"{member} died")
         path = journal_of(self.settings.camera, member.role, member.pid)
         closed = self._ledger.take(self._new(read_journal(path)))
-        path.unlink(missing_ok=True)
+        self._spent.append((time.monotonic_ns(), path))
         if member.role == "detector" and not self._roster.present("detector"):
             self._ledger.detector_died(f"{member} died")
         return closed
@@ -205,6 +218,10 @@ class WatchdogNode(PerceptionNode):
         while self._outbox:
             self._reports.publish(write_frame_report(self._outbox[0]))
             self._ledger.reported(self._outbox.popleft())
+
+    def _remove_spent(self, now_ns: int) -> None:
+        while self._spent and now_ns - self._spent[0][0] > self._spent_ns:
+            self._spent.popleft()[1].unlink(missing_ok=True)
 
     def _publish_health(self, transition: Transition | None, faults: list[str]) -> None:
         mode = self._health.mode

@@ -20,7 +20,7 @@ def test_every_fault_has_a_status_that_says_what_is_wrong() -> None:
     health, roster = Health(HealthLimits(), 0), Roster({"detector": 1}, open_process)
     watch.tick(0, 1, 2, ledger)
     takeover = FrameRecord(kind=RecordKind.TAKEOVER, predecessor=6, reason=b"detector 6 died")
-    watch.record(takeover, 1)
+    watch.record(takeover)
     health.frame(FrameStatus.OK, 1)
     health.update([*roster.faults(), *watch.faults()], 1)
     whole, *faults = diagnostics("front", health, ledger, watch, roster).status
