@@ -3,7 +3,6 @@
 import sys
 import time
 from collections import deque
-from pathlib import Path
 
 from diagnostic_msgs.msg import DiagnosticArray
 from perception_interfaces.msg import FrameReport
@@ -24,10 +23,9 @@ from perception_nodes.nodes.diagnostics import diagnostics
 from perception_nodes.processes import open_process
 from perception_nodes.service import HardwareWatchdog, Systemd
 from perception_nodes.transport import channels
-from perception_nodes.transport.book import FORGOTTEN_AFTER_NS, KeptBook
+from perception_nodes.transport.book import KeptBook
 from perception_nodes.transport.cdr import write_frame_report
-from perception_nodes.transport.journal import journal_of, journals, read_journal
-from perception_nodes.transport.shm import Reader
+from perception_nodes.transport.inbox import Inbox
 
 WATCHED = ("detector", "preprocess")
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -39,9 +37,8 @@ dies with us."""
 ACQUAINTANCE_NS = 500_000_000
 """And then so long, since each side discovers the other in its own time: what comes from one that
 is not known yet is asked for again only seconds later."""
-SPENT_NS = 10_000_000_000
-"""The journal of a dead process is kept for so long after it was read: should we die before all
-that is in it is told, the next watchdog needs it."""
+JOURNAL_NS = 10_000_000_000
+"""So long, after a process has died, until all of its frames are reported, and some."""
 HEALTH_PERIOD_NS = 100_000_000
 SLOW_PERIOD_NS = 1_000_000_000
 
@@ -71,16 +68,11 @@ class WatchdogNode(PerceptionNode):
         self._roster = Roster(
             dict.fromkeys(WATCHED, 2 if settings.standby == "always" else 1), open_process
         )
-        self._readers: dict[str, Reader[FrameRecord]] = {
-            name: channels.record_reader(self.endpoint, settings.camera, name) for name in WATCHED
-        }
+        kept_for_ns = max(JOURNAL_NS, round(2e6 * settings.outcome_timeout_ms))
+        self._inbox = Inbox(self.endpoint, settings.camera, WATCHED, kept_for_ns)
+        self._pending = self._inbox.recover(now_ns)
         self._outbox: deque[FrameRecord] = deque()
         self._discovered_ns = now_ns + DISCOVERY_NS
-        self._spent: deque[tuple[int, Path]] = deque()
-        self._spent_ns = max(SPENT_NS, round(2e6 * settings.outcome_timeout_ms))
-        self._taken: dict[int, int] = {}
-        # What a predecessor of ours has not read, of the living and of the dead.
-        self._pending = self._recover_all(now_ns)
         self._heartbeats = channels.NumberedRecords(
             self.endpoint, settings.camera, "watchdog", round(settings.hang_after_ms * 1e6)
         )
@@ -124,20 +116,18 @@ class WatchdogNode(PerceptionNode):
 
     def step(self) -> None:
         """Read the records, close frames, judge processes and health, publish."""
-        self._readers["detector"].wait(IDLE_WAIT_MS)
+        self._inbox.wait(IDLE_WAIT_MS)
         now_ns = time.monotonic_ns()
         self._heartbeats.heartbeat()
         on_time = self._watch.tick(self._due_ns or now_ns, now_ns, time.time_ns(), self._ledger)
         self._due_ns = now_ns + 2 * round(IDLE_WAIT_MS * 1e6)
-        records = self._pending + self._read()
-        self._pending = []
-        closed = self._ledger.take(records)
+        closed = self._ledger.take(self._read())
         if not on_time:
             self._roster.postpone(now_ns)
         died = self._roster.update(now_ns)
         self._roster.end_hung()
         for member in died:
-            closed += self._bury(member)
+            closed += self._bury(member, now_ns)
         closed += self._ledger.expire(now_ns)
         for record in closed:
             self._watch.report(record)
@@ -147,7 +137,7 @@ class WatchdogNode(PerceptionNode):
             self._publish_reports()
         elif self._reports.get_subscription_count():
             self._discovered_ns = min(self._discovered_ns, now_ns + ACQUAINTANCE_NS)
-        self._remove_spent(now_ns)
+        self._inbox.remove_spent(now_ns)
         if self._memory_period.due():
             for member in self._roster.members.values():
                 self._watch.memory(str(member), member.handle.rss_bytes(), now_ns)
@@ -170,46 +160,24 @@ class WatchdogNode(PerceptionNode):
             self._due_ns = 0
 
     def _read(self) -> list[FrameRecord]:
-        """All waiting records; detectors' first, so that no outcome is met before its entry."""
-        records: list[FrameRecord] = []
-        for name in WATCHED:
-            for record in self._readers[name].records():
-                self._roster.hear(name, record)
-                self._watch.sent(record)
-                records += self._new([record])
-        return records
-
-    def _new(self, records: list[FrameRecord]) -> list[FrameRecord]:
-        """Those of one process that we have not taken before, be it here or there."""
-        new = []
+        """All new records; detectors' first, so that no outcome is met before its entry."""
+        records, self._pending = self._pending, []
+        for role, record in self._inbox.receive():
+            self._roster.hear(role, record)
+            self._watch.sent(record)
+            records += self._inbox.new([record])
         for record in records:
-            if record.record > self._taken.get(record.process, -1):
-                self._taken[record.process] = record.record
-                self._watch.record(record)
-                new.append(record)
-        return new
-
-    def _recover_all(self, now_ns: int) -> list[FrameRecord]:
-        """What the journals hold."""
-        records = []
-        for role in WATCHED:
-            for process, path in journals(self.settings.camera, role).items():
-                found = read_journal(path)
-                records += self._new([r for r in found if now_ns - r.sent_ns < FORGOTTEN_AFTER_NS])
-                handle = open_process(process)
-                if handle is None:
-                    self._spent.append((now_ns, path))
-                else:
-                    handle.close()
+            self._watch.record(record)
         return records
 
-    def _bury(self, member: Member) -> list[FrameRecord]:
-        """Take leave of a process; gives the reports of frames that its journal closes."""
+    def _bury(self, member: Member, now_ns: int) -> list[FrameRecord]:
+        """Take leave of a process; gives the reports of frames that its last words close."""
         self._watch.forget(str(member))
         self.get_logger().error(f"{member} died")
-        path = journal_of(self.settings.camera, member.role, member.pid)
-        closed = self._ledger.take(self._new(read_journal(path)))
-        self._spent.append((time.monotonic_ns(), path))
+        records = self._inbox.last_words(member.role, member.pid, now_ns)
+        for record in records:
+            self._watch.record(record)
+        closed = self._ledger.take(records)
         if member.role == "detector" and not self._roster.present("detector"):
             self._ledger.detector_died(f"{member} died")
         return closed
@@ -218,10 +186,6 @@ class WatchdogNode(PerceptionNode):
         while self._outbox:
             self._reports.publish(write_frame_report(self._outbox[0]))
             self._ledger.reported(self._outbox.popleft())
-
-    def _remove_spent(self, now_ns: int) -> None:
-        while self._spent and now_ns - self._spent[0][0] > self._spent_ns:
-            self._spent.popleft()[1].unlink(missing_ok=True)
 
     def _publish_health(self, transition: Transition | None, faults: list[str]) -> None:
         mode = self._health.mode
