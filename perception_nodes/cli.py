@@ -28,7 +28,7 @@ from perception_nodes.replay.bag import BagError
 from perception_nodes.replay.golden import GoldenError
 from perception_nodes.replay.recording import RecordingError
 from perception_nodes.supervisor import GraphFailure, Supervisor
-from perception_nodes.transport.shm import TransportError
+from perception_nodes.transport.memory import TransportError
 
 UNUSABLE = (
     BackendError,

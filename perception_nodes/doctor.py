@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.table import Table
 
 from perception_nodes.backends.model import ModelError, available_models, load_model
-from perception_nodes.transport.shm import SHM_FOLDER
+from perception_nodes.transport.memory import SHM_FOLDER
 
 NEEDED_SHM_BYTES = 512_000_000
 SCHED_FIFO_PRIORITY = 50

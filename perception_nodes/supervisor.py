@@ -13,8 +13,8 @@ from typing import IO
 from perception_nodes.environment import die_with_parent
 from perception_nodes.graph import NodeSpec
 from perception_nodes.processes import is_stopped
+from perception_nodes.transport.domain import sweep
 from perception_nodes.transport.fastdds import sweep_segments
-from perception_nodes.transport.shm import sweep
 
 POLL_S = 0.05
 STOP_TIMEOUT_S = 5.0

@@ -28,7 +28,8 @@ from perception_nodes.graph import MEASURED
 from perception_nodes.load import busy
 from perception_nodes.processes import PAGE_BYTES, TICK_NS, cpu_name
 from perception_nodes.supervisor import GraphFailure, Supervisor
-from perception_nodes.transport.shm import SHM_FOLDER, own_prefix
+from perception_nodes.transport.domain import own_prefix
+from perception_nodes.transport.memory import SHM_FOLDER
 
 CONDITIONS = ("quiet", "one_core", "both_cores")
 SOAKED = ("watchdog_node", "detector_node", "preprocess_node")

@@ -25,7 +25,7 @@ from perception_nodes.hil.scenario import (
 from perception_nodes.load import busy
 from perception_nodes.supervisor import Supervisor
 from perception_nodes.transport.lease import Lease
-from perception_nodes.transport.shm import SHM_FOLDER
+from perception_nodes.transport.memory import SHM_FOLDER
 
 FILL_BYTES = 1 << 20
 

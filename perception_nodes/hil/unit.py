@@ -28,7 +28,8 @@ from perception_nodes.hil.inject import NotInjected, Target, put_in, with_faulty
 from perception_nodes.hil.scenario import Fault, RebootFault, Scenario
 from perception_nodes.hil.scratch import scratch_folder
 from perception_nodes.supervisor import GraphFailure, Supervisor
-from perception_nodes.transport.shm import SHM_FOLDER, own_prefix
+from perception_nodes.transport.domain import own_prefix
+from perception_nodes.transport.memory import SHM_FOLDER
 
 PORT = 7737
 CONNECT_TIMEOUT_S = 30.0

@@ -21,7 +21,8 @@ from perception_nodes.environment import keep_large_buffers
 from perception_nodes.nodes.parameters import declare_parameters
 from perception_nodes.preprocess.cpu import UnknownLens
 from perception_nodes.realtime import set_up
-from perception_nodes.transport.shm import Endpoint, TransportError, reserve
+from perception_nodes.transport.memory import TransportError, reserve
+from perception_nodes.transport.shm import Endpoint
 
 SERVICE_PERIOD_NS = 50_000_000
 IDLE_WAIT_MS = 8.0

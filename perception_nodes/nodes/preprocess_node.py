@@ -25,7 +25,7 @@ from perception_nodes.preprocess.ingest import Ingest
 from perception_nodes.transport import channels
 from perception_nodes.transport.camera import view_camera_frame
 from perception_nodes.transport.cdr import read_camera_info
-from perception_nodes.transport.shm import TransportError
+from perception_nodes.transport.memory import TransportError
 
 CAMERA_SOURCE = 1
 

@@ -1,11 +1,8 @@
 """The ledger's book in shared memory, where it outlives the process that keeps it."""
 
-import ctypes
-import mmap
-import os
-
 from perception_nodes.core.ledger import LedgerBook
-from perception_nodes.transport.shm import SHM_FOLDER, own_prefix
+from perception_nodes.transport.domain import own_prefix
+from perception_nodes.transport.memory import SHM_FOLDER, Mapped
 
 FORGOTTEN_AFTER_NS = 60_000_000_000
 """An older book is that of another graph, whose end was not in order."""
@@ -21,19 +18,13 @@ class KeptBook:
             camera: whose frames it is about.
             now_ns: CLOCK_MONOTONIC.
         """
-        self._path = SHM_FOLDER / f"{own_prefix()}{camera}.book"
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            os.ftruncate(descriptor, ctypes.sizeof(LedgerBook))
-            self._memory = mmap.mmap(descriptor, ctypes.sizeof(LedgerBook))
-        finally:
-            os.close(descriptor)
-        self.pages = LedgerBook.from_buffer(self._memory)
+        self._mapped = Mapped(SHM_FOLDER / f"{own_prefix()}{camera}.book", LedgerBook)
+        self.pages = self._mapped.value
         if not 0 <= now_ns - self.pages.last_ns <= FORGOTTEN_AFTER_NS:
-            ctypes.memset(ctypes.addressof(self.pages), 0, ctypes.sizeof(self.pages))
+            self._mapped.clear()
 
     def close(self) -> None:
         """The graph stops in good order: nobody goes on with it."""
         del self.pages
-        self._memory.close()
-        self._path.unlink(missing_ok=True)
+        self._mapped.close()
+        self._mapped.path.unlink(missing_ok=True)

@@ -6,7 +6,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from perception_nodes.transport.shm import SHM_FOLDER
+from perception_nodes.transport.memory import SHM_FOLDER
 
 PREFIX = "fastdds_"
 LOCK_SUFFIXES = ("_el", "_sl")

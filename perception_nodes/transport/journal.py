@@ -5,12 +5,12 @@ was away has not read is gone. The journal is what the watchdog reads then.
 """
 
 import ctypes
-import mmap
 import os
 from pathlib import Path
 
 from perception_nodes.core.frame import FrameRecord
-from perception_nodes.transport.shm import SHM_FOLDER, own_prefix
+from perception_nodes.transport.domain import own_prefix
+from perception_nodes.transport.memory import SHM_FOLDER, Mapped
 
 RECORDS = 1024
 """Half a minute of a camera at 30 Hz, or half of that where every frame is refused."""
@@ -27,25 +27,18 @@ class Journal:
 
     def __init__(self, camera: str, role: str) -> None:
         """Begin it."""
-        self._path = journal_of(camera, role, os.getpid())
-        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        descriptor = os.open(self._path, flags, 0o600)
-        try:
-            os.ftruncate(descriptor, ctypes.sizeof(_Pages))
-            self._memory = mmap.mmap(descriptor, ctypes.sizeof(_Pages))
-        finally:
-            os.close(descriptor)
-        self._pages = _Pages.from_buffer(self._memory)
+        path = journal_of(camera, role, os.getpid())
+        self._mapped = Mapped(path, _Pages, os.O_TRUNC)
 
     def append(self, record: FrameRecord) -> None:
         """Write a record, over the oldest one where the ring is full."""
-        pages = self._pages
+        pages = self._mapped.value
         pages.records[pages.written % RECORDS] = record
         pages.written += 1
 
     def remove(self) -> None:
         """We stop in good order: the watchdog has all we told."""
-        self._path.unlink(missing_ok=True)
+        self._mapped.path.unlink(missing_ok=True)
 
 
 def journal_of(camera: str, role: str, process: int) -> Path:

@@ -5,14 +5,14 @@ The locked file lies in shared memory and holds what the next one must know of i
 
 import ctypes
 import fcntl
-import mmap
 import os
 import time
 
 from perception_nodes.core.frame import FrameRecord, RecordKind
 from perception_nodes.core.liveness import is_hung
 from perception_nodes.processes import Process, open_process
-from perception_nodes.transport.shm import SHM_FOLDER, own_prefix
+from perception_nodes.transport.domain import own_prefix
+from perception_nodes.transport.memory import SHM_FOLDER, Mapped
 
 
 class LeaseNote(ctypes.Structure):
@@ -50,10 +50,8 @@ class Lease:
         """Open the file that all of that role share."""
         self._role = role
         path = SHM_FOLDER / f"{own_prefix()}{camera}_{role}.lease"
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.ftruncate(self._descriptor, ctypes.sizeof(LeaseNote))
-        self._memory = mmap.mmap(self._descriptor, ctypes.sizeof(LeaseNote))
-        self.note = LeaseNote.from_buffer(self._memory)
+        self._mapped = Mapped(path, LeaseNote)
+        self.note = self._mapped.value
         self.held = False
         self._holder: Process | None = None
         self._killed: Process | None = None
@@ -80,7 +78,7 @@ class Lease:
             The record that tells of the takeover, None where another one works.
         """
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._mapped.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return None
         note, now_ns = self.note, time.monotonic_ns()
@@ -149,7 +147,7 @@ class Lease:
         """Give up the right to work, in good order."""
         if self.held:
             self.note.process = self.note.unended = 0
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+            fcntl.flock(self._mapped.descriptor, fcntl.LOCK_UN)
             self.held = False
 
     def close(self) -> None:
@@ -158,8 +156,7 @@ class Lease:
         self._forget_killed()
         self._forget_holder()
         del self.note
-        self._memory.close()
-        os.close(self._descriptor)
+        self._mapped.close()
 
     def _forget_holder(self) -> None:
         if self._holder is not None:

@@ -6,33 +6,34 @@ in the headers' numbers, which the reader accounts for.
 """
 
 import ctypes
-import errno
-import os
-import shutil
 import time
-from contextlib import suppress
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import iceoryx2 as iox2
 import numpy as np
 from numpy.typing import NDArray
 
-SHM_FOLDER = Path("/dev/shm")
+from perception_nodes.transport.domain import (
+    config_of,
+    explained,
+    join_domain,
+    own_domain,
+    reclaim_dead,
+)
+from perception_nodes.transport.memory import (
+    SHM_FOLDER,
+    TransportError,
+    give_pages,
+    require_room,
+)
+
 MAX_PROCESSES = 8
 """At one end of a channel: the one that works, its standby, and dead ones not yet reclaimed."""
-RESERVED_BYTES = 8_000_000
-"""Of a file that we have mapped. iceoryx2's are smaller; Fast DDS makes large ones, for images, and
-fills them from the front: a node that sends no images needs no more."""
 TIMEOUT_TICK_NS = 4_000_000
 """The kernel counts the timeouts of sockets in ticks: one that is shorter lasts for two of them."""
 SPARE_SAMPLES = 6
 """Beside those that wait for a reader: what two readers have borrowed and we fill meanwhile."""
 Header = TypeVar("Header", bound=ctypes.Structure)
-
-
-class TransportError(RuntimeError):
-    """Shared memory cannot be had; the text says what to do."""
 
 
 class Sample(Generic[Header]):
@@ -69,7 +70,7 @@ class Endpoint:
         Raises:
             TransportError: shared memory is not to be had.
         """
-        self._node = _join(name, _config(_own_domain() if domain is None else domain))
+        self._node = join_domain(name, config_of(own_domain() if domain is None else domain))
         reclaim_dead(self._node)
         self._ports: list[Any] = []
 
@@ -105,7 +106,7 @@ class Endpoint:
             )
             notifier = event.notifier_builder().create()
         except Exception as error:
-            raise _explained(channel, error) from error
+            raise explained(channel, error) from error
         self._ports += [publisher, notifier]
         return Writer(publisher, notifier, header, payload_bytes, samples)
 
@@ -116,7 +117,7 @@ class Endpoint:
             subscriber = service.subscriber_builder().buffer_size(depth).create()
             listener = event.listener_builder().create()
         except Exception as error:
-            raise _explained(channel, error) from error
+            raise explained(channel, error) from error
         self._ports += [subscriber, listener]
         return Reader(subscriber, listener, header)
 
@@ -156,7 +157,7 @@ class Endpoint:
                 .open_or_create()
             )
         except Exception as error:
-            raise _explained(channel, error) from error
+            raise explained(channel, error) from error
         return service, event
 
 
@@ -187,7 +188,7 @@ class Writer(Generic[Header]):
         """
         needed_bytes = (payload_bytes + ctypes.sizeof(self._header) + 128) * self._samples + 4096
         for path in SHM_FOLDER.glob(f"*_{self._publisher.id.value}__*.data"):
-            _give_pages(path, needed_bytes)
+            give_pages(path, needed_bytes)
 
     def loan(self, payload_bytes: int | None = None) -> Sample[Header]:
         """Borrow a sample to fill; its header is zeroed, its payload is not.
@@ -272,142 +273,6 @@ class Reader(Generic[Header]):
         return found
 
 
-def require_room(needed_bytes: int) -> None:
-    """Check /dev/shm before pages are touched: a full one kills the process that writes.
-
-    Raises:
-        TransportError: not enough is free.
-    """
-    free_bytes = shutil.disk_usage(SHM_FOLDER).free
-    if free_bytes < needed_bytes:
-        raise TransportError(
-            f"{SHM_FOLDER} has {free_bytes / 1e6:.1f} MB free, {needed_bytes / 1e6:.1f} MB are "
-            f"needed; remove what lies there or enlarge it (mount -o remount,size=2G {SHM_FOLDER})"
-        )
-
-
-def reserve() -> None:
-    """Give the files in shared memory that this process has mapped the pages that they may need.
-
-    They are made without: a page is found when it is first written to, and where `/dev/shm` is full
-    by then the process dies of SIGBUS. It is better told when it starts. Samples are not meant
-    here, see `Writer`.
-
-    Raises:
-        TransportError: not enough is free.
-    """
-    with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
-        paths = {
-            line.split(maxsplit=5)[5].rstrip("\n") for line in maps if f" {SHM_FOLDER}/" in line
-        }
-    for path in paths:
-        if not path.endswith(".data"):
-            _give_pages(Path(path), RESERVED_BYTES)
-
-
-def _give_pages(path: Path, most_bytes: int) -> None:
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return  # removed meanwhile, or another user's
-    size_bytes = min(os.fstat(descriptor).st_size, most_bytes)
-    try:
-        os.posix_fallocate(descriptor, 0, max(size_bytes, 1))
-    except OSError as error:
-        require_room(size_bytes)
-        raise TransportError(f"{path}: {error.strerror}") from error
-    finally:
-        os.close(descriptor)
-
-
-def sweep(domain: int | None = None) -> None:
-    """Remove what is left in shared memory of a domain in which no process is alive any more."""
-    config = _config(_own_domain() if domain is None else domain)
-    try:
-        node = _join("sweep", config)
-    except TransportError:
-        # Also cleaning needs a little room; what can be removed without is removed below.
-        node = None
-    else:
-        reclaim_dead(node)
-    others = [s for s in iox2.Node.list(iox2.ServiceType.Ipc, config) if not _is_dead(s)]
-    alone = len(others) <= (node is not None)
-    del node
-    if alone:
-        for left in SHM_FOLDER.glob(f"{config.global_cfg.prefix.to_string()}*"):
-            with suppress(OSError):  # another user's
-                left.unlink()
-
-
-def reclaim_dead(node: Any) -> None:
-    """Remove what killed processes left in shared memory."""
-    try:
-        node.try_cleanup_dead_nodes()
-    except iox2.NodeCleanupFailure:
-        # Another process is at it, or the remains belong to another user: they cost memory only.
-        return
-    config = node.config
-    for state in iox2.Node.list(iox2.ServiceType.Ipc, config):
-        if _is_dead(state):
-            _forget(state._0, config)
-
-
-def _is_dead(state: Any) -> bool:
-    return type(state).__name__ == "Dead"
-
-
-def _forget(dead: Any, config: Any) -> None:
-    """Remove a dead process from the list where there is nothing else left to remove of it.
-
-    One that was killed while it joined or left stays in iceoryx2's list for ever (0.10.0).
-    """
-    try:
-        dead.try_remove_stale_resources()
-    except iox2.NodeCleanupFailure as failure:
-        if failure.args != ("ResourcesAlreadyCleanedUp",):
-            return
-    folder = Path(config.global_cfg.node_dir.to_string())
-    number = dead.id.value
-    with suppress(OSError):
-        shutil.rmtree(folder / str(number), ignore_errors=True)
-        for path in folder.glob(f"*_{number}.node_monitor*"):
-            path.unlink()
-
-
-def own_prefix() -> str:
-    """What the names of our files in shared memory begin with, in the domain of this process."""
-    return str(_config(_own_domain()).global_cfg.prefix.to_string())
-
-
-def _own_domain() -> int:
-    text = os.environ.get("ROS_DOMAIN_ID") or "0"
-    if not (text.isascii() and text.isdigit()):
-        raise TransportError(f"ROS_DOMAIN_ID is {text!r}, it must be a whole number")
-    return int(text)
-
-
-def _join(name: str, config: Any) -> Any:
-    iox2.set_log_level(iox2.LogLevel.Fatal)
-    try:
-        # Python keeps SIGINT and SIGTERM: a node shuts down through its own handler.
-        return (
-            iox2.NodeBuilder.new()
-            .name(iox2.NodeName.new(name))
-            .config(config)
-            .signal_handling_mode(iox2.SignalHandlingMode.Disabled)
-            .create(iox2.ServiceType.Ipc)
-        )
-    except iox2.NodeCreationFailure as error:
-        raise _explained(name, error) from error
-
-
-def _config(domain: int) -> Any:
-    """iceoryx2's settings, with a name prefix that keeps domains apart."""
-    config = iox2.config.default()
-    config.global_cfg.prefix = iox2.FileName.new(f"perception{domain}_")
-    return config
-
-
 def len_of(loan: Any) -> int:
     """Bytes of a received payload."""
     return int(loan.header.number_of_elements)
@@ -421,10 +286,3 @@ def _bytes_at(address: int, size: int) -> NDArray[np.uint8]:
     if array_type is None:
         array_type = _ARRAY_TYPES[size] = ctypes.c_uint8 * size
     return np.frombuffer(array_type.from_address(address), np.uint8)
-
-
-def _explained(channel: str, error: Exception) -> TransportError:
-    remedy = "is another graph with other settings running in this domain? (ROS_DOMAIN_ID)"
-    if shutil.disk_usage(SHM_FOLDER).free < 1_000_000:
-        remedy = f"{SHM_FOLDER} is full ({os.strerror(errno.ENOSPC)})"
-    return TransportError(f"shared memory of {channel!r}: {error}; {remedy}")

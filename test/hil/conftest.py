@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from perception_nodes.transport.shm import sweep
+from perception_nodes.transport.domain import sweep
 
 DOMAINS = iter(range(1, 101))
 

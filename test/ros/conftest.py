@@ -11,7 +11,7 @@ import pytest
 
 from perception_nodes.graph import MEASURED
 from perception_nodes.supervisor import Supervisor
-from perception_nodes.transport.shm import sweep
+from perception_nodes.transport.domain import sweep
 
 sys.path.insert(0, str(Path(__file__).parent))
 DOMAINS = iter(range(1, 101))

@@ -29,8 +29,10 @@ from perception_nodes.graph import LIVE
 from perception_nodes.processes import Process, open_process
 from perception_nodes.supervisor import Supervisor
 from perception_nodes.transport import channels
+from perception_nodes.transport.domain import own_prefix
 from perception_nodes.transport.lease import Lease
-from perception_nodes.transport.shm import SHM_FOLDER, Endpoint, own_prefix
+from perception_nodes.transport.memory import SHM_FOLDER
+from perception_nodes.transport.shm import Endpoint
 
 PERIOD_S = 0.02
 TIMEOUT_S = 30.0

@@ -5,7 +5,8 @@ import pytest
 from perception_nodes.core.frame import FrameRecord, FrameStatus
 from perception_nodes.core.ledger import Ledger
 from perception_nodes.transport.book import FORGOTTEN_AFTER_NS, KeptBook
-from perception_nodes.transport.shm import SHM_FOLDER, own_prefix
+from perception_nodes.transport.domain import own_prefix
+from perception_nodes.transport.memory import SHM_FOLDER
 
 NOW_NS = 10**12
 

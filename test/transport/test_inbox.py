@@ -7,9 +7,10 @@ import pytest
 from perception_nodes.core.frame import FrameRecord, RecordKind
 from perception_nodes.transport.book import FORGOTTEN_AFTER_NS
 from perception_nodes.transport.channels import NumberedRecords
+from perception_nodes.transport.domain import sweep
 from perception_nodes.transport.inbox import Inbox
 from perception_nodes.transport.journal import Journal, journal_of, journals
-from perception_nodes.transport.shm import Endpoint, sweep
+from perception_nodes.transport.shm import Endpoint
 
 DOMAIN = 233
 KEPT_NS = 100

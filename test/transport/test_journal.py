@@ -9,6 +9,7 @@ import pytest
 
 from perception_nodes.core.frame import FrameRecord, RecordKind
 from perception_nodes.transport.channels import NumberedRecords
+from perception_nodes.transport.domain import sweep
 from perception_nodes.transport.journal import (
     RECORDS,
     Journal,
@@ -16,7 +17,7 @@ from perception_nodes.transport.journal import (
     journals,
     read_journal,
 )
-from perception_nodes.transport.shm import Endpoint, sweep
+from perception_nodes.transport.shm import Endpoint
 
 DOMAIN = 232
 WRITER = """

@@ -11,8 +11,9 @@ import time
 import pytest
 
 from perception_nodes.core.frame import RecordKind
+from perception_nodes.transport.domain import own_prefix, sweep
 from perception_nodes.transport.lease import Lease
-from perception_nodes.transport.shm import SHM_FOLDER, own_prefix, sweep
+from perception_nodes.transport.memory import SHM_FOLDER
 
 TIMEOUT_S = 30
 PATIENCE_NS = 40_000_000

@@ -16,15 +16,9 @@ import pytest
 
 from perception_nodes.core.frame import FrameHeader, FrameRecord
 from perception_nodes.transport import channels
-from perception_nodes.transport.shm import (
-    MAX_PROCESSES,
-    SHM_FOLDER,
-    Endpoint,
-    TransportError,
-    require_room,
-    reserve,
-    sweep,
-)
+from perception_nodes.transport.domain import sweep
+from perception_nodes.transport.memory import SHM_FOLDER, TransportError, require_room, reserve
+from perception_nodes.transport.shm import MAX_PROCESSES, Endpoint
 
 TIMEOUT_S = 30
 DOMAINS = itertools.count(1000 * os.getpid())
@@ -360,7 +354,9 @@ class TestErrors:
         inside = f"""
 import sys; sys.path.insert(0, {str(root)!r})
 from perception_nodes.transport import channels
-from perception_nodes.transport.shm import Endpoint, TransportError, sweep
+from perception_nodes.transport.domain import sweep
+from perception_nodes.transport.memory import TransportError
+from perception_nodes.transport.shm import Endpoint
 try:
     channels.slot_writer(Endpoint("a", {domain}), "front", 1920, 1080)
 except TransportError as error:

@@ -1,0 +1,118 @@
+"""A domain's processes in iceoryx2: joining them, and removing what the dead among them left."""
+
+import errno
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import iceoryx2 as iox2
+
+from perception_nodes.transport.memory import SHM_FOLDER, TransportError
+
+
+def own_prefix() -> str:
+    """What the names of our files in shared memory begin with, in the domain of this process."""
+    return str(config_of(own_domain()).global_cfg.prefix.to_string())
+
+
+def own_domain() -> int:
+    """The ROS domain of this process.
+
+    Raises:
+        TransportError: `ROS_DOMAIN_ID` is no number.
+    """
+    text = os.environ.get("ROS_DOMAIN_ID") or "0"
+    if not (text.isascii() and text.isdigit()):
+        raise TransportError(f"ROS_DOMAIN_ID is {text!r}, it must be a whole number")
+    return int(text)
+
+
+def join_domain(name: str, config: Any) -> Any:
+    """Become one of a domain's processes, under a name for tools that list them.
+
+    Raises:
+        TransportError: shared memory is not to be had.
+    """
+    iox2.set_log_level(iox2.LogLevel.Fatal)
+    try:
+        # Python keeps SIGINT and SIGTERM: a node shuts down through its own handler.
+        return (
+            iox2.NodeBuilder.new()
+            .name(iox2.NodeName.new(name))
+            .config(config)
+            .signal_handling_mode(iox2.SignalHandlingMode.Disabled)
+            .create(iox2.ServiceType.Ipc)
+        )
+    except iox2.NodeCreationFailure as error:
+        raise explained(name, error) from error
+
+
+def config_of(domain: int) -> Any:
+    """iceoryx2's settings, with a name prefix that keeps domains apart."""
+    config = iox2.config.default()
+    config.global_cfg.prefix = iox2.FileName.new(f"perception{domain}_")
+    return config
+
+
+def sweep(domain: int | None = None) -> None:
+    """Remove what is left in shared memory of a domain in which no process is alive any more."""
+    config = config_of(own_domain() if domain is None else domain)
+    try:
+        node = join_domain("sweep", config)
+    except TransportError:
+        # Also cleaning needs a little room; what can be removed without is removed below.
+        node = None
+    else:
+        reclaim_dead(node)
+    others = [s for s in iox2.Node.list(iox2.ServiceType.Ipc, config) if not _is_dead(s)]
+    alone = len(others) <= (node is not None)
+    del node
+    if alone:
+        for left in SHM_FOLDER.glob(f"{config.global_cfg.prefix.to_string()}*"):
+            with suppress(OSError):  # another user's
+                left.unlink()
+
+
+def reclaim_dead(node: Any) -> None:
+    """Remove what killed processes left in shared memory."""
+    try:
+        node.try_cleanup_dead_nodes()
+    except iox2.NodeCleanupFailure:
+        # Another process is at it, or the remains belong to another user: they cost memory only.
+        return
+    config = node.config
+    for state in iox2.Node.list(iox2.ServiceType.Ipc, config):
+        if _is_dead(state):
+            _forget(state._0, config)
+
+
+def _is_dead(state: Any) -> bool:
+    return type(state).__name__ == "Dead"
+
+
+def _forget(dead: Any, config: Any) -> None:
+    """Remove a dead process from the list where there is nothing else left to remove of it.
+
+    One that was killed while it joined or left stays in iceoryx2's list for ever (0.10.0).
+    """
+    try:
+        dead.try_remove_stale_resources()
+    except iox2.NodeCleanupFailure as failure:
+        if failure.args != ("ResourcesAlreadyCleanedUp",):
+            return
+    folder = Path(config.global_cfg.node_dir.to_string())
+    number = dead.id.value
+    with suppress(OSError):
+        shutil.rmtree(folder / str(number), ignore_errors=True)
+        for path in folder.glob(f"*_{number}.node_monitor*"):
+            path.unlink()
+
+
+def explained(channel: str, error: Exception) -> TransportError:
+    """What iceoryx2 says of a channel, with the remedy."""
+    remedy = "is another graph with other settings running in this domain? (ROS_DOMAIN_ID)"
+    if shutil.disk_usage(SHM_FOLDER).free < 1_000_000:
+        remedy = f"{SHM_FOLDER} is full ({os.strerror(errno.ENOSPC)})"
+    return TransportError(f"shared memory of {channel!r}: {error}; {remedy}")
