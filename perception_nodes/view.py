@@ -3,7 +3,6 @@
 import sys
 import time
 from collections import Counter, deque
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -78,12 +77,7 @@ class LiveView:
             self._draw()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Draw a last time and leave the terminal as it was."""
         if self._console.is_terminal:
             self._live.stop()

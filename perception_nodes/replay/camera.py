@@ -3,7 +3,6 @@
 import threading
 import time
 from dataclasses import dataclass
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,12 +95,7 @@ class LoadedModel:
         """Nothing to do: it is loaded."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Give the runtime's memory back."""
         self.backend.close()
 

@@ -51,12 +51,7 @@ class Ahead(Generic[T]):
         self._thread.start()
         return self._taken()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop, whether or not all was taken."""
         self._stop.set()
         self._thread.join()
