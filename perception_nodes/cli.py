@@ -12,8 +12,9 @@ from rich.table import Table
 
 from perception_nodes.backends.base import BACKENDS
 from perception_nodes.backends.model import ModelError, available_models, load_model
+from perception_nodes.cli_common import DataRoot, JsonFlag, progress_bar, screen, write_text
 from perception_nodes.cli_hil import hil_app
-from perception_nodes.cli_model import JsonFlag, model_app, progress_bar, screen, write_text
+from perception_nodes.cli_model import model_app
 from perception_nodes.cli_replay import replay_command
 from perception_nodes.config import SettingsError, allowed_range
 from perception_nodes.core.budget import DEADLINE_MS
@@ -224,12 +225,7 @@ def bench_models(
             "Without it, what each model.yaml says is taken."
         ),
     ] = None,
-    root: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="PERCEPTION_DATA", help="Folder that the paths in a description start from."
-        ),
-    ] = None,
+    root: DataRoot = None,
     frames: Annotated[
         int, typer.Option(min=10, help="Timed calls of each model, threads and pace.")
     ] = 150,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from perception_nodes.cli_model import JsonFlag, screen, write_text
+from perception_nodes.cli_common import JsonFlag, screen, write_text
 from perception_nodes.hil.judge import Verdict
 from perception_nodes.hil.page import render
 from perception_nodes.hil.report import (

@@ -20,7 +20,7 @@ from rich.progress import Progress as Bar
 from rich.text import Text
 
 from perception_nodes.backends.base import BACKENDS
-from perception_nodes.cli_model import JsonFlag, screen, write_text
+from perception_nodes.cli_common import JsonFlag, screen, write_text
 from perception_nodes.config import SettingsError
 from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.core.decode import DecodeSettings

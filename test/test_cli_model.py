@@ -13,7 +13,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from perception_nodes import cli_model
+from perception_nodes import cli_compile, cli_model
 from perception_nodes.backends.model import ModelError, load_model
 from perception_nodes.cli import app
 from perception_nodes.config import SettingsError
@@ -74,10 +74,10 @@ def test_calibration_frames_go_to_the_quantizer(
     def calibrate(folder: Path, frames: object, table: Path, out: Path | None) -> None:
         received.update(folder=folder, frames=list(frames), table=table, out=out)
 
-    real = cli_model._compression_tool
+    real = cli_model.compression_tool
     monkeypatch.setattr(
         cli_model,
-        "_compression_tool",
+        "compression_tool",
         lambda module, name="": calibrate if name == "calibrate" else real(module, name),
     )
     arguments = ["--bag", str(root / "bags/sample_sqlite3"), "--frames", "12", "--json"]
@@ -220,7 +220,7 @@ def test_labels_decide_where_there_are_some(
         lambda model, *a: real(model, *a).model_copy(update={"map50_95": scores[model.name]}),
     )
     monkeypatch.setattr(gate, "MIN_OBJECTS", 1)
-    monkeypatch.setattr(cli_model, "_layer_costs", lambda *a: {})
+    monkeypatch.setattr(cli_compile, "_layer_costs", lambda *a: {})
     result = run(app, [*COMPILE, "--json", "--data", str(drive.parent), "--max-loss", max_loss])
     assert result.exit_code == status, result.output
     facts = json.loads(result.stdout)
@@ -251,20 +251,20 @@ def test_without_the_sample_drive_frames_are_asked_for(
 
 def test_a_missing_tool_says_how_to_get_it() -> None:
     with pytest.raises(SettingsError, match="make compression installs what it needs"):
-        cli_model._compression_tool("compression.nowhere")
+        cli_model.compression_tool("compression.nowhere")
 
 
 def test_a_refused_gate_is_status_1_and_a_bad_configuration_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    errors = cli_model._compression_tool("compression.errors")
+    errors = cli_model.compression_tool("compression.errors")
     raised: list[Exception] = [errors.GateRefused("loses 0.1"), errors.CompressionError("no data")]
 
     def compress(config: Path, work: Path, until: str | None) -> None:
         raise raised.pop(0)
 
     monkeypatch.setattr(
-        cli_model, "_compression_tool", lambda module, name="": compress if name else errors
+        cli_model, "compression_tool", lambda module, name="": compress if name else errors
     )
     arguments = ["model", "compress", "x.yaml", "--out", str(tmp_path)]
     result = run(app, arguments)

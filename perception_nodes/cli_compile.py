@@ -1,0 +1,209 @@
+"""`perception model compile`: a model made ready for this machine, and seen to detect."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from rich.console import Console, Group
+from rich.table import Table
+
+from perception_nodes.backends.base import BACKENDS
+from perception_nodes.backends.compiled import CompiledRefused, compiled
+from perception_nodes.backends.model import Model, load_model
+from perception_nodes.cli_common import (
+    DataRoot,
+    JsonFlag,
+    ModelName,
+    compression_tool,
+    progress_bar,
+    screen,
+)
+from perception_nodes.config import SettingsError
+from perception_nodes.environment import cache_folder
+from perception_nodes.evaluation import DataError, LabelledSet, read_set
+from perception_nodes.evaluation.gate import Gate, Margins
+from perception_nodes.evaluation.matching import require_pycocotools
+from perception_nodes.replay.frames import FrameSource
+
+SAMPLE_DRIVE = Path("bags/sample")
+FRAMES_FOR_COSTS = 4
+SHOWN_COSTS = 8
+
+
+def compile_command(
+    model: ModelName,
+    backend: Annotated[str, typer.Option(help=f"One of {', '.join(BACKENDS)}.")],
+    threads: Annotated[
+        int,
+        typer.Option(min=0, max=256, help="Inference threads, as in the graph; 0: one a core."),
+    ] = 0,
+    bag: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Recorded drive to look at; repeatable. Without any, the images of --data, or "
+            f"{SAMPLE_DRIVE}."
+        ),
+    ] = None,
+    images: Annotated[
+        list[Path] | None, typer.Option(help="Folder of images to look at too; repeatable.")
+    ] = None,
+    frames: Annotated[
+        int,
+        typer.Option(min=1, help="Frames to look at; the golden model takes a second for each."),
+    ] = 24,
+    min_agreement: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="Share of objects that it and the golden model must both see."
+        ),
+    ] = Margins.agreement,
+    min_parent_agreement: Annotated[
+        float, typer.Option(min=0, max=1, help="The same with the FP32 parent, without --data.")
+    ] = Margins.parent_agreement,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Labelled set to compare mAP50-95 with the parent's on, as for `perception model "
+            "evaluate`; repeatable."
+        ),
+    ] = None,
+    root: DataRoot = None,
+    max_loss: Annotated[
+        float, typer.Option(min=0, max=1, help="Of mAP50-95 against the parent, mean over --data.")
+    ] = Margins.loss,
+    as_json: JsonFlag = False,
+) -> None:
+    """Compile a model for a backend on this machine, and check that it detects what it should.
+
+    What was compiled goes into the cache that the graph starts from. It does not, and the exit
+    status is 1, where it is too far from its FP32 parent (mAP50-95 on --data; without labels,
+    objects found on frames) or from the integer golden model, which defines what its file means.
+    Of a model that lost too much, a table then shows which layers cost what.
+
+    For example:
+
+    perception model compile road-n --backend openvino --bag drives/rain
+
+    perception model compile road-n --backend openvino --data my/set --max-loss 0.02
+    """
+    if data:
+        require_pycocotools()
+    subject = load_model(model)
+    sets = [read_set(path, root) for path in data or []]
+    source = _places(subject, bag or [], images or [], sets)
+    chosen = _spread(source, frames)
+    margins = Margins(min_agreement, min_parent_agreement, max_loss)
+    gate = Gate(subject, backend, threads, chosen, sets, margins, progress_bar)
+    cache = cache_folder()
+    facts: dict[str, Any] = {"model": subject.name, "backend": backend, "frames": len(chosen)}
+    try:
+        with compiled(subject, backend, threads, cache) as made:
+            facts |= {
+                "runtime": made.info.runtime,
+                "device": made.info.device,
+                "threads": made.info.threads,
+                "compile_s": round(made.compile_s, 3),
+                "load_s": round(made.load_s, 3),
+            }
+            gate.judge(made)
+        facts |= {"refused": None, "cache": [str(cache / name) for name in made.files]}
+    except CompiledRefused as error:
+        facts |= {"refused": str(error), "cache": []}
+    facts["checks"] = [asdict(check) for check in gate.checks]
+    facts["notes"] = [*source.notes, *gate.notes]
+    if gate.verdict and gate.verdict.at_fault == "model" and subject.precision == "int8":
+        facts["layers_nat"] = _layer_costs(subject, chosen, threads, facts["notes"])
+    if as_json:
+        print(json.dumps(facts, indent=2))
+    else:
+        Console().print(compiled_report(facts))
+    if facts["refused"]:
+        screen.print(f"[bold red]refused:[/] {facts['refused']}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1)
+
+
+def compiled_report(facts: dict[str, Any]) -> Group:
+    """What was compiled and how it compares, for people."""
+    title = f"{facts['model']} on {facts['backend']}, {facts['device']}"
+    table = Table("compared with", "", "is", "limit", title=title)
+    for check in facts["checks"]:
+        figures = (f"{check[key]:.4g}" for key in ("value", "limit"))
+        mark = "[red]" if check["at_fault"] else ""
+        table.add_row(f"{mark}{check['reference']}", check["measure"], *figures)
+    parts: list[Any] = [table]
+    if facts.get("layers_nat"):
+        costs = Table("layer", "mnat an object", title="What storing its result in 8 bits costs")
+        for name, cost in list(facts["layers_nat"].items())[:SHOWN_COSTS]:
+            costs.add_row(name, f"{1e3 * cost:.1f}")
+        parts.append(costs)
+    parts += facts["notes"]
+    if facts["cache"]:
+        parts.append(
+            f"Loads in {facts['load_s']:.2f} s, before in {facts['compile_s']:.2f} s; it lies in "
+            + ", ".join(facts["cache"])
+        )
+    elif not facts["refused"]:
+        parts.append(
+            f"{facts['backend']} keeps nothing compiled; it is checked, and starts as ever"
+        )
+    return Group(*parts)
+
+
+def _places(
+    model: Model, bags: list[Path], folders: list[Path], sets: list[LabelledSet]
+) -> FrameSource:
+    """Where frames to look at come from, in the model's size.
+
+    Raises:
+        DataError: nowhere is named, and the sample drive is not there.
+    """
+    if not bags and not folders:
+        folders = list(dict.fromkeys(image.path.parent for one in sets for image in one.images))
+        bags = [] if folders else [SAMPLE_DRIVE]
+        if bags and not SAMPLE_DRIVE.exists():
+            raise DataError(
+                f"no frames to look at: {SAMPLE_DRIVE} is not there (make sample makes it); name a "
+                "drive with --bag or a folder with --images"
+            )
+    return FrameSource(bags, folders, model.input.width, model.input.height)
+
+
+def _spread(source: FrameSource, most: int) -> list[NDArray[np.uint8]]:
+    """Frames at equal steps, uint8 [height, width, 3] BGR each.
+
+    Raises:
+        BagError, DataError: a place has none, or none can be read.
+    """
+    total, chosen = source.count(), []
+    with progress_bar("reading frames") as progress:
+        for index, (_, pixels) in enumerate(source.frames()):
+            if index * most >= len(chosen) * total:
+                chosen.append(pixels.copy())
+            progress(index + 1, total)
+    if not chosen:
+        raise DataError(f"none of {total} frames can be read: {'; '.join(source.notes)}")
+    return chosen
+
+
+def _layer_costs(
+    model: Model, frames: Sequence[NDArray[np.uint8]], threads: int, notes: list[str]
+) -> dict[str, float]:
+    """What each layer's 8 bits cost, nats an object; nothing, and a note, where that is unknown."""
+    some = frames[:: -(-len(frames) // FRAMES_FOR_COSTS)]
+    try:
+        errors = compression_tool("compression.errors")
+        measure = compression_tool("compression.quantization.stored", "stored_costs")
+        with progress_bar("cost of each layer") as progress:
+            costs: dict[str, float] = measure(model.path, some, threads, progress)
+    except SettingsError as error:
+        notes.append(f"which layers cost what is not known: {error}")
+        return {}
+    except errors.CompressionError as error:
+        notes.append(f"which layers cost what is not known: {model.path}: {error}")
+        return {}
+    return costs
