@@ -12,7 +12,7 @@ from rich.table import Table
 
 from perception_nodes.backends.base import BACKENDS
 from perception_nodes.backends.model import ModelError, available_models, load_model
-from perception_nodes.cli_common import DataRoot, JsonFlag, progress_bar, screen, write_text
+from perception_nodes.cli_common import DataRoot, JsonFlag, progress_bar, screen
 from perception_nodes.cli_hil import hil_app
 from perception_nodes.cli_model import model_app
 from perception_nodes.cli_replay import replay_command
@@ -21,6 +21,7 @@ from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.core.pipeline import BackendError
 from perception_nodes.evaluation import DataError, read_set
 from perception_nodes.evaluation.matching import EvaluationNotInstalled
+from perception_nodes.files import write_whole
 from perception_nodes.graph import LIVE, RECORDED, Graph
 from perception_nodes.hil.scenario import ScenarioError
 from perception_nodes.hil.unit import UnitError
@@ -155,7 +156,7 @@ def bench_latency(
     )
     result = bench.run(lambda text: screen.print(text, highlight=False))
     if json_file is not None:
-        write_text(json_file, json.dumps(result, indent=2) + "\n")
+        write_whole(json_file, json.dumps(result, indent=2) + "\n")
     Console().print(result_table(result))
 
 
@@ -199,9 +200,9 @@ def bench_deadline(
     with progress_bar("measuring, seconds") as progress:
         result = bench.run(progress)
     if json_file is not None:
-        write_text(json_file, json.dumps(result, indent=2) + "\n")
+        write_whole(json_file, json.dumps(result, indent=2) + "\n")
     if html_file is not None:
-        write_text(html_file, render(result))
+        write_whole(html_file, render(result))
     Console().print(result_table(result))
     if not result["passed"]:
         raise typer.Exit(1)
@@ -254,11 +255,11 @@ def bench_models(
         screen.print(f"[red]failed:[/] {error}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
     if json_file is not None:
-        write_text(json_file, json.dumps(result, indent=2) + "\n")
+        write_whole(json_file, json.dumps(result, indent=2) + "\n")
     if html_file is not None:
-        write_text(html_file, render(result))
+        write_whole(html_file, render(result))
     if svg_file is not None:
-        write_text(svg_file, picture(result, follows_theme=True))
+        write_whole(svg_file, picture(result, follows_theme=True))
     Console().print(result_table(result))
 
 

@@ -1,4 +1,4 @@
-"""What the commands share: options, the screen, progress, files written whole, build-time tools."""
+"""What the commands share: options, the screen, progress, build-time tools."""
 
 import importlib
 import sys
@@ -55,14 +55,6 @@ def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
         yield show
     finally:
         progress.stop()
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file under a temporary name and rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
 
 
 def compression_tool(module: str, name: str = "") -> Any:

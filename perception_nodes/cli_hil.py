@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from perception_nodes.cli_common import JsonFlag, screen, write_text
+from perception_nodes.cli_common import JsonFlag, screen
+from perception_nodes.files import write_whole
 from perception_nodes.hil.judge import Verdict
 from perception_nodes.hil.page import render
 from perception_nodes.hil.report import (
@@ -91,10 +92,10 @@ def run_command(
             break
         seconds.append(time.monotonic() - begin_s)
     result = verdicts_json(verdicts)
-    write_text(out / "verdicts.json", json.dumps(result, indent=2) + "\n")
-    write_text(out / "report.html", render(result["machine"], verdicts, out))
+    write_whole(out / "verdicts.json", json.dumps(result, indent=2) + "\n")
+    write_whole(out / "report.html", render(result["machine"], verdicts, out))
     if junit is not None:
-        write_text(junit, verdicts_junit(verdicts, seconds))
+        write_whole(junit, verdicts_junit(verdicts, seconds))
     if as_json:
         print(json.dumps(result, indent=2))
     else:

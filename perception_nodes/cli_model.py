@@ -19,7 +19,6 @@ from perception_nodes.cli_common import (
     compression_tool,
     progress_bar,
     screen,
-    write_text,
 )
 from perception_nodes.cli_compile import compile_command
 from perception_nodes.config import SettingsError
@@ -32,6 +31,7 @@ from perception_nodes.evaluation import (
 )
 from perception_nodes.evaluation.matching import require_pycocotools
 from perception_nodes.evaluation.read import images_of, parse_classes_map
+from perception_nodes.files import write_whole
 
 model_app = typer.Typer(
     help="Models: what there is, how good it is, how it is made.", no_args_is_help=True
@@ -128,7 +128,7 @@ def evaluate_command(
     if as_json:
         print(text)
     if out is not None:
-        write_text(out, text + "\n")
+        write_whole(out, text + "\n")
     short = [result for result in results if result.map50_95 < at_least]
     for result in short:
         screen.print(

@@ -20,13 +20,14 @@ from rich.progress import Progress as Bar
 from rich.text import Text
 
 from perception_nodes.backends.base import BACKENDS
-from perception_nodes.cli_common import JsonFlag, screen, write_text
+from perception_nodes.cli_common import JsonFlag, screen
 from perception_nodes.config import SettingsError
 from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.environment import cache_folder
 from perception_nodes.evaluation import read_set
 from perception_nodes.evaluation.matching import require_pycocotools
+from perception_nodes.files import write_whole
 from perception_nodes.replay.golden import Golden, Tolerance, golden_text, read_golden
 from perception_nodes.replay.run import (
     LOCKSTEP,
@@ -183,11 +184,11 @@ def replay_command(
         made = made_with(loaded)
     if golden is not None and update:
         drives = {name: outcome.frames for name, outcome in outcomes.items()}
-        write_text(golden, golden_text(Golden(made, drives)))
+        write_whole(golden, golden_text(Golden(made, drives)))
         screen.print(f"golden written: {golden}", highlight=False, soft_wrap=True)
     summaries = {name: outcome.summary for name, outcome in outcomes.items()}
     if len(found) > 1:
-        write_text(out / "summary.json", json.dumps({"drives": summaries}, indent=2) + "\n")
+        write_whole(out / "summary.json", json.dumps({"drives": summaries}, indent=2) + "\n")
     if as_json:
         whole: Any = {"drives": summaries} if len(found) > 1 else next(iter(summaries.values()))
         print(json.dumps(whole, indent=2))

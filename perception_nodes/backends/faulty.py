@@ -14,6 +14,7 @@ from perception_nodes.backends.base import Backend as BackendProtocol
 from perception_nodes.backends.base import BackendInfo, BackendSettings, open_backend
 from perception_nodes.backends.model import Model
 from perception_nodes.core.pipeline import BackendError, HeadTensors
+from perception_nodes.files import write_whole
 
 VARIABLE = "PERCEPTION_HIL_BACKEND"
 """Names the file with the orders; without it the backend does not load."""
@@ -42,9 +43,7 @@ class Orders(BaseModel):
 
     def write(self, path: Path) -> None:
         """Put the orders into force."""
-        partial = path.with_suffix(f".{os.getpid()}")
-        partial.write_text(self.model_dump_json(), encoding="utf-8")
-        partial.replace(path)
+        write_whole(path, self.model_dump_json())
 
 
 class Backend:

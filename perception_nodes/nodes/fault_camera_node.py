@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from perception_nodes.files import write_whole
 from perception_nodes.hil.camera import SentFrame, faulty, of_another_lens
 from perception_nodes.hil.scenario import CameraFault
 from perception_nodes.hil.settings import FaultCameraSettings
@@ -31,10 +32,7 @@ class FaultCameraNode(PlayerNode):
         super().step()
         if self._first_due_ns and not self._announced and self.settings.started_file:
             self._announced = True
-            target = Path(self.settings.started_file)
-            partial = target.with_suffix(".partial")
-            partial.write_text(str(self._first_due_ns), encoding="utf-8")
-            partial.rename(target)
+            write_whole(Path(self.settings.started_file), str(self._first_due_ns))
 
     def _read_frames(self) -> Iterator[SentFrame]:
         return faulty(super()._read_frames(), FAULTS.validate_json(self.settings.faults))

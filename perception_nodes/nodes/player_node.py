@@ -12,6 +12,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from perception_nodes.config import PlayerSettings, SettingsError
 from perception_nodes.core.frame import FrameRejected, ImageView
+from perception_nodes.files import write_whole
 from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, run_node
 from perception_nodes.replay.bag import COMPRESSED_IMAGE, BagError, RawFrame
 from perception_nodes.replay.synthetic import open_source
@@ -169,11 +170,8 @@ class PlayerNode(PerceptionNode):
         for warning in self._drive.warnings:
             self.get_logger().warning(warning)
         if self.settings.sent_file:
-            target = Path(self.settings.sent_file)
             content = {"sent": self._sent, "warnings": self._drive.warnings}
-            partial = target.with_suffix(".partial")
-            partial.write_text(json.dumps(content), encoding="utf-8")
-            partial.rename(target)
+            write_whole(Path(self.settings.sent_file), json.dumps(content))
 
     def _on_health(self, health: Health) -> None:
         self._health = health

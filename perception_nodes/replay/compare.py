@@ -11,8 +11,8 @@ from plotly.graph_objects import Figure
 from rich import box
 from rich.table import Table
 
+from perception_nodes.files import write_whole
 from perception_nodes.replay.charts import DEADLINE_COLOUR, styled
-from perception_nodes.replay.files import write_file
 from perception_nodes.replay.golden import Comparison, Tolerance, things_of
 from perception_nodes.replay.outputs import ANNOTATED_TOPIC
 from perception_nodes.replay.page import COMPARISON_PAGE
@@ -105,8 +105,8 @@ def compare_runs(first: Path, second: Path, out: Path) -> dict[str, Any]:
         plotly=plotly_script(),
     )
     out.mkdir(parents=True, exist_ok=True)
-    write_file(out / "compare.html", page.encode())
-    write_file(out / "compare.json", (json.dumps(result, indent=2) + "\n").encode())
+    write_whole(out / "compare.html", page)
+    write_whole(out / "compare.json", (json.dumps(result, indent=2) + "\n"))
     return result
 
 

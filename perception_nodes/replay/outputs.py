@@ -13,9 +13,9 @@ import simplejpeg
 
 from perception_nodes.core.frame import FrameRejected, latency_ms
 from perception_nodes.core.statistics import summarize
+from perception_nodes.files import write_whole
 from perception_nodes.replay.annotate import Picture, PictureMaker, blank, draw, draw_changes
 from perception_nodes.replay.bag import Drive, RawFrame
-from perception_nodes.replay.files import write_file
 from perception_nodes.replay.foxglove import compressed_image, image_annotations
 from perception_nodes.replay.golden import Change
 from perception_nodes.replay.overview import overview
@@ -143,11 +143,11 @@ def merge_pictures(
 
 def write_summary(out: Path, summary: dict[str, Any], recording: Recording, shots: Shots) -> None:
     """Write `report.html`, `overview.png`, `timing.csv` and `summary.json`."""
-    write_file(out / "report.html", render(summary, recording, shots).encode())
-    write_file(out / "overview.png", overview(summary, recording, shots))
-    write_file(out / TIMING_FILE, timing_csv(recording.reports).encode())
+    write_whole(out / "report.html", render(summary, recording, shots))
+    write_whole(out / "overview.png", overview(summary, recording, shots))
+    write_whole(out / TIMING_FILE, timing_csv(recording.reports))
     text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
-    write_file(out / "summary.json", text.encode())
+    write_whole(out / "summary.json", text)
 
 
 def summary_of(
