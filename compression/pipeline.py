@@ -36,6 +36,7 @@ from compression.package import Variant, write_variant
 from compression.prune import prune
 from compression.train import Batches, Samples, train
 from perception_nodes.evaluation import LabelledSet, read_set
+from perception_nodes.files import write_whole
 
 DESCRIPTIONS = Path(__file__).parent / "datasets"
 screen = Console(stderr=True)
@@ -175,7 +176,7 @@ def pruning_round(number: int, before: str) -> Callable[[Run, Progress], dict[st
             network, table = prune(
                 network, shown, target, size_px, bar(progress, f"sensitivity {number}")
             )
-            write_json(folder / "sensitivity.json", table)
+            write_whole(folder / "sensitivity.json", json.dumps(table, indent=1))
             save_model(network, cut)
         teacher = load_model(run.checkpoint("dense"))
         return fit(run, progress, f"prune-{number}", load_model(cut), teacher, pruning.healing)
@@ -303,13 +304,6 @@ def bar(progress: Progress, title: str) -> Callable[[int, int], None]:
     return advance
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write a file as a whole or not at all."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(value, indent=1))
-    partial.rename(path)
-
-
 def compress(config_path: Path, work: Path, until: str | None = None) -> None:
     """Run a configuration, or go on with a run.
 
@@ -359,6 +353,6 @@ def compress(config_path: Path, work: Path, until: str | None = None) -> None:
                 facts = do(run, progress)
             facts["took_s"] = round(time.monotonic() - started_s, 1)
             run.log(name, done=True, **facts)
-            write_json(done, {"key": key, **facts})
+            write_whole(done, json.dumps({"key": key, **facts}, indent=1))
         if name == until:
             break
