@@ -1,26 +1,18 @@
 """`perception replay`: recorded drives through the pipeline with no ROS, and what came of them."""
 
 import json
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as Bar
-from rich.text import Text
 
 from perception_nodes.backends.base import BACKENDS
+from perception_nodes.backends.model import load_model
 from perception_nodes.cli_common import JsonFlag, screen
+from perception_nodes.cli_replay_screen import corpus_bar, replay_bar, say, show, show_all
 from perception_nodes.config import SettingsError
 from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.core.decode import DecodeSettings
@@ -28,21 +20,30 @@ from perception_nodes.environment import cache_folder
 from perception_nodes.evaluation import read_set
 from perception_nodes.evaluation.matching import require_pycocotools
 from perception_nodes.files import write_whole
-from perception_nodes.replay.golden import Golden, Tolerance, golden_text, read_golden
+from perception_nodes.replay.bag import open_drive
+from perception_nodes.replay.camera import LoadedModel, ReplaySettings
+from perception_nodes.replay.corpus import (
+    Job,
+    Result,
+    Workers,
+    alone_in,
+    jobs_of,
+    merged,
+    read_corpus,
+    replay_corpus,
+)
+from perception_nodes.replay.golden import Golden, Tolerance, frames_of, golden_text, read_golden
+from perception_nodes.replay.recording import read_recording
 from perception_nodes.replay.run import (
     LOCKSTEP,
     MODES,
     REALTIME,
     Options,
-    Outcome,
-    Progress,
+    Source,
     made_with,
     replay,
     sources,
 )
-
-SHOWN_CHANGES = 20
-PLAIN_INTERVAL_S = 5.0
 
 
 def replay_command(
@@ -57,6 +58,23 @@ def replay_command(
     out: Annotated[Path, typer.Option("--out", help="Folder for the outputs.")] = Path(
         "out/replay"
     ),
+    corpus: Annotated[
+        Path | None,
+        typer.Option(
+            help="File that names more drives, a path a line. One that cannot be used does not "
+            "stop the others, and a second run does only what the first one has not."
+        ),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, max=4096, help="Drives at a time, each in a process.")
+    ] = 1,
+    ray: Annotated[
+        str,
+        typer.Option(
+            help="Replay on a Ray cluster: its address, auto for the one this machine belongs to, "
+            "local for one of its own. --workers is the number of tasks at a time."
+        ),
+    ] = "",
     mode: Annotated[
         str,
         typer.Option(
@@ -134,13 +152,18 @@ def replay_command(
     """
     if compare is not None:
         return _compare(compare, bags, out, as_json)
-    if not bags:
+    if not bags and corpus is None:
         raise SettingsError("name a recorded drive, or two runs with --compare A B")
     if mode not in MODES:
         raise SettingsError(f"--mode {mode!r} is unknown; known are {', '.join(MODES)}")
     if mode == REALTIME and (golden or bare):
         raise SettingsError(
             "--golden and --bare need --mode lockstep: in real time frames may be dropped"
+        )
+    if workers > 1 and (mode == REALTIME or bare):
+        raise SettingsError(
+            "--workers goes with neither --mode realtime nor --bare: drives beside each other "
+            "would be measured against each other"
         )
     if rate != 1 and mode == LOCKSTEP:
         raise SettingsError("--rate needs --mode realtime: lockstep is as fast as it can be")
@@ -151,8 +174,7 @@ def replay_command(
     if labels is not None or labels_topic:
         require_pycocotools()
 
-    from perception_nodes.replay.camera import LoadedModel, ReplaySettings
-
+    model_read = load_model(model)
     options = Options(
         mode=mode,
         rate=rate,
@@ -165,124 +187,90 @@ def replay_command(
         tolerance=Tolerance(box_iou, score_tolerance),
         labels=None if labels is None else read_set(labels),
         labels_topic=labels_topic,
-        keep_objects=update,
     )
+    sharded = corpus is not None or workers > 1 or ray != ""
     settings = ReplaySettings(
         model=model,
         backend=backend,
-        threads=threads,
+        threads=threads or (max((os.cpu_count() or 1) // workers, 1) if sharded else 0),
         deadline_ms=deadline_ms,
         score_threshold=score_threshold,
         calibration_file=calibration,
     )
-    found = sources(bags, topic or [])
-    outcomes: dict[str, Outcome] = {}
-    with LoadedModel(settings, str(cache_folder())) as loaded, _bar() as progress:
-        for source in found:
-            folder = out / source.name if len(found) > 1 else out
-            outcomes[source.name] = replay(source, folder, loaded, options, progress)
-        made = made_with(loaded)
+    named = [*(bags or ()), *(read_corpus(corpus) if corpus is not None else ())]
+    found = sources(named, topic or [], keep_unreadable=sharded)
+    one = not sharded and len(found) == 1
+    failed: dict[str, str] = {}
+    if sharded:
+        inputs = [file for file in (golden, labels) if file is not None]
+        inputs += [Path(calibration)] if calibration else []
+        jobs = jobs_of(found, out, model_read, settings, options, inputs)
+        summaries, failed = _sharded(jobs, out, workers, ray)
+    else:
+        summaries = _one_after_the_other(found, out, settings, options)
     if golden is not None and update:
-        drives = {name: outcome.frames for name, outcome in outcomes.items()}
-        write_whole(golden, golden_text(Golden(made, drives)))
-        screen.print(f"golden written: {golden}", highlight=False, soft_wrap=True)
-    summaries = {name: outcome.summary for name, outcome in outcomes.items()}
-    if len(found) > 1:
-        write_whole(out / "summary.json", json.dumps({"drives": summaries}, indent=2) + "\n")
+        drives = {
+            name: frames_of(
+                read_recording(_folder(out, name, one) / "detections.mcap", by_log_time=True)
+            )
+            for name in summaries
+        }
+        write_whole(golden, golden_text(Golden(made_with(model_read, settings), drives)))
+        say(f"golden written: {golden}")
+    whole = next(iter(summaries.values())) if one else merged(summaries, failed, out)
     if as_json:
-        whole: Any = {"drives": summaries} if len(found) > 1 else next(iter(summaries.values()))
         print(json.dumps(whole, indent=2))
-    changed = False
-    for name, summary in summaries.items():
-        if not as_json:
-            _show(name, summary, out / name if len(found) > 1 else out)
-        changed |= bool(summary.get("golden", {}).get("changes"))
-    if changed:
+    else:
+        if one:
+            show(found[0].name, whole, out)
+        else:
+            show_all(whole, out)
+    if failed:
+        raise typer.Exit(2)
+    if any(summary.get("golden", {}).get("changes") for summary in summaries.values()):
         raise typer.Exit(1)
 
 
-class _Rate(ProgressColumn):
-    """Frames a second."""
-
-    def render(self, task: Task) -> Text:
-        """The mean over the last seconds."""
-        return Text("" if not task.speed else f"{task.speed:.0f} frames/s")
+def _folder(out: Path, name: str, one: bool) -> Path:
+    return out if one else out / name
 
 
-@contextmanager
-def _bar() -> Iterator[Progress]:
-    """Shows frames a second and the time that is left, on stderr; a line now and then in a log."""
-    bar = Bar(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(),
-        TimeRemainingColumn(),
-        console=screen,
-        transient=True,
-    )
-    tasks: dict[str, Any] = {}
-    begin_s = said_s = time.monotonic()
-
-    def show(title: str, done: int, total: int) -> None:
-        nonlocal begin_s, said_s
-        if title not in tasks:
-            for task in tasks.values():
-                bar.update(task, visible=False)
-            tasks[title] = bar.add_task(title, total=total)
-            begin_s = said_s = time.monotonic()
-            if screen.is_terminal:
-                bar.start()
-        if screen.is_terminal:
-            bar.update(tasks[title], completed=done)
-        elif (now_s := time.monotonic()) - said_s > PLAIN_INTERVAL_S:
-            said_s = now_s
-            rate = done / (now_s - begin_s)
-            left_s = (total - done) / rate
-            screen.print(
-                f"{title}: {done} of {total} frames, {rate:.0f} frames/s, {left_s:.0f} s left",
-                highlight=False,
+def _one_after_the_other(
+    found: Sequence[Source], out: Path, settings: ReplaySettings, options: Options
+) -> dict[str, dict[str, Any]]:
+    """Replay in this process; the summaries by drive."""
+    for source in found if len(found) > 1 else ():
+        # That the last one cannot be read should not be known when all others are through.
+        open_drive(source.path, source.topic).close()
+    with LoadedModel(settings, str(cache_folder())) as loaded, replay_bar() as progress:
+        return {
+            source.name: replay(
+                source, _folder(out, source.name, len(found) == 1), loaded, options, progress
             )
-
-    try:
-        yield show
-    finally:
-        bar.stop()
+            for source in found
+        }
 
 
-def _show(name: str, summary: dict[str, Any], folder: Path) -> None:
-    """A drive's result in a few lines, on stderr as all that is for people."""
-    from perception_nodes.replay.report import verdict
-    from perception_nodes.view import summary_table
+def _sharded(
+    jobs: Sequence[Job], out: Path, count: int, ray: str
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Replay with several workers; the summaries by drive, and why other drives have none."""
+    from perception_nodes.replay.workers import local_workers, ray_workers
 
-    screen.print(summary_table(summary))
-    speed, error_ms = summary.get("speed"), summary.get("timing_error_ms")
-    if speed:
-        bare = ""
-        if "share_of_bare" in speed:
-            share, bare_rate = speed["share_of_bare"], speed["bare_frames_per_s"]
-            bare = f", {share:.0%} of bare inference's {bare_rate:.0f}"
-        _say(f"{speed['frames_per_s']:.0f} frames/s{bare}")
-    if error_ms:
-        median, p99 = error_ms["p50"], error_ms["p99"]
-        _say(f"frames came {median:.3f} ms from their time (median; p99 {p99:.2f})")
-    if "accuracy" in summary:
-        accuracy = summary["accuracy"]
-        _say(
-            f"mAP50-95 {accuracy['map50_95']:.4f}, mAP50 {accuracy['map50']:.4f} on "
-            f"{accuracy['frames']} labelled frames"
+    results: dict[str, Result] = {}
+    with alone_in(out), corpus_bar(len(jobs)) as bar:
+        workers: AbstractContextManager[Workers] = (
+            ray_workers(ray, count, bar.said) if ray else local_workers(count, bar.said)
         )
-    lines = summary.get("golden", {}).get("lines", [])
-    for line in lines[:SHOWN_CHANGES]:
-        _say(f"  {line}")
-    if len(lines) > SHOWN_CHANGES:
-        _say(f"  and {len(lines) - SHOWN_CHANGES} more, in {folder / 'report.html'}")
-    _say(f"{name}: {verdict(summary)[1]}")
-    _say(f"Written to {folder}: {', '.join(sorted(p.name for p in folder.iterdir()))}")
-
-
-def _say(text: str) -> None:
-    screen.print(text, highlight=False, soft_wrap=True, markup=False)
+        with workers as pool:
+            for result in replay_corpus(jobs, pool):
+                results[result.name] = result
+                bar.ended(result.name, (result.summary or {}).get("frames_in", 0))
+    ordered = [results[job.source.name] for job in jobs]
+    return (
+        {result.name: result.summary for result in ordered if result.summary is not None},
+        {result.name: result.error for result in ordered if result.summary is None},
+    )
 
 
 def _compare(runs: tuple[Path, Path], bags: list[Path] | None, out: Path, as_json: bool) -> None:
@@ -295,4 +283,4 @@ def _compare(runs: tuple[Path, Path], bags: list[Path] | None, out: Path, as_jso
         print(json.dumps(result, indent=2))
     else:
         screen.print(comparison_table(result))
-        _say(f"Written to {out}: compare.html, compare.json")
+        say(f"Written to {out}: compare.html, compare.json")

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from perception_nodes.core.budget import STAGES
 from perception_nodes.core.frame import STAMPS, FrameStatus
@@ -46,9 +46,7 @@ def summarize(reports: Iterable[Any]) -> dict[str, Any]:
         "frames_in": frames_in,
         "status": {status.name: statuses[status] for status in FrameStatus},
         "detections": int(detections),
-        "latency_ms": _percentiles(
-            _durations_ms(times_ns, 0, -1), {"p50": 50, "p99": 99, "p99_9": 99.9, "max": 100}
-        ),
+        "latency_ms": latency_percentiles(_durations_ms(times_ns, 0, -1)),
         "stages_ms": {
             stage: _percentiles(_durations_ms(times_ns, i, i + 1), {"p50": 50, "p99": 99})
             for i, stage in enumerate(STAGES)
@@ -57,6 +55,12 @@ def summarize(reports: Iterable[Any]) -> dict[str, Any]:
         "copies_per_frame": round(float(np.mean(copies)), 3) if copies else None,
         "failures": dict(failures.most_common()),
     }
+
+
+def latency_percentiles(latencies_ms: ArrayLike) -> dict[str, float | None]:
+    """`p50`, `p99`, `p99_9` and `max` of latencies in milliseconds; None where there are none."""
+    ranks = {"p50": 50, "p99": 99, "p99_9": 99.9, "max": 100}
+    return _percentiles(np.asarray(latencies_ms, np.float64), ranks)
 
 
 def _durations_ms(times_ns: NDArray[np.int64], start: int, end: int) -> NDArray[np.float64]:

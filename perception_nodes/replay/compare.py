@@ -13,7 +13,7 @@ from rich.table import Table
 
 from perception_nodes.files import write_whole
 from perception_nodes.replay.charts import DEADLINE_COLOUR, styled
-from perception_nodes.replay.golden import Comparison, Tolerance, things_of
+from perception_nodes.replay.golden import Comparison, Tolerance, frames_of
 from perception_nodes.replay.outputs import ANNOTATED_TOPIC
 from perception_nodes.replay.page import COMPARISON_PAGE
 from perception_nodes.replay.recording import (
@@ -67,10 +67,7 @@ def compare_runs(first: Path, second: Path, out: Path) -> dict[str, Any]:
     recordings = [
         read_recording(folder / "detections.mcap", by_log_time=True) for folder in folders
     ]
-    frames = [
-        {r.log_time_ns: things_of(recording.found(r)) for r in recording.reports}
-        for recording in recordings
-    ]
+    frames = [frames_of(recording) for recording in recordings]
     threshold = max(float(summary.get("score_threshold", 0)) for summary in summaries)
     comparison = Comparison(frames[0], threshold, Tolerance())
     changed: dict[int, list[str]] = {}

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.replay.recording import FrameDetections
+from perception_nodes.replay.recording import FrameDetections, Recording
 
 FORMAT = "perception golden 1"
 SAME_OBJECT_IOU = 0.3
@@ -171,6 +171,11 @@ def things_of(found: FrameDetections | None) -> list[Thing] | None:
         return None
     rows = zip(found.labels, found.scores.tolist(), found.boxes.tolist(), strict=True)
     return [Thing(label, score, tuple(box)) for label, score, box in rows]
+
+
+def frames_of(recording: Recording) -> Frames:
+    """The objects of every frame of a replay, whose recording was read by log time."""
+    return {r.log_time_ns: things_of(recording.found(r)) for r in recording.reports}
 
 
 class Comparison:

@@ -4,6 +4,7 @@ import hashlib
 import platform
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -11,20 +12,19 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from perception_nodes.backends.model import Model
 from perception_nodes.config import SettingsError
 from perception_nodes.core.frame import latency_ms
 from perception_nodes.evaluation import LabelledSet
 from perception_nodes.replay.accuracy import accuracy
-from perception_nodes.replay.bag import Drive, RawFrame, image_topics, open_drive
-from perception_nodes.replay.camera import Camera, LoadedModel
+from perception_nodes.replay.bag import BagError, Drive, RawFrame, image_topics, open_drive
+from perception_nodes.replay.camera import Camera, LoadedModel, ReplaySettings
 from perception_nodes.replay.golden import (
     Comparison,
-    Frames,
     Golden,
     GoldenError,
     Tolerance,
     made_with_another_model,
-    things_of,
 )
 from perception_nodes.replay.lockstep import Lockstep
 from perception_nodes.replay.outputs import (
@@ -71,7 +71,6 @@ class Options:
         tolerance: of that comparison.
         labels: what is on the frames, None where that is not known.
         labels_topic: topic with labels in the bags, empty for none.
-        keep_objects: whether an outcome holds the objects of all frames, for a golden.
     """
 
     mode: str = LOCKSTEP
@@ -85,54 +84,59 @@ class Options:
     tolerance: Tolerance = Tolerance()
     labels: LabelledSet | None = None
     labels_topic: str = ""
-    keep_objects: bool = False
 
 
-class Outcome(NamedTuple):
-    """Of a drive: its summary, and its objects as a golden holds them, where they were kept."""
-
-    summary: dict[str, Any]
-    frames: Frames
-
-
-def sources(bags: Sequence[Path], topics: Sequence[str]) -> list[Source]:
+def sources(
+    bags: Sequence[Path], topics: Sequence[str], keep_unreadable: bool = False
+) -> list[Source]:
     """The cameras to replay.
 
     Args:
         bags: recorded drives.
         topics: image topics, `all` for each that a bag has; empty to find one by type.
+        keep_unreadable: take a bag that has no topics to be read for one camera, whose replay will
+            say why.
 
     Raises:
-        BagError: a bag cannot be read.
+        BagError: a bag whose topics are wanted cannot be read.
     """
     found: list[Source] = []
+    named: Counter[str] = Counter()
     for bag in bags:
-        chosen = image_topics(bag) if ALL_TOPICS in topics else topics or [""]
+        chosen: Sequence[str] = topics or [""]
+        if ALL_TOPICS in topics:
+            try:
+                chosen = image_topics(bag)
+            except BagError:
+                if not keep_unreadable:
+                    raise
+                chosen = [""]
         for topic in chosen:
             several = topic.strip("/").replace("/", ".") if len(chosen) > 1 else ""
             name = ".".join(filter(None, (_plain_name(bag), several)))
-            same = sum(source.name.partition("~")[0] == name for source in found)
-            found.append(Source(f"{name}~{same + 1}" if same else name, bag, topic))
-    for source in found if len(found) > 1 else ():
-        # That the last one cannot be read should not be known when all others are through.
-        open_drive(source.path, source.topic).close()
+            named[name] += 1
+            numbered = f"{name}~{named[name]}" if named[name] > 1 else name
+            found.append(Source(numbered, bag, topic))
     return found
 
 
-def made_with(loaded: LoadedModel) -> dict[str, Any]:
+def made_with(model: Model, settings: ReplaySettings) -> dict[str, Any]:
     """What a golden should know of its making."""
     return {
-        "model": loaded.model.name,
-        "model_sha256": loaded.model.sha256,
-        "backend": loaded.settings.backend,
-        "score_threshold": loaded.settings.score_threshold,
+        "model": model.name,
+        "model_sha256": model.sha256,
+        "backend": settings.backend,
+        "score_threshold": settings.score_threshold,
     }
 
 
 def replay(
     source: Source, out: Path, loaded: LoadedModel, options: Options, progress: Progress
-) -> Outcome:
+) -> dict[str, Any]:
     """Replay a drive; the outputs appear in their folder when all of them are complete.
+
+    Returns:
+        The summary, as in `summary.json`.
 
     Raises:
         BagError, UnknownLens, GoldenError, DataError: unusable input.
@@ -151,7 +155,7 @@ def _in_lockstep(
     loaded: LoadedModel,
     options: Options,
     progress: Progress,
-) -> Outcome:
+) -> dict[str, Any]:
     comparison, notes = _comparison(source, loaded, options)
     camera = Camera(drive, loaded, skip_late=False)
     total = _total(drive, options)
@@ -201,7 +205,7 @@ def _in_real_time(
     loaded: LoadedModel,
     options: Options,
     progress: Progress,
-) -> Outcome:
+) -> dict[str, Any]:
     camera = Camera(drive, loaded, skip_late=True)
     total = _total(drive, options)
     run = Realtime()
@@ -250,17 +254,13 @@ def _ended(
     drive: Drive,
     loaded: LoadedModel,
     options: Options,
-) -> Outcome:
+) -> dict[str, Any]:
     if options.labels is not None or options.labels_topic:
         summary["accuracy"] = accuracy(
             loaded.model, drive, recording, options.labels, options.labels_topic
         )
     write_summary(folder, summary, recording, shots or Shots(0))
-    frames = {
-        report.log_time_ns: things_of(recording.found(report))
-        for report in (recording.reports if options.keep_objects else ())
-    }
-    return Outcome(summary, frames)
+    return summary
 
 
 def _comparison(
@@ -269,7 +269,7 @@ def _comparison(
     golden = options.golden
     if golden is None:
         return None, []
-    note = made_with_another_model(golden, made_with(loaded))
+    note = made_with_another_model(golden, made_with(loaded.model, loaded.settings))
     if source.name not in golden.drives:
         raise GoldenError(
             f"the golden has no drive {source.name!r}, only {', '.join(golden.drives) or 'none'}; "

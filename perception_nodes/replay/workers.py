@@ -1,0 +1,258 @@
+"""Who does the jobs of a corpus: processes of this machine, or a Ray cluster."""
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, redirect_stdout
+from multiprocessing import get_context
+from queue import SimpleQueue
+from typing import Any
+
+from perception_nodes.config import SettingsError
+from perception_nodes.environment import die_with_parent
+from perception_nodes.replay.corpus import Job, Result, Said, WorkerDied, Workers, run_job
+
+TOLD_EVERY_S = 0.2
+LOCAL_RAY = "local"
+REACHED_WITHIN_S = 5.0
+
+
+class Interrupted(RuntimeError):
+    """A worker was asked to stop, and leaves nothing behind."""
+
+
+@contextmanager
+def local_workers(count: int, said: Said) -> Iterator[Workers]:
+    """Processes of this machine.
+
+    Args:
+        count: how many.
+        said: hears of their progress, in a thread.
+    """
+    lanes = [_Lane() for _ in range(count)]
+
+    def tell() -> None:
+        for lane in lanes:
+            if lane.name and lane.board[0]:
+                said(lane.name, lane.board[0], lane.board[1])
+
+    pool = _Local(lanes)
+    with _repeated(tell):
+        try:
+            yield pool
+        finally:
+            pool.close()
+
+
+class _Lane:
+    """One process after the other, so that it is known which job each of them died of.
+
+    What parent and process share is written by one of them alone and without a lock, which a
+    process that is killed would keep.
+
+    Attributes:
+        name: of the drive in hand, empty for none.
+        board: its frames done, in all, and whether the process should stop.
+    """
+
+    def __init__(self) -> None:
+        # Not forked: the runtime of a model has threads.
+        self._context = get_context("spawn")
+        self.board = self._context.RawArray("q", 3)
+        self.name = ""
+        self._pool: ProcessPoolExecutor | None = None
+
+    def do(self, job: Job) -> Result:
+        """Have the process do a job."""
+        if self._pool is None:
+            arguments = (os.getpid(), self.board)
+            self._pool = ProcessPoolExecutor(1, self._context, _begin, arguments)
+        self.board[0], self.name = 0, job.source.name
+        try:
+            return self._pool.submit(_work, job).result()
+        except BrokenProcessPool as error:
+            self.close()
+            raise WorkerDied("it was killed, or ran out of memory") from error
+        finally:
+            self.name = ""
+
+    def close(self) -> None:
+        """Wait for the process to end."""
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
+
+
+class _Local:
+    """Lanes, each with a thread that waits for its process."""
+
+    def __init__(self, lanes: list[_Lane]) -> None:
+        self._lanes = lanes
+        self._free: SimpleQueue[_Lane] = SimpleQueue()
+        for lane in lanes:
+            self._free.put(lane)
+        self._threads = ThreadPoolExecutor(len(lanes))
+
+    def submit(self, job: Job) -> Future[Result]:
+        """See `Workers`."""
+        return self._threads.submit(self._do, job)
+
+    def close(self) -> None:
+        """Interrupt what still runs: it cleans up after itself."""
+        for lane in self._lanes:
+            lane.board[2] = 1
+        self._threads.shutdown(cancel_futures=True)
+        for lane in self._lanes:
+            lane.close()
+
+    def _do(self, job: Job) -> Result:
+        lane = self._free.get()
+        try:
+            return lane.do(job)
+        finally:
+            self._free.put(lane)
+
+
+_board: Any = None
+
+
+def _begin(parent: int, board: Any) -> None:
+    """Begin a worker process: the parent alone decides when it ends."""
+    global _board
+    _board = board
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with_parent(parent)
+
+
+def _work(job: Job) -> Result:
+    def said(name: str, done: int, total: int) -> None:
+        if _board[2]:
+            raise Interrupted(name)
+        _board[0], _board[1] = done, total
+
+    return run_job(job, said)
+
+
+@contextmanager
+def ray_workers(address: str, count: int, said: Said) -> Iterator[Workers]:
+    """Tasks of a Ray cluster, whose machines see the bags and the outputs under the same paths.
+
+    Args:
+        address: of the cluster; `auto` for the one that this machine belongs to, `local` for one
+            that is started for this and ends with it.
+        count: tasks at a time.
+        said: hears of their progress, in a thread.
+
+    Raises:
+        SettingsError: Ray is not installed, or there is no such cluster.
+    """
+    try:
+        import ray
+        from ray.util.queue import Queue
+    except ImportError as error:
+        raise SettingsError(
+            f"--ray needs Ray, which is not installed ({error}); install it with: pip install ray"
+        ) from error
+    cluster: dict[str, Any] = {"address": address}
+    if address == LOCAL_RAY:
+        # Seen from this machine alone, and told to nobody.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        cluster = {"num_cpus": count, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+    try:
+        host, colon, port = address.rpartition(":")
+        if colon and "/" not in host:
+            # Ray itself would try for minutes.
+            socket.create_connection((host, int(port)), REACHED_WITHIN_S).close()
+        ray.init(log_to_driver=False, logging_level="error", **cluster)
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        reason = " ".join(str(error).split())
+        raise SettingsError(f"--ray {address}: no cluster can be reached: {reason}") from error
+    try:
+        told: Any = Queue(actor_options={"num_cpus": 0})
+
+        def tell() -> None:
+            for item in told.get_nowait_batch(told.qsize()):
+                said(*item)
+
+        pool = _Ray(told, count)
+        # Ray prints what it has to say of workers that died; results are what belongs there.
+        with _repeated(tell), redirect_stdout(sys.stderr):
+            try:
+                yield pool
+            finally:
+                pool.close()
+    finally:
+        ray.shutdown()
+
+
+class _Ray:
+    """Jobs as Ray tasks, each waited for in a thread; it is not Ray that tries one again."""
+
+    def __init__(self, told: Any, count: int) -> None:
+        import ray
+
+        self._ray, self._told = ray, told
+        self._task = ray.remote(max_retries=0)(_ray_task)
+        self._threads = ThreadPoolExecutor(count)
+        self._running: set[Any] = set()
+
+    def submit(self, job: Job) -> Future[Result]:
+        """See `Workers`."""
+        return self._threads.submit(self._do, job)
+
+    def close(self) -> None:
+        """Interrupt what still runs: it cleans up after itself."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for reference in tuple(self._running):
+            self._ray.cancel(reference)
+        self._threads.shutdown()
+
+    def _do(self, job: Job) -> Result:
+        reference = self._task.remote(job, self._told)
+        self._running.add(reference)
+        try:
+            result: Result = self._ray.get(reference)
+        except self._ray.exceptions.RayTaskError as error:
+            raise error.cause from error
+        except self._ray.exceptions.RayError as error:
+            raise WorkerDied(str(error).strip().splitlines()[0]) from error
+        finally:
+            self._running.discard(reference)
+        return result
+
+
+def _ray_task(job: Job, told: Any) -> Result:
+    last_s = 0.0
+
+    def said(name: str, done: int, total: int) -> None:
+        nonlocal last_s
+        now_s = time.monotonic()
+        if now_s - last_s > TOLD_EVERY_S:
+            last_s = now_s
+            told.put_nowait((name, done, total))
+
+    return run_job(job, said)
+
+
+@contextmanager
+def _repeated(tell: Callable[[], None]) -> Iterator[None]:
+    """Do something now and then, in a thread."""
+    over = threading.Event()
+
+    def repeat() -> None:
+        while not over.wait(TOLD_EVERY_S):
+            tell()
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

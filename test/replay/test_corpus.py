@@ -1,0 +1,302 @@
+"""Many drives over several workers: shared out, merged, taken up again, none counted twice."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import Future
+from pathlib import Path
+
+import pytest
+from drives import write_ros2
+from typer.testing import CliRunner
+
+from perception_nodes.backends.faulty import VARIABLE, Orders
+from perception_nodes.backends.model import load_model
+from perception_nodes.cli import UNUSABLE, app
+from perception_nodes.processes import open_process
+from perception_nodes.replay import corpus
+from perception_nodes.replay.camera import ReplaySettings
+from perception_nodes.replay.corpus import (
+    ATTEMPTS,
+    WorkerDied,
+    jobs_of,
+    read_corpus,
+    replay_corpus,
+    run_job,
+)
+from perception_nodes.replay.run import Options, Source
+
+FRAMES = 5
+DRIVES = ("a", "b", "c")
+
+
+@pytest.fixture
+def drives(tmp_path):
+    """A list of three drives."""
+    for name in DRIVES:
+        write_ros2(tmp_path / name, frames=FRAMES)
+    list_file = tmp_path / "list.txt"
+    list_file.write_text("# drives of a week\na\nb  # Tuesday\n\nc\n")
+    return list_file
+
+
+def replay(*arguments, status=0):
+    """Run the command in this process; its JSON."""
+    command = ["replay", *map(str, arguments), "--backend", "null", "--no-pictures", "--json"]
+    result = CliRunner().invoke(app, command)
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == status, result.output
+    return json.loads(result.stdout)
+
+
+def check_whole(whole, out, names=DRIVES):
+    """Each drive is there once, and the totals are their sums."""
+    assert list(whole["drives"]) == list(names)
+    assert whole["totals"]["frames_in"] == whole["totals"]["status"]["OK"] == FRAMES * len(names)
+    assert json.loads((out / "summary.json").read_text()) == whole
+    with (out / "drives.csv").open() as stream:
+        rows = [row for row in csv.DictReader(stream) if not row["error"]]
+    assert [(row["drive"], int(row["frames_in"])) for row in rows] == [(n, FRAMES) for n in names]
+    assert not list(out.rglob(".part-*"))
+
+
+def test_what_workers_do_is_what_one_process_does(drives, tmp_path):
+    whole = replay("--corpus", drives, "--workers", 2, "--out", tmp_path / "out")
+    check_whole(whole, tmp_path / "out")
+    alone = replay(*(tmp_path / name for name in DRIVES), "--out", tmp_path / "alone")
+    check_whole(alone, tmp_path / "alone")
+    hashes = [
+        [summary["detections_sha256"] for summary in one["drives"].values()]
+        for one in (whole, alone)
+    ]
+    assert hashes[0] == hashes[1]
+
+
+def test_a_drive_that_cannot_be_replayed_stops_no_other(drives, tmp_path):
+    drives.write_text("a\nnone\nc\n")
+    for topics in ((), ("--topic", "all")):
+        out = tmp_path / f"out{len(topics)}"
+        whole = replay("--corpus", drives, "--out", out, *topics, status=2)
+        check_whole(whole, out, ("a", "c"))
+        assert list(whole["failed"]) == ["none"]
+        assert "does not exist" in whole["failed"]["none"]
+        assert (whole["totals"]["drives"], whole["totals"]["failed_drives"]) == (3, 1)
+
+
+def test_a_golden_of_a_corpus(drives, tmp_path):
+    golden, out = tmp_path / "golden.json", tmp_path / "out"
+    replay("--corpus", drives, "--out", out, "--golden", golden, "--update")
+    options = ("--corpus", drives, "--out", out, "--golden", golden)
+    assert replay(*options)["totals"]["golden_changes"] == 0
+    content = json.loads(golden.read_text())
+    content["drives"]["b"][2][1] = [["bus", 0.9, 1, 1, 40, 40]]
+    golden.write_text(json.dumps(content))
+    whole = replay(*options, status=1)
+    assert whole["totals"]["golden_changes"] == 1
+    assert whole["drives"]["b"]["golden"]["kinds"] == {"vanished": 1}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--corpus", "/nowhere"), "/nowhere cannot be read"),
+        (("--corpus", "{empty}"), "names no drive"),
+        (("--corpus", "{list}", "--workers", "2", "--mode", "realtime"), "--workers goes with"),
+        (("--corpus", "{list}", "--ray", "127.0.0.1:1"), "no cluster can be reached"),
+    ],
+)
+def test_unusable_input_is_named(drives, tmp_path, arguments, said):
+    (tmp_path / "empty").write_text("# nothing\n")
+    filled = [part.format(empty=tmp_path / "empty", list=drives) for part in arguments]
+    with pytest.raises(UNUSABLE, match=said):
+        replay(*filled, "--out", tmp_path / "out")
+
+
+def test_two_replays_do_not_write_to_one_folder(drives, tmp_path):
+    with corpus.alone_in(tmp_path / "out"), pytest.raises(UNUSABLE, match="another replay writes"):
+        replay("--corpus", drives, "--out", tmp_path / "out")
+
+
+def test_lists_are_relative_to_where_they_lie(drives, tmp_path):
+    assert read_corpus(drives) == [tmp_path / name for name in DRIVES]
+
+
+# Jobs, without processes
+
+
+class Here:
+    """Workers that are this process, and die where they are told to."""
+
+    def __init__(self, dies=()):
+        self.dies = list(dies)
+        self.done = []
+
+    def submit(self, job):
+        future = Future()
+        name = job.source.name
+        if name in self.dies:
+            self.dies.remove(name)
+            future.set_exception(WorkerDied("killed"))
+            return future
+        self.done.append(name)
+        try:
+            future.set_result(run_job(job, lambda *_: None))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+def jobs(tmp_path, options=None, **settings):
+    found = [Source(name, tmp_path / name, "") for name in DRIVES]
+    made = ReplaySettings(**{"backend": "null", **settings})
+    model = load_model(made.model)
+    return jobs_of(found, tmp_path / "out", model, made, options or Options(pictures=False), [])
+
+
+def outcome(tmp_path, workers, **settings):
+    return {result.name: result for result in replay_corpus(jobs(tmp_path, **settings), workers)}
+
+
+def test_a_job_whose_worker_dies_is_tried_again(drives, tmp_path):
+    workers = Here(dies=["b"] * (ATTEMPTS - 1) + ["c"] * ATTEMPTS)
+    results = outcome(tmp_path, workers)
+    assert workers.done == ["a", "b"]
+    assert [results[name].summary is not None for name in DRIVES] == [True, True, False]
+    assert f"died {ATTEMPTS} times" in results["c"].error
+
+
+def test_a_second_run_does_what_the_first_one_has_not(drives, tmp_path):
+    first = outcome(tmp_path, Here(dies=["b"] * ATTEMPTS))
+    again = Here()
+    second = outcome(tmp_path, again)
+    assert again.done == ["b"]
+    assert second["a"].summary == first["a"].summary
+    assert all(result.summary for result in second.values())
+
+
+@pytest.mark.parametrize("change", ["bag", "threshold", "option", "marker", "summary"])
+def test_what_has_changed_is_done_again(drives, tmp_path, change):
+    outcome(tmp_path, Here())
+    settings, options = {}, Options(pictures=False)
+    if change == "bag":
+        file = next((tmp_path / "a").glob("*.mcap"))
+        os.utime(file, ns=(0, 0))
+    elif change == "threshold":
+        settings = {"score_threshold": 0.5}
+    elif change == "option":
+        options = Options(pictures=False, every=2)
+    elif change == "marker":
+        (tmp_path / "out/a/complete.json").write_text("{")
+    else:
+        (tmp_path / "out/a/summary.json").unlink()
+    again = Here()
+    results = list(replay_corpus(jobs(tmp_path, options, **settings), again))
+    assert again.done == (list(DRIVES) if change in ("threshold", "option") else ["a"])
+    assert sorted(result.name for result in results) == list(DRIVES)
+
+
+def test_what_a_killed_worker_left_is_removed(drives, tmp_path):
+    left = tmp_path / "out/a/.part-x"
+    left.mkdir(parents=True)
+    (left / "detections.mcap").write_bytes(b"half")
+    outcome(tmp_path, Here())
+    assert not left.exists()
+
+
+def test_an_error_that_every_drive_would_have_is_raised(drives, tmp_path):
+    with pytest.raises(UNUSABLE, match="faulty"):
+        outcome(tmp_path, Here(), backend="faulty")
+
+
+# Real processes that are killed
+
+
+@pytest.fixture
+def slow(tmp_path, monkeypatch):
+    """A backend that takes its time, so that there is time to be killed in."""
+    orders = tmp_path / "orders.json"
+    Orders(inner="null", call_ms=150).write(orders)
+    monkeypatch.setenv(VARIABLE, str(orders))
+
+
+def start(drives, out, *arguments):
+    return subprocess.Popen(
+        [sys.executable, "-m", "perception_nodes.cli", "replay", "--corpus", str(drives),
+         "--backend", "faulty", "--no-pictures", "--json", "--out", str(out), *arguments],
+        stdout=subprocess.PIPE,
+        # Whoever starts the tests in the background has it ignored, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+
+
+def descendants(pid):
+    """Processes below one, and their command lines."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+                command = (entry / "cmdline").read_text().replace("\0", " ")
+            except OSError:
+                continue
+            found[int(entry.name)] = (parent, command)
+    below, new = set(), {pid}
+    while new:
+        new = {child for child, (parent, _) in found.items() if parent in new} - below
+        below |= new
+    return {child: found[child][1] for child in below}
+
+
+def wait_for_work(process, out):
+    """Until a drive is being replayed."""
+    until_s = time.monotonic() + 60
+    while not list(out.rglob(".part-*/*.part")):
+        assert time.monotonic() < until_s
+        assert process.poll() is None
+        time.sleep(0.01)
+
+
+def kill_workers(process, said):
+    """Kill all that have such a command line."""
+    victims = [pid for pid, command in descendants(process.pid).items() if said in command]
+    assert victims
+    for pid in victims:
+        os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("engine", ["processes", "ray"])
+def test_killed_workers_cost_nothing_but_time(drives, tmp_path, slow, engine):
+    if engine == "ray":
+        pytest.importorskip("ray")
+    out = tmp_path / "out"
+    arguments = ("--workers", "2", *(("--ray", "local") if engine == "ray" else ()))
+    process = start(drives, out, *arguments)
+    try:
+        wait_for_work(process, out)
+        kill_workers(process, "ray::_ray_task" if engine == "ray" else "spawn_main")
+        whole = json.loads(process.communicate(timeout=100)[0])
+    finally:
+        process.kill()
+    assert process.returncode == 0
+    check_whole(whole, out)
+
+
+def test_interrupted_it_leaves_nothing_unfinished_and_is_taken_up_again(drives, tmp_path, slow):
+    out = tmp_path / "out"
+    process = start(drives, out, "--workers", "2")
+    wait_for_work(process, out)
+    workers = list(descendants(process.pid))
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode not in (0, 2)
+    assert not list(out.rglob(".part-*"))
+    for pid in workers:
+        other = open_process(pid)
+        assert other is None or other.wait(20_000), "a worker has outlived the command"
+    process = start(drives, out, "--workers", "2")
+    check_whole(json.loads(process.communicate(timeout=60)[0]), out)
