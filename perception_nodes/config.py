@@ -38,6 +38,11 @@ class Settings(BaseModel):
         default=0, ge=0, le=99, description="real-time priority (SCHED_FIFO); 0 for none"
     )
     lock_memory: bool = Field(default=False, description="keep all memory resident (mlockall)")
+    use_sim_time: bool = Field(
+        default=False,
+        description="stamps are in the time of /clock, not of this machine; a player then keeps "
+        "the recorded stamps and publishes /clock",
+    )
 
 
 class RedundantSettings(Settings):

@@ -29,7 +29,10 @@ def declare_parameters(node: LifecycleNode, settings_type: type[Settings]) -> Se
                     FloatingPointRange(from_value=float(low), to_value=float(high), step=0.0)
                 ]
         try:
-            values[name] = node.declare_parameter(name, field.default, descriptor).value
+            if node.has_parameter(name):  # use_sim_time is every node's
+                values[name] = node.get_parameter(name).value
+            else:
+                values[name] = node.declare_parameter(name, field.default, descriptor).value
         except ParameterException as error:
             raise SettingsError(
                 f"parameter {name}: {error}; it must be {allowed_range(field)}"

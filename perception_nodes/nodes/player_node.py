@@ -1,26 +1,34 @@
-"""A recorded drive, played as a camera: recorded spacing, present-day stamps."""
+"""A recorded drive, played as a camera: recorded spacing, present-day stamps.
+
+With `use_sim_time` the stamps stay as they were recorded, and `/clock` tells the time they are in.
+"""
 
 import json
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from perception_interfaces.msg import Health
-from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from perception_nodes.config import PlayerSettings, SettingsError
+from perception_nodes.core.clock import MAX_SANE_AGE_NS
 from perception_nodes.core.frame import FrameRejected, ImageView
 from perception_nodes.files import write_whole
-from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, run_node
+from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, Period, run_node
 from perception_nodes.replay.bag import COMPRESSED_IMAGE, BagError, RawFrame
 from perception_nodes.replay.synthetic import open_source
 from perception_nodes.transport import channels
 from perception_nodes.transport.camera import CameraHeader
 from perception_nodes.transport.cdr import (
+    NS_PER_S,
     read_compressed_image,
     read_image,
+    read_stamp,
     stamped,
 )
 from perception_nodes.transport.shm import Sample
@@ -30,6 +38,9 @@ LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 ACCOUNTING_TIMEOUT_S = 5.0
 PREPARE_NS = 8_000_000
 SPIN_NS = 300_000
+CLOCK_PERIOD_NS = 10_000_000
+CLOCK_QUEUE = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+"""As every node subscribes to it."""
 SETTLE_NS = 2_000_000_000
 """From being matched to the first frame. We see a subscriber before it sees us, by up to a second
 where discovery is slow, and a best-effort one gets nothing until then."""
@@ -59,6 +70,10 @@ class PlayerNode(PerceptionNode):
         self._infos = self.add_publisher(CameraInfo, base + "/camera_info", CAMERA_QUEUE)
         info = self._drive.camera_info()
         self._info = None if info is None else bytes(info)
+        self._clock_due = Period(CLOCK_PERIOD_NS)
+        self._clocks = None
+        if settings.use_sim_time:
+            self._clocks = self.add_publisher(Clock, "/clock", CLOCK_QUEUE)
         self._camera = None
         if settings.source == "shm":
             frame_bytes = 0 if self._next is None else len(self._next.data)
@@ -73,6 +88,7 @@ class PlayerNode(PerceptionNode):
         if not self._first_due_ns:
             self._wait_until_ready()
         elif self._next is not None:
+            self._tell_time()
             if self._due_ns(self._next) - time.time_ns() > IDLE_WAIT_MS * 1e6:
                 self.spin(IDLE_WAIT_MS / 2)
                 return
@@ -97,7 +113,7 @@ class PlayerNode(PerceptionNode):
         working = self._health is not None and not self._health.silent_processes
         if listening and (working or not self.settings.accounted):
             self._first_due_ns = time.time_ns() + SETTLE_NS
-            self._first_log_ns = 0 if self._next is None else self._next.log_time_ns
+            self._first_ns = 0 if self._next is None else self._recorded_ns(self._next)
         elif time.monotonic_ns() > self._give_up_ns:
             silent = ["watchdog"] if self._health is None else self._health.silent_processes
             missing = ", ".join(silent) or "a subscriber of images or detections"
@@ -129,11 +145,33 @@ class PlayerNode(PerceptionNode):
         return self._drive.frames()
 
     def _stamp_ns(self, frame: RawFrame) -> int:
-        return self._due_ns(frame)
+        return self._due_ns(frame) if self._clocks is None else self._recorded_ns(frame)
 
     def _due_ns(self, frame: RawFrame) -> int:
-        offset_ns = (frame.log_time_ns - self._first_log_ns) / self.settings.rate
+        offset_ns = (self._recorded_ns(frame) - self._first_ns) / self.settings.rate
         return self._first_due_ns + round(offset_ns)
+
+    def _recorded_ns(self, frame: RawFrame) -> int:
+        """When a frame was taken, in the recorded time.
+
+        In simulated time that is its stamp, where the camera's clock was that of the recorder, so
+        that a frame is of no age when it is sent.
+        """
+        if self._clocks is not None:
+            with suppress(FrameRejected):
+                stamp_ns = read_stamp(frame.data)
+                if 0 <= frame.log_time_ns - stamp_ns < MAX_SANE_AGE_NS:
+                    return stamp_ns
+        return frame.log_time_ns
+
+    def _tell_time(self) -> None:
+        """Publish the recorded time."""
+        if self._clocks is not None and self._clock_due.due():
+            passed_ns = (time.time_ns() - self._first_due_ns) * self.settings.rate
+            seconds, nanoseconds = divmod(self._first_ns + round(passed_ns), NS_PER_S)
+            message = Clock()
+            message.clock.sec, message.clock.nanosec = seconds, nanoseconds
+            self._clocks.publish(message)
 
     def _fill_shared(self, message: bytes, stamp_ns: int) -> Sample[CameraHeader]:
         try:

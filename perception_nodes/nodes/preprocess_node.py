@@ -9,7 +9,6 @@ from sensor_msgs.msg import CameraInfo
 from perception_nodes.backends.model import load_model
 from perception_nodes.config import PreprocessSettings
 from perception_nodes.core.budget import Budget
-from perception_nodes.core.clock import SystemClock
 from perception_nodes.core.frame import (
     FrameRecord,
     FrameRejected,
@@ -19,6 +18,7 @@ from perception_nodes.core.frame import (
 from perception_nodes.nodes.base import IDLE_WAIT_MS, run_node
 from perception_nodes.nodes.image_topic import QUEUE, ImageTopic
 from perception_nodes.nodes.redundant import RedundantNode
+from perception_nodes.nodes.ros_time import RosTime
 from perception_nodes.preprocess.calibration import read_calibration
 from perception_nodes.preprocess.cpu import Preprocessor, UnknownLens
 from perception_nodes.preprocess.ingest import Ingest
@@ -44,11 +44,12 @@ class PreprocessNode(RedundantNode):
         self._preprocessor = Preprocessor(model.input.width, model.input.height, settings.undistort)
         if settings.calibration_file:
             self._preprocessor.calibrate(read_calibration(settings.calibration_file))
+        self._time = RosTime(self)
         self._ingest = Ingest(
             self._preprocessor,
             settings.camera,
             Budget.for_deadline(settings.deadline_ms),
-            SystemClock(),
+            self._time.clock,
         )
         self._slots = channels.slot_writer(
             self.endpoint, settings.camera, model.input.width, model.input.height
@@ -65,6 +66,12 @@ class PreprocessNode(RedundantNode):
         else:
             self._topic = ImageTopic(self, settings, self._take_message)
         self.join(round(settings.hang_after_ms * 1e6))
+
+    def close(self) -> None:
+        """Give the lease back."""
+        super().close()
+        if (time_of_stamps := getattr(self, "_time", None)) is not None:
+            time_of_stamps.close()
 
     def take_over(self) -> None:
         """Go on behind the frame that the predecessor took last.

@@ -58,7 +58,7 @@ class Ingest:
         """
         now_ns, now_realtime_ns = self._clock.monotonic_ns(), self._clock.realtime_ns()
         received_realtime_ns = now_realtime_ns - (now_ns - received_ns)
-        capture = capture_time(stamp_ns, received_ns, received_realtime_ns)
+        capture = capture_time(stamp_ns, received_ns, received_realtime_ns, self._clock.behind_ns)
         record = FrameRecord(kind=RecordKind.ENTERED, sequence=self._sequence, stamp_ns=stamp_ns)
         self._sequence += 1
         record.capture_ns = capture.capture_ns

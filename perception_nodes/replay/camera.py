@@ -124,6 +124,8 @@ class Turns:
 class _DueClock:
     """The clocks as the recorded camera saw them: a frame comes at the instant of its stamp."""
 
+    behind_ns = 0
+
     def __init__(self) -> None:
         self._stamp_ns = self._due_ns = self._now_ns = 0
 

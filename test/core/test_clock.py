@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perception_nodes.core.clock import MAX_SANE_AGE_NS, CaptureTime, SystemClock, capture_time
+from perception_nodes.core.clock import (
+    MAX_SANE_AGE_NS,
+    CaptureTime,
+    SimulatedClock,
+    SystemClock,
+    capture_time,
+)
 
 RECEIVED, WALL = 50_000_000_000, 1_700_000_000_000_000_000
 
@@ -25,6 +31,12 @@ def test_any_other_stamp_is_suspect_and_the_receipt_counts(stamp_ns):
     assert capture_time(stamp_ns, RECEIVED, WALL) == CaptureTime(RECEIVED, True)
 
 
+@given(st.integers(1, 50_000_000), st.integers(0, 20_000_000))
+def test_a_clock_that_is_behind_makes_no_stamp_suspect(ahead_ns, behind_ns):
+    capture = capture_time(WALL + ahead_ns, RECEIVED, WALL, behind_ns)
+    assert capture == CaptureTime(RECEIVED, ahead_ns > behind_ns)
+
+
 def test_the_system_clock_reads_the_clocks_of_this_machine():
     clock = SystemClock()
     before = time.monotonic_ns(), time.time_ns()
@@ -32,3 +44,34 @@ def test_the_system_clock_reads_the_clocks_of_this_machine():
     after = time.monotonic_ns(), time.time_ns()
     assert before[0] <= read[0] <= after[0]
     assert before[1] <= read[1] <= after[1]
+
+
+@given(
+    st.floats(0.1, 5),
+    st.lists(st.integers(0, 3_000_000), min_size=2, max_size=80),
+    st.integers(0, 20_000_000),
+)
+def test_a_simulated_time_goes_on_at_its_rate_and_is_as_late_as_its_fastest_message(
+    rate, late_ns, after_ns
+):
+    """Told every 10 ms, each message late by its way: never ahead, and no later than they."""
+    begin_ns = time.monotonic_ns() - 10**9
+    clock = SimulatedClock()
+    for index, late in enumerate(late_ns):
+        sent_ns = index * 10_000_000
+        clock.told(WALL + round(rate * sent_ns), begin_ns + sent_ns + late)
+    at_ns = len(late_ns) * 10_000_000 + after_ns
+    error_ns = clock._at(begin_ns + at_ns) - (WALL + round(rate * at_ns))
+    # What the messages leave open: their delays, and over the time since then those of the rate.
+    span_ns = max(10_000_000 * (min(len(late_ns), 50) - 1), 1)
+    open_ns = rate * 3_000_000 * (1 + 2 * (at_ns + 10_000_000) / span_ns)
+    assert abs(error_ns) <= open_ns + 1000
+
+
+def test_a_simulated_time_stands_at_0_before_it_is_told_and_follows_jumps():
+    clock = SimulatedClock()
+    assert clock.realtime_ns() == 0
+    clock.told(WALL, time.monotonic_ns())
+    assert abs(clock.realtime_ns() - WALL) < 10**9
+    clock.told(WALL - 10**12, time.monotonic_ns())
+    assert abs(clock.realtime_ns() - (WALL - 10**12)) < 10**9

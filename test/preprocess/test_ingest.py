@@ -25,6 +25,8 @@ NOW, WALL = 5_000 * MS, 1_700_000_000_000 * MS
 class FakeClock:
     """Both clocks, moved on together."""
 
+    behind_ns = 0
+
     def __init__(self):
         self.passed_ns = 0
 

@@ -15,7 +15,9 @@ from rosbags.typesys import Stores, get_typestore
 
 from perception_nodes.core.frame import STAMPS
 from perception_nodes.graph import REPLAY
+from perception_nodes.replay.bag import open_drive
 from perception_nodes.supervisor import GraphFailure, Supervisor
+from perception_nodes.transport.cdr import read_stamp
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(180)]
 Play = Callable[..., tuple[list[int], list[dict[str, Any]]]]
@@ -47,6 +49,27 @@ def test_every_1080p_frame_arrives_and_is_accounted_for(
     for report in published:
         stamps = [report[name] for name in STAMPS]
         assert stamps == sorted(stamps), "stages follow each other"
+
+
+@pytest.mark.parametrize("source", ["dds", "shm"])
+def test_recorded_stamps_are_kept_in_simulated_time(
+    measured: Play, root: Path, source: str
+) -> None:
+    """The frames' ages are by /clock: none is suspect, and each is young when it comes."""
+    bag = root / "bags/sample_sqlite3"
+    with open_drive(bag) as drive:
+        recorded = [read_stamp(frame.data) for frame in drive.frames()]
+    sent, reports = measured(
+        bag=str(bag), source=source, backend="null", use_sim_time=True, deadline_ms=500.0
+    )
+    assert sent == recorded
+    known = [report for report in reports if report["stamp_ns"]]
+    assert {report["stamp_ns"] for report in known} <= set(recorded)
+    published = [report for report in known if report["status"] in PUBLISHED]
+    assert len(published) > len(recorded) // 2
+    assert not any(report["clock_suspect"] for report in published)
+    for report in published:
+        assert 0 <= report["ingested_ns"] - report["capture_ns"] < 500_000_000
 
 
 def test_a_late_result_is_marked_late(measured: Play) -> None:

@@ -1,0 +1,35 @@
+"""The clock that stamps are by: this machine's, or with `use_sim_time` that of `/clock`."""
+
+import time
+
+from rclpy.clock import JumpThreshold
+from rclpy.duration import Duration
+
+from perception_nodes.core.clock import Clock, SimulatedClock, SystemClock
+from perception_nodes.nodes.base import PerceptionNode
+
+ANY_STEP = JumpThreshold(min_forward=Duration(nanoseconds=1), min_backward=Duration(nanoseconds=-1))
+
+
+class RosTime:
+    """A node's clocks; keeps them up to date until it is closed."""
+
+    def __init__(self, node: PerceptionNode) -> None:
+        """Follow `/clock`, which the node is subscribed to, where the node is to."""
+        self.clock: Clock = SystemClock()
+        self._steps = None
+        if not node.settings.use_sim_time:
+            return
+        ros, simulated = node.get_clock(), SimulatedClock()
+
+        def told(_: object) -> None:
+            simulated.told(ros.now().nanoseconds, time.monotonic_ns())
+
+        self.clock = simulated
+        self._steps = ros.create_jump_callback(ANY_STEP, post_callback=told)
+
+    def close(self) -> None:
+        """Follow no longer."""
+        if self._steps is not None:
+            self._steps.unregister()
+            self._steps = None
