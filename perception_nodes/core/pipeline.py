@@ -96,6 +96,11 @@ class Candidate:
         self.postprocess = CostPrediction(0)
         self._inferred_alone = 0
 
+    @property
+    def calls(self) -> list[CostPrediction]:
+        """Predictions of inferring 1, 2, ... frames at once."""
+        return [self.inference, *self.batches]
+
     def inferred_alone(self, waiting: int) -> None:
         """One frame was inferred of so many that waited; now and then the batch has another chance.
 
@@ -239,8 +244,7 @@ class Pipeline:
         levels = []
         for model in self._models:
             own_ns = model.postprocess.p99_ns + self._publish.p99_ns
-            calls = (model.inference, *model.batches)
-            levels.append([call.p99_ns + size * own_ns for size, call in enumerate(calls, 1)])
+            levels.append([call.p99_ns + size * own_ns for size, call in enumerate(model.calls, 1)])
         return [*levels, [sum(cost.median_ns for cost in self._rest(self._models[-1]))]]
 
     def status_of(self, record: FrameRecord) -> FrameStatus:

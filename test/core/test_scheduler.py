@@ -328,7 +328,7 @@ class Drive:
         for camera, (record, detections) in zip(turn.cameras, found, strict=True):
             if detections is not None:
                 record = self.pipelines[camera].published(record)
-            self.scheduler.done(camera, served=record.inferred_ns > 0)
+            self.scheduler.done(camera, served=record.status != FrameStatus.SKIPPED_LATE)
             self.pending[camera] = None
             self.tell(camera, record)
             if detections is not None:
@@ -411,7 +411,7 @@ class TestDrives:
     )
     @settings(max_examples=100, deadline=None)
     def test_too_little_time_is_shared(self, cameras, percent, phases_ns, jitter_ns, random):
-        """A call takes so much of a period: no camera has less than half of the one served most."""
+        """No camera has less than its part of the calls that fit into a period."""
         period_ns = 33 * MS
         arrivals = [
             (at_ns + random.randint(0, jitter_ns), camera)
@@ -419,9 +419,7 @@ class TestDrives:
         ]
         drive = Drive(arrivals, [period_ns * percent // 100], period_ns, cameras)
         ok = [statuses(reports).count(FrameStatus.OK) for reports in drive.run()]
-        assert min(ok) > 0.4 * max(ok), ok
-        # Calls that begin when a frame comes and end in time are all that can be had.
-        assert sum(ok) > 0.7 * min(cameras, int(100 / percent)) * 120, ok
+        assert min(ok) > 0.85 * 120 * min(1, int(100 / percent) / cameras), ok
 
     def test_cameras_in_step_take_turns(self):
         """Each period has time for two of the three."""
