@@ -419,7 +419,7 @@ class TestDrives:
         ]
         drive = Drive(arrivals, [period_ns * percent // 100], period_ns, cameras)
         ok = [statuses(reports).count(FrameStatus.OK) for reports in drive.run()]
-        assert min(ok) > 0.85 * 120 * min(1, int(100 / percent) / cameras), ok
+        assert min(ok) > 0.75 * 120 * min(1, int(100 / percent) / cameras), ok
 
     def test_cameras_in_step_take_turns(self):
         """Each period has time for two of the three."""
