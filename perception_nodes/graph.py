@@ -121,12 +121,12 @@ class Graph:
         if unknown:
             known = ", ".join(self.parameters)
             raise SettingsError(f"parameter {unknown[0]!r} is unknown; known are {known}")
+        if values.get("cameras"):
+            return self._nodes_of_several(values)
         if not PLAYERS.isdisjoint(self.executables):
             values = _with_drive(values)
         if "watchdog_node" in self.executables:
             values = _with_standby(values)
-        if values.get("cameras"):
-            return self._nodes_of_several(values)
         return self._nodes(self.executables, _of_camera(values, several=False))
 
     def _nodes_of_several(self, values: Mapping[str, Any]) -> list[NodeSpec]:
@@ -142,7 +142,7 @@ class Graph:
                 f"parameter calibration_file: {values['calibration_file']!r} is one camera's; with "
                 f"cameras it must have {ANY_CAMERA} in it"
             )
-        specs = []
+        values, specs = _with_standby(values), []
         for executable in self.executables:
             if executable in OF_ALL_CAMERAS:
                 specs += self._nodes((executable,), values)
