@@ -208,6 +208,42 @@ def bench_deadline(
         raise typer.Exit(1)
 
 
+@bench_app.command("cameras")
+def bench_cameras(
+    cameras: Annotated[str, typer.Option(help="Numbers of cameras to measure.")] = "1,2",
+    frames: Annotated[int, typer.Option(min=20, help="Frames of each camera in each run.")] = 600,
+    size: Annotated[str, typer.Option(help="Camera frame, WIDTHxHEIGHT.")] = "1920x1080",
+    rate: Annotated[float, typer.Option(min=1, max=240, help="Frames a second.")] = 30.0,
+    model: Annotated[str, typer.Option(help="Model: name or folder.")] = "road-n",
+    backend: Annotated[str, typer.Option(help=f"One of {', '.join(BACKENDS)}.")] = "openvino",
+    threads: Annotated[int, typer.Option(min=0, help="Inference threads; 0: one a core.")] = 0,
+    deadline_ms: Annotated[float, typer.Option(min=0.1, help="Deadline of a frame.")] = DEADLINE_MS,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write JSON here.")] = None,
+) -> None:
+    """Measure several cameras that film in step: one detector for all, against one for each.
+
+    Before that, what the backend takes for several frames at once and one after the other.
+    """
+    from perception_nodes.bench.cameras import CamerasBench, result_table
+
+    if not re.fullmatch(r"[1-9](,[1-9])*", cameras):
+        raise SettingsError(f"--cameras {cameras!r} is not of the form 1,2")
+    bench = CamerasBench(
+        [int(number) for number in cameras.split(",")],
+        frames,
+        size,
+        rate,
+        model,
+        backend,
+        threads,
+        deadline_ms,
+    )
+    result = bench.run(lambda text: screen.print(text, highlight=False))
+    if json_file is not None:
+        write_whole(json_file, json.dumps(result, indent=2) + "\n")
+    Console().print(result_table(result))
+
+
 @bench_app.command("models")
 def bench_models(
     models: Annotated[

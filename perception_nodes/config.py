@@ -14,7 +14,13 @@ from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.faults import FaultLimits
 
 Name = Annotated[str, Field(pattern="^[a-z][a-z0-9_]{0,30}$")]
-Topic = Annotated[str, Field(pattern="^[~/]?[A-Za-z_][A-Za-z0-9_/]*$", max_length=200)]
+ANY_CAMERA = "{camera}"
+"""Stands for the camera's name in topics and file names."""
+Topic = Annotated[
+    str,
+    Field(pattern=r"^[~/]?([A-Za-z_]|\{camera\})([A-Za-z0-9_/]|\{camera\})*$", max_length=200),
+]
+MAX_CAMERAS = 8
 
 
 class SettingsError(ValueError):
@@ -62,6 +68,36 @@ class RedundantSettings(Settings):
     )
 
 
+class CamerasSettings(RedundantSettings):
+    """Parameters of the nodes that serve all cameras of a graph."""
+
+    cameras: str = Field(
+        default="",
+        pattern=r"^([a-z][a-z0-9_]{0,30}(,[a-z][a-z0-9_]{0,30})*)?$",
+        description="several cameras that share one detector, such as front,left,right: each has a "
+        "preprocess process and topics of its own, /perception/front/detections; empty for one",
+    )
+
+    @model_validator(mode="after")
+    def _cameras_differ(self) -> "CamerasSettings":
+        names = self.served
+        if len(set(names)) < len(names) or len(names) > MAX_CAMERAS:
+            raise ValueError(
+                f"cameras: {self.cameras!r} is not allowed, it must be up to {MAX_CAMERAS} names "
+                "that differ"
+            )
+        return self
+
+    @property
+    def served(self) -> tuple[str, ...]:
+        """Names of the cameras, one where there are not several."""
+        return tuple(self.cameras.split(",")) if self.cameras else (self.camera,)
+
+    def topic(self, topic: str, camera: str) -> str:
+        """One of the cameras' own topic."""
+        return camera_topic(topic, camera, bool(self.cameras))
+
+
 class PreprocessSettings(RedundantSettings):
     """Parameters of preprocess_node."""
 
@@ -70,7 +106,8 @@ class PreprocessSettings(RedundantSettings):
     )
     image_topic: Topic = Field(
         default="/camera/image_raw",
-        description="sensor_msgs/Image; with image_transport=compressed its /compressed sibling",
+        description="sensor_msgs/Image; with image_transport=compressed its /compressed sibling; "
+        "{camera} in it stands for the camera's name",
     )
     image_transport: Literal["raw", "compressed"] = Field(
         default="raw", description="Image, or CompressedImage (JPEG, PNG)"
@@ -82,14 +119,16 @@ class PreprocessSettings(RedundantSettings):
         default=True, description="remove lens distortion where CameraInfo tells of one"
     )
     calibration_file: str = Field(
-        default="", description="camera_info YAML for a camera that publishes no CameraInfo"
+        default="",
+        description="camera_info YAML for a camera that publishes no CameraInfo; {camera} in it "
+        "stands for the camera's name",
     )
     deadline_ms: float = Field(
         default=DEADLINE_MS, ge=0.1, le=10_000, description="deadline from capture to publish"
     )
 
 
-class DetectorSettings(RedundantSettings):
+class DetectorSettings(CamerasSettings):
     """Parameters of detector_node."""
 
     model: str = Field(default="road-n", description="model to run: name or folder")
@@ -130,7 +169,7 @@ class DetectorSettings(RedundantSettings):
     )
 
 
-class WatchdogSettings(RedundantSettings):
+class WatchdogSettings(CamerasSettings):
     """Parameters of watchdog_node."""
 
     deadline_ms: float = PreprocessSettings.model_fields["deadline_ms"]
@@ -231,6 +270,22 @@ class BareInferenceSettings(Settings):
     threads: int = DetectorSettings.model_fields["threads"]
     detections_topic: Topic = DetectorSettings.model_fields["detections_topic"]
     durations_file: str = Field(default="", description="JSON file that receives the durations")
+
+
+def camera_topic(topic: str, camera: str, several: bool) -> str:
+    """A camera's own topic.
+
+    Args:
+        topic: with `{camera}`, or the one that a single camera has.
+        camera: its name.
+        several: there are others: the name comes before the last part where it has no other place.
+    """
+    if ANY_CAMERA in topic:
+        return topic.replace(ANY_CAMERA, camera)
+    if not several:
+        return topic
+    base, separator, last = topic.rpartition("/")
+    return f"{base}{separator}{camera}/{last}"
 
 
 def check(settings_type: type[Settings], values: dict[str, Any]) -> Any:

@@ -2,14 +2,15 @@
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import yaml
 from pydantic.fields import FieldInfo
 
 from perception_nodes.config import (
+    ANY_CAMERA,
     BareInferenceSettings,
     DetectorSettings,
     MonitorSettings,
@@ -19,6 +20,7 @@ from perception_nodes.config import (
     Settings,
     SettingsError,
     WatchdogSettings,
+    camera_topic,
     check,
 )
 from perception_nodes.environment import ros_environment
@@ -45,6 +47,8 @@ REDUNDANT = {
     "preprocess_node": "preprocess_standby_node",
 }
 """Executables of which a second process may stand by, and that process's name."""
+OF_ALL_CAMERAS = ("watchdog_node", "detector_node")
+"""Executables of which one process serves all cameras."""
 RESTARTED = ("watchdog_node", *REDUNDANT)
 STANDBY_MEMORY_BYTES = 2_000_000_000
 """Available memory from which on standbys are kept: each loads the models once more."""
@@ -117,15 +121,45 @@ class Graph:
         if unknown:
             known = ", ".join(self.parameters)
             raise SettingsError(f"parameter {unknown[0]!r} is unknown; known are {known}")
+        if values.get("cameras"):
+            return self._nodes_of_several(values)
         if not PLAYERS.isdisjoint(self.executables):
             values = _with_drive(values)
         if "watchdog_node" in self.executables:
             values = _with_standby(values)
-        specs = []
+        return self._nodes(self.executables, _of_camera(values, several=False))
+
+    def _nodes_of_several(self, values: Mapping[str, Any]) -> list[NodeSpec]:
+        """The processes where several cameras share a detector."""
+        only_one = sorted(set(self.executables) - set(LIVE.executables))
+        if only_one:
+            raise SettingsError(f"parameter cameras: {only_one[0]} is for one camera")
+        cameras = check(WatchdogSettings, _own(WatchdogSettings, values)).served
+        if "camera" in values:
+            raise SettingsError("parameter camera: give either this or cameras")
+        if values.get("calibration_file") and ANY_CAMERA not in str(values["calibration_file"]):
+            raise SettingsError(
+                f"parameter calibration_file: {values['calibration_file']!r} is one camera's; with "
+                f"cameras it must have {ANY_CAMERA} in it"
+            )
+        values, specs = _with_standby(values), []
         for executable in self.executables:
+            if executable in OF_ALL_CAMERAS:
+                specs += self._nodes((executable,), values)
+                continue
+            for camera in cameras:
+                own = _of_camera({**values, "camera": camera}, several=True)
+                specs += [
+                    replace(spec, name=spec.name.replace("_", f"_{camera}_", 1))
+                    for spec in self._nodes((executable,), own)
+                ]
+        return specs
+
+    def _nodes(self, executables: Sequence[str], values: Mapping[str, Any]) -> list[NodeSpec]:
+        specs = []
+        for executable in executables:
             settings_type = NODES[executable]
-            own = {name: v for name, v in values.items() if name in settings_type.model_fields}
-            settings = check(settings_type, own)
+            settings = check(settings_type, _own(settings_type, values))
             names = [executable]
             if executable in REDUNDANT and settings.standby == "always":
                 names.append(REDUNDANT[executable])
@@ -141,6 +175,25 @@ class Graph:
                 for name in names
             ]
         return specs
+
+
+def _own(settings_type: type[Settings], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that one node has."""
+    return {name: v for name, v in values.items() if name in settings_type.model_fields}
+
+
+def _of_camera(values: Mapping[str, Any], several: bool) -> dict[str, Any]:
+    """The values with what they say of any camera said of the one that they name."""
+    camera = str(values.get("camera", Settings.model_fields["camera"].default))
+    own = dict(values)
+    if several:
+        own.setdefault("image_topic", PreprocessSettings.model_fields["image_topic"].default)
+    for name in ("image_topic", "detections_topic"):
+        if name in own:
+            own[name] = camera_topic(str(own[name]), camera, several)
+    if "calibration_file" in own:
+        own["calibration_file"] = str(own["calibration_file"]).replace(ANY_CAMERA, camera)
+    return own
 
 
 def _yaml(value: Any) -> str:

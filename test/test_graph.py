@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from perception_nodes import graph
 from perception_nodes.backends.base import BACKENDS
-from perception_nodes.config import SettingsError, allowed_range
+from perception_nodes.config import DetectorSettings, SettingsError, allowed_range
 from perception_nodes.graph import LIVE, NODES, RECORDED, REPLAY, Graph, NodeSpec
 from perception_nodes.replay.bag import BagError
 
@@ -360,3 +360,87 @@ def test_the_replay_launch_file_tells_of_a_bag_that_is_not_there(launch_file, mo
     monkeypatch.setattr(graph, "open_source", missing)
     with pytest.raises(SettingsError, match=r"^parameter bag: /no/bag is not there$"):
         launch_file("replay").nodes(bag="/no/bag")
+
+
+class TestCameras:
+    """Several that share a detector."""
+
+    @staticmethod
+    def specs(**values):
+        return {spec.name: spec for spec in LIVE.nodes({"cameras": "front,rear", **values})}
+
+    def test_each_has_its_preprocessing_and_all_share_the_rest(self):
+        assert list(self.specs(standby="never")) == [
+            "watchdog_node",
+            "detector_node",
+            "preprocess_front_node",
+            "preprocess_rear_node",
+        ]
+        names = set(self.specs(standby="always"))
+        assert {"detector_standby_node", "preprocess_rear_standby_node"} <= names
+        assert len(names) == 7
+
+    def test_each_preprocessing_has_its_camera_and_its_topic(self):
+        for topic, expected in [
+            ({}, "/camera/rear/image_raw"),
+            ({"image_topic": "/vehicle/image"}, "/vehicle/rear/image"),
+            ({"image_topic": "/{camera}_camera/image_raw"}, "/rear_camera/image_raw"),
+            ({"image_topic": "image"}, "rear/image"),
+        ]:
+            parameters = self.specs(**topic)["preprocess_rear_node"].parameters
+            assert parameters["camera"] == "rear"
+            assert parameters["image_topic"] == expected
+
+    def test_the_others_are_told_of_all(self):
+        for name in ("watchdog_node", "detector_node"):
+            assert self.specs()[name].parameters["cameras"] == "front,rear"
+
+    def test_names_and_parameters_survive_the_command_line(self):
+        for spec in self.specs(standby="always").values():
+            same(parameters_of(spec), spec.parameters)
+            assert f"__node:={spec.name}" in spec.arguments() or spec.name == spec.executable
+
+    def test_each_can_have_its_calibration(self, tmp_path):
+        files = str(tmp_path / "{camera}.yaml")
+        parameters = self.specs(calibration_file=files)["preprocess_rear_node"].parameters
+        assert parameters["calibration_file"] == str(tmp_path / "rear.yaml")
+
+    @pytest.mark.parametrize(
+        ("values", "text"),
+        [
+            ({"cameras": "front,front"}, "up to 8 names that differ"),
+            ({"cameras": ",".join(f"c{n}" for n in range(9))}, "up to 8 names that differ"),
+            ({"cameras": "Front"}, "cameras: 'Front' is not allowed"),
+            ({"cameras": "front,"}, "cameras: 'front,' is not allowed"),
+            ({"cameras": "front,rear", "camera": "left"}, "either this or cameras"),
+            ({"cameras": "front,rear", "calibration_file": "lens.yaml"}, "must have {camera} in"),
+            ({"cameras": "front,rear", "threads": -1}, "parameter threads"),
+        ],
+    )
+    def test_what_cannot_be_is_refused(self, values, text):
+        assert text in refusal(LIVE, values)
+
+    def test_a_drive_is_of_one_camera(self):
+        assert "player_node is for one camera" in refusal(REPLAY, {"cameras": "front,rear"})
+
+    def test_one_camera_may_have_its_name_in_its_topics(self):
+        values = {"camera": "left", "image_topic": "/{camera}/image", "standby": "never"}
+        specs = {spec.name: spec for spec in LIVE.nodes(values)}
+        assert specs["preprocess_node"].parameters["image_topic"] == "/left/image"
+
+
+class TestTopics:
+    def test_a_single_camera_has_the_topics_of_old(self):
+        settings = DetectorSettings()
+        assert settings.served == ("front",)
+        assert settings.topic("/perception/detections", "front") == "/perception/detections"
+
+    def test_one_of_several_has_its_own(self):
+        settings = DetectorSettings(cameras="front,rear")
+        assert settings.served == ("front", "rear")
+        assert settings.topic("/perception/health", "rear") == "/perception/rear/health"
+        assert settings.topic("/{camera}/found", "rear") == "/rear/found"
+
+    def test_braces_of_any_other_kind_are_refused(self):
+        with pytest.raises(SettingsError, match="image_topic"):
+            LIVE.nodes({"image_topic": "/{name}/image"})

@@ -26,12 +26,15 @@ class BackendInfo:
         runtime: name and version of the runtime.
         device: what it runs on.
         threads: threads a call may use.
+        max_batch: images that it can be given at once; where it is more than one, the backend is a
+            `core.pipeline.BatchBackend` too.
     """
 
     backend: str
     runtime: str
     device: str
     threads: int
+    max_batch: int = 1
 
 
 @dataclass(frozen=True)
@@ -41,10 +44,13 @@ class BackendSettings:
     Attributes:
         threads: threads a call may use; 0 for one a physical core.
         cache_dir: folder for compiled models, empty for none.
+        max_batch: images that it may be given at once; a runtime that has nothing to gain from more
+            than one prepares for one.
     """
 
     threads: int = 0
     cache_dir: str = ""
+    max_batch: int = 1
 
 
 class Backend(Protocol):

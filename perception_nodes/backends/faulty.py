@@ -3,8 +3,9 @@
 import os
 import signal
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from perception_nodes.backends.base import Backend as BackendProtocol
 from perception_nodes.backends.base import BackendInfo, BackendSettings, open_backend
 from perception_nodes.backends.model import Model
-from perception_nodes.core.pipeline import BackendError, HeadTensors
+from perception_nodes.core.pipeline import BackendError, BatchBackend, HeadTensors
 from perception_nodes.files import write_whole
 
 VARIABLE = "PERCEPTION_HIL_BACKEND"
@@ -70,6 +71,13 @@ class Backend:
 
     def infer(self, image: NDArray[np.uint8]) -> HeadTensors:
         """Infer, or fail as ordered."""
+        return self._obey(lambda: [self._inner.infer(image)])[0]
+
+    def infer_batch(self, images: Sequence[NDArray[np.uint8]]) -> Sequence[HeadTensors]:
+        """The same of several images; it is one call."""
+        return self._obey(lambda: cast(BatchBackend, self._inner).infer_batch(images))
+
+    def _obey(self, infer: Callable[[], Sequence[HeadTensors]]) -> Sequence[HeadTensors]:
         started_ns = time.monotonic_ns()
         orders = self._orders()
         fault = orders.fault
@@ -84,7 +92,7 @@ class Backend:
             os.kill(os.getpid(), signal.SIGSEGV)
         if fault == "exception":
             raise BackendError("faulty: the runtime was ordered to fail")
-        heads = self._inner.infer(image)
+        found = infer()
         took_ms = max((time.monotonic_ns() - started_ns) / 1e6, orders.call_ms)
         wanted_ms = took_ms * (orders.factor if fault == "slow" else 1.0)
         rest_s = wanted_ms / 1e3 - (time.monotonic_ns() - started_ns) / 1e9
@@ -92,11 +100,14 @@ class Backend:
             time.sleep(rest_s)
         if fault in ("nan", "absurd"):
             value = np.nan if fault == "nan" else ABSURD_LOGIT
-            return HeadTensors(
-                [np.full_like(tensor, value) for tensor in heads.boxes],
-                [np.full_like(tensor, value) for tensor in heads.classes],
-            )
-        return heads
+            return [
+                HeadTensors(
+                    [np.full_like(tensor, value) for tensor in heads.boxes],
+                    [np.full_like(tensor, value) for tensor in heads.classes],
+                )
+                for heads in found
+            ]
+        return found
 
     def close(self) -> None:
         """Close the inner backend."""

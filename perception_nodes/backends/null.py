@@ -1,5 +1,7 @@
 """A backend that finds nothing, for tests and for measuring everything but inference."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,7 +16,8 @@ class Backend:
     """Reads the image, as a real one would, and answers with an empty road."""
 
     def __init__(self, settings: BackendSettings) -> None:
-        """Settings are of no effect."""
+        """Only how many images it may be given at once is of effect."""
+        self._max_batch = settings.max_batch
         self._heads = HeadTensors([], [])
 
     def load(self, model: Model) -> BackendInfo:
@@ -25,7 +28,7 @@ class Backend:
             boxes.append(np.zeros((1, 4 * model.outputs.reg_max, *size), np.float32))
             classes.append(np.full((1, len(model.classes), *size), NOTHING_LOGIT, np.float32))
         self._heads = HeadTensors(boxes, classes)
-        return BackendInfo("null", "none", "none", 1)
+        return BackendInfo("null", "none", "none", 1, self._max_batch)
 
     def infer(self, image: NDArray[np.uint8]) -> HeadTensors:
         """Touch every byte of the image once."""
@@ -33,6 +36,10 @@ class Backend:
             raise BackendError("null: no model is loaded")
         image.sum()
         return self._heads
+
+    def infer_batch(self, images: Sequence[NDArray[np.uint8]]) -> Sequence[HeadTensors]:
+        """One after the other."""
+        return [self.infer(image) for image in images]
 
     def close(self) -> None:
         """Drop the tensors."""

@@ -1,6 +1,8 @@
 """ONNX Runtime on the CPU, bound to the slot and to output memory of our own."""
 
 import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import onnxruntime as ort
@@ -12,15 +14,22 @@ from perception_nodes.core.pipeline import BackendError, HeadTensors
 
 
 class Backend:
-    """One session and its bindings."""
+    """One session and its bindings.
+
+    A batch is calls of the session side by side. A network with a batch dimension is as fast, wants
+    the images copied one behind the other, and gives other numbers: this runtime rounds by how the
+    work falls to its threads.
+    """
 
     def __init__(self, settings: BackendSettings) -> None:
         """See `BackendSettings`; this runtime keeps no cache."""
         self._threads = settings.threads or (os.cpu_count() or 1)
+        # One thread would work on one image after the other, as it does on single ones.
+        self._max_batch = settings.max_batch if self._threads > 1 else 1
         self._session: ort.InferenceSession | None = None
-        self._binding: ort.IOBinding | None = None
         self._input = ""
-        self._heads = HeadTensors([], [])
+        self._bound: list[tuple[ort.IOBinding, HeadTensors]] = []
+        self._callers: ThreadPoolExecutor | None = None
 
     def load(self, model: Model) -> BackendInfo:
         """Optimise the graph and run it once."""
@@ -31,23 +40,15 @@ class Backend:
         # Spinning threads would take the camera's core while they wait for the next frame.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._input = model.input.name
-        names = [*model.outputs.box, *model.outputs.classes]
+        self._callers = ThreadPoolExecutor(max(1, self._max_batch - 1))
         try:
             session = ort.InferenceSession(
                 str(model.path), options, providers=["CPUExecutionProvider"]
             )
-            shapes = {output.name: output.shape for output in session.get_outputs()}
-            binding = session.io_binding()
-            tensors = []
-            for name in names:
-                tensor = np.zeros(shapes[name], np.float32)
-                binding.bind_output(name, "cpu", 0, np.float32, tensor.shape, tensor.ctypes.data)
-                tensors.append(tensor)
-            boxes = len(model.outputs.box)
-            self._heads = HeadTensors(tensors[:boxes], tensors[boxes:])
-            check_heads(model, self._heads)
-            self._session, self._binding = session, binding
-            self.infer(np.zeros((model.input.height, model.input.width, 3), np.uint8))
+            self._bound = [self._bind(session, model) for _ in range(self._max_batch)]
+            self._session = session
+            blank = np.zeros((model.input.height, model.input.width, 3), np.uint8)
+            self.infer_batch([blank] * self._max_batch)
         except KeyError as error:
             raise BackendError(f"{model.path} has no output {error}") from error
         except BackendError:
@@ -56,28 +57,68 @@ class Backend:
             raise BackendError(
                 f"ONNX Runtime cannot load {model.path}: {_one_line(error)}"
             ) from error
-        return BackendInfo("onnxruntime", f"ONNX Runtime {ort.__version__}", "CPU", self._threads)
+        runtime = f"ONNX Runtime {ort.__version__}"
+        return BackendInfo("onnxruntime", runtime, "CPU", self._threads, self._max_batch)
 
     def infer(self, image: NDArray[np.uint8]) -> HeadTensors:
         """Run the network on the image in place."""
-        if self._session is None or self._binding is None:
+        return self._run(0, image)
+
+    def infer_batch(self, images: Sequence[NDArray[np.uint8]]) -> Sequence[HeadTensors]:
+        """Run the network on each image in place, side by side."""
+        if self._session is None or self._callers is None:
+            raise BackendError("onnxruntime: no model is loaded")
+        if len(images) > len(self._bound):
+            raise BackendError(
+                f"onnxruntime: {len(images)} images at once, it was loaded for {len(self._bound)}"
+            )
+        calls = [self._callers.submit(self._run, n, image) for n, image in enumerate(images[1:], 1)]
+        try:
+            first = self._run(0, images[0])
+        finally:
+            # Whatever happened: they read images that are given back after this.
+            failures = [error for call in calls if (error := call.exception()) is not None]
+        if failures:
+            raise failures[0]
+        return [first, *(call.result() for call in calls)]
+
+    def close(self) -> None:
+        """Drop the session."""
+        if self._callers is not None:
+            self._callers.shutdown()
+        self._session = self._callers = None
+        self._bound = []
+
+    @staticmethod
+    def _bind(session: ort.InferenceSession, model: Model) -> tuple[ort.IOBinding, HeadTensors]:
+        """A binding to output memory of its own."""
+        shapes = {output.name: output.shape for output in session.get_outputs()}
+        binding = session.io_binding()
+        tensors = []
+        for name in (*model.outputs.box, *model.outputs.classes):
+            tensor = np.zeros(shapes[name], np.float32)
+            binding.bind_output(name, "cpu", 0, np.float32, tensor.shape, tensor.ctypes.data)
+            tensors.append(tensor)
+        boxes = len(model.outputs.box)
+        heads = HeadTensors(tensors[:boxes], tensors[boxes:])
+        check_heads(model, heads)
+        return binding, heads
+
+    def _run(self, number: int, image: NDArray[np.uint8]) -> HeadTensors:
+        if self._session is None:
             raise BackendError("onnxruntime: no model is loaded")
         if not image.flags.c_contiguous or image.dtype != np.uint8:
             # The binding takes an address alone and would read whatever lies there.
             raise BackendError("onnxruntime: the image is not contiguous uint8")
+        binding, heads = self._bound[number]
         try:
-            self._binding.bind_input(
+            binding.bind_input(
                 self._input, "cpu", 0, np.uint8, (1, *image.shape), image.ctypes.data
             )
-            self._session.run_with_iobinding(self._binding)
+            self._session.run_with_iobinding(binding)
         except Exception as error:
             raise BackendError(f"ONNX Runtime failed: {_one_line(error)}") from error
-        return self._heads
-
-    def close(self) -> None:
-        """Drop the session."""
-        self._session = self._binding = None
-        self._heads = HeadTensors([], [])
+        return heads
 
 
 def _one_line(error: Exception) -> str:

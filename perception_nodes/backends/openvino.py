@@ -1,6 +1,7 @@
 """OpenVINO on the CPU: the slot is its input tensor, nothing is copied on the way in."""
 
 import os
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -28,17 +29,20 @@ def core() -> ov.Core:
     return ov.Core()
 
 
-def compile_for_latency(network: str | ov.Model, threads: int, cache_dir: str) -> ov.CompiledModel:
+def compile_for_latency(
+    network: str | ov.Model, threads: int, cache_dir: str, streams: int = 1
+) -> ov.CompiledModel:
     """Compile a network as the run time does.
 
     Args:
         network: an ONNX file, or a network in memory.
-        threads: threads a call may use; 0 for one a physical core.
+        threads: threads that calls may use; 0 for one a physical core.
         cache_dir: folder for compiled models, empty for none.
+        streams: calls that share the threads at a time.
     """
     config: dict[str, object] = {
         "PERFORMANCE_HINT": "LATENCY",
-        "NUM_STREAMS": 1,
+        "NUM_STREAMS": streams,
         # The default is bf16 on CPUs that have it: other numbers than everywhere else.
         "INFERENCE_PRECISION_HINT": "f32",
     }
@@ -50,37 +54,45 @@ def compile_for_latency(network: str | ov.Model, threads: int, cache_dir: str) -
 
 
 class Backend:
-    """One compiled model and one inference request."""
+    """One compiled model and one inference request; for batches another one, and several.
+
+    A batch is requests side by side, each with its share of the threads: as fast as a network with
+    a batch dimension or faster, with no copy that puts the images one behind the other, and no
+    network of its own for each size.
+    """
 
     def __init__(self, settings: BackendSettings) -> None:
         """See `BackendSettings`."""
         self._settings = settings
         self._request: ov.InferRequest | None = None
-        self._boxes: list[NDArray[np.float32]] = []
-        self._classes: list[NDArray[np.float32]] = []
+        self._heads = HeadTensors([], [])
+        self._side_by_side: list[tuple[ov.InferRequest, HeadTensors]] = []
 
     def load(self, model: Model) -> BackendInfo:
         """Compile for lowest latency, from the cache where it holds this model."""
         settings = self._settings
         try:
             compiled = compile_for_latency(str(model.path), settings.threads, settings.cache_dir)
-            request = compiled.create_infer_request()
-            self._request = request
-            names = [*model.outputs.box, *model.outputs.classes]
-            tensors = [self._output(request, name) for name in names]
-            self._boxes = tensors[: len(model.outputs.box)]
-            self._classes = tensors[len(model.outputs.box) :]
-            check_heads(model, HeadTensors(self._boxes, self._classes))
-            self.infer(np.zeros((model.input.height, model.input.width, 3), np.uint8))
+            self._request, self._heads = self._new_request(compiled, model)
+            threads = int(compiled.get_property("INFERENCE_NUM_THREADS"))
+            blank = np.zeros((model.input.height, model.input.width, 3), np.uint8)
+            self.infer(blank)
+            # One thread would work on one image after the other, as it does on single ones.
+            size = settings.max_batch if threads > 1 else 1
+            self._side_by_side = []
+            if size > 1:
+                streams = min(size, threads)
+                several = compile_for_latency(str(model.path), threads, settings.cache_dir, streams)
+                self._side_by_side = [self._new_request(several, model) for _ in range(size)]
+                self.infer_batch([blank] * size)
         except BackendError:
             raise
         except RuntimeError as error:
             raise BackendError(
                 f"OpenVINO cannot load {model.path}: {_first_line(error)}"
             ) from error
-        threads = int(compiled.get_property("INFERENCE_NUM_THREADS"))
         device = str(core().get_property("CPU", "FULL_DEVICE_NAME"))
-        return BackendInfo("openvino", f"OpenVINO {ov.__version__}", device, threads)
+        return BackendInfo("openvino", f"OpenVINO {ov.__version__}", device, threads, size)
 
     def infer(self, image: NDArray[np.uint8]) -> HeadTensors:
         """Run the network on the image in place."""
@@ -92,18 +104,53 @@ class Backend:
             self._request.wait()
         except RuntimeError as error:
             raise BackendError(f"OpenVINO failed: {_first_line(error)}") from error
-        return HeadTensors(self._boxes, self._classes)
+        return self._heads
+
+    def infer_batch(self, images: Sequence[NDArray[np.uint8]]) -> Sequence[HeadTensors]:
+        """Run the network on each image in place, side by side."""
+        if len(images) > len(self._side_by_side):
+            raise BackendError(
+                f"openvino: {len(images)} images at once, it was loaded for "
+                f"{max(1, len(self._side_by_side))}"
+            )
+        chosen, begun = self._side_by_side[: len(images)], []
+        failure: RuntimeError | None = None
+        try:
+            for (request, _), image in zip(chosen, images, strict=True):
+                request.set_input_tensor(ov.Tensor(image[np.newaxis], shared_memory=True))
+                request.start_async()
+                begun.append(request)
+        except RuntimeError as error:
+            failure = error
+        for request in begun:  # whatever happened: it reads an image that is given back after this
+            try:
+                request.wait()
+            except RuntimeError as error:
+                failure = error
+        if failure is not None:
+            raise BackendError(f"OpenVINO failed: {_first_line(failure)}") from failure
+        return [heads for _, heads in chosen]
 
     def close(self) -> None:
-        """Drop the compiled model."""
-        self._boxes, self._classes = [], []
+        """Drop the compiled models."""
+        self._heads = HeadTensors([], [])
         self._request = None
+        self._side_by_side = []
 
     @staticmethod
-    def _output(request: ov.InferRequest, name: str) -> NDArray[np.float32]:
-        """The request's own output memory, which every call fills again."""
-        data: NDArray[np.float32] = request.get_tensor(name).data
-        return data
+    def _new_request(
+        compiled: ov.CompiledModel, model: Model
+    ) -> tuple[ov.InferRequest, HeadTensors]:
+        """A request, and its own output memory, which every call fills again."""
+        request = compiled.create_infer_request()
+        outputs = model.outputs
+        boxes, classes = (
+            [request.get_tensor(name).data for name in names]
+            for names in (outputs.box, outputs.classes)
+        )
+        heads = HeadTensors(boxes, classes)
+        check_heads(model, heads)
+        return request, heads
 
 
 def _first_line(error: RuntimeError) -> str:

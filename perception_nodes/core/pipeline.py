@@ -4,7 +4,7 @@ The first half of a frame's way (ingest and preprocessing) is `perception_nodes.
 vehicle the two halves run in two processes, in a replay one after the other.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -55,6 +55,17 @@ class InferenceBackend(Protocol):
         ...
 
 
+class BatchBackend(InferenceBackend, Protocol):
+    """A backend that can work on several images at once."""
+
+    def infer_batch(self, images: Sequence[NDArray[np.uint8]]) -> Sequence[HeadTensors]:
+        """Run the network on each image as `infer` does; gives the same numbers.
+
+        The tensors live until the next call.
+        """
+        ...
+
+
 class Candidate:
     """A loaded model and what it is expected to cost.
 
@@ -63,17 +74,42 @@ class Candidate:
         backend: runs it.
         decoder: of its outputs.
         inference, postprocess: predictions.
+        batches: predictions of inferring 2, 3, ... frames at once, by `batch_backend`.
     """
 
     def __init__(
-        self, name: str, backend: InferenceBackend, decoder: Decoder, inference_ns: int
+        self,
+        name: str,
+        backend: InferenceBackend,
+        decoder: Decoder,
+        inference_ns: int,
+        batch_backend: BatchBackend | None = None,
+        batches_ns: Sequence[int] = (),
     ) -> None:
-        """Take a model; `inference_ns` is what a call took when it was loaded."""
+        """Take a model; `inference_ns` and `batches_ns` are what calls took when it was loaded."""
         self.name = name.encode()
         self.backend = backend
+        self.batch_backend = batch_backend
         self.decoder = decoder
         self.inference = CostPrediction(inference_ns)
+        self.batches = [CostPrediction(batch_ns) for batch_ns in batches_ns]
         self.postprocess = CostPrediction(0)
+        self._inferred_alone = 0
+
+    @property
+    def calls(self) -> list[CostPrediction]:
+        """Predictions of inferring 1, 2, ... frames at once."""
+        return [self.inference, *self.batches]
+
+    def inferred_alone(self, waiting: int) -> None:
+        """One frame was inferred of so many that waited; now and then the batch has another chance.
+
+        Not each time: of something that is slow as a rule, all that tells so would be forgotten.
+        """
+        if 2 <= waiting <= len(self.batches) + 1:
+            self._inferred_alone += 1
+            if self._inferred_alone % BEST_TRIED_EVERY == 0:
+                self.batches[waiting - 2].passed_over()
 
 
 class Pipeline:
@@ -96,62 +132,80 @@ class Pipeline:
         self._lens_key = b""
 
     def detect(
-        self, header: FrameHeader, image: NDArray[np.uint8]
+        self, header: FrameHeader, image: NDArray[np.uint8], finish_by_ns: int | None = None
     ) -> tuple[FrameRecord, Detections | None]:
         """Find the objects of a frame.
 
         Args:
             header: the frame's slot header.
             image: the slot's pixels, uint8 [height, width, 3] BGR.
+            finish_by_ns: where others share the models: for the sake of their frames a smaller
+                model is taken where the best one would not be done by then.
 
         Returns:
             The frame's record and its detections in source pixels. Where there are none to publish
             (None), the record is complete and says why; otherwise `published` completes it.
         """
-        record = record_of_header(header)
-        record.kind = RecordKind.OUTCOME
+        record = _outcome_of(header)
         started_ns = self._clock.monotonic_ns()
-        model, why_not = self._choose(header.deadline_ns - started_ns)
+        shared = finish_by_ns is not None
+        model, why_not = self._choose(header.deadline_ns - started_ns, shared)
         if model is None:
             record.status, record.reason = FrameStatus.SKIPPED_LATE, why_not
             return record, None
+        if finish_by_ns is not None and self._skip_late and not self._on_trial:
+            model = self._in_time_by(finish_by_ns - started_ns, model)
         self._chosen, record.model = model, model.name
         try:
             heads = model.backend.infer(image)
-            record.inferred_ns = self._clock.monotonic_ns()
-            found = model.decoder.decode(heads.boxes, heads.classes)
-        except (BackendError, AbsurdOutput) as error:
-            record.status = FrameStatus.FAILED
-            record.reason = str(error).encode(errors="replace")[: FrameRecord.reason.size - 1]
-            return record, None
+        except BackendError as error:
+            return _failed(record, error), None
+        record.inferred_ns = self._clock.monotonic_ns()
+        found = self._decoded(record, header, heads)
+        if found is not None:
+            self._learn(model.inference, record.inferred_ns - started_ns, record)
+        return record, found
+
+    def _decoded(
+        self, record: FrameRecord, header: FrameHeader, heads: HeadTensors
+    ) -> Detections | None:
+        """The second half: what the chosen model has found, in source pixels."""
+        started_ns = self._clock.monotonic_ns()
+        try:
+            found = self._chosen.decoder.decode(heads.boxes, heads.classes)
+        except AbsurdOutput as error:
+            _failed(record, error)
+            return None
         boxes = boxes_to_source(found.boxes, header, self._lens_for(header))
         # What lay in the grey border alone has no area in the source image.
         seen = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
         detections = Detections(boxes[seen], found.scores[seen], found.classes[seen])
         record.detections = len(detections)
         record.postprocessed_ns = self._clock.monotonic_ns()
-        took_ns = record.inferred_ns - started_ns, record.postprocessed_ns - record.inferred_ns
-        for cost, duration_ns in zip((model.inference, model.postprocess), took_ns, strict=True):
-            if self._on_trial and record.postprocessed_ns < record.deadline_ns:
-                cost.expect(duration_ns)
-            else:
-                cost.add(duration_ns)
-        return record, detections
+        self._learn(self._chosen.postprocess, record.postprocessed_ns - started_ns, record)
+        return detections
 
-    def _choose(self, left_ns: int) -> tuple[Candidate | None, bytes]:
+    def _learn(self, cost: CostPrediction, duration_ns: int, record: FrameRecord) -> None:
+        if self._on_trial and record.postprocessed_ns < record.deadline_ns:
+            cost.expect(duration_ns)
+        else:
+            cost.add(duration_ns)
+
+    def _choose(self, left_ns: int, shared: bool) -> tuple[Candidate | None, bytes]:
         """The model to run in the time left, or why none does.
 
         The best one that will hardly be late; failing that the smallest, if it will rather be in
-        time than not; failing that none.
+        time than not; failing that none. Where the models are shared, others may have left no time:
+        that tells nothing of what they cost, and a frame past its deadline can be tried too.
         """
         if not self._skip_late:
             return self._models[0], b""
-        if left_ns <= 0:
+        if left_ns <= 0 and not shared:
             return None, b"past its deadline before inference"
         best, smallest = self._models[0], self._models[-1]
         chosen = None
         for model in self._models:
-            rest = (model.inference, model.postprocess, self._publish)
+            rest = self._rest(model)
             if sum(cost.p99_ns for cost in rest) <= left_ns:
                 chosen = model
                 break
@@ -164,11 +218,34 @@ class Pipeline:
         self._on_trial = self._without_best > 0 and self._without_best % every == 0
         chosen = tried if self._on_trial else chosen
         for model in self._models:
-            if model is chosen:
+            if model is chosen or (chosen is None and shared):
                 break
             model.inference.passed_over()
             model.postprocess.passed_over()
         return chosen, b"%.1f ms left, %.1f ms needed" % (left_ns / 1e6, needed_ns / 1e6)
+
+    def _rest(self, model: Candidate) -> tuple[CostPrediction, CostPrediction, CostPrediction]:
+        """What a frame still costs with a model, until it is out."""
+        return model.inference, model.postprocess, self._publish
+
+    def _in_time_by(self, left_ns: int, chosen: Candidate) -> Candidate:
+        """The chosen model, or the best of the smaller ones that will hardly take longer."""
+        for model in self._models[self._models.index(chosen) :]:
+            if sum(cost.p99_ns for cost in self._rest(model)) <= left_ns:
+                return model
+        return self._models[-1]
+
+    def costs(self) -> list[list[int]]:
+        """What 1, 2, ... frames at once will cost, ns; for `Scheduler.turn`.
+
+        A level for each model, by what it will hardly exceed, and one for the smallest by what it
+        exceeds as often as not. Only the best model is run on several at once.
+        """
+        levels = []
+        for model in self._models:
+            own_ns = model.postprocess.p99_ns + self._publish.p99_ns
+            levels.append([call.p99_ns + size * own_ns for size, call in enumerate(model.calls, 1)])
+        return [*levels, [sum(cost.median_ns for cost in self._rest(self._models[-1]))]]
 
     def status_of(self, record: FrameRecord) -> FrameStatus:
         """What the frame just detected is, were its detections published now."""
@@ -197,3 +274,48 @@ class Pipeline:
         if key != self._lens_key:
             self._lens, self._lens_key = lens_of(header), key
         return self._lens
+
+
+def detect_together(
+    frames: Sequence[tuple[Pipeline, FrameHeader, NDArray[np.uint8]]],
+) -> Iterator[tuple[FrameRecord, Detections | None]]:
+    """Find the objects of several cameras' frames in one call of the best model.
+
+    Args:
+        frames: of each camera its pipeline, all of the same models, and header and pixels as for
+            `Pipeline.detect`.
+
+    Yields:
+        As `Pipeline.detect` returns, frame by frame: one can be published before the next one is
+        decoded.
+    """
+    ours = [pipeline for pipeline, _, _ in frames]
+    started_ns = ours[0]._clock.monotonic_ns()
+    model = ours[0]._models[0]
+    records = [_outcome_of(header) for _, header, _ in frames]
+    for pipeline, record in zip(ours, records, strict=True):
+        pipeline._chosen, record.model = model, model.name
+        pipeline._without_best, pipeline._on_trial = 0, False
+    assert model.batch_backend is not None
+    try:
+        heads = model.batch_backend.infer_batch([image for _, _, image in frames])
+    except BackendError as error:
+        yield from ((_failed(record, error), None) for record in records)
+        return
+    inferred_ns = ours[0]._clock.monotonic_ns()
+    model.batches[len(frames) - 2].add(inferred_ns - started_ns)
+    for (pipeline, header, _), record, own in zip(frames, records, heads, strict=True):
+        record.inferred_ns = inferred_ns
+        yield record, pipeline._decoded(record, header, own)
+
+
+def _outcome_of(header: FrameHeader) -> FrameRecord:
+    record = record_of_header(header)
+    record.kind = RecordKind.OUTCOME
+    return record
+
+
+def _failed(record: FrameRecord, error: Exception) -> FrameRecord:
+    record.status = FrameStatus.FAILED
+    record.reason = str(error).encode(errors="replace")[: FrameRecord.reason.size - 1]
+    return record

@@ -1,42 +1,33 @@
-"""Slots in, detections out: the second half of a frame's way."""
+"""Slots in, detections out: the second half of a frame's way, for one camera or several."""
 
 import sys
 import time
+from collections.abc import Callable
+from typing import cast
 
 import numpy as np
-from vision_msgs.msg import Detection2DArray
 
 from perception_nodes.backends.base import Backend, BackendSettings, open_backend
 from perception_nodes.backends.model import Model, load_model
 from perception_nodes.config import DetectorSettings, SettingsError
-from perception_nodes.core.clock import SystemClock
 from perception_nodes.core.decode import Decoder, DecodeSettings
-from perception_nodes.core.frame import (
-    Detections,
-    FrameHeader,
-    FrameRecord,
-    FrameRejected,
-    FrameStatus,
-    RecordKind,
-    check_slot,
-    record_of_header,
-)
-from perception_nodes.core.pipeline import Candidate, Pipeline
+from perception_nodes.core.frame import FrameStatus
+from perception_nodes.core.pipeline import BatchBackend, Candidate, detect_together
+from perception_nodes.core.scheduler import Scheduler, Turn
 from perception_nodes.environment import cache_folder
 from perception_nodes.nodes.base import IDLE_WAIT_MS, run_node
+from perception_nodes.nodes.lane import Lane
 from perception_nodes.nodes.redundant import RedundantNode
-from perception_nodes.transport import channels
-from perception_nodes.transport.cdr import write_detection_array
-from perception_nodes.transport.shm import Sample
 
-QUEUE_DEPTH = 10
-TIMED_CALLS = 5
+TIMED_CALLS = 10
+"""Enough for one of them to run where others do not start beside us."""
 PATIENCE_FACTOR = 4
-"""A frame that takes so many times what the slowest model is expected to take is a hang."""
+"""A call that takes so many times what the slowest one is expected to take is a hang."""
+FOREVER_NS = 1 << 62
 
 
 class DetectorNode(RedundantNode):
-    """Runs the model on the newest frame and publishes what it finds."""
+    """Runs the model on the cameras' newest frames and publishes what it finds."""
 
     role = "detector"
     speaks_for_watchdog = True
@@ -45,10 +36,11 @@ class DetectorNode(RedundantNode):
     def open(self) -> None:
         """Load the model, join the channels."""
         settings: DetectorSettings = self.settings
-        self._model = model = load_model(settings.model)
-        self._class_names = [name.encode() for name in model.classes]
+        cameras = settings.served
+        model = load_model(settings.model)
         self._backends: list[Backend] = []
-        candidates = [self._candidate(model)]
+        self._best = self._candidate(model, max_batch=len(cameras))
+        candidates = [self._best]
         if settings.fallback_model:
             fallback = load_model(settings.fallback_model)
             if (fallback.input, fallback.classes) != (model.input, model.classes):
@@ -56,28 +48,29 @@ class DetectorNode(RedundantNode):
                     f"parameter fallback_model: {fallback.name} has another input or other classes "
                     f"than {model.name}; one frame must do for both"
                 )
-            candidates.append(self._candidate(fallback))
-        self._pipeline = Pipeline(candidates, SystemClock(), settings.skip_late)
-        self._publisher = self.add_publisher(
-            Detection2DArray, settings.detections_topic, QUEUE_DEPTH
-        )
-        self._slots = channels.slot_reader(self.endpoint, settings.camera)
-        self._detections = channels.detection_writer(self.endpoint, settings.camera)
-        slowest_ns = max(candidate.inference.median_ns for candidate in candidates)
-        self.join(max(round(settings.hang_after_ms * 1e6), PATIENCE_FACTOR * slowest_ns))
-        self._newest_ns = 0
+            candidates.append(self._candidate(fallback, max_batch=1))
+        self._lanes = [Lane(self, camera, model, candidates) for camera in cameras]
+        self._wait: Callable[[float], None] = self._lanes[0].slots.wait
+        self._scheduler: Scheduler | None = None
+        if len(cameras) > 1:
+            self._scheduler = Scheduler(len(cameras))
+            self._wait = self.endpoint.waiter([lane.slots for lane in self._lanes]).wait
+        self._look_again_ns = 0
+        slowest_ns = max(call.median_ns for one in candidates for call in one.calls)
+        patience_ns = max(round(settings.hang_after_ms * 1e6), PATIENCE_FACTOR * slowest_ns)
+        self.join(patience_ns, cameras)
 
     def close(self) -> None:
-        """Drop the models, give the lease back."""
+        """Drop the models, give the leases back."""
         super().close()
         for backend in getattr(self, "_backends", []):
             backend.close()
 
-    def _candidate(self, model: Model) -> Candidate:
+    def _candidate(self, model: Model, max_batch: int) -> Candidate:
         """Load a model and see what it costs."""
         settings: DetectorSettings = self.settings
         backend = open_backend(
-            settings.backend, BackendSettings(settings.threads, str(cache_folder()))
+            settings.backend, BackendSettings(settings.threads, str(cache_folder()), max_batch)
         )
         self._backends.append(backend)
         info = backend.load(model)
@@ -88,91 +81,83 @@ class DetectorNode(RedundantNode):
             model.outputs.reg_max,
             DecodeSettings(settings.score_threshold, settings.iou_threshold),
         )
-        inference_ns = shortest_inference_ns(backend, model)
+        image = np.zeros((model.input.height, model.input.width, 3), np.uint8)
+        inference_ns = shortest_ns(lambda: backend.infer(image))
+        several = cast(BatchBackend, backend)
+        batches_ns = [
+            shortest_ns(lambda size=size: several.infer_batch([image] * size))
+            for size in range(2, info.max_batch + 1)
+        ]
+        times = [f"{inference_ns / 1e6:.1f} ms"]
+        times += [f"{size} at once {ns / 1e6:.1f}" for size, ns in enumerate(batches_ns, 2)]
         self.get_logger().info(
             f"{model.name} ({model.precision}, {model.input.width}x{model.input.height}) on "
-            f"{info.runtime}, {info.device}, {info.threads} threads: {inference_ns / 1e6:.1f} ms"
+            f"{info.runtime}, {info.device}, {info.threads} threads: {', '.join(times)}"
         )
-        return Candidate(model.name, backend, decoder, inference_ns)
+        return Candidate(model.name, backend, decoder, inference_ns, several, batches_ns)
 
     def listeners(self) -> int:
-        """Subscribers of detections."""
-        return int(self._publisher.get_subscription_count())
+        """Subscribers of detections of the first camera."""
+        return int(self._lanes[0].publisher.get_subscription_count())
 
     def take_over(self) -> None:
-        """Go on behind the frame that the predecessor took last: it may have died of that one."""
-        self._newest_ns = self.lease.note.ingested_ns
+        """Go on behind the frames that the predecessor took last."""
+        for lane, seat in zip(self._lanes, self.seats, strict=True):
+            lane.sit(seat)
+
+    def rest(self) -> None:
+        """Leave the frames that wait to the next one."""
+        super().rest()
+        for number, lane in enumerate(self._lanes):
+            lane.drop()
+            if self._scheduler is not None:
+                self._scheduler.done(number, served=False)
 
     def work(self) -> None:
-        """Detect on the newest frame; the ledger knows that older ones were let go."""
-        self._slots.wait(IDLE_WAIT_MS)
-        sample = self._newest()
-        if sample is not None:
-            header = sample.header
-            self._newest_ns = header.ingested_ns
-            self.lease.begin(header.ingest_process, header.sequence, header.ingested_ns)
-            self.lease.note.listeners = self.listeners()
-            self.records.send(self._detect(sample))
-            self.lease.end()
-            sample.release()
+        """Detect on the newest frame; of several cameras on those whose turn it is."""
+        if self._scheduler is None:
+            self._wait(IDLE_WAIT_MS)
+            (lane,) = self._lanes
+            if lane.receive():
+                lane.begin()
+                lane.finish(*lane.pipeline.detect(lane.header, lane.image))
+            return
+        until_look_ms = (self._look_again_ns - time.monotonic_ns()) / 1e6
+        self._wait(min(IDLE_WAIT_MS, max(0.0, until_look_ms)))
+        for number, lane in enumerate(self._lanes):
+            if lane.receive():
+                header = lane.header
+                self._scheduler.arrived(number, header.preprocessed_ns, header.deadline_ns)
+            elif lane.waiting is None:  # one that was refused has taken its place
+                self._scheduler.done(number, served=False)
+        costs = max(lane.pipeline.costs() for lane in self._lanes)
+        turn = self._scheduler.turn(time.monotonic_ns(), costs)
+        # What waits behind those whose turn it is now is looked at again right after.
+        self._look_again_ns = 0 if turn.cameras else turn.wait_until_ns or FOREVER_NS
+        if turn.cameras:
+            self._detect(turn, self._scheduler)
 
-    def _newest(self) -> Sample[FrameHeader] | None:
-        """The newest waiting frame, whichever process it is from; older ones are let go."""
-        newest = None
-        while (sample := self._slots.receive()) is not None:
-            if sample.header.ingested_ns <= self._newest_ns:
-                sample.release()
-            elif newest is None or sample.header.ingested_ns > newest.header.ingested_ns:
-                if newest is not None:
-                    newest.release()
-                newest = sample
-            else:
-                sample.release()
-        return newest
-
-    def _detect(self, sample: Sample[FrameHeader]) -> FrameRecord:
-        size = self._model.input
-        header = sample.header
-        try:
-            check_slot(header, sample.payload.nbytes, size.width, size.height)
-        except FrameRejected as error:
-            record = record_of_header(header)
-            record.kind, record.status = RecordKind.OUTCOME, FrameStatus.FAILED
-            record.reason = str(error).encode()
-            return record
-        image = sample.payload.reshape(size.height, size.width, 3)
-        record, detections = self._pipeline.detect(header, image)
-        if detections is None:
-            return record
-        late = self._pipeline.status_of(record) == FrameStatus.LATE
-        if late and not self.settings.publish_late:
-            return self._pipeline.withheld(record)
-        self._publish(record, detections)
-        return self._pipeline.published(record)
-
-    def _publish(self, record: FrameRecord, detections: Detections) -> None:
-        out = self._detections.loan(0)
-        header = out.header
-        count = header.count = len(detections)
-        header.sequence, header.stamp_ns = record.sequence, record.stamp_ns
-        header.capture_ns = record.capture_ns
-        header.status = self._pipeline.status_of(record)
-        np.frombuffer(header.boxes, np.float32)[: 4 * count] = detections.boxes.ravel()
-        np.frombuffer(header.scores, np.float32)[:count] = detections.scores
-        np.frombuffer(header.classes, np.uint32)[:count] = detections.classes
-        self._detections.send(out)
-        self._publisher.publish(
-            write_detection_array(record.stamp_ns, record.frame_id, detections, self._class_names)
-        )
+    def _detect(self, turn: Turn, scheduler: Scheduler) -> None:
+        lanes = [self._lanes[number] for number in turn.cameras]
+        for lane in lanes:
+            lane.begin()
+        if len(lanes) == 1:
+            (lane,) = lanes
+            self._best.inferred_alone(scheduler.waiting)
+            found = iter([lane.pipeline.detect(lane.header, lane.image, turn.finish_by_ns)])
+        else:
+            found = detect_together([(lane.pipeline, lane.header, lane.image) for lane in lanes])
+        for number, lane, (record, detections) in zip(turn.cameras, lanes, found, strict=True):
+            lane.finish(record, detections)
+            scheduler.done(number, served=record.status != FrameStatus.SKIPPED_LATE)
 
 
-def shortest_inference_ns(backend: Backend, model: Model) -> int:
-    """What a call of the backend takes, on a black frame, where others do not start beside us."""
-    image = np.zeros((model.input.height, model.input.width, 3), np.uint8)
+def shortest_ns(call: Callable[[], object]) -> int:
+    """The shortest that a call takes."""
     durations_ns = []
     for _ in range(TIMED_CALLS):
         started_ns = time.monotonic_ns()
-        backend.infer(image)
+        call()
         durations_ns.append(time.monotonic_ns() - started_ns)
     return min(durations_ns)
 

@@ -10,7 +10,7 @@ from std_msgs.msg import Bool
 from perception_nodes.core.faults import HealthMode
 from perception_nodes.core.frame import RecordKind
 from perception_nodes.core.liveness import Roster
-from perception_nodes.nodes.base import PerceptionNode, Period
+from perception_nodes.nodes.base import Period
 from perception_nodes.processes import open_process
 from perception_nodes.transport import channels
 
@@ -22,11 +22,11 @@ LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 class WatchdogGuard:
     """Asks for a safe stop while the watchdog is gone, and ends one that hangs."""
 
-    def __init__(self, node: PerceptionNode) -> None:
-        """Listen to its heartbeats."""
+    def __init__(self, node: Any) -> None:
+        """Listen to its heartbeats, for a `RedundantNode`."""
         self._node = node
         self._period = Period(PERIOD_NS)
-        self._records = channels.record_reader(node.endpoint, node.settings.camera, ROLE)
+        self._records = channels.record_reader(node.endpoint, node.seats[0].camera, ROLE)
         self._roster = Roster({ROLE: 1}, open_process)
         self._known = False
         self._topics: list[Any] = []
@@ -61,12 +61,19 @@ class WatchdogGuard:
     def _speak(self, why: str) -> None:
         cause = f"the watchdog is gone: {why}"
         self._node.get_logger().error(cause)
-        healths = self._node.create_publisher(HealthMessage, "/perception/health", LATCHED)
+        settings = self._node.settings
+        healths = [
+            self._node.create_publisher(
+                HealthMessage, settings.topic("/perception/health", seat.camera), LATCHED
+            )
+            for seat in self._node.seats
+        ]
         stops = self._node.create_publisher(Bool, "/perception/safe_stop", LATCHED)
-        self._topics = [healths, stops]
+        self._topics = [*healths, stops]
         stamp = self._node.get_clock().now().to_msg()
         unsafe = HealthMode.UNSAFE
         message = HealthMessage(stamp=stamp, mode=unsafe, previous_mode=unsafe, cause=cause)
         message.silent_processes = [ROLE]
-        healths.publish(message)
+        for health in healths:
+            health.publish(message)
         stops.publish(Bool(data=True))

@@ -1,8 +1,9 @@
 """A node of which several run: one works, the others are ready to take its place."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from perception_nodes.core.faults import FaultLimits, Starvation
 from perception_nodes.core.frame import FrameRecord, RecordKind
@@ -21,15 +22,44 @@ LONG_NS = 3_000_000_000
 """Patience for what is done once and may take long."""
 
 
+@dataclass(frozen=True)
+class Seat:
+    """A role at one camera.
+
+    Attributes:
+        camera: its name.
+        records: what the watchdog is told of its frames.
+        lease: of the role.
+    """
+
+    camera: str
+    records: channels.NumberedRecords
+    lease: Lease
+
+
 class RedundantNode(PerceptionNode):
-    """Works while it holds the lease of its role; until then it tries to get it.
+    """Works while it holds the leases of its role; until then it tries to get them.
 
     Subclasses open what they work with, call `join`, and fill in `work` and `take_over`.
+
+    Attributes:
+        seats: one a camera; `records` and `lease` are the first one's, which all who are equal to
+            us ask for first.
     """
 
     role = ""
     speaks_for_watchdog = False
-    lease: Lease | None = None
+    seats: tuple[Seat, ...] = ()
+
+    @property
+    def records(self) -> channels.NumberedRecords:
+        """Of the first camera, mostly the only one."""
+        return self.seats[0].records
+
+    @property
+    def lease(self) -> Lease:
+        """Of the first camera, mostly the only one."""
+        return self.seats[0].lease
 
     def work(self) -> None:
         """Wait a moment for work and do it; called in a loop by the one that holds the lease."""
@@ -39,20 +69,27 @@ class RedundantNode(PerceptionNode):
         return 0
 
     def take_over(self) -> None:
-        """We are to work from now on; `self.lease.note` tells where the predecessor stood."""
+        """We are to work from now on; the leases' notes tell where the predecessor stood."""
 
-    def join(self, patience_ns: int) -> None:
+    def join(self, patience_ns: int, cameras: Sequence[str] = ()) -> None:
         """Join the channels of the role.
 
         Args:
             patience_ns: how long we may be silent before we are taken for hung.
+            cameras: where it is not only `camera` of the settings.
         """
-        camera = self.settings.camera
-        journal = Journal(camera, self.role)
-        self.records = channels.NumberedRecords(
-            self.endpoint, camera, self.role, patience_ns, journal
+        self.seats = tuple(
+            Seat(
+                camera,
+                channels.NumberedRecords(
+                    self.endpoint, camera, self.role, patience_ns, Journal(camera, self.role)
+                ),
+                Lease(camera, self.role),
+            )
+            for camera in cameras or (self.settings.camera,)
         )
-        self.lease = Lease(camera, self.role)
+        self._working = False
+        self._takeovers: list[FrameRecord] = []
         self._guard = WatchdogGuard(self)
         self._joined_ns = time.monotonic_ns()
         self._starvation = Starvation(FaultLimits())
@@ -60,17 +97,20 @@ class RedundantNode(PerceptionNode):
 
     def step(self) -> None:
         """Work, or wait to be needed; say that we are alive."""
-        if self.lease.held:
-            self.sign()
+        self.sign()
+        if self._working:
             self.work()
         else:
             self._stand_by()
-        self.records.heartbeat()
-        self._guard.update(self.speaks_for_watchdog and self.lease.held)
+        for seat in self.seats:
+            seat.records.heartbeat()
+        self._guard.update(self.speaks_for_watchdog and self._working)
 
     def sign(self) -> None:
         """Tell the standby that we are alive; at least once a frame."""
-        self.lease.sign(self.records.patience_ns)
+        for seat in self.seats:
+            if seat.lease.held:
+                seat.lease.sign(seat.records.patience_ns)
 
     @contextmanager
     def busy(self) -> Iterator[None]:
@@ -83,10 +123,10 @@ class RedundantNode(PerceptionNode):
             self._announce(usual_ns)
 
     def _announce(self, patience_ns: int) -> None:
-        self.records.patience_ns = patience_ns
-        self.records.send(FrameRecord(kind=RecordKind.HEARTBEAT))
-        if self.lease.held:
-            self.sign()
+        for seat in self.seats:
+            seat.records.patience_ns = patience_ns
+            seat.records.send(FrameRecord(kind=RecordKind.HEARTBEAT))
+        self.sign()
 
     def _stand_by(self) -> None:
         due_ns = time.monotonic_ns() + TICK_NS
@@ -98,24 +138,41 @@ class RedundantNode(PerceptionNode):
         if now_ns < self._joined_ns + DISCOVERY_NS:
             if self.listeners() < self.lease.note.listeners:
                 return
-        takeover = self.lease.acquire(self.records.patience_ns)
+        if not all(self._acquire(seat, now_ns) for seat in self.seats):
+            return
+        self._working = True
+        self.take_over()
+        for takeover in self._takeovers:
+            if takeover.predecessor:
+                self.get_logger().warning(takeover.reason.decode())
+        self._takeovers.clear()
+
+    def _acquire(self, seat: Seat, now_ns: int) -> bool:
+        """Whether a camera's lease is ours; the kernel frees a dead holder's within microseconds.
+
+        So who has the first one has all, unless another graph has a camera of the same name.
+        """
+        if seat.lease.held:
+            return True
+        takeover = seat.lease.acquire(seat.records.patience_ns)
         if takeover is None:
             if now_ns > self._judge_from_ns:
-                self.lease.kill_hung_holder()
-            return
+                seat.lease.kill_hung_holder()
+            return False
         takeover.joined_ns = self._joined_ns
-        self.records.send(takeover)
-        self.take_over()
-        if takeover.predecessor:
-            self.get_logger().warning(takeover.reason.decode())
+        seat.records.send(takeover)
+        self._takeovers.append(takeover)
+        return True
 
     def rest(self) -> None:
         """Let another one work."""
-        self.lease.release()
-        self.records.leave()
+        self._working = False
+        for seat in reversed(self.seats):
+            seat.lease.release()
+            seat.records.leave()
 
     def close(self) -> None:
-        """Give the lease back."""
-        if self.lease is not None:
-            self.lease.close()
-            self.lease = None
+        """Give the leases back."""
+        for seat in reversed(self.seats):
+            seat.lease.close()
+        self.seats = ()

@@ -2,80 +2,40 @@
 
 import sys
 import time
-from collections import deque
+from collections.abc import Callable
 
-from diagnostic_msgs.msg import DiagnosticArray
-from perception_interfaces.msg import FrameReport
-from perception_interfaces.msg import Health as HealthMessage
-from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import Bool
 
 from perception_nodes.config import SettingsError, WatchdogSettings
-from perception_nodes.core.budget import Budget
-from perception_nodes.core.faults import FaultLimits, HealthMode
-from perception_nodes.core.frame import FrameRecord, FrameStatus
-from perception_nodes.core.health import Health, HealthLimits, Transition
-from perception_nodes.core.ledger import Ledger
-from perception_nodes.core.liveness import Member, Roster
-from perception_nodes.core.watch import Watch
+from perception_nodes.nodes.account import LATCHED, Account
 from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, Period, run_node
-from perception_nodes.nodes.diagnostics import diagnostics
-from perception_nodes.processes import open_process
 from perception_nodes.service import HardwareWatchdog, Systemd
 from perception_nodes.transport import channels
-from perception_nodes.transport.book import KeptBook
-from perception_nodes.transport.cdr import write_frame_report
-from perception_nodes.transport.inbox import Inbox
-
-WATCHED = ("detector", "preprocess")
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-REPORTS = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-"""A listener that comes late, or back, gets the reports it has missed."""
-DISCOVERY_NS = 3_000_000_000
-"""After the start reports wait so long for somebody to listen: one that is kept for late listeners
-dies with us."""
-ACQUAINTANCE_NS = 500_000_000
-"""And then so long, since each side discovers the other in its own time: what comes from one that
-is not known yet is asked for again only seconds later."""
-JOURNAL_NS = 10_000_000_000
-"""So long, after a process has died, until all of its frames are reported, and some."""
-HEALTH_PERIOD_NS = 100_000_000
-SLOW_PERIOD_NS = 1_000_000_000
 
 
 class WatchdogNode(PerceptionNode):
-    """Reports every frame once, and how far the detections can be relied on."""
+    """Keeps an account for each camera, and is itself watched by the other processes."""
 
     settings_type = WatchdogSettings
     _hardware: HardwareWatchdog | None = None
-    _book: KeptBook | None = None
+    _accounts: tuple[Account, ...] = ()
 
     def open(self) -> None:
         """Join the channels, announce the topics."""
         settings: WatchdogSettings = self.settings
         now_ns = time.monotonic_ns()
-        self._book = KeptBook(settings.camera, now_ns)
-        self._ledger = Ledger(round(settings.outcome_timeout_ms * 1e6), self._book.pages)
-        limits = HealthLimits(
-            unsafe_after_ms=settings.unsafe_after_ms,
-            degraded_miss_rate=settings.degraded_miss_rate,
-        )
-        self._health = Health(limits, now_ns)
-        self._watch = Watch(
-            Budget.for_deadline(settings.deadline_ms),
-            FaultLimits(no_frame_ms=settings.no_frame_ms, frozen_frames=settings.frozen_frames),
-        )
-        self._roster = Roster(
-            dict.fromkeys(WATCHED, 2 if settings.standby == "always" else 1), open_process
-        )
-        kept_for_ns = max(JOURNAL_NS, round(2e6 * settings.outcome_timeout_ms))
-        self._inbox = Inbox(self.endpoint, settings.camera, WATCHED, kept_for_ns)
-        self._pending = self._inbox.recover(now_ns)
-        self._outbox: deque[FrameRecord] = deque()
-        self._discovered_ns = now_ns + DISCOVERY_NS
-        self._heartbeats = channels.NumberedRecords(
-            self.endpoint, settings.camera, "watchdog", round(settings.hang_after_ms * 1e6)
-        )
+        for camera in settings.served:
+            self._accounts += (Account(self, camera, now_ns),)
+        self._wait: Callable[[float], None] = self._accounts[0].inbox.wait
+        if len(self._accounts) > 1:
+            firsts = [account.inbox.first for account in self._accounts]
+            self._wait = self.endpoint.waiter(firsts).wait
+        self._heartbeats = [
+            channels.NumberedRecords(
+                self.endpoint, camera, "watchdog", round(settings.hang_after_ms * 1e6)
+            )
+            for camera in settings.served
+        ]
         self._systemd = Systemd()
         if settings.hardware_watchdog:
             try:
@@ -84,21 +44,16 @@ class WatchdogNode(PerceptionNode):
                 raise SettingsError(f"parameter hardware_watchdog: {error}") from error
         self._due_ns = 0
         self._safe_stop: bool | None = None
-        self._told: tuple[str, ...] = ()
-        self._health_period = Period(HEALTH_PERIOD_NS)
-        self._diagnostics_period = Period(SLOW_PERIOD_NS)
-        self._memory_period = Period(SLOW_PERIOD_NS)
         self._systemd_period = Period(self._systemd.period_ns)
-        self._reports = self.add_publisher(FrameReport, "/perception/frame_report", REPORTS)
-        self._healths = self.add_publisher(HealthMessage, "/perception/health", LATCHED)
         self._safe_stops = self.add_publisher(Bool, "/perception/safe_stop", LATCHED)
-        self._diagnostics = self.add_publisher(DiagnosticArray, "/diagnostics", 10)
         self._systemd.notify("READY=1")
 
     def rest(self) -> None:
         """Say that we stop in good order."""
-        self._publish_reports()
-        self._heartbeats.leave()
+        for account in self._accounts:
+            account.publish_reports()
+        for heartbeats in self._heartbeats:
+            heartbeats.leave()
         self._systemd.notify("STOPPING=1")
 
     def close(self) -> None:
@@ -106,116 +61,38 @@ class WatchdogNode(PerceptionNode):
         if self._hardware is not None:
             self._hardware.close()
             self._hardware = None
-        if self._book is not None:
-            del self._ledger
-            self._book.close()
-            self._book = None
+        for account in self._accounts:
+            account.close()
+        self._accounts = ()
         if hasattr(self, "_systemd"):
             self._systemd.close()
-            self._roster.close()
 
     def step(self) -> None:
-        """Read the records, close frames, judge processes and health, publish."""
-        self._inbox.wait(IDLE_WAIT_MS)
+        """Bring the accounts up to date, and say that we are alive."""
+        self._wait(IDLE_WAIT_MS)
         now_ns = time.monotonic_ns()
-        self._heartbeats.heartbeat()
-        on_time = self._watch.tick(self._due_ns or now_ns, now_ns, time.time_ns(), self._ledger)
-        self._due_ns = now_ns + 2 * round(IDLE_WAIT_MS * 1e6)
-        closed = self._ledger.take(self._read())
-        if not on_time:
-            self._roster.postpone(now_ns)
-        died = self._roster.update(now_ns)
-        self._roster.end_hung()
-        for member in died:
-            closed += self._bury(member, now_ns)
-        closed += self._ledger.expire(now_ns)
-        for record in closed:
-            self._watch.report(record)
-            self._health.frame(FrameStatus(record.status), record.published_ns or now_ns)
-        self._outbox += closed
-        if now_ns > self._discovered_ns:
-            self._publish_reports()
-        elif self._reports.get_subscription_count():
-            self._discovered_ns = min(self._discovered_ns, now_ns + ACQUAINTANCE_NS)
-        self._inbox.remove_spent(now_ns)
-        if self._memory_period.due():
-            for member in self._roster.members.values():
-                self._watch.memory(str(member), member.handle.rss_bytes(), now_ns)
-        faults = [*self._roster.faults(), *self._watch.faults()]
-        transition = self._health.update(faults, now_ns)
-        told = tuple(fault.name for fault in faults)
-        changed, self._told = told != self._told or transition is not None, told
-        if self._health_period.due() or changed:
-            self._publish_health(transition, [fault.text for fault in faults])
-        if self._diagnostics_period.due() or changed:
-            self._publish_diagnostics()
+        for heartbeats in self._heartbeats:
+            heartbeats.heartbeat()
+        due_ns, self._due_ns = self._due_ns or now_ns, now_ns + 2 * round(IDLE_WAIT_MS * 1e6)
+        found = [account.step(now_ns, due_ns) for account in self._accounts]
+        self._publish_safe_stop()
         if self._systemd.period_ns and self._systemd_period.due():
             self._systemd.notify("WATCHDOG=1")
-        if self._hardware is not None and on_time:
+        if self._hardware is not None and all(on_time for on_time, _ in found):
             self._hardware.alive()
-        if died:
+        if any(died for _, died in found):
             # Last, since it takes a while, for which nobody else is to blame.
             self.endpoint.reclaim_dead()
-            self._roster.postpone(time.monotonic_ns())
+            for account in self._accounts:
+                account.postpone(time.monotonic_ns())
             self._due_ns = 0
 
-    def _read(self) -> list[FrameRecord]:
-        """All new records; detectors' first, so that no outcome is met before its entry."""
-        records, self._pending = self._pending, []
-        for role, record in self._inbox.receive():
-            self._roster.hear(role, record)
-            self._watch.sent(record)
-            records += self._inbox.new([record])
-        for record in records:
-            self._watch.record(record)
-        return records
-
-    def _bury(self, member: Member, now_ns: int) -> list[FrameRecord]:
-        """Take leave of a process; gives the reports of frames that its last words close."""
-        self._watch.forget(str(member))
-        self.get_logger().error(f"{member} died")
-        records = self._inbox.last_words(member.role, member.pid, now_ns)
-        for record in records:
-            self._watch.record(record)
-        closed = self._ledger.take(records)
-        if member.role == "detector" and not self._roster.present("detector"):
-            self._ledger.detector_died(f"{member} died")
-        return closed
-
-    def _publish_reports(self) -> None:
-        while self._outbox:
-            self._reports.publish(write_frame_report(self._outbox[0]))
-            self._ledger.reported(self._outbox.popleft())
-
-    def _publish_health(self, transition: Transition | None, faults: list[str]) -> None:
-        mode = self._health.mode
-        counts = {status.name.lower(): n for status, n in self._ledger.counts.items()}
-        self._healths.publish(
-            HealthMessage(
-                stamp=self.get_clock().now().to_msg(),
-                mode=mode,
-                previous_mode=mode if transition is None else transition.previous,
-                cause=self._health.cause,
-                faults=faults,
-                frames_in=self._ledger.frames_in,
-                in_flight=self._ledger.in_flight,
-                reports_lost=self._watch.records_lost,
-                silent_processes=self._roster.missing(),
-                **counts,
-            )
-        )
-        if self._safe_stop != (mode == HealthMode.UNSAFE):
-            self._safe_stop = mode == HealthMode.UNSAFE
-            self._safe_stops.publish(Bool(data=self._safe_stop))
-        if transition is not None:
-            self.get_logger().info(f"{transition.previous.name} -> {mode.name}: {transition.cause}")
-
-    def _publish_diagnostics(self) -> None:
-        message = diagnostics(
-            self.settings.camera, self._health, self._ledger, self._watch, self._roster
-        )
-        message.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(message)
+    def _publish_safe_stop(self) -> None:
+        """The vehicle is asked to stop where one of its cameras' detections cannot be relied on."""
+        unsafe = any(account.unsafe for account in self._accounts)
+        if self._safe_stop != unsafe:
+            self._safe_stop = unsafe
+            self._safe_stops.publish(Bool(data=unsafe))
 
 
 def main() -> int:

@@ -9,7 +9,7 @@ from perception_nodes.processes import open_process
 from perception_nodes.transport import channels
 from perception_nodes.transport.book import FORGOTTEN_AFTER_NS
 from perception_nodes.transport.journal import journal_of, journals, read_journal
-from perception_nodes.transport.shm import Endpoint
+from perception_nodes.transport.shm import Endpoint, Reader
 
 
 class Inbox:
@@ -36,9 +36,14 @@ class Inbox:
         self._taken: dict[int, int] = {}
         self._spent: deque[tuple[int, int, Path]] = deque()
 
+    @property
+    def first(self) -> Reader[FrameRecord]:
+        """The channel of the first role."""
+        return self._readers[self._roles[0]]
+
     def wait(self, timeout_ms: float) -> None:
         """Sleep until the first role sends something, or the timeout."""
-        self._readers[self._roles[0]].wait(timeout_ms)
+        self.first.wait(timeout_ms)
 
     def receive(self) -> list[tuple[str, FrameRecord]]:
         """What has come through the channels, with the role it is from, old or new."""

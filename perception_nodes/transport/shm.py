@@ -7,6 +7,7 @@ in the headers' numbers, which the reader accounts for.
 
 import ctypes
 import time
+from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
 import iceoryx2 as iox2
@@ -31,6 +32,7 @@ MAX_PROCESSES = 8
 """At one end of a channel: the one that works, its standby, and dead ones not yet reclaimed."""
 TIMEOUT_TICK_NS = 4_000_000
 """The kernel counts the timeouts of sockets in ticks: one that is shorter lasts for two of them."""
+SIGNALLED = (iox2.WaitSetRunResult.Interrupt, iox2.WaitSetRunResult.TerminationRequest)
 SPARE_SAMPLES = 6
 """Beside those that wait for a reader: what two readers have borrowed and we fill meanwhile."""
 Header = TypeVar("Header", bound=ctypes.Structure)
@@ -120,6 +122,21 @@ class Endpoint:
             raise explained(channel, error) from error
         self._ports += [subscriber, listener]
         return Reader(subscriber, listener, header)
+
+    def waiter(self, readers: "Sequence[Reader[Any]]") -> "Waiter":
+        """Waits for samples of several channels at once."""
+        try:
+            waitset = (
+                iox2.WaitSetBuilder.new()
+                .signal_handling_mode(iox2.SignalHandlingMode.Disabled)
+                .create(iox2.ServiceType.Ipc)
+            )
+            self._ports.append(waitset)
+            for reader in readers:
+                self._ports.append(waitset.attach_notification(reader.listener))
+        except Exception as error:
+            raise explained("several channels", error) from error
+        return Waiter(waitset, readers)
 
     def reclaim_dead(self) -> None:
         """Remove what killed processes left in shared memory."""
@@ -225,24 +242,32 @@ class Writer(Generic[Header]):
 
 
 class Reader(Generic[Header]):
-    """The receiving end of a channel."""
+    """The receiving end of a channel.
+
+    Attributes:
+        listener: is told of each sample.
+    """
 
     def __init__(self, subscriber: Any, listener: Any, header: type[Header]) -> None:
         """Made by `Endpoint.reader`."""
         self._subscriber = subscriber
-        self._listener = listener
+        self.listener = listener
         self._header = header
+
+    def has_samples(self) -> bool:
+        """Whether a sample waits."""
+        return bool(self._subscriber.has_samples())
 
     def wait(self, timeout_ms: float) -> None:
         """Sleep until a sample comes, or the timeout; a signal may end it early."""
         deadline_ns = time.monotonic_ns() + round(timeout_ms * 1e6)
         # A loop, since the notification of a sample that was read before it came wakes us too.
-        while not self._subscriber.has_samples():
+        while not self.has_samples():
             left_ns = deadline_ns - time.monotonic_ns()
             if left_ns <= TIMEOUT_TICK_NS:
                 return
             try:
-                self._listener.timed_wait(iox2.Duration.from_nanos(left_ns))
+                self.listener.timed_wait(iox2.Duration.from_nanos(left_ns))
             except iox2.ListenerWaitError:
                 # Interrupted by a signal; the caller looks at its stop flag.
                 return
@@ -271,6 +296,34 @@ class Reader(Generic[Header]):
             found.append(self._header.from_buffer_copy(sample.header))
             sample.release()
         return found
+
+
+class Waiter:
+    """Waits for samples of any of several channels."""
+
+    def __init__(self, waitset: Any, readers: Sequence[Reader[Any]]) -> None:
+        """Made by `Endpoint.waiter`."""
+        self._waitset = waitset
+        self._readers = readers
+
+    def wait(self, timeout_ms: float) -> None:
+        """Sleep until a sample comes, or the timeout; a signal may end it early."""
+        deadline_ns = time.monotonic_ns() + round(timeout_ms * 1e6)
+        while not any(reader.has_samples() for reader in self._readers):
+            left_ns = deadline_ns - time.monotonic_ns()
+            if left_ns <= 0:
+                return
+            timeout = iox2.Duration.from_nanos(left_ns)
+            try:
+                _, result = self._waitset.wait_and_process_with_timeout(timeout)
+            except iox2.WaitSetRunError:
+                return
+            if result in SIGNALLED:
+                return
+            for reader in self._readers:
+                # Before the samples are looked for again: one may have been read already.
+                while reader.listener.try_wait():
+                    pass
 
 
 def len_of(loan: Any) -> int:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections import namedtuple
 from pathlib import Path
 
@@ -228,6 +229,25 @@ class TestOneProcess:
         reader.wait(1)
         assert numbers(reader) == []
 
+    def test_a_wait_for_several_ends_where_any_has_something(self, join):
+        endpoint = join()
+        writers = [endpoint.writer(name, Number, 8, 4) for name in "ab"]
+        readers = [endpoint.reader(name, Number, 4) for name in "ab"]
+        waiter = endpoint.waiter(readers)
+        for turn, (writer, reader) in enumerate(zip(writers, readers, strict=True)):
+            waiter.wait(1)
+            send(writer, turn)
+            waiter.wait(TIMEOUT_S * 1e3)
+            assert numbers(reader) == [turn]
+        # What was read before its notification came does not end the next wait for good.
+        before_ns = time.monotonic_ns()
+        waiter.wait(20)
+        assert time.monotonic_ns() - before_ns >= 20_000_000
+        for writer in writers:
+            send(writer, 5)
+        waiter.wait(TIMEOUT_S * 1e3)
+        assert [numbers(reader) for reader in readers] == [[5], [5]]
+
     def test_slots_hold_the_models_image(self, join):
         endpoint = join()
         writer = channels.slot_writer(endpoint, "front", 416, 256)
@@ -438,6 +458,16 @@ while (line := told()):
         reader.wait(10 * TIMEOUT_S * 1e3)
         assert numbers(reader) == [5]
 
+    def test_a_wait_for_several_is_ended_by_the_other_process(self, join, start):
+        endpoint = join()
+        readers = [endpoint.reader(name, Number, 2) for name in ("quiet", "c")]
+        waiter = endpoint.waiter(readers)
+        other = start(self.WRITER)
+        heard(other)
+        tell(other, "5")
+        waiter.wait(10 * TIMEOUT_S * 1e3)
+        assert numbers(readers[1]) == [5]
+
     def test_a_writer_that_leaves_in_order_leaves_nothing(self, domain, start):
         other = start(self.WRITER)
         heard(other)
@@ -522,6 +552,22 @@ told()
         other.wait(TIMEOUT_S)
         for number in range(2000):
             send(writer, number)
+
+    def test_a_signal_ends_a_wait_for_several(self, domain):
+        """The wait would end by its timeout only after the test's own."""
+        seen = []
+        before = signal.signal(signal.SIGALRM, lambda *_: seen.append("handled"))
+        endpoint = Endpoint("a", domain)
+        try:
+            readers = [endpoint.reader(name, Number, 2) for name in "ab"]
+            waiter = endpoint.waiter(readers)
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+            waiter.wait(10 * TIMEOUT_S * 1e3)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+            endpoint.close()
+        assert seen == ["handled"]
 
     def test_python_keeps_its_signals(self, domain):
         before = signal.getsignal(signal.SIGINT)

@@ -1,0 +1,329 @@
+"""Several cameras: one detector that they share, against a detector for each.
+
+The bench is the cameras itself, which film in step: the frames of all come at the same instant,
+which is the worst that they can do to each other. It reads what became of them where the watchdog
+does, in the records of the processes.
+"""
+
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+import numpy as np
+from rich.table import Table
+
+from perception_nodes.backends.base import BackendSettings, open_backend
+from perception_nodes.backends.model import load_model
+from perception_nodes.bench.latency import WARM_UP_FRAMES, percentiles
+from perception_nodes.bench.models import picture
+from perception_nodes.config import MAX_CAMERAS, SettingsError
+from perception_nodes.core.frame import FrameRecord, FrameStatus, RecordKind, latency_ms
+from perception_nodes.core.health import IN_TIME
+from perception_nodes.core.pipeline import BatchBackend
+from perception_nodes.environment import stay_on_this_machine
+from perception_nodes.graph import LIVE, NodeSpec
+from perception_nodes.processes import cpu_name, open_process
+from perception_nodes.supervisor import GraphFailure, Supervisor
+from perception_nodes.transport import channels
+from perception_nodes.transport.camera import CameraHeader
+from perception_nodes.transport.shm import Endpoint, Reader, Sample
+
+ROLES = ("detector", "preprocess")
+ARRANGEMENTS = ("shared", "apart")
+START_TIMEOUT_S = 60.0
+SETTLE_S = 1.0
+"""After the last frame, until its outcome must have been told."""
+Say = Callable[[str], None]
+
+
+@dataclass
+class Drive:
+    """What became of the frames of one run, warm-up apart.
+
+    Attributes:
+        statuses: by camera; what has no outcome of its own was superseded.
+        latencies_ms: capture to publish, of all cameras.
+        together: calls that worked on frames of more than one camera.
+        memory_mb: of all processes of the graph, at the end.
+    """
+
+    statuses: dict[str, Counter[str]]
+    latencies_ms: list[float] = field(default_factory=list)
+    together: int = 0
+    memory_mb: float = 0.0
+
+
+@dataclass
+class CamerasBench:
+    """One comparison; see `perception bench cameras --help`."""
+
+    cameras: Sequence[int]
+    frames: int
+    size: str
+    rate_hz: float
+    model: str
+    backend: str
+    threads: int
+    deadline_ms: float
+
+    def run(self, say: Say) -> dict[str, Any]:
+        """Measure.
+
+        Args:
+            say: receives a line of progress now and then.
+
+        Returns:
+            The JSON result.
+
+        Raises:
+            SettingsError, ModelError, BackendError: unusable options.
+            GraphFailure: a process ended that should not have.
+        """
+        if not self.cameras or not all(1 <= number <= MAX_CAMERAS for number in self.cameras):
+            raise SettingsError(f"--cameras must be numbers from 1 to {MAX_CAMERAS}, such as 1,2,4")
+        stay_on_this_machine()
+        most = max(self.cameras)
+        say(f"{self.model} on {self.backend}: calls for 1 to {most} frames")
+        calls = self._calls(most)
+        runs = []
+        for number in self.cameras:
+            for arrangement in ARRANGEMENTS if number > 1 else ARRANGEMENTS[:1]:
+                say(f"{number} cameras, {arrangement}: {self.frames} frames each")
+                names = [f"camera{index}" for index in range(number)]
+                drive = self._drive(names, arrangement)
+                runs.append({"cameras": number, "arrangement": arrangement, **facts(drive)})
+        return {
+            "machine": f"{cpu_name()}, {os.cpu_count()} cores",
+            "model": self.model,
+            "backend": self.backend,
+            "threads": self.threads,
+            "size": self.size,
+            "rate_hz": self.rate_hz,
+            "frames": self.frames,
+            "deadline_ms": self.deadline_ms,
+            "calls_ms": calls,
+            "runs": runs,
+        }
+
+    def _calls(self, most: int) -> list[dict[str, Any]]:
+        """Milliseconds of calls for 1, 2, ... frames, alternating with as many single ones."""
+        model = load_model(self.model)
+        backend = open_backend(self.backend, BackendSettings(self.threads, "", most))
+        info = backend.load(model)
+        images = [picture(model).copy() for _ in range(most)]
+        several = cast(BatchBackend, backend)
+        entries = []
+        for size in range(1, most + 1):
+            single_ms, at_once_ms = [], []
+            for _ in range(self.frames):
+                start_ns = time.monotonic_ns()
+                for image in images[:size]:
+                    backend.infer(image)
+                single_ms.append((time.monotonic_ns() - start_ns) / 1e6)
+                if 1 < size <= info.max_batch:
+                    start_ns = time.monotonic_ns()
+                    several.infer_batch(images[:size])
+                    at_once_ms.append((time.monotonic_ns() - start_ns) / 1e6)
+            entries.append(
+                {
+                    "frames": size,
+                    "one_after_the_other": percentiles(single_ms),
+                    "at_once": percentiles(at_once_ms),
+                }
+            )
+        backend.close()
+        return entries
+
+    def _specs(self, names: Sequence[str], arrangement: str) -> list[NodeSpec]:
+        values: dict[str, Any] = {
+            "source": "shm",
+            "standby": "never",
+            "model": self.model,
+            "backend": self.backend,
+            "threads": self.threads,
+            "deadline_ms": self.deadline_ms,
+            "outcome_timeout_ms": max(1000.0, 2 * self.deadline_ms),
+        }
+        if arrangement == "shared":
+            return LIVE.nodes({**values, "cameras": ",".join(names)})
+        return [
+            replace(spec, name=f"{name}_{spec.name}")
+            for name in names
+            for spec in LIVE.nodes({**values, "camera": name})
+        ]
+
+    def _drive(self, names: Sequence[str], arrangement: str) -> Drive:
+        """Film with a graph; it is waited for in this thread."""
+        found: list[Drive | BaseException] = []
+
+        def act() -> None:
+            try:
+                found.append(self._film(names, supervisor))
+            except BaseException as error:
+                found.append(error)
+            supervisor.stop()
+
+        with Supervisor(self._specs(names, arrangement)) as supervisor:
+            filming = threading.Thread(target=act, daemon=True)
+            filming.start()
+            supervisor.wait()
+            if filming.is_alive() and not found:
+                filming.join(SETTLE_S)
+        if not found:
+            raise GraphFailure("interrupted")
+        if isinstance(found[0], BaseException):
+            raise found[0]
+        return found[0]
+
+    def _film(self, names: Sequence[str], supervisor: Supervisor) -> Drive:
+        width, height = _size(self.size)
+        endpoint = Endpoint("bench_cameras")
+        try:
+            writers = [channels.camera_writer(endpoint, n, 3 * width * height) for n in names]
+            records = {
+                name: [channels.record_reader(endpoint, name, role) for role in ROLES]
+                for name in names
+            }
+            give_up_s = time.monotonic() + START_TIMEOUT_S
+            silent = [reader for readers in records.values() for reader in readers]
+            while silent:
+                if time.monotonic() > give_up_s:
+                    raise GraphFailure(f"the graph is not ready after {START_TIMEOUT_S:g} s")
+                silent[0].wait(100.0)
+                silent = [reader for reader in silent if not reader.records()]
+            heard: dict[str, list[FrameRecord]] = {name: [] for name in names}
+            picture_shape = (height, width, 3)
+            pixels = np.random.default_rng(0).integers(0, 256, picture_shape, np.uint8)
+            due_ns = time.monotonic_ns()
+            for number in range(WARM_UP_FRAMES + self.frames):
+                due_ns += round(1e9 / self.rate_hz)
+                # As drivers do: the pixels are in the slot when the stamp is taken.
+                samples = [writer.loan() for writer in writers]
+                for sample in samples:
+                    image = sample.payload.reshape(picture_shape)
+                    image[:] = pixels
+                    image[: height // 2] += np.uint8(number % 256)  # no picture is frozen
+                    _describe(sample, number, width, height)
+                time.sleep(max(0, due_ns - time.monotonic_ns()) / 1e9)
+                for writer, sample in zip(writers, samples, strict=True):
+                    sample.header.stamp_ns = time.time_ns()
+                    writer.send(sample)
+                _hear(records, heard)
+            end_s = time.monotonic() + SETTLE_S
+            while time.monotonic() < end_s:
+                time.sleep(0.05)
+                _hear(records, heard)
+            drive = judged(heard, self.frames)
+            for _, process in supervisor.processes:
+                handle = open_process(process.pid)
+                if handle is not None:
+                    drive.memory_mb += handle.rss_bytes() / 1e6
+                    handle.close()
+            return drive
+        finally:
+            endpoint.close()
+
+
+def judged(heard: Mapping[str, Sequence[FrameRecord]], frames: int) -> Drive:
+    """What the records tell of each camera's last frames.
+
+    Args:
+        heard: outcomes by camera.
+        frames: how many of each camera count; those before them are the warm-up.
+    """
+    drive = Drive({name: Counter() for name in heard})
+    instants: Counter[int] = Counter()
+    for name, outcomes in heard.items():
+        counted = [record for record in outcomes if record.sequence >= WARM_UP_FRAMES]
+        for record in counted:
+            drive.statuses[name][FrameStatus(record.status).name] += 1
+            taken_ms = latency_ms(record)
+            if taken_ms is not None:
+                drive.latencies_ms.append(taken_ms)
+            if record.inferred_ns:
+                instants[record.inferred_ns] += 1
+        let_go = frames - len(counted)
+        if let_go > 0:
+            drive.statuses[name]["SUPERSEDED"] += let_go
+    drive.together = sum(count > 1 for count in instants.values())
+    return drive
+
+
+def facts(drive: Drive) -> dict[str, Any]:
+    """A run as JSON has it."""
+    names = [status.name for status in IN_TIME]
+    in_time = [
+        sum(counts[name] for name in names) / counts.total() for counts in drive.statuses.values()
+    ]
+    total = sum(drive.statuses.values(), Counter[str]())
+    return {
+        "status": dict(total),
+        "in_time": sum(total[name] for name in names) / total.total(),
+        "in_time_of_worst_camera": min(in_time),
+        "latency_ms": percentiles(drive.latencies_ms),
+        "calls_for_several": drive.together,
+        "memory_mb": round(drive.memory_mb),
+    }
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.partition("x")
+    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
+        raise SettingsError(f"--size {text!r} is not of the form 1920x1080")
+    return int(width), int(height)
+
+
+def _describe(sample: Sample[CameraHeader], number: int, width: int, height: int) -> None:
+    header = sample.header
+    header.number, header.width, header.height = number, width, height
+    header.step, header.size_bytes = 3 * width, 3 * width * height
+    header.encoding, header.frame_id = b"bgr8", b"camera"
+
+
+def _hear(
+    records: Mapping[str, Sequence[Reader[FrameRecord]]],
+    heard: Mapping[str, list[FrameRecord]],
+) -> None:
+    for name, readers in records.items():
+        for reader in readers:
+            heard[name].extend(r for r in reader.records() if r.kind == RecordKind.OUTCOME)
+
+
+def result_table(result: Mapping[str, Any]) -> Table:
+    """The result for people."""
+    table = Table(
+        "cameras",
+        "",
+        "p50 ms",
+        "p99 ms",
+        "in time",
+        "worst camera",
+        "calls for several",
+        "memory",
+        title=f"{result['size']} at {result['rate_hz']:g} Hz in step, {result['model']} on "
+        f"{result['backend']}, {result['deadline_ms']:g} ms",
+    )
+    for run in result["runs"]:
+        latency = run["latency_ms"]
+        table.add_row(
+            str(run["cameras"]),
+            run["arrangement"],
+            *("" if latency[k] is None else f"{latency[k]:.1f}" for k in ("p50", "p99")),
+            f"{run['in_time']:.1%}",
+            f"{run['in_time_of_worst_camera']:.1%}",
+            str(run["calls_for_several"]),
+            f"{run['memory_mb']} MB",
+        )
+    lines = []
+    for call in result["calls_ms"]:
+        at_once = call["at_once"]["p50"]
+        told = "" if at_once is None else f", at once {at_once:.1f}"
+        lines.append(f"{call['frames']}: {call['one_after_the_other']['p50']:.1f}{told}")
+    table.caption = f"{result['machine']}; median ms of inferring frames one after the other: " + (
+        "; ".join(lines)
+    )
+    return table

@@ -1,0 +1,153 @@
+"""One camera at the detector: its slots in, its detections and the records of its frames out."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from vision_msgs.msg import Detection2DArray
+
+from perception_nodes.backends.model import Model
+from perception_nodes.config import DetectorSettings
+from perception_nodes.core.clock import SystemClock
+from perception_nodes.core.frame import (
+    Detections,
+    FrameHeader,
+    FrameRecord,
+    FrameRejected,
+    FrameStatus,
+    RecordKind,
+    check_slot,
+    record_of_header,
+)
+from perception_nodes.core.pipeline import Candidate, Pipeline
+from perception_nodes.nodes.redundant import RedundantNode, Seat
+from perception_nodes.transport import channels
+from perception_nodes.transport.cdr import write_detection_array
+from perception_nodes.transport.shm import Sample
+
+QUEUE_DEPTH = 10
+
+
+class Lane:
+    """Holds the camera's newest frame until it is its turn.
+
+    Attributes:
+        slots: where frames come from.
+        publisher: of detections.
+        pipeline: the camera's, with models that all share.
+        waiting: the newest frame, None where none waits.
+    """
+
+    def __init__(
+        self, node: RedundantNode, camera: str, model: Model, candidates: Sequence[Candidate]
+    ) -> None:
+        """Join the camera's channels."""
+        self._settings: DetectorSettings = node.settings
+        settings = self._settings
+        self._size = model.input
+        self._class_names = [name.encode() for name in model.classes]
+        self.pipeline = Pipeline(candidates, SystemClock(), settings.skip_late)
+        self.publisher = node.add_publisher(
+            Detection2DArray, settings.topic(settings.detections_topic, camera), QUEUE_DEPTH
+        )
+        self.slots = channels.slot_reader(node.endpoint, camera)
+        self._detections = channels.detection_writer(node.endpoint, camera)
+        self.waiting: Sample[FrameHeader] | None = None
+        self._newest_ns = 0
+
+    def sit(self, seat: Seat) -> None:
+        """Work from now on, behind the frame that the predecessor took last.
+
+        It may have died of that one.
+        """
+        self._seat = seat
+        self._newest_ns = seat.lease.note.ingested_ns
+
+    def receive(self) -> bool:
+        """Whether a new frame waits, the newest one; the ledger knows that older ones were let go.
+
+        One that no model can be run on is refused at once.
+        """
+        received = self._take_newest()
+        if received is None:
+            return False
+        try:
+            check_slot(
+                received.header, received.payload.nbytes, self._size.width, self._size.height
+            )
+        except FrameRejected as error:
+            self.begin()
+            record = record_of_header(received.header)
+            record.kind, record.status = RecordKind.OUTCOME, FrameStatus.FAILED
+            record.reason = str(error).encode()
+            self.end(record)
+            return False
+        return True
+
+    def _take_newest(self) -> Sample[FrameHeader] | None:
+        """The newest frame, if it has just come, whichever process it is from."""
+        before = self.waiting
+        while (sample := self.slots.receive()) is not None:
+            if sample.header.ingested_ns <= self._newest_ns:
+                sample.release()
+                continue
+            self.drop()
+            self.waiting = sample
+            self._newest_ns = sample.header.ingested_ns
+        return None if self.waiting is before else self.waiting
+
+    def drop(self) -> None:
+        """Let the waiting frame go."""
+        if self.waiting is not None:
+            self.waiting.release()
+            self.waiting = None
+
+    @property
+    def header(self) -> FrameHeader:
+        """Of the waiting frame."""
+        assert self.waiting is not None
+        return self.waiting.header
+
+    @property
+    def image(self) -> NDArray[np.uint8]:
+        """Of the waiting frame: uint8 [height, width, 3]."""
+        assert self.waiting is not None
+        return self.waiting.payload.reshape(self._size.height, self._size.width, 3)
+
+    def begin(self) -> None:
+        """It is the waiting frame's turn: should we die of it, nobody else shall."""
+        header, lease = self.header, self._seat.lease
+        lease.begin(header.ingest_process, header.sequence, header.ingested_ns)
+        lease.note.listeners = self.publisher.get_subscription_count()
+
+    def finish(self, record: FrameRecord, detections: Detections | None) -> None:
+        """Publish what was found in the waiting frame, and be done with it."""
+        if detections is not None:
+            late = self.pipeline.status_of(record) == FrameStatus.LATE
+            if late and not self._settings.publish_late:
+                record = self.pipeline.withheld(record)
+            else:
+                self._publish(record, detections)
+                record = self.pipeline.published(record)
+        self.end(record)
+
+    def end(self, record: FrameRecord) -> None:
+        """Tell what became of the waiting frame, and give its slot back."""
+        self._seat.records.send(record)
+        self._seat.lease.end()
+        self.drop()
+
+    def _publish(self, record: FrameRecord, detections: Detections) -> None:
+        out = self._detections.loan(0)
+        header = out.header
+        count = header.count = len(detections)
+        header.sequence, header.stamp_ns = record.sequence, record.stamp_ns
+        header.capture_ns = record.capture_ns
+        header.status = self.pipeline.status_of(record)
+        np.frombuffer(header.boxes, np.float32)[: 4 * count] = detections.boxes.ravel()
+        np.frombuffer(header.scores, np.float32)[:count] = detections.scores
+        np.frombuffer(header.classes, np.uint32)[:count] = detections.classes
+        self._detections.send(out)
+        self.publisher.publish(
+            write_detection_array(record.stamp_ns, record.frame_id, detections, self._class_names)
+        )

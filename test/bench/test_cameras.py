@@ -1,0 +1,72 @@
+"""What the comparison of cameras makes of the records that it has heard."""
+
+import json
+
+import pytest
+
+from perception_nodes.bench.cameras import CamerasBench, facts, judged, result_table
+from perception_nodes.bench.latency import WARM_UP_FRAMES
+from perception_nodes.config import SettingsError
+from perception_nodes.core.frame import FrameRecord, FrameStatus
+
+MS = 1_000_000
+
+
+def outcome(number, status=FrameStatus.OK, inferred_ns=0, latency_ms=5):
+    """Of a frame behind the warm-up."""
+    record = FrameRecord(sequence=WARM_UP_FRAMES + number, status=status)
+    record.capture_ns, record.inferred_ns = number * 100 * MS + 1, inferred_ns
+    if status in (FrameStatus.OK, FrameStatus.LATE):
+        record.published_ns = record.capture_ns + latency_ms * MS
+    return record
+
+
+def test_every_frame_that_was_sent_counts_once():
+    front = [outcome(0), outcome(1, FrameStatus.LATE, latency_ms=20), outcome(3)]
+    rear = [outcome(n, FrameStatus.SKIPPED_LATE) for n in range(4)]
+    drive = judged({"front": front, "rear": rear}, frames=4)
+    assert drive.statuses["front"] == {"OK": 2, "LATE": 1, "SUPERSEDED": 1}
+    assert drive.statuses["rear"] == {"SKIPPED_LATE": 4}
+    found = facts(drive)
+    assert found["in_time"] == 0.25
+    assert found["in_time_of_worst_camera"] == 0
+    assert found["latency_ms"]["max"] == pytest.approx(20)
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_the_warm_up_does_not_count():
+    early = FrameRecord(sequence=WARM_UP_FRAMES - 1, status=FrameStatus.FAILED)
+    assert judged({"front": [early, outcome(0)]}, frames=1).statuses["front"] == {"OK": 1}
+
+
+def test_frames_of_one_call_have_returned_at_the_same_instant():
+    front = [outcome(0, inferred_ns=7), outcome(1, inferred_ns=9)]
+    rear = [outcome(0, inferred_ns=7), outcome(1, inferred_ns=11)]
+    assert judged({"front": front, "rear": rear}, frames=2).together == 1
+
+
+def test_the_arrangements_differ_in_their_detectors_alone():
+    bench = CamerasBench([2], 20, "64x48", 30, "road-n", "null", 1, 10.0)
+    shared = [spec.executable for spec in bench._specs(["a", "b"], "shared")]
+    apart = bench._specs(["a", "b"], "apart")
+    assert (shared.count("detector_node"), shared.count("preprocess_node")) == (1, 2)
+    assert [spec.executable for spec in apart].count("detector_node") == 2
+    assert len({spec.name for spec in apart}) == len(apart)
+
+
+@pytest.mark.parametrize("cameras", [[], [0], [9]])
+def test_numbers_that_cannot_be_are_refused(cameras):
+    bench = CamerasBench(cameras, 20, "64x48", 30, "road-n", "null", 1, 10.0)
+    with pytest.raises(SettingsError, match="from 1 to 8"):
+        bench.run(print)
+
+
+def test_calls_are_measured_and_the_result_can_be_shown():
+    bench = CamerasBench([2], 20, "64x48", 30, "road-n", "null", 1, 10.0)
+    calls = bench._calls(2)
+    assert [call["frames"] for call in calls] == [1, 2]
+    assert calls[0]["at_once"]["p50"] is None
+    assert calls[1]["at_once"]["p50"] > 0
+    run = {"cameras": 2, "arrangement": "shared", **facts(judged({"a": [outcome(0)]}, 1))}
+    shown = {"size": "64x48", "rate_hz": 30, "model": "m", "backend": "null", "deadline_ms": 10}
+    assert result_table({**shown, "machine": "m", "calls_ms": calls, "runs": [run]}).row_count == 1

@@ -1,0 +1,310 @@
+"""Two cameras that share a detector: each frame of each is accounted for, whatever happens."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rclpy
+from perception_interfaces.msg import FrameReport, Health
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from std_msgs.msg import Bool
+from vision_msgs.msg import Detection2DArray
+
+from perception_nodes.backends import faulty
+from perception_nodes.graph import LIVE
+from perception_nodes.supervisor import Supervisor
+from perception_nodes.transport import channels
+from perception_nodes.transport.lease import Lease
+from perception_nodes.transport.shm import Endpoint
+
+pytestmark = [pytest.mark.ros, pytest.mark.timeout(180)]
+CAMERAS = ("front", "rear")
+SIZE = (120, 160)
+PERIOD_S = 0.04
+TIMEOUT_S = 60.0
+PUBLISHED = (FrameReport.OK, FrameReport.LATE, FrameReport.DEGRADED)
+LATCHED = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+REPORTS = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+class Vehicle:
+    """Both cameras, and all that is said of them."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self.supervisor = supervisor
+        self._endpoint = Endpoint("vehicle")
+        self._cameras = [
+            channels.camera_writer(self._endpoint, name, 3 * SIZE[0] * SIZE[1]) for name in CAMERAS
+        ]
+        self._random = np.random.default_rng(0)
+        self.sent = dict.fromkeys(CAMERAS, 0)
+        self.reports: dict[str, list[FrameReport]] = {name: [] for name in CAMERAS}
+        self.detections: dict[str, list[int]] = {name: [] for name in CAMERAS}
+        self.healths: dict[str, list[Health]] = {name: [] for name in CAMERAS}
+        self.stops: list[bool] = []
+        self._context = rclpy.Context()
+        rclpy.init(context=self._context)
+        node = rclpy.create_node("vehicle", context=self._context)
+        for name in CAMERAS:
+            base = f"/perception/{name}"
+            node.create_subscription(
+                FrameReport, f"{base}/frame_report", self.reports[name].append, REPORTS
+            )
+            node.create_subscription(Health, f"{base}/health", self.healths[name].append, LATCHED)
+            node.create_subscription(
+                Detection2DArray,
+                f"{base}/detections",
+                lambda m, to=self.detections[name]: to.append(stamp_ns(m)),
+                100,
+            )
+        node.create_subscription(
+            Bool, "/perception/safe_stop", lambda m: self.stops.append(m.data), LATCHED
+        )
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(node)
+        self.until(lambda: all(h and not h[-1].silent_processes for h in self.healths.values()))
+        while not all(self.detections.values()):  # until we are known to who publishes them
+            self.film(1)
+
+    def close(self) -> None:
+        rclpy.shutdown(context=self._context)
+        self._endpoint.close()
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Take what is said until it is so."""
+        give_up_s = time.monotonic() + TIMEOUT_S
+        while not condition():
+            assert time.monotonic() < give_up_s, (self.sent, self.healths)
+            self._executor.spin_once(timeout_sec=0.1)
+
+    def film(self, frames: int, cameras: tuple[str, ...] = CAMERAS) -> None:
+        """Send frames of these cameras, at the same time each."""
+        for _ in range(frames):
+            due_s = time.monotonic() + PERIOD_S
+            while (left_s := due_s - time.monotonic()) > 0:
+                self._executor.spin_once(timeout_sec=left_s)
+            for name, writer in zip(CAMERAS, self._cameras, strict=True):
+                if name in cameras:
+                    self._send(name, writer)
+
+    def _send(self, name: str, writer: Any) -> None:
+        sample = writer.loan()
+        header = sample.header
+        header.number, header.stamp_ns = self.sent[name], time.time_ns()
+        header.height, header.width = SIZE
+        header.step, header.size_bytes = 3 * SIZE[1], 3 * SIZE[0] * SIZE[1]
+        header.encoding, header.frame_id = b"bgr8", name.encode()
+        sample.payload[:] = self._random.integers(0, 256, 3 * SIZE[0] * SIZE[1], np.uint8)
+        writer.send(sample)
+        self.sent[name] += 1
+
+    def settle(self) -> None:
+        """Until all that was sent is accounted for; no frame twice, none as another camera's."""
+        for name in CAMERAS:
+            self.until(
+                lambda name=name: (
+                    self.healths[name][-1].frames_in >= self.sent[name]
+                    and self.healths[name][-1].in_flight == 0
+                    and len(self.reports[name]) >= self.sent[name]
+                )
+            )
+            last, reports = self.healths[name][-1], self.reports[name]
+            counted = (
+                last.ok + last.late + last.skipped_late + last.superseded + last.degraded
+            ) + last.failed
+            assert self.sent[name] == last.frames_in == counted == len(reports)
+            assert {(r.camera, r.header.frame_id) for r in reports if r.capture_ns} == {
+                (name, name)
+            }
+            assert len({r.sequence for r in reports}) == len(reports)
+
+    def detector(self) -> int:
+        """The detector that works."""
+        leases = [Lease(name, "detector") for name in CAMERAS]
+        (holder,) = {int(lease.note.process) for lease in leases}
+        for lease in leases:
+            lease.close()
+        return holder
+
+
+@pytest.fixture
+def drive() -> Iterator[Callable[..., None]]:
+    """Runs a scenario beside a graph; the graph is waited for in this thread."""
+
+    def run(scenario: Callable[[Vehicle], None], **values: Any) -> None:
+        failure: list[BaseException] = []
+        chosen = {"backend": "null", "source": "shm", "deadline_ms": 900.0, **values}
+        chosen["cameras"] = ",".join(CAMERAS)
+
+        def act() -> None:
+            try:
+                vehicle = Vehicle(supervisor)
+                try:
+                    scenario(vehicle)
+                finally:
+                    vehicle.close()
+            except BaseException as error:
+                failure.append(error)
+            finally:
+                supervisor.stop()
+
+        with Supervisor(LIVE.nodes(chosen)) as supervisor:
+            actor = threading.Thread(target=act)
+            actor.start()
+            supervisor.wait()
+            actor.join()
+        if failure:
+            raise failure[0]
+
+    yield run
+
+
+@pytest.fixture
+def order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Orders to the faulty backend, whose calls take 15 ms, for one frame or for two."""
+    path = tmp_path / "orders.json"
+    monkeypatch.setenv(faulty.VARIABLE, str(path))
+
+    def write(**orders: Any) -> None:
+        faulty.Orders(call_ms=15.0, **orders).write(path)
+
+    write()
+    return write
+
+
+def stamp_ns(message: Any) -> int:
+    stamp = message.header.stamp
+    return int(stamp.sec * 1_000_000_000 + stamp.nanosec)
+
+
+def together(vehicle: Vehicle) -> int:
+    """How many calls were of a frame of each camera: they have returned at the same instant."""
+    front, rear = ({r.inferred_ns for r in vehicle.reports[name]} - {0} for name in CAMERAS)
+    return len(front & rear)
+
+
+@pytest.mark.parametrize("backend", ["null", "openvino"])
+def test_each_camera_has_its_own_detections_and_reports(drive: Any, backend: str) -> None:
+    def scenario(vehicle: Vehicle) -> None:
+        vehicle.film(40)
+        vehicle.settle()
+        for name in CAMERAS:
+            published = [stamp_ns(r) for r in vehicle.reports[name] if r.status in PUBLISHED]
+            assert len(published) >= 20
+            heard = vehicle.detections[name]
+            vehicle.until(lambda heard=heard, last=published[-1]: heard[-1] == last)
+            assert heard == published[-len(heard) :]
+        assert False in vehicle.stops
+
+    drive(scenario, backend=backend, standby="never")
+
+
+def test_frames_that_wait_together_are_inferred_together(drive: Any, order: Any) -> None:
+    def scenario(vehicle: Vehicle) -> None:
+        vehicle.film(40)
+        vehicle.settle()
+        assert together(vehicle) > 0
+
+    drive(scenario, backend="faulty", standby="never")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["crash", "hang"])
+def test_a_standby_takes_over_all_cameras(drive: Any, number: int) -> None:
+    def scenario(vehicle: Vehicle) -> None:
+        vehicle.film(15)
+        victim = vehicle.detector()
+        os.kill(victim, number)
+        vehicle.film(15)
+        vehicle.until(lambda: vehicle.detector() != victim)
+        vehicle.film(15)
+        vehicle.settle()
+        for name in CAMERAS:
+            assert vehicle.reports[name][-1].status in PUBLISHED
+
+    drive(scenario, standby="always")
+
+
+def test_a_detector_that_dies_of_a_call_fails_the_frames_of_that_call(
+    drive: Any, order: Any
+) -> None:
+    def scenario(vehicle: Vehicle) -> None:
+        vehicle.film(15)
+        victim = vehicle.detector()
+        order(fault="segfault")
+        vehicle.film(15)
+        vehicle.until(lambda: vehicle.detector() != victim)
+        vehicle.film(15)
+        vehicle.settle()
+        failed = [
+            r for name in CAMERAS for r in vehicle.reports[name] if r.status == FrameReport.FAILED
+        ]
+        assert failed
+        for report in failed:
+            assert f"detector {victim} died" in report.reason
+        for name in CAMERAS:
+            assert sum(report.camera == name for report in failed) <= 1
+            assert vehicle.reports[name][-1].status in PUBLISHED
+
+    drive(scenario, backend="faulty", standby="always")
+
+
+def test_without_a_standby_the_restarted_one_takes_over_all_cameras(drive: Any) -> None:
+    def scenario(vehicle: Vehicle) -> None:
+        vehicle.film(15)
+        victim = vehicle.detector()
+        os.kill(victim, signal.SIGKILL)
+        vehicle.film(15)
+        vehicle.until(lambda: vehicle.detector() not in (victim, 0))
+        vehicle.until(lambda: all(not h[-1].silent_processes for h in vehicle.healths.values()))
+        vehicle.film(15)
+        vehicle.settle()
+        for name in CAMERAS:
+            assert vehicle.reports[name][-1].status in PUBLISHED
+
+    drive(scenario, standby="never")
+
+
+def test_a_camera_that_is_unplugged_leaves_the_other_one_alone(drive: Any) -> None:
+    def scenario(vehicle: Vehicle) -> None:
+        vehicle.film(20)
+        vehicle.settle()
+        seen = {name: len(vehicle.healths[name]) for name in CAMERAS}
+        vehicle.film(40, ("front",))
+        vehicle.until(lambda: vehicle.healths["rear"][-1].mode == Health.UNSAFE)
+        assert "no frame from the camera" in vehicle.healths["rear"][-1].cause
+        assert all(h.mode != Health.UNSAFE for h in vehicle.healths["front"][seen["front"] :])
+        vehicle.until(lambda: vehicle.stops[-1] is True)
+        stops, healths = len(vehicle.stops), len(vehicle.healths["rear"])
+        vehicle.film(60)
+        vehicle.until(lambda: False in vehicle.stops[stops:])
+        assert any(h.mode != Health.UNSAFE for h in vehicle.healths["rear"][healths:])
+        vehicle.settle()
+        front = [r.status for r in vehicle.reports["front"]]
+        assert sum(status in PUBLISHED for status in front) >= 0.9 * len(front)
+
+    drive(scenario, standby="never")
+
+
+def test_a_watchdog_that_dies_is_spoken_for_at_every_camera(drive: Any) -> None:
+    def scenario(vehicle: Vehicle) -> None:
+        vehicle.film(10)
+        watchdog = next(p for s, p in vehicle.supervisor.processes if s.name == "watchdog_node")
+        os.kill(watchdog.pid, signal.SIGKILL)
+        for name in CAMERAS:
+            vehicle.until(
+                lambda name=name: any(
+                    "the watchdog is gone" in h.cause for h in vehicle.healths[name]
+                )
+            )
+        while vehicle.stops[-1]:
+            vehicle.film(1)
+        vehicle.settle()
+
+    drive(scenario, standby="never")
