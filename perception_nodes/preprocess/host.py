@@ -1,0 +1,71 @@
+"""The GPU's kernels compiled for the host: slow, and of the same bits."""
+
+import ctypes
+import hashlib
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception_nodes.environment import cache_folder
+from perception_nodes.preprocess.plan import Output, Plan, constants_of, job_of
+
+KERNELS = Path(__file__).parent / "kernels"
+# Contraction of a * b + c into one operation is what would change bits.
+FLAGS = ("-x", "c++", "-std=c++17", "-O2", "-ffp-contract=off", "-shared", "-fPIC")
+
+
+class CompilerMissing(RuntimeError):
+    """There is no C++ compiler, or it fails; the text says what to do."""
+
+
+def load(name: str) -> ctypes.CDLL:
+    """Compile a kernel's source with g++ (or $CXX) and load it.
+
+    Args:
+        name: of the file in `kernels/`, without `.cu`.
+
+    Raises:
+        CompilerMissing: there is no compiler, or it fails.
+    """
+    compiler = os.environ.get("CXX", "g++")
+    source = KERNELS / f"{name}.cu"
+    texts = [path.read_bytes() for path in (source, *sorted(KERNELS.glob("*.cuh")))]
+    key = hashlib.sha256(b"\0".join([*texts, " ".join((compiler, *FLAGS)).encode()])).hexdigest()
+    library = cache_folder() / "kernels" / f"{name}-host-{key[:16]}.so"
+    if not library.exists():
+        library.parent.mkdir(parents=True, exist_ok=True)
+        partial = library.with_suffix(f".{os.getpid()}.part")
+        command = [compiler, *FLAGS, "-o", str(partial), str(source)]
+        try:
+            subprocess.run(command, check=True, capture_output=True, text=True)
+        except OSError as error:
+            raise CompilerMissing(
+                f"no C++ compiler {compiler!r} ({error.strerror}); install g++, or name one in CXX"
+            ) from error
+        except subprocess.CalledProcessError as error:
+            partial.unlink(missing_ok=True)
+            raise CompilerMissing(f"{' '.join(command)} fails:\n{error.stderr}") from error
+        partial.replace(library)
+    return ctypes.CDLL(str(library))
+
+
+def preprocess(
+    frame: NDArray[np.uint8], plan: Plan, output: Output, backwards: bool = False
+) -> NDArray[np.generic]:
+    """The network's input, made by `preprocess.cu` on the host.
+
+    Args:
+        frame: uint8 [n], the bytes of the frame.
+        plan: of such frames.
+        output: what the network takes.
+        backwards: run the threads of a block from the last to the first.
+    """
+    arrays = [np.ascontiguousarray(array) for array in constants_of(plan, output)]
+    cell = np.array([frame.ctypes.data], np.uint64)
+    out = np.empty(output.shape, output.dtype)
+    job = job_of(plan, output, cell.ctypes.data, out.ctypes.data, [a.ctypes.data for a in arrays])
+    load("preprocess").preprocess(ctypes.byref(job), int(backwards))
+    return out
