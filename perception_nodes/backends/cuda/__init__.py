@@ -372,9 +372,9 @@ class Device:
         Raises:
             CudaError: the driver refuses, or the device cannot.
         """
-        flat = array.reshape(-1).view(np.uint8)
-        if not np.shares_memory(flat, array):
+        if not array.flags.c_contiguous:
             raise CudaError("memory to be registered must be contiguous")
+        flat = array.reshape(-1)
         handle, address = self._driver.register(flat, read_only)
         return self.own(HostMemory(self._driver.unregister, handle, flat, address))
 
