@@ -4,13 +4,18 @@ import ctypes
 import hashlib
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.environment import cache_folder
-from perception_nodes.preprocess.plan import Output, Plan, constants_of, job_of
+from perception_nodes.preprocess.head import Head, Placement, Result, State
+from perception_nodes.preprocess.head import job_of as head_job
+from perception_nodes.preprocess.plan import FrameCell, Output, Plan, constants_of
+from perception_nodes.preprocess.plan import job_of as plan_job
 
 KERNELS = Path(__file__).parent / "kernels"
 # Contraction of a * b + c into one operation is what would change bits.
@@ -64,8 +69,51 @@ def preprocess(
         backwards: run the threads of a block from the last to the first.
     """
     arrays = [np.ascontiguousarray(array) for array in constants_of(plan, output)]
-    cell = np.array([frame.ctypes.data], np.uint64)
+    cell, ticket = FrameCell(pixels=frame.ctypes.data), ctypes.c_uint64()
     out = np.empty(output.shape, output.dtype)
-    job = job_of(plan, output, cell.ctypes.data, out.ctypes.data, [a.ctypes.data for a in arrays])
+    job = plan_job(
+        plan,
+        output,
+        ctypes.addressof(cell),
+        ctypes.addressof(ticket),
+        out.ctypes.data,
+        [array.ctypes.data for array in arrays],
+    )
     load("preprocess").preprocess(ctypes.byref(job), int(backwards))
     return out
+
+
+def decode(
+    boxes: Sequence[NDArray[np.float32]],
+    classes: Sequence[NDArray[np.float32]],
+    head: Head,
+    settings: DecodeSettings,
+    placement: Placement,
+    backwards: bool = False,
+) -> Result:
+    """The boxes of a head's tensors, made by `decode.cu` on the host.
+
+    Args:
+        boxes: a level, float32 [1, 4 * reg_max, rows, columns].
+        classes: a level, float32 [1, n, rows, columns].
+        head: of the network.
+        settings: thresholds.
+        placement: of the frame.
+        backwards: run the threads of a block from the last to the first.
+    """
+    levels = [
+        (np.ascontiguousarray(box), np.ascontiguousarray(logits))
+        for box, logits in zip(boxes, classes, strict=True)
+    ]
+    state, result, scratch = State(), Result(), np.zeros(12 * head.cells + 8, np.uint8)
+    job = head_job(
+        head,
+        settings,
+        placement,
+        [(box.ctypes.data, logits.ctypes.data) for box, logits in levels],
+        ctypes.addressof(state),
+        scratch.ctypes.data + -scratch.ctypes.data % 8,
+        ctypes.addressof(result),
+    )
+    load("decode").decode(ctypes.byref(job), int(backwards))
+    return result

@@ -231,12 +231,19 @@ class PlaneJob(ctypes.Structure):
     ]
 
 
+class FrameCell(ctypes.Structure):
+    """`Frame` of `preprocess.cu`: what changes from frame to frame."""
+
+    _fields_ = [("pixels", ctypes.c_uint64), ("ticket", ctypes.c_uint64)]
+
+
 class PreprocessJob(ctypes.Structure):
     """`Job` of `preprocess.cu`; addresses are those of the machine that runs it."""
 
     _fields_ = [
         ("planes", PlaneJob * 2),
         ("frame", ctypes.c_uint64),
+        ("ticket", ctypes.c_uint64),
         ("table", ctypes.c_uint64),
         ("out", ctypes.c_uint64),
         ("kind", ctypes.c_int32),
@@ -265,19 +272,20 @@ def constants_of(plan: Plan, output: Output) -> list[NDArray[np.generic]]:
 
 
 def job_of(
-    plan: Plan, output: Output, frame_cell: int, out: int, constants: list[int]
+    plan: Plan, output: Output, frame_cell: int, ticket: int, out: int, constants: list[int]
 ) -> PreprocessJob:
     """The kernel's argument.
 
     Args:
         plan: of the frames.
         output: what the network takes; of the size that the letterbox was fitted to.
-        frame_cell: address of eight bytes that hold the frame's address.
+        frame_cell: address of a `FrameCell`.
+        ticket: address of eight bytes that receive the ticket of the frame.
         out: address of the input tensor.
         constants: addresses of `constants_of`.
     """
     table, *positions = constants
-    job = PreprocessJob(frame=frame_cell, table=table, out=out, kind=plan.kind)
+    job = PreprocessJob(frame=frame_cell, ticket=ticket, table=table, out=out, kind=plan.kind)
     for target, plane in zip(job.planes, plan.planes, strict=False):
         names = ("columns", "rows") if plane.xy is None else ("xy", "fraction")
         for name in names:

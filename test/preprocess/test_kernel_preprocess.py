@@ -15,7 +15,7 @@ from perception_nodes.preprocess import host, reference
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.preprocess.formats import ALIASES, BYTES_PER_PIXEL
 from perception_nodes.preprocess.lens import lens_from
-from perception_nodes.preprocess.plan import Output, constants_of, job_of, plan_frame
+from perception_nodes.preprocess.plan import FrameCell, Output, constants_of, job_of, plan_frame
 
 MATRIX = (400.0, 0.0, 319.5, 0.0, 400.0, 239.5, 0.0, 0.0, 1.0)
 LENSES = {
@@ -137,7 +137,8 @@ def test_all_of_the_input_is_written_and_nothing_around_it(settings, shift):
     output = output_of(130, 74, *settings)
     plan = plan_for(image, 130, 74)
     shift = shift // np.dtype(output.dtype).itemsize * np.dtype(output.dtype).itemsize
-    frame_cell = np.array([np.frombuffer(image.data, np.uint8).ctypes.data], np.uint64)
+    cell = FrameCell(np.frombuffer(image.data, np.uint8).ctypes.data, 7)
+    ticket = ctypes.c_uint64()
     constants = [np.ascontiguousarray(array) for array in constants_of(plan, output)]
     results = []
     for before in (0, 255):
@@ -147,8 +148,10 @@ def test_all_of_the_input_is_written_and_nothing_around_it(settings, shift):
         memory[inside] = before
         address = memory.ctypes.data + first
         addresses = [array.ctypes.data for array in constants]
-        job = job_of(plan, output, frame_cell.ctypes.data, address, addresses)
+        told = ctypes.addressof(cell), ctypes.addressof(ticket)
+        job = job_of(plan, output, *told, address, addresses)
         host.load("preprocess").preprocess(ctypes.byref(job), 0)
+        assert ticket.value == 7
         results.append(memory[inside].copy())
         memory[inside] = 0xA5
         assert np.all(memory == 0xA5)

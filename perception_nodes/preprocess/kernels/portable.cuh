@@ -13,14 +13,14 @@
 #ifdef __CUDACC__
 
 #define INLINE __device__ __forceinline__
-// As many registers a thread as let a multiprocessor hold all the threads it can.
+// Threads that a multiprocessor can hold.
 #if __CUDA_ARCH__ == 860 || __CUDA_ARCH__ == 870 || __CUDA_ARCH__ == 890 || __CUDA_ARCH__ >= 1200
 #define PROCESSOR_THREADS 1536
 #else
 #define PROCESSOR_THREADS 2048
 #endif
-#define KERNEL(THREADS) \
-    extern "C" __global__ void __launch_bounds__(THREADS, PROCESSOR_THREADS / THREADS)
+#define KERNEL(THREADS, BLOCKS_A_PROCESSOR) \
+    extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_A_PROCESSOR)
 // A job stays in constant memory also where it is indexed by a variable.
 #define JOB(TYPE) const __grid_constant__ TYPE
 
@@ -30,10 +30,38 @@
 #include <cstring>
 
 #define INLINE inline
+#define HOST extern "C" void
 
 struct uint4 {
     unsigned x, y, z, w;
 };
+
+inline float __fadd_rn(float a, float b) { return a + b; }
+inline float __fsub_rn(float a, float b) { return a - b; }
+inline float __fmul_rn(float a, float b) { return a * b; }
+inline float __fdiv_rn(float a, float b) { return a / b; }
+inline double __dadd_rn(double a, double b) { return a + b; }
+inline double __dsub_rn(double a, double b) { return a - b; }
+inline double __dmul_rn(double a, double b) { return a * b; }
+inline double __ddiv_rn(double a, double b) { return a / b; }
+inline double __dsqrt_rn(double a) { return std::sqrt(a); }
+inline int __popc(unsigned word) { return __builtin_popcount(word); }
+inline unsigned atomicAdd(unsigned* target, unsigned value) {
+    unsigned before = *target;
+    *target += value;
+    return before;
+}
+inline void atomicOr(unsigned* target, unsigned value) { *target |= value; }
+inline unsigned __float_as_uint(float value) {
+    unsigned bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+inline float __uint_as_float(unsigned bits) {
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
 
 // Calls function(thread) for each thread of a block.
 template <typename Function>
@@ -42,3 +70,37 @@ inline void each_thread(int threads, int backwards, Function function) {
 }
 
 #endif
+
+// Numbers whose operations each round once, to nearest, as IEEE 754 and NumPy have it: a compiler
+// may not contract a multiplication and an addition of these into one operation.
+struct Single {
+    float value;
+    INLINE Single(float v = 0) : value(v) {}
+};
+INLINE Single operator+(Single a, Single b) { return __fadd_rn(a.value, b.value); }
+INLINE Single operator-(Single a, Single b) { return __fsub_rn(a.value, b.value); }
+INLINE Single operator*(Single a, Single b) { return __fmul_rn(a.value, b.value); }
+INLINE Single operator/(Single a, Single b) { return __fdiv_rn(a.value, b.value); }
+INLINE bool operator<(Single a, Single b) { return a.value < b.value; }
+INLINE bool operator>(Single a, Single b) { return a.value > b.value; }
+
+struct Double {
+    double value;
+    INLINE Double(double v = 0) : value(v) {}
+};
+INLINE Double operator+(Double a, Double b) { return __dadd_rn(a.value, b.value); }
+INLINE Double operator-(Double a, Double b) { return __dsub_rn(a.value, b.value); }
+INLINE Double operator*(Double a, Double b) { return __dmul_rn(a.value, b.value); }
+INLINE Double operator/(Double a, Double b) { return __ddiv_rn(a.value, b.value); }
+INLINE bool operator<(Double a, Double b) { return a.value < b.value; }
+INLINE bool operator>(Double a, Double b) { return a.value > b.value; }
+INLINE Double root(Double a) { return __dsqrt_rn(a.value); }
+
+template <typename T>
+INLINE T lesser(T a, T b) {
+    return b < a ? b : a;
+}
+template <typename T>
+INLINE T greater(T a, T b) {
+    return b > a ? b : a;
+}

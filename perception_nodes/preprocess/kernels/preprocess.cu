@@ -39,9 +39,16 @@ struct Plane {
     int outside;      // value of what lies beyond the grid
 };
 
+// What changes from frame to frame; it may lie in the host's memory.
+struct Frame {
+    const unsigned char* pixels;
+    unsigned long long ticket;
+};
+
 struct Job {
     Plane planes[2];
-    const unsigned char* const* frame;  // holds the address of the frame
+    const Frame* frame;
+    unsigned long long* ticket;         // receives the frame's, for `decode.cu` to report
     const unsigned* table;              // 3 x 256 values of the output's type
     unsigned char* out;
     int kind;
@@ -195,10 +202,10 @@ INLINE Colour sample(const Job& job, const unsigned char* frame, int u, int v) {
     return sample_mosaic(job, frame, p);
 }
 
-// Phase 1: what all threads of the block need. One of them asks for the frame's address: it may
-// stand in the host's memory.
-INLINE void prepare(const Job& job, Shared& shared, int thread) {
-    if (thread == 0) shared.frame = *job.frame;
+// Phase 1: what all threads of the block need.
+INLINE void prepare(const Job& job, Shared& shared, int tile, int thread) {
+    if (thread == 0) shared.frame = job.frame->pixels;
+    if (tile == 0 && thread == THREADS - 1) *job.ticket = job.frame->ticket;
     for (int i = thread; i < 3 * 256 * job.value_bytes / 4; i += THREADS)
         shared.table[i] = job.table[i];
 }
@@ -276,10 +283,10 @@ INLINE void store_tile(const Job& job, const Shared& shared, int tile_x, int til
 #ifdef __CUDACC__
 
 // Grid: a block a tile, x and y.
-KERNEL(THREADS) preprocess(JOB(Job) job) {
+KERNEL(THREADS, PROCESSOR_THREADS / THREADS) preprocess(JOB(Job) job) {
     __shared__ Shared shared;
     int thread = threadIdx.x, tile_x = blockIdx.x, tile_y = blockIdx.y;
-    prepare(job, shared, thread);
+    prepare(job, shared, tile_x + tile_y, thread);
     __syncthreads();
     sample_tile(job, shared, tile_x, tile_y, thread);
     __syncthreads();
@@ -288,11 +295,11 @@ KERNEL(THREADS) preprocess(JOB(Job) job) {
 
 #else
 
-extern "C" void preprocess(const Job* job, int backwards) {
+HOST preprocess(const Job* job, int backwards) {
     static thread_local Shared shared;
     for (int tile_y = 0; tile_y * TILE_HEIGHT < job->height; tile_y++)
         for (int tile_x = 0; tile_x * TILE_WIDTH < job->width; tile_x++) {
-            each_thread(THREADS, backwards, [&](int t) { prepare(*job, shared, t); });
+            each_thread(THREADS, backwards, [&](int t) { prepare(*job, shared, tile_x + tile_y, t); });
             each_thread(THREADS, backwards,
                         [&](int t) { sample_tile(*job, shared, tile_x, tile_y, t); });
             each_thread(THREADS, backwards,
