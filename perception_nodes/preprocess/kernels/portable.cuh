@@ -13,12 +13,6 @@
 #ifdef __CUDACC__
 
 #define INLINE __device__ __forceinline__
-// Threads that a multiprocessor can hold.
-#if __CUDA_ARCH__ == 860 || __CUDA_ARCH__ == 870 || __CUDA_ARCH__ == 890 || __CUDA_ARCH__ >= 1200
-#define PROCESSOR_THREADS 1536
-#else
-#define PROCESSOR_THREADS 2048
-#endif
 #define KERNEL(THREADS, BLOCKS_A_PROCESSOR) \
     extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_A_PROCESSOR)
 // A job stays in constant memory also where it is indexed by a variable.

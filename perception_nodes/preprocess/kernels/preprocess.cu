@@ -15,6 +15,7 @@ namespace {
 constexpr int TILE_WIDTH = 64;
 constexpr int TILE_HEIGHT = 4;
 constexpr int THREADS = TILE_WIDTH * TILE_HEIGHT;
+constexpr int RESIDENT_THREADS = 1536;  // a multiprocessor: there are registers for so many
 constexpr int BITS = 11;  // of a position between two samples, as in cv2.resize
 constexpr int ONE = 1 << BITS;
 constexpr int LENS_BITS = 5;  // the same in the map of a lens, as in cv2.remap
@@ -283,7 +284,7 @@ INLINE void store_tile(const Job& job, const Shared& shared, int tile_x, int til
 #ifdef __CUDACC__
 
 // Grid: a block a tile, x and y.
-KERNEL(THREADS, PROCESSOR_THREADS / THREADS) preprocess(JOB(Job) job) {
+KERNEL(THREADS, RESIDENT_THREADS / THREADS) preprocess(JOB(Job) job) {
     __shared__ Shared shared;
     int thread = threadIdx.x, tile_x = blockIdx.x, tile_y = blockIdx.y;
     prepare(job, shared, tile_x + tile_y, thread);
