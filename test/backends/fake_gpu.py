@@ -3,6 +3,7 @@ waited for, and a copy or a kernel reads memory then and not before, as on a rea
 
 import ctypes
 import importlib.machinery
+import importlib.metadata
 import sys
 import types
 from collections import Counter
@@ -697,4 +698,15 @@ def install(monkeypatch, gpu, through):
         monkeypatch.setitem(sys.modules, "cuda.bindings.driver", bindings_of(gpu))
         sys.modules["cuda.bindings"].driver = sys.modules["cuda.bindings.driver"]
         versions["cuda-bindings"] = "13.5.0"
-    monkeypatch.setattr("importlib.metadata.version", versions.__getitem__)
+    set_versions(monkeypatch, versions)
+
+
+def set_versions(monkeypatch, versions):
+    """Have these packages be installed and no others."""
+
+    def version(name):
+        if name not in versions:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return versions[name]
+
+    monkeypatch.setattr("importlib.metadata.version", version)

@@ -17,7 +17,7 @@ named `wait` wait.
 """
 
 import ctypes
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeVar
@@ -42,6 +42,7 @@ __all__ = [
     "Launch",
     "Module",
     "Stream",
+    "capture",
     "open_device",
 ]
 
@@ -421,6 +422,23 @@ def open_device(index: int = 0) -> Device:
             "cuDeviceGet", "CUDA_ERROR_INVALID_DEVICE" if count else "CUDA_ERROR_NO_DEVICE", ""
         )
     return Device(driver, index)
+
+
+def capture(stream: Stream, stages: Sequence[Callable[[Stream], None]]) -> Graph:
+    """Make one graph of stages that put their work on a stream: preprocess, inference, decode.
+
+    They are run once before: TensorRT, for one, sets up at its first run what cannot be captured.
+
+    Raises:
+        CudaError: a stage failed, or it waits or allocates.
+    """
+    for stage in stages:
+        stage(stream)
+    stream.wait()
+    with stream.capture() as captured:
+        for stage in stages:
+            stage(stream)
+    return captured.graph
 
 
 def _check_fits(nbytes: int, room: int) -> None:
