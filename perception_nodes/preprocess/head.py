@@ -8,7 +8,7 @@ import numpy as np
 
 from perception_nodes.core.decode import AbsurdOutput, DecodeSettings
 from perception_nodes.core.frame import MAX_DETECTIONS, Detections
-from perception_nodes.core.geometry import Lens, Letterbox
+from perception_nodes.preprocess.placement import Placement
 
 MAX_LEVELS = 5
 MAX_CANDIDATES = 512
@@ -46,24 +46,6 @@ class Head:
     def cells(self) -> int:
         """Of all levels."""
         return sum(rows * columns for rows, columns in map(self.size, self.strides))
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where the network's input comes from.
-
-    Attributes:
-        letterbox: its place in the input.
-        source_width, source_height: of the camera's image.
-        lens: with which it was rectified, if it was.
-        rectified: fx, fy, cx, cy of the rectified image.
-    """
-
-    letterbox: Letterbox
-    source_width: int
-    source_height: int
-    lens: Lens | None = None
-    rectified: tuple[float, float, float, float] = (1.0, 1.0, 0.0, 0.0)
 
 
 class LevelJob(ctypes.Structure):

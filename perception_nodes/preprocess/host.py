@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.environment import cache_folder
-from perception_nodes.preprocess.head import Head, Placement, Result, State
+from perception_nodes.preprocess.head import Head, Result, State
 from perception_nodes.preprocess.head import job_of as head_job
+from perception_nodes.preprocess.placement import Placement
 from perception_nodes.preprocess.plan import FrameCell, Output, Plan, constants_of
 from perception_nodes.preprocess.plan import job_of as plan_job
 

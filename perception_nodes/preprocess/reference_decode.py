@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from perception_nodes.core.decode import ABSURD_LOGIT, DecodeSettings
 from perception_nodes.core.frame import MAX_DETECTIONS
-from perception_nodes.preprocess.head import ABSURD_BOX, Head, Placement, Result
+from perception_nodes.preprocess.head import ABSURD_BOX, Head, Result
+from perception_nodes.preprocess.placement import Placement
 
 Single = np.float32
 Singles = NDArray[np.float32]

@@ -11,7 +11,8 @@ from perception_nodes.core.decode import AbsurdOutput, Decoder, DecodeSettings
 from perception_nodes.core.frame import MAX_DETECTIONS, Detections, FrameFlag, FrameHeader
 from perception_nodes.core.geometry import Lens, Letterbox, boxes_to_source
 from perception_nodes.preprocess import host, reference_decode
-from perception_nodes.preprocess.head import Head, Placement, Result, State, job_of
+from perception_nodes.preprocess.head import Head, Result, State, job_of
+from perception_nodes.preprocess.placement import Placement
 
 SMALL = Head(96, 64, (8, 16), 4, 3)
 LARGE = Head(640, 384, (8, 16, 32), 16, 8)
