@@ -13,7 +13,6 @@ from perception_nodes.preprocess.placement import Placement
 MAX_LEVELS = 5
 MAX_CANDIDATES = 512
 ABSURD_BOX = 1 << 31
-FIND_THREADS, DECODE_THREADS, SUPPRESS_THREADS = 128, 128, MAX_CANDIDATES
 
 
 @dataclass(frozen=True)
@@ -169,6 +168,16 @@ class DecodeJob(ctypes.Structure):
         ("max_candidates", ctypes.c_int32),
         ("logit_threshold", ctypes.c_float),
         ("iou_threshold", ctypes.c_float),
+    ]
+
+
+def launches_of(head: Head) -> list[tuple[str, int, int]]:
+    """The kernels in order: name, blocks, threads a block."""
+    find_threads = decode_threads = 128
+    return [
+        ("find_candidates", -(-head.cells // find_threads), find_threads),
+        ("decode_boxes", -(-4 * head.cells // decode_threads), decode_threads),
+        ("suppress", 1, MAX_CANDIDATES),
     ]
 
 

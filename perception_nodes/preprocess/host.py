@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.environment import cache_folder
-from perception_nodes.preprocess.head import Head, Result, State
+from perception_nodes.preprocess.head import DecodeJob, Head, Result, State, launches_of
 from perception_nodes.preprocess.head import job_of as head_job
 from perception_nodes.preprocess.placement import Placement
-from perception_nodes.preprocess.plan import FrameCell, Output, Plan, constants_of
+from perception_nodes.preprocess.plan import FrameCell, Output, Plan, constants_of, grid_of
 from perception_nodes.preprocess.plan import job_of as plan_job
 
 KERNELS = Path(__file__).parent / "kernels"
@@ -80,7 +80,8 @@ def preprocess(
         out.ctypes.data,
         [array.ctypes.data for array in arrays],
     )
-    load("preprocess").preprocess(ctypes.byref(job), int(backwards))
+    tiles_x, tiles_y, _ = grid_of(output)
+    load("preprocess").preprocess(ctypes.byref(job), tiles_x, tiles_y, int(backwards))
     return out
 
 
@@ -116,5 +117,12 @@ def decode(
         scratch.ctypes.data + -scratch.ctypes.data % 8,
         ctypes.addressof(result),
     )
-    load("decode").decode(ctypes.byref(job), int(backwards))
+    run_decode(job, head, backwards)
     return result
+
+
+def run_decode(job: DecodeJob, head: Head, backwards: bool = False) -> None:
+    """Run the kernels of `decode.cu` one after the other; the job's addresses are the host's."""
+    library = load("decode")
+    for name, blocks, _ in launches_of(head):
+        getattr(library, name)(ctypes.byref(job), blocks, int(backwards))

@@ -271,6 +271,11 @@ def constants_of(plan: Plan, output: Output) -> list[NDArray[np.generic]]:
     return arrays
 
 
+def grid_of(output: Output) -> tuple[int, int, int]:
+    """Blocks that make the output, in x, y, z; each of `THREADS` threads."""
+    return -(-output.width // TILE[0]), -(-output.height // TILE[1]), 1
+
+
 def job_of(
     plan: Plan, output: Output, frame_cell: int, ticket: int, out: int, constants: list[int]
 ) -> PreprocessJob:

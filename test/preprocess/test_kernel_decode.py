@@ -246,11 +246,10 @@ def test_the_state_is_left_as_the_next_frame_wants_it():
     tensors = [(b.ctypes.data, c.ctypes.data) for b, c in zip(boxes, classes, strict=True)]
     places = ctypes.addressof(state), scratch.ctypes.data, ctypes.addressof(result)
     job = job_of(SMALL, SETTINGS, placement_of(SMALL), tensors, *places)
-    library = host.load("decode")
     answers = []
     for ticket in (41, 42):
         state.ticket = ticket
-        library.decode(ctypes.byref(job), 0)
+        host.run_decode(job, SMALL)
         assert result.ticket == ticket
         assert (state.found, state.absurd) == (0, 0)
         answers.append(bytes(result)[8:])

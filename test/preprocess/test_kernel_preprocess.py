@@ -15,7 +15,14 @@ from perception_nodes.preprocess import host, reference
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.preprocess.formats import ALIASES, BYTES_PER_PIXEL
 from perception_nodes.preprocess.lens import lens_from
-from perception_nodes.preprocess.plan import FrameCell, Output, constants_of, job_of, plan_frame
+from perception_nodes.preprocess.plan import (
+    FrameCell,
+    Output,
+    constants_of,
+    grid_of,
+    job_of,
+    plan_frame,
+)
 
 MATRIX = (400.0, 0.0, 319.5, 0.0, 400.0, 239.5, 0.0, 0.0, 1.0)
 LENSES = {
@@ -150,7 +157,7 @@ def test_all_of_the_input_is_written_and_nothing_around_it(settings, shift):
         addresses = [array.ctypes.data for array in constants]
         told = ctypes.addressof(cell), ctypes.addressof(ticket)
         job = job_of(plan, output, *told, address, addresses)
-        host.load("preprocess").preprocess(ctypes.byref(job), 0)
+        host.load("preprocess").preprocess(ctypes.byref(job), *grid_of(output)[:2], 0)
         assert ticket.value == 7
         results.append(memory[inside].copy())
         memory[inside] = 0xA5

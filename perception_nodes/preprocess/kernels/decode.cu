@@ -496,29 +496,35 @@ KERNEL(SUPPRESS_THREADS, 1) suppress(JOB(Job) job) {
 
 #else
 
-HOST decode(const Job* pointer, int backwards) {
-    const Job& job = *pointer;
-    int blocks = (job.cells + FIND_THREADS - 1) / FIND_THREADS;
-    each_thread(blocks * FIND_THREADS, backwards, [&](int t) { find_candidate(job, t); });
-
-    static thread_local DecodeShared decoding;
-    each_thread((4 * job.cells + DECODE_THREADS - 1) / DECODE_THREADS, backwards, [&](int block) {
-        auto& s = decoding;
-        each_thread(DECODE_THREADS, backwards, [&](int t) { count_better(job, s, block, t); });
-        each_thread(DECODE_THREADS, backwards, [&](int t) { decode_side(job, s, block, t); });
-        each_thread(DECODE_THREADS, backwards, [&](int t) { place_candidate(job, s, block, t); });
+// The same on the host; a block after the other, see `each_thread`.
+HOST find_candidates(const Job* job, int blocks, int backwards) {
+    each_thread(blocks, backwards, [&](int block) {
+        each_thread(FIND_THREADS, backwards,
+                    [&](int t) { find_candidate(*job, block * FIND_THREADS + t); });
     });
+}
 
+HOST decode_boxes(const Job* job, int blocks, int backwards) {
+    static thread_local DecodeShared s;
+    each_thread(blocks, backwards, [&](int block) {
+        auto each = [&](auto phase) { each_thread(DECODE_THREADS, backwards, phase); };
+        each([&](int t) { count_better(*job, s, block, t); });
+        each([&](int t) { decode_side(*job, s, block, t); });
+        each([&](int t) { place_candidate(*job, s, block, t); });
+    });
+}
+
+HOST suppress(const Job* job, int, int backwards) {
     static thread_local SuppressShared s;
     auto each = [&](auto phase) { each_thread(SUPPRESS_THREADS, backwards, phase); };
-    each([&](int t) { load_candidates(job, s, t); });
-    each([&](int t) { find_rivals(job, s, t); });
+    each([&](int t) { load_candidates(*job, s, t); });
+    each([&](int t) { find_rivals(*job, s, t); });
     while (!settled(s)) {
         each([&](int t) { judge(s, t); });
         each([&](int t) { note_verdicts(s, t); });
     }
-    each([&](int t) { to_source(job, s, t); });
-    each([&](int t) { report(job, s, t); });
+    each([&](int t) { to_source(*job, s, t); });
+    each([&](int t) { report(*job, s, t); });
 }
 
 #endif

@@ -296,16 +296,16 @@ KERNEL(THREADS, RESIDENT_THREADS / THREADS) preprocess(JOB(Job) job) {
 
 #else
 
-HOST preprocess(const Job* job, int backwards) {
-    static thread_local Shared shared;
-    for (int tile_y = 0; tile_y * TILE_HEIGHT < job->height; tile_y++)
-        for (int tile_x = 0; tile_x * TILE_WIDTH < job->width; tile_x++) {
-            each_thread(THREADS, backwards, [&](int t) { prepare(*job, shared, tile_x + tile_y, t); });
-            each_thread(THREADS, backwards,
-                        [&](int t) { sample_tile(*job, shared, tile_x, tile_y, t); });
-            each_thread(THREADS, backwards,
-                        [&](int t) { store_tile(*job, shared, tile_x, tile_y, t); });
-        }
+// The same on the host; a block after the other, see `each_thread`.
+HOST preprocess(const Job* job, int tiles_x, int tiles_y, int backwards) {
+    static thread_local Shared s;
+    each_thread(tiles_x * tiles_y, backwards, [&](int tile) {
+        int x = tile % tiles_x, y = tile / tiles_x;
+        auto each = [&](auto phase) { each_thread(THREADS, backwards, phase); };
+        each([&](int t) { prepare(*job, s, tile, t); });
+        each([&](int t) { sample_tile(*job, s, x, y, t); });
+        each([&](int t) { store_tile(*job, s, x, y, t); });
+    });
 }
 
 #endif
