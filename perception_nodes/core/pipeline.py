@@ -79,21 +79,38 @@ class Candidate:
 class Pipeline:
     """Inference and postprocessing of frames, under their deadline."""
 
-    def __init__(self, models: Sequence[Candidate], clock: Clock, skip_late: bool) -> None:
+    def __init__(
+        self,
+        models: Sequence[Candidate],
+        clock: Clock,
+        skip_late: bool,
+        standing_in: str = "",
+    ) -> None:
         """Take the models, the best one first; the others stand in when time is short.
 
         With `skip_late` a frame that every model would be late with is abandoned before inference.
-        Without, the best model runs on every frame.
+        Without, the best model runs on every frame. See `replace` for `standing_in`.
         """
-        self._models = models
         self._clock = clock
         self._skip_late = skip_late
         self._publish = CostPrediction(0)
-        self._without_best = 0
-        self._on_trial = False
-        self._chosen = models[0]
+        self.replace(models, standing_in)
         self._lens: Lens | None = None
         self._lens_key = b""
+
+    def replace(self, models: Sequence[Candidate], standing_in: str = "") -> None:
+        """Go on with other models; to be called between two frames.
+
+        Args:
+            models: the best one first.
+            standing_in: why these stand in for others that are to come. What they detect is
+                DEGRADED meanwhile, for that reason; empty where they are what is wanted.
+        """
+        self._models = models
+        self._chosen = models[0]
+        self._without_best = 0
+        self._on_trial = False
+        self._standing_in = standing_in.encode(errors="replace")[: FrameRecord.reason.size - 1]
 
     def detect(
         self, header: FrameHeader, image: NDArray[np.uint8]
@@ -116,6 +133,7 @@ class Pipeline:
             record.status, record.reason = FrameStatus.SKIPPED_LATE, why_not
             return record, None
         self._chosen, record.model = model, model.name
+        record.reason = self._standing_in
         try:
             heads = model.backend.infer(image)
             record.inferred_ns = self._clock.monotonic_ns()
@@ -177,7 +195,8 @@ class Pipeline:
     def _status_at(self, published_ns: int, record: FrameRecord) -> FrameStatus:
         if published_ns > record.deadline_ns:
             return FrameStatus.LATE
-        return FrameStatus.OK if self._chosen is self._models[0] else FrameStatus.DEGRADED
+        as_wanted = self._chosen is self._models[0] and not self._standing_in
+        return FrameStatus.OK if as_wanted else FrameStatus.DEGRADED
 
     def withheld(self, record: FrameRecord) -> FrameRecord:
         """The frame's detections came too late and are not published."""

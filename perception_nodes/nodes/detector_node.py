@@ -1,16 +1,16 @@
 """Slots in, detections out: the second half of a frame's way."""
 
 import sys
-import time
 
 import numpy as np
 from vision_msgs.msg import Detection2DArray
 
-from perception_nodes.backends.base import Backend, BackendSettings, open_backend
-from perception_nodes.backends.model import Model, load_model
+from perception_nodes.backends.base import BackendSettings
+from perception_nodes.backends.model import load_model
+from perception_nodes.backends.serving import Serving
 from perception_nodes.config import DetectorSettings, SettingsError
 from perception_nodes.core.clock import SystemClock
-from perception_nodes.core.decode import Decoder, DecodeSettings
+from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.frame import (
     Detections,
     FrameHeader,
@@ -21,7 +21,7 @@ from perception_nodes.core.frame import (
     check_slot,
     record_of_header,
 )
-from perception_nodes.core.pipeline import Candidate, Pipeline
+from perception_nodes.core.pipeline import Pipeline
 from perception_nodes.environment import cache_folder
 from perception_nodes.nodes.base import IDLE_WAIT_MS, run_node
 from perception_nodes.nodes.redundant import RedundantNode
@@ -30,7 +30,6 @@ from perception_nodes.transport.cdr import write_detection_array
 from perception_nodes.transport.shm import Sample
 
 QUEUE_DEPTH = 10
-TIMED_CALLS = 5
 PATIENCE_FACTOR = 4
 """A frame that takes so many times what the slowest model is expected to take is a hang."""
 
@@ -41,14 +40,14 @@ class DetectorNode(RedundantNode):
     role = "detector"
     speaks_for_watchdog = True
     settings_type = DetectorSettings
+    _serving: Serving | None = None
 
     def open(self) -> None:
         """Load the model, join the channels."""
         settings: DetectorSettings = self.settings
         self._model = model = load_model(settings.model)
         self._class_names = [name.encode() for name in model.classes]
-        self._backends: list[Backend] = []
-        candidates = [self._candidate(model)]
+        models = [model]
         if settings.fallback_model:
             fallback = load_model(settings.fallback_model)
             if (fallback.input, fallback.classes) != (model.input, model.classes):
@@ -56,44 +55,32 @@ class DetectorNode(RedundantNode):
                     f"parameter fallback_model: {fallback.name} has another input or other classes "
                     f"than {model.name}; one frame must do for both"
                 )
-            candidates.append(self._candidate(fallback))
-        self._pipeline = Pipeline(candidates, SystemClock(), settings.skip_late)
+            models.append(fallback)
+        self._serving = serving = Serving(
+            settings.backend,
+            models,
+            BackendSettings(settings.threads, str(cache_folder()), may_build=False),
+            DecodeSettings(settings.score_threshold, settings.iou_threshold),
+            self.get_logger().info,
+        )
+        self._pipeline = Pipeline(
+            serving.candidates, SystemClock(), settings.skip_late, serving.standing_in
+        )
         self._publisher = self.add_publisher(
             Detection2DArray, settings.detections_topic, QUEUE_DEPTH
         )
         self._slots = channels.slot_reader(self.endpoint, settings.camera)
         self._detections = channels.detection_writer(self.endpoint, settings.camera)
-        slowest_ns = max(candidate.inference.median_ns for candidate in candidates)
+        slowest_ns = max(candidate.inference.median_ns for candidate in serving.candidates)
         self.join(max(round(settings.hang_after_ms * 1e6), PATIENCE_FACTOR * slowest_ns))
         self._newest_ns = 0
 
     def close(self) -> None:
         """Drop the models, give the lease back."""
         super().close()
-        for backend in getattr(self, "_backends", []):
-            backend.close()
-
-    def _candidate(self, model: Model) -> Candidate:
-        """Load a model and see what it costs."""
-        settings: DetectorSettings = self.settings
-        backend = open_backend(
-            settings.backend, BackendSettings(settings.threads, str(cache_folder()))
-        )
-        self._backends.append(backend)
-        info = backend.load(model)
-        decoder = Decoder(
-            model.input.width,
-            model.input.height,
-            model.outputs.strides,
-            model.outputs.reg_max,
-            DecodeSettings(settings.score_threshold, settings.iou_threshold),
-        )
-        inference_ns = shortest_inference_ns(backend, model)
-        self.get_logger().info(
-            f"{model.name} ({model.precision}, {model.input.width}x{model.input.height}) on "
-            f"{info.runtime}, {info.device}, {info.threads} threads: {inference_ns / 1e6:.1f} ms"
-        )
-        return Candidate(model.name, backend, decoder, inference_ns)
+        if self._serving is not None:
+            self._serving.close()
+            self._serving = None
 
     def listeners(self) -> int:
         """Subscribers of detections."""
@@ -102,6 +89,14 @@ class DetectorNode(RedundantNode):
     def take_over(self) -> None:
         """Go on behind the frame that the predecessor took last: it may have died of that one."""
         self._newest_ns = self.lease.note.ingested_ns
+
+    def step(self) -> None:
+        """Go over to what was built meanwhile, also as a standby; work."""
+        if self._serving.ready():
+            with self.busy():
+                self._serving.switch()
+                self._pipeline.replace(self._serving.candidates, self._serving.standing_in)
+        super().step()
 
     def work(self) -> None:
         """Detect on the newest frame; the ledger knows that older ones were let go."""
@@ -164,17 +159,6 @@ class DetectorNode(RedundantNode):
         self._publisher.publish(
             write_detection_array(record.stamp_ns, record.frame_id, detections, self._class_names)
         )
-
-
-def shortest_inference_ns(backend: Backend, model: Model) -> int:
-    """What a call of the backend takes, on a black frame, where others do not start beside us."""
-    image = np.zeros((model.input.height, model.input.width, 3), np.uint8)
-    durations_ns = []
-    for _ in range(TIMED_CALLS):
-        started_ns = time.monotonic_ns()
-        backend.infer(image)
-        durations_ns.append(time.monotonic_ns() - started_ns)
-    return min(durations_ns)
 
 
 def main() -> int:

@@ -131,7 +131,11 @@ class WatchdogNode(PerceptionNode):
         closed += self._ledger.expire(now_ns)
         for record in closed:
             self._watch.report(record)
-            self._health.frame(FrameStatus(record.status), record.published_ns or now_ns)
+            self._health.frame(
+                FrameStatus(record.status),
+                record.published_ns or now_ns,
+                record.reason.decode(errors="replace"),
+            )
         self._outbox += closed
         if now_ns > self._discovered_ns:
             self._publish_reports()
