@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pictures import ENCODINGS, frame, scene, view
+from pictures import ENCODINGS, frame, noise, scene, view
 
 from perception_nodes.core.frame import CameraInfo, FrameHeader, FrameRejected, ImageView
 from perception_nodes.core.geometry import Lens, Letterbox, remap_grid
@@ -39,10 +39,6 @@ OUTPUTS = [
     ("float32", "NCHW", "BGR", 1 / 58.4, -2.1),
     ("float32", "NHWC", "RGB", 1 / 255, 0.0),
 ]
-
-
-def noise(width, height, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.uint8)
 
 
 def plan_for(image, width, height, lens=None):
