@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from perception_nodes.backends.model import Model
 from perception_nodes.core.pipeline import BackendError, HeadTensors
 
+Progress = Callable[[int, int], None]
+"""Is told what is done and what there is to do in all."""
+
 BACKENDS = ("openvino", "onnxruntime", "tensorrt", "golden", "null", "faulty")
 """Names of backends; each is a module of this package with a class `Backend`."""
 
@@ -58,7 +61,7 @@ class BackendSettings:
     threads: int = 0
     cache_dir: str = ""
     may_build: bool = True
-    progress: Callable[[int, int], None] | None = None
+    progress: Progress | None = None
 
 
 class Backend(Protocol):

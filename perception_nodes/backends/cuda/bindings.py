@@ -46,7 +46,7 @@ class Driver:
         try:
             cu.cuDriverGetVersion()
         except (RuntimeError, ImportError, OSError) as error:
-            raise no_driver(error) from error
+            raise no_driver() from error
         _call("cuInit", 0)
 
     def version(self) -> int:

@@ -85,12 +85,12 @@ def error_of_text(text: str) -> CudaError:
     return CudaError(text)
 
 
-def no_driver(cause: BaseException) -> CudaError:
+def no_driver() -> CudaError:
     """There is no libcuda."""
     return CudaError(
-        f"there is no CUDA driver (libcuda.so.1 cannot be loaded: {_line(cause)}); install "
-        "NVIDIA's driver, in a container start it with --gpus all (on a Jetson with --runtime "
-        "nvidia); without a GPU use backend:=openvino",
+        "there is no CUDA driver (libcuda.so.1 cannot be loaded); install NVIDIA's driver, in a "
+        "container start it with --gpus all (on a Jetson with --runtime nvidia); without a GPU "
+        "use backend:=openvino",
         NO_DRIVER,
     )
 

@@ -30,7 +30,7 @@ try:
     import pycuda.driver as cu
 except ImportError as error:
     if "libcuda" in str(error):
-        raise no_driver(error) from error
+        raise no_driver() from error
     raise driver_lacks("PyCUDA", error) from error
 
 

@@ -1,10 +1,10 @@
 """An engine from an ONNX file: slow, once a machine; TensorRT-RTX needs no GPU for it."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from perception_nodes.backends.base import Progress
 from perception_nodes.backends.tensorrt.layers import Convolution, convolutions
 from perception_nodes.backends.tensorrt.library import Library, make_log
 from perception_nodes.core.pipeline import BackendError
@@ -34,7 +34,7 @@ def build(
     onnx: Path,
     sm: int = 0,
     timing: bytes = b"",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Built:
     """Build an engine.
 
@@ -96,7 +96,7 @@ def _target(library: Library, config: Any, sm: int) -> None:
         raise BackendError(f"{library.name} does not build for SM{sm}; it does for {names}")
 
 
-def _monitor(trt: Any, progress: Callable[[int, int], None]) -> Any:
+def _monitor(trt: Any, progress: Progress) -> Any:
     """Tells how far a build is, of its phases and the phases in them."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
