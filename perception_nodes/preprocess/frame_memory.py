@@ -88,6 +88,12 @@ class FrameMemory:
         np.copyto(self._copy.array[: pixels.nbytes], pixels)
         return self._copy.address, 1
 
+    def close(self) -> None:
+        """Let go of what is registered, so that another may register it."""
+        for segment in self._segments:
+            segment.close()
+        self._segments.clear()
+
     def _find(self, address: int, nbytes: int) -> tuple[HostMemory | None, int]:
         """What is registered around a frame, and its first address."""
         for segment in self._segments:

@@ -36,6 +36,7 @@ class Preprocessing:
     """Makes the network's input of frames.
 
     Attributes:
+        kernel: the compiled one.
         placement: of the frames that it was last fitted to.
     """
 
@@ -65,7 +66,7 @@ class Preprocessing:
         self._cell_memory = device.pinned(ctypes.sizeof(FrameCell))
         self._cell = FrameCell.from_buffer(self._cell_memory.array)
         self._constants: DeviceMemory | None = None
-        self._kernel = device.module(cubin("preprocess", device.facts.sm)).kernel("preprocess")
+        self.kernel = device.module(cubin("preprocess", device.facts.sm)).kernel("preprocess")
 
     def calibrate(self, info: CameraInfo) -> None:
         """Use a calibration from the next frame on.
@@ -108,7 +109,7 @@ class Preprocessing:
             plan, self._output, self._cell_memory.address, self._ticket, self._out, addresses
         )
         grid = plans.grid_of(self._output)
-        self._launch = self._kernel.prepare(grid, (plans.THREADS, 1, 1), job)
+        self._launch = self.kernel.prepare(grid, (plans.THREADS, 1, 1), job)
         self.placement, self._fitted = placement, kind
         self._frame_bytes = plan.frame_bytes
         return True
@@ -126,6 +127,10 @@ class Preprocessing:
     def enqueue(self, stream: Stream) -> None:
         """Put the kernel on a stream."""
         self._launch.enqueue(stream)
+
+    def close(self) -> None:
+        """Let go of the frames' memory; all else goes with the device."""
+        self._frames.close()
 
     def _upload(self, arrays: Sequence[NDArray[np.generic]], stream: Stream) -> list[int]:
         """Copy arrays to the device; their addresses there."""
@@ -151,6 +156,7 @@ class Decoding:
     """Makes boxes in source pixels of the network's output.
 
     Attributes:
+        memory: of the `Result`, which the device writes in place.
         ticket: the device's address of the ticket of the frame in hand, for `Preprocessing`.
     """
 
@@ -182,8 +188,8 @@ class Decoding:
         ]
         self._state = device.memory(ctypes.sizeof(State))
         self._scratch = device.memory(12 * head.cells)
-        self._result_memory = device.pinned(ctypes.sizeof(Result))
-        self._result = Result.from_buffer(self._result_memory.array)
+        self.memory = device.pinned(ctypes.sizeof(Result))
+        self._result = Result.from_buffer(self.memory.array)
         self.ticket = self._state.address + State.ticket.offset
         stream.fill(self._state)
         stream.wait()
@@ -197,7 +203,7 @@ class Decoding:
             self._tensors,
             self._state.address,
             self._scratch.address,
-            self._result_memory.address,
+            self.memory.address,
         )
         self._launches = [kernel.prepare(*shape, job) for kernel, *shape in self._kernels]
 
@@ -222,7 +228,12 @@ class Decoding:
 
 
 class GpuDetector:
-    """A frame's whole way on the GPU, as one graph: preprocessing, network, decoding."""
+    """A frame's whole way on the GPU, as one graph: preprocessing, network, decoding.
+
+    Attributes:
+        graph: of the frames that are coming; None before the first.
+        last: the result of the last frame.
+    """
 
     def __init__(
         self,
@@ -251,7 +262,7 @@ class GpuDetector:
         self._stream, self._infer, self._decoding = stream, infer, decoding
         self._preprocessing = Preprocessing(device, output, out, decoding.ticket, undistort)
         self.calibrate = self._preprocessing.calibrate
-        self._graph: Graph | None = None
+        self.graph: Graph | None = None
         self._ticket = 0
         self.last = Result()
 
@@ -270,18 +281,25 @@ class GpuDetector:
             AbsurdOutput: the network's output cannot be a detection.
             CudaError: the GPU failed.
         """
-        if self._preprocessing.fit(image, self._stream) and self._graph is not None:
-            self._graph.close()
-            self._graph = None
+        if self._preprocessing.fit(image, self._stream) and self.graph is not None:
+            self.graph.close()
+            self.graph = None
         self._ticket += 1
         copies = self._preprocessing.take(image, self._ticket)
-        if self._graph is None:
-            self._graph = self._capture()
-        self._graph.launch(self._stream)
+        if self.graph is None:
+            self.graph = self._capture()
+        self.graph.launch(self._stream)
         self._stream.wait()
         self.last = self._decoding.result(self._ticket)
         self._preprocessing.placement.describe(header, image.copies + copies)
         return self.last.detections()
+
+    def close(self) -> None:
+        """Let go of the frames' memory and the graph; all else goes with the device."""
+        self._preprocessing.close()
+        if self.graph is not None:
+            self.graph.close()
+            self.graph = None
 
     def _capture(self) -> Graph:
         self._decoding.place(self._preprocessing.placement)

@@ -11,24 +11,19 @@ import tempfile
 import numpy as np
 import pytest
 from fake_gpu import FakeGpu, Verdict, install
+from host_kernels import install_kernels
 from pictures import frame, noise, view
 
 from perception_nodes.backends.cuda import CudaError, open_device
 from perception_nodes.core.decode import AbsurdOutput, DecodeSettings
 from perception_nodes.core.frame import CameraInfo, FrameFlag, FrameHeader, FrameRejected
 from perception_nodes.preprocess import gpu as stages
-from perception_nodes.preprocess import host, reference, reference_decode
+from perception_nodes.preprocess import reference, reference_decode
 from perception_nodes.preprocess.frame_memory import FrameMemory
-from perception_nodes.preprocess.head import DecodeJob, Head, Result, State, launches_of
+from perception_nodes.preprocess.head import Head
 from perception_nodes.preprocess.lens import UnknownLens
 from perception_nodes.preprocess.placement import Placement
-from perception_nodes.preprocess.plan import (
-    FrameCell,
-    Output,
-    PreprocessJob,
-    grid_of,
-    plan_frame,
-)
+from perception_nodes.preprocess.plan import Output, plan_frame
 
 HEAD = Head(96, 64, (8, 16), 4, 3)
 OUTPUT = Output(96, 64)
@@ -37,48 +32,10 @@ MATRIX = (400.0, 0.0, 319.5, 0.0, 400.0, 239.5, 0.0, 0.0, 1.0)
 BARREL = CameraInfo(640, 480, "plumb_bob", (-0.3, 0.08, 0.001, -0.0005, 0.0), MATRIX)
 
 
-def run_preprocess(gpu, grid, block, packed):
-    """The kernel of the host, once every address is translated to the host's."""
-    job = PreprocessJob.from_buffer_copy(packed)
-    assert (grid, block) == (grid_of(OUTPUT), (256, 1, 1))
-
-    def at(address, nbytes=1):
-        return gpu.view(address, nbytes).ctypes.data if address else 0
-
-    cell = FrameCell.from_buffer_copy(gpu.view(job.frame, ctypes.sizeof(FrameCell)))
-    pixels = FrameCell(at(cell.pixels), cell.ticket)
-    job.frame = ctypes.addressof(pixels)
-    job.ticket, job.table = at(job.ticket, 8), at(job.table, 768)
-    job.out = at(job.out, OUTPUT.nbytes)
-    for plane in job.planes:
-        for name in ("columns", "rows", "xy", "fraction"):
-            setattr(plane, name, at(getattr(plane, name)))
-    host.load("preprocess").preprocess(ctypes.byref(job), *grid[:2], 0)
-
-
-def decode_kernel(name, blocks, threads):
-    def run(gpu, grid, block, packed):
-        assert (grid, block) == ((blocks, 1, 1), (threads, 1, 1))
-        job = DecodeJob.from_buffer_copy(packed)
-        for level in job.levels[: job.level_count]:
-            cells = level.rows * level.columns
-            level.boxes = gpu.view(level.boxes, 16 * job.reg_max * cells).ctypes.data
-            level.classes = gpu.view(level.classes, 4 * job.classes * cells).ctypes.data
-        job.keys = gpu.view(job.keys, 8 * job.cells).ctypes.data
-        job.labels = gpu.view(job.labels, 4 * job.cells).ctypes.data
-        job.state = gpu.view(job.state, ctypes.sizeof(State)).ctypes.data
-        job.result = gpu.view(job.result, ctypes.sizeof(Result)).ctypes.data
-        getattr(host.load("decode"), name)(ctypes.byref(job), blocks, 0)
-
-    return run
-
-
 @pytest.fixture
 def gpu(monkeypatch):
     gpu = FakeGpu(memory_bytes=64 << 20)
-    gpu.kernels["preprocess"] = run_preprocess
-    for name, blocks, threads in launches_of(HEAD):
-        gpu.kernels[name] = decode_kernel(name, blocks, threads)
+    install_kernels(gpu)
     install(monkeypatch, gpu, ["bindings"])
     monkeypatch.setattr(stages, "cubin", lambda name, sm: f"{name} {sm}".encode())
     return gpu

@@ -131,7 +131,7 @@ INLINE void interpolate(const Plane& plane, const unsigned char* frame, const Po
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             int x = p.x + i, y = p.y + j, weight = weight_of(p, i, j);
-            bool inside = holds(plane, x, y);
+            bool inside = weight > 0 && holds(plane, x, y);  // what has no weight is not read
             int at = plane.offset + y * plane.row_bytes + x * plane.sample_bytes;
 #pragma unroll
             for (int c = 0; c < CHANNELS; c++)
@@ -170,8 +170,8 @@ INLINE Colour sample_mosaic(const Job& job, const unsigned char* frame, const Po
     for (int j = 0; j < 2; j++)
         for (int i = 0; i < 2; i++) {
             int x = p.x + i, y = p.y + j, weight = weight_of(p, i, j), grey = plane.outside;
-            Colour found = holds(plane, x, y) ? demosaic(plane, frame, job, x, y)
-                                              : Colour{grey, grey, grey};
+            bool inside = weight > 0 && holds(plane, x, y);
+            Colour found = inside ? demosaic(plane, frame, job, x, y) : Colour{grey, grey, grey};
             sum.blue += weight * found.blue;
             sum.green += weight * found.green;
             sum.red += weight * found.red;
