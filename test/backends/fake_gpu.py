@@ -72,6 +72,7 @@ class FakeGpu:
         self.memory = {}
         self.open = Counter()
         self.current = 0
+        self.pushed = 0
         self._next = DEVICE_BASE
         self._streams = {}
         self._clock_ms = 0.0
@@ -419,10 +420,15 @@ def pycuda_of(gpu):
             text = f"{name} failed: {TEXTS[refused.verdict]}"
             raise (MemoryError_ if lacks else LogicError)(text) from None
 
+    def open_something():
+        assert gpu.pushed == 1, "PyCUDA opens nothing without a context on its stack"
+
     class Held:
         kind = ""
 
         def __init__(self):
+            if self.kind != "context":
+                open_something()
             gpu.open[self.kind] += 1
 
         def __del__(self):
@@ -431,12 +437,17 @@ def pycuda_of(gpu):
     class Context(Held):
         kind = "context"
 
+        handle = 7
+
         def push(self):
-            gpu.current += 1
+            gpu.pushed += 1
 
         @staticmethod
         def pop():
-            gpu.current -= 1
+            gpu.pushed -= 1
+
+        def detach(self):
+            assert gpu.pushed == 0
 
     class Device:
         def __init__(self, index):
@@ -500,6 +511,7 @@ def pycuda_of(gpu):
 
     class DeviceAllocation:
         def __init__(self, nbytes):
+            open_something()
             self.address = call("cuMemAlloc", lambda: gpu.allocate(nbytes))
 
         def __int__(self):
@@ -518,18 +530,11 @@ def pycuda_of(gpu):
         def free(self):
             gpu.unmap(self.array)
 
-        unregister = free
-
     def pagelocked_empty(shape, dtype, order="C", mem_flags=0):
         assert mem_flags == 2
+        open_something()
         array = np.full(shape, 0xCD, dtype)
         call("cuMemHostAlloc", lambda: gpu.map(array))
-        return HostArray(array, HostMemory(array))
-
-    def register_host_memory(array, flags=0):
-        assert flags & 2
-        gpu.calls["read only"] += bool(flags & 8)
-        call("cuMemHostRegister", lambda: gpu.map(array))
         return HostArray(array, HostMemory(array))
 
     class Function:
@@ -538,16 +543,9 @@ def pycuda_of(gpu):
         def __init__(self, name):
             self.name = name
 
-        def prepare(self, types_):
-            self.format = "".join(types_)
-
-        def prepared_async_call(self, grid, block, stream, *arguments, shared_size=0):
-            (packed,) = arguments
-            assert self.format == f"{len(packed)}s"
-            call(
-                "cuLaunchKernel",
-                lambda: gpu.launch(stream.fake, self.name, grid, block, packed),
-            )
+        def _launch_kernel(self, grid, block, arguments, shared, stream):
+            packed = bytes(memoryview(arguments))
+            call("cuLaunchKernel", lambda: gpu.launch(stream.fake, self.name, grid, block, packed))
 
     class Module(Held):
         kind = "module"
@@ -587,14 +585,15 @@ def pycuda_of(gpu):
         "pycuda.driver",
         Error=Error,
         Device=Device,
+        Context=Context,
         Stream=PyStream,
         Event=Event,
         init=init,
         get_driver_version=lambda: gpu.driver,
         mem_get_info=lambda: (gpu.free_bytes(), gpu.memory_bytes),
-        mem_alloc=DeviceAllocation,
+        mem_alloc=lambda nbytes: DeviceAllocation(nbytes),
+        DeviceAllocation=DeviceAllocation,
         pagelocked_empty=pagelocked_empty,
-        register_host_memory=register_host_memory,
         memcpy_htod_async=memcpy_htod_async,
         memcpy_dtoh_async=memcpy_dtoh_async,
         memset_d8_async=memset_d8_async,
@@ -655,17 +654,35 @@ def libcuda_of(gpu):
     def cuGraphExecDestroy(graph):
         gpu.open["graph"] -= 1
 
+    def cuCtxSetCurrent(context):
+        gpu.current += 1
+
+    def cuMemHostRegister_v2(memory, nbytes, flags):
+        assert flags & 2
+        gpu.calls["read only"] += bool(flags & 8)
+        gpu.map(bytes_at(memory.value, nbytes.value))
+
+    def cuMemHostUnregister(memory):
+        gpu.unmap(bytes_at(memory.value, 1))
+
+    def cuMemHostGetDevicePointer_v2(address, memory, flags):
+        set_pointer(address, memory.value + MAPPED_OFFSET)
+
     def cuGetErrorString(verdict, text):
         set_pointer(text, TEXTS[Verdict(verdict)].encode())
         return 0
 
     named = (
+        cuCtxSetCurrent,
         cuStreamBeginCapture_v2,
         cuStreamEndCapture,
         cuGraphInstantiateWithFlags,
         cuGraphDestroy,
         cuGraphLaunch,
         cuGraphExecDestroy,
+        cuMemHostRegister_v2,
+        cuMemHostUnregister,
+        cuMemHostGetDevicePointer_v2,
     )
     return types.SimpleNamespace(
         cuGetErrorString=cuGetErrorString, **{one.__name__: api(one) for one in named}

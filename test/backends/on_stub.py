@@ -3,6 +3,7 @@ test_cuda_stub.py with that library in LD_LIBRARY_PATH."""
 
 import ctypes
 import json
+import threading
 from dataclasses import asdict
 
 import numpy as np
@@ -81,5 +82,25 @@ report = {
 read_only.close()
 memory.close()
 report["freed_bytes"] = device.free_bytes() - report["free_bytes"]
+device.close()
+
+
+def open_elsewhere():
+    """In a thread that ends while the device goes on: a node loads so what it has built."""
+    global device, source
+    device = open_device()
+    source = device.pinned(8)
+    source.array[:] = 3
+
+
+thread = threading.Thread(target=open_elsewhere)
+thread.start()
+thread.join()
+device.make_current()
+stream, result, memory = device.stream(), device.pinned(8), device.memory(8)
+stream.copy_to_device(memory, source)
+stream.copy_to_host(result, memory)
+stream.wait()
+report["from_elsewhere"] = result.array.tolist()
 device.close()
 print(json.dumps(report))

@@ -38,7 +38,8 @@ typedef struct {
 
 static size_t used;
 static float clock_ms;
-static void *current;
+static void *contexts[8]; /* a stack; the last one is current */
+static int depth, retained;
 
 static void run(const Operation *o) {
     if (o->kind == COPY) memmove(o->to, o->from, o->size);
@@ -53,7 +54,7 @@ static void run(const Operation *o) {
 }
 
 static int put(Stream *s, Operation o) {
-    if (!s || !current) return INVALID_VALUE;
+    if (!s || !depth) return INVALID_VALUE;
     if (s->captured) s->captured->operations[s->captured->count++] = o;
     else run(&o);
     return OK;
@@ -77,13 +78,20 @@ int cuDeviceGetAttribute(int *value, int attribute, int device) {
     return device ? INVALID_DEVICE : OK;
 }
 int cuDevicePrimaryCtxRetain(void **context, int device) {
-    return *context = &used, device ? INVALID_DEVICE : OK;
+    return *context = &used, retained++, device ? INVALID_DEVICE : OK;
 }
-int cuDevicePrimaryCtxRelease_v2(int device) { return device ? INVALID_DEVICE : OK; }
-int cuCtxSetCurrent(void *context) { return current = context, OK; }
-int cuCtxGetCurrent(void **context) { return *context = current, OK; }
-int cuCtxPushCurrent_v2(void *context) { return current = context, OK; }
-int cuCtxPopCurrent_v2(void **context) { return *context = current, current = NULL, OK; }
+int cuDevicePrimaryCtxRelease_v2(int device) {
+    return device || !retained-- ? INVALID_DEVICE : OK;
+}
+int cuCtxPushCurrent_v2(void *context) { return contexts[depth++] = context, OK; }
+int cuCtxPopCurrent_v2(void **context) {
+    return depth ? *context = contexts[--depth], OK : INVALID_VALUE;
+}
+int cuCtxSetCurrent(void *context) {
+    depth -= depth > 0;
+    return context ? cuCtxPushCurrent_v2(context) : OK;
+}
+int cuCtxGetCurrent(void **context) { return *context = depth ? contexts[depth - 1] : NULL, OK; }
 int cuMemGetInfo_v2(size_t *unused, size_t *total) {
     return *unused = MEMORY_BYTES - used, *total = MEMORY_BYTES, OK;
 }
@@ -202,3 +210,31 @@ int cuGetProcAddress_v2(const char *name, void **function, int version, uint64_t
     if (how) *how = *function ? 0 : 1;
     return version && !flags ? OK : OK;
 }
+
+/* What PyCUDA wants to be there besides, and we never call: not supported. */
+#define X(name) int name(void) { return 801; }
+X(cuArray3DCreate_v2) X(cuArray3DGetDescriptor_v2) X(cuArrayCreate_v2) X(cuArrayDestroy)
+X(cuArrayGetDescriptor_v2) X(cuCtxAttach) X(cuCtxCreate_v4) X(cuCtxDetach)
+X(cuCtxDisablePeerAccess) X(cuCtxEnablePeerAccess) X(cuCtxGetApiVersion) X(cuCtxGetCacheConfig)
+X(cuCtxGetDevice) X(cuCtxGetLimit) X(cuCtxGetSharedMemConfig) X(cuCtxSetCacheConfig)
+X(cuCtxSetLimit) X(cuCtxSetSharedMemConfig) X(cuCtxSynchronize) X(cuDeviceCanAccessPeer)
+X(cuDeviceGetByPCIBusId) X(cuDeviceGetPCIBusId) X(cuEventQuery) X(cuFuncSetAttribute)
+X(cuFuncSetBlockShape) X(cuFuncSetCacheConfig) X(cuFuncSetSharedSize) X(cuIpcCloseMemHandle)
+X(cuIpcGetEventHandle) X(cuIpcGetMemHandle) X(cuIpcOpenEventHandle) X(cuIpcOpenMemHandle_v2)
+X(cuLaunch) X(cuLaunchGrid) X(cuLaunchGridAsync) X(cuLinkAddData_v2) X(cuLinkAddFile_v2)
+X(cuLinkComplete) X(cuLinkCreate_v2) X(cuLinkDestroy) X(cuMemAllocManaged) X(cuMemAllocPitch_v2)
+X(cuMemGetAddressRange_v2) X(cuMemHostGetFlags) X(cuMemcpy2DAsync_v2) X(cuMemcpy2DUnaligned_v2)
+X(cuMemcpy2D_v2) X(cuMemcpy3DAsync_v2) X(cuMemcpy3DPeer) X(cuMemcpy3DPeerAsync) X(cuMemcpy3D_v2)
+X(cuMemcpyAtoA_v2) X(cuMemcpyAtoD_v2) X(cuMemcpyAtoH_v2) X(cuMemcpyDtoA_v2)
+X(cuMemcpyDtoDAsync_v2) X(cuMemcpyDtoD_v2) X(cuMemcpyDtoH_v2) X(cuMemcpyHtoA_v2)
+X(cuMemcpyHtoD_v2) X(cuMemcpyPeer) X(cuMemcpyPeerAsync) X(cuMemsetD16Async) X(cuMemsetD16_v2)
+X(cuMemsetD2D16Async) X(cuMemsetD2D16_v2) X(cuMemsetD2D32Async) X(cuMemsetD2D32_v2)
+X(cuMemsetD2D8Async) X(cuMemsetD2D8_v2) X(cuMemsetD32Async) X(cuMemsetD32_v2) X(cuMemsetD8_v2)
+X(cuModuleGetGlobal_v2) X(cuModuleGetSurfRef) X(cuModuleGetTexRef) X(cuModuleLoad)
+X(cuParamSetSize) X(cuParamSetTexRef) X(cuParamSetf) X(cuParamSeti) X(cuParamSetv)
+X(cuProfilerInitialize) X(cuProfilerStart) X(cuProfilerStop) X(cuStreamAttachMemAsync)
+X(cuStreamQuery) X(cuStreamWaitEvent) X(cuSurfRefGetArray) X(cuSurfRefSetArray)
+X(cuTexRefCreate) X(cuTexRefDestroy) X(cuTexRefGetAddressMode) X(cuTexRefGetAddress_v2)
+X(cuTexRefGetArray) X(cuTexRefGetFilterMode) X(cuTexRefGetFlags) X(cuTexRefGetFormat)
+X(cuTexRefSetAddress2D_v3) X(cuTexRefSetAddressMode) X(cuTexRefSetAddress_v2)
+X(cuTexRefSetArray) X(cuTexRefSetFilterMode) X(cuTexRefSetFlags) X(cuTexRefSetFormat)

@@ -54,6 +54,7 @@ def device(monkeypatch, gpu, through):
     device = open_device()
     yield device
     device.close()
+    assert gpu.pushed == 0, "a thread that ends with a context on PyCUDA's stack aborts the process"
 
 
 def test_facts(device, through):

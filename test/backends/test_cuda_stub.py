@@ -21,7 +21,7 @@ def library(tmp_path_factory):
         pytest.skip("no C compiler")
     folder = tmp_path_factory.mktemp("stub")
     source = FOLDER / "stub_libcuda.c"
-    command = [COMPILER, "-shared", "-fPIC", "-O1", "-o", folder / "libcuda.so.1", source, "-ldl"]
+    command = [COMPILER, "-shared", "-fPIC", "-O1", source, "-o", folder / "libcuda.so.1", "-ldl"]
     subprocess.run(command, check=True)
     return folder
 
@@ -35,7 +35,7 @@ def report(request, library):
         pytest.skip("pycuda is installed and comes first")
     done = subprocess.run(
         [sys.executable, FOLDER / "on_stub.py"],
-        env={**os.environ, "LD_LIBRARY_PATH": str(library)},
+        env={**os.environ, "LD_LIBRARY_PATH": f"{library}:{os.environ.get('LD_LIBRARY_PATH', '')}"},
         capture_output=True,
         text=True,
     )
@@ -54,6 +54,10 @@ def test_copies_kernels_and_graphs(report):
     assert report["copied"] and report["filled"]
     assert report["replayed"] == [True, True, True]
     assert report["took_ms"] == 0.25
+
+
+def test_a_device_outlives_the_thread_that_opened_it(report):
+    assert report["from_elsewhere"] == 8 * [3]
 
 
 def test_memory(report):

@@ -1,10 +1,16 @@
 """The CUDA driver through PyCUDA. What the methods do is said in `driver.py`.
 
-PyCUDA 2026.1 knows no graphs: those calls go to the driver itself, on PyCUDA's streams.
+PyCUDA 2026.1 knows no graphs, and its `register_host_memory` crashes the process (it sets an
+array's base a second time, which NumPy forbids). Those calls go to the driver itself.
+
+It keeps a stack of contexts for each thread, needs one on it for whatever it opens, and aborts the
+process where a thread ends with one on it. So ours is there only while something is opened; for the
+rest it is the driver that knows which context is current.
 """
 
 import ctypes
 import importlib.metadata
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -70,6 +76,7 @@ class Driver:
 
     def __init__(self) -> None:
         """Initialise the driver."""
+        self._local = threading.local()
         self.name = f"PyCUDA {importlib.metadata.version('pycuda')}"
         with _told():
             cu.init()
@@ -92,23 +99,37 @@ class Driver:
     def open_context(self, index: int) -> Handle:
         with _told():
             context = cu.Device(index).retain_primary_context()
-            context.push()
-            return context
+        self.make_current(context)
+        return context
 
     def make_current(self, context: Handle) -> None:
-        with _told():
-            context.push()
+        _libcuda("cuCtxSetCurrent", ctypes.c_void_p(context.handle))
+        self._local.context = context
 
     def close_context(self, context: Handle) -> None:
+        self._local.context = None
+        _libcuda("cuCtxSetCurrent", None)
         with _told():
-            context.pop()  # it goes with its last reference
+            context.detach()
+        # For its release PyCUDA makes it current, and leaves it so.
+        _libcuda("cuCtxSetCurrent", None)
+
+    @contextmanager
+    def _opening(self) -> Iterator[None]:
+        """Something of PyCUDA's is made in the block."""
+        with _told():
+            self._local.context.push()
+            try:
+                yield
+            finally:
+                cu.Context.pop()
 
     def free_memory(self) -> int:
         with _told():
             return int(cu.mem_get_info()[0])
 
     def open_stream(self) -> tuple[Handle, int]:
-        with _told():
+        with self._opening():
             stream = cu.Stream(NON_BLOCKING)
             return stream, int(stream.handle)
 
@@ -120,7 +141,7 @@ class Driver:
             stream.synchronize()
 
     def open_event(self) -> Handle:
-        with _told():
+        with self._opening():
             return cu.Event()
 
     def close_event(self, event: Handle) -> None:
@@ -139,7 +160,7 @@ class Driver:
             return float(last.time_since(first))
 
     def allocate(self, nbytes: int) -> tuple[Handle, int]:
-        with _told():
+        with self._opening():
             memory = cu.mem_alloc(nbytes)
             return memory, int(memory)
 
@@ -148,7 +169,7 @@ class Driver:
             memory.free()
 
     def allocate_pinned(self, nbytes: int) -> tuple[Handle, NDArray[np.uint8], int]:
-        with _told():
+        with self._opening():
             array = cu.pagelocked_empty(nbytes, np.uint8, mem_flags=MAPPED)
             return array.base, array, int(array.base.get_device_pointer())
 
@@ -157,14 +178,14 @@ class Driver:
             memory.free()
 
     def register(self, array: NDArray[np.uint8], read_only: bool) -> tuple[Handle, int]:
-        with _told():
-            flags = MAPPED | (READ_ONLY if read_only else 0)
-            memory = cu.register_host_memory(array, flags).base
-            return memory, int(memory.get_device_pointer())
+        memory, address = ctypes.c_void_p(array.ctypes.data), ctypes.c_uint64()
+        flags = MAPPED | (READ_ONLY if read_only else 0)
+        _libcuda("cuMemHostRegister_v2", memory, ctypes.c_size_t(array.nbytes), flags)
+        _libcuda("cuMemHostGetDevicePointer_v2", ctypes.byref(address), memory, 0)
+        return memory, address.value
 
     def unregister(self, memory: Handle) -> None:
-        with _told():
-            memory.unregister()
+        _libcuda("cuMemHostUnregister", memory)
 
     def copy_to_device(self, to: int, source: NDArray[np.uint8], stream: Handle) -> None:
         with _told():
@@ -179,7 +200,7 @@ class Driver:
             cu.memset_d8_async(to, value, nbytes, stream)
 
     def load_module(self, image: bytes) -> Handle:
-        with _told():
+        with self._opening():
             return cu.module_from_buffer(image)
 
     def close_module(self, module: Handle) -> None:
@@ -196,14 +217,13 @@ class Driver:
     def prepare(
         self, function: Handle, grid: Size3, block: Size3, arguments: ctypes.Structure, shared: int
     ) -> Handle:
-        with _told():
-            function.prepare([f"{ctypes.sizeof(arguments)}s"])
         return function, grid, block, arguments, shared
 
     def launch(self, prepared: Handle, stream: Handle) -> None:
         function, grid, block, arguments, shared = prepared
         with _told():
-            function.prepared_async_call(grid, block, stream, bytes(arguments), shared_size=shared)
+            # Its public sister sets the block's shape by a call that CUDA gave up long ago.
+            function._launch_kernel(grid, block, arguments, shared, stream)
 
     def begin_capture(self, stream: Handle) -> None:
         _libcuda("cuStreamBeginCapture_v2", ctypes.c_void_p(stream.handle), THREAD_LOCAL)
