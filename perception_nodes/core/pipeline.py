@@ -44,6 +44,10 @@ class BackendError(RuntimeError):
     """A backend could not be loaded or could not infer; the text says why and what to do."""
 
 
+class BackendLost(BackendError):
+    """A backend that worked will not work again in this process, whose end is the only remedy."""
+
+
 class InferenceBackend(Protocol):
     """What the pipeline needs of a backend."""
 
@@ -77,7 +81,11 @@ class Candidate:
 
 
 class Pipeline:
-    """Inference and postprocessing of frames, under their deadline."""
+    """Inference and postprocessing of frames, under their deadline.
+
+    Attributes:
+        lost: the last frame ended a backend for good.
+    """
 
     def __init__(
         self,
@@ -91,6 +99,7 @@ class Pipeline:
         With `skip_late` a frame that every model would be late with is abandoned before inference.
         Without, the best model runs on every frame. See `replace` for `standing_in`.
         """
+        self.lost: BackendLost | None = None
         self._clock = clock
         self._skip_late = skip_late
         self._publish = CostPrediction(0)
@@ -139,6 +148,7 @@ class Pipeline:
             record.inferred_ns = self._clock.monotonic_ns()
             found = model.decoder.decode(heads.boxes, heads.classes)
         except (BackendError, AbsurdOutput) as error:
+            self.lost = error if isinstance(error, BackendLost) else None
             record.status = FrameStatus.FAILED
             record.reason = str(error).encode(errors="replace")[: FrameRecord.reason.size - 1]
             return record, None

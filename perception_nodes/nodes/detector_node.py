@@ -1,5 +1,6 @@
 """Slots in, detections out: the second half of a frame's way."""
 
+import os
 import sys
 
 import numpy as np
@@ -110,6 +111,10 @@ class DetectorNode(RedundantNode):
             self.records.send(self._detect(sample))
             self.lease.end()
             sample.release()
+            if self._pipeline.lost is not None:
+                self.get_logger().fatal(f"{self._pipeline.lost}; another process is to work")
+                # At once, as in a crash: to close what is lost may hang.
+                os._exit(1)
 
     def _newest(self) -> Sample[FrameHeader] | None:
         """The newest waiting frame, whichever process it is from; older ones are let go."""

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_DEVICE = 101, NOT_FOUND = 500 };
 enum { MEMORY_BYTES = 1 << 20, MAPPED = 2, MAJOR = 75, MINOR = 76, INTEGRATED = 18 };
@@ -124,7 +125,12 @@ int cuStreamCreate(Stream **s, unsigned flags) {
     return *s = calloc(1, sizeof **s), flags == 1 ? OK : INVALID_VALUE;
 }
 int cuStreamDestroy_v2(Stream *s) { return free(s), OK; }
-int cuStreamSynchronize(Stream *s) { return s && !s->captured ? OK : INVALID_VALUE; }
+int cuStreamSynchronize(Stream *s) {
+    /* The device fails for the one process that finds this file first. */
+    const char *fails = getenv("STUB_CUDA_FAILS");
+    if (fails && !unlink(fails)) return 700;
+    return s && !s->captured ? OK : INVALID_VALUE;
+}
 int cuEventCreate(float **e, unsigned flags) { return *e = calloc(1, 4), flags ? 1 : OK; }
 int cuEventDestroy_v2(float *e) { return free(e), OK; }
 int cuEventRecord(float *e, Stream *s) { return put(s, (Operation){MARK, e}); }
@@ -194,6 +200,7 @@ int cuGraphLaunch(Graph *g, Stream *s) {
 int cuGetErrorString(int verdict, const char **text) {
     *text = verdict == OUT_OF_MEMORY ? "out of memory"
             : verdict == 209 ? "no kernel image is available for execution on the device"
+            : verdict == 700 ? "an illegal memory access was encountered"
             : verdict == NOT_FOUND ? "named symbol not found" : "invalid argument";
     return OK;
 }

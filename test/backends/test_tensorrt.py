@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from perception_nodes.backends.base import BackendSettings, NotBuilt, open_backend
 from perception_nodes.backends.model import ModelError, load_model
 from perception_nodes.backends.tensorrt.cache import CachedEngine, EngineCache, EngineKey
-from perception_nodes.core.pipeline import BackendError
+from perception_nodes.core.pipeline import BackendError, BackendLost
 
 VERSIONS = {
     "10": ("tensorrt", "10.13.3.9"),
@@ -252,7 +252,7 @@ def test_failed_frame_is_told(runtime, gpu, tmp_path, model):
     runtime()
     backend = opened(tmp_path, model)
     gpu.failures["cuStreamSynchronize"] = Verdict.CUDA_ERROR_ILLEGAL_ADDRESS
-    with pytest.raises(BackendError, match="illegal memory access"):
+    with pytest.raises(BackendLost, match="illegal memory access"):
         backend.infer(np.zeros((model.input.height, model.input.width, 3), np.uint8))
     backend.close()
     with pytest.raises(BackendError, match="no model is loaded"):

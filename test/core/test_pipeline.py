@@ -18,6 +18,7 @@ from perception_nodes.core.pipeline import (
     BEST_TRIED_EVERY,
     TRIED_EVERY,
     BackendError,
+    BackendLost,
     Candidate,
     HeadTensors,
     Pipeline,
@@ -327,3 +328,13 @@ def test_a_stand_in_that_is_late_is_late_and_one_that_fails_fails_for_its_own_re
     record, detections = rig.run()
     assert detections is None
     assert (record.status, record.reason) == (FrameStatus.FAILED, b"broken")
+
+
+def test_a_backend_that_is_lost_is_told_of():
+    rig = Rig(error=BackendError("once"))
+    rig.run()
+    assert rig.pipeline.lost is None
+    rig.backend.error = BackendLost("the device is gone")
+    record, _ = rig.run()
+    assert (record.status, record.reason) == (FrameStatus.FAILED, b"the device is gone")
+    assert rig.pipeline.lost is rig.backend.error

@@ -67,6 +67,7 @@ def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, folder in (("LD_LIBRARY_PATH", library.parent), ("PYTHONPATH", package.parent)):
         monkeypatch.setenv(name, f"{folder}:{os.environ.get(name, '')}")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("STUB_CUDA_FAILS", str(tmp_path / "fails"))
     return gate
 
 
@@ -93,5 +94,22 @@ def test_both_of_a_pair_go_over_to_it(gate: Path) -> None:
             pass
         rig.wait_until(lambda: bool(causes) and causes[-1] == "detections arrive in time")
         rig.wait_until(lambda: rig.next_detections().status == FrameStatus.OK)
+
+    with_graph(scenario, backend="tensorrt", model="road-xs", standby="always")
+
+
+def test_a_device_that_fails_ends_the_process_and_the_standby_works(gate: Path) -> None:
+    def scenario(rig: Rig) -> None:
+        _, causes = rig.listen()
+        with open(gate, "w"):
+            pass
+        rig.wait_until(lambda: bool(causes) and causes[-1] == "detections arrive in time")
+        rig.wait_for_standby("detector")
+        victim, standby = rig.members("detector")
+        (gate.parent / "fails").touch()
+        rig.wait_until(lambda: rig.leases["detector"].note.process == standby)
+        assert rig.next_detections(time.monotonic_ns()).status == FrameStatus.OK
+        rig.wait_until(lambda: victim not in rig.members("detector"))
+        assert b"died" in rig.takeover("detector").reason
 
     with_graph(scenario, backend="tensorrt", model="road-xs", standby="always")

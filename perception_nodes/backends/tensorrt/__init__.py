@@ -34,7 +34,7 @@ from perception_nodes.backends.tensorrt.build import FLAGS, build
 from perception_nodes.backends.tensorrt.cache import CachedEngine, EngineCache, EngineKey
 from perception_nodes.backends.tensorrt.engine import Engine, EngineRefused
 from perception_nodes.backends.tensorrt.library import load_library
-from perception_nodes.core.pipeline import BackendError, HeadTensors
+from perception_nodes.core.pipeline import BackendError, BackendLost, HeadTensors
 
 ALIGNMENT = 256
 DRIVER_VERSION_FILES = ("/sys/module/nvidia/version", "/etc/nv_tegra_release")
@@ -94,15 +94,22 @@ class Backend:
         return BackendInfo("tensorrt", runtime, f"{device.facts.name} (SM{device.facts.sm})", 1)
 
     def infer(self, image: NDArray[np.uint8]) -> HeadTensors:
-        """Run the network on a copy of the image."""
+        """Run the network on a copy of the image.
+
+        Raises:
+            BackendLost: the device failed; CUDA answers every later call with the same error.
+        """
         if self._graph is None or self._device is None:
             raise BackendError("tensorrt: no model is loaded")
         if self._thread != threading.get_ident():
             self._device.make_current()
             self._thread = threading.get_ident()
         np.copyto(self._image, image)
-        self._graph.launch(self._stream)
-        self._stream.wait()
+        try:
+            self._graph.launch(self._stream)
+            self._stream.wait()
+        except CudaError as error:
+            raise BackendLost(str(error)) from error
         return self._heads
 
     def close(self) -> None:
