@@ -84,18 +84,26 @@ def make(gpu, name="tensorrt", version="10.13.3.9", on_build=lambda: None, value
             self.target = target
             return True
 
+        timing = None
+
         def create_timing_cache(self, content):
-            return TimingCache(content)
+            return None if content == b"damaged" else TimingCache(content)
 
         def set_timing_cache(self, cache, ignore_mismatch):
             assert not ignore_mismatch
+            if cache.content == b"of another GPU":
+                return False
             self.timing = cache
+            return True
 
         def get_timing_cache(self):
             return self.timing
 
     class Builder:
         def __init__(self, log):
+            if "start" in gpu.failures:
+                log.log(ILogger.ERROR, "CUDA initialization failure")
+                raise TypeError("factory function returned nullptr")
             self.log = log
 
         def create_network(self, flags):

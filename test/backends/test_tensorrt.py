@@ -127,6 +127,17 @@ def test_measurements_are_kept_for_other_models(runtime, gpu, tmp_path, model):
     assert timing.read_bytes() == b"measured measured "
 
 
+@pytest.mark.parametrize("content", [b"damaged", b"of another GPU"])
+def test_measurements_that_do_not_fit_are_left(runtime, tmp_path, model, content):
+    runtime()
+    opened(tmp_path, model).close()
+    (timing,) = tmp_path.glob("*.timing")
+    timing.write_bytes(content)
+    next(tmp_path.glob("*.engine")).unlink()
+    opened(tmp_path, model).close()
+    assert timing.read_bytes() == b"measured "
+
+
 def test_rtx_keeps_what_it_compiled(runtime, gpu, tmp_path, model):
     runtime("rtx")
     opened(tmp_path, model).close()
@@ -230,6 +241,9 @@ def test_errors_name_what_is_wrong(runtime, gpu, tmp_path, model):
     gpu.failures["build"] = True
     text = r"cannot build .*road-n.s8.onnx: \[x.cpp::1\] no kernel fits"
     with pytest.raises(BackendError, match=text):
+        opened(tmp_path, model)
+    gpu.failures = {"start": True}
+    with pytest.raises(BackendError, match="13.3.9 cannot start: CUDA initialization failure"):
         opened(tmp_path, model)
     gpu.failures = {"execute": True}
     with pytest.raises(BackendError, match="TensorRT 10.13.3.9 failed"):

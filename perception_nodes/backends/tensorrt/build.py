@@ -6,7 +6,7 @@ from typing import Any
 
 from perception_nodes.backends.base import Progress
 from perception_nodes.backends.tensorrt.layers import Convolution, convolutions
-from perception_nodes.backends.tensorrt.library import Library, make_log
+from perception_nodes.backends.tensorrt.library import Library, make_log, start
 from perception_nodes.core.pipeline import BackendError
 
 FLAGS = "strongly typed"
@@ -52,9 +52,7 @@ def build(
         BackendError: the file or the GPU is refused.
     """
     trt, log = library.module, make_log(library, keep_all=True)
-    builder = trt.Builder(log)
-    if builder is None:
-        raise BackendError(f"{library.name} cannot start: {log.last_error()}")
+    builder = start(library, "Builder", log)
     network = builder.create_network(_strongly_typed(trt))
     parser = trt.OnnxParser(network, log)
     if not parser.parse_from_file(str(onnx)):
@@ -68,7 +66,7 @@ def build(
     elif sm:
         raise BackendError(f"{library.name} builds for the GPU of this machine alone")
     else:
-        config.set_timing_cache(config.create_timing_cache(timing), False)
+        _measure(config, timing)
     if progress is not None:
         config.progress_monitor = _monitor(trt, progress)
     plan = builder.build_serialized_network(network, config)
@@ -78,6 +76,13 @@ def build(
         progress(STEPS, STEPS)
     kept = b"" if library.for_rtx else bytes(config.get_timing_cache().serialize())
     return Built(bytes(plan), kept, convolutions(log.lines))
+
+
+def _measure(config: Any, timing: bytes) -> None:
+    """Have a build use what an earlier one measured; where that does not fit, begin anew."""
+    cache = config.create_timing_cache(timing)
+    if cache is None or not config.set_timing_cache(cache, False):
+        config.set_timing_cache(config.create_timing_cache(b""), False)
 
 
 def _strongly_typed(trt: Any) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from perception_nodes.backends.cuda import Stream
-from perception_nodes.backends.tensorrt.library import Library, make_log
+from perception_nodes.backends.tensorrt.library import Library, make_log, start
 from perception_nodes.core.pipeline import BackendError
 
 
@@ -51,10 +51,11 @@ class Engine:
 
         Raises:
             EngineRefused: it is damaged, or of another version or GPU.
+            BackendError: the runtime cannot start.
         """
         trt = library.module
         self._library, self._log = library, make_log(library)
-        self._runtime = trt.Runtime(self._log)
+        self._runtime = start(library, "Runtime", self._log)
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             raise EngineRefused(f"{library.name} refuses the engine: {self._log.last_error()}")

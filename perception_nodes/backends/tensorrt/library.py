@@ -6,6 +6,8 @@ import importlib.util
 from dataclasses import dataclass
 from typing import Any
 
+from perception_nodes.core.pipeline import BackendError
+
 MODULES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
 """Python modules and what they are called, the one to be taken first in front."""
 CUDA_MAJORS = (13, 12, 11)
@@ -53,6 +55,19 @@ def _cuda_of(module_name: str) -> int:
             continue
         return 1000 * major
     return 0
+
+
+def start(library: Library, kind: str, log: Any) -> Any:
+    """A `Builder` or a `Runtime` that says to the log what it has to say.
+
+    Raises:
+        BackendError: it cannot start, since it finds no GPU or one that it does not know.
+    """
+    try:
+        return getattr(library.module, kind)(log)
+    except TypeError as error:
+        # How its bindings tell of a constructor that gave nothing.
+        raise BackendError(f"{library.name} cannot start: {log.last_error()}") from error
 
 
 def make_log(library: Library, keep_all: bool = False) -> Any:
