@@ -120,16 +120,17 @@ def main(arguments: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    import gpu_measure
+    import gpu_stages
+    import gpu_whole
 
     try:
         if options.load:
-            gpu_measure.load(device)
+            gpu_whole.load(device)
             return 0
         facts = device.facts
         print(f"{facts.name}, SM {facts.sm}, CUDA {facts.driver_cuda}, through {facts.through}")
         count, differences = gpu_checks.compare(
-            *gpu_measure.on_device(device), progress("checking the kernels")
+            *gpu_stages.on_device(device), progress("checking the kernels")
         )
         status = told(count, differences, f"on the {facts.name}")
         if status or options.check:
@@ -138,7 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
             "machine": f"{platform.node()}, {platform.machine()}, {os.cpu_count()} processors",
             "gpu": vars(facts),
             "checks": {"cases": count, "differences": differences},
-            **gpu_measure.measure(device, options, progress),
+            **gpu_whole.measure(device, options, progress),
         }
     except CudaError as error:
         print(f"gpu.py: {error}", file=sys.stderr)

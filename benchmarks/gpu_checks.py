@@ -26,16 +26,21 @@ HEAD = Head(640, 384, (8, 16, 32), 16, 8)
 SETTINGS = DecodeSettings(0.25, 0.6)
 
 
-def lenses(width: int, height: int) -> dict[str, CameraInfo | None]:
+def lenses(width: int, height: int) -> dict[str, CameraInfo]:
     """Calibrations for images of a size."""
     focal = 0.6 * width
     matrix = (focal, 0, (width - 1) / 2, 0, focal, (height - 1) / 2, 0, 0, 1)
     return {
-        "no lens": None,
+        "no lens": CameraInfo(width, height, "plumb_bob", (), matrix),
         "barrel": CameraInfo(width, height, "plumb_bob", (-0.3, 0.08, 1e-3, -5e-4, 0), matrix),
         "pincushion": CameraInfo(width, height, "plumb_bob", (0.25, 0.1, 0, 0, 0), matrix),
         "fisheye": CameraInfo(width, height, "equidistant", (0.03, -6e-3, 1e-3, -5e-4), matrix),
     }
+
+
+def flat(width: int, height: int) -> CameraInfo:
+    """A calibration without distortion."""
+    return lenses(width, height)["no lens"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class PictureCase:
     name: str
     image: ImageView
     output: Output
-    info: CameraInfo | None
+    info: CameraInfo
 
     @property
     def placement(self) -> Placement:
@@ -79,10 +84,10 @@ def picture_cases() -> Iterator[PictureCase]:
         for size in [(2, 2), (2, 500), (500, 2), (642, 386), (1920, 1080)]:
             for encoding in ("nv12", "yuyv", "bgr8", "bayer_grbg8"):
                 name = f"{encoding} {size[0]}x{size[1]} to {_text(output)}"
-                yield PictureCase(name, noise(encoding, *size, 3), output, None)
+                yield PictureCase(name, noise(encoding, *size, 3), output, flat(*size))
     for size in [(1, 1), (1, 77), (77, 1), (333, 111)]:
         name = f"rgb8 {size[0]}x{size[1]} to {_text(OUTPUTS[0])}"
-        yield PictureCase(name, noise("rgb8", *size, 1), OUTPUTS[0], None)
+        yield PictureCase(name, noise("rgb8", *size, 1), OUTPUTS[0], flat(*size))
 
 
 @dataclass(frozen=True)

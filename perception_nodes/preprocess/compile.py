@@ -18,7 +18,7 @@ from perception_nodes.environment import cache_folder
 from perception_nodes.files import write_whole
 
 KERNELS = Path(__file__).parent / "kernels"
-HEADER = KERNELS / "portable.cuh"
+HEADERS = sorted(KERNELS.glob("*.cuh"))
 OPTIONS = ("--std=c++17", "--ptxas-options=-v")
 LIBRARIES = ("libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so")
 
@@ -91,9 +91,9 @@ class Nvrtc:
             ctypes.byref(program),
             (KERNELS / f"{name}.cu").read_bytes(),
             f"{name}.cu".encode(),
-            1,
-            (ctypes.c_char_p * 1)(HEADER.read_bytes()),
-            (ctypes.c_char_p * 1)(HEADER.name.encode()),
+            len(HEADERS),
+            (ctypes.c_char_p * len(HEADERS))(*(path.read_bytes() for path in HEADERS)),
+            (ctypes.c_char_p * len(HEADERS))(*(path.name.encode() for path in HEADERS)),
         )
         try:
             options = [option.encode() for option in (f"--gpu-architecture=sm_{sm}", *OPTIONS)]
@@ -141,7 +141,7 @@ def cubin(name: str, sm: int) -> bytes:
         CudaError: there is no compiler, or it fails.
     """
     compiler = nvrtc()
-    made_of = [(KERNELS / f"{name}.cu").read_bytes(), HEADER.read_bytes()]
+    made_of = [path.read_bytes() for path in (KERNELS / f"{name}.cu", *HEADERS)]
     made_of += [f"{OPTIONS} {compiler.version} {sm}".encode()]
     key = hashlib.sha256(b"\0".join(made_of)).hexdigest()[:16]
     path = cache_folder() / "kernels" / f"{name}-sm{sm}-{key}.cubin"

@@ -103,11 +103,11 @@ class FrameMemory:
                 segment.close()
                 self._segments.remove(segment)
                 break
-        segment = self._register(address, nbytes)
-        if segment is None:
+        found = self._register(address, nbytes)
+        if found is None:
             return None, 0
-        self._segments.append(segment)
-        return segment.memory, segment.first
+        self._segments.append(found)
+        return found.memory, found.first
 
     def _register(self, address: int, nbytes: int) -> _Segment | None:
         mapping = _mapping_of(address)

@@ -23,6 +23,7 @@ from perception_nodes.core.frame import (
 from perception_nodes.preprocess import head as heads
 from perception_nodes.preprocess import plan as plans
 from perception_nodes.preprocess.compile import cubin
+from perception_nodes.preprocess.formats import check_frame
 from perception_nodes.preprocess.frame_memory import FrameMemory
 from perception_nodes.preprocess.head import Head, Result, State
 from perception_nodes.preprocess.lens import lens_from
@@ -98,7 +99,7 @@ class Preprocessing:
         kind = (image.encoding, size, image.step, self._info)
         if kind == self._fitted:
             # All but the length of the data is known to be right.
-            plans.check_frame(image)
+            check_frame(image)
             return False
         info = self._info if self._undistort else None
         placement = Placement.fit(size, (self._output.width, self._output.height), info)
@@ -205,7 +206,7 @@ class Decoding:
             self._scratch.address,
             self.memory.address,
         )
-        self._launches = [kernel.prepare(*shape, job) for kernel, *shape in self._kernels]
+        self._launches = [kernel.prepare(grid, block, job) for kernel, grid, block in self._kernels]
 
     def enqueue(self, stream: Stream) -> None:
         """Put the kernels on a stream."""

@@ -19,8 +19,10 @@ from perception_nodes.preprocess.plan import FrameCell, Output, Plan, constants_
 from perception_nodes.preprocess.plan import job_of as plan_job
 
 KERNELS = Path(__file__).parent / "kernels"
+FORWARDS, BACKWARDS = 0, 1
+"""Orders that the threads of a block are run in."""
 # Contraction of a * b + c into one operation is what would change bits.
-FLAGS = ("-x", "c++", "-std=c++17", "-O2", "-ffp-contract=off", "-shared", "-fPIC")
+FLAGS = ("-x", "c++", "-std=c++17", "-O2", "-ffp-contract=off", "-shared", "-fPIC", "-pthread")
 
 
 class CompilerMissing(RuntimeError):
@@ -59,7 +61,7 @@ def load(name: str) -> ctypes.CDLL:
 
 
 def preprocess(
-    frame: NDArray[np.uint8], plan: Plan, output: Output, backwards: bool = False
+    frame: NDArray[np.uint8], plan: Plan, output: Output, order: int = FORWARDS
 ) -> NDArray[np.generic]:
     """The network's input, made by `preprocess.cu` on the host.
 
@@ -67,7 +69,7 @@ def preprocess(
         frame: uint8 [n], the bytes of the frame.
         plan: of such frames.
         output: what the network takes.
-        backwards: run the threads of a block from the last to the first.
+        order: of the threads: `FORWARDS` or `BACKWARDS`.
     """
     arrays = [np.ascontiguousarray(array) for array in constants_of(plan, output)]
     cell, ticket = FrameCell(pixels=frame.ctypes.data), ctypes.c_uint64()
@@ -81,7 +83,7 @@ def preprocess(
         [array.ctypes.data for array in arrays],
     )
     tiles_x, tiles_y, _ = grid_of(output)
-    load("preprocess").preprocess(ctypes.byref(job), tiles_x, tiles_y, int(backwards))
+    load("preprocess").preprocess(ctypes.byref(job), tiles_x, tiles_y, order)
     return out
 
 
@@ -91,7 +93,7 @@ def decode(
     head: Head,
     settings: DecodeSettings,
     placement: Placement,
-    backwards: bool = False,
+    order: int = FORWARDS,
 ) -> Result:
     """The boxes of a head's tensors, made by `decode.cu` on the host.
 
@@ -101,7 +103,7 @@ def decode(
         head: of the network.
         settings: thresholds.
         placement: of the frame.
-        backwards: run the threads of a block from the last to the first.
+        order: of the threads: `FORWARDS` or `BACKWARDS`.
     """
     levels = [
         (np.ascontiguousarray(box), np.ascontiguousarray(logits))
@@ -117,12 +119,12 @@ def decode(
         scratch.ctypes.data + -scratch.ctypes.data % 8,
         ctypes.addressof(result),
     )
-    run_decode(job, head, backwards)
+    run_decode(job, head, order)
     return result
 
 
-def run_decode(job: DecodeJob, head: Head, backwards: bool = False) -> None:
+def run_decode(job: DecodeJob, head: Head, order: int = FORWARDS) -> None:
     """Run the kernels of `decode.cu` one after the other; the job's addresses are the host's."""
     library = load("decode")
     for name, blocks, _ in launches_of(head):
-        getattr(library, name)(ctypes.byref(job), blocks, int(backwards))
+        getattr(library, name)(ctypes.byref(job), blocks, order)

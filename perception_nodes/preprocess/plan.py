@@ -124,8 +124,8 @@ def plan_frame(image: ImageView, letterbox: Letterbox, grid: Points | None) -> P
         luma_bytes, luma, chroma_bytes, chroma = _YUV[encoding]
         planes = [PlanePlan(width, height, step, luma_bytes, (luma,), grey)]
         below, offset = (2, height * step) if encoding.startswith("nv") else (1, 0)
-        size = (width // 2, height // below)
-        planes.append(PlanePlan(*size, step, chroma_bytes, chroma, NEUTRAL_CHROMA, offset))
+        columns, lines = width // 2, height // below
+        planes.append(PlanePlan(columns, lines, step, chroma_bytes, chroma, NEUTRAL_CHROMA, offset))
     else:
         pattern = encoding[len("bayer_") : -1]
         places = [position % 2 + position // 2 * step for position in range(4)]

@@ -59,8 +59,8 @@ def put(boxes, classes, head, level, row, column, label, logit, sides=(1, 1, 1, 
 def check_bits(boxes, classes, head, limits=SETTINGS, placement=None):
     placement = placement or placement_of(head)
     expected = reference_decode.decode(boxes, classes, head, limits, placement)
-    for backwards in (False, True):
-        found = host.decode(boxes, classes, head, limits, placement, backwards)
+    for order in (host.FORWARDS, host.BACKWARDS):
+        found = host.decode(boxes, classes, head, limits, placement, order)
         assert bytes(found) == bytes(expected)
     return expected
 

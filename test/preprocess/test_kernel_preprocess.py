@@ -63,8 +63,8 @@ def check_bits(image, plan, output):
     data = np.frombuffer(image.data, np.uint8)
     expected = reference.preprocess(data, plan, output)
     assert (expected.shape, expected.dtype) == (output.shape, np.dtype(output.dtype))
-    for backwards in (False, True):
-        found = host.preprocess(data, plan, output, backwards)
+    for order in (host.FORWARDS, host.BACKWARDS):
+        found = host.preprocess(data, plan, output, order)
         assert found.tobytes() == expected.tobytes()
     return expected
 

@@ -296,15 +296,15 @@ KERNEL(THREADS, RESIDENT_THREADS / THREADS) preprocess(JOB(Job) job) {
 
 #else
 
-// The same on the host; a block after the other, see `each_thread`.
-HOST preprocess(const Job* job, int tiles_x, int tiles_y, int backwards) {
-    static thread_local Shared s;
-    each_thread(tiles_x * tiles_y, backwards, [&](int tile) {
+// The same on the host, in an order of `portable.cuh`.
+HOST preprocess(const Job* job, int tiles_x, int tiles_y, int order) {
+    each_block(tiles_x * tiles_y, order, [&](int tile) {
+        Shared s;
         int x = tile % tiles_x, y = tile / tiles_x;
-        auto each = [&](auto phase) { each_thread(THREADS, backwards, phase); };
-        each([&](int t) { prepare(*job, s, tile, t); });
-        each([&](int t) { sample_tile(*job, s, x, y, t); });
-        each([&](int t) { store_tile(*job, s, x, y, t); });
+        auto phase = [&](auto function) { each_thread(THREADS, order, function); };
+        phase([&](int t) { prepare(*job, s, tile, t); });
+        phase([&](int t) { sample_tile(*job, s, x, y, t); });
+        phase([&](int t) { store_tile(*job, s, x, y, t); });
     });
 }
 
