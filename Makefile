@@ -115,8 +115,8 @@ $(STAMPS)/package: $(STAMPS)/requirements setup.py setup.cfg package.xml
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(STAMPS)/dev: $(STAMPS)/requirements $(REQUIREMENTS)/dev.txt
-	$(PIP) install -r $(REQUIREMENTS)/dev.txt
+$(STAMPS)/dev: $(STAMPS)/requirements $(addprefix $(REQUIREMENTS)/,dev.txt gpu.txt)
+	$(PIP) install -r $(REQUIREMENTS)/dev.txt -r $(REQUIREMENTS)/gpu.txt
 	@touch $@
 
 # ultralytics asks for the OpenCV with windows, which would overwrite ours.

@@ -25,7 +25,7 @@ from perception_nodes.files import write_whole
 from perception_nodes.graph import LIVE, RECORDED, Graph
 from perception_nodes.hil.scenario import ScenarioError
 from perception_nodes.hil.unit import UnitError
-from perception_nodes.preprocess.cpu import UnknownLens
+from perception_nodes.preprocess.lens import UnknownLens
 from perception_nodes.replay.bag import BagError
 from perception_nodes.replay.golden import GoldenError
 from perception_nodes.replay.recording import RecordingError

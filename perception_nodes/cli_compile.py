@@ -90,6 +90,8 @@ def compile_command(
     perception model compile road-n --backend openvino --bag drives/rain
 
     perception model compile road-n --backend openvino --data my/set --max-loss 0.02
+
+    perception model compile road-n --backend tensorrt
     """
     if data:
         require_pycocotools()
@@ -102,7 +104,7 @@ def compile_command(
     cache = cache_folder()
     facts: dict[str, Any] = {"model": subject.name, "backend": backend, "frames": len(chosen)}
     try:
-        with compiled(subject, backend, threads, cache) as made:
+        with compiled(subject, backend, threads, cache, progress_bar) as made:
             facts |= {
                 "runtime": made.info.runtime,
                 "device": made.info.device,

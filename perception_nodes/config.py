@@ -132,10 +132,11 @@ class DetectorSettings(CamerasSettings):
     """Parameters of detector_node."""
 
     model: str = Field(default="road-n", description="model to run: name or folder")
-    backend: Literal["openvino", "onnxruntime", "golden", "null", "faulty"] = Field(
+    backend: Literal["openvino", "onnxruntime", "tensorrt", "golden", "null", "faulty"] = Field(
         default="openvino",
-        description="inference runtime; golden is the slow integer reference, "
-        "null finds nothing, for measurements, faulty fails on demand, for `perception hil` alone",
+        description="inference runtime; for tensorrt an engine is built at the first start, and "
+        "openvino stands in meanwhile; golden is the slow integer reference, null finds nothing, "
+        "for measurements, faulty fails on demand, for `perception hil` alone",
     )
     threads: int = Field(
         default=0, ge=0, le=256, description="inference threads; 0 for one a physical core"
@@ -264,9 +265,9 @@ class BareInferenceSettings(Settings):
     """Parameters of bare_inference_node."""
 
     model: str = DetectorSettings.model_fields["model"]
-    backend: Literal["openvino", "onnxruntime", "golden", "null"] = DetectorSettings.model_fields[
-        "backend"
-    ]
+    backend: Literal["openvino", "onnxruntime", "tensorrt", "golden", "null"] = (
+        DetectorSettings.model_fields["backend"]
+    )
     threads: int = DetectorSettings.model_fields["threads"]
     detections_topic: Topic = DetectorSettings.model_fields["detections_topic"]
     durations_file: str = Field(default="", description="JSON file that receives the durations")

@@ -1,12 +1,10 @@
 """What this machine has, what it lacks, and the remedy."""
 
-import ctypes.util
 import importlib.metadata
 import importlib.util
 import os
 import resource
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +12,10 @@ from pathlib import Path
 
 from rich.table import Table
 
+from perception_nodes.backends.cuda import CudaError, open_device
+from perception_nodes.backends.cuda.errors import version_text
 from perception_nodes.backends.model import ModelError, available_models, load_model
+from perception_nodes.backends.tensorrt.library import load_library
 from perception_nodes.transport.memory import SHM_FOLDER
 
 NEEDED_SHM_BYTES = 512_000_000
@@ -54,8 +55,8 @@ def examine() -> list[Finding]:
         lambda: _package("rosbags", "rosbags", "pip install rosbags"),
         _openvino,
         lambda: _package("ONNX Runtime", "onnxruntime", "pip install onnxruntime", needed=False),
-        lambda: _package("TensorRT", "tensorrt", "pip install tensorrt", needed=False),
-        _cuda,
+        _tensorrt,
+        _gpu,
         _fpga,
         _models,
         _shared_memory,
@@ -117,22 +118,25 @@ def _openvino() -> Finding:
     return Finding("OpenVINO", "CPU" in devices, f"{openvino.__version__}: {devices}")
 
 
-def _cuda() -> Finding:
-    library = ctypes.util.find_library("cuda")
-    if library is None:
-        remedy = "install NVIDIA's driver; without a GPU use backend:=openvino"
-        return Finding("CUDA driver", False, "no libcuda", remedy, needed=False)
-    smi = shutil.which("nvidia-smi")
-    if smi is None:
-        return Finding("CUDA driver", True, library, needed=False)
-    name = subprocess.run(
-        [smi, "--query-gpu=name", "--format=csv,noheader"],
-        capture_output=True,
-        text=True,
-        timeout=10,
-        check=False,
-    ).stdout.strip()
-    return Finding("CUDA driver", bool(name), name or "no GPU answers", needed=False)
+def _tensorrt() -> Finding:
+    try:
+        library = load_library()
+    except ImportError as error:
+        remedy = "pip install tensorrt or tensorrt-rtx; on a Jetson apt install python3-libnvinfer"
+        return Finding("TensorRT", False, str(error), remedy, needed=False)
+    return Finding("TensorRT", True, library.name, needed=False)
+
+
+def _gpu() -> Finding:
+    try:
+        device = open_device()
+    except CudaError as error:
+        found, _, remedy = str(error).partition("; ")
+        return Finding("GPU", False, found, remedy, needed=False)
+    facts = device.facts
+    device.close()
+    found = f"{facts.name}, SM{facts.sm}, driver for CUDA {version_text(facts.driver_cuda)}"
+    return Finding("GPU", True, f"{found}, through {facts.through}", needed=False)
 
 
 def _fpga() -> Finding:

@@ -1,6 +1,7 @@
 """The contract of a backend, and the one place that opens one by name."""
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,11 +11,23 @@ from numpy.typing import NDArray
 from perception_nodes.backends.model import Model
 from perception_nodes.core.pipeline import BackendError, HeadTensors
 
-BACKENDS = ("openvino", "onnxruntime", "golden", "null", "faulty")
+Progress = Callable[[int, int], None]
+"""Is told what is done and what there is to do in all."""
+
+BACKENDS = ("openvino", "onnxruntime", "tensorrt", "golden", "null", "faulty")
 """Names of backends; each is a module of this package with a class `Backend`."""
 
-INSTALL = {"openvino": "openvino", "onnxruntime": "onnxruntime", "golden": "onnx"}
+INSTALL = {
+    "openvino": "openvino",
+    "onnxruntime": "onnxruntime",
+    "tensorrt": "tensorrt (or tensorrt-rtx; on a Jetson: apt install python3-libnvinfer)",
+    "golden": "onnx",
+}
 """The package that brings a backend's runtime."""
+
+
+class NotBuilt(BackendError):
+    """A model has to be compiled first, which takes long and was not allowed."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +59,15 @@ class BackendSettings:
         cache_dir: folder for compiled models, empty for none.
         max_batch: images that it may be given at once; a runtime that has nothing to gain from more
             than one prepares for one.
+        may_build: `load` may compile a model for minutes; where not, it raises `NotBuilt`.
+        progress: told done and total while it does.
     """
 
     threads: int = 0
     cache_dir: str = ""
     max_batch: int = 1
+    may_build: bool = True
+    progress: Progress | None = None
 
 
 class Backend(Protocol):
@@ -60,6 +77,7 @@ class Backend(Protocol):
         """Compile the model and run it once.
 
         Raises:
+            NotBuilt: it would take long, and the settings forbid that.
             BackendError: the runtime refuses the model.
         """
         ...
@@ -118,10 +136,10 @@ def open_backend(name: str, settings: BackendSettings) -> Backend:
         raise BackendError(f"backend {name!r} is unknown; known are {', '.join(BACKENDS)}")
     try:
         module = importlib.import_module(f"perception_nodes.backends.{name}")
+        backend: Backend = module.Backend(settings)
     except ImportError as error:
         raise BackendError(
             f"backend {name!r} needs a runtime that is not installed ({error}); "
             f"install it with: pip install {INSTALL.get(name, name)}"
         ) from error
-    backend: Backend = module.Backend(settings)
     return backend

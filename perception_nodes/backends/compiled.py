@@ -7,12 +7,18 @@ folder apart, and files move to the cache under the same names, where a node fin
 import os
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from perception_nodes.backends.base import Backend, BackendInfo, BackendSettings, open_backend
+from perception_nodes.backends.base import (
+    Backend,
+    BackendInfo,
+    BackendSettings,
+    Progress,
+    open_backend,
+)
 from perception_nodes.backends.model import Model
 from perception_nodes.core.pipeline import BackendError
 
@@ -28,6 +34,7 @@ class Compiled:
     Attributes:
         backend: it, loaded.
         info: of the backend.
+        folder: where it lies until it enters the cache.
         files: names of what goes into the cache; none where the runtime keeps nothing.
         compile_s: what loading takes the first time, seconds.
         load_s: what it takes from then on.
@@ -35,13 +42,20 @@ class Compiled:
 
     backend: Backend
     info: BackendInfo
+    folder: Path
     files: list[str]
     compile_s: float
     load_s: float
 
 
+Bar = Callable[[str], AbstractContextManager[Progress]]
+"""Starts a progress bar of that title."""
+
+
 @contextmanager
-def compiled(model: Model, backend: str, threads: int, cache: Path) -> Iterator[Compiled]:
+def compiled(
+    model: Model, backend: str, threads: int, cache: Path, bar: Bar | None = None
+) -> Iterator[Compiled]:
     """Compile a model and read it back; it enters the cache if the block ends well.
 
     Where the block raises `CompiledRefused`, what the cache held of it before is removed too. Any
@@ -52,6 +66,7 @@ def compiled(model: Model, backend: str, threads: int, cache: Path) -> Iterator[
         backend: name of the runtime.
         threads: that it may use, as nodes have it.
         cache: folder for compiled models.
+        bar: for what takes long.
 
     Raises:
         BackendError: the runtime is not there or refuses the model, or the cache cannot be written.
@@ -67,14 +82,16 @@ def compiled(model: Model, backend: str, threads: int, cache: Path) -> Iterator[
         ) from error
     with apart as folder:
         settings = BackendSettings(threads, folder)
-        opened, info, compile_s = _load(model, backend, settings)
+        with bar(f"building {model.name} for {backend}") if bar else nullcontext() as progress:
+            building = replace(settings, progress=progress)
+            opened, info, compile_s = _load(model, backend, building)
         load_s = compile_s
         files = sorted(path.name for path in Path(folder).iterdir())
         try:
             if files:
                 opened.close()
                 opened, info, load_s = _load(model, backend, settings)
-            yield Compiled(opened, info, files, compile_s, load_s)
+            yield Compiled(opened, info, Path(folder), files, compile_s, load_s)
         except CompiledRefused:
             for name in files:
                 (cache / name).unlink(missing_ok=True)

@@ -43,6 +43,14 @@ class OutputSpec(BaseModel):
         return self
 
 
+class SignedFile(BaseModel):
+    """The same network for TensorRT: signed codes, all zero points zero."""
+
+    model_config = ConfigDict(frozen=True)
+    file: str = Field(pattern=r"^[^/\\]+$")
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
 class Model(BaseModel):
     """What `model.yaml` says of a model, as far as the run time needs it.
 
@@ -51,6 +59,7 @@ class Model(BaseModel):
         folder: where it lies.
         file: the ONNX file's name in that folder.
         sha256: of the file, hexadecimal.
+        s8: the network for TensorRT, where there is one.
         input: the network's input.
         outputs: the network's head.
         classes: class names by index.
@@ -67,6 +76,7 @@ class Model(BaseModel):
     folder: Path
     file: str = Field(pattern=r"^[^/\\]+$")
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    s8: SignedFile | None = None
     input: InputSpec
     outputs: OutputSpec
     classes: list[str] = Field(min_length=1)
@@ -89,6 +99,21 @@ class Model(BaseModel):
     def path(self) -> Path:
         """The ONNX file."""
         return self.folder / self.file
+
+    def signed_file(self) -> tuple[Path, str]:
+        """The file for TensorRT and its hash, checked.
+
+        Raises:
+            ModelError: there is none, or it is not the one that was described.
+        """
+        if self.s8 is None:
+            raise ModelError(
+                f"{self.folder / 'model.yaml'} names no s8 file, and TensorRT takes no other; make "
+                "an 8-bit model (perception model compress, or calibrate)"
+            )
+        path = self.folder / self.s8.file
+        check_hash(path, self.s8.sha256)
+        return path, self.s8.sha256
 
     @property
     def map50_95(self) -> dict[str, float]:
@@ -140,17 +165,25 @@ def load_model(name_or_folder: str) -> Model:
     except (OSError, UnicodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise ModelError(f"{description} cannot be read: {reason}") from error
-    try:
-        found = hashlib.sha256(model.path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise ModelError(f"{model.path} cannot be read: {error.strerror}") from error
-    if found != model.sha256:
-        raise ModelError(
-            f"{model.path} has sha256 {found[:12]}…, {description.name} says "
-            f"{model.sha256[:12]}…: the file is not the one that was measured; restore it or "
-            "compile the model again"
-        )
+    check_hash(model.path, model.sha256)
     return model
+
+
+def check_hash(path: Path, sha256: str) -> None:
+    """See that a model's file is the one that its `model.yaml` describes.
+
+    Raises:
+        ModelError: it is not, or it cannot be read.
+    """
+    try:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+    if found != sha256:
+        raise ModelError(
+            f"{path} has sha256 {found[:12]}…, model.yaml says {sha256[:12]}…: the file is not "
+            "the one that was measured; restore it or compile the model again"
+        )
 
 
 def _find(name_or_folder: str) -> Path:

@@ -37,6 +37,11 @@ class DecodeSettings:
     iou_threshold: float = 0.6
     max_candidates: int = 300
 
+    @property
+    def logit_threshold(self) -> float:
+        """The score threshold as a logit."""
+        return float(np.log(self.score_threshold / (1 - self.score_threshold)))
+
 
 class Decoder:
     """Decodes the head of one model; buffers and cell centres are made once."""
@@ -51,9 +56,7 @@ class Decoder:
     ) -> None:
         """Prepare for inputs of width x height pixels."""
         self._settings = settings
-        self._logit_threshold = float(
-            np.log(settings.score_threshold / (1 - settings.score_threshold))
-        )
+        self._logit_threshold = settings.logit_threshold
         self._bins = np.arange(reg_max, dtype=np.float32)
         self._reg_max = reg_max
         self._strides = tuple(strides)
@@ -89,10 +92,10 @@ class Decoder:
         labels = np.concatenate([part[2] for part in found])
         centres = np.concatenate([part[3] for part in found])
         strides = np.repeat(self._strides, [len(part[1]) for part in found])
-        if not _is_sane(sides):
-            raise AbsurdOutput("box logits of an object are not numbers below 1000")
         order = np.argsort(-logits, kind="stable")[: self._settings.max_candidates]
         sides, logits, labels = sides[:, :, order], logits[order], labels[order]
+        if not _is_sane(sides):
+            raise AbsurdOutput("box logits of an object are not numbers below 1000")
         weights = np.exp(sides - sides.max(axis=1, keepdims=True))
         distance = np.einsum("b,sbn->ns", self._bins, weights) / weights.sum(axis=1).T
         corners = np.concatenate(
@@ -116,8 +119,8 @@ class Decoder:
         cells = np.flatnonzero(best > self._logit_threshold)
         limit = self._settings.max_candidates
         if len(cells) > limit:
-            cells = cells[np.argpartition(-best[cells], limit)[:limit]]
-            cells.sort()
+            # Stable, so that of equal ones the first are taken, here as on a GPU.
+            cells = np.sort(cells[np.argsort(-best[cells], kind="stable")[:limit]])
         sides = box.reshape(4, self._reg_max, -1)[:, :, cells]
         return sides, best[cells], flat[:, cells].argmax(axis=0), self._centres[level][cells]
 

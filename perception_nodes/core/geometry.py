@@ -93,7 +93,7 @@ class Lens:
         shown = normalized * self._radial(r2)[:, None] + self._tangential(normalized)
         fx, fy, cx, cy = self.matrix
         pixels = shown * [fx, fy] + [cx, cy]
-        pixels[r2 > self._fold_radius**2] = OUTSIDE
+        pixels[r2 > self.fold_radius**2] = OUTSIDE
         return pixels
 
     def undistort(self, pixels: Points) -> Points:
@@ -116,7 +116,7 @@ class Lens:
     def within_fold(self, rays: Points) -> Points:
         """Rays as they are; those beyond the fold drawn in to it."""
         radius = np.hypot(rays[:, 0], rays[:, 1])
-        limit = self._fold_radius * (1 - 1e-9)
+        limit = self.fold_radius * (1 - 1e-9)
         return np.where(
             (radius > limit)[:, None], rays * (limit / np.maximum(radius, 1e-12))[:, None], rays
         )
@@ -140,7 +140,7 @@ class Lens:
     def _undo_radial(self, shown: Points) -> Points:
         """Search the radius by halving; up to the fold the image radius grows with it."""
         wanted = np.hypot(shown[:, 0], shown[:, 1])
-        low, high = np.zeros_like(wanted), np.full_like(wanted, self._fold_radius)
+        low, high = np.zeros_like(wanted), np.full_like(wanted, self.fold_radius)
         for _ in range(RADIUS_HALVINGS):
             middle = (low + high) / 2
             short = middle * self._radial(middle * middle) < wanted
@@ -169,7 +169,7 @@ class Lens:
         return (1 + r2 * (k1 + r2 * (k2 + r2 * k3))) / (1 + r2 * (k4 + r2 * (k5 + r2 * k6)))
 
     @cached_property
-    def _fold_radius(self) -> float:
+    def fold_radius(self) -> float:
         """Smallest radius at which the image radius stops growing with the ray's."""
         r = np.linspace(0, 10, 2001)
         with np.errstate(all="ignore"):  # poles of a rational lens: the image ends before them

@@ -20,7 +20,7 @@ class HealthLimits:
         unsafe_after_ms: without published detections for so long, the mode is UNSAFE.
         window_frames: shares are taken over this many frames.
         degraded_miss_rate: a larger share of frames without a result in time, or with that of a
-            smaller model, means DEGRADED.
+            smaller model or another backend, means DEGRADED.
         skipping_rate: a larger share of frames abandoned before inference means SKIPPING.
         recovery_ms: a better mode must hold for so long before it is entered.
     """
@@ -48,6 +48,7 @@ class Health:
         """Start at `now_ns` (CLOCK_MONOTONIC)."""
         self._limits = limits
         self._statuses: deque[FrameStatus] = deque(maxlen=limits.window_frames)
+        self._degraded_why = ""
         self._last_published_ns: int | None = None
         self._better_since_ns = now_ns
         self._better: tuple[HealthMode, str] | None = None
@@ -55,9 +56,11 @@ class Health:
         self.mode = HealthMode.UNSAFE
         self.cause = "no detections yet"
 
-    def frame(self, status: FrameStatus, now_ns: int) -> None:
-        """Take note of what became of a frame."""
+    def frame(self, status: FrameStatus, now_ns: int, reason: str = "") -> None:
+        """Take note of what became of a frame, and why."""
         self._statuses.append(status)
+        if status == FrameStatus.DEGRADED:
+            self._degraded_why = reason
         if status in PUBLISHED:
             self._last_published_ns = now_ns
 
@@ -120,8 +123,10 @@ class Health:
             )
         smaller = sum(status == FrameStatus.DEGRADED for status in self._statuses)
         if smaller > limits.degraded_miss_rate * limits.window_frames:
+            why = self._degraded_why
             return (
                 HealthMode.DEGRADED,
-                f"{smaller} of the last {frames} frames were left to the smaller model",
+                f"{smaller} of the last {frames} frames"
+                + (f": {why}" if why else " were left to the smaller model"),
             )
         return HealthMode.NOMINAL, "detections arrive in time"

@@ -44,6 +44,10 @@ class BackendError(RuntimeError):
     """A backend could not be loaded or could not infer; the text says why and what to do."""
 
 
+class BackendLost(BackendError):
+    """A backend that worked will not work again in this process, whose end is the only remedy."""
+
+
 class InferenceBackend(Protocol):
     """What the pipeline needs of a backend."""
 
@@ -113,23 +117,45 @@ class Candidate:
 
 
 class Pipeline:
-    """Inference and postprocessing of frames, under their deadline."""
+    """Inference and postprocessing of frames, under their deadline.
 
-    def __init__(self, models: Sequence[Candidate], clock: Clock, skip_late: bool) -> None:
+    Attributes:
+        lost: the last frame ended a backend for good.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[Candidate],
+        clock: Clock,
+        skip_late: bool,
+        standing_in: str = "",
+    ) -> None:
         """Take the models, the best one first; the others stand in when time is short.
 
         With `skip_late` a frame that every model would be late with is abandoned before inference.
-        Without, the best model runs on every frame.
+        Without, the best model runs on every frame. See `replace` for `standing_in`.
         """
-        self._models = models
+        self.lost: BackendLost | None = None
         self._clock = clock
         self._skip_late = skip_late
         self._publish = CostPrediction(0)
-        self._without_best = 0
-        self._on_trial = False
-        self._chosen = models[0]
+        self.replace(models, standing_in)
         self._lens: Lens | None = None
         self._lens_key = b""
+
+    def replace(self, models: Sequence[Candidate], standing_in: str = "") -> None:
+        """Go on with other models; to be called between two frames.
+
+        Args:
+            models: the best one first.
+            standing_in: why these stand in for others that are to come. What they detect is
+                DEGRADED meanwhile, for that reason; empty where they are what is wanted.
+        """
+        self._models = models
+        self._chosen = models[0]
+        self._without_best = 0
+        self._on_trial = False
+        self._standing_in = standing_in.encode(errors="replace")[: FrameRecord.reason.size - 1]
 
     def detect(
         self, header: FrameHeader, image: NDArray[np.uint8], finish_by_ns: int | None = None
@@ -156,10 +182,11 @@ class Pipeline:
         if finish_by_ns is not None and self._skip_late and not self._on_trial:
             model = self._in_time_by(finish_by_ns - started_ns, model)
         self._chosen, record.model = model, model.name
+        record.reason = self._standing_in
         try:
             heads = model.backend.infer(image)
         except BackendError as error:
-            return _failed(record, error), None
+            return self._failed(record, error), None
         record.inferred_ns = self._clock.monotonic_ns()
         found = self._decoded(record, header, heads)
         if found is not None:
@@ -174,7 +201,7 @@ class Pipeline:
         try:
             found = self._chosen.decoder.decode(heads.boxes, heads.classes)
         except AbsurdOutput as error:
-            _failed(record, error)
+            self._failed(record, error)
             return None
         boxes = boxes_to_source(found.boxes, header, self._lens_for(header))
         # What lay in the grey border alone has no area in the source image.
@@ -254,7 +281,15 @@ class Pipeline:
     def _status_at(self, published_ns: int, record: FrameRecord) -> FrameStatus:
         if published_ns > record.deadline_ns:
             return FrameStatus.LATE
-        return FrameStatus.OK if self._chosen is self._models[0] else FrameStatus.DEGRADED
+        as_wanted = self._chosen is self._models[0] and not self._standing_in
+        return FrameStatus.OK if as_wanted else FrameStatus.DEGRADED
+
+    def _failed(self, record: FrameRecord, error: BackendError | AbsurdOutput) -> FrameRecord:
+        """The frame has no detections, for that reason."""
+        self.lost = error if isinstance(error, BackendLost) else None
+        record.status = FrameStatus.FAILED
+        record.reason = str(error).encode(errors="replace")[: FrameRecord.reason.size - 1]
+        return record
 
     def withheld(self, record: FrameRecord) -> FrameRecord:
         """The frame's detections came too late and are not published."""
@@ -295,12 +330,14 @@ def detect_together(
     records = [_outcome_of(header) for _, header, _ in frames]
     for pipeline, record in zip(ours, records, strict=True):
         pipeline._chosen, record.model = model, model.name
+        record.reason = pipeline._standing_in
         pipeline._without_best, pipeline._on_trial = 0, False
     assert model.batch_backend is not None
     try:
         heads = model.batch_backend.infer_batch([image for _, _, image in frames])
     except BackendError as error:
-        yield from ((_failed(record, error), None) for record in records)
+        for pipeline, record in zip(ours, records, strict=True):
+            yield pipeline._failed(record, error), None
         return
     inferred_ns = ours[0]._clock.monotonic_ns()
     model.batches[len(frames) - 2].add(inferred_ns - started_ns)
@@ -312,10 +349,4 @@ def detect_together(
 def _outcome_of(header: FrameHeader) -> FrameRecord:
     record = record_of_header(header)
     record.kind = RecordKind.OUTCOME
-    return record
-
-
-def _failed(record: FrameRecord, error: Exception) -> FrameRecord:
-    record.status = FrameStatus.FAILED
-    record.reason = str(error).encode(errors="replace")[: FrameRecord.reason.size - 1]
     return record

@@ -1,11 +1,12 @@
 """A model's accuracy on a labelled set."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from perception_nodes.backends.base import Progress
 from perception_nodes.backends.model import Model
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.frame import Detections, FrameHeader
@@ -21,7 +22,6 @@ from perception_nodes.evaluation.matching import (
 from perception_nodes.evaluation.names import indices_of
 
 BOOTSTRAP_DRAWS = 500
-Progress = Callable[[int, int], None]
 
 
 class Score(BaseModel):
@@ -91,6 +91,7 @@ def evaluate(
     backend: str = "openvino",
     threads: int = 2,
     progress: Progress | None = None,
+    cache_dir: str = "",
 ) -> Evaluation:
     """Measure a model's accuracy.
 
@@ -100,6 +101,7 @@ def evaluate(
         backend: name of the runtime.
         threads: that it may use.
         progress: called with images done and images in all.
+        cache_dir: folder of compiled models, empty for none.
 
     Raises:
         DataError: the set has no class of the model's, no object that counts, or an image that
@@ -111,7 +113,7 @@ def evaluate(
     groups, notes = class_groups(model, data)
     labels = [data.classes.index(name) for name in groups]
     truth, ranked, reported = [], [], []
-    detector = Detector(model, backend, threads)
+    detector = Detector(model, backend, threads, cache_dir)
     try:
         for done, image in enumerate(data.images, start=1):
             seen = detector.look(image.pixels())

@@ -34,7 +34,7 @@ class Seen:
 class Detector:
     """Runs a model on images; each output can be read with several thresholds."""
 
-    def __init__(self, model: Model, backend: str, threads: int) -> None:
+    def __init__(self, model: Model, backend: str, threads: int, cache_dir: str = "") -> None:
         """Load the model.
 
         Raises:
@@ -43,7 +43,7 @@ class Detector:
         self._model = model
         self._preprocessor = Preprocessor(model.input.width, model.input.height, undistort=False)
         self._input = np.empty((model.input.height, model.input.width, 3), np.uint8)
-        self._backend = open_backend(backend, BackendSettings(threads))
+        self._backend = open_backend(backend, BackendSettings(threads, cache_dir))
         self._backend.load(model)
         self._decoders: dict[DecodeSettings, Decoder] = {}
 

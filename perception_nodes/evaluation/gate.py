@@ -7,8 +7,7 @@ stands for the other: the golden model is as blind as the file, and a smaller mo
 parent.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -16,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.backends.base import Backend, BackendSettings, open_backend
-from perception_nodes.backends.compiled import Compiled, CompiledRefused
+from perception_nodes.backends.compiled import Bar, Compiled, CompiledRefused
 from perception_nodes.backends.model import Model, ModelError, load_model
 from perception_nodes.core.frame import Detections
 from perception_nodes.core.pipeline import BackendError
-from perception_nodes.evaluation.accuracy import Progress, evaluate
+from perception_nodes.evaluation.accuracy import evaluate
 from perception_nodes.evaluation.agreement import Agreement, agreement, detect, in_classes_of
 from perception_nodes.evaluation.labels import DataError, LabelledSet
 
@@ -36,9 +35,6 @@ REMEDIES = {
     "runtime": "the runtime does not compute what the file says: take another version of it, or "
     "another --backend",
 }
-
-Bar = Callable[[str], AbstractContextManager[Progress]]
-"""Starts a progress bar of that title."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +138,7 @@ class Gate:
         except BackendError as error:
             raise CompiledRefused(str(error)) from error
         if self.sets:
-            self.checks.append(self._loss())
+            self.checks.append(self._loss(str(made.folder)))
         elif self.parent is not self.model:
             least = self.margins.parent_agreement
             self.checks.append(self._agreement("model", self.parent, found, least))
@@ -151,20 +147,23 @@ class Gate:
         if self.verdict is not None:
             raise CompiledRefused(self.verdict.refusal)
 
-    def _loss(self) -> Check:
-        """MAP50-95 against the parent's."""
+    def _loss(self, folder: str) -> Check:
+        """MAP50-95 against the parent's; what was compiled lies in the folder."""
         runtime = _references(self.parent, self.backend)[0]
         before, now = (
-            [self._accuracy(model, backend, data) for data in self.sets]
-            for model, backend in ((self.parent, runtime), (self.model, self.backend))
+            [self._accuracy(model, backend, data, cache_dir) for data in self.sets]
+            for model, backend, cache_dir in (
+                (self.parent, runtime, ""),
+                (self.model, self.backend, folder),
+            )
         )
         reference = f"{self.parent.name} on {runtime}"
         names = ", ".join(data.name for data in self.sets)
         return check_loss(reference, self.model.name, names, before, now, self.margins.loss)
 
-    def _accuracy(self, model: Model, backend: str, data: LabelledSet) -> float:
+    def _accuracy(self, model: Model, backend: str, data: LabelledSet, cache_dir: str) -> float:
         with self.bar(f"{model.name} on {backend}, {data.name}") as progress:
-            return evaluate(model, data, backend, self.threads, progress).map50_95
+            return evaluate(model, data, backend, self.threads, progress, cache_dir).map50_95
 
     def _agreement(
         self,

@@ -115,7 +115,11 @@ class Account:
         closed += self._ledger.expire(now_ns)
         for record in closed:
             self._watch.report(record)
-            self._health.frame(FrameStatus(record.status), record.published_ns or now_ns)
+            self._health.frame(
+                FrameStatus(record.status),
+                record.published_ns or now_ns,
+                record.reason.decode(errors="replace"),
+            )
         self._outbox += closed
         if now_ns > self._discovered_ns:
             self.publish_reports()

@@ -19,7 +19,7 @@ from perception_nodes.config import Settings, SettingsError
 from perception_nodes.core.pipeline import BackendError
 from perception_nodes.environment import keep_large_buffers
 from perception_nodes.nodes.parameters import declare_parameters
-from perception_nodes.preprocess.cpu import UnknownLens
+from perception_nodes.preprocess.lens import UnknownLens
 from perception_nodes.realtime import set_up
 from perception_nodes.transport.memory import TransportError, reserve
 from perception_nodes.transport.shm import Endpoint

@@ -1,26 +1,23 @@
 """Slots in, detections out: the second half of a frame's way, for one camera or several."""
 
+import os
 import sys
 import time
 from collections.abc import Callable
-from typing import cast
 
-import numpy as np
-
-from perception_nodes.backends.base import Backend, BackendSettings, open_backend
-from perception_nodes.backends.model import Model, load_model
+from perception_nodes.backends.base import BackendSettings
+from perception_nodes.backends.model import load_model
+from perception_nodes.backends.serving import Serving
 from perception_nodes.config import DetectorSettings, SettingsError
-from perception_nodes.core.decode import Decoder, DecodeSettings
+from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.frame import FrameStatus
-from perception_nodes.core.pipeline import BatchBackend, Candidate, detect_together
+from perception_nodes.core.pipeline import detect_together
 from perception_nodes.core.scheduler import Scheduler, Turn
 from perception_nodes.environment import cache_folder
 from perception_nodes.nodes.base import IDLE_WAIT_MS, run_node
 from perception_nodes.nodes.lane import Lane
 from perception_nodes.nodes.redundant import RedundantNode
 
-TIMED_CALLS = 10
-"""Enough for one of them to run where others do not start beside us."""
 PATIENCE_FACTOR = 4
 """A call that takes so many times what the slowest one is expected to take is a hang."""
 FOREVER_NS = 1 << 62
@@ -38,9 +35,7 @@ class DetectorNode(RedundantNode):
         settings: DetectorSettings = self.settings
         cameras = settings.served
         model = load_model(settings.model)
-        self._backends: list[Backend] = []
-        self._best = self._candidate(model, max_batch=len(cameras))
-        candidates = [self._best]
+        models = [model]
         if settings.fallback_model:
             fallback = load_model(settings.fallback_model)
             if (fallback.input, fallback.classes) != (model.input, model.classes):
@@ -48,53 +43,33 @@ class DetectorNode(RedundantNode):
                     f"parameter fallback_model: {fallback.name} has another input or other classes "
                     f"than {model.name}; one frame must do for both"
                 )
-            candidates.append(self._candidate(fallback, max_batch=1))
-        self._lanes = [Lane(self, camera, model, candidates) for camera in cameras]
+            models.append(fallback)
+        self._serving = serving = Serving(
+            settings.backend,
+            models,
+            BackendSettings(
+                settings.threads, str(cache_folder()), max_batch=len(cameras), may_build=False
+            ),
+            DecodeSettings(settings.score_threshold, settings.iou_threshold),
+            self.get_logger().info,
+        )
+        self._lanes = [Lane(self, camera, model, serving) for camera in cameras]
         self._wait: Callable[[float], None] = self._lanes[0].slots.wait
         self._scheduler: Scheduler | None = None
         if len(cameras) > 1:
             self._scheduler = Scheduler(len(cameras))
             self._wait = self.endpoint.waiter([lane.slots for lane in self._lanes]).wait
         self._look_again_ns = 0
-        slowest_ns = max(call.median_ns for one in candidates for call in one.calls)
+        slowest_ns = max(call.median_ns for one in serving.candidates for call in one.calls)
         patience_ns = max(round(settings.hang_after_ms * 1e6), PATIENCE_FACTOR * slowest_ns)
         self.join(patience_ns, cameras)
 
     def close(self) -> None:
         """Drop the models, give the leases back."""
         super().close()
-        for backend in getattr(self, "_backends", []):
-            backend.close()
-
-    def _candidate(self, model: Model, max_batch: int) -> Candidate:
-        """Load a model and see what it costs."""
-        settings: DetectorSettings = self.settings
-        backend = open_backend(
-            settings.backend, BackendSettings(settings.threads, str(cache_folder()), max_batch)
-        )
-        self._backends.append(backend)
-        info = backend.load(model)
-        decoder = Decoder(
-            model.input.width,
-            model.input.height,
-            model.outputs.strides,
-            model.outputs.reg_max,
-            DecodeSettings(settings.score_threshold, settings.iou_threshold),
-        )
-        image = np.zeros((model.input.height, model.input.width, 3), np.uint8)
-        inference_ns = shortest_ns(lambda: backend.infer(image))
-        several = cast(BatchBackend, backend)
-        batches_ns = [
-            shortest_ns(lambda size=size: several.infer_batch([image] * size))
-            for size in range(2, info.max_batch + 1)
-        ]
-        times = [f"{inference_ns / 1e6:.1f} ms"]
-        times += [f"{size} at once {ns / 1e6:.1f}" for size, ns in enumerate(batches_ns, 2)]
-        self.get_logger().info(
-            f"{model.name} ({model.precision}, {model.input.width}x{model.input.height}) on "
-            f"{info.runtime}, {info.device}, {info.threads} threads: {', '.join(times)}"
-        )
-        return Candidate(model.name, backend, decoder, inference_ns, several, batches_ns)
+        if self._serving is not None:
+            self._serving.close()
+            self._serving = None
 
     def listeners(self) -> int:
         """Subscribers of detections of the first camera."""
@@ -113,6 +88,15 @@ class DetectorNode(RedundantNode):
             if self._scheduler is not None:
                 self._scheduler.done(number, served=False)
 
+    def step(self) -> None:
+        """Go over to what was built meanwhile, also as a standby; work."""
+        if self._serving.ready():
+            with self.busy():
+                self._serving.switch()
+                for lane in self._lanes:
+                    lane.pipeline.replace(self._serving.candidates, self._serving.standing_in)
+        super().step()
+
     def work(self) -> None:
         """Detect on the newest frame; of several cameras on those whose turn it is."""
         if self._scheduler is None:
@@ -121,6 +105,7 @@ class DetectorNode(RedundantNode):
             if lane.receive():
                 lane.begin()
                 lane.finish(*lane.pipeline.detect(lane.header, lane.image))
+                self._end_if_lost(lane)
             return
         until_look_ms = (self._look_again_ns - time.monotonic_ns()) / 1e6
         self._wait(min(IDLE_WAIT_MS, max(0.0, until_look_ms)))
@@ -143,23 +128,23 @@ class DetectorNode(RedundantNode):
             lane.begin()
         if len(lanes) == 1:
             (lane,) = lanes
-            self._best.inferred_alone(scheduler.waiting)
+            self._serving.candidates[0].inferred_alone(scheduler.waiting)
             found = iter([lane.pipeline.detect(lane.header, lane.image, turn.finish_by_ns)])
         else:
             found = detect_together([(lane.pipeline, lane.header, lane.image) for lane in lanes])
         for number, lane, (record, detections) in zip(turn.cameras, lanes, found, strict=True):
             lane.finish(record, detections)
             scheduler.done(number, served=record.status != FrameStatus.SKIPPED_LATE)
+        # When all is told: what one frame has lost the others of its batch have lost too.
+        for lane in lanes:
+            self._end_if_lost(lane)
 
-
-def shortest_ns(call: Callable[[], object]) -> int:
-    """The shortest that a call takes."""
-    durations_ns = []
-    for _ in range(TIMED_CALLS):
-        started_ns = time.monotonic_ns()
-        call()
-        durations_ns.append(time.monotonic_ns() - started_ns)
-    return min(durations_ns)
+    def _end_if_lost(self, lane: Lane) -> None:
+        """End where the backend will never work again in this process."""
+        if lane.pipeline.lost is not None:
+            self.get_logger().fatal(f"{lane.pipeline.lost}; another process is to work")
+            # At once, as in a crash: to close what is lost may hang.
+            os._exit(1)
 
 
 def main() -> int:

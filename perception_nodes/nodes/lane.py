@@ -1,12 +1,11 @@
 """One camera at the detector: its slots in, its detections and the records of its frames out."""
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 from vision_msgs.msg import Detection2DArray
 
 from perception_nodes.backends.model import Model
+from perception_nodes.backends.serving import Serving
 from perception_nodes.config import DetectorSettings
 from perception_nodes.core.clock import SystemClock
 from perception_nodes.core.frame import (
@@ -19,7 +18,7 @@ from perception_nodes.core.frame import (
     check_slot,
     record_of_header,
 )
-from perception_nodes.core.pipeline import Candidate, Pipeline
+from perception_nodes.core.pipeline import Pipeline
 from perception_nodes.nodes.redundant import RedundantNode, Seat
 from perception_nodes.transport import channels
 from perception_nodes.transport.cdr import write_detection_array
@@ -38,15 +37,15 @@ class Lane:
         waiting: the newest frame, None where none waits.
     """
 
-    def __init__(
-        self, node: RedundantNode, camera: str, model: Model, candidates: Sequence[Candidate]
-    ) -> None:
+    def __init__(self, node: RedundantNode, camera: str, model: Model, serving: Serving) -> None:
         """Join the camera's channels."""
         self._settings: DetectorSettings = node.settings
         settings = self._settings
         self._size = model.input
         self._class_names = [name.encode() for name in model.classes]
-        self.pipeline = Pipeline(candidates, SystemClock(), settings.skip_late)
+        self.pipeline = Pipeline(
+            serving.candidates, SystemClock(), settings.skip_late, serving.standing_in
+        )
         self.publisher = node.add_publisher(
             Detection2DArray, settings.topic(settings.detections_topic, camera), QUEUE_DEPTH
         )

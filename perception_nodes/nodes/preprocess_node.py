@@ -20,8 +20,9 @@ from perception_nodes.nodes.image_topic import QUEUE, ImageTopic
 from perception_nodes.nodes.redundant import RedundantNode
 from perception_nodes.nodes.ros_time import RosTime
 from perception_nodes.preprocess.calibration import read_calibration
-from perception_nodes.preprocess.cpu import Preprocessor, UnknownLens
+from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.preprocess.ingest import Ingest
+from perception_nodes.preprocess.lens import UnknownLens
 from perception_nodes.transport import channels
 from perception_nodes.transport.camera import view_camera_frame
 from perception_nodes.transport.cdr import read_camera_info

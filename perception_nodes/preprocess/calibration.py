@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from perception_nodes.core.frame import CameraInfo
-from perception_nodes.preprocess.cpu import UnknownLens, lens_from
+from perception_nodes.preprocess.lens import UnknownLens, lens_from
 
 
 def read_calibration(path: str | Path) -> CameraInfo:

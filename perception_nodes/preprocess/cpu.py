@@ -2,7 +2,6 @@
 
 import struct
 import zlib
-from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -11,24 +10,17 @@ from numpy.typing import NDArray
 
 from perception_nodes.core.frame import (
     CameraInfo,
-    FrameFlag,
     FrameHeader,
     FrameRejected,
     ImageView,
 )
-from perception_nodes.core.geometry import PADDING_VALUE, Lens, Letterbox, remap_grid
+from perception_nodes.core.geometry import PADDING_VALUE, Letterbox, Points
 from perception_nodes.preprocess.encodings import Plane, demosaic, planes_of, planes_to_bgr
-
-POLYNOMIAL_MODELS = ("plumb_bob", "rational_polynomial")
-FISHEYE_MODELS = ("equidistant", "fisheye")
-
+from perception_nodes.preprocess.lens import lens_from
+from perception_nodes.preprocess.placement import Placement
 
 MAX_PIXELS = 1 << 26
 """Of a compressed frame: a forged header must not cost gigabytes and seconds."""
-
-
-class UnknownLens(ValueError):
-    """A calibration that frames cannot be rectified with; the text says why."""
 
 
 class Preprocessor:
@@ -45,10 +37,8 @@ class Preprocessor:
         self._undistort = undistort
         self._camera_info: CameraInfo | None = None
         self._source_size = (0, 0)
-        self._letterbox = Letterbox.fit(width, height, width, height)
-        self._lens: Lens | None = None
-        self._rectified = (0.0, 0.0, 0.0, 0.0)
-        self._grid: NDArray[np.float64] | None = None
+        self._placement = Placement.fit((width, height), (width, height), None)
+        self._grid: Points | None = None
         self._maps: dict[tuple[int, int], tuple[NDArray[np.int16], NDArray[np.uint16]]] = {}
 
     def calibrate(self, info: CameraInfo) -> None:
@@ -83,8 +73,7 @@ class Preprocessor:
         planes = planes_of(image)
         if (source_width, source_height) != self._source_size:
             self._fit(source_width, source_height)
-        letterbox = self._letterbox
-        if image.encoding.startswith("bayer") and letterbox.scale_x > 0.5:
+        if image.encoding.startswith("bayer") and self._placement.letterbox.scale_x > 0.5:
             # Half-size colour planes would cost resolution here.
             image = demosaic(image)
             planes = planes_of(image)
@@ -95,20 +84,10 @@ class Preprocessor:
             raise FrameRejected(
                 f"{image.encoding} of {size} cannot be scaled: {error.err}"
             ) from error
-
-        header.scale_x, header.scale_y = letterbox.scale_x, letterbox.scale_y
-        header.pad_x, header.pad_y = letterbox.pad_x, letterbox.pad_y
-        header.source_width, header.source_height = source_width, source_height
-        header.width, header.height = self._width, self._height
-        header.copies = image.copies
-        if self._lens is not None:
-            header.flags |= FrameFlag.RECTIFIED | (FrameFlag.FISHEYE if self._lens.fisheye else 0)
-            header.camera_matrix[:] = self._lens.matrix
-            header.distortion[:] = self._lens.distortion
-            header.rectified_matrix[:] = self._rectified
+        self._placement.describe(header, image.copies)
 
     def _scale_into(self, planes: list[Plane], image: ImageView, out: NDArray[np.uint8]) -> None:
-        box = self._letterbox
+        box = self._placement.letterbox
         right, bottom = box.pad_x + box.inner_width, box.pad_y + box.inner_height
         out[: box.pad_y] = PADDING_VALUE
         out[bottom:] = PADDING_VALUE
@@ -123,8 +102,8 @@ class Preprocessor:
     def _scale(
         self, plane: Plane, image: ImageView, out: NDArray[np.uint8] | None
     ) -> NDArray[np.uint8]:
-        size = (self._letterbox.inner_width, self._letterbox.inner_height)
-        if self._lens is None:
+        size = (self._placement.letterbox.inner_width, self._placement.letterbox.inner_height)
+        if self._grid is None:
             return cv2.resize(plane.pixels, size, dst=out, interpolation=cv2.INTER_LINEAR)
         height, width = plane.pixels.shape[:2]
         maps = self._maps.get((width, height)) or self._make_maps(width, height)
@@ -152,22 +131,11 @@ class Preprocessor:
         return maps
 
     def _fit(self, source_width: int, source_height: int) -> None:
-        self._letterbox = Letterbox.fit(source_width, source_height, self._width, self._height)
-        self._lens, self._grid = None, None
-        self._maps.clear()
         self._source_size = (source_width, source_height)
-        info = self._camera_info
-        # A calibration for another size is for another camera mode: it would bend the picture.
-        if not self._undistort or info is None or self._source_size != (info.width, info.height):
-            return
-        try:
-            lens = lens_from(info)
-        except UnknownLens:  # reported by calibrate()
-            return
-        if lens is not None:
-            self._lens = lens
-            self._rectified = lens.rectified_matrix(source_width, source_height)
-            self._grid = remap_grid(self._letterbox, lens, self._rectified)
+        info = self._camera_info if self._undistort else None
+        self._placement = Placement.fit(self._source_size, (self._width, self._height), info)
+        self._grid = self._placement.grid()
+        self._maps.clear()
 
     def _decompress(self, image: ImageView) -> tuple[int, int, ImageView]:
         """Decode a JPEG or PNG; a JPEG at the smallest of its scales that is large enough."""
@@ -213,33 +181,3 @@ class Preprocessor:
 def _check_size(width: int, height: int) -> None:
     if not 0 < width * height <= MAX_PIXELS:
         raise ValueError(f"size {width}x{height} is not that of a camera")
-
-
-@lru_cache(maxsize=8)
-def lens_from(info: CameraInfo) -> Lens | None:
-    """The lens of a calibration, None where it does not distort.
-
-    Raises:
-        UnknownLens: see `Preprocessor.calibrate`.
-    """
-    if not any(info.distortion):
-        return None
-    if info.model not in POLYNOMIAL_MODELS + FISHEYE_MODELS:
-        known = ", ".join(POLYNOMIAL_MODELS + FISHEYE_MODELS)
-        raise UnknownLens(f"distortion model {info.model!r} is not supported; known are {known}")
-    fx, _, cx, _, fy, cy = info.matrix[:6]
-    numbers = np.array([*info.matrix, *info.distortion])
-    if not np.isfinite(numbers).all() or fx <= 0 or fy <= 0:
-        raise UnknownLens(f"intrinsics are unusable: K = {info.matrix}, D = {info.distortion}")
-    if len(info.distortion) > 8 and any(info.distortion[8:]):
-        raise UnknownLens("thin-prism and tilt coefficients (D[8:]) are not supported")
-    fisheye = info.model in FISHEYE_MODELS
-    if fisheye and any(info.distortion[4:]):
-        raise UnknownLens("an equidistant lens has four coefficients")
-    distortion = (*info.distortion[:8], *[0.0] * 8)[:8]
-    lens = Lens((fx, fy, cx, cy), distortion, fisheye)
-    with np.errstate(all="ignore"):
-        rectified = np.array(lens.rectified_matrix(info.width, info.height))
-    if not np.isfinite(rectified).all() or min(rectified[:2]) <= 0:
-        raise UnknownLens(f"no flat image comes of K = {info.matrix}, D = {info.distortion}")
-    return lens

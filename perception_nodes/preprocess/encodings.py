@@ -10,30 +10,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.core.frame import FrameRejected, ImageView
+from perception_nodes.core.frame import ImageView
+from perception_nodes.preprocess.formats import ALIASES, BYTES_PER_PIXEL, check_frame
 
 Pixels = NDArray[np.uint8]
-
-BYTES_PER_PIXEL = {
-    "bgr8": 3,
-    "rgb8": 3,
-    "8uc3": 3,
-    "bgra8": 4,
-    "rgba8": 4,
-    "mono8": 1,
-    "8uc1": 1,
-    "uyvy": 2,
-    "yuyv": 2,
-    "bayer_rggb8": 1,
-    "bayer_bggr8": 1,
-    "bayer_gbrg8": 1,
-    "bayer_grbg8": 1,
-    "nv12": 1,
-    "nv21": 1,
-}
-"""Bytes of a pixel in a row of the (first) plane."""
-
-ALIASES = {"yuv422": "uyvy", "yuv422_yuy2": "yuyv"}
 
 # OpenCV names a Bayer pattern by its second row's second and third pixel.
 _DEMOSAIC = {
@@ -80,30 +60,14 @@ def planes_of(image: ImageView) -> list[Plane]:
         image: an uncompressed frame.
 
     Raises:
-        FrameRejected: the encoding is unknown, or size, step and data do not fit together.
+        FrameRejected: see `check_frame`.
     """
-    encoding = ALIASES.get(image.encoding, image.encoding)
+    encoding, rows = check_frame(image)
     width, height, step = image.width, image.height, image.step
-    if encoding not in BYTES_PER_PIXEL:
-        known = ", ".join([*BYTES_PER_PIXEL, *ALIASES, "jpeg", "png"])
-        raise FrameRejected(f"encoding {image.encoding!r} is not supported; known are {known}")
-    if width <= 0 or height <= 0:
-        raise FrameRejected(f"{encoding}: size {width}x{height} holds no pixels")
     row_bytes = width * BYTES_PER_PIXEL[encoding]
-    semi_planar = encoding in ("nv12", "nv21")
-    rows = height * 3 // 2 if semi_planar else height
-    if step < row_bytes:
-        raise FrameRejected(f"{encoding}: step {step} is less than {row_bytes} bytes of a row")
-    if len(image.data) < rows * step:
-        raise FrameRejected(
-            f"{encoding}: {len(image.data)} bytes are fewer than {rows} rows of {step}"
-        )
-    if BYTES_PER_PIXEL[encoding] < 3 and "mono" not in encoding and encoding != "8uc1":
-        if width % 2 or (height % 2 and encoding not in ("uyvy", "yuyv")):
-            raise FrameRejected(f"{encoding}: size {width}x{height} is not even")
     lines = np.frombuffer(image.data, np.uint8, rows * step).reshape(rows, step)[:, :row_bytes]
 
-    if semi_planar:
+    if encoding in ("nv12", "nv21"):
         chroma = lines[height:].reshape(height // 2, width // 2, 2)
         return [Plane(lines[:height]), Plane(chroma, 2, 2)]
     if encoding in ("uyvy", "yuyv"):

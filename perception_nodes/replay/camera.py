@@ -22,8 +22,9 @@ from perception_nodes.core.frame import (
 )
 from perception_nodes.core.pipeline import Candidate, HeadTensors, InferenceBackend, Pipeline
 from perception_nodes.preprocess.calibration import read_calibration
-from perception_nodes.preprocess.cpu import Preprocessor, UnknownLens
+from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.preprocess.ingest import Ingest
+from perception_nodes.preprocess.lens import UnknownLens
 from perception_nodes.replay.bag import COMPRESSED_IMAGE, Drive, RawFrame
 from perception_nodes.replay.recording import FrameDetections
 from perception_nodes.transport.cdr import (

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from perception_nodes.core.frame import FrameHeader, FrameRejected, ImageView
 from perception_nodes.evaluation import LabelledImage
 from perception_nodes.evaluation.read import check_images, list_images
-from perception_nodes.preprocess.cpu import Preprocessor, UnknownLens
+from perception_nodes.preprocess.cpu import Preprocessor
+from perception_nodes.preprocess.lens import UnknownLens
 from perception_nodes.replay.bag import COMPRESSED_IMAGE, open_drive
 from perception_nodes.transport.cdr import read_camera_info, read_compressed_image, read_image
 

@@ -1,6 +1,6 @@
-"""Lets the tests here share `toys.py` of the compression tests."""
+"""Lets the tests here share `fake_gpu.py`, and `toys.py` of the compression tests."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "compression"))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "compression")]

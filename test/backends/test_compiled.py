@@ -1,7 +1,12 @@
 """What was compiled enters the cache whole and approved, or not at all."""
 
+from contextlib import contextmanager
+
+import fake_gpu
+import fake_tensorrt
 import numpy as np
 import pytest
+from fake_gpu import FakeGpu
 
 from perception_nodes.backends.base import BackendSettings, open_backend
 from perception_nodes.backends.compiled import CompiledRefused, compiled
@@ -72,3 +77,26 @@ def test_a_cache_that_cannot_be_written_is_named(model, cache):
         compiled(model, "onnxruntime", 1, cache),
     ):
         pass
+
+
+def test_a_bar_is_shown_while_it_is_built(model, cache, monkeypatch):
+    gpu = FakeGpu(memory_bytes=1 << 24)
+    fake_gpu.install(monkeypatch, gpu, ["bindings"])
+    fake_tensorrt.install(monkeypatch, fake_tensorrt.make(gpu))
+    told = []
+
+    @contextmanager
+    def bar(title):
+        told.append(title)
+        yield lambda done, total: told.append(done / total)
+
+    with compiled(model, "tensorrt", 1, cache, bar) as made:
+        assert told[:2] == ["building road-xs for tensorrt", 0.5] and told[-1] == 1.0
+        assert gpu.calls["build"] == 1, "the second time it is loaded from where it lies"
+        evaluated = open_backend("tensorrt", BackendSettings(1, str(made.folder), may_build=False))
+        evaluated.load(model)
+        evaluated.close()
+    assert [name.rsplit(".")[-1] for name in names(cache)] == ["timing", "engine"]
+    node = open_backend("tensorrt", BackendSettings(1, str(cache), may_build=False))
+    node.load(model)
+    node.close()

@@ -37,7 +37,7 @@ every_lens = pytest.mark.parametrize("lens", LENSES.values(), ids=list(LENSES))
 def rays(lens, count=200, seed=0):
     """Random rays within what the lens shows once."""
     random = np.random.default_rng(seed)
-    radius = random.uniform(0, min(0.97 * lens._fold_radius, 1.2), count)
+    radius = random.uniform(0, min(0.97 * lens.fold_radius, 1.2), count)
     angle = random.uniform(0, 2 * np.pi, count)
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
 
@@ -231,7 +231,7 @@ class TestLens:
         lens = Lens((300.0, 300.0, 320.0, 240.0), (-0.35, *[0.0] * 7))
         found = lens.undistort(np.array([[5000.0, 240.0], [320.0, -5000.0]]))
         assert np.isfinite(found).all()
-        assert np.hypot(*found.T).max() <= lens._fold_radius
+        assert np.hypot(*found.T).max() <= lens.fold_radius
 
     def test_a_lens_that_folds_at_once_shows_nothing(self):
         lens = Lens((300.0, 300.0, 320.0, 240.0), (-1e6, *[0.0] * 7))
@@ -239,7 +239,7 @@ class TestLens:
 
     def test_a_rational_lens_ends_before_its_pole(self):
         lens = Lens((300.0, 300.0, 320.0, 240.0), (*[0.0] * 5, -1.0, 0.0, 0.0))
-        assert lens._fold_radius <= 1.0
+        assert lens.fold_radius <= 1.0
 
     @every_lens
     def test_rectified_image_shows_the_middles_of_the_source_edges(self, lens):

@@ -182,3 +182,11 @@ def test_alternating_facts_do_not_make_it_flap(nominal):
         transitions += nominal.frames(OK, 3, every_ms=50)
         nominal.wait(600)
     assert transitions == []
+
+
+def test_the_reason_of_degraded_frames_is_told(nominal):
+    for _ in range(3):
+        nominal.ms += 33
+        nominal.health.frame(FrameStatus.DEGRADED, nominal.ms * MS, "openvino stands in")
+    nominal.health.update([], nominal.ms * MS)
+    assert nominal.health.cause == "3 of the last 10 frames: openvino stands in"

@@ -18,6 +18,7 @@ from perception_nodes.core.pipeline import (
     BEST_TRIED_EVERY,
     TRIED_EVERY,
     BackendError,
+    BackendLost,
     Candidate,
     HeadTensors,
     Pipeline,
@@ -69,8 +70,8 @@ class Rig:
     def __init__(self, skip_late=True, expected_ms=0.0, fallback_ms=None, **backend):
         self.clock = FakeClock()
         self.backend = FakeBackend(self.clock, **backend)
-        decoder = Decoder(WIDTH, HEIGHT, (8,), REG_MAX, DecodeSettings())
-        models = [Candidate("toy", self.backend, decoder, round(expected_ms * MS))]
+        self.decoder = decoder = Decoder(WIDTH, HEIGHT, (8,), REG_MAX, DecodeSettings())
+        self.models = models = [Candidate("toy", self.backend, decoder, round(expected_ms * MS))]
         if fallback_ms is not None:
             self.small = FakeBackend(self.clock, fallback_ms)
             models.append(Candidate("tiny", self.small, decoder, round(fallback_ms * MS)))
@@ -304,3 +305,36 @@ def test_late_detections_can_be_withheld():
     record = rig.pipeline.withheld(record)
     assert (record.status, record.published_ns) == (FrameStatus.LATE, 0)
     assert record.reason == b"withheld: past its deadline"
+
+
+def test_models_that_stand_in_for_others_are_degraded_and_say_why():
+    rig = Rig()
+    others = [Candidate("better", FakeBackend(rig.clock), rig.decoder, 0)]
+    rig.pipeline.replace(rig.models, "a stand-in, since ä" + 200 * "x")
+    record, _ = rig.run()
+    assert record.status == FrameStatus.DEGRADED and record.model == b"toy"
+    assert record.reason.startswith("a stand-in, since ä".encode()) and len(record.reason) == 127
+    rig.pipeline.replace(others)
+    record, _ = rig.run()
+    assert (record.status, record.model, record.reason) == (FrameStatus.OK, b"better", b"")
+
+
+def test_a_stand_in_that_is_late_is_late_and_one_that_fails_fails_for_its_own_reason():
+    rig = Rig(duration_ms=11.0)
+    rig.pipeline.replace(rig.models, "a stand-in")
+    record, _ = rig.run()
+    assert (record.status, record.reason) == (FrameStatus.LATE, b"a stand-in")
+    rig.backend.error = BackendError("broken")
+    record, detections = rig.run()
+    assert detections is None
+    assert (record.status, record.reason) == (FrameStatus.FAILED, b"broken")
+
+
+def test_a_backend_that_is_lost_is_told_of():
+    rig = Rig(error=BackendError("once"))
+    rig.run()
+    assert rig.pipeline.lost is None
+    rig.backend.error = BackendLost("the device is gone")
+    record, _ = rig.run()
+    assert (record.status, record.reason) == (FrameStatus.FAILED, b"the device is gone")
+    assert rig.pipeline.lost is rig.backend.error

@@ -26,7 +26,7 @@ BOX = np.array([[0.25, 0.25, 0.75, 0.75]])
 class Seer:
     """Finds one car in the middle of every picture, as the model's class 2."""
 
-    def __init__(self, model: Model, backend: str, threads: int) -> None:
+    def __init__(self, model: Model, backend: str, threads: int, cache_dir: str) -> None:
         self._model = model
 
     def look(self, image: np.ndarray) -> Seen:

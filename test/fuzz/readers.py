@@ -16,8 +16,9 @@ from perception_nodes.core.frame import (
     record_of_header,
 )
 from perception_nodes.core.geometry import boxes_to_source, lens_of
-from perception_nodes.preprocess.cpu import UnknownLens, lens_from
-from perception_nodes.preprocess.encodings import BYTES_PER_PIXEL, planes_of
+from perception_nodes.preprocess.encodings import planes_of
+from perception_nodes.preprocess.formats import BYTES_PER_PIXEL
+from perception_nodes.preprocess.lens import UnknownLens, lens_from
 from perception_nodes.replay.schemas import typestore
 from perception_nodes.transport.camera import CameraHeader, view_camera_frame
 from perception_nodes.transport.cdr import (

@@ -1,6 +1,8 @@
-"""Lets the tests here share `pictures.py`: pytest's importlib mode adds no path itself."""
+"""Lets the tests here share `pictures.py`, and the GPU in Python that the backends' tests have:
+pytest's importlib mode adds no path itself."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "backends")]

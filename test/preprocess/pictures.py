@@ -32,6 +32,11 @@ def scene(width, height, seed=0):
     return cv2.resize(cells, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
+def noise(width, height, seed=0):
+    """Every byte by chance."""
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.uint8)
+
+
 def encode(bgr, encoding):
     """The rows of a frame that shows a BGR picture, uint8 [rows, bytes]."""
     height, width = bgr.shape[:2]

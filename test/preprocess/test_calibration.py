@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from perception_nodes.preprocess.calibration import read_calibration
-from perception_nodes.preprocess.cpu import UnknownLens
+from perception_nodes.preprocess.lens import UnknownLens
 
 EXAMPLE = "calibration/camera/example_wide_1920x1280.yaml"
 

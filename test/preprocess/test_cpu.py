@@ -12,7 +12,8 @@ from pictures import ENCODINGS, compressed, frame, scene, view
 
 from perception_nodes.core.frame import CameraInfo, FrameFlag, FrameHeader, FrameRejected
 from perception_nodes.core.geometry import Letterbox, boxes_to_source, lens_of
-from perception_nodes.preprocess.cpu import Preprocessor, UnknownLens, lens_from
+from perception_nodes.preprocess.cpu import Preprocessor
+from perception_nodes.preprocess.lens import UnknownLens, lens_from
 
 WIDTH, HEIGHT = 416, 256
 MATRIX = (400.0, 0.0, 319.5, 0.0, 400.0, 239.5, 0.0, 0.0, 1.0)

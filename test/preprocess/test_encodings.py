@@ -10,11 +10,8 @@ from pictures import ENCODINGS, frame, scene, view
 from perception_nodes.core.frame import FrameHeader, FrameRejected
 from perception_nodes.core.geometry import Letterbox
 from perception_nodes.preprocess.cpu import Preprocessor
-from perception_nodes.preprocess.encodings import (
-    ALIASES,
-    BYTES_PER_PIXEL,
-    planes_of,
-)
+from perception_nodes.preprocess.encodings import planes_of
+from perception_nodes.preprocess.formats import ALIASES, BYTES_PER_PIXEL
 
 WIDTH, HEIGHT = 416, 256
 EXACT = {"bgr8", "rgb8", "8uc3", "bgra8", "rgba8", "mono8", "8uc1"}

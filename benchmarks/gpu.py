@@ -1,0 +1,160 @@
+"""The GPU path on this machine: are its bits right, and how long does it take?
+
+It wants a checkout of the repository, Python, NumPy, and cuda-bindings or PyCUDA; NVRTC, which the
+CUDA toolkit, PyTorch or `pip install nvidia-cuda-nvrtc` bring. No ROS, no OpenCV, no iceoryx2. With
+TensorRT and a model the whole graph is measured with its network, else without.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import gpu_checks
+import numpy as np
+
+EPILOG = """
+examples:
+  python benchmarks/gpu.py                        check, measure, write out/gpu/gpu.json and .html
+  python benchmarks/gpu.py --check                check the bits alone, seconds
+  python benchmarks/gpu.py --host                 the same checks with the kernels compiled for the
+                                                  host by g++; needs no GPU
+  python benchmarks/gpu.py --frames 500 --conditions quiet      a first impression
+
+exit status: 0 done, 1 the kernels' bits are wrong, 2 there is no GPU or something is missing.
+"""
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="gpu.py",
+        description=__doc__,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="check the kernels' bits, measure no time"
+    )
+    parser.add_argument(
+        "--host", action="store_true", help="check the kernels compiled for the host; needs no GPU"
+    )
+    parser.add_argument(
+        "--frames", type=int, default=6636, help="frames a condition (6636: MLPerf's automotive)"
+    )
+    parser.add_argument(
+        "--conditions",
+        nargs="+",
+        default=["quiet", "stream", "process"],
+        choices=["quiet", "stream", "process"],
+        help="what else the GPU does: nothing, work of another stream, work of another process",
+    )
+    parser.add_argument("--model", default="road-s", help="network for the whole graph")
+    parser.add_argument("--device", type=int, default=0, help="which GPU")
+    parser.add_argument("--out", type=Path, default=Path("out/gpu"), help="folder of the report")
+    parser.add_argument("--load", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.frames < 1:
+        parser.error(f"--frames {options.frames} is no number of frames")
+    return options
+
+
+def progress(what: str):
+    """A line that counts up on a terminal, and is written once elsewhere."""
+
+    def show(done: int, total: int) -> None:
+        if sys.stderr.isatty() or done == total:
+            end = "\n" if done == total else ""
+            print(f"\r{what} {done}/{total}", end=end, file=sys.stderr, flush=True)
+
+    return show
+
+
+def check_host() -> int:
+    """Compare the host's build with the specifications."""
+    from perception_nodes.preprocess import host
+
+    try:
+        count, differences = gpu_checks.compare(
+            lambda case: host.preprocess(
+                np.frombuffer(case.image.data, np.uint8), case.plan, case.output
+            ),
+            lambda case: host.decode(
+                case.boxes, case.classes, gpu_checks.HEAD, gpu_checks.SETTINGS, case.placement
+            ),
+            progress("checking the host's build"),
+        )
+    except host.CompilerMissing as error:
+        print(f"gpu.py: {error}", file=sys.stderr)
+        return 2
+    return told(count, differences, "compiled for the host")
+
+
+def told(count: int, differences: list[str], what: str) -> int:
+    """Say how a comparison went."""
+    for difference in differences:
+        print(difference)
+    print(
+        f"{count - len(differences)} of {count} cases {what} equal their specification to the bit"
+    )
+    return 1 if differences else 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Check, and measure."""
+    options = parse(arguments)
+    if options.host:
+        return check_host()
+    from perception_nodes.backends.cuda import CudaError, open_device
+
+    try:
+        device = open_device(options.device)
+    except CudaError as error:
+        print(f"gpu.py: {error}", file=sys.stderr)
+        print(
+            "gpu.py: without a GPU, --host checks the kernels compiled for the host",
+            file=sys.stderr,
+        )
+        return 2
+    import gpu_stages
+    import gpu_whole
+
+    try:
+        if options.load:
+            gpu_whole.load(device)
+            return 0
+        facts = device.facts
+        print(f"{facts.name}, SM {facts.sm}, CUDA {facts.driver_cuda}, through {facts.through}")
+        count, differences = gpu_checks.compare(
+            *gpu_stages.on_device(device), progress("checking the kernels")
+        )
+        status = told(count, differences, f"on the {facts.name}")
+        if status or options.check:
+            return status
+        result = {
+            "machine": f"{platform.node()}, {platform.machine()}, {os.cpu_count()} processors",
+            "gpu": vars(facts),
+            "checks": {"cases": count, "differences": differences},
+            **gpu_whole.measure(device, options, progress),
+        }
+    except CudaError as error:
+        print(f"gpu.py: {error}", file=sys.stderr)
+        return 2
+    finally:
+        device.close()
+    import gpu_page
+
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "gpu.json").write_text(json.dumps(result, indent=1))
+    (options.out / "gpu.html").write_text(gpu_page.render(result))
+    print(gpu_page.text(result))
+    print(f"written: {options.out / 'gpu.json'}, {options.out / 'gpu.html'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,179 @@
+"""What the kernels must give, to the bit: cases, and the comparison with their specifications."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from perception_nodes.core.decode import DecodeSettings
+from perception_nodes.core.frame import CameraInfo, ImageView
+from perception_nodes.preprocess import reference, reference_decode
+from perception_nodes.preprocess.formats import BYTES_PER_PIXEL
+from perception_nodes.preprocess.head import Head, Result
+from perception_nodes.preprocess.placement import Placement
+from perception_nodes.preprocess.plan import Output, Plan, plan_frame
+
+ENCODINGS = tuple(BYTES_PER_PIXEL)
+OUTPUTS = (
+    Output(416, 256),
+    Output(640, 384, "int8", "NCHW", "BGR", bias=(-128.0,) * 3),
+    Output(640, 384, "float16", "NCHW", "RGB", (1 / 255,) * 3),
+    Output(639, 383, "float32", "NCHW", "BGR", (1 / 58.4, 1 / 57.1, 1 / 57.4), (-2.1, -2.0, -1.8)),
+    Output(96, 65, "uint8", "NCHW", "RGB"),
+)
+HEAD = Head(640, 384, (8, 16, 32), 16, 8)
+SETTINGS = DecodeSettings(0.25, 0.6)
+
+
+def lenses(width: int, height: int) -> dict[str, CameraInfo]:
+    """Calibrations for images of a size."""
+    focal = 0.6 * width
+    matrix = (focal, 0, (width - 1) / 2, 0, focal, (height - 1) / 2, 0, 0, 1)
+    return {
+        "no lens": CameraInfo(width, height, "plumb_bob", (), matrix),
+        "barrel": CameraInfo(width, height, "plumb_bob", (-0.3, 0.08, 1e-3, -5e-4, 0), matrix),
+        "pincushion": CameraInfo(width, height, "plumb_bob", (0.25, 0.1, 0, 0, 0), matrix),
+        "fisheye": CameraInfo(width, height, "equidistant", (0.03, -6e-3, 1e-3, -5e-4), matrix),
+    }
+
+
+def flat(width: int, height: int) -> CameraInfo:
+    """A calibration without distortion."""
+    return lenses(width, height)["no lens"]
+
+
+@dataclass(frozen=True)
+class PictureCase:
+    """A frame, and what becomes of it."""
+
+    name: str
+    image: ImageView
+    output: Output
+    info: CameraInfo
+
+    @property
+    def placement(self) -> Placement:
+        """Of the frame."""
+        size = (self.output.width, self.output.height)
+        return Placement.fit((self.image.width, self.image.height), size, self.info)
+
+    @property
+    def plan(self) -> Plan:
+        """Of such frames."""
+        placement = self.placement
+        return plan_frame(self.image, placement.letterbox, placement.grid())
+
+
+def noise(encoding: str, width: int, height: int, padding: int = 0, seed: int = 0) -> ImageView:
+    """A frame of random bytes, every one of which is a valid frame."""
+    step = width * BYTES_PER_PIXEL[encoding] + padding
+    rows = height * 3 // 2 if encoding in ("nv12", "nv21") else height
+    data = np.random.default_rng(seed).integers(0, 256, rows * step).astype(np.uint8)
+    return ImageView(0, "camera", width, height, encoding, step, memoryview(data))
+
+
+def picture_cases() -> Iterator[PictureCase]:
+    """Every encoding with every lens, every output, and sizes at the border of what there is."""
+    for encoding in ENCODINGS:
+        for lens, info in lenses(1280, 720).items():
+            for output in OUTPUTS[:2]:
+                name = f"{encoding} 1280x720, {lens}, to {_text(output)}"
+                yield PictureCase(name, noise(encoding, 1280, 720, 24), output, info)
+    for output in OUTPUTS:
+        for size in [(2, 2), (2, 500), (500, 2), (642, 386), (1920, 1080)]:
+            for encoding in ("nv12", "yuyv", "bgr8", "bayer_grbg8"):
+                name = f"{encoding} {size[0]}x{size[1]} to {_text(output)}"
+                yield PictureCase(name, noise(encoding, *size, 3), output, flat(*size))
+    for size in [(1, 1), (1, 77), (77, 1), (333, 111)]:
+        name = f"rgb8 {size[0]}x{size[1]} to {_text(OUTPUTS[0])}"
+        yield PictureCase(name, noise("rgb8", *size, 1), OUTPUTS[0], flat(*size))
+
+
+@dataclass(frozen=True)
+class HeadCase:
+    """A head's tensors, and the frame they are of."""
+
+    name: str
+    boxes: list[Any]
+    classes: list[Any]
+    placement: Placement
+
+
+def head_cases() -> Iterator[HeadCase]:
+    """Few objects, many, too many, all equal, none, not a number; through every lens."""
+    for lens, info in lenses(1920, 1080).items():
+        placement = Placement.fit((1920, 1080), (HEAD.width, HEAD.height), info)
+        for name, mean in {"some objects": -7.0, "many": -4.0, "a flood": 6.0}.items():
+            yield HeadCase(f"{name}, {lens}", *tensors(3, mean), placement)
+    boxes, classes = tensors(5, -20.0)
+    yield HeadCase("no object", boxes, classes, placement)
+    equal = [np.where(np.arange(8)[:, None, None] == 3, np.float32(2), level) for level in classes]
+    yield HeadCase("equal scores everywhere", boxes, equal, placement)
+    broken = [level.copy() for level in equal]
+    broken[1][0, 2, 5, 5] = np.nan
+    yield HeadCase("a class logit that is no number", boxes, broken, placement)
+    boxes = [level.copy() for level in boxes]
+    boxes[0][0, 9] = np.inf
+    yield HeadCase("box logits that are no numbers", boxes, equal, placement)
+
+
+def tensors(seed: int, mean: float) -> tuple[list[Any], list[Any]]:
+    """Random box and class logits of `HEAD`, float32, a level each."""
+    random = np.random.default_rng(seed)
+    boxes, classes = [], []
+    for stride in HEAD.strides:
+        size = HEAD.size(stride)
+        boxes.append(random.normal(0, 2, (1, 4 * HEAD.reg_max, *size)).astype(np.float32))
+        classes.append(random.normal(mean, 2, (1, HEAD.classes, *size)).astype(np.float32))
+    return boxes, classes
+
+
+def compare(
+    preprocess: Callable[[PictureCase], Any],
+    decode: Callable[[HeadCase], Result],
+    progress: Callable[[int, int], None],
+) -> tuple[int, list[str]]:
+    """Run every case.
+
+    Args:
+        preprocess: gives the network's input of a case.
+        decode: gives the result of a case.
+        progress: told done and total.
+
+    Returns:
+        How many cases there were, and what differs.
+    """
+    pictures, heads = list(picture_cases()), list(head_cases())
+    total, differences = len(pictures) + len(heads), []
+    for number, case in enumerate(pictures):
+        pixels = np.frombuffer(case.image.data, np.uint8)
+        expected = reference.preprocess(pixels, case.plan, case.output)
+        found = preprocess(case)
+        wrong = int((found.reshape(expected.shape) != expected).sum())
+        if wrong or found.dtype != expected.dtype:
+            differences.append(f"{case.name}: {wrong} of {expected.size} values differ")
+        progress(number + 1, total)
+    for number, head in enumerate(heads):
+        result = reference_decode.decode(head.boxes, head.classes, HEAD, SETTINGS, head.placement)
+        if bytes(used(decode(head))) != bytes(used(result)):
+            differences.append(f"decoding {head.name}: the results differ")
+        progress(len(pictures) + number + 1, total)
+    return total, differences
+
+
+def used(result: Result) -> Result:
+    """A copy of what a result says, without ticket and what an earlier frame left behind it."""
+    kept = Result()
+    for name in ("count", "found", "entered", "kept", "absurd"):
+        setattr(kept, name, getattr(result, name))
+    count = result.count
+    kept.boxes[: 4 * count] = result.boxes[: 4 * count]
+    kept.scores[:count] = result.scores[:count]
+    kept.classes[:count] = result.classes[:count]
+    return kept
+
+
+def _text(output: Output) -> str:
+    size = f"{output.width}x{output.height}"
+    return f"{output.dtype} {output.layout} {output.order} {size}"

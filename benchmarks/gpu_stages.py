@@ -1,0 +1,262 @@
+"""The stages of the GPU path one by one: run for their bits, timed, and what they move."""
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+import gpu_checks
+import numpy as np
+from gpu_checks import HEAD, SETTINGS, HeadCase, PictureCase
+
+from perception_nodes.backends.cuda import Device, DeviceMemory, Stream
+from perception_nodes.preprocess.gpu import Decoding, Preprocessing
+from perception_nodes.preprocess.head import Result
+from perception_nodes.preprocess.plan import (
+    BITS,
+    LENS_BITS,
+    THREADS,
+    FrameCell,
+    Output,
+    Plan,
+    constants_of,
+    grid_of,
+    job_of,
+)
+
+SOURCE = (1920, 1080)
+OUTPUT = Output(640, 384)
+ENCODINGS = ("nv12", "yuyv", "bgr8", "bayer_rggb8")
+SECTOR_BYTES = 32
+"""What a GPU reads of its memory at least."""
+COLD_BYTES = 512 << 20
+"""Frames are taken from so much memory in turn: more than any second-level cache holds."""
+LAUNCHES = 200
+SAMPLES = 1000
+WARM_UP = 50
+
+
+def on_device(
+    device: Device,
+) -> tuple[Callable[[PictureCase], Any], Callable[[HeadCase], Result]]:
+    """What `gpu_checks.compare` calls, on the GPU."""
+    stream = device.stream()
+    made: dict[Output, tuple[Preprocessing, DeviceMemory]] = {}
+    ticket = device.memory(8)
+    heads = Heads(device, stream, *gpu_checks.tensors(0, -7.0))
+    decoding = Decoding(device, HEAD, SETTINGS, heads.addresses, stream)
+
+    def preprocess(case: PictureCase) -> Any:
+        if case.output not in made:
+            memory = device.memory(case.output.nbytes)
+            stage = Preprocessing(device, case.output, memory.address, ticket.address, True)
+            made[case.output] = stage, memory
+        stage, memory = made[case.output]
+        stage.calibrate(case.info)
+        stage.fit(case.image, stream)
+        assert stage.placement.lens == case.placement.lens
+        stage.take(case.image, 1)
+        stage.enqueue(stream)
+        found = device.pinned(case.output.nbytes)
+        stream.copy_to_host(found, memory)
+        stream.wait()
+        copied = found.array.view(case.output.dtype).copy()
+        found.close()
+        return copied
+
+    def decode(case: HeadCase) -> Result:
+        heads.fill(case.boxes, case.classes)
+        decoding.place(case.placement)
+        decoding.enqueue(stream)
+        stream.wait()
+        return Result.from_buffer_copy(decoding.memory.array)
+
+    return preprocess, decode
+
+
+class Heads:
+    """A head's tensors on the device."""
+
+    def __init__(self, device: Device, stream: Stream, boxes: list[Any], classes: list[Any]):
+        self._stream = stream
+        self._memory = [
+            (device.memory(array.nbytes), device.pinned(array.nbytes))
+            for pair in zip(boxes, classes, strict=True)
+            for array in pair
+        ]
+        addresses = [memory.address for memory, _ in self._memory]
+        self.addresses = list(zip(addresses[0::2], addresses[1::2], strict=True))
+        self.fill(boxes, classes)
+
+    def fill(self, boxes: list[Any], classes: list[Any]) -> None:
+        arrays = [array for pair in zip(boxes, classes, strict=True) for array in pair]
+        for (memory, host), array in zip(self._memory, arrays, strict=True):
+            host.array[:] = array.reshape(-1).view(np.uint8)
+            self._stream.copy_to_device(memory, host)
+        self._stream.wait()
+
+
+def bytes_moved(plan: Plan, output: Output) -> dict[str, int]:
+    """What the kernel must move of one frame.
+
+    Returns:
+        `frame`: of the sectors that hold a sample it needs, each once; `positions`: maps and
+        tables; `out`.
+    """
+    sectors: set[int] = set()
+    for plane in plan.planes:
+        if plane.xy is not None:
+            x, y = plane.xy[:, :, 0].astype(np.int64), plane.xy[:, :, 1].astype(np.int64)
+            right, below = plane.fraction & ((1 << LENS_BITS) - 1), plane.fraction >> LENS_BITS
+        else:
+            rows, columns = np.meshgrid(plane.rows, plane.columns, indexing="ij")
+            x, y = columns.astype(np.int64) >> BITS, rows.astype(np.int64) >> BITS
+            right, below = columns % (1 << BITS), rows % (1 << BITS)
+        for i in (0, 1):
+            for j in (0, 1):
+                # A neighbour of no weight need not be read.
+                needed = (i == 0) | (right > 0)
+                needed &= (j == 0) | (below > 0)
+                needed &= (x + i >= 0) & (x + i < plane.width)
+                needed &= (y + j >= 0) & (y + j < plane.height)
+                at = plane.offset + (y + j) * plane.row_bytes + (x + i) * plane.sample_bytes
+                for channel in set(plane.channels):
+                    sectors.update(np.unique((at[needed] + channel) // SECTOR_BYTES).tolist())
+    positions = sum(array.nbytes for array in constants_of(plan, output)[1:])
+    return {
+        "frame": len(sectors) * SECTOR_BYTES,
+        "positions": positions,
+        "out": output.nbytes,
+    }
+
+
+def percentiles(values_ms: list[float]) -> dict[str, float]:
+    """In milliseconds."""
+    found = np.percentile(values_ms, [50, 99, 99.9, 100])
+    return dict(zip(("p50", "p99", "p99_9", "max"), np.round(found, 5).tolist(), strict=True))
+
+
+def bandwidth(device: Device, stream: Stream) -> float:
+    """Bytes a second that the device's memory takes, by filling a large piece of it."""
+    memory = device.memory(COLD_BYTES)
+    first, last = device.event(), device.event()
+    best = np.inf
+    for _ in range(10):
+        first.record(stream)
+        stream.fill(memory)
+        last.record(stream)
+        last.wait()
+        best = min(best, last.since_ms(first))
+    memory.close()
+    return COLD_BYTES / best * 1e3
+
+
+def case_of(encoding: str, lens: str = "no lens") -> PictureCase:
+    info = gpu_checks.lenses(*SOURCE)[lens]
+    return PictureCase(encoding, gpu_checks.noise(encoding, *SOURCE), OUTPUT, info)
+
+
+def time_preprocess(
+    device: Device, stream: Stream, encoding: str, lens: str, bandwidth: float
+) -> dict[str, Any]:
+    """A launch among many in one graph, each of another frame that no cache holds; and alone."""
+    case = case_of(encoding, lens)
+    plan, nbytes = case.plan, case.image.data.nbytes
+    count = max(2, COLD_BYTES // nbytes)
+    memory, host, out = device.memory(count * nbytes), device.pinned(nbytes), device.memory(8 << 20)
+    cells = device.pinned(count * ctypes.sizeof(FrameCell))
+    stage = Preprocessing(device, OUTPUT, out.address, out.address + (4 << 20), True)
+    stage.calibrate(case.info)
+    stage.fit(case.image, stream)
+    constants, addresses = _constants(device, stream, plan)
+    stream.fill(memory, 77)
+    host.array[:] = np.frombuffer(case.image.data, np.uint8)
+    array = (FrameCell * count).from_buffer(cells.array)
+    launches = []
+    for number, cell in enumerate(array):
+        cell.pixels = memory.address + number * nbytes
+        at = cells.address + number * ctypes.sizeof(FrameCell)
+        job = job_of(plan, OUTPUT, at, out.address + (4 << 20), out.address, addresses)
+        launches.append(stage.kernel.prepare(grid_of(OUTPUT), (THREADS, 1, 1), job))
+    with stream.capture() as captured:
+        for number in range(LAUNCHES):
+            launches[number % count].enqueue(stream)
+    launch_us = min(_graph_ms(device, stream, captured.graph) for _ in range(20)) / LAUNCHES * 1e3
+    array[0].pixels = host.address  # where it lies: in the host's memory
+    in_place = _time_alone(device, stream, lambda: launches[0].enqueue(stream))
+    moved = bytes_moved(plan, OUTPUT)
+    total = sum(moved.values())
+    for resource in (memory, host, out, cells, constants, captured.graph):
+        resource.close()
+    return {
+        "encoding": encoding,
+        "lens": lens,
+        "device_memory_us": round(launch_us, 3),
+        "in_place_ms": in_place,
+        "frame_bytes": nbytes,
+        "moved_bytes": moved,
+        "gb_s": round(total / launch_us / 1e3, 1),
+        "of_bandwidth": round(total / launch_us * 1e6 / bandwidth, 4),
+    }
+
+
+def _constants(device: Device, stream: Stream, plan: Plan) -> tuple[DeviceMemory, list[int]]:
+    arrays = [np.ascontiguousarray(array) for array in constants_of(plan, OUTPUT)]
+    flat = np.concatenate(
+        [np.pad(a.reshape(-1).view(np.uint8), (0, -a.nbytes % 256)) for a in arrays]
+    )
+    host, memory = device.pinned(flat.size), device.memory(flat.size)
+    host.array[:] = flat
+    stream.copy_to_device(memory, host)
+    stream.wait()
+    host.close()
+    starts = np.cumsum([0] + [a.nbytes + -a.nbytes % 256 for a in arrays])
+    return memory, [memory.address + int(start) for start in starts[:-1]]
+
+
+def _graph_ms(device: Device, stream: Stream, graph: Any) -> float:
+    first, last = device.event(), device.event()
+    first.record(stream)
+    graph.launch(stream)
+    last.record(stream)
+    last.wait()
+    took = last.since_ms(first)
+    first.close()
+    last.close()
+    return took
+
+
+def _time_alone(device: Device, stream: Stream, work: Callable[[], None]) -> dict[str, float]:
+    """Device time of a piece of work that starts on an idle GPU; launching it is a part."""
+    first, last = device.event(), device.event()
+    took = []
+    for number in range(WARM_UP + SAMPLES):
+        first.record(stream)
+        work()
+        last.record(stream)
+        last.wait()
+        if number >= WARM_UP:
+            took.append(last.since_ms(first))
+    first.close()
+    last.close()
+    return percentiles(took)
+
+
+def time_copy(device: Device, stream: Stream, encoding: str) -> dict[str, Any]:
+    nbytes = case_of(encoding).image.data.nbytes
+    host, memory = device.pinned(nbytes), device.memory(nbytes)
+    took = _time_alone(device, stream, lambda: stream.copy_to_device(memory, host))
+    host.close()
+    memory.close()
+    return {"bytes": nbytes, "ms": took, "gb_s": round(nbytes / took["p50"] / 1e6, 1)}
+
+
+def time_decode(device: Device, stream: Stream, mean: float) -> dict[str, Any]:
+    heads = Heads(device, stream, *gpu_checks.tensors(3, mean))
+    decoding = Decoding(device, HEAD, SETTINGS, heads.addresses, stream)
+    decoding.place(case_of("nv12").placement)
+    with stream.capture() as captured:
+        decoding.enqueue(stream)
+    took = _time_alone(device, stream, lambda: captured.graph.launch(stream))
+    result = Result.from_buffer_copy(decoding.memory.array)
+    captured.graph.close()
+    return {"ms": took, "found": result.found, "boxes": result.count, "dropped": result.dropped}

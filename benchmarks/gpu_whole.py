@@ -1,0 +1,247 @@
+"""A frame's whole way on the GPU, from shared memory to boxes, quiet and beside other work."""
+
+import argparse
+import ctypes
+import mmap
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import gpu_checks
+import gpu_stages
+import numpy as np
+from gpu_checks import HEAD, SETTINGS
+from gpu_stages import Heads, bytes_moved, case_of, percentiles
+
+from perception_nodes.backends.cuda import CudaError, Device, Event, Stream
+from perception_nodes.core.frame import FrameHeader, ImageView
+from perception_nodes.core.pipeline import BackendError
+from perception_nodes.preprocess.gpu import Decoding, GpuDetector
+from perception_nodes.preprocess.head import Result
+from perception_nodes.preprocess.placement import Placement
+from perception_nodes.preprocess.plan import FrameCell, Output, plan_frame
+
+SLOTS = 8
+LOAD_BYTES = 256 << 20
+
+
+def measure(
+    device: Device, options: argparse.Namespace, progress: Callable[[str], Any]
+) -> dict[str, Any]:
+    """All figures of the report."""
+    stream = device.stream()
+    rate = gpu_stages.bandwidth(device, stream)
+    missing: list[str] = []
+    kernels = []
+    show = progress("timing the preprocessing kernel")
+    cases = [
+        (encoding, lens) for encoding in gpu_stages.ENCODINGS for lens in ("no lens", "barrel")
+    ]
+    for number, (encoding, lens) in enumerate(cases):
+        kernels.append(gpu_stages.time_preprocess(device, stream, encoding, lens, rate))
+        show(number + 1, len(cases))
+    copies = [
+        {"encoding": encoding, **gpu_stages.time_copy(device, stream, encoding)}
+        for encoding in gpu_stages.ENCODINGS
+    ]
+    decoding = [
+        {"objects": name, **gpu_stages.time_decode(device, stream, mean)}
+        for name, mean in {"none": -20.0, "some": -7.0, "a flood": 6.0}.items()
+    ]
+    network = Network(device, stream, options.model, missing)
+    decoder = Decoding(device, network.head, SETTINGS, network.tensors, stream)
+    detector = GpuDetector(
+        device, stream, network.output, network.out, network.enqueue, decoder, False
+    )
+    with shared_frames() as frames:
+        whole = {
+            name: time_whole(
+                device, stream, detector, frames, options.frames, name, progress(f"{name}: frame")
+            )
+            for name in options.conditions
+        }
+        detector.close()
+    placement = Placement.fit(
+        gpu_stages.SOURCE, (network.output.width, network.output.height), None
+    )
+    plan = plan_frame(frames[0], placement.letterbox, None)
+    # What is read in place of a frame that lies in the host's memory, and where it lies.
+    host_to_device = bytes_moved(plan, network.output)["frame"] + ctypes.sizeof(FrameCell)
+    return {
+        "bandwidth_gb_s": round(rate / 1e9, 1),
+        "network": network.name,
+        "missing": missing,
+        "preprocess": kernels,
+        "copy_to_device": copies,
+        "decode": decoding,
+        "whole": whole,
+        "host_to_device_bytes": host_to_device,
+        "back_to_host_bytes": ctypes.sizeof(Result),
+    }
+
+
+class Network:
+    """A network on the GPU where TensorRT and a model are there, else tensors that stand still."""
+
+    name = "none"
+
+    def __init__(self, device: Device, stream: Stream, model_name: str, missing: list[str]):
+        self.head, self.output = HEAD, gpu_stages.OUTPUT
+        self._engine: Any = None
+        try:
+            self._open(device, model_name)
+        except (ImportError, BackendError, ValueError) as error:
+            missing.append(f"the network: {error}; the graph is measured without one")
+            self._image = device.memory(gpu_stages.OUTPUT.nbytes)
+            self._heads = Heads(device, stream, *gpu_checks.tensors(3, -7.0))
+            self.tensors = self._heads.addresses
+        self.out = self._image.address
+
+    def _open(self, device: Device, model_name: str) -> None:
+        from perception_nodes.backends.model import load_model
+        from perception_nodes.backends.tensorrt.build import build
+        from perception_nodes.backends.tensorrt.engine import Engine
+        from perception_nodes.backends.tensorrt.library import load_library
+        from perception_nodes.preprocess.head import Head
+
+        library, model = load_library(), load_model(model_name)
+        file, _ = model.signed_file()
+        self._engine = engine = Engine(library, build(library, file).plan)
+        self._image = device.memory(engine.inputs[model.input.name].nbytes)
+        engine.bind(model.input.name, self._image.address)
+        self._memory = {name: device.memory(t.nbytes) for name, t in engine.outputs.items()}
+        for name, memory in self._memory.items():
+            engine.bind(name, memory.address)
+        heads = zip(model.outputs.box, model.outputs.classes, strict=True)
+        self.tensors = [
+            (self._memory[box].address, self._memory[classes].address) for box, classes in heads
+        ]
+        width, height = model.input.width, model.input.height
+        self.output = Output(width, height)
+        strides = tuple(model.outputs.strides)
+        self.head = Head(width, height, strides, model.outputs.reg_max, len(model.classes))
+        self.name = f"{model.name} on {library.name}"
+
+    def enqueue(self, stream: Stream) -> None:
+        if self._engine is not None:
+            self._engine.enqueue(stream)
+
+
+def time_whole(
+    device: Device,
+    stream: Stream,
+    detector: GpuDetector,
+    frames: list[ImageView],
+    count: int,
+    condition: str,
+    show: Callable[[int, int], None],
+) -> dict[str, Any]:
+    """From a frame in shared memory to boxes in ours: what a node does, and the device's part."""
+    header, first, last = FrameHeader(), device.event(), device.event()
+    host_ms, device_ms, copies = [], [], 0
+    with _condition(condition, device) as before:
+        for number in range(-gpu_stages.WARM_UP, count):
+            image = frames[number % SLOTS]
+            before()
+            started = time.perf_counter()
+            detector.detect(image, header)
+            took = (time.perf_counter() - started) * 1e3
+            if number >= 0:
+                host_ms.append(took)
+                copies += header.copies
+                show(number + 1, count)
+        for _ in range(min(count, gpu_stages.SAMPLES)):
+            before()
+            device_ms.append(_between(first, last, stream, detector))
+    return {
+        "frames": count,
+        "shared_memory_to_boxes_ms": percentiles(host_ms),
+        "graph_on_device_ms": percentiles(device_ms),
+        "copies_a_frame": copies / count,
+        "over_3_ms": int((np.array(host_ms) > 3).sum()),
+    }
+
+
+def _between(first: Event, last: Event, stream: Stream, detector: GpuDetector) -> float:
+    first.record(stream)
+    detector.graph.launch(stream)
+    last.record(stream)
+    last.wait()
+    return last.since_ms(first)
+
+
+@contextmanager
+def shared_frames() -> Iterator[list[ImageView]]:
+    """Frames in shared memory, as a camera's driver leaves them there."""
+    image = case_of("nv12").image
+    nbytes = image.data.nbytes
+    with tempfile.NamedTemporaryFile(dir="/dev/shm", prefix="perception_gpu_") as file:
+        os.truncate(file.name, SLOTS * nbytes)
+        memory = np.frombuffer(mmap.mmap(file.fileno(), SLOTS * nbytes), np.uint8)
+        frames = []
+        for slot in range(SLOTS):
+            data = memory[slot * nbytes : (slot + 1) * nbytes]
+            data[:] = np.roll(np.frombuffer(image.data, np.uint8), slot)
+            frames.append(
+                ImageView(
+                    0, "camera", *gpu_stages.SOURCE, image.encoding, image.step, memoryview(data)
+                )
+            )
+        yield frames
+
+
+@contextmanager
+def _condition(name: str, device: Device) -> Iterator[Callable[[], None]]:
+    """What else the GPU does meanwhile; yields what is to be called before each frame."""
+    if name == "quiet":
+        yield lambda: None
+    elif name == "stream":
+        other, memory = device.stream(), device.memory(LOAD_BYTES)
+        yield lambda: other.fill(memory)
+        other.wait()
+        memory.close()
+    else:
+        command = [sys.executable, str(Path(__file__).with_name("gpu.py")), "--load"]
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        try:
+            assert process.stdout is not None
+            if process.stdout.readline() != "ready\n":
+                raise CudaError("the process that is to keep the GPU busy does not start")
+            yield lambda: None
+        finally:
+            process.communicate("")
+
+
+def load(device: Device) -> None:
+    """Keep the GPU busy until the input ends: by matrix products, or without PyTorch by filling."""
+    ended = threading.Event()
+    threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
+    try:
+        import torch
+
+        left = torch.randn(4096, 4096, device="cuda", dtype=torch.float16)
+
+        def step() -> None:
+            torch.matmul(left, left)
+            torch.cuda.synchronize()
+
+    except (ImportError, RuntimeError):
+        stream, memory = device.stream(), device.memory(LOAD_BYTES)
+
+        def step() -> None:
+            stream.fill(memory)
+            stream.wait()
+
+    step()
+    print("ready", flush=True)
+    while not ended.is_set():
+        step()

@@ -1,0 +1,199 @@
+"""The models that serve: in the backend that is wanted, or in another while that is built."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import cast
+
+import numpy as np
+
+from perception_nodes.backends.base import (
+    Backend,
+    BackendInfo,
+    BackendSettings,
+    NotBuilt,
+    open_backend,
+)
+from perception_nodes.backends.building import Building, build_command
+from perception_nodes.backends.model import Model
+from perception_nodes.core.decode import Decoder, DecodeSettings
+from perception_nodes.core.pipeline import BackendError, BatchBackend, Candidate
+
+STAND_IN = "openvino"
+"""The backend that serves meanwhile: it runs wherever the graph does."""
+TIMED_CALLS = 10
+"""Enough for one of them to run where others do not start beside us."""
+
+
+class LoadedModels:
+    """Models in one backend.
+
+    Attributes:
+        candidates: for the pipeline, in the order of the models.
+        descriptions: a line a model, for people.
+    """
+
+    def __init__(
+        self,
+        backend: str,
+        models: Sequence[Model],
+        settings: BackendSettings,
+        decode: DecodeSettings,
+    ) -> None:
+        """Load them all, and see what each costs.
+
+        Raises:
+            NotBuilt: one must be built first, and the settings forbid it.
+            BackendError: the backend is not there, or refuses one.
+        """
+        self._backends: list[Backend] = []
+        self.candidates: list[Candidate] = []
+        self.descriptions: list[str] = []
+        try:
+            for model in models:
+                # Several images at once are for the best model alone.
+                own = settings if model is models[0] else replace(settings, max_batch=1)
+                opened = open_backend(backend, own)
+                self._backends.append(opened)
+                info = opened.load(model)
+                decoder = Decoder(
+                    model.input.width,
+                    model.input.height,
+                    model.outputs.strides,
+                    model.outputs.reg_max,
+                    decode,
+                )
+                calls_ns = _shortest_calls_ns(opened, model, info.max_batch)
+                self.candidates.append(
+                    Candidate(
+                        model.name,
+                        opened,
+                        decoder,
+                        calls_ns[0],
+                        cast(BatchBackend, opened),
+                        calls_ns[1:],
+                    )
+                )
+                self.descriptions.append(_description(model, info, calls_ns))
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Give the runtimes' memory back."""
+        for backend in self._backends:
+            backend.close()
+        self._backends.clear()
+
+
+class Serving:
+    """Models that can be run now, and word when others take their place.
+
+    Attributes:
+        standing_in: why these stand in for those that are wanted; empty where they do not.
+    """
+
+    def __init__(
+        self,
+        backend: str,
+        models: Sequence[Model],
+        settings: BackendSettings,
+        decode: DecodeSettings,
+        log: Callable[[str], object],
+    ) -> None:
+        """Load models; where the backend has to be built first, into another, and start to build.
+
+        Raises:
+            BackendError: the backend is not there or refuses a model, or the other one does.
+        """
+        self._backend, self._log = backend, log
+        self._building: Building[LoadedModels] | None = None
+        self._outcome: LoadedModels | BackendError | None = None
+        self.standing_in = ""
+        try:
+            self._loaded = LoadedModels(backend, models, settings, decode)
+        except NotBuilt as error:
+            log(f"{error}; it is being built, and {STAND_IN} stands in")
+            self.standing_in = f"{STAND_IN} stands in while {backend} is being built"
+            self._loaded = LoadedModels(STAND_IN, models, settings, decode)
+            command = build_command(backend, [model.folder for model in models], settings)
+            self._building = Building(
+                command, lambda: LoadedModels(backend, models, settings, decode)
+            )
+        self._describe()
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        """For the pipeline, the best one first."""
+        return self._loaded.candidates
+
+    def ready(self) -> bool:
+        """Whether a build has ended, well or not, and `switch` is to be called."""
+        if self._building is None or self._outcome is not None:
+            return self._outcome is not None
+        try:
+            self._outcome = self._building.poll()
+        except BackendError as error:
+            self._outcome = error
+        return self._outcome is not None
+
+    def switch(self) -> None:
+        """Have what was built serve from now on, or say why it never will.
+
+        To be called between two frames: the models before are closed, which takes a moment.
+        """
+        ready, self._outcome = self._outcome, None
+        if self._building is not None:
+            self._building.close()
+            self._building = None
+        if isinstance(ready, BackendError):
+            self.standing_in = f"{STAND_IN} stands in, {self._backend} cannot be built: {ready}"
+            self._log(self.standing_in)
+        elif ready is not None:
+            before, self._loaded, self.standing_in = self._loaded, ready, ""
+            before.close()
+            self._log(f"{self._backend} is built and takes over from {STAND_IN}")
+            self._describe()
+
+    def close(self) -> None:
+        """End a build, drop the models."""
+        if self._building is not None:
+            self._building.close()
+        if isinstance(self._outcome, LoadedModels):
+            self._outcome.close()
+        self._loaded.close()
+
+    def _describe(self) -> None:
+        for line in self._loaded.descriptions:
+            self._log(line)
+
+
+def _shortest_calls_ns(backend: Backend, model: Model, max_batch: int) -> list[int]:
+    """What calls of the backend with 1, 2, ... black frames take."""
+    image = np.zeros((model.input.height, model.input.width, 3), np.uint8)
+    several = cast(BatchBackend, backend)
+    batches = [[image] * size for size in range(2, max_batch + 1)]
+    return [
+        _shortest_ns(partial(backend.infer, image)),
+        *(_shortest_ns(partial(several.infer_batch, batch)) for batch in batches),
+    ]
+
+
+def _shortest_ns(call: Callable[[], object]) -> int:
+    """The shortest that a call takes."""
+    durations_ns = []
+    for _ in range(TIMED_CALLS):
+        started_ns = time.monotonic_ns()
+        call()
+        durations_ns.append(time.monotonic_ns() - started_ns)
+    return min(durations_ns)
+
+
+def _description(model: Model, info: BackendInfo, calls_ns: Sequence[int]) -> str:
+    times = [f"{calls_ns[0] / 1e6:.1f} ms"]
+    times += [f"{size} at once {ns / 1e6:.1f}" for size, ns in enumerate(calls_ns[1:], 2)]
+    return (
+        f"{model.name} ({model.precision}, {model.input.width}x{model.input.height}) on "
+        f"{info.runtime}, {info.device}, {info.threads} threads: {', '.join(times)}"
+    )

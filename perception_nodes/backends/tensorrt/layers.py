@@ -1,0 +1,71 @@
+"""In which types an engine computes its convolutions, read from what its builder says.
+
+With detailed profiling, a builder lists the layers that it made, one a line, in its verbose log:
+
+    Name: /model.0/conv/Conv_myl0_2, LayerType: correlation, Inputs: [ { Name: ..., Datatype: Int8,
+    ... }], Constants: [ { ..., Datatype: Int8, ... }, ...], Outputs: [...], TacticName: ...
+
+TensorRT-RTX calls a convolution `correlation`. TensorRT calls it `CaskConvolution` or names it as a
+parameter (`ParameterType: Convolution`), and a type is a part of `Format/Datatype: Thirty-two wide
+channel vectorized row major Int8 format`.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+LAYER = re.compile(r"^Name: (?P<name>\S.*?), LayerType: (?P<type>\w+), (?P<rest>Inputs: .*)$")
+CONVOLUTION = re.compile(r"LayerType: (correlation|\w*Convolution)\b|ParameterType: Convolution\b")
+DATATYPE = re.compile(r"Datatype: ([^,}\]]*)")
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """One that an engine runs.
+
+    Attributes:
+        name: of the layer.
+        inputs: types of its activations, lower case.
+        constants: types of its weights, scales and biases, lower case.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    constants: tuple[str, ...]
+
+    @property
+    def in_int8(self) -> bool:
+        """Whether it reads activations in 8 bits and, where they are told, weights too."""
+        known = [self.inputs, self.constants] if self.constants else [self.inputs]
+        return all("int8" in types[0] for types in known if types) and bool(self.inputs)
+
+
+def convolutions(log: Iterable[str]) -> list[Convolution]:
+    """The convolutions of an engine, each once; none where the log lists no layers.
+
+    Args:
+        log: messages of a builder, of several lines each.
+    """
+    found = {}
+    for line in (line for message in log for line in message.splitlines()):
+        layer = LAYER.match(line)
+        if layer is None or not CONVOLUTION.search(line):
+            continue
+        rest = layer["rest"]
+        found[layer["name"]] = Convolution(
+            layer["name"], _types(rest, "Inputs"), _types(rest, "Constants")
+        )
+    return list(found.values())
+
+
+def _types(text: str, group: str) -> tuple[str, ...]:
+    """Types of a group of tensors, `Inputs: [ {...}, {...}]`; brackets nest."""
+    start = text.find(f"{group}: [")
+    if start < 0:
+        return ()
+    start = end = start + len(group) + 3
+    depth = 1
+    while end < len(text) and depth:
+        depth += {"[": 1, "]": -1}.get(text[end], 0)
+        end += 1
+    return tuple(types.strip().lower() for types in DATATYPE.findall(text[start:end]))

@@ -1,0 +1,239 @@
+"""How the GPU makes boxes of a head's tensors: arguments and result of `kernels/decode.cu`."""
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from perception_nodes.core.decode import AbsurdOutput, DecodeSettings
+from perception_nodes.core.frame import MAX_DETECTIONS, Detections
+from perception_nodes.preprocess.placement import Placement
+
+MAX_LEVELS = 5
+MAX_CANDIDATES = 512
+ABSURD_BOX = 1 << 31
+
+
+@dataclass(frozen=True)
+class Head:
+    """What comes out of a network.
+
+    Attributes:
+        width, height: of its input, pixels.
+        strides: a level, input pixels a cell.
+        reg_max: bins a side.
+        classes: how many.
+    """
+
+    width: int
+    height: int
+    strides: tuple[int, ...]
+    reg_max: int
+    classes: int
+
+    def __post_init__(self) -> None:
+        """Refuse what the kernel has no room for."""
+        if len(self.strides) > MAX_LEVELS:
+            raise ValueError(f"a head of {len(self.strides)} levels; the GPU decodes {MAX_LEVELS}")
+
+    def size(self, stride: int) -> tuple[int, int]:
+        """Rows and columns of a level."""
+        return self.height // stride, self.width // stride
+
+    @property
+    def cells(self) -> int:
+        """Of all levels."""
+        return sum(rows * columns for rows, columns in map(self.size, self.strides))
+
+
+class LevelJob(ctypes.Structure):
+    """`Level` of `decode.cu`."""
+
+    _fields_ = [
+        ("boxes", ctypes.c_uint64),
+        ("classes", ctypes.c_uint64),
+        ("rows", ctypes.c_int32),
+        ("columns", ctypes.c_int32),
+        ("stride", ctypes.c_int32),
+        ("first_cell", ctypes.c_int32),
+    ]
+
+
+class PlacementJob(ctypes.Structure):
+    """`Placement` of `decode.cu`."""
+
+    _fields_ = [
+        ("pad", ctypes.c_double * 2),
+        ("scale", ctypes.c_double * 2),
+        ("size", ctypes.c_double * 2),
+        ("matrix", ctypes.c_double * 4),
+        ("rectified", ctypes.c_double * 4),
+        ("distortion", ctypes.c_double * 8),
+        ("fold_radius", ctypes.c_double),
+        ("lens", ctypes.c_int32),
+        ("fisheye", ctypes.c_int32),
+    ]
+
+
+class Candidate(ctypes.Structure):
+    """`Candidate` of `decode.cu`."""
+
+    _fields_ = [
+        ("box", ctypes.c_float * 4),
+        ("logit", ctypes.c_float),
+        ("label", ctypes.c_uint32),
+    ]
+
+
+class State(ctypes.Structure):
+    """`State` of `decode.cu`: zero before the first frame."""
+
+    _fields_ = [
+        ("found", ctypes.c_uint32),
+        ("absurd", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32 * 2),
+        ("ticket", ctypes.c_uint64),
+        ("candidates", Candidate * MAX_CANDIDATES),
+    ]
+
+
+class Result(ctypes.Structure):
+    """`Result` of `decode.cu`: all that comes back from the device.
+
+    Attributes:
+        ticket: of the frame whose boxes these are.
+        count: boxes.
+        found: cells with an object above the threshold.
+        entered: of these into suppression, the best; the others were dropped.
+        kept: of these after suppression; of them the best `MAX_DETECTIONS` are boxes here, but
+            those that lie in the grey border alone.
+        absurd: see `check`.
+    """
+
+    _fields_ = [
+        ("ticket", ctypes.c_uint64),
+        ("count", ctypes.c_uint32),
+        ("found", ctypes.c_uint32),
+        ("entered", ctypes.c_uint32),
+        ("kept", ctypes.c_uint32),
+        ("absurd", ctypes.c_uint32),
+        ("reserved", ctypes.c_uint32),
+        ("boxes", ctypes.c_float * (4 * MAX_DETECTIONS)),
+        ("scores", ctypes.c_float * MAX_DETECTIONS),
+        ("classes", ctypes.c_uint32 * MAX_DETECTIONS),
+    ]
+
+    @property
+    def dropped(self) -> int:
+        """Objects that there was no room for, before suppression or after it."""
+        return int(self.found - self.entered + max(self.kept - MAX_DETECTIONS, 0))
+
+    def check(self, strides: Sequence[int]) -> None:
+        """See that the network's output can be a detection.
+
+        Raises:
+            AbsurdOutput: a class logit, or a box logit of an object, is not a number below 1000.
+        """
+        for level, stride in enumerate(strides):
+            if self.absurd >> level & 1:
+                raise AbsurdOutput(f"class logits at stride {stride} are not numbers below 1000")
+        if self.absurd & ABSURD_BOX:
+            raise AbsurdOutput("box logits of an object are not numbers below 1000")
+
+    def detections(self) -> Detections:
+        """The boxes, in source pixels; a copy."""
+        count = self.count
+        return Detections(
+            np.array(self.boxes, np.float32).reshape(-1, 4)[:count],
+            np.array(self.scores, np.float32)[:count],
+            np.array(self.classes, np.int64)[:count],
+        )
+
+
+class DecodeJob(ctypes.Structure):
+    """`Job` of `decode.cu`; addresses are those of the machine that runs it."""
+
+    _fields_ = [
+        ("levels", LevelJob * MAX_LEVELS),
+        ("placement", PlacementJob),
+        ("state", ctypes.c_uint64),
+        ("keys", ctypes.c_uint64),
+        ("labels", ctypes.c_uint64),
+        ("result", ctypes.c_uint64),
+        ("level_count", ctypes.c_int32),
+        ("cells", ctypes.c_int32),
+        ("classes", ctypes.c_int32),
+        ("reg_max", ctypes.c_int32),
+        ("max_candidates", ctypes.c_int32),
+        ("logit_threshold", ctypes.c_float),
+        ("iou_threshold", ctypes.c_float),
+    ]
+
+
+def launches_of(head: Head) -> list[tuple[str, int, int]]:
+    """The kernels in order: name, blocks, threads a block."""
+    find_threads = decode_threads = 128
+    return [
+        ("find_candidates", -(-head.cells // find_threads), find_threads),
+        ("decode_boxes", -(-4 * head.cells // decode_threads), decode_threads),
+        ("suppress", 1, MAX_CANDIDATES),
+    ]
+
+
+def job_of(
+    head: Head,
+    settings: DecodeSettings,
+    placement: Placement,
+    tensors: Sequence[tuple[int, int]],
+    state: int,
+    scratch: int,
+    result: int,
+) -> DecodeJob:
+    """The kernels' argument.
+
+    Args:
+        head: of the network.
+        settings: thresholds.
+        placement: of the frames.
+        tensors: addresses of a level's box and class logits, float32.
+        state: address of a `State`.
+        scratch: address of twelve bytes a cell, aligned to eight.
+        result: address of a `Result`.
+
+    Raises:
+        ValueError: more candidates are asked for than there is room for.
+    """
+    if not 0 < settings.max_candidates <= MAX_CANDIDATES:
+        raise ValueError(
+            f"max_candidates {settings.max_candidates}; the GPU takes 1 to {MAX_CANDIDATES}"
+        )
+    job = DecodeJob(state=state, keys=scratch, labels=scratch + 8 * head.cells, result=result)
+    first = 0
+    for level, stride, (boxes, classes) in zip(job.levels, head.strides, tensors, strict=False):
+        rows, columns = head.size(stride)
+        level.boxes, level.classes = boxes, classes
+        level.rows, level.columns, level.stride, level.first_cell = rows, columns, stride, first
+        first += rows * columns
+    job.placement = _placement_job(placement)
+    job.level_count, job.cells = len(head.strides), head.cells
+    job.classes, job.reg_max = head.classes, head.reg_max
+    job.max_candidates = settings.max_candidates
+    job.logit_threshold = settings.logit_threshold
+    job.iou_threshold = settings.iou_threshold
+    return job
+
+
+def _placement_job(placement: Placement) -> PlacementJob:
+    box, lens = placement.letterbox, placement.lens
+    job = PlacementJob()
+    job.pad[:] = box.pad_x, box.pad_y
+    job.scale[:] = box.scale_x, box.scale_y
+    job.size[:] = placement.source_width, placement.source_height
+    if lens is not None:
+        job.lens, job.fisheye = 1, lens.fisheye
+        job.matrix[:] = lens.matrix
+        job.distortion[:] = lens.distortion
+        job.rectified[:] = placement.rectified
+        job.fold_radius = lens.fold_radius
+    return job

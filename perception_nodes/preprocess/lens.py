@@ -1,0 +1,45 @@
+"""The lens that a `CameraInfo` describes, checked."""
+
+from functools import lru_cache
+
+import numpy as np
+
+from perception_nodes.core.frame import CameraInfo
+from perception_nodes.core.geometry import Lens
+
+POLYNOMIAL_MODELS = ("plumb_bob", "rational_polynomial")
+FISHEYE_MODELS = ("equidistant", "fisheye")
+
+
+class UnknownLens(ValueError):
+    """A calibration that frames cannot be rectified with; the text says why."""
+
+
+@lru_cache(maxsize=8)
+def lens_from(info: CameraInfo) -> Lens | None:
+    """The lens of a calibration, None where it does not distort.
+
+    Raises:
+        UnknownLens: the model is not known or its numbers are unusable.
+    """
+    if not any(info.distortion):
+        return None
+    if info.model not in POLYNOMIAL_MODELS + FISHEYE_MODELS:
+        known = ", ".join(POLYNOMIAL_MODELS + FISHEYE_MODELS)
+        raise UnknownLens(f"distortion model {info.model!r} is not supported; known are {known}")
+    fx, _, cx, _, fy, cy = info.matrix[:6]
+    numbers = np.array([*info.matrix, *info.distortion])
+    if not np.isfinite(numbers).all() or fx <= 0 or fy <= 0:
+        raise UnknownLens(f"intrinsics are unusable: K = {info.matrix}, D = {info.distortion}")
+    if len(info.distortion) > 8 and any(info.distortion[8:]):
+        raise UnknownLens("thin-prism and tilt coefficients (D[8:]) are not supported")
+    fisheye = info.model in FISHEYE_MODELS
+    if fisheye and any(info.distortion[4:]):
+        raise UnknownLens("an equidistant lens has four coefficients")
+    distortion = (*info.distortion[:8], *[0.0] * 8)[:8]
+    lens = Lens((fx, fy, cx, cy), distortion, fisheye)
+    with np.errstate(all="ignore"):
+        rectified = np.array(lens.rectified_matrix(info.width, info.height))
+    if not np.isfinite(rectified).all() or min(rectified[:2]) <= 0:
+        raise UnknownLens(f"no flat image comes of K = {info.matrix}, D = {info.distortion}")
+    return lens

@@ -1,0 +1,247 @@
+/* A libcuda.so.1 whose device is the host: memory is malloc's, what is put on a stream is done at
+ * once, or taken down where the stream is captured. It is for what the Python modules over it do
+ * with their arguments, and knows one kernel, `add`. */
+
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_DEVICE = 101, NOT_FOUND = 500 };
+enum { MEMORY_BYTES = 1 << 20, MAPPED = 2, MAJOR = 75, MINOR = 76, INTEGRATED = 18 };
+
+typedef struct {
+    enum { COPY, FILL, LAUNCH, MARK } kind;
+    void *to;
+    const void *from;
+    size_t size;
+    int value;
+    uint8_t parameters[256];
+} Operation;
+
+typedef struct {
+    Operation operations[64];
+    int count;
+} Graph;
+
+typedef struct {
+    Graph *captured;
+} Stream;
+
+typedef struct {
+    uint64_t source, to;
+    int32_t count;
+    uint8_t added;
+} AddParameters;
+
+static size_t used;
+static float clock_ms;
+static void *contexts[8]; /* a stack; the last one is current */
+static int depth, retained;
+
+static void run(const Operation *o) {
+    if (o->kind == COPY) memmove(o->to, o->from, o->size);
+    if (o->kind == FILL) memset(o->to, o->value, o->size);
+    if (o->kind == MARK) *(float *)o->to = clock_ms += 0.25f;
+    if (o->kind == LAUNCH) {
+        AddParameters p;
+        memcpy(&p, o->parameters, sizeof p);
+        for (int i = 0; i < p.count; i++)
+            ((uint8_t *)p.to)[i] = ((const uint8_t *)p.source)[i] + p.added;
+    }
+}
+
+static int put(Stream *s, Operation o) {
+    if (!s || !depth) return INVALID_VALUE;
+    if (s->captured) s->captured->operations[s->captured->count++] = o;
+    else run(&o);
+    return OK;
+}
+
+int cuInit(unsigned flags) { return flags ? INVALID_VALUE : OK; }
+int cuDriverGetVersion(int *v) { return *v = 13000, OK; }
+int cuDeviceGetCount(int *n) { return *n = 1, OK; }
+int cuDeviceGet(int *device, int index) { return *device = index, index ? INVALID_DEVICE : OK; }
+int cuDeviceGetName(char *name, int size, int device) {
+    return snprintf(name, size, "Stub GPU %d", device), OK;
+}
+int cuDeviceComputeCapability(int *major, int *minor, int device) {
+    return *major = 8, *minor = 7, device ? INVALID_DEVICE : OK;
+}
+int cuDeviceTotalMem_v2(size_t *bytes, int device) {
+    return *bytes = MEMORY_BYTES, device ? INVALID_DEVICE : OK;
+}
+int cuDeviceGetAttribute(int *value, int attribute, int device) {
+    *value = attribute == MAJOR ? 8 : attribute == MINOR ? 7 : attribute == INTEGRATED;
+    return device ? INVALID_DEVICE : OK;
+}
+int cuDevicePrimaryCtxRetain(void **context, int device) {
+    return *context = &used, retained++, device ? INVALID_DEVICE : OK;
+}
+int cuDevicePrimaryCtxRelease_v2(int device) {
+    return device || !retained-- ? INVALID_DEVICE : OK;
+}
+int cuCtxPushCurrent_v2(void *context) { return contexts[depth++] = context, OK; }
+int cuCtxPopCurrent_v2(void **context) {
+    return depth ? *context = contexts[--depth], OK : INVALID_VALUE;
+}
+int cuCtxSetCurrent(void *context) {
+    depth -= depth > 0;
+    return context ? cuCtxPushCurrent_v2(context) : OK;
+}
+int cuCtxGetCurrent(void **context) { return *context = depth ? contexts[depth - 1] : NULL, OK; }
+int cuMemGetInfo_v2(size_t *unused, size_t *total) {
+    return *unused = MEMORY_BYTES - used, *total = MEMORY_BYTES, OK;
+}
+
+int cuMemAlloc_v2(uint64_t *address, size_t size) {
+    if (size > MEMORY_BYTES - used) return OUT_OF_MEMORY;
+    size_t *block = malloc(size + 64);
+    used += *block = size;
+    return *address = (uint64_t)block + 64, OK;
+}
+int cuMemFree_v2(uint64_t address) {
+    size_t *block = (size_t *)(address - 64);
+    used -= *block;
+    free(block);
+    return OK;
+}
+int cuMemHostAlloc(void **p, size_t size, unsigned flags) {
+    return *p = malloc(size), flags == MAPPED ? OK : INVALID_VALUE;
+}
+int cuMemFreeHost(void *p) { return free(p), OK; }
+int cuMemHostRegister_v2(void *p, size_t size, unsigned flags) {
+    return p && size && flags & MAPPED ? OK : INVALID_VALUE;
+}
+int cuMemHostUnregister(void *p) { return p ? OK : INVALID_VALUE; }
+int cuMemHostGetDevicePointer_v2(uint64_t *address, void *p, unsigned flags) {
+    return *address = (uint64_t)p, flags ? INVALID_VALUE : OK;
+}
+
+int cuStreamCreate(Stream **s, unsigned flags) {
+    return *s = calloc(1, sizeof **s), flags == 1 ? OK : INVALID_VALUE;
+}
+int cuStreamDestroy_v2(Stream *s) { return free(s), OK; }
+int cuStreamSynchronize(Stream *s) {
+    /* The device fails for the one process that finds this file first. */
+    const char *fails = getenv("STUB_CUDA_FAILS");
+    if (fails && !unlink(fails)) return 700;
+    return s && !s->captured ? OK : INVALID_VALUE;
+}
+int cuEventCreate(float **e, unsigned flags) { return *e = calloc(1, 4), flags ? 1 : OK; }
+int cuEventDestroy_v2(float *e) { return free(e), OK; }
+int cuEventRecord(float *e, Stream *s) { return put(s, (Operation){MARK, e}); }
+int cuEventSynchronize(float *e) { return *e ? OK : INVALID_VALUE; }
+int cuEventElapsedTime(float *ms, float *a, float *b) { return *ms = *b - *a, OK; }
+int cuEventElapsedTime_v2(float *ms, float *a, float *b) { return *ms = *b - *a, OK; }
+int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t size, Stream *s) {
+    return put(s, (Operation){COPY, (void *)to, from, size});
+}
+int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t size, Stream *s) {
+    return put(s, (Operation){COPY, to, (const void *)from, size});
+}
+int cuMemsetD8Async(uint64_t to, unsigned char value, size_t size, Stream *s) {
+    return put(s, (Operation){FILL, (void *)to, NULL, size, value});
+}
+
+int cuModuleLoadData(void **module, const void *image) {
+    return *module = (void *)image, strcmp(image, "cubin") ? 209 : OK;
+}
+int cuModuleLoadDataEx(void **module, const void *image, unsigned n, int *keys, void **values) {
+    for (unsigned i = 0; i < n; i++) /* logs of the compiler: buffers and, in place, their sizes */
+        if (keys[i] == 4 || keys[i] == 6) values[i] = 0;
+        else *(char *)values[i] = 0;
+    return cuModuleLoadData(module, image);
+}
+int cuModuleUnload(void *module) { return module ? OK : INVALID_VALUE; }
+int cuModuleGetFunction(void **function, void *module, const char *name) {
+    return *function = module, strcmp(name, "add") ? NOT_FOUND : OK;
+}
+int cuFuncGetAttribute(int *value, int attribute, void *function) {
+    return *value = attribute == 4 ? 32 : attribute == 1 ? 48 : 0, function ? OK : INVALID_VALUE;
+}
+int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
+                   unsigned bz, unsigned shared, Stream *s, void **parameters, void **extra) {
+    if (!function || parameters || gx * bx < 64 || gy * gz * by * bz != 1 || shared != 16)
+        return INVALID_VALUE;
+    Operation o = {LAUNCH};
+    size_t size = 0;
+    const void *buffer = NULL;
+    for (; *extra; extra += 2) {
+        if (*extra == (void *)1) buffer = extra[1];
+        if (*extra == (void *)2) size = *(size_t *)extra[1];
+    }
+    if (!buffer || size < sizeof(AddParameters) - 3 || size > sizeof o.parameters)
+        return INVALID_VALUE;
+    memcpy(o.parameters, buffer, size);
+    return put(s, o);
+}
+
+int cuStreamBeginCapture_v2(Stream *s, int mode) {
+    return s->captured = calloc(1, sizeof(Graph)), mode == 1 ? OK : INVALID_VALUE;
+}
+int cuStreamEndCapture(Stream *s, Graph **g) { return *g = s->captured, s->captured = NULL, OK; }
+int cuGraphInstantiateWithFlags(Graph **exec, Graph *g, unsigned long long flags) {
+    *exec = malloc(sizeof **exec);
+    memcpy(*exec, g, sizeof *g);
+    return flags ? INVALID_VALUE : OK;
+}
+int cuGraphDestroy(Graph *g) { return free(g), OK; }
+int cuGraphExecDestroy(Graph *g) { return free(g), OK; }
+int cuGraphLaunch(Graph *g, Stream *s) {
+    for (int i = 0; i < g->count; i++)
+        if (put(s, g->operations[i])) return INVALID_VALUE;
+    return OK;
+}
+
+int cuGetErrorString(int verdict, const char **text) {
+    *text = verdict == OUT_OF_MEMORY ? "out of memory"
+            : verdict == 209 ? "no kernel image is available for execution on the device"
+            : verdict == 700 ? "an illegal memory access was encountered"
+            : verdict == NOT_FOUND ? "named symbol not found" : "invalid argument";
+    return OK;
+}
+int cuGetErrorName(int verdict, const char **text) { return *text = "?", verdict; }
+
+/* How newer modules find all of the others, by names without versions. */
+int cuGetProcAddress_v2(const char *name, void **function, int version, uint64_t flags, int *how) {
+    char versioned[128];
+    snprintf(versioned, sizeof versioned, "%s_v2", name);
+    *function = dlsym(RTLD_DEFAULT, versioned);
+    if (!*function) *function = dlsym(RTLD_DEFAULT, name);
+    if (!*function && !strcmp(name, "cuGraphInstantiate"))
+        *function = (void *)cuGraphInstantiateWithFlags;
+    if (how) *how = *function ? 0 : 1;
+    return version && !flags ? OK : OK;
+}
+
+/* What PyCUDA wants to be there besides, and we never call: not supported. */
+#define X(name) int name(void) { return 801; }
+X(cuArray3DCreate_v2) X(cuArray3DGetDescriptor_v2) X(cuArrayCreate_v2) X(cuArrayDestroy)
+X(cuArrayGetDescriptor_v2) X(cuCtxAttach) X(cuCtxCreate_v4) X(cuCtxDetach)
+X(cuCtxDisablePeerAccess) X(cuCtxEnablePeerAccess) X(cuCtxGetApiVersion) X(cuCtxGetCacheConfig)
+X(cuCtxGetDevice) X(cuCtxGetLimit) X(cuCtxGetSharedMemConfig) X(cuCtxSetCacheConfig)
+X(cuCtxSetLimit) X(cuCtxSetSharedMemConfig) X(cuCtxSynchronize) X(cuDeviceCanAccessPeer)
+X(cuDeviceGetByPCIBusId) X(cuDeviceGetPCIBusId) X(cuEventQuery) X(cuFuncSetAttribute)
+X(cuFuncSetBlockShape) X(cuFuncSetCacheConfig) X(cuFuncSetSharedSize) X(cuIpcCloseMemHandle)
+X(cuIpcGetEventHandle) X(cuIpcGetMemHandle) X(cuIpcOpenEventHandle) X(cuIpcOpenMemHandle_v2)
+X(cuLaunch) X(cuLaunchGrid) X(cuLaunchGridAsync) X(cuLinkAddData_v2) X(cuLinkAddFile_v2)
+X(cuLinkComplete) X(cuLinkCreate_v2) X(cuLinkDestroy) X(cuMemAllocManaged) X(cuMemAllocPitch_v2)
+X(cuMemGetAddressRange_v2) X(cuMemHostGetFlags) X(cuMemcpy2DAsync_v2) X(cuMemcpy2DUnaligned_v2)
+X(cuMemcpy2D_v2) X(cuMemcpy3DAsync_v2) X(cuMemcpy3DPeer) X(cuMemcpy3DPeerAsync) X(cuMemcpy3D_v2)
+X(cuMemcpyAtoA_v2) X(cuMemcpyAtoD_v2) X(cuMemcpyAtoH_v2) X(cuMemcpyDtoA_v2)
+X(cuMemcpyDtoDAsync_v2) X(cuMemcpyDtoD_v2) X(cuMemcpyDtoH_v2) X(cuMemcpyHtoA_v2)
+X(cuMemcpyHtoD_v2) X(cuMemcpyPeer) X(cuMemcpyPeerAsync) X(cuMemsetD16Async) X(cuMemsetD16_v2)
+X(cuMemsetD2D16Async) X(cuMemsetD2D16_v2) X(cuMemsetD2D32Async) X(cuMemsetD2D32_v2)
+X(cuMemsetD2D8Async) X(cuMemsetD2D8_v2) X(cuMemsetD32Async) X(cuMemsetD32_v2) X(cuMemsetD8_v2)
+X(cuModuleGetGlobal_v2) X(cuModuleGetSurfRef) X(cuModuleGetTexRef) X(cuModuleLoad)
+X(cuParamSetSize) X(cuParamSetTexRef) X(cuParamSetf) X(cuParamSeti) X(cuParamSetv)
+X(cuProfilerInitialize) X(cuProfilerStart) X(cuProfilerStop) X(cuStreamAttachMemAsync)
+X(cuStreamQuery) X(cuStreamWaitEvent) X(cuSurfRefGetArray) X(cuSurfRefSetArray)
+X(cuTexRefCreate) X(cuTexRefDestroy) X(cuTexRefGetAddressMode) X(cuTexRefGetAddress_v2)
+X(cuTexRefGetArray) X(cuTexRefGetFilterMode) X(cuTexRefGetFlags) X(cuTexRefGetFormat)
+X(cuTexRefSetAddress2D_v3) X(cuTexRefSetAddressMode) X(cuTexRefSetAddress_v2)
+X(cuTexRefSetArray) X(cuTexRefSetFilterMode) X(cuTexRefSetFlags) X(cuTexRefSetFormat)

@@ -1,0 +1,73 @@
+"""The driver modules themselves, with every argument they are given here, over a libcuda whose
+device is the host (stub_libcuda.c): what a fake module cannot tell, such as a wrong order."""
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parent
+COMPILER = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    if COMPILER is None:
+        pytest.skip("no C compiler")
+    folder = tmp_path_factory.mktemp("stub")
+    source = FOLDER / "stub_libcuda.c"
+    command = [COMPILER, "-shared", "-fPIC", "-O1", source, "-o", folder / "libcuda.so.1", "-ldl"]
+    subprocess.run(command, check=True)
+    return folder
+
+
+@pytest.fixture(scope="module", params=["pycuda", "cuda.bindings"])
+def report(request, library):
+    pycuda = importlib.util.find_spec("pycuda") is not None
+    if request.param == "pycuda" and not pycuda:
+        pytest.skip("pycuda is not installed")
+    if request.param == "cuda.bindings" and pycuda:
+        pytest.skip("pycuda is installed and comes first")
+    done = subprocess.run(
+        [sys.executable, FOLDER / "on_stub.py"],
+        env={**os.environ, "LD_LIBRARY_PATH": f"{library}:{os.environ.get('LD_LIBRARY_PATH', '')}"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_facts(report):
+    facts = report["facts"]
+    assert (facts["name"], facts["sm"], facts["memory_bytes"]) == ("Stub GPU 0", 87, 1 << 20)
+    assert facts["integrated"] and facts["driver_cuda"] == 13000
+    assert report["kernel"] == {"registers": 32, "spilled_bytes": 0, "shared_bytes": 48}
+
+
+def test_copies_kernels_and_graphs(report):
+    assert report["copied"] and report["filled"]
+    assert report["replayed"] == [True, True, True]
+    assert report["took_ms"] == 0.25
+
+
+def test_a_device_outlives_the_thread_that_opened_it(report):
+    assert report["from_elsewhere"] == 8 * [3]
+
+
+def test_memory(report):
+    assert report["free_bytes"] == (1 << 20) - 2000
+    assert report["freed_bytes"] == 1000
+
+
+def test_errors(report):
+    name, text = report["out_of_memory"]
+    assert name == "CUDA_ERROR_OUT_OF_MEMORY" and "the GPU's memory is full" in text
+    name, text = report["no_kernel"]
+    assert name == "CUDA_ERROR_NO_BINARY_FOR_GPU" and "compile them for this one" in text
+    assert "named symbol not found" in report["no_function"][1]

@@ -1,0 +1,228 @@
+"""While a backend is being built another one serves: every frame says so, and they switch between
+two frames."""
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from perception_nodes.backends import serving as serving_module
+from perception_nodes.backends.base import BackendInfo, BackendSettings, NotBuilt
+from perception_nodes.backends.building import Building, build_command
+from perception_nodes.backends.model import load_model
+from perception_nodes.backends.null import Backend as NullBackend
+from perception_nodes.backends.serving import STAND_IN, Serving
+from perception_nodes.core.clock import SystemClock
+from perception_nodes.core.decode import DecodeSettings
+from perception_nodes.core.frame import FrameHeader, FrameStatus
+from perception_nodes.core.geometry import Letterbox
+from perception_nodes.core.health import Health, HealthLimits
+from perception_nodes.core.pipeline import BackendError, Pipeline
+
+DECODE = DecodeSettings()
+LONG_NS = 3600 * 10**9
+
+
+class Backend(NullBackend):
+    """Finds nothing; as `slow` it has to be built, which a file tells of."""
+
+    opened = []
+
+    def __init__(self, name, settings, built):
+        super().__init__(settings)
+        self.name, self.may_build, self.built = name, settings.may_build, built
+        self.closed = False
+        self.opened.append(self)
+
+    def load(self, model):
+        if self.name == "slow" and not self.built.exists():
+            assert not self.may_build
+            raise NotBuilt("the engine of road-n is not built yet")
+        super().load(model)
+        return BackendInfo(self.name, self.name, "here", 1)
+
+    def infer(self, image):
+        assert not self.closed
+        return super().infer(image)
+
+    def close(self):
+        self.closed = True
+
+
+class Build:
+    """A build in a process of its own that ends when it is told to."""
+
+    def __init__(self, folder):
+        self.built = folder / "built"
+        self.gate = folder / "gate"
+        os.mkfifo(self.gate)
+
+    def command(self, then):
+        return [sys.executable, "-c", f"import sys; open({str(self.gate)!r}).read(); {then}"]
+
+    def end(self):
+        # Opening it waits until the process is there to read.
+        with open(self.gate, "w"):
+            pass
+
+
+@pytest.fixture
+def build(tmp_path, monkeypatch):
+    build = Build(tmp_path)
+    Backend.opened.clear()
+    monkeypatch.setattr(
+        serving_module,
+        "open_backend",
+        lambda name, settings: Backend(name, settings, build.built),
+    )
+    build.then = f"open({str(build.built)!r}, 'w')"
+    monkeypatch.setattr(serving_module, "build_command", lambda *_: build.command(build.then))
+    return build
+
+
+@pytest.fixture
+def model():
+    return load_model("road-n")
+
+
+def serve(models, log=lambda line: None):
+    settings = BackendSettings(1, "", may_build=False)
+    return Serving("slow", models, settings, DECODE, log)
+
+
+def wait_for(serving):
+    """Until a build has ended and what it made is loaded."""
+    while not serving.ready():
+        threading.Event().wait(0.005)
+
+
+class Graph:
+    """The node's loop: frames through a pipeline, their reports to the watchdog's health."""
+
+    def __init__(self, serving, model):
+        self.serving, self.model = serving, model
+        self.pipeline = Pipeline(serving.candidates, SystemClock(), True, serving.standing_in)
+        self.health = Health(HealthLimits(recovery_ms=0), 0)
+        self.now_ns = 0
+
+    def frame(self):
+        if self.serving.ready():
+            self.serving.switch()
+            self.pipeline.replace(self.serving.candidates, self.serving.standing_in)
+        size = self.model.input
+        header = FrameHeader(source_width=64, source_height=64, deadline_ns=LONG_NS * 1000)
+        box = Letterbox.fit(64, 64, size.width, size.height)
+        header.scale_x, header.scale_y = box.scale_x, box.scale_y
+        image = np.zeros((size.height, size.width, 3), np.uint8)
+        record, detections = self.pipeline.detect(header, image)
+        assert detections is not None
+        record = self.pipeline.published(record)
+        self.now_ns += 33_000_000
+        reason = record.reason.decode()
+        self.health.frame(FrameStatus(record.status), self.now_ns, reason)
+        self.health.update([], self.now_ns)
+        return FrameStatus(record.status), reason
+
+
+def test_frames_are_degraded_until_the_build_is_there(build, model):
+    lines = []
+    serving = serve([model], lines.append)
+    graph = Graph(serving, model)
+    why = "openvino stands in while slow is being built"
+    assert [graph.frame() for _ in range(10)] == 10 * [(FrameStatus.DEGRADED, why)]
+    assert (graph.health.mode.name, graph.health.cause) == (
+        "DEGRADED",
+        f"10 of the last 10 frames: {why}",
+    )
+    build.end()
+    wait_for(serving)
+    stand_in = next(one for one in Backend.opened if one.name == STAND_IN)
+    assert not stand_in.closed, "it serves until the next frame"
+    assert [graph.frame() for _ in range(40)] == 40 * [(FrameStatus.OK, "")]
+    assert stand_in.closed
+    assert graph.health.mode.name == "NOMINAL"
+    assert "slow is built and takes over from openvino" in lines
+    serving.close()
+    assert all(one.closed for one in Backend.opened)
+
+
+def test_a_build_that_fails_never_stops_the_graph(build, model):
+    build.then = "print('whatever'); sys.exit('no kernel fits')"
+    serving = serve([model])
+    graph = Graph(serving, model)
+    build.end()
+    wait_for(serving)
+    why = "openvino stands in, slow cannot be built: no kernel fits"
+    assert [graph.frame() for _ in range(5)] == 5 * [(FrameStatus.DEGRADED, why)]
+    assert graph.health.cause == f"5 of the last 5 frames: {why}"
+    serving.close()
+
+
+def test_a_build_that_leaves_nothing_is_told(build, model):
+    build.then = "pass"
+    serving = serve([model])
+    build.end()
+    wait_for(serving)
+    serving.switch()
+    assert "cannot be built: the engine of road-n is not built yet" in serving.standing_in
+    serving.close()
+
+
+def test_what_is_there_serves_at_once(build, model):
+    build.built.touch()
+    serving = serve([model, load_model("road-xs")])
+    assert serving.standing_in == "" and not serving.ready()
+    assert [candidate.name for candidate in serving.candidates] == [b"road-n", b"road-xs"]
+    assert {one.name for one in Backend.opened} == {"slow"}
+    assert Graph(serving, model).frame() == (FrameStatus.OK, "")
+    serving.close()
+
+
+def test_closing_ends_a_build(build, model):
+    serving = serve([model])
+    serving.close()
+    assert all(one.closed for one in Backend.opened)
+    assert not build.built.exists()
+
+
+def test_closing_between_the_load_and_the_switch_closes_both(build, model):
+    serving = serve([model])
+    build.end()
+    wait_for(serving)
+    serving.close()
+    assert all(one.closed for one in Backend.opened)
+
+
+def test_a_crash_of_the_build_is_told():
+    building = Building([sys.executable, "-c", "import os; os.kill(os.getpid(), 11)"], list)
+    with pytest.raises(BackendError, match="ended with signal 11 and does not say why"):
+        while building.poll() is None:
+            threading.Event().wait(0.005)
+    building.close()
+
+
+def test_a_build_that_cannot_be_started():
+    with pytest.raises(BackendError, match="cannot be started"):
+        Building(["/no/such/program"], list)
+
+
+def run(command):
+    return subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
+
+
+def test_the_real_build_leaves_its_files_in_the_cache(tmp_path):
+    folder = load_model("road-xs").folder
+    done = run(build_command("openvino", [folder], BackendSettings(1, str(tmp_path))))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert list(tmp_path.glob("*.blob"))
+
+
+def test_the_real_build_says_in_one_line_what_it_lacks(tmp_path):
+    command = build_command("null", [tmp_path], BackendSettings(1, str(tmp_path)))
+    done = run(command)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1 and f"model '{tmp_path}' is not there" in done.stderr
