@@ -15,13 +15,15 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from perception_nodes.backends.base import INSTALL
 from perception_nodes.backends.model import Model
 from perception_nodes.config import SettingsError
 from perception_nodes.core.statistics import latency_percentiles
@@ -92,18 +94,20 @@ class Workers(Protocol):
 def read_corpus(file: Path) -> list[Path]:
     """The bags that a list names, a line each, relative to the list's folder; `#` for remarks.
 
+    One that is named several times is one bag.
+
     Raises:
         SettingsError: it cannot be read, or names nothing.
     """
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeError) as error:
         raise SettingsError(f"--corpus {file} cannot be read: {error}") from error
     named = [line.partition("#")[0].strip() for line in lines]
-    bags = [file.parent / name for name in named if name]
+    bags = {path.resolve(): path for path in (file.parent / name for name in named if name)}
     if not bags:
         raise SettingsError(f"--corpus {file} names no drive; write a path a line")
-    return bags
+    return list(bags.values())
 
 
 def jobs_of(
@@ -112,7 +116,7 @@ def jobs_of(
     model: Model,
     settings: ReplaySettings,
     options: Options,
-    files: Sequence[Path],
+    inputs: Sequence[Path],
 ) -> list[Job]:
     """A job for each drive.
 
@@ -122,18 +126,19 @@ def jobs_of(
         model: that is run.
         settings: how it is run.
         options: how they are replayed.
-        files: what the results follow from besides: golden, labels, calibration.
+        inputs: what the results follow from besides: golden, labels, calibration.
     """
     plain: dict[str, Any] = asdict(options.tolerance)
     for name, value in vars(options).items():
         if isinstance(value, bool | int | float | str | None):
             plain[name] = value
     shared = {
-        "version": version("perception_nodes"),
+        "code": _code(),
+        "runtimes": _versions(settings.backend),
         "made_with": made_with(model, settings),
         "settings": asdict(settings),
         "options": plain,
-        "files": [_fingerprint(file) for file in files],
+        "inputs": [_fingerprint(file) for file in inputs],
     }
     jobs = []
     for source in found:
@@ -157,7 +162,8 @@ def run_job(job: Job, said: Said) -> Result:
         summary = replay(job.source, job.folder, _loaded(job.settings), job.options, said)
     except DRIVE_ERRORS as error:
         return Result(name, None, str(error))
-    write_whole(job.folder / MARKER, json.dumps({"job": job.key}) + "\n")
+    written = {file.name: file.stat().st_size for file in job.folder.iterdir()}
+    write_whole(job.folder / MARKER, json.dumps({"job": job.key, "files": written}) + "\n")
     return Result(name, summary)
 
 
@@ -253,13 +259,36 @@ def _loaded(settings: ReplaySettings) -> LoadedModel:
 
 
 def _done_before(job: Job) -> Result | None:
-    """The result of an earlier run, where it is that of the same job."""
+    """The result of an earlier run, where it is that of the same job and all of it is there."""
     try:
-        if json.loads((job.folder / MARKER).read_text())["job"] == job.key:
+        marker = json.loads((job.folder / MARKER).read_text())
+        there = all(
+            (job.folder / name).stat().st_size == size for name, size in marker["files"].items()
+        )
+        if marker["job"] == job.key and there:
             return Result(job.source.name, json.loads((job.folder / SUMMARY).read_text()))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
     return None
+
+
+def _code() -> str:
+    """Hash of this package's code."""
+    package = Path(str(files("perception_nodes")))
+    digest = hashlib.sha256()
+    for file in sorted(package.rglob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _versions(backend: str) -> dict[str, str]:
+    """Versions of what computes and of what reads pictures."""
+    names = ("numpy", "opencv-python", "opencv-python-headless", "simplejpeg", INSTALL.get(backend))
+    versions = {}
+    for name in filter(None, names):
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
 
 
 def _fingerprint(path: Path) -> list[tuple[str, int, int]]:

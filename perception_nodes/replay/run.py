@@ -4,7 +4,6 @@ import hashlib
 import platform
 import shutil
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from perception_nodes.evaluation import LabelledSet
 from perception_nodes.replay.accuracy import accuracy
 from perception_nodes.replay.bag import BagError, Drive, RawFrame, image_topics, open_drive
 from perception_nodes.replay.camera import Camera, LoadedModel, ReplaySettings
+from perception_nodes.replay.footage import VIDEO_SUFFIXES
 from perception_nodes.replay.golden import (
     Comparison,
     Golden,
@@ -36,12 +36,15 @@ from perception_nodes.replay.outputs import (
 from perception_nodes.replay.realtime import Realtime
 from perception_nodes.replay.recording import Recorder, Recording
 from perception_nodes.replay.shots import Shots
+from perception_nodes.replay.storage import COMPRESSED, FORMATS
 
 LOCKSTEP, REALTIME = "lockstep", "realtime"
 MODES = (LOCKSTEP, REALTIME)
 ALL_TOPICS = "all"
 VIDEO = "annotated.mp4"
 BARE_CALLS = 200
+SUFFIXES = (*FORMATS, *COMPRESSED, *VIDEO_SUFFIXES, ".bag")
+"""Those of a recorded drive's file that tell its format."""
 AIMED_TIMING_ERROR_MS = 0.5
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, and frames done and in all."""
@@ -100,8 +103,7 @@ def sources(
     Raises:
         BagError: a bag whose topics are wanted cannot be read.
     """
-    found: list[Source] = []
-    named: Counter[str] = Counter()
+    found: dict[str, Source] = {}
     for bag in bags:
         chosen: Sequence[str] = topics or [""]
         if ALL_TOPICS in topics:
@@ -113,11 +115,13 @@ def sources(
                 chosen = [""]
         for topic in chosen:
             several = topic.strip("/").replace("/", ".") if len(chosen) > 1 else ""
-            name = ".".join(filter(None, (_plain_name(bag), several)))
-            named[name] += 1
-            numbered = f"{name}~{named[name]}" if named[name] > 1 else name
-            found.append(Source(numbered, bag, topic))
-    return found
+            plain = name = ".".join(filter(None, (_plain_name(bag), several)))
+            same = 1
+            while name in found:
+                same += 1
+                name = f"{plain}~{same}"
+            found[name] = Source(name, bag, topic)
+    return list(found.values())
 
 
 def made_with(model: Model, settings: ReplaySettings) -> dict[str, Any]:
@@ -317,7 +321,7 @@ def _total(drive: Drive, options: Options) -> int:
 def _plain_name(bag: Path) -> str:
     """A bag's name without what tells its format."""
     name = bag.resolve().name
-    while bag.is_file() and Path(name).suffix:
+    while not bag.is_dir() and Path(name).suffix.lower() in SUFFIXES:
         name = Path(name).stem
     return name
 

@@ -159,6 +159,25 @@ def ray_workers(address: str, count: int, said: Said) -> Iterator[Workers]:
         raise SettingsError(
             f"--ray needs Ray, which is not installed ({error}); install it with: pip install ray"
         ) from error
+    # Ray prints what it has to say of workers that died; results are what belongs there.
+    with redirect_stdout(sys.stderr), _cluster(ray, address, count):
+        told: Any = Queue(actor_options={"num_cpus": 0})
+
+        def tell() -> None:
+            for item in told.get_nowait_batch(told.qsize()):
+                said(*item)
+
+        pool = _Ray(told, count)
+        with _repeated(tell):
+            try:
+                yield pool
+            finally:
+                pool.close()
+
+
+@contextmanager
+def _cluster(ray: Any, address: str, count: int) -> Iterator[None]:
+    """Belong to a cluster."""
     cluster: dict[str, Any] = {"address": address}
     if address == LOCAL_RAY:
         # Seen from this machine alone, and told to nobody.
@@ -174,19 +193,7 @@ def ray_workers(address: str, count: int, said: Said) -> Iterator[Workers]:
         reason = " ".join(str(error).split())
         raise SettingsError(f"--ray {address}: no cluster can be reached: {reason}") from error
     try:
-        told: Any = Queue(actor_options={"num_cpus": 0})
-
-        def tell() -> None:
-            for item in told.get_nowait_batch(told.qsize()):
-                said(*item)
-
-        pool = _Ray(told, count)
-        # Ray prints what it has to say of workers that died; results are what belongs there.
-        with _repeated(tell), redirect_stdout(sys.stderr):
-            try:
-                yield pool
-            finally:
-                pool.close()
+        yield
     finally:
         ray.shutdown()
 

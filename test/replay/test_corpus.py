@@ -28,7 +28,7 @@ from perception_nodes.replay.corpus import (
     replay_corpus,
     run_job,
 )
-from perception_nodes.replay.run import Options, Source
+from perception_nodes.replay.run import Options, Source, sources
 
 FRAMES = 5
 DRIVES = ("a", "b", "c")
@@ -126,6 +126,20 @@ def test_lists_are_relative_to_where_they_lie(drives, tmp_path):
     assert read_corpus(drives) == [tmp_path / name for name in DRIVES]
 
 
+def test_a_drive_that_is_named_twice_counts_once(drives, tmp_path):
+    drives.write_bytes("\ufeffa\n./b\nb\nc\na\n".encode())
+    assert read_corpus(drives) == [tmp_path / name for name in DRIVES]
+
+
+def test_every_drive_has_a_name_of_its_own(tmp_path):
+    """A name that is taken is numbered, past those that are called so; dates are no suffixes."""
+    named = ["x/rec.mcap", "rec~2.mcap", "y/rec.mcap", "2024.01.02.mcap", "2024.01.03.db3.zstd"]
+    found = sources([tmp_path / name for name in named], [])
+    assert [source.name for source in found] == [
+        "rec", "rec~2", "rec~3", "2024.01.02", "2024.01.03",
+    ]  # fmt: skip
+
+
 # Jobs, without processes
 
 
@@ -179,8 +193,10 @@ def test_a_second_run_does_what_the_first_one_has_not(drives, tmp_path):
     assert all(result.summary for result in second.values())
 
 
-@pytest.mark.parametrize("change", ["bag", "threshold", "option", "marker", "summary"])
-def test_what_has_changed_is_done_again(drives, tmp_path, change):
+@pytest.mark.parametrize(
+    "change", ["bag", "threshold", "option", "code", "runtime", "marker", "file gone", "file cut"]
+)
+def test_what_has_changed_is_done_again(drives, tmp_path, change, monkeypatch):
     outcome(tmp_path, Here())
     settings, options = {}, Options(pictures=False)
     if change == "bag":
@@ -192,11 +208,18 @@ def test_what_has_changed_is_done_again(drives, tmp_path, change):
         options = Options(pictures=False, every=2)
     elif change == "marker":
         (tmp_path / "out/a/complete.json").write_text("{")
+    elif change == "code":
+        monkeypatch.setattr(corpus, "_code", lambda: "another")
+    elif change == "runtime":
+        monkeypatch.setattr(corpus, "version", lambda name: "99")
+    elif change == "file gone":
+        (tmp_path / "out/a/timing.csv").unlink()
     else:
-        (tmp_path / "out/a/summary.json").unlink()
+        (tmp_path / "out/a/summary.json").write_text("{}")
     again = Here()
     results = list(replay_corpus(jobs(tmp_path, options, **settings), again))
-    assert again.done == (list(DRIVES) if change in ("threshold", "option") else ["a"])
+    every = change in ("threshold", "option", "code", "runtime")
+    assert again.done == (list(DRIVES) if every else ["a"])
     assert sorted(result.name for result in results) == list(DRIVES)
 
 
