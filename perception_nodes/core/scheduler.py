@@ -3,8 +3,10 @@
 Earliest deadline first while there is time for all. Where there is not, turns are shared by
 start-time fair queueing (Goyal, Vin and Cheng 1996): a camera's frame is tagged with the turns that
 the camera has had, and keeps that tag however many newer ones take its place; the lowest tag comes
-first. Frames that are about to come count too, since a call that has begun cannot be interrupted:
-where a camera's turn has come and its frame is due, others wait that would make it late.
+first. Unlike there, a camera with no frame waiting keeps some of what it is owed, since between two
+frames none ever does. Frames that are about to come count too, since a call that has begun cannot
+be interrupted: where a camera's turn has come and its frame is due, others wait that would make it
+late.
 """
 
 from collections import deque
@@ -15,6 +17,9 @@ from typing import NamedTuple
 INTERVALS = 8
 """Intervals between a camera's frames that are looked back on to know when the next one is due."""
 MIN_INTERVALS = 3
+CREDIT = 8
+"""Turns that a camera which has had fewer than others may have before them. More would let one that
+was gone for long keep the others waiting."""
 TOLERANCE = 0.1
 """A frame that is overdue by a larger share of the interval is not waited for."""
 
@@ -94,7 +99,7 @@ class _Camera:
         return None if due_ns is None else _Frame(camera, due_ns, due_ns + self._life_ns, tag)
 
     def _tag(self, served_tag: int) -> int:
-        return max(served_tag, self.next_tag) if self.tag is None else self.tag
+        return max(served_tag - CREDIT, self.next_tag) if self.tag is None else self.tag
 
     def _due_ns(self, now_ns: int) -> int | None:
         """When its next frame can be counted on, None where that cannot be known."""

@@ -22,6 +22,7 @@ from perception_nodes.core.pipeline import (
     Candidate,
     HeadTensors,
     Pipeline,
+    detect_together,
 )
 from perception_nodes.core.prediction import WINDOW
 
@@ -338,3 +339,49 @@ def test_a_backend_that_is_lost_is_told_of():
     record, _ = rig.run()
     assert (record.status, record.reason) == (FrameStatus.FAILED, b"the device is gone")
     assert rig.pipeline.lost is rig.backend.error
+
+
+def test_a_smaller_model_is_taken_for_the_sake_of_others():
+    rig = Rig(expected_ms=6.0, fallback_ms=2.0)
+    for finish_by_ms, model in [(9.0, b"toy"), (8.0, b"toy"), (7.9, b"tiny"), (1.0, b"tiny")]:
+        record, detections = rig.pipeline.detect(rig.header(), IMAGE, round(finish_by_ms * MS))
+        assert (record.model, detections is not None) == (model, True), finish_by_ms
+        rig.pipeline.published(record)
+
+
+def test_nothing_is_abandoned_for_the_sake_of_others():
+    rig = Rig(expected_ms=6.0)
+    record, detections = rig.pipeline.detect(rig.header(), IMAGE, 3 * MS)
+    assert detections is not None
+    assert rig.pipeline.published(record).status == FrameStatus.OK
+
+
+def test_where_others_left_no_time_a_frame_past_its_deadline_is_tried_now_and_then():
+    rig = Rig(expected_ms=6.0)
+    statuses = []
+    for _ in range(2 * TRIED_EVERY):
+        header = rig.header(deadline_ms=1.0)
+        record, detections = rig.pipeline.detect(header, IMAGE, header.deadline_ns)
+        if detections is not None:
+            record = rig.pipeline.published(record)
+        statuses.append(record.status)
+    assert statuses.count(FrameStatus.LATE) == 2
+    assert statuses.count(FrameStatus.SKIPPED_LATE) == 2 * TRIED_EVERY - 2
+
+
+def test_frames_inferred_together_are_each_decoded_and_judged_on_their_own():
+    rig = Rig(objects=[(2, 2, 1)])
+    rig.backend.infer_batch = lambda images: [rig.backend.infer(image) for image in images]
+    decoder = Decoder(WIDTH, HEIGHT, (8,), REG_MAX, DecodeSettings())
+    models = [Candidate("toy", rig.backend, decoder, 0, rig.backend, [0])]
+    first, second = (Pipeline(models, rig.clock, True) for _ in range(2))
+    wide, small = rig.header(deadline_ms=20.0), rig.header(deadline_ms=13.0, source=(64, 64))
+    found = detect_together([(first, wide, IMAGE), (second, small, IMAGE)])
+    reports, boxes = [], []
+    for pipeline, (record, detections) in zip((first, second), found, strict=True):
+        reports.append(pipeline.published(record))
+        boxes.append(detections.boxes[0].tolist())
+    assert boxes == [pytest.approx([24, 24, 56, 56]), pytest.approx([12, 12, 28, 28])]
+    assert [report.status for report in reports] == [FrameStatus.OK, FrameStatus.LATE]
+    assert reports[0].inferred_ns == reports[1].inferred_ns
+    assert [cost.p99_ns for cost in models[0].batches] == [12 * MS]

@@ -123,7 +123,8 @@ class Vehicle:
             assert {(r.camera, r.header.frame_id) for r in reports if r.capture_ns} == {
                 (name, name)
             }
-            assert len({r.sequence for r in reports}) == len(reports)
+            # A preprocess process that takes over numbers its frames anew.
+            assert len({(r.sequence, r.ingested_ns) for r in reports}) == len(reports)
 
     def detector(self) -> int:
         """The detector that works."""
@@ -227,6 +228,24 @@ def test_a_standby_takes_over_all_cameras(drive: Any, number: int) -> None:
         vehicle.settle()
         for name in CAMERAS:
             assert vehicle.reports[name][-1].status in PUBLISHED
+
+    drive(scenario, standby="always")
+
+
+def test_a_preprocess_that_dies_leaves_the_other_camera_alone(drive: Any) -> None:
+    def scenario(vehicle: Vehicle) -> None:
+        vehicle.film(15)
+        lease = Lease("front", "preprocess")
+        victim = int(lease.note.process)
+        os.kill(victim, signal.SIGKILL)
+        vehicle.film(15)
+        vehicle.until(lambda: lease.note.process not in (victim, 0))
+        lease.close()
+        vehicle.film(15)
+        vehicle.settle()
+        assert vehicle.reports["front"][-1].status in PUBLISHED
+        rear = [report.status for report in vehicle.reports["rear"]]
+        assert sum(status in PUBLISHED for status in rear) >= 0.9 * len(rear)
 
     drive(scenario, standby="always")
 
