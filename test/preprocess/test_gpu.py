@@ -24,6 +24,8 @@ from perception_nodes.preprocess.head import Head
 from perception_nodes.preprocess.lens import UnknownLens
 from perception_nodes.preprocess.placement import Placement
 from perception_nodes.preprocess.plan import Output, plan_frame
+from perception_nodes.transport import channels
+from perception_nodes.transport.shm import Endpoint
 
 HEAD = Head(96, 64, (8, 16), 4, 3)
 OUTPUT = Output(96, 64)
@@ -219,6 +221,28 @@ class TestWhereFramesLie:
             assert header.copies == 0
         assert gpu.calls["cuMemHostRegister"] == 1
         assert gpu.calls["read only"] == 1
+
+    def test_so_is_a_cameras_frame_also_after_the_camera_was_started_again(self, camera, gpu):
+        reader_side = Endpoint("test_gpu_reader")
+        reader = channels.camera_reader(reader_side, "test_gpu")
+        for seed in range(2):
+            writer_side = Endpoint("test_gpu_writer")
+            writer = channels.camera_writer(writer_side, "test_gpu", 320 * 240 * 3)
+            for number in range(2):
+                image = frame(noise(320, 240, 2 * seed + number), "bgr8")
+                sample = writer.loan()
+                sample.payload[:] = np.frombuffer(image.data, np.uint8)
+                writer.send(sample)
+                received = reader.receive()
+                assert received is not None
+                data = memoryview(received.payload)
+                header = camera.check(view(320, 240, "bgr8", 960, data))
+                assert header.copies == 0
+                received.release()
+            writer_side.close()
+        assert gpu.calls["cuMemHostRegister"] == 2
+        camera.detector.close()
+        reader_side.close()
 
     def test_of_a_large_segment_the_front_is_registered_and_more_if_need_be(
         self, device, shared, gpu
