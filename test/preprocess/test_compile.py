@@ -3,6 +3,7 @@
 import shutil
 import struct
 import subprocess
+from functools import cache
 
 import pytest
 
@@ -20,8 +21,13 @@ REGISTERS, THREADS = 65536, 1536
 """What a multiprocessor of each has, and threads that it holds (some hold 2048)."""
 
 
+@cache
+def compiled_by_nvrtc(name, sm):
+    return nvrtc().compile(name, sm)
+
+
 def by_nvrtc(name, sm, tmp_path):
-    return nvrtc().compile(name, sm)[1]
+    return compiled_by_nvrtc(name, sm)[1]
 
 
 def by_nvcc(name, sm, tmp_path):
@@ -65,19 +71,18 @@ def code_of(cubin):
     return found
 
 
-def codes(monkeypatch, name, sm):
-    """Its instructions, with contraction and without."""
-    contracted = code_of(nvrtc().compile(name, sm)[0])
+def uncontracted(monkeypatch, name, sm):
+    """Its instructions where contraction is forbidden."""
     monkeypatch.setattr(kernels, "OPTIONS", (*kernels.OPTIONS, "--fmad=false"))
-    return contracted, code_of(nvrtc().compile(name, sm)[0])
+    return code_of(nvrtc().compile(name, sm)[0])
 
 
 @pytest.mark.parametrize("sm", GPUS)
 def test_there_is_nothing_that_a_compiler_may_contract(sm, monkeypatch):
     """Then a GPU rounds as the host does, whatever the options. `preprocess` is integers alone."""
-    contracted, plain = codes(monkeypatch, "decode", sm)
-    assert set(plain) == ENTRIES["decode"]
-    assert contracted == plain
+    code = code_of(compiled_by_nvrtc("decode", sm)[0])
+    assert set(code) == ENTRIES["decode"]
+    assert code == uncontracted(monkeypatch, "decode", sm)
 
 
 def test_what_may_be_contracted_is_seen(monkeypatch, tmp_path):
@@ -88,8 +93,8 @@ def test_what_may_be_contracted_is_seen(monkeypatch, tmp_path):
         (tmp_path / path.name).write_text(text)
     monkeypatch.setattr(kernels, "KERNELS", tmp_path)
     monkeypatch.setattr(kernels, "HEADERS", sorted(tmp_path.glob("*.cuh")))
-    contracted, plain = codes(monkeypatch, "decode", 90)
-    assert contracted["decode_boxes"] != plain["decode_boxes"]
+    code = code_of(nvrtc().compile("decode", 90)[0])
+    assert code["decode_boxes"] != uncontracted(monkeypatch, "decode", 90)["decode_boxes"]
 
 
 def test_the_report_is_read_as_nvcc_and_nvrtc_write_it():
