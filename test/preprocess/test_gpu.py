@@ -214,12 +214,22 @@ class TestDetector:
 class TestWhereFramesLie:
     def test_shared_memory_is_read_in_place(self, camera, shared, gpu):
         image = frame(noise(320, 240), "bgr8")
-        memory = shared(12 * len(image.data))
+        memory = shared(312 + 3 * len(image.data))
         for number in range(3):
             image = frame(noise(320, 240, number), "bgr8")
             header = camera.check(slot(memory, image, 312 + number * len(image.data)))
             assert header.copies == 0
         assert gpu.calls["cuMemHostRegister"] == 1
+        assert gpu.calls["read only"] == 0
+
+    def test_so_is_what_we_may_only_read(self, camera, shared, gpu, monkeypatch):
+        def refuse(*arguments):
+            raise PermissionError
+
+        image = frame(noise(320, 240), "bgr8")
+        there = slot(shared(len(image.data)), image, 0)
+        monkeypatch.setattr("perception_nodes.preprocess.frame_memory.os.open", refuse)
+        assert camera.check(there).copies == 0
         assert gpu.calls["read only"] == 1
 
     def test_so_is_a_cameras_frame_also_after_the_camera_was_started_again(self, camera, gpu):
@@ -240,7 +250,7 @@ class TestWhereFramesLie:
                 assert header.copies == 0
                 received.release()
             writer_side.close()
-        assert gpu.calls["cuMemHostRegister"] == 2
+        assert (gpu.calls["cuMemHostRegister"], gpu.calls["read only"]) == (2, 0)
         camera.detector.close()
         reader_side.close()
 
@@ -248,14 +258,13 @@ class TestWhereFramesLie:
         self, device, shared, gpu
     ):
         frames = FrameMemory(device)
-        _, reader = shared(64 * 4096)
+        writer, reader = shared(64 * 4096)
+        writer[:] = np.random.default_rng(0).integers(0, 256, writer.size)
         for first in (0, 4096 * 5, 4096 * 50, 0):
             inside = reader[first : first + 4096]
             address, copies = frames.locate(memoryview(inside))
             assert copies == 0
-            assert np.shares_memory(gpu.view(address, 4096), inside) or (
-                gpu.view(address, 4096).ctypes.data == inside.ctypes.data
-            )
+            np.testing.assert_array_equal(gpu.view(address, 4096), inside)
         assert gpu.calls["cuMemHostRegister"] == 2
         assert gpu.open["mapped"] == 1
 
