@@ -1,10 +1,12 @@
 """Frames in shared memory, read by the GPU where they lie."""
 
 import ctypes
+import mmap
 import os
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perception_nodes.backends.cuda import CudaError, Device, HostMemory
 
@@ -111,22 +113,32 @@ class FrameMemory:
 
     def _register(self, address: int, nbytes: int) -> _Segment | None:
         mapping = _mapping_of(address)
-        if mapping is None or address + nbytes > mapping[1]:
+        if mapping is None or address + nbytes > mapping.last:
             return None
-        first, last, path, read_only = mapping
         # iceoryx2 maps room for more slots than are ever used: locked, they would take memory.
-        size = min(last - first, address - first + SLOTS * nbytes)
-        array = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(first))
+        size = min(mapping.last - mapping.first, address - mapping.first + SLOTS * nbytes)
         try:
-            memory = self._device.register(array, read_only)
+            memory = self._device.register(*_to_be_registered(mapping, size))
         except CudaError:
             # Asked again for each frame it would be refused again: these are copied.
-            return _Segment(first, last, path, None)
-        return _Segment(first, last, path, memory)
+            return _Segment(mapping.first, mapping.last, mapping.path, None)
+        return _Segment(mapping.first, mapping.last, mapping.path, memory)
 
 
-def _mapping_of(address: int) -> tuple[int, int, str, bool] | None:
-    """First and last address of a mapping of shared memory, its file, whether it is read-only."""
+@dataclass(frozen=True)
+class _Mapping:
+    """A line of /proc/self/maps."""
+
+    first: int
+    last: int
+    read_only: bool
+    offset: int
+    inode: int
+    path: str
+
+
+def _mapping_of(address: int) -> _Mapping | None:
+    """The mapping of shared memory around an address."""
     with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as lines:
         for line in lines:
             fields = line.rstrip("\n").split(maxsplit=5)
@@ -134,5 +146,30 @@ def _mapping_of(address: int) -> tuple[int, int, str, bool] | None:
             if first <= address < last:
                 if len(fields) < 6 or not fields[5].startswith(SHARED):
                     return None
-                return first, last, fields[5], fields[1][1] == "-"
+                read_only, offset = fields[1][1] == "-", int(fields[2], 16)
+                return _Mapping(first, last, read_only, offset, int(fields[4]), fields[5])
     return None
+
+
+def _to_be_registered(mapping: _Mapping, size: int) -> tuple[NDArray[np.uint8], bool]:
+    """The front of a mapping, and whether it may only be read.
+
+    Mapped once more by us, for writing: a reader's mapping is read-only, which not every GPU takes,
+    and goes when iceoryx2 likes.
+    """
+    try:
+        file = os.open(mapping.path, os.O_RDWR)
+        try:
+            facts = os.fstat(file)
+            if facts.st_ino == mapping.inode:
+                # A mapping ends with its last page, the file before that.
+                size = min(size, facts.st_size - mapping.offset)
+                ours = mmap.mmap(file, size, offset=mapping.offset)
+                return np.frombuffer(ours, np.uint8), False
+        finally:
+            os.close(file)
+    except OSError:
+        # Of another user, or removed by now: as it is.
+        pass
+    array = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(mapping.first))
+    return array, mapping.read_only

@@ -11,7 +11,9 @@ import sys
 
 import numpy as np
 import pytest
-from fake_gpu import DEVICE_BASE, FakeGpu, Verdict, bindings_of, install, pycuda_of
+from fake_bindings import bindings_of
+from fake_gpu import DEVICE_BASE, FakeGpu, Verdict, install
+from fake_pycuda import pycuda_of
 
 from perception_nodes.backends.cuda import CudaError, driver, open_device
 from perception_nodes.backends.cuda.errors import DRIVER_TOO_OLD, ERRORS, NO_DRIVER

@@ -21,11 +21,19 @@ from perception_nodes.preprocess import host
 from perception_nodes.preprocess.plan import Output
 
 
+@pytest.fixture(scope="module")
+def pictures():
+    return list(gpu_checks.picture_cases())
+
+
+@pytest.fixture(scope="module")
+def heads():
+    return list(gpu_checks.head_cases())
+
+
 @pytest.fixture
-def small(monkeypatch):
+def small(monkeypatch, pictures, heads):
     """Few and small cases."""
-    pictures = list(gpu_checks.picture_cases())
-    heads = list(gpu_checks.head_cases())
     few = [case for case in pictures if case.image.width * case.image.height < 50_000][::7]
     few += pictures[:4:2]  # without a lens and with one
     monkeypatch.setattr(gpu_checks, "picture_cases", lambda: iter(few))
@@ -47,11 +55,10 @@ def gpu(monkeypatch, small):
     return gpu
 
 
-def test_the_cases_are_of_every_encoding_lens_and_kind_of_output():
-    cases = list(gpu_checks.picture_cases())
-    assert {case.image.encoding for case in cases} == set(gpu_checks.ENCODINGS)
-    assert {case.output for case in cases} == set(gpu_checks.OUTPUTS)
-    assert {info.model for info in {case.info for case in cases}} == {"plumb_bob", "equidistant"}
+def test_the_cases_are_of_every_encoding_lens_and_kind_of_output(pictures):
+    assert {case.image.encoding for case in pictures} == set(gpu_checks.ENCODINGS)
+    assert {case.output for case in pictures} == set(gpu_checks.OUTPUTS)
+    assert {info.model for info in {case.info for case in pictures}} == {"plumb_bob", "equidistant"}
 
 
 def test_the_hosts_build_is_checked_without_a_gpu(small, capsys):

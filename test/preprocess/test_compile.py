@@ -1,7 +1,9 @@
 """The kernels compiled for GPUs, where there is none: what comes out, and what is kept."""
 
 import shutil
+import struct
 import subprocess
+from functools import cache
 
 import pytest
 
@@ -19,8 +21,13 @@ REGISTERS, THREADS = 65536, 1536
 """What a multiprocessor of each has, and threads that it holds (some hold 2048)."""
 
 
+@cache
+def compiled_by_nvrtc(name, sm):
+    return nvrtc().compile(name, sm)
+
+
 def by_nvrtc(name, sm, tmp_path):
-    return nvrtc().compile(name, sm)[1]
+    return compiled_by_nvrtc(name, sm)[1]
 
 
 def by_nvcc(name, sm, tmp_path):
@@ -47,6 +54,47 @@ def test_no_kernel_spills_or_uses_local_memory(name, sm, compiled, tmp_path):
         assert found.shared_bytes <= 48 * 1024
     if name == "preprocess":
         assert found.registers * THREADS <= REGISTERS
+
+
+def code_of(cubin):
+    """The instructions in a cubin, an ELF file, by kernel."""
+    sections, count, names_at = (
+        struct.unpack_from(form, cubin, at)[0] for form, at in (("<Q", 40), ("<H", 60), ("<H", 62))
+    )
+    heads = [struct.unpack_from("<IIQQQQ", cubin, sections + 64 * i) for i in range(count)]
+    found = {}
+    for name_at, _, _, _, first, size in heads:
+        at = heads[names_at][4] + name_at
+        name = cubin[at : cubin.index(b"\0", at)].decode()
+        if name.startswith(".text."):
+            found[name[len(".text.") :]] = cubin[first : first + size]
+    return found
+
+
+def uncontracted(monkeypatch, name, sm):
+    """Its instructions where contraction is forbidden."""
+    monkeypatch.setattr(kernels, "OPTIONS", (*kernels.OPTIONS, "--fmad=false"))
+    return code_of(nvrtc().compile(name, sm)[0])
+
+
+@pytest.mark.parametrize("sm", GPUS)
+def test_there_is_nothing_that_a_compiler_may_contract(sm, monkeypatch):
+    """Then a GPU rounds as the host does, whatever the options. `preprocess` is integers alone."""
+    code = code_of(compiled_by_nvrtc("decode", sm)[0])
+    assert set(code) == ENTRIES["decode"]
+    assert code == uncontracted(monkeypatch, "decode", sm)
+
+
+def test_what_may_be_contracted_is_seen(monkeypatch, tmp_path):
+    for path in KERNELS.glob("*.cu*"):
+        text = path.read_text()
+        for operation, sign in (("fmul", "*"), ("fadd", "+")):
+            text = text.replace(f"__{operation}_rn(a.value, b.value)", f"a.value {sign} b.value")
+        (tmp_path / path.name).write_text(text)
+    monkeypatch.setattr(kernels, "KERNELS", tmp_path)
+    monkeypatch.setattr(kernels, "HEADERS", sorted(tmp_path.glob("*.cuh")))
+    code = code_of(nvrtc().compile("decode", 90)[0])
+    assert code["decode_boxes"] != uncontracted(monkeypatch, "decode", 90)["decode_boxes"]
 
 
 def test_the_report_is_read_as_nvcc_and_nvrtc_write_it():

@@ -24,6 +24,8 @@ from perception_nodes.preprocess.head import Head
 from perception_nodes.preprocess.lens import UnknownLens
 from perception_nodes.preprocess.placement import Placement
 from perception_nodes.preprocess.plan import Output, plan_frame
+from perception_nodes.transport import channels
+from perception_nodes.transport.shm import Endpoint
 
 HEAD = Head(96, 64, (8, 16), 4, 3)
 OUTPUT = Output(96, 64)
@@ -212,26 +214,57 @@ class TestDetector:
 class TestWhereFramesLie:
     def test_shared_memory_is_read_in_place(self, camera, shared, gpu):
         image = frame(noise(320, 240), "bgr8")
-        memory = shared(12 * len(image.data))
+        memory = shared(312 + 3 * len(image.data))
         for number in range(3):
             image = frame(noise(320, 240, number), "bgr8")
             header = camera.check(slot(memory, image, 312 + number * len(image.data)))
             assert header.copies == 0
         assert gpu.calls["cuMemHostRegister"] == 1
+        assert gpu.calls["read only"] == 0
+
+    def test_so_is_what_we_may_only_read(self, camera, shared, gpu, monkeypatch):
+        def refuse(*arguments):
+            raise PermissionError
+
+        image = frame(noise(320, 240), "bgr8")
+        there = slot(shared(len(image.data)), image, 0)
+        monkeypatch.setattr("perception_nodes.preprocess.frame_memory.os.open", refuse)
+        assert camera.check(there).copies == 0
         assert gpu.calls["read only"] == 1
+
+    def test_so_is_a_cameras_frame_also_after_the_camera_was_started_again(self, camera, gpu):
+        reader_side = Endpoint("test_gpu_reader")
+        reader = channels.camera_reader(reader_side, "test_gpu")
+        for seed in range(2):
+            writer_side = Endpoint("test_gpu_writer")
+            writer = channels.camera_writer(writer_side, "test_gpu", 320 * 240 * 3)
+            for number in range(2):
+                image = frame(noise(320, 240, 2 * seed + number), "bgr8")
+                sample = writer.loan()
+                sample.payload[:] = np.frombuffer(image.data, np.uint8)
+                writer.send(sample)
+                received = reader.receive()
+                assert received is not None
+                data = memoryview(received.payload)
+                header = camera.check(view(320, 240, "bgr8", 960, data))
+                assert header.copies == 0
+                received.release()
+            writer_side.close()
+        assert (gpu.calls["cuMemHostRegister"], gpu.calls["read only"]) == (2, 0)
+        camera.detector.close()
+        reader_side.close()
 
     def test_of_a_large_segment_the_front_is_registered_and_more_if_need_be(
         self, device, shared, gpu
     ):
         frames = FrameMemory(device)
-        _, reader = shared(64 * 4096)
+        writer, reader = shared(64 * 4096)
+        writer[:] = np.random.default_rng(0).integers(0, 256, writer.size)
         for first in (0, 4096 * 5, 4096 * 50, 0):
             inside = reader[first : first + 4096]
             address, copies = frames.locate(memoryview(inside))
             assert copies == 0
-            assert np.shares_memory(gpu.view(address, 4096), inside) or (
-                gpu.view(address, 4096).ctypes.data == inside.ctypes.data
-            )
+            np.testing.assert_array_equal(gpu.view(address, 4096), inside)
         assert gpu.calls["cuMemHostRegister"] == 2
         assert gpu.open["mapped"] == 1
 
