@@ -252,6 +252,7 @@ def _bar() -> Iterator[Progress]:
 
 def _show(name: str, summary: dict[str, Any], folder: Path) -> None:
     """A drive's result in a few lines, on stderr as all that is for people."""
+    from perception_nodes.replay.engine import engine_sentence
     from perception_nodes.replay.report import verdict
     from perception_nodes.view import summary_table
 
@@ -263,6 +264,8 @@ def _show(name: str, summary: dict[str, Any], folder: Path) -> None:
             share, bare_rate = speed["share_of_bare"], speed["bare_frames_per_s"]
             bare = f", {share:.0%} of bare inference's {bare_rate:.0f}"
         _say(f"{speed['frames_per_s']:.0f} frames/s{bare}")
+    if "engine" in summary:
+        _say(engine_sentence(summary["engine"]))
     if error_ms:
         median, p99 = error_ms["p50"], error_ms["p99"]
         _say(f"frames came {median:.3f} ms from their time (median; p99 {p99:.2f})")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from perception_nodes.core.clock import Clock
 from perception_nodes.core.decode import AbsurdOutput, Decoder
+from perception_nodes.core.engine import EngineCall
 from perception_nodes.core.frame import (
     Detections,
     FrameFlag,
@@ -34,10 +35,16 @@ BEST_TRIED_EVERY = 30
 
 @dataclass(frozen=True)
 class HeadTensors:
-    """Raw output of a detector: box and class logits, a tensor a level, float32 [1, c, h, w]."""
+    """Raw output of a detector.
+
+    Attributes:
+        boxes, classes: logits, a tensor a level, float32 [1, c, h, w].
+        engine: what an accelerator counted meanwhile; None where nothing counts.
+    """
 
     boxes: Sequence[NDArray[np.float32]]
     classes: Sequence[NDArray[np.float32]]
+    engine: EngineCall | None = None
 
 
 class BackendError(RuntimeError):
@@ -77,7 +84,11 @@ class Candidate:
 
 
 class Pipeline:
-    """Inference and postprocessing of frames, under their deadline."""
+    """Inference and postprocessing of frames, under their deadline.
+
+    Attributes:
+        engine: what an accelerator counted for the last frame, None where nothing did.
+    """
 
     def __init__(self, models: Sequence[Candidate], clock: Clock, skip_late: bool) -> None:
         """Take the models, the best one first; the others stand in when time is short.
@@ -91,6 +102,7 @@ class Pipeline:
         self._publish = CostPrediction(0)
         self._without_best = 0
         self._on_trial = False
+        self.engine: EngineCall | None = None
         self._chosen = models[0]
         self._lens: Lens | None = None
         self._lens_key = b""
@@ -110,6 +122,7 @@ class Pipeline:
         """
         record = record_of_header(header)
         record.kind = RecordKind.OUTCOME
+        self.engine = None
         started_ns = self._clock.monotonic_ns()
         model, why_not = self._choose(header.deadline_ns - started_ns)
         if model is None:
@@ -119,6 +132,7 @@ class Pipeline:
         try:
             heads = model.backend.infer(image)
             record.inferred_ns = self._clock.monotonic_ns()
+            self.engine = heads.engine
             found = model.decoder.decode(heads.boxes, heads.classes)
         except (BackendError, AbsurdOutput) as error:
             record.status = FrameStatus.FAILED

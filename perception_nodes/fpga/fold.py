@@ -1,8 +1,8 @@
 """The image folded: its pixels 2 x 2 side by side, as 12 channels of half the width and height.
 
-A convolution of stride 2 on the image is one of stride 1 on the folded image, with a smaller kernel:
-the engine's 16 input lanes then hold 12 channels instead of 3, and the image takes a quarter of the
-memory.
+A convolution of stride 2 on the image is one of stride 1 on the folded image, with a smaller
+kernel: the engine's 16 input lanes then hold 12 channels instead of 3, and the image takes a
+quarter of the memory.
 """
 
 from dataclasses import replace

@@ -149,9 +149,7 @@ def lower(graph: Graph) -> Lowered:
         first = tensors[0]
         buffers.append(Buffer(", ".join(row), first.height, first.width, group))
     operations = [
-        operation
-        for reading in graph.readings
-        for operation in _operations(reading, graph, places)
+        operation for reading in graph.readings for operation in _operations(reading, graph, places)
     ]
     outputs = {name: graph.tensors[name] for name in graph.outputs}
     return Lowered(folded is not None, buffers, places, operations, outputs)

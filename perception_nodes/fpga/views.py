@@ -249,7 +249,7 @@ def _joined(views: Sequence[View]) -> View:
     parts: list[Part] = []
     for part in (part for view in views for part in view):
         last = parts[-1] if parts else None
-        if last and last == replace(part, begin=last.begin, end=last.end) and last.end == part.begin:
+        if last is not None and part == replace(last, begin=last.end, end=part.end):
             parts[-1] = replace(last, end=part.end)
         else:
             parts.append(part)

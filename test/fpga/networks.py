@@ -59,11 +59,11 @@ class Builder:
             same = [n for n, shape in self.shapes.items() if shape == (out, rows, columns)]
             if same and draw(st.booleans()):
                 residual = draw(st.sampled_from(same))
-                store = Store(
-                    store.multiplier, store.shift, residual, draw(st.integers(0, 2 ** min(level, 13)))
-                )
+                factor = draw(st.integers(0, 2 ** min(level, 13)))
+                store = Store(store.multiplier, store.shift, residual, factor)
         target = f"out{len(self.fractions)}" if output else self.name()
-        bias = rng.integers(-1, 2, out) * rng.integers(0, 2 ** draw(st.sampled_from([1, 12, 24])), out)
+        largest = 2 ** draw(st.sampled_from([0, 12, 24]))
+        bias = rng.integers(-largest, largest, out)
         self.layers.append(
             Convolution(
                 name=f"{target}/Conv",
