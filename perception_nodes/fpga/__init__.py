@@ -1,1 +1,0 @@
-"""The FPGA engine: networks compiled for it, and its driver. Its RTL is in `fpga/`."""
