@@ -29,7 +29,7 @@ def lives(buffers: Sequence[Buffer], operations: Sequence[Operation]) -> list[Li
 
 
 def allocate(
-    buffers: Sequence[Buffer], times: Sequence[Life], capacity_words: int
+    buffers: Sequence[Buffer], times: Sequence[Life], capacity_rows: int
 ) -> tuple[list[int], int]:
     """Give every buffer an address.
 
@@ -40,22 +40,22 @@ def allocate(
     Args:
         buffers: what is to be placed.
         times: of each.
-        capacity_words: words there are.
+        capacity_rows: rows there are.
 
     Returns:
-        The first word of every buffer, and the words that are used in all.
+        The first row of every buffer, and the rows that are used in all.
 
     Raises:
         BackendError: they do not fit; it says how much is lacking.
     """
     found = min((_first_fit(buffers, times, order) for order in ORDERS), key=lambda one: one[1])
-    if found[1] > capacity_words:
-        largest = max(buffers, key=lambda buffer: buffer.words)
+    if found[1] > capacity_rows:
+        largest = max(buffers, key=lambda buffer: buffer.rows)
         raise BackendError(
-            f"fpga: the network needs {found[1]} words of activation memory and the engine has "
-            f"{capacity_words}: {found[1] - capacity_words} words of 16 bytes are lacking; the "
+            f"fpga: the network needs {found[1]} rows of activation memory and the engine has "
+            f"{capacity_rows}: {found[1] - capacity_rows} rows of 64 bytes are lacking; the "
             f"largest tensor, {largest.name} ({largest.groups * 16}x{largest.height}x"
-            f"{largest.width}), takes {largest.words}; take a model with a smaller input or fewer "
+            f"{largest.width}), takes {largest.rows}; take a model with a smaller input or fewer "
             "channels"
         )
     return found
@@ -63,10 +63,10 @@ def allocate(
 
 Order = Callable[[Buffer, Life], tuple[int, ...]]
 ORDERS: tuple[Order, ...] = (
-    lambda buffer, time: (-buffer.words, time.first),
-    lambda buffer, time: (-buffer.words * (time.last - time.first + 1),),
-    lambda buffer, time: (time.first, -buffer.words),
-    lambda buffer, time: (time.first - time.last, -buffer.words),
+    lambda buffer, time: (-buffer.rows, time.first),
+    lambda buffer, time: (-buffer.rows * (time.last - time.first + 1),),
+    lambda buffer, time: (time.first, -buffer.rows),
+    lambda buffer, time: (time.first - time.last, -buffer.rows),
 )
 """Which buffers are placed first: large ones, large and long-lived ones, early ones, long ones."""
 
@@ -80,9 +80,9 @@ def _first_fit(
         time, base = times[number], 0
         rivals = [n for n in placed if times[n].first <= time.last and time.first <= times[n].last]
         for rival in sorted(rivals, key=lambda n: bases[n]):
-            if bases[rival] - base >= buffers[number].words:
+            if bases[rival] - base >= buffers[number].rows:
                 break
-            base = max(base, bases[rival] + buffers[rival].words)
+            base = max(base, bases[rival] + buffers[rival].rows)
         bases[number] = base
         placed.append(number)
-    return bases, max(bases[n] + buffers[n].words for n in range(len(buffers)))
+    return bases, max(bases[n] + buffers[n].rows for n in range(len(buffers)))

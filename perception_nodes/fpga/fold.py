@@ -15,12 +15,12 @@ from perception_nodes.fpga.views import Graph, Part, Reading, Tensor
 FOLD = 2
 
 
-def fold_image(graph: Graph, max_kernel: int) -> Graph | None:
+def fold_image(graph: Graph) -> Graph | None:
     """The same network on the folded image; channels are (row, column, colour) within 2 x 2.
 
     Returns:
         A graph; None where the image cannot be folded: its size is odd, or not all that read it
-        are convolutions of stride 2 with a kernel that stays within `max_kernel`.
+        are convolutions of stride 2.
     """
     image = graph.tensors[graph.image]
     readers = [reading for reading in graph.readings if _reads(reading, image.name)]
@@ -30,8 +30,6 @@ def fold_image(graph: Graph, max_kernel: int) -> Graph | None:
     for reading in readers:
         summed = reading.residual is not None and reading.residual.tensor == image.name
         if reading.segments != whole or summed or reading.layer.stride != FOLD:
-            return None
-        if max(_kernel(reading.layer)) > max_kernel:
             return None
     channels = image.channels * FOLD * FOLD
     folded = Tensor(image.name, channels, image.height // FOLD, image.width // FOLD)

@@ -15,11 +15,15 @@ from numpy.typing import NDArray
 from perception_nodes.core.integer import Convolution
 from perception_nodes.core.pipeline import BackendError
 from perception_nodes.fpga.fold import fold_image
-from perception_nodes.fpga.views import GROUP, Graph, Reading, Tensor, View
+from perception_nodes.fpga.layout import BANKS
+from perception_nodes.fpga.layout import LANES as GROUP
+from perception_nodes.fpga.views import Graph, Reading, Tensor, View
 
-MAX_KERNEL = 3
+MAX_KERNEL = 15
 MAX_STRIDE = 2
 WEIGHT_BITS = 8
+IMAGE_ALIGNMENT = 4
+"""The image's width is a multiple of it; where it is folded, of twice as much."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Buffer:
     Attributes:
         name: of its tensors.
         height, width: of them, in pixels.
-        groups: words of 16 channels a pixel.
+        groups: of 16 channels; rows from four pixels to the next four.
     """
 
     name: str
@@ -55,9 +59,14 @@ class Buffer:
     groups: int
 
     @property
-    def words(self) -> int:
-        """Words of activation memory."""
-        return self.height * self.width * self.groups
+    def line_stride(self) -> int:
+        """Rows from one line to the next: four pixels side by side lie in the same row."""
+        return -(-self.width // BANKS) * self.groups
+
+    @property
+    def rows(self) -> int:
+        """Rows of activation memory."""
+        return self.height * self.line_stride
 
 
 @dataclass(frozen=True)
@@ -136,7 +145,13 @@ def lower(graph: Graph) -> Lowered:
     """
     for reading in graph.readings:
         _check(reading.layer)
-    folded = fold_image(graph, MAX_KERNEL)
+    image = graph.tensors[graph.image]
+    if image.width % IMAGE_ALIGNMENT:
+        raise BackendError(
+            f"fpga: the image is {image.width} pixels wide; the engine loads widths that are a "
+            f"multiple of {IMAGE_ALIGNMENT}"
+        )
+    folded = fold_image(graph) if image.width % (2 * IMAGE_ALIGNMENT) == 0 else None
     graph = folded or graph
     image = graph.tensors[graph.image]
     buffers = [Buffer(graph.image, image.height, image.width, 1)]
@@ -163,11 +178,11 @@ def _check(layer: Convolution) -> None:
             f"fpga: Convolution {name!r} has weights of more than {WEIGHT_BITS} bits, which the "
             "engine has not; quantize the model without layers that are kept in float"
         )
-    if max(kernel) > MAX_KERNEL or layer.stride > MAX_STRIDE:
+    if max(*kernel, *layer.pads[:2]) > MAX_KERNEL or layer.stride > MAX_STRIDE:
         raise BackendError(
-            f"fpga: Convolution {name!r} has a kernel of {kernel[0]}x{kernel[1]} and stride "
-            f"{layer.stride}; the engine has kernels up to {MAX_KERNEL} and strides up to "
-            f"{MAX_STRIDE}"
+            f"fpga: Convolution {name!r} has a kernel of {kernel[0]}x{kernel[1]}, stride "
+            f"{layer.stride} and padding {layer.pads}; the engine has kernels and padding up to "
+            f"{MAX_KERNEL} and strides up to {MAX_STRIDE}"
         )
 
 

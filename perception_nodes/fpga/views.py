@@ -22,9 +22,8 @@ from perception_nodes.core.integer import (
     Upsample,
 )
 from perception_nodes.core.pipeline import BackendError
+from perception_nodes.fpga.layout import LANES as GROUP
 
-GROUP = 16
-"""Channels that are stored side by side in one word of activation memory."""
 MAX_SEGMENTS = 2
 
 
@@ -126,6 +125,7 @@ class _Builder:
         self._graph = Graph(image.name, {image.name: image}, tuple(network.fractions))
         self.views: dict[str, View] = {image.name: (Part(image.name, 0, 3),)}
         self._row_of: dict[str, tuple[str, ...]] = {}
+        self._copies = 0
 
     def convolution(self, layer: Convolution) -> None:
         """Add a layer, and whatever copies it needs before it."""
@@ -221,7 +221,8 @@ class _Builder:
     def _copy(self, view: View) -> Part:
         """Store what is read once more, by a convolution with the identity."""
         channels = sum(part.channels for part in view)
-        name = f"copy {len(self._graph.readings)} of {view[0].tensor}"
+        self._copies += 1
+        name = f"copy {self._copies} of {view[0].tensor}"
         self.views[name] = view
         self.convolution(
             Convolution(

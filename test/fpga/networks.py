@@ -22,7 +22,7 @@ class Builder:
     def __init__(self, draw, channels):
         self.draw, self.channels = draw, channels
         self.rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-        self.height, self.width = draw(st.integers(2, 14)), draw(st.integers(2, 18))
+        self.height, self.width = draw(st.integers(2, 14)), 4 * draw(st.integers(1, 5))
         self.shapes = {"image": (3, self.height, self.width)}
         self.layers = []
         self.fractions = {}

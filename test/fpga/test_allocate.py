@@ -17,8 +17,8 @@ PLENTY = 1 << 30
 
 
 def overlapping(buffers, times, bases):
-    """Pairs of buffers that share a word and an instant."""
-    spans = [(base, base + b.words) for base, b in zip(bases, buffers, strict=True)]
+    """Pairs of buffers that share a row and an instant."""
+    spans = [(base, base + b.rows) for base, b in zip(bases, buffers, strict=True)]
     for one, other in itertools.combinations(range(len(buffers)), 2):
         together = times[one].first <= times[other].last and times[other].first <= times[one].last
         if together and spans[one][0] < spans[other][1] and spans[other][0] < spans[one][1]:
@@ -36,11 +36,11 @@ def test_what_lives_together_lies_apart(drawn):
     buffers, times = zip(*drawn, strict=True)
     bases, used = allocate(buffers, times, PLENTY)
     assert not list(overlapping(buffers, times, bases))
-    assert used == max(base + b.words for base, b in zip(bases, buffers, strict=True))
+    assert used == max(base + b.rows for base, b in zip(bases, buffers, strict=True))
     at_once = [
-        sum(b.words for b, t in drawn if t.first <= instant <= t.last) for instant in range(30)
+        sum(b.rows for b, t in drawn if t.first <= instant <= t.last) for instant in range(30)
     ]
-    assert max(at_once) <= used <= sum(b.words for b in buffers)
+    assert max(at_once) <= used <= sum(b.rows for b in buffers)
 
 
 @given(networks())
@@ -68,12 +68,12 @@ def test_what_a_network_still_needs_is_not_overwritten(case):
 
 
 def test_what_does_not_fit_says_how_much_is_lacking():
-    buffers = [Buffer("image", 10, 10, 1), Buffer("large", 20, 10, 2), Buffer("small", 5, 10, 1)]
+    buffers = [Buffer("image", 10, 40, 1), Buffer("large", 20, 37, 2), Buffer("small", 5, 40, 1)]
     times = [Life(-1, 0), Life(0, 1), Life(1, 2)]
     bases, used = allocate(buffers, times, 500)
     assert used == 500
     with pytest.raises(BackendError) as caught:
         allocate(buffers, times, 450)
     text = str(caught.value)
-    assert re.search(r"needs 500 words .* has 450: 50 words of 16 bytes are lacking", text)
-    assert "large (32x20x10), takes 400" in text
+    assert re.search(r"needs 500 rows .* has 450: 50 rows of 64 bytes are lacking", text)
+    assert "large (32x20x37), takes 400" in text

@@ -1,0 +1,138 @@
+"""From the integer network to a program of the engine."""
+
+from collections.abc import Sequence
+
+from perception_nodes.core.integer import Network
+from perception_nodes.fpga import encode
+from perception_nodes.fpga.allocate import allocate, lives
+from perception_nodes.fpga.cycles import convolve_cost, load_cost, tile_of
+from perception_nodes.fpga.layout import BEAT_BYTES, DESCRIPTOR_BYTES, LANES
+from perception_nodes.fpga.lower import Lowered, Operation, Place, lower
+from perception_nodes.fpga.program import Geometry, Output, Program
+from perception_nodes.fpga.views import Tensor, build_graph
+
+ALIGNMENT = 64
+BEATS_OF_A_GROUP = 4 * LANES // BEAT_BYTES
+
+
+def compile_network(network: Network, geometry: Geometry) -> Program:
+    """Compile a network.
+
+    Args:
+        network: with 8-bit weights.
+        geometry: of the engine it is for.
+
+    Returns:
+        The program; its outputs are in the order of `network.fractions`.
+
+    Raises:
+        BackendError: it has an operator, a size or weights that the engine has not, or does not fit
+            its activation memory.
+    """
+    lowered = lower(build_graph(network))
+    times = lives(lowered.buffers, lowered.operations)
+    bases, rows = allocate(lowered.buffers, times, geometry.rows)
+    return assemble(network, lowered, bases, rows, geometry)
+
+
+def assemble(
+    network: Network, lowered: Lowered, bases: Sequence[int], rows: int, geometry: Geometry
+) -> Program:
+    """Put a program together, once everything has its place.
+
+    Args:
+        network: the network.
+        lowered: its operations.
+        bases: first row of every buffer.
+        rows: that are used in all.
+        geometry: of the engine.
+    """
+    outputs = place_outputs(network, lowered)
+    image = lowered.buffers[0]
+    descriptors = [
+        encode.load_descriptor(
+            lowered.folded, network.width, network.height, image, bases[0], network.image
+        )
+    ]
+    costs = [load_cost(network.width, network.height, network.image)]
+    count = 1 + len(lowered.operations)
+    records = [encode.parameters(operation) for operation in lowered.operations]
+    weights = [encode.weights(operation) for operation in lowered.operations]
+    parameters_offset = count * DESCRIPTOR_BYTES
+    weights_begin = weights_offset = _aligned(parameters_offset + sum(map(len, records)))
+    before: Operation | None = None
+    for operation, record, weight in zip(lowered.operations, records, weights, strict=True):
+        wait = before is not None and depends(operation, before)
+        descriptors.append(
+            encode.convolve_descriptor(
+                operation,
+                lowered.buffers,
+                bases,
+                outputs.get(operation.layer.target),
+                tile_of(operation, geometry),
+                wait,
+                weights_offset,
+                parameters_offset,
+            )
+        )
+        costs.append(convolve_cost(operation, geometry, wait))
+        parameters_offset += len(record)
+        weights_offset += len(weight)
+        before = operation
+    head = b"".join([*descriptors, *records])
+    return Program(
+        geometry=geometry,
+        width=network.width,
+        height=network.height,
+        descriptors=count,
+        content=b"".join([head.ljust(weights_begin, b"\0"), *weights]),
+        outputs=tuple(outputs.values()),
+        rows=rows,
+        layers=tuple(costs),
+    )
+
+
+def depends(operation: Operation, before: Operation) -> bool:
+    """Whether an operation reads what another writes."""
+    written = before.target
+    if written is None:
+        return False
+    read = [*operation.segments, *([operation.residual] if operation.residual else [])]
+    return any(_overlap(place, written) for place in read)
+
+
+def place_outputs(network: Network, lowered: Lowered) -> dict[str, Output]:
+    """Where the network's outputs go, one behind the other."""
+    outputs, offset = {}, 0
+    for name, fraction in network.fractions.items():
+        tensor = lowered.outputs[name]
+        pixel_stride = _output_beats(tensor)
+        output = Output(
+            name,
+            tensor.channels,
+            tensor.height,
+            tensor.width,
+            fraction,
+            offset,
+            pixel_stride,
+            pixel_stride * tensor.width,
+        )
+        outputs[name] = output
+        offset = _aligned(offset + output.size)
+    return outputs
+
+
+def _output_beats(tensor: Tensor) -> int:
+    """Beats of a pixel: of all groups, or as few as a single group needs."""
+    if tensor.groups > 1:
+        return BEATS_OF_A_GROUP * tensor.groups
+    return next(beats for beats in (1, 2, 4) if 4 * beats >= tensor.channels)
+
+
+def _overlap(one: Place, other: Place) -> bool:
+    apart = one.group + one.groups <= other.group or other.group + other.groups <= one.group
+    return one.buffer == other.buffer and not apart
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
