@@ -88,9 +88,10 @@ class DetectorSettings(RedundantSettings):
     """Parameters of detector_node."""
 
     model: str = Field(default="road-n", description="model to run: name or folder")
-    backend: Literal["openvino", "onnxruntime", "golden", "null", "faulty"] = Field(
+    backend: Literal["openvino", "onnxruntime", "fpga", "golden", "null", "faulty"] = Field(
         default="openvino",
-        description="inference runtime; golden is the slow integer reference, "
+        description="inference runtime; fpga is the engine that $PERCEPTION_FPGA names, see "
+        "docs/fpga.md, golden is the slow integer reference, "
         "null finds nothing, for measurements, faulty fails on demand, for `perception hil` alone",
     )
     threads: int = Field(
@@ -220,9 +221,9 @@ class BareInferenceSettings(Settings):
     """Parameters of bare_inference_node."""
 
     model: str = DetectorSettings.model_fields["model"]
-    backend: Literal["openvino", "onnxruntime", "golden", "null"] = DetectorSettings.model_fields[
-        "backend"
-    ]
+    backend: Literal["openvino", "onnxruntime", "fpga", "golden", "null"] = (
+        DetectorSettings.model_fields["backend"]
+    )
     threads: int = DetectorSettings.model_fields["threads"]
     detections_topic: Topic = DetectorSettings.model_fields["detections_topic"]
     durations_file: str = Field(default="", description="JSON file that receives the durations")

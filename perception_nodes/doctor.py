@@ -138,7 +138,7 @@ def _cuda() -> Finding:
 def _fpga() -> Finding:
     there = importlib.util.find_spec("pynq") is not None
     found = "pynq installed" if there else "no pynq"
-    remedy = "only on a board such as KV260: install pynq"
+    remedy = "only on a board such as KV260: install pynq; elsewhere backend:=fpga is simulated"
     return Finding("FPGA", there, found, remedy, needed=False)
 
 

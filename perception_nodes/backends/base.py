@@ -1,6 +1,7 @@
 """The contract of a backend, and the one place that opens one by name."""
 
 import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -8,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.backends.model import Model
+from perception_nodes.core.engine import LayerCost
 from perception_nodes.core.pipeline import BackendError, HeadTensors
 
-BACKENDS = ("openvino", "onnxruntime", "golden", "null", "faulty")
+BACKENDS = ("openvino", "onnxruntime", "fpga", "golden", "null", "faulty")
 """Names of backends; each is a module of this package with a class `Backend`."""
 
-INSTALL = {"openvino": "openvino", "onnxruntime": "onnxruntime", "golden": "onnx"}
+INSTALL = {"openvino": "openvino", "onnxruntime": "onnxruntime", "golden": "onnx", "fpga": "onnx"}
 """The package that brings a backend's runtime."""
 
 
@@ -26,12 +28,14 @@ class BackendInfo:
         runtime: name and version of the runtime.
         device: what it runs on.
         threads: threads a call may use.
+        layers: what each layer is expected to take, where the runtime tells.
     """
 
     backend: str
     runtime: str
     device: str
     threads: int
+    layers: Sequence[LayerCost] = ()
 
 
 @dataclass(frozen=True)

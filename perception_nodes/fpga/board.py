@@ -79,18 +79,17 @@ class BoardEngine:
         self._loop = asyncio.new_event_loop()
         asyncio.set_event_loop(self._loop)
         try:
-            overlay = pynq.Overlay(str(bitstream))
+            self._overlay = pynq.Overlay(str(bitstream))
         except Exception as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             raise BackendError(f"fpga: {bitstream} cannot be loaded: {reason}") from error
         try:
-            self._engine = getattr(overlay, ENGINE)
+            self._engine = getattr(self._overlay, ENGINE)
             self._interrupt = self._engine.interrupt
         except AttributeError as error:
             raise BackendError(
                 f"fpga: {bitstream} has no {ENGINE} with an interrupt; it is none of fpga/vivado"
             ) from error
-        self._overlay = overlay
 
     def read(self, offset: int) -> int:
         """A register."""
@@ -122,9 +121,13 @@ class BoardEngine:
         limit_s = limit_cycles / clock_mhz / 1e6 + MARGIN_S
         try:
             self._loop.run_until_complete(asyncio.wait_for(self._interrupt.wait(), limit_s))
-        except asyncio.TimeoutError:
+        except (TimeoutError, asyncio.TimeoutError):  # two things before Python 3.11
             return False
         return True
+
+    def reset(self) -> None:
+        """Load the bitstream again."""
+        self._overlay.download()
 
     def close(self) -> None:
         """Let go; the bitstream stays loaded."""

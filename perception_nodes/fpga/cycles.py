@@ -1,8 +1,9 @@
 """How long an operation takes, told from its sizes."""
 
+from perception_nodes.core.engine import LayerCost
 from perception_nodes.fpga.layout import BEAT_BYTES, LANES, PARAMETER_BYTES, SMALLEST_TILE
 from perception_nodes.fpga.lower import Operation
-from perception_nodes.fpga.program import Geometry, LayerCost
+from perception_nodes.fpga.program import Geometry
 
 
 def vectors(operation: Operation, geometry: Geometry) -> int:
@@ -29,7 +30,7 @@ def convolve_cost(operation: Operation, geometry: Geometry, wait: bool) -> Layer
     tiles = -(-vectors(operation, geometry) // tile)
     cycles = passes * steps * vectors(operation, geometry)
     real = min(out, len(layer.weight) - LANES * operation.output_group)
-    macs = pixels * real * layer.weight[0].size
+    macs = pixels * real * operation.products
     return LayerCost(
         name=layer.name,
         mode="wide" if operation.wide else "narrow",

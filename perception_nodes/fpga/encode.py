@@ -35,7 +35,8 @@ def load_descriptor(
 
     Args:
         folded: 2 x 2 pixels side by side.
-        width, height: of the image.
+        width: of the image, in pixels.
+        height: of it.
         buffer: that it is written to.
         base: the buffer's first row.
         name: of the image, for errors.
@@ -72,7 +73,8 @@ def convolve_descriptor(
         output: of the network, where it is one.
         tile: vectors in a tile.
         wait: whether it reads what the descriptor before it writes.
-        weights_offset, parameters_offset: where they lie, in bytes.
+        weights_offset: where weights lie, in bytes behind the first descriptor.
+        parameters_offset: the same of the parameters.
 
     Raises:
         BackendError: a number is beyond what a descriptor holds.

@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 
 class Field(NamedTuple):
-    """Bits of a little-endian 32-bit word; `count` words follow each other."""
+    """Bits of a little-endian 32-bit word; so many `words` follow each other."""
 
     word: int
     low: int
     bits: int
-    count: int = 1
+    words: int = 1
 
 
 VERSION = 1

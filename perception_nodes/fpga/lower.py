@@ -87,6 +87,7 @@ class Operation:
         residual: what is added, None for none.
         weight: int8 [out, ky, kx, in], in lanes, out a multiple of 16 or 32.
         bias, multiplier: int32 [out].
+        products: multiplications of the network for one value of the result.
     """
 
     layer: Convolution
@@ -106,6 +107,7 @@ class Operation:
     weight: NDArray[np.int8]
     bias: NDArray[np.int32]
     multiplier: NDArray[np.int32]
+    products: int
 
     @property
     def groups(self) -> int:
@@ -227,6 +229,7 @@ def _operations(reading: Reading, graph: Graph, places: dict[str, Place]) -> Ite
             weight=weight[channels],
             bias=bias[channels],
             multiplier=multiplier[channels],
+            products=reading.products,
         )
 
 

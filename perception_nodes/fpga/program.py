@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from perception_nodes.core.engine import LayerCost
 from perception_nodes.core.pipeline import BackendError
 from perception_nodes.files import write_whole
 from perception_nodes.fpga.layout import BEAT_BYTES, VERSION
@@ -70,33 +71,6 @@ class Output(NamedTuple):
         lines = values.reshape(self.height, -1)[:, : 4 * self.width * self.pixel_stride]
         pixels = lines.reshape(self.height, self.width, -1)[:, :, : self.channels]
         return pixels.transpose(2, 0, 1)
-
-
-class LayerCost(NamedTuple):
-    """What an operation is expected to take.
-
-    Attributes:
-        name: of its layer.
-        mode: `load`, `wide` or `narrow`.
-        channels: input and output channels, `64 -> 32`.
-        size: of the result, `52x32`.
-        kernel: `3x3/2` is one of stride 2.
-        macs: multiplications of the network that it does.
-        cycles: that it takes, see `cycles`.
-        bytes_read, bytes_written: of external memory.
-        utilisation: share of the multipliers' cycles that do those multiplications.
-    """
-
-    name: str
-    mode: str
-    channels: str
-    size: str
-    kernel: str
-    macs: int
-    cycles: int
-    bytes_read: int
-    bytes_written: int
-    utilisation: float
 
 
 @dataclass(frozen=True)

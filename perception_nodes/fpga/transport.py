@@ -65,6 +65,10 @@ class Transport(Protocol):
         """
         ...
 
+    def reset(self) -> None:
+        """Reset the hardware; registers forget what was written."""
+        ...
+
     def close(self) -> None:
         """Let go of the engine."""
         ...

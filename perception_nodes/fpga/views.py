@@ -68,11 +68,13 @@ class Reading:
         layer: the convolution.
         segments: its source, one or two segments, each of parts that lie side by side.
         residual: part that is added, None for none.
+        products: multiplications of the network for one value of the result.
     """
 
     layer: Convolution
     segments: tuple[View, ...]
     residual: Part | None
+    products: int
 
 
 @dataclass
@@ -104,7 +106,7 @@ def build_graph(network: Network) -> Graph:
     builder = _Builder(network)
     for layer in network.layers:
         if isinstance(layer, Convolution):
-            builder.convolution(layer)
+            builder.convolution(layer, products=layer.weight[0].size)
         elif isinstance(layer, Concat):
             builder.views[layer.target] = _joined([builder.views[s] for s in layer.sources])
         elif isinstance(layer, Slice):
@@ -127,8 +129,8 @@ class _Builder:
         self._row_of: dict[str, tuple[str, ...]] = {}
         self._copies = 0
 
-    def convolution(self, layer: Convolution) -> None:
-        """Add a layer, and whatever copies it needs before it."""
+    def convolution(self, layer: Convolution, products: int) -> None:
+        """Add a layer, and whatever copies it needs before it; for `products` see `Reading`."""
         source = self.views[layer.source]
         segments = self._segments(source)
         residual = None
@@ -147,7 +149,7 @@ class _Builder:
             raise BackendError(f"fpga: Convolution {layer.name!r} has an empty result")
         self._graph.tensors[target.name] = target
         self.views[target.name] = (Part(target.name, 0, target.channels),)
-        self._graph.readings.append(Reading(layer, segments, residual))
+        self._graph.readings.append(Reading(layer, segments, residual, products))
 
     def enlarged(self, view: View) -> View:
         """Every part upsampled; one that is already is copied first."""
@@ -240,7 +242,8 @@ class _Builder:
                 fraction=0,
                 activation="none",
                 store=Store(1 << 16, 19),
-            )
+            ),
+            products=0,
         )
         return self.views[name][0]
 

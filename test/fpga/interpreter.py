@@ -1,7 +1,8 @@
 """The engine as docs/fpga.md defines it, in plain NumPy: descriptors and memory in, memory out.
 
-An oracle: it shares the layout's constants with the compiler and nothing else, and knows no network.
-A descriptor that the engine would refuse, and one that reads what is not yet written, fail.
+An oracle: of the compiler it shares the layout's constants alone, and it knows no network. Rounding
+is core/integer.py's, which has an oracle of its own. A descriptor that the engine would refuse, and
+one that reads what is not yet written, fail.
 """
 
 from dataclasses import dataclass, field
