@@ -13,7 +13,7 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 LAYOUT = ROOT / "fpga" / "layout.yaml"
-PACKAGE = ROOT / "fpga" / "rtl" / "layout_pkg.sv"
+PACKAGE = ROOT / "fpga" / "rtl" / "layout.sv"
 CONSTANTS = ROOT / "perception_nodes" / "fpga" / "layout.py"
 DOCUMENT = ROOT / "docs" / "fpga.md"
 ORIGIN = "Generated from fpga/layout.yaml by fpga/generate.py."
@@ -37,7 +37,13 @@ def read_layout() -> Layout:
 
 def package(layout: Layout) -> str:
     """The SystemVerilog package."""
-    lines = [f"// {ORIGIN}", "", "package layout_pkg;", ""]
+    lines = [
+        f"// {ORIGIN}",
+        "",
+        "// Not every name is used by the RTL.",
+        "/* verilator lint_off UNUSEDPARAM */",
+    ]
+    lines += ["package layout;", ""]
     lines.append(f"  localparam logic [7:0] VERSION = 8'd{layout['version']};")
     lines += [
         f"  localparam int unsigned {name} = {entry['value']};  // {entry['about']}"
@@ -56,21 +62,19 @@ def package(layout: Layout) -> str:
         f"  localparam logic [7:0] REG_{name} = 8'h{entry['offset']:02X};"
         for name, entry in layout["registers"].items()
     ]
-    lines += ["", "  // Low bit and width of every field of a 512-bit descriptor."]
+    lines += ["", "  // Low bit of every field of a 512-bit descriptor."]
     for opcode, fields in layout["descriptors"].items():
         for field, entry in fields.items():
-            word, low, bits = entry["at"]
+            word, low, _ = entry["at"]
             name = f"{opcode}_{field.upper()}"
             lines.append(f"  localparam int unsigned {name} = {32 * word + low};")
-            lines.append(f"  localparam int unsigned {name}_BITS = {bits};")
     lines += ["", "  // The same in the last 128 bits of a parameter record."]
     for field, entry in layout["parameters"].items():
-        word, low, bits = entry["at"]
+        word, low, _ = entry["at"]
         if word >= 32:
             name = f"PARAMETER_{field.upper()}"
             lines.append(f"  localparam int unsigned {name} = {32 * (word - 32) + low};")
-            lines.append(f"  localparam int unsigned {name}_BITS = {bits};")
-    return "\n".join([*lines, "", "endpackage", ""])
+    return "\n".join([*lines, "", "endpackage", "/* verilator lint_on UNUSEDPARAM */", ""])
 
 
 def constants(layout: Layout) -> str:

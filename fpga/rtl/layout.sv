@@ -1,6 +1,8 @@
 // Generated from fpga/layout.yaml by fpga/generate.py.
 
-package layout_pkg;
+// Not every name is used by the RTL.
+/* verilator lint_off UNUSEDPARAM */
+package layout;
 
   localparam logic [7:0] VERSION = 8'd1;
   localparam int unsigned ID = 1347306309;  // what register ID reads
@@ -54,114 +56,62 @@ package layout_pkg;
   localparam logic [7:0] REG_READ_BYTES = 8'h5C;
   localparam logic [7:0] REG_WRITE_BYTES = 8'h60;
 
-  // Low bit and width of every field of a 512-bit descriptor.
+  // Low bit of every field of a 512-bit descriptor.
   localparam int unsigned LOAD_OPCODE = 0;
-  localparam int unsigned LOAD_OPCODE_BITS = 8;
   localparam int unsigned LOAD_VERSION = 8;
-  localparam int unsigned LOAD_VERSION_BITS = 8;
   localparam int unsigned LOAD_FOLD = 16;
-  localparam int unsigned LOAD_FOLD_BITS = 1;
   localparam int unsigned LOAD_WIDTH = 32;
-  localparam int unsigned LOAD_WIDTH_BITS = 16;
   localparam int unsigned LOAD_HEIGHT = 48;
-  localparam int unsigned LOAD_HEIGHT_BITS = 16;
   localparam int unsigned LOAD_SOURCE_OFFSET = 128;
-  localparam int unsigned LOAD_SOURCE_OFFSET_BITS = 32;
   localparam int unsigned LOAD_TARGET_BASE = 416;
-  localparam int unsigned LOAD_TARGET_BASE_BITS = 16;
   localparam int unsigned LOAD_TARGET_PIXEL_STRIDE = 432;
-  localparam int unsigned LOAD_TARGET_PIXEL_STRIDE_BITS = 16;
   localparam int unsigned LOAD_TARGET_LINE_STRIDE = 448;
-  localparam int unsigned LOAD_TARGET_LINE_STRIDE_BITS = 16;
   localparam int unsigned CONVOLVE_OPCODE = 0;
-  localparam int unsigned CONVOLVE_OPCODE_BITS = 8;
   localparam int unsigned CONVOLVE_VERSION = 8;
-  localparam int unsigned CONVOLVE_VERSION_BITS = 8;
   localparam int unsigned CONVOLVE_NARROW = 16;
-  localparam int unsigned CONVOLVE_NARROW_BITS = 1;
   localparam int unsigned CONVOLVE_WAIT = 17;
-  localparam int unsigned CONVOLVE_WAIT_BITS = 1;
   localparam int unsigned CONVOLVE_RESIDUAL = 18;
-  localparam int unsigned CONVOLVE_RESIDUAL_BITS = 1;
   localparam int unsigned CONVOLVE_EXTERNAL = 19;
-  localparam int unsigned CONVOLVE_EXTERNAL_BITS = 1;
   localparam int unsigned CONVOLVE_SOURCE0_UPSAMPLE = 20;
-  localparam int unsigned CONVOLVE_SOURCE0_UPSAMPLE_BITS = 1;
   localparam int unsigned CONVOLVE_SOURCE1_UPSAMPLE = 21;
-  localparam int unsigned CONVOLVE_SOURCE1_UPSAMPLE_BITS = 1;
   localparam int unsigned CONVOLVE_WIDTH = 32;
-  localparam int unsigned CONVOLVE_WIDTH_BITS = 16;
   localparam int unsigned CONVOLVE_HEIGHT = 48;
-  localparam int unsigned CONVOLVE_HEIGHT_BITS = 16;
   localparam int unsigned CONVOLVE_KERNEL_HEIGHT = 64;
-  localparam int unsigned CONVOLVE_KERNEL_HEIGHT_BITS = 4;
   localparam int unsigned CONVOLVE_KERNEL_WIDTH = 68;
-  localparam int unsigned CONVOLVE_KERNEL_WIDTH_BITS = 4;
   localparam int unsigned CONVOLVE_STRIDE = 72;
-  localparam int unsigned CONVOLVE_STRIDE_BITS = 4;
   localparam int unsigned CONVOLVE_PAD_TOP = 76;
-  localparam int unsigned CONVOLVE_PAD_TOP_BITS = 4;
   localparam int unsigned CONVOLVE_PAD_LEFT = 80;
-  localparam int unsigned CONVOLVE_PAD_LEFT_BITS = 4;
   localparam int unsigned CONVOLVE_OUTSIDE = 88;
-  localparam int unsigned CONVOLVE_OUTSIDE_BITS = 8;
   localparam int unsigned CONVOLVE_TILE = 96;
-  localparam int unsigned CONVOLVE_TILE_BITS = 16;
   localparam int unsigned CONVOLVE_GROUPS = 112;
-  localparam int unsigned CONVOLVE_GROUPS_BITS = 16;
   localparam int unsigned CONVOLVE_WEIGHTS_OFFSET = 128;
-  localparam int unsigned CONVOLVE_WEIGHTS_OFFSET_BITS = 32;
   localparam int unsigned CONVOLVE_PARAMETERS_OFFSET = 160;
-  localparam int unsigned CONVOLVE_PARAMETERS_OFFSET_BITS = 32;
   localparam int unsigned CONVOLVE_SOURCE0_BASE = 192;
-  localparam int unsigned CONVOLVE_SOURCE0_BASE_BITS = 16;
   localparam int unsigned CONVOLVE_SOURCE0_GROUPS = 208;
-  localparam int unsigned CONVOLVE_SOURCE0_GROUPS_BITS = 16;
   localparam int unsigned CONVOLVE_SOURCE0_PIXEL_STRIDE = 224;
-  localparam int unsigned CONVOLVE_SOURCE0_PIXEL_STRIDE_BITS = 16;
   localparam int unsigned CONVOLVE_SOURCE0_LINE_STRIDE = 240;
-  localparam int unsigned CONVOLVE_SOURCE0_LINE_STRIDE_BITS = 16;
   localparam int unsigned CONVOLVE_SOURCE1_BASE = 256;
-  localparam int unsigned CONVOLVE_SOURCE1_BASE_BITS = 16;
   localparam int unsigned CONVOLVE_SOURCE1_GROUPS = 272;
-  localparam int unsigned CONVOLVE_SOURCE1_GROUPS_BITS = 16;
   localparam int unsigned CONVOLVE_SOURCE1_PIXEL_STRIDE = 288;
-  localparam int unsigned CONVOLVE_SOURCE1_PIXEL_STRIDE_BITS = 16;
   localparam int unsigned CONVOLVE_SOURCE1_LINE_STRIDE = 304;
-  localparam int unsigned CONVOLVE_SOURCE1_LINE_STRIDE_BITS = 16;
   localparam int unsigned CONVOLVE_SOURCE_WIDTH = 320;
-  localparam int unsigned CONVOLVE_SOURCE_WIDTH_BITS = 16;
   localparam int unsigned CONVOLVE_SOURCE_HEIGHT = 336;
-  localparam int unsigned CONVOLVE_SOURCE_HEIGHT_BITS = 16;
   localparam int unsigned CONVOLVE_RESIDUAL_BASE = 352;
-  localparam int unsigned CONVOLVE_RESIDUAL_BASE_BITS = 16;
   localparam int unsigned CONVOLVE_RESIDUAL_PIXEL_STRIDE = 368;
-  localparam int unsigned CONVOLVE_RESIDUAL_PIXEL_STRIDE_BITS = 16;
   localparam int unsigned CONVOLVE_RESIDUAL_LINE_STRIDE = 384;
-  localparam int unsigned CONVOLVE_RESIDUAL_LINE_STRIDE_BITS = 16;
   localparam int unsigned CONVOLVE_BEATS = 400;
-  localparam int unsigned CONVOLVE_BEATS_BITS = 4;
   localparam int unsigned CONVOLVE_TARGET_BASE = 416;
-  localparam int unsigned CONVOLVE_TARGET_BASE_BITS = 16;
   localparam int unsigned CONVOLVE_TARGET_PIXEL_STRIDE = 432;
-  localparam int unsigned CONVOLVE_TARGET_PIXEL_STRIDE_BITS = 16;
   localparam int unsigned CONVOLVE_TARGET_LINE_STRIDE = 448;
-  localparam int unsigned CONVOLVE_TARGET_LINE_STRIDE_BITS = 16;
   localparam int unsigned CONVOLVE_OUTPUT_OFFSET = 480;
-  localparam int unsigned CONVOLVE_OUTPUT_OFFSET_BITS = 32;
 
   // The same in the last 128 bits of a parameter record.
   localparam int unsigned PARAMETER_STORE_MULTIPLIER = 0;
-  localparam int unsigned PARAMETER_STORE_MULTIPLIER_BITS = 17;
   localparam int unsigned PARAMETER_RESIDUAL_MULTIPLIER = 32;
-  localparam int unsigned PARAMETER_RESIDUAL_MULTIPLIER_BITS = 17;
   localparam int unsigned PARAMETER_SHIFT = 64;
-  localparam int unsigned PARAMETER_SHIFT_BITS = 6;
   localparam int unsigned PARAMETER_FRACTION = 72;
-  localparam int unsigned PARAMETER_FRACTION_BITS = 4;
   localparam int unsigned PARAMETER_ACTIVATION = 80;
-  localparam int unsigned PARAMETER_ACTIVATION_BITS = 2;
   localparam int unsigned PARAMETER_STORE_SHIFT = 88;
-  localparam int unsigned PARAMETER_STORE_SHIFT_BITS = 6;
 
 endpackage
+/* verilator lint_on UNUSEDPARAM */
