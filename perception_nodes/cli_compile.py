@@ -24,6 +24,7 @@ from perception_nodes.cli_common import (
     screen,
 )
 from perception_nodes.config import SettingsError
+from perception_nodes.core.engine import LayerCost
 from perception_nodes.environment import cache_folder
 from perception_nodes.evaluation import DataError, LabelledSet, read_set
 from perception_nodes.evaluation.gate import Gate, Margins
@@ -83,7 +84,8 @@ def compile_command(
     What was compiled goes into the cache that the graph starts from. It does not, and the exit
     status is 1, where it is too far from its FP32 parent (mAP50-95 on --data; without labels,
     objects found on frames) or from the integer golden model, which defines what its file means.
-    Of a model that lost too much, a table then shows which layers cost what.
+    Of a model that lost too much, a table then shows which layers cost what. Of backend fpga a
+    table shows what each layer takes of the engine.
 
     For example:
 
@@ -110,6 +112,8 @@ def compile_command(
                 "compile_s": round(made.compile_s, 3),
                 "load_s": round(made.load_s, 3),
             }
+            if made.info.layers:
+                facts["layers"] = [layer._asdict() for layer in made.info.layers]
             gate.judge(made)
         facts |= {"refused": None, "cache": [str(cache / name) for name in made.files]}
     except CompiledRefused as error:
@@ -136,6 +140,8 @@ def compiled_report(facts: dict[str, Any]) -> Group:
         mark = "[red]" if check["at_fault"] else ""
         table.add_row(f"{mark}{check['reference']}", check["measure"], *figures)
     parts: list[Any] = [table]
+    if "layers" in facts:
+        parts.insert(0, engine_table([LayerCost(**layer) for layer in facts["layers"]]))
     if facts.get("layers_nat"):
         costs = Table("layer", "mnat an object", title="What storing its result in 8 bits costs")
         for name, cost in list(facts["layers_nat"].items())[:SHOWN_COSTS]:
@@ -152,6 +158,32 @@ def compiled_report(facts: dict[str, Any]) -> Group:
             f"{facts['backend']} keeps nothing compiled; it is checked, and starts as ever"
         )
     return Group(*parts)
+
+
+def engine_table(layers: Sequence[LayerCost]) -> Table:
+    """What layers take of an engine, and their sum."""
+    table = Table(title="What each layer takes of the engine", show_footer=True)
+    cycles = sum(layer.cycles for layer in layers)
+    macs = sum(layer.macs for layer in layers)
+    peak = max((x.macs / x.utilisation / x.cycles for x in layers if x.utilisation), default=1.0)
+    total = {
+        "layer": f"{len(layers)} in all",
+        "MMAC": f"{macs / 1e6:.1f}",
+        "cycles": f"{cycles}",
+        "utilisation": f"{macs / (cycles * peak):.0%}",
+        "kB read": f"{sum(layer.bytes_read for layer in layers) / 1e3:.1f}",
+        "kB written": f"{sum(layer.bytes_written for layer in layers) / 1e3:.1f}",
+    }
+    for title in ("layer", "mode", "channels", "result", "kernel"):
+        table.add_column(title, footer=total.get(title, ""), no_wrap=title != "layer")
+    for title in ("MMAC", "cycles", "utilisation", "kB read", "kB written"):
+        table.add_column(title, footer=total[title], justify="right")
+    for layer in layers:
+        figures = (f"{layer.macs / 1e6:.1f}", f"{layer.cycles}", f"{layer.utilisation:.0%}")
+        traffic = (f"{layer.bytes_read / 1e3:.1f}", f"{layer.bytes_written / 1e3:.1f}")
+        where = (layer.mode, layer.channels, layer.size, layer.kernel)
+        table.add_row(layer.name, *where, *figures, *traffic)
+    return table
 
 
 def _places(

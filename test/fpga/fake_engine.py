@@ -126,3 +126,12 @@ def fake_pynq(engine, lost_interrupts=0, largest=1 << 30):
         return buffer
 
     return types.SimpleNamespace(Overlay=Overlay, allocate=allocate)
+
+
+def named(name, folder, monkeypatch):
+    """A bitstream of that name, chosen."""
+    path = folder / name
+    path.touch()
+    path.with_suffix(".hwh").touch()
+    monkeypatch.setenv("PERCEPTION_FPGA", str(path))
+    return path

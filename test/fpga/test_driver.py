@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from fake_engine import FakeEngine, fake_pynq
+from fake_engine import fake_pynq, named
 
 from perception_nodes.backends.base import BackendSettings, open_backend
 from perception_nodes.backends.model import load_model
@@ -19,26 +19,6 @@ from perception_nodes.fpga.program import Geometry
 @pytest.fixture(scope="module")
 def model():
     return load_model("road-xs")
-
-
-@pytest.fixture
-def engine():
-    return FakeEngine()
-
-
-@pytest.fixture
-def bitstream(engine, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pynq", fake_pynq(engine))
-    return named("perception.bit", tmp_path, monkeypatch)
-
-
-def named(name, folder, monkeypatch):
-    """A bitstream of that name, chosen."""
-    path = folder / name
-    path.touch()
-    path.with_suffix(".hwh").touch()
-    monkeypatch.setenv("PERCEPTION_FPGA", str(path))
-    return path
 
 
 def opened(model, cache=""):
