@@ -73,8 +73,8 @@ def test_a_number_is_a_finite_one(settings, name, value):
 @pytest.mark.parametrize(
     ("settings", "name", "value", "allowed"),
     [
-        (DetectorSettings, "backend", "magic", "one of openvino, onnxruntime, golden, null"),
-        (DetectorSettings, "backend", "OpenVINO", "one of openvino, onnxruntime, golden, null"),
+        (DetectorSettings, "backend", "magic", "one of openvino, onnxruntime, fpga, golden, null"),
+        (DetectorSettings, "backend", "OpenVINO", "one of openvino, onnxruntime, fpga, golden, null"),
         (DetectorSettings, "threads", "2.5", "a whole number from 0 to 256"),
         (DetectorSettings, "skip_late", "maybe", "true or false"),
         (DetectorSettings, "score_threshold", 1.5, "a number from 0.01 to 0.99"),
@@ -125,6 +125,7 @@ def test_choices_are_those_of_the_range():
     assert choices(DetectorSettings.model_fields["backend"]) == [
         "openvino",
         "onnxruntime",
+        "fpga",
         "golden",
         "null",
         "faulty",

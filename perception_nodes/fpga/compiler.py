@@ -1,14 +1,16 @@
 """From the integer network to a program of the engine."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from perception_nodes.core.integer import Network
 from perception_nodes.fpga import encode
 from perception_nodes.fpga.allocate import allocate, lives
-from perception_nodes.fpga.cycles import convolve_cost, load_cost, tile_of
+from perception_nodes.fpga.cycles import load_cost, program_costs, tile_of
 from perception_nodes.fpga.layout import BEAT_BYTES, DESCRIPTOR_BYTES, LANES
-from perception_nodes.fpga.lower import Lowered, Operation, Place, lower
+from perception_nodes.fpga.lower import Lowered, lower
 from perception_nodes.fpga.program import Geometry, Output, Program
+from perception_nodes.fpga.schedule import depends, schedule
 from perception_nodes.fpga.views import Tensor, build_graph
 
 ALIGNMENT = 64
@@ -30,6 +32,7 @@ def compile_network(network: Network, geometry: Geometry) -> Program:
             its activation memory.
     """
     lowered = lower(build_graph(network))
+    lowered = replace(lowered, operations=schedule(lowered.operations))
     times = lives(lowered.buffers, lowered.operations)
     bases, rows = allocate(lowered.buffers, times, geometry.rows)
     return assemble(network, lowered, bases, rows, geometry)
@@ -54,15 +57,15 @@ def assemble(
             lowered.folded, network.width, network.height, image, bases[0], network.image
         )
     ]
-    costs = [load_cost(network.width, network.height, network.image)]
-    count = 1 + len(lowered.operations)
-    records = [encode.parameters(operation) for operation in lowered.operations]
-    weights = [encode.weights(operation) for operation in lowered.operations]
+    operations = lowered.operations
+    count = 1 + len(operations)
+    before = [None, *operations[:-1]]
+    waits = [b is not None and depends(o, b) for o, b in zip(operations, before, strict=True)]
+    records = [encode.parameters(operation) for operation in operations]
+    weights = [encode.weights(operation) for operation in operations]
     parameters_offset = count * DESCRIPTOR_BYTES
     weights_begin = weights_offset = _aligned(parameters_offset + sum(map(len, records)))
-    before: Operation | None = None
-    for operation, record, weight in zip(lowered.operations, records, weights, strict=True):
-        wait = before is not None and depends(operation, before)
+    for operation, wait, record, weight in zip(operations, waits, records, weights, strict=True):
         descriptors.append(
             encode.convolve_descriptor(
                 operation,
@@ -75,10 +78,8 @@ def assemble(
                 parameters_offset,
             )
         )
-        costs.append(convolve_cost(operation, geometry, wait))
         parameters_offset += len(record)
         weights_offset += len(weight)
-        before = operation
     head = b"".join([*descriptors, *records])
     return Program(
         geometry=geometry,
@@ -88,17 +89,11 @@ def assemble(
         content=b"".join([head.ljust(weights_begin, b"\0"), *weights]),
         outputs=tuple(outputs.values()),
         rows=rows,
-        layers=tuple(costs),
+        layers=(
+            load_cost(network.width, network.height, network.image),
+            *program_costs(operations, waits, geometry),
+        ),
     )
-
-
-def depends(operation: Operation, before: Operation) -> bool:
-    """Whether an operation reads what another writes."""
-    written = before.target
-    if written is None:
-        return False
-    read = [*operation.segments, *([operation.residual] if operation.residual else [])]
-    return any(_overlap(place, written) for place in read)
 
 
 def place_outputs(network: Network, lowered: Lowered) -> dict[str, Output]:
@@ -127,11 +122,6 @@ def _output_beats(tensor: Tensor) -> int:
     if tensor.groups > 1:
         return BEATS_OF_A_GROUP * tensor.groups
     return next(beats for beats in (1, 2, 4) if 4 * beats >= tensor.channels)
-
-
-def _overlap(one: Place, other: Place) -> bool:
-    apart = one.group + one.groups <= other.group or other.group + other.groups <= one.group
-    return one.buffer == other.buffer and not apart
 
 
 def _aligned(size: int) -> int:

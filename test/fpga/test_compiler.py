@@ -1,5 +1,6 @@
 """A compiled program, run by the plain interpreter, is the integer network, tensor by tensor."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from perception_nodes.fpga.compiler import assemble, compile_network
 from perception_nodes.fpga.layout import LANES
 from perception_nodes.fpga.lower import lower
 from perception_nodes.fpga.program import Geometry, read_program
+from perception_nodes.fpga.schedule import schedule
 from perception_nodes.fpga.views import build_graph
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.replay.bag import open_drive
@@ -32,6 +34,7 @@ MODELS = ("road-n", "road-xs")
 def run(network, image, geometry, every_tensor=True):
     """Compile, interpret, compare; returns the program."""
     lowered = lower(build_graph(network))
+    lowered = replace(lowered, operations=schedule(lowered.operations))
     times = lives(lowered.buffers, lowered.operations)
     bases, rows = allocate(lowered.buffers, times, geometry.rows)
     program = assemble(network, lowered, bases, rows, geometry)
