@@ -33,7 +33,7 @@ def vectors(operation: Operation, geometry: Geometry) -> int:
 def steps(operation: Operation) -> int:
     """Words of weights for a tile."""
     _, height, width, channels = operation.weight.shape
-    return height * width * channels // LANES
+    return int(height * width * channels // LANES)
 
 
 def word_beats(operation: Operation) -> int:

@@ -1,4 +1,4 @@
-"""The order of operations: one that needs another's result comes, where it can, not right behind it.
+"""The order of operations: one that needs another's result comes, where it can, not right behind.
 
 The engine begins an operation while the last results of the one before are still on their way to
 activation memory. One that reads them has to wait; any other put between costs nothing.

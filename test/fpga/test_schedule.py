@@ -1,4 +1,4 @@
-"""The order of operations: nothing before what it reads, and no more waiting than in the given one."""
+"""The order of operations: nothing comes before what it reads, and little waits."""
 
 from hypothesis import given, settings
 from networks import networks
