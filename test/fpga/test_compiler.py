@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from interpreter import Interpreter
 from networks import networks
+from streets import streets
 
 from perception_nodes.backends.model import load_model
 from perception_nodes.backends.qdq import read_network
-from perception_nodes.core.frame import FrameHeader
 from perception_nodes.core.integer import Convolution, MaxPool, Network, Store
 from perception_nodes.core.pipeline import BackendError
 from perception_nodes.fpga.allocate import allocate, lives
@@ -23,9 +23,6 @@ from perception_nodes.fpga.lower import lower
 from perception_nodes.fpga.program import Geometry, read_program
 from perception_nodes.fpga.schedule import schedule
 from perception_nodes.fpga.views import build_graph
-from perception_nodes.preprocess.cpu import Preprocessor
-from perception_nodes.replay.bag import open_drive
-from perception_nodes.transport.cdr import read_image
 
 BUILDS = {"512": Geometry(2, 64, 28672, 250.0), "1024": Geometry(4, 64, 28672, 250.0)}
 MODELS = ("road-n", "road-xs")
@@ -76,25 +73,12 @@ def test_random_networks_are_computed_bit_for_bit(case, build):
     run(*case, BUILDS[build])
 
 
-def streets(model, root, every):
-    """Frames of the sample drive, as the detector gets them."""
-    sample = root / "bags/sample"
-    if not (sample / "metadata.yaml").is_file():
-        pytest.skip("the sample drive is not made (make sample)")
-    preprocessor = Preprocessor(model.input.width, model.input.height, undistort=True)
-    for frame in open_drive(sample, "").frames():
-        if frame.index % every == 0:
-            image = np.zeros((model.input.height, model.input.width, 3), np.uint8)
-            preprocessor.write(read_image(frame.data), image, FrameHeader())
-            yield image
-
-
 @pytest.mark.parametrize("build", BUILDS)
 @pytest.mark.parametrize("name", MODELS)
 def test_the_shipped_models_are_computed_bit_for_bit(name, build, root):
     model = load_model(name)
     network = read_network(model.path)
-    for image in streets(model, root, 100):
+    for image in streets(model, root, 2):
         program = run(network, image, BUILDS[build])
     assert [output.name for output in program.outputs] == list(network.fractions)
     assert program.rows <= 0.9 * BUILDS[build].rows
