@@ -41,7 +41,7 @@ PYTHON ?= python3 python3.13 python3.12 python3.11 python3.10
 
 help: ## print the targets
 	@echo "make TARGET, where TARGET is one of"
-	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 14
 	@echo "PYTHON=... chooses the Python of a new .venv, ARGS=... is passed to pytest"
 
 demo: setup $(if $(BAG),,sample) ## run the whole graph on the sample drive, or on BAG=path; results in out/demo
@@ -129,6 +129,8 @@ $(STAMPS)/baseline: $(STAMPS)/requirements $(wildcard $(REQUIREMENTS)/baseline*.
 $(STAMPS)/compression: $(STAMPS)/baseline compression/requirements.txt
 	$(PIP) install -r compression/requirements.txt
 	@touch $@
+
+include fpga/fpga.mk
 
 bags/sample/metadata.yaml: bags/make_sample.py | $(STAMPS)/requirements
 	$(BIN)/python bags/make_sample.py
