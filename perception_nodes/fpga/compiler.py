@@ -6,15 +6,14 @@ from dataclasses import replace
 from perception_nodes.core.integer import Network
 from perception_nodes.fpga import encode
 from perception_nodes.fpga.allocate import allocate, lives
-from perception_nodes.fpga.cycles import load_cost, program_costs, tile_of
-from perception_nodes.fpga.layout import BEAT_BYTES, DESCRIPTOR_BYTES, LANES
+from perception_nodes.fpga.cycles import load_cost, output_beats, program_costs, tile_of
+from perception_nodes.fpga.layout import DESCRIPTOR_BYTES
 from perception_nodes.fpga.lower import Lowered, lower
 from perception_nodes.fpga.program import Geometry, Output, Program
 from perception_nodes.fpga.schedule import depends, schedule
 from perception_nodes.fpga.views import Tensor, build_graph
 
 ALIGNMENT = 64
-BEATS_OF_A_GROUP = 4 * LANES // BEAT_BYTES
 
 
 def compile_network(network: Network, geometry: Geometry) -> Program:
@@ -119,9 +118,7 @@ def place_outputs(network: Network, lowered: Lowered) -> dict[str, Output]:
 
 def _output_beats(tensor: Tensor) -> int:
     """Beats of a pixel: of all groups, or as few as a single group needs."""
-    if tensor.groups > 1:
-        return BEATS_OF_A_GROUP * tensor.groups
-    return next(beats for beats in (1, 2, 4) if 4 * beats >= tensor.channels)
+    return tensor.groups * output_beats(tensor.channels)
 
 
 def _aligned(size: int) -> int:

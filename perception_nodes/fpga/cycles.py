@@ -1,8 +1,9 @@
 """How long a program takes, told from the sizes of its operations.
 
 The model follows tiles, not cycles. A tile enters the array vector by vector, once for each step,
-and is then drained: a cycle for each block and vector. Two tiles are in work at a time; while one
-is drained, the next one enters. A step takes no less than its word of weights takes to come.
+and is then drained: a cycle for each block and vector, or as many as beats of an output are to be
+written. Two tiles are in work at a time; while one is drained, the next one enters. A step takes no
+less than its word of weights takes to come.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,10 +20,12 @@ BEGIN = 6
 """Cycles from the last vector of an operation to the first one of the next."""
 ARRAY = 16
 """From a vector's entry to its sum."""
-WRITE = 40
+WRITE = 45
 """From the last read of an accumulator to the code in activation memory."""
-START = 90
+START = 160
 """From the start of a frame to the first word of the image."""
+AHEAD = 512
+"""Beats of weights that come before the image: as many as are held ready."""
 
 
 def vectors(operation: Operation, geometry: Geometry) -> int:
@@ -39,6 +42,12 @@ def steps(operation: Operation) -> int:
 def word_beats(operation: Operation) -> int:
     """Beats of a word of weights."""
     return (2 if operation.wide else 1) * LANES * LANES // BEAT_BYTES
+
+
+def output_beats(channels: int) -> int:
+    """Beats in which 16 channels of an output are written: as few as hold those that there are."""
+    channels = min(channels, LANES)
+    return next(beats for beats in (1, 2, 4) if 4 * beats >= channels)
 
 
 def tile_of(operation: Operation, geometry: Geometry) -> int:
@@ -70,11 +79,12 @@ def program_costs(
         sizes = [tile] * (total // tile) + [total % tile] * (total % tile > 0)
         # Narrow vectors of stride 2 find two of their four pixels in one bank.
         halves = 2 if geometry.blocks > 2 and not operation.wide and operation.stride == 2 else 1
+        beats_written = 1 if operation.target else output_beats(len(operation.layer.weight))
         now = max(now + BEGIN, written[1] if wait else written[0])
         begins.append(now)
         for size in sizes * (operation.groups // (2 if operation.wide else 1)):
             now = max(now, read[0]) + count * max(halves * size, beats)
-            drained = max(now + ARRAY, read[1]) + geometry.blocks * size
+            drained = max(now + ARRAY, read[1]) + 1 + geometry.blocks * size * beats_written
             read, written = [read[1], drained], [written[1], drained + WRITE]
     ends = [*begins[1:], written[1]]
     for operation, begin, end in zip(operations, begins, ends, strict=True):
@@ -91,7 +101,7 @@ def load_cost(width: int, height: int, name: str) -> LayerCost:
         size=f"{width}x{height}",
         kernel="",
         macs=0,
-        cycles=START + size // BEAT_BYTES,
+        cycles=START + AHEAD + size // BEAT_BYTES,
         bytes_read=size,
         bytes_written=0,
         utilisation=0.0,
