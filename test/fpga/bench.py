@@ -1,13 +1,11 @@
 """Single layers on the simulated engine, written down here without the compiler.
 
-Tensors get into the activation memory as the parts of images (LOAD brings 12 channels of 16, a 1 x 1
+Tensors get into the activation memory as parts of images (LOAD brings 12 channels of 16, a 1 x 1
 convolution puts the other four to them), and leave through another 1 x 1 convolution: both are
 exact, since a code times 2^16, shifted by 16, is the code.
 """
 
-import ctypes
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,7 +14,6 @@ from perception_nodes.fpga import layout
 from perception_nodes.fpga.layout import CONVOLVE_FIELDS, LOAD_FIELDS, PARAMETER_FIELDS, Register
 from perception_nodes.fpga.simulated import SimulatedEngine
 
-ROOT = Path(__file__).parent.parent.parent
 PROGRAM, IMAGES, OUTPUTS = 0x0100_0000, 0x0200_0000, 0x0300_0000
 UNIT = 1 << 16
 IRQ = 1 << layout.CONTROL_FIELDS["irq_enable"].low
@@ -111,11 +108,7 @@ class Bench:
                 pixels = lanes.reshape(2, 2, 3, height, wide).transpose(3, 0, 4, 1, 2)
                 image = pixels.reshape(2 * height, 2 * wide, 3).astype(np.int16) + 128
                 loaded = self.load(image.astype(np.uint8), fold=True)
-                halves.append(
-                    Tensor(*vars(loaded).values()).__class__(
-                        loaded.base, 1, loaded.line_stride, 1, height, width
-                    )
-                )
+                halves.append(replace(loaded, width=width))
             weight = np.zeros((16, 32, 1, 1), np.int16)
             weight[np.arange(12), np.arange(12)] = 1
             weight[np.arange(12, 16), np.arange(16, 20)] = 1
@@ -292,15 +285,8 @@ class Bench:
         status = self.engine.read(Register.STATUS)
         assert status == 1 << layout.STATUS_FIELDS["done"].low, hex(status)
         self.engine.write(Register.STATUS, status)
-        assert violations(self.engine) == ""
+        assert self.engine.violations() == ""
         return self.results()
-
-
-def violations(engine):
-    """The first breach of the bus's rules, in words."""
-    first = ctypes.c_char_p()
-    engine._library.engine_violations(engine._engine, ctypes.byref(first))
-    return (first.value or b"").decode()
 
 
 def copy_of(weight, stored=True):

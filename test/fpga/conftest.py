@@ -9,6 +9,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from fake_engine import FakeEngine, fake_pynq, named  # noqa: E402
 
+from perception_nodes.fpga.simulated import SimulatedEngine  # noqa: E402
+
+ROOT = Path(__file__).parent.parent.parent
+
 
 @pytest.fixture
 def engine():
@@ -20,3 +24,14 @@ def bitstream(engine, tmp_path, monkeypatch):
     """A bitstream on a board with PYNQ."""
     monkeypatch.setitem(sys.modules, "pynq", fake_pynq(engine))
     return named("perception.bit", tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="module", params=[512, 1024])
+def simulation(request):
+    """A simulated engine of each build, kept for all tests of a module."""
+    library = ROOT / f"build/fpga/libengine_{request.param}.so"
+    if not library.is_file():
+        pytest.skip(f"{library.name} is not built (make fpga-sim)")
+    engine = SimulatedEngine(library)
+    yield engine
+    engine.close()
