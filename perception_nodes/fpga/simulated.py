@@ -6,6 +6,7 @@ by the time it takes.
 """
 
 import ctypes
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -45,9 +46,12 @@ _FUNCTIONS: dict[str, tuple[object, list[object]]] = {
 class SimulatedMemory:
     """A piece of the simulation's memory, which both see as it is."""
 
-    def __init__(self, array: NDArray[np.uint8], address: int) -> None:
-        """Take a view of it and its address."""
+    def __init__(
+        self, array: NDArray[np.uint8], address: int, give_back: Callable[[], None]
+    ) -> None:
+        """Take a view of it, its address, and what is to be called in the end."""
         self.array, self.address = array, address
+        self._give_back = give_back
 
     def to_engine(self) -> None:
         """Nothing lies between the two."""
@@ -56,7 +60,8 @@ class SimulatedMemory:
         """Nothing lies between the two."""
 
     def free(self) -> None:
-        """It ends with the simulation."""
+        """Give it back."""
+        self._give_back()
 
 
 class SimulatedEngine:
@@ -99,7 +104,7 @@ class SimulatedEngine:
             raise BackendError(f"fpga: {library} finds no {MEMORY_BYTES} bytes of memory")
         start = self._library.engine_memory(self._engine)
         self._memory: NDArray[np.uint8] = np.ctypeslib.as_array(start, (MEMORY_BYTES,))
-        self._taken = 0
+        self._taken = self._pieces = 0
 
     def read(self, offset: int) -> int:
         """A register.
@@ -132,8 +137,9 @@ class SimulatedEngine:
             raise BackendError(
                 f"fpga: the simulated memory of {MEMORY_BYTES} bytes has no {size} left"
             )
-        self._taken = -(-end // PAGE) * PAGE
-        return SimulatedMemory(self._memory[begin:end], begin)
+        self._taken, self._pieces = -(-end // PAGE) * PAGE, self._pieces + 1
+        self._memory[begin:end] = 0
+        return SimulatedMemory(self._memory[begin:end], begin, self._given_back)
 
     def wait(self, limit_cycles: int, clock_mhz: float) -> bool:
         """Run until the interrupt, or so many cycles."""
@@ -166,6 +172,12 @@ class SimulatedEngine:
     def set_fault(self, begin: int, end: int, response: int) -> None:
         """Have addresses answered with 2 SLVERR, 3 DECERR, -1 not at all; 0 ends it."""
         self._library.engine_set_fault(self._engine, begin, end, response)
+
+    def _given_back(self) -> None:
+        """A piece was given back; all is free again with the last one."""
+        self._pieces -= 1
+        if not self._pieces:
+            self._taken = 0
 
     def _check(self, answer: int, what: str) -> None:
         if answer:

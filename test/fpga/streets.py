@@ -18,7 +18,7 @@ def streets(model, root, most):
     drive = open_drive(sample, "")
     every = max(drive.frame_count // most, 1)
     for frame in drive.frames():
-        if frame.index % every == 0:
+        if frame.index % every == every // 2:
             image = np.zeros((model.input.height, model.input.width, 3), np.uint8)
             preprocessor.write(read_image(frame.data), image, FrameHeader())
             yield image
