@@ -22,6 +22,8 @@ from perception_nodes.fpga.views import Graph, Reading, Tensor, View
 MAX_KERNEL = 15
 MAX_STRIDE = 2
 WEIGHT_BITS = 8
+MAX_RESIDUAL_MULTIPLIER = 1 << 13
+"""With it the sum with the residual stays within 22 bits."""
 IMAGE_ALIGNMENT = 4
 """The image's width is a multiple of it; where it is folded, of twice as much."""
 
@@ -185,6 +187,12 @@ def _check(layer: Convolution) -> None:
             f"fpga: Convolution {name!r} has a kernel of {kernel[0]}x{kernel[1]}, stride "
             f"{layer.stride} and padding {layer.pads}; the engine has kernels and padding up to "
             f"{MAX_KERNEL} and strides up to {MAX_STRIDE}"
+        )
+
+    if layer.store is not None and layer.store.residual_multiplier > MAX_RESIDUAL_MULTIPLIER:
+        raise BackendError(
+            f"fpga: Convolution {name!r} has a residual multiplier of "
+            f"{layer.store.residual_multiplier}; the engine has up to {MAX_RESIDUAL_MULTIPLIER}"
         )
 
 

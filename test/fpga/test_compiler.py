@@ -131,6 +131,11 @@ class TestRefusals:
     def test_a_stride_of_three(self):
         assert "'stem/Conv' has a kernel of 3x3, stride 3" in refusal(one(stride=3))
 
+    def test_a_residual_that_would_leave_22_bits(self):
+        store = Store(1 << 16, 20, "image", 8193)
+        text = refusal(one(target="a", store=store))
+        assert "'stem/Conv' has a residual multiplier of 8193; the engine has up to 8192" in text
+
     def test_a_width_that_cannot_be_loaded(self):
         layers = one().layers
         text = refusal(Network("image", 6, 8, layers, {"out": 4}, {"out": 1.0}))
