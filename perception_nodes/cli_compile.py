@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from numpy.typing import NDArray
+from rich import box
 from rich.console import Console, Group
 from rich.table import Table
 
@@ -161,28 +162,30 @@ def compiled_report(facts: dict[str, Any]) -> Group:
 
 
 def engine_table(layers: Sequence[LayerCost]) -> Table:
-    """What layers take of an engine, and their sum."""
-    table = Table(title="What each layer takes of the engine", show_footer=True)
+    """What layers take of an engine, and their sum; `--json` has some more."""
     cycles = sum(layer.cycles for layer in layers)
     macs = sum(layer.macs for layer in layers)
     peak = max((x.macs / x.utilisation / x.cycles for x in layers if x.utilisation), default=1.0)
-    total = {
-        "layer": f"{len(layers)} in all",
-        "MMAC": f"{macs / 1e6:.1f}",
-        "cycles": f"{cycles}",
-        "utilisation": f"{macs / (cycles * peak):.0%}",
-        "kB read": f"{sum(layer.bytes_read for layer in layers) / 1e3:.1f}",
-        "kB written": f"{sum(layer.bytes_written for layer in layers) / 1e3:.1f}",
-    }
-    for title in ("layer", "mode", "channels", "result", "kernel"):
-        table.add_column(title, footer=total.get(title, ""), no_wrap=title != "layer")
-    for title in ("MMAC", "cycles", "utilisation", "kB read", "kB written"):
-        table.add_column(title, footer=total[title], justify="right")
-    for layer in layers:
-        figures = (f"{layer.macs / 1e6:.1f}", f"{layer.cycles}", f"{layer.utilisation:.0%}")
-        traffic = (f"{layer.bytes_read / 1e3:.1f}", f"{layer.bytes_written / 1e3:.1f}")
-        where = (layer.mode, layer.channels, layer.size, layer.kernel)
-        table.add_row(layer.name, *where, *figures, *traffic)
+    kilobytes = sum(layer.bytes_read + layer.bytes_written for layer in layers) / 1e3
+    table = Table(
+        title="What each layer takes of the engine",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+        show_footer=True,
+    )
+    names = [layer.name.removeprefix("/").removesuffix("/Conv") for layer in layers]
+    names = [name.removesuffix("/conv") for name in names]
+    table.add_column("layer", f"{len(layers)} in all", overflow="fold")
+    for title, width in {"mode": 6, "channels": 10, "result": 7, "kernel": 6}.items():
+        table.add_column(title, min_width=width, no_wrap=True)
+    used = f"{macs / (cycles * peak):.0%}"
+    for title, total in {"cycles": f"{cycles}", "used": used, "kB": f"{kilobytes:.0f}"}.items():
+        table.add_column(title, total, justify="right", min_width=max(len(total), 4), no_wrap=True)
+    for name, layer in zip(names, layers, strict=True):
+        traffic = (layer.bytes_read + layer.bytes_written) / 1e3
+        figures = (f"{layer.cycles}", f"{layer.utilisation:.0%}", f"{traffic:.0f}")
+        table.add_row(name, layer.mode, layer.channels, layer.size, layer.kernel, *figures)
     return table
 
 
