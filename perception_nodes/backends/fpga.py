@@ -36,12 +36,16 @@ MADE_BY = ("backends/qdq.py", "core/integer.py", "fpga/*.py")
 
 
 class Backend:
-    """One engine with one program."""
+    """One engine with one program.
+
+    Attributes:
+        driver: of the engine, for those who look closer; None while no model is loaded.
+    """
 
     def __init__(self, settings: BackendSettings) -> None:
         """See `BackendSettings`; threads are of no effect."""
         self._settings = settings
-        self._driver: Driver | None = None
+        self.driver: Driver | None = None
         self._memory: NDArray[np.uint8] = np.empty(0, np.uint8)
         self._targets: list[tuple[Output, NDArray[np.float32]]] = []
         self._heads = HeadTensors([], [])
@@ -51,10 +55,13 @@ class Backend:
         self.close()
         transport = open_engine(os.environ.get(VARIABLE, ""))
         try:
-            self._driver = driver = Driver(transport)
+            self.driver = driver = Driver(transport)
             program = self._program(model, driver.geometry)
             self._memory = driver.load(program)
-            self._targets = [(o, np.zeros((1, *o[1:4]), np.float32)) for o in program.outputs]
+            self._targets = [
+                (o, np.zeros((1, o.channels, o.height, o.width), np.float32))
+                for o in program.outputs
+            ]
             heads = {output.name: head for output, head in self._targets}
             boxes, classes = model.outputs.box, model.outputs.classes
             for name in (*boxes, *classes):
@@ -74,7 +81,7 @@ class Backend:
 
     def infer(self, image: NDArray[np.uint8]) -> HeadTensors:
         """Run the network on the engine."""
-        driver = self._driver
+        driver = self.driver
         if driver is None or driver.program is None:
             raise BackendError("fpga: no model is loaded")
         expected = (driver.program.height, driver.program.width, 3)
@@ -90,10 +97,10 @@ class Backend:
 
     def close(self) -> None:
         """Let go of the engine."""
-        if self._driver is not None:
+        if self.driver is not None:
             self._memory = np.empty(0, np.uint8)  # it goes with the engine
-            self._driver.close()
-        self._driver = None
+            self.driver.close()
+        self.driver = None
         self._targets, self._heads = [], HeadTensors([], [])
 
     def _program(self, model: Model, geometry: Geometry) -> Program:

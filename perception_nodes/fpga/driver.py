@@ -35,8 +35,11 @@ class Driver:
     """One engine, and the program that it runs.
 
     Attributes:
+        transport: how the engine is reached.
         geometry: what was built.
         program: that is loaded, None for none.
+        memories: of the program, the image and the outputs.
+        limit_cycles: in which a frame has to end.
     """
 
     def __init__(self, transport: Transport) -> None:
@@ -45,7 +48,7 @@ class Driver:
         Raises:
             BackendError: it is none, or one of another layout.
         """
-        self._transport = transport
+        self.transport = transport
         found = transport.read(Register.ID)
         if found != ID:
             raise BackendError(
@@ -67,8 +70,8 @@ class Driver:
             2.0 * fields["clock_mhz"],
         )
         self.program: Program | None = None
-        self._memories: list[Memory] = []
-        self._limit_cycles = 0
+        self.memories: list[Memory] = []
+        self.limit_cycles = 0
 
     def load(self, program: Program) -> NDArray[np.uint8]:
         """Put a program into memory; whatever was there is given back.
@@ -81,19 +84,19 @@ class Driver:
         """
         if program.geometry != self.geometry:
             raise BackendError(
-                f"fpga: the program is for {program.geometry}, and {self._transport.name} has "
+                f"fpga: the program is for {program.geometry}, and {self.transport.name} has "
                 f"{self.geometry}; compile it again"
             )
         self.unload()
         image_bytes = program.height * program.width * 3
         for size in (len(program.content), image_bytes, program.output_bytes):
-            self._memories.append(self._transport.allocate(size))
-        content, _, output = self._memories
+            self.memories.append(self.transport.allocate(size))
+        content, _, output = self.memories
         content.array[:] = np.frombuffer(program.content, np.uint8)
         content.to_engine()
         output.to_engine()  # a cache line that is written back later would spoil a result
         self.program = program
-        self._limit_cycles = PATIENCE_FACTOR * program.cycles + 2 * BUS_TIMEOUT_CYCLES
+        self.limit_cycles = PATIENCE_FACTOR * program.cycles + 2 * BUS_TIMEOUT_CYCLES
         self._configure()
         return output.array
 
@@ -109,7 +112,7 @@ class Driver:
         """
         if self.program is None:
             raise BackendError("fpga: no program is loaded")
-        _, pixels, output = self._memories
+        _, pixels, output = self.memories
         pixels.array[:] = image.reshape(-1)
         pixels.to_engine()
         self._control("start")
@@ -117,18 +120,18 @@ class Driver:
         if status is None:
             hard = self._reset()
             raise BackendError(
-                f"fpga: {self._transport.name} did not finish a frame within "
-                f"{self._limit_cycles} cycles, {PATIENCE_FACTOR} times what it takes; {hard}"
+                f"fpga: {self.transport.name} did not finish a frame within "
+                f"{self.limit_cycles} cycles, {PATIENCE_FACTOR} times what it takes; {hard}"
             )
         if _bits(status, STATUS_FIELDS["error"]):
             raise BackendError(self._failure(status))
-        self._transport.write(Register.STATUS, _mask(STATUS_FIELDS["done"]))
+        self.transport.write(Register.STATUS, _mask(STATUS_FIELDS["done"]))
         output.from_engine()
-        read = self._transport.read
+        read = self.transport.read
         return EngineCall(
             cycles=read(Register.CYCLES),
             clock_mhz=self.geometry.clock_mhz,
-            simulated=self._transport.simulated,
+            simulated=self.transport.simulated,
             stalls=tuple((cause, read(register)) for cause, register in STALLS),
             bytes_read=read(Register.READ_BYTES),
             bytes_written=read(Register.WRITE_BYTES),
@@ -136,37 +139,37 @@ class Driver:
 
     def unload(self) -> None:
         """Give the program's memory back."""
-        for memory in self._memories:
+        for memory in self.memories:
             memory.free()
-        self._memories, self.program = [], None
+        self.memories, self.program = [], None
 
     def close(self) -> None:
         """Let go of the engine."""
         self.unload()
-        self._transport.close()
+        self.transport.close()
 
     def _configure(self) -> None:
         """Tell the engine where everything is."""
         assert self.program is not None
         registers = (Register.DESCRIPTORS_LOW, Register.IMAGE_LOW, Register.OUTPUT_LOW)
-        for register, memory in zip(registers, self._memories, strict=True):
-            self._transport.write(register, memory.address & LOW_WORD)
-            self._transport.write(register + 4, memory.address >> 32)
-        self._transport.write(Register.COUNT, self.program.descriptors)
-        self._transport.write(Register.TIMEOUT, BUS_TIMEOUT_CYCLES)
+        for register, memory in zip(registers, self.memories, strict=True):
+            self.transport.write(register, memory.address & LOW_WORD)
+            self.transport.write(register + 4, memory.address >> 32)
+        self.transport.write(Register.COUNT, self.program.descriptors)
+        self.transport.write(Register.TIMEOUT, BUS_TIMEOUT_CYCLES)
 
     def _control(self, order: str) -> None:
         fields = (CONTROL_FIELDS[order], CONTROL_FIELDS["irq_enable"])
-        self._transport.write(Register.CONTROL, sum(map(_mask, fields)))
+        self.transport.write(Register.CONTROL, sum(map(_mask, fields)))
 
     def _finished(self) -> int | None:
         """The status once it says done or error; None if it never does."""
         ended = _mask(STATUS_FIELDS["done"]) | _mask(STATUS_FIELDS["error"])
         waiting = True
         while waiting:
-            waiting = self._transport.wait(self._limit_cycles, self.geometry.clock_mhz)
+            waiting = self.transport.wait(self.limit_cycles, self.geometry.clock_mhz)
             # An interrupt may be lost, or be one of earlier: what counts is the status.
-            status = self._transport.read(Register.STATUS)
+            status = self.transport.read(Register.STATUS)
             if status & ended:
                 return status
         return None
@@ -180,7 +183,7 @@ class Driver:
         layers = self.program.layers
         layer = f" ({layers[index].name})" if index < len(layers) else ""
         return (
-            f"fpga: {self._transport.name} reports {name}, {CAUSES.get(number, 'unknown to us')}, "
+            f"fpga: {self.transport.name} reports {name}, {CAUSES.get(number, 'unknown to us')}, "
             f"at descriptor {index}{layer}; {self._reset()}"
         )
 
@@ -188,13 +191,13 @@ class Driver:
         """Bring the engine to rest, by its reset or the hardware's; say by which."""
         self._control("reset")
         for _ in range(RESET_POLLS):
-            if not self._transport.read(Register.STATUS) & _mask(STATUS_FIELDS["busy"]):
-                self._transport.write(
+            if not self.transport.read(Register.STATUS) & _mask(STATUS_FIELDS["busy"]):
+                self.transport.write(
                     Register.STATUS,
                     _mask(STATUS_FIELDS["done"]) | _mask(STATUS_FIELDS["error"]),
                 )
                 return "it was reset"
-        self._transport.reset()
+        self.transport.reset()
         self._configure()
         return "it did not come to rest, and its hardware was reset"
 

@@ -72,7 +72,7 @@ class TestBoard:
         backend = opened(model)
         image = pictures(model, 1)[0]
         first = [t.copy() for t in backend.infer(image).boxes]
-        monkeypatch.setattr(backend._driver, "_limit_cycles", 1000)  # so that it waits for ms
+        monkeypatch.setattr(backend.driver, "limit_cycles", 1000)  # so that it waits for ms
         start = engine.start
 
         def silent():
@@ -114,7 +114,7 @@ class TestFaults:
     def test_a_hang_ends_with_a_reset(self, model, engine, bitstream, monkeypatch):
         backend = opened(model)
         engine.fault = "hang"
-        monkeypatch.setattr(backend._driver, "_limit_cycles", 1000)
+        monkeypatch.setattr(backend.driver, "limit_cycles", 1000)
         with pytest.raises(BackendError, match="did not finish a frame within 1000 cycles.*reset"):
             backend.infer(pictures(model, 1)[0])
         assert engine.resets == 1
@@ -128,7 +128,7 @@ class TestFaults:
         image = pictures(model, 1)[0]
         first = [t.copy() for t in backend.infer(image).boxes]
         engine.fault = "stuck"
-        monkeypatch.setattr(backend._driver, "_limit_cycles", 1000)
+        monkeypatch.setattr(backend.driver, "limit_cycles", 1000)
         with pytest.raises(BackendError, match="did not come to rest, and its hardware was reset"):
             backend.infer(image)
         engine.fault = ""
@@ -209,4 +209,4 @@ class TestCache:
         engine.registers[Register.ROWS] -= 1
         backend = opened(model, tmp_path / "cache")
         assert len(list((tmp_path / "cache").iterdir())) == 2
-        assert backend._driver.geometry == Geometry(2, 64, 28671, 250.0)
+        assert backend.driver.geometry == Geometry(2, 64, 28671, 250.0)

@@ -56,7 +56,7 @@ def opened(model):
 
 
 def transport(backend):
-    return backend._driver._transport
+    return backend.driver.transport
 
 
 def heads(found):
@@ -100,14 +100,14 @@ def test_heads_and_detections_are_the_golden_models(known, macs):
     assert objects, "the frames show no object"
     # What is in a picture changes nothing of the time, but where the memory's answers fall.
     assert max(cycles) - min(cycles) <= 0.001 * min(cycles)
-    told = backend._driver.program.cycles
+    told = backend.driver.program.cycles
     assert abs(told - cycles[0]) <= MODEL_ERROR * cycles[0], (told, cycles[0])
     latency_ms = found.engine.latency_ms
     assert latency_ms <= AIMS_MS.get((model.name, macs), np.inf)
     assert found.engine.simulated
     assert sum(waited for _, waited in found.engine.stalls) < found.engine.cycles
     reads = sum(layer.bytes_read for layer in backend.info.layers)
-    descriptors = 64 * backend._driver.program.descriptors
+    descriptors = 64 * backend.driver.program.descriptors
     assert abs(found.engine.bytes_read - reads - descriptors) <= 0.001 * reads
     assert found.engine.bytes_written == sum(layer.bytes_written for layer in backend.info.layers)
     assert transport(backend).violations() == ""
@@ -148,7 +148,7 @@ class TestFaults:
     @pytest.mark.parametrize(("response", "word"), [(2, "READ"), (3, "READ")])
     def test_a_read_that_fails_is_told_and_the_next_frame_is_right(self, loaded, response, word):
         backend, image, wanted, names = loaded
-        content = backend._driver.program.content
+        content = backend.driver.program.content
         transport(backend).set_fault(len(content) - 4096, len(content), response)  # last weights
         with pytest.raises(BackendError, match=f"reports {word}.*it was reset"):
             backend.infer(image)
@@ -157,7 +157,7 @@ class TestFaults:
 
     def test_a_write_that_fails_is_told_and_the_next_frame_is_right(self, loaded):
         backend, image, wanted, names = loaded
-        begin = backend._driver._memories[2].address
+        begin = backend.driver.memories[2].address
         transport(backend).set_fault(begin, begin + 1024, 2)
         with pytest.raises(BackendError, match="reports WRITE"):
             backend.infer(image)
@@ -166,7 +166,7 @@ class TestFaults:
 
     def test_a_bus_that_hangs_has_the_hardware_reset(self, loaded):
         backend, image, wanted, names = loaded
-        begin = backend._driver._memories[1].address
+        begin = backend.driver.memories[1].address
         transport(backend).set_fault(begin + 8192, begin + 16384, -1)
         with pytest.raises(BackendError, match="reports TIMEOUT.*hardware was reset"):
             backend.infer(image)
@@ -176,21 +176,21 @@ class TestFaults:
     def test_a_frame_that_does_not_end_is_abandoned(self, loaded, monkeypatch):
         backend, image, wanted, names = loaded
         with monkeypatch.context() as patched:
-            patched.setattr(backend._driver, "_limit_cycles", 50_000)
+            patched.setattr(backend.driver, "limit_cycles", 50_000)
             with pytest.raises(BackendError, match="did not finish a frame within 50000 cycles"):
                 backend.infer(image)
         check(backend.infer(image), wanted, names)
 
     def test_a_descriptor_that_is_spoilt_is_told_by_its_layer(self, loaded):
         backend, image, wanted, names = loaded
-        content = backend._driver._memories[0].array
+        content = backend.driver.memories[0].array
         whole = content[64 * 5 + 1]
         content[64 * 5 + 1] = 77  # its version
         with pytest.raises(BackendError, match=r"reports VERSION.* at descriptor 5 \(/model\."):
             backend.infer(image)
         content[64 * 5 + 1] = whole
         check(backend.infer(image), wanted, names)
-        assert backend._driver._transport.read(Register.STATUS) == 0
+        assert backend.driver.transport.read(Register.STATUS) == 0
 
 
 @fewer_builds
