@@ -48,6 +48,7 @@ demo: setup $(if $(BAG),,sample) ## run the whole graph on the sample drive, or 
 	$(BIN)/perception demo $(if $(BAG),--bag "$(BAG)") --out out/demo
 
 test: dev sample ## run every test
+	@$(MAKE) --no-print-directory -j2 fpga-sim || echo "Tests of the simulated engine are skipped"
 	$(BIN)/python -m pytest $(ARGS)
 
 fuzz: dev ## fuzz the readers of foreign bytes with ten million messages, some minutes
@@ -64,7 +65,7 @@ hil: setup sample ## run the hardware-in-the-loop suite on this machine, five mi
 readme: setup sample ## run the commands of the README
 	$(BIN)/python test/setup/readme.py
 
-lint: dev ## check style, types and the direction of imports
+lint: dev fpga-lint ## check style, types, the direction of imports, and the RTL
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy

@@ -171,14 +171,19 @@ def tables(layout: Layout) -> dict[str, str]:
     return {name: "\n".join(rows) for name, rows in found.items()}
 
 
+def place_table(text: str, name: str, table: str) -> str:
+    """The documentation with one generated table renewed."""
+    begin, end = f"<!-- {name}: generated -->", f"<!-- end of {name} -->"
+    head, found, rest = text.partition(begin)
+    if not found or end not in rest:
+        raise ValueError(f"{DOCUMENT} has no place {begin} ... {end}")
+    return f"{head}{begin}\n{table}\n{end}{rest.partition(end)[2]}"
+
+
 def document(layout: Layout, text: str) -> str:
     """The documentation with its generated tables renewed."""
     for name, table in tables(layout).items():
-        begin, end = f"<!-- {name}: generated -->", f"<!-- end of {name} -->"
-        head, found, rest = text.partition(begin)
-        if not found or end not in rest:
-            raise ValueError(f"{DOCUMENT} has no place {begin} ... {end}")
-        text = f"{head}{begin}\n{table}\n{end}{rest.partition(end)[2]}"
+        text = place_table(text, name, table)
     return text
 
 

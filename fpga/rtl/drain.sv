@@ -73,12 +73,12 @@ module drain #(
       .out({half, narrow, external, residual, beats, entry, target_group, place_limit, x_limit,
             y_limit, width, tile_x, tile_y, residual_base, residual_pixel_stride,
             residual_line_stride, target_base, target_pixel_stride, target_line_stride}),
-      .pop(tile_read),
+      .pop(tile_read_1),
       .count(unused_count)
   );
 
   // Where in it.
-  logic running, start, issue, drop, conflict, line_end, picture_end, block_end, parity;
+  logic running, start, tile_read_1, issue, drop, conflict, line_end, picture_end, block_end, parity;
   logic [1:0] accumulated_tiles;
   logic [BLOCK_BITS-1:0] block, lane;
   logic [BITS-1:0] place;
@@ -90,7 +90,8 @@ module drain #(
   assign parity = !narrow && block[0];
   assign column = x + 12'(lane);
   assign drop = column >= width;
-  assign start = !running && queued && accumulated_tiles != '0;
+  // The tile leaves the queue a cycle after it was read.
+  assign start = !running && !tile_read_1 && queued && accumulated_tiles != '0;
   assign issue = running && !conflict && (!external || external_room);
   assign tile_read = issue && block_end && block == BLOCK_BITS'(BLOCKS - 1);
 
@@ -128,7 +129,7 @@ module drain #(
   assign conflict = residual && writes[READ_TO_WRITE-1] && write_bank == column[1:0];
 
   // 1: what goes with a pixel.
-  logic issue_1, tile_read_1, og_end_1, narrow_1, external_1, residual_1;
+  logic issue_1, og_end_1, narrow_1, external_1, residual_1;
   logic [1:0] bank_1;
   logic [2:0] beats_1;
   logic [BLOCK_BITS-1:0] block_1, block_2;

@@ -217,9 +217,12 @@ module engine #(
       .bank_enable(a_enable), .bank_row(a_row), .bank_data(a_data), .codes(lane_codes)
   );
 
-  logic narrow_11, whole_17, tile_accumulated, first_17, half_17;
+  logic take_10, narrow_11, whole_17, tile_accumulated, first_17, half_17;
   logic [BITS-1:0] place_17;
-  delay #(.CYCLES(11), .RESET(1)) take_to_11 (.clk, .rst(core_rst), .in(step_first), .out(take));
+  delay #(.CYCLES(10), .RESET(1)) take_to_10 (
+      .clk, .rst(core_rst), .in(step_first), .out(take_10)
+  );
+  delay #(.RESET(1)) take_to_11 (.clk, .rst(core_rst), .in(take_10), .out(take));
   delay #(.CYCLES(11)) narrow_to_11 (
       .clk, .rst(core_rst), .in(descriptor[layout::CONVOLVE_NARROW]), .out(narrow_11)
   );
@@ -239,7 +242,7 @@ module engine #(
     for (i = 0; i < BLOCKS; i = i + 1) begin : g_block
       logic [319:0] sums;
       mac_block block (
-          .clk, .row_write(row_write[i]), .row, .row_weights, .take,
+          .clk, .row_write(row_write[i]), .row, .row_weights, .take(take_10),
           .codes(narrow_11 ? lane_codes[128*i+:128] : lane_codes[128*(i/2)+:128]), .sums
       );
       accumulators #(.TILE(TILE)) block_sums (

@@ -1,7 +1,7 @@
 // 16 input x 16 output channels: the products of one pixel's 16 codes, summed by output channel.
 //
 // The next weights are written row by row (a row: one output channel) while the array works with
-// the present ones; `take` makes them the present ones together with the codes of that cycle.
+// the present ones; `take` makes them the present ones together with the codes of the next cycle.
 // Latency from `codes` to `sums`: 8 cycles.
 module mac_block (
     input  logic         clk,

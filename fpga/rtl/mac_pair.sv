@@ -7,7 +7,7 @@
 module mac_pair (
     input  logic         clk,
     input  logic [127:0] codes,
-    input  logic         take,   // from the next cycle on the weights are those of now
+    input  logic         take,   // the next cycle is the last one with the present weights
     input  logic [127:0] even,
     input  logic [127:0] odd,
     output logic [19:0]  even_sum,
@@ -15,6 +15,10 @@ module mac_pair (
 );
   logic [16*12-1:0] even_low, odd_low;
   logic [16*4-1:0] even_high, odd_high;
+
+  // Copies of this register, one a pair, spare it a fan-out of thousands.
+  (* keep = "true" *) logic take_1;
+  always_ff @(posedge clk) take_1 <= take;
 
   genvar i;
   generate
@@ -28,7 +32,7 @@ module mac_pair (
       assign code = codes[8*i+:8];
       assign odd_weight = {odd[8*i+7], odd[8*i+:8]} - 9'(even[8*i+7]);
       always_ff @(posedge clk) begin
-        if (take) weight <= {odd_weight, {10{even[8*i+7]}}, even[8*i+:8]};
+        if (take_1) weight <= {odd_weight, {10{even[8*i+7]}}, even[8*i+:8]};
         product <= code * weight;
         result  <= product + 35'sd131072;
       end

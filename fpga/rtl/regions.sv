@@ -15,7 +15,7 @@ module regions (
     output logic        valid,
     input  logic        ready,
     output logic [39:0] address,
-    output logic [4:0]  length
+    output logic [4:0]  length   // beats
 );
   localparam logic [2:0] IDLE = 3'd0, LOW = 3'd1, MIDDLE = 3'd2, HIGH = 3'd3, BURST = 3'd4;
 
@@ -30,7 +30,6 @@ module regions (
   assign busy = state != IDLE;
   assign valid = state == BURST;
   assign to_boundary = 5'd16 - {1'b0, address[7:4]};
-  assign length = left < 24'(to_boundary) ? left[4:0] : to_boundary;
   assign low = {1'b0, address[15:0]} + {1'b0, summand[15:0]};
   assign middle = {1'b0, address[31:16]} + {1'b0, summand[31:16]} + 17'(carry);
   assign left_low = {1'b0, left[15:0]} - 17'(length);
@@ -55,6 +54,7 @@ module regions (
       end
       HIGH: begin
         address[39:32] <= address[39:32] + 8'(carry);
+        length <= left[23:5] == '0 && left[4:0] < to_boundary ? left[4:0] : to_boundary;
       end
       default: begin
         if (beginning) begun <= address;

@@ -51,7 +51,8 @@ module sequencer #(
     output logic         stall_port,
     output logic         stall_fetch
 );
-  localparam logic [2:0] IDLE = 3'd0, LOAD_WAIT = 3'd1, LOAD_RUN = 3'd2, SETUP = 3'd3, RUN = 3'd4;
+  localparam logic [2:0] IDLE = 3'd0, LOAD_WAIT = 3'd1, LOAD_RUN = 3'd2, SETUP = 3'd3, RUN = 3'd4,
+      NEXT = 3'd5;
   localparam int unsigned BITS = $clog2(TILE);
 
   logic [2:0] state;
@@ -123,7 +124,7 @@ module sequencer #(
   assign tile_push = step_first && first_step;
   assign tile_first = first_step;
   assign tile_last = whole && tile_end && step_end;
-  assign pop = (tile_last && picture_end && ogs_left == 8'd1) || (state == LOAD_RUN && load_done);
+  assign pop = state == NEXT;
   assign load_start = state == LOAD_WAIT && unwritten == '0;
   assign idle = state == IDLE && !valid && unwritten == '0;
 
@@ -143,12 +144,13 @@ module sequencer #(
         if (valid)
           state <= descriptor[layout::CONVOLVE_OPCODE+:8] == layout::OPCODE_LOAD ? LOAD_WAIT : SETUP;
         LOAD_WAIT: if (load_start) state <= LOAD_RUN;
-        LOAD_RUN: if (load_done) state <= IDLE;
+        LOAD_RUN: if (load_done) state <= NEXT;
         SETUP: begin
           setup <= setup + 2'd1;
           if (setup == 2'd3) state <= RUN;
         end
-        default: if (pop) state <= IDLE;
+        RUN: if (tile_last && picture_end && ogs_left == 8'd1) state <= NEXT;
+        default: state <= IDLE;
       endcase
       if (tile_last) begin
         half <= !half;
@@ -244,5 +246,5 @@ module sequencer #(
   assign stall_dependency = (wants_tile && !results_there) || state == LOAD_WAIT || state == LOAD_RUN;
   assign stall_drain = wants_tile && results_there && !accumulator_free;
   assign stall_weights = wants && tile_ready;
-  assign stall_fetch = state == IDLE || state == SETUP;
+  assign stall_fetch = state == IDLE || state == SETUP || state == NEXT;
 endmodule
