@@ -41,13 +41,14 @@ PYTHON ?= python3 python3.13 python3.12 python3.11 python3.10
 
 help: ## print the targets
 	@echo "make TARGET, where TARGET is one of"
-	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 14
 	@echo "PYTHON=... chooses the Python of a new .venv, ARGS=... is passed to pytest"
 
 demo: setup $(if $(BAG),,sample) ## run the whole graph on the sample drive, or on BAG=path; results in out/demo
 	$(BIN)/perception demo $(if $(BAG),--bag "$(BAG)") --out out/demo
 
 test: dev sample ## run every test
+	@$(MAKE) --no-print-directory -j2 fpga-sim || echo "Tests of the simulated engine are skipped"
 	$(BIN)/python -m pytest $(ARGS)
 
 fuzz: dev ## fuzz the readers of foreign bytes with ten million messages, some minutes
@@ -64,7 +65,7 @@ hil: setup sample ## run the hardware-in-the-loop suite on this machine, five mi
 readme: setup sample ## run the commands of the README
 	$(BIN)/python test/setup/readme.py
 
-lint: dev ## check style, types and the direction of imports
+lint: dev fpga-lint ## check style, types, the direction of imports, and the RTL
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -129,6 +130,8 @@ $(STAMPS)/baseline: $(STAMPS)/requirements $(wildcard $(REQUIREMENTS)/baseline*.
 $(STAMPS)/compression: $(STAMPS)/baseline compression/requirements.txt
 	$(PIP) install -r compression/requirements.txt
 	@touch $@
+
+include fpga/fpga.mk
 
 bags/sample/metadata.yaml: bags/make_sample.py | $(STAMPS)/requirements
 	$(BIN)/python bags/make_sample.py

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from numpy.typing import NDArray
+from rich import box
 from rich.console import Console, Group
 from rich.table import Table
 
@@ -24,6 +25,7 @@ from perception_nodes.cli_common import (
     screen,
 )
 from perception_nodes.config import SettingsError
+from perception_nodes.core.engine import LayerCost
 from perception_nodes.environment import cache_folder
 from perception_nodes.evaluation import DataError, LabelledSet, read_set
 from perception_nodes.evaluation.gate import Gate, Margins
@@ -83,7 +85,8 @@ def compile_command(
     What was compiled goes into the cache that the graph starts from. It does not, and the exit
     status is 1, where it is too far from its FP32 parent (mAP50-95 on --data; without labels,
     objects found on frames) or from the integer golden model, which defines what its file means.
-    Of a model that lost too much, a table then shows which layers cost what.
+    Of a model that lost too much, a table then shows which layers cost what. Of backend fpga a
+    table shows what each layer takes of the engine.
 
     For example:
 
@@ -112,6 +115,8 @@ def compile_command(
                 "compile_s": round(made.compile_s, 3),
                 "load_s": round(made.load_s, 3),
             }
+            if made.info.layers:
+                facts["layers"] = [layer._asdict() for layer in made.info.layers]
             gate.judge(made)
         facts |= {"refused": None, "cache": [str(cache / name) for name in made.files]}
     except CompiledRefused as error:
@@ -138,6 +143,8 @@ def compiled_report(facts: dict[str, Any]) -> Group:
         mark = "[red]" if check["at_fault"] else ""
         table.add_row(f"{mark}{check['reference']}", check["measure"], *figures)
     parts: list[Any] = [table]
+    if "layers" in facts:
+        parts.insert(0, engine_table([LayerCost(**layer) for layer in facts["layers"]]))
     if facts.get("layers_nat"):
         costs = Table("layer", "mnat an object", title="What storing its result in 8 bits costs")
         for name, cost in list(facts["layers_nat"].items())[:SHOWN_COSTS]:
@@ -154,6 +161,34 @@ def compiled_report(facts: dict[str, Any]) -> Group:
             f"{facts['backend']} keeps nothing compiled; it is checked, and starts as ever"
         )
     return Group(*parts)
+
+
+def engine_table(layers: Sequence[LayerCost]) -> Table:
+    """What layers take of an engine, and their sum; `--json` has some more."""
+    cycles = sum(layer.cycles for layer in layers)
+    macs = sum(layer.macs for layer in layers)
+    peak = max((x.macs / x.utilisation / x.cycles for x in layers if x.utilisation), default=1.0)
+    kilobytes = sum(layer.bytes_read + layer.bytes_written for layer in layers) / 1e3
+    table = Table(
+        title="What each layer takes of the engine",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+        show_footer=True,
+    )
+    names = [layer.name.removeprefix("/").removesuffix("/Conv") for layer in layers]
+    names = [name.removesuffix("/conv") for name in names]
+    table.add_column("layer", f"{len(layers)} in all", overflow="fold")
+    for title, width in {"mode": 6, "channels": 10, "result": 7, "kernel": 6}.items():
+        table.add_column(title, min_width=width, no_wrap=True)
+    used = f"{macs / (cycles * peak):.0%}"
+    for title, total in {"cycles": f"{cycles}", "used": used, "kB": f"{kilobytes:.0f}"}.items():
+        table.add_column(title, total, justify="right", min_width=max(len(total), 4), no_wrap=True)
+    for name, layer in zip(names, layers, strict=True):
+        traffic = (layer.bytes_read + layer.bytes_written) / 1e3
+        figures = (f"{layer.cycles}", f"{layer.utilisation:.0%}", f"{traffic:.0f}")
+        table.add_row(name, layer.mode, layer.channels, layer.size, layer.kernel, *figures)
+    return table
 
 
 def _places(

@@ -79,6 +79,7 @@ def replay_bar() -> Iterator[Progress]:
 
 def show(name: str, summary: dict[str, Any], folder: Path) -> None:
     """A drive's result in a few lines, on stderr as all that is for people."""
+    from perception_nodes.replay.engine import engine_sentence
     from perception_nodes.replay.report import verdict
     from perception_nodes.view import summary_table
 
@@ -90,6 +91,8 @@ def show(name: str, summary: dict[str, Any], folder: Path) -> None:
             share, bare_rate = speed["share_of_bare"], speed["bare_frames_per_s"]
             bare = f", {share:.0%} of bare inference's {bare_rate:.0f}"
         say(f"{speed['frames_per_s']:.0f} frames/s{bare}")
+    if "engine" in summary:
+        say(engine_sentence(summary["engine"]))
     if error_ms:
         median, p99 = error_ms["p50"], error_ms["p99"]
         say(f"frames came {median:.3f} ms from their time (median; p99 {p99:.2f})")

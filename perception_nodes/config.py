@@ -132,11 +132,14 @@ class DetectorSettings(CamerasSettings):
     """Parameters of detector_node."""
 
     model: str = Field(default="road-n", description="model to run: name or folder")
-    backend: Literal["openvino", "onnxruntime", "tensorrt", "golden", "null", "faulty"] = Field(
-        default="openvino",
-        description="inference runtime; for tensorrt an engine is built at the first start, and "
-        "openvino stands in meanwhile; golden is the slow integer reference, null finds nothing, "
-        "for measurements, faulty fails on demand, for `perception hil` alone",
+    backend: Literal["openvino", "onnxruntime", "tensorrt", "fpga", "golden", "null", "faulty"] = (
+        Field(
+            default="openvino",
+            description="inference runtime; for tensorrt an engine is built at the first start, "
+            "and openvino stands in meanwhile; fpga is the engine that $PERCEPTION_FPGA names, see "
+            "docs/fpga.md; golden is the slow integer reference, null finds nothing, "
+            "for measurements, faulty fails on demand, for `perception hil` alone",
+        )
     )
     threads: int = Field(
         default=0, ge=0, le=256, description="inference threads; 0 for one a physical core"
@@ -265,7 +268,7 @@ class BareInferenceSettings(Settings):
     """Parameters of bare_inference_node."""
 
     model: str = DetectorSettings.model_fields["model"]
-    backend: Literal["openvino", "onnxruntime", "tensorrt", "golden", "null"] = (
+    backend: Literal["openvino", "onnxruntime", "tensorrt", "fpga", "golden", "null"] = (
         DetectorSettings.model_fields["backend"]
     )
     threads: int = DetectorSettings.model_fields["threads"]

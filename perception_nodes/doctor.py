@@ -142,7 +142,7 @@ def _gpu() -> Finding:
 def _fpga() -> Finding:
     there = importlib.util.find_spec("pynq") is not None
     found = "pynq installed" if there else "no pynq"
-    remedy = "only on a board such as KV260: install pynq"
+    remedy = "only on a board such as KV260: install pynq; elsewhere backend:=fpga is simulated"
     return Finding("FPGA", there, found, remedy, needed=False)
 
 

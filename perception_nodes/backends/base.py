@@ -1,7 +1,7 @@
 """The contract of a backend, and the one place that opens one by name."""
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.backends.model import Model
+from perception_nodes.core.engine import LayerCost
 from perception_nodes.core.pipeline import BackendError, HeadTensors
 
 Progress = Callable[[int, int], None]
 """Is told what is done and what there is to do in all."""
 
-BACKENDS = ("openvino", "onnxruntime", "tensorrt", "golden", "null", "faulty")
+BACKENDS = ("openvino", "onnxruntime", "tensorrt", "fpga", "golden", "null", "faulty")
 """Names of backends; each is a module of this package with a class `Backend`."""
 
 INSTALL = {
@@ -22,6 +23,7 @@ INSTALL = {
     "onnxruntime": "onnxruntime",
     "tensorrt": "tensorrt (or tensorrt-rtx; on a Jetson: apt install python3-libnvinfer)",
     "golden": "onnx",
+    "fpga": "onnx",
 }
 """The package that brings a backend's runtime."""
 
@@ -41,6 +43,7 @@ class BackendInfo:
         threads: threads a call may use.
         max_batch: images that it can be given at once; where it is more than one, the backend is a
             `core.pipeline.BatchBackend` too.
+        layers: what each layer is expected to take, where the runtime tells.
     """
 
     backend: str
@@ -48,6 +51,7 @@ class BackendInfo:
     device: str
     threads: int
     max_batch: int = 1
+    layers: Sequence[LayerCost] = ()
 
 
 @dataclass(frozen=True)

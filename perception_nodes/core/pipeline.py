@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from perception_nodes.core.clock import Clock
 from perception_nodes.core.decode import AbsurdOutput, Decoder
+from perception_nodes.core.engine import EngineCall
 from perception_nodes.core.frame import (
     Detections,
     FrameFlag,
@@ -34,10 +35,16 @@ BEST_TRIED_EVERY = 30
 
 @dataclass(frozen=True)
 class HeadTensors:
-    """Raw output of a detector: box and class logits, a tensor a level, float32 [1, c, h, w]."""
+    """Raw output of a detector.
+
+    Attributes:
+        boxes, classes: logits, a tensor a level, float32 [1, c, h, w].
+        engine: what an accelerator counted meanwhile; None where nothing counts.
+    """
 
     boxes: Sequence[NDArray[np.float32]]
     classes: Sequence[NDArray[np.float32]]
+    engine: EngineCall | None = None
 
 
 class BackendError(RuntimeError):
@@ -121,6 +128,7 @@ class Pipeline:
 
     Attributes:
         lost: the last frame ended a backend for good.
+        engine: what an accelerator counted for the last frame, None where nothing did.
     """
 
     def __init__(
@@ -139,6 +147,7 @@ class Pipeline:
         self._clock = clock
         self._skip_late = skip_late
         self._publish = CostPrediction(0)
+        self.engine: EngineCall | None = None
         self.replace(models, standing_in)
         self._lens: Lens | None = None
         self._lens_key = b""
@@ -173,6 +182,7 @@ class Pipeline:
             (None), the record is complete and says why; otherwise `published` completes it.
         """
         record = _outcome_of(header)
+        self.engine = None
         started_ns = self._clock.monotonic_ns()
         shared = finish_by_ns is not None
         model, why_not = self._choose(header.deadline_ns - started_ns, shared)
@@ -188,6 +198,7 @@ class Pipeline:
         except BackendError as error:
             return self._failed(record, error), None
         record.inferred_ns = self._clock.monotonic_ns()
+        self.engine = heads.engine
         found = self._decoded(record, header, heads)
         if found is not None:
             self._learn(model.inference, record.inferred_ns - started_ns, record)

@@ -117,7 +117,8 @@ class Turns:
         """Infer, give the turn back, and return tensors that stay."""
         try:
             heads = self._backend.infer(image)
-            return HeadTensors([t.copy() for t in heads.boxes], [t.copy() for t in heads.classes])
+            boxes, classes = ([t.copy() for t in some] for some in (heads.boxes, heads.classes))
+            return HeadTensors(boxes, classes, heads.engine)
         finally:
             self._lock.release()
 

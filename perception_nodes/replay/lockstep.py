@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from perception_nodes.core.engine import EngineCall
 from perception_nodes.core.frame import (
     STAMPS,
     FrameHeader,
@@ -68,11 +69,13 @@ class Lockstep:
     Attributes:
         recording: a report a frame with measured stamps, and detections by log time.
         inputs: some of the network's inputs.
+        engine_calls: what an accelerator counted, by a frame's index in the drive.
         wall_s: from the first frame to the last one written.
     """
 
     recording: Recording = field(default_factory=lambda: Recording(by_log_time=True))
     inputs: list[NDArray[np.uint8]] = field(default_factory=list)
+    engine_calls: dict[int, EngineCall] = field(default_factory=dict)
     wall_s: float = 0.0
 
     def run(
@@ -133,6 +136,8 @@ class Lockstep:
                 turns.take()
                 _forget_waiting(item.header)
                 record, detections, message = camera.detect(item.header, item.pixels, pipeline)
+                if pipeline.engine is not None:
+                    self.engine_calls[item.frame.index] = pipeline.engine
             finally:
                 free.put(pipeline)
             return record, None if detections is None else camera.named(detections), message

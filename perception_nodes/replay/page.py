@@ -86,6 +86,7 @@ $golden
 <section><h2>$measured</h2>$histogram</section>
 <section><h2>Objects by class, over the drive</h2>$classes</section>
 </div>
+$engine
 $accuracy
 <section><h2>Frames</h2><div class="shots">$shots</div></section>
 $health

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from perception_nodes.core.engine import EngineCall
 from perception_nodes.core.frame import FrameRecord, FrameStatus, latency_ms
 from perception_nodes.core.ledger import PASSED_OVER
 from perception_nodes.replay.bag import RawFrame
@@ -76,11 +77,13 @@ class Realtime:
         recording: a report a frame, and detections by log time.
         played: by index in the drive.
         errors_ns: by how much each frame was released too late.
+        engine_calls: what an accelerator counted, by a frame's index in the drive.
     """
 
     recording: Recording = field(default_factory=lambda: Recording(by_log_time=True))
     played: dict[int, Played] = field(default_factory=dict)
     errors_ns: list[int] = field(default_factory=list)
+    engine_calls: dict[int, EngineCall] = field(default_factory=dict)
 
     def run(
         self,
@@ -107,7 +110,7 @@ class Realtime:
         mailbox = _Mailbox()
         stop = threading.Event()
         failure: list[BaseException] = []
-        pixels = loaded.new_input()
+        pixels, pipeline = loaded.new_input(), camera.pipeline(loaded.backend)
 
         def pace() -> None:
             try:
@@ -143,7 +146,9 @@ class Realtime:
                     record, image = camera.enter(frame, due_ns)
                     header = None if image is None else camera.prepare(record, image, pixels)
                     if header is not None:
-                        record, detections, message = camera.detect(header, pixels)
+                        record, detections, message = camera.detect(header, pixels, pipeline)
+                        if pipeline.engine is not None:
+                            self.engine_calls[frame.index] = pipeline.engine
                         if detections is not None:
                             recorder.write(DETECTIONS_TOPIC, DETECTIONS, frame.log_time_ns, message)
                             self.recording.detections[frame.log_time_ns] = camera.named(detections)

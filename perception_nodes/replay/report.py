@@ -11,6 +11,7 @@ from perception_nodes.core.budget import DEADLINE_MS, Budget
 from perception_nodes.core.frame import FrameStatus
 from perception_nodes.replay import charts
 from perception_nodes.replay.annotate import STATUS_COLOURS
+from perception_nodes.replay.engine import engine_section
 from perception_nodes.replay.page import PAGE
 from perception_nodes.replay.recording import Recording
 from perception_nodes.replay.shots import Shot, Shots
@@ -46,6 +47,7 @@ def render(summary: dict[str, Any], recording: Recording, shots: Shots) -> str:
         tiles=_tiles(summary, deadline_ms),
         statuses=_statuses(summary),
         facts=_facts(summary),
+        engine=engine_section(summary.get("engine")),
         notes=_notes(summary),
         measured="Work of a frame, as measured here" if lockstep else "Latency",
         histogram=plot(charts.histogram(recording.reports, deadline_ms)),

@@ -13,11 +13,14 @@ from typing import Any, NamedTuple
 
 from perception_nodes.backends.model import Model
 from perception_nodes.config import SettingsError
+from perception_nodes.core.engine import EngineCall
 from perception_nodes.core.frame import latency_ms
 from perception_nodes.evaluation import LabelledSet
+from perception_nodes.files import write_whole
 from perception_nodes.replay.accuracy import accuracy
 from perception_nodes.replay.bag import BagError, Drive, RawFrame, image_topics, open_drive
 from perception_nodes.replay.camera import Camera, LoadedModel, ReplaySettings
+from perception_nodes.replay.engine import ENGINE_FILE, engine_csv, engine_summary
 from perception_nodes.replay.footage import VIDEO_SUFFIXES
 from perception_nodes.replay.golden import (
     Comparison,
@@ -199,6 +202,7 @@ def _in_lockstep(
         comparison.finish()
         summary["golden"] = comparison.as_json()
     shots = None if pictures is None else pictures.shots
+    _note_engine(folder, summary, run.engine_calls)
     return _ended(folder, summary, run.recording, shots, drive, loaded, options)
 
 
@@ -247,7 +251,17 @@ def _in_real_time(
     else:
         messages.rename(file)
     summary = summary_of(run.recording, drive, len(run.played), context)
+    _note_engine(folder, summary, run.engine_calls)
     return _ended(folder, summary, run.recording, shots, drive, loaded, options)
+
+
+def _note_engine(
+    folder: Path, summary: dict[str, Any], engine_calls: dict[int, EngineCall]
+) -> None:
+    """Add what an accelerator counted, where there was one."""
+    if engine_calls:
+        summary["engine"] = engine_summary(engine_calls)
+        write_whole(folder / ENGINE_FILE, engine_csv(engine_calls))
 
 
 def _ended(
@@ -343,8 +357,9 @@ def _staged(out: Path) -> Iterator[Path]:
         out.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=".part-", dir=out))
         yield folder
-        # Of an earlier run; it would not belong to the other files.
-        (out / VIDEO).unlink(missing_ok=True)
+        # Of an earlier run; they would not belong to the other files.
+        for name in (VIDEO, ENGINE_FILE):
+            (out / name).unlink(missing_ok=True)
         for file in folder.iterdir():
             file.replace(out / file.name)
     except OSError as error:

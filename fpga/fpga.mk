@@ -1,0 +1,62 @@
+# The engine: lint, simulation, tests, synthesis. Included by the Makefile.
+
+FPGA_BUILD := build/fpga
+RTL := fpga/rtl/layout.sv $(filter-out fpga/rtl/layout.sv,$(sort $(wildcard fpga/rtl/*.sv)))
+VERILATE := verilator --cc --top-module engine --prefix Vengine -O3 --x-assign fast --x-initial fast
+
+
+.PHONY: fpga-sim fpga-lint fpga-test fpga-coverage fpga-synth
+
+fpga-sim: $(FPGA_BUILD)/libengine_512.so $(FPGA_BUILD)/libengine_1024.so ## build the simulated engine, two minutes
+
+fpga-lint: $(FPGA_BUILD)/verilator ## check the RTL with verilator -Wall, both builds
+	verilator --lint-only -Wall --top-module engine -GBLOCKS=2 $(RTL)
+	verilator --lint-only -Wall --top-module engine -GBLOCKS=4 $(RTL)
+
+fpga-test: fpga-lint fpga-sim dev sample ## test the engine at length: random layers, faults, whole detectors
+	FPGA_EXAMPLES=150 FPGA_FRAMES=100 $(BIN)/python -m pytest test/fpga $(ARGS)
+
+# The larger build runs all that the smaller one does, and what two more blocks bring.
+fpga-coverage: $(FPGA_BUILD)/coverage/libengine_1024.so dev ## tell which branches of the RTL the tests run
+	rm -f $(FPGA_BUILD)/coverage/*.dat
+	FPGA_COVERAGE=$(FPGA_BUILD)/coverage FPGA_EXAMPLES=25 $(BIN)/python -m pytest -q \
+	    test/fpga/test_layers.py test/fpga/test_engine.py
+	$(BIN)/python fpga/sim/coverage.py $(FPGA_BUILD)/coverage --least 95
+
+fpga-synth: dev $(FPGA_BUILD)/yosys ## estimate with yosys what both builds take of a K26, some minutes
+	$(BIN)/python fpga/synthesize.py $(FPGA_BUILD)
+
+# A tool that Debian and Ubuntu have. TOOL is its name and that of its package.
+define INSTALL
+@command -v $(TOOL) > /dev/null \
+    || { [ "$$(id -u)" = 0 ] && apt-get update -q && apt-get install -q -y --no-install-recommends $(TOOL); } \
+    || { echo "$(TOOL) is needed; install it, e.g. sudo apt install $(TOOL)" >&2; exit 1; }
+@mkdir -p $(dir $@)
+@touch $@
+endef
+
+$(FPGA_BUILD)/verilator $(FPGA_BUILD)/yosys: TOOL = $(notdir $@)
+$(FPGA_BUILD)/verilator $(FPGA_BUILD)/yosys:
+	$(INSTALL)
+
+# The MACs of a build are 256 a block.
+define BUILD_ENGINE
+@echo "Building the simulated engine of $* MACs, about a minute"
+@rm -rf $(@D)/engine_$*
+@mkdir -p $(@D)
+$(VERILATE) -GBLOCKS=$$(($* / 256)) --Mdir $(@D)/engine_$* -CFLAGS -fPIC $(COVERAGE) $(RTL)
+$(MAKE) -s -C $(@D)/engine_$* -f Vengine.mk OPT_FAST=-O2 OPT_SLOW=-O0 Vengine__ALL.a
+root=$$(verilator --getenv VERILATOR_ROOT)/include; \
+$(CXX) -shared -fPIC -O2 -std=c++17 -o $@ -I$(@D)/engine_$* -Ifpga/sim $(if $(COVERAGE),-DVM_COVERAGE=1) \
+    -isystem $$root -isystem $$root/vltstd fpga/sim/engine_sim.cpp $(@D)/engine_$*/Vengine__ALL.a \
+    $$root/verilated.cpp $$root/verilated_threads.cpp $(if $(COVERAGE),$$root/verilated_cov.cpp)
+endef
+
+ENGINE_PARTS := $(RTL) fpga/sim/engine_sim.cpp fpga/sim/engine_sim.h
+
+$(FPGA_BUILD)/libengine_%.so: $(ENGINE_PARTS) | $(FPGA_BUILD)/verilator
+	$(BUILD_ENGINE)
+
+$(FPGA_BUILD)/coverage/libengine_%.so: COVERAGE = --coverage-line
+$(FPGA_BUILD)/coverage/libengine_%.so: $(ENGINE_PARTS) | $(FPGA_BUILD)/verilator
+	$(BUILD_ENGINE)

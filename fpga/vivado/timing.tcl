@@ -1,0 +1,26 @@
+# The engine alone, placed and routed with no pins: does it meet its clock, and what does it take?
+#
+#   vivado -mode batch -source fpga/vivado/timing.tcl -tclargs blocks=2 clock_mhz=250
+
+source [file dirname [file normalize [info script]]]/settings.tcl
+file mkdir $out
+read_verilog -sv [lsearch -all -inline $sources *.sv]
+read_verilog [lsearch -all -inline $sources *.v]
+read_xdc -mode out_of_context $here/engine_alone.xdc
+synth_design -top engine_wrapper -part $part -mode out_of_context -flatten_hierarchy rebuilt \
+    -generic BLOCKS=$chosen(blocks) -generic CLOCK_MHZ=$chosen(clock_mhz)
+create_clock -name aclk -period [expr {1000.0 / $chosen(clock_mhz)}] [get_ports aclk]
+report_utilization -hierarchical -file $out/utilization_synthesized.txt
+opt_design
+place_design
+phys_opt_design
+route_design
+phys_opt_design
+report_utilization -hierarchical -file $out/utilization.txt
+report_timing_summary -max_paths 20 -file $out/timing.txt
+report_methodology -file $out/methodology.txt
+set slack [get_property SLACK [get_timing_paths -setup]]
+puts "worst slack at $chosen(clock_mhz) MHz: $slack ns; reports are in $out"
+if {$slack < 0} {
+    exit 1
+}

@@ -1,0 +1,170 @@
+"""Our engine in an FPGA, or the simulation of it; see docs/fpga.md.
+
+Which one, $PERCEPTION_FPGA says: a bitstream (.bit) on a board, or a simulated engine (.so). Where
+it is not set the simulated one of the checkout is run, whose detections are right and whose time is
+not real.
+
+It computes what the backend `golden` does, bit for bit. The image is copied once: a slot is not in
+memory that the engine can address.
+"""
+
+import hashlib
+import os
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception_nodes.backends.base import BackendInfo, BackendSettings, check_heads
+from perception_nodes.backends.model import Model
+from perception_nodes.core.pipeline import BackendError, HeadTensors
+from perception_nodes.environment import share_folder
+from perception_nodes.fpga.board import BoardEngine
+from perception_nodes.fpga.driver import Driver
+from perception_nodes.fpga.layout import VERSION
+from perception_nodes.fpga.program import Geometry, Output, Program, read_program
+from perception_nodes.fpga.simulated import SimulatedEngine
+from perception_nodes.fpga.transport import Transport
+
+VARIABLE = "PERCEPTION_FPGA"
+SIMULATION = Path("build/fpga/libengine_512.so")
+"""In a checkout: what runs where no engine is named."""
+PACKAGE = Path(__file__).parents[1]
+MADE_BY = ("backends/qdq.py", "core/integer.py", "fpga/*.py")
+"""What a program follows from, besides the model."""
+
+
+class Backend:
+    """One engine with one program.
+
+    Attributes:
+        driver: of the engine, for those who look closer; None while no model is loaded.
+    """
+
+    def __init__(self, settings: BackendSettings) -> None:
+        """See `BackendSettings`; threads are of no effect."""
+        self._settings = settings
+        self.driver: Driver | None = None
+        self._memory: NDArray[np.uint8] = np.empty(0, np.uint8)
+        self._targets: list[tuple[Output, NDArray[np.float32]]] = []
+        self._heads = HeadTensors([], [])
+
+    def load(self, model: Model) -> BackendInfo:
+        """Compile the model, or take it from the cache, and run it once."""
+        self.close()
+        transport = open_engine(os.environ.get(VARIABLE, ""))
+        try:
+            self.driver = driver = Driver(transport)
+            program = self._program(model, driver.geometry)
+            self._memory = driver.load(program)
+            self._targets = [
+                (o, np.zeros((1, o.channels, o.height, o.width), np.float32))
+                for o in program.outputs
+            ]
+            heads = {output.name: head for output, head in self._targets}
+            boxes, classes = model.outputs.box, model.outputs.classes
+            for name in (*boxes, *classes):
+                if name not in heads:
+                    raise BackendError(f"{model.path} has no output {name!r}")
+            self._heads = HeadTensors([heads[n] for n in boxes], [heads[n] for n in classes])
+            check_heads(model, self._heads)
+            self.infer(np.zeros((program.height, program.width, 3), np.uint8))
+        except BackendError:
+            self.close()
+            raise
+        geometry = driver.geometry
+        kind = "simulated engine" if transport.simulated else "engine"
+        macs = geometry.blocks * 256
+        device = f"{kind} of {macs} MACs at {geometry.clock_mhz:g} MHz"
+        runtime = f"{transport.name}, layout {VERSION}"
+        return BackendInfo("fpga", runtime, device, 1, layers=program.layers)
+
+    def infer(self, image: NDArray[np.uint8]) -> HeadTensors:
+        """Run the network on the engine."""
+        driver = self.driver
+        if driver is None or driver.program is None:
+            raise BackendError("fpga: no model is loaded")
+        expected = (driver.program.height, driver.program.width, 3)
+        if image.dtype != np.uint8 or image.shape != expected:
+            raise BackendError(
+                f"fpga: the image is {image.dtype} {image.shape}, not uint8 {expected}"
+            )
+        call = driver.run(image)
+        for output, head in self._targets:
+            np.copyto(head[0], output.fixed(self._memory), casting="unsafe")
+            head *= 2.0**-output.fraction
+        return HeadTensors(self._heads.boxes, self._heads.classes, call)
+
+    def close(self) -> None:
+        """Let go of the engine."""
+        if self.driver is not None:
+            self._memory = np.empty(0, np.uint8)  # it goes with the engine
+            self.driver.close()
+        self.driver = None
+        self._targets, self._heads = [], HeadTensors([], [])
+
+    def _program(self, model: Model, geometry: Geometry) -> Program:
+        """The compiled model; kept in the cache by what it was made of and for."""
+        folder = self._settings.cache_dir
+        build = f"{geometry.blocks}x{geometry.tile}x{geometry.rows}"
+        path = Path(folder) / f"{model.name}-{model.sha256[:12]}-{build}-{revision()}.fpga"
+        if folder and path.is_file():
+            try:
+                program = read_program(path)
+                if program.geometry == geometry:
+                    return program
+            except BackendError:
+                pass  # a damaged one is made anew
+        program = compile_model(model, geometry)
+        if folder:
+            program.save(path)
+        return program
+
+
+@cache
+def revision() -> str:
+    """Of the compiler: digits that change with its text."""
+    digest = hashlib.sha256()
+    for pattern in MADE_BY:
+        for file in sorted(PACKAGE.glob(pattern)):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def compile_model(model: Model, geometry: Geometry) -> Program:
+    """Compile a model's file.
+
+    Raises:
+        BackendError: it cannot be read, or the engine cannot run it.
+    """
+    from perception_nodes.fpga.compiler import compile_network
+
+    try:
+        # A machine that has the compiled program needs no onnx.
+        from perception_nodes.backends.qdq import read_network
+    except ImportError as error:
+        raise BackendError(
+            f"fpga: {model.name} is not compiled yet, and what reads {model.path} is not installed "
+            f"({error}); install it with: pip install onnx"
+        ) from error
+    try:
+        return compile_network(read_network(model.path), geometry)
+    except BackendError as error:
+        raise BackendError(f"{model.path} cannot be compiled: {error}") from error
+
+
+def open_engine(engine: str) -> Transport:
+    """Open what is named: a bitstream (.bit) on a board, or a simulated engine (.so).
+
+    Raises:
+        BackendError: it cannot be opened.
+    """
+    path = Path(engine) if engine else share_folder() / SIMULATION
+    if path.suffix == ".bit":
+        return BoardEngine(path)
+    if path.suffix == ".so":
+        return SimulatedEngine(path)
+    raise BackendError(
+        f"fpga: ${VARIABLE} is {engine!r}, neither a bitstream (.bit) nor a simulated engine (.so)"
+    )

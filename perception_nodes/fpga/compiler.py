@@ -1,0 +1,125 @@
+"""From the integer network to a program of the engine."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from perception_nodes.core.integer import Network
+from perception_nodes.fpga import encode
+from perception_nodes.fpga.allocate import allocate, lives
+from perception_nodes.fpga.cycles import load_cost, output_beats, program_costs, tile_of
+from perception_nodes.fpga.layout import DESCRIPTOR_BYTES
+from perception_nodes.fpga.lower import Lowered, lower
+from perception_nodes.fpga.program import Geometry, Output, Program
+from perception_nodes.fpga.schedule import depends, schedule
+from perception_nodes.fpga.views import Tensor, build_graph
+
+ALIGNMENT = 64
+
+
+def compile_network(network: Network, geometry: Geometry) -> Program:
+    """Compile a network.
+
+    Args:
+        network: with 8-bit weights.
+        geometry: of the engine it is for.
+
+    Returns:
+        The program; its outputs are in the order of `network.fractions`.
+
+    Raises:
+        BackendError: it has an operator, a size or weights that the engine has not, or does not fit
+            its activation memory.
+    """
+    lowered = lower(build_graph(network))
+    lowered = replace(lowered, operations=schedule(lowered.operations))
+    times = lives(lowered.buffers, lowered.operations)
+    bases, rows = allocate(lowered.buffers, times, geometry.rows)
+    return assemble(network, lowered, bases, rows, geometry)
+
+
+def assemble(
+    network: Network, lowered: Lowered, bases: Sequence[int], rows: int, geometry: Geometry
+) -> Program:
+    """Put a program together, once everything has its place.
+
+    Args:
+        network: the network.
+        lowered: its operations.
+        bases: first row of every buffer.
+        rows: that are used in all.
+        geometry: of the engine.
+    """
+    outputs = place_outputs(network, lowered)
+    image = lowered.buffers[0]
+    descriptors = [
+        encode.load_descriptor(
+            lowered.folded, network.width, network.height, image, bases[0], network.image
+        )
+    ]
+    operations = lowered.operations
+    count = 1 + len(operations)
+    before = [None, *operations[:-1]]
+    waits = [b is not None and depends(o, b) for o, b in zip(operations, before, strict=True)]
+    records = [encode.parameters(operation) for operation in operations]
+    weights = [encode.weights(operation) for operation in operations]
+    parameters_offset = count * DESCRIPTOR_BYTES
+    weights_begin = weights_offset = _aligned(parameters_offset + sum(map(len, records)))
+    for operation, wait, record, weight in zip(operations, waits, records, weights, strict=True):
+        descriptors.append(
+            encode.convolve_descriptor(
+                operation,
+                lowered.buffers,
+                bases,
+                outputs.get(operation.layer.target),
+                tile_of(operation, geometry),
+                wait,
+                weights_offset,
+                parameters_offset,
+            )
+        )
+        parameters_offset += len(record)
+        weights_offset += len(weight)
+    head = b"".join([*descriptors, *records])
+    return Program(
+        geometry=geometry,
+        width=network.width,
+        height=network.height,
+        descriptors=count,
+        content=b"".join([head.ljust(weights_begin, b"\0"), *weights]),
+        outputs=tuple(outputs.values()),
+        rows=rows,
+        layers=(
+            load_cost(network.width, network.height, network.image),
+            *program_costs(operations, waits, geometry),
+        ),
+    )
+
+
+def place_outputs(network: Network, lowered: Lowered) -> dict[str, Output]:
+    """Where the network's outputs go, one behind the other."""
+    outputs, offset = {}, 0
+    for name, fraction in network.fractions.items():
+        tensor = lowered.outputs[name]
+        pixel_stride = _output_beats(tensor)
+        output = Output(
+            name,
+            tensor.channels,
+            tensor.height,
+            tensor.width,
+            fraction,
+            offset,
+            pixel_stride,
+            pixel_stride * tensor.width,
+        )
+        outputs[name] = output
+        offset = _aligned(offset + output.size)
+    return outputs
+
+
+def _output_beats(tensor: Tensor) -> int:
+    """Beats of a pixel: of all groups, or as few as a single group needs."""
+    return tensor.groups * output_beats(tensor.channels)
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT

@@ -1,0 +1,130 @@
+"""How long a program takes, told from the sizes of its operations.
+
+The model follows tiles, not cycles. A tile enters the array vector by vector, once for each step,
+and is then drained: a cycle for each block and vector, or as many as beats of an output are to be
+written. Two tiles are in work at a time; while one is drained, the next one enters. A step takes no
+less than its word of weights takes to come.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from perception_nodes.core.engine import LayerCost
+from perception_nodes.fpga.layout import BEAT_BYTES, LANES, PARAMETER_BYTES, SMALLEST_TILE
+from perception_nodes.fpga.lower import Operation
+from perception_nodes.fpga.program import Geometry
+
+WEIGHT_SHARE = 2
+"""Cycles that a step should take for each beat of its weights: half of the memory's bandwidth is
+left to others."""
+BEGIN = 6
+"""Cycles from the last vector of an operation to the first one of the next."""
+ARRAY = 16
+"""From a vector's entry to its sum."""
+WRITE = 45
+"""From the last read of an accumulator to the code in activation memory."""
+START = 160
+"""From the start of a frame to the first word of the image."""
+AHEAD = 512
+"""Beats of weights that come before the image: as many as are held ready."""
+
+
+def vectors(operation: Operation, geometry: Geometry) -> int:
+    """Vectors of an operation's result; the last one of a line may be part empty."""
+    return operation.out_height * -(-operation.out_width // geometry.pixels(operation.wide))
+
+
+def steps(operation: Operation) -> int:
+    """Words of weights for a tile."""
+    _, height, width, channels = operation.weight.shape
+    return int(height * width * channels // LANES)
+
+
+def word_beats(operation: Operation) -> int:
+    """Beats of a word of weights."""
+    return (2 if operation.wide else 1) * LANES * LANES // BEAT_BYTES
+
+
+def output_beats(channels: int) -> int:
+    """Beats in which 16 channels of an output are written: as few as hold those that there are."""
+    channels = min(channels, LANES)
+    return next(beats for beats in (1, 2, 4) if 4 * beats >= channels)
+
+
+def tile_of(operation: Operation, geometry: Geometry) -> int:
+    """Vectors in a tile: few, for the last one is waited for; but enough to hide the weights."""
+    total = vectors(operation, geometry)
+    tiles = max(total // (WEIGHT_SHARE * word_beats(operation)), 1)
+    tiles = max(tiles, -(-total // geometry.tile))
+    return max(-(-total // tiles), SMALLEST_TILE)
+
+
+def program_costs(
+    operations: Sequence[Operation], waits: Sequence[bool], geometry: Geometry
+) -> Iterator[LayerCost]:
+    """What each operation takes, one after the other.
+
+    Args:
+        operations: in their order.
+        waits: whether each waits for the results of the one before.
+        geometry: of the engine.
+    """
+    # The cycle in which the array is free, and those in which the last two tiles, from the older
+    # one on, are read and written by the drain.
+    now = 0
+    read, written = [0, 0], [0, 0]
+    begins = []
+    for operation, wait in zip(operations, waits, strict=True):
+        total, tile = vectors(operation, geometry), tile_of(operation, geometry)
+        count, beats = steps(operation), word_beats(operation)
+        sizes = [tile] * (total // tile) + [total % tile] * (total % tile > 0)
+        # Narrow vectors of stride 2 find two of their four pixels in one bank.
+        halves = 2 if geometry.blocks > 2 and not operation.wide and operation.stride == 2 else 1
+        beats_written = 1 if operation.target else output_beats(len(operation.layer.weight))
+        now = max(now + BEGIN, written[1] if wait else written[0])
+        begins.append(now)
+        for size in sizes * (operation.groups // (2 if operation.wide else 1)):
+            now = max(now, read[0]) + count * max(halves * size, beats)
+            drained = max(now + ARRAY, read[1]) + 1 + geometry.blocks * size * beats_written
+            read, written = [read[1], drained], [written[1], drained + WRITE]
+    ends = [*begins[1:], written[1]]
+    for operation, begin, end in zip(operations, begins, ends, strict=True):
+        yield _cost(operation, geometry, end - begin)
+
+
+def load_cost(width: int, height: int, name: str) -> LayerCost:
+    """What a LOAD descriptor takes: the image comes in at a beat a cycle."""
+    size = width * height * 3
+    return LayerCost(
+        name=name,
+        mode="load",
+        channels="3",
+        size=f"{width}x{height}",
+        kernel="",
+        macs=0,
+        cycles=START + AHEAD + size // BEAT_BYTES,
+        bytes_read=size,
+        bytes_written=0,
+        utilisation=0.0,
+    )
+
+
+def _cost(operation: Operation, geometry: Geometry, cycles: int) -> LayerCost:
+    layer = operation.layer
+    out, height, width, channels = operation.weight.shape
+    real = min(out, len(layer.weight) - LANES * operation.output_group)
+    pixels = operation.out_height * operation.out_width
+    macs = pixels * real * operation.products
+    tiles = -(-vectors(operation, geometry) // tile_of(operation, geometry))
+    weight_bytes = out * height * width * channels
+    return LayerCost(
+        name=layer.name,
+        mode="wide" if operation.wide else "narrow",
+        channels=f"{layer.weight.shape[1]} -> {real}",
+        size=f"{operation.out_width}x{operation.out_height}",
+        kernel=f"{height}x{width}" + (f"/{layer.stride}" if layer.stride > 1 else ""),
+        macs=macs,
+        cycles=cycles,
+        bytes_read=weight_bytes * tiles + out // LANES * PARAMETER_BYTES,
+        bytes_written=0 if operation.target else 4 * real * pixels,
+        utilisation=macs / (cycles * geometry.blocks * LANES * LANES),
+    )

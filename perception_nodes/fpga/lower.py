@@ -1,0 +1,258 @@
+"""Convolutions as the engine runs them: in lanes of 16 input and 16 or 32 output channels.
+
+A tensor lies in groups of 16 channels; lanes beyond its channels meet weights of 0. The engine
+computes 32 output channels of a pixel at a time (*wide*), or 16 of twice as many pixels (*narrow*),
+so that a layer whose groups of output channels are not even becomes two operations, which write
+different groups of the same tensor.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception_nodes.core.integer import Convolution
+from perception_nodes.core.pipeline import BackendError
+from perception_nodes.fpga.fold import fold_image
+from perception_nodes.fpga.layout import BANKS
+from perception_nodes.fpga.layout import LANES as GROUP
+from perception_nodes.fpga.views import Graph, Reading, Tensor, View
+
+MAX_KERNEL = 15
+MAX_STRIDE = 2
+WEIGHT_BITS = 8
+MAX_RESIDUAL_MULTIPLIER = 1 << 13
+"""With it the sum with the residual stays within 22 bits."""
+IMAGE_ALIGNMENT = 4
+"""The image's width is a multiple of it; where it is folded, of twice as much."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Channel groups of a buffer.
+
+    Attributes:
+        buffer: its number.
+        group: the first group.
+        groups: how many.
+        upsampled: whether a reader sees every code twice in both directions.
+    """
+
+    buffer: int
+    group: int
+    groups: int
+    upsampled: bool = False
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """Room for tensors of one size that lie side by side.
+
+    Attributes:
+        name: of its tensors.
+        height, width: of them, in pixels.
+        groups: of 16 channels; rows from four pixels to the next four.
+    """
+
+    name: str
+    height: int
+    width: int
+    groups: int
+
+    @property
+    def line_stride(self) -> int:
+        """Rows from one line to the next: four pixels side by side lie in the same row."""
+        return -(-self.width // BANKS) * self.groups
+
+    @property
+    def rows(self) -> int:
+        """Rows of activation memory."""
+        return self.height * self.line_stride
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A convolution, or a part of its output channels, as the engine runs it.
+
+    Attributes:
+        layer: the convolution that the numbers besides weights are of.
+        wide: 32 output channels a pixel; else 16, of twice as many pixels at a time.
+        segments: what is read.
+        height, width: of what is read, enlarged where it is upsampled.
+        kernel: height and width.
+        stride: in both directions.
+        top, left: rows and columns of padding.
+        out_height, out_width: of the result.
+        target: where codes go; None where the result is an output of the network.
+        output_group: the first 16 channels that are computed, in groups.
+        residual: what is added, None for none.
+        weight: int8 [out, ky, kx, in], in lanes, out a multiple of 16 or 32.
+        bias, multiplier: int32 [out].
+        products: multiplications of the network for one value of the result.
+    """
+
+    layer: Convolution
+    wide: bool
+    segments: tuple[Place, ...]
+    height: int
+    width: int
+    kernel: tuple[int, int]
+    stride: int
+    top: int
+    left: int
+    out_height: int
+    out_width: int
+    target: Place | None
+    output_group: int
+    residual: Place | None
+    weight: NDArray[np.int8]
+    bias: NDArray[np.int32]
+    multiplier: NDArray[np.int32]
+    products: int
+
+    @property
+    def groups(self) -> int:
+        """Groups of 16 output channels."""
+        return len(self.weight) // GROUP
+
+    def buffers_read(self) -> set[int]:
+        """Numbers of the buffers that it reads."""
+        places = [*self.segments, *([self.residual] if self.residual else [])]
+        return {place.buffer for place in places}
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A network as operations of the engine.
+
+    Attributes:
+        folded: whether the image is loaded folded (`fold`).
+        buffers: by number; the image's is number 0.
+        places: of every stored tensor, by name.
+        operations: in the order of execution.
+        outputs: the network's outputs, by name.
+    """
+
+    folded: bool
+    buffers: list[Buffer]
+    places: dict[str, Place]
+    operations: list[Operation]
+    outputs: dict[str, Tensor]
+
+
+def lower(graph: Graph) -> Lowered:
+    """Turn a graph into operations.
+
+    Raises:
+        BackendError: a layer is none that the engine can run; its name is told.
+    """
+    for reading in graph.readings:
+        _check(reading.layer)
+    image = graph.tensors[graph.image]
+    if image.width % IMAGE_ALIGNMENT:
+        raise BackendError(
+            f"fpga: the image is {image.width} pixels wide; the engine loads widths that are a "
+            f"multiple of {IMAGE_ALIGNMENT}"
+        )
+    folded = fold_image(graph) if image.width % (2 * IMAGE_ALIGNMENT) == 0 else None
+    graph = folded or graph
+    image = graph.tensors[graph.image]
+    buffers = [Buffer(graph.image, image.height, image.width, 1)]
+    places = {graph.image: Place(0, 0, 1)}
+    for row in graph.rows:
+        tensors, group = [graph.tensors[name] for name in row], 0
+        for tensor in tensors:
+            places[tensor.name] = Place(len(buffers), group, tensor.groups)
+            group += tensor.groups
+        first = tensors[0]
+        buffers.append(Buffer(", ".join(row), first.height, first.width, group))
+    operations = [
+        operation for reading in graph.readings for operation in _operations(reading, graph, places)
+    ]
+    outputs = {name: graph.tensors[name] for name in graph.outputs}
+    return Lowered(folded is not None, buffers, places, operations, outputs)
+
+
+def _check(layer: Convolution) -> None:
+    name, kernel = layer.name, layer.weight.shape[2:]
+    limit = 1 << (WEIGHT_BITS - 1)
+    if layer.weight.min() < -limit or layer.weight.max() >= limit:
+        raise BackendError(
+            f"fpga: Convolution {name!r} has weights of more than {WEIGHT_BITS} bits, which the "
+            "engine has not; quantize the model without layers that are kept in float"
+        )
+    if max(*kernel, *layer.pads[:2]) > MAX_KERNEL or layer.stride > MAX_STRIDE:
+        raise BackendError(
+            f"fpga: Convolution {name!r} has a kernel of {kernel[0]}x{kernel[1]}, stride "
+            f"{layer.stride} and padding {layer.pads}; the engine has kernels and padding up to "
+            f"{MAX_KERNEL} and strides up to {MAX_STRIDE}"
+        )
+
+    if layer.store is not None and layer.store.residual_multiplier > MAX_RESIDUAL_MULTIPLIER:
+        raise BackendError(
+            f"fpga: Convolution {name!r} has a residual multiplier of "
+            f"{layer.store.residual_multiplier}; the engine has up to {MAX_RESIDUAL_MULTIPLIER}"
+        )
+
+
+def _operations(reading: Reading, graph: Graph, places: dict[str, Place]) -> Iterator[Operation]:
+    """A layer's wide operation, its narrow one, or both."""
+    layer, target = reading.layer, graph.tensors[reading.layer.target]
+    segments = tuple(_place(segment, places) for segment in reading.segments)
+    used = np.concatenate([_used_lanes(segment) for segment in reading.segments])
+    weight = np.zeros((target.groups * GROUP, *layer.weight.shape[2:], len(used)), np.int8)
+    weight[: target.channels, :, :, used] = layer.weight.transpose(0, 2, 3, 1)
+    bias, multiplier = (np.zeros(len(weight), np.int32) for _ in range(2))
+    bias[: target.channels], multiplier[: target.channels] = layer.bias, layer.multiplier
+    source = graph.tensors[reading.segments[0][0].tensor]
+    factor = 2 if segments[0].upsampled else 1
+    height, width = factor * source.height, factor * source.width
+    wide = target.groups // 2 * 2
+    for begin, end in ((0, wide), (wide, target.groups)):
+        if begin == end:
+            continue
+        channels = slice(begin * GROUP, end * GROUP)
+        place = places.get(target.name)
+        residual = None
+        if reading.residual is not None:
+            there = places[reading.residual.tensor]
+            group = there.group + reading.residual.begin // GROUP + begin
+            residual = Place(there.buffer, group, end - begin)
+        yield Operation(
+            layer=layer,
+            wide=begin == 0 and wide > 0,
+            segments=segments,
+            height=height,
+            width=width,
+            kernel=(layer.weight.shape[2], layer.weight.shape[3]),
+            stride=layer.stride,
+            top=layer.pads[0],
+            left=layer.pads[1],
+            out_height=target.height,
+            out_width=target.width,
+            target=place and Place(place.buffer, place.group + begin, end - begin),
+            output_group=begin,
+            residual=residual,
+            weight=weight[channels],
+            bias=bias[channels],
+            multiplier=multiplier[channels],
+            products=reading.products,
+        )
+
+
+def _place(segment: View, places: dict[str, Place]) -> Place:
+    """The groups that a segment's parts lie in."""
+    first, last = segment[0], segment[-1]
+    begin = places[first.tensor].group + first.begin // GROUP
+    end = places[last.tensor].group + -(-last.end // GROUP)
+    return Place(places[first.tensor].buffer, begin, end - begin, first.upsampled)
+
+
+def _used_lanes(segment: View) -> NDArray[np.bool_]:
+    """For every lane of a segment whether a channel of the layer's source lies in it."""
+    lanes = []
+    for part in segment:
+        channels = np.arange(part.begin // GROUP * GROUP, -(-part.end // GROUP) * GROUP)
+        lanes.append((channels >= part.begin) & (channels < part.end))
+    return np.concatenate(lanes)

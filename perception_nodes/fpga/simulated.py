@@ -1,0 +1,185 @@
+"""The engine as a simulation: its RTL, compiled by Verilator into a shared library.
+
+The library's interface is `fpga/sim/engine_sim.h`. Registers are reached through the engine's
+AXI4-Lite port and memory through its AXI4 port, so that the driver cannot tell it from hardware but
+by the time it takes.
+"""
+
+import ctypes
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception_nodes.core.pipeline import BackendError
+
+MEMORY_BYTES = 64 << 20
+PAGE = 4096
+RESPONSES = {-1: "no answer", 2: "SLVERR", 3: "DECERR"}
+RESET_CYCLES = 16
+
+_FUNCTIONS: dict[str, tuple[object, list[object]]] = {
+    "engine_create": (ctypes.c_void_p, [ctypes.c_uint64]),
+    "engine_destroy": (None, [ctypes.c_void_p]),
+    "engine_memory": (ctypes.POINTER(ctypes.c_uint8), [ctypes.c_void_p]),
+    "engine_mmio_write": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint32]),
+    "engine_mmio_read": (
+        ctypes.c_int,
+        [ctypes.c_void_p, ctypes.c_uint32, ctypes.POINTER(ctypes.c_uint32)],
+    ),
+    "engine_run_until_irq": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_uint64]),
+    "engine_reset": (None, [ctypes.c_void_p, ctypes.c_uint32]),
+    "engine_set_latency": (
+        None,
+        [ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_uint64],
+    ),
+    "engine_set_backpressure": (None, [ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint64]),
+    "engine_set_fault": (
+        None,
+        [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_int],
+    ),
+    "engine_violations": (ctypes.c_uint64, [ctypes.c_void_p, ctypes.POINTER(ctypes.c_char_p)]),
+}
+
+
+class SimulatedMemory:
+    """A piece of the simulation's memory, which both see as it is."""
+
+    def __init__(
+        self, array: NDArray[np.uint8], address: int, give_back: Callable[[], None]
+    ) -> None:
+        """Take a view of it, its address, and what is to be called in the end."""
+        self.array, self.address = array, address
+        self._give_back = give_back
+
+    def to_engine(self) -> None:
+        """Nothing lies between the two."""
+
+    def from_engine(self) -> None:
+        """Nothing lies between the two."""
+
+    def free(self) -> None:
+        """Give it back."""
+        self._give_back()
+
+
+class SimulatedEngine:
+    """A simulation of the engine.
+
+    Attributes:
+        name: of the library.
+        simulated: it is.
+    """
+
+    simulated = True
+
+    def __init__(self, library: Path) -> None:
+        """Start a simulation.
+
+        Args:
+            library: made by `make fpga-sim`.
+
+        Raises:
+            BackendError: the library is not there or cannot be loaded.
+        """
+        if not library.is_file():
+            raise BackendError(
+                f"fpga: the simulated engine {library} is not there; make fpga-sim builds it, in a "
+                "checkout of the repository"
+            )
+        try:
+            self._library = ctypes.CDLL(str(library.resolve()))
+            for name, (result, arguments) in _FUNCTIONS.items():
+                function = getattr(self._library, name)
+                function.restype, function.argtypes = result, arguments
+        except (OSError, AttributeError) as error:
+            raise BackendError(
+                f"fpga: {library} cannot be loaded as a simulated engine ({error}); build it again "
+                "with make fpga-sim"
+            ) from error
+        self.name = library.name
+        self._engine: int | None = self._library.engine_create(MEMORY_BYTES)
+        if not self._engine:
+            raise BackendError(f"fpga: {library} finds no {MEMORY_BYTES} bytes of memory")
+        start = self._library.engine_memory(self._engine)
+        self._memory: NDArray[np.uint8] = np.ctypeslib.as_array(start, (MEMORY_BYTES,))
+        self._taken = self._pieces = 0
+
+    def read(self, offset: int) -> int:
+        """A register.
+
+        Raises:
+            BackendError: the engine does not answer, or refuses.
+        """
+        value = ctypes.c_uint32()
+        answer = self._library.engine_mmio_read(self._engine, offset, ctypes.byref(value))
+        self._check(answer, f"reading register 0x{offset:02X}")
+        return value.value
+
+    def write(self, offset: int, value: int) -> None:
+        """Write a register.
+
+        Raises:
+            BackendError: the engine does not answer, or refuses.
+        """
+        answer = self._library.engine_mmio_write(self._engine, offset, value)
+        self._check(answer, f"writing register 0x{offset:02X}")
+
+    def allocate(self, size: int) -> SimulatedMemory:
+        """Take the next piece of memory.
+
+        Raises:
+            BackendError: there is none left.
+        """
+        begin, end = self._taken, self._taken + size
+        if end > MEMORY_BYTES:
+            raise BackendError(
+                f"fpga: the simulated memory of {MEMORY_BYTES} bytes has no {size} left"
+            )
+        self._taken, self._pieces = -(-end // PAGE) * PAGE, self._pieces + 1
+        self._memory[begin:end] = 0
+        return SimulatedMemory(self._memory[begin:end], begin, self._given_back)
+
+    def wait(self, limit_cycles: int, clock_mhz: float) -> bool:
+        """Run until the interrupt, or so many cycles."""
+        return bool(self._library.engine_run_until_irq(self._engine, limit_cycles))
+
+    def reset(self) -> None:
+        """Hold the engine in reset for a moment."""
+        self._library.engine_reset(self._engine, RESET_CYCLES)
+
+    def close(self) -> None:
+        """End the simulation; views of its memory must not be used any more."""
+        if self._engine:
+            self._library.engine_destroy(self._engine)
+        self._engine = None
+
+    def violations(self) -> str:
+        """The first breach of the bus's rules by the engine, empty for none."""
+        first = ctypes.c_char_p()
+        count = self._library.engine_violations(self._engine, ctypes.byref(first))
+        return f"{count}: {(first.value or b'').decode()}" if count else ""
+
+    def set_latency(self, smallest: int, largest: int, seed: int = 0) -> None:
+        """Cycles that the memory takes to answer, each drawn from this range."""
+        self._library.engine_set_latency(self._engine, smallest, largest, seed)
+
+    def set_backpressure(self, percent: int, seed: int = 0) -> None:
+        """Have the memory withhold its handshakes in so many of a hundred cycles."""
+        self._library.engine_set_backpressure(self._engine, percent, seed)
+
+    def set_fault(self, begin: int, end: int, response: int) -> None:
+        """Have addresses answered with 2 SLVERR, 3 DECERR, -1 not at all; 0 ends it."""
+        self._library.engine_set_fault(self._engine, begin, end, response)
+
+    def _given_back(self) -> None:
+        """A piece was given back; all is free again with the last one."""
+        self._pieces -= 1
+        if not self._pieces:
+            self._taken = 0
+
+    def _check(self, answer: int, what: str) -> None:
+        if answer:
+            response = RESPONSES.get(answer, str(answer))
+            raise BackendError(f"fpga: {self.name}: {what} was answered with {response}")

@@ -1,0 +1,271 @@
+"""What each layer reads, in terms of tensors that are stored: concats and slices move nothing.
+
+A tensor that a convolution computes is stored once, in groups of 16 channels. Concat, Slice and
+Upsample only say in which order, and how enlarged, a later convolution sees stored channels. A
+convolution reads at most two *segments*, each a row of channel groups that lie side by side in one
+buffer, so that tensors which are joined have to be stored side by side. Where that cannot be (a
+tensor would have to lie in two places), the tensor is copied: by a convolution with the identity,
+which is exact.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from perception_nodes.core.integer import (
+    Concat,
+    Convolution,
+    Network,
+    Slice,
+    Store,
+    Upsample,
+)
+from perception_nodes.core.pipeline import BackendError
+from perception_nodes.fpga.layout import LANES as GROUP
+
+MAX_SEGMENTS = 2
+
+
+@dataclass(frozen=True)
+class Part:
+    """Channels `begin` to `end` of a stored tensor, as a reader sees them."""
+
+    tensor: str
+    begin: int
+    end: int
+    upsampled: bool = False
+
+    @property
+    def channels(self) -> int:
+        """How many channels."""
+        return self.end - self.begin
+
+
+View = tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor that is stored: the image, or what a convolution computes."""
+
+    name: str
+    channels: int
+    height: int
+    width: int
+
+    @property
+    def groups(self) -> int:
+        """Groups of 16 channels, the last one filled up."""
+        return -(-self.channels // GROUP)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A convolution and what it reads.
+
+    Attributes:
+        layer: the convolution.
+        segments: its source, one or two segments, each of parts that lie side by side.
+        residual: part that is added, None for none.
+        products: multiplications of the network for one value of the result.
+    """
+
+    layer: Convolution
+    segments: tuple[View, ...]
+    residual: Part | None
+    products: int
+
+
+@dataclass
+class Graph:
+    """A network of convolutions on stored tensors.
+
+    Attributes:
+        image: name of the input.
+        tensors: stored ones by name; those of the network's outputs too.
+        outputs: names of the network's outputs.
+        readings: convolutions in the order of execution.
+        rows: tensors that lie side by side in one buffer, in their order; one that lies alone is a
+            row of its own. Outputs and the image have none.
+    """
+
+    image: str
+    tensors: dict[str, Tensor]
+    outputs: tuple[str, ...]
+    readings: list[Reading] = field(default_factory=list)
+    rows: list[tuple[str, ...]] = field(default_factory=list)
+
+
+def build_graph(network: Network) -> Graph:
+    """Resolve a network's concats, slices and upsamples.
+
+    Raises:
+        BackendError: it has an operator that the engine has not.
+    """
+    builder = _Builder(network)
+    for layer in network.layers:
+        if isinstance(layer, Convolution):
+            builder.convolution(layer, products=layer.weight[0].size)
+        elif isinstance(layer, Concat):
+            builder.views[layer.target] = _joined([builder.views[s] for s in layer.sources])
+        elif isinstance(layer, Slice):
+            builder.views[layer.target] = _cut(builder.views[layer.source], layer.begin, layer.end)
+        elif isinstance(layer, Upsample):
+            builder.views[layer.target] = builder.enlarged(builder.views[layer.source])
+        else:
+            raise BackendError(
+                f"fpga: {type(layer).__name__} {layer.target!r} is not an operator of the engine; "
+                "it has Convolution, HardSwish, ReLU, Add, Concat, Slice and Upsample"
+            )
+    return builder.finish()
+
+
+class _Builder:
+    def __init__(self, network: Network) -> None:
+        image = Tensor(network.image, 3, network.height, network.width)
+        self._graph = Graph(image.name, {image.name: image}, tuple(network.fractions))
+        self.views: dict[str, View] = {image.name: (Part(image.name, 0, 3),)}
+        self._row_of: dict[str, tuple[str, ...]] = {}
+        self._copies = 0
+
+    def convolution(self, layer: Convolution, products: int) -> None:
+        """Add a layer, and whatever copies it needs before it; for `products` see `Reading`."""
+        source = self.views[layer.source]
+        segments = self._segments(source)
+        residual = None
+        if layer.store is not None and layer.store.residual:
+            residual = self._aligned(self.views[layer.store.residual])
+        height, width = self._size(source[0])
+        kernel = layer.weight.shape[2:]
+        top, left, bottom, right = layer.pads
+        target = Tensor(
+            layer.target,
+            len(layer.weight),
+            (height + top + bottom - kernel[0]) // layer.stride + 1,
+            (width + left + right - kernel[1]) // layer.stride + 1,
+        )
+        if target.height < 1 or target.width < 1:
+            raise BackendError(f"fpga: Convolution {layer.name!r} has an empty result")
+        self._graph.tensors[target.name] = target
+        self.views[target.name] = (Part(target.name, 0, target.channels),)
+        self._graph.readings.append(Reading(layer, segments, residual, products))
+
+    def enlarged(self, view: View) -> View:
+        """Every part upsampled; one that is already is copied first."""
+        plain = [self._copy((part,)) if part.upsampled else part for part in view]
+        return tuple(replace(part, upsampled=True) for part in plain)
+
+    def finish(self) -> Graph:
+        """The graph, once all layers are in."""
+        graph = self._graph
+        apart = {*graph.outputs, graph.image}
+        rows = dict.fromkeys(self._row_of.values())
+        alone = [(t,) for t in graph.tensors if t not in self._row_of and t not in apart]
+        graph.rows = [*rows, *alone]
+        return graph
+
+    def _size(self, part: Part) -> tuple[int, int]:
+        tensor, factor = self._graph.tensors[part.tensor], 2 if part.upsampled else 1
+        return factor * tensor.height, factor * tensor.width
+
+    def _segments(self, view: View) -> tuple[View, ...]:
+        """Divide what is read into at most two rows, and have tensors lie side by side for it."""
+        if len(view) == 1:
+            return (view,)
+        cuts = range(len(view), 0, -1) if len(view) > MAX_SEGMENTS else [1]
+        for cut in cuts:
+            segments = tuple(s for s in (view[:cut], view[cut:]) if s)
+            if self._can_lie([s for s in segments if len(s) > 1]):
+                break
+        else:
+            segments = (self._copied(view),)
+        for segment in segments:
+            if len(segment) > 1:
+                row = tuple(part.tensor for part in segment)
+                self._row_of.update(dict.fromkeys(row, row))
+        return segments
+
+    def _can_lie(self, segments: Sequence[View]) -> bool:
+        """Whether each of them can be a row, or is one already, and they do not want the same."""
+        for segment in segments:
+            row = tuple(part.tensor for part in segment)
+            free = not any(name in self._row_of for name in row) and len(set(row)) == len(row)
+            there = all(self._row_of.get(name) == row for name in row)
+            if not all(self._is_movable(part) for part in segment) or not (free or there):
+                return False
+        wanted = [part.tensor for segment in segments for part in segment]
+        return len(wanted) == len(set(wanted))
+
+    def _is_movable(self, part: Part) -> bool:
+        tensor = self._graph.tensors[part.tensor]
+        whole = (part.begin, part.end) == (0, tensor.channels)
+        return whole and not part.upsampled and part.tensor != self._graph.image
+
+    def _copied(self, view: View) -> View:
+        """What is read, with copies of all that cannot lie beside the rest."""
+        taken: set[str] = set()
+        parts = []
+        for part in view:
+            if part.tensor in self._row_of or part.tensor in taken or not self._is_movable(part):
+                part = self._copy((part,))
+            taken.add(part.tensor)
+            parts.append(part)
+        return tuple(parts)
+
+    def _aligned(self, view: View) -> Part:
+        """A residual: it is read group by group, beside what is written."""
+        part = view[0]
+        if len(view) == 1 and not part.upsampled and part.begin % GROUP == 0:
+            return part
+        return self._copy(view)
+
+    def _copy(self, view: View) -> Part:
+        """Store what is read once more, by a convolution with the identity."""
+        channels = sum(part.channels for part in view)
+        self._copies += 1
+        name = f"copy {self._copies} of {view[0].tensor}"
+        self.views[name] = view
+        self.convolution(
+            Convolution(
+                name=name,
+                source=name,
+                target=name,
+                weight=np.eye(channels, dtype=np.int16)[:, :, None, None],
+                bias=np.zeros(channels, np.int32),
+                stride=1,
+                pads=(0, 0, 0, 0),
+                outside=0,
+                # fixed = code, value = 8 x code, and back.
+                multiplier=np.full(channels, 1 << 16, np.int32),
+                shift=16,
+                fraction=0,
+                activation="none",
+                store=Store(1 << 16, 19),
+            ),
+            products=0,
+        )
+        return self.views[name][0]
+
+
+def _joined(views: Sequence[View]) -> View:
+    """Parts one behind the other; what was cut apart and is joined again is one part."""
+    parts: list[Part] = []
+    for part in (part for view in views for part in view):
+        last = parts[-1] if parts else None
+        if last is not None and part == replace(last, begin=last.end, end=part.end):
+            parts[-1] = replace(last, end=part.end)
+        else:
+            parts.append(part)
+    return tuple(parts)
+
+
+def _cut(view: View, begin: int, end: int) -> View:
+    """Channels `begin` to `end` of a view."""
+    parts, at = [], 0
+    for part in view:
+        low, high = max(begin - at, 0), min(end - at, part.channels)
+        if low < high:
+            parts.append(replace(part, begin=part.begin + low, end=part.begin + high))
+        at += part.channels
+    return tuple(parts)

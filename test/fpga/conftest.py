@@ -1,0 +1,46 @@
+"""Lets the tests here share modules of this folder, and a board that is made up."""
+
+import ctypes
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from fake_engine import FakeEngine, fake_pynq, named  # noqa: E402
+
+from perception_nodes.fpga.simulated import SimulatedEngine  # noqa: E402
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture
+def engine():
+    return FakeEngine()
+
+
+@pytest.fixture
+def bitstream(engine, tmp_path, monkeypatch):
+    """A bitstream on a board with PYNQ."""
+    monkeypatch.setitem(sys.modules, "pynq", fake_pynq(engine))
+    return named("perception.bit", tmp_path, monkeypatch)
+
+
+@pytest.fixture(scope="module", params=[512, 1024])
+def simulation(request):
+    """A simulated engine of each build, kept for all tests of a module.
+
+    `make fpga-coverage` sets FPGA_COVERAGE to a folder with builds that count what is run.
+    """
+    folder = os.environ.get("FPGA_COVERAGE")
+    library = Path(folder or ROOT / "build/fpga") / f"libengine_{request.param}.so"
+    if not library.is_file():
+        pytest.skip(f"{library.name} is not built (make fpga-sim)")
+    engine = SimulatedEngine(library)
+    yield engine
+    if folder:
+        path = library.with_name(f"{request.module.__name__}_{request.param}.dat")
+        engine._library.engine_write_coverage(ctypes.c_void_p(engine._engine), bytes(path))
+    engine.close()

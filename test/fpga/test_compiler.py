@@ -1,0 +1,195 @@
+"""A compiled program, run by the plain interpreter, is the integer network, tensor by tensor."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from interpreter import Interpreter
+from networks import networks
+from streets import streets
+
+from perception_nodes.backends.model import load_model
+from perception_nodes.backends.qdq import read_network
+from perception_nodes.core.integer import Convolution, MaxPool, Network, Store
+from perception_nodes.core.pipeline import BackendError
+from perception_nodes.fpga.allocate import allocate, lives
+from perception_nodes.fpga.compiler import assemble, compile_network
+from perception_nodes.fpga.layout import LANES
+from perception_nodes.fpga.lower import lower
+from perception_nodes.fpga.program import Geometry, read_program
+from perception_nodes.fpga.schedule import schedule
+from perception_nodes.fpga.views import build_graph
+
+BUILDS = {"512": Geometry(2, 64, 28672, 250.0), "1024": Geometry(4, 64, 28672, 250.0)}
+MODELS = ("road-n", "road-xs")
+
+
+def run(network, image, geometry, every_tensor=True):
+    """Compile, interpret, compare; returns the program."""
+    lowered = lower(build_graph(network))
+    lowered = replace(lowered, operations=schedule(lowered.operations))
+    times = lives(lowered.buffers, lowered.operations)
+    bases, rows = allocate(lowered.buffers, times, geometry.rows)
+    program = assemble(network, lowered, bases, rows, geometry)
+    tensors = network.trace(image)
+    engine = Interpreter(rows, geometry.blocks, geometry.tile)
+    compared = set()
+
+    def compare(number):
+        """What the descriptor wrote, with its channels of the network's tensor."""
+        operation = lowered.operations[number - 1] if number else None
+        if operation is None or operation.target is None or not every_tensor:
+            return
+        wanted = tensors.get(operation.layer.target)
+        if wanted is None:
+            return  # a copy of our own
+        buffer, target = lowered.buffers[operation.target.buffer], operation.target
+        base = bases[target.buffer] + target.group
+        where = (base, buffer.groups, buffer.line_stride, target.groups, *wanted.shape[1:])
+        at = engine.at(*where)
+        codes = engine.memory[at].reshape(*wanted.shape[1:], -1).transpose(2, 0, 1)
+        wanted = wanted[LANES * operation.output_group :][: len(codes)]
+        np.testing.assert_array_equal(codes[: len(wanted)], wanted, operation.layer.name)
+        compared.add(operation.layer.target)
+
+    memory = engine.run(
+        program.content, program.descriptors, image, program.output_bytes, after=compare
+    )
+    for output in program.outputs:
+        np.testing.assert_array_equal(output.fixed(memory), tensors[output.name], output.name)
+    if every_tensor:
+        stored = {x.target for x in network.layers if isinstance(x, Convolution) and x.store}
+        assert compared == stored
+    return program
+
+
+@given(networks(), st.sampled_from(list(BUILDS)))
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_random_networks_are_computed_bit_for_bit(case, build):
+    run(*case, BUILDS[build])
+
+
+@pytest.mark.parametrize("build", BUILDS)
+@pytest.mark.parametrize("name", MODELS)
+def test_the_shipped_models_are_computed_bit_for_bit(name, build, root):
+    model = load_model(name)
+    network = read_network(model.path)
+    for image in streets(model, root, 2):
+        program = run(network, image, BUILDS[build])
+    assert [output.name for output in program.outputs] == list(network.fractions)
+    assert program.rows <= 0.9 * BUILDS[build].rows
+    for value in (0, 255):
+        run(network, np.full_like(image, value), BUILDS[build], every_tensor=False)
+
+
+def one(**changes):
+    """A network of one convolution on an image of 8 x 8."""
+    values = {
+        "name": "stem/Conv",
+        "source": "image",
+        "target": "out",
+        "weight": np.ones((16, 3, 3, 3), np.int16),
+        "bias": np.zeros(16, np.int32),
+        "stride": 1,
+        "pads": (1, 1, 1, 1),
+        "outside": -128,
+        "multiplier": np.full(16, 1 << 16, np.int32),
+        "shift": 16,
+        "fraction": 4,
+        "activation": "none",
+        "store": None,
+    }
+    layer = Convolution(**{**values, **changes})
+    return Network("image", 8, 8, (layer,), {"out": 4}, {"out": 1.0})
+
+
+def refusal(network, geometry=BUILDS["512"]):
+    with pytest.raises(BackendError) as caught:
+        compile_network(network, geometry)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+class TestRefusals:
+    def test_an_operator_that_the_engine_has_not_is_named(self):
+        network = one()
+        layers = (MaxPool("image", "pooled", 3), *network.layers)
+        text = refusal(Network("image", 8, 8, layers, {"out": 4}, {"out": 1.0}))
+        assert "MaxPool 'pooled' is not an operator of the engine" in text
+
+    @pytest.mark.parametrize("weight", [128, -129, 2047])
+    def test_weights_of_12_bits(self, weight):
+        weights = np.ones((16, 3, 3, 3), np.int16)
+        weights[3, 1, 2, 0] = weight
+        text = refusal(one(weight=weights))
+        assert "Convolution 'stem/Conv' has weights of more than 8 bits" in text
+
+    def test_a_stride_of_three(self):
+        assert "'stem/Conv' has a kernel of 3x3, stride 3" in refusal(one(stride=3))
+
+    def test_a_residual_that_would_leave_22_bits(self):
+        store = Store(1 << 16, 20, "image", 8193)
+        text = refusal(one(target="a", store=store))
+        assert "'stem/Conv' has a residual multiplier of 8193; the engine has up to 8192" in text
+
+    def test_a_width_that_cannot_be_loaded(self):
+        layers = one().layers
+        text = refusal(Network("image", 6, 8, layers, {"out": 4}, {"out": 1.0}))
+        assert "6 pixels wide; the engine loads widths that are a multiple of 4" in text
+
+    def test_what_does_not_fit_says_how_much_is_lacking(self):
+        model = load_model("road-n")
+        text = refusal(read_network(model.path), Geometry(2, 64, 9000, 250.0))
+        assert "9000: 4312 rows of 64 bytes are lacking" in text
+
+    def test_a_number_beyond_its_field_is_named(self):
+        store = Store(1 << 16, 64)
+        network = one(target="a", store=store)
+        head = one(name="head/Conv", source="a", weight=np.ones((16, 16, 1, 1), np.int16)).layers[0]
+        layers = (*network.layers, head)
+        text = refusal(Network("image", 8, 8, layers, {"out": 4}, {"out": 1.0}))
+        assert "'stem/Conv' needs store_shift 64, and the engine has 0 to 47" in text
+
+    def test_a_model_with_a_layer_in_float(self, tmp_path):
+        model = load_model("road-xs")
+        file = onnx.load(model.path)
+        initializers = {tensor.name: tensor for tensor in file.graph.initializer}
+        convolution = next(node for node in file.graph.node if node.op_type == "Conv")
+        dequantized = next(n for n in file.graph.node if n.output[0] == convolution.input[1])
+        codes, scale, zero = (
+            onnx.numpy_helper.to_array(initializers[n]) for n in dequantized.input
+        )
+        axes = (-1, 1, 1, 1)
+        weight = (codes.astype(np.float32) - zero.reshape(axes)) * scale.reshape(axes)
+        kept = onnx.numpy_helper.from_array(weight.astype(np.float32), "kept")
+        file.graph.initializer.append(kept)
+        convolution.input[1] = "kept"
+        onnx.save(file, tmp_path / "mixed.onnx")
+        text = refusal(read_network(tmp_path / "mixed.onnx"))
+        assert convolution.name in text
+        assert "kept in float" in text
+
+
+class TestFile:
+    def test_it_is_read_as_it_was_written(self, tmp_path):
+        program = compile_network(one(), BUILDS["512"])
+        program.save(tmp_path / "one.program")
+        assert read_program(tmp_path / "one.program") == program
+
+    @pytest.mark.parametrize("damage", ["gone", "empty", "other", "cut", "short"])
+    def test_a_damaged_one_is_refused(self, damage, tmp_path):
+        path: Path = tmp_path / "one.program"
+        compile_network(one(), BUILDS["512"]).save(path)
+        content = path.read_bytes()
+        if damage == "gone":
+            path.unlink()
+        else:
+            damaged = {"empty": b"", "other": b"x" + content}
+            damaged |= {"cut": content[:60], "short": content[:-1]}
+            path.write_bytes(damaged[damage])
+        with pytest.raises(BackendError, match=r"one\.program cannot be read: .*compile it again"):
+            read_program(path)

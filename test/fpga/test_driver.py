@@ -1,0 +1,212 @@
+"""The driver and the backend, on a board that is made up: a pynq module around the interpreter.
+
+The same driver on the simulated engine: `test_simulated.py`.
+"""
+
+import sys
+
+import numpy as np
+import pytest
+from fake_engine import fake_pynq, named
+
+from perception_nodes.backends.base import BackendSettings, open_backend
+from perception_nodes.backends.model import load_model
+from perception_nodes.core.pipeline import BackendError
+from perception_nodes.fpga.layout import Register
+from perception_nodes.fpga.program import Geometry
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model("road-xs")
+
+
+def opened(model, cache=""):
+    backend = open_backend("fpga", BackendSettings(cache_dir=str(cache)))
+    backend.info = backend.load(model)
+    return backend
+
+
+def refused(model):
+    with pytest.raises(BackendError) as caught:
+        opened(model)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def pictures(model, count):
+    rng = np.random.default_rng(1)
+    size = (model.input.height, model.input.width, 3)
+    return [rng.integers(0, 256, size).astype(np.uint8) for _ in range(count)]
+
+
+class TestBoard:
+    def test_heads_are_the_golden_backends(self, model, bitstream):
+        golden = open_backend("golden", BackendSettings())
+        golden.load(model)
+        backend = opened(model)
+        for image in pictures(model, 2):
+            ours, theirs = backend.infer(image), golden.infer(image)
+            for a, b in zip(
+                (*ours.boxes, *ours.classes), (*theirs.boxes, *theirs.classes), strict=True
+            ):
+                assert a.dtype == np.float32
+                np.testing.assert_array_equal(a, b)
+
+    def test_it_says_what_it_is(self, model, bitstream):
+        info = opened(model).info
+        assert (info.backend, info.threads) == ("fpga", 1)
+        assert info.runtime == "perception.bit, layout 1"
+        assert info.device == "engine of 512 MACs at 250 MHz"
+        assert sum(layer.macs for layer in info.layers) == pytest.approx(1e9 * model.gmac, rel=0.01)
+
+    def test_what_the_engine_counts_comes_with_the_heads(self, model, bitstream):
+        call = opened(model).infer(pictures(model, 1)[0]).engine
+        assert (call.cycles, call.clock_mhz, call.simulated) == (1_000_000, 250, False)
+        assert call.latency_ms == 4.0
+        assert dict(call.stalls)["port"] == 77
+
+    def test_a_lost_interrupt_costs_time_and_nothing_else(
+        self, model, engine, monkeypatch, bitstream
+    ):
+        backend = opened(model)
+        image = pictures(model, 1)[0]
+        first = [t.copy() for t in backend.infer(image).boxes]
+        monkeypatch.setattr(backend.driver, "limit_cycles", 1000)  # so that it waits for ms
+        start = engine.start
+
+        def silent():
+            start()
+            engine.raised = False
+
+        monkeypatch.setattr(engine, "start", silent)
+        for a, b in zip(first, backend.infer(image).boxes, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+    def test_memory_is_given_back(self, model, engine, bitstream):
+        backend = opened(model)
+        assert len(engine.memory) == 3
+        backend.load(model)
+        assert len(engine.memory) == 3
+        backend.close()
+        backend.close()
+        assert not engine.memory
+        with pytest.raises(BackendError, match="no model is loaded"):
+            backend.infer(pictures(model, 1)[0])
+
+
+class TestFaults:
+    @pytest.mark.parametrize("cause", ["READ", "TIMEOUT", "ADDRESS"])
+    def test_an_error_is_told_with_its_cause_and_the_next_frame_runs(
+        self, cause, model, engine, bitstream
+    ):
+        backend = opened(model)
+        engine.fault = cause
+        with pytest.raises(BackendError) as caught:
+            backend.infer(pictures(model, 1)[0])
+        text = str(caught.value)
+        assert f"perception.bit reports {cause}, " in text
+        assert "at descriptor 3 (/model." in text
+        assert "it was reset" in text
+        engine.fault = ""
+        backend.infer(pictures(model, 1)[0])
+
+    def test_a_hang_ends_with_a_reset(self, model, engine, bitstream, monkeypatch):
+        backend = opened(model)
+        engine.fault = "hang"
+        monkeypatch.setattr(backend.driver, "limit_cycles", 1000)
+        with pytest.raises(BackendError, match="did not finish a frame within 1000 cycles.*reset"):
+            backend.infer(pictures(model, 1)[0])
+        assert engine.resets == 1
+        engine.fault = ""
+        backend.infer(pictures(model, 1)[0])
+
+    def test_what_no_reset_helps_has_its_bitstream_loaded_again(
+        self, model, engine, bitstream, monkeypatch
+    ):
+        backend = opened(model)
+        image = pictures(model, 1)[0]
+        first = [t.copy() for t in backend.infer(image).boxes]
+        engine.fault = "stuck"
+        monkeypatch.setattr(backend.driver, "limit_cycles", 1000)
+        with pytest.raises(BackendError, match="did not come to rest, and its hardware was reset"):
+            backend.infer(image)
+        engine.fault = ""
+        for a, b in zip(first, backend.infer(image).boxes, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+    def test_an_image_of_another_size_is_refused(self, model, bitstream):
+        backend = opened(model)
+        with pytest.raises(BackendError, match=r"the image is uint8 \(8, 8, 3\), not uint8"):
+            backend.infer(np.zeros((8, 8, 3), np.uint8))
+
+
+class TestRefusals:
+    def test_without_pynq(self, model, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "pynq", None)
+        named("perception.bit", tmp_path, monkeypatch)
+        assert "needs PYNQ, which cannot be imported" in refused(model)
+
+    def test_a_bitstream_that_is_not_there(self, model, bitstream):
+        bitstream.with_suffix(".hwh").unlink()
+        assert "perception.hwh is not there; fpga/vivado/README.md" in refused(model)
+
+    def test_a_bitstream_that_cannot_be_loaded(self, model, bitstream, tmp_path, monkeypatch):
+        named("broken.bit", tmp_path, monkeypatch)
+        assert "broken.bit cannot be loaded: no bitstream at all" in refused(model)
+
+    def test_a_bitstream_of_something_else(self, model, bitstream, tmp_path, monkeypatch):
+        named("other.bit", tmp_path, monkeypatch)
+        assert "has no engine_0 with an interrupt" in refused(model)
+
+    def test_something_else_where_the_engine_should_be(self, model, bitstream, engine):
+        engine.registers[Register.ID] = 0xDEADBEEF
+        assert "answers with ID 0xDEADBEEF, not 0x504E4345" in refused(model)
+
+    def test_an_engine_of_another_layout(self, model, bitstream, engine):
+        engine.registers[Register.VERSION] = 99
+        assert "engine of layout 99, and the driver is of layout 1" in refused(model)
+
+    def test_too_little_memory(self, model, engine, bitstream, monkeypatch):
+        monkeypatch.setitem(sys.modules, "pynq", fake_pynq(engine, largest=1000))
+        text = refused(model)
+        assert "bytes of contiguous memory left (no CMA)" in text
+        assert not engine.memory
+
+    def test_a_name_that_is_neither(self, model, monkeypatch):
+        monkeypatch.setenv("PERCEPTION_FPGA", "engine.txt")
+        assert "$PERCEPTION_FPGA is 'engine.txt', neither a bitstream (.bit) nor" in refused(model)
+
+    def test_a_simulation_that_is_not_built(self, model, tmp_path, monkeypatch):
+        monkeypatch.setenv("PERCEPTION_FPGA", str(tmp_path / "engine.so"))
+        assert "engine.so is not there; make fpga-sim builds it" in refused(model)
+
+    def test_a_library_that_is_no_simulation(self, model, tmp_path, monkeypatch):
+        library = tmp_path / "engine.so"
+        library.write_bytes(b"no library")
+        monkeypatch.setenv("PERCEPTION_FPGA", str(library))
+        assert "cannot be loaded as a simulated engine" in refused(model)
+
+
+class TestCache:
+    def test_a_compiled_program_needs_no_compiler(self, model, bitstream, tmp_path, monkeypatch):
+        opened(model, tmp_path / "cache").close()
+        (file,) = (tmp_path / "cache").iterdir()
+        assert file.name.startswith("road-xs-")
+        monkeypatch.setattr("perception_nodes.backends.fpga.compile_model", None)
+        opened(model, tmp_path / "cache").close()
+
+    def test_a_damaged_one_is_made_anew(self, model, bitstream, tmp_path):
+        opened(model, tmp_path / "cache").close()
+        (file,) = (tmp_path / "cache").iterdir()
+        whole = file.read_bytes()
+        file.write_bytes(whole[:1000])
+        opened(model, tmp_path / "cache").close()
+        assert file.read_bytes() == whole
+
+    def test_one_for_another_engine_is_another_file(self, model, engine, bitstream, tmp_path):
+        opened(model, tmp_path / "cache").close()
+        engine.registers[Register.ROWS] -= 1
+        backend = opened(model, tmp_path / "cache")
+        assert len(list((tmp_path / "cache").iterdir())) == 2
+        assert backend.driver.geometry == Geometry(2, 64, 28671, 250.0)

@@ -1,0 +1,224 @@
+"""Single layers on the simulated simulation, bit for bit as the integer network computes them.
+
+FPGA_EXAMPLES in the environment, which `make fpga-test` sets, takes more of them.
+"""
+
+import os
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from bench import Bench
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from layers import Case, cases, codes
+
+from perception_nodes.backends.qdq import read_network
+from perception_nodes.core.integer import Concat, Convolution, Upsample
+
+EXAMPLES = int(os.environ.get("FPGA_EXAMPLES", "10"))
+ALL = EXAMPLES > 10
+pytestmark = pytest.mark.timeout(3600)
+repeatedly = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+    ],
+)
+
+
+def put(bench, case):
+    """Bring what a layer reads into memory; `convolve` runs it."""
+    segments = [bench.put(segment) for segment in case.segments]
+    residual = None if case.residual is None else bench.put(case.residual)
+    return segments, residual
+
+
+def convolve(bench, case, placed, wait=True):
+    """Run a layer; the place of its result among those of the bench."""
+    segments, residual = placed
+    how = dict(upsample=case.upsample, narrow=case.narrow, tile=case.tile, wait=wait)
+    if case.layer.store is None:
+        return bench.convolve(case.layer, segments, **how)
+    channels, height, width = case.wanted().shape
+    target = bench.tensor(channels // 16, height, width)
+    return bench.convolve(case.layer, segments, target=target, residual=residual, **how)
+
+
+def result(bench, case):
+    """The layer's result on the engine."""
+    place = convolve(bench, case, put(bench, case))
+    if case.layer.store is not None:
+        place = bench.get(place)
+    return bench.run()[place]
+
+
+@repeatedly
+@given(case=cases())
+def test_any_layer(simulation, case):
+    np.testing.assert_array_equal(result(Bench(simulation), case), case.wanted())
+
+
+@repeatedly
+@given(
+    case=cases(most_groups=4),
+    percent=st.integers(0, 90),
+    latency=st.integers(1, 200),
+    spread=st.booleans(),
+    seed=st.integers(0, 2**32),
+)
+def test_any_layer_on_a_fitful_bus(simulation, case, percent, latency, spread, seed):
+    simulation.set_latency(1 if spread else latency, latency, seed)
+    simulation.set_backpressure(percent, seed)
+    try:
+        np.testing.assert_array_equal(result(Bench(simulation), case), case.wanted())
+    finally:
+        simulation.set_latency(32, 32, 0)
+        simulation.set_backpressure(0, 0)
+
+
+@repeatedly
+@given(several=st.lists(cases(most_groups=3, most_pixels=150), min_size=2, max_size=5))
+def test_layers_that_do_not_wait_for_each_other(simulation, several):
+    bench = Bench(simulation)
+    placed = [put(bench, case) for case in several]
+    places = [
+        convolve(bench, case, where, wait=i == 0)
+        for i, (case, where) in enumerate(zip(several, placed, strict=True))
+    ]
+    places = [
+        place if case.layer.store is None else bench.get(place)
+        for case, place in zip(several, places, strict=True)
+    ]
+    found = bench.run()
+    for case, place in zip(several, places, strict=True):
+        np.testing.assert_array_equal(found[place], case.wanted())
+
+
+@repeatedly
+@given(case=cases(most_groups=2, most_pixels=100), depth=st.integers(2, 5))
+def test_layers_that_read_what_was_written_just_before(simulation, case, depth):
+    """The shortest of layers, whose results are read as soon as they are there."""
+    layer, channels = case.layer, case.segments[0].shape[0]
+    weight = np.resize(layer.weight, (channels, channels, *layer.weight.shape[2:]))
+    square = replace(
+        layer,
+        weight=weight,
+        bias=np.resize(np.clip(layer.bias, -(10**6), 10**6), channels),
+        multiplier=np.resize(layer.multiplier, channels),
+        stride=1,
+        pads=(0, 0, *[k - 1 for k in weight.shape[2:]]),
+        store=replace(case.layer.store, residual="", residual_multiplier=0)
+        if case.layer.store
+        else None,
+    )
+    if square.store is None:
+        return
+    bench = Bench(simulation)
+    tensor, wanted = bench.put(case.segments[0]), case.segments[0]
+    for _ in range(depth):
+        target = bench.tensor(channels // 16, *wanted.shape[1:])
+        bench.convolve(square, [tensor], target=target, tile=case.tile)
+        tensor, wanted = target, square.run({"source": wanted})
+    place = bench.get(tensor)
+    np.testing.assert_array_equal(bench.run()[place], wanted)
+
+
+@pytest.mark.parametrize(("channels", "beats"), [(1, 1), (4, 1), (7, 2), (8, 2), (16, 4)])
+def test_outputs_of_few_channels(simulation, channels, beats):
+    rng = np.random.default_rng(channels)
+    source = codes(rng, (16, 5, 7), "any")
+    layer = Convolution(
+        name="layer",
+        source="source",
+        target="target",
+        weight=rng.integers(-128, 128, (channels, 16, 1, 1), dtype=np.int16),
+        bias=np.zeros(channels, np.int32),
+        stride=1,
+        pads=(0, 0, 0, 0),
+        outside=0,
+        multiplier=np.full(channels, 1 << 16, np.int32),
+        shift=16,
+        fraction=0,
+        activation="none",
+        store=None,
+    )
+    bench = Bench(simulation)
+    place = bench.convolve(layer, [bench.put(source)], beats=beats)
+    np.testing.assert_array_equal(bench.run()[place], layer.run({"source": source}))
+
+
+@pytest.mark.parametrize("fold", [False, True])
+@pytest.mark.parametrize("size", [(2, 8), (4, 16), (6, 40), (16, 104)])
+def test_images(simulation, fold, size):
+    image = np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8)
+    pixels = image.astype(np.int32) - 128
+    if fold:
+        height, width = size[0] // 2, size[1] // 2
+        pixels = pixels.reshape(height, 2, width, 2, 3).transpose(0, 2, 1, 3, 4)
+        pixels = pixels.reshape(height, width, 12)
+    wanted = np.zeros((16, *pixels.shape[:2]), np.int32)
+    wanted[: pixels.shape[2]] = pixels.transpose(2, 0, 1)
+    bench = Bench(simulation)
+    place = bench.get(bench.load(image, fold))
+    np.testing.assert_array_equal(bench.run()[place], wanted)
+
+
+def layers_of(root, name):
+    """Every convolution of a model, with random codes of the right sizes as its source."""
+    network = read_network(root / f"models/{name}/{name}.u8.onnx")
+    rng = np.random.default_rng(0)
+    shapes = {network.image: (3, network.height, network.width)}
+    parts = {}
+    for layer in network.layers:
+        if isinstance(layer, Upsample):
+            channels, height, width = shapes[layer.source]
+            shapes[layer.target] = (channels, 2 * height, 2 * width)
+            parts[layer.target] = [(layer.source, True)]
+        elif isinstance(layer, Concat):
+            whole = [shapes[source] for source in layer.sources]
+            shapes[layer.target] = (sum(shape[0] for shape in whole), *whole[0][1:])
+            parts[layer.target] = [parts.get(s, [(s, False)])[0] for s in layer.sources]
+        elif layer.source == network.image:
+            out = layer.weight.shape[0]
+            shapes[layer.target] = (out, network.height // 2, network.width // 2)
+        else:
+            found = parts.get(layer.source, [(layer.source, False)])
+            if len(found) > 2 or (len(found) == 2 and not any(up for _, up in found)):
+                found = [(layer.source, False)]  # lies in one piece
+            segments = tuple(codes(rng, shapes[source], "any") for source, _ in found)
+            _, height, width = shapes[layer.source]
+            kernel, pads = layer.weight.shape[2:], layer.pads
+            shapes[layer.target] = (
+                len(layer.weight),
+                (height + pads[0] + pads[2] - kernel[0]) // layer.stride + 1,
+                (width + pads[1] + pads[3] - kernel[1]) // layer.stride + 1,
+            )
+            residual = None
+            if layer.store and layer.store.residual:
+                residual = codes(rng, shapes[layer.target], "any")
+                layer = replace(layer, store=replace(layer.store, residual="residual"))
+            yield Case(
+                layer=replace(layer, source="source"),
+                segments=segments,
+                upsample=(found[0][1], found[-1][1] if len(found) > 1 else False),
+                residual=residual,
+                narrow=-(-len(layer.weight) // 16) % 2 == 1,
+                tile=128,
+            )
+
+
+@pytest.mark.parametrize("model", ["road-n", "road-xs"])
+def test_layers_of_the_shipped_models(simulation, root, model):
+    if not ALL:
+        pytest.skip("make fpga-test runs it; here the whole detectors do")
+    checked = 0
+    for case in layers_of(root, model):
+        np.testing.assert_array_equal(
+            result(Bench(simulation), case), case.wanted(), case.layer.name
+        )
+        checked += 1
+    assert checked > 20

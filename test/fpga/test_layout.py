@@ -1,0 +1,13 @@
+"""What is generated from fpga/layout.yaml is current."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def test_generated_files_are_current():
+    command = [sys.executable, str(ROOT / "fpga" / "generate.py"), "--check"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr

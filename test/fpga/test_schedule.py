@@ -1,0 +1,37 @@
+"""The order of operations: nothing comes before what it reads, and little waits."""
+
+from hypothesis import given, settings
+from networks import networks
+
+from perception_nodes.backends.model import load_model
+from perception_nodes.backends.qdq import read_network
+from perception_nodes.fpga.lower import lower
+from perception_nodes.fpga.schedule import depends, schedule
+from perception_nodes.fpga.views import build_graph
+
+
+def waits(operations):
+    return sum(depends(b, a) for a, b in zip(operations, operations[1:], strict=False))
+
+
+@given(networks(most=14))
+@settings(max_examples=100, deadline=None)
+def test_nothing_comes_before_what_it_reads(case):
+    given_order = lower(build_graph(case[0])).operations
+    order = schedule(given_order)
+    number = {id(operation): n for n, operation in enumerate(order)}
+    assert sorted(number) == sorted(map(id, given_order))
+    for n, operation in enumerate(given_order):
+        for before in given_order[:n]:
+            if depends(operation, before):
+                assert number[id(before)] < number[id(operation)]
+
+
+def test_branches_of_the_shipped_model_take_turns():
+    operations = lower(build_graph(read_network(load_model("road-n").path))).operations
+    order = schedule(operations)
+    assert waits(order) < waits(operations)
+    # In the head nothing waits: there is always another branch.
+    heads = [o for o in order if o.layer.name.startswith("/model.22/")]
+    assert order[-len(heads) :] != heads  # they fill the neck's waits too
+    assert waits(order[order.index(heads[0]) :]) <= waits(order) / 2
