@@ -20,7 +20,7 @@ import numpy as np
 EPILOG = """
 examples:
   python benchmarks/gpu.py                        check, measure, write out/gpu/gpu.json and .html
-  python benchmarks/gpu.py --check                check the bits alone, seconds
+  python benchmarks/gpu.py --check                check the bits alone, a minute
   python benchmarks/gpu.py --host                 the same checks with the kernels compiled for the
                                                   host by g++; needs no GPU
   python benchmarks/gpu.py --frames 500 --conditions quiet      a first impression
@@ -125,7 +125,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     try:
         if options.load:
-            gpu_whole.load(device)
+            gpu_whole.load(device, options.device)
             return 0
         facts = device.facts
         print(f"{facts.name}, SM {facts.sm}, CUDA {facts.driver_cuda}, through {facts.through}")

@@ -63,7 +63,7 @@ def measure(
     with shared_frames() as frames:
         whole = {
             name: time_whole(
-                device, stream, detector, frames, options.frames, name, progress(f"{name}: frame")
+                device, stream, detector, frames, options, name, progress(f"{name}: frame")
             )
             for name in options.conditions
         }
@@ -139,14 +139,14 @@ def time_whole(
     stream: Stream,
     detector: GpuDetector,
     frames: list[ImageView],
-    count: int,
+    options: argparse.Namespace,
     condition: str,
     show: Callable[[int, int], None],
 ) -> dict[str, Any]:
     """From a frame in shared memory to boxes in ours: what a node does, and the device's part."""
     header, first, last = FrameHeader(), device.event(), device.event()
-    host_ms, device_ms, copies = [], [], 0
-    with _condition(condition, device) as before:
+    host_ms, device_ms, copies, count = [], [], 0, options.frames
+    with _condition(condition, device, options.device) as before:
         for number in range(-gpu_stages.WARM_UP, count):
             image = frames[number % SLOTS]
             before()
@@ -198,7 +198,7 @@ def shared_frames() -> Iterator[list[ImageView]]:
 
 
 @contextmanager
-def _condition(name: str, device: Device) -> Iterator[Callable[[], None]]:
+def _condition(name: str, device: Device, index: int) -> Iterator[Callable[[], None]]:
     """What else the GPU does meanwhile; yields what is to be called before each frame."""
     if name == "quiet":
         yield lambda: None
@@ -208,9 +208,12 @@ def _condition(name: str, device: Device) -> Iterator[Callable[[], None]]:
         other.wait()
         memory.close()
     else:
-        command = [sys.executable, str(Path(__file__).with_name("gpu.py")), "--load"]
+        program = Path(__file__).with_name("gpu.py")
         process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, str(program), "--load", "--device", str(index)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         try:
             assert process.stdout is not None
@@ -221,18 +224,18 @@ def _condition(name: str, device: Device) -> Iterator[Callable[[], None]]:
             process.communicate("")
 
 
-def load(device: Device) -> None:
+def load(device: Device, index: int) -> None:
     """Keep the GPU busy until the input ends: by matrix products, or without PyTorch by filling."""
     ended = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
     try:
         import torch
 
-        left = torch.randn(4096, 4096, device="cuda", dtype=torch.float16)
+        left = torch.randn(4096, 4096, device=f"cuda:{index}", dtype=torch.float16)
 
         def step() -> None:
             torch.matmul(left, left)
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(index)
 
     except (ImportError, RuntimeError):
         stream, memory = device.stream(), device.memory(LOAD_BYTES)

@@ -3,6 +3,7 @@
 The GPU is `fake_gpu.py` with the host's kernels: what it takes says nothing.
 """
 
+import io
 import json
 import subprocess
 import sys
@@ -181,6 +182,23 @@ def test_everything_is_measured_and_reported(gpu, capsys, tmp_path):
     page = (tmp_path / "gpu.html").read_text()
     assert "Fake GPU" in page and "http" not in page.replace("http-equiv", "")
     assert "Decoding and suppression" in capsys.readouterr().out
+
+
+def test_a_load_that_does_not_start_is_no_quiet_success(gpu, monkeypatch, capsys, tmp_path):
+    """The figures would be those of an idle GPU."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    options = ["--frames", "1", "--conditions", "process", "--out", str(tmp_path)]
+    assert command.main(options) == 2
+    assert "keep the GPU busy does not start" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_load_goes_on_until_it_is_told_to_end(gpu, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    assert command.main(["--load"]) == 0
+    assert capsys.readouterr().out == "ready\n"
+    assert gpu.calls["cuMemsetD8Async"] > 0
 
 
 @pytest.mark.parametrize("lens", ["no lens", "barrel"])
