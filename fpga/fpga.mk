@@ -26,18 +26,19 @@ fpga-coverage: $(FPGA_BUILD)/coverage/libengine_1024.so dev ## tell which branch
 fpga-synth: dev $(FPGA_BUILD)/yosys ## estimate with yosys what both builds take of a K26, some minutes
 	$(BIN)/python fpga/synthesize.py $(FPGA_BUILD)
 
-# A tool that Debian and Ubuntu have. TOOL is its name and that of its package.
-define INSTALL
-@command -v $(TOOL) > /dev/null \
-    || { [ "$$(id -u)" = 0 ] && apt-get update -q && apt-get install -q -y --no-install-recommends $(TOOL); } \
-    || { echo "$(TOOL) is needed; install it, e.g. sudo apt install $(TOOL)" >&2; exit 1; }
-@mkdir -p $(dir $@)
-@touch $@
-endef
+# Tools that Debian and Ubuntu have, and the versions that are new enough.
+VERSION_verilator := Verilator ([5-9]|[1-9][0-9])[.]
+VERSION_yosys := Yosys (0[.][3-9][0-9]|[1-9])
 
 $(FPGA_BUILD)/verilator $(FPGA_BUILD)/yosys: TOOL = $(notdir $@)
 $(FPGA_BUILD)/verilator $(FPGA_BUILD)/yosys:
-	$(INSTALL)
+	@command -v $(TOOL) > /dev/null \
+	    || { [ "$$(id -u)" = 0 ] && apt-get update -q && apt-get install -q -y --no-install-recommends $(TOOL); } \
+	    || { echo "$(TOOL) is needed; install it, e.g. sudo apt install $(TOOL)" >&2; exit 1; }
+	@$(TOOL) --version | grep -Eq '$(VERSION_$(TOOL))' \
+	    || { echo "$$($(TOOL) --version) is too old; Verilator 5 and Yosys 0.30 are needed" >&2; exit 1; }
+	@mkdir -p $(@D)
+	@touch $@
 
 # The MACs of a build are 256 a block.
 define BUILD_ENGINE

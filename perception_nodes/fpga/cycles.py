@@ -16,10 +16,12 @@ from perception_nodes.fpga.program import Geometry
 WEIGHT_SHARE = 2
 """Cycles that a step should take for each beat of its weights: half of the memory's bandwidth is
 left to others."""
-BEGIN = 6
+BEGIN = 7
 """Cycles from the last vector of an operation to the first one of the next."""
 ARRAY = 16
 """From a vector's entry to its sum."""
+BETWEEN = 2
+"""From one tile's drain to the next one's."""
 WRITE = 45
 """From the last read of an accumulator to the code in activation memory."""
 START = 160
@@ -84,7 +86,7 @@ def program_costs(
         begins.append(now)
         for size in sizes * (operation.groups // (2 if operation.wide else 1)):
             now = max(now, read[0]) + count * max(halves * size, beats)
-            drained = max(now + ARRAY, read[1]) + 1 + geometry.blocks * size * beats_written
+            drained = max(now + ARRAY, read[1]) + BETWEEN + geometry.blocks * size * beats_written
             read, written = [read[1], drained], [written[1], drained + WRITE]
     ends = [*begins[1:], written[1]]
     for operation, begin, end in zip(operations, begins, ends, strict=True):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from hypothesis import strategies as st
 
-from perception_nodes.core.integer import Convolution, Store
+from perception_nodes.core.integer import Convolution, Store, activate
 
 LARGEST_MULTIPLIER = (1 << 17) - 1
 CODES = (-128, 127)
@@ -31,8 +31,8 @@ class Case:
             f"{layer.activation} {layer.store} narrow {self.narrow} tile {self.tile})"
         )
 
-    def wanted(self):
-        """What the integer network computes."""
+    def tensors(self):
+        """What the integer network reads."""
         pictures = [
             codes.repeat(2, axis=1).repeat(2, axis=2) if up else codes
             for codes, up in zip(self.segments, self.upsample, strict=False)
@@ -40,7 +40,11 @@ class Case:
         tensors = {"source": np.concatenate(pictures)}
         if self.residual is not None:
             tensors["residual"] = self.residual
-        return self.layer.run(tensors)
+        return tensors
+
+    def wanted(self):
+        """What the integer network computes."""
+        return self.layer.run(self.tensors())
 
 
 def codes(rng, shape, kind):
@@ -52,8 +56,9 @@ def codes(rng, shape, kind):
     return np.full(shape, {"lowest": -128, "highest": 127}[kind], np.int8)
 
 
-KINDS = st.sampled_from(["any", "any", "limits", "lowest", "highest"])
-MULTIPLIERS = st.sampled_from([0, 1, 1 << 16, LARGEST_MULTIPLIER])
+KINDS = st.sampled_from(["any", "any", "any", "limits", "lowest", "highest"])
+MULTIPLIERS = st.sampled_from([LARGEST_MULTIPLIER, 1 << 16, 1, 0])
+RARELY = st.sampled_from([False, False, False, True])
 
 
 @st.composite
@@ -91,27 +96,27 @@ def cases(draw, most_groups=16, most_pixels=700):
         "limits": lambda: rng.choice([-128, 127], shape),
         "lowest": lambda: np.full(shape, -128),
         "highest": lambda: np.full(shape, 127),
-    }[draw(st.sampled_from(["any", "shipped", "limits", "lowest", "highest"]))]()
+    }[draw(st.sampled_from(["any", "shipped", "any", "shipped", "limits", "lowest", "highest"]))]()
     reach = 2**31 - 1 - 128 * np.abs(weight).sum(axis=(1, 2, 3))
-    bias = rng.integers(-reach, reach + 1)
-    if draw(st.booleans()):
-        bias = rng.choice([-1, 0, 1], out) * reach
-    elif draw(st.booleans()):
-        bias = rng.integers(-1000, 1000, out)
-    multiplier = rng.integers(0, LARGEST_MULTIPLIER + 1, out)
-    if draw(st.booleans()):
+    bias = {
+        "small": lambda: rng.integers(-1000, 1001, out),
+        "any": lambda: rng.integers(-reach, reach + 1),
+        "limits": lambda: rng.choice([-1, 0, 1], out) * reach,
+    }[draw(st.sampled_from(["small", "small", "small", "any", "limits"]))]()
+    multiplier = rng.integers(1 << 14, LARGEST_MULTIPLIER + 1, out)
+    if draw(RARELY):
         multiplier[:] = draw(MULTIPLIERS)
     rows = (height + pads[0] + pads[2] - kernel[0]) // stride + 1
     columns = (width + pads[1] + pads[3] - kernel[1]) // stride + 1
     residual = codes(rng, (out, rows, columns), draw(KINDS)) if draw(st.booleans()) else None
-    fraction = draw(st.integers(0, 15))
-    # So that codes are within their limits more often than not.
-    likely = 17 + fraction + 3 if draw(st.booleans()) else draw(st.integers(0, 47))
+    residual_multiplier = 0
+    if residual is not None:
+        residual_multiplier = draw(MULTIPLIERS if draw(RARELY) else st.integers(0, 1 << 13))
     store = Store(
-        draw(st.one_of(MULTIPLIERS, st.integers(0, LARGEST_MULTIPLIER))),
-        min(likely, 47),
+        draw(MULTIPLIERS if draw(RARELY) else st.integers(1 << 16, LARGEST_MULTIPLIER)),
+        draw(st.integers(0, 47)),
         "residual" if residual is not None else "",
-        draw(st.one_of(MULTIPLIERS, st.integers(0, 1 << 13))) if residual is not None else 0,
+        residual_multiplier,
     )
     layer = Convolution(
         name="layer",
@@ -123,11 +128,33 @@ def cases(draw, most_groups=16, most_pixels=700):
         pads=pads,
         outside=draw(st.sampled_from([0, 0, -128, 127, 5])),
         multiplier=multiplier.astype(np.int32),
-        shift=draw(st.one_of(st.integers(8, 30), st.integers(0, 47))),
-        fraction=fraction,
+        shift=draw(st.integers(0, 47)),
+        fraction=draw(st.integers(0, 15)),
         activation=draw(st.sampled_from(["none", "relu", "hardswish"])),
         store=store,
     )
-    if draw(st.integers(0, 3)) == 0:
+    if draw(RARELY):
         layer, residual = replace(layer, store=None), None
-    return Case(layer, segments, upsample, residual, narrow, draw(st.integers(8, 256)))
+    case = Case(layer, segments, upsample, residual, narrow, draw(st.integers(8, 256)))
+    if not draw(RARELY):
+        case = scaled(case, draw(st.integers(8, 18)), draw(st.sampled_from([7, 7, 8, 10, 4])))
+    return case
+
+
+def scaled(case, fixed_bits, code_bits):
+    """With the shifts that bring the largest results to so many bits: 18 and 8 are the limits."""
+    layer, tensors = case.layer, case.tensors()
+    product = layer.accumulate(tensors["source"]) * layer.multiplier[:, None, None]
+    layer = replace(layer, shift=shift_to(product, fixed_bits))
+    if layer.store is not None:
+        total = activate(layer.preactivate(tensors["source"]), layer.activation, layer.fraction)
+        if case.residual is not None:
+            total += case.residual * np.int64(layer.store.residual_multiplier)
+        shift = shift_to(total * layer.store.multiplier, code_bits)
+        layer = replace(layer, store=replace(layer.store, shift=shift))
+    return replace(case, layer=layer)
+
+
+def shift_to(values, bits):
+    """The shift after which the largest value has so many bits, its sign among them."""
+    return int(np.clip(int(np.abs(values).max()).bit_length() + 1 - bits, 0, 47))
