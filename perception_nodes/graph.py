@@ -116,7 +116,9 @@ class Graph:
         unknown = sorted(set(values) - set(self.parameters))
         if unknown:
             known = ", ".join(self.parameters)
-            raise SettingsError(f"parameter {unknown[0]!r} is unknown; known are {known}")
+            raise SettingsError(
+                f"parameter {unknown[0]!r} is unknown; known are {known}", unknown[0]
+            )
         if not PLAYERS.isdisjoint(self.executables):
             values = _with_drive(values)
         if "watchdog_node" in self.executables:
@@ -158,7 +160,7 @@ def _with_drive(values: Mapping[str, Any]) -> dict[str, Any]:
     try:
         drive = open_source(str(values.get("bag", "")), str(values.get("topic", "")))
     except BagError as error:
-        raise SettingsError(f"parameter bag: {error}") from error
+        raise SettingsError(f"parameter bag: {error}", "bag") from error
     transport = "compressed" if drive.message_type == COMPRESSED_IMAGE else "raw"
     return {**values, "topic": drive.topic, "image_transport": transport}
 

@@ -99,6 +99,7 @@ def judge(scenario: Scenario, seen: Seen, deadline_ms: float = DEADLINE_MS) -> V
     )
     if seen.failure:
         verdict.problems.append(seen.failure)
+    verdict.problems += seen.not_put_in
     if not seen.sent:
         return verdict
     rebooted = any(isinstance(fault, RebootFault) for fault in scenario.faults)

@@ -12,6 +12,9 @@ class FaultCameraSettings(PlayerSettings):
     started_file: str = Field(
         default="", description="file that receives the first frame's time, ns since the epoch"
     )
+    hits_file: str = Field(
+        default="", description="JSON file that receives how many frames each fault has hit"
+    )
 
 
 class SlowSubscriberSettings(Settings):

@@ -53,7 +53,8 @@ class Seen:
         sent: stamps of the frames that the camera sent, in that order.
         first_ns: when the first one was due.
         begin_ns, end_ns: of the faults; the same where there is one of an instant.
-        faults: each with its begin and end.
+        faults: those that were put in, each with its begin and end.
+        not_put_in: those that were not, a line each that says why.
         reports: as they came.
         detections: when they came, and the frame's stamp.
         told: health messages as they came.
@@ -67,6 +68,7 @@ class Seen:
     begin_ns: int = 0
     end_ns: int = 0
     faults: list[tuple[str, int, int]] = field(default_factory=list)
+    not_put_in: list[str] = field(default_factory=list)
     reports: list[Reported] = field(default_factory=list)
     detections: list[tuple[int, int]] = field(default_factory=list)
     told: list[Told] = field(default_factory=list)

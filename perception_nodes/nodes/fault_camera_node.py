@@ -1,5 +1,6 @@
 """A recorded drive played as by a camera that has a fault; see `perception_nodes.hil.camera`."""
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ class FaultCameraNode(PlayerNode):
 
     def open(self) -> None:
         """As the player."""
+        self._hits: list[int] = []
         super().open()
         self._true_info = self._info
 
@@ -35,7 +37,13 @@ class FaultCameraNode(PlayerNode):
             write_whole(Path(self.settings.started_file), str(self._first_due_ns))
 
     def _read_frames(self) -> Iterator[SentFrame]:
-        return faulty(super()._read_frames(), FAULTS.validate_json(self.settings.faults))
+        faults = FAULTS.validate_json(self.settings.faults)
+        return faulty(super()._read_frames(), faults, self._hits)
+
+    def _write_sent(self) -> None:
+        if self.settings.hits_file:
+            write_whole(Path(self.settings.hits_file), json.dumps(self._hits))
+        super()._write_sent()
 
     def _play(self, frame: SentFrame) -> None:
         self._info = self._told_info(frame)
