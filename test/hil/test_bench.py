@@ -1,6 +1,7 @@
 """The bench's own parts: clocks, weather, drives, the network, the orders to a unit."""
 
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -10,8 +11,10 @@ import cv2
 import numpy as np
 import pytest
 
+from perception_nodes.config import SettingsError
 from perception_nodes.core.frame import FrameStatus
 from perception_nodes.hil import sides
+from perception_nodes.hil.address import PORT, joined_address, split_address
 from perception_nodes.hil.clock import RoundTrip, clock_offset
 from perception_nodes.hil.drive import prepare
 from perception_nodes.hil.judge import Verdict
@@ -163,10 +166,52 @@ def test_orders_to_a_unit():
         process.wait(10)
 
 
-def test_a_unit_that_is_not_there_says_how_it_is_started(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("perception_nodes.hil.unit.CONNECT_TIMEOUT_S", 0.0)
+def test_a_unit_that_is_not_there_says_how_it_is_started():
     with pytest.raises(UnitError, match="start it there with: perception hil unit"):
-        RemoteUnit("127.0.0.1:1")
+        RemoteUnit("127.0.0.1:1", within_s=0)
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("bench", ("bench", PORT)),
+        ("10.0.0.1:80", ("10.0.0.1", 80)),
+        ("[::1]:80", ("::1", 80)),
+        ("[fe80::1%eth0]", ("fe80::1%eth0", PORT)),
+        ("::1", ("::1", PORT)),
+    ],
+)
+def test_addresses(text, address):
+    assert split_address(text) == address
+    assert split_address(joined_address(*address)) == address
+
+
+@pytest.mark.parametrize("text", ["", ":1", "a:", "a:99999", "a:²", "a:-1", "[::1", "[]:1"])
+def test_what_is_no_address_is_refused(text):
+    with pytest.raises(SettingsError, match="HOST:PORT|there is no port"):
+        split_address(text)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_unit_that_hangs_or_dies_says_so_at_every_question(host: str):
+    try:
+        server = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else 2)
+    except OSError as error:
+        pytest.skip(f"no {host} here: {error}")
+    with server, RemoteUnit(joined_address(host, server.getsockname()[1])) as unit:
+        server.accept()[0].close()
+        for _ in range(2):
+            with pytest.raises(UnitError, match="the unit does not answer"):
+                unit.clock()
+
+
+def test_a_unit_listens_on_ipv6(tmp_path: Path):
+    try:
+        server = UnitServer("::1", 0, {})
+    except UnitError as error:
+        pytest.skip(f"no IPv6 here: {error}")
+    assert server.address.startswith("[::1]:")
+    server._server.server_close()
 
 
 def found(*labels: str) -> FrameDetections:
@@ -210,7 +255,43 @@ def test_what_cannot_be_simulated_is_not_run_and_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(sides, "lacking", lambda: "no namespace is granted")
-    cut = scenario(network={}, faults=[{"kind": "network", "loss": 1}])
-    assert sides.run_scenario(cut, {}, tmp_path).problems == [
+    cut = scenario(network={}, faults=[{"kind": "network", "for_s": 1, "loss": 1}])
+    assert sides.run_scenario(cut, tmp_path).problems == [
         "not run: the network cannot be simulated: no namespace is granted"
     ]
+
+
+@pytest.mark.parametrize("error", [UnitError("the unit\nis gone"), ValueError("a defect of ours")])
+def test_what_ends_a_run_is_its_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error):
+    def run(*_):
+        raise error
+
+    monkeypatch.setattr(sides, "run_here", run)
+    (problem,) = sides.run_scenario(scenario(), tmp_path).problems
+    assert problem.startswith("not run: ")
+    assert " ".join(str(error).split()) in problem
+
+
+def test_a_stopped_process_elsewhere_leaves_nothing_behind(tmp_path: Path):
+    with sides._Elsewhere(("sh", "-c", "sleep 99"), scenario(), tmp_path, {}) as elsewhere:
+        assert elsewhere._process.poll() is None
+    assert elsewhere._process.returncode
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_elsewhere_that_gives_no_verdict_fails(tmp_path: Path):
+    command = ("sh", "-c", "echo nobody >&2; exit 3")
+    with sides._Elsewhere(command, scenario(), tmp_path, {}) as elsewhere:
+        problems = elsewhere.verdict().problems
+    assert problems == ["not run: its process ended with status 3: nobody"]
+
+
+def test_how_many_frames_the_weather_has_changed_is_known(tmp_path: Path):
+    faults = [
+        {"kind": "camera_stop", "for_s": 1},
+        {"kind": "rain", "after_s": 0.5, "for_s": 0.2},
+        {"kind": "night", "after_s": 5, "for_s": 1},
+    ]
+    path = tmp_path / "drive.mcap"
+    assert prepare(scenario(faults=faults), path, disturbed=True) == {1: 2, 2: 0}
+    assert prepare(scenario(faults=faults), path, disturbed=False) == {}

@@ -199,6 +199,12 @@ def test_a_graph_that_ended_is_a_failure():
     ]
 
 
+def test_a_fault_that_was_not_put_in_is_a_failure():
+    seen = run()
+    seen.not_put_in = ["camera_stop (faults.0) was not put in: the drive was over before its time"]
+    assert problems_of(seen) == seen.not_put_in
+
+
 def test_reports_for_machines_and_people():
     bad = run()
     del bad.reports[20]
@@ -209,6 +215,11 @@ def test_reports_for_machines_and_people():
     suite = ElementTree.fromstring(verdicts_junit(verdicts, [9.0, 9.5]))
     assert (suite.get("tests"), suite.get("failures")) == ("2", "1")
     assert [case.find("failure") is None for case in suite] == [True, False]
+    verdicts[1].problems.append("\x1b[31mred\x1b[0m")
+    suite = ElementTree.fromstring(verdicts_junit(verdicts, [9.0, 9.5], ["c"]))
+    assert (suite.get("tests"), suite.get("skipped")) == ("3", "1")
+    assert suite[2].get("name") == "c"
+    assert suite[2].find("skipped") is not None
     assert verdicts_table(verdicts).row_count == 2
     assert all(line.startswith("camera_stop: ") for line in problems(verdicts))
 
