@@ -18,7 +18,7 @@ from perception_nodes.replay.synthetic import open_source
 
 SUFFIXES = (".yaml", ".yml")
 SET_BY_THE_BENCH = frozenset(
-    {"listeners", "live", "faults", "recording", "sent_file", "started_file", "hits_file"}
+    {"listeners", "live", "faults", "recording", "sent_file", "started_file", "played_file"}
 )
 RAW_ONLY = frozenset({"cdr_length", "encoding_unknown", "size_change"})
 """Faults of the message Image."""

@@ -84,7 +84,7 @@ class _Run:
         self._scenario, self._unit, self._link = scenario, unit, link
         self._orders = folder / "orders.json"
         self._started, self._sent = folder / "started", folder / "sent.json"
-        self._hits = folder / "hits.json"
+        self._played_file = folder / "played.json"
         self._played, self._undisturbed = folder / "played.mcap", folder / "undisturbed.mcap"
         # What is still being written does not lie among the results.
         self._recording, self._kept = folder / "recording.mcap", out / f"{scenario.name}.mcap"
@@ -154,7 +154,7 @@ class _Run:
                 "recording": str(self._recording.resolve()),
                 "sent_file": str(self._sent),
                 "started_file": str(self._started),
-                "hits_file": str(self._hits),
+                "played_file": str(self._played_file),
             }
         )
         return with_faulty_backend(specs, faults, self._orders)
@@ -231,7 +231,13 @@ class _Run:
             seen.first_ns = int(self._started.read_text(encoding="utf-8"))
         if self._sent.is_file():
             content = json.loads(self._sent.read_text(encoding="utf-8"))
-            seen.sent = [stamp_ns for _, stamp_ns in content["sent"]]
+            played = json.loads(self._played_file.read_text(encoding="utf-8"))
+            stamps = [stamp_ns for _, stamp_ns in content["sent"]]
+            end = len(stamps) - played["closing"]
+            seen.sent, seen.closing = stamps[:end], stamps[end:]
+            faults = enumerate(self._scenario.faults)
+            of_camera = [number for number, fault in faults if isinstance(fault, CameraFault)]
+            self._frames_changed.update(zip(of_camera, played["hits"], strict=True))
             sent = {stamp_ns: index for index, stamp_ns in content["sent"]}
         elif not seen.failure:
             seen.failure = "the camera ended without a list of its frames"
@@ -251,10 +257,6 @@ class _Run:
     def _tell_faults(self) -> None:
         """Which faults were put in, and which ones were not, for what reason."""
         seen, faults = self._seen, self._scenario.faults
-        if self._hits.is_file():
-            of_camera = [n for n, fault in enumerate(faults) if isinstance(fault, CameraFault)]
-            hits = json.loads(self._hits.read_text(encoding="utf-8"))
-            self._frames_changed.update(zip(of_camera, hits, strict=True))
         for number, fault in enumerate(faults):
             begin_ns, end_ns = self._put_in.get(number, (0, 0))
             why = self._not_put_in.get(number, "")

@@ -12,8 +12,10 @@ class FaultCameraSettings(PlayerSettings):
     started_file: str = Field(
         default="", description="file that receives the first frame's time, ns since the epoch"
     )
-    hits_file: str = Field(
-        default="", description="JSON file that receives how many frames each fault has hit"
+    played_file: str = Field(
+        default="",
+        description="JSON file that receives how many frames each fault has hit, and how many "
+        "were sent behind the drive's end",
     )
 
 

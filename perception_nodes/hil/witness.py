@@ -51,6 +51,8 @@ class Seen:
 
     Attributes:
         sent: stamps of the frames that the camera sent, in that order.
+        closing: stamps of those that it sent behind the drive's end, to have what was lost there
+            noticed; they are accounted for as all others are, and nothing else is judged by them.
         first_ns: when the first one was due.
         begin_ns, end_ns: of the faults; the same where there is one of an instant.
         faults: those that were put in, each with its begin and end.
@@ -64,6 +66,7 @@ class Seen:
     """
 
     sent: list[int] = field(default_factory=list)
+    closing: list[int] = field(default_factory=list)
     first_ns: int = 0
     begin_ns: int = 0
     end_ns: int = 0

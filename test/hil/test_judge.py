@@ -199,6 +199,31 @@ def test_a_graph_that_ended_is_a_failure():
     ]
 
 
+def test_frames_behind_the_end_are_accounted_for_and_judged_by_nothing_else():
+    seen = run()
+    lost, stamp_ns = seen.sent[-3:], seen.sent[-1] + 1000 * MS
+    seen.reports = [
+        replace(report, stamp_ns=0, at_ns=stamp_ns, status=FrameStatus.SUPERSEDED)
+        if report.stamp_ns in lost
+        else report
+        for report in seen.reports
+    ]
+    seen.detections = [found for found in seen.detections if found[1] not in lost]
+    missed = judge(SCENARIO, seen).miss_rate
+    seen.closing = [stamp_ns]
+    seen.reports.append(Reported(stamp_ns + 9 * MS, stamp_ns, FrameStatus.LATE))
+    seen.detections.append((stamp_ns + 9 * MS, stamp_ns))
+    seen.told.append(Told(stamp_ns - 600 * MS, HealthMode.UNSAFE, "no frame from the camera"))
+    count = len(seen.sent) + 1
+    seen.told.append(Told(stamp_ns + 50 * MS, HealthMode.UNSAFE, "-", (), count, count))
+    verdict = judge(expecting(lost_at_most=3), seen)
+    assert verdict.problems == []
+    assert (verdict.sent, verdict.miss_rate) == (count, missed)
+    assert "1 frames were sent behind the drive's end" in verdict.notes[0]
+    seen.reports.pop(3)
+    assert judge(expecting(lost_at_most=3), seen).lost_silently == 1
+
+
 def test_a_fault_that_was_not_put_in_is_a_failure():
     seen = run()
     seen.not_put_in = ["camera_stop (faults.0) was not put in: the drive was over before its time"]
