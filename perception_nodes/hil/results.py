@@ -37,11 +37,9 @@ class Results:
         self._names = [scenario.name for scenario in scenarios]
         self._seconds: list[float] = []
         self._out, self._junit = out, junit
-        try:
+        with _writing():
             self._write()
-            (out / "report.html").unlink(missing_ok=True)
-        except OSError as error:
-            raise SettingsError(f"the verdicts cannot be written: {error}") from error
+            (out / "report.html").unlink(missing_ok=True)  # of a run before
 
     @property
     def passed(self) -> bool:
@@ -49,7 +47,11 @@ class Results:
         return not self._not_begun and all(verdict.passed for verdict in self.verdicts)
 
     def add(self, verdict: Verdict, took_s: float) -> None:
-        """Take a verdict, and write those that there are."""
+        """Take a verdict, and write those that there are.
+
+        Raises:
+            SettingsError: they cannot be written.
+        """
         self.verdicts.append(verdict)
         self._seconds.append(took_s)
         self._write()
@@ -69,7 +71,7 @@ class Results:
 
     def __exit__(self, *_: object) -> None:
         """Write the page; that takes seconds, in which the user may lose patience."""
-        with _uninterrupted():
+        with _writing():
             machine = self.as_json()["machine"]
             page = render(machine, self.verdicts, self._out, self._not_begun)
             write_whole(self._out / "report.html", page)
@@ -79,7 +81,7 @@ class Results:
         return self._names[len(self.verdicts) :]
 
     def _write(self) -> None:
-        with _uninterrupted():
+        with _writing():
             write_whole(self._out / "verdicts.json", json.dumps(self.as_json(), indent=2) + "\n")
             if self._junit is not None:
                 text = verdicts_junit(self.verdicts, self._seconds, self._not_begun)
@@ -87,13 +89,15 @@ class Results:
 
 
 @contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Have Ctrl-C and SIGTERM wait."""
+def _writing() -> Iterator[None]:
+    """Have Ctrl-C and SIGTERM wait for a file; one that cannot be written is an error in words."""
     waiting: list[int] = []
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, lambda number, _: waiting.append(number)) for number in numbers]
     try:
         yield
+    except OSError as error:
+        raise SettingsError(f"the verdicts cannot be written: {error}") from error
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)

@@ -45,6 +45,7 @@ THIS_MACHINE = "127.0.0.1"
 MODULE = "perception_nodes.hil.sides"
 UNIT_START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 30.0
+"""For a process that ends a graph in order; one that hangs longer is killed."""
 NOT_RUN = (
     BackendError,
     BagError,
@@ -240,7 +241,11 @@ def _connected(process: "subprocess.Popen[bytes]", host: str, port: int) -> Iter
             yield remote
     finally:
         process.terminate()
-        process.wait()
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _free_port() -> int:

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import cv2
@@ -21,7 +22,8 @@ from perception_nodes.hil.judge import Verdict
 from perception_nodes.hil.network import OWN_NETWORK, lacking
 from perception_nodes.hil.page import render
 from perception_nodes.hil.reference import agreement_share
-from perception_nodes.hil.scenario import Scenario
+from perception_nodes.hil.run import _Run
+from perception_nodes.hil.scenario import CpuFault, NetworkFault, Scenario
 from perception_nodes.hil.scratch import PREFIX, scratch_folder
 from perception_nodes.hil.unit import ORDERS, RemoteUnit, UnitError, UnitServer
 from perception_nodes.hil.weather import changed
@@ -295,3 +297,37 @@ def test_how_many_frames_the_weather_has_changed_is_known(tmp_path: Path):
     path = tmp_path / "drive.mcap"
     assert prepare(scenario(faults=faults), path, disturbed=True) == {1: 2, 2: 0}
     assert prepare(scenario(faults=faults), path, disturbed=False) == {}
+
+
+def test_a_fault_counts_as_put_in_where_it_hit_a_drive_that_went_on(tmp_path: Path):
+    kinds = ("camera_stop", "cpu_contention", "shm_full", "night", "slow_subscriber")
+    faults = [{"kind": kind, "for_s": 1} for kind in kinds]
+    (tmp_path / "sent.json").write_text('{"sent": [[0, 1000], [1, 2000], [1, 9000]]}')
+    (tmp_path / "played.json").write_text('{"hits": [0], "closing": 1}')
+    run = _Run(scenario(faults=faults), tmp_path, tmp_path, None, None)
+    run._put_in = {0: (1500, 1600), 1: (1500, 1600), 2: (2001, 2100), 3: (1500, 1600)}
+    run._not_put_in = {4: "nobody is there"}
+    run._frames_changed = {3: 7}
+    seen = run._gathered()
+    assert (seen.sent, seen.closing) == ([1000, 2000], [9000])
+    assert seen.faults == [("cpu_contention", 1500, 1600), ("night", 1500, 1600)]
+    assert seen.not_put_in == [
+        "camera_stop (faults.0) was not put in: no frame was sent at its time",
+        "shm_full (faults.2) was not put in: the drive was over before its time",
+        "slow_subscriber (faults.4) was not put in: nobody is there",
+    ]
+
+
+def test_a_fault_whose_time_does_not_come_is_not_put_in(tmp_path: Path):
+    run = _Run(scenario(), tmp_path, tmp_path, None, None)
+    (tmp_path / "started").write_text(str(time.time_ns()))
+    run._over.set()
+    run._inject(0, CpuFault(kind="cpu_contention", after_s=100, for_s=1), None)
+    assert (run._put_in, run._not_put_in) == ({}, {0: "the run was over before its time"})
+    run._over.clear()
+    run._over.wait = lambda _: False
+    run._inject(1, NetworkFault(kind="network", after_s=0.5, for_s=1), None)
+    assert "is not ours to disturb" in run._not_put_in[1]
+    run._put = lambda *_: 1 / 0
+    run._inject(2, CpuFault(kind="cpu_contention", after_s=0.5, for_s=1), None)
+    assert run._not_put_in[2] == "ZeroDivisionError: division by zero"

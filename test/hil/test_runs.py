@@ -16,6 +16,7 @@ from perception_nodes.hil.loading import load_scenario
 from perception_nodes.hil.network import lacking
 from perception_nodes.hil.scenario import Scenario
 from perception_nodes.hil.sides import run_scenario
+from perception_nodes.hil.unit import RemoteUnit
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(120), pytest.mark.usefixtures("domain")]
 DRIVE = "synthetic:320x240@15*105"
@@ -111,3 +112,28 @@ def test_a_unit_over_a_network_that_loses_packets_accounts_for_every_frame(
     assert not any("sent" in text or "account" in text for text in verdict.problems)
     assert verdict.clock is not None
     assert abs(verdict.clock.offset_ms) <= verdict.clock.error_ms  # it is one clock
+
+
+def test_a_unit_that_dies_in_mid_run_fails_and_what_was_seen_of_it_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    command = [sys.executable, "-m", "perception_nodes.cli", "hil", "unit", "--listen"]
+    unit = subprocess.Popen([*command, "127.0.0.1:0"], stderr=subprocess.PIPE, text=True)
+    monkeypatch.setattr(RemoteUnit, "put_in", lambda *_: unit.kill())
+    scenario = Scenario.model_validate(
+        {
+            "name": "dies",
+            "title": "The unit dies in mid-run",
+            "drive": DRIVE,
+            "graph": {"backend": "null", "standby": "never", **SLACK},
+            "faults": [{"kind": "process_kill", "role": "detector"}],
+            "expect": {"lost": "-"},
+        }
+    )
+    try:
+        verdict = run_scenario(scenario, tmp_path, unit.stderr.readline().split()[-1])
+    finally:
+        unit.kill()
+        unit.communicate()
+    assert any("the unit does not answer" in problem for problem in verdict.problems)
+    assert (tmp_path / "dies.mcap").is_file()
