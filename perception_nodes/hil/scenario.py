@@ -54,6 +54,15 @@ def wrong(reason: str, *key: str | int) -> PydanticCustomError:
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_is_yes_or_no(cls, values: Any) -> Any:
+        """Of which a number would be made: in YAML `on` is one of them."""
+        for key, value in values.items() if isinstance(values, dict) else ():
+            if isinstance(value, bool):
+                raise wrong(f"Input should not be {str(value).lower()}, yes or no", key)
+        return values
+
 
 class _Fault(_Strict):
     """When a fault begins, in seconds after the first frame, and how long it lasts."""

@@ -91,6 +91,7 @@ def test_shipped_scenarios_fit_the_graph(name):
         ("title: t", "title: t\n<<:\n  mood: good", ":4: mood: Extra inputs"),
         ("title: t", "title: t\n3: 4", ":3: 3: a key must be a text"),
         ("cause: no frame", 'cause: "(["', ":5: expect.cause: '([' is no pattern"),
+        ("for_s: 1", "for_s: yes", ":4: faults.0.for_s: Input should not be true"),
         ("source: shm", "sauce: shm", ":3: graph.sauce: is unknown; known are"),
         (
             "source: shm",
