@@ -212,7 +212,7 @@ def _detection(verdict: Verdict, expect: Expectation, seen: Seen) -> None:
         (told.at_ns, text)
         for told in seen.told
         for text in (*told.faults, told.cause)
-        if told.at_ns >= seen.first_ns and pattern.search(text)
+        if seen.first_ns <= told.at_ns <= _last_ns(seen) and pattern.search(text)
     ]
     # A single frame may fare so at any time; what health says must not be about something else.
     if any(at_ns < seen.begin_ns for at_ns, _ in said):
@@ -230,9 +230,8 @@ def _detection(verdict: Verdict, expect: Expectation, seen: Seen) -> None:
 
 
 def _modes(verdict: Verdict, expect: Expectation, seen: Seen) -> None:
-    until_ns = seen.sent[-1] + LAST_FRAME_NS
     before = [told.mode for told in seen.told if told.at_ns < seen.begin_ns]
-    after = [told for told in seen.told if seen.begin_ns <= told.at_ns <= until_ns]
+    after = [told for told in seen.told if seen.begin_ns <= told.at_ns <= _last_ns(seen)]
     if not before or before[-1] != HealthMode.NOMINAL:
         was = before[-1].name if before else "unknown"
         verdict.problems.append(f"before the fault the mode was {was}: nothing can be judged by it")
@@ -261,6 +260,11 @@ def _modes(verdict: Verdict, expect: Expectation, seen: Seen) -> None:
             f"the vehicle was told {lulls[0].mode.name} {left_ms:.0f} ms before the fault was over"
         )
     verdict.recovered_ms = _recovered_ms(after, seen.end_ns)
+
+
+def _last_ns(seen: Seen) -> int:
+    """Until when health is about the drive: behind it, the camera's silence is none of its."""
+    return seen.sent[-1] + LAST_FRAME_NS
 
 
 def _recovered_ms(after: Sequence[Told], end_ns: int) -> float | None:

@@ -133,6 +133,16 @@ def test_detection_must_come_in_time_and_not_before():
     assert "'in time' was told before the fault" in problems_of(run(), expecting(cause="in time"))
 
 
+def test_what_is_said_of_the_silence_behind_the_drive_detects_nothing():
+    seen = run()
+    seen.told = [replace(told, cause="-", faults=()) for told in seen.told]
+    at = seen.sent[-1] + 400 * MS
+    seen.told.append(replace(seen.told[-1], at_ns=at, cause="no frame from the camera"))
+    assert problems_of(seen, expecting(detected_within_ms=60_000.0)) == [
+        "'no frame' was never told"
+    ]
+
+
 def test_a_frame_report_tells_too():
     seen = run()
     index = next(i for i, report in enumerate(seen.reports) if report.stamp_ns >= END)
