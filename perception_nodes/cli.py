@@ -23,7 +23,7 @@ from perception_nodes.evaluation import DataError, read_set
 from perception_nodes.evaluation.matching import EvaluationNotInstalled
 from perception_nodes.files import write_whole
 from perception_nodes.graph import LIVE, RECORDED, Graph
-from perception_nodes.hil.scenario import ScenarioError
+from perception_nodes.hil.loading import ScenarioError
 from perception_nodes.hil.unit import UnitError
 from perception_nodes.preprocess.lens import UnknownLens
 from perception_nodes.replay.bag import BagError

@@ -1,7 +1,11 @@
 """`perception hil COMMAND`: faults put into the real graph, and what it makes of them."""
 
 import json
+import signal
 import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,21 +13,19 @@ import typer
 from rich.console import Console
 
 from perception_nodes.cli_common import JsonFlag, screen
-from perception_nodes.files import write_whole
-from perception_nodes.hil.judge import Verdict
-from perception_nodes.hil.page import render
+from perception_nodes.config import SettingsError
+from perception_nodes.graph import LIVE
+from perception_nodes.hil.address import PORT, split_address
+from perception_nodes.hil.loading import SUFFIXES, ScenarioError, load_scenario, shipped
 from perception_nodes.hil.report import (
     problems,
     scenarios_markdown,
     scenarios_table,
-    verdicts_json,
-    verdicts_junit,
     verdicts_table,
 )
-from perception_nodes.hil.run import Interrupted
-from perception_nodes.hil.scenario import load_scenario, shipped
+from perception_nodes.hil.results import Results
 from perception_nodes.hil.sides import run_scenario
-from perception_nodes.hil.unit import PORT, UnitServer, split_address
+from perception_nodes.hil.unit import UnitServer
 
 hil_app = typer.Typer(
     help="Hardware in the loop: a bench plays a drive with faults to the graph. Does that notice, "
@@ -70,39 +72,40 @@ def run_command(
     """Start the graph, put faults in, watch it as any subscriber could, and give a verdict.
 
     Each frame that the camera sent must be accounted for, whatever happens. Leaves report.html,
-    verdicts.json, and of each scenario a recording and the nodes' messages. Exit status 1 if a
-    scenario fails.
+    verdicts.json, and of each scenario a recording and the nodes' messages, after Ctrl-C too.
+    Exit status 1 if a scenario fails or could not be run, 2 if a scenario file is wrong.
     """
-    values: dict[str, Any] = dict(
+    given: dict[str, Any] = dict(
         argument.split(":=", 1) for argument in arguments if ":=" in argument
     )
     names = [argument for argument in arguments if ":=" not in argument]
-    scenarios = [load_scenario(name) for name in _each(names)]
+    scenarios = [load_scenario(name, given) for name in _each(names)]
     if not scenarios:
         raise typer.BadParameter("name a scenario; `perception hil list` lists them")
-    verdicts: list[Verdict] = []
-    seconds: list[float] = []
-    for number, scenario in enumerate(scenarios, 1):
-        screen.print(f"{number} of {len(scenarios)}: {scenario.title}", highlight=False)
-        begin_s = time.monotonic()
-        try:
-            verdicts.append(run_scenario(scenario, values, out, unit))
-        except Interrupted:
-            screen.print("interrupted")
-            break
-        seconds.append(time.monotonic() - begin_s)
-    result = verdicts_json(verdicts)
-    write_whole(out / "verdicts.json", json.dumps(result, indent=2) + "\n")
-    write_whole(out / "report.html", render(result["machine"], verdicts, out))
-    if junit is not None:
-        write_whole(junit, verdicts_junit(verdicts, seconds))
+    twice = [name for name, n in Counter(one.name for one in scenarios).items() if n > 1]
+    if twice:
+        raise SettingsError(f"two scenarios are named {twice[0]}: one would overwrite the other")
+    if unit:
+        split_address(unit)
+    results = Results(scenarios, out, junit)
+    with _terminated_like_interrupted(), results:
+        for number, scenario in enumerate(scenarios, 1):
+            screen.print(f"{number} of {len(scenarios)}: {scenario.title}", highlight=False)
+            begin_s = time.monotonic()
+            try:
+                verdict = run_scenario(scenario, out, unit)
+            except KeyboardInterrupt:
+                screen.print("interrupted")
+                results.interrupted(scenario, time.monotonic() - begin_s)
+                break
+            results.add(verdict, time.monotonic() - begin_s)
     if as_json:
-        print(json.dumps(result, indent=2))
+        print(json.dumps(results.as_json(), indent=2))
     else:
-        Console().print(verdicts_table(verdicts))
-        for line in problems(verdicts):
-            screen.print(line, highlight=False, soft_wrap=True)
-    if result["failed"] or len(verdicts) < len(scenarios):
+        Console().print(verdicts_table(results.verdicts))
+        for line in problems(results.verdicts):
+            screen.print(line, highlight=False, markup=False, soft_wrap=True)
+    if not results.passed:
         raise typer.Exit(1)
 
 
@@ -132,6 +135,7 @@ def unit_command(
     if wrong:
         raise typer.BadParameter(f"{wrong[0]!r} is not of the form NAME:=VALUE")
     values = dict(text.split(":=", 1) for text in assignments or [])
+    LIVE.nodes(values)  # what is wrong with them is better known before a bench comes
     server = UnitServer(*split_address(listen), values)
     screen.print(f"unit at {server.address}", highlight=False)
     server.run()
@@ -144,7 +148,20 @@ def _each(names: list[str]) -> list[str]:
         if name == "all":
             found += shipped()
         elif Path(name).is_dir():
-            found += [str(path) for path in sorted(Path(name).glob("*.yaml"))]
+            inside = [path for path in sorted(Path(name).iterdir()) if path.suffix in SUFFIXES]
+            if not inside:
+                raise ScenarioError(f"folder {name} holds no scenario, no .yaml file")
+            found += map(str, inside)
         else:
             found.append(name)
     return found
+
+
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """SIGTERM, with which a job's runner ends it, leaves no less behind than Ctrl-C."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

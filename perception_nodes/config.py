@@ -24,7 +24,16 @@ MAX_CAMERAS = 8
 
 
 class SettingsError(ValueError):
-    """A parameter whose value is not allowed; one line that names it, the value and the range."""
+    """A parameter whose value is not allowed; one line that names it, the value and the range.
+
+    Attributes:
+        parameter: its name, where it is one parameter's.
+    """
+
+    def __init__(self, text: str, parameter: str = "") -> None:
+        """Keep both."""
+        super().__init__(text)
+        self.parameter = parameter
 
 
 class Settings(BaseModel):
@@ -304,14 +313,16 @@ def check(settings_type: type[Settings], values: dict[str, Any]) -> Any:
         first = error.errors()[0]
         if not first["loc"]:
             text = str(first.get("ctx", {}).get("error", first["msg"]))
-            raise SettingsError(f"parameter {text}") from error
+            raise SettingsError(f"parameter {text}", text.partition(":")[0]) from error
         name = str(first["loc"][0])
         if name not in settings_type.model_fields:
             known = ", ".join(settings_type.model_fields)
-            raise SettingsError(f"parameter {name!r} is unknown; known are {known}") from error
+            raise SettingsError(
+                f"parameter {name!r} is unknown; known are {known}", name
+            ) from error
         allowed = allowed_range(settings_type.model_fields[name])
         raise SettingsError(
-            f"parameter {name}: {first['input']!r} is not allowed, it must be {allowed}"
+            f"parameter {name}: {first['input']!r} is not allowed, it must be {allowed}", name
         ) from error
 
 

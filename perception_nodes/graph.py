@@ -120,7 +120,9 @@ class Graph:
         unknown = sorted(set(values) - set(self.parameters))
         if unknown:
             known = ", ".join(self.parameters)
-            raise SettingsError(f"parameter {unknown[0]!r} is unknown; known are {known}")
+            raise SettingsError(
+                f"parameter {unknown[0]!r} is unknown; known are {known}", unknown[0]
+            )
         if values.get("cameras"):
             return self._nodes_of_several(values)
         if not PLAYERS.isdisjoint(self.executables):
@@ -211,7 +213,7 @@ def _with_drive(values: Mapping[str, Any]) -> dict[str, Any]:
     try:
         drive = open_source(str(values.get("bag", "")), str(values.get("topic", "")))
     except BagError as error:
-        raise SettingsError(f"parameter bag: {error}") from error
+        raise SettingsError(f"parameter bag: {error}", "bag") from error
     transport = "compressed" if drive.message_type == COMPRESSED_IMAGE else "raw"
     return {**values, "topic": drive.topic, "image_transport": transport}
 

@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from perception_nodes.core.frame import FrameRejected
 from perception_nodes.hil.scenario import CameraFault
 from perception_nodes.replay.bag import RawFrame
 from perception_nodes.replay.schemas import CAMERA_INFO, typestore
@@ -18,6 +19,9 @@ LATE_BY_NS = 5_000_000
 """How long after its successor a frame comes that is out of order."""
 IMPOSSIBLE_LENGTH = 0x7FFF_FFFF
 KEPT_OF_JPEG = 0.6
+HEADER_BYTES = 512
+"""A serialized Image tells of its encoding before them, and of pixels, which may be anything, only
+behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +39,26 @@ class SentFrame(RawFrame):
     distortion: float | None = None
 
 
-def faulty(frames: Iterable[RawFrame], faults: Sequence[CameraFault]) -> Iterator[SentFrame]:
+def faulty(
+    frames: Iterable[RawFrame], faults: Sequence[CameraFault], hits: list[int] | None = None
+) -> Iterator[SentFrame]:
     """The frames as a camera with faults sends them, in the order of sending.
 
     Args:
         frames: of the drive, oldest first.
         faults: what the camera does wrong, timed from the first frame.
+        hits: receives how many frames each of them has hit, and counts on as frames are taken.
+
+    Raises:
+        FrameRejected: while iterating: a frame is not of the kind that a fault is about.
     """
+    hits = [] if hits is None else hits
+    hits[:] = [0] * len(faults)
     sent: Iterator[SentFrame] = (
         SentFrame(frame.index, frame.log_time_ns, frame.data) for frame in frames
     )
-    for fault in faults:
-        sent = _with(sent, fault)
+    for number, fault in enumerate(faults):
+        sent = _with(sent, fault, number, hits)
     return sent
 
 
@@ -60,7 +72,9 @@ def of_another_lens(info: bytes, distortion: float) -> bytes:
     return bytes(store.serialize_cdr(changed, CAMERA_INFO))
 
 
-def _with(frames: Iterator[SentFrame], fault: CameraFault) -> Iterator[SentFrame]:
+def _with(
+    frames: Iterator[SentFrame], fault: CameraFault, number: int, hits: list[int]
+) -> Iterator[SentFrame]:
     window = _Window(fault)
     change = _CHANGES[fault.kind]
     meanwhile: list[SentFrame] = []
@@ -70,6 +84,7 @@ def _with(frames: Iterator[SentFrame], fault: CameraFault) -> Iterator[SentFrame
             _scaled(sent.data, fault.scale)
         if window.holds(sent):
             meanwhile.append(sent)
+            hits[number] += 1
             yield from change(meanwhile, fault)
             continue
         if meanwhile:
@@ -150,6 +165,9 @@ def _jpeg(hit: list[SentFrame], fault: CameraFault) -> Iterable[SentFrame]:
 
 
 def _encoding(hit: list[SentFrame], fault: CameraFault) -> Iterable[SentFrame]:
+    if b"bgr8\0" not in hit[-1].data[:HEADER_BYTES]:
+        encoding = read_image(hit[-1].data).encoding
+        raise FrameRejected(f"encoding_unknown needs bgr8 images, and these are {encoding}")
     yield replace(hit[-1], data=hit[-1].data.replace(b"bgr8\0", b"lab8\0", 1))
 
 

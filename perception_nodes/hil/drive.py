@@ -30,7 +30,7 @@ def needs_preparation(scenario: Scenario) -> bool:
     return bool(weather or scenario.duration_s or scenario.jpeg_quality)
 
 
-def prepare(scenario: Scenario, path: Path, disturbed: bool) -> None:
+def prepare(scenario: Scenario, path: Path, disturbed: bool) -> dict[int, int]:
     """Write the drive as it is played: beforehand, so that it costs the graph no time.
 
     Args:
@@ -38,11 +38,19 @@ def prepare(scenario: Scenario, path: Path, disturbed: bool) -> None:
         path: an mcap file to write.
         disturbed: with the faults of the picture.
 
+    Returns:
+        How many frames each of these has changed, by its number in the scenario.
+
     Raises:
         BagError: the drive cannot be read.
     """
-    weather = [fault for fault in scenario.faults if isinstance(fault, PictureFault) and disturbed]
-    drive = open_source(scenario.drive)
+    weather = {
+        number: fault
+        for number, fault in enumerate(scenario.faults)
+        if isinstance(fault, PictureFault) and disturbed
+    }
+    hits = dict.fromkeys(weather, 0)
+    drive = open_source(scenario.drive, str(scenario.graph.get("topic", "")))
     was_jpeg = drive.message_type == COMPRESSED_IMAGE
     quality = scenario.jpeg_quality or (JPEG_QUALITY if was_jpeg else 0)
     kind = COMPRESSED_IMAGE if quality else IMAGE
@@ -53,17 +61,20 @@ def prepare(scenario: Scenario, path: Path, disturbed: bool) -> None:
             recorder.write(camera_info_topic(TOPICS[kind]), CAMERA_INFO, 1, info)
         for frame in _of_length(drive.frames, scenario.duration_s):
             at_s, data = frame.log_time_ns / 1e9, frame.data
-            now = [f for f in weather if f.after_s <= at_s < f.after_s + f.for_s]
+            now = {n: f for n, f in weather.items() if f.after_s <= at_s < f.end_s}
             if now or scenario.jpeg_quality:
                 try:
                     picture = _pixels(read(data))
                 except FrameRejected as error:
                     raise BagError(f"{scenario.drive}: frame {frame.index}: {error}") from error
-                for fault in now:
+                for number, fault in now.items():
+                    hits[number] += 1
                     picture = changed(fault.kind, picture, fault.strength, frame.index)
                 data = _message(picture, quality)
             # A log time of 0 would mean that there is none.
             recorder.write(TOPICS[kind], kind, frame.log_time_ns + 1, data)
+    drive.close()
+    return hits
 
 
 def _of_length(frames: Callable[[], Iterable[RawFrame]], duration_s: float) -> Iterator[RawFrame]:

@@ -99,6 +99,7 @@ def judge(scenario: Scenario, seen: Seen, deadline_ms: float = DEADLINE_MS) -> V
     )
     if seen.failure:
         verdict.problems.append(seen.failure)
+    verdict.problems += seen.not_put_in
     if not seen.sent:
         return verdict
     rebooted = any(isinstance(fault, RebootFault) for fault in scenario.faults)
@@ -115,13 +116,20 @@ def judge(scenario: Scenario, seen: Seen, deadline_ms: float = DEADLINE_MS) -> V
 def _down(seen: Seen) -> range:
     """When a unit was rebooted: frames of this time nobody can account for."""
     up_ns = min((r.stamp_ns for r in seen.reports if r.stamp_ns >= seen.end_ns), default=None)
-    return range(seen.begin_ns - ON_THE_WAY_NS, seen.sent[-1] + 1 if up_ns is None else up_ns)
+    last_ns = [*seen.sent, *seen.closing][-1]
+    return range(seen.begin_ns - ON_THE_WAY_NS, last_ns + 1 if up_ns is None else up_ns)
 
 
 def _account(verdict: Verdict, seen: Seen, down: range, lost_on_the_way: int) -> None:
     problems = verdict.problems
-    verdict.sent = len(seen.sent)
-    verdict.while_down = sum(stamp_ns in down for stamp_ns in seen.sent)
+    stamps_sent = [*seen.sent, *seen.closing]
+    verdict.sent = len(stamps_sent)
+    verdict.while_down = sum(stamp_ns in down for stamp_ns in stamps_sent)
+    if seen.closing:
+        verdict.notes.append(
+            f"{len(seen.closing)} frames were sent behind the drive's end: what the network loses "
+            "shows when a later frame arrives"
+        )
     verdict.statuses = dict(Counter(report.status.name for report in seen.reports))
     sent = verdict.sent - verdict.while_down
     reports = [report for report in seen.reports if report.stamp_ns not in down]
@@ -131,7 +139,7 @@ def _account(verdict: Verdict, seen: Seen, down: range, lost_on_the_way: int) ->
     if not down and seen.frames_in() != sent:  # a unit that was down counts anew
         problems.append(f"{sent} frames were sent, health counts {seen.frames_in()}")
     stamps = Counter(report.stamp_ns for report in reports if report.stamp_ns)
-    unknown = stamps - Counter(seen.sent)
+    unknown = stamps - Counter(stamps_sent)
     if unknown:
         problems.append(f"{unknown.total()} reports are of frames that were never sent")
     unbalanced = [told for told in seen.told if told.frames_in != told.outs + told.in_flight]
@@ -151,13 +159,17 @@ def _account(verdict: Verdict, seen: Seen, down: range, lost_on_the_way: int) ->
 
 
 def _latency(verdict: Verdict, expect: Expectation, seen: Seen) -> None:
-    if seen.detections:
-        waits_ms = [(at_ns - stamp_ns) / 1e6 for at_ns, stamp_ns in seen.detections]
+    closing = set(seen.closing)
+    waits_ms = [
+        (at_ns - stamp_ns) / 1e6 for at_ns, stamp_ns in seen.detections if stamp_ns not in closing
+    ]
+    if waits_ms:
         median_ms, tail_ms = np.percentile(waits_ms, (50, 99)).round(2).tolist()
         verdict.round_trip_ms = median_ms, tail_ms
-    if seen.reports:
-        missed = sum(report.status not in IN_TIME for report in seen.reports)
-        verdict.miss_rate = missed / len(seen.reports)
+    reports = [report for report in seen.reports if report.stamp_ns not in closing]
+    if reports:
+        missed = sum(report.status not in IN_TIME for report in reports)
+        verdict.miss_rate = missed / len(reports)
     limit = expect.miss_rate_at_most
     if limit is None or verdict.miss_rate is None:
         return
@@ -200,7 +212,7 @@ def _detection(verdict: Verdict, expect: Expectation, seen: Seen) -> None:
         (told.at_ns, text)
         for told in seen.told
         for text in (*told.faults, told.cause)
-        if told.at_ns >= seen.first_ns and pattern.search(text)
+        if seen.first_ns <= told.at_ns <= _last_ns(seen) and pattern.search(text)
     ]
     # A single frame may fare so at any time; what health says must not be about something else.
     if any(at_ns < seen.begin_ns for at_ns, _ in said):
@@ -218,9 +230,8 @@ def _detection(verdict: Verdict, expect: Expectation, seen: Seen) -> None:
 
 
 def _modes(verdict: Verdict, expect: Expectation, seen: Seen) -> None:
-    until_ns = seen.sent[-1] + LAST_FRAME_NS
     before = [told.mode for told in seen.told if told.at_ns < seen.begin_ns]
-    after = [told for told in seen.told if seen.begin_ns <= told.at_ns <= until_ns]
+    after = [told for told in seen.told if seen.begin_ns <= told.at_ns <= _last_ns(seen)]
     if not before or before[-1] != HealthMode.NOMINAL:
         was = before[-1].name if before else "unknown"
         verdict.problems.append(f"before the fault the mode was {was}: nothing can be judged by it")
@@ -249,6 +260,11 @@ def _modes(verdict: Verdict, expect: Expectation, seen: Seen) -> None:
             f"the vehicle was told {lulls[0].mode.name} {left_ms:.0f} ms before the fault was over"
         )
     verdict.recovered_ms = _recovered_ms(after, seen.end_ns)
+
+
+def _last_ns(seen: Seen) -> int:
+    """Until when health is about the drive: behind it, the camera's silence is none of its."""
+    return seen.sent[-1] + LAST_FRAME_NS
 
 
 def _recovered_ms(after: Sequence[Told], end_ns: int) -> float | None:

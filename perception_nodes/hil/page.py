@@ -59,20 +59,26 @@ CHART_DEADLINES = 3
 """Latencies beyond so many deadlines are drawn there."""
 
 
-def render(machine: str, verdicts: Sequence[Verdict], folder: Path) -> str:
+def render(
+    machine: str, verdicts: Sequence[Verdict], folder: Path, not_begun: Sequence[str] = ()
+) -> str:
     """The page as HTML text.
 
     Args:
         machine: that the bench ran on.
         verdicts: a section each.
         folder: holds their recordings.
+        not_begun: names of scenarios whose turn did not come.
     """
     failed = sum(not verdict.passed for verdict in verdicts)
-    sentence = f"{len(verdicts) - failed} of {len(verdicts)} scenarios are as expected"
+    count = len(verdicts) + len(not_begun)
+    sentence = f"{len(verdicts) - failed} of {count} scenarios are as expected"
+    if not_begun:
+        sentence += f"; not begun: {', '.join(not_begun)}"
     return PAGE.substitute(
         machine=escape(machine),
-        tone="bad" if failed else "good",
-        verdict=sentence,
+        tone="bad" if failed or not_begun else "good",
+        verdict=escape(sentence),
         rows="".join(map(_row, verdicts)),
         scenarios="".join(_section(verdict, folder) for verdict in verdicts),
         modes=", ".join(

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 from collections.abc import Sequence
 from typing import Any
 from xml.etree import ElementTree
@@ -12,6 +13,9 @@ from perception_nodes.core.faults import HealthMode
 from perception_nodes.hil.judge import Verdict
 from perception_nodes.hil.scenario import Scenario
 from perception_nodes.processes import cpu_name
+
+_UNPRINTABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What XML has no place for, such as the colours of a node's messages."""
 
 
 def verdicts_table(verdicts: Sequence[Verdict]) -> Table:
@@ -92,19 +96,23 @@ def verdicts_json(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     }
 
 
-def verdicts_junit(verdicts: Sequence[Verdict], seconds: Sequence[float]) -> str:
+def verdicts_junit(
+    verdicts: Sequence[Verdict], seconds: Sequence[float], not_begun: Sequence[str] = ()
+) -> str:
     """The verdicts as JUnit XML.
 
     Args:
         verdicts: a test case each.
         seconds: what each took.
+        not_begun: names of scenarios whose turn did not come.
     """
     failures = sum(not verdict.passed for verdict in verdicts)
     suite = ElementTree.Element(
         "testsuite",
         name="perception hil",
-        tests=str(len(verdicts)),
+        tests=str(len(verdicts) + len(not_begun)),
         failures=str(failures),
+        skipped=str(len(not_begun)),
         time=f"{sum(seconds):.1f}",
     )
     for verdict, took_s in zip(verdicts, seconds, strict=True):
@@ -112,8 +120,12 @@ def verdicts_junit(verdicts: Sequence[Verdict], seconds: Sequence[float]) -> str
             suite, "testcase", classname="hil", name=verdict.scenario, time=f"{took_s:.1f}"
         )
         if not verdict.passed:
-            failure = ElementTree.SubElement(case, "failure", message=verdict.problems[0])
-            failure.text = "\n".join(verdict.problems)
+            told = [_UNPRINTABLE.sub("?", problem) for problem in verdict.problems]
+            failure = ElementTree.SubElement(case, "failure", message=told[0])
+            failure.text = "\n".join(told)
+    for name in not_begun:
+        case = ElementTree.SubElement(suite, "testcase", classname="hil", name=name, time="0.0")
+        ElementTree.SubElement(case, "skipped", message="the run was ended before its turn")
     ElementTree.indent(suite)
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 

@@ -12,8 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from perception_nodes.backends.model import ModelError
+from perception_nodes.core.pipeline import BackendError
 from perception_nodes.demo import last_error
 from perception_nodes.environment import ros_environment, share_folder
+from perception_nodes.files import write_whole
 from perception_nodes.graph import BENCH, HIL, LIVE, NodeSpec
 from perception_nodes.hil.clock import measure
 from perception_nodes.hil.drive import needs_preparation, prepare
@@ -32,6 +35,7 @@ from perception_nodes.hil.scenario import (
 from perception_nodes.hil.scratch import scratch_folder
 from perception_nodes.hil.unit import RemoteUnit, UnitError
 from perception_nodes.hil.witness import Seen
+from perception_nodes.replay.bag import BagError
 from perception_nodes.replay.recording import RecordingError, read_recording
 from perception_nodes.supervisor import GraphFailure, Supervisor
 
@@ -41,13 +45,8 @@ REPAIR_S = 4.0
 """What was lost of a reliable topic is asked for behind the writer's next heartbeat: 3 s."""
 
 
-class Interrupted(Exception):
-    """The user ended the run."""
-
-
 def run_here(
     scenario: Scenario,
-    values: Mapping[str, Any],
     out: Path,
     unit: RemoteUnit | None = None,
     link: Link | None = None,
@@ -56,7 +55,6 @@ def run_here(
 
     Args:
         scenario: what to run.
-        values: parameters of the graph that go before those of the scenario.
         out: folder; a recording and the nodes' messages are left there.
         unit: where the graph runs; beside the camera by default.
         link: the network on the way there, where it is ours to disturb.
@@ -64,11 +62,11 @@ def run_here(
     Raises:
         BagError, SettingsError, ModelError: unusable parameters.
         UnitError: the unit cannot be used.
-        Interrupted: by the user.
+        KeyboardInterrupt: by the user.
     """
     out.mkdir(parents=True, exist_ok=True)
     with scratch_folder() as folder:
-        run = _Run(scenario, values, Path(folder), out, unit, link)
+        run = _Run(scenario, Path(folder), out, unit, link)
         return judge(scenario, run.watch(), run.parameters["deadline_ms"])
 
 
@@ -78,7 +76,6 @@ class _Run:
     def __init__(
         self,
         scenario: Scenario,
-        values: Mapping[str, Any],
         folder: Path,
         out: Path,
         unit: RemoteUnit | None,
@@ -87,18 +84,22 @@ class _Run:
         self._scenario, self._unit, self._link = scenario, unit, link
         self._orders = folder / "orders.json"
         self._started, self._sent = folder / "started", folder / "sent.json"
+        self._played_file = folder / "played.json"
         self._played, self._undisturbed = folder / "played.mcap", folder / "undisturbed.mcap"
-        self._recording = out / f"{scenario.name}.mcap"
+        # What is still being written does not lie among the results.
+        self._recording, self._kept = folder / "recording.mcap", out / f"{scenario.name}.mcap"
         self._log = out / f"{scenario.name}.log"
-        self._values = {**scenario.graph, **values}
+        self._frames_changed: dict[int, int] = {}
         self._specs = self._prepared_specs()
         self.parameters = {k: v for spec in self._specs for k, v in spec.parameters.items()}
         self._over = threading.Event()
+        self._put_in: dict[int, tuple[int, int]] = {}
+        self._not_put_in: dict[int, str] = {}
         self._seen = Seen()
 
     def watch(self) -> Seen:
         """Run it, and gather what was seen."""
-        self._recording.unlink(missing_ok=True)
+        self._kept.unlink(missing_ok=True)
         specs = self._specs
         if self._unit is not None:
             specs = [_over_the_network(s) for s in specs if s.executable in BENCH.executables]
@@ -112,14 +113,14 @@ class _Run:
                 # Before the witness, which listens until nobody speaks.
                 self._stop_unit(self._unit)
         if not completed and not self._seen.failure:
-            raise Interrupted(self._scenario.name)
+            raise KeyboardInterrupt
         return self._gathered()
 
     def _play(self, graph: Supervisor) -> bool:
         """Wait until the drive is over; False where it was ended before."""
         threads = [
-            threading.Thread(target=self._inject, args=(fault, graph))
-            for fault in self._scenario.faults
+            threading.Thread(target=self._inject, args=(number, fault, graph))
+            for number, fault in enumerate(self._scenario.faults)
         ]
         if self._unit is not None:
             threads.append(threading.Thread(target=self._look_after, args=(self._unit, graph)))
@@ -137,32 +138,37 @@ class _Run:
 
     def _prepared_specs(self) -> list[NodeSpec]:
         scenario, faults = self._scenario, self._scenario.faults
-        drive = scenario.drive
+        drive, values = scenario.drive, dict(scenario.graph)
         if needs_preparation(scenario):
-            prepare(scenario, self._played, disturbed=True)
+            self._frames_changed = prepare(scenario, self._played, disturbed=True)
             drive = str(self._played)
+            values.pop("topic", None)  # of the drive as it was recorded
         camera_faults = [f.model_dump(mode="json") for f in faults if isinstance(f, CameraFault)]
         specs = HIL.nodes(
             {
+                **values,
                 "bag": drive,
-                **self._values,
                 "listeners": 1,
                 "live": False,
                 "faults": json.dumps(camera_faults),
                 "recording": str(self._recording.resolve()),
                 "sent_file": str(self._sent),
                 "started_file": str(self._started),
+                "played_file": str(self._played_file),
             }
         )
         return with_faulty_backend(specs, faults, self._orders)
 
     def _unit_values(self) -> dict[str, Any]:
         """Parameters of the unit's graph: those that were given, and what the drive decides."""
-        own = {name: v for name, v in self._values.items() if name in LIVE.parameters}
+        own = {name: v for name, v in self._scenario.graph.items() if name in LIVE.parameters}
         return {**own, "image_transport": self.parameters["image_transport"]}
 
     def _stop_unit(self, unit: RemoteUnit) -> None:
-        failure, log = unit.failure(), unit.stop()
+        try:
+            failure, log = unit.failure(), unit.stop()
+        except UnitError as error:
+            failure, log = str(error), f"{error}\n"
         self._seen.failure = self._seen.failure or failure
         self._log.with_suffix(".unit.log").write_text(log, encoding="utf-8")
 
@@ -178,9 +184,9 @@ class _Run:
                 graph.stop()
                 return
 
-    def _inject(self, fault: Fault, graph: Supervisor) -> None:
+    def _inject(self, number: int, fault: Fault, graph: Supervisor) -> None:
         """Wait for the camera's first frame, then for the fault's time, and put it in."""
-        seen = self._seen
+        self._not_put_in[number] = "the run was over before its time"
         while not self._started.is_file():
             if self._over.wait(POLL_S):
                 return
@@ -188,21 +194,28 @@ class _Run:
         begin_ns = first_ns + round(fault.after_s * 1e9)
         if self._over.wait(max(0.0, (begin_ns - time.time_ns()) / 1e9)):
             return
-        if not isinstance(fault, CameraFault | PictureFault):
-            begin_ns = time.time_ns()
-        seen.faults.append((fault.kind, begin_ns, begin_ns + round(fault.for_s * 1e9)))
         try:
             if isinstance(fault, CameraFault | PictureFault):
                 self._over.wait(fault.for_s)  # it is in what the camera sends
-            elif isinstance(fault, NetworkFault):
-                self._disturb_network(fault)
-            elif self._unit is not None:
-                self._unit.put_in(fault)
             else:
-                camera = self._values.get("camera", "front")
-                put_in(fault, Target(graph, camera, self._orders), self._over.wait)
-        except NotInjected as error:
-            seen.failure = f"the fault was not put in: {error}"
+                begin_ns = time.time_ns()
+                self._put(fault, graph)
+        except Exception as error:  # whatever it was, the scenario was not what it says
+            known = isinstance(error, NotInjected)
+            self._not_put_in[number] = str(error) if known else f"{type(error).__name__}: {error}"
+            return
+        self._put_in[number] = begin_ns, begin_ns + round(fault.for_s * 1e9)
+        del self._not_put_in[number]
+
+    def _put(self, fault: Fault, graph: Supervisor) -> None:
+        """Put a fault in from outside, and come back when it is over."""
+        if isinstance(fault, NetworkFault):
+            self._disturb_network(fault)
+        elif self._unit is not None:
+            self._unit.put_in(fault)
+        else:
+            camera = str(self.parameters["camera"])
+            put_in(fault, Target(graph, camera, self._orders), self._over.wait)
 
     def _disturb_network(self, fault: NetworkFault) -> None:
         if self._link is None:
@@ -216,22 +229,45 @@ class _Run:
         sent: dict[int, int] = {}
         if self._started.is_file():
             seen.first_ns = int(self._started.read_text(encoding="utf-8"))
-        undisturbed_ns = seen.first_ns + round(UNDISTURBED_S * 1e9)
-        seen.begin_ns = min((begin_ns for _, begin_ns, _ in seen.faults), default=undisturbed_ns)
-        seen.end_ns = max((end_ns for _, _, end_ns in seen.faults), default=undisturbed_ns)
         if self._sent.is_file():
             content = json.loads(self._sent.read_text(encoding="utf-8"))
-            seen.sent = [stamp_ns for _, stamp_ns in content["sent"]]
+            played = json.loads(self._played_file.read_text(encoding="utf-8"))
+            stamps = [stamp_ns for _, stamp_ns in content["sent"]]
+            end = len(stamps) - played["closing"]
+            seen.sent, seen.closing = stamps[:end], stamps[end:]
+            faults = enumerate(self._scenario.faults)
+            of_camera = [number for number, fault in faults if isinstance(fault, CameraFault)]
+            self._frames_changed.update(zip(of_camera, played["hits"], strict=True))
             sent = {stamp_ns: index for index, stamp_ns in content["sent"]}
         elif not seen.failure:
             seen.failure = "the camera ended without a list of its frames"
+        self._tell_faults()
+        undisturbed_ns = seen.first_ns + round(UNDISTURBED_S * 1e9)
+        seen.begin_ns = min((begin_ns for _, begin_ns, _ in seen.faults), default=undisturbed_ns)
+        seen.end_ns = max((end_ns for _, _, end_ns in seen.faults), default=undisturbed_ns)
         try:
             seen.read(self._recording)
+            write_whole(self._kept, self._recording.read_bytes())
             if self._scenario.expect.asks_for_agreement:
                 seen.agreement = self._agreement(sent)
-        except RecordingError as error:
+        except (RecordingError, BagError, ModelError, BackendError) as error:
             seen.failure = seen.failure or str(error)
         return seen
+
+    def _tell_faults(self) -> None:
+        """Which faults were put in, and which ones were not, for what reason."""
+        seen, faults = self._seen, self._scenario.faults
+        for number, fault in enumerate(faults):
+            begin_ns, end_ns = self._put_in.get(number, (0, 0))
+            why = self._not_put_in.get(number, "")
+            if not why and seen.sent and begin_ns > seen.sent[-1]:
+                why = "the drive was over before its time"
+            elif not why and self._frames_changed.get(number) == 0:
+                why = "no frame was sent at its time"
+            if why:
+                seen.not_put_in.append(f"{fault.kind} (faults.{number}) was not put in: {why}")
+            else:
+                seen.faults.append((fault.kind, begin_ns, end_ns))
 
     def _agreement(self, sent: Mapping[int, int]) -> float | None:
         """Compare what was found while a fault lasted, or all the time where none lasts."""

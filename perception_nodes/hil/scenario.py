@@ -1,13 +1,11 @@
-"""A scenario: a drive, a graph, faults, and what is expected of the graph; a YAML file."""
+"""A scenario: a drive, a graph, faults, and what is expected of the graph; see `loading`."""
 
-import importlib.resources
-from pathlib import Path
+import re
+from itertools import combinations
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from perception_nodes.hil.lines import Lines
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 CameraFaultKind = Literal[
     "camera_stop",
@@ -42,12 +40,28 @@ UNDISTURBED_S = 2.5
 """Where nothing happens, what a fault's begin and end would be."""
 
 
-class ScenarioError(ValueError):
-    """A scenario that cannot be used; one line that says why."""
+MOMENTARY = frozenset(
+    {"backend_hang", "backend_segfault", "process_kill", "process_stop", "unit_reboot"}
+)
+"""Faults that happen at an instant; the others do nothing in no time."""
+
+
+def wrong(reason: str, *key: str | int) -> PydanticCustomError:
+    """An error of the value at `key`, for what a model can only see as a whole."""
+    return PydanticCustomError("scenario", "{reason}", {"reason": reason, "key": key})
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_is_yes_or_no(cls, values: Any) -> Any:
+        """Of which a number would be made: in YAML `on` is one of them."""
+        for key, value in values.items() if isinstance(values, dict) else ():
+            if isinstance(value, bool):
+                raise wrong(f"Input should not be {str(value).lower()}, yes or no", key)
+        return values
 
 
 class _Fault(_Strict):
@@ -55,6 +69,18 @@ class _Fault(_Strict):
 
     after_s: float = Field(default=2.5, ge=0.5, le=3600)
     for_s: float = Field(default=0.0, ge=0, le=3600)
+
+    @property
+    def end_s(self) -> float:
+        """When it ends."""
+        return self.after_s + self.for_s
+
+    @model_validator(mode="after")
+    def _lasts(self) -> "_Fault":
+        kind: str = getattr(self, "kind", "")
+        if not self.for_s and kind not in MOMENTARY:
+            raise wrong(f"{kind} lasts no time and does nothing; say for how long", "for_s")
+        return self
 
 
 class CameraFault(_Fault):
@@ -125,7 +151,7 @@ class BackendFault(_Fault):
 
     kind: BackendFaultKind
     factor: float = Field(default=1.0, ge=1, le=1000)
-    inner: str = "null"
+    inner: Literal["openvino", "onnxruntime", "golden", "null"] = "null"
     call_ms: float = Field(default=3.0, ge=0, le=1000)
 
 
@@ -215,10 +241,20 @@ class Expectation(_Strict):
         """Whether a reference has to be made."""
         return (self.agreement_at_least, self.agreement_at_most) != (None, None)
 
+    @field_validator("cause")
+    @classmethod
+    def _is_a_pattern(cls, cause: str) -> str:
+        try:
+            re.compile(cause)
+        except re.error as error:
+            raise ValueError(f"{cause!r} is no pattern: {error}") from error
+        return cause
+
     @model_validator(mode="after")
     def _cause_has_a_time(self) -> "Expectation":
         if bool(self.cause) != (self.detected_within_ms is not None):
-            raise ValueError("cause and detected_within_ms go together")
+            given = "cause" if self.cause else "detected_within_ms"
+            raise wrong("cause and detected_within_ms go together", given)
         return self
 
 
@@ -257,63 +293,48 @@ class Scenario(_Strict):
     @property
     def end_s(self) -> float:
         """When the last fault ends."""
-        return max((fault.after_s + fault.for_s for fault in self.faults), default=UNDISTURBED_S)
+        return max((fault.end_s for fault in self.faults), default=UNDISTURBED_S)
 
     @model_validator(mode="after")
     def _drop_is_seen_by_numbers(self) -> "Scenario":
-        kinds = {fault.kind for fault in self.faults}
-        if "camera_drop" in kinds and self.graph.get("source") != "shm":
-            # DDS numbers what is published; a frame lost before that was never sent.
-            raise ValueError("camera_drop needs graph.source: shm, where the camera numbers frames")
+        for number, fault in enumerate(self.faults):
+            if fault.kind == "camera_drop" and self.graph.get("source") != "shm":
+                # DDS numbers what is published; a frame lost before that was never sent.
+                raise wrong(
+                    "camera_drop needs graph.source: shm, where the camera numbers frames",
+                    *("faults", number, "kind"),
+                )
         return self
 
     @model_validator(mode="after")
     def _sides_are_apart(self) -> "Scenario":
-        kinds = {fault.kind for fault in self.faults}
-        if self.network is None and kinds & {"network", "unit_reboot"}:
-            raise ValueError("network and unit_reboot need the key network: a unit of its own")
+        for number, fault in enumerate(self.faults):
+            if self.network is None and fault.kind in ("network", "unit_reboot"):
+                raise wrong(
+                    f"{fault.kind} needs the key network: a unit of its own",
+                    *("faults", number, "kind"),
+                )
         if self.network is not None and self.graph.get("source") == "shm":
-            raise ValueError("shared memory has no network: graph.source shm and network exclude")
+            raise wrong(
+                "shared memory has no network: graph.source shm and network exclude",
+                *("graph", "source"),
+            )
         if self.network is not None and self.cameras > 1:
-            raise ValueError("cameras: 2 is for one machine, without network")
+            raise wrong("cameras: 2 is for one machine, without network", "cameras")
         return self
 
-
-def shipped() -> dict[str, Path]:
-    """The scenarios that come with the package, by name."""
-    folder = Path(str(importlib.resources.files("perception_nodes.hil"))) / "scenarios"
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-
-
-def load_scenario(name_or_file: str) -> Scenario:
-    """Read a scenario by its name, or from a file of one's own.
-
-    Raises:
-        ScenarioError: not there, or not a scenario: file, line, key and reason.
-    """
-    known = shipped()
-    path = known.get(name_or_file, Path(name_or_file))
-    if name_or_file not in known and path.suffix not in (".yaml", ".yml"):
-        raise ScenarioError(
-            f"scenario {name_or_file!r} is unknown; known are {', '.join(known)}, or a .yaml file"
-        )
-    try:
-        text = path.read_text(encoding="utf-8")
-        lines = Lines(text)
-        values = yaml.safe_load(text)
-    except (OSError, UnicodeError) as error:
-        raise ScenarioError(f"{path} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = 1 if mark is None else mark.line + 1
-        reason = getattr(error, "problem", None) or " ".join(str(error).split())
-        raise ScenarioError(f"{path}:{line}: no YAML: {reason}") from error
-    if not isinstance(values, dict):
-        raise ScenarioError(f"{path}:1: holds no keys")
-    try:
-        return Scenario.model_validate({"name": path.stem, **values})
-    except ValidationError as error:
-        first = error.errors()[0]
-        line, key = lines.find(first["loc"])
-        reason = first["msg"].removeprefix("Value error, ")
-        raise ScenarioError(f"{path}:{line}: {key or 'scenario'}: {reason}") from error
+    @model_validator(mode="after")
+    def _one_at_a_time(self) -> "Scenario":
+        """What is set for one fault and reset behind it cannot be set for two."""
+        for one, two in combinations(range(len(self.faults)), 2):
+            a, b = self.faults[one], self.faults[two]
+            same = any(
+                isinstance(a, kind) and isinstance(b, kind)
+                for kind in (NetworkFault, BackendFault, RebootFault)
+            )
+            if same and a.after_s <= b.end_s and b.after_s <= a.end_s:
+                raise wrong(
+                    f"{b.kind} and {a.kind} (faults.{one}) overlap; they change the same thing",
+                    *("faults", two),
+                )
+        return self

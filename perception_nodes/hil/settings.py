@@ -12,6 +12,11 @@ class FaultCameraSettings(PlayerSettings):
     started_file: str = Field(
         default="", description="file that receives the first frame's time, ns since the epoch"
     )
+    played_file: str = Field(
+        default="",
+        description="JSON file that receives how many frames each fault has hit, and how many "
+        "were sent behind the drive's end",
+    )
 
 
 class SlowSubscriberSettings(Settings):

@@ -13,7 +13,7 @@ import socketserver
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from pydantic import TypeAdapter
 from perception_nodes.config import SettingsError
 from perception_nodes.demo import last_error
 from perception_nodes.graph import LIVE, NodeSpec
+from perception_nodes.hil.address import joined_address, split_address
 from perception_nodes.hil.inject import NotInjected, Target, put_in, with_faulty_backend
 from perception_nodes.hil.scenario import Fault, RebootFault, Scenario
 from perception_nodes.hil.scratch import scratch_folder
@@ -30,8 +31,7 @@ from perception_nodes.supervisor import GraphFailure, Supervisor
 from perception_nodes.transport.domain import own_prefix
 from perception_nodes.transport.memory import SHM_FOLDER
 
-PORT = 7737
-CONNECT_TIMEOUT_S = 30.0
+CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 20.0
 RETRY_S = 0.1
 _FAULTS: TypeAdapter[tuple[Fault, ...]] = TypeAdapter(tuple[Fault, ...])
@@ -62,18 +62,6 @@ class _Job:
     dark_s: float | None = None
     failure: str = ""
     over: threading.Event = field(default_factory=threading.Event)
-
-
-def split_address(text: str) -> tuple[str, int]:
-    """Host and port of HOST:PORT, or of HOST with the usual port.
-
-    Raises:
-        UnitError: it is not of that form.
-    """
-    host, _, port = text.partition(":")
-    if not host or not (port or str(PORT)).isdigit():
-        raise UnitError(f"{text!r} is not of the form HOST:PORT")
-    return host, int(port or PORT)
 
 
 def _forget() -> None:
@@ -109,15 +97,17 @@ class UnitServer:
         self._log = Path(self._files.name) / "nodes.log"
         try:
             self._server = _Server((host, port), _Connection)
-        except OSError as error:
-            raise UnitError(f"cannot listen on {host}:{port}: {error}") from error
+        except (OSError, UnicodeError) as error:
+            self._files.cleanup()
+            address = joined_address(host, port)
+            raise UnitError(f"cannot listen on {address}: {error}") from error
         self._server.unit = self
 
     @property
     def address(self) -> str:
         """HOST:PORT."""
         host, port = self._server.server_address[:2]
-        return f"{host!s}:{port}"
+        return joined_address(str(host), int(port))
 
     def run(self) -> None:
         """Serve until interrupted, in the main thread: nodes die with the one that starts them."""
@@ -218,6 +208,11 @@ class _Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
     unit: UnitServer
 
+    def __init__(self, address: tuple[str, int], handler: type["_Connection"]) -> None:
+        found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        self.address_family = found[0][0]
+        super().__init__(address, handler)
+
 
 class _Connection(socketserver.StreamRequestHandler):
     """Answers line by line; a bench that is gone stops what it has started."""
@@ -241,24 +236,28 @@ class _Connection(socketserver.StreamRequestHandler):
             if order["order"] not in ORDERS:
                 return {"error": f"no such order: {order['order']}"}
             return {"result": getattr(self.server.unit, order["order"])(*order["arguments"])}
-        except (SettingsError, NotInjected, ValueError, KeyError, TypeError) as error:
-            return {"error": " ".join(str(error).split())}
+        except Exception as error:  # the bench must know, whatever it was
+            said = " ".join(str(error).split())
+            known = isinstance(error, SettingsError | NotInjected)
+            return {"error": said if known else f"{type(error).__name__}: {said}"}
 
 
 class RemoteUnit:
     """A unit on another machine, or in another namespace of this one; a context manager."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, within_s: float = CONNECT_TIMEOUT_S) -> None:
         """Connect; it may still be starting.
 
         Args:
             address: HOST or HOST:PORT.
+            within_s: how long to try.
 
         Raises:
+            SettingsError: it is no address.
             UnitError: nobody answers.
         """
         self._at = split_address(address)
-        self._connection = self._connect()
+        self._connection = self._connect(within_s)
 
     def clock(self) -> int:
         """CLOCK_REALTIME there, nanoseconds."""
@@ -280,13 +279,12 @@ class RemoteUnit:
         Raises:
             NotInjected: it cannot be.
         """
-        connection = self._connect()
+        timeout_s = fault.for_s + ANSWER_TIMEOUT_S
         try:
-            connection.ask("put_in", fault.model_dump(), timeout_s=fault.for_s + ANSWER_TIMEOUT_S)
+            with closing(self._connect(CONNECT_TIMEOUT_S)) as connection:
+                connection.ask("put_in", fault.model_dump(), timeout_s=timeout_s)
         except UnitError as error:
             raise NotInjected(str(error)) from error
-        finally:
-            connection.close()
 
     def failure(self) -> str:
         """Why its graph ended by itself; empty where it did not."""
@@ -304,15 +302,15 @@ class RemoteUnit:
         """Leave; its graph stops, where it runs."""
         self._connection.close()
 
-    def _connect(self) -> "_Client":
-        deadline_s = time.monotonic() + CONNECT_TIMEOUT_S
+    def _connect(self, within_s: float) -> "_Client":
+        deadline_s = time.monotonic() + within_s
         while True:
             try:
                 return _Client(socket.create_connection(self._at, timeout=ANSWER_TIMEOUT_S))
-            except OSError as error:
+            except (OSError, UnicodeError) as error:
                 if time.monotonic() > deadline_s:
                     raise UnitError(
-                        f"no unit answers at {self._at[0]}:{self._at[1]}: {error}; start it there "
+                        f"no unit answers at {joined_address(*self._at)}: {error}; start it there "
                         "with: perception hil unit --listen HOST"
                     ) from error
                 time.sleep(RETRY_S)
@@ -333,8 +331,13 @@ class _Client:
             with self._turn:
                 self._socket.settimeout(timeout_s)
                 self._socket.sendall(line)
-                answer = json.loads(self._file.readline())
+                said = self._file.readline()
+            if not said:
+                raise ConnectionError("it has closed the connection")
+            answer = json.loads(said)
         except (OSError, ValueError) as error:
+            # What it may still say would be taken for the answer to the next question.
+            self.close()
             raise UnitError(f"the unit does not answer: {error}") from error
         if "error" in answer:
             raise UnitError(answer["error"])

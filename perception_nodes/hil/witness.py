@@ -51,9 +51,12 @@ class Seen:
 
     Attributes:
         sent: stamps of the frames that the camera sent, in that order.
+        closing: stamps of those that it sent behind the drive's end, to have what was lost there
+            noticed; they are accounted for as all others are, and nothing else is judged by them.
         first_ns: when the first one was due.
         begin_ns, end_ns: of the faults; the same where there is one of an instant.
-        faults: each with its begin and end.
+        faults: those that were put in, each with its begin and end.
+        not_put_in: those that were not, a line each that says why.
         reports: as they came.
         detections: when they came, and the frame's stamp.
         told: health messages as they came.
@@ -63,10 +66,12 @@ class Seen:
     """
 
     sent: list[int] = field(default_factory=list)
+    closing: list[int] = field(default_factory=list)
     first_ns: int = 0
     begin_ns: int = 0
     end_ns: int = 0
     faults: list[tuple[str, int, int]] = field(default_factory=list)
+    not_put_in: list[str] = field(default_factory=list)
     reports: list[Reported] = field(default_factory=list)
     detections: list[tuple[int, int]] = field(default_factory=list)
     told: list[Told] = field(default_factory=list)

@@ -1,7 +1,10 @@
 """A recorded drive played as by a camera that has a fault; see `perception_nodes.hil.camera`."""
 
+import json
 import sys
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -16,14 +19,24 @@ from perception_nodes.nodes.player_node import PlayerNode
 FAULTS = TypeAdapter(list[CameraFault])
 
 
+CLOSING_PERIOD_NS = 1_000_000_000
+
+
 class FaultCameraNode(PlayerNode):
-    """Plays what `faulty` makes of the drive, and tells when it began."""
+    """Plays what `faulty` makes of the drive, and tells when it began.
+
+    A frame that the network has lost shows when the next one arrives. A camera would go on sending;
+    so does this one behind the drive's end, until all is accounted for or nobody is waited for.
+    """
 
     settings_type = FaultCameraSettings
     _announced = False
+    _last: SentFrame | None = None
+    _closing = 0
 
     def open(self) -> None:
         """As the player."""
+        self._hits: list[int] = []
         super().open()
         self._true_info = self._info
 
@@ -33,11 +46,35 @@ class FaultCameraNode(PlayerNode):
         if self._first_due_ns and not self._announced and self.settings.started_file:
             self._announced = True
             write_whole(Path(self.settings.started_file), str(self._first_due_ns))
+        if self._next is None and not self.finished and self._camera is None:
+            self._send_behind_the_end()
+
+    def _send_behind_the_end(self) -> None:
+        """Send the last frame once more where frames are missing from the account."""
+        last = self._last
+        if last is None or self._health is None or self._health.frames_in >= len(self._sent):
+            return
+        # By the time of sending: stamps may be the fault.
+        due_ns = self._due_ns(last) + CLOSING_PERIOD_NS
+        if time.time_ns() < due_ns:
+            return
+        step_ns = round(CLOSING_PERIOD_NS * self.settings.rate)
+        self._play(replace(last, log_time_ns=last.log_time_ns + step_ns, stamp_shift_ns=0))
+        self._closing += 1
+        self._write_sent()
 
     def _read_frames(self) -> Iterator[SentFrame]:
-        return faulty(super()._read_frames(), FAULTS.validate_json(self.settings.faults))
+        faults = FAULTS.validate_json(self.settings.faults)
+        return faulty(super()._read_frames(), faults, self._hits)
+
+    def _write_sent(self) -> None:
+        if self.settings.played_file:
+            content = {"hits": self._hits, "closing": self._closing}
+            write_whole(Path(self.settings.played_file), json.dumps(content))
+        super()._write_sent()
 
     def _play(self, frame: SentFrame) -> None:
+        self._last = frame
         self._info = self._told_info(frame)
         if frame.lost:
             self._sent.append((frame.index, self._stamp_ns(frame)))

@@ -18,6 +18,9 @@ from perception_nodes.view import LiveView
 DETECTIONS = QoSProfile(depth=100)
 REPORTS = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 LAST_WAIT_MS = 200.0
+LAST_WAITS_S = 3.0
+"""For as long at most: where others go on speaking there is no last message, and who started us
+kills us after five seconds, with the recording."""
 HEALTH = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
@@ -44,8 +47,8 @@ class MonitorNode(PerceptionNode):
 
     def close(self) -> None:
         """Take what is still on the way, end the view, complete the recording."""
-        taken = -1
-        while self._taken != taken:
+        taken, give_up_s = -1, time.monotonic() + LAST_WAITS_S
+        while self._taken != taken and time.monotonic() < give_up_s:
             taken = self._taken
             self.spin(LAST_WAIT_MS)
         if getattr(self, "_view", None) is not None:

@@ -34,6 +34,14 @@ class SyntheticDrive:
     message_type: str = IMAGE
     warnings: list[str] = field(default_factory=list)
 
+    @property
+    def duration_ns(self) -> int:
+        """From the first to the last frame."""
+        return round(max(self.frame_count - 1, 0) / self.rate_hz * 1e9)
+
+    def close(self) -> None:
+        """Nothing to do."""
+
     def frames(self) -> Iterator[RawFrame]:
         """The frames, serialized as bgr8 Images, or as CompressedImages in JPEG."""
         pictures = [self._picture(index) for index in range(PICTURES)]
@@ -63,10 +71,12 @@ def open_source(bag: str | Path, topic: str = "") -> Drive | SyntheticDrive:
     text = str(bag)
     if not text.startswith(SCHEME):
         return open_drive(bag, topic)
-    match = re.fullmatch(r"(\d+)x(\d+)@([\d.]+)\*(\d+)(\.jpeg)?", text[len(SCHEME) :])
+    match = re.fullmatch(r"(\d+)x(\d+)@(\d+(?:\.\d+)?)\*(\d+)(\.jpeg)?", text[len(SCHEME) :])
     if match is None:
         raise BagError(f"{text!r} is not of the form {SCHEME}WIDTHxHEIGHT@RATE*FRAMES[.jpeg]")
     width, height, rate, frames, jpeg = match.groups()
+    if not all(map(float, (width, height, rate, frames))):
+        raise BagError(f"{text!r} has no frames: size, rate and number must be more than 0")
     drive = SyntheticDrive(int(width), int(height), float(rate), int(frames))
     if jpeg:
         drive.message_type = COMPRESSED_IMAGE

@@ -1,24 +1,29 @@
 """The bench's own parts: clocks, weather, drives, the network, the orders to a unit."""
 
 import os
+import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from perception_nodes.config import SettingsError
 from perception_nodes.core.frame import FrameStatus
 from perception_nodes.hil import sides
+from perception_nodes.hil.address import PORT, joined_address, split_address
 from perception_nodes.hil.clock import RoundTrip, clock_offset
 from perception_nodes.hil.drive import prepare
 from perception_nodes.hil.judge import Verdict
 from perception_nodes.hil.network import OWN_NETWORK, lacking
 from perception_nodes.hil.page import render
 from perception_nodes.hil.reference import agreement_share
-from perception_nodes.hil.scenario import Scenario
+from perception_nodes.hil.run import _Run
+from perception_nodes.hil.scenario import CpuFault, NetworkFault, Scenario
 from perception_nodes.hil.scratch import PREFIX, scratch_folder
 from perception_nodes.hil.unit import ORDERS, RemoteUnit, UnitError, UnitServer
 from perception_nodes.hil.weather import changed
@@ -163,10 +168,52 @@ def test_orders_to_a_unit():
         process.wait(10)
 
 
-def test_a_unit_that_is_not_there_says_how_it_is_started(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("perception_nodes.hil.unit.CONNECT_TIMEOUT_S", 0.0)
+def test_a_unit_that_is_not_there_says_how_it_is_started():
     with pytest.raises(UnitError, match="start it there with: perception hil unit"):
-        RemoteUnit("127.0.0.1:1")
+        RemoteUnit("127.0.0.1:1", within_s=0)
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("bench", ("bench", PORT)),
+        ("10.0.0.1:80", ("10.0.0.1", 80)),
+        ("[::1]:80", ("::1", 80)),
+        ("[fe80::1%eth0]", ("fe80::1%eth0", PORT)),
+        ("::1", ("::1", PORT)),
+    ],
+)
+def test_addresses(text, address):
+    assert split_address(text) == address
+    assert split_address(joined_address(*address)) == address
+
+
+@pytest.mark.parametrize("text", ["", ":1", "a:", "a:99999", "a:²", "a:-1", "[::1", "[]:1"])
+def test_what_is_no_address_is_refused(text):
+    with pytest.raises(SettingsError, match="HOST:PORT|there is no port"):
+        split_address(text)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_unit_that_hangs_or_dies_says_so_at_every_question(host: str):
+    try:
+        server = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else 2)
+    except OSError as error:
+        pytest.skip(f"no {host} here: {error}")
+    with server, RemoteUnit(joined_address(host, server.getsockname()[1])) as unit:
+        server.accept()[0].close()
+        for _ in range(2):
+            with pytest.raises(UnitError, match="the unit does not answer"):
+                unit.clock()
+
+
+def test_a_unit_listens_on_ipv6(tmp_path: Path):
+    try:
+        server = UnitServer("::1", 0, {})
+    except UnitError as error:
+        pytest.skip(f"no IPv6 here: {error}")
+    assert server.address.startswith("[::1]:")
+    server._server.server_close()
 
 
 def found(*labels: str) -> FrameDetections:
@@ -210,7 +257,77 @@ def test_what_cannot_be_simulated_is_not_run_and_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(sides, "lacking", lambda: "no namespace is granted")
-    cut = scenario(network={}, faults=[{"kind": "network", "loss": 1}])
-    assert sides.run_scenario(cut, {}, tmp_path).problems == [
+    cut = scenario(network={}, faults=[{"kind": "network", "for_s": 1, "loss": 1}])
+    assert sides.run_scenario(cut, tmp_path).problems == [
         "not run: the network cannot be simulated: no namespace is granted"
     ]
+
+
+@pytest.mark.parametrize("error", [UnitError("the unit\nis gone"), ValueError("a defect of ours")])
+def test_what_ends_a_run_is_its_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error):
+    def run(*_):
+        raise error
+
+    monkeypatch.setattr(sides, "run_here", run)
+    (problem,) = sides.run_scenario(scenario(), tmp_path).problems
+    assert problem.startswith("not run: ")
+    assert " ".join(str(error).split()) in problem
+
+
+def test_a_stopped_process_elsewhere_leaves_nothing_behind(tmp_path: Path):
+    with sides._Elsewhere(("sh", "-c", "sleep 99"), scenario(), tmp_path, {}) as elsewhere:
+        assert elsewhere._process.poll() is None
+    assert elsewhere._process.returncode
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_elsewhere_that_gives_no_verdict_fails(tmp_path: Path):
+    command = ("sh", "-c", "echo nobody >&2; exit 3")
+    with sides._Elsewhere(command, scenario(), tmp_path, {}) as elsewhere:
+        problems = elsewhere.verdict().problems
+    assert problems == ["not run: its process ended with status 3: nobody"]
+
+
+def test_how_many_frames_the_weather_has_changed_is_known(tmp_path: Path):
+    faults = [
+        {"kind": "camera_stop", "for_s": 1},
+        {"kind": "rain", "after_s": 0.5, "for_s": 0.2},
+        {"kind": "night", "after_s": 5, "for_s": 1},
+    ]
+    path = tmp_path / "drive.mcap"
+    assert prepare(scenario(faults=faults), path, disturbed=True) == {1: 2, 2: 0}
+    assert prepare(scenario(faults=faults), path, disturbed=False) == {}
+
+
+def test_a_fault_counts_as_put_in_where_it_hit_a_drive_that_went_on(tmp_path: Path):
+    kinds = ("camera_stop", "cpu_contention", "shm_full", "night", "slow_subscriber")
+    faults = [{"kind": kind, "for_s": 1} for kind in kinds]
+    (tmp_path / "sent.json").write_text('{"sent": [[0, 1000], [1, 2000], [1, 9000]]}')
+    (tmp_path / "played.json").write_text('{"hits": [0], "closing": 1}')
+    run = _Run(scenario(faults=faults), tmp_path, tmp_path, None, None)
+    run._put_in = {0: (1500, 1600), 1: (1500, 1600), 2: (2001, 2100), 3: (1500, 1600)}
+    run._not_put_in = {4: "nobody is there"}
+    run._frames_changed = {3: 7}
+    seen = run._gathered()
+    assert (seen.sent, seen.closing) == ([1000, 2000], [9000])
+    assert seen.faults == [("cpu_contention", 1500, 1600), ("night", 1500, 1600)]
+    assert seen.not_put_in == [
+        "camera_stop (faults.0) was not put in: no frame was sent at its time",
+        "shm_full (faults.2) was not put in: the drive was over before its time",
+        "slow_subscriber (faults.4) was not put in: nobody is there",
+    ]
+
+
+def test_a_fault_whose_time_does_not_come_is_not_put_in(tmp_path: Path):
+    run = _Run(scenario(), tmp_path, tmp_path, None, None)
+    (tmp_path / "started").write_text(str(time.time_ns()))
+    run._over.set()
+    run._inject(0, CpuFault(kind="cpu_contention", after_s=100, for_s=1), None)
+    assert (run._put_in, run._not_put_in) == ({}, {0: "the run was over before its time"})
+    run._over.clear()
+    run._over.wait = lambda _: False
+    run._inject(1, NetworkFault(kind="network", after_s=0.5, for_s=1), None)
+    assert "is not ours to disturb" in run._not_put_in[1]
+    run._put = lambda *_: 1 / 0
+    run._inject(2, CpuFault(kind="cpu_contention", after_s=0.5, for_s=1), None)
+    assert run._not_put_in[2] == "ZeroDivisionError: division by zero"

@@ -1,5 +1,7 @@
 """What each camera fault makes of a drive."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -36,6 +38,25 @@ def untouched(frames):
 
 
 ALL_BUT_HIT = set(range(FRAMES)) - set(HIT)
+
+
+def test_how_many_frames_each_fault_has_hit_is_known():
+    faults = [
+        CameraFault(kind="camera_stop", after_s=0.5, for_s=0.2),
+        CameraFault(kind="camera_freeze", after_s=0.6, for_s=0.3),
+        CameraFault(kind="stamp_backward", after_s=1, for_s=0.5, share=0.4),
+        CameraFault(kind="clock_step", after_s=30, for_s=1),
+    ]
+    hits: list[int] = []
+    list(faulty(good(), faults, hits))
+    assert hits == [2, 2, 2, 0]  # what the camera does not send it does not freeze either
+
+
+def test_an_encoding_that_the_fault_does_not_know_is_refused():
+    fault = CameraFault(kind="encoding_unknown", for_s=1)
+    frames = [replace(frame, data=frame.data.replace(b"bgr8", b"rgb8", 1)) for frame in good()]
+    with pytest.raises(FrameRejected, match="needs bgr8 images, and these are rgb8"):
+        list(faulty([*frames, *(replace(f, log_time_ns=3 * 10**9) for f in frames)], [fault]))
 
 
 def test_stop():

@@ -133,6 +133,16 @@ def test_detection_must_come_in_time_and_not_before():
     assert "'in time' was told before the fault" in problems_of(run(), expecting(cause="in time"))
 
 
+def test_what_is_said_of_the_silence_behind_the_drive_detects_nothing():
+    seen = run()
+    seen.told = [replace(told, cause="-", faults=()) for told in seen.told]
+    at = seen.sent[-1] + 400 * MS
+    seen.told.append(replace(seen.told[-1], at_ns=at, cause="no frame from the camera"))
+    assert problems_of(seen, expecting(detected_within_ms=60_000.0)) == [
+        "'no frame' was never told"
+    ]
+
+
 def test_a_frame_report_tells_too():
     seen = run()
     index = next(i for i, report in enumerate(seen.reports) if report.stamp_ns >= END)
@@ -199,6 +209,37 @@ def test_a_graph_that_ended_is_a_failure():
     ]
 
 
+def test_frames_behind_the_end_are_accounted_for_and_judged_by_nothing_else():
+    seen = run()
+    lost, stamp_ns = seen.sent[-3:], seen.sent[-1] + 1000 * MS
+    seen.reports = [
+        replace(report, stamp_ns=0, at_ns=stamp_ns, status=FrameStatus.SUPERSEDED)
+        if report.stamp_ns in lost
+        else report
+        for report in seen.reports
+    ]
+    seen.detections = [found for found in seen.detections if found[1] not in lost]
+    missed = judge(SCENARIO, seen).miss_rate
+    seen.closing = [stamp_ns]
+    seen.reports.append(Reported(stamp_ns + 9 * MS, stamp_ns, FrameStatus.LATE))
+    seen.detections.append((stamp_ns + 9 * MS, stamp_ns))
+    seen.told.append(Told(stamp_ns - 600 * MS, HealthMode.UNSAFE, "no frame from the camera"))
+    count = len(seen.sent) + 1
+    seen.told.append(Told(stamp_ns + 50 * MS, HealthMode.UNSAFE, "-", (), count, count))
+    verdict = judge(expecting(lost_at_most=3), seen)
+    assert verdict.problems == []
+    assert (verdict.sent, verdict.miss_rate) == (count, missed)
+    assert "1 frames were sent behind the drive's end" in verdict.notes[0]
+    seen.reports.pop(3)
+    assert judge(expecting(lost_at_most=3), seen).lost_silently == 1
+
+
+def test_a_fault_that_was_not_put_in_is_a_failure():
+    seen = run()
+    seen.not_put_in = ["camera_stop (faults.0) was not put in: the drive was over before its time"]
+    assert problems_of(seen) == seen.not_put_in
+
+
 def test_reports_for_machines_and_people():
     bad = run()
     del bad.reports[20]
@@ -209,6 +250,11 @@ def test_reports_for_machines_and_people():
     suite = ElementTree.fromstring(verdicts_junit(verdicts, [9.0, 9.5]))
     assert (suite.get("tests"), suite.get("failures")) == ("2", "1")
     assert [case.find("failure") is None for case in suite] == [True, False]
+    verdicts[1].problems.append("\x1b[31mred\x1b[0m")
+    suite = ElementTree.fromstring(verdicts_junit(verdicts, [9.0, 9.5], ["c"]))
+    assert (suite.get("tests"), suite.get("skipped")) == ("3", "1")
+    assert suite[2].get("name") == "c"
+    assert suite[2].find("skipped") is not None
     assert verdicts_table(verdicts).row_count == 2
     assert all(line.startswith("camera_stop: ") for line in problems(verdicts))
 

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 from perception_nodes.core.faults import HealthMode
+from perception_nodes.hil.loading import load_scenario
 from perception_nodes.hil.network import lacking
-from perception_nodes.hil.scenario import Scenario, load_scenario
+from perception_nodes.hil.scenario import Scenario
 from perception_nodes.hil.sides import run_scenario
+from perception_nodes.hil.unit import RemoteUnit
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(120), pytest.mark.usefixtures("domain")]
 DRIVE = "synthetic:320x240@15*105"
@@ -31,8 +33,8 @@ SLACK = {"deadline_ms": 500.0, "hang_after_ms": 1000.0}
     ],
 )
 def test_the_fault_is_told_survived_and_accounted_for(tmp_path: Path, name: str, drive: str):
-    scenario = load_scenario(name)
-    verdict = run_scenario(scenario, {**SLACK, "bag": drive}, tmp_path)
+    scenario = load_scenario(name, {**SLACK, "bag": drive})
+    verdict = run_scenario(scenario, tmp_path)
     assert verdict.sent > 70, verdict.problems
     assert sum(verdict.statuses.values()) == verdict.sent
     assert verdict.lost_silently == 0
@@ -63,7 +65,10 @@ def test_the_command_line_lists_and_refuses(tmp_path: Path):
     assert len(json.loads(listed.stdout)) >= 24
     for arguments, reason in (
         (["nonesuch"], "scenario 'nonesuch' is unknown"),
-        (["camera_drop", "--unit", ":1"], "not run: its camera is in the unit's own memory"),
+        (
+            ["camera_drop", "--unit", "127.0.0.1:1"],
+            "not run: its camera is in the unit's own memory",
+        ),
         (["cdr_length", "--unit", ":1"], "':1' is not of the form HOST:PORT"),
     ):
         refused = subprocess.run(
@@ -76,25 +81,59 @@ def test_the_command_line_lists_and_refuses(tmp_path: Path):
         assert reason in refused.stderr
 
 
-def test_a_unit_over_a_network_that_loses_packets_accounts_for_every_frame(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("after_s", "for_s", "loss"),
+    [(2.5, 2, 0.1), (6.0, 1.6, 1.0)],
+    ids=["a tenth for 2 s", "all beyond the drive's end"],
+)
+def test_a_unit_over_a_network_that_loses_packets_accounts_for_every_frame(
+    tmp_path: Path, after_s: float, for_s: float, loss: float
+):
     scenario = Scenario.model_validate(
         {
             "name": "lossy",
-            "title": "A tenth of the packets is lost for 2 s",
+            "title": "The network loses packets",
             "drive": f"{DRIVE}.jpeg",
             "network": {"delay_ms": 0.2},
             "graph": {"backend": "null", "standby": "never", **SLACK},
-            "faults": [{"kind": "network", "for_s": 2, "loss": 0.1}],
+            "faults": [{"kind": "network", "after_s": after_s, "for_s": for_s, "loss": loss}],
             "expect": {"lost": "-", "lost_on_the_way_at_most": 30, "recovered_within_ms": 60_000},
         }
     )
-    verdict = run_scenario(scenario, {}, tmp_path)
+    verdict = run_scenario(scenario, tmp_path)
     if lacking():
         assert verdict.problems == [f"not run: the network cannot be simulated: {lacking()}"]
         return
-    assert verdict.sent == 105, verdict.problems
+    behind_the_end = after_s + for_s > 7
+    assert (verdict.sent > 105) if behind_the_end else (verdict.sent >= 105), verdict.problems
+    assert any("behind the drive's end" in note for note in verdict.notes) >= behind_the_end
     assert verdict.statuses.get("SUPERSEDED", 0) > 0
     assert verdict.lost_silently == 0
     assert not any("sent" in text or "account" in text for text in verdict.problems)
     assert verdict.clock is not None
     assert abs(verdict.clock.offset_ms) <= verdict.clock.error_ms  # it is one clock
+
+
+def test_a_unit_that_dies_in_mid_run_fails_and_what_was_seen_of_it_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    command = [sys.executable, "-m", "perception_nodes.cli", "hil", "unit", "--listen"]
+    unit = subprocess.Popen([*command, "127.0.0.1:0"], stderr=subprocess.PIPE, text=True)
+    monkeypatch.setattr(RemoteUnit, "put_in", lambda *_: unit.kill())
+    scenario = Scenario.model_validate(
+        {
+            "name": "dies",
+            "title": "The unit dies in mid-run",
+            "drive": DRIVE,
+            "graph": {"backend": "null", "standby": "never", **SLACK},
+            "faults": [{"kind": "process_kill", "role": "detector"}],
+            "expect": {"lost": "-"},
+        }
+    )
+    try:
+        verdict = run_scenario(scenario, tmp_path, unit.stderr.readline().split()[-1])
+    finally:
+        unit.kill()
+        unit.communicate()
+    assert any("the unit does not answer" in problem for problem in verdict.problems)
+    assert (tmp_path / "dies.mcap").is_file()

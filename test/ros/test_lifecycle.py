@@ -1,8 +1,10 @@
 """The nodes as ROS tools see them: life cycle and parameters."""
 
+import itertools
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,9 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import DescribeParameters, SetParameters
 
 from perception_nodes.graph import LIVE
+from perception_nodes.nodes import monitor_node
+from perception_nodes.nodes.monitor_node import MonitorNode
+from perception_nodes.replay.recording import Recorder
 from perception_nodes.supervisor import Supervisor
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(120)]
@@ -82,3 +87,20 @@ def test_every_node_is_an_executable_of_its_own() -> None:
         module = f"perception_nodes.nodes.{executable}"
         code = f"import {module} as node; assert callable(node.main)"
         subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_the_monitor_completes_its_recording_though_others_go_on_speaking(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Spoken(MonitorNode):
+        def __init__(self) -> None:
+            self._view = None
+            self._recorder = Recorder(tmp_path / "recording.mcap")
+
+        def spin(self, timeout_ms: float) -> None:
+            self._taken += 1
+
+    seconds = itertools.count()
+    monkeypatch.setattr(monitor_node.time, "monotonic", lambda: float(next(seconds)))
+    Spoken().close()
+    assert (tmp_path / "recording.mcap").is_file()

@@ -1,0 +1,33 @@
+"""Where a unit is to be found: HOST:PORT."""
+
+import re
+
+from perception_nodes.config import SettingsError
+
+PORT = 7737
+MAX_PORT = 65_535
+_ADDRESS = re.compile(
+    r"(?:\[(?P<bracketed>[^\[\]]+)\]|(?P<host>[^:\[\]]+))(?::(?P<port>[0-9]{1,9}))?"
+    r"|(?P<bare>[^:\[\]]*:[^:\[\]]*:[^\[\]]*)"
+)
+"""A host with two colons or more is an IPv6 address without a port."""
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """Host and port of HOST:PORT or [IPV6]:PORT, or of either with the usual port.
+
+    Raises:
+        SettingsError: it is not of that form.
+    """
+    match = _ADDRESS.fullmatch(text)
+    if match is None:
+        raise SettingsError(f"{text!r} is not of the form HOST:PORT, or [HOST]:PORT for IPv6")
+    port = int(match["port"] or PORT)
+    if port > MAX_PORT:
+        raise SettingsError(f"{text!r}: there is no port {port}, the last one is {MAX_PORT}")
+    return match["bracketed"] or match["bare"] or match["host"], port
+
+
+def joined_address(host: str, port: int) -> str:
+    """What `split_address` takes apart."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

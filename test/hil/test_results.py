@@ -1,0 +1,115 @@
+"""Whatever ends a run of scenarios, what is known by then is in its files."""
+
+import json
+import os
+import signal
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from typer.testing import CliRunner
+
+from perception_nodes import cli_hil
+from perception_nodes.cli import app
+from perception_nodes.hil import results
+from perception_nodes.hil.judge import Verdict
+
+FILES = ("a", "b", "c")
+
+
+def signalled(number: signal.Signals):
+    def end(scenario) -> Verdict:
+        os.kill(os.getpid(), number)
+        raise AssertionError("it goes on")
+
+    return end
+
+
+def passed(scenario) -> Verdict:
+    return Verdict(scenario=scenario.name, title=scenario.title)
+
+
+def failed(scenario) -> Verdict:
+    return Verdict(scenario=scenario.name, title=scenario.title, problems=["not run: no unit"])
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Runs three scenarios of which the second one comes out as asked for; status and files."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in FILES:
+        (folder / f"{name}.yaml").write_text("title: t\nexpect: {lost: nothing}\n")
+
+    def run_all(second, *arguments: str):
+        out = tmp_path / "out"
+        monkeypatch.setattr(
+            cli_hil,
+            "run_scenario",
+            lambda scenario, out, unit: (second if scenario.name == "b" else passed)(scenario),
+        )
+        junit = str(tmp_path / "junit.xml")
+        command = ["hil", "run", str(folder), "--out", str(out), "--junit", junit, *arguments]
+        result = CliRunner().invoke(app, command)
+        content = json.loads((out / "verdicts.json").read_text())
+        page = (out / "report.html").read_text()
+        return result, content, page, ElementTree.parse(junit).getroot()
+
+    return run_all
+
+
+def test_all_is_well(run):
+    result, content, page, junit = run(passed)
+    assert result.exit_code == 0
+    assert (content["passed"], content["failed"], content["not_begun"]) == (3, 0, [])
+    assert "3 of 3 scenarios are as expected" in page
+    assert (junit.get("tests"), junit.get("failures"), junit.get("skipped")) == ("3", "0", "0")
+
+
+def test_one_that_could_not_be_run_has_failed_and_the_others_go_on(run):
+    result, content, page, junit = run(failed)
+    assert result.exit_code == 1
+    assert [verdict["passed"] for verdict in content["verdicts"]] == [True, False, True]
+    assert "not run: no unit" in page
+    assert junit[1].find("failure").get("message") == "not run: no unit"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_keeps_its_verdicts(run, number):
+    before = signal.getsignal(signal.SIGTERM)
+    result, content, page, junit = run(signalled(number))
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert result.exit_code == 1
+    assert [(v["scenario"], v["problems"]) for v in content["verdicts"]] == [
+        ("a", []),
+        ("b", ["interrupted before it was over"]),
+    ]
+    assert content["not_begun"] == ["c"]
+    assert "1 of 3 scenarios are as expected; not begun: c" in page
+    assert (junit.get("tests"), junit.get("failures"), junit.get("skipped")) == ("3", "1", "1")
+
+
+def test_a_signal_while_a_file_is_written_waits_for_it(run, monkeypatch: pytest.MonkeyPatch):
+    def render(*arguments) -> str:
+        os.kill(os.getpid(), signal.SIGINT)
+        return "the whole page"
+
+    monkeypatch.setattr(results, "render", render)
+    result, content, page, _ = run(passed)
+    assert page == "the whole page"
+    assert content["passed"] == 3
+    assert result.exit_code != 0
+
+
+def test_files_that_cannot_be_written_are_known_before_anything_runs(run, tmp_path: Path):
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(NotADirectoryError):  # by the fixture, which reads what is not there
+        run(lambda scenario: pytest.fail("it was run"))
+
+
+def test_two_scenarios_of_one_name_are_refused(run, tmp_path: Path):
+    out = tmp_path / "out2"
+    folder = str(tmp_path / "in")
+    result = CliRunner().invoke(app, ["hil", "run", folder, folder, "--out", str(out)])
+    assert "two scenarios are named a" in str(result.exception)
+    assert not out.exists()
