@@ -11,7 +11,14 @@ from perception_nodes.replay.footage import (
     images_in,
 )
 from perception_nodes.replay.schemas import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
-from perception_nodes.replay.storage import BagError, Storage, Topic, open_storage, storage_files
+from perception_nodes.replay.storage import (
+    BagError,
+    Messages,
+    Storage,
+    Topic,
+    open_storage,
+    storage_files,
+)
 
 __all__ = ["BagError", "Drive", "RawFrame", "image_topics", "open_drive"]
 
@@ -42,10 +49,9 @@ class Drive:
         topic: of the camera's images.
         message_type: `sensor_msgs/msg/Image` or `sensor_msgs/msg/CompressedImage`.
         frame_count: frames that the bag says it holds; where reading it finds damage, fewer come.
-        lost: frames that were recorded and cannot be read. Reading may add to it.
+        lost: frames that were recorded, by the bag's index or metadata, and cannot be read. It is
+            known for good when the frames have been read.
         duration_ns: from the first to the last message of the bag.
-        warnings: what a user should know, a line each: damage and what it cost, the choice of a
-            topic. Reading adds to it.
         frame_files: of an image folder, the file of each frame.
     """
 
@@ -55,36 +61,42 @@ class Drive:
     frame_count: int
     duration_ns: int
     lost: int = 0
-    warnings: list[str] = field(default_factory=list)
     frame_files: tuple[Path, ...] = ()
+    _notes: list[str] = field(default_factory=list, kw_only=True)
     _storage: Storage = field(kw_only=True, repr=False)
+
+    def __post_init__(self) -> None:
+        """Keep in mind how many frames there were."""
+        self.recorded_count = self.frame_count + self.lost
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a user should know, a line each: damage, what it cost, the choice of a topic.
+
+        Reading adds to it.
+        """
+        lines = [*self._storage.warnings, *self._notes]
+        if self.lost:
+            lines.append(f"{self.path}: {self.lost} of {self.recorded_count} frames are lost")
+        return lines
 
     def frames(self) -> Iterator[RawFrame]:
         """Read the frames, oldest first; may be called again.
 
-        Only a chunk of the bag is in memory at a time. Where the bag turns out to be damaged the
-        readable rest is delivered, and the loss is counted in `warnings`.
+        Only some chunks of the bag are in memory at a time. Where the bag turns out to be damaged
+        the readable rest is delivered; the loss is counted in `lost`, and named in `warnings`.
+
+        Raises:
+            BagError: not one frame can be read.
         """
-        count, last_ns = 0, -1
-        try:
-            for log_time_ns, data in self._storage.messages(self.topic):
-                yield RawFrame(count, log_time_ns, data)
-                count, last_ns = count + 1, log_time_ns
-        # The libraries raise whatever their parsers trip over in a damaged file.
-        except Exception as error:
-            reason = str(error) or type(error).__name__
-            for log_time_ns, data in self._storage.salvage(self.topic):
-                if log_time_ns > last_ns:
-                    yield RawFrame(count, log_time_ns, data)
-                    count, last_ns = count + 1, log_time_ns
-            if count == 0:
-                raise BagError(
-                    f"{self.path}: no frame of {self.topic} can be read: {reason}"
-                ) from error
-            lost = self.frame_count - count
-            # The text is the same each time the drive is read: the loss is counted once.
-            if self._warn(f"{self.path}: {reason}: {lost} of {self.frame_count} frames are lost"):
-                self.lost += lost
+        count = 0
+        for log_time_ns, data in self._storage.messages(self.topic):
+            yield RawFrame(count, log_time_ns, data)
+            count += 1
+        self.lost = max(self.recorded_count - count, 0)
+        if count == 0:
+            reasons = "; ".join(self._storage.warnings) or f"{self.path}: it has none"
+            raise BagError(f"{reasons}: no frame of {self.topic} can be read")
 
     def messages(self, topic: str, message_type: str) -> Iterator[tuple[int, bytes]]:
         """Log time in nanoseconds and serialized message of another topic, oldest first.
@@ -101,17 +113,17 @@ class Drive:
             )
         return self._storage.messages(topic)
 
-    def camera_info(self) -> bytes | None:
-        """The first calibration recorded beside the images, serialized `CameraInfo`, or None."""
+    def camera_infos(self) -> Messages:
+        """The calibrations recorded beside the images: log times, serialized `CameraInfo`."""
         topic = camera_info_topic(self.topic)
         found = self._storage.topics.get(topic)
         if found is None or found.message_type != CAMERA_INFO:
-            return None
-        try:
-            return next((data for _, data in self._storage.messages(topic)), None)
-        except Exception as error:
-            self._warn(f"{self.path}: {topic} cannot be read: {error}; frames are not rectified")
-            return None
+            return iter(())
+        return self._storage.messages(topic)
+
+    def camera_info(self) -> bytes | None:
+        """The first of them, or None."""
+        return next((data for _, data in self.camera_infos()), None)
 
     def close(self) -> None:
         """Close the files."""
@@ -124,13 +136,6 @@ class Drive:
     def __exit__(self, *_: object) -> None:
         """Close the files."""
         self.close()
-
-    def _warn(self, text: str) -> bool:
-        """Note a warning; whether it is new."""
-        new = text not in self.warnings
-        if new:
-            self.warnings.append(text)
-        return new
 
 
 def open_drive(path: str | Path, topic: str = "") -> Drive:
@@ -191,7 +196,7 @@ def _cameras(path: Path, storage: Storage) -> dict[str, Topic]:
 
 def _drive(path: Path, topic: str, storage: Storage) -> Drive:
     cameras = _cameras(path, storage)
-    warnings = list(storage.warnings)
+    notes = []
     if topic and topic not in cameras:
         found = storage.topics.get(topic)
         problem = f"is a {found.message_type}, not an image" if found else "is not in it"
@@ -202,13 +207,10 @@ def _drive(path: Path, topic: str, storage: Storage) -> Drive:
         chosen = max(cameras.values(), key=lambda t: (t.count, t.message_type == IMAGE))
         others = [f"{t.name} ({t.count})" for t in cameras.values() if t is not chosen]
         if others:
-            warnings.append(
+            notes.append(
                 f"{path} has {len(cameras)} image topics: {chosen.name} ({chosen.count} frames) is "
                 f"used, not {', '.join(others)}; name another with the option topic"
             )
-    if chosen.lost:
-        recorded = chosen.count + chosen.lost
-        warnings.append(f"{path}: {chosen.lost} of {recorded} frames of {chosen.name} are lost")
     if chosen.count == 0:
         raise BagError(f"{path}: no frame of {chosen.name} can be read; {_listing(storage)}")
     return Drive(
@@ -218,8 +220,8 @@ def _drive(path: Path, topic: str, storage: Storage) -> Drive:
         chosen.count,
         storage.duration_ns,
         chosen.lost,
-        warnings,
         storage.frame_files,
+        _notes=notes,
         _storage=storage,
     )
 

@@ -52,12 +52,10 @@ class VideoStorage:
         finally:
             video.release()
         promised = self.topics[topic].count
-        if index < promised:
-            raise BagError(f"frame {index} of {promised} cannot be decoded")
-
-    def salvage(self, topic: str) -> Messages:
-        """Nothing: a decoder does not go on behind damage."""
-        return iter(())
+        # A decoder does not go on behind damage.
+        note = f"{self._path}: frame {index} of {promised} cannot be decoded, nor what follows"
+        if index < promised and note not in self.warnings:
+            self.warnings.append(note)
 
     def close(self) -> None:
         """Nothing is open between readings."""
@@ -87,10 +85,6 @@ class ImagesStorage:
         for index, file in enumerate(self.frame_files):
             stamp_ns = START_NS + round(index / FOLDER_RATE_HZ * 1e9)
             yield stamp_ns, compressed_message(stamp_ns, _jpeg_or_png(file))
-
-    def salvage(self, topic: str) -> Messages:
-        """Nothing: files do not depend on each other."""
-        return iter(())
 
     def close(self) -> None:
         """Nothing is open between readings."""
