@@ -181,6 +181,7 @@ class _Walk:
         self._file, self._source = file, file._source
         self._readable: Counter[int] = Counter()
         self._lost: Counter[int] = Counter()
+        self._told: Counter[int] = Counter()
         self._times_ns = [2**64, 0]
         # Messages since the last chunk that could be read. An index that follows damage tells of
         # them, and of those that are lost.
@@ -226,6 +227,10 @@ class _Walk:
         elif record.kind == Opcode.MESSAGE_INDEX and self._since_damage is not None:
             (channel, length) = struct.unpack("<HI", self._source.read(record.body, 6))
             self._lost[channel] += max(length // 16 - self._since_damage.pop(channel, 0), 0)
+        elif record.kind == Opcode.STATISTICS and record.whole:
+            told = Statistics.read(fields(self._source, record))
+            if told.message_count == sum(told.channel_message_counts.values()):
+                self._told = Counter(told.channel_message_counts)
         elif record.whole:
             self._file._describe(self._source, record)
 
@@ -258,7 +263,7 @@ class _Walk:
     def _sum_up(self) -> None:
         file, nameless = self._file, 0
         recorded: Counter[str] = Counter()
-        for channel, count in (self._readable + self._lost).items():
+        for channel, count in ((self._readable + self._lost) | self._told).items():
             if channel in file._channels:
                 topic = file._channels[channel][0]
                 file.counts[topic] += self._readable[channel]

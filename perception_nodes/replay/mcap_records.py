@@ -8,6 +8,7 @@ from io import BytesIO
 from typing import NamedTuple
 
 from mcap.data_stream import ReadDataStream
+from mcap.exceptions import McapError
 from mcap.opcode import Opcode
 from mcap.records import Chunk
 
@@ -20,8 +21,8 @@ MESSAGE_HEAD = struct.Struct("<HIQQ")
 """Channel, sequence, log time, publish time; the serialized message follows."""
 CHUNK_HEAD = struct.Struct("<QQQII")
 """Start and end time, uncompressed size and CRC, length of the compression's name."""
-MALFORMED = (ValueError, OverflowError, LookupError, struct.error)
-"""What reading a record's fields raises; `McapError` and decoding errors are ValueErrors."""
+MALFORMED = (ValueError, OverflowError, LookupError, struct.error, McapError)
+"""What reading a record's fields raises."""
 BLOCK = 1 << 20
 _CANDIDATE = re.compile(rb"(?=[\x01-\x0f].{4}\x00{4})", re.DOTALL)
 """A kind and a length below 4 GiB."""

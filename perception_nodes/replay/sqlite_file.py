@@ -83,13 +83,17 @@ class SqliteFile:
         names = {number: str(name) for number, name, _ in topics}
         self.types = {str(name): str(message_type) for _, name, message_type in topics}
         self._rows = {name: (array("q"), array("q")) for name in names.values()}
-        start_ns, end_ns = 2**63, -(2**63)
+        start_ns, end_ns, nameless = 2**63, -(2**63), 0
         for row, topic, log_time_ns in self._numbers():
             if topic in names and isinstance(log_time_ns, int):
                 times_ns, rows = self._rows[names[topic]]
                 times_ns.append(log_time_ns)
                 rows.append(row)
                 start_ns, end_ns = min(start_ns, log_time_ns), max(end_ns, log_time_ns)
+            else:
+                nameless += 1
+        if nameless:
+            self.damage.note(f"{nameless} messages are of topics whose description is lost")
         self.counts.update({name: len(rows) for name, (_, rows) in self._rows.items()})
         if start_ns <= end_ns:
             self.start_ns, self.end_ns = start_ns, end_ns
