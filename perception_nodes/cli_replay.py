@@ -211,7 +211,7 @@ def replay_command(
     if golden is not None and update:
         drives = {
             name: frames_of(
-                read_recording(_folder(out, name, one) / "detections.mcap", by_log_time=True)
+                read_recording(_folder(out, name, one) / "detections.mcap", by_number=True)
             )
             for name in summaries
         }

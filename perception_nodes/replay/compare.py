@@ -13,7 +13,7 @@ from rich.table import Table
 
 from perception_nodes.files import write_whole
 from perception_nodes.replay.charts import DEADLINE_COLOUR, styled
-from perception_nodes.replay.golden import Comparison, Tolerance, frames_of
+from perception_nodes.replay.golden import Comparison, Tolerance, frames_of, things_of
 from perception_nodes.replay.outputs import ANNOTATED_TOPIC
 from perception_nodes.replay.page import COMPARISON_PAGE
 from perception_nodes.replay.recording import (
@@ -54,7 +54,7 @@ FIGURES = {
 def compare_runs(first: Path, second: Path, out: Path) -> dict[str, Any]:
     """Write `compare.html` and `compare.json`.
 
-    Objects are compared as with a golden, the first run in its place; frames by log time.
+    Objects are compared as with a golden, the first run in its place.
 
     Returns:
         What `compare.json` holds.
@@ -65,15 +65,15 @@ def compare_runs(first: Path, second: Path, out: Path) -> dict[str, Any]:
     folders = (first, second)
     summaries = [_summary(folder) for folder in folders]
     recordings = [
-        read_recording(folder / "detections.mcap", by_log_time=True) for folder in folders
+        read_recording(folder / "detections.mcap", by_number=True) for folder in folders
     ]
-    frames = [frames_of(recording) for recording in recordings]
     threshold = max(float(summary.get("score_threshold", 0)) for summary in summaries)
-    comparison = Comparison(frames[0], threshold, Tolerance())
+    comparison = Comparison(frames_of(recordings[0]), threshold, Tolerance())
     changed: dict[int, list[str]] = {}
     for report in recordings[1].reports:
         at_ns = report.log_time_ns
-        if changes := comparison.frame(report.sequence, at_ns, frames[1][at_ns]):
+        found = things_of(recordings[1].found(report))
+        if changes := comparison.frame(report.sequence, at_ns, found):
             where, _, what = str(changes[0]).partition(": ")
             others = [str(change).partition(": ")[2] for change in changes[1:]]
             changed[at_ns] = [f"{where}: {what}", *others]

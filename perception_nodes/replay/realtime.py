@@ -73,12 +73,12 @@ class Realtime:
     """What came of the frames.
 
     Attributes:
-        recording: a report a frame, and detections by log time.
+        recording: a report a frame, and detections by the frame's number.
         played: by index in the drive.
         errors_ns: by how much each frame was released too late.
     """
 
-    recording: Recording = field(default_factory=lambda: Recording(by_log_time=True))
+    recording: Recording = field(default_factory=lambda: Recording(by_number=True))
     played: dict[int, Played] = field(default_factory=dict)
     errors_ns: list[int] = field(default_factory=list)
 
@@ -146,7 +146,7 @@ class Realtime:
                         record, detections, message = camera.detect(header, pixels)
                         if detections is not None:
                             recorder.write(DETECTIONS_TOPIC, DETECTIONS, frame.log_time_ns, message)
-                            self.recording.detections[frame.log_time_ns] = camera.named(detections)
+                            self.recording.detections[frame.index] = camera.named(detections)
                     self._note(frame, record, recorder)
                     progress(len(self.played))
             finally:
