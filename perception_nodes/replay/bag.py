@@ -13,7 +13,6 @@ from perception_nodes.replay.footage import (
 from perception_nodes.replay.schemas import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
 from perception_nodes.replay.storage import (
     BagError,
-    Messages,
     Storage,
     Topic,
     open_storage,
@@ -23,6 +22,8 @@ from perception_nodes.replay.storage import (
 __all__ = ["BagError", "Drive", "RawFrame", "image_topics", "open_drive"]
 
 IMAGE_TYPES = (IMAGE, COMPRESSED_IMAGE)
+LATE_INFO_S = 0.2
+"""By so much the first calibration may be logged behind the first frame without a word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +34,14 @@ class RawFrame:
         index: position among the frames of the drive, from 0.
         log_time_ns: when it was recorded, nanoseconds since the Unix epoch.
         data: the serialized message, CDR.
+        camera_info: the calibration that was last logged before it, a serialized `CameraInfo`; for
+            frames before the first one that one; None where there is none.
     """
 
     index: int
     log_time_ns: int
     data: bytes
+    camera_info: bytes | None = None
 
 
 @dataclass
@@ -90,8 +94,18 @@ class Drive:
             BagError: not one frame can be read.
         """
         count = 0
-        for log_time_ns, data in self._storage.messages(self.topic):
-            yield RawFrame(count, log_time_ns, data)
+        infos = self._info_topics()
+        info_ns, info = next(self.camera_infos(), (0, None))
+        for log_time_ns, topic, data in self._storage.messages({self.topic, *infos}):
+            if topic != self.topic:
+                info = data
+                continue
+            if count == 0 and (behind_s := (info_ns - log_time_ns) / 1e9) > LATE_INFO_S:
+                self._note(
+                    f"{self.path}: the first CameraInfo was logged {behind_s:.1f} s behind the "
+                    "first frame; it is used from that frame on"
+                )
+            yield RawFrame(count, log_time_ns, data, info)
             count += 1
         self.lost = max(self.recorded_count - count, 0)
         if count == 0:
@@ -111,19 +125,26 @@ class Drive:
                 f"{self.path}: topic {topic!r} {problem}; a {message_type} is wanted; "
                 f"{_listing(self._storage)}"
             )
-        return self._storage.messages(topic)
+        return ((log_time_ns, data) for log_time_ns, _, data in self._storage.messages({topic}))
 
-    def camera_infos(self) -> Messages:
+    def camera_infos(self) -> Iterator[tuple[int, bytes]]:
         """The calibrations recorded beside the images: log times, serialized `CameraInfo`."""
-        topic = camera_info_topic(self.topic)
-        found = self._storage.topics.get(topic)
-        if found is None or found.message_type != CAMERA_INFO:
-            return iter(())
-        return self._storage.messages(topic)
+        for topic in self._info_topics():
+            yield from self.messages(topic, CAMERA_INFO)
 
     def camera_info(self) -> bytes | None:
         """The first of them, or None."""
         return next((data for _, data in self.camera_infos()), None)
+
+    def _info_topics(self) -> list[str]:
+        """The topic of the calibrations, where there is one."""
+        topic = camera_info_topic(self.topic)
+        found = self._storage.topics.get(topic)
+        return [topic] if found is not None and found.message_type == CAMERA_INFO else []
+
+    def _note(self, text: str) -> None:
+        if text not in self._notes:
+            self._notes.append(text)
 
     def close(self) -> None:
         """Close the files."""

@@ -2,6 +2,7 @@
 
 import re
 import struct
+from collections.abc import Collection
 from pathlib import Path
 
 import cv2
@@ -40,14 +41,15 @@ class VideoStorage:
         name = "/camera/image_raw"
         self.topics = {name: Topic(name, IMAGE, count)}
 
-    def messages(self, topic: str) -> Messages:
+    def messages(self, topics: Collection[str]) -> Messages:
         """The frames, with stamps by the video's rate."""
+        (topic,) = self.topics
         video = self._open()
         try:
             index = 0
             while (read := video.read())[0]:
                 stamp_ns = START_NS + round(index / self._rate_hz * 1e9)
-                yield stamp_ns, image_message(stamp_ns, read[1].astype(np.uint8, copy=False))
+                yield stamp_ns, topic, image_message(stamp_ns, read[1].astype(np.uint8, copy=False))
                 index += 1
         finally:
             video.release()
@@ -80,11 +82,12 @@ class ImagesStorage:
         name = "/camera/image_raw/compressed"
         self.topics = {name: Topic(name, COMPRESSED_IMAGE, len(files))}
 
-    def messages(self, topic: str) -> Messages:
+    def messages(self, topics: Collection[str]) -> Messages:
         """The files as messages; one that is no image is rejected where frames are decoded."""
+        (topic,) = self.topics
         for index, file in enumerate(self.frame_files):
             stamp_ns = START_NS + round(index / FOLDER_RATE_HZ * 1e9)
-            yield stamp_ns, compressed_message(stamp_ns, _jpeg_or_png(file))
+            yield stamp_ns, topic, compressed_message(stamp_ns, _jpeg_or_png(file))
 
     def close(self) -> None:
         """Nothing is open between readings."""

@@ -4,6 +4,7 @@ import struct
 import zlib
 from array import array
 from collections import Counter
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -72,17 +73,19 @@ class McapFile:
         for topic, schema in self._channels.values():
             self.types[topic] = self._schemas.get(schema, "")
 
-    def parts(self, topic: str) -> list[Part]:
-        """What holds the messages of a topic."""
-        wanted = {channel for channel, (name, _) in self._channels.items() if name == topic}
+    def parts(self, topics: Collection[str]) -> list[Part]:
+        """What holds the messages of some topics."""
+        wanted = {
+            channel: topic for channel, (topic, _) in self._channels.items() if topic in topics
+        }
         found = [
             Part(chunk.start_ns, chunk.size, partial(self._in_chunk, chunk, wanted))
             for chunk in self._chunks
-            if not chunk.channels or chunk.channels & wanted
+            if not chunk.channels or chunk.channels & wanted.keys()
         ]
-        for channel in wanted & self._loose.keys():
-            loose = self._loose[channel]
-            found.append(Part(min(loose.times_ns), 0, partial(self._in_no_chunk, loose)))
+        for channel in wanted.keys() & self._loose.keys():
+            loose, topic = self._loose[channel], wanted[channel]
+            found.append(Part(min(loose.times_ns), 0, partial(self._in_no_chunk, loose, topic)))
         return found
 
     def close(self) -> None:
@@ -140,7 +143,7 @@ class McapFile:
             channel = Channel.read(fields(source, record))
             self._channels[channel.id] = (channel.topic, channel.schema_id)
 
-    def _in_chunk(self, chunk: _Chunk, wanted: set[int]) -> Messages:
+    def _in_chunk(self, chunk: _Chunk, wanted: Mapping[int, str]) -> Messages:
         record = record_at(self._source, chunk.at)
         try:
             if record is None or record.kind != Opcode.CHUNK:
@@ -156,17 +159,17 @@ class McapFile:
                 channel, _, log_time_ns, _ = MESSAGE_HEAD.unpack(source.read(inner.body, 22))
                 if channel in wanted:
                     place = inner.body + MESSAGE_HEAD.size
-                    found.append((log_time_ns, place, inner.end - place))
-        for log_time_ns, place, length in sorted(found):
-            yield log_time_ns, source.read(place, length)
+                    found.append((log_time_ns, place, inner.end - place, wanted[channel]))
+        for log_time_ns, place, length, topic in sorted(found):
+            yield log_time_ns, topic, source.read(place, length)
 
-    def _in_no_chunk(self, loose: _Loose) -> Messages:
+    def _in_no_chunk(self, loose: _Loose, topic: str) -> Messages:
         order = sorted(range(len(loose.times_ns)), key=loose.times_ns.__getitem__)
         for number in order:
             at = loose.places[number]
             (_, length) = HEAD.unpack(self._source.read(at, HEAD.size))
             body = self._source.read(at + HEAD.size, length)
-            yield loose.times_ns[number], body[MESSAGE_HEAD.size :]
+            yield loose.times_ns[number], topic, body[MESSAGE_HEAD.size :]
 
     def _skipped_in_chunk(self, chunk_at: int, at: int, found: int) -> None:
         self.damage.note(

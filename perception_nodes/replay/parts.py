@@ -3,12 +3,12 @@
 import heapq
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-Messages = Iterator[tuple[int, bytes]]
-"""Log time in nanoseconds since the Unix epoch, and the serialized message (CDR)."""
+Messages = Iterator[tuple[int, str, bytes]]
+"""Log time in nanoseconds since the Unix epoch, topic, and the serialized message (CDR)."""
 HELD_BYTES = 256 << 20
 """Parts that overlap in time are in memory together, up to this size."""
 MAX_LINES = 20
@@ -35,24 +35,25 @@ def in_log_time_order(parts: Iterable[Part], disorder: Callable[[], None]) -> Me
     parts would have to be open at once, the oldest message at hand is given without waiting for
     what comes behind it in the file, and `disorder` is called if one that is older follows.
     """
-    heap: list[tuple[int, int, int, bytes, Messages]] = []
+    heap: list[tuple[int, int, int, str, bytes, Messages]] = []
     held, last_ns = 0, -1
     ordered = sorted(parts, key=lambda part: part.start_ns)
 
     def advance(number: int, position: int, messages: Messages) -> bool:
         following = next(messages, None)
         if following is not None:
-            heapq.heappush(heap, (following[0], number, position, following[1], messages))
+            log_time_ns, topic, data = following
+            heapq.heappush(heap, (log_time_ns, number, position, topic, data, messages))
         return following is not None
 
     for number in range(len(ordered) + 1):
         part = ordered[number] if number < len(ordered) else None
         while heap and (part is None or heap[0][0] <= part.start_ns or held > HELD_BYTES):
-            log_time_ns, source, position, data, messages = heapq.heappop(heap)
+            log_time_ns, source, position, topic, data, messages = heapq.heappop(heap)
             if log_time_ns < last_ns:
                 disorder()
             last_ns = log_time_ns
-            yield log_time_ns, data
+            yield log_time_ns, topic, data
             if not advance(source, position + 1, messages):
                 held -= ordered[source].size
         if part is not None and advance(number, 0, part.read()):
@@ -95,8 +96,8 @@ class BagFile(Protocol):
     end_ns: int
     damage: Damage
 
-    def parts(self, topic: str) -> list[Part]:
-        """What holds the messages of a topic; reading it does not raise for damage."""
+    def parts(self, topics: Collection[str]) -> list[Part]:
+        """What holds the messages of some topics; reading it does not raise for damage."""
         ...
 
     def close(self) -> None:

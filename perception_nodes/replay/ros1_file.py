@@ -7,7 +7,7 @@ whose data are records again (http://wiki.ros.org/Bags/Format/2.0).
 import re
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -92,13 +92,13 @@ class Ros1File:
             self._walk()
         self._sum_up()
 
-    def parts(self, topic: str) -> list[Part]:
-        """What holds the messages of a topic."""
-        wanted = {number for number, name in self._topics.items() if name == topic}
+    def parts(self, topics: Collection[str]) -> list[Part]:
+        """What holds the messages of some topics."""
+        wanted = {number: topic for number, topic in self._topics.items() if topic in topics}
         return [
-            Part(chunk.start_ns, chunk.size, partial(self._in_chunk, chunk, wanted, topic))
+            Part(chunk.start_ns, chunk.size, partial(self._in_chunk, chunk, wanted))
             for chunk in self._chunks
-            if chunk.connections & wanted
+            if chunk.connections & wanted.keys()
         ]
 
     def close(self) -> None:
@@ -212,8 +212,8 @@ class Ros1File:
             elif record.kind == MESSAGE and record.whole:
                 yield record, source.read(record.body, record.end - record.body)
 
-    def _in_chunk(self, chunk: _Chunk, wanted: set[int], topic: str) -> Messages:
-        """Messages of a topic, by log time.
+    def _in_chunk(self, chunk: _Chunk, wanted: Mapping[int, str]) -> Messages:
+        """Messages of a chunk, by log time.
 
         One that cannot be converted comes as no bytes: it is refused, and counted, as broken.
         """
@@ -228,20 +228,20 @@ class Ros1File:
                 data = self._source.read(chunk.at, end - chunk.at)
                 messages = self._messages_in(data, chunk.at)
             found = [
-                (message.time_ns(b"time"), number, data)
+                (message.time_ns(b"time"), number, wanted[message.number(b"conn")], data)
                 for number, (message, data) in enumerate(messages)
                 if message.number(b"conn") in wanted
             ]
         except MALFORMED as error:
             self.damage.note(f"the part at byte {chunk.at} is unreadable ({error}), skipped")
             return
-        for log_time_ns, _, data in sorted(found):
+        for log_time_ns, _, topic, data in sorted(found):
             try:
                 converted = bytes(self._convert(data, self.types[topic]))
             # The library raises whatever its parser trips over.
             except Exception:
                 converted = b""
-            yield log_time_ns, converted
+            yield log_time_ns, topic, converted
 
     def _describe(self, source: Bytes, record: _Record) -> None:
         described = _fields(source.read(record.body, record.end - record.body))

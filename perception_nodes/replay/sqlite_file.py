@@ -5,8 +5,9 @@ import sqlite3
 import tempfile
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -38,19 +39,13 @@ class SqliteFile:
             self.close()
             raise
 
-    def parts(self, topic: str) -> list[Part]:
-        """What holds the messages of a topic."""
-        times_ns, rows = self._rows.get(topic, ((), ()))
-        if not times_ns:
-            return []
-
-        def read() -> Messages:
-            for number in sorted(range(len(rows)), key=times_ns.__getitem__):
-                data = self._data(rows[number])
-                if data is not None:
-                    yield times_ns[number], data
-
-        return [Part(min(times_ns), 0, read)]
+    def parts(self, topics: Collection[str]) -> list[Part]:
+        """What holds the messages of some topics."""
+        return [
+            Part(min(times_ns), 0, partial(self._messages, topic))
+            for topic, (times_ns, _) in self._rows.items()
+            if topic in topics and times_ns
+        ]
 
     def close(self) -> None:
         """Close the file."""
@@ -117,6 +112,13 @@ class SqliteFile:
                 last, failures = last + 1, failures + 1
         if lost:
             self.damage.note(f"{lost} messages between readable ones are lost")
+
+    def _messages(self, topic: str) -> Messages:
+        times_ns, rows = self._rows[topic]
+        for number in sorted(range(len(rows)), key=times_ns.__getitem__):
+            data = self._data(rows[number])
+            if data is not None:
+                yield times_ns[number], topic, data
 
     def _data(self, row: int) -> bytes | None:
         try:

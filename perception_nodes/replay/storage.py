@@ -1,7 +1,7 @@
 """The files of a bag: found, opened, and read topic by topic, whatever their format."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,8 +65,8 @@ class Storage(Protocol):
         """Damage, and what else a user should know, a line each; reading may add to it."""
         ...
 
-    def messages(self, topic: str) -> Messages:
-        """The messages of a topic, oldest first; those that damage has taken are left out."""
+    def messages(self, topics: Collection[str]) -> Messages:
+        """The messages of some topics, oldest first; those that damage has taken are left out."""
         ...
 
     def close(self) -> None:
@@ -147,11 +147,11 @@ class BagStorage:
         damage = [f"{file}: {one}" for file, f in self._files.items() for one in f.damage.lines()]
         return [*self._notes, *damage]
 
-    def messages(self, topic: str) -> Messages:
-        """The messages of a topic, oldest first."""
-        parts = [part for file in self._files.values() for part in file.parts(topic)]
-        for log_time_ns, data in in_log_time_order(parts, self._disorder):
-            yield log_time_ns, unpacked_message(data)
+    def messages(self, topics: Collection[str]) -> Messages:
+        """The messages of some topics, oldest first."""
+        parts = [part for file in self._files.values() for part in file.parts(topics)]
+        for log_time_ns, topic, data in in_log_time_order(parts, self._disorder):
+            yield log_time_ns, topic, unpacked_message(data)
 
     def close(self) -> None:
         """Close the files and remove what was unpacked."""
