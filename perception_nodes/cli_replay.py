@@ -231,10 +231,17 @@ def replay_command(
             show(found[0].name, whole, out)
         else:
             show_all(whole, out)
-    if failed:
+    broken = [name for name, summary in summaries.items() if _all_failed(summary)]
+    for name in broken:
+        say(f"{name}: every frame failed; summary.json has the reasons")
+    if failed or broken:
         raise typer.Exit(2)
     if any(summary.get("golden", {}).get("changes") for summary in summaries.values()):
         raise typer.Exit(1)
+
+
+def _all_failed(summary: dict[str, Any]) -> bool:
+    return bool(summary["frames_in"]) and summary["status"]["FAILED"] == summary["frames_in"]
 
 
 def _folder(out: Path, name: str, one: bool) -> Path:

@@ -82,6 +82,11 @@ class Drive:
         lines = [*self._storage.warnings, *self._notes]
         if self.lost:
             lines.append(f"{self.path}: {self.lost} of {self.recorded_count} frames are lost")
+        if not self._storage.topics[self.topic].counted and self._storage.damaged:
+            lines.append(
+                f"{self.path}: how many more frames are lost is not known: neither an index nor "
+                "metadata tells how many there were"
+            )
         return lines
 
     def frames(self) -> Iterator[RawFrame]:

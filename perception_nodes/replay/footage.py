@@ -38,6 +38,7 @@ class VideoStorage:
         self.warnings: list[str] = []
         self.duration_ns = round((count - 1) / self._rate_hz * 1e9)
         self.frame_files: tuple[Path, ...] = ()
+        self.damaged = False
         name = "/camera/image_raw"
         self.topics = {name: Topic(name, IMAGE, count)}
 
@@ -71,6 +72,8 @@ class VideoStorage:
 
 class ImagesStorage:
     """A folder of images as a bag with one topic, `sensor_msgs/msg/CompressedImage`."""
+
+    damaged = False
 
     def __init__(self, folder: Path, files: list[Path]) -> None:
         """Take the files, in the order of their names and the numbers in them."""

@@ -60,6 +60,7 @@ class McapFile:
         self.types: dict[str, str] = {}
         self.counts: Counter[str] = Counter()
         self.recorded: Counter[str] = Counter()
+        self.indexed = True
         self.start_ns = self.end_ns = 0
         self.damage = Damage()
         self._schemas: dict[int, str] = {}
@@ -69,7 +70,7 @@ class McapFile:
         self._source = FileBytes(file)
         if not self._read_index():
             self._chunks.clear()
-            _Walk(self).run()
+            self.indexed = _Walk(self).run()
         for topic, schema in self._channels.values():
             self.types[topic] = self._schemas.get(schema, "")
 
@@ -190,8 +191,8 @@ class _Walk:
         # them, and of those that are lost.
         self._since_damage: Counter[int] | None = None
 
-    def run(self) -> None:
-        """Fill in what the file holds."""
+    def run(self) -> bool:
+        """Fill in what the file holds; whether its statistics are there to tell what it held."""
         file, source = self._file, self._source
         begins = source.read(0, len(MAGIC)) == MAGIC
         if not begins:
@@ -212,6 +213,7 @@ class _Walk:
         if begins and not ended and last == source.size:
             file.damage.note(f"cut off: it ends at byte {last} without an index")
         self._sum_up()
+        return bool(self._told)
 
     def _skipped(self, at: int, found: int) -> None:
         self._file.damage.note(f"bytes {at} to {found} are unreadable, skipped")

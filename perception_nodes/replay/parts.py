@@ -85,6 +85,7 @@ class BagFile(Protocol):
         types: message type by topic.
         counts: messages by topic that are there, as far as that is known without reading them.
         recorded: messages by topic that the file's own index tells of.
+        indexed: whether that index tells of all messages of the file.
         start_ns, end_ns: log times of the first and last message; 0 where there is none.
         damage: what is wrong with the file; reading may add to it.
     """
@@ -92,6 +93,7 @@ class BagFile(Protocol):
     types: dict[str, str]
     counts: Counter[str]
     recorded: Counter[str]
+    indexed: bool
     start_ns: int
     end_ns: int
     damage: Damage

@@ -75,6 +75,7 @@ class Ros1File:
         self.types: dict[str, str] = {}
         self.counts: Counter[str] = Counter()
         self.recorded: Counter[str] = Counter()
+        self.indexed = False
         self.start_ns = self.end_ns = 0
         self.damage = Damage()
         self._topics: dict[int, str] = {}
@@ -86,7 +87,8 @@ class Ros1File:
         if self._source.read(0, len(MAGIC)) != MAGIC:
             self.damage.note("it does not start like a ROS 1 bag")
             return
-        if not self._read_index():
+        self.indexed = self._read_index()
+        if not self.indexed:
             self._chunks.clear()
             self._readable.clear()
             self._walk()

@@ -28,6 +28,7 @@ class SqliteFile:
         self.types: dict[str, str] = {}
         self.counts: Counter[str] = Counter()
         self.recorded: Counter[str] = Counter()
+        self.indexed = False
         self.start_ns = self.end_ns = 0
         self.damage = Damage()
         self._stack = ExitStack()

@@ -39,12 +39,14 @@ class Topic:
         message_type: such as `sensor_msgs/msg/Image`.
         count: messages that are there; reading them may show that some are damaged.
         lost: messages beside them that the bag's index or its metadata tells of.
+        counted: whether one of these does tell.
     """
 
     name: str
     message_type: str
     count: int
     lost: int = 0
+    counted: bool = True
 
 
 class Storage(Protocol):
@@ -63,6 +65,11 @@ class Storage(Protocol):
     @property
     def warnings(self) -> list[str]:
         """Damage, and what else a user should know, a line each; reading may add to it."""
+        ...
+
+    @property
+    def damaged(self) -> bool:
+        """Whether something of it cannot be read, as far as it was."""
         ...
 
     def messages(self, topics: Collection[str]) -> Messages:
@@ -114,6 +121,7 @@ class BagStorage:
         """
         self._path = path
         self._notes: list[str] = []
+        self._cut = False
         self._files: dict[Path, BagFile] = {}
         self._stack = ExitStack()
         files = storage_files(path)
@@ -146,6 +154,11 @@ class BagStorage:
         """Damage, and what else a user should know."""
         damage = [f"{file}: {one}" for file, f in self._files.items() for one in f.damage.lines()]
         return [*self._notes, *damage]
+
+    @property
+    def damaged(self) -> bool:
+        """Whether something of it cannot be read, as far as it was."""
+        return self._cut or any(file.damage.lines() for file in self._files.values())
 
     def messages(self, topics: Collection[str]) -> Messages:
         """The messages of some topics, oldest first."""
@@ -192,6 +205,7 @@ class BagStorage:
         plain = Path(folder, file.stem)
         if problem := unpack_file(file, plain):
             self._notes.append(f"{file}: {problem}")
+            self._cut = True
         return plain
 
     def _topics(self, told: dict[str, Any]) -> dict[str, Topic]:
@@ -211,7 +225,8 @@ class BagStorage:
                 max(file.recorded[name], file.counts[name]) for file in self._files.values()
             )
             lost = max(indexed, recorded.get(name, ("", 0))[1]) - count
-            topics[name] = Topic(name, message_type, count, lost)
+            counted = name in recorded or all(file.indexed for file in self._files.values())
+            topics[name] = Topic(name, message_type, count, lost, counted)
         if not any(topic.count for topic in topics.values()):
             reasons = "; ".join(self.warnings) or f"{self._path}: it is empty"
             remedy = "copy the bag from the vehicle again"
