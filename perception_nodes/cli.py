@@ -2,12 +2,14 @@
 
 import json
 import re
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from perception_nodes.backends.base import BACKENDS
@@ -356,11 +358,13 @@ def conclude(summary: dict[str, Any], out: Path, as_json: bool, table: Any) -> N
 
 
 def main() -> int:
-    """Entry point; one line for unusable input."""
+    """Entry point; one line for unusable input. SIGTERM ends a command as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except UNUSABLE as error:
-        screen.print(f"[red]error:[/] {error}", highlight=False, soft_wrap=True)
+        text = " ".join(str(error).split())
+        screen.print("[red]error:[/] " + escape(text), highlight=False, soft_wrap=True)
         return 2
     except GraphFailure as error:
         screen.print(f"[red]failed:[/] {error}", highlight=False, soft_wrap=True)

@@ -19,7 +19,7 @@ from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.environment import cache_folder
 from perception_nodes.evaluation import read_set
 from perception_nodes.evaluation.matching import require_pycocotools
-from perception_nodes.files import write_whole
+from perception_nodes.files import check_writable, write_whole
 from perception_nodes.replay.bag import open_drive
 from perception_nodes.replay.camera import LoadedModel, ReplaySettings
 from perception_nodes.replay.corpus import (
@@ -171,6 +171,12 @@ def replay_command(
         raise SettingsError("--update needs --golden FILE, the file to write")
     if out.is_file():
         raise SettingsError(f"--out {out} is a file; name a folder")
+    if str(out) == ".":
+        raise SettingsError("--out names the current folder; name one for the outputs")
+    if video and not pictures:
+        raise SettingsError("--video shows the pictures that --no-pictures leaves out; give one")
+    if golden is not None and update:
+        check_writable(golden, "--golden")
     if labels is not None or labels_topic:
         require_pycocotools()
 
@@ -211,7 +217,7 @@ def replay_command(
     if golden is not None and update:
         drives = {
             name: frames_of(
-                read_recording(_folder(out, name, one) / "detections.mcap", by_log_time=True)
+                read_recording(_folder(out, name, one) / "detections.mcap", by_number=True)
             )
             for name in summaries
         }
@@ -225,10 +231,17 @@ def replay_command(
             show(found[0].name, whole, out)
         else:
             show_all(whole, out)
-    if failed:
+    broken = [name for name, summary in summaries.items() if _all_failed(summary)]
+    for name in broken:
+        say(f"{name}: every frame failed; summary.json has the reasons")
+    if failed or broken:
         raise typer.Exit(2)
     if any(summary.get("golden", {}).get("changes") for summary in summaries.values()):
         raise typer.Exit(1)
+
+
+def _all_failed(summary: dict[str, Any]) -> bool:
+    return bool(summary["frames_in"]) and summary["status"]["FAILED"] == summary["frames_in"]
 
 
 def _folder(out: Path, name: str, one: bool) -> Path:

@@ -106,7 +106,7 @@ def show(name: str, summary: dict[str, Any], folder: Path) -> None:
     for line in lines[:SHOWN_CHANGES]:
         say(f"  {line}")
     if len(lines) > SHOWN_CHANGES:
-        say(f"  and {len(lines) - SHOWN_CHANGES} more, in {folder / 'report.html'}")
+        say(f"  and {len(lines) - SHOWN_CHANGES} more, in {folder / 'summary.json'}")
     say(f"{name}: {verdict(summary)[1]}")
     say(f"Written to {folder}: {', '.join(sorted(p.name for p in folder.iterdir()))}")
 

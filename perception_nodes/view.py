@@ -219,7 +219,10 @@ def summary_table(summary: dict[str, Any]) -> Table:
     table.add_row(f"latency, ms (deadline {deadline_ms:g})", latency)
     for stage, values in summary["stages_ms"].items():
         table.add_row(f"  {stage}", f"p50 {_ms(values['p50'])}   p99 {_ms(values['p99'])}")
-    if summary["miss_rate"] is not None:
+    if "over_deadline" in summary:
+        share = summary["over_deadline"] / max(summary["frames_in"], 1)
+        table.add_row("work over deadline", f"{share:.2%}")
+    elif summary["miss_rate"] is not None:
         table.add_row("missed", f"{summary['miss_rate']:.2%}")
     for reason, count in Counter(summary["failures"]).most_common(5):
         table.add_row("failed", Text(f"{count}: {reason}", "red"))

@@ -11,11 +11,19 @@ from perception_nodes.replay.footage import (
     images_in,
 )
 from perception_nodes.replay.schemas import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
-from perception_nodes.replay.storage import BagError, Storage, Topic, open_storage, storage_files
+from perception_nodes.replay.storage import (
+    BagError,
+    Storage,
+    Topic,
+    open_storage,
+    storage_files,
+)
 
 __all__ = ["BagError", "Drive", "RawFrame", "image_topics", "open_drive"]
 
 IMAGE_TYPES = (IMAGE, COMPRESSED_IMAGE)
+LATE_INFO_S = 0.2
+"""By so much the first calibration may be logged behind the first frame without a word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +34,14 @@ class RawFrame:
         index: position among the frames of the drive, from 0.
         log_time_ns: when it was recorded, nanoseconds since the Unix epoch.
         data: the serialized message, CDR.
+        camera_info: the calibration that was last logged before it, a serialized `CameraInfo`; for
+            frames before the first one that one; None where there is none.
     """
 
     index: int
     log_time_ns: int
     data: bytes
+    camera_info: bytes | None = None
 
 
 @dataclass
@@ -42,10 +53,9 @@ class Drive:
         topic: of the camera's images.
         message_type: `sensor_msgs/msg/Image` or `sensor_msgs/msg/CompressedImage`.
         frame_count: frames that the bag says it holds; where reading it finds damage, fewer come.
-        lost: frames that were recorded and cannot be read. Reading may add to it.
+        lost: frames that were recorded, by the bag's index or metadata, and cannot be read. It is
+            known for good when the frames have been read.
         duration_ns: from the first to the last message of the bag.
-        warnings: what a user should know, a line each: damage and what it cost, the choice of a
-            topic. Reading adds to it.
         frame_files: of an image folder, the file of each frame.
     """
 
@@ -55,36 +65,57 @@ class Drive:
     frame_count: int
     duration_ns: int
     lost: int = 0
-    warnings: list[str] = field(default_factory=list)
     frame_files: tuple[Path, ...] = ()
+    _notes: list[str] = field(default_factory=list, kw_only=True)
     _storage: Storage = field(kw_only=True, repr=False)
+
+    def __post_init__(self) -> None:
+        """Keep in mind how many frames there were."""
+        self.recorded_count = self.frame_count + self.lost
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a user should know, a line each: damage, what it cost, the choice of a topic.
+
+        Reading adds to it.
+        """
+        lines = [*self._storage.warnings, *self._notes]
+        if self.lost:
+            lines.append(f"{self.path}: {self.lost} of {self.recorded_count} frames are lost")
+        if not self._storage.topics[self.topic].counted and self._storage.damaged:
+            lines.append(
+                f"{self.path}: how many more frames are lost is not known: neither an index nor "
+                "metadata tells how many there were"
+            )
+        return lines
 
     def frames(self) -> Iterator[RawFrame]:
         """Read the frames, oldest first; may be called again.
 
-        Only a chunk of the bag is in memory at a time. Where the bag turns out to be damaged the
-        readable rest is delivered, and the loss is counted in `warnings`.
+        Only some chunks of the bag are in memory at a time. Where the bag turns out to be damaged
+        the readable rest is delivered; the loss is counted in `lost`, and named in `warnings`.
+
+        Raises:
+            BagError: not one frame can be read.
         """
-        count, last_ns = 0, -1
-        try:
-            for log_time_ns, data in self._storage.messages(self.topic):
-                yield RawFrame(count, log_time_ns, data)
-                count, last_ns = count + 1, log_time_ns
-        # The libraries raise whatever their parsers trip over in a damaged file.
-        except Exception as error:
-            reason = str(error) or type(error).__name__
-            for log_time_ns, data in self._storage.salvage(self.topic):
-                if log_time_ns > last_ns:
-                    yield RawFrame(count, log_time_ns, data)
-                    count, last_ns = count + 1, log_time_ns
-            if count == 0:
-                raise BagError(
-                    f"{self.path}: no frame of {self.topic} can be read: {reason}"
-                ) from error
-            lost = self.frame_count - count
-            # The text is the same each time the drive is read: the loss is counted once.
-            if self._warn(f"{self.path}: {reason}: {lost} of {self.frame_count} frames are lost"):
-                self.lost += lost
+        count = 0
+        infos = self._info_topics()
+        info_ns, info = next(self.camera_infos(), (0, None))
+        for log_time_ns, topic, data in self._storage.messages({self.topic, *infos}):
+            if topic != self.topic:
+                info = data
+                continue
+            if count == 0 and (behind_s := (info_ns - log_time_ns) / 1e9) > LATE_INFO_S:
+                self._note(
+                    f"{self.path}: the first CameraInfo was logged {behind_s:.1f} s behind the "
+                    "first frame; it is used from that frame on"
+                )
+            yield RawFrame(count, log_time_ns, data, info)
+            count += 1
+        self.lost = max(self.recorded_count - count, 0)
+        if count == 0:
+            reasons = "; ".join(self._storage.warnings) or f"{self.path}: it has none"
+            raise BagError(f"{reasons}: no frame of {self.topic} can be read")
 
     def messages(self, topic: str, message_type: str) -> Iterator[tuple[int, bytes]]:
         """Log time in nanoseconds and serialized message of another topic, oldest first.
@@ -99,19 +130,26 @@ class Drive:
                 f"{self.path}: topic {topic!r} {problem}; a {message_type} is wanted; "
                 f"{_listing(self._storage)}"
             )
-        return self._storage.messages(topic)
+        return ((log_time_ns, data) for log_time_ns, _, data in self._storage.messages({topic}))
+
+    def camera_infos(self) -> Iterator[tuple[int, bytes]]:
+        """The calibrations recorded beside the images: log times, serialized `CameraInfo`."""
+        for topic in self._info_topics():
+            yield from self.messages(topic, CAMERA_INFO)
 
     def camera_info(self) -> bytes | None:
-        """The first calibration recorded beside the images, serialized `CameraInfo`, or None."""
+        """The first of them, or None."""
+        return next((data for _, data in self.camera_infos()), None)
+
+    def _info_topics(self) -> list[str]:
+        """The topic of the calibrations, where there is one."""
         topic = camera_info_topic(self.topic)
         found = self._storage.topics.get(topic)
-        if found is None or found.message_type != CAMERA_INFO:
-            return None
-        try:
-            return next((data for _, data in self._storage.messages(topic)), None)
-        except Exception as error:
-            self._warn(f"{self.path}: {topic} cannot be read: {error}; frames are not rectified")
-            return None
+        return [topic] if found is not None and found.message_type == CAMERA_INFO else []
+
+    def _note(self, text: str) -> None:
+        if text not in self._notes:
+            self._notes.append(text)
 
     def close(self) -> None:
         """Close the files."""
@@ -124,13 +162,6 @@ class Drive:
     def __exit__(self, *_: object) -> None:
         """Close the files."""
         self.close()
-
-    def _warn(self, text: str) -> bool:
-        """Note a warning; whether it is new."""
-        new = text not in self.warnings
-        if new:
-            self.warnings.append(text)
-        return new
 
 
 def open_drive(path: str | Path, topic: str = "") -> Drive:
@@ -191,7 +222,7 @@ def _cameras(path: Path, storage: Storage) -> dict[str, Topic]:
 
 def _drive(path: Path, topic: str, storage: Storage) -> Drive:
     cameras = _cameras(path, storage)
-    warnings = list(storage.warnings)
+    notes = []
     if topic and topic not in cameras:
         found = storage.topics.get(topic)
         problem = f"is a {found.message_type}, not an image" if found else "is not in it"
@@ -202,13 +233,10 @@ def _drive(path: Path, topic: str, storage: Storage) -> Drive:
         chosen = max(cameras.values(), key=lambda t: (t.count, t.message_type == IMAGE))
         others = [f"{t.name} ({t.count})" for t in cameras.values() if t is not chosen]
         if others:
-            warnings.append(
+            notes.append(
                 f"{path} has {len(cameras)} image topics: {chosen.name} ({chosen.count} frames) is "
                 f"used, not {', '.join(others)}; name another with the option topic"
             )
-    if chosen.lost:
-        recorded = chosen.count + chosen.lost
-        warnings.append(f"{path}: {chosen.lost} of {recorded} frames of {chosen.name} are lost")
     if chosen.count == 0:
         raise BagError(f"{path}: no frame of {chosen.name} can be read; {_listing(storage)}")
     return Drive(
@@ -218,8 +246,8 @@ def _drive(path: Path, topic: str, storage: Storage) -> Drive:
         chosen.count,
         storage.duration_ns,
         chosen.lost,
-        warnings,
         storage.frame_files,
+        _notes=notes,
         _storage=storage,
     )
 

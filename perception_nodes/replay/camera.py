@@ -24,11 +24,10 @@ from perception_nodes.core.pipeline import Candidate, HeadTensors, InferenceBack
 from perception_nodes.preprocess.calibration import read_calibration
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.preprocess.ingest import Ingest
-from perception_nodes.preprocess.lens import UnknownLens
 from perception_nodes.replay.bag import COMPRESSED_IMAGE, Drive, RawFrame
+from perception_nodes.replay.calibration import RecordedCalibration
 from perception_nodes.replay.recording import FrameDetections
 from perception_nodes.transport.cdr import (
-    read_camera_info,
     read_compressed_image,
     read_image,
     write_detection_array,
@@ -162,14 +161,11 @@ class Camera:
         self._names = [name.encode() for name in model.classes]
         self._labels = model.classes
         self._preprocessor = Preprocessor(model.input.width, model.input.height, settings.undistort)
-        self.warnings: list[str] = []
+        self._calibration: RecordedCalibration | None = None
         if settings.calibration_file:
             self._preprocessor.calibrate(read_calibration(settings.calibration_file))
-        elif (info := drive.camera_info()) is not None:
-            try:
-                self._preprocessor.calibrate(read_camera_info(info))
-            except (FrameRejected, UnknownLens) as error:
-                self.warnings.append(f"frames are processed without calibration: {error}")
+        elif settings.undistort:
+            self._calibration = RecordedCalibration(self._preprocessor)
         self._clock = _DueClock()
         budget = Budget.for_deadline(settings.deadline_ms)
         self._ingest = Ingest(self._preprocessor, CAMERA_NAME, budget, self._clock)
@@ -182,6 +178,11 @@ class Camera:
         compressed = drive.message_type == COMPRESSED_IMAGE
         self._read = read_compressed_image if compressed else read_image
 
+    @property
+    def warnings(self) -> list[str]:
+        """What is wrong with the calibration of the frames so far, a line each."""
+        return [] if self._calibration is None else self._calibration.notes()
+
     def enter(self, frame: RawFrame, due_ns: int) -> tuple[FrameRecord, ImageView | None]:
         """Date a frame, whose number is that in its drive.
 
@@ -192,6 +193,8 @@ class Camera:
         Returns:
             Its record, and the image where it can be read; where not, the record is complete.
         """
+        if self._calibration is not None:
+            self._calibration.follow(frame)
         try:
             image = self._read(frame.data)
         except FrameRejected as error:
@@ -215,6 +218,9 @@ class Camera:
         header = FrameHeader()
         try:
             self._ingest.fill(record, image, header, pixels)
+            if self._calibration is not None:
+                size = (header.source_width, header.source_height)
+                self._calibration.check_size(record.sequence, *size)
         except FrameRejected as error:
             self.end(record, FrameStatus.FAILED, str(error))
             return None

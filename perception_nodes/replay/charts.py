@@ -47,6 +47,7 @@ def histogram(reports: Sequence[FrameReport], deadline_ms: float) -> Figure:
         deadline_ms,
         line={"color": DEADLINE_COLOUR, "width": 2, "dash": "dash"},
         annotation={"text": f"deadline {deadline_ms:g} ms", "font": {"color": DEADLINE_COLOUR}},
+        annotation_position="top",  # above the bars, where no percentile is written
     )
     for name, rank in PERCENTILES.items() if len(values) else ():
         value = float(np.percentile(values, rank))

@@ -1,6 +1,8 @@
 """Two runs of a drive side by side: figures, latency, and the frames whose objects differ."""
 
 import json
+from collections import Counter
+from filecmp import cmp
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,18 @@ from plotly.graph_objects import Figure
 from rich import box
 from rich.table import Table
 
+from perception_nodes.config import SettingsError
+from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.files import write_whole
 from perception_nodes.replay.charts import DEADLINE_COLOUR, styled
-from perception_nodes.replay.golden import Comparison, Tolerance, frames_of
+from perception_nodes.replay.golden import (
+    Comparison,
+    Time,
+    Tolerance,
+    frames_of,
+    numbered,
+    things_of,
+)
 from perception_nodes.replay.outputs import ANNOTATED_TOPIC
 from perception_nodes.replay.page import COMPARISON_PAGE
 from perception_nodes.replay.recording import (
@@ -36,6 +47,7 @@ FIGURES = {
     "failed frames": ("status", "FAILED"),
     "lost frames of the bag": ("lost_in_bag",),
     "missed the deadline": ("miss_rate",),
+    "frames with work over the deadline": ("over_deadline",),
     "work or latency p50, ms": ("latency_ms", "p50"),
     "p99, ms": ("latency_ms", "p99"),
     "p99.9, ms": ("latency_ms", "p99_9"),
@@ -54,29 +66,29 @@ FIGURES = {
 def compare_runs(first: Path, second: Path, out: Path) -> dict[str, Any]:
     """Write `compare.html` and `compare.json`.
 
-    Objects are compared as with a golden, the first run in its place; frames by log time.
+    Objects are compared as with a golden, the first run in its place.
 
     Returns:
         What `compare.json` holds.
 
     Raises:
         RecordingError: a folder is not that of a run.
+        SettingsError: nothing can be written to `out`.
     """
     folders = (first, second)
     summaries = [_summary(folder) for folder in folders]
-    recordings = [
-        read_recording(folder / "detections.mcap", by_log_time=True) for folder in folders
-    ]
-    frames = [frames_of(recording) for recording in recordings]
-    threshold = max(float(summary.get("score_threshold", 0)) for summary in summaries)
-    comparison = Comparison(frames[0], threshold, Tolerance())
-    changed: dict[int, list[str]] = {}
-    for report in recordings[1].reports:
-        at_ns = report.log_time_ns
-        if changes := comparison.frame(report.sequence, at_ns, frames[1][at_ns]):
+    recordings = [read_recording(folder / "detections.mcap", by_number=True) for folder in folders]
+    threshold = max(_number(summary, "score_threshold", 0.0) for summary in summaries)
+    deadline_ms = _number(summaries[1], "deadline_ms", DEADLINE_MS)
+    comparison = Comparison(frames_of(recordings[0]), threshold, Tolerance())
+    changed: dict[Time, list[str]] = {}
+    times = list(numbered(report.log_time_ns for report in recordings[1].reports))
+    for time, report in zip(times, recordings[1].reports, strict=True):
+        found = things_of(recordings[1].found(report))
+        if changes := comparison.frame(report.sequence, time[0], found):
             where, _, what = str(changes[0]).partition(": ")
             others = [str(change).partition(": ")[2] for change in changes[1:]]
-            changed[at_ns] = [f"{where}: {what}", *others]
+            changed[time] = [f"{where}: {what}", *others]
     comparison.finish()
     result = {
         "runs": [str(folder) for folder in folders],
@@ -84,26 +96,30 @@ def compare_runs(first: Path, second: Path, out: Path) -> dict[str, Any]:
             name: [_figure_of(summary, keys) for summary in summaries]
             for name, keys in FIGURES.items()
         },
-        "identical_messages": summaries[0].get("detections_sha256") is not None
-        and summaries[0].get("detections_sha256") == summaries[1].get("detections_sha256"),
+        "identical_messages": cmp(*(f / "detections.mcap" for f in folders), shallow=False),
         "objects": comparison.as_json(),
     }
     work_ms = [read_work_ms(folder) for folder in folders]
-    worst = sorted(changed, key=lambda at_ns: -len(changed[at_ns]))[:MAX_PICTURES]
+    worst = sorted(changed, key=lambda time: -len(changed[time]))[:MAX_PICTURES]
     page = COMPARISON_PAGE.substitute(
         title=escape(f"{first} and {second}"),
         verdict=escape(_verdict(result)),
         tone="good" if not result["objects"]["changes"] else "fair",
         figures=_figures(result),
-        latency=plot(_latency(work_ms, folders, float(summaries[1].get("deadline_ms", 10)))),
+        latency=plot(_latency(work_ms, folders, deadline_ms)),
         classes=_classes(recordings),
         shots="".join(map(picture, _pairs(folders, worst, changed))) or "<p>No frame differs.</p>",
-        lines="".join(f"<li>{escape(line)}</li>" for line in comparison.lines()[:MAX_LINES]),
+        lines=_lines(comparison.lines()),
         plotly=plotly_script(),
     )
-    out.mkdir(parents=True, exist_ok=True)
-    write_whole(out / "compare.html", page)
-    write_whole(out / "compare.json", (json.dumps(result, indent=2) + "\n"))
+    try:
+        write_whole(out / "compare.html", page)
+        write_whole(out / "compare.json", (json.dumps(result, indent=2) + "\n"))
+    except OSError as error:
+        raise SettingsError(
+            f"the comparison cannot be written to {out}: {error.strerror or error}; name another "
+            "folder with --out, or make room"
+        ) from error
     return result
 
 
@@ -128,6 +144,19 @@ def _summary(folder: Path) -> dict[str, Any]:
             "`perception replay --out` has written"
         ) from error
     return dict(summary)
+
+
+def _number(summary: dict[str, Any], key: str, default: float) -> float:
+    value = summary.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise RecordingError(f"summary.json: {key} {value!r} is no number; replay the drive again")
+    return float(value)
+
+
+def _lines(lines: list[str]) -> str:
+    items = "".join(f"<li>{escape(line)}</li>" for line in lines[:MAX_LINES])
+    more = len(lines) - MAX_LINES
+    return items + (f"<li>and {more} more, in compare.json</li>" if more > 0 else "")
 
 
 def _figure_of(summary: dict[str, Any], keys: tuple[str, ...]) -> Any:
@@ -213,20 +242,25 @@ def _classes(recordings: list[Recording]) -> str:
 
 
 def _pairs(
-    folders: tuple[Path, Path], times_ns: list[int], changed: dict[int, list[str]]
+    folders: tuple[Path, Path], times: list[Time], changed: dict[Time, list[str]]
 ) -> list[Shot]:
     """The frames that differ most, one picture a frame, the runs beside each other."""
-    found: list[dict[int, bytes]] = [{}, {}]
-    for pictures, folder in zip(found, folders, strict=True) if times_ns else ():
+    found: list[dict[Time, bytes]] = [{}, {}]
+    for pictures, folder in zip(found, folders, strict=True) if times else ():
+        seen: Counter[int] = Counter()
         for message in read_messages(folder / "detections.mcap"):
-            if message.topic == ANNOTATED_TOPIC and message.log_time_ns in times_ns:
+            if message.topic != ANNOTATED_TOPIC:
+                continue
+            time = (message.log_time_ns, seen[message.log_time_ns])
+            seen[message.log_time_ns] += 1
+            if time in times:
                 data = typestore().deserialize_cdr(message.data, COMPRESSED_IMAGE).data
-                pictures[message.log_time_ns] = bytes(data)
+                pictures[time] = bytes(data)
     shots = []
-    for at_ns in times_ns:
-        if all(at_ns in pictures for pictures in found):
-            caption = "; ".join(changed[at_ns][:3])
-            shots.append(Shot(caption, _beside(*(pictures[at_ns] for pictures in found))))
+    for time in times:
+        if all(time in pictures for pictures in found):
+            caption = "; ".join(changed[time][:3])
+            shots.append(Shot(caption, _beside(*(pictures[time] for pictures in found))))
     return shots
 
 

@@ -30,7 +30,7 @@ from perception_nodes.core.statistics import latency_percentiles
 from perception_nodes.environment import cache_folder
 from perception_nodes.evaluation import DataError
 from perception_nodes.files import write_whole
-from perception_nodes.preprocess.cpu import UnknownLens
+from perception_nodes.preprocess.lens import UnknownLens
 from perception_nodes.replay.bag import BagError
 from perception_nodes.replay.camera import LoadedModel, ReplaySettings
 from perception_nodes.replay.golden import GoldenError

@@ -2,6 +2,7 @@
 
 import re
 import struct
+from collections.abc import Collection
 from pathlib import Path
 
 import cv2
@@ -37,27 +38,27 @@ class VideoStorage:
         self.warnings: list[str] = []
         self.duration_ns = round((count - 1) / self._rate_hz * 1e9)
         self.frame_files: tuple[Path, ...] = ()
+        self.damaged = False
         name = "/camera/image_raw"
         self.topics = {name: Topic(name, IMAGE, count)}
 
-    def messages(self, topic: str) -> Messages:
+    def messages(self, topics: Collection[str]) -> Messages:
         """The frames, with stamps by the video's rate."""
+        (topic,) = self.topics
         video = self._open()
         try:
             index = 0
             while (read := video.read())[0]:
                 stamp_ns = START_NS + round(index / self._rate_hz * 1e9)
-                yield stamp_ns, image_message(stamp_ns, read[1].astype(np.uint8, copy=False))
+                yield stamp_ns, topic, image_message(stamp_ns, read[1].astype(np.uint8, copy=False))
                 index += 1
         finally:
             video.release()
         promised = self.topics[topic].count
-        if index < promised:
-            raise BagError(f"frame {index} of {promised} cannot be decoded")
-
-    def salvage(self, topic: str) -> Messages:
-        """Nothing: a decoder does not go on behind damage."""
-        return iter(())
+        # A decoder does not go on behind damage.
+        note = f"{self._path}: frame {index} of {promised} cannot be decoded, nor what follows"
+        if index < promised and note not in self.warnings:
+            self.warnings.append(note)
 
     def close(self) -> None:
         """Nothing is open between readings."""
@@ -72,6 +73,8 @@ class VideoStorage:
 class ImagesStorage:
     """A folder of images as a bag with one topic, `sensor_msgs/msg/CompressedImage`."""
 
+    damaged = False
+
     def __init__(self, folder: Path, files: list[Path]) -> None:
         """Take the files, in the order of their names and the numbers in them."""
         self.frame_files = tuple(sorted(files, key=lambda file: _natural(file.name)))
@@ -82,15 +85,12 @@ class ImagesStorage:
         name = "/camera/image_raw/compressed"
         self.topics = {name: Topic(name, COMPRESSED_IMAGE, len(files))}
 
-    def messages(self, topic: str) -> Messages:
+    def messages(self, topics: Collection[str]) -> Messages:
         """The files as messages; one that is no image is rejected where frames are decoded."""
+        (topic,) = self.topics
         for index, file in enumerate(self.frame_files):
             stamp_ns = START_NS + round(index / FOLDER_RATE_HZ * 1e9)
-            yield stamp_ns, compressed_message(stamp_ns, _jpeg_or_png(file))
-
-    def salvage(self, topic: str) -> Messages:
-        """Nothing: files do not depend on each other."""
-        return iter(())
+            yield stamp_ns, topic, compressed_message(stamp_ns, _jpeg_or_png(file))
 
     def close(self) -> None:
         """Nothing is open between readings."""

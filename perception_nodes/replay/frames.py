@@ -11,9 +11,9 @@ from perception_nodes.core.frame import FrameHeader, FrameRejected, ImageView
 from perception_nodes.evaluation import LabelledImage
 from perception_nodes.evaluation.read import check_images, list_images
 from perception_nodes.preprocess.cpu import Preprocessor
-from perception_nodes.preprocess.lens import UnknownLens
 from perception_nodes.replay.bag import COMPRESSED_IMAGE, open_drive
-from perception_nodes.transport.cdr import read_camera_info, read_compressed_image, read_image
+from perception_nodes.replay.calibration import RecordedCalibration
+from perception_nodes.transport.cdr import read_compressed_image, read_image
 
 
 @dataclass
@@ -70,14 +70,10 @@ class FrameSource:
         preprocessor = Preprocessor(self.width, self.height, undistort=True)
         rejected = 0
         with open_drive(bag) as drive:
-            info = drive.camera_info()
-            if info is not None:
-                try:
-                    preprocessor.calibrate(read_camera_info(info))
-                except (FrameRejected, UnknownLens) as error:
-                    self._note(f"{bag}: frames are taken without calibration: {error}")
+            calibration = RecordedCalibration(preprocessor)
             read = read_compressed_image if drive.message_type == COMPRESSED_IMAGE else read_image
             for frame in drive.frames():
+                calibration.follow(frame)
                 try:
                     preprocessor.write(read(frame.data), pixels, FrameHeader())
                 except FrameRejected as error:
@@ -85,7 +81,7 @@ class FrameSource:
                     reason = error
                     continue
                 yield f"{bag.name}:{frame.index}", pixels
-            for warning in drive.warnings:
+            for warning in (*(f"{bag}: {note}" for note in calibration.notes()), *drive.warnings):
                 self._note(warning)
         if rejected:
             self._note(f"{bag}: {rejected} frames cannot be read and are left out: {reason}")

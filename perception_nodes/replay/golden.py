@@ -7,7 +7,7 @@ lies that near to the threshold may come and go: it is counted, and is no change
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -104,8 +104,10 @@ class Change(NamedTuple):
         }
 
 
-Frames = dict[int, list[Thing] | None]
-"""Objects by log time in nanoseconds; None for a frame that gave no detections."""
+Time = tuple[int, int]
+"""Log time in nanoseconds, and how many earlier frames have the same one."""
+Frames = dict[Time, list[Thing] | None]
+"""Objects by the frame's time; None for a frame that gave no detections."""
 
 
 @dataclass
@@ -133,18 +135,28 @@ def read_golden(path: Path) -> Golden:
         raise GoldenError(
             f"golden {path} cannot be read: {error.strerror}; --update writes it"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise GoldenError(f"golden {path} is no JSON: {error}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise GoldenError(f"golden {path} is not of the format {FORMAT!r}; --update rewrites it")
     try:
         drives = {
-            name: {int(time_ns): _things(rows) for time_ns, rows in frames}
+            name: dict(
+                zip(
+                    numbered(int(time_ns) for time_ns, _ in frames),
+                    (_things(rows) for _, rows in frames),
+                    strict=True,
+                )
+            )
             for name, frames in content["drives"].items()
         }
         made_with = dict(content["made_with"])
-        float(made_with["score_threshold"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        threshold = made_with["score_threshold"]
+        if isinstance(threshold, bool) or not isinstance(threshold, int | float):
+            raise ValueError(f"score_threshold {threshold!r} is no number")
+        if not 0 < threshold < 1:
+            raise ValueError(f"score_threshold {threshold:g} is not between 0 and 1")
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise GoldenError(f"golden {path} is damaged ({error}); --update rewrites it") from error
     return Golden(made_with, drives)
 
@@ -155,7 +167,7 @@ def golden_text(golden: Golden) -> str:
     for name, frames in golden.drives.items():
         lines = ",\n   ".join(
             json.dumps([time_ns, None if things is None else list(map(_row, things))])
-            for time_ns, things in frames.items()
+            for (time_ns, _), things in frames.items()
         )
         drives.append(f"{json.dumps(name)}: [\n   {lines}\n  ]")
     listed = ",\n  ".join(drives)
@@ -174,8 +186,20 @@ def things_of(found: FrameDetections | None) -> list[Thing] | None:
 
 
 def frames_of(recording: Recording) -> Frames:
-    """The objects of every frame of a replay, whose recording was read by log time."""
-    return {r.log_time_ns: things_of(recording.found(r)) for r in recording.reports}
+    """The objects of every frame of a replay, whose recording was read by number."""
+    times = numbered(report.log_time_ns for report in recording.reports)
+    return {
+        time: things_of(recording.found(report))
+        for time, report in zip(times, recording.reports, strict=True)
+    }
+
+
+def numbered(times_ns: Iterable[int]) -> Iterator[Time]:
+    """Log times, those that are equal told apart by their order."""
+    seen: Counter[int] = Counter()
+    for time_ns in times_ns:
+        yield time_ns, seen[time_ns]
+        seen[time_ns] += 1
 
 
 class Comparison:
@@ -184,7 +208,8 @@ class Comparison:
     def __init__(self, expected: Frames, score_threshold: float, tolerance: Tolerance) -> None:
         """Take what is expected."""
         self._expected = dict(expected)
-        self._start_ns = min(expected, default=0)
+        self._start_ns = min(expected, default=(0, 0))[0]
+        self._seen: Counter[int] = Counter()
         self._sure_score = score_threshold + tolerance.score
         self._tolerance = tolerance
         self.frames = 0
@@ -195,17 +220,19 @@ class Comparison:
         """What changed in a frame; each is asked for once."""
         self.frames += 1
         at_s = round((time_ns - self._start_ns) / 1e9, 3)
-        if time_ns not in self._expected:
+        time = (time_ns, self._seen[time_ns])
+        self._seen[time_ns] += 1
+        if time not in self._expected:
             changes = [Change(index, at_s, Kind.FRAME_NEW)]
         else:
-            before = self._expected.pop(time_ns)
+            before = self._expected.pop(time)
             changes = [Change(index, at_s, *rest) for rest in self._between(before, found)]
         self.changes += changes
         return changes
 
     def finish(self) -> None:
         """Count the frames that did not come."""
-        for number, time_ns in enumerate(self._expected):
+        for number, (time_ns, _) in enumerate(self._expected):
             at_s = round((time_ns - self._start_ns) / 1e9, 3)
             self.changes.append(Change(self.frames + number, at_s, Kind.FRAME_MISSING))
         self._expected.clear()

@@ -67,13 +67,13 @@ class Lockstep:
     """What came of the frames.
 
     Attributes:
-        recording: a report a frame with measured stamps, and detections by log time.
+        recording: a report a frame with measured stamps, and detections by the frame's number.
         inputs: some of the network's inputs.
         engine_calls: what an accelerator counted, by a frame's index in the drive.
         wall_s: from the first frame to the last one written.
     """
 
-    recording: Recording = field(default_factory=lambda: Recording(by_log_time=True))
+    recording: Recording = field(default_factory=lambda: Recording(by_number=True))
     inputs: list[NDArray[np.uint8]] = field(default_factory=list)
     engine_calls: dict[int, EngineCall] = field(default_factory=dict)
     wall_s: float = 0.0
@@ -149,7 +149,7 @@ class Lockstep:
             measured = FrameReport.of_record(record, frame.log_time_ns)
             self.recording.reports.append(measured)
             if found is not None:
-                self.recording.detections[frame.log_time_ns] = found
+                self.recording.detections[frame.index] = found
             _stand_still(record, frame.log_time_ns)
             behind.call(write, frame, record, message, found, latency_ms(measured))
             progress(len(self.recording.reports))

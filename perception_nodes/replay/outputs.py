@@ -162,6 +162,9 @@ def summary_of(
         context: other facts; they come first.
     """
     facts = summarize(recording.reports)
+    if "over_deadline" in context:
+        # Under simulated time no deadline is missed, whatever the work takes.
+        facts["miss_rate"] = None
     start_ns = recording.reports[0].log_time_ns if recording.reports else 0
     return {
         **context,

@@ -79,7 +79,11 @@ def _timeline(canvas: _Canvas, top: int, recording: Recording, deadline_ms: floa
     cv2.line(canvas, (left, bottom), (right, bottom), LINE, 1)
     height = bottom - round(deadline_ms * per_ms)
     cv2.line(canvas, (left, height), (right, height), bgr(DEADLINE_COLOUR), 1, cv2.LINE_AA)
-    _text(canvas, f"{deadline_ms:g} ms", (left, height - 6), 0.42, bgr(DEADLINE_COLOUR))
+    label = f"{deadline_ms:g} ms"
+    width, tall = cv2.getTextSize(label, _FONT, 0.42, 1)[0]
+    # On the bars themselves it could not be read.
+    canvas[height - tall - 12 : height - 1, left : left + width + 8] = 255
+    _text(canvas, label, (left + 4, height - 6), 0.42, bgr(DEADLINE_COLOUR))
     at = left
     for stage, colour in zip(STAGES, STAGE_COLOURS, strict=True):
         cv2.rectangle(canvas, (at, bottom + 14), (at + 10, bottom + 24), bgr(colour), cv2.FILLED)

@@ -26,10 +26,13 @@ from perception_nodes.replay.recording import (
     Recorder,
     Recording,
 )
-from perception_nodes.replay.schemas import DETECTIONS, FRAME_REPORT
+from perception_nodes.replay.schemas import DETECTIONS, FRAME_REPORT, schema_text
 from perception_nodes.transport.cdr import write_frame_report
 
 AHEAD = 8
+MAX_GAP_NS = 5_000_000_000
+"""Longer pauses of the log time, and steps back, are jumps of a clock: they are not waited for."""
+MAX_JUMPS_NAMED = 10
 SETTLE_NS = 300_000_000
 """From the start to the first frame: some are read by then."""
 SPIN_NS = 300_000
@@ -74,16 +77,18 @@ class Realtime:
     """What came of the frames.
 
     Attributes:
-        recording: a report a frame, and detections by log time.
+        recording: a report a frame, and detections by the frame's number.
         played: by index in the drive.
         errors_ns: by how much each frame was released too late.
         engine_calls: what an accelerator counted, by a frame's index in the drive.
+        warnings: where the recorded time jumps, a line each.
     """
 
-    recording: Recording = field(default_factory=lambda: Recording(by_log_time=True))
+    recording: Recording = field(default_factory=lambda: Recording(by_number=True))
     played: dict[int, Played] = field(default_factory=dict)
     errors_ns: list[int] = field(default_factory=list)
     engine_calls: dict[int, EngineCall] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
     def run(
         self,
@@ -107,6 +112,8 @@ class Realtime:
         Raises:
             BagError: no frame can be read.
         """
+        for type_name in (DETECTIONS, FRAME_REPORT):
+            schema_text(type_name)  # takes a while the first time
         mailbox = _Mailbox()
         stop = threading.Event()
         failure: list[BaseException] = []
@@ -115,11 +122,15 @@ class Realtime:
         def pace() -> None:
             try:
                 with Ahead(frames, AHEAD) as ahead:
-                    begin_ns, first_ns = time.monotonic_ns() + SETTLE_NS, None
+                    begin_ns, offset_ns = time.monotonic_ns() + SETTLE_NS, 0
+                    last_ns: int | None = None
+                    step_ns: int | None = None
                     for frame in ahead:
-                        first_ns = frame.log_time_ns if first_ns is None else first_ns
-                        offset_ns = round((frame.log_time_ns - first_ns) / rate)
-                        due_ns = begin_ns + offset_ns
+                        if last_ns is not None:
+                            step_ns = self._step_ns(frame, last_ns, step_ns)
+                            offset_ns += step_ns
+                        last_ns = frame.log_time_ns
+                        due_ns = begin_ns + round(offset_ns / rate)
                         left_ns = due_ns - time.monotonic_ns() - SPIN_NS
                         if stop.wait(left_ns / 1e9) if left_ns > 0 else stop.is_set():
                             return
@@ -151,7 +162,7 @@ class Realtime:
                             self.engine_calls[frame.index] = pipeline.engine
                         if detections is not None:
                             recorder.write(DETECTIONS_TOPIC, DETECTIONS, frame.log_time_ns, message)
-                            self.recording.detections[frame.log_time_ns] = camera.named(detections)
+                            self.recording.detections[frame.index] = camera.named(detections)
                     self._note(frame, record, recorder)
                     progress(len(self.played))
             finally:
@@ -164,6 +175,18 @@ class Realtime:
         """Percentiles of how far from their time frames were released."""
         found = np.percentile(np.array(self.errors_ns or [0]) / 1e6, [50, 99, 100])
         return dict(zip(("p50", "p99", "max"), np.round(found, 4).tolist(), strict=True))
+
+    def _step_ns(self, frame: RawFrame, last_ns: int, step_ns: int | None) -> int:
+        """The recorded time between a frame and the one before it; at a jump as much as last."""
+        gap_ns = frame.log_time_ns - last_ns
+        if 0 <= gap_ns <= MAX_GAP_NS:
+            return gap_ns
+        if len(self.warnings) < MAX_JUMPS_NAMED:
+            self.warnings.append(
+                f"the log time jumps by {gap_ns / 1e9:.1f} s at frame {frame.index}; this was not "
+                "waited for"
+            )
+        return step_ns or 0
 
     def _note(self, frame: RawFrame, record: FrameRecord, recorder: Recorder) -> None:
         at_ns = frame.log_time_ns

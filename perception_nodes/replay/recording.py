@@ -193,20 +193,20 @@ class Recording:
 
     Attributes:
         reports: a report a frame, as they came.
-        detections: by the frame's stamp in nanoseconds, or by log time.
-        by_log_time: whether that is the log time. A replay gives all messages of a frame the same
-            one, and it is unique where a camera's stamps are not.
+        detections: by the frame's stamp in nanoseconds, or by its number in the drive.
+        by_number: whether that is the number. A replay knows it, and it is unique where stamps and
+            log times are not.
         health: changes of the health mode, as they came.
     """
 
     reports: list[FrameReport] = field(default_factory=list)
     detections: dict[int, FrameDetections] = field(default_factory=dict)
-    by_log_time: bool = False
+    by_number: bool = False
     health: list[HealthChange] = field(default_factory=list)
 
     def found(self, report: FrameReport) -> FrameDetections | None:
         """The objects of a frame, None where none were published."""
-        return self.detections.get(report.log_time_ns if self.by_log_time else report.stamp_ns)
+        return self.detections.get(report.sequence if self.by_number else report.stamp_ns)
 
 
 def read_messages(path: str | Path) -> Iterator[Recorded]:
@@ -225,26 +225,34 @@ def read_messages(path: str | Path) -> Iterator[Recorded]:
         raise RecordingError(f"recording {path} cannot be read: {reason}") from error
 
 
-def read_recording(path: str | Path, by_log_time: bool = False) -> Recording:
+def read_recording(path: str | Path, by_number: bool = False) -> Recording:
     """Read what a run put out.
 
     Args:
         path: the recording.
-        by_log_time: see `Recording`.
+        by_number: see `Recording`; the recording is one of a replay.
 
     Raises:
         RecordingError: see `read_messages`; or its messages are those of another version.
     """
-    recording = Recording(by_log_time=by_log_time)
+    recording = Recording(by_number=by_number)
+    unreported: dict[int, FrameDetections] = {}
     for _, type_name, log_time_ns, data in read_messages(path):
         if type_name not in (FRAME_REPORT, DETECTIONS, HEALTH):
             continue
         message = _deserialized(path, type_name, data)
         if type_name == FRAME_REPORT:
-            recording.reports.append(_frame_report(message, log_time_ns))
+            report = _frame_report(message, log_time_ns)
+            recording.reports.append(report)
+            # A replay writes a frame's report behind its detections, with the same log time.
+            if by_number and (found := unreported.pop(log_time_ns, None)) is not None:
+                recording.detections[report.sequence] = found
         elif type_name == DETECTIONS:
-            key = log_time_ns if by_log_time else _stamp_ns(message.header.stamp)
-            recording.detections[key] = _frame_detections(message)
+            found = _frame_detections(message)
+            if by_number:
+                unreported[log_time_ns] = found
+            else:
+                recording.detections[_stamp_ns(message.header.stamp)] = found
         elif not recording.health or recording.health[-1].mode != message.mode:
             change = HealthChange(log_time_ns, HealthMode(message.mode), message.cause)
             recording.health.append(change)

@@ -22,7 +22,7 @@ _STATUS_WORDS = {
     FrameStatus.SUPERSEDED: "superseded by a newer one",
     FrameStatus.FAILED: "failed",
 }
-_IN_TILES = ("frames_in", "detections", "miss_rate")
+_IN_TILES = ("frames_in", "detections", "miss_rate", "over_deadline")
 LOCKSTEP = "lockstep"
 MAX_LINES = 60
 """Of changes, in the report."""
@@ -124,7 +124,10 @@ def _tiles(summary: dict[str, Any], deadline_ms: float) -> str:
         text = "–" if value is None else f"{value:.1f}<small> ms</small>"
         over = " over" if value is not None and value > deadline_ms else ""
         tiles.append((f"{'work' if lockstep else 'latency'} {name}", text, over))
-    if not lockstep:
+    if lockstep:
+        over = " over" if summary["over_deadline"] else ""
+        tiles.append(("work over deadline", f"{summary['over_deadline']}", over))
+    else:
         miss_rate = summary["miss_rate"]
         tiles.append(("missed", "–" if miss_rate is None else f"{miss_rate:.1%}", ""))
     if "accuracy" in summary:

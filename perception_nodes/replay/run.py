@@ -228,7 +228,7 @@ def _in_real_time(
             lambda done: progress(source.name, done, total),
         )
     error_ms = run.timing_error_ms()
-    notes = list(camera.warnings)
+    notes = [*camera.warnings, *run.warnings]
     if error_ms["p50"] > AIMED_TIMING_ERROR_MS:
         notes.append(
             f"frames were released {error_ms['p50']:.2f} ms from their time (median), which is "

@@ -1,29 +1,29 @@
 """The files of a bag: found, opened, and read topic by topic, whatever their format."""
 
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import lz4.frame
 import yaml
-import zstandard
-from rosbags.rosbag1 import Reader as Rosbag1Reader
-from rosbags.rosbag2 import Reader as Rosbag2Reader
-from rosbags.typesys import Stores, get_typestore
 
-from perception_nodes.replay import salvage, salvage_ros1
+from perception_nodes.replay.mcap_file import McapFile
+from perception_nodes.replay.packing import COMPRESSED, unpack_file, unpacked_message
+from perception_nodes.replay.parts import BagFile, Messages, in_log_time_order
+from perception_nodes.replay.ros1_file import Ros1File
+from perception_nodes.replay.sqlite_file import SqliteFile
 
-FORMATS = (".mcap", ".db3")
-COMPRESSED = (".zstd", ".zst", ".lz4")
+__all__ = ["BagError", "BagStorage", "Messages", "Storage", "Topic", "open_storage"]
+
+READERS: dict[str, Callable[[Path], BagFile]] = {
+    ".mcap": McapFile,
+    ".db3": SqliteFile,
+    ".bag": Ros1File,
+}
+"""By the format of a file."""
 METADATA = "metadata.yaml"
-ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-LZ4_MAGIC = b"\x04\x22\x4d\x18"
-
-Messages = Iterator[tuple[int, bytes]]
-"""Log time in nanoseconds since the Unix epoch, and the serialized message (CDR)."""
 
 
 class BagError(ValueError):
@@ -37,14 +37,16 @@ class Topic:
     Attributes:
         name: of the topic.
         message_type: such as `sensor_msgs/msg/Image`.
-        count: messages that can be read.
-        lost: messages that the bag's metadata tells of and that cannot be read.
+        count: messages that are there; reading them may show that some are damaged.
+        lost: messages beside them that the bag's index or its metadata tells of.
+        counted: whether one of these does tell.
     """
 
     name: str
     message_type: str
     count: int
     lost: int = 0
+    counted: bool = True
 
 
 class Storage(Protocol):
@@ -53,21 +55,25 @@ class Storage(Protocol):
     Attributes:
         topics: by name.
         duration_ns: from the first message to the last.
-        warnings: damage that opening it found.
         frame_files: of an image folder, the file of each frame.
     """
 
     topics: dict[str, Topic]
     duration_ns: int
-    warnings: list[str]
     frame_files: tuple[Path, ...]
 
-    def messages(self, topic: str) -> Messages:
-        """The messages of a topic, oldest first."""
+    @property
+    def warnings(self) -> list[str]:
+        """Damage, and what else a user should know, a line each; reading may add to it."""
         ...
 
-    def salvage(self, topic: str) -> Messages:
-        """What can be read of them where `messages` raised: the same order, holes left out."""
+    @property
+    def damaged(self) -> bool:
+        """Whether something of it cannot be read, as far as it was."""
+        ...
+
+    def messages(self, topics: Collection[str]) -> Messages:
+        """The messages of some topics, oldest first; those that damage has taken are left out."""
         ...
 
     def close(self) -> None:
@@ -83,249 +89,179 @@ def open_storage(path: Path) -> Storage:
     """
     if not path.exists():
         raise BagError(f"{path} does not exist")
-    files = storage_files(path)
-    if not files:
-        looked_for = ", ".join((*FORMATS, ".bag"))
-        raise BagError(
-            f"{path} is not a bag, a video or a folder of images: "
-            + (f"no {looked_for} file is in it" if path.is_dir() else f"it is no {looked_for} file")
-        )
     try:
-        if files[0].suffix == ".bag":
-            return Ros1Storage(files[0])
-        described = path.is_file() or (path / METADATA).is_file()
-        if files[0].suffix in COMPRESSED and (path.is_file() or not described):
-            return SalvagedStorage(files, "")
-        if path.is_dir() and _metadata(path).get("compression_format") == "lz4":
-            # The library knows zstd alone.
-            return SalvagedStorage(files, "")
-        if not described and len(files) > 1:
-            return SalvagedStorage(files, f"no {METADATA}; `ros2 bag reindex` writes one")
-        return Ros2Storage(path if described else files[0], files)
-    except PermissionError as error:
-        raise BagError(f"{path} cannot be read: {error.strerror}") from error
-    # The libraries raise whatever their parsers trip over in a damaged file.
-    except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        return SalvagedStorage(files, reason)
+        return BagStorage(path)
+    except OSError as error:
+        raise BagError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def storage_files(path: Path) -> list[Path]:
     """The files that hold a bag's messages, in recording order."""
     if path.is_file():
-        return [path] if _format(path) in (*FORMATS, ".bag") else []
-    found = [file for file in path.iterdir() if file.is_file() and _format(file) in FORMATS]
+        return [path] if _format(path) in READERS else []
+    if not path.is_dir():
+        return []
+    formats = (".mcap", ".db3")
+    found = [file for file in path.iterdir() if file.is_file() and _format(file) in formats]
     # Splits are numbered name_0, name_1, ...: shorter names first keeps _10 behind _9.
     return sorted(found, key=lambda file: (len(file.name), file.name))
 
 
-class Ros2Storage:
-    """A sound rosbag2 folder or file."""
-
-    frame_files: tuple[Path, ...] = ()
-
-    def __init__(self, path: Path, files: list[Path]) -> None:
-        """Open it; raises what rosbags raises."""
-        self._files = files
-        self._reader = Rosbag2Reader(path)
-        self._reader.open()
-        self.warnings: list[str] = []
-        self.duration_ns = max(self._reader.duration - 1, 0)
-        self.topics = _topics(self._reader)
-
-    def messages(self, topic: str) -> Messages:
-        """The messages of a topic, oldest first; raises what rosbags raises."""
-        connections = [c for c in self._reader.connections if c.topic == topic]
-        for _, log_time_ns, data in self._reader.messages(connections):
-            yield log_time_ns, decompressed(data)
-
-    def salvage(self, topic: str) -> Messages:
-        """What can be read of them past damage."""
-        storage = SalvagedStorage(self._files, "")
-        try:
-            yield from storage.messages(topic)
-        finally:
-            storage.close()
-
-    def close(self) -> None:
-        """Close the files."""
-        self._reader.close()
-
-
-class Ros1Storage:
-    """A sound ROS 1 bag; its messages are converted to CDR."""
+class BagStorage:
+    """A rosbag2 folder, or a file of one, or a ROS 1 bag."""
 
     frame_files: tuple[Path, ...] = ()
 
     def __init__(self, path: Path) -> None:
-        """Open it; raises what rosbags raises."""
-        self._path = path
-        self._reader = Rosbag1Reader(path)
-        self._reader.open()
-        self._convert = get_typestore(Stores.ROS2_HUMBLE).ros1_to_cdr
-        self.warnings: list[str] = []
-        self.duration_ns = max(self._reader.duration - 1, 0)
-        self.topics = _topics(self._reader)
-
-    def messages(self, topic: str) -> Messages:
-        """The messages of a topic, oldest first; raises what rosbags raises."""
-        connections = [c for c in self._reader.connections if c.topic == topic]
-        for connection, log_time_ns, data in self._reader.messages(connections):
-            yield log_time_ns, bytes(self._convert(data, connection.msgtype))
-
-    def salvage(self, topic: str) -> Messages:
-        """What can be read of them past damage."""
-        return salvage_ros1.read_ros1(self._path, topic)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._reader.close()
-
-
-@dataclass
-class SalvagedStorage:
-    """Files without a usable index or metadata, read from front to back.
-
-    Attributes:
-        files: in recording order.
-        reason: what was found wrong with them, empty where nothing was.
-    """
-
-    files: list[Path]
-    reason: str
-    topics: dict[str, Topic] = field(default_factory=dict)
-    duration_ns: int = 0
-    warnings: list[str] = field(default_factory=list)
-    frame_files: tuple[Path, ...] = ()
-
-    def __post_init__(self) -> None:
-        """Read the files through once, to know what is in them.
+        """Open its files.
 
         Raises:
-            BagError: not one message can be read.
+            BagError: it is no bag, or not one message can be read.
+            OSError: a file cannot be read at all.
         """
+        self._path = path
+        self._notes: list[str] = []
+        self._cut = False
+        self._files: dict[Path, BagFile] = {}
         self._stack = ExitStack()
+        files = storage_files(path)
+        if not files:
+            looked_for = ", ".join(READERS)
+            raise BagError(
+                f"{path} is not a bag, a video or a folder of images: "
+                + (f"no {looked_for} file is in it" if path.is_dir() else f"it is no {looked_for}")
+            )
+        told = _metadata(path, self._notes) if path.is_dir() else {}
+        if path.is_dir() and not told and len(files) > 1:
+            self._notes.append(f"{path}: no {METADATA}; `ros2 bag reindex` writes one")
         try:
-            self._plain = [self._uncompressed(file) for file in self.files]
-            surveys = [_survey(plain) for plain in self._plain]
+            for file in self._named(files, told):
+                plain = self._unpacked(file)
+                reader = READERS[plain.suffix](plain)
+                self._stack.callback(reader.close)
+                self._files[file] = reader
+            self.topics = self._topics(told)
         except BaseException:
             self.close()
             raise
-        bag = self.files[0] if len(self.files) == 1 else self.files[0].parent
-        recorded = _recorded_counts(self.files[0].parent)
-        for file, survey in zip(self.files, surveys, strict=True):
-            self.warnings += [f"{file}: {text}" for text in survey.damage]
-            for name, message_type in survey.types.items():
-                earlier = self.topics[name].count if name in self.topics else 0
-                count = earlier + survey.counts[name]
-                lost = max(recorded.get(name, 0) - count, 0)
-                self.topics[name] = Topic(name, message_type, count, lost)
-        total = sum(topic.count for topic in self.topics.values())
-        if total == 0:
-            self.close()
-            reasons = "; ".join(self.warnings) or f"{bag}: {self.reason or 'it is empty'}"
-            raise BagError(
-                f"{reasons}: not one message of it can be read; copy the bag from the vehicle again"
-            )
-        if self.reason:
-            text = f"{bag} is damaged ({self.reason}): {total} messages of it can be read"
-            self.warnings.insert(0, text)
-        starts = [survey.start_ns for survey in surveys if survey.counts]
-        self.duration_ns = max(survey.end_ns for survey in surveys) - min(starts)
+        spans_ns = [
+            (f.start_ns, f.end_ns) for f in self._files.values() if f.start_ns or f.end_ns
+        ] or [(0, 0)]
+        self.duration_ns = max(end for _, end in spans_ns) - min(start for start, _ in spans_ns)
 
-    def messages(self, topic: str) -> Messages:
-        """The readable messages of a topic; never raises for damage."""
-        for plain in self._plain:
-            for log_time_ns, data in _reader_of(plain)(plain, topic):
-                yield log_time_ns, decompressed(data)
+    @property
+    def warnings(self) -> list[str]:
+        """Damage, and what else a user should know."""
+        damage = [f"{file}: {one}" for file, f in self._files.items() for one in f.damage.lines()]
+        return [*self._notes, *damage]
 
-    salvage = messages
+    @property
+    def damaged(self) -> bool:
+        """Whether something of it cannot be read, as far as it was."""
+        return self._cut or any(file.damage.lines() for file in self._files.values())
+
+    def messages(self, topics: Collection[str]) -> Messages:
+        """The messages of some topics, oldest first."""
+        parts = [part for file in self._files.values() for part in file.parts(topics)]
+        for log_time_ns, topic, data in in_log_time_order(parts, self._disorder):
+            yield log_time_ns, topic, unpacked_message(data)
 
     def close(self) -> None:
-        """Remove what was unpacked."""
+        """Close the files and remove what was unpacked."""
         self._stack.close()
 
-    def _uncompressed(self, file: Path) -> Path:
+    def _disorder(self) -> None:
+        note = (
+            f"{self._path}: its log times are so far out of order that they cannot all be put in "
+            "order in memory; some frames come late"
+        )
+        if note not in self._notes:
+            self._notes.append(note)
+
+    def _named(self, files: list[Path], told: dict[str, Any]) -> list[Path]:
+        """The files that the metadata names, in its order; without it all there are."""
+        names = told.get("relative_file_paths")
+        if not isinstance(names, list):
+            return files
+        by_name = {file.name: file for file in files}
+        # With compression by file the name is with or without the suffix, by the version.
+        by_name |= {file.stem: file for file in files if file.suffix in COMPRESSED}
+        wanted = [Path(str(name)).name for name in names]
+        named = [by_name[name] for name in dict.fromkeys(wanted) if name in by_name]
+        if not named:
+            return files
+        for name in wanted:
+            if name not in by_name:
+                self._notes.append(f"{self._path}: {name} is not there")
+        for file in files:
+            if file not in named:
+                self._notes.append(f"{file}: {METADATA} does not name it; it is not read")
+        return list(dict.fromkeys(named))
+
+    def _unpacked(self, file: Path) -> Path:
         if file.suffix not in COMPRESSED:
             return file
         folder = self._stack.enter_context(tempfile.TemporaryDirectory())
         plain = Path(folder, file.stem)
-        with file.open("rb") as packed, plain.open("wb") as out:
-            if file.suffix == ".lz4":
-                unpacked: Any = lz4.frame.LZ4FrameFile(packed)
-            else:
-                unpacked = zstandard.ZstdDecompressor().stream_reader(
-                    packed, read_across_frames=True
-                )
-            # What comes before the damage in a cut-off file is still good.
-            with suppress(zstandard.ZstdError, RuntimeError, EOFError):
-                while block := unpacked.read(1 << 20):
-                    out.write(block)
+        if problem := unpack_file(file, plain):
+            self._notes.append(f"{file}: {problem}")
+            self._cut = True
         return plain
 
+    def _topics(self, told: dict[str, Any]) -> dict[str, Topic]:
+        """What there is of each topic, beside what the metadata and the files' index tell.
 
-_SALVAGE: dict[str, tuple[Callable[[Path], salvage.Survey], Callable[[Path, str], Messages]]] = {
-    ".mcap": (salvage.survey_mcap, salvage.read_mcap),
-    ".db3": (salvage.survey_sqlite, salvage.read_sqlite),
-    ".bag": (salvage_ros1.survey_ros1, salvage_ros1.read_ros1),
-}
-"""By the format of a file: what surveys it, what reads a topic of it."""
-
-
-def decompressed(data: bytes) -> bytes:
-    """A message that may have been compressed on its own: CDR never starts like such a frame.
-
-    One that cannot be unpacked stays as it is: it is refused, and counted, as a broken message.
-    """
-    try:
-        if data[:4] == ZSTD_MAGIC:
-            return zstandard.ZstdDecompressor().decompressobj().decompress(data)
-        if data[:4] == LZ4_MAGIC:
-            return bytes(lz4.frame.decompress(data))
-    except (zstandard.ZstdError, RuntimeError, EOFError):
-        pass
-    return data
+        Raises:
+            BagError: not one message can be read.
+        """
+        recorded = _recorded(told)
+        types = {name: message_type for name, (message_type, _) in recorded.items()}
+        for file in self._files.values():
+            types |= file.types
+        topics = {}
+        for name, message_type in types.items():
+            count = sum(file.counts[name] for file in self._files.values())
+            indexed = sum(
+                max(file.recorded[name], file.counts[name]) for file in self._files.values()
+            )
+            lost = max(indexed, recorded.get(name, ("", 0))[1]) - count
+            counted = name in recorded or all(file.indexed for file in self._files.values())
+            topics[name] = Topic(name, message_type, count, lost, counted)
+        if not any(topic.count for topic in topics.values()):
+            reasons = "; ".join(self.warnings) or f"{self._path}: it is empty"
+            remedy = "copy the bag from the vehicle again"
+            raise BagError(f"{reasons}: not one message of it can be read; {remedy}")
+        return topics
 
 
 def _format(file: Path) -> str:
     return Path(file.stem).suffix if file.suffix in COMPRESSED else file.suffix
 
 
-def _survey(file: Path) -> salvage.Survey:
-    return _SALVAGE[file.suffix][0](file)
-
-
-def _reader_of(file: Path) -> Callable[[Path, str], Messages]:
-    return _SALVAGE[file.suffix][1]
-
-
-def _metadata(folder: Path) -> dict[str, Any]:
-    """What a bag's metadata says, empty where it cannot be read."""
-    try:
-        text = (folder / METADATA).read_text(encoding="utf-8")
-        told = yaml.safe_load(text)["rosbag2_bagfile_information"]
-    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+def _metadata(folder: Path, notes: list[str]) -> dict[str, Any]:
+    """What a bag's metadata says; empty, and noted, where it cannot be read."""
+    file = folder / METADATA
+    if not file.exists():
         return {}
-    return told if isinstance(told, dict) else {}
-
-
-def _recorded_counts(folder: Path) -> dict[str, int]:
-    """Messages by topic that a bag's metadata tells of, as far as it can be read."""
     try:
-        return {
-            str(topic["topic_metadata"]["name"]): int(topic["message_count"])
-            for topic in _metadata(folder)["topics_with_message_count"]
-        }
-    except (ValueError, TypeError, KeyError):
-        return {}
+        told = yaml.safe_load(file.read_text(encoding="utf-8"))["rosbag2_bagfile_information"]
+        if isinstance(told, dict):
+            return told
+        reason = "it has no rosbag2_bagfile_information"
+    except (OSError, ValueError, TypeError, KeyError, RecursionError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+    notes.append(f"{file} is damaged ({reason}); `ros2 bag reindex` writes it anew")
+    return {}
 
 
-def _topics(reader: Any) -> dict[str, Topic]:
-    """Topics of a rosbags reader; several connections may share one."""
-    topics: dict[str, Topic] = {}
-    for connection in reader.connections:
-        count = connection.msgcount
-        if connection.topic in topics:
-            count += topics[connection.topic].count
-        topics[connection.topic] = Topic(connection.topic, connection.msgtype, count)
-    return topics
+def _recorded(told: dict[str, Any]) -> dict[str, tuple[str, int]]:
+    """Types and numbers of messages by topic that a bag's metadata tells of, as far as it does."""
+    found = {}
+    listed = told.get("topics_with_message_count")
+    for topic in listed if isinstance(listed, list) else ():
+        try:
+            described = topic["topic_metadata"]
+            found[str(described["name"])] = (str(described["type"]), int(topic["message_count"]))
+        except (ValueError, TypeError, KeyError, OverflowError):
+            continue
+    return found

@@ -115,7 +115,7 @@ def test_frames_without_stamps_are_told_apart(tmp_path):
             data = bytes(STORE.serialize_cdr(one, IMAGE))
             writer.write(connection, START_NS + index * PERIOD_NS, data)
     replay(folder, "--out", tmp_path / "out", "--backend", "null")
-    recording = read_recording(tmp_path / "out/detections.mcap", by_log_time=True)
+    recording = read_recording(tmp_path / "out/detections.mcap", by_number=True)
     assert len(recording.detections) == len(recording.reports) == FRAMES
 
 
@@ -340,7 +340,7 @@ def test_accuracy_against_labels(street, tmp_path):
         stem = f"frame_{report.sequence:04}"
         picture = np.zeros((size[1], size[0], 3), np.uint8)
         cv2.imwrite(str(tmp_path / f"set/images/{stem}.png"), picture)
-        found = recording.detections[report.stamp_ns]
+        found = recording.found(report)
         lines = []
         for label, box in zip(found.labels, found.boxes, strict=True):
             x1, y1, x2, y2 = np.clip(box, 0, [*size, *size]) / [*size, *size]

@@ -1,0 +1,183 @@
+"""Records of mcap (https://mcap.dev/spec), found again behind bytes that are none."""
+
+import re
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from typing import NamedTuple
+
+from mcap.data_stream import ReadDataStream
+from mcap.exceptions import McapError
+from mcap.opcode import Opcode
+from mcap.records import Chunk
+
+from perception_nodes.replay.packing import MAX_CHUNK_BYTES, PackingError, unpacked
+from perception_nodes.replay.parts import Bytes
+
+MAGIC = b"\x89MCAP0\r\n"
+HEAD = struct.Struct("<BQ")
+MESSAGE_HEAD = struct.Struct("<HIQQ")
+"""Channel, sequence, log time, publish time; the serialized message follows."""
+CHUNK_HEAD = struct.Struct("<QQQII")
+"""Start and end time, uncompressed size and CRC, length of the compression's name."""
+MALFORMED = (ValueError, OverflowError, LookupError, struct.error, McapError)
+"""What reading a record's fields raises."""
+BLOCK = 1 << 20
+_CANDIDATE = re.compile(rb"(?=[\x01-\x0f].{4}\x00{4})", re.DOTALL)
+"""A kind and a length below 4 GiB."""
+_IN_A_ROW = 3
+"""So many plausible records are no coincidence."""
+_FIXED_LENGTH = {Opcode.FOOTER: 20, Opcode.SUMMARY_OFFSET: 17, Opcode.DATA_END: 4}
+_LEAST_LENGTH = {
+    Opcode.HEADER: 8,
+    Opcode.SCHEMA: 14,
+    Opcode.CHANNEL: 16,
+    Opcode.MESSAGE: MESSAGE_HEAD.size,
+    Opcode.CHUNK: CHUNK_HEAD.size + 8,
+    Opcode.MESSAGE_INDEX: 6,
+    Opcode.CHUNK_INDEX: 56,
+    Opcode.ATTACHMENT: 36,
+    Opcode.ATTACHMENT_INDEX: 48,
+    Opcode.STATISTICS: 42,
+    Opcode.METADATA: 8,
+    Opcode.METADATA_INDEX: 20,
+}
+
+
+class Record(NamedTuple):
+    """A record: its kind, where it begins, where its content does, and where it ends.
+
+    Attributes:
+        whole: false for one that is cut off by the end of the file.
+    """
+
+    kind: int
+    at: int
+    body: int
+    end: int
+    whole: bool = True
+
+
+def fields(source: Bytes, record: Record) -> ReadDataStream:
+    """The content of a record, for the readers of `mcap.records`."""
+    return ReadDataStream(BytesIO(source.read(record.body, record.end - record.body)))
+
+
+def record_at(source: Bytes, at: int) -> Record | None:
+    """The record that begins at a byte, None where what is there cannot be one."""
+    seen = source.read(at, HEAD.size + CHUNK_HEAD.size + 4 + 8)
+    if len(seen) < HEAD.size:
+        return None
+    kind, length = HEAD.unpack_from(seen)
+    if not _plausible(kind, length, seen[HEAD.size :]):
+        return None
+    body = at + HEAD.size
+    return Record(kind, at, body, min(body + length, source.size), body + length <= source.size)
+
+
+def records(source: Bytes, at: int, skipped: Callable[[int, int], None]) -> Iterator[Record]:
+    """All records from a byte on; `skipped` hears of the bytes from and to which there are none.
+
+    A record's length is believed where a record follows it, or none is found before that.
+    """
+    while at < source.size and not _is_end(source, at):
+        record = record_at(source, at)
+        if record is None or not (_follows(source, record) or _unpacks(source, record)):
+            found = _resynchronized(source, at + 1)
+            if record is None or (found is not None and found < record.end):
+                skipped(at, source.size if found is None else found)
+                if found is None:
+                    return
+                at = found
+                continue
+        yield record
+        at = record.end
+
+
+def chunk_data(source: Bytes, record: Record) -> bytes:
+    """The records of a chunk, unpacked; of one that is cut off those before the cut.
+
+    Raises:
+        ValueError: it is whole, but its content is not what was written.
+    """
+    body = source.read(record.body, record.end - record.body)
+    if not record.whole:
+        name_length = CHUNK_HEAD.unpack_from(body)[4]
+        name = body[CHUNK_HEAD.size : CHUNK_HEAD.size + name_length].decode()
+        try:
+            return unpacked(name, body[CHUNK_HEAD.size + name_length + 8 :], MAX_CHUNK_BYTES)
+        except PackingError as error:
+            return error.before
+    chunk = Chunk.read(ReadDataStream(BytesIO(body)))
+    data = unpacked(chunk.compression, chunk.data, MAX_CHUNK_BYTES)
+    if len(data) != chunk.uncompressed_size:
+        raise ValueError(f"{len(data)} bytes are in it, not {chunk.uncompressed_size}")
+    if chunk.uncompressed_crc and zlib.crc32(data) != chunk.uncompressed_crc:
+        raise ValueError("checksum differs")
+    return data
+
+
+def _plausible(kind: int, length: int, body: bytes) -> bool:
+    if kind in _FIXED_LENGTH:
+        return length == _FIXED_LENGTH[Opcode(kind)]
+    if kind not in _LEAST_LENGTH or length < _LEAST_LENGTH[Opcode(kind)]:
+        return False
+    if kind == Opcode.CHUNK and len(body) >= CHUNK_HEAD.size + 12:
+        name_length = CHUNK_HEAD.unpack_from(body)[4]
+        name = body[CHUNK_HEAD.size : CHUNK_HEAD.size + name_length]
+        if name not in (b"", b"zstd", b"lz4"):
+            return False
+        (stored,) = struct.unpack_from("<Q", body, CHUNK_HEAD.size + name_length)
+        return bool(stored == length - CHUNK_HEAD.size - name_length - 8)
+    if kind == Opcode.MESSAGE_INDEX and len(body) >= 6:
+        (entries,) = struct.unpack_from("<I", body, 2)
+        return bool(entries == length - 6 and entries % 16 == 0)
+    if kind in (Opcode.SCHEMA, Opcode.CHANNEL) and len(body) >= 8:
+        (name_length,) = struct.unpack_from("<I", body, 2 if kind == Opcode.SCHEMA else 4)
+        return bool(0 < name_length <= length - 8 and name_length < 4096)
+    return True
+
+
+def _is_end(source: Bytes, at: int) -> bool:
+    return at == source.size - len(MAGIC) and source.read(at, len(MAGIC)) == MAGIC
+
+
+def _follows(source: Bytes, record: Record) -> bool:
+    """Whether what comes behind a record is one, or the end."""
+    if not record.whole:
+        return False
+    at = record.end
+    return at >= source.size or _is_end(source, at) or record_at(source, at) is not None
+
+
+def _unpacks(source: Bytes, record: Record) -> bool:
+    """Whether it is a chunk with the content that was written."""
+    if record.kind != Opcode.CHUNK or not record.whole:
+        return False
+    try:
+        chunk_data(source, record)
+    except MALFORMED:
+        return False
+    return True
+
+
+def _resynchronized(source: Bytes, start: int) -> int | None:
+    """The first byte from here on where one record follows the other, None if there is none."""
+    for block in range(start, source.size, BLOCK):
+        data = source.read(block, BLOCK + HEAD.size)
+        for match in _CANDIDATE.finditer(data):
+            if match.start() < BLOCK and _begins(source, block + match.start()):
+                return block + match.start()
+    return None
+
+
+def _begins(source: Bytes, at: int) -> bool:
+    for _ in range(_IN_A_ROW):
+        record = record_at(source, at)
+        if record is None or not record.whole:
+            return False
+        at = record.end
+        if at >= source.size or _is_end(source, at):
+            return True
+    return True
