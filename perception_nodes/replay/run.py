@@ -36,17 +36,17 @@ from perception_nodes.replay.outputs import (
     summary_of,
     write_summary,
 )
+from perception_nodes.replay.packing import COMPRESSED
 from perception_nodes.replay.realtime import Realtime
 from perception_nodes.replay.recording import Recorder, Recording
 from perception_nodes.replay.shots import Shots
-from perception_nodes.replay.storage import COMPRESSED, FORMATS
 
 LOCKSTEP, REALTIME = "lockstep", "realtime"
 MODES = (LOCKSTEP, REALTIME)
 ALL_TOPICS = "all"
 VIDEO = "annotated.mp4"
 BARE_CALLS = 200
-SUFFIXES = (*FORMATS, *COMPRESSED, *VIDEO_SUFFIXES, ".bag")
+SUFFIXES = (".mcap", ".db3", ".bag", *COMPRESSED, *VIDEO_SUFFIXES)
 """Those of a recorded drive's file that tell its format."""
 AIMED_TIMING_ERROR_MS = 0.5
 Progress = Callable[[str, int, int], None]

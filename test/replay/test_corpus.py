@@ -111,6 +111,8 @@ def test_a_golden_of_a_corpus(drives, tmp_path):
     ],
 )
 def test_unusable_input_is_named(drives, tmp_path, arguments, said):
+    if "--ray" in arguments:
+        pytest.importorskip("ray")
     (tmp_path / "empty").write_text("# nothing\n")
     filled = [part.format(empty=tmp_path / "empty", list=drives) for part in arguments]
     with pytest.raises(UNUSABLE, match=said):
