@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from bench import Bench
+from bench import Bench, copy_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from layers import Case, cases, codes
@@ -148,6 +148,18 @@ def test_outputs_of_few_channels(simulation, channels, beats):
     )
     bench = Bench(simulation)
     place = bench.convolve(layer, [bench.put(source)], beats=beats)
+    np.testing.assert_array_equal(bench.run()[place], layer.run({"source": source}))
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_more_output_groups_than_the_engine_keeps_parameters_of(simulation, narrow):
+    """Each is done in a moment, so that weights and parameters come far ahead."""
+    rng = np.random.default_rng(3)
+    source = codes(rng, (16, 3, 5), "any")
+    weight = rng.integers(-128, 128, (16 * 48, 16, 1, 1), dtype=np.int16)
+    layer = replace(copy_of(weight, stored=False), bias=rng.integers(-999, 999, len(weight)))
+    bench = Bench(simulation)
+    place = bench.convolve(layer, [bench.put(source)], narrow=narrow, tile=8)
     np.testing.assert_array_equal(bench.run()[place], layer.run({"source": source}))
 
 
