@@ -81,15 +81,17 @@ def records(source: Bytes, at: int, skipped: Callable[[int, int], None]) -> Iter
 
     A record's length is believed where a record follows it, or none is found before that.
     """
+    following: Record | None = None
     while at < source.size and not _is_end(source, at):
-        record = record_at(source, at)
-        if record is None or not (_follows(source, record) or _unpacks(source, record)):
+        record = following or record_at(source, at)
+        following = record_at(source, record.end) if record is not None and record.whole else None
+        if record is None or not (following or _ends(source, record) or _unpacks(source, record)):
             found = _resynchronized(source, at + 1)
             if record is None or (found is not None and found < record.end):
                 skipped(at, source.size if found is None else found)
                 if found is None:
                     return
-                at = found
+                at, following = found, None
                 continue
         yield record
         at = record.end
@@ -143,12 +145,9 @@ def _is_end(source: Bytes, at: int) -> bool:
     return at == source.size - len(MAGIC) and source.read(at, len(MAGIC)) == MAGIC
 
 
-def _follows(source: Bytes, record: Record) -> bool:
-    """Whether what comes behind a record is one, or the end."""
-    if not record.whole:
-        return False
-    at = record.end
-    return at >= source.size or _is_end(source, at) or record_at(source, at) is not None
+def _ends(source: Bytes, record: Record) -> bool:
+    """Whether a record is the last one."""
+    return record.whole and (record.end >= source.size or _is_end(source, record.end))
 
 
 def _unpacks(source: Bytes, record: Record) -> bool:
