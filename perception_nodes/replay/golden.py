@@ -143,7 +143,7 @@ def read_golden(path: Path) -> Golden:
         drives = {
             name: dict(
                 zip(
-                    numbered(int(time_ns) for time_ns, _ in frames),
+                    numbered(_time_ns(time_ns) for time_ns, _ in frames),
                     (_things(rows) for _, rows in frames),
                     strict=True,
                 )
@@ -315,6 +315,12 @@ def _boxes(things: Sequence[Thing]) -> NDArray[np.float64]:
 
 def _row(thing: Thing) -> list[Any]:
     return [thing.label, round(thing.score, 4), *(round(value, 1) for value in thing.box)]
+
+
+def _time_ns(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**64:
+        raise ValueError(f"{str(value)[:40]} is no log time in nanoseconds")
+    return value
 
 
 def _things(rows: Sequence[Sequence[Any]] | None) -> list[Thing] | None:

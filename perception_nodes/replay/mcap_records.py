@@ -10,7 +10,6 @@ from typing import NamedTuple
 from mcap.data_stream import ReadDataStream
 from mcap.exceptions import McapError
 from mcap.opcode import Opcode
-from mcap.records import Chunk
 
 from perception_nodes.replay.packing import MAX_CHUNK_BYTES, PackingError, unpacked
 from perception_nodes.replay.parts import Bytes
@@ -81,39 +80,41 @@ def records(source: Bytes, at: int, skipped: Callable[[int, int], None]) -> Iter
 
     A record's length is believed where a record follows it, or none is found before that.
     """
+    following: Record | None = None
     while at < source.size and not _is_end(source, at):
-        record = record_at(source, at)
-        if record is None or not (_follows(source, record) or _unpacks(source, record)):
+        record = following or record_at(source, at)
+        following = record_at(source, record.end) if record is not None and record.whole else None
+        if record is None or not (following or _ends(source, record) or _unpacks(source, record)):
             found = _resynchronized(source, at + 1)
             if record is None or (found is not None and found < record.end):
                 skipped(at, source.size if found is None else found)
                 if found is None:
                     return
-                at = found
+                at, following = found, None
                 continue
         yield record
         at = record.end
 
 
-def chunk_data(source: Bytes, record: Record) -> bytes:
+def chunk_data(source: Bytes, record: Record) -> bytes | memoryview:
     """The records of a chunk, unpacked; of one that is cut off those before the cut.
 
     Raises:
-        ValueError: it is whole, but its content is not what was written.
+        ValueError, struct.error: it is whole, but its content is not what was written.
     """
     body = source.read(record.body, record.end - record.body)
-    if not record.whole:
-        name_length = CHUNK_HEAD.unpack_from(body)[4]
-        name = body[CHUNK_HEAD.size : CHUNK_HEAD.size + name_length].decode()
-        try:
-            return unpacked(name, body[CHUNK_HEAD.size + name_length + 8 :], MAX_CHUNK_BYTES)
-        except PackingError as error:
-            return error.before
-    chunk = Chunk.read(ReadDataStream(BytesIO(body)))
-    data = unpacked(chunk.compression, chunk.data, MAX_CHUNK_BYTES)
-    if len(data) != chunk.uncompressed_size:
-        raise ValueError(f"{len(data)} bytes are in it, not {chunk.uncompressed_size}")
-    if chunk.uncompressed_crc and zlib.crc32(data) != chunk.uncompressed_crc:
+    _, _, size, checksum, name_length = CHUNK_HEAD.unpack_from(body)
+    name = body[CHUNK_HEAD.size : CHUNK_HEAD.size + name_length].decode()
+    packed = memoryview(body)[CHUNK_HEAD.size + name_length + 8 :]
+    try:
+        data = unpacked(name, packed, MAX_CHUNK_BYTES)
+    except PackingError as error:
+        if record.whole:
+            raise
+        return error.before
+    if record.whole and len(data) != size:
+        raise ValueError(f"{len(data)} bytes are in it, not {size}")
+    if record.whole and checksum and zlib.crc32(data) != checksum:
         raise ValueError("checksum differs")
     return data
 
@@ -143,12 +144,9 @@ def _is_end(source: Bytes, at: int) -> bool:
     return at == source.size - len(MAGIC) and source.read(at, len(MAGIC)) == MAGIC
 
 
-def _follows(source: Bytes, record: Record) -> bool:
-    """Whether what comes behind a record is one, or the end."""
-    if not record.whole:
-        return False
-    at = record.end
-    return at >= source.size or _is_end(source, at) or record_at(source, at) is not None
+def _ends(source: Bytes, record: Record) -> bool:
+    """Whether a record is the last one."""
+    return record.whole and (record.end >= source.size or _is_end(source, record.end))
 
 
 def _unpacks(source: Bytes, record: Record) -> bool:

@@ -31,7 +31,7 @@ class PackingError(ValueError):
         self.before = before
 
 
-def unpacked(compression: str, data: bytes, limit: int) -> bytes:
+def unpacked(compression: str, data: bytes | memoryview, limit: int) -> bytes | memoryview:
     """Data that may be cut off, as it was before `bz2`, `lz4`, `zstd` or no compression.
 
     Raises:
@@ -49,7 +49,7 @@ def unpacked(compression: str, data: bytes, limit: int) -> bytes:
             lz4_or_bz2: Any = (
                 lz4.frame.LZ4FrameDecompressor() if compression == "lz4" else bz2.BZ2Decompressor()
             )
-            given = data
+            given: bytes | memoryview = data
             while len(found) <= limit and not lz4_or_bz2.eof:
                 block = lz4_or_bz2.decompress(given, BLOCK)
                 if not block and lz4_or_bz2.needs_input:
@@ -76,7 +76,7 @@ def unpacked_message(data: bytes) -> bytes:
     if compression is None:
         return data
     try:
-        return unpacked(compression, data, MAX_MESSAGE_BYTES)
+        return bytes(unpacked(compression, data, MAX_MESSAGE_BYTES))
     except PackingError:
         return data
 

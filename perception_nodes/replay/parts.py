@@ -138,10 +138,10 @@ class FileBytes:
 class MemoryBytes:
     """Those in memory."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes | memoryview) -> None:
         """Take them."""
         self._data, self.size = data, len(data)
 
     def read(self, at: int, count: int) -> bytes:
         """So many bytes, fewer at the end."""
-        return self._data[at : at + count]
+        return bytes(self._data[at : at + count])

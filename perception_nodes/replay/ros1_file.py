@@ -1,13 +1,8 @@
-"""ROS 1 bags, read by their index where it is sound, from front to back where it is not.
+"""ROS 1 bags, read by their index where it is sound, from front to back where it is not."""
 
-A record is a header of fields and data, each with its length before it; messages lie in chunks,
-whose data are records again (http://wiki.ros.org/Bags/Format/2.0).
-"""
-
-import re
 import struct
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -16,46 +11,20 @@ from rosbags.typesys import Stores, get_typestore
 
 from perception_nodes.replay.packing import MAX_CHUNK_BYTES, PackingError, unpacked
 from perception_nodes.replay.parts import Bytes, Damage, FileBytes, MemoryBytes, Messages, Part
-
-MAGIC = b"#ROSBAG V2.0\n"
-MESSAGE, BAG, INDEX, CHUNK, CHUNK_INFO, CONNECTION = 2, 3, 4, 5, 6, 7
-"""Kinds of records."""
-LENGTH = struct.Struct("<I")
-TIME = struct.Struct("<II")
-MALFORMED = (ValueError, LookupError, struct.error)
-MAX_HEADER_BYTES = 4096
-"""The fields of a connection hold its topic, those of other records numbers."""
-BLOCK = 1 << 20
-_NEEDED = {
-    MESSAGE: {b"conn", b"time"},
-    BAG: {b"index_pos", b"conn_count", b"chunk_count"},
-    INDEX: {b"ver", b"conn", b"count"},
-    CHUNK: {b"compression", b"size"},
-    CHUNK_INFO: {b"ver", b"chunk_pos", b"start_time", b"end_time", b"count"},
-    CONNECTION: {b"conn", b"topic"},
-}
-_KIND = re.compile(rb"\x04\x00\x00\x00op=[\x02-\x07]")
-
-
-class _Record(NamedTuple):
-    """A record: its fields, where it begins, where its data do, and where they end."""
-
-    fields: dict[bytes, bytes]
-    at: int
-    body: int
-    end: int
-    whole: bool
-
-    @property
-    def kind(self) -> int:
-        return self.fields[b"op"][0]
-
-    def number(self, name: bytes) -> int:
-        return int.from_bytes(self.fields[name], "little")
-
-    def time_ns(self, name: bytes) -> int:
-        seconds, nanoseconds = TIME.unpack(self.fields[name])
-        return int(seconds * 1_000_000_000 + nanoseconds)
+from perception_nodes.replay.ros1_records import (
+    BAG,
+    CHUNK,
+    CHUNK_INFO,
+    CONNECTION,
+    INDEX,
+    MAGIC,
+    MALFORMED,
+    MESSAGE,
+    Record,
+    fields_of,
+    record_at,
+    records,
+)
 
 
 class _Chunk(NamedTuple):
@@ -109,15 +78,15 @@ class Ros1File:
 
     def _read_index(self) -> bool:
         """Take what the records at the end tell; false where they are not sound and complete."""
-        bag = _record_at(self._source, len(MAGIC))
+        bag = record_at(self._source, len(MAGIC))
         if bag is None or bag.kind != BAG or not bag.number(b"index_pos"):
             return False
         chunks: list[_Chunk] = []
         spans_ns = []
-        described: dict[int, _Record] = {}
+        described: dict[int, Record] = {}
         counts: Counter[int] = Counter()
         try:
-            for record in _records(self._source, bag.number(b"index_pos"), _refused):
+            for record in records(self._source, bag.number(b"index_pos"), _refused):
                 if record.kind == CONNECTION:
                     described[record.number(b"conn")] = record
                 elif record.kind == CHUNK_INFO and record.whole:
@@ -127,7 +96,7 @@ class Ros1File:
                         raise ValueError("a chunk's counts are not whole")
                     counts.update(inside)
                     start_ns, at = record.time_ns(b"start_time"), record.number(b"chunk_pos")
-                    chunk = _record_at(self._source, at)
+                    chunk = record_at(self._source, at)
                     size = 0 if chunk is None or chunk.kind != CHUNK else chunk.number(b"size")
                     chunks.append(_Chunk(at, start_ns, size, frozenset(inside)))
                     spans_ns.append((start_ns, record.time_ns(b"end_time")))
@@ -152,7 +121,7 @@ class Ros1File:
         source, span_ns = self._source, [2**64, 0]
         # By connection since the last chunk began; the index behind it tells how many there were.
         found_in: Counter[int] = Counter()
-        for record in _records(source, len(MAGIC), self._skipped):
+        for record in records(source, len(MAGIC), self._skipped):
             if not record.whole:
                 self.damage.note(
                     f"cut off: byte {record.at} of {source.size} begins a record that does not end"
@@ -187,7 +156,7 @@ class Ros1File:
         if self._readable:
             self.start_ns, self.end_ns = span_ns
 
-    def _messages(self, chunk: _Record) -> Iterator[tuple[_Record, bytes]]:
+    def _messages(self, chunk: Record) -> Iterator[tuple[Record, bytes]]:
         """The messages of a chunk; connections that it describes are noted.
 
         Raises:
@@ -206,9 +175,9 @@ class Ros1File:
             self.damage.note(f"the part at byte {chunk.at} is cut short by damage: {error}")
         yield from self._messages_in(data, chunk.at)
 
-    def _messages_in(self, data: bytes, chunk_at: int) -> Iterator[tuple[_Record, bytes]]:
+    def _messages_in(self, data: bytes, chunk_at: int) -> Iterator[tuple[Record, bytes]]:
         source = MemoryBytes(data)
-        for record in _records(source, 0, partial(self._skipped_in_chunk, chunk_at)):
+        for record in records(source, 0, partial(self._skipped_in_chunk, chunk_at)):
             if record.kind == CONNECTION and record.whole:
                 self._describe(source, record)
             elif record.kind == MESSAGE and record.whole:
@@ -219,7 +188,7 @@ class Ros1File:
 
         One that cannot be converted comes as no bytes: it is refused, and counted, as broken.
         """
-        record = _record_at(self._source, chunk.at)
+        record = record_at(self._source, chunk.at)
         try:
             if record is not None and record.kind in (CHUNK, MESSAGE):
                 messages = self._messages(record)
@@ -245,8 +214,8 @@ class Ros1File:
                 converted = b""
             yield log_time_ns, topic, converted
 
-    def _describe(self, source: Bytes, record: _Record) -> None:
-        described = _fields(source.read(record.body, record.end - record.body))
+    def _describe(self, source: Bytes, record: Record) -> None:
+        described = fields_of(source.read(record.body, record.end - record.body))
         package, _, name = described[b"type"].decode().partition("/")
         topic = record.fields[b"topic"].decode()
         self._topics[record.number(b"conn")] = topic
@@ -273,85 +242,3 @@ class Ros1File:
 
 def _refused(at: int, found: int) -> None:
     raise ValueError(f"no record begins at byte {at}")
-
-
-def _records(source: Bytes, at: int, skipped: Callable[[int, int], None]) -> Iterator[_Record]:
-    """All records from a byte on; `skipped` hears of the bytes from and to which there are none.
-
-    A record's length is believed where a record follows it, or none is found before that.
-    """
-    while at < source.size:
-        record = _record_at(source, at)
-        if record is None or not _follows(source, record):
-            found = _resynchronized(source, at + 1)
-            if record is None or (found is not None and found < record.end):
-                skipped(at, source.size if found is None else found)
-                if found is None:
-                    return
-                at = found
-                continue
-        yield record
-        at = record.end
-
-
-def _record_at(source: Bytes, at: int) -> _Record | None:
-    """The record that begins at a byte, None where what is there cannot be one."""
-    seen = source.read(at, LENGTH.size)
-    if len(seen) < LENGTH.size:
-        return None
-    (length,) = LENGTH.unpack(seen)
-    if not 0 < length <= MAX_HEADER_BYTES:
-        return None
-    header = source.read(at + LENGTH.size, length + LENGTH.size)
-    if len(header) < length + LENGTH.size:
-        return None
-    try:
-        fields = _fields(header[:length])
-    except MALFORMED:
-        return None
-    kind = fields.get(b"op", b"")
-    if len(kind) != 1 or not _NEEDED.get(kind[0], {b""}) <= fields.keys():
-        return None
-    (size,) = LENGTH.unpack_from(header, length)
-    body = at + 2 * LENGTH.size + length
-    end = body + size
-    return _Record(fields, at, body, min(end, source.size), end <= source.size)
-
-
-def _follows(source: Bytes, record: _Record) -> bool:
-    """Whether what comes behind a record is one, or the end."""
-    return record.whole and (
-        record.end >= source.size or _record_at(source, record.end) is not None
-    )
-
-
-def _resynchronized(source: Bytes, start: int) -> int | None:
-    """The first byte from here on at which a record begins that another one or the end follows."""
-    for block in range(start, source.size, BLOCK):
-        first = max(block - MAX_HEADER_BYTES, start)
-        data = source.read(first, block - first + BLOCK + 16)
-        for match in _KIND.finditer(data):
-            # The field that tells the kind is not always the first one.
-            earliest = max(match.start() - MAX_HEADER_BYTES, 0)
-            for at in range(match.start() - LENGTH.size, earliest - 1, -1):
-                (length,) = LENGTH.unpack_from(data, at)
-                if at + LENGTH.size + length < match.end() or length > MAX_HEADER_BYTES:
-                    continue
-                record = _record_at(source, first + at)
-                if record is not None and _follows(source, record):
-                    return first + at
-    return None
-
-
-def _fields(header: bytes) -> dict[bytes, bytes]:
-    fields, at = {}, 0
-    while at < len(header):
-        (length,) = LENGTH.unpack_from(header, at)
-        name, separator, value = header[at + LENGTH.size : at + LENGTH.size + length].partition(
-            b"="
-        )
-        if not separator or at + LENGTH.size + length > len(header):
-            raise ValueError("a field without a value")
-        fields[name] = value
-        at += LENGTH.size + length
-    return fields

@@ -129,7 +129,7 @@ class BagStorage:
             looked_for = ", ".join(READERS)
             raise BagError(
                 f"{path} is not a bag, a video or a folder of images: "
-                + (f"no {looked_for} file is in it" if path.is_dir() else f"it is no {looked_for}")
+                + (f"no {looked_for} file is in it" if path.is_dir() else "its name ends otherwise")
             )
         told = _metadata(path, self._notes) if path.is_dir() else {}
         if path.is_dir() and not told and len(files) > 1:

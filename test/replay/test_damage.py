@@ -2,7 +2,6 @@
 
 import shutil
 import sqlite3
-import struct
 
 import lz4.frame
 import numpy as np
@@ -11,7 +10,6 @@ import yaml
 import zstandard
 from drives import (
     CAMERA,
-    CAMERA_INFO,
     IMAGE,
     PERIOD_NS,
     START_NS,
@@ -310,40 +308,3 @@ def test_metadata_of_any_content_is_met_with_frames(copy):
         whole, _, _, warnings = read(bag)
         assert whole == list(range(FRAMES))
         assert "metadata.yaml" in " ".join(warnings)
-
-
-def info_with(index, k1, focal=60.0, width=64, height=48):
-    """A calibration with a first distortion coefficient."""
-    data = bytearray(serialized(CAMERA_INFO, index))
-    # Behind height, width and `plumb_bob` lie D (5 doubles behind their number) and K (9).
-    at = data.index(b"plumb_bob\0") + 10
-    at = (at + 3) // 4 * 4
-    assert struct.unpack_from("<I", data, at)[0] == 5
-    at = 4 + (at + 4 - 4 + 7) // 8 * 8
-    struct.pack_into("<d", data, at, k1)
-    struct.pack_into("<9d", data, at + 40, focal, 0, width / 2, 0, focal, height / 2, 0, 0, 1)
-    return bytes(data)
-
-
-def test_each_frame_has_the_calibration_that_was_logged_before_it(tmp_path):
-    file = tmp_path / "bag.mcap"
-    infos = {2: info_with(2, -0.3), 7: info_with(7, 0.2)}
-    with file.open("wb") as stream:
-        writer = McapWriter(stream, chunk_size=20_000)
-        writer.start("ros2")
-        channels = {
-            kind: writer.register_channel(
-                topic, "cdr", writer.register_schema(kind, "ros2msg", b"")
-            )
-            for topic, kind in CAMERA.items()
-        }
-        for index in range(12):
-            time_ns = START_NS + index * PERIOD_NS
-            if index in infos:
-                writer.add_message(channels[CAMERA_INFO], time_ns - 5, infos[index], time_ns)
-            writer.add_message(channels[IMAGE], time_ns, serialized(IMAGE, index), time_ns)
-        writer.finish()
-    with open_drive(file) as drive:
-        frames = list(drive.frames())
-    assert [frame.camera_info for frame in frames] == [infos[2]] * 7 + [infos[7]] * 5
-    assert [frame.log_time_ns for frame in frames] == [START_NS + i * PERIOD_NS for i in range(12)]

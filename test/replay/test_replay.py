@@ -12,6 +12,7 @@ import time
 import cv2
 import numpy as np
 import pytest
+from commands import replay, unusable
 from drives import (
     COMPRESSED,
     IMAGE,
@@ -26,9 +27,7 @@ from drives import (
 from mcap.reader import make_reader
 from rosbags.rosbag2 import CompressionMode, StoragePlugin
 from rosbags.rosbag2 import Writer as Rosbag2Writer
-from typer.testing import CliRunner
 
-from perception_nodes.cli import UNUSABLE, app
 from perception_nodes.core.frame import STAMPS
 from perception_nodes.replay.recording import (
     DETECTIONS_TOPIC,
@@ -39,22 +38,6 @@ from perception_nodes.replay.schemas import COMPRESSED_IMAGE, DETECTIONS, typest
 
 FRAMES = 6
 OUTPUTS = ["detections.mcap", "overview.png", "report.html", "summary.json", "timing.csv"]
-
-
-def replay(*arguments, status=0):
-    """Run the command in this process; its JSON."""
-    result = CliRunner().invoke(app, ["replay", *map(str, arguments), "--json"])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == status, result.output
-    return json.loads(result.stdout) if result.stdout else None
-
-
-def unusable(*arguments):
-    """What a command says of input it cannot use."""
-    result = CliRunner().invoke(app, ["replay", *map(str, arguments)])
-    assert isinstance(result.exception, UNUSABLE), result.output
-    return str(result.exception)
 
 
 def sha256(path):
@@ -418,8 +401,11 @@ def test_a_folder_that_takes_no_files_is_named(small):
     )
 
 
-@pytest.mark.parametrize("mode", ["lockstep", "realtime"])
-def test_interrupted_it_leaves_nothing(street, tmp_path, mode):
+@pytest.mark.parametrize(
+    ("mode", "number"),
+    [("lockstep", signal.SIGINT), ("realtime", signal.SIGINT), ("lockstep", signal.SIGTERM)],
+)
+def test_interrupted_it_leaves_nothing(street, tmp_path, mode, number):
     process = subprocess.Popen(
         [sys.executable, "-m", "perception_nodes.cli", "replay", str(street), str(street),
          "--mode", mode, "--out", str(tmp_path / "out")],
@@ -431,7 +417,7 @@ def test_interrupted_it_leaves_nothing(street, tmp_path, mode):
     until_s = time.monotonic() + 60
     while not list(tmp_path.glob("out/*/.part-*")) and time.monotonic() < until_s:
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     process.communicate(timeout=60)
     assert process.returncode not in (0, 2)
     assert not list(tmp_path.rglob(".part-*"))

@@ -1,0 +1,23 @@
+"""`perception replay`, called in the process of the tests."""
+
+import json
+
+from typer.testing import CliRunner
+
+from perception_nodes.cli import UNUSABLE, app
+
+
+def replay(*arguments, status=0):
+    """Run the command in this process; its JSON."""
+    result = CliRunner().invoke(app, ["replay", *map(str, arguments), "--json"])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == status, result.output
+    return json.loads(result.stdout) if result.stdout else None
+
+
+def unusable(*arguments):
+    """What a command says of input it cannot use."""
+    result = CliRunner().invoke(app, ["replay", *map(str, arguments)])
+    assert isinstance(result.exception, UNUSABLE), result.output
+    return str(result.exception)
