@@ -286,7 +286,10 @@ def _recovery(verdict: Verdict, expect: Expectation, seen: Seen) -> None:
     _within(verdict, "recovered", verdict.recovered_ms, expect.recovered_within_ms)
     # By the time of their report: stamps may be the fault, or unreadable.
     verdict.without_detections = sum(
-        report.status not in PUBLISHED and report.at_ns >= seen.begin_ns for report in seen.reports
+        report.status not in PUBLISHED
+        and report.at_ns >= seen.begin_ns
+        and report.stamp_ns not in seen.closing
+        for report in seen.reports
     )
     most = expect.lost_at_most
     if most is not None and verdict.without_detections > most:

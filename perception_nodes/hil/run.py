@@ -238,7 +238,7 @@ class _Run:
             faults = enumerate(self._scenario.faults)
             of_camera = [number for number, fault in faults if isinstance(fault, CameraFault)]
             self._frames_changed.update(zip(of_camera, played["hits"], strict=True))
-            sent = {stamp_ns: index for index, stamp_ns in content["sent"]}
+            sent = {stamp_ns: index for index, stamp_ns in content["sent"][:end]}
         elif not seen.failure:
             seen.failure = "the camera ended without a list of its frames"
         self._tell_faults()

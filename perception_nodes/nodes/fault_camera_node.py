@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
+import numpy as np
 from pydantic import TypeAdapter
 
 from perception_nodes.files import write_whole
@@ -15,6 +17,7 @@ from perception_nodes.hil.scenario import CameraFault
 from perception_nodes.hil.settings import FaultCameraSettings
 from perception_nodes.nodes.base import run_node
 from perception_nodes.nodes.player_node import PlayerNode
+from perception_nodes.replay.footage import compressed_message, image_message
 
 FAULTS = TypeAdapter(list[CameraFault])
 
@@ -50,7 +53,7 @@ class FaultCameraNode(PlayerNode):
             self._send_behind_the_end()
 
     def _send_behind_the_end(self) -> None:
-        """Send the last frame once more where frames are missing from the account."""
+        """Send a frame that fits a packet where frames are missing from the account."""
         last = self._last
         if last is None or self._health is None or self._health.frames_in >= len(self._sent):
             return
@@ -59,7 +62,8 @@ class FaultCameraNode(PlayerNode):
         if time.time_ns() < due_ns:
             return
         step_ns = round(CLOSING_PERIOD_NS * self.settings.rate)
-        self._play(replace(last, log_time_ns=last.log_time_ns + step_ns, stamp_shift_ns=0))
+        at_ns, data = last.log_time_ns + step_ns, _small(self._compressed)
+        self._play(replace(last, log_time_ns=at_ns, stamp_shift_ns=0, data=data))
         self._closing += 1
         self._write_sent()
 
@@ -88,6 +92,14 @@ class FaultCameraNode(PlayerNode):
         if self._true_info is None or frame.distortion is None:
             return self._true_info
         return of_another_lens(self._true_info, frame.distortion)
+
+
+def _small(compressed: bool) -> bytes:
+    """A picture in one packet: what has lost large frames is hardly to lose it too."""
+    picture = np.full((16, 16, 3), 127, np.uint8)
+    if compressed:
+        return compressed_message(0, cv2.imencode(".jpg", picture)[1].tobytes())
+    return image_message(0, picture)
 
 
 def main() -> int:
