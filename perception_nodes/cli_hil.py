@@ -1,11 +1,8 @@
 """`perception hil COMMAND`: faults put into the real graph, and what it makes of them."""
 
 import json
-import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -88,7 +85,7 @@ def run_command(
     if unit:
         split_address(unit)
     results = Results(scenarios, out, junit)
-    with _terminated_like_interrupted(), results:
+    with results:
         for number, scenario in enumerate(scenarios, 1):
             screen.print(f"{number} of {len(scenarios)}: {scenario.title}", highlight=False)
             begin_s = time.monotonic()
@@ -155,13 +152,3 @@ def _each(names: list[str]) -> list[str]:
         else:
             found.append(name)
     return found
-
-
-@contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """SIGTERM, with which a job's runner ends it, leaves no less behind than Ctrl-C."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
