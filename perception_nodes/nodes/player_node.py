@@ -68,8 +68,6 @@ class PlayerNode(PerceptionNode):
         self.add_subscription(Health, "/perception/health", self._on_health, LATCHED, raw=False)
         base, topic = settings.image_topic.rsplit("/", 1)[0], settings.image_topic
         self._infos = self.add_publisher(CameraInfo, base + "/camera_info", CAMERA_QUEUE)
-        info = self._drive.camera_info()
-        self._info = None if info is None else bytes(info)
         self._clock_due = Period(CLOCK_PERIOD_NS)
         self._clocks = None
         if settings.use_sim_time:
@@ -128,8 +126,8 @@ class PlayerNode(PerceptionNode):
         # Made ready shortly before its time, when the frame before it is long through: a camera
         # would not need the processor for this at all.
         self._sleep_until(due_ns - PREPARE_NS)
-        if self._info is not None:
-            self._infos.publish(self._stamped(self._info, stamp_ns))
+        if frame.camera_info is not None:
+            self._infos.publish(self._stamped(frame.camera_info, stamp_ns))
         if self._camera is not None:
             # As a camera driver does: the pixels are in the slot when the stamp is taken.
             sample = self._fill_shared(frame.data, stamp_ns)

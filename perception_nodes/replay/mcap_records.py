@@ -22,6 +22,8 @@ CHUNK_HEAD = struct.Struct("<QQQII")
 """Start and end time, uncompressed size and CRC, length of the compression's name."""
 MALFORMED = (ValueError, OverflowError, LookupError, struct.error, McapError)
 """What reading a record's fields raises."""
+PRIVATE_KINDS = 0x80
+"""From here on applications have kinds of their own; readers step over them."""
 BLOCK = 1 << 20
 _CANDIDATE = re.compile(rb"(?=[\x01-\x0f].{4}\x00{4})", re.DOTALL)
 """A kind and a length below 4 GiB."""
@@ -120,6 +122,8 @@ def chunk_data(source: Bytes, record: Record) -> bytes | memoryview:
 
 
 def _plausible(kind: int, length: int, body: bytes) -> bool:
+    if kind >= PRIVATE_KINDS:
+        return length < 2**32
     if kind in _FIXED_LENGTH:
         return length == _FIXED_LENGTH[Opcode(kind)]
     if kind not in _LEAST_LENGTH or length < _LEAST_LENGTH[Opcode(kind)]:

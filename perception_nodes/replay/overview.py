@@ -19,6 +19,7 @@ MARGIN = 28
 CHART_HEIGHT = 230
 PICTURE_HEIGHT = 240
 PICTURES = 3
+CAPTION_LINES = 3
 INK, SOFT, LINE = (51, 36, 29), (133, 112, 102), (238, 231, 228)
 TONES = {"good": "#1f9d55", "fair": "#e8a200", "bad": "#d6336c"}
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -103,7 +104,10 @@ def _pictures(canvas: _Canvas, top: int, shots: Shots) -> int:
         left, at = MARGIN + place * (width + MARGIN), top + size[1]
         small = cv2.resize(found, size, interpolation=cv2.INTER_AREA)
         canvas[top:at, left : left + size[0]] = small
-        for line in _wrapped(shot.caption, width, 0.42)[:3]:
+        lines = _wrapped(shot.caption, width, 0.42)
+        if len(lines) > CAPTION_LINES:
+            lines = [*lines[: CAPTION_LINES - 1], f"{lines[CAPTION_LINES - 1]} ..."]
+        for line in lines:
             at += 20
             _text(canvas, line, (left, at), 0.42, SOFT)
         bottom = max(bottom, at)

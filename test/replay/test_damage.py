@@ -232,6 +232,16 @@ def test_log_times_out_of_order_are_put_in_order(tmp_path, options, order):
     assert read(file) == (list(range(FRAMES)), FRAMES, 0, [])
 
 
+def test_records_of_an_application_are_no_damage(copy):
+    bag, file = copy("mcap, no index")
+    data = bytearray(file.read_bytes())
+    # Behind the magic and the header.
+    at = 8 + 9 + int.from_bytes(data[9:17], "little")
+    data[at:at] = b"\x80" + (5).to_bytes(8, "little") + b"hello"
+    file.write_bytes(data)
+    assert read(bag) == (list(range(FRAMES)), FRAMES, 0, [])
+
+
 def test_more_disorder_than_memory_holds_is_told():
     """Each part begins with a message from long ago, so that all would have to be open at once."""
     size = HELD_BYTES // 4
