@@ -29,6 +29,7 @@ class DetectorNode(RedundantNode):
     role = "detector"
     speaks_for_watchdog = True
     settings_type = DetectorSettings
+    _serving: Serving | None = None
 
     def open(self) -> None:
         """Load the model, join the channels."""
