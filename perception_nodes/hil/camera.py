@@ -55,7 +55,7 @@ def faulty(
     hits = [] if hits is None else hits
     hits[:] = [0] * len(faults)
     sent: Iterator[SentFrame] = (
-        SentFrame(frame.index, frame.log_time_ns, frame.data) for frame in frames
+        SentFrame(frame.index, frame.log_time_ns, frame.data, frame.camera_info) for frame in frames
     )
     for number, fault in enumerate(faults):
         sent = _with(sent, fault, number, hits)

@@ -4,6 +4,7 @@ import gc
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -96,6 +97,12 @@ class PerceptionNode(LifecycleNode):
         except START_ERRORS as error:
             self.error = str(error)
             self.get_logger().error(self.error)
+            self._close()
+            return TransitionCallbackReturn.FAILURE
+        except Exception as error:
+            # rclpy would keep it to itself, and the node would wait for ever.
+            self.error = f"{type(error).__name__}: {error}"
+            self.get_logger().error("".join(traceback.format_exception(error)))
             self._close()
             return TransitionCallbackReturn.FAILURE
         return TransitionCallbackReturn.SUCCESS

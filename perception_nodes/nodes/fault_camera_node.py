@@ -20,8 +20,6 @@ from perception_nodes.nodes.player_node import PlayerNode
 from perception_nodes.replay.footage import compressed_message, image_message
 
 FAULTS = TypeAdapter(list[CameraFault])
-
-
 CLOSING_PERIOD_NS = 1_000_000_000
 
 
@@ -41,7 +39,6 @@ class FaultCameraNode(PlayerNode):
         """As the player."""
         self._hits: list[int] = []
         super().open()
-        self._true_info = self._info
 
     def step(self) -> None:
         """As the player; the time of the first frame is told as soon as it is known."""
@@ -79,19 +76,16 @@ class FaultCameraNode(PlayerNode):
 
     def _play(self, frame: SentFrame) -> None:
         self._last = frame
-        self._info = self._told_info(frame)
         if frame.lost:
             self._sent.append((frame.index, self._stamp_ns(frame)))
-        else:
-            super()._play(frame)
+            return
+        if frame.distortion is not None and frame.camera_info is not None:
+            told = of_another_lens(frame.camera_info, frame.distortion)
+            frame = replace(frame, camera_info=told)
+        super()._play(frame)
 
     def _stamp_ns(self, frame: SentFrame) -> int:
         return super()._stamp_ns(frame) + frame.stamp_shift_ns
-
-    def _told_info(self, frame: SentFrame) -> bytes | None:
-        if self._true_info is None or frame.distortion is None:
-            return self._true_info
-        return of_another_lens(self._true_info, frame.distortion)
 
 
 def _small(compressed: bool) -> bytes:
