@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -74,3 +75,28 @@ def compression_tool(module: str, name: str = "") -> Any:
             "make compression installs what it needs"
         ) from error
     return getattr(found, name) if name else found
+
+
+def check_writable(path: Path, option: str) -> None:
+    """See that a file can be written, before the work that it is to hold the result of.
+
+    Args:
+        path: of the file; nothing is left there.
+        option: that it was named with, for the error.
+
+    Raises:
+        SettingsError: it cannot.
+    """
+    if path.is_dir():
+        raise SettingsError(f"{option} {path} is a folder; name a file")
+    there = path.parent.exists()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name[:32]}."):
+            pass
+        if not there:
+            path.parent.rmdir()
+    except OSError as error:
+        raise SettingsError(
+            f"{option} {path} cannot be written: {error.strerror or error}; name another file"
+        ) from error

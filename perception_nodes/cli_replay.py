@@ -11,7 +11,7 @@ import typer
 
 from perception_nodes.backends.base import BACKENDS
 from perception_nodes.backends.model import load_model
-from perception_nodes.cli_common import JsonFlag, screen
+from perception_nodes.cli_common import JsonFlag, check_writable, screen
 from perception_nodes.cli_replay_screen import corpus_bar, replay_bar, say, show, show_all
 from perception_nodes.config import SettingsError
 from perception_nodes.core.budget import DEADLINE_MS
@@ -19,7 +19,7 @@ from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.environment import cache_folder
 from perception_nodes.evaluation import read_set
 from perception_nodes.evaluation.matching import require_pycocotools
-from perception_nodes.files import check_writable, write_whole
+from perception_nodes.files import write_whole
 from perception_nodes.replay.bag import open_drive
 from perception_nodes.replay.camera import LoadedModel, ReplaySettings
 from perception_nodes.replay.corpus import (

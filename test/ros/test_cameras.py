@@ -127,12 +127,12 @@ class Vehicle:
             assert len({(r.sequence, r.ingested_ns) for r in reports}) == len(reports)
 
     def detector(self) -> int:
-        """The detector that works."""
+        """The detector that works for all cameras, 0 while one takes over."""
         leases = [Lease(name, "detector") for name in CAMERAS]
-        (holder,) = {int(lease.note.process) for lease in leases}
+        holders = {int(lease.note.process) for lease in leases}
         for lease in leases:
             lease.close()
-        return holder
+        return holders.pop() if len(holders) == 1 else 0
 
 
 @pytest.fixture
