@@ -59,7 +59,8 @@ class FaultCameraNode(PlayerNode):
         if time.time_ns() < due_ns:
             return
         step_ns = round(CLOSING_PERIOD_NS * self.settings.rate)
-        at_ns, data = last.log_time_ns + step_ns, _small(self._compressed)
+        at_ns = last.log_time_ns + step_ns
+        data = _small(self._compressed, self._closing)
         self._play(replace(last, log_time_ns=at_ns, stamp_shift_ns=0, data=data))
         self._closing += 1
         self._write_sent()
@@ -88,9 +89,12 @@ class FaultCameraNode(PlayerNode):
         return super()._stamp_ns(frame) + frame.stamp_shift_ns
 
 
-def _small(compressed: bool) -> bytes:
-    """A picture in one packet: what has lost large frames is hardly to lose it too."""
-    picture = np.full((16, 16, 3), 127, np.uint8)
+def _small(compressed: bool, number: int) -> bytes:
+    """A picture in one packet: what has lost large frames is hardly to lose it too.
+
+    No two in a row are the same, which would be a frozen camera.
+    """
+    picture = np.full((16, 16, 3), 97 * number % 256, np.uint8)
     if compressed:
         return compressed_message(0, cv2.imencode(".jpg", picture)[1].tobytes())
     return image_message(0, picture)
