@@ -4,6 +4,7 @@ import re
 import struct
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from io import BytesIO
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from mcap.opcode import Opcode
 
 from perception_nodes.replay.packing import MAX_CHUNK_BYTES, PackingError, unpacked
 from perception_nodes.replay.parts import Bytes
+from perception_nodes.replay.walking import walked
 
 MAGIC = b"\x89MCAP0\r\n"
 HEAD = struct.Struct("<BQ")
@@ -82,20 +84,15 @@ def records(source: Bytes, at: int, skipped: Callable[[int, int], None]) -> Iter
 
     A record's length is believed where a record follows it, or none is found before that.
     """
-    following: Record | None = None
-    while at < source.size and not _is_end(source, at):
-        record = following or record_at(source, at)
-        following = record_at(source, record.end) if record is not None and record.whole else None
-        if record is None or not (following or _ends(source, record) or _unpacks(source, record)):
-            found = _resynchronized(source, at + 1)
-            if record is None or (found is not None and found < record.end):
-                skipped(at, source.size if found is None else found)
-                if found is None:
-                    return
-                at, following = found, None
-                continue
-        yield record
-        at = record.end
+    return walked(
+        at,
+        source.size,
+        read=partial(record_at, source),
+        over=partial(_is_end, source),
+        believed=lambda record: _ends(source, record) or _unpacks(source, record),
+        resumed=partial(_resynchronized, source),
+        skipped=skipped,
+    )
 
 
 def chunk_data(source: Bytes, record: Record) -> bytes | memoryview:

@@ -7,9 +7,11 @@ whose data are records again (http://wiki.ros.org/Bags/Format/2.0).
 import re
 import struct
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 from perception_nodes.replay.parts import Bytes
+from perception_nodes.replay.walking import walked
 
 MAGIC = b"#ROSBAG V2.0\n"
 MESSAGE, BAG, INDEX, CHUNK, CHUNK_INFO, CONNECTION = 2, 3, 4, 5, 6, 7
@@ -60,20 +62,15 @@ def records(source: Bytes, at: int, skipped: Callable[[int, int], None]) -> Iter
 
     A record's length is believed where a record follows it, or none is found before that.
     """
-    following: Record | None = None
-    while at < source.size:
-        record = following or record_at(source, at)
-        following = record_at(source, record.end) if record is not None and record.whole else None
-        if record is None or not (following or (record.whole and record.end >= source.size)):
-            found = _resynchronized(source, at + 1)
-            if record is None or (found is not None and found < record.end):
-                skipped(at, source.size if found is None else found)
-                if found is None:
-                    return
-                at, following = found, None
-                continue
-        yield record
-        at = record.end
+    return walked(
+        at,
+        source.size,
+        read=partial(record_at, source),
+        over=lambda _: False,
+        believed=lambda record: record.whole and record.end >= source.size,
+        resumed=partial(_resynchronized, source),
+        skipped=skipped,
+    )
 
 
 def record_at(source: Bytes, at: int) -> Record | None:
