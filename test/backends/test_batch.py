@@ -6,11 +6,7 @@ import pytest
 from perception_nodes.backends import faulty
 from perception_nodes.backends.base import BackendSettings, open_backend
 from perception_nodes.backends.model import load_model
-from perception_nodes.core.frame import FrameHeader
 from perception_nodes.core.pipeline import BackendError
-from perception_nodes.preprocess.cpu import Preprocessor
-from perception_nodes.replay.bag import open_drive
-from perception_nodes.transport.cdr import read_image
 
 RUNTIMES = ("openvino", "onnxruntime")
 CAMERAS = 4
@@ -28,21 +24,6 @@ def runtime(request, model):
     opened.info = opened.load(model)
     yield opened
     opened.close()
-
-
-@pytest.fixture(scope="module")
-def streets(model, root):
-    """Frames of the sample drive, as the detector gets them, each in memory of its own."""
-    sample = root / "bags/sample"
-    if not (sample / "metadata.yaml").is_file():
-        pytest.skip("the sample drive is not made (make sample)")
-    preprocessor = Preprocessor(model.input.width, model.input.height, undistort=True)
-    images = []
-    for frame in open_drive(sample, "").frames():
-        if frame.index % 10 == 0:
-            images.append(empty(model))
-            preprocessor.write(read_image(frame.data), images[-1], FrameHeader())
-    return images
 
 
 def empty(model):

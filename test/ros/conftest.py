@@ -1,4 +1,4 @@
-"""A domain of its own for each test that starts nodes; lets them share `kills.py`."""
+"""A domain of its own for each test that starts nodes; `kills.py` and `beside.py` are shared."""
 
 import json
 import os

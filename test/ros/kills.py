@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import rclpy
+from beside import beside
 from perception_interfaces.msg import Health
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -202,28 +203,16 @@ def with_graph(scenario: Callable[[Rig], None], **values: Any) -> None:
     """Run a scenario beside a graph that detects; the graph is waited for in this thread."""
     supervisor_module.RESTART_DELAY_S = 0.0
     values = {"backend": "null", "source": "shm", "deadline_ms": 900.0, **values}
-    failure: list[BaseException] = []
 
-    def act() -> None:
+    def act(supervisor: Supervisor) -> None:
+        rig = Rig(supervisor, str(values["source"]))
         try:
-            rig = Rig(supervisor, str(values["source"]))
-            try:
-                rig.next_detections()
-                scenario(rig)
-            finally:
-                rig.close()
-        except BaseException as error:
-            failure.append(error)
+            rig.next_detections()
+            scenario(rig)
         finally:
-            supervisor.stop()
+            rig.close()
 
-    with Supervisor(LIVE.nodes(values)) as supervisor:
-        actor = threading.Thread(target=act)
-        actor.start()
-        supervisor.wait()
-        actor.join()
-    if failure:
-        raise failure[0]
+    beside(LIVE.nodes(values), act)
 
 
 def main() -> int:

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rclpy
+from beside import beside
 from perception_interfaces.msg import FrameReport, Health
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -140,29 +140,17 @@ def drive() -> Iterator[Callable[..., None]]:
     """Runs a scenario beside a graph; the graph is waited for in this thread."""
 
     def run(scenario: Callable[[Vehicle], None], **values: Any) -> None:
-        failure: list[BaseException] = []
         chosen = {"backend": "null", "source": "shm", "deadline_ms": 900.0, **values}
         chosen["cameras"] = ",".join(CAMERAS)
 
-        def act() -> None:
+        def act(supervisor: Supervisor) -> None:
+            vehicle = Vehicle(supervisor)
             try:
-                vehicle = Vehicle(supervisor)
-                try:
-                    scenario(vehicle)
-                finally:
-                    vehicle.close()
-            except BaseException as error:
-                failure.append(error)
+                scenario(vehicle)
             finally:
-                supervisor.stop()
+                vehicle.close()
 
-        with Supervisor(LIVE.nodes(chosen)) as supervisor:
-            actor = threading.Thread(target=act)
-            actor.start()
-            supervisor.wait()
-            actor.join()
-        if failure:
-            raise failure[0]
+        beside(LIVE.nodes(chosen), act)
 
     yield run
 
