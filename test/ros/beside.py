@@ -1,0 +1,28 @@
+"""What is done beside a running graph, which has to be waited for in the thread that started it."""
+
+import threading
+from collections.abc import Callable, Sequence
+
+from perception_nodes.graph import NodeSpec
+from perception_nodes.supervisor import Supervisor
+
+
+def beside(nodes: Sequence[NodeSpec], act: Callable[[Supervisor], None]) -> None:
+    """Start a graph, act in another thread, stop it; raises what `act` raised."""
+    failure: list[BaseException] = []
+
+    def acting() -> None:
+        try:
+            act(supervisor)
+        except BaseException as error:
+            failure.append(error)
+        finally:
+            supervisor.stop()
+
+    with Supervisor(nodes) as supervisor:
+        actor = threading.Thread(target=acting)
+        actor.start()
+        supervisor.wait()
+        actor.join()
+    if failure:
+        raise failure[0]
