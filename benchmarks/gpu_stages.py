@@ -48,12 +48,10 @@ def on_device(
     def preprocess(case: PictureCase) -> Any:
         if case.output not in made:
             memory = device.memory(case.output.nbytes)
-            stage = Preprocessing(device, case.output, memory.address, ticket.address, True)
+            stage = Preprocessing(device, case.output, memory.address, ticket.address)
             made[case.output] = stage, memory
         stage, memory = made[case.output]
-        stage.calibrate(case.info)
-        stage.fit(case.image, stream)
-        assert stage.placement.lens == case.placement.lens
+        stage.fit(case.image, case.placement, stream)
         stage.take(case.image, 1)
         stage.enqueue(stream)
         found = device.pinned(case.output.nbytes)
@@ -164,9 +162,8 @@ def time_preprocess(
     count = max(2, COLD_BYTES // nbytes)
     memory, host, out = device.memory(count * nbytes), device.pinned(nbytes), device.memory(8 << 20)
     cells = device.pinned(count * ctypes.sizeof(FrameCell))
-    stage = Preprocessing(device, OUTPUT, out.address, out.address + (4 << 20), True)
-    stage.calibrate(case.info)
-    stage.fit(case.image, stream)
+    stage = Preprocessing(device, OUTPUT, out.address, out.address + (4 << 20))
+    stage.fit(case.image, case.placement, stream)
     constants, addresses = _constants(device, stream, plan)
     stream.fill(memory, 77)
     host.array[:] = np.frombuffer(case.image.data, np.uint8)

@@ -21,7 +21,7 @@ from gpu_checks import HEAD, SETTINGS
 from gpu_stages import Heads, bytes_moved, case_of, percentiles
 
 from perception_nodes.backends.cuda import CudaError, Device, Event, Stream
-from perception_nodes.core.frame import FrameHeader, ImageView
+from perception_nodes.core.frame import ImageView
 from perception_nodes.core.pipeline import BackendError
 from perception_nodes.preprocess.gpu import Decoding, GpuDetector
 from perception_nodes.preprocess.head import Result
@@ -57,20 +57,19 @@ def measure(
     ]
     network = Network(device, stream, options.model, missing)
     decoder = Decoding(device, network.head, SETTINGS, network.tensors, stream)
-    detector = GpuDetector(
-        device, stream, network.output, network.out, network.enqueue, decoder, False
+    detector = GpuDetector(device, stream, network.output, network.out, network.enqueue, decoder)
+    placement = Placement.fit(
+        gpu_stages.SOURCE, (network.output.width, network.output.height), None
     )
     with shared_frames() as frames:
+        placed = [(frame, placement) for frame in frames]
         whole = {
             name: time_whole(
-                device, stream, detector, frames, options, name, progress(f"{name}: frame")
+                device, stream, detector, placed, options, name, progress(f"{name}: frame")
             )
             for name in options.conditions
         }
         detector.close()
-    placement = Placement.fit(
-        gpu_stages.SOURCE, (network.output.width, network.output.height), None
-    )
     plan = plan_frame(frames[0], placement.letterbox, None)
     # What is read in place of a frame that lies in the host's memory, and where it lies.
     host_to_device = bytes_moved(plan, network.output)["frame"] + ctypes.sizeof(FrameCell)
@@ -138,24 +137,24 @@ def time_whole(
     device: Device,
     stream: Stream,
     detector: GpuDetector,
-    frames: list[ImageView],
+    frames: list[tuple[ImageView, Placement]],
     options: argparse.Namespace,
     condition: str,
     show: Callable[[int, int], None],
 ) -> dict[str, Any]:
     """From a frame in shared memory to boxes in ours: what a node does, and the device's part."""
-    header, first, last = FrameHeader(), device.event(), device.event()
+    first, last = device.event(), device.event()
     host_ms, device_ms, copies, count = [], [], 0, options.frames
     with _condition(condition, device, options.device) as before:
         for number in range(-gpu_stages.WARM_UP, count):
-            image = frames[number % SLOTS]
+            image, placement = frames[number % SLOTS]
             before()
             started = time.perf_counter()
-            detector.detect(image, header)
+            detector.detect(image, placement)
             took = (time.perf_counter() - started) * 1e3
             if number >= 0:
                 host_ms.append(took)
-                copies += header.copies
+                copies += detector.copies
                 show(number + 1, count)
         for _ in range(min(count, gpu_stages.SAMPLES)):
             before()

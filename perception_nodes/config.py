@@ -60,6 +60,13 @@ class Settings(BaseModel):
     )
 
 
+PREPROCESS_ON = Field(
+    default="cpu",
+    description="where frames are scaled and rectified: on the cpu, into shared memory; or on the "
+    "gpu, which reads them where the camera left them (backend:=tensorrt, source:=shm)",
+)
+
+
 class RedundantSettings(Settings):
     """Parameters of the nodes that a standby can take the place of, and of who watches them."""
 
@@ -124,6 +131,7 @@ class PreprocessSettings(RedundantSettings):
     model: str = Field(
         default="road-n", description="model whose input size frames are scaled to: name or folder"
     )
+    preprocess_on: Literal["cpu", "gpu"] = PREPROCESS_ON
     undistort: bool = Field(
         default=True, description="remove lens distortion where CameraInfo tells of one"
     )
@@ -135,6 +143,17 @@ class PreprocessSettings(RedundantSettings):
     deadline_ms: float = Field(
         default=DEADLINE_MS, ge=0.1, le=10_000, description="deadline from capture to publish"
     )
+
+    @model_validator(mode="after")
+    def _pixels_to_read_in_place(self) -> "PreprocessSettings":
+        if self.preprocess_on == "gpu":
+            for name, needed in (("source", "shm"), ("image_transport", "raw")):
+                if getattr(self, name) != needed:
+                    raise ValueError(
+                        f"preprocess_on: 'gpu' is not allowed with {name}:={getattr(self, name)}, "
+                        f"it needs {name}:={needed}"
+                    )
+        return self
 
 
 class DetectorSettings(CamerasSettings):
@@ -150,6 +169,7 @@ class DetectorSettings(CamerasSettings):
             "for measurements, faulty fails on demand, for `perception hil` alone",
         )
     )
+    preprocess_on: Literal["cpu", "gpu"] = PREPROCESS_ON
     threads: int = Field(
         default=0, ge=0, le=256, description="inference threads; 0 for one a physical core"
     )
@@ -180,6 +200,15 @@ class DetectorSettings(CamerasSettings):
     detections_topic: Topic = Field(
         default="/perception/detections", description="vision_msgs/Detection2DArray"
     )
+
+    @model_validator(mode="after")
+    def _backend_preprocesses(self) -> "DetectorSettings":
+        if self.preprocess_on == "gpu" and self.backend != "tensorrt":
+            raise ValueError(
+                f"preprocess_on: 'gpu' is not allowed with backend:={self.backend}, it needs "
+                "backend:=tensorrt"
+            )
+        return self
 
 
 class WatchdogSettings(CamerasSettings):

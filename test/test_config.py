@@ -103,6 +103,27 @@ def test_a_timeout_within_the_deadline_contradicts_it():
 
 
 @pytest.mark.parametrize(
+    ("settings", "values", "needed"),
+    [
+        (PreprocessSettings, {"source": "dds"}, "with source:=dds, it needs source:=shm"),
+        (
+            PreprocessSettings,
+            {"source": "shm", "image_transport": "compressed"},
+            "with image_transport:=compressed, it needs image_transport:=raw",
+        ),
+        (
+            DetectorSettings,
+            {"backend": "openvino"},
+            "with backend:=openvino, it needs backend:=tensorrt",
+        ),
+    ],
+)
+def test_a_gpu_preprocesses_only_what_it_can(settings, values, needed):
+    text = refusal(settings, preprocess_on="gpu", **values)
+    assert text == f"parameter preprocess_on: 'gpu' is not allowed {needed}"
+
+
+@pytest.mark.parametrize(
     ("text", "value"), [("true", True), ("False", False), ("1", True), ("off", False)]
 )
 def test_texts_of_a_command_line_are_converted(text, value):

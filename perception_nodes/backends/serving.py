@@ -16,6 +16,7 @@ from perception_nodes.backends.base import (
     open_backend,
 )
 from perception_nodes.backends.building import Building, build_command
+from perception_nodes.backends.in_place import InPlaceOnCpu, InPlaceOnGpu, in_place
 from perception_nodes.backends.model import Model
 from perception_nodes.core.decode import Decoder, DecodeSettings
 from perception_nodes.core.pipeline import BackendError, BatchBackend, Candidate
@@ -40,14 +41,23 @@ class LoadedModels:
         models: Sequence[Model],
         settings: BackendSettings,
         decode: DecodeSettings,
+        in_place_cameras: Sequence[str],
     ) -> None:
         """Load them all, and see what each costs.
+
+        Args:
+            backend: its name.
+            models: the best one first.
+            settings: of the backend.
+            decode: thresholds.
+            in_place_cameras: whose frames are read where they lie; none for slots' pixels.
 
         Raises:
             NotBuilt: one must be built first, and the settings forbid it.
             BackendError: the backend is not there, or refuses one.
         """
         self._backends: list[Backend] = []
+        self._in_place: list[InPlaceOnGpu | InPlaceOnCpu] = []
         self.candidates: list[Candidate] = []
         self.descriptions: list[str] = []
         try:
@@ -64,6 +74,10 @@ class LoadedModels:
                     model.outputs.reg_max,
                     decode,
                 )
+                reader = None
+                if in_place_cameras:
+                    reader = in_place(opened, model, decode, in_place_cameras)
+                    self._in_place.append(reader)
                 calls_ns = _shortest_calls_ns(opened, model, info.max_batch)
                 self.candidates.append(
                     Candidate(
@@ -73,6 +87,7 @@ class LoadedModels:
                         calls_ns[0],
                         cast(BatchBackend, opened),
                         calls_ns[1:],
+                        reader,
                     )
                 )
                 self.descriptions.append(_description(model, info, calls_ns))
@@ -82,6 +97,9 @@ class LoadedModels:
 
     def close(self) -> None:
         """Give the runtimes' memory back."""
+        for reader in self._in_place:
+            reader.close()
+        self._in_place.clear()
         for backend in self._backends:
             backend.close()
         self._backends.clear()
@@ -101,6 +119,7 @@ class Serving:
         settings: BackendSettings,
         decode: DecodeSettings,
         log: Callable[[str], object],
+        in_place_cameras: Sequence[str] = (),
     ) -> None:
         """Load models; where the backend has to be built first, into another, and start to build.
 
@@ -112,14 +131,15 @@ class Serving:
         self._outcome: LoadedModels | BackendError | None = None
         self.standing_in = ""
         try:
-            self._loaded = LoadedModels(backend, models, settings, decode)
+            self._loaded = LoadedModels(backend, models, settings, decode, in_place_cameras)
         except NotBuilt as error:
             log(f"{error}; it is being built, and {STAND_IN} stands in")
             self.standing_in = f"{STAND_IN} stands in while {backend} is being built"
-            self._loaded = LoadedModels(STAND_IN, models, settings, decode)
+            self._loaded = LoadedModels(STAND_IN, models, settings, decode, in_place_cameras)
             command = build_command(backend, [model.folder for model in models], settings)
             self._building = Building(
-                command, lambda: LoadedModels(backend, models, settings, decode)
+                command,
+                lambda: LoadedModels(backend, models, settings, decode, in_place_cameras),
             )
         self._describe()
 

@@ -14,6 +14,8 @@ MAX_DETECTIONS = 100
 STAMP_LIMIT_NS = (1 << 31) * 1_000_000_000
 """ROS messages hold the seconds of a stamp in 32 bits."""
 MAX_SIDE_PX = 65_535
+NO_PIXELS_BYTES = 1
+"""Payload of a slot without pixels: there is no shorter one."""
 MAX_PLACEMENT = 1e6
 """No scale, border, focal length or coefficient of a lens in order is as large."""
 
@@ -102,8 +104,10 @@ class CameraInfo:
 class FrameHeader(ctypes.Structure):
     """User header of a slot: all that the detector needs to know of the frame but its pixels.
 
-    The slot's payload is the letterboxed image, uint8 [height, width, 3] BGR. Stamps ending in
-    `_ns` are CLOCK_MONOTONIC, but `stamp_ns`, which is the message's own. `camera_matrix` and
+    The slot's payload is the letterboxed image, uint8 [height, width, 3] BGR. Where a GPU reads the
+    camera's frame in place there is none: `camera_number` and `stamp_ns` then name the frame in the
+    camera's channel. Stamps ending in `_ns` are CLOCK_MONOTONIC, but `stamp_ns`, which is the
+    message's own. `camera_matrix` and
     `rectified_matrix` hold fx, fy, cx, cy in source pixels; they and `distortion` (k1 k2 p1 p2 k3
     k4 k5 k6) are valid where `RECTIFIED` is set.
     """
@@ -115,6 +119,7 @@ class FrameHeader(ctypes.Structure):
         ("ingested_ns", ctypes.c_int64),
         ("preprocessed_ns", ctypes.c_int64),
         ("deadline_ns", ctypes.c_int64),
+        ("camera_number", ctypes.c_uint64),
         ("scale_x", ctypes.c_double),
         ("scale_y", ctypes.c_double),
         ("pad_x", ctypes.c_double),
@@ -139,7 +144,16 @@ _PLACEMENT = FrameHeader.scale_x.offset
 _PLACEMENT_VALUES = (FrameHeader.source_width.offset - _PLACEMENT) // ctypes.sizeof(ctypes.c_double)
 
 
-def check_slot(header: FrameHeader, payload_bytes: int, width: int, height: int) -> None:
+def placement_key(header: FrameHeader) -> bytes:
+    """All that a header says of where its image lies in the network's input, and of its lens."""
+    front = ctypes.addressof(header) + _PLACEMENT
+    flags = header.flags & (FrameFlag.RECTIFIED | FrameFlag.FISHEYE)
+    return ctypes.string_at(front, FrameHeader.copies.offset - _PLACEMENT) + bytes([flags])
+
+
+def check_slot(
+    header: FrameHeader, payload_bytes: int, width: int, height: int, in_place: bool = False
+) -> None:
     """See that a slot holds a frame that a model can be run on.
 
     Args:
@@ -147,6 +161,7 @@ def check_slot(header: FrameHeader, payload_bytes: int, width: int, height: int)
         payload_bytes: size of its payload.
         width: what the model needs, pixels.
         height: the same.
+        in_place: the pixels are not to be in the slot but with the camera.
 
     Raises:
         FrameRejected: what is wrong with it.
@@ -156,7 +171,10 @@ def check_slot(header: FrameHeader, payload_bytes: int, width: int, height: int)
             f"slot of {header.width}x{header.height}, the model needs {width}x{height}: give both "
             "nodes the same model"
         )
-    if payload_bytes != 3 * width * height:
+    if in_place != (payload_bytes <= NO_PIXELS_BYTES):
+        where = "in the slot" if in_place else "with the camera"
+        raise FrameRejected(f"the pixels were left {where}: give both nodes the same preprocess_on")
+    if not in_place and payload_bytes != 3 * width * height:
         raise FrameRejected(f"slot of {payload_bytes} bytes, {3 * width * height} are its pixels")
     if not (0 < header.source_width <= MAX_SIDE_PX and 0 < header.source_height <= MAX_SIDE_PX):
         raise FrameRejected(f"slot from a source of {header.source_width}x{header.source_height}")

@@ -16,11 +16,13 @@ from perception_nodes.core.decode import AbsurdOutput, Decoder
 from perception_nodes.core.engine import EngineCall
 from perception_nodes.core.frame import (
     Detections,
-    FrameFlag,
     FrameHeader,
     FrameRecord,
+    FrameRejected,
     FrameStatus,
+    ImageView,
     RecordKind,
+    placement_key,
     record_of_header,
 )
 from perception_nodes.core.geometry import Lens, boxes_to_source, lens_of
@@ -77,12 +79,44 @@ class BatchBackend(InferenceBackend, Protocol):
         ...
 
 
+class InPlaceBackend(Protocol):
+    """A backend that reads a camera's frame where it lies: preprocessing is its own."""
+
+    def prepare(self, header: FrameHeader, image: ImageView) -> None:
+        """Do what is done once for frames like this one, so that `infer` need not.
+
+        Raises:
+            FrameRejected: the frame cannot be read.
+            BackendError: the backend failed.
+        """
+        ...
+
+    def infer(self, header: FrameHeader, image: ImageView) -> tuple[HeadTensors | Detections, int]:
+        """Run the network on a frame.
+
+        Args:
+            header: the frame's slot header, which tells its place in the network's input.
+            image: the frame; its pixels need not stay once this returns.
+
+        Returns:
+            What the network says, or the objects where the backend decodes it too, in source
+            pixels; and how many copies of the frame's pixels were made.
+
+        Raises:
+            FrameRejected: the frame cannot be read.
+            BackendError: the backend failed.
+            AbsurdOutput: the network's output cannot be a detection.
+        """
+        ...
+
+
 class Candidate:
     """A loaded model and what it is expected to cost.
 
     Attributes:
         name: the model's.
         backend: runs it.
+        in_place: runs it on a camera's frames as they come, where that is wanted.
         decoder: of its outputs.
         inference, postprocess: predictions.
         batches: predictions of inferring 2, 3, ... frames at once, by `batch_backend`.
@@ -96,16 +130,27 @@ class Candidate:
         inference_ns: int,
         batch_backend: BatchBackend | None = None,
         batches_ns: Sequence[int] = (),
+        in_place: InPlaceBackend | None = None,
     ) -> None:
         """Take a model; `inference_ns` and `batches_ns` are what calls took when it was loaded."""
         self.name = name.encode()
         self.backend = backend
+        self.in_place = in_place
         self.batch_backend = batch_backend
         self.decoder = decoder
         self.inference = CostPrediction(inference_ns)
         self.batches = [CostPrediction(batch_ns) for batch_ns in batches_ns]
         self.postprocess = CostPrediction(0)
         self._inferred_alone = 0
+
+    def infer(
+        self, header: FrameHeader, frame: NDArray[np.uint8] | ImageView
+    ) -> tuple[HeadTensors | Detections, int]:
+        """Run the model on a slot's pixels or on a camera's frame, see `InPlaceBackend.infer`."""
+        if isinstance(frame, ImageView):
+            assert self.in_place is not None
+            return self.in_place.infer(header, frame)
+        return self.backend.infer(frame), 0
 
     @property
     def calls(self) -> list[CostPrediction]:
@@ -167,13 +212,17 @@ class Pipeline:
         self._standing_in = standing_in.encode(errors="replace")[: FrameRecord.reason.size - 1]
 
     def detect(
-        self, header: FrameHeader, image: NDArray[np.uint8], finish_by_ns: int | None = None
+        self,
+        header: FrameHeader,
+        frame: NDArray[np.uint8] | ImageView,
+        finish_by_ns: int | None = None,
     ) -> tuple[FrameRecord, Detections | None]:
         """Find the objects of a frame.
 
         Args:
             header: the frame's slot header.
-            image: the slot's pixels, uint8 [height, width, 3] BGR.
+            frame: the slot's pixels, uint8 [height, width, 3] BGR; or the camera's frame, for
+                models that read it in place.
             finish_by_ns: where others share the models: for the sake of their frames a smaller
                 model is taken where the best one would not be done by then.
 
@@ -194,34 +243,38 @@ class Pipeline:
         self._chosen, record.model = model, model.name
         record.reason = self._standing_in
         try:
-            heads = model.backend.infer(image)
-        except BackendError as error:
+            answer, copies = model.infer(header, frame)
+        except (BackendError, FrameRejected, AbsurdOutput) as error:
             return self._failed(record, error), None
         record.inferred_ns = self._clock.monotonic_ns()
-        self.engine = heads.engine
-        found = self._decoded(record, header, heads)
+        record.copies += copies
+        found = self._decoded(record, header, answer)
         if found is not None:
             self._learn(model.inference, record.inferred_ns - started_ns, record)
         return record, found
 
     def _decoded(
-        self, record: FrameRecord, header: FrameHeader, heads: HeadTensors
+        self, record: FrameRecord, header: FrameHeader, answer: HeadTensors | Detections
     ) -> Detections | None:
         """The second half: what the chosen model has found, in source pixels."""
         started_ns = self._clock.monotonic_ns()
         try:
-            found = self._chosen.decoder.decode(heads.boxes, heads.classes)
+            detections = answer if isinstance(answer, Detections) else self._decode(header, answer)
         except AbsurdOutput as error:
             self._failed(record, error)
             return None
-        boxes = boxes_to_source(found.boxes, header, self._lens_for(header))
-        # What lay in the grey border alone has no area in the source image.
-        seen = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-        detections = Detections(boxes[seen], found.scores[seen], found.classes[seen])
         record.detections = len(detections)
         record.postprocessed_ns = self._clock.monotonic_ns()
         self._learn(self._chosen.postprocess, record.postprocessed_ns - started_ns, record)
         return detections
+
+    def _decode(self, header: FrameHeader, heads: HeadTensors) -> Detections:
+        self.engine = heads.engine
+        found = self._chosen.decoder.decode(heads.boxes, heads.classes)
+        boxes = boxes_to_source(found.boxes, header, self._lens_for(header))
+        # What lay in the grey border alone has no area in the source image.
+        seen = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+        return Detections(boxes[seen], found.scores[seen], found.classes[seen])
 
     def _learn(self, cost: CostPrediction, duration_ns: int, record: FrameRecord) -> None:
         if self._on_trial and record.postprocessed_ns < record.deadline_ns:
@@ -295,7 +348,9 @@ class Pipeline:
         as_wanted = self._chosen is self._models[0] and not self._standing_in
         return FrameStatus.OK if as_wanted else FrameStatus.DEGRADED
 
-    def _failed(self, record: FrameRecord, error: BackendError | AbsurdOutput) -> FrameRecord:
+    def _failed(
+        self, record: FrameRecord, error: BackendError | FrameRejected | AbsurdOutput
+    ) -> FrameRecord:
         """The frame has no detections, for that reason."""
         self.lost = error if isinstance(error, BackendLost) else None
         record.status = FrameStatus.FAILED
@@ -315,8 +370,7 @@ class Pipeline:
         return record
 
     def _lens_for(self, header: FrameHeader) -> Lens | None:
-        flags = header.flags & (FrameFlag.RECTIFIED | FrameFlag.FISHEYE)
-        key = bytes(header.camera_matrix) + bytes(header.distortion) + bytes([flags])
+        key = placement_key(header)
         if key != self._lens_key:
             self._lens, self._lens_key = lens_of(header), key
         return self._lens

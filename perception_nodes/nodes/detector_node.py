@@ -45,14 +45,18 @@ class DetectorNode(RedundantNode):
                     f"than {model.name}; one frame must do for both"
                 )
             models.append(fallback)
+        in_place = settings.preprocess_on == "gpu"
+        # What is read in place is inferred alone, see `backends.in_place`.
+        max_batch = 1 if in_place else len(cameras)
         self._serving = serving = Serving(
             settings.backend,
             models,
             BackendSettings(
-                settings.threads, str(cache_folder()), max_batch=len(cameras), may_build=False
+                settings.threads, str(cache_folder()), max_batch=max_batch, may_build=False
             ),
             DecodeSettings(settings.score_threshold, settings.iou_threshold),
             self.get_logger().info,
+            cameras if in_place else (),
         )
         self._lanes = [Lane(self, camera, model, serving) for camera in cameras]
         self._wait: Callable[[float], None] = self._lanes[0].slots.wait
@@ -85,7 +89,7 @@ class DetectorNode(RedundantNode):
         """Leave the frames that wait to the next one."""
         super().rest()
         for number, lane in enumerate(self._lanes):
-            lane.drop()
+            lane.rest()
             if self._scheduler is not None:
                 self._scheduler.done(number, served=False)
 
@@ -95,7 +99,7 @@ class DetectorNode(RedundantNode):
             with self.busy():
                 self._serving.switch()
                 for lane in self._lanes:
-                    lane.pipeline.replace(self._serving.candidates, self._serving.standing_in)
+                    lane.replace(self._serving)
         super().step()
 
     def work(self) -> None:
@@ -105,7 +109,7 @@ class DetectorNode(RedundantNode):
             (lane,) = self._lanes
             if lane.receive():
                 lane.begin()
-                lane.finish(*lane.pipeline.detect(lane.header, lane.image))
+                lane.finish(*lane.detect())
                 self._end_if_lost(lane)
             return
         until_look_ms = (self._look_again_ns - time.monotonic_ns()) / 1e6
@@ -130,9 +134,9 @@ class DetectorNode(RedundantNode):
         if len(lanes) == 1:
             (lane,) = lanes
             self._serving.candidates[0].inferred_alone(scheduler.waiting)
-            found = iter([lane.pipeline.detect(lane.header, lane.image, turn.finish_by_ns)])
+            found = iter([lane.detect(turn.finish_by_ns)])
         else:
-            found = detect_together([(lane.pipeline, lane.header, lane.image) for lane in lanes])
+            found = detect_together([(lane.pipeline, lane.header, lane.pixels) for lane in lanes])
         for number, lane, (record, detections) in zip(turn.cameras, lanes, found, strict=True):
             lane.finish(record, detections)
             scheduler.done(number, served=record.status != FrameStatus.SKIPPED_LATE)

@@ -1,5 +1,7 @@
 """One camera at the detector: its slots in, its detections and the records of its frames out."""
 
+from contextlib import suppress
+
 import numpy as np
 from numpy.typing import NDArray
 from vision_msgs.msg import Detection2DArray
@@ -14,14 +16,17 @@ from perception_nodes.core.frame import (
     FrameRecord,
     FrameRejected,
     FrameStatus,
+    ImageView,
     RecordKind,
     check_slot,
+    placement_key,
     record_of_header,
 )
-from perception_nodes.core.pipeline import Pipeline
+from perception_nodes.core.pipeline import BackendError, Pipeline
 from perception_nodes.nodes.redundant import RedundantNode, Seat
 from perception_nodes.transport import channels
 from perception_nodes.transport.cdr import write_detection_array
+from perception_nodes.transport.in_place import FramesInPlace
 from perception_nodes.transport.shm import Sample
 
 QUEUE_DEPTH = 10
@@ -46,13 +51,19 @@ class Lane:
         self.pipeline = Pipeline(
             serving.candidates, SystemClock(), settings.skip_late, serving.standing_in
         )
+        self._node, self._candidates = node, serving.candidates
         self.publisher = node.add_publisher(
             Detection2DArray, settings.topic(settings.detections_topic, camera), QUEUE_DEPTH
         )
         self.slots = channels.slot_reader(node.endpoint, camera)
         self._detections = channels.detection_writer(node.endpoint, camera)
+        self._in_place: FramesInPlace | None = None
+        if settings.preprocess_on == "gpu":
+            self._in_place = FramesInPlace(node.endpoint, camera)
+        self._prepared: tuple[object, ...] = ()
         self.waiting: Sample[FrameHeader] | None = None
         self._newest_ns = 0
+        self._image: ImageView
 
     def sit(self, seat: Seat) -> None:
         """Work from now on, behind the frame that the predecessor took last.
@@ -62,6 +73,11 @@ class Lane:
         self._seat = seat
         self._newest_ns = seat.lease.note.ingested_ns
 
+    def replace(self, serving: Serving) -> None:
+        """Go on with the models that serve now; to be called between two frames."""
+        self._candidates, self._prepared = serving.candidates, ()
+        self.pipeline.replace(serving.candidates, serving.standing_in)
+
     def receive(self) -> bool:
         """Whether a new frame waits, the newest one; the ledger knows that older ones were let go.
 
@@ -70,13 +86,15 @@ class Lane:
         received = self._take_newest()
         if received is None:
             return False
+        header, size = received.header, self._size
+        in_place = self._in_place is not None
         try:
-            check_slot(
-                received.header, received.payload.nbytes, self._size.width, self._size.height
-            )
+            check_slot(header, received.payload.nbytes, size.width, size.height, in_place)
+            if self._in_place is not None:
+                self._image = self._in_place.take(header)
         except FrameRejected as error:
             self.begin()
-            record = record_of_header(received.header)
+            record = record_of_header(header)
             record.kind, record.status = RecordKind.OUTCOME, FrameStatus.FAILED
             record.reason = str(error).encode()
             self.end(record)
@@ -100,6 +118,14 @@ class Lane:
         if self.waiting is not None:
             self.waiting.release()
             self.waiting = None
+        if self._in_place is not None:
+            self._in_place.release()
+
+    def rest(self) -> None:
+        """Let all frames go."""
+        self.drop()
+        if self._in_place is not None:
+            self._in_place.clear()
 
     @property
     def header(self) -> FrameHeader:
@@ -108,8 +134,8 @@ class Lane:
         return self.waiting.header
 
     @property
-    def image(self) -> NDArray[np.uint8]:
-        """Of the waiting frame: uint8 [height, width, 3]."""
+    def pixels(self) -> NDArray[np.uint8]:
+        """Of the waiting frame, where they are in its slot: uint8 [height, width, 3]."""
         assert self.waiting is not None
         return self.waiting.payload.reshape(self._size.height, self._size.width, 3)
 
@@ -118,6 +144,27 @@ class Lane:
         header, lease = self.header, self._seat.lease
         lease.begin(header.ingest_process, header.sequence, header.ingested_ns)
         lease.note.listeners = self.publisher.get_subscription_count()
+
+    def detect(self, finish_by_ns: int | None = None) -> tuple[FrameRecord, Detections | None]:
+        """Find the objects of the waiting frame, see `Pipeline.detect`."""
+        if self._in_place is None:
+            return self.pipeline.detect(self.header, self.pixels, finish_by_ns)
+        self._prepare()
+        return self.pipeline.detect(self.header, self._image, finish_by_ns)
+
+    def _prepare(self) -> None:
+        """Have all models make ready for frames like the waiting one, where it is the first."""
+        image = self._image
+        kind = (image.encoding, image.step, placement_key(self.header))
+        if kind == self._prepared:
+            return
+        self._prepared = kind
+        with self._node.busy():
+            for candidate in self._candidates:
+                assert candidate.in_place is not None
+                # What is wrong will be wrong, and told, when the frame is inferred.
+                with suppress(FrameRejected, BackendError):
+                    candidate.in_place.prepare(self.header, image)
 
     def finish(self, record: FrameRecord, detections: Detections | None) -> None:
         """Publish what was found in the waiting frame, and be done with it."""

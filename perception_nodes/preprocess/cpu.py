@@ -8,16 +8,10 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from perception_nodes.core.frame import (
-    CameraInfo,
-    FrameHeader,
-    FrameRejected,
-    ImageView,
-)
+from perception_nodes.core.frame import FrameHeader, FrameRejected, ImageView
 from perception_nodes.core.geometry import PADDING_VALUE, Letterbox, Points
 from perception_nodes.preprocess.encodings import Plane, demosaic, planes_of, planes_to_bgr
-from perception_nodes.preprocess.lens import lens_from
-from perception_nodes.preprocess.placement import Placement
+from perception_nodes.preprocess.placement import Placement, Placer
 
 MAX_PIXELS = 1 << 26
 """Of a compressed frame: a forged header must not cost gigabytes and seconds."""
@@ -28,32 +22,20 @@ class Preprocessor:
 
     Maps and buffers are made when the camera's size or calibration changes, which is at its first
     frame; after that a frame costs one scaling pass.
+
+    Attributes:
+        placer: of the camera's frames.
     """
 
     def __init__(self, width: int, height: int, undistort: bool) -> None:
         """Prepare for a network input of width x height pixels."""
         self._width = width
         self._height = height
-        self._undistort = undistort
-        self._camera_info: CameraInfo | None = None
-        self._source_size = (0, 0)
-        self._placement = Placement.fit((width, height), (width, height), None)
+        self.placer = Placer(width, height, undistort)
+        self.calibrate = self.placer.calibrate
+        self._placement = self.placer.place(width, height)
         self._grid: Points | None = None
         self._maps: dict[tuple[int, int], tuple[NDArray[np.int16], NDArray[np.uint16]]] = {}
-
-    def calibrate(self, info: CameraInfo) -> None:
-        """Use a calibration from the next frame on.
-
-        Raises:
-            UnknownLens: the model is not known or its numbers are unusable; frames are then
-                processed without it.
-        """
-        if info == self._camera_info:
-            return
-        self._camera_info = info
-        self._source_size = (0, 0)
-        if self._undistort:
-            lens_from(info)
 
     def write(self, image: ImageView, out: NDArray[np.uint8], header: FrameHeader) -> None:
         """Fill a slot with a frame.
@@ -71,8 +53,31 @@ class Preprocessor:
         else:
             source_width, source_height = image.width, image.height
         planes = planes_of(image)
-        if (source_width, source_height) != self._source_size:
-            self._fit(source_width, source_height)
+        placement = self.placer.place(source_width, source_height)
+        placement.describe(header, self._fill(planes, image, placement, out))
+
+    def scale(self, image: ImageView, placement: Placement, out: NDArray[np.uint8]) -> int:
+        """Write an uncompressed frame where it has been placed.
+
+        Args:
+            image: the frame.
+            placement: its place; the same object for all frames that are placed alike.
+            out: uint8 [height, width, 3], receives BGR.
+
+        Returns:
+            Full-frame copies of pixels made so far.
+
+        Raises:
+            FrameRejected: the frame cannot be read.
+        """
+        return self._fill(planes_of(image), image, placement, out)
+
+    def _fill(
+        self, planes: list[Plane], image: ImageView, placement: Placement, out: NDArray[np.uint8]
+    ) -> int:
+        if placement is not self._placement:
+            self._placement, self._grid = placement, placement.grid()
+            self._maps.clear()
         if image.encoding.startswith("bayer") and self._placement.letterbox.scale_x > 0.5:
             # Half-size colour planes would cost resolution here.
             image = demosaic(image)
@@ -80,11 +85,11 @@ class Preprocessor:
         try:
             self._scale_into(planes, image, out)
         except cv2.error as error:
-            size = f"{source_width}x{source_height}"
+            size = f"{placement.source_width}x{placement.source_height}"
             raise FrameRejected(
                 f"{image.encoding} of {size} cannot be scaled: {error.err}"
             ) from error
-        self._placement.describe(header, image.copies)
+        return image.copies
 
     def _scale_into(self, planes: list[Plane], image: ImageView, out: NDArray[np.uint8]) -> None:
         box = self._placement.letterbox
@@ -123,19 +128,12 @@ class Preprocessor:
         """Fixed-point maps for a plane that covers the source with so many pixels."""
         if self._grid is None:
             raise RuntimeError("maps are made for rectified frames only")
-        source = np.array(self._source_size, np.float64)
+        source = np.array([self._placement.source_width, self._placement.source_height], np.float64)
         plane = np.array([plane_width, plane_height], np.float64)
         grid = ((self._grid + 0.5) * (plane / source) - 0.5).astype(np.float32)
         maps = cv2.convertMaps(grid[:, :, 0], grid[:, :, 1], cv2.CV_16SC2)
         self._maps[plane_width, plane_height] = maps
         return maps
-
-    def _fit(self, source_width: int, source_height: int) -> None:
-        self._source_size = (source_width, source_height)
-        info = self._camera_info if self._undistort else None
-        self._placement = Placement.fit(self._source_size, (self._width, self._height), info)
-        self._grid = self._placement.grid()
-        self._maps.clear()
 
     def _decompress(self, image: ImageView) -> tuple[int, int, ImageView]:
         """Decode a JPEG or PNG; a JPEG at the smallest of its scales that is large enough."""

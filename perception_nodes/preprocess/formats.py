@@ -24,6 +24,20 @@ BYTES_PER_PIXEL = {
 ALIASES = {"yuv422": "uyvy", "yuv422_yuy2": "yuyv"}
 
 
+def check_uncompressed(image: ImageView) -> None:
+    """See that a frame can be read in place.
+
+    Raises:
+        FrameRejected: it is compressed, or `check_frame` says why.
+    """
+    if image.encoding in ("jpeg", "png"):
+        raise FrameRejected(
+            f"{image.encoding}: the GPU's preprocessing reads uncompressed frames; publish those, "
+            "or preprocess on the CPU"
+        )
+    check_frame(image)
+
+
 def check_frame(image: ImageView) -> tuple[str, int]:
     """See that an uncompressed frame's size, step and data fit together.
 

@@ -13,20 +13,13 @@ from numpy.typing import NDArray
 
 from perception_nodes.backends.cuda import CudaError, Device, DeviceMemory, Graph, Stream, capture
 from perception_nodes.core.decode import DecodeSettings
-from perception_nodes.core.frame import (
-    CameraInfo,
-    Detections,
-    FrameHeader,
-    FrameRejected,
-    ImageView,
-)
+from perception_nodes.core.frame import Detections, FrameRejected, ImageView
 from perception_nodes.preprocess import head as heads
 from perception_nodes.preprocess import plan as plans
 from perception_nodes.preprocess.compile import cubin
-from perception_nodes.preprocess.formats import check_frame
+from perception_nodes.preprocess.formats import check_uncompressed
 from perception_nodes.preprocess.frame_memory import FrameMemory
 from perception_nodes.preprocess.head import Head, Result, State
-from perception_nodes.preprocess.lens import lens_from
 from perception_nodes.preprocess.placement import Placement
 from perception_nodes.preprocess.plan import FrameCell, Output
 
@@ -38,14 +31,9 @@ class Preprocessing:
 
     Attributes:
         kernel: the compiled one.
-        placement: of the frames that it was last fitted to.
     """
 
-    placement: Placement
-
-    def __init__(
-        self, device: Device, output: Output, out: int, ticket: int, undistort: bool
-    ) -> None:
+    def __init__(self, device: Device, output: Output, out: int, ticket: int) -> None:
         """Compile the kernel, or take it from the cache.
 
         Args:
@@ -53,15 +41,12 @@ class Preprocessing:
             output: what the network takes.
             out: the device's address of the network's input.
             ticket: the device's address of eight bytes that receive the frame's ticket.
-            undistort: whether frames are rectified.
 
         Raises:
             CudaError: it cannot be compiled or loaded.
         """
         self._device, self._output = device, output
         self._out, self._ticket = out, ticket
-        self._undistort = undistort
-        self._info: CameraInfo | None = None
         self._fitted: tuple[object, ...] = ()
         self._frames = FrameMemory(device)
         self._cell_memory = device.pinned(ctypes.sizeof(FrameCell))
@@ -69,20 +54,8 @@ class Preprocessing:
         self._constants: DeviceMemory | None = None
         self.kernel = device.module(cubin("preprocess", device.facts.sm)).kernel("preprocess")
 
-    def calibrate(self, info: CameraInfo) -> None:
-        """Use a calibration from the next frame on.
-
-        Raises:
-            UnknownLens: frames are processed without it, see `lens_from`.
-        """
-        if info == self._info:
-            return
-        self._info = info
-        if self._undistort:
-            lens_from(info)
-
-    def fit(self, image: ImageView, stream: Stream) -> bool:
-        """Make ready for frames like this one.
+    def fit(self, image: ImageView, placement: Placement, stream: Stream) -> bool:
+        """Make ready for frames like this one, placed so.
 
         Returns:
             Whether anything changed, so that what was captured is to be captured anew.
@@ -90,19 +63,15 @@ class Preprocessing:
         Raises:
             FrameRejected: it contradicts itself, or cannot be read on a GPU.
         """
-        if image.encoding in ("jpeg", "png"):
-            raise FrameRejected(
-                f"{image.encoding}: the GPU's preprocessing reads uncompressed frames; publish "
-                "those, or preprocess on the CPU"
-            )
-        size = (image.width, image.height)
-        kind = (image.encoding, size, image.step, self._info)
+        check_uncompressed(image)
+        kind = (image.encoding, image.width, image.height, image.step, placement)
         if kind == self._fitted:
-            # All but the length of the data is known to be right.
-            check_frame(image)
             return False
-        info = self._info if self._undistort else None
-        placement = Placement.fit(size, (self._output.width, self._output.height), info)
+        if (image.width, image.height) != (placement.source_width, placement.source_height):
+            raise FrameRejected(
+                f"a frame of {image.width}x{image.height} has the place of one of "
+                f"{placement.source_width}x{placement.source_height}"
+            )
         plan = plans.plan_frame(image, placement.letterbox, placement.grid())
         self._frames.reserve(plan.frame_bytes)
         addresses = self._upload(plans.constants_of(plan, self._output), stream)
@@ -111,7 +80,7 @@ class Preprocessing:
         )
         grid = plans.grid_of(self._output)
         self._launch = self.kernel.prepare(grid, (plans.THREADS, 1, 1), job)
-        self.placement, self._fitted = placement, kind
+        self._fitted = kind
         self._frame_bytes = plan.frame_bytes
         return True
 
@@ -233,7 +202,8 @@ class GpuDetector:
 
     Attributes:
         graph: of the frames that are coming; None before the first.
-        last: the result of the last frame.
+        last: the result of the last frame, which tells what there was no room for.
+        copies: of the last frame's pixels that were made; 0 where it lies in shared memory.
     """
 
     def __init__(
@@ -244,7 +214,6 @@ class GpuDetector:
         out: int,
         infer: Callable[[Stream], None],
         decoding: Decoding,
-        undistort: bool,
     ) -> None:
         """Put the stages together.
 
@@ -255,44 +224,52 @@ class GpuDetector:
             out: the device's address of the network's input.
             infer: puts the network on a stream.
             decoding: of its output.
-            undistort: whether frames are rectified.
 
         Raises:
             CudaError: a kernel cannot be compiled or loaded.
         """
         self._stream, self._infer, self._decoding = stream, infer, decoding
-        self._preprocessing = Preprocessing(device, output, out, decoding.ticket, undistort)
-        self.calibrate = self._preprocessing.calibrate
+        self._preprocessing = Preprocessing(device, output, out, decoding.ticket)
         self.graph: Graph | None = None
         self._ticket = 0
         self.last = Result()
+        self.copies = 0
 
-    def detect(self, image: ImageView, header: FrameHeader) -> Detections:
-        """Find the objects of a frame.
+    def prepare(self, image: ImageView, placement: Placement) -> Graph:
+        """Make the graph for frames like this one, unless it is there.
 
         Args:
             image: an uncompressed frame.
-            header: receives its size, placement and copies.
-
-        Returns:
-            In source pixels. `last` tells what there was no room for.
+            placement: its place in the network's input.
 
         Raises:
             FrameRejected: the frame cannot be read.
+            CudaError: the GPU failed.
+        """
+        if self._preprocessing.fit(image, placement, self._stream) and self.graph is not None:
+            self.graph.close()
+            self.graph = None
+        if self.graph is None:
+            # The stages are run once before they are captured, on this frame.
+            self._preprocessing.take(image, self._ticket)
+            self._decoding.place(placement)
+            stages = [self._preprocessing.enqueue, self._infer, self._decoding.enqueue]
+            self.graph = capture(self._stream, stages)
+        return self.graph
+
+    def detect(self, image: ImageView, placement: Placement) -> Detections:
+        """Find the objects of a frame, in source pixels; see `prepare`.
+
+        Raises:
             AbsurdOutput: the network's output cannot be a detection.
             CudaError: the GPU failed.
         """
-        if self._preprocessing.fit(image, self._stream) and self.graph is not None:
-            self.graph.close()
-            self.graph = None
+        graph = self.prepare(image, placement)
         self._ticket += 1
-        copies = self._preprocessing.take(image, self._ticket)
-        if self.graph is None:
-            self.graph = self._capture()
-        self.graph.launch(self._stream)
+        self.copies = self._preprocessing.take(image, self._ticket)
+        graph.launch(self._stream)
         self._stream.wait()
         self.last = self._decoding.result(self._ticket)
-        self._preprocessing.placement.describe(header, image.copies + copies)
         return self.last.detections()
 
     def close(self) -> None:
@@ -301,8 +278,3 @@ class GpuDetector:
         if self.graph is not None:
             self.graph.close()
             self.graph = None
-
-    def _capture(self) -> Graph:
-        self._decoding.place(self._preprocessing.placement)
-        stages = [self._preprocessing.enqueue, self._infer, self._decoding.enqueue]
-        return capture(self._stream, stages)

@@ -17,6 +17,7 @@ from perception_nodes.core.frame import (
     RecordKind,
 )
 from perception_nodes.preprocess.cpu import Preprocessor
+from perception_nodes.preprocess.formats import check_uncompressed
 
 _SHARED_FIELDS = (
     "sequence",
@@ -29,6 +30,10 @@ _SHARED_FIELDS = (
     "camera",
     "frame_id",
 )
+
+
+SAMPLES = 5000
+"""Bytes of a frame that a repeated picture is known by: as many as of a slot of `road-n`."""
 
 
 class Ingest:
@@ -84,10 +89,35 @@ class Ingest:
         Raises:
             FrameRejected: the frame cannot be read.
         """
-        for name in _SHARED_FIELDS:
-            setattr(header, name, getattr(record, name))
+        _begin(header, record)
         self._preprocessor.write(image, pixels, header)
-        header.picture = zlib.crc32(np.ascontiguousarray(pixels[4::8, 4::8]))
+        self._end(header, pixels[4::8, 4::8])
+
+    def point_to(
+        self, record: FrameRecord, image: ImageView, header: FrameHeader, camera_number: int
+    ) -> None:
+        """Describe in a slot a frame that stays with the camera, where a GPU will read it.
+
+        Args:
+            record: the frame's, from `enter`.
+            image: the frame as it came.
+            header: the slot's.
+            camera_number: the frame's number in the camera's channel.
+
+        Raises:
+            FrameRejected: the frame cannot be read.
+        """
+        _begin(header, record)
+        header.camera_number = camera_number
+        check_uncompressed(image)
+        placement = self._preprocessor.placer.place(image.width, image.height)
+        placement.describe(header, image.copies)
+        data = np.frombuffer(image.data, np.uint8)
+        # An odd step, for samples of all columns and colours.
+        self._end(header, data[:: data.size // SAMPLES | 1])
+
+    def _end(self, header: FrameHeader, sample: NDArray[np.uint8]) -> None:
+        header.picture = zlib.crc32(np.ascontiguousarray(sample))
         header.preprocessed_ns = self._clock.monotonic_ns()
 
     @staticmethod
@@ -97,3 +127,8 @@ class Ingest:
         record.status = status
         record.reason = reason.encode(errors="replace")[: FrameRecord.reason.size - 1]
         return record
+
+
+def _begin(header: FrameHeader, record: FrameRecord) -> None:
+    for name in _SHARED_FIELDS:
+        setattr(header, name, getattr(record, name))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from perception_nodes.core.frame import CameraInfo, FrameFlag, FrameHeader
-from perception_nodes.core.geometry import Lens, Letterbox, Points, remap_grid
+from perception_nodes.core.geometry import Lens, Letterbox, Points, lens_of, remap_grid
 from perception_nodes.preprocess.lens import UnknownLens, lens_from
 
 
@@ -48,6 +48,17 @@ class Placement:
             return cls(letterbox, *source)
         return cls(letterbox, *source, lens, lens.rectified_matrix(*source))
 
+    @classmethod
+    def of(cls, header: FrameHeader) -> "Placement":
+        """What `describe` has written into a slot's header."""
+        source = header.source_width, header.source_height
+        letterbox = Letterbox.fit(*source, header.width, header.height)
+        lens = lens_of(header)
+        if lens is None:
+            return cls(letterbox, *source)
+        fx, fy, cx, cy = header.rectified_matrix
+        return cls(letterbox, *source, lens, (fx, fy, cx, cy))
+
     def grid(self) -> Points | None:
         """Source position of each pixel of the scaled image (`remap_grid`); None without a lens."""
         if self.lens is None:
@@ -67,3 +78,44 @@ class Placement:
             header.camera_matrix[:] = self.lens.matrix
             header.distortion[:] = self.lens.distortion
             header.rectified_matrix[:] = self.rectified
+
+
+class Placer:
+    """Places one camera's frames by their size and its calibration."""
+
+    def __init__(self, width: int, height: int, undistort: bool) -> None:
+        """Nothing is known of the camera yet.
+
+        Args:
+            width: of the network's input, pixels.
+            height: the same.
+            undistort: whether frames are rectified where a calibration is known.
+        """
+        self._size = (width, height)
+        self._undistort = undistort
+        self._info: CameraInfo | None = None
+        self._placement: Placement | None = None
+
+    def calibrate(self, info: CameraInfo) -> None:
+        """Use a calibration from the next frame on.
+
+        Raises:
+            UnknownLens: the model is not known or its numbers are unusable; frames are then placed
+                without it.
+        """
+        if info == self._info:
+            return
+        self._info, self._placement = info, None
+        if self._undistort:
+            lens_from(info)
+
+    def place(self, width: int, height: int) -> Placement:
+        """Place a frame of that size; the same object as long as nothing has changed."""
+        placement = self._placement
+        if placement is None or (placement.source_width, placement.source_height) != (
+            width,
+            height,
+        ):
+            info = self._info if self._undistort else None
+            placement = self._placement = Placement.fit((width, height), self._size, info)
+        return placement

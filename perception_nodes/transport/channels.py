@@ -10,6 +10,8 @@ from perception_nodes.transport.shm import Endpoint, Reader, Writer
 
 SLOT_DEPTH = 2
 CAMERA_DEPTH = 4
+CAMERA_BORROWED = CAMERA_DEPTH + 2
+"""Frames that a detector which reads them in place holds: see `transport.in_place`."""
 RECORD_DEPTH = 1024
 DETECTION_DEPTH = 64
 HEARTBEAT_PERIOD_NS = 12_000_000
@@ -19,7 +21,8 @@ OF_FRAMES = (RecordKind.ENTERED, RecordKind.OUTCOME, RecordKind.TAKEOVER)
 
 
 def slot_writer(endpoint: Endpoint, camera: str, width: int, height: int) -> Writer[FrameHeader]:
-    """Preprocessed frames of width x height BGR pixels, to the detector."""
+    """Frames for the detector, of width x height BGR pixels; of 0 where they stay with the camera.
+    """
     return endpoint.writer(f"{camera}/slots", FrameHeader, width * height * 3, SLOT_DEPTH)
 
 
@@ -30,12 +33,14 @@ def slot_reader(endpoint: Endpoint, camera: str) -> Reader[FrameHeader]:
 
 def camera_writer(endpoint: Endpoint, camera: str, frame_bytes: int) -> Writer[CameraHeader]:
     """Frames from a camera, a video or a bag, to preprocessing; `frame_bytes` may be outgrown."""
-    return endpoint.writer(f"{camera}/camera", CameraHeader, frame_bytes, CAMERA_DEPTH)
+    return endpoint.writer(
+        f"{camera}/camera", CameraHeader, frame_bytes, CAMERA_DEPTH, CAMERA_BORROWED
+    )
 
 
 def camera_reader(endpoint: Endpoint, camera: str) -> Reader[CameraHeader]:
-    """The preprocessing end of `camera_writer`."""
-    return endpoint.reader(f"{camera}/camera", CameraHeader, CAMERA_DEPTH)
+    """The receiving end of `camera_writer`: preprocessing, and a detector that reads in place."""
+    return endpoint.reader(f"{camera}/camera", CameraHeader, CAMERA_DEPTH, CAMERA_BORROWED)
 
 
 def record_writer(endpoint: Endpoint, camera: str, process: str) -> Writer[FrameRecord]:

@@ -82,6 +82,7 @@ class Endpoint:
         header: type[Header],
         payload_bytes: int,
         depth: int,
+        borrowed: int = 2,
     ) -> "Writer[Header]":
         """The sending end of a channel.
 
@@ -90,13 +91,14 @@ class Endpoint:
             header: the structure that each sample carries.
             payload_bytes: payload that there is room for at first; a larger one makes more.
             depth: samples that wait for a reader before the oldest is pushed out.
+            borrowed: samples that a reader may hold at once.
 
         Raises:
             TransportError: no room in /dev/shm, or the channel exists with other properties.
         """
         samples = depth + SPARE_SAMPLES
         require_room((payload_bytes + ctypes.sizeof(header)) * samples)
-        service, event = self._services(channel, header, depth)
+        service, event = self._services(channel, header, depth, borrowed)
         try:
             publisher = (
                 service.publisher_builder()
@@ -112,9 +114,11 @@ class Endpoint:
         self._ports += [publisher, notifier]
         return Writer(publisher, notifier, header, payload_bytes, samples)
 
-    def reader(self, channel: str, header: type[Header], depth: int) -> "Reader[Header]":
+    def reader(
+        self, channel: str, header: type[Header], depth: int, borrowed: int = 2
+    ) -> "Reader[Header]":
         """The receiving end of a channel; see `writer`."""
-        service, event = self._services(channel, header, depth)
+        service, event = self._services(channel, header, depth, borrowed)
         try:
             subscriber = service.subscriber_builder().buffer_size(depth).create()
             listener = event.listener_builder().create()
@@ -149,7 +153,9 @@ class Endpoint:
         self._ports.clear()
         self._node = None
 
-    def _services(self, channel: str, header: type[Header], depth: int) -> tuple[Any, Any]:
+    def _services(
+        self, channel: str, header: type[Header], depth: int, borrowed: int
+    ) -> tuple[Any, Any]:
         name = iox2.ServiceName.new(f"perception/{channel}")
         try:
             service = (
@@ -159,7 +165,7 @@ class Endpoint:
                 .enable_safe_overflow(True)
                 .history_size(0)
                 .subscriber_max_buffer_size(depth)
-                .subscriber_max_borrowed_samples(2)
+                .subscriber_max_borrowed_samples(borrowed)
                 .max_publishers(MAX_PROCESSES)
                 .max_subscribers(MAX_PROCESSES)
                 .max_nodes(2 * MAX_PROCESSES)

@@ -75,7 +75,7 @@ report = {
     "replayed": replayed,
     "took_ms": last.since_ms(first),
     "free_bytes": device.free_bytes(),
-    "out_of_memory": refusal(device.memory, 1 << 21),
+    "out_of_memory": refusal(device.memory, 1 << 25),
     "no_kernel": refusal(device.module, b"for another GPU"),
     "no_function": refusal(device.module(b"cubin").kernel, "subtract"),
 }

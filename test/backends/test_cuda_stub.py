@@ -45,7 +45,7 @@ def report(request, library):
 
 def test_facts(report):
     facts = report["facts"]
-    assert (facts["name"], facts["sm"], facts["memory_bytes"]) == ("Stub GPU 0", 87, 1 << 20)
+    assert (facts["name"], facts["sm"], facts["memory_bytes"]) == ("Stub GPU 0", 87, 1 << 24)
     assert facts["integrated"] and facts["driver_cuda"] == 13000
     assert report["kernel"] == {"registers": 32, "spilled_bytes": 0, "shared_bytes": 48}
 
@@ -61,7 +61,7 @@ def test_a_device_outlives_the_thread_that_opened_it(report):
 
 
 def test_memory(report):
-    assert report["free_bytes"] == (1 << 20) - 2000
+    assert report["free_bytes"] == (1 << 24) - 2000
     assert report["freed_bytes"] == 1000
 
 

@@ -187,7 +187,7 @@ class TestEmit:
         assert again.SerializeToString() == file.SerializeToString()
         emit(model, table, "s8")
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     @given(st.integers(0, 10_000), st.sampled_from(ACTIVATIONS), st.integers(4, 8))
     def test_any_weights_come_back(self, seed, activation, bits):
         model = toy(activation, seed)

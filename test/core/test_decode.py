@@ -94,7 +94,7 @@ def put(boxes, classes, level, row, column, label, logit, sides=(1, 1, 1, 1)):
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0.5, 6))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_agrees_with_the_plain_decoder(seed, scale):
     boxes, classes = heads(seed, scale)
     expected = plain_decode(boxes, classes)

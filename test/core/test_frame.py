@@ -1,6 +1,7 @@
 """The structures that travel in shared memory, and what is read from them."""
 
 import ctypes
+from contextlib import nullcontext
 
 import pytest
 
@@ -11,7 +12,9 @@ from perception_nodes.core.frame import (
     Detections,
     FrameHeader,
     FrameRecord,
+    FrameRejected,
     FrameStatus,
+    check_slot,
     latency_ms,
     record_of_header,
     stage_durations_ms,
@@ -36,6 +39,23 @@ def test_a_structure_has_no_hidden_padding_before_its_last_field(structure):
 
 def test_every_status_has_a_number_of_its_own():
     assert [status.value for status in FrameStatus] == list(range(6))
+
+
+@pytest.mark.parametrize(
+    ("in_place", "payload_bytes", "reason"),
+    [
+        (False, 24, None),
+        (True, 1, None),
+        (False, 25, "slot of 25 bytes, 24 are its pixels"),
+        (False, 1, "left with the camera: give both nodes the same preprocess_on"),
+        (True, 24, "left in the slot: give both nodes the same preprocess_on"),
+    ],
+)
+def test_pixels_are_where_the_model_takes_them_from(in_place, payload_bytes, reason):
+    header = FrameHeader(width=4, height=2, source_width=8, source_height=4, scale_x=1, scale_y=1)
+    told = nullcontext() if reason is None else pytest.raises(FrameRejected, match=reason)
+    with told:
+        check_slot(header, payload_bytes, 4, 2, in_place)
 
 
 def test_stages_lie_between_the_stamps():

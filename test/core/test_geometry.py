@@ -213,7 +213,7 @@ class TestLens:
         st.floats(-0.005, 0.005),
         st.booleans(),
     )
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=50)
     def test_undistort_inverts_any_believable_lens(self, k1, k2, p1, p2, fisheye):
         lens = Lens((500.0, 510.0, 320.0, 240.0), (k1, k2, p1, p2, *NONE), fisheye)
         # Near the fold a pixel spans ever more rays, and tangential terms move the fold itself.

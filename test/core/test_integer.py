@@ -103,7 +103,7 @@ def layers(draw):
 
 
 @given(layers())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_convolution_is_what_the_specification_says(case):
     layer, codes, residual = case
     found = layer.run({"source": codes, "residual": residual})

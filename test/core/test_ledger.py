@@ -466,6 +466,6 @@ class LossyGraphMachine(GraphMachine):
 
 
 for machine in (GraphMachine, LossyGraphMachine):
-    machine.TestCase.settings = settings(max_examples=100, stateful_step_count=60, deadline=None)
+    machine.TestCase.settings = settings(max_examples=100, stateful_step_count=60)
 TestAnyInterleaving = GraphMachine.TestCase
 TestAnyInterleavingWithLosses = LossyGraphMachine.TestCase

@@ -3,12 +3,15 @@
 import numpy as np
 import pytest
 
-from perception_nodes.core.decode import Decoder, DecodeSettings
+from perception_nodes.core.decode import AbsurdOutput, Decoder, DecodeSettings
 from perception_nodes.core.frame import (
+    Detections,
     FrameFlag,
     FrameHeader,
     FrameRecord,
+    FrameRejected,
     FrameStatus,
+    ImageView,
     RecordKind,
     latency_ms,
     stage_durations_ms,
@@ -385,3 +388,49 @@ def test_frames_inferred_together_are_each_decoded_and_judged_on_their_own():
     assert [report.status for report in reports] == [FrameStatus.OK, FrameStatus.LATE]
     assert reports[0].inferred_ns == reports[1].inferred_ns
     assert [cost.p99_ns for cost in models[0].batches] == [12 * MS]
+
+
+class InPlace:
+    """Takes a camera's frame; answers with objects, with a network's tensors, or an error."""
+
+    def __init__(self, rig, answer):
+        self.rig, self.answer = rig, answer
+
+    def infer(self, header, image):
+        self.rig.clock.now_ns += 4 * MS
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer or self.rig.backend.infer(image), 1
+
+
+def run_in_place(answer=None, **rig):
+    rig = Rig(**rig)
+    rig.models[0].in_place = InPlace(rig, answer)
+    image = ImageView.of_pixels(np.zeros((128, 128, 3), np.uint8))
+    record, detections = rig.pipeline.detect(rig.header(), image)
+    return rig, record, detections
+
+
+def test_objects_that_a_backend_found_itself_are_taken_as_they_are():
+    found = Detections(
+        np.array([[1, 2, 3, 4]], np.float32), np.array([0.5], np.float32), np.array([1])
+    )
+    rig, record, detections = run_in_place(found)
+    assert detections is found
+    assert (record.detections, record.copies) == (1, 2)  # one was made on the way to the slot
+    assert stage_durations_ms(rig.pipeline.published(record))["inference"] == pytest.approx(4.0)
+
+
+def test_tensors_of_a_frame_read_in_place_are_decoded():
+    _, record, detections = run_in_place(objects=[(2, 2, 1)])
+    np.testing.assert_allclose(detections.boxes, [[24, 24, 56, 56]], atol=1e-3)
+    assert record.copies == 2
+
+
+@pytest.mark.parametrize(
+    "error", [FrameRejected("no pixels"), AbsurdOutput("nan"), BackendError("out of memory")]
+)
+def test_what_goes_wrong_in_place_fails_the_frame(error):
+    rig, record, detections = run_in_place(error)
+    assert (record.status, record.reason.decode()) == (FrameStatus.FAILED, str(error))
+    assert detections is None and rig.pipeline.lost is None

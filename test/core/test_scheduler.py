@@ -193,7 +193,7 @@ def waiting_frames(draw):
 
 class TestOracle:
     @given(waiting_frames())
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     def test_all_are_in_time_where_any_schedule_has_them_so_and_soonest_in_sum(self, case):
         deadlines, costs = case
         best = min(map(sum, schedules(deadlines, costs)), default=None)
@@ -210,7 +210,7 @@ class TestOracle:
             assert sum(ends) == best
 
     @given(waiting_frames(), st.randoms(use_true_random=False))
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     def test_what_cameras_are_owed_costs_no_frame(self, case, random):
         """Whatever came before: where all can be in time, all are."""
         deadlines, costs = case
@@ -373,7 +373,7 @@ def any_drives(draw):
 
 class TestDrives:
     @given(any_drives())
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     def test_every_frame_has_one_status_and_no_camera_starves(self, drive):
         for camera, reports in enumerate(drive.run()):
             assert len(reports) == drive.sequences[camera]
@@ -394,7 +394,7 @@ class TestDrives:
         st.integers(1 * MS, 8 * MS),
         st.lists(st.integers(0, 33 * MS), min_size=4, max_size=4),
     )
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     def test_with_time_enough_for_all_each_frame_is_in_time(self, cameras, cost_ns, phases_ns):
         """All cameras' frames fit between one frame and its deadline, and into a period."""
         arrivals = cameras_at(33 * MS, phases_ns[:cameras], frames=40)
@@ -409,7 +409,7 @@ class TestDrives:
         st.integers(0, 2 * MS),
         st.randoms(use_true_random=False),
     )
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     def test_too_little_time_is_shared(self, cameras, percent, phases_ns, jitter_ns, random):
         """No camera has less than its part of the calls that fit into a period."""
         period_ns = 33 * MS

@@ -74,7 +74,7 @@ def plain_ap(
     return sum(heights) / 101
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(drawn(st.just(1.0)), drawn(distinct))
 def test_average_precision_is_the_plain_one(truth: list[Objects], found: list[Objects]) -> None:
     scores = [score for image in found for score in image.scores]
@@ -91,7 +91,7 @@ def test_average_precision_is_the_plain_one(truth: list[Objects], found: list[Ob
                 assert averages[level] == pytest.approx(expected, abs=1e-9)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(drawn(st.just(1.0)), drawn(distinct))
 def test_sums_are_those_of_pycocotools(truth: list[Objects], found: list[Objects]) -> None:
     with contextlib.redirect_stdout(io.StringIO()):
@@ -107,7 +107,7 @@ def test_sums_are_those_of_pycocotools(truth: list[Objects], found: list[Objects
             np.testing.assert_allclose(averages, expected, atol=1e-9)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     drawn(st.just(1.0)),
     drawn(distinct),

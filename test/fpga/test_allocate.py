@@ -44,7 +44,7 @@ def test_what_lives_together_lies_apart(drawn):
 
 
 @given(networks())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_what_a_network_still_needs_is_not_overwritten(case):
     lowered = lower(build_graph(case[0]))
     times = lives(lowered.buffers, lowered.operations)

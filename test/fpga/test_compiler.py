@@ -68,7 +68,7 @@ def run(network, image, geometry, every_tensor=True):
 
 
 @given(networks(), st.sampled_from(list(BUILDS)))
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 def test_random_networks_are_computed_bit_for_bit(case, build):
     run(*case, BUILDS[build])
 

@@ -177,9 +177,7 @@ def test_a_wrong_load_is_told(simulation, fault):
     check_good(simulation)
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_descriptor_hangs_the_engine(simulation, data):
     """Fields at random: the frame ends, rightly or with an error; or it is just very long."""
@@ -270,9 +268,7 @@ def test_a_bus_that_hangs_is_told(simulation, place, limit):
     check_good(simulation)
 
 
-@settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cycles=st.integers(0, 9_000), hard=st.booleans(), percent=st.sampled_from([0, 0, 50]))
 def test_a_reset_in_the_middle_of_a_frame(simulation, cycles, hard, percent):
     bench, wanted = example(simulation)

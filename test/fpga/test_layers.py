@@ -21,7 +21,6 @@ ALL = EXAMPLES > 10
 pytestmark = pytest.mark.timeout(3600)
 repeatedly = settings(
     max_examples=EXAMPLES,
-    deadline=None,
     suppress_health_check=[
         HealthCheck.function_scoped_fixture,
         HealthCheck.too_slow,

@@ -15,7 +15,7 @@ def waits(operations):
 
 
 @given(networks(most=14))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_nothing_comes_before_what_it_reads(case):
     given_order = lower(build_graph(case[0])).operations
     order = schedule(given_order)

@@ -221,7 +221,6 @@ def test_random_networks_are_computed_bit_for_bit(macs, root):
     @given(networks())
     @settings(
         max_examples=EXAMPLES,
-        deadline=None,
         derandomize=True,
         suppress_health_check=[HealthCheck.too_slow],
     )

@@ -19,6 +19,7 @@ from perception_nodes.core.geometry import boxes_to_source, lens_of
 from perception_nodes.preprocess.encodings import planes_of
 from perception_nodes.preprocess.formats import BYTES_PER_PIXEL
 from perception_nodes.preprocess.lens import UnknownLens, lens_from
+from perception_nodes.preprocess.placement import Placement
 from perception_nodes.replay.schemas import typestore
 from perception_nodes.transport.camera import CameraHeader, view_camera_frame
 from perception_nodes.transport.cdr import (
@@ -115,6 +116,8 @@ def slot(guarded: Guarded) -> None:
     assert np.isfinite(found).all()
     assert (found >= 0).all()
     assert (found <= limits).all()
+    grid = Placement.of(header).grid()
+    assert grid is None or np.isfinite(grid).all()
 
 
 def _header() -> object:
@@ -186,7 +189,7 @@ def _slots() -> list[bytes]:
     made = []
     for flags in (0, FrameFlag.RECTIFIED, FrameFlag.RECTIFIED | FrameFlag.FISHEYE):
         width, height = SLOT_SIZE
-        header = FrameHeader(7, 1_700_000_000_000_000_000, 1, 2, 3, 4, 0.25, 0.25, 0.0, 1.0)
+        header = FrameHeader(7, 1_700_000_000_000_000_000, 1, 2, 3, 4, 5, 0.25, 0.25, 0.0, 1.0)
         header.camera_matrix[:] = header.rectified_matrix[:] = (30.0, 30.0, 16.0, 12.0)
         header.distortion[:2] = (-0.3, 0.1)
         header.source_width, header.source_height = 32, 24

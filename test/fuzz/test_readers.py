@@ -18,7 +18,7 @@ def test_valid_messages_are_read(read, seeds):
 
 @every_reader
 @given(st.randoms(use_true_random=False), st.data())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_mutated_messages_are_read_or_refused(read, seeds, source, data):
     accepts(read, mutated(data.draw(st.sampled_from(seeds)), source))
 
@@ -32,7 +32,7 @@ def test_many_mutated_messages_are_read_or_refused(read, seeds):
 
 @every_reader
 @given(st.binary(max_size=300))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_bytes_are_read_or_refused(read, seeds, data):
     accepts(read, data)
 

@@ -1,7 +1,6 @@
 """Whatever ends a run of scenarios, what is known by then is in its files."""
 
 import json
-import os
 import signal
 from pathlib import Path
 from xml.etree import ElementTree
@@ -19,7 +18,7 @@ FILES = ("a", "b", "c")
 
 def signalled(number: signal.Signals):
     def end(scenario) -> Verdict:
-        os.kill(os.getpid(), number)
+        signal.raise_signal(number)
         raise AssertionError("it goes on")
 
     return end
@@ -88,7 +87,7 @@ def test_an_interrupted_run_keeps_its_verdicts(run):
 
 def test_a_signal_while_a_file_is_written_waits_for_it(run, monkeypatch: pytest.MonkeyPatch):
     def render(*arguments) -> str:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         return "the whole page"
 
     monkeypatch.setattr(results, "render", render)

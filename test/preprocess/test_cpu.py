@@ -63,7 +63,7 @@ class TestInPlace:
         assert np.all(memory[-canary:] == 0xA5)
 
     @given(st.integers(1, 60), st.integers(1, 60), st.sampled_from(["bgr8", "mono8", "rgb8"]))
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     def test_does_so_for_any_shape(self, width, height, encoding):
         processor = Preprocessor(20, 12, undistort=False)
         bgr = np.full((height, width, 3), 200, np.uint8)
@@ -220,7 +220,7 @@ class TestLens:
         st.sampled_from(["plumb_bob", "rational_polynomial", "equidistant", "x"]),
         st.sampled_from([(1, 1), (2, 1), (64, 48)]),
     )
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     def test_no_calibration_breaks_a_frame(self, distortion, matrix, model, size):
         processor = Preprocessor(32, 32, undistort=True)
         try:
@@ -319,7 +319,7 @@ class TestCompressed:
 
     @pytest.mark.parametrize("kind", ["jpeg", "png"])
     @given(data=st.data())
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     def test_damage_is_rejected_or_harmless(self, kind, data):
         bgr = scene(64, 48)
         file = bytearray(jpeg(bgr) if kind == "jpeg" else png(bgr))

@@ -151,7 +151,7 @@ def test_a_yuv_frame_of_odd_height_and_a_mono_one_of_odd_size_are_fine():
     st.integers(0, 200),
     st.binary(max_size=3000),
 )
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_nothing_but_a_rejection_escapes(encoding, width, height, step, data):
     try:
         processed(view(width, height, encoding, step, data))
@@ -165,7 +165,7 @@ def test_nothing_but_a_rejection_escapes(encoding, width, height, step, data):
     st.sampled_from([1, 2, 3, 4, 6, 40_000, 70_000, 2**31, 2**32 - 1]),
     st.booleans(),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_nothing_but_a_rejection_escapes_from_exotic_shapes(encoding, width, height, undistort):
     step = width * 4
     size = step * height * 2

@@ -113,3 +113,43 @@ def test_any_reason_fits(ingest, reason):
     record = ingest.enter(WALL, "camera", NOW)
     kept = Ingest.end(record, FrameStatus.FAILED, reason).reason
     assert reason.encode(errors="replace").startswith(kept)
+
+
+def pointed_to(ingest, image, number=3):
+    header = FrameHeader()
+    ingest.point_to(ingest.enter(WALL, "camera", NOW), image, header, number)
+    return header
+
+
+def test_a_slot_that_points_to_a_frame_tells_what_a_filled_one_does(ingest):
+    image, filled = frame(scene(128, 96), "bgr8"), FrameHeader()
+    ingest.fill(ingest.enter(WALL, "camera", NOW), image, filled, np.zeros((64, 64, 3), np.uint8))
+    header = pointed_to(ingest, image)
+    assert (filled.camera_number, header.camera_number) == (0, 3)
+    for name, _ in FrameHeader._fields_:
+        if name not in ("sequence", "camera_number", "picture"):
+            ours, theirs = getattr(header, name), getattr(filled, name)
+            if hasattr(ours, "_length_"):
+                ours, theirs = list(ours), list(theirs)
+            assert ours == theirs, name
+
+
+def test_the_same_picture_is_known_again_and_another_one_is_not(ingest):
+    pictures = {pointed_to(ingest, frame(scene(128, 96), "bgr8")).picture for _ in range(3)}
+    assert len(pictures) == 1 and 0 not in pictures
+    other = scene(128, 96)
+    other[40:60, 40:60] = 255 - other[40:60, 40:60]
+    assert pointed_to(ingest, frame(other, "bgr8")).picture not in pictures
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        (view(4, 4, "jpeg", 0, bytes(99)), "reads uncompressed frames"),
+        (view(4, 4, "bgr8", 12, bytes(47)), "47 bytes are fewer than 4 rows"),
+        (view(0, 4, "bgr8", 12, b""), "size 0x4 holds no pixels"),
+    ],
+)
+def test_what_could_not_be_read_in_place_is_rejected(ingest, image, reason):
+    with pytest.raises(FrameRejected, match=reason):
+        pointed_to(ingest, image)

@@ -90,7 +90,7 @@ def check_agreement(found, expected):
 
 class TestBits:
     @given(st.integers(0, 2**32 - 1), st.floats(0.2, 6), st.floats(-6, 3))
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     def test_of_random_heads(self, seed, spread, mean):
         check_bits(*random_heads(SMALL, seed, spread, mean), SMALL)
 
@@ -113,7 +113,7 @@ class TestBits:
         st.floats(0.05, 0.95),
         st.integers(1, 512),
     )
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=100)
     def test_of_any_lens_size_and_setting(self, seed, k, fisheye, source, score, iou, limit):
         centre = (source[0] / 2, source[1] / 2)
         lens = Lens((300.0, 310.0, *centre), (k[0], k[1], k[2], -k[2], *NONE), fisheye)
@@ -148,7 +148,7 @@ class TestBits:
 
 class TestAgainstTheCpuPath:
     @given(st.integers(0, 2**32 - 1), st.floats(0.5, 4), st.sampled_from(list(LENSES)))
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     def test_of_random_heads(self, seed, spread, lens):
         boxes, classes = random_heads(SMALL, seed, spread)
         placement = placement_of(SMALL, LENSES[lens])

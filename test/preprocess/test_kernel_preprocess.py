@@ -115,7 +115,7 @@ class TestBits:
         st.none() | st.tuples(st.floats(-0.6, 0.6), st.floats(-0.3, 0.3), st.booleans()),
         st.integers(0, 2**32 - 1),
     )
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=200)
     def test_of_anything(self, encoding, source, size, padding, settings, distortion, seed):
         name = ALIASES.get(encoding, encoding)
         if BYTES_PER_PIXEL[name] < 3 and name not in ("mono8", "8uc1"):

@@ -37,7 +37,7 @@ JPEG_MARK = b"\xff\xd8\xff\xe0"
 stamps = st.integers(0, (2**31 - 1) * 10**9 + 999_999_999)
 names = st.text(st.characters(blacklist_categories=["Cs"], min_codepoint=1), max_size=40)
 sizes = st.integers(1, 65535)
-fast = settings(max_examples=60, deadline=None)
+fast = settings(max_examples=60)
 
 
 def time_of(stamp_ns):
@@ -147,7 +147,7 @@ def test_every_truncation_is_rejected_or_needs_no_more(message, little_endian):
 
 @pytest.mark.parametrize("read", READERS.values(), ids=READERS)
 @given(st.binary(max_size=200), st.sampled_from([b"", b"\0\0\0\0", b"\0\1\0\0"]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_random_bytes_raise_nothing_else(read, data, head):
     try:
         read(head + data)
@@ -159,7 +159,7 @@ def test_random_bytes_raise_nothing_else(read, data, head):
     "message", [image(), compressed(), camera_info()], ids=lambda m: m.__msgtype__
 )
 @given(st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_flipped_bytes_raise_nothing_else(message, data):
     broken = bytearray(serialize(message))
     for position in data.draw(st.lists(st.integers(0, len(broken) - 1), max_size=6)):

@@ -1,8 +1,9 @@
 """TensorRT 10 and 11, or TensorRT-RTX: the network as one CUDA graph on a stream of its own.
 
 Built from the model's `s8` file, in which 8-bit types stand as QuantizeLinear and DequantizeLinear.
-A frame is copied once on the host, into page-locked memory; on a GPU that shares its memory with
-the host (Jetson) it is not copied again. After `load` nothing allocates.
+A slot's pixels are copied once on the host, into page-locked memory; on a GPU that shares its
+memory with the host (Jetson) they are not copied again. After `load` nothing allocates.
+`backends.in_place` makes the network a stage of a larger graph, which copies nothing.
 """
 
 import hashlib
@@ -29,6 +30,7 @@ from perception_nodes.backends.cuda import (
     capture,
     open_device,
 )
+from perception_nodes.backends.cuda.network import DeviceNetwork
 from perception_nodes.backends.model import Model
 from perception_nodes.backends.tensorrt.build import FLAGS, build
 from perception_nodes.backends.tensorrt.cache import CachedEngine, EngineCache, EngineKey
@@ -42,7 +44,13 @@ DRIVER_VERSION_FILES = ("/sys/module/nvidia/version", "/etc/nv_tegra_release")
 
 
 class Backend:
-    """One engine, its memory, and the graph that runs it."""
+    """One engine, its memory, and the graph that runs it.
+
+    Attributes:
+        network: the engine and its memory, once a model is loaded.
+    """
+
+    network: DeviceNetwork
 
     def __init__(self, settings: BackendSettings) -> None:
         """See `BackendSettings`; threads are of no effect.
@@ -178,6 +186,13 @@ class Backend:
         self._heads = HeadTensors(tensors[:boxes], tensors[boxes:])
         check_heads(model, self._heads)
         self._graph = capture(stream, [*before, engine.enqueue, *after])
+        heads = zip(model.outputs.box, model.outputs.classes, strict=True)
+        self.network = DeviceNetwork(
+            device,
+            engine.addresses[model.input.name],
+            [(engine.addresses[box], engine.addresses[classes]) for box, classes in heads],
+            engine.enqueue,
+        )
         self._thread = threading.get_ident()
         self.infer(np.zeros(size[1:], np.uint8))
 

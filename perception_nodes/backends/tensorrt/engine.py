@@ -39,6 +39,7 @@ class Engine:
 
     Attributes:
         inputs, outputs: its tensors by name.
+        addresses: of the device, that they are bound to.
     """
 
     def __init__(self, library: Library, plan: bytes, kernels: bytes = b"") -> None:
@@ -63,6 +64,7 @@ class Engine:
         self._context = self._make_context(kernels)
         if self._context is None:
             raise EngineRefused(f"{library.name} cannot run the engine: {self._log.last_error()}")
+        self.addresses: dict[str, int] = {}
         self.inputs: dict[str, Tensor] = {}
         self.outputs: dict[str, Tensor] = {}
         for index in range(self._engine.num_io_tensors):
@@ -80,6 +82,7 @@ class Engine:
         """
         if not self._context.set_tensor_address(name, address):
             raise BackendError(f"cannot bind tensor {name!r}: {self._log.last_error()}")
+        self.addresses[name] = address
 
     def enqueue(self, stream: Stream) -> None:
         """Put a run on a stream.

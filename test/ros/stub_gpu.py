@@ -1,0 +1,89 @@
+"""A GPU for nodes under test: a libcuda in C whose device is the host, and a TensorRT in Python
+over it. The kernels of the project run on it, compiled for the host; all else is real."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from perception_nodes.preprocess import host
+from perception_nodes.preprocess.compile import cubin
+
+SM = 87
+BACKENDS = Path(__file__).parents[1] / "backends"
+COMPILER = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
+TENSORRT = """
+import sys
+from collections import Counter
+
+sys.path.append({folder!r})
+import fake_tensorrt
+from fake_gpu import bytes_at
+
+
+class Gpu:
+    calls, failures = Counter(), {{}}
+
+    def allocate(self, nbytes):
+        pass
+
+    def stream_at(self, address):
+        return self
+
+    def put(self, operation):
+        operation()
+
+    def view(self, address, nbytes):
+        return bytes_at(address, nbytes)
+
+
+{how}
+module = fake_tensorrt.make(Gpu(), **how)
+globals().update((k, v) for k, v in vars(module).items() if k == "__version__" or k[:2] != "__")
+"""
+EMPTY_ROAD = "how = dict(value_of=lambda mean, place: -20.0)"
+REAL_NETWORK = """
+def network(memory):
+    names = [*model.outputs.box, *model.outputs.classes]
+    heads = runtime.infer(memory.reshape(model.input.height, model.input.width, 3))
+    return dict(zip(names, [*heads.boxes, *heads.classes]))
+
+
+from perception_nodes.backends.base import BackendSettings, open_backend
+from perception_nodes.backends.model import load_model
+
+model = load_model("road-xs")
+runtime = open_backend("onnxruntime", BackendSettings(threads=1))
+runtime.load(model)
+how = dict(network=network)
+"""
+
+
+def install(folder: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """Have processes that are started from here find it.
+
+    Args:
+        folder: an empty one for its files, and for the nodes' cache.
+        monkeypatch: undoes it.
+        how: Python that sets `how`, the arguments of `fake_tensorrt.make`.
+    """
+    if COMPILER is None:
+        pytest.skip("no C compiler")
+    pytest.importorskip("cuda.bindings.driver")
+    kernels = [host.load(name)._name for name in ("preprocess", "decode")]
+    library = folder / "lib/libcuda.so.1"
+    library.parent.mkdir()
+    source = BACKENDS / "stub_libcuda.c"
+    subprocess.run([COMPILER, "-shared", "-fPIC", source, "-o", library, "-ldl"], check=True)
+    package = folder / "site/tensorrt"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(TENSORRT.format(folder=str(BACKENDS), how=how))
+    for name, first in (("LD_LIBRARY_PATH", library.parent), ("PYTHONPATH", package.parent)):
+        monkeypatch.setenv(name, f"{first}:{os.environ.get(name, '')}")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    for name in ("preprocess", "decode"):
+        cubin(name, SM)  # by NVRTC, which looks for a libcuda itself and does not bear this one
+    monkeypatch.setenv("STUB_CUDA_FAILS", str(folder / "fails"))
+    monkeypatch.setenv("STUB_CUDA_KERNELS", ":".join(kernels))
