@@ -73,6 +73,7 @@ class ReceiverNode(PerceptionNode):
                     "status": FrameStatus(report.status).name,
                     "reason": report.reason,
                     "copies": report.copies,
+                    "detections": report.detections,
                     "clock_suspect": report.clock_suspect,
                     "stamp_ns": report.header.stamp.sec * 1_000_000_000
                     + report.header.stamp.nanosec,

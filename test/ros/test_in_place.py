@@ -1,0 +1,75 @@
+"""A drive whose frames a GPU reads where the camera left them, from shared memory to boxes in one
+graph. The GPU is the host (`stub_gpu.py`), the network ONNX Runtime's; all else is real."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import stub_gpu
+
+from perception_nodes.backends.base import BackendSettings, open_backend
+from perception_nodes.backends.building import build_command
+from perception_nodes.backends.model import load_model
+from perception_nodes.core.decode import DecodeSettings
+from perception_nodes.environment import cache_folder
+from perception_nodes.preprocess import reference, reference_decode
+from perception_nodes.preprocess.head import Head
+from perception_nodes.preprocess.placement import Placement
+from perception_nodes.preprocess.plan import Output, plan_frame
+from perception_nodes.replay.bag import open_drive
+from perception_nodes.transport.cdr import read_image
+
+pytestmark = [pytest.mark.ros, pytest.mark.timeout(240)]
+MODEL = load_model("road-xs")
+
+
+@pytest.fixture
+def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stub_gpu.install(tmp_path, monkeypatch, stub_gpu.REAL_NETWORK)
+    built = BackendSettings(cache_dir=str(cache_folder()))
+    subprocess.run(build_command("tensorrt", [MODEL.folder], built), check=True)
+
+
+def specified(sample: Path) -> dict[int, int]:
+    """How many objects the specifications find in each frame, by its stamp."""
+    runtime = open_backend("onnxruntime", BackendSettings(threads=1))
+    runtime.load(MODEL)
+    width, height, outputs = MODEL.input.width, MODEL.input.height, MODEL.outputs
+    head = Head(width, height, tuple(outputs.strides), outputs.reg_max, len(MODEL.classes))
+    found = {}
+    for frame in open_drive(sample, "").frames():
+        image = read_image(frame.data)
+        placement = Placement.fit((image.width, image.height), (width, height), None)
+        plan = plan_frame(image, placement.letterbox, None)
+        pixels = np.frombuffer(image.data, np.uint8)
+        picture = reference.preprocess(pixels, plan, Output(width, height))
+        heads = runtime.infer(np.ascontiguousarray(picture.reshape(height, width, 3)))
+        settings = DecodeSettings()
+        result = reference_decode.decode(heads.boxes, heads.classes, head, settings, placement)
+        found[frame.index] = result.count
+    runtime.close()
+    return found
+
+
+def test_every_frame_of_a_drive_is_what_the_specifications_say(
+    stub: None, root: Path, measured: Any
+) -> None:
+    sample = root / "bags/sample"
+    stamps, reports = measured(
+        bag=str(sample),
+        source="shm",
+        backend="tensorrt",
+        preprocess_on="gpu",
+        model="road-xs",
+        deadline_ms=900.0,
+    )
+    assert sorted(report["stamp_ns"] for report in reports) == sorted(stamps)
+    expected = dict(zip(stamps, specified(sample).values(), strict=True))
+    published = [report for report in reports if report["status"] == "OK"]
+    for report in published:
+        assert report["copies"] == 0
+        assert report["detections"] == expected[report["stamp_ns"]]
+    assert len(published) > 0.8 * len(stamps)
+    assert sum(report["detections"] for report in published) > 100
