@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from perception_nodes.backends.base import BackendSettings
+from perception_nodes.backends.building import build_command
+from perception_nodes.backends.model import load_model
+from perception_nodes.environment import cache_folder
 from perception_nodes.preprocess import host
 from perception_nodes.preprocess.compile import cubin
 
@@ -98,3 +102,9 @@ def install(folder: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
         cubin(name, SM)  # by NVRTC, which looks for a libcuda itself and does not bear this one
     monkeypatch.setenv("STUB_CUDA_FAILS", str(folder / "fails"))
     monkeypatch.setenv("STUB_CUDA_KERNELS", ":".join(kernels))
+
+
+def build(model: str) -> None:
+    """Build a model's engine beforehand, in a process as nodes do it."""
+    settings = BackendSettings(cache_dir=str(cache_folder()))
+    subprocess.run(build_command("tensorrt", [load_model(model).folder], settings), check=True)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rclpy
+import stub_gpu
 from beside import beside
 from perception_interfaces.msg import FrameReport, Health
 from rclpy.executors import SingleThreadedExecutor
@@ -193,6 +194,24 @@ def test_each_camera_has_its_own_detections_and_reports(drive: Any, backend: str
         assert False in vehicle.stops
 
     drive(scenario, backend=backend, standby="never")
+
+
+def test_a_gpu_reads_the_frames_of_each_camera_in_place(
+    drive: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scenario(vehicle: Vehicle) -> None:
+        vehicle.film(40)
+        vehicle.settle()
+        for name in CAMERAS:
+            published = [r for r in vehicle.reports[name] if r.status in PUBLISHED]
+            assert len(published) >= 20
+            assert {r.copies for r in published} == {0}
+            assert {r.status for r in vehicle.reports[name]} <= {*PUBLISHED, FrameReport.SUPERSEDED}
+
+    stub_gpu.install(tmp_path, monkeypatch, stub_gpu.EMPTY_ROAD)
+    stub_gpu.build("road-xs")
+    values = {"backend": "tensorrt", "preprocess_on": "gpu", "model": "road-xs"}
+    drive(scenario, standby="never", **values)
 
 
 def test_frames_that_wait_together_are_inferred_together(drive: Any, order: Any) -> None:

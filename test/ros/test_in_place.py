@@ -1,7 +1,6 @@
 """A drive whose frames a GPU reads where the camera left them, from shared memory to boxes in one
 graph. The GPU is the host (`stub_gpu.py`), the network ONNX Runtime's; all else is real."""
 
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,8 @@ import pytest
 import stub_gpu
 
 from perception_nodes.backends.base import BackendSettings, open_backend
-from perception_nodes.backends.building import build_command
 from perception_nodes.backends.model import load_model
 from perception_nodes.core.decode import DecodeSettings
-from perception_nodes.environment import cache_folder
 from perception_nodes.preprocess import reference, reference_decode
 from perception_nodes.preprocess.head import Head
 from perception_nodes.preprocess.placement import Placement
@@ -28,8 +25,7 @@ MODEL = load_model("road-xs")
 @pytest.fixture
 def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stub_gpu.install(tmp_path, monkeypatch, stub_gpu.REAL_NETWORK)
-    built = BackendSettings(cache_dir=str(cache_folder()))
-    subprocess.run(build_command("tensorrt", [MODEL.folder], built), check=True)
+    stub_gpu.build(MODEL.name)
 
 
 def specified(sample: Path) -> dict[int, int]:
