@@ -114,10 +114,10 @@ class Network:
         file, _ = model.signed_file()
         self._engine = engine = Engine(library, build(library, file).plan)
         self._image = device.memory(engine.inputs[model.input.name].nbytes)
-        engine.bind(model.input.name, self._image.address)
+        engine.execution.bind(model.input.name, self._image.address)
         self._memory = {name: device.memory(t.nbytes) for name, t in engine.outputs.items()}
         for name, memory in self._memory.items():
-            engine.bind(name, memory.address)
+            engine.execution.bind(name, memory.address)
         heads = zip(model.outputs.box, model.outputs.classes, strict=True)
         self.tensors = [
             (self._memory[box].address, self._memory[classes].address) for box, classes in heads
@@ -130,7 +130,7 @@ class Network:
 
     def enqueue(self, stream: Stream) -> None:
         if self._engine is not None:
-            self._engine.enqueue(stream)
+            self._engine.execution.enqueue(stream)
 
 
 def time_whole(
@@ -150,7 +150,8 @@ def time_whole(
             image, placement = frames[number % SLOTS]
             before()
             started = time.perf_counter()
-            detector.detect(image, placement)
+            detector.launch(image, placement)
+            detector.result()
             took = (time.perf_counter() - started) * 1e3
             if number >= 0:
                 host_ms.append(took)

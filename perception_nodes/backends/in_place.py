@@ -10,9 +10,9 @@ from perception_nodes.backends.base import Backend
 from perception_nodes.backends.cuda import CudaError
 from perception_nodes.backends.cuda.network import DeviceNetwork
 from perception_nodes.backends.model import Model
-from perception_nodes.core.decode import DecodeSettings
-from perception_nodes.core.frame import Detections, FrameHeader, ImageView, placement_key
-from perception_nodes.core.pipeline import BackendLost, HeadTensors
+from perception_nodes.core.decode import AbsurdOutput, DecodeSettings
+from perception_nodes.core.frame import FrameHeader, FrameRejected, ImageView, placement_key
+from perception_nodes.core.pipeline import Answer, BackendLost
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.preprocess.gpu import Decoding, GpuDetector
 from perception_nodes.preprocess.head import Head
@@ -22,36 +22,41 @@ from perception_nodes.preprocess.plan import Output
 
 @runtime_checkable
 class DeviceBackend(Protocol):
-    """A backend whose network is on a GPU.
+    """A backend whose networks run on a GPU."""
 
-    Attributes:
-        network: the loaded one.
-    """
+    def another_network(self) -> DeviceNetwork:
+        """The loaded model once more, to be run beside the others: with memory of its own.
 
-    network: DeviceNetwork
+        Raises:
+            BackendError: there is no room for it.
+        """
+        ...
 
 
 class InPlaceOnGpu:
     """One graph a camera, from its frames in shared memory to boxes, on a stream of its own.
 
-    The network and its memory are shared: one frame is on its way at a time.
+    Attributes:
+        max_batch: cameras whose frames can be on their way at once.
     """
 
     def __init__(
-        self, network: DeviceNetwork, model: Model, decode: DecodeSettings, cameras: Sequence[str]
+        self, backend: DeviceBackend, model: Model, decode: DecodeSettings, cameras: Sequence[str]
     ) -> None:
         """Compile the kernels, or take them from the cache.
 
         Raises:
-            CudaError: they cannot be compiled or loaded.
+            BackendError: they cannot be compiled or loaded, or there is no room.
         """
-        self._device = device = network.device
         self._thread = threading.get_ident()
+        self.max_batch = len(cameras)
         size = model.input.width, model.input.height
         outputs = model.outputs
         head = Head(*size, tuple(outputs.strides), outputs.reg_max, len(model.classes))
         self._cameras: dict[bytes, tuple[GpuDetector, KnownPlace]] = {}
         for camera in cameras:
+            network = backend.another_network()
+            self._device = device = network.device
             stream = device.stream()
             decoding = Decoding(device, head, decode, network.heads, stream)
             detector = GpuDetector(
@@ -65,20 +70,26 @@ class InPlaceOnGpu:
         self._make_current()
         detector.prepare(image, known.of(header))
 
-    def infer(self, header: FrameHeader, image: ImageView) -> tuple[Detections, int]:
-        """Launch the camera's graph, wait for its boxes.
+    def infer(self, frames: Sequence[tuple[FrameHeader, ImageView]]) -> list[Answer]:
+        """Launch all cameras' graphs, then wait for the boxes of each.
 
         Raises:
-            FrameRejected: the frame cannot be read.
-            AbsurdOutput: the network's output cannot be a detection.
             BackendLost: the device failed; CUDA answers every later call with the same error.
         """
-        detector, known = self._cameras[header.camera]
         self._make_current()
         try:
-            return detector.detect(image, known.of(header)), detector.copies
+            begun = [self._begin(header, image) for header, image in frames]
+            return [_end(one) for one in begun]
         except CudaError as error:
             raise BackendLost(str(error)) from error
+
+    def _begin(self, header: FrameHeader, image: ImageView) -> GpuDetector | FrameRejected:
+        detector, known = self._cameras[header.camera]
+        try:
+            detector.launch(image, known.of(header))
+        except FrameRejected as error:
+            return error
+        return detector
 
     def close(self) -> None:
         """Let go of the frames' memory and the graphs; all else goes with the backend."""
@@ -92,8 +103,19 @@ class InPlaceOnGpu:
             self._thread = threading.get_ident()
 
 
+def _end(begun: GpuDetector | FrameRejected) -> Answer:
+    if isinstance(begun, FrameRejected):
+        return begun
+    try:
+        return begun.result(), begun.copies
+    except AbsurdOutput as error:
+        return error
+
+
 class InPlaceOnCpu:
     """Preprocesses a frame on the CPU right before it is inferred."""
+
+    max_batch = 1
 
     def __init__(self, backend: Backend, model: Model, cameras: Sequence[str]) -> None:
         """Use a backend in which the model is loaded."""
@@ -110,11 +132,15 @@ class InPlaceOnCpu:
         preprocessor, known = self._cameras[header.camera]
         preprocessor.scale(image, known.of(header), self._image)
 
-    def infer(self, header: FrameHeader, image: ImageView) -> tuple[HeadTensors, int]:
+    def infer(self, frames: Sequence[tuple[FrameHeader, ImageView]]) -> list[Answer]:
         """Scale, rectify, run the network; see `InPlaceBackend`."""
+        ((header, image),) = frames
         preprocessor, known = self._cameras[header.camera]
-        copies = preprocessor.scale(image, known.of(header), self._image)
-        return self._backend.infer(self._image), copies - image.copies
+        try:
+            copies = preprocessor.scale(image, known.of(header), self._image)
+        except FrameRejected as error:
+            return [error]
+        return [(self._backend.infer(self._image), copies - image.copies)]
 
     def close(self) -> None:
         """Nothing is held."""
@@ -142,8 +168,8 @@ def in_place(
     """Have a loaded model read the frames of these cameras where they lie.
 
     Raises:
-        CudaError: the kernels cannot be compiled or loaded.
+        BackendError: the kernels cannot be compiled or loaded, or there is no room.
     """
     if isinstance(backend, DeviceBackend):
-        return InPlaceOnGpu(backend.network, model, decode, cameras)
+        return InPlaceOnGpu(backend, model, decode, cameras)
     return InPlaceOnCpu(backend, model, cameras)

@@ -19,7 +19,9 @@ from perception_nodes.backends.building import Building, build_command
 from perception_nodes.backends.in_place import InPlaceOnCpu, InPlaceOnGpu, in_place
 from perception_nodes.backends.model import Model
 from perception_nodes.core.decode import Decoder, DecodeSettings
-from perception_nodes.core.pipeline import BackendError, BatchBackend, Candidate
+from perception_nodes.core.frame import FrameHeader, ImageView
+from perception_nodes.core.pipeline import BackendError, BatchBackend, Candidate, InPlaceBackend
+from perception_nodes.preprocess.placement import Placement
 
 STAND_IN = "openvino"
 """The backend that serves meanwhile: it runs wherever the graph does."""
@@ -78,7 +80,10 @@ class LoadedModels:
                 if in_place_cameras:
                     reader = in_place(opened, model, decode, in_place_cameras)
                     self._in_place.append(reader)
-                calls_ns = _shortest_calls_ns(opened, model, info.max_batch)
+                    together = in_place_cameras[: min(own.max_batch, reader.max_batch)]
+                    calls_ns = _shortest_in_place_ns(reader, model, together)
+                else:
+                    calls_ns = _shortest_calls_ns(opened, model, info.max_batch)
                 self.candidates.append(
                     Candidate(
                         model.name,
@@ -198,6 +203,21 @@ def _shortest_calls_ns(backend: Backend, model: Model, max_batch: int) -> list[i
         _shortest_ns(partial(backend.infer, image)),
         *(_shortest_ns(partial(several.infer_batch, batch)) for batch in batches),
     ]
+
+
+def _shortest_in_place_ns(
+    reader: InPlaceBackend, model: Model, cameras: Sequence[str]
+) -> list[int]:
+    """What calls with black frames of 1, 2, ... cameras take, whose size is the network's."""
+    size = model.input.width, model.input.height
+    image = ImageView.of_pixels(np.zeros((*size[::-1], 3), np.uint8))
+    frames = []
+    for camera in cameras:
+        header = FrameHeader(camera=camera.encode())
+        Placement.fit(size, size, None).describe(header, 0)
+        reader.prepare(header, image)
+        frames.append((header, image))
+    return [_shortest_ns(partial(reader.infer, frames[:n])) for n in range(1, len(frames) + 1)]
 
 
 def _shortest_ns(call: Callable[[], object]) -> int:

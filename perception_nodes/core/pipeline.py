@@ -79,8 +79,17 @@ class BatchBackend(InferenceBackend, Protocol):
         ...
 
 
+Frame = NDArray[np.uint8] | ImageView
+"""What a model is run on: a slot's pixels, uint8 [height, width, 3] BGR, or a camera's frame as it
+came, for a backend that reads it in place."""
+
+Answer = tuple[HeadTensors | Detections, int] | FrameRejected | AbsurdOutput
+"""What a network says of a frame, or the objects where the backend decodes that too, in source
+pixels; and copies of the frame's pixels that were made. Or why there is no such thing."""
+
+
 class InPlaceBackend(Protocol):
-    """A backend that reads a camera's frame where it lies: preprocessing is its own."""
+    """A backend that reads cameras' frames where they lie: preprocessing is its own."""
 
     def prepare(self, header: FrameHeader, image: ImageView) -> None:
         """Do what is done once for frames like this one, so that `infer` need not.
@@ -91,21 +100,15 @@ class InPlaceBackend(Protocol):
         """
         ...
 
-    def infer(self, header: FrameHeader, image: ImageView) -> tuple[HeadTensors | Detections, int]:
-        """Run the network on a frame.
+    def infer(self, frames: Sequence[tuple[FrameHeader, ImageView]]) -> Sequence[Answer]:
+        """Run the network on frames of different cameras.
 
         Args:
-            header: the frame's slot header, which tells its place in the network's input.
-            image: the frame; its pixels need not stay once this returns.
-
-        Returns:
-            What the network says, or the objects where the backend decodes it too, in source
-            pixels; and how many copies of the frame's pixels were made.
+            frames: a slot's header, which tells the place in the network's input, and the frame;
+                its pixels need not stay once this returns.
 
         Raises:
-            FrameRejected: the frame cannot be read.
             BackendError: the backend failed.
-            AbsurdOutput: the network's output cannot be a detection.
         """
         ...
 
@@ -119,7 +122,7 @@ class Candidate:
         in_place: runs it on a camera's frames as they come, where that is wanted.
         decoder: of its outputs.
         inference, postprocess: predictions.
-        batches: predictions of inferring 2, 3, ... frames at once, by `batch_backend`.
+        batches: predictions of inferring 2, 3, ... frames at once.
     """
 
     def __init__(
@@ -143,14 +146,21 @@ class Candidate:
         self.postprocess = CostPrediction(0)
         self._inferred_alone = 0
 
-    def infer(
-        self, header: FrameHeader, frame: NDArray[np.uint8] | ImageView
-    ) -> tuple[HeadTensors | Detections, int]:
-        """Run the model on a slot's pixels or on a camera's frame, see `InPlaceBackend.infer`."""
-        if isinstance(frame, ImageView):
+    def infer(self, frames: Sequence[tuple[FrameHeader, Frame]]) -> Sequence[Answer]:
+        """Run the model on frames, all slots' pixels or all as they came.
+
+        Raises:
+            BackendError: the backend failed.
+        """
+        in_place = [(header, frame) for header, frame in frames if isinstance(frame, ImageView)]
+        if in_place:
             assert self.in_place is not None
-            return self.in_place.infer(header, frame)
-        return self.backend.infer(frame), 0
+            return self.in_place.infer(in_place)
+        images = [frame for _, frame in frames if not isinstance(frame, ImageView)]
+        if len(images) == 1:
+            return [(self.backend.infer(images[0]), 0)]
+        assert self.batch_backend is not None
+        return [(heads, 0) for heads in self.batch_backend.infer_batch(images)]
 
     @property
     def calls(self) -> list[CostPrediction]:
@@ -214,15 +224,14 @@ class Pipeline:
     def detect(
         self,
         header: FrameHeader,
-        frame: NDArray[np.uint8] | ImageView,
+        frame: Frame,
         finish_by_ns: int | None = None,
     ) -> tuple[FrameRecord, Detections | None]:
         """Find the objects of a frame.
 
         Args:
             header: the frame's slot header.
-            frame: the slot's pixels, uint8 [height, width, 3] BGR; or the camera's frame, for
-                models that read it in place.
+            frame: its pixels.
             finish_by_ns: where others share the models: for the sake of their frames a smaller
                 model is taken where the best one would not be done by then.
 
@@ -243,24 +252,27 @@ class Pipeline:
         self._chosen, record.model = model, model.name
         record.reason = self._standing_in
         try:
-            answer, copies = model.infer(header, frame)
-        except (BackendError, FrameRejected, AbsurdOutput) as error:
+            (answer,) = model.infer([(header, frame)])
+        except BackendError as error:
             return self._failed(record, error), None
         record.inferred_ns = self._clock.monotonic_ns()
-        record.copies += copies
         found = self._decoded(record, header, answer)
         if found is not None:
             self._learn(model.inference, record.inferred_ns - started_ns, record)
         return record, found
 
     def _decoded(
-        self, record: FrameRecord, header: FrameHeader, answer: HeadTensors | Detections
+        self, record: FrameRecord, header: FrameHeader, answer: Answer
     ) -> Detections | None:
         """The second half: what the chosen model has found, in source pixels."""
         started_ns = self._clock.monotonic_ns()
         try:
-            detections = answer if isinstance(answer, Detections) else self._decode(header, answer)
-        except AbsurdOutput as error:
+            if isinstance(answer, FrameRejected | AbsurdOutput):
+                raise answer
+            said, copies = answer
+            record.copies += copies
+            detections = said if isinstance(said, Detections) else self._decode(header, said)
+        except (FrameRejected, AbsurdOutput) as error:
             self._failed(record, error)
             return None
         record.detections = len(detections)
@@ -377,7 +389,7 @@ class Pipeline:
 
 
 def detect_together(
-    frames: Sequence[tuple[Pipeline, FrameHeader, NDArray[np.uint8]]],
+    frames: Sequence[tuple[Pipeline, FrameHeader, Frame]],
 ) -> Iterator[tuple[FrameRecord, Detections | None]]:
     """Find the objects of several cameras' frames in one call of the best model.
 
@@ -397,16 +409,15 @@ def detect_together(
         pipeline._chosen, record.model = model, model.name
         record.reason = pipeline._standing_in
         pipeline._without_best, pipeline._on_trial = 0, False
-    assert model.batch_backend is not None
     try:
-        heads = model.batch_backend.infer_batch([image for _, _, image in frames])
+        answers = model.infer([(header, frame) for _, header, frame in frames])
     except BackendError as error:
         for pipeline, record in zip(ours, records, strict=True):
             yield pipeline._failed(record, error), None
         return
     inferred_ns = ours[0]._clock.monotonic_ns()
     model.batches[len(frames) - 2].add(inferred_ns - started_ns)
-    for (pipeline, header, _), record, own in zip(frames, records, heads, strict=True):
+    for (pipeline, header, _), record, own in zip(frames, records, answers, strict=True):
         record.inferred_ns = inferred_ns
         yield record, pipeline._decoded(record, header, own)
 

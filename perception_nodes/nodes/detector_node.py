@@ -46,13 +46,11 @@ class DetectorNode(RedundantNode):
                 )
             models.append(fallback)
         in_place = settings.preprocess_on == "gpu"
-        # What is read in place is inferred alone, see `backends.in_place`.
-        max_batch = 1 if in_place else len(cameras)
         self._serving = serving = Serving(
             settings.backend,
             models,
             BackendSettings(
-                settings.threads, str(cache_folder()), max_batch=max_batch, may_build=False
+                settings.threads, str(cache_folder()), max_batch=len(cameras), may_build=False
             ),
             DecodeSettings(settings.score_threshold, settings.iou_threshold),
             self.get_logger().info,
@@ -109,7 +107,8 @@ class DetectorNode(RedundantNode):
             (lane,) = self._lanes
             if lane.receive():
                 lane.begin()
-                lane.finish(*lane.detect())
+                lane.prepare()
+                lane.finish(*lane.pipeline.detect(lane.header, lane.frame))
                 self._end_if_lost(lane)
             return
         until_look_ms = (self._look_again_ns - time.monotonic_ns()) / 1e6
@@ -131,12 +130,13 @@ class DetectorNode(RedundantNode):
         lanes = [self._lanes[number] for number in turn.cameras]
         for lane in lanes:
             lane.begin()
+            lane.prepare()
         if len(lanes) == 1:
             (lane,) = lanes
             self._serving.candidates[0].inferred_alone(scheduler.waiting)
-            found = iter([lane.detect(turn.finish_by_ns)])
+            found = iter([lane.pipeline.detect(lane.header, lane.frame, turn.finish_by_ns)])
         else:
-            found = detect_together([(lane.pipeline, lane.header, lane.pixels) for lane in lanes])
+            found = detect_together([(lane.pipeline, lane.header, lane.frame) for lane in lanes])
         for number, lane, (record, detections) in zip(turn.cameras, lanes, found, strict=True):
             lane.finish(record, detections)
             scheduler.done(number, served=record.status != FrameStatus.SKIPPED_LATE)

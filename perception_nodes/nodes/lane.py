@@ -3,7 +3,6 @@
 from contextlib import suppress
 
 import numpy as np
-from numpy.typing import NDArray
 from vision_msgs.msg import Detection2DArray
 
 from perception_nodes.backends.model import Model
@@ -22,7 +21,7 @@ from perception_nodes.core.frame import (
     placement_key,
     record_of_header,
 )
-from perception_nodes.core.pipeline import BackendError, Pipeline
+from perception_nodes.core.pipeline import BackendError, Frame, Pipeline
 from perception_nodes.nodes.redundant import RedundantNode, Seat
 from perception_nodes.transport import channels
 from perception_nodes.transport.cdr import write_detection_array
@@ -134,9 +133,11 @@ class Lane:
         return self.waiting.header
 
     @property
-    def pixels(self) -> NDArray[np.uint8]:
-        """Of the waiting frame, where they are in its slot: uint8 [height, width, 3]."""
+    def frame(self) -> Frame:
+        """The waiting frame's pixels: its slot's, or where it is read in place the camera's."""
         assert self.waiting is not None
+        if self._in_place is not None:
+            return self._image
         return self.waiting.payload.reshape(self._size.height, self._size.width, 3)
 
     def begin(self) -> None:
@@ -145,15 +146,10 @@ class Lane:
         lease.begin(header.ingest_process, header.sequence, header.ingested_ns)
         lease.note.listeners = self.publisher.get_subscription_count()
 
-    def detect(self, finish_by_ns: int | None = None) -> tuple[FrameRecord, Detections | None]:
-        """Find the objects of the waiting frame, see `Pipeline.detect`."""
-        if self._in_place is None:
-            return self.pipeline.detect(self.header, self.pixels, finish_by_ns)
-        self._prepare()
-        return self.pipeline.detect(self.header, self._image, finish_by_ns)
-
-    def _prepare(self) -> None:
+    def prepare(self) -> None:
         """Have all models make ready for frames like the waiting one, where it is the first."""
+        if self._in_place is None:
+            return
         image = self._image
         kind = (image.encoding, image.step, placement_key(self.header))
         if kind == self._prepared:

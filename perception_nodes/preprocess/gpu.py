@@ -257,17 +257,20 @@ class GpuDetector:
             self.graph = capture(self._stream, stages)
         return self.graph
 
-    def detect(self, image: ImageView, placement: Placement) -> Detections:
-        """Find the objects of a frame, in source pixels; see `prepare`.
+    def launch(self, image: ImageView, placement: Placement) -> None:
+        """Have the GPU begin with a frame, which must stay until `result`; see `prepare`."""
+        graph = self.prepare(image, placement)
+        self._ticket += 1
+        self.copies = self._preprocessing.take(image, self._ticket)
+        graph.launch(self._stream)
+
+    def result(self) -> Detections:
+        """Wait for what was launched; its objects, in source pixels.
 
         Raises:
             AbsurdOutput: the network's output cannot be a detection.
             CudaError: the GPU failed.
         """
-        graph = self.prepare(image, placement)
-        self._ticket += 1
-        self.copies = self._preprocessing.take(image, self._ticket)
-        graph.launch(self._stream)
         self._stream.wait()
         self.last = self._decoding.result(self._ticket)
         return self.last.detections()

@@ -21,8 +21,7 @@ OF_FRAMES = (RecordKind.ENTERED, RecordKind.OUTCOME, RecordKind.TAKEOVER)
 
 
 def slot_writer(endpoint: Endpoint, camera: str, width: int, height: int) -> Writer[FrameHeader]:
-    """Frames for the detector, of width x height BGR pixels; of 0 where they stay with the camera.
-    """
+    """Frames for the detector, of width x height BGR pixels; 0 where they stay with the camera."""
     return endpoint.writer(f"{camera}/slots", FrameHeader, width * height * 3, SLOT_DEPTH)
 
 

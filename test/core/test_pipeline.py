@@ -27,7 +27,7 @@ from perception_nodes.core.pipeline import (
     Pipeline,
     detect_together,
 )
-from perception_nodes.core.prediction import WINDOW
+from perception_nodes.core.prediction import WINDOW, CostPrediction
 
 MS = 1_000_000
 WIDTH, HEIGHT, REG_MAX = 64, 64, 4
@@ -391,16 +391,18 @@ def test_frames_inferred_together_are_each_decoded_and_judged_on_their_own():
 
 
 class InPlace:
-    """Takes a camera's frame; answers with objects, with a network's tensors, or an error."""
+    """Takes cameras' frames; answers with objects, with a network's tensors, or an error."""
 
     def __init__(self, rig, answer):
         self.rig, self.answer = rig, answer
 
-    def infer(self, header, image):
+    def infer(self, frames):
         self.rig.clock.now_ns += 4 * MS
-        if isinstance(self.answer, Exception):
+        if isinstance(self.answer, BackendError):
             raise self.answer
-        return self.answer or self.rig.backend.infer(image), 1
+        if isinstance(self.answer, Exception):
+            return [self.answer for _ in frames]
+        return [(self.answer or self.rig.backend.infer(image), 1) for _, image in frames]
 
 
 def run_in_place(answer=None, **rig):
@@ -434,3 +436,16 @@ def test_what_goes_wrong_in_place_fails_the_frame(error):
     rig, record, detections = run_in_place(error)
     assert (record.status, record.reason.decode()) == (FrameStatus.FAILED, str(error))
     assert detections is None and rig.pipeline.lost is None
+
+
+def test_one_frame_of_several_that_cannot_be_read_does_not_fail_the_others():
+    rig = Rig()
+    found = Detections.none()
+    rig.models[0].batches = [CostPrediction(0)]
+    rig.models[0].in_place = InPlace(rig, None)
+    rig.models[0].in_place.infer = lambda frames: [FrameRejected("no pixels"), (found, 0)]
+    image = ImageView.of_pixels(np.zeros((128, 128, 3), np.uint8))
+    frames = [(rig.pipeline, rig.header(), image), (rig.pipeline, rig.header(), image)]
+    (bad, nothing), (good, detections) = detect_together(frames)
+    assert (bad.status, bad.reason, nothing) == (FrameStatus.FAILED, b"no pixels", None)
+    assert (good.model, detections) == (b"toy", found)

@@ -82,10 +82,14 @@ class Camera:
 
         self.gpu.stream_at(stream.address).put(run)
 
+    def detect(self, image, placement):
+        self.detector.launch(image, placement)
+        return self.detector.result()
+
     def check(self, image, info=None):
         """Detect, and compare picture and boxes with the specifications; copies that it took."""
         placement = Placement.fit((image.width, image.height), (96, 64), info)
-        found = self.detector.detect(image, placement)
+        found = self.detect(image, placement)
         plan = plan_frame(image, placement.letterbox, placement.grid())
         picture = reference.preprocess(np.frombuffer(image.data, np.uint8), plan, OUTPUT)
         np.testing.assert_array_equal(self.seen[-1].reshape(OUTPUT.shape), picture)
@@ -175,14 +179,14 @@ class TestDetector:
     def test_a_rejected_frame_leaves_the_next_one_untouched(self, camera, image, reason):
         camera.check(frame(noise(320, 240), "nv12"))
         with pytest.raises(FrameRejected, match=reason):
-            camera.detector.detect(image, PLACEMENT)
+            camera.detect(image, PLACEMENT)
         camera.check(frame(noise(320, 240, 1), "nv12"))
 
     def test_absurd_output_is_told_and_leaves_the_next_frame_untouched(self, camera):
         image = frame(noise(320, 240), "nv12")
         sane, camera.classes[1] = camera.classes[1], np.full_like(camera.classes[1], np.nan)
         with pytest.raises(AbsurdOutput, match="class logits at stride 16"):
-            camera.detector.detect(image, PLACEMENT)
+            camera.detect(image, PLACEMENT)
         camera.classes[1] = sane
         camera.check(image)
 
@@ -191,7 +195,7 @@ class TestDetector:
         camera.check(image)
         gpu.kernels["suppress"] = lambda *_: None
         with pytest.raises(CudaError, match="answers frame 1 where 2 was asked"):
-            camera.detector.detect(image, PLACEMENT)
+            camera.detect(image, PLACEMENT)
 
     def test_it_can_be_prepared_before_its_first_frame(self, camera, gpu):
         image = frame(noise(320, 240), "nv12")
@@ -204,7 +208,7 @@ class TestDetector:
         image = frame(noise(320, 240), "nv12")
         gpu.failures["cuStreamBeginCapture"] = Verdict.CUDA_ERROR_OUT_OF_MEMORY
         with pytest.raises(CudaError, match="out of memory"):
-            camera.detector.detect(image, PLACEMENT)
+            camera.detect(image, PLACEMENT)
         del gpu.failures["cuStreamBeginCapture"]
         camera.check(image)
 

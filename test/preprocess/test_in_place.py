@@ -19,7 +19,7 @@ from perception_nodes.core.clock import SystemClock
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.frame import CameraInfo, FrameHeader, FrameStatus
 from perception_nodes.core.geometry import Lens
-from perception_nodes.core.pipeline import BackendLost, Pipeline
+from perception_nodes.core.pipeline import BackendLost, Pipeline, detect_together
 from perception_nodes.preprocess import gpu as stages
 from perception_nodes.preprocess import reference, reference_decode
 from perception_nodes.preprocess.cpu import Preprocessor
@@ -77,13 +77,12 @@ def gpu(monkeypatch, model, runtime):
 @pytest.fixture
 def pipeline(gpu, model, tmp_path):
     """Reads in place on the GPU."""
-    loaded = LoadedModels(
-        "tensorrt", [model], BackendSettings(cache_dir=str(tmp_path)), SETTINGS, CAMERAS
-    )
+    settings = BackendSettings(cache_dir=str(tmp_path), max_batch=len(CAMERAS))
+    loaded = LoadedModels("tensorrt", [model], settings, SETTINGS, CAMERAS)
     assert isinstance(loaded.candidates[0].in_place, InPlaceOnGpu)
     yield Pipeline(loaded.candidates, SystemClock(), skip_late=False)
     loaded.close()
-    gpu.open["memory"] -= 1  # what TensorRT itself allocates
+    gpu.open["memory"] -= 1 + len(CAMERAS)  # what TensorRT itself allocates
     assert not +gpu.open
 
 
@@ -148,7 +147,7 @@ def test_they_are_nearly_those_found_with_preprocessing_on_the_cpu(
     for image in street:
         header = slot_of(image, placer)
         preprocessor.write(image, slot, FrameHeader())
-        heads, copies = on_cpu.infer(header, image)
+        ((heads, copies),) = on_cpu.infer([(header, image)])
         np.testing.assert_array_equal(on_cpu._image, slot)
         assert copies == 0
         theirs = pipeline._decode(header, heads)
@@ -166,13 +165,22 @@ def test_each_camera_keeps_its_graph(pipeline, gpu, model, runtime):
     for camera, image in images.items():
         pipeline._models[0].in_place.prepare(slot_of(image, placers[camera], camera), image)
     before = gpu.calls.copy()
+    slots = {name: slot_of(image, placers[name], name) for name, image in images.items()}
+    expected = {
+        name: specified(
+            image, placers[name].place(image.width, image.height), model, runtime
+        ).detections()
+        for name, image in images.items()
+    }
     for camera in ("front", "rear", "rear", "front"):
-        image = images[camera]
-        _, found = pipeline.detect(slot_of(image, placers[camera], camera), image)
-        placement = placers[camera].place(image.width, image.height)
-        same(found, specified(image, placement, model, runtime).detections())
+        _, found = pipeline.detect(slots[camera], images[camera])
+        same(found, expected[camera])
     assert gpu.calls["cuGraphInstantiate"] == before["cuGraphInstantiate"]
     assert gpu.calls["cuGraphLaunch"] == before["cuGraphLaunch"] + 4
+    both = detect_together([(pipeline, slots[name], images[name]) for name in CAMERAS])
+    for camera, (_, found) in zip(CAMERAS, both, strict=True):
+        same(found, expected[camera])
+    assert gpu.calls["cuGraphInstantiate"] == before["cuGraphInstantiate"]
 
 
 def test_a_frame_that_cannot_be_read_fails_and_the_next_one_is_ok(pipeline, street, model):

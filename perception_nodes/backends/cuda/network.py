@@ -15,7 +15,7 @@ class DeviceNetwork:
         device: that it is on.
         image: the device's address of its input.
         heads: the device's addresses of a level's box and class logits, float32.
-        enqueue: puts a run on a stream.
+        enqueue: puts a run on a stream; no other may use the same memory until it has ended.
     """
 
     device: Device

@@ -44,13 +44,7 @@ DRIVER_VERSION_FILES = ("/sys/module/nvidia/version", "/etc/nv_tegra_release")
 
 
 class Backend:
-    """One engine, its memory, and the graph that runs it.
-
-    Attributes:
-        network: the engine and its memory, once a model is loaded.
-    """
-
-    network: DeviceNetwork
+    """One engine, its memory, and the graph that runs it."""
 
     def __init__(self, settings: BackendSettings) -> None:
         """See `BackendSettings`; threads are of no effect.
@@ -63,6 +57,7 @@ class Backend:
         self._cache = EngineCache(settings.cache_dir)
         self._device: Device | None = None
         self._engine: Engine | None = None
+        self._model: Model | None = None
         self._graph: Graph | None = None
         self._stream: Stream
         self._image: NDArray[np.uint8]
@@ -92,6 +87,7 @@ class Backend:
             )
             self._engine, cached = self._open(key, file)
             self._prepare(model, self._engine)
+            self._model = model
             if kernels := self._engine.compiled_kernels():
                 self._cache.write_kernels(key, kernels)
         except BaseException:
@@ -119,6 +115,26 @@ class Backend:
         except CudaError as error:
             raise BackendLost(str(error)) from error
         return self._heads
+
+    def another_network(self) -> DeviceNetwork:
+        """The model once more, as a stage of a graph; see `backends.in_place`.
+
+        Raises:
+            BackendError: no model is loaded, or there is no room for it.
+        """
+        if self._engine is None or self._device is None or self._model is None:
+            raise BackendError("tensorrt: no model is loaded")
+        execution, outputs = self._engine.another_execution(), self._model.outputs
+        for name, tensor in {**self._engine.inputs, **self._engine.outputs}.items():
+            execution.bind(name, self._device.memory(tensor.nbytes).address)
+        address = execution.addresses
+        heads = zip(outputs.box, outputs.classes, strict=True)
+        return DeviceNetwork(
+            self._device,
+            address[self._model.input.name],
+            [(address[box], address[classes]) for box, classes in heads],
+            execution.enqueue,
+        )
 
     def close(self) -> None:
         """Drop the engine, then all that lies on the device."""
@@ -185,14 +201,7 @@ class Backend:
         tensors = [views[name] for name in names]
         self._heads = HeadTensors(tensors[:boxes], tensors[boxes:])
         check_heads(model, self._heads)
-        self._graph = capture(stream, [*before, engine.enqueue, *after])
-        heads = zip(model.outputs.box, model.outputs.classes, strict=True)
-        self.network = DeviceNetwork(
-            device,
-            engine.addresses[model.input.name],
-            [(engine.addresses[box], engine.addresses[classes]) for box, classes in heads],
-            engine.enqueue,
-        )
+        self._graph = capture(stream, [*before, engine.execution.enqueue, *after])
         self._thread = threading.get_ident()
         self.infer(np.zeros(size[1:], np.uint8))
 
@@ -204,10 +213,10 @@ class Backend:
         assert device is not None
         host = device.pinned(nbytes)
         if device.facts.integrated:
-            engine.bind(name, host.address)
+            engine.execution.bind(name, host.address)
             return [], host
         memory = device.memory(nbytes)
-        engine.bind(name, memory.address)
+        engine.execution.bind(name, memory.address)
         return [lambda stream: stream.copy_to_device(memory, host)], host
 
     def _outputs(
@@ -229,7 +238,7 @@ class Backend:
             after = [lambda stream: stream.copy_to_host(host, memory)]
         views = {}
         for name, tensor in engine.outputs.items():
-            engine.bind(name, base + offsets[name])
+            engine.execution.bind(name, base + offsets[name])
             part = host.array[offsets[name] : offsets[name] + tensor.nbytes]
             views[name] = part.view(tensor.dtype).reshape(tensor.shape)
         return after, views
