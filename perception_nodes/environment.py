@@ -53,6 +53,10 @@ def keep_large_buffers() -> None:
     _LIBC.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+"""What asks a process to end."""
+
+
 def die_with_parent(parent: int) -> None:
     """Have the kernel kill this process when its parent dies, however that happens.
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import IO
 
-from perception_nodes.environment import die_with_parent
+from perception_nodes.environment import STOPPING, die_with_parent
 from perception_nodes.graph import NodeSpec
 from perception_nodes.processes import is_stopped
 from perception_nodes.transport.domain import sweep
@@ -105,7 +105,7 @@ class Supervisor:
             stdout=None if spec.executable == "monitor_node" else self._log,
             stderr=self._log,
             start_new_session=True,
-            preexec_fn=lambda: die_with_parent(us),
+            preexec_fn=lambda: _begin(us),
         )
 
     def wait(self) -> bool:
@@ -163,6 +163,13 @@ class Supervisor:
 
     def _request_stop(self, number: int, frame: FrameType | None) -> None:
         self.stop()
+
+
+def _begin(supervisor: int) -> None:
+    """What a node does before it is one."""
+    die_with_parent(supervisor)
+    # Until it can stop in good order, see `run_node`; Python would end it in mid-import.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
 
 
 def _how(status: int) -> str:

@@ -28,9 +28,14 @@ def stop(*_):
     note("stopped")
     sys.exit(0)
 
+if manner == "import for long":
+    note("started")
+    while not signal.sigpending():
+        signal.sigtimedwait([signal.SIGUSR1], 0.01)
 signal.signal(signal.SIGINT, signal.SIG_IGN if manner == "hang" else stop)
 signal.signal(signal.SIGTERM, signal.SIG_IGN if manner == "hang" else stop)
 note("started")
+signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT, signal.SIGTERM])
 if manner == "crash then refuse":
     with open(log) as file:
         manner = "crash" if len(file.readlines()) == 1 else "refuse"
@@ -137,6 +142,14 @@ def interrupt(graph, number=signal.SIGINT):
     """Signal this process; Python's handler runs in the main thread, which waits in the graph."""
     threading.Thread(target=os.kill, args=(os.getpid(), number)).start()
     return graph.wait()
+
+
+def test_a_node_that_is_still_starting_stops_in_good_order(graph, log):
+    with graph(a="import for long") as running:
+        log.wait_for(1)
+        ((_, process),) = running.processes
+    assert log.names("stopped") == ["a"]
+    assert process.returncode == 0
 
 
 def test_starts_all_and_interrupts_them_in_reverse_order(graph, log, monkeypatch):

@@ -18,7 +18,7 @@ from rclpy.signals import SignalHandlerOptions
 from perception_nodes.backends.model import ModelError
 from perception_nodes.config import Settings, SettingsError
 from perception_nodes.core.pipeline import BackendError
-from perception_nodes.environment import keep_large_buffers
+from perception_nodes.environment import STOPPING, keep_large_buffers
 from perception_nodes.nodes.parameters import declare_parameters
 from perception_nodes.preprocess.lens import UnknownLens
 from perception_nodes.realtime import set_up
@@ -156,8 +156,10 @@ def run_node(node_type: type[PerceptionNode], name: str) -> int:
         nonlocal stopping
         stopping = True
 
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
+    for number in STOPPING:
+        signal.signal(number, stop)
+    # A supervisor holds them back until now.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
     try:
         node = node_type(name)
