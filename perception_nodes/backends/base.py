@@ -3,14 +3,14 @@
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.backends.model import Model
 from perception_nodes.core.engine import LayerCost
-from perception_nodes.core.pipeline import BackendError, HeadTensors
+from perception_nodes.core.pipeline import BackendError, HeadTensors, InferenceBackend
 
 Progress = Callable[[int, int], None]
 """Is told what is done and what there is to do in all."""
@@ -102,6 +102,22 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Give the runtime's memory back."""
+        ...
+
+
+@runtime_checkable
+class QueuedBackend(Protocol):
+    """A backend that several threads can call at once."""
+
+    def queue(self, count: int) -> Sequence[InferenceBackend]:
+        """Callers for so many threads.
+
+        Their calls are worked on one after the other, as those of `infer` are, with no time lost
+        between them; each one's tensors live until its own next call.
+
+        Raises:
+            BackendError: no model is loaded.
+        """
         ...
 
 

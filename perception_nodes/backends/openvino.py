@@ -53,6 +53,47 @@ def compile_for_latency(
     return core().compile_model(network, "CPU", config)
 
 
+class Request:
+    """An inference request with output memory of its own, which every call fills again.
+
+    Attributes:
+        heads: the memory.
+    """
+
+    def __init__(self, compiled: ov.CompiledModel, model: Model) -> None:
+        """Make one.
+
+        Raises:
+            BackendError: the outputs are not what `model.yaml` says.
+        """
+        self._request = compiled.create_infer_request()
+        outputs = model.outputs
+        boxes, classes = (
+            [self._request.get_tensor(name).data for name in names]
+            for names in (outputs.box, outputs.classes)
+        )
+        self.heads = HeadTensors(boxes, classes)
+        check_heads(model, self.heads)
+
+    def begin(self, image: NDArray[np.uint8]) -> None:
+        """Start to run the network on the image in place; raises RuntimeError."""
+        self._request.set_input_tensor(ov.Tensor(image[np.newaxis], shared_memory=True))
+        self._request.start_async()
+
+    def end(self) -> None:
+        """Wait for what was begun; raises RuntimeError."""
+        self._request.wait()
+
+    def infer(self, image: NDArray[np.uint8]) -> HeadTensors:
+        """Run the network on the image in place."""
+        try:
+            self.begin(image)
+            self.end()
+        except RuntimeError as error:
+            raise BackendError(f"OpenVINO failed: {_first_line(error)}") from error
+        return self.heads
+
+
 class Backend:
     """One compiled model and one inference request; for batches another one, and several.
 
@@ -64,16 +105,18 @@ class Backend:
     def __init__(self, settings: BackendSettings) -> None:
         """See `BackendSettings`."""
         self._settings = settings
-        self._request: ov.InferRequest | None = None
-        self._heads = HeadTensors([], [])
-        self._side_by_side: list[tuple[ov.InferRequest, HeadTensors]] = []
+        self._model: Model | None = None
+        self._compiled: ov.CompiledModel | None = None
+        self._request: Request | None = None
+        self._side_by_side: list[Request] = []
 
     def load(self, model: Model) -> BackendInfo:
         """Compile for lowest latency, from the cache where it holds this model."""
         settings = self._settings
         try:
             compiled = compile_for_latency(str(model.path), settings.threads, settings.cache_dir)
-            self._request, self._heads = self._new_request(compiled, model)
+            self._request = Request(compiled, model)
+            self._compiled, self._model = compiled, model
             threads = int(compiled.get_property("INFERENCE_NUM_THREADS"))
             blank = np.zeros((model.input.height, model.input.width, 3), np.uint8)
             self.infer(blank)
@@ -83,7 +126,7 @@ class Backend:
             if size > 1:
                 streams = min(size, threads)
                 several = compile_for_latency(str(model.path), threads, settings.cache_dir, streams)
-                self._side_by_side = [self._new_request(several, model) for _ in range(size)]
+                self._side_by_side = [Request(several, model) for _ in range(size)]
                 self.infer_batch([blank] * size)
         except BackendError:
             raise
@@ -98,13 +141,13 @@ class Backend:
         """Run the network on the image in place."""
         if self._request is None:
             raise BackendError("openvino: no model is loaded")
-        try:
-            self._request.set_input_tensor(ov.Tensor(image[np.newaxis], shared_memory=True))
-            self._request.start_async()
-            self._request.wait()
-        except RuntimeError as error:
-            raise BackendError(f"OpenVINO failed: {_first_line(error)}") from error
-        return self._heads
+        return self._request.infer(image)
+
+    def queue(self, count: int) -> list[Request]:
+        """See `QueuedBackend`: requests that all run on the same threads."""
+        if self._compiled is None or self._model is None:
+            raise BackendError("openvino: no model is loaded")
+        return [Request(self._compiled, self._model) for _ in range(count)]
 
     def infer_batch(self, images: Sequence[NDArray[np.uint8]]) -> Sequence[HeadTensors]:
         """Run the network on each image in place, side by side."""
@@ -116,41 +159,24 @@ class Backend:
         chosen, begun = self._side_by_side[: len(images)], []
         failure: RuntimeError | None = None
         try:
-            for (request, _), image in zip(chosen, images, strict=True):
-                request.set_input_tensor(ov.Tensor(image[np.newaxis], shared_memory=True))
-                request.start_async()
+            for request, image in zip(chosen, images, strict=True):
+                request.begin(image)
                 begun.append(request)
         except RuntimeError as error:
             failure = error
         for request in begun:  # whatever happened: it reads an image that is given back after this
             try:
-                request.wait()
+                request.end()
             except RuntimeError as error:
                 failure = error
         if failure is not None:
             raise BackendError(f"OpenVINO failed: {_first_line(failure)}") from failure
-        return [heads for _, heads in chosen]
+        return [request.heads for request in chosen]
 
     def close(self) -> None:
         """Drop the compiled models."""
-        self._heads = HeadTensors([], [])
-        self._request = None
+        self._compiled = self._request = None
         self._side_by_side = []
-
-    @staticmethod
-    def _new_request(
-        compiled: ov.CompiledModel, model: Model
-    ) -> tuple[ov.InferRequest, HeadTensors]:
-        """A request, and its own output memory, which every call fills again."""
-        request = compiled.create_infer_request()
-        outputs = model.outputs
-        boxes, classes = (
-            [request.get_tensor(name).data for name in names]
-            for names in (outputs.box, outputs.classes)
-        )
-        heads = HeadTensors(boxes, classes)
-        check_heads(model, heads)
-        return request, heads
 
 
 def _first_line(error: RuntimeError) -> str:

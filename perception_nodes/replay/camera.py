@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.backends.base import BackendSettings, open_backend
+from perception_nodes.backends.base import Backend, BackendSettings, QueuedBackend, open_backend
 from perception_nodes.backends.model import load_model
 from perception_nodes.core.budget import DEADLINE_MS, Budget
 from perception_nodes.core.clock import SystemClock
@@ -100,26 +100,50 @@ class LoadedModel:
         self.backend.close()
 
 
-class Turns:
-    """One backend for several threads: one infers while the others read its earlier outputs."""
+class OneAtATime:
+    """A backend that several threads can call: each waits for its turn, and gets copies."""
 
     def __init__(self, backend: InferenceBackend) -> None:
         """Nobody has the turn."""
         self._backend = backend
         self._lock = threading.Lock()
 
-    def take(self) -> None:
-        """Wait for the turn; it ends with the inference that follows."""
-        self._lock.acquire()
-
     def infer(self, image: NDArray[np.uint8]) -> HeadTensors:
-        """Infer, give the turn back, and return tensors that stay."""
-        try:
+        """Infer; the tensors stay."""
+        with self._lock:
             heads = self._backend.infer(image)
             boxes, classes = ([t.copy() for t in some] for some in (heads.boxes, heads.classes))
             return HeadTensors(boxes, classes, heads.engine)
+
+
+class Turn:
+    """A thread's caller of a backend that others call too.
+
+    Attributes:
+        waited_ns: how long its last call has waited for those of others.
+    """
+
+    def __init__(self, caller: InferenceBackend, ended_ns: list[int]) -> None:
+        """Take a caller, and when the last call of any ended, which all share."""
+        self._caller, self._ended_ns = caller, ended_ns
+        self.waited_ns = 0
+
+    def infer(self, image: NDArray[np.uint8]) -> HeadTensors:
+        """Infer; the tensors live until this thread's next call."""
+        asked_ns = time.monotonic_ns()
+        try:
+            return self._caller.infer(image)
         finally:
-            self._lock.release()
+            self.waited_ns = max(0, self._ended_ns[0] - asked_ns)
+            self._ended_ns[0] = time.monotonic_ns()
+
+
+def turns(backend: Backend, threads: int) -> list[Turn]:
+    """A caller for each thread: one call runs while what earlier ones gave is decoded."""
+    one, ended_ns = OneAtATime(backend), [0]
+    queued = isinstance(backend, QueuedBackend)
+    callers = backend.queue(threads) if queued else [one] * threads
+    return [Turn(caller, ended_ns) for caller in callers]
 
 
 class _DueClock:

@@ -27,7 +27,7 @@ from perception_nodes.core.frame import (
 )
 from perception_nodes.core.pipeline import Pipeline
 from perception_nodes.replay.bag import RawFrame
-from perception_nodes.replay.camera import Camera, LoadedModel, Turns
+from perception_nodes.replay.camera import Camera, LoadedModel, Turn, turns
 from perception_nodes.replay.golden import Comparison, things_of
 from perception_nodes.replay.outputs import PictureWriter
 from perception_nodes.replay.overlap import Ahead, Behind, quick_switches
@@ -123,23 +123,22 @@ class Lockstep:
                 report = FrameReport.of_record(record, at_ns)
                 pictures.add(frame, record.stamp_ns, at_ns, report, found, latency, changes)
 
-        turns = Turns(loaded.backend)
-        free: SimpleQueue[Pipeline] = SimpleQueue()
-        for _ in range(LANES):
-            free.put(camera.pipeline(turns))
+        free: SimpleQueue[tuple[Turn, Pipeline]] = SimpleQueue()
+        for turn in turns(loaded.backend, LANES):
+            free.put((turn, camera.pipeline(turn)))
 
         def detect(item: _Prepared) -> tuple[FrameRecord, FrameDetections | None, bytes]:
             if item.header is None:
                 return item.record, None, b""
-            pipeline = free.get()
+            turn, pipeline = free.get()
             try:
-                turns.take()
-                _forget_waiting(item.header)
+                _postpone(item.header, time.monotonic_ns() - item.header.preprocessed_ns)
                 record, detections, message = camera.detect(item.header, item.pixels, pipeline)
                 if pipeline.engine is not None:
                     self.engine_calls[item.frame.index] = pipeline.engine
+                _postpone(record, turn.waited_ns)
             finally:
-                free.put(pipeline)
+                free.put((turn, pipeline))
             return record, None if detections is None else camera.named(detections), message
 
         def finish(frame: RawFrame, future: Future[Any]) -> None:
@@ -177,11 +176,10 @@ class Lockstep:
             yield _Prepared(frame, record, header, pixels)
 
 
-def _forget_waiting(header: FrameHeader) -> None:
-    """Date a frame as if it had not waited between two threads: only work is measured."""
-    waited_ns = time.monotonic_ns() - header.preprocessed_ns
+def _postpone(frame: FrameHeader | FrameRecord, waited_ns: int) -> None:
+    """Date a frame as if it had not waited for a thread or its turn: only work is measured."""
     for name in ("capture_ns", "ingested_ns", "preprocessed_ns", "deadline_ns"):
-        setattr(header, name, getattr(header, name) + waited_ns)
+        setattr(frame, name, getattr(frame, name) + waited_ns)
 
 
 def _stand_still(record: FrameRecord, at_ns: int) -> None:
