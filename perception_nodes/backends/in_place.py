@@ -2,17 +2,19 @@
 
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from perception_nodes.backends.base import Backend
 from perception_nodes.backends.cuda import CudaError
+from perception_nodes.backends.cuda.errors import OUT_OF_MEMORY
 from perception_nodes.backends.cuda.network import DeviceNetwork
 from perception_nodes.backends.model import Model
 from perception_nodes.core.decode import AbsurdOutput, DecodeSettings
 from perception_nodes.core.frame import FrameHeader, FrameRejected, ImageView, placement_key
-from perception_nodes.core.pipeline import Answer, BackendLost
+from perception_nodes.core.pipeline import Answer, BackendError, BackendLost
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.preprocess.gpu import Decoding, GpuDetector
 from perception_nodes.preprocess.head import Head
@@ -68,7 +70,7 @@ class InPlaceOnGpu:
         """Make the camera's graph; see `InPlaceBackend`."""
         detector, known = self._cameras[header.camera]
         self._make_current()
-        detector.prepare(image, known.of(header))
+        detector.prepare(image, known.of(header, image))
 
     def infer(self, frames: Sequence[tuple[FrameHeader, ImageView]]) -> list[Answer]:
         """Launch all cameras' graphs, then wait for the boxes of each.
@@ -76,25 +78,33 @@ class InPlaceOnGpu:
         Raises:
             BackendLost: the device failed; CUDA answers every later call with the same error.
         """
-        self._make_current()
         try:
+            self._make_current()
             begun = [self._begin(header, image) for header, image in frames]
             return [_end(one) for one in begun]
         except CudaError as error:
             raise BackendLost(str(error)) from error
 
-    def _begin(self, header: FrameHeader, image: ImageView) -> GpuDetector | FrameRejected:
+    def _begin(
+        self, header: FrameHeader, image: ImageView
+    ) -> GpuDetector | FrameRejected | BackendError:
         detector, known = self._cameras[header.camera]
         try:
-            detector.launch(image, known.of(header))
-        except FrameRejected as error:
+            detector.launch(image, known.of(header, image))
+        except (FrameRejected, BackendError) as error:
+            # Without room for this camera's graph there is still that of the others.
+            if isinstance(error, CudaError) and error.name != OUT_OF_MEMORY:
+                raise
             return error
         return detector
 
     def close(self) -> None:
         """Let go of the frames' memory and the graphs; all else goes with the backend."""
         for detector, _ in self._cameras.values():
-            detector.close()
+            # After a kernel failed every call does, and so does this.
+            with suppress(CudaError):
+                self._make_current()
+                detector.close()
 
     def _make_current(self) -> None:
         """A node loads in one thread what it uses in another."""
@@ -103,11 +113,11 @@ class InPlaceOnGpu:
             self._thread = threading.get_ident()
 
 
-def _end(begun: GpuDetector | FrameRejected) -> Answer:
-    if isinstance(begun, FrameRejected):
+def _end(begun: GpuDetector | FrameRejected | BackendError) -> Answer:
+    if not isinstance(begun, GpuDetector):
         return begun
     try:
-        return begun.result(), begun.copies
+        return begun.result().detections(), begun.copies
     except AbsurdOutput as error:
         return error
 
@@ -130,14 +140,14 @@ class InPlaceOnCpu:
     def prepare(self, header: FrameHeader, image: ImageView) -> None:
         """Make the camera's maps; see `InPlaceBackend`."""
         preprocessor, known = self._cameras[header.camera]
-        preprocessor.scale(image, known.of(header), self._image)
+        preprocessor.scale(image, known.of(header, image), self._image)
 
     def infer(self, frames: Sequence[tuple[FrameHeader, ImageView]]) -> list[Answer]:
         """Scale, rectify, run the network; see `InPlaceBackend`."""
         ((header, image),) = frames
         preprocessor, known = self._cameras[header.camera]
         try:
-            copies = preprocessor.scale(image, known.of(header), self._image)
+            copies = preprocessor.scale(image, known.of(header, image), self._image)
         except FrameRejected as error:
             return [error]
         return [(self._backend.infer(self._image), copies - image.copies)]
@@ -154,8 +164,17 @@ class KnownPlace:
         self._key = b""
         self._placement: Placement
 
-    def of(self, header: FrameHeader) -> Placement:
-        """What the header says."""
+    def of(self, header: FrameHeader, image: ImageView) -> Placement:
+        """What the header says of a frame.
+
+        Raises:
+            FrameRejected: it says it of one of another size.
+        """
+        if (image.width, image.height) != (header.source_width, header.source_height):
+            raise FrameRejected(
+                f"a frame of {image.width}x{image.height} has the place of one of "
+                f"{header.source_width}x{header.source_height}"
+            )
         key = placement_key(header)
         if key != self._key:
             self._placement, self._key = Placement.of(header), key

@@ -140,7 +140,9 @@ class Serving:
         except NotBuilt as error:
             log(f"{error}; it is being built, and {STAND_IN} stands in")
             self.standing_in = f"{STAND_IN} stands in while {backend} is being built"
-            self._loaded = LoadedModels(STAND_IN, models, settings, decode, in_place_cameras)
+            # On the CPU frames that are read in place are inferred one at a time.
+            stand_in = replace(settings, max_batch=1) if in_place_cameras else settings
+            self._loaded = LoadedModels(STAND_IN, models, stand_in, decode, in_place_cameras)
             command = build_command(backend, [model.folder for model in models], settings)
             self._building = Building(
                 command,

@@ -105,9 +105,9 @@ class FrameHeader(ctypes.Structure):
     """User header of a slot: all that the detector needs to know of the frame but its pixels.
 
     The slot's payload is the letterboxed image, uint8 [height, width, 3] BGR. Where a GPU reads the
-    camera's frame in place there is none: `camera_number` and `stamp_ns` then name the frame in the
-    camera's channel. Stamps ending in `_ns` are CLOCK_MONOTONIC, but `stamp_ns`, which is the
-    message's own. `camera_matrix` and
+    camera's frame in place there is none: `camera_source` (who sent it) and `camera_number` then
+    name the frame in the camera's channel. Stamps ending in `_ns` are CLOCK_MONOTONIC, but
+    `stamp_ns`, which is the message's own. `camera_matrix` and
     `rectified_matrix` hold fx, fy, cx, cy in source pixels; they and `distortion` (k1 k2 p1 p2 k3
     k4 k5 k6) are valid where `RECTIFIED` is set.
     """
@@ -119,6 +119,7 @@ class FrameHeader(ctypes.Structure):
         ("ingested_ns", ctypes.c_int64),
         ("preprocessed_ns", ctypes.c_int64),
         ("deadline_ns", ctypes.c_int64),
+        ("camera_source", ctypes.c_uint64),
         ("camera_number", ctypes.c_uint64),
         ("scale_x", ctypes.c_double),
         ("scale_y", ctypes.c_double),

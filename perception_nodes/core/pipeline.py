@@ -57,6 +57,11 @@ class BackendLost(BackendError):
     """A backend that worked will not work again in this process, whose end is the only remedy."""
 
 
+Answer = tuple[HeadTensors | Detections, int] | FrameRejected | BackendError | AbsurdOutput
+"""What a network says of a frame, or the objects where the backend decodes that too, in source
+pixels; and copies of the frame's pixels that were made. Or why there is no such thing."""
+
+
 class InferenceBackend(Protocol):
     """What the pipeline needs of a backend."""
 
@@ -82,10 +87,6 @@ class BatchBackend(InferenceBackend, Protocol):
 Frame = NDArray[np.uint8] | ImageView
 """What a model is run on: a slot's pixels, uint8 [height, width, 3] BGR, or a camera's frame as it
 came, for a backend that reads it in place."""
-
-Answer = tuple[HeadTensors | Detections, int] | FrameRejected | AbsurdOutput
-"""What a network says of a frame, or the objects where the backend decodes that too, in source
-pixels; and copies of the frame's pixels that were made. Or why there is no such thing."""
 
 
 class InPlaceBackend(Protocol):
@@ -267,12 +268,12 @@ class Pipeline:
         """The second half: what the chosen model has found, in source pixels."""
         started_ns = self._clock.monotonic_ns()
         try:
-            if isinstance(answer, FrameRejected | AbsurdOutput):
+            if isinstance(answer, Exception):
                 raise answer
             said, copies = answer
             record.copies += copies
             detections = said if isinstance(said, Detections) else self._decode(header, said)
-        except (FrameRejected, AbsurdOutput) as error:
+        except (FrameRejected, BackendError, AbsurdOutput) as error:
             self._failed(record, error)
             return None
         record.detections = len(detections)

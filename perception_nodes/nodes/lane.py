@@ -54,11 +54,12 @@ class Lane:
         self.publisher = node.add_publisher(
             Detection2DArray, settings.topic(settings.detections_topic, camera), QUEUE_DEPTH
         )
-        self.slots = channels.slot_reader(node.endpoint, camera)
         self._detections = channels.detection_writer(node.endpoint, camera)
         self._in_place: FramesInPlace | None = None
         if settings.preprocess_on == "gpu":
             self._in_place = FramesInPlace(node.endpoint, camera)
+        # After that: of a frame that it has not seen no slot may tell.
+        self.slots = channels.slot_reader(node.endpoint, camera)
         self._prepared: tuple[object, ...] = ()
         self.waiting: Sample[FrameHeader] | None = None
         self._newest_ns = 0

@@ -106,11 +106,11 @@ class PreprocessNode(RedundantNode):
         while pending is not None:
             sample, pending = pending, self._camera.receive()
             received_ns = time.monotonic_ns()
-            number = sample.header.number
-            if self._is_new(CAMERA_SOURCE, number, received_ns):
+            if self._is_new(CAMERA_SOURCE, sample.header.number, received_ns):
                 try:
                     image = view_camera_frame(sample.header, sample.payload)
-                    self._take(image, number, received_ns, superseded=pending is not None)
+                    name = (sample.source, sample.header.number)
+                    self._take(image, received_ns, pending is not None, name)
                 except FrameRejected as error:
                     self._reject(str(error), received_ns)
             sample.release()
@@ -122,7 +122,7 @@ class PreprocessNode(RedundantNode):
         if number is not None and not self._is_new(source, number, received_ns):
             return
         try:
-            self._take(self._topic.read(data), number or 0, received_ns, superseded)
+            self._take(self._topic.read(data), received_ns, superseded)
         except FrameRejected as error:
             self._reject(str(error), received_ns)
 
@@ -153,7 +153,13 @@ class PreprocessNode(RedundantNode):
         self.lease.take(source, number)
         return True
 
-    def _take(self, image: ImageView, number: int, received_ns: int, superseded: bool) -> None:
+    def _take(
+        self,
+        image: ImageView,
+        received_ns: int,
+        superseded: bool,
+        name: tuple[int, int] = (0, 0),
+    ) -> None:
         record = self._enter(image.stamp_ns, image.frame_id, received_ns)
         if superseded:
             reason = "a newer frame was waiting before preprocessing"
@@ -162,15 +168,15 @@ class PreprocessNode(RedundantNode):
         before, self._source_size = self._source_size, (image.width, image.height)
         # The maps for another size are made when its first frame comes.
         with nullcontext() if before == self._source_size else self.busy():
-            self._fill_slot(record, image, number)
+            self._fill_slot(record, image, name)
 
-    def _fill_slot(self, record: FrameRecord, image: ImageView, number: int) -> None:
+    def _fill_slot(self, record: FrameRecord, image: ImageView, name: tuple[int, int]) -> None:
         self.lease.begin(record.ingest_process, record.sequence, record.ingested_ns)
         try:
             slot = self._slots.loan()
             try:
                 if self._in_place:
-                    self._ingest.point_to(record, image, slot.header, number)
+                    self._ingest.point_to(record, image, slot.header, name)
                 else:
                     self._ingest.fill(record, image, slot.header, slot.payload.reshape(self._size))
             except FrameRejected:

@@ -74,6 +74,7 @@ class FrameMemory:
         if self._copy is None or self._copy.nbytes < nbytes:
             if self._copy is not None:
                 self._copy.close()
+                self._copy = None
             self._copy = self._device.pinned(nbytes)
 
     def locate(self, frame: memoryview) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from perception_nodes.backends.cuda import CudaError, Device, DeviceMemory, Graph, Stream, capture
 from perception_nodes.core.decode import DecodeSettings
-from perception_nodes.core.frame import Detections, FrameRejected, ImageView
+from perception_nodes.core.frame import ImageView
 from perception_nodes.preprocess import head as heads
 from perception_nodes.preprocess import plan as plans
 from perception_nodes.preprocess.compile import cubin
@@ -67,12 +67,8 @@ class Preprocessing:
         kind = (image.encoding, image.width, image.height, image.step, placement)
         if kind == self._fitted:
             return False
-        if (image.width, image.height) != (placement.source_width, placement.source_height):
-            raise FrameRejected(
-                f"a frame of {image.width}x{image.height} has the place of one of "
-                f"{placement.source_width}x{placement.source_height}"
-            )
         plan = plans.plan_frame(image, placement.letterbox, placement.grid())
+        self._fitted = ()  # until all is there
         self._frames.reserve(plan.frame_bytes)
         addresses = self._upload(plans.constants_of(plan, self._output), stream)
         job = plans.job_of(
@@ -109,13 +105,15 @@ class Preprocessing:
             offsets.append(total)
             total += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
         host = self._device.pinned(total)
-        for array, offset in zip(arrays, offsets, strict=True):
-            flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-            host.array[offset : offset + flat.nbytes] = flat
-        memory = self._device.memory(total)
-        stream.copy_to_device(memory, host)
-        stream.wait()
-        host.close()
+        try:
+            for array, offset in zip(arrays, offsets, strict=True):
+                flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+                host.array[offset : offset + flat.nbytes] = flat
+            memory = self._device.memory(total)
+            stream.copy_to_device(memory, host)
+            stream.wait()
+        finally:
+            host.close()
         if self._constants is not None:
             self._constants.close()
         self._constants = memory
@@ -202,7 +200,6 @@ class GpuDetector:
 
     Attributes:
         graph: of the frames that are coming; None before the first.
-        last: the result of the last frame, which tells what there was no room for.
         copies: of the last frame's pixels that were made; 0 where it lies in shared memory.
     """
 
@@ -232,7 +229,6 @@ class GpuDetector:
         self._preprocessing = Preprocessing(device, output, out, decoding.ticket)
         self.graph: Graph | None = None
         self._ticket = 0
-        self.last = Result()
         self.copies = 0
 
     def prepare(self, image: ImageView, placement: Placement) -> Graph:
@@ -264,16 +260,15 @@ class GpuDetector:
         self.copies = self._preprocessing.take(image, self._ticket)
         graph.launch(self._stream)
 
-    def result(self) -> Detections:
-        """Wait for what was launched; its objects, in source pixels.
+    def result(self) -> Result:
+        """Wait for what was launched; it lives until the next frame.
 
         Raises:
             AbsurdOutput: the network's output cannot be a detection.
             CudaError: the GPU failed.
         """
         self._stream.wait()
-        self.last = self._decoding.result(self._ticket)
-        return self.last.detections()
+        return self._decoding.result(self._ticket)
 
     def close(self) -> None:
         """Let go of the frames' memory and the graph; all else goes with the device."""

@@ -2,6 +2,7 @@
 
 import os
 import zlib
+from math import gcd
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,7 +95,7 @@ class Ingest:
         self._end(header, pixels[4::8, 4::8])
 
     def point_to(
-        self, record: FrameRecord, image: ImageView, header: FrameHeader, camera_number: int
+        self, record: FrameRecord, image: ImageView, header: FrameHeader, name: tuple[int, int]
     ) -> None:
         """Describe in a slot a frame that stays with the camera, where a GPU will read it.
 
@@ -102,19 +103,21 @@ class Ingest:
             record: the frame's, from `enter`.
             image: the frame as it came.
             header: the slot's.
-            camera_number: the frame's number in the camera's channel.
+            name: of the frame in the camera's channel: who sent it, and its number.
 
         Raises:
             FrameRejected: the frame cannot be read.
         """
         _begin(header, record)
-        header.camera_number = camera_number
+        header.camera_source, header.camera_number = name
         check_uncompressed(image)
         placement = self._preprocessor.placer.place(image.width, image.height)
         placement.describe(header, image.copies)
         data = np.frombuffer(image.data, np.uint8)
-        # An odd step, for samples of all columns and colours.
-        self._end(header, data[:: data.size // SAMPLES | 1])
+        step = max(1, data.size // SAMPLES)
+        while gcd(step, image.step) > 1:  # or some columns or colours would have no sample
+            step += 1
+        self._end(header, data[::step])
 
     def _end(self, header: FrameHeader, sample: NDArray[np.uint8]) -> None:
         header.picture = zlib.crc32(np.ascontiguousarray(sample))

@@ -10,8 +10,10 @@ from perception_nodes.transport.shm import Endpoint, Reader, Writer
 
 SLOT_DEPTH = 2
 CAMERA_DEPTH = 4
-CAMERA_BORROWED = CAMERA_DEPTH + 2
-"""Frames that a detector which reads them in place holds: see `transport.in_place`."""
+CAMERA_BORROWED = 4
+"""Frames that a detector which reads them in place holds, see `transport.in_place`: the one in
+hand, two that were not asked for yet, and one that comes. With four in the channel, two in
+preprocessing and the one being written they are no more than have their pages."""
 RECORD_DEPTH = 1024
 DETECTION_DEPTH = 64
 HEARTBEAT_PERIOD_NS = 12_000_000

@@ -1,13 +1,14 @@
 """A camera's frames for a reader that is told of them by another one."""
 
 import time
-from collections import deque
 
 from perception_nodes.core.frame import FrameHeader, FrameRejected, ImageView
 from perception_nodes.transport import channels
 from perception_nodes.transport.camera import CameraHeader, view_camera_frame
 from perception_nodes.transport.shm import TIMEOUT_TICK_NS, Endpoint, Sample
 
+KEPT = channels.CAMERA_BORROWED - 2
+"""Frames that came and may still be asked for."""
 PATIENCE_NS = 12_000_000
 """A camera gives its frame to one reader after the other, and may be kept from running between."""
 
@@ -18,7 +19,7 @@ class FramesInPlace:
     def __init__(self, endpoint: Endpoint, camera: str) -> None:
         """Join the camera's channel."""
         self._reader = channels.camera_reader(endpoint, camera)
-        self._waiting: deque[Sample[CameraHeader]] = deque()
+        self._kept: list[Sample[CameraHeader]] = []
         self._held: Sample[CameraHeader] | None = None
 
     def take(self, header: FrameHeader) -> ImageView:
@@ -34,8 +35,9 @@ class FramesInPlace:
         give_up_ns = time.monotonic_ns() + PATIENCE_NS
         while not self._find(header):
             left_ns = give_up_ns - time.monotonic_ns()
-            newer = any(one.header.number > header.camera_number for one in self._waiting)
-            if newer or left_ns <= TIMEOUT_TICK_NS:
+            name = header.camera_source, header.camera_number
+            is_gone = any(_is_later(sample, *name) for sample in self._kept)
+            if is_gone or left_ns <= TIMEOUT_TICK_NS:
                 raise FrameRejected(
                     f"the camera's frame {header.camera_number} was pushed out by newer ones, or "
                     "never came here"
@@ -46,19 +48,27 @@ class FramesInPlace:
 
     def _find(self, header: FrameHeader) -> bool:
         """Whether the frame has come; it is then held, and those before it are let go."""
-        while (sample := self._reader.receive()) is not None:
-            self._waiting.append(sample)
-            # As many as the channel holds: what is older would have been pushed out there.
-            if len(self._waiting) > channels.CAMERA_DEPTH:
-                self._waiting.popleft().release()
-        named = (header.camera_number, header.stamp_ns)
-        for place, sample in enumerate(self._waiting):
-            if (sample.header.number, sample.header.stamp_ns) == named:
-                for _ in range(place):
-                    self._waiting.popleft().release()
-                self._held = self._waiting.popleft()
+        for place, sample in enumerate(self._kept):
+            if _is_named(sample, header):
+                del self._kept[place]
+                self._hold(sample)
                 return True
+        while (came := self._reader.receive()) is not None:
+            if _is_named(came, header):
+                self._hold(came)
+                return True
+            self._kept.append(came)
+            if len(self._kept) > KEPT:
+                self._kept.pop(0).release()
         return False
+
+    def _hold(self, sample: Sample[CameraHeader]) -> None:
+        self._held = sample
+        later = [one for one in self._kept if _is_later(one, sample.source, sample.header.number)]
+        for one in self._kept:
+            if one not in later:
+                one.release()
+        self._kept = later
 
     def release(self) -> None:
         """Let go of the frame in hand."""
@@ -69,5 +79,15 @@ class FramesInPlace:
     def clear(self) -> None:
         """Let go of all frames."""
         self.release()
-        while self._waiting:
-            self._waiting.popleft().release()
+        for sample in self._kept:
+            sample.release()
+        self._kept.clear()
+
+
+def _is_named(sample: Sample[CameraHeader], header: FrameHeader) -> bool:
+    named = (header.camera_source, header.camera_number)
+    return (sample.source, sample.header.number) == named
+
+
+def _is_later(sample: Sample[CameraHeader], source: int, number: int) -> bool:
+    return sample.source == source and bool(sample.header.number > number)

@@ -54,6 +54,12 @@ class Sample(Generic[Header]):
         self.header = header
         self.payload = payload
 
+    @property
+    def source(self) -> int:
+        """Of a received sample, who sent it: a process that was started anew is another one."""
+        value = int(self._loan.header.publisher_id.value)
+        return value >> 64 ^ value & (1 << 64) - 1
+
     def release(self) -> None:
         """Give the memory back; header and payload must not be touched after this."""
         self._loan.delete()

@@ -189,7 +189,7 @@ def _slots() -> list[bytes]:
     made = []
     for flags in (0, FrameFlag.RECTIFIED, FrameFlag.RECTIFIED | FrameFlag.FISHEYE):
         width, height = SLOT_SIZE
-        header = FrameHeader(7, 1_700_000_000_000_000_000, 1, 2, 3, 4, 5, 0.25, 0.25, 0.0, 1.0)
+        header = FrameHeader(7, 1_700_000_000_000_000_000, 1, 2, 3, 4, 5, 6, 0.25, 0.25, 0.0, 1.0)
         header.camera_matrix[:] = header.rectified_matrix[:] = (30.0, 30.0, 16.0, 12.0)
         header.distortion[:2] = (-0.3, 0.1)
         header.source_width, header.source_height = 32, 24

@@ -9,7 +9,7 @@ from fake_gpu import FakeGpu, Verdict
 from host_kernels import install_kernels
 from hypothesis import given
 from hypothesis import strategies as st
-from pictures import frame, noise
+from pictures import frame, noise, view
 
 from perception_nodes.backends.base import BackendSettings, open_backend
 from perception_nodes.backends.in_place import InPlaceOnCpu, InPlaceOnGpu, KnownPlace
@@ -17,7 +17,7 @@ from perception_nodes.backends.model import load_model
 from perception_nodes.backends.serving import LoadedModels
 from perception_nodes.core.clock import SystemClock
 from perception_nodes.core.decode import DecodeSettings
-from perception_nodes.core.frame import CameraInfo, FrameHeader, FrameStatus
+from perception_nodes.core.frame import CameraInfo, FrameHeader, FrameRejected, FrameStatus
 from perception_nodes.core.geometry import Lens
 from perception_nodes.core.pipeline import BackendLost, Pipeline, detect_together
 from perception_nodes.preprocess import gpu as stages
@@ -202,6 +202,42 @@ def test_a_device_that_fails_is_lost(pipeline, gpu, street, model):
     assert isinstance(pipeline.lost, BackendLost)
 
 
+def test_what_fails_at_the_start_is_told_and_all_is_closed(gpu, model, tmp_path):
+    settings = BackendSettings(cache_dir=str(tmp_path))
+    launch = gpu.replay
+
+    def second_fails(stream, graph):
+        if gpu.calls["cuGraphLaunch"] > 12:  # the backend's own graph has been timed
+            gpu.failures |= dict.fromkeys(
+                ("cuGraphLaunch", "cuGraphExecDestroy", "cuMemHostUnregister"),
+                Verdict.CUDA_ERROR_ILLEGAL_ADDRESS,
+            )
+        launch(stream, graph)
+
+    gpu.replay = second_fails
+    with pytest.raises(BackendLost, match="cuGraphLaunch"):
+        for _ in range(20):
+            LoadedModels("tensorrt", [model], settings, SETTINGS, CAMERAS).close()
+    assert gpu.open["context"] == 0
+
+
+def test_a_camera_without_room_fails_alone(pipeline, gpu, street, model, monkeypatch):
+    slots = {name: slot_of(street[0], placer_of(model), name) for name in CAMERAS}
+    larger = frame(noise(640, 480), "bgr8")
+    for name in CAMERAS:
+        pipeline._models[0].in_place.prepare(slots[name], street[0])
+    gpu.failures["cuMemAlloc"] = Verdict.CUDA_ERROR_OUT_OF_MEMORY
+    rear = slot_of(larger, placer_of(model), "rear")
+    frames = [(pipeline, slots["front"], street[0]), (pipeline, rear, larger)]
+    (front, found), (failed, nothing) = detect_together(frames)
+    assert found is not None and front.status == FrameStatus.OK
+    assert (failed.status, nothing) == (FrameStatus.FAILED, None)
+    assert b"out of memory" in failed.reason and pipeline.lost is None
+    del gpu.failures["cuMemAlloc"]
+    _, again = detect_together([(pipeline, slots["front"], street[0]), (pipeline, rear, larger)])
+    assert again[1] is not None
+
+
 def test_on_the_cpu_each_camera_keeps_its_maps(model, runtime):
     placers = {"front": placer_of(model, BARREL), "rear": placer_of(model)}
     image, shape = frame(noise(640, 480), "bgr8"), (model.input.height, model.input.width, 3)
@@ -231,13 +267,23 @@ def test_a_header_tells_the_placement_that_was_described(width, height, distorti
     placement = Placement(fitted.letterbox, width, height, lens, rectified)
     header, known = FrameHeader(), KnownPlace()
     placement.describe(header, 0)
-    assert known.of(header) == placement
-    assert known.of(FrameHeader.from_buffer_copy(header)) is known.of(header)
+    image = view(width, height, "bgr8", 3 * width, b"")
+    assert known.of(header, image) == placement
+    assert known.of(FrameHeader.from_buffer_copy(header), image) is known.of(header, image)
 
 
 def test_another_place_is_another_placement(model):
     known, placer = KnownPlace(), placer_of(model, BARREL)
-    wide = known.of(slot_of(frame(noise(640, 480), "bgr8"), placer))
+    large, small = (view(*size, "bgr8", 3 * size[0], b"") for size in ((640, 480), (320, 240)))
+    wide = known.of(slot_of(large, placer), large)
     assert wide.lens is not None
-    assert known.of(slot_of(frame(noise(320, 240), "bgr8"), placer)) != wide
-    assert known.of(slot_of(frame(noise(640, 480), "bgr8"), placer)) == wide
+    assert known.of(slot_of(small, placer), small) != wide
+    assert known.of(slot_of(large, placer), large) == wide
+
+
+def test_on_the_cpu_too_a_frame_is_only_read_where_it_is_said_to_lie(model, runtime):
+    image = frame(noise(320, 240), "bgr8")
+    header = slot_of(image, placer_of(model))
+    header.source_width //= 2
+    (answer,) = InPlaceOnCpu(runtime, model, CAMERAS).infer([(header, image)])
+    assert isinstance(answer, FrameRejected)

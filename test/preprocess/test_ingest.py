@@ -115,9 +115,9 @@ def test_any_reason_fits(ingest, reason):
     assert reason.encode(errors="replace").startswith(kept)
 
 
-def pointed_to(ingest, image, number=3):
+def pointed_to(ingest, image, name=(7, 3)):
     header = FrameHeader()
-    ingest.point_to(ingest.enter(WALL, "camera", NOW), image, header, number)
+    ingest.point_to(ingest.enter(WALL, "camera", NOW), image, header, name)
     return header
 
 
@@ -125,9 +125,10 @@ def test_a_slot_that_points_to_a_frame_tells_what_a_filled_one_does(ingest):
     image, filled = frame(scene(128, 96), "bgr8"), FrameHeader()
     ingest.fill(ingest.enter(WALL, "camera", NOW), image, filled, np.zeros((64, 64, 3), np.uint8))
     header = pointed_to(ingest, image)
-    assert (filled.camera_number, header.camera_number) == (0, 3)
+    assert (filled.camera_source, filled.camera_number) == (0, 0)
+    assert (header.camera_source, header.camera_number) == (7, 3)
     for name, _ in FrameHeader._fields_:
-        if name not in ("sequence", "camera_number", "picture"):
+        if name not in ("sequence", "camera_source", "camera_number", "picture"):
             ours, theirs = getattr(header, name), getattr(filled, name)
             if hasattr(ours, "_length_"):
                 ours, theirs = list(ours), list(theirs)
@@ -153,3 +154,23 @@ def test_the_same_picture_is_known_again_and_another_one_is_not(ingest):
 def test_what_could_not_be_read_in_place_is_rejected(ingest, image, reason):
     with pytest.raises(FrameRejected, match=reason):
         pointed_to(ingest, image)
+
+
+@pytest.mark.parametrize("size", [(1920, 1080), (640, 480), (1280, 720), (1440, 1080), (3, 2)])
+@pytest.mark.parametrize("encoding", ["bgr8", "bgra8", "nv12"])
+def test_a_picture_is_known_by_all_its_columns_and_colours(ingest, size, encoding):
+    """One that changes in few columns, or in one colour, is another one."""
+    width, height = size
+    channels = {"bgr8": 3, "bgra8": 4, "nv12": 1}[encoding]
+    if encoding == "nv12" and (width % 2 or height % 2):
+        pytest.skip("not of even size")
+    rows = height * 3 // 2 if encoding == "nv12" else height
+    first = np.zeros((rows, width, channels), np.uint8)
+    known = pointed_to(
+        ingest, view(width, height, encoding, width * channels, first.tobytes())
+    ).picture
+    for channel in range(channels):
+        other = first.copy()
+        other[:, : max(1, width // 50), channel] = 1
+        image = view(width, height, encoding, width * channels, other.tobytes())
+        assert pointed_to(ingest, image).picture != known

@@ -138,5 +138,5 @@ class Engine:
         """Give its memory back, while the device is still there."""
         for execution in self._executions:
             execution.close()
-        self._kernels = self._engine = self._runtime = None
         self._options.clear()
+        self._kernels = self._engine = self._runtime = None
