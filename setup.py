@@ -43,7 +43,7 @@ setup(
     zip_safe=False,
     entry_points={
         "console_scripts": [
-            "perception = perception_nodes.cli:main",
+            "perception = perception_nodes.__main__:main",
             "preprocess_node = perception_nodes.nodes.preprocess_node:main",
             "detector_node = perception_nodes.nodes.detector_node:main",
             "watchdog_node = perception_nodes.nodes.watchdog_node:main",

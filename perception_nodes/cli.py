@@ -3,7 +3,6 @@
 import json
 import re
 import signal
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -370,7 +369,3 @@ def main() -> int:
         screen.print(f"[red]failed:[/] {error}", highlight=False, soft_wrap=True)
         return 2
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

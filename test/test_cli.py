@@ -3,13 +3,14 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-PERCEPTION = [sys.executable, "-m", "perception_nodes.cli"]
+PERCEPTION = [sys.executable, "-m", "perception_nodes"]
 
 
 def perception(
@@ -93,3 +94,20 @@ def test_help_teaches_and_machines_get_json(root: Path) -> None:
     findings = json.loads(perception("doctor", "--json", cwd=root).stdout)
     assert {"subject", "ok", "found", "remedy", "needed"} == set(findings[0])
     assert "rclpy" in [finding["subject"] for finding in findings]
+
+
+def test_ctrl_c_while_it_loads_leaves_no_traceback(root: Path) -> None:
+    code = (
+        "import signal, sys\n"
+        "from perception_nodes import __main__\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'perception_nodes.cli':\n"
+        "            signal.raise_signal(signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "__main__.main()\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert (result.returncode, result.stderr) == (-signal.SIGINT, "")

@@ -222,7 +222,7 @@ def _not_run(scenario: Scenario, why: str) -> Verdict:
 def _start_unit(host: str, port: int, prefix: Sequence[str] = ()) -> "subprocess.Popen[bytes]":
     """A process that serves as the unit, in a place that another command makes for it."""
     us = os.getpid()
-    command = (*prefix, sys.executable, "-m", "perception_nodes.cli", "hil", "unit")
+    command = (*prefix, sys.executable, "-m", "perception_nodes", "hil", "unit")
     return subprocess.Popen(
         [*command, "--listen", joined_address(host, port)],
         stdin=subprocess.DEVNULL,

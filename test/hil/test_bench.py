@@ -152,7 +152,7 @@ def test_the_network_loses_and_reorders():
 
 def test_orders_to_a_unit():
     assert all(callable(getattr(UnitServer, order)) for order in ORDERS)
-    command = [sys.executable, "-m", "perception_nodes.cli", "hil", "unit", "--listen"]
+    command = [sys.executable, "-m", "perception_nodes", "hil", "unit", "--listen"]
     process = subprocess.Popen(
         [*command, "127.0.0.1:0"], stderr=subprocess.PIPE, text=True, bufsize=1
     )

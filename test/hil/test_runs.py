@@ -60,7 +60,7 @@ def test_the_faulty_backend_is_refused_outside_fault_injection():
 
 
 def test_the_command_line_lists_and_refuses(tmp_path: Path):
-    command = [sys.executable, "-m", "perception_nodes.cli", "hil"]
+    command = [sys.executable, "-m", "perception_nodes", "hil"]
     listed = subprocess.run([*command, "list", "--json"], capture_output=True, check=True)
     assert len(json.loads(listed.stdout)) >= 24
     for arguments, reason in (
@@ -118,7 +118,7 @@ def test_a_unit_over_a_network_that_loses_packets_accounts_for_every_frame(
 def test_a_unit_that_dies_in_mid_run_fails_and_what_was_seen_of_it_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    command = [sys.executable, "-m", "perception_nodes.cli", "hil", "unit", "--listen"]
+    command = [sys.executable, "-m", "perception_nodes", "hil", "unit", "--listen"]
     unit = subprocess.Popen([*command, "127.0.0.1:0"], stderr=subprocess.PIPE, text=True)
     monkeypatch.setattr(RemoteUnit, "put_in", lambda *_: unit.kill())
     scenario = Scenario.model_validate(

@@ -251,7 +251,7 @@ def slow(tmp_path, monkeypatch):
 
 def start(drives, out, *arguments):
     return subprocess.Popen(
-        [sys.executable, "-m", "perception_nodes.cli", "replay", "--corpus", str(drives),
+        [sys.executable, "-m", "perception_nodes", "replay", "--corpus", str(drives),
          "--backend", "faulty", "--no-pictures", "--json", "--out", str(out), *arguments],
         stdout=subprocess.PIPE,
         # Whoever starts the tests in the background has it ignored, and that is inherited.

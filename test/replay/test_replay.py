@@ -407,7 +407,7 @@ def test_a_folder_that_takes_no_files_is_named(small):
 )
 def test_interrupted_it_leaves_nothing(street, tmp_path, mode, number):
     process = subprocess.Popen(
-        [sys.executable, "-m", "perception_nodes.cli", "replay", str(street), str(street),
+        [sys.executable, "-m", "perception_nodes", "replay", str(street), str(street),
          "--mode", mode, "--out", str(tmp_path / "out")],
         env=dict(os.environ),
         stderr=subprocess.PIPE,

@@ -127,7 +127,7 @@ def test_compressed_images_are_played_and_a_cut_off_jpeg_fails(
 
 def test_interrupting_leaves_nothing_behind(domain: int) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "perception_nodes.cli", "run", "backend:=null", "standby:=always"],
+        [sys.executable, "-m", "perception_nodes", "run", "backend:=null", "standby:=always"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

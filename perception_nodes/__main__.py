@@ -1,0 +1,17 @@
+"""`perception`, and `python -m perception_nodes`: loads the commands, which takes a second."""
+
+import signal
+import sys
+
+
+def main() -> int:
+    """Entry point. Ctrl-C before there is a command ends the process, without a traceback."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from perception_nodes.cli import main as run
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    return run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
