@@ -141,9 +141,9 @@ class Turn:
 def turns(backend: Backend, threads: int) -> list[Turn]:
     """A caller for each thread: one call runs while what earlier ones gave is decoded."""
     one, ended_ns = OneAtATime(backend), [0]
-    queued = isinstance(backend, QueuedBackend)
-    callers = backend.queue(threads) if queued else [one] * threads
-    return [Turn(caller, ended_ns) for caller in callers]
+    if isinstance(backend, QueuedBackend):
+        return [Turn(caller, ended_ns) for caller in backend.queue(threads)]
+    return [Turn(one, ended_ns) for _ in range(threads)]
 
 
 class _DueClock:
