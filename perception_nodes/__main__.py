@@ -6,10 +6,12 @@ import sys
 
 def main() -> int:
     """Entry point. Ctrl-C before there is a command ends the process, without a traceback."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # One that a script has put in the background ignores Ctrl-C, and goes on to.
+    if (handler := signal.getsignal(signal.SIGINT)) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     from perception_nodes.cli import main as run
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, handler)
     return run()
 
 

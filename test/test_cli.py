@@ -105,6 +105,7 @@ def test_ctrl_c_while_it_loads_leaves_no_traceback(root: Path) -> None:
         "        if name == 'perception_nodes.cli':\n"
         "            signal.raise_signal(signal.SIGINT)\n"
         "sys.meta_path.insert(0, Interrupt())\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "__main__.main()\n"
     )
     result = subprocess.run(

@@ -40,6 +40,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for name in FILES:
         (folder / f"{name}.yaml").write_text("title: t\nexpect: {lost: nothing}\n")
 
+    # A process in the background would ignore it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
     def run_all(second, *arguments: str):
         out = tmp_path / "out"
         monkeypatch.setattr(
@@ -54,7 +57,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         page = (out / "report.html").read_text()
         return result, content, page, ElementTree.parse(junit).getroot()
 
-    return run_all
+    yield run_all
+    signal.signal(signal.SIGINT, before)
 
 
 def test_all_is_well(run):
