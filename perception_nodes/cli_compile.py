@@ -216,7 +216,8 @@ def _spread(source: FrameSource, most: int) -> list[NDArray[np.uint8]]:
     Raises:
         BagError, DataError: a place has none, or none can be read.
     """
-    total, chosen = source.count(), []
+    total = source.count()
+    chosen: list[NDArray[np.uint8]] = []
     with progress_bar("reading frames") as progress:
         for index, (_, pixels) in enumerate(source.frames()):
             if index * most >= len(chosen) * total:

@@ -4,7 +4,7 @@ The nodes declare their ROS parameters from these classes, the launch files and 
 their arguments; a value outside its range stops start-up with one line.
 """
 
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
@@ -60,11 +60,12 @@ class Settings(BaseModel):
     )
 
 
-PREPROCESS_ON = Field(
-    default="cpu",
-    description="where frames are scaled and rectified: on the cpu, into shared memory; or on the "
-    "gpu, which reads them where the camera left them (backend:=tensorrt, source:=shm)",
-)
+S = TypeVar("S", bound=Settings)
+
+
+def same(settings_type: type[Settings], name: str) -> Any:
+    """A parameter that other nodes have too, for a field of any type, like `Field`."""
+    return settings_type.model_fields[name]
 
 
 class RedundantSettings(Settings):
@@ -131,7 +132,11 @@ class PreprocessSettings(RedundantSettings):
     model: str = Field(
         default="road-n", description="model whose input size frames are scaled to: name or folder"
     )
-    preprocess_on: Literal["cpu", "gpu"] = PREPROCESS_ON
+    preprocess_on: Literal["cpu", "gpu"] = Field(
+        default="cpu",
+        description="where frames are scaled and rectified: on the cpu, into shared memory; or on "
+        "the gpu, which reads them where the camera left them (backend:=tensorrt, source:=shm)",
+    )
     undistort: bool = Field(
         default=True, description="remove lens distortion where CameraInfo tells of one"
     )
@@ -169,7 +174,7 @@ class DetectorSettings(CamerasSettings):
             "for measurements, faulty fails on demand, for `perception hil` alone",
         )
     )
-    preprocess_on: Literal["cpu", "gpu"] = PREPROCESS_ON
+    preprocess_on: Literal["cpu", "gpu"] = same(PreprocessSettings, "preprocess_on")
     threads: int = Field(
         default=0, ge=0, le=256, description="inference threads; 0 for one a physical core"
     )
@@ -214,7 +219,7 @@ class DetectorSettings(CamerasSettings):
 class WatchdogSettings(CamerasSettings):
     """Parameters of watchdog_node."""
 
-    deadline_ms: float = PreprocessSettings.model_fields["deadline_ms"]
+    deadline_ms: float = same(PreprocessSettings, "deadline_ms")
     outcome_timeout_ms: float = Field(
         default=1000.0,
         ge=10,
@@ -263,8 +268,8 @@ class PlayerSettings(Settings):
     )
     topic: str = Field(default="", description="image topic in the bag; empty: found by type")
     rate: float = Field(default=1.0, ge=0.01, le=100, description="speed of playing")
-    source: Literal["dds", "shm"] = PreprocessSettings.model_fields["source"]
-    image_topic: Topic = PreprocessSettings.model_fields["image_topic"]
+    source: Literal["dds", "shm"] = same(PreprocessSettings, "source")
+    image_topic: Topic = same(PreprocessSettings, "image_topic")
     ready_timeout_s: float = Field(
         default=60.0, ge=1, le=3600, description="how long to wait for a working detector"
     )
@@ -276,7 +281,7 @@ class PlayerSettings(Settings):
     listeners: int = Field(
         default=0, ge=0, le=100, description="subscribers of the detections to wait for"
     )
-    detections_topic: Topic = DetectorSettings.model_fields["detections_topic"]
+    detections_topic: Topic = same(DetectorSettings, "detections_topic")
     sent_file: str = Field(
         default="", description="JSON file that receives the stamps of the frames played"
     )
@@ -285,8 +290,8 @@ class PlayerSettings(Settings):
 class MonitorSettings(Settings):
     """Parameters of monitor_node."""
 
-    detections_topic: Topic = DetectorSettings.model_fields["detections_topic"]
-    deadline_ms: float = PreprocessSettings.model_fields["deadline_ms"]
+    detections_topic: Topic = same(DetectorSettings, "detections_topic")
+    deadline_ms: float = same(PreprocessSettings, "deadline_ms")
     recording: str = Field(default="", description="mcap file that receives the outputs")
     frames: int = Field(default=0, ge=0, description="frames expected, for the progress bar")
     live: bool = Field(default=True, description="show the live view")
@@ -295,8 +300,8 @@ class MonitorSettings(Settings):
 class ReceiverSettings(Settings):
     """Parameters of receiver_node."""
 
-    source: Literal["dds", "shm"] = PreprocessSettings.model_fields["source"]
-    detections_topic: Topic = DetectorSettings.model_fields["detections_topic"]
+    source: Literal["dds", "shm"] = same(PreprocessSettings, "source")
+    detections_topic: Topic = same(DetectorSettings, "detections_topic")
     received_file: str = Field(
         default="", description="JSON file that receives arrival times and frame reports"
     )
@@ -305,12 +310,12 @@ class ReceiverSettings(Settings):
 class BareInferenceSettings(Settings):
     """Parameters of bare_inference_node."""
 
-    model: str = DetectorSettings.model_fields["model"]
-    backend: Literal["openvino", "onnxruntime", "tensorrt", "fpga", "golden", "null"] = (
-        DetectorSettings.model_fields["backend"]
+    model: str = same(DetectorSettings, "model")
+    backend: Literal["openvino", "onnxruntime", "tensorrt", "fpga", "golden", "null"] = same(
+        DetectorSettings, "backend"
     )
-    threads: int = DetectorSettings.model_fields["threads"]
-    detections_topic: Topic = DetectorSettings.model_fields["detections_topic"]
+    threads: int = same(DetectorSettings, "threads")
+    detections_topic: Topic = same(DetectorSettings, "detections_topic")
     durations_file: str = Field(default="", description="JSON file that receives the durations")
 
 
@@ -330,7 +335,7 @@ def camera_topic(topic: str, camera: str, several: bool) -> str:
     return f"{base}{separator}{camera}/{last}"
 
 
-def check(settings_type: type[Settings], values: dict[str, Any]) -> Any:
+def check(settings_type: type[S], values: dict[str, Any]) -> S:
     """Build settings, or say in one line which value is not allowed.
 
     Raises:

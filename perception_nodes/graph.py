@@ -26,7 +26,8 @@ from perception_nodes.config import (
 from perception_nodes.environment import ros_environment
 from perception_nodes.hil.settings import FaultCameraSettings
 from perception_nodes.processes import available_memory_bytes
-from perception_nodes.replay.bag import COMPRESSED_IMAGE, BagError
+from perception_nodes.replay.bag import BagError
+from perception_nodes.replay.schemas import COMPRESSED_IMAGE
 from perception_nodes.replay.synthetic import open_source
 
 NODES: dict[str, type[Settings]] = {
@@ -161,15 +162,15 @@ class Graph:
         specs = []
         for executable in executables:
             settings_type = NODES[executable]
-            settings = check(settings_type, _own(settings_type, values))
+            parameters = check(settings_type, _own(settings_type, values)).model_dump()
             names = [executable]
-            if executable in REDUNDANT and settings.standby == "always":
+            if executable in REDUNDANT and parameters["standby"] == "always":
                 names.append(REDUNDANT[executable])
             specs += [
                 NodeSpec(
                     executable,
-                    settings.model_dump(),
-                    ros_environment(images=getattr(settings, "source", "") == "dds"),
+                    parameters,
+                    ros_environment(images=parameters.get("source") == "dds"),
                     ends_graph=executable in PLAYERS,
                     restarted=executable in RESTARTED,
                     name=name,

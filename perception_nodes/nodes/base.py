@@ -11,7 +11,7 @@ from typing import Any
 import rclpy
 from rclpy.callback_groups import CallbackGroup
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.lifecycle import LifecycleNode, State, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, State, TransitionCallbackReturn
 from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions
 
@@ -28,6 +28,7 @@ from perception_nodes.transport.shm import Endpoint
 SERVICE_PERIOD_NS = 50_000_000
 IDLE_WAIT_MS = 8.0
 """In the kernel's ticks of 4 ms it becomes 12 ms, rarely 16."""
+Publisher = LifecyclePublisher[Any]
 START_ERRORS = (ModelError, BackendError, TransportError, SettingsError, UnknownLens)
 """What can be wrong with a start; each says so in one line."""
 
@@ -44,11 +45,17 @@ class PerceptionNode(LifecycleNode):
         """Declare the parameters of `settings_type`."""
         super().__init__(name)
         self.settings: Any = declare_parameters(self, self.settings_type)
-        self.endpoint: Endpoint | None = None
         self.active = False
         self.finished = False
         self.error = ""
+        self._endpoint: Endpoint | None = None
         self._owned: list[tuple[Callable[[Any], Any], Any]] = []
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Our end of shared memory; there from before `open` until after `close`."""
+        assert self._endpoint is not None
+        return self._endpoint
 
     def open(self) -> None:
         """Acquire what the node works with; `self.endpoint` is there."""
@@ -64,11 +71,13 @@ class PerceptionNode(LifecycleNode):
 
     def spin(self, timeout_ms: float) -> None:
         """Run the callback of one waiting message, service or timer, or wait for one."""
-        self.executor.spin_once(timeout_sec=timeout_ms / 1e3)
+        executor = self.executor
+        assert executor is not None
+        executor.spin_once(timeout_sec=timeout_ms / 1e3)
 
-    def add_publisher(self, message_type: type, topic: str, qos: QoSProfile | int) -> Any:
+    def add_publisher(self, message_type: type, topic: str, qos: QoSProfile | int) -> Publisher:
         """A publisher that speaks while the node is active and goes when it is cleaned up."""
-        publisher = self.create_lifecycle_publisher(message_type, topic, qos)
+        publisher: Publisher = self.create_lifecycle_publisher(message_type, topic, qos)
         self._owned.append((self.destroy_lifecycle_publisher, publisher))
         return publisher
 
@@ -91,7 +100,7 @@ class PerceptionNode(LifecycleNode):
     def on_configure(self, state: State) -> TransitionCallbackReturn:
         """Join shared memory and open."""
         try:
-            self.endpoint = Endpoint(self.get_name())
+            self._endpoint = Endpoint(self.get_name())
             self.open()
             reserve()
         except START_ERRORS as error:
@@ -138,9 +147,9 @@ class PerceptionNode(LifecycleNode):
         for destroy, entity in self._owned:
             destroy(entity)
         self._owned.clear()
-        if self.endpoint is not None:
-            self.endpoint.close()
-            self.endpoint = None
+        if self._endpoint is not None:
+            self._endpoint.close()
+            self._endpoint = None
 
 
 def run_node(node_type: type[PerceptionNode], name: str) -> int:

@@ -76,7 +76,7 @@ class DetectorNode(RedundantNode):
 
     def listeners(self) -> int:
         """Subscribers of detections of the first camera."""
-        return int(self._lanes[0].publisher.get_subscription_count())
+        return self._lanes[0].publisher.get_subscription_count()
 
     def take_over(self) -> None:
         """Go on behind the frames that the predecessor took last."""
@@ -93,6 +93,7 @@ class DetectorNode(RedundantNode):
 
     def step(self) -> None:
         """Go over to what was built meanwhile, also as a standby; work."""
+        assert self._serving is not None
         if self._serving.ready():
             with self.busy():
                 self._serving.switch()
@@ -133,6 +134,7 @@ class DetectorNode(RedundantNode):
             lane.prepare()
         if len(lanes) == 1:
             (lane,) = lanes
+            assert self._serving is not None
             self._serving.candidates[0].inferred_alone(scheduler.waiting)
             found = iter([lane.pipeline.detect(lane.header, lane.frame, turn.finish_by_ns)])
         else:

@@ -20,7 +20,7 @@ def diagnostics(
     camera: str, health: Health, ledger: Ledger, watch: Watch, roster: Roster
 ) -> DiagnosticArray:
     """The present state of a camera's graph, but for the stamp."""
-    values = {status.name: count for status, count in ledger.counts.items()}
+    values: dict[str, object] = {status.name: count for status, count in ledger.counts.items()}
     values |= {
         "frames_in": ledger.frames_in,
         "in_flight": ledger.in_flight,

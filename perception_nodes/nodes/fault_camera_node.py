@@ -17,6 +17,7 @@ from perception_nodes.hil.scenario import CameraFault
 from perception_nodes.hil.settings import FaultCameraSettings
 from perception_nodes.nodes.base import run_node
 from perception_nodes.nodes.player_node import PlayerNode
+from perception_nodes.replay.bag import RawFrame
 from perception_nodes.replay.footage import compressed_message, image_message
 
 FAULTS = TypeAdapter(list[CameraFault])
@@ -75,7 +76,8 @@ class FaultCameraNode(PlayerNode):
             write_whole(Path(self.settings.played_file), json.dumps(content))
         super()._write_sent()
 
-    def _play(self, frame: SentFrame) -> None:
+    def _play(self, frame: RawFrame) -> None:
+        assert isinstance(frame, SentFrame)
         self._last = frame
         if frame.lost:
             self._sent.append((frame.index, self._stamp_ns(frame)))
@@ -85,7 +87,8 @@ class FaultCameraNode(PlayerNode):
             frame = replace(frame, camera_info=told)
         super()._play(frame)
 
-    def _stamp_ns(self, frame: SentFrame) -> int:
+    def _stamp_ns(self, frame: RawFrame) -> int:
+        assert isinstance(frame, SentFrame)
         return super()._stamp_ns(frame) + frame.stamp_shift_ns
 
 

@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.callback_groups import CallbackGroup
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -21,7 +21,7 @@ DDS_COPIES = {"raw": 1, "compressed": 0}
 Taken = tuple[bytes, dict[str, Any]]
 
 
-class Gate(ReentrantCallbackGroup):
+class Gate(CallbackGroup):
     """Callbacks that the executor leaves alone until the gate is open."""
 
     is_open = False
@@ -29,6 +29,13 @@ class Gate(ReentrantCallbackGroup):
     def can_execute(self, entity: object) -> bool:
         """Whether it may run them."""
         return self.is_open
+
+    def beginning_execution(self, entity: object) -> bool:
+        """They need not wait for one another."""
+        return True
+
+    def ending_execution(self, entity: object) -> None:
+        """Nothing to do."""
 
 
 class ImageTopic:

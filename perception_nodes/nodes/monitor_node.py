@@ -28,6 +28,8 @@ class MonitorNode(PerceptionNode):
     """Subscribes to detections, frame reports and health."""
 
     settings_type = MonitorSettings
+    _recorder: Recorder | None = None
+    _view: LiveView | None = None
     _taken = 0
 
     def open(self) -> None:
@@ -51,10 +53,10 @@ class MonitorNode(PerceptionNode):
         while self._taken != taken and time.monotonic() < give_up_s:
             taken = self._taken
             self.spin(LAST_WAIT_MS)
-        if getattr(self, "_view", None) is not None:
+        if self._view is not None:
             self._view.__exit__(None, None, None)
             self._view = None
-        if getattr(self, "_recorder", None) is not None:
+        if self._recorder is not None:
             self._recorder.close()
             self._recorder = None
 

@@ -20,7 +20,8 @@ from perception_nodes.core.clock import MAX_SANE_AGE_NS
 from perception_nodes.core.frame import FrameRejected, ImageView
 from perception_nodes.files import write_whole
 from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, Period, run_node
-from perception_nodes.replay.bag import COMPRESSED_IMAGE, BagError, RawFrame
+from perception_nodes.replay.bag import BagError, RawFrame
+from perception_nodes.replay.schemas import COMPRESSED_IMAGE
 from perception_nodes.replay.synthetic import open_source
 from perception_nodes.transport import channels
 from perception_nodes.transport.camera import CameraHeader
@@ -31,7 +32,7 @@ from perception_nodes.transport.cdr import (
     read_stamp,
     stamped,
 )
-from perception_nodes.transport.shm import Sample
+from perception_nodes.transport.shm import Sample, Writer
 
 CAMERA_QUEUE = QoSProfile(depth=5)
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -130,7 +131,7 @@ class PlayerNode(PerceptionNode):
             self._infos.publish(self._stamped(frame.camera_info, stamp_ns))
         if self._camera is not None:
             # As a camera driver does: the pixels are in the slot when the stamp is taken.
-            sample = self._fill_shared(frame.data, stamp_ns)
+            sample = self._fill_shared(self._camera, frame.data, stamp_ns)
             self._sleep_until(due_ns)
             self._camera.send(sample)
         else:
@@ -146,7 +147,7 @@ class PlayerNode(PerceptionNode):
         return self._due_ns(frame) if self._clocks is None else self._recorded_ns(frame)
 
     def _due_ns(self, frame: RawFrame) -> int:
-        offset_ns = (self._recorded_ns(frame) - self._first_ns) / self.settings.rate
+        offset_ns: float = (self._recorded_ns(frame) - self._first_ns) / self.settings.rate
         return self._first_due_ns + round(offset_ns)
 
     def _recorded_ns(self, frame: RawFrame) -> int:
@@ -171,13 +172,15 @@ class PlayerNode(PerceptionNode):
             message.clock.sec, message.clock.nanosec = seconds, nanoseconds
             self._clocks.publish(message)
 
-    def _fill_shared(self, message: bytes, stamp_ns: int) -> Sample[CameraHeader]:
+    def _fill_shared(
+        self, camera: Writer[CameraHeader], message: bytes, stamp_ns: int
+    ) -> Sample[CameraHeader]:
         try:
             view = (read_compressed_image if self._compressed else read_image)(message)
         except FrameRejected:
             # It goes out as it is, like over DDS: rejecting it is preprocessing's business.
             view = ImageView(stamp_ns, "", 0, 0, "unreadable", 0, memoryview(message))
-        sample = self._camera.loan(len(view.data))
+        sample = camera.loan(len(view.data))
         header = sample.header
         header.number = len(self._sent)
         header.stamp_ns, header.width, header.height = stamp_ns, view.width, view.height

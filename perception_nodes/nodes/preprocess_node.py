@@ -121,6 +121,7 @@ class PreprocessNode(RedundantNode):
         """Take a frame from DDS."""
         if number is not None and not self._is_new(source, number, received_ns):
             return
+        assert self._topic is not None
         try:
             self._take(self._topic.read(data), received_ns, superseded)
         except FrameRejected as error:

@@ -109,11 +109,12 @@ class Preprocessor:
     ) -> NDArray[np.uint8]:
         size = (self._placement.letterbox.inner_width, self._placement.letterbox.inner_height)
         if self._grid is None:
-            return cv2.resize(plane.pixels, size, dst=out, interpolation=cv2.INTER_LINEAR)
+            scaled = cv2.resize(plane.pixels, size, dst=out, interpolation=cv2.INTER_LINEAR)
+            return np.asarray(scaled, np.uint8)
         height, width = plane.pixels.shape[:2]
         maps = self._maps.get((width, height)) or self._make_maps(width, height)
         grey = 128 if plane.step_x > 1 and not image.encoding.startswith("bayer") else PADDING_VALUE
-        return cv2.remap(
+        rectified = cv2.remap(
             plane.pixels,
             *maps,
             interpolation=cv2.INTER_LINEAR,
@@ -121,6 +122,7 @@ class Preprocessor:
             borderMode=cv2.BORDER_CONSTANT,
             borderValue=(grey, grey, grey, grey),
         )
+        return np.asarray(rectified, np.uint8)
 
     def _make_maps(
         self, plane_width: int, plane_height: int
@@ -131,7 +133,8 @@ class Preprocessor:
         source = np.array([self._placement.source_width, self._placement.source_height], np.float64)
         plane = np.array([plane_width, plane_height], np.float64)
         grid = ((self._grid + 0.5) * (plane / source) - 0.5).astype(np.float32)
-        maps = cv2.convertMaps(grid[:, :, 0], grid[:, :, 1], cv2.CV_16SC2)
+        xy, fraction = cv2.convertMaps(grid[:, :, 0], grid[:, :, 1], cv2.CV_16SC2)
+        maps = np.asarray(xy, np.int16), np.asarray(fraction, np.uint16)
         self._maps[plane_width, plane_height] = maps
         return maps
 

@@ -110,7 +110,7 @@ def planes_to_bgr(encoding: str, planes: list[Pixels], out: Pixels) -> None:
         )
         cv2.transform(yuv, YUV_TO_BGR, dst=out)
     else:
-        _bayer_to_bgr(encoding, cv2.merge(planes), out)
+        _bayer_to_bgr(encoding, planes, out)
 
 
 def demosaic(image: ImageView) -> ImageView:
@@ -141,10 +141,10 @@ def _split(lines: Pixels, channels: int) -> Pixels:
     )
 
 
-def _bayer_to_bgr(encoding: str, cells: Pixels, out: Pixels) -> None:
+def _bayer_to_bgr(encoding: str, planes: list[Pixels], out: Pixels) -> None:
     """Colours of 2 x 2 cells: red, blue, and the mean of the two greens."""
     pattern = encoding[len("bayer_") : -1]
     matrix = np.zeros((3, 4))
     for position, colour in enumerate(pattern):
         matrix["bgr".index(colour), position] = 0.5 if colour == "g" else 1.0
-    cv2.transform(cells, matrix, dst=out)
+    cv2.transform(cv2.merge(planes), matrix, dst=out)

@@ -210,7 +210,8 @@ class Output:
         if dtype.kind in "iu":
             limits = np.iinfo(dtype)
             values = np.clip(np.rint(values), limits.min, limits.max)
-        return values.astype(dtype)
+        table: NDArray[np.generic] = values.astype(dtype)
+        return table
 
 
 class PlaneJob(ctypes.Structure):

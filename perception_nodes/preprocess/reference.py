@@ -56,7 +56,8 @@ def _scaled(frame: NDArray[np.uint8], plan: Plan) -> Integers:
     if plan.kind == YUV:
         luma, chroma = (_interpolated(_samples(frame, plane), plane) for plane in plan.planes)
         yuv = np.concatenate([luma, chroma], axis=2) - [16, 128, 128]
-        return np.clip((yuv @ YUV_TO_BGR.T + 32768) >> 16, 0, 255)
+        bgr: Integers = np.clip((yuv @ YUV_TO_BGR.T + 32768) >> 16, 0, 255)
+        return bgr
     if plan.kind == BAYER_CELLS:
         cells = _interpolated(_samples(frame, plan.planes[0]), plan.planes[0])
         green = np.rint((cells[:, :, 1] + cells[:, :, 2]) / 2).astype(np.int64)
@@ -70,7 +71,7 @@ def _samples(frame: NDArray[np.uint8], plane: PlanePlan) -> Integers:
     rows = plane.offset + plane.row_bytes * np.arange(plane.height)
     columns = plane.sample_bytes * np.arange(plane.width)
     at = rows[:, None, None] + columns[:, None] + np.array(plane.channels)
-    return frame[at].astype(np.int64)
+    return np.asarray(frame[at], np.int64)
 
 
 def _interpolated(samples: Integers, plane: PlanePlan) -> Integers:
@@ -81,7 +82,9 @@ def _interpolated(samples: Integers, plane: PlanePlan) -> Integers:
         right = (fraction % (1 << LENS_BITS)) * (ONE >> LENS_BITS)
         below = (fraction >> LENS_BITS) * (ONE >> LENS_BITS)
     else:
-        rows, columns = np.meshgrid(plane.rows, plane.columns, indexing="ij")
+        assert plane.rows is not None and plane.columns is not None
+        at = plane.rows.astype(np.int64), plane.columns.astype(np.int64)
+        rows, columns = np.meshgrid(*at, indexing="ij")
         x, right = columns >> BITS, columns % ONE
         y, below = rows >> BITS, rows % ONE
     bordered = np.pad(samples, ((1, 1), (1, 1), (0, 0)), constant_values=plane.outside)
@@ -94,7 +97,7 @@ def _interpolated(samples: Integers, plane: PlanePlan) -> Integers:
     right, below = right[:, :, None], below[:, :, None]
     above_both = neighbour(0, 0) * (ONE - right) + neighbour(1, 0) * right
     below_both = neighbour(0, 1) * (ONE - right) + neighbour(1, 1) * right
-    total = above_both * (ONE - below) + below_both * below
+    total: Integers = above_both * (ONE - below) + below_both * below
     return (total + (1 << (2 * BITS - 1))) >> (2 * BITS)
 
 

@@ -116,7 +116,8 @@ def arc_tangent(x: Doubles) -> Doubles:
         1.945506571482613964425e2,
     ):
         q = q * z + coefficient
-    return base + (x * (z * p / q) + x + rest)
+    found: Doubles = base + (x * (z * p / q) + x + rest)
+    return found
 
 
 def _is_sane(logits: Singles) -> NDArray[np.bool_]:

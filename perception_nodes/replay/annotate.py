@@ -18,9 +18,9 @@ from perception_nodes.core.frame import (
 )
 from perception_nodes.core.health import IN_TIME
 from perception_nodes.preprocess.cpu import Preprocessor
-from perception_nodes.replay.bag import IMAGE
 from perception_nodes.replay.golden import Change
 from perception_nodes.replay.recording import FrameDetections, FrameReport
+from perception_nodes.replay.schemas import IMAGE
 from perception_nodes.transport.cdr import read_compressed_image, read_image
 
 Picture = NDArray[np.uint8]
@@ -104,6 +104,11 @@ def source_size(view: ImageView) -> tuple[int, int]:
     except (ValueError, struct.error) as error:
         raise FrameRejected(f"{view.encoding}: {error}") from error
     return view.width, view.height
+
+
+def decoded(jpeg: bytes) -> Picture:
+    """A picture that was written as JPEG."""
+    return np.asarray(cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR), np.uint8)
 
 
 def blank(width: int, height: int, text: str) -> Picture:

@@ -1,10 +1,10 @@
 """Calibrations of a drive: each frame is rectified by the one that held when it was logged."""
 
-from perception_nodes.core.frame import FrameRejected
+from perception_nodes.core.frame import CameraInfo, FrameRejected
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.preprocess.lens import UnknownLens
 from perception_nodes.replay.bag import RawFrame
-from perception_nodes.transport.cdr import CameraInfo, read_camera_info
+from perception_nodes.transport.cdr import read_camera_info
 
 STAMP_END = 12
 """Encapsulation and stamp of a serialized `CameraInfo`: they change while the calibration stays."""

@@ -24,9 +24,10 @@ from perception_nodes.core.pipeline import Candidate, HeadTensors, InferenceBack
 from perception_nodes.preprocess.calibration import read_calibration
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.preprocess.ingest import Ingest
-from perception_nodes.replay.bag import COMPRESSED_IMAGE, Drive, RawFrame
+from perception_nodes.replay.bag import Drive, RawFrame
 from perception_nodes.replay.calibration import RecordedCalibration
 from perception_nodes.replay.recording import FrameDetections
+from perception_nodes.replay.schemas import COMPRESSED_IMAGE
 from perception_nodes.transport.cdr import (
     read_compressed_image,
     read_image,

@@ -16,6 +16,7 @@ from rich.table import Table
 from perception_nodes.config import SettingsError
 from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.files import write_whole
+from perception_nodes.replay.annotate import decoded
 from perception_nodes.replay.charts import DEADLINE_COLOUR, styled
 from perception_nodes.replay.golden import (
     Comparison,
@@ -77,7 +78,8 @@ def compare_runs(first: Path, second: Path, out: Path) -> dict[str, Any]:
     """
     folders = (first, second)
     summaries = [_summary(folder) for folder in folders]
-    recordings = [read_recording(folder / "detections.mcap", by_number=True) for folder in folders]
+    files = first / "detections.mcap", second / "detections.mcap"
+    recordings = [read_recording(file, by_number=True) for file in files]
     threshold = max(_number(summary, "score_threshold", 0.0) for summary in summaries)
     deadline_ms = _number(summaries[1], "deadline_ms", DEADLINE_MS)
     comparison = Comparison(frames_of(recordings[0]), threshold, Tolerance())
@@ -90,13 +92,13 @@ def compare_runs(first: Path, second: Path, out: Path) -> dict[str, Any]:
             others = [str(change).partition(": ")[2] for change in changes[1:]]
             changed[time] = [f"{where}: {what}", *others]
     comparison.finish()
-    result = {
+    result: dict[str, Any] = {
         "runs": [str(folder) for folder in folders],
         "figures": {
             name: [_figure_of(summary, keys) for summary in summaries]
             for name, keys in FIGURES.items()
         },
-        "identical_messages": cmp(*(f / "detections.mcap" for f in folders), shallow=False),
+        "identical_messages": cmp(*files, shallow=False),
         "objects": comparison.as_json(),
     }
     work_ms = [read_work_ms(folder) for folder in folders]
@@ -254,8 +256,8 @@ def _pairs(
             time = (message.log_time_ns, seen[message.log_time_ns])
             seen[message.log_time_ns] += 1
             if time in times:
-                data = typestore().deserialize_cdr(message.data, COMPRESSED_IMAGE).data
-                pictures[time] = bytes(data)
+                image: Any = typestore().deserialize_cdr(message.data, COMPRESSED_IMAGE)
+                pictures[time] = bytes(image.data)
     shots = []
     for time in times:
         if all(time in pictures for pictures in found):
@@ -265,9 +267,7 @@ def _pairs(
 
 
 def _beside(first: bytes, second: bytes) -> bytes:
-    left, right = (
-        cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) for data in (first, second)
-    )
-    right = cv2.resize(right, (left.shape[1], left.shape[0]))
+    left = decoded(first)
+    right = cv2.resize(decoded(second), (left.shape[1], left.shape[0]))
     gap = np.full((left.shape[0], 6, 3), 255, np.uint8)
     return cv2.imencode(".jpg", np.hstack([left, gap, right]))[1].tobytes()

@@ -11,8 +11,9 @@ from perception_nodes.core.frame import FrameHeader, FrameRejected, ImageView
 from perception_nodes.evaluation import LabelledImage
 from perception_nodes.evaluation.read import check_images, list_images
 from perception_nodes.preprocess.cpu import Preprocessor
-from perception_nodes.replay.bag import COMPRESSED_IMAGE, open_drive
+from perception_nodes.replay.bag import open_drive
 from perception_nodes.replay.calibration import RecordedCalibration
+from perception_nodes.replay.schemas import COMPRESSED_IMAGE
 from perception_nodes.transport.cdr import read_compressed_image, read_image
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from perception_nodes.core.budget import DEADLINE_MS, STAGES
 from perception_nodes.core.frame import stage_durations_ms
-from perception_nodes.replay.annotate import bgr
+from perception_nodes.replay.annotate import bgr, decoded
 from perception_nodes.replay.charts import DEADLINE_COLOUR, STAGE_COLOURS, worst_of_groups
 from perception_nodes.replay.recording import Recording
 from perception_nodes.replay.report import verdict
@@ -98,7 +98,7 @@ def _pictures(canvas: _Canvas, top: int, shots: Shots) -> int:
     width = (WIDTH - (PICTURES + 1) * MARGIN) // PICTURES
     bottom = top
     for place, shot in enumerate([*shots.changed(), *shots.shown()][:PICTURES]):
-        found = cv2.imdecode(np.frombuffer(shot.jpeg, np.uint8), cv2.IMREAD_COLOR)
+        found = decoded(shot.jpeg)
         scale = min(width / found.shape[1], PICTURE_HEIGHT / found.shape[0])
         size = (int(found.shape[1] * scale), int(found.shape[0] * scale))
         left, at = MARGIN + place * (width + MARGIN), top + size[1]

@@ -2,7 +2,7 @@
 
 import bz2
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lz4.frame
 import zstandard
@@ -16,6 +16,8 @@ MAX_CHUNK_BYTES = 1 << 30
 BLOCK = 1 << 20
 _ERRORS = (zstandard.ZstdError, RuntimeError, EOFError, OSError, ValueError)
 """What the libraries raise for bytes that they did not write."""
+
+Data = TypeVar("Data", bound=bytes | memoryview)
 
 
 class PackingError(ValueError):
@@ -31,7 +33,7 @@ class PackingError(ValueError):
         self.before = before
 
 
-def unpacked(compression: str, data: bytes | memoryview, limit: int) -> bytes | memoryview:
+def unpacked(compression: str, data: Data, limit: int) -> Data | bytes:
     """Data that may be cut off, as it was before `bz2`, `lz4`, `zstd` or no compression.
 
     Raises:
@@ -76,7 +78,7 @@ def unpacked_message(data: bytes) -> bytes:
     if compression is None:
         return data
     try:
-        return bytes(unpacked(compression, data, MAX_MESSAGE_BYTES))
+        return unpacked(compression, data, MAX_MESSAGE_BYTES)
     except PackingError:
         return data
 

@@ -266,7 +266,7 @@ def detections_of(data: bytes) -> tuple[int, FrameDetections]:
         RecordingError: it is of another definition, or an object has no class.
     """
     try:
-        message = typestore().deserialize_cdr(data, DETECTIONS)
+        message: Any = typestore().deserialize_cdr(data, DETECTIONS)
         return _stamp_ns(message.header.stamp), _frame_detections(message)
     except (SerdeError, IndexError) as error:
         raise RecordingError(f"a message of {DETECTIONS} cannot be read: {error}") from error

@@ -8,15 +8,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from perception_nodes.replay.bag import (
-    COMPRESSED_IMAGE,
-    IMAGE,
-    BagError,
-    Drive,
-    RawFrame,
-    open_drive,
-)
+from perception_nodes.replay.bag import BagError, Drive, RawFrame, open_drive
 from perception_nodes.replay.footage import compressed_message, image_message
+from perception_nodes.replay.schemas import COMPRESSED_IMAGE, IMAGE
 
 SCHEME = "synthetic:"
 PICTURES = 4
@@ -55,8 +49,8 @@ class SyntheticDrive:
     def _picture(self, index: int) -> bytes:
         random = np.random.default_rng(0)
         coarse = random.integers(0, 256, (18, 32, 3), dtype=np.uint8)
-        picture = cv2.resize(coarse, (self.width, self.height), interpolation=cv2.INTER_CUBIC)
-        picture = np.roll(picture, 8 * index, axis=1)
+        large = cv2.resize(coarse, (self.width, self.height), interpolation=cv2.INTER_CUBIC)
+        picture = np.roll(np.asarray(large, np.uint8), 8 * index, axis=1)
         if self.message_type == COMPRESSED_IMAGE:
             return compressed_message(0, cv2.imencode(".jpg", picture)[1].tobytes())
         return image_message(0, picture)
