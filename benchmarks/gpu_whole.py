@@ -22,7 +22,7 @@ from gpu_stages import Heads, bytes_moved, case_of, percentiles
 
 from perception_nodes.backends.cuda import CudaError, Device, Event, Stream
 from perception_nodes.core.frame import ImageView
-from perception_nodes.core.pipeline import BackendError
+from perception_nodes.core.inference import BackendError
 from perception_nodes.preprocess.gpu import Decoding, GpuDetector
 from perception_nodes.preprocess.head import Result
 from perception_nodes.preprocess.placement import Placement

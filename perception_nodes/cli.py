@@ -19,7 +19,7 @@ from perception_nodes.cli_model import model_app
 from perception_nodes.cli_replay import replay_command
 from perception_nodes.config import SettingsError, allowed_range
 from perception_nodes.core.budget import DEADLINE_MS
-from perception_nodes.core.pipeline import BackendError
+from perception_nodes.core.inference import BackendError
 from perception_nodes.evaluation import DataError, read_set
 from perception_nodes.evaluation.matching import EvaluationNotInstalled
 from perception_nodes.files import write_whole

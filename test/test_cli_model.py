@@ -17,7 +17,7 @@ from perception_nodes import cli_compile, cli_model
 from perception_nodes.backends.model import ModelError, load_model
 from perception_nodes.cli import app
 from perception_nodes.config import SettingsError
-from perception_nodes.core.pipeline import BackendError
+from perception_nodes.core.inference import BackendError
 from perception_nodes.evaluation import DataError, gate
 from perception_nodes.replay.bag import BagError
 from perception_nodes.replay.frames import FrameSource

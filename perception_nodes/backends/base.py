@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from perception_nodes.backends.model import Model
 from perception_nodes.core.engine import LayerCost
-from perception_nodes.core.pipeline import BackendError, HeadTensors, InferenceBackend
+from perception_nodes.core.inference import BackendError, HeadTensors, InferenceBackend
 
 Progress = Callable[[int, int], None]
 """Is told what is done and what there is to do in all."""
@@ -42,7 +42,7 @@ class BackendInfo:
         device: what it runs on.
         threads: threads a call may use.
         max_batch: images that it can be given at once; where it is more than one, the backend is a
-            `core.pipeline.BatchBackend` too.
+            `core.inference.BatchBackend` too.
         layers: what each layer is expected to take, where the runtime tells.
     """
 

@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 
 from perception_nodes.backends.base import BackendSettings, open_backend
 from perception_nodes.backends.model import ModelError, load_model
-from perception_nodes.core.pipeline import BackendError
+from perception_nodes.core.inference import BackendError
 from perception_nodes.environment import die_with_parent
 
 T = TypeVar("T")

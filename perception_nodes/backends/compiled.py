@@ -20,7 +20,7 @@ from perception_nodes.backends.base import (
     open_backend,
 )
 from perception_nodes.backends.model import Model
-from perception_nodes.core.pipeline import BackendError
+from perception_nodes.core.inference import BackendError
 
 
 class CompiledRefused(RuntimeError):

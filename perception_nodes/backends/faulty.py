@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from perception_nodes.backends.base import Backend as BackendProtocol
 from perception_nodes.backends.base import BackendInfo, BackendSettings, open_backend
 from perception_nodes.backends.model import Model
-from perception_nodes.core.pipeline import BackendError, BatchBackend, HeadTensors
+from perception_nodes.core.inference import BackendError, BatchBackend, HeadTensors
 from perception_nodes.files import write_whole
 
 VARIABLE = "PERCEPTION_HIL_BACKEND"

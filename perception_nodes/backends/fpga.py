@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from perception_nodes.backends.base import BackendInfo, BackendSettings, check_heads
 from perception_nodes.backends.model import Model
-from perception_nodes.core.pipeline import BackendError, HeadTensors
+from perception_nodes.core.inference import BackendError, HeadTensors
 from perception_nodes.environment import share_folder
 from perception_nodes.fpga.board import BoardEngine
 from perception_nodes.fpga.driver import Driver

@@ -14,7 +14,7 @@ from perception_nodes.backends.cuda.network import DeviceNetwork
 from perception_nodes.backends.model import Model
 from perception_nodes.core.decode import AbsurdOutput, DecodeSettings
 from perception_nodes.core.frame import FrameHeader, FrameRejected, ImageView, placement_key
-from perception_nodes.core.pipeline import Answer, BackendError, BackendLost
+from perception_nodes.core.inference import Answer, BackendError, BackendLost
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.preprocess.gpu import Decoding, GpuDetector
 from perception_nodes.preprocess.head import Head

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from perception_nodes.backends.base import BackendInfo, BackendSettings
 from perception_nodes.backends.model import Model
-from perception_nodes.core.pipeline import BackendError, HeadTensors
+from perception_nodes.core.inference import BackendError, HeadTensors
 
 NOTHING_LOGIT = -20.0
 

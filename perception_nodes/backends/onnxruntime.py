@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from perception_nodes.backends.base import BackendInfo, BackendSettings, check_heads
 from perception_nodes.backends.model import Model
-from perception_nodes.core.pipeline import BackendError, HeadTensors
+from perception_nodes.core.inference import BackendError, HeadTensors
 
 
 class Backend:

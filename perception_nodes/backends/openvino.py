@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from perception_nodes.backends.base import BackendInfo, BackendSettings, check_heads
 from perception_nodes.backends.model import Model
-from perception_nodes.core.pipeline import BackendError, HeadTensors
+from perception_nodes.core.inference import BackendError, HeadTensors
 
 INSTRUCTIONS = "AVX512_CORE_FP16"
 """The most that kernels may use: all but the tiles of AMX. A tile wants 64 input channels, and a

@@ -10,6 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from perception_nodes.core.inference import BackendError
 from perception_nodes.core.integer import (
     GAIN,
     IMAGE_MIDDLE,
@@ -25,7 +26,6 @@ from perception_nodes.core.integer import (
     fraction_bits,
     multipliers,
 )
-from perception_nodes.core.pipeline import BackendError
 
 WIDE_BITS = 12
 """Bits of the weights of a convolution that the file keeps in float."""

@@ -20,7 +20,7 @@ from perception_nodes.backends.in_place import InPlaceOnCpu, InPlaceOnGpu, in_pl
 from perception_nodes.backends.model import Model
 from perception_nodes.core.decode import Decoder, DecodeSettings
 from perception_nodes.core.frame import FrameHeader, ImageView
-from perception_nodes.core.pipeline import BackendError, BatchBackend, Candidate, InPlaceBackend
+from perception_nodes.core.inference import BackendError, BatchBackend, Candidate, InPlaceBackend
 from perception_nodes.preprocess.placement import Placement
 
 STAND_IN = "openvino"

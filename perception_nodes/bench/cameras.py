@@ -23,7 +23,7 @@ from perception_nodes.bench.models import picture
 from perception_nodes.config import MAX_CAMERAS, SettingsError
 from perception_nodes.core.frame import FrameRecord, FrameStatus, RecordKind, latency_ms
 from perception_nodes.core.health import IN_TIME
-from perception_nodes.core.pipeline import BatchBackend
+from perception_nodes.core.inference import BatchBackend
 from perception_nodes.environment import stay_on_this_machine
 from perception_nodes.graph import LIVE, NodeSpec
 from perception_nodes.processes import cpu_name, open_process

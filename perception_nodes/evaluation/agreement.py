@@ -15,7 +15,7 @@ from perception_nodes.backends.base import Backend
 from perception_nodes.backends.model import Model
 from perception_nodes.core.decode import AbsurdOutput, Decoder, DecodeSettings
 from perception_nodes.core.frame import Detections
-from perception_nodes.core.pipeline import BackendError
+from perception_nodes.core.inference import BackendError
 from perception_nodes.evaluation.names import indices_of
 
 SURE_SCORE = DecodeSettings.score_threshold + 0.05

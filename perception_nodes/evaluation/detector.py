@@ -11,7 +11,7 @@ from perception_nodes.backends.model import Model
 from perception_nodes.core.decode import AbsurdOutput, Decoder, DecodeSettings
 from perception_nodes.core.frame import Detections, FrameHeader, ImageView
 from perception_nodes.core.geometry import boxes_to_source
-from perception_nodes.core.pipeline import BackendError, HeadTensors
+from perception_nodes.core.inference import BackendError, HeadTensors
 from perception_nodes.preprocess.cpu import Preprocessor
 
 RANKING = DecodeSettings(score_threshold=0.001, iou_threshold=0.7, max_candidates=3000)

@@ -18,7 +18,7 @@ from perception_nodes.backends.base import Backend, BackendSettings, open_backen
 from perception_nodes.backends.compiled import Bar, Compiled, CompiledRefused
 from perception_nodes.backends.model import Model, ModelError, load_model
 from perception_nodes.core.frame import Detections
-from perception_nodes.core.pipeline import BackendError
+from perception_nodes.core.inference import BackendError
 from perception_nodes.evaluation.accuracy import evaluate
 from perception_nodes.evaluation.agreement import Agreement, agreement, detect, in_classes_of
 from perception_nodes.evaluation.labels import DataError, LabelledSet

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.core.pipeline import BackendError
+from perception_nodes.core.inference import BackendError
 
 ENGINE = "engine_0"
 """The engine's name in the block design, see `fpga/vivado`."""

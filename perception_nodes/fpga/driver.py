@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.core.engine import EngineCall
-from perception_nodes.core.pipeline import BackendError
+from perception_nodes.core.inference import BackendError
 from perception_nodes.fpga.layout import (
     CAUSES,
     CONTROL_FIELDS,

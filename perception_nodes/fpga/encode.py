@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.core.pipeline import BackendError
+from perception_nodes.core.inference import BackendError
 from perception_nodes.fpga.layout import (
     CONVOLVE_FIELDS,
     DESCRIPTOR_BYTES,

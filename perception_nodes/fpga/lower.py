@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from perception_nodes.core.inference import BackendError
 from perception_nodes.core.integer import Convolution
-from perception_nodes.core.pipeline import BackendError
 from perception_nodes.fpga.fold import fold_image
 from perception_nodes.fpga.layout import BANKS
 from perception_nodes.fpga.layout import LANES as GROUP

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.core.engine import LayerCost
-from perception_nodes.core.pipeline import BackendError
+from perception_nodes.core.inference import BackendError
 from perception_nodes.files import write_whole
 from perception_nodes.fpga.layout import BEAT_BYTES, VERSION
 

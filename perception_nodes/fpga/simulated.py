@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.core.pipeline import BackendError
+from perception_nodes.core.inference import BackendError
 
 MEMORY_BYTES = 64 << 20
 PAGE = 4096

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from perception_nodes.core.inference import BackendError
 from perception_nodes.core.integer import (
     Concat,
     Convolution,
@@ -21,7 +22,6 @@ from perception_nodes.core.integer import (
     Store,
     Upsample,
 )
-from perception_nodes.core.pipeline import BackendError
 from perception_nodes.fpga.layout import LANES as GROUP
 
 MAX_SEGMENTS = 2

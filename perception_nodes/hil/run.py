@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from perception_nodes.backends.model import ModelError
-from perception_nodes.core.pipeline import BackendError
+from perception_nodes.core.inference import BackendError
 from perception_nodes.demo import last_error
 from perception_nodes.environment import ros_environment, share_folder
 from perception_nodes.files import write_whole

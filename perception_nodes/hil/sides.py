@@ -13,7 +13,7 @@ from types import TracebackType
 
 from perception_nodes.backends.model import ModelError
 from perception_nodes.config import SettingsError
-from perception_nodes.core.pipeline import BackendError
+from perception_nodes.core.inference import BackendError
 from perception_nodes.environment import die_with_parent, stay_on_this_machine
 from perception_nodes.hil.address import PORT, joined_address
 from perception_nodes.hil.inject import has_small_shm

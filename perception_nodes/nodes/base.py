@@ -17,7 +17,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from perception_nodes.backends.model import ModelError
 from perception_nodes.config import Settings, SettingsError
-from perception_nodes.core.pipeline import BackendError
+from perception_nodes.core.inference import BackendError
 from perception_nodes.environment import STOPPING, keep_large_buffers
 from perception_nodes.nodes.parameters import declare_parameters
 from perception_nodes.preprocess.lens import UnknownLens

@@ -21,7 +21,8 @@ from perception_nodes.core.frame import (
     placement_key,
     record_of_header,
 )
-from perception_nodes.core.pipeline import BackendError, Frame, Pipeline
+from perception_nodes.core.inference import BackendError, Frame
+from perception_nodes.core.pipeline import Pipeline
 from perception_nodes.nodes.redundant import RedundantNode, Seat
 from perception_nodes.transport import channels
 from perception_nodes.transport.cdr import write_detection_array

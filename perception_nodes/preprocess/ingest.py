@@ -31,8 +31,6 @@ _SHARED_FIELDS = (
     "camera",
     "frame_id",
 )
-
-
 SAMPLES = 5000
 """Bytes of a frame that a repeated picture is known by: as many as of a slot of `road-n`."""
 

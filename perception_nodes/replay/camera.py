@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,8 @@ from perception_nodes.core.frame import (
     FrameStatus,
     ImageView,
 )
-from perception_nodes.core.pipeline import Candidate, HeadTensors, InferenceBackend, Pipeline
+from perception_nodes.core.inference import Candidate, HeadTensors, InferenceBackend
+from perception_nodes.core.pipeline import Pipeline
 from perception_nodes.preprocess.calibration import read_calibration
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.preprocess.ingest import Ingest
@@ -141,10 +143,11 @@ class Turn:
 
 def turns(backend: Backend, threads: int) -> list[Turn]:
     """A caller for each thread: one call runs while what earlier ones gave is decoded."""
-    one, ended_ns = OneAtATime(backend), [0]
+    callers: Sequence[InferenceBackend] = [OneAtATime(backend)] * threads
     if isinstance(backend, QueuedBackend):
-        return [Turn(caller, ended_ns) for caller in backend.queue(threads)]
-    return [Turn(one, ended_ns) for _ in range(threads)]
+        callers = backend.queue(threads)
+    ended_ns = [0]
+    return [Turn(caller, ended_ns) for caller in callers]
 
 
 class _DueClock:

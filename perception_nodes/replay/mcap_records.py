@@ -80,10 +80,7 @@ def record_at(source: Bytes, at: int) -> Record | None:
 
 
 def records(source: Bytes, at: int, skipped: Callable[[int, int], None]) -> Iterator[Record]:
-    """All records from a byte on; `skipped` hears of the bytes from and to which there are none.
-
-    A record's length is believed where a record follows it, or none is found before that.
-    """
+    """All records from a byte on; `skipped` hears of where there are none, see `walked`."""
     return walked(
         at,
         source.size,

@@ -10,7 +10,7 @@ import yaml
 from perception_nodes.backends.base import BACKENDS, BackendSettings, open_backend
 from perception_nodes.backends.model import load_model
 from perception_nodes.core.decode import Decoder, DecodeSettings
-from perception_nodes.core.pipeline import BackendError
+from perception_nodes.core.inference import BackendError
 
 RUNTIMES = ("openvino", "onnxruntime")
 OPEN_TO_ALL = (*RUNTIMES, "null")

@@ -6,7 +6,7 @@ import pytest
 from perception_nodes.backends import faulty
 from perception_nodes.backends.base import BackendSettings, open_backend
 from perception_nodes.backends.model import load_model
-from perception_nodes.core.pipeline import BackendError
+from perception_nodes.core.inference import BackendError
 
 RUNTIMES = ("openvino", "onnxruntime")
 CAMERAS = 4

@@ -11,7 +11,7 @@ from fake_gpu import FakeGpu
 from perception_nodes.backends.base import BackendSettings, open_backend
 from perception_nodes.backends.compiled import CompiledRefused, compiled
 from perception_nodes.backends.model import load_model
-from perception_nodes.core.pipeline import BackendError
+from perception_nodes.core.inference import BackendError
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from fake_pycuda import pycuda_of
 
 from perception_nodes.backends.cuda import CudaError, driver, open_device
 from perception_nodes.backends.cuda.errors import DRIVER_TOO_OLD, ERRORS, NO_DRIVER
-from perception_nodes.core.pipeline import BackendError
+from perception_nodes.core.inference import BackendError
 
 MODULES = ("pycuda", "bindings")
 

@@ -13,7 +13,7 @@ import pytest
 from perception_nodes.backends.base import BackendSettings, open_backend
 from perception_nodes.backends.faulty import VARIABLE, Orders
 from perception_nodes.backends.model import load_model
-from perception_nodes.core.pipeline import BackendError
+from perception_nodes.core.inference import BackendError
 
 FOR_EVER_NS = 2**62
 IMAGE = np.zeros((256, 416, 3), np.uint8)

@@ -21,7 +21,8 @@ from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.frame import FrameHeader, FrameStatus
 from perception_nodes.core.geometry import Letterbox
 from perception_nodes.core.health import Health, HealthLimits
-from perception_nodes.core.pipeline import BackendError, Pipeline
+from perception_nodes.core.inference import BackendError
+from perception_nodes.core.pipeline import Pipeline
 
 DECODE = DecodeSettings()
 LONG_NS = 3600 * 10**9

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from perception_nodes.backends.base import BackendSettings, NotBuilt, open_backend
 from perception_nodes.backends.model import ModelError, load_model
 from perception_nodes.backends.tensorrt.cache import CachedEngine, EngineCache, EngineKey
-from perception_nodes.core.pipeline import BackendError, BackendLost
+from perception_nodes.core.inference import BackendError, BackendLost
 
 VERSIONS = {
     "10": ("tensorrt", "10.13.3.9"),

@@ -10,7 +10,7 @@ from perception_nodes.backends.model import available_models, load_model
 from perception_nodes.backends.tensorrt.build import build
 from perception_nodes.backends.tensorrt.engine import Engine, EngineRefused
 from perception_nodes.backends.tensorrt.library import load_library
-from perception_nodes.core.pipeline import BackendError
+from perception_nodes.core.inference import BackendError
 
 pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed (make dev, on x86_64)")
 

@@ -17,16 +17,14 @@ from perception_nodes.core.frame import (
     stage_durations_ms,
 )
 from perception_nodes.core.geometry import Letterbox
-from perception_nodes.core.pipeline import (
+from perception_nodes.core.inference import (
     BEST_TRIED_EVERY,
-    TRIED_EVERY,
     BackendError,
     BackendLost,
     Candidate,
     HeadTensors,
-    Pipeline,
-    detect_together,
 )
+from perception_nodes.core.pipeline import TRIED_EVERY, Pipeline, detect_together
 from perception_nodes.core.prediction import WINDOW, CostPrediction
 
 MS = 1_000_000

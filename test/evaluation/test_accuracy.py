@@ -9,7 +9,7 @@ import pytest
 from perception_nodes.backends.model import Model, load_model
 from perception_nodes.core.frame import Detections, FrameHeader
 from perception_nodes.core.geometry import Letterbox
-from perception_nodes.core.pipeline import HeadTensors
+from perception_nodes.core.inference import HeadTensors
 from perception_nodes.evaluation import (
     DataError,
     LabelledImage,

@@ -7,7 +7,7 @@ import pytest
 
 from perception_nodes.backends.model import load_model
 from perception_nodes.core.frame import Detections
-from perception_nodes.core.pipeline import BackendError, HeadTensors
+from perception_nodes.core.inference import BackendError, HeadTensors
 from perception_nodes.evaluation.agreement import SURE_SCORE, Agreement, agreement, detect
 from perception_nodes.evaluation.agreement import in_classes_of as renamed
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import networks
 
-from perception_nodes.core.pipeline import BackendError
+from perception_nodes.core.inference import BackendError
 from perception_nodes.fpga.allocate import Life, allocate, lives
 from perception_nodes.fpga.lower import Buffer, lower
 from perception_nodes.fpga.views import build_graph

@@ -14,8 +14,8 @@ from streets import streets
 
 from perception_nodes.backends.model import load_model
 from perception_nodes.backends.qdq import read_network
+from perception_nodes.core.inference import BackendError
 from perception_nodes.core.integer import Convolution, MaxPool, Network, Store
-from perception_nodes.core.pipeline import BackendError
 from perception_nodes.fpga.allocate import allocate, lives
 from perception_nodes.fpga.compiler import assemble, compile_network
 from perception_nodes.fpga.layout import LANES

@@ -11,7 +11,7 @@ from fake_engine import fake_pynq, named
 
 from perception_nodes.backends.base import BackendSettings, open_backend
 from perception_nodes.backends.model import load_model
-from perception_nodes.core.pipeline import BackendError
+from perception_nodes.core.inference import BackendError
 from perception_nodes.fpga.layout import Register
 from perception_nodes.fpga.program import Geometry
 

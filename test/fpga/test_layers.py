@@ -1,4 +1,4 @@
-"""Single layers on the simulated simulation, bit for bit as the integer network computes them.
+"""Single layers on the simulated engine, bit for bit as the integer network computes them.
 
 FPGA_EXAMPLES in the environment, which `make fpga-test` sets, takes more of them.
 """
@@ -17,7 +17,6 @@ from perception_nodes.backends.qdq import read_network
 from perception_nodes.core.integer import Concat, Convolution, Upsample
 
 EXAMPLES = int(os.environ.get("FPGA_EXAMPLES", "10"))
-ALL = EXAMPLES > 10
 pytestmark = pytest.mark.timeout(3600)
 repeatedly = settings(
     max_examples=EXAMPLES,
@@ -224,8 +223,6 @@ def layers_of(root, name):
 
 @pytest.mark.parametrize("model", ["road-n", "road-xs"])
 def test_layers_of_the_shipped_models(simulation, root, model):
-    if not ALL:
-        pytest.skip("make fpga-test runs it; here the whole detectors do")
     checked = 0
     for case in layers_of(root, model):
         np.testing.assert_array_equal(

@@ -18,7 +18,7 @@ from perception_nodes.backends.base import BackendSettings, open_backend
 from perception_nodes.backends.model import load_model
 from perception_nodes.cli import app
 from perception_nodes.core.decode import Decoder, DecodeSettings
-from perception_nodes.core.pipeline import BackendError
+from perception_nodes.core.inference import BackendError
 from perception_nodes.fpga.compiler import compile_network
 from perception_nodes.fpga.driver import Driver
 from perception_nodes.fpga.layout import Register

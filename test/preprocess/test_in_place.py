@@ -19,7 +19,8 @@ from perception_nodes.core.clock import SystemClock
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.frame import CameraInfo, FrameHeader, FrameRejected, FrameStatus
 from perception_nodes.core.geometry import Lens
-from perception_nodes.core.pipeline import BackendLost, Pipeline, detect_together
+from perception_nodes.core.inference import BackendLost
+from perception_nodes.core.pipeline import Pipeline, detect_together
 from perception_nodes.preprocess import gpu as stages
 from perception_nodes.preprocess import reference, reference_decode
 from perception_nodes.preprocess.cpu import Preprocessor

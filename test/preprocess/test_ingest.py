@@ -156,14 +156,12 @@ def test_what_could_not_be_read_in_place_is_rejected(ingest, image, reason):
         pointed_to(ingest, image)
 
 
-@pytest.mark.parametrize("size", [(1920, 1080), (640, 480), (1280, 720), (1440, 1080), (3, 2)])
 @pytest.mark.parametrize("encoding", ["bgr8", "bgra8", "nv12"])
+@pytest.mark.parametrize("size", [(1920, 1080), (640, 480), (1280, 720), (1440, 1080), (6, 2)])
 def test_a_picture_is_known_by_all_its_columns_and_colours(ingest, size, encoding):
     """One that changes in few columns, or in one colour, is another one."""
     width, height = size
     channels = {"bgr8": 3, "bgra8": 4, "nv12": 1}[encoding]
-    if encoding == "nv12" and (width % 2 or height % 2):
-        pytest.skip("not of even size")
     rows = height * 3 // 2 if encoding == "nv12" else height
     first = np.zeros((rows, width, channels), np.uint8)
     known = pointed_to(

@@ -8,7 +8,7 @@ import pytest
 
 from perception_nodes.backends.base import BackendSettings, open_backend
 from perception_nodes.backends.model import load_model
-from perception_nodes.core.pipeline import HeadTensors
+from perception_nodes.core.inference import HeadTensors
 from perception_nodes.replay import camera
 from perception_nodes.replay.camera import Turn, turns
 

@@ -1,6 +1,6 @@
 """What can go wrong between us and a GPU, each with its remedy."""
 
-from perception_nodes.core.pipeline import BackendError
+from perception_nodes.core.inference import BackendError
 
 DRIVER_OF_CUDA = {11: 450, 12: 525, 13: 580}
 """The oldest driver branch on a desktop that runs programs of a CUDA version."""

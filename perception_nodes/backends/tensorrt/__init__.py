@@ -36,7 +36,7 @@ from perception_nodes.backends.tensorrt.build import FLAGS, build
 from perception_nodes.backends.tensorrt.cache import CachedEngine, EngineCache, EngineKey
 from perception_nodes.backends.tensorrt.engine import Engine, EngineRefused
 from perception_nodes.backends.tensorrt.library import load_library
-from perception_nodes.core.pipeline import BackendError, BackendLost, HeadTensors
+from perception_nodes.core.inference import BackendError, BackendLost, HeadTensors
 
 ALIGNMENT = 256
 DRIVER_VERSION_FILES = ("/sys/module/nvidia/version", "/etc/nv_tegra_release")

@@ -7,7 +7,7 @@ from typing import Any
 from perception_nodes.backends.base import Progress
 from perception_nodes.backends.tensorrt.layers import Convolution, convolutions
 from perception_nodes.backends.tensorrt.library import Library, make_log, start
-from perception_nodes.core.pipeline import BackendError
+from perception_nodes.core.inference import BackendError
 
 FLAGS = "strongly typed"
 """What an engine is built with besides the types in its file; a part of its name in the cache."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from perception_nodes.backends.cuda import Stream
 from perception_nodes.backends.tensorrt.library import Library, make_log, start
-from perception_nodes.core.pipeline import BackendError
+from perception_nodes.core.inference import BackendError
 
 
 class EngineRefused(BackendError):

@@ -6,7 +6,7 @@ import importlib.util
 from dataclasses import dataclass
 from typing import Any
 
-from perception_nodes.core.pipeline import BackendError
+from perception_nodes.core.inference import BackendError
 
 MODULES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
 """Python modules and what they are called, the one to be taken first in front."""

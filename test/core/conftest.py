@@ -1,0 +1,6 @@
+"""Lets the tests of this folder share `records.py`: pytest's importlib mode adds no path itself."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))

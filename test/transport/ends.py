@@ -1,0 +1,57 @@
+"""Both ends of a channel, in this process or another, and what they leave in memory."""
+
+import ctypes
+import itertools
+import os
+from pathlib import Path
+
+import numpy as np
+
+from perception_nodes.transport.memory import SHM_FOLDER
+
+TIMEOUT_S = 30
+DOMAINS = itertools.count(1000 * os.getpid())
+
+
+class Number(ctypes.Structure):
+    """A header with a number and something behind it."""
+
+    _fields_ = [("number", ctypes.c_uint64), ("text", ctypes.c_char * 16)]
+
+
+def heard(process):
+    return process.stdout.readline().strip()
+
+
+def tell(process, text):
+    process.stdin.write(text + "\n")
+    process.stdin.flush()
+
+
+def remains(domain):
+    """What is left of a domain, in memory and in iceoryx2's folder of services."""
+    prefix = f"perception{domain}_"
+    folders = (SHM_FOLDER, Path("/tmp/iceoryx2"))
+    return [str(path) for folder in folders for path in folder.rglob(f"*{prefix}*")]
+
+
+def held(domain):
+    """The same less iceoryx2's list of processes, which only a sweep of the domain removes."""
+    return [name for name in remains(domain) if not name.endswith(".global_mgmt")]
+
+
+def pages(domain):
+    """Of files in memory that hold samples."""
+    files = SHM_FOLDER.glob(f"perception{domain}_*.data")
+    return {path.name: path.stat().st_blocks for path in files}
+
+
+def send(writer, number, payload=b""):
+    sample = writer.loan(len(payload))
+    sample.header.number = number
+    sample.payload[:] = np.frombuffer(payload, np.uint8)
+    writer.send(sample)
+
+
+def numbers(reader):
+    return [header.number for header in reader.records()]

@@ -1,0 +1,182 @@
+"""Channels between two processes, of which one may end at any time."""
+
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+from ends import TIMEOUT_S, Number, heard, held, numbers, remains, send, tell
+
+from perception_nodes.transport.domain import sweep
+from perception_nodes.transport.shm import Endpoint
+
+
+class TestTwoProcesses:
+    WRITER = """
+writer = endpoint.writer("c", Number, 64, 2)
+say("ready")
+while (line := told()):
+    sample = writer.loan(4)
+    sample.header.number = int(line)
+    sample.payload[:] = int(line) % 256
+    writer.send(sample)
+    say("sent")
+"""
+
+    def test_samples_travel_in_order(self, join, start):
+        reader = join().reader("c", Number, 2)
+        other = start(self.WRITER)
+        assert heard(other) == "ready"
+        for number in range(1, 6):
+            tell(other, str(number))
+            reader.wait(TIMEOUT_S * 1e3)
+            sample = reader.receive()
+            assert sample.header.number == number
+            assert sample.payload.tolist() == [number] * 4
+            sample.release()
+            assert heard(other) == "sent"
+
+    def test_a_slow_reader_gets_the_newest_and_sees_the_gap(self, join, start):
+        reader = join().reader("c", Number, 2)
+        other = start(self.WRITER)
+        heard(other)
+        for number in range(1, 8):
+            tell(other, str(number))
+            heard(other)
+        assert numbers(reader) == [6, 7]
+
+    def test_a_wait_is_ended_by_the_other_process(self, join, start):
+        """It would end by its timeout only after the test's own."""
+        reader = join().reader("c", Number, 2)
+        other = start(self.WRITER)
+        heard(other)
+        tell(other, "5")
+        reader.wait(10 * TIMEOUT_S * 1e3)
+        assert numbers(reader) == [5]
+
+    def test_a_wait_for_several_is_ended_by_the_other_process(self, join, start):
+        endpoint = join()
+        readers = [endpoint.reader(name, Number, 2) for name in ("quiet", "c")]
+        waiter = endpoint.waiter(readers)
+        other = start(self.WRITER)
+        heard(other)
+        tell(other, "5")
+        waiter.wait(10 * TIMEOUT_S * 1e3)
+        assert numbers(readers[1]) == [5]
+
+    def test_a_writer_that_leaves_in_order_leaves_nothing(self, domain, start):
+        other = start(self.WRITER)
+        heard(other)
+        assert held(domain)
+        tell(other, "")
+        assert heard(other) == "closed"
+        other.wait(TIMEOUT_S)
+        assert held(domain) == []
+
+    def test_a_killed_writers_memory_is_reclaimed_by_the_next_process(self, domain, start):
+        other = start(self.WRITER)
+        heard(other)
+        other.send_signal(signal.SIGKILL)
+        other.wait(TIMEOUT_S)
+        assert held(domain)
+        Endpoint("next", domain).close()
+        assert held(domain) == []
+
+    def test_sweep_leaves_nothing_of_a_killed_writer(self, domain, start):
+        other = start(self.WRITER)
+        heard(other)
+        other.send_signal(signal.SIGKILL)
+        other.wait(TIMEOUT_S)
+        sweep(domain)
+        assert remains(domain) == []
+
+    @pytest.mark.parametrize("by", ["sweep", "next process"])
+    def test_a_process_of_which_only_its_entry_in_a_list_is_left_is_forgotten(
+        self, domain, start, by
+    ):
+        other = start(self.WRITER)
+        heard(other)
+        other.send_signal(signal.SIGKILL)
+        other.wait(TIMEOUT_S)
+        folder, prefix = Path("/tmp/iceoryx2/nodes"), f"perception{domain}_"
+        for path in list(folder.glob(f"{prefix}*.node_monitor*")):
+            number = int(path.name.removeprefix(prefix).split(".")[0])
+            shutil.copy(path, folder / path.name.replace(str(number), str(number + 1)))
+        if by == "sweep":
+            sweep(domain)
+            assert remains(domain) == []
+        else:
+            Endpoint("next", domain).close()
+            assert held(domain) == []
+
+    def test_sweep_does_not_touch_a_living_process(self, domain, join, start):
+        reader = join().reader("c", Number, 2)
+        other = start(self.WRITER)
+        heard(other)
+        sweep(domain)
+        tell(other, "1")
+        assert heard(other) == "sent"
+        assert numbers(reader) == [1]
+
+    def test_a_new_writer_takes_the_place_of_a_killed_one(self, join, start):
+        reader = join().reader("c", Number, 2)
+        for number in (1, 2, 3):
+            other = start(self.WRITER)
+            heard(other)
+            tell(other, str(number))
+            heard(other)
+            other.send_signal(signal.SIGKILL)
+            other.wait(TIMEOUT_S)
+            assert numbers(reader) == [number]
+
+    def test_a_killed_reader_does_not_hold_up_the_writer(self, join, start):
+        writer = join().writer("c", Number, 64, 2)
+        other = start(
+            """
+reader = endpoint.reader("c", Number, 2)
+say("ready")
+reader.wait(60e3)
+sample = reader.receive()
+say(sample.header.number)
+told()
+"""
+        )
+        assert heard(other) == "ready"
+        send(writer, 1)
+        assert heard(other) == "1"
+        other.send_signal(signal.SIGKILL)
+        other.wait(TIMEOUT_S)
+        for number in range(2000):
+            send(writer, number)
+
+    def test_a_signal_ends_a_wait_for_several(self, domain):
+        """The wait would end by its timeout only after the test's own."""
+        seen = []
+        before = signal.signal(signal.SIGALRM, lambda *_: seen.append("handled"))
+        endpoint = Endpoint("a", domain)
+        try:
+            readers = [endpoint.reader(name, Number, 2) for name in "ab"]
+            waiter = endpoint.waiter(readers)
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+            waiter.wait(10 * TIMEOUT_S * 1e3)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+            endpoint.close()
+        assert seen == ["handled"]
+
+    def test_python_keeps_its_signals(self, domain):
+        before = signal.getsignal(signal.SIGINT)
+        seen = []
+        signal.signal(signal.SIGINT, lambda *_: seen.append("handled"))
+        try:
+            endpoint = Endpoint("a", domain)
+            reader = endpoint.reader("c", Number, 2)
+            signal.raise_signal(signal.SIGINT)
+            reader.wait(1)
+            endpoint.close()
+            sweep(domain)
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            signal.signal(signal.SIGINT, before)
+        assert seen == ["handled", "handled"]
