@@ -1,4 +1,4 @@
-"""Lets the tests of this folder share `records.py`: pytest's importlib mode adds no path itself."""
+"""Lets the tests of this folder share modules: pytest's importlib mode adds no path itself."""
 
 import sys
 from pathlib import Path

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from fake_clock import FakeClock
 
 from perception_nodes.core.decode import AbsurdOutput, Decoder, DecodeSettings
 from perception_nodes.core.frame import (
@@ -30,19 +31,6 @@ from perception_nodes.core.prediction import WINDOW, CostPrediction
 MS = 1_000_000
 WIDTH, HEIGHT, REG_MAX = 64, 64, 4
 IMAGE = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
-
-
-class FakeClock:
-    """Moves on only when it is told to."""
-
-    def __init__(self):
-        self.now_ns = 0
-
-    def monotonic_ns(self):
-        return self.now_ns
-
-    def realtime_ns(self):
-        return self.now_ns
 
 
 class FakeBackend:

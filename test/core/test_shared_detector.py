@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+from fake_clock import FakeClock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,16 +24,6 @@ from perception_nodes.core.scheduler import CREDIT, Scheduler
 MS = 1_000_000
 IMAGE = np.zeros((8, 8, 3), np.uint8)
 SERVED = (FrameStatus.OK, FrameStatus.LATE, FrameStatus.DEGRADED)
-
-
-class FakeClock:
-    now_ns = 0
-
-    def monotonic_ns(self):
-        return self.now_ns
-
-    def realtime_ns(self):
-        return self.now_ns
 
 
 class NoDecoder:

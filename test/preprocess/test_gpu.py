@@ -24,6 +24,7 @@ from perception_nodes.preprocess.head import Head
 from perception_nodes.preprocess.placement import Placement
 from perception_nodes.preprocess.plan import Output, plan_frame
 from perception_nodes.transport import channels
+from perception_nodes.transport.domain import sweep
 from perception_nodes.transport.shm import Endpoint
 
 HEAD = Head(96, 64, (8, 16), 4, 3)
@@ -252,6 +253,7 @@ class TestWhereFramesLie:
         assert (gpu.calls["cuMemHostRegister"], gpu.calls["read only"]) == (2, 0)
         camera.detector.close()
         reader_side.close()
+        sweep()
 
     def test_of_a_large_segment_the_front_is_registered_and_more_if_need_be(
         self, device, shared, gpu

@@ -24,6 +24,12 @@ def domain():
 
 
 @pytest.fixture
+def ros_domain(domain, monkeypatch):
+    """The same, for what takes its domain from ROS."""
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
+
+
+@pytest.fixture
 def join(domain):
     """Opens endpoints in the test's domain and closes them in the end."""
     opened = []

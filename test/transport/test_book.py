@@ -12,9 +12,8 @@ NOW_NS = 10**12
 
 
 @pytest.fixture(autouse=True)
-def book_of_a_crash(monkeypatch):
+def book_of_a_crash(ros_domain):
     """A book with one frame, whose keeper is gone; kept by nobody in the end."""
-    monkeypatch.setenv("ROS_DOMAIN_ID", "231")
     ledger = Ledger(1000, KeptBook("test", NOW_NS).pages)
     ledger.reported(
         FrameRecord(sequence=5, ingest_process=7, status=FrameStatus.OK, sent_ns=NOW_NS)

@@ -1,7 +1,5 @@
 """Frames that are found in a camera's channel by what another reader tells of them."""
 
-import itertools
-import os
 from contextlib import suppress
 
 import numpy as np
@@ -9,11 +7,9 @@ import pytest
 
 from perception_nodes.core.frame import FrameHeader, FrameRejected
 from perception_nodes.transport import channels
-from perception_nodes.transport.domain import sweep
 from perception_nodes.transport.in_place import FramesInPlace
 from perception_nodes.transport.shm import Endpoint
 
-DOMAINS = itertools.count(2_000_000_000 + 1000 * os.getpid())
 STAMP_NS = 1_700_000_000_000_000_000
 
 
@@ -42,13 +38,6 @@ class Camera:
 
     def slot(self, number):
         return FrameHeader(camera_source=self.source, camera_number=number)
-
-
-@pytest.fixture
-def domain():
-    number = next(DOMAINS)
-    yield number
-    sweep(number)
 
 
 @pytest.fixture

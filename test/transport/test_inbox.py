@@ -7,20 +7,12 @@ import pytest
 from perception_nodes.core.frame import FrameRecord, RecordKind
 from perception_nodes.transport.book import FORGOTTEN_AFTER_NS
 from perception_nodes.transport.channels import NumberedRecords
-from perception_nodes.transport.domain import sweep
 from perception_nodes.transport.inbox import Inbox
 from perception_nodes.transport.journal import Journal, journal_of, journals
 from perception_nodes.transport.shm import Endpoint
 
-DOMAIN = 233
+pytestmark = pytest.mark.usefixtures("ros_domain")
 KEPT_NS = 100
-
-
-@pytest.fixture(autouse=True)
-def domain(monkeypatch):
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(DOMAIN))
-    yield
-    sweep(DOMAIN)
 
 
 @pytest.fixture

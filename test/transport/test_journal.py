@@ -9,7 +9,6 @@ import pytest
 
 from perception_nodes.core.frame import FrameRecord, RecordKind
 from perception_nodes.transport.channels import NumberedRecords
-from perception_nodes.transport.domain import sweep
 from perception_nodes.transport.journal import (
     RECORDS,
     Journal,
@@ -19,7 +18,7 @@ from perception_nodes.transport.journal import (
 )
 from perception_nodes.transport.shm import Endpoint
 
-DOMAIN = 232
+pytestmark = pytest.mark.usefixtures("ros_domain")
 WRITER = """
 from perception_nodes.core.frame import FrameRecord
 from perception_nodes.transport.journal import Journal
@@ -29,13 +28,6 @@ for number in range(3):
 print("written", flush=True)
 input()
 """
-
-
-@pytest.fixture(autouse=True)
-def domain(monkeypatch):
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(DOMAIN))
-    yield
-    sweep(DOMAIN)
 
 
 def numbers(path):

@@ -11,10 +11,9 @@ import time
 import pytest
 
 from perception_nodes.core.frame import RecordKind
-from perception_nodes.transport.domain import own_prefix, sweep
 from perception_nodes.transport.lease import Lease
-from perception_nodes.transport.memory import SHM_FOLDER
 
+pytestmark = pytest.mark.usefixtures("ros_domain")
 TIMEOUT_S = 30
 PATIENCE_NS = 40_000_000
 HOLDER = """
@@ -30,15 +29,6 @@ lease.take(3, 100)
 print(flush=True)
 """
 SIGNS = "while True: lease.sign(40_000_000); time.sleep(0.005)"
-
-
-@pytest.fixture(autouse=True)
-def domain(monkeypatch):
-    """Files of the test's own."""
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(2_000_000 + os.getpid()))
-    yield
-    sweep()
-    assert not list(SHM_FOLDER.glob(f"{own_prefix()}*"))
 
 
 @pytest.fixture
