@@ -37,19 +37,22 @@ PYTHON ?= python3 python3.13 python3.12 python3.11 python3.10
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test fuzz chaos hil readme lint setup dev sample compression baseline clean distclean
+.PHONY: help demo test compression-test fuzz chaos hil readme lint setup dev sample compression baseline clean distclean
 
 help: ## print the targets
 	@echo "make TARGET, where TARGET is one of"
-	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 	@echo "PYTHON=... chooses the Python of a new .venv, ARGS=... is passed to pytest"
 
 demo: setup $(if $(BAG),,sample) ## run the whole graph on the sample drive, or on BAG=path; results in out/demo
 	$(BIN)/perception demo $(if $(BAG),--bag "$(BAG)") --out out/demo
 
-test: dev sample ## run every test
+test: dev sample ## run every test but those of what `make compression` installs
 	@$(MAKE) --no-print-directory -j2 fpga-sim || echo "Tests of the simulated engine are skipped"
 	$(BIN)/python -m pytest $(ARGS)
+
+compression-test: compression dev ## test what trains, prunes and quantizes models
+	$(BIN)/python -m pytest test/compression $(ARGS)
 
 fuzz: dev ## fuzz the readers of foreign bytes with ten million messages, some minutes
 	$(BIN)/python test/fuzz/long_run.py
