@@ -34,7 +34,7 @@ setup(
     license=MANIFEST.findtext("license"),
     python_requires=">=3.10",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
-    package_data={NAME: ["preprocess/kernels/*.cu*", "hil/scenarios/*.yaml"]},
+    package_data={NAME: ["gpu/kernels/*.cu*", "hil/scenarios/*.yaml"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
@@ -48,7 +48,6 @@ setup(
             "detector_node = perception_nodes.nodes.detector_node:main",
             "watchdog_node = perception_nodes.nodes.watchdog_node:main",
             "player_node = perception_nodes.nodes.player_node:main",
-            "monitor_node = perception_nodes.nodes.monitor_node:main",
         ],
     },
 )

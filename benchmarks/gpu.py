@@ -12,7 +12,9 @@ import platform
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+ROOT = Path(__file__).resolve().parent.parent
+# The NumPy specifications of the kernels are test oracles.
+sys.path[:0] = [str(ROOT), str(ROOT / "test/gpu")]
 
 import gpu_checks
 import numpy as np
@@ -76,7 +78,7 @@ def progress(what: str):
 
 def check_host() -> int:
     """Compare the host's build with the specifications."""
-    from perception_nodes.preprocess import host
+    import kernels_on_host as host
 
     try:
         count, differences = gpu_checks.compare(
@@ -109,7 +111,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     if options.host:
         return check_host()
-    from perception_nodes.backends.cuda import CudaError, open_device
+    from perception_nodes.gpu.cuda import CudaError, open_device
 
     try:
         device = open_device(options.device)

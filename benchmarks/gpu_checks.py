@@ -4,15 +4,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import decode_oracle as reference_decode
 import numpy as np
+import preprocess_oracle as reference
 
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.frame import CameraInfo, ImageView
-from perception_nodes.preprocess import reference, reference_decode
+from perception_nodes.gpu.decode_job import Head, Result
+from perception_nodes.gpu.preprocess_job import Output, Plan, plan_frame
 from perception_nodes.preprocess.formats import BYTES_PER_PIXEL
-from perception_nodes.preprocess.head import Head, Result
 from perception_nodes.preprocess.placement import Placement
-from perception_nodes.preprocess.plan import Output, Plan, plan_frame
 
 ENCODINGS = tuple(BYTES_PER_PIXEL)
 OUTPUTS = (

@@ -3,7 +3,7 @@
 from html import escape
 from typing import Any
 
-from perception_nodes.replay.page import STYLE
+from perception_nodes.report.page import STYLE
 
 Rows = list[list[str]]
 

@@ -8,10 +8,9 @@ import gpu_checks
 import numpy as np
 from gpu_checks import HEAD, SETTINGS, HeadCase, PictureCase
 
-from perception_nodes.backends.cuda import Device, DeviceMemory, Stream
-from perception_nodes.preprocess.gpu import Decoding, Preprocessing
-from perception_nodes.preprocess.head import Result
-from perception_nodes.preprocess.plan import (
+from perception_nodes.gpu.cuda import Device, DeviceMemory, Stream
+from perception_nodes.gpu.decode_job import Result
+from perception_nodes.gpu.preprocess_job import (
     BITS,
     LENS_BITS,
     THREADS,
@@ -22,6 +21,7 @@ from perception_nodes.preprocess.plan import (
     grid_of,
     job_of,
 )
+from perception_nodes.gpu.stages import Decoding, Preprocessing
 
 SOURCE = (1920, 1080)
 OUTPUT = Output(640, 384)

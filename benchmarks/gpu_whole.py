@@ -20,13 +20,13 @@ import numpy as np
 from gpu_checks import HEAD, SETTINGS
 from gpu_stages import Heads, bytes_moved, case_of, percentiles
 
-from perception_nodes.backends.cuda import CudaError, Device, Event, Stream
 from perception_nodes.core.frame import ImageView
 from perception_nodes.core.inference import BackendError
-from perception_nodes.preprocess.gpu import Decoding, GpuDetector
-from perception_nodes.preprocess.head import Result
+from perception_nodes.gpu.cuda import CudaError, Device, Event, Stream
+from perception_nodes.gpu.decode_job import Result
+from perception_nodes.gpu.preprocess_job import FrameCell, Output, plan_frame
+from perception_nodes.gpu.stages import Decoding, GpuDetector
 from perception_nodes.preprocess.placement import Placement
-from perception_nodes.preprocess.plan import FrameCell, Output, plan_frame
 
 SLOTS = 8
 LOAD_BYTES = 256 << 20
@@ -105,10 +105,10 @@ class Network:
 
     def _open(self, device: Device, model_name: str) -> None:
         from perception_nodes.backends.model import load_model
-        from perception_nodes.backends.tensorrt.build import build
-        from perception_nodes.backends.tensorrt.engine import Engine
-        from perception_nodes.backends.tensorrt.library import load_library
-        from perception_nodes.preprocess.head import Head
+        from perception_nodes.gpu.decode_job import Head
+        from perception_nodes.gpu.tensorrt.build import build
+        from perception_nodes.gpu.tensorrt.engine import Engine
+        from perception_nodes.gpu.tensorrt.library import load_library
 
         library, model = load_library(), load_model(model_name)
         file, _ = model.signed_file()

@@ -36,7 +36,7 @@ from compression.package import Variant, write_variant
 from compression.prune import prune
 from compression.train import Batches, Samples, train
 from perception_nodes.evaluation import LabelledSet, read_set
-from perception_nodes.files import write_whole
+from perception_nodes.system.files import write_whole
 
 DESCRIPTIONS = Path(__file__).parent / "datasets"
 screen = Console(stderr=True)

@@ -1,7 +1,7 @@
 """Detect on a live camera: ros2 launch perception_nodes perception.launch.py image_topic:=..."""
 
-from perception_nodes.graph import LIVE
-from perception_nodes.launching import describe
+from perception_nodes.graph.graph import LIVE
+from perception_nodes.graph.launching import describe
 
 
 def generate_launch_description():

@@ -1,7 +1,7 @@
 """Detect on a recorded drive: ros2 launch perception_nodes replay.launch.py bag:=..."""
 
-from perception_nodes.graph import REPLAY
-from perception_nodes.launching import describe
+from perception_nodes.graph.graph import REPLAY
+from perception_nodes.graph.launching import describe
 
 
 def generate_launch_description():

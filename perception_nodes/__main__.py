@@ -9,7 +9,7 @@ def main() -> int:
     # One that a script has put in the background ignores Ctrl-C, and goes on to.
     if (handler := signal.getsignal(signal.SIGINT)) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from perception_nodes.cli import main as run
+    from perception_nodes.cli.app import main as run
 
     signal.signal(signal.SIGINT, handler)
     return run()

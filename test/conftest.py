@@ -13,6 +13,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+pytest_plugins = ["endpoints"]
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -12,15 +12,14 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from perception_nodes.backends.base import (
+from perception_nodes.backends.contract import (
     Backend,
     BackendInfo,
     BackendSettings,
-    Progress,
     open_backend,
 )
 from perception_nodes.backends.model import Model
-from perception_nodes.core.inference import BackendError
+from perception_nodes.core.inference import BackendError, Progress
 
 
 class CompiledRefused(RuntimeError):

@@ -16,16 +16,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.backends.base import BackendInfo, BackendSettings, check_heads
+from perception_nodes.backends.contract import BackendInfo, BackendSettings, check_heads
 from perception_nodes.backends.model import Model
 from perception_nodes.core.inference import BackendError, HeadTensors
-from perception_nodes.environment import share_folder
 from perception_nodes.fpga.board import BoardEngine
+from perception_nodes.fpga.bus import Transport
 from perception_nodes.fpga.driver import Driver
 from perception_nodes.fpga.layout import VERSION
 from perception_nodes.fpga.program import Geometry, Output, Program, read_program
 from perception_nodes.fpga.simulated import SimulatedEngine
-from perception_nodes.fpga.transport import Transport
+from perception_nodes.system.environment import share_folder
 
 VARIABLE = "PERCEPTION_FPGA"
 SIMULATION = Path("build/fpga/libengine_512.so")

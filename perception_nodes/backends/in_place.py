@@ -7,19 +7,19 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from perception_nodes.backends.base import Backend
-from perception_nodes.backends.cuda import CudaError
-from perception_nodes.backends.cuda.errors import OUT_OF_MEMORY
-from perception_nodes.backends.cuda.network import DeviceNetwork
+from perception_nodes.backends.contract import Backend
 from perception_nodes.backends.model import Model
 from perception_nodes.core.decode import AbsurdOutput, DecodeSettings
 from perception_nodes.core.frame import FrameHeader, FrameRejected, ImageView, placement_key
 from perception_nodes.core.inference import Answer, BackendError, BackendLost
+from perception_nodes.gpu.cuda import CudaError
+from perception_nodes.gpu.cuda.errors import OUT_OF_MEMORY
+from perception_nodes.gpu.decode_job import Head
+from perception_nodes.gpu.device_network import DeviceNetwork
+from perception_nodes.gpu.preprocess_job import Output
+from perception_nodes.gpu.stages import Decoding, GpuDetector
 from perception_nodes.preprocess.cpu import Preprocessor
-from perception_nodes.preprocess.gpu import Decoding, GpuDetector
-from perception_nodes.preprocess.head import Head
 from perception_nodes.preprocess.placement import Placement
-from perception_nodes.preprocess.plan import Output
 
 
 @runtime_checkable

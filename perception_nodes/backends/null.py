@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.backends.base import BackendInfo, BackendSettings
+from perception_nodes.backends.contract import BackendInfo, BackendSettings
 from perception_nodes.backends.model import Model
 from perception_nodes.core.inference import BackendError, HeadTensors
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from perception_nodes.backends.base import BackendInfo, BackendSettings, check_heads
+from perception_nodes.backends.contract import BackendInfo, BackendSettings, check_heads
 from perception_nodes.backends.model import Model
 from perception_nodes.core.inference import BackendError, HeadTensors
 

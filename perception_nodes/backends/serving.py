@@ -8,14 +8,14 @@ from typing import cast
 
 import numpy as np
 
-from perception_nodes.backends.base import (
+from perception_nodes.backends.building import Building, build_command
+from perception_nodes.backends.contract import (
     Backend,
     BackendInfo,
     BackendSettings,
     NotBuilt,
     open_backend,
 )
-from perception_nodes.backends.building import Building, build_command
 from perception_nodes.backends.in_place import InPlaceOnCpu, InPlaceOnGpu, in_place
 from perception_nodes.backends.model import Model
 from perception_nodes.core.decode import Decoder, DecodeSettings

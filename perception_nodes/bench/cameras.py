@@ -16,20 +16,19 @@ from typing import Any, cast
 import numpy as np
 from rich.table import Table
 
-from perception_nodes.backends.base import BackendSettings, open_backend
+from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.model import load_model
 from perception_nodes.bench.latency import WARM_UP_FRAMES, percentiles
 from perception_nodes.bench.models import picture
-from perception_nodes.config import MAX_CAMERAS, SettingsError
-from perception_nodes.core.frame import FrameRecord, FrameStatus, RecordKind, latency_ms
-from perception_nodes.core.health import IN_TIME
+from perception_nodes.cameras.channel import CameraHeader, camera_writer
+from perception_nodes.core.frame import IN_TIME, FrameRecord, FrameStatus, RecordKind, latency_ms
 from perception_nodes.core.inference import BatchBackend
-from perception_nodes.environment import stay_on_this_machine
-from perception_nodes.graph import LIVE, NodeSpec
-from perception_nodes.processes import cpu_name, open_process
-from perception_nodes.supervisor import GraphFailure, Supervisor
+from perception_nodes.graph.config import MAX_CAMERAS, SettingsError
+from perception_nodes.graph.graph import LIVE, NodeSpec
+from perception_nodes.graph.supervisor import GraphFailure, Supervisor
+from perception_nodes.system.environment import stay_on_this_machine
+from perception_nodes.system.processes import cpu_name, open_process
 from perception_nodes.transport import channels
-from perception_nodes.transport.camera import CameraHeader
 from perception_nodes.transport.shm import Endpoint, Reader, Sample
 
 ROLES = ("detector", "preprocess")
@@ -183,7 +182,7 @@ class CamerasBench:
         width, height = _size(self.size)
         endpoint = Endpoint("bench_cameras")
         try:
-            writers = [channels.camera_writer(endpoint, n, 3 * width * height) for n in names]
+            writers = [camera_writer(endpoint, n, 3 * width * height) for n in names]
             records = {
                 name: [channels.record_reader(endpoint, name, role) for role in ROLES]
                 for name in names

@@ -18,16 +18,15 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from perception_nodes.bench.graphs import MEASURED
 from perception_nodes.bench.latency import WARM_UP_FRAMES, percentiles
-from perception_nodes.config import SettingsError
-from perception_nodes.core.frame import FrameStatus
-from perception_nodes.core.health import IN_TIME, PUBLISHED
-from perception_nodes.demo import last_error
-from perception_nodes.environment import stay_on_this_machine
-from perception_nodes.graph import MEASURED
-from perception_nodes.load import busy
-from perception_nodes.processes import PAGE_BYTES, TICK_NS, cpu_name
-from perception_nodes.supervisor import GraphFailure, Supervisor
+from perception_nodes.core.frame import IN_TIME, PUBLISHED, FrameStatus
+from perception_nodes.graph.config import SettingsError
+from perception_nodes.graph.supervisor import GraphFailure, Supervisor
+from perception_nodes.replay.demo import last_error
+from perception_nodes.system.environment import stay_on_this_machine
+from perception_nodes.system.load import busy
+from perception_nodes.system.processes import PAGE_BYTES, TICK_NS, cpu_name
 from perception_nodes.transport.domain import own_prefix
 from perception_nodes.transport.memory import SHM_FOLDER
 

@@ -8,8 +8,8 @@ import numpy as np
 from plotly.graph_objects import Figure
 from plotly.offline import get_plotlyjs
 
-from perception_nodes.replay.charts import DEADLINE_COLOUR, styled
-from perception_nodes.replay.page import STYLE
+from perception_nodes.report.charts import DEADLINE_COLOUR, styled
+from perception_nodes.report.page import STYLE
 
 PAGE = Template(
     """<!doctype html>

@@ -17,12 +17,13 @@ import numpy as np
 from rich.table import Table
 
 from perception_nodes.backends.model import load_model
+from perception_nodes.bench.graphs import BARE_INFERENCE, CAMERA, MEASURED
 from perception_nodes.core.budget import STAGES
 from perception_nodes.core.frame import stage_durations_ms
-from perception_nodes.environment import ros_environment, share_folder, stay_on_this_machine
-from perception_nodes.graph import BARE_INFERENCE, CAMERA, MEASURED, Graph
-from perception_nodes.processes import cpu_name
-from perception_nodes.supervisor import GraphFailure, Supervisor
+from perception_nodes.graph.graph import Graph
+from perception_nodes.graph.supervisor import GraphFailure, Supervisor
+from perception_nodes.system.environment import ros_environment, share_folder, stay_on_this_machine
+from perception_nodes.system.processes import cpu_name
 
 WARM_UP_FRAMES = 10
 """First frames of a round that are not measured: caches fill, threads start."""

@@ -14,12 +14,12 @@ import openvino
 from numpy.typing import NDArray
 from rich.table import Table
 
-from perception_nodes.backends.base import Backend, BackendSettings, open_backend
+from perception_nodes.backends.contract import Backend, BackendSettings, open_backend
 from perception_nodes.backends.model import Model
-from perception_nodes.bench.network import Roof, network_facts
 from perception_nodes.bench.pareto import common_set
+from perception_nodes.bench.roofline import Roof, network_facts
 from perception_nodes.evaluation import LabelledSet, evaluate
-from perception_nodes.processes import cpu_name
+from perception_nodes.system.processes import cpu_name
 
 PACES = ("tight", "paced")
 RATE_HZ = 30.0

@@ -6,7 +6,7 @@ from string import Template
 from typing import Any
 
 from perception_nodes.bench.pareto import common_set, front_of, pareto_svg, points_of
-from perception_nodes.replay.page import STYLE
+from perception_nodes.report.page import STYLE
 
 PAGE = Template(
     """<!doctype html>

@@ -41,6 +41,10 @@ class FrameStatus(IntEnum):
     FAILED = 5
 
 
+PUBLISHED = (FrameStatus.OK, FrameStatus.DEGRADED, FrameStatus.LATE)
+IN_TIME = (FrameStatus.OK, FrameStatus.DEGRADED)
+
+
 class FrameFlag(IntFlag):
     """Marks on a frame that are no status."""
 

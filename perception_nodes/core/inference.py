@@ -1,20 +1,24 @@
 """What the core asks of a runtime: models to run, what they say of a frame, and what that costs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perception_nodes.core.counters import EngineCall
 from perception_nodes.core.decode import AbsurdOutput, Decoder
-from perception_nodes.core.engine import EngineCall
 from perception_nodes.core.frame import Detections, FrameHeader, FrameRejected, ImageView
 from perception_nodes.core.prediction import CostPrediction
 
 BEST_TRIED_EVERY = 30
 """Of calls in a row that are made in another way since the best one, or a batch, is too slow, every
 so manieth is made in that way all the same: it may be faster again."""
+
+
+Progress = Callable[[int, int], None]
+"""Is told what is done and what there is to do in all."""
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ vehicle the two halves run in two processes, in a replay one after the other.
 from collections.abc import Iterator, Sequence
 
 from perception_nodes.core.clock import Clock
+from perception_nodes.core.counters import EngineCall
 from perception_nodes.core.decode import AbsurdOutput
-from perception_nodes.core.engine import EngineCall
 from perception_nodes.core.frame import (
     Detections,
     FrameHeader,

@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from perception_nodes.core.budget import STAGES
-from perception_nodes.core.frame import STAMPS, FrameStatus
-from perception_nodes.core.health import IN_TIME
+from perception_nodes.core.frame import IN_TIME, STAMPS, FrameStatus
 
 
 def summarize(reports: Iterable[Any]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """How good a model is: COCO metrics against labels, or agreement with a stronger model."""
 
 from perception_nodes.evaluation.accuracy import Evaluation, Score, evaluate
+from perception_nodes.evaluation.datasets import read_set
 from perception_nodes.evaluation.labels import DataError, LabelledImage, LabelledSet
-from perception_nodes.evaluation.read import read_set
 from perception_nodes.evaluation.teacher import taught_set
 
 __all__ = [

@@ -6,10 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from perception_nodes.backends.base import Progress
 from perception_nodes.backends.model import Model
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.frame import Detections, FrameHeader
+from perception_nodes.core.inference import Progress
+from perception_nodes.evaluation.class_names import indices_of
 from perception_nodes.evaluation.detector import Detector
 from perception_nodes.evaluation.labels import DataError, LabelledImage, LabelledSet
 from perception_nodes.evaluation.matching import (
@@ -19,7 +20,6 @@ from perception_nodes.evaluation.matching import (
     match,
     require_pycocotools,
 )
-from perception_nodes.evaluation.names import indices_of
 
 BOOTSTRAP_DRAWS = 500
 

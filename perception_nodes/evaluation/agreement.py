@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.backends.base import Backend
+from perception_nodes.backends.contract import Backend
 from perception_nodes.backends.model import Model
 from perception_nodes.core.decode import AbsurdOutput, Decoder, DecodeSettings
 from perception_nodes.core.frame import Detections
 from perception_nodes.core.inference import BackendError
-from perception_nodes.evaluation.names import indices_of
+from perception_nodes.evaluation.class_names import indices_of
 
 SURE_SCORE = DecodeSettings.score_threshold + 0.05
 """An object nearer to the threshold of reporting may fall below it by rounding alone."""

@@ -14,8 +14,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.backends.base import Backend, BackendSettings, open_backend
 from perception_nodes.backends.compiled import Bar, Compiled, CompiledRefused
+from perception_nodes.backends.contract import Backend, BackendSettings, open_backend
 from perception_nodes.backends.model import Model, ModelError, load_model
 from perception_nodes.core.frame import Detections
 from perception_nodes.core.inference import BackendError

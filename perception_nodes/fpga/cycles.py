@@ -8,7 +8,7 @@ less than its word of weights takes to come.
 
 from collections.abc import Iterator, Sequence
 
-from perception_nodes.core.engine import LayerCost
+from perception_nodes.core.counters import LayerCost
 from perception_nodes.fpga.layout import BEAT_BYTES, LANES, PARAMETER_BYTES, SMALLEST_TILE
 from perception_nodes.fpga.lower import Operation
 from perception_nodes.fpga.program import Geometry

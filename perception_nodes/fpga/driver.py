@@ -3,8 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.core.engine import EngineCall
+from perception_nodes.core.counters import EngineCall
 from perception_nodes.core.inference import BackendError
+from perception_nodes.fpga.bus import Memory, Transport
 from perception_nodes.fpga.layout import (
     CAUSES,
     CONTROL_FIELDS,
@@ -17,7 +18,6 @@ from perception_nodes.fpga.layout import (
     Register,
 )
 from perception_nodes.fpga.program import Geometry, Program
-from perception_nodes.fpga.transport import Memory, Transport
 
 STALLS = tuple(
     (name.removeprefix("STALL_").lower(), register)

@@ -10,12 +10,12 @@ from dataclasses import replace
 import numpy as np
 
 from perception_nodes.core.integer import Convolution
-from perception_nodes.fpga.views import Graph, Part, Reading, Tensor
+from perception_nodes.fpga.views import Part, Reading, Tensor, TensorGraph
 
 FOLD = 2
 
 
-def fold_image(graph: Graph) -> Graph | None:
+def fold_image(graph: TensorGraph) -> TensorGraph | None:
     """The same network on the folded image; channels are (row, column, colour) within 2 x 2.
 
     Returns:

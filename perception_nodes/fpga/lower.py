@@ -17,7 +17,7 @@ from perception_nodes.core.integer import Convolution
 from perception_nodes.fpga.fold import fold_image
 from perception_nodes.fpga.layout import BANKS
 from perception_nodes.fpga.layout import LANES as GROUP
-from perception_nodes.fpga.views import Graph, Reading, Tensor, View
+from perception_nodes.fpga.views import Reading, Tensor, TensorGraph, View
 
 MAX_KERNEL = 15
 MAX_STRIDE = 2
@@ -141,7 +141,7 @@ class Lowered:
     outputs: dict[str, Tensor]
 
 
-def lower(graph: Graph) -> Lowered:
+def lower(graph: TensorGraph) -> Lowered:
     """Turn a graph into operations.
 
     Raises:
@@ -196,7 +196,9 @@ def _check(layer: Convolution) -> None:
         )
 
 
-def _operations(reading: Reading, graph: Graph, places: dict[str, Place]) -> Iterator[Operation]:
+def _operations(
+    reading: Reading, graph: TensorGraph, places: dict[str, Place]
+) -> Iterator[Operation]:
     """A layer's wide operation, its narrow one, or both."""
     layer, target = reading.layer, graph.tensors[reading.layer.target]
     segments = tuple(_place(segment, places) for segment in reading.segments)

@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.core.engine import LayerCost
+from perception_nodes.core.counters import LayerCost
 from perception_nodes.core.inference import BackendError
-from perception_nodes.files import write_whole
 from perception_nodes.fpga.layout import BEAT_BYTES, VERSION
+from perception_nodes.system.files import write_whole
 
 MAGIC = b"perception fpga program 1"
 

@@ -78,7 +78,7 @@ class Reading:
 
 
 @dataclass
-class Graph:
+class TensorGraph:
     """A network of convolutions on stored tensors.
 
     Attributes:
@@ -97,7 +97,7 @@ class Graph:
     rows: list[tuple[str, ...]] = field(default_factory=list)
 
 
-def build_graph(network: Network) -> Graph:
+def build_graph(network: Network) -> TensorGraph:
     """Resolve a network's concats, slices and upsamples.
 
     Raises:
@@ -124,7 +124,7 @@ def build_graph(network: Network) -> Graph:
 class _Builder:
     def __init__(self, network: Network) -> None:
         image = Tensor(network.image, 3, network.height, network.width)
-        self._graph = Graph(image.name, {image.name: image}, tuple(network.fractions))
+        self._graph = TensorGraph(image.name, {image.name: image}, tuple(network.fractions))
         self.views: dict[str, View] = {image.name: (Part(image.name, 0, 3),)}
         self._row_of: dict[str, tuple[str, ...]] = {}
         self._copies = 0
@@ -156,7 +156,7 @@ class _Builder:
         plain = [self._copy((part,)) if part.upsampled else part for part in view]
         return tuple(replace(part, upsampled=True) for part in plain)
 
-    def finish(self) -> Graph:
+    def finish(self) -> TensorGraph:
         """The graph, once all layers are in."""
         graph = self._graph
         apart = {*graph.outputs, graph.image}

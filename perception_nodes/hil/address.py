@@ -2,7 +2,7 @@
 
 import re
 
-from perception_nodes.config import SettingsError
+from perception_nodes.graph.config import SettingsError
 
 PORT = 7737
 MAX_PORT = 65_535

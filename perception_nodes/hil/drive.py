@@ -8,15 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.core.frame import FrameHeader, FrameRejected, ImageView
+from perception_nodes.drives.bag import BagError, RawFrame, camera_info_topic
+from perception_nodes.drives.footage import compressed_message, image_message
+from perception_nodes.drives.schemas import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
+from perception_nodes.drives.synthetic import open_source
 from perception_nodes.hil.scenario import PictureFault, Scenario
 from perception_nodes.hil.weather import changed
 from perception_nodes.preprocess.cpu import Preprocessor
-from perception_nodes.replay.annotate import source_size
-from perception_nodes.replay.bag import BagError, RawFrame, camera_info_topic
-from perception_nodes.replay.footage import compressed_message, image_message
-from perception_nodes.replay.recording import Recorder
-from perception_nodes.replay.schemas import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
-from perception_nodes.replay.synthetic import open_source
+from perception_nodes.report.annotate import source_size
+from perception_nodes.report.recording import Recorder
 from perception_nodes.transport.cdr import read_compressed_image, read_image
 
 TOPICS = {IMAGE: "/camera/image_raw", COMPRESSED_IMAGE: "/camera/image_raw/compressed"}

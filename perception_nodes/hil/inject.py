@@ -1,4 +1,4 @@
-"""Faults put into a running graph from outside; those of the picture are in `camera`."""
+"""Faults put into a running graph from outside; those of the picture are in `camera_faults`."""
 
 import os
 import shutil
@@ -11,9 +11,10 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from perception_nodes.backends.faulty import VARIABLE, Orders
-from perception_nodes.environment import die_with_parent, ros_environment
-from perception_nodes.graph import NodeSpec
+from perception_nodes.graph.graph import NodeSpec
+from perception_nodes.graph.supervisor import Supervisor
+from perception_nodes.hil.faulty_backend import VARIABLE, Orders
+from perception_nodes.hil.graphs import FAULTY_DETECTOR_MODULE
 from perception_nodes.hil.scenario import (
     BackendFault,
     CpuFault,
@@ -22,8 +23,8 @@ from perception_nodes.hil.scenario import (
     ShmFullFault,
     SubscriberFault,
 )
-from perception_nodes.load import busy
-from perception_nodes.supervisor import Supervisor
+from perception_nodes.system.environment import die_with_parent, ros_environment
+from perception_nodes.system.load import busy
 from perception_nodes.transport.lease import Lease
 from perception_nodes.transport.memory import SHM_FOLDER
 
@@ -57,16 +58,17 @@ def with_faulty_backend(
     if not wanted:
         return list(specs)
     healthy_orders(wanted[0]).write(orders)
-    return [
-        replace(
-            spec,
-            parameters={**spec.parameters, "backend": "faulty"},
-            environment={**spec.environment, VARIABLE: str(orders)},
-        )
-        if spec.executable == "detector_node"
-        else spec
-        for spec in specs
-    ]
+    return [obeying(spec, orders) if spec.executable == "detector_node" else spec for spec in specs]
+
+
+def obeying(detector: NodeSpec, orders: Path) -> NodeSpec:
+    """A detector with the faulty backend, which obeys the orders in a file."""
+    return replace(
+        detector,
+        module=FAULTY_DETECTOR_MODULE,
+        parameters={**detector.parameters, "backend": "faulty"},
+        environment={**detector.environment, VARIABLE: str(orders)},
+    )
 
 
 def put_in(fault: Fault, target: Target, wait_s: Callable[[float], object]) -> None:
@@ -170,7 +172,7 @@ def _write_until_full(write: Callable[[bytes], int]) -> None:
 @contextmanager
 def _slow_subscriber(fault: SubscriberFault) -> Iterator[None]:
     us = os.getpid()
-    module = "perception_nodes.nodes.slow_subscriber_node"
+    module = "perception_nodes.hil.nodes.slow_subscriber_node"
     process = subprocess.Popen(
         [sys.executable, "-m", module, "--ros-args", "-p", f"delay_ms:={fault.delay_ms:.1f}"],
         env={**os.environ, **ros_environment()},

@@ -8,12 +8,11 @@ import numpy as np
 from pydantic import BaseModel
 
 from perception_nodes.core.budget import DEADLINE_MS
-from perception_nodes.core.faults import HealthMode
-from perception_nodes.core.frame import FrameStatus
-from perception_nodes.core.health import IN_TIME, PUBLISHED
-from perception_nodes.hil.clock import ClockOffset
+from perception_nodes.core.frame import IN_TIME, PUBLISHED, FrameStatus
+from perception_nodes.hil.clock_offset import ClockOffset
 from perception_nodes.hil.scenario import Expectation, RebootFault, Scenario
 from perception_nodes.hil.witness import Seen, Told
+from perception_nodes.watchdog.faults import HealthMode
 
 LAST_FRAME_NS = 200_000_000
 """How long after the last frame health is still about the drive, and not about its end."""

@@ -9,12 +9,12 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
-from perception_nodes.config import SettingsError
-from perception_nodes.graph import HIL
-from perception_nodes.hil.lines import Lines
+from perception_nodes.drives.schemas import COMPRESSED_IMAGE
+from perception_nodes.drives.synthetic import open_source
+from perception_nodes.graph.config import SettingsError
+from perception_nodes.hil.graphs import HIL
 from perception_nodes.hil.scenario import Scenario, wrong
-from perception_nodes.replay.schemas import COMPRESSED_IMAGE
-from perception_nodes.replay.synthetic import open_source
+from perception_nodes.hil.yaml_lines import Lines
 
 SUFFIXES = (".yaml", ".yml")
 SET_BY_THE_BENCH = frozenset(

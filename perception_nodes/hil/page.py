@@ -8,13 +8,13 @@ from string import Template
 from plotly.graph_objects import Figure
 from plotly.offline import get_plotlyjs
 
-from perception_nodes.core.faults import HealthMode
 from perception_nodes.core.frame import FrameStatus, latency_ms
 from perception_nodes.hil.judge import Verdict
-from perception_nodes.replay.annotate import STATUS_COLOURS
-from perception_nodes.replay.charts import DEADLINE_COLOUR, HEALTH_COLOURS, styled
-from perception_nodes.replay.page import STYLE
-from perception_nodes.replay.recording import Recording, RecordingError, read_recording
+from perception_nodes.report.annotate import STATUS_COLOURS
+from perception_nodes.report.charts import DEADLINE_COLOUR, HEALTH_COLOURS, styled
+from perception_nodes.report.page import STYLE
+from perception_nodes.report.recording import Recording, RecordingError, read_recording
+from perception_nodes.watchdog.faults import HealthMode
 
 PAGE = Template(
     """<!doctype html>

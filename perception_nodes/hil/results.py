@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from perception_nodes.config import SettingsError
-from perception_nodes.files import write_whole
+from perception_nodes.graph.config import SettingsError
 from perception_nodes.hil.judge import Verdict
 from perception_nodes.hil.page import render
-from perception_nodes.hil.report import verdicts_json, verdicts_junit
 from perception_nodes.hil.scenario import Scenario
+from perception_nodes.hil.verdict_files import verdicts_json, verdicts_junit
+from perception_nodes.system.files import write_whole
 
 
 class Results:

@@ -14,16 +14,15 @@ from typing import Any
 
 from perception_nodes.backends.model import ModelError
 from perception_nodes.core.inference import BackendError
-from perception_nodes.demo import last_error
-from perception_nodes.environment import ros_environment, share_folder
-from perception_nodes.files import write_whole
-from perception_nodes.graph import BENCH, HIL, LIVE, NodeSpec
-from perception_nodes.hil.clock import measure
+from perception_nodes.drives.bag import BagError
+from perception_nodes.graph.graph import LIVE, NodeSpec
+from perception_nodes.graph.supervisor import GraphFailure, Supervisor
+from perception_nodes.hil.clock_offset import measure
 from perception_nodes.hil.drive import needs_preparation, prepare
+from perception_nodes.hil.graphs import BENCH, HIL
 from perception_nodes.hil.inject import NotInjected, Target, put_in, with_faulty_backend
 from perception_nodes.hil.judge import Verdict, judge
-from perception_nodes.hil.network import Link
-from perception_nodes.hil.reference import agreement_share, reference
+from perception_nodes.hil.lossy_network import Link
 from perception_nodes.hil.scenario import (
     UNDISTURBED_S,
     CameraFault,
@@ -33,11 +32,13 @@ from perception_nodes.hil.scenario import (
     Scenario,
 )
 from perception_nodes.hil.scratch import scratch_folder
+from perception_nodes.hil.undisturbed import agreement_share, reference
 from perception_nodes.hil.unit import RemoteUnit, UnitError
 from perception_nodes.hil.witness import Seen
-from perception_nodes.replay.bag import BagError
-from perception_nodes.replay.recording import RecordingError, read_recording
-from perception_nodes.supervisor import GraphFailure, Supervisor
+from perception_nodes.replay.demo import last_error
+from perception_nodes.report.recording import RecordingError, read_recording
+from perception_nodes.system.environment import ros_environment, share_folder
+from perception_nodes.system.files import write_whole
 
 POLL_S = 0.01
 FAILURE_POLL_S = 0.5
@@ -102,7 +103,8 @@ class _Run:
         self._kept.unlink(missing_ok=True)
         specs = self._specs
         if self._unit is not None:
-            specs = [_over_the_network(s) for s in specs if s.executable in BENCH.executables]
+            executables = {kind.executable for kind in BENCH.kinds}
+            specs = [_over_the_network(s) for s in specs if s.executable in executables]
             self._unit.start(self._scenario, self._unit_values())
             self._seen.clock = measure(self._unit.clock)
         with self._log.open("wb") as log, Supervisor(specs, log=log) as graph:

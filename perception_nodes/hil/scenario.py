@@ -141,7 +141,7 @@ class RebootFault(_Fault):
 
 
 class BackendFault(_Fault):
-    """Inference misbehaves; the graph runs `backends/faulty.py`.
+    """Inference misbehaves; the graph runs `hil/faulty_backend.py`.
 
     Attributes:
         factor: of `backend_slow`: on the time a call takes.

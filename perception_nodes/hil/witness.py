@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from perception_nodes.core.faults import HealthMode
 from perception_nodes.core.frame import FrameStatus
-from perception_nodes.hil.clock import ClockOffset
-from perception_nodes.replay.recording import read_messages
-from perception_nodes.replay.schemas import DETECTIONS, FRAME_REPORT, HEALTH, typestore
+from perception_nodes.drives.schemas import DETECTIONS, FRAME_REPORT, HEALTH, typestore
+from perception_nodes.hil.clock_offset import ClockOffset
+from perception_nodes.report.recording import read_messages
+from perception_nodes.watchdog.faults import HealthMode
 
 OUTCOMES = [status.name.lower() for status in FrameStatus]
 

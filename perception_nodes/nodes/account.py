@@ -8,20 +8,20 @@ from perception_interfaces.msg import FrameReport
 from perception_interfaces.msg import Health as HealthMessage
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
-from perception_nodes.config import WatchdogSettings
 from perception_nodes.core.budget import Budget
-from perception_nodes.core.faults import Fault, FaultLimits, HealthMode
 from perception_nodes.core.frame import FrameRecord, FrameStatus
-from perception_nodes.core.health import Health, HealthLimits, Transition
-from perception_nodes.core.ledger import Ledger
-from perception_nodes.core.liveness import Member, Roster
-from perception_nodes.core.watch import Watch
+from perception_nodes.graph.config import WatchdogSettings
 from perception_nodes.nodes.base import PerceptionNode, Period
 from perception_nodes.nodes.diagnostics import diagnostics
-from perception_nodes.processes import open_process
-from perception_nodes.transport.book import KeptBook
+from perception_nodes.system.processes import open_process
 from perception_nodes.transport.cdr import write_frame_report
-from perception_nodes.transport.inbox import Inbox
+from perception_nodes.watchdog.book import KeptBook
+from perception_nodes.watchdog.faults import Fault, FaultLimits, HealthMode
+from perception_nodes.watchdog.health import Health, HealthLimits, Transition
+from perception_nodes.watchdog.inbox import Inbox
+from perception_nodes.watchdog.ledger import Ledger
+from perception_nodes.watchdog.liveness import Member, Roster
+from perception_nodes.watchdog.watch import Watch
 
 WATCHED = ("detector", "preprocess")
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)

@@ -16,12 +16,12 @@ from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions
 
 from perception_nodes.backends.model import ModelError
-from perception_nodes.config import Settings, SettingsError
 from perception_nodes.core.inference import BackendError
-from perception_nodes.environment import STOPPING, keep_large_buffers
+from perception_nodes.graph.config import Settings, SettingsError
 from perception_nodes.nodes.parameters import declare_parameters
 from perception_nodes.preprocess.lens import UnknownLens
-from perception_nodes.realtime import set_up
+from perception_nodes.system.environment import STOPPING, keep_large_buffers
+from perception_nodes.system.realtime import set_up
 from perception_nodes.transport.memory import TransportError, reserve
 from perception_nodes.transport.shm import Endpoint
 

@@ -5,18 +5,18 @@ import sys
 import time
 from collections.abc import Callable
 
-from perception_nodes.backends.base import BackendSettings
+from perception_nodes.backends.contract import BackendSettings
 from perception_nodes.backends.model import load_model
 from perception_nodes.backends.serving import Serving
-from perception_nodes.config import DetectorSettings, SettingsError
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.frame import FrameStatus
 from perception_nodes.core.pipeline import detect_together
 from perception_nodes.core.scheduler import Scheduler, Turn
-from perception_nodes.environment import cache_folder
+from perception_nodes.graph.config import DetectorSettings, SettingsError
 from perception_nodes.nodes.base import IDLE_WAIT_MS, run_node
 from perception_nodes.nodes.lane import Lane
 from perception_nodes.nodes.redundant import RedundantNode
+from perception_nodes.system.environment import cache_folder
 
 PATIENCE_FACTOR = 4
 """A call that takes so many times what the slowest one is expected to take is a hang."""
@@ -28,7 +28,7 @@ class DetectorNode(RedundantNode):
 
     role = "detector"
     speaks_for_watchdog = True
-    settings_type = DetectorSettings
+    settings_type: type[DetectorSettings] = DetectorSettings
     _serving: Serving | None = None
 
     def open(self) -> None:

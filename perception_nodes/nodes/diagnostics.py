@@ -2,11 +2,11 @@
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
-from perception_nodes.core.faults import Fault, HealthMode
-from perception_nodes.core.health import Health
-from perception_nodes.core.ledger import Ledger
-from perception_nodes.core.liveness import Roster
-from perception_nodes.core.watch import Watch
+from perception_nodes.watchdog.faults import Fault, HealthMode
+from perception_nodes.watchdog.health import Health
+from perception_nodes.watchdog.ledger import Ledger
+from perception_nodes.watchdog.liveness import Roster
+from perception_nodes.watchdog.watch import Watch
 
 LEVELS = {
     HealthMode.NOMINAL: DiagnosticStatus.OK,

@@ -7,12 +7,12 @@ from perception_interfaces.msg import Health as HealthMessage
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import Bool
 
-from perception_nodes.core.faults import HealthMode
 from perception_nodes.core.frame import RecordKind
-from perception_nodes.core.liveness import Roster
 from perception_nodes.nodes.base import Period
-from perception_nodes.processes import open_process
+from perception_nodes.system.processes import open_process
 from perception_nodes.transport import channels
+from perception_nodes.watchdog.faults import HealthMode
+from perception_nodes.watchdog.liveness import Roster
 
 ROLE = "watchdog"
 PERIOD_NS = 20_000_000

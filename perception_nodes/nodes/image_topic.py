@@ -9,8 +9,8 @@ from rclpy.callback_groups import CallbackGroup
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
-from perception_nodes.config import PreprocessSettings
 from perception_nodes.core.frame import ImageView
+from perception_nodes.graph.config import PreprocessSettings
 from perception_nodes.nodes.base import PerceptionNode
 from perception_nodes.transport.cdr import read_compressed_image, read_image
 

@@ -7,7 +7,7 @@ from vision_msgs.msg import Detection2DArray
 
 from perception_nodes.backends.model import Model
 from perception_nodes.backends.serving import Serving
-from perception_nodes.config import DetectorSettings
+from perception_nodes.cameras.named_frames import FramesInPlace
 from perception_nodes.core.clock import SystemClock
 from perception_nodes.core.frame import (
     Detections,
@@ -23,10 +23,10 @@ from perception_nodes.core.frame import (
 )
 from perception_nodes.core.inference import BackendError, Frame
 from perception_nodes.core.pipeline import Pipeline
+from perception_nodes.graph.config import DetectorSettings
 from perception_nodes.nodes.redundant import RedundantNode, Seat
 from perception_nodes.transport import channels
 from perception_nodes.transport.cdr import write_detection_array
-from perception_nodes.transport.in_place import FramesInPlace
 from perception_nodes.transport.shm import Sample
 
 QUEUE_DEPTH = 10

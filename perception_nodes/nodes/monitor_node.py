@@ -9,11 +9,11 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.serialization import deserialize_message
 from vision_msgs.msg import Detection2DArray
 
-from perception_nodes.config import MonitorSettings
-from perception_nodes.core.faults import HealthMode
+from perception_nodes.graph.config import MonitorSettings
 from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, run_node
-from perception_nodes.replay.recording import Recorder
-from perception_nodes.view import LiveView
+from perception_nodes.report.recording import Recorder
+from perception_nodes.report.screen import LiveView
+from perception_nodes.watchdog.faults import HealthMode
 
 DETECTIONS = QoSProfile(depth=100)
 REPORTS = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)

@@ -4,7 +4,13 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.exceptions import ParameterException
 from rclpy.lifecycle import LifecycleNode
 
-from perception_nodes.config import Settings, SettingsError, allowed_range, check, numeric_range
+from perception_nodes.graph.config import (
+    Settings,
+    SettingsError,
+    allowed_range,
+    check,
+    numeric_range,
+)
 
 
 def declare_parameters(node: LifecycleNode, settings_type: type[Settings]) -> Settings:

@@ -15,16 +15,15 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from perception_nodes.config import PlayerSettings, SettingsError
+from perception_nodes.cameras.channel import CameraHeader, camera_writer
 from perception_nodes.core.clock import MAX_SANE_AGE_NS
 from perception_nodes.core.frame import FrameRejected, ImageView
-from perception_nodes.files import write_whole
+from perception_nodes.drives.bag import BagError, RawFrame
+from perception_nodes.drives.schemas import COMPRESSED_IMAGE
+from perception_nodes.drives.synthetic import open_source
+from perception_nodes.graph.config import PlayerSettings, SettingsError
 from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, Period, run_node
-from perception_nodes.replay.bag import BagError, RawFrame
-from perception_nodes.replay.schemas import COMPRESSED_IMAGE
-from perception_nodes.replay.synthetic import open_source
-from perception_nodes.transport import channels
-from perception_nodes.transport.camera import CameraHeader
+from perception_nodes.system.files import write_whole
 from perception_nodes.transport.cdr import (
     NS_PER_S,
     read_compressed_image,
@@ -76,7 +75,7 @@ class PlayerNode(PerceptionNode):
         self._camera = None
         if settings.source == "shm":
             frame_bytes = 0 if self._next is None else len(self._next.data)
-            self._camera = channels.camera_writer(self.endpoint, settings.camera, frame_bytes)
+            self._camera = camera_writer(self.endpoint, settings.camera, frame_bytes)
         elif self._compressed:
             self._images = self.add_publisher(CompressedImage, topic + "/compressed", CAMERA_QUEUE)
         else:

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from sensor_msgs.msg import CameraInfo
 
 from perception_nodes.backends.model import load_model
-from perception_nodes.config import PreprocessSettings
+from perception_nodes.cameras.channel import camera_reader, view_camera_frame
 from perception_nodes.core.budget import Budget
 from perception_nodes.core.frame import (
     FrameRecord,
@@ -15,6 +15,7 @@ from perception_nodes.core.frame import (
     FrameStatus,
     ImageView,
 )
+from perception_nodes.graph.config import PreprocessSettings
 from perception_nodes.nodes.base import IDLE_WAIT_MS, run_node
 from perception_nodes.nodes.image_topic import QUEUE, ImageTopic
 from perception_nodes.nodes.redundant import RedundantNode
@@ -24,7 +25,6 @@ from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.preprocess.ingest import Ingest
 from perception_nodes.preprocess.lens import UnknownLens
 from perception_nodes.transport import channels
-from perception_nodes.transport.camera import view_camera_frame
 from perception_nodes.transport.cdr import read_camera_info
 from perception_nodes.transport.memory import TransportError
 
@@ -63,7 +63,7 @@ class PreprocessNode(RedundantNode):
         self._source_size: tuple[int, int] | None = None
         self._camera = self._topic = None
         if settings.source == "shm":
-            self._camera = channels.camera_reader(self.endpoint, settings.camera)
+            self._camera = camera_reader(self.endpoint, settings.camera)
         else:
             self._topic = ImageTopic(self, settings, self._take_message)
         self.join(round(settings.hang_after_ms * 1e6))

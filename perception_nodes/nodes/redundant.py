@@ -5,13 +5,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from perception_nodes.core.faults import FaultLimits, Starvation
 from perception_nodes.core.frame import FrameRecord, RecordKind
 from perception_nodes.nodes.base import PerceptionNode
 from perception_nodes.nodes.guard import WatchdogGuard
 from perception_nodes.transport import channels
 from perception_nodes.transport.journal import Journal
 from perception_nodes.transport.lease import Lease
+from perception_nodes.watchdog.faults import FaultLimits, Starvation
 
 TICK_NS = 8_000_000
 """How often a standby looks whether the other one hangs; of its end it knows at once."""

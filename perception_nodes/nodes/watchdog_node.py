@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 from std_msgs.msg import Bool
 
-from perception_nodes.config import SettingsError, WatchdogSettings
+from perception_nodes.graph.config import SettingsError, WatchdogSettings
 from perception_nodes.nodes.account import LATCHED, Account
 from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, Period, run_node
-from perception_nodes.service import HardwareWatchdog, Systemd
+from perception_nodes.system.service import HardwareWatchdog, Systemd
 from perception_nodes.transport import channels
 
 

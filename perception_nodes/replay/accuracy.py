@@ -9,6 +9,8 @@ import numpy as np
 
 from perception_nodes.backends.model import Model
 from perception_nodes.core.frame import FrameHeader
+from perception_nodes.drives.bag import Drive
+from perception_nodes.drives.schemas import DETECTIONS
 from perception_nodes.evaluation import DataError, LabelledImage, LabelledSet
 from perception_nodes.evaluation.accuracy import class_groups, labelled_objects, score_of
 from perception_nodes.evaluation.matching import (
@@ -17,14 +19,12 @@ from perception_nodes.evaluation.matching import (
     match,
     require_pycocotools,
 )
-from perception_nodes.replay.bag import Drive
-from perception_nodes.replay.recording import (
+from perception_nodes.report.recording import (
     FrameDetections,
     FrameReport,
     Recording,
     detections_of,
 )
-from perception_nodes.replay.schemas import DETECTIONS
 
 NOT_AN_IMAGE = Path()
 

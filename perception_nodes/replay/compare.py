@@ -13,12 +13,12 @@ from plotly.graph_objects import Figure
 from rich import box
 from rich.table import Table
 
-from perception_nodes.config import SettingsError
 from perception_nodes.core.budget import DEADLINE_MS
-from perception_nodes.files import write_whole
-from perception_nodes.replay.annotate import decoded
-from perception_nodes.replay.charts import DEADLINE_COLOUR, styled
-from perception_nodes.replay.golden import (
+from perception_nodes.drives.schemas import COMPRESSED_IMAGE, typestore
+from perception_nodes.graph.config import SettingsError
+from perception_nodes.replay.outputs import ANNOTATED_TOPIC
+from perception_nodes.report.annotate import decoded
+from perception_nodes.report.changes import (
     Comparison,
     Time,
     Tolerance,
@@ -26,18 +26,18 @@ from perception_nodes.replay.golden import (
     numbered,
     things_of,
 )
-from perception_nodes.replay.outputs import ANNOTATED_TOPIC
-from perception_nodes.replay.page import COMPARISON_PAGE
-from perception_nodes.replay.recording import (
+from perception_nodes.report.charts import DEADLINE_COLOUR, styled
+from perception_nodes.report.chosen_frames import Shot
+from perception_nodes.report.drive_report import picture, plot, plotly_script
+from perception_nodes.report.page import COMPARISON_PAGE
+from perception_nodes.report.recording import (
     Recording,
     RecordingError,
     read_messages,
     read_recording,
 )
-from perception_nodes.replay.report import picture, plot, plotly_script
-from perception_nodes.replay.schemas import COMPRESSED_IMAGE, typestore
-from perception_nodes.replay.shots import Shot
-from perception_nodes.replay.timing import read_work_ms
+from perception_nodes.report.timing import read_work_ms
+from perception_nodes.system.files import write_whole
 
 COLOURS = ("#4263eb", "#e8590c")
 MAX_LINES = 60

@@ -23,19 +23,19 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from perception_nodes.backends.base import INSTALL
+from perception_nodes.backends.contract import INSTALL
 from perception_nodes.backends.model import Model
-from perception_nodes.config import SettingsError
 from perception_nodes.core.statistics import latency_percentiles
-from perception_nodes.environment import cache_folder
+from perception_nodes.drives.bag import BagError
 from perception_nodes.evaluation import DataError
-from perception_nodes.files import write_whole
+from perception_nodes.graph.config import SettingsError
 from perception_nodes.preprocess.lens import UnknownLens
-from perception_nodes.replay.bag import BagError
-from perception_nodes.replay.camera import LoadedModel, ReplaySettings
 from perception_nodes.replay.golden import GoldenError
+from perception_nodes.replay.offline_camera import LoadedModel, ReplaySettings
 from perception_nodes.replay.run import Options, Source, made_with, replay
-from perception_nodes.replay.timing import read_work_ms
+from perception_nodes.report.timing import read_work_ms
+from perception_nodes.system.environment import cache_folder
+from perception_nodes.system.files import write_whole
 
 ATTEMPTS = 3
 MARKER = "complete.json"

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.core.engine import EngineCall
+from perception_nodes.core.counters import EngineCall
 from perception_nodes.core.frame import (
     STAMPS,
     FrameHeader,
@@ -26,25 +26,25 @@ from perception_nodes.core.frame import (
     latency_ms,
 )
 from perception_nodes.core.pipeline import Pipeline
-from perception_nodes.replay.bag import RawFrame
-from perception_nodes.replay.camera import Camera, LoadedModel, Turn, turns
-from perception_nodes.replay.golden import Comparison, things_of
+from perception_nodes.drives.bag import RawFrame
+from perception_nodes.drives.schemas import (
+    ANNOTATIONS,
+    COMPRESSED_IMAGE,
+    DETECTIONS,
+    FRAME_REPORT,
+    schema_text,
+)
+from perception_nodes.replay.background import Ahead, Behind, quick_switches
+from perception_nodes.replay.offline_camera import Camera, LoadedModel, Turn, turns
 from perception_nodes.replay.outputs import PictureWriter
-from perception_nodes.replay.overlap import Ahead, Behind, quick_switches
-from perception_nodes.replay.recording import (
+from perception_nodes.report.changes import Comparison, things_of
+from perception_nodes.report.recording import (
     DETECTIONS_TOPIC,
     FRAME_REPORT_TOPIC,
     FrameDetections,
     FrameReport,
     Recorder,
     Recording,
-)
-from perception_nodes.replay.schemas import (
-    ANNOTATIONS,
-    COMPRESSED_IMAGE,
-    DETECTIONS,
-    FRAME_REPORT,
-    schema_text,
 )
 from perception_nodes.transport.cdr import write_frame_report
 

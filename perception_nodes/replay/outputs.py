@@ -13,13 +13,15 @@ import simplejpeg
 
 from perception_nodes.core.frame import FrameRejected, latency_ms
 from perception_nodes.core.statistics import summarize
-from perception_nodes.files import write_whole
-from perception_nodes.replay.annotate import Picture, PictureMaker, blank, draw, draw_changes
-from perception_nodes.replay.bag import Drive, RawFrame
-from perception_nodes.replay.foxglove import compressed_image, image_annotations
-from perception_nodes.replay.golden import Change
-from perception_nodes.replay.overview import overview
-from perception_nodes.replay.recording import (
+from perception_nodes.drives.bag import Drive, RawFrame
+from perception_nodes.drives.schemas import ANNOTATIONS, COMPRESSED_IMAGE
+from perception_nodes.report.annotate import Picture, PictureMaker, blank, draw, draw_changes
+from perception_nodes.report.changes import Change
+from perception_nodes.report.chosen_frames import Shots
+from perception_nodes.report.drive_report import render
+from perception_nodes.report.foxglove import compressed_image, image_annotations
+from perception_nodes.report.overview import overview
+from perception_nodes.report.recording import (
     FrameDetections,
     FrameReport,
     Recorded,
@@ -28,10 +30,8 @@ from perception_nodes.replay.recording import (
     read_messages,
     read_recording,
 )
-from perception_nodes.replay.report import render
-from perception_nodes.replay.schemas import ANNOTATIONS, COMPRESSED_IMAGE
-from perception_nodes.replay.shots import Shots
-from perception_nodes.replay.timing import TIMING_FILE, timing_csv
+from perception_nodes.report.timing import TIMING_FILE, timing_csv
+from perception_nodes.system.files import write_whole
 
 IMAGE_TOPIC = "/camera/image/compressed"
 ANNOTATIONS_TOPIC = "/perception/annotations"

@@ -12,22 +12,22 @@ from typing import NamedTuple
 
 import numpy as np
 
-from perception_nodes.core.engine import EngineCall
+from perception_nodes.core.counters import EngineCall
 from perception_nodes.core.frame import FrameRecord, FrameStatus, latency_ms
-from perception_nodes.core.ledger import PASSED_OVER
-from perception_nodes.replay.bag import RawFrame
-from perception_nodes.replay.camera import Camera, LoadedModel
+from perception_nodes.drives.bag import RawFrame
+from perception_nodes.drives.schemas import DETECTIONS, FRAME_REPORT, schema_text
+from perception_nodes.replay.background import Ahead, quick_switches
+from perception_nodes.replay.offline_camera import Camera, LoadedModel
 from perception_nodes.replay.outputs import Played
-from perception_nodes.replay.overlap import Ahead, quick_switches
-from perception_nodes.replay.recording import (
+from perception_nodes.report.recording import (
     DETECTIONS_TOPIC,
     FRAME_REPORT_TOPIC,
     FrameReport,
     Recorder,
     Recording,
 )
-from perception_nodes.replay.schemas import DETECTIONS, FRAME_REPORT, schema_text
 from perception_nodes.transport.cdr import write_frame_report
+from perception_nodes.watchdog.ledger import PASSED_OVER
 
 AHEAD = 8
 MAX_GAP_NS = 5_000_000_000

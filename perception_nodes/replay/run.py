@@ -12,34 +12,29 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from perception_nodes.backends.model import Model
-from perception_nodes.config import SettingsError
-from perception_nodes.core.engine import EngineCall
+from perception_nodes.core.counters import EngineCall
 from perception_nodes.core.frame import latency_ms
+from perception_nodes.drives.bag import BagError, Drive, RawFrame, image_topics, open_drive
+from perception_nodes.drives.decompression import COMPRESSED
+from perception_nodes.drives.footage import VIDEO_SUFFIXES
 from perception_nodes.evaluation import LabelledSet
-from perception_nodes.files import write_whole
+from perception_nodes.graph.config import SettingsError
 from perception_nodes.replay.accuracy import accuracy
-from perception_nodes.replay.bag import BagError, Drive, RawFrame, image_topics, open_drive
-from perception_nodes.replay.camera import Camera, LoadedModel, ReplaySettings
-from perception_nodes.replay.engine import ENGINE_FILE, engine_csv, engine_summary
-from perception_nodes.replay.footage import VIDEO_SUFFIXES
-from perception_nodes.replay.golden import (
-    Comparison,
-    Golden,
-    GoldenError,
-    Tolerance,
-    made_with_another_model,
-)
+from perception_nodes.replay.golden import Golden, GoldenError, made_with_another_model
 from perception_nodes.replay.lockstep import Lockstep
+from perception_nodes.replay.offline_camera import Camera, LoadedModel, ReplaySettings
 from perception_nodes.replay.outputs import (
     PictureWriter,
     merge_pictures,
     summary_of,
     write_summary,
 )
-from perception_nodes.replay.packing import COMPRESSED
 from perception_nodes.replay.realtime import Realtime
-from perception_nodes.replay.recording import Recorder, Recording
-from perception_nodes.replay.shots import Shots
+from perception_nodes.report.accelerator import ENGINE_FILE, engine_csv, engine_summary
+from perception_nodes.report.changes import Comparison, Tolerance
+from perception_nodes.report.chosen_frames import Shots
+from perception_nodes.report.recording import Recorder, Recording
+from perception_nodes.system.files import write_whole
 
 LOCKSTEP, REALTIME = "lockstep", "realtime"
 MODES = (LOCKSTEP, REALTIME)

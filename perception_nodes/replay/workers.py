@@ -14,9 +14,9 @@ from multiprocessing import get_context
 from queue import SimpleQueue
 from typing import Any
 
-from perception_nodes.config import SettingsError
-from perception_nodes.environment import die_with_parent
+from perception_nodes.graph.config import SettingsError
 from perception_nodes.replay.corpus import Job, Result, Said, WorkerDied, Workers, run_job
+from perception_nodes.system.environment import die_with_parent
 
 TOLD_EVERY_S = 0.2
 LOCAL_RAY = "local"

@@ -23,7 +23,7 @@ MAX_STRING = 4096
 NS_PER_S = 1_000_000_000
 
 
-class Reader:
+class CdrReader:
     """Reads one serialized message from front to back."""
 
     def __init__(self, data: Buffer, message: str) -> None:
@@ -107,7 +107,7 @@ def read_image(data: Buffer) -> ImageView:
     Raises:
         FrameRejected: cut off, or the sizes contradict each other.
     """
-    reader = Reader(data, "Image")
+    reader = CdrReader(data, "Image")
     stamp_ns, frame_id = reader.stamp_ns(), reader.string()
     height, width = reader.uint32(), reader.uint32()
     encoding = reader.string()
@@ -126,7 +126,7 @@ def read_compressed_image(data: Buffer) -> ImageView:
     Raises:
         FrameRejected: cut off, or neither JPEG nor PNG.
     """
-    reader = Reader(data, "CompressedImage")
+    reader = CdrReader(data, "CompressedImage")
     stamp_ns, frame_id, name = reader.stamp_ns(), reader.string(), reader.string()
     payload = reader.octets()
     # The format field is free text ("bgr8; jpeg compressed bgr8"): the file's own mark decides.
@@ -148,7 +148,7 @@ def read_camera_info(data: Buffer) -> CameraInfo:
     Raises:
         FrameRejected: cut off.
     """
-    reader = Reader(data, "CameraInfo")
+    reader = CdrReader(data, "CameraInfo")
     reader.stamp_ns()
     reader.string()
     height, width = reader.uint32(), reader.uint32()
@@ -166,7 +166,7 @@ def read_stamp(data: Buffer) -> int:
     Raises:
         FrameRejected: cut off, or not a time.
     """
-    return Reader(data, "stamped message").stamp_ns()
+    return CdrReader(data, "stamped message").stamp_ns()
 
 
 def stamped(message: bytes, stamp_ns: int) -> bytes:

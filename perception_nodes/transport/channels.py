@@ -1,19 +1,13 @@
-"""Names, headers and depths of a camera's shared-memory channels: both ends read them here."""
+"""Names, headers and depths of the graph's shared-memory channels: both ends read them here."""
 
 import os
 import time
 
 from perception_nodes.core.frame import DetectionRecord, FrameHeader, FrameRecord, RecordKind
-from perception_nodes.transport.camera import CameraHeader
 from perception_nodes.transport.journal import Journal
 from perception_nodes.transport.shm import Endpoint, Reader, Writer
 
 SLOT_DEPTH = 2
-CAMERA_DEPTH = 4
-CAMERA_BORROWED = 4
-"""Frames that a detector which reads them in place holds, see `transport.in_place`: the one in
-hand, two that were not asked for yet, and one that comes. With four in the channel, two in
-preprocessing and the one being written they are no more than have their pages."""
 RECORD_DEPTH = 1024
 DETECTION_DEPTH = 64
 HEARTBEAT_PERIOD_NS = 12_000_000
@@ -30,18 +24,6 @@ def slot_writer(endpoint: Endpoint, camera: str, width: int, height: int) -> Wri
 def slot_reader(endpoint: Endpoint, camera: str) -> Reader[FrameHeader]:
     """The detector's end of `slot_writer`."""
     return endpoint.reader(f"{camera}/slots", FrameHeader, SLOT_DEPTH)
-
-
-def camera_writer(endpoint: Endpoint, camera: str, frame_bytes: int) -> Writer[CameraHeader]:
-    """Frames from a camera, a video or a bag, to preprocessing; `frame_bytes` may be outgrown."""
-    return endpoint.writer(
-        f"{camera}/camera", CameraHeader, frame_bytes, CAMERA_DEPTH, CAMERA_BORROWED
-    )
-
-
-def camera_reader(endpoint: Endpoint, camera: str) -> Reader[CameraHeader]:
-    """The receiving end of `camera_writer`: preprocessing, and a detector that reads in place."""
-    return endpoint.reader(f"{camera}/camera", CameraHeader, CAMERA_DEPTH, CAMERA_BORROWED)
 
 
 def record_writer(endpoint: Endpoint, camera: str, process: str) -> Writer[FrameRecord]:

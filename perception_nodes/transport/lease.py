@@ -9,8 +9,7 @@ import os
 import time
 
 from perception_nodes.core.frame import FrameRecord, RecordKind
-from perception_nodes.core.liveness import is_hung
-from perception_nodes.processes import Process, open_process
+from perception_nodes.system.processes import Process, is_hung, open_process
 from perception_nodes.transport.domain import own_prefix
 from perception_nodes.transport.memory import SHM_FOLDER, Mapped
 

@@ -1,17 +1,12 @@
-"""Lets the tests share `fake_gpu.py`, `toys.py` of the compression tests, and street frames."""
-
-import sys
-from pathlib import Path
+"""Street frames for all tests here."""
 
 import numpy as np
 import pytest
 
 from perception_nodes.core.frame import FrameHeader
+from perception_nodes.drives.bag import open_drive
 from perception_nodes.preprocess.cpu import Preprocessor
-from perception_nodes.replay.bag import open_drive
 from perception_nodes.transport.cdr import read_image
-
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "compression")]
 
 
 @pytest.fixture(scope="module")

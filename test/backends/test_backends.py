@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
-from perception_nodes.backends.base import BACKENDS, BackendSettings, open_backend
+from perception_nodes.backends.contract import BACKENDS, BackendSettings, open_backend
 from perception_nodes.backends.model import load_model
 from perception_nodes.core.decode import Decoder, DecodeSettings
 from perception_nodes.core.inference import BackendError

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from perception_nodes.backends import faulty
-from perception_nodes.backends.base import BackendSettings, open_backend
+from perception_nodes.backends.contract import BACKENDS, BackendSettings, open_backend
 from perception_nodes.backends.model import load_model
 from perception_nodes.core.inference import BackendError
+from perception_nodes.hil import faulty_backend as faulty
 
 RUNTIMES = ("openvino", "onnxruntime")
 CAMERAS = 4
@@ -104,6 +104,7 @@ class TestFaulty:
     def backend(self, model, tmp_path, monkeypatch):
         self.path = tmp_path / "orders.json"
         monkeypatch.setenv(faulty.VARIABLE, str(self.path))
+        monkeypatch.setitem(BACKENDS, "faulty", faulty.__name__)
         self.order()
         opened = open_backend("faulty", SETTINGS)
         assert opened.load(model).max_batch == CAMERAS

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from fake_gpu import FakeGpu
 
-from perception_nodes.backends.base import BackendSettings, open_backend
 from perception_nodes.backends.compiled import CompiledRefused, compiled
+from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.model import load_model
 from perception_nodes.core.inference import BackendError
 

@@ -18,15 +18,15 @@ from onnx import helper
 from toys import toy, toy_frames
 
 from compression.quantization import emit, measure
-from perception_nodes.backends.base import BackendSettings, open_backend
+from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.model import load_model
 from perception_nodes.backends.qdq import read_network
 from perception_nodes.core.decode import Decoder, DecodeSettings
 from perception_nodes.core.frame import FrameHeader
 from perception_nodes.core.inference import BackendError
 from perception_nodes.core.integer import Convolution
+from perception_nodes.drives.bag import open_drive
 from perception_nodes.preprocess.cpu import Preprocessor
-from perception_nodes.replay.bag import open_drive
 from perception_nodes.transport.cdr import read_image
 
 ROOT = Path(__file__).parents[2]

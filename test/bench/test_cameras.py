@@ -6,8 +6,8 @@ import pytest
 
 from perception_nodes.bench.cameras import CamerasBench, facts, judged, result_table
 from perception_nodes.bench.latency import WARM_UP_FRAMES
-from perception_nodes.config import SettingsError
 from perception_nodes.core.frame import FrameRecord, FrameStatus
+from perception_nodes.graph.config import SettingsError
 
 MS = 1_000_000
 

@@ -14,8 +14,8 @@ from perception_nodes.bench.deadline import (
     result_table,
 )
 from perception_nodes.bench.deadline_report import render, tail, verdict
-from perception_nodes.config import SettingsError
-from perception_nodes.load import busy
+from perception_nodes.graph.config import SettingsError
+from perception_nodes.system.load import busy
 
 MS = 1_000_000
 STAMPS = [1_000_000_000 + i * 33 * MS for i in range(100)]

@@ -12,14 +12,14 @@ import gpu as command
 import gpu_checks
 import gpu_stages
 import gpu_whole
+import kernels_on_host as host
 import numpy as np
 import pytest
 from fake_gpu import FakeGpu, install
 from host_kernels import install_kernels, run_preprocess
 
-from perception_nodes.preprocess import gpu as stages
-from perception_nodes.preprocess import host
-from perception_nodes.preprocess.plan import Output
+from perception_nodes.gpu import stages
+from perception_nodes.gpu.preprocess_job import Output
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,7 @@ for name in ("cv2", "rclpy", "iceoryx2", "simplejpeg", "pydantic", "yaml", "plot
     sys.modules[name] = None
 sys.argv = ["gpu.py"]
 import gpu, gpu_checks, gpu_stages, gpu_whole, gpu_page
-from perception_nodes.preprocess import host
+import kernels_on_host as host
 """
     subprocess.run([sys.executable, "-c", program], cwd=root / "benchmarks", check=True)
 
@@ -151,7 +151,7 @@ def test_a_device_with_other_bits_is_not_measured(gpu, capsys, tmp_path):
         raise_one(gpu, packed)
 
     def raise_one(gpu, packed):
-        from perception_nodes.preprocess.plan import PreprocessJob
+        from perception_nodes.gpu.preprocess_job import PreprocessJob
 
         gpu.view(PreprocessJob.from_buffer_copy(packed).out, 1)[0] ^= 1
 

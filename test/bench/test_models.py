@@ -10,8 +10,8 @@ from perception_nodes.backends.model import load_model
 from perception_nodes.bench import models as bench
 from perception_nodes.bench.models import Disagreement, ModelsBench, agreement
 from perception_nodes.bench.models_report import picture, render
-from perception_nodes.bench.network import network_facts
 from perception_nodes.bench.pareto import Point, front_of, pareto_svg
+from perception_nodes.bench.roofline import network_facts
 
 
 def test_a_child_beside_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:

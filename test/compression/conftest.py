@@ -1,14 +1,11 @@
 """A small data folder and random checkpoints, made on the spot: what a compression run needs."""
 
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import yaml
-
-sys.path.insert(0, str(Path(__file__).parent))  # for toys.py
 
 
 def draw_scene(rng: np.random.Generator) -> tuple[np.ndarray, list[str]]:

@@ -17,9 +17,9 @@ from perception_nodes.core.frame import (
     record_of_header,
 )
 from perception_nodes.core.inference import BEST_TRIED_EVERY, BackendError, Candidate, HeadTensors
-from perception_nodes.core.ledger import Ledger
 from perception_nodes.core.pipeline import TRIED_EVERY, Pipeline, detect_together
 from perception_nodes.core.scheduler import CREDIT, Scheduler
+from perception_nodes.watchdog.ledger import Ledger
 
 MS = 1_000_000
 IMAGE = np.zeros((8, 8, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""Lets the tests here share modules of this folder, and a board that is made up."""
+"""A board that is made up, and the simulated engine."""
 
 import ctypes
 import os
@@ -6,12 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from fake_engine import FakeEngine, fake_pynq, named
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from fake_engine import FakeEngine, fake_pynq, named  # noqa: E402
-
-from perception_nodes.fpga.simulated import SimulatedEngine  # noqa: E402
+from perception_nodes.fpga.simulated import SimulatedEngine
 
 ROOT = Path(__file__).parent.parent.parent
 

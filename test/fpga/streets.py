@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from perception_nodes.core.frame import FrameHeader
+from perception_nodes.drives.bag import open_drive
 from perception_nodes.preprocess.cpu import Preprocessor
-from perception_nodes.replay.bag import open_drive
 from perception_nodes.transport.cdr import read_image
 
 

@@ -6,7 +6,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from perception_nodes.cli import app
+from perception_nodes.cli.app import app
 
 
 @pytest.fixture

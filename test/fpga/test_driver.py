@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from fake_engine import fake_pynq, named
 
-from perception_nodes.backends.base import BackendSettings, open_backend
+from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.model import load_model
 from perception_nodes.core.inference import BackendError
 from perception_nodes.fpga.layout import Register

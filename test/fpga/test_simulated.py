@@ -14,9 +14,9 @@ from networks import networks
 from streets import streets
 from typer.testing import CliRunner
 
-from perception_nodes.backends.base import BackendSettings, open_backend
+from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.model import load_model
-from perception_nodes.cli import app
+from perception_nodes.cli.app import app
 from perception_nodes.core.decode import Decoder, DecodeSettings
 from perception_nodes.core.inference import BackendError
 from perception_nodes.fpga.compiler import compile_network

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from perception_nodes.cameras.channel import CameraHeader, view_camera_frame
 from perception_nodes.core.frame import (
     Detections,
     FrameFlag,
@@ -16,12 +17,11 @@ from perception_nodes.core.frame import (
     record_of_header,
 )
 from perception_nodes.core.geometry import boxes_to_source, lens_of
+from perception_nodes.drives.schemas import typestore
 from perception_nodes.preprocess.encodings import planes_of
 from perception_nodes.preprocess.formats import BYTES_PER_PIXEL
 from perception_nodes.preprocess.lens import UnknownLens, lens_from
 from perception_nodes.preprocess.placement import Placement
-from perception_nodes.replay.schemas import typestore
-from perception_nodes.transport.camera import CameraHeader, view_camera_frame
 from perception_nodes.transport.cdr import (
     read_camera_info,
     read_compressed_image,

@@ -12,24 +12,24 @@ import cv2
 import numpy as np
 import pytest
 
-from perception_nodes.config import SettingsError
 from perception_nodes.core.frame import FrameStatus
-from perception_nodes.hil import sides
+from perception_nodes.drives.bag import open_drive
+from perception_nodes.drives.schemas import COMPRESSED_IMAGE, IMAGE
+from perception_nodes.graph.config import SettingsError
+from perception_nodes.hil import topology as sides
 from perception_nodes.hil.address import PORT, joined_address, split_address
-from perception_nodes.hil.clock import RoundTrip, clock_offset
+from perception_nodes.hil.clock_offset import RoundTrip, clock_offset
 from perception_nodes.hil.drive import prepare
 from perception_nodes.hil.judge import Verdict
-from perception_nodes.hil.network import OWN_NETWORK, lacking
+from perception_nodes.hil.lossy_network import OWN_NETWORK, lacking
 from perception_nodes.hil.page import render
-from perception_nodes.hil.reference import agreement_share
 from perception_nodes.hil.run import _Run
 from perception_nodes.hil.scenario import CpuFault, NetworkFault, Scenario
 from perception_nodes.hil.scratch import PREFIX, scratch_folder
+from perception_nodes.hil.undisturbed import agreement_share
 from perception_nodes.hil.unit import ORDERS, RemoteUnit, UnitError, UnitServer
 from perception_nodes.hil.weather import changed
-from perception_nodes.replay.bag import open_drive
-from perception_nodes.replay.recording import FrameDetections
-from perception_nodes.replay.schemas import COMPRESSED_IMAGE, IMAGE
+from perception_nodes.report.recording import FrameDetections
 
 MS = 1_000_000
 
@@ -97,7 +97,7 @@ def test_weather_is_there_while_it_lasts_and_jpeg_always(tmp_path: Path):
 
 NETWORK = """
 import socket, subprocess, sys, time
-from perception_nodes.hil.network import Link, UNIT_ADDRESS
+from perception_nodes.hil.lossy_network import Link, UNIT_ADDRESS
 from perception_nodes.hil.scenario import Conditions
 
 ECHO = '''

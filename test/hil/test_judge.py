@@ -5,13 +5,18 @@ from xml.etree import ElementTree
 
 import pytest
 
-from perception_nodes.core.faults import HealthMode
 from perception_nodes.core.frame import FrameStatus
-from perception_nodes.hil.clock import ClockOffset
+from perception_nodes.hil.clock_offset import ClockOffset
 from perception_nodes.hil.judge import judge
-from perception_nodes.hil.report import problems, verdicts_json, verdicts_junit, verdicts_table
 from perception_nodes.hil.scenario import Conditions, Expectation, RebootFault, Scenario
+from perception_nodes.hil.verdict_files import (
+    problems,
+    verdicts_json,
+    verdicts_junit,
+    verdicts_table,
+)
 from perception_nodes.hil.witness import Reported, Seen, Told
+from perception_nodes.watchdog.faults import HealthMode
 
 MS = 1_000_000
 PERIOD = 33 * MS

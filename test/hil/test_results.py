@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 import pytest
 from typer.testing import CliRunner
 
-from perception_nodes import cli_hil
-from perception_nodes.cli import app
+from perception_nodes.cli import hil as cli_hil
+from perception_nodes.cli.app import app
 from perception_nodes.hil import results
 from perception_nodes.hil.judge import Verdict
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from perception_nodes.core.faults import HealthMode
 from perception_nodes.hil.loading import load_scenario
-from perception_nodes.hil.network import lacking
+from perception_nodes.hil.lossy_network import lacking
 from perception_nodes.hil.scenario import Scenario
-from perception_nodes.hil.sides import run_scenario
+from perception_nodes.hil.topology import run_scenario
 from perception_nodes.hil.unit import RemoteUnit
+from perception_nodes.watchdog.faults import HealthMode
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(120), pytest.mark.usefixtures("domain")]
 DRIVE = "synthetic:320x240@15*105"
@@ -56,7 +56,7 @@ def test_the_faulty_backend_is_refused_outside_fault_injection():
         check=False,
     )
     assert result.returncode == 2
-    assert "use it through `perception hil run`" in result.stderr
+    assert "parameter backend: 'faulty' is not allowed" in result.stderr
 
 
 def test_the_command_line_lists_and_refuses(tmp_path: Path):

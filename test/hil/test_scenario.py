@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from perception_nodes.config import SettingsError
+from perception_nodes.graph.config import SettingsError
 from perception_nodes.hil.loading import ScenarioError, load_scenario, shipped
-from perception_nodes.hil.report import scenarios_markdown
+from perception_nodes.hil.verdict_files import scenarios_markdown
 
 WANTED = {
     "camera_stop",

@@ -4,7 +4,7 @@ import json
 
 from typer.testing import CliRunner
 
-from perception_nodes.cli import UNUSABLE, app
+from perception_nodes.cli.app import UNUSABLE, app
 
 
 def replay(*arguments, status=0):

@@ -14,12 +14,12 @@ import pytest
 from drives import write_ros2
 from typer.testing import CliRunner
 
-from perception_nodes.backends.faulty import VARIABLE, Orders
+from perception_nodes.backends.contract import BACKENDS
 from perception_nodes.backends.model import load_model
-from perception_nodes.cli import UNUSABLE, app
-from perception_nodes.processes import open_process
+from perception_nodes.cli.app import UNUSABLE, app
+from perception_nodes.hil import faulty_backend
+from perception_nodes.hil.faulty_backend import VARIABLE, Orders
 from perception_nodes.replay import corpus
-from perception_nodes.replay.camera import ReplaySettings
 from perception_nodes.replay.corpus import (
     ATTEMPTS,
     WorkerDied,
@@ -28,7 +28,12 @@ from perception_nodes.replay.corpus import (
     replay_corpus,
     run_job,
 )
+from perception_nodes.replay.offline_camera import ReplaySettings
 from perception_nodes.replay.run import Options, Source, sources
+from perception_nodes.system.processes import open_process
+
+FAULTY_PERCEPTION = Path(__file__).with_name("faulty_perception.py")
+ROOT = Path(__file__).parents[2]
 
 FRAMES = 5
 DRIVES = ("a", "b", "c")
@@ -233,7 +238,8 @@ def test_what_a_killed_worker_left_is_removed(drives, tmp_path):
     assert not left.exists()
 
 
-def test_an_error_that_every_drive_would_have_is_raised(drives, tmp_path):
+def test_an_error_that_every_drive_would_have_is_raised(drives, tmp_path, monkeypatch):
+    monkeypatch.setitem(BACKENDS, "faulty", faulty_backend.__name__)
     with pytest.raises(UNUSABLE, match="faulty"):
         outcome(tmp_path, Here(), backend="faulty")
 
@@ -251,8 +257,9 @@ def slow(tmp_path, monkeypatch):
 
 def start(drives, out, *arguments):
     return subprocess.Popen(
-        [sys.executable, "-m", "perception_nodes", "replay", "--corpus", str(drives),
+        [sys.executable, str(FAULTY_PERCEPTION), "replay", "--corpus", str(drives),
          "--backend", "faulty", "--no-pictures", "--json", "--out", str(out), *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         # Whoever starts the tests in the background has it ignored, and that is inherited.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),

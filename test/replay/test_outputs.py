@@ -11,24 +11,24 @@ from mcap.reader import make_reader
 from rosbags.rosbag2 import Reader
 
 from perception_nodes.core.frame import STAMPS, Detections, FrameRecord, FrameStatus
-from perception_nodes.replay.bag import open_drive
-from perception_nodes.replay.outputs import finish
-from perception_nodes.replay.recording import (
-    DETECTIONS_TOPIC,
-    FRAME_REPORT_TOPIC,
-    HEALTH_TOPIC,
-    Recorder,
-    RecordingError,
-    read_recording,
-)
-from perception_nodes.replay.report import verdict
-from perception_nodes.replay.schemas import (
+from perception_nodes.drives.bag import open_drive
+from perception_nodes.drives.schemas import (
     ANNOTATIONS,
     COMPRESSED_IMAGE,
     DETECTIONS,
     FRAME_REPORT,
     HEALTH,
     typestore,
+)
+from perception_nodes.replay.outputs import finish
+from perception_nodes.report.drive_report import verdict
+from perception_nodes.report.recording import (
+    DETECTIONS_TOPIC,
+    FRAME_REPORT_TOPIC,
+    HEALTH_TOPIC,
+    Recorder,
+    RecordingError,
+    read_recording,
 )
 from perception_nodes.transport.cdr import write_detection_array, write_frame_report
 

@@ -29,12 +29,12 @@ from rosbags.rosbag2 import CompressionMode, StoragePlugin
 from rosbags.rosbag2 import Writer as Rosbag2Writer
 
 from perception_nodes.core.frame import STAMPS
-from perception_nodes.replay.recording import (
+from perception_nodes.drives.schemas import COMPRESSED_IMAGE, DETECTIONS, typestore
+from perception_nodes.report.recording import (
     DETECTIONS_TOPIC,
     FRAME_REPORT_TOPIC,
     read_recording,
 )
-from perception_nodes.replay.schemas import COMPRESSED_IMAGE, DETECTIONS, typestore
 
 FRAMES = 6
 OUTPUTS = ["detections.mcap", "overview.png", "report.html", "summary.json", "timing.csv"]

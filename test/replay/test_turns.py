@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from perception_nodes.backends.base import BackendSettings, open_backend
+from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.model import load_model
 from perception_nodes.core.inference import HeadTensors
-from perception_nodes.replay import camera
-from perception_nodes.replay.camera import Turn, turns
+from perception_nodes.replay import offline_camera as camera
+from perception_nodes.replay.offline_camera import Turn, turns
 
 IMAGE = np.zeros((8, 8, 3), np.uint8)
 

@@ -3,8 +3,8 @@
 import threading
 from collections.abc import Callable, Sequence
 
-from perception_nodes.graph import NodeSpec
-from perception_nodes.supervisor import Supervisor
+from perception_nodes.graph.graph import NodeSpec
+from perception_nodes.graph.supervisor import Supervisor
 
 
 def beside(nodes: Sequence[NodeSpec], act: Callable[[Supervisor], None]) -> None:

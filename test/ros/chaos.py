@@ -20,11 +20,11 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from perception_nodes.core.health import PUBLISHED
-from perception_nodes.environment import stay_on_this_machine
-from perception_nodes.graph import HIL
+from perception_nodes.core.frame import PUBLISHED
+from perception_nodes.graph.supervisor import Supervisor
+from perception_nodes.hil.graphs import HIL
 from perception_nodes.hil.witness import Seen
-from perception_nodes.supervisor import Supervisor
+from perception_nodes.system.environment import stay_on_this_machine
 
 VICTIMS = ("watchdog_node", "detector_node", "preprocess_node")
 RATE_HZ = 30

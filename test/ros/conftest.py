@@ -1,19 +1,17 @@
-"""A domain of its own for each test that starts nodes; `kills.py` and `beside.py` are shared."""
+"""A domain of its own for each test that starts nodes."""
 
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from perception_nodes.graph import MEASURED
-from perception_nodes.supervisor import Supervisor
+from perception_nodes.bench.graphs import MEASURED
+from perception_nodes.graph.supervisor import Supervisor
 from perception_nodes.transport.domain import sweep
 
-sys.path.insert(0, str(Path(__file__).parent))
 DOMAINS = iter(range(1, 101))
 
 

@@ -24,11 +24,12 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image
 from std_msgs.msg import Bool
 
-from perception_nodes import supervisor as supervisor_module
+from perception_nodes.cameras.channel import camera_writer
 from perception_nodes.core.frame import DetectionRecord, FrameRecord, RecordKind
-from perception_nodes.graph import LIVE
-from perception_nodes.processes import Process, open_process
-from perception_nodes.supervisor import Supervisor
+from perception_nodes.graph import supervisor as supervisor_module
+from perception_nodes.graph.graph import LIVE
+from perception_nodes.graph.supervisor import Supervisor
+from perception_nodes.system.processes import Process, open_process
 from perception_nodes.transport import channels
 from perception_nodes.transport.domain import own_prefix
 from perception_nodes.transport.lease import Lease
@@ -80,7 +81,7 @@ class Rig:
         film.close()
 
     def _film_shm(self) -> Film:
-        camera = channels.camera_writer(self.endpoint, "front", 3 * SIZE[0] * SIZE[1])
+        camera = camera_writer(self.endpoint, "front", 3 * SIZE[0] * SIZE[1])
         while True:
             number, pixels = yield
             sample = camera.loan()

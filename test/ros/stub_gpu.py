@@ -6,17 +6,17 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import kernels_on_host as host
 import pytest
 
-from perception_nodes.backends.base import BackendSettings
 from perception_nodes.backends.building import build_command
+from perception_nodes.backends.contract import BackendSettings
 from perception_nodes.backends.model import load_model
-from perception_nodes.environment import cache_folder
-from perception_nodes.preprocess import host
-from perception_nodes.preprocess.compile import cubin
+from perception_nodes.gpu.nvrtc import cubin
+from perception_nodes.system.environment import cache_folder
 
 SM = 87
-BACKENDS = Path(__file__).parents[1] / "backends"
+GPU = Path(__file__).parents[1] / "gpu"
 COMPILER = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
 TENSORRT = """
 import ctypes
@@ -66,7 +66,7 @@ def network(memory):
     return dict(zip(names, [*heads.boxes, *heads.classes]))
 
 
-from perception_nodes.backends.base import BackendSettings, open_backend
+from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.model import load_model
 
 model = load_model("road-xs")
@@ -90,11 +90,11 @@ def install(folder: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     kernels = [host.load(name)._name for name in ("preprocess", "decode")]
     library = folder / "lib/libcuda.so.1"
     library.parent.mkdir()
-    source = BACKENDS / "stub_libcuda.c"
+    source = GPU / "stub_libcuda.c"
     subprocess.run([COMPILER, "-shared", "-fPIC", source, "-o", library, "-ldl"], check=True)
     package = folder / "site/tensorrt"
     package.mkdir(parents=True)
-    (package / "__init__.py").write_text(TENSORRT.format(folder=str(BACKENDS), how=how))
+    (package / "__init__.py").write_text(TENSORRT.format(folder=str(GPU), how=how))
     for name, first in (("LD_LIBRARY_PATH", library.parent), ("PYTHONPATH", package.parent)):
         monkeypatch.setenv(name, f"{first}:{os.environ.get(name, '')}")
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))

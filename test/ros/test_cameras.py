@@ -18,10 +18,11 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import Bool
 from vision_msgs.msg import Detection2DArray
 
-from perception_nodes.backends import faulty
-from perception_nodes.graph import LIVE
-from perception_nodes.supervisor import Supervisor
-from perception_nodes.transport import channels
+from perception_nodes.cameras.channel import camera_writer
+from perception_nodes.graph.graph import LIVE
+from perception_nodes.graph.supervisor import Supervisor
+from perception_nodes.hil import faulty_backend as faulty
+from perception_nodes.hil.inject import obeying
 from perception_nodes.transport.lease import Lease
 from perception_nodes.transport.shm import Endpoint
 
@@ -42,7 +43,7 @@ class Vehicle:
         self.supervisor = supervisor
         self._endpoint = Endpoint("vehicle")
         self._cameras = [
-            channels.camera_writer(self._endpoint, name, 3 * SIZE[0] * SIZE[1]) for name in CAMERAS
+            camera_writer(self._endpoint, name, 3 * SIZE[0] * SIZE[1]) for name in CAMERAS
         ]
         self._random = np.random.default_rng(0)
         self.sent = dict.fromkeys(CAMERAS, 0)
@@ -149,7 +150,7 @@ class Vehicle:
 def drive() -> Iterator[Callable[..., None]]:
     """Runs a scenario beside a graph; the graph is waited for in this thread."""
 
-    def run(scenario: Callable[[Vehicle], None], **values: Any) -> None:
+    def run(scenario: Callable[[Vehicle], None], orders: Path | None = None, **values: Any) -> None:
         chosen = {"backend": "null", "source": "shm", "deadline_ms": 900.0, **values}
         chosen["cameras"] = ",".join(CAMERAS)
 
@@ -160,21 +161,24 @@ def drive() -> Iterator[Callable[..., None]]:
             finally:
                 vehicle.close()
 
-        beside(LIVE.nodes(chosen), act)
+        specs = LIVE.nodes(chosen)
+        if orders is not None:
+            detectors = [spec for spec in specs if spec.executable == "detector_node"]
+            specs = [obeying(spec, orders) if spec in detectors else spec for spec in specs]
+        beside(specs, act)
 
     yield run
 
 
 @pytest.fixture
-def order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def order(tmp_path: Path) -> Callable[..., Path]:
     """Orders to the faulty backend, whose calls take 15 ms, for one frame or for two."""
     path = tmp_path / "orders.json"
-    monkeypatch.setenv(faulty.VARIABLE, str(path))
 
-    def write(**orders: Any) -> None:
+    def write(**orders: Any) -> Path:
         faulty.Orders(call_ms=15.0, **orders).write(path)
+        return path
 
-    write()
     return write
 
 
@@ -229,7 +233,7 @@ def test_frames_that_wait_together_are_inferred_together(drive: Any, order: Any)
         vehicle.settle()
         assert together(vehicle) > 0
 
-    drive(scenario, backend="faulty", standby="never")
+    drive(scenario, order(), standby="never")
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["crash", "hang"])
@@ -287,7 +291,7 @@ def test_a_detector_that_dies_of_a_call_fails_the_frames_of_that_call(
             assert sum(report.camera == name for report in failed) <= 1
             assert vehicle.reports[name][-1].status in PUBLISHED
 
-    drive(scenario, backend="faulty", standby="always")
+    drive(scenario, order(), standby="always")
 
 
 def test_without_a_standby_the_restarted_one_takes_over_all_cameras(drive: Any) -> None:

@@ -3,14 +3,14 @@
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from perception_nodes.core.budget import Budget
-from perception_nodes.core.faults import FaultLimits
 from perception_nodes.core.frame import FrameRecord, FrameStatus, RecordKind
-from perception_nodes.core.health import Health, HealthLimits
-from perception_nodes.core.ledger import Ledger
-from perception_nodes.core.liveness import Roster
-from perception_nodes.core.watch import Watch
 from perception_nodes.nodes.diagnostics import diagnostics
-from perception_nodes.processes import open_process
+from perception_nodes.system.processes import open_process
+from perception_nodes.watchdog.faults import FaultLimits
+from perception_nodes.watchdog.health import Health, HealthLimits
+from perception_nodes.watchdog.ledger import Ledger
+from perception_nodes.watchdog.liveness import Roster
+from perception_nodes.watchdog.watch import Watch
 
 MS = 1_000_000
 

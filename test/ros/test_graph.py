@@ -14,9 +14,9 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from perception_nodes.core.frame import STAMPS
-from perception_nodes.graph import REPLAY
-from perception_nodes.replay.bag import open_drive
-from perception_nodes.supervisor import GraphFailure, Supervisor
+from perception_nodes.drives.bag import open_drive
+from perception_nodes.graph.graph import REPLAY
+from perception_nodes.graph.supervisor import GraphFailure, Supervisor
 from perception_nodes.transport.cdr import read_stamp
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(180)]

@@ -4,18 +4,19 @@ graph. The GPU is the host (`stub_gpu.py`), the network ONNX Runtime's; all else
 from pathlib import Path
 from typing import Any
 
+import decode_oracle as reference_decode
 import numpy as np
+import preprocess_oracle as reference
 import pytest
 import stub_gpu
 
-from perception_nodes.backends.base import BackendSettings, open_backend
+from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.model import load_model
 from perception_nodes.core.decode import DecodeSettings
-from perception_nodes.preprocess import reference, reference_decode
-from perception_nodes.preprocess.head import Head
+from perception_nodes.drives.bag import open_drive
+from perception_nodes.gpu.decode_job import Head
+from perception_nodes.gpu.preprocess_job import Output, plan_frame
 from perception_nodes.preprocess.placement import Placement
-from perception_nodes.preprocess.plan import Output, plan_frame
-from perception_nodes.replay.bag import open_drive
 from perception_nodes.transport.cdr import read_image
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(240)]

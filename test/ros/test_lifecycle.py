@@ -13,12 +13,13 @@ from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import DescribeParameters, SetParameters
 
-from perception_nodes.graph import LIVE
+from perception_nodes.graph.graph import LIVE
+from perception_nodes.graph.supervisor import Supervisor
 from perception_nodes.nodes import monitor_node
 from perception_nodes.nodes.monitor_node import MonitorNode
-from perception_nodes.replay.recording import Recorder
-from perception_nodes.supervisor import Supervisor
+from perception_nodes.report.recording import Recorder
 
+NAMES = [kind.executable for kind in LIVE.kinds]
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(120)]
 
 
@@ -54,7 +55,7 @@ def state_of(node: Any, name: str) -> int:
 
 def test_nodes_activate_themselves_and_go_through_the_whole_life_cycle(client: Any) -> None:
     with Supervisor(LIVE.nodes({"backend": "null"})):
-        for name in LIVE.executables:
+        for name in NAMES:
             while state_of(client, name) != State.PRIMARY_STATE_ACTIVE:
                 pass
             for transition, expected in [
@@ -83,7 +84,7 @@ def test_parameters_describe_themselves_and_cannot_be_changed_under_way(client: 
 
 
 def test_every_node_is_an_executable_of_its_own() -> None:
-    for executable in LIVE.executables:
+    for executable in NAMES:
         module = f"perception_nodes.nodes.{executable}"
         code = f"import {module} as node; assert callable(node.main)"
         subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

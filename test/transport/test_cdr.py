@@ -15,7 +15,7 @@ from perception_nodes.core.frame import (
     FrameRejected,
     FrameStatus,
 )
-from perception_nodes.replay.schemas import DETECTIONS, FRAME_REPORT, typestore
+from perception_nodes.drives.schemas import DETECTIONS, FRAME_REPORT, typestore
 from perception_nodes.transport.cdr import (
     read_camera_info,
     read_compressed_image,

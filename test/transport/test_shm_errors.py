@@ -10,8 +10,8 @@ from collections import namedtuple
 import pytest
 from ends import DOMAINS, TIMEOUT_S, Number, numbers, remains, send
 
+from perception_nodes.cameras.channel import camera_writer
 from perception_nodes.core.frame import FrameRecord
-from perception_nodes.transport import channels
 from perception_nodes.transport.domain import sweep
 from perception_nodes.transport.memory import TransportError, require_room, reserve
 from perception_nodes.transport.shm import MAX_PROCESSES, Endpoint
@@ -100,7 +100,7 @@ class TestErrors:
         with pytest.raises(TransportError, match=r"1\.5 MB free, 2\.0 MB are needed"):
             require_room(2_000_000)
         with pytest.raises(TransportError, match=r"/dev/shm has 1\.5 MB free, 2\d\d\.\d MB"):
-            channels.camera_writer(endpoint, "front", 3840 * 2160 * 3)
+            camera_writer(endpoint, "front", 3840 * 2160 * 3)
         require_room(1_000_000)
 
     def test_full_memory_of_a_real_small_machine_is_told(self, root, domain):

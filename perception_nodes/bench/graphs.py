@@ -1,0 +1,50 @@
+"""Graphs that only measurements start, and the parameters of their nodes."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from perception_nodes.graph.config import (
+    DetectorSettings,
+    PreprocessSettings,
+    Settings,
+    Topic,
+    same,
+)
+from perception_nodes.graph.graph import PLAYER, REPLAY, Graph, NodeKind
+
+PACKAGE = "perception_nodes.bench.nodes"
+
+
+class ReceiverSettings(Settings):
+    """Parameters of receiver_node."""
+
+    source: Literal["dds", "shm"] = same(PreprocessSettings, "source")
+    detections_topic: Topic = same(DetectorSettings, "detections_topic")
+    received_file: str = Field(
+        default="", description="JSON file that receives arrival times and frame reports"
+    )
+
+
+class BareInferenceSettings(Settings):
+    """Parameters of bare_inference_node."""
+
+    model: str = same(DetectorSettings, "model")
+    backend: Literal["openvino", "onnxruntime", "tensorrt", "fpga", "golden", "null"] = same(
+        DetectorSettings, "backend"
+    )
+    threads: int = same(DetectorSettings, "threads")
+    detections_topic: Topic = same(DetectorSettings, "detections_topic")
+    durations_file: str = Field(default="", description="JSON file that receives the durations")
+
+
+RECEIVER = NodeKind("receiver_node", ReceiverSettings, PACKAGE)
+
+MEASURED = Graph((RECEIVER, *REPLAY.kinds))
+"""A played drive, with a receiver that notes when detections arrive."""
+
+BARE_INFERENCE = Graph((NodeKind("bare_inference_node", BareInferenceSettings, PACKAGE), PLAYER))
+"""A camera, and beside it nothing but the backend's call."""
+
+CAMERA = Graph((PLAYER,))
+"""A camera alone."""

@@ -1,0 +1,68 @@
+"""Nothing but the backend's call, at the camera's pace: what inference alone costs a vehicle.
+
+In a tight loop the same call is faster: caches stay warm and threads awake. Beside a camera at
+30 Hz they do not, for the pipeline neither.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from vision_msgs.msg import Detection2DArray
+
+from perception_nodes.backends.contract import BackendSettings, open_backend
+from perception_nodes.backends.model import load_model
+from perception_nodes.bench.graphs import BareInferenceSettings
+from perception_nodes.cameras.channel import camera_reader
+from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, run_node
+from perception_nodes.system.environment import cache_folder
+
+
+class BareInferenceNode(PerceptionNode):
+    """Infers the same picture whenever the camera has a frame."""
+
+    settings_type = BareInferenceSettings
+
+    def open(self) -> None:
+        """Load the model, listen to the camera."""
+        settings: BareInferenceSettings = self.settings
+        model = load_model(settings.model)
+        self._backend = open_backend(
+            settings.backend, BackendSettings(settings.threads, str(cache_folder()))
+        )
+        self._backend.load(model)
+        random = np.random.default_rng(0)
+        size = (model.input.height, model.input.width, 3)
+        self._image = random.integers(0, 256, size, dtype=np.uint8)
+        self._camera = camera_reader(self.endpoint, settings.camera)
+        self._durations_ns: list[int] = []
+        # The player waits for a listener before it starts the camera.
+        self.add_subscription(Detection2DArray, settings.detections_topic, lambda _: None, 1)
+
+    def step(self) -> None:
+        """Infer once a frame."""
+        self._camera.wait(IDLE_WAIT_MS)
+        sample = self._camera.newest()
+        if sample is None:
+            return
+        start_ns = time.monotonic_ns()
+        self._backend.infer(self._image)
+        self._durations_ns.append(time.monotonic_ns() - start_ns)
+        sample.release()
+
+    def close(self) -> None:
+        """Write the durations."""
+        if self.settings.durations_file and hasattr(self, "_durations_ns"):
+            content = json.dumps(self._durations_ns)
+            Path(self.settings.durations_file).write_text(content, encoding="utf-8")
+
+
+def main() -> int:
+    """Entry point."""
+    return run_node(BareInferenceNode, "bare_inference_node")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

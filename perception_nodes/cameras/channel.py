@@ -1,0 +1,69 @@
+"""The shared-memory channel of a camera: its name, depths and header, and the view of a frame."""
+
+import ctypes
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception_nodes.core.frame import STAMP_LIMIT_NS, FrameRejected, ImageView
+from perception_nodes.transport.shm import Endpoint, Reader, Writer
+
+CAMERA_DEPTH = 4
+CAMERA_BORROWED = 4
+"""Frames that a detector which reads them in place holds, see `cameras.named_frames`: the one in
+hand, two that were not asked for yet, and one that comes. With four in the channel, two in
+preprocessing and the one being written they are no more than have their pages."""
+
+
+class CameraHeader(ctypes.Structure):
+    """A frame as a camera driver writes it; the payload holds `step * rows` bytes of pixels.
+
+    `number` counts the camera's frames without gaps, so that preprocessing sees what the channel
+    pushed out. `stamp_ns` is the wall clock at capture, nanoseconds since the Unix epoch.
+    """
+
+    _fields_ = [
+        ("number", ctypes.c_uint64),
+        ("stamp_ns", ctypes.c_int64),
+        ("width", ctypes.c_uint32),
+        ("height", ctypes.c_uint32),
+        ("step", ctypes.c_uint32),
+        ("size_bytes", ctypes.c_uint32),
+        ("encoding", ctypes.c_char * 32),
+        ("frame_id", ctypes.c_char * 64),
+    ]
+
+
+def view_camera_frame(header: CameraHeader, payload: NDArray[np.uint8]) -> ImageView:
+    """View a frame in shared memory, where it lies.
+
+    Raises:
+        FrameRejected: the header contradicts the payload, or has a stamp that no message can have.
+    """
+    if header.size_bytes > payload.size:
+        raise FrameRejected(
+            f"camera frame: header tells of {header.size_bytes} bytes, the slot has {payload.size}"
+        )
+    if not -STAMP_LIMIT_NS <= header.stamp_ns < STAMP_LIMIT_NS:
+        raise FrameRejected(f"camera frame: a stamp of {header.stamp_ns} ns does not fit a message")
+    return ImageView(
+        header.stamp_ns,
+        header.frame_id.decode(errors="replace"),
+        header.width,
+        header.height,
+        header.encoding.decode(errors="replace").lower(),
+        header.step,
+        memoryview(payload[: header.size_bytes]),
+    )
+
+
+def camera_writer(endpoint: Endpoint, camera: str, frame_bytes: int) -> Writer[CameraHeader]:
+    """Frames from a camera, a video or a bag, to preprocessing; `frame_bytes` may be outgrown."""
+    return endpoint.writer(
+        f"{camera}/camera", CameraHeader, frame_bytes, CAMERA_DEPTH, CAMERA_BORROWED
+    )
+
+
+def camera_reader(endpoint: Endpoint, camera: str) -> Reader[CameraHeader]:
+    """The receiving end of `camera_writer`: preprocessing, and a detector that reads in place."""
+    return endpoint.reader(f"{camera}/camera", CameraHeader, CAMERA_DEPTH, CAMERA_BORROWED)

@@ -1,0 +1,1 @@
+"""The command line: `perception COMMAND`, one file a command group."""

@@ -1,0 +1,247 @@
+"""`perception model compile`: a model made ready for this machine, and seen to detect."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from rich import box
+from rich.console import Console, Group
+from rich.table import Table
+
+from perception_nodes.backends.compiled import CompiledRefused, compiled
+from perception_nodes.backends.contract import BACKENDS
+from perception_nodes.backends.model import Model, load_model
+from perception_nodes.cli.common import (
+    DataRoot,
+    JsonFlag,
+    ModelName,
+    compression_tool,
+    progress_bar,
+    screen,
+)
+from perception_nodes.core.counters import LayerCost
+from perception_nodes.evaluation import DataError, LabelledSet, read_set
+from perception_nodes.evaluation.frames import FrameSource
+from perception_nodes.evaluation.gate import Gate, Margins
+from perception_nodes.evaluation.matching import require_pycocotools
+from perception_nodes.graph.config import SettingsError
+from perception_nodes.system.environment import cache_folder
+
+SAMPLE_DRIVE = Path("bags/sample")
+FRAMES_FOR_COSTS = 4
+SHOWN_COSTS = 8
+
+
+def compile_command(
+    model: ModelName,
+    backend: Annotated[str, typer.Option(help=f"One of {', '.join(BACKENDS)}.")],
+    threads: Annotated[
+        int,
+        typer.Option(min=0, max=256, help="Inference threads, as in the graph; 0: one a core."),
+    ] = 0,
+    bag: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Recorded drive to look at; repeatable. Without any, the images of --data, or "
+            f"{SAMPLE_DRIVE}."
+        ),
+    ] = None,
+    images: Annotated[
+        list[Path] | None, typer.Option(help="Folder of images to look at too; repeatable.")
+    ] = None,
+    frames: Annotated[
+        int,
+        typer.Option(min=1, help="Frames to look at; the golden model takes a second for each."),
+    ] = 24,
+    min_agreement: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="Share of objects that it and the golden model must both see."
+        ),
+    ] = Margins.agreement,
+    min_parent_agreement: Annotated[
+        float, typer.Option(min=0, max=1, help="The same with the FP32 parent, without --data.")
+    ] = Margins.parent_agreement,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Labelled set to compare mAP50-95 with the parent's on, as for `perception model "
+            "evaluate`; repeatable."
+        ),
+    ] = None,
+    root: DataRoot = None,
+    max_loss: Annotated[
+        float, typer.Option(min=0, max=1, help="Of mAP50-95 against the parent, mean over --data.")
+    ] = Margins.loss,
+    as_json: JsonFlag = False,
+) -> None:
+    """Compile a model for a backend on this machine, and check that it detects what it should.
+
+    What was compiled goes into the cache that the graph starts from. It does not, and the exit
+    status is 1, where it is too far from its FP32 parent (mAP50-95 on --data; without labels,
+    objects found on frames) or from the integer golden model, which defines what its file means.
+    Of a model that lost too much, a table then shows which layers cost what. Of backend fpga a
+    table shows what each layer takes of the engine.
+
+    For example:
+
+    perception model compile road-n --backend openvino --bag drives/rain
+
+    perception model compile road-n --backend openvino --data my/set --max-loss 0.02
+
+    perception model compile road-n --backend tensorrt
+    """
+    if data:
+        require_pycocotools()
+    subject = load_model(model)
+    sets = [read_set(path, root) for path in data or []]
+    source = _places(subject, bag or [], images or [], sets)
+    chosen = _spread(source, frames)
+    margins = Margins(min_agreement, min_parent_agreement, max_loss)
+    gate = Gate(subject, backend, threads, chosen, sets, margins, progress_bar)
+    cache = cache_folder()
+    facts: dict[str, Any] = {"model": subject.name, "backend": backend, "frames": len(chosen)}
+    try:
+        with compiled(subject, backend, threads, cache, progress_bar) as made:
+            facts |= {
+                "runtime": made.info.runtime,
+                "device": made.info.device,
+                "threads": made.info.threads,
+                "compile_s": round(made.compile_s, 3),
+                "load_s": round(made.load_s, 3),
+            }
+            if made.info.layers:
+                facts["layers"] = [layer._asdict() for layer in made.info.layers]
+            gate.judge(made)
+        facts |= {"refused": None, "cache": [str(cache / name) for name in made.files]}
+    except CompiledRefused as error:
+        facts |= {"refused": str(error), "cache": []}
+    facts["checks"] = [asdict(check) for check in gate.checks]
+    facts["notes"] = [*source.notes, *gate.notes]
+    if gate.verdict and gate.verdict.at_fault == "model" and subject.precision == "int8":
+        facts["layers_nat"] = _layer_costs(subject, chosen, threads, facts["notes"])
+    if as_json:
+        print(json.dumps(facts, indent=2))
+    else:
+        Console().print(compiled_report(facts))
+    if facts["refused"]:
+        screen.print(f"[bold red]refused:[/] {facts['refused']}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1)
+
+
+def compiled_report(facts: dict[str, Any]) -> Group:
+    """What was compiled and how it compares, for people."""
+    title = f"{facts['model']} on {facts['backend']}, {facts['device']}"
+    table = Table("compared with", "", "is", "limit", title=title)
+    for check in facts["checks"]:
+        figures = (f"{check[key]:.4g}" for key in ("value", "limit"))
+        mark = "[red]" if check["at_fault"] else ""
+        table.add_row(f"{mark}{check['reference']}", check["measure"], *figures)
+    parts: list[Any] = [table]
+    if "layers" in facts:
+        parts.insert(0, engine_table([LayerCost(**layer) for layer in facts["layers"]]))
+    if facts.get("layers_nat"):
+        costs = Table("layer", "mnat an object", title="What storing its result in 8 bits costs")
+        for name, cost in list(facts["layers_nat"].items())[:SHOWN_COSTS]:
+            costs.add_row(name, f"{1e3 * cost:.1f}")
+        parts.append(costs)
+    parts += facts["notes"]
+    if facts["cache"]:
+        parts.append(
+            f"Loads in {facts['load_s']:.2f} s, before in {facts['compile_s']:.2f} s; it lies in "
+            + ", ".join(facts["cache"])
+        )
+    elif not facts["refused"]:
+        parts.append(
+            f"{facts['backend']} keeps nothing compiled; it is checked, and starts as ever"
+        )
+    return Group(*parts)
+
+
+def engine_table(layers: Sequence[LayerCost]) -> Table:
+    """What layers take of an engine, and their sum; `--json` has some more."""
+    cycles = sum(layer.cycles for layer in layers)
+    macs = sum(layer.macs for layer in layers)
+    peak = max((x.macs / x.utilisation / x.cycles for x in layers if x.utilisation), default=1.0)
+    kilobytes = sum(layer.bytes_read + layer.bytes_written for layer in layers) / 1e3
+    table = Table(
+        title="What each layer takes of the engine",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+        show_footer=True,
+    )
+    names = [layer.name.removeprefix("/").removesuffix("/Conv") for layer in layers]
+    names = [name.removesuffix("/conv") for name in names]
+    table.add_column("layer", f"{len(layers)} in all", overflow="fold")
+    for title, width in {"mode": 6, "channels": 10, "result": 7, "kernel": 6}.items():
+        table.add_column(title, min_width=width, no_wrap=True)
+    used = f"{macs / (cycles * peak):.0%}"
+    for title, total in {"cycles": f"{cycles}", "used": used, "kB": f"{kilobytes:.0f}"}.items():
+        table.add_column(title, total, justify="right", min_width=max(len(total), 4), no_wrap=True)
+    for name, layer in zip(names, layers, strict=True):
+        traffic = (layer.bytes_read + layer.bytes_written) / 1e3
+        figures = (f"{layer.cycles}", f"{layer.utilisation:.0%}", f"{traffic:.0f}")
+        table.add_row(name, layer.mode, layer.channels, layer.size, layer.kernel, *figures)
+    return table
+
+
+def _places(
+    model: Model, bags: list[Path], folders: list[Path], sets: list[LabelledSet]
+) -> FrameSource:
+    """Where frames to look at come from, in the model's size.
+
+    Raises:
+        DataError: nowhere is named, and the sample drive is not there.
+    """
+    if not bags and not folders:
+        folders = list(dict.fromkeys(image.path.parent for one in sets for image in one.images))
+        bags = [] if folders else [SAMPLE_DRIVE]
+        if bags and not SAMPLE_DRIVE.exists():
+            raise DataError(
+                f"no frames to look at: {SAMPLE_DRIVE} is not there (make sample makes it); name a "
+                "drive with --bag or a folder with --images"
+            )
+    return FrameSource(bags, folders, model.input.width, model.input.height)
+
+
+def _spread(source: FrameSource, most: int) -> list[NDArray[np.uint8]]:
+    """Frames at equal steps, uint8 [height, width, 3] BGR each.
+
+    Raises:
+        BagError, DataError: a place has none, or none can be read.
+    """
+    total = source.count()
+    chosen: list[NDArray[np.uint8]] = []
+    with progress_bar("reading frames") as progress:
+        for index, (_, pixels) in enumerate(source.frames()):
+            if index * most >= len(chosen) * total:
+                chosen.append(pixels.copy())
+            progress(index + 1, total)
+    if not chosen:
+        raise DataError(f"none of {total} frames can be read: {'; '.join(source.notes)}")
+    return chosen
+
+
+def _layer_costs(
+    model: Model, frames: Sequence[NDArray[np.uint8]], threads: int, notes: list[str]
+) -> dict[str, float]:
+    """What each layer's 8 bits cost, nats an object; nothing, and a note, where that is unknown."""
+    some = frames[:: -(-len(frames) // FRAMES_FOR_COSTS)]
+    try:
+        errors = compression_tool("compression.errors")
+        measure = compression_tool("compression.quantization.stored", "stored_costs")
+        with progress_bar("cost of each layer") as progress:
+            costs: dict[str, float] = measure(model.path, some, threads, progress)
+    except SettingsError as error:
+        notes.append(f"which layers cost what is not known: {error}")
+        return {}
+    except errors.CompressionError as error:
+        notes.append(f"which layers cost what is not known: {model.path}: {error}")
+        return {}
+    return costs

@@ -1,0 +1,211 @@
+"""What this machine has, what it lacks, and the remedy."""
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import resource
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from perception_nodes.backends.model import ModelError, available_models, load_model
+from perception_nodes.cli.common import JsonFlag
+from perception_nodes.gpu.cuda import CudaError, open_device
+from perception_nodes.gpu.cuda.errors import version_text
+from perception_nodes.gpu.tensorrt.library import load_library
+from perception_nodes.transport.memory import SHM_FOLDER
+
+NEEDED_SHM_BYTES = 512_000_000
+SCHED_FIFO_PRIORITY = 50
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the table.
+
+    Attributes:
+        subject: what was looked for.
+        ok: whether it is there.
+        found: what was found.
+        remedy: what to do where it is missing.
+        needed: whether the default pipeline needs it.
+    """
+
+    subject: str
+    ok: bool
+    found: str
+    remedy: str = ""
+    needed: bool = True
+
+
+def examine() -> list[Finding]:
+    """Look at everything; no check changes anything on the machine."""
+    checks: list[Callable[[], Finding]] = [
+        _python,
+        lambda: _package("rclpy", "rclpy", "source a ROS 2 installation, or run `make setup`"),
+        _rmw,
+        lambda: _package("vision_msgs", "vision_msgs", "run `make setup` or install vision_msgs"),
+        lambda: _package(
+            "perception_interfaces", "perception_interfaces", "run `make setup` or colcon build"
+        ),
+        lambda: _package("iceoryx2", "iceoryx2", "pip install iceoryx2"),
+        lambda: _package("rosbags", "rosbags", "pip install rosbags"),
+        _openvino,
+        lambda: _package("ONNX Runtime", "onnxruntime", "pip install onnxruntime", needed=False),
+        _tensorrt,
+        _gpu,
+        _fpga,
+        _models,
+        _shared_memory,
+        _cpu,
+        _realtime,
+        _memory_lock,
+    ]
+    return [check() for check in checks]
+
+
+def report_table(findings: list[Finding]) -> Table:
+    """The findings for people."""
+    table = Table("", "what", "found", "remedy", title="This machine")
+    for finding in findings:
+        mark = "[green]ok" if finding.ok else "[red]missing" if finding.needed else "[yellow]no"
+        table.add_row(mark, finding.subject, finding.found, "" if finding.ok else finding.remedy)
+    return table
+
+
+def _package(subject: str, module: str, remedy: str, needed: bool = True) -> Finding:
+    if importlib.util.find_spec(module) is None:
+        return Finding(subject, False, "not installed", remedy, needed)
+    return Finding(subject, True, _version(module), needed=needed)
+
+
+def _version(module: str) -> str:
+    for name in (module, f"ros-{module.replace('_', '-')}", f"ros-kilted-{module}"):
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return "installed"
+
+
+def _python() -> Finding:
+    version = ".".join(map(str, sys.version_info[:3]))
+    return Finding("Python", sys.version_info >= (3, 10), version, "install Python 3.10 to 3.13")
+
+
+def _rmw() -> Finding:
+    wanted = os.environ.get("RMW_IMPLEMENTATION", "rmw_fastrtps_cpp")
+    folders = [Path(sys.prefix) / "lib"]
+    folders += [Path(p) / "lib" for p in os.environ.get("AMENT_PREFIX_PATH", "").split(":") if p]
+    folders += [Path(p) for p in sys.path if p.endswith("site-packages")]
+    there = any(
+        next(folder.glob(pattern), None)
+        for folder in folders
+        for pattern in (f"lib{wanted}.so", f"{wanted}*", f"ros_{wanted}*")
+    )
+    return Finding("ROS middleware", there, wanted, f"install ros-{wanted.replace('_', '-')}")
+
+
+def _openvino() -> Finding:
+    if importlib.util.find_spec("openvino") is None:
+        return Finding("OpenVINO", False, "not installed", "pip install openvino")
+    import openvino
+
+    devices = ", ".join(openvino.Core().available_devices)
+    return Finding("OpenVINO", "CPU" in devices, f"{openvino.__version__}: {devices}")
+
+
+def _tensorrt() -> Finding:
+    try:
+        library = load_library()
+    except ImportError as error:
+        remedy = "pip install tensorrt or tensorrt-rtx; on a Jetson apt install python3-libnvinfer"
+        return Finding("TensorRT", False, str(error), remedy, needed=False)
+    return Finding("TensorRT", True, library.name, needed=False)
+
+
+def _gpu() -> Finding:
+    try:
+        device = open_device()
+    except CudaError as error:
+        found, _, remedy = str(error).partition("; ")
+        return Finding("GPU", False, found, remedy, needed=False)
+    facts = device.facts
+    device.close()
+    found = f"{facts.name}, SM{facts.sm}, driver for CUDA {version_text(facts.driver_cuda)}"
+    return Finding("GPU", True, f"{found}, through {facts.through}", needed=False)
+
+
+def _fpga() -> Finding:
+    there = importlib.util.find_spec("pynq") is not None
+    found = "pynq installed" if there else "no pynq"
+    remedy = "only on a board such as KV260: install pynq; elsewhere backend:=fpga is simulated"
+    return Finding("FPGA", there, found, remedy, needed=False)
+
+
+def _models() -> Finding:
+    names = available_models()
+    for name in names:
+        try:
+            load_model(name)
+        except ModelError as error:
+            return Finding("models", False, str(error), "restore the model's folder")
+    remedy = "set PERCEPTION_MODELS to a folder of models"
+    return Finding("models", bool(names), ", ".join(names) or "none", remedy)
+
+
+def _shared_memory() -> Finding:
+    usage = shutil.disk_usage(SHM_FOLDER)
+    found = f"{usage.free / 1e6:.0f} of {usage.total / 1e6:.0f} MB free"
+    remedy = f"mount -o remount,size=2G {SHM_FOLDER} (in a container: --shm-size=2g)"
+    return Finding(f"{SHM_FOLDER}", usage.free >= NEEDED_SHM_BYTES, found, remedy)
+
+
+def _cpu() -> Finding:
+    flags = ""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        flags = info.read_text(encoding="utf-8")
+    int8 = "avx512_vnni" in flags or "avx_vnni" in flags or "asimddp" in flags
+    found = f"{os.cpu_count()} cores, " + ("INT8 dot product" if int8 else "no INT8 dot product")
+    remedy = (
+        "INT8 gains little here; a CPU with AVX-VNNI or AVX512-VNNI runs it 2 to 3 times faster"
+    )
+    return Finding("CPU", int8, found, remedy, needed=False)
+
+
+def _realtime() -> Finding:
+    limit = resource.getrlimit(resource.RLIMIT_RTPRIO)[0]
+    allowed = os.geteuid() == 0 or limit >= SCHED_FIFO_PRIORITY or limit < 0
+    found = "SCHED_FIFO allowed" if allowed else f"real-time priority limit {limit}"
+    remedy = "add '@realtime - rtprio 98' to /etc/security/limits.conf"
+    return Finding("real-time priority", allowed, found, remedy, needed=False)
+
+
+def _memory_lock() -> Finding:
+    limit = resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]
+    allowed = os.geteuid() == 0 or limit < 0 or limit >= 1 << 30
+    found = "unlimited" if limit < 0 else f"{limit / 1e6:.0f} MB"
+    remedy = "add '@realtime - memlock unlimited' to /etc/security/limits.conf"
+    return Finding("memory locking", allowed, found, remedy, needed=False)
+
+
+def doctor(as_json: JsonFlag = False) -> None:
+    """Say what this machine has and what to do about what it lacks.
+
+    Exit status 1 if something that the pipeline needs is missing.
+    """
+    findings = examine()
+    if as_json:
+        print(json.dumps([finding.__dict__ for finding in findings], indent=2))
+    else:
+        Console().print(report_table(findings))
+    if any(finding.needed and not finding.ok for finding in findings):
+        raise typer.Exit(1)

@@ -1,0 +1,102 @@
+"""`perception run` and `perception demo`: the graph of nodes on a live camera, or on a drive."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from perception_nodes.cli.common import JsonFlag, progress_bar, screen
+from perception_nodes.graph.config import SettingsError, allowed_range
+from perception_nodes.graph.graph import LIVE, RECORDED, Graph
+from perception_nodes.graph.supervisor import Supervisor
+
+OutFolder = Annotated[Path, typer.Option("--out", help="Folder for the outputs.")]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[NAME:=VALUE]...", help="Parameters, as for ros2 launch; --parameters lists them."
+    ),
+]
+ListParameters = Annotated[
+    bool, typer.Option("--parameters", help="List the parameters and their ranges, and stop.")
+]
+
+
+def demo(
+    assignments: Assignments = None,
+    bag: Annotated[
+        Path, typer.Option(help="Recorded drive: ROS 2 bag folder, .mcap, .db3, or ROS 1 .bag.")
+    ] = Path("bags/sample"),
+    topic: Annotated[str, typer.Option(help="Image topic; found by type if not given.")] = "",
+    out: OutFolder = Path("out/demo"),
+    as_json: JsonFlag = False,
+    parameters: ListParameters = False,
+) -> None:
+    """Play a recorded drive through the whole ROS 2 graph, with a live view and a report.
+
+    Each node is a process of its own. Writes summary.json, detections.mcap (for Foxglove),
+    report.html and annotated.mp4. Exit status 1 if a frame is unaccounted for.
+    """
+    from perception_nodes.replay.demo import run_demo
+    from perception_nodes.report.screen import summary_table
+
+    if parameters:
+        return show_parameters(RECORDED)
+    values = parse_assignments(assignments)
+    with progress_bar("writing report and video") as writing:
+        summary = run_demo(bag, out, topic, values, writing)
+    conclude(summary, out, as_json, summary_table)
+
+
+def run(assignments: Assignments = None, parameters: ListParameters = False) -> None:
+    """Detect on a live camera topic: start the graph and keep it running until Ctrl-C.
+
+    The same graph as `ros2 launch perception_nodes perception.launch.py`, for machines without
+    launch. Example: perception run image_topic:=/cam/image_raw deadline_ms:=20
+    """
+    if parameters:
+        return show_parameters(LIVE)
+    with Supervisor(LIVE.nodes(parse_assignments(assignments))) as graph:
+        graph.wait()
+
+
+def parse_assignments(assignments: list[str] | None) -> dict[str, Any]:
+    """NAME:=VALUE texts as a mapping.
+
+    Raises:
+        SettingsError: a text is not of that form.
+    """
+    values = {}
+    for text in assignments or []:
+        name, separator, value = text.partition(":=")
+        if not separator:
+            raise SettingsError(f"argument {text!r} is not of the form NAME:=VALUE")
+        values[name] = value
+    return values
+
+
+def show_parameters(graph: Graph) -> None:
+    """Print the parameters of a graph."""
+    table = Table("parameter", "default", "allowed", "meaning")
+    for name, info in graph.parameters.items():
+        table.add_row(name, str(info.default), allowed_range(info), info.description or "")
+    Console().print(table)
+
+
+def conclude(summary: dict[str, Any], out: Path, as_json: bool, table: Any) -> None:
+    """Print a run's summary; exit status 1 if a frame is unaccounted for."""
+    if as_json:
+        print(json.dumps(summary, indent=2))
+    else:
+        screen.print(table(summary))
+        screen.print(f"Written to {out}: " + ", ".join(sorted(p.name for p in out.iterdir())))
+    accounted = sum(summary["status"].values())
+    if summary["frames_in"] != accounted or summary["lost_before_ingest"]:
+        screen.print(
+            f"[bold red]{summary['frames_sent']} frames were sent, {summary['frames_in']} came in, "
+            f"{accounted} are accounted for[/]"
+        )
+        raise typer.Exit(1)

@@ -1,0 +1,300 @@
+"""`perception replay`: recorded drives through the pipeline with no ROS, and what came of them."""
+
+import json
+import os
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from perception_nodes.backends.contract import BACKENDS
+from perception_nodes.backends.model import load_model
+from perception_nodes.cli.common import JsonFlag, check_writable, screen
+from perception_nodes.cli.replay_screen import corpus_bar, replay_bar, say, show, show_all
+from perception_nodes.core.budget import DEADLINE_MS
+from perception_nodes.core.decode import DecodeSettings
+from perception_nodes.drives.bag import open_drive
+from perception_nodes.evaluation import read_set
+from perception_nodes.evaluation.matching import require_pycocotools
+from perception_nodes.graph.config import SettingsError
+from perception_nodes.replay.corpus import (
+    Job,
+    Result,
+    Workers,
+    alone_in,
+    jobs_of,
+    merged,
+    read_corpus,
+    replay_corpus,
+)
+from perception_nodes.replay.golden import Golden, golden_text, read_golden
+from perception_nodes.replay.offline_camera import LoadedModel, ReplaySettings
+from perception_nodes.replay.run import (
+    LOCKSTEP,
+    MODES,
+    REALTIME,
+    Options,
+    Source,
+    made_with,
+    replay,
+    sources,
+)
+from perception_nodes.report.changes import Tolerance, frames_of
+from perception_nodes.report.recording import read_recording
+from perception_nodes.system.environment import cache_folder
+from perception_nodes.system.files import write_whole
+
+
+def replay_command(
+    bags: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="BAG...",
+            help="Recorded drives: ROS 2 bag folders, .mcap, .db3, ROS 1 .bag, video files, "
+            "folders of images. Each of several gets a folder of its own in --out.",
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the outputs.")] = Path(
+        "out/replay"
+    ),
+    corpus: Annotated[
+        Path | None,
+        typer.Option(
+            help="File that names more drives, a path a line. One that cannot be used does not "
+            "stop the others, and a second run does only what the first one has not."
+        ),
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, max=4096, help="Drives at a time, each in a process.")
+    ] = 1,
+    ray: Annotated[
+        str,
+        typer.Option(
+            help="Replay on a Ray cluster: its address, auto for the one this machine belongs to, "
+            "local for one of its own. --workers is the number of tasks at a time."
+        ),
+    ] = "",
+    mode: Annotated[
+        str,
+        typer.Option(
+            help="lockstep: every frame, in order, under simulated time; two runs write the same "
+            "bytes. realtime: the recorded timing, with drops and misses as on the vehicle."
+        ),
+    ] = LOCKSTEP,
+    rate: Annotated[
+        float, typer.Option(min=0.01, max=100, help="In realtime: so much faster than recorded.")
+    ] = 1.0,
+    topic: Annotated[
+        list[str] | None,
+        typer.Option(help="Image topic, found by type if not given; repeatable; all for each."),
+    ] = None,
+    every: Annotated[int, typer.Option(min=1, help="Take every so manieth frame.")] = 1,
+    frames: Annotated[
+        int | None, typer.Option(min=1, help="Stop each drive after so many frames.")
+    ] = None,
+    model: Annotated[str, typer.Option(help="Model: name or folder.")] = "road-n",
+    backend: Annotated[str, typer.Option(help=f"One of {', '.join(BACKENDS)}.")] = "openvino",
+    threads: Annotated[
+        int, typer.Option(min=0, max=256, help="Inference threads; 0: one a core.")
+    ] = 0,
+    score_threshold: Annotated[
+        float, typer.Option(min=0.01, max=0.99, help="Objects below it are not reported.")
+    ] = DecodeSettings.score_threshold,
+    deadline_ms: Annotated[
+        float, typer.Option(min=0.1, max=10_000, help="Deadline from capture to publish.")
+    ] = DEADLINE_MS,
+    calibration: Annotated[
+        str, typer.Option(help="camera_info YAML, in place of the bag's CameraInfo.")
+    ] = "",
+    golden: Annotated[
+        Path | None,
+        typer.Option(help="Compare with this file; exit status 1 if anything changed."),
+    ] = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="Write the golden anew, from this replay.")
+    ] = False,
+    box_iou: Annotated[
+        float, typer.Option(min=0.3, max=1, help="IoU from which on a box has not moved.")
+    ] = Tolerance.box_iou,
+    score_tolerance: Annotated[
+        float, typer.Option(min=0, max=1, help="By which a score may differ from the golden's.")
+    ] = Tolerance.score,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="What is on the frames, for mAP: as for `perception model evaluate --data`. Of a "
+            "bag, image files are named by a frame's stamp in nanoseconds or end with its number."
+        ),
+    ] = None,
+    labels_topic: Annotated[
+        str, typer.Option(help="Detection2DArray topic in the bag that has the labels instead.")
+    ] = "",
+    pictures: Annotated[
+        bool, typer.Option(help="Write pictures of the frames into detections.mcap.")
+    ] = True,
+    video: Annotated[bool, typer.Option("--video", help="Write annotated.mp4 too.")] = False,
+    bare: Annotated[
+        bool, typer.Option("--bare", help="Measure bare inference too and compare the speed.")
+    ] = False,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(
+            metavar="A B", help="No replay: put the folders of two runs side by side, in --out."
+        ),
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Replay recorded drives through the pipeline, with no ROS.
+
+    Writes detections.mcap (for Foxglove and rviz), report.html, overview.png, timing.csv and
+    summary.json. Exit status 1 if something differs from the golden.
+    """
+    if compare is not None:
+        return _compare(compare, bags, out, as_json)
+    if not bags and corpus is None:
+        raise SettingsError("name a recorded drive, or two runs with --compare A B")
+    if mode not in MODES:
+        raise SettingsError(f"--mode {mode!r} is unknown; known are {', '.join(MODES)}")
+    if mode == REALTIME and (golden or bare):
+        raise SettingsError(
+            "--golden and --bare need --mode lockstep: in real time frames may be dropped"
+        )
+    if workers > 1 and (mode == REALTIME or bare):
+        raise SettingsError(
+            "--workers goes with neither --mode realtime nor --bare: drives beside each other "
+            "would be measured against each other"
+        )
+    if rate != 1 and mode == LOCKSTEP:
+        raise SettingsError("--rate needs --mode realtime: lockstep is as fast as it can be")
+    if update and golden is None:
+        raise SettingsError("--update needs --golden FILE, the file to write")
+    if out.is_file():
+        raise SettingsError(f"--out {out} is a file; name a folder")
+    if str(out) == ".":
+        raise SettingsError("--out names the current folder; name one for the outputs")
+    if video and not pictures:
+        raise SettingsError("--video shows the pictures that --no-pictures leaves out; give one")
+    if golden is not None and update:
+        check_writable(golden, "--golden")
+    if labels is not None or labels_topic:
+        require_pycocotools()
+
+    model_read = load_model(model)
+    options = Options(
+        mode=mode,
+        rate=rate,
+        every=every,
+        frames=frames,
+        pictures=pictures,
+        video=video,
+        bare=bare,
+        golden=None if golden is None or update else read_golden(golden),
+        tolerance=Tolerance(box_iou, score_tolerance),
+        labels=None if labels is None else read_set(labels),
+        labels_topic=labels_topic,
+    )
+    sharded = corpus is not None or workers > 1 or ray != ""
+    settings = ReplaySettings(
+        model=model,
+        backend=backend,
+        threads=threads or (max((os.cpu_count() or 1) // workers, 1) if sharded else 0),
+        deadline_ms=deadline_ms,
+        score_threshold=score_threshold,
+        calibration_file=calibration,
+    )
+    named = [*(bags or ()), *(read_corpus(corpus) if corpus is not None else ())]
+    found = sources(named, topic or [], keep_unreadable=sharded)
+    one = not sharded and len(found) == 1
+    failed: dict[str, str] = {}
+    if sharded:
+        inputs = [file for file in (golden, labels) if file is not None]
+        inputs += [Path(calibration)] if calibration else []
+        jobs = jobs_of(found, out, model_read, settings, options, inputs)
+        summaries, failed = _sharded(jobs, out, workers, ray)
+    else:
+        summaries = _one_after_the_other(found, out, settings, options)
+    if golden is not None and update:
+        drives = {
+            name: frames_of(
+                read_recording(_folder(out, name, one) / "detections.mcap", by_number=True)
+            )
+            for name in summaries
+        }
+        write_whole(golden, golden_text(Golden(made_with(model_read, settings), drives)))
+        say(f"golden written: {golden}")
+    whole = next(iter(summaries.values())) if one else merged(summaries, failed, out)
+    if as_json:
+        print(json.dumps(whole, indent=2))
+    else:
+        if one:
+            show(found[0].name, whole, out)
+        else:
+            show_all(whole, out)
+    broken = [name for name, summary in summaries.items() if _all_failed(summary)]
+    for name in broken:
+        say(f"{name}: every frame failed; summary.json has the reasons")
+    if failed or broken:
+        raise typer.Exit(2)
+    if any(summary.get("golden", {}).get("changes") for summary in summaries.values()):
+        raise typer.Exit(1)
+
+
+def _all_failed(summary: dict[str, Any]) -> bool:
+    return bool(summary["frames_in"]) and summary["status"]["FAILED"] == summary["frames_in"]
+
+
+def _folder(out: Path, name: str, one: bool) -> Path:
+    return out if one else out / name
+
+
+def _one_after_the_other(
+    found: Sequence[Source], out: Path, settings: ReplaySettings, options: Options
+) -> dict[str, dict[str, Any]]:
+    """Replay in this process; the summaries by drive."""
+    for source in found if len(found) > 1 else ():
+        # That the last one cannot be read should not be known when all others are through.
+        open_drive(source.path, source.topic).close()
+    with LoadedModel(settings, str(cache_folder())) as loaded, replay_bar() as progress:
+        return {
+            source.name: replay(
+                source, _folder(out, source.name, len(found) == 1), loaded, options, progress
+            )
+            for source in found
+        }
+
+
+def _sharded(
+    jobs: Sequence[Job], out: Path, count: int, ray: str
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Replay with several workers; the summaries by drive, and why other drives have none."""
+    from perception_nodes.replay.workers import local_workers, ray_workers
+
+    results: dict[str, Result] = {}
+    with alone_in(out), corpus_bar(len(jobs)) as bar:
+        workers: AbstractContextManager[Workers] = (
+            ray_workers(ray, count, bar.said) if ray else local_workers(count, bar.said)
+        )
+        with workers as pool:
+            for result in replay_corpus(jobs, pool):
+                results[result.name] = result
+                bar.ended(result.name, (result.summary or {}).get("frames_in", 0))
+    ordered = [results[job.source.name] for job in jobs]
+    return (
+        {result.name: result.summary for result in ordered if result.summary is not None},
+        {result.name: result.error for result in ordered if result.summary is None},
+    )
+
+
+def _compare(runs: tuple[Path, Path], bags: list[Path] | None, out: Path, as_json: bool) -> None:
+    from perception_nodes.replay.compare import compare_runs, comparison_table
+
+    if bags:
+        raise SettingsError(f"--compare replays nothing; leave out {bags[0]}")
+    result = compare_runs(*runs, out)
+    if as_json:
+        print(json.dumps(result, indent=2))
+    else:
+        screen.print(comparison_table(result))
+        say(f"Written to {out}: compare.html, compare.json")

@@ -1,0 +1,207 @@
+"""What `perception replay` shows: progress, and the results of one drive or of many."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bar
+from rich.table import Table
+from rich.text import Text
+
+from perception_nodes.cli.common import screen
+from perception_nodes.replay.run import Progress
+
+SHOWN_CHANGES = 20
+SHOWN_DRIVES = 40
+PLAIN_INTERVAL_S = 5.0
+
+
+class _Rate(ProgressColumn):
+    """Frames a second."""
+
+    def render(self, task: Task) -> Text:
+        """The mean over the last seconds."""
+        return Text("" if not task.speed else f"{task.speed:.0f} frames/s")
+
+
+@contextmanager
+def replay_bar() -> Iterator[Progress]:
+    """Shows frames a second and the time that is left, on stderr; a line now and then in a log."""
+    bar = Bar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+        console=screen,
+        transient=True,
+    )
+    tasks: dict[str, Any] = {}
+    begin_s = said_s = time.monotonic()
+
+    def show(title: str, done: int, total: int) -> None:
+        nonlocal begin_s, said_s
+        if title not in tasks:
+            for task in tasks.values():
+                bar.update(task, visible=False)
+            tasks[title] = bar.add_task(title, total=total)
+            begin_s = said_s = time.monotonic()
+            if screen.is_terminal:
+                bar.start()
+        if screen.is_terminal:
+            bar.update(tasks[title], completed=done)
+        elif (now_s := time.monotonic()) - said_s > PLAIN_INTERVAL_S:
+            said_s = now_s
+            rate = done / (now_s - begin_s)
+            left_s = (total - done) / rate
+            screen.print(
+                f"{title}: {done} of {total} frames, {rate:.0f} frames/s, {left_s:.0f} s left",
+                highlight=False,
+            )
+
+    try:
+        yield show
+    finally:
+        bar.stop()
+
+
+def show(name: str, summary: dict[str, Any], folder: Path) -> None:
+    """A drive's result in a few lines, on stderr as all that is for people."""
+    from perception_nodes.report.accelerator import engine_sentence
+    from perception_nodes.report.drive_report import verdict
+    from perception_nodes.report.screen import summary_table
+
+    screen.print(summary_table(summary))
+    speed, error_ms = summary.get("speed"), summary.get("timing_error_ms")
+    if speed:
+        bare = ""
+        if "share_of_bare" in speed:
+            share, bare_rate = speed["share_of_bare"], speed["bare_frames_per_s"]
+            bare = f", {share:.0%} of bare inference's {bare_rate:.0f}"
+        say(f"{speed['frames_per_s']:.0f} frames/s{bare}")
+    if "engine" in summary:
+        say(engine_sentence(summary["engine"]))
+    if error_ms:
+        median, p99 = error_ms["p50"], error_ms["p99"]
+        say(f"frames came {median:.3f} ms from their time (median; p99 {p99:.2f})")
+    if "accuracy" in summary:
+        accuracy = summary["accuracy"]
+        say(
+            f"mAP50-95 {accuracy['map50_95']:.4f}, mAP50 {accuracy['map50']:.4f} on "
+            f"{accuracy['frames']} labelled frames"
+        )
+    lines = summary.get("golden", {}).get("lines", [])
+    for line in lines[:SHOWN_CHANGES]:
+        say(f"  {line}")
+    if len(lines) > SHOWN_CHANGES:
+        say(f"  and {len(lines) - SHOWN_CHANGES} more, in {folder / 'summary.json'}")
+    say(f"{name}: {verdict(summary)[1]}")
+    say(f"Written to {folder}: {', '.join(sorted(p.name for p in folder.iterdir()))}")
+
+
+def say(text: str) -> None:
+    """A line for people, as it is."""
+    screen.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+class CorpusBar:
+    """What is known of all drives together."""
+
+    def __init__(self, bar: Bar, drives: int) -> None:
+        """Nothing is known yet; `bar` is what shows it on a terminal."""
+        self._bar, self._drives = bar, drives
+        self._task = bar.add_task("", total=drives)
+        self._lock = threading.Lock()
+        self._running: dict[str, tuple[int, int]] = {}
+        self._ended: set[str] = set()
+        self._frames = 0
+        self._begin_s = self._said_s = time.monotonic()
+
+    def said(self, name: str, done: int, total: int) -> None:
+        """A drive has come so far."""
+        with self._lock:
+            if name not in self._ended:
+                self._running[name] = (done, total)
+                self._show()
+
+    def ended(self, name: str, frames: int) -> None:
+        """A drive is through."""
+        with self._lock:
+            self._running.pop(name, None)
+            self._ended.add(name)
+            self._frames += frames
+            self._show()
+
+    def _show(self) -> None:
+        now_s = time.monotonic()
+        frames = self._frames + sum(done for done, _ in self._running.values())
+        parts = sum(done / max(total, done, 1) for done, total in self._running.values())
+        rate = frames / max(now_s - self._begin_s, 1e-9)
+        text = f"{len(self._ended)} of {self._drives} drives, {frames} frames, {rate:.0f} frames/s"
+        if screen.is_terminal:
+            completed = len(self._ended) + parts
+            self._bar.update(self._task, description=text, completed=completed)
+        elif now_s - self._said_s > PLAIN_INTERVAL_S:
+            self._said_s = now_s
+            screen.print(text, highlight=False)
+
+
+@contextmanager
+def corpus_bar(drives: int) -> Iterator[CorpusBar]:
+    """Shows how far the drives of a corpus are, on stderr; a line now and then in a log."""
+    bar = Bar(
+        BarColumn(),
+        TextColumn("{task.description}"),
+        TimeRemainingColumn(),
+        console=screen,
+        transient=True,
+        disable=not screen.is_terminal,
+    )
+    with bar:
+        yield CorpusBar(bar, drives)
+
+
+def show_all(whole: dict[str, Any], out: Path) -> None:
+    """The results of several drives as a table, on stderr; `whole` is as in `summary.json`."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("drive", no_wrap=True)
+    for column in ("frames", "not OK", "lost", "objects", "p50 ms", "p99 ms", "changed"):
+        table.add_column(column, justify="right")
+    drives, failed, totals = whole["drives"], whole["failed"], whole["totals"]
+    for name, summary in list(drives.items())[:SHOWN_DRIVES]:
+        table.add_row(*_cells(name, summary, len(summary.get("golden", {}).get("changes", ()))))
+    name = "all" if len(drives) <= SHOWN_DRIVES else f"all, {len(drives) - SHOWN_DRIVES} more"
+    table.add_section()
+    table.add_row(*_cells(name, totals, totals["golden_changes"]))
+    screen.print(table)
+    for name, summary in drives.items():
+        for line in summary.get("golden", {}).get("lines", [])[:SHOWN_CHANGES]:
+            say(f"{name}: {line}")
+    for name, reason in failed.items():
+        say(f"{name} could not be replayed: {reason}")
+    say(f"Written to {out}: drives.csv, summary.json, and a folder a drive")
+
+
+def _cells(name: str, facts: dict[str, Any], changes: int) -> list[str]:
+    latency = (facts["latency_ms"][rank] for rank in ("p50", "p99"))
+    return [
+        name,
+        str(facts["frames_in"]),
+        str(facts["frames_in"] - facts["status"].get("OK", 0)),
+        str(facts["lost_in_bag"]),
+        str(facts["detections"]),
+        *("" if value is None else f"{value:.2f}" for value in latency),
+        str(changes),
+    ]

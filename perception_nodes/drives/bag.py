@@ -1,0 +1,261 @@
+"""A recorded drive: its camera frames in the order they were logged, read with no ROS."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from perception_nodes.drives.footage import (
+    VIDEO_SUFFIXES,
+    ImagesStorage,
+    VideoStorage,
+    images_in,
+)
+from perception_nodes.drives.schemas import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
+from perception_nodes.drives.storage import (
+    BagError,
+    Storage,
+    Topic,
+    open_storage,
+    storage_files,
+)
+
+__all__ = ["BagError", "Drive", "RawFrame", "image_topics", "open_drive"]
+
+IMAGE_TYPES = (IMAGE, COMPRESSED_IMAGE)
+LATE_INFO_S = 0.2
+"""By so much the first calibration may be logged behind the first frame without a word."""
+
+
+@dataclass(frozen=True, slots=True)
+class RawFrame:
+    """A camera message as it was recorded.
+
+    Attributes:
+        index: position among the frames of the drive, from 0.
+        log_time_ns: when it was recorded, nanoseconds since the Unix epoch.
+        data: the serialized message, CDR.
+        camera_info: the calibration that was last logged before it, a serialized `CameraInfo`; for
+            frames before the first one that one; None where there is none.
+    """
+
+    index: int
+    log_time_ns: int
+    data: bytes
+    camera_info: bytes | None = None
+
+
+@dataclass
+class Drive:
+    """The frames of one camera in a bag. Close it, or use it as a context manager.
+
+    Attributes:
+        path: the bag.
+        topic: of the camera's images.
+        message_type: `sensor_msgs/msg/Image` or `sensor_msgs/msg/CompressedImage`.
+        frame_count: frames that the bag says it holds; where reading it finds damage, fewer come.
+        lost: frames that were recorded, by the bag's index or metadata, and cannot be read. It is
+            known for good when the frames have been read.
+        duration_ns: from the first to the last message of the bag.
+        frame_files: of an image folder, the file of each frame.
+    """
+
+    path: Path
+    topic: str
+    message_type: str
+    frame_count: int
+    duration_ns: int
+    lost: int = 0
+    frame_files: tuple[Path, ...] = ()
+    _notes: list[str] = field(default_factory=list, kw_only=True)
+    _storage: Storage = field(kw_only=True, repr=False)
+
+    def __post_init__(self) -> None:
+        """Keep in mind how many frames there were."""
+        self.recorded_count = self.frame_count + self.lost
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a user should know, a line each: damage, what it cost, the choice of a topic.
+
+        Reading adds to it.
+        """
+        lines = [*self._storage.warnings, *self._notes]
+        if self.lost:
+            lines.append(f"{self.path}: {self.lost} of {self.recorded_count} frames are lost")
+        if not self._storage.topics[self.topic].counted and self._storage.damaged:
+            lines.append(
+                f"{self.path}: how many more frames are lost is not known: neither an index nor "
+                "metadata tells how many there were"
+            )
+        return lines
+
+    def frames(self) -> Iterator[RawFrame]:
+        """Read the frames, oldest first; may be called again.
+
+        Only some chunks of the bag are in memory at a time. Where the bag turns out to be damaged
+        the readable rest is delivered; the loss is counted in `lost`, and named in `warnings`.
+
+        Raises:
+            BagError: not one frame can be read.
+        """
+        count = 0
+        infos = self._info_topics()
+        info_ns, info = next(self.camera_infos(), (0, None))
+        for log_time_ns, topic, data in self._storage.messages({self.topic, *infos}):
+            if topic != self.topic:
+                info = data
+                continue
+            if count == 0 and (behind_s := (info_ns - log_time_ns) / 1e9) > LATE_INFO_S:
+                self._note(
+                    f"{self.path}: the first CameraInfo was logged {behind_s:.1f} s behind the "
+                    "first frame; it is used from that frame on"
+                )
+            yield RawFrame(count, log_time_ns, data, info)
+            count += 1
+        self.lost = max(self.recorded_count - count, 0)
+        if count == 0:
+            reasons = "; ".join(self._storage.warnings) or f"{self.path}: it has none"
+            raise BagError(f"{reasons}: no frame of {self.topic} can be read")
+
+    def messages(self, topic: str, message_type: str) -> Iterator[tuple[int, bytes]]:
+        """Log time in nanoseconds and serialized message of another topic, oldest first.
+
+        Raises:
+            BagError: the topic is not there or of another type.
+        """
+        found = self._storage.topics.get(topic)
+        if found is None or found.message_type != message_type:
+            problem = f"is a {found.message_type}" if found else "is not in it"
+            raise BagError(
+                f"{self.path}: topic {topic!r} {problem}; a {message_type} is wanted; "
+                f"{_listing(self._storage)}"
+            )
+        return ((log_time_ns, data) for log_time_ns, _, data in self._storage.messages({topic}))
+
+    def camera_infos(self) -> Iterator[tuple[int, bytes]]:
+        """The calibrations recorded beside the images: log times, serialized `CameraInfo`."""
+        for topic in self._info_topics():
+            yield from self.messages(topic, CAMERA_INFO)
+
+    def camera_info(self) -> bytes | None:
+        """The first of them, or None."""
+        return next((data for _, data in self.camera_infos()), None)
+
+    def _info_topics(self) -> list[str]:
+        """The topic of the calibrations, where there is one."""
+        topic = camera_info_topic(self.topic)
+        found = self._storage.topics.get(topic)
+        return [topic] if found is not None and found.message_type == CAMERA_INFO else []
+
+    def _note(self, text: str) -> None:
+        if text not in self._notes:
+            self._notes.append(text)
+
+    def close(self) -> None:
+        """Close the files."""
+        self._storage.close()
+
+    def __enter__(self) -> "Drive":
+        """Nothing to do: `open_drive` opened it."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the files."""
+        self.close()
+
+
+def open_drive(path: str | Path, topic: str = "") -> Drive:
+    """Open a recorded drive.
+
+    Args:
+        path: a rosbag2 folder (mcap or sqlite3), a bare `.mcap` or `.db3` file, either of them
+            also as `.zstd` or `.lz4`, a ROS 1 `.bag`, a video file, or a folder of images.
+        topic: of the images; empty for the image topic with the most frames.
+
+    Raises:
+        BagError: there is no frame to be had; one line that says why and what to do.
+    """
+    storage = _open(Path(path))
+    try:
+        return _drive(Path(path), topic, storage)
+    except BaseException:
+        storage.close()
+        raise
+
+
+def image_topics(path: str | Path) -> list[str]:
+    """The image topics of a bag that have frames.
+
+    Raises:
+        BagError: see `open_drive`.
+    """
+    storage = _open(Path(path))
+    try:
+        return [camera.name for camera in _cameras(Path(path), storage).values() if camera.count]
+    finally:
+        storage.close()
+
+
+def camera_info_topic(image_topic: str) -> str:
+    """Where a camera publishes its calibration: beside its raw image topic."""
+    raw = image_topic.removesuffix("/compressed")
+    return f"{raw.rpartition('/')[0]}/camera_info"
+
+
+def _open(path: Path) -> Storage:
+    if path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES:
+        return VideoStorage(path)
+    if path.is_dir() and not storage_files(path) and (files := images_in(path)):
+        return ImagesStorage(path, files)
+    return open_storage(path)
+
+
+def _cameras(path: Path, storage: Storage) -> dict[str, Topic]:
+    """Image topics by name; there is one at least."""
+    cameras = {t.name: t for t in storage.topics.values() if t.message_type in IMAGE_TYPES}
+    if not cameras:
+        raise BagError(
+            f"{path} has no image topic ({' or '.join(IMAGE_TYPES)}); {_listing(storage)}"
+        )
+    return cameras
+
+
+def _drive(path: Path, topic: str, storage: Storage) -> Drive:
+    cameras = _cameras(path, storage)
+    notes = []
+    if topic and topic not in cameras:
+        found = storage.topics.get(topic)
+        problem = f"is a {found.message_type}, not an image" if found else "is not in it"
+        raise BagError(f"{path}: topic {topic!r} {problem}; image topics: {', '.join(cameras)}")
+    if topic:
+        chosen = cameras[topic]
+    else:
+        chosen = max(cameras.values(), key=lambda t: (t.count, t.message_type == IMAGE))
+        others = [f"{t.name} ({t.count})" for t in cameras.values() if t is not chosen]
+        if others:
+            notes.append(
+                f"{path} has {len(cameras)} image topics: {chosen.name} ({chosen.count} frames) is "
+                f"used, not {', '.join(others)}; name another with the option topic"
+            )
+    if chosen.count == 0:
+        raise BagError(f"{path}: no frame of {chosen.name} can be read; {_listing(storage)}")
+    return Drive(
+        path,
+        chosen.name,
+        chosen.message_type,
+        chosen.count,
+        storage.duration_ns,
+        chosen.lost,
+        storage.frame_files,
+        _notes=notes,
+        _storage=storage,
+    )
+
+
+def _listing(storage: Storage) -> str:
+    """The topics of a bag in words."""
+    names = [f"{t.name} ({t.message_type}, {t.count} messages)" for t in storage.topics.values()]
+    shown, more = names[:12], len(names) - 12
+    if not names:
+        return "it has no topics at all"
+    return f"its topics are {', '.join(shown)}" + (f" and {more} more" if more > 0 else "")

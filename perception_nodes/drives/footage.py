@@ -1,0 +1,135 @@
+"""Video files and image folders, read as if a camera had been recorded."""
+
+import re
+import struct
+from collections.abc import Collection
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from perception_nodes.drives.schemas import COMPRESSED_IMAGE, IMAGE
+from perception_nodes.drives.storage import BagError, Messages, Topic
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg")
+FOLDER_RATE_HZ = 10.0
+"""Of an image folder, whose files say nothing of time."""
+START_NS = 1_000_000_000
+"""Of the first frame: a stamp of 0 would mean that there is none."""
+
+
+class VideoStorage:
+    """A video file as a bag with one topic, `sensor_msgs/msg/Image` in bgr8."""
+
+    def __init__(self, path: Path) -> None:
+        """Open it.
+
+        Raises:
+            BagError: it holds no video that can be decoded.
+        """
+        self._path = path
+        video = self._open()
+        rate_hz = float(video.get(cv2.CAP_PROP_FPS))
+        count = max(int(video.get(cv2.CAP_PROP_FRAME_COUNT)), 1)
+        video.release()
+        self._rate_hz = rate_hz if 0 < rate_hz < 1000 else FOLDER_RATE_HZ
+        self.warnings: list[str] = []
+        self.duration_ns = round((count - 1) / self._rate_hz * 1e9)
+        self.frame_files: tuple[Path, ...] = ()
+        self.damaged = False
+        name = "/camera/image_raw"
+        self.topics = {name: Topic(name, IMAGE, count)}
+
+    def messages(self, topics: Collection[str]) -> Messages:
+        """The frames, with stamps by the video's rate."""
+        (topic,) = self.topics
+        video = self._open()
+        try:
+            index = 0
+            while (read := video.read())[0]:
+                stamp_ns = START_NS + round(index / self._rate_hz * 1e9)
+                yield stamp_ns, topic, image_message(stamp_ns, read[1].astype(np.uint8, copy=False))
+                index += 1
+        finally:
+            video.release()
+        promised = self.topics[topic].count
+        # A decoder does not go on behind damage.
+        note = f"{self._path}: frame {index} of {promised} cannot be decoded, nor what follows"
+        if index < promised and note not in self.warnings:
+            self.warnings.append(note)
+
+    def close(self) -> None:
+        """Nothing is open between readings."""
+
+    def _open(self) -> cv2.VideoCapture:
+        video = cv2.VideoCapture(str(self._path))
+        if not video.isOpened():
+            raise BagError(f"{self._path} holds no video that can be decoded; convert it to H.264")
+        return video
+
+
+class ImagesStorage:
+    """A folder of images as a bag with one topic, `sensor_msgs/msg/CompressedImage`."""
+
+    damaged = False
+
+    def __init__(self, folder: Path, files: list[Path]) -> None:
+        """Take the files, in the order of their names and the numbers in them."""
+        self.frame_files = tuple(sorted(files, key=lambda file: _natural(file.name)))
+        self.warnings = [
+            f"{folder}: image files have no times: {FOLDER_RATE_HZ:g} frames a second are assumed"
+        ]
+        self.duration_ns = round((len(files) - 1) / FOLDER_RATE_HZ * 1e9)
+        name = "/camera/image_raw/compressed"
+        self.topics = {name: Topic(name, COMPRESSED_IMAGE, len(files))}
+
+    def messages(self, topics: Collection[str]) -> Messages:
+        """The files as messages; one that is no image is rejected where frames are decoded."""
+        (topic,) = self.topics
+        for index, file in enumerate(self.frame_files):
+            stamp_ns = START_NS + round(index / FOLDER_RATE_HZ * 1e9)
+            yield stamp_ns, topic, compressed_message(stamp_ns, _jpeg_or_png(file))
+
+    def close(self) -> None:
+        """Nothing is open between readings."""
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The image files of a folder, none of those below it."""
+    return [file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES]
+
+
+def image_message(stamp_ns: int, pixels: NDArray[np.uint8]) -> bytes:
+    """Serialize uint8 [height, width, 3] BGR as `sensor_msgs/msg/Image`."""
+    height, width = pixels.shape[:2]
+    layout = struct.pack(
+        "<3I5sB2x2I", height, width, 5, b"bgr8\0", 0, 3 * width, height * width * 3
+    )
+    return _header(stamp_ns) + layout + pixels.tobytes()
+
+
+def compressed_message(stamp_ns: int, file: bytes) -> bytes:
+    """Serialize the bytes of a JPEG or PNG as `sensor_msgs/msg/CompressedImage`."""
+    return _header(stamp_ns) + struct.pack("<I5s3xI", 5, b"jpeg\0", len(file)) + file
+
+
+def _header(stamp_ns: int) -> bytes:
+    """CDR's encapsulation and a `std_msgs/Header` of the frame `camera`."""
+    stamp = struct.pack("<iI", *divmod(stamp_ns, 1_000_000_000))
+    return b"\x00\x01\x00\x00" + stamp + struct.pack("<I8s", 7, b"camera\0")
+
+
+def _jpeg_or_png(file: Path) -> bytes:
+    """A JPEG or PNG as it is; what no camera sends becomes a PNG, which loses nothing."""
+    data = file.read_bytes()
+    if data.startswith((b"\xff\xd8\xff", b"\x89PNG")):
+        return data
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    return data if pixels is None else cv2.imencode(".png", pixels)[1].tobytes()
+
+
+def _natural(name: str) -> list[tuple[str, int]]:
+    """Sorts `frame_10` behind `frame_9`."""
+    return [(text, int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", name)]

@@ -1,0 +1,293 @@
+"""Mcap files, read by their index where it is sound, from front to back where it is not."""
+
+import struct
+import zlib
+from array import array
+from collections import Counter
+from collections.abc import Collection, Mapping
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from mcap.opcode import Opcode
+from mcap.records import Channel, ChunkIndex, Schema, Statistics
+
+from perception_nodes.drives.mcap_records import (
+    HEAD,
+    MAGIC,
+    MALFORMED,
+    MESSAGE_HEAD,
+    Record,
+    chunk_data,
+    fields,
+    record_at,
+    records,
+)
+from perception_nodes.drives.message_order import (
+    Bytes,
+    Damage,
+    FileBytes,
+    MemoryBytes,
+    Messages,
+    Part,
+)
+
+FOOTER = struct.Struct("<BQQQI")
+"""Kind, length, where summary and summary offsets start, the summary's CRC."""
+
+
+class _Chunk(NamedTuple):
+    """A chunk in the file.
+
+    Attributes:
+        at: the byte at which its record begins.
+        start_ns: the earliest log time in it.
+        size: unpacked, bytes.
+        channels: those with messages in it; empty where that is not known.
+    """
+
+    at: int
+    start_ns: int
+    size: int
+    channels: frozenset[int]
+
+
+class _Loose:
+    """Messages of a channel that lie in no chunk: log times, and where they begin."""
+
+    def __init__(self) -> None:
+        self.times_ns, self.places = array("Q"), array("Q")
+
+
+class McapFile:
+    """An mcap file; see `BagFile`."""
+
+    def __init__(self, file: Path) -> None:
+        """Find out what is in it: from its index, else by reading it through."""
+        self.types: dict[str, str] = {}
+        self.counts: Counter[str] = Counter()
+        self.recorded: Counter[str] = Counter()
+        self.indexed = True
+        self.start_ns = self.end_ns = 0
+        self.damage = Damage()
+        self._schemas: dict[int, str] = {}
+        self._channels: dict[int, tuple[str, int]] = {}
+        self._chunks: list[_Chunk] = []
+        self._loose: dict[int, _Loose] = {}
+        self._source = FileBytes(file)
+        if not self._read_index():
+            self._chunks.clear()
+            self.indexed = _Walk(self).run()
+        for topic, schema in self._channels.values():
+            self.types[topic] = self._schemas.get(schema, "")
+
+    def parts(self, topics: Collection[str]) -> list[Part]:
+        """What holds the messages of some topics."""
+        wanted = {
+            channel: topic for channel, (topic, _) in self._channels.items() if topic in topics
+        }
+        found = [
+            Part(chunk.start_ns, chunk.size, partial(self._in_chunk, chunk, wanted))
+            for chunk in self._chunks
+            if not chunk.channels or chunk.channels & wanted.keys()
+        ]
+        for channel in wanted.keys() & self._loose.keys():
+            loose, topic = self._loose[channel], wanted[channel]
+            found.append(Part(min(loose.times_ns), 0, partial(self._in_no_chunk, loose, topic)))
+        return found
+
+    def close(self) -> None:
+        """Close the file."""
+        self._source.close()
+
+    def _read_index(self) -> bool:
+        """Take what the summary tells; false where there is none that is sound and complete."""
+        end = self._source.size - len(MAGIC)
+        footer = self._source.read(end - FOOTER.size, FOOTER.size) if end > FOOTER.size else b""
+        if len(footer) < FOOTER.size or self._source.read(end, len(MAGIC)) != MAGIC:
+            return False
+        kind, _, start, _, checksum = FOOTER.unpack(footer)
+        if kind != Opcode.FOOTER or start == 0:
+            return False
+        summary = self._source.read(start, end - 4 - start)
+        if checksum and zlib.crc32(summary) != checksum:
+            self.damage.note("its index is damaged (checksum differs); it was read through")
+            return False
+        told = None
+        source = MemoryBytes(summary[: len(summary) - FOOTER.size + 4])
+        try:
+            for record in records(source, 0, _refused):
+                if record.kind == Opcode.CHUNK_INDEX:
+                    index = ChunkIndex.read(fields(source, record))
+                    channels = frozenset(index.message_index_offsets)
+                    at, size = index.chunk_start_offset, index.uncompressed_size
+                    self._chunks.append(_Chunk(at, index.message_start_time, size, channels))
+                elif record.kind == Opcode.STATISTICS:
+                    told = Statistics.read(fields(source, record))
+                else:
+                    self._describe(source, record)
+        except MALFORMED as error:
+            self.damage.note(f"its index is damaged ({error}); it was read through")
+            return False
+        if told is None:
+            return False
+        counts = told.channel_message_counts
+        for channel in counts.keys() & self._channels.keys():
+            self.recorded[self._channels[channel][0]] += counts[channel]
+        if len(self._chunks) != told.chunk_count or not counts.keys() <= self._channels.keys():
+            return False
+        if told.message_count and not self._chunks:
+            return False
+        self.counts = self.recorded.copy()
+        self.start_ns, self.end_ns = told.message_start_time, told.message_end_time
+        return True
+
+    def _describe(self, source: Bytes, record: Record) -> None:
+        """Take what a record tells of schemas and channels."""
+        if record.kind == Opcode.SCHEMA:
+            schema = Schema.read(fields(source, record))
+            self._schemas[schema.id] = schema.name
+        elif record.kind == Opcode.CHANNEL:
+            channel = Channel.read(fields(source, record))
+            self._channels[channel.id] = (channel.topic, channel.schema_id)
+
+    def _in_chunk(self, chunk: _Chunk, wanted: Mapping[int, str]) -> Messages:
+        record = record_at(self._source, chunk.at)
+        try:
+            if record is None or record.kind != Opcode.CHUNK:
+                raise ValueError("no chunk begins there")
+            data = chunk_data(self._source, record)
+        except MALFORMED as error:
+            self.damage.note(f"the part at byte {chunk.at} is unreadable ({error}), skipped")
+            return
+        source = MemoryBytes(data)
+        found = []
+        for inner in records(source, 0, partial(self._skipped_in_chunk, chunk.at)):
+            if inner.kind == Opcode.MESSAGE and inner.whole:
+                channel, _, log_time_ns, _ = MESSAGE_HEAD.unpack(source.read(inner.body, 22))
+                if channel in wanted:
+                    place = inner.body + MESSAGE_HEAD.size
+                    found.append((log_time_ns, place, inner.end - place, wanted[channel]))
+        for log_time_ns, place, length, topic in sorted(found):
+            yield log_time_ns, topic, source.read(place, length)
+
+    def _in_no_chunk(self, loose: _Loose, topic: str) -> Messages:
+        order = sorted(range(len(loose.times_ns)), key=loose.times_ns.__getitem__)
+        for number in order:
+            at = loose.places[number]
+            (_, length) = HEAD.unpack(self._source.read(at, HEAD.size))
+            body = self._source.read(at + HEAD.size, length)
+            yield loose.times_ns[number], topic, body[MESSAGE_HEAD.size :]
+
+    def _skipped_in_chunk(self, chunk_at: int, at: int, found: int) -> None:
+        self.damage.note(
+            f"bytes {at} to {found} of the part at byte {chunk_at} are unreadable, skipped"
+        )
+
+
+class _Walk:
+    """Reads a file from front to back: its chunks, its messages outside of them, what is lost."""
+
+    def __init__(self, file: McapFile) -> None:
+        self._file, self._source = file, file._source
+        self._readable: Counter[int] = Counter()
+        self._lost: Counter[int] = Counter()
+        self._told: Counter[int] = Counter()
+        self._times_ns = [2**64, 0]
+        # Messages since the last chunk that could be read. An index that follows damage tells of
+        # them, and of those that are lost.
+        self._since_damage: Counter[int] | None = None
+
+    def run(self) -> bool:
+        """Fill in what the file holds; whether its statistics are there to tell what it held."""
+        file, source = self._file, self._source
+        begins = source.read(0, len(MAGIC)) == MAGIC
+        if not begins:
+            file.damage.note("it does not start like an mcap file")
+        ended, last = False, len(MAGIC)
+        for record in records(source, len(MAGIC) if begins else 0, self._skipped):
+            last = record.end
+            ended = ended or record.kind in (Opcode.DATA_END, Opcode.FOOTER)
+            if not record.whole:
+                file.damage.note(
+                    f"cut off: byte {record.at} of {source.size} begins a record that does not end"
+                )
+            try:
+                self._take(record)
+            except MALFORMED as error:
+                file.damage.note(f"the part at byte {record.at} is unreadable ({error}), skipped")
+                self._since_damage = Counter()
+        if begins and not ended and last == source.size:
+            file.damage.note(f"cut off: it ends at byte {last} without an index")
+        self._sum_up()
+        return bool(self._told)
+
+    def _skipped(self, at: int, found: int) -> None:
+        self._file.damage.note(f"bytes {at} to {found} are unreadable, skipped")
+        self._since_damage = self._since_damage or Counter()
+
+    def _take(self, record: Record) -> None:
+        if record.kind == Opcode.CHUNK:
+            self._take_chunk(record)
+        elif record.kind == Opcode.MESSAGE and record.whole:
+            channel, log_time_ns = self._see(self._source, record)
+            loose = self._file._loose.setdefault(channel, _Loose())
+            loose.times_ns.append(log_time_ns)
+            loose.places.append(record.at)
+            if self._since_damage is not None:
+                self._since_damage[channel] += 1
+        elif record.kind == Opcode.MESSAGE_INDEX and self._since_damage is not None:
+            (channel, length) = struct.unpack("<HI", self._source.read(record.body, 6))
+            self._lost[channel] += max(length // 16 - self._since_damage.pop(channel, 0), 0)
+        elif record.kind == Opcode.STATISTICS and record.whole:
+            told = Statistics.read(fields(self._source, record))
+            if told.message_count == sum(told.channel_message_counts.values()):
+                self._told = Counter(told.channel_message_counts)
+        elif record.whole:
+            self._file._describe(self._source, record)
+
+    def _take_chunk(self, record: Record) -> None:
+        data = chunk_data(self._source, record)
+        self._since_damage = None
+        source = MemoryBytes(data)
+        channels, start_ns = set(), 2**64
+        for inner in records(source, 0, partial(self._file._skipped_in_chunk, record.at)):
+            if inner.kind == Opcode.MESSAGE and inner.whole:
+                channel, log_time_ns = self._see(source, inner)
+                channels.add(channel)
+                start_ns = min(start_ns, log_time_ns)
+            elif inner.whole:
+                self._file._describe(source, inner)
+        if channels:
+            chunk = _Chunk(record.at, start_ns, len(data), frozenset(channels))
+            self._file._chunks.append(chunk)
+
+    def _see(self, source: Bytes, record: Record) -> tuple[int, int]:
+        """Channel and log time of a message, which is counted."""
+        channel, _, log_time_ns, _ = MESSAGE_HEAD.unpack(
+            source.read(record.body, MESSAGE_HEAD.size)
+        )
+        self._readable[channel] += 1
+        first_ns, last_ns = self._times_ns
+        self._times_ns = [min(first_ns, log_time_ns), max(last_ns, log_time_ns)]
+        return channel, log_time_ns
+
+    def _sum_up(self) -> None:
+        file, nameless = self._file, 0
+        recorded: Counter[str] = Counter()
+        for channel, count in ((self._readable + self._lost) | self._told).items():
+            if channel in file._channels:
+                topic = file._channels[channel][0]
+                file.counts[topic] += self._readable[channel]
+                recorded[topic] += count
+            else:
+                nameless += self._readable[channel]
+        if nameless:
+            file.damage.note(f"{nameless} messages are of topics whose description is lost")
+        file.recorded |= recorded
+        if self._readable:
+            file.start_ns, file.end_ns = self._times_ns
+
+
+def _refused(at: int, found: int) -> None:
+    raise ValueError(f"no record begins at its byte {at}")

@@ -1,0 +1,81 @@
+"""Calibrations of a drive: each frame is rectified by the one that held when it was logged."""
+
+from perception_nodes.core.frame import CameraInfo, FrameRejected
+from perception_nodes.drives.bag import RawFrame
+from perception_nodes.preprocess.cpu import Preprocessor
+from perception_nodes.preprocess.lens import UnknownLens
+from perception_nodes.transport.cdr import read_camera_info
+
+STAMP_END = 12
+"""Encapsulation and stamp of a serialized `CameraInfo`: they change while the calibration stays."""
+
+
+class RecordedCalibration:
+    """Follows the calibrations of a drive, as preprocess does on the vehicle.
+
+    Attributes:
+        warnings: what is wrong with them, a line each.
+    """
+
+    def __init__(self, preprocessor: Preprocessor) -> None:
+        """Take what is to be calibrated."""
+        self.warnings: list[str] = []
+        self._preprocessor = preprocessor
+        self._last: bytes | None = None
+        self._size: tuple[int, int] | None = None
+        self._changes = 0
+        self._first_change = 0
+
+    def follow(self, frame: RawFrame) -> None:
+        """Use the calibration that holds for a frame; they come in order."""
+        info = frame.camera_info
+        if info is None or info[STAMP_END:] == self._last:
+            return
+        if self._last is not None:
+            self._changes += 1
+            self._first_change = self._first_change or frame.index
+        self._last, self._size = info[STAMP_END:], None
+        try:
+            read = read_camera_info(info)
+            self._preprocessor.calibrate(read)
+        except (FrameRejected, UnknownLens) as error:
+            reason = " ".join(str(error).split())
+            self._warn(f"from frame {frame.index} on frames are not rectified: {reason}")
+            return
+        if _is_uncalibrated(read):
+            self._warn(
+                f"from frame {frame.index} on frames are not rectified: the CameraInfo says that "
+                "the camera is not calibrated (K = 0)"
+            )
+        else:
+            self._size = (read.width, read.height)
+
+    def check_size(self, index: int, width: int, height: int) -> None:
+        """Warn where the calibration is for frames of another size."""
+        if self._size not in (None, (width, height)):
+            assert self._size is not None
+            wanted = "x".join(map(str, self._size))
+            self._warn(
+                f"from frame {index} on frames are not rectified: they are {width}x{height}, the "
+                f"CameraInfo is for {wanted}"
+            )
+            self._size = None
+
+    def notes(self) -> list[str]:
+        """The warnings, and how often the calibration changed."""
+        if not self._changes:
+            return self.warnings
+        times = "once" if self._changes == 1 else f"{self._changes} times"
+        return [
+            *self.warnings,
+            f"the CameraInfo changes {times}, first at frame {self._first_change}; each frame is "
+            "rectified by the one that was last logged before it",
+        ]
+
+    def _warn(self, text: str) -> None:
+        if len(self.warnings) < 10:
+            self.warnings.append(text)
+
+
+def _is_uncalibrated(info: CameraInfo) -> bool:
+    return not info.matrix[0]

@@ -1,0 +1,134 @@
+"""Sqlite3 files of bags: rows are listed first, and each is then fetched by its number."""
+
+import shutil
+import sqlite3
+import tempfile
+from array import array
+from collections import Counter
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from urllib.parse import quote
+
+from perception_nodes.drives.message_order import Damage, Messages, Part
+
+GIVE_UP_AFTER = 10_000
+"""Unreadable rows in a row after which the rest of the table counts as lost."""
+JOURNALS = ("-wal", "-journal")
+"""What sqlite has not yet moved into the file, or not yet taken back, after a crash."""
+UNREADABLE = (sqlite3.Error, OverflowError)
+
+
+class SqliteFile:
+    """A sqlite3 file; see `BagFile`. It tells of no counts itself."""
+
+    def __init__(self, file: Path) -> None:
+        """List its rows; what a damaged file has of them."""
+        self.types: dict[str, str] = {}
+        self.counts: Counter[str] = Counter()
+        self.recorded: Counter[str] = Counter()
+        self.indexed = False
+        self.start_ns = self.end_ns = 0
+        self.damage = Damage()
+        self._stack = ExitStack()
+        self._rows: dict[str, tuple[array[int], array[int]]] = {}
+        self._database = self._open(file)
+        try:
+            self._list()
+        except BaseException:
+            self.close()
+            raise
+
+    def parts(self, topics: Collection[str]) -> list[Part]:
+        """What holds the messages of some topics."""
+        return [
+            Part(min(times_ns), 0, partial(self._messages, topic))
+            for topic, (times_ns, _) in self._rows.items()
+            if topic in topics and times_ns
+        ]
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+        self._stack.close()
+
+    def _open(self, file: Path) -> sqlite3.Connection:
+        journals = [file.with_name(file.name + suffix) for suffix in JOURNALS]
+        journals = [journal for journal in journals if journal.exists() and journal.stat().st_size]
+        where = f"file:{quote(str(file))}?immutable=1"
+        if journals:
+            # Reading them has sqlite write to the file, and a recording is left as it is.
+            folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
+            for one in (file, *journals):
+                shutil.copyfile(one, folder / one.name)
+            where = f"file:{quote(str(folder / file.name))}"
+        # Threads take turns: frames are read ahead of those that use them.
+        database = sqlite3.connect(where, uri=True, check_same_thread=False)
+        database.text_factory = lambda data: data.decode(errors="replace")
+        # Without this sqlite refuses a file that is shorter than its header says.
+        database.execute("PRAGMA writable_schema=ON")
+        return database
+
+    def _list(self) -> None:
+        try:
+            topics = list(self._database.execute("SELECT id, name, type FROM topics"))
+        except UNREADABLE as error:
+            self.damage.note(f"sqlite cannot read its list of topics: {error}")
+            return
+        names = {number: str(name) for number, name, _ in topics}
+        self.types = {str(name): str(message_type) for _, name, message_type in topics}
+        self._rows = {name: (array("q"), array("q")) for name in names.values()}
+        start_ns, end_ns, nameless = 2**63, -(2**63), 0
+        for row, topic, log_time_ns in self._numbers():
+            if topic in names and isinstance(log_time_ns, int):
+                times_ns, rows = self._rows[names[topic]]
+                times_ns.append(log_time_ns)
+                rows.append(row)
+                start_ns, end_ns = min(start_ns, log_time_ns), max(end_ns, log_time_ns)
+            else:
+                nameless += 1
+        if nameless:
+            self.damage.note(f"{nameless} messages are of topics whose description is lost")
+        self.counts.update({name: len(rows) for name, (_, rows) in self._rows.items()})
+        if start_ns <= end_ns:
+            self.start_ns, self.end_ns = start_ns, end_ns
+
+    def _numbers(self) -> Iterator[tuple[int, int, int]]:
+        """Number, topic and log time of each row; unreadable ones are stepped over and counted."""
+        last, lost, failures = 0, 0, 0
+        query = "SELECT id, topic_id, timestamp FROM messages WHERE id > ? ORDER BY id"
+        while failures < GIVE_UP_AFTER:
+            try:
+                for row, topic, log_time_ns in self._database.execute(query, (last,)):
+                    if row <= last:
+                        # Pages of a damaged file may point at each other in a circle.
+                        raise sqlite3.DatabaseError("they come out of order")
+                    last, lost, failures = row, lost + failures, 0
+                    yield row, topic, log_time_ns
+                break
+            except UNREADABLE as error:
+                if not failures:
+                    self.damage.note(f"rows behind number {last} of its messages: {error}")
+                last, failures = last + 1, failures + 1
+        if lost:
+            self.damage.note(f"{lost} messages between readable ones are lost")
+
+    def _messages(self, topic: str) -> Messages:
+        times_ns, rows = self._rows[topic]
+        for number in sorted(range(len(rows)), key=times_ns.__getitem__):
+            data = self._data(rows[number])
+            if data is not None:
+                yield times_ns[number], topic, data
+
+    def _data(self, row: int) -> bytes | None:
+        try:
+            found = self._database.execute("SELECT data FROM messages WHERE id = ?", (row,))
+            data = next(found, (None,))[0]
+        except UNREADABLE as error:
+            self.damage.note(f"row {row} of its messages cannot be read: {error}")
+            return None
+        if not isinstance(data, bytes):
+            self.damage.note(f"row {row} of its messages holds no message")
+            return None
+        return data

@@ -1,0 +1,250 @@
+"""Labelled sets on disk: YOLO folders, COCO files, and descriptions of either."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from perception_nodes.drives.footage import IMAGE_SUFFIXES
+from perception_nodes.evaluation.coco import read_coco
+from perception_nodes.evaluation.labels import DataError, LabelledSet
+from perception_nodes.evaluation.yolo import class_names, read_yolo
+
+ROOT_VARIABLE = "PERCEPTION_DATA"
+IGNORE = "ignore"
+
+
+class Description(BaseModel):
+    """A description of a set in YAML; paths are relative to the folder of all sets.
+
+    Attributes:
+        name: of the set.
+        images: folder of the images, searched with all below it.
+        annotations: COCO file with the labels; without it they are YOLO files in `labels/` beside
+            `images/`.
+        classes: names by index, for YOLO labels that have no `classes.txt` or `data.yaml`.
+        counts_as: see `LabelledSet`.
+        ignored: see `LabelledSet`.
+        min_height_px: see `LabelledSet`.
+        max_aspect: see `LabelledSet`.
+        notes: what a reader of figures should know of the labels.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: str
+    images: str
+    annotations: str | None = None
+    classes: list[str] = []
+    counts_as: dict[str, list[str]] = {}
+    ignored: list[str] = []
+    min_height_px: float = Field(default=0.0, ge=0)
+    max_aspect: float = Field(default=np.inf, gt=0)
+    notes: str = ""
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What a path to data turns out to be."""
+
+    name: str
+    images: Path
+    annotations: Path | None = None
+    classes: tuple[str, ...] = ()
+    rules: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_set(
+    path: str | Path,
+    root: str | Path | None = None,
+    classes_map: Mapping[str, tuple[str, ...]] | None = None,
+) -> LabelledSet:
+    """Read a labelled set, and check all of it before anything long is done with it.
+
+    Args:
+        path: a folder with `images/` and `labels/`, or a folder below `images/`; a COCO `.json`;
+            or a description, `.yaml`.
+        root: folder that a description's paths start from; `$PERCEPTION_DATA`, or the
+            description's own folder, if not given.
+        classes_map: names of a model's classes that count as a class of the set, none for a class
+            that is ignored; goes before what a description says.
+
+    Raises:
+        DataError: it cannot be used.
+    """
+    source = _source(Path(path), root)
+    files = list_images(source.images)
+    if source.annotations is not None:
+        classes, images, notes = read_coco(source.annotations, source.images)
+        files = [image.path for image in images]
+    else:
+        classes = source.classes or class_names(source.images)
+        images, notes = read_yolo(source.images, files, classes)
+    check_images(files)
+    mapped = dict(classes_map or {})
+    rules = dict(source.rules)
+    counts_as = {
+        **rules.pop("counts_as", {}),
+        **{name: names for name, names in mapped.items() if names},
+    }
+    ignored = {*rules.pop("ignored", ()), *(name for name, names in mapped.items() if not names)}
+    for name in (*counts_as, *ignored):
+        if name not in classes:
+            raise DataError(
+                f"{source.name} has no class {name!r} to map; it has {', '.join(classes)}"
+            )
+    return LabelledSet(
+        source.name,
+        tuple(classes),
+        tuple(images),
+        counts_as,
+        frozenset(ignored),
+        notes=(*rules.pop("notes", ()), *notes),
+        **rules,
+    )
+
+
+def images_of(path: str | Path, root: str | Path | None = None) -> tuple[str, list[Path]]:
+    """Name and image files of a set whose labels are of no concern.
+
+    Raises:
+        DataError: there is no image, or one cannot be read.
+    """
+    source = _source(Path(path), root)
+    files = list_images(source.images)
+    check_images(files)
+    return source.name, files
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Image files in a folder and all below it, sorted.
+
+    Raises:
+        DataError: there is none.
+    """
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    if not files:
+        problem = "holds no image" if folder.is_dir() else "is not a folder"
+        raise DataError(
+            f"{folder} {problem}; name a folder of images ({', '.join(IMAGE_SUFFIXES)})"
+        )
+    return files
+
+
+def check_images(files: list[Path]) -> None:
+    """See that files can be decoded, from a look at their beginnings and ends.
+
+    Raises:
+        DataError: some cannot; the text names them.
+    """
+    broken = [path for path in files if not _looks_whole(path)]
+    if broken:
+        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
+        raise DataError(
+            f"{len(broken)} of {len(files)} images are cut off, empty or no images: "
+            f"{', '.join(map(str, broken[:3]))}{more}; replace or remove them"
+        )
+
+
+def parse_classes_map(text: str) -> dict[str, tuple[str, ...]]:
+    """Read a class map: `car=car|bus|truck,bicyclist=ignore`, or a YAML file of the same form.
+
+    Raises:
+        DataError: it is of neither form.
+    """
+    if Path(text).is_file():
+        values = _load_yaml(Path(text))
+        entries = {str(name): value for name, value in values.items()}
+    else:
+        pairs = [part.partition("=") for part in text.split(",")]
+        if not all(name.strip() and separator for name, separator, _ in pairs):
+            raise DataError(
+                f"--classes-map {text!r} is neither a file nor of the form "
+                "'car=car|bus|truck,bicyclist=ignore'"
+            )
+        entries = {name.strip(): value.split("|") for name, _, value in pairs}
+    found = {}
+    for name, value in entries.items():
+        names = [str(part).strip() for part in (value if isinstance(value, list) else [value])]
+        if not all(names) or value is None:
+            raise DataError(f"--classes-map: {name!r} maps to nothing; write {name}={IGNORE}")
+        found[name] = () if names == [IGNORE] else tuple(names)
+    return found
+
+
+def _source(path: Path, root: str | Path | None) -> _Source:
+    if not path.exists():
+        raise DataError(
+            f"{path} does not exist; name a folder, a COCO .json or a description .yaml"
+        )
+    if path.suffix in (".yaml", ".yml"):
+        return _described(path, root)
+    if path.suffix == ".json":
+        candidates = [path.parent / "images", path.parent.parent / "images", path.parent]
+        folder = next((c for c in candidates if c.is_dir() and _has_images(c)), None)
+        if folder is None:
+            raise DataError(
+                f"{path}: no images in {', '.join(map(str, candidates))}; write a description "
+                "with the keys name, images and annotations"
+            )
+        return _Source(path.stem, folder, path)
+    if not path.is_dir():
+        raise DataError(f"{path} is no folder, COCO .json or description .yaml")
+    folder = path / "images" if (path / "images").is_dir() else path
+    return _Source(path.name, folder)
+
+
+def _has_images(folder: Path) -> bool:
+    return any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.rglob("*"))
+
+
+def _described(path: Path, root: str | Path | None) -> _Source:
+    values = _load_yaml(path)
+    try:
+        described = Description.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise DataError(f"{path}: {key}: {first['msg']}") from error
+    base = Path(root or os.environ.get(ROOT_VARIABLE) or path.parent)
+    images = base / described.images
+    if not images.is_dir():
+        raise DataError(
+            f"{path}: {images} is not there; name the folder of the sets with --root or "
+            f"${ROOT_VARIABLE}"
+        )
+    return _Source(
+        described.name,
+        images,
+        base / described.annotations if described.annotations else None,
+        tuple(described.classes),
+        {
+            "counts_as": {name: tuple(names) for name, names in described.counts_as.items()},
+            "ignored": described.ignored,
+            "min_height_px": described.min_height_px,
+            "max_aspect": described.max_aspect,
+            "notes": (" ".join(described.notes.split()),) if described.notes else (),
+        },
+    )
+
+
+def _load_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
+        raise DataError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise DataError(f"{path} holds no keys")
+    return values
+
+
+def _looks_whole(path: Path) -> bool:
+    if not cv2.haveImageReader(str(path)):
+        return False
+    # OpenCV fills the lost part of a JPEG with grey and says nothing.
+    return path.suffix.lower() not in (".jpg", ".jpeg") or b"\xff\xd9" in path.read_bytes()[-4096:]

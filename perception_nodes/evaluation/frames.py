@@ -1,0 +1,92 @@
+"""Frames of drives and image folders, letterboxed as the network gets them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception_nodes.core.frame import FrameHeader, FrameRejected, ImageView
+from perception_nodes.drives.bag import open_drive
+from perception_nodes.drives.rectification import RecordedCalibration
+from perception_nodes.drives.schemas import COMPRESSED_IMAGE
+from perception_nodes.evaluation import LabelledImage
+from perception_nodes.evaluation.datasets import check_images, list_images
+from perception_nodes.preprocess.cpu import Preprocessor
+from perception_nodes.transport.cdr import read_compressed_image, read_image
+
+
+@dataclass
+class FrameSource:
+    """Frames from several places, one after the other; may be read again.
+
+    Attributes:
+        bags: recorded drives.
+        folders: folders of images.
+        width, height: the network's input, pixels.
+        notes: what reading them met: damage, frames that cannot be used.
+    """
+
+    bags: Sequence[Path]
+    folders: Sequence[Path]
+    width: int
+    height: int
+    notes: list[str] = field(default_factory=list)
+
+    def count(self) -> int:
+        """How many frames are promised.
+
+        Raises:
+            BagError, DataError: a place has none, or an image file is damaged.
+        """
+        total = 0
+        for bag in self.bags:
+            with open_drive(bag) as drive:
+                total += drive.frame_count
+        for folder in self.folders:
+            files = list_images(folder)
+            check_images(files)
+            total += len(files)
+        return total
+
+    def frames(self) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+        """Each frame's origin and its pixels, uint8 [height, width, 3] BGR; the next replaces them.
+
+        A frame that cannot be read is left out and noted.
+        """
+        pixels = np.empty((self.height, self.width, 3), np.uint8)
+        for bag in self.bags:
+            yield from self._of_drive(bag, pixels)
+        for folder in self.folders:
+            preprocessor = Preprocessor(self.width, self.height, undistort=False)
+            for path in list_images(folder):
+                view = ImageView.of_pixels(LabelledImage.without_objects(path).pixels())
+                preprocessor.write(view, pixels, FrameHeader())
+                yield f"{folder.name}/{path.relative_to(folder)}", pixels
+
+    def _of_drive(
+        self, bag: Path, pixels: NDArray[np.uint8]
+    ) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+        preprocessor = Preprocessor(self.width, self.height, undistort=True)
+        rejected = 0
+        with open_drive(bag) as drive:
+            calibration = RecordedCalibration(preprocessor)
+            read = read_compressed_image if drive.message_type == COMPRESSED_IMAGE else read_image
+            for frame in drive.frames():
+                calibration.follow(frame)
+                try:
+                    preprocessor.write(read(frame.data), pixels, FrameHeader())
+                except FrameRejected as error:
+                    rejected += 1
+                    reason = error
+                    continue
+                yield f"{bag.name}:{frame.index}", pixels
+            for warning in (*(f"{bag}: {note}" for note in calibration.notes()), *drive.warnings):
+                self._note(warning)
+        if rejected:
+            self._note(f"{bag}: {rejected} frames cannot be read and are left out: {reason}")
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)

@@ -1,0 +1,41 @@
+"""A GPU through the CUDA driver API: memory, streams, events, kernels and graphs.
+
+Everything is opened on a `Device` and closed with it at the latest. Of what is put on a stream
+nothing waits for the GPU, and nothing allocates once it is captured in a graph; only methods
+named `wait` wait.
+
+    device = open_device()
+    frame = device.register(slot)               # where it lies: nothing is copied
+    kernel = device.module(cubin).kernel("preprocess")
+    launch = kernel.prepare(grid, block, Arguments(frame.address, memory.address))
+    stream = device.stream()
+    with stream.capture() as capture:
+        launch.enqueue(stream)
+        stream.copy_to_host(result, memory)
+    capture.graph.launch(stream)                # every frame
+    stream.wait()
+"""
+
+from perception_nodes.gpu.cuda.device import Device, DeviceFacts, open_device
+from perception_nodes.gpu.cuda.errors import CudaError
+from perception_nodes.gpu.cuda.kernel import Kernel, KernelFacts, Launch, Module
+from perception_nodes.gpu.cuda.memory import DeviceMemory, HostMemory
+from perception_nodes.gpu.cuda.stream import Capture, CudaGraph, Event, Stream, capture
+
+__all__ = [
+    "Capture",
+    "CudaError",
+    "Device",
+    "DeviceFacts",
+    "DeviceMemory",
+    "Event",
+    "CudaGraph",
+    "HostMemory",
+    "Kernel",
+    "KernelFacts",
+    "Launch",
+    "Module",
+    "Stream",
+    "capture",
+    "open_device",
+]

@@ -1,0 +1,311 @@
+// A camera frame, read where it lies, becomes the network's input in one pass: undistorted,
+// letterboxed, in the network's colours, type and layout.
+//
+// test/gpu/preprocess_oracle.py says in NumPy what comes out, to the bit;
+// perception_nodes/gpu/preprocess_job.py makes the jobs. All arithmetic is on integers, and a table
+// turns 8-bit values into the output's type, so that no compiler can make other bits of it.
+//
+// A block makes a tile of 64 x 4 pixels: a thread samples one pixel, neighbouring threads
+// neighbouring ones, into shared memory; from there the tile goes out in pieces of 16 bytes.
+
+#include "portable.cuh"
+
+namespace {
+
+constexpr int TILE_WIDTH = 64;
+constexpr int TILE_HEIGHT = 4;
+constexpr int THREADS = TILE_WIDTH * TILE_HEIGHT;
+constexpr int RESIDENT_THREADS = 1536;  // a multiprocessor: there are registers for so many
+constexpr int BITS = 11;  // of a position between two samples, as in cv2.resize
+constexpr int ONE = 1 << BITS;
+constexpr int LENS_BITS = 5;  // the same in the map of a lens, as in cv2.remap
+constexpr int PADDING = 114;
+constexpr int PIECE_BYTES = 16;
+
+enum Kind { INTERLEAVED, YUV, BAYER_CELLS, BAYER_MOSAIC };
+
+// Samples on a regular grid in the frame, and where on it each pixel of the scaled image lies:
+// without a lens `columns` and `rows` tell, in 1 / ONE samples; with one `xy` (two a pixel) and
+// `fraction` (y and x, LENS_BITS each), as of cv2.convertMaps.
+struct Plane {
+    const int* columns;
+    const int* rows;
+    const short* xy;
+    const unsigned short* fraction;
+    int offset;        // bytes from the frame's first to the first sample
+    int row_bytes;     // from a row of samples to the next
+    int sample_bytes;  // from a sample to the next
+    int width, height;
+    int channels[4];  // bytes from a sample's first to those that are read
+    int outside;      // value of what lies beyond the grid
+};
+
+// What changes from frame to frame; it may lie in the host's memory.
+struct Frame {
+    const unsigned char* pixels;
+    unsigned long long ticket;
+};
+
+struct Job {
+    Plane planes[2];
+    const Frame* frame;
+    unsigned long long* ticket;         // receives the frame's, for `decode.cu` to report
+    const unsigned* table;              // 3 x 256 values of the output's type
+    unsigned char* out;
+    int kind;
+    int red_x, red_y;  // of a mosaic, where in a 2 x 2 cell its red is
+    int inner_width, inner_height, pad_x, pad_y;
+    int width, height;
+    int value_bytes;  // of the output's type
+    int planar;       // NCHW, else NHWC
+    int reversed;     // red, green, blue, else blue, green, red
+};
+
+struct Shared {
+    const unsigned char* frame;
+    unsigned table[3 * 256];
+    unsigned char picture[3][THREADS];
+};
+
+struct Colour {
+    int blue, green, red;
+};
+
+INLINE int limited(int value, int low, int high) {
+    return value < low ? low : value > high ? high : value;
+}
+
+// Half of a sum, ties to the even one.
+INLINE int halved(int sum) { return (sum + (sum >> 1 & 1)) >> 1; }
+
+INLINE int mirrored(int index, int size) {
+    if (index < 0) index = -index;
+    return index < size ? index : 2 * size - 2 - index;
+}
+
+// BT.601, limited range, in 1 / 65536.
+INLINE Colour colour_of(int y, int u, int v) {
+    int luma = 76309 * (y - 16) + 32768;
+    u -= 128;
+    v -= 128;
+    return {limited((luma + 132201 * u) >> 16, 0, 255),
+            limited((luma - 25675 * u - 53279 * v) >> 16, 0, 255),
+            limited((luma + 104597 * v) >> 16, 0, 255)};
+}
+
+struct Position {
+    int x, y;    // of the sample left of and above it
+    int wx, wy;  // weight of the sample right of and below that one, of ONE
+};
+
+INLINE Position position_in(const Plane& plane, int u, int v, int inner_width) {
+    if (plane.xy == nullptr) {
+        int x = plane.columns[u], y = plane.rows[v];
+        return {x >> BITS, y >> BITS, x & (ONE - 1), y & (ONE - 1)};
+    }
+    int at = v * inner_width + u, fraction = plane.fraction[at];
+    return {plane.xy[2 * at], plane.xy[2 * at + 1],
+            (fraction & ((1 << LENS_BITS) - 1)) << (BITS - LENS_BITS),
+            (fraction >> LENS_BITS) << (BITS - LENS_BITS)};
+}
+
+INLINE bool holds(const Plane& plane, int x, int y) {
+    return unsigned(x) < unsigned(plane.width) && unsigned(y) < unsigned(plane.height);
+}
+
+// Weight of the sample (i, j) of the 2 x 2 around a position, of ONE * ONE.
+INLINE int weight_of(const Position& p, int i, int j) {
+    return (i ? p.wx : ONE - p.wx) * (j ? p.wy : ONE - p.wy);
+}
+
+INLINE int rounded(int sum) { return (sum + (1 << (2 * BITS - 1))) >> (2 * BITS); }
+
+// The first CHANNELS channels of a plane at a pixel of the scaled image.
+template <int CHANNELS>
+INLINE void interpolate(const Plane& plane, const unsigned char* frame, const Position& p,
+                        int (&out)[CHANNELS]) {
+#pragma unroll
+    for (int c = 0; c < CHANNELS; c++) out[c] = 0;
+#pragma unroll
+    for (int j = 0; j < 2; j++)
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            int x = p.x + i, y = p.y + j, weight = weight_of(p, i, j);
+            bool inside = weight > 0 && holds(plane, x, y);  // what has no weight is not read
+            int at = plane.offset + y * plane.row_bytes + x * plane.sample_bytes;
+#pragma unroll
+            for (int c = 0; c < CHANNELS; c++)
+                out[c] += weight * (inside ? frame[at + plane.channels[c]] : plane.outside);
+        }
+#pragma unroll
+    for (int c = 0; c < CHANNELS; c++) out[c] = rounded(out[c]);
+}
+
+// A pixel of a mosaic in full colour: what it lacks is the mean of its neighbours that have it.
+// The outermost pixels are as those next to them.
+INLINE Colour demosaic(const Plane& plane, const unsigned char* frame, const Job& job, int x,
+                       int y) {
+    x = limited(x, 1, plane.width > 2 ? plane.width - 2 : 1);
+    y = limited(y, 1, plane.height > 2 ? plane.height - 2 : 1);
+    const unsigned char* rows = frame + plane.offset;
+    const unsigned char* above = rows + mirrored(y - 1, plane.height) * plane.row_bytes;
+    const unsigned char* here = rows + y * plane.row_bytes;
+    const unsigned char* below = rows + mirrored(y + 1, plane.height) * plane.row_bytes;
+    int left = mirrored(x - 1, plane.width), right = mirrored(x + 1, plane.width);
+    bool red_column = (x & 1) == job.red_x, red_row = (y & 1) == job.red_y;
+    int own = here[x], beside = here[left] + here[right], stacked = above[x] + below[x];
+    if (red_column == red_row) {
+        int cross = (beside + stacked + 2) >> 2;
+        int corners = (above[left] + above[right] + below[left] + below[right] + 2) >> 2;
+        return red_row ? Colour{corners, cross, own} : Colour{own, cross, corners};
+    }
+    beside = (beside + 1) >> 1;
+    stacked = (stacked + 1) >> 1;
+    return red_row ? Colour{stacked, own, beside} : Colour{beside, own, stacked};
+}
+
+INLINE Colour sample_mosaic(const Job& job, const unsigned char* frame, const Position& p) {
+    const Plane& plane = job.planes[0];
+    Colour sum = {0, 0, 0};
+    for (int j = 0; j < 2; j++)
+        for (int i = 0; i < 2; i++) {
+            int x = p.x + i, y = p.y + j, weight = weight_of(p, i, j), grey = plane.outside;
+            bool inside = weight > 0 && holds(plane, x, y);
+            Colour found = inside ? demosaic(plane, frame, job, x, y) : Colour{grey, grey, grey};
+            sum.blue += weight * found.blue;
+            sum.green += weight * found.green;
+            sum.red += weight * found.red;
+        }
+    return {rounded(sum.blue), rounded(sum.green), rounded(sum.red)};
+}
+
+// The colour of a pixel of the scaled image.
+INLINE Colour sample(const Job& job, const unsigned char* frame, int u, int v) {
+    const Plane& plane = job.planes[0];
+    Position p = position_in(plane, u, v, job.inner_width);
+    if (job.kind == INTERLEAVED) {
+        int bgr[3];
+        interpolate(plane, frame, p, bgr);
+        return {bgr[0], bgr[1], bgr[2]};
+    }
+    if (job.kind == YUV) {
+        int luma[1], chroma[2];
+        interpolate(plane, frame, p, luma);
+        interpolate(job.planes[1], frame, position_in(job.planes[1], u, v, job.inner_width),
+                    chroma);
+        return colour_of(luma[0], chroma[0], chroma[1]);
+    }
+    if (job.kind == BAYER_CELLS) {
+        int cell[4];  // blue, the two greens, red
+        interpolate(plane, frame, p, cell);
+        return {cell[0], halved(cell[1] + cell[2]), cell[3]};
+    }
+    return sample_mosaic(job, frame, p);
+}
+
+// Phase 1: what all threads of the block need.
+INLINE void prepare(const Job& job, Shared& shared, int tile, int thread) {
+    if (thread == 0) shared.frame = job.frame->pixels;
+    if (tile == 0 && thread == THREADS - 1) *job.ticket = job.frame->ticket;
+    for (int i = thread; i < 3 * 256 * job.value_bytes / 4; i += THREADS)
+        shared.table[i] = job.table[i];
+}
+
+// Phase 2: a pixel of the tile.
+INLINE void sample_tile(const Job& job, Shared& shared, int tile_x, int tile_y, int thread) {
+    int x = tile_x * TILE_WIDTH + thread % TILE_WIDTH;
+    int y = tile_y * TILE_HEIGHT + thread / TILE_WIDTH;
+    int u = x - job.pad_x, v = y - job.pad_y;
+    Colour found = {PADDING, PADDING, PADDING};
+    if (unsigned(u) < unsigned(job.inner_width) && unsigned(v) < unsigned(job.inner_height))
+        found = sample(job, shared.frame, u, v);
+    shared.picture[0][thread] = job.reversed ? found.red : found.blue;
+    shared.picture[1][thread] = found.green;
+    shared.picture[2][thread] = job.reversed ? found.blue : found.red;
+}
+
+// Value `index` of a run of the tile's output, in the output's type.
+template <typename T>
+INLINE T value_of(const Shared& shared, int channel, int row, int index) {
+    if (channel < 0) {  // NHWC: channels alternate
+        channel = index % 3;
+        index /= 3;
+    }
+    int pixel = shared.picture[channel][row * TILE_WIDTH + index];
+    return reinterpret_cast<const T*>(shared.table)[256 * channel + pixel];
+}
+
+// Phase 3: a tile's row is one run of values in the output (NHWC), or one for each channel (NCHW).
+template <typename T>
+INLINE void store_tile(const Job& job, const Shared& shared, int tile_x, int tile_y, int thread) {
+    constexpr int PIECE = PIECE_BYTES / sizeof(T), A_WORD = 4 / sizeof(T);
+    int runs = job.planar ? 3 : 1, per_pixel = job.planar ? 1 : 3;
+    int left = tile_x * TILE_WIDTH;
+    int pixels = job.width - left < TILE_WIDTH ? job.width - left : TILE_WIDTH;
+    int length = pixels * per_pixel, pieces = (length + PIECE - 1) / PIECE;
+    T* out = reinterpret_cast<T*>(job.out);
+    for (int i = thread; i < runs * TILE_HEIGHT * pieces; i += THREADS) {
+        int first = i % pieces * PIECE, row = i / pieces % TILE_HEIGHT;
+        int channel = job.planar ? i / pieces / TILE_HEIGHT : -1;
+        int y = tile_y * TILE_HEIGHT + row;
+        if (y >= job.height) continue;
+        long long line = (channel < 0 ? 0LL : channel) * job.height + y;
+        T* to = out + (line * job.width + left) * per_pixel + first;
+        if (first + PIECE <= length && reinterpret_cast<unsigned long long>(to) % PIECE_BYTES == 0) {
+            unsigned words[4];
+#pragma unroll
+            for (int w = 0; w < 4; w++) {
+                words[w] = 0;
+#pragma unroll
+                for (int k = 0; k < A_WORD; k++) {
+                    T value = value_of<T>(shared, channel, row, first + w * A_WORD + k);
+                    words[w] |= unsigned(value) << (8 * sizeof(T) * k);
+                }
+            }
+            *reinterpret_cast<uint4*>(to) = {words[0], words[1], words[2], words[3]};
+        } else {
+            for (int k = 0; k < PIECE && first + k < length; k++)
+                to[k] = value_of<T>(shared, channel, row, first + k);
+        }
+    }
+}
+
+INLINE void store_tile(const Job& job, const Shared& shared, int tile_x, int tile_y, int thread) {
+    if (job.value_bytes == 1)
+        store_tile<unsigned char>(job, shared, tile_x, tile_y, thread);
+    else if (job.value_bytes == 2)
+        store_tile<unsigned short>(job, shared, tile_x, tile_y, thread);
+    else
+        store_tile<unsigned>(job, shared, tile_x, tile_y, thread);
+}
+
+}  // namespace
+
+#ifdef __CUDACC__
+
+// Grid: a block a tile, x and y.
+KERNEL(THREADS, RESIDENT_THREADS / THREADS) preprocess(JOB(Job) job) {
+    __shared__ Shared shared;
+    int thread = threadIdx.x, tile_x = blockIdx.x, tile_y = blockIdx.y;
+    prepare(job, shared, tile_x + tile_y, thread);
+    __syncthreads();
+    sample_tile(job, shared, tile_x, tile_y, thread);
+    __syncthreads();
+    store_tile(job, shared, tile_x, tile_y, thread);
+}
+
+#else
+
+// The same on the host, in an order of `portable.cuh`.
+HOST preprocess(const Job* job, int tiles_x, int tiles_y, int order) {
+    each_block(tiles_x * tiles_y, order, [&](int tile) {
+        Shared s;
+        int x = tile % tiles_x, y = tile / tiles_x;
+        auto phase = [&](auto function) { each_thread(THREADS, order, function); };
+        phase([&](int t) { prepare(*job, s, tile, t); });
+        phase([&](int t) { sample_tile(*job, s, x, y, t); });
+        phase([&](int t) { store_tile(*job, s, x, y, t); });
+    });
+}
+
+#endif

@@ -1,0 +1,135 @@
+"""An engine from an ONNX file: slow, once a machine; TensorRT-RTX needs no GPU for it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from perception_nodes.core.inference import BackendError, Progress
+from perception_nodes.gpu.tensorrt.layers import Convolution, convolutions
+from perception_nodes.gpu.tensorrt.library import Library, make_log, start
+
+FLAGS = "strongly typed"
+"""What an engine is built with besides the types in its file; a part of its name in the cache."""
+STEPS = 1000
+
+
+@dataclass(frozen=True)
+class Built:
+    """What came of a build.
+
+    Attributes:
+        plan: the serialized engine.
+        timing: what was measured of kernels, for the next build.
+        convolutions: those it runs, as far as the builder tells.
+    """
+
+    plan: bytes
+    timing: bytes
+    convolutions: list[Convolution]
+
+
+def build(
+    library: Library,
+    onnx: Path,
+    sm: int = 0,
+    timing: bytes = b"",
+    progress: Progress | None = None,
+) -> Built:
+    """Build an engine.
+
+    Precision is what the file's QuantizeLinear and DequantizeLinear nodes say: the network is
+    strongly typed.
+
+    Args:
+        library: that it is for.
+        onnx: the network.
+        sm: the GPU it is for, 89 for 8.9, where that is not the one of this machine.
+        timing: what an earlier build measured; what does not fit is left.
+        progress: told done and total.
+
+    Raises:
+        BackendError: the file or the GPU is refused.
+    """
+    trt, log = library.module, make_log(library, keep_all=True)
+    builder = start(library, "Builder", log)
+    network = builder.create_network(_strongly_typed(trt))
+    parser = trt.OnnxParser(network, log)
+    if not parser.parse_from_file(str(onnx)):
+        errors = [parser.get_error(index).desc() for index in range(parser.num_errors)]
+        raise BackendError(f"{library.name} refuses {onnx}: {'; '.join(errors)}")
+    config = builder.create_builder_config()
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    if library.for_rtx:
+        # One GPU at a time: of an engine for several, kernels are not chosen before it runs.
+        _target(library, config, sm)
+    elif sm:
+        raise BackendError(f"{library.name} builds for the GPU of this machine alone")
+    else:
+        _measure(config, timing)
+    if progress is not None:
+        config.progress_monitor = _monitor(trt, progress)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise BackendError(f"{library.name} cannot build {onnx}: {log.last_error()}")
+    if progress is not None:
+        progress(STEPS, STEPS)
+    kept = b"" if library.for_rtx else bytes(config.get_timing_cache().serialize())
+    return Built(bytes(plan), kept, convolutions(log.lines))
+
+
+def _measure(config: Any, timing: bytes) -> None:
+    """Have a build use what an earlier one measured; where that does not fit, begin anew."""
+    cache = config.create_timing_cache(timing)
+    if cache is None or not config.set_timing_cache(cache, False):
+        config.set_timing_cache(config.create_timing_cache(b""), False)
+
+
+def _strongly_typed(trt: Any) -> int:
+    """The flag; from 11 on every network is, and it may be gone."""
+    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+    return 0 if flag is None else 1 << int(flag)
+
+
+def _target(library: Library, config: Any, sm: int) -> None:
+    """Have TensorRT-RTX build for one GPU."""
+    known = library.module.ComputeCapability
+    target = getattr(known, f"SM{sm}" if sm else "CURRENT", None)
+    config.num_compute_capabilities = 1
+    if target is None or not config.set_compute_capability(target, 0):
+        names = ", ".join(sorted(name for name in vars(known) if name.startswith("SM")))
+        raise BackendError(f"{library.name} does not build for SM{sm}; it does for {names}")
+
+
+def _monitor(trt: Any, progress: Progress) -> Any:
+    """Tells how far a build is, of its phases and the phases in them."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.phases: dict[str, tuple[str | None, int, int]] = {}
+            self.told = 0
+
+        def phase_start(self, name: str, parent: str | None, steps: int) -> None:
+            self.phases[name] = (parent, steps, 0)
+
+        def step_complete(self, name: str, step: int) -> bool:
+            parent, steps, _ = self.phases[name]
+            self.phases[name] = (parent, steps, step + 1)
+            whole = max(
+                self.share(name) for name, (parent, *_) in self.phases.items() if parent is None
+            )
+            # Steps are told by several threads, out of order; a bar that goes back tells nothing.
+            self.told = max(self.told, round(STEPS * whole))
+            progress(self.told, STEPS)
+            return True
+
+        def phase_finish(self, name: str) -> None:
+            self.phases.pop(name, None)
+
+        def share(self, name: str) -> float:
+            """How much of a phase is done, with what is done of the phases in it."""
+            _, steps, done = self.phases[name]
+            inner = [self.share(one) for one, (of, *_) in self.phases.items() if of == name]
+            return min(1.0, (done + max(inner, default=0.0)) / max(1, steps))
+
+    return Monitor()

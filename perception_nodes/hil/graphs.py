@@ -1,0 +1,52 @@
+"""Graphs that only fault injection starts, and the parameters of their nodes."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from perception_nodes.graph.config import DetectorSettings, PlayerSettings, Settings, Topic
+from perception_nodes.graph.graph import LIVE, MONITOR, Graph, NodeKind
+
+PACKAGE = "perception_nodes.hil.nodes"
+
+
+class FaultCameraSettings(PlayerSettings):
+    """Parameters of fault_camera_node."""
+
+    faults: str = Field(default="[]", description="JSON of the camera's faults, a list")
+    started_file: str = Field(
+        default="", description="file that receives the first frame's time, ns since the epoch"
+    )
+    played_file: str = Field(
+        default="",
+        description="JSON file that receives how many frames each fault has hit, and how many "
+        "were sent behind the drive's end",
+    )
+
+
+class SlowSubscriberSettings(Settings):
+    """Parameters of slow_subscriber_node."""
+
+    detections_topic: Topic = Field(
+        default="/perception/detections", description="vision_msgs/Detection2DArray"
+    )
+    delay_ms: float = Field(
+        default=200.0, ge=0, le=60_000, description="what it takes for each message"
+    )
+
+
+class FaultyDetectorSettings(DetectorSettings):
+    """Parameters of faulty_detector_node."""
+
+    backend: Literal["faulty"] = "faulty"  # type: ignore[assignment]
+
+
+FAULT_CAMERA = NodeKind("fault_camera_node", FaultCameraSettings, PACKAGE, plays_drive=True)
+FAULTY_DETECTOR_MODULE = f"{PACKAGE}.faulty_detector_node"
+"""Runs in the place of the detector where a fault is its backend's."""
+
+HIL = Graph((MONITOR, *LIVE.kinds, FAULT_CAMERA))
+"""A drive played with faults, watched and recorded."""
+
+BENCH = Graph((MONITOR, FAULT_CAMERA))
+"""The same without what is tested, which is on another machine."""

@@ -1,0 +1,1 @@
+"""Nodes that only fault injection needs: a camera with faults, a subscriber that is too slow."""

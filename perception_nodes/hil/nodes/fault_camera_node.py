@@ -1,0 +1,112 @@
+"""A recorded drive played as by a camera that has a fault; see `hil.camera_faults`."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+from pydantic import TypeAdapter
+
+from perception_nodes.drives.bag import RawFrame
+from perception_nodes.drives.footage import compressed_message, image_message
+from perception_nodes.hil.camera_faults import SentFrame, faulty, of_another_lens
+from perception_nodes.hil.graphs import FaultCameraSettings
+from perception_nodes.hil.scenario import CameraFault
+from perception_nodes.nodes.base import run_node
+from perception_nodes.nodes.player_node import PlayerNode
+from perception_nodes.system.files import write_whole
+
+FAULTS = TypeAdapter(list[CameraFault])
+CLOSING_PERIOD_NS = 1_000_000_000
+
+
+class FaultCameraNode(PlayerNode):
+    """Plays what `faulty` makes of the drive, and tells when it began.
+
+    A frame that the network has lost shows when the next one arrives. A camera would go on sending;
+    so does this one behind the drive's end, until all is accounted for or nobody is waited for.
+    """
+
+    settings_type = FaultCameraSettings
+    _announced = False
+    _last: SentFrame | None = None
+    _closing = 0
+
+    def open(self) -> None:
+        """As the player."""
+        self._hits: list[int] = []
+        super().open()
+
+    def step(self) -> None:
+        """As the player; the time of the first frame is told as soon as it is known."""
+        super().step()
+        if self._first_due_ns and not self._announced and self.settings.started_file:
+            self._announced = True
+            write_whole(Path(self.settings.started_file), str(self._first_due_ns))
+        if self._next is None and not self.finished and self._camera is None:
+            self._send_behind_the_end()
+
+    def _send_behind_the_end(self) -> None:
+        """Send a frame that fits a packet where frames are missing from the account."""
+        last = self._last
+        if last is None or self._health is None or self._health.frames_in >= len(self._sent):
+            return
+        # By the time of sending: stamps may be the fault.
+        due_ns = self._due_ns(last) + CLOSING_PERIOD_NS
+        if time.time_ns() < due_ns:
+            return
+        step_ns = round(CLOSING_PERIOD_NS * self.settings.rate)
+        at_ns = last.log_time_ns + step_ns
+        data = _small(self._compressed, self._closing)
+        self._play(replace(last, log_time_ns=at_ns, stamp_shift_ns=0, data=data))
+        self._closing += 1
+        self._write_sent()
+
+    def _read_frames(self) -> Iterator[SentFrame]:
+        faults = FAULTS.validate_json(self.settings.faults)
+        return faulty(super()._read_frames(), faults, self._hits)
+
+    def _write_sent(self) -> None:
+        if self.settings.played_file:
+            content = {"hits": self._hits, "closing": self._closing}
+            write_whole(Path(self.settings.played_file), json.dumps(content))
+        super()._write_sent()
+
+    def _play(self, frame: RawFrame) -> None:
+        assert isinstance(frame, SentFrame)
+        self._last = frame
+        if frame.lost:
+            self._sent.append((frame.index, self._stamp_ns(frame)))
+            return
+        if frame.distortion is not None and frame.camera_info is not None:
+            told = of_another_lens(frame.camera_info, frame.distortion)
+            frame = replace(frame, camera_info=told)
+        super()._play(frame)
+
+    def _stamp_ns(self, frame: RawFrame) -> int:
+        assert isinstance(frame, SentFrame)
+        return super()._stamp_ns(frame) + frame.stamp_shift_ns
+
+
+def _small(compressed: bool, number: int) -> bytes:
+    """A picture in one packet: what has lost large frames is hardly to lose it too.
+
+    No two in a row are the same, which would be a frozen camera.
+    """
+    picture = np.full((16, 16, 3), 97 * number % 256, np.uint8)
+    if compressed:
+        return compressed_message(0, cv2.imencode(".jpg", picture)[1].tobytes())
+    return image_message(0, picture)
+
+
+def main() -> int:
+    """Entry point."""
+    return run_node(FaultCameraNode, "fault_camera_node")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,24 @@
+"""The detector with a backend that fails on demand, see `hil.faulty_backend`."""
+
+import sys
+
+from perception_nodes.hil import faulty_backend
+from perception_nodes.hil.graphs import FaultyDetectorSettings
+from perception_nodes.nodes.base import run_node
+from perception_nodes.nodes.detector_node import DetectorNode
+
+
+class FaultyDetectorNode(DetectorNode):
+    """Knows one backend more."""
+
+    settings_type = FaultyDetectorSettings
+
+
+def main() -> int:
+    """Entry point."""
+    faulty_backend.register()
+    return run_node(FaultyDetectorNode, "detector_node")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,42 @@
+"""A subscriber that cannot keep up: what it does to itself must not reach the graph."""
+
+import sys
+import time
+
+from perception_interfaces.msg import FrameReport, Health
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from vision_msgs.msg import Detection2DArray
+
+from perception_nodes.hil.graphs import SlowSubscriberSettings
+from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, run_node
+
+# Reliable and deep, as a careless subscriber asks for: the most that it can demand of a publisher.
+DEMANDING = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+class SlowSubscriberNode(PerceptionNode):
+    """Sleeps in every callback."""
+
+    settings_type = SlowSubscriberSettings
+
+    def open(self) -> None:
+        """Subscribe."""
+        self.add_subscription(Detection2DArray, self.settings.detections_topic, self._on_any, 1000)
+        self.add_subscription(FrameReport, "/perception/frame_report", self._on_any, DEMANDING)
+        self.add_subscription(Health, "/perception/health", self._on_any, DEMANDING)
+
+    def step(self) -> None:
+        """Wait for a message."""
+        self.spin(IDLE_WAIT_MS)
+
+    def _on_any(self, data: bytes) -> None:
+        time.sleep(self.settings.delay_ms / 1e3)
+
+
+def main() -> int:
+    """Entry point."""
+    return run_node(SlowSubscriberNode, "slow_subscriber_node")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

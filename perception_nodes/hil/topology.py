@@ -1,0 +1,270 @@
+"""Where bench and unit of a scenario are: here, elsewhere, or in namespaces made for the run."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+from perception_nodes.backends.model import ModelError
+from perception_nodes.core.inference import BackendError
+from perception_nodes.drives.bag import BagError
+from perception_nodes.graph.config import SettingsError
+from perception_nodes.graph.supervisor import GraphFailure
+from perception_nodes.hil.address import PORT, joined_address
+from perception_nodes.hil.inject import has_small_shm
+from perception_nodes.hil.judge import Verdict
+from perception_nodes.hil.lossy_network import (
+    OWN_NETWORK,
+    UNIT_ADDRESS,
+    VARIABLE,
+    Link,
+    NoNetwork,
+    lacking,
+)
+from perception_nodes.hil.run import run_here
+from perception_nodes.hil.scenario import (
+    Conditions,
+    Expectation,
+    NetworkFault,
+    Scenario,
+    ShmFullFault,
+)
+from perception_nodes.hil.unit import RemoteUnit, UnitError
+from perception_nodes.system.environment import die_with_parent, stay_on_this_machine
+
+PRIVATE_SHM = 'mount -t tmpfs -o size="$0"m tmpfs /dev/shm && exec "$@"'
+UNIT_SHM_MB = 1024
+MAX_DOMAIN = 101
+THIS_MACHINE = "127.0.0.1"
+MODULE = "perception_nodes.hil.topology"
+UNIT_START_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 30.0
+"""For a process that ends a graph in order; one that hangs longer is killed."""
+NOT_RUN = (
+    BackendError,
+    BagError,
+    GraphFailure,
+    ModelError,
+    NoNetwork,
+    OSError,
+    SettingsError,
+    UnitError,
+)
+"""Why a scenario may have to be left; each says so in one line."""
+
+
+def run_scenario(scenario: Scenario, out: Path, unit: str = "") -> Verdict:
+    """Run a scenario, its sides where they belong; one that cannot be run has failed.
+
+    Args:
+        scenario: what to run.
+        out: folder; recordings and the nodes' messages are left there.
+        unit: HOST:PORT of a unit that serves on another machine; else it is on this one.
+
+    Raises:
+        KeyboardInterrupt: by the user; all that was started is stopped.
+    """
+    try:
+        return _run(scenario, out, unit)
+    except NOT_RUN as error:
+        return _not_run(scenario, " ".join(str(error).split()))
+    except Exception as error:  # a defect of ours must not cost the other scenarios' verdicts
+        (out / f"{scenario.name}.log").write_text(traceback.format_exc(), encoding="utf-8")
+        return _not_run(scenario, f"{type(error).__name__}: {error} (see {scenario.name}.log)")
+
+
+def _run(scenario: Scenario, out: Path, unit: str) -> Verdict:
+    if unit:
+        return _on_a_unit(scenario, out, unit)
+    if scenario.network is not None:
+        return _over_a_network(scenario, scenario.network, out)
+    stay_on_this_machine()
+    small = [f for f in scenario.faults if isinstance(f, ShmFullFault) and not has_small_shm(f)]
+    if small:
+        prefix = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", PRIVATE_SHM)
+        with _Elsewhere((*prefix, str(small[0].size_mb)), scenario, out, {}) as elsewhere:
+            return elsewhere.verdict()
+    if scenario.cameras > 1:
+        return _with_second_camera(scenario, out)
+    return run_here(scenario, out)
+
+
+def _on_a_unit(scenario: Scenario, out: Path, unit: str) -> Verdict:
+    """Run it on a vehicle computer, over a network that is as it is."""
+    if scenario.graph.get("source") == "shm" or scenario.cameras > 1:
+        return _not_run(scenario, "its camera is in the unit's own memory; run it there")
+    if any(isinstance(fault, NetworkFault) for fault in scenario.faults):
+        return _not_run(scenario, "the network to the unit is not ours to disturb")
+    with RemoteUnit(unit) as remote:
+        verdict = run_here(scenario, out, remote)
+    verdict.notes.append("over the network as it is: its delay and losses are not ours")
+    return verdict
+
+
+def _over_a_network(scenario: Scenario, conditions: Conditions, out: Path) -> Verdict:
+    """Run it with bench and unit in namespaces of their own, or say what is not simulated."""
+    if os.environ.get(VARIABLE):
+        with Link(conditions) as link:
+            # Memory of its own too: what it keeps there is gone with a reboot.
+            place = ("unshare", "--mount", "sh", "-c", PRIVATE_SHM, str(UNIT_SHM_MB))
+            unit = link.on_the_far_side(lambda: _start_unit(UNIT_ADDRESS, PORT, place))
+            with _connected(unit, UNIT_ADDRESS, PORT) as remote:
+                return run_here(scenario, out, remote, link)
+    why = lacking()
+    if not why:
+        # Discovery is by multicast, in a network where nobody else is.
+        environment = {VARIABLE: "1", "ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"}
+        with _Elsewhere(OWN_NETWORK, scenario, out, environment) as elsewhere:
+            return elsewhere.verdict()
+    if any(isinstance(fault, NetworkFault) for fault in scenario.faults):
+        return _not_run(scenario, f"the network cannot be simulated: {why}")
+    stay_on_this_machine()
+    port = _free_port()
+    with _connected(_start_unit(THIS_MACHINE, port), THIS_MACHINE, port) as remote:
+        verdict = run_here(scenario, out, remote)
+    verdict.notes.append(f"over loopback, with no delay and no loss: {why}")
+    return verdict
+
+
+def _with_second_camera(scenario: Scenario, out: Path) -> Verdict:
+    """Run it beside a second camera, whose graph must do as well as if nothing had happened."""
+    expect = scenario.expect
+    second = scenario.model_copy(
+        update={
+            "name": f"{scenario.name}_second",
+            "cameras": 1,
+            "graph": {**scenario.graph, "camera": "second"},
+            "faults": (),
+            "expect": Expectation(
+                lost=expect.lost,
+                at_worst=expect.at_worst,
+                miss_rate_at_most=expect.miss_rate_at_most,
+                recovered_within_ms=expect.recovered_within_ms,
+            ),
+        }
+    )
+    domain = int(os.environ.get("ROS_DOMAIN_ID", "0"))
+    # A domain of its own keeps its topics apart.
+    environment = {"ROS_DOMAIN_ID": str(domain + 1 if domain < MAX_DOMAIN else domain - 1)}
+    with _Elsewhere((), second, out, environment) as beside:
+        verdict = run_here(scenario, out)
+        other = beside.verdict()
+    verdict.problems += [f"second camera: {problem}" for problem in other.problems]
+    verdict.notes.append(
+        f"second camera: {other.sent} frames, "
+        + ", ".join(f"{count} {status}" for status, count in sorted(other.statuses.items()))
+    )
+    return verdict
+
+
+class _Elsewhere:
+    """A scenario in a process that another command makes a place for; a context manager."""
+
+    def __init__(
+        self,
+        prefix: Sequence[str],
+        scenario: Scenario,
+        out: Path,
+        environment: Mapping[str, str],
+    ) -> None:
+        us = os.getpid()
+        self._scenario = scenario
+        self._process = subprocess.Popen(
+            (*prefix, sys.executable, "-m", MODULE, scenario.model_dump_json(), str(out), str(us)),
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # Ctrl-C reaches us, and we stop it in order
+            preexec_fn=lambda: die_with_parent(us),
+        )
+
+    def verdict(self) -> Verdict:
+        """Wait for it."""
+        output, errors = self._process.communicate()
+        try:
+            return Verdict.model_validate_json(output)
+        except ValueError:
+            said = (errors.strip().splitlines() or ["no message"])[-1]
+            status = self._process.returncode
+            return _not_run(self._scenario, f"its process ended with status {status}: {said}")
+
+    def __enter__(self) -> "_Elsewhere":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Stop it, where it still runs, and give it the time to leave nothing behind."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+        try:
+            self._process.communicate(timeout=STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.communicate()
+
+
+def _not_run(scenario: Scenario, why: str) -> Verdict:
+    return Verdict(scenario=scenario.name, title=scenario.title, problems=[f"not run: {why}"])
+
+
+def _start_unit(host: str, port: int, prefix: Sequence[str] = ()) -> "subprocess.Popen[bytes]":
+    """A process that serves as the unit, in a place that another command makes for it."""
+    us = os.getpid()
+    command = (*prefix, sys.executable, "-m", "perception_nodes", "hil", "unit")
+    return subprocess.Popen(
+        [*command, "--listen", joined_address(host, port)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C reaches us, and we stop it in order
+        preexec_fn=lambda: die_with_parent(us),
+    )
+
+
+@contextmanager
+def _connected(process: "subprocess.Popen[bytes]", host: str, port: int) -> Iterator[RemoteUnit]:
+    """The unit that a process serves as, which ends with the context."""
+    try:
+        with RemoteUnit(joined_address(host, port), UNIT_START_TIMEOUT_S) as remote:
+            yield remote
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _free_port() -> int:
+    with socket.create_server((THIS_MACHINE, 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def main() -> int:
+    """Entry point of the process of `_Elsewhere`: runs a scenario, prints its verdict as JSON."""
+    scenario, out, parent = sys.argv[1:]
+    # Asked for once more: entering a namespace has made the kernel forget it.
+    die_with_parent(int(parent))
+    try:
+        verdict = run_scenario(Scenario.model_validate_json(scenario), Path(out))
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    print(verdict.model_dump_json())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""What the same model finds on the undisturbed drive, and how far a run agrees with it."""
+
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from perception_nodes.core.frame import Detections
+from perception_nodes.drives.bag import open_drive
+from perception_nodes.evaluation.agreement import agreement
+from perception_nodes.replay.offline_camera import Camera, LoadedModel, ReplaySettings
+from perception_nodes.report.recording import FrameDetections
+
+Found = Mapping[int, FrameDetections]
+"""Objects by the number of the frame in the drive."""
+
+
+def reference(drive: Path, frames: Iterable[int], parameters: Mapping[str, Any]) -> Found:
+    """What the model finds, frame by frame, with all the time in the world.
+
+    Args:
+        drive: as it is played, undisturbed.
+        frames: numbers of those that are asked for.
+        parameters: of the graph; model and thresholds are taken from them.
+
+    Raises:
+        BagError, ModelError, BackendError: the drive or the model cannot be used.
+    """
+    wanted = set(frames)
+    names = ("model", "score_threshold", "iou_threshold", "undistort")
+    settings = ReplaySettings(**{name: parameters[name] for name in names})
+    found: dict[int, FrameDetections] = {}
+    with LoadedModel(settings) as loaded, open_drive(drive) as source:
+        camera = Camera(source, loaded, skip_late=False)
+        pixels = loaded.new_input()
+        for frame in source.frames():
+            if frame.index not in wanted:
+                continue
+            record, image = camera.enter(frame, time.monotonic_ns())
+            header = None if image is None else camera.prepare(record, image, pixels)
+            detections = None if header is None else camera.detect(header, pixels)[1]
+            if detections is not None:
+                found[frame.index] = camera.named(detections)
+    return found
+
+
+def agreement_share(expected: Found, found: Found) -> float | None:
+    """Of the sure objects of both, the share that both see; None where there is no such object."""
+    frames = sorted(expected.keys() & found.keys())
+    labels = sorted({label for one in (expected, found) for i in frames for label in one[i].labels})
+    numbers = {label: number for number, label in enumerate(labels)}
+
+    def numbered(one: FrameDetections) -> Detections:
+        classes = np.array([numbers[label] for label in one.labels], np.int64)
+        return Detections(one.boxes, one.scores, classes)
+
+    both = agreement(
+        [numbered(expected[index]) for index in frames],
+        [numbered(found[index]) for index in frames],
+    )
+    return both.share if both.reference + both.other else None

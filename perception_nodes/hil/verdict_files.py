@@ -1,0 +1,138 @@
+"""Verdicts for people, for machines, and for continuous integration."""
+
+import os
+import platform
+import re
+from collections.abc import Sequence
+from typing import Any
+from xml.etree import ElementTree
+
+from rich.table import Table
+
+from perception_nodes.hil.judge import Verdict
+from perception_nodes.hil.scenario import Scenario
+from perception_nodes.system.processes import cpu_name
+from perception_nodes.watchdog.faults import HealthMode
+
+_UNPRINTABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What XML has no place for, such as the colours of a node's messages."""
+
+
+def verdicts_table(verdicts: Sequence[Verdict]) -> Table:
+    """The verdicts, a row each."""
+    table = Table(title="Scenarios")
+    table.add_column("scenario", no_wrap=True)
+    for title in ("detected in", "told", "lost", "silently", "detections in", "recovered in"):
+        table.add_column(title)
+    table.add_column("verdict", no_wrap=True)
+    for verdict in verdicts:
+        table.add_row(
+            verdict.scenario,
+            _ms(verdict.detected_ms),
+            max((mode for mode, _, _ in verdict.told), key=_badness, default=""),
+            f"{verdict.without_detections}/{verdict.sent}",
+            str(verdict.lost_silently),
+            _ms(verdict.detections_ms),
+            _ms(verdict.recovered_ms),
+            "[green]PASS" if verdict.passed else "[red]FAIL",
+        )
+    return table
+
+
+def problems(verdicts: Sequence[Verdict]) -> list[str]:
+    """What was not as expected, a line each."""
+    return [f"{verdict.scenario}: {text}" for verdict in verdicts for text in verdict.problems]
+
+
+def scenarios_table(scenarios: Sequence[Scenario]) -> Table:
+    """The scenarios, a row each."""
+    table = Table("name", "fault", "detected within", "told", "recovered within")
+    table.columns[0].no_wrap = True
+    for scenario in scenarios:
+        expect = scenario.expect
+        table.add_row(
+            scenario.name,
+            scenario.title,
+            _ms(expect.detected_within_ms),
+            expect.told,
+            _ms(expect.recovered_within_ms),
+        )
+    return table
+
+
+def scenarios_markdown(scenarios: Sequence[Scenario]) -> str:
+    """The scenarios as the table of the documentation."""
+    rows = [
+        "| scenario | what happens | what is said | within | the vehicle is told | what is lost "
+        "| detections again | NOMINAL again |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for scenario in scenarios:
+        expect = scenario.expect
+        said = expect.cause.replace(".* ", " … ").replace("|", '" or "')
+        worst = expect.at_worst or expect.told
+        cells = [
+            f"`{scenario.name}`",
+            scenario.title,
+            f'"{said}"' if said else "nothing",
+            _ms(expect.detected_within_ms),
+            expect.told if worst == expect.told else f"{expect.told} to {worst}",
+            expect.lost,
+            _ms(expect.detections_within_ms),
+            _ms(expect.recovered_within_ms),
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows) + "\n"
+
+
+def verdicts_json(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """The verdicts with the machine they were given on."""
+    passed = sum(verdict.passed for verdict in verdicts)
+    return {
+        "machine": f"{cpu_name()}, {os.cpu_count()} cores, {platform.release()}",
+        "passed": passed,
+        "failed": len(verdicts) - passed,
+        "verdicts": [{"passed": verdict.passed, **verdict.model_dump()} for verdict in verdicts],
+    }
+
+
+def verdicts_junit(
+    verdicts: Sequence[Verdict], seconds: Sequence[float], not_begun: Sequence[str] = ()
+) -> str:
+    """The verdicts as JUnit XML.
+
+    Args:
+        verdicts: a test case each.
+        seconds: what each took.
+        not_begun: names of scenarios whose turn did not come.
+    """
+    failures = sum(not verdict.passed for verdict in verdicts)
+    suite = ElementTree.Element(
+        "testsuite",
+        name="perception hil",
+        tests=str(len(verdicts) + len(not_begun)),
+        failures=str(failures),
+        skipped=str(len(not_begun)),
+        time=f"{sum(seconds):.1f}",
+    )
+    for verdict, took_s in zip(verdicts, seconds, strict=True):
+        case = ElementTree.SubElement(
+            suite, "testcase", classname="hil", name=verdict.scenario, time=f"{took_s:.1f}"
+        )
+        if not verdict.passed:
+            told = [_UNPRINTABLE.sub("?", problem) for problem in verdict.problems]
+            failure = ElementTree.SubElement(case, "failure", message=told[0])
+            failure.text = "\n".join(told)
+    for name in not_begun:
+        case = ElementTree.SubElement(suite, "testcase", classname="hil", name=name, time="0.0")
+        ElementTree.SubElement(case, "skipped", message="the run was ended before its turn")
+    ElementTree.indent(suite)
+    return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _badness(mode: str) -> HealthMode:
+    return HealthMode[mode]
+
+
+def _ms(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0f} ms"

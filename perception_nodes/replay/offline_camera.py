@@ -1,0 +1,292 @@
+"""A drive's camera in this process, with no ROS: its frames preprocessed and detected."""
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception_nodes.backends.contract import Backend, BackendSettings, QueuedBackend, open_backend
+from perception_nodes.backends.model import load_model
+from perception_nodes.core.budget import DEADLINE_MS, Budget
+from perception_nodes.core.clock import SystemClock
+from perception_nodes.core.decode import Decoder, DecodeSettings
+from perception_nodes.core.frame import (
+    Detections,
+    FrameHeader,
+    FrameRecord,
+    FrameRejected,
+    FrameStatus,
+    ImageView,
+)
+from perception_nodes.core.inference import Candidate, HeadTensors, InferenceBackend
+from perception_nodes.core.pipeline import Pipeline
+from perception_nodes.drives.bag import Drive, RawFrame
+from perception_nodes.drives.rectification import RecordedCalibration
+from perception_nodes.drives.schemas import COMPRESSED_IMAGE
+from perception_nodes.preprocess.calibration import read_calibration
+from perception_nodes.preprocess.cpu import Preprocessor
+from perception_nodes.preprocess.ingest import Ingest
+from perception_nodes.report.recording import FrameDetections
+from perception_nodes.transport.cdr import (
+    read_compressed_image,
+    read_image,
+    write_detection_array,
+)
+
+CAMERA_NAME = "replay"
+WARM_UP_CALLS = 3
+
+
+@dataclass(frozen=True)
+class ReplaySettings:
+    """What a replay runs; see the nodes' parameters of the same names."""
+
+    model: str = "road-n"
+    backend: str = "openvino"
+    threads: int = 0
+    deadline_ms: float = DEADLINE_MS
+    score_threshold: float = DecodeSettings.score_threshold
+    iou_threshold: float = DecodeSettings.iou_threshold
+    undistort: bool = True
+    calibration_file: str = ""
+
+
+class LoadedModel:
+    """A model in its runtime, for one drive after the other; a context manager."""
+
+    def __init__(self, settings: ReplaySettings, cache_dir: str = "") -> None:
+        """Load it.
+
+        Args:
+            settings: model, backend and thresholds.
+            cache_dir: folder for compiled models, empty for none.
+
+        Raises:
+            ModelError: the model cannot be used.
+            BackendError: nor can the backend.
+        """
+        self.settings = settings
+        self.model = model = load_model(settings.model)
+        self.backend = open_backend(settings.backend, BackendSettings(settings.threads, cache_dir))
+        self.info = self.backend.load(model)
+        self.decoder = Decoder(
+            model.input.width,
+            model.input.height,
+            model.outputs.strides,
+            model.outputs.reg_max,
+            DecodeSettings(settings.score_threshold, settings.iou_threshold),
+        )
+
+    def new_input(self) -> NDArray[np.uint8]:
+        """Room for a network input, uint8 [height, width, 3] BGR."""
+        return np.zeros((self.model.input.height, self.model.input.width, 3), np.uint8)
+
+    def bare_inference_ns(self, inputs: list[NDArray[np.uint8]], calls: int) -> list[int]:
+        """Durations of inference with nothing beside it, in nanoseconds."""
+        durations_ns = []
+        for call in range(-WARM_UP_CALLS, calls):
+            begin_ns = time.monotonic_ns()
+            self.backend.infer(inputs[call % len(inputs)])
+            if call >= 0:
+                durations_ns.append(time.monotonic_ns() - begin_ns)
+        return durations_ns
+
+    def __enter__(self) -> "LoadedModel":
+        """Nothing to do: it is loaded."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give the runtime's memory back."""
+        self.backend.close()
+
+
+class OneAtATime:
+    """A backend that several threads can call: each waits for its turn, and gets copies."""
+
+    def __init__(self, backend: InferenceBackend) -> None:
+        """Nobody has the turn."""
+        self._backend = backend
+        self._lock = threading.Lock()
+
+    def infer(self, image: NDArray[np.uint8]) -> HeadTensors:
+        """Infer; the tensors stay."""
+        with self._lock:
+            heads = self._backend.infer(image)
+            boxes, classes = ([t.copy() for t in some] for some in (heads.boxes, heads.classes))
+            return HeadTensors(boxes, classes, heads.engine)
+
+
+class Turn:
+    """A thread's caller of a backend that others call too.
+
+    Attributes:
+        waited_ns: how long its last call has waited for those of others.
+    """
+
+    def __init__(self, caller: InferenceBackend, ended_ns: list[int]) -> None:
+        """Take a caller, and when the last call of any ended, which all share."""
+        self._caller, self._ended_ns = caller, ended_ns
+        self.waited_ns = 0
+
+    def infer(self, image: NDArray[np.uint8]) -> HeadTensors:
+        """Infer; the tensors live until this thread's next call."""
+        asked_ns = time.monotonic_ns()
+        try:
+            return self._caller.infer(image)
+        finally:
+            self.waited_ns = max(0, self._ended_ns[0] - asked_ns)
+            self._ended_ns[0] = time.monotonic_ns()
+
+
+def turns(backend: Backend, threads: int) -> list[Turn]:
+    """A caller for each thread: one call runs while what earlier ones gave is decoded."""
+    callers: Sequence[InferenceBackend] = [OneAtATime(backend)] * threads
+    if isinstance(backend, QueuedBackend):
+        callers = backend.queue(threads)
+    ended_ns = [0]
+    return [Turn(caller, ended_ns) for caller in callers]
+
+
+class _DueClock:
+    """The clocks as the recorded camera saw them: a frame comes at the instant of its stamp."""
+
+    behind_ns = 0
+
+    def __init__(self) -> None:
+        self._stamp_ns = self._due_ns = self._now_ns = 0
+
+    def follow(self, stamp_ns: int, due_ns: int) -> None:
+        """A frame with this stamp is due at this instant of CLOCK_MONOTONIC."""
+        self._stamp_ns, self._due_ns = stamp_ns, due_ns
+
+    def monotonic_ns(self) -> int:
+        self._now_ns = time.monotonic_ns()
+        return self._now_ns
+
+    def realtime_ns(self) -> int:
+        # At the instant that was read last, so that a frame's age does not depend on us.
+        return self._stamp_ns + self._now_ns - self._due_ns
+
+
+class Camera:
+    """The two halves of a frame's way, for one drive; each may run in a thread of its own."""
+
+    def __init__(self, drive: Drive, loaded: LoadedModel, skip_late: bool) -> None:
+        """Prepare.
+
+        Args:
+            drive: the recorded frames.
+            loaded: the model.
+            skip_late: see `Pipeline`.
+
+        Raises:
+            UnknownLens: the calibration file cannot be used.
+        """
+        settings, model = loaded.settings, loaded.model
+        self._names = [name.encode() for name in model.classes]
+        self._labels = model.classes
+        self._preprocessor = Preprocessor(model.input.width, model.input.height, settings.undistort)
+        self._calibration: RecordedCalibration | None = None
+        if settings.calibration_file:
+            self._preprocessor.calibrate(read_calibration(settings.calibration_file))
+        elif settings.undistort:
+            self._calibration = RecordedCalibration(self._preprocessor)
+        self._clock = _DueClock()
+        budget = Budget.for_deadline(settings.deadline_ms)
+        self._ingest = Ingest(self._preprocessor, CAMERA_NAME, budget, self._clock)
+        inference_ns = 0
+        if skip_late:
+            durations_ns = loaded.bare_inference_ns([loaded.new_input()], calls=20)
+            inference_ns = sorted(durations_ns)[len(durations_ns) // 2]
+        self._loaded, self._skip_late, self._inference_ns = loaded, skip_late, inference_ns
+        self._pipeline = self.pipeline(loaded.backend)
+        compressed = drive.message_type == COMPRESSED_IMAGE
+        self._read = read_compressed_image if compressed else read_image
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is wrong with the calibration of the frames so far, a line each."""
+        return [] if self._calibration is None else self._calibration.notes()
+
+    def enter(self, frame: RawFrame, due_ns: int) -> tuple[FrameRecord, ImageView | None]:
+        """Date a frame, whose number is that in its drive.
+
+        Args:
+            frame: as it was recorded.
+            due_ns: CLOCK_MONOTONIC at which the camera has it.
+
+        Returns:
+            Its record, and the image where it can be read; where not, the record is complete.
+        """
+        if self._calibration is not None:
+            self._calibration.follow(frame)
+        try:
+            image = self._read(frame.data)
+        except FrameRejected as error:
+            self._clock.follow(frame.log_time_ns, due_ns)
+            record = self._ingest.enter(frame.log_time_ns, "", due_ns)
+            record.sequence = frame.index
+            return self.end(record, FrameStatus.FAILED, str(error)), None
+        self._clock.follow(image.stamp_ns, due_ns)
+        record = self._ingest.enter(image.stamp_ns, image.frame_id, due_ns)
+        record.sequence = frame.index
+        return record, image
+
+    def prepare(
+        self, record: FrameRecord, image: ImageView, pixels: NDArray[np.uint8]
+    ) -> FrameHeader | None:
+        """Write a frame into a network input.
+
+        Returns:
+            The input's header; None where the frame is rejected: its record is then complete.
+        """
+        header = FrameHeader()
+        try:
+            self._ingest.fill(record, image, header, pixels)
+            if self._calibration is not None:
+                size = (header.source_width, header.source_height)
+                self._calibration.check_size(record.sequence, *size)
+        except FrameRejected as error:
+            self.end(record, FrameStatus.FAILED, str(error))
+            return None
+        return header
+
+    def pipeline(self, backend: InferenceBackend) -> Pipeline:
+        """A second half of the way, for one thread."""
+        name, decoder = self._loaded.model.name, self._loaded.decoder
+        candidate = Candidate(name, backend, decoder, self._inference_ns)
+        return Pipeline([candidate], SystemClock(), self._skip_late)
+
+    def detect(
+        self, header: FrameHeader, pixels: NDArray[np.uint8], pipeline: Pipeline | None = None
+    ) -> tuple[FrameRecord, Detections | None, bytes]:
+        """Find the objects of a prepared frame.
+
+        Args:
+            header: of the network input.
+            pixels: of the network input.
+            pipeline: of the calling thread; where there is but one, it need not be named.
+
+        Returns:
+            Its complete record, its detections where there are any to publish, and these as
+            `vision_msgs/msg/Detection2DArray`.
+        """
+        pipeline = pipeline or self._pipeline
+        record, detections = pipeline.detect(header, pixels)
+        if detections is None:
+            return record, None, b""
+        message = write_detection_array(record.stamp_ns, record.frame_id, detections, self._names)
+        return pipeline.published(record), detections, message
+
+    def named(self, detections: Detections) -> FrameDetections:
+        """Detections with the names of their classes."""
+        labels = tuple(self._labels[index] for index in detections.classes.tolist())
+        return FrameDetections(labels, detections.scores, detections.boxes)
+
+    @staticmethod
+    def end(record: FrameRecord, status: FrameStatus, reason: str) -> FrameRecord:
+        """Complete the record of a frame that is not detected."""
+        return Ingest.end(record, status, reason)

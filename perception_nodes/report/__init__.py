@@ -1,0 +1,1 @@
+"""What people see of a run: recordings, pages, charts, annotated pictures, the terminal view."""

@@ -1,0 +1,205 @@
+"""Pictures for people: a camera frame made small, with its boxes, status and latency drawn in."""
+
+import struct
+import zlib
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+from perception_nodes.core.frame import (
+    IN_TIME,
+    FrameHeader,
+    FrameRejected,
+    FrameStatus,
+    ImageView,
+    latency_ms,
+)
+from perception_nodes.drives.schemas import IMAGE
+from perception_nodes.preprocess.cpu import Preprocessor
+from perception_nodes.report.changes import Change
+from perception_nodes.report.recording import FrameDetections, FrameReport
+from perception_nodes.transport.cdr import read_compressed_image, read_image
+
+Picture = NDArray[np.uint8]
+MAX_WIDTH = 960
+MIN_WIDTH = 320
+"""A smaller picture is enlarged to it: labels need room."""
+
+CLASS_COLOURS = {
+    "person": "#ff4d6d",
+    "bicycle": "#ffb703",
+    "car": "#3a9dff",
+    "motorcycle": "#c77dff",
+    "bus": "#2dd4bf",
+    "truck": "#80ed99",
+    "traffic light": "#ffd60a",
+    "stop sign": "#ff7b39",
+}
+OTHER_COLOURS = tuple(CLASS_COLOURS.values())
+STATUS_COLOURS = {
+    FrameStatus.OK: "#1f9d55",
+    FrameStatus.LATE: "#e8590c",
+    FrameStatus.SKIPPED_LATE: "#f2a900",
+    FrameStatus.SUPERSEDED: "#868e96",
+    FrameStatus.DEGRADED: "#1c7ed6",
+    FrameStatus.FAILED: "#d6336c",
+}
+NO_REPORT_COLOUR = "#343a40"
+BEFORE_COLOUR = "#ff3b5c"
+AFTER_COLOUR = "#2ee66b"
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+class PictureMaker:
+    """Makes BGR pictures, at most `MAX_WIDTH` wide, of camera messages of one type."""
+
+    def __init__(self, message_type: str) -> None:
+        """Prepare for `sensor_msgs/msg/Image` or `sensor_msgs/msg/CompressedImage`."""
+        self._read = read_image if message_type == IMAGE else read_compressed_image
+        self._size = (0, 0)
+        self._preprocessor = Preprocessor(2, 2, undistort=False)
+
+    def make(self, message: bytes) -> tuple[Picture, float]:
+        """The picture of a message.
+
+        Args:
+            message: the serialized image.
+
+        Returns:
+            uint8 [h, w, 3] BGR, both sizes even as video needs them, and picture pixels per source
+            pixel.
+
+        Raises:
+            FrameRejected: the message cannot be read.
+        """
+        view = self._read(message)
+        width, height = source_size(view)
+        scale = min(MAX_WIDTH, max(width, MIN_WIDTH)) / width
+        size = (max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2))
+        if size != self._size:
+            self._size = size
+            self._preprocessor = Preprocessor(*size, undistort=False)
+        picture = np.empty((size[1], size[0], 3), np.uint8)
+        self._preprocessor.write(view, picture, FrameHeader())
+        return picture, scale
+
+
+def source_size(view: ImageView) -> tuple[int, int]:
+    """Width and height in pixels; a compressed picture says them in its file.
+
+    Raises:
+        FrameRejected: the file is no whole JPEG or PNG.
+    """
+    try:
+        if view.encoding == "jpeg":
+            height, width = simplejpeg.decode_jpeg_header(view.data, strict=True)[:2]
+            return width, height
+        if view.encoding == "png":
+            # IHDR is a PNG's first chunk: its length, its name, width, height.
+            width, height = struct.unpack_from(">II", view.data, 16)
+            return width, height
+    except (ValueError, struct.error) as error:
+        raise FrameRejected(f"{view.encoding}: {error}") from error
+    return view.width, view.height
+
+
+def decoded(jpeg: bytes) -> Picture:
+    """A picture that was written as JPEG."""
+    return np.asarray(cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR), np.uint8)
+
+
+def blank(width: int, height: int, text: str) -> Picture:
+    """A grey picture with a text, for a frame that cannot be shown."""
+    picture = np.full((height, width, 3), 40, np.uint8)
+    cv2.putText(
+        picture, _ascii(text)[:90], (12, height // 2), _FONT, 0.5, (235,) * 3, 1, cv2.LINE_AA
+    )
+    return picture
+
+
+def draw(
+    picture: Picture, scale: float, found: FrameDetections | None, report: FrameReport | None
+) -> None:
+    """Draw a frame's objects and what became of it, in place.
+
+    Args:
+        picture: uint8 [h, w, 3] BGR.
+        scale: picture pixels per source pixel.
+        found: its objects, None where none were published.
+        report: its report, None where there is none.
+    """
+    if found is not None:
+        # Best first in the list: drawn last, it stays readable.
+        for label, score, box in reversed(
+            list(zip(found.labels, found.scores.tolist(), found.boxes * scale, strict=True))
+        ):
+            _draw_box(picture, f"{label} {score:.2f}", class_colour(label), box)
+    colour, caption = NO_REPORT_COLOUR, "NO REPORT"
+    if report is not None:
+        status = FrameStatus(report.status)
+        colour, caption = STATUS_COLOURS[status], status.name.replace("_", " ")
+        # Under simulated time a frame takes none.
+        latency = latency_ms(report)
+        caption += f"  {latency:.1f} ms" if latency else ""
+    if report is None or report.status not in IN_TIME:
+        height, width = picture.shape[:2]
+        cv2.rectangle(picture, (2, 2), (width - 3, height - 3), bgr(colour), 5)
+    _draw_label(picture, caption, (8, 8), bgr(colour), 0.55)
+
+
+def draw_changes(picture: Picture, scale: float, changes: Sequence[Change]) -> None:
+    """Draw what changed against a golden, in place: what was there before, what is there now."""
+    for change in changes:
+        for thing, colour in ((change.before, BEFORE_COLOUR), (change.after, AFTER_COLOUR)):
+            if thing is not None:
+                text = change.kind.value if thing is (change.after or change.before) else "before"
+                box = np.array(thing.box, np.float32) * scale
+                _draw_box(picture, f"{thing.label} {thing.score:.2f} {text}", colour, box)
+    texts = [change.kind.value for change in changes if not (change.before or change.after)]
+    for text in texts[:1]:
+        _draw_label(picture, text, (8, 8), bgr(BEFORE_COLOUR), 0.55)
+
+
+def class_colour(label: str) -> str:
+    """A class's colour as `#rrggbb`, the same in every picture."""
+    other = OTHER_COLOURS[zlib.crc32(label.encode()) % len(OTHER_COLOURS)]
+    return CLASS_COLOURS.get(label, other)
+
+
+def bgr(colour: str) -> tuple[int, int, int]:
+    """Blue, green, red of `#rrggbb`."""
+    return int(colour[5:7], 16), int(colour[3:5], 16), int(colour[1:3], 16)
+
+
+def _draw_box(picture: Picture, text: str, colour_name: str, box: NDArray[np.float32]) -> None:
+    colour = bgr(colour_name)
+    x1, y1, x2, y2 = (round(float(value)) for value in box)
+    cv2.rectangle(picture, (x1, y1), (x2, y2), (20, 20, 20), 4)
+    cv2.rectangle(picture, (x1, y1), (x2, y2), colour, 2)
+    _draw_label(picture, text, (x1 - 1, y1 - 17), colour, 0.4)
+
+
+def _draw_label(
+    picture: Picture, text: str, corner: tuple[int, int], colour: tuple[int, int, int], size: float
+) -> None:
+    """A text on a filled chip, moved so that it lies in the picture."""
+    text = _ascii(text)
+    (width, height), baseline = cv2.getTextSize(text, _FONT, size, 1)
+    margin = round(8 * size)
+    chip_width, chip_height = width + 2 * margin, height + baseline + margin
+    x = min(max(corner[0], 0), max(picture.shape[1] - chip_width, 0))
+    y = min(max(corner[1], 0), max(picture.shape[0] - chip_height, 0))
+    cv2.rectangle(picture, (x, y), (x + chip_width, y + chip_height), colour, cv2.FILLED)
+    blue, green, red = colour
+    dark = 0.114 * blue + 0.587 * green + 0.299 * red < 140
+    ink = (255, 255, 255) if dark else (20, 20, 20)
+    at = (x + margin, y + margin // 2 + height + 1)
+    cv2.putText(picture, text, at, _FONT, size, ink, 1, cv2.LINE_AA)
+
+
+def _ascii(text: str) -> str:
+    """OpenCV's fonts know nothing else."""
+    return text.encode("ascii", "replace").decode()

@@ -1,0 +1,234 @@
+"""What differs between two runs of a drive, object by object, within tolerances."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception_nodes.report.recording import FrameDetections, Recording
+
+SAME_OBJECT_IOU = 0.3
+"""Two boxes of one class that overlap less are two objects."""
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What counts as the same.
+
+    Attributes:
+        box_iou: IoU from which on a box has not moved.
+        score: by which a score may differ.
+    """
+
+    box_iou: float = 0.8
+    score: float = 0.1
+
+
+class Kind(str, Enum):
+    """What can change."""
+
+    APPEARED = "appeared"
+    VANISHED = "vanished"
+    MOVED = "moved"
+    SCORE = "score changed"
+    FAILED = "frame gives no detections any more"
+    RECOVERED = "frame gave no detections before"
+    FRAME_MISSING = "frame is missing"
+    FRAME_NEW = "frame is new"
+
+
+class Thing(NamedTuple):
+    """An object of a frame: class, score, and x1 y1 x2 y2 in source pixels."""
+
+    label: str
+    score: float
+    box: tuple[float, float, float, float]
+
+    def __str__(self) -> str:
+        """In words."""
+        x1, y1, x2, y2 = self.box
+        return f"{self.label} {self.score:.2f} at {x1:.0f},{y1:.0f} ({x2 - x1:.0f}x{y2 - y1:.0f})"
+
+
+class Change(NamedTuple):
+    """One difference.
+
+    Attributes:
+        frame: its number in the drive.
+        at_s: seconds since the first frame.
+        kind: what changed.
+        before, after: the object in the golden and now, where there is one.
+    """
+
+    frame: int
+    at_s: float
+    kind: Kind
+    before: Thing | None = None
+    after: Thing | None = None
+
+    def __str__(self) -> str:
+        """A line for people."""
+        where = f"frame {self.frame} ({self.at_s:.2f} s): "
+        if self.kind == Kind.MOVED and self.before and self.after:
+            overlap = iou(_boxes([self.before]), _boxes([self.after]))[0, 0]
+            return f"{where}{self.before} moved to {self.after}, IoU {overlap:.2f}"
+        if self.kind == Kind.SCORE and self.before and self.after:
+            return f"{where}{self.before} now has score {self.after.score:.2f}"
+        thing = self.before or self.after
+        return f"{where}{thing} {self.kind.value}" if thing else where + self.kind.value
+
+    def as_json(self) -> dict[str, Any]:
+        """For machines."""
+        return {
+            "frame": self.frame,
+            "at_s": self.at_s,
+            "kind": self.kind.value,
+            "before": self.before,
+            "after": self.after,
+        }
+
+
+Time = tuple[int, int]
+"""Log time in nanoseconds, and how many earlier frames have the same one."""
+Frames = dict[Time, list[Thing] | None]
+"""Objects by the frame's time; None for a frame that gave no detections."""
+
+
+def things_of(found: FrameDetections | None) -> list[Thing] | None:
+    """A frame's objects."""
+    if found is None:
+        return None
+    rows = zip(found.labels, found.scores.tolist(), found.boxes.tolist(), strict=True)
+    return [Thing(label, score, tuple(box)) for label, score, box in rows]
+
+
+def frames_of(recording: Recording) -> Frames:
+    """The objects of every frame of a replay, whose recording was read by number."""
+    times = numbered(report.log_time_ns for report in recording.reports)
+    return {
+        time: things_of(recording.found(report))
+        for time, report in zip(times, recording.reports, strict=True)
+    }
+
+
+def numbered(times_ns: Iterable[int]) -> Iterator[Time]:
+    """Log times, those that are equal told apart by their order."""
+    seen: Counter[int] = Counter()
+    for time_ns in times_ns:
+        yield time_ns, seen[time_ns]
+        seen[time_ns] += 1
+
+
+class Comparison:
+    """A drive's frames against those of a golden, one after the other."""
+
+    def __init__(self, expected: Frames, score_threshold: float, tolerance: Tolerance) -> None:
+        """Take what is expected."""
+        self._expected = dict(expected)
+        self._start_ns = min(expected, default=(0, 0))[0]
+        self._seen: Counter[int] = Counter()
+        self._sure_score = score_threshold + tolerance.score
+        self._tolerance = tolerance
+        self.frames = 0
+        self.doubtful = 0
+        self.changes: list[Change] = []
+
+    def frame(self, index: int, time_ns: int, found: list[Thing] | None) -> list[Change]:
+        """What changed in a frame; each is asked for once."""
+        self.frames += 1
+        at_s = round((time_ns - self._start_ns) / 1e9, 3)
+        time = (time_ns, self._seen[time_ns])
+        self._seen[time_ns] += 1
+        if time not in self._expected:
+            changes = [Change(index, at_s, Kind.FRAME_NEW)]
+        else:
+            before = self._expected.pop(time)
+            changes = [Change(index, at_s, *rest) for rest in self._between(before, found)]
+        self.changes += changes
+        return changes
+
+    def finish(self) -> None:
+        """Count the frames that did not come."""
+        for number, (time_ns, _) in enumerate(self._expected):
+            at_s = round((time_ns - self._start_ns) / 1e9, 3)
+            self.changes.append(Change(self.frames + number, at_s, Kind.FRAME_MISSING))
+        self._expected.clear()
+
+    def as_json(self) -> dict[str, Any]:
+        """For the summary."""
+        kinds = Counter(change.kind.value for change in self.changes)
+        return {
+            "frames": self.frames,
+            "frames_changed": len({change.frame for change in self.changes}),
+            "kinds": dict(kinds.most_common()),
+            "doubtful": self.doubtful,
+            "tolerance": {"box_iou": self._tolerance.box_iou, "score": self._tolerance.score},
+            "changes": [change.as_json() for change in self.changes],
+            "lines": self.lines(),
+        }
+
+    def lines(self) -> list[str]:
+        """The changes for people."""
+        return [str(change) for change in self.changes]
+
+    def _between(
+        self, before: list[Thing] | None, after: list[Thing] | None
+    ) -> list[tuple[Kind, Thing | None, Thing | None]]:
+        if before is None or after is None:
+            if before is after:
+                return []
+            return [(Kind.FAILED if after is None else Kind.RECOVERED, None, None)]
+        changes: list[tuple[Kind, Thing | None, Thing | None]] = []
+        pairs, gone, new = match_things(before, after)
+        for old, now, overlap in pairs:
+            if overlap < self._tolerance.box_iou:
+                changes.append((Kind.MOVED, old, now))
+            elif abs(old.score - now.score) > self._tolerance.score:
+                changes.append((Kind.SCORE, old, now))
+        for thing in (*gone, *new):
+            if thing.score < self._sure_score:
+                self.doubtful += 1
+            elif thing in gone:
+                changes.append((Kind.VANISHED, thing, None))
+            else:
+                changes.append((Kind.APPEARED, None, thing))
+        return changes
+
+
+def match_things(
+    before: Sequence[Thing], after: Sequence[Thing]
+) -> tuple[list[tuple[Thing, Thing, float]], list[Thing], list[Thing]]:
+    """Objects of one class that overlap, best overlap first; then what is left of each side."""
+    overlap = iou(_boxes(before), _boxes(after))
+    same = np.array([[a.label == b.label for b in after] for a in before], bool)
+    overlap = np.where(same.reshape(overlap.shape), overlap, 0.0)
+    pairs = []
+    while overlap.size and overlap.max() >= SAME_OBJECT_IOU:
+        row, column = np.unravel_index(int(overlap.argmax()), overlap.shape)
+        pairs.append((int(row), int(column), float(overlap[row, column])))
+        overlap[row], overlap[:, column] = 0, 0
+    rows, columns = {row for row, _, _ in pairs}, {column for _, column, _ in pairs}
+    return (
+        [(before[row], after[column], value) for row, column, value in pairs],
+        [thing for index, thing in enumerate(before) if index not in rows],
+        [thing for index, thing in enumerate(after) if index not in columns],
+    )
+
+
+def iou(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Intersection over union of boxes [n, 4] with boxes [m, 4]: [n, m]."""
+    low = np.maximum(first[:, None, :2], second[None, :, :2])
+    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
+    overlap = np.clip(high - low, 0, None).prod(axis=2)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (first, second)]
+    union = areas[0][:, None] + areas[1][None, :] - overlap
+    shares: NDArray[np.float64] = overlap / np.maximum(union, 1e-9)
+    return shares
+
+
+def _boxes(things: Sequence[Thing]) -> NDArray[np.float64]:
+    return np.array([thing.box for thing in things], np.float64).reshape(-1, 4)

@@ -1,0 +1,188 @@
+"""The charts of a report."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from plotly.graph_objects import Figure, Histogram
+
+from perception_nodes.core.budget import STAGES
+from perception_nodes.core.frame import IN_TIME, FrameStatus, latency_ms, stage_durations_ms
+from perception_nodes.report.annotate import STATUS_COLOURS, class_colour
+from perception_nodes.report.recording import FrameReport, Recording
+from perception_nodes.watchdog.faults import HealthMode
+
+MAX_POINTS = 1500
+"""Frames that a timeline shows; of a longer drive the slowest of each group."""
+STAGE_COLOURS = ("#a5b4fc", "#67c7e8", "#4263eb", "#9775fa", "#ced4da")
+HEALTH_COLOURS = {
+    HealthMode.NOMINAL: "#1f9d55",
+    HealthMode.DEGRADED: "#1c7ed6",
+    HealthMode.SKIPPING: "#f2a900",
+    HealthMode.UNSAFE: "#d6336c",
+}
+DEADLINE_COLOUR = "#e03131"
+PERCENTILES = {"p50": 50.0, "p99": 99.0, "p99.9": 99.9}
+PERCENTILE_COLOUR = "#495057"
+TIME_BINS = 120
+"""Parts of the drive over which objects are counted."""
+
+
+def histogram(reports: Sequence[FrameReport], deadline_ms: float) -> Figure:
+    """How often each latency occurred, against the deadline."""
+    values = np.array([v for v in map(latency_ms, reports) if v is not None])
+    # The slowest frames would squeeze all others into one bar: they share the last one.
+    top = max(2 * deadline_ms, float(np.percentile(values, 99)) if len(values) else 0)
+    shown = np.minimum(values, top)
+    figure = Figure(
+        Histogram(
+            x=shown,
+            xbins={"start": 0, "end": top * 1.02, "size": top / 80},
+            marker_color="#4263eb",
+            hovertemplate="%{x} ms: %{y} frames<extra></extra>",
+        )
+    )
+    figure.add_vline(
+        deadline_ms,
+        line={"color": DEADLINE_COLOUR, "width": 2, "dash": "dash"},
+        annotation={"text": f"deadline {deadline_ms:g} ms", "font": {"color": DEADLINE_COLOUR}},
+        annotation_position="top",  # above the bars, where no percentile is written
+    )
+    for name, rank in PERCENTILES.items() if len(values) else ():
+        value = float(np.percentile(values, rank))
+        figure.add_vline(
+            min(value, top),
+            line={"color": PERCENTILE_COLOUR, "width": 1},
+            annotation={
+                "text": f"{name} {value:.1f}",
+                "font": {"color": PERCENTILE_COLOUR, "size": 11},
+                "textangle": -90,
+                "yanchor": "top",
+            },
+            # The two high ones are often at the same place.
+            annotation_position="top right" if name == "p99.9" else "top left",
+        )
+    clipped = int((values > top).sum())
+    title = "capture to publish, ms" + (f" ({clipped} beyond {top:.0f})" if clipped else "")
+    return styled(figure, title, "frames", 280)
+
+
+def timeline(reports: Sequence[FrameReport], deadline_ms: float) -> Figure:
+    """Stages of every frame, stacked, against the deadline; what missed it is marked."""
+    shown = worst_of_groups(reports, MAX_POINTS)
+    seconds = _seconds([report.log_time_ns for report in shown])
+    stages = [stage_durations_ms(report) for report in shown]
+    figure = Figure()
+    for stage, colour in zip(STAGES, STAGE_COLOURS, strict=True):
+        figure.add_scatter(
+            x=seconds,
+            y=[round(found.get(stage, 0.0), 3) for found in stages],
+            name=stage,
+            stackgroup="stages",
+            line={"width": 0, "shape": "hvh"},
+            fillcolor=colour,
+            hovertemplate="%{y:.2f} ms",
+        )
+    for status in FrameStatus:
+        marked = [i for i, report in enumerate(shown) if report.status == status]
+        if status in IN_TIME[:1] or not marked:
+            continue
+        figure.add_scatter(
+            x=[seconds[i] for i in marked],
+            y=[sum(stages[i].values()) for i in marked],
+            name=status.name,
+            mode="markers",
+            marker={"color": STATUS_COLOURS[status], "size": 8, "line": {"width": 1}},
+            text=[shown[i].reason for i in marked],
+            hovertemplate=f"{status.name} %{{text}}<extra></extra>",
+        )
+    figure.add_hline(deadline_ms, line={"color": DEADLINE_COLOUR, "width": 2, "dash": "dash"})
+    # One stall of a second would flatten everything else; its marker still shows at the top.
+    totals = [sum(found.values()) for found in stages] or [0.0]
+    top = max(1.25 * deadline_ms, min(max(totals) * 1.05, 4 * deadline_ms))
+    figure.update_yaxes(range=[0, top])
+    figure.update_layout(hovermode="x unified")
+    return styled(figure, "seconds since the first frame", "ms", 340)
+
+
+def health(recording: Recording) -> Figure:
+    """The health mode over the drive."""
+    times = [change.log_time_ns for change in recording.health]
+    end_ns = max([report.log_time_ns for report in recording.reports] + times, default=0)
+    start_ns = min([report.log_time_ns for report in recording.reports] + times, default=0)
+    figure = Figure()
+    for change, until_ns in zip(recording.health, [*times[1:], end_ns], strict=True):
+        begin, end = ((t - start_ns) / 1e9 for t in (change.log_time_ns, until_ns))
+        figure.add_scatter(
+            x=[begin, end],
+            y=[change.mode.name] * 2,
+            mode="lines+markers",
+            line={"color": HEALTH_COLOURS[change.mode], "width": 12},
+            marker={"symbol": "line-ns", "size": 12},
+            hovertemplate=f"{change.mode.name}: {change.cause}<extra></extra>",
+            showlegend=False,
+        )
+    names = [mode.name for mode in reversed(HealthMode)]
+    figure.update_yaxes(categoryorder="array", categoryarray=names, range=[-0.5, 3.5])
+    return styled(figure, "seconds since the first message", "", 220)
+
+
+def classes(recording: Recording) -> Figure:
+    """How many objects of each class a frame had, over the drive; the totals in the legend."""
+    start_ns = min((report.log_time_ns for report in recording.reports), default=0)
+    end_ns = max((report.log_time_ns for report in recording.reports), default=0)
+    bins = min(TIME_BINS, max(len(recording.reports), 1))
+    width_ns = (end_ns - start_ns) // bins + 1
+    frames = np.zeros(bins)
+    counts: dict[str, NDArray[np.float64]] = {}
+    for report in recording.reports:
+        place = (report.log_time_ns - start_ns) // width_ns
+        frames[place] += 1
+        found = recording.found(report)
+        for label in found.labels if found else ():
+            counts.setdefault(label, np.zeros(bins))[place] += 1
+    seconds = (np.arange(bins) * width_ns / 1e9).round(2).tolist()
+    figure = Figure()
+    for label, count in sorted(counts.items(), key=lambda item: -item[1].sum()):
+        figure.add_scatter(
+            x=seconds,
+            y=(count / np.maximum(frames, 1)).round(2).tolist(),
+            name=f"{label} ({int(count.sum())})",
+            stackgroup="classes",
+            line={"width": 1, "shape": "hv", "color": class_colour(label)},
+            hovertemplate="%{y:.1f}",
+        )
+    figure.update_layout(hovermode="x unified", showlegend=True)
+    return styled(figure, "seconds since the first frame", "objects a frame", 300)
+
+
+def worst_of_groups(reports: Sequence[FrameReport], most: int) -> list[FrameReport]:
+    """At most so many reports, each the worst of as many neighbours."""
+    group = -(-len(reports) // most) or 1
+    groups = (reports[start : start + group] for start in range(0, len(reports), group))
+    return [max(some, key=_badness) for some in groups]
+
+
+def _badness(report: FrameReport) -> tuple[bool, float]:
+    return report.status not in IN_TIME, latency_ms(report) or 0.0
+
+
+def _seconds(times_ns: list[int]) -> list[float]:
+    return [round((time_ns - times_ns[0]) / 1e9, 4) for time_ns in times_ns]
+
+
+def styled(figure: Figure, x_title: str, y_title: str, height_px: int) -> Figure:
+    """A figure in the style of every chart here, its axes named."""
+    axis = {"gridcolor": "#eceff4", "zeroline": False, "automargin": True}
+    figure.update_xaxes(title={"text": x_title, "font": {"size": 12}}, **axis)
+    figure.update_yaxes(title={"text": y_title, "font": {"size": 12}}, **axis)
+    figure.update_layout(
+        height=height_px,
+        margin={"l": 8, "r": 12, "t": 24, "b": 8},
+        font={"family": "system-ui, sans-serif", "size": 12, "color": "#343a46"},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
+        bargap=0.08,
+    )
+    return figure

@@ -1,0 +1,77 @@
+"""What Foxglove draws over a camera picture: the picture, and annotations with its stamp."""
+
+from typing import Any
+
+import numpy as np
+
+from perception_nodes.drives.schemas import ANNOTATIONS, COMPRESSED_IMAGE, typestore
+from perception_nodes.report.annotate import bgr, class_colour
+from perception_nodes.report.recording import FrameDetections
+
+LINE_LOOP = 2
+THICKNESS_PX = 2.0
+FONT_SIZE_PX = 12.0
+
+
+def compressed_image(stamp_ns: int, frame_id: str, jpeg: bytes) -> bytes:
+    """Serialize a JPEG as `sensor_msgs/msg/CompressedImage`."""
+    types = typestore().types
+    header = types["std_msgs/msg/Header"](stamp=_time(stamp_ns), frame_id=frame_id)
+    data = np.frombuffer(jpeg, np.uint8)
+    message = types[COMPRESSED_IMAGE](header=header, format="jpeg", data=data)
+    return bytes(typestore().serialize_cdr(message, COMPRESSED_IMAGE))
+
+
+def image_annotations(stamp_ns: int, found: FrameDetections, scale: float) -> bytes:
+    """Serialize boxes and labels as `foxglove_msgs/msg/ImageAnnotations`.
+
+    Args:
+        stamp_ns: of the picture they belong to.
+        found: the objects, in source pixels.
+        scale: picture pixels per source pixel.
+    """
+    types = typestore().types
+    stamp = _time(stamp_ns)
+    points, texts = [], []
+    for label, score, box in zip(
+        found.labels, found.scores.tolist(), (found.boxes * scale).tolist(), strict=True
+    ):
+        x1, y1, x2, y2 = box
+        colour = _colour(label, 1.0)
+        points.append(
+            types["foxglove_msgs/msg/PointsAnnotation"](
+                timestamp=stamp,
+                type=LINE_LOOP,
+                points=[_point(x1, y1), _point(x2, y1), _point(x2, y2), _point(x1, y2)],
+                outline_color=colour,
+                outline_colors=[],
+                fill_color=_colour(label, 0.1),
+                thickness=THICKNESS_PX,
+            )
+        )
+        texts.append(
+            types["foxglove_msgs/msg/TextAnnotation"](
+                timestamp=stamp,
+                position=_point(x1, y1),
+                text=f"{label} {score:.2f}",
+                font_size=FONT_SIZE_PX,
+                text_color=types["foxglove_msgs/msg/Color"](r=1.0, g=1.0, b=1.0, a=1.0),
+                background_color=colour,
+            )
+        )
+    message = types[ANNOTATIONS](circles=[], points=points, texts=texts)
+    return bytes(typestore().serialize_cdr(message, ANNOTATIONS))
+
+
+def _time(stamp_ns: int) -> Any:
+    seconds, nanoseconds = divmod(stamp_ns, 1_000_000_000)
+    return typestore().types["builtin_interfaces/msg/Time"](sec=seconds, nanosec=nanoseconds)
+
+
+def _point(x: float, y: float) -> Any:
+    return typestore().types["foxglove_msgs/msg/Point2"](x=x, y=y)
+
+
+def _colour(label: str, alpha: float) -> Any:
+    blue, green, red = (value / 255 for value in bgr(class_colour(label)))
+    return typestore().types["foxglove_msgs/msg/Color"](r=red, g=green, b=blue, a=alpha)

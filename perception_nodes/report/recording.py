@@ -1,0 +1,309 @@
+"""Recordings of a run's outputs: written as mcap, and read back as facts."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import numpy as np
+from mcap.exceptions import McapError
+from mcap.reader import make_reader
+from mcap.writer import CompressionType, Writer
+from numpy.typing import NDArray
+from rosbags.serde import SerdeError
+
+from perception_nodes.core.frame import FrameFlag, FrameRecord
+from perception_nodes.drives.schemas import (
+    DETECTIONS,
+    FRAME_REPORT,
+    HEALTH,
+    schema_text,
+    typestore,
+)
+from perception_nodes.watchdog.faults import HealthMode
+
+DETECTIONS_TOPIC = "/perception/detections"
+FRAME_REPORT_TOPIC = "/perception/frame_report"
+HEALTH_TOPIC = "/perception/health"
+
+
+class RecordingError(ValueError):
+    """A recording that cannot be read; the text says why."""
+
+
+class Recorder:
+    """Writes an mcap file of the `ros2` profile; it appears under its name when closed."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Create the file under a temporary name beside `path`; its folder is made."""
+        self._path = Path(path)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._partial = self._path.with_name(f".{self._path.name}.part")
+        self._file = self._partial.open("wb")
+        # Pictures are compressed already, and the rest is small.
+        self._writer = Writer(self._file, compression=CompressionType.NONE)
+        self._writer.start(profile="ros2", library="perception_nodes")
+        self._channels: dict[tuple[str, str], int] = {}
+        self._schemas: dict[str, int] = {}
+
+    def write(self, topic: str, type_name: str, log_time_ns: int, cdr_bytes: bytes) -> None:
+        """Append a message.
+
+        Args:
+            topic: its topic.
+            type_name: its type, such as `vision_msgs/msg/Detection2DArray`.
+            log_time_ns: nanoseconds since the Unix epoch.
+            cdr_bytes: the serialized message.
+        """
+        key = (topic, type_name)
+        if key not in self._channels:
+            self._channels[key] = self._writer.register_channel(
+                topic, "cdr", self._schema(type_name)
+            )
+        self._writer.add_message(self._channels[key], log_time_ns, cdr_bytes, log_time_ns)
+
+    def close(self) -> None:
+        """Write the index and give the file its name; calling it again does nothing."""
+        if self._file.closed:
+            return
+        self._writer.finish()
+        self._file.close()
+        self._partial.replace(self._path)
+
+    def discard(self) -> None:
+        """Remove what was written."""
+        self._file.close()
+        self._partial.unlink(missing_ok=True)
+
+    def __enter__(self) -> "Recorder":
+        """Nothing to do: the file is open."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close; after an error discard."""
+        if error is None:
+            self.close()
+        else:
+            self.discard()
+
+    def _schema(self, type_name: str) -> int:
+        if type_name not in self._schemas:
+            text = schema_text(type_name).encode()
+            self._schemas[type_name] = self._writer.register_schema(type_name, "ros2msg", text)
+        return self._schemas[type_name]
+
+
+class Recorded(NamedTuple):
+    """A message of a recording as it was written."""
+
+    topic: str
+    type_name: str
+    log_time_ns: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class FrameReport:
+    """A `perception_interfaces/FrameReport`: see there; stamps in nanoseconds."""
+
+    log_time_ns: int
+    stamp_ns: int
+    frame_id: str
+    camera: str
+    sequence: int
+    status: int
+    clock_suspect: bool
+    reason: str
+    model: str
+    source_width: int
+    source_height: int
+    copies: int
+    detections: int
+    deadline_ns: int
+    capture_ns: int
+    ingested_ns: int
+    preprocessed_ns: int
+    inferred_ns: int
+    postprocessed_ns: int
+    published_ns: int
+
+    @classmethod
+    def of_record(cls, record: FrameRecord, log_time_ns: int) -> "FrameReport":
+        """The report that a closed record becomes."""
+        return cls(
+            log_time_ns,
+            record.stamp_ns,
+            record.frame_id.decode(errors="replace"),
+            record.camera.decode(errors="replace"),
+            record.sequence,
+            record.status,
+            bool(record.flags & FrameFlag.CLOCK_SUSPECT),
+            record.reason.decode(errors="replace"),
+            record.model.decode(errors="replace"),
+            *(getattr(record, name) for name in _SHARED_FIELDS),
+        )
+
+
+_REPORT_FIELDS = tuple(FrameReport.__dataclass_fields__)[3:]
+_SHARED_FIELDS = _REPORT_FIELDS[_REPORT_FIELDS.index("source_width") :]
+"""Those that a record has under the same name."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrameDetections:
+    """Objects of a frame, in the order they were published.
+
+    Attributes:
+        labels: class names.
+        scores: float32 [n].
+        boxes: float32 [n, 4], x1 y1 x2 y2 in source pixels.
+    """
+
+    labels: tuple[str, ...]
+    scores: NDArray[np.float32]
+    boxes: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        """How many objects."""
+        return len(self.labels)
+
+    @classmethod
+    def none(cls) -> "FrameDetections":
+        """No objects."""
+        return cls((), np.empty(0, np.float32), np.empty((0, 4), np.float32))
+
+
+class HealthChange(NamedTuple):
+    """A change of the health mode; the first one is the mode first heard of."""
+
+    log_time_ns: int
+    mode: HealthMode
+    cause: str
+
+
+@dataclass
+class Recording:
+    """What a run put out, without the pictures.
+
+    Attributes:
+        reports: a report a frame, as they came.
+        detections: by the frame's stamp in nanoseconds, or by its number in the drive.
+        by_number: whether that is the number. A replay knows it, and it is unique where stamps and
+            log times are not.
+        health: changes of the health mode, as they came.
+    """
+
+    reports: list[FrameReport] = field(default_factory=list)
+    detections: dict[int, FrameDetections] = field(default_factory=dict)
+    by_number: bool = False
+    health: list[HealthChange] = field(default_factory=list)
+
+    def found(self, report: FrameReport) -> FrameDetections | None:
+        """The objects of a frame, None where none were published."""
+        return self.detections.get(report.sequence if self.by_number else report.stamp_ns)
+
+
+def read_messages(path: str | Path) -> Iterator[Recorded]:
+    """The messages of a recording in log-time order.
+
+    Raises:
+        RecordingError: it is not there, or not a whole mcap file.
+    """
+    try:
+        with Path(path).open("rb") as stream:
+            for schema, channel, message in make_reader(stream).iter_messages():
+                if schema is not None:
+                    yield Recorded(channel.topic, schema.name, message.log_time, message.data)
+    except (OSError, McapError) as error:
+        reason = str(error) or type(error).__name__
+        raise RecordingError(f"recording {path} cannot be read: {reason}") from error
+
+
+def read_recording(path: str | Path, by_number: bool = False) -> Recording:
+    """Read what a run put out.
+
+    Args:
+        path: the recording.
+        by_number: see `Recording`; the recording is one of a replay.
+
+    Raises:
+        RecordingError: see `read_messages`; or its messages are those of another version.
+    """
+    recording = Recording(by_number=by_number)
+    unreported: dict[int, FrameDetections] = {}
+    for _, type_name, log_time_ns, data in read_messages(path):
+        if type_name not in (FRAME_REPORT, DETECTIONS, HEALTH):
+            continue
+        message = _deserialized(path, type_name, data)
+        if type_name == FRAME_REPORT:
+            report = _frame_report(message, log_time_ns)
+            recording.reports.append(report)
+            # A replay writes a frame's report behind its detections, with the same log time.
+            if by_number and (found := unreported.pop(log_time_ns, None)) is not None:
+                recording.detections[report.sequence] = found
+        elif type_name == DETECTIONS:
+            found = _frame_detections(message)
+            if by_number:
+                unreported[log_time_ns] = found
+            else:
+                recording.detections[_stamp_ns(message.header.stamp)] = found
+        elif not recording.health or recording.health[-1].mode != message.mode:
+            change = HealthChange(log_time_ns, HealthMode(message.mode), message.cause)
+            recording.health.append(change)
+    return recording
+
+
+def detections_of(data: bytes) -> tuple[int, FrameDetections]:
+    """Stamp in nanoseconds and objects of a serialized `vision_msgs/msg/Detection2DArray`.
+
+    Raises:
+        RecordingError: it is of another definition, or an object has no class.
+    """
+    try:
+        message: Any = typestore().deserialize_cdr(data, DETECTIONS)
+        return _stamp_ns(message.header.stamp), _frame_detections(message)
+    except (SerdeError, IndexError) as error:
+        raise RecordingError(f"a message of {DETECTIONS} cannot be read: {error}") from error
+
+
+def _deserialized(path: str | Path, type_name: str, data: bytes) -> Any:
+    try:
+        return typestore().deserialize_cdr(data, type_name)
+    except SerdeError as error:
+        raise RecordingError(
+            f"recording {path} was made with another definition of {type_name} ({error}); record "
+            "the run again"
+        ) from error
+
+
+def _frame_report(message: Any, log_time_ns: int) -> FrameReport:
+    header = message.header
+    values = (getattr(message, name) for name in _REPORT_FIELDS)
+    return FrameReport(log_time_ns, _stamp_ns(header.stamp), header.frame_id, *values)
+
+
+def _frame_detections(message: Any) -> FrameDetections:
+    found = message.detections
+    best = [detection.results[0].hypothesis for detection in found]
+    boxes = [
+        (b.center.position.x, b.center.position.y, b.size_x, b.size_y)
+        for b in (detection.bbox for detection in found)
+    ]
+    centre_size = np.array(boxes, np.float64).reshape(-1, 4)
+    half = centre_size[:, 2:] / 2
+    corners = np.concatenate([centre_size[:, :2] - half, centre_size[:, :2] + half], axis=1)
+    return FrameDetections(
+        tuple(hypothesis.class_id for hypothesis in best),
+        np.array([hypothesis.score for hypothesis in best], np.float32),
+        corners.astype(np.float32),
+    )
+
+
+def _stamp_ns(stamp: Any) -> int:
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)

@@ -1,0 +1,46 @@
+"""What each frame of a run took, as a table that spreadsheets and scripts read."""
+
+import csv
+import io
+from collections.abc import Iterable
+from pathlib import Path
+
+from perception_nodes.core.budget import STAGES
+from perception_nodes.core.frame import FrameStatus, latency_ms, stage_durations_ms
+from perception_nodes.report.recording import FrameReport, RecordingError
+
+TIMING_FILE = "timing.csv"
+COLUMNS = ("frame", "log_time_ns", "status", *(f"{stage}_ms" for stage in STAGES), "total_ms")
+
+
+def timing_csv(reports: Iterable[FrameReport]) -> str:
+    """A line a frame; what a frame did not go through is empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for report in reports:
+        stages = stage_durations_ms(report)
+        durations = [*(stages.get(stage) for stage in STAGES), latency_ms(report)]
+        writer.writerow(
+            [
+                report.sequence,
+                report.log_time_ns,
+                FrameStatus(report.status).name,
+                *("" if value is None else f"{value:.4f}" for value in durations),
+            ]
+        )
+    return text.getvalue()
+
+
+def read_work_ms(folder: Path) -> list[float]:
+    """Total of each frame of a run that was published.
+
+    Raises:
+        RecordingError: the file is not there or of another form.
+    """
+    file = folder / TIMING_FILE
+    try:
+        with file.open(newline="", encoding="utf-8") as stream:
+            return [float(row["total_ms"]) for row in csv.DictReader(stream) if row["total_ms"]]
+    except (OSError, ValueError, KeyError) as error:
+        raise RecordingError(f"{file} cannot be read: {error}") from error

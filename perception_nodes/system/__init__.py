@@ -1,0 +1,1 @@
+"""The operating system: processes, real-time settings, files, the service manager."""

@@ -1,0 +1,1 @@
+"""Every frame accounted for, every process watched: ledger, faults, liveness, health."""

@@ -1,0 +1,130 @@
+"""The health of the pipeline: ordered rules over measured facts, with hysteresis."""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from perception_nodes.core.frame import IN_TIME, PUBLISHED, FrameStatus
+from perception_nodes.watchdog.faults import Fault, HealthMode
+
+ABANDONED = (FrameStatus.SKIPPED_LATE, FrameStatus.SUPERSEDED)
+
+
+@dataclass(frozen=True)
+class HealthLimits:
+    """When a mode is left for a worse one, and how long a better one must last to be believed.
+
+    Attributes:
+        unsafe_after_ms: without published detections for so long, the mode is UNSAFE.
+        window_frames: shares are taken over this many frames.
+        degraded_miss_rate: a larger share of frames without a result in time, or with that of a
+            smaller model or another backend, means DEGRADED.
+        skipping_rate: a larger share of frames abandoned before inference means SKIPPING.
+        recovery_ms: a better mode must hold for so long before it is entered.
+    """
+
+    unsafe_after_ms: float = 500.0
+    window_frames: int = 30
+    degraded_miss_rate: float = 0.1
+    skipping_rate: float = 0.4
+    recovery_ms: float = 1000.0
+
+
+@dataclass(frozen=True)
+class Transition:
+    """A change of mode and what caused it."""
+
+    previous: HealthMode
+    mode: HealthMode
+    cause: str
+
+
+class Health:
+    """The state machine. It starts UNSAFE: nothing has been detected yet."""
+
+    def __init__(self, limits: HealthLimits, now_ns: int) -> None:
+        """Start at `now_ns` (CLOCK_MONOTONIC)."""
+        self._limits = limits
+        self._statuses: deque[FrameStatus] = deque(maxlen=limits.window_frames)
+        self._degraded_why = ""
+        self._last_published_ns: int | None = None
+        self._better_since_ns = now_ns
+        self._better: tuple[HealthMode, str] | None = None
+        self._starting = True
+        self.mode = HealthMode.UNSAFE
+        self.cause = "no detections yet"
+
+    def frame(self, status: FrameStatus, now_ns: int, reason: str = "") -> None:
+        """Take note of what became of a frame, and why."""
+        self._statuses.append(status)
+        if status == FrameStatus.DEGRADED:
+            self._degraded_why = reason
+        if status in PUBLISHED:
+            self._last_published_ns = now_ns
+
+    def update(self, faults: Sequence[Fault], now_ns: int) -> Transition | None:
+        """Judge the facts.
+
+        Args:
+            faults: all that is wrong now; the worst decides where it is worse than the frames.
+            now_ns: CLOCK_MONOTONIC.
+
+        Returns:
+            The change of mode, None where it stays. A worse mode is entered at once; a better one
+            after it has held for `recovery_ms`, the first one after start-up at once. Where several
+            better ones took turns in that time, it is the worst of them.
+        """
+        mode, cause = self._judge(faults, now_ns)
+        if mode == self.mode:
+            self._better, self.cause = None, cause
+            return None
+        if mode < self.mode and not self._starting:
+            if self._better is None:
+                self._better, self._better_since_ns = (mode, cause), now_ns
+            elif mode >= self._better[0]:
+                self._better = (mode, cause)
+            if now_ns - self._better_since_ns < self._limits.recovery_ms * 1e6:
+                return None
+            mode, cause = self._better
+        self._better, self._starting = None, False
+        transition = Transition(self.mode, mode, cause)
+        self.mode, self.cause = mode, cause
+        return transition
+
+    def _judge(self, faults: Sequence[Fault], now_ns: int) -> tuple[HealthMode, str]:
+        mode, cause = self._judge_frames(now_ns)
+        worst = max(faults, key=lambda fault: fault.mode, default=None)
+        # Where both are as bad, the fault is the cause and the frames are what came of it.
+        if worst is not None and worst.mode >= max(mode, HealthMode.DEGRADED):
+            return worst.mode, worst.text
+        return mode, cause
+
+    def _judge_frames(self, now_ns: int) -> tuple[HealthMode, str]:
+        limits = self._limits
+        if self._last_published_ns is None:
+            return HealthMode.UNSAFE, "no detections yet"
+        silence_ms = (now_ns - self._last_published_ns) / 1e6
+        if silence_ms > limits.unsafe_after_ms:
+            return HealthMode.UNSAFE, f"no detections for {limits.unsafe_after_ms:.0f} ms"
+        frames = len(self._statuses)
+        abandoned = sum(status in ABANDONED for status in self._statuses)
+        if abandoned > limits.skipping_rate * limits.window_frames:
+            return (
+                HealthMode.SKIPPING,
+                f"{abandoned} of the last {frames} frames were abandoned before inference",
+            )
+        missed = sum(status not in IN_TIME for status in self._statuses)
+        if missed > limits.degraded_miss_rate * limits.window_frames:
+            return (
+                HealthMode.DEGRADED,
+                f"{missed} of the last {frames} frames missed the deadline",
+            )
+        smaller = sum(status == FrameStatus.DEGRADED for status in self._statuses)
+        if smaller > limits.degraded_miss_rate * limits.window_frames:
+            why = self._degraded_why
+            return (
+                HealthMode.DEGRADED,
+                f"{smaller} of the last {frames} frames"
+                + (f": {why}" if why else " were left to the smaller model"),
+            )
+        return HealthMode.NOMINAL, "detections arrive in time"

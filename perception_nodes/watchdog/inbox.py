@@ -1,0 +1,86 @@
+"""What all processes have told the watchdog: each record once, whoever has died since."""
+
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+
+from perception_nodes.core.frame import FrameRecord
+from perception_nodes.system.processes import open_process
+from perception_nodes.transport import channels
+from perception_nodes.transport.journal import journal_of, journals, read_journal
+from perception_nodes.transport.shm import Endpoint, Reader
+from perception_nodes.watchdog.book import FORGOTTEN_AFTER_NS
+
+
+class Inbox:
+    """Reads the channels, and the journals where a channel is not enough.
+
+    A record has the same number in both; those of a process are taken in their order, so that the
+    last one taken tells the new ones.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, camera: str, roles: Sequence[str], kept_for_ns: int
+    ) -> None:
+        """Join the channels.
+
+        Args:
+            endpoint: ours.
+            camera: whose frames the records are of.
+            roles: whose channels and journals to read, in this order.
+            kept_for_ns: how long the journal of a dead process is kept after it was read: should we
+                die before all that is in it is told, the next watchdog needs it.
+        """
+        self._camera, self._roles, self._kept_for_ns = camera, roles, kept_for_ns
+        self._readers = {role: channels.record_reader(endpoint, camera, role) for role in roles}
+        self._taken: dict[int, int] = {}
+        self._spent: deque[tuple[int, int, Path]] = deque()
+
+    @property
+    def first(self) -> Reader[FrameRecord]:
+        """The channel of the first role."""
+        return self._readers[self._roles[0]]
+
+    def wait(self, timeout_ms: float) -> None:
+        """Sleep until the first role sends something, or the timeout."""
+        self.first.wait(timeout_ms)
+
+    def receive(self) -> list[tuple[str, FrameRecord]]:
+        """What has come through the channels, with the role it is from, old or new."""
+        return [(role, record) for role in self._roles for record in self._readers[role].records()]
+
+    def new(self, records: Sequence[FrameRecord]) -> list[FrameRecord]:
+        """Of records of one process those that have not been taken, which they are now."""
+        fresh = []
+        for record in records:
+            if record.record > self._taken.get(record.process, -1):
+                self._taken[record.process] = record.record
+                fresh.append(record)
+        return fresh
+
+    def recover(self, now_ns: int) -> list[FrameRecord]:
+        """What a watchdog before us may not have read, of the living and of the dead."""
+        records = []
+        for role in self._roles:
+            for process, path in journals(self._camera, role).items():
+                found = read_journal(path)
+                records += self.new([r for r in found if now_ns - r.sent_ns < FORGOTTEN_AFTER_NS])
+                handle = open_process(process)
+                if handle is None:
+                    self._spent.append((now_ns, process, path))
+                else:
+                    handle.close()
+        return records
+
+    def last_words(self, role: str, process: int, now_ns: int) -> list[FrameRecord]:
+        """What a process that has died told, and did not reach us through its channel."""
+        path = journal_of(self._camera, role, process)
+        self._spent.append((now_ns, process, path))
+        return self.new(read_journal(path))
+
+    def remove_spent(self, now_ns: int) -> None:
+        """Forget those that died long ago; their numbers may be given to others."""
+        while self._spent and now_ns - self._spent[0][0] > self._kept_for_ns:
+            _, process, path = self._spent.popleft()
+            self._taken.pop(process, None)
+            path.unlink(missing_ok=True)

@@ -1,0 +1,146 @@
+"""All that is watched of a graph's frames and of the machine: facts in, present faults out."""
+
+from collections.abc import Sequence
+
+from perception_nodes.core.budget import STAGES, Budget
+from perception_nodes.core.frame import (
+    FrameRecord,
+    FrameStatus,
+    RecordKind,
+    latency_ms,
+    stage_durations_ms,
+)
+from perception_nodes.watchdog.faults import (
+    ClockJump,
+    Fault,
+    FaultLimits,
+    FrameRateLoss,
+    FrozenPicture,
+    HealthMode,
+    Held,
+    LatencyDrift,
+    MemoryGrowth,
+    NoFrame,
+    StageOverrun,
+    Starvation,
+    WrongStamp,
+    suspect_stamp,
+)
+from perception_nodes.watchdog.ledger import Ledger
+
+
+class Watch:
+    """Holds one of each fault, keeps what each last said, and counts what went wrong."""
+
+    def __init__(self, budget: Budget, limits: FaultLimits) -> None:
+        """Nothing is known yet."""
+        self._limits = limits
+        self._no_frame = NoFrame(limits)
+        self._frozen = FrozenPicture(limits)
+        self._stamp = WrongStamp()
+        self._clock = ClockJump(limits)
+        self._rate = FrameRateLoss(limits)
+        self._drift = LatencyDrift(limits)
+        self._starvation = Starvation(limits)
+        self._stages = {
+            stage: StageOverrun(stage, getattr(budget, stage), limits) for stage in STAGES
+        }
+        self._memory: dict[str, MemoryGrowth] = {}
+        self._held: dict[str, Held] = {}
+        self._next_record: dict[int, int] = {}
+        self._last_entered = (0, 0)
+        self._present: dict[str, Fault | None] = {}
+        self.records_lost = 0
+        self.takeovers = 0
+
+    @property
+    def starved(self) -> int:
+        """How often we woke too late to judge others."""
+        return self._starvation.count
+
+    def sent(self, record: FrameRecord) -> None:
+        """Take note of the number of a record that came from its process, of any kind."""
+        lost = record.record - self._next_record.get(record.process, record.record)
+        self._next_record[record.process] = record.record + 1
+        if lost > 0:
+            self.records_lost += lost
+            text = f"{lost} records of process {record.process} did not arrive"
+            fault = Fault("records", text, HealthMode.DEGRADED)
+            self._hold("records", fault, record.sent_ns)
+
+    def record(self, record: FrameRecord) -> None:
+        """Take a record of any process, each once."""
+        now_ns = record.sent_ns
+        if record.kind == RecordKind.ENTERED:
+            # A successor repeats what its predecessor entered last.
+            repeated = (record.ingest_process, record.sequence) == self._last_entered
+            self._last_entered = (record.ingest_process, record.sequence)
+            if repeated:
+                return
+            self._no_frame.frame(record.ingested_ns)
+            self._present["frame rate"] = self._rate.update(record.ingested_ns)
+            self._hold("stamp", self._stamp.update(record.stamp_ns), now_ns)
+            if record.stamp_ns:
+                self._hold("camera clock", suspect_stamp(record), now_ns)
+        elif record.kind == RecordKind.TAKEOVER and record.predecessor:
+            self.takeovers += 1
+            text = record.reason.decode(errors="replace")
+            self._hold("takeover", Fault("takeover", text, HealthMode.DEGRADED), now_ns)
+
+    def report(self, report: FrameRecord) -> None:
+        """Take the report of a frame that has ended."""
+        self._present["frozen picture"] = self._frozen.update(report.picture)
+        for stage, duration_ms in stage_durations_ms(report).items():
+            self._present[f"{stage} overrun"] = self._stages[stage].update(duration_ms)
+        total_ms = latency_ms(report)
+        if total_ms is not None and report.status != FrameStatus.DEGRADED:
+            self._present["latency drift"] = self._drift.update(total_ms)
+
+    def tick(self, asked_ns: int, now_ns: int, realtime_ns: int, ledger: Ledger) -> bool:
+        """Look at the clocks and the accounts.
+
+        Args:
+            asked_ns: when we wanted to be here at the latest.
+            now_ns: CLOCK_MONOTONIC.
+            realtime_ns: nanoseconds since the Unix epoch at the same moment.
+            ledger: the accounts.
+
+        Returns:
+            Whether we are on time ourselves.
+        """
+        starved = self._starvation.update(asked_ns, now_ns)
+        self._hold("starved", starved, now_ns)
+        self._hold("clock", self._clock.update(now_ns, realtime_ns), now_ns)
+        self._present["no frame"] = self._no_frame.update(now_ns)
+        unbalanced = None
+        if not ledger.balanced:
+            text = f"{ledger.frames_in} frames in are not the sum of outs and in flight"
+            unbalanced = Fault("accounting", text, HealthMode.UNSAFE)
+        self._present["accounting"] = unbalanced
+        self._hold("records", None, now_ns)
+        self._hold("stamp", None, now_ns)
+        self._hold("camera clock", None, now_ns)
+        self._hold("takeover", None, now_ns)
+        return starved is None
+
+    def memory(self, process: str, rss_bytes: int, now_ns: int) -> None:
+        """Take what a process needs, by the name it is told by."""
+        growth = self._memory.setdefault(process, MemoryGrowth(process, self._limits))
+        self._present[f"{process} memory"] = growth.update(rss_bytes, now_ns)
+
+    def forget(self, process: str) -> None:
+        """A process is gone."""
+        self._memory.pop(process, None)
+        self._present.pop(f"{process} memory", None)
+
+    def statuses(self) -> dict[str, Fault | None]:
+        """Every fault that is looked for, and what it says."""
+        return self._present
+
+    def faults(self) -> Sequence[Fault]:
+        """What is wrong now."""
+        return [fault for fault in self._present.values() if fault is not None]
+
+    def _hold(self, name: str, fault: Fault | None, now_ns: int) -> None:
+        held = self._held.setdefault(name, Held(self._limits))
+        self._present[name] = held.update(fault, now_ns)

@@ -1,0 +1,154 @@
+"""Frames that are found in a camera's channel by what another reader tells of them."""
+
+from contextlib import suppress
+
+import numpy as np
+import pytest
+
+from perception_nodes.cameras.channel import CAMERA_DEPTH, camera_reader, camera_writer
+from perception_nodes.cameras.named_frames import FramesInPlace
+from perception_nodes.core.frame import FrameHeader, FrameRejected
+from perception_nodes.transport.shm import Endpoint
+
+STAMP_NS = 1_700_000_000_000_000_000
+
+
+class Camera:
+    """Sends frames whose pixels are their number."""
+
+    def __init__(self, domain, started_ns=STAMP_NS):
+        self.endpoint = Endpoint("camera", domain)
+        self.writer = camera_writer(self.endpoint, "front", 12)
+        self.started_ns = started_ns
+        value = self.writer._publisher.id.value
+        self.source = value >> 64 ^ value & (1 << 64) - 1
+
+    def send(self, *numbers):
+        for number in numbers:
+            sample = self.writer.loan()
+            header = sample.header
+            header.number, header.stamp_ns = number, self.stamp_ns(number)
+            header.width, header.height, header.step, header.size_bytes = 2, 2, 6, 12
+            header.encoding, header.frame_id = b"BGR8", b"camera"
+            sample.payload[:] = number % 256
+            self.writer.send(sample)
+
+    def stamp_ns(self, number):
+        return self.started_ns + 33_000_000 * number
+
+    def slot(self, number):
+        return FrameHeader(camera_source=self.source, camera_number=number)
+
+
+@pytest.fixture
+def frames(domain):
+    endpoint = Endpoint("detector", domain)
+    frames = FramesInPlace(endpoint, "front")
+    yield frames
+    frames.clear()
+    endpoint.close()
+
+
+@pytest.fixture
+def camera(frames, domain):
+    camera = Camera(domain)
+    yield camera
+    camera.endpoint.close()
+
+
+def pixels(image):
+    (value,) = set(bytes(image.data))
+    return value
+
+
+def test_the_frame_is_the_one_that_the_slot_tells_of(frames, camera):
+    camera.send(1, 2, 3)
+    image = frames.take(camera.slot(2))
+    assert (image.width, image.height, image.encoding, image.copies) == (2, 2, "bgr8", 0)
+    assert (image.stamp_ns, pixels(image)) == (camera.stamp_ns(2), 2)
+    assert pixels(frames.take(camera.slot(3))) == 3
+
+
+def test_the_frame_in_hand_is_not_overwritten(frames, camera):
+    camera.send(1)
+    image = frames.take(camera.slot(1))
+    camera.send(*range(2, 60))
+    assert pixels(image) == 1
+
+
+def test_frames_go_on_for_ever_whichever_are_asked_for(frames, camera):
+    random = np.random.default_rng(3)
+    for number in range(500):
+        camera.send(number)
+        if random.random() < 0.4:
+            assert pixels(frames.take(camera.slot(number))) == number % 256
+
+
+def test_a_frame_that_was_pushed_out_is_told_and_the_next_ones_are_found(frames, camera):
+    camera.send(*range(10))
+    with pytest.raises(FrameRejected, match="frame 2 was pushed out"):
+        frames.take(camera.slot(2))
+    for number in (8, 9):
+        assert pixels(frames.take(camera.slot(number))) == number
+
+
+def test_a_frame_that_never_comes_is_told_and_the_next_one_is_found(frames, camera):
+    camera.send(4)
+    with pytest.raises(FrameRejected, match="frame 5 was pushed out by newer ones, or never came"):
+        frames.take(camera.slot(5))
+    camera.send(6)
+    assert pixels(frames.take(camera.slot(6))) == 6
+
+
+def test_a_camera_started_again_may_number_as_its_predecessor_did(frames, camera, domain):
+    camera.send(*range(4))
+    assert pixels(frames.take(camera.slot(0))) == 0
+    camera.endpoint.close()
+    again = Camera(domain, STAMP_NS + 1_000_000_000)
+    try:
+        again.send(0, 1)
+        image = frames.take(again.slot(1))
+        assert (image.stamp_ns, pixels(image)) == (again.stamp_ns(1), 1)
+        with pytest.raises(FrameRejected):
+            frames.take(camera.slot(0))
+        again.send(2)
+        assert frames.take(again.slot(2)).stamp_ns == again.stamp_ns(2)
+    finally:
+        again.endpoint.close()
+
+
+def test_what_contradicts_itself_is_told(frames, camera):
+    sample = camera.writer.loan()
+    sample.header.size_bytes = 13
+    camera.writer.send(sample)
+    with pytest.raises(FrameRejected, match="tells of 13 bytes"):
+        frames.take(FrameHeader(camera_source=camera.source))
+
+
+def test_nothing_is_held_once_it_was_cleared(frames, camera):
+    for _ in range(20):
+        camera.send(1, 2, 3, 4)
+        frames.take(camera.slot(1))
+        frames.clear()
+
+
+def test_it_needs_no_more_slots_than_have_their_pages(frames, camera, domain):
+    """As preprocessing does it: two in hand, the newest one told of."""
+    endpoint = Endpoint("preprocess", domain)
+    reader = camera_reader(endpoint, "front")
+    random, held, slots = np.random.default_rng(5), [], set()
+    for number in range(3000):
+        camera.send(number)
+        if random.random() < 0.5:
+            while len(held) > 1:
+                held.pop(0).release()
+            while (sample := reader.receive()) is not None:
+                held.append(sample)
+                if len(held) > 2:
+                    held.pop(0).release()
+            slots |= {one.payload.ctypes.data for one in held}
+        if random.random() < 0.3 and held:
+            with suppress(FrameRejected):
+                frames.take(camera.slot(held[-1].header.number))
+    endpoint.close()
+    assert len(slots) <= CAMERA_DEPTH + 6

@@ -1,0 +1,320 @@
+"""`perception model` and `perception bench models` as a user meets them."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from perception_nodes.backends.model import ModelError, load_model
+from perception_nodes.cli import compile as cli_compile
+from perception_nodes.cli import model as cli_model
+from perception_nodes.cli.app import app
+from perception_nodes.core.inference import BackendError
+from perception_nodes.drives.bag import BagError
+from perception_nodes.evaluation import DataError, gate
+from perception_nodes.evaluation.frames import FrameSource
+from perception_nodes.graph.config import SettingsError
+
+run = CliRunner().invoke
+COMPILE = ["model", "compile", "road-n", "--backend", "openvino"]
+
+
+@pytest.fixture
+def drive(root: Path, tmp_path: Path) -> Path:
+    """A few frames of the sample drive as image files."""
+    folder = tmp_path / "drive"
+    folder.mkdir()
+    source = FrameSource([root / "bags/sample_sqlite3"], [], 640, 384)
+    for number, (_, pixels) in enumerate(source.frames()):
+        if number % 12 == 0:
+            cv2.imwrite(str(folder / f"{number:03d}.png"), pixels)
+    return folder
+
+
+def test_a_model_agrees_with_itself(drive: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out/result.json"
+    arguments = ["--data", str(drive), "--teacher", "road-n", "--json", "--out", str(out)]
+    result = run(app, ["model", "evaluate", "road-n", *arguments])
+    assert result.exit_code == 0, result.output
+    (facts,) = json.loads(out.read_text())
+    assert json.loads(result.stdout) == [facts]
+    assert facts["images"] == 5
+    assert facts["map50_95"] > 0.9
+    assert facts["operating_point"]["recall"] == 1
+    assert set(facts["by_height"]) == {"<16", "16-32", "32-64", ">=64"}
+
+
+def test_an_accuracy_below_the_limit_is_status_1(
+    drive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = drive.parent / "labels"
+    labels.mkdir()
+    shutil.move(drive, drive.parent / "images")
+    for path in (drive.parent / "images").iterdir():
+        (labels / f"{path.stem}.txt").write_text("0 0.03 0.03 0.05 0.05\n")  # nothing is there
+    (drive.parent / "classes.txt").write_text("pedestrian\n")
+    arguments = ["model", "evaluate", "road-n", "--data", str(drive.parent), "--at-least", "0.5"]
+    result = run(app, arguments)
+    assert result.exit_code == 1
+    assert "below 0.5" in result.output
+
+
+def test_calibration_frames_go_to_the_quantizer(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    received = {}
+
+    def calibrate(folder: Path, frames: object, table: Path, out: Path | None) -> None:
+        received.update(folder=folder, frames=list(frames), table=table, out=out)
+
+    real = cli_model.compression_tool
+    monkeypatch.setattr(
+        cli_model,
+        "compression_tool",
+        lambda module, name="": calibrate if name == "calibrate" else real(module, name),
+    )
+    arguments = ["--bag", str(root / "bags/sample_sqlite3"), "--frames", "12", "--json"]
+    table, sheet = tmp_path / "t.yaml", tmp_path / "sheet.jpg"
+    arguments += ["--table", str(table), "--sheet", str(sheet)]
+    result = run(app, ["model", "calibrate", "road-n", *arguments])
+    assert result.exit_code == 0, result.output
+    assert received["table"] == table and received["out"] is None
+    assert received["folder"].name == "road-n"
+    assert len(received["frames"]) == 12
+    assert all(pixels.shape == (256, 416, 3) for _, pixels in received["frames"])
+    assert cv2.imdecode(np.frombuffer(sheet.read_bytes(), np.uint8), 1) is not None
+    facts = json.loads(result.stdout)
+    assert facts["diversity"]["radius"] <= facts["diversity_of_every_nth"]["radius"]
+
+
+@pytest.mark.parametrize(("max_loss", "status"), [("1", 0), ("0.05", 1)])
+def test_a_calibrated_model_that_loses_too_much_is_not_written(
+    drive: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_loss, status
+) -> None:
+    pytest.importorskip("onnx")
+    labels = drive.parent / "labels"
+    labels.mkdir()
+    shutil.move(drive, drive.parent / "images")
+    for path in (drive.parent / "images").iterdir():
+        (labels / f"{path.stem}.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    (drive.parent / "classes.txt").write_text("car\n")
+    scores = iter((0.5, 0.4))
+    real = cli_model.evaluate
+    monkeypatch.setattr(
+        cli_model,
+        "evaluate",
+        lambda *a, **k: real(*a, **k).model_copy(update={"map50_95": next(scores)}),
+    )
+    made, table = tmp_path / "made", tmp_path / "ranges.yaml"
+    arguments = ["--bag", str(root / "bags/sample_sqlite3"), "--frames", "8"]
+    arguments += ["--table", str(table), "--out-model", str(made), "--max-loss", max_loss]
+    result = run(app, ["model", "calibrate", "road-n", *arguments, "--data", str(drive.parent)])
+    assert result.exit_code == status, result.output
+    assert (made / "model.yaml").exists() == table.exists() == (status == 0)
+    assert ("refused: " in result.output) == (status == 1)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of compiled models."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    return tmp_path / "xdg/perception_nodes"
+
+
+def compile_arguments(root: Path, model: str, backend: str = "openvino") -> list[str]:
+    """With frames enough to judge; the shorter sample drive shows too few objects."""
+    sample = root / "bags/sample"
+    if not (sample / "metadata.yaml").is_file():
+        pytest.skip("the sample drive is not made (make sample)")
+    arguments = ["--backend", backend, "--bag", str(sample), "--frames", "16"]
+    return ["model", "compile", model, *arguments]
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*")) if folder.exists() else []
+
+
+def spoiled(folder: Path) -> str:
+    """road-n with a layer whose range is far too small, described as if it were right."""
+    onnx = pytest.importorskip("onnx")
+    model = load_model("road-n")
+    network = onnx.load(model.path)
+    for tensor in network.graph.initializer:
+        if tensor.name == "/model.1/act/HardSwish_output_0_scale":
+            value = (onnx.numpy_helper.to_array(tensor) / 50).astype(np.float32)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
+    content = network.SerializeToString()
+    facts = yaml.safe_load((model.folder / "model.yaml").read_text(encoding="utf-8"))
+    facts["sha256"] = hashlib.sha256(content).hexdigest()
+    folder.mkdir()
+    (folder / model.file).write_bytes(content)
+    (folder / "model.yaml").write_text(yaml.safe_dump(facts), encoding="utf-8")
+    return str(folder)
+
+
+def test_a_model_that_sees_what_its_references_see_is_kept(root: Path, cache: Path) -> None:
+    pytest.importorskip("onnx")
+    result = run(app, [*compile_arguments(root, "road-n"), "--json"])
+    assert result.exit_code == 0, result.output
+    facts = json.loads(result.stdout)
+    assert [check["reference"] for check in facts["checks"]] == [
+        "dense-416x256 on onnxruntime",
+        "road-n on golden",
+    ]
+    assert all(check["value"] >= check["limit"] > 0 for check in facts["checks"])
+    assert facts["refused"] is None and facts["frames"] == 16
+    assert facts["cache"] == [str(cache / name) for name in names_in(cache)] != []
+
+
+def test_a_float_model_is_compared_with_another_runtime(root: Path, cache: Path) -> None:
+    result = run(app, compile_arguments(root, "dense-416x256"))
+    assert result.exit_code == 0, result.output
+    assert "dense-416x256 on onnxruntime" in result.stdout
+    assert len(names_in(cache)) == 1
+
+
+def test_a_model_that_detects_nothing_is_refused_and_its_worst_layer_named(
+    root: Path, cache: Path, tmp_path: Path
+) -> None:
+    model = spoiled(tmp_path / "spoiled")
+    result = run(app, [*compile_arguments(root, model), "--json"])
+    assert result.exit_code == 1, result.output
+    facts = json.loads(result.stdout)
+    assert facts["checks"][0]["at_fault"] == "model"
+    assert facts["refused"] == facts["checks"][0]["refusal"]
+    assert next(iter(facts["layers_nat"])) == "/model.1/conv/Conv"
+    assert facts["cache"] == names_in(cache) == []
+
+
+def test_a_runtime_that_detects_nothing_is_blamed_itself(root: Path, cache: Path) -> None:
+    pytest.importorskip("onnx")
+    result = run(app, [*compile_arguments(root, "road-n", "null"), "--json"])
+    assert result.exit_code == 1
+    facts = json.loads(result.stdout)
+    assert "the runtime does not compute what the file says" in facts["refused"]
+    assert "layers_nat" not in facts
+
+
+@pytest.mark.parametrize(("max_loss", "status"), [("0.02", 0), ("0.01", 1)])
+def test_labels_decide_where_there_are_some(
+    drive: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, max_loss: str, status: int
+) -> None:
+    labels = drive.parent / "labels"
+    labels.mkdir()
+    shutil.move(drive, drive.parent / "images")
+    for path in (drive.parent / "images").iterdir():
+        (labels / f"{path.stem}.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    (drive.parent / "classes.txt").write_text("car\n")
+    scores = {"dense-416x256": 0.5, "road-n": 0.485}
+    real = gate.evaluate
+    monkeypatch.setattr(
+        gate,
+        "evaluate",
+        lambda model, *a: real(model, *a).model_copy(update={"map50_95": scores[model.name]}),
+    )
+    monkeypatch.setattr(gate, "MIN_OBJECTS", 1)
+    monkeypatch.setattr(cli_compile, "_layer_costs", lambda *a: {})
+    result = run(app, [*COMPILE, "--json", "--data", str(drive.parent), "--max-loss", max_loss])
+    assert result.exit_code == status, result.output
+    facts = json.loads(result.stdout)
+    assert facts["frames"] == 5  # the labelled images themselves
+    assert facts["checks"][0]["value"] == pytest.approx(0.015)
+    assert bool(names_in(cache)) == (status == 0)
+
+
+def test_dark_frames_prove_nothing(cache: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "dark"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "0.png"), np.zeros((360, 640, 3), np.uint8))
+    result = run(app, [*COMPILE, "--images", str(folder)])
+    assert result.exit_code == 1
+    assert "no objects to compare" in result.output
+    assert names_in(cache) == []
+
+
+def test_without_the_sample_drive_frames_are_asked_for(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = run(app, COMPILE).exception
+    assert isinstance(found, DataError)
+    assert "bags/sample is not there" in str(found) and "--bag" in str(found)
+    assert names_in(cache) == []
+
+
+def test_a_missing_tool_says_how_to_get_it() -> None:
+    with pytest.raises(SettingsError, match="make compression installs what it needs"):
+        cli_model.compression_tool("compression.nowhere")
+
+
+def test_a_refused_gate_is_status_1_and_a_bad_configuration_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors = cli_model.compression_tool("compression.errors")
+    raised: list[Exception] = [errors.GateRefused("loses 0.1"), errors.CompressionError("no data")]
+
+    def compress(config: Path, work: Path, until: str | None) -> None:
+        raise raised.pop(0)
+
+    monkeypatch.setattr(
+        cli_model, "compression_tool", lambda module, name="": compress if name else errors
+    )
+    arguments = ["model", "compress", "x.yaml", "--out", str(tmp_path)]
+    result = run(app, arguments)
+    assert result.exit_code == 1 and "loses 0.1" in result.output
+    assert isinstance(run(app, arguments).exception, SettingsError)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "text"),
+    [
+        (["model", "evaluate", "road-n", "--data", "/nowhere"], DataError, "/nowhere"),
+        (["model", "evaluate", "road-n", "--data", "models"], DataError, "holds no image"),
+        (["model", "calibrate", "road-n"], DataError, "--bag"),
+        (["model", "compile", "road-n", "--backend", "warp"], BackendError, "'warp' is unknown"),
+        (["model", "compile", "road-q", "--backend", "openvino"], ModelError, "'road-q' is not"),
+        ([*COMPILE, "--bag", "/nowhere"], BagError, "/nowhere does not exist"),
+        ([*COMPILE, "--images", "models"], DataError, "holds no image"),
+        (["bench", "models", "--threads", "two"], SettingsError, "--threads 'two'"),
+    ],
+)
+def test_unusable_input_is_named(
+    root: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], error: type, text: str
+) -> None:
+    monkeypatch.chdir(root)
+    found = run(app, arguments).exception
+    assert isinstance(found, error)
+    assert text in str(found)
+
+
+def test_bench_writes_json_page_and_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("perception_nodes.bench.models.RATE_HZ", 200.0)
+    paths = [tmp_path / "out" / name for name in ("m.json", "m.html", "m.svg")]
+    options = zip(("--json", "--html", "--svg"), map(str, paths), strict=True)
+    arguments = [part for option in options for part in option]
+    command = ["bench", "models", "road-n", "--frames", "10", "--threads", "1", *arguments]
+    result = run(app, command)
+    assert result.exit_code == 0, result.output
+    assert json.loads(paths[0].read_text())["models"][0]["name"] == "road-n"
+    assert "<svg" in paths[1].read_text() and paths[2].read_text().startswith("<svg")
+
+
+def test_evaluation_needs_no_training_framework(root: Path) -> None:
+    """Nor ROS: the compression run imports it in a process of its own."""
+    code = (
+        "import sys, perception_nodes.evaluation as e; print({'torch', 'rclpy'} & set(sys.modules))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "set()"

@@ -1,0 +1,385 @@
+"""Reading recorded drives, whole and damaged."""
+
+import shutil
+import sqlite3
+from contextlib import suppress
+
+import lz4.frame
+import numpy as np
+import pytest
+import yaml
+import zstandard
+from drives import (
+    CAMERA,
+    CAMERA_INFO,
+    COMPRESSED,
+    IMAGE,
+    PERIOD_NS,
+    START_NS,
+    serialized,
+    write_ros1,
+    write_ros2,
+)
+from mcap.writer import CompressionType
+from mcap.writer import Writer as McapWriter
+from rosbags.rosbag2 import CompressionMode
+
+from perception_nodes.drives.bag import BagError, open_drive
+
+FRAMES = 20
+
+
+def check_whole(path, frames=FRAMES, kind=IMAGE):
+    with open_drive(path) as drive:
+        assert drive.message_type == kind
+        assert drive.frame_count == frames
+        assert drive.duration_ns == (frames - 1) * PERIOD_NS
+        for _ in range(2):
+            read = list(drive.frames())
+            assert [frame.index for frame in read] == list(range(frames))
+            assert [frame.log_time_ns - START_NS for frame in read] == [
+                i * PERIOD_NS for i in range(frames)
+            ]
+            assert all(frame.data == serialized(kind, frame.index) for frame in read)
+        assert drive.camera_info() == serialized(CAMERA_INFO, 0)
+        assert drive.warnings == []
+
+
+def check_prefix(path, at_least=1, frames=FRAMES):
+    """What comes out of a damaged bag is right, in order, and its loss is named."""
+    with open_drive(path) as drive:
+        read = list(drive.frames())
+        assert at_least <= len(read) <= frames
+        times = [frame.log_time_ns for frame in read]
+        assert times == sorted(set(times))
+        for frame in read:
+            assert frame.data == serialized(IMAGE, (frame.log_time_ns - START_NS) // PERIOD_NS)
+        assert drive.warnings
+        return len(read), " ".join(drive.warnings)
+
+
+@pytest.fixture(scope="module")
+def bags(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bags")
+    return {
+        storage: write_ros2(folder / storage, storage=storage) for storage in ("mcap", "sqlite3")
+    }
+
+
+@pytest.fixture
+def copy(bags, tmp_path):
+    """A copy of a bag that a test may damage: its folder and its data file."""
+
+    def make(storage):
+        folder = tmp_path / "damaged"
+        shutil.copytree(bags[storage], folder)
+        return folder, next(f for f in folder.iterdir() if f.suffix in (".mcap", ".db3"))
+
+    return make
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_folder(bags, storage):
+    check_whole(bags[storage])
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_bare_file(copy, storage):
+    folder, file = copy(storage)
+    (folder / "metadata.yaml").unlink()
+    check_whole(file)
+    check_whole(folder)
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+@pytest.mark.parametrize("mode", [CompressionMode.FILE, CompressionMode.MESSAGE])
+def test_compressed_by_rosbag2(tmp_path, storage, mode):
+    folder = write_ros2(tmp_path / "bag", storage=storage, compress=mode)
+    check_whole(folder)
+    (folder / "metadata.yaml").unlink()
+    check_whole(folder)
+
+
+def test_compressed_file_cut_off(copy):
+    folder, file = copy("mcap")
+    (folder / "metadata.yaml").unlink()
+    packed = zstandard.ZstdCompressor(level=1).compress(file.read_bytes())
+    file.unlink()
+    cut = folder / "bag.mcap.zstd"
+    cut.write_bytes(packed[: len(packed) * 2 // 3])
+    check_prefix(cut)
+
+
+def test_ros1(tmp_path):
+    check_whole(write_ros1(tmp_path / "old.bag"), frames=5)
+
+
+@pytest.mark.parametrize("share", [0.4, 0.7, 0.95, 0.999])
+def test_ros1_cut_off(tmp_path, share):
+    bag = write_ros1(tmp_path / "old.bag", frames=FRAMES)
+    data = bag.read_bytes()
+    bag.write_bytes(data[: int(len(data) * share)])
+    read, said = check_prefix(bag)
+    assert read >= int(FRAMES * share) - 3
+    assert "damaged" in said
+
+
+@pytest.mark.parametrize("compression", ["bz2", "lz4"])
+def test_ros1_compressed_and_without_its_index(tmp_path, compression):
+    bag = write_ros1(tmp_path / "old.bag", frames=FRAMES, compression=compression)
+    check_whole(bag)
+    bag.write_bytes(bag.read_bytes()[:-300])
+    assert check_prefix(bag)[0] == FRAMES
+
+
+def test_ros1_with_a_broken_part_goes_on_behind_it(tmp_path):
+    bag = write_ros1(tmp_path / "old.bag", frames=FRAMES)
+    data = bytearray(bag.read_bytes())
+    # A message's length, so that all behind it in its chunk is lost; and no index.
+    start = len(data) // 2
+    data[start : start + 64] = b"\xff" * 64
+    bag.write_bytes(data[:-600])
+    with open_drive(bag) as drive:
+        assert 0 < len(list(drive.frames())) <= FRAMES
+        assert drive.warnings
+
+
+def test_ros1_cut_off_before_the_first_frame(tmp_path):
+    bag = write_ros1(tmp_path / "old.bag")
+    bag.write_bytes(bag.read_bytes()[:4200])
+    with pytest.raises(BagError, match="not one message"):
+        open_drive(bag)
+
+
+def test_damage_anywhere_is_met_with_frames_or_one_line(tmp_path):
+    """Lengths that are no lengths, text that is no text, ends that come early."""
+    whole = [
+        write_ros1(tmp_path / "ros1.bag", frames=4),
+        write_ros1(tmp_path / "lz4.bag", frames=4, compression="lz4"),
+        next(write_ros2(tmp_path / "mcap", frames=4).glob("*.mcap")),
+        next(write_ros2(tmp_path / "sqlite3", frames=4, storage="sqlite3").glob("*.db3")),
+    ]
+    random = np.random.default_rng(0)
+    for number in range(120):
+        file = whole[number % len(whole)]
+        data = bytearray(file.read_bytes())
+        for _ in range(random.integers(1, 20)):
+            start, length = random.integers(len(data)), int(random.choice([1, 4, 40]))
+            data[start : start + length] = bytes([random.choice([0, 114, 255])]) * length
+        damaged = tmp_path / f"damaged{number}{file.suffix}"
+        damaged.write_bytes(data[: random.integers(len(data) // 2, len(data) + 1)])
+        with suppress(BagError), open_drive(damaged) as drive:
+            assert len(list(drive.frames())) <= drive.frame_count
+            drive.camera_info()
+
+
+@pytest.mark.parametrize("mode", ["file", "message"])
+def test_lz4_as_of_a_plugin_of_rosbag2(bags, tmp_path, mode):
+    """rosbag2 itself brings zstd; lz4 comes with plugins."""
+    folder = tmp_path / "packed"
+    shutil.copytree(bags["sqlite3"], folder)
+    file = next(folder.glob("*.db3"))
+    if mode == "file":
+        file.with_name(file.name + ".lz4").write_bytes(lz4.frame.compress(file.read_bytes()))
+        file.unlink()
+    else:
+        with sqlite3.connect(file) as database:
+            rows = list(database.execute("SELECT id, data FROM messages"))
+            packed = [(lz4.frame.compress(data), row) for row, data in rows]
+            database.executemany("UPDATE messages SET data = ? WHERE id = ?", packed)
+    metadata = folder / "metadata.yaml"
+    told = yaml.safe_load(metadata.read_text())
+    told["rosbag2_bagfile_information"] |= {"compression_format": "lz4", "compression_mode": mode}
+    metadata.write_text(yaml.safe_dump(told))
+    check_whole(folder)
+
+
+@pytest.mark.parametrize("compression", [CompressionType.LZ4, CompressionType.ZSTD])
+def test_mcap_with_compressed_chunks(tmp_path, compression):
+    check_whole_frames(write_mcap(tmp_path / "bag.mcap", range(FRAMES), compression))
+
+
+def test_split(tmp_path):
+    """Eleven files of one bag: the eleventh is behind the tenth, whatever their names sort like."""
+    folder = tmp_path / "split"
+    folder.mkdir()
+    for part in range(11):
+        write_mcap(folder / f"split_{part}.mcap", range(2 * part, 2 * part + 2))
+    with open_drive(folder) as drive:
+        assert drive.frame_count == 22
+        assert [frame.data for frame in drive.frames()] == [serialized(IMAGE, i) for i in range(22)]
+    next(folder.glob("split_4.mcap")).write_bytes(b"lost")
+    with open_drive(folder) as drive:
+        assert len(list(drive.frames())) == 20
+        assert "split_4.mcap" in " ".join(drive.warnings)
+
+
+def check_whole_frames(path):
+    with open_drive(path) as drive:
+        assert [f.data for f in drive.frames()] == [serialized(IMAGE, i) for i in range(FRAMES)]
+
+
+def write_mcap(file, indices, compression=CompressionType.NONE):
+    with file.open("wb") as stream:
+        writer = McapWriter(stream, chunk_size=100_000, compression=compression)
+        writer.start("ros2")
+        schema = writer.register_schema(IMAGE, "ros2msg", b"")
+        channel = writer.register_channel("/camera/image_raw", "cdr", schema)
+        for index in indices:
+            time_ns = START_NS + index * PERIOD_NS
+            writer.add_message(channel, time_ns, serialized(IMAGE, index), time_ns)
+        writer.finish()
+    return file
+
+
+def test_compressed_images_and_their_calibration(tmp_path):
+    topics = {"/front/image_raw/compressed": COMPRESSED, "/front/camera_info": CAMERA_INFO}
+    check_whole(write_ros2(tmp_path / "bag", topics), kind=COMPRESSED)
+
+
+def test_no_calibration(tmp_path):
+    topics = {"/front/image": IMAGE, "/rear/camera_info": CAMERA_INFO}
+    with open_drive(write_ros2(tmp_path / "bag", topics, 2)) as drive:
+        assert drive.camera_info() is None
+
+
+def test_the_longest_image_topic_is_chosen_and_named(tmp_path):
+    topics = {"/a": IMAGE, "/b": COMPRESSED, "/c": IMAGE}
+    bag = write_ros2(tmp_path / "bag", topics, {"/a": 2, "/b": 4, "/c": 3})
+    with open_drive(bag) as drive:
+        assert (drive.topic, drive.frame_count) == ("/b", 4)
+        assert "/b (4 frames) is used, not /a (2), /c (3)" in drive.warnings[0]
+    with open_drive(bag, "/c") as drive:
+        assert (drive.topic, drive.warnings) == ("/c", [])
+
+
+def test_raw_images_win_over_equally_many_compressed(tmp_path):
+    with open_drive(write_ros2(tmp_path / "bag", {"/a": COMPRESSED, "/b": IMAGE}, 2)) as drive:
+        assert drive.topic == "/b"
+
+
+@pytest.mark.parametrize(
+    ("topic", "said"),
+    [
+        ("/camera/camera_info", "is a sensor_msgs/msg/CameraInfo, not an image"),
+        ("/nope", "is not in it; image topics: /camera/image_raw"),
+    ],
+)
+def test_wrong_topic(bags, topic, said):
+    with pytest.raises(BagError, match=said):
+        open_drive(bags["mcap"], topic)
+
+
+def test_no_images_lists_what_there_is(tmp_path):
+    bag = write_ros2(tmp_path / "bag", {"/camera/camera_info": CAMERA_INFO}, 3)
+    with pytest.raises(BagError, match=r"no image topic .*/camera/camera_info \(sensor_msgs"):
+        open_drive(bag)
+
+
+def test_empty_topic(tmp_path):
+    bag = write_ros2(tmp_path / "bag", CAMERA, {"/camera/image_raw": 0, "/camera/camera_info": 1})
+    with pytest.raises(BagError, match="no frame of /camera/image_raw"):
+        open_drive(bag)
+
+
+def test_not_bags(tmp_path):
+    with pytest.raises(BagError, match="does not exist"):
+        open_drive(tmp_path / "nope")
+    with pytest.raises(BagError, match=r"no \.mcap, \.db3, \.bag file is in it"):
+        open_drive(tmp_path)
+    text = tmp_path / "notes.txt"
+    text.write_text("no bag")
+    with pytest.raises(BagError, match="is not a bag, a video or a folder of images"):
+        open_drive(text)
+
+
+@pytest.mark.parametrize("suffix", ["mcap", "db3", "bag"])
+@pytest.mark.parametrize("content", [b"", b"not what the name says" * 20])
+def test_files_with_other_content(tmp_path, suffix, content):
+    file = tmp_path / f"fake.{suffix}"
+    file.write_bytes(content)
+    with pytest.raises(BagError, match="fake"):
+        open_drive(file)
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_broken_metadata(copy, storage):
+    folder, _ = copy(storage)
+    (folder / "metadata.yaml").write_text("rosbag2_bagfile_information: [")
+    read, said = check_prefix(folder)
+    assert read == FRAMES
+    assert "metadata" in said
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.77, 0.95, 0.999])
+def test_mcap_cut_off(copy, share):
+    folder, file = copy("mcap")
+    data = file.read_bytes()
+    file.write_bytes(data[: int(len(data) * share)])
+    read, said = check_prefix(folder)
+    assert read >= int(FRAMES * share) - 2
+    assert f"{FRAMES - read} of {FRAMES} frames" in said or read == FRAMES
+    (folder / "metadata.yaml").unlink()
+    assert check_prefix(file)[0] == read
+
+
+def test_mcap_cut_off_before_the_first_frame(copy):
+    folder, file = copy("mcap")
+    file.write_bytes(file.read_bytes()[:500])
+    with pytest.raises(BagError, match="not one message"):
+        open_drive(folder)
+
+
+@pytest.mark.parametrize("compression", [CompressionType.NONE, CompressionType.ZSTD])
+def test_mcap_with_a_broken_chunk_goes_on_behind_it(tmp_path, compression):
+    file = write_mcap(tmp_path / "bag.mcap", range(100), compression)
+    data = bytearray(file.read_bytes())
+    start = len(data) // 2
+    data[start : start + 64] = bytes(64)
+    file.write_bytes(data)
+    read, said = check_prefix(file, frames=100)
+    assert 5 < 100 - read < 30
+    assert f"{100 - read} of 100 frames are lost" in said
+
+
+@pytest.mark.parametrize("share", [0.4, 0.7, 0.95])
+def test_sqlite_cut_off(copy, share):
+    folder, file = copy("sqlite3")
+    data = file.read_bytes()
+    file.write_bytes(data[: int(len(data) * share)])
+    read, said = check_prefix(folder)
+    assert read >= int(FRAMES * share) - 3
+    assert f"{FRAMES - read} of {FRAMES} frames" in said
+
+
+def test_sqlite_with_a_broken_page_goes_on_behind_it(copy):
+    folder, file = copy("sqlite3")
+    file_size = file.stat().st_size
+    with sqlite3.connect(file) as database:
+        pages = (
+            database.execute(
+                "SELECT pageno FROM dbstat WHERE name = 'messages' AND pagetype = 'leaf'"
+            )
+            if has_dbstat(database)
+            else []
+        )
+        leaves = [page for (page,) in pages]
+    if not leaves:
+        pytest.skip("this sqlite cannot tell where its pages are")
+    page_size = 4096
+    data = bytearray(file.read_bytes())
+    assert len(data) == file_size
+    start = (leaves[len(leaves) // 2] - 1) * page_size
+    data[start : start + page_size] = b"\xff" * page_size
+    file.write_bytes(data)
+    read, said = check_prefix(folder)
+    assert 0 < read < FRAMES
+    assert f"{FRAMES - read} of {FRAMES} frames" in said
+
+
+def has_dbstat(database):
+    try:
+        database.execute("SELECT 1 FROM dbstat LIMIT 1")
+    except sqlite3.OperationalError:
+        return False
+    return True

@@ -1,0 +1,215 @@
+"""Drives whose log times or calibrations are not as they should be, and goldens of them."""
+
+import json
+
+import numpy as np
+import pytest
+from commands import replay, unusable
+from drives import CAMERA, CAMERA_INFO, IMAGE, PERIOD_NS, START_NS, STORE, message, serialized
+from mcap.writer import Writer as McapWriter
+
+from perception_nodes.drives.bag import open_drive
+from perception_nodes.evaluation.frames import FrameSource
+from perception_nodes.report.recording import FRAME_REPORT_TOPIC, read_messages
+
+FRAMES = 8
+NULL = ("--backend", "null")
+
+
+def write_drive(file, times_ns, infos=None, image=serialized):
+    """Frames logged at these times; before each the calibration of its number, if there is one."""
+    with file.open("wb") as stream:
+        writer = McapWriter(stream)
+        writer.start("ros2")
+        channels = {
+            kind: writer.register_channel(topic, "cdr", schema)
+            for topic, kind in CAMERA.items()
+            for schema in [writer.register_schema(kind, "ros2msg", b"")]
+        }
+        for index, time_ns in enumerate(times_ns):
+            if infos and index in infos:
+                writer.add_message(channels[CAMERA_INFO], time_ns, infos[index], time_ns)
+            writer.add_message(channels[IMAGE], time_ns, image(IMAGE, index), time_ns)
+        writer.finish()
+    return file
+
+
+def times_ns(*numbers):
+    return [START_NS + number * PERIOD_NS for number in numbers]
+
+
+def calibration(distortion=-0.3, focal=60.0, width=64, height=48):
+    info = message(CAMERA_INFO, 0, width, height)
+    info.d = np.array([distortion, 0, 0, 0, 0], np.float64)
+    info.k = np.array([focal, 0, width / 2, 0, focal, height / 2, 0, 0, 1], np.float64)
+    return bytes(STORE.serialize_cdr(info, CAMERA_INFO))
+
+
+# Log times
+
+
+def test_frames_of_one_log_time_are_told_apart(root, tmp_path):
+    """Two frames of the sample at each time: its golden, made and compared, differs in nothing."""
+    with open_drive(root / "bags/sample_sqlite3") as drive:
+        frames = [frame.data for frame in drive.frames()][::8]
+    drive = write_drive(
+        tmp_path / "equal.mcap",
+        times_ns(*(index // 2 for index in range(len(frames)))),
+        image=lambda _, index: frames[index],
+    )
+    options = ("--backend", "golden", "--golden", tmp_path / "golden.json")
+    made = replay(drive, "--out", tmp_path / "a", *options, "--update")
+    assert made["detections"] > 0
+    again = replay(drive, "--out", tmp_path / "b", *options)
+    assert again["golden"]["changes"] == []
+    assert again["golden"]["frames"] == len(frames)
+    compared = replay("--compare", tmp_path / "a", tmp_path / "b", "--out", tmp_path / "ab")
+    assert compared["objects"]["changes"] == []
+    assert compared["identical_messages"]
+    # Another file in its place, whatever the summary says.
+    replay(drive, "--out", tmp_path / "c", *NULL)
+    (tmp_path / "c/detections.mcap").replace(tmp_path / "b/detections.mcap")
+    compared = replay("--compare", tmp_path / "a", tmp_path / "b", "--out", tmp_path / "ab")
+    assert not compared["identical_messages"]
+    assert compared["objects"]["changes"]
+
+
+def test_a_frame_listed_twice_in_a_golden_is_missing_once(tmp_path):
+    drive = write_drive(tmp_path / "drive.mcap", times_ns(0, 1))
+    golden = tmp_path / "golden.json"
+    options = (*NULL, "--golden", golden)
+    replay(drive, "--out", tmp_path / "out", *options, "--update")
+    content = json.loads(golden.read_text())
+    content["drives"]["drive"].append(content["drives"]["drive"][0])
+    golden.write_text(json.dumps(content))
+    summary = replay(drive, "--out", tmp_path / "out", *options, status=1)
+    assert summary["golden"]["kinds"] == {"frame is missing": 1}
+
+
+@pytest.mark.parametrize("jump", [10**18, -(10**18), 6 * 10**9])
+def test_a_jump_of_the_log_time_is_not_waited_for(tmp_path, jump):
+    """Neither decades nor a step back into another order: a mistaken clock is named."""
+    times = times_ns(0, 1, 2)
+    times += [time_ns + jump for time_ns in times_ns(3, 4)]
+    drive = write_drive(tmp_path / "drive.mcap", times)
+    out = tmp_path / "out"
+    summary = replay(drive, "--mode", "realtime", "--out", out, "--no-pictures", *NULL)
+    assert summary["frames_in"] == 5
+    assert any("the log time jumps by" in warning for warning in summary["warnings"])
+    reports = [m for m in read_messages(out / "detections.mcap") if m.topic == FRAME_REPORT_TOPIC]
+    assert sorted(m.log_time_ns for m in reports) == sorted(times)
+
+
+# Calibrations
+
+
+@pytest.mark.parametrize(
+    ("infos", "said"),
+    [
+        ({0: calibration(), 4: calibration(0.2)}, "the CameraInfo changes once, first at frame 4"),
+        ({0: calibration(0, 0.0), 3: calibration()}, "not calibrated (K = 0)"),
+        ({0: calibration(width=1280, height=720)}, "64x48, the CameraInfo is for 1280x720"),
+        ({7: calibration()}, "the first CameraInfo was logged 0.3 s behind the first frame"),
+        ({0: calibration()[:50]}, "from frame 0 on frames are not rectified: CameraInfo: cut off"),
+    ],
+)
+def test_a_calibration_that_changes_or_is_unusable_is_named(tmp_path, infos, said):
+    drive = write_drive(tmp_path / "drive.mcap", times_ns(*range(FRAMES)), infos)
+    summary = replay(drive, "--out", tmp_path / "out", "--no-pictures", *NULL)
+    assert said in " ".join(summary["warnings"])
+
+
+def test_a_calibration_that_stays_is_not_worth_a_word(tmp_path):
+    infos = {index: calibration() for index in range(FRAMES)}
+    drive = write_drive(tmp_path / "drive.mcap", times_ns(*range(FRAMES)), infos)
+    assert replay(drive, "--out", tmp_path / "out", "--no-pictures", *NULL)["warnings"] == []
+
+
+def test_frames_are_rectified_as_if_the_drive_had_been_cut_where_the_calibration_changes(tmp_path):
+    """The halves on their own give the messages of the whole."""
+    infos = {0: calibration(), 4: calibration(0.2, 90.0)}
+    whole = write_drive(tmp_path / "whole.mcap", times_ns(*range(FRAMES)), infos)
+    later = write_drive(
+        tmp_path / "later.mcap",
+        times_ns(*range(4)),
+        {0: infos[4]},
+        image=lambda kind, index: serialized(kind, index + 4),
+    )
+    with open_drive(whole) as drive:
+        assert drive.frame_count == FRAMES
+    pixels = [p.copy() for _, p in FrameSource([whole], [], 64, 48).frames()]
+    again = [p.copy() for _, p in FrameSource([later], [], 64, 48).frames()]
+    assert np.array_equal(pixels[4:], again)
+    assert not np.array_equal(pixels[0], pixels[4])
+
+
+# What a run says of itself
+
+
+def test_work_over_the_deadline_is_no_miss_under_simulated_time(tmp_path):
+    drive = write_drive(tmp_path / "drive.mcap", times_ns(*range(FRAMES)))
+    runs = [tmp_path / "a", tmp_path / "b"]
+    for run, deadline_ms in zip(runs, (0.1, 10_000), strict=True):
+        replay(drive, "--out", run, "--no-pictures", "--deadline-ms", deadline_ms, *NULL)
+    summary = json.loads((runs[0] / "summary.json").read_text())
+    assert summary["miss_rate"] is None
+    assert summary["over_deadline"] == FRAMES
+    figures = replay("--compare", *runs, "--out", tmp_path / "ab")["figures"]
+    assert figures["frames with work over the deadline"] == [FRAMES, 0]
+
+
+def test_a_run_whose_frames_all_failed_has_not_succeeded(tmp_path):
+    drive = write_drive(
+        tmp_path / "drive.mcap", times_ns(0, 1), image=lambda *_: b"\x00\x01\x00\x00no image"
+    )
+    summary = replay(drive, "--out", tmp_path / "out", *NULL, status=2)
+    assert summary["status"]["FAILED"] == summary["frames_in"] == 2
+
+
+# Bad goldens and summaries
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda text: text.replace("0.25", '"0.25"'), "score_threshold '0.25' is no number"),
+        (lambda text: text.replace("0.25", "9" * 400), "is damaged"),
+        (lambda text: text.replace(str(START_NS), "9" * 400), "is no log time"),
+        (lambda _: "[" * 100_000, "is no JSON"),
+    ],
+)
+def test_a_damaged_golden_is_named(tmp_path, change, said):
+    drive = write_drive(tmp_path / "drive.mcap", times_ns(0, 1))
+    golden = tmp_path / "golden.json"
+    options = (drive, "--out", tmp_path / "out", *NULL, "--golden", golden)
+    replay(*options, "--update")
+    golden.write_text(change(golden.read_text()))
+    assert said in unusable(*options)
+
+
+def test_a_golden_that_cannot_be_written_is_known_before_the_replay(tmp_path):
+    drive = write_drive(tmp_path / "drive.mcap", times_ns(0, 1))
+    options = (drive, "--out", tmp_path / "out", *NULL, "--update")
+    # root may write anywhere else
+    for golden, said in (("/proc/x/golden.json", "cannot be written"), (tmp_path, "is a folder")):
+        assert said in unusable(*options, "--golden", golden)
+    assert not (tmp_path / "out").exists()
+
+
+def test_comparisons_that_cannot_be_made_or_written_are_named(tmp_path):
+    drive = write_drive(tmp_path / "drive.mcap", times_ns(0, 1))
+    run = tmp_path / "run"
+    replay(drive, "--out", run, *NULL)
+    assert "cannot be written to /proc/x" in unusable("--compare", run, run, "--out", "/proc/x")
+    assert "cannot be written" in unusable("--compare", run, run, "--out", drive)
+    summary = json.loads((run / "summary.json").read_text()) | {"score_threshold": "y"}
+    (run / "summary.json").write_text(json.dumps(summary))
+    assert "score_threshold 'y' is no number" in unusable(
+        "--compare", run, run, "--out", tmp_path / "ab"
+    )
+
+
+def test_options_that_contradict_each_other_are_named(tmp_path):
+    drive = write_drive(tmp_path / "drive.mcap", times_ns(0, 1))
+    assert "--no-pictures leaves out" in unusable(drive, "--video", "--no-pictures")
+    assert "names the current folder" in unusable(drive, "--out", "")

@@ -1,0 +1,137 @@
+"""Labelled sets on disk, sound and broken."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from perception_nodes.evaluation import DataError, read_set
+from perception_nodes.evaluation.class_names import indices_of
+from perception_nodes.evaluation.datasets import parse_classes_map
+
+
+@pytest.fixture
+def yolo(tmp_path: Path) -> Path:
+    """A folder of two images, one of them with two labels."""
+    for name in ("images", "labels"):
+        (tmp_path / name).mkdir()
+    for name in ("a.jpg", "b.png"):
+        picture = np.random.default_rng(0).integers(0, 255, (40, 80, 3), dtype=np.uint8)
+        cv2.imwrite(str(tmp_path / "images" / name), picture)
+    (tmp_path / "classes.txt").write_text("motorbike\nvehicle\n")
+    (tmp_path / "labels/a.txt").write_text("0 0.5 0.5 0.5 0.5\n1 0.25 0.5 0.5 1\n")
+    (tmp_path / "labels/b.txt").write_text("")
+    return tmp_path
+
+
+def test_yolo_labels(yolo: Path) -> None:
+    found = read_set(yolo, classes_map={"vehicle": ("car", "bus")})
+    assert found.classes == ("motorbike", "vehicle")
+    assert found.counts_as == {"vehicle": ("car", "bus")}
+    np.testing.assert_allclose(found.images[0].boxes, [[0.25, 0.25, 0.75, 0.75], [0, 0, 0.5, 1]])
+    assert found.images[0].classes.tolist() == [0, 1]
+    assert len(found.images[1].classes) == 0
+    assert found.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("2 0.5 0.5 0.5 0.5", "class '2' is not one of 0 to 1"),
+        ("-1 0.5 0.5 0.5 0.5", "class '-1' is not one of 0 to 1"),
+        ("0 1.5 0.5 0.5 0.5", "centre_x 1.5 is not within 0 and 1"),
+        ("0 0.5 0.5 nan 0.5", "width nan is not within 0 and 1"),
+        ("0 0.5 0.5 0.5 0", "has no area"),
+        ("0 0.5 0.5 0.5", "4 values are no box"),
+        ("0 0 0 1 0 1 1 0 1", "9 values are a polygon"),
+        ("0 0.5 0.5 wide 0.5", "is not five numbers"),
+    ],
+)
+def test_a_wrong_label_names_file_line_and_value(yolo: Path, line: str, text: str) -> None:
+    (yolo / "labels/b.txt").write_text(f"0 0.5 0.5 0.5 0.5\n{line}\n")
+    with pytest.raises(DataError, match="correct or remove") as error:
+        read_set(yolo)
+    assert "b.txt:2: " in str(error.value)
+    assert text in str(error.value)
+
+
+def test_what_is_odd_is_counted(yolo: Path) -> None:
+    (yolo / "labels/b.txt").unlink()
+    (yolo / "labels/c.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    notes = " ".join(read_set(yolo).notes)
+    assert "1 images have no label file" in notes and "b.png" in notes
+    assert "1 label files have no image" in notes and "c.txt" in notes
+
+
+def test_broken_and_missing_images(yolo: Path) -> None:
+    whole = (yolo / "images/a.jpg").read_bytes()
+    (yolo / "images/a.jpg").write_bytes(whole[: len(whole) // 2])
+    (yolo / "images/b.png").write_bytes(b"")
+    with pytest.raises(DataError, match="2 of 2 images are cut off, empty or no images"):
+        read_set(yolo)
+    (yolo / "images/a.jpg").unlink()
+    (yolo / "images/b.png").unlink()
+    with pytest.raises(DataError, match="holds no image"):
+        read_set(yolo)
+
+
+def test_no_labels_at_all(yolo: Path) -> None:
+    for path in (yolo / "labels").iterdir():
+        path.unlink()
+    with pytest.raises(DataError, match="none of the 2 images .*--teacher"):
+        read_set(yolo)
+
+
+def test_coco_labels(yolo: Path) -> None:
+    content = {
+        "categories": [{"id": 7, "name": "pedestrian"}],
+        "images": [{"id": 1, "file_name": "a.jpg", "width": 80, "height": 40}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 7, "bbox": [8, 4, 40, 20], "iscrowd": 1}
+        ],
+    }
+    path = yolo / "instances.json"
+    path.write_text(json.dumps(content))
+    found = read_set(path)
+    assert found.classes == ("pedestrian",)
+    np.testing.assert_allclose(found.images[0].boxes, [[0.1, 0.1, 0.6, 0.6]])
+    assert found.images[0].crowd.tolist() == [True]
+
+    content["annotations"][0]["bbox"] = [8, 4, 400, 20]
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"annotations\[0\] \(id 1\): bbox .* leaves its 80 x 40"):
+        read_set(path)
+
+
+def test_a_description(yolo: Path) -> None:
+    path = yolo / "set.yaml"
+    path.write_text("name: x\nimages: images\ncounts_as: {vehicle: [car]}\nmin_height_px: 25\n")
+    found = read_set(path)
+    assert (found.name, found.min_height_px) == ("x", 25)
+    path.write_text("name: x\nimages: images\nnose: 1\n")
+    with pytest.raises(DataError, match="nose"):
+        read_set(path)
+    path.write_text("name: x\nimages: elsewhere\n")
+    with pytest.raises(DataError, match="--root or"):
+        read_set(path)
+
+
+def test_the_shipped_descriptions_can_be_read(root: Path) -> None:
+    for path in sorted((root / "compression/datasets").glob("*.yaml")):
+        with pytest.raises(DataError, match="name the folder of the sets"):
+            read_set(path, root / "nowhere")
+
+
+def test_class_names() -> None:
+    ours = ("person", "car", "motorcycle", "traffic light")
+    assert indices_of(["Pedestrian"], ours) == (0,)
+    assert indices_of(["motorbike", "car"], ours) == (1, 2)
+    assert indices_of(["Traffic_Light"], ours) == (3,)
+    assert indices_of(["vehicle"], ours) == ()
+    assert parse_classes_map("car=car|bus, rider=ignore") == {"car": ("car", "bus"), "rider": ()}
+    with pytest.raises(DataError, match="neither a file nor of the form"):
+        parse_classes_map("car")
+    with pytest.raises(DataError, match="maps to nothing"):
+        parse_classes_map("car=")

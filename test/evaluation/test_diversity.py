@@ -1,0 +1,77 @@
+"""Frames that differ are chosen, and a set without them is refused."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perception_nodes.evaluation import DataError
+from perception_nodes.evaluation.diversity import (
+    NEAR_DUPLICATE,
+    choose_frames,
+    contact_sheet,
+    describe,
+    farthest_points,
+)
+
+SIZE = (64, 48)
+
+
+def scene(seed: int) -> np.ndarray:
+    """A picture of its own, uint8 [48, 64, 3]."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    return cv2.resize(coarse, SIZE, interpolation=cv2.INTER_CUBIC)
+
+
+def noisy(picture: np.ndarray, seed: int) -> np.ndarray:
+    noise = np.random.default_rng(seed).normal(0, 4, picture.shape)
+    return np.clip(picture + noise, 0, 255).astype(np.uint8)
+
+
+def write(folder: Path, pictures: list[np.ndarray]) -> Path:
+    folder.mkdir()
+    for number, picture in enumerate(pictures):
+        cv2.imwrite(str(folder / f"{number:03d}.png"), picture)
+    return folder
+
+
+def test_of_near_duplicates_one_is_taken(tmp_path: Path) -> None:
+    pictures = [noisy(scene(place), 100 * place + k) for place in range(20) for k in range(4)]
+    chosen = choose_frames([], [write(tmp_path / "drive", pictures)], 60, SIZE)
+    places = {int(Path(name).stem) // 4 for name in chosen.names}
+    assert len(chosen.names) == len(places) == 20
+    assert chosen.achieved.near_duplicates == 0
+    assert chosen.achieved.radius < NEAR_DUPLICATE
+    assert chosen.every_nth.spread <= chosen.achieved.spread
+    assert any("only 20 differ" in note for note in chosen.notes)
+    assert contact_sheet(chosen).startswith(b"\xff\xd8")
+
+
+def test_a_still_or_dark_drive_is_refused_with_counts(tmp_path: Path) -> None:
+    still = [noisy(scene(1), k) for k in range(20)]
+    dark = [np.full((48, 64, 3), 2, np.uint8)] * 5
+    folder = write(tmp_path / "drive", still + dark)
+    with pytest.raises(DataError, match="25 frames, 5 of them blank or dark, only 1 that differ"):
+        choose_frames([], [folder], 60, SIZE)
+    with pytest.raises(DataError, match="--bag"):
+        choose_frames([], [], 60, SIZE)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=30), st.integers(1, 12))
+def test_no_two_chosen_are_near(points: list[tuple[float, float]], count: int) -> None:
+    rows = np.array(points, np.float32).reshape(-1, 2)
+    chosen = farthest_points(rows, count)
+    assert len(chosen) <= count
+    between = np.linalg.norm(rows[chosen][:, None] - rows[chosen][None], axis=2)
+    assert (between[~np.eye(len(chosen), dtype=bool)] >= NEAR_DUPLICATE).all()
+    if points and len(chosen) < count:  # it ended since the rest are near duplicates
+        nearest = np.linalg.norm(rows[:, None] - rows[chosen][None], axis=2).min(axis=1)
+        assert (nearest < NEAR_DUPLICATE).all()
+
+
+def test_black_and_white_are_one_apart() -> None:
+    black, white = (np.full((48, 64, 3), value, np.uint8) for value in (0, 255))
+    assert np.linalg.norm(describe(black) - describe(white)) == pytest.approx(1)

@@ -1,0 +1,211 @@
+"""A GPU in Python, and the two driver modules over it: what was put on a stream is run when it is
+waited for, and a copy or a kernel reads memory then and not before, as on a real one."""
+
+import ctypes
+import importlib.machinery
+import importlib.metadata
+import sys
+import types
+from collections import Counter
+from enum import IntEnum
+
+import numpy as np
+
+DEVICE_BASE = 0x7F00_0000_0000
+MAPPED_OFFSET = 0x10_0000_0000
+"""Where the device sees host memory, from where the host does: not at the same address."""
+
+
+class Verdict(IntEnum):
+    CUDA_SUCCESS = 0
+    CUDA_ERROR_INVALID_VALUE = 1
+    CUDA_ERROR_OUT_OF_MEMORY = 2
+    CUDA_ERROR_NO_DEVICE = 100
+    CUDA_ERROR_INVALID_DEVICE = 101
+    CUDA_ERROR_NO_BINARY_FOR_GPU = 209
+    CUDA_ERROR_NOT_FOUND = 500
+    CUDA_ERROR_ILLEGAL_ADDRESS = 700
+    CUDA_ERROR_STREAM_CAPTURE_INVALIDATED = 901
+
+
+TEXTS = {
+    Verdict.CUDA_ERROR_INVALID_VALUE: "invalid argument",
+    Verdict.CUDA_ERROR_OUT_OF_MEMORY: "out of memory",
+    Verdict.CUDA_ERROR_NO_DEVICE: "no CUDA-capable device is detected",
+    Verdict.CUDA_ERROR_INVALID_DEVICE: "invalid device ordinal",
+    Verdict.CUDA_ERROR_NO_BINARY_FOR_GPU: (
+        "no kernel image is available for execution on the device"
+    ),
+    Verdict.CUDA_ERROR_NOT_FOUND: "named symbol not found",
+    Verdict.CUDA_ERROR_ILLEGAL_ADDRESS: "an illegal memory access was encountered",
+    Verdict.CUDA_ERROR_STREAM_CAPTURE_INVALIDATED: (
+        "operation failed due to a previous error during capture"
+    ),
+}
+
+
+class Refused(Exception):
+    def __init__(self, call, verdict):
+        super().__init__(f"{call} failed: {TEXTS[verdict]}")
+        self.verdict = verdict
+
+
+class Stream:
+    def __init__(self, address):
+        self.address = address
+        self.waiting = []
+        self.captured = None
+
+    def put(self, operation):
+        (self.waiting if self.captured is None else self.captured).append(operation)
+
+
+class FakeGpu:
+    """The device: `kernels` maps names to functions of (gpu, grid, block, argument bytes)."""
+
+    def __init__(self, devices=1, driver=13000, sm=(8, 9), integrated=0, memory_bytes=1 << 20):
+        self.devices, self.driver, self.sm = devices, driver, sm
+        self.integrated, self.memory_bytes = integrated, memory_bytes
+        self.kernels = {}
+        self.failures = {}
+        self.calls = Counter()
+        self.memory = {}
+        self.open = Counter()
+        self.current = 0
+        self.pushed = 0
+        self._next = DEVICE_BASE
+        self._streams = {}
+        self._clock_ms = 0.0
+
+    def call(self, name):
+        """Take note of a call; it fails where it is to."""
+        self.calls[name] += 1
+        if name in self.failures:
+            raise Refused(name, self.failures[name])
+
+    def view(self, address, nbytes):
+        """Memory as the device sees it."""
+        for start, array in self.memory.items():
+            if start <= address and address + nbytes <= start + array.nbytes:
+                return array[address - start : address - start + nbytes]
+        raise Refused("kernel", Verdict.CUDA_ERROR_ILLEGAL_ADDRESS)
+
+    def allocate(self, nbytes):
+        if nbytes > self.free_bytes():
+            raise Refused("cuMemAlloc", Verdict.CUDA_ERROR_OUT_OF_MEMORY)
+        address, self._next = self._next, self._next + (nbytes + 511) // 256 * 256
+        self.memory[address] = np.full(nbytes, 0xCD, np.uint8)
+        self.open["memory"] += 1
+        return address
+
+    def free(self, address):
+        del self.memory[address]
+        self.open["memory"] -= 1
+
+    def free_bytes(self):
+        used = sum(a.nbytes for start, a in self.memory.items() if start >= DEVICE_BASE)
+        return self.memory_bytes - used
+
+    def map(self, array):
+        address = array.ctypes.data + MAPPED_OFFSET
+        if address in self.memory:
+            raise Refused("cuMemHostRegister", Verdict.CUDA_ERROR_INVALID_VALUE)
+        self.memory[address] = array
+        self.open["mapped"] += 1
+        return address
+
+    def unmap(self, array):
+        del self.memory[array.ctypes.data + MAPPED_OFFSET]
+        self.open["mapped"] -= 1
+
+    def stream(self):
+        stream = Stream(0x5000 + 16 * (len(self._streams) + 1))
+        self._streams[stream.address] = stream
+        self.open["stream"] += 1
+        return stream
+
+    def stream_at(self, address):
+        return self._streams[address]
+
+    def tick(self):
+        self._clock_ms += 0.25
+        return self._clock_ms
+
+    def wait(self, stream):
+        waiting, stream.waiting = stream.waiting, []
+        for operation in waiting:
+            operation()
+
+    def copy(self, stream, read, write):
+        stream.put(lambda: np.copyto(write(), read()))
+
+    def launch(self, stream, name, grid, block, arguments):
+        stream.put(lambda: self.kernels[name](self, grid, block, arguments))
+
+    def begin_capture(self, stream):
+        stream.captured = []
+
+    def end_capture(self, stream):
+        captured, stream.captured = stream.captured, None
+        self.open["graph"] += 1
+        return captured
+
+    def replay(self, stream, graph):
+        for operation in graph:
+            stream.put(operation)
+
+
+def bytes_at(address, nbytes):
+    """Host memory."""
+    return np.ctypeslib.as_array((ctypes.c_uint8 * nbytes).from_address(address))
+
+
+def module_of(name, **content):
+    module = types.ModuleType(name)
+    module.__spec__ = importlib.machinery.ModuleSpec(name, None, is_package=True)
+    module.__path__ = []
+    vars(module).update(content)
+    return module
+
+
+OURS = ("perception_nodes.gpu.cuda.pycuda", "perception_nodes.gpu.cuda.bindings")
+THEIRS = ("pycuda", "pycuda.driver", "cuda", "cuda.bindings", "cuda.bindings.driver")
+
+
+def install(monkeypatch, gpu, through):
+    """Have a fake driver module be the installed one: `pycuda`, `bindings`, or both."""
+    from fake_bindings import bindings_of
+    from fake_pycuda import libcuda_of, pycuda_of
+
+    for name in OURS:
+        # Noted, so that what is imported over the fake goes with it.
+        monkeypatch.setitem(sys.modules, name, None)
+        del sys.modules[name]
+    for name in THEIRS:
+        # None there makes importing it fail as if it were not installed.
+        monkeypatch.setitem(sys.modules, name, None)
+    versions = {}
+    if "pycuda" in through:
+        monkeypatch.setitem(sys.modules, "pycuda", module_of("pycuda"))
+        monkeypatch.setitem(sys.modules, "pycuda.driver", pycuda_of(gpu))
+        sys.modules["pycuda"].driver = sys.modules["pycuda.driver"]
+        monkeypatch.setattr(ctypes, "CDLL", lambda name: libcuda_of(gpu))
+        versions["pycuda"] = "2026.1"
+    if "bindings" in through:
+        monkeypatch.setitem(sys.modules, "cuda", module_of("cuda"))
+        monkeypatch.setitem(sys.modules, "cuda.bindings", module_of("cuda.bindings"))
+        monkeypatch.setitem(sys.modules, "cuda.bindings.driver", bindings_of(gpu))
+        sys.modules["cuda.bindings"].driver = sys.modules["cuda.bindings.driver"]
+        versions["cuda-bindings"] = "13.5.0"
+    set_versions(monkeypatch, versions)
+
+
+def set_versions(monkeypatch, versions):
+    """Have these packages be installed and no others."""
+
+    def version(name):
+        if name not in versions:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return versions[name]
+
+    monkeypatch.setattr("importlib.metadata.version", version)

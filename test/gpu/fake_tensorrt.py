@@ -1,0 +1,297 @@
+"""TensorRT in Python, over the fake GPU. Its engine is no network: every output is filled with a
+value, usually the mean of the image plus the output's place in the file; or by what a network of
+the test's says of the image."""
+
+import hashlib
+import importlib.machinery
+import importlib.util
+import json
+import os
+import sys
+import types
+
+import numpy as np
+import onnx
+
+LAYERS = """Engine Layer Information:
+Name: /model.0/conv/Conv_myl0_2, LayerType: correlation, Inputs: [ { Name: a, Datatype: Int8, \
+Format: x }], Constants: [ { Name: w, Dimensions: [16,4], Datatype: Int8 }, { Name: s, Datatype: \
+Float }], Outputs: [ { Name: b, Datatype: Float }], TacticName: t, StreamId: 0
+Name: __myl_Mul_myl0_3, LayerType: kgen, Inputs: [ { Name: b, Datatype: Float }], Constants: [], \
+Outputs: [ { Name: c, Datatype: Int8 }], TacticName: u
+"""
+
+
+class Names:
+    def __init__(self, *names):
+        for value, name in enumerate(names):
+            setattr(self, name, value)
+
+
+def mean_and_place(mean, place):
+    return mean + place
+
+
+def make(
+    gpu,
+    name="tensorrt",
+    version="10.13.3.9",
+    on_build=lambda: None,
+    value_of=mean_and_place,
+    network=None,
+):
+    """A module of that name; `on_build` is called while an engine is built, and `network` with the
+    bytes of an image, for tensors by name."""
+    module = types.ModuleType(name)
+    module.__spec__ = importlib.machinery.ModuleSpec(name, None)
+    module.__version__ = version
+    rtx = name == "tensorrt_rtx"
+
+    class ILogger:
+        ERROR, INTERNAL_ERROR, WARNING, INFO, VERBOSE = "ERROR", "INTERNAL", "WARN", "INFO", "VERB"
+
+    class IProgressMonitor:
+        pass
+
+    class Network:
+        pass
+
+    class Parser:
+        def __init__(self, network, log):
+            self.network = network
+            self.num_errors = 0
+
+        def parse_from_file(self, path):
+            try:
+                graph = onnx.load(path).graph
+            except Exception:
+                self.num_errors = 1
+                return False
+            self.network.tensors = [
+                (value.name, [d.dim_value for d in value.type.tensor_type.shape.dim], kind)
+                for kind, values in (("image", graph.input), ("head", graph.output))
+                for value in values
+            ]
+            self.network.sha256 = hashlib.sha256(open(path, "rb").read()).hexdigest()
+            return True
+
+        def get_error(self, index):
+            return types.SimpleNamespace(desc=lambda: "not an ONNX file")
+
+    class TimingCache:
+        def __init__(self, content):
+            self.content = content
+
+        def serialize(self):
+            return self.content + b"measured "
+
+    class Config:
+        num_compute_capabilities = 0
+        progress_monitor = None
+
+        def set_compute_capability(self, target, index):
+            self.target = target
+            return True
+
+        timing = None
+
+        def create_timing_cache(self, content):
+            return None if content == b"damaged" else TimingCache(content)
+
+        def set_timing_cache(self, cache, ignore_mismatch):
+            assert not ignore_mismatch
+            if cache.content == b"of another GPU":
+                return False
+            self.timing = cache
+            return True
+
+        def get_timing_cache(self):
+            return self.timing
+
+    class Builder:
+        def __init__(self, log):
+            if "start" in gpu.failures:
+                log.log(ILogger.ERROR, "CUDA initialization failure")
+                raise TypeError("factory function returned nullptr")
+            self.log = log
+
+        def create_network(self, flags):
+            if not rtx and version < "11":
+                assert flags == 1, "before 11 a network is strongly typed where it is asked for"
+            return Network()
+
+        def create_builder_config(self):
+            return Config()
+
+        def build_serialized_network(self, network, config):
+            gpu.calls["build"] += 1
+            monitor = config.progress_monitor
+            if monitor:
+                monitor.phase_start("Building engine", None, 2)
+                monitor.step_complete("Building engine", 0)
+                monitor.phase_start("Timing", "Building engine", 4)
+                for step in range(4):
+                    monitor.step_complete("Timing", step)
+                monitor.phase_finish("Timing")
+                monitor.step_complete("Building engine", 1)
+                monitor.phase_finish("Building engine")
+            on_build()
+            if "build" in gpu.failures:
+                self.log.log(ILogger.ERROR, "[x.cpp::1] no kernel\nfits")
+                return None
+            self.log.log(ILogger.VERBOSE, LAYERS)
+            plan = {"by": version, "tensors": network.tensors, "sha256": network.sha256}
+            return json.dumps(plan).encode()
+
+    class Context:
+        def __init__(self, engine):
+            self.engine, self.addresses, self.runs = engine, {}, 0
+
+        def set_tensor_address(self, name, address):
+            self.addresses[name] = address
+            return True
+
+        def execute_async_v3(self, stream):
+            if "execute" in gpu.failures:
+                return False
+            if not self.runs:
+                gpu.allocate(1000)
+            self.runs += 1
+            gpu.stream_at(stream).put(self.run)
+            return True
+
+        def run(self):
+            gpu.calls["run"] += 1
+            assert set(self.addresses) == {name for name, *_ in self.engine.tensors}
+            for place, (name, shape, kind) in enumerate(self.engine.tensors):
+                nbytes = int(np.prod(shape)) * (1 if kind == "image" else 4)
+                memory = gpu.view(self.addresses[name], nbytes)
+                if kind == "image":
+                    mean = memory.mean(dtype=np.float64)
+                    answer = network(memory) if network else None
+                elif answer:
+                    memory.view(np.float32)[:] = answer[name].reshape(-1)
+                else:
+                    memory.view(np.float32)[:] = value_of(mean, place)
+
+    class Cache:
+        content = b""
+
+        def deserialize(self, content):
+            gpu.calls["kernels kept"] += 1
+            self.content = content
+            return True
+
+        def serialize(self):
+            return b"compiled"
+
+    class RuntimeConfig:
+        def create_runtime_cache(self):
+            return Cache()
+
+        def set_runtime_cache(self, cache):
+            self.cache = cache
+
+    class Engine:
+        def __init__(self, tensors):
+            self.tensors = tensors
+            self.num_io_tensors = len(tensors)
+
+        def create_execution_context(self, config=None):
+            assert rtx == (config is not None)
+            return Context(self)
+
+        def create_runtime_config(self):
+            return RuntimeConfig()
+
+        def get_tensor_name(self, index):
+            return self.tensors[index][0]
+
+        def _tensor(self, name):
+            return next(tensor for tensor in self.tensors if tensor[0] == name)
+
+        def get_tensor_shape(self, name):
+            return self._tensor(name)[1]
+
+        def get_tensor_dtype(self, name):
+            return self._tensor(name)[2]
+
+        def get_tensor_mode(self, name):
+            return int(self._tensor(name)[2] == "head")
+
+    class Runtime:
+        def __init__(self, log):
+            self.log = log
+
+        def deserialize_cuda_engine(self, plan):
+            gpu.calls["deserialize"] += 1
+            if "deserialize" in gpu.failures:
+                self.log.log(ILogger.ERROR, "Serialization assertion failed: version")
+                return None
+            return Engine([tuple(tensor) for tensor in json.loads(plan)["tensors"]])
+
+    vars(module).update(
+        ILogger=ILogger,
+        IProgressMonitor=IProgressMonitor,
+        Builder=Builder,
+        OnnxParser=Parser,
+        Runtime=Runtime,
+        NetworkDefinitionCreationFlag=Names() if version >= "11" else Names("STRONGLY_TYPED"),
+        ProfilingVerbosity=Names("DETAILED"),
+        TensorIOMode=Names("INPUT", "OUTPUT"),
+        nptype=lambda kind: np.uint8 if kind == "image" else np.float32,
+    )
+    if rtx:
+        module.IRuntimeCache = Cache
+        module.ComputeCapability = Names("CURRENT", "SM80", "SM89")
+    return module
+
+
+def install(monkeypatch, module):
+    """Have it be the only runtime there is."""
+    for name in ("tensorrt", "tensorrt_rtx"):
+        # find_spec takes None there for a mistake, and a module without a spec too.
+        monkeypatch.setitem(sys.modules, name, module if name == module.__name__ else None)
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, package=None: (
+            (sys.modules[name] and sys.modules[name].__spec__)
+            if name in ("tensorrt", "tensorrt_rtx")
+            else find_spec(name, package)
+        ),
+    )
+
+
+def child(folder):
+    """What a process of a test does: load road-n, with builds noted in the folder's `log`."""
+    import pytest
+    from fake_gpu import FakeGpu
+    from fake_gpu import install as install_gpu
+
+    from perception_nodes.backends.contract import BackendSettings, open_backend
+    from perception_nodes.backends.model import load_model
+
+    def note(text):
+        with open(os.path.join(folder, "log"), "a") as log:
+            log.write(f"{text}\n")
+
+    def on_build():
+        note("build")
+        if os.path.exists(os.path.join(folder, "stop here")):
+            print("building", flush=True)
+            sys.stdin.read()
+
+    gpu = FakeGpu(memory_bytes=1 << 24)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        install_gpu(monkeypatch, gpu, ["bindings"])
+        install(monkeypatch, make(gpu, on_build=on_build))
+        sys.stdin.readline()
+        backend = open_backend("tensorrt", BackendSettings(cache_dir=folder))
+        backend.load(load_model("road-n"))
+        note("loaded")
+
+
+if __name__ == "__main__":
+    child(sys.argv[1])

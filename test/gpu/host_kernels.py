@@ -1,0 +1,61 @@
+"""The kernels of the GPU in Python (`fake_gpu.py`): the host's, given the host's addresses."""
+
+import ctypes
+
+import kernels_on_host as host
+
+from perception_nodes.gpu.decode_job import DecodeJob, Result, State
+from perception_nodes.gpu.preprocess_job import TILE, FrameCell, PreprocessJob
+
+DECODE_GRIDS = {
+    "find_candidates": lambda cells: (-(-cells // 128), 128),
+    "decode_boxes": lambda cells: (-(-4 * cells // 128), 128),
+    "suppress": lambda cells: (1, 512),
+}
+
+
+def install_kernels(gpu):
+    """Let a `FakeGpu` run the kernels of the project."""
+    gpu.kernels["preprocess"] = run_preprocess
+    for name in DECODE_GRIDS:
+        gpu.kernels[name] = _decode_kernel(name)
+
+
+def run_preprocess(gpu, grid, block, packed):
+    job = PreprocessJob.from_buffer_copy(packed)
+    tiles = -(-job.width // TILE[0]), -(-job.height // TILE[1])
+    assert (grid, block) == ((*tiles, 1), (256, 1, 1))
+
+    def at(address, nbytes=1):
+        return gpu.view(address, nbytes).ctypes.data if address else 0
+
+    cell = FrameCell.from_buffer_copy(gpu.view(job.frame, ctypes.sizeof(FrameCell)))
+    pixels = FrameCell(at(cell.pixels), cell.ticket)
+    job.frame = ctypes.addressof(pixels)
+    job.ticket, job.table = at(job.ticket, 8), at(job.table, 768 * job.value_bytes)
+    job.out = at(job.out, 3 * job.width * job.height * job.value_bytes)
+    for plane in job.planes:
+        for name in ("columns", "rows", "xy", "fraction"):
+            setattr(plane, name, at(getattr(plane, name)))
+    host.load("preprocess").preprocess(ctypes.byref(job), *tiles, 0)
+
+
+def _decode_kernel(name):
+    def run(gpu, grid, block, packed):
+        job = DecodeJob.from_buffer_copy(packed)
+        blocks, threads = DECODE_GRIDS[name](job.cells)
+        assert (grid, block) == ((blocks, 1, 1), (threads, 1, 1))
+
+        def at(address, nbytes):
+            return gpu.view(address, nbytes).ctypes.data
+
+        for level in job.levels[: job.level_count]:
+            cells = level.rows * level.columns
+            level.boxes = at(level.boxes, 16 * job.reg_max * cells)
+            level.classes = at(level.classes, 4 * job.classes * cells)
+        job.keys, job.labels = at(job.keys, 8 * job.cells), at(job.labels, 4 * job.cells)
+        job.state = at(job.state, ctypes.sizeof(State))
+        job.result = at(job.result, ctypes.sizeof(Result))
+        getattr(host.load("decode"), name)(ctypes.byref(job), blocks, 0)
+
+    return run

@@ -1,0 +1,129 @@
+"""The GPU's kernels compiled for the host: slow, and of the same bits."""
+
+import ctypes
+import hashlib
+import os
+import subprocess
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception_nodes.core.decode import DecodeSettings
+from perception_nodes.gpu.decode_job import DecodeJob, Head, Result, State, launches_of
+from perception_nodes.gpu.decode_job import job_of as head_job
+from perception_nodes.gpu.nvrtc import KERNELS
+from perception_nodes.gpu.preprocess_job import FrameCell, Output, Plan, constants_of, grid_of
+from perception_nodes.gpu.preprocess_job import job_of as plan_job
+from perception_nodes.preprocess.placement import Placement
+from perception_nodes.system.environment import cache_folder
+
+FORWARDS, BACKWARDS = 0, 1
+"""Orders that the threads of a block are run in."""
+# Contraction of a * b + c into one operation is what would change bits.
+FLAGS = ("-x", "c++", "-std=c++17", "-O2", "-ffp-contract=off", "-shared", "-fPIC", "-pthread")
+
+
+class CompilerMissing(RuntimeError):
+    """There is no C++ compiler, or it fails; the text says what to do."""
+
+
+def load(name: str) -> ctypes.CDLL:
+    """Compile a kernel's source with g++ (or $CXX) and load it.
+
+    Args:
+        name: of the file in `kernels/`, without `.cu`.
+
+    Raises:
+        CompilerMissing: there is no compiler, or it fails.
+    """
+    compiler = os.environ.get("CXX", "g++")
+    source = KERNELS / f"{name}.cu"
+    texts = [path.read_bytes() for path in (source, *sorted(KERNELS.glob("*.cuh")))]
+    key = hashlib.sha256(b"\0".join([*texts, " ".join((compiler, *FLAGS)).encode()])).hexdigest()
+    library = cache_folder() / "kernels" / f"{name}-host-{key[:16]}.so"
+    if not library.exists():
+        library.parent.mkdir(parents=True, exist_ok=True)
+        partial = library.with_suffix(f".{os.getpid()}.part")
+        command = [compiler, *FLAGS, "-o", str(partial), str(source)]
+        try:
+            subprocess.run(command, check=True, capture_output=True, text=True)
+        except OSError as error:
+            raise CompilerMissing(
+                f"no C++ compiler {compiler!r} ({error.strerror}); install g++, or name one in CXX"
+            ) from error
+        except subprocess.CalledProcessError as error:
+            partial.unlink(missing_ok=True)
+            raise CompilerMissing(f"{' '.join(command)} fails:\n{error.stderr}") from error
+        partial.replace(library)
+    return ctypes.CDLL(str(library))
+
+
+def preprocess(
+    frame: NDArray[np.uint8], plan: Plan, output: Output, order: int = FORWARDS
+) -> NDArray[np.generic]:
+    """The network's input, made by `preprocess.cu` on the host.
+
+    Args:
+        frame: uint8 [n], the bytes of the frame.
+        plan: of such frames.
+        output: what the network takes.
+        order: of the threads: `FORWARDS` or `BACKWARDS`.
+    """
+    arrays = [np.ascontiguousarray(array) for array in constants_of(plan, output)]
+    cell, ticket = FrameCell(pixels=frame.ctypes.data), ctypes.c_uint64()
+    out = np.empty(output.shape, output.dtype)
+    job = plan_job(
+        plan,
+        output,
+        ctypes.addressof(cell),
+        ctypes.addressof(ticket),
+        out.ctypes.data,
+        [array.ctypes.data for array in arrays],
+    )
+    tiles_x, tiles_y, _ = grid_of(output)
+    load("preprocess").preprocess(ctypes.byref(job), tiles_x, tiles_y, order)
+    return out
+
+
+def decode(
+    boxes: Sequence[NDArray[np.float32]],
+    classes: Sequence[NDArray[np.float32]],
+    head: Head,
+    settings: DecodeSettings,
+    placement: Placement,
+    order: int = FORWARDS,
+) -> Result:
+    """The boxes of a head's tensors, made by `decode.cu` on the host.
+
+    Args:
+        boxes: a level, float32 [1, 4 * reg_max, rows, columns].
+        classes: a level, float32 [1, n, rows, columns].
+        head: of the network.
+        settings: thresholds.
+        placement: of the frame.
+        order: of the threads: `FORWARDS` or `BACKWARDS`.
+    """
+    levels = [
+        (np.ascontiguousarray(box), np.ascontiguousarray(logits))
+        for box, logits in zip(boxes, classes, strict=True)
+    ]
+    state, result, scratch = State(), Result(), np.zeros(12 * head.cells + 8, np.uint8)
+    job = head_job(
+        head,
+        settings,
+        placement,
+        [(box.ctypes.data, logits.ctypes.data) for box, logits in levels],
+        ctypes.addressof(state),
+        scratch.ctypes.data + -scratch.ctypes.data % 8,
+        ctypes.addressof(result),
+    )
+    run_decode(job, head, order)
+    return result
+
+
+def run_decode(job: DecodeJob, head: Head, order: int = FORWARDS) -> None:
+    """Run the kernels of `decode.cu` one after the other; the job's addresses are the host's."""
+    library = load("decode")
+    for name, blocks, _ in launches_of(head):
+        getattr(library, name)(ctypes.byref(job), blocks, order)

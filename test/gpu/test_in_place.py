@@ -1,0 +1,291 @@
+"""A model that reads camera frames where they lie, on street frames, with what a real network says
+of them: the GPU is `fake_gpu.py` with the kernels of the host, TensorRT is ONNX Runtime."""
+
+import decode_oracle as reference_decode
+import fake_gpu
+import fake_tensorrt
+import numpy as np
+import preprocess_oracle as reference
+import pytest
+from fake_gpu import FakeGpu, Verdict
+from host_kernels import install_kernels
+from hypothesis import given
+from hypothesis import strategies as st
+from pictures import frame, noise, view
+
+from perception_nodes.backends.contract import BackendSettings, open_backend
+from perception_nodes.backends.in_place import InPlaceOnCpu, InPlaceOnGpu, KnownPlace
+from perception_nodes.backends.model import load_model
+from perception_nodes.backends.serving import LoadedModels
+from perception_nodes.core.clock import SystemClock
+from perception_nodes.core.decode import DecodeSettings
+from perception_nodes.core.frame import CameraInfo, FrameHeader, FrameRejected, FrameStatus
+from perception_nodes.core.geometry import Lens
+from perception_nodes.core.inference import BackendLost
+from perception_nodes.core.pipeline import Pipeline, detect_together
+from perception_nodes.drives.bag import open_drive
+from perception_nodes.gpu import stages
+from perception_nodes.gpu.decode_job import Head
+from perception_nodes.gpu.preprocess_job import Output, plan_frame
+from perception_nodes.preprocess.cpu import Preprocessor
+from perception_nodes.preprocess.placement import Placement, Placer
+from perception_nodes.transport.cdr import read_image
+
+CAMERAS = ("front", "rear")
+SETTINGS = DecodeSettings()
+MATRIX = (400.0, 0.0, 319.5, 0.0, 400.0, 239.5, 0.0, 0.0, 1.0)
+BARREL = CameraInfo(640, 480, "plumb_bob", (-0.3, 0.08, 0.001, -0.0005, 0.0), MATRIX)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model("road-xs")
+
+
+@pytest.fixture(scope="module")
+def runtime(model):
+    runtime = open_backend("onnxruntime", BackendSettings(threads=1))
+    runtime.load(model)
+    yield runtime
+    runtime.close()
+
+
+@pytest.fixture(scope="module")
+def street(root):
+    """Frames of the sample drive as they came."""
+    sample = root / "bags/sample"
+    if not (sample / "metadata.yaml").is_file():
+        pytest.skip("the sample drive is not made (make sample)")
+    drive = open_drive(sample, "")
+    images = [read_image(one.data) for one in drive.frames() if one.index % 4 == 0]
+    return images
+
+
+@pytest.fixture
+def gpu(monkeypatch, model, runtime):
+    def network(memory):
+        heads = runtime.infer(memory.reshape(model.input.height, model.input.width, 3))
+        names = [*model.outputs.box, *model.outputs.classes]
+        return dict(zip(names, [*heads.boxes, *heads.classes], strict=True))
+
+    gpu = FakeGpu(memory_bytes=64 << 20)
+    install_kernels(gpu)
+    fake_gpu.install(monkeypatch, gpu, ["bindings"])
+    fake_tensorrt.install(monkeypatch, fake_tensorrt.make(gpu, network=network))
+    monkeypatch.setattr(stages, "cubin", lambda name, sm: f"{name} {sm}".encode())
+    return gpu
+
+
+@pytest.fixture
+def pipeline(gpu, model, tmp_path):
+    """Reads in place on the GPU."""
+    settings = BackendSettings(cache_dir=str(tmp_path), max_batch=len(CAMERAS))
+    loaded = LoadedModels("tensorrt", [model], settings, SETTINGS, CAMERAS)
+    assert isinstance(loaded.candidates[0].in_place, InPlaceOnGpu)
+    yield Pipeline(loaded.candidates, SystemClock(), skip_late=False)
+    loaded.close()
+    gpu.open["memory"] -= 1 + len(CAMERAS)  # what TensorRT itself allocates
+    assert not +gpu.open
+
+
+def slot_of(image, placer, camera="front"):
+    """The header of a slot that tells of a frame."""
+    header = FrameHeader(camera=camera.encode(), deadline_ns=1 << 62)
+    placer.place(image.width, image.height).describe(header, image.copies)
+    return header
+
+
+def placer_of(model, info=None):
+    placer = Placer(model.input.width, model.input.height, undistort=True)
+    if info is not None:
+        placer.calibrate(info)
+    return placer
+
+
+def specified(image, placement, model, runtime):
+    """What the specifications make of a frame."""
+    size = model.input.width, model.input.height
+    plan = plan_frame(image, placement.letterbox, placement.grid())
+    picture = reference.preprocess(np.frombuffer(image.data, np.uint8), plan, Output(*size))
+    heads = runtime.infer(np.ascontiguousarray(picture.reshape(size[1], size[0], 3)))
+    head = Head(*size, tuple(model.outputs.strides), model.outputs.reg_max, len(model.classes))
+    return reference_decode.decode(heads.boxes, heads.classes, head, SETTINGS, placement)
+
+
+def overlaps(box, boxes):
+    """Intersection over union of a box with others."""
+    low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
+    common = np.clip(high - low, 0, None).prod(axis=1)
+    return common / ((box[2:] - box[:2]).prod() + (boxes[:, 2:] - boxes[:, :2]).prod(1) - common)
+
+
+def same(ours, theirs):
+    for one, other in zip(vars(ours).values(), vars(theirs).values(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_objects_of_the_street_are_those_of_the_specifications(pipeline, street, model, runtime):
+    placer, objects = placer_of(model), 0
+    for image in street:
+        record, found = pipeline.detect(slot_of(image, placer), image)
+        placement = placer.place(image.width, image.height)
+        same(found, specified(image, placement, model, runtime).detections())
+        assert (pipeline.published(record).status, record.model) == (FrameStatus.OK, b"road-xs")
+        # What lies in our own memory and not with a camera has to be copied.
+        assert record.copies == image.copies + 1
+        objects += len(found)
+    assert objects > 10
+
+
+def test_they_are_nearly_those_found_with_preprocessing_on_the_cpu(
+    pipeline, street, model, runtime
+):
+    """OpenCV rounds otherwise than the kernel; on few objects does that decide."""
+    placer = placer_of(model)
+    preprocessor = Preprocessor(model.input.width, model.input.height, undistort=True)
+    slot = np.empty((model.input.height, model.input.width, 3), np.uint8)
+    on_cpu = InPlaceOnCpu(runtime, model, CAMERAS)
+    pairs = alone = 0
+    for image in street:
+        header = slot_of(image, placer)
+        preprocessor.write(image, slot, FrameHeader())
+        ((heads, copies),) = on_cpu.infer([(header, image)])
+        np.testing.assert_array_equal(on_cpu._image, slot)
+        assert copies == 0
+        theirs = pipeline._decode(header, heads)
+        _, ours = pipeline.detect(header, image)
+        for one, others in ((theirs, ours), (ours, theirs)):
+            for box in one.boxes[one.scores > 0.45]:
+                paired = (overlaps(box, others.boxes) > 0.75).any()
+                pairs, alone = pairs + paired, alone + (not paired)
+    assert pairs > 20 and not alone
+
+
+def test_each_camera_keeps_its_graph(pipeline, gpu, model, runtime):
+    placers = {"front": placer_of(model, BARREL), "rear": placer_of(model)}
+    images = {"front": frame(noise(640, 480), "bgr8"), "rear": frame(noise(320, 240), "nv12")}
+    for camera, image in images.items():
+        pipeline._models[0].in_place.prepare(slot_of(image, placers[camera], camera), image)
+    before = gpu.calls.copy()
+    slots = {name: slot_of(image, placers[name], name) for name, image in images.items()}
+    expected = {
+        name: specified(
+            image, placers[name].place(image.width, image.height), model, runtime
+        ).detections()
+        for name, image in images.items()
+    }
+    for camera in ("front", "rear", "rear", "front"):
+        _, found = pipeline.detect(slots[camera], images[camera])
+        same(found, expected[camera])
+    assert gpu.calls["cuGraphInstantiate"] == before["cuGraphInstantiate"]
+    assert gpu.calls["cuGraphLaunch"] == before["cuGraphLaunch"] + 4
+    both = detect_together([(pipeline, slots[name], images[name]) for name in CAMERAS])
+    for camera, (_, found) in zip(CAMERAS, both, strict=True):
+        same(found, expected[camera])
+    assert gpu.calls["cuGraphInstantiate"] == before["cuGraphInstantiate"]
+
+
+def test_a_frame_that_cannot_be_read_fails_and_the_next_one_is_ok(pipeline, street, model):
+    placer, image = placer_of(model), street[0]
+    header = slot_of(image, placer)
+    header.source_width //= 2
+    record, found = pipeline.detect(header, image)
+    assert (record.status, found) == (FrameStatus.FAILED, None)
+    assert b"has the place of one of" in record.reason
+    record, found = pipeline.detect(slot_of(image, placer), image)
+    assert found is not None and pipeline.lost is None
+
+
+def test_a_device_that_fails_is_lost(pipeline, gpu, street, model):
+    image, header = street[0], slot_of(street[0], placer_of(model))
+    gpu.failures["cuGraphLaunch"] = Verdict.CUDA_ERROR_ILLEGAL_ADDRESS
+    record, found = pipeline.detect(header, image)
+    assert (record.status, found) == (FrameStatus.FAILED, None)
+    assert isinstance(pipeline.lost, BackendLost)
+
+
+def test_what_fails_at_the_start_is_told_and_all_is_closed(gpu, model, tmp_path):
+    settings = BackendSettings(cache_dir=str(tmp_path))
+    launch = gpu.replay
+
+    def second_fails(stream, graph):
+        if gpu.calls["cuGraphLaunch"] > 12:  # the backend's own graph has been timed
+            gpu.failures |= dict.fromkeys(
+                ("cuGraphLaunch", "cuGraphExecDestroy", "cuMemHostUnregister"),
+                Verdict.CUDA_ERROR_ILLEGAL_ADDRESS,
+            )
+        launch(stream, graph)
+
+    gpu.replay = second_fails
+    with pytest.raises(BackendLost, match="cuGraphLaunch"):
+        for _ in range(20):
+            LoadedModels("tensorrt", [model], settings, SETTINGS, CAMERAS).close()
+    assert gpu.open["context"] == 0
+
+
+def test_a_camera_without_room_fails_alone(pipeline, gpu, street, model, monkeypatch):
+    slots = {name: slot_of(street[0], placer_of(model), name) for name in CAMERAS}
+    larger = frame(noise(640, 480), "bgr8")
+    for name in CAMERAS:
+        pipeline._models[0].in_place.prepare(slots[name], street[0])
+    gpu.failures["cuMemAlloc"] = Verdict.CUDA_ERROR_OUT_OF_MEMORY
+    rear = slot_of(larger, placer_of(model), "rear")
+    frames = [(pipeline, slots["front"], street[0]), (pipeline, rear, larger)]
+    (front, found), (failed, nothing) = detect_together(frames)
+    assert found is not None and front.status == FrameStatus.OK
+    assert (failed.status, nothing) == (FrameStatus.FAILED, None)
+    assert b"out of memory" in failed.reason and pipeline.lost is None
+    del gpu.failures["cuMemAlloc"]
+    _, again = detect_together([(pipeline, slots["front"], street[0]), (pipeline, rear, larger)])
+    assert again[1] is not None
+
+
+def test_on_the_cpu_each_camera_keeps_its_maps(model, runtime):
+    placers = {"front": placer_of(model, BARREL), "rear": placer_of(model)}
+    image, shape = frame(noise(640, 480), "bgr8"), (model.input.height, model.input.width, 3)
+    on_cpu, seen = InPlaceOnCpu(runtime, model, CAMERAS), np.empty(shape, np.uint8)
+    for camera in ("front", "rear", "front"):
+        on_cpu.prepare(slot_of(image, placers[camera], camera), image)
+        expected = Preprocessor(shape[1], shape[0], undistort=camera == "front")
+        expected.calibrate(BARREL)
+        expected.write(image, seen, FrameHeader())
+        np.testing.assert_array_equal(on_cpu._image, seen)
+    preprocessor, _ = on_cpu._cameras[b"front"]
+    assert len(preprocessor._maps) == 1
+
+
+@given(
+    st.integers(1, 4000),
+    st.integers(1, 4000),
+    st.none() | st.tuples(*[st.floats(-0.2, 0.2)] * 8),
+    st.booleans(),
+)
+def test_a_header_tells_the_placement_that_was_described(width, height, distortion, fisheye):
+    lens = None
+    rectified = (0.0, 0.0, 0.0, 0.0)
+    if distortion is not None:
+        lens, rectified = Lens((300.0, 301.0, 9.0, 8.0), distortion, fisheye), (2.0, 3.0, 4.0, 5.0)
+    fitted = Placement.fit((width, height), (416, 256), None)
+    placement = Placement(fitted.letterbox, width, height, lens, rectified)
+    header, known = FrameHeader(), KnownPlace()
+    placement.describe(header, 0)
+    image = view(width, height, "bgr8", 3 * width, b"")
+    assert known.of(header, image) == placement
+    assert known.of(FrameHeader.from_buffer_copy(header), image) is known.of(header, image)
+
+
+def test_another_place_is_another_placement(model):
+    known, placer = KnownPlace(), placer_of(model, BARREL)
+    large, small = (view(*size, "bgr8", 3 * size[0], b"") for size in ((640, 480), (320, 240)))
+    wide = known.of(slot_of(large, placer), large)
+    assert wide.lens is not None
+    assert known.of(slot_of(small, placer), small) != wide
+    assert known.of(slot_of(large, placer), large) == wide
+
+
+def test_on_the_cpu_too_a_frame_is_only_read_where_it_is_said_to_lie(model, runtime):
+    image = frame(noise(320, 240), "bgr8")
+    header = slot_of(image, placer_of(model))
+    header.source_width //= 2
+    (answer,) = InPlaceOnCpu(runtime, model, CAMERAS).infer([(header, image)])
+    assert isinstance(answer, FrameRejected)

@@ -1,0 +1,182 @@
+"""The kernels compiled for GPUs, where there is none: what comes out, and what is kept."""
+
+import shutil
+import struct
+import subprocess
+from functools import cache
+
+import pytest
+
+from perception_nodes.gpu import nvrtc as kernels
+from perception_nodes.gpu.cuda.errors import CudaError
+from perception_nodes.gpu.nvrtc import KERNELS, Usage, cubin, nvrtc, usage_of
+
+ENTRIES = {
+    "preprocess": {"preprocess"},
+    "decode": {"find_candidates", "decode_boxes", "suppress"},
+}
+GPUS = (87, 89, 90, 100, 120)
+"""Compute capabilities."""
+REGISTERS, THREADS = 65536, 1536
+"""What a multiprocessor of each has, and threads that it holds (some hold 2048)."""
+
+
+@cache
+def compiled_by_nvrtc(name, sm):
+    return nvrtc().compile(name, sm)
+
+
+def by_nvrtc(name, sm, tmp_path):
+    return compiled_by_nvrtc(name, sm)[1]
+
+
+def by_nvcc(name, sm, tmp_path):
+    if shutil.which("nvcc") is None:
+        pytest.skip("nvcc is not installed (it is part of the CUDA toolkit)")
+    command = ["nvcc", "-std=c++17", f"-arch=sm_{sm}", "-Xptxas", "-v", "-cubin"]
+    command += ["-o", str(tmp_path / "made.cubin"), str(KERNELS / f"{name}.cu")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize("compiled", [by_nvrtc, by_nvcc])
+@pytest.mark.parametrize("sm", GPUS)
+@pytest.mark.parametrize("name", ENTRIES)
+def test_no_kernel_spills_or_uses_local_memory(name, sm, compiled, tmp_path):
+    report = compiled(name, sm, tmp_path)
+    assert "warning" not in report
+    usage = usage_of(report)
+    assert set(usage) == ENTRIES[name]
+    for found in usage.values():
+        assert 0 < found.registers <= 128
+        assert (found.stack_bytes, found.spilled_bytes) == (0, 0)
+        assert found.shared_bytes <= 48 * 1024
+    if name == "preprocess":
+        assert found.registers * THREADS <= REGISTERS
+
+
+def code_of(cubin):
+    """The instructions in a cubin, an ELF file, by kernel."""
+    sections, count, names_at = (
+        struct.unpack_from(form, cubin, at)[0] for form, at in (("<Q", 40), ("<H", 60), ("<H", 62))
+    )
+    heads = [struct.unpack_from("<IIQQQQ", cubin, sections + 64 * i) for i in range(count)]
+    found = {}
+    for name_at, _, _, _, first, size in heads:
+        at = heads[names_at][4] + name_at
+        name = cubin[at : cubin.index(b"\0", at)].decode()
+        if name.startswith(".text."):
+            found[name[len(".text.") :]] = cubin[first : first + size]
+    return found
+
+
+def uncontracted(monkeypatch, name, sm):
+    """Its instructions where contraction is forbidden."""
+    monkeypatch.setattr(kernels, "OPTIONS", (*kernels.OPTIONS, "--fmad=false"))
+    return code_of(nvrtc().compile(name, sm)[0])
+
+
+@pytest.mark.parametrize("sm", GPUS)
+def test_there_is_nothing_that_a_compiler_may_contract(sm, monkeypatch):
+    """Then a GPU rounds as the host does, whatever the options. `preprocess` is integers alone."""
+    code = code_of(compiled_by_nvrtc("decode", sm)[0])
+    assert set(code) == ENTRIES["decode"]
+    assert code == uncontracted(monkeypatch, "decode", sm)
+
+
+def test_what_may_be_contracted_is_seen(monkeypatch, tmp_path):
+    for path in KERNELS.glob("*.cu*"):
+        text = path.read_text()
+        for operation, sign in (("fmul", "*"), ("fadd", "+")):
+            text = text.replace(f"__{operation}_rn(a.value, b.value)", f"a.value {sign} b.value")
+        (tmp_path / path.name).write_text(text)
+    monkeypatch.setattr(kernels, "KERNELS", tmp_path)
+    monkeypatch.setattr(kernels, "HEADERS", sorted(tmp_path.glob("*.cuh")))
+    code = code_of(nvrtc().compile("decode", 90)[0])
+    assert code["decode_boxes"] != uncontracted(monkeypatch, "decode", 90)["decode_boxes"]
+
+
+def test_the_report_is_read_as_nvcc_and_nvrtc_write_it():
+    nvcc = """ptxas info    : Compiling entry function 'one' for 'sm_87'
+ptxas info    : Function properties for one
+    64 bytes stack frame, 124 bytes spill stores, 84 bytes spill loads
+ptxas info    : Used 40 registers, used 1 barriers, 64 bytes cumulative stack size, 9 bytes smem
+"""
+    nvrtc_ = """ptxas info    : Compiling entry function 'two' for 'sm_90'
+ptxas info    : Function properties for two
+ptxas         .     0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+ptxas info    : Used 12 registers
+"""
+    assert usage_of(nvcc + nvrtc_) == {"one": Usage(40, 64, 208, 9), "two": Usage(12, 0, 0, 0)}
+
+
+class Counting:
+    """A compiler that notes what it is asked for."""
+
+    version = 13000
+
+    def __init__(self):
+        self.asked = []
+
+    def compile(self, name, sm):
+        self.asked.append((name, sm))
+        return f"{name} for {sm}".encode(), ""
+
+
+@pytest.fixture
+def compiler(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    counting = Counting()
+    monkeypatch.setattr(kernels, "nvrtc", lambda: counting)
+    return counting
+
+
+def test_what_was_compiled_is_kept_for_each_gpu_and_compiler(compiler):
+    for _ in range(2):
+        assert cubin("decode", 87) == b"decode for 87"
+        assert cubin("decode", 90) == b"decode for 90"
+    assert compiler.asked == [("decode", 87), ("decode", 90)]
+    compiler.version = 13010
+    cubin("decode", 87)
+    assert len(compiler.asked) == 3
+
+
+def test_a_changed_source_is_compiled_again(compiler, monkeypatch, tmp_path):
+    changed = tmp_path / "kernels"
+    shutil.copytree(KERNELS, changed)
+    cubin("decode", 87)
+    monkeypatch.setattr(kernels, "KERNELS", changed)
+    cubin("decode", 87)
+    assert len(compiler.asked) == 1
+    (changed / "decode.cu").write_text("// other\n")
+    cubin("decode", 87)
+    assert len(compiler.asked) == 2
+
+
+@pytest.mark.parametrize("damage", [b"", b"short", bytes(200)])
+def test_a_damaged_file_is_made_again(compiler, tmp_path, damage):
+    cubin("decode", 87)
+    (path,) = tmp_path.rglob("*.cubin")
+    path.write_bytes(damage)
+    assert cubin("decode", 87) == b"decode for 87"
+    assert cubin("decode", 87) == b"decode for 87"
+    assert len(compiler.asked) == 2
+
+
+def test_a_gpu_the_compiler_does_not_know_is_told():
+    with pytest.raises(CudaError, match=r"does not compile for compute capability 3.5; install"):
+        nvrtc().compile("decode", 35)
+
+
+def test_a_source_that_does_not_compile_is_told_with_the_compilers_words(monkeypatch, tmp_path):
+    (tmp_path / "bad.cu").write_text("this is no kernel")
+    monkeypatch.setattr(kernels, "KERNELS", tmp_path)
+    with pytest.raises(CudaError, match=r"bad.cu for sm_87:\n(.|\n)*error"):
+        nvrtc().compile("bad", 87)
+
+
+def test_without_the_compiler_it_is_told_what_to_install(monkeypatch):
+    monkeypatch.setattr(kernels, "LIBRARIES", ("libnone.so",))
+    with pytest.raises(CudaError, match="pip install nvidia-cuda-nvrtc"):
+        kernels.Nvrtc()

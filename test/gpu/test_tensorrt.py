@@ -1,0 +1,385 @@
+"""TensorRT's backend, over a TensorRT and a GPU in Python: what it asks of them, what it keeps,
+what it does about damage. What a real one makes of the models is in test_tensorrt_rtx.py."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import fake_gpu
+import fake_tensorrt
+import numpy as np
+import pytest
+from fake_gpu import FakeGpu, Verdict
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from perception_nodes.backends.contract import BackendSettings, NotBuilt, open_backend
+from perception_nodes.backends.model import ModelError, load_model
+from perception_nodes.core.inference import BackendError, BackendLost
+from perception_nodes.gpu.tensorrt.cache import CachedEngine, EngineCache, EngineKey
+
+VERSIONS = {
+    "10": ("tensorrt", "10.13.3.9"),
+    "11": ("tensorrt", "11.4.0.106"),
+    "rtx": ("tensorrt_rtx", "1.7.1.116"),
+}
+
+
+@pytest.fixture
+def gpu():
+    return FakeGpu(memory_bytes=1 << 24)
+
+
+@pytest.fixture(params=["pycuda", "bindings"])
+def through(request):
+    return request.param
+
+
+@pytest.fixture
+def runtime(monkeypatch, gpu):
+    """Installs a runtime, `10` unless another is named."""
+
+    def install(version="10", through="bindings", **how):
+        fake_gpu.install(monkeypatch, gpu, [through])
+        fake_tensorrt.install(monkeypatch, fake_tensorrt.make(gpu, *VERSIONS[version], **how))
+
+    return install
+
+
+@pytest.fixture
+def model():
+    return load_model("road-n")
+
+
+def opened(cache, model, **settings):
+    backend = open_backend("tensorrt", BackendSettings(cache_dir=str(cache), **settings))
+    backend.info = backend.load(model)
+    return backend
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("integrated", [0, 1])
+def test_infers(runtime, gpu, tmp_path, model, version, through, integrated):
+    gpu.integrated = integrated
+    runtime(version, through)
+    backend = opened(tmp_path, model)
+    assert backend.info.runtime.endswith("1 of 1 convolutions in 8 bits")
+    assert backend.info.device == "Fake GPU (SM89)"
+    size = (model.input.height, model.input.width, 3)
+    for value in (0, 7, 200):
+        heads = backend.infer(np.full(size, value, np.uint8))
+        for place, tensor in enumerate([*heads.boxes, *heads.classes], 1):
+            assert tensor.dtype == np.float32 and (tensor == value + place).all()
+    backend.close()
+    assert gpu.open["memory"] - 1 == gpu.open["mapped"] == gpu.open["graph"] == 0  # less TensorRT's
+
+
+def test_a_frame_allocates_nothing_and_waits_once(runtime, gpu, tmp_path, model, through):
+    runtime(through=through)
+    backend = opened(tmp_path, model)
+    image = np.zeros((model.input.height, model.input.width, 3), np.uint8)
+    first = backend.infer(image)
+    before = gpu.calls.copy()
+    second = backend.infer(image)
+    assert dict(gpu.calls - before) == {"cuGraphLaunch": 1, "cuStreamSynchronize": 1, "run": 1}
+    assert all(a is b for a, b in zip(first.boxes, second.boxes, strict=True))
+    backend.close()
+
+
+def test_copies_to_and_from_the_device_are_one_each(runtime, gpu, tmp_path, model):
+    runtime()
+    backend = opened(tmp_path, model)
+    # Once to warm up and once into the graph.
+    assert gpu.calls["cuMemcpyHtoDAsync"] == gpu.calls["cuMemcpyDtoHAsync"] == 2
+    gpu.integrated = 1
+    before = gpu.calls.copy()
+    opened(tmp_path, model).close()
+    assert not {"cuMemcpyHtoDAsync", "cuMemcpyDtoHAsync"} & set(gpu.calls - before)
+    backend.close()
+
+
+def test_goes_on_in_another_thread(runtime, gpu, tmp_path, model, monkeypatch):
+    runtime()
+    backend = opened(tmp_path, model)
+    image = np.zeros((model.input.height, model.input.width, 3), np.uint8)
+    before = gpu.current
+    monkeypatch.setattr("threading.get_ident", lambda: -1)
+    backend.infer(image)
+    backend.infer(image)
+    assert gpu.current == before + 1
+    backend.close()
+
+
+def test_engine_is_kept(runtime, gpu, tmp_path, model):
+    runtime()
+    opened(tmp_path, model).close()
+    opened(tmp_path, model).close()
+    assert gpu.calls["build"] == 1
+    assert not list(tmp_path.glob("*.part")), "something half-written is left"
+
+
+def test_measurements_are_kept_for_other_models(runtime, gpu, tmp_path, model):
+    runtime()
+    opened(tmp_path, model).close()
+    opened(tmp_path, load_model("road-xs")).close()
+    (timing,) = tmp_path.glob("*.timing")
+    assert timing.read_bytes() == b"measured measured "
+
+
+@pytest.mark.parametrize("content", [b"damaged", b"of another GPU"])
+def test_measurements_that_do_not_fit_are_left(runtime, tmp_path, model, content):
+    runtime()
+    opened(tmp_path, model).close()
+    (timing,) = tmp_path.glob("*.timing")
+    timing.write_bytes(content)
+    next(tmp_path.glob("*.engine")).unlink()
+    opened(tmp_path, model).close()
+    assert timing.read_bytes() == b"measured "
+
+
+def test_rtx_keeps_what_it_compiled(runtime, gpu, tmp_path, model):
+    runtime("rtx")
+    opened(tmp_path, model).close()
+    assert gpu.calls["kernels kept"] == 0
+    opened(tmp_path, model).close()
+    assert gpu.calls["kernels kept"] == 1
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda file: file.write_bytes(b""), id="empty"),
+        pytest.param(lambda file: file.write_bytes(file.read_bytes()[:-1]), id="truncated"),
+        pytest.param(lambda file: file.write_bytes(file.read_bytes() + b"x"), id="longer"),
+        pytest.param(lambda file: file.unlink(), id="gone"),
+        pytest.param(lambda file: (file.unlink(), file.mkdir()), id="a folder"),
+    ],
+)
+def test_damaged_engine_is_built_again(runtime, gpu, tmp_path, model, damage):
+    runtime()
+    opened(tmp_path, model).close()
+    (file,) = tmp_path.glob("*.engine")
+    damage(file)
+    if file.is_dir():
+        with pytest.raises(BackendError, match="cannot be written"):
+            opened(tmp_path, model)
+        return
+    with pytest.raises(NotBuilt):
+        opened(tmp_path, model, may_build=False)
+    opened(tmp_path, model).close()
+    assert gpu.calls["build"] == 2
+    opened(tmp_path, model).close()
+    assert gpu.calls["build"] == 2
+
+
+def test_engine_that_the_runtime_refuses_is_built_again(runtime, gpu, tmp_path, model, monkeypatch):
+    runtime()
+    opened(tmp_path, model).close()
+    refusals = iter([True, True, False])
+    gpu.failures = OneByOne("deserialize", refusals)
+    opened(tmp_path, model).close()
+    assert gpu.calls["build"] == 2
+
+
+class OneByOne(dict):
+    """Failures that end."""
+
+    def __init__(self, name, fails):
+        self.name, self.fails = name, fails
+
+    def __contains__(self, name):
+        return name == self.name and next(self.fails)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda gpu: setattr(gpu, "driver", 13010), id="driver"),
+        pytest.param(lambda gpu: setattr(gpu, "sm", (8, 6)), id="gpu"),
+    ],
+)
+def test_stale_engine_is_left_and_another_built(runtime, gpu, tmp_path, model, change):
+    runtime()
+    opened(tmp_path, model).close()
+    change(gpu)
+    opened(tmp_path, model).close()
+    assert gpu.calls["build"] == 2
+    assert len(list(tmp_path.glob("*.engine"))) == 2
+
+
+def test_another_version_builds_its_own(runtime, gpu, tmp_path, model):
+    for version in VERSIONS:
+        runtime(version)
+        opened(tmp_path, model).close()
+    assert gpu.calls["build"] == 3
+
+
+def test_without_a_cache_nothing_is_kept(runtime, gpu, model):
+    runtime()
+    opened("", model).close()
+    opened("", model).close()
+    assert gpu.calls["build"] == 2
+
+
+def test_not_built(runtime, gpu, tmp_path, model):
+    runtime()
+    with pytest.raises(NotBuilt, match="perception model compile road-n --backend tensorrt"):
+        opened(tmp_path, model, may_build=False)
+    assert gpu.open["context"] == 0 and gpu.calls["build"] == 0
+
+
+def test_progress_of_a_build(runtime, tmp_path, model):
+    runtime()
+    told = []
+    opened(tmp_path, model, progress=lambda done, total: told.append(done / total)).close()
+    assert told == [0.5, 0.625, 0.75, 0.875, 1.0, 1.0, 1.0]
+
+
+def test_errors_name_what_is_wrong(runtime, gpu, tmp_path, model):
+    runtime()
+    gpu.failures["build"] = True
+    text = r"cannot build .*road-n.s8.onnx: \[x.cpp::1\] no kernel fits"
+    with pytest.raises(BackendError, match=text):
+        opened(tmp_path, model)
+    gpu.failures = {"start": True}
+    with pytest.raises(BackendError, match="13.3.9 cannot start: CUDA initialization failure"):
+        opened(tmp_path, model)
+    gpu.failures = {"execute": True}
+    with pytest.raises(BackendError, match="TensorRT 10.13.3.9 failed"):
+        opened(tmp_path, model)
+    gpu.failures = {"deserialize": True}
+    with pytest.raises(BackendError, match="refuses the engine: Serialization assertion failed"):
+        opened(tmp_path, model)
+    assert gpu.open["context"] == 0
+
+
+def test_out_of_memory(runtime, gpu, tmp_path, model):
+    gpu.memory_bytes = 1000
+    runtime()
+    with pytest.raises(BackendError, match="out of memory; the GPU's memory is full"):
+        opened(tmp_path, model)
+    assert gpu.open["context"] == 0
+
+
+def test_failed_frame_is_told(runtime, gpu, tmp_path, model):
+    runtime()
+    backend = opened(tmp_path, model)
+    gpu.failures["cuStreamSynchronize"] = Verdict.CUDA_ERROR_ILLEGAL_ADDRESS
+    with pytest.raises(BackendLost, match="illegal memory access"):
+        backend.infer(np.zeros((model.input.height, model.input.width, 3), np.uint8))
+    backend.close()
+    with pytest.raises(BackendError, match="no model is loaded"):
+        backend.infer(np.zeros((model.input.height, model.input.width, 3), np.uint8))
+
+
+def test_driver_older_than_the_wheel(runtime, gpu, tmp_path, model, monkeypatch):
+    gpu.driver = 12080
+    runtime("rtx")
+    versions = {"cuda-bindings": "13.5.0", "tensorrt_rtx-cu13": "1.7.1.116"}
+    fake_gpu.set_versions(monkeypatch, versions)
+    with pytest.raises(BackendError, match="TensorRT-RTX 1.7.1.116 is made for 13.0; install"):
+        opened(tmp_path, model)
+
+
+def test_model_without_a_file_for_it(runtime, tmp_path, model):
+    runtime()
+    with pytest.raises(ModelError, match="dense-416x256/model.yaml names no s8 file"):
+        opened(tmp_path, load_model("dense-416x256"))
+    other = model.s8.model_copy(update={"sha256": "0" * 64})
+    with pytest.raises(ModelError, match=r"road-n.s8.onnx has sha256 .* not the one"):
+        opened(tmp_path, model.model_copy(update={"s8": other}))
+
+
+def test_description_that_differs_from_the_network(runtime, tmp_path, model):
+    runtime()
+    wide = model.input.model_copy(update={"width": 448})
+    with pytest.raises(BackendError, match=r"uint8 \(1, 256, 448, 3\)"):
+        opened(tmp_path, model.model_copy(update={"input": wide}))
+    outputs = model.outputs.model_copy(update={"box": ["box_8", "box_16", "box_33"]})
+    with pytest.raises(BackendError, match="no output 'box_33'"):
+        opened(tmp_path, model.model_copy(update={"outputs": outputs}))
+
+
+KEY = EngineKey("m", "a" * 64, "TensorRT 10", "GPU", 87, "13000", "int8", "strongly typed")
+
+
+@given(plan=st.binary(max_size=200), data=st.data())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_damage_is_seen_wherever_it_is(tmp_path, plan, data):
+    cache = EngineCache(str(tmp_path))
+    cache.write(KEY, CachedEngine(plan, 3, 2))
+    assert cache.read(KEY) == CachedEngine(plan, 3, 2)
+    file = tmp_path / f"{KEY.name}.engine"
+    content = bytearray(file.read_bytes())
+    at = data.draw(st.integers(0, len(content) - 1))
+    if data.draw(st.booleans()):
+        content = content[:at]
+    else:
+        content[at] ^= data.draw(st.integers(1, 255))
+    file.write_bytes(content)
+    read = cache.read(KEY)
+    # What is told of the layers is not hashed; the engine is.
+    assert read is None or read.plan == plan
+
+
+def test_file_of_another_key_is_not_taken(tmp_path):
+    cache = EngineCache(str(tmp_path))
+    other = EngineKey(*[*vars(KEY).values()][:-1], "other flags")
+    assert other.name != KEY.name
+    cache.write(KEY, CachedEngine(b"plan", 0, 0))
+    (tmp_path / f"{KEY.name}.engine").rename(tmp_path / f"{other.name}.engine")
+    assert cache.read(other) is None
+
+
+def test_file_says_what_it_is(tmp_path):
+    EngineCache(str(tmp_path)).write(KEY, CachedEngine(b"plan", 74, 74))
+    _, said, plan = (tmp_path / f"{KEY.name}.engine").read_bytes().split(b"\n", 2)
+    assert json.loads(said)["key"]["gpu"] == "GPU" and plan == b"plan"
+
+
+def start(folder):
+    return subprocess.Popen(
+        [sys.executable, fake_tensorrt.__file__, str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+        text=True,
+    )
+
+
+def test_two_processes_that_start_at_once_build_once(tmp_path):
+    processes = [start(tmp_path) for _ in range(2)]
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in processes:
+        process.communicate()
+        assert process.returncode == 0
+    log = (tmp_path / "log").read_text().split()
+    assert sorted(log) == ["build", "loaded", "loaded"]
+    assert len(list(tmp_path.glob("*.engine"))) == 1
+
+
+def test_process_killed_while_it_builds_leaves_nothing_in_the_way(tmp_path):
+    (tmp_path / "stop here").touch()
+    first = start(tmp_path)
+    first.stdin.write("go\n")
+    first.stdin.flush()
+    assert first.stdout.readline() == "building\n"
+    (tmp_path / "stop here").unlink()
+    second = start(tmp_path)
+    second.stdin.write("go\n")
+    second.stdin.flush()
+    first.kill()
+    first.communicate()
+    second.communicate()
+    assert second.returncode == 0
+    assert (tmp_path / "log").read_text().split() == ["build", "build", "loaded"]
+
+
+def test_neither_runtime_is_installed(monkeypatch, gpu):
+    fake_tensorrt.install(monkeypatch, fake_tensorrt.make(gpu, "something else"))
+    text = "backend 'tensorrt' needs a runtime.*pip install tensorrt .or tensorrt-rtx; on a Jetson"
+    with pytest.raises(BackendError, match=text):
+        open_backend("tensorrt", BackendSettings())

@@ -1,0 +1,157 @@
+"""Parameters: complete in themselves, and one clear line for a value that is not allowed."""
+
+import pytest
+
+from perception_nodes.core.budget import DEADLINE_MS
+from perception_nodes.graph.config import (
+    DetectorSettings,
+    PreprocessSettings,
+    SettingsError,
+    WatchdogSettings,
+    allowed_range,
+    check,
+    choices,
+    numeric_range,
+)
+from perception_nodes.graph.graph import RECORDED
+
+NODES = {kind.executable: kind.settings for kind in RECORDED.kinds}
+
+EVERY = [
+    pytest.param(settings, name, id=f"{executable}.{name}")
+    for executable, settings in NODES.items()
+    for name in settings.model_fields
+]
+
+
+def refusal(settings, **values):
+    with pytest.raises(SettingsError) as caught:
+        check(settings, values)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+@pytest.mark.parametrize(("settings", "name"), EVERY)
+def test_every_parameter_has_a_default_a_range_and_a_description(settings, name):
+    field = settings.model_fields[name]
+    assert not field.is_required()
+    assert type(field.default) in (str, int, float, bool)
+    assert field.description
+    assert allowed_range(field)
+    if type(field.default) in (int, float):
+        low, _ = numeric_range(field)
+        assert low is not None
+
+
+@pytest.mark.parametrize(("settings", "name"), EVERY)
+def test_every_default_is_allowed_and_has_its_parameters_type(settings, name):
+    field = settings.model_fields[name]
+    value = getattr(check(settings, {name: field.default}), name)
+    assert value == field.default
+    assert type(value) is type(field.default)
+
+
+@pytest.mark.parametrize(("settings", "name"), EVERY)
+def test_a_number_outside_its_range_is_named_with_value_and_range(settings, name):
+    field = settings.model_fields[name]
+    low, high = numeric_range(field)
+    beyond = [low - 1] if low is not None else []
+    beyond += [high + 1] if high is not None else []
+    for value in beyond:
+        text = refusal(settings, **{name: value})
+        assert text.startswith(f"parameter {name}: {value!r} is not allowed")
+        assert text.endswith(allowed_range(field))
+
+
+@pytest.mark.parametrize(("settings", "name"), EVERY)
+@pytest.mark.parametrize("value", ["nan", "inf", "many", "", None, [1], "1e999"])
+def test_a_number_is_a_finite_one(settings, name, value):
+    if type(settings.model_fields[name].default) in (int, float):
+        # Without an upper bound a list of frames may be as long as it likes, but not infinite.
+        assert f"parameter {name}: {value!r} is not" in refusal(settings, **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "value", "allowed"),
+    [
+        (DetectorSettings, "backend", "magic", "one of openvino, onnxruntime, tensorrt"),
+        (DetectorSettings, "backend", "OpenVINO", "one of openvino, onnxruntime, tensorrt"),
+        (DetectorSettings, "threads", "2.5", "a whole number from 0 to 256"),
+        (DetectorSettings, "skip_late", "maybe", "true or false"),
+        (DetectorSettings, "score_threshold", 1.5, "a number from 0.01 to 0.99"),
+        (DetectorSettings, "detections_topic", "two words", "a text that matches"),
+        (PreprocessSettings, "camera", "Front Left", "a text that matches"),
+        (PreprocessSettings, "camera", "x" * 32, "a text that matches"),
+        (PreprocessSettings, "image_topic", "/camera/\nimage", "a text that matches"),
+        (PreprocessSettings, "source", "usb", "one of dds, shm"),
+    ],
+)
+def test_the_line_tells_what_is_allowed(settings, name, value, allowed):
+    text = refusal(settings, **{name: value})
+    assert text.startswith(f"parameter {name}: {value!r} is not allowed, it must be {allowed}")
+
+
+def test_an_unknown_parameter_is_told_the_known_ones():
+    text = refusal(DetectorSettings, score_treshold=0.5)
+    assert text.startswith("parameter 'score_treshold' is unknown; known are camera, cpus")
+
+
+def test_a_timeout_within_the_deadline_contradicts_it():
+    text = refusal(WatchdogSettings, deadline_ms=50.0, outcome_timeout_ms=50.0)
+    assert text == (
+        "parameter outcome_timeout_ms: 50 is not allowed, it must be more than deadline_ms (50)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "values", "needed"),
+    [
+        (PreprocessSettings, {"source": "dds"}, "with source:=dds, it needs source:=shm"),
+        (
+            PreprocessSettings,
+            {"source": "shm", "image_transport": "compressed"},
+            "with image_transport:=compressed, it needs image_transport:=raw",
+        ),
+        (
+            DetectorSettings,
+            {"backend": "openvino"},
+            "with backend:=openvino, it needs backend:=tensorrt",
+        ),
+    ],
+)
+def test_a_gpu_preprocesses_only_what_it_can(settings, values, needed):
+    text = refusal(settings, preprocess_on="gpu", **values)
+    assert text == f"parameter preprocess_on: 'gpu' is not allowed {needed}"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("true", True), ("False", False), ("1", True), ("off", False)]
+)
+def test_texts_of_a_command_line_are_converted(text, value):
+    assert check(PreprocessSettings, {"undistort": text}).undistort is value
+    assert check(PreprocessSettings, {"deadline_ms": "20"}).deadline_ms == 20.0
+
+
+def test_the_deadline_is_the_budgets():
+    for settings in NODES.values():
+        if "deadline_ms" in settings.model_fields:
+            assert settings.model_fields["deadline_ms"].default == DEADLINE_MS
+
+
+def test_settings_do_not_change_any_more():
+    with pytest.raises(ValueError, match="frozen"):
+        DetectorSettings().model = "other"
+
+
+def test_choices_are_those_of_the_range():
+    assert choices(DetectorSettings.model_fields["backend"]) == [
+        "openvino",
+        "onnxruntime",
+        "tensorrt",
+        "fpga",
+        "golden",
+        "null",
+    ]
+    assert choices(DetectorSettings.model_fields["model"]) is None
+    assert choices(DetectorSettings.model_fields["skip_late"]) is None

@@ -1,0 +1,362 @@
+"""Real processes that stand in for nodes: started, stopped in order, never left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+
+import pytest
+
+from perception_nodes.graph import supervisor
+from perception_nodes.graph.supervisor import DEATHS_AT_ONCE, GraphFailure, Supervisor
+
+TIMEOUT_S = 20
+
+# Writes what happens to it into a log that all share: one line is one atomic append.
+STAND_IN = """
+import os, signal, sys
+name, manner, log = sys.argv[1:4]
+
+def note(what):
+    with open(log, "a") as file:
+        file.write(f"{name} {what} {os.getpid()}\\n")
+
+def stop(*_):
+    note("stopped")
+    sys.exit(0)
+
+if manner == "import for long":
+    note("started")
+    while not signal.sigpending():
+        signal.sigtimedwait([signal.SIGUSR1], 0.01)
+signal.signal(signal.SIGINT, signal.SIG_IGN if manner == "hang" else stop)
+signal.signal(signal.SIGTERM, signal.SIG_IGN if manner == "hang" else stop)
+note("started")
+signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT, signal.SIGTERM])
+if manner == "crash then refuse":
+    with open(log) as file:
+        manner = "crash" if len(file.readlines()) == 1 else "refuse"
+if manner == "crash":
+    sys.exit(3)
+if manner == "refuse":
+    sys.exit(2)
+if manner == "abort":
+    os.kill(os.getpid(), signal.SIGKILL)
+if manner == "end":
+    sys.exit(0)
+while True:
+    signal.pause()
+"""
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """A `NodeSpec` whose module is the stand-in."""
+
+    executable: str
+    manner: str
+    log: str
+    ends_graph: bool = False
+    restarted: bool = False
+    module: str = "stand_in"
+    environment: dict = field(default_factory=dict)
+
+    @property
+    def name(self):
+        return self.executable
+
+    def arguments(self):
+        return [self.executable, self.manner, self.log]
+
+
+class Log:
+    """The lines that the stand-ins have written."""
+
+    def __init__(self, path):
+        self.path = path
+        path.touch()
+
+    def lines(self):
+        return [tuple(line.split()) for line in self.path.read_text().splitlines()]
+
+    def names(self, what):
+        return [name for name, happened, _ in self.lines() if happened == what]
+
+    def process(self, name):
+        return next(int(pid) for who, _, pid in self.lines() if who == name)
+
+    def wait_for(self, count, what="started"):
+        until(lambda: len(self.names(what)) >= count)
+
+
+def until(condition):
+    """Wait for what another process does; it has no way to wake us."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.005)
+
+
+def is_alive(process):
+    try:
+        with open(f"/proc/{process}/stat", encoding="ascii") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] not in ("Z", "X")
+    except FileNotFoundError:
+        return False
+
+
+def children():
+    """Processes of ours, dead ones that nobody has waited for included."""
+    with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
+        return set(file.read().split())
+
+
+@pytest.fixture
+def log(tmp_path):
+    return Log(tmp_path / "log")
+
+
+@pytest.fixture
+def graph(tmp_path, log, monkeypatch):
+    """Makes a graph of stand-ins, given as manners by name."""
+    (tmp_path / "stand_in.py").write_text(STAND_IN)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(supervisor, "POLL_S", 0.005)
+    before = children()
+
+    def make(ends=(), restarted=(), stop_timeout_s=TIMEOUT_S, **manners):
+        specs = [
+            StandIn(name, manner, str(log.path), name in ends, name in restarted)
+            for name, manner in manners.items()
+        ]
+        return Supervisor(specs, stop_timeout_s)
+
+    yield make
+    assert children() == before, "zombies"
+
+
+def interrupt(graph, number=signal.SIGINT):
+    """Signal this process; Python's handler runs in the main thread, which waits in the graph."""
+    threading.Thread(target=os.kill, args=(os.getpid(), number)).start()
+    return graph.wait()
+
+
+def test_a_node_that_is_still_starting_stops_in_good_order(graph, log):
+    with graph(a="import for long") as running:
+        log.wait_for(1)
+        ((_, process),) = running.processes
+    assert log.names("stopped") == ["a"]
+    assert process.returncode == 0
+
+
+def test_starts_all_and_interrupts_them_in_reverse_order(graph, log, monkeypatch):
+    interrupted = []
+    real = subprocess.Popen.send_signal
+
+    def note(process, number):
+        interrupted.append((process.pid, number))
+        real(process, number)
+
+    with graph(a="run", b="run", c="run"):
+        log.wait_for(3)
+        monkeypatch.setattr(subprocess.Popen, "send_signal", note)
+    assert interrupted == [(log.process(name), signal.SIGINT) for name in "cba"]
+    assert sorted(log.names("stopped")) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_wait_and_not_the_nodes(graph, log, number):
+    with graph(a="run", b="run") as running:
+        log.wait_for(2)
+        assert interrupt(running, number) is False
+        assert log.names("stopped") == []
+    assert sorted(log.names("stopped")) == ["a", "b"]
+
+
+def test_handlers_of_signals_are_given_back(graph, log):
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with graph(a="run"):
+        assert signal.getsignal(signal.SIGINT) != before[0]
+        log.wait_for(1)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_the_graph_ends_with_its_last_node(graph, log):
+    with graph(ends=["player"], a="run", player="end") as running:
+        log.wait_for(2)
+        assert running.wait() is True
+    assert log.names("stopped") == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("manner", "how"), [("crash", "with status 3"), ("abort", "by signal SIGKILL")]
+)
+def test_a_crash_is_told_by_name_and_ends_the_others(graph, log, manner, how):
+    with pytest.raises(GraphFailure, match=f"^detector ended {how}$"):
+        with graph(a="run", detector=manner, c="run") as running:
+            log.wait_for(3)
+            running.wait()
+    assert sorted(log.names("stopped")) == ["a", "c"]
+
+
+def test_a_node_that_dies_is_started_again(graph, log):
+    with graph(restarted=["detector"], a="run", detector="run") as running:
+        log.wait_for(2)
+        first = log.process("detector")
+
+        def kill_and_stop():
+            os.kill(first, signal.SIGKILL)
+            log.wait_for(3)
+            running.stop()
+
+        threading.Thread(target=kill_and_stop).start()
+        assert running.wait() is False
+        assert not is_alive(first)
+        assert [process.poll() for _, process in running.processes] == [None, None]
+    assert sorted(log.names("stopped")) == ["a", "detector"]
+
+
+def test_one_that_is_stopped_is_replaced(graph, log, monkeypatch):
+    monkeypatch.setattr(supervisor, "STOPPED_S", 0.1)
+    with graph(restarted=["detector"], a="run", detector="run") as running:
+        log.wait_for(2)
+        os.kill(log.process("detector"), signal.SIGSTOP)
+        os.kill(log.process("a"), signal.SIGSTOP)
+
+        def stop():
+            log.wait_for(3)
+            os.kill(log.process("a"), signal.SIGCONT)
+            running.stop()
+
+        threading.Thread(target=stop).start()
+        assert running.wait() is False
+    assert log.names("started") == ["a", "detector", "detector"]
+
+
+def test_one_that_dies_again_and_again_is_started_more_slowly(graph, log, monkeypatch, capfd):
+    monkeypatch.setattr(supervisor, "RESTART_DELAY_S", 0.5)
+    with graph(restarted=["detector"], detector="crash") as running:
+
+        def stop():
+            log.wait_for(2 + DEATHS_AT_ONCE)
+            running.stop()
+
+        threading.Thread(target=stop).start()
+        assert running.wait() is False
+    said = [line for line in capfd.readouterr().err.splitlines() if "is started again" in line]
+    assert said[0] == "detector ended with status 3 and is started again at once"
+    assert sum("at once" in line for line in said) == DEATHS_AT_ONCE
+    assert said[DEATHS_AT_ONCE].endswith("in 0.5 s, 6 deaths within a minute")
+
+
+def test_one_that_cannot_be_restarted_is_tried_again(graph, log):
+    with graph(restarted=["detector"], detector="crash then refuse") as running:
+
+        def stop():
+            log.wait_for(3)
+            running.stop()
+
+        threading.Thread(target=stop).start()
+        assert running.wait() is False
+
+
+def test_one_that_could_not_start_is_not_tried_again(graph, log):
+    with pytest.raises(GraphFailure, match="^a ended with status 2$"):
+        with graph(restarted=["a"], a="refuse") as running:
+            running.wait()
+
+
+def test_a_node_that_should_run_on_must_not_end(graph, log):
+    with pytest.raises(GraphFailure, match="^a ended with status 0$"):
+        with graph(ends=["player"], a="end", player="run") as running:
+            log.wait_for(2)
+            running.wait()
+
+
+def test_a_last_node_that_fails_is_a_failure(graph, log):
+    with pytest.raises(GraphFailure, match="^player ended with status 3$"):
+        with graph(ends=["player"], a="run", player="crash") as running:
+            log.wait_for(2)
+            running.wait()
+
+
+def test_a_node_that_hangs_is_killed_after_the_timeout(graph, log):
+    with graph(a="run", hanging="hang", stop_timeout_s=0.1):
+        log.wait_for(2)
+        hanging = log.process("hanging")
+    assert not is_alive(hanging)
+    assert log.names("stopped") == ["a"]
+
+
+def test_a_node_that_cannot_be_started_leaves_none_of_the_others(graph, log, monkeypatch):
+    real, started = subprocess.Popen, []
+
+    def fail_at_third(*args, **options):
+        if len(started) == 2:
+            raise OSError("no more processes")
+        started.append(real(*args, **options))
+        log.wait_for(len(started))
+        return started[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", fail_at_third)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(OSError, match="no more processes"):
+        with graph(a="run", b="run", c="run"):
+            pytest.fail("entered")
+    assert sorted(log.names("stopped")) == ["a", "b"]
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_shared_memory_is_swept_in_the_end(graph, log, monkeypatch):
+    swept = []
+    monkeypatch.setattr(supervisor, "sweep", lambda: swept.append(log.names("stopped")))
+    with graph(a="run"):
+        log.wait_for(1)
+    assert swept == [["a"]]
+
+
+def test_nodes_get_their_environment(graph, log, monkeypatch):
+    seen = []
+    real = subprocess.Popen
+
+    def note(*args, env, **options):
+        seen.append(env)
+        return real(*args, env=env, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", note)
+    made = graph(a="run")
+    made._specs[0].environment["PERCEPTION_TEST"] = "here"
+    with made:
+        log.wait_for(1)
+    assert seen[0]["PERCEPTION_TEST"] == "here"
+    assert seen[0]["PATH"] == os.environ["PATH"]
+
+
+def test_a_log_receives_what_nodes_write(tmp_path):
+    spec = StandIn("a", "run", "", module="nonesuch")
+    with (tmp_path / "out").open("w+b") as out, pytest.raises(GraphFailure):
+        with Supervisor([spec], log=out) as running:
+            running.wait()
+    assert b"nonesuch" in (tmp_path / "out").read_bytes()
+
+
+def test_nodes_die_with_a_killed_supervisor_also_where_they_hang(graph, log, tmp_path, root):
+    code = f"""
+import sys
+sys.path[:0] = [{str(root)!r}, {str(root / "test")!r}]
+from test_supervisor import StandIn
+from perception_nodes.graph.supervisor import Supervisor
+with Supervisor([StandIn(n, "hang", {str(log.path)!r}) for n in ("a", "b")]) as graph:
+    graph.wait()
+"""
+    process = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        log.wait_for(2)
+        assert is_alive(log.process("a"))
+    finally:
+        process.kill()
+        process.wait(TIMEOUT_S)
+    until(lambda: not is_alive(log.process("a")) and not is_alive(log.process("b")))

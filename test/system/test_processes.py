@@ -1,0 +1,76 @@
+"""What is asked of the kernel about real processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from perception_nodes.system.processes import available_memory_bytes, open_process
+
+
+@pytest.fixture
+def start():
+    """Starts Python that says a line when it is there."""
+    started = []
+
+    def run(code):
+        command = [sys.executable, "-c", f"print(flush=True)\n{code}"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        process.stdout.readline()
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def until(condition):
+    deadline_s = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.002)
+
+
+def test_an_end_is_known_also_where_nobody_has_waited_for_it(start):
+    child = start("import time; time.sleep(100)")
+    process = open_process(child.pid)
+    assert process.is_alive()
+    process.kill()
+    until(lambda: not process.is_alive())
+    process.kill()  # once more is no error
+    process.close()
+    child.wait()
+    assert open_process(child.pid) is None
+
+
+def test_one_that_sleeps_or_is_stopped_wants_no_processor(start):
+    child = start("import time; time.sleep(100)")
+    process = open_process(child.pid)
+    until(lambda: not process.wants_processor())
+    process.close()
+
+
+def test_one_that_computes_wants_it_until_it_is_stopped_and_its_time_is_counted(start):
+    child = start("while True: pass")
+    process = open_process(child.pid)
+    assert process.wants_processor()
+    before_ns = process.spent_ns()
+    until(lambda: process.spent_ns() > before_ns)
+    os.kill(child.pid, signal.SIGSTOP)
+    until(lambda: not process.wants_processor())
+    assert process.rss_bytes() > 1_000_000
+    process.kill()
+    child.wait()
+    assert (process.spent_ns(), process.rss_bytes()) == (0, 0)
+    assert not process.wants_processor()
+    process.close()
+
+
+def test_there_is_memory():
+    assert 10**7 < available_memory_bytes() < 10**14

@@ -1,0 +1,58 @@
+"""What systemd and a hardware watchdog hear, on sockets and files that stand in for them."""
+
+import os
+import socket
+
+import pytest
+
+from perception_nodes.system.service import HardwareWatchdog, Systemd
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_systemd_hears_us(monkeypatch, tmp_path, abstract):
+    name = f"perception-test-{os.getpid()}"
+    address = f"@{name}" if abstract else str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(f"\0{name}" if abstract else address)
+        monkeypatch.setenv("NOTIFY_SOCKET", address)
+        monkeypatch.setenv("WATCHDOG_USEC", "200000")
+        service = Systemd()
+        assert service.period_ns == 100_000_000
+        for state in ("READY=1", "WATCHDOG=1"):
+            service.notify(state)
+            assert systemd.recv(100).decode() == state
+        service.close()
+
+
+def test_without_systemd_nothing_is_sent(monkeypatch):
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    monkeypatch.delenv("WATCHDOG_USEC", raising=False)
+    service = Systemd()
+    service.notify("READY=1")
+    assert service.period_ns == 0
+    service.close()
+
+
+def test_a_systemd_that_is_gone_stops_nobody(monkeypatch, tmp_path):
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
+    service = Systemd()
+    service.notify("READY=1")
+    service.close()
+
+
+def test_the_hardware_watchdog_is_fed_and_stopped_with_its_letter(tmp_path):
+    path = tmp_path / "watchdog"
+    os.mkfifo(path)
+    device = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    watchdog = HardwareWatchdog(str(path))
+    watchdog.alive()
+    watchdog.alive()
+    assert os.read(device, 10) == b"\0\0"
+    watchdog.close()
+    assert os.read(device, 10) == b"V"
+    os.close(device)
+
+
+def test_a_device_that_is_not_there_is_an_error(tmp_path):
+    with pytest.raises(OSError, match="No such file"):
+        HardwareWatchdog(str(tmp_path / "none"))

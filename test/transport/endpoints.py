@@ -1,0 +1,72 @@
+"""Fixtures: endpoints in a domain of the test's own, in this process and in others."""
+
+import subprocess
+import sys
+
+import pytest
+from ends import DOMAINS, TIMEOUT_S, remains
+
+from perception_nodes.transport.domain import sweep
+from perception_nodes.transport.shm import Endpoint
+
+
+@pytest.fixture
+def domain():
+    """A domain of the test's own, in which nothing may be left."""
+    number = next(DOMAINS)
+    yield number
+    sweep(number)
+    assert remains(number) == []
+
+
+@pytest.fixture
+def ros_domain(domain, monkeypatch):
+    """The same, for what takes its domain from ROS."""
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
+
+
+@pytest.fixture
+def join(domain):
+    """Opens endpoints in the test's domain and closes them in the end."""
+    opened = []
+
+    def open_endpoint(name="test"):
+        opened.append(Endpoint(name, domain))
+        return opened[-1]
+
+    yield open_endpoint
+    for endpoint in opened:
+        endpoint.close()
+
+
+@pytest.fixture
+def start(domain, root):
+    """Starts Python in another process; it reports and is told by lines."""
+    started = []
+
+    def start_python(body):
+        code = f"""
+import ctypes, sys
+sys.path.insert(0, {str(root)!r})
+from perception_nodes.core.frame import FrameRecord
+from perception_nodes.transport import channels
+from perception_nodes.transport.shm import Endpoint
+class Number(ctypes.Structure):
+    _fields_ = [("number", ctypes.c_uint64), ("text", ctypes.c_char * 16)]
+def say(text): print(text, flush=True)
+def told(): return sys.stdin.readline().strip()
+endpoint = Endpoint("other", {domain})
+{body}
+endpoint.close()
+say("closed")
+"""
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        started.append(process)
+        return process
+
+    yield start_python
+    for process in started:
+        process.kill()
+        process.communicate(timeout=TIMEOUT_S)

@@ -1,0 +1,137 @@
+"""Each fault, driven by facts and a clock of the test's own."""
+
+import pytest
+
+from perception_nodes.watchdog.faults import (
+    ClockJump,
+    FaultLimits,
+    FrameRateLoss,
+    FrozenPicture,
+    HealthMode,
+    Held,
+    LatencyDrift,
+    MemoryGrowth,
+    NoFrame,
+    StageOverrun,
+    Starvation,
+    WrongStamp,
+)
+
+MS = 1_000_000
+LIMITS = FaultLimits(
+    no_frame_ms=100, frozen_frames=3, window_frames=10, memory_window_s=60, memory_growth_mb=64
+)
+
+
+def test_a_camera_is_gone_after_the_limit_and_back_with_its_next_frame():
+    camera = NoFrame(LIMITS)
+    assert camera.update(10_000 * MS) is None, "before the first frame it is the start"
+    camera.frame(10_000 * MS)
+    assert camera.update(10_100 * MS) is None
+    fault = camera.update(10_101 * MS)
+    assert (fault.mode, fault.text) == (HealthMode.UNSAFE, "no frame from the camera for 100 ms")
+    camera.frame(10_102 * MS)
+    assert camera.update(10_103 * MS) is None
+
+
+def test_the_same_picture_again_and_again_is_frozen():
+    frozen = FrozenPicture(LIMITS)
+    faults = [frozen.update(picture) for picture in (7, 7, 8, 8, 0, 8, 9)]
+    assert [fault is not None for fault in faults] == [False] * 5 + [True, False]
+    assert faults[5].text == "the camera has sent the same picture 3 times"
+
+
+def test_a_camera_without_noise_may_repeat_itself():
+    frozen = FrozenPicture(FaultLimits(frozen_frames=0))
+    assert [frozen.update(7) for _ in range(9)] == [None] * 9
+
+
+def test_stamps_must_go_on():
+    stamp = WrongStamp()
+    assert stamp.update(5 * MS) is None
+    assert stamp.update(0) is None
+    assert stamp.update(5 * MS).text == "a frame's stamp is that of the frame before"
+    assert stamp.update(3 * MS).text == "a frame's stamp goes back by 2.0 ms"
+    assert stamp.update(4 * MS) is None
+
+
+@pytest.mark.parametrize(("jump_ms", "found"), [(10, False), (-49, False), (50, True), (-80, True)])
+def test_a_wall_clock_that_is_set_is_seen_once(jump_ms, found):
+    clock = ClockJump(LIMITS)
+    assert clock.update(0, 10**18) is None
+    assert clock.update(10 * MS, 10**18 + 10 * MS) is None
+    fault = clock.update(20 * MS, 10**18 + (20 + jump_ms) * MS)
+    assert (fault is not None) == found
+    assert fault is None or f"{jump_ms:+d} ms" in fault.text
+    assert clock.update(30 * MS, 10**18 + (30 + jump_ms) * MS) is None
+
+
+def test_a_lower_frame_rate_than_at_first_is_a_loss():
+    rate, now_ns, faults = FrameRateLoss(LIMITS), 0, []
+    for period_ms in [20] * 20 + [40] * 10 + [20] * 10:
+        now_ns += period_ms * MS
+        faults.append(rate.update(now_ns))
+    assert not any(faults[:20])
+    assert faults[29].text == "25.0 frames a second instead of 50.0"
+    assert faults[-1] is None
+
+
+def test_a_camera_that_was_gone_is_not_slow():
+    rate, now_ns = FrameRateLoss(LIMITS), 0
+    for period_ms in [20] * 20 + [2000] + [20] * 20:
+        now_ns += period_ms * MS
+        assert rate.update(now_ns) is None
+
+
+def test_a_stage_may_overrun_now_and_then():
+    stage = StageOverrun("inference", 6.0, LIMITS)
+    assert stage.update(9.0) is None
+    fault = stage.update(7.0)
+    assert fault.name == "inference overrun"
+    assert fault.text == ("inference exceeded its 6.0 ms in 2 of the last 2 frames, up to 9.0 ms")
+    assert [stage.update(5.0) for _ in range(10)][-1] is None
+
+
+def test_latency_is_compared_with_that_after_the_start():
+    drift = LatencyDrift(LIMITS)
+    assert not any([drift.update(50.0) for _ in range(10)]), "warming up"
+    assert not any([drift.update(6.0) for _ in range(10)])
+    assert not any([drift.update(8.9) for _ in range(10)])
+    fault = [drift.update(9.5) for _ in range(10)][-1]
+    assert fault.text == "latency is 9.5 ms, it was 6.0 ms after the start"
+    assert [drift.update(6.0) for _ in range(10)][-1] is None
+
+
+@pytest.mark.parametrize(
+    ("megabytes_at", "found"),
+    [
+        (lambda second: 300, False),
+        (lambda second: 300 if second < 10 else 900, False),
+        (lambda second: 300 + second, False),
+        (lambda second: 300 + 2 * second, True),
+    ],
+    ids=["steady", "loaded once", "slow", "leak"],
+)
+def test_memory_that_grows_through_the_whole_window_is_a_leak(megabytes_at, found):
+    memory = MemoryGrowth("detector 7", LIMITS)
+    faults = [memory.update(megabytes_at(s) * 1_000_000, s * 10**9) for s in range(120)]
+    assert any(faults) == found
+    if found:
+        assert next(filter(None, faults)).text.startswith("detector 7 has grown by 120 MB in 60 s")
+
+
+def test_our_own_lateness_is_counted():
+    starvation = Starvation(FaultLimits(starved_ms=20))
+    assert starvation.update(100 * MS, 120 * MS) is None
+    assert starvation.update(100 * MS, 135 * MS).text == "the watchdog itself woke 35 ms late"
+    assert starvation.count == 1
+
+
+def test_a_fault_of_an_instant_is_told_for_a_while():
+    held, stamp = Held(FaultLimits(hold_ms=1000)), WrongStamp()
+    stamp.update(2)
+    fault = stamp.update(1)
+    assert held.update(None, 0) is None
+    assert held.update(fault, 10 * MS) is fault
+    assert held.update(None, 1010 * MS) is fault
+    assert held.update(None, 1011 * MS) is None

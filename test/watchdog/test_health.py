@@ -1,0 +1,192 @@
+"""The state machine of health, driven by a clock of the test's own."""
+
+import pytest
+
+from perception_nodes.core.frame import FrameStatus
+from perception_nodes.watchdog.faults import Fault, HealthMode
+from perception_nodes.watchdog.health import Health, HealthLimits, Transition
+
+MS = 1_000_000
+LIMITS = HealthLimits(
+    unsafe_after_ms=500, window_frames=10, degraded_miss_rate=0.2, recovery_ms=1000
+)
+GONE = Fault("crash", "detector 7 is gone", HealthMode.UNSAFE)
+NOTED = Fault("starved", "late by 30 ms")
+OK, LATE, FAILED = FrameStatus.OK, FrameStatus.LATE, FrameStatus.FAILED
+
+
+class Run:
+    """Health under a clock that stands at `ms`."""
+
+    def __init__(self, ms=0):
+        self.ms = ms
+        self.health = Health(LIMITS, ms * MS)
+
+    def frames(self, status, count=1, every_ms=33, faults=()):
+        """Frames of one status; returns the transitions on the way."""
+        seen = []
+        for _ in range(count):
+            self.ms += every_ms
+            self.health.frame(status, self.ms * MS)
+            seen.append(self.health.update(list(faults), self.ms * MS))
+        return [transition for transition in seen if transition]
+
+    def wait(self, ms, faults=()):
+        self.ms += ms
+        return self.health.update(list(faults), self.ms * MS)
+
+    @property
+    def mode(self):
+        return self.health.mode.name
+
+
+@pytest.fixture
+def nominal():
+    run = Run()
+    run.frames(OK, 20)
+    assert run.mode == "NOMINAL"
+    return run
+
+
+def test_starts_unsafe_since_nothing_was_detected():
+    run = Run()
+    assert (run.mode, run.health.cause) == ("UNSAFE", "no detections yet")
+    assert run.wait(10_000) is None
+    assert run.mode == "UNSAFE"
+
+
+@pytest.mark.parametrize("start_ms", [0, 1, 1_000_000])
+def test_the_first_detection_ends_the_start_at_once(start_ms):
+    run = Run(start_ms)
+    assert run.frames(OK) == [
+        Transition(HealthMode.UNSAFE, HealthMode.NOMINAL, "detections arrive in time")
+    ]
+
+
+def test_the_start_ends_at_once_also_where_something_was_wrong_before():
+    run = Run()
+    run.wait(100, faults=[GONE])
+    assert run.health.cause == "detector 7 is gone"
+    assert [t.mode.name for t in run.frames(OK)] == ["NOMINAL"]
+
+
+def test_a_frame_that_is_not_published_does_not_end_the_start():
+    run = Run()
+    assert run.frames(FAILED, 5) == []
+    assert run.mode == "UNSAFE"
+
+
+def test_silence_is_unsafe_after_the_limit(nominal):
+    assert nominal.wait(500) is None
+    transition = nominal.wait(1)
+    assert transition.mode is HealthMode.UNSAFE
+    assert transition.cause == "no detections for 500 ms"
+
+
+def test_an_unsafe_fault_is_unsafe_at_once_and_named(nominal):
+    (transition,) = nominal.frames(OK, faults=[NOTED, GONE])
+    assert transition.mode is HealthMode.UNSAFE
+    assert transition.cause == "detector 7 is gone"
+
+
+def test_a_fault_that_harms_no_frame_changes_nothing(nominal):
+    assert nominal.frames(OK, 50, faults=[NOTED]) == []
+    assert nominal.health.cause == "detections arrive in time"
+
+
+def test_the_worst_of_several_faults_decides(nominal):
+    degrading = Fault("clock", "the wall clock jumped", HealthMode.DEGRADED)
+    assert nominal.wait(1, [NOTED, degrading]).cause == "the wall clock jumped"
+    assert nominal.wait(1, [degrading, GONE]).mode is HealthMode.UNSAFE
+
+
+@pytest.mark.parametrize("abandoned", [FrameStatus.SKIPPED_LATE, FrameStatus.SUPERSEDED])
+def test_frames_abandoned_regularly_are_skipping(nominal, abandoned):
+    for _ in range(10):
+        nominal.frames(abandoned)
+        nominal.frames(OK)
+    assert nominal.mode == "SKIPPING"
+    assert nominal.health.cause == "5 of the last 10 frames were abandoned before inference"
+
+
+@pytest.mark.parametrize("missed", [LATE, FAILED, FrameStatus.SKIPPED_LATE, FrameStatus.SUPERSEDED])
+def test_more_misses_than_the_limit_degrade(nominal, missed):
+    nominal.frames(missed, 2)
+    assert nominal.mode == "NOMINAL"
+    (transition,) = nominal.frames(missed)
+    assert transition.mode is HealthMode.DEGRADED
+    assert transition.cause == "3 of the last 10 frames missed the deadline"
+
+
+def test_late_frames_degrade_but_are_detections(nominal):
+    nominal.frames(LATE, 100)
+    assert nominal.mode == "DEGRADED"
+
+
+def test_a_smaller_model_is_degraded(nominal):
+    (transition,) = nominal.frames(FrameStatus.DEGRADED, 20)
+    assert transition.mode is HealthMode.DEGRADED
+    assert transition.cause == "3 of the last 10 frames were left to the smaller model"
+
+
+def test_a_better_mode_must_hold_before_it_is_entered(nominal):
+    nominal.wait(600)
+    assert nominal.mode == "UNSAFE"
+    assert nominal.frames(OK, 20, every_ms=50) == []
+    (transition,) = nominal.frames(OK, 1, every_ms=50)
+    assert (transition.previous, transition.mode) == (HealthMode.UNSAFE, HealthMode.NOMINAL)
+
+
+def test_a_relapse_starts_the_wait_anew(nominal):
+    nominal.wait(600)
+    nominal.frames(OK, 15, every_ms=60)
+    nominal.wait(600)
+    assert nominal.frames(OK, 16, every_ms=60) == []
+    assert nominal.mode == "UNSAFE"
+
+
+def test_a_mode_that_was_better_for_an_instant_alone_is_not_entered(nominal):
+    """Out of UNSAFE, mostly degraded and in the last moment nominal: it is DEGRADED."""
+    nominal.wait(600)
+    nominal.frames(LATE, 10, every_ms=60)
+    transitions = nominal.frames(OK, 8, every_ms=60)
+    assert [t.mode.name for t in transitions] == ["DEGRADED"]
+    assert "missed the deadline" in transitions[0].cause
+
+
+def test_recovery_goes_on_from_degraded_to_nominal(nominal):
+    nominal.frames(LATE, 5)
+    assert nominal.mode == "DEGRADED"
+    transitions = nominal.frames(OK, 60)
+    assert [t.mode.name for t in transitions] == ["NOMINAL"]
+
+
+def test_a_worse_mode_is_entered_at_once_also_while_recovering(nominal):
+    nominal.frames(LATE, 5)
+    nominal.frames(OK, 15)
+    assert nominal.wait(501).mode is HealthMode.UNSAFE
+
+
+def test_the_cause_is_the_present_one():
+    run = Run()
+    run.frames(OK)
+    run.wait(600)
+    run.wait(10, faults=[GONE])
+    assert run.health.cause == "detector 7 is gone"
+
+
+def test_alternating_facts_do_not_make_it_flap(nominal):
+    nominal.wait(600)
+    transitions = []
+    for _ in range(10):
+        transitions += nominal.frames(OK, 3, every_ms=50)
+        nominal.wait(600)
+    assert transitions == []
+
+
+def test_the_reason_of_degraded_frames_is_told(nominal):
+    for _ in range(3):
+        nominal.ms += 33
+        nominal.health.frame(FrameStatus.DEGRADED, nominal.ms * MS, "openvino stands in")
+    nominal.health.update([], nominal.ms * MS)
+    assert nominal.health.cause == "3 of the last 10 frames: openvino stands in"

@@ -1,0 +1,88 @@
+"""Each record is taken once, through the channel or from the journal of one who has died."""
+
+import os
+
+import pytest
+
+from perception_nodes.core.frame import FrameRecord, RecordKind
+from perception_nodes.transport.channels import NumberedRecords
+from perception_nodes.transport.journal import Journal, journal_of, journals
+from perception_nodes.transport.shm import Endpoint
+from perception_nodes.watchdog.book import FORGOTTEN_AFTER_NS
+from perception_nodes.watchdog.inbox import Inbox
+
+pytestmark = pytest.mark.usefixtures("ros_domain")
+KEPT_NS = 100
+
+
+@pytest.fixture
+def endpoint():
+    joined = Endpoint("test")
+    yield joined
+    joined.close()
+
+
+@pytest.fixture
+def detector(endpoint):
+    journal = Journal("front", "detector")
+    return NumberedRecords(endpoint, "front", "detector", 1, journal)
+
+
+def inbox_of(endpoint):
+    return Inbox(endpoint, "front", ("detector", "preprocess"), KEPT_NS)
+
+
+def received(inbox):
+    return inbox.new([record for _, record in inbox.receive()])
+
+
+def sequences(records):
+    return [record.sequence for record in records]
+
+
+def tell(detector, *numbers):
+    for number in numbers:
+        detector.send(FrameRecord(kind=RecordKind.OUTCOME, sequence=number))
+
+
+def test_what_comes_through_the_channel_is_not_taken_again_from_the_journal(endpoint, detector):
+    inbox = inbox_of(endpoint)
+    tell(detector, 1, 2)
+    assert [role for role, _ in inbox.receive()] == ["detector", "detector"]
+    tell(detector, 3)
+    assert sequences(received(inbox)) == [3]
+    assert inbox.last_words("detector", os.getpid(), 0) == []
+
+
+def test_last_words_are_those_that_the_channel_did_not_bring(endpoint, detector):
+    inbox = inbox_of(endpoint)
+    tell(detector, 1)
+    assert sequences(received(inbox)) == [1]
+    tell(detector, 2, 3)
+    assert sequences(inbox.last_words("detector", os.getpid(), 0)) == [2, 3]
+    assert received(inbox) == [], "they come through the channel as well"
+
+
+def test_a_new_watchdog_recovers_what_was_told_before_it_came(endpoint, detector):
+    tell(detector, 1, 2)
+    inbox = inbox_of(endpoint)
+    tell(detector, 3)
+    sent_ns = inbox_of(endpoint).recover(0)[-1].sent_ns
+    assert sequences(inbox.recover(sent_ns)) == [1, 2, 3]
+    assert received(inbox) == []
+    assert inbox_of(endpoint).recover(sent_ns + FORGOTTEN_AFTER_NS) == []
+
+
+def test_the_journal_of_the_dead_is_kept_for_a_while(endpoint):
+    dead = 2**22 + 1  # no process has such a number
+    path = journal_of("front", "detector", dead)
+    Journal("front", "detector").append(FrameRecord(process=dead, sequence=7))
+    journal_of("front", "detector", os.getpid()).rename(path)
+    inbox = inbox_of(endpoint)
+    assert sequences(inbox.recover(1_000)) == [7]
+    inbox.remove_spent(1_000 + KEPT_NS)
+    assert dead in journals("front", "detector")
+    assert inbox.new([FrameRecord(process=dead)]) == []
+    inbox.remove_spent(1_001 + KEPT_NS)
+    assert not path.exists()
+    assert inbox.new([FrameRecord(process=dead)]), "another process may have its number"

@@ -1,0 +1,176 @@
+"""The accounting: each frame that enters is reported once, whatever becomes of the processes."""
+
+from records import FAILED, LATE, OK, TIMEOUT_NS, copy, entry, outcome, takeover
+
+from perception_nodes.core.frame import FrameStatus
+from perception_nodes.watchdog.ledger import REMEMBERED_OUTCOMES, Ledger, LedgerBook
+
+
+def names(reports):
+    return [(report.sequence, FrameStatus(report.status).name) for report in reports]
+
+
+class TestLedger:
+    def test_a_frame_is_in_flight_until_its_outcome(self):
+        ledger = Ledger(TIMEOUT_NS)
+        assert ledger.take([entry(0)]) == []
+        assert (ledger.frames_in, ledger.in_flight) == (1, 1)
+        assert names(ledger.take([outcome(0)])) == [(0, "OK")]
+        assert (ledger.frames_in, ledger.in_flight) == (1, 0)
+        assert ledger.counts[OK] == 1
+
+    def test_records_count_in_the_order_they_were_sent(self):
+        ledger = Ledger(TIMEOUT_NS)
+        records = [outcome(1, sent_ns=4), outcome(0, sent_ns=3), entry(0), entry(1, sent_ns=2)]
+        assert names(ledger.take(records)) == [(0, "OK"), (1, "OK")]
+        assert (ledger.frames_in, ledger.in_flight) == (2, 0)
+
+    def test_frames_that_the_detector_passed_over_were_superseded(self):
+        ledger = Ledger(TIMEOUT_NS)
+        reports = ledger.take([*map(entry, range(3)), outcome(2)])
+        assert names(reports) == [(0, "SUPERSEDED"), (1, "SUPERSEDED"), (2, "OK")]
+        assert reports[0].reason == b"a newer frame took its place"
+
+    def test_frames_of_a_replaced_process_are_passed_over_too(self):
+        ledger = Ledger(TIMEOUT_NS)
+        records = [entry(8, process=1, ingested_ns=10), entry(0, process=2, ingested_ns=20)]
+        reports = ledger.take([*records, outcome(0, process=2, ingested_ns=20)])
+        assert names(reports) == [(8, "SUPERSEDED"), (0, "OK")]
+
+    def test_late_records_of_a_replaced_process_harm_no_frame(self):
+        ledger = Ledger(TIMEOUT_NS)
+        ledger.take([entry(8, process=1, ingested_ns=10), entry(0, process=2, ingested_ns=20)])
+        assert ledger.take([entry(9, process=1, ingested_ns=15)]) == []
+        assert names(ledger.take([outcome(9, process=1, ingested_ns=15)])) == [
+            (8, "SUPERSEDED"),
+            (9, "OK"),
+        ]
+        assert names(ledger.take([outcome(0, process=2, ingested_ns=20)])) == [(0, "OK")]
+
+    def test_a_frame_that_failed_before_the_detector_supersedes_none(self):
+        ledger = Ledger(TIMEOUT_NS)
+        failed = outcome(1, status=FAILED, reached_detector=False)
+        assert names(ledger.take([entry(0), entry(1), failed])) == [(1, "FAILED")]
+        assert ledger.in_flight == 1
+
+    def test_a_newer_frame_in_flight_is_untouched(self):
+        ledger = Ledger(TIMEOUT_NS)
+        assert names(ledger.take([entry(0), entry(1), outcome(0)])) == [(0, "OK")]
+        assert ledger.in_flight == 1
+
+    def test_the_frame_that_a_dead_detector_held_failed_with_that_reason(self):
+        ledger = Ledger(TIMEOUT_NS)
+        ledger.take([*map(entry, range(3)), takeover(begun=(1, 1))])
+        reports = ledger.take([outcome(2)])
+        assert names(reports) == [(0, "SUPERSEDED"), (1, "FAILED"), (2, "OK")]
+        assert reports[1].reason == b"detector 7 died"
+
+    def test_what_it_had_finished_before_it_died_counts(self):
+        ledger = Ledger(TIMEOUT_NS)
+        ledger.take([entry(0), takeover(begun=(1, 0))])
+        assert names(ledger.take([outcome(0)])) == [(0, "OK")]
+
+    def test_frames_that_no_detector_received_failed(self):
+        ledger = Ledger(TIMEOUT_NS)
+        ledger.take([*map(entry, range(4)), takeover(joined_ns=2)])
+        reports = ledger.take([outcome(3)])
+        assert names(reports) == [(0, "FAILED"), (1, "FAILED"), (2, "SUPERSEDED"), (3, "OK")]
+        assert reports[0].reason == b"no detector was running when it came"
+
+    def test_what_is_in_flight_when_the_last_detector_dies_failed(self):
+        ledger = Ledger(2_000_000)
+        ledger.take([entry(0, ingested_ns=5)])
+        ledger.detector_died("detector 7 died")
+        (report,) = ledger.expire(2_000_006)
+        assert (report.status, report.reason) == (FAILED, b"detector 7 died")
+
+    def test_an_outcome_whose_entry_was_lost_counts_as_both(self):
+        ledger = Ledger(TIMEOUT_NS)
+        assert names(ledger.take([outcome(7)])) == [(7, "OK")]
+        assert ledger.frames_in == 1
+        assert ledger.take([entry(7)]) == []
+        assert (ledger.frames_in, ledger.in_flight) == (1, 0)
+
+    def test_a_frame_of_which_no_record_came_is_missed_and_failed(self):
+        ledger = Ledger(TIMEOUT_NS)
+        ledger.take([entry(3), outcome(3)])
+        reports = ledger.take([entry(6), outcome(6)])
+        assert names(reports) == [(4, "FAILED"), (5, "FAILED"), (6, "OK")]
+        assert reports[0].reason == b"its records were lost on the way to the watchdog"
+        assert ledger.frames_in == 4
+
+    def test_a_frame_that_was_missed_and_ends_after_all_has_its_own_status(self):
+        ledger = Ledger(TIMEOUT_NS)
+        ledger.take([entry(3), outcome(3), entry(5)])
+        assert names(ledger.take([outcome(4, status=LATE)])) == [(4, "LATE")]
+        assert names(ledger.take([outcome(5)])) == [(5, "OK")]
+
+    def test_a_repeated_outcome_is_counted_apart(self):
+        ledger = Ledger(TIMEOUT_NS)
+        ledger.take([entry(0), outcome(0)])
+        assert ledger.take([outcome(0, status=LATE)]) == []
+        assert ledger.repeated_outcomes == 1
+        assert ledger.counts[LATE] == 0
+
+    def test_a_frame_without_an_outcome_expires_as_failed(self):
+        ledger = Ledger(2_000_000)
+        ledger.take([entry(0, ingested_ns=5_000_000)])
+        assert ledger.expire(7_000_000) == []
+        (report,) = ledger.expire(7_000_001)
+        assert names([report]) == [(0, "FAILED")]
+        assert report.reason == b"no outcome within 2 ms"
+
+    def test_the_same_sequence_of_two_processes_is_two_frames(self):
+        ledger = Ledger(TIMEOUT_NS)
+        ledger.take([entry(0, process=1), outcome(0, process=1)])
+        ledger.take([entry(0, process=2, ingested_ns=9)])
+        assert names(ledger.take([outcome(0, process=2, ingested_ns=9)])) == [(0, "OK")]
+        assert ledger.frames_in == 2
+
+    def test_a_successor_reports_what_was_not_and_nothing_twice(self):
+        book = LedgerBook()
+        ledger = Ledger(TIMEOUT_NS, book)
+        sent = [entry(0), outcome(0), entry(1), entry(2), outcome(2)]
+        for report in ledger.take(map(copy, sent[:2])):
+            ledger.reported(report)
+        ledger.take(map(copy, sent[2:]))  # died before it could tell
+
+        successor = Ledger(TIMEOUT_NS, book)
+        assert names(successor.take([*sent, entry(4), outcome(4)])) == [
+            (1, "SUPERSEDED"),
+            (2, "OK"),
+            (3, "FAILED"),
+            (4, "OK"),
+        ]
+        assert (successor.frames_in, successor.counts[OK]) == (5, 3)
+        assert successor.repeated_outcomes == 0
+
+    def test_frames_that_nobody_has_heard_of_before_the_successor_are_missed(self):
+        book = LedgerBook()
+        ledger = Ledger(TIMEOUT_NS, book)
+        for report in ledger.take([entry(0), outcome(0)]):
+            ledger.reported(report)
+        successor = Ledger(TIMEOUT_NS, book)
+        reports = successor.take([entry(2), outcome(2)])
+        assert names(reports) == [(1, "FAILED"), (2, "OK")]
+        for report in reversed(reports):
+            successor.reported(report)
+        assert book.last_ns == 1, "when the last of them was sent, not the lost one"
+
+    def test_the_book_is_a_ring(self):
+        book = LedgerBook()
+        ledger = Ledger(TIMEOUT_NS, book)
+        for sequence in range(REMEMBERED_OUTCOMES + 100):
+            for report in ledger.take([entry(sequence), outcome(sequence)]):
+                ledger.reported(report)
+        successor = Ledger(TIMEOUT_NS, book)
+        assert successor.frames_in == REMEMBERED_OUTCOMES + 100
+        assert successor.take([entry(100), outcome(100)]) == []
+
+    def test_memory_is_bounded(self):
+        ledger = Ledger(TIMEOUT_NS)
+        for sequence in range(REMEMBERED_OUTCOMES + 100):
+            ledger.take([entry(sequence), outcome(sequence)])
+        ledger.take([entry(10**9), outcome(10**9)])
+        assert len(ledger._closed) == len(ledger._closed_order) == REMEMBERED_OUTCOMES
+        assert not ledger._reasons

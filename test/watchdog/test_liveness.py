@@ -1,0 +1,173 @@
+"""Who is alive, hangs, starves or is gone: processes of the test's own, and its clock."""
+
+import pytest
+
+from perception_nodes.core.frame import FrameRecord, RecordKind
+from perception_nodes.watchdog.faults import HealthMode
+from perception_nodes.watchdog.liveness import STARVED_PATIENCE, Roster
+
+MS = 1_000_000
+PATIENCE_NS = 40 * MS
+
+
+class FakeProcess:
+    def __init__(self, pid):
+        self.pid = pid
+        self.alive, self.runnable, self.spent = True, False, 0
+        self.closed = False
+
+    def is_alive(self):
+        return self.alive
+
+    def wants_processor(self):
+        return self.runnable
+
+    def spent_ns(self):
+        return self.spent
+
+    def kill(self):
+        self.alive = False
+
+    def close(self):
+        self.closed = True
+
+
+class Run:
+    """A roster of one role, under a clock that stands at `ms`."""
+
+    def __init__(self, expected=2):
+        self.ms = 0
+        self.processes = {}
+        self.roster = Roster({"detector": expected}, self.open)
+
+    def open(self, pid):
+        return self.processes.setdefault(pid, FakeProcess(pid))
+
+    def hear(self, *pids, kind=RecordKind.HEARTBEAT):
+        for pid in pids:
+            record = FrameRecord(process=pid, kind=kind, sent_ns=self.ms * MS)
+            record.patience_ns = PATIENCE_NS
+            self.roster.hear("detector", record)
+
+    def wait(self, ms):
+        self.ms += ms
+        return [member.pid for member in self.roster.update(self.ms * MS)]
+
+    @property
+    def texts(self):
+        return [fault.text for fault in self.roster.faults()]
+
+
+@pytest.fixture
+def run():
+    started = Run()
+    started.hear(1, 2)
+    return started
+
+
+def test_nobody_has_been_heard_of_at_first():
+    run = Run()
+    assert run.roster.missing() == ["detector", "detector standby"]
+    (fault,) = run.roster.faults()
+    assert fault.mode is HealthMode.UNSAFE
+    assert fault.text == "no detector is running: none has been heard of"
+
+
+def test_processes_that_speak_are_there(run):
+    for _ in range(10):
+        assert run.wait(15) == []
+        run.hear(1, 2)
+    assert run.roster.missing() == []
+    assert run.texts == []
+
+
+def test_a_crash_is_known_at_once(run):
+    run.processes[1].alive = False
+    assert run.wait(1) == [1]
+    assert run.roster.missing() == ["detector standby"]
+    (fault,) = run.roster.faults()
+    assert (fault.mode, fault.text) == (
+        HealthMode.NOMINAL,
+        "detector has no standby: detector 1 died",
+    )
+    assert run.processes[1].closed
+
+
+def test_without_any_left_it_is_unsafe(run):
+    run.processes[1].alive = run.processes[2].alive = False
+    assert sorted(run.wait(1)) == [1, 2]
+    (fault,) = run.roster.faults()
+    assert fault.mode is HealthMode.UNSAFE
+    assert "no detector is running" in fault.text
+
+
+def test_silence_is_a_hang_within_50_ms(run):
+    run.wait(40)
+    run.hear(2)
+    assert run.roster.present("detector") == 2
+    run.wait(1)
+    run.wait(9)
+    assert run.ms == 50
+    assert run.texts == ["detector has no standby: detector 1 hangs: no sign of life for 50 ms"]
+
+
+def test_one_that_speaks_again_is_there_again(run):
+    run.wait(50)
+    run.wait(10)
+    assert run.roster.present("detector") == 0
+    run.hear(1, 2)
+    run.wait(1)
+    assert run.texts == []
+
+
+def test_one_that_is_kept_from_running_does_not_hang_so_soon(run):
+    run.processes[1].runnable = run.processes[2].runnable = True
+    run.wait(300)
+    run.wait(10)
+    assert run.texts == []
+    run.wait(40 * STARVED_PATIENCE - 300)
+    run.wait(10)
+    assert "hangs" in run.texts[0]
+
+
+def test_one_that_runs_and_says_nothing_hangs(run):
+    process = run.processes[1]
+    process.runnable, process.spent = True, 45 * MS
+    run.wait(50)
+    run.hear(2)
+    run.wait(10)
+    assert "detector 1 hangs" in run.texts[0]
+
+
+def test_a_hang_that_lasts_is_ended(run):
+    run.hear(1, 2)
+    for _ in range(100):
+        run.wait(10)
+        run.hear(2)
+        run.roster.end_hung()
+    assert run.processes[1].alive
+    run.wait(10)
+    run.roster.end_hung()
+    assert not run.processes[1].alive
+    assert run.processes[2].alive
+
+
+def test_who_was_away_himself_judges_no_silence_from_before(run):
+    run.ms += 500
+    run.roster.postpone(run.ms * MS)
+    run.wait(1)
+    run.wait(39)
+    assert run.texts == []
+
+
+def test_one_that_leaves_in_good_order_is_no_crash(run):
+    run.hear(1, kind=RecordKind.LEFT)
+    run.processes[1].alive = False
+    assert run.wait(1) == []
+    assert run.texts == ["detector has no standby: detector 1 has stopped"]
+
+
+def test_last_words_of_one_that_has_ended_bring_nobody_back(run):
+    run.roster._open = lambda pid: None
+    run.hear(3)
+    assert set(run.roster.members) == {1, 2}

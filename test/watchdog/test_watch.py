@@ -1,0 +1,140 @@
+"""The faults together, fed with records and reports as the watchdog does."""
+
+import pytest
+
+from perception_nodes.core.budget import Budget
+from perception_nodes.core.frame import FrameFlag, FrameRecord, RecordKind
+from perception_nodes.watchdog.faults import FaultLimits
+from perception_nodes.watchdog.ledger import Ledger
+from perception_nodes.watchdog.watch import Watch
+
+MS = 1_000_000
+WALL = 1_700_000_000_000 * MS
+
+
+class Run:
+    """A watch under a clock that stands at `ms`."""
+
+    def __init__(self):
+        self.ms, self.number = 1_000, 0
+        self.watch = Watch(Budget(), FaultLimits(window_frames=10))
+        self.ledger = Ledger(10**9)
+
+    def tick(self, ms=10, late_ms=0, clock_set_ms=0):
+        self.ms += ms + late_ms
+        now_ns = self.ms * MS
+        real_ns = WALL + (self.ms + clock_set_ms) * MS
+        return self.watch.tick(now_ns - late_ms * MS, now_ns, real_ns, self.ledger)
+
+    def send(self, kind=RecordKind.ENTERED, lost=0, **values):
+        record = FrameRecord(kind=kind, process=7, record=self.number + lost, ingest_process=7)
+        record.sequence = self.number
+        for name, value in values.items():
+            setattr(record, name, value)
+        record.ingested_ns = record.sent_ns = self.ms * MS
+        self.number += lost + 1
+        self.watch.sent(record)
+        self.watch.record(record)
+
+    @property
+    def names(self):
+        return [fault.name for fault in self.watch.faults()]
+
+
+@pytest.fixture
+def run():
+    started = Run()
+    started.tick()
+    return started
+
+
+def test_all_is_well(run):
+    for _ in range(30):
+        assert run.tick(33)
+        run.send(stamp_ns=WALL + run.ms * MS)
+    assert run.names == []
+    assert {"no frame", "stamp", "clock", "starved", "accounting"} <= set(run.watch.statuses())
+
+
+def test_lost_records_are_counted_and_told(run):
+    run.send()
+    run.send(lost=3)
+    assert run.watch.records_lost == 3
+    assert run.names == ["records"]
+    run.tick(1001)
+    assert "records" not in run.names
+
+
+def test_a_repeated_stamp_is_told(run):
+    run.send(stamp_ns=5)
+    run.send(stamp_ns=5)
+    assert run.names == ["stamp"]
+
+
+def test_a_frame_that_a_successor_enters_again_is_no_other_one(run):
+    for _ in range(2):
+        run.send(stamp_ns=5, sequence=3)
+    assert run.names == []
+
+
+def test_a_takeover_is_told_and_the_first_start_is_none(run):
+    run.send(RecordKind.TAKEOVER)
+    assert run.names == []
+    run.send(RecordKind.TAKEOVER, predecessor=6, reason=b"detector 6 died")
+    assert [fault.text for fault in run.watch.faults()] == ["detector 6 died"]
+    assert run.watch.takeovers == 1
+
+
+def test_a_camera_that_stops_is_told(run):
+    run.send()
+    run.tick(301)
+    assert run.names == ["no frame"]
+
+
+def test_a_clock_that_is_set_is_told(run):
+    run.tick(10, clock_set_ms=200)
+    assert run.names == ["clock"]
+
+
+def test_a_camera_whose_clock_is_not_ours_is_told_for_as_long_as_it_is(run):
+    for _ in range(60):
+        run.tick(33)
+        run.send(stamp_ns=WALL + run.ms * MS, flags=FrameFlag.CLOCK_SUSPECT)
+        assert run.names == ["camera clock"]
+    for _ in range(32):
+        run.tick(33)
+        run.send(stamp_ns=WALL + run.ms * MS)
+    assert run.names == []
+
+
+def test_a_frame_without_a_stamp_tells_nothing_of_the_camera_clock(run):
+    run.send(flags=FrameFlag.CLOCK_SUSPECT)
+    assert run.names == []
+
+
+def test_our_own_starvation_is_told(run):
+    assert not run.tick(10, late_ms=30)
+    assert run.names == ["starved"]
+    assert run.watch.starved == 1
+
+
+def test_accounts_that_do_not_add_up_are_told(run):
+    run.ledger.frames_in += 1
+    run.tick()
+    assert run.names == ["accounting"]
+
+
+def test_the_reports_tell_of_stages_latency_and_frozen_pictures(run):
+    for _ in range(5):
+        run.watch.report(
+            FrameRecord(capture_ns=1, ingested_ns=9 * MS, preprocessed_ns=9 * MS + 1, picture=3)
+        )
+    assert run.names == ["frozen picture", "ingest overrun"]
+
+
+def test_memory_of_a_process_that_is_gone_is_forgotten(run):
+    for second in range(70):
+        run.watch.memory("detector 7", second * 4_000_000, second * 10**9)
+    assert run.names == ["detector 7 memory"]
+    run.watch.forget("detector 7")
+    assert run.names == []
