@@ -3,8 +3,9 @@
 import pytest
 
 from perception_nodes.core.frame import FrameRecord, RecordKind
+from perception_nodes.system.processes import STARVED_PATIENCE
 from perception_nodes.watchdog.faults import HealthMode
-from perception_nodes.watchdog.liveness import STARVED_PATIENCE, Roster
+from perception_nodes.watchdog.liveness import Roster
 
 MS = 1_000_000
 PATIENCE_NS = 40 * MS
