@@ -346,7 +346,7 @@ def test_a_log_receives_what_nodes_write(tmp_path):
 def test_nodes_die_with_a_killed_supervisor_also_where_they_hang(graph, log, tmp_path, root):
     code = f"""
 import sys
-sys.path[:0] = [{str(root)!r}, {str(root / "test")!r}]
+sys.path[:0] = [{str(root)!r}, {str(root / "test/graph")!r}]
 from test_supervisor import StandIn
 from perception_nodes.graph.supervisor import Supervisor
 with Supervisor([StandIn(n, "hang", {str(log.path)!r}) for n in ("a", "b")]) as graph:

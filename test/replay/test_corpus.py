@@ -32,7 +32,6 @@ from perception_nodes.replay.offline_camera import ReplaySettings
 from perception_nodes.replay.run import Options, Source, sources
 from perception_nodes.system.processes import open_process
 
-FAULTY_PERCEPTION = Path(__file__).with_name("faulty_perception.py")
 ROOT = Path(__file__).parents[2]
 
 FRAMES = 5
@@ -249,7 +248,15 @@ def test_an_error_that_every_drive_would_have_is_raised(drives, tmp_path, monkey
 
 @pytest.fixture
 def slow(tmp_path, monkeypatch):
-    """A backend that takes its time, so that there is time to be killed in."""
+    """A backend that takes its time, so that there is time to be killed in.
+
+    Python imports `sitecustomize` when it starts: so all workers know the backend, Ray's too.
+    """
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/sitecustomize.py").write_text(
+        "from perception_nodes.hil import faulty_backend\nfaulty_backend.register()\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'site'}{os.pathsep}{ROOT}")
     orders = tmp_path / "orders.json"
     Orders(inner="null", call_ms=150).write(orders)
     monkeypatch.setenv(VARIABLE, str(orders))
@@ -257,9 +264,8 @@ def slow(tmp_path, monkeypatch):
 
 def start(drives, out, *arguments):
     return subprocess.Popen(
-        [sys.executable, str(FAULTY_PERCEPTION), "replay", "--corpus", str(drives),
+        [sys.executable, "-m", "perception_nodes", "replay", "--corpus", str(drives),
          "--backend", "faulty", "--no-pictures", "--json", "--out", str(out), *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         # Whoever starts the tests in the background has it ignored, and that is inherited.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
