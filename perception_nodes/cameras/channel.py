@@ -19,7 +19,8 @@ class CameraHeader(ctypes.Structure):
     """A frame as a camera driver writes it; the payload holds `step * rows` bytes of pixels.
 
     `number` counts the camera's frames without gaps, so that preprocessing sees what the channel
-    pushed out. `stamp_ns` is the wall clock at capture, nanoseconds since the Unix epoch.
+    pushed out; `lost` of the numbers before are of frames that the sensor lost. `stamp_ns` is the
+    wall clock at capture, nanoseconds since the Unix epoch.
     """
 
     _fields_ = [
@@ -31,6 +32,7 @@ class CameraHeader(ctypes.Structure):
         ("size_bytes", ctypes.c_uint32),
         ("encoding", ctypes.c_char * 32),
         ("frame_id", ctypes.c_char * 64),
+        ("lost", ctypes.c_uint32),
     ]
 
 
@@ -57,10 +59,19 @@ def view_camera_frame(header: CameraHeader, payload: NDArray[np.uint8]) -> Image
     )
 
 
-def camera_writer(endpoint: Endpoint, camera: str, frame_bytes: int) -> Writer[CameraHeader]:
-    """Frames from a camera, a video or a bag, to preprocessing; `frame_bytes` may be outgrown."""
+def camera_writer(
+    endpoint: Endpoint, camera: str, frame_bytes: int, loaned: int = 2
+) -> Writer[CameraHeader]:
+    """Frames from a camera, a video or a bag, to preprocessing.
+
+    Args:
+        endpoint: ours.
+        camera: its name.
+        frame_bytes: of a frame; may be outgrown.
+        loaned: frames that are filled at once.
+    """
     return endpoint.writer(
-        f"{camera}/camera", CameraHeader, frame_bytes, CAMERA_DEPTH, CAMERA_BORROWED
+        f"{camera}/camera", CameraHeader, frame_bytes, CAMERA_DEPTH, CAMERA_BORROWED, loaned
     )
 
 

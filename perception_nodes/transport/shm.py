@@ -89,6 +89,7 @@ class Endpoint:
         payload_bytes: int,
         depth: int,
         borrowed: int = 2,
+        loaned: int = 2,
     ) -> "Writer[Header]":
         """The sending end of a channel.
 
@@ -98,18 +99,19 @@ class Endpoint:
             payload_bytes: payload that there is room for at first; a larger one makes more.
             depth: samples that wait for a reader before the oldest is pushed out.
             borrowed: samples that a reader may hold at once.
+            loaned: samples that we may fill at once.
 
         Raises:
             TransportError: no room in /dev/shm, or the channel exists with other properties.
         """
-        samples = depth + SPARE_SAMPLES
+        samples = depth + SPARE_SAMPLES + loaned - 2
         require_room((payload_bytes + ctypes.sizeof(header)) * samples)
         service, event = self._services(channel, header, depth, borrowed)
         try:
             publisher = (
                 service.publisher_builder()
                 .initial_max_slice_len(max(payload_bytes, 1))
-                .max_loaned_samples(2)
+                .max_loaned_samples(loaned)
                 .allocation_strategy(iox2.AllocationStrategy.PowerOfTwo)
                 .backpressure_strategy(iox2.BackpressureStrategy.DiscardData)
                 .create()

@@ -1,0 +1,111 @@
+"""A camera's channel filled from a source, which is opened again where it was gone."""
+
+import time
+from collections.abc import Callable
+
+from perception_nodes.cameras.channel import CameraHeader, camera_writer
+from perception_nodes.cameras.source import CameraGone, CameraSource
+from perception_nodes.transport.shm import Endpoint, Writer
+
+REOPEN_S = 0.5
+"""From one try to open a source that is gone to the next."""
+SILENT_S = 5.0
+"""A source that gives no frame for so long is opened again: some drivers do not tell of an end."""
+
+
+class CameraFeed:
+    """Numbers a source's frames and sends them.
+
+    Attributes:
+        sent: frames so far.
+        lost: frames that the sensor or its driver lost.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        camera: str,
+        source: CameraSource,
+        frame_id: str,
+        tell: Callable[[str], None],
+    ) -> None:
+        """Open the source.
+
+        Args:
+            endpoint: ours.
+            camera: its name.
+            source: that gives the frames.
+            frame_id: of all frames.
+            tell: told a line when the source is opened, gone and back.
+
+        Raises:
+            CameraError: it is not there or refuses.
+            TransportError: there is no room for its frames.
+        """
+        self._endpoint, self._camera, self._source = endpoint, camera, source
+        self._frame_id, self._tell = frame_id.encode()[:63], tell
+        self._slots: Writer[CameraHeader] | None = None
+        self._number = 0
+        self._loaned = 0
+        self.sent = self.lost = 0
+        self._is_open = False
+        self._retry_s = self._frame_s = 0.0
+        self._begin()
+
+    def step(self, timeout_ms: float) -> None:
+        """Send the next frame, or wait for one, or try to open what is gone.
+
+        Raises:
+            CameraError: the source fails in a way that does not pass.
+        """
+        if not self._is_open:
+            self._reopen(timeout_ms)
+            return
+        try:
+            frame = self._source.capture(timeout_ms)
+            if frame is None and time.monotonic() > self._frame_s + SILENT_S:
+                raise CameraGone(f"no frame for {SILENT_S:g} s")
+        except CameraGone as error:
+            self._is_open = False
+            self._source.close()
+            self._retry_s = time.monotonic()
+            self._tell(f"camera {self._camera} is gone: {error}; it is tried again")
+            return
+        if frame is None:
+            return
+        self._frame_s = time.monotonic()
+        assert self._slots is not None
+        header = frame.sample.header
+        # Numbers have a gap where frames were lost: preprocessing accounts for them.
+        self._number += frame.lost
+        header.number, header.lost, header.frame_id = self._number, frame.lost, self._frame_id
+        self._slots.send(frame.sample)
+        self._number += 1
+        self.sent += 1
+        self.lost += frame.lost
+
+    def close(self) -> None:
+        """Stop the source."""
+        self._source.close()
+        self._is_open = False
+
+    def _begin(self) -> None:
+        found = self._source.open()
+        if self._slots is None or found.size_bytes > self._slots.payload_bytes:
+            self._slots = camera_writer(
+                self._endpoint, self._camera, found.size_bytes, found.loaned
+            )
+        self._source.start(self._slots)
+        self._is_open, self._frame_s = True, time.monotonic()
+        self._tell(f"camera {self._camera}: {found.description}")
+
+    def _reopen(self, timeout_ms: float) -> None:
+        wait_s = self._retry_s + REOPEN_S - time.monotonic()
+        if wait_s > 0:
+            time.sleep(min(wait_s, timeout_ms / 1e3))
+            return
+        self._retry_s = time.monotonic()
+        try:
+            self._begin()
+        except CameraGone:
+            self._source.close()

@@ -1,0 +1,87 @@
+"""What a source of live frames does: opened once, then asked for one frame after the other."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from perception_nodes.cameras.channel import CameraHeader
+from perception_nodes.transport.shm import Sample, Writer
+
+
+class CameraError(RuntimeError):
+    """A source cannot be used; the text names it, what is wrong, and the remedy."""
+
+
+class CameraGone(CameraError):
+    """A source that worked is gone, such as an unplugged camera; it may come back."""
+
+
+@dataclass(frozen=True)
+class CameraFormat:
+    """The frames that an opened source will give.
+
+    Attributes:
+        encoding: ROS name, or `jpeg`.
+        width, height: pixels.
+        step: bytes of a row of the first plane; 0 for `jpeg`.
+        size_bytes: of a frame, at most.
+        rate_hz: frames a second as the source states it; 0 where it does not.
+        copies: full-frame copies on the way into shared memory.
+        loaned: slots that the source fills at once.
+        description: the above and the device, for people.
+    """
+
+    encoding: str
+    width: int
+    height: int
+    step: int
+    size_bytes: int
+    rate_hz: float
+    copies: int
+    loaned: int
+    description: str
+
+
+@dataclass(frozen=True)
+class CapturedFrame:
+    """A frame in its slot, not sent yet.
+
+    Attributes:
+        sample: the slot; its header has size, encoding and stamp, but no number.
+        lost: frames that the sensor or its driver lost since the frame before.
+    """
+
+    sample: Sample[CameraHeader]
+    lost: int
+
+
+class CameraSource(Protocol):
+    """A camera, a stream, or a file that is played as one."""
+
+    def open(self) -> CameraFormat:
+        """Open the device and agree on a format.
+
+        Raises:
+            CameraError: it is not there, in use, or cannot give what is asked for.
+        """
+        ...
+
+    def start(self, slots: Writer[CameraHeader]) -> None:
+        """Start to fill slots of `size_bytes`.
+
+        Raises:
+            CameraError: the device refuses.
+        """
+        ...
+
+    def capture(self, timeout_ms: float) -> CapturedFrame | None:
+        """The next frame; None where none came in time.
+
+        Raises:
+            CameraGone: the source has ended or was unplugged.
+            CameraError: it failed.
+        """
+        ...
+
+    def close(self) -> None:
+        """Stop and give everything back; may be called at any time, and twice."""
+        ...

@@ -1,0 +1,483 @@
+"""Cameras of the kernel (Video4Linux): the driver writes frames into the slots that are sent.
+
+The buffers are user pointers into loaned shared memory, so a frame is not copied between the
+camera's DMA and preprocessing. A driver that takes no user pointers is read through `mmap`, with
+one copy, which is counted.
+"""
+
+import errno
+import glob
+import mmap
+import os
+import select
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from perception_nodes.cameras import v4l2_kernel as kernel
+from perception_nodes.cameras.channel import CameraHeader
+from perception_nodes.cameras.source import CameraError, CameraFormat, CameraGone, CapturedFrame
+from perception_nodes.transport.shm import Sample, Writer
+
+BUFFERS = 4
+"""One being filled, one that is next, and two for the time that we are kept from running."""
+USUAL_SIZE = (1920, 1080)
+USUAL_RATE_HZ = 30.0
+US = 1_000
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A format, size and rate that a device offers; a rate of 0 where it states none."""
+
+    code: bytes
+    width: int
+    height: int
+    rate_hz: float
+
+
+@dataclass(frozen=True)
+class DeviceControl:
+    """A control of a device with its range."""
+
+    name: str
+    minimum: int
+    maximum: int
+    default: int
+
+
+@dataclass(frozen=True)
+class Device:
+    """A capture device and what it offers.
+
+    Attributes:
+        path: such as `/dev/video0`.
+        name: as its driver calls it.
+        driver: name of the driver.
+        modes: that can be asked for.
+        controls: that can be set.
+    """
+
+    path: str
+    name: str
+    driver: str
+    modes: list[Mode] = field(default_factory=list)
+    controls: list[DeviceControl] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class V4l2Settings:
+    """What is asked of a device; 0, empty or None leaves it to us or to the driver.
+
+    Attributes:
+        device: path.
+        width, height: pixels.
+        rate_hz: frames a second.
+        pixel_format: the kernel's four letters, such as `NV12`.
+        exposure_us: microseconds; turns automatic exposure off.
+        gain: in the units of the device.
+        user_pointers: ask for them; without, frames are copied once.
+    """
+
+    device: str
+    width: int = 0
+    height: int = 0
+    rate_hz: float = 0.0
+    pixel_format: str = ""
+    exposure_us: int | None = None
+    gain: int | None = None
+    user_pointers: bool = True
+
+
+def list_devices() -> list[Device]:
+    """All capture devices of this machine, with modes and controls."""
+    found = []
+    for path in sorted(glob.glob("/dev/video*"), key=lambda path: (len(path), path)):
+        with suppress(OSError, CameraError):
+            descriptor = kernel.open_device(path)
+            try:
+                capability = _capability(descriptor, path)
+                found.append(
+                    Device(
+                        path,
+                        capability.card.decode(errors="replace"),
+                        capability.driver.decode(errors="replace"),
+                        list(_modes(descriptor)),
+                        list(_controls(descriptor)),
+                    )
+                )
+            finally:
+                os.close(descriptor)
+    return found
+
+
+class V4l2Source:
+    """A camera of the kernel, see `CameraSource`."""
+
+    def __init__(self, settings: V4l2Settings) -> None:
+        """Take what is wanted; nothing is opened."""
+        self._settings = settings
+        self._descriptor = -1
+        self._slots: Writer[CameraHeader] | None = None
+        self._lent: list[Sample[CameraHeader] | None] = []
+        self._mapped: list[mmap.mmap] = []
+        self._next_sequence: int | None = None
+        self._monotonic = True
+
+    def open(self) -> CameraFormat:
+        """Open the device and agree on a format, see `CameraSource`."""
+        self.close()
+        path = self._settings.device
+        try:
+            self._descriptor = kernel.open_device(path)
+        except FileNotFoundError as error:
+            known = ", ".join(device.path for device in list_devices()) or "none"
+            raise CameraGone(f"{path} is not there; devices are: {known}") from error
+        except PermissionError as error:
+            raise CameraError(f"{path} may not be opened; add the user to group video") from error
+        except OSError as error:
+            raise CameraGone(f"{path} cannot be opened: {error.strerror}") from error
+        try:
+            return self._agree(_capability(self._descriptor, path))
+        except OSError as error:
+            raise self._failed("a format", error) from error
+
+    def _agree(self, capability: kernel.Capability) -> CameraFormat:
+        wanted, path = self._settings, self._settings.device
+        mode = choose_mode(list(_modes(self._descriptor)), wanted)
+        given = kernel.Format(
+            type=kernel.BUF_TYPE_VIDEO_CAPTURE,
+            width=mode.width,
+            height=mode.height,
+            pixelformat=int.from_bytes(mode.code, "little"),
+            field=kernel.FIELD_ANY,
+        )
+        kernel.call(self._descriptor, kernel.S_FMT, given)
+        code = kernel.fourcc(given.pixelformat)
+        for name, asked, got in (
+            ("format", mode.code.decode(), code.decode()),
+            ("width", wanted.width or given.width, given.width),
+            ("height", wanted.height or given.height, given.height),
+        ):
+            if asked != got:
+                raise CameraError(f"{path}: {name} {asked} was asked for, the driver gives {got}")
+        rate_hz = self._set_rate(wanted.rate_hz or mode.rate_hz)
+        self._set_controls()
+        for kind in (kernel.EVENT_SOURCE_CHANGE,):
+            with suppress(OSError):  # few devices have it
+                kernel.call(
+                    self._descriptor, kernel.SUBSCRIBE_EVENT, kernel.EventSubscription(type=kind)
+                )
+        encoding = kernel.ENCODINGS[code]
+        self._format = given
+        self._encoding = encoding.encode()
+        self._use_pointers = wanted.user_pointers and self._takes_pointers()
+        copies = 0 if self._use_pointers else 1
+        step = 0 if encoding == "jpeg" else given.bytesperline
+        return CameraFormat(
+            encoding,
+            given.width,
+            given.height,
+            step,
+            given.sizeimage,
+            rate_hz,
+            copies,
+            BUFFERS + 1 if self._use_pointers else 2,
+            f"{path} ({capability.card.decode(errors='replace')}), {code.decode()} "
+            f"{given.width}x{given.height} at {rate_hz:g} Hz, "
+            + ("user pointers, no copy" if self._use_pointers else "mmap, one copy"),
+        )
+
+    def _set_rate(self, rate_hz: float) -> float:
+        """Ask for a rate; the one that the driver gives, 0 where it has none."""
+        parameters = kernel.StreamParameters(type=kernel.BUF_TYPE_VIDEO_CAPTURE)
+        try:
+            kernel.call(self._descriptor, kernel.G_PARM, parameters)
+        except OSError:
+            return 0.0
+        if rate_hz and parameters.capability & kernel.CAP_TIMEPERFRAME:
+            parameters.timeperframe = kernel.Fraction(1000, round(rate_hz * 1000))
+            kernel.call(self._descriptor, kernel.S_PARM, parameters)
+        interval = parameters.timeperframe
+        return interval.denominator / interval.numerator if interval.numerator else 0.0
+
+    def _set_controls(self) -> None:
+        wanted = self._settings
+        values = []
+        if wanted.exposure_us is not None:
+            values.append((kernel.CID_EXPOSURE_AUTO, kernel.EXPOSURE_MANUAL, "manual exposure"))
+            # The kernel counts in units of 100 us.
+            ticks = max(1, round(wanted.exposure_us / 100))
+            values.append((kernel.CID_EXPOSURE_ABSOLUTE, ticks, "exposure_us"))
+        if wanted.gain is not None:
+            values.append((kernel.CID_GAIN, wanted.gain, "gain"))
+        for identifier, value, name in values:
+            try:
+                kernel.call(self._descriptor, kernel.S_CTRL, kernel.Control(identifier, value))
+            except OSError as error:
+                raise CameraError(
+                    f"{wanted.device}: {name} cannot be set ({error.strerror}); "
+                    "`perception camera --list` shows the controls of a device"
+                ) from error
+
+    def _takes_pointers(self) -> bool:
+        """Whether the driver writes into memory of ours."""
+        try:
+            self._request(BUFFERS, kernel.MEMORY_USERPTR)
+            self._request(0, kernel.MEMORY_USERPTR)
+        except OSError as error:
+            if error.errno == errno.EBUSY:
+                raise CameraError(
+                    f"{self._settings.device} is used by another process; end that one"
+                ) from error
+            return False
+        return True
+
+    def start(self, slots: Writer[CameraHeader]) -> None:
+        """Give the driver its buffers and start, see `CameraSource`."""
+        self._slots = slots
+        try:
+            if self._use_pointers:
+                self._request(BUFFERS, kernel.MEMORY_USERPTR)
+                self._lent = [None] * BUFFERS
+                for index in range(BUFFERS):
+                    self._lend(index)
+            else:
+                for index in range(self._request(BUFFERS, kernel.MEMORY_MMAP)):
+                    buffer = self._buffer(index)
+                    kernel.call(self._descriptor, kernel.QUERYBUF, buffer)
+                    self._mapped.append(
+                        mmap.mmap(self._descriptor, buffer.length, offset=buffer.memory_at)
+                    )
+                    kernel.call(self._descriptor, kernel.QBUF, buffer)
+            kernel.stream(self._descriptor, kernel.STREAMON)
+        except OSError as error:
+            raise self._failed("streaming", error) from error
+        self._next_sequence = None
+        self._poll = select.poll()
+        self._poll.register(self._descriptor, select.POLLIN | select.POLLPRI)
+
+    def capture(self, timeout_ms: float) -> CapturedFrame | None:
+        """The next frame, see `CameraSource`."""
+        lost = 0
+        while True:
+            events = self._poll.poll(timeout_ms)
+            if not events:
+                return None
+            if events[0][1] & select.POLLPRI:
+                self._read_event()
+            buffer = self._buffer(0)
+            try:
+                kernel.call(self._descriptor, kernel.DQBUF, buffer)
+            except OSError as error:
+                if error.errno == errno.EAGAIN:
+                    return None
+                raise self._failed("a frame", error) from error
+            lost += self._gap(buffer.sequence)
+            if buffer.flags & kernel.BUF_FLAG_ERROR or not buffer.bytesused:
+                lost += 1  # the driver says that its pixels are not whole
+                self._give_back(buffer.index)
+                continue
+            sample = self._filled(buffer)
+            header, given = sample.header, self._format
+            header.stamp_ns = self._stamp_ns(buffer)
+            header.width, header.height = given.width, given.height
+            header.step = 0 if self._encoding == b"jpeg" else given.bytesperline
+            header.size_bytes, header.encoding = buffer.bytesused, self._encoding
+            return CapturedFrame(sample, lost)
+
+    def _filled(self, buffer: kernel.Buffer) -> Sample[CameraHeader]:
+        """The slot with the frame of a buffer, which goes back to the driver."""
+        assert self._slots is not None
+        if self._use_pointers:
+            filled = self._lent[buffer.index]
+            assert filled is not None
+            self._lend(buffer.index)
+            return filled
+        sample = self._slots.loan(self._format.sizeimage)
+        sample.payload[: buffer.bytesused] = memoryview(self._mapped[buffer.index])[
+            : buffer.bytesused
+        ]
+        self._give_back(buffer.index)
+        return sample
+
+    def _lend(self, index: int) -> None:
+        """Let the driver write into a slot of its own."""
+        assert self._slots is not None
+        sample = self._slots.loan(self._format.sizeimage)
+        self._lent[index] = sample
+        self._give_back(index)
+
+    def _give_back(self, index: int) -> None:
+        """Queue a buffer; with user pointers the slot that is lent in its place."""
+        buffer = self._buffer(index)
+        sample = self._lent[index] if self._use_pointers else None
+        if sample is not None:
+            buffer.memory_at = sample.payload.ctypes.data
+            buffer.length = self._format.sizeimage
+        try:
+            kernel.call(self._descriptor, kernel.QBUF, buffer)
+        except OSError as error:
+            raise self._failed("a buffer", error) from error
+
+    def _gap(self, sequence: int) -> int:
+        """Frames that the sensor counted and we did not get."""
+        expected = sequence if self._next_sequence is None else self._next_sequence
+        self._next_sequence = (sequence + 1) & 0xFFFFFFFF
+        gap = (sequence - expected) & 0xFFFFFFFF
+        return gap if gap < 1 << 31 else 0  # a driver that counts anew
+
+    def _stamp_ns(self, buffer: kernel.Buffer) -> int:
+        """The wall clock at capture: the driver's stamp, or now where its clock is unknown."""
+        now_ns, wall_ns = time.monotonic_ns(), time.time_ns()
+        kind = buffer.flags & kernel.BUF_FLAG_TIMESTAMP_MASK
+        if kind != kernel.BUF_FLAG_TIMESTAMP_MONOTONIC:
+            return wall_ns
+        taken_ns = int(buffer.timestamp_s) * 1_000_000_000 + int(buffer.timestamp_us) * US
+        return wall_ns - (now_ns - taken_ns)
+
+    def _read_event(self) -> None:
+        event = kernel.Event()
+        with suppress(OSError):
+            kernel.call(self._descriptor, kernel.DQEVENT, event)
+            if event.type == kernel.EVENT_SOURCE_CHANGE:
+                raise CameraGone(f"{self._settings.device} now gives frames of another format")
+
+    def _buffer(self, index: int) -> kernel.Buffer:
+        memory = kernel.MEMORY_USERPTR if self._use_pointers else kernel.MEMORY_MMAP
+        return kernel.Buffer(index=index, type=kernel.BUF_TYPE_VIDEO_CAPTURE, memory=memory)
+
+    def _request(self, count: int, memory: int) -> int:
+        wanted = kernel.RequestBuffers(
+            count=count, type=kernel.BUF_TYPE_VIDEO_CAPTURE, memory=memory
+        )
+        kernel.call(self._descriptor, kernel.REQBUFS, wanted)
+        return int(wanted.count)
+
+    def _failed(self, what: str, error: OSError) -> CameraError:
+        gone = error.errno in (errno.ENODEV, errno.EIO, errno.ENXIO)
+        kind = CameraGone if gone else CameraError
+        return kind(f"{self._settings.device}: the driver refuses {what}: {error.strerror}")
+
+    def close(self) -> None:
+        """Stop and give everything back, see `CameraSource`."""
+        if self._descriptor < 0:
+            return
+        # Closing stops the driver's DMA before the slots that it writes to are given back.
+        with suppress(OSError):
+            kernel.stream(self._descriptor, kernel.STREAMOFF)
+        for mapped in self._mapped:
+            mapped.close()
+        os.close(self._descriptor)
+        self._descriptor = -1
+        for sample in self._lent:
+            if sample is not None:
+                sample.release()
+        self._mapped, self._lent, self._slots = [], [], None
+
+
+def choose_mode(modes: list[Mode], wanted: V4l2Settings) -> Mode:
+    """The mode that comes nearest to what is wanted.
+
+    Where nothing is asked for: the largest size up to 1920x1080 that comes 30 times a second, in
+    the format that costs preprocessing least.
+
+    Raises:
+        CameraError: the device has no such mode; the text lists what it has.
+    """
+    fitting = [
+        mode
+        for mode in modes
+        if mode.code in kernel.ENCODINGS
+        and (not wanted.pixel_format or mode.code == wanted.pixel_format.encode())
+        and (not wanted.width or mode.width == wanted.width)
+        and (not wanted.height or mode.height == wanted.height)
+    ]
+    if not fitting:
+        known = sorted({f"{mode.code.decode()} {mode.width}x{mode.height}" for mode in modes})
+        raise CameraError(
+            f"{wanted.device} has no mode {wanted.pixel_format or '(any format)'} "
+            f"{wanted.width or '(any)'}x{wanted.height or '(any)'}; it has {', '.join(known)}"
+        )
+    cheapest = list(kernel.ENCODINGS)
+
+    def merit(mode: Mode) -> tuple[bool, bool, int, float, int]:
+        usual = mode.width <= USUAL_SIZE[0] and mode.height <= USUAL_SIZE[1]
+        area = mode.width * mode.height
+        rate_hz = wanted.rate_hz or USUAL_RATE_HZ
+        fast = not mode.rate_hz or mode.rate_hz > 0.9 * rate_hz
+        nearest = -abs(mode.rate_hz - rate_hz)
+        return fast, usual, area if usual else -area, nearest, -cheapest.index(mode.code)
+
+    return max(fitting, key=merit)
+
+
+def _capability(descriptor: int, path: str) -> kernel.Capability:
+    capability = kernel.Capability()
+    kernel.call(descriptor, kernel.QUERYCAP, capability)
+    flags = capability.capabilities
+    if flags & kernel.CAP_DEVICE_CAPS:
+        flags = capability.device_caps
+    if not flags & kernel.CAP_VIDEO_CAPTURE or not flags & kernel.CAP_STREAMING:
+        raise CameraError(
+            f"{path} is no single-plane capture device; for others use a gst: pipeline"
+        )
+    return capability
+
+
+def _modes(descriptor: int) -> Iterator[Mode]:
+    """All modes; of a range of sizes the usual ones within it."""
+    kind = kernel.BUF_TYPE_VIDEO_CAPTURE
+    for form in kernel.enumerated(descriptor, kernel.ENUM_FMT, kernel.FormatDescription, type=kind):
+        code = form.pixelformat
+        for size in kernel.enumerated(
+            descriptor, kernel.ENUM_FRAMESIZES, kernel.FrameSize, pixel_format=code
+        ):
+            for width, height in _sizes(size):
+                rates = [
+                    interval.range[0].denominator / max(interval.range[0].numerator, 1)
+                    for interval in kernel.enumerated(
+                        descriptor,
+                        kernel.ENUM_FRAMEINTERVALS,
+                        kernel.FrameInterval,
+                        pixel_format=code,
+                        width=width,
+                        height=height,
+                    )
+                ]
+                for rate_hz in rates or [0.0]:
+                    yield Mode(kernel.fourcc(code), width, height, rate_hz)
+            if size.type != kernel.FRMSIZE_TYPE_DISCRETE:
+                break
+
+
+def _sizes(size: kernel.FrameSize) -> list[tuple[int, int]]:
+    if size.type == kernel.FRMSIZE_TYPE_DISCRETE:
+        return [(size.range[0], size.range[1])]
+    low_x, high_x, step_x, low_y, high_y, step_y = size.range
+    usual = [(640, 360), (640, 480), (1280, 720), (1280, 960), (1920, 1080), (1920, 1280)]
+    fitting = [
+        (x, y)
+        for x, y in usual
+        if low_x <= x <= high_x and low_y <= y <= high_y
+        if (x - low_x) % max(step_x, 1) == 0 and (y - low_y) % max(step_y, 1) == 0
+    ]
+    return [*fitting, (high_x, high_y)]
+
+
+def _controls(descriptor: int) -> Iterator[DeviceControl]:
+    entry = kernel.QueryControl(id=kernel.CTRL_FLAG_NEXT_CTRL)
+    while True:
+        try:
+            kernel.call(descriptor, kernel.QUERYCTRL, entry)
+        except OSError:
+            return
+        if entry.type != kernel.CTRL_TYPE_CLASS and not entry.flags & kernel.CTRL_FLAG_DISABLED:
+            yield DeviceControl(
+                entry.name.decode(errors="replace"),
+                entry.minimum,
+                entry.maximum,
+                entry.default_value,
+            )
+        entry = kernel.QueryControl(id=entry.id | kernel.CTRL_FLAG_NEXT_CTRL)

@@ -1,0 +1,295 @@
+"""Video4Linux's kernel interface: structures, requests and pixel formats (videodev2.h, 64 bit).
+
+Only what a capture device needs. The names are the kernel's, so that its documentation applies:
+https://docs.kernel.org/userspace-api/media/v4l/v4l2.html
+"""
+
+import ctypes
+import errno
+import fcntl
+import os
+from collections.abc import Iterator
+from ctypes import c_char, c_int32, c_int64, c_uint8, c_uint32, c_ulong
+from typing import TypeVar
+
+BUF_TYPE_VIDEO_CAPTURE = 1
+MEMORY_MMAP, MEMORY_USERPTR = 1, 2
+FIELD_ANY, FIELD_NONE = 0, 1
+CAP_VIDEO_CAPTURE, CAP_STREAMING, CAP_DEVICE_CAPS = 0x1, 0x04000000, 0x80000000
+CAP_TIMEPERFRAME = 0x1000
+BUF_FLAG_ERROR = 0x40
+BUF_FLAG_TIMESTAMP_MASK, BUF_FLAG_TIMESTAMP_MONOTONIC = 0xE000, 0x2000
+BUF_FLAG_TSTAMP_SRC_MASK, BUF_FLAG_TSTAMP_SRC_SOE = 0x70000, 0x10000
+CTRL_FLAG_DISABLED, CTRL_FLAG_NEXT_CTRL = 0x1, 0x80000000
+CTRL_TYPE_CLASS = 6
+FRMSIZE_TYPE_DISCRETE = 1
+EVENT_SOURCE_CHANGE = 5
+CID_GAIN, CID_EXPOSURE_AUTO, CID_EXPOSURE_ABSOLUTE = 0x00980913, 0x009A0901, 0x009A0902
+EXPOSURE_MANUAL = 1
+
+ENCODINGS = {
+    b"NV12": "nv12",
+    b"NV21": "nv21",
+    b"YUYV": "yuyv",
+    b"UYVY": "uyvy",
+    b"BGR3": "bgr8",
+    b"RGB3": "rgb8",
+    b"GREY": "mono8",
+    b"RGGB": "bayer_rggb8",
+    b"BA81": "bayer_bggr8",
+    b"GBRG": "bayer_gbrg8",
+    b"GRBG": "bayer_grbg8",
+    b"MJPG": "jpeg",
+    b"JPEG": "jpeg",
+}
+"""ROS encodings by the kernel's code, the ones that cost preprocessing least first."""
+
+
+class Capability(ctypes.Structure):
+    """`v4l2_capability`: what the device is."""
+
+    _fields_ = [
+        ("driver", c_char * 16),
+        ("card", c_char * 32),
+        ("bus_info", c_char * 32),
+        ("version", c_uint32),
+        ("capabilities", c_uint32),
+        ("device_caps", c_uint32),
+        ("reserved", c_uint32 * 3),
+    ]
+
+
+class FormatDescription(ctypes.Structure):
+    """`v4l2_fmtdesc`: a pixel format that it has."""
+
+    _fields_ = [
+        ("index", c_uint32),
+        ("type", c_uint32),
+        ("flags", c_uint32),
+        ("description", c_char * 32),
+        ("pixelformat", c_uint32),
+        ("mbus_code", c_uint32),
+        ("reserved", c_uint32 * 3),
+    ]
+
+
+class FrameSize(ctypes.Structure):
+    """`v4l2_frmsizeenum`: a size, or the first two of `range` where it is one of a range."""
+
+    _fields_ = [
+        ("index", c_uint32),
+        ("pixel_format", c_uint32),
+        ("type", c_uint32),
+        ("range", c_uint32 * 6),  # min, max, step of width, then of height
+        ("reserved", c_uint32 * 2),
+    ]
+
+
+class Fraction(ctypes.Structure):
+    """`v4l2_fract`."""
+
+    _fields_ = [("numerator", c_uint32), ("denominator", c_uint32)]
+
+
+class FrameInterval(ctypes.Structure):
+    """`v4l2_frmivalenum`: seconds from frame to frame at a size."""
+
+    _fields_ = [
+        ("index", c_uint32),
+        ("pixel_format", c_uint32),
+        ("width", c_uint32),
+        ("height", c_uint32),
+        ("type", c_uint32),
+        ("range", Fraction * 3),  # min, max, step
+        ("reserved", c_uint32 * 2),
+    ]
+
+
+class Format(ctypes.Structure):
+    """`v4l2_format` with its `v4l2_pix_format`."""
+
+    _fields_ = [
+        ("type", c_uint32),
+        ("padding", c_uint32),
+        ("width", c_uint32),
+        ("height", c_uint32),
+        ("pixelformat", c_uint32),
+        ("field", c_uint32),
+        ("bytesperline", c_uint32),
+        ("sizeimage", c_uint32),
+        ("colorspace", c_uint32),
+        ("priv", c_uint32),
+        ("flags", c_uint32),
+        ("ycbcr_enc", c_uint32),
+        ("quantization", c_uint32),
+        ("xfer_func", c_uint32),
+        ("rest", c_uint8 * 152),
+    ]
+
+
+class StreamParameters(ctypes.Structure):
+    """`v4l2_streamparm` with its `v4l2_captureparm`."""
+
+    _fields_ = [
+        ("type", c_uint32),
+        ("capability", c_uint32),
+        ("capturemode", c_uint32),
+        ("timeperframe", Fraction),
+        ("rest", c_uint8 * 184),
+    ]
+
+
+class RequestBuffers(ctypes.Structure):
+    """`v4l2_requestbuffers`."""
+
+    _fields_ = [
+        ("count", c_uint32),
+        ("type", c_uint32),
+        ("memory", c_uint32),
+        ("capabilities", c_uint32),
+        ("flags", c_uint8),
+        ("reserved", c_uint8 * 3),
+    ]
+
+
+class Buffer(ctypes.Structure):
+    """`v4l2_buffer`; `memory_at` is its union: an offset for mmap, or a user pointer."""
+
+    _fields_ = [
+        ("index", c_uint32),
+        ("type", c_uint32),
+        ("bytesused", c_uint32),
+        ("flags", c_uint32),
+        ("field", c_uint32),
+        ("timestamp_s", c_int64),
+        ("timestamp_us", c_int64),
+        ("timecode", c_uint32 * 4),
+        ("sequence", c_uint32),
+        ("memory", c_uint32),
+        ("memory_at", c_ulong),
+        ("length", c_uint32),
+        ("reserved2", c_uint32),
+        ("request_fd", c_int32),
+    ]
+
+
+class QueryControl(ctypes.Structure):
+    """`v4l2_queryctrl`: a control and its range."""
+
+    _fields_ = [
+        ("id", c_uint32),
+        ("type", c_uint32),
+        ("name", c_char * 32),
+        ("minimum", c_int32),
+        ("maximum", c_int32),
+        ("step", c_int32),
+        ("default_value", c_int32),
+        ("flags", c_uint32),
+        ("reserved", c_uint32 * 2),
+    ]
+
+
+class Control(ctypes.Structure):
+    """`v4l2_control`."""
+
+    _fields_ = [("id", c_uint32), ("value", c_int32)]
+
+
+class EventSubscription(ctypes.Structure):
+    """`v4l2_event_subscription`."""
+
+    _fields_ = [
+        ("type", c_uint32),
+        ("id", c_uint32),
+        ("flags", c_uint32),
+        ("reserved", c_uint32 * 5),
+    ]
+
+
+class Event(ctypes.Structure):
+    """`v4l2_event`."""
+
+    _fields_ = [
+        ("type", c_uint32),
+        ("padding", c_uint32),
+        ("data", c_uint8 * 64),
+        ("pending", c_uint32),
+        ("sequence", c_uint32),
+        ("timestamp", c_int64 * 2),
+        ("id", c_uint32),
+        ("reserved", c_uint32 * 8),
+    ]
+
+
+def _request(direction: int, number: int, structure: type) -> int:
+    """The number of an ioctl, as asm-generic/ioctl.h composes it."""
+    return direction << 30 | ctypes.sizeof(structure) << 16 | ord("V") << 8 | number
+
+
+Entry = TypeVar("Entry", bound=ctypes.Structure)
+_W, _R, _WR = 1, 2, 3
+QUERYCAP = _request(_R, 0, Capability)
+ENUM_FMT = _request(_WR, 2, FormatDescription)
+S_FMT = _request(_WR, 5, Format)
+REQBUFS = _request(_WR, 8, RequestBuffers)
+QUERYBUF = _request(_WR, 9, Buffer)
+QBUF = _request(_WR, 15, Buffer)
+DQBUF = _request(_WR, 17, Buffer)
+STREAMON = _request(_W, 18, c_int32)
+STREAMOFF = _request(_W, 19, c_int32)
+G_PARM = _request(_WR, 21, StreamParameters)
+S_PARM = _request(_WR, 22, StreamParameters)
+G_CTRL = _request(_WR, 27, Control)
+S_CTRL = _request(_WR, 28, Control)
+QUERYCTRL = _request(_WR, 36, QueryControl)
+ENUM_FRAMESIZES = _request(_WR, 74, FrameSize)
+ENUM_FRAMEINTERVALS = _request(_WR, 75, FrameInterval)
+DQEVENT = _request(_R, 89, Event)
+SUBSCRIBE_EVENT = _request(_W, 90, EventSubscription)
+
+
+def call(descriptor: int, request: int, argument: ctypes.Structure | c_int32) -> None:
+    """Make a request that fills or reads `argument`.
+
+    Raises:
+        OSError: the driver refuses.
+    """
+    fcntl.ioctl(descriptor, request, argument)
+
+
+def enumerated(descriptor: int, request: int, make: type[Entry], **fields: int) -> Iterator[Entry]:
+    """The entries of one of the kernel's lists, index by index."""
+    index = 0
+    while True:
+        entry = make(index=index, **fields)
+        try:
+            call(descriptor, request, entry)
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.ENOTTY):
+                return
+            raise
+        yield entry
+        index += 1
+
+
+def stream(descriptor: int, request: int) -> None:
+    """Start or stop (`STREAMON`, `STREAMOFF`).
+
+    Raises:
+        OSError: the driver refuses.
+    """
+    call(descriptor, request, c_int32(BUF_TYPE_VIDEO_CAPTURE))
+
+
+def fourcc(code: int) -> bytes:
+    """A pixel format's four letters."""
+    return code.to_bytes(4, "little")
+
+
+def open_device(path: str) -> int:
+    """Open a device for non-blocking use; its descriptor.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
