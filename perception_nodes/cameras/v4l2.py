@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from perception_nodes.cameras import v4l2_kernel as kernel
 from perception_nodes.cameras.channel import CameraHeader
 from perception_nodes.cameras.source import CameraError, CameraFormat, CameraGone, CapturedFrame
@@ -119,6 +121,7 @@ class V4l2Source:
         """Take what is wanted; nothing is opened."""
         self._settings = settings
         self._descriptor = -1
+        self._use_pointers = False
         self._slots: Writer[CameraHeader] | None = None
         self._lent: list[Sample[CameraHeader] | None] = []
         self._mapped: list[mmap.mmap] = []
@@ -290,16 +293,15 @@ class V4l2Source:
     def _filled(self, buffer: kernel.Buffer) -> Sample[CameraHeader]:
         """The slot with the frame of a buffer, which goes back to the driver."""
         assert self._slots is not None
+        index, size = int(buffer.index), int(buffer.bytesused)
         if self._use_pointers:
-            filled = self._lent[buffer.index]
+            filled = self._lent[index]
             assert filled is not None
-            self._lend(buffer.index)
+            self._lend(index)
             return filled
         sample = self._slots.loan(self._format.sizeimage)
-        sample.payload[: buffer.bytesused] = memoryview(self._mapped[buffer.index])[
-            : buffer.bytesused
-        ]
-        self._give_back(buffer.index)
+        sample.payload[:size] = np.frombuffer(self._mapped[index], np.uint8, size)
+        self._give_back(index)
         return sample
 
     def _lend(self, index: int) -> None:

@@ -1,0 +1,115 @@
+"""`perception camera`: a camera, stream or file into shared memory; or what cameras there are."""
+
+import json
+import re
+import time
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from perception_nodes.cameras.feed import CameraFeed
+from perception_nodes.cameras.open import FORMS, open_source
+from perception_nodes.cameras.v4l2 import list_devices
+from perception_nodes.cli.common import JsonFlag, screen
+from perception_nodes.graph.config import SettingsError
+from perception_nodes.transport.shm import Endpoint
+
+STEP_MS = 50.0
+
+
+def camera_command(
+    source: Annotated[str, typer.Argument(help=f"{FORMS}.")] = "",
+    name: Annotated[str, typer.Option(help="Name of the camera in the graph.")] = "front",
+    frame_id: Annotated[str, typer.Option(help="frame_id of its images; the name if empty.")] = "",
+    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT; v4l2.")] = "",
+    rate: Annotated[float, typer.Option(min=0, max=1000, help="Frames a second; v4l2.")] = 0.0,
+    pixel_format: Annotated[
+        str, typer.Option("--format", help="Four letters of the kernel, such as NV12; v4l2.")
+    ] = "",
+    exposure_us: Annotated[
+        int | None, typer.Option(min=1, help="Exposure in microseconds, not automatic; v4l2.")
+    ] = None,
+    gain: Annotated[int | None, typer.Option(help="Gain in units of the device; v4l2.")] = None,
+    loop: Annotated[bool, typer.Option("--loop", help="Begin a file anew at its end.")] = False,
+    frames: Annotated[int, typer.Option(min=0, help="Stop after so many; 0: until Ctrl-C.")] = 0,
+    show: Annotated[bool, typer.Option("--list", help="List devices and what they offer.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Fill a camera's shared-memory channel, which `perception run source:=shm` reads.
+
+    Frames of a v4l2 device are written by its driver where preprocessing reads them: no copy.
+    A device that is unplugged is opened again when it is back. Examples:
+
+    perception camera v4l2:/dev/video0 --size 1280x720 --rate 30
+
+    perception camera drive.mp4 --loop --name rear
+    """
+    if show:
+        return _list(as_json)
+    if not source:
+        raise SettingsError(f"name a source: {FORMS}; --list shows devices")
+    width, height = _size(size)
+    camera = open_source(
+        source,
+        width=width,
+        height=height,
+        rate_hz=rate,
+        pixel_format=pixel_format,
+        exposure_us=exposure_us,
+        gain=gain,
+        loop=loop,
+    )
+    endpoint = Endpoint(f"camera_{name}")
+    feed = None
+    try:
+        feed = CameraFeed(endpoint, name, camera, frame_id or name, _tell)
+        told_s, told_sent = time.monotonic(), 0
+        with screen.status("waiting for a frame") as status:
+            while not frames or feed.sent < frames:
+                feed.step(STEP_MS)
+                passed_s = time.monotonic() - told_s
+                if passed_s >= 1:
+                    rate_hz = (feed.sent - told_sent) / passed_s
+                    status.update(f"{feed.sent} frames, {rate_hz:.1f} a second, {feed.lost} lost")
+                    told_s, told_sent = time.monotonic(), feed.sent
+    finally:
+        if feed is not None:
+            feed.close()
+            _tell(f"camera {name}: {feed.sent} frames sent, {feed.lost} lost by the source")
+        camera.close()
+        endpoint.close()
+
+
+def _tell(line: str) -> None:
+    screen.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _size(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text) if text else None
+    if text and found is None:
+        raise SettingsError(f"--size {text!r} is not of the form 1280x720")
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def _list(as_json: bool) -> None:
+    devices = list_devices()
+    if as_json:
+        found = [asdict(device) for device in devices]
+        print(json.dumps(found, indent=2, default=lambda code: code.decode()))
+        return
+    if not devices:
+        screen.print("no capture device is there (/dev/video*)")
+    for device in devices:
+        rates: dict[tuple[str, str], list[float]] = {}
+        for mode in device.modes:
+            key = (mode.code.decode(), f"{mode.width}x{mode.height}")
+            rates.setdefault(key, []).append(mode.rate_hz)
+        table = Table("format", "size", "frames a second", title=f"{device.path}: {device.name}")
+        for (code, size), of_mode in rates.items():
+            table.add_row(code, size, ", ".join(f"{rate:g}" for rate in sorted(set(of_mode))))
+        Console().print(table)
+        controls = [f"{c.name} {c.minimum}..{c.maximum} ({c.default})" for c in device.controls]
+        Console().print("controls: " + (", ".join(controls) or "none"), highlight=False)
