@@ -244,6 +244,11 @@ class FrameRecord(ctypes.Structure):
         ("reason", ctypes.c_char * 128),
     ]
 
+    @property
+    def clock_suspect(self) -> bool:
+        """Whether the deadline runs from receipt, since the source stamp was not plausible."""
+        return bool(self.flags & FrameFlag.CLOCK_SUSPECT)
+
 
 class DetectionRecord(ctypes.Structure):
     """A frame's detections in shared memory; boxes are x1 y1 x2 y2 in source pixels."""
@@ -304,16 +309,18 @@ def latency_ms(frame: Any) -> float | None:
     return float(frame.published_ns - frame.capture_ns) / 1e6
 
 
+_IN_HEADER_AND_RECORD = [
+    field[0] for field in FrameHeader._fields_ if hasattr(FrameRecord, field[0])
+]
+
+
 def record_of_header(header: FrameHeader) -> FrameRecord:
     """A ledger record with all that the slot's header knows of the frame.
 
     A stamp that no message can have is as good as none, and becomes 0.
     """
     record = FrameRecord()
-    for name in (
-        "sequence stamp_ns deadline_ns capture_ns ingested_ns preprocessed_ns "
-        "source_width source_height flags copies ingest_process picture camera frame_id"
-    ).split():
+    for name in _IN_HEADER_AND_RECORD:
         setattr(record, name, getattr(header, name))
     if not -STAMP_LIMIT_NS <= record.stamp_ns < STAMP_LIMIT_NS:
         record.stamp_ns = 0

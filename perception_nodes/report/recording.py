@@ -1,7 +1,7 @@
 """Recordings of a run's outputs: written as mcap, and read back as facts."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from mcap.writer import CompressionType, Writer
 from numpy.typing import NDArray
 from rosbags.serde import SerdeError
 
-from perception_nodes.core.frame import FrameFlag, FrameRecord
+from perception_nodes.core.frame import FrameRecord
 from perception_nodes.drives.schemas import (
     DETECTIONS,
     FRAME_REPORT,
@@ -21,6 +21,7 @@ from perception_nodes.drives.schemas import (
     schema_text,
     typestore,
 )
+from perception_nodes.transport.cdr import FRAME_REPORT_FIELDS
 from perception_nodes.watchdog.faults import HealthMode
 
 DETECTIONS_TOPIC = "/perception/detections"
@@ -108,51 +109,47 @@ class Recorded(NamedTuple):
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class FrameReport:
-    """A `perception_interfaces/FrameReport`: see there; stamps in nanoseconds."""
+_TYPES = {"string": str, "bool": bool}
+_ReportFields: Any = make_dataclass(
+    "_ReportFields",
+    [
+        ("log_time_ns", int),
+        ("stamp_ns", int),
+        ("frame_id", str),
+        *((name, _TYPES.get(type_name, int)) for type_name, name in FRAME_REPORT_FIELDS),
+    ],
+    frozen=True,
+    slots=True,
+)
 
-    log_time_ns: int
-    stamp_ns: int
-    frame_id: str
-    camera: str
-    sequence: int
-    status: int
-    clock_suspect: bool
-    reason: str
-    model: str
-    source_width: int
-    source_height: int
-    copies: int
-    detections: int
-    deadline_ns: int
-    capture_ns: int
-    ingested_ns: int
-    preprocessed_ns: int
-    inferred_ns: int
-    postprocessed_ns: int
-    published_ns: int
+
+class ReportedFrame(_ReportFields):  # type: ignore[misc]
+    """What a recording says of a frame: a `perception_interfaces/FrameReport` with its log time.
+
+    The fields are those of the message's definition; its header is `stamp_ns` and `frame_id`.
+    """
+
+    __slots__ = ()
 
     @classmethod
-    def of_record(cls, record: FrameRecord, log_time_ns: int) -> "FrameReport":
+    def of_record(cls, record: FrameRecord, log_time_ns: int) -> "ReportedFrame":
         """The report that a closed record becomes."""
-        return cls(
-            log_time_ns,
-            record.stamp_ns,
-            record.frame_id.decode(errors="replace"),
-            record.camera.decode(errors="replace"),
-            record.sequence,
-            record.status,
-            bool(record.flags & FrameFlag.CLOCK_SUSPECT),
-            record.reason.decode(errors="replace"),
-            record.model.decode(errors="replace"),
-            *(getattr(record, name) for name in _SHARED_FIELDS),
+        texts_and_numbers = (
+            record.frame_id,
+            *(getattr(record, name) for _, name in FRAME_REPORT_FIELDS),
         )
+        values = (
+            value.decode(errors="replace") if isinstance(value, bytes) else value
+            for value in texts_and_numbers
+        )
+        return cls(log_time_ns, record.stamp_ns, *values)
 
-
-_REPORT_FIELDS = tuple(FrameReport.__dataclass_fields__)[3:]
-_SHARED_FIELDS = _REPORT_FIELDS[_REPORT_FIELDS.index("source_width") :]
-"""Those that a record has under the same name."""
+    @classmethod
+    def of_message(cls, message: Any, log_time_ns: int) -> "ReportedFrame":
+        """The report that a deserialized message holds."""
+        values = (getattr(message, name) for _, name in FRAME_REPORT_FIELDS)
+        header = message.header
+        return cls(log_time_ns, _stamp_ns(header.stamp), header.frame_id, *values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,12 +196,12 @@ class Recording:
         health: changes of the health mode, as they came.
     """
 
-    reports: list[FrameReport] = field(default_factory=list)
+    reports: list[ReportedFrame] = field(default_factory=list)
     detections: dict[int, FrameDetections] = field(default_factory=dict)
     by_number: bool = False
     health: list[HealthChange] = field(default_factory=list)
 
-    def found(self, report: FrameReport) -> FrameDetections | None:
+    def found(self, report: ReportedFrame) -> FrameDetections | None:
         """The objects of a frame, None where none were published."""
         return self.detections.get(report.sequence if self.by_number else report.stamp_ns)
 
@@ -242,7 +239,7 @@ def read_recording(path: str | Path, by_number: bool = False) -> Recording:
             continue
         message = _deserialized(path, type_name, data)
         if type_name == FRAME_REPORT:
-            report = _frame_report(message, log_time_ns)
+            report = ReportedFrame.of_message(message, log_time_ns)
             recording.reports.append(report)
             # A replay writes a frame's report behind its detections, with the same log time.
             if by_number and (found := unreported.pop(log_time_ns, None)) is not None:
@@ -280,12 +277,6 @@ def _deserialized(path: str | Path, type_name: str, data: bytes) -> Any:
             f"recording {path} was made with another definition of {type_name} ({error}); record "
             "the run again"
         ) from error
-
-
-def _frame_report(message: Any, log_time_ns: int) -> FrameReport:
-    header = message.header
-    values = (getattr(message, name) for name in _REPORT_FIELDS)
-    return FrameReport(log_time_ns, _stamp_ns(header.stamp), header.frame_id, *values)
 
 
 def _frame_detections(message: Any) -> FrameDetections:
