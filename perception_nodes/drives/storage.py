@@ -22,6 +22,8 @@ READERS: dict[str, Callable[[Path], BagFile]] = {
     ".bag": Ros1File,
 }
 """Reader of a file by its suffix."""
+ROS2_SUFFIXES = (".mcap", ".db3")
+"""Suffixes of the files in a bag folder; a ROS 1 bag is always a single file."""
 METADATA = "metadata.yaml"
 
 
@@ -82,8 +84,7 @@ def storage_files(path: Path) -> list[Path]:
         return [path] if _format(path) in READERS else []
     if not path.is_dir():
         return []
-    formats = (".mcap", ".db3")
-    found = [file for file in path.iterdir() if file.is_file() and _format(file) in formats]
+    found = [file for file in path.iterdir() if file.is_file() and _format(file) in ROS2_SUFFIXES]
     # Splits are numbered name_0, name_1, ...: shorter names first keeps _10 behind _9.
     return sorted(found, key=lambda file: (len(file.name), file.name))
 
@@ -107,11 +108,12 @@ class BagStorage:
         self._stack = ExitStack()
         files = storage_files(path)
         if not files:
-            looked_for = ", ".join(READERS)
-            raise BagError(
-                f"{path} is not a bag, a video or a folder of images: "
-                + (f"no {looked_for} file is in it" if path.is_dir() else "its name ends otherwise")
+            missing = (
+                f"no {' or '.join(ROS2_SUFFIXES)} file is in it"
+                if path.is_dir()
+                else f"its suffix is none of {', '.join(READERS)}"
             )
+            raise BagError(f"{path} is not a bag, a video or a folder of images: {missing}")
         metadata = _metadata(path, self._notes) if path.is_dir() else {}
         if path.is_dir() and not metadata and len(files) > 1:
             self._notes.append(f"{path}: no {METADATA}; `ros2 bag reindex` writes one")

@@ -1,4 +1,4 @@
-"""Recordings of a run's outputs: written as mcap, and read back as facts."""
+"""Recordings of a run's outputs: written as mcap files, and read back."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, make_dataclass
@@ -37,12 +37,12 @@ class Recorder:
     """Writes an mcap file of the `ros2` profile; it appears under its name when closed."""
 
     def __init__(self, path: str | Path) -> None:
-        """Create the file under a temporary name beside `path`; its folder is made."""
+        """Create the file under a temporary name beside `path`, and its folder if needed."""
         self._path = Path(path)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._partial = self._path.with_name(f".{self._path.name}.part")
         self._file = self._partial.open("wb")
-        # Pictures are compressed already, and the rest is small.
+        # Pictures are already compressed; all other messages are small.
         self._writer = Writer(self._file, compression=CompressionType.NONE)
         self._writer.start(profile="ros2", library="perception_nodes")
         self._channels: dict[tuple[str, str], int] = {}
@@ -65,7 +65,7 @@ class Recorder:
         self._writer.add_message(self._channels[key], log_time_ns, cdr_bytes, log_time_ns)
 
     def close(self) -> None:
-        """Write the index and give the file its name; calling it again does nothing."""
+        """Write the index and rename the file; a second call does nothing."""
         if self._file.closed:
             return
         self._writer.finish()
@@ -73,7 +73,7 @@ class Recorder:
         self._partial.replace(self._path)
 
     def discard(self) -> None:
-        """Remove what was written."""
+        """Remove the file."""
         self._file.close()
         self._partial.unlink(missing_ok=True)
 
@@ -87,7 +87,7 @@ class Recorder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close; after an error discard."""
+        """Close the file; after an error, discard it."""
         if error is None:
             self.close()
         else:
@@ -154,7 +154,7 @@ class ReportedFrame(_ReportFields):  # type: ignore[misc]
 
 @dataclass(frozen=True, slots=True)
 class FrameDetections:
-    """Objects of a frame, in the order they were published.
+    """Objects of a frame, in the order in which they were published.
 
     Attributes:
         labels: class names.
@@ -167,7 +167,6 @@ class FrameDetections:
     boxes: NDArray[np.float32]
 
     def __len__(self) -> int:
-        """How many objects."""
         return len(self.labels)
 
     @classmethod
@@ -177,7 +176,7 @@ class FrameDetections:
 
 
 class HealthChange(NamedTuple):
-    """A change of the health mode; the first one is the mode first heard of."""
+    """A change of the health mode; the first entry of a recording is its first known mode."""
 
     log_time_ns: int
     mode: HealthMode
@@ -186,14 +185,14 @@ class HealthChange(NamedTuple):
 
 @dataclass
 class Recording:
-    """What a run put out, without the pictures.
+    """The outputs of a run, without the pictures.
 
     Attributes:
-        reports: a report a frame, as they came.
+        reports: one for each frame, in the order of the recording.
         detections: by the frame's stamp in nanoseconds, or by its number in the drive.
-        by_number: whether that is the number. A replay knows it, and it is unique where stamps and
-            log times are not.
-        health: changes of the health mode, as they came.
+        by_number: whether the key is the number. A replay knows the number, which is unique even if
+            stamps and log times are not.
+        health: changes of the health mode, in the order of the recording.
     """
 
     reports: list[ReportedFrame] = field(default_factory=list)
@@ -202,7 +201,7 @@ class Recording:
     health: list[HealthChange] = field(default_factory=list)
 
     def found(self, report: ReportedFrame) -> FrameDetections | None:
-        """The objects of a frame, None where none were published."""
+        """The objects of a frame, None if no detections were published for it."""
         return self.detections.get(report.sequence if self.by_number else report.stamp_ns)
 
 
@@ -210,7 +209,7 @@ def read_messages(path: str | Path) -> Iterator[Recorded]:
     """The messages of a recording in log-time order.
 
     Raises:
-        RecordingError: it is not there, or not a whole mcap file.
+        RecordingError: it does not exist, or is not a complete mcap file.
     """
     try:
         with Path(path).open("rb") as stream:
@@ -223,14 +222,14 @@ def read_messages(path: str | Path) -> Iterator[Recorded]:
 
 
 def read_recording(path: str | Path, by_number: bool = False) -> Recording:
-    """Read what a run put out.
+    """Read the outputs of a run.
 
     Args:
         path: the recording.
-        by_number: see `Recording`; the recording is one of a replay.
+        by_number: see `Recording`; only for the recording of a replay.
 
     Raises:
-        RecordingError: see `read_messages`; or its messages are those of another version.
+        RecordingError: see `read_messages`; or its messages have another definition.
     """
     recording = Recording(by_number=by_number)
     unreported: dict[int, FrameDetections] = {}
@@ -241,7 +240,7 @@ def read_recording(path: str | Path, by_number: bool = False) -> Recording:
         if type_name == FRAME_REPORT:
             report = ReportedFrame.of_message(message, log_time_ns)
             recording.reports.append(report)
-            # A replay writes a frame's report behind its detections, with the same log time.
+            # A replay writes a frame's detections before its report, with the same log time.
             if by_number and (found := unreported.pop(log_time_ns, None)) is not None:
                 recording.detections[report.sequence] = found
         elif type_name == DETECTIONS:
@@ -260,7 +259,7 @@ def detections_of(data: bytes) -> tuple[int, FrameDetections]:
     """Stamp in nanoseconds and objects of a serialized `vision_msgs/msg/Detection2DArray`.
 
     Raises:
-        RecordingError: it is of another definition, or an object has no class.
+        RecordingError: it has another definition, or an object has no class.
     """
     try:
         message: Any = typestore().deserialize_cdr(data, DETECTIONS)

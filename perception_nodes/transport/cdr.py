@@ -1,4 +1,4 @@
-"""Serialized ROS messages (OMG CDR, XCDR1) read in place, and detections written.
+"""Serialized ROS messages (OMG CDR, XCDR1): images read in place, detections and reports written.
 
 Every read is checked against the end of the buffer: a message from the network is never trusted.
 Fields follow the `.msg` definitions of sensor_msgs and vision_msgs; the layout of a frame report is
@@ -48,7 +48,7 @@ class CdrReader:
         self._order = "<" if kind[1] else ">"
 
     def numbers(self, fmt: str) -> tuple[float, ...]:
-        """Numbers of one struct format letter, repeated; aligned to their size."""
+        """Numbers of one type, such as `9d` in the notation of `struct`; aligned to their size."""
         size = struct.calcsize(fmt[-1])
         start = self._align(size)
         count = int(fmt[:-1] or 1)
@@ -64,7 +64,7 @@ class CdrReader:
         return int(self.numbers("B")[0])
 
     def string(self) -> str:
-        """A string; CDR counts its closing zero."""
+        """A string; its length in CDR includes the closing zero."""
         length = self.uint32()
         if length > MAX_STRING:
             raise FrameRejected(f"{self._message}: a string of {length} bytes is not believable")
@@ -83,7 +83,7 @@ class CdrReader:
         """A builtin_interfaces/Time."""
         seconds, nanoseconds = int(self.numbers("i")[0]), int(self.numbers("I")[0])
         if nanoseconds >= NS_PER_S:
-            # Carried into the seconds, it may be a stamp that no message can be given.
+            # With the carry into the seconds it may exceed what a message can hold.
             raise FrameRejected(f"{self._message}: a stamp of {nanoseconds} nanoseconds is none")
         return seconds * NS_PER_S + nanoseconds
 
@@ -122,7 +122,7 @@ def read_image(data: Buffer) -> ImageView:
 
 
 def read_compressed_image(data: Buffer) -> ImageView:
-    """View a serialized `sensor_msgs/msg/CompressedImage`; its size stands in the file itself.
+    """View a serialized `sensor_msgs/msg/CompressedImage`; its size is known to the file only.
 
     Raises:
         FrameRejected: cut off, or neither JPEG nor PNG.
@@ -130,11 +130,11 @@ def read_compressed_image(data: Buffer) -> ImageView:
     reader = CdrReader(data, "CompressedImage")
     stamp_ns, frame_id, name = reader.stamp_ns(), reader.string(), reader.string()
     payload = reader.octets()
-    # The format field is free text ("bgr8; jpeg compressed bgr8"): the file's own mark decides.
-    mark = bytes(payload[:8])
-    if mark.startswith(b"\xff\xd8\xff"):
+    # The format field is free text ("bgr8; jpeg compressed bgr8"); the file's magic number decides.
+    magic = bytes(payload[:8])
+    if magic.startswith(b"\xff\xd8\xff"):
         encoding = "jpeg"
-    elif mark == b"\x89PNG\r\n\x1a\n":
+    elif magic == b"\x89PNG\r\n\x1a\n":
         encoding = "png"
     else:
         raise FrameRejected(

@@ -295,7 +295,7 @@ def test_empty_topic(tmp_path):
 def test_not_bags(tmp_path):
     with pytest.raises(BagError, match="does not exist"):
         open_drive(tmp_path / "nope")
-    with pytest.raises(BagError, match=r"no \.mcap, \.db3, \.bag file is in it"):
+    with pytest.raises(BagError, match=r"no \.mcap or \.db3 file is in it"):
         open_drive(tmp_path)
     text = tmp_path / "notes.txt"
     text.write_text("no bag")
