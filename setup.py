@@ -39,6 +39,7 @@ setup(
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
         *shared("launch/*.launch.py", "config/*", "systemd/*", "models/*/*", "calibration/**/*"),
+        *shared("interfaces/*/msg/*.msg"),
     ],
     zip_safe=False,
     entry_points={

@@ -1,4 +1,4 @@
-"""What travels with a frame: the slot's header, its stamps, its one status, its detections."""
+"""What travels with a frame: the header of its slot, its stamps, its status, its detections."""
 
 import ctypes
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ STAMP_LIMIT_NS = (1 << 31) * 1_000_000_000
 """ROS messages hold the seconds of a stamp in 32 bits."""
 MAX_SIDE_PX = 65_535
 NO_PIXELS_BYTES = 1
-"""Payload of a slot without pixels: there is no shorter one."""
+"""Payload of a slot without pixels; a slot has at least one byte."""
 MAX_PLACEMENT = 1e6
-"""No scale, border, focal length or coefficient of a lens in order is as large."""
+"""Scales, borders, focal lengths and lens coefficients of this magnitude are not plausible."""
 
 STAMPS = (
     "capture_ns",
@@ -31,7 +31,7 @@ STAMPS = (
 
 
 class FrameStatus(IntEnum):
-    """The one thing that became of a frame."""
+    """What became of a frame; every frame gets exactly one."""
 
     OK = 0
     LATE = 1
@@ -46,7 +46,7 @@ IN_TIME = (FrameStatus.OK, FrameStatus.DEGRADED)
 
 
 class FrameFlag(IntFlag):
-    """Marks on a frame that are no status."""
+    """Properties of a frame beside its status."""
 
     CLOCK_SUSPECT = 1
     RECTIFIED = 2
@@ -59,7 +59,7 @@ class FrameRejected(ValueError):
 
 @dataclass(frozen=True)
 class ImageView:
-    """A camera frame where it lies, nothing copied.
+    """A camera frame in the memory where it was received.
 
     Attributes:
         stamp_ns: the message's stamp, nanoseconds since the Unix epoch.
@@ -82,7 +82,7 @@ class ImageView:
 
     @classmethod
     def of_pixels(cls, image: NDArray[np.uint8]) -> "ImageView":
-        """An image of no camera: uint8 [height, width, 3] BGR, contiguous; it has no stamp."""
+        """View pixels that come from no camera: uint8 [height, width, 3] BGR, contiguous."""
         height, width = image.shape[:2]
         return cls(0, "", width, height, "bgr8", 3 * width, memoryview(image.reshape(-1)))
 
@@ -108,12 +108,11 @@ class CameraInfo:
 class FrameHeader(ctypes.Structure):
     """User header of a slot: all that the detector needs to know of the frame but its pixels.
 
-    The slot's payload is the letterboxed image, uint8 [height, width, 3] BGR. Where a GPU reads the
-    camera's frame in place there is none: `camera_source` (who sent it) and `camera_number` then
-    name the frame in the camera's channel. Stamps ending in `_ns` are CLOCK_MONOTONIC, but
-    `stamp_ns`, which is the message's own. `camera_matrix` and
-    `rectified_matrix` hold fx, fy, cx, cy in source pixels; they and `distortion` (k1 k2 p1 p2 k3
-    k4 k5 k6) are valid where `RECTIFIED` is set.
+    The slot's payload is the letterboxed image, uint8 [height, width, 3] BGR. If a GPU reads the
+    camera's frame in place, there is no payload: `camera_source` (its sender) and `camera_number`
+    identify the frame in the camera's channel. Stamps are CLOCK_MONOTONIC, except `stamp_ns`, which
+    is the message's own. `camera_matrix` and `rectified_matrix` hold fx, fy, cx, cy in source
+    pixels; they and `distortion` (k1 k2 p1 p2 k3 k4 k5 k6) are valid if `RECTIFIED` is set.
     """
 
     _fields_ = [
@@ -150,7 +149,7 @@ _PLACEMENT_VALUES = (FrameHeader.source_width.offset - _PLACEMENT) // ctypes.siz
 
 
 def placement_key(header: FrameHeader) -> bytes:
-    """All that a header says of where its image lies in the network's input, and of its lens."""
+    """Bytes that are equal for frames with the same place in the network's input and lens."""
     front = ctypes.addressof(header) + _PLACEMENT
     flags = header.flags & (FrameFlag.RECTIFIED | FrameFlag.FISHEYE)
     return ctypes.string_at(front, FrameHeader.copies.offset - _PLACEMENT) + bytes([flags])
@@ -159,17 +158,17 @@ def placement_key(header: FrameHeader) -> bytes:
 def check_slot(
     header: FrameHeader, payload_bytes: int, width: int, height: int, in_place: bool = False
 ) -> None:
-    """See that a slot holds a frame that a model can be run on.
+    """Check that a slot holds a frame that a model can be run on.
 
     Args:
         header: the slot's.
         payload_bytes: size of its payload.
-        width: what the model needs, pixels.
-        height: the same.
-        in_place: the pixels are not to be in the slot but with the camera.
+        width: of the model's input, pixels.
+        height: of the model's input, pixels.
+        in_place: whether the pixels should be in the camera's channel instead of the slot.
 
     Raises:
-        FrameRejected: what is wrong with it.
+        FrameRejected: it does not; the text says what is wrong.
     """
     if (header.width, header.height) != (width, height):
         raise FrameRejected(
@@ -192,7 +191,7 @@ def check_slot(
 
 
 class RecordKind(IntEnum):
-    """What a record tells the watchdog."""
+    """What a record is about; see `FrameRecord`."""
 
     HEARTBEAT = 0
     ENTERED = 1
@@ -202,19 +201,21 @@ class RecordKind(IntEnum):
 
 
 class FrameRecord(ctypes.Structure):
-    """One line for the watchdog; each is a sign of life of the process that sent it.
+    """A record for the watchdog, and a sign of life of the process that sent it.
 
-    HEARTBEAT says no more than that, ENTERED and OUTCOME tell of a frame. TAKEOVER says that
-    `process` works from now on in the place of `predecessor` (0 where there was none), that
-    `ingest_process` and `sequence` name the frame that the predecessor had begun and not ended,
-    and why, in `reason`. LEFT says that the process has stopped in good order.
+    A HEARTBEAT is nothing but that; ENTERED and OUTCOME describe a frame. TAKEOVER says that
+    `process` replaces `predecessor` (0 if there was none) from now on; `ingest_process` and
+    `sequence` then identify the frame that the predecessor had begun and not ended, and `reason`
+    says why it was replaced. LEFT says that the process has stopped in good order.
 
-    `record` numbers the records of one process without gaps, so that a lost one is seen, and
-    `sent_ns` puts those of several processes in order. `ingest_process` is the process that
-    numbered the frame: with `sequence` it names the frame. `patience_ns` is how long the process
-    may be silent from now on before it is taken for hung, `spent_ns` the processor time its main
-    thread has had. `joined_ns` tells since when the sender of a TAKEOVER receives slots.
-    `picture` is a hash of a sample of the frame's pixels, 0 where there are none.
+    `record` numbers the records of one process without gaps, so that a lost one is noticed, and
+    `sent_ns` orders those of several processes. `ingest_process` is the process that numbered the
+    frame: together with `sequence` it identifies the frame. `patience_ns` is how long the process
+    may be silent from now on before it counts as hung, `spent_ns` the processor time that its main
+    thread has used. `joined_ns` is when the sender of a TAKEOVER began to receive slots. `picture`
+    is a hash of a sample of the frame's pixels, 0 if there are none.
+
+    A frame report is written from the fields that have the names of `FrameReport.msg`.
     """
 
     _fields_ = [
@@ -243,6 +244,11 @@ class FrameRecord(ctypes.Structure):
         ("model", ctypes.c_char * 32),
         ("reason", ctypes.c_char * 128),
     ]
+
+    @property
+    def clock_suspect(self) -> bool:
+        """Whether the deadline runs from receipt, since the source stamp was not plausible."""
+        return bool(self.flags & FrameFlag.CLOCK_SUSPECT)
 
 
 class DetectionRecord(ctypes.Structure):
@@ -284,10 +290,10 @@ class Detections:
 
 
 def stage_durations_ms(frame: Any) -> dict[str, float]:
-    """Duration of each stage that the frame went through, in milliseconds.
+    """Duration of each stage that the frame passed, in milliseconds.
 
     Args:
-        frame: anything with the attributes named in `STAMPS`: a `FrameRecord`, a report message.
+        frame: an object with the attributes named in `STAMPS`: a `FrameRecord`, a report message.
     """
     stamps = [getattr(frame, name) for name in STAMPS]
     return {
@@ -304,16 +310,18 @@ def latency_ms(frame: Any) -> float | None:
     return float(frame.published_ns - frame.capture_ns) / 1e6
 
 
-def record_of_header(header: FrameHeader) -> FrameRecord:
-    """A ledger record with all that the slot's header knows of the frame.
+_IN_HEADER_AND_RECORD = [
+    field[0] for field in FrameHeader._fields_ if hasattr(FrameRecord, field[0])
+]
 
-    A stamp that no message can have is as good as none, and becomes 0.
+
+def record_of_header(header: FrameHeader) -> FrameRecord:
+    """A ledger record with the fields that a slot's header has of the frame.
+
+    A stamp that no message can hold becomes 0, like a missing one.
     """
     record = FrameRecord()
-    for name in (
-        "sequence stamp_ns deadline_ns capture_ns ingested_ns preprocessed_ns "
-        "source_width source_height flags copies ingest_process picture camera frame_id"
-    ).split():
+    for name in _IN_HEADER_AND_RECORD:
         setattr(record, name, getattr(header, name))
     if not -STAMP_LIMIT_NS <= record.stamp_ns < STAMP_LIMIT_NS:
         record.stamp_ns = 0

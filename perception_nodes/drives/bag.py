@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from perception_nodes.drives.bag_file import BagError
 from perception_nodes.drives.footage import (
     VIDEO_SUFFIXES,
     ImagesStorage,
@@ -11,19 +12,13 @@ from perception_nodes.drives.footage import (
     images_in,
 )
 from perception_nodes.drives.schemas import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
-from perception_nodes.drives.storage import (
-    BagError,
-    Storage,
-    Topic,
-    open_storage,
-    storage_files,
-)
+from perception_nodes.drives.storage import BagStorage, Storage, Topic, storage_files
 
 __all__ = ["BagError", "Drive", "RawFrame", "image_topics", "open_drive"]
 
 IMAGE_TYPES = (IMAGE, COMPRESSED_IMAGE)
 LATE_INFO_S = 0.2
-"""By so much the first calibration may be logged behind the first frame without a word."""
+"""If the first calibration is logged later than this behind the first frame, a warning says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +29,8 @@ class RawFrame:
         index: position among the frames of the drive, from 0.
         log_time_ns: when it was recorded, nanoseconds since the Unix epoch.
         data: the serialized message, CDR.
-        camera_info: the calibration that was last logged before it, a serialized `CameraInfo`; for
-            frames before the first one that one; None where there is none.
+        camera_info: the last calibration logged before it, a serialized `CameraInfo`; the first
+            one for frames before that; None if the drive has none.
     """
 
     index: int
@@ -52,9 +47,9 @@ class Drive:
         path: the bag.
         topic: of the camera's images.
         message_type: `sensor_msgs/msg/Image` or `sensor_msgs/msg/CompressedImage`.
-        frame_count: frames that the bag says it holds; where reading it finds damage, fewer come.
+        frame_count: frames that the bag says it holds; if reading finds damage, fewer come.
         lost: frames that were recorded, by the bag's index or metadata, and cannot be read. It is
-            known for good when the frames have been read.
+            final once all frames have been read.
         duration_ns: from the first to the last message of the bag.
         frame_files: of an image folder, the file of each frame.
     """
@@ -70,14 +65,14 @@ class Drive:
     _storage: Storage = field(kw_only=True, repr=False)
 
     def __post_init__(self) -> None:
-        """Keep in mind how many frames there were."""
+        """Note how many frames were recorded."""
         self.recorded_count = self.frame_count + self.lost
 
     @property
     def warnings(self) -> list[str]:
-        """What a user should know, a line each: damage, what it cost, the choice of a topic.
+        """What a user should know, one line each: damage, lost frames, the choice of a topic.
 
-        Reading adds to it.
+        Reading may add to it.
         """
         lines = [*self._storage.warnings, *self._notes]
         if self.lost:
@@ -85,18 +80,18 @@ class Drive:
         if not self._storage.topics[self.topic].counted and self._storage.damaged:
             lines.append(
                 f"{self.path}: how many more frames are lost is not known: neither an index nor "
-                "metadata tells how many there were"
+                "metadata says how many there were"
             )
         return lines
 
     def frames(self) -> Iterator[RawFrame]:
         """Read the frames, oldest first; may be called again.
 
-        Only some chunks of the bag are in memory at a time. Where the bag turns out to be damaged
-        the readable rest is delivered; the loss is counted in `lost`, and named in `warnings`.
+        Only some chunks of the bag are in memory at a time. Of a damaged bag the readable rest is
+        delivered; the loss is counted in `lost` and named in `warnings`.
 
         Raises:
-            BagError: not one frame can be read.
+            BagError: not one frame can be read, or a ROS 1 bag is damaged.
         """
         count = 0
         infos = self._info_topics()
@@ -121,7 +116,7 @@ class Drive:
         """Log time in nanoseconds and serialized message of another topic, oldest first.
 
         Raises:
-            BagError: the topic is not there or of another type.
+            BagError: the topic does not exist or is of another type.
         """
         found = self._storage.topics.get(topic)
         if found is None or found.message_type != message_type:
@@ -138,11 +133,11 @@ class Drive:
             yield from self.messages(topic, CAMERA_INFO)
 
     def camera_info(self) -> bytes | None:
-        """The first of them, or None."""
+        """The first recorded calibration, or None."""
         return next((data for _, data in self.camera_infos()), None)
 
     def _info_topics(self) -> list[str]:
-        """The topic of the calibrations, where there is one."""
+        """The topic of the calibrations, or nothing."""
         topic = camera_info_topic(self.topic)
         found = self._storage.topics.get(topic)
         return [topic] if found is not None and found.message_type == CAMERA_INFO else []
@@ -173,7 +168,7 @@ def open_drive(path: str | Path, topic: str = "") -> Drive:
         topic: of the images; empty for the image topic with the most frames.
 
     Raises:
-        BagError: there is no frame to be had; one line that says why and what to do.
+        BagError: it has no readable frame; one line that says why and what to do.
     """
     storage = _open(Path(path))
     try:
@@ -197,21 +192,26 @@ def image_topics(path: str | Path) -> list[str]:
 
 
 def camera_info_topic(image_topic: str) -> str:
-    """Where a camera publishes its calibration: beside its raw image topic."""
+    """Topic on which a camera publishes its calibration, beside its raw image topic."""
     raw = image_topic.removesuffix("/compressed")
     return f"{raw.rpartition('/')[0]}/camera_info"
 
 
 def _open(path: Path) -> Storage:
-    if path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES:
-        return VideoStorage(path)
-    if path.is_dir() and not storage_files(path) and (files := images_in(path)):
-        return ImagesStorage(path, files)
-    return open_storage(path)
+    try:
+        if not path.exists():
+            raise BagError(f"{path} does not exist")
+        if path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES:
+            return VideoStorage(path)
+        if path.is_dir() and not storage_files(path) and (files := images_in(path)):
+            return ImagesStorage(path, files)
+        return BagStorage(path)
+    except OSError as error:
+        raise BagError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _cameras(path: Path, storage: Storage) -> dict[str, Topic]:
-    """Image topics by name; there is one at least."""
+    """Image topics by name, at least one."""
     cameras = {t.name: t for t in storage.topics.values() if t.message_type in IMAGE_TYPES}
     if not cameras:
         raise BagError(
@@ -253,7 +253,7 @@ def _drive(path: Path, topic: str, storage: Storage) -> Drive:
 
 
 def _listing(storage: Storage) -> str:
-    """The topics of a bag in words."""
+    """The topics of a bag, for an error text."""
     names = [f"{t.name} ({t.message_type}, {t.count} messages)" for t in storage.topics.values()]
     shown, more = names[:12], len(names) - 12
     if not names:

@@ -1,6 +1,5 @@
-"""Compressed files, chunks and messages of bags, unpacked as far as their bytes are sound."""
+"""Compressed files, chunks and messages of bags, decompressed as far as they are undamaged."""
 
-import bz2
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,35 +10,39 @@ COMPRESSED = (".zstd", ".zst", ".lz4")
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 LZ4_MAGIC = b"\x04\x22\x4d\x18"
 MAX_MESSAGE_BYTES = 256 << 20
-"""Of a message that is compressed on its own; an image of 8192 x 8192 in bgr8 is 192 MiB."""
+"""Limit of a message that is compressed on its own; 8192 x 8192 pixels in bgr8 are 192 MiB."""
 MAX_CHUNK_BYTES = 1 << 30
 BLOCK = 1 << 20
 _ERRORS = (zstandard.ZstdError, RuntimeError, EOFError, OSError, ValueError)
-"""What the libraries raise for bytes that they did not write."""
+"""What the libraries raise for damaged input."""
 
 Data = TypeVar("Data", bound=bytes | memoryview)
 
 
-class PackingError(ValueError):
-    """Bytes that cannot be unpacked.
+class DecompressionError(ValueError):
+    """Data that cannot be decompressed.
 
     Attributes:
-        before: what was unpacked up to there.
+        before: what was decompressed before the damage.
     """
 
     def __init__(self, text: str, before: bytes = b"") -> None:
-        """Take them."""
         super().__init__(text)
         self.before = before
 
 
-def unpacked(compression: str, data: Data, limit: int) -> Data | bytes:
-    """Data that may be cut off, as it was before `bz2`, `lz4`, `zstd` or no compression.
+def decompressed(compression: str, data: Data, limit: int) -> Data | bytes:
+    """Decompress data, which may be cut off.
+
+    Args:
+        compression: `lz4`, `zstd`, or empty for data that is not compressed.
+        data: all that there is.
+        limit: bytes that it may have afterwards.
 
     Raises:
-        PackingError: it is damaged, or longer than the limit in bytes.
+        DecompressionError: it is damaged, it exceeds the limit, or the compression is unknown.
     """
-    if compression in ("", "none"):
+    if not compression:
         return data
     found = bytearray()
     try:
@@ -47,60 +50,58 @@ def unpacked(compression: str, data: Data, limit: int) -> Data | bytes:
             reader = zstandard.ZstdDecompressor().stream_reader(data, read_size=len(data))
             while len(found) <= limit and (block := reader.read(BLOCK)):
                 found += block
-        elif compression in ("lz4", "bz2"):
-            lz4_or_bz2: Any = (
-                lz4.frame.LZ4FrameDecompressor() if compression == "lz4" else bz2.BZ2Decompressor()
-            )
+        elif compression == "lz4":
+            decompressor = lz4.frame.LZ4FrameDecompressor()
             given: bytes | memoryview = data
-            while len(found) <= limit and not lz4_or_bz2.eof:
-                block = lz4_or_bz2.decompress(given, BLOCK)
-                if not block and lz4_or_bz2.needs_input:
+            while len(found) <= limit and not decompressor.eof:
+                block = decompressor.decompress(given, BLOCK)
+                if not block and decompressor.needs_input:
                     break
                 given = b""
                 found += block
         else:
-            raise PackingError(f"compression {compression!r} is not known")
-    except PackingError:
+            raise DecompressionError(f"compression {compression!r} is not known")
+    except DecompressionError:
         raise
     except _ERRORS as error:
-        raise PackingError(f"{compression}: {error}", bytes(found)) from error
+        raise DecompressionError(f"{compression}: {error}", bytes(found)) from error
     if len(found) > limit:
-        raise PackingError(f"it unpacks to more than {limit >> 20} MiB")
+        raise DecompressionError(f"it decompresses to more than {limit >> 20} MiB")
     return bytes(found)
 
 
-def unpacked_message(data: bytes) -> bytes:
+def decompressed_message(data: bytes) -> bytes:
     """A message that may have been compressed on its own: CDR never starts like such a frame.
 
-    One that cannot be unpacked stays as it is: it is refused, and counted, as a broken message.
+    One that cannot be decompressed stays as it is: it is then refused, and counted, as broken.
     """
     compression = {ZSTD_MAGIC: "zstd", LZ4_MAGIC: "lz4"}.get(data[:4])
     if compression is None:
         return data
     try:
-        return unpacked(compression, data, MAX_MESSAGE_BYTES)
-    except PackingError:
+        return decompressed(compression, data, MAX_MESSAGE_BYTES)
+    except DecompressionError:
         return data
 
 
-def unpack_file(file: Path, out: Path) -> str:
-    """Unpack a file as far as it is sound.
+def decompress_file(file: Path, out: Path) -> str:
+    """Decompress a file as far as it is undamaged.
 
     Returns:
-        Why it was not unpacked to its end, empty where it was.
+        Why it was not decompressed to its end, empty if it was.
     """
-    with file.open("rb") as packed, out.open("wb") as plain:
-        unpacking: Any
+    with file.open("rb") as compressed, out.open("wb") as plain:
+        stream: Any
         if file.suffix == ".lz4":
-            unpacking = lz4.frame.LZ4FrameFile(packed)
+            stream = lz4.frame.LZ4FrameFile(compressed)
         else:
-            unpacking = zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True)
+            stream = zstandard.ZstdDecompressor().stream_reader(compressed, read_across_frames=True)
         while True:
             try:
-                block = unpacking.read(BLOCK)
+                block = stream.read(BLOCK)
             except (zstandard.ZstdError, RuntimeError, EOFError) as error:
-                at = packed.tell()
-                return f"it can be unpacked to about byte {at}, and not on from there: {error}"
+                at = compressed.tell()
+                return f"it can be decompressed up to about byte {at} only: {error}"
             if not block:
                 return ""
             plain.write(block)

@@ -1,5 +1,6 @@
 """Video files and image folders, read as if a camera had been recorded."""
 
+import os
 import re
 import struct
 from collections.abc import Collection
@@ -9,31 +10,40 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from perception_nodes.drives.bag_file import BagError, Messages
 from perception_nodes.drives.schemas import COMPRESSED_IMAGE, IMAGE
-from perception_nodes.drives.storage import BagError, Messages, Topic
+from perception_nodes.drives.storage import Topic
+
+# A video that cannot be read is named in one line of ours: FFmpeg's own messages stay out.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg")
 FOLDER_RATE_HZ = 10.0
-"""Of an image folder, whose files say nothing of time."""
+"""Assumed for image folders, whose files carry no times."""
 START_NS = 1_000_000_000
-"""Of the first frame: a stamp of 0 would mean that there is none."""
+"""Stamp of the first frame; 0 would mean that it has none."""
 
 
 class VideoStorage:
     """A video file as a bag with one topic, `sensor_msgs/msg/Image` in bgr8."""
 
     def __init__(self, path: Path) -> None:
-        """Open it.
+        """Open it and decode its first frame.
 
         Raises:
-            BagError: it holds no video that can be decoded.
+            BagError: it holds no frame that can be decoded.
         """
         self._path = path
-        video = self._open()
+        video = cv2.VideoCapture(str(path))
+        decoded, _ = video.read()
         rate_hz = float(video.get(cv2.CAP_PROP_FPS))
         count = max(int(video.get(cv2.CAP_PROP_FRAME_COUNT)), 1)
         video.release()
+        if not decoded:
+            if path.stat().st_size == 0:
+                raise BagError(f"{path} is an empty file; copy it again, or leave it out")
+            raise BagError(f"{path} holds no frame that can be decoded; convert it to H.264")
         self._rate_hz = rate_hz if 0 < rate_hz < 1000 else FOLDER_RATE_HZ
         self.warnings: list[str] = []
         self.duration_ns = round((count - 1) / self._rate_hz * 1e9)
@@ -45,7 +55,7 @@ class VideoStorage:
     def messages(self, topics: Collection[str]) -> Messages:
         """The frames, with stamps by the video's rate."""
         (topic,) = self.topics
-        video = self._open()
+        video = cv2.VideoCapture(str(self._path))
         try:
             index = 0
             while (read := video.read())[0]:
@@ -55,19 +65,13 @@ class VideoStorage:
         finally:
             video.release()
         promised = self.topics[topic].count
-        # A decoder does not go on behind damage.
-        note = f"{self._path}: frame {index} of {promised} cannot be decoded, nor what follows"
+        # The decoder cannot continue behind damage.
+        note = f"{self._path}: frame {index} of {promised} and those behind it cannot be decoded"
         if index < promised and note not in self.warnings:
             self.warnings.append(note)
 
     def close(self) -> None:
         """Nothing is open between readings."""
-
-    def _open(self) -> cv2.VideoCapture:
-        video = cv2.VideoCapture(str(self._path))
-        if not video.isOpened():
-            raise BagError(f"{self._path} holds no video that can be decoded; convert it to H.264")
-        return video
 
 
 class ImagesStorage:
@@ -76,7 +80,7 @@ class ImagesStorage:
     damaged = False
 
     def __init__(self, folder: Path, files: list[Path]) -> None:
-        """Take the files, in the order of their names and the numbers in them."""
+        """Order the files by their names, numbers in them by value."""
         self.frame_files = tuple(sorted(files, key=lambda file: _natural(file.name)))
         self.warnings = [
             f"{folder}: image files have no times: {FOLDER_RATE_HZ:g} frames a second are assumed"
@@ -86,7 +90,7 @@ class ImagesStorage:
         self.topics = {name: Topic(name, COMPRESSED_IMAGE, len(files))}
 
     def messages(self, topics: Collection[str]) -> Messages:
-        """The files as messages; one that is no image is rejected where frames are decoded."""
+        """The files as messages; one that is not an image is rejected when it is decoded."""
         (topic,) = self.topics
         for index, file in enumerate(self.frame_files):
             stamp_ns = START_NS + round(index / FOLDER_RATE_HZ * 1e9)
@@ -97,7 +101,7 @@ class ImagesStorage:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """The image files of a folder, none of those below it."""
+    """The image files of a folder, without its subfolders."""
     return [file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES]
 
 
@@ -116,13 +120,13 @@ def compressed_message(stamp_ns: int, file: bytes) -> bytes:
 
 
 def _header(stamp_ns: int) -> bytes:
-    """CDR's encapsulation and a `std_msgs/Header` of the frame `camera`."""
+    """The encapsulation header of CDR and a `std_msgs/Header` with frame_id `camera`."""
     stamp = struct.pack("<iI", *divmod(stamp_ns, 1_000_000_000))
     return b"\x00\x01\x00\x00" + stamp + struct.pack("<I8s", 7, b"camera\0")
 
 
 def _jpeg_or_png(file: Path) -> bytes:
-    """A JPEG or PNG as it is; what no camera sends becomes a PNG, which loses nothing."""
+    """A JPEG or PNG file as it is; other image formats are converted to PNG without loss."""
     data = file.read_bytes()
     if data.startswith((b"\xff\xd8\xff", b"\x89PNG")):
         return data
@@ -131,5 +135,5 @@ def _jpeg_or_png(file: Path) -> bytes:
 
 
 def _natural(name: str) -> list[tuple[str, int]]:
-    """Sorts `frame_10` behind `frame_9`."""
+    """Sort key that puts `frame_10` behind `frame_9`."""
     return [(text, int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", name)]

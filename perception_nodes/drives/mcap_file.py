@@ -1,4 +1,4 @@
-"""Mcap files, read by their index where it is sound, from front to back where it is not."""
+"""Mcap files, read by their index if it is undamaged, otherwise scanned from front to back."""
 
 import struct
 import zlib
@@ -12,6 +12,8 @@ from typing import NamedTuple
 from mcap.opcode import Opcode
 from mcap.records import Channel, ChunkIndex, Schema, Statistics
 
+from perception_nodes.drives.bag_file import Damage, Messages, Segment
+from perception_nodes.drives.byte_source import ByteSource, FileBytes, MemoryBytes
 from perception_nodes.drives.mcap_records import (
     HEAD,
     MAGIC,
@@ -23,27 +25,19 @@ from perception_nodes.drives.mcap_records import (
     record_at,
     records,
 )
-from perception_nodes.drives.message_order import (
-    Bytes,
-    Damage,
-    FileBytes,
-    MemoryBytes,
-    Messages,
-    Part,
-)
 
 FOOTER = struct.Struct("<BQQQI")
-"""Kind, length, where summary and summary offsets start, the summary's CRC."""
+"""Opcode, length, starts of the summary and of the summary offsets, CRC of the summary."""
 
 
 class _Chunk(NamedTuple):
     """A chunk in the file.
 
     Attributes:
-        at: the byte at which its record begins.
+        at: position of its record.
         start_ns: the earliest log time in it.
-        size: unpacked, bytes.
-        channels: those with messages in it; empty where that is not known.
+        size: bytes when decompressed.
+        channels: those with messages in it; empty if that is not known.
     """
 
     at: int
@@ -52,18 +46,18 @@ class _Chunk(NamedTuple):
     channels: frozenset[int]
 
 
-class _Loose:
-    """Messages of a channel that lie in no chunk: log times, and where they begin."""
+class _UnchunkedMessages:
+    """Messages of a channel that lie outside of chunks: log times and positions of the records."""
 
     def __init__(self) -> None:
-        self.times_ns, self.places = array("Q"), array("Q")
+        self.times_ns, self.positions = array("Q"), array("Q")
 
 
 class McapFile:
     """An mcap file; see `BagFile`."""
 
     def __init__(self, file: Path) -> None:
-        """Find out what is in it: from its index, else by reading it through."""
+        """Find out what it holds: from its index, or else by a scan of the whole file."""
         self.types: dict[str, str] = {}
         self.counts: Counter[str] = Counter()
         self.recorded: Counter[str] = Counter()
@@ -73,27 +67,28 @@ class McapFile:
         self._schemas: dict[int, str] = {}
         self._channels: dict[int, tuple[str, int]] = {}
         self._chunks: list[_Chunk] = []
-        self._loose: dict[int, _Loose] = {}
+        self._unchunked: dict[int, _UnchunkedMessages] = {}
         self._source = FileBytes(file)
         if not self._read_index():
             self._chunks.clear()
-            self.indexed = _Walk(self).run()
+            self.indexed = _Scan(self).run()
         for topic, schema in self._channels.values():
             self.types[topic] = self._schemas.get(schema, "")
 
-    def parts(self, topics: Collection[str]) -> list[Part]:
-        """What holds the messages of some topics."""
+    def segments(self, topics: Collection[str]) -> list[Segment]:
+        """The chunks with messages of some topics, and their messages outside of chunks."""
         wanted = {
             channel: topic for channel, (topic, _) in self._channels.items() if topic in topics
         }
         found = [
-            Part(chunk.start_ns, chunk.size, partial(self._in_chunk, chunk, wanted))
+            Segment(chunk.start_ns, chunk.size, partial(self._in_chunk, chunk, wanted))
             for chunk in self._chunks
             if not chunk.channels or chunk.channels & wanted.keys()
         ]
-        for channel in wanted.keys() & self._loose.keys():
-            loose, topic = self._loose[channel], wanted[channel]
-            found.append(Part(min(loose.times_ns), 0, partial(self._in_no_chunk, loose, topic)))
+        for channel in wanted.keys() & self._unchunked.keys():
+            unchunked = self._unchunked[channel]
+            read = partial(self._outside_of_chunks, unchunked, wanted[channel])
+            found.append(Segment(min(unchunked.times_ns), 0, read))
         return found
 
     def close(self) -> None:
@@ -101,7 +96,7 @@ class McapFile:
         self._source.close()
 
     def _read_index(self) -> bool:
-        """Take what the summary tells; false where there is none that is sound and complete."""
+        """Take over the summary; false if there is none, or it is damaged or incomplete."""
         end = self._source.size - len(MAGIC)
         footer = self._source.read(end - FOOTER.size, FOOTER.size) if end > FOOTER.size else b""
         if len(footer) < FOOTER.size or self._source.read(end, len(MAGIC)) != MAGIC:
@@ -111,39 +106,42 @@ class McapFile:
             return False
         summary = self._source.read(start, end - 4 - start)
         if checksum and zlib.crc32(summary) != checksum:
-            self.damage.note("its index is damaged (checksum differs); it was read through")
+            self.damage.note("its index is damaged (checksum differs); the whole file was scanned")
             return False
-        told = None
+        statistics = None
         source = MemoryBytes(summary[: len(summary) - FOOTER.size + 4])
         try:
-            for record in records(source, 0, _refused):
+            for record in records(source, 0, _refuse_gap):
                 if record.kind == Opcode.CHUNK_INDEX:
                     index = ChunkIndex.read(fields(source, record))
                     channels = frozenset(index.message_index_offsets)
                     at, size = index.chunk_start_offset, index.uncompressed_size
                     self._chunks.append(_Chunk(at, index.message_start_time, size, channels))
                 elif record.kind == Opcode.STATISTICS:
-                    told = Statistics.read(fields(source, record))
+                    statistics = Statistics.read(fields(source, record))
                 else:
                     self._describe(source, record)
         except MALFORMED as error:
-            self.damage.note(f"its index is damaged ({error}); it was read through")
+            self.damage.note(f"its index is damaged ({error}); the whole file was scanned")
             return False
-        if told is None:
+        if statistics is None:
             return False
-        counts = told.channel_message_counts
+        counts = statistics.channel_message_counts
         for channel in counts.keys() & self._channels.keys():
             self.recorded[self._channels[channel][0]] += counts[channel]
-        if len(self._chunks) != told.chunk_count or not counts.keys() <= self._channels.keys():
+        if len(self._chunks) != statistics.chunk_count:
             return False
-        if told.message_count and not self._chunks:
+        if not counts.keys() <= self._channels.keys():
+            return False
+        if statistics.message_count and not self._chunks:
             return False
         self.counts = self.recorded.copy()
-        self.start_ns, self.end_ns = told.message_start_time, told.message_end_time
+        self.start_ns = statistics.message_start_time
+        self.end_ns = statistics.message_end_time
         return True
 
-    def _describe(self, source: Bytes, record: Record) -> None:
-        """Take what a record tells of schemas and channels."""
+    def _describe(self, source: ByteSource, record: Record) -> None:
+        """Take over a record if it is a schema or a channel."""
         if record.kind == Opcode.SCHEMA:
             schema = Schema.read(fields(source, record))
             self._schemas[schema.id] = schema.name
@@ -155,57 +153,57 @@ class McapFile:
         record = record_at(self._source, chunk.at)
         try:
             if record is None or record.kind != Opcode.CHUNK:
-                raise ValueError("no chunk begins there")
+                raise ValueError("it does not begin there")
             data = chunk_data(self._source, record)
         except MALFORMED as error:
-            self.damage.note(f"the part at byte {chunk.at} is unreadable ({error}), skipped")
+            self.damage.note(f"the chunk at byte {chunk.at} is unreadable ({error}), skipped")
             return
         source = MemoryBytes(data)
         found = []
-        for inner in records(source, 0, partial(self._skipped_in_chunk, chunk.at)):
+        for inner in records(source, 0, partial(self._note_gap_in_chunk, chunk.at)):
             if inner.kind == Opcode.MESSAGE and inner.whole:
                 channel, _, log_time_ns, _ = MESSAGE_HEAD.unpack(source.read(inner.body, 22))
                 if channel in wanted:
-                    place = inner.body + MESSAGE_HEAD.size
-                    found.append((log_time_ns, place, inner.end - place, wanted[channel]))
-        for log_time_ns, place, length, topic in sorted(found):
-            yield log_time_ns, topic, source.read(place, length)
+                    position = inner.body + MESSAGE_HEAD.size
+                    found.append((log_time_ns, position, inner.end - position, wanted[channel]))
+        for log_time_ns, position, length, topic in sorted(found):
+            yield log_time_ns, topic, source.read(position, length)
 
-    def _in_no_chunk(self, loose: _Loose, topic: str) -> Messages:
-        order = sorted(range(len(loose.times_ns)), key=loose.times_ns.__getitem__)
+    def _outside_of_chunks(self, messages: _UnchunkedMessages, topic: str) -> Messages:
+        order = sorted(range(len(messages.times_ns)), key=messages.times_ns.__getitem__)
         for number in order:
-            at = loose.places[number]
+            at = messages.positions[number]
             (_, length) = HEAD.unpack(self._source.read(at, HEAD.size))
             body = self._source.read(at + HEAD.size, length)
-            yield loose.times_ns[number], topic, body[MESSAGE_HEAD.size :]
+            yield messages.times_ns[number], topic, body[MESSAGE_HEAD.size :]
 
-    def _skipped_in_chunk(self, chunk_at: int, at: int, found: int) -> None:
+    def _note_gap_in_chunk(self, chunk_at: int, at: int, resumed: int) -> None:
         self.damage.note(
-            f"bytes {at} to {found} of the part at byte {chunk_at} are unreadable, skipped"
+            f"bytes {at} to {resumed} of the chunk at byte {chunk_at} are unreadable, skipped"
         )
 
 
-class _Walk:
-    """Reads a file from front to back: its chunks, its messages outside of them, what is lost."""
+class _Scan:
+    """Reads a file from front to back: its chunks, messages outside of chunks, what is lost."""
 
     def __init__(self, file: McapFile) -> None:
         self._file, self._source = file, file._source
         self._readable: Counter[int] = Counter()
         self._lost: Counter[int] = Counter()
-        self._told: Counter[int] = Counter()
+        self._in_statistics: Counter[int] = Counter()
         self._times_ns = [2**64, 0]
-        # Messages since the last chunk that could be read. An index that follows damage tells of
-        # them, and of those that are lost.
+        # Messages since the last readable chunk. A message index that follows damage counts both
+        # them and the lost ones.
         self._since_damage: Counter[int] | None = None
 
     def run(self) -> bool:
-        """Fill in what the file holds; whether its statistics are there to tell what it held."""
+        """Fill in what the file holds; true if its statistics say how much was recorded."""
         file, source = self._file, self._source
         begins = source.read(0, len(MAGIC)) == MAGIC
         if not begins:
             file.damage.note("it does not start like an mcap file")
         ended, last = False, len(MAGIC)
-        for record in records(source, len(MAGIC) if begins else 0, self._skipped):
+        for record in records(source, len(MAGIC) if begins else 0, self._note_gap):
             last = record.end
             ended = ended or record.kind in (Opcode.DATA_END, Opcode.FOOTER)
             if not record.whole:
@@ -215,34 +213,34 @@ class _Walk:
             try:
                 self._take(record)
             except MALFORMED as error:
-                file.damage.note(f"the part at byte {record.at} is unreadable ({error}), skipped")
+                file.damage.note(f"the record at byte {record.at} is unreadable ({error}), skipped")
                 self._since_damage = Counter()
         if begins and not ended and last == source.size:
             file.damage.note(f"cut off: it ends at byte {last} without an index")
         self._sum_up()
-        return bool(self._told)
+        return bool(self._in_statistics)
 
-    def _skipped(self, at: int, found: int) -> None:
-        self._file.damage.note(f"bytes {at} to {found} are unreadable, skipped")
+    def _note_gap(self, at: int, resumed: int) -> None:
+        self._file.damage.note(f"bytes {at} to {resumed} are unreadable, skipped")
         self._since_damage = self._since_damage or Counter()
 
     def _take(self, record: Record) -> None:
         if record.kind == Opcode.CHUNK:
             self._take_chunk(record)
         elif record.kind == Opcode.MESSAGE and record.whole:
-            channel, log_time_ns = self._see(self._source, record)
-            loose = self._file._loose.setdefault(channel, _Loose())
-            loose.times_ns.append(log_time_ns)
-            loose.places.append(record.at)
+            channel, log_time_ns = self._count(self._source, record)
+            unchunked = self._file._unchunked.setdefault(channel, _UnchunkedMessages())
+            unchunked.times_ns.append(log_time_ns)
+            unchunked.positions.append(record.at)
             if self._since_damage is not None:
                 self._since_damage[channel] += 1
         elif record.kind == Opcode.MESSAGE_INDEX and self._since_damage is not None:
             (channel, length) = struct.unpack("<HI", self._source.read(record.body, 6))
             self._lost[channel] += max(length // 16 - self._since_damage.pop(channel, 0), 0)
         elif record.kind == Opcode.STATISTICS and record.whole:
-            told = Statistics.read(fields(self._source, record))
-            if told.message_count == sum(told.channel_message_counts.values()):
-                self._told = Counter(told.channel_message_counts)
+            statistics = Statistics.read(fields(self._source, record))
+            if statistics.message_count == sum(statistics.channel_message_counts.values()):
+                self._in_statistics = Counter(statistics.channel_message_counts)
         elif record.whole:
             self._file._describe(self._source, record)
 
@@ -251,9 +249,9 @@ class _Walk:
         self._since_damage = None
         source = MemoryBytes(data)
         channels, start_ns = set(), 2**64
-        for inner in records(source, 0, partial(self._file._skipped_in_chunk, record.at)):
+        for inner in records(source, 0, partial(self._file._note_gap_in_chunk, record.at)):
             if inner.kind == Opcode.MESSAGE and inner.whole:
-                channel, log_time_ns = self._see(source, inner)
+                channel, log_time_ns = self._count(source, inner)
                 channels.add(channel)
                 start_ns = min(start_ns, log_time_ns)
             elif inner.whole:
@@ -262,8 +260,8 @@ class _Walk:
             chunk = _Chunk(record.at, start_ns, len(data), frozenset(channels))
             self._file._chunks.append(chunk)
 
-    def _see(self, source: Bytes, record: Record) -> tuple[int, int]:
-        """Channel and log time of a message, which is counted."""
+    def _count(self, source: ByteSource, record: Record) -> tuple[int, int]:
+        """Count a message; its channel and log time."""
         channel, _, log_time_ns, _ = MESSAGE_HEAD.unpack(
             source.read(record.body, MESSAGE_HEAD.size)
         )
@@ -275,7 +273,7 @@ class _Walk:
     def _sum_up(self) -> None:
         file, nameless = self._file, 0
         recorded: Counter[str] = Counter()
-        for channel, count in ((self._readable + self._lost) | self._told).items():
+        for channel, count in ((self._readable + self._lost) | self._in_statistics).items():
             if channel in file._channels:
                 topic = file._channels[channel][0]
                 file.counts[topic] += self._readable[channel]
@@ -289,5 +287,5 @@ class _Walk:
             file.start_ns, file.end_ns = self._times_ns
 
 
-def _refused(at: int, found: int) -> None:
+def _refuse_gap(at: int, resumed: int) -> None:
     raise ValueError(f"no record begins at its byte {at}")

@@ -1,10 +1,9 @@
-"""Records of mcap (https://mcap.dev/spec), found again behind bytes that are none."""
+"""Records of mcap files (https://mcap.dev/spec), and where they go on behind damaged bytes."""
 
 import re
 import struct
 import zlib
 from collections.abc import Callable, Iterator
-from functools import partial
 from io import BytesIO
 from typing import NamedTuple
 
@@ -12,9 +11,8 @@ from mcap.data_stream import ReadDataStream
 from mcap.exceptions import McapError
 from mcap.opcode import Opcode
 
-from perception_nodes.drives.decompression import MAX_CHUNK_BYTES, PackingError, unpacked
-from perception_nodes.drives.message_order import Bytes
-from perception_nodes.drives.resync import walked
+from perception_nodes.drives.byte_source import ByteSource
+from perception_nodes.drives.decompression import MAX_CHUNK_BYTES, DecompressionError, decompressed
 
 MAGIC = b"\x89MCAP0\r\n"
 HEAD = struct.Struct("<BQ")
@@ -25,12 +23,12 @@ CHUNK_HEAD = struct.Struct("<QQQII")
 MALFORMED = (ValueError, OverflowError, LookupError, struct.error, McapError)
 """What reading a record's fields raises."""
 PRIVATE_KINDS = 0x80
-"""From here on applications have kinds of their own; readers step over them."""
+"""Opcodes from here on are for applications; readers step over their records."""
 BLOCK = 1 << 20
 _CANDIDATE = re.compile(rb"(?=[\x01-\x0f].{4}\x00{4})", re.DOTALL)
 """A kind and a length below 4 GiB."""
 _IN_A_ROW = 3
-"""So many plausible records are no coincidence."""
+"""Plausible records in a row that are taken as no coincidence."""
 _FIXED_LENGTH = {Opcode.FOOTER: 20, Opcode.SUMMARY_OFFSET: 17, Opcode.DATA_END: 4}
 _LEAST_LENGTH = {
     Opcode.HEADER: 8,
@@ -49,9 +47,13 @@ _LEAST_LENGTH = {
 
 
 class Record(NamedTuple):
-    """A record: its kind, where it begins, where its content does, and where it ends.
+    """Where a record lies in its source.
 
     Attributes:
+        kind: its opcode.
+        at: position of its first byte.
+        body: position of its content, behind kind and length.
+        end: position behind its last byte.
         whole: false for one that is cut off by the end of the file.
     """
 
@@ -62,13 +64,13 @@ class Record(NamedTuple):
     whole: bool = True
 
 
-def fields(source: Bytes, record: Record) -> ReadDataStream:
+def fields(source: ByteSource, record: Record) -> ReadDataStream:
     """The content of a record, for the readers of `mcap.records`."""
     return ReadDataStream(BytesIO(source.read(record.body, record.end - record.body)))
 
 
-def record_at(source: Bytes, at: int) -> Record | None:
-    """The record that begins at a byte, None where what is there cannot be one."""
+def record_at(source: ByteSource, at: int) -> Record | None:
+    """The record that begins at a position, None if the bytes there cannot be one."""
     seen = source.read(at, HEAD.size + CHUNK_HEAD.size + 4 + 8)
     if len(seen) < HEAD.size:
         return None
@@ -79,21 +81,38 @@ def record_at(source: Bytes, at: int) -> Record | None:
     return Record(kind, at, body, min(body + length, source.size), body + length <= source.size)
 
 
-def records(source: Bytes, at: int, skipped: Callable[[int, int], None]) -> Iterator[Record]:
-    """All records from a byte on; `skipped` hears of where there are none, see `walked`."""
-    return walked(
-        at,
-        source.size,
-        read=partial(record_at, source),
-        over=partial(_is_end, source),
-        believed=lambda record: _ends(source, record) or _unpacks(source, record),
-        resumed=partial(_resynchronized, source),
-        skipped=skipped,
-    )
+def records(source: ByteSource, at: int, on_gap: Callable[[int, int], object]) -> Iterator[Record]:
+    """All records from a position on, to the end of the source or its closing magic.
+
+    A record's length is trusted if another record begins behind it, if it is the last one, or if it
+    is a chunk with the content that was written. Otherwise reading goes on at the next position
+    where records follow each other.
+
+    Args:
+        source: a file or a chunk.
+        at: where a record should begin.
+        on_gap: called with the begin and end of bytes that hold no record.
+    """
+    following: Record | None = None
+    while at < source.size and not _is_end(source, at):
+        record = following or record_at(source, at)
+        following = record_at(source, record.end) if record is not None and record.whole else None
+        if record is None or not (
+            following or _is_last(source, record) or _decompresses(source, record)
+        ):
+            resumed = _next_record(source, at + 1)
+            if record is None or (resumed is not None and resumed < record.end):
+                on_gap(at, source.size if resumed is None else resumed)
+                if resumed is None:
+                    return
+                at, following = resumed, None
+                continue
+        yield record
+        at = record.end
 
 
-def chunk_data(source: Bytes, record: Record) -> bytes | memoryview:
-    """The records of a chunk, unpacked; of one that is cut off those before the cut.
+def chunk_data(source: ByteSource, record: Record) -> bytes | memoryview:
+    """The decompressed records of a chunk; of one that is cut off, those before the cut.
 
     Raises:
         ValueError, struct.error: it is whole, but its content is not what was written.
@@ -101,15 +120,15 @@ def chunk_data(source: Bytes, record: Record) -> bytes | memoryview:
     body = source.read(record.body, record.end - record.body)
     _, _, size, checksum, name_length = CHUNK_HEAD.unpack_from(body)
     name = body[CHUNK_HEAD.size : CHUNK_HEAD.size + name_length].decode()
-    packed = memoryview(body)[CHUNK_HEAD.size + name_length + 8 :]
+    compressed = memoryview(body)[CHUNK_HEAD.size + name_length + 8 :]
     try:
-        data = unpacked(name, packed, MAX_CHUNK_BYTES)
-    except PackingError as error:
+        data = decompressed(name, compressed, MAX_CHUNK_BYTES)
+    except DecompressionError as error:
         if record.whole:
             raise
         return error.before
     if record.whole and len(data) != size:
-        raise ValueError(f"{len(data)} bytes are in it, not {size}")
+        raise ValueError(f"it holds {len(data)} bytes, not {size}")
     if record.whole and checksum and zlib.crc32(data) != checksum:
         raise ValueError("checksum differs")
     return data
@@ -138,17 +157,17 @@ def _plausible(kind: int, length: int, body: bytes) -> bool:
     return True
 
 
-def _is_end(source: Bytes, at: int) -> bool:
+def _is_end(source: ByteSource, at: int) -> bool:
     return at == source.size - len(MAGIC) and source.read(at, len(MAGIC)) == MAGIC
 
 
-def _ends(source: Bytes, record: Record) -> bool:
-    """Whether a record is the last one."""
+def _is_last(source: ByteSource, record: Record) -> bool:
+    """Whether nothing but the closing magic may follow a record."""
     return record.whole and (record.end >= source.size or _is_end(source, record.end))
 
 
-def _unpacks(source: Bytes, record: Record) -> bool:
-    """Whether it is a chunk with the content that was written."""
+def _decompresses(source: ByteSource, record: Record) -> bool:
+    """Whether a record is a chunk with the content that was written."""
     if record.kind != Opcode.CHUNK or not record.whole:
         return False
     try:
@@ -158,17 +177,17 @@ def _unpacks(source: Bytes, record: Record) -> bool:
     return True
 
 
-def _resynchronized(source: Bytes, start: int) -> int | None:
-    """The first byte from here on where one record follows the other, None if there is none."""
+def _next_record(source: ByteSource, start: int) -> int | None:
+    """The first position from `start` on where records follow each other, None if there is none."""
     for block in range(start, source.size, BLOCK):
         data = source.read(block, BLOCK + HEAD.size)
         for match in _CANDIDATE.finditer(data):
-            if match.start() < BLOCK and _begins(source, block + match.start()):
+            if match.start() < BLOCK and _records_begin(source, block + match.start()):
                 return block + match.start()
     return None
 
 
-def _begins(source: Bytes, at: int) -> bool:
+def _records_begin(source: ByteSource, at: int) -> bool:
     for _ in range(_IN_A_ROW):
         record = record_at(source, at)
         if record is None or not record.whole:

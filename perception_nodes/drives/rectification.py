@@ -1,4 +1,4 @@
-"""Calibrations of a drive: each frame is rectified by the one that held when it was logged."""
+"""Recorded calibrations: each frame is rectified by the one in force when it was logged."""
 
 from perception_nodes.core.frame import CameraInfo, FrameRejected
 from perception_nodes.drives.bag import RawFrame
@@ -7,18 +7,17 @@ from perception_nodes.preprocess.lens import UnknownLens
 from perception_nodes.transport.cdr import read_camera_info
 
 STAMP_END = 12
-"""Encapsulation and stamp of a serialized `CameraInfo`: they change while the calibration stays."""
+"""Bytes of encapsulation and stamp in a `CameraInfo`; what follows them is the calibration."""
 
 
 class RecordedCalibration:
     """Follows the calibrations of a drive, as preprocess does on the vehicle.
 
     Attributes:
-        warnings: what is wrong with them, a line each.
+        warnings: what is wrong with them, one line each.
     """
 
     def __init__(self, preprocessor: Preprocessor) -> None:
-        """Take what is to be calibrated."""
         self.warnings: list[str] = []
         self._preprocessor = preprocessor
         self._last: bytes | None = None
@@ -27,7 +26,7 @@ class RecordedCalibration:
         self._first_change = 0
 
     def follow(self, frame: RawFrame) -> None:
-        """Use the calibration that holds for a frame; they come in order."""
+        """Use the calibration of a frame; to be called for all frames in order."""
         info = frame.camera_info
         if info is None or info[STAMP_END:] == self._last:
             return
@@ -51,7 +50,7 @@ class RecordedCalibration:
             self._size = (read.width, read.height)
 
     def check_size(self, index: int, width: int, height: int) -> None:
-        """Warn where the calibration is for frames of another size."""
+        """Warn if the calibration is for frames of another size."""
         if self._size not in (None, (width, height)):
             assert self._size is not None
             wanted = "x".join(map(str, self._size))

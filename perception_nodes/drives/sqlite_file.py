@@ -1,4 +1,4 @@
-"""Sqlite3 files of bags: rows are listed first, and each is then fetched by its number."""
+"""Sqlite3 files of bags: rows are listed first, then each message is fetched by its row number."""
 
 import shutil
 import sqlite3
@@ -11,20 +11,20 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
-from perception_nodes.drives.message_order import Damage, Messages, Part
+from perception_nodes.drives.bag_file import Damage, Messages, Segment
 
 GIVE_UP_AFTER = 10_000
-"""Unreadable rows in a row after which the rest of the table counts as lost."""
+"""Consecutive unreadable rows after which the rest of the table counts as lost."""
 JOURNALS = ("-wal", "-journal")
-"""What sqlite has not yet moved into the file, or not yet taken back, after a crash."""
+"""Where sqlite keeps changes that a crash kept it from completing or undoing."""
 UNREADABLE = (sqlite3.Error, OverflowError)
 
 
 class SqliteFile:
-    """A sqlite3 file; see `BagFile`. It tells of no counts itself."""
+    """A sqlite3 file; see `BagFile`. It has no index that says how much was recorded."""
 
     def __init__(self, file: Path) -> None:
-        """List its rows; what a damaged file has of them."""
+        """List its rows, of a damaged file the readable ones."""
         self.types: dict[str, str] = {}
         self.counts: Counter[str] = Counter()
         self.recorded: Counter[str] = Counter()
@@ -40,10 +40,10 @@ class SqliteFile:
             self.close()
             raise
 
-    def parts(self, topics: Collection[str]) -> list[Part]:
-        """What holds the messages of some topics."""
+    def segments(self, topics: Collection[str]) -> list[Segment]:
+        """One segment for each of the topics that has messages."""
         return [
-            Part(min(times_ns), 0, partial(self._messages, topic))
+            Segment(min(times_ns), 0, partial(self._messages, topic))
             for topic, (times_ns, _) in self._rows.items()
             if topic in topics and times_ns
         ]
@@ -58,12 +58,12 @@ class SqliteFile:
         journals = [journal for journal in journals if journal.exists() and journal.stat().st_size]
         where = f"file:{quote(str(file))}?immutable=1"
         if journals:
-            # Reading them has sqlite write to the file, and a recording is left as it is.
+            # Sqlite writes to the file when it reads them; a recording must not change.
             folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
             for one in (file, *journals):
                 shutil.copyfile(one, folder / one.name)
             where = f"file:{quote(str(folder / file.name))}"
-        # Threads take turns: frames are read ahead of those that use them.
+        # Frames are read ahead in another thread than the one that opens; both take turns.
         database = sqlite3.connect(where, uri=True, check_same_thread=False)
         database.text_factory = lambda data: data.decode(errors="replace")
         # Without this sqlite refuses a file that is shorter than its header says.
@@ -95,14 +95,14 @@ class SqliteFile:
             self.start_ns, self.end_ns = start_ns, end_ns
 
     def _numbers(self) -> Iterator[tuple[int, int, int]]:
-        """Number, topic and log time of each row; unreadable ones are stepped over and counted."""
+        """Number, topic and log time of each row; unreadable rows are skipped and counted."""
         last, lost, failures = 0, 0, 0
         query = "SELECT id, topic_id, timestamp FROM messages WHERE id > ? ORDER BY id"
         while failures < GIVE_UP_AFTER:
             try:
                 for row, topic, log_time_ns in self._database.execute(query, (last,)):
                     if row <= last:
-                        # Pages of a damaged file may point at each other in a circle.
+                        # Pages of a damaged file may form a loop.
                         raise sqlite3.DatabaseError("they come out of order")
                     last, lost, failures = row, lost + failures, 0
                     yield row, topic, log_time_ns

@@ -1,4 +1,4 @@
-"""The files of a bag: found, opened, and read topic by topic, whatever their format."""
+"""A bag of one or several files, found and read topic by topic, whatever their format."""
 
 import tempfile
 from collections.abc import Callable, Collection
@@ -9,25 +9,22 @@ from typing import Any, Protocol
 
 import yaml
 
-from perception_nodes.drives.decompression import COMPRESSED, unpack_file, unpacked_message
+from perception_nodes.drives.bag_file import BagError, BagFile, Messages
+from perception_nodes.drives.decompression import COMPRESSED, decompress_file, decompressed_message
 from perception_nodes.drives.mcap_file import McapFile
-from perception_nodes.drives.message_order import BagFile, Messages, in_log_time_order
+from perception_nodes.drives.message_order import in_log_time_order
 from perception_nodes.drives.ros1_file import Ros1File
 from perception_nodes.drives.sqlite_file import SqliteFile
-
-__all__ = ["BagError", "BagStorage", "Messages", "Storage", "Topic", "open_storage"]
 
 READERS: dict[str, Callable[[Path], BagFile]] = {
     ".mcap": McapFile,
     ".db3": SqliteFile,
     ".bag": Ros1File,
 }
-"""By the format of a file."""
+"""Reader of a file by its suffix."""
+ROS2_SUFFIXES = (".mcap", ".db3")
+"""Suffixes of the files in a bag folder; a ROS 1 bag is always a single file."""
 METADATA = "metadata.yaml"
-
-
-class BagError(ValueError):
-    """A bag that cannot be replayed; one line that says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +32,11 @@ class Topic:
     """What a bag holds of a topic.
 
     Attributes:
-        name: of the topic.
+        name: its name.
         message_type: such as `sensor_msgs/msg/Image`.
         count: messages that are there; reading them may show that some are damaged.
-        lost: messages beside them that the bag's index or its metadata tells of.
-        counted: whether one of these does tell.
+        lost: further messages that were recorded, by the bag's index or its metadata.
+        counted: whether the index or the metadata says how many were recorded.
     """
 
     name: str
@@ -64,35 +61,21 @@ class Storage(Protocol):
 
     @property
     def warnings(self) -> list[str]:
-        """Damage, and what else a user should know, a line each; reading may add to it."""
+        """Damage and anything else a user should know, one line each; reading may add to it."""
         ...
 
     @property
     def damaged(self) -> bool:
-        """Whether something of it cannot be read, as far as it was."""
+        """Whether some of what was read so far is damaged."""
         ...
 
     def messages(self, topics: Collection[str]) -> Messages:
-        """The messages of some topics, oldest first; those that damage has taken are left out."""
+        """The messages of some topics, oldest first; damaged ones are left out."""
         ...
 
     def close(self) -> None:
         """Close the files."""
         ...
-
-
-def open_storage(path: Path) -> Storage:
-    """Open a bag, a damaged one as far as it can be read.
-
-    Raises:
-        BagError: it is no bag, or nothing of it can be read.
-    """
-    if not path.exists():
-        raise BagError(f"{path} does not exist")
-    try:
-        return BagStorage(path)
-    except OSError as error:
-        raise BagError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def storage_files(path: Path) -> list[Path]:
@@ -101,8 +84,7 @@ def storage_files(path: Path) -> list[Path]:
         return [path] if _format(path) in READERS else []
     if not path.is_dir():
         return []
-    formats = (".mcap", ".db3")
-    found = [file for file in path.iterdir() if file.is_file() and _format(file) in formats]
+    found = [file for file in path.iterdir() if file.is_file() and _format(file) in ROS2_SUFFIXES]
     # Splits are numbered name_0, name_1, ...: shorter names first keeps _10 behind _9.
     return sorted(found, key=lambda file: (len(file.name), file.name))
 
@@ -116,31 +98,32 @@ class BagStorage:
         """Open its files.
 
         Raises:
-            BagError: it is no bag, or not one message can be read.
+            BagError: it is not a bag, or not one message can be read.
             OSError: a file cannot be read at all.
         """
         self._path = path
         self._notes: list[str] = []
-        self._cut = False
+        self._truncated = False
         self._files: dict[Path, BagFile] = {}
         self._stack = ExitStack()
         files = storage_files(path)
         if not files:
-            looked_for = ", ".join(READERS)
-            raise BagError(
-                f"{path} is not a bag, a video or a folder of images: "
-                + (f"no {looked_for} file is in it" if path.is_dir() else "its name ends otherwise")
+            missing = (
+                f"no {' or '.join(ROS2_SUFFIXES)} file is in it"
+                if path.is_dir()
+                else f"its suffix is none of {', '.join(READERS)}"
             )
-        told = _metadata(path, self._notes) if path.is_dir() else {}
-        if path.is_dir() and not told and len(files) > 1:
+            raise BagError(f"{path} is not a bag, a video or a folder of images: {missing}")
+        metadata = _metadata(path, self._notes) if path.is_dir() else {}
+        if path.is_dir() and not metadata and len(files) > 1:
             self._notes.append(f"{path}: no {METADATA}; `ros2 bag reindex` writes one")
         try:
-            for file in self._named(files, told):
-                plain = self._unpacked(file)
+            for file in self._named(files, metadata):
+                plain = self._decompressed(file)
                 reader = READERS[plain.suffix](plain)
                 self._stack.callback(reader.close)
                 self._files[file] = reader
-            self.topics = self._topics(told)
+            self.topics = self._topics(metadata)
         except BaseException:
             self.close()
             raise
@@ -151,26 +134,26 @@ class BagStorage:
 
     @property
     def warnings(self) -> list[str]:
-        """Damage, and what else a user should know."""
+        """Damage and anything else a user should know, one line each."""
         damage = [f"{file}: {one}" for file, f in self._files.items() for one in f.damage.lines()]
         return [*self._notes, *damage]
 
     @property
     def damaged(self) -> bool:
-        """Whether something of it cannot be read, as far as it was."""
-        return self._cut or any(file.damage.lines() for file in self._files.values())
+        """Whether some of what was read so far is damaged."""
+        return self._truncated or any(file.damage.lines() for file in self._files.values())
 
     def messages(self, topics: Collection[str]) -> Messages:
         """The messages of some topics, oldest first."""
-        parts = [part for file in self._files.values() for part in file.parts(topics)]
-        for log_time_ns, topic, data in in_log_time_order(parts, self._disorder):
-            yield log_time_ns, topic, unpacked_message(data)
+        segments = [one for file in self._files.values() for one in file.segments(topics)]
+        for log_time_ns, topic, data in in_log_time_order(segments, self._note_disorder):
+            yield log_time_ns, topic, decompressed_message(data)
 
     def close(self) -> None:
-        """Close the files and remove what was unpacked."""
+        """Close the files and remove decompressed copies."""
         self._stack.close()
 
-    def _disorder(self) -> None:
+    def _note_disorder(self) -> None:
         note = (
             f"{self._path}: its log times are so far out of order that they cannot all be put in "
             "order in memory; some frames come late"
@@ -178,13 +161,13 @@ class BagStorage:
         if note not in self._notes:
             self._notes.append(note)
 
-    def _named(self, files: list[Path], told: dict[str, Any]) -> list[Path]:
-        """The files that the metadata names, in its order; without it all there are."""
-        names = told.get("relative_file_paths")
+    def _named(self, files: list[Path], metadata: dict[str, Any]) -> list[Path]:
+        """The files that the metadata names, in its order; without metadata, all files."""
+        names = metadata.get("relative_file_paths")
         if not isinstance(names, list):
             return files
         by_name = {file.name: file for file in files}
-        # With compression by file the name is with or without the suffix, by the version.
+        # With compression by file, some versions of rosbag2 name the file without the suffix.
         by_name |= {file.stem: file for file in files if file.suffix in COMPRESSED}
         wanted = [Path(str(name)).name for name in names]
         named = [by_name[name] for name in dict.fromkeys(wanted) if name in by_name]
@@ -198,23 +181,23 @@ class BagStorage:
                 self._notes.append(f"{file}: {METADATA} does not name it; it is not read")
         return list(dict.fromkeys(named))
 
-    def _unpacked(self, file: Path) -> Path:
+    def _decompressed(self, file: Path) -> Path:
         if file.suffix not in COMPRESSED:
             return file
         folder = self._stack.enter_context(tempfile.TemporaryDirectory())
         plain = Path(folder, file.stem)
-        if problem := unpack_file(file, plain):
+        if problem := decompress_file(file, plain):
             self._notes.append(f"{file}: {problem}")
-            self._cut = True
+            self._truncated = True
         return plain
 
-    def _topics(self, told: dict[str, Any]) -> dict[str, Topic]:
-        """What there is of each topic, beside what the metadata and the files' index tell.
+    def _topics(self, metadata: dict[str, Any]) -> dict[str, Topic]:
+        """What there is of each topic, and how much more the metadata or an index says there was.
 
         Raises:
             BagError: not one message can be read.
         """
-        recorded = _recorded(told)
+        recorded = _recorded(metadata)
         types = {name: message_type for name, (message_type, _) in recorded.items()}
         for file in self._files.values():
             types |= file.types
@@ -239,14 +222,14 @@ def _format(file: Path) -> str:
 
 
 def _metadata(folder: Path, notes: list[str]) -> dict[str, Any]:
-    """What a bag's metadata says; empty, and noted, where it cannot be read."""
+    """A bag's metadata; empty, with a note if there is a file that cannot be read."""
     file = folder / METADATA
     if not file.exists():
         return {}
     try:
-        told = yaml.safe_load(file.read_text(encoding="utf-8"))["rosbag2_bagfile_information"]
-        if isinstance(told, dict):
-            return told
+        metadata = yaml.safe_load(file.read_text(encoding="utf-8"))["rosbag2_bagfile_information"]
+        if isinstance(metadata, dict):
+            return metadata
         reason = "it has no rosbag2_bagfile_information"
     except (OSError, ValueError, TypeError, KeyError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
@@ -254,10 +237,10 @@ def _metadata(folder: Path, notes: list[str]) -> dict[str, Any]:
     return {}
 
 
-def _recorded(told: dict[str, Any]) -> dict[str, tuple[str, int]]:
-    """Types and numbers of messages by topic that a bag's metadata tells of, as far as it does."""
+def _recorded(metadata: dict[str, Any]) -> dict[str, tuple[str, int]]:
+    """Message type and count of each topic by a bag's metadata; malformed entries are left out."""
     found = {}
-    listed = told.get("topics_with_message_count")
+    listed = metadata.get("topics_with_message_count")
     for topic in listed if isinstance(listed, list) else ():
         try:
             described = topic["topic_metadata"]

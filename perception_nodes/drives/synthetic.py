@@ -1,4 +1,4 @@
-"""A made-up drive: frames of any size, rate and number, for measurements."""
+"""A synthetic drive: frames of any size, rate and number, for measurements."""
 
 import re
 from collections.abc import Iterator
@@ -8,7 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from perception_nodes.drives.bag import BagError, Drive, RawFrame, open_drive
+from perception_nodes.drives.bag import Drive, RawFrame, open_drive
+from perception_nodes.drives.bag_file import BagError
 from perception_nodes.drives.footage import compressed_message, image_message
 from perception_nodes.drives.schemas import COMPRESSED_IMAGE, IMAGE
 
@@ -18,7 +19,7 @@ PICTURES = 4
 
 @dataclass
 class SyntheticDrive:
-    """Looks like a `Drive`; a textured picture drifts sideways, over and over."""
+    """Has the interface of a `Drive`; its frames repeat a textured picture that drifts sideways."""
 
     width: int
     height: int
@@ -43,7 +44,7 @@ class SyntheticDrive:
             yield RawFrame(index, round(index / self.rate_hz * 1e9), pictures[index % PICTURES])
 
     def camera_info(self) -> bytes | None:
-        """None: a camera that nobody calibrated."""
+        """None: the camera is not calibrated."""
         return None
 
     def _picture(self, index: int) -> bytes:
@@ -57,10 +58,10 @@ class SyntheticDrive:
 
 
 def open_source(bag: str | Path, topic: str = "") -> Drive | SyntheticDrive:
-    """Open a recorded drive, or make one up from `synthetic:WIDTHxHEIGHT@RATE*FRAMES[.jpeg]`.
+    """Open a recorded drive, or a synthetic one: `synthetic:WIDTHxHEIGHT@RATE*FRAMES[.jpeg]`.
 
     Raises:
-        BagError: see `open_drive`; or the text is not of that form.
+        BagError: see `open_drive`; or a synthetic drive is not described in that form.
     """
     text = str(bag)
     if not text.startswith(SCHEME):

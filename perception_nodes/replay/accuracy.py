@@ -21,8 +21,8 @@ from perception_nodes.evaluation.matching import (
 )
 from perception_nodes.report.recording import (
     FrameDetections,
-    FrameReport,
     Recording,
+    ReportedFrame,
     detections_of,
 )
 
@@ -98,7 +98,7 @@ def accuracy(
 
 
 def _by_file(
-    labels: LabelledSet, drive: Drive, reports: Sequence[FrameReport]
+    labels: LabelledSet, drive: Drive, reports: Sequence[ReportedFrame]
 ) -> dict[int, LabelledImage]:
     """Labelled images by frame.
 
@@ -136,7 +136,7 @@ def _by_file(
 
 
 def _of_topic(
-    drive: Drive, topic: str, reports: Sequence[FrameReport]
+    drive: Drive, topic: str, reports: Sequence[ReportedFrame]
 ) -> tuple[LabelledSet, dict[int, LabelledImage]]:
     """Labels recorded as detections, by the stamps of the frames."""
     by_stamp = {report.stamp_ns: report for report in reports}

@@ -42,9 +42,9 @@ from perception_nodes.report.recording import (
     DETECTIONS_TOPIC,
     FRAME_REPORT_TOPIC,
     FrameDetections,
-    FrameReport,
     Recorder,
     Recording,
+    ReportedFrame,
 )
 from perception_nodes.transport.cdr import write_frame_report
 
@@ -120,7 +120,7 @@ class Lockstep:
             recorder.write(FRAME_REPORT_TOPIC, FRAME_REPORT, at_ns, write_frame_report(record))
             changes = comparison.frame(frame.index, at_ns, things_of(found)) if comparison else ()
             if pictures is not None:
-                report = FrameReport.of_record(record, at_ns)
+                report = ReportedFrame.of_record(record, at_ns)
                 pictures.add(frame, record.stamp_ns, at_ns, report, found, latency, changes)
 
         free: SimpleQueue[tuple[Turn, Pipeline]] = SimpleQueue()
@@ -145,7 +145,7 @@ class Lockstep:
             record, found, message = future.result()
             if record.status == FrameStatus.LATE:
                 record.status = FrameStatus.OK
-            measured = FrameReport.of_record(record, frame.log_time_ns)
+            measured = ReportedFrame.of_record(record, frame.log_time_ns)
             self.recording.reports.append(measured)
             if found is not None:
                 self.recording.detections[frame.index] = found

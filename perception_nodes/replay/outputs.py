@@ -23,10 +23,10 @@ from perception_nodes.report.foxglove import compressed_image, image_annotations
 from perception_nodes.report.overview import overview
 from perception_nodes.report.recording import (
     FrameDetections,
-    FrameReport,
     Recorded,
     Recorder,
     Recording,
+    ReportedFrame,
     read_messages,
     read_recording,
 )
@@ -104,7 +104,7 @@ class Played(NamedTuple):
 
     stamp_ns: int
     log_time_ns: int
-    report: FrameReport | None
+    report: ReportedFrame | None
     found: FrameDetections | None
     latency_ms: float | None
 
@@ -206,7 +206,7 @@ class PictureWriter:
         frame: RawFrame,
         stamp_ns: int,
         log_time_ns: int,
-        report: FrameReport | None,
+        report: ReportedFrame | None,
         found: FrameDetections | None,
         latency: float | None,
         changes: Sequence[Change] = (),

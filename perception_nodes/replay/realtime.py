@@ -22,9 +22,9 @@ from perception_nodes.replay.outputs import Played
 from perception_nodes.report.recording import (
     DETECTIONS_TOPIC,
     FRAME_REPORT_TOPIC,
-    FrameReport,
     Recorder,
     Recording,
+    ReportedFrame,
 )
 from perception_nodes.transport.cdr import write_frame_report
 from perception_nodes.watchdog.ledger import PASSED_OVER
@@ -191,7 +191,7 @@ class Realtime:
     def _note(self, frame: RawFrame, record: FrameRecord, recorder: Recorder) -> None:
         at_ns = frame.log_time_ns
         recorder.write(FRAME_REPORT_TOPIC, FRAME_REPORT, at_ns, write_frame_report(record))
-        report = FrameReport.of_record(record, at_ns)
+        report = ReportedFrame.of_record(record, at_ns)
         self.recording.reports.append(report)
         found = self.recording.found(report)
         self.played[frame.index] = Played(record.stamp_ns, at_ns, report, found, latency_ms(report))

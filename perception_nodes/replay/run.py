@@ -1,6 +1,7 @@
 """A replay from bags to outputs, one camera's drive after the other."""
 
 import hashlib
+import os
 import platform
 import shutil
 import tempfile
@@ -330,7 +331,8 @@ def _total(drive: Drive, options: Options) -> int:
 def _plain_name(bag: Path) -> str:
     """A bag's name without what tells its format."""
     name = bag.resolve().name
-    while not bag.is_dir() and Path(name).suffix.lower() in SUFFIXES:
+    # Of a path that is too long Path.is_dir raises; opening the bag then names it.
+    while not os.path.isdir(bag) and Path(name).suffix.lower() in SUFFIXES:
         name = Path(name).stem
     return name
 

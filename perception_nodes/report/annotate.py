@@ -20,7 +20,7 @@ from perception_nodes.core.frame import (
 from perception_nodes.drives.schemas import IMAGE
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.report.changes import Change
-from perception_nodes.report.recording import FrameDetections, FrameReport
+from perception_nodes.report.recording import FrameDetections, ReportedFrame
 from perception_nodes.transport.cdr import read_compressed_image, read_image
 
 Picture = NDArray[np.uint8]
@@ -121,7 +121,7 @@ def blank(width: int, height: int, text: str) -> Picture:
 
 
 def draw(
-    picture: Picture, scale: float, found: FrameDetections | None, report: FrameReport | None
+    picture: Picture, scale: float, found: FrameDetections | None, report: ReportedFrame | None
 ) -> None:
     """Draw a frame's objects and what became of it, in place.
 

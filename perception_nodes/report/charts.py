@@ -9,7 +9,7 @@ from plotly.graph_objects import Figure, Histogram
 from perception_nodes.core.budget import STAGES
 from perception_nodes.core.frame import IN_TIME, FrameStatus, latency_ms, stage_durations_ms
 from perception_nodes.report.annotate import STATUS_COLOURS, class_colour
-from perception_nodes.report.recording import FrameReport, Recording
+from perception_nodes.report.recording import Recording, ReportedFrame
 from perception_nodes.watchdog.faults import HealthMode
 
 MAX_POINTS = 1500
@@ -28,7 +28,7 @@ TIME_BINS = 120
 """Parts of the drive over which objects are counted."""
 
 
-def histogram(reports: Sequence[FrameReport], deadline_ms: float) -> Figure:
+def histogram(reports: Sequence[ReportedFrame], deadline_ms: float) -> Figure:
     """How often each latency occurred, against the deadline."""
     values = np.array([v for v in map(latency_ms, reports) if v is not None])
     # The slowest frames would squeeze all others into one bar: they share the last one.
@@ -67,7 +67,7 @@ def histogram(reports: Sequence[FrameReport], deadline_ms: float) -> Figure:
     return styled(figure, title, "frames", 280)
 
 
-def timeline(reports: Sequence[FrameReport], deadline_ms: float) -> Figure:
+def timeline(reports: Sequence[ReportedFrame], deadline_ms: float) -> Figure:
     """Stages of every frame, stacked, against the deadline; what missed it is marked."""
     shown = worst_of_groups(reports, MAX_POINTS)
     seconds = _seconds([report.log_time_ns for report in shown])
@@ -156,14 +156,14 @@ def classes(recording: Recording) -> Figure:
     return styled(figure, "seconds since the first frame", "objects a frame", 300)
 
 
-def worst_of_groups(reports: Sequence[FrameReport], most: int) -> list[FrameReport]:
+def worst_of_groups(reports: Sequence[ReportedFrame], most: int) -> list[ReportedFrame]:
     """At most so many reports, each the worst of as many neighbours."""
     group = -(-len(reports) // most) or 1
     groups = (reports[start : start + group] for start in range(0, len(reports), group))
     return [max(some, key=_badness) for some in groups]
 
 
-def _badness(report: FrameReport) -> tuple[bool, float]:
+def _badness(report: ReportedFrame) -> tuple[bool, float]:
     return report.status not in IN_TIME, latency_ms(report) or 0.0
 
 

@@ -1,7 +1,7 @@
-"""Recordings of a run's outputs: written as mcap, and read back as facts."""
+"""Recordings of a run's outputs: written as mcap files, and read back."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from mcap.writer import CompressionType, Writer
 from numpy.typing import NDArray
 from rosbags.serde import SerdeError
 
-from perception_nodes.core.frame import FrameFlag, FrameRecord
+from perception_nodes.core.frame import FrameRecord
 from perception_nodes.drives.schemas import (
     DETECTIONS,
     FRAME_REPORT,
@@ -21,6 +21,7 @@ from perception_nodes.drives.schemas import (
     schema_text,
     typestore,
 )
+from perception_nodes.transport.cdr import FRAME_REPORT_FIELDS
 from perception_nodes.watchdog.faults import HealthMode
 
 DETECTIONS_TOPIC = "/perception/detections"
@@ -36,12 +37,12 @@ class Recorder:
     """Writes an mcap file of the `ros2` profile; it appears under its name when closed."""
 
     def __init__(self, path: str | Path) -> None:
-        """Create the file under a temporary name beside `path`; its folder is made."""
+        """Create the file under a temporary name beside `path`, and its folder if needed."""
         self._path = Path(path)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._partial = self._path.with_name(f".{self._path.name}.part")
         self._file = self._partial.open("wb")
-        # Pictures are compressed already, and the rest is small.
+        # Pictures are already compressed; all other messages are small.
         self._writer = Writer(self._file, compression=CompressionType.NONE)
         self._writer.start(profile="ros2", library="perception_nodes")
         self._channels: dict[tuple[str, str], int] = {}
@@ -64,7 +65,7 @@ class Recorder:
         self._writer.add_message(self._channels[key], log_time_ns, cdr_bytes, log_time_ns)
 
     def close(self) -> None:
-        """Write the index and give the file its name; calling it again does nothing."""
+        """Write the index and rename the file; a second call does nothing."""
         if self._file.closed:
             return
         self._writer.finish()
@@ -72,7 +73,7 @@ class Recorder:
         self._partial.replace(self._path)
 
     def discard(self) -> None:
-        """Remove what was written."""
+        """Remove the file."""
         self._file.close()
         self._partial.unlink(missing_ok=True)
 
@@ -86,7 +87,7 @@ class Recorder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close; after an error discard."""
+        """Close the file; after an error, discard it."""
         if error is None:
             self.close()
         else:
@@ -108,56 +109,52 @@ class Recorded(NamedTuple):
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class FrameReport:
-    """A `perception_interfaces/FrameReport`: see there; stamps in nanoseconds."""
+_TYPES = {"string": str, "bool": bool}
+_ReportFields: Any = make_dataclass(
+    "_ReportFields",
+    [
+        ("log_time_ns", int),
+        ("stamp_ns", int),
+        ("frame_id", str),
+        *((name, _TYPES.get(type_name, int)) for type_name, name in FRAME_REPORT_FIELDS),
+    ],
+    frozen=True,
+    slots=True,
+)
 
-    log_time_ns: int
-    stamp_ns: int
-    frame_id: str
-    camera: str
-    sequence: int
-    status: int
-    clock_suspect: bool
-    reason: str
-    model: str
-    source_width: int
-    source_height: int
-    copies: int
-    detections: int
-    deadline_ns: int
-    capture_ns: int
-    ingested_ns: int
-    preprocessed_ns: int
-    inferred_ns: int
-    postprocessed_ns: int
-    published_ns: int
+
+class ReportedFrame(_ReportFields):  # type: ignore[misc]
+    """What a recording says of a frame: a `perception_interfaces/FrameReport` with its log time.
+
+    The fields are those of the message's definition; its header is `stamp_ns` and `frame_id`.
+    """
+
+    __slots__ = ()
 
     @classmethod
-    def of_record(cls, record: FrameRecord, log_time_ns: int) -> "FrameReport":
+    def of_record(cls, record: FrameRecord, log_time_ns: int) -> "ReportedFrame":
         """The report that a closed record becomes."""
-        return cls(
-            log_time_ns,
-            record.stamp_ns,
-            record.frame_id.decode(errors="replace"),
-            record.camera.decode(errors="replace"),
-            record.sequence,
-            record.status,
-            bool(record.flags & FrameFlag.CLOCK_SUSPECT),
-            record.reason.decode(errors="replace"),
-            record.model.decode(errors="replace"),
-            *(getattr(record, name) for name in _SHARED_FIELDS),
+        texts_and_numbers = (
+            record.frame_id,
+            *(getattr(record, name) for _, name in FRAME_REPORT_FIELDS),
         )
+        values = (
+            value.decode(errors="replace") if isinstance(value, bytes) else value
+            for value in texts_and_numbers
+        )
+        return cls(log_time_ns, record.stamp_ns, *values)
 
-
-_REPORT_FIELDS = tuple(FrameReport.__dataclass_fields__)[3:]
-_SHARED_FIELDS = _REPORT_FIELDS[_REPORT_FIELDS.index("source_width") :]
-"""Those that a record has under the same name."""
+    @classmethod
+    def of_message(cls, message: Any, log_time_ns: int) -> "ReportedFrame":
+        """The report that a deserialized message holds."""
+        values = (getattr(message, name) for _, name in FRAME_REPORT_FIELDS)
+        header = message.header
+        return cls(log_time_ns, _stamp_ns(header.stamp), header.frame_id, *values)
 
 
 @dataclass(frozen=True, slots=True)
 class FrameDetections:
-    """Objects of a frame, in the order they were published.
+    """Objects of a frame, in the order in which they were published.
 
     Attributes:
         labels: class names.
@@ -170,7 +167,6 @@ class FrameDetections:
     boxes: NDArray[np.float32]
 
     def __len__(self) -> int:
-        """How many objects."""
         return len(self.labels)
 
     @classmethod
@@ -180,7 +176,7 @@ class FrameDetections:
 
 
 class HealthChange(NamedTuple):
-    """A change of the health mode; the first one is the mode first heard of."""
+    """A change of the health mode; the first entry of a recording is its first known mode."""
 
     log_time_ns: int
     mode: HealthMode
@@ -189,23 +185,23 @@ class HealthChange(NamedTuple):
 
 @dataclass
 class Recording:
-    """What a run put out, without the pictures.
+    """The outputs of a run, without the pictures.
 
     Attributes:
-        reports: a report a frame, as they came.
+        reports: one for each frame, in the order of the recording.
         detections: by the frame's stamp in nanoseconds, or by its number in the drive.
-        by_number: whether that is the number. A replay knows it, and it is unique where stamps and
-            log times are not.
-        health: changes of the health mode, as they came.
+        by_number: whether the key is the number. A replay knows the number, which is unique even if
+            stamps and log times are not.
+        health: changes of the health mode, in the order of the recording.
     """
 
-    reports: list[FrameReport] = field(default_factory=list)
+    reports: list[ReportedFrame] = field(default_factory=list)
     detections: dict[int, FrameDetections] = field(default_factory=dict)
     by_number: bool = False
     health: list[HealthChange] = field(default_factory=list)
 
-    def found(self, report: FrameReport) -> FrameDetections | None:
-        """The objects of a frame, None where none were published."""
+    def found(self, report: ReportedFrame) -> FrameDetections | None:
+        """The objects of a frame, None if no detections were published for it."""
         return self.detections.get(report.sequence if self.by_number else report.stamp_ns)
 
 
@@ -213,7 +209,7 @@ def read_messages(path: str | Path) -> Iterator[Recorded]:
     """The messages of a recording in log-time order.
 
     Raises:
-        RecordingError: it is not there, or not a whole mcap file.
+        RecordingError: it does not exist, or is not a complete mcap file.
     """
     try:
         with Path(path).open("rb") as stream:
@@ -226,14 +222,14 @@ def read_messages(path: str | Path) -> Iterator[Recorded]:
 
 
 def read_recording(path: str | Path, by_number: bool = False) -> Recording:
-    """Read what a run put out.
+    """Read the outputs of a run.
 
     Args:
         path: the recording.
-        by_number: see `Recording`; the recording is one of a replay.
+        by_number: see `Recording`; only for the recording of a replay.
 
     Raises:
-        RecordingError: see `read_messages`; or its messages are those of another version.
+        RecordingError: see `read_messages`; or its messages have another definition.
     """
     recording = Recording(by_number=by_number)
     unreported: dict[int, FrameDetections] = {}
@@ -242,9 +238,9 @@ def read_recording(path: str | Path, by_number: bool = False) -> Recording:
             continue
         message = _deserialized(path, type_name, data)
         if type_name == FRAME_REPORT:
-            report = _frame_report(message, log_time_ns)
+            report = ReportedFrame.of_message(message, log_time_ns)
             recording.reports.append(report)
-            # A replay writes a frame's report behind its detections, with the same log time.
+            # A replay writes a frame's detections before its report, with the same log time.
             if by_number and (found := unreported.pop(log_time_ns, None)) is not None:
                 recording.detections[report.sequence] = found
         elif type_name == DETECTIONS:
@@ -263,7 +259,7 @@ def detections_of(data: bytes) -> tuple[int, FrameDetections]:
     """Stamp in nanoseconds and objects of a serialized `vision_msgs/msg/Detection2DArray`.
 
     Raises:
-        RecordingError: it is of another definition, or an object has no class.
+        RecordingError: it has another definition, or an object has no class.
     """
     try:
         message: Any = typestore().deserialize_cdr(data, DETECTIONS)
@@ -280,12 +276,6 @@ def _deserialized(path: str | Path, type_name: str, data: bytes) -> Any:
             f"recording {path} was made with another definition of {type_name} ({error}); record "
             "the run again"
         ) from error
-
-
-def _frame_report(message: Any, log_time_ns: int) -> FrameReport:
-    header = message.header
-    values = (getattr(message, name) for name in _REPORT_FIELDS)
-    return FrameReport(log_time_ns, _stamp_ns(header.stamp), header.frame_id, *values)
 
 
 def _frame_detections(message: Any) -> FrameDetections:

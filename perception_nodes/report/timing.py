@@ -7,13 +7,13 @@ from pathlib import Path
 
 from perception_nodes.core.budget import STAGES
 from perception_nodes.core.frame import FrameStatus, latency_ms, stage_durations_ms
-from perception_nodes.report.recording import FrameReport, RecordingError
+from perception_nodes.report.recording import RecordingError, ReportedFrame
 
 TIMING_FILE = "timing.csv"
 COLUMNS = ("frame", "log_time_ns", "status", *(f"{stage}_ms" for stage in STAGES), "total_ms")
 
 
-def timing_csv(reports: Iterable[FrameReport]) -> str:
+def timing_csv(reports: Iterable[ReportedFrame]) -> str:
     """A line a frame; what a frame did not go through is empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -1,7 +1,6 @@
 """What the processes of a graph need around them: DDS settings, memory settings, signals."""
 
 import ctypes
-import importlib.resources
 import os
 import signal
 import sys
@@ -15,8 +14,8 @@ _LIBC = ctypes.CDLL(None)
 
 
 def share_folder() -> Path:
-    """The folder that holds `config/` and `models/`: a checkout's, or the installed share/."""
-    checkout = Path(str(importlib.resources.files("perception_nodes"))).parent
+    """The folder of `config/`, `interfaces/`, `models/`: a checkout's, or the installed share/."""
+    checkout = Path(__file__).parents[2]
     prefixes = [*os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix]
     installed = [Path(p) / "share/perception_nodes" for p in prefixes if p]
     return next(

@@ -1,21 +1,22 @@
-"""Serialized ROS messages (OMG CDR, XCDR1) read in place, and detections written.
+"""Serialized ROS messages (OMG CDR, XCDR1): images read in place, detections and reports written.
 
 Every read is checked against the end of the buffer: a message from the network is never trusted.
-Fields follow the `.msg` definitions of sensor_msgs and vision_msgs.
+Fields follow the `.msg` definitions of sensor_msgs and vision_msgs; the layout of a frame report is
+derived from its shipped definition.
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 
 from perception_nodes.core.frame import (
-    STAMPS,
     CameraInfo,
     Detections,
-    FrameFlag,
     FrameRecord,
     FrameRejected,
     ImageView,
 )
+from perception_nodes.transport.definitions import Field, fields
 
 Buffer = bytes | bytearray | memoryview
 HEADER_SIZE = 4
@@ -47,7 +48,7 @@ class CdrReader:
         self._order = "<" if kind[1] else ">"
 
     def numbers(self, fmt: str) -> tuple[float, ...]:
-        """Numbers of one struct format letter, repeated; aligned to their size."""
+        """Numbers of one type, such as `9d` in the notation of `struct`; aligned to their size."""
         size = struct.calcsize(fmt[-1])
         start = self._align(size)
         count = int(fmt[:-1] or 1)
@@ -63,7 +64,7 @@ class CdrReader:
         return int(self.numbers("B")[0])
 
     def string(self) -> str:
-        """A string; CDR counts its closing zero."""
+        """A string; its length in CDR includes the closing zero."""
         length = self.uint32()
         if length > MAX_STRING:
             raise FrameRejected(f"{self._message}: a string of {length} bytes is not believable")
@@ -82,7 +83,7 @@ class CdrReader:
         """A builtin_interfaces/Time."""
         seconds, nanoseconds = int(self.numbers("i")[0]), int(self.numbers("I")[0])
         if nanoseconds >= NS_PER_S:
-            # Carried into the seconds, it may be a stamp that no message can be given.
+            # With the carry into the seconds it may exceed what a message can hold.
             raise FrameRejected(f"{self._message}: a stamp of {nanoseconds} nanoseconds is none")
         return seconds * NS_PER_S + nanoseconds
 
@@ -121,7 +122,7 @@ def read_image(data: Buffer) -> ImageView:
 
 
 def read_compressed_image(data: Buffer) -> ImageView:
-    """View a serialized `sensor_msgs/msg/CompressedImage`; its size stands in the file itself.
+    """View a serialized `sensor_msgs/msg/CompressedImage`; its size is known to the file only.
 
     Raises:
         FrameRejected: cut off, or neither JPEG nor PNG.
@@ -129,11 +130,11 @@ def read_compressed_image(data: Buffer) -> ImageView:
     reader = CdrReader(data, "CompressedImage")
     stamp_ns, frame_id, name = reader.stamp_ns(), reader.string(), reader.string()
     payload = reader.octets()
-    # The format field is free text ("bgr8; jpeg compressed bgr8"): the file's own mark decides.
-    mark = bytes(payload[:8])
-    if mark.startswith(b"\xff\xd8\xff"):
+    # The format field is free text ("bgr8; jpeg compressed bgr8"); the file's magic number decides.
+    magic = bytes(payload[:8])
+    if magic.startswith(b"\xff\xd8\xff"):
         encoding = "jpeg"
-    elif mark == b"\x89PNG\r\n\x1a\n":
+    elif magic == b"\x89PNG\r\n\x1a\n":
         encoding = "png"
     else:
         raise FrameRejected(
@@ -195,9 +196,14 @@ class _Writer:
         self.pack("I", 4, len(text) + 1)
         self.data += text + b"\x00"
 
+    def header(self, stamp_ns: int, frame_id: bytes) -> None:
+        """A std_msgs/Header."""
+        self.pack("iI", 4, *divmod(stamp_ns, NS_PER_S))
+        self.string(frame_id)
 
-def _whole(text: bytes) -> bytes:
-    """Text without the part of a character that a record's fixed length may have left at its end.
+
+def _complete_characters(text: bytes) -> bytes:
+    """UTF-8 text without the character that a record's fixed length may have cut at its end.
 
     Subscribers refuse a message whose strings are not UTF-8.
     """
@@ -221,15 +227,9 @@ def write_detection_array(
         detections: boxes in source pixels.
         class_names: names by class index; they become `class_id`.
     """
-    seconds, nanoseconds = divmod(stamp_ns, NS_PER_S)
-    frame_id = _whole(frame_id)
+    frame_id = _complete_characters(frame_id)
     out = _Writer()
-
-    def header() -> None:
-        out.pack("iI", 4, seconds, nanoseconds)
-        out.string(frame_id)
-
-    header()
+    out.header(stamp_ns, frame_id)
     out.pack("I", 4, len(detections))
     for box, score, label in zip(
         detections.boxes.tolist(),
@@ -238,7 +238,7 @@ def write_detection_array(
         strict=True,
     ):
         x1, y1, x2, y2 = box
-        header()
+        out.header(stamp_ns, frame_id)
         out.pack("I", 4, 1)
         out.string(class_names[label])
         out.pack("d", 8, score)
@@ -248,6 +248,64 @@ def write_detection_array(
     return bytes(out.data)
 
 
+FRAME_REPORT_FIELDS = [
+    field for field in fields("perception_interfaces/msg/FrameReport") if field.name != "header"
+]
+"""What a frame report holds besides its header; a `FrameRecord` has an attribute of each name."""
+_INTEGER_CODES = {
+    "bool": "?",
+    **{f"uint{bits}": code for bits, code in zip((8, 16, 32, 64), "BHIQ", strict=True)},
+    **{f"int{bits}": code for bits, code in zip((8, 16, 32, 64), "bhiq", strict=True)},
+}
+
+
+class _IntegerRun:
+    """Integer fields that follow each other, packed in one call.
+
+    CDR pads each number to a multiple of its size. Where a run begins depends on the lengths of the
+    strings before it, so there is one layout for each position modulo 8.
+    """
+
+    def __init__(self, run: Sequence[Field]) -> None:
+        self._names = [field.name for field in run]
+        codes = [_INTEGER_CODES[field.type_name] for field in run]
+        self._layouts = [_padded(codes, start) for start in range(8)]
+        self._limits = [(1 << 8 * struct.calcsize(code)) - 1 for code in codes]
+
+    def append_to(self, data: bytearray, record: FrameRecord) -> None:
+        values = [getattr(record, name) for name in self._names]
+        layout = self._layouts[(len(data) - HEADER_SIZE) % 8]
+        try:
+            data += layout.pack(*values)
+        except struct.error:
+            # The record holds its counts in more bits than the message does.
+            data += layout.pack(*map(min, values, self._limits))
+
+
+def _padded(codes: Sequence[str], start: int) -> struct.Struct:
+    """Layout of numbers that begin at a position, with the padding that CDR puts before each."""
+    layout, position = "<", start
+    for code in codes:
+        size = struct.calcsize(code)
+        padding = -position % size
+        layout += f"{padding}x{code}"
+        position += padding + size
+    return struct.Struct(layout)
+
+
+def _layout(all_fields: Iterable[Field]) -> Iterator[str | _IntegerRun]:
+    """The names of string fields, and the integer fields between them as runs."""
+    for is_string, group in groupby(all_fields, lambda field: field.type_name == "string"):
+        run = list(group)
+        if is_string:
+            yield from (field.name for field in run)
+        else:
+            yield _IntegerRun(run)
+
+
+_FRAME_REPORT_LAYOUT = list(_layout(FRAME_REPORT_FIELDS))
+
+
 def write_frame_report(record: FrameRecord) -> bytes:
     """Serialize a `perception_interfaces/msg/FrameReport`.
 
@@ -255,15 +313,10 @@ def write_frame_report(record: FrameRecord) -> bytes:
         record: the closed record of a frame; counts beyond their field are written as its maximum.
     """
     out = _Writer()
-    out.pack("iI", 4, *divmod(record.stamp_ns, NS_PER_S))
-    out.string(_whole(record.frame_id))
-    out.string(record.camera)
-    out.pack("Q", 8, record.sequence)
-    out.pack("BB", 1, record.status, bool(record.flags & FrameFlag.CLOCK_SUSPECT))
-    out.string(_whole(record.reason))
-    out.string(record.model)
-    out.pack("II", 4, record.source_width, record.source_height)
-    out.pack("B", 1, min(record.copies, 0xFF))
-    out.pack("H", 2, min(record.detections, 0xFFFF))
-    out.pack("7q", 8, record.deadline_ns, *(getattr(record, name) for name in STAMPS))
+    out.header(record.stamp_ns, _complete_characters(record.frame_id))
+    for part in _FRAME_REPORT_LAYOUT:
+        if isinstance(part, str):
+            out.string(_complete_characters(getattr(record, part)))
+        else:
+            part.append_to(out.data, record)
     return bytes(out.data)

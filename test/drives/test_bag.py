@@ -4,6 +4,7 @@ import shutil
 import sqlite3
 from contextlib import suppress
 
+import cv2
 import lz4.frame
 import numpy as np
 import pytest
@@ -110,45 +111,54 @@ def test_compressed_file_cut_off(copy):
     check_prefix(cut)
 
 
-def test_ros1(tmp_path):
-    check_whole(write_ros1(tmp_path / "old.bag"), frames=5)
+@pytest.mark.parametrize("compression", [None, "bz2", "lz4"])
+def test_ros1(tmp_path, compression):
+    check_whole(write_ros1(tmp_path / "old.bag", FRAMES, compression))
 
 
-@pytest.mark.parametrize("share", [0.4, 0.7, 0.95, 0.999])
-def test_ros1_cut_off(tmp_path, share):
-    bag = write_ros1(tmp_path / "old.bag", frames=FRAMES)
+def refused(bag):
+    """The line with which a damaged ROS 1 bag is refused, when it is opened or read."""
+    with pytest.raises(BagError) as refusal, open_drive(bag) as drive:
+        list(drive.frames())
+    line = str(refusal.value)
+    assert str(bag) in line
+    assert f"run `rosbag reindex {bag.name}`" in line
+    assert "\n" not in line
+    return line
+
+
+@pytest.mark.parametrize("share", [0, 0.001, 0.4, 0.7, 0.95, 0.999])
+def test_ros1_cut_off_is_refused(tmp_path, share):
+    bag = write_ros1(tmp_path / "old.bag", FRAMES)
     data = bag.read_bytes()
     bag.write_bytes(data[: int(len(data) * share)])
-    read, said = check_prefix(bag)
-    assert read >= int(FRAMES * share) - 3
-    assert "damaged" in said
+    refused(bag)
 
 
-@pytest.mark.parametrize("compression", ["bz2", "lz4"])
-def test_ros1_compressed_and_without_its_index(tmp_path, compression):
-    bag = write_ros1(tmp_path / "old.bag", frames=FRAMES, compression=compression)
-    check_whole(bag)
-    bag.write_bytes(bag.read_bytes()[:-300])
-    assert check_prefix(bag)[0] == FRAMES
-
-
-def test_ros1_with_a_broken_part_goes_on_behind_it(tmp_path):
-    bag = write_ros1(tmp_path / "old.bag", frames=FRAMES)
-    data = bytearray(bag.read_bytes())
-    # A message's length, so that all behind it in its chunk is lost; and no index.
-    start = len(data) // 2
-    data[start : start + 64] = b"\xff" * 64
-    bag.write_bytes(data[:-600])
-    with open_drive(bag) as drive:
-        assert 0 < len(list(drive.frames())) <= FRAMES
-        assert drive.warnings
-
-
-def test_ros1_cut_off_before_the_first_frame(tmp_path):
+def test_ros1_that_was_not_closed_is_refused(tmp_path):
+    """The recorder notes at its end where the index is."""
     bag = write_ros1(tmp_path / "old.bag")
-    bag.write_bytes(bag.read_bytes()[:4200])
-    with pytest.raises(BagError, match="not one message"):
-        open_drive(bag)
+    data = bag.read_bytes()
+    at = data.index(b"index_pos=") + len(b"index_pos=")
+    bag.write_bytes(data[:at] + bytes(8) + data[at + 8 :])
+    assert "not indexed" in refused(bag)
+
+
+@pytest.mark.parametrize("compression", [None, "bz2", "lz4"])
+def test_ros1_with_a_damaged_chunk_is_refused(tmp_path, compression):
+    """The index is sound, so that it is found when frames are read."""
+    bag = write_ros1(tmp_path / "old.bag", FRAMES, compression)
+    data = bytearray(bag.read_bytes())
+    # Lengths that lead out of the chunk, or what no compressor writes.
+    at = data.index(b"op=\x02") if compression is None else 6000
+    data[at - 40 : at + 40] = b"\xff" * 80
+    bag.write_bytes(data)
+    refused(bag)
+
+
+def test_ros1_without_messages(tmp_path):
+    with pytest.raises(BagError, match=r"old\.bag: it is empty"):
+        open_drive(write_ros1(tmp_path / "old.bag", frames=0))
 
 
 def test_damage_anywhere_is_met_with_frames_or_one_line(tmp_path):
@@ -285,12 +295,29 @@ def test_empty_topic(tmp_path):
 def test_not_bags(tmp_path):
     with pytest.raises(BagError, match="does not exist"):
         open_drive(tmp_path / "nope")
-    with pytest.raises(BagError, match=r"no \.mcap, \.db3, \.bag file is in it"):
+    with pytest.raises(BagError, match=r"no \.mcap or \.db3 file is in it"):
         open_drive(tmp_path)
     text = tmp_path / "notes.txt"
     text.write_text("no bag")
     with pytest.raises(BagError, match="is not a bag, a video or a folder of images"):
         open_drive(text)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x" * 300 + ".mp4", "x" * 300 + ".mcap"])
+def test_a_path_that_is_too_long_is_named(tmp_path, name):
+    with pytest.raises(BagError, match="x{300}.* cannot be read: File name too long"):
+        open_drive(tmp_path / name)
+
+
+def test_a_video_without_frames_is_named(tmp_path, capfd):
+    nothing, header = tmp_path / "nothing.mp4", tmp_path / "header.avi"
+    nothing.write_bytes(b"")
+    cv2.VideoWriter(str(header), cv2.VideoWriter.fourcc(*"MJPG"), 25.0, (64, 48)).release()
+    assert cv2.VideoCapture(str(header)).isOpened()
+    for video, said in ((nothing, "is an empty file"), (header, "holds no frame")):
+        with pytest.raises(BagError, match=f"{video.name} {said}"):
+            open_drive(video)
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("suffix", ["mcap", "db3", "bag"])

@@ -1,4 +1,4 @@
-"""Damaged bags: what is lost is counted and named, and no more is lost than is damaged."""
+"""Damaged bags of ROS 2: what is lost is counted and named, and no more is lost than is damaged."""
 
 import shutil
 import sqlite3
@@ -14,7 +14,6 @@ from drives import (
     PERIOD_NS,
     START_NS,
     serialized,
-    write_ros1,
     write_ros2,
 )
 from mcap.writer import CompressionType, IndexType
@@ -22,8 +21,9 @@ from mcap.writer import Writer as McapWriter
 from rosbags.rosbag2 import CompressionMode
 
 from perception_nodes.drives.bag import BagError, open_drive
-from perception_nodes.drives.decompression import MAX_MESSAGE_BYTES, unpacked_message
-from perception_nodes.drives.message_order import HELD_BYTES, Part, in_log_time_order
+from perception_nodes.drives.bag_file import Segment
+from perception_nodes.drives.decompression import MAX_MESSAGE_BYTES, decompressed_message
+from perception_nodes.drives.message_order import MAX_OPEN_BYTES, in_log_time_order
 
 FRAMES = 40
 
@@ -63,8 +63,6 @@ BAGS = {
     "mcap, messages": lambda at: write_ros2(at, frames=FRAMES, compress=CompressionMode.MESSAGE),
     "mcap, file": lambda at: write_ros2(at, frames=FRAMES, compress=CompressionMode.FILE),
     "sqlite3": lambda at: write_ros2(at, frames=FRAMES, storage="sqlite3"),
-    "ROS 1": lambda at: write_ros1(at.with_suffix(".bag"), FRAMES),
-    "ROS 1, lz4": lambda at: write_ros1(at.with_suffix(".bag"), FRAMES, "lz4"),
 }
 COUNTED = ("mcap", "mcap, messages", "mcap, file", "sqlite3")
 """Their metadata tells how many frames there were, whatever is damaged."""
@@ -147,7 +145,7 @@ def zeroed(file, at, count=4096):
 
 
 @pytest.mark.parametrize(
-    "name", ["mcap", "mcap, chunks", "mcap, no chunks", "mcap, no index", "sqlite3", "ROS 1"]
+    "name", ["mcap", "mcap, chunks", "mcap, no chunks", "mcap, no index", "sqlite3"]
 )
 def test_a_hole_of_4_kb_costs_the_chunk_or_the_frames_that_it_lies_in(copy, name):
     for number, share in enumerate((0.2, 0.5, 0.7)):
@@ -243,14 +241,14 @@ def test_records_of_an_application_are_no_damage(copy):
 
 
 def test_more_disorder_than_memory_holds_is_told():
-    """Each part begins with a message from long ago, so that all would have to be open at once."""
-    size = HELD_BYTES // 4
+    """Each segment begins with a message from long ago, so that all would be open at once."""
+    size = MAX_OPEN_BYTES // 4
 
-    def part(number):
-        return Part(0, size, lambda: iter([(0, "t", b""), (number, "t", bytes([number]))]))
+    def segment(number):
+        return Segment(0, size, lambda: iter([(0, "t", b""), (number, "t", bytes([number]))]))
 
     told = []
-    given = list(in_log_time_order([part(n) for n in range(1, 20)], lambda: told.append(1)))
+    given = list(in_log_time_order([segment(n) for n in range(1, 20)], lambda: told.append(1)))
     assert sorted(time for time, _, _ in given) == [0] * 19 + list(range(1, 20))
     assert told
 
@@ -292,12 +290,12 @@ def test_an_unknown_loss_is_not_told_as_none(copy):
     assert "how many more frames are lost is not known" in warnings[-1]
 
 
-def test_a_message_that_unpacks_to_more_than_any_image_stays_packed():
+def test_a_message_that_decompresses_to_more_than_any_image_stays_compressed():
     small = serialized(IMAGE, 0)
     for packer in (zstandard.ZstdCompressor().compress, lz4.frame.compress):
-        assert unpacked_message(packer(small)) == small
+        assert decompressed_message(packer(small)) == small
         bomb = packer(bytes(MAX_MESSAGE_BYTES + 1))
-        assert unpacked_message(bomb) is bomb
+        assert decompressed_message(bomb) is bomb
 
 
 def test_metadata_of_any_content_is_met_with_frames(copy):

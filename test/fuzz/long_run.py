@@ -2,7 +2,7 @@
 
     .venv/bin/python test/fuzz/long_run.py --inputs 10_000_000 --minutes 60
 
-A message that a reader neither takes nor refuses is written to out/fuzz/ and ends the run.
+A message that a reader neither accepts nor refuses is written to out/fuzz/ and ends the run.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from readers import READERS, accepts
 
 BATCH = 2000
 SLOW = {"lens of a CameraInfo": 50}
-"""Readers that take long get one batch in so many."""
+"""Slow readers: they get a batch in one of this many rounds."""
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""Mutations of valid messages that know how one is made: lengths, alignment, text, doubles."""
+"""Mutations of valid messages, aimed at lengths, alignment, text and doubles."""
 
 import random
 import struct

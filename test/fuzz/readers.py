@@ -1,4 +1,4 @@
-"""What is fuzzed: each reader of bytes that others wrote, with valid messages to start from."""
+"""What is fuzzed: each reader of bytes from other processes, with valid messages to mutate."""
 
 import ctypes
 import struct
@@ -32,7 +32,7 @@ from perception_nodes.transport.cdr import (
 )
 
 GUARD = b"\xa5" * 64
-"""Lies before and behind each message: what shows it was read out of bounds."""
+"""Lies before and behind each message, so that a view out of bounds is noticed."""
 GUARD_BYTE = GUARD[0]
 STORE = typestore()
 SLOT_SIZE = (8, 8)
@@ -42,7 +42,7 @@ PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(40))
 
 
 class Guarded:
-    """A message between guards, as a view that ends where it ends."""
+    """A message between guards, as a view of exactly the message."""
 
     def __init__(self, data: bytes) -> None:
         self._memory = np.frombuffer(GUARD + data + GUARD, np.uint8)
@@ -56,7 +56,7 @@ class Guarded:
 
 
 def check_image(image: ImageView, guarded: Guarded) -> None:
-    """What is accepted lies in the message, can be scaled without leaving it, and reported."""
+    """Check that an accepted image lies within its message, and that its header can be reported."""
     pixels = np.frombuffer(image.data, np.uint8)
     assert guarded.holds(pixels.ctypes.data, pixels.ctypes.data + pixels.size)
     frame_id = image.frame_id.encode(errors="replace")[:63]
@@ -92,20 +92,20 @@ def stamp(guarded: Guarded) -> None:
 
 
 def camera_frame(guarded: Guarded) -> None:
-    """A frame in shared memory: its header, and behind it the slot."""
+    """A frame in shared memory: its header, followed by the slot."""
     size = ctypes.sizeof(CameraHeader)
     if len(guarded.view) < size:
-        raise FrameRejected("no whole header: shared memory does not lend such a sample")
+        raise FrameRejected("no complete header: shared memory does not lend such a sample")
     header = CameraHeader.from_buffer_copy(guarded.view[:size])
     payload = np.frombuffer(guarded.view[size:], np.uint8)
     check_image(view_camera_frame(header, payload), guarded)
 
 
 def slot(guarded: Guarded) -> None:
-    """A frame on its way to the detector: its header, and behind it the pixels."""
+    """A frame on its way to the detector: its header, followed by the pixels."""
     size = ctypes.sizeof(FrameHeader)
     if len(guarded.view) < size:
-        raise FrameRejected("no whole header: shared memory does not lend such a sample")
+        raise FrameRejected("no complete header: shared memory does not lend such a sample")
     header = FrameHeader.from_buffer_copy(guarded.view[:size])
     record = record_of_header(header)
     write_frame_report(record)
@@ -212,11 +212,11 @@ READERS: dict[str, tuple[Callable[[Guarded], None], list[bytes]]] = {
     "camera frame": (camera_frame, _camera_frames()),
     "slot": (slot, _slots()),
 }
-"""By name: a function that reads, and raises FrameRejected or finds all well; valid messages."""
+"""By name: a function that raises FrameRejected or checks what it has read; valid messages."""
 
 
 def accepts(read: Callable[[Guarded], None], data: bytes) -> bool:
-    """Whether a reader takes a message; any error but FrameRejected with a reason is a bug."""
+    """Whether a reader accepts a message; any error but FrameRejected with a reason is a bug."""
     try:
         read(Guarded(data))
     except FrameRejected as error:

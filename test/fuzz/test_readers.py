@@ -1,4 +1,4 @@
-"""Bytes that others wrote are read or refused with a reason, whatever they are."""
+"""Any bytes from other processes are read, or refused with a reason."""
 
 import random
 
@@ -27,7 +27,7 @@ def test_mutated_messages_are_read_or_refused(read, seeds, source, data):
 def test_many_mutated_messages_are_read_or_refused(read, seeds):
     source = random.Random(1)
     accepted = sum(accepts(read, mutated(source.choice(seeds), source)) for _ in range(3000))
-    assert 0 < accepted < 3000, "mutations reach both ways out"
+    assert 0 < accepted < 3000, "mutations reach both outcomes"
 
 
 @every_reader

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from perception_interfaces.msg import FrameReport, Health
 from rclpy.serialization import deserialize_message, serialize_message
-from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
+
+from perception_nodes.drives.schemas import typestore
 
 # That of vision_msgs 4 as ROS distributions ship it. Nodes with another one do
 # not exchange detections with theirs.
@@ -22,15 +23,9 @@ DETECTIONS_HASH = "RIHS01_214274120007f4a683866481336b70310268cfa107aebe9d594a6a
 
 
 @pytest.fixture(scope="module")
-def store(root: Path) -> Typestore:
-    """Our definitions as rosbags reads them: an oracle that shares no code with ROS."""
-    store = get_typestore(Stores.ROS2_KILTED)
-    types = {}
-    for path in sorted((root / "interfaces").glob("*/msg/*.msg")):
-        name = f"{path.parent.parent.name}/msg/{path.stem}"
-        types.update(get_types_from_msg(path.read_text(), name))
-    store.register(types)
-    return store
+def store() -> Typestore:
+    """Our definitions as rosbags reads them, which shares no code with ROS."""
+    return typestore()
 
 
 def built_hash(name: str) -> str:

@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from perception_interfaces.msg import FrameReport
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -11,10 +12,10 @@ from rclpy.serialization import deserialize_message
 from vision_msgs.msg import Detection2DArray
 
 from perception_nodes.bench.graphs import ReceiverSettings
-from perception_nodes.core.frame import STAMPS, FrameStatus
+from perception_nodes.core.frame import FrameStatus
 from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, run_node
 from perception_nodes.transport import channels
-from perception_nodes.transport.cdr import read_stamp
+from perception_nodes.transport.cdr import FRAME_REPORT_FIELDS, NS_PER_S, read_stamp
 
 REPORTS = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
@@ -66,23 +67,18 @@ class ReceiverNode(PerceptionNode):
             return
         self._take_reports(wait_ms=200)
         reports = [deserialize_message(data, FrameReport) for data in self._reports]
-        content = {
-            "arrivals": self._arrivals,
-            "reports": [
-                {
-                    "status": FrameStatus(report.status).name,
-                    "reason": report.reason,
-                    "copies": report.copies,
-                    "detections": report.detections,
-                    "clock_suspect": report.clock_suspect,
-                    "stamp_ns": report.header.stamp.sec * 1_000_000_000
-                    + report.header.stamp.nanosec,
-                    **{name: getattr(report, name) for name in STAMPS},
-                }
-                for report in reports
-            ],
-        }
+        content = {"arrivals": self._arrivals, "reports": [_plain(report) for report in reports]}
         Path(self.settings.received_file).write_text(json.dumps(content), encoding="utf-8")
+
+
+def _plain(report: FrameReport) -> dict[str, Any]:
+    """The fields of a report as JSON holds them, its status by name, its header as `stamp_ns`."""
+    fields = {name: getattr(report, name) for _, name in FRAME_REPORT_FIELDS}
+    stamp = report.header.stamp
+    return fields | {
+        "status": FrameStatus(report.status).name,
+        "stamp_ns": stamp.sec * NS_PER_S + stamp.nanosec,
+    }
 
 
 def main() -> int:

@@ -1,0 +1,78 @@
+"""What the readers of bag files have in common, whatever the format."""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from typing import NamedTuple, Protocol
+
+Messages = Iterator[tuple[int, str, bytes]]
+"""Log time in nanoseconds since the Unix epoch, topic, and the serialized message (CDR)."""
+MAX_DAMAGE_LINES = 20
+
+
+class BagError(ValueError):
+    """A bag that cannot be replayed; one line that says why and what to do."""
+
+
+class Segment(NamedTuple):
+    """A part of a file that can be read on its own, with its messages in log-time order.
+
+    Attributes:
+        start_ns: no message of it was logged earlier.
+        size: bytes that it takes in memory while it is read.
+        read: returns its messages.
+    """
+
+    start_ns: int
+    size: int
+    read: Callable[[], Messages]
+
+
+class Damage:
+    """What is wrong with a file, one line for each finding; a repeated finding is kept once."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, None] = {}
+
+    def note(self, line: str) -> None:
+        """Add a finding."""
+        self._lines[line] = None
+
+    def lines(self) -> list[str]:
+        """The first findings, and how many more there are."""
+        lines = list(self._lines)
+        more = len(lines) - MAX_DAMAGE_LINES
+        if more <= 0:
+            return lines
+        return [*lines[:MAX_DAMAGE_LINES], f"and {more} more findings of damage"]
+
+
+class BagFile(Protocol):
+    """An open file of a bag.
+
+    Attributes:
+        types: message type by topic.
+        counts: readable messages by topic, as far as that is known without reading them.
+        recorded: messages by topic according to the file's own index.
+        indexed: whether that index covers all messages of the file.
+        start_ns, end_ns: log times of the first and last message; 0 where there is none.
+        damage: what is wrong with the file; reading may add to it.
+    """
+
+    types: dict[str, str]
+    counts: Counter[str]
+    recorded: Counter[str]
+    indexed: bool
+    start_ns: int
+    end_ns: int
+    damage: Damage
+
+    def segments(self, topics: Collection[str]) -> list[Segment]:
+        """The segments that hold messages of some topics.
+
+        Reading them steps over damage and notes it, except in formats without recovery.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close the file."""
+        ...
