@@ -6,7 +6,9 @@ import typer
 from rich.markup import escape
 
 from perception_nodes.backends.model import ModelError
+from perception_nodes.cameras.source import CameraError
 from perception_nodes.cli.bench import bench_app
+from perception_nodes.cli.camera import camera_command
 from perception_nodes.cli.common import screen
 from perception_nodes.cli.doctor import doctor
 from perception_nodes.cli.graph import demo, run
@@ -29,6 +31,7 @@ from perception_nodes.transport.memory import TransportError
 UNUSABLE = (
     BackendError,
     BagError,
+    CameraError,
     DataError,
     EvaluationNotInstalled,
     GoldenError,
@@ -54,6 +57,7 @@ app.add_typer(hil_app, name="hil")
 for command in (demo, run, doctor):
     app.command()(command)
 app.command("replay")(replay_command)
+app.command("camera")(camera_command)
 
 
 def main() -> int:

@@ -1,0 +1,66 @@
+"""What a user writes for a camera: the right source, or one line that says what is wrong."""
+
+import pytest
+
+from perception_nodes.cameras.open import open_source
+from perception_nodes.cameras.source import CameraError, CameraGone
+from perception_nodes.cameras.v4l2 import Mode, V4l2Settings, V4l2Source, choose_mode
+from perception_nodes.cameras.video import VideoSource
+
+WEBCAM = [
+    Mode(code, width, height, rate)
+    for code, rates in ((b"YUYV", {640: 30.0, 1920: 5.0}), (b"MJPG", {640: 30.0, 1920: 30.0}))
+    for width, rate in rates.items()
+    for height in (width * 9 // 16,)
+]
+
+
+def test_each_form_is_its_own_source(tmp_path):
+    video = tmp_path / "drive.mp4"
+    video.touch()
+    assert isinstance(open_source("v4l2:/dev/video7"), V4l2Source)
+    assert isinstance(open_source("/dev/video7"), V4l2Source)
+    assert isinstance(open_source("rtsp://127.0.0.1/front"), VideoSource)
+    assert isinstance(open_source(str(video), loop=True), VideoSource)
+
+
+@pytest.mark.parametrize("text", ["", "camera", "v4l3:/dev/video0", "no/such/file.mp4"])
+def test_what_is_of_no_known_form_is_told_the_known_ones(text):
+    with pytest.raises(CameraError, match="v4l2:/dev/video0, gst:PIPELINE"):
+        open_source(text)
+
+
+def test_options_of_v4l2_are_refused_for_others():
+    with pytest.raises(CameraError, match="gain can only be set for v4l2: sources"):
+        open_source("rtsp://127.0.0.1/front", gain=3)
+
+
+def test_a_device_that_is_not_there_may_come_back():
+    with pytest.raises(CameraGone, match="/dev/video99 is not there"):
+        open_source("v4l2:/dev/video99").open()
+
+
+def test_by_default_size_and_rate_go_before_the_cheaper_format():
+    assert choose_mode(WEBCAM, V4l2Settings("v")) == Mode(b"MJPG", 1920, 1080, 30.0)
+
+
+def test_a_slow_rate_that_is_asked_for_is_met_without_decoding():
+    wanted = V4l2Settings("v", rate_hz=5.0)
+    assert choose_mode(WEBCAM, wanted) == Mode(b"YUYV", 1920, 1080, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "mode"),
+    [
+        (V4l2Settings("v", width=640), Mode(b"YUYV", 640, 360, 30.0)),
+        (V4l2Settings("v", pixel_format="YUYV"), Mode(b"YUYV", 640, 360, 30.0)),
+        (V4l2Settings("v", 1920, 1080, pixel_format="YUYV"), Mode(b"YUYV", 1920, 1080, 5.0)),
+    ],
+)
+def test_what_is_asked_for_is_given(wanted, mode):
+    assert choose_mode(WEBCAM, wanted) == mode
+
+
+def test_what_a_device_does_not_have_is_told_with_what_it_has():
+    with pytest.raises(CameraError, match="has no mode NV12.*it has MJPG 1920x1080"):
+        choose_mode(WEBCAM, V4l2Settings("v", pixel_format="NV12"))

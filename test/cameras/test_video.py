@@ -1,0 +1,111 @@
+"""Video as a camera: every frame once, at its time, with the pixels that were put in."""
+
+import time
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perception_nodes.cameras.channel import camera_reader, view_camera_frame
+from perception_nodes.cameras.feed import CameraFeed
+from perception_nodes.cameras.source import CameraError, CameraGone
+from perception_nodes.cameras.video import StreamClock, VideoSettings, VideoSource, write_nv12
+
+MS = 1_000_000
+
+
+def write_video(path, frames, rate=50, size=(64, 48), codec="libx264", pixels="yuv420p"):
+    """A video whose frames are grey, each 4 brighter than the one before."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate)
+        stream.width, stream.height, stream.pix_fmt = *size, pixels
+        for index in range(frames):
+            grey = np.full((size[1], size[0], 3), 40 + 4 * index, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(grey, "rgb24")))
+        container.mux(stream.encode())
+    return str(path)
+
+
+def played(join, settings, frames, timeout_s=20.0):
+    """Feed frames and read them; number, lost, stamp, luma, and the wall clock of their arrival."""
+    reader = camera_reader(join("reader"), "front")
+    feed = CameraFeed(join("camera"), "front", VideoSource(settings), "optical", lambda line: None)
+    found, until_s = [], time.monotonic() + timeout_s
+    try:
+        while len(found) < frames and time.monotonic() < until_s:
+            feed.step(20.0)
+            while (sample := reader.receive()) is not None:
+                view = view_camera_frame(sample.header, sample.payload)
+                luma = np.frombuffer(view.data, np.uint8)[: view.width * view.height]
+                found.append((sample.header.number, sample.header.lost, view, float(luma.mean())))
+                sample.release()
+    finally:
+        feed.close()
+    return found
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "mpeg4"])
+def test_each_frame_of_a_file_comes_once_in_order(join, tmp_path, codec):
+    path = write_video(tmp_path / "video.mp4", 20, rate=10, codec=codec)
+    found = played(join, VideoSettings(path), 20)
+    assert [number for number, *_ in found] == list(range(20))
+    assert {(view.encoding, view.width, view.height) for _, _, view, _ in found} == {
+        ("nv12", 64, 48)
+    }
+    brightness = np.array([luma for *_, luma in found])
+    assert (np.diff(brightness) >= 1).all()
+
+
+def test_frames_come_at_the_files_pace(join, tmp_path):
+    path = write_video(tmp_path / "video.mp4", 6, rate=10)
+    stamps = np.array([view.stamp_ns for _, _, view, _ in played(join, VideoSettings(path), 6)])
+    assert np.abs(np.diff(stamps) - 100 * MS).max() <= 1 * MS
+
+
+def test_a_looped_file_goes_on_with_new_numbers_and_stamps(join, tmp_path):
+    path = write_video(tmp_path / "video.mp4", 5, rate=25)
+    found = played(join, VideoSettings(path, loop=True), 12)
+    assert [number for number, *_ in found] == list(range(12))
+    assert (np.diff([view.stamp_ns for _, _, view, _ in found]) > 0).all()
+
+
+@pytest.mark.parametrize("pixels", ["yuv420p", "yuv422p", "yuv444p", "rgb24", "gray"])
+@pytest.mark.parametrize("size", [(64, 48), (66, 50)])
+def test_nv12_is_what_ffmpeg_makes_of_a_frame(pixels, size):
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (size[1], size[0], 3), np.uint8)
+    frame = av.VideoFrame.from_ndarray(image, "rgb24").reformat(format=pixels)
+    out = np.zeros((size[1] * 3 // 2, size[0]), np.uint8)
+    write_nv12(frame, out)
+    expected = frame.reformat(format="yuv420p").reformat(format="nv12").to_ndarray()
+    np.testing.assert_array_equal(out, expected)
+
+
+def test_what_is_no_video_is_refused(tmp_path):
+    path = tmp_path / "text.mp4"
+    path.write_text("no video")
+    with pytest.raises(CameraError, match=r"text\.mp4 cannot be opened"):
+        VideoSource(VideoSettings(str(path))).open()
+
+
+def test_a_server_that_is_not_there_is_gone_not_wrong():
+    with pytest.raises(CameraGone, match="rtsp://127.0.0.1:1/none cannot be opened"):
+        VideoSource(VideoSettings("rtsp://127.0.0.1:1/none")).open()
+
+
+@given(
+    st.lists(st.integers(0, 50 * MS), min_size=2, max_size=60),
+    st.integers(-(10**12), 10**12),
+)
+def test_stamps_keep_the_streams_spacing_but_for_a_smaller_delay(delays_ns, origin_ns):
+    """A frame is never stamped later than it arrived, and jitter alone never reaches a stamp."""
+    clock, least_ns = StreamClock(), None
+    for index, delay_ns in enumerate(delays_ns):
+        presented_ns = index * 33 * MS
+        arrived_ns = 10**18 + presented_ns + delay_ns
+        stamp_ns = clock.stamp_ns(presented_ns + origin_ns, arrived_ns)
+        least_ns = delay_ns if least_ns is None else min(least_ns, delay_ns)
+        assert stamp_ns == 10**18 + presented_ns + least_ns
+        assert stamp_ns <= arrived_ns

@@ -1,0 +1,240 @@
+"""Against the kernel's virtual cameras: formats, gaps, unplugging, user pointers, killed processes.
+
+Latency in an emulated machine means nothing; pixels and accounting do. `make camera-test` boots it.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import closing
+
+import cv2
+import numpy as np
+import pytest
+
+from perception_nodes.cameras import v4l2_kernel as kernel
+from perception_nodes.cameras.channel import camera_reader, view_camera_frame
+from perception_nodes.cameras.feed import CameraFeed
+from perception_nodes.cameras.source import CameraError
+from perception_nodes.cameras.v4l2 import V4l2Settings, V4l2Source, list_devices
+from perception_nodes.core.frame import FrameHeader
+from perception_nodes.preprocess.cpu import Preprocessor
+
+pytestmark = [
+    pytest.mark.skipif("VIVID_MACHINE" not in os.environ, reason="no cameras: make camera-test"),
+    pytest.mark.timeout(300),
+]
+DEVICE, SECOND = "/dev/video0", "/dev/video1"
+SIZE = (640, 360)
+TIMEOUT_S = 60.0
+# 75 % bars in BGR: white, yellow, cyan, green, magenta, red, blue, black.
+BARS = np.array([[b, g, r] for g in (191, 0) for r in (191, 0) for b in (191, 0)], float)
+TOLERANCE = 12
+
+
+def control(device, name, value):
+    """Set one of vivid's controls by its name."""
+    descriptor = kernel.open_device(device)
+    try:
+        entry = kernel.QueryControl(id=kernel.CTRL_FLAG_NEXT_CTRL)
+        while True:
+            kernel.call(descriptor, kernel.QUERYCTRL, entry)
+            if entry.name.decode() == name:
+                kernel.call(descriptor, kernel.S_CTRL, kernel.Control(entry.id, value))
+                return
+            entry = kernel.QueryControl(id=entry.id | kernel.CTRL_FLAG_NEXT_CTRL)
+    finally:
+        os.close(descriptor)
+
+
+def settings(pixel_format="NV12", device=DEVICE, size=SIZE, **others):
+    return V4l2Settings(device, *size, pixel_format=pixel_format, **others)
+
+
+@pytest.fixture
+def film(join):
+    """Feeds a device's frames to a reader."""
+    feeds = []
+
+    def start(wanted, camera="front"):
+        reader, told = camera_reader(join("reader"), camera), []
+        feed = CameraFeed(join("camera"), camera, V4l2Source(wanted), "optical", told.append)
+        feeds.append(feed)
+        feed.told = told
+
+        def take(count):
+            found, until_s = [], time.monotonic() + TIMEOUT_S
+            while len(found) < count:
+                assert time.monotonic() < until_s, f"{len(found)} of {count} frames; {told}"
+                feed.step(100.0)
+                while (sample := reader.receive()) is not None:
+                    found.append(sample)
+            return found
+
+        return feed, take
+
+    yield start
+    for feed in feeds:
+        feed.close()
+
+
+def colours(sample):
+    """The middle of each colour bar after preprocessing, BGR."""
+    image = np.empty((256, 416, 3), np.uint8)
+    placed = FrameHeader()
+    view = view_camera_frame(sample.header, sample.payload)
+    Preprocessor(416, 256, undistort=False).write(view, image, placed)
+    return np.array([image[128, int(416 * (bar + 0.5) / 8)] for bar in range(8)], float)
+
+
+def test_both_cameras_are_listed_with_modes_and_controls():
+    found = {device.path: device for device in list_devices()}
+    assert list(found) == [DEVICE, SECOND]
+    assert {mode.code for mode in found[DEVICE].modes} >= {b"NV12", b"YUYV", b"BGR3", b"GREY"}
+    assert "Brightness" in {entry.name for entry in found[DEVICE].controls}
+
+
+@pytest.mark.parametrize("user_pointers", [True, False], ids=["pointers", "mmap"])
+@pytest.mark.parametrize("code", [c.decode() for c in kernel.ENCODINGS if c != b"JPEG"])
+def test_each_format_has_the_colours_of_the_pattern(film, code, user_pointers):
+    offered = {mode.code for mode in list_devices()[0].modes}
+    if code.encode() not in offered:
+        pytest.skip(f"vivid has no {code}")
+    feed, take = film(settings(code, user_pointers=user_pointers))
+    assert ("no copy" in feed.told[0]) == user_pointers
+    (sample,) = take(1)
+    found, expected = colours(sample), BARS
+    if code == "GREY":
+        expected = np.repeat(BARS @ [[0.114], [0.587], [0.299]], 3, axis=1)
+    assert np.abs(found - expected).max() <= TOLERANCE, found
+    sample.release()
+
+
+def test_frames_are_dated_by_the_driver_and_counted_without_gaps(film):
+    feed, take = film(settings())
+    samples = take(15)
+    stamps = [sample.header.stamp_ns for sample in samples]
+    assert (np.diff(stamps) > 0).all()
+    # The emulated machine is slow, and vivid's stamps lie a little in the future.
+    assert abs(time.time_ns() - stamps[-1]) < 5e9
+    numbers, lost = ([getattr(s.header, name) for s in samples] for name in ("number", "lost"))
+    assert list(np.diff(numbers)) == [1 + gap for gap in lost[1:]]
+    assert feed.lost == sum(lost)
+    for sample in samples:
+        sample.release()
+
+
+def test_what_the_driver_drops_or_damages_is_counted_as_lost(film):
+    feed, take = film(settings())
+    for sample in take(3):
+        sample.release()
+    before = feed.lost
+    control(DEVICE, "Percentage of Dropped Buffers", 60)
+    try:
+        for sample in take(8):
+            sample.release()
+    finally:
+        control(DEVICE, "Percentage of Dropped Buffers", 0)
+    assert feed.lost > before
+
+
+def test_a_camera_that_is_unplugged_is_told_of_and_comes_back(film):
+    driver = "/sys/bus/platform/drivers/vivid"
+    feed, take = film(settings(device=SECOND))
+    last = take(3)[-1].header.number
+    with open(f"{driver}/unbind", "w") as file:
+        file.write("vivid.1")
+    try:
+        until_s = time.monotonic() + TIMEOUT_S
+        while len(feed.told) < 2:
+            assert time.monotonic() < until_s
+            feed.step(100.0)
+        assert "camera front is gone" in feed.told[1]
+    finally:
+        with open(f"{driver}/bind", "w") as file:
+            file.write("vivid.1")
+    again = take(2)
+    assert again[0].header.number == last + 1
+    assert len(feed.told) == 3
+
+
+def test_two_cameras_film_side_by_side(film):
+    feeds = [film(settings(device=device), name) for device, name in
+             ((DEVICE, "front"), (SECOND, "rear"))]  # fmt: skip
+    for _, take in feeds:
+        assert [sample.header.width for sample in take(5)] == [640] * 5
+
+
+def test_a_camera_that_is_used_by_another_is_told(film):
+    film(settings())
+    with closing(V4l2Source(settings())) as second, pytest.raises(CameraError, match="another"):
+        second.open()
+
+
+def test_a_larger_size_after_a_smaller_one_gets_larger_slots(join):
+    reader = camera_reader(join("reader"), "front")
+    for size in ((640, 360), (1280, 720)):
+        source = V4l2Source(settings(size=size))
+        feed = CameraFeed(join("camera"), "front", source, "optical", lambda line: None)
+        found, until_s = None, time.monotonic() + TIMEOUT_S
+        while found is None and time.monotonic() < until_s:
+            feed.step(100.0)
+            found = reader.receive()
+        assert (found.header.width, found.header.height) == size
+        assert found.header.size_bytes == size[0] * size[1] * 3 // 2
+        found.release()
+        feed.close()
+
+
+def test_after_a_kill_the_driver_writes_into_no_frame_that_somebody_holds(join, domain):
+    """Buffers that the driver has are never those that were sent, also when the process is killed:
+    frames that a reader holds keep their bytes, while the next process films with the same device.
+    """
+    control(DEVICE, "Horizontal Movement", 6)  # so that each frame differs from the last
+    reader = camera_reader(join("reader"), "front")
+    command = [sys.executable, "-m", "perception_nodes", "camera", f"v4l2:{DEVICE}",
+               "--size", "640x360", "--format", "NV12"]  # fmt: skip
+    environment = {**os.environ, "ROS_DOMAIN_ID": str(domain)}
+
+    def start():
+        return subprocess.Popen(command, env=environment)
+
+    def take(count):
+        found, until_s = [], time.monotonic() + TIMEOUT_S
+        while len(found) < count and time.monotonic() < until_s:
+            reader.wait(100.0)
+            if (sample := reader.receive()) is not None:
+                found.append(sample)
+        assert len(found) == count
+        return found
+
+    first = start()
+    try:
+        held = take(3)
+        before = [sample.payload.copy() for sample in held]
+    finally:
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+    second = start()
+    try:
+        for _ in range(10):
+            (sample,) = take(1)
+            assert sample.source != held[0].source
+            sample.release()
+    finally:
+        second.send_signal(signal.SIGINT)
+        second.wait()
+        control(DEVICE, "Horizontal Movement", 3)
+    for sample, bytes_before in zip(held, before, strict=True):
+        np.testing.assert_array_equal(sample.payload, bytes_before)
+
+
+def test_jpeg_is_what_it_says(film):
+    if b"MJPG" not in {mode.code for mode in list_devices()[0].modes}:
+        pytest.skip("vivid has no MJPG")
+    _, take = film(settings("MJPG"))
+    (sample,) = take(1)
+    image = cv2.imdecode(sample.payload[: sample.header.size_bytes], cv2.IMREAD_COLOR)
+    assert image.shape == (360, 640, 3)
