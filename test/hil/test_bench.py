@@ -1,7 +1,6 @@
-"""The bench's own parts: clocks, weather, drives, the network, the orders to a unit."""
+"""The bench's own parts: clocks, weather, drives, the network."""
 
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,9 +14,7 @@ import pytest
 from perception_nodes.core.frame import FrameStatus
 from perception_nodes.drives.bag import open_drive
 from perception_nodes.drives.schemas import COMPRESSED_IMAGE, IMAGE
-from perception_nodes.graph.config import SettingsError
 from perception_nodes.hil import topology as sides
-from perception_nodes.hil.address import PORT, joined_address, split_address
 from perception_nodes.hil.clock_offset import RoundTrip, clock_offset
 from perception_nodes.hil.drive import prepare
 from perception_nodes.hil.judge import Verdict
@@ -27,7 +24,7 @@ from perception_nodes.hil.run import _Run
 from perception_nodes.hil.scenario import CpuFault, NetworkFault, Scenario
 from perception_nodes.hil.scratch import PREFIX, scratch_folder
 from perception_nodes.hil.undisturbed import agreement_share
-from perception_nodes.hil.unit import ORDERS, RemoteUnit, UnitError, UnitServer
+from perception_nodes.hil.unit import UnitError
 from perception_nodes.hil.weather import changed
 from perception_nodes.report.recording import FrameDetections
 
@@ -148,72 +145,6 @@ def test_the_network_loses_and_reorders():
     assert good == ["100", "True"]
     assert 40 <= int(lossy[0]) <= 85
     assert unordered == ["100", "False"]
-
-
-def test_orders_to_a_unit():
-    assert all(callable(getattr(UnitServer, order)) for order in ORDERS)
-    command = [sys.executable, "-m", "perception_nodes", "hil", "unit", "--listen"]
-    process = subprocess.Popen(
-        [*command, "127.0.0.1:0"], stderr=subprocess.PIPE, text=True, bufsize=1
-    )
-    try:
-        address = process.stderr.readline().split()[-1]
-        with RemoteUnit(address) as unit:
-            assert abs(unit.clock() - unit.clock()) < 10**9
-            with pytest.raises(UnitError, match="deadline_ms: 0 is not allowed"):
-                unit.start(scenario(), {"deadline_ms": 0})
-            assert (unit.failure(), unit.stop()) == ("", "")
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def test_a_unit_that_is_not_there_says_how_it_is_started():
-    with pytest.raises(UnitError, match="start it there with: perception hil unit"):
-        RemoteUnit("127.0.0.1:1", within_s=0)
-
-
-@pytest.mark.parametrize(
-    ("text", "address"),
-    [
-        ("bench", ("bench", PORT)),
-        ("10.0.0.1:80", ("10.0.0.1", 80)),
-        ("[::1]:80", ("::1", 80)),
-        ("[fe80::1%eth0]", ("fe80::1%eth0", PORT)),
-        ("::1", ("::1", PORT)),
-    ],
-)
-def test_addresses(text, address):
-    assert split_address(text) == address
-    assert split_address(joined_address(*address)) == address
-
-
-@pytest.mark.parametrize("text", ["", ":1", "a:", "a:99999", "a:²", "a:-1", "[::1", "[]:1"])
-def test_what_is_no_address_is_refused(text):
-    with pytest.raises(SettingsError, match="HOST:PORT|there is no port"):
-        split_address(text)
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_a_unit_that_hangs_or_dies_says_so_at_every_question(host: str):
-    try:
-        server = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else 2)
-    except OSError as error:
-        pytest.skip(f"no {host} here: {error}")
-    with server, RemoteUnit(joined_address(host, server.getsockname()[1])) as unit:
-        server.accept()[0].close()
-        for _ in range(2):
-            with pytest.raises(UnitError, match="the unit does not answer"):
-                unit.clock()
-
-
-def test_a_unit_listens_on_ipv6(tmp_path: Path):
-    try:
-        server = UnitServer("::1", 0, {})
-    except UnitError as error:
-        pytest.skip(f"no IPv6 here: {error}")
-    assert server.address.startswith("[::1]:")
-    server._server.server_close()
 
 
 def found(*labels: str) -> FrameDetections:
