@@ -18,7 +18,7 @@ from perception_nodes.hil.results import Results
 from perception_nodes.hil.topology import run_scenario
 from perception_nodes.hil.unit import UnitServer
 from perception_nodes.hil.verdict_files import (
-    problems,
+    problem_lines,
     scenarios_markdown,
     scenarios_table,
     verdicts_table,
@@ -100,7 +100,7 @@ def run_command(
         print(json.dumps(results.as_json(), indent=2))
     else:
         Console().print(verdicts_table(results.verdicts))
-        for line in problems(results.verdicts):
+        for line in problem_lines(results.verdicts):
             screen.print(line, highlight=False, markup=False, soft_wrap=True)
     if not results.passed:
         raise typer.Exit(1)

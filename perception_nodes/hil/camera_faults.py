@@ -39,7 +39,7 @@ class SentFrame(RawFrame):
     distortion: float | None = None
 
 
-def faulty(
+def with_faults(
     frames: Iterable[RawFrame], faults: Sequence[CameraFault], hits: list[int] | None = None
 ) -> Iterator[SentFrame]:
     """The frames as a camera with faults sends them, in the order of sending.
@@ -58,11 +58,11 @@ def faulty(
         SentFrame(frame.index, frame.log_time_ns, frame.data, frame.camera_info) for frame in frames
     )
     for number, fault in enumerate(faults):
-        sent = _with(sent, fault, number, hits)
+        sent = _with_fault(sent, fault, number, hits)
     return sent
 
 
-def of_another_lens(info: bytes, distortion: float) -> bytes:
+def with_distortion(info: bytes, distortion: float) -> bytes:
     """A serialized CameraInfo whose first radial coefficient is that of another lens."""
     store = typestore()
     message: Any = store.deserialize_cdr(info, CAMERA_INFO)
@@ -72,7 +72,7 @@ def of_another_lens(info: bytes, distortion: float) -> bytes:
     return bytes(store.serialize_cdr(changed, CAMERA_INFO))
 
 
-def _with(
+def _with_fault(
     frames: Iterator[SentFrame], fault: CameraFault, number: int, hits: list[int]
 ) -> Iterator[SentFrame]:
     window = _Window(fault)

@@ -38,7 +38,7 @@ def clock_offset(trips: Iterable[RoundTrip]) -> ClockOffset:
     )
 
 
-def measure(ask: Callable[[], int], round_trips: int = ROUND_TRIPS) -> ClockOffset:
+def measure_offset(ask: Callable[[], int], round_trips: int = ROUND_TRIPS) -> ClockOffset:
     """Ask for the other clock many times.
 
     Args:

@@ -13,7 +13,7 @@ from perception_nodes.drives.footage import compressed_message, image_message
 from perception_nodes.drives.schemas import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
 from perception_nodes.drives.synthetic import open_source
 from perception_nodes.hil.scenario import PictureFault, Scenario
-from perception_nodes.hil.weather import changed
+from perception_nodes.hil.weather import with_weather
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.report.annotate import source_size
 from perception_nodes.report.recording import Recorder
@@ -69,7 +69,7 @@ def prepare(scenario: Scenario, path: Path, disturbed: bool) -> dict[int, int]:
                     raise BagError(f"{scenario.drive}: frame {frame.index}: {error}") from error
                 for number, fault in now.items():
                     hits[number] += 1
-                    picture = changed(fault.kind, picture, fault.strength, frame.index)
+                    picture = with_weather(fault.kind, picture, fault.strength, frame.index)
                 data = _message(picture, quality)
             # A log time of 0 would mean that there is none.
             recorder.write(TOPICS[kind], kind, frame.log_time_ns + 1, data)

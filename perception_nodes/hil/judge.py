@@ -11,7 +11,7 @@ from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.core.frame import IN_TIME, PUBLISHED, FrameStatus
 from perception_nodes.hil.clock_offset import ClockOffset
 from perception_nodes.hil.scenario import Expectation, RebootFault, Scenario
-from perception_nodes.hil.witness import Seen, Told
+from perception_nodes.hil.witness import Observations, ReceivedHealth
 from perception_nodes.watchdog.faults import HealthMode
 
 LAST_FRAME_NS = 200_000_000
@@ -76,7 +76,7 @@ class Verdict(BaseModel):
         return not self.problems
 
 
-def judge(scenario: Scenario, seen: Seen, deadline_ms: float = DEADLINE_MS) -> Verdict:
+def judge(scenario: Scenario, seen: Observations, deadline_ms: float = DEADLINE_MS) -> Verdict:
     """Compare what was seen with what is expected.
 
     Args:
@@ -112,14 +112,14 @@ def judge(scenario: Scenario, seen: Seen, deadline_ms: float = DEADLINE_MS) -> V
     return verdict
 
 
-def _down(seen: Seen) -> range:
+def _down(seen: Observations) -> range:
     """When a unit was rebooted: frames of this time nobody can account for."""
     up_ns = min((r.stamp_ns for r in seen.reports if r.stamp_ns >= seen.end_ns), default=None)
     last_ns = [*seen.sent, *seen.closing][-1]
     return range(seen.begin_ns - ON_THE_WAY_NS, last_ns + 1 if up_ns is None else up_ns)
 
 
-def _account(verdict: Verdict, seen: Seen, down: range, lost_on_the_way: int) -> None:
+def _account(verdict: Verdict, seen: Observations, down: range, lost_on_the_way: int) -> None:
     problems = verdict.problems
     stamps_sent = [*seen.sent, *seen.closing]
     verdict.sent = len(stamps_sent)
@@ -157,7 +157,7 @@ def _account(verdict: Verdict, seen: Seen, down: range, lost_on_the_way: int) ->
     verdict.lost_silently = max(0, sent - len(reports)) + max(0, missing - lost_on_the_way)
 
 
-def _latency(verdict: Verdict, expect: Expectation, seen: Seen) -> None:
+def _latency(verdict: Verdict, expect: Expectation, seen: Observations) -> None:
     closing = set(seen.closing)
     waits_ms = [
         (at_ns - stamp_ns) / 1e6 for at_ns, stamp_ns in seen.detections if stamp_ns not in closing
@@ -203,7 +203,7 @@ def _accuracy(verdict: Verdict, expect: Expectation) -> None:
         )
 
 
-def _detection(verdict: Verdict, expect: Expectation, seen: Seen) -> None:
+def _detection(verdict: Verdict, expect: Expectation, seen: Observations) -> None:
     if not expect.cause:
         return
     pattern = re.compile(expect.cause)
@@ -228,7 +228,7 @@ def _detection(verdict: Verdict, expect: Expectation, seen: Seen) -> None:
     _within(verdict, "detected", verdict.detected_ms, expect.detected_within_ms)
 
 
-def _modes(verdict: Verdict, expect: Expectation, seen: Seen) -> None:
+def _modes(verdict: Verdict, expect: Expectation, seen: Observations) -> None:
     before = [told.mode for told in seen.told if told.at_ns < seen.begin_ns]
     after = [told for told in seen.told if seen.begin_ns <= told.at_ns <= _last_ns(seen)]
     if not before or before[-1] != HealthMode.NOMINAL:
@@ -261,12 +261,12 @@ def _modes(verdict: Verdict, expect: Expectation, seen: Seen) -> None:
     verdict.recovered_ms = _recovered_ms(after, seen.end_ns)
 
 
-def _last_ns(seen: Seen) -> int:
+def _last_ns(seen: Observations) -> int:
     """Until when health is about the drive: behind it, the camera's silence is none of its."""
     return seen.sent[-1] + LAST_FRAME_NS
 
 
-def _recovered_ms(after: Sequence[Told], end_ns: int) -> float | None:
+def _recovered_ms(after: Sequence[ReceivedHealth], end_ns: int) -> float | None:
     """When the last stretch of NOMINAL began, None where there is none."""
     if not after or after[-1].mode != HealthMode.NOMINAL:
         return None
@@ -276,7 +276,7 @@ def _recovered_ms(after: Sequence[Told], end_ns: int) -> float | None:
     return max(0.0, (after[troubled[-1] + 1].at_ns - end_ns) / 1e6)
 
 
-def _recovery(verdict: Verdict, expect: Expectation, seen: Seen) -> None:
+def _recovery(verdict: Verdict, expect: Expectation, seen: Observations) -> None:
     # By both times: a stamp may lie ahead.
     resumed = [at_ns for at_ns, stamp_ns in seen.detections if min(at_ns, stamp_ns) >= seen.end_ns]
     if resumed:

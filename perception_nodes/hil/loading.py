@@ -14,7 +14,7 @@ from perception_nodes.drives.synthetic import open_source
 from perception_nodes.graph.config import SettingsError
 from perception_nodes.hil.graphs import HIL
 from perception_nodes.hil.scenario import Scenario, wrong
-from perception_nodes.hil.yaml_lines import Lines
+from perception_nodes.hil.yaml_lines import KeyLines
 
 SUFFIXES = (".yaml", ".yml")
 SET_BY_THE_BENCH = frozenset(
@@ -76,11 +76,11 @@ def load_scenario(name_or_file: str, given: Mapping[str, Any] | None = None) -> 
     raise ScenarioError(f"{path}:{line}: {key or 'scenario'}: {reason}")
 
 
-def _parsed(path: Path) -> tuple[Lines, dict[str, Any]]:
+def _parsed(path: Path) -> tuple[KeyLines, dict[str, Any]]:
     """The keys of a file, and where they are."""
     try:
         text = path.read_text(encoding="utf-8")
-        lines = Lines(text)
+        lines = KeyLines(text)
         values = yaml.safe_load(text)
     except (OSError, UnicodeError) as error:
         raise ScenarioError(f"{path} cannot be read: {error}") from error

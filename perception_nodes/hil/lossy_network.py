@@ -40,11 +40,11 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 Result = TypeVar("Result")
 
 
-class NoNetwork(RuntimeError):
+class NetworkUnavailable(RuntimeError):
     """A network of one's own cannot be had; the text says why."""
 
 
-def lacking() -> str:
+def why_unavailable() -> str:
     """Why this machine lets us make no network of our own; empty where it does."""
     if not Path("/dev/net/tun").exists():
         return "/dev/net/tun is not there (a container gets it with --device /dev/net/tun)"
@@ -65,7 +65,7 @@ class Traffic:
     lost: int = 0
 
 
-class Link:
+class LossyLink:
     """Joins this thread's network namespace to a new one; a context manager.
 
     Attributes:
@@ -81,7 +81,7 @@ class Link:
             seed: decides which packets are lost.
 
         Raises:
-            NoNetwork: the kernel refuses.
+            NetworkUnavailable: the kernel refuses.
         """
         self.conditions = conditions
         self.traffic = Traffic()
@@ -89,17 +89,17 @@ class Link:
         # A thread can be in another namespace than the rest of its process.
         self._far = ThreadPoolExecutor(1, "hil_unit_side")
         near = _open_device(BENCH_ADDRESS)
-        far = self.on_the_far_side(_open_device_in_new_namespace)
+        far = self.in_unit_namespace(_open_device_in_new_namespace)
         self._other = {near: far, far: near}
         self._stop, self._stopped = os.pipe()
         self._thread = threading.Thread(target=self._hand_over, name="hil_link", daemon=True)
         self._thread.start()
 
-    def on_the_far_side(self, call: Callable[[], Result]) -> Result:
+    def in_unit_namespace(self, call: Callable[[], Result]) -> Result:
         """Call something in the other namespace; a process started there stays there."""
         return self._far.submit(call).result()
 
-    def __enter__(self) -> "Link":
+    def __enter__(self) -> "LossyLink":
         """Nothing to do: it is made."""
         return self
 
@@ -147,7 +147,7 @@ class Link:
 
 def _open_device_in_new_namespace() -> int:
     if _LIBC.unshare(CLONE_NEWNET):
-        raise NoNetwork(f"no network namespace: {os.strerror(ctypes.get_errno())}")
+        raise NetworkUnavailable(f"no network namespace: {os.strerror(ctypes.get_errno())}")
     return _open_device(UNIT_ADDRESS)
 
 
@@ -166,5 +166,5 @@ def _open_device(address: str) -> int:
                 flags = struct.unpack_from("16xH", asked)[0] | IFF_UP
                 fcntl.ioctl(control, SIOCSIFFLAGS, struct.pack("16sH14x", name.encode(), flags))
     except OSError as error:
-        raise NoNetwork(f"no network device: {error}") from error
+        raise NetworkUnavailable(f"no network device: {error}") from error
     return descriptor

@@ -17,12 +17,12 @@ from perception_nodes.core.inference import BackendError
 from perception_nodes.drives.bag import BagError
 from perception_nodes.graph.graph import LIVE, NodeSpec
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor
-from perception_nodes.hil.clock_offset import measure
+from perception_nodes.hil.clock_offset import measure_offset
 from perception_nodes.hil.drive import needs_preparation, prepare
 from perception_nodes.hil.graphs import BENCH, HIL
 from perception_nodes.hil.inject import NotInjected, Target, put_in, with_faulty_backend
 from perception_nodes.hil.judge import Verdict, judge
-from perception_nodes.hil.lossy_network import Link
+from perception_nodes.hil.lossy_network import LossyLink
 from perception_nodes.hil.scenario import (
     UNDISTURBED_S,
     CameraFault,
@@ -32,9 +32,9 @@ from perception_nodes.hil.scenario import (
     Scenario,
 )
 from perception_nodes.hil.scratch import scratch_folder
-from perception_nodes.hil.undisturbed import agreement_share, reference
+from perception_nodes.hil.undisturbed import agreement_share, detect_undisturbed
 from perception_nodes.hil.unit import RemoteUnit, UnitError
-from perception_nodes.hil.witness import Seen
+from perception_nodes.hil.witness import Observations
 from perception_nodes.replay.demo import last_error
 from perception_nodes.report.recording import RecordingError, read_recording
 from perception_nodes.system.environment import ros_environment, share_folder
@@ -50,7 +50,7 @@ def run_here(
     scenario: Scenario,
     out: Path,
     unit: RemoteUnit | None = None,
-    link: Link | None = None,
+    link: LossyLink | None = None,
 ) -> Verdict:
     """Run a scenario from this process.
 
@@ -80,7 +80,7 @@ class _Run:
         folder: Path,
         out: Path,
         unit: RemoteUnit | None,
-        link: Link | None,
+        link: LossyLink | None,
     ) -> None:
         self._scenario, self._unit, self._link = scenario, unit, link
         self._orders = folder / "orders.json"
@@ -96,9 +96,9 @@ class _Run:
         self._over = threading.Event()
         self._put_in: dict[int, tuple[int, int]] = {}
         self._not_put_in: dict[int, str] = {}
-        self._seen = Seen()
+        self._seen = Observations()
 
-    def watch(self) -> Seen:
+    def watch(self) -> Observations:
         """Run it, and gather what was seen."""
         self._kept.unlink(missing_ok=True)
         specs = self._specs
@@ -106,7 +106,7 @@ class _Run:
             executables = {kind.executable for kind in BENCH.kinds}
             specs = [_over_the_network(s) for s in specs if s.executable in executables]
             self._unit.start(self._scenario, self._unit_values())
-            self._seen.clock = measure(self._unit.clock)
+            self._seen.clock = measure_offset(self._unit.clock)
         with self._log.open("wb") as log, Supervisor(specs, log=log) as graph:
             completed = self._play(graph)
             if self._unit is not None:
@@ -226,7 +226,7 @@ class _Run:
         self._over.wait(fault.for_s)
         self._link.conditions = before
 
-    def _gathered(self) -> Seen:
+    def _gathered(self) -> Observations:
         seen = self._seen
         sent: dict[int, int] = {}
         if self._started.is_file():
@@ -280,7 +280,7 @@ class _Run:
             if stamp_ns in sent and (begin_ns == end_ns or begin_ns <= stamp_ns < end_ns)
         }
         prepare(self._scenario, self._undisturbed, disturbed=False)
-        return agreement_share(reference(self._undisturbed, found, self.parameters), found)
+        return agreement_share(detect_undisturbed(self._undisturbed, found, self.parameters), found)
 
 
 def _over_the_network(spec: NodeSpec) -> NodeSpec:

@@ -307,7 +307,7 @@ class Scenario(_Strict):
         return self
 
     @model_validator(mode="after")
-    def _sides_are_apart(self) -> "Scenario":
+    def _network_fits(self) -> "Scenario":
         for number, fault in enumerate(self.faults):
             if self.network is None and fault.kind in ("network", "unit_reboot"):
                 raise wrong(

@@ -23,9 +23,9 @@ from perception_nodes.hil.lossy_network import (
     OWN_NETWORK,
     UNIT_ADDRESS,
     VARIABLE,
-    Link,
-    NoNetwork,
-    lacking,
+    LossyLink,
+    NetworkUnavailable,
+    why_unavailable,
 )
 from perception_nodes.hil.run import run_here
 from perception_nodes.hil.scenario import (
@@ -51,7 +51,7 @@ NOT_RUN = (
     BagError,
     GraphFailure,
     ModelError,
-    NoNetwork,
+    NetworkUnavailable,
     OSError,
     SettingsError,
     UnitError,
@@ -88,8 +88,8 @@ def _run(scenario: Scenario, out: Path, unit: str) -> Verdict:
     small = [f for f in scenario.faults if isinstance(f, ShmFullFault) and not has_small_shm(f)]
     if small:
         prefix = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", PRIVATE_SHM)
-        with _Elsewhere((*prefix, str(small[0].size_mb)), scenario, out, {}) as elsewhere:
-            return elsewhere.verdict()
+        with _ScenarioProcess((*prefix, str(small[0].size_mb)), scenario, out, {}) as process:
+            return process.verdict()
     if scenario.cameras > 1:
         return _with_second_camera(scenario, out)
     return run_here(scenario, out)
@@ -110,23 +110,23 @@ def _on_a_unit(scenario: Scenario, out: Path, unit: str) -> Verdict:
 def _over_a_network(scenario: Scenario, conditions: Conditions, out: Path) -> Verdict:
     """Run it with bench and unit in namespaces of their own, or say what is not simulated."""
     if os.environ.get(VARIABLE):
-        with Link(conditions) as link:
+        with LossyLink(conditions) as link:
             # Memory of its own too: what it keeps there is gone with a reboot.
             place = ("unshare", "--mount", "sh", "-c", PRIVATE_SHM, str(UNIT_SHM_MB))
-            unit = link.on_the_far_side(lambda: _start_unit(UNIT_ADDRESS, PORT, place))
-            with _connected(unit, UNIT_ADDRESS, PORT) as remote:
+            unit = link.in_unit_namespace(lambda: _start_unit(UNIT_ADDRESS, PORT, place))
+            with _serving(unit, UNIT_ADDRESS, PORT) as remote:
                 return run_here(scenario, out, remote, link)
-    why = lacking()
+    why = why_unavailable()
     if not why:
         # Discovery is by multicast, in a network where nobody else is.
         environment = {VARIABLE: "1", "ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"}
-        with _Elsewhere(OWN_NETWORK, scenario, out, environment) as elsewhere:
-            return elsewhere.verdict()
+        with _ScenarioProcess(OWN_NETWORK, scenario, out, environment) as process:
+            return process.verdict()
     if any(isinstance(fault, NetworkFault) for fault in scenario.faults):
         return _not_run(scenario, f"the network cannot be simulated: {why}")
     stay_on_this_machine()
     port = _free_port()
-    with _connected(_start_unit(THIS_MACHINE, port), THIS_MACHINE, port) as remote:
+    with _serving(_start_unit(THIS_MACHINE, port), THIS_MACHINE, port) as remote:
         verdict = run_here(scenario, out, remote)
     verdict.notes.append(f"over loopback, with no delay and no loss: {why}")
     return verdict
@@ -152,7 +152,7 @@ def _with_second_camera(scenario: Scenario, out: Path) -> Verdict:
     domain = int(os.environ.get("ROS_DOMAIN_ID", "0"))
     # A domain of its own keeps its topics apart.
     environment = {"ROS_DOMAIN_ID": str(domain + 1 if domain < MAX_DOMAIN else domain - 1)}
-    with _Elsewhere((), second, out, environment) as beside:
+    with _ScenarioProcess((), second, out, environment) as beside:
         verdict = run_here(scenario, out)
         other = beside.verdict()
     verdict.problems += [f"second camera: {problem}" for problem in other.problems]
@@ -163,7 +163,7 @@ def _with_second_camera(scenario: Scenario, out: Path) -> Verdict:
     return verdict
 
 
-class _Elsewhere:
+class _ScenarioProcess:
     """A scenario in a process that another command makes a place for; a context manager."""
 
     def __init__(
@@ -196,7 +196,7 @@ class _Elsewhere:
             status = self._process.returncode
             return _not_run(self._scenario, f"its process ended with status {status}: {said}")
 
-    def __enter__(self) -> "_Elsewhere":
+    def __enter__(self) -> "_ScenarioProcess":
         return self
 
     def __exit__(
@@ -234,7 +234,7 @@ def _start_unit(host: str, port: int, prefix: Sequence[str] = ()) -> "subprocess
 
 
 @contextmanager
-def _connected(process: "subprocess.Popen[bytes]", host: str, port: int) -> Iterator[RemoteUnit]:
+def _serving(process: "subprocess.Popen[bytes]", host: str, port: int) -> Iterator[RemoteUnit]:
     """The unit that a process serves as, which ends with the context."""
     try:
         with RemoteUnit(joined_address(host, port), UNIT_START_TIMEOUT_S) as remote:
@@ -254,7 +254,7 @@ def _free_port() -> int:
 
 
 def main() -> int:
-    """Entry point of the process of `_Elsewhere`: runs a scenario, prints its verdict as JSON."""
+    """Entry point of a `_ScenarioProcess`: runs a scenario and prints its verdict as JSON."""
     scenario, out, parent = sys.argv[1:]
     # Asked for once more: entering a namespace has made the kernel forget it.
     die_with_parent(int(parent))

@@ -13,11 +13,13 @@ from perception_nodes.evaluation.agreement import agreement
 from perception_nodes.replay.offline_camera import Camera, LoadedModel, ReplaySettings
 from perception_nodes.report.recording import FrameDetections
 
-Found = Mapping[int, FrameDetections]
+DetectionsByFrame = Mapping[int, FrameDetections]
 """Objects by the number of the frame in the drive."""
 
 
-def reference(drive: Path, frames: Iterable[int], parameters: Mapping[str, Any]) -> Found:
+def detect_undisturbed(
+    drive: Path, frames: Iterable[int], parameters: Mapping[str, Any]
+) -> DetectionsByFrame:
     """What the model finds, frame by frame, with all the time in the world.
 
     Args:
@@ -46,7 +48,7 @@ def reference(drive: Path, frames: Iterable[int], parameters: Mapping[str, Any])
     return found
 
 
-def agreement_share(expected: Found, found: Found) -> float | None:
+def agreement_share(expected: DetectionsByFrame, found: DetectionsByFrame) -> float | None:
     """Of the sure objects of both, the share that both see; None where there is no such object."""
     frames = sorted(expected.keys() & found.keys())
     labels = sorted({label for one in (expected, found) for i in frames for label in one[i].labels})

@@ -39,7 +39,7 @@ def verdicts_table(verdicts: Sequence[Verdict]) -> Table:
     return table
 
 
-def problems(verdicts: Sequence[Verdict]) -> list[str]:
+def problem_lines(verdicts: Sequence[Verdict]) -> list[str]:
     """What was not as expected, a line each."""
     return [f"{verdict.scenario}: {text}" for verdict in verdicts for text in verdict.problems]
 

@@ -17,7 +17,7 @@ DROPS_PER_MEGAPIXEL = 2500
 RAIN_VEIL = 90
 
 
-def changed(kind: str, picture: Picture, strength: float, number: int) -> Picture:
+def with_weather(kind: str, picture: Picture, strength: float, number: int) -> Picture:
     """A picture as the camera sees it then.
 
     Args:

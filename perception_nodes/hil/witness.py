@@ -15,7 +15,7 @@ OUTCOMES = [status.name.lower() for status in FrameStatus]
 
 
 @dataclass(frozen=True)
-class Told:
+class ReceivedHealth:
     """A health message.
 
     Attributes:
@@ -36,7 +36,7 @@ class Told:
 
 
 @dataclass(frozen=True)
-class Reported:
+class ReceivedReport:
     """A frame report: when it came, whose frame it is about, and what became of it."""
 
     at_ns: int
@@ -46,7 +46,7 @@ class Reported:
 
 
 @dataclass
-class Seen:
+class Observations:
     """A run as it was seen from outside; times are nanoseconds since the Unix epoch.
 
     Attributes:
@@ -72,9 +72,9 @@ class Seen:
     end_ns: int = 0
     faults: list[tuple[str, int, int]] = field(default_factory=list)
     not_put_in: list[str] = field(default_factory=list)
-    reports: list[Reported] = field(default_factory=list)
+    reports: list[ReceivedReport] = field(default_factory=list)
     detections: list[tuple[int, int]] = field(default_factory=list)
-    told: list[Told] = field(default_factory=list)
+    told: list[ReceivedHealth] = field(default_factory=list)
     clock: ClockOffset | None = None
     agreement: float | None = None
     failure: str = ""
@@ -94,7 +94,7 @@ class Seen:
                 self.detections.append((at_ns, _stamp_ns(message)))
             elif type_name == FRAME_REPORT:
                 status = FrameStatus(message.status)
-                report = Reported(at_ns, _stamp_ns(message), status, message.reason)
+                report = ReceivedReport(at_ns, _stamp_ns(message), status, message.reason)
                 self.reports.append(report)
             else:
                 self.told.append(_told(at_ns, message))
@@ -104,7 +104,7 @@ class Seen:
         accounts = self.accounts()
         return accounts[-1].frames_in if accounts else 0
 
-    def accounts(self) -> Sequence[Told]:
+    def accounts(self) -> Sequence[ReceivedHealth]:
         """The watchdog's own health messages."""
         return [told for told in self.told if told.by_watchdog]
 
@@ -114,8 +114,8 @@ def _stamp_ns(message: Any) -> int:
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
-def _told(at_ns: int, message: Any) -> Told:
-    return Told(
+def _told(at_ns: int, message: Any) -> ReceivedHealth:
+    return ReceivedHealth(
         at_ns,
         HealthMode(message.mode),
         message.cause,

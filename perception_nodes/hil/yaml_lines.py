@@ -11,7 +11,7 @@ class DuplicateKey(yaml.MarkedYAMLError):
     """A mapping has a key twice, of which YAML readers silently take one."""
 
 
-class Lines:
+class KeyLines:
     """The lines of a YAML text's keys."""
 
     def __init__(self, text: str) -> None:
@@ -31,18 +31,18 @@ class Lines:
                 the file, such as the tag of a union or a missing key at the end, are passed over.
         """
         node, line, names = self._root, 1, []
-        for part in path:
+        for key in path:
             if isinstance(node, yaml.MappingNode):
-                found = next((pair for pair in _pairs(node) if pair[0].value == str(part)), None)
+                found = next((pair for pair in _pairs(node) if pair[0].value == str(key)), None)
                 if found is not None:
                     line, node = found[0].start_mark.line + 1, found[1]
-                    names.append(str(part))
-                elif part == path[-1]:
-                    names.append(str(part))
-            elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
-                node = node.value[part]
+                    names.append(str(key))
+                elif key == path[-1]:
+                    names.append(str(key))
+            elif isinstance(node, yaml.SequenceNode) and isinstance(key, int):
+                node = node.value[key]
                 line = node.start_mark.line + 1
-                names.append(str(part))
+                names.append(str(key))
         return line, ".".join(names)
 
 

@@ -14,18 +14,18 @@ import pytest
 from perception_nodes.core.frame import FrameStatus
 from perception_nodes.drives.bag import open_drive
 from perception_nodes.drives.schemas import COMPRESSED_IMAGE, IMAGE
-from perception_nodes.hil import topology as sides
+from perception_nodes.hil import topology
 from perception_nodes.hil.clock_offset import RoundTrip, clock_offset
 from perception_nodes.hil.drive import prepare
 from perception_nodes.hil.judge import Verdict
-from perception_nodes.hil.lossy_network import OWN_NETWORK, lacking
+from perception_nodes.hil.lossy_network import OWN_NETWORK, why_unavailable
 from perception_nodes.hil.page import render
 from perception_nodes.hil.run import _Run
 from perception_nodes.hil.scenario import CpuFault, NetworkFault, Scenario
 from perception_nodes.hil.scratch import PREFIX, scratch_folder
 from perception_nodes.hil.undisturbed import agreement_share
 from perception_nodes.hil.unit import UnitError
-from perception_nodes.hil.weather import changed
+from perception_nodes.hil.weather import with_weather
 from perception_nodes.report.recording import FrameDetections
 
 MS = 1_000_000
@@ -50,9 +50,9 @@ def test_weather_can_be_repeated_and_grows_with_its_strength(kind):
         np.random.default_rng(0).integers(0, 256, (9, 16, 3), dtype=np.uint8), (320, 180)
     )
     before = picture.copy()
-    weak, strong = (changed(kind, picture, strength, 3) for strength in (0.2, 1.0))
+    weak, strong = (with_weather(kind, picture, strength, 3) for strength in (0.2, 1.0))
     assert (weak.shape, weak.dtype) == (picture.shape, np.uint8)
-    assert np.array_equal(weak, changed(kind, picture, 0.2, 3))
+    assert np.array_equal(weak, with_weather(kind, picture, 0.2, 3))
     assert np.array_equal(picture, before)
     harm = [np.abs(one.astype(int) - picture).mean() for one in (weak, strong)]
     assert 1 < harm[0] < harm[1]
@@ -60,7 +60,7 @@ def test_weather_can_be_repeated_and_grows_with_its_strength(kind):
 
 def test_no_two_pictures_of_a_blocked_lens_are_the_same():
     picture = np.full((36, 64, 3), 90, np.uint8)
-    assert not np.array_equal(*(changed("lens_blocked", picture, 1.0, n) for n in (1, 2)))
+    assert not np.array_equal(*(with_weather("lens_blocked", picture, 1.0, n) for n in (1, 2)))
 
 
 def scenario(**values) -> Scenario:
@@ -94,7 +94,7 @@ def test_weather_is_there_while_it_lasts_and_jpeg_always(tmp_path: Path):
 
 NETWORK = """
 import socket, subprocess, sys, time
-from perception_nodes.hil.lossy_network import Link, UNIT_ADDRESS
+from perception_nodes.hil.lossy_network import LossyLink, UNIT_ADDRESS
 from perception_nodes.hil.scenario import Conditions
 
 ECHO = '''
@@ -104,8 +104,8 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as far:
     while True:
         far.sendto(*far.recvfrom(99))
 '''
-with Link(Conditions()) as link, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as near:
-    echo = link.on_the_far_side(lambda: subprocess.Popen([sys.executable, "-S", "-c", ECHO]))
+with LossyLink(Conditions()) as link, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as near:
+    echo = link.in_unit_namespace(lambda: subprocess.Popen([sys.executable, "-S", "-c", ECHO]))
     near.settimeout(0.3)
     near.connect((UNIT_ADDRESS, 9))
     back = []
@@ -132,7 +132,7 @@ with Link(Conditions()) as link, socket.socket(socket.AF_INET, socket.SOCK_DGRAM
 """
 
 
-@pytest.mark.skipif(bool(lacking()), reason=lacking() or "-")
+@pytest.mark.skipif(bool(why_unavailable()), reason=why_unavailable() or "-")
 def test_the_network_loses_and_reorders():
     result = subprocess.run(
         [*OWN_NETWORK, sys.executable, "-c", NETWORK],
@@ -187,9 +187,9 @@ def test_folders_of_killed_runs_are_removed(tmp_path: Path, monkeypatch: pytest.
 def test_what_cannot_be_simulated_is_not_run_and_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(sides, "lacking", lambda: "no namespace is granted")
+    monkeypatch.setattr(topology, "why_unavailable", lambda: "no namespace is granted")
     cut = scenario(network={}, faults=[{"kind": "network", "for_s": 1, "loss": 1}])
-    assert sides.run_scenario(cut, tmp_path).problems == [
+    assert topology.run_scenario(cut, tmp_path).problems == [
         "not run: the network cannot be simulated: no namespace is granted"
     ]
 
@@ -199,23 +199,23 @@ def test_what_ends_a_run_is_its_verdict(tmp_path: Path, monkeypatch: pytest.Monk
     def run(*_):
         raise error
 
-    monkeypatch.setattr(sides, "run_here", run)
-    (problem,) = sides.run_scenario(scenario(), tmp_path).problems
+    monkeypatch.setattr(topology, "run_here", run)
+    (problem,) = topology.run_scenario(scenario(), tmp_path).problems
     assert problem.startswith("not run: ")
     assert " ".join(str(error).split()) in problem
 
 
-def test_a_stopped_process_elsewhere_leaves_nothing_behind(tmp_path: Path):
-    with sides._Elsewhere(("sh", "-c", "sleep 99"), scenario(), tmp_path, {}) as elsewhere:
-        assert elsewhere._process.poll() is None
-    assert elsewhere._process.returncode
+def test_a_stopped_scenario_process_leaves_nothing_behind(tmp_path: Path):
+    with topology._ScenarioProcess(("sh", "-c", "sleep 99"), scenario(), tmp_path, {}) as child:
+        assert child._process.poll() is None
+    assert child._process.returncode
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_process_elsewhere_that_gives_no_verdict_fails(tmp_path: Path):
+def test_a_scenario_process_that_gives_no_verdict_fails(tmp_path: Path):
     command = ("sh", "-c", "echo nobody >&2; exit 3")
-    with sides._Elsewhere(command, scenario(), tmp_path, {}) as elsewhere:
-        problems = elsewhere.verdict().problems
+    with topology._ScenarioProcess(command, scenario(), tmp_path, {}) as child:
+        problems = child.verdict().problems
     assert problems == ["not run: its process ended with status 3: nobody"]
 
 

@@ -10,12 +10,12 @@ from perception_nodes.hil.clock_offset import ClockOffset
 from perception_nodes.hil.judge import judge
 from perception_nodes.hil.scenario import Conditions, Expectation, RebootFault, Scenario
 from perception_nodes.hil.verdict_files import (
-    problems,
+    problem_lines,
     verdicts_json,
     verdicts_junit,
     verdicts_table,
 )
-from perception_nodes.hil.witness import Reported, Seen, Told
+from perception_nodes.hil.witness import Observations, ReceivedHealth, ReceivedReport
 from perception_nodes.watchdog.faults import HealthMode
 
 MS = 1_000_000
@@ -44,12 +44,12 @@ def run():
     """A camera that stops for two seconds, and a graph that does all that it should."""
     stamps = [FIRST + i * PERIOD for i in range(1, 240)]
     stamps = [stamp for stamp in stamps if not BEGIN <= stamp < END]
-    seen = Seen(sent=stamps, first_ns=FIRST, begin_ns=BEGIN, end_ns=END)
+    seen = Observations(sent=stamps, first_ns=FIRST, begin_ns=BEGIN, end_ns=END)
     seen.detections = [(stamp + 8 * MS, stamp) for stamp in stamps]
-    seen.reports = [Reported(stamp + 9 * MS, stamp, FrameStatus.OK) for stamp in stamps]
+    seen.reports = [ReceivedReport(stamp + 9 * MS, stamp, FrameStatus.OK) for stamp in stamps]
     for at in range(100 * MS, stamps[-1] + 100 * MS, 100 * MS):
         count = sum(stamp + 9 * MS <= at for stamp in stamps)
-        told = Told(at, HealthMode.NOMINAL, "in time", (), count, count)
+        told = ReceivedHealth(at, HealthMode.NOMINAL, "in time", (), count, count)
         if BEGIN + 300 * MS <= at <= END + 100 * MS:
             text = "no frame from the camera for 300 ms"
             told = replace(told, mode=HealthMode.UNSAFE, cause=text, faults=(text,))
@@ -109,7 +109,9 @@ def test_accounts_go_on_over_a_restart_of_the_watchdog():
     seen = run()
     at = next(i for i, told in enumerate(seen.told) if told.at_ns > BEGIN + 350 * MS)
     gone = "the watchdog is gone"
-    seen.told.insert(at, Told(BEGIN + 350 * MS, HealthMode.UNSAFE, gone, by_watchdog=False))
+    seen.told.insert(
+        at, ReceivedHealth(BEGIN + 350 * MS, HealthMode.UNSAFE, gone, by_watchdog=False)
+    )
     assert seen.frames_in() == len(seen.sent)
     assert problems_of(seen) == []
 
@@ -209,7 +211,7 @@ def test_frames_without_detections_are_counted_from_the_fault_on():
 
 
 def test_a_graph_that_ended_is_a_failure():
-    assert problems_of(Seen(failure="detector_node ended by signal SIGBUS")) == [
+    assert problems_of(Observations(failure="detector_node ended by signal SIGBUS")) == [
         "detector_node ended by signal SIGBUS"
     ]
 
@@ -226,11 +228,13 @@ def test_frames_behind_the_end_are_accounted_for_and_judged_by_nothing_else():
     seen.detections = [found for found in seen.detections if found[1] not in lost]
     missed = judge(SCENARIO, seen).miss_rate
     seen.closing = [stamp_ns]
-    seen.reports.append(Reported(stamp_ns + 9 * MS, stamp_ns, FrameStatus.LATE))
+    seen.reports.append(ReceivedReport(stamp_ns + 9 * MS, stamp_ns, FrameStatus.LATE))
     seen.detections.append((stamp_ns + 9 * MS, stamp_ns))
-    seen.told.append(Told(stamp_ns - 600 * MS, HealthMode.UNSAFE, "no frame from the camera"))
+    seen.told.append(
+        ReceivedHealth(stamp_ns - 600 * MS, HealthMode.UNSAFE, "no frame from the camera")
+    )
     count = len(seen.sent) + 1
-    seen.told.append(Told(stamp_ns + 50 * MS, HealthMode.UNSAFE, "-", (), count, count))
+    seen.told.append(ReceivedHealth(stamp_ns + 50 * MS, HealthMode.UNSAFE, "-", (), count, count))
     verdict = judge(expecting(lost_at_most=3), seen)
     assert verdict.problems == []
     assert (verdict.sent, verdict.miss_rate) == (count, missed)
@@ -261,7 +265,7 @@ def test_reports_for_machines_and_people():
     assert suite[2].get("name") == "c"
     assert suite[2].find("skipped") is not None
     assert verdicts_table(verdicts).row_count == 2
-    assert all(line.startswith("camera_stop: ") for line in problems(verdicts))
+    assert all(line.startswith("camera_stop: ") for line in problem_lines(verdicts))
 
 
 def test_the_mode_must_be_told_in_time():
@@ -316,7 +320,9 @@ def rebooted(up_ns):
     seen.sent = [FIRST + i * PERIOD for i in range(1, 240)]  # its camera goes on
     gone = range(BEGIN - 50 * MS, up_ns)
     seen.reports = [
-        Reported(stamp + 9 * MS, stamp, FrameStatus.OK) for stamp in seen.sent if stamp not in gone
+        ReceivedReport(stamp + 9 * MS, stamp, FrameStatus.OK)
+        for stamp in seen.sent
+        if stamp not in gone
     ]
     seen.detections = [(report.at_ns, report.stamp_ns) for report in seen.reports]
     before = [told for told in seen.told if told.at_ns < BEGIN]

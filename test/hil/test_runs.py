@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from perception_nodes.hil.loading import load_scenario
-from perception_nodes.hil.lossy_network import lacking
+from perception_nodes.hil.lossy_network import why_unavailable
 from perception_nodes.hil.scenario import Scenario
 from perception_nodes.hil.topology import run_scenario
 from perception_nodes.hil.unit import RemoteUnit
@@ -101,8 +101,10 @@ def test_a_unit_over_a_network_that_loses_packets_accounts_for_every_frame(
         }
     )
     verdict = run_scenario(scenario, tmp_path)
-    if lacking():
-        assert verdict.problems == [f"not run: the network cannot be simulated: {lacking()}"]
+    if why_unavailable():
+        assert verdict.problems == [
+            f"not run: the network cannot be simulated: {why_unavailable()}"
+        ]
         return
     behind_the_end = after_s + for_s > 7
     assert (verdict.sent > 105) if behind_the_end else (verdict.sent >= 105), verdict.problems

@@ -17,7 +17,7 @@ import pytest
 from perception_nodes.graph.config import SettingsError
 from perception_nodes.hil import unit as unit_module
 from perception_nodes.hil.address import PORT, joined_address, split_address
-from perception_nodes.hil.clock_offset import measure
+from perception_nodes.hil.clock_offset import measure_offset
 from perception_nodes.hil.scenario import Scenario
 from perception_nodes.hil.unit import PROTOCOL, RemoteUnit, UnitError, UnitServer
 
@@ -70,7 +70,7 @@ def children(process: int) -> list[int]:
 def test_orders_to_a_unit_and_ctrl_c(unit):
     process, address = unit
     with RemoteUnit(address) as remote:
-        offset = measure(remote.clock)
+        offset = measure_offset(remote.clock)
         assert abs(offset.offset_ms) <= offset.error_ms < 1000  # it is one clock
         with pytest.raises(UnitError, match="^parameter deadline_ms: 0 is not allowed"):
             remote.start(scenario(), {"deadline_ms": 0})

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from perception_nodes.drives.bag import RawFrame
 from perception_nodes.drives.footage import compressed_message, image_message
-from perception_nodes.hil.camera_faults import SentFrame, faulty, of_another_lens
+from perception_nodes.hil.camera_faults import SentFrame, with_distortion, with_faults
 from perception_nodes.hil.graphs import FaultCameraSettings
 from perception_nodes.hil.scenario import CameraFault
 from perception_nodes.nodes.base import run_node
@@ -68,7 +68,7 @@ class FaultCameraNode(PlayerNode):
 
     def _read_frames(self) -> Iterator[SentFrame]:
         faults = FAULTS.validate_json(self.settings.faults)
-        return faulty(super()._read_frames(), faults, self._hits)
+        return with_faults(super()._read_frames(), faults, self._hits)
 
     def _write_sent(self) -> None:
         if self.settings.played_file:
@@ -83,7 +83,7 @@ class FaultCameraNode(PlayerNode):
             self._sent.append((frame.index, self._stamp_ns(frame)))
             return
         if frame.distortion is not None and frame.camera_info is not None:
-            told = of_another_lens(frame.camera_info, frame.distortion)
+            told = with_distortion(frame.camera_info, frame.distortion)
             frame = replace(frame, camera_info=told)
         super()._play(frame)
 
