@@ -84,7 +84,7 @@ def run_command(
         raise SettingsError(f"two scenarios are named {twice[0]}: one would overwrite the other")
     if unit:
         split_address(unit)
-    results = Results(scenarios, out, junit)
+    results, interrupted = Results(scenarios, out, junit), False
     with results:
         for number, scenario in enumerate(scenarios, 1):
             screen.print(f"{number} of {len(scenarios)}: {scenario.title}", highlight=False)
@@ -92,7 +92,7 @@ def run_command(
             try:
                 verdict = run_scenario(scenario, out, unit)
             except KeyboardInterrupt:
-                screen.print("interrupted")
+                interrupted = True
                 results.interrupted(scenario, time.monotonic() - begin_s)
                 break
             results.add(verdict, time.monotonic() - begin_s)
@@ -102,6 +102,8 @@ def run_command(
         Console().print(verdicts_table(results.verdicts))
         for line in problem_lines(results.verdicts):
             screen.print(line, highlight=False, markup=False, soft_wrap=True)
+    if interrupted:
+        raise KeyboardInterrupt  # the status of it is the same for all commands
     if not results.passed:
         raise typer.Exit(1)
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -75,7 +75,8 @@ def run_scenario(scenario: Scenario, out: Path, unit: str = "") -> Verdict:
     except NOT_RUN as error:
         return _not_run(scenario, " ".join(str(error).split()))
     except Exception as error:  # a defect of ours must not cost the other scenarios' verdicts
-        (out / f"{scenario.name}.log").write_text(traceback.format_exc(), encoding="utf-8")
+        with suppress(OSError):
+            (out / f"{scenario.name}.log").write_text(traceback.format_exc(), encoding="utf-8")
         return _not_run(scenario, f"{type(error).__name__}: {error} (see {scenario.name}.log)")
 
 
