@@ -39,7 +39,7 @@ def clock_offset(trips: Iterable[RoundTrip]) -> ClockOffset:
 
 
 def measure_offset(ask: Callable[[], int], round_trips: int = ROUND_TRIPS) -> ClockOffset:
-    """Ask for the other clock many times.
+    """Ask for the other clock many times, and estimate the offset.
 
     Args:
         ask: returns the other machine's CLOCK_REALTIME, nanoseconds.

@@ -1,4 +1,4 @@
-"""What an independent subscriber saw of a run, counted by itself."""
+"""What an independent subscriber observed of a run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,10 +19,10 @@ class ReceivedHealth:
     """A health message.
 
     Attributes:
-        at_ns: when it came, nanoseconds since the Unix epoch.
-        mode, cause, faults: what it says.
-        frames_in, outs, in_flight: its account.
-        by_watchdog: it is not from one who speaks for a watchdog that is gone.
+        at_ns: when it arrived, nanoseconds since the Unix epoch.
+        mode, cause, faults: as in the message.
+        frames_in, outs, in_flight: as in the message; outs is their sum over all statuses.
+        by_watchdog: False if another process sent it because the watchdog is dead.
     """
 
     at_ns: int
@@ -37,7 +37,7 @@ class ReceivedHealth:
 
 @dataclass(frozen=True)
 class ReceivedReport:
-    """A frame report: when it came, whose frame it is about, and what became of it."""
+    """A frame report: when it arrived, the stamp of its frame, and what became of the frame."""
 
     at_ns: int
     stamp_ns: int
@@ -47,22 +47,22 @@ class ReceivedReport:
 
 @dataclass
 class Observations:
-    """A run as it was seen from outside; times are nanoseconds since the Unix epoch.
+    """A run as observed from outside; times are nanoseconds since the Unix epoch.
 
     Attributes:
-        sent: stamps of the frames that the camera sent, in that order.
-        closing: stamps of those that it sent behind the drive's end, to have what was lost there
-            noticed; they are accounted for as all others are, and nothing else is judged by them.
-        first_ns: when the first one was due.
-        begin_ns, end_ns: of the faults; the same where there is one of an instant.
-        faults: those that were put in, each with its begin and end.
-        not_put_in: those that were not, a line each that says why.
-        reports: as they came.
-        detections: when they came, and the frame's stamp.
-        told: health messages as they came.
-        clock: the unit's against ours, where it is on another side of a network.
-        agreement: with a reference, where one is asked for; see `reference`.
-        failure: why the graph ended before the drive did; empty where it did not.
+        sent: stamps of the frames of the drive, in the order of sending.
+        closing: stamps of the frames sent after the end of the drive, by which losses at its end
+            are noticed. They must be accounted for, and nothing else is judged by them.
+        first_ns: when the first frame was due.
+        begin_ns, end_ns: begin of the first fault, end of the last one.
+        faults: those that were put in: kind, begin and end.
+        not_put_in: those that were not, one line each that says why.
+        reports: in the order of arrival.
+        detections: time of arrival, and stamp of the frame.
+        told: health messages in the order of arrival.
+        clock: the unit's clock against the bench's, if the unit is a remote one.
+        agreement: with the undisturbed drive, if the scenario asks for it.
+        failure: why the graph ended before the drive did; empty if it did not.
     """
 
     sent: list[int] = field(default_factory=list)
@@ -80,10 +80,10 @@ class Observations:
     failure: str = ""
 
     def read(self, recording: Path) -> None:
-        """Add what the monitor has recorded.
+        """Add the messages that the monitor has recorded.
 
         Raises:
-            RecordingError: it cannot be read.
+            RecordingError: the recording cannot be read.
         """
         store = typestore()
         for _, type_name, at_ns, data in read_messages(recording):
@@ -100,7 +100,7 @@ class Observations:
                 self.told.append(_told(at_ns, message))
 
     def frames_in(self) -> int:
-        """Frames that entered by the watchdog's account, which outlives the watchdog."""
+        """Frames in by the watchdog's account, which outlives the watchdog."""
         accounts = self.accounts()
         return accounts[-1].frames_in if accounts else 0
 
