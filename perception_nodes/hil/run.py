@@ -1,7 +1,7 @@
-"""Runs a scenario: plays the drive, puts the faults in, lets a witness watch, has it judged.
+"""Runs a scenario: plays the drive, puts the faults in, records what comes out, has it judged.
 
-The bench is this process with the camera and the witness. The unit is the graph of the vehicle:
-beside them on this machine, or a `RemoteUnit`.
+The bench is this process with the camera and the witness. The unit is the graph of the vehicle, on
+this machine or behind a `RemoteUnit`.
 """
 
 import json
@@ -43,7 +43,7 @@ from perception_nodes.system.files import write_whole
 POLL_S = 0.01
 FAILURE_POLL_S = 0.5
 REPAIR_S = 4.0
-"""What was lost of a reliable topic is asked for behind the writer's next heartbeat: 3 s."""
+"""A reliable reader asks for a lost sample after the writer's next heartbeat, up to 3 s later."""
 
 
 def run_here(
@@ -56,14 +56,14 @@ def run_here(
 
     Args:
         scenario: what to run.
-        out: folder; a recording and the nodes' messages are left there.
-        unit: where the graph runs; beside the camera by default.
-        link: the network on the way there, where it is ours to disturb.
+        out: folder for a recording and the nodes' messages.
+        unit: where the graph runs; None for beside the camera.
+        link: the network to the unit, if it is a simulated one.
 
     Raises:
         BagError, SettingsError, ModelError: unusable parameters.
         UnitError: the unit cannot be used.
-        KeyboardInterrupt: by the user.
+        KeyboardInterrupt: interrupted by the user.
     """
     out.mkdir(parents=True, exist_ok=True)
     with scratch_folder() as folder:
@@ -72,7 +72,7 @@ def run_here(
 
 
 class _Run:
-    """One run of a scenario and its files."""
+    """One run of a scenario, and its files."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class _Run:
         self._started, self._sent = folder / "started", folder / "sent.json"
         self._played_file = folder / "played.json"
         self._played, self._undisturbed = folder / "played.mcap", folder / "undisturbed.mcap"
-        # What is still being written does not lie among the results.
+        # A recording goes to the results when it is complete.
         self._recording, self._kept = folder / "recording.mcap", out / f"{scenario.name}.mcap"
         self._log = out / f"{scenario.name}.log"
         self._frames_changed: dict[int, int] = {}
@@ -99,7 +99,7 @@ class _Run:
         self._seen = Observations()
 
     def watch(self) -> Observations:
-        """Run it, and gather what was seen."""
+        """Run the scenario, and gather the observations."""
         self._kept.unlink(missing_ok=True)
         specs = self._specs
         if self._unit is not None:
@@ -112,14 +112,14 @@ class _Run:
             if self._unit is not None:
                 if any(isinstance(fault, NetworkFault) for fault in self._scenario.faults):
                     time.sleep(REPAIR_S)
-                # Before the witness, which listens until nobody speaks.
+                # Before the witness, which listens until the graph is silent.
                 self._stop_unit(self._unit)
         if not completed and not self._seen.failure:
             raise KeyboardInterrupt
         return self._gathered()
 
     def _play(self, graph: Supervisor) -> bool:
-        """Wait until the drive is over; False where it was ended before."""
+        """Wait until the drive is over; False if the run ended before."""
         threads = [
             threading.Thread(target=self._inject, args=(number, fault, graph))
             for number, fault in enumerate(self._scenario.faults)
@@ -144,7 +144,7 @@ class _Run:
         if needs_preparation(scenario):
             self._frames_changed = prepare(scenario, self._played, disturbed=True)
             drive = str(self._played)
-            values.pop("topic", None)  # of the drive as it was recorded
+            values.pop("topic", None)  # it is that of the recorded drive
         camera_faults = [f.model_dump(mode="json") for f in faults if isinstance(f, CameraFault)]
         specs = HIL.nodes(
             {
@@ -162,7 +162,7 @@ class _Run:
         return with_faulty_backend(specs, faults, self._orders)
 
     def _unit_values(self) -> dict[str, Any]:
-        """Parameters of the unit's graph: those that were given, and what the drive decides."""
+        """Parameters of the graph on the unit: the scenario's, and one that the drive decides."""
         own = {name: v for name, v in self._scenario.graph.items() if name in LIVE.parameters}
         return {**own, "image_transport": self.parameters["image_transport"]}
 
@@ -175,7 +175,7 @@ class _Run:
         self._log.with_suffix(".unit.log").write_text(log, encoding="utf-8")
 
     def _look_after(self, unit: RemoteUnit, graph: Supervisor) -> None:
-        """End the run where the unit's graph has ended."""
+        """End the run if the graph on the unit has ended."""
         while not self._over.wait(FAILURE_POLL_S):
             try:
                 failure = unit.failure()
@@ -187,7 +187,7 @@ class _Run:
                 return
 
     def _inject(self, number: int, fault: Fault, graph: Supervisor) -> None:
-        """Wait for the camera's first frame, then for the fault's time, and put it in."""
+        """Wait for the first frame, then for the time of the fault, and put it in."""
         self._not_put_in[number] = "the run was over before its time"
         while not self._started.is_file():
             if self._over.wait(POLL_S):
@@ -198,11 +198,11 @@ class _Run:
             return
         try:
             if isinstance(fault, CameraFault | PictureFault):
-                self._over.wait(fault.for_s)  # it is in what the camera sends
+                self._over.wait(fault.for_s)  # the camera itself does it
             else:
                 begin_ns = time.time_ns()
                 self._put(fault, graph)
-        except Exception as error:  # whatever it was, the scenario was not what it says
+        except Exception as error:  # whatever it was, the scenario did not happen as written
             known = isinstance(error, NotInjected)
             self._not_put_in[number] = str(error) if known else f"{type(error).__name__}: {error}"
             return
@@ -210,7 +210,7 @@ class _Run:
         del self._not_put_in[number]
 
     def _put(self, fault: Fault, graph: Supervisor) -> None:
-        """Put a fault in from outside, and come back when it is over."""
+        """Put a fault in from outside, and return when it is over."""
         if isinstance(fault, NetworkFault):
             self._disturb_network(fault)
         elif self._unit is not None:
@@ -221,7 +221,7 @@ class _Run:
 
     def _disturb_network(self, fault: NetworkFault) -> None:
         if self._link is None:
-            raise NotInjected("the network between bench and unit is not ours to disturb")
+            raise NotInjected("the network between bench and unit is a real one")
         before, self._link.conditions = self._link.conditions, fault
         self._over.wait(fault.for_s)
         self._link.conditions = before
@@ -243,7 +243,7 @@ class _Run:
             sent = {stamp_ns: index for index, stamp_ns in content["sent"][:end]}
         elif not seen.failure:
             seen.failure = "the camera ended without a list of its frames"
-        self._tell_faults()
+        self._note_faults()
         undisturbed_ns = seen.first_ns + round(UNDISTURBED_S * 1e9)
         seen.begin_ns = min((begin_ns for _, begin_ns, _ in seen.faults), default=undisturbed_ns)
         seen.end_ns = max((end_ns for _, _, end_ns in seen.faults), default=undisturbed_ns)
@@ -256,8 +256,8 @@ class _Run:
             seen.failure = seen.failure or str(error)
         return seen
 
-    def _tell_faults(self) -> None:
-        """Which faults were put in, and which ones were not, for what reason."""
+    def _note_faults(self) -> None:
+        """Note which faults were put in, and why the others were not."""
         seen, faults = self._seen, self._scenario.faults
         for number, fault in enumerate(faults):
             begin_ns, end_ns = self._put_in.get(number, (0, 0))
@@ -272,7 +272,7 @@ class _Run:
                 seen.faults.append((fault.kind, begin_ns, end_ns))
 
     def _agreement(self, sent: Mapping[int, int]) -> float | None:
-        """Compare what was found while a fault lasted, or all the time where none lasts."""
+        """Compare the detections while a fault lasts; all detections if no fault lasts."""
         begin_ns, end_ns = self._seen.begin_ns, self._seen.end_ns
         found = {
             sent[stamp_ns]: objects
@@ -284,7 +284,7 @@ class _Run:
 
 
 def _over_the_network(spec: NodeSpec) -> NodeSpec:
-    """A node of the bench: it speaks to the unit over the network, also on the same machine."""
+    """A node of the bench with the DDS profile for a network, even if that is simulated."""
     profile = str(share_folder() / "config" / "fastdds_network.xml")
     environment = {variable: profile for variable in ros_environment()}
     return replace(spec, environment={**spec.environment, **environment})

@@ -1,4 +1,4 @@
-"""Where bench and unit of a scenario are: here, elsewhere, or in namespaces made for the run."""
+"""Where bench and unit of a scenario run: on this machine, on two, or in their own namespaces."""
 
 import os
 import signal
@@ -45,7 +45,7 @@ THIS_MACHINE = "127.0.0.1"
 MODULE = "perception_nodes.hil.topology"
 UNIT_START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 30.0
-"""For a process that ends a graph in order; one that hangs longer is killed."""
+"""A process that ends its graph in order gets this long; then it is killed."""
 NOT_RUN = (
     BackendError,
     BagError,
@@ -56,25 +56,25 @@ NOT_RUN = (
     SettingsError,
     UnitError,
 )
-"""Why a scenario may have to be left; each says so in one line."""
+"""Errors that keep a scenario from being run; each has a one-line text."""
 
 
 def run_scenario(scenario: Scenario, out: Path, unit: str = "") -> Verdict:
-    """Run a scenario, its sides where they belong; one that cannot be run has failed.
+    """Run a scenario with bench and unit where they belong; one that cannot be run has failed.
 
     Args:
         scenario: what to run.
-        out: folder; recordings and the nodes' messages are left there.
-        unit: HOST:PORT of a unit that serves on another machine; else it is on this one.
+        out: folder for recordings and the nodes' messages.
+        unit: HOST:PORT of a unit on another machine; empty for this machine.
 
     Raises:
-        KeyboardInterrupt: by the user; all that was started is stopped.
+        KeyboardInterrupt: interrupted by the user; everything that was started is stopped.
     """
     try:
         return _run(scenario, out, unit)
     except NOT_RUN as error:
         return _not_run(scenario, " ".join(str(error).split()))
-    except Exception as error:  # a defect of ours must not cost the other scenarios' verdicts
+    except Exception as error:  # a defect here must not cost the verdicts of the other scenarios
         with suppress(OSError):
             (out / f"{scenario.name}.log").write_text(traceback.format_exc(), encoding="utf-8")
         return _not_run(scenario, f"{type(error).__name__}: {error} (see {scenario.name}.log)")
@@ -97,29 +97,29 @@ def _run(scenario: Scenario, out: Path, unit: str) -> Verdict:
 
 
 def _on_a_unit(scenario: Scenario, out: Path, unit: str) -> Verdict:
-    """Run it on a vehicle computer, over a network that is as it is."""
+    """Run it on a vehicle computer, over the real network."""
     if scenario.graph.get("source") == "shm" or scenario.cameras > 1:
         return _not_run(scenario, "its camera is in the unit's own memory; run it there")
     if any(isinstance(fault, NetworkFault) for fault in scenario.faults):
-        return _not_run(scenario, "the network to the unit is not ours to disturb")
+        return _not_run(scenario, "the network to the unit is a real one and cannot be disturbed")
     with RemoteUnit(unit) as remote:
         verdict = run_here(scenario, out, remote)
-    verdict.notes.append("over the network as it is: its delay and losses are not ours")
+    verdict.notes.append("over a real network, with its own delay and losses")
     return verdict
 
 
 def _over_a_network(scenario: Scenario, conditions: Conditions, out: Path) -> Verdict:
-    """Run it with bench and unit in namespaces of their own, or say what is not simulated."""
+    """Run it in two network namespaces; without these over loopback, if the faults allow it."""
     if os.environ.get(VARIABLE):
         with LossyLink(conditions) as link:
-            # Memory of its own too: what it keeps there is gone with a reboot.
+            # Shared memory of its own too: a reboot clears it.
             place = ("unshare", "--mount", "sh", "-c", PRIVATE_SHM, str(UNIT_SHM_MB))
             unit = link.in_unit_namespace(lambda: _start_unit(UNIT_ADDRESS, PORT, place))
             with _serving(unit, UNIT_ADDRESS, PORT) as remote:
                 return run_here(scenario, out, remote, link)
     why = why_unavailable()
     if not why:
-        # Discovery is by multicast, in a network where nobody else is.
+        # Discovery by multicast: nobody else is in this network.
         environment = {VARIABLE: "1", "ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"}
         with _ScenarioProcess(OWN_NETWORK, scenario, out, environment) as process:
             return process.verdict()
@@ -134,7 +134,7 @@ def _over_a_network(scenario: Scenario, conditions: Conditions, out: Path) -> Ve
 
 
 def _with_second_camera(scenario: Scenario, out: Path) -> Verdict:
-    """Run it beside a second camera, whose graph must do as well as if nothing had happened."""
+    """Run it beside a second camera, whose graph must not notice the faults."""
     expect = scenario.expect
     second = scenario.model_copy(
         update={
@@ -151,7 +151,7 @@ def _with_second_camera(scenario: Scenario, out: Path) -> Verdict:
         }
     )
     domain = int(os.environ.get("ROS_DOMAIN_ID", "0"))
-    # A domain of its own keeps its topics apart.
+    # Its topics have the same names: they need a domain of their own.
     environment = {"ROS_DOMAIN_ID": str(domain + 1 if domain < MAX_DOMAIN else domain - 1)}
     with _ScenarioProcess((), second, out, environment) as beside:
         verdict = run_here(scenario, out)
@@ -165,7 +165,7 @@ def _with_second_camera(scenario: Scenario, out: Path) -> Verdict:
 
 
 class _ScenarioProcess:
-    """A scenario in a process that another command makes a place for; a context manager."""
+    """A scenario in a child process, started through another command; a context manager."""
 
     def __init__(
         self,
@@ -183,12 +183,12 @@ class _ScenarioProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # Ctrl-C reaches us, and we stop it in order
+            start_new_session=True,  # Ctrl-C reaches this process, which stops the child in order
             preexec_fn=lambda: die_with_parent(us),
         )
 
     def verdict(self) -> Verdict:
-        """Wait for it."""
+        """Wait for its verdict."""
         output, errors = self._process.communicate()
         try:
             return Verdict.model_validate_json(output)
@@ -206,7 +206,7 @@ class _ScenarioProcess:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop it, where it still runs, and give it the time to leave nothing behind."""
+        """Stop it if it still runs, and give it the time to clean up."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
         try:
@@ -221,7 +221,7 @@ def _not_run(scenario: Scenario, why: str) -> Verdict:
 
 
 def _start_unit(host: str, port: int, prefix: Sequence[str] = ()) -> "subprocess.Popen[bytes]":
-    """A process that serves as the unit, in a place that another command makes for it."""
+    """Start a process that serves as the unit; the prefix is a command that starts it."""
     us = os.getpid()
     command = (*prefix, sys.executable, "-m", "perception_nodes", "hil", "unit")
     return subprocess.Popen(
@@ -229,14 +229,14 @@ def _start_unit(host: str, port: int, prefix: Sequence[str] = ()) -> "subprocess
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C reaches us, and we stop it in order
+        start_new_session=True,  # Ctrl-C reaches this process, which stops the unit in order
         preexec_fn=lambda: die_with_parent(us),
     )
 
 
 @contextmanager
 def _serving(process: "subprocess.Popen[bytes]", host: str, port: int) -> Iterator[RemoteUnit]:
-    """The unit that a process serves as, which ends with the context."""
+    """A connection to the unit that a process serves as; both end with the context."""
     try:
         with RemoteUnit(joined_address(host, port), UNIT_START_TIMEOUT_S) as remote:
             yield remote
@@ -257,7 +257,7 @@ def _free_port() -> int:
 def main() -> int:
     """Entry point of a `_ScenarioProcess`: runs a scenario and prints its verdict as JSON."""
     scenario, out, parent = sys.argv[1:]
-    # Asked for once more: entering a namespace has made the kernel forget it.
+    # Once more: on entering a namespace the kernel resets it.
     die_with_parent(int(parent))
     try:
         verdict = run_scenario(Scenario.model_validate_json(scenario), Path(out))

@@ -22,7 +22,7 @@ def verdicts_table(verdicts: Sequence[Verdict]) -> Table:
     """The verdicts, one row each."""
     table = Table(title="Scenarios")
     table.add_column("scenario", no_wrap=True)
-    for title in ("detected in", "told", "lost", "silently", "detections in", "recovered in"):
+    for title in ("reported in", "worst mode", "lost", "silently", "detects in", "NOMINAL in"):
         table.add_column(title)
     table.add_column("verdict", no_wrap=True)
     for verdict in verdicts:
@@ -46,7 +46,14 @@ def problem_lines(verdicts: Sequence[Verdict]) -> list[str]:
 
 def scenarios_table(scenarios: Sequence[Scenario]) -> Table:
     """The scenarios, one row each."""
-    table = Table("name", "fault", "detected within", "told", "recovered within")
+    table = Table(
+        "name",
+        "what happens",
+        "reported within",
+        "health mode",
+        "what may be lost",
+        "NOMINAL within",
+    )
     table.columns[0].no_wrap = True
     for scenario in scenarios:
         expect = scenario.expect
@@ -55,6 +62,7 @@ def scenarios_table(scenarios: Sequence[Scenario]) -> Table:
             scenario.title,
             _ms(expect.detected_within_ms),
             expect.told,
+            expect.lost,
             _ms(expect.recovered_within_ms),
         )
     return table
@@ -63,8 +71,8 @@ def scenarios_table(scenarios: Sequence[Scenario]) -> Table:
 def scenarios_markdown(scenarios: Sequence[Scenario]) -> str:
     """The scenarios as the table in docs/faults.md."""
     rows = [
-        "| scenario | what happens | what is said | within | the vehicle is told | what is lost "
-        "| detections again | NOMINAL again |",
+        "| scenario | what happens | what must be reported | within | health mode "
+        "| what may be lost | detections again within | NOMINAL again within |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for scenario in scenarios:

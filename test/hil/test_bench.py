@@ -258,7 +258,7 @@ def test_a_fault_whose_time_does_not_come_is_not_put_in(tmp_path: Path):
     run._over.clear()
     run._over.wait = lambda _: False
     run._inject(1, NetworkFault(kind="network", after_s=0.5, for_s=1), None)
-    assert "is not ours to disturb" in run._not_put_in[1]
+    assert "is a real one" in run._not_put_in[1]
     run._put = lambda *_: 1 / 0
     run._inject(2, CpuFault(kind="cpu_contention", after_s=0.5, for_s=1), None)
     assert run._not_put_in[2] == "ZeroDivisionError: division by zero"
