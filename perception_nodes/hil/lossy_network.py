@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -57,20 +56,11 @@ def why_unavailable() -> str:
     return f"no namespace is granted: {result.stderr.strip()}" if result.returncode else ""
 
 
-@dataclass
-class Traffic:
-    """Number of packets passed on and lost on purpose, both directions together."""
-
-    passed: int = 0
-    lost: int = 0
-
-
 class LossyLink:
     """Connects the network namespace of this thread to a new one; a context manager.
 
     Attributes:
         conditions: of the network; may be replaced at any time.
-        traffic: up to now.
     """
 
     def __init__(self, conditions: Conditions, seed: int = 0) -> None:
@@ -84,7 +74,6 @@ class LossyLink:
             NetworkUnavailable: the kernel refuses it.
         """
         self.conditions = conditions
-        self.traffic = Traffic()
         self._random = random.Random(seed)
         # A thread can be in another namespace than the other threads of its process.
         self._far = ThreadPoolExecutor(1, "hil_unit")
@@ -127,9 +116,7 @@ class LossyLink:
                 packet = os.read(source, PACKET_BYTES)
                 delay_ns = self._delay_ns()
                 if delay_ns is None:
-                    self.traffic.lost += 1
                     continue
-                self.traffic.passed += 1
                 count += 1  # orders packets that are due at the same time
                 due_ns = time.monotonic_ns() + delay_ns
                 heapq.heappush(waiting, (due_ns, count, self._other[source], packet))

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
+from typing import Any
 
 from perception_nodes.backends.model import ModelError
 from perception_nodes.core.inference import BackendError
@@ -200,20 +200,18 @@ class _ScenarioProcess:
     def __enter__(self) -> "_ScenarioProcess":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Stop it if it still runs, and give it the time to clean up."""
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGINT)
-        try:
-            self._process.communicate(timeout=STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.communicate()
+    def __exit__(self, *_: object) -> None:
+        _stop(self._process)
+
+
+def _stop(process: "subprocess.Popen[Any]") -> None:
+    """Ask a process to end, and give it the time to clean up."""
+    process.terminate()  # not by SIGINT: a bench that a script put in the background ignores it
+    try:
+        process.communicate(timeout=STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
 
 
 def _not_run(scenario: Scenario, why: str) -> Verdict:
@@ -241,12 +239,7 @@ def _serving(process: "subprocess.Popen[bytes]", host: str, port: int) -> Iterat
         with RemoteUnit(joined_address(host, port), UNIT_START_TIMEOUT_S) as remote:
             yield remote
     finally:
-        process.terminate()
-        try:
-            process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        _stop(process)
 
 
 def _free_port() -> int:
@@ -259,6 +252,7 @@ def main() -> int:
     scenario, out, parent = sys.argv[1:]
     # Once more: on entering a namespace the kernel resets it.
     die_with_parent(int(parent))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         verdict = run_scenario(Scenario.model_validate_json(scenario), Path(out))
     except KeyboardInterrupt:

@@ -79,11 +79,11 @@ class UnitServer:
     """Serves one bench at a time: a new graph ends the one before."""
 
     def __init__(self, host: str, port: int, values: Mapping[str, Any]) -> None:
-        """Listen.
+        """Listen. Everybody who can reach the address can start and kill processes.
 
         Args:
-            host: address to listen on. Whoever reaches it can start and kill processes.
-            port: 0 for any that is free.
+            host: address to listen on.
+            port: 0 for any.
             values: parameters of the graph that take precedence over those of a scenario.
 
         Raises:
@@ -100,15 +100,9 @@ class UnitServer:
             self._server = _Server((host, port), _Connection)
         except (OSError, UnicodeError) as error:
             self._files.cleanup()
-            address = joined_address(host, port)
-            raise UnitError(f"cannot listen on {address}: {error}") from error
+            raise UnitError(f"cannot listen on {joined_address(host, port)}: {error}") from error
         self._server.unit = self
-
-    @property
-    def address(self) -> str:
-        """HOST:PORT."""
-        host, port = self._server.server_address[:2]
-        return joined_address(str(host), int(port))
+        self.address = joined_address(host, self._server.socket.getsockname()[1])
 
     def run(self) -> None:
         """Serve in the main thread, since nodes die with the thread that starts them.
@@ -254,10 +248,9 @@ class _Connection(BaseHTTPRequestHandler):
         try:
             return HTTPStatus.OK, json.dumps(getattr(self, f"_on_{order}")(*json.loads(arguments)))
         except Exception as error:  # the bench must know, whatever it was
-            reason = " ".join(str(error).split())
             known = isinstance(error, SettingsError | NotInjected | TransportError)
-            text = reason if known else f"{type(error).__name__}: {reason}"
-            return HTTPStatus.UNPROCESSABLE_ENTITY, text
+            reason = str(error) if known else f"{type(error).__name__}: {error}"
+            return HTTPStatus.UNPROCESSABLE_ENTITY, " ".join(reason.split())
 
     def _on_clock(self) -> int:
         return time.time_ns()  # CLOCK_REALTIME
@@ -285,11 +278,7 @@ class RemoteUnit:
     """Gives orders to a unit on another machine or in another namespace; a context manager."""
 
     def __init__(self, address: str, within_s: float = CONNECT_TIMEOUT_S) -> None:
-        """Connect; the unit may still be starting.
-
-        Args:
-            address: HOST or HOST:PORT.
-            within_s: how long to try.
+        """Connect to HOST or HOST:PORT, where the unit may still be starting.
 
         Raises:
             SettingsError: it is no address.

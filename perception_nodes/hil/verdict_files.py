@@ -46,14 +46,7 @@ def problem_lines(verdicts: Sequence[Verdict]) -> list[str]:
 
 def scenarios_table(scenarios: Sequence[Scenario]) -> Table:
     """The scenarios, one row each."""
-    table = Table(
-        "name",
-        "what happens",
-        "reported within",
-        "health mode",
-        "what may be lost",
-        "NOMINAL within",
-    )
+    table = Table("name", "what happens", "reported", "mode", "what may be lost", "NOMINAL")
     table.columns[0].no_wrap = True
     for scenario in scenarios:
         expect = scenario.expect
