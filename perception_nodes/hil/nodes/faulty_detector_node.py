@@ -1,4 +1,4 @@
-"""The detector with a backend that fails on demand, see `hil.faulty_backend`."""
+"""The detector with a backend that fails on demand; see `hil.faulty_backend`."""
 
 import sys
 
@@ -9,7 +9,7 @@ from perception_nodes.nodes.detector_node import DetectorNode
 
 
 class FaultyDetectorNode(DetectorNode):
-    """Knows one backend more."""
+    """A detector that knows the backend `faulty`, and no other."""
 
     settings_type = FaultyDetectorSettings
 

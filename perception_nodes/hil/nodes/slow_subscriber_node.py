@@ -1,4 +1,4 @@
-"""A subscriber that cannot keep up: what it does to itself must not reach the graph."""
+"""A subscriber that cannot keep up; the graph must not suffer from it."""
 
 import sys
 import time
@@ -10,7 +10,7 @@ from vision_msgs.msg import Detection2DArray
 from perception_nodes.hil.graphs import SlowSubscriberSettings
 from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, run_node
 
-# Reliable and deep, as a careless subscriber asks for: the most that it can demand of a publisher.
+# Reliable, and a long history: the most that a subscriber can demand of a publisher.
 DEMANDING = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
