@@ -207,13 +207,15 @@ class FrameRecord(ctypes.Structure):
     HEARTBEAT says no more than that, ENTERED and OUTCOME tell of a frame. TAKEOVER says that
     `process` works from now on in the place of `predecessor` (0 where there was none), that
     `ingest_process` and `sequence` name the frame that the predecessor had begun and not ended,
-    and why, in `reason`. LEFT says that the process has stopped in good order.
+    that the frame which was begun last in this role is of `ingested_ns`, and why, in `reason`.
+    LEFT says that the process has stopped in good order.
 
     `record` numbers the records of one process without gaps, so that a lost one is seen, and
     `sent_ns` puts those of several processes in order. `ingest_process` is the process that
     numbered the frame: with `sequence` it names the frame. `patience_ns` is how long the process
     may be silent from now on before it is taken for hung, `spent_ns` the processor time its main
-    thread has had. `joined_ns` tells since when the sender of a TAKEOVER receives slots.
+    thread has had. `joined_ns` tells since when the sender of a TAKEOVER receives slots;
+    it is 0 for preprocessing, which sends them.
     `picture` is a hash of a sample of the frame's pixels, 0 where there are none.
     """
 

@@ -5,13 +5,15 @@ from collections import deque
 from collections.abc import Iterable
 
 from perception_nodes.core.frame import FrameRecord, FrameStatus, RecordKind
+from perception_nodes.watchdog.detectors import DetectorHistory, DetectorTable
 
 Key = tuple[int, int]
 """(ingest process, sequence): names a frame, also where a process was replaced and counts anew."""
 
 REMEMBERED_OUTCOMES = 4096
 RECORDS_LOST = b"its records were lost on the way to the watchdog"
-NO_DETECTOR = b"no detector was running when it came"
+NO_DETECTOR = b"no detector is known to have been running when it came"
+DETECTOR_ENDED = b"detector %d ended and no outcome came"
 PASSED_OVER = b"a newer frame took its place"
 
 
@@ -25,7 +27,8 @@ class LedgerBook(ctypes.Structure):
     """What must be known of a ledger by the one that goes on with it, should its process die.
 
     `frames` is a ring of the frames reported last; `reported` counts all, and is where it goes on.
-    The last one's record was sent at `last_ns`.
+    The last one's record was sent at `last_ns`. `detectors` are all that frames in flight may have
+    reached.
     """
 
     _fields_ = [
@@ -33,6 +36,7 @@ class LedgerBook(ctypes.Structure):
         ("last_ns", ctypes.c_int64),
         ("counts", ctypes.c_uint64 * len(FrameStatus)),
         ("frames", ReportedFrame * REMEMBERED_OUTCOMES),
+        ("detectors", DetectorTable),
     ]
 
 
@@ -42,6 +46,10 @@ class Ledger:
     Frames are in the order of `ingested_ns`, whichever process took them in. What is known of a
     frame that will have no outcome (who held it has died) is kept as a reason and used when the
     frame is closed, not before: its outcome may be on the way all the same, and then counts.
+
+    A frame without an outcome is SUPERSEDED only where the records prove it: a detector that
+    received it went on to a newer one. Otherwise it FAILED: of two mistakes, a loss that is told as
+    a failure is better than one that is told as the usual course of things.
     """
 
     def __init__(self, outcome_timeout_ns: int, book: LedgerBook | None = None) -> None:
@@ -55,10 +63,10 @@ class Ledger:
         self._in_flight: dict[Key, FrameRecord] = {}
         self._reasons: dict[Key, bytes] = {}
         self._next_sequence: dict[int, int] = {}
-        self._detector_since_ns = 0
         self._closed: set[Key] = set()
         self._closed_order: deque[Key] = deque()
         self._book = LedgerBook() if book is None else book
+        self._detectors = DetectorHistory(self._book.detectors)
         self.counts = {status: int(self._book.counts[status]) for status in FrameStatus}
         self.frames_in = sum(self.counts.values())
         self.repeated_outcomes = 0
@@ -103,10 +111,14 @@ class Ledger:
         book.last_ns = max(book.last_ns, record.sent_ns)  # that of a lost record is 0
         book.reported += 1
 
-    def detector_died(self, reason: str) -> None:
-        """The last detector is gone, and with it whatever is in flight."""
-        for key in self._in_flight:
-            self._reasons.setdefault(key, reason.encode())
+    def died(self, process: int, now_ns: int) -> None:
+        """A process is gone; to be called when all that it has told was taken.
+
+        Args:
+            process: its number.
+            now_ns: CLOCK_MONOTONIC.
+        """
+        self._detectors.died(process, now_ns)
 
     def expire(self, now_ns: int) -> list[FrameRecord]:
         """Close what has been without an outcome for too long.
@@ -115,11 +127,9 @@ class Ledger:
             now_ns: CLOCK_MONOTONIC.
         """
         oldest_ns = now_ns - self._outcome_timeout_ns
+        waited = b"no outcome within %.0f ms" % (self._outcome_timeout_ns / 1e6)
         overdue = [k for k, record in self._in_flight.items() if record.ingested_ns < oldest_ns]
-        for key in overdue:
-            waited = b"no outcome within %.0f ms" % (self._outcome_timeout_ns / 1e6)
-            self._reasons.setdefault(key, waited)
-        return [self._close_without_outcome(key) for key in overdue]
+        return [self._close_without_outcome(k, self._reason(k) or waited) for k in overdue]
 
     def _enter(self, record: FrameRecord) -> None:
         key = _key(record)
@@ -136,8 +146,11 @@ class Ledger:
         """A frame ended.
 
         The detector takes frames in order and the newest first lets older ones go: the outcome of
-        a frame that had reached the detector ends every older frame without one.
+        a frame that had reached the detector ends every older one that nobody can end any more.
         """
+        reached_detector = bool(outcome.preprocessed_ns)
+        if reached_detector:
+            self._detectors.took(outcome)
         key = _key(outcome)
         if key in self._closed:
             self.repeated_outcomes += key not in self._reported_before
@@ -146,15 +159,22 @@ class Ledger:
         del self._in_flight[key]
         self._reasons.pop(key, None)
         reports = []
-        if outcome.preprocessed_ns:
-            passed = [k for k, other in self._in_flight.items() if _order(other) < _order(outcome)]
-            reports = [self._close_without_outcome(other) for other in passed]
+        if reached_detector:
+            older = [k for k, other in self._in_flight.items() if _order(other) < _order(outcome)]
+            reasons = {k: self._reason(k) for k in older}
+            reports = [self._close_without_outcome(k, r) for k, r in reasons.items() if r]
         return [*reports, self._close(key, outcome)]
 
     def _take_over(self, record: FrameRecord) -> None:
-        if _key(record) in self._in_flight:
-            self._reasons[_key(record)] = record.reason
-        self._detector_since_ns = max(self._detector_since_ns, record.joined_ns)
+        """Another process works from now on; the frame that its predecessor held is lost.
+
+        That frame may have entered already, or be entered by the successor only now.
+        """
+        key = _key(record)
+        if record.ingest_process and key not in self._closed:
+            self._reasons[key] = record.reason
+        if record.joined_ns:
+            self._detectors.took_over(record)
 
     def _fill_gap(self, record: FrameRecord) -> None:
         """Enter the frames whose records did not come: numbers have no gaps where they are made."""
@@ -168,13 +188,25 @@ class Ledger:
             self.frames_in += 1
         self._next_sequence[process] = max(first_missing, sequence + 1)
 
-    def _close_without_outcome(self, key: Key) -> FrameRecord:
+    def _reason(self, key: Key) -> bytes:
+        """Why a frame in flight has no outcome; empty while a detector may still take it."""
+        if key in self._reasons:
+            return self._reasons[key]
+        ingested_ns = self._in_flight[key].ingested_ns
+        if self._detectors.passed_over(ingested_ns):
+            return PASSED_OVER
+        receiver = self._detectors.last_receiver(ingested_ns)
+        if receiver is None:
+            return NO_DETECTOR
+        process, has_ended = receiver
+        return DETECTOR_ENDED % process if has_ended else b""
+
+    def _close_without_outcome(self, key: Key, reason: bytes) -> FrameRecord:
         record = self._in_flight.pop(key)
-        reason = self._reasons.pop(key, b"")
-        if not reason and record.ingested_ns < self._detector_since_ns:
-            reason = NO_DETECTOR
-        record.status = FrameStatus.FAILED if reason else FrameStatus.SUPERSEDED
-        record.reason = reason or PASSED_OVER
+        self._reasons.pop(key, None)
+        record.reason = reason
+        superseded = reason == PASSED_OVER
+        record.status = FrameStatus.SUPERSEDED if superseded else FrameStatus.FAILED
         return self._close(key, record)
 
     def _close(self, key: Key, record: FrameRecord) -> FrameRecord:
