@@ -168,5 +168,5 @@ class Account:
         for role, record in self.inbox.receive():
             self.roster.hear(role, record)
             self.watch.sent(record)
-            records += self.inbox.new([record])
+            records += self.inbox.take(role, record)
         return records

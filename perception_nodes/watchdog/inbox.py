@@ -49,6 +49,20 @@ class Inbox:
         """What has come through the channels, with the role it is from, old or new."""
         return [(role, record) for role in self._roles for record in self._readers[role].records()]
 
+    def take(self, role: str, record: FrameRecord) -> list[FrameRecord]:
+        """A record from a channel, if it is new, after those that the channel has lost before it.
+
+        Args:
+            role: whose channel.
+            record: what came.
+        """
+        lost: list[FrameRecord] = []
+        if record.record > self._taken.get(record.process, -1) + 1:
+            told = read_journal(journal_of(self._camera, role, record.process))
+            forgotten_ns = record.sent_ns - FORGOTTEN_AFTER_NS
+            lost = [r for r in told if r.record < record.record and r.sent_ns > forgotten_ns]
+        return self.new([*lost, record])
+
     def new(self, records: Sequence[FrameRecord]) -> list[FrameRecord]:
         """Of records of one process those that have not been taken, which they are now."""
         fresh = []
