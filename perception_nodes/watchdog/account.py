@@ -24,15 +24,15 @@ MEMORY_PERIOD_NS = 1_000_000_000
 
 @dataclass(frozen=True)
 class AccountSettings:
-    """What an account is kept by.
+    """Settings of an account.
 
     Attributes:
-        budget: of each frame.
-        processes: how many of each role there should be; detectors first, so that no outcome is
-            read before its entry.
-        outcome_timeout_ms: frames without an outcome for longer are closed as failed.
-        health: when the mode changes.
-        faults: when a fact is a fault.
+        budget: deadline and stages of a frame.
+        processes: how many processes of each role there should be. The detectors come first: their
+            channel is read first, so that no outcome is read before its entry.
+        outcome_timeout_ms: frames without an outcome for longer are closed.
+        health: limits of the modes.
+        faults: limits of the faults.
     """
 
     budget: Budget
@@ -47,11 +47,11 @@ class Step:
     """What a step of an account has found.
 
     Attributes:
-        on_time: we were not late ourselves.
-        died: the processes that have died since the step before.
-        transition: the change of mode, if there is one.
-        faults: all that is wrong now.
-        changed: the mode, or which faults there are, is not what it was.
+        on_time: whether we were called in time ourselves.
+        died: processes that have died since the step before.
+        transition: the change of mode, None if there is none.
+        faults: all faults that are present.
+        changed: whether the mode or the set of faults has changed.
     """
 
     on_time: bool
@@ -66,7 +66,11 @@ class Account:
 
     Attributes:
         camera: its name.
-        inbox: what its processes tell.
+        ledger: its frames.
+        health: its mode.
+        watch: its faults, but for missing processes.
+        roster: its processes.
+        inbox: their records.
     """
 
     def __init__(
@@ -75,15 +79,15 @@ class Account:
         """Join the channels, and go on where the watchdog before us has stopped.
 
         Args:
-            endpoint: ours.
-            camera: whose frames to account for.
-            settings: see there.
+            endpoint: our end of shared memory.
+            camera: name of the camera.
+            settings: limits and expected processes.
             now_ns: CLOCK_MONOTONIC.
         """
         self.camera = camera
         timeout_ns = round(settings.outcome_timeout_ms * 1e6)
         self._book = KeptBook(camera, now_ns)
-        self.ledger = Ledger(timeout_ns, self._book.pages)
+        self.ledger = Ledger(timeout_ns, self._book.pages, camera)
         self.health = Health(settings.health, now_ns)
         self.watch = Watch(settings.budget, settings.faults)
         self.roster = Roster(settings.processes, open_process)
@@ -99,7 +103,7 @@ class Account:
         return self.health.mode == HealthMode.UNSAFE
 
     def close(self) -> None:
-        """Nobody goes on with this account."""
+        """Remove the book: no watchdog goes on with this account."""
         del self.ledger
         self._book.close()
         self.roster.close()
@@ -109,15 +113,16 @@ class Account:
 
         Args:
             now_ns: CLOCK_MONOTONIC.
-            due_ns: when we wanted to be here at the latest.
+            due_ns: the latest time at which we wanted to be called.
         """
         on_time = self.watch.tick(due_ns, now_ns, time.time_ns(), self.ledger)
         records = self._read()
         if not on_time:
             self.roster.postpone(now_ns)
         died: list[Member] = []
-        # Until nobody new is dead, and all together: a successor's records must not be taken before
-        # the last words of who died, nor these before the records that they follow.
+        # All records are applied together, after no further process is found dead: a successor's
+        # records must not come before the last ones of the process that died, nor an outcome among
+        # those before the entry of its frame.
         while dead := self.roster.update(now_ns):
             for member in dead:
                 records += self.inbox.last_words(member.role, member.pid, now_ns)
@@ -129,7 +134,7 @@ class Account:
             self.watch.record(record)
         closed = self.ledger.take(records)
         for member in died:
-            # Not `now_ns`: frames may have come since, and before it died.
+            # `now_ns` is too early: frames may have come since then and before the death.
             self.ledger.died(member.pid, time.monotonic_ns())
         closed += self.ledger.expire(now_ns)
         for report in closed:
@@ -153,17 +158,17 @@ class Account:
         return Step(on_time, tuple(died), transition, faults, changed)
 
     def reports(self) -> Iterator[FrameRecord]:
-        """Reports that are still to be published; who asks for the next has published this one."""
+        """The reports to publish; asking for the next one says that this one is published."""
         while self._outbox:
             yield self._outbox[0]
             self.ledger.reported(self._outbox.popleft())
 
     def postpone(self, now_ns: int) -> None:
-        """We were busy with something else: silence counts from now on only."""
+        """Count silence from now on only, since we were busy with something else."""
         self.roster.postpone(now_ns)
 
     def _read(self) -> list[FrameRecord]:
-        """All new records."""
+        """Read all new records."""
         records, self._recovered = self._recovered, []
         for role, record in self.inbox.receive():
             self.roster.hear(role, record)

@@ -1,6 +1,6 @@
-"""The detectors that a camera has had: which frames each received, and which it passed over.
+"""The detectors that a camera has had: which frames each one received, and which it passed over.
 
-These are recorded facts, none of which is ever taken back: they can come in any order, and twice.
+All of this is recorded facts, which are never withdrawn: they may come in any order, and twice.
 """
 
 import ctypes
@@ -12,12 +12,12 @@ REMEMBERED_DETECTORS = 64
 
 
 class Detector(ctypes.Structure):
-    """One detector's time at work.
+    """The time in which one process worked as the detector.
 
-    `process` has received frames since `joined_ns` and worked since `since_ns`. It did not take a
-    frame older than the one of `newest_ns`: that one it took itself, or its predecessor did.
-    `ended_ns` is when it was seen to be dead, 0 where it was not; a successor tells of its end too.
-    Frames go by the time at which they were taken in, `ingested_ns`.
+    The process has received frames since `joined_ns` and worked since `since_ns`. `newest_ns` is
+    `ingested_ns` of the newest frame that it, or its predecessor, has taken: it takes no older
+    frame any more. `ended_ns` is when it was seen to be dead, 0 if it was not; that it has ended
+    also follows from the start of the next detector.
     """
 
     _fields_ = [
@@ -33,15 +33,14 @@ DetectorTable = Detector * REMEMBERED_DETECTORS
 
 
 class DetectorHistory:
-    """What is known of a camera's detectors, kept in a table that outlives us."""
+    """What is known of a camera's detectors; kept in a table that outlives us."""
 
     def __init__(self, table: "ctypes.Array[Detector]") -> None:
-        """Go on with what the table holds."""
         self._table = table
         self._sort()
 
     def took_over(self, record: FrameRecord) -> None:
-        """A detector works from now on, behind the last frame that its predecessor took.
+        """Note that a detector has started to work.
 
         Args:
             record: its TAKEOVER.
@@ -49,18 +48,18 @@ class DetectorHistory:
         known = any(d.since_ns == record.sent_ns for d in self._of(record.process))
         if not known:
             self._add(record.process, record.joined_ns, record.sent_ns, record.ingested_ns)
-        # Of a frame that the predecessor died of there is no other record.
+        # If the predecessor died with that frame, there is no other record of its taking it.
         for before in self._of(record.predecessor):
             if before.since_ns < record.sent_ns:
                 before.newest_ns = max(before.newest_ns, record.ingested_ns)
                 break
 
     def took(self, outcome: FrameRecord) -> None:
-        """A detector took a frame.
+        """Note that a detector has taken a frame.
 
         Args:
-            outcome: the frame's. Of a detector whose TAKEOVER is not known, it is the first proof
-                that it receives frames.
+            outcome: the frame's. If the detector's TAKEOVER is not known, this outcome is the first
+                proof that it receives frames.
         """
         process, ingested_ns = outcome.process, outcome.ingested_ns
         lives = list(self._of(process))
@@ -71,24 +70,25 @@ class DetectorHistory:
         then.newest_ns = max(then.newest_ns, ingested_ns)
 
     def died(self, process: int, now_ns: int) -> None:
-        """A process was seen to be dead; one that never worked as a detector does not matter."""
+        """Note that a process was seen to be dead, if it has worked as a detector."""
         for detector in self._of(process):
             detector.ended_ns = detector.ended_ns or now_ns
             break
 
     def passed_over(self, ingested_ns: int) -> bool:
-        """Whether a detector received a frame and went on to a newer one."""
+        """Whether a detector received the frame and went on to a newer one."""
         return any(d.joined_ns <= ingested_ns < d.newest_ns for d in self._newest_first)
 
     def last_receiver(self, ingested_ns: int) -> tuple[int, bool] | None:
-        """The last detector that a frame can have reached.
+        """The last detector that the frame can have reached.
 
         Returns:
-            Its process and whether it has ended; None where none is known that was running.
+            Its process, and whether it has ended; None if no detector is known to have been running
+            when the frame came.
         """
         end_ns = 0
         for detector in self._newest_first:
-            # The next one works since this one has ended, or both were seen.
+            # It was seen to end, or ended before the next one started to work.
             ends = [at_ns for at_ns in (end_ns, detector.ended_ns) if at_ns]
             if detector.joined_ns <= ingested_ns and all(at_ns > ingested_ns for at_ns in ends):
                 return int(detector.process), bool(ends)
@@ -96,7 +96,7 @@ class DetectorHistory:
         return None
 
     def _of(self, process: int) -> Iterator[Detector]:
-        """The times at work of one process, the last one first."""
+        """The entries of one process, the last one first."""
         return (d for d in self._newest_first if d.process == process)
 
     def _add(self, process: int, joined_ns: int, since_ns: int, newest_ns: int) -> None:

@@ -1,4 +1,4 @@
-"""Watches the watchdog: whether it is there, and why not."""
+"""Watches the watchdog itself."""
 
 from perception_nodes.core.frame import FrameRecord, RecordKind
 from perception_nodes.system.processes import open_process
@@ -10,10 +10,10 @@ PERIOD_NS = 20_000_000
 
 
 class WatchdogGuard:
-    """Judges the watchdog by its heartbeats, and ends one that hangs."""
+    """Judges by heartbeats whether the watchdog is alive, and kills it if it hangs."""
 
     def __init__(self, heartbeats: Reader[FrameRecord], now_ns: int) -> None:
-        """Listen to its heartbeats.
+        """Start before the watchdog has been heard of.
 
         Args:
             heartbeats: the watchdog's channel of records.
@@ -26,14 +26,16 @@ class WatchdogGuard:
         self._gone = ""
 
     def update(self, now_ns: int, patience_ns: int) -> str:
-        """Look after it; to be called every few milliseconds.
+        """Judge the watchdog; to be called every few milliseconds.
 
         Args:
             now_ns: CLOCK_MONOTONIC.
-            patience_ns: how long we may be busy ourselves; after more we judge nobody's silence.
+            patience_ns: if the last call is longer ago than this, we were held up ourselves, and
+                the watchdog's silence counts from now on only.
 
         Returns:
-            Why it is gone; empty while it is there, was never heard of, or stopped in good order.
+            Why the watchdog is gone; empty if it is alive, has never been heard of, or has stopped
+            in good order.
         """
         if now_ns - self._judged_ns < PERIOD_NS:
             return self._gone

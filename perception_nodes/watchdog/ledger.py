@@ -1,4 +1,4 @@
-"""The accounting of frames: each that entered ends once, in = sum of outs + in flight."""
+"""The accounting of frames: each frame that enters ends once, in = sum of outs + in flight."""
 
 import ctypes
 from collections import deque
@@ -8,7 +8,7 @@ from perception_nodes.core.frame import FrameRecord, FrameStatus, RecordKind
 from perception_nodes.watchdog.detectors import DetectorHistory, DetectorTable
 
 Key = tuple[int, int]
-"""(ingest process, sequence): names a frame, also where a process was replaced and counts anew."""
+"""(ingest process, sequence): identifies a frame, since each process numbers frames from 0."""
 
 REMEMBERED_OUTCOMES = 4096
 RECORDS_LOST = b"its records were lost on the way to the watchdog"
@@ -18,17 +18,17 @@ PASSED_OVER = b"a newer frame took its place"
 
 
 class ReportedFrame(ctypes.Structure):
-    """Names a frame whose report is out, see `Key`."""
+    """Identifies a frame whose report is published, see `Key`."""
 
     _fields_ = [("sequence", ctypes.c_uint64), ("process", ctypes.c_uint32)]
 
 
 class LedgerBook(ctypes.Structure):
-    """What must be known of a ledger by the one that goes on with it, should its process die.
+    """What the next watchdog must know to go on with a ledger if our process dies.
 
-    `frames` is a ring of the frames reported last; `reported` counts all, and is where it goes on.
-    The last one's record was sent at `last_ns`. `detectors` are all that frames in flight may have
-    reached.
+    `frames` is a ring of the frames that were reported last. `reported` counts all reports, and so
+    says where the ring goes on. The newest record of a reported frame was sent at `last_ns`.
+    `detectors` are those that the frames in flight may have reached.
     """
 
     _fields_ = [
@@ -43,23 +43,27 @@ class LedgerBook(ctypes.Structure):
 class Ledger:
     """Turns records of entries and outcomes, from several processes, into one report a frame.
 
-    Frames are in the order of `ingested_ns`, whichever process took them in. What is known of a
-    frame that will have no outcome (who held it has died) is kept as a reason and used when the
-    frame is closed, not before: its outcome may be on the way all the same, and then counts.
+    Frames are ordered by `ingested_ns`, whichever process took them in. When the process that held
+    a frame dies, this is kept as the reason and used only when the frame is closed: the outcome may
+    already be on its way, and then it counts.
 
-    A frame without an outcome is SUPERSEDED only where the records prove it: a detector that
-    received it went on to a newer one. Otherwise it FAILED: of two mistakes, a loss that is told as
-    a failure is better than one that is told as the usual course of things.
+    A frame without an outcome is SUPERSEDED only if the records prove it: a detector that received
+    it went on to a newer frame. Otherwise it FAILED: of two mistakes, to report a superseded frame
+    as failed is better than to hide a failure among the superseded frames.
     """
 
-    def __init__(self, outcome_timeout_ns: int, book: LedgerBook | None = None) -> None:
-        """Go on where a book ends.
+    def __init__(
+        self, outcome_timeout_ns: int, book: LedgerBook | None = None, camera: str = ""
+    ) -> None:
+        """Go on where the ledger before has stopped.
 
         Args:
-            outcome_timeout_ns: frames without an outcome for longer are closed as failed.
-            book: of the ledger before; kept by `reported`.
+            outcome_timeout_ns: frames without an outcome for longer are closed.
+            book: of the ledger before; ours from now on.
+            camera: named in reports of frames whose records are lost.
         """
         self._outcome_timeout_ns = outcome_timeout_ns
+        self._camera = camera.encode()
         self._in_flight: dict[Key, FrameRecord] = {}
         self._reasons: dict[Key, bytes] = {}
         self._next_sequence: dict[int, int] = {}
@@ -74,19 +78,19 @@ class Ledger:
 
     @property
     def in_flight(self) -> int:
-        """Frames that entered and have not ended."""
+        """How many frames have entered and not ended."""
         return len(self._in_flight)
 
     @property
     def balanced(self) -> bool:
-        """Whether in = sum of outs + in flight; anything else is a fault of the accounting."""
+        """Whether in = sum of outs + in flight; if not, the accounting is wrong."""
         return self.frames_in == sum(self.counts.values()) + self.in_flight
 
     def take(self, records: Iterable[FrameRecord]) -> list[FrameRecord]:
-        """Apply what was read, from all processes together, in the order it was sent.
+        """Apply the records of all processes in the order in which they were sent.
 
         Returns:
-            Reports of the frames that this closes, each frame's only one.
+            The reports of the frames that this closes; there is one for each frame.
         """
         reports: list[FrameRecord] = []
         for record in sorted(records, key=lambda record: (record.sent_ns, record.record)):
@@ -99,20 +103,20 @@ class Ledger:
         return reports
 
     def reported(self, record: FrameRecord) -> None:
-        """A frame's report is out: should we die, it shall not be reported again.
+        """Note that a frame's report is published: if we die, it must not be reported again.
 
-        Noted afterwards, since of two mistakes that a death in between can lead to, a frame that is
-        reported twice is better than one that is never.
+        This is noted afterwards. If we die in between, the frame is reported twice, which of two
+        mistakes is better than a frame that is never reported.
         """
         book = self._book
         frame = book.frames[book.reported % REMEMBERED_OUTCOMES]
         frame.process, frame.sequence = _key(record)
         book.counts[record.status] += 1
-        book.last_ns = max(book.last_ns, record.sent_ns)  # that of a lost record is 0
+        book.last_ns = max(book.last_ns, record.sent_ns)  # a lost record has 0
         book.reported += 1
 
     def died(self, process: int, now_ns: int) -> None:
-        """A process is gone; to be called when all that it has told was taken.
+        """Note that a process is dead; to be called after its last records were taken.
 
         Args:
             process: its number.
@@ -121,10 +125,13 @@ class Ledger:
         self._detectors.died(process, now_ns)
 
     def expire(self, now_ns: int) -> list[FrameRecord]:
-        """Close what has been without an outcome for too long.
+        """Close the frames that have been without an outcome for too long.
 
         Args:
             now_ns: CLOCK_MONOTONIC.
+
+        Returns:
+            Their reports.
         """
         oldest_ns = now_ns - self._outcome_timeout_ns
         waited = b"no outcome within %.0f ms" % (self._outcome_timeout_ns / 1e6)
@@ -143,10 +150,10 @@ class Ledger:
         self._in_flight[key] = record
 
     def _finish(self, outcome: FrameRecord) -> list[FrameRecord]:
-        """A frame ended.
+        """Close a frame, and the older ones that can have no outcome any more.
 
-        The detector takes frames in order and the newest first lets older ones go: the outcome of
-        a frame that had reached the detector ends every older one that nobody can end any more.
+        A detector takes the newest frame and never goes back to an older one. So once a frame that
+        reached a detector has ended, each older frame was passed over, or was lost with a detector.
         """
         reached_detector = bool(outcome.preprocessed_ns)
         if reached_detector:
@@ -166,9 +173,9 @@ class Ledger:
         return [*reports, self._close(key, outcome)]
 
     def _take_over(self, record: FrameRecord) -> None:
-        """Another process works from now on; the frame that its predecessor held is lost.
+        """Note that a process works from now on, and that the frame its predecessor held is lost.
 
-        That frame may have entered already, or be entered by the successor only now.
+        That frame may not have entered yet: the successor then enters it.
         """
         key = _key(record)
         if record.ingest_process and key not in self._closed:
@@ -177,19 +184,23 @@ class Ledger:
             self._detectors.took_over(record)
 
     def _fill_gap(self, record: FrameRecord) -> None:
-        """Enter the frames whose records did not come: numbers have no gaps where they are made."""
+        """Enter the frames whose records are missing: a process numbers its frames without gaps."""
         process, sequence = _key(record)
         first_missing = self._next_sequence.get(process, sequence)
         for missing in range(max(first_missing, sequence - REMEMBERED_OUTCOMES), sequence):
-            unknown = FrameRecord(sequence=missing, ingest_process=process)
-            unknown.camera, unknown.ingested_ns = record.camera, record.ingested_ns
-            self._in_flight[_key(unknown)] = unknown
-            self._reasons[_key(unknown)] = RECORDS_LOST
-            self.frames_in += 1
+            self._enter_unknown(process, missing, record.ingested_ns)
         self._next_sequence[process] = max(first_missing, sequence + 1)
 
+    def _enter_unknown(self, process: int, sequence: int, ingested_ns: int) -> None:
+        """Enter a frame whose records are missing; `ingested_ns` is later than the frame's own."""
+        unknown = FrameRecord(sequence=sequence, ingest_process=process)
+        unknown.camera, unknown.ingested_ns = self._camera, ingested_ns
+        self._in_flight[_key(unknown)] = unknown
+        self._reasons[_key(unknown)] = RECORDS_LOST
+        self.frames_in += 1
+
     def _reason(self, key: Key) -> bytes:
-        """Why a frame in flight has no outcome; empty while a detector may still take it."""
+        """Why a frame in flight has no outcome; empty if a detector may still take it."""
         if key in self._reasons:
             return self._reasons[key]
         ingested_ns = self._in_flight[key].ingested_ns
@@ -215,14 +226,27 @@ class Ledger:
         return record
 
     def _read_book(self) -> frozenset[Key]:
-        """Frames that have been reported; those that follow the last of a process have not."""
+        """Go on after the frames that were reported.
+
+        Frames between them that were not reported had entered; their records may come again. Such
+        gaps are looked for in the newer half of the ring only: what was reported out of order at
+        its older end may be overwritten.
+        """
         reported = int(self._book.reported)
+        recent: dict[int, list[int]] = {}
         for index in range(max(0, reported - REMEMBERED_OUTCOMES), reported):
             frame = self._book.frames[index % REMEMBERED_OUTCOMES]
             process, sequence = int(frame.process), int(frame.sequence)
             self._remember((process, sequence))
             following = max(self._next_sequence.get(process, 0), sequence + 1)
             self._next_sequence[process] = following
+            if index >= reported - REMEMBERED_OUTCOMES // 2:
+                recent.setdefault(process, []).append(sequence)
+        for process, sequences in recent.items():
+            last = max(sequences)
+            for sequence in range(max(min(sequences), last - REMEMBERED_OUTCOMES), last):
+                if (process, sequence) not in self._closed:
+                    self._enter_unknown(process, sequence, int(self._book.last_ns))
         return frozenset(self._closed)
 
     def _remember(self, key: Key) -> None:

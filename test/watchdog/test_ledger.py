@@ -241,6 +241,22 @@ class TestLedger:
             successor.reported(report)
         assert book.last_ns == 1, "when the last of them was sent, not the lost one"
 
+    def test_a_gap_between_reported_frames_is_known_to_the_successor(self):
+        book = LedgerBook()
+        ledger = Ledger(TIMEOUT_NS, book)
+        facts = {"status": FAILED, "reached_detector": False, "sent_ns": 50}
+        for report in ledger.take([outcome(n, **facts) for n in (0, 1, 4)]):
+            ledger.reported(report)  # dies before it reports 2 and 3
+        successor = Ledger(TIMEOUT_NS, book, "front")
+        assert (successor.frames_in, successor.in_flight) == (5, 2)
+        assert names(successor.take([outcome(3)])) == [(3, "OK")]
+        (report,) = successor.expire(TIMEOUT_NS + 51)
+        assert names([report]) == [(2, "FAILED")]
+        assert (report.camera, report.reason) == (
+            b"front",
+            b"its records were lost on the way to the watchdog",
+        )
+
     def test_the_book_is_a_ring(self):
         book = LedgerBook()
         ledger = Ledger(TIMEOUT_NS, book)
