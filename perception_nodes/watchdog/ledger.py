@@ -66,7 +66,7 @@ class Ledger:
         self._camera = camera.encode()
         self._in_flight: dict[Key, FrameRecord] = {}
         self._reasons: dict[Key, bytes] = {}
-        self._next_sequence: dict[int, int] = {}
+        self._numbers: dict[int, range] = {}
         self._closed: set[Key] = set()
         self._closed_order: deque[Key] = deque()
         self._book = LedgerBook() if book is None else book
@@ -186,10 +186,12 @@ class Ledger:
     def _fill_gap(self, record: FrameRecord) -> None:
         """Enter the frames whose records are missing: a process numbers its frames without gaps."""
         process, sequence = _key(record)
-        first_missing = self._next_sequence.get(process, sequence)
-        for missing in range(max(first_missing, sequence - REMEMBERED_OUTCOMES), sequence):
+        known = self._numbers.get(process, range(sequence, sequence))
+        for missing in range(max(known.stop, sequence - REMEMBERED_OUTCOMES), sequence):
             self._enter_unknown(process, missing, record.ingested_ns)
-        self._next_sequence[process] = max(first_missing, sequence + 1)
+        for missing in range(max(sequence + 1, known.start - REMEMBERED_OUTCOMES), known.start):
+            self._enter_unknown(process, missing, int(self._book.last_ns))
+        self._numbers[process] = _with(known, sequence)
 
     def _enter_unknown(self, process: int, sequence: int, ingested_ns: int) -> None:
         """Enter a frame whose records are missing; `ingested_ns` is later than the frame's own."""
@@ -233,18 +235,16 @@ class Ledger:
         its older end may be overwritten.
         """
         reported = int(self._book.reported)
-        recent: dict[int, list[int]] = {}
+        recent: dict[int, range] = {}
         for index in range(max(0, reported - REMEMBERED_OUTCOMES), reported):
             frame = self._book.frames[index % REMEMBERED_OUTCOMES]
-            process, sequence = int(frame.process), int(frame.sequence)
-            self._remember((process, sequence))
-            following = max(self._next_sequence.get(process, 0), sequence + 1)
-            self._next_sequence[process] = following
+            key = process, sequence = int(frame.process), int(frame.sequence)
+            self._remember(key)
+            self._numbers[process] = _with(self._numbers.get(process), sequence)
             if index >= reported - REMEMBERED_OUTCOMES // 2:
-                recent.setdefault(process, []).append(sequence)
-        for process, sequences in recent.items():
-            last = max(sequences)
-            for sequence in range(max(min(sequences), last - REMEMBERED_OUTCOMES), last):
+                recent[process] = _with(recent.get(process), sequence)
+        for process, numbers in recent.items():
+            for sequence in numbers[-REMEMBERED_OUTCOMES:]:
                 if (process, sequence) not in self._closed:
                     self._enter_unknown(process, sequence, int(self._book.last_ns))
         return frozenset(self._closed)
@@ -262,3 +262,10 @@ def _key(record: FrameRecord) -> Key:
 
 def _order(record: FrameRecord) -> tuple[int, int]:
     return (record.ingested_ns, record.sequence)
+
+
+def _with(numbers: range | None, number: int) -> range:
+    """The range that includes a number too."""
+    if numbers is None:
+        return range(number, number + 1)
+    return range(min(numbers.start, number), max(numbers.stop, number + 1))

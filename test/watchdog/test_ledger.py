@@ -257,6 +257,16 @@ class TestLedger:
             b"its records were lost on the way to the watchdog",
         )
 
+    def test_a_gap_before_the_first_reported_frame_is_seen_when_an_older_one_is_read_again(self):
+        book = LedgerBook()
+        ledger = Ledger(TIMEOUT_NS, book)
+        failed = outcome(2, status=FAILED, reached_detector=False, sent_ns=50)
+        (*_, report) = ledger.take([entry(0), failed])
+        ledger.reported(report)
+        successor = Ledger(TIMEOUT_NS, book)
+        successor.take([entry(0)])
+        assert names(successor.expire(TIMEOUT_NS + 51)) == [(1, "FAILED"), (0, "FAILED")]
+
     def test_the_book_is_a_ring(self):
         book = LedgerBook()
         ledger = Ledger(TIMEOUT_NS, book)
