@@ -62,11 +62,11 @@ class DetectorHistory:
                 proof that it receives frames.
         """
         process, ingested_ns = outcome.process, outcome.ingested_ns
-        lives = list(self._of(process))
-        if not lives:
+        entries = list(self._of(process))
+        if not entries:
             self._add(process, ingested_ns, outcome.sent_ns, ingested_ns)
             return
-        then = next((d for d in lives if d.since_ns <= outcome.sent_ns), lives[-1])
+        then = next((d for d in entries if d.since_ns <= outcome.sent_ns), entries[-1])
         then.newest_ns = max(then.newest_ns, ingested_ns)
 
     def died(self, process: int, now_ns: int) -> None:
