@@ -16,7 +16,7 @@ class Detector(ctypes.Structure):
 
     The process has received frames since `joined_ns` and worked since `since_ns`. `newest_ns` is
     `ingested_ns` of the newest frame that it, or its predecessor, has taken: it takes no older
-    frame any more. `ended_ns` is when it was seen to be dead, 0 if it was not; that it has ended
+    frame any more. `dead_ns` is when it was seen to be dead, 0 if it was not; that it has ended
     also follows from the start of the next detector.
     """
 
@@ -24,7 +24,7 @@ class Detector(ctypes.Structure):
         ("joined_ns", ctypes.c_int64),
         ("since_ns", ctypes.c_int64),
         ("newest_ns", ctypes.c_int64),
-        ("ended_ns", ctypes.c_int64),
+        ("dead_ns", ctypes.c_int64),
         ("process", ctypes.c_uint32),
     ]
 
@@ -48,7 +48,7 @@ class DetectorHistory:
         known = any(d.since_ns == record.sent_ns for d in self._of(record.process))
         if not known:
             self._add(record.process, record.joined_ns, record.sent_ns, record.ingested_ns)
-        # If the predecessor died with that frame, there is no other record of its taking it.
+        # If the predecessor died with that frame in hand, no outcome says that it had taken it.
         for before in self._of(record.predecessor):
             if before.since_ns < record.sent_ns:
                 before.newest_ns = max(before.newest_ns, record.ingested_ns)
@@ -72,7 +72,7 @@ class DetectorHistory:
     def died(self, process: int, now_ns: int) -> None:
         """Note that a process was seen to be dead, if it has worked as a detector."""
         for detector in self._of(process):
-            detector.ended_ns = detector.ended_ns or now_ns
+            detector.dead_ns = detector.dead_ns or now_ns
             break
 
     def passed_over(self, ingested_ns: int) -> bool:
@@ -83,16 +83,16 @@ class DetectorHistory:
         """The last detector that the frame can have reached.
 
         Returns:
-            Its process, and whether it has ended; None if no detector is known to have been running
-            when the frame came.
+            Its process, and whether it has stopped working; None if no detector is known to have
+            been working when the frame came.
         """
-        end_ns = 0
+        next_since_ns = 0
         for detector in self._newest_first:
-            # It was seen to end, or ended before the next one started to work.
-            ends = [at_ns for at_ns in (end_ns, detector.ended_ns) if at_ns]
-            if detector.joined_ns <= ingested_ns and all(at_ns > ingested_ns for at_ns in ends):
-                return int(detector.process), bool(ends)
-            end_ns = detector.since_ns
+            # It has stopped by the time at which it was seen dead, or the next one started to work.
+            stops = [at_ns for at_ns in (detector.dead_ns, next_since_ns) if at_ns]
+            if detector.joined_ns <= ingested_ns and all(at_ns > ingested_ns for at_ns in stops):
+                return int(detector.process), bool(stops)
+            next_since_ns = detector.since_ns
         return None
 
     def _of(self, process: int) -> Iterator[Detector]:
@@ -102,7 +102,7 @@ class DetectorHistory:
     def _add(self, process: int, joined_ns: int, since_ns: int, newest_ns: int) -> None:
         oldest = min(range(len(self._table)), key=lambda number: self._table[number].since_ns)
         if self._table[oldest].since_ns < since_ns:
-            # In one piece: we may be killed at any moment.
+            # Written in one piece, since we may be killed at any moment.
             self._table[oldest] = Detector(joined_ns, since_ns, newest_ns, 0, process)
             self._sort()
 

@@ -12,8 +12,8 @@ Key = tuple[int, int]
 
 REMEMBERED_OUTCOMES = 4096
 RECORDS_LOST = b"its records were lost on the way to the watchdog"
-NO_DETECTOR = b"no detector is known to have been running when it came"
-DETECTOR_ENDED = b"detector %d ended and no outcome came"
+NO_DETECTOR = b"no detector is known to have been working when it came"
+DETECTOR_STOPPED = b"detector %d stopped working and no outcome came"
 PASSED_OVER = b"a newer frame took its place"
 
 
@@ -211,8 +211,8 @@ class Ledger:
         receiver = self._detectors.last_receiver(ingested_ns)
         if receiver is None:
             return NO_DETECTOR
-        process, has_ended = receiver
-        return DETECTOR_ENDED % process if has_ended else b""
+        process, has_stopped = receiver
+        return DETECTOR_STOPPED % process if has_stopped else b""
 
     def _close_without_outcome(self, key: Key, reason: bytes) -> FrameRecord:
         record = self._in_flight.pop(key)

@@ -115,7 +115,7 @@ def test_the_last_words_of_a_detector_count_before_the_first_ones_of_its_success
     assert reports == [
         (0, FrameStatus.SUPERSEDED, b"a newer frame took its place"),
         (1, FrameStatus.OK, b""),
-        (2, FrameStatus.FAILED, b"detector %d ended and no outcome came" % first.pid),
+        (2, FrameStatus.FAILED, b"detector %d stopped working and no outcome came" % first.pid),
         (3, FrameStatus.OK, b""),
     ]
 
@@ -132,7 +132,7 @@ def test_frames_while_no_detector_runs_are_told_so(graph):
     second = graph.start_detector()
     graph.end(second, graph.enter())
     _, reports = graph.step()
-    nobody = b"no detector is known to have been running when it came"
+    nobody = b"no detector is known to have been working when it came"
     assert reports == [(0, FrameStatus.FAILED, nobody), (1, FrameStatus.OK, b"")]
 
 

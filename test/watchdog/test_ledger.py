@@ -19,7 +19,7 @@ from perception_nodes.watchdog.detectors import REMEMBERED_DETECTORS
 from perception_nodes.watchdog.ledger import REMEMBERED_OUTCOMES, Ledger, LedgerBook
 
 PASSED_OVER = b"a newer frame took its place"
-NO_DETECTOR = b"no detector is known to have been running when it came"
+NO_DETECTOR = b"no detector is known to have been working when it came"
 
 
 def names(reports):
@@ -115,7 +115,7 @@ class TestLedger:
         ledger.take([entry(0), takeover(joined_ns=20, sent_ns=21, detector=8, predecessor=7)])
         reports = ledger.take([outcome(1, detector=8, ingested_ns=30, sent_ns=40)])
         assert names(reports) == [(0, "FAILED"), (1, "OK")]
-        assert reports[0].reason == b"detector 7 ended and no outcome came"
+        assert reports[0].reason == b"detector 7 stopped working and no outcome came"
 
     def test_a_frame_that_a_dead_detector_passed_over_was_superseded(self, ledger):
         ledger.take([entry(0), entry(1)])
@@ -131,7 +131,7 @@ class TestLedger:
         ledger.take([entry(0), entry(1, ingested_ns=FIRST_NS - 1)])
         second, first = ledger.expire(TIMEOUT_NS + 20)
         assert second.reason == NO_DETECTOR
-        assert first.reason == b"detector 7 ended and no outcome came"
+        assert first.reason == b"detector 7 stopped working and no outcome came"
 
     def test_a_frame_that_the_detector_may_still_take_is_not_closed_by_anothers(self):
         ledger = Ledger(TIMEOUT_NS)
@@ -154,7 +154,7 @@ class TestLedger:
         successor = Ledger(TIMEOUT_NS, book)
         successor.take(map(entry, range(2)))
         first, second = successor.expire(TIMEOUT_NS + 20)
-        assert first.reason == b"detector 8 ended and no outcome came"
+        assert first.reason == b"detector 8 stopped working and no outcome came"
         assert second.reason == NO_DETECTOR
 
     def test_of_many_detectors_the_last_ones_are_remembered(self):

@@ -29,7 +29,7 @@ from perception_nodes.core.frame import FrameStatus
 from perception_nodes.watchdog.ledger import Ledger, LedgerBook
 
 PASSED_OVER = b"a newer frame took its place"
-NO_DETECTOR = b"no detector is known to have been running when it came"
+NO_DETECTOR = b"no detector is known to have been working when it came"
 RECORDS_LOST = b"its records were lost on the way to the watchdog"
 WAITED = b"no outcome within 0 ms"
 
@@ -39,7 +39,7 @@ class Detector:
 
     def __init__(self, name, joined_ns):
         self.name, self.joined_ns = name, joined_ns
-        self.is_running = True
+        self.is_working = False
         self.waiting = deque(maxlen=2)
 
 
@@ -122,7 +122,7 @@ class GraphMachine(RuleBasedStateMachine):
         return started
 
     def become_active(self, detector):
-        self.detector = detector
+        self.detector, detector.is_working = detector, True
         facts = {"joined_ns": detector.joined_ns, "newest_ns": self.newest_ns}
         self.takeover("detector", detector.name, self.detector_before, self.detector_held, **facts)
         before = self.detectors.get(self.detector_before)
@@ -243,20 +243,27 @@ class GraphMachine(RuleBasedStateMachine):
     def the_detector_dies(self):
         self.detector_before, self.detector_held = self.detector.name, self.begun
         self.unseen_dead.append(self.detector.name)
-        self.detector.is_running = False
+        self.detector.is_working = False
         self.detector = self.begun = None
 
     @precondition(lambda self: self.detector and not self.begun)
     @rule()
     def the_detector_stops_in_good_order(self):
-        self.detector.is_running = False
+        self.detector.is_working = False
         self.detector = None
+
+    @precondition(lambda self: self.detector and not self.begun and not self.standby)
+    @rule()
+    def the_detector_steps_back(self):
+        """It is deactivated, lets go of what waits, and may be activated again."""
+        self.standby, self.detector = self.detector, None
+        self.standby.is_working = False
+        self.standby.waiting.clear()
 
     @precondition(lambda self: self.standby)
     @rule()
     def the_standby_dies(self):
         self.unseen_dead.append(self.standby.name)
-        self.standby.is_running = False
         self.standby = None
 
     @precondition(lambda self: not self.standby)
@@ -331,9 +338,9 @@ class GraphMachine(RuleBasedStateMachine):
             return not diary.detector_works
         if reason == RECORDS_LOST:
             return diary.entry_lost
-        if ended := re.fullmatch(rb"detector (\d+) ended and no outcome came", reason):
+        if ended := re.fullmatch(rb"detector (\d+) stopped working and no outcome came", reason):
             detector = self.detectors[int(ended[1])]
-            return not detector.is_running and detector.joined_ns <= diary.entered_ns
+            return not detector.is_working and detector.joined_ns <= diary.entered_ns
         return reason in diary.held
 
     def is_all_that_is_known(self, diary, status, reason):
