@@ -28,6 +28,7 @@ class DetectorNode(RedundantNode):
 
     role = "detector"
     speaks_for_watchdog = True
+    receives_slots = True
     settings_type: type[DetectorSettings] = DetectorSettings
     _serving: Serving | None = None
 

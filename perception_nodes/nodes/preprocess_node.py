@@ -86,7 +86,7 @@ class PreprocessNode(RedundantNode):
             if note.entered_number == note.number:
                 self.records.send(FrameRecord.from_buffer_copy(note.entered))
             else:
-                self._reject("preprocess died of it, or with it in hand", time.monotonic_ns())
+                self._reject("preprocess died before it entered this frame", time.monotonic_ns())
         if self._topic is not None:
             self._topic.open(True)
 
@@ -149,7 +149,7 @@ class PreprocessNode(RedundantNode):
             self.lease.take(source, missing)
             record = self._enter(0, "", received_ns)
             reason = "lost or pushed out by newer frames on the way here"
-            self.records.send(self._ingest.end(record, FrameStatus.SUPERSEDED, reason))
+            self._end(record, FrameStatus.SUPERSEDED, reason)
         self._next_numbers[source] = number + 1
         self.lease.take(source, number)
         return True
@@ -164,7 +164,7 @@ class PreprocessNode(RedundantNode):
         record = self._enter(image.stamp_ns, image.frame_id, received_ns)
         if superseded:
             reason = "a newer frame was waiting before preprocessing"
-            self.records.send(self._ingest.end(record, FrameStatus.SUPERSEDED, reason))
+            self._end(record, FrameStatus.SUPERSEDED, reason)
             return
         before, self._source_size = self._source_size, (image.width, image.height)
         # The maps for another size are made when its first frame comes.
@@ -172,7 +172,6 @@ class PreprocessNode(RedundantNode):
             self._fill_slot(record, image, name)
 
     def _fill_slot(self, record: FrameRecord, image: ImageView, name: tuple[int, int]) -> None:
-        self.lease.begin(record.ingest_process, record.sequence, record.ingested_ns)
         try:
             slot = self._slots.loan()
             try:
@@ -185,9 +184,9 @@ class PreprocessNode(RedundantNode):
                 raise
             slot.header.copies += 0 if self._topic is None else self._topic.copies
             self._slots.send(slot)
+            self.lease.end()
         except (FrameRejected, TransportError) as error:
-            self.records.send(self._ingest.end(record, FrameStatus.FAILED, str(error)))
-        self.lease.end()
+            self._end(record, FrameStatus.FAILED, str(error))
 
     def _enter(self, stamp_ns: int, frame_id: str, received_ns: int) -> FrameRecord:
         record = self._ingest.enter(stamp_ns, frame_id, received_ns)
@@ -195,10 +194,14 @@ class PreprocessNode(RedundantNode):
         self.records.send(record)
         return record
 
+    def _end(self, record: FrameRecord, status: FrameStatus, reason: str) -> None:
+        self.records.send(self._ingest.end(record, status, reason))
+        self.lease.end()
+
     def _reject(self, reason: str, received_ns: int) -> None:
         """A frame that is not even readable enters and fails."""
         record = self._enter(0, "", received_ns)
-        self.records.send(self._ingest.end(record, FrameStatus.FAILED, reason))
+        self._end(record, FrameStatus.FAILED, reason)
 
     def _on_camera_info(self, data: bytes) -> None:
         # The header's stamp changes with each message, the calibration behind it does not.

@@ -82,8 +82,10 @@ class Lease:
             return None
         note, now_ns = self.note, time.monotonic_ns()
         record = FrameRecord(kind=RecordKind.TAKEOVER, predecessor=note.process)
+        record.ingested_ns = note.ingested_ns
         if note.process:
-            how = "hung and was killed" if self._killed is not None else "died"
+            killed = self._killed is not None and self._killed.pid == note.process
+            how = "hung and was killed" if killed else "died"
             record.reason = (
                 f"{self._role} {note.process} {how}; {os.getpid()} took over "
                 f"{(now_ns - note.alive_ns) / 1e6:.0f} ms after its last sign of life"
@@ -113,9 +115,13 @@ class Lease:
         self.note.source, self.note.number = source, number
 
     def enter(self, record: FrameRecord) -> None:
-        """Note that what was taken last is entered; to be called before the record is sent."""
+        """Note that what was taken last is entered, and that we work on it.
+
+        To be called before the record is sent: the successor sends it again.
+        """
         note = self.note
         note.entered = record
+        self.begin(record.ingest_process, record.sequence, record.ingested_ns)
         note.entered_number = note.number
 
     def end(self) -> None:
@@ -127,7 +133,9 @@ class Lease:
         note = self.note
         alive_ns, pid = note.alive_ns, note.process
         silent_ns = time.monotonic_ns() - alive_ns
-        if silent_ns <= note.patience_ns or not pid or self._killed is not None:
+        if silent_ns <= note.patience_ns or not pid:
+            return
+        if self._killed is not None and self._killed.pid == pid:
             return
         process = open_process(pid)
         if process is None:
@@ -137,6 +145,7 @@ class Lease:
         # Twice, since looking takes a moment in which it may have given a sign.
         if hung and self._suspected_ns == note.alive_ns and note.process == pid:
             process.kill()
+            self._forget_killed()
             self._killed = process
         else:
             process.close()
