@@ -85,6 +85,7 @@ class CamerasBench:
         if not self.cameras or not all(1 <= number <= MAX_CAMERAS for number in self.cameras):
             raise SettingsError(f"--cameras must be numbers from 1 to {MAX_CAMERAS}, such as 1,2,4")
         stay_on_this_machine()
+        _size(self.size)
         most = max(self.cameras)
         say(f"{self.model} on {self.backend}: calls for 1 to {most} frames")
         calls = self._calls(most)
@@ -158,27 +159,34 @@ class CamerasBench:
     def _drive(self, names: Sequence[str], arrangement: str) -> Drive:
         """Film with a graph; it is waited for in this thread."""
         found: list[Drive | BaseException] = []
+        stopped = threading.Event()
 
         def act() -> None:
             try:
-                found.append(self._film(names, supervisor))
+                found.append(self._film(names, supervisor, stopped))
             except BaseException as error:
                 found.append(error)
             supervisor.stop()
 
         with Supervisor(self._specs(names, arrangement)) as supervisor:
-            filming = threading.Thread(target=act, daemon=True)
+            filming = threading.Thread(target=act)
             filming.start()
-            supervisor.wait()
-            if filming.is_alive() and not found:
-                filming.join(SETTLE_S)
-        if not found:
+            try:
+                supervisor.wait()
+                interrupted = not found
+            finally:
+                # Its shared memory has to be gone before the command ends.
+                stopped.set()
+                filming.join()
+        if interrupted:
             raise GraphFailure("interrupted")
         if isinstance(found[0], BaseException):
             raise found[0]
         return found[0]
 
-    def _film(self, names: Sequence[str], supervisor: Supervisor) -> Drive:
+    def _film(
+        self, names: Sequence[str], supervisor: Supervisor, stopped: threading.Event
+    ) -> Drive:
         width, height = _size(self.size)
         endpoint = Endpoint("bench_cameras")
         try:
@@ -190,6 +198,8 @@ class CamerasBench:
             give_up_s = time.monotonic() + START_TIMEOUT_S
             silent = [reader for readers in records.values() for reader in readers]
             while silent:
+                if stopped.is_set():
+                    return Drive({})
                 if time.monotonic() > give_up_s:
                     raise GraphFailure(f"the graph is not ready after {START_TIMEOUT_S:g} s")
                 silent[0].wait(100.0)
@@ -199,6 +209,8 @@ class CamerasBench:
             pixels = np.random.default_rng(0).integers(0, 256, picture_shape, np.uint8)
             due_ns = time.monotonic_ns()
             for number in range(WARM_UP_FRAMES + self.frames):
+                if stopped.is_set():
+                    return Drive({})
                 due_ns += round(1e9 / self.rate_hz)
                 # As drivers do: the pixels are in the slot when the stamp is taken.
                 samples = [writer.loan() for writer in writers]

@@ -6,9 +6,10 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from perception_nodes.cli.common import JsonFlag, progress_bar, screen
+from perception_nodes.cli.common import JsonFlag, check_folder, progress_bar, screen
 from perception_nodes.graph.config import SettingsError, allowed_range
 from perception_nodes.graph.graph import LIVE, RECORDED, Graph
 from perception_nodes.graph.supervisor import Supervisor
@@ -45,6 +46,7 @@ def demo(
 
     if parameters:
         return show_parameters(RECORDED)
+    check_folder(out, "--out")
     values = parse_assignments(assignments)
     with progress_bar("writing report and video") as writing:
         summary = run_demo(bag, out, topic, values, writing)
@@ -82,7 +84,8 @@ def show_parameters(graph: Graph) -> None:
     """Print the parameters of a graph."""
     table = Table("parameter", "default", "allowed", "meaning")
     for name, info in graph.parameters.items():
-        table.add_row(name, str(info.default), allowed_range(info), info.description or "")
+        cells = (name, str(info.default), allowed_range(info), info.description or "")
+        table.add_row(*map(escape, cells))
     Console().print(table)
 
 
