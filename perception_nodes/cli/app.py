@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -97,6 +98,8 @@ def main() -> int:
 
 def _outcome() -> tuple[int, str, str]:
     """Run the command; its exit status, and what kept it from its work."""
+    if "" in sys.argv[1:]:  # a variable that is not set; as a path it would be the current folder
+        return 2, "error", f"argument {sys.argv.index('')} is empty; give a value, or leave it out"
     try:
         app()
     except SystemExit as end:  # every command that typer has run ends so
@@ -123,8 +126,7 @@ def _handled_signals() -> Iterator[Callable[[], int]]:
     signal.set_wakeup_fd(noted, warn_on_full_buffer=False)
     # A process that a script has put in the background ignores Ctrl-C, and shall go on to.
     handled = [n for n in STOPPING if signal.getsignal(n) is not signal.SIG_IGN]
-    for number in handled:
-        signal.signal(number, _interrupt)
+    before = [signal.signal(number, _interrupt) for number in handled]
 
     def first() -> int:
         try:
@@ -136,8 +138,8 @@ def _handled_signals() -> Iterator[Callable[[], int]]:
     try:
         yield first
     finally:
-        for number in handled:
-            signal.signal(number, signal.SIG_DFL)
+        for number, handler in zip(handled, before, strict=True):
+            signal.signal(number, handler)
         signal.set_wakeup_fd(-1)
         os.close(received)
         os.close(noted)

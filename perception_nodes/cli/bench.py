@@ -22,6 +22,7 @@ bench_app = typer.Typer(
 )
 
 MAX_FRAMES = 100_000_000
+MIN_SIDE, MAX_SIDE = 16, 8192
 FrameSize = Annotated[str, typer.Option(help="Size of the camera's frames, WIDTHxHEIGHT.")]
 FrameRate = Annotated[float, typer.Option(min=1, max=240, help="Frames a second.")]
 ModelOption = Annotated[str, typer.Option(help="Model: name or folder.")]
@@ -76,6 +77,7 @@ def bench_latency(
     """
     from perception_nodes.bench.latency import LatencyBench, result_table
 
+    _check_size(size)
     check_writable(json_file, "--json")
     bench = LatencyBench(
         path=path,
@@ -133,11 +135,15 @@ def bench_deadline(
     from perception_nodes.bench.deadline import DeadlineBench, result_table
     from perception_nodes.bench.deadline_report import render
 
+    names = [name for name in conditions.split(",") if name]
+    if not names and not soak:
+        raise SettingsError(f"--conditions {conditions!r} names none; name one, such as quiet")
+    _check_size(size)
     check_writable(json_file, "--json")
     check_writable(html_file, "--html")
     bench = DeadlineBench(
         frames=frames,
-        conditions=[name for name in conditions.split(",") if name],
+        conditions=names,
         soak_minutes=soak,
         size=size,
         rate_hz=rate,
@@ -183,6 +189,7 @@ def bench_cameras(
 
     if not re.fullmatch(r"[1-9](,[1-9])*", cameras):
         raise SettingsError(f"--cameras {cameras!r} is not of the form 1,2")
+    _check_size(size)
     check_writable(json_file, "--json")
     bench = CamerasBench(
         [int(number) for number in cameras.split(",")],
@@ -263,6 +270,15 @@ def bench_models(
     if svg_file is not None:
         write_whole(svg_file, picture(result, follows_theme=True))
     Console().print(result_table(result))
+
+
+def _check_size(size: str) -> None:
+    sides = re.fullmatch(r"(\d{1,5})x(\d{1,5})", size)
+    if not sides or not all(MIN_SIDE <= int(side) <= MAX_SIDE for side in sides.groups()):
+        raise SettingsError(
+            f"--size {size!r} is not WIDTHxHEIGHT, such as 1920x1080, with sides of {MIN_SIDE} to "
+            f"{MAX_SIDE} pixels"
+        )
 
 
 def _write_json(file: Path | None, result: Any) -> None:

@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable
 
 MCL_CURRENT, MCL_FUTURE = 1, 2
+MAX_PROCESSOR = 8191
+"""Of the kernel's largest configuration."""
 PR_SET_TIMERSLACK = 29
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -54,7 +56,7 @@ def set_up(cpus: str, fifo_priority: int, lock_memory: bool) -> list[str]:
 
 
 def parse_cpus(text: str) -> set[int]:
-    """Processors from a list such as `0,2-3`.
+    """Read a list of processors such as `0,2-3`.
 
     Raises:
         ValueError: it is not such a list.
@@ -62,6 +64,8 @@ def parse_cpus(text: str) -> set[int]:
     found: set[int] = set()
     for part in text.split(","):
         first, _, last = part.partition("-")
+        if int(last or first) > MAX_PROCESSOR:
+            raise ValueError(f"{part!r}: the largest number of a processor is {MAX_PROCESSOR}")
         found |= set(range(int(first), int(last or first) + 1))
     return found
 

@@ -67,6 +67,9 @@ def test_both_runtimes_find_the_same_objects(root: Path, tmp_path: Path) -> None
     [
         (["replay", "/nowhere"], "/nowhere does not exist"),
         (["replay", "models"], "models"),
+        (["replay", "x" * 300], "File name too long"),
+        (["replay", ""], "argument 2 is empty"),
+        (["replay", "bags/sample_sqlite3", "--calibration", os.devnull], "holds no keys"),
         (["replay", "bags/sample_sqlite3", "--topic", "/nose"], "/nose"),
         (["replay", "bags/sample_sqlite3", "--model", "road-z"], "known are dense-416x256"),
         (["replay", "bags/sample_sqlite3", "--backend", "abacus"], "'abacus' is unknown"),
@@ -74,7 +77,7 @@ def test_both_runtimes_find_the_same_objects(root: Path, tmp_path: Path) -> None
         (["run", "nose:=1"], "parameter 'nose' is unknown"),
         (["run", "deadline_ms=20"], "not of the form NAME:=VALUE"),
         (["demo", "--bag", "/nowhere"], "/nowhere does not exist"),
-        (["bench", "latency", "--size", "huge"], "synthetic:huge"),
+        (["bench", "latency", "--size", "huge"], "--size 'huge' is not WIDTHxHEIGHT"),
     ],
 )
 def test_unusable_input_is_one_line_and_status_2(
