@@ -12,14 +12,20 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from test_graph import left_behind
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(180)]
 MARK = "PERCEPTION_INTERRUPTED"
 """An environment variable that tells the processes of a command from all others."""
 START_TIMEOUT_S = 90.0
+SHM = Path("/dev/shm")
 SAMPLE = "bags/sample_sqlite3"
 UnderWay = Callable[["Command"], bool]
+
+
+def left_behind(domain: int) -> list[str]:
+    """Shared memory that a domain's processes have left; DDS ports are 7400 + 250 * domain on."""
+    ports = tuple(f"fastdds_port{7400 + 250 * domain + offset}" for offset in range(250))
+    return [p.name for p in SHM.iterdir() if p.name.startswith((f"perception{domain}_", *ports))]
 
 
 class Command:
@@ -79,7 +85,7 @@ def started(tmp_path: Path, root: Path, *arguments: str) -> Iterator[Command]:
 def graph_runs(command: Command) -> bool:
     """Whether all nodes are there, and one of them has joined shared memory."""
     domain = os.environ["ROS_DOMAIN_ID"]
-    names = [path.name for path in Path("/dev/shm").iterdir()]
+    names = [path.name for path in SHM.iterdir()]
     nodes = len(command.processes()) >= 4
     return nodes and any(name.startswith(f"perception{domain}_") for name in names)
 
