@@ -40,6 +40,8 @@ def demo(
 
     Each node is a process of its own. Writes summary.json, detections.mcap (for Foxglove),
     report.html and annotated.mp4. Exit status 1 if a frame is unaccounted for.
+
+    Example: perception demo --bag bags/sample --out out/demo deadline_ms:=20
     """
     from perception_nodes.replay.demo import run_demo
     from perception_nodes.report.screen import summary_table
@@ -57,7 +59,9 @@ def run(assignments: Assignments = None, parameters: ListParameters = False) -> 
     """Detect on a live camera topic: start the graph and keep it running until Ctrl-C.
 
     The same graph as `ros2 launch perception_nodes perception.launch.py`, for machines without
-    launch. Example: perception run image_topic:=/cam/image_raw deadline_ms:=20
+    launch.
+
+    Example: perception run image_topic:=/cam/image_raw deadline_ms:=20
     """
     if parameters:
         return show_parameters(LIVE)

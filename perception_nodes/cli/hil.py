@@ -38,7 +38,10 @@ def list_command(
         bool, typer.Option("--markdown", help="Print the table of docs/faults.md.")
     ] = False,
 ) -> None:
-    """List the scenarios that come with the package."""
+    """List the scenarios that come with the package.
+
+    Example: perception hil list
+    """
     scenarios = [load_scenario(name) for name in shipped()]
     if markdown:
         print(scenarios_markdown(scenarios), end="")
@@ -71,6 +74,8 @@ def run_command(
     Each frame that the camera sent must be accounted for, whatever happens. Leaves report.html,
     verdicts.json, and of each scenario a recording and the nodes' messages, after Ctrl-C too.
     Exit status 1 if a scenario fails or could not be run, 2 if a scenario file is wrong.
+
+    Example: perception hil run camera_stop detector_kill --out out/hil
     """
     given: dict[str, Any] = dict(
         argument.split(":=", 1) for argument in arguments if ":=" in argument
@@ -127,6 +132,8 @@ def unit_command(
     """Be the unit under test: run the vehicle's graph as a bench orders, until Ctrl-C.
 
     On the bench: perception hil run SCENARIO --unit HOST:PORT
+
+    Example: perception hil unit --listen 192.168.7.2:7737
     """
     wrong = [text for text in assignments or [] if ":=" not in text]
     if wrong:
