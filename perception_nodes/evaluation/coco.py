@@ -48,7 +48,7 @@ def read_coco(
             crowd = bool(entry.get("iscrowd", 0))
             rows[entry["image_id"]].append((box, index[int(entry["category_id"])], crowd))
         files = {key: images / str(entry["file_name"]) for key, entry in records.items()}
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+    except (KeyError, OverflowError, TypeError, ValueError, ZeroDivisionError) as error:
         raise DataError(
             f"{annotations} is not a COCO file of boxes: {type(error).__name__} {error}; it needs "
             "categories (id, name), images (id, file_name, width, height) and annotations "

@@ -27,8 +27,11 @@ def class_names(images: Path) -> tuple[str, ...]:
     folder = _images_root(images).parent
     listed = folder / "classes.txt"
     if listed.is_file():
-        lines = (line.strip() for line in listed.read_text(encoding="utf-8").splitlines())
-        names: Sequence[str] = [line for line in lines if line]
+        try:
+            lines = listed.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeError) as error:
+            raise DataError(f"{listed} cannot be read: {error}") from error
+        names: Sequence[str] = [line.strip() for line in lines if line.strip()]
     else:
         names = next(filter(None, map(_names_in, sorted(folder.glob("*.yaml")))), [])
     if not names:
@@ -99,9 +102,11 @@ def _names_in(path: Path) -> list[str]:
         raise DataError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
     names = values.get("names") if isinstance(values, dict) else None
     if isinstance(names, dict):
-        if sorted(names) != list(range(len(names))):
-            raise DataError(f"{path}: names must be numbered 0, 1, ...; they are {sorted(names)}")
+        if set(names) != set(range(len(names))):
+            raise DataError(f"{path}: names must be numbered 0, 1, ...; they are {list(names)}")
         names = [names[index] for index in range(len(names))]
+    if not isinstance(names, list | None):
+        raise DataError(f"{path}: names is {names!r}; write a list of class names")
     return [str(name) for name in names or []]
 
 
