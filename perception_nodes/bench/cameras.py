@@ -158,28 +158,35 @@ class CamerasBench:
     def _drive(self, names: Sequence[str], arrangement: str) -> Drive:
         """Film with a graph; it is waited for in this thread."""
         found: list[Drive | BaseException] = []
+        stopped = threading.Event()
 
         def act() -> None:
             try:
-                found.append(self._film(names, supervisor))
+                found.append(self._film(names, supervisor, stopped))
             except BaseException as error:
                 found.append(error)
             supervisor.stop()
 
         with Supervisor(self._specs(names, arrangement)) as supervisor:
-            filming = threading.Thread(target=act, daemon=True)
+            filming = threading.Thread(target=act)
             filming.start()
-            supervisor.wait()
-            if filming.is_alive() and not found:
-                filming.join(SETTLE_S)
-        if not found:
+            try:
+                supervisor.wait()
+                interrupted = not found
+            finally:
+                # Its shared memory has to be gone before the command ends.
+                stopped.set()
+                filming.join()
+        if interrupted:
             raise GraphFailure("interrupted")
         if isinstance(found[0], BaseException):
             raise found[0]
         return found[0]
 
-    def _film(self, names: Sequence[str], supervisor: Supervisor) -> Drive:
-        width, height = _size(self.size)
+    def _film(
+        self, names: Sequence[str], supervisor: Supervisor, stopped: threading.Event
+    ) -> Drive:
+        width, height = map(int, self.size.split("x"))
         endpoint = Endpoint("bench_cameras")
         try:
             writers = [camera_writer(endpoint, n, 3 * width * height) for n in names]
@@ -190,6 +197,8 @@ class CamerasBench:
             give_up_s = time.monotonic() + START_TIMEOUT_S
             silent = [reader for readers in records.values() for reader in readers]
             while silent:
+                if stopped.is_set():
+                    return Drive({})
                 if time.monotonic() > give_up_s:
                     raise GraphFailure(f"the graph is not ready after {START_TIMEOUT_S:g} s")
                 silent[0].wait(100.0)
@@ -199,6 +208,8 @@ class CamerasBench:
             pixels = np.random.default_rng(0).integers(0, 256, picture_shape, np.uint8)
             due_ns = time.monotonic_ns()
             for number in range(WARM_UP_FRAMES + self.frames):
+                if stopped.is_set():
+                    return Drive({})
                 due_ns += round(1e9 / self.rate_hz)
                 # As drivers do: the pixels are in the slot when the stamp is taken.
                 samples = [writer.loan() for writer in writers]
@@ -267,13 +278,6 @@ def facts(drive: Drive) -> dict[str, Any]:
         "calls_for_several": drive.together,
         "memory_mb": round(drive.memory_mb),
     }
-
-
-def _size(text: str) -> tuple[int, int]:
-    width, _, height = text.partition("x")
-    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
-        raise SettingsError(f"--size {text!r} is not of the form 1920x1080")
-    return int(width), int(height)
 
 
 def _describe(sample: Sample[CameraHeader], number: int, width: int, height: int) -> None:

@@ -6,9 +6,10 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from perception_nodes.cli.common import JsonFlag, progress_bar, screen
+from perception_nodes.cli.common import JsonFlag, check_folder, progress_bar, screen
 from perception_nodes.graph.config import SettingsError, allowed_range
 from perception_nodes.graph.graph import LIVE, RECORDED, Graph
 from perception_nodes.graph.supervisor import Supervisor
@@ -39,12 +40,15 @@ def demo(
 
     Each node is a process of its own. Writes summary.json, detections.mcap (for Foxglove),
     report.html and annotated.mp4. Exit status 1 if a frame is unaccounted for.
+
+    Example: perception demo --bag bags/sample --out out/demo deadline_ms:=20
     """
     from perception_nodes.replay.demo import run_demo
     from perception_nodes.report.screen import summary_table
 
     if parameters:
         return show_parameters(RECORDED)
+    check_folder(out, "--out")
     values = parse_assignments(assignments)
     with progress_bar("writing report and video") as writing:
         summary = run_demo(bag, out, topic, values, writing)
@@ -55,7 +59,9 @@ def run(assignments: Assignments = None, parameters: ListParameters = False) -> 
     """Detect on a live camera topic: start the graph and keep it running until Ctrl-C.
 
     The same graph as `ros2 launch perception_nodes perception.launch.py`, for machines without
-    launch. Example: perception run image_topic:=/cam/image_raw deadline_ms:=20
+    launch.
+
+    Example: perception run image_topic:=/cam/image_raw deadline_ms:=20
     """
     if parameters:
         return show_parameters(LIVE)
@@ -82,7 +88,8 @@ def show_parameters(graph: Graph) -> None:
     """Print the parameters of a graph."""
     table = Table("parameter", "default", "allowed", "meaning")
     for name, info in graph.parameters.items():
-        table.add_row(name, str(info.default), allowed_range(info), info.description or "")
+        cells = (name, str(info.default), allowed_range(info), info.description or "")
+        table.add_row(*map(escape, cells))
     Console().print(table)
 
 
