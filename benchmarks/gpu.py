@@ -78,19 +78,19 @@ def progress(what: str):
 
 def check_host() -> int:
     """Compare the host's build with the specifications."""
-    import kernels_on_host as host
+    import kernels_on_host
 
     try:
         count, differences = gpu_checks.compare(
-            lambda case: host.preprocess(
-                np.frombuffer(case.image.data, np.uint8), case.plan, case.output
+            lambda case: kernels_on_host.preprocess(
+                np.frombuffer(case.image.data, np.uint8), case.plan, case.input_format
             ),
-            lambda case: host.decode(
+            lambda case: kernels_on_host.decode(
                 case.boxes, case.classes, gpu_checks.HEAD, gpu_checks.SETTINGS, case.placement
             ),
             progress("checking the host's build"),
         )
-    except host.CompilerMissing as error:
+    except kernels_on_host.CompilerMissing as error:
         print(f"gpu.py: {error}", file=sys.stderr)
         return 2
     return told(count, differences, "compiled for the host")

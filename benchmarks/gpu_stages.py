@@ -9,22 +9,22 @@ import numpy as np
 from gpu_checks import HEAD, SETTINGS, HeadCase, PictureCase
 
 from perception_nodes.gpu.cuda import Device, DeviceMemory, Stream
-from perception_nodes.gpu.decode_job import Result
+from perception_nodes.gpu.decode_job import DecodeResult
 from perception_nodes.gpu.preprocess_job import (
     BITS,
     LENS_BITS,
     THREADS,
     FrameCell,
-    Output,
-    Plan,
+    FramePlan,
+    InputFormat,
+    build_preprocess_job,
     constants_of,
     grid_of,
-    job_of,
 )
 from perception_nodes.gpu.stages import Decoding, Preprocessing
 
 SOURCE = (1920, 1080)
-OUTPUT = Output(640, 384)
+INPUT_FORMAT = InputFormat(640, 384)
 ENCODINGS = ("nv12", "yuyv", "bgr8", "bayer_rggb8")
 SECTOR_BYTES = 32
 """What a GPU reads of its memory at least."""
@@ -37,41 +37,41 @@ WARM_UP = 50
 
 def on_device(
     device: Device,
-) -> tuple[Callable[[PictureCase], Any], Callable[[HeadCase], Result]]:
+) -> tuple[Callable[[PictureCase], Any], Callable[[HeadCase], DecodeResult]]:
     """What `gpu_checks.compare` calls, on the GPU."""
     stream = device.stream()
-    made: dict[Output, tuple[Preprocessing, DeviceMemory]] = {}
+    made: dict[InputFormat, tuple[Preprocessing, DeviceMemory]] = {}
     ticket = device.memory(8)
-    heads = Heads(device, stream, *gpu_checks.tensors(0, -7.0))
+    heads = HeadMemory(device, stream, *gpu_checks.tensors(0, -7.0))
     decoding = Decoding(device, HEAD, SETTINGS, heads.addresses, stream)
 
     def preprocess(case: PictureCase) -> Any:
-        if case.output not in made:
-            memory = device.memory(case.output.nbytes)
-            stage = Preprocessing(device, case.output, memory.address, ticket.address)
-            made[case.output] = stage, memory
-        stage, memory = made[case.output]
+        if case.input_format not in made:
+            memory = device.memory(case.input_format.nbytes)
+            stage = Preprocessing(device, case.input_format, memory.address, ticket.address)
+            made[case.input_format] = stage, memory
+        stage, memory = made[case.input_format]
         stage.fit(case.image, case.placement, stream)
         stage.take(case.image, 1)
         stage.enqueue(stream)
-        found = device.pinned(case.output.nbytes)
+        found = device.pinned(case.input_format.nbytes)
         stream.copy_to_host(found, memory)
         stream.wait()
-        copied = found.array.view(case.output.dtype).copy()
+        copied = found.array.view(case.input_format.dtype).copy()
         found.close()
         return copied
 
-    def decode(case: HeadCase) -> Result:
+    def decode(case: HeadCase) -> DecodeResult:
         heads.fill(case.boxes, case.classes)
         decoding.place(case.placement)
         decoding.enqueue(stream)
         stream.wait()
-        return Result.from_buffer_copy(decoding.memory.array)
+        return DecodeResult.from_buffer_copy(decoding.memory.array)
 
     return preprocess, decode
 
 
-class Heads:
+class HeadMemory:
     """A head's tensors on the device."""
 
     def __init__(self, device: Device, stream: Stream, boxes: list[Any], classes: list[Any]):
@@ -93,7 +93,7 @@ class Heads:
         self._stream.wait()
 
 
-def bytes_moved(plan: Plan, output: Output) -> dict[str, int]:
+def bytes_moved(plan: FramePlan, input_format: InputFormat) -> dict[str, int]:
     """What the kernel must move of one frame.
 
     Returns:
@@ -119,11 +119,11 @@ def bytes_moved(plan: Plan, output: Output) -> dict[str, int]:
                 at = plane.offset + (y + j) * plane.row_bytes + (x + i) * plane.sample_bytes
                 for channel in set(plane.channels):
                     sectors.update(np.unique((at[needed] + channel) // SECTOR_BYTES).tolist())
-    positions = sum(array.nbytes for array in constants_of(plan, output)[1:])
+    positions = sum(array.nbytes for array in constants_of(plan, input_format)[1:])
     return {
         "frame": len(sectors) * SECTOR_BYTES,
         "positions": positions,
-        "out": output.nbytes,
+        "out": input_format.nbytes,
     }
 
 
@@ -150,7 +150,7 @@ def bandwidth(device: Device, stream: Stream) -> float:
 
 def case_of(encoding: str, lens: str = "no lens") -> PictureCase:
     info = gpu_checks.lenses(*SOURCE)[lens]
-    return PictureCase(encoding, gpu_checks.noise(encoding, *SOURCE), OUTPUT, info)
+    return PictureCase(encoding, gpu_checks.noise(encoding, *SOURCE), INPUT_FORMAT, info)
 
 
 def time_preprocess(
@@ -162,7 +162,7 @@ def time_preprocess(
     count = max(2, COLD_BYTES // nbytes)
     memory, host, out = device.memory(count * nbytes), device.pinned(nbytes), device.memory(8 << 20)
     cells = device.pinned(count * ctypes.sizeof(FrameCell))
-    stage = Preprocessing(device, OUTPUT, out.address, out.address + (4 << 20))
+    stage = Preprocessing(device, INPUT_FORMAT, out.address, out.address + (4 << 20))
     stage.fit(case.image, case.placement, stream)
     constants, addresses = _constants(device, stream, plan)
     stream.fill(memory, 77)
@@ -172,15 +172,17 @@ def time_preprocess(
     for number, cell in enumerate(array):
         cell.pixels = memory.address + number * nbytes
         at = cells.address + number * ctypes.sizeof(FrameCell)
-        job = job_of(plan, OUTPUT, at, out.address + (4 << 20), out.address, addresses)
-        launches.append(stage.kernel.prepare(grid_of(OUTPUT), (THREADS, 1, 1), job))
+        job = build_preprocess_job(
+            plan, INPUT_FORMAT, at, out.address + (4 << 20), out.address, addresses
+        )
+        launches.append(stage.kernel.prepare(grid_of(INPUT_FORMAT), (THREADS, 1, 1), job))
     with stream.capture() as captured:
         for number in range(LAUNCHES):
             launches[number % count].enqueue(stream)
     launch_us = min(_graph_ms(device, stream, captured.graph) for _ in range(20)) / LAUNCHES * 1e3
     array[0].pixels = host.address  # where it lies: in the host's memory
     in_place = _time_alone(device, stream, lambda: launches[0].enqueue(stream))
-    moved = bytes_moved(plan, OUTPUT)
+    moved = bytes_moved(plan, INPUT_FORMAT)
     total = sum(moved.values())
     for resource in (memory, host, out, cells, constants, captured.graph):
         resource.close()
@@ -196,8 +198,8 @@ def time_preprocess(
     }
 
 
-def _constants(device: Device, stream: Stream, plan: Plan) -> tuple[DeviceMemory, list[int]]:
-    arrays = [np.ascontiguousarray(array) for array in constants_of(plan, OUTPUT)]
+def _constants(device: Device, stream: Stream, plan: FramePlan) -> tuple[DeviceMemory, list[int]]:
+    arrays = [np.ascontiguousarray(array) for array in constants_of(plan, INPUT_FORMAT)]
     flat = np.concatenate(
         [np.pad(a.reshape(-1).view(np.uint8), (0, -a.nbytes % 256)) for a in arrays]
     )
@@ -248,12 +250,12 @@ def time_copy(device: Device, stream: Stream, encoding: str) -> dict[str, Any]:
 
 
 def time_decode(device: Device, stream: Stream, mean: float) -> dict[str, Any]:
-    heads = Heads(device, stream, *gpu_checks.tensors(3, mean))
+    heads = HeadMemory(device, stream, *gpu_checks.tensors(3, mean))
     decoding = Decoding(device, HEAD, SETTINGS, heads.addresses, stream)
     decoding.place(case_of("nv12").placement)
     with stream.capture() as captured:
         decoding.enqueue(stream)
     took = _time_alone(device, stream, lambda: captured.graph.launch(stream))
-    result = Result.from_buffer_copy(decoding.memory.array)
+    result = DecodeResult.from_buffer_copy(decoding.memory.array)
     captured.graph.close()
     return {"ms": took, "found": result.found, "boxes": result.count, "dropped": result.dropped}

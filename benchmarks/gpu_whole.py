@@ -18,13 +18,13 @@ import gpu_checks
 import gpu_stages
 import numpy as np
 from gpu_checks import HEAD, SETTINGS
-from gpu_stages import Heads, bytes_moved, case_of, percentiles
+from gpu_stages import HeadMemory, bytes_moved, case_of, percentiles
 
 from perception_nodes.core.frame import ImageView
 from perception_nodes.core.inference import BackendError
 from perception_nodes.gpu.cuda import CudaError, Device, Event, Stream
-from perception_nodes.gpu.decode_job import Result
-from perception_nodes.gpu.preprocess_job import FrameCell, Output, plan_frame
+from perception_nodes.gpu.decode_job import DecodeResult
+from perception_nodes.gpu.preprocess_job import FrameCell, InputFormat, plan_frame
 from perception_nodes.gpu.stages import Decoding, GpuDetector
 from perception_nodes.preprocess.placement import Placement
 
@@ -55,11 +55,13 @@ def measure(
         {"objects": name, **gpu_stages.time_decode(device, stream, mean)}
         for name, mean in {"none": -20.0, "some": -7.0, "a flood": 6.0}.items()
     ]
-    network = Network(device, stream, options.model, missing)
+    network = MeasuredNetwork(device, stream, options.model, missing)
     decoder = Decoding(device, network.head, SETTINGS, network.tensors, stream)
-    detector = GpuDetector(device, stream, network.output, network.out, network.enqueue, decoder)
+    detector = GpuDetector(
+        device, stream, network.input_format, network.out, network.enqueue, decoder
+    )
     placement = Placement.fit(
-        gpu_stages.SOURCE, (network.output.width, network.output.height), None
+        gpu_stages.SOURCE, (network.input_format.width, network.input_format.height), None
     )
     with shared_frames() as frames:
         placed = [(frame, placement) for frame in frames]
@@ -72,7 +74,7 @@ def measure(
         detector.close()
     plan = plan_frame(frames[0], placement.letterbox, None)
     # What is read in place of a frame that lies in the host's memory, and where it lies.
-    host_to_device = bytes_moved(plan, network.output)["frame"] + ctypes.sizeof(FrameCell)
+    host_to_device = bytes_moved(plan, network.input_format)["frame"] + ctypes.sizeof(FrameCell)
     return {
         "bandwidth_gb_s": round(rate / 1e9, 1),
         "network": network.name,
@@ -82,24 +84,24 @@ def measure(
         "decode": decoding,
         "whole": whole,
         "host_to_device_bytes": host_to_device,
-        "back_to_host_bytes": ctypes.sizeof(Result),
+        "back_to_host_bytes": ctypes.sizeof(DecodeResult),
     }
 
 
-class Network:
+class MeasuredNetwork:
     """A network on the GPU where TensorRT and a model are there, else tensors that stand still."""
 
     name = "none"
 
     def __init__(self, device: Device, stream: Stream, model_name: str, missing: list[str]):
-        self.head, self.output = HEAD, gpu_stages.OUTPUT
+        self.head, self.input_format = HEAD, gpu_stages.INPUT_FORMAT
         self._engine: Any = None
         try:
             self._open(device, model_name)
         except (ImportError, BackendError, ValueError) as error:
             missing.append(f"the network: {error}; the graph is measured without one")
-            self._image = device.memory(gpu_stages.OUTPUT.nbytes)
-            self._heads = Heads(device, stream, *gpu_checks.tensors(3, -7.0))
+            self._image = device.memory(gpu_stages.INPUT_FORMAT.nbytes)
+            self._heads = HeadMemory(device, stream, *gpu_checks.tensors(3, -7.0))
             self.tensors = self._heads.addresses
         self.out = self._image.address
 
@@ -123,7 +125,7 @@ class Network:
             (self._memory[box].address, self._memory[classes].address) for box, classes in heads
         ]
         width, height = model.input.width, model.input.height
-        self.output = Output(width, height)
+        self.input_format = InputFormat(width, height)
         strides = tuple(model.outputs.strides)
         self.head = Head(width, height, strides, model.outputs.reg_max, len(model.classes))
         self.name = f"{model.name} on {library.name}"

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.backends.model import Model
-from perception_nodes.core.counters import LayerCost
+from perception_nodes.core.counters import LayerEstimate
 from perception_nodes.core.inference import (
     BackendError,
     HeadTensors,
@@ -56,7 +56,7 @@ class BackendInfo:
     device: str
     threads: int
     max_batch: int = 1
-    layers: Sequence[LayerCost] = ()
+    layers: Sequence[LayerEstimate] = ()
 
 
 @dataclass(frozen=True)

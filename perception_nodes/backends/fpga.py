@@ -20,8 +20,8 @@ from perception_nodes.backends.contract import BackendInfo, BackendSettings, che
 from perception_nodes.backends.model import Model
 from perception_nodes.core.inference import BackendError, HeadTensors
 from perception_nodes.fpga.board import BoardEngine
-from perception_nodes.fpga.bus import Transport
-from perception_nodes.fpga.driver import Driver
+from perception_nodes.fpga.bus import EngineBus
+from perception_nodes.fpga.driver import EngineDriver
 from perception_nodes.fpga.layout import VERSION
 from perception_nodes.fpga.program import Geometry, Output, Program, read_program
 from perception_nodes.fpga.simulated import SimulatedEngine
@@ -45,7 +45,7 @@ class Backend:
     def __init__(self, settings: BackendSettings) -> None:
         """See `BackendSettings`; threads are of no effect."""
         self._settings = settings
-        self.driver: Driver | None = None
+        self.driver: EngineDriver | None = None
         self._memory: NDArray[np.uint8] = np.empty(0, np.uint8)
         self._targets: list[tuple[Output, NDArray[np.float32]]] = []
         self._heads = HeadTensors([], [])
@@ -53,9 +53,9 @@ class Backend:
     def load(self, model: Model) -> BackendInfo:
         """Compile the model, or take it from the cache, and run it once."""
         self.close()
-        transport = open_engine(os.environ.get(VARIABLE, ""))
+        bus = open_engine(os.environ.get(VARIABLE, ""))
         try:
-            self.driver = driver = Driver(transport)
+            self.driver = driver = EngineDriver(bus)
             program = self._program(model, driver.geometry)
             self._memory = driver.load(program)
             self._targets = [
@@ -74,10 +74,10 @@ class Backend:
             self.close()
             raise
         geometry = driver.geometry
-        kind = "simulated engine" if transport.simulated else "engine"
+        kind = "simulated engine" if bus.simulated else "engine"
         macs = geometry.blocks * 256
         device = f"{kind} of {macs} MACs at {geometry.clock_mhz:g} MHz"
-        runtime = f"{transport.name}, layout {VERSION}"
+        runtime = f"{bus.name}, layout {VERSION}"
         return BackendInfo("fpga", runtime, device, 1, layers=program.layers)
 
     def infer(self, image: NDArray[np.uint8]) -> HeadTensors:
@@ -154,7 +154,7 @@ def compile_model(model: Model, geometry: Geometry) -> Program:
         raise BackendError(f"{model.path} cannot be compiled: {error}") from error
 
 
-def open_engine(engine: str) -> Transport:
+def open_engine(engine: str) -> EngineBus:
     """Open what is named: a bitstream (.bit) on a board, or a simulated engine (.so).
 
     Raises:

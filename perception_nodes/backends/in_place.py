@@ -15,9 +15,8 @@ from perception_nodes.core.inference import Answer, BackendError, BackendLost
 from perception_nodes.gpu.cuda import CudaError
 from perception_nodes.gpu.cuda.errors import OUT_OF_MEMORY
 from perception_nodes.gpu.decode_job import Head
-from perception_nodes.gpu.device_network import DeviceNetwork
-from perception_nodes.gpu.preprocess_job import Output
-from perception_nodes.gpu.stages import Decoding, GpuDetector
+from perception_nodes.gpu.preprocess_job import InputFormat
+from perception_nodes.gpu.stages import Decoding, GpuDetector, NetworkStage
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.preprocess.placement import Placement
 
@@ -26,7 +25,7 @@ from perception_nodes.preprocess.placement import Placement
 class DeviceBackend(Protocol):
     """A backend whose networks run on a GPU."""
 
-    def another_network(self) -> DeviceNetwork:
+    def another_network(self) -> NetworkStage:
         """The loaded model once more, to be run beside the others: with memory of its own.
 
         Raises:
@@ -55,22 +54,22 @@ class InPlaceOnGpu:
         size = model.input.width, model.input.height
         outputs = model.outputs
         head = Head(*size, tuple(outputs.strides), outputs.reg_max, len(model.classes))
-        self._cameras: dict[bytes, tuple[GpuDetector, KnownPlace]] = {}
+        self._cameras: dict[bytes, tuple[GpuDetector, PlacementCache]] = {}
         for camera in cameras:
             network = backend.another_network()
             self._device = device = network.device
             stream = device.stream()
             decoding = Decoding(device, head, decode, network.heads, stream)
             detector = GpuDetector(
-                device, stream, Output(*size), network.image, network.enqueue, decoding
+                device, stream, InputFormat(*size), network.image, network.enqueue, decoding
             )
-            self._cameras[camera.encode()] = detector, KnownPlace()
+            self._cameras[camera.encode()] = detector, PlacementCache()
 
     def prepare(self, header: FrameHeader, image: ImageView) -> None:
         """Make the camera's graph; see `InPlaceBackend`."""
-        detector, known = self._cameras[header.camera]
+        detector, placements = self._cameras[header.camera]
         self._make_current()
-        detector.prepare(image, known.of(header, image))
+        detector.prepare(image, placements.of(header, image))
 
     def infer(self, frames: Sequence[tuple[FrameHeader, ImageView]]) -> list[Answer]:
         """Launch all cameras' graphs, then wait for the boxes of each.
@@ -88,9 +87,9 @@ class InPlaceOnGpu:
     def _begin(
         self, header: FrameHeader, image: ImageView
     ) -> GpuDetector | FrameRejected | BackendError:
-        detector, known = self._cameras[header.camera]
+        detector, placements = self._cameras[header.camera]
         try:
-            detector.launch(image, known.of(header, image))
+            detector.launch(image, placements.of(header, image))
         except (FrameRejected, BackendError) as error:
             # Without room for this camera's graph there is still that of the others.
             if isinstance(error, CudaError) and error.name != OUT_OF_MEMORY:
@@ -132,22 +131,22 @@ class InPlaceOnCpu:
         width, height = model.input.width, model.input.height
         self._backend = backend
         self._cameras = {
-            camera.encode(): (Preprocessor(width, height, undistort=False), KnownPlace())
+            camera.encode(): (Preprocessor(width, height, undistort=False), PlacementCache())
             for camera in cameras
         }
         self._image = np.empty((height, width, 3), np.uint8)
 
     def prepare(self, header: FrameHeader, image: ImageView) -> None:
         """Make the camera's maps; see `InPlaceBackend`."""
-        preprocessor, known = self._cameras[header.camera]
-        preprocessor.scale(image, known.of(header, image), self._image)
+        preprocessor, placements = self._cameras[header.camera]
+        preprocessor.scale(image, placements.of(header, image), self._image)
 
     def infer(self, frames: Sequence[tuple[FrameHeader, ImageView]]) -> list[Answer]:
         """Scale, rectify, run the network; see `InPlaceBackend`."""
         ((header, image),) = frames
-        preprocessor, known = self._cameras[header.camera]
+        preprocessor, placements = self._cameras[header.camera]
         try:
-            copies = preprocessor.scale(image, known.of(header, image), self._image)
+            copies = preprocessor.scale(image, placements.of(header, image), self._image)
         except FrameRejected as error:
             return [error]
         return [(self._backend.infer(self._image), copies - image.copies)]
@@ -156,7 +155,7 @@ class InPlaceOnCpu:
         """Nothing is held."""
 
 
-class KnownPlace:
+class PlacementCache:
     """The placement that a slot's header tells, the same object as long as it tells the same."""
 
     def __init__(self) -> None:

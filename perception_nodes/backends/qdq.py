@@ -61,7 +61,7 @@ def read_network(path: Path) -> Network:
     """
     try:
         model = onnx.load(path)
-        return _Reader(model, str(path)).network()
+        return _NetworkReader(model, str(path)).network()
     except BackendError:
         raise
     except Exception as error:
@@ -69,7 +69,7 @@ def read_network(path: Path) -> Network:
         raise BackendError(f"{path} cannot be read as an integer network: {reason}") from error
 
 
-class _Reader:
+class _NetworkReader:
     """Goes through a file's nodes once, in their order."""
 
     def __init__(self, model: Any, path: str) -> None:
@@ -167,14 +167,14 @@ class _Reader:
         )
 
     def _concat(self, node: Any) -> None:
-        parts = [self._codes(node, name) for name in node.input]
-        if len({part.step for part in parts}) > 1:
+        sources = [self._codes(node, name) for name in node.input]
+        if len({source.step for source in sources}) > 1:
             raise self._refusal(node, "joins tensors of different scales")
         if _attributes(node).get("axis") != 1:
             raise self._refusal(node, "does not join channels")
         target = node.output[0]
-        self._layers.append(Concat(tuple(part.name for part in parts), target))
-        self._stored[target] = replace(parts[0], name=target)
+        self._layers.append(Concat(tuple(source.name for source in sources), target))
+        self._stored[target] = replace(sources[0], name=target)
 
     def _split(self, node: Any) -> None:
         source = self._codes(node, node.input[0])

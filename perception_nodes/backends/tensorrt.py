@@ -32,7 +32,7 @@ from perception_nodes.gpu.cuda import (
     capture,
     open_device,
 )
-from perception_nodes.gpu.device_network import DeviceNetwork
+from perception_nodes.gpu.stages import NetworkStage
 from perception_nodes.gpu.tensorrt.build import FLAGS, build
 from perception_nodes.gpu.tensorrt.cache import CachedEngine, EngineCache, EngineKey
 from perception_nodes.gpu.tensorrt.engine import Engine, EngineRefused
@@ -116,7 +116,7 @@ class Backend:
             raise BackendLost(str(error)) from error
         return self._heads
 
-    def another_network(self) -> DeviceNetwork:
+    def another_network(self) -> NetworkStage:
         """The model once more, as a stage of a graph; see `backends.in_place`.
 
         Raises:
@@ -129,7 +129,7 @@ class Backend:
             execution.bind(name, self._device.memory(tensor.nbytes).address)
         address = execution.addresses
         heads = zip(outputs.box, outputs.classes, strict=True)
-        return DeviceNetwork(
+        return NetworkStage(
             self._device,
             address[self._model.input.name],
             [(address[box], address[classes]) for box, classes in heads],

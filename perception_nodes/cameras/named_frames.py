@@ -17,7 +17,7 @@ PATIENCE_NS = 12_000_000
 """A camera gives its frame to one reader after the other, and may be kept from running between."""
 
 
-class FramesInPlace:
+class NamedFrames:
     """Finds the frames that slots tell of, and keeps the one in hand from being overwritten."""
 
     def __init__(self, endpoint: Endpoint, camera: str) -> None:

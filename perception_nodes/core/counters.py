@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 
 @dataclass(frozen=True)
-class EngineCall:
+class EngineCounters:
     """One inference, as the engine itself counted it.
 
     Attributes:
@@ -29,7 +29,7 @@ class EngineCall:
         return self.cycles / self.clock_mhz / 1e3
 
 
-class LayerCost(NamedTuple):
+class LayerEstimate(NamedTuple):
     """What a layer, or a part of one that is run by itself, is expected to take.
 
     Attributes:

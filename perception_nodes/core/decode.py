@@ -87,16 +87,16 @@ class Decoder:
             for level, (box, logits) in enumerate(zip(boxes, classes, strict=True))
         ]
         # From here on all levels at once: the calls cost more than the few numbers in them.
-        sides = np.concatenate([part[0] for part in found], axis=2)
+        side_logits = np.concatenate([part[0] for part in found], axis=2)
         logits = np.concatenate([part[1] for part in found])
         labels = np.concatenate([part[2] for part in found])
         centres = np.concatenate([part[3] for part in found])
         strides = np.repeat(self._strides, [len(part[1]) for part in found])
         order = np.argsort(-logits, kind="stable")[: self._settings.max_candidates]
-        sides, logits, labels = sides[:, :, order], logits[order], labels[order]
-        if not _is_sane(sides):
+        side_logits, logits, labels = side_logits[:, :, order], logits[order], labels[order]
+        if not _is_sane(side_logits):
             raise AbsurdOutput("box logits of an object are not numbers below 1000")
-        weights = np.exp(sides - sides.max(axis=1, keepdims=True))
+        weights = np.exp(side_logits - side_logits.max(axis=1, keepdims=True))
         distance = np.einsum("b,sbn->ns", self._bins, weights) / weights.sum(axis=1).T
         corners = np.concatenate(
             [centres[order] - distance[:, :2], centres[order] + distance[:, 2:]], axis=1
@@ -121,8 +121,8 @@ class Decoder:
         if len(cells) > limit:
             # Stable, so that of equal ones the first are taken, here as on a GPU.
             cells = np.sort(cells[np.argsort(-best[cells], kind="stable")[:limit]])
-        sides = box.reshape(4, self._reg_max, -1)[:, :, cells]
-        return sides, best[cells], flat[:, cells].argmax(axis=0), self._centres[level][cells]
+        side_logits = box.reshape(4, self._reg_max, -1)[:, :, cells]
+        return side_logits, best[cells], flat[:, cells].argmax(axis=0), self._centres[level][cells]
 
 
 def _is_sane(logits: NDArray[np.float32]) -> bool:

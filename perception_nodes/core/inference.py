@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.core.counters import EngineCall
+from perception_nodes.core.counters import EngineCounters
 from perception_nodes.core.decode import AbsurdOutput, Decoder
 from perception_nodes.core.frame import Detections, FrameHeader, FrameRejected, ImageView
 from perception_nodes.core.prediction import CostPrediction
@@ -32,7 +32,7 @@ class HeadTensors:
 
     boxes: Sequence[NDArray[np.float32]]
     classes: Sequence[NDArray[np.float32]]
-    engine: EngineCall | None = None
+    engine: EngineCounters | None = None
 
 
 class BackendError(RuntimeError):

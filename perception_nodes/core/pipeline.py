@@ -7,7 +7,7 @@ vehicle the two halves run in two processes, in a replay one after the other.
 from collections.abc import Iterator, Sequence
 
 from perception_nodes.core.clock import Clock
-from perception_nodes.core.counters import EngineCall
+from perception_nodes.core.counters import EngineCounters
 from perception_nodes.core.decode import AbsurdOutput
 from perception_nodes.core.frame import (
     Detections,
@@ -60,7 +60,7 @@ class Pipeline:
         self._clock = clock
         self._skip_late = skip_late
         self._publish = CostPrediction(0)
-        self.engine: EngineCall | None = None
+        self.engine: EngineCounters | None = None
         self.replace(models, standing_in)
         self._lens: Lens | None = None
         self._lens_key = b""

@@ -175,7 +175,7 @@ class Scheduler:
                 return Turn((frame.camera,), frame.deadline_ns)
         chosen, chosen_costs = _Plan((), (), 0), levels[0]
         for costs in levels:
-            plan = _most(frames, now_ns, costs)
+            plan = _largest_plan(frames, now_ns, costs)
             if len(plan.frames) > len(chosen.frames):
                 chosen, chosen_costs = plan, costs
             if len(plan.frames) == len(frames):
@@ -204,22 +204,22 @@ def _first_turn(plan: _Plan, now_ns: int, costs: Sequence[int]) -> Turn:
     return Turn(tuple(frame.camera for frame in first), finish_by_ns)
 
 
-def _most(frames: Sequence[_Frame], now_ns: int, costs: Sequence[int]) -> _Plan:
+def _largest_plan(frames: Sequence[_Frame], now_ns: int, costs: Sequence[int]) -> _Plan:
     """All frames if they can be in time; else those that can, asked in order."""
-    plan = _in_time(frames, now_ns, costs)
+    plan = _plan_in_time(frames, now_ns, costs)
     if plan is not None:
         return plan
     plan = _Plan((), (), 0)
     admitted: list[_Frame] = []
     for frame in frames:
-        larger = _in_time([*admitted, frame], now_ns, costs)
+        larger = _plan_in_time([*admitted, frame], now_ns, costs)
         if larger is not None:
             plan = larger
             admitted.append(frame)
     return plan
 
 
-def _in_time(frames: Sequence[_Frame], now_ns: int, costs: Sequence[int]) -> _Plan | None:
+def _plan_in_time(frames: Sequence[_Frame], now_ns: int, costs: Sequence[int]) -> _Plan | None:
     """The soonest way to infer all frames in time.
 
     Those that wait first, in their order, if that will do; else by deadline, which is the order

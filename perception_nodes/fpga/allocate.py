@@ -7,14 +7,14 @@ from perception_nodes.core.inference import BackendError
 from perception_nodes.fpga.lower import Buffer, Operation
 
 
-class Life(NamedTuple):
+class Lifetime(NamedTuple):
     """A buffer's time: numbers of the first operation that writes it and the last that reads it."""
 
     first: int
     last: int
 
 
-def lives(buffers: Sequence[Buffer], operations: Sequence[Operation]) -> list[Life]:
+def lifetimes(buffers: Sequence[Buffer], operations: Sequence[Operation]) -> list[Lifetime]:
     """The time of every buffer; the image's, number 0, begins before the first operation.
 
     A buffer that is written to its end and read by nobody lives as long as it is written.
@@ -25,11 +25,11 @@ def lives(buffers: Sequence[Buffer], operations: Sequence[Operation]) -> list[Li
             touched[buffer].append(number)
         if operation.target is not None:
             touched[operation.target.buffer].append(number)
-    return [Life(min(numbers), max(numbers)) for numbers in touched]
+    return [Lifetime(min(numbers), max(numbers)) for numbers in touched]
 
 
 def allocate(
-    buffers: Sequence[Buffer], times: Sequence[Life], capacity_rows: int
+    buffers: Sequence[Buffer], times: Sequence[Lifetime], capacity_rows: int
 ) -> tuple[list[int], int]:
     """Give every buffer an address.
 
@@ -61,7 +61,7 @@ def allocate(
     return found
 
 
-Order = Callable[[Buffer, Life], tuple[int, ...]]
+Order = Callable[[Buffer, Lifetime], tuple[int, ...]]
 ORDERS: tuple[Order, ...] = (
     lambda buffer, time: (-buffer.rows, time.first),
     lambda buffer, time: (-buffer.rows * (time.last - time.first + 1),),
@@ -72,7 +72,7 @@ ORDERS: tuple[Order, ...] = (
 
 
 def _first_fit(
-    buffers: Sequence[Buffer], times: Sequence[Life], order: Order
+    buffers: Sequence[Buffer], times: Sequence[Lifetime], order: Order
 ) -> tuple[list[int], int]:
     bases = [0] * len(buffers)
     placed: list[int] = []

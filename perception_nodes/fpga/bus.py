@@ -30,7 +30,7 @@ class Memory(Protocol):
         ...
 
 
-class Transport(Protocol):
+class EngineBus(Protocol):
     """An engine within reach.
 
     Attributes:

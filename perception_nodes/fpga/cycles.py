@@ -8,7 +8,7 @@ less than its word of weights takes to come.
 
 from collections.abc import Iterator, Sequence
 
-from perception_nodes.core.counters import LayerCost
+from perception_nodes.core.counters import LayerEstimate
 from perception_nodes.fpga.layout import BEAT_BYTES, LANES, PARAMETER_BYTES, SMALLEST_TILE
 from perception_nodes.fpga.lower import Operation
 from perception_nodes.fpga.program import Geometry
@@ -62,7 +62,7 @@ def tile_of(operation: Operation, geometry: Geometry) -> int:
 
 def program_costs(
     operations: Sequence[Operation], waits: Sequence[bool], geometry: Geometry
-) -> Iterator[LayerCost]:
+) -> Iterator[LayerEstimate]:
     """What each operation takes, one after the other.
 
     Args:
@@ -93,10 +93,10 @@ def program_costs(
         yield _cost(operation, geometry, end - begin)
 
 
-def load_cost(width: int, height: int, name: str) -> LayerCost:
+def load_cost(width: int, height: int, name: str) -> LayerEstimate:
     """What a LOAD descriptor takes: the image comes in at a beat a cycle."""
     size = width * height * 3
-    return LayerCost(
+    return LayerEstimate(
         name=name,
         mode="load",
         channels="3",
@@ -110,7 +110,7 @@ def load_cost(width: int, height: int, name: str) -> LayerCost:
     )
 
 
-def _cost(operation: Operation, geometry: Geometry, cycles: int) -> LayerCost:
+def _cost(operation: Operation, geometry: Geometry, cycles: int) -> LayerEstimate:
     layer = operation.layer
     out, height, width, channels = operation.weight.shape
     real = min(out, len(layer.weight) - LANES * operation.output_group)
@@ -118,7 +118,7 @@ def _cost(operation: Operation, geometry: Geometry, cycles: int) -> LayerCost:
     macs = pixels * real * operation.products
     tiles = -(-vectors(operation, geometry) // tile_of(operation, geometry))
     weight_bytes = out * height * width * channels
-    return LayerCost(
+    return LayerEstimate(
         name=layer.name,
         mode="wide" if operation.wide else "narrow",
         channels=f"{layer.weight.shape[1]} -> {real}",

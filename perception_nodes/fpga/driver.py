@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.core.counters import EngineCall
+from perception_nodes.core.counters import EngineCounters
 from perception_nodes.core.inference import BackendError
-from perception_nodes.fpga.bus import Memory, Transport
+from perception_nodes.fpga.bus import EngineBus, Memory
 from perception_nodes.fpga.layout import (
     CAUSES,
     CONTROL_FIELDS,
@@ -31,7 +31,7 @@ RESET_POLLS = 1000
 LOW_WORD = (1 << 32) - 1
 
 
-class Driver:
+class EngineDriver:
     """One engine, and the program that it runs.
 
     Attributes:
@@ -42,31 +42,31 @@ class Driver:
         limit_cycles: in which a frame has to end.
     """
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, bus: EngineBus) -> None:
         """Find out what engine it is.
 
         Raises:
             BackendError: it is none, or one of another layout.
         """
-        self.transport = transport
-        found = transport.read(Register.ID)
+        self.bus = bus
+        found = bus.read(Register.ID)
         if found != ID:
             raise BackendError(
-                f"fpga: {transport.name} answers with ID 0x{found:08X}, not 0x{ID:08X}: there is "
+                f"fpga: {bus.name} answers with ID 0x{found:08X}, not 0x{ID:08X}: there is "
                 "no engine of ours in it"
             )
-        version = transport.read(Register.VERSION)
+        version = bus.read(Register.VERSION)
         if version != VERSION:
             raise BackendError(
-                f"fpga: {transport.name} has an engine of layout {version}, and the driver is of "
+                f"fpga: {bus.name} has an engine of layout {version}, and the driver is of "
                 f"layout {VERSION}; build the engine from the same checkout"
             )
-        geometry = transport.read(Register.GEOMETRY)
+        geometry = bus.read(Register.GEOMETRY)
         fields = {name: _bits(geometry, field) for name, field in GEOMETRY_FIELDS.items()}
         self.geometry = Geometry(
             fields["blocks"],
             fields["tile"],
-            transport.read(Register.ROWS),
+            bus.read(Register.ROWS),
             2.0 * fields["clock_mhz"],
         )
         self.program: Program | None = None
@@ -84,13 +84,13 @@ class Driver:
         """
         if program.geometry != self.geometry:
             raise BackendError(
-                f"fpga: the program is for {program.geometry}, and {self.transport.name} has "
+                f"fpga: the program is for {program.geometry}, and {self.bus.name} has "
                 f"{self.geometry}; compile it again"
             )
         self.unload()
         image_bytes = program.height * program.width * 3
         for size in (len(program.content), image_bytes, program.output_bytes):
-            self.memories.append(self.transport.allocate(size))
+            self.memories.append(self.bus.allocate(size))
         content, _, output = self.memories
         content.array[:] = np.frombuffer(program.content, np.uint8)
         content.to_engine()
@@ -100,7 +100,7 @@ class Driver:
         self._configure()
         return output.array
 
-    def run(self, image: NDArray[np.uint8]) -> EngineCall:
+    def run(self, image: NDArray[np.uint8]) -> EngineCounters:
         """Run a frame; its outputs are then in the output memory.
 
         Args:
@@ -120,18 +120,18 @@ class Driver:
         if status is None:
             hard = self._reset()
             raise BackendError(
-                f"fpga: {self.transport.name} did not finish a frame within "
+                f"fpga: {self.bus.name} did not finish a frame within "
                 f"{self.limit_cycles} cycles, {PATIENCE_FACTOR} times what it takes; {hard}"
             )
         if _bits(status, STATUS_FIELDS["error"]):
             raise BackendError(self._failure(status))
-        self.transport.write(Register.STATUS, _mask(STATUS_FIELDS["done"]))
+        self.bus.write(Register.STATUS, _mask(STATUS_FIELDS["done"]))
         output.from_engine()
-        read = self.transport.read
-        return EngineCall(
+        read = self.bus.read
+        return EngineCounters(
             cycles=read(Register.CYCLES),
             clock_mhz=self.geometry.clock_mhz,
-            simulated=self.transport.simulated,
+            simulated=self.bus.simulated,
             stalls=tuple((cause, read(register)) for cause, register in STALLS),
             bytes_read=read(Register.READ_BYTES),
             bytes_written=read(Register.WRITE_BYTES),
@@ -146,30 +146,30 @@ class Driver:
     def close(self) -> None:
         """Let go of the engine."""
         self.unload()
-        self.transport.close()
+        self.bus.close()
 
     def _configure(self) -> None:
         """Tell the engine where everything is."""
         assert self.program is not None
         registers = (Register.DESCRIPTORS_LOW, Register.IMAGE_LOW, Register.OUTPUT_LOW)
         for register, memory in zip(registers, self.memories, strict=True):
-            self.transport.write(register, memory.address & LOW_WORD)
-            self.transport.write(register + 4, memory.address >> 32)
-        self.transport.write(Register.COUNT, self.program.descriptors)
-        self.transport.write(Register.TIMEOUT, BUS_TIMEOUT_CYCLES)
+            self.bus.write(register, memory.address & LOW_WORD)
+            self.bus.write(register + 4, memory.address >> 32)
+        self.bus.write(Register.COUNT, self.program.descriptors)
+        self.bus.write(Register.TIMEOUT, BUS_TIMEOUT_CYCLES)
 
     def _control(self, order: str) -> None:
         fields = (CONTROL_FIELDS[order], CONTROL_FIELDS["irq_enable"])
-        self.transport.write(Register.CONTROL, sum(map(_mask, fields)))
+        self.bus.write(Register.CONTROL, sum(map(_mask, fields)))
 
     def _finished(self) -> int | None:
         """The status once it says done or error; None if it never does."""
         ended = _mask(STATUS_FIELDS["done"]) | _mask(STATUS_FIELDS["error"])
         waiting = True
         while waiting:
-            waiting = self.transport.wait(self.limit_cycles, self.geometry.clock_mhz)
+            waiting = self.bus.wait(self.limit_cycles, self.geometry.clock_mhz)
             # An interrupt may be lost, or be one of earlier: what counts is the status.
-            status = self.transport.read(Register.STATUS)
+            status = self.bus.read(Register.STATUS)
             if status & ended:
                 return status
         return None
@@ -183,7 +183,7 @@ class Driver:
         layers = self.program.layers
         layer = f" ({layers[index].name})" if index < len(layers) else ""
         return (
-            f"fpga: {self.transport.name} reports {name}, {CAUSES.get(number, 'unknown to us')}, "
+            f"fpga: {self.bus.name} reports {name}, {CAUSES.get(number, 'unknown to us')}, "
             f"at descriptor {index}{layer}; {self._reset()}"
         )
 
@@ -191,13 +191,13 @@ class Driver:
         """Bring the engine to rest, by its reset or the hardware's; say by which."""
         self._control("reset")
         for _ in range(RESET_POLLS):
-            if not self.transport.read(Register.STATUS) & _mask(STATUS_FIELDS["busy"]):
-                self.transport.write(
+            if not self.bus.read(Register.STATUS) & _mask(STATUS_FIELDS["busy"]):
+                self.bus.write(
                     Register.STATUS,
                     _mask(STATUS_FIELDS["done"]) | _mask(STATUS_FIELDS["error"]),
                 )
                 return "it was reset"
-        self.transport.reset()
+        self.bus.reset()
         self._configure()
         return "it did not come to rest, and its hardware was reset"
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from perception_nodes.core.integer import Convolution
-from perception_nodes.fpga.views import Part, Reading, Tensor, TensorGraph
+from perception_nodes.fpga.views import ChannelSpan, ConvolutionNode, Tensor, TensorGraph
 
 FOLD = 2
 
@@ -23,29 +23,29 @@ def fold_image(graph: TensorGraph) -> TensorGraph | None:
         are convolutions of stride 2.
     """
     image = graph.tensors[graph.image]
-    readers = [reading for reading in graph.readings if _reads(reading, image.name)]
-    whole = ((Part(image.name, 0, image.channels),),)
+    readers = [node for node in graph.convolutions if _reads(node, image.name)]
+    whole = ((ChannelSpan(image.name, 0, image.channels),),)
     if image.height % FOLD or image.width % FOLD or not readers:
         return None
-    for reading in readers:
-        summed = reading.residual is not None and reading.residual.tensor == image.name
-        if reading.segments != whole or summed or reading.layer.stride != FOLD:
+    for node in readers:
+        summed = node.residual is not None and node.residual.tensor == image.name
+        if node.segments != whole or summed or node.layer.stride != FOLD:
             return None
     channels = image.channels * FOLD * FOLD
     folded = Tensor(image.name, channels, image.height // FOLD, image.width // FOLD)
-    segments = ((Part(image.name, 0, channels),),)
-    readings = [
-        replace(reading, layer=_folded(reading.layer), segments=segments)
-        if _reads(reading, image.name)
-        else reading
-        for reading in graph.readings
+    segments = ((ChannelSpan(image.name, 0, channels),),)
+    convolutions = [
+        replace(node, layer=_folded(node.layer), segments=segments)
+        if _reads(node, image.name)
+        else node
+        for node in graph.convolutions
     ]
-    return replace(graph, tensors={**graph.tensors, image.name: folded}, readings=readings)
+    return replace(graph, tensors={**graph.tensors, image.name: folded}, convolutions=convolutions)
 
 
-def _reads(reading: Reading, tensor: str) -> bool:
-    parts = [part for segment in reading.segments for part in segment]
-    return any(p is not None and p.tensor == tensor for p in (*parts, reading.residual))
+def _reads(node: ConvolutionNode, tensor: str) -> bool:
+    spans = [span for segment in node.segments for span in segment]
+    return any(p is not None and p.tensor == tensor for p in (*spans, node.residual))
 
 
 def _kernel(layer: Convolution) -> tuple[int, int]:

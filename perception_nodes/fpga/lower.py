@@ -17,7 +17,7 @@ from perception_nodes.core.integer import Convolution
 from perception_nodes.fpga.fold import fold_image
 from perception_nodes.fpga.layout import BANKS
 from perception_nodes.fpga.layout import LANES as GROUP
-from perception_nodes.fpga.views import Reading, Tensor, TensorGraph, View
+from perception_nodes.fpga.views import ConvolutionNode, Tensor, TensorGraph, View
 
 MAX_KERNEL = 15
 MAX_STRIDE = 2
@@ -147,8 +147,8 @@ def lower(graph: TensorGraph) -> Lowered:
     Raises:
         BackendError: a layer is none that the engine can run; its name is told.
     """
-    for reading in graph.readings:
-        _check(reading.layer)
+    for node in graph.convolutions:
+        _check(node.layer)
     image = graph.tensors[graph.image]
     if image.width % IMAGE_ALIGNMENT:
         raise BackendError(
@@ -160,15 +160,15 @@ def lower(graph: TensorGraph) -> Lowered:
     image = graph.tensors[graph.image]
     buffers = [Buffer(graph.image, image.height, image.width, 1)]
     places = {graph.image: Place(0, 0, 1)}
-    for row in graph.rows:
-        tensors, group = [graph.tensors[name] for name in row], 0
+    for names in graph.buffers:
+        tensors, group = [graph.tensors[name] for name in names], 0
         for tensor in tensors:
             places[tensor.name] = Place(len(buffers), group, tensor.groups)
             group += tensor.groups
         first = tensors[0]
-        buffers.append(Buffer(", ".join(row), first.height, first.width, group))
+        buffers.append(Buffer(", ".join(names), first.height, first.width, group))
     operations = [
-        operation for reading in graph.readings for operation in _operations(reading, graph, places)
+        operation for node in graph.convolutions for operation in _operations(node, graph, places)
     ]
     outputs = {name: graph.tensors[name] for name in graph.outputs}
     return Lowered(folded is not None, buffers, places, operations, outputs)
@@ -197,17 +197,17 @@ def _check(layer: Convolution) -> None:
 
 
 def _operations(
-    reading: Reading, graph: TensorGraph, places: dict[str, Place]
+    node: ConvolutionNode, graph: TensorGraph, places: dict[str, Place]
 ) -> Iterator[Operation]:
     """A layer's wide operation, its narrow one, or both."""
-    layer, target = reading.layer, graph.tensors[reading.layer.target]
-    segments = tuple(_place(segment, places) for segment in reading.segments)
-    used = np.concatenate([_used_lanes(segment) for segment in reading.segments])
+    layer, target = node.layer, graph.tensors[node.layer.target]
+    segments = tuple(_place(segment, places) for segment in node.segments)
+    used = np.concatenate([_used_lanes(segment) for segment in node.segments])
     weight = np.zeros((target.groups * GROUP, *layer.weight.shape[2:], len(used)), np.int8)
     weight[: target.channels, :, :, used] = layer.weight.transpose(0, 2, 3, 1)
     bias, multiplier = (np.zeros(len(weight), np.int32) for _ in range(2))
     bias[: target.channels], multiplier[: target.channels] = layer.bias, layer.multiplier
-    source = graph.tensors[reading.segments[0][0].tensor]
+    source = graph.tensors[node.segments[0][0].tensor]
     factor = 2 if segments[0].upsampled else 1
     height, width = factor * source.height, factor * source.width
     wide = target.groups // 2 * 2
@@ -217,9 +217,9 @@ def _operations(
         channels = slice(begin * GROUP, end * GROUP)
         place = places.get(target.name)
         residual = None
-        if reading.residual is not None:
-            there = places[reading.residual.tensor]
-            group = there.group + reading.residual.begin // GROUP + begin
+        if node.residual is not None:
+            there = places[node.residual.tensor]
+            group = there.group + node.residual.begin // GROUP + begin
             residual = Place(there.buffer, group, end - begin)
         yield Operation(
             layer=layer,
@@ -239,7 +239,7 @@ def _operations(
             weight=weight[channels],
             bias=bias[channels],
             multiplier=multiplier[channels],
-            products=reading.products,
+            products=node.products,
         )
 
 
@@ -254,7 +254,7 @@ def _place(segment: View, places: dict[str, Place]) -> Place:
 def _used_lanes(segment: View) -> NDArray[np.bool_]:
     """For every lane of a segment whether a channel of the layer's source lies in it."""
     lanes = []
-    for part in segment:
-        channels = np.arange(part.begin // GROUP * GROUP, -(-part.end // GROUP) * GROUP)
-        lanes.append((channels >= part.begin) & (channels < part.end))
+    for span in segment:
+        channels = np.arange(span.begin // GROUP * GROUP, -(-span.end // GROUP) * GROUP)
+        lanes.append((channels >= span.begin) & (channels < span.end))
     return np.concatenate(lanes)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.core.counters import LayerCost
+from perception_nodes.core.counters import LayerEstimate
 from perception_nodes.core.inference import BackendError
 from perception_nodes.fpga.layout import BEAT_BYTES, VERSION
 from perception_nodes.system.files import write_whole
@@ -94,7 +94,7 @@ class Program:
     content: bytes
     outputs: tuple[Output, ...]
     rows: int
-    layers: tuple[LayerCost, ...]
+    layers: tuple[LayerEstimate, ...]
 
     @property
     def output_bytes(self) -> int:
@@ -129,7 +129,7 @@ def read_program(path: Path) -> Program:
             raise ValueError("it is not complete")
         facts["geometry"] = Geometry(**facts["geometry"])
         facts["outputs"] = tuple(Output(*output) for output in facts["outputs"])
-        facts["layers"] = tuple(LayerCost(*layer) for layer in facts["layers"])
+        facts["layers"] = tuple(LayerEstimate(*layer) for layer in facts["layers"])
         return Program(content=content, **facts)
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = getattr(error, "strerror", None) or str(error)

@@ -15,7 +15,7 @@ def depends(operation: Operation, before: Operation) -> bool:
     if written is None:
         return False
     read = [*operation.segments, *([operation.residual] if operation.residual else [])]
-    return any(_overlap(place, written) for place in read)
+    return any(_intersect(place, written) for place in read)
 
 
 def schedule(operations: Sequence[Operation]) -> list[Operation]:
@@ -40,6 +40,6 @@ def schedule(operations: Sequence[Operation]) -> list[Operation]:
     return [operations[number] for number in order]
 
 
-def _overlap(one: Place, other: Place) -> bool:
+def _intersect(one: Place, other: Place) -> bool:
     apart = one.group + one.groups <= other.group or other.group + other.groups <= one.group
     return one.buffer == other.buffer and not apart

@@ -76,7 +76,7 @@ class PlacementJob(ctypes.Structure):
     ]
 
 
-class Candidate(ctypes.Structure):
+class BoxCandidate(ctypes.Structure):
     """`Candidate` of `decode.cu`."""
 
     _fields_ = [
@@ -86,7 +86,7 @@ class Candidate(ctypes.Structure):
     ]
 
 
-class State(ctypes.Structure):
+class DecodeState(ctypes.Structure):
     """`State` of `decode.cu`: zero before the first frame."""
 
     _fields_ = [
@@ -94,11 +94,11 @@ class State(ctypes.Structure):
         ("absurd", ctypes.c_uint32),
         ("reserved", ctypes.c_uint32 * 2),
         ("ticket", ctypes.c_uint64),
-        ("candidates", Candidate * MAX_CANDIDATES),
+        ("candidates", BoxCandidate * MAX_CANDIDATES),
     ]
 
 
-class Result(ctypes.Structure):
+class DecodeResult(ctypes.Structure):
     """`Result` of `decode.cu`: all that comes back from the device.
 
     Attributes:
@@ -181,7 +181,7 @@ def launches_of(head: Head) -> list[tuple[str, int, int]]:
     ]
 
 
-def job_of(
+def build_decode_job(
     head: Head,
     settings: DecodeSettings,
     placement: Placement,

@@ -78,7 +78,7 @@ class PlanePlan:
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class FramePlan:
     """What is read of a frame, and where it goes.
 
     Attributes:
@@ -97,7 +97,7 @@ class Plan:
     frame_bytes: int
 
 
-def plan_frame(image: ImageView, letterbox: Letterbox, grid: Points | None) -> Plan:
+def plan_frame(image: ImageView, letterbox: Letterbox, grid: Points | None) -> FramePlan:
     """Plan frames like this one.
 
     Args:
@@ -139,7 +139,7 @@ def plan_frame(image: ImageView, letterbox: Letterbox, grid: Points | None) -> P
             channels = tuple(places[position] for position in cell)
             planes = [PlanePlan(width // 2, height // 2, 2 * step, 2, channels, grey)]
     placed = tuple(_place(plane, (width, height), letterbox, grid) for plane in planes)
-    return Plan(kind, placed, letterbox, red, frame_bytes)
+    return FramePlan(kind, placed, letterbox, red, frame_bytes)
 
 
 def _place(
@@ -170,7 +170,7 @@ def _line(samples: int, pixels: int) -> NDArray[np.int32]:
 
 
 @dataclass(frozen=True)
-class Output:
+class InputFormat:
     """What the network takes.
 
     Attributes:
@@ -262,9 +262,9 @@ class PreprocessJob(ctypes.Structure):
     ]
 
 
-def constants_of(plan: Plan, output: Output) -> list[NDArray[np.generic]]:
-    """The arrays that the kernel reads besides the frame, in the order of `job_of`."""
-    arrays = [output.table()]
+def constants_of(plan: FramePlan, input_format: InputFormat) -> list[NDArray[np.generic]]:
+    """Arrays that the kernel reads besides the frame; `build_preprocess_job` keeps their order."""
+    arrays = [input_format.table()]
     for plane in plan.planes:
         arrays += [
             a for a in (plane.columns, plane.rows, plane.xy, plane.fraction) if a is not None
@@ -272,19 +272,24 @@ def constants_of(plan: Plan, output: Output) -> list[NDArray[np.generic]]:
     return arrays
 
 
-def grid_of(output: Output) -> tuple[int, int, int]:
+def grid_of(input_format: InputFormat) -> tuple[int, int, int]:
     """Blocks that make the output, in x, y, z; each of `THREADS` threads."""
-    return -(-output.width // TILE[0]), -(-output.height // TILE[1]), 1
+    return -(-input_format.width // TILE[0]), -(-input_format.height // TILE[1]), 1
 
 
-def job_of(
-    plan: Plan, output: Output, frame_cell: int, ticket: int, out: int, constants: list[int]
+def build_preprocess_job(
+    plan: FramePlan,
+    input_format: InputFormat,
+    frame_cell: int,
+    ticket: int,
+    out: int,
+    constants: list[int],
 ) -> PreprocessJob:
     """The kernel's argument.
 
     Args:
         plan: of the frames.
-        output: what the network takes; of the size that the letterbox was fitted to.
+        input_format: what the network takes; of the size that the letterbox was fitted to.
         frame_cell: address of a `FrameCell`.
         ticket: address of eight bytes that receive the ticket of the frame.
         out: address of the input tensor.
@@ -303,7 +308,7 @@ def job_of(
     job.red_x, job.red_y = plan.red
     job.inner_width, job.inner_height = box.inner_width, box.inner_height
     job.pad_x, job.pad_y = box.pad_x, box.pad_y
-    job.width, job.height = output.width, output.height
-    job.value_bytes = np.dtype(output.dtype).itemsize
-    job.planar, job.reversed = output.layout == "NCHW", output.order == "RGB"
+    job.width, job.height = input_format.width, input_format.height
+    job.value_bytes = np.dtype(input_format.dtype).itemsize
+    job.planar, job.reversed = input_format.layout == "NCHW", input_format.order == "RGB"
     return job

@@ -7,23 +7,53 @@ page-locked memory. Once the graph is there nothing allocates.
 
 import ctypes
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.frame import ImageView
-from perception_nodes.gpu import decode_job as heads
-from perception_nodes.gpu import preprocess_job as plans
 from perception_nodes.gpu.cuda import CudaError, CudaGraph, Device, DeviceMemory, Stream, capture
-from perception_nodes.gpu.decode_job import Head, Result, State
+from perception_nodes.gpu.decode_job import (
+    DecodeResult,
+    DecodeState,
+    Head,
+    build_decode_job,
+    launches_of,
+)
 from perception_nodes.gpu.frame_memory import FrameMemory
 from perception_nodes.gpu.nvrtc import cubin
-from perception_nodes.gpu.preprocess_job import FrameCell, Output
+from perception_nodes.gpu.preprocess_job import (
+    THREADS,
+    FrameCell,
+    InputFormat,
+    build_preprocess_job,
+    constants_of,
+    grid_of,
+    plan_frame,
+)
 from perception_nodes.preprocess.formats import check_uncompressed
 from perception_nodes.preprocess.placement import Placement
 
 ALIGNMENT = 256
+
+
+@dataclass(frozen=True)
+class NetworkStage:
+    """A network on the device, as a stage of a graph.
+
+    Attributes:
+        device: that it is on.
+        image: the device's address of its input.
+        heads: the device's addresses of a level's box and class logits, float32.
+        enqueue: puts a run on a stream; no other may use the same memory until it has ended.
+    """
+
+    device: Device
+    image: int
+    heads: list[tuple[int, int]]
+    enqueue: Callable[[Stream], None]
 
 
 class Preprocessing:
@@ -33,19 +63,19 @@ class Preprocessing:
         kernel: the compiled one.
     """
 
-    def __init__(self, device: Device, output: Output, out: int, ticket: int) -> None:
+    def __init__(self, device: Device, input_format: InputFormat, out: int, ticket: int) -> None:
         """Compile the kernel, or take it from the cache.
 
         Args:
             device: that is used.
-            output: what the network takes.
+            input_format: what the network takes.
             out: the device's address of the network's input.
             ticket: the device's address of eight bytes that receive the frame's ticket.
 
         Raises:
             CudaError: it cannot be compiled or loaded.
         """
-        self._device, self._output = device, output
+        self._device, self._input_format = device, input_format
         self._out, self._ticket = out, ticket
         self._fitted: tuple[object, ...] = ()
         self._frames = FrameMemory(device)
@@ -67,15 +97,15 @@ class Preprocessing:
         kind = (image.encoding, image.width, image.height, image.step, placement)
         if kind == self._fitted:
             return False
-        plan = plans.plan_frame(image, placement.letterbox, placement.grid())
+        plan = plan_frame(image, placement.letterbox, placement.grid())
         self._fitted = ()  # until all is there
         self._frames.reserve(plan.frame_bytes)
-        addresses = self._upload(plans.constants_of(plan, self._output), stream)
-        job = plans.job_of(
-            plan, self._output, self._cell_memory.address, self._ticket, self._out, addresses
+        addresses = self._upload(constants_of(plan, self._input_format), stream)
+        job = build_preprocess_job(
+            plan, self._input_format, self._cell_memory.address, self._ticket, self._out, addresses
         )
-        grid = plans.grid_of(self._output)
-        self._launch = self.kernel.prepare(grid, (plans.THREADS, 1, 1), job)
+        grid = grid_of(self._input_format)
+        self._launch = self.kernel.prepare(grid, (THREADS, 1, 1), job)
         self._fitted = kind
         self._frame_bytes = plan.frame_bytes
         return True
@@ -152,19 +182,19 @@ class Decoding:
         module = device.module(cubin("decode", device.facts.sm))
         self._kernels = [
             (module.kernel(name), (blocks, 1, 1), (threads, 1, 1))
-            for name, blocks, threads in heads.launches_of(head)
+            for name, blocks, threads in launches_of(head)
         ]
-        self._state = device.memory(ctypes.sizeof(State))
+        self._state = device.memory(ctypes.sizeof(DecodeState))
         self._scratch = device.memory(12 * head.cells)
-        self.memory = device.pinned(ctypes.sizeof(Result))
-        self._result = Result.from_buffer(self.memory.array)
-        self.ticket = self._state.address + State.ticket.offset
+        self.memory = device.pinned(ctypes.sizeof(DecodeResult))
+        self._result = DecodeResult.from_buffer(self.memory.array)
+        self.ticket = self._state.address + DecodeState.ticket.offset
         stream.fill(self._state)
         stream.wait()
 
     def place(self, placement: Placement) -> None:
         """Bring boxes back to the source of frames like these; to be captured anew."""
-        job = heads.job_of(
+        job = build_decode_job(
             self._head,
             self._settings,
             placement,
@@ -180,7 +210,7 @@ class Decoding:
         for launch in self._launches:
             launch.enqueue(stream)
 
-    def result(self, ticket: int) -> Result:
+    def result(self, ticket: int) -> DecodeResult:
         """What was found in the frame with this ticket, once the stream has been waited for.
 
         It lives until the next frame.
@@ -207,7 +237,7 @@ class GpuDetector:
         self,
         device: Device,
         stream: Stream,
-        output: Output,
+        input_format: InputFormat,
         out: int,
         infer: Callable[[Stream], None],
         decoding: Decoding,
@@ -217,7 +247,7 @@ class GpuDetector:
         Args:
             device: that is used.
             stream: the camera's.
-            output: what the network takes.
+            input_format: what the network takes.
             out: the device's address of the network's input.
             infer: puts the network on a stream.
             decoding: of its output.
@@ -226,7 +256,7 @@ class GpuDetector:
             CudaError: a kernel cannot be compiled or loaded.
         """
         self._stream, self._infer, self._decoding = stream, infer, decoding
-        self._preprocessing = Preprocessing(device, output, out, decoding.ticket)
+        self._preprocessing = Preprocessing(device, input_format, out, decoding.ticket)
         self.graph: CudaGraph | None = None
         self._ticket = 0
         self.copies = 0
@@ -260,7 +290,7 @@ class GpuDetector:
         self.copies = self._preprocessing.take(image, self._ticket)
         graph.launch(self._stream)
 
-    def result(self) -> Result:
+    def result(self) -> DecodeResult:
         """Wait for what was launched; it lives until the next frame.
 
         Raises:

@@ -15,6 +15,7 @@ import openvino
 import pytest
 import yaml
 from onnx import helper
+from street_frames import every, street_frames
 from toys import toy, toy_frames
 
 from compression.quantization import emit, measure
@@ -22,12 +23,8 @@ from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.model import load_model
 from perception_nodes.backends.qdq import read_network
 from perception_nodes.core.decode import Decoder, DecodeSettings
-from perception_nodes.core.frame import FrameHeader
 from perception_nodes.core.inference import BackendError
 from perception_nodes.core.integer import Convolution
-from perception_nodes.drives.bag import open_drive
-from perception_nodes.preprocess.cpu import Preprocessor
-from perception_nodes.transport.cdr import read_image
 
 ROOT = Path(__file__).parents[2]
 RUNTIMES = ("openvino", "onnxruntime")
@@ -45,17 +42,7 @@ def symmetric_models():
 
 
 def streets(model):
-    """Frames of the sample drive, as the detector gets them."""
-    sample = ROOT / "bags/sample"
-    if not (sample / "metadata.yaml").is_file():
-        pytest.skip("the sample drive is not made (make sample)")
-    preprocessor = Preprocessor(model.input.width, model.input.height, undistort=True)
-    images = []
-    for frame in open_drive(sample, "").frames():
-        if frame.index % 40 == 0:
-            images.append(np.zeros((model.input.height, model.input.width, 3), np.uint8))
-            preprocessor.write(read_image(frame.data), images[-1], FrameHeader())
-    return images
+    return list(street_frames(model, every(40)))
 
 
 def session_of(model):

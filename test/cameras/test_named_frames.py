@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from perception_nodes.cameras.channel import CAMERA_DEPTH, camera_reader, camera_writer
-from perception_nodes.cameras.named_frames import FramesInPlace
+from perception_nodes.cameras.named_frames import NamedFrames
 from perception_nodes.core.frame import FrameHeader, FrameRejected
 from perception_nodes.transport.shm import Endpoint
 
@@ -43,7 +43,7 @@ class Camera:
 @pytest.fixture
 def frames(domain):
     endpoint = Endpoint("detector", domain)
-    frames = FramesInPlace(endpoint, "front")
+    frames = NamedFrames(endpoint, "front")
     yield frames
     frames.clear()
     endpoint.close()

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from interpreter import Interpreter
-from networks import networks
-from streets import streets
+from random_networks import networks
+from street_frames import spread, street_frames
 
 from perception_nodes.backends.model import load_model
 from perception_nodes.backends.qdq import read_network
 from perception_nodes.core.inference import BackendError
 from perception_nodes.core.integer import Convolution, MaxPool, Network, Store
-from perception_nodes.fpga.allocate import allocate, lives
+from perception_nodes.fpga.allocate import allocate, lifetimes
 from perception_nodes.fpga.compiler import assemble, compile_network
 from perception_nodes.fpga.layout import LANES
 from perception_nodes.fpga.lower import lower
@@ -32,7 +32,7 @@ def run(network, image, geometry, every_tensor=True):
     """Compile, interpret, compare; returns the program."""
     lowered = lower(build_graph(network))
     lowered = replace(lowered, operations=schedule(lowered.operations))
-    times = lives(lowered.buffers, lowered.operations)
+    times = lifetimes(lowered.buffers, lowered.operations)
     bases, rows = allocate(lowered.buffers, times, geometry.rows)
     program = assemble(network, lowered, bases, rows, geometry)
     tensors = network.trace(image)
@@ -75,10 +75,10 @@ def test_random_networks_are_computed_bit_for_bit(case, build):
 
 @pytest.mark.parametrize("build", BUILDS)
 @pytest.mark.parametrize("name", MODELS)
-def test_the_shipped_models_are_computed_bit_for_bit(name, build, root):
+def test_the_shipped_models_are_computed_bit_for_bit(name, build):
     model = load_model(name)
     network = read_network(model.path)
-    for image in streets(model, root, 2):
+    for image in street_frames(model, spread(2)):
         program = run(network, image, BUILDS[build])
     assert [output.name for output in program.outputs] == list(network.fractions)
     assert program.rows <= 0.9 * BUILDS[build].rows

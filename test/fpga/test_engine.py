@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from bench import IMAGES, IRQ, OUTPUTS, PROGRAM, RESET, START, Bench, copy_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from layers import codes
+from layer_bench import IMAGES, IRQ, OUTPUTS, PROGRAM, RESET, START, Bench, copy_of
+from layer_cases import codes
 
 from perception_nodes.fpga import layout
 from perception_nodes.fpga.layout import CONVOLVE_FIELDS, STATUS_FIELDS, Cause, Register

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from bench import Bench, copy_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from layers import Case, cases, codes
+from layer_bench import Bench, copy_of
+from layer_cases import Case, cases, codes
 
 from perception_nodes.backends.qdq import read_network
 from perception_nodes.core.integer import Concat, Convolution, Upsample

@@ -1,7 +1,7 @@
 """The order of operations: nothing comes before what it reads, and little waits."""
 
 from hypothesis import given, settings
-from networks import networks
+from random_networks import networks
 
 from perception_nodes.backends.model import load_model
 from perception_nodes.backends.qdq import read_network

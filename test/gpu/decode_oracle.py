@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from perception_nodes.core.decode import ABSURD_LOGIT, DecodeSettings
 from perception_nodes.core.frame import MAX_DETECTIONS
-from perception_nodes.gpu.decode_job import ABSURD_BOX, Head, Result
+from perception_nodes.gpu.decode_job import ABSURD_BOX, DecodeResult, Head
 from perception_nodes.preprocess.placement import Placement
 
 Single = np.float32
@@ -26,7 +26,7 @@ def decode(
     head: Head,
     settings: DecodeSettings,
     placement: Placement,
-) -> Result:
+) -> DecodeResult:
     """The result for a frame with ticket 0.
 
     Args:
@@ -36,7 +36,7 @@ def decode(
         settings: thresholds.
         placement: of the frame.
     """
-    result = Result()
+    result = DecodeResult()
     logits = np.concatenate([level[0].reshape(head.classes, -1) for level in classes], axis=1)
     bins = np.concatenate([level[0].reshape(4, head.reg_max, -1) for level in boxes], axis=2)
     sizes = [head.size(stride) for stride in head.strides]

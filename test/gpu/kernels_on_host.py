@@ -10,11 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.core.decode import DecodeSettings
-from perception_nodes.gpu.decode_job import DecodeJob, Head, Result, State, launches_of
-from perception_nodes.gpu.decode_job import job_of as head_job
+from perception_nodes.gpu.decode_job import (
+    DecodeJob,
+    DecodeResult,
+    DecodeState,
+    Head,
+    build_decode_job,
+    launches_of,
+)
 from perception_nodes.gpu.nvrtc import KERNELS
-from perception_nodes.gpu.preprocess_job import FrameCell, Output, Plan, constants_of, grid_of
-from perception_nodes.gpu.preprocess_job import job_of as plan_job
+from perception_nodes.gpu.preprocess_job import (
+    FrameCell,
+    FramePlan,
+    InputFormat,
+    build_preprocess_job,
+    constants_of,
+    grid_of,
+)
 from perception_nodes.preprocess.placement import Placement
 from perception_nodes.system.environment import cache_folder
 
@@ -60,28 +72,28 @@ def load(name: str) -> ctypes.CDLL:
 
 
 def preprocess(
-    frame: NDArray[np.uint8], plan: Plan, output: Output, order: int = FORWARDS
+    frame: NDArray[np.uint8], plan: FramePlan, input_format: InputFormat, order: int = FORWARDS
 ) -> NDArray[np.generic]:
     """The network's input, made by `preprocess.cu` on the host.
 
     Args:
         frame: uint8 [n], the bytes of the frame.
         plan: of such frames.
-        output: what the network takes.
+        input_format: what the network takes.
         order: of the threads: `FORWARDS` or `BACKWARDS`.
     """
-    arrays = [np.ascontiguousarray(array) for array in constants_of(plan, output)]
+    arrays = [np.ascontiguousarray(array) for array in constants_of(plan, input_format)]
     cell, ticket = FrameCell(pixels=frame.ctypes.data), ctypes.c_uint64()
-    out = np.empty(output.shape, output.dtype)
-    job = plan_job(
+    out = np.empty(input_format.shape, input_format.dtype)
+    job = build_preprocess_job(
         plan,
-        output,
+        input_format,
         ctypes.addressof(cell),
         ctypes.addressof(ticket),
         out.ctypes.data,
         [array.ctypes.data for array in arrays],
     )
-    tiles_x, tiles_y, _ = grid_of(output)
+    tiles_x, tiles_y, _ = grid_of(input_format)
     load("preprocess").preprocess(ctypes.byref(job), tiles_x, tiles_y, order)
     return out
 
@@ -93,7 +105,7 @@ def decode(
     settings: DecodeSettings,
     placement: Placement,
     order: int = FORWARDS,
-) -> Result:
+) -> DecodeResult:
     """The boxes of a head's tensors, made by `decode.cu` on the host.
 
     Args:
@@ -108,8 +120,8 @@ def decode(
         (np.ascontiguousarray(box), np.ascontiguousarray(logits))
         for box, logits in zip(boxes, classes, strict=True)
     ]
-    state, result, scratch = State(), Result(), np.zeros(12 * head.cells + 8, np.uint8)
-    job = head_job(
+    state, result, scratch = DecodeState(), DecodeResult(), np.zeros(12 * head.cells + 8, np.uint8)
+    job = build_decode_job(
         head,
         settings,
         placement,

@@ -13,8 +13,8 @@ from perception_nodes.gpu.preprocess_job import (
     INTERLEAVED,
     LENS_BITS,
     YUV,
-    Output,
-    Plan,
+    FramePlan,
+    InputFormat,
     PlanePlan,
 )
 
@@ -25,31 +25,33 @@ YUV_TO_BGR = np.array([[76309, 132201, 0], [76309, -25675, -53279], [76309, 0, 1
 """BT.601, limited range, from (Y - 16, U - 128, V - 128), in 1 / 65536."""
 
 
-def preprocess(frame: NDArray[np.uint8], plan: Plan, output: Output) -> NDArray[np.generic]:
+def preprocess(
+    frame: NDArray[np.uint8], plan: FramePlan, input_format: InputFormat
+) -> NDArray[np.generic]:
     """The network's input.
 
     Args:
         frame: uint8 [n], the bytes of the frame.
         plan: of such frames.
-        output: what the network takes.
+        input_format: what the network takes.
 
     Returns:
         Of the output's type and shape.
     """
     box = plan.letterbox
-    bgr = np.full((output.height, output.width, 3), PADDING_VALUE, np.uint8)
+    bgr = np.full((input_format.height, input_format.width, 3), PADDING_VALUE, np.uint8)
     inside = (
         slice(box.pad_y, box.pad_y + box.inner_height),
         slice(box.pad_x, box.pad_x + box.inner_width),
     )
     bgr[inside] = _scaled(frame, plan)
-    picture = bgr if output.order == "BGR" else bgr[:, :, ::-1]
-    table = output.table()
+    picture = bgr if input_format.order == "BGR" else bgr[:, :, ::-1]
+    table = input_format.table()
     values = np.stack([table[channel][picture[:, :, channel]] for channel in range(3)])
-    return (values if output.layout == "NCHW" else values.transpose(1, 2, 0))[None]
+    return (values if input_format.layout == "NCHW" else values.transpose(1, 2, 0))[None]
 
 
-def _scaled(frame: NDArray[np.uint8], plan: Plan) -> Integers:
+def _scaled(frame: NDArray[np.uint8], plan: FramePlan) -> Integers:
     """The scaled image, [inner_height, inner_width, 3] blue, green, red."""
     if plan.kind == INTERLEAVED:
         return _interpolated(_samples(frame, plan.planes[0]), plan.planes[0])

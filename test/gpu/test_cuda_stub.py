@@ -34,7 +34,7 @@ def report(request, library):
     if request.param == "cuda.bindings" and pycuda:
         pytest.skip("pycuda is installed and comes first")
     done = subprocess.run(
-        [sys.executable, FOLDER / "on_stub.py"],
+        [sys.executable, FOLDER / "driver_calls_on_stub.py"],
         env={**os.environ, "LD_LIBRARY_PATH": f"{library}:{os.environ.get('LD_LIBRARY_PATH', '')}"},
         capture_output=True,
         text=True,

@@ -8,12 +8,12 @@ import mmap
 import os
 import tempfile
 
-import decode_oracle as reference_decode
+import decode_oracle
 import numpy as np
-import preprocess_oracle as reference
+import preprocess_oracle
 import pytest
 from fake_gpu import FakeGpu, Verdict, install
-from host_kernels import install_kernels
+from fake_gpu_kernels import install_kernels
 from pictures import frame, noise, view
 
 from perception_nodes.cameras.channel import camera_reader, camera_writer
@@ -23,13 +23,13 @@ from perception_nodes.gpu import stages
 from perception_nodes.gpu.cuda import CudaError, open_device
 from perception_nodes.gpu.decode_job import Head
 from perception_nodes.gpu.frame_memory import FrameMemory
-from perception_nodes.gpu.preprocess_job import Output, plan_frame
+from perception_nodes.gpu.preprocess_job import InputFormat, plan_frame
 from perception_nodes.preprocess.placement import Placement
 from perception_nodes.transport.domain import sweep
 from perception_nodes.transport.shm import Endpoint
 
 HEAD = Head(96, 64, (8, 16), 4, 3)
-OUTPUT = Output(96, 64)
+OUTPUT = InputFormat(96, 64)
 SETTINGS = DecodeSettings(0.35, 0.6)
 MATRIX = (400.0, 0.0, 319.5, 0.0, 400.0, 239.5, 0.0, 0.0, 1.0)
 BARREL = CameraInfo(640, 480, "plumb_bob", (-0.3, 0.08, 0.001, -0.0005, 0.0), MATRIX)
@@ -94,9 +94,9 @@ class Camera:
         placement = Placement.fit((image.width, image.height), (96, 64), info)
         found = self.detect(image, placement)
         plan = plan_frame(image, placement.letterbox, placement.grid())
-        picture = reference.preprocess(np.frombuffer(image.data, np.uint8), plan, OUTPUT)
+        picture = preprocess_oracle.preprocess(np.frombuffer(image.data, np.uint8), plan, OUTPUT)
         np.testing.assert_array_equal(self.seen[-1].reshape(OUTPUT.shape), picture)
-        expected = reference_decode.decode(self.boxes, self.classes, HEAD, SETTINGS, placement)
+        expected = decode_oracle.decode(self.boxes, self.classes, HEAD, SETTINGS, placement)
         for name in ("count", "found", "entered", "kept", "absurd"):
             assert getattr(self.last, name) == getattr(expected, name)
         assert len(found) == expected.count > 0

@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from ends import TIMEOUT_S, Number, numbers, pages, send
+from channel_ends import TIMEOUT_S, Number, numbers, pages, send
 
 from perception_nodes.core.frame import FrameHeader, FrameRecord
 from perception_nodes.transport import channels

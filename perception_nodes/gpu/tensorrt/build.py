@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from perception_nodes.core.inference import BackendError, Progress
-from perception_nodes.gpu.tensorrt.layers import Convolution, convolutions
+from perception_nodes.gpu.tensorrt.layers import ConvolutionTypes, convolutions
 from perception_nodes.gpu.tensorrt.library import Library, make_log, start
 
 FLAGS = "strongly typed"
@@ -25,7 +25,7 @@ class Built:
 
     plan: bytes
     timing: bytes
-    convolutions: list[Convolution]
+    convolutions: list[ConvolutionTypes]
 
 
 def build(

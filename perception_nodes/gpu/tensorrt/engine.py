@@ -15,7 +15,7 @@ class EngineRefused(BackendError):
 
 
 @dataclass(frozen=True)
-class Tensor:
+class EngineTensor:
     """An input or an output, row by row without gaps.
 
     Attributes:
@@ -107,14 +107,14 @@ class Engine:
             self._options[0].set_runtime_cache(self._kernels)
         self._executions: list[Execution] = []
         self.execution = self.another_execution()
-        self.inputs: dict[str, Tensor] = {}
-        self.outputs: dict[str, Tensor] = {}
+        self.inputs: dict[str, EngineTensor] = {}
+        self.outputs: dict[str, EngineTensor] = {}
         for index in range(self._engine.num_io_tensors):
             name = self._engine.get_tensor_name(index)
             shape = tuple(self._engine.get_tensor_shape(name))
             dtype = np.dtype(trt.nptype(self._engine.get_tensor_dtype(name)))
             is_input = self._engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
-            (self.inputs if is_input else self.outputs)[name] = Tensor(name, shape, dtype)
+            (self.inputs if is_input else self.outputs)[name] = EngineTensor(name, shape, dtype)
 
     def another_execution(self) -> Execution:
         """One to be under way beside the others; it closes with the engine.

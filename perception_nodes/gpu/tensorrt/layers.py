@@ -20,7 +20,7 @@ DATATYPE = re.compile(r"Datatype: ([^,}\]]*)")
 
 
 @dataclass(frozen=True)
-class Convolution:
+class ConvolutionTypes:
     """One that an engine runs.
 
     Attributes:
@@ -40,7 +40,7 @@ class Convolution:
         return all("int8" in types[0] for types in known if types) and bool(self.inputs)
 
 
-def convolutions(log: Iterable[str]) -> list[Convolution]:
+def convolutions(log: Iterable[str]) -> list[ConvolutionTypes]:
     """The convolutions of an engine, each once; none where the log lists no layers.
 
     Args:
@@ -52,7 +52,7 @@ def convolutions(log: Iterable[str]) -> list[Convolution]:
         if layer is None or not CONVOLUTION.search(line):
             continue
         rest = layer["rest"]
-        found[layer["name"]] = Convolution(
+        found[layer["name"]] = ConvolutionTypes(
             layer["name"], _types(rest, "Inputs"), _types(rest, "Constants")
         )
     return list(found.values())

@@ -1,20 +1,20 @@
 """A model that reads camera frames where they lie, on street frames, with what a real network says
 of them: the GPU is `fake_gpu.py` with the kernels of the host, TensorRT is ONNX Runtime."""
 
-import decode_oracle as reference_decode
+import decode_oracle
 import fake_gpu
 import fake_tensorrt
 import numpy as np
-import preprocess_oracle as reference
+import preprocess_oracle
 import pytest
 from fake_gpu import FakeGpu, Verdict
-from host_kernels import install_kernels
+from fake_gpu_kernels import install_kernels
 from hypothesis import given
 from hypothesis import strategies as st
 from pictures import frame, noise, view
 
 from perception_nodes.backends.contract import BackendSettings, open_backend
-from perception_nodes.backends.in_place import InPlaceOnCpu, InPlaceOnGpu, KnownPlace
+from perception_nodes.backends.in_place import InPlaceOnCpu, InPlaceOnGpu, PlacementCache
 from perception_nodes.backends.model import load_model
 from perception_nodes.backends.serving import LoadedModels
 from perception_nodes.core.clock import SystemClock
@@ -26,7 +26,7 @@ from perception_nodes.core.pipeline import Pipeline, detect_together
 from perception_nodes.drives.bag import open_drive
 from perception_nodes.gpu import stages
 from perception_nodes.gpu.decode_job import Head
-from perception_nodes.gpu.preprocess_job import Output, plan_frame
+from perception_nodes.gpu.preprocess_job import InputFormat, plan_frame
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.preprocess.placement import Placement, Placer
 from perception_nodes.transport.cdr import read_image
@@ -106,10 +106,12 @@ def specified(image, placement, model, runtime):
     """What the specifications make of a frame."""
     size = model.input.width, model.input.height
     plan = plan_frame(image, placement.letterbox, placement.grid())
-    picture = reference.preprocess(np.frombuffer(image.data, np.uint8), plan, Output(*size))
+    picture = preprocess_oracle.preprocess(
+        np.frombuffer(image.data, np.uint8), plan, InputFormat(*size)
+    )
     heads = runtime.infer(np.ascontiguousarray(picture.reshape(size[1], size[0], 3)))
     head = Head(*size, tuple(model.outputs.strides), model.outputs.reg_max, len(model.classes))
-    return reference_decode.decode(heads.boxes, heads.classes, head, SETTINGS, placement)
+    return decode_oracle.decode(heads.boxes, heads.classes, head, SETTINGS, placement)
 
 
 def overlaps(box, boxes):
@@ -267,7 +269,7 @@ def test_a_header_tells_the_placement_that_was_described(width, height, distorti
         lens, rectified = Lens((300.0, 301.0, 9.0, 8.0), distortion, fisheye), (2.0, 3.0, 4.0, 5.0)
     fitted = Placement.fit((width, height), (416, 256), None)
     placement = Placement(fitted.letterbox, width, height, lens, rectified)
-    header, known = FrameHeader(), KnownPlace()
+    header, known = FrameHeader(), PlacementCache()
     placement.describe(header, 0)
     image = view(width, height, "bgr8", 3 * width, b"")
     assert known.of(header, image) == placement
@@ -275,7 +277,7 @@ def test_a_header_tells_the_placement_that_was_described(width, height, distorti
 
 
 def test_another_place_is_another_placement(model):
-    known, placer = KnownPlace(), placer_of(model, BARREL)
+    known, placer = PlacementCache(), placer_of(model, BARREL)
     large, small = (view(*size, "bgr8", 3 * size[0], b"") for size in ((640, 480), (320, 240)))
     wide = known.of(slot_of(large, placer), large)
     assert wide.lens is not None

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from ends import DOMAINS, TIMEOUT_S, remains
+from channel_ends import DOMAINS, TIMEOUT_S, remains
 
 from perception_nodes.transport.domain import sweep
 from perception_nodes.transport.shm import Endpoint
