@@ -1,4 +1,4 @@
-"""Models that read camera frames where they lie: on a GPU, or on the CPU in its stead."""
+"""Models that read camera frames in place: on a GPU, or on the CPU as its stand-in."""
 
 import threading
 from collections.abc import Sequence
@@ -26,28 +26,28 @@ class DeviceBackend(Protocol):
     """A backend whose networks run on a GPU."""
 
     def another_network(self) -> NetworkStage:
-        """The loaded model once more, to be run beside the others: with memory of its own.
+        """Another instance of the loaded model, with memory of its own, to run beside the others.
 
         Raises:
-            BackendError: there is no room for it.
+            BackendError: the GPU has no room for it.
         """
         ...
 
 
 class InPlaceOnGpu:
-    """One graph a camera, from its frames in shared memory to boxes, on a stream of its own.
+    """One CUDA graph and stream for each camera, from its frames in shared memory to boxes.
 
     Attributes:
-        max_batch: cameras whose frames can be on their way at once.
+        max_batch: number of cameras whose frames can be processed at once.
     """
 
     def __init__(
         self, backend: DeviceBackend, model: Model, decode: DecodeSettings, cameras: Sequence[str]
     ) -> None:
-        """Compile the kernels, or take them from the cache.
+        """Compile the kernels, or read them from the cache, and allocate memory.
 
         Raises:
-            BackendError: they cannot be compiled or loaded, or there is no room.
+            BackendError: a kernel cannot be compiled or loaded, or there is no room.
         """
         self._thread = threading.get_ident()
         self.max_batch = len(cameras)
@@ -72,62 +72,61 @@ class InPlaceOnGpu:
         detector.prepare(image, placements.of(header, image))
 
     def infer(self, frames: Sequence[tuple[FrameHeader, ImageView]]) -> list[Answer]:
-        """Launch all cameras' graphs, then wait for the boxes of each.
+        """Launch the graphs of all frames, then wait for the boxes of each.
 
         Raises:
             BackendLost: the device failed; CUDA answers every later call with the same error.
         """
         try:
             self._make_current()
-            begun = [self._begin(header, image) for header, image in frames]
-            return [_end(one) for one in begun]
+            launched = [self._launch(header, image) for header, image in frames]
+            return [_answer_of(one) for one in launched]
         except CudaError as error:
             raise BackendLost(str(error)) from error
 
-    def _begin(
+    def _launch(
         self, header: FrameHeader, image: ImageView
     ) -> GpuDetector | FrameRejected | BackendError:
         detector, placements = self._cameras[header.camera]
         try:
             detector.launch(image, placements.of(header, image))
         except (FrameRejected, BackendError) as error:
-            # Without room for this camera's graph there is still that of the others.
+            # If there is no room for this camera's graph, those of the others still run.
             if isinstance(error, CudaError) and error.name != OUT_OF_MEMORY:
                 raise
             return error
         return detector
 
     def close(self) -> None:
-        """Let go of the frames' memory and the graphs; all else goes with the backend."""
+        """Release the frames' memory and the graphs; the backend frees everything else."""
         for detector, _ in self._cameras.values():
-            # After a kernel failed every call does, and so does this.
+            # After a kernel has failed, every call fails, including these.
             with suppress(CudaError):
                 self._make_current()
                 detector.close()
 
     def _make_current(self) -> None:
-        """A node loads in one thread what it uses in another."""
+        """Use the device from this thread; a node may load the model in another one."""
         if self._thread != threading.get_ident():
             self._device.make_current()
             self._thread = threading.get_ident()
 
 
-def _end(begun: GpuDetector | FrameRejected | BackendError) -> Answer:
-    if not isinstance(begun, GpuDetector):
-        return begun
+def _answer_of(launched: GpuDetector | FrameRejected | BackendError) -> Answer:
+    if not isinstance(launched, GpuDetector):
+        return launched
     try:
-        return begun.result().detections(), begun.copies
+        return launched.result().detections(), launched.copies
     except AbsurdOutput as error:
         return error
 
 
 class InPlaceOnCpu:
-    """Preprocesses a frame on the CPU right before it is inferred."""
+    """Preprocesses a frame on the CPU right before a backend with the model loaded infers it."""
 
     max_batch = 1
 
     def __init__(self, backend: Backend, model: Model, cameras: Sequence[str]) -> None:
-        """Use a backend in which the model is loaded."""
         width, height = model.input.width, model.input.height
         self._backend = backend
         self._cameras = {
@@ -137,12 +136,12 @@ class InPlaceOnCpu:
         self._image = np.empty((height, width, 3), np.uint8)
 
     def prepare(self, header: FrameHeader, image: ImageView) -> None:
-        """Make the camera's maps; see `InPlaceBackend`."""
+        """Compute the camera's maps; see `InPlaceBackend`."""
         preprocessor, placements = self._cameras[header.camera]
         preprocessor.scale(image, placements.of(header, image), self._image)
 
     def infer(self, frames: Sequence[tuple[FrameHeader, ImageView]]) -> list[Answer]:
-        """Scale, rectify, run the network; see `InPlaceBackend`."""
+        """Rectify and scale the frame, and run the network; see `InPlaceBackend`."""
         ((header, image),) = frames
         preprocessor, placements = self._cameras[header.camera]
         try:
@@ -152,27 +151,26 @@ class InPlaceOnCpu:
         return [(self._backend.infer(self._image), copies - image.copies)]
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: no memory is held."""
 
 
 class PlacementCache:
-    """The placement that a slot's header tells, the same object as long as it tells the same."""
+    """Gives the same `Placement` object for as long as slots' headers describe the same one."""
 
     def __init__(self) -> None:
-        """None is known yet."""
         self._key = b""
         self._placement: Placement
 
     def of(self, header: FrameHeader, image: ImageView) -> Placement:
-        """What the header says of a frame.
+        """The placement of a frame, from its slot's header.
 
         Raises:
-            FrameRejected: it says it of one of another size.
+            FrameRejected: the header describes a frame of another size.
         """
         if (image.width, image.height) != (header.source_width, header.source_height):
             raise FrameRejected(
-                f"a frame of {image.width}x{image.height} has the place of one of "
-                f"{header.source_width}x{header.source_height}"
+                f"the slot describes a frame of {header.source_width}x{header.source_height}, the "
+                f"camera's frame has {image.width}x{image.height}"
             )
         key = placement_key(header)
         if key != self._key:
@@ -183,10 +181,10 @@ class PlacementCache:
 def in_place(
     backend: Backend, model: Model, decode: DecodeSettings, cameras: Sequence[str]
 ) -> InPlaceOnGpu | InPlaceOnCpu:
-    """Have a loaded model read the frames of these cameras where they lie.
+    """Let a loaded model read the frames of these cameras in place.
 
     Raises:
-        BackendError: the kernels cannot be compiled or loaded, or there is no room.
+        BackendError: a kernel cannot be compiled or loaded, or there is no room.
     """
     if isinstance(backend, DeviceBackend):
         return InPlaceOnGpu(backend, model, decode, cameras)

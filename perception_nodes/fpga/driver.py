@@ -1,4 +1,4 @@
-"""The engine's driver: the same over a board's registers and over a simulation's."""
+"""The engine's driver, the same for a board and for a simulation."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,27 +26,27 @@ STALLS = tuple(
 )
 BUS_TIMEOUT_CYCLES = 1 << 16
 PATIENCE_FACTOR = 4
-"""A frame that takes so many times what it should is a hang; memory may be slow."""
+"""A frame that takes this many times the expected cycles is a hang; memory may be slow."""
 RESET_POLLS = 1000
 LOW_WORD = (1 << 32) - 1
 
 
 class EngineDriver:
-    """One engine, and the program that it runs.
+    """Controls one engine and the program that it runs.
 
     Attributes:
-        transport: how the engine is reached.
-        geometry: what was built.
-        program: that is loaded, None for none.
-        memories: of the program, the image and the outputs.
-        limit_cycles: in which a frame has to end.
+        bus: access to the engine.
+        geometry: geometry of the engine.
+        program: the loaded program, None if there is none.
+        memories: memory of the program, of the image and of the outputs.
+        limit_cycles: cycles after which a frame counts as a hang.
     """
 
     def __init__(self, bus: EngineBus) -> None:
-        """Find out what engine it is.
+        """Read the engine's identity and geometry.
 
         Raises:
-            BackendError: it is none, or one of another layout.
+            BackendError: there is no engine of ours, or its layout is another one.
         """
         self.bus = bus
         found = bus.read(Register.ID)
@@ -58,8 +58,8 @@ class EngineDriver:
         version = bus.read(Register.VERSION)
         if version != VERSION:
             raise BackendError(
-                f"fpga: {bus.name} has an engine of layout {version}, and the driver is of "
-                f"layout {VERSION}; build the engine from the same checkout"
+                f"fpga: {bus.name} has an engine of layout {version}, the driver needs layout "
+                f"{VERSION}; build the engine from the same checkout"
             )
         geometry = bus.read(Register.GEOMETRY)
         fields = {name: _bits(geometry, field) for name, field in GEOMETRY_FIELDS.items()}
@@ -74,13 +74,13 @@ class EngineDriver:
         self.limit_cycles = 0
 
     def load(self, program: Program) -> NDArray[np.uint8]:
-        """Put a program into memory; whatever was there is given back.
+        """Load a program into memory, after freeing that of an earlier one.
 
         Returns:
-            The output memory, which `Output.fixed` looks into.
+            The output memory, for `Output.fixed`.
 
         Raises:
-            BackendError: it is for another engine, or memory is lacking.
+            BackendError: the program is for another engine, or there is not enough memory.
         """
         if program.geometry != self.geometry:
             raise BackendError(
@@ -94,21 +94,21 @@ class EngineDriver:
         content, _, output = self.memories
         content.array[:] = np.frombuffer(program.content, np.uint8)
         content.to_engine()
-        output.to_engine()  # a cache line that is written back later would spoil a result
+        output.to_engine()  # a cache line written back later would overwrite a result
         self.program = program
         self.limit_cycles = PATIENCE_FACTOR * program.cycles + 2 * BUS_TIMEOUT_CYCLES
         self._configure()
         return output.array
 
     def run(self, image: NDArray[np.uint8]) -> EngineCounters:
-        """Run a frame; its outputs are then in the output memory.
+        """Run the network on a frame; the results are then in the output memory.
 
         Args:
             image: uint8 [height, width, 3] BGR.
 
         Raises:
-            BackendError: the engine reports an error, or does not answer; it is reset, and the next
-                frame can be run.
+            BackendError: the engine reports an error, or does not answer. It has been reset, and
+                the next frame can run.
         """
         if self.program is None:
             raise BackendError("fpga: no program is loaded")
@@ -121,7 +121,7 @@ class EngineDriver:
             hard = self._reset()
             raise BackendError(
                 f"fpga: {self.bus.name} did not finish a frame within "
-                f"{self.limit_cycles} cycles, {PATIENCE_FACTOR} times what it takes; {hard}"
+                f"{self.limit_cycles} cycles, {PATIENCE_FACTOR} times the expected ones; {hard}"
             )
         if _bits(status, STATUS_FIELDS["error"]):
             raise BackendError(self._failure(status))
@@ -138,18 +138,18 @@ class EngineDriver:
         )
 
     def unload(self) -> None:
-        """Give the program's memory back."""
+        """Free the program's memory."""
         for memory in self.memories:
             memory.free()
         self.memories, self.program = [], None
 
     def close(self) -> None:
-        """Let go of the engine."""
+        """Free all memory and release the engine."""
         self.unload()
         self.bus.close()
 
     def _configure(self) -> None:
-        """Tell the engine where everything is."""
+        """Write all addresses into the engine's registers."""
         assert self.program is not None
         registers = (Register.DESCRIPTORS_LOW, Register.IMAGE_LOW, Register.OUTPUT_LOW)
         for register, memory in zip(registers, self.memories, strict=True):
@@ -163,19 +163,19 @@ class EngineDriver:
         self.bus.write(Register.CONTROL, sum(map(_mask, fields)))
 
     def _finished(self) -> int | None:
-        """The status once it says done or error; None if it never does."""
+        """Wait until the status says done or error, and return it; None if it does not in time."""
         ended = _mask(STATUS_FIELDS["done"]) | _mask(STATUS_FIELDS["error"])
         waiting = True
         while waiting:
             waiting = self.bus.wait(self.limit_cycles, self.geometry.clock_mhz)
-            # An interrupt may be lost, or be one of earlier: what counts is the status.
+            # An interrupt may be lost, or may be an earlier one: only the status counts.
             status = self.bus.read(Register.STATUS)
             if status & ended:
                 return status
         return None
 
     def _failure(self, status: int) -> str:
-        """Say what the engine says, and have it ready again."""
+        """Describe the error that the engine reports, and reset the engine."""
         assert self.program is not None
         number = _bits(status, STATUS_FIELDS["cause"])
         index = _bits(status, STATUS_FIELDS["index"])
@@ -188,7 +188,7 @@ class EngineDriver:
         )
 
     def _reset(self) -> str:
-        """Bring the engine to rest, by its reset or the hardware's; say by which."""
+        """Stop the engine by its own reset, or else by that of the hardware; say which it was."""
         self._control("reset")
         for _ in range(RESET_POLLS):
             if not self.bus.read(Register.STATUS) & _mask(STATUS_FIELDS["busy"]):
@@ -199,7 +199,7 @@ class EngineDriver:
                 return "it was reset"
         self.bus.reset()
         self._configure()
-        return "it did not come to rest, and its hardware was reset"
+        return "it did not stop, and its hardware was reset"
 
 
 def _bits(value: int, field: Field) -> int:

@@ -1,10 +1,10 @@
-"""What each layer reads, in terms of tensors that are stored: concats and slices move nothing.
+"""Views: what each convolution reads, in terms of stored tensors; concats and slices move no data.
 
 A tensor that a convolution computes is stored once, in groups of 16 channels. Concat, Slice and
-Upsample only say in which order, and how enlarged, a later convolution sees stored channels. A
-convolution reads at most two *segments*, each a row of channel groups that lie side by side in one
-buffer, so that tensors which are joined have to be stored side by side. Where that cannot be (a
-tensor would have to lie in two places), the tensor is copied: by a convolution with the identity,
+Upsample only determine the order and enlargement in which a later convolution reads stored
+channels. A convolution reads at most two *segments*, each of consecutive channel groups in one
+buffer, so tensors that are joined must be stored side by side. If that is impossible, because a
+tensor would have to be in two places, the tensor is copied by a convolution with the identity,
 which is exact.
 """
 
@@ -29,7 +29,7 @@ MAX_SEGMENTS = 2
 
 @dataclass(frozen=True)
 class ChannelSpan:
-    """Channels `begin` to `end` of a stored tensor, as a reader sees them."""
+    """Channels `begin` to `end` of a stored tensor, possibly upsampled."""
 
     tensor: str
     begin: int
@@ -38,7 +38,7 @@ class ChannelSpan:
 
     @property
     def channels(self) -> int:
-        """How many channels."""
+        """Number of channels."""
         return self.end - self.begin
 
 
@@ -47,7 +47,7 @@ View = tuple[ChannelSpan, ...]
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor that is stored: the image, or what a convolution computes."""
+    """A stored tensor: the image, or the result of a convolution."""
 
     name: str
     channels: int
@@ -56,7 +56,7 @@ class Tensor:
 
     @property
     def groups(self) -> int:
-        """Groups of 16 channels, the last one filled up."""
+        """Number of groups of 16 channels; the last one may be partly used."""
         return -(-self.channels // GROUP)
 
 
@@ -66,9 +66,9 @@ class ConvolutionNode:
 
     Attributes:
         layer: the convolution.
-        segments: its source, one or two segments, each of parts that lie side by side.
-        residual: part that is added, None for none.
-        products: multiplications of the network for one value of the result.
+        segments: its source: one or two segments, each of spans that are stored side by side.
+        residual: span of the residual that is added, None if there is none.
+        products: multiplications that the network needs for one value of the result.
     """
 
     layer: Convolution
@@ -83,11 +83,11 @@ class TensorGraph:
 
     Attributes:
         image: name of the input.
-        tensors: stored ones by name; those of the network's outputs too.
+        tensors: stored tensors and the network's outputs, by name.
         outputs: names of the network's outputs.
-        readings: convolutions in the order of execution.
-        rows: tensors that lie side by side in one buffer, in their order; one that lies alone is a
-            row of its own. Outputs and the image have none.
+        convolutions: convolutions in the order of execution.
+        buffers: for each buffer the names of its tensors, in their order. The image and the outputs
+            are not in it.
     """
 
     image: str
@@ -101,7 +101,7 @@ def build_graph(network: Network) -> TensorGraph:
     """Resolve a network's concats, slices and upsamples.
 
     Raises:
-        BackendError: it has an operator that the engine has not.
+        BackendError: the engine does not support an operator.
     """
     builder = _Builder(network)
     for layer in network.layers:
@@ -116,7 +116,7 @@ def build_graph(network: Network) -> TensorGraph:
         else:
             raise BackendError(
                 f"fpga: {type(layer).__name__} {layer.target!r} is not an operator of the engine; "
-                "it has Convolution, HardSwish, ReLU, Add, Concat, Slice and Upsample"
+                "it supports Convolution, HardSwish, ReLU, Add, Concat, Slice and Upsample"
             )
     return builder.finish()
 
@@ -152,12 +152,12 @@ class _Builder:
         self._graph.convolutions.append(ConvolutionNode(layer, segments, residual, products))
 
     def enlarged(self, view: View) -> View:
-        """Every part upsampled; one that is already is copied first."""
+        """A view with every span upsampled; a span that is upsampled already is copied first."""
         plain = [self._copy((span,)) if span.upsampled else span for span in view]
         return tuple(replace(span, upsampled=True) for span in plain)
 
     def finish(self) -> TensorGraph:
-        """The graph, once all layers are in."""
+        """The graph, after all layers were added."""
         graph = self._graph
         apart = {*graph.outputs, graph.image}
         shared = dict.fromkeys(self._buffer_of.values())
@@ -170,7 +170,7 @@ class _Builder:
         return factor * tensor.height, factor * tensor.width
 
     def _segments(self, view: View) -> tuple[View, ...]:
-        """Divide what is read into at most two rows, and have tensors lie side by side for it."""
+        """Divide a view into at most two segments, and put their tensors into common buffers."""
         if len(view) == 1:
             return (view,)
         cuts = range(len(view), 0, -1) if len(view) > MAX_SEGMENTS else [1]
@@ -187,7 +187,7 @@ class _Builder:
         return segments
 
     def _can_lie(self, segments: Sequence[View]) -> bool:
-        """Whether each of them can be a row, or is one already, and they do not want the same."""
+        """Whether each segment can get a buffer, or has one, and no tensor is in two of them."""
         for segment in segments:
             names = tuple(span.tensor for span in segment)
             unique = len(set(names)) == len(names)
@@ -204,7 +204,7 @@ class _Builder:
         return whole and not span.upsampled and span.tensor != self._graph.image
 
     def _copied(self, view: View) -> View:
-        """What is read, with copies of all that cannot lie beside the rest."""
+        """A view in which every span that cannot be stored beside the others is a copy."""
         taken: set[str] = set()
         spans = []
         for span in view:
@@ -215,14 +215,14 @@ class _Builder:
         return tuple(spans)
 
     def _aligned(self, view: View) -> ChannelSpan:
-        """A residual: it is read group by group, beside what is written."""
+        """A residual as one span; it must begin with a group, because it is read group by group."""
         span = view[0]
         if len(view) == 1 and not span.upsampled and span.begin % GROUP == 0:
             return span
         return self._copy(view)
 
     def _copy(self, view: View) -> ChannelSpan:
-        """Store what is read once more, by a convolution with the identity."""
+        """Copy a view to a new tensor, by a convolution with the identity."""
         channels = sum(span.channels for span in view)
         self._copies += 1
         name = f"copy {self._copies} of {view[0].tensor}"
@@ -237,7 +237,7 @@ class _Builder:
                 stride=1,
                 pads=(0, 0, 0, 0),
                 outside=0,
-                # fixed = code, value = 8 x code, and back.
+                # fixed = code, value = 8 x code; the store divides by 8 again.
                 multiplier=np.full(channels, 1 << 16, np.int32),
                 shift=16,
                 fraction=0,
@@ -250,7 +250,7 @@ class _Builder:
 
 
 def _joined(views: Sequence[View]) -> View:
-    """Parts one behind the other; what was cut apart and is joined again is one part."""
+    """The spans of several views, one behind the other; adjacent spans of a tensor become one."""
     spans: list[ChannelSpan] = []
     for span in (span for view in views for span in view):
         last = spans[-1] if spans else None

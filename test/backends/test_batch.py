@@ -87,7 +87,7 @@ class TestRuntimes:
             same(copied(found), kept)
 
     def test_more_than_it_was_loaded_for_are_refused(self, runtime, model):
-        with pytest.raises(BackendError, match="5 images at once, it was loaded for 4"):
+        with pytest.raises(BackendError, match="5 images at once; it was loaded for 4"):
             runtime.infer_batch([empty(model)] * (CAMERAS + 1))
 
     @pytest.mark.parametrize("name", RUNTIMES)

@@ -145,10 +145,10 @@ class TestRefusals:
         return str(caught.value)
 
     def test_a_float_file(self, tmp_path):
-        assert "no u8 file of the symmetric scheme" in self.refused(toy(), tmp_path / "f.onnx")
+        assert "not a u8 file of the symmetric scheme" in self.refused(toy(), tmp_path / "f.onnx")
 
     def test_the_other_dialect(self, files, tmp_path):
-        assert "no u8 file" in self.refused(onnx.load(files["s8"]), tmp_path / "s.onnx")
+        assert "not a u8 file" in self.refused(onnx.load(files["s8"]), tmp_path / "s.onnx")
 
     def test_an_unknown_operator_by_name(self, files, tmp_path):
         model = onnx.load(files["u8"])

@@ -1,4 +1,4 @@
-"""Frames that are found in a camera's channel by what another reader tells of them."""
+"""Camera frames that a detector finds by the names in slots."""
 
 from contextlib import suppress
 
@@ -121,7 +121,7 @@ def test_what_contradicts_itself_is_told(frames, camera):
     sample = camera.writer.loan()
     sample.header.size_bytes = 13
     camera.writer.send(sample)
-    with pytest.raises(FrameRejected, match="tells of 13 bytes"):
+    with pytest.raises(FrameRejected, match="header says 13 bytes"):
         frames.take(FrameHeader(camera_source=camera.source))
 
 

@@ -226,7 +226,7 @@ def test_driver_too_old_for_what_was_made_for_a_newer_cuda(monkeypatch, through)
     install(monkeypatch, FakeGpu(driver=12040), [through])
     device = open_device()
     device.require_cuda(12080, "TensorRT")  # any minor version of the same major one runs
-    text = "runs CUDA 12.4, TensorRT is made for 13.0; install driver 580"
+    text = "supports CUDA 12.4, TensorRT is made for 13.0; install driver 580"
     with pytest.raises(CudaError, match=text) as error:
         device.require_cuda(13000, "TensorRT")
     assert error.value.name == DRIVER_TOO_OLD

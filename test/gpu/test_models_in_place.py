@@ -193,7 +193,7 @@ def test_a_frame_that_cannot_be_read_fails_and_the_next_one_is_ok(pipeline, stre
     header.source_width //= 2
     record, found = pipeline.detect(header, image)
     assert (record.status, found) == (FrameStatus.FAILED, None)
-    assert b"has the place of one of" in record.reason
+    assert b"the slot describes a frame of" in record.reason
     record, found = pipeline.detect(slot_of(image, placer), image)
     assert found is not None and pipeline.lost is None
 

@@ -195,7 +195,7 @@ class TestDetector:
         image = frame(noise(320, 240), "nv12")
         camera.check(image)
         gpu.kernels["suppress"] = lambda *_: None
-        with pytest.raises(CudaError, match="answers frame 1 where 2 was asked"):
+        with pytest.raises(CudaError, match="result is of frame 1, not of 2"):
             camera.detect(image, PLACEMENT)
 
     def test_it_can_be_prepared_before_its_first_frame(self, camera, gpu):
