@@ -133,9 +133,7 @@ class Pipeline:
                 raise answer
             result, copies = answer
             record.copies += copies
-            detections = (
-                result if isinstance(result, Detections) else self._decode(header, result)
-            )
+            detections = result if isinstance(result, Detections) else self._decode(header, result)
         except (FrameRejected, BackendError, AbsurdOutput) as error:
             self._failed(record, error)
             return None
