@@ -1,4 +1,4 @@
-"""What the kernels must give, to the bit: cases, and the comparison with their specifications."""
+"""Cases for the GPU kernels, and their comparison with the specifications, to the bit."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ SETTINGS = DecodeSettings(0.25, 0.6)
 
 
 def lenses(width: int, height: int) -> dict[str, CameraInfo]:
-    """Calibrations for images of a size."""
+    """Calibrations for images of this size."""
     focal = 0.6 * width
     matrix = (focal, 0, (width - 1) / 2, 0, focal, (height - 1) / 2, 0, 0, 1)
     return {
@@ -48,7 +48,7 @@ def flat(width: int, height: int) -> CameraInfo:
 
 @dataclass(frozen=True)
 class PictureCase:
-    """A frame, and what becomes of it."""
+    """A frame, the format of the network's input, and the camera's calibration."""
 
     name: str
     image: ImageView
@@ -57,19 +57,19 @@ class PictureCase:
 
     @property
     def placement(self) -> Placement:
-        """Of the frame."""
+        """Placement of the frame."""
         size = (self.input_format.width, self.input_format.height)
         return Placement.fit((self.image.width, self.image.height), size, self.info)
 
     @property
     def plan(self) -> FramePlan:
-        """Of such frames."""
+        """Plan for such frames."""
         placement = self.placement
         return plan_frame(self.image, placement.letterbox, placement.grid())
 
 
 def noise(encoding: str, width: int, height: int, padding: int = 0, seed: int = 0) -> ImageView:
-    """A frame of random bytes, every one of which is a valid frame."""
+    """A frame of random bytes; any bytes are a valid frame."""
     step = width * BYTES_PER_PIXEL[encoding] + padding
     rows = height * 3 // 2 if encoding in ("nv12", "nv21") else height
     data = np.random.default_rng(seed).integers(0, 256, rows * step).astype(np.uint8)
@@ -77,7 +77,7 @@ def noise(encoding: str, width: int, height: int, padding: int = 0, seed: int = 
 
 
 def picture_cases() -> Iterator[PictureCase]:
-    """Every encoding with every lens, every output, and sizes at the border of what there is."""
+    """Every encoding with every lens, every format of the input, and extreme sizes."""
     for encoding in ENCODINGS:
         for lens, info in lenses(1280, 720).items():
             for input_format in INPUT_FORMATS[:2]:
@@ -95,7 +95,7 @@ def picture_cases() -> Iterator[PictureCase]:
 
 @dataclass(frozen=True)
 class HeadCase:
-    """A head's tensors, and the frame they are of."""
+    """A head's tensors, and the placement of their frame."""
 
     name: str
     boxes: list[Any]
@@ -104,7 +104,7 @@ class HeadCase:
 
 
 def head_cases() -> Iterator[HeadCase]:
-    """Few objects, many, too many, all equal, none, not a number; through every lens."""
+    """Some objects, many, and too many through every lens; none, equal scores, and no numbers."""
     for lens, info in lenses(1920, 1080).items():
         placement = Placement.fit((1920, 1080), (HEAD.width, HEAD.height), info)
         for name, mean in {"some objects": -7.0, "many": -4.0, "a flood": 6.0}.items():
@@ -122,7 +122,7 @@ def head_cases() -> Iterator[HeadCase]:
 
 
 def tensors(seed: int, mean: float) -> tuple[list[Any], list[Any]]:
-    """Random box and class logits of `HEAD`, float32, a level each."""
+    """Random box and class logits for `HEAD`, float32, one tensor for each level."""
     random = np.random.default_rng(seed)
     boxes, classes = [], []
     for stride in HEAD.strides:
@@ -140,12 +140,12 @@ def compare(
     """Run every case.
 
     Args:
-        preprocess: gives the network's input of a case.
-        decode: gives the result of a case.
-        progress: told done and total.
+        preprocess: computes the network's input of a case.
+        decode: computes the result of a case.
+        progress: called with the number of finished cases and the total.
 
     Returns:
-        How many cases there were, and what differs.
+        The number of cases, and a line for each one that differs.
     """
     pictures, heads = list(picture_cases()), list(head_cases())
     total, differences = len(pictures) + len(heads), []
@@ -166,7 +166,7 @@ def compare(
 
 
 def used(result: DecodeResult) -> DecodeResult:
-    """A copy of what a result says, without ticket and what an earlier frame left behind it."""
+    """A copy of a result without its ticket and without remains of earlier frames."""
     kept = DecodeResult()
     for name in ("count", "found", "entered", "kept", "absurd"):
         setattr(kept, name, getattr(result, name))

@@ -1,4 +1,4 @@
-"""The stages of the GPU path one by one: run for their bits, timed, and what they move."""
+"""The single stages of the GPU path: their results, durations and memory traffic."""
 
 import ctypes
 from collections.abc import Callable
@@ -27,9 +27,9 @@ SOURCE = (1920, 1080)
 INPUT_FORMAT = InputFormat(640, 384)
 ENCODINGS = ("nv12", "yuyv", "bgr8", "bayer_rggb8")
 SECTOR_BYTES = 32
-"""What a GPU reads of its memory at least."""
+"""The smallest amount that a GPU reads from its memory."""
 COLD_BYTES = 512 << 20
-"""Frames are taken from so much memory in turn: more than any second-level cache holds."""
+"""Size of the memory from which frames are taken in turn: larger than any second-level cache."""
 LAUNCHES = 200
 SAMPLES = 1000
 WARM_UP = 50
@@ -38,7 +38,7 @@ WARM_UP = 50
 def on_device(
     device: Device,
 ) -> tuple[Callable[[PictureCase], Any], Callable[[HeadCase], DecodeResult]]:
-    """What `gpu_checks.compare` calls, on the GPU."""
+    """The functions that `gpu_checks.compare` calls, on the GPU."""
     stream = device.stream()
     made: dict[InputFormat, tuple[Preprocessing, DeviceMemory]] = {}
     ticket = device.memory(8)
@@ -72,7 +72,7 @@ def on_device(
 
 
 class HeadMemory:
-    """A head's tensors on the device."""
+    """Device memory for a head's tensors."""
 
     def __init__(self, device: Device, stream: Stream, boxes: list[Any], classes: list[Any]):
         self._stream = stream
@@ -94,11 +94,11 @@ class HeadMemory:
 
 
 def bytes_moved(plan: FramePlan, input_format: InputFormat) -> dict[str, int]:
-    """What the kernel must move of one frame.
+    """Bytes that the preprocessing kernel must read and write for one frame.
 
     Returns:
-        `frame`: of the sectors that hold a sample it needs, each once; `positions`: maps and
-        tables; `out`.
+        `frame`: sectors of the frame with a sample that is needed, each counted once; `positions`:
+        maps and tables; `out`: the input tensor.
     """
     sectors: set[int] = set()
     for plane in plan.planes:
@@ -111,7 +111,7 @@ def bytes_moved(plan: FramePlan, input_format: InputFormat) -> dict[str, int]:
             right, below = columns % (1 << BITS), rows % (1 << BITS)
         for i in (0, 1):
             for j in (0, 1):
-                # A neighbour of no weight need not be read.
+                # A neighbour with weight 0 is not read.
                 needed = (i == 0) | (right > 0)
                 needed &= (j == 0) | (below > 0)
                 needed &= (x + i >= 0) & (x + i < plane.width)
@@ -128,13 +128,13 @@ def bytes_moved(plan: FramePlan, input_format: InputFormat) -> dict[str, int]:
 
 
 def percentiles(values_ms: list[float]) -> dict[str, float]:
-    """In milliseconds."""
+    """Percentiles and maximum, in milliseconds."""
     found = np.percentile(values_ms, [50, 99, 99.9, 100])
     return dict(zip(("p50", "p99", "p99_9", "max"), np.round(found, 5).tolist(), strict=True))
 
 
 def bandwidth(device: Device, stream: Stream) -> float:
-    """Bytes a second that the device's memory takes, by filling a large piece of it."""
+    """Write bandwidth of the device's memory, bytes per second, measured by a large fill."""
     memory = device.memory(COLD_BYTES)
     first, last = device.event(), device.event()
     best = np.inf
@@ -156,7 +156,7 @@ def case_of(encoding: str, lens: str = "no lens") -> PictureCase:
 def time_preprocess(
     device: Device, stream: Stream, encoding: str, lens: str, bandwidth: float
 ) -> dict[str, Any]:
-    """A launch among many in one graph, each of another frame that no cache holds; and alone."""
+    """Time the kernel: many launches in a graph, each with an uncached frame, and a single one."""
     case = case_of(encoding, lens)
     plan, nbytes = case.plan, case.image.data.nbytes
     count = max(2, COLD_BYTES // nbytes)
@@ -180,7 +180,7 @@ def time_preprocess(
         for number in range(LAUNCHES):
             launches[number % count].enqueue(stream)
     launch_us = min(_graph_ms(device, stream, captured.graph) for _ in range(20)) / LAUNCHES * 1e3
-    array[0].pixels = host.address  # where it lies: in the host's memory
+    array[0].pixels = host.address  # read in place, in the host's memory
     in_place = _time_alone(device, stream, lambda: launches[0].enqueue(stream))
     moved = bytes_moved(plan, INPUT_FORMAT)
     total = sum(moved.values())
@@ -225,7 +225,7 @@ def _graph_ms(device: Device, stream: Stream, graph: Any) -> float:
 
 
 def _time_alone(device: Device, stream: Stream, work: Callable[[], None]) -> dict[str, float]:
-    """Device time of a piece of work that starts on an idle GPU; launching it is a part."""
+    """Device time of work that starts on an idle GPU, including its launch."""
     first, last = device.event(), device.event()
     took = []
     for number in range(WARM_UP + SAMPLES):

@@ -1,4 +1,4 @@
-"""A frame's whole way on the GPU, from shared memory to boxes, quiet and beside other work."""
+"""All stages of a frame on the GPU, from shared memory to boxes, with and without other load."""
 
 import argparse
 import ctypes
@@ -73,7 +73,7 @@ def measure(
         }
         detector.close()
     plan = plan_frame(frames[0], placement.letterbox, None)
-    # What is read in place of a frame that lies in the host's memory, and where it lies.
+    # The part of a frame that is read in place from the host's memory, and the frame's address.
     host_to_device = bytes_moved(plan, network.input_format)["frame"] + ctypes.sizeof(FrameCell)
     return {
         "bandwidth_gb_s": round(rate / 1e9, 1),
@@ -89,7 +89,7 @@ def measure(
 
 
 class MeasuredNetwork:
-    """A network on the GPU where TensorRT and a model are there, else tensors that stand still."""
+    """The network if TensorRT and a model are available, else constant tensors in its place."""
 
     name = "none"
 
@@ -144,7 +144,7 @@ def time_whole(
     condition: str,
     show: Callable[[int, int], None],
 ) -> dict[str, Any]:
-    """From a frame in shared memory to boxes in ours: what a node does, and the device's part."""
+    """Time from a frame in shared memory to boxes on the host, and the device's part of it."""
     first, last = device.event(), device.event()
     host_ms, device_ms, copies, count = [], [], 0, options.frames
     with _condition(condition, device, options.device) as before:
@@ -181,7 +181,7 @@ def _between(first: Event, last: Event, stream: Stream, detector: GpuDetector) -
 
 @contextmanager
 def shared_frames() -> Iterator[list[ImageView]]:
-    """Frames in shared memory, as a camera's driver leaves them there."""
+    """Frames in shared memory, as a camera driver writes them."""
     image = case_of("nv12").image
     nbytes = image.data.nbytes
     with tempfile.NamedTemporaryFile(dir="/dev/shm", prefix="perception_gpu_") as file:
@@ -201,7 +201,7 @@ def shared_frames() -> Iterator[list[ImageView]]:
 
 @contextmanager
 def _condition(name: str, device: Device, index: int) -> Iterator[Callable[[], None]]:
-    """What else the GPU does meanwhile; yields what is to be called before each frame."""
+    """Put another load on the GPU; yields a function to be called before each frame."""
     if name == "quiet":
         yield lambda: None
     elif name == "stream":
@@ -220,14 +220,14 @@ def _condition(name: str, device: Device, index: int) -> Iterator[Callable[[], N
         try:
             assert process.stdout is not None
             if process.stdout.readline() != "ready\n":
-                raise CudaError("the process that is to keep the GPU busy does not start")
+                raise CudaError("the process that should keep the GPU busy does not start")
             yield lambda: None
         finally:
             process.communicate("")
 
 
 def load(device: Device, index: int) -> None:
-    """Keep the GPU busy until the input ends: by matrix products, or without PyTorch by filling."""
+    """Keep the GPU busy until stdin ends: by matrix products if PyTorch is there, else by fills."""
     ended = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
     try:

@@ -1,9 +1,9 @@
-"""The golden backend, and how near the float runtimes come to it.
+"""The golden backend, and how closely the float runtimes agree with it.
 
-An 8-bit network amplifies rounding: where a value falls between two codes, runtimes may choose
-either, and every such choice moves the next layer's values a little. Two *float* runtimes differ
-by as much at the outputs as each differs from the integers. So agreement is asked for twice:
-strictly layer by layer, each given the same codes, and by its statistics and detections at the end.
+An 8-bit network amplifies rounding: if a value is midway between two codes, runtimes may choose
+either, and every such choice changes the next layer's values a little. At the outputs two *float*
+runtimes differ from each other as much as from the integers. So agreement is checked twice:
+strictly for each layer, given the same codes, and by statistics and detections at the end.
 """
 
 from pathlib import Path
@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 RUNTIMES = ("openvino", "onnxruntime")
 THRESHOLD = 0.25
 BORDERLINE = 0.05
-"""An object whose score is so near the threshold may be missing in another runtime."""
+"""An object whose score is this close to the threshold may be missing in another runtime."""
 
 
 def symmetric_models():
@@ -46,7 +46,7 @@ def streets(model):
 
 
 def session_of(model):
-    """A file in ONNX Runtime, literally: no fusion into kernels of its own."""
+    """A file in ONNX Runtime without any optimization, such as fused kernels."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
@@ -68,7 +68,7 @@ def runtime_codes(file, tensors, image):
 
 
 def check_layers(file, image):
-    """Every layer, given the runtime's codes: at most one step away, and that seldom."""
+    """Check every layer, given the runtime's codes: it differs by at most one step, and rarely."""
     network = read_network(file)
     stored = [x.target for x in network.layers if isinstance(x, Convolution) and x.store]
     theirs = runtime_codes(file, stored, image)
@@ -194,7 +194,7 @@ def overlaps(box, others):
 
 
 def partners(decoder, ours, theirs):
-    """IoU and score difference of each sure object's counterpart; (0, score) where it has none."""
+    """IoU and score difference of each sure object's counterpart; (0, score) if it has none."""
     levels = len(ours) // 2
     found, others = (decoder.decode(heads[:levels], heads[levels:]) for heads in (ours, theirs))
     for box, score, label in zip(found.boxes, found.scores, found.classes, strict=True):

@@ -124,7 +124,7 @@ def test_no_frames_are_no_measurement(capsys):
     with pytest.raises(SystemExit) as ended:
         command.main(["--frames", "0"])
     assert ended.value.code == 2
-    assert "--frames 0 is no number of frames" in capsys.readouterr().err
+    assert "--frames 0: it must be at least 1" in capsys.readouterr().err
 
 
 def test_it_loads_without_ros_opencv_and_what_reads_models(root):
@@ -189,7 +189,7 @@ def test_a_load_that_does_not_start_is_no_quiet_success(gpu, monkeypatch, capsys
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     options = ["--frames", "1", "--conditions", "process", "--out", str(tmp_path)]
     assert command.main(options) == 2
-    assert "keep the GPU busy does not start" in capsys.readouterr().err
+    assert "should keep the GPU busy does not start" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

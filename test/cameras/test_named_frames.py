@@ -133,7 +133,7 @@ def test_nothing_is_held_once_it_was_cleared(frames, camera):
 
 
 def test_it_needs_no_more_slots_than_have_their_pages(frames, camera, domain):
-    """As preprocessing does it: two in hand, the newest one told of."""
+    """As preprocessing does: two frames are held, and a slot names the newest one."""
     endpoint = Endpoint("preprocess", domain)
     reader = camera_reader(endpoint, "front")
     random, held, slots = np.random.default_rng(5), [], set()

@@ -1,4 +1,4 @@
-"""Activation memory: what lives at the same time never overlaps, and what does not fit is told."""
+"""Activation memory: buffers living at the same time never overlap; missing rows are reported."""
 
 import itertools
 import re
@@ -51,7 +51,7 @@ def test_what_a_network_still_needs_is_not_overwritten(case):
     bases, _ = allocate(lowered.buffers, times, PLENTY)
     for one, other in overlapping(lowered.buffers, times, bases):
         raise AssertionError(f"{lowered.buffers[one]} and {lowered.buffers[other]} overlap")
-    # Lives are what operations say, told the plain way: from the first write to the last read.
+    # Lifetimes computed in a plain way: from the first write to the last read.
     written = {0: -1}
     for number, operation in enumerate(lowered.operations):
         for buffer in operation.buffers_read():

@@ -1,4 +1,4 @@
-"""A compiled program, run by the plain interpreter, is the integer network, tensor by tensor."""
+"""A compiled program, run by the plain interpreter, equals the integer network tensor by tensor."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -40,7 +40,7 @@ def run(network, image, geometry, every_tensor=True):
     compared = set()
 
     def compare(number):
-        """What the descriptor wrote, with its channels of the network's tensor."""
+        """The tensor that the descriptor wrote, and the same channels of the network's tensor."""
         operation = lowered.operations[number - 1] if number else None
         if operation is None or operation.target is None or not every_tensor:
             return

@@ -1,4 +1,4 @@
-"""The driver and the backend, on a board that is made up: a pynq module around the interpreter.
+"""The driver and the backend on a fake board: a pynq module around the interpreter.
 
 The same driver on the simulated engine: `test_simulated.py`.
 """

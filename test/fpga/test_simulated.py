@@ -31,14 +31,14 @@ FEWER = BUILDS if FRAMES > 1 else BUILDS[:1]
 MODELS = ("road-n", "road-xs")
 SMALL = "road-xs"
 AIMS_MS = {("road-n", 512): 5.0, ("road-n", 1024): 3.0}
-"""Of engine time for a frame."""
+"""Engine time for a frame."""
 MODEL_ERROR = 0.05
 """Of the cycles that the compiler tells."""
 
 
 @pytest.fixture(params=BUILDS)
 def macs(request, root, monkeypatch):
-    """A build of the engine, chosen."""
+    """A build of the engine, selected by the environment variable."""
     library = root / f"build/fpga/libengine_{request.param}.so"
     if not library.is_file():
         pytest.skip(f"{library.name} is not built (make fpga-sim)")
@@ -70,7 +70,7 @@ def check(found, wanted, names):
 
 @pytest.fixture(scope="module", params=MODELS)
 def known(request):
-    """A model, real frames, and what the golden backend answers to them."""
+    """A model, real frames, and the golden backend's answers to them."""
     model = load_model(request.param)
     golden = open_backend("golden", BackendSettings())
     golden.load(model)
@@ -98,7 +98,7 @@ def test_heads_and_detections_are_the_golden_models(known, macs):
         objects += len(ours)
         cycles.append(found.engine.cycles)
     assert objects, "the frames show no object"
-    # What is in a picture changes nothing of the time, but where the memory's answers fall.
+    # The content of a picture does not change the time, except for when the memory answers.
     assert max(cycles) - min(cycles) <= 0.001 * min(cycles)
     told = backend.driver.program.cycles
     assert abs(told - cycles[0]) <= MODEL_ERROR * cycles[0], (told, cycles[0])

@@ -1,4 +1,4 @@
-"""The kernels of the GPU in Python (`fake_gpu.py`): the host's, given the host's addresses."""
+"""Kernels for `FakeGpu`: those compiled for the host, after conversion to host addresses."""
 
 import ctypes
 

@@ -1,6 +1,6 @@
-"""What the GPU makes of a frame, said in NumPy: the specification of `kernels/preprocess.cu`.
+"""The specification of `kernels/preprocess.cu` in NumPy: what the GPU makes from a frame.
 
-Plain and slow. The kernel gives the same bits, compiled for a GPU or for the host.
+It is plain and slow. The kernel gives the same bits, compiled for a GPU or for the host.
 """
 
 import numpy as np
@@ -32,11 +32,11 @@ def preprocess(
 
     Args:
         frame: uint8 [n], the bytes of the frame.
-        plan: of such frames.
-        input_format: what the network takes.
+        plan: plan of such frames.
+        input_format: format of the network's input tensor.
 
     Returns:
-        Of the output's type and shape.
+        The input tensor, with the type and shape of the format.
     """
     box = plan.letterbox
     bgr = np.full((input_format.height, input_format.width, 3), PADDING_VALUE, np.uint8)
@@ -92,7 +92,7 @@ def _interpolated(samples: Integers, plane: PlanePlan) -> Integers:
     bordered = np.pad(samples, ((1, 1), (1, 1), (0, 0)), constant_values=plane.outside)
 
     def neighbour(i: int, j: int) -> Integers:
-        # One step beyond the grid is as good as any number of them.
+        # One step beyond the grid has the same value as any larger number of steps.
         beside = np.clip(x + i, -1, plane.width) + 1
         return bordered[np.clip(y + j, -1, plane.height) + 1, beside]
 
@@ -104,9 +104,10 @@ def _interpolated(samples: Integers, plane: PlanePlan) -> Integers:
 
 
 def _demosaiced(mosaic: Integers, red: tuple[int, int]) -> Integers:
-    """A mosaic in full colour, [height, width, 3]: what a pixel lacks is its neighbours' mean.
+    """A mosaic in full colour, [height, width, 3].
 
-    The outermost pixels are as those next to them.
+    A missing colour is the mean of the neighbours that have it. The outermost pixels get the
+    colours of those next to them.
     """
     height, width = mosaic.shape
     around = np.pad(mosaic, 1, mode="reflect")

@@ -1,5 +1,7 @@
-"""The driver modules themselves, with every argument they are given here, over a libcuda whose
-device is the host (stub_libcuda.c): what a fake module cannot tell, such as a wrong order."""
+"""The real driver modules with all arguments, over a libcuda whose device is the host.
+
+stub_libcuda.c finds errors that a fake module cannot, such as a wrong order of arguments.
+"""
 
 import importlib.util
 import json

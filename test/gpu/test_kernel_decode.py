@@ -1,4 +1,4 @@
-"""The decoding kernels: the bits of their specification, and the boxes of the CPU path."""
+"""The decoding kernels: the same bits as their specification, the same boxes as the CPU path."""
 
 import ctypes
 
@@ -51,7 +51,7 @@ def empty_heads(head):
 
 
 def put(boxes, classes, head, level, row, column, label, logit, sides=(1, 1, 1, 1)):
-    """An object at a cell, its sides whole numbers of strides."""
+    """An object at a cell; the distances to its sides are whole numbers of strides."""
     classes[level][0, label, row, column] = logit
     for side, bins in enumerate(sides):
         boxes[level][0, side * head.reg_max + bins, row, column] = 60
@@ -67,7 +67,7 @@ def check_bits(boxes, classes, head, limits=SETTINGS, placement=None):
 
 
 def cpu(boxes, classes, head, limits, placement):
-    """What the pipeline makes of the same tensors."""
+    """The pipeline's result for the same tensors."""
     decoder = Decoder(head.width, head.height, head.strides, head.reg_max, limits)
     found = decoder.decode(boxes, classes)
     header = FrameHeader(source_width=placement.source_width, source_height=placement.source_height)

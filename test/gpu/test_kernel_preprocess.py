@@ -1,4 +1,4 @@
-"""The preprocessing kernel: the bits of its specification, and the picture of the CPU path."""
+"""The preprocessing kernel: the same bits as its specification, nearly the CPU path's picture."""
 
 import ctypes
 
@@ -167,7 +167,7 @@ def test_all_of_the_input_is_written_and_nothing_around_it(settings, shift):
 
 
 class TestAgainstTheCpuPath:
-    """In grey levels; both round, and `cv2.resize` cuts bits off where we do not."""
+    """Allowed difference in grey levels: both round, and `cv2.resize` truncates where we do not."""
 
     @pytest.mark.parametrize("picture", [scene, noise])
     @pytest.mark.parametrize("size", [(416, 256), (200, 130)])
@@ -187,10 +187,10 @@ class TestAgainstTheCpuPath:
         difference = np.abs(found.astype(int) - cpu)
         yuv = encoding[:2] in ("yu", "uy", "nv")
         if lens != "none":
-            # The same maps and weights: only the colour matrix rounds otherwise.
+            # Maps and weights are the same; only the colour matrix rounds differently.
             assert difference.max() <= (1 if yuv else 0)
         elif yuv:
-            # One level of luma and chroma each, times what the matrix makes of them.
+            # A difference of one level in luma and chroma, amplified by the matrix.
             assert difference.max() <= 4
             assert difference.mean() < 0.4
         else:

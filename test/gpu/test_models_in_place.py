@@ -1,5 +1,7 @@
-"""A model that reads camera frames where they lie, on street frames, with what a real network says
-of them: the GPU is `fake_gpu.py` with the kernels of the host, TensorRT is ONNX Runtime."""
+"""Models that read camera frames in place, on street frames and with a real network's results.
+
+The GPU is `fake_gpu.py` with kernels compiled for the host, TensorRT is ONNX Runtime.
+"""
 
 import decode_oracle
 import fake_gpu
@@ -52,7 +54,7 @@ def runtime(model):
 
 @pytest.fixture(scope="module")
 def street(root):
-    """Frames of the sample drive as they came."""
+    """Frames of the sample drive, unprocessed."""
     sample = root / "bags/sample"
     if not (sample / "metadata.yaml").is_file():
         pytest.skip("the sample drive is not made (make sample)")
@@ -78,7 +80,7 @@ def gpu(monkeypatch, model, runtime):
 
 @pytest.fixture
 def pipeline(gpu, model, tmp_path):
-    """Reads in place on the GPU."""
+    """A model that reads in place on the GPU."""
     settings = BackendSettings(cache_dir=str(tmp_path), max_batch=len(CAMERAS))
     loaded = LoadedModels("tensorrt", [model], settings, SETTINGS, CAMERAS)
     assert isinstance(loaded.candidates[0].in_place, InPlaceOnGpu)
@@ -89,7 +91,7 @@ def pipeline(gpu, model, tmp_path):
 
 
 def slot_of(image, placer, camera="front"):
-    """The header of a slot that tells of a frame."""
+    """The header of a slot that describes a frame."""
     header = FrameHeader(camera=camera.encode(), deadline_ns=1 << 62)
     placer.place(image.width, image.height).describe(header, image.copies)
     return header
@@ -103,7 +105,7 @@ def placer_of(model, info=None):
 
 
 def specified(image, placement, model, runtime):
-    """What the specifications make of a frame."""
+    """The result for a frame according to the specifications."""
     size = model.input.width, model.input.height
     plan = plan_frame(image, placement.letterbox, placement.grid())
     picture = preprocess_oracle.preprocess(
@@ -133,7 +135,7 @@ def test_objects_of_the_street_are_those_of_the_specifications(pipeline, street,
         placement = placer.place(image.width, image.height)
         same(found, specified(image, placement, model, runtime).detections())
         assert (pipeline.published(record).status, record.model) == (FrameStatus.OK, b"road-xs")
-        # What lies in our own memory and not with a camera has to be copied.
+        # A frame in our own memory, not in a camera's channel, has to be copied.
         assert record.copies == image.copies + 1
         objects += len(found)
     assert objects > 10
@@ -142,7 +144,7 @@ def test_objects_of_the_street_are_those_of_the_specifications(pipeline, street,
 def test_they_are_nearly_those_found_with_preprocessing_on_the_cpu(
     pipeline, street, model, runtime
 ):
-    """OpenCV rounds otherwise than the kernel; on few objects does that decide."""
+    """OpenCV rounds differently from the kernel, which affects only few objects."""
     placer = placer_of(model)
     preprocessor = Preprocessor(model.input.width, model.input.height, undistort=True)
     slot = np.empty((model.input.height, model.input.width, 3), np.uint8)

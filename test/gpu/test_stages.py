@@ -1,4 +1,4 @@
-"""The stages on a GPU, whose kernels here are those of the host: memory, graphs, frames.
+"""The stages on a GPU, with kernels compiled for the host: memory, graphs, frames.
 
 The GPU is `fake_gpu.py`: it has addresses of its own, and does nothing before it is waited for.
 """
@@ -54,7 +54,7 @@ def device(gpu):
 
 
 class Camera:
-    """A detector over a network that answers each picture with tensors of our choice."""
+    """A detector whose network answers each picture with tensors of our choice."""
 
     def __init__(self, device, gpu):
         self.device, self.gpu = device, gpu
@@ -90,7 +90,7 @@ class Camera:
         return self.last.detections()
 
     def check(self, image, info=None):
-        """Detect, and compare picture and boxes with the specifications; copies that it took."""
+        """Detect, and compare picture and boxes with the specifications; returns the copies."""
         placement = Placement.fit((image.width, image.height), (96, 64), info)
         found = self.detect(image, placement)
         plan = plan_frame(image, placement.letterbox, placement.grid())
@@ -130,7 +130,7 @@ def shared():
 
 
 def slot(shared_memory, image, offset):
-    """The frame as it lies in shared memory, so many bytes from its front."""
+    """The frame in shared memory, at an offset in bytes."""
     writer, reader = shared_memory
     data = np.frombuffer(image.data, np.uint8)
     writer[offset : offset + data.size] = data
@@ -283,7 +283,7 @@ class TestWhereFramesLie:
         assert gpu.calls["cuMemHostRegister"] == 1
 
     def test_another_file_at_the_same_address_is_registered_anew(self, device, gpu, tmp_path):
-        """A camera that was started again may be mapped where its predecessor was."""
+        """The memory of a restarted camera may be mapped where its predecessor's was."""
         libc = ctypes.CDLL(None, use_errno=True)
         libc.mmap.restype = ctypes.c_void_p
         libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]

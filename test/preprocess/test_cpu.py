@@ -57,7 +57,7 @@ class TestInPlace:
                 processor.calibrate(info)
             processor.write(frame(scene(640, 480), encoding), out, FrameHeader())
             results.append(out.copy())
-        # Whatever lay there before is gone: every byte was written.
+        # No byte of the old content is left: every byte was written.
         np.testing.assert_array_equal(*results)
         assert np.all(memory[:canary] == 0xA5)
         assert np.all(memory[-canary:] == 0xA5)
@@ -158,7 +158,7 @@ class TestLens:
         processor = preprocessor()
         processor.calibrate(info)
         out, header = write(frame(bgr, encoding), processor)
-        # Before the border: the rectified picture ends in grey, which is darker than the mark.
+        # The rectified picture ends before the border, in grey, which is darker than the mark.
         bright = np.clip(out[:, :, 1].astype(float) - 120, 0, None)
         rows, columns = np.indices(bright.shape)
         x = (bright * (columns + 0.5)).sum() / bright.sum()

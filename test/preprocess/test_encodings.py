@@ -76,8 +76,8 @@ def test_shows_what_opencv_shows(encoding, size, padding):
         # Choosing channels before or after scaling gives the same numbers.
         assert difference.max() == 0
     elif encoding.startswith("bayer"):
-        # A cell of half-size planes has its colours half a pixel beside each other, and at the
-        # picture's own edge there is nothing to interpolate from.
+        # The colours of a Bayer cell are half a pixel apart, and at the edge of the picture there
+        # is nothing to interpolate from.
         assert difference[16:-16, 16:-16].max() <= 6
         assert difference.mean() < 1.5
     else:

@@ -1,4 +1,4 @@
-"""What shared memory refuses, and what it says then."""
+"""Errors of shared memory, and their texts."""
 
 import errno
 import os
