@@ -142,7 +142,7 @@ def cases(draw, most_groups=16, most_pixels=700):
 
 
 def scaled(case, fixed_bits, code_bits):
-    """The layer with shifts that give its largest results this many bits, of 18 and 8."""
+    """The layer with shifts that give `fixed` and codes this many bits; the limits are 18 and 8."""
     layer, tensors = case.layer, case.tensors()
     product = layer.accumulate(tensors["source"]) * layer.multiplier[:, None, None]
     layer = replace(layer, shift=shift_to(product, fixed_bits))

@@ -142,7 +142,7 @@ def _corners(bins: Singles, centres: Singles, strides: Singles) -> Singles:
 
 
 def _suppress(boxes: Singles, labels: NDArray[np.int64], threshold: Single) -> NDArray[np.int64]:
-    """Indices of boxes, best first, none of which overlaps a better kept one of its class too much."""
+    """Indices of boxes, best first, without those that overlap a better kept one too much."""
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     kept: list[int] = []
     for index, box in enumerate(boxes):
