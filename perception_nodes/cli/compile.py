@@ -25,7 +25,7 @@ from perception_nodes.cli.common import (
     progress_bar,
     say_problem,
 )
-from perception_nodes.core.counters import LayerCost
+from perception_nodes.core.counters import LayerEstimate
 from perception_nodes.evaluation import DataError, LabelledSet, read_set
 from perception_nodes.evaluation.frames import FrameSource
 from perception_nodes.evaluation.gate import Gate, Margins
@@ -160,7 +160,7 @@ def compiled_report(facts: dict[str, Any]) -> Group:
         table.add_row(mark + escape(check["reference"]), escape(check["measure"]), *figures)
     parts: list[Any] = [table]
     if "layers" in facts:
-        parts.insert(0, engine_table([LayerCost(**layer) for layer in facts["layers"]]))
+        parts.insert(0, engine_table([LayerEstimate(**layer) for layer in facts["layers"]]))
     if facts.get("layers_nat"):
         costs = Table("layer", "mnat an object", title="Cost of storing a layer's result in 8 bits")
         for name, cost in list(facts["layers_nat"].items())[:SHOWN_COSTS]:
@@ -177,7 +177,7 @@ def compiled_report(facts: dict[str, Any]) -> Group:
     return Group(*parts)
 
 
-def engine_table(layers: Sequence[LayerCost]) -> Table:
+def engine_table(layers: Sequence[LayerEstimate]) -> Table:
     """How much of an engine each layer uses, and the sum; `--json` has more figures."""
     cycles = sum(layer.cycles for layer in layers)
     macs = sum(layer.macs for layer in layers)

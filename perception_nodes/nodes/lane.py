@@ -7,7 +7,7 @@ from vision_msgs.msg import Detection2DArray
 
 from perception_nodes.backends.model import Model
 from perception_nodes.backends.serving import Serving
-from perception_nodes.cameras.named_frames import FramesInPlace
+from perception_nodes.cameras.named_frames import NamedFrames
 from perception_nodes.core.clock import SystemClock
 from perception_nodes.core.frame import (
     Detections,
@@ -56,9 +56,9 @@ class Lane:
             Detection2DArray, settings.topic(settings.detections_topic, camera), QUEUE_DEPTH
         )
         self._detections = channels.detection_writer(node.endpoint, camera)
-        self._in_place: FramesInPlace | None = None
+        self._in_place: NamedFrames | None = None
         if settings.preprocess_on == "gpu":
-            self._in_place = FramesInPlace(node.endpoint, camera)
+            self._in_place = NamedFrames(node.endpoint, camera)
         # After that: of a frame that it has not seen no slot may tell.
         self.slots = channels.slot_reader(node.endpoint, camera)
         self._prepared: tuple[object, ...] = ()

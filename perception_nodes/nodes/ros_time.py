@@ -23,7 +23,7 @@ class RosTime:
         ros, simulated = node.get_clock(), SimulatedClock()
 
         def told(_: object) -> None:
-            simulated.told(ros.now().nanoseconds, time.monotonic_ns())
+            simulated.update(ros.now().nanoseconds, time.monotonic_ns())
 
         self.clock = simulated
         self._steps = ros.create_jump_callback(ANY_STEP, post_callback=told)

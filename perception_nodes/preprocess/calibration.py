@@ -1,4 +1,4 @@
-"""Camera calibrations in files, as ROS's camera_calibration writes them."""
+"""Camera calibration files, in the format of the ROS package camera_calibration."""
 
 from pathlib import Path
 from typing import Any

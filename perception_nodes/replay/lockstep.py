@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.core.counters import EngineCall
+from perception_nodes.core.counters import EngineCounters
 from perception_nodes.core.frame import (
     STAMPS,
     FrameHeader,
@@ -75,7 +75,7 @@ class Lockstep:
 
     recording: Recording = field(default_factory=lambda: Recording(by_number=True))
     inputs: list[NDArray[np.uint8]] = field(default_factory=list)
-    engine_calls: dict[int, EngineCall] = field(default_factory=dict)
+    engine_calls: dict[int, EngineCounters] = field(default_factory=dict)
     wall_s: float = 0.0
 
     def run(

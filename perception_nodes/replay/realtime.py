@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from perception_nodes.core.counters import EngineCall
+from perception_nodes.core.counters import EngineCounters
 from perception_nodes.core.frame import FrameRecord, FrameStatus, latency_ms
 from perception_nodes.drives.bag import RawFrame
 from perception_nodes.drives.schemas import DETECTIONS, FRAME_REPORT, schema_text
@@ -87,7 +87,7 @@ class Realtime:
     recording: Recording = field(default_factory=lambda: Recording(by_number=True))
     played: dict[int, Played] = field(default_factory=dict)
     errors_ns: list[int] = field(default_factory=list)
-    engine_calls: dict[int, EngineCall] = field(default_factory=dict)
+    engine_calls: dict[int, EngineCounters] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
     def run(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from perception_nodes.backends.model import Model
-from perception_nodes.core.counters import EngineCall
+from perception_nodes.core.counters import EngineCounters
 from perception_nodes.core.frame import latency_ms
 from perception_nodes.drives.bag import BagError, Drive, RawFrame, image_topics, open_drive
 from perception_nodes.drives.decompression import COMPRESSED
@@ -252,7 +252,7 @@ def _in_real_time(
 
 
 def _note_engine(
-    folder: Path, summary: dict[str, Any], engine_calls: dict[int, EngineCall]
+    folder: Path, summary: dict[str, Any], engine_calls: dict[int, EngineCounters]
 ) -> None:
     """Add what an accelerator counted, where there was one."""
     if engine_calls:

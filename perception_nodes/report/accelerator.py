@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from perception_nodes.core.counters import EngineCall
+from perception_nodes.core.counters import EngineCounters
 
 ENGINE_FILE = "engine.csv"
 PERCENTILES = {"p50": 50, "p99": 99, "max": 100}
 
 
-def engine_csv(calls: Mapping[int, EngineCall]) -> str:
+def engine_csv(calls: Mapping[int, EngineCounters]) -> str:
     """A line a frame.
 
     Args:
@@ -32,7 +32,7 @@ def engine_csv(calls: Mapping[int, EngineCall]) -> str:
     return text.getvalue()
 
 
-def engine_summary(calls: Mapping[int, EngineCall]) -> dict[str, Any]:
+def engine_summary(calls: Mapping[int, EngineCounters]) -> dict[str, Any]:
     """Cycles and what they take at the engine's clock, over a run, for `summary.json`.
 
     Args:

@@ -1,4 +1,4 @@
-"""Letterbox and lens against OpenCV, which knows the models by other code, and against inverses."""
+"""Letterbox and lens against OpenCV, an independent implementation, and against inverses."""
 
 import cv2
 import numpy as np
@@ -157,7 +157,7 @@ class TestBoxesToSource:
 
     def test_a_box_beyond_the_fold_alone_is_empty(self):
         lens = Lens((300.0, 300.0, 320.0, 240.0), (-0.35, *[0.0] * 7))
-        # Intrinsics so wide that the corner shows rays the lens does not.
+        # Intrinsics so wide that the corner contains rays that the lens does not show.
         header = header_for(
             Letterbox.fit(640, 480, 640, 480), (640, 480), lens, (100.0, 100.0, 320.0, 240.0)
         )
@@ -216,7 +216,7 @@ class TestLens:
     @settings(max_examples=50)
     def test_undistort_inverts_any_believable_lens(self, k1, k2, p1, p2, fisheye):
         lens = Lens((500.0, 510.0, 320.0, 240.0), (k1, k2, p1, p2, *NONE), fisheye)
-        # Near the fold a pixel spans ever more rays, and tangential terms move the fold itself.
+        # Near the fold a pixel covers ever more rays, and tangential terms move the fold itself.
         points = rays(lens, 50) * 0.9
         np.testing.assert_allclose(lens.undistort(lens.distort(points)), points, atol=1e-6)
 

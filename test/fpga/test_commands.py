@@ -1,4 +1,4 @@
-"""The command line with backend fpga, on a board that is made up."""
+"""The command line with backend fpga, on a fake board."""
 
 import csv
 import json
