@@ -1,8 +1,8 @@
 """The GPU path on this machine: are its bits right, and how long does it take?
 
-It wants a checkout of the repository, Python, NumPy, and cuda-bindings or PyCUDA; NVRTC, which the
-CUDA toolkit, PyTorch or `pip install nvidia-cuda-nvrtc` bring. No ROS, no OpenCV, no iceoryx2. With
-TensorRT and a model the whole graph is measured with its network, else without.
+It wants a checkout of the repository, Python, NumPy, Jinja2, and cuda-bindings or PyCUDA; NVRTC,
+which the CUDA toolkit, PyTorch or `pip install nvidia-cuda-nvrtc` bring. No ROS, no OpenCV, no
+iceoryx2. With TensorRT and a model the whole graph is measured with its network, else without.
 """
 
 import argparse
@@ -122,6 +122,7 @@ def main(arguments: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
+    import gpu_page
     import gpu_stages
     import gpu_whole
 
@@ -148,8 +149,6 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     finally:
         device.close()
-    import gpu_page
-
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "gpu.json").write_text(json.dumps(result, indent=1))
     (options.out / "gpu.html").write_text(gpu_page.render(result))

@@ -8,6 +8,7 @@ import gpu_checks
 import numpy as np
 from gpu_checks import HEAD, SETTINGS, HeadCase, PictureCase
 
+from perception_nodes.core.statistics import LATENCY_RANKS, percentiles
 from perception_nodes.gpu.cuda import Device, DeviceMemory, Stream
 from perception_nodes.gpu.decode_job import Result
 from perception_nodes.gpu.preprocess_job import (
@@ -127,12 +128,6 @@ def bytes_moved(plan: Plan, output: Output) -> dict[str, int]:
     }
 
 
-def percentiles(values_ms: list[float]) -> dict[str, float]:
-    """In milliseconds."""
-    found = np.percentile(values_ms, [50, 99, 99.9, 100])
-    return dict(zip(("p50", "p99", "p99_9", "max"), np.round(found, 5).tolist(), strict=True))
-
-
 def bandwidth(device: Device, stream: Stream) -> float:
     """Bytes a second that the device's memory takes, by filling a large piece of it."""
     memory = device.memory(COLD_BYTES)
@@ -235,7 +230,7 @@ def _time_alone(device: Device, stream: Stream, work: Callable[[], None]) -> dic
             took.append(last.since_ms(first))
     first.close()
     last.close()
-    return percentiles(took)
+    return percentiles(took, LATENCY_RANKS)
 
 
 def time_copy(device: Device, stream: Stream, encoding: str) -> dict[str, Any]:

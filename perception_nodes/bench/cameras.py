@@ -18,11 +18,12 @@ from rich.table import Table
 
 from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.model import load_model
-from perception_nodes.bench.latency import WARM_UP_FRAMES, percentiles
+from perception_nodes.bench.latency import WARM_UP_FRAMES
 from perception_nodes.bench.models import picture
 from perception_nodes.cameras.channel import CameraHeader, camera_writer
 from perception_nodes.core.frame import IN_TIME, FrameRecord, FrameStatus, RecordKind, latency_ms
 from perception_nodes.core.inference import BatchBackend
+from perception_nodes.core.statistics import latency_percentiles
 from perception_nodes.graph.config import MAX_CAMERAS, SettingsError
 from perception_nodes.graph.graph import LIVE, NodeSpec
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor
@@ -130,8 +131,8 @@ class CamerasBench:
             entries.append(
                 {
                     "frames": size,
-                    "one_after_the_other": percentiles(single_ms),
-                    "at_once": percentiles(at_once_ms),
+                    "one_after_the_other": latency_percentiles(single_ms),
+                    "at_once": latency_percentiles(at_once_ms),
                 }
             )
         backend.close()
@@ -263,7 +264,7 @@ def facts(drive: Drive) -> dict[str, Any]:
         "status": dict(total),
         "in_time": sum(total[name] for name in names) / total.total(),
         "in_time_of_worst_camera": min(in_time),
-        "latency_ms": percentiles(drive.latencies_ms),
+        "latency_ms": latency_percentiles(drive.latencies_ms),
         "calls_for_several": drive.together,
         "memory_mb": round(drive.memory_mb),
     }

@@ -19,8 +19,9 @@ import numpy as np
 from rich.table import Table
 
 from perception_nodes.bench.graphs import MEASURED
-from perception_nodes.bench.latency import WARM_UP_FRAMES, percentiles
+from perception_nodes.bench.latency import WARM_UP_FRAMES
 from perception_nodes.core.frame import IN_TIME, PUBLISHED, FrameStatus
+from perception_nodes.core.statistics import latency_percentiles
 from perception_nodes.graph.config import SettingsError
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor
 from perception_nodes.replay.demo import last_error
@@ -189,7 +190,7 @@ class DeadlineBench:
             "conditions": {
                 name: {
                     "frames": found.sent,
-                    "latency_ms": percentiles(found.latencies_ms),
+                    "latency_ms": latency_percentiles(found.latencies_ms),
                     "status": dict(found.statuses),
                     "miss_rate": found.missed / found.sent if found.sent else None,
                     "silent_misses": found.silent,

@@ -18,10 +18,12 @@ from perception_nodes.backends.contract import Backend, BackendSettings, open_ba
 from perception_nodes.backends.model import Model
 from perception_nodes.bench.pareto import common_set
 from perception_nodes.bench.roofline import Roof, network_facts
+from perception_nodes.core.statistics import percentiles
 from perception_nodes.evaluation import LabelledSet, evaluate
 from perception_nodes.system.processes import cpu_name
 
 PACES = ("tight", "paced")
+RANKS = {"p50": 50.0, "p90": 90.0, "p99": 99.0}
 RATE_HZ = 30.0
 CAMERA_FRAME_BYTES = 1920 * 1080 * 3
 """Copied before each paced call, as a camera's driver does: the caches are not the network's."""
@@ -211,7 +213,7 @@ class ModelsBench:
         for threads, contender in by_threads.items():
             for pace in PACES:
                 times = contender.times_ms[pace]
-                run = {"threads": threads, "pace": pace, **percentiles(times)}
+                run = {"threads": threads, "pace": pace, **percentiles(times, RANKS)}
                 speedup = _speedup(rivals[threads].times_ms[pace], times) if rival else None
                 runs.append({**run, **(speedup or _NO_SPEEDUP)})
         headline = runs[0]
@@ -231,7 +233,7 @@ class ModelsBench:
             "input": {"width": model.input.width, "height": model.input.height},
             "size_bytes": model.path.stat().st_size,
             "gmac": round(facts.gmac, 4),
-            "latency_ms": {rank: headline[rank] for rank in ("p50", "p90", "p99")},
+            "latency_ms": {rank: headline[rank] for rank in RANKS},
             "speedup_vs_parent": headline["speedup_vs_parent"],
             "speedup_interval": headline["speedup_interval"],
             "predicted_speedup": _predicted(model, facts.gmac, rival, roofs, self.threads[0]),
@@ -288,12 +290,6 @@ def picture(model: Model) -> NDArray[np.uint8]:
     coarse = random.integers(0, 256, (9, 16, 3), dtype=np.uint8)
     size = (model.input.width, model.input.height)
     return cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC).astype(np.uint8, copy=False)
-
-
-def percentiles(times_ms: Sequence[float]) -> dict[str, float]:
-    """p50, p90 and p99 in milliseconds."""
-    values = np.percentile(times_ms, [50, 90, 99])
-    return dict(zip(("p50", "p90", "p99"), (round(float(v), 4) for v in values), strict=True))
 
 
 def _speedup(parent_ms: Sequence[float], child_ms: Sequence[float]) -> dict[str, Any]:

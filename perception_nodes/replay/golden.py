@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from perception_nodes.report.changes import Frames, Thing, numbered
+from perception_nodes.report.changes import DetectedObject, Frames, numbered
 
 FORMAT = "perception golden 1"
 
@@ -54,7 +54,7 @@ def read_golden(path: Path) -> Golden:
             name: dict(
                 zip(
                     numbered(_time_ns(time_ns) for time_ns, _ in frames),
-                    (_things(rows) for _, rows in frames),
+                    (_objects(rows) for _, rows in frames),
                     strict=True,
                 )
             )
@@ -76,8 +76,8 @@ def golden_text(golden: Golden) -> str:
     drives = []
     for name, frames in golden.drives.items():
         lines = ",\n   ".join(
-            json.dumps([time_ns, None if things is None else list(map(_row, things))])
-            for (time_ns, _), things in frames.items()
+            json.dumps([time_ns, None if objects is None else list(map(_row, objects))])
+            for (time_ns, _), objects in frames.items()
         )
         drives.append(f"{json.dumps(name)}: [\n   {lines}\n  ]")
     listed = ",\n  ".join(drives)
@@ -87,8 +87,8 @@ def golden_text(golden: Golden) -> str:
     )
 
 
-def _row(thing: Thing) -> list[Any]:
-    return [thing.label, round(thing.score, 4), *(round(value, 1) for value in thing.box)]
+def _row(item: DetectedObject) -> list[Any]:
+    return [item.label, round(item.score, 4), *(round(value, 1) for value in item.box)]
 
 
 def _time_ns(value: Any) -> int:
@@ -97,16 +97,16 @@ def _time_ns(value: Any) -> int:
     return value
 
 
-def _things(rows: Sequence[Sequence[Any]] | None) -> list[Thing] | None:
+def _objects(rows: Sequence[Sequence[Any]] | None) -> list[DetectedObject] | None:
     if rows is None:
         return None
-    things = []
+    objects = []
     for label, score, *box in rows:
         x1, y1, x2, y2 = map(float, box)
         if not all(map(math.isfinite, (score, x1, y1, x2, y2))):
             raise ValueError(f"{label}: numbers are not finite")
-        things.append(Thing(str(label), float(score), (x1, y1, x2, y2)))
-    return things
+        objects.append(DetectedObject(str(label), float(score), (x1, y1, x2, y2)))
+    return objects
 
 
 def made_with_another_model(golden: Golden, made_with: Mapping[str, Any]) -> str:

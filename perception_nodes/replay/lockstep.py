@@ -37,7 +37,7 @@ from perception_nodes.drives.schemas import (
 from perception_nodes.replay.background import Ahead, Behind, quick_switches
 from perception_nodes.replay.offline_camera import Camera, LoadedModel, Turn, turns
 from perception_nodes.replay.outputs import PictureWriter
-from perception_nodes.report.changes import Comparison, things_of
+from perception_nodes.report.changes import Comparison, objects_of
 from perception_nodes.report.recording import (
     DETECTIONS_TOPIC,
     FRAME_REPORT_TOPIC,
@@ -118,7 +118,7 @@ class Lockstep:
             if found is not None:
                 recorder.write(DETECTIONS_TOPIC, DETECTIONS, at_ns, message)
             recorder.write(FRAME_REPORT_TOPIC, FRAME_REPORT, at_ns, write_frame_report(record))
-            changes = comparison.frame(frame.index, at_ns, things_of(found)) if comparison else ()
+            changes = comparison.frame(frame.index, at_ns, objects_of(found)) if comparison else ()
             if pictures is not None:
                 report = FrameReport.of_record(record, at_ns)
                 pictures.add(frame, record.stamp_ns, at_ns, report, found, latency, changes)

@@ -17,10 +17,8 @@ from perception_nodes.drives.bag import Drive, RawFrame
 from perception_nodes.drives.schemas import ANNOTATIONS, COMPRESSED_IMAGE
 from perception_nodes.report.annotate import Picture, PictureMaker, blank, draw, draw_changes
 from perception_nodes.report.changes import Change
-from perception_nodes.report.chosen_frames import Shots
-from perception_nodes.report.drive_report import render
+from perception_nodes.report.chosen_frames import ChosenFrames
 from perception_nodes.report.foxglove import compressed_image, image_annotations
-from perception_nodes.report.overview import overview
 from perception_nodes.report.recording import (
     FrameDetections,
     FrameReport,
@@ -86,9 +84,9 @@ def finish(
     out.mkdir(parents=True, exist_ok=True)
     merged = out / "detections.mcap"
     video = out / "annotated.mp4"
-    shots = merge_pictures(merged, recording_path, drive, played, video, progress)
+    chosen = merge_pictures(merged, recording_path, drive, played, video, progress)
     summary = summary_of(recording, drive, len(sent), context)
-    write_summary(out, summary, recording, shots)
+    write_summary(out, summary, recording, chosen)
     return summary
 
 
@@ -116,7 +114,7 @@ def merge_pictures(
     played: Mapping[int, Played],
     video: Path | None,
     progress: Progress | None = None,
-) -> Shots:
+) -> ChosenFrames:
     """Write a recording of what was recorded and what shows it.
 
     Args:
@@ -138,13 +136,19 @@ def merge_pictures(
                 progress(frame.index + 1, drive.frame_count)
             if frame.index in played:
                 pictures.add(frame, *played[frame.index])
-    return pictures.shots
+    return pictures.chosen
 
 
-def write_summary(out: Path, summary: dict[str, Any], recording: Recording, shots: Shots) -> None:
+def write_summary(
+    out: Path, summary: dict[str, Any], recording: Recording, chosen: ChosenFrames
+) -> None:
     """Write `report.html`, `overview.png`, `timing.csv` and `summary.json`."""
-    write_whole(out / "report.html", render(summary, recording, shots))
-    write_whole(out / "overview.png", overview(summary, recording, shots))
+    # Plotly and Matplotlib take a second to load.
+    from perception_nodes.report.drive_report import render
+    from perception_nodes.report.overview import overview
+
+    write_whole(out / "report.html", render(summary, recording, chosen))
+    write_whole(out / "overview.png", overview(summary, recording, chosen))
     write_whole(out / TIMING_FILE, timing_csv(recording.reports))
     text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
     write_whole(out / "summary.json", text)
@@ -199,7 +203,7 @@ class PictureWriter:
         self._maker = PictureMaker(drive.message_type)
         self._video = _Video(video, _frame_rate(drive)) if video is not None else None
         self._size = (640, 360)
-        self.shots = Shots(drive.frame_count)
+        self.chosen = ChosenFrames(drive.frame_count)
 
     def add(
         self,
@@ -237,10 +241,10 @@ class PictureWriter:
         write(ANNOTATED_TOPIC, COMPRESSED_IMAGE, log_time_ns, annotated)
         if self._video is not None:
             self._video.write(picture)
-        self.shots.take(frame.index, jpeg, latency, 0 if found is None else len(found))
-        if self.shots.wants(frame.index, len(changes)):
+        self.chosen.take(frame.index, jpeg, latency, 0 if found is None else len(found))
+        if self.chosen.wants(frame.index, len(changes)):
             draw_changes(bare, scale, changes)
-            self.shots.take_changed(frame.index, _jpeg(bare), changes)
+            self.chosen.take_changed(frame.index, _jpeg(bare), changes)
 
     def _picture(self, frame: RawFrame) -> tuple[Picture, float]:
         try:

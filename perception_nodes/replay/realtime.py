@@ -14,6 +14,7 @@ import numpy as np
 
 from perception_nodes.core.counters import EngineCall
 from perception_nodes.core.frame import FrameRecord, FrameStatus, latency_ms
+from perception_nodes.core.statistics import MEDIAN_AND_P99, latency_percentiles
 from perception_nodes.drives.bag import RawFrame
 from perception_nodes.drives.schemas import DETECTIONS, FRAME_REPORT, schema_text
 from perception_nodes.replay.background import Ahead, quick_switches
@@ -171,10 +172,10 @@ class Realtime:
         if failure:
             raise failure[0]
 
-    def timing_error_ms(self) -> dict[str, float]:
-        """Percentiles of how far from their time frames were released."""
-        found = np.percentile(np.array(self.errors_ns or [0]) / 1e6, [50, 99, 100])
-        return dict(zip(("p50", "p99", "max"), np.round(found, 4).tolist(), strict=True))
+    def timing_error_ms(self) -> dict[str, float | None]:
+        """How far from their time frames were released: `p50`, `p99` and `max`."""
+        errors_ms = np.array(self.errors_ns) / 1e6
+        return latency_percentiles(errors_ms, {**MEDIAN_AND_P99, "max": 100})
 
     def _step_ns(self, frame: RawFrame, last_ns: int, step_ns: int | None) -> int:
         """The recorded time between a frame and the one before it; at a jump as much as last."""

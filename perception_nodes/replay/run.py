@@ -32,7 +32,7 @@ from perception_nodes.replay.outputs import (
 from perception_nodes.replay.realtime import Realtime
 from perception_nodes.report.accelerator import ENGINE_FILE, engine_csv, engine_summary
 from perception_nodes.report.changes import Comparison, Tolerance
-from perception_nodes.report.chosen_frames import Shots
+from perception_nodes.report.chosen_frames import ChosenFrames
 from perception_nodes.report.recording import Recorder, Recording
 from perception_nodes.system.files import write_whole
 
@@ -196,9 +196,9 @@ def _in_lockstep(
     if comparison is not None:
         comparison.finish()
         summary["golden"] = comparison.as_json()
-    shots = None if pictures is None else pictures.shots
+    chosen = None if pictures is None else pictures.chosen
     _note_engine(folder, summary, run.engine_calls)
-    return _ended(folder, summary, run.recording, shots, drive, loaded, options)
+    return _ended(folder, summary, run.recording, chosen, drive, loaded, options)
 
 
 def _in_real_time(
@@ -224,17 +224,18 @@ def _in_real_time(
         )
     error_ms = run.timing_error_ms()
     notes = [*camera.warnings, *run.warnings]
-    if error_ms["p50"] > AIMED_TIMING_ERROR_MS:
+    median_ms = error_ms["p50"]
+    if median_ms is not None and median_ms > AIMED_TIMING_ERROR_MS:
         notes.append(
-            f"frames were released {error_ms['p50']:.2f} ms from their time (median), which is "
-            f"more than {AIMED_TIMING_ERROR_MS:g} ms: this machine has too much else to do"
+            f"frames were released {median_ms:.2f} ms from their time (median), which is more "
+            f"than {AIMED_TIMING_ERROR_MS:g} ms: this machine has too much else to do"
         )
     context = _context(source, drive, loaded, options, notes)
     context |= {"rate": options.rate, "timing_error_ms": error_ms}
-    file, shots = folder / "detections.mcap", None
+    file, chosen = folder / "detections.mcap", None
     if options.pictures:
         video = folder / VIDEO if options.video else None
-        shots = merge_pictures(
+        chosen = merge_pictures(
             file,
             messages,
             drive,
@@ -247,7 +248,7 @@ def _in_real_time(
         messages.rename(file)
     summary = summary_of(run.recording, drive, len(run.played), context)
     _note_engine(folder, summary, run.engine_calls)
-    return _ended(folder, summary, run.recording, shots, drive, loaded, options)
+    return _ended(folder, summary, run.recording, chosen, drive, loaded, options)
 
 
 def _note_engine(
@@ -263,7 +264,7 @@ def _ended(
     folder: Path,
     summary: dict[str, Any],
     recording: Recording,
-    shots: Shots | None,
+    chosen: ChosenFrames | None,
     drive: Drive,
     loaded: LoadedModel,
     options: Options,
@@ -272,7 +273,7 @@ def _ended(
         summary["accuracy"] = accuracy(
             loaded.model, drive, recording, options.labels, options.labels_topic
         )
-    write_summary(folder, summary, recording, shots or Shots(0))
+    write_summary(folder, summary, recording, chosen or ChosenFrames(0))
     return summary
 
 

@@ -153,11 +153,11 @@ def draw(
 def draw_changes(picture: Picture, scale: float, changes: Sequence[Change]) -> None:
     """Draw what changed against a golden, in place: what was there before, what is there now."""
     for change in changes:
-        for thing, colour in ((change.before, BEFORE_COLOUR), (change.after, AFTER_COLOUR)):
-            if thing is not None:
-                text = change.kind.value if thing is (change.after or change.before) else "before"
-                box = np.array(thing.box, np.float32) * scale
-                _draw_box(picture, f"{thing.label} {thing.score:.2f} {text}", colour, box)
+        for item, colour in ((change.before, BEFORE_COLOUR), (change.after, AFTER_COLOUR)):
+            if item is not None:
+                text = change.kind.value if item is (change.after or change.before) else "before"
+                box = np.array(item.box, np.float32) * scale
+                _draw_box(picture, f"{item.label} {item.score:.2f} {text}", colour, box)
     texts = [change.kind.value for change in changes if not (change.before or change.after)]
     for text in texts[:1]:
         _draw_label(picture, text, (8, 8), bgr(BEFORE_COLOUR), 0.55)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from perception_nodes.core.geometry import pairwise_iou
 from perception_nodes.report.recording import FrameDetections, Recording
 
 SAME_OBJECT_IOU = 0.3
@@ -41,7 +42,7 @@ class Kind(str, Enum):
     FRAME_NEW = "frame is new"
 
 
-class Thing(NamedTuple):
+class DetectedObject(NamedTuple):
     """An object of a frame: class, score, and x1 y1 x2 y2 in source pixels."""
 
     label: str
@@ -67,19 +68,19 @@ class Change(NamedTuple):
     frame: int
     at_s: float
     kind: Kind
-    before: Thing | None = None
-    after: Thing | None = None
+    before: DetectedObject | None = None
+    after: DetectedObject | None = None
 
     def __str__(self) -> str:
         """A line for people."""
         where = f"frame {self.frame} ({self.at_s:.2f} s): "
         if self.kind == Kind.MOVED and self.before and self.after:
-            overlap = iou(_boxes([self.before]), _boxes([self.after]))[0, 0]
+            overlap = pairwise_iou(_boxes([self.before]), _boxes([self.after]))[0, 0]
             return f"{where}{self.before} moved to {self.after}, IoU {overlap:.2f}"
         if self.kind == Kind.SCORE and self.before and self.after:
             return f"{where}{self.before} now has score {self.after.score:.2f}"
-        thing = self.before or self.after
-        return f"{where}{thing} {self.kind.value}" if thing else where + self.kind.value
+        item = self.before or self.after
+        return f"{where}{item} {self.kind.value}" if item else where + self.kind.value
 
     def as_json(self) -> dict[str, Any]:
         """For machines."""
@@ -94,23 +95,23 @@ class Change(NamedTuple):
 
 Time = tuple[int, int]
 """Log time in nanoseconds, and how many earlier frames have the same one."""
-Frames = dict[Time, list[Thing] | None]
+Frames = dict[Time, list[DetectedObject] | None]
 """Objects by the frame's time; None for a frame that gave no detections."""
 
 
-def things_of(found: FrameDetections | None) -> list[Thing] | None:
+def objects_of(found: FrameDetections | None) -> list[DetectedObject] | None:
     """A frame's objects."""
     if found is None:
         return None
     rows = zip(found.labels, found.scores.tolist(), found.boxes.tolist(), strict=True)
-    return [Thing(label, score, tuple(box)) for label, score, box in rows]
+    return [DetectedObject(label, score, tuple(box)) for label, score, box in rows]
 
 
 def frames_of(recording: Recording) -> Frames:
     """The objects of every frame of a replay, whose recording was read by number."""
     times = numbered(report.log_time_ns for report in recording.reports)
     return {
-        time: things_of(recording.found(report))
+        time: objects_of(recording.found(report))
         for time, report in zip(times, recording.reports, strict=True)
     }
 
@@ -137,7 +138,7 @@ class Comparison:
         self.doubtful = 0
         self.changes: list[Change] = []
 
-    def frame(self, index: int, time_ns: int, found: list[Thing] | None) -> list[Change]:
+    def frame(self, index: int, time_ns: int, found: list[DetectedObject] | None) -> list[Change]:
         """What changed in a frame; each is asked for once."""
         self.frames += 1
         at_s = round((time_ns - self._start_ns) / 1e9, 3)
@@ -176,34 +177,36 @@ class Comparison:
         return [str(change) for change in self.changes]
 
     def _between(
-        self, before: list[Thing] | None, after: list[Thing] | None
-    ) -> list[tuple[Kind, Thing | None, Thing | None]]:
+        self, before: list[DetectedObject] | None, after: list[DetectedObject] | None
+    ) -> list[tuple[Kind, DetectedObject | None, DetectedObject | None]]:
         if before is None or after is None:
             if before is after:
                 return []
             return [(Kind.FAILED if after is None else Kind.RECOVERED, None, None)]
-        changes: list[tuple[Kind, Thing | None, Thing | None]] = []
-        pairs, gone, new = match_things(before, after)
+        changes: list[tuple[Kind, DetectedObject | None, DetectedObject | None]] = []
+        pairs, gone, new = match_objects(before, after)
         for old, now, overlap in pairs:
             if overlap < self._tolerance.box_iou:
                 changes.append((Kind.MOVED, old, now))
             elif abs(old.score - now.score) > self._tolerance.score:
                 changes.append((Kind.SCORE, old, now))
-        for thing in (*gone, *new):
-            if thing.score < self._sure_score:
+        for item in (*gone, *new):
+            if item.score < self._sure_score:
                 self.doubtful += 1
-            elif thing in gone:
-                changes.append((Kind.VANISHED, thing, None))
+            elif item in gone:
+                changes.append((Kind.VANISHED, item, None))
             else:
-                changes.append((Kind.APPEARED, None, thing))
+                changes.append((Kind.APPEARED, None, item))
         return changes
 
 
-def match_things(
-    before: Sequence[Thing], after: Sequence[Thing]
-) -> tuple[list[tuple[Thing, Thing, float]], list[Thing], list[Thing]]:
+def match_objects(
+    before: Sequence[DetectedObject], after: Sequence[DetectedObject]
+) -> tuple[
+    list[tuple[DetectedObject, DetectedObject, float]], list[DetectedObject], list[DetectedObject]
+]:
     """Objects of one class that overlap, best overlap first; then what is left of each side."""
-    overlap = iou(_boxes(before), _boxes(after))
+    overlap = pairwise_iou(_boxes(before), _boxes(after))
     same = np.array([[a.label == b.label for b in after] for a in before], bool)
     overlap = np.where(same.reshape(overlap.shape), overlap, 0.0)
     pairs = []
@@ -214,21 +217,10 @@ def match_things(
     rows, columns = {row for row, _, _ in pairs}, {column for _, column, _ in pairs}
     return (
         [(before[row], after[column], value) for row, column, value in pairs],
-        [thing for index, thing in enumerate(before) if index not in rows],
-        [thing for index, thing in enumerate(after) if index not in columns],
+        [item for index, item in enumerate(before) if index not in rows],
+        [item for index, item in enumerate(after) if index not in columns],
     )
 
 
-def iou(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Intersection over union of boxes [n, 4] with boxes [m, 4]: [n, m]."""
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    overlap = np.clip(high - low, 0, None).prod(axis=2)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (first, second)]
-    union = areas[0][:, None] + areas[1][None, :] - overlap
-    shares: NDArray[np.float64] = overlap / np.maximum(union, 1e-9)
-    return shares
-
-
-def _boxes(things: Sequence[Thing]) -> NDArray[np.float64]:
-    return np.array([thing.box for thing in things], np.float64).reshape(-1, 4)
+def _boxes(objects: Sequence[DetectedObject]) -> NDArray[np.float64]:
+    return np.array([item.box for item in objects], np.float64).reshape(-1, 4)

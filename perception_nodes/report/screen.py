@@ -15,6 +15,7 @@ from rich.text import Text
 
 from perception_nodes.core.budget import DEADLINE_MS, STAGES, Budget
 from perception_nodes.core.frame import STAMPS, FrameStatus
+from perception_nodes.core.statistics import MEDIAN_AND_P99, percentiles
 
 WINDOW_FRAMES = 300
 REFRESH_INTERVAL_S = 0.25
@@ -177,8 +178,8 @@ class LiveView:
         if not both.any():
             return None, None
         durations_ms = (times_ns[both, end] - times_ns[both, start]) / 1e6
-        p50, p99 = np.percentile(durations_ms, [50, 99])
-        return float(p50), float(p99)
+        found = percentiles(durations_ms, MEDIAN_AND_P99)
+        return found["p50"], found["p99"]
 
     def _frame_rate(self) -> float:
         """Frames a second, over the last two seconds."""
