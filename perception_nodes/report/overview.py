@@ -73,7 +73,7 @@ def _timeline(axes: Axes, recording: Recording, deadline_ms: float) -> None:
         upper = level + [stages.get(stage, 0.0) for stages in shown]
         axes.stairs(upper, edges, baseline=level, fill=True, color=colour, label=stage)
         level = upper
-    axes.axhline(deadline_ms, color=DEADLINE_COLOUR, lw=1.2, ls="--",
+    axes.axhline(deadline_ms, color=DEADLINE_COLOUR, lw=2, ls="--",
                  label=f"deadline {deadline_ms:g} ms")  # fmt: skip
     # A stall of a second would flatten everything else.
     axes.set_ylim(0, max(1.25 * deadline_ms, min(level.max(initial=0.0), 4 * deadline_ms)))
