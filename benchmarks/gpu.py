@@ -126,6 +126,8 @@ def main(arguments: list[str] | None = None) -> int:
     import gpu_stages
     import gpu_whole
 
+    from perception_nodes.system.files import write_whole
+
     try:
         if options.load:
             gpu_whole.load(device, options.device)
@@ -149,9 +151,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     finally:
         device.close()
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "gpu.json").write_text(json.dumps(result, indent=1))
-    (options.out / "gpu.html").write_text(gpu_page.render(result))
+    write_whole(options.out / "gpu.json", json.dumps(result, indent=1))
+    write_whole(options.out / "gpu.html", gpu_page.render(result))
     print(gpu_page.text(result))
     print(f"written: {options.out / 'gpu.json'}, {options.out / 'gpu.html'}")
     return 0

@@ -1,4 +1,4 @@
-"""Capture to detections of the whole graph, against bare inference and what people run today."""
+"""Latency of the whole graph, against bare inference and a usual node of today."""
 
 import json
 import os
@@ -27,7 +27,7 @@ from perception_nodes.system.environment import ros_environment, share_folder, s
 from perception_nodes.system.processes import cpu_name
 
 WARM_UP_FRAMES = 10
-"""First frames of a round that are not measured: caches fill, threads start."""
+"""First frames of a round, which are not measured: caches fill and threads start."""
 BASELINE_TIMEOUT_S = 30
 
 
@@ -60,14 +60,14 @@ class LatencyBench:
         """Measure.
 
         Args:
-            say: receives a line of progress now and then.
+            say: receives lines of progress.
 
         Returns:
             The JSON result.
 
         Raises:
             SettingsError, ModelError: unusable options.
-            GraphFailure: a process ended that should not have.
+            GraphFailure: a process of the graph ended unexpectedly.
         """
         stay_on_this_machine()
         model = load_model(self.model)
@@ -224,12 +224,12 @@ class LatencyBench:
 
 
 def difference(a: float | None, b: float | None) -> float | None:
-    """The difference a - b, None where one is missing."""
+    """The difference a - b; None if one is missing."""
     return None if a is None or b is None else a - b
 
 
 def result_table(result: dict[str, Any]) -> Table:
-    """The result for people."""
+    """The result as a table for the terminal."""
     table = Table(
         "",
         "p50 ms",

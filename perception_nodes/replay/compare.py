@@ -41,7 +41,7 @@ from perception_nodes.system.files import write_whole
 COLOURS = ("#4263eb", "#e8590c")
 MAX_PICTURES = 8
 MAX_LETTERS = 20
-"""Of a figure; more of them, such as a hash, would push the other run off the screen."""
+"""Longer figures, such as hashes, are cut off so that both runs fit side by side."""
 FIGURES = {
     "frames": ("frames_in",),
     "objects": ("detections",),
@@ -61,20 +61,20 @@ FIGURES = {
     "runtime": ("runtime",),
     "mode": ("mode",),
 }
-"""What is set side by side, and where a summary has it."""
+"""The figures that are compared, and their place in a summary."""
 
 
 def compare_runs(first: Path, second: Path, out: Path) -> dict[str, Any]:
     """Write `compare.html` and `compare.json`.
 
-    Objects are compared as with a golden, the first run in its place.
+    Objects are compared as with a golden; the first run takes the golden's place.
 
     Returns:
-        What `compare.json` holds.
+        The content of `compare.json`.
 
     Raises:
         RecordingError: a folder is not that of a run.
-        SettingsError: nothing can be written to `out`.
+        SettingsError: `out` cannot be written to.
     """
     folders = (first, second)
     summaries = [_summary(folder) for folder in folders]
@@ -199,7 +199,7 @@ def _ratio(before: Any, after: Any) -> str:
 
 
 def _latency(work_ms: list[list[float]], folders: tuple[Path, Path], deadline_ms: float) -> Figure:
-    """Share of the frames that took at most so long."""
+    """The cumulative distribution of the work or latency of both runs."""
     figure = Figure()
     for values, folder, colour in zip(work_ms, folders, COLOURS, strict=True):
         shares = np.linspace(0, 1, 401)
@@ -235,7 +235,7 @@ def _classes(recordings: list[Recording]) -> list[list[Any]]:
 def _pairs(
     folders: tuple[Path, Path], times: list[Time], changed: dict[Time, list[str]]
 ) -> list[ChosenFrame]:
-    """The frames that differ most, one picture a frame, the runs beside each other."""
+    """For each frame one picture with both runs side by side."""
     found: list[dict[Time, bytes]] = [{}, {}]
     for pictures, folder in zip(found, folders, strict=True) if times else ():
         seen: Counter[int] = Counter()

@@ -1,7 +1,8 @@
-"""What a drive is known to give: kept in a file, and compared with what it gives now.
+"""Golden files: the objects that a drive is known to give, to compare a replay with.
 
 Machines differ in the last bits of a score, so a comparison has tolerances. An object whose score
-lies that near to the threshold may come and go: it is counted, and is no change.
+is within the tolerance of the threshold may appear or vanish: it is counted as doubtful, not as a
+change.
 """
 
 import json
@@ -17,16 +18,16 @@ FORMAT = "perception golden 1"
 
 
 class GoldenError(ValueError):
-    """A golden that cannot be compared with; the text says why and what to do."""
+    """A golden that cannot be used; the text says why and what to do."""
 
 
 @dataclass
 class Golden:
-    """What some drives gave.
+    """The objects of some drives.
 
     Attributes:
         made_with: model, its hash, backend, score_threshold.
-        drives: by the drive's name.
+        drives: frames by the drive's name.
     """
 
     made_with: dict[str, Any]
@@ -37,7 +38,7 @@ def read_golden(path: Path) -> Golden:
     """Read a golden.
 
     Raises:
-        GoldenError: it is not there, or not one.
+        GoldenError: the file is missing or malformed.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -72,7 +73,7 @@ def read_golden(path: Path) -> Golden:
 
 
 def golden_text(golden: Golden) -> str:
-    """A golden as JSON, a line a frame, so that version control shows what changed."""
+    """A golden as JSON with one frame on each line, so that version control shows changes."""
     drives = []
     for name, frames in golden.drives.items():
         lines = ",\n   ".join(
@@ -110,10 +111,10 @@ def _objects(rows: Sequence[Sequence[Any]] | None) -> list[DetectedObject] | Non
 
 
 def made_with_another_model(golden: Golden, made_with: Mapping[str, Any]) -> str:
-    """A note where the golden's model is not the one that runs, empty where it is.
+    """A note if the golden was made with another model, else an empty text.
 
     Raises:
-        GoldenError: its threshold is another one, so that objects come and go for that alone.
+        GoldenError: its score threshold differs, which alone makes objects appear or vanish.
     """
     before, now = golden.made_with["score_threshold"], made_with["score_threshold"]
     if before != now:

@@ -1,4 +1,4 @@
-"""A replay from bags to outputs, one camera's drive after the other."""
+"""A replay from bags to outputs, one drive after the other."""
 
 import hashlib
 import platform
@@ -42,14 +42,14 @@ ALL_TOPICS = "all"
 VIDEO = "annotated.mp4"
 BARE_CALLS = 200
 SUFFIXES = (".mcap", ".db3", ".bag", *COMPRESSED, *VIDEO_SUFFIXES)
-"""Those of a recorded drive's file that tell its format."""
+"""File name suffixes that tell the format of a recorded drive."""
 AIMED_TIMING_ERROR_MS = 0.5
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, and frames done and in all."""
+"""Called with the name of the work, the frames done and their total."""
 
 
 class Source(NamedTuple):
-    """One camera of a bag; the name tells it from the others of a command."""
+    """One camera of a bag, under a name that is unique within a command."""
 
     name: str
     path: Path
@@ -58,20 +58,20 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True)
 class Options:
-    """What is wanted of a replay.
+    """What to replay of a drive, and what to do with it.
 
     Attributes:
         mode: one of `MODES`.
-        rate: in real time, how much faster than recorded.
-        every: of each drive, every so manieth frame is taken.
-        frames: of those, to stop after; None for all.
+        rate: speed in real time; 2 is twice as fast as recorded.
+        every: only one frame in this many is replayed.
+        frames: number of replayed frames after which to stop; None for all.
         pictures: whether to write pictures into the recording.
         video: whether to write `annotated.mp4`.
         bare: whether to measure bare inference too, and compare the speed with it.
-        golden: to compare with, None for none.
-        tolerance: of that comparison.
-        labels: what is on the frames, None where that is not known.
-        labels_topic: topic with labels in the bags, empty for none.
+        golden: golden to compare with; None for none.
+        tolerance: tolerance of that comparison.
+        labels: labels of the frames; None for none.
+        labels_topic: topic of the bags that holds labels; empty for none.
     """
 
     mode: str = LOCKSTEP
@@ -90,16 +90,16 @@ class Options:
 def sources(
     bags: Sequence[Path], topics: Sequence[str], keep_unreadable: bool = False
 ) -> list[Source]:
-    """The cameras to replay.
+    """List the cameras to replay.
 
     Args:
         bags: recorded drives.
-        topics: image topics, `all` for each that a bag has; empty to find one by type.
-        keep_unreadable: take a bag that has no topics to be read for one camera, whose replay will
-            say why.
+        topics: image topics, `all` for every one of a bag; empty to find one by type.
+        keep_unreadable: list a bag whose topics cannot be read as one camera; its replay will then
+            fail and say why.
 
     Raises:
-        BagError: a bag whose topics are wanted cannot be read.
+        BagError: the topics of a bag are needed and cannot be read.
     """
     found: dict[str, Source] = {}
     for bag in bags:
@@ -123,7 +123,7 @@ def sources(
 
 
 def made_with(model: Model, settings: ReplaySettings) -> dict[str, Any]:
-    """What a golden should know of its making."""
+    """What a golden records about its making."""
     return {
         "model": model.name,
         "model_sha256": model.sha256,
@@ -135,7 +135,7 @@ def made_with(model: Model, settings: ReplaySettings) -> dict[str, Any]:
 def replay(
     source: Source, out: Path, loaded: LoadedModel, options: Options, progress: Progress
 ) -> dict[str, Any]:
-    """Replay a drive; the outputs appear in their folder when all of them are complete.
+    """Replay a drive; the outputs appear in their folder once all of them are complete.
 
     Returns:
         The summary, as in `summary.json`.
@@ -254,7 +254,7 @@ def _in_real_time(
 def _note_engine(
     folder: Path, summary: dict[str, Any], engine_calls: dict[int, EngineCall]
 ) -> None:
-    """Add what an accelerator counted, where there was one."""
+    """Add the counters of an accelerator, if there was one."""
     if engine_calls:
         summary["engine"] = engine_summary(engine_calls)
         write_whole(folder / ENGINE_FILE, engine_csv(engine_calls))
@@ -329,7 +329,7 @@ def _total(drive: Drive, options: Options) -> int:
 
 
 def _plain_name(bag: Path) -> str:
-    """A bag's name without what tells its format."""
+    """The name of a bag without the suffixes of its format."""
     name = bag.resolve().name
     while not bag.is_dir() and Path(name).suffix.lower() in SUFFIXES:
         name = Path(name).stem
@@ -346,14 +346,14 @@ def _sha256(file: Path) -> str:
 
 @contextmanager
 def _staged(out: Path) -> Iterator[Path]:
-    """A folder whose files move to `out` when all are there; else nothing is left of it."""
+    """A temporary folder whose files move to `out` at the end; after an error, nothing is left."""
     there = out.exists()
     folder = None
     try:
         out.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=".part-", dir=out))
         yield folder
-        # Of an earlier run; they would not belong to the other files.
+        # Files of an earlier run would not belong to the new ones.
         for name in (VIDEO, ENGINE_FILE):
             (out / name).unlink(missing_ok=True)
         for file in folder.iterdir():
@@ -367,6 +367,6 @@ def _staged(out: Path) -> Iterator[Path]:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
         if not there:
-            # Only an empty one can be removed so.
+            # This fails, as it should, if the folder is not empty.
             with suppress(OSError):
                 out.rmdir()

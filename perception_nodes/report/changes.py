@@ -1,4 +1,4 @@
-"""What differs between two runs of a drive, object by object, within tolerances."""
+"""The differences between two runs of a drive, object by object, within tolerances."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,16 +13,16 @@ from perception_nodes.core.geometry import pairwise_iou
 from perception_nodes.report.recording import FrameDetections, Recording
 
 SAME_OBJECT_IOU = 0.3
-"""Two boxes of one class that overlap less are two objects."""
+"""Two boxes of one class with a smaller IoU are different objects."""
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """What counts as the same.
+    """Which differences do not count.
 
     Attributes:
-        box_iou: IoU from which on a box has not moved.
-        score: by which a score may differ.
+        box_iou: a box whose IoU with the earlier one is at least this has not moved.
+        score: largest difference between two scores that are the same.
     """
 
     box_iou: float = 0.8
@@ -30,7 +30,7 @@ class Tolerance:
 
 
 class Kind(str, Enum):
-    """What can change."""
+    """Kinds of differences."""
 
     APPEARED = "appeared"
     VANISHED = "vanished"
@@ -50,7 +50,7 @@ class DetectedObject(NamedTuple):
     box: tuple[float, float, float, float]
 
     def __str__(self) -> str:
-        """In words."""
+        """For people: class, score, corner and size."""
         x1, y1, x2, y2 = self.box
         return f"{self.label} {self.score:.2f} at {x1:.0f},{y1:.0f} ({x2 - x1:.0f}x{y2 - y1:.0f})"
 
@@ -59,10 +59,10 @@ class Change(NamedTuple):
     """One difference.
 
     Attributes:
-        frame: its number in the drive.
+        frame: index of the frame in the drive.
         at_s: seconds since the first frame.
         kind: what changed.
-        before, after: the object in the golden and now, where there is one.
+        before, after: the object in the golden and in this run; None where there is none.
     """
 
     frame: int
@@ -94,13 +94,13 @@ class Change(NamedTuple):
 
 
 Time = tuple[int, int]
-"""Log time in nanoseconds, and how many earlier frames have the same one."""
+"""Log time in nanoseconds, and the number of earlier frames with the same log time."""
 Frames = dict[Time, list[DetectedObject] | None]
-"""Objects by the frame's time; None for a frame that gave no detections."""
+"""The objects of each frame; None for a frame without detections."""
 
 
 def objects_of(found: FrameDetections | None) -> list[DetectedObject] | None:
-    """A frame's objects."""
+    """The objects of a frame; None where no detections were published."""
     if found is None:
         return None
     rows = zip(found.labels, found.scores.tolist(), found.boxes.tolist(), strict=True)
@@ -108,7 +108,7 @@ def objects_of(found: FrameDetections | None) -> list[DetectedObject] | None:
 
 
 def frames_of(recording: Recording) -> Frames:
-    """The objects of every frame of a replay, whose recording was read by number."""
+    """The objects of every frame of a replay whose recording was read with `by_number`."""
     times = numbered(report.log_time_ns for report in recording.reports)
     return {
         time: objects_of(recording.found(report))
@@ -117,7 +117,7 @@ def frames_of(recording: Recording) -> Frames:
 
 
 def numbered(times_ns: Iterable[int]) -> Iterator[Time]:
-    """Log times, those that are equal told apart by their order."""
+    """Number log times so that equal ones differ."""
     seen: Counter[int] = Counter()
     for time_ns in times_ns:
         yield time_ns, seen[time_ns]
@@ -125,10 +125,9 @@ def numbered(times_ns: Iterable[int]) -> Iterator[Time]:
 
 
 class Comparison:
-    """A drive's frames against those of a golden, one after the other."""
+    """Compares the frames of a drive with those of a golden, one after the other."""
 
     def __init__(self, expected: Frames, score_threshold: float, tolerance: Tolerance) -> None:
-        """Take what is expected."""
         self._expected = dict(expected)
         self._start_ns = min(expected, default=(0, 0))[0]
         self._seen: Counter[int] = Counter()
@@ -139,7 +138,7 @@ class Comparison:
         self.changes: list[Change] = []
 
     def frame(self, index: int, time_ns: int, found: list[DetectedObject] | None) -> list[Change]:
-        """What changed in a frame; each is asked for once."""
+        """Compare the next frame; returns its changes."""
         self.frames += 1
         at_s = round((time_ns - self._start_ns) / 1e9, 3)
         time = (time_ns, self._seen[time_ns])
@@ -153,7 +152,7 @@ class Comparison:
         return changes
 
     def finish(self) -> None:
-        """Count the frames that did not come."""
+        """Add the frames of the golden that were missing."""
         for number, (time_ns, _) in enumerate(self._expected):
             at_s = round((time_ns - self._start_ns) / 1e9, 3)
             self.changes.append(Change(self.frames + number, at_s, Kind.FRAME_MISSING))
@@ -205,7 +204,11 @@ def match_objects(
 ) -> tuple[
     list[tuple[DetectedObject, DetectedObject, float]], list[DetectedObject], list[DetectedObject]
 ]:
-    """Objects of one class that overlap, best overlap first; then what is left of each side."""
+    """Pair objects of one class by their IoU, greatest first.
+
+    Returns:
+        Pairs with their IoU, the objects of `before` and those of `after` that are in no pair.
+    """
     overlap = pairwise_iou(_boxes(before), _boxes(after))
     same = np.array([[a.label == b.label for b in after] for a in before], bool)
     overlap = np.where(same.reshape(overlap.shape), overlap, 0.0)
