@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -140,6 +141,13 @@ def main(arguments: list[str] | None = None) -> int:
         status = told(count, differences, f"on the {facts.name}")
         if status or options.check:
             return status
+        try:
+            options.out.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=options.out).close()
+        except OSError as error:
+            reason = f"{error.strerror or error}; name another folder"
+            print(f"gpu.py: --out {options.out} cannot be written: {reason}", file=sys.stderr)
+            return 2
         result = {
             "machine": f"{platform.node()}, {platform.machine()}, {os.cpu_count()} processors",
             "gpu": vars(facts),
