@@ -105,7 +105,6 @@ class Behind:
         raise self._error
 
     def __enter__(self) -> "Behind":
-        """Start."""
         self._thread.start()
         return self
 

@@ -95,11 +95,9 @@ class LoadedModel:
         return durations_ns
 
     def __enter__(self) -> "LoadedModel":
-        """Nothing to do: the model is loaded."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Free the runtime's memory."""
         self.backend.close()
 
 

@@ -254,7 +254,6 @@ class PictureWriter:
         return picture, scale
 
     def __enter__(self) -> "PictureWriter":
-        """Nothing to do: the recording is already open."""
         return self
 
     def __exit__(
