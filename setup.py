@@ -34,7 +34,7 @@ setup(
     license=MANIFEST.findtext("license"),
     python_requires=">=3.10",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
-    package_data={NAME: ["gpu/kernels/*.cu*", "hil/scenarios/*.yaml"]},
+    package_data={NAME: ["gpu/kernels/*.cu*", "hil/scenarios/*.yaml", "report/templates/*.j2"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),

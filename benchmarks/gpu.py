@@ -1,9 +1,9 @@
 """Check the bits of the GPU path on this machine, and measure how long it takes.
 
-It needs a checkout of the repository, Python, NumPy, cuda-bindings or PyCUDA, and NVRTC, which is
-part of the CUDA toolkit, of PyTorch and of `pip install nvidia-cuda-nvrtc`; it needs no ROS, OpenCV
-or iceoryx2. If TensorRT and a model are available, the whole graph is measured with the network,
-otherwise without it.
+It needs a checkout of the repository, Python, NumPy, Jinja2, cuda-bindings or PyCUDA, and NVRTC,
+which is part of the CUDA toolkit, of PyTorch and of `pip install nvidia-cuda-nvrtc`; it needs no
+ROS, OpenCV or iceoryx2. If TensorRT and a model are available, the whole graph is measured with the
+network, otherwise without it.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -126,8 +127,11 @@ def main(arguments: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
+    import gpu_page
     import gpu_stages
     import gpu_whole
+
+    from perception_nodes.system.files import write_whole
 
     try:
         if options.load:
@@ -141,6 +145,13 @@ def main(arguments: list[str] | None = None) -> int:
         status = report(count, differences, f"on the {facts.name}")
         if status or options.check:
             return status
+        try:
+            options.out.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=options.out).close()
+        except OSError as error:
+            reason = f"{error.strerror or error}; name another folder"
+            print(f"gpu.py: --out {options.out} cannot be written: {reason}", file=sys.stderr)
+            return 2
         result = {
             "machine": f"{platform.node()}, {platform.machine()}, {os.cpu_count()} processors",
             "gpu": vars(facts),
@@ -152,11 +163,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     finally:
         device.close()
-    import gpu_page
-
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "gpu.json").write_text(json.dumps(result, indent=1))
-    (options.out / "gpu.html").write_text(gpu_page.render(result))
+    write_whole(options.out / "gpu.json", json.dumps(result, indent=1))
+    write_whole(options.out / "gpu.html", gpu_page.render(result))
     print(gpu_page.text(result))
     print(f"written: {options.out / 'gpu.json'}, {options.out / 'gpu.html'}")
     return 0

@@ -8,6 +8,7 @@ import gpu_checks
 import numpy as np
 from gpu_checks import HEAD, SETTINGS, HeadCase, PictureCase
 
+from perception_nodes.core.statistics import LATENCY_RANKS, percentiles
 from perception_nodes.gpu.cuda import Device, DeviceMemory, Stream
 from perception_nodes.gpu.decode_job import DecodeResult
 from perception_nodes.gpu.preprocess_job import (
@@ -127,12 +128,6 @@ def bytes_moved(plan: FramePlan, input_format: InputFormat) -> dict[str, int]:
     }
 
 
-def percentiles(values_ms: list[float]) -> dict[str, float]:
-    """Percentiles and maximum, in milliseconds."""
-    found = np.percentile(values_ms, [50, 99, 99.9, 100])
-    return dict(zip(("p50", "p99", "p99_9", "max"), np.round(found, 5).tolist(), strict=True))
-
-
 def bandwidth(device: Device, stream: Stream) -> float:
     """Write bandwidth of the device's memory, bytes per second, measured by a large fill."""
     memory = device.memory(COLD_BYTES)
@@ -237,7 +232,7 @@ def _time_alone(device: Device, stream: Stream, work: Callable[[], None]) -> dic
             took.append(last.since_ms(first))
     first.close()
     last.close()
-    return percentiles(took)
+    return percentiles(took, LATENCY_RANKS)
 
 
 def time_copy(device: Device, stream: Stream, encoding: str) -> dict[str, Any]:

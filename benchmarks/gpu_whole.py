@@ -18,10 +18,11 @@ import gpu_checks
 import gpu_stages
 import numpy as np
 from gpu_checks import HEAD, SETTINGS
-from gpu_stages import HeadMemory, bytes_moved, case_of, percentiles
+from gpu_stages import HeadMemory, bytes_moved, case_of
 
 from perception_nodes.core.frame import ImageView
 from perception_nodes.core.inference import BackendError
+from perception_nodes.core.statistics import LATENCY_RANKS, percentiles
 from perception_nodes.gpu.cuda import CudaError, Device, Event, Stream
 from perception_nodes.gpu.decode_job import DecodeResult
 from perception_nodes.gpu.preprocess_job import FrameCell, InputFormat, plan_frame
@@ -164,8 +165,8 @@ def time_whole(
             device_ms.append(_between(first, last, stream, detector))
     return {
         "frames": count,
-        "shared_memory_to_boxes_ms": percentiles(host_ms),
-        "graph_on_device_ms": percentiles(device_ms),
+        "shared_memory_to_boxes_ms": percentiles(host_ms, LATENCY_RANKS),
+        "graph_on_device_ms": percentiles(device_ms, LATENCY_RANKS),
         "copies_a_frame": copies / count,
         "over_3_ms": int((np.array(host_ms) > 3).sum()),
     }

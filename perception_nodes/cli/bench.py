@@ -268,7 +268,7 @@ def bench_models(
     if html_file is not None:
         write_whole(html_file, render(result))
     if svg_file is not None:
-        write_whole(svg_file, picture(result, follows_theme=True))
+        write_whole(svg_file, picture(result))
     Console().print(result_table(result))
 
 

@@ -20,6 +20,7 @@ from perception_nodes.evaluation import read_set
 from perception_nodes.evaluation.matching import require_pycocotools
 from perception_nodes.graph.config import SettingsError
 from perception_nodes.replay.corpus import (
+    DRIVE_ERRORS,
     Job,
     Result,
     Workers,
@@ -219,16 +220,15 @@ def replay_command(
         calibration_file=calibration,
     )
     named = [*(bags or ()), *(read_corpus(corpus) if corpus is not None else ())]
-    found = sources(named, topic or [], keep_unreadable=sharded)
+    found = sources(named, topic or [], keep_unreadable=len(named) > 1 or sharded)
     one = not sharded and len(found) == 1
-    failed: dict[str, str] = {}
     if sharded:
         inputs = [file for file in (golden, labels) if file is not None]
         inputs += [Path(calibration)] if calibration else []
         jobs = jobs_of(found, out, model_read, settings, options, inputs)
         summaries, failed = _sharded(jobs, out, workers, ray)
     else:
-        summaries = _one_after_the_other(found, out, settings, options)
+        summaries, failed = _one_after_the_other(found, out, settings, options)
     if golden is not None and update:
         drives = {
             name: frames_of(
@@ -265,18 +265,28 @@ def _folder(out: Path, name: str, one: bool) -> Path:
 
 def _one_after_the_other(
     found: Sequence[Source], out: Path, settings: ReplaySettings, options: Options
-) -> dict[str, dict[str, Any]]:
-    """Replay in this process; the summaries by drive."""
-    for source in found if len(found) > 1 else ():
-        # A drive that cannot be read is found before the others are replayed, not after.
-        open_drive(source.path, source.topic).close()
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Replay in this process; the summaries by drive, and the reasons of drives without.
+
+    Of several drives, one that cannot be used does not end the others. A path that does not exist
+    is a slip of the caller and ends the command before any work.
+    """
+    one = len(found) == 1
+    summaries: dict[str, dict[str, Any]] = {}
+    failed: dict[str, str] = {}
+    for source in found:
+        if not source.path.exists():
+            open_drive(source.path, source.topic)
     with LoadedModel(settings, str(cache_folder())) as loaded, replay_bar() as progress:
-        return {
-            source.name: replay(
-                source, _folder(out, source.name, len(found) == 1), loaded, options, progress
-            )
-            for source in found
-        }
+        for source in found:
+            folder = _folder(out, source.name, one)
+            try:
+                summaries[source.name] = replay(source, folder, loaded, options, progress)
+            except DRIVE_ERRORS as error:
+                if one:
+                    raise
+                failed[source.name] = str(error)
+    return summaries, failed
 
 
 def _sharded(

@@ -89,8 +89,8 @@ def show(name: str, summary: dict[str, Any], folder: Path) -> None:
             bare = f", {share:.0%} of bare inference's {bare_rate:.0f}"
         say(f"{speed['frames_per_s']:.0f} frames/s{bare}")
     if "engine" in summary:
-        say(engine_sentence(summary["engine"]))
-    if error_ms:
+        say(f"engine: {engine_sentence(summary['engine'])}")
+    if error_ms and error_ms["p50"] is not None:
         median, p99 = error_ms["p50"], error_ms["p99"]
         say(f"frames came {median:.3f} ms from their time (median; p99 {p99:.2f})")
     if "accuracy" in summary:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.core.frame import MAX_DETECTIONS, Detections
+from perception_nodes.core.geometry import intersections_and_unions
 
 
 class AbsurdOutput(ValueError):
@@ -145,12 +146,8 @@ def suppress(
     count = len(boxes)
     if count == 0:
         return np.empty(0, np.int64)
-    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
-    overlap = np.clip(high - low, 0, None).prod(axis=2)
-    union = area[:, None] + area[None, :] - overlap
-    rivals = (overlap > iou_threshold * union) & (labels[:, None] == labels[None, :])
+    shared, union = intersections_and_unions(boxes, boxes)
+    rivals = (shared > iou_threshold * union) & (labels[:, None] == labels[None, :])
     alive = np.ones(count, bool)
     kept = []
     for index in range(count):

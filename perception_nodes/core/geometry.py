@@ -11,6 +11,7 @@ The lens models are those of ROS `sensor_msgs/CameraInfo` (REP 104): `plumb_bob`
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from perception_nodes.core.frame import FrameFlag, FrameHeader
 
 Points = NDArray[np.float64]
+_Float = TypeVar("_Float", np.float32, np.float64)
 OUTSIDE = -1e6
 """Map coordinate of a pixel that the source does not show; remapping gives it the border value."""
 TANGENTIAL_STEPS = 15
@@ -219,6 +221,34 @@ def boxes_to_source(
         source = _through_lens(np.clip(source, 0, limits), lens, tuple(header.rectified_matrix))
     clipped: NDArray[np.float32] = np.clip(source, 0, limits).astype(np.float32)
     return clipped
+
+
+def intersections_and_unions(
+    first: NDArray[_Float], second: NDArray[_Float]
+) -> tuple[NDArray[_Float], NDArray[_Float]]:
+    """Areas that two boxes share and that they cover together, for every pair.
+
+    Comparing `intersection > threshold * union` also works where two boxes have no area.
+
+    Args:
+        first: float [n, 4], x1 y1 x2 y2.
+        second: float [m, 4].
+
+    Returns:
+        Intersections and unions, each [n, m], of the boxes' dtype.
+    """
+    low = np.maximum(first[:, None, :2], second[None, :, :2])
+    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
+    intersections = np.clip(high - low, 0, None).prod(axis=2)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (first, second)]
+    return intersections, areas[0][:, None] + areas[1][None, :] - intersections
+
+
+def pairwise_iou(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Intersection over union of boxes [n, 4] with boxes [m, 4]: [n, m]."""
+    intersections, unions = intersections_and_unions(first, second)
+    shares: NDArray[np.float64] = intersections / np.maximum(unions, 1e-9)
+    return shares
 
 
 _OUTLINE = np.array(

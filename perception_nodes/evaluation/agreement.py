@@ -15,6 +15,7 @@ from perception_nodes.backends.contract import Backend
 from perception_nodes.backends.model import Model
 from perception_nodes.core.decode import AbsurdOutput, Decoder, DecodeSettings
 from perception_nodes.core.frame import Detections
+from perception_nodes.core.geometry import intersections_and_unions
 from perception_nodes.core.inference import BackendError
 from perception_nodes.evaluation.class_names import indices_of
 
@@ -100,10 +101,8 @@ def agreement(reference: Sequence[Detections], other: Sequence[Detections]) -> A
 
 def _same(one: Detections, two: Detections) -> NDArray[np.bool_]:
     """Which objects of the one are which of the other, bool [n, m]."""
-    a, b = one.boxes[:, None].astype(np.float64), two.boxes[None].astype(np.float64)
-    low, high = np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])
-    overlap = np.clip(high - low, 0, None).prod(axis=2)
-    areas = [(box[..., 2:] - box[..., :2]).prod(axis=2) for box in (a, b)]
-    near = (overlap > 0) & (overlap >= SAME_IOU * (areas[0] + areas[1] - overlap))
+    boxes = one.boxes.astype(np.float64), two.boxes.astype(np.float64)
+    shared, union = intersections_and_unions(*boxes)
+    near = (shared > 0) & (shared >= SAME_IOU * union)
     same: NDArray[np.bool_] = near & (one.classes[:, None] == two.classes[None])
     return same

@@ -4,11 +4,11 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-import numpy as np
 from pydantic import BaseModel
 
 from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.core.frame import IN_TIME, PUBLISHED, FrameStatus
+from perception_nodes.core.statistics import MEDIAN_AND_P99, percentiles
 from perception_nodes.hil.clock_offset import ClockOffset
 from perception_nodes.hil.scenario import Expectation, RebootFault, Scenario
 from perception_nodes.hil.witness import Observations, ReceivedHealth
@@ -168,8 +168,8 @@ def _latency(verdict: Verdict, expect: Expectation, seen: Observations) -> None:
         (at_ns - stamp_ns) / 1e6 for at_ns, stamp_ns in seen.detections if stamp_ns not in closing
     ]
     if waits_ms:
-        median_ms, tail_ms = np.percentile(waits_ms, (50, 99)).round(2).tolist()
-        verdict.round_trip_ms = median_ms, tail_ms
+        found = percentiles(waits_ms, MEDIAN_AND_P99)
+        verdict.round_trip_ms = found["p50"], found["p99"]
     reports = [report for report in seen.reports if report.stamp_ns not in closing]
     if reports:
         missed = sum(report.status not in IN_TIME for report in reports)

@@ -184,6 +184,12 @@ def test_everything_is_measured_and_reported(gpu, capsys, tmp_path):
     assert "Decoding and suppression" in capsys.readouterr().out
 
 
+def test_a_folder_that_takes_no_files_is_told_before_anything_is_measured(gpu, capsys, monkeypatch):
+    monkeypatch.setattr(gpu_whole, "measure", lambda *_: pytest.fail("it was measured"))
+    assert command.main(["--out", "/proc/out"]) == 2
+    assert "--out /proc/out cannot be written: " in capsys.readouterr().err
+
+
 def test_a_load_that_does_not_start_is_no_quiet_success(gpu, monkeypatch, capsys, tmp_path):
     """The figures would be those of an idle GPU."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")

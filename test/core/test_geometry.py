@@ -12,7 +12,9 @@ from perception_nodes.core.geometry import (
     Lens,
     Letterbox,
     boxes_to_source,
+    intersections_and_unions,
     lens_of,
+    pairwise_iou,
     remap_grid,
 )
 
@@ -293,3 +295,32 @@ class TestRemapGrid:
         grid = remap_grid(letterbox, lens, lens.rectified_matrix(640, 480))
         np.testing.assert_allclose(grid[0, 0], [0.5, 0.5], atol=1e-9)
         np.testing.assert_allclose(grid[-1, -1], [638.5, 478.5], atol=1e-9)
+
+
+def pixels_of(box):
+    """The pixels of a box whose corners are whole numbers."""
+    x1, y1, x2, y2 = box
+    return {(x, y) for x in range(x1, x2) for y in range(y1, y2)}
+
+
+corners = st.tuples(*[st.integers(0, 9)] * 4)
+boxes_of_pixels = st.lists(
+    corners.map(lambda c: (min(c[0], c[2]), min(c[1], c[3]), max(c[0], c[2]), max(c[1], c[3]))),
+    max_size=5,
+)
+
+
+class TestOverlapOfBoxes:
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    @given(first=boxes_of_pixels, second=boxes_of_pixels)
+    def test_is_that_of_counted_pixels(self, dtype, first, second):
+        arrays = [np.array(boxes, dtype).reshape(-1, 4) for boxes in (first, second)]
+        intersections, unions = intersections_and_unions(*arrays)
+        assert intersections.dtype == unions.dtype == dtype
+        assert intersections.shape == unions.shape == (len(first), len(second))
+        for i, one in enumerate(map(pixels_of, first)):
+            for j, two in enumerate(map(pixels_of, second)):
+                assert intersections[i, j] == len(one & two)
+                assert unions[i, j] == len(one | two)
+                iou = pairwise_iou(*arrays)[i, j]
+                assert iou == pytest.approx(len(one & two) / (len(one | two) or 1), abs=1e-6)
