@@ -168,7 +168,7 @@ def test_one_that_leaves_in_good_order_is_no_crash(run):
     assert run.texts == ["detector has no standby: detector 1 has stopped"]
 
 
-def test_last_words_of_one_that_has_stopped_bring_nobody_back(run):
+def test_last_words_of_one_that_has_ended_bring_nobody_back(run):
     run.roster._open = lambda pid: None
     run.hear(3)
     assert set(run.roster.members) == {1, 2}
