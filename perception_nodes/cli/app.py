@@ -51,8 +51,10 @@ app = typer.Typer(
 app.add_typer(model_app, name="model")
 app.add_typer(bench_app, name="bench")
 app.add_typer(hil_app, name="hil")
-for command in (demo, run, doctor):
+for command in (demo, doctor):
     app.command()(command)
+# ROS arguments begin with dashes.
+app.command(context_settings={"ignore_unknown_options": True})(run)
 app.command("replay")(replay_command)
 
 

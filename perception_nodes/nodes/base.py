@@ -1,31 +1,22 @@
-"""What all nodes share: parameters from settings, the life cycle, one loop, one way to stop."""
+"""What all nodes share: parameters from settings, the life cycle, the work loop."""
 
-import gc
-import signal
-import sys
 import time
 import traceback
 from collections.abc import Callable
 from typing import Any
 
-import rclpy
 from rclpy.callback_groups import CallbackGroup
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, State, TransitionCallbackReturn
 from rclpy.qos import QoSProfile
-from rclpy.signals import SignalHandlerOptions
 
 from perception_nodes.backends.model import ModelError
 from perception_nodes.core.inference import BackendError
 from perception_nodes.graph.config import Settings, SettingsError
 from perception_nodes.nodes.parameters import declare_parameters
 from perception_nodes.preprocess.lens import UnknownLens
-from perception_nodes.system.environment import STOPPING, keep_large_buffers
-from perception_nodes.system.realtime import set_up
 from perception_nodes.transport.memory import TransportError, reserve
 from perception_nodes.transport.shm import Endpoint
 
-SERVICE_PERIOD_NS = 50_000_000
 IDLE_WAIT_MS = 8.0
 """In the kernel's ticks of 4 ms it becomes 12 ms, rarely 16."""
 Publisher = LifecyclePublisher[Any]
@@ -150,58 +141,6 @@ class PerceptionNode(LifecycleNode):
         if self._endpoint is not None:
             self._endpoint.close()
             self._endpoint = None
-
-
-def run_node(node_type: type[PerceptionNode], name: str) -> int:
-    """Run a node until SIGINT, SIGTERM or its own end.
-
-    Returns:
-        Exit status: 0, or 2 where it could not start.
-    """
-    keep_large_buffers()
-    stopping = False
-
-    def stop(*_: object) -> None:
-        nonlocal stopping
-        stopping = True
-
-    for number in STOPPING:
-        signal.signal(number, stop)
-    # A supervisor holds them back until now.
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
-    rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
-    try:
-        node = node_type(name)
-    except SettingsError as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        rclpy.shutdown()
-        return 2
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    try:
-        node.trigger_configure()
-        if not node.error:
-            node.trigger_activate()
-        settings = node.settings
-        for line in set_up(settings.cpus, settings.fifo_priority, settings.lock_memory):
-            node.get_logger().info(line)
-        services = Period(SERVICE_PERIOD_NS)
-        while not (stopping or node.finished or node.error):
-            if not node.active:
-                node.spin(IDLE_WAIT_MS)
-                continue
-            node.step()
-            # Services and parameters can wait a moment; the frame that comes next cannot.
-            if services.due():
-                node.spin(0)
-                gc.collect(1)  # it is off otherwise; what was made since the last time is little
-    finally:
-        gc.unfreeze()  # what is not collected leaves its shared memory behind
-        node.trigger_shutdown()
-        executor.remove_node(node)
-        node.destroy_node()
-        rclpy.shutdown()
-    return 2 if node.error else 0
 
 
 class Period:

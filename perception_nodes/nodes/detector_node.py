@@ -13,9 +13,11 @@ from perception_nodes.core.frame import FrameStatus
 from perception_nodes.core.pipeline import detect_together
 from perception_nodes.core.scheduler import Scheduler, Turn
 from perception_nodes.graph.config import DetectorSettings, SettingsError
-from perception_nodes.nodes.base import IDLE_WAIT_MS, run_node
+from perception_nodes.nodes.base import IDLE_WAIT_MS
 from perception_nodes.nodes.lane import Lane
 from perception_nodes.nodes.redundant import RedundantNode
+from perception_nodes.nodes.running import run_node
+from perception_nodes.nodes.vision_info import VisionInfoTopic
 from perception_nodes.system.environment import cache_folder
 
 PATIENCE_FACTOR = 4
@@ -56,7 +58,12 @@ class DetectorNode(RedundantNode):
             self.get_logger().info,
             cameras if in_place else (),
         )
+        self._model = model
         self._lanes = [Lane(self, camera, model, serving) for camera in cameras]
+        self._infos = [
+            VisionInfoTopic(self, settings.topic_of("perception/vision_info", camera))
+            for camera in cameras
+        ]
         self._wait: Callable[[float], None] = self._lanes[0].slots.wait
         self._scheduler: Scheduler | None = None
         if len(cameras) > 1:
@@ -79,9 +86,11 @@ class DetectorNode(RedundantNode):
         return self._lanes[0].publisher.get_subscription_count()
 
     def take_over(self) -> None:
-        """Go on behind the frames that the predecessor took last."""
+        """Go on behind the predecessor's last frames."""
         for lane, seat in zip(self._lanes, self.seats, strict=True):
             lane.sit(seat)
+        for info in self._infos:
+            info.publish(self._model, self.settings.backend)
 
     def rest(self) -> None:
         """Leave the frames that wait to the next one."""

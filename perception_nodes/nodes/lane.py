@@ -53,7 +53,7 @@ class Lane:
         )
         self._node, self._candidates = node, serving.candidates
         self.publisher = node.add_publisher(
-            Detection2DArray, settings.topic(settings.detections_topic, camera), QUEUE_DEPTH
+            Detection2DArray, settings.topic_of(settings.detections_topic, camera), QUEUE_DEPTH
         )
         self._detections = channels.detection_writer(node.endpoint, camera)
         self._in_place: FramesInPlace | None = None

@@ -10,7 +10,8 @@ from rclpy.serialization import deserialize_message
 from vision_msgs.msg import Detection2DArray
 
 from perception_nodes.graph.config import MonitorSettings
-from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, run_node
+from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode
+from perception_nodes.nodes.running import run_node
 from perception_nodes.report.recording import Recorder
 from perception_nodes.report.screen import LiveView
 from perception_nodes.watchdog.faults import HealthMode
@@ -41,11 +42,11 @@ class MonitorNode(PerceptionNode):
             self._view.__enter__()
         topics = [
             (Detection2DArray, settings.detections_topic, self._on_detections, DETECTIONS),
-            (FrameReport, "/perception/frame_report", self._on_report, REPORTS),
-            (Health, "/perception/health", self._on_health, HEALTH),
+            (FrameReport, "perception/frame_report", self._on_report, REPORTS),
+            (Health, "perception/health", self._on_health, HEALTH),
         ]
         for kind, topic, callback, qos in topics:
-            self.add_subscription(kind, topic, callback, qos)
+            self.add_subscription(kind, settings.topic_of(topic), callback, qos)
 
     def close(self) -> None:
         """Take what is still on the way, end the view, complete the recording."""
