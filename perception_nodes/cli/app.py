@@ -51,7 +51,8 @@ UNUSABLE = (
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 DETECT, MEASURE, PREPARE = "Detect", "Measure and test", "Prepare"
-app.command(rich_help_panel=DETECT)(run)
+# ROS arguments begin with dashes.
+app.command(rich_help_panel=DETECT, context_settings={"ignore_unknown_options": True})(run)
 app.command(rich_help_panel=DETECT)(demo)
 app.command("replay", rich_help_panel=DETECT)(replay_command)
 app.command(rich_help_panel=PREPARE)(doctor)

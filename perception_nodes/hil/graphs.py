@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from perception_nodes.graph.config import DetectorSettings, PlayerSettings, Settings, Topic
+from perception_nodes.graph.config import DetectorSettings, PlayerSettings, Settings, Topic, same
 from perception_nodes.graph.graph import LIVE, MONITOR, Graph, NodeKind
 
 PACKAGE = "perception_nodes.hil.nodes"
@@ -28,9 +28,7 @@ class FaultCameraSettings(PlayerSettings):
 class SlowSubscriberSettings(Settings):
     """Parameters of slow_subscriber_node."""
 
-    detections_topic: Topic = Field(
-        default="/perception/detections", description="vision_msgs/Detection2DArray"
-    )
+    detections_topic: Topic = same(DetectorSettings, "detections_topic")
     delay_ms: float = Field(
         default=200.0, ge=0, le=60_000, description="time that it takes for each message"
     )

@@ -59,10 +59,10 @@ class AccountTopics:
         self._health_period = Period(HEALTH_PERIOD_NS)
         self._diagnostics_period = Period(DIAGNOSTICS_PERIOD_NS)
         self._reports = node.add_publisher(
-            FrameReport, settings.topic("/perception/frame_report", camera), REPORTS
+            FrameReport, settings.topic_of("perception/frame_report", camera), REPORTS
         )
         self._healths = node.add_publisher(
-            HealthMessage, settings.topic("/perception/health", camera), LATCHED
+            HealthMessage, settings.topic_of("perception/health", camera), LATCHED
         )
         self._diagnostics = node.add_publisher(DiagnosticArray, "/diagnostics", 10)
 

@@ -45,11 +45,11 @@ class WatchdogSubstitute:
         settings = self._node.settings
         healths = [
             self._node.create_publisher(
-                HealthMessage, settings.topic("/perception/health", seat.camera), LATCHED
+                HealthMessage, settings.topic_of("perception/health", seat.camera), LATCHED
             )
             for seat in self._node.seats
         ]
-        stops = self._node.create_publisher(Bool, "/perception/safe_stop", LATCHED)
+        stops = self._node.create_publisher(Bool, settings.safe_stop_topic, LATCHED)
         self._publishers = [*healths, stops]
         stamp = self._node.get_clock().now().to_msg()
         unsafe = HealthMode.UNSAFE

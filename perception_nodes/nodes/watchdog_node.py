@@ -8,7 +8,8 @@ from std_msgs.msg import Bool
 
 from perception_nodes.graph.config import SettingsError, WatchdogSettings
 from perception_nodes.nodes.account import LATCHED, AccountTopics
-from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, Period, run_node
+from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, Period
+from perception_nodes.nodes.running import run_node
 from perception_nodes.system.service import HardwareWatchdog, Systemd
 from perception_nodes.transport import channels
 
@@ -45,7 +46,7 @@ class WatchdogNode(PerceptionNode):
         self._due_ns = 0
         self._safe_stop: bool | None = None
         self._systemd_period = Period(self._systemd.period_ns)
-        self._safe_stops = self.add_publisher(Bool, "/perception/safe_stop", LATCHED)
+        self._safe_stops = self.add_publisher(Bool, settings.safe_stop_topic, LATCHED)
         self._systemd.notify("READY=1")
 
     def rest(self) -> None:

@@ -1,5 +1,6 @@
 """The whole graph over real rclpy, Fast DDS and shared memory, each node a process."""
 
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -17,6 +18,7 @@ from perception_nodes.core.frame import STAMPS
 from perception_nodes.drives.bag import open_drive
 from perception_nodes.graph.graph import REPLAY
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor
+from perception_nodes.system.environment import ros_environment
 from perception_nodes.transport.cdr import read_stamp
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(180)]
@@ -127,6 +129,7 @@ def test_compressed_images_are_played_and_a_cut_off_jpeg_fails(
         (["-p", "deadline_ms:=-3.0"], "deadline_ms"),
         (["-p", "source:=carrier_pigeon"], "parameter source: 'carrier_pigeon' is not allowed"),
         (["-p", "model:=nonesuch"], "model 'nonesuch' is not there; known are"),
+        (["--log-level", "loud"], "Couldn't parse log level"),
     ],
 )
 def test_a_node_with_a_bad_parameter_does_not_start(arguments: list[str], text: str) -> None:
@@ -134,6 +137,36 @@ def test_a_node_with_a_bad_parameter_does_not_start(arguments: list[str], text: 
     assert result.returncode == 2
     assert text in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("executable", "given", "profile"),
+    [
+        ("preprocess_node", {}, "/config/fastdds.xml"),
+        ("player_node", {}, "/config/fastdds.xml"),
+        ("detector_node", {}, "/config/fastdds_network.xml"),
+        ("preprocess_node", {"FASTDDS_DEFAULT_PROFILES_FILE": "/mine.xml"}, "/mine.xml"),
+    ],
+)
+def test_a_node_by_itself_has_the_dds_settings_of_a_graph(
+    executable: str, given: dict[str, str], profile: str
+) -> None:
+    code = f"""
+import os
+from perception_nodes.nodes import {executable}, running
+running.rclpy.init = lambda **_: print(os.environ["FASTDDS_DEFAULT_PROFILES_FILE"]) or os._exit(0)
+{executable}.main()
+"""
+    known = {k: v for k, v in os.environ.items() if k not in ("ROS_DISTRO", *ros_environment())}
+    result = subprocess.run(
+        [sys.executable, "-u", "-c", code],
+        env={**known, **given},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert result.stdout.strip().endswith(profile)
 
 
 def test_a_changed_model_file_stops_the_detector(tmp_path: Path, root: Path) -> None:

@@ -16,7 +16,8 @@ from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.model import load_model
 from perception_nodes.bench.graphs import BareInferenceSettings
 from perception_nodes.cameras.channel import camera_reader
-from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, run_node
+from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode
+from perception_nodes.nodes.running import run_node
 from perception_nodes.system.environment import cache_folder
 from perception_nodes.system.files import write_whole
 
@@ -40,7 +41,8 @@ class BareInferenceNode(PerceptionNode):
         self._camera = camera_reader(self.endpoint, settings.camera)
         self._durations_ns: list[int] = []
         # The player waits for a listener before it starts the camera.
-        self.add_subscription(Detection2DArray, settings.detections_topic, lambda _: None, 1)
+        topic = settings.topic_of(settings.detections_topic)
+        self.add_subscription(Detection2DArray, topic, lambda _: None, 1)
 
     def step(self) -> None:
         """Infer once for each frame."""

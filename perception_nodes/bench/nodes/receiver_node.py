@@ -13,7 +13,8 @@ from vision_msgs.msg import Detection2DArray
 
 from perception_nodes.bench.graphs import ReceiverSettings
 from perception_nodes.core.frame import FrameStatus
-from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, run_node
+from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode
+from perception_nodes.nodes.running import run_node
 from perception_nodes.system.files import write_whole
 from perception_nodes.transport import channels
 from perception_nodes.transport.cdr import FRAME_REPORT_FIELDS, NS_PER_S, read_stamp
@@ -36,10 +37,13 @@ class ReceiverNode(PerceptionNode):
             self._shared = channels.detection_reader(self.endpoint, settings.camera)
         else:
             self.add_subscription(
-                Detection2DArray, settings.detections_topic, self._on_detections, 10
+                Detection2DArray,
+                settings.topic_of(settings.detections_topic),
+                self._on_detections,
+                10,
             )
         self.add_subscription(
-            FrameReport, "/perception/frame_report", self._reports.append, REPORTS
+            FrameReport, settings.topic_of("perception/frame_report"), self._reports.append, REPORTS
         )
 
     def step(self) -> None:

@@ -16,8 +16,8 @@ from perception_nodes.drives.footage import compressed_message, image_message
 from perception_nodes.hil.camera_faults import SentFrame, with_distortion, with_faults
 from perception_nodes.hil.graphs import FaultCameraSettings
 from perception_nodes.hil.scenario import CameraFault
-from perception_nodes.nodes.base import run_node
 from perception_nodes.nodes.player_node import PlayerNode
+from perception_nodes.nodes.running import run_node
 from perception_nodes.system.files import write_whole
 
 FAULTS = TypeAdapter(list[CameraFault])
@@ -48,7 +48,7 @@ class FaultCameraNode(PlayerNode):
         if self._first_due_ns and not self._announced and self.settings.started_file:
             self._announced = True
             write_whole(Path(self.settings.started_file), str(self._first_due_ns))
-        if self._next is None and not self.finished and self._camera is None:
+        if self._next is None and not self.finished and not self._camera.is_shared:
             self._send_after_the_end()
 
     def _send_after_the_end(self) -> None:

@@ -4,8 +4,8 @@ import sys
 
 from perception_nodes.hil import faulty_backend
 from perception_nodes.hil.graphs import FaultyDetectorSettings
-from perception_nodes.nodes.base import run_node
 from perception_nodes.nodes.detector_node import DetectorNode
+from perception_nodes.nodes.running import run_node
 
 
 class FaultyDetectorNode(DetectorNode):
