@@ -18,7 +18,7 @@ ifdef AMENT_PREFIX_PATH
 unexport LD_LIBRARY_PATH RMW_IMPLEMENTATION ROS_DISTRO
 endif
 
-# Says what a Python lacks for our purpose; runs under any Python there is.
+# Tells what an installation of Python lacks; runs under any version of it.
 define PROBE
 import os, sys, sysconfig
 name = "Python %d.%d" % sys.version_info[:2]
@@ -47,22 +47,22 @@ help: ## print the targets
 demo: setup $(if $(BAG),,sample) ## run the whole graph on the sample drive, or on BAG=path; results in out/demo
 	$(BIN)/perception demo $(if $(BAG),--bag "$(BAG)") --out out/demo
 
-test: dev sample ## run every test but those of what `make compression` installs
+test: dev sample ## run all tests except those of training, which compression-test runs
 	@$(MAKE) --no-print-directory -j2 fpga-sim || echo "Tests of the simulated engine are skipped"
 	$(BIN)/python -m pytest $(ARGS)
 
-compression-test: compression dev ## test what trains, prunes and quantizes models
+compression-test: compression dev ## test the training, pruning and quantization of models
 	$(BIN)/python -m pytest test/compression $(ARGS)
 
-fuzz: dev ## fuzz the readers of foreign bytes with ten million messages, some minutes
+fuzz: dev ## read ten million damaged messages and recordings; takes some minutes
 	$(BIN)/python test/fuzz/long_run.py
 
-chaos: setup ## kill and stop processes of a running graph at random, four minutes
+chaos: setup ## kill and stop processes of a running graph at random; takes four minutes
 	set -e; for source in shm dds; do \
 	    $(BIN)/python test/ros/chaos.py --seconds 120 --signals KILL STOP --source $$source $(ARGS); \
 	done
 
-hil: setup sample ## run the hardware-in-the-loop suite on this machine, five minutes; results in out/hil
+hil: setup sample ## run the hardware-in-the-loop scenarios on this machine; takes five minutes; results in out/hil
 	$(BIN)/perception hil run test/hil/scenarios --out out/hil --junit out/hil/junit.xml $(ARGS)
 
 readme: setup sample ## run the commands of the README
@@ -74,15 +74,15 @@ lint: dev fpga-lint ## check style, types, the direction of imports, and the RTL
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-setup: $(STAMPS)/package $(STAMPS)/interfaces ## make .venv with all that runs the graph
+setup: $(STAMPS)/package $(STAMPS)/interfaces ## make .venv with everything that the graph needs
 
-dev: setup $(STAMPS)/dev ## add what tests and checks need
+dev: setup $(STAMPS)/dev ## add to .venv what tests and checks need
 
-sample: bags/sample/metadata.yaml ## make the sample bags in bags/
+sample: bags/sample/metadata.yaml ## make the sample drives in bags/
 
-compression: setup $(STAMPS)/compression ## add what trains, prunes and quantizes models (large)
+compression: setup $(STAMPS)/compression ## add to .venv what training, pruning and quantization need (large)
 
-baseline: setup $(STAMPS)/baseline ## add what `perception bench latency --baseline` compares with (large)
+baseline: setup $(STAMPS)/baseline ## add to .venv what `perception bench latency --baseline` measures (large)
 
 clean: ## remove results, bags and caches
 	rm -rf out build install log bags/sample bags/sample_sqlite3

@@ -1,5 +1,6 @@
 """Install perception_nodes; what package.xml says is not said again here."""
 
+import sys
 from itertools import groupby
 from pathlib import Path
 from xml.etree import ElementTree
@@ -12,7 +13,7 @@ NAME = MANIFEST.findtext("name")
 
 
 def shared(*patterns: str) -> list[tuple[str, list[str]]]:
-    """List the files matching the patterns, by their folder below share/."""
+    """List the files that match the patterns, by their folder below share/."""
     files = sorted(
         path.relative_to(ROOT)
         for pattern in patterns
@@ -25,6 +26,9 @@ def shared(*patterns: str) -> list[tuple[str, list[str]]]:
     ]
 
 
+# A wheel's console scripts are on the PATH already.
+ON_PATH = [] if "bdist_wheel" in sys.argv else [("bin", ["resource/bin/perception"])]
+
 setup(
     name=NAME,
     version=MANIFEST.findtext("version"),
@@ -34,10 +38,11 @@ setup(
     license=MANIFEST.findtext("license"),
     python_requires=">=3.10",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
-    package_data={NAME: ["gpu/kernels/*.cu*", "hil/scenarios/*.yaml"]},
+    package_data={NAME: ["gpu/kernels/*.cu*", "hil/scenarios/*.yaml", "report/templates/*.j2"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
+        *ON_PATH,
         *shared("launch/*.launch.py", "config/*", "systemd/*", "models/*/*", "calibration/**/*"),
         *shared("interfaces/*/msg/*.msg"),
     ],

@@ -1,8 +1,9 @@
-"""The GPU path on this machine: are its bits right, and how long does it take?
+"""Check the bits of the GPU path on this machine, and measure how long it takes.
 
-It wants a checkout of the repository, Python, NumPy, and cuda-bindings or PyCUDA; NVRTC, which the
-CUDA toolkit, PyTorch or `pip install nvidia-cuda-nvrtc` bring. No ROS, no OpenCV, no iceoryx2. With
-TensorRT and a model the whole graph is measured with its network, else without.
+It needs a checkout of the repository, Python, NumPy, Jinja2, cuda-bindings or PyCUDA, and NVRTC,
+which is part of the CUDA toolkit, of PyTorch and of `pip install nvidia-cuda-nvrtc`; it needs no
+ROS, OpenCV or iceoryx2. If TensorRT and a model are available, the whole graph is measured with the
+network, otherwise without it.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import json
 import os
 import platform
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,7 +24,7 @@ import numpy as np
 EPILOG = """
 examples:
   python benchmarks/gpu.py                        check, measure, write out/gpu/gpu.json and .html
-  python benchmarks/gpu.py --check                check the bits alone, a minute
+  python benchmarks/gpu.py --check                only check the bits, one minute
   python benchmarks/gpu.py --host                 the same checks with the kernels compiled for the
                                                   host by g++; needs no GPU
   python benchmarks/gpu.py --frames 500 --conditions quiet      a first impression
@@ -40,33 +42,36 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--check", action="store_true", help="check the kernels' bits, measure no time"
+        "--check", action="store_true", help="only check the kernels' bits, measure nothing"
     )
     parser.add_argument(
         "--host", action="store_true", help="check the kernels compiled for the host; needs no GPU"
     )
     parser.add_argument(
-        "--frames", type=int, default=6636, help="frames a condition (6636: MLPerf's automotive)"
+        "--frames",
+        type=int,
+        default=6636,
+        help="frames per condition (6636 as in MLPerf's automotive benchmark)",
     )
     parser.add_argument(
         "--conditions",
         nargs="+",
         default=["quiet", "stream", "process"],
         choices=["quiet", "stream", "process"],
-        help="what else the GPU does: nothing, work of another stream, work of another process",
+        help="other load on the GPU: none, work on another stream, work of another process",
     )
-    parser.add_argument("--model", default="road-s", help="network for the whole graph")
-    parser.add_argument("--device", type=int, default=0, help="which GPU")
+    parser.add_argument("--model", default="road-s", help="model for the whole graph")
+    parser.add_argument("--device", type=int, default=0, help="number of the GPU")
     parser.add_argument("--out", type=Path, default=Path("out/gpu"), help="folder of the report")
     parser.add_argument("--load", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.frames < 1:
-        parser.error(f"--frames {options.frames} is no number of frames")
+        parser.error(f"--frames {options.frames}: it must be at least 1")
     return options
 
 
 def progress(what: str):
-    """A line that counts up on a terminal, and is written once elsewhere."""
+    """A progress line that counts up on a terminal; elsewhere it is written once, at the end."""
 
     def show(done: int, total: int) -> None:
         if sys.stderr.isatty() or done == total:
@@ -77,27 +82,27 @@ def progress(what: str):
 
 
 def check_host() -> int:
-    """Compare the host's build with the specifications."""
-    import kernels_on_host as host
+    """Compare the kernels compiled for the host with the specifications."""
+    import kernels_on_host
 
     try:
         count, differences = gpu_checks.compare(
-            lambda case: host.preprocess(
-                np.frombuffer(case.image.data, np.uint8), case.plan, case.output
+            lambda case: kernels_on_host.preprocess(
+                np.frombuffer(case.image.data, np.uint8), case.plan, case.input_format
             ),
-            lambda case: host.decode(
+            lambda case: kernels_on_host.decode(
                 case.boxes, case.classes, gpu_checks.HEAD, gpu_checks.SETTINGS, case.placement
             ),
             progress("checking the host's build"),
         )
-    except host.CompilerMissing as error:
+    except kernels_on_host.CompilerMissing as error:
         print(f"gpu.py: {error}", file=sys.stderr)
         return 2
-    return told(count, differences, "compiled for the host")
+    return report(count, differences, "compiled for the host")
 
 
-def told(count: int, differences: list[str], what: str) -> int:
-    """Say how a comparison went."""
+def report(count: int, differences: list[str], what: str) -> int:
+    """Print the result of a comparison; returns the exit status."""
     for difference in differences:
         print(difference)
     print(
@@ -122,8 +127,11 @@ def main(arguments: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
+    import gpu_page
     import gpu_stages
     import gpu_whole
+
+    from perception_nodes.system.files import write_whole
 
     try:
         if options.load:
@@ -134,9 +142,16 @@ def main(arguments: list[str] | None = None) -> int:
         count, differences = gpu_checks.compare(
             *gpu_stages.on_device(device), progress("checking the kernels")
         )
-        status = told(count, differences, f"on the {facts.name}")
+        status = report(count, differences, f"on the {facts.name}")
         if status or options.check:
             return status
+        try:
+            options.out.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=options.out).close()
+        except OSError as error:
+            reason = f"{error.strerror or error}; name another folder"
+            print(f"gpu.py: --out {options.out} cannot be written: {reason}", file=sys.stderr)
+            return 2
         result = {
             "machine": f"{platform.node()}, {platform.machine()}, {os.cpu_count()} processors",
             "gpu": vars(facts),
@@ -148,11 +163,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     finally:
         device.close()
-    import gpu_page
-
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "gpu.json").write_text(json.dumps(result, indent=1))
-    (options.out / "gpu.html").write_text(gpu_page.render(result))
+    write_whole(options.out / "gpu.json", json.dumps(result, indent=1))
+    write_whole(options.out / "gpu.html", gpu_page.render(result))
     print(gpu_page.text(result))
     print(f"written: {options.out / 'gpu.json'}, {options.out / 'gpu.html'}")
     return 0

@@ -1,34 +1,36 @@
-"""What the kernels must give, to the bit: cases, and the comparison with their specifications."""
+"""Cases for the GPU kernels, and their comparison with the specifications, to the bit."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import decode_oracle as reference_decode
+import decode_oracle
 import numpy as np
-import preprocess_oracle as reference
+import preprocess_oracle
 
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.frame import CameraInfo, ImageView
-from perception_nodes.gpu.decode_job import Head, Result
-from perception_nodes.gpu.preprocess_job import Output, Plan, plan_frame
+from perception_nodes.gpu.decode_job import DecodeResult, Head
+from perception_nodes.gpu.preprocess_job import FramePlan, InputFormat, plan_frame
 from perception_nodes.preprocess.formats import BYTES_PER_PIXEL
 from perception_nodes.preprocess.placement import Placement
 
 ENCODINGS = tuple(BYTES_PER_PIXEL)
-OUTPUTS = (
-    Output(416, 256),
-    Output(640, 384, "int8", "NCHW", "BGR", bias=(-128.0,) * 3),
-    Output(640, 384, "float16", "NCHW", "RGB", (1 / 255,) * 3),
-    Output(639, 383, "float32", "NCHW", "BGR", (1 / 58.4, 1 / 57.1, 1 / 57.4), (-2.1, -2.0, -1.8)),
-    Output(96, 65, "uint8", "NCHW", "RGB"),
+INPUT_FORMATS = (
+    InputFormat(416, 256),
+    InputFormat(640, 384, "int8", "NCHW", "BGR", bias=(-128.0,) * 3),
+    InputFormat(640, 384, "float16", "NCHW", "RGB", (1 / 255,) * 3),
+    InputFormat(
+        639, 383, "float32", "NCHW", "BGR", (1 / 58.4, 1 / 57.1, 1 / 57.4), (-2.1, -2.0, -1.8)
+    ),
+    InputFormat(96, 65, "uint8", "NCHW", "RGB"),
 )
 HEAD = Head(640, 384, (8, 16, 32), 16, 8)
 SETTINGS = DecodeSettings(0.25, 0.6)
 
 
 def lenses(width: int, height: int) -> dict[str, CameraInfo]:
-    """Calibrations for images of a size."""
+    """Calibrations for images of this size."""
     focal = 0.6 * width
     matrix = (focal, 0, (width - 1) / 2, 0, focal, (height - 1) / 2, 0, 0, 1)
     return {
@@ -46,28 +48,28 @@ def flat(width: int, height: int) -> CameraInfo:
 
 @dataclass(frozen=True)
 class PictureCase:
-    """A frame, and what becomes of it."""
+    """A frame, the format of the network's input, and the camera's calibration."""
 
     name: str
     image: ImageView
-    output: Output
+    input_format: InputFormat
     info: CameraInfo
 
     @property
     def placement(self) -> Placement:
-        """Of the frame."""
-        size = (self.output.width, self.output.height)
+        """Placement of the frame."""
+        size = (self.input_format.width, self.input_format.height)
         return Placement.fit((self.image.width, self.image.height), size, self.info)
 
     @property
-    def plan(self) -> Plan:
-        """Of such frames."""
+    def plan(self) -> FramePlan:
+        """Plan for such frames."""
         placement = self.placement
         return plan_frame(self.image, placement.letterbox, placement.grid())
 
 
 def noise(encoding: str, width: int, height: int, padding: int = 0, seed: int = 0) -> ImageView:
-    """A frame of random bytes, every one of which is a valid frame."""
+    """A frame of random bytes; any bytes are a valid frame."""
     step = width * BYTES_PER_PIXEL[encoding] + padding
     rows = height * 3 // 2 if encoding in ("nv12", "nv21") else height
     data = np.random.default_rng(seed).integers(0, 256, rows * step).astype(np.uint8)
@@ -75,25 +77,25 @@ def noise(encoding: str, width: int, height: int, padding: int = 0, seed: int = 
 
 
 def picture_cases() -> Iterator[PictureCase]:
-    """Every encoding with every lens, every output, and sizes at the border of what there is."""
+    """Every encoding with every lens, every format of the input, and extreme sizes."""
     for encoding in ENCODINGS:
         for lens, info in lenses(1280, 720).items():
-            for output in OUTPUTS[:2]:
-                name = f"{encoding} 1280x720, {lens}, to {_text(output)}"
-                yield PictureCase(name, noise(encoding, 1280, 720, 24), output, info)
-    for output in OUTPUTS:
+            for input_format in INPUT_FORMATS[:2]:
+                name = f"{encoding} 1280x720, {lens}, to {_text(input_format)}"
+                yield PictureCase(name, noise(encoding, 1280, 720, 24), input_format, info)
+    for input_format in INPUT_FORMATS:
         for size in [(2, 2), (2, 500), (500, 2), (642, 386), (1920, 1080)]:
             for encoding in ("nv12", "yuyv", "bgr8", "bayer_grbg8"):
-                name = f"{encoding} {size[0]}x{size[1]} to {_text(output)}"
-                yield PictureCase(name, noise(encoding, *size, 3), output, flat(*size))
+                name = f"{encoding} {size[0]}x{size[1]} to {_text(input_format)}"
+                yield PictureCase(name, noise(encoding, *size, 3), input_format, flat(*size))
     for size in [(1, 1), (1, 77), (77, 1), (333, 111)]:
-        name = f"rgb8 {size[0]}x{size[1]} to {_text(OUTPUTS[0])}"
-        yield PictureCase(name, noise("rgb8", *size, 1), OUTPUTS[0], flat(*size))
+        name = f"rgb8 {size[0]}x{size[1]} to {_text(INPUT_FORMATS[0])}"
+        yield PictureCase(name, noise("rgb8", *size, 1), INPUT_FORMATS[0], flat(*size))
 
 
 @dataclass(frozen=True)
 class HeadCase:
-    """A head's tensors, and the frame they are of."""
+    """A head's tensors, and the placement of their frame."""
 
     name: str
     boxes: list[Any]
@@ -102,7 +104,7 @@ class HeadCase:
 
 
 def head_cases() -> Iterator[HeadCase]:
-    """Few objects, many, too many, all equal, none, not a number; through every lens."""
+    """Some objects, many, and too many through every lens; none, equal scores, and no numbers."""
     for lens, info in lenses(1920, 1080).items():
         placement = Placement.fit((1920, 1080), (HEAD.width, HEAD.height), info)
         for name, mean in {"some objects": -7.0, "many": -4.0, "a flood": 6.0}.items():
@@ -120,7 +122,7 @@ def head_cases() -> Iterator[HeadCase]:
 
 
 def tensors(seed: int, mean: float) -> tuple[list[Any], list[Any]]:
-    """Random box and class logits of `HEAD`, float32, a level each."""
+    """Random box and class logits for `HEAD`, float32, one tensor for each level."""
     random = np.random.default_rng(seed)
     boxes, classes = [], []
     for stride in HEAD.strides:
@@ -132,40 +134,40 @@ def tensors(seed: int, mean: float) -> tuple[list[Any], list[Any]]:
 
 def compare(
     preprocess: Callable[[PictureCase], Any],
-    decode: Callable[[HeadCase], Result],
+    decode: Callable[[HeadCase], DecodeResult],
     progress: Callable[[int, int], None],
 ) -> tuple[int, list[str]]:
     """Run every case.
 
     Args:
-        preprocess: gives the network's input of a case.
-        decode: gives the result of a case.
-        progress: told done and total.
+        preprocess: computes the network's input of a case.
+        decode: computes the result of a case.
+        progress: called with the number of finished cases and the total.
 
     Returns:
-        How many cases there were, and what differs.
+        The number of cases, and a line for each one that differs.
     """
     pictures, heads = list(picture_cases()), list(head_cases())
     total, differences = len(pictures) + len(heads), []
     for number, case in enumerate(pictures):
         pixels = np.frombuffer(case.image.data, np.uint8)
-        expected = reference.preprocess(pixels, case.plan, case.output)
+        expected = preprocess_oracle.preprocess(pixels, case.plan, case.input_format)
         found = preprocess(case)
         wrong = int((found.reshape(expected.shape) != expected).sum())
         if wrong or found.dtype != expected.dtype:
             differences.append(f"{case.name}: {wrong} of {expected.size} values differ")
         progress(number + 1, total)
     for number, head in enumerate(heads):
-        result = reference_decode.decode(head.boxes, head.classes, HEAD, SETTINGS, head.placement)
+        result = decode_oracle.decode(head.boxes, head.classes, HEAD, SETTINGS, head.placement)
         if bytes(used(decode(head))) != bytes(used(result)):
             differences.append(f"decoding {head.name}: the results differ")
         progress(len(pictures) + number + 1, total)
     return total, differences
 
 
-def used(result: Result) -> Result:
-    """A copy of what a result says, without ticket and what an earlier frame left behind it."""
-    kept = Result()
+def used(result: DecodeResult) -> DecodeResult:
+    """A copy of a result without its ticket and without remains of earlier frames."""
+    kept = DecodeResult()
     for name in ("count", "found", "entered", "kept", "absurd"):
         setattr(kept, name, getattr(result, name))
     count = result.count
@@ -175,6 +177,6 @@ def used(result: Result) -> Result:
     return kept
 
 
-def _text(output: Output) -> str:
-    size = f"{output.width}x{output.height}"
-    return f"{output.dtype} {output.layout} {output.order} {size}"
+def _text(input_format: InputFormat) -> str:
+    size = f"{input_format.width}x{input_format.height}"
+    return f"{input_format.dtype} {input_format.layout} {input_format.order} {size}"

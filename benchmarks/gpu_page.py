@@ -1,9 +1,8 @@
-"""The report of `gpu.py`: one HTML file that needs nothing else, and the same as text."""
+"""The report of `gpu.py`: one HTML page, and the same as text."""
 
-from html import escape
 from typing import Any
 
-from perception_nodes.report.page import STYLE
+from perception_nodes.report import page
 
 Rows = list[list[str]]
 
@@ -13,9 +12,9 @@ def _us(ms: float) -> str:
 
 
 def _tables(result: dict[str, Any]) -> list[tuple[str, Rows]]:
-    """Titles and rows, the first of them a heading."""
+    """Titles and rows, the first row a heading."""
     kernels: Rows = [
-        ["frame", "lens", "µs", "MB moved", "GB/s", "of the card's", "in place p50 µs", "p99"]
+        ["frame", "lens", "µs", "MB moved", "GB/s", "of the card's", "in place p50 µs", "p99 µs"]
     ]
     for one in result["preprocess"]:
         moved = sum(one["moved_bytes"].values()) / 1e6
@@ -31,7 +30,7 @@ def _tables(result: dict[str, Any]) -> list[tuple[str, Rows]]:
                 _us(one["in_place_ms"]["p99"]),
             ]
         )
-    copies: Rows = [["frame", "MB", "p50 µs", "p99", "GB/s"]]
+    copies: Rows = [["frame", "MB", "p50 µs", "p99 µs", "GB/s"]]
     for one in result["copy_to_device"]:
         took = one["ms"]
         copies.append(
@@ -43,26 +42,24 @@ def _tables(result: dict[str, Any]) -> list[tuple[str, Rows]]:
                 f"{one['gb_s']:.1f}",
             ]
         )
-    decoding: Rows = [["objects", "cells above the threshold", "boxes", "p50 µs", "p99", "p99.9"]]
+    decoding: Rows = [
+        ["objects", "cells above the threshold", "boxes", "p50 µs", "p99 µs", "p99.9 µs"]
+    ]
     for one in result["decode"]:
-        took = one["ms"]
-        decoding.append(
-            [
-                one["objects"],
-                str(one["found"]),
-                str(one["boxes"]),
-                *(_us(took[key]) for key in ("p50", "p99", "p99_9")),
-            ]
-        )
-    whole: Rows = [["the GPU besides", "frames", "", "p50 µs", "p99", "p99.9", "max", "over 3 ms"]]
+        took = [_us(one["ms"][rank]) for rank in ("p50", "p99", "p99_9")]
+        decoding.append([one["objects"], str(one["found"]), str(one["boxes"]), *took])
+    whole: Rows = [
+        ["what is timed", "other work on the GPU", "frames", "p50 µs", "p99 µs", "p99.9 µs",
+         "max µs", "over 3 ms"],
+    ]  # fmt: skip
     for condition, one in result["whole"].items():
         for name, key in {
             "shared memory to boxes": "shared_memory_to_boxes_ms",
             "graph on the device": "graph_on_device_ms",
         }.items():
             late = str(one["over_3_ms"]) if key.startswith("shared") else ""
-            took = [_us(one[key][part]) for part in ("p50", "p99", "p99_9", "max")]
-            whole.append([condition, str(one["frames"]), name, *took, late])
+            took = [_us(one[key][rank]) for rank in ("p50", "p99", "p99_9", "max")]
+            whole.append([name, condition, str(one["frames"]), *took, late])
     return [
         ("Preprocessing kernel, 1920 × 1080 to 640 × 384, frames in device memory", kernels),
         ("Copy of a frame to the device, for comparison", copies),
@@ -98,21 +95,11 @@ def text(result: dict[str, Any]) -> str:
 
 def render(result: dict[str, Any]) -> str:
     """The page."""
-    sections = []
-    for title, (heading, *rows) in _tables(result):
-        head = "".join(f"<th>{escape(cell)}</th>" for cell in heading)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
-        )
-        sections.append(
-            f"<section><h2>{escape(title)}</h2><table><tr>{head}</tr>{body}</table></section>"
-        )
-    notes = "".join(f"<p class='soft'>{escape(note)}</p>" for note in result["missing"])
-    name = f"{result['gpu']['name']}; {result['machine']}"
-    return (
-        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
-        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
-        f"<title>The GPU path</title><style>{STYLE}</style></head><body><main>"
-        f"<section><h1>{escape(name)}</h1><p class='verdict good'>{escape(_facts(result))}</p>"
-        f"{notes}</section>{''.join(sections)}</main></body></html>"
+    return page.render(
+        "gpu.html.j2",
+        heading=f"{result['gpu']['name']}; {result['machine']}",
+        tone="good",
+        verdict=_facts(result),
+        missing=result["missing"],
+        tables=_tables(result),
     )

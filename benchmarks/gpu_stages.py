@@ -1,4 +1,4 @@
-"""The stages of the GPU path one by one: run for their bits, timed, and what they move."""
+"""The single stages of the GPU path: their results, durations and memory traffic."""
 
 import ctypes
 from collections.abc import Callable
@@ -8,28 +8,29 @@ import gpu_checks
 import numpy as np
 from gpu_checks import HEAD, SETTINGS, HeadCase, PictureCase
 
+from perception_nodes.core.statistics import LATENCY_RANKS, percentiles
 from perception_nodes.gpu.cuda import Device, DeviceMemory, Stream
-from perception_nodes.gpu.decode_job import Result
+from perception_nodes.gpu.decode_job import DecodeResult
 from perception_nodes.gpu.preprocess_job import (
     BITS,
     LENS_BITS,
     THREADS,
     FrameCell,
-    Output,
-    Plan,
+    FramePlan,
+    InputFormat,
+    build_preprocess_job,
     constants_of,
     grid_of,
-    job_of,
 )
 from perception_nodes.gpu.stages import Decoding, Preprocessing
 
 SOURCE = (1920, 1080)
-OUTPUT = Output(640, 384)
+INPUT_FORMAT = InputFormat(640, 384)
 ENCODINGS = ("nv12", "yuyv", "bgr8", "bayer_rggb8")
 SECTOR_BYTES = 32
-"""What a GPU reads of its memory at least."""
+"""The smallest amount that a GPU reads from its memory."""
 COLD_BYTES = 512 << 20
-"""Frames are taken from so much memory in turn: more than any second-level cache holds."""
+"""Size of the memory from which frames are taken in turn: larger than any second-level cache."""
 LAUNCHES = 200
 SAMPLES = 1000
 WARM_UP = 50
@@ -37,42 +38,42 @@ WARM_UP = 50
 
 def on_device(
     device: Device,
-) -> tuple[Callable[[PictureCase], Any], Callable[[HeadCase], Result]]:
-    """What `gpu_checks.compare` calls, on the GPU."""
+) -> tuple[Callable[[PictureCase], Any], Callable[[HeadCase], DecodeResult]]:
+    """The functions that `gpu_checks.compare` calls, on the GPU."""
     stream = device.stream()
-    made: dict[Output, tuple[Preprocessing, DeviceMemory]] = {}
+    made: dict[InputFormat, tuple[Preprocessing, DeviceMemory]] = {}
     ticket = device.memory(8)
-    heads = Heads(device, stream, *gpu_checks.tensors(0, -7.0))
+    heads = HeadMemory(device, stream, *gpu_checks.tensors(0, -7.0))
     decoding = Decoding(device, HEAD, SETTINGS, heads.addresses, stream)
 
     def preprocess(case: PictureCase) -> Any:
-        if case.output not in made:
-            memory = device.memory(case.output.nbytes)
-            stage = Preprocessing(device, case.output, memory.address, ticket.address)
-            made[case.output] = stage, memory
-        stage, memory = made[case.output]
+        if case.input_format not in made:
+            memory = device.memory(case.input_format.nbytes)
+            stage = Preprocessing(device, case.input_format, memory.address, ticket.address)
+            made[case.input_format] = stage, memory
+        stage, memory = made[case.input_format]
         stage.fit(case.image, case.placement, stream)
         stage.take(case.image, 1)
         stage.enqueue(stream)
-        found = device.pinned(case.output.nbytes)
+        found = device.pinned(case.input_format.nbytes)
         stream.copy_to_host(found, memory)
         stream.wait()
-        copied = found.array.view(case.output.dtype).copy()
+        copied = found.array.view(case.input_format.dtype).copy()
         found.close()
         return copied
 
-    def decode(case: HeadCase) -> Result:
+    def decode(case: HeadCase) -> DecodeResult:
         heads.fill(case.boxes, case.classes)
         decoding.place(case.placement)
         decoding.enqueue(stream)
         stream.wait()
-        return Result.from_buffer_copy(decoding.memory.array)
+        return DecodeResult.from_buffer_copy(decoding.memory.array)
 
     return preprocess, decode
 
 
-class Heads:
-    """A head's tensors on the device."""
+class HeadMemory:
+    """Device memory for a head's tensors."""
 
     def __init__(self, device: Device, stream: Stream, boxes: list[Any], classes: list[Any]):
         self._stream = stream
@@ -93,12 +94,12 @@ class Heads:
         self._stream.wait()
 
 
-def bytes_moved(plan: Plan, output: Output) -> dict[str, int]:
-    """What the kernel must move of one frame.
+def bytes_moved(plan: FramePlan, input_format: InputFormat) -> dict[str, int]:
+    """Bytes that the preprocessing kernel must read and write for one frame.
 
     Returns:
-        `frame`: of the sectors that hold a sample it needs, each once; `positions`: maps and
-        tables; `out`.
+        `frame`: sectors of the frame with a sample that is needed, each counted once; `positions`:
+        maps and tables; `out`: the input tensor.
     """
     sectors: set[int] = set()
     for plane in plan.planes:
@@ -111,7 +112,7 @@ def bytes_moved(plan: Plan, output: Output) -> dict[str, int]:
             right, below = columns % (1 << BITS), rows % (1 << BITS)
         for i in (0, 1):
             for j in (0, 1):
-                # A neighbour of no weight need not be read.
+                # A neighbour with weight 0 is not read.
                 needed = (i == 0) | (right > 0)
                 needed &= (j == 0) | (below > 0)
                 needed &= (x + i >= 0) & (x + i < plane.width)
@@ -119,22 +120,16 @@ def bytes_moved(plan: Plan, output: Output) -> dict[str, int]:
                 at = plane.offset + (y + j) * plane.row_bytes + (x + i) * plane.sample_bytes
                 for channel in set(plane.channels):
                     sectors.update(np.unique((at[needed] + channel) // SECTOR_BYTES).tolist())
-    positions = sum(array.nbytes for array in constants_of(plan, output)[1:])
+    positions = sum(array.nbytes for array in constants_of(plan, input_format)[1:])
     return {
         "frame": len(sectors) * SECTOR_BYTES,
         "positions": positions,
-        "out": output.nbytes,
+        "out": input_format.nbytes,
     }
 
 
-def percentiles(values_ms: list[float]) -> dict[str, float]:
-    """In milliseconds."""
-    found = np.percentile(values_ms, [50, 99, 99.9, 100])
-    return dict(zip(("p50", "p99", "p99_9", "max"), np.round(found, 5).tolist(), strict=True))
-
-
 def bandwidth(device: Device, stream: Stream) -> float:
-    """Bytes a second that the device's memory takes, by filling a large piece of it."""
+    """Write bandwidth of the device's memory, bytes per second, measured by a large fill."""
     memory = device.memory(COLD_BYTES)
     first, last = device.event(), device.event()
     best = np.inf
@@ -150,19 +145,19 @@ def bandwidth(device: Device, stream: Stream) -> float:
 
 def case_of(encoding: str, lens: str = "no lens") -> PictureCase:
     info = gpu_checks.lenses(*SOURCE)[lens]
-    return PictureCase(encoding, gpu_checks.noise(encoding, *SOURCE), OUTPUT, info)
+    return PictureCase(encoding, gpu_checks.noise(encoding, *SOURCE), INPUT_FORMAT, info)
 
 
 def time_preprocess(
     device: Device, stream: Stream, encoding: str, lens: str, bandwidth: float
 ) -> dict[str, Any]:
-    """A launch among many in one graph, each of another frame that no cache holds; and alone."""
+    """Time the kernel: many launches in a graph, each with an uncached frame, and a single one."""
     case = case_of(encoding, lens)
     plan, nbytes = case.plan, case.image.data.nbytes
     count = max(2, COLD_BYTES // nbytes)
     memory, host, out = device.memory(count * nbytes), device.pinned(nbytes), device.memory(8 << 20)
     cells = device.pinned(count * ctypes.sizeof(FrameCell))
-    stage = Preprocessing(device, OUTPUT, out.address, out.address + (4 << 20))
+    stage = Preprocessing(device, INPUT_FORMAT, out.address, out.address + (4 << 20))
     stage.fit(case.image, case.placement, stream)
     constants, addresses = _constants(device, stream, plan)
     stream.fill(memory, 77)
@@ -172,15 +167,17 @@ def time_preprocess(
     for number, cell in enumerate(array):
         cell.pixels = memory.address + number * nbytes
         at = cells.address + number * ctypes.sizeof(FrameCell)
-        job = job_of(plan, OUTPUT, at, out.address + (4 << 20), out.address, addresses)
-        launches.append(stage.kernel.prepare(grid_of(OUTPUT), (THREADS, 1, 1), job))
+        job = build_preprocess_job(
+            plan, INPUT_FORMAT, at, out.address + (4 << 20), out.address, addresses
+        )
+        launches.append(stage.kernel.prepare(grid_of(INPUT_FORMAT), (THREADS, 1, 1), job))
     with stream.capture() as captured:
         for number in range(LAUNCHES):
             launches[number % count].enqueue(stream)
     launch_us = min(_graph_ms(device, stream, captured.graph) for _ in range(20)) / LAUNCHES * 1e3
-    array[0].pixels = host.address  # where it lies: in the host's memory
+    array[0].pixels = host.address  # read in place, in the host's memory
     in_place = _time_alone(device, stream, lambda: launches[0].enqueue(stream))
-    moved = bytes_moved(plan, OUTPUT)
+    moved = bytes_moved(plan, INPUT_FORMAT)
     total = sum(moved.values())
     for resource in (memory, host, out, cells, constants, captured.graph):
         resource.close()
@@ -196,8 +193,8 @@ def time_preprocess(
     }
 
 
-def _constants(device: Device, stream: Stream, plan: Plan) -> tuple[DeviceMemory, list[int]]:
-    arrays = [np.ascontiguousarray(array) for array in constants_of(plan, OUTPUT)]
+def _constants(device: Device, stream: Stream, plan: FramePlan) -> tuple[DeviceMemory, list[int]]:
+    arrays = [np.ascontiguousarray(array) for array in constants_of(plan, INPUT_FORMAT)]
     flat = np.concatenate(
         [np.pad(a.reshape(-1).view(np.uint8), (0, -a.nbytes % 256)) for a in arrays]
     )
@@ -223,7 +220,7 @@ def _graph_ms(device: Device, stream: Stream, graph: Any) -> float:
 
 
 def _time_alone(device: Device, stream: Stream, work: Callable[[], None]) -> dict[str, float]:
-    """Device time of a piece of work that starts on an idle GPU; launching it is a part."""
+    """Device time of work that starts on an idle GPU, including its launch."""
     first, last = device.event(), device.event()
     took = []
     for number in range(WARM_UP + SAMPLES):
@@ -235,7 +232,7 @@ def _time_alone(device: Device, stream: Stream, work: Callable[[], None]) -> dic
             took.append(last.since_ms(first))
     first.close()
     last.close()
-    return percentiles(took)
+    return percentiles(took, LATENCY_RANKS)
 
 
 def time_copy(device: Device, stream: Stream, encoding: str) -> dict[str, Any]:
@@ -248,12 +245,12 @@ def time_copy(device: Device, stream: Stream, encoding: str) -> dict[str, Any]:
 
 
 def time_decode(device: Device, stream: Stream, mean: float) -> dict[str, Any]:
-    heads = Heads(device, stream, *gpu_checks.tensors(3, mean))
+    heads = HeadMemory(device, stream, *gpu_checks.tensors(3, mean))
     decoding = Decoding(device, HEAD, SETTINGS, heads.addresses, stream)
     decoding.place(case_of("nv12").placement)
     with stream.capture() as captured:
         decoding.enqueue(stream)
     took = _time_alone(device, stream, lambda: captured.graph.launch(stream))
-    result = Result.from_buffer_copy(decoding.memory.array)
+    result = DecodeResult.from_buffer_copy(decoding.memory.array)
     captured.graph.close()
     return {"ms": took, "found": result.found, "boxes": result.count, "dropped": result.dropped}

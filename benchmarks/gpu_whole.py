@@ -1,4 +1,4 @@
-"""A frame's whole way on the GPU, from shared memory to boxes, quiet and beside other work."""
+"""All stages of a frame on the GPU, from shared memory to boxes, with and without other load."""
 
 import argparse
 import ctypes
@@ -18,13 +18,14 @@ import gpu_checks
 import gpu_stages
 import numpy as np
 from gpu_checks import HEAD, SETTINGS
-from gpu_stages import Heads, bytes_moved, case_of, percentiles
+from gpu_stages import HeadMemory, bytes_moved, case_of
 
 from perception_nodes.core.frame import ImageView
 from perception_nodes.core.inference import BackendError
+from perception_nodes.core.statistics import LATENCY_RANKS, percentiles
 from perception_nodes.gpu.cuda import CudaError, Device, Event, Stream
-from perception_nodes.gpu.decode_job import Result
-from perception_nodes.gpu.preprocess_job import FrameCell, Output, plan_frame
+from perception_nodes.gpu.decode_job import DecodeResult
+from perception_nodes.gpu.preprocess_job import FrameCell, InputFormat, plan_frame
 from perception_nodes.gpu.stages import Decoding, GpuDetector
 from perception_nodes.preprocess.placement import Placement
 
@@ -55,11 +56,13 @@ def measure(
         {"objects": name, **gpu_stages.time_decode(device, stream, mean)}
         for name, mean in {"none": -20.0, "some": -7.0, "a flood": 6.0}.items()
     ]
-    network = Network(device, stream, options.model, missing)
+    network = MeasuredNetwork(device, stream, options.model, missing)
     decoder = Decoding(device, network.head, SETTINGS, network.tensors, stream)
-    detector = GpuDetector(device, stream, network.output, network.out, network.enqueue, decoder)
+    detector = GpuDetector(
+        device, stream, network.input_format, network.out, network.enqueue, decoder
+    )
     placement = Placement.fit(
-        gpu_stages.SOURCE, (network.output.width, network.output.height), None
+        gpu_stages.SOURCE, (network.input_format.width, network.input_format.height), None
     )
     with shared_frames() as frames:
         placed = [(frame, placement) for frame in frames]
@@ -71,8 +74,8 @@ def measure(
         }
         detector.close()
     plan = plan_frame(frames[0], placement.letterbox, None)
-    # What is read in place of a frame that lies in the host's memory, and where it lies.
-    host_to_device = bytes_moved(plan, network.output)["frame"] + ctypes.sizeof(FrameCell)
+    # The part of a frame that is read in place from the host's memory, and the frame's address.
+    host_to_device = bytes_moved(plan, network.input_format)["frame"] + ctypes.sizeof(FrameCell)
     return {
         "bandwidth_gb_s": round(rate / 1e9, 1),
         "network": network.name,
@@ -82,24 +85,24 @@ def measure(
         "decode": decoding,
         "whole": whole,
         "host_to_device_bytes": host_to_device,
-        "back_to_host_bytes": ctypes.sizeof(Result),
+        "back_to_host_bytes": ctypes.sizeof(DecodeResult),
     }
 
 
-class Network:
-    """A network on the GPU where TensorRT and a model are there, else tensors that stand still."""
+class MeasuredNetwork:
+    """The network if TensorRT and a model are available, else constant tensors in its place."""
 
     name = "none"
 
     def __init__(self, device: Device, stream: Stream, model_name: str, missing: list[str]):
-        self.head, self.output = HEAD, gpu_stages.OUTPUT
+        self.head, self.input_format = HEAD, gpu_stages.INPUT_FORMAT
         self._engine: Any = None
         try:
             self._open(device, model_name)
         except (ImportError, BackendError, ValueError) as error:
             missing.append(f"the network: {error}; the graph is measured without one")
-            self._image = device.memory(gpu_stages.OUTPUT.nbytes)
-            self._heads = Heads(device, stream, *gpu_checks.tensors(3, -7.0))
+            self._image = device.memory(gpu_stages.INPUT_FORMAT.nbytes)
+            self._heads = HeadMemory(device, stream, *gpu_checks.tensors(3, -7.0))
             self.tensors = self._heads.addresses
         self.out = self._image.address
 
@@ -123,7 +126,7 @@ class Network:
             (self._memory[box].address, self._memory[classes].address) for box, classes in heads
         ]
         width, height = model.input.width, model.input.height
-        self.output = Output(width, height)
+        self.input_format = InputFormat(width, height)
         strides = tuple(model.outputs.strides)
         self.head = Head(width, height, strides, model.outputs.reg_max, len(model.classes))
         self.name = f"{model.name} on {library.name}"
@@ -142,7 +145,7 @@ def time_whole(
     condition: str,
     show: Callable[[int, int], None],
 ) -> dict[str, Any]:
-    """From a frame in shared memory to boxes in ours: what a node does, and the device's part."""
+    """Time from a frame in shared memory to boxes on the host, and the device's part of it."""
     first, last = device.event(), device.event()
     host_ms, device_ms, copies, count = [], [], 0, options.frames
     with _condition(condition, device, options.device) as before:
@@ -162,8 +165,8 @@ def time_whole(
             device_ms.append(_between(first, last, stream, detector))
     return {
         "frames": count,
-        "shared_memory_to_boxes_ms": percentiles(host_ms),
-        "graph_on_device_ms": percentiles(device_ms),
+        "shared_memory_to_boxes_ms": percentiles(host_ms, LATENCY_RANKS),
+        "graph_on_device_ms": percentiles(device_ms, LATENCY_RANKS),
         "copies_a_frame": copies / count,
         "over_3_ms": int((np.array(host_ms) > 3).sum()),
     }
@@ -179,7 +182,7 @@ def _between(first: Event, last: Event, stream: Stream, detector: GpuDetector) -
 
 @contextmanager
 def shared_frames() -> Iterator[list[ImageView]]:
-    """Frames in shared memory, as a camera's driver leaves them there."""
+    """Frames in shared memory, as a camera driver writes them."""
     image = case_of("nv12").image
     nbytes = image.data.nbytes
     with tempfile.NamedTemporaryFile(dir="/dev/shm", prefix="perception_gpu_") as file:
@@ -199,7 +202,7 @@ def shared_frames() -> Iterator[list[ImageView]]:
 
 @contextmanager
 def _condition(name: str, device: Device, index: int) -> Iterator[Callable[[], None]]:
-    """What else the GPU does meanwhile; yields what is to be called before each frame."""
+    """Put another load on the GPU; yields a function to be called before each frame."""
     if name == "quiet":
         yield lambda: None
     elif name == "stream":
@@ -218,14 +221,14 @@ def _condition(name: str, device: Device, index: int) -> Iterator[Callable[[], N
         try:
             assert process.stdout is not None
             if process.stdout.readline() != "ready\n":
-                raise CudaError("the process that is to keep the GPU busy does not start")
+                raise CudaError("the process that should keep the GPU busy does not start")
             yield lambda: None
         finally:
             process.communicate("")
 
 
 def load(device: Device, index: int) -> None:
-    """Keep the GPU busy until the input ends: by matrix products, or without PyTorch by filling."""
+    """Keep the GPU busy until stdin ends: by matrix products if PyTorch is there, else by fills."""
     ended = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
     try:

@@ -1,7 +1,7 @@
-"""What people run today: typed rclpy subscription, cv2 conversion, ultralytics FP32 predict.
+"""A common setup, for comparison: typed rclpy subscription, cv2 conversion, ultralytics predict.
 
-Not part of the product: it needs torch and ultralytics (`make baseline`). It is started by
-`perception bench latency --baseline`, and notes the time from a frame's stamp to its detections.
+It is not part of the product: it needs torch and ultralytics (`make baseline`). `perception bench
+latency --baseline` starts it; it records the time from a frame's stamp to its detections.
 """
 
 import argparse
@@ -24,7 +24,7 @@ class Baseline(Node):
     """Subscribe, convert, predict."""
 
     def __init__(self, weights: str, width: int, height: int) -> None:
-        """Load the model and warm it up before frames are asked for."""
+        """Load the model and warm it up, then subscribe to frames."""
         super().__init__("ultralytics_baseline")
         self._model = YOLO(weights)
         self._size = [height, width]

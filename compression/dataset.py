@@ -20,6 +20,7 @@ from ultralytics import YOLO
 from compression.config import AMBIGUOUS, Config, Source
 from compression.contract import CLASS_NAMES, COCO_CLASS_IDS
 from compression.errors import CompressionError
+from perception_nodes.core.geometry import intersections_and_unions
 
 CAR = CLASS_NAMES.index("car")
 STORED_LONG_SIDE_PX = 640
@@ -140,12 +141,9 @@ def check_sources(data: Path, sources: list[Source]) -> None:
 
 def overlaps(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return IoU and intersection over a's own area, each [len(a), len(b)], of corner boxes."""
-    top_left = np.maximum(a[:, None, :2], b[None, :, :2])
-    bottom_right = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    intersection = (bottom_right - top_left).clip(0).prod(axis=2)
+    intersection, union = intersections_and_unions(a, b)
     area_a = (a[:, 2:] - a[:, :2]).prod(axis=1)[:, None]
-    area_b = (b[:, 2:] - b[:, :2]).prod(axis=1)[None]
-    return intersection / (area_a + area_b - intersection + 1e-9), intersection / (area_a + 1e-9)
+    return intersection / (union + 1e-9), intersection / (area_a + 1e-9)
 
 
 def trusted_labels(labels: np.ndarray, source: Source) -> np.ndarray:

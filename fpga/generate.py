@@ -90,7 +90,7 @@ def constants(layout: Layout) -> str:
         "",
         "",
         "class Field(NamedTuple):",
-        '    """Bits of a little-endian 32-bit word; so many `words` follow each other."""',
+        '    """Bits of a little-endian 32-bit word; an array takes `words` of them."""',
         "",
         "    word: int",
         "    low: int",

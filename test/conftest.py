@@ -13,7 +13,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-pytest_plugins = ["endpoints"]
+pytest_plugins = ["endpoint_fixtures"]
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -1,7 +1,6 @@
 """Calibrate a model folder again, on the user's own frames; needs no training framework."""
 
 import hashlib
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from compression.errors import CompressionError
 from compression.quantization.emit import SCHEME, Dialect, emit, float_convolutions, float_of
 from compression.quantization.ranges import Frames, measure
 from compression.quantization.table import RangeTable, write_table
+from perception_nodes.system.files import write_whole
 
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,30}$")
 DIALECTS: tuple[Dialect, ...] = ("u8", "s8")
@@ -89,7 +89,7 @@ def _write_model(
     for dialect, graph in graphs.items():
         path = out / f"{out.name}.{dialect}.onnx"
         content = graph.SerializeToString()
-        _replace(path, content)
+        write_whole(path, content)
         files[dialect] = {"file": path.name, "sha256": hashlib.sha256(content).hexdigest()}
     write_table(table, out / "ranges.yaml")
     # What was measured before does not hold for the new ranges.
@@ -109,11 +109,4 @@ def _write_model(
             "float_convolutions": list(table.float_convolutions),
         },
     }
-    text = yaml.safe_dump(facts, sort_keys=False, width=100)
-    _replace(out / "model.yaml", text.encode())
-
-
-def _replace(path: Path, content: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    write_whole(out / "model.yaml", yaml.safe_dump(facts, sort_keys=False, width=100))

@@ -4,7 +4,6 @@ Both dialects of a model, and the integer network that every device computes, fo
 weights and this table. It lies in ``calibration/int8/<model>.yaml``.
 """
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from compression.errors import CompressionError
 from compression.quantization.graph import Layout, read_layout
 from compression.quantization.weights import fingerprint
+from perception_nodes.system.files import write_whole
 
 Amax = Annotated[float, Field(gt=0, lt=1e6)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -150,9 +150,5 @@ def read_table(path: Path) -> RangeTable:
 
 
 def write_table(table: RangeTable, path: Path) -> None:
-    """Write a table, under a temporary name until it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    text = yaml.safe_dump(table.model_dump(mode="json"), sort_keys=False, width=100)
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    """Write a table."""
+    write_whole(path, yaml.safe_dump(table.model_dump(mode="json"), sort_keys=False, width=100))

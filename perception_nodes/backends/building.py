@@ -1,7 +1,7 @@
-"""A backend that is built while another serves: in a process of its own, then loaded in a thread.
+"""Building a backend while another one serves: in a separate process, then loaded in a thread.
 
-A build takes minutes and all of a processor, and may crash; the frames of those minutes must not
-feel it. What it leaves is a file in the cache, which `load` then finds.
+A build takes minutes, uses a whole processor and may crash, and must not disturb the frames of that
+time. Its result is a file in the cache, from which the backend then loads.
 """
 
 import os
@@ -23,23 +23,23 @@ T = TypeVar("T")
 
 
 def build_command(backend: str, folders: Sequence[Path], settings: BackendSettings) -> list[str]:
-    """The command that builds models for a backend into the cache, with the lowest priority."""
+    """The command that builds models for a backend into the cache, at the lowest priority."""
     how = [backend, str(settings.threads), settings.cache_dir, str(os.getpid())]
     return [sys.executable, "-m", __name__, *how, *map(str, folders)]
 
 
 class Building(Generic[T]):
-    """A build under way; `poll` is called between frames and never waits."""
+    """A running build; `poll` is called between frames and never waits."""
 
     def __init__(self, command: Sequence[str], load: Callable[[], T]) -> None:
         """Start the build.
 
         Args:
-            command: that builds; where it fails, the last line of its stderr says why.
-            load: takes what was built, in a thread of its own.
+            command: runs the build; if it fails, the last line of its stderr says why.
+            load: loads the result of the build; it is called in a separate thread.
 
         Raises:
-            BackendError: it cannot be started.
+            BackendError: the build cannot be started.
         """
         self._load = load
         self._loaded: T | None = None
@@ -55,10 +55,10 @@ class Building(Generic[T]):
             raise BackendError(f"the build cannot be started: {error}") from error
 
     def poll(self) -> T | None:
-        """What was loaded, once it is; None until then.
+        """The result of `load`, None until it is there.
 
         Raises:
-            BackendError: the build failed, or what it built cannot be loaded.
+            BackendError: the build failed, or its result cannot be loaded.
         """
         if self._thread is None:
             status = self._process.poll()
@@ -75,7 +75,7 @@ class Building(Generic[T]):
         return self._loaded
 
     def close(self) -> None:
-        """End the build, where it has not ended, and wait for what is being loaded."""
+        """Kill the build if it still runs, and wait for a running `load`."""
         self._process.kill()
         self._process.wait()
         self._stderr.close()
@@ -96,12 +96,12 @@ class Building(Generic[T]):
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Build, out of the way of everybody else; see `build_command`."""
+    """Build at the lowest priority; see `build_command`."""
     backend, threads, cache_dir, parent, *folders = arguments
     die_with_parent(int(parent))
     os.nice(19)
     with suppress(OSError):
-        # Not on the processors that were set apart for the frames.
+        # Do not inherit the node's affinity: its processors are reserved for the frames.
         os.sched_setaffinity(0, range(os.cpu_count() or 1))
     try:
         for folder in folders:

@@ -1,7 +1,7 @@
-"""A model compiled into the cache that nodes start from, but not before it was looked at.
+"""Compiling a model into the cache that nodes start from, but only after it has passed a check.
 
-A runtime names what it compiles by the model, its settings and the machine. So it compiles into a
-folder apart, and files move to the cache under the same names, where a node finds them.
+A runtime names its compiled files by the model, the settings and the machine. So it can compile
+into a separate folder: moved to the cache under the same names, the files are found by a node.
 """
 
 import os
@@ -23,20 +23,20 @@ from perception_nodes.core.inference import BackendError, Progress
 
 
 class CompiledRefused(RuntimeError):
-    """What was compiled does not detect what it should; the text says what it lacks."""
+    """A compiled model failed its check; the text says why."""
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """A model as nodes will load it.
+    """A compiled model, as nodes will load it.
 
     Attributes:
-        backend: it, loaded.
-        info: of the backend.
-        folder: where it lies until it enters the cache.
-        files: names of what goes into the cache; none where the runtime keeps nothing.
-        compile_s: what loading takes the first time, seconds.
-        load_s: what it takes from then on.
+        backend: the backend with the model loaded.
+        info: what the backend says of itself.
+        folder: folder with the compiled files until they enter the cache.
+        files: names of the compiled files; empty if the runtime keeps nothing.
+        compile_s: duration of the first load, which compiles, in seconds.
+        load_s: duration of every later load, in seconds.
     """
 
     backend: Backend
@@ -48,31 +48,32 @@ class Compiled:
 
 
 Bar = Callable[[str], AbstractContextManager[Progress]]
-"""Starts a progress bar of that title."""
+"""Starts a progress bar with the given title."""
 
 
 @contextmanager
 def compiled(
     model: Model, backend: str, threads: int, cache: Path, bar: Bar | None = None
 ) -> Iterator[Compiled]:
-    """Compile a model and read it back; it enters the cache if the block ends well.
+    """Compile a model and load it back; it enters the cache when the block ends without an error.
 
-    Where the block raises `CompiledRefused`, what the cache held of it before is removed too. Any
-    other error leaves the cache as it was.
+    If the block raises `CompiledRefused`, an earlier version in the cache is removed too. Any other
+    error leaves the cache as it was.
 
     Args:
         model: the model.
-        backend: name of the runtime.
-        threads: that it may use, as nodes have it.
+        backend: name of the backend.
+        threads: number of threads that it may use, the same as in nodes.
         cache: folder for compiled models.
-        bar: for what takes long.
+        bar: shows the progress of the compilation.
 
     Raises:
-        BackendError: the runtime is not there or refuses the model, or the cache cannot be written.
+        BackendError: the runtime is not installed or refuses the model, or the cache cannot be
+            written.
     """
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        # Inside of the cache, so that moving a file is a renaming.
+        # It is inside the cache, so that files are moved by renaming.
         apart = tempfile.TemporaryDirectory(prefix=".compiling-", dir=cache)
     except OSError as error:
         raise BackendError(
@@ -102,7 +103,7 @@ def compiled(
 
 
 def _load(model: Model, name: str, settings: BackendSettings) -> tuple[Backend, BackendInfo, float]:
-    """Load a model and take the time, seconds."""
+    """Load a model; returns the duration in seconds, too."""
     begun_ns = time.monotonic_ns()
     backend = open_backend(name, settings)
     info = backend.load(model)

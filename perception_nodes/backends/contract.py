@@ -1,4 +1,4 @@
-"""The contract of a backend, and the one place that opens one by name."""
+"""The contract that each backend fulfils, and the one place that opens a backend by name."""
 
 import importlib
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.backends.model import Model
-from perception_nodes.core.counters import LayerCost
+from perception_nodes.core.counters import LayerEstimate
 from perception_nodes.core.inference import (
     BackendError,
     HeadTensors,
@@ -21,7 +21,7 @@ BACKENDS = {
     name: f"perception_nodes.backends.{name}"
     for name in ("openvino", "onnxruntime", "tensorrt", "fpga", "golden", "null")
 }
-"""Modules by the backend's name, each with a class `Backend`; imported when one is opened."""
+"""Module of each backend, with a class `Backend`; it is imported when the backend is opened."""
 
 INSTALL = {
     "openvino": "openvino",
@@ -30,25 +30,25 @@ INSTALL = {
     "golden": "onnx",
     "fpga": "onnx",
 }
-"""The package that brings a backend's runtime."""
+"""The package to install for each backend."""
 
 
 class NotBuilt(BackendError):
-    """A model has to be compiled first, which takes long and was not allowed."""
+    """The model must be compiled first, which takes long and which the settings do not allow."""
 
 
 @dataclass(frozen=True)
 class BackendInfo:
-    """What was loaded.
+    """Facts about a backend with a model loaded.
 
     Attributes:
-        backend: its name.
+        backend: name of the backend.
         runtime: name and version of the runtime.
         device: what it runs on.
-        threads: threads a call may use.
-        max_batch: images that it can be given at once; where it is more than one, the backend is a
-            `core.inference.BatchBackend` too.
-        layers: what each layer is expected to take, where the runtime tells.
+        threads: number of threads that a call may use.
+        max_batch: number of images that a call may have; if it is more than one, the backend is
+            also a `core.inference.BatchBackend`.
+        layers: expected cost of each layer, if the runtime provides it.
     """
 
     backend: str
@@ -56,7 +56,7 @@ class BackendInfo:
     device: str
     threads: int
     max_batch: int = 1
-    layers: Sequence[LayerCost] = ()
+    layers: Sequence[LayerEstimate] = ()
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,12 @@ class BackendSettings:
     """How a backend runs.
 
     Attributes:
-        threads: threads a call may use; 0 for one a physical core.
+        threads: number of threads that a call may use; 0 for one per physical core.
         cache_dir: folder for compiled models, empty for none.
-        max_batch: images that it may be given at once; a runtime that has nothing to gain from more
-            than one prepares for one.
-        may_build: `load` may compile a model for minutes; where not, it raises `NotBuilt`.
-        progress: told done and total while it does.
+        max_batch: number of images that a call may have; a runtime that gains nothing from batches
+            ignores it.
+        may_build: whether `load` may compile a model for minutes; if not, it raises `NotBuilt`.
+        progress: called during compilation.
     """
 
     threads: int = 0
@@ -86,7 +86,7 @@ class Backend(Protocol):
         """Compile the model and run it once.
 
         Raises:
-            NotBuilt: it would take long, and the settings forbid that.
+            NotBuilt: compilation would take long, and the settings do not allow it.
             BackendError: the runtime refuses the model.
         """
         ...
@@ -98,7 +98,7 @@ class Backend(Protocol):
             image: uint8 [height, width, 3] BGR, contiguous; read in place, not kept.
 
         Returns:
-            The head's tensors; they live until the next call.
+            The head's tensors, which the next call overwrites.
 
         Raises:
             BackendError: the runtime failed.
@@ -106,7 +106,7 @@ class Backend(Protocol):
         ...
 
     def close(self) -> None:
-        """Give the runtime's memory back."""
+        """Free the runtime's memory."""
         ...
 
 
@@ -115,10 +115,10 @@ class QueuedBackend(Protocol):
     """A backend that several threads can call at once."""
 
     def queue(self, count: int) -> Sequence[InferenceBackend]:
-        """Callers for so many threads.
+        """One backend for each of `count` threads, all with the same loaded model.
 
-        Their calls are worked on one after the other, as those of `infer` are, with no time lost
-        between them; each one's tensors live until its own next call.
+        Calls run one after the other, with no time lost between them. The tensors that one of these
+        backends returns are overwritten only by its own next call.
 
         Raises:
             BackendError: no model is loaded.
@@ -127,10 +127,10 @@ class QueuedBackend(Protocol):
 
 
 def check_heads(model: Model, heads: HeadTensors) -> None:
-    """Compare a network's outputs with what `model.yaml` says of them.
+    """Check that a network's outputs have the shapes and types that `model.yaml` describes.
 
     Raises:
-        BackendError: they differ.
+        BackendError: an output differs.
     """
     outputs = model.outputs
     channels = {"box": 4 * outputs.reg_max, "class": len(model.classes)}
@@ -152,7 +152,7 @@ def check_heads(model: Model, heads: HeadTensors) -> None:
 
 
 def open_backend(name: str, settings: BackendSettings) -> Backend:
-    """Open a backend by name; it is never chosen for you.
+    """Open a backend by name; none is ever chosen automatically.
 
     Raises:
         BackendError: the name is unknown or its runtime is not installed.

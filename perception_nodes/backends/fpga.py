@@ -1,11 +1,11 @@
-"""Our engine in an FPGA, or the simulation of it; see docs/fpga.md.
+"""Our engine in an FPGA, or a simulation of it; see docs/fpga.md.
 
-Which one, $PERCEPTION_FPGA says: a bitstream (.bit) on a board, or a simulated engine (.so). Where
-it is not set the simulated one of the checkout is run, whose detections are right and whose time is
-not real.
+$PERCEPTION_FPGA names the engine: a bitstream (.bit) on a board, or a simulated engine (.so). If it
+is not set, the simulated engine of the checkout runs; its detections are right, its time is not
+real.
 
-It computes what the backend `golden` does, bit for bit. The image is copied once: a slot is not in
-memory that the engine can address.
+The engine computes the same as the backend `golden`, bit for bit. The image is copied once, because
+a slot is not in memory that the engine can address.
 """
 
 import hashlib
@@ -20,8 +20,8 @@ from perception_nodes.backends.contract import BackendInfo, BackendSettings, che
 from perception_nodes.backends.model import Model
 from perception_nodes.core.inference import BackendError, HeadTensors
 from perception_nodes.fpga.board import BoardEngine
-from perception_nodes.fpga.bus import Transport
-from perception_nodes.fpga.driver import Driver
+from perception_nodes.fpga.bus import EngineBus
+from perception_nodes.fpga.driver import EngineDriver
 from perception_nodes.fpga.layout import VERSION
 from perception_nodes.fpga.program import Geometry, Output, Program, read_program
 from perception_nodes.fpga.simulated import SimulatedEngine
@@ -29,33 +29,32 @@ from perception_nodes.system.environment import share_folder
 
 VARIABLE = "PERCEPTION_FPGA"
 SIMULATION = Path("build/fpga/libengine_512.so")
-"""In a checkout: what runs where no engine is named."""
+"""The simulated engine of a checkout, which runs if no engine is named."""
 PACKAGE = Path(__file__).parents[1]
-MADE_BY = ("backends/qdq.py", "core/integer.py", "fpga/*.py")
-"""What a program follows from, besides the model."""
+COMPILER_SOURCES = ("backends/qdq.py", "core/integer.py", "fpga/*.py")
+"""Source files that, besides the model, determine a compiled program."""
 
 
 class Backend:
-    """One engine with one program.
+    """One engine with one program; of the settings, `threads` has no effect.
 
     Attributes:
-        driver: of the engine, for those who look closer; None while no model is loaded.
+        driver: driver of the engine; None while no model is loaded.
     """
 
     def __init__(self, settings: BackendSettings) -> None:
-        """See `BackendSettings`; threads are of no effect."""
         self._settings = settings
-        self.driver: Driver | None = None
+        self.driver: EngineDriver | None = None
         self._memory: NDArray[np.uint8] = np.empty(0, np.uint8)
         self._targets: list[tuple[Output, NDArray[np.float32]]] = []
         self._heads = HeadTensors([], [])
 
     def load(self, model: Model) -> BackendInfo:
-        """Compile the model, or take it from the cache, and run it once."""
+        """Compile the model, or read it from the cache, and run it once."""
         self.close()
-        transport = open_engine(os.environ.get(VARIABLE, ""))
+        bus = open_engine(os.environ.get(VARIABLE, ""))
         try:
-            self.driver = driver = Driver(transport)
+            self.driver = driver = EngineDriver(bus)
             program = self._program(model, driver.geometry)
             self._memory = driver.load(program)
             self._targets = [
@@ -74,10 +73,10 @@ class Backend:
             self.close()
             raise
         geometry = driver.geometry
-        kind = "simulated engine" if transport.simulated else "engine"
+        kind = "simulated engine" if bus.simulated else "engine"
         macs = geometry.blocks * 256
         device = f"{kind} of {macs} MACs at {geometry.clock_mhz:g} MHz"
-        runtime = f"{transport.name}, layout {VERSION}"
+        runtime = f"{bus.name}, layout {VERSION}"
         return BackendInfo("fpga", runtime, device, 1, layers=program.layers)
 
     def infer(self, image: NDArray[np.uint8]) -> HeadTensors:
@@ -97,15 +96,17 @@ class Backend:
         return HeadTensors(self._heads.boxes, self._heads.classes, call)
 
     def close(self) -> None:
-        """Let go of the engine."""
+        """Close the engine."""
         if self.driver is not None:
-            self._memory = np.empty(0, np.uint8)  # it goes with the engine
+            self._memory = np.empty(
+                0, np.uint8
+            )  # drop the view of memory that is about to be freed
             self.driver.close()
         self.driver = None
         self._targets, self._heads = [], HeadTensors([], [])
 
     def _program(self, model: Model, geometry: Geometry) -> Program:
-        """The compiled model; kept in the cache by what it was made of and for."""
+        """The compiled model; its name in the cache tells model, engine and compiler apart."""
         folder = self._settings.cache_dir
         build = f"{geometry.blocks}x{geometry.tile}x{geometry.rows}"
         path = Path(folder) / f"{model.name}-{model.sha256[:12]}-{build}-{revision()}.fpga"
@@ -115,7 +116,7 @@ class Backend:
                 if program.geometry == geometry:
                     return program
             except BackendError:
-                pass  # a damaged one is made anew
+                pass  # a damaged file is compiled again
         program = compile_model(model, geometry)
         if folder:
             program.save(path)
@@ -124,9 +125,9 @@ class Backend:
 
 @cache
 def revision() -> str:
-    """Of the compiler: digits that change with its text."""
+    """Revision of the compiler: digits that change with its source text."""
     digest = hashlib.sha256()
-    for pattern in MADE_BY:
+    for pattern in COMPILER_SOURCES:
         for file in sorted(PACKAGE.glob(pattern)):
             digest.update(file.read_bytes())
     return digest.hexdigest()[:12]
@@ -136,7 +137,7 @@ def compile_model(model: Model, geometry: Geometry) -> Program:
     """Compile a model's file.
 
     Raises:
-        BackendError: it cannot be read, or the engine cannot run it.
+        BackendError: the file cannot be read, or the engine cannot run the model.
     """
     from perception_nodes.fpga.compiler import compile_network
 
@@ -145,7 +146,7 @@ def compile_model(model: Model, geometry: Geometry) -> Program:
         from perception_nodes.backends.qdq import read_network
     except ImportError as error:
         raise BackendError(
-            f"fpga: {model.name} is not compiled yet, and what reads {model.path} is not installed "
+            f"fpga: {model.name} is not compiled yet, and {model.path} cannot be read without onnx "
             f"({error}); install it with: pip install onnx"
         ) from error
     try:
@@ -154,11 +155,11 @@ def compile_model(model: Model, geometry: Geometry) -> Program:
         raise BackendError(f"{model.path} cannot be compiled: {error}") from error
 
 
-def open_engine(engine: str) -> Transport:
-    """Open what is named: a bitstream (.bit) on a board, or a simulated engine (.so).
+def open_engine(engine: str) -> EngineBus:
+    """Open an engine: a bitstream (.bit) on a board, or a simulated engine (.so).
 
     Raises:
-        BackendError: it cannot be opened.
+        BackendError: the engine cannot be opened.
     """
     path = Path(engine) if engine else share_folder() / SIMULATION
     if path.suffix == ".bit":

@@ -1,4 +1,4 @@
-"""The integer network as a backend: slow, and the reference that every other is compared with."""
+"""The integer network as a backend: slow, and the reference for every other backend."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,20 +11,19 @@ from perception_nodes.core.integer import Network
 
 
 class Backend:
-    """One network.
+    """One network; the settings have no effect, NumPy chooses its threads itself.
 
     Attributes:
-        network: the loaded network, for those who compare layer by layer (`Network.trace`).
+        network: the loaded network; `Network.trace` gives all its layers for comparison.
     """
 
     def __init__(self, settings: BackendSettings) -> None:
-        """NumPy chooses its threads itself; settings are of no effect."""
         self.network: Network | None = None
         self._names: tuple[list[str], list[str]] = ([], [])
         self._heads = HeadTensors([], [])
 
     def load(self, model: Model) -> BackendInfo:
-        """Read the file and run it once."""
+        """Read the network and run it once."""
         network = read_network(model.path)
         boxes, classes = model.outputs.box, model.outputs.classes
         for name in (*boxes, *classes):
@@ -37,7 +36,7 @@ class Backend:
         return BackendInfo("golden", f"NumPy {np.__version__}", "CPU", 1)
 
     def infer(self, image: NDArray[np.uint8]) -> HeadTensors:
-        """Run the network, in integers."""
+        """Run the network in integers."""
         if self.network is None:
             raise BackendError("golden: no model is loaded")
         expected = (self.network.height, self.network.width, 3)

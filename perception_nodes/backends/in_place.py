@@ -1,4 +1,4 @@
-"""Models that read camera frames where they lie: on a GPU, or on the CPU in its stead."""
+"""Models that read camera frames in place: on a GPU, or on the CPU as its stand-in."""
 
 import threading
 from collections.abc import Sequence
@@ -15,9 +15,8 @@ from perception_nodes.core.inference import Answer, BackendError, BackendLost
 from perception_nodes.gpu.cuda import CudaError
 from perception_nodes.gpu.cuda.errors import OUT_OF_MEMORY
 from perception_nodes.gpu.decode_job import Head
-from perception_nodes.gpu.device_network import DeviceNetwork
-from perception_nodes.gpu.preprocess_job import Output
-from perception_nodes.gpu.stages import Decoding, GpuDetector
+from perception_nodes.gpu.preprocess_job import InputFormat
+from perception_nodes.gpu.stages import Decoding, GpuDetector, NetworkStage
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.preprocess.placement import Placement
 
@@ -26,154 +25,152 @@ from perception_nodes.preprocess.placement import Placement
 class DeviceBackend(Protocol):
     """A backend whose networks run on a GPU."""
 
-    def another_network(self) -> DeviceNetwork:
-        """The loaded model once more, to be run beside the others: with memory of its own.
+    def another_network(self) -> NetworkStage:
+        """Another instance of the loaded model, with memory of its own, to run beside the others.
 
         Raises:
-            BackendError: there is no room for it.
+            BackendError: the GPU has no room for it.
         """
         ...
 
 
 class InPlaceOnGpu:
-    """One graph a camera, from its frames in shared memory to boxes, on a stream of its own.
+    """One CUDA graph and stream for each camera, from its frames in shared memory to boxes.
 
     Attributes:
-        max_batch: cameras whose frames can be on their way at once.
+        max_batch: number of cameras whose frames can be processed at once.
     """
 
     def __init__(
         self, backend: DeviceBackend, model: Model, decode: DecodeSettings, cameras: Sequence[str]
     ) -> None:
-        """Compile the kernels, or take them from the cache.
+        """Compile the kernels, or read them from the cache, and allocate memory.
 
         Raises:
-            BackendError: they cannot be compiled or loaded, or there is no room.
+            BackendError: a kernel cannot be compiled or loaded, or there is no room.
         """
         self._thread = threading.get_ident()
         self.max_batch = len(cameras)
         size = model.input.width, model.input.height
         outputs = model.outputs
         head = Head(*size, tuple(outputs.strides), outputs.reg_max, len(model.classes))
-        self._cameras: dict[bytes, tuple[GpuDetector, KnownPlace]] = {}
+        self._cameras: dict[bytes, tuple[GpuDetector, PlacementCache]] = {}
         for camera in cameras:
             network = backend.another_network()
             self._device = device = network.device
             stream = device.stream()
             decoding = Decoding(device, head, decode, network.heads, stream)
             detector = GpuDetector(
-                device, stream, Output(*size), network.image, network.enqueue, decoding
+                device, stream, InputFormat(*size), network.image, network.enqueue, decoding
             )
-            self._cameras[camera.encode()] = detector, KnownPlace()
+            self._cameras[camera.encode()] = detector, PlacementCache()
 
     def prepare(self, header: FrameHeader, image: ImageView) -> None:
         """Make the camera's graph; see `InPlaceBackend`."""
-        detector, known = self._cameras[header.camera]
+        detector, placements = self._cameras[header.camera]
         self._make_current()
-        detector.prepare(image, known.of(header, image))
+        detector.prepare(image, placements.of(header, image))
 
     def infer(self, frames: Sequence[tuple[FrameHeader, ImageView]]) -> list[Answer]:
-        """Launch all cameras' graphs, then wait for the boxes of each.
+        """Launch the graphs of all frames, then wait for the boxes of each.
 
         Raises:
             BackendLost: the device failed; CUDA answers every later call with the same error.
         """
         try:
             self._make_current()
-            begun = [self._begin(header, image) for header, image in frames]
-            return [_end(one) for one in begun]
+            launched = [self._launch(header, image) for header, image in frames]
+            return [_answer_of(one) for one in launched]
         except CudaError as error:
             raise BackendLost(str(error)) from error
 
-    def _begin(
+    def _launch(
         self, header: FrameHeader, image: ImageView
     ) -> GpuDetector | FrameRejected | BackendError:
-        detector, known = self._cameras[header.camera]
+        detector, placements = self._cameras[header.camera]
         try:
-            detector.launch(image, known.of(header, image))
+            detector.launch(image, placements.of(header, image))
         except (FrameRejected, BackendError) as error:
-            # Without room for this camera's graph there is still that of the others.
+            # If there is no room for this camera's graph, those of the others still run.
             if isinstance(error, CudaError) and error.name != OUT_OF_MEMORY:
                 raise
             return error
         return detector
 
     def close(self) -> None:
-        """Let go of the frames' memory and the graphs; all else goes with the backend."""
+        """Release the frames' memory and the graphs; the backend frees everything else."""
         for detector, _ in self._cameras.values():
-            # After a kernel failed every call does, and so does this.
+            # After a kernel has failed, every call fails, including these.
             with suppress(CudaError):
                 self._make_current()
                 detector.close()
 
     def _make_current(self) -> None:
-        """A node loads in one thread what it uses in another."""
+        """Use the device from this thread; a node may load the model in another one."""
         if self._thread != threading.get_ident():
             self._device.make_current()
             self._thread = threading.get_ident()
 
 
-def _end(begun: GpuDetector | FrameRejected | BackendError) -> Answer:
-    if not isinstance(begun, GpuDetector):
-        return begun
+def _answer_of(launched: GpuDetector | FrameRejected | BackendError) -> Answer:
+    if not isinstance(launched, GpuDetector):
+        return launched
     try:
-        return begun.result().detections(), begun.copies
+        return launched.result().detections(), launched.copies
     except AbsurdOutput as error:
         return error
 
 
 class InPlaceOnCpu:
-    """Preprocesses a frame on the CPU right before it is inferred."""
+    """Preprocesses a frame on the CPU right before a backend with the model loaded infers it."""
 
     max_batch = 1
 
     def __init__(self, backend: Backend, model: Model, cameras: Sequence[str]) -> None:
-        """Use a backend in which the model is loaded."""
         width, height = model.input.width, model.input.height
         self._backend = backend
         self._cameras = {
-            camera.encode(): (Preprocessor(width, height, undistort=False), KnownPlace())
+            camera.encode(): (Preprocessor(width, height, undistort=False), PlacementCache())
             for camera in cameras
         }
         self._image = np.empty((height, width, 3), np.uint8)
 
     def prepare(self, header: FrameHeader, image: ImageView) -> None:
-        """Make the camera's maps; see `InPlaceBackend`."""
-        preprocessor, known = self._cameras[header.camera]
-        preprocessor.scale(image, known.of(header, image), self._image)
+        """Compute the camera's maps; see `InPlaceBackend`."""
+        preprocessor, placements = self._cameras[header.camera]
+        preprocessor.scale(image, placements.of(header, image), self._image)
 
     def infer(self, frames: Sequence[tuple[FrameHeader, ImageView]]) -> list[Answer]:
-        """Scale, rectify, run the network; see `InPlaceBackend`."""
+        """Rectify and scale the frame, and run the network; see `InPlaceBackend`."""
         ((header, image),) = frames
-        preprocessor, known = self._cameras[header.camera]
+        preprocessor, placements = self._cameras[header.camera]
         try:
-            copies = preprocessor.scale(image, known.of(header, image), self._image)
+            copies = preprocessor.scale(image, placements.of(header, image), self._image)
         except FrameRejected as error:
             return [error]
         return [(self._backend.infer(self._image), copies - image.copies)]
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: no memory is held."""
 
 
-class KnownPlace:
-    """The placement that a slot's header tells, the same object as long as it tells the same."""
+class PlacementCache:
+    """Gives the same `Placement` object for as long as slots' headers describe the same one."""
 
     def __init__(self) -> None:
-        """None is known yet."""
         self._key = b""
         self._placement: Placement
 
     def of(self, header: FrameHeader, image: ImageView) -> Placement:
-        """What the header says of a frame.
+        """The placement of a frame, from its slot's header.
 
         Raises:
-            FrameRejected: it says it of one of another size.
+            FrameRejected: the header describes a frame of another size.
         """
         if (image.width, image.height) != (header.source_width, header.source_height):
             raise FrameRejected(
-                f"a frame of {image.width}x{image.height} has the place of one of "
-                f"{header.source_width}x{header.source_height}"
+                f"the slot describes a frame of {header.source_width}x{header.source_height}, the "
+                f"camera's frame has {image.width}x{image.height}"
             )
         key = placement_key(header)
         if key != self._key:
@@ -184,10 +181,10 @@ class KnownPlace:
 def in_place(
     backend: Backend, model: Model, decode: DecodeSettings, cameras: Sequence[str]
 ) -> InPlaceOnGpu | InPlaceOnCpu:
-    """Have a loaded model read the frames of these cameras where they lie.
+    """Let a loaded model read the frames of these cameras in place.
 
     Raises:
-        BackendError: the kernels cannot be compiled or loaded, or there is no room.
+        BackendError: a kernel cannot be compiled or loaded, or there is no room.
     """
     if isinstance(backend, DeviceBackend):
         return InPlaceOnGpu(backend, model, decode, cameras)

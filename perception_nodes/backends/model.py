@@ -1,4 +1,4 @@
-"""A model folder: `model.yaml` and the files it names, checked before they are loaded."""
+"""A model folder: `model.yaml` and the files that it names, checked before they are loaded."""
 
 import hashlib
 import importlib.resources
@@ -12,11 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 
 class ModelError(ValueError):
-    """A model that cannot be used; the text says why and what to do."""
+    """A model cannot be used; the text says why and what to do."""
 
 
 class InputSpec(BaseModel):
-    """The network's input: uint8, one image."""
+    """The network's input: one image, uint8."""
 
     model_config = ConfigDict(frozen=True)
     name: str
@@ -28,7 +28,7 @@ class InputSpec(BaseModel):
 
 
 class OutputSpec(BaseModel):
-    """The network's head: names of its tensors, level by level."""
+    """The network's head: strides and names of its tensors, level by level."""
 
     model_config = ConfigDict(frozen=True)
     strides: list[Annotated[int, Field(gt=0)]] = Field(min_length=1)
@@ -39,12 +39,12 @@ class OutputSpec(BaseModel):
     @model_validator(mode="after")
     def _one_tensor_a_level(self) -> "OutputSpec":
         if not len(self.strides) == len(self.box) == len(self.classes):
-            raise ValueError("strides, box and class must have one entry a level each")
+            raise ValueError("strides, box and class must each have one entry per level")
         return self
 
 
 class SignedFile(BaseModel):
-    """The same network for TensorRT: signed codes, all zero points zero."""
+    """The file of the network for TensorRT: signed codes, all zero points zero."""
 
     model_config = ConfigDict(frozen=True)
     file: str = Field(pattern=r"^[^/\\]+$")
@@ -55,20 +55,20 @@ class Model(BaseModel):
     """What `model.yaml` says of a model, as far as the run time needs it.
 
     Attributes:
-        name: of the model.
-        folder: where it lies.
-        file: the ONNX file's name in that folder.
-        sha256: of the file, hexadecimal.
-        s8: the network for TensorRT, where there is one.
+        name: name of the model.
+        folder: folder of the model.
+        file: name of the ONNX file in that folder.
+        sha256: hash of the file, hexadecimal.
+        s8: the file for TensorRT, if there is one.
         input: the network's input.
         outputs: the network's head.
         classes: class names by index.
         precision: `int8`, `fp32`, ...
-        activation: of the network, where it is known.
-        parent: name of the dense FP32 model that this one was made smaller from, if any.
-        gmac: 10^9 multiply-accumulates a frame.
-        parameters: how many.
-        accuracy: what was measured, by dataset, as it stands in the file.
+        activation: activation function of the network, if known.
+        parent: name of the dense FP32 model that this one was compressed from, if any.
+        gmac: 10^9 multiply-accumulate operations per frame.
+        parameters: number of parameters.
+        accuracy: measurements by dataset, as they stand in the file.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -97,14 +97,14 @@ class Model(BaseModel):
 
     @property
     def path(self) -> Path:
-        """The ONNX file."""
+        """Path of the ONNX file."""
         return self.folder / self.file
 
     def signed_file(self) -> tuple[Path, str]:
-        """The file for TensorRT and its hash, checked.
+        """Path and hash of the file for TensorRT, after a check of the hash.
 
         Raises:
-            ModelError: there is none, or it is not the one that was described.
+            ModelError: there is none, or its hash differs.
         """
         if self.s8 is None:
             raise ModelError(
@@ -117,7 +117,7 @@ class Model(BaseModel):
 
     @property
     def map50_95(self) -> dict[str, float]:
-        """Mean average precision by dataset, as it was measured when the model was made."""
+        """Mean average precision by dataset, measured when the model was made."""
         measured = {}
         for name, facts in self.accuracy.items():
             if isinstance(facts, dict):
@@ -128,7 +128,7 @@ class Model(BaseModel):
 
 
 def model_folders() -> list[Path]:
-    """Folders that are searched for models by name: the user's, the checkout's, the installed."""
+    """Folders that are searched for models: the user's, the checkout's, and the installed ones."""
     shipped = Path(str(importlib.resources.files("perception_nodes"))).parent / "models"
     prefixes = [*os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix]
     installed = [Path(p) / "share/perception_nodes/models" for p in prefixes if p]
@@ -149,14 +149,14 @@ def load_model(name_or_folder: str) -> Model:
         name_or_folder: a model's name, or a path to its folder.
 
     Raises:
-        ModelError: not found, not readable, or the file is not the one that was described.
+        ModelError: the model is not found or not readable, or the hash of its file differs.
     """
     folder = _find(name_or_folder)
     description = folder / "model.yaml"
     try:
         values: Any = yaml.safe_load(description.read_text(encoding="utf-8"))
         if not isinstance(values, dict):
-            raise ModelError(f"{description} holds no keys")
+            raise ModelError(f"{description} is not a mapping of keys to values")
         model = Model.model_validate({**values, "folder": folder})
     except ValidationError as error:
         first = error.errors()[0]
@@ -170,10 +170,10 @@ def load_model(name_or_folder: str) -> Model:
 
 
 def check_hash(path: Path, sha256: str) -> None:
-    """See that a model's file is the one that its `model.yaml` describes.
+    """Check that a model's file is the one that its `model.yaml` describes.
 
     Raises:
-        ModelError: it is not, or it cannot be read.
+        ModelError: its hash differs, or it cannot be read.
     """
     try:
         found = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -188,7 +188,7 @@ def check_hash(path: Path, sha256: str) -> None:
 
 def _find(name_or_folder: str) -> Path:
     for folder in (Path(), *model_folders()):
-        # Unlike is_file(), this has no trouble with names too long for a file system.
+        # Unlike Path.is_file, this is just False for a name that is too long for a file system.
         if name_or_folder and os.path.isfile(folder / name_or_folder / "model.yaml"):
             return (folder / name_or_folder).resolve()
     raise ModelError(

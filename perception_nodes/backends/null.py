@@ -1,4 +1,4 @@
-"""A backend that finds nothing, for tests and for measuring everything but inference."""
+"""A backend that detects nothing, for tests and for measuring everything except inference."""
 
 from collections.abc import Sequence
 
@@ -13,10 +13,12 @@ NOTHING_LOGIT = -20.0
 
 
 class Backend:
-    """Reads the image, as a real one would, and answers with an empty road."""
+    """Reads the image, as a real backend does, and reports no objects.
+
+    Of the settings, only `max_batch` has an effect.
+    """
 
     def __init__(self, settings: BackendSettings) -> None:
-        """Only how many images it may be given at once is of effect."""
         self._max_batch = settings.max_batch
         self._heads = HeadTensors([], [])
 
@@ -31,14 +33,14 @@ class Backend:
         return BackendInfo("null", "none", "none", 1, self._max_batch)
 
     def infer(self, image: NDArray[np.uint8]) -> HeadTensors:
-        """Touch every byte of the image once."""
+        """Read every byte of the image once."""
         if not self._heads.boxes:
             raise BackendError("null: no model is loaded")
         image.sum()
         return self._heads
 
     def infer_batch(self, images: Sequence[NDArray[np.uint8]]) -> Sequence[HeadTensors]:
-        """One after the other."""
+        """Read the images one after the other."""
         return [self.infer(image) for image in images]
 
     def close(self) -> None:

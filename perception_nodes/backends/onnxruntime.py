@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU, bound to the slot and to output memory of our own."""
+"""ONNX Runtime on the CPU: the slot is bound as input, and memory of our own as output."""
 
 import os
 from collections.abc import Sequence
@@ -14,17 +14,16 @@ from perception_nodes.core.inference import BackendError, HeadTensors
 
 
 class Backend:
-    """One session and its bindings.
+    """One session and its bindings; this runtime keeps no cache.
 
-    A batch is calls of the session side by side. A network with a batch dimension is as fast, wants
-    the images copied one behind the other, and gives other numbers: this runtime rounds by how the
-    work falls to its threads.
+    A batch is several concurrent calls of the session. A network with a batch dimension is no
+    faster, needs the images copied one behind the other, and gives other numbers, because the
+    rounding depends on how this runtime divides the work among its threads.
     """
 
     def __init__(self, settings: BackendSettings) -> None:
-        """See `BackendSettings`; this runtime keeps no cache."""
         self._threads = settings.threads or (os.cpu_count() or 1)
-        # One thread would work on one image after the other, as it does on single ones.
+        # A single thread gains nothing from a batch: it works on one image after the other.
         self._max_batch = settings.max_batch if self._threads > 1 else 1
         self._session: ort.InferenceSession | None = None
         self._input = ""
@@ -37,7 +36,7 @@ class Backend:
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        # Spinning threads would take the camera's core while they wait for the next frame.
+        # While they wait for the next frame, spinning threads would take the camera's core.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._input = model.input.name
         self._callers = ThreadPoolExecutor(max(1, self._max_batch - 1))
@@ -61,22 +60,22 @@ class Backend:
         return BackendInfo("onnxruntime", runtime, "CPU", self._threads, self._max_batch)
 
     def infer(self, image: NDArray[np.uint8]) -> HeadTensors:
-        """Run the network on the image in place."""
+        """Run the network on the image, in place."""
         return self._run(0, image)
 
     def infer_batch(self, images: Sequence[NDArray[np.uint8]]) -> Sequence[HeadTensors]:
-        """Run the network on each image in place, side by side."""
+        """Run the network on each image, in place and concurrently."""
         if self._session is None or self._callers is None:
             raise BackendError("onnxruntime: no model is loaded")
         if len(images) > len(self._bound):
             raise BackendError(
-                f"onnxruntime: {len(images)} images at once, it was loaded for {len(self._bound)}"
+                f"onnxruntime: {len(images)} images at once; it was loaded for {len(self._bound)}"
             )
         calls = [self._callers.submit(self._run, n, image) for n, image in enumerate(images[1:], 1)]
         try:
             first = self._run(0, images[0])
         finally:
-            # Whatever happened: they read images that are given back after this.
+            # Wait for all calls in any case: the caller releases the images after this.
             failures = [error for call in calls if (error := call.exception()) is not None]
         if failures:
             raise failures[0]
@@ -91,7 +90,7 @@ class Backend:
 
     @staticmethod
     def _bind(session: ort.InferenceSession, model: Model) -> tuple[ort.IOBinding, HeadTensors]:
-        """A binding to output memory of its own."""
+        """Make a binding with output memory of its own."""
         shapes = {output.name: output.shape for output in session.get_outputs()}
         binding = session.io_binding()
         tensors = []
@@ -108,7 +107,7 @@ class Backend:
         if self._session is None:
             raise BackendError("onnxruntime: no model is loaded")
         if not image.flags.c_contiguous or image.dtype != np.uint8:
-            # The binding takes an address alone and would read whatever lies there.
+            # The binding only gets an address and would read whatever lies there.
             raise BackendError("onnxruntime: the image is not contiguous uint8")
         binding, heads = self._bound[number]
         try:

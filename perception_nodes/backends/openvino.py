@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU: the slot is its input tensor, nothing is copied on the way in."""
+"""OpenVINO on the CPU: the slot is its input tensor, so the image is not copied."""
 
 import os
 from collections.abc import Sequence
@@ -13,17 +13,17 @@ from perception_nodes.backends.model import Model
 from perception_nodes.core.inference import BackendError, HeadTensors
 
 INSTRUCTIONS = "AVX512_CORE_FP16"
-"""The most that kernels may use: all but the tiles of AMX. A tile wants 64 input channels, and a
-pruned network has layers of 16: road-n takes 3.0 ms without tiles and 3.5 with them."""
+"""Instruction set that kernels may use: everything except the tiles of AMX. A tile takes 64 input
+channels, but a pruned network has layers of 16: road-n takes 3.0 ms without tiles, 3.5 with."""
 
 
 @cache
 def core() -> ov.Core:
-    """The one core of this process, kept to its end.
+    """The one OpenVINO core of this process, which lives until the process ends.
 
-    OpenVINO's CPU plugin gives the thread a signal stack of its own and frees it when its core
-    goes. With several cores the thread can be left on a freed one, and the next signal, the
-    SIGINT that should end us, kills the process.
+    The CPU plugin gives the calling thread a signal stack and frees it together with its core. With
+    several cores the thread may keep a freed stack, and the next signal, such as the SIGINT that
+    should end the process in good order, kills it.
     """
     os.environ.setdefault("ONEDNN_MAX_CPU_ISA", INSTRUCTIONS)
     return ov.Core()
@@ -32,18 +32,18 @@ def core() -> ov.Core:
 def compile_for_latency(
     network: str | ov.Model, threads: int, cache_dir: str, streams: int = 1
 ) -> ov.CompiledModel:
-    """Compile a network as the run time does.
+    """Compile a network for lowest latency.
 
     Args:
         network: an ONNX file, or a network in memory.
-        threads: threads that calls may use; 0 for one a physical core.
+        threads: number of threads that calls may use; 0 for one per physical core.
         cache_dir: folder for compiled models, empty for none.
-        streams: calls that share the threads at a time.
+        streams: number of concurrent calls that share the threads.
     """
     config: dict[str, object] = {
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": streams,
-        # The default is bf16 on CPUs that have it: other numbers than everywhere else.
+        # The default is bf16 on CPUs that have it, which would give different numbers there.
         "INFERENCE_PRECISION_HINT": "f32",
     }
     if threads:
@@ -54,17 +54,17 @@ def compile_for_latency(
 
 
 class Request:
-    """An inference request with output memory of its own, which every call fills again.
+    """An inference request with output memory of its own, which every call overwrites.
 
     Attributes:
-        heads: the memory.
+        heads: the output memory.
     """
 
     def __init__(self, compiled: ov.CompiledModel, model: Model) -> None:
-        """Make one.
+        """Make a request.
 
         Raises:
-            BackendError: the outputs are not what `model.yaml` says.
+            BackendError: the outputs are not what `model.yaml` describes.
         """
         self._request = compiled.create_infer_request()
         outputs = model.outputs
@@ -76,16 +76,16 @@ class Request:
         check_heads(model, self.heads)
 
     def begin(self, image: NDArray[np.uint8]) -> None:
-        """Start to run the network on the image in place; raises RuntimeError."""
+        """Start the network on the image, in place; an error is a RuntimeError."""
         self._request.set_input_tensor(ov.Tensor(image[np.newaxis], shared_memory=True))
         self._request.start_async()
 
     def end(self) -> None:
-        """Wait for what was begun; raises RuntimeError."""
+        """Wait for the network to finish; an error is a RuntimeError."""
         self._request.wait()
 
     def infer(self, image: NDArray[np.uint8]) -> HeadTensors:
-        """Run the network on the image in place."""
+        """Run the network on the image, in place."""
         try:
             self.begin(image)
             self.end()
@@ -95,23 +95,22 @@ class Request:
 
 
 class Backend:
-    """One compiled model and one inference request; for batches another one, and several.
+    """One compiled model with one inference request; for batches a second one with several.
 
-    A batch is requests side by side, each with its share of the threads: as fast as a network with
-    a batch dimension or faster, with no copy that puts the images one behind the other, and no
-    network of its own for each size.
+    A batch is several concurrent requests, each with its share of the threads. This is at least as
+    fast as a network with a batch dimension, which would need the images copied one behind the
+    other and a compiled network for each batch size.
     """
 
     def __init__(self, settings: BackendSettings) -> None:
-        """See `BackendSettings`."""
         self._settings = settings
         self._model: Model | None = None
         self._compiled: ov.CompiledModel | None = None
         self._request: Request | None = None
-        self._side_by_side: list[Request] = []
+        self._batch_requests: list[Request] = []
 
     def load(self, model: Model) -> BackendInfo:
-        """Compile for lowest latency, from the cache where it holds this model."""
+        """Compile the model for lowest latency, or read it from the cache, and run it once."""
         settings = self._settings
         try:
             compiled = compile_for_latency(str(model.path), settings.threads, settings.cache_dir)
@@ -120,13 +119,13 @@ class Backend:
             threads = int(compiled.get_property("INFERENCE_NUM_THREADS"))
             blank = np.zeros((model.input.height, model.input.width, 3), np.uint8)
             self.infer(blank)
-            # One thread would work on one image after the other, as it does on single ones.
+            # A single thread gains nothing from a batch: it works on one image after the other.
             size = settings.max_batch if threads > 1 else 1
-            self._side_by_side = []
+            self._batch_requests = []
             if size > 1:
                 streams = min(size, threads)
-                several = compile_for_latency(str(model.path), threads, settings.cache_dir, streams)
-                self._side_by_side = [Request(several, model) for _ in range(size)]
+                shared = compile_for_latency(str(model.path), threads, settings.cache_dir, streams)
+                self._batch_requests = [Request(shared, model) for _ in range(size)]
                 self.infer_batch([blank] * size)
         except BackendError:
             raise
@@ -138,25 +137,25 @@ class Backend:
         return BackendInfo("openvino", f"OpenVINO {ov.__version__}", device, threads, size)
 
     def infer(self, image: NDArray[np.uint8]) -> HeadTensors:
-        """Run the network on the image in place."""
+        """Run the network on the image, in place."""
         if self._request is None:
             raise BackendError("openvino: no model is loaded")
         return self._request.infer(image)
 
     def queue(self, count: int) -> list[Request]:
-        """See `QueuedBackend`: requests that all run on the same threads."""
+        """Make requests that all run on the same threads; see `QueuedBackend`."""
         if self._compiled is None or self._model is None:
             raise BackendError("openvino: no model is loaded")
         return [Request(self._compiled, self._model) for _ in range(count)]
 
     def infer_batch(self, images: Sequence[NDArray[np.uint8]]) -> Sequence[HeadTensors]:
-        """Run the network on each image in place, side by side."""
-        if len(images) > len(self._side_by_side):
+        """Run the network on each image, in place and concurrently."""
+        if len(images) > len(self._batch_requests):
             raise BackendError(
-                f"openvino: {len(images)} images at once, it was loaded for "
-                f"{max(1, len(self._side_by_side))}"
+                f"openvino: {len(images)} images at once; it was loaded for "
+                f"{max(1, len(self._batch_requests))}"
             )
-        chosen, begun = self._side_by_side[: len(images)], []
+        chosen, begun = self._batch_requests[: len(images)], []
         failure: RuntimeError | None = None
         try:
             for request, image in zip(chosen, images, strict=True):
@@ -164,7 +163,7 @@ class Backend:
                 begun.append(request)
         except RuntimeError as error:
             failure = error
-        for request in begun:  # whatever happened: it reads an image that is given back after this
+        for request in begun:  # in any case: the caller releases the images after this
             try:
                 request.end()
             except RuntimeError as error:
@@ -174,9 +173,9 @@ class Backend:
         return [request.heads for request in chosen]
 
     def close(self) -> None:
-        """Drop the compiled models."""
+        """Free the compiled models."""
         self._compiled = self._request = None
-        self._side_by_side = []
+        self._batch_requests = []
 
 
 def _first_line(error: RuntimeError) -> str:

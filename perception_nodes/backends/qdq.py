@@ -1,4 +1,4 @@
-"""Read the integer network out of a u8 file: Q/DQ nodes become multipliers and shifts."""
+"""Reading an integer network from a u8 file: its Q/DQ nodes become multipliers and shifts."""
 
 import json
 from dataclasses import dataclass, replace
@@ -30,14 +30,14 @@ from perception_nodes.core.integer import (
 WIDE_BITS = 12
 """Bits of the weights of a convolution that the file keeps in float."""
 OUTPUT_HEADROOM = 2.0
-"""An output may be so many times as large as calibration saw it before it saturates."""
+"""An output may become this many times as large as in calibration before it saturates."""
 CODES = 128
 ACTIVATIONS: dict[str, Activation] = {"HardSwish": "hardswish", "Relu": "relu"}
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor of codes: the layer's name of it, its step, and the code of real 0."""
+    """A tensor of codes: its name in the integer network, its step, and the code of real 0."""
 
     name: str
     step: float
@@ -46,7 +46,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class Pending:
-    """A convolution whose result is not stored yet."""
+    """A convolution whose result has not been rounded to codes yet."""
 
     node: Any
     activation: Activation = "none"
@@ -57,11 +57,11 @@ def read_network(path: Path) -> Network:
     """Read a u8 file.
 
     Raises:
-        BackendError: it cannot be read, or holds what the integer network does not know.
+        BackendError: the file cannot be read, or the integer network cannot express it.
     """
     try:
         model = onnx.load(path)
-        return _Reader(model, str(path)).network()
+        return _NetworkReader(model, str(path)).network()
     except BackendError:
         raise
     except Exception as error:
@@ -69,8 +69,8 @@ def read_network(path: Path) -> Network:
         raise BackendError(f"{path} cannot be read as an integer network: {reason}") from error
 
 
-class _Reader:
-    """Goes through a file's nodes once, in their order."""
+class _NetworkReader:
+    """Reads a file's nodes, once and in their order; one method for each operator."""
 
     def __init__(self, model: Any, path: str) -> None:
         self._graph, self._path = model.graph, path
@@ -88,8 +88,8 @@ class _Reader:
         amax = self._facts.get("output_amax")
         if self._facts.get("dialect") != "u8" or not isinstance(amax, dict):
             raise BackendError(
-                f"{self._path} is no u8 file of the symmetric scheme; the integer network is "
-                "defined for those alone: quantize the model with compression.quantization"
+                f"{self._path} is not a u8 file of the symmetric scheme, the only kind that is an "
+                "integer network; quantize the model with compression.quantization"
             )
         for node in self._graph.node:
             read = getattr(self, f"_{node.op_type.lower()}", None)
@@ -135,7 +135,7 @@ class _Reader:
         name = node.input[0]
         pending = self._pending.pop(name)
         extra = CODES * pending.residual.step if pending.residual else 0.0
-        # A little more than the codes reach, so that both limits of the codes can be met.
+        # A little more than the range of the codes, so that both of its limits can be reached.
         layer = self._convolution(pending, name, 1.02 * (CODES * step + extra))
         gain = GAIN[pending.activation] * 2.0**layer.fraction
         multiplier, shift = multipliers(np.array([1 / (gain * step)]))
@@ -167,14 +167,14 @@ class _Reader:
         )
 
     def _concat(self, node: Any) -> None:
-        parts = [self._codes(node, name) for name in node.input]
-        if len({part.step for part in parts}) > 1:
+        sources = [self._codes(node, name) for name in node.input]
+        if len({source.step for source in sources}) > 1:
             raise self._refusal(node, "joins tensors of different scales")
         if _attributes(node).get("axis") != 1:
             raise self._refusal(node, "does not join channels")
         target = node.output[0]
-        self._layers.append(Concat(tuple(part.name for part in parts), target))
-        self._stored[target] = replace(parts[0], name=target)
+        self._layers.append(Concat(tuple(source.name for source in sources), target))
+        self._stored[target] = replace(sources[0], name=target)
 
     def _split(self, node: Any) -> None:
         source = self._codes(node, node.input[0])
@@ -215,22 +215,22 @@ class _Reader:
         return self._stored[name]
 
     def _convolution(self, pending: Pending, target: str, reach: float) -> Convolution:
-        """A layer that does not store its result yet; pre-activations reach up to `reach`."""
+        """A layer without `store`, whose pre-activations reach up to `reach`."""
         node = pending.node
         source, facts = self._codes(node, node.input[0]), _attributes(node)
         stride = facts.get("strides", [1, 1])
         if facts.get("group", 1) != 1 or set(facts.get("dilations", [1])) != {1}:
-            raise self._refusal(node, "has groups or dilation, which the integer network has not")
+            raise self._refusal(node, "has groups or dilation; the integer network has neither")
         if stride[0] != stride[1]:
             raise self._refusal(node, f"has strides {stride}, which differ")
         weight, scale = self._weight(node.input[1])
         bias_real = self._values[node.input[2]].astype(np.float64)
         bias = np.rint(bias_real / (source.step * scale))
-        # What a shifted image lacks: (b - 128) w = b w - 128 w.
+        # The code of a byte b of the image is b - 128, and b w = (b - 128) w + 128 w.
         bias -= source.zero * weight.sum(axis=(1, 2, 3), dtype=np.int64)
         reach_acc = np.abs(weight).sum(axis=(1, 2, 3), dtype=np.int64) * CODES + np.abs(bias)
         if reach_acc.max() >= 2**31:
-            raise self._refusal(node, "could exceed 32 bits in its sums; its bias is too large")
+            raise self._refusal(node, "has a bias so large that its sums could exceed 32 bits")
         fraction = fraction_bits(reach)
         multiplier, shift = multipliers(source.step * scale * 2.0**fraction)
         return Convolution(
@@ -260,6 +260,6 @@ class _Reader:
 
 
 def _attributes(node: Any) -> dict[str, Any]:
-    """A node's attributes; integers in lists."""
+    """Attributes of a node by name, arrays as lists."""
     values = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     return {k: list(v) if isinstance(v, (list, tuple)) else v for k, v in values.items()}

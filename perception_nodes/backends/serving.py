@@ -1,4 +1,4 @@
-"""The models that serve: in the backend that is wanted, or in another while that is built."""
+"""The models that serve frames: in the wanted backend, or in a stand-in while that is built."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -24,17 +24,17 @@ from perception_nodes.core.inference import BackendError, BatchBackend, Candidat
 from perception_nodes.preprocess.placement import Placement
 
 STAND_IN = "openvino"
-"""The backend that serves meanwhile: it runs wherever the graph does."""
+"""The backend that serves during a build: it runs on every machine that the graph runs on."""
 TIMED_CALLS = 10
-"""Enough for one of them to run where others do not start beside us."""
+"""Calls that are timed at start: enough for one of them not to be disturbed by starting nodes."""
 
 
 class LoadedModels:
-    """Models in one backend.
+    """Models loaded in one backend.
 
     Attributes:
-        candidates: for the pipeline, in the order of the models.
-        descriptions: a line a model, for people.
+        candidates: the loaded models for the pipeline, in the given order.
+        descriptions: one line for each model, for people.
     """
 
     def __init__(
@@ -45,18 +45,18 @@ class LoadedModels:
         decode: DecodeSettings,
         in_place_cameras: Sequence[str],
     ) -> None:
-        """Load them all, and see what each costs.
+        """Load all models, and measure what each costs.
 
         Args:
-            backend: its name.
+            backend: name of the backend.
             models: the best one first.
-            settings: of the backend.
-            decode: thresholds.
-            in_place_cameras: whose frames are read where they lie; none for slots' pixels.
+            settings: settings of the backend.
+            decode: thresholds of the decoder.
+            in_place_cameras: cameras whose frames are read in place; empty if slots have pixels.
 
         Raises:
-            NotBuilt: one must be built first, and the settings forbid it.
-            BackendError: the backend is not there, or refuses one.
+            NotBuilt: a model must be built first, and the settings do not allow it.
+            BackendError: the backend is not installed, or refuses a model.
         """
         self._backends: list[Backend] = []
         self._in_place: list[InPlaceOnGpu | InPlaceOnCpu] = []
@@ -64,7 +64,7 @@ class LoadedModels:
         self.descriptions: list[str] = []
         try:
             for model in models:
-                # Several images at once are for the best model alone.
+                # Only the best model runs on several images at once.
                 own = settings if model is models[0] else replace(settings, max_batch=1)
                 opened = open_backend(backend, own)
                 self._backends.append(opened)
@@ -101,7 +101,7 @@ class LoadedModels:
             raise
 
     def close(self) -> None:
-        """Give the runtimes' memory back."""
+        """Free the runtimes' memory."""
         for reader in self._in_place:
             reader.close()
         self._in_place.clear()
@@ -111,10 +111,10 @@ class LoadedModels:
 
 
 class Serving:
-    """Models that can be run now, and word when others take their place.
+    """Models that can run now, and are replaced once a build has finished.
 
     Attributes:
-        standing_in: why these stand in for those that are wanted; empty where they do not.
+        standing_in: why these models replace the wanted ones; empty if they are the wanted ones.
     """
 
     def __init__(
@@ -126,10 +126,10 @@ class Serving:
         log: Callable[[str], object],
         in_place_cameras: Sequence[str] = (),
     ) -> None:
-        """Load models; where the backend has to be built first, into another, and start to build.
+        """Load models; if they must be built first, load them into the stand-in and start a build.
 
         Raises:
-            BackendError: the backend is not there or refuses a model, or the other one does.
+            BackendError: a backend is not installed, or refuses a model.
         """
         self._backend, self._log = backend, log
         self._building: Building[LoadedModels] | None = None
@@ -140,7 +140,7 @@ class Serving:
         except NotBuilt as error:
             log(f"{error}; it is being built, and {STAND_IN} stands in")
             self.standing_in = f"{STAND_IN} stands in while {backend} is being built"
-            # On the CPU frames that are read in place are inferred one at a time.
+            # On the CPU, frames that are read in place are inferred one at a time.
             stand_in = replace(settings, max_batch=1) if in_place_cameras else settings
             self._loaded = LoadedModels(STAND_IN, models, stand_in, decode, in_place_cameras)
             command = build_command(backend, [model.folder for model in models], settings)
@@ -152,11 +152,11 @@ class Serving:
 
     @property
     def candidates(self) -> list[Candidate]:
-        """For the pipeline, the best one first."""
+        """The loaded models for the pipeline, the best one first."""
         return self._loaded.candidates
 
     def ready(self) -> bool:
-        """Whether a build has ended, well or not, and `switch` is to be called."""
+        """Whether a build has ended, successfully or not, so that `switch` must be called."""
         if self._building is None or self._outcome is not None:
             return self._outcome is not None
         try:
@@ -166,9 +166,9 @@ class Serving:
         return self._outcome is not None
 
     def switch(self) -> None:
-        """Have what was built serve from now on, or say why it never will.
+        """Serve with the models that were built, or log why the build failed.
 
-        To be called between two frames: the models before are closed, which takes a moment.
+        Call it between two frames: the old models are closed, which takes a moment.
         """
         ready, self._outcome = self._outcome, None
         if self._building is not None:
@@ -184,7 +184,7 @@ class Serving:
             self._describe()
 
     def close(self) -> None:
-        """End a build, drop the models."""
+        """Kill a running build and free the models."""
         if self._building is not None:
             self._building.close()
         if isinstance(self._outcome, LoadedModels):
@@ -197,7 +197,7 @@ class Serving:
 
 
 def _shortest_calls_ns(backend: Backend, model: Model, max_batch: int) -> list[int]:
-    """What calls of the backend with 1, 2, ... black frames take."""
+    """Durations of calls of the backend with 1, 2, ... black frames."""
     image = np.zeros((model.input.height, model.input.width, 3), np.uint8)
     several = cast(BatchBackend, backend)
     batches = [[image] * size for size in range(2, max_batch + 1)]
@@ -210,7 +210,7 @@ def _shortest_calls_ns(backend: Backend, model: Model, max_batch: int) -> list[i
 def _shortest_in_place_ns(
     reader: InPlaceBackend, model: Model, cameras: Sequence[str]
 ) -> list[int]:
-    """What calls with black frames of 1, 2, ... cameras take, whose size is the network's."""
+    """Durations of calls with frames of 1, 2, ... cameras, black and of the network's size."""
     size = model.input.width, model.input.height
     image = ImageView.of_pixels(np.zeros((*size[::-1], 3), np.uint8))
     frames = []
@@ -223,7 +223,7 @@ def _shortest_in_place_ns(
 
 
 def _shortest_ns(call: Callable[[], object]) -> int:
-    """The shortest that a call takes."""
+    """The shortest duration of `TIMED_CALLS` calls."""
     durations_ns = []
     for _ in range(TIMED_CALLS):
         started_ns = time.monotonic_ns()

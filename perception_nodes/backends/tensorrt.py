@@ -1,9 +1,9 @@
 """TensorRT 10 and 11, or TensorRT-RTX: the network as one CUDA graph on a stream of its own.
 
-Built from the model's `s8` file, in which 8-bit types stand as QuantizeLinear and DequantizeLinear.
-A slot's pixels are copied once on the host, into page-locked memory; on a GPU that shares its
-memory with the host (Jetson) they are not copied again. After `load` nothing allocates.
-`backends.in_place` makes the network a stage of a larger graph, which copies nothing.
+The engine is built from the model's `s8` file, in which QuantizeLinear and DequantizeLinear nodes
+say what is 8-bit. A slot's pixels are copied once on the host, into page-locked memory; on a GPU
+that shares its memory with the host (Jetson) there is no other copy. Nothing allocates after
+`load`. `backends.in_place` makes the network a stage of a larger graph, which copies nothing.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ from perception_nodes.gpu.cuda import (
     capture,
     open_device,
 )
-from perception_nodes.gpu.device_network import DeviceNetwork
+from perception_nodes.gpu.stages import NetworkStage
 from perception_nodes.gpu.tensorrt.build import FLAGS, build
 from perception_nodes.gpu.tensorrt.cache import CachedEngine, EngineCache, EngineKey
 from perception_nodes.gpu.tensorrt.engine import Engine, EngineRefused
@@ -40,14 +40,14 @@ from perception_nodes.gpu.tensorrt.library import load_library
 
 ALIGNMENT = 256
 DRIVER_VERSION_FILES = ("/sys/module/nvidia/version", "/etc/nv_tegra_release")
-"""Where a driver says which one it is: a desktop's, a Jetson's."""
+"""Files in which a driver states its version: on a desktop, on a Jetson."""
 
 
 class Backend:
-    """One engine, its memory, and the graph that runs it."""
+    """One engine, its memory, and the graph that runs it; of the settings, `threads` is unused."""
 
     def __init__(self, settings: BackendSettings) -> None:
-        """See `BackendSettings`; threads are of no effect.
+        """Load the TensorRT library.
 
         Raises:
             ImportError: no runtime is installed.
@@ -65,10 +65,10 @@ class Backend:
         self._thread = 0
 
     def load(self, model: Model) -> BackendInfo:
-        """Take the engine from the cache, or build it; capture its graph and run it once.
+        """Read the engine from the cache, or build it; capture its graph and run it once.
 
         Raises:
-            NotBuilt: it is not in the cache, and the settings forbid to build it now.
+            NotBuilt: the engine is not in the cache, and the settings do not allow a build.
             BackendError: there is no GPU, or the runtime refuses the model.
         """
         self._device = device = open_device()
@@ -116,11 +116,11 @@ class Backend:
             raise BackendLost(str(error)) from error
         return self._heads
 
-    def another_network(self) -> DeviceNetwork:
-        """The model once more, as a stage of a graph; see `backends.in_place`.
+    def another_network(self) -> NetworkStage:
+        """Another instance of the model, as a stage of a graph; see `backends.in_place`.
 
         Raises:
-            BackendError: no model is loaded, or there is no room for it.
+            BackendError: no model is loaded, or the GPU has no room.
         """
         if self._engine is None or self._device is None or self._model is None:
             raise BackendError("tensorrt: no model is loaded")
@@ -129,7 +129,7 @@ class Backend:
             execution.bind(name, self._device.memory(tensor.nbytes).address)
         address = execution.addresses
         heads = zip(outputs.box, outputs.classes, strict=True)
-        return DeviceNetwork(
+        return NetworkStage(
             self._device,
             address[self._model.input.name],
             [(address[box], address[classes]) for box, classes in heads],
@@ -137,7 +137,7 @@ class Backend:
         )
 
     def close(self) -> None:
-        """Drop the engine, then all that lies on the device."""
+        """Free the engine, then everything else on the device."""
         self._heads = HeadTensors([], [])
         self._graph = None
         if self._engine is not None:
@@ -149,7 +149,7 @@ class Backend:
             self._device = None
 
     def _open(self, key: EngineKey, file: Path) -> tuple[Engine, CachedEngine]:
-        """The engine, from the cache or built; a build by another process is waited for."""
+        """Read the engine from the cache or build it; if another process builds it, wait for it."""
         if (opened := self._open_cached(key)) is not None:
             return opened
         if not self._settings.may_build:
@@ -176,11 +176,11 @@ class Backend:
         try:
             return Engine(self._library, cached.plan, self._cache.read_kernels(key)), cached
         except EngineRefused:
-            # As it was written, and refused all the same: built anew, it will not be.
+            # The file is undamaged and yet the runtime refuses it: build the engine again.
             return None
 
     def _prepare(self, model: Model, engine: Engine) -> None:
-        """Allocate and bind memory, run once, capture."""
+        """Allocate and bind memory, capture the graph, and run it once."""
         device = self._device
         assert device is not None
         self._stream = stream = device.stream()
@@ -208,7 +208,7 @@ class Backend:
     def _input(
         self, engine: Engine, name: str, nbytes: int
     ) -> tuple[list[Callable[[Stream], None]], HostMemory]:
-        """Memory that frames are written to, and what brings them to the engine."""
+        """Host memory for frames, and the stages that bring a frame to the engine."""
         device = self._device
         assert device is not None
         host = device.pinned(nbytes)
@@ -222,7 +222,7 @@ class Backend:
     def _outputs(
         self, engine: Engine
     ) -> tuple[list[Callable[[Stream], None]], dict[str, NDArray[np.float32]]]:
-        """All outputs in one piece, so that one copy brings them back; and a view of each."""
+        """Stages that copy the outputs to the host, as one block, and a view of each output."""
         device = self._device
         assert device is not None
         offsets, total = {}, 0
@@ -245,7 +245,7 @@ class Backend:
 
 
 def driver_version(device: Device) -> str:
-    """The driver's version: its CUDA, and its build where that can be read."""
+    """Version of the driver: its CUDA version, and a hash of its build if that can be read."""
     builds = []
     for name in DRIVER_VERSION_FILES:
         with suppress(OSError):

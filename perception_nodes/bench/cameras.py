@@ -1,8 +1,8 @@
-"""Several cameras: one detector that they share, against a detector for each.
+"""Several cameras: one shared detector against one detector for each camera.
 
-The bench is the cameras itself, which film in step: the frames of all come at the same instant,
-which is the worst that they can do to each other. It reads what became of them where the watchdog
-does, in the records of the processes.
+The bench itself plays the cameras. Their frames arrive at the same instant, which is the worst case
+for a shared detector. The bench takes the outcomes from where the watchdog does: the records of the
+processes.
 """
 
 import os
@@ -18,11 +18,12 @@ from rich.table import Table
 
 from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.model import load_model
-from perception_nodes.bench.latency import WARM_UP_FRAMES, percentiles
+from perception_nodes.bench.latency import WARM_UP_FRAMES
 from perception_nodes.bench.models import picture
 from perception_nodes.cameras.channel import CameraHeader, camera_writer
 from perception_nodes.core.frame import IN_TIME, FrameRecord, FrameStatus, RecordKind, latency_ms
 from perception_nodes.core.inference import BatchBackend
+from perception_nodes.core.statistics import latency_percentiles
 from perception_nodes.graph.config import MAX_CAMERAS, SettingsError
 from perception_nodes.graph.graph import LIVE, NodeSpec
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor
@@ -35,19 +36,19 @@ ROLES = ("detector", "preprocess")
 ARRANGEMENTS = ("shared", "apart")
 START_TIMEOUT_S = 60.0
 SETTLE_S = 1.0
-"""After the last frame, until its outcome must have been told."""
+"""After the last frame, until its outcome must have been recorded."""
 Say = Callable[[str], None]
 
 
 @dataclass
 class Drive:
-    """What became of the frames of one run, warm-up apart.
+    """The outcomes of the frames of one run, without the warm-up.
 
     Attributes:
-        statuses: by camera; what has no outcome of its own was superseded.
+        statuses: by camera; a frame without an outcome of its own was superseded.
         latencies_ms: capture to publish, of all cameras.
-        together: calls that worked on frames of more than one camera.
-        memory_mb: of all processes of the graph, at the end.
+        together: inference calls for frames of more than one camera.
+        memory_mb: memory of all processes of the graph, at the end.
     """
 
     statuses: dict[str, Counter[str]]
@@ -73,14 +74,14 @@ class CamerasBench:
         """Measure.
 
         Args:
-            say: receives a line of progress now and then.
+            say: receives lines of progress.
 
         Returns:
             The JSON result.
 
         Raises:
             SettingsError, ModelError, BackendError: unusable options.
-            GraphFailure: a process ended that should not have.
+            GraphFailure: a process of the graph ended unexpectedly.
         """
         if not self.cameras or not all(1 <= number <= MAX_CAMERAS for number in self.cameras):
             raise SettingsError(f"--cameras must be numbers from 1 to {MAX_CAMERAS}, such as 1,2,4")
@@ -109,7 +110,7 @@ class CamerasBench:
         }
 
     def _calls(self, most: int) -> list[dict[str, Any]]:
-        """Milliseconds of calls for 1, 2, ... frames, alternating with as many single ones."""
+        """Time calls for 1, 2, ... frames at once, alternating with as many single calls."""
         model = load_model(self.model)
         backend = open_backend(self.backend, BackendSettings(self.threads, "", most))
         info = backend.load(model)
@@ -130,8 +131,8 @@ class CamerasBench:
             entries.append(
                 {
                     "frames": size,
-                    "one_after_the_other": percentiles(single_ms),
-                    "at_once": percentiles(at_once_ms),
+                    "one_after_the_other": latency_percentiles(single_ms),
+                    "at_once": latency_percentiles(at_once_ms),
                 }
             )
         backend.close()
@@ -158,28 +159,35 @@ class CamerasBench:
     def _drive(self, names: Sequence[str], arrangement: str) -> Drive:
         """Film with a graph; it is waited for in this thread."""
         found: list[Drive | BaseException] = []
+        stopped = threading.Event()
 
         def act() -> None:
             try:
-                found.append(self._film(names, supervisor))
+                found.append(self._film(names, supervisor, stopped))
             except BaseException as error:
                 found.append(error)
             supervisor.stop()
 
         with Supervisor(self._specs(names, arrangement)) as supervisor:
-            filming = threading.Thread(target=act, daemon=True)
+            filming = threading.Thread(target=act)
             filming.start()
-            supervisor.wait()
-            if filming.is_alive() and not found:
-                filming.join(SETTLE_S)
-        if not found:
+            try:
+                supervisor.wait()
+                interrupted = not found
+            finally:
+                # Its shared memory has to be gone before the command ends.
+                stopped.set()
+                filming.join()
+        if interrupted:
             raise GraphFailure("interrupted")
         if isinstance(found[0], BaseException):
             raise found[0]
         return found[0]
 
-    def _film(self, names: Sequence[str], supervisor: Supervisor) -> Drive:
-        width, height = _size(self.size)
+    def _film(
+        self, names: Sequence[str], supervisor: Supervisor, stopped: threading.Event
+    ) -> Drive:
+        width, height = map(int, self.size.split("x"))
         endpoint = Endpoint("bench_cameras")
         try:
             writers = [camera_writer(endpoint, n, 3 * width * height) for n in names]
@@ -190,6 +198,8 @@ class CamerasBench:
             give_up_s = time.monotonic() + START_TIMEOUT_S
             silent = [reader for readers in records.values() for reader in readers]
             while silent:
+                if stopped.is_set():
+                    return Drive({})
                 if time.monotonic() > give_up_s:
                     raise GraphFailure(f"the graph is not ready after {START_TIMEOUT_S:g} s")
                 silent[0].wait(100.0)
@@ -199,13 +209,15 @@ class CamerasBench:
             pixels = np.random.default_rng(0).integers(0, 256, picture_shape, np.uint8)
             due_ns = time.monotonic_ns()
             for number in range(WARM_UP_FRAMES + self.frames):
+                if stopped.is_set():
+                    return Drive({})
                 due_ns += round(1e9 / self.rate_hz)
-                # As drivers do: the pixels are in the slot when the stamp is taken.
+                # As camera drivers do, the pixels are written before the stamp is taken.
                 samples = [writer.loan() for writer in writers]
                 for sample in samples:
                     image = sample.payload.reshape(picture_shape)
                     image[:] = pixels
-                    image[: height // 2] += np.uint8(number % 256)  # no picture is frozen
+                    image[: height // 2] += np.uint8(number % 256)  # else it would look frozen
                     _describe(sample, number, width, height)
                 time.sleep(max(0, due_ns - time.monotonic_ns()) / 1e9)
                 for writer, sample in zip(writers, samples, strict=True):
@@ -228,11 +240,11 @@ class CamerasBench:
 
 
 def judged(heard: Mapping[str, Sequence[FrameRecord]], frames: int) -> Drive:
-    """What the records tell of each camera's last frames.
+    """Count the outcomes of each camera's frames.
 
     Args:
         heard: outcomes by camera.
-        frames: how many of each camera count; those before them are the warm-up.
+        frames: number of frames of each camera that count; earlier ones are the warm-up.
     """
     drive = Drive({name: Counter() for name in heard})
     instants: Counter[int] = Counter()
@@ -253,7 +265,7 @@ def judged(heard: Mapping[str, Sequence[FrameRecord]], frames: int) -> Drive:
 
 
 def facts(drive: Drive) -> dict[str, Any]:
-    """A run as JSON has it."""
+    """A run as JSON."""
     names = [status.name for status in IN_TIME]
     in_time = [
         sum(counts[name] for name in names) / counts.total() for counts in drive.statuses.values()
@@ -263,17 +275,10 @@ def facts(drive: Drive) -> dict[str, Any]:
         "status": dict(total),
         "in_time": sum(total[name] for name in names) / total.total(),
         "in_time_of_worst_camera": min(in_time),
-        "latency_ms": percentiles(drive.latencies_ms),
+        "latency_ms": latency_percentiles(drive.latencies_ms),
         "calls_for_several": drive.together,
         "memory_mb": round(drive.memory_mb),
     }
-
-
-def _size(text: str) -> tuple[int, int]:
-    width, _, height = text.partition("x")
-    if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
-        raise SettingsError(f"--size {text!r} is not of the form 1920x1080")
-    return int(width), int(height)
 
 
 def _describe(sample: Sample[CameraHeader], number: int, width: int, height: int) -> None:
@@ -293,7 +298,7 @@ def _hear(
 
 
 def result_table(result: Mapping[str, Any]) -> Table:
-    """The result for people."""
+    """The result as a table for the terminal."""
     table = Table(
         "cameras",
         "",

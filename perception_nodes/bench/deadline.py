@@ -1,6 +1,7 @@
-"""Is the deadline kept, and is it known when it is not? The tail, under load, seen from outside.
+"""How often the deadline is missed under load, and whether every miss is reported.
 
-Every frame that the camera sent is looked for in what a receiver got: detections and reports.
+It is measured from outside the graph: for every frame that the camera sent, the bench looks for the
+detections and the report that a receiver got.
 """
 
 import json
@@ -19,8 +20,9 @@ import numpy as np
 from rich.table import Table
 
 from perception_nodes.bench.graphs import MEASURED
-from perception_nodes.bench.latency import WARM_UP_FRAMES, percentiles
+from perception_nodes.bench.latency import WARM_UP_FRAMES
 from perception_nodes.core.frame import IN_TIME, PUBLISHED, FrameStatus
+from perception_nodes.core.statistics import latency_percentiles
 from perception_nodes.graph.config import SettingsError
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor
 from perception_nodes.replay.demo import last_error
@@ -32,28 +34,28 @@ from perception_nodes.transport.memory import SHM_FOLDER
 
 CONDITIONS = ("quiet", "one_core", "both_cores")
 SOAKED = ("watchdog_node", "detector_node", "preprocess_node")
-"""The receiver is not: it keeps all that it got."""
+"""Processes that must not grow. The receiver does: it keeps everything that it received."""
 SAMPLE_S = 1.0
 START_S = 8.0
-"""What the start of a graph takes, about; for the progress bar."""
+"""About the time that a graph takes to start, for the progress bar."""
 SETTLED_SHARE = 0.25
-"""Of a soak's samples, those at its begin that are the start and not the steady state."""
+"""Share of a long run's samples, at its start, that are not the steady state yet."""
 GROWTH_LIMIT_MB = 8.0
-"""Memory of a process that comes and goes in any long run."""
+"""Growth of a process's memory that is normal in any long run."""
 
 
 @dataclass
 class Condition:
-    """What was measured under one condition.
+    """The measurements under one condition.
 
     Attributes:
         latencies_ms: capture to arrival of the detections at the receiver, in order.
         statuses: reports by status.
-        sent: frames measured, warm-up apart.
-        missed: frames with no detections in time.
-        silent: frames that missed and that no report says so of, or that have none at all.
+        sent: frames measured, without the warm-up.
+        missed: frames without detections in time.
+        silent: missed frames whose report does not say so, or that have no report.
         arrived_late: frames published in time that reached the receiver after the deadline.
-        processor_shares: by process, its share of one processor.
+        processor_shares: share of one processor, by process.
     """
 
     latencies_ms: list[float] = field(default_factory=list)
@@ -67,13 +69,13 @@ class Condition:
 
 @dataclass(frozen=True)
 class Held:
-    """What the graph holds at a moment.
+    """What the processes of the graph hold at one time.
 
     Attributes:
-        at_s: the moment.
-        memory_mb, descriptors: by process.
-        processor_s: what it has had of the processors.
-        shared_mb: shared memory of all.
+        at_s: the time, from the start of the graph.
+        memory_mb, descriptors: memory and file descriptors, by process.
+        processor_s: processor time used so far, by process.
+        shared_mb: shared memory of all processes.
     """
 
     at_s: float
@@ -92,16 +94,16 @@ def account(
     """Compare what was received with what was sent.
 
     Args:
-        stamps: of the frames sent, warm-up apart, nanoseconds since the Unix epoch.
-        arrivals: stamp and time of detections.
-        reports: of frames, with `stamp_ns` and `status`.
+        stamps: stamps of the frames sent, without the warm-up, in nanoseconds since the Unix epoch.
+        arrivals: stamp and arrival time of detections.
+        reports: frame reports with `stamp_ns` and `status`.
         deadline_ms: from capture to publish.
     """
     wanted = set(stamps)
     arrived = {stamp: (at - stamp) / 1e6 for stamp, at in arrivals if stamp in wanted}
     found = [report for report in reports if report["stamp_ns"] in wanted]
     status = {report["stamp_ns"]: FrameStatus[report["status"]] for report in found}
-    # A frame that never got as far as its stamp is reported without one.
+    # A frame that was dropped before its stamp was read is reported without one.
     anonymous = sum(
         not report["stamp_ns"] and FrameStatus[report["status"]] not in IN_TIME
         for report in reports
@@ -153,11 +155,11 @@ class DeadlineBench:
         """Measure.
 
         Args:
-            progress: called with seconds done and in all.
+            progress: called with the seconds done and their total.
 
         Raises:
             SettingsError, ModelError: unusable options.
-            GraphFailure: a process ended that should not have, or the run was interrupted.
+            GraphFailure: a process of the graph ended unexpectedly, or the run was interrupted.
         """
         stay_on_this_machine()
         plan = [(name, self.frames) for name in self.conditions]
@@ -189,7 +191,7 @@ class DeadlineBench:
             "conditions": {
                 name: {
                     "frames": found.sent,
-                    "latency_ms": percentiles(found.latencies_ms),
+                    "latency_ms": latency_percentiles(found.latencies_ms),
                     "status": dict(found.statuses),
                     "miss_rate": found.missed / found.sent if found.sent else None,
                     "silent_misses": found.silent,
@@ -209,7 +211,7 @@ class DeadlineBench:
 
 
 class _Round:
-    """The graph, run once."""
+    """One run of the graph."""
 
     def __init__(
         self, bench: DeadlineBench, folder: Path, frames: int, progress: Callable[[float], None]
@@ -236,7 +238,7 @@ class _Round:
         self.samples: list[Held] = []
 
     def measure(self, begin_s: float, end_s: float) -> Condition:
-        """Run it; the two times are where its begin and end lie on the progress bar."""
+        """Run the graph; the two times are its start and end on the progress bar."""
         with self._log.open("wb") as log, Supervisor(self._specs, log=log) as graph:
             observer = threading.Thread(target=self._observe, args=(graph, begin_s, end_s))
             observer.start()
@@ -270,7 +272,7 @@ def _settled(samples: Sequence[Held]) -> Sequence[Held]:
 
 
 def processor_shares(samples: Sequence[Held]) -> dict[str, float]:
-    """What each process takes of one processor once it has settled, 0.03 for 3 %."""
+    """The share of one processor of each process in the steady state; 0.03 is 3 %."""
     settled = _settled(samples)
     if len(settled) < 2:
         return {}
@@ -283,14 +285,15 @@ def processor_shares(samples: Sequence[Held]) -> dict[str, float]:
 
 
 def constancy(samples: Sequence[Held]) -> dict[str, Any]:
-    """Whether what the graph holds stays the same, once it has settled.
+    """Whether memory and descriptors of the graph stay constant in the steady state.
 
     Args:
         samples: taken at even intervals.
 
     Returns:
-        By process the growth of memory (median of the last quarter against the first settled one)
-        and of descriptors, that of shared memory, and whether all of it is constant.
+        The growth of memory and of descriptors by process, the growth of shared memory, and whether
+        all of it is constant. Growth is the median of the last quarter of the settled samples minus
+        that of the first quarter.
     """
     settled = _settled(samples)
     quarter = max(1, len(settled) // 4)
@@ -329,7 +332,7 @@ def _held(graph: Supervisor, at_s: float) -> Held:
             pages = int((folder / "statm").read_text().split()[1])
             descriptors[spec.name] = len(os.listdir(folder / "fd"))
             ticks = (folder / "stat").read_text().rsplit(")", 1)[1].split()[11:13]
-        except OSError:  # it has just ended
+        except OSError:  # the process has just ended
             continue
         memory[spec.name] = pages * PAGE_BYTES / 1e6
         processor[spec.name] = sum(map(int, ticks)) * TICK_NS / 1e9
@@ -337,19 +340,19 @@ def _held(graph: Supervisor, at_s: float) -> Held:
     for path in SHM_FOLDER.glob(f"{own_prefix()}*"):
         try:
             shared += path.stat().st_blocks * 512
-        except OSError:  # it has just gone
+        except OSError:  # the file has just been removed
             continue
     return Held(at_s, memory, descriptors, processor, shared / 1e6)
 
 
 def _cores(condition: str) -> list[int]:
-    """Processors that others keep busy."""
+    """Processors that other programs keep busy."""
     available = sorted(os.sched_getaffinity(0))
     return {"one_core": available[:1], "both_cores": available}.get(condition, [])
 
 
 def result_table(result: dict[str, Any]) -> Table:
-    """The result for people."""
+    """The result as a table for the terminal."""
     table = Table(
         *("", "frames", "p50 ms", "p99 ms", "p99.9 ms", "max ms", "missed", "silently"),
         title=f"{result['size']} at {result['rate_hz']:g} Hz over shared memory against "

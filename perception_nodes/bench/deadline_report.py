@@ -1,44 +1,13 @@
-"""The page of a deadline measurement: one HTML file that needs nothing else, for people."""
+"""The page of a deadline measurement."""
 
-from html import escape
-from string import Template
 from typing import Any
 
 import numpy as np
 from plotly.graph_objects import Figure
-from plotly.offline import get_plotlyjs
 
-from perception_nodes.report.charts import DEADLINE_COLOUR, styled
-from perception_nodes.report.page import STYLE
+from perception_nodes.report import charts, page
+from perception_nodes.report.charts import DEADLINE_COLOUR
 
-PAGE = Template(
-    """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>The tail of the latency</title>
-<style>"""
-    + STYLE
-    + """</style>
-<script>$plotly</script>
-</head>
-<body>
-<main>
-<section>
-<h1>$machine</h1>
-<p class="verdict $tone">$verdict</p>
-</section>
-<section><h2>Share of frames that take longer</h2>$tail</section>
-<section><h2>By condition</h2>$conditions</section>
-$soak
-<footer>perception_nodes. From the shutter to the arrival of the detections in another process. A
-missed frame is silent where no report says that it was missed.</footer>
-</main>
-</body>
-</html>
-"""
-)
 COLOURS = {"quiet": "#1f9d55", "one_core": "#4263eb", "both_cores": "#f2a900", "soak": "#868e96"}
 MAX_POINTS = 2000
 
@@ -50,16 +19,15 @@ def render(result: dict[str, Any]) -> str:
         result: of `DeadlineBench.run`.
     """
     tone, sentence = verdict(result)
-    figure = tail(result)
-    config = {"displaylogo": False, "responsive": True, "displayModeBar": False}
-    return PAGE.substitute(
-        machine=escape(f"{result['machine']}; {result['model']} on {result['backend']}"),
+    return page.render(
+        "deadline.html.j2",
+        heading=f"{result['machine']}; {result['model']} on {result['backend']}",
         tone=tone,
-        verdict=escape(sentence),
-        tail=figure.to_html(full_html=False, include_plotlyjs=False, config=config),
-        conditions=_conditions(result),
-        soak=_soak(result),
-        plotly=get_plotlyjs(),
+        verdict=sentence,
+        tail=charts.as_html(tail(result)),
+        conditions=result["conditions"],
+        soak=result.get("soak"),
+        plotly=charts.plotly_script(),
     )
 
 
@@ -81,9 +49,9 @@ def verdict(result: dict[str, Any]) -> tuple[str, str]:
 
 
 def tail(result: dict[str, Any]) -> Figure:
-    """The complementary distribution of the latency: how rare is what is slower than that?
+    """The complementary distribution of the latency: the share of frames that take longer.
 
-    Frames without detections are slower than anything: the curve of a condition ends at their
+    Frames without detections count as slower than all others: a condition's curve ends at their
     share.
     """
     figure = Figure()
@@ -92,7 +60,7 @@ def tail(result: dict[str, Any]) -> Figure:
         if not len(values):
             continue
         slower = (found["frames"] - 1 - np.arange(len(values))) / found["frames"]
-        # Where a frame in so many is shown, it is those of the tail that are all there.
+        # A long run is thinned out towards the fast frames; every frame of the tail is drawn.
         ranks = len(values) - np.geomspace(1, len(values), min(MAX_POINTS, len(values)))
         shown = np.unique(ranks.astype(int))
         shown = shown[slower[shown] > 0]
@@ -104,47 +72,18 @@ def tail(result: dict[str, Any]) -> Figure:
             line={"color": COLOURS[name], "shape": "hv"},
             hovertemplate="%{x:.2f} ms: %{y:.3%} take longer",
         )
-    figure.add_vline(
-        result["deadline_ms"],
-        line={"color": DEADLINE_COLOUR, "width": 2, "dash": "dash"},
-        annotation={
-            "text": f"deadline {result['deadline_ms']:g} ms",
-            "font": {"color": DEADLINE_COLOUR},
-        },
+    deadline_ms = result["deadline_ms"]
+    figure.add_vline(deadline_ms, line={"color": DEADLINE_COLOUR, "width": 2, "dash": "dash"})
+    figure.add_annotation(
+        text=f"deadline {deadline_ms:g} ms",
+        x=np.log10(deadline_ms),  # as annotations want it on a logarithmic axis
+        y=1,
+        yref="paper",
+        xanchor="left",
+        showarrow=False,
     )
-    figure.update_xaxes(type="log")
-    figure.update_yaxes(type="log", tickformat="~%")
-    return styled(figure, "capture to detections, ms", "share of frames that take longer", 420)
-
-
-def _conditions(result: dict[str, Any]) -> str:
-    titles = ("", "frames", "p50", "p99", "p99.9", "max", "missed", "silently", "statuses")
-    rows = ["<tr>" + "".join(f"<th>{title}</th>" for title in titles) + "</tr>"]
-    for name, found in result["conditions"].items():
-        latency = (found["latency_ms"][key] for key in ("p50", "p99", "p99_9", "max"))
-        statuses = ", ".join(f"{key} {count}" for key, count in found["status"].items() if count)
-        cells = [
-            name.replace("_", " "),
-            found["frames"],
-            *("–" if value is None else f"{value:.2f} ms" for value in latency),
-            "–" if found["miss_rate"] is None else f"{found['miss_rate']:.2%}",
-            found["silent_misses"],
-            statuses,
-        ]
-        rows.append("<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in cells) + "</tr>")
-    return f"<table>{''.join(rows)}</table>"
-
-
-def _soak(result: dict[str, Any]) -> str:
-    if "soak" not in result:
-        return ""
-    soak = result["soak"]
-    rows = "".join(
-        f"<tr><th>{escape(name)}</th><td>{growth:+.1f} MB</td>"
-        f"<td>{soak['descriptor_growth'][name]:+.0f} descriptors</td></tr>"
-        for name, growth in soak["memory_growth_mb"].items()
+    figure.update_xaxes(type="log", dtick="D2")
+    figure.update_yaxes(type="log", tickformat="~%", dtick=1)
+    return charts.styled(
+        figure, "capture to detections, ms", "share of frames that take longer", 420
     )
-    shared = f"{soak['shared_memory_growth_mb']:+.1f} MB"
-    rows += f"<tr><th>shared memory</th><td>{shared}</td><td></td></tr>"
-    state = "constant" if soak["constant"] else "growing"
-    return f"<section><h2>{soak['minutes']:g} minutes: {state}</h2><table>{rows}</table></section>"

@@ -1,4 +1,4 @@
-"""Graphs that only measurements start, and the parameters of their nodes."""
+"""Graphs that only benchmarks start, and the parameters of their nodes."""
 
 from typing import Literal
 
@@ -41,10 +41,10 @@ class BareInferenceSettings(Settings):
 RECEIVER = NodeKind("receiver_node", ReceiverSettings, PACKAGE)
 
 MEASURED = Graph((RECEIVER, *REPLAY.kinds))
-"""A played drive, with a receiver that notes when detections arrive."""
+"""A played drive, with a receiver that records when detections arrive."""
 
 BARE_INFERENCE = Graph((NodeKind("bare_inference_node", BareInferenceSettings, PACKAGE), PLAYER))
-"""A camera, and beside it nothing but the backend's call."""
+"""A camera, and a node that only calls the backend."""
 
 CAMERA = Graph((PLAYER,))
 """A camera alone."""

@@ -1,4 +1,4 @@
-"""Capture to detections of the whole graph, against bare inference and what people run today."""
+"""Latency of the whole graph, against bare inference and a usual node of today."""
 
 import json
 import os
@@ -20,13 +20,14 @@ from perception_nodes.backends.model import load_model
 from perception_nodes.bench.graphs import BARE_INFERENCE, CAMERA, MEASURED
 from perception_nodes.core.budget import STAGES
 from perception_nodes.core.frame import stage_durations_ms
+from perception_nodes.core.statistics import MEDIAN_AND_P99, latency_percentiles
 from perception_nodes.graph.graph import Graph
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor
 from perception_nodes.system.environment import ros_environment, share_folder, stay_on_this_machine
 from perception_nodes.system.processes import cpu_name
 
 WARM_UP_FRAMES = 10
-"""First frames of a round that are not measured: caches fill, threads start."""
+"""First frames of a round, which are not measured: caches fill and threads start."""
 BASELINE_TIMEOUT_S = 30
 
 
@@ -59,14 +60,14 @@ class LatencyBench:
         """Measure.
 
         Args:
-            say: receives a line of progress now and then.
+            say: receives lines of progress.
 
         Returns:
             The JSON result.
 
         Raises:
             SettingsError, ModelError: unusable options.
-            GraphFailure: a process ended that should not have.
+            GraphFailure: a process of the graph ended unexpectedly.
         """
         stay_on_this_machine()
         model = load_model(self.model)
@@ -185,8 +186,8 @@ class LatencyBench:
     def _result(
         self, ours: _Samples, bare_ms: list[float], baseline_ms: list[float]
     ) -> dict[str, Any]:
-        latency_ms = percentiles(ours.latencies_ms)
-        bare_p50 = percentiles(bare_ms)["p50"]
+        latency_ms = latency_percentiles(ours.latencies_ms)
+        bare = latency_percentiles(bare_ms, MEDIAN_AND_P99)
         total = ours.statuses.total()
         in_time = ours.statuses["OK"] + ours.statuses["DEGRADED"]
         result: dict[str, Any] = {
@@ -203,45 +204,32 @@ class LatencyBench:
             "machine": f"{cpu_name()}, {os.cpu_count()} cores",
             "latency_ms": latency_ms,
             "stages_ms": {
-                stage: {k: v for k, v in percentiles(values).items() if k in ("p50", "p99")}
+                stage: latency_percentiles(values, MEDIAN_AND_P99)
                 for stage, values in ours.stages_ms.items()
             },
             "status": dict(ours.statuses),
             "miss_rate": 1 - in_time / total if total else None,
             "frames_sent": ours.sent,
             "lost_in_transport": ours.sent - ours.arrived,
-            "bare_inference_ms": {"p50": bare_p50, "p99": percentiles(bare_ms)["p99"]},
-            "overhead_ms": {"p50": difference(latency_ms["p50"], bare_p50)},
+            "bare_inference_ms": bare,
+            "overhead_ms": {"p50": difference(latency_ms["p50"], bare["p50"])},
             "copies_per_frame": float(np.mean(ours.copies)) if ours.copies else None,
         }
         if self.baseline_weights is not None:
-            baseline = percentiles(baseline_ms)
+            baseline = latency_percentiles(baseline_ms)
             result["baseline"] = {"latency_ms": baseline, "frames": len(baseline_ms)}
             if baseline["p50"] and latency_ms["p50"]:
                 result["speedup_p50"] = baseline["p50"] / latency_ms["p50"]
         return result
 
 
-def percentiles(values_ms: list[float]) -> dict[str, float | None]:
-    """p50, p99, p99.9 and maximum; None where there are no values."""
-    if not values_ms:
-        return dict.fromkeys(("p50", "p99", "p99_9", "max"))
-    p50, p99, p99_9 = np.percentile(values_ms, [50, 99, 99.9])
-    return {
-        "p50": float(p50),
-        "p99": float(p99),
-        "p99_9": float(p99_9),
-        "max": float(max(values_ms)),
-    }
-
-
 def difference(a: float | None, b: float | None) -> float | None:
-    """The difference a - b, None where one is missing."""
+    """The difference a - b; None if one is missing."""
     return None if a is None or b is None else a - b
 
 
 def result_table(result: dict[str, Any]) -> Table:
-    """The result for people."""
+    """The result as a table for the terminal."""
     table = Table(
         "",
         "p50 ms",

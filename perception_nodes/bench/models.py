@@ -1,4 +1,4 @@
-"""Models against each other in one process, turn by turn: what is fast, and at what accuracy."""
+"""Latency and accuracy of models, measured in turns in one process."""
 
 import os
 import time
@@ -18,28 +18,30 @@ from perception_nodes.backends.contract import Backend, BackendSettings, open_ba
 from perception_nodes.backends.model import Model
 from perception_nodes.bench.pareto import common_set
 from perception_nodes.bench.roofline import Roof, network_facts
+from perception_nodes.core.statistics import percentiles
 from perception_nodes.evaluation import LabelledSet, evaluate
 from perception_nodes.system.processes import cpu_name
 
 PACES = ("tight", "paced")
+RANKS = {"p50": 50.0, "p90": 90.0, "p99": 99.0}
 RATE_HZ = 30.0
 CAMERA_FRAME_BYTES = 1920 * 1080 * 3
-"""Copied before each paced call, as a camera's driver does: the caches are not the network's."""
+"""Copied before each paced call, as a camera driver does, so that the caches are cold."""
 WARM_UP_ROUNDS = 3
 MIN_COSINE = 0.98
-"""Of each output of one runtime with the other's. Rounding alone leaves 0.996 on any computer that
-we know; a network that is understood differently is far below."""
+"""Smallest cosine of an output of one runtime with that of the other. Rounding alone leaves 0.996
+on every machine that was tried; a network that is read differently is far below."""
 MAX_GMAC_DIFFERENCE = 0.01
 BOOTSTRAP_DRAWS = 500
 Say = Callable[[str], None]
 
 
 class Disagreement(RuntimeError):
-    """Two runtimes do not compute the same of a model, so its speed means nothing."""
+    """Two runtimes compute different outputs of a model, so its speed means nothing."""
 
 
 class Runner(Protocol):
-    """Something that is timed."""
+    """Something that can be timed."""
 
     def run(self) -> None:
         """Run it once."""
@@ -59,13 +61,13 @@ class _Loaded:
 
 @dataclass
 class _Contender:
-    """What is timed with so many threads.
+    """A model or a roofline that is timed with a number of threads.
 
     Attributes:
-        name: of the model, or of the roofline.
-        threads: that it may use.
-        runner: it, compiled.
-        times_ms: by pace, one a round.
+        name: name of the model, or of the roofline.
+        threads: number of threads.
+        runner: the compiled network.
+        times_ms: one duration for each round, by pace.
     """
 
     name: str
@@ -79,10 +81,10 @@ class ModelsBench:
     """One comparison; see `perception bench models --help`.
 
     Attributes:
-        models: what is compared.
+        models: models to compare.
         frames: timed calls of each model, for each number of threads and each pace.
-        threads: numbers of threads; the first is that of the headline figures.
-        data: sets to measure accuracy on; none to take what each model.yaml says.
+        threads: numbers of threads; the headline figures are those of the first.
+        data: sets to measure accuracy on; if empty, the accuracy in each model.yaml is used.
     """
 
     models: Sequence[Model]
@@ -94,14 +96,14 @@ class ModelsBench:
         """Measure.
 
         Args:
-            say: receives a line of progress now and then.
+            say: receives lines of progress.
 
         Returns:
             The JSON result.
 
         Raises:
             BackendError: a runtime refuses a model.
-            Disagreement: OpenVINO and ONNX Runtime do not compute the same of one.
+            Disagreement: OpenVINO and ONNX Runtime compute different outputs of one.
         """
         cosines = {}
         for model in self.models:
@@ -161,7 +163,7 @@ class ModelsBench:
         return contenders
 
     def _tight(self, contenders: list[_Contender]) -> None:
-        """The call before each timed one is the same network's: caches as in a loop of its own."""
+        """Time each call right after one of the same network, so that the caches are warm."""
         for number, turn in enumerate(self._turns(contenders)):
             turn.runner.run()
             start_ns = time.monotonic_ns()
@@ -170,7 +172,7 @@ class ModelsBench:
                 turn.times_ms["tight"].append((time.monotonic_ns() - start_ns) / 1e6)
 
     def _paced(self, contenders: list[_Contender]) -> None:
-        """A call a tick, after a sleep and a camera frame's copy: as beside a camera."""
+        """Time one call in each camera period, after a sleep and the copy of a camera frame."""
         camera = np.ones(CAMERA_FRAME_BYTES, np.uint8)
         slot = np.empty_like(camera)
         due_ns = time.monotonic_ns()
@@ -184,7 +186,7 @@ class ModelsBench:
                 turn.times_ms["paced"].append((time.monotonic_ns() - start_ns) / 1e6)
 
     def _turns(self, contenders: list[_Contender]) -> list[_Contender]:
-        """Everyone once a round, in an order that changes: nobody always follows the same one."""
+        """Each contender once a round, in random order, so that none always follows another."""
         random = np.random.default_rng(0)
         rounds = self.frames + WARM_UP_ROUNDS
         return [contenders[i] for _ in range(rounds) for i in random.permutation(len(contenders))]
@@ -211,7 +213,7 @@ class ModelsBench:
         for threads, contender in by_threads.items():
             for pace in PACES:
                 times = contender.times_ms[pace]
-                run = {"threads": threads, "pace": pace, **percentiles(times)}
+                run = {"threads": threads, "pace": pace, **percentiles(times, RANKS)}
                 speedup = _speedup(rivals[threads].times_ms[pace], times) if rival else None
                 runs.append({**run, **(speedup or _NO_SPEEDUP)})
         headline = runs[0]
@@ -231,7 +233,7 @@ class ModelsBench:
             "input": {"width": model.input.width, "height": model.input.height},
             "size_bytes": model.path.stat().st_size,
             "gmac": round(facts.gmac, 4),
-            "latency_ms": {rank: headline[rank] for rank in ("p50", "p90", "p99")},
+            "latency_ms": {rank: headline[rank] for rank in RANKS},
             "speedup_vs_parent": headline["speedup_vs_parent"],
             "speedup_interval": headline["speedup_interval"],
             "predicted_speedup": _predicted(model, facts.gmac, rival, roofs, self.threads[0]),
@@ -246,7 +248,7 @@ class ModelsBench:
 
 
 def int8_instructions() -> list[str]:
-    """What this processor multiplies 8-bit numbers with."""
+    """The instruction sets of this processor that multiply 8-bit numbers."""
     known = ("avx2", "avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
     info = Path("/proc/cpuinfo")
     words = set(info.read_text(encoding="utf-8").split()) if info.is_file() else set()
@@ -257,11 +259,11 @@ _NO_SPEEDUP: dict[str, Any] = {"speedup_vs_parent": None, "speedup_interval": No
 
 
 def agreement(model: Model) -> float:
-    """Smallest cosine of an output of OpenVINO with the same of ONNX Runtime, on one picture.
+    """The smallest cosine of an output of OpenVINO with that of ONNX Runtime, on one picture.
 
     Raises:
         BackendError: a runtime refuses the model.
-        Disagreement: it is too small.
+        Disagreement: the cosine is too small.
     """
     outputs = []
     for name in ("openvino", "onnxruntime"):
@@ -283,21 +285,15 @@ def agreement(model: Model) -> float:
 
 
 def picture(model: Model) -> NDArray[np.uint8]:
-    """A coloured scene without meaning, uint8 [height, width, 3], smooth as camera frames are."""
+    """A random picture as smooth as a camera frame, uint8 [height, width, 3]."""
     random = np.random.default_rng(0)
     coarse = random.integers(0, 256, (9, 16, 3), dtype=np.uint8)
     size = (model.input.width, model.input.height)
     return cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC).astype(np.uint8, copy=False)
 
 
-def percentiles(times_ms: Sequence[float]) -> dict[str, float]:
-    """p50, p90 and p99 in milliseconds."""
-    values = np.percentile(times_ms, [50, 90, 99])
-    return dict(zip(("p50", "p90", "p99"), (round(float(v), 4) for v in values), strict=True))
-
-
 def _speedup(parent_ms: Sequence[float], child_ms: Sequence[float]) -> dict[str, Any]:
-    """Ratio of the medians, and its 95 % interval by drawing rounds anew."""
+    """The ratio of the medians, and its 95 % interval by bootstrapping the rounds."""
     parent, child = np.array(parent_ms), np.array(child_ms)
     rounds = np.random.default_rng(0).integers(0, len(child), (BOOTSTRAP_DRAWS, len(child)))
     ratios = np.median(parent[rounds], axis=1) / np.median(child[rounds], axis=1)
@@ -315,7 +311,7 @@ def _predicted(
     roofs: Mapping[tuple[str, int], float],
     threads: int,
 ) -> float | None:
-    """The speed-up if both ran at the roofline: fewer multiplications, and cheaper ones."""
+    """The speed-up if both ran at the roofline, by the number and the cost of multiplications."""
     if parent is None:
         return None
     times = [
@@ -330,7 +326,7 @@ def _roof_name(precision: str) -> str:
 
 
 def result_table(result: dict[str, Any]) -> Table:
-    """The result for people."""
+    """The result as a table for the terminal."""
     headline, data = result["headline"], common_set(result["models"])
     table = Table(
         "model",

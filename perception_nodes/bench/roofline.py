@@ -1,4 +1,4 @@
-"""What a network costs by its graph, and the fastest that this machine could run it."""
+"""The number of multiplications of a network, and how fast this machine can multiply at best."""
 
 from dataclasses import dataclass
 from math import prod
@@ -12,17 +12,17 @@ from perception_nodes.backends.model import Model
 from perception_nodes.backends.openvino import compile_for_latency, core
 
 ACTIVATIONS = {"HSwish": "hardswish", "Swish": "silu", "Sigmoid": "silu", "Relu": "relu"}
-"""By the runtime's operation; it reads SiLU from ONNX as a sigmoid and a product."""
+"""By the runtime's operation. It reads SiLU from ONNX as a sigmoid and a product."""
 ROOF_CHANNELS, ROOF_SIZE_PX = 256, 64
 
 
 @dataclass(frozen=True)
 class NetworkFacts:
-    """What the graph of a network says.
+    """Properties of a network's graph.
 
     Attributes:
         gmac: 10^9 multiply-accumulates of its convolutions for one frame.
-        activation: the most frequent one, None where there is none that we know.
+        activation: the most frequent activation; None if none is known.
     """
 
     gmac: float
@@ -36,7 +36,7 @@ def network_facts(model: Model) -> NetworkFacts:
     for node in core().read_model(str(model.path)).get_ops():
         kind = node.get_type_name()
         if kind in ("Convolution", "GroupConvolution"):
-            # Every weight is used once at every place of the output.
+            # Every weight is used once for every position of the output.
             places = node.output(0).get_shape()[2:]
             macs += prod(node.input(1).get_shape()) * prod(places)
         elif kind in ACTIVATIONS:
@@ -45,19 +45,19 @@ def network_facts(model: Model) -> NetworkFacts:
 
 
 class Roof:
-    """A large 3x3 convolution, which keeps the arithmetic units as busy as any: the roofline."""
+    """A large 3x3 convolution, which keeps the arithmetic units fully busy: the roofline."""
 
     gmac = 9 * ROOF_CHANNELS**2 * ROOF_SIZE_PX**2 / 1e9
 
     def __init__(self, precision: str, threads: int) -> None:
-        """Compile it for `int8` or `fp32`."""
+        """Compile the convolution for `int8` or `fp32`."""
         shape = (1, ROOF_CHANNELS, ROOF_SIZE_PX, ROOF_SIZE_PX)
         self._image = np.zeros(shape, np.float32)
         network = _roof(list(shape), quantized=precision == "int8")
         self._request = compile_for_latency(network, threads, "").create_infer_request()
 
     def run(self) -> None:
-        """Run it once."""
+        """Run the convolution once."""
         self._request.set_input_tensor(ov.Tensor(self._image, shared_memory=True))
         self._request.start_async()
         self._request.wait()

@@ -10,17 +10,17 @@ from perception_nodes.transport.shm import Endpoint, Reader, Writer
 
 CAMERA_DEPTH = 4
 CAMERA_BORROWED = 4
-"""Frames that a detector which reads them in place holds, see `cameras.named_frames`: the one in
-hand, two that were not asked for yet, and one that comes. With four in the channel, two in
-preprocessing and the one being written they are no more than have their pages."""
+"""Frames that a detector holds if it reads them in place, see `cameras.named_frames`: the one being
+inferred, two that were not asked for yet, and one that arrives. Together with the frames in the
+channel, two in preprocessing and the one being written, they fit the pages that are reserved."""
 
 
 class CameraHeader(ctypes.Structure):
     """A frame as a camera driver writes it; the payload holds `step * rows` bytes of pixels.
 
-    `number` counts the camera's frames without gaps, so that preprocessing sees what the channel
-    pushed out; `lost` of the numbers before are of frames that the sensor lost. `stamp_ns` is the
-    wall clock at capture, nanoseconds since the Unix epoch.
+    `number` counts the camera's frames without gaps, so that preprocessing notices frames that the
+    channel pushed out; the last `lost` numbers before this one are frames that the sensor or its
+    driver lost. `stamp_ns` is the wall clock at capture, nanoseconds since the Unix epoch.
     """
 
     _fields_ = [
@@ -37,14 +37,14 @@ class CameraHeader(ctypes.Structure):
 
 
 def view_camera_frame(header: CameraHeader, payload: NDArray[np.uint8]) -> ImageView:
-    """View a frame in shared memory, where it lies.
+    """View a frame in shared memory without copying it.
 
     Raises:
-        FrameRejected: the header contradicts the payload, or has a stamp that no message can have.
+        FrameRejected: the header contradicts the payload, or its stamp does not fit a ROS message.
     """
     if header.size_bytes > payload.size:
         raise FrameRejected(
-            f"camera frame: header tells of {header.size_bytes} bytes, the slot has {payload.size}"
+            f"camera frame: the header says {header.size_bytes} bytes, the slot has {payload.size}"
         )
     if not -STAMP_LIMIT_NS <= header.stamp_ns < STAMP_LIMIT_NS:
         raise FrameRejected(f"camera frame: a stamp of {header.stamp_ns} ns does not fit a message")
@@ -62,13 +62,13 @@ def view_camera_frame(header: CameraHeader, payload: NDArray[np.uint8]) -> Image
 def camera_writer(
     endpoint: Endpoint, camera: str, frame_bytes: int, loaned: int = 2
 ) -> Writer[CameraHeader]:
-    """Frames from a camera, a video or a bag, to preprocessing.
+    """The sending end of frames from a camera, a video or a bag.
 
     Args:
-        endpoint: ours.
-        camera: its name.
-        frame_bytes: of a frame; may be outgrown.
-        loaned: frames that are filled at once.
+        endpoint: the endpoint of this process.
+        camera: name of the camera.
+        frame_bytes: size of a frame; larger frames may follow.
+        loaned: frames that are filled at the same time.
     """
     return endpoint.writer(
         f"{camera}/camera", CameraHeader, frame_bytes, CAMERA_DEPTH, CAMERA_BORROWED, loaned
@@ -76,5 +76,5 @@ def camera_writer(
 
 
 def camera_reader(endpoint: Endpoint, camera: str) -> Reader[CameraHeader]:
-    """The receiving end of `camera_writer`: preprocessing, and a detector that reads in place."""
+    """The receiving end of `camera_writer`, for preprocessing or a detector that reads in place."""
     return endpoint.reader(f"{camera}/camera", CameraHeader, CAMERA_DEPTH, CAMERA_BORROWED)

@@ -1,4 +1,4 @@
-"""A camera's frames for a reader that is told of them by another one."""
+"""A camera's frames for a detector that reads them in place, as the slots name them."""
 
 import time
 
@@ -12,28 +12,28 @@ from perception_nodes.core.frame import FrameHeader, FrameRejected, ImageView
 from perception_nodes.transport.shm import TIMEOUT_TICK_NS, Endpoint, Sample
 
 KEPT = CAMERA_BORROWED - 2
-"""Frames that came and may still be asked for."""
+"""Number of frames that have arrived and are kept because a slot may still name them."""
 PATIENCE_NS = 12_000_000
-"""A camera gives its frame to one reader after the other, and may be kept from running between."""
+"""How long to wait for a named frame. A camera hands a frame to one reader after the other and may
+be interrupted in between."""
 
 
-class FramesInPlace:
-    """Finds the frames that slots tell of, and keeps the one in hand from being overwritten."""
+class NamedFrames:
+    """Finds the camera frames that slots name, and holds the current one against overwriting."""
 
     def __init__(self, endpoint: Endpoint, camera: str) -> None:
-        """Join the camera's channel."""
         self._reader = camera_reader(endpoint, camera)
         self._kept: list[Sample[CameraHeader]] = []
         self._held: Sample[CameraHeader] | None = None
 
     def take(self, header: FrameHeader) -> ImageView:
-        """The frame that a slot tells of; it stays until the next one is taken, or `release`.
+        """Take the frame that a slot names; it stays valid until the next `take` or `release`.
 
         Args:
-            header: the slot's; slots come in the order of their frames.
+            header: the slot's header; slots come in the order of their frames.
 
         Raises:
-            FrameRejected: the frame is gone, or does not come, or contradicts itself.
+            FrameRejected: the frame is gone, or does not arrive, or its header is wrong.
         """
         self.release()
         give_up_ns = time.monotonic_ns() + PATIENCE_NS
@@ -51,7 +51,7 @@ class FramesInPlace:
         return view_camera_frame(self._held.header, self._held.payload)
 
     def _find(self, header: FrameHeader) -> bool:
-        """Whether the frame has come; it is then held, and those before it are let go."""
+        """Look for the frame; if it has arrived, hold it and release those before it."""
         for place, sample in enumerate(self._kept):
             if _is_named(sample, header):
                 del self._kept[place]
@@ -75,13 +75,13 @@ class FramesInPlace:
         self._kept = later
 
     def release(self) -> None:
-        """Let go of the frame in hand."""
+        """Release the current frame."""
         if self._held is not None:
             self._held.release()
             self._held = None
 
     def clear(self) -> None:
-        """Let go of all frames."""
+        """Release all frames."""
         self.release()
         for sample in self._kept:
             sample.release()

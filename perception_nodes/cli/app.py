@@ -1,15 +1,21 @@
 """The command line: `perception COMMAND`."""
 
+import os
 import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Annotated
+from xml.etree import ElementTree
 
 import typer
-from rich.markup import escape
 
 from perception_nodes.backends.model import ModelError
 from perception_nodes.cameras.source import CameraError
 from perception_nodes.cli.bench import bench_app
 from perception_nodes.cli.camera import camera_command
-from perception_nodes.cli.common import screen
+from perception_nodes.cli.common import say_problem
 from perception_nodes.cli.doctor import doctor
 from perception_nodes.cli.graph import demo, run
 from perception_nodes.cli.hil import hil_app
@@ -26,6 +32,7 @@ from perception_nodes.hil.unit import UnitError
 from perception_nodes.preprocess.lens import UnknownLens
 from perception_nodes.replay.golden import GoldenError
 from perception_nodes.report.recording import RecordingError
+from perception_nodes.system.environment import STOPPING, share_folder
 from perception_nodes.transport.memory import TransportError
 
 UNUSABLE = (
@@ -45,31 +52,105 @@ UNUSABLE = (
 )
 """Input that a command cannot work with: one line, exit status 2."""
 
-app = typer.Typer(
-    help="Real-time object detection for vehicle cameras on ROS 2, every frame accounted for.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-app.add_typer(model_app, name="model")
-app.add_typer(bench_app, name="bench")
-app.add_typer(hil_app, name="hil")
-for command in (demo, run, doctor):
-    app.command()(command)
-app.command("replay")(replay_command)
-app.command("camera")(camera_command)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+DETECT, MEASURE, PREPARE = "Detect", "Measure and test", "Prepare"
+# ROS arguments begin with dashes.
+app.command(rich_help_panel=DETECT, context_settings={"ignore_unknown_options": True})(run)
+app.command(rich_help_panel=DETECT)(demo)
+app.command("replay", rich_help_panel=DETECT)(replay_command)
+app.command("camera", rich_help_panel=DETECT)(camera_command)
+app.command(rich_help_panel=PREPARE)(doctor)
+app.add_typer(model_app, name="model", rich_help_panel=PREPARE)
+app.add_typer(bench_app, name="bench", rich_help_panel=MEASURE)
+app.add_typer(hil_app, name="hil", rich_help_panel=MEASURE)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        manifest = ElementTree.parse(share_folder() / "package.xml")
+        print(f"perception {manifest.findtext('version')}")
+        raise typer.Exit
+
+
+@app.callback()
+def perception(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print the version and stop."
+        ),
+    ] = False,
+) -> None:
+    """Real-time object detection for vehicle cameras on ROS 2, every frame accounted for.
+
+    Exit status: 0 done; 1 a check failed; 2 the input cannot be used, one line says why; 130 ended
+    by Ctrl-C; 143 ended by SIGTERM.
+
+    Example: perception demo --bag path/to/bag
+    """
 
 
 def main() -> int:
-    """Entry point; one line for unusable input. SIGTERM ends a command as Ctrl-C does."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Run the command line; returns its exit status."""
+    with _handled_signals() as first_signal:
+        status, word, problem = _outcome()
+        if number := first_signal():
+            return 128 + number
+    if word:
+        say_problem(word, problem)
+    return status
+
+
+def _outcome() -> tuple[int, str, str]:
+    """Run the command; its exit status, and what kept it from its work."""
+    if "" in sys.argv[1:]:  # a variable that is not set; as a path it would be the current folder
+        return 2, "error", f"argument {sys.argv.index('')} is empty; give a value, or leave it out"
     try:
         app()
+    except SystemExit as end:  # every command that typer has run ends so
+        return (end.code if isinstance(end.code, int) else 1), "", ""
     except UNUSABLE as error:
-        text = " ".join(str(error).split())
-        screen.print("[red]error:[/] " + escape(text), highlight=False, soft_wrap=True)
-        return 2
+        return 2, "error", str(error)
     except GraphFailure as error:
-        screen.print(f"[red]failed:[/] {error}", highlight=False, soft_wrap=True)
-        return 2
-    return 0
+        return 2, "failed", str(error)
+    except OSError as error:  # what no check before the work can know: a disk that fills up
+        said = [str(part) for part in (error.filename, error.strerror) if part]
+        return 2, "error", ": ".join(said) or str(error)
+    return 0, "", ""
+
+
+@contextmanager
+def _handled_signals() -> Iterator[Callable[[], int]]:
+    """Raise KeyboardInterrupt at the first SIGINT and SIGTERM.
+
+    Gives a function that tells which of the two came first, 0 for neither. They are noted as they
+    arrive: the supervisor of a graph handles them itself while the graph runs, and the command
+    returns as if the graph had ended on its own.
+    """
+    received, noted = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(noted, warn_on_full_buffer=False)
+    # A process that a script has put in the background ignores Ctrl-C, and shall go on to.
+    handled = [n for n in STOPPING if signal.getsignal(n) is not signal.SIG_IGN]
+    before = [signal.signal(number, _interrupt) for number in handled]
+
+    def first() -> int:
+        try:
+            arrived = os.read(received, 4096)
+        except BlockingIOError:
+            return 0
+        return next((number for number in arrived if number in STOPPING), 0)
+
+    try:
+        yield first
+    finally:
+        for number, handler in zip(handled, before, strict=True):
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(-1)
+        os.close(received)
+        os.close(noted)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    # The command cleans up now, and a second Ctrl-C shall not cut that short.
+    signal.signal(number, lambda *_: None)
+    raise KeyboardInterrupt

@@ -3,52 +3,82 @@
 import json
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from perception_nodes.backends.contract import BACKENDS
 from perception_nodes.backends.model import available_models, load_model
-from perception_nodes.cli.common import DataRoot, progress_bar, screen
+from perception_nodes.cli.common import DataRoot, check_writable, progress_bar, say, say_problem
 from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.evaluation import read_set
 from perception_nodes.graph.config import SettingsError
 from perception_nodes.system.files import write_whole
 
-bench_app = typer.Typer(help="Measurements.", no_args_is_help=True)
+bench_app = typer.Typer(
+    help="Measure how fast the graph, models and several cameras are on this machine.",
+    no_args_is_help=True,
+)
+
+MAX_FRAMES = 100_000_000
+MIN_SIDE, MAX_SIDE = 16, 8192
+FrameSize = Annotated[str, typer.Option(help="Size of the camera's frames, WIDTHxHEIGHT.")]
+FrameRate = Annotated[float, typer.Option(min=1, max=240, help="Frames a second.")]
+ModelOption = Annotated[str, typer.Option(help="Model: name or folder.")]
+Backend = Annotated[str, typer.Option(help=f"Runtime, one of {', '.join(BACKENDS)}.")]
+Threads = Annotated[
+    int, typer.Option(min=0, max=256, help="Threads for inference; 0: one for each core.")
+]
+Deadline = Annotated[
+    float, typer.Option(min=0.1, max=10_000, help="Deadline from capture to publish.")
+]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result here, as JSON.")]
+HtmlFile = Annotated[Path | None, typer.Option("--html", help="Write the result here, as a page.")]
 
 
 @bench_app.command("latency")
 def bench_latency(
-    path: Annotated[str, typer.Option(help="How frames come in: dds or shm.")] = "shm",
-    size: Annotated[str, typer.Option(help="Camera frame, WIDTHxHEIGHT.")] = "1920x1080",
-    rate: Annotated[float, typer.Option(min=1, max=240, help="Frames a second.")] = 30.0,
-    frames: Annotated[int, typer.Option(min=40, help="Frames to measure, in all rounds.")] = 1200,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds that alternate what is run.")] = 4,
-    model: Annotated[str, typer.Option(help="Model: name or folder.")] = "road-n",
-    backend: Annotated[str, typer.Option(help=f"One of {', '.join(BACKENDS)}.")] = "openvino",
-    threads: Annotated[int, typer.Option(min=0, help="Inference threads; 0: one a core.")] = 0,
-    deadline_ms: Annotated[float, typer.Option(min=0.1, help="Deadline of a frame.")] = DEADLINE_MS,
+    path: Annotated[
+        str, typer.Option(help="How frames reach the graph: dds or shm (shared memory).")
+    ] = "shm",
+    size: FrameSize = "1920x1080",
+    rate: FrameRate = 30.0,
+    frames: Annotated[
+        int, typer.Option(min=40, max=MAX_FRAMES, help="Frames to measure, in all rounds together.")
+    ] = 1200,
+    rounds: Annotated[
+        int, typer.Option(min=1, max=1000, help="Rounds; what is compared alternates in each.")
+    ] = 4,
+    model: ModelOption = "road-n",
+    backend: Backend = "openvino",
+    threads: Threads = 0,
+    deadline_ms: Deadline = DEADLINE_MS,
     baseline: Annotated[
         bool,
         typer.Option(
             "--baseline",
-            help="Also run what people run today: typed rclpy subscription, cv2, ultralytics FP32.",
+            help="Also measure a usual node: typed rclpy subscription, cv2, ultralytics in FP32.",
         ),
     ] = False,
     baseline_weights: Annotated[
-        str, typer.Option(help="Weights for it; random ones, equally fast, by default.")
+        str,
+        typer.Option(help="Weights for the baseline; by default random ones, which are as fast."),
     ] = "yolov8n.yaml",
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write JSON here.")] = None,
+    json_file: JsonFile = None,
 ) -> None:
-    """Measure capture to detections: camera, graph and receiver are processes of their own.
+    """Measure the latency from capture to detections.
 
-    Rounds of the pipeline, of bare inference (the same backend call, paced by the same camera) and
-    of the baseline alternate, so that a noisy machine troubles them alike.
+    Camera, graph and receiver are separate processes. Rounds of the pipeline, of bare inference
+    (the same backend call, paced by the same camera) and of the baseline alternate, so that a busy
+    machine slows all of them down alike.
+
+    Example: perception bench latency --path shm --frames 80 --rounds 1 --json out/latency.json
     """
     from perception_nodes.bench.latency import LatencyBench, result_table
 
+    _check_size(size)
+    check_writable(json_file, "--json")
     bench = LatencyBench(
         path=path,
         size=size,
@@ -61,41 +91,59 @@ def bench_latency(
         deadline_ms=deadline_ms,
         baseline_weights=baseline_weights if baseline else None,
     )
-    result = bench.run(lambda text: screen.print(text, highlight=False))
-    if json_file is not None:
-        write_whole(json_file, json.dumps(result, indent=2) + "\n")
+    result = bench.run(say)
+    _write_json(json_file, result)
     Console().print(result_table(result))
 
 
 @bench_app.command("deadline")
 def bench_deadline(
-    frames: Annotated[int, typer.Option(min=40, help="Frames of each condition.")] = 6636,
+    frames: Annotated[
+        int, typer.Option(min=40, max=MAX_FRAMES, help="Frames to measure in each condition.")
+    ] = 6636,
     conditions: Annotated[
-        str, typer.Option(help="Of quiet, one_core, both_cores: which processors others keep busy.")
+        str,
+        typer.Option(
+            help="Which processors other programs keep busy: quiet, one_core, both_cores; several "
+            "with commas."
+        ),
     ] = "quiet,one_core,both_cores",
     soak: Annotated[
-        float, typer.Option(min=0, help="Minutes of a long run, in which nothing may grow.")
+        float,
+        typer.Option(
+            min=0,
+            max=100_000,
+            help="Minutes of an additional long run, in which memory and files must not grow.",
+        ),
     ] = 0.0,
-    size: Annotated[str, typer.Option(help="Camera frame, WIDTHxHEIGHT.")] = "1920x1080",
-    rate: Annotated[float, typer.Option(min=1, max=240, help="Frames a second.")] = 30.0,
-    model: Annotated[str, typer.Option(help="Model: name or folder.")] = "road-n",
-    backend: Annotated[str, typer.Option(help=f"One of {', '.join(BACKENDS)}.")] = "openvino",
-    threads: Annotated[int, typer.Option(min=0, help="Inference threads; 0: one a core.")] = 0,
-    deadline_ms: Annotated[float, typer.Option(min=0.1, help="Deadline of a frame.")] = DEADLINE_MS,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write JSON here.")] = None,
-    html_file: Annotated[Path | None, typer.Option("--html", help="Write a page here.")] = None,
+    size: FrameSize = "1920x1080",
+    rate: FrameRate = 30.0,
+    model: ModelOption = "road-n",
+    backend: Backend = "openvino",
+    threads: Threads = 0,
+    deadline_ms: Deadline = DEADLINE_MS,
+    json_file: JsonFile = None,
+    html_file: HtmlFile = None,
 ) -> None:
-    """Measure the tail: is the deadline kept under load, and known when it is not?
+    """Measure how often the deadline is missed under load, and whether each miss is reported.
 
-    Frames come in through shared memory. Exit status 1 where a frame missed its deadline and no
-    report says so, or where the graph grew in the long run.
+    Frames arrive through shared memory. Exit status 1 if a frame missed its deadline and no report
+    says so, or if the graph grew during the long run.
+
+    Example: perception bench deadline --frames 300 --conditions quiet,one_core --html out/tail.html
     """
     from perception_nodes.bench.deadline import DeadlineBench, result_table
     from perception_nodes.bench.deadline_report import render
 
+    names = [name for name in conditions.split(",") if name]
+    if not names and not soak:
+        raise SettingsError(f"--conditions {conditions!r} names none; name one, such as quiet")
+    _check_size(size)
+    check_writable(json_file, "--json")
+    check_writable(html_file, "--html")
     bench = DeadlineBench(
         frames=frames,
-        conditions=[name for name in conditions.split(",") if name],
+        conditions=names,
         soak_minutes=soak,
         size=size,
         rate_hz=rate,
@@ -106,8 +154,7 @@ def bench_deadline(
     )
     with progress_bar("measuring, seconds") as progress:
         result = bench.run(progress)
-    if json_file is not None:
-        write_whole(json_file, json.dumps(result, indent=2) + "\n")
+    _write_json(json_file, result)
     if html_file is not None:
         write_whole(html_file, render(result))
     Console().print(result_table(result))
@@ -117,24 +164,33 @@ def bench_deadline(
 
 @bench_app.command("cameras")
 def bench_cameras(
-    cameras: Annotated[str, typer.Option(help="Numbers of cameras to measure.")] = "1,2",
-    frames: Annotated[int, typer.Option(min=20, help="Frames of each camera in each run.")] = 600,
-    size: Annotated[str, typer.Option(help="Camera frame, WIDTHxHEIGHT.")] = "1920x1080",
-    rate: Annotated[float, typer.Option(min=1, max=240, help="Frames a second.")] = 30.0,
-    model: Annotated[str, typer.Option(help="Model: name or folder.")] = "road-n",
-    backend: Annotated[str, typer.Option(help=f"One of {', '.join(BACKENDS)}.")] = "openvino",
-    threads: Annotated[int, typer.Option(min=0, help="Inference threads; 0: one a core.")] = 0,
-    deadline_ms: Annotated[float, typer.Option(min=0.1, help="Deadline of a frame.")] = DEADLINE_MS,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write JSON here.")] = None,
+    cameras: Annotated[
+        str, typer.Option(help="Numbers of cameras to measure, with commas.")
+    ] = "1,2",
+    frames: Annotated[
+        int, typer.Option(min=20, max=MAX_FRAMES, help="Frames of each camera in each run.")
+    ] = 600,
+    size: FrameSize = "1920x1080",
+    rate: FrameRate = 30.0,
+    model: ModelOption = "road-n",
+    backend: Backend = "openvino",
+    threads: Threads = 0,
+    deadline_ms: Deadline = DEADLINE_MS,
+    json_file: JsonFile = None,
 ) -> None:
-    """Measure several cameras that film in step: one detector for all, against one for each.
+    """Measure several cameras in step: one shared detector against one detector for each camera.
 
-    Before that, what the backend takes for several frames at once and one after the other.
+    Before that, it measures how long the backend takes for several frames in one call, and for the
+    same frames one after the other.
+
+    Example: perception bench cameras --cameras 1,2 --frames 100 --json out/cameras.json
     """
     from perception_nodes.bench.cameras import CamerasBench, result_table
 
     if not re.fullmatch(r"[1-9](,[1-9])*", cameras):
         raise SettingsError(f"--cameras {cameras!r} is not of the form 1,2")
+    _check_size(size)
+    check_writable(json_file, "--json")
     bench = CamerasBench(
         [int(number) for number in cameras.split(",")],
         frames,
@@ -145,9 +201,8 @@ def bench_cameras(
         threads,
         deadline_ms,
     )
-    result = bench.run(lambda text: screen.print(text, highlight=False))
-    if json_file is not None:
-        write_whole(json_file, json.dumps(result, indent=2) + "\n")
+    result = bench.run(say)
+    _write_json(json_file, result)
     Console().print(result_table(result))
 
 
@@ -155,37 +210,49 @@ def bench_cameras(
 def bench_models(
     models: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[MODEL]...", help="Names or folders; all in models/ by default."),
+        typer.Argument(metavar="MODEL...", help="Names or folders; by default all in models/."),
     ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write JSON here.")] = None,
-    html_file: Annotated[Path | None, typer.Option("--html", help="Write a page here.")] = None,
+    json_file: JsonFile = None,
+    html_file: HtmlFile = None,
     svg_file: Annotated[
-        Path | None, typer.Option("--svg", help="Write the picture here, for light and dark.")
+        Path | None,
+        typer.Option("--svg", help="Write the plot here; it follows a light or dark theme."),
     ] = None,
     data: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Measure accuracy on this set, as for `perception model evaluate`; repeatable. "
-            "Without it, what each model.yaml says is taken."
+            help="Measure accuracy on this labelled set, as for `perception model evaluate`; may "
+            "be repeated. Without it, the accuracy that each model.yaml states is used."
         ),
     ] = None,
     root: DataRoot = None,
     frames: Annotated[
-        int, typer.Option(min=10, help="Timed calls of each model, threads and pace.")
+        int,
+        typer.Option(
+            min=10,
+            max=MAX_FRAMES,
+            help="Timed calls for each model, number of threads and pace.",
+        ),
     ] = 150,
-    threads: Annotated[str, typer.Option(help="Numbers of threads, the headline's first.")] = "1,2",
+    threads: Annotated[
+        str, typer.Option(help="Numbers of threads, with commas; the headline shows the first.")
+    ] = "1,2",
 ) -> None:
-    """Compare models: latency against accuracy, each against its parent and the roofline.
+    """Compare the latency and accuracy of models, with their parents and with the roofline.
 
-    All are loaded into one process and take turns, so that a noisy machine troubles them alike:
-    in a tight loop, and at a camera's pace with cold caches. Nothing is timed before both runtimes
-    give the same outputs; where they do not, the exit status is 1.
+    All models are loaded into one process and take turns, so that a busy machine slows all of them
+    down alike. Each is timed in a tight loop, and at the pace of a camera with cold caches. Nothing
+    is timed before both runtimes give the same outputs; if they do not, the exit status is 1.
+
+    Example: perception bench models road-n dense-416x256 --frames 50 --html out/models.html
     """
     from perception_nodes.bench.models import Disagreement, ModelsBench, result_table
     from perception_nodes.bench.models_report import picture, render
 
     if not re.fullmatch(r"[1-9]\d?(,[1-9]\d?)*", threads):
         raise SettingsError(f"--threads {threads!r} is not of the form 1,2")
+    for file, option in ((json_file, "--json"), (html_file, "--html"), (svg_file, "--svg")):
+        check_writable(file, option)
     bench = ModelsBench(
         [load_model(name) for name in models or available_models()],
         frames,
@@ -193,14 +260,27 @@ def bench_models(
         [read_set(path, root) for path in data or []],
     )
     try:
-        result = bench.run(lambda text: screen.print(text, highlight=False))
+        result = bench.run(say)
     except Disagreement as error:
-        screen.print(f"[red]failed:[/] {error}", highlight=False, soft_wrap=True)
+        say_problem("failed", error)
         raise typer.Exit(1) from error
-    if json_file is not None:
-        write_whole(json_file, json.dumps(result, indent=2) + "\n")
+    _write_json(json_file, result)
     if html_file is not None:
         write_whole(html_file, render(result))
     if svg_file is not None:
-        write_whole(svg_file, picture(result, follows_theme=True))
+        write_whole(svg_file, picture(result))
     Console().print(result_table(result))
+
+
+def _check_size(size: str) -> None:
+    sides = re.fullmatch(r"(\d{1,5})x(\d{1,5})", size)
+    if not sides or not all(MIN_SIDE <= int(side) <= MAX_SIDE for side in sides.groups()):
+        raise SettingsError(
+            f"--size {size!r} is not WIDTHxHEIGHT, such as 1920x1080, with sides of {MIN_SIDE} to "
+            f"{MAX_SIDE} pixels"
+        )
+
+
+def _write_json(file: Path | None, result: Any) -> None:
+    if file is not None:
+        write_whole(file, json.dumps(result, indent=2) + "\n")

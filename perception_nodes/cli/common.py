@@ -2,7 +2,7 @@
 
 import importlib
 import sys
-import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -21,24 +22,40 @@ from rich.progress import (
 
 from perception_nodes.graph.config import SettingsError
 from perception_nodes.system.environment import share_folder
+from perception_nodes.system.files import try_writing
+
+LINE_INTERVAL_S = 5.0
+"""Between two lines of progress in a log."""
 
 screen = Console(stderr=True)
 
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="Model: name or folder.")]
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 DataRoot = Annotated[
     Path | None,
     typer.Option(
-        envvar="PERCEPTION_DATA", help="Folder that the paths in a description start from."
+        envvar="PERCEPTION_DATA",
+        help="Folder that the paths in a description of a set are relative to.",
     ),
 ]
 
 
+def say(text: str) -> None:
+    """Print a line for people, as it is, on stderr."""
+    screen.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def say_problem(word: str, problem: object) -> None:
+    """Print in one line why a command ends, after a word such as `error` or `refused`."""
+    text = " ".join(str(problem).split())
+    screen.print(f"[red]{word}:[/] {escape(text)}", highlight=False, soft_wrap=True)
+
+
 @contextmanager
 def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar with the time that is left, on stderr; it appears with the first step."""
+    """Show progress on stderr: a bar from the first step on, or a line now and then in a log."""
     progress = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TaskProgressColumn(),
@@ -47,10 +64,16 @@ def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
         transient=True,
     )
     task = progress.add_task(title, total=None)
+    said_s = time.monotonic()
 
     def show(done: int, total: int) -> None:
-        progress.start()
-        progress.update(task, completed=done, total=total)
+        nonlocal said_s
+        if screen.is_terminal:
+            progress.start()
+            progress.update(task, completed=done, total=total)
+        elif (now_s := time.monotonic()) - said_s > LINE_INTERVAL_S:
+            said_s = now_s
+            say(f"{title}: {done} of {total}")
 
     try:
         yield show
@@ -59,10 +82,14 @@ def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def compression_tool(module: str, name: str = "") -> Any:
-    """A build-time tool; they lie beside the package in a checkout and are not installed.
+    """Import a build-time tool, which is part of a checkout and not of an installation.
+
+    Args:
+        module: the tool's module.
+        name: what to take from it; empty for the module itself.
 
     Raises:
-        SettingsError: it, or what it needs, is not there.
+        SettingsError: the tool, or a package that it needs, is missing.
     """
     checkout = str(share_folder())
     if checkout not in sys.path:
@@ -77,26 +104,49 @@ def compression_tool(module: str, name: str = "") -> Any:
     return getattr(found, name) if name else found
 
 
-def check_writable(path: Path, option: str) -> None:
-    """See that a file can be written, before the work that it is to hold the result of.
+def check_writable(path: Path | None, option: str) -> None:
+    """Check that a file can be written, before the work whose result it is to hold.
 
     Args:
-        path: of the file; nothing is left there.
-        option: that it was named with, for the error.
+        path: the file; None where the option was not given.
+        option: its name, for the error.
 
     Raises:
-        SettingsError: it cannot.
+        SettingsError: it cannot be written.
     """
-    if path.is_dir():
-        raise SettingsError(f"{option} {path} is a folder; name a file")
-    there = path.parent.exists()
+    if path is None:
+        return
+    with _explained(path, option, "file"):
+        if path.is_dir():
+            raise SettingsError(f"{option} {path} is a folder; name a file")
+        if path.exists() and not path.is_file():
+            raise SettingsError(f"{option} {path} is a device or pipe; name a file")
+        try_writing(path)
+
+
+def check_folder(path: Path | None, option: str) -> None:
+    """Check that files can be written into a folder, which may not exist yet.
+
+    Args:
+        path: the folder; None where the option was not given.
+        option: its name, for the error.
+
+    Raises:
+        SettingsError: they cannot be written.
+    """
+    if path is None:
+        return
+    with _explained(path, option, "folder"):
+        if path.exists() and not path.is_dir():
+            raise SettingsError(f"{option} {path} is a file; name a folder")
+        try_writing(path / "summary.json")
+
+
+@contextmanager
+def _explained(path: Path, option: str, kind: str) -> Iterator[None]:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name[:32]}."):
-            pass
-        if not there:
-            path.parent.rmdir()
+        yield
     except OSError as error:
         raise SettingsError(
-            f"{option} {path} cannot be written: {error.strerror or error}; name another file"
+            f"{option} {path} cannot be written: {error.strerror or error}; name another {kind}"
         ) from error

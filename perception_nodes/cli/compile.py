@@ -1,4 +1,4 @@
-"""`perception model compile`: a model made ready for this machine, and seen to detect."""
+"""`perception model compile`: compile a model for this machine and check what it detects."""
 
 import json
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ import typer
 from numpy.typing import NDArray
 from rich import box
 from rich.console import Console, Group
+from rich.markup import escape
 from rich.table import Table
 
 from perception_nodes.backends.compiled import CompiledRefused, compiled
@@ -22,9 +23,9 @@ from perception_nodes.cli.common import (
     ModelName,
     compression_tool,
     progress_bar,
-    screen,
+    say_problem,
 )
-from perception_nodes.core.counters import LayerCost
+from perception_nodes.core.counters import LayerEstimate
 from perception_nodes.evaluation import DataError, LabelledSet, read_set
 from perception_nodes.evaluation.frames import FrameSource
 from perception_nodes.evaluation.gate import Gate, Margins
@@ -39,62 +40,77 @@ SHOWN_COSTS = 8
 
 def compile_command(
     model: ModelName,
-    backend: Annotated[str, typer.Option(help=f"One of {', '.join(BACKENDS)}.")],
+    backend: Annotated[str, typer.Option(help=f"Runtime, one of {', '.join(BACKENDS)}.")],
     threads: Annotated[
         int,
-        typer.Option(min=0, max=256, help="Inference threads, as in the graph; 0: one a core."),
+        typer.Option(
+            min=0,
+            max=256,
+            help="Threads for inference, as many as in the graph; 0: one for each core.",
+        ),
     ] = 0,
     bag: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Recorded drive to look at; repeatable. Without any, the images of --data, or "
-            f"{SAMPLE_DRIVE}."
+            help="Recorded drive to check on; may be repeated. Without --bag and --images, the "
+            f"images of --data are used, or {SAMPLE_DRIVE}."
         ),
     ] = None,
     images: Annotated[
-        list[Path] | None, typer.Option(help="Folder of images to look at too; repeatable.")
+        list[Path] | None, typer.Option(help="Folder of images to check on; may be repeated.")
     ] = None,
     frames: Annotated[
         int,
-        typer.Option(min=1, help="Frames to look at; the golden model takes a second for each."),
+        typer.Option(
+            min=1,
+            max=100_000,
+            help="Number of frames to check on; the golden model takes a second for each.",
+        ),
     ] = 24,
     min_agreement: Annotated[
         float,
         typer.Option(
-            min=0, max=1, help="Share of objects that it and the golden model must both see."
+            min=0, max=1, help="Share of objects that the model and the golden model must both see."
         ),
     ] = Margins.agreement,
     min_parent_agreement: Annotated[
-        float, typer.Option(min=0, max=1, help="The same with the FP32 parent, without --data.")
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Share of objects that the model and its FP32 parent must both see; only "
+            "without --data.",
+        ),
     ] = Margins.parent_agreement,
     data: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Labelled set to compare mAP50-95 with the parent's on, as for `perception model "
-            "evaluate`; repeatable."
+            help="Labelled set to compare the mAP50-95 of the model and its parent on, as for "
+            "`perception model evaluate`; may be repeated."
         ),
     ] = None,
     root: DataRoot = None,
     max_loss: Annotated[
-        float, typer.Option(min=0, max=1, help="Of mAP50-95 against the parent, mean over --data.")
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="How far mAP50-95 may be below the parent's, as a mean over the sets of --data.",
+        ),
     ] = Margins.loss,
     as_json: JsonFlag = False,
 ) -> None:
     """Compile a model for a backend on this machine, and check that it detects what it should.
 
-    What was compiled goes into the cache that the graph starts from. It does not, and the exit
-    status is 1, where it is too far from its FP32 parent (mAP50-95 on --data; without labels,
-    objects found on frames) or from the integer golden model, which defines what its file means.
-    Of a model that lost too much, a table then shows which layers cost what. Of backend fpga a
-    table shows what each layer takes of the engine.
+    A compiled model that passes goes into the cache that the graph starts from. It is refused, with
+    exit status 1, if it is too far from its FP32 parent (mAP50-95 on --data; without labels, the
+    objects found on frames) or from the integer golden model, which defines what the model's file
+    means. If a model lost too much, a table shows how much each layer costs. For backend fpga, a
+    table shows how much of the engine each layer uses.
 
-    For example:
+    Example: perception model compile road-n --backend openvino --bag drives/rain
 
-    perception model compile road-n --backend openvino --bag drives/rain
-
-    perception model compile road-n --backend openvino --data my/set --max-loss 0.02
-
-    perception model compile road-n --backend tensorrt
+    Example: perception model compile road-n --backend openvino --data my/set --max-loss 0.02
     """
     if data:
         require_pycocotools()
@@ -130,47 +146,45 @@ def compile_command(
     else:
         Console().print(compiled_report(facts))
     if facts["refused"]:
-        screen.print(f"[bold red]refused:[/] {facts['refused']}", highlight=False, soft_wrap=True)
+        say_problem("refused", facts["refused"])
         raise typer.Exit(1)
 
 
 def compiled_report(facts: dict[str, Any]) -> Group:
-    """What was compiled and how it compares, for people."""
-    title = f"{facts['model']} on {facts['backend']}, {facts['device']}"
+    """What was compiled and how it compares, as tables."""
+    title = escape(f"{facts['model']} on {facts['backend']}, {facts['device']}")
     table = Table("compared with", "", "is", "limit", title=title)
     for check in facts["checks"]:
         figures = (f"{check[key]:.4g}" for key in ("value", "limit"))
         mark = "[red]" if check["at_fault"] else ""
-        table.add_row(f"{mark}{check['reference']}", check["measure"], *figures)
+        table.add_row(mark + escape(check["reference"]), escape(check["measure"]), *figures)
     parts: list[Any] = [table]
     if "layers" in facts:
-        parts.insert(0, engine_table([LayerCost(**layer) for layer in facts["layers"]]))
+        parts.insert(0, engine_table([LayerEstimate(**layer) for layer in facts["layers"]]))
     if facts.get("layers_nat"):
-        costs = Table("layer", "mnat an object", title="What storing its result in 8 bits costs")
+        costs = Table("layer", "mnat an object", title="Cost of storing a layer's result in 8 bits")
         for name, cost in list(facts["layers_nat"].items())[:SHOWN_COSTS]:
-            costs.add_row(name, f"{1e3 * cost:.1f}")
+            costs.add_row(escape(name), f"{1e3 * cost:.1f}")
         parts.append(costs)
-    parts += facts["notes"]
+    parts += map(escape, facts["notes"])
     if facts["cache"]:
         parts.append(
-            f"Loads in {facts['load_s']:.2f} s, before in {facts['compile_s']:.2f} s; it lies in "
-            + ", ".join(facts["cache"])
+            f"Loads in {facts['load_s']:.2f} s from the cache, in {facts['compile_s']:.2f} s "
+            f"without; cached in {escape(', '.join(facts['cache']))}"
         )
     elif not facts["refused"]:
-        parts.append(
-            f"{facts['backend']} keeps nothing compiled; it is checked, and starts as ever"
-        )
+        parts.append(f"Checked; {facts['backend']} has no compiled form to keep in a cache")
     return Group(*parts)
 
 
-def engine_table(layers: Sequence[LayerCost]) -> Table:
-    """What layers take of an engine, and their sum; `--json` has some more."""
+def engine_table(layers: Sequence[LayerEstimate]) -> Table:
+    """How much of an engine each layer uses, and the sum; `--json` has more figures."""
     cycles = sum(layer.cycles for layer in layers)
     macs = sum(layer.macs for layer in layers)
     peak = max((x.macs / x.utilisation / x.cycles for x in layers if x.utilisation), default=1.0)
     kilobytes = sum(layer.bytes_read + layer.bytes_written for layer in layers) / 1e3
     table = Table(
-        title="What each layer takes of the engine",
+        title="How much of the engine each layer uses",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         padding=(0, 1, 0, 0),
@@ -187,34 +201,34 @@ def engine_table(layers: Sequence[LayerCost]) -> Table:
     for name, layer in zip(names, layers, strict=True):
         traffic = (layer.bytes_read + layer.bytes_written) / 1e3
         figures = (f"{layer.cycles}", f"{layer.utilisation:.0%}", f"{traffic:.0f}")
-        table.add_row(name, layer.mode, layer.channels, layer.size, layer.kernel, *figures)
+        table.add_row(escape(name), layer.mode, layer.channels, layer.size, layer.kernel, *figures)
     return table
 
 
 def _places(
     model: Model, bags: list[Path], folders: list[Path], sets: list[LabelledSet]
 ) -> FrameSource:
-    """Where frames to look at come from, in the model's size.
+    """The source of the frames to check on, in the size of the model's input.
 
     Raises:
-        DataError: nowhere is named, and the sample drive is not there.
+        DataError: no source is named, and the sample drive is missing.
     """
     if not bags and not folders:
         folders = list(dict.fromkeys(image.path.parent for one in sets for image in one.images))
         bags = [] if folders else [SAMPLE_DRIVE]
         if bags and not SAMPLE_DRIVE.exists():
             raise DataError(
-                f"no frames to look at: {SAMPLE_DRIVE} is not there (make sample makes it); name a "
-                "drive with --bag or a folder with --images"
+                f"no frames to check on: {SAMPLE_DRIVE} is not there (make sample makes it); name "
+                "a drive with --bag or a folder with --images"
             )
     return FrameSource(bags, folders, model.input.width, model.input.height)
 
 
 def _spread(source: FrameSource, most: int) -> list[NDArray[np.uint8]]:
-    """Frames at equal steps, uint8 [height, width, 3] BGR each.
+    """At most `most` frames at equal steps, uint8 [height, width, 3] BGR each.
 
     Raises:
-        BagError, DataError: a place has none, or none can be read.
+        BagError, DataError: a source has no frames, or none of them can be read.
     """
     total = source.count()
     chosen: list[NDArray[np.uint8]] = []
@@ -231,7 +245,7 @@ def _spread(source: FrameSource, most: int) -> list[NDArray[np.uint8]]:
 def _layer_costs(
     model: Model, frames: Sequence[NDArray[np.uint8]], threads: int, notes: list[str]
 ) -> dict[str, float]:
-    """What each layer's 8 bits cost, nats an object; nothing, and a note, where that is unknown."""
+    """Nats an object that the 8 bits of each layer cost; nothing and a note if that is unknown."""
     some = frames[:: -(-len(frames) // FRAMES_FOR_COSTS)]
     try:
         errors = compression_tool("compression.errors")
@@ -239,9 +253,9 @@ def _layer_costs(
         with progress_bar("cost of each layer") as progress:
             costs: dict[str, float] = measure(model.path, some, threads, progress)
     except SettingsError as error:
-        notes.append(f"which layers cost what is not known: {error}")
+        notes.append(f"the cost of each layer is not known: {error}")
         return {}
     except errors.CompressionError as error:
-        notes.append(f"which layers cost what is not known: {model.path}: {error}")
+        notes.append(f"the cost of each layer is not known: {model.path}: {error}")
         return {}
     return costs

@@ -1,4 +1,4 @@
-"""What this machine has, what it lacks, and the remedy."""
+"""`perception doctor`: what this machine has, what it lacks, and the remedy."""
 
 import importlib.metadata
 import importlib.util
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from perception_nodes.backends.model import ModelError, available_models, load_model
@@ -28,13 +29,13 @@ SCHED_FIFO_PRIORITY = 50
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the table.
+    """The result of one check.
 
     Attributes:
-        subject: what was looked for.
-        ok: whether it is there.
+        subject: what was checked.
+        ok: whether it is as it should be.
         found: what was found.
-        remedy: what to do where it is missing.
+        remedy: what to do if it is not.
         needed: whether the default pipeline needs it.
     """
 
@@ -46,7 +47,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Look at everything; no check changes anything on the machine."""
+    """Make every check; none of them changes anything on the machine."""
     checks: list[Callable[[], Finding]] = [
         _python,
         lambda: _package("rclpy", "rclpy", "source a ROS 2 installation, or run `make setup`"),
@@ -72,11 +73,12 @@ def examine() -> list[Finding]:
 
 
 def report_table(findings: list[Finding]) -> Table:
-    """The findings for people."""
+    """The findings as a table."""
     table = Table("", "what", "found", "remedy", title="This machine")
     for finding in findings:
         mark = "[green]ok" if finding.ok else "[red]missing" if finding.needed else "[yellow]no"
-        table.add_row(mark, finding.subject, finding.found, "" if finding.ok else finding.remedy)
+        remedy = "" if finding.ok else finding.remedy
+        table.add_row(mark, *map(escape, (finding.subject, finding.found, remedy)))
     return table
 
 
@@ -198,9 +200,11 @@ def _memory_lock() -> Finding:
 
 
 def doctor(as_json: JsonFlag = False) -> None:
-    """Say what this machine has and what to do about what it lacks.
+    """Check what this machine has, and say how to get what it lacks.
 
     Exit status 1 if something that the pipeline needs is missing.
+
+    Example: perception doctor --json
     """
     findings = examine()
     if as_json:

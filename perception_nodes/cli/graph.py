@@ -1,23 +1,36 @@
 """`perception run` and `perception demo`: the graph of nodes on a live camera, or on a drive."""
 
 import json
+import signal
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from perception_nodes.cli.common import JsonFlag, progress_bar, screen
+from perception_nodes.backends.model import load_model
+from perception_nodes.cli.common import JsonFlag, check_folder, progress_bar, screen
 from perception_nodes.graph.config import SettingsError, allowed_range
-from perception_nodes.graph.graph import LIVE, RECORDED, Graph
+from perception_nodes.graph.graph import RECORDED, REPLAY, Graph, graph_of
+from perception_nodes.graph.ros_arguments import split_ros_arguments
 from perception_nodes.graph.supervisor import Supervisor
+from perception_nodes.system.environment import STOPPING
+from perception_nodes.system.processes import open_process
 
 OutFolder = Annotated[Path, typer.Option("--out", help="Folder for the outputs.")]
 Assignments = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[NAME:=VALUE]...", help="Parameters, as for ros2 launch; --parameters lists them."
+    ),
+]
+RunAssignments = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[NAME:=VALUE]... [--ros-args ...]",
+        help="Parameters, as for ros2 launch, which --parameters lists; and ROS arguments.",
     ),
 ]
 ListParameters = Annotated[
@@ -39,27 +52,52 @@ def demo(
 
     Each node is a process of its own. Writes summary.json, detections.mcap (for Foxglove),
     report.html and annotated.mp4. Exit status 1 if a frame is unaccounted for.
+
+    Example: perception demo --bag bags/sample --out out/demo deadline_ms:=20
     """
     from perception_nodes.replay.demo import run_demo
     from perception_nodes.report.screen import summary_table
 
     if parameters:
         return show_parameters(RECORDED)
+    check_folder(out, "--out")
     values = parse_assignments(assignments)
     with progress_bar("writing report and video") as writing:
         summary = run_demo(bag, out, topic, values, writing)
     conclude(summary, out, as_json, summary_table)
 
 
-def run(assignments: Assignments = None, parameters: ListParameters = False) -> None:
-    """Detect on a live camera topic: start the graph and keep it running until Ctrl-C.
+def run(
+    assignments: RunAssignments = None,
+    parameters: ListParameters = False,
+    pid: Annotated[
+        int | None, typer.Option(help="Stop when the process of this number has ended.")
+    ] = None,
+) -> None:
+    """Start the graph on a live camera, or on a drive with bag:=PATH, and keep it running.
 
-    The same graph as `ros2 launch perception_nodes perception.launch.py`, for machines without
-    launch. Example: perception run image_topic:=/cam/image_raw deadline_ms:=20
+    It runs until Ctrl-C, or until the drive ends. The launch files start this command. ROS
+    arguments may follow --ros-args: remappings, parameter files, the namespace (-r __ns:=/vehicle),
+    the log level.
+
+    Example: perception run image_topic:=/cam/image_raw deadline_ms:=20
     """
     if parameters:
-        return show_parameters(LIVE)
-    with Supervisor(LIVE.nodes(parse_assignments(assignments))) as graph:
+        return show_parameters(REPLAY)
+    others, ros = split_ros_arguments(assignments or [])
+    values = parse_assignments(others)
+    specs = graph_of({**ros.parameters, **values}).nodes(values, ros)
+    parameters_of = {name: value for spec in specs for name, value in spec.parameters.items()}
+    for name in ("model", "fallback_model"):
+        if parameters_of[name]:
+            load_model(parameters_of[name])  # or several processes would report the same error
+    parent = None
+    if pid is not None and (parent := open_process(pid)) is None:
+        raise SettingsError(f"--pid {pid}: there is no such process")
+    # What the supervisor gives back at its end: a second Ctrl-C must not cut its work short.
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
+    with Supervisor(specs, while_alive=parent) as graph:
         graph.wait()
 
 
@@ -82,7 +120,8 @@ def show_parameters(graph: Graph) -> None:
     """Print the parameters of a graph."""
     table = Table("parameter", "default", "allowed", "meaning")
     for name, info in graph.parameters.items():
-        table.add_row(name, str(info.default), allowed_range(info), info.description or "")
+        cells = (name, str(info.default), allowed_range(info), info.description or "")
+        table.add_row(*map(escape, cells))
     Console().print(table)
 
 

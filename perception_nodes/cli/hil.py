@@ -1,4 +1,4 @@
-"""`perception hil COMMAND`: faults put into the real graph, and what it makes of them."""
+"""`perception hil COMMAND`: puts faults into the real graph, and judges how it copes."""
 
 import json
 import time
@@ -18,15 +18,15 @@ from perception_nodes.hil.results import Results
 from perception_nodes.hil.topology import run_scenario
 from perception_nodes.hil.unit import UnitServer
 from perception_nodes.hil.verdict_files import (
-    problems,
+    problem_lines,
     scenarios_markdown,
     scenarios_table,
     verdicts_table,
 )
 
 hil_app = typer.Typer(
-    help="Hardware in the loop: a bench plays a drive with faults to the graph. Does that notice, "
-    "tell, account and recover?",
+    help="Hardware in the loop: a bench plays a drive with faults to the graph, and judges whether "
+    "the graph notices them, reports them, accounts for every frame, and recovers.",
     no_args_is_help=True,
 )
 
@@ -35,10 +35,13 @@ hil_app = typer.Typer(
 def list_command(
     as_json: JsonFlag = False,
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="Print the table of docs/faults.md.")
+        bool, typer.Option("--markdown", help="Print the table in docs/faults.md.")
     ] = False,
 ) -> None:
-    """List the scenarios that come with the package."""
+    """List the scenarios that come with the package, and what each of them expects.
+
+    Example: perception hil list
+    """
     scenarios = [load_scenario(name) for name in shipped()]
     if markdown:
         print(scenarios_markdown(scenarios), end="")
@@ -54,23 +57,32 @@ def run_command(
         list[str],
         typer.Argument(
             metavar="SCENARIO... [NAME:=VALUE]...",
-            help="Names, .yaml files, folders of such files, or all; and parameters of the graph, "
-            "which go before those of the scenarios.",
+            help="Names from `perception hil list`, .yaml files, folders of these, or all; and "
+            "parameters of the graph, which take precedence over those of the scenarios.",
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the outputs.")] = Path("out/hil"),
+    out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("out/hil"),
     unit: Annotated[
         str,
-        typer.Option(help="HOST:PORT of a vehicle computer that runs `perception hil unit`."),
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Run the graph on this vehicle computer, where `perception hil unit` serves; "
+            "without it, on this machine.",
+        ),
     ] = "",
     as_json: JsonFlag = False,
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML here.")] = None,
 ) -> None:
-    """Start the graph, put faults in, watch it as any subscriber could, and give a verdict.
+    """Start the graph, put faults in, observe it as a subscriber, and give a verdict.
 
-    Each frame that the camera sent must be accounted for, whatever happens. Leaves report.html,
-    verdicts.json, and of each scenario a recording and the nodes' messages, after Ctrl-C too.
-    Exit status 1 if a scenario fails or could not be run, 2 if a scenario file is wrong.
+    In every scenario each frame that the camera sent must be accounted for. The results are
+    report.html, verdicts.json, and for each scenario a recording and the messages of the nodes; an
+    interrupted run leaves them too.
+
+    Exit status: 0 all passed; 1 a scenario failed or could not be run; 2 a scenario file, a
+    parameter or the folder for the results cannot be used; 130 ended by Ctrl-C.
+
+    Example: perception hil run camera_stop detector_kill deadline_ms:=50
     """
     given: dict[str, Any] = dict(
         argument.split(":=", 1) for argument in arguments if ":=" in argument
@@ -84,7 +96,7 @@ def run_command(
         raise SettingsError(f"two scenarios are named {twice[0]}: one would overwrite the other")
     if unit:
         split_address(unit)
-    results = Results(scenarios, out, junit)
+    results, interrupted = Results(scenarios, out, junit), False
     with results:
         for number, scenario in enumerate(scenarios, 1):
             screen.print(f"{number} of {len(scenarios)}: {scenario.title}", highlight=False)
@@ -92,7 +104,7 @@ def run_command(
             try:
                 verdict = run_scenario(scenario, out, unit)
             except KeyboardInterrupt:
-                screen.print("interrupted")
+                interrupted = True
                 results.interrupted(scenario, time.monotonic() - begin_s)
                 break
             results.add(verdict, time.monotonic() - begin_s)
@@ -100,8 +112,10 @@ def run_command(
         print(json.dumps(results.as_json(), indent=2))
     else:
         Console().print(verdicts_table(results.verdicts))
-        for line in problems(results.verdicts):
+        for line in problem_lines(results.verdicts):
             screen.print(line, highlight=False, markup=False, soft_wrap=True)
+    if interrupted:
+        raise KeyboardInterrupt  # the status of it is the same for all commands
     if not results.passed:
         raise typer.Exit(1)
 
@@ -112,34 +126,36 @@ def unit_command(
         list[str] | None,
         typer.Argument(
             metavar="[NAME:=VALUE]...",
-            help="Parameters of the graph, which go before those of the scenarios.",
+            help="Parameters of the graph, which take precedence over those of the scenarios.",
         ),
     ] = None,
     listen: Annotated[
         str,
         typer.Option(
             metavar="HOST:PORT",
-            help="Address to take orders at. Whoever reaches it starts and kills the graph: an "
-            "address of the test network alone.",
+            help="Address to take orders at. Everybody who can reach it can start and kill the "
+            "graph: use an address in the test network only.",
         ),
     ] = f"127.0.0.1:{PORT}",
 ) -> None:
-    """Be the unit under test: run the vehicle's graph as a bench orders, until Ctrl-C.
+    """Serve as the unit under test: run the graph of the vehicle for a bench, until Ctrl-C.
 
-    On the bench: perception hil run SCENARIO --unit HOST:PORT
+    The graph stops when the bench does. On the bench: perception hil run SCENARIO --unit HOST:PORT
+
+    Example: perception hil unit --listen 192.168.7.2:7737
     """
     wrong = [text for text in assignments or [] if ":=" not in text]
     if wrong:
         raise typer.BadParameter(f"{wrong[0]!r} is not of the form NAME:=VALUE")
     values = dict(text.split(":=", 1) for text in assignments or [])
-    LIVE.nodes(values)  # what is wrong with them is better known before a bench comes
+    LIVE.nodes(values)  # an unusable parameter is reported before a bench connects
     server = UnitServer(*split_address(listen), values)
     screen.print(f"unit at {server.address}", highlight=False)
     server.run()
 
 
 def _each(names: list[str]) -> list[str]:
-    """Names and files of scenarios, folders and `all` replaced by what is in them."""
+    """Names and files of scenarios, with `all` and folders replaced by what they contain."""
     found: list[str] = []
     for name in names:
         if name == "all":
@@ -147,7 +163,7 @@ def _each(names: list[str]) -> list[str]:
         elif Path(name).is_dir():
             inside = [path for path in sorted(Path(name).iterdir()) if path.suffix in SUFFIXES]
             if not inside:
-                raise ScenarioError(f"folder {name} holds no scenario, no .yaml file")
+                raise ScenarioError(f"folder {name} holds no scenario, which is a .yaml file")
             found += map(str, inside)
         else:
             found.append(name)

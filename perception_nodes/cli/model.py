@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console, Group
+from rich.markup import escape
 from rich.table import Table
 
 from perception_nodes.backends.contract import BACKENDS
@@ -16,9 +17,12 @@ from perception_nodes.cli.common import (
     DataRoot,
     JsonFlag,
     ModelName,
+    check_folder,
+    check_writable,
     compression_tool,
     progress_bar,
-    screen,
+    say,
+    say_problem,
 )
 from perception_nodes.cli.compile import compile_command
 from perception_nodes.evaluation import (
@@ -34,13 +38,16 @@ from perception_nodes.graph.config import SettingsError
 from perception_nodes.system.files import write_whole
 
 model_app = typer.Typer(
-    help="Models: what there is, how good it is, how it is made.", no_args_is_help=True
+    help="List, evaluate, calibrate, compile and compress models.", no_args_is_help=True
 )
 
 
 @model_app.command("list")
 def list_command(as_json: JsonFlag = False) -> None:
-    """List the models that are there, checked against their hashes."""
+    """List the installed models; a model whose file does not match its hash is an error.
+
+    Example: perception model list --json
+    """
     models = [load_model(name) for name in available_models()]
     if as_json:
         print(json.dumps([json.loads(model.model_dump_json()) for model in models], indent=2))
@@ -65,52 +72,55 @@ def evaluate_command(
     data: Annotated[
         list[Path],
         typer.Option(
-            help="A labelled set; may be given again. A folder with images/ and labels/ (YOLO, "
-            "class names in classes.txt or a data.yaml) or one below images/; a COCO .json; or a "
-            "description .yaml as in compression/datasets/."
+            help="A labelled set; may be repeated. A folder with images/ and labels/ (YOLO, "
+            "with class names in classes.txt or a data.yaml) or a folder below images/; a COCO "
+            ".json; or a description .yaml as in compression/datasets/."
         ),
     ],
     root: DataRoot = None,
     classes_map: Annotated[
         str,
         typer.Option(
-            help="Which of the model's classes count as a class of the set, where names differ: "
-            "'car=car|bus|truck,rider=ignore', or a YAML file of the same form."
+            help="Which classes of the model count as which class of the set, if their names "
+            "differ: 'car=car|bus|truck,rider=ignore', or a YAML file of the same form."
         ),
     ] = "",
     teacher: Annotated[
         str,
         typer.Option(
-            help="A stronger model, name or folder, whose detections stand for labels: the "
-            "figures are then agreement with it, and --data may be images alone."
+            help="A stronger model, name or folder, whose detections serve as labels: the "
+            "figures are then agreement with it, and --data may have images alone."
         ),
     ] = "",
     teacher_score: Annotated[
-        float, typer.Option(min=0.05, max=0.95, help="Its detections from this score on count.")
+        float,
+        typer.Option(min=0.05, max=0.95, help="Lowest score of the teacher's detections to use."),
     ] = 0.4,
-    backend: Annotated[str, typer.Option(help=f"One of {', '.join(BACKENDS)}.")] = "openvino",
+    backend: Annotated[
+        str, typer.Option(help=f"Runtime, one of {', '.join(BACKENDS)}.")
+    ] = "openvino",
     threads: Annotated[
-        int, typer.Option(min=0, max=256, help="Inference threads; 0: one a core.")
+        int, typer.Option(min=0, max=256, help="Threads for inference; 0: one for each core.")
     ] = 0,
     at_least: Annotated[
-        float, typer.Option(min=0, max=1, help="Exit status 1 if mAP50-95 of a set is below.")
+        float, typer.Option(min=0, max=1, help="Exit status 1 if a set has a lower mAP50-95.")
     ] = 0.0,
     as_json: JsonFlag = False,
     out: Annotated[Path | None, typer.Option(help="Write the JSON into this file too.")] = None,
 ) -> None:
     """Measure a model's accuracy: COCO mAP50-95, by class and by object height.
 
-    Labels are checked before anything long is done. Heights are in pixels of the network's input;
-    the interval is a 95 % bootstrap over images. Precision and recall are those at the run time's
-    thresholds. Without labels, --teacher compares with a stronger model.
+    Labels are checked before the measurement begins. Heights are in pixels of the network's input.
+    The interval is a 95 % bootstrap over images. Precision and recall are those at the thresholds
+    of the run time. Without labels, --teacher compares with a stronger model.
 
-    For example:
+    Example: perception model evaluate road-n --data compression/datasets/camvid-val.yaml --root
+    ~/data
 
-    perception model evaluate road-n --data compression/datasets/camvid-val.yaml --root ~/data
-
-    perception model evaluate road-n --data frames/ --teacher coco-x
+    Example: perception model evaluate road-n --data frames/ --teacher dense-416x256
     """
     require_pycocotools()
+    check_writable(out, "--out")
     subject = load_model(model)
     if teacher:
         strong = load_model(teacher)
@@ -131,8 +141,8 @@ def evaluate_command(
         write_whole(out, text + "\n")
     short = [result for result in results if result.map50_95 < at_least]
     for result in short:
-        screen.print(
-            f"[bold red]{result.data}: mAP50-95 {result.map50_95:.4f} is below {at_least:g}[/]"
+        say_problem(
+            "failed", f"{result.data}: mAP50-95 {result.map50_95:.4f} is below {at_least:g}"
         )
     if short:
         raise typer.Exit(1)
@@ -142,24 +152,28 @@ def evaluate_command(
 def calibrate_command(
     model: ModelName,
     bag: Annotated[
-        list[Path] | None, typer.Option(help="Recorded drive to take frames from; repeatable.")
+        list[Path] | None, typer.Option(help="Recorded drive to take frames from; may be repeated.")
     ] = None,
     images: Annotated[
-        list[Path] | None, typer.Option(help="Folder of images to take too; repeatable.")
+        list[Path] | None,
+        typer.Option(help="Folder of images to take frames from; may be repeated."),
     ] = None,
-    frames: Annotated[int, typer.Option(min=8, help="Frames to calibrate on.")] = 256,
+    frames: Annotated[
+        int, typer.Option(min=8, max=100_000, help="Number of frames to calibrate on.")
+    ] = 256,
     out_model: Annotated[
-        Path | None, typer.Option(help="Write the 8-bit model's folder here.")
+        Path | None, typer.Option(help="Write the folder of the 8-bit model here.")
     ] = None,
     table: Annotated[
-        Path | None, typer.Option(help="Ranges to write; calibration/int8/NAME.yaml by default.")
+        Path | None,
+        typer.Option(help="Write the ranges here; by default calibration/int8/NAME.yaml."),
     ] = None,
     sheet: Annotated[
-        Path | None, typer.Option(help="Write a contact sheet of the frames, JPEG.")
+        Path | None, typer.Option(help="Write a JPEG contact sheet of the frames here.")
     ] = None,
     data: Annotated[
         list[Path] | None,
-        typer.Option(help="Labelled set to compare the new model on with the old; repeatable."),
+        typer.Option(help="Labelled set to compare the new and old model on; may be repeated."),
     ] = None,
     root: DataRoot = None,
     max_loss: Annotated[
@@ -167,39 +181,43 @@ def calibrate_command(
         typer.Option(
             min=0,
             max=1,
-            help="Of mAP50-95 on each set; a model that loses more is not written, exit status 1.",
+            help="How much mAP50-95 the new model may lose on a set; if it loses more, it is not "
+            "written and the exit status is 1.",
         ),
     ] = 0.01,
     as_json: JsonFlag = False,
 ) -> None:
     """Choose frames that differ, and measure the ranges of an 8-bit network on them.
 
-    Every nth frame of a drive is mostly the same road. Here each next frame is the one that is
-    least like those already chosen; near duplicates are never both taken.
+    Frames at equal steps of a drive mostly show the same road. Here each frame chosen is the one
+    that differs most from the frames already chosen, and near duplicates are left out.
 
-    Example: perception model calibrate road-n-fp32 --bag drives/rain --bag drives/night
+    Example: perception model calibrate dense-416x256 --bag drives/rain --bag drives/night
     """
     if data and out_model is None:
-        raise SettingsError("--data compares the new model with the old: give --out-model too")
+        raise SettingsError("--data compares the new model with the old one: give --out-model too")
     if data:
         require_pycocotools()
+    subject = load_model(model)
+    path = table or Path("calibration/int8") / f"{subject.name}.yaml"
+    check_writable(path, "--table")
+    check_writable(sheet, "--sheet")
+    check_folder(out_model, "--out-model")
     sets = [read_set(path, root) for path in data or []]
     from perception_nodes.evaluation.diversity import choose_frames, contact_sheet
 
     errors = compression_tool("compression.errors")
     calibrate = compression_tool("compression.quantization", "calibrate")
-    subject = load_model(model)
     with progress_bar("looking at frames") as progress:
         chosen = choose_frames(
             bag or [], images or [], frames, (subject.input.width, subject.input.height), progress
         )
     for note in chosen.notes:
-        screen.print(note, highlight=False, soft_wrap=True)
+        say(note)
     if sheet is not None:
-        sheet.parent.mkdir(parents=True, exist_ok=True)
-        sheet.write_bytes(contact_sheet(chosen))
-    path = table or Path("calibration/int8") / f"{subject.name}.yaml"
+        write_whole(sheet, contact_sheet(chosen))
     facts = {"model": subject.name, "table": str(path), **chosen.facts()}
+    say(f"measuring the ranges of {subject.name} on {len(chosen.frames)} frames")
     named = list(zip(chosen.names, chosen.frames, strict=True))
     try:
         if out_model is None:
@@ -209,8 +227,7 @@ def calibrate_command(
                 made = Path(folder) / out_model.name
                 calibrate(subject.folder, named, Path(folder) / "ranges.yaml", made)
                 facts["map50_95"] = _compared(subject, load_model(str(made)), sets, max_loss)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(Path(folder) / "ranges.yaml", path)
+                write_whole(path, (Path(folder) / "ranges.yaml").read_bytes())
                 shutil.copytree(made, out_model, dirs_exist_ok=True)
             facts["out_model"] = str(out_model)
     except errors.CompressionError as error:
@@ -219,7 +236,7 @@ def calibrate_command(
         print(json.dumps(facts, indent=2))
     else:
         written = f"{path} and {out_model}" if out_model else str(path)
-        screen.print(f"Written to {written}", highlight=False, soft_wrap=True)
+        say(f"Written to {written}")
 
 
 model_app.command("compile")(compile_command)
@@ -228,33 +245,43 @@ model_app.command("compile")(compile_command)
 @model_app.command("compress")
 def compress_command(
     config: Annotated[
-        Path, typer.Argument(help="What to do, YAML; see compression/configs/.", metavar="CONFIG")
+        Path,
+        typer.Argument(help="YAML file of the run, as in compression/configs/.", metavar="CONFIG"),
     ],
     out: Annotated[
-        Path, typer.Option(help="Folder for everything in between; a run that was cut goes on.")
+        Path,
+        typer.Option(help="Folder of the run; an interrupted run continues there."),
     ],
     until: Annotated[str | None, typer.Option(help="Stop after this step.")] = None,
 ) -> None:
-    """Make a smaller, 8-bit model: fine-tune, prune, heal, quantize, and check what it costs.
+    """Make a smaller 8-bit model: fine-tune, prune, heal, quantize, and measure its accuracy.
 
-    Exit status 1 if the model costs more accuracy than the configuration allows.
+    Exit status 1 if the model loses more accuracy than the configuration allows.
+
+    Example: perception model compress compression/configs/road-n.yaml --out runs/road-n
     """
+    check_folder(out, "--out")
     errors = compression_tool("compression.errors")
     compress = compression_tool("compression.pipeline", "compress")
     try:
         compress(config, out, until)
     except errors.GateRefused as error:
-        screen.print(f"[bold red]refused:[/] {error}", highlight=False, soft_wrap=True)
+        say_problem("refused", error)
         raise typer.Exit(1) from error
     except errors.CompressionError as error:
         raise SettingsError(str(error)) from error
 
 
 def evaluation_table(result: Evaluation) -> Group:
-    """An evaluation for people."""
+    """An evaluation as a table."""
     low, high = result.confidence
     table = Table(
-        "", "objects", "mAP50-95", "mAP50", title=f"{result.model} on {result.data}", min_width=50
+        "",
+        "objects",
+        "mAP50-95",
+        "mAP50",
+        title=escape(f"{result.model} on {result.data}"),
+        min_width=50,
     )
     for column in table.columns[1:]:
         column.justify = "right"
@@ -269,13 +296,12 @@ def evaluation_table(result: Evaluation) -> Group:
     for title, scores in (("", result.by_class), (" px high", result.by_height)):
         table.add_section()
         for name, score in scores.items():
-            row(f"{name}{title}", score.objects, score.map50_95, score.map50)
+            row(escape(name) + title, score.objects, score.map50_95, score.map50)
     point = result.operating_point
     rates = {"precision": point.precision, "recall": point.recall, "F1": point.f1}
     said = ", ".join(f"{k} {'–' if v is None else f'{v:.3f}'}" for k, v in rates.items())
-    return Group(
-        table, f"at score {point.score_threshold:g} and IoU 0.5: {said}", *result.notes, ""
-    )
+    thresholds = f"at score {point.score_threshold:g} and IoU 0.5"
+    return Group(table, f"{thresholds}: {said}", *map(escape, result.notes), "")
 
 
 def _taught(
@@ -300,7 +326,7 @@ def _taught(
 def _compared(
     old: Model, new: Model, sets: list[LabelledSet], max_loss: float
 ) -> dict[str, dict[str, float]]:
-    """Measure both models; exit status 1 where the new one loses too much."""
+    """Measure both models; exit status 1 if the new one loses too much."""
     found: dict[str, dict[str, float]] = {}
     for one in sets:
         scores = found[one.name] = {}
@@ -309,9 +335,9 @@ def _compared(
                 scores[title] = evaluate(model, one, progress=progress).map50_95
         said = f"{one.name}: mAP50-95 {scores['old']:.4f} before, {scores['new']:.4f} now"
         if scores["old"] - scores["new"] > max_loss:
-            screen.print(f"[bold red]refused:[/] {said}; {max_loss:g} may be lost")
+            say_problem("refused", f"{said}; {max_loss:g} may be lost")
             raise typer.Exit(1)
-        screen.print(said, highlight=False)
+        say(said)
     if not sets:
-        screen.print("accuracy of the new model was not measured: give --data for that")
+        say("accuracy of the new model was not measured: give --data for that")
     return found

@@ -1,4 +1,4 @@
-"""`perception replay`: recorded drives through the pipeline with no ROS, and what came of them."""
+"""`perception replay`: recorded drives through the pipeline, without ROS."""
 
 import json
 import os
@@ -11,8 +11,8 @@ import typer
 
 from perception_nodes.backends.contract import BACKENDS
 from perception_nodes.backends.model import load_model
-from perception_nodes.cli.common import JsonFlag, check_writable, screen
-from perception_nodes.cli.replay_screen import corpus_bar, replay_bar, say, show, show_all
+from perception_nodes.cli.common import JsonFlag, check_folder, check_writable, say, screen
+from perception_nodes.cli.replay_screen import corpus_bar, replay_bar, show, show_all
 from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.drives.bag import open_drive
@@ -20,6 +20,7 @@ from perception_nodes.evaluation import read_set
 from perception_nodes.evaluation.matching import require_pycocotools
 from perception_nodes.graph.config import SettingsError
 from perception_nodes.replay.corpus import (
+    DRIVE_ERRORS,
     Job,
     Result,
     Workers,
@@ -46,6 +47,8 @@ from perception_nodes.report.recording import read_recording
 from perception_nodes.system.environment import cache_folder
 from perception_nodes.system.files import write_whole
 
+MAX_FRAMES = 1_000_000_000
+
 
 def replay_command(
     bags: Annotated[
@@ -53,7 +56,7 @@ def replay_command(
         typer.Argument(
             metavar="BAG...",
             help="Recorded drives: ROS 2 bag folders, .mcap, .db3, ROS 1 .bag, video files, "
-            "folders of images. Each of several gets a folder of its own in --out.",
+            "folders of images. If there are several, each gets its own folder in --out.",
         ),
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="Folder for the outputs.")] = Path(
@@ -62,95 +65,111 @@ def replay_command(
     corpus: Annotated[
         Path | None,
         typer.Option(
-            help="File that names more drives, a path a line. One that cannot be used does not "
-            "stop the others, and a second run does only what the first one has not."
+            help="File that names more drives, one path on each line. A drive that cannot be used "
+            "does not stop the others, and a second run replays only what the first did not."
         ),
     ] = None,
     workers: Annotated[
-        int, typer.Option(min=1, max=4096, help="Drives at a time, each in a process.")
+        int, typer.Option(min=1, max=4096, help="Drives replayed at a time, each in a process.")
     ] = 1,
     ray: Annotated[
         str,
         typer.Option(
             help="Replay on a Ray cluster: its address, auto for the one this machine belongs to, "
-            "local for one of its own. --workers is the number of tasks at a time."
+            "or local to start one here. --workers is the number of tasks at a time."
         ),
     ] = "",
     mode: Annotated[
         str,
         typer.Option(
-            help="lockstep: every frame, in order, under simulated time; two runs write the same "
-            "bytes. realtime: the recorded timing, with drops and misses as on the vehicle."
+            help="lockstep: every frame in order, in simulated time; two runs write the same "
+            "bytes. realtime: with the recorded timing, and drops and misses as on the vehicle."
         ),
     ] = LOCKSTEP,
     rate: Annotated[
-        float, typer.Option(min=0.01, max=100, help="In realtime: so much faster than recorded.")
+        float,
+        typer.Option(min=0.01, max=100, help="Speed in realtime; 2 is twice as fast as recorded."),
     ] = 1.0,
     topic: Annotated[
         list[str] | None,
-        typer.Option(help="Image topic, found by type if not given; repeatable; all for each."),
+        typer.Option(help="Image topic, by default found by type; may be repeated; all for every."),
     ] = None,
-    every: Annotated[int, typer.Option(min=1, help="Take every so manieth frame.")] = 1,
+    every: Annotated[
+        int, typer.Option(min=1, max=MAX_FRAMES, help="Replay only one frame in this many.")
+    ] = 1,
     frames: Annotated[
-        int | None, typer.Option(min=1, help="Stop each drive after so many frames.")
+        int | None,
+        typer.Option(min=1, max=MAX_FRAMES, help="Stop each drive after this many frames."),
     ] = None,
     model: Annotated[str, typer.Option(help="Model: name or folder.")] = "road-n",
-    backend: Annotated[str, typer.Option(help=f"One of {', '.join(BACKENDS)}.")] = "openvino",
+    backend: Annotated[
+        str, typer.Option(help=f"Runtime, one of {', '.join(BACKENDS)}.")
+    ] = "openvino",
     threads: Annotated[
-        int, typer.Option(min=0, max=256, help="Inference threads; 0: one a core.")
+        int, typer.Option(min=0, max=256, help="Threads for inference; 0: one for each core.")
     ] = 0,
     score_threshold: Annotated[
-        float, typer.Option(min=0.01, max=0.99, help="Objects below it are not reported.")
+        float, typer.Option(min=0.01, max=0.99, help="Lowest score of an object to report.")
     ] = DecodeSettings.score_threshold,
     deadline_ms: Annotated[
         float, typer.Option(min=0.1, max=10_000, help="Deadline from capture to publish.")
     ] = DEADLINE_MS,
     calibration: Annotated[
-        str, typer.Option(help="camera_info YAML, in place of the bag's CameraInfo.")
+        str, typer.Option(help="camera_info YAML to use instead of the bag's CameraInfo.")
     ] = "",
     golden: Annotated[
         Path | None,
-        typer.Option(help="Compare with this file; exit status 1 if anything changed."),
+        typer.Option(help="Compare with this golden file; exit status 1 if anything changed."),
     ] = None,
     update: Annotated[
-        bool, typer.Option("--update", help="Write the golden anew, from this replay.")
+        bool, typer.Option("--update", help="Write the golden file from this replay.")
     ] = False,
     box_iou: Annotated[
-        float, typer.Option(min=0.3, max=1, help="IoU from which on a box has not moved.")
+        float, typer.Option(min=0.3, max=1, help="Lowest IoU of a box that has not moved.")
     ] = Tolerance.box_iou,
     score_tolerance: Annotated[
-        float, typer.Option(min=0, max=1, help="By which a score may differ from the golden's.")
+        float, typer.Option(min=0, max=1, help="How far a score may be from the golden's.")
     ] = Tolerance.score,
     labels: Annotated[
         Path | None,
         typer.Option(
-            help="What is on the frames, for mAP: as for `perception model evaluate --data`. Of a "
-            "bag, image files are named by a frame's stamp in nanoseconds or end with its number."
+            help="Labels of the frames, to measure mAP: a set as for `perception model evaluate "
+            "--data`. For a bag, name image files by the frame's stamp in nanoseconds, or let the "
+            "name end with the frame's number."
         ),
     ] = None,
     labels_topic: Annotated[
-        str, typer.Option(help="Detection2DArray topic in the bag that has the labels instead.")
+        str, typer.Option(help="Detection2DArray topic of the bag to use as labels.")
     ] = "",
     pictures: Annotated[
         bool, typer.Option(help="Write pictures of the frames into detections.mcap.")
     ] = True,
     video: Annotated[bool, typer.Option("--video", help="Write annotated.mp4 too.")] = False,
     bare: Annotated[
-        bool, typer.Option("--bare", help="Measure bare inference too and compare the speed.")
+        bool, typer.Option("--bare", help="Measure bare inference too, and compare the speed.")
     ] = False,
     compare: Annotated[
         tuple[Path, Path] | None,
         typer.Option(
-            metavar="A B", help="No replay: put the folders of two runs side by side, in --out."
+            metavar="A B", help="Replay nothing; compare the folders of two runs, in --out."
         ),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Replay recorded drives through the pipeline, with no ROS.
+    """Replay recorded drives through the pipeline, without ROS.
 
     Writes detections.mcap (for Foxglove and rviz), report.html, overview.png, timing.csv and
     summary.json. Exit status 1 if something differs from the golden.
+
+    Example: perception replay bags/sample --every 5 --out out/replay
+
+    Example: perception replay drives/rain drives/night --workers 2
+
+    Example: perception replay --compare out/before out/after --out out/compared
     """
+    if str(out) == ".":
+        raise SettingsError("--out names the current folder; name one for the outputs")
+    check_folder(out, "--out")
     if compare is not None:
         return _compare(compare, bags, out, as_json)
     if not bags and corpus is None:
@@ -170,10 +189,6 @@ def replay_command(
         raise SettingsError("--rate needs --mode realtime: lockstep is as fast as it can be")
     if update and golden is None:
         raise SettingsError("--update needs --golden FILE, the file to write")
-    if out.is_file():
-        raise SettingsError(f"--out {out} is a file; name a folder")
-    if str(out) == ".":
-        raise SettingsError("--out names the current folder; name one for the outputs")
     if video and not pictures:
         raise SettingsError("--video shows the pictures that --no-pictures leaves out; give one")
     if golden is not None and update:
@@ -205,16 +220,15 @@ def replay_command(
         calibration_file=calibration,
     )
     named = [*(bags or ()), *(read_corpus(corpus) if corpus is not None else ())]
-    found = sources(named, topic or [], keep_unreadable=sharded)
+    found = sources(named, topic or [], keep_unreadable=len(named) > 1 or sharded)
     one = not sharded and len(found) == 1
-    failed: dict[str, str] = {}
     if sharded:
         inputs = [file for file in (golden, labels) if file is not None]
         inputs += [Path(calibration)] if calibration else []
         jobs = jobs_of(found, out, model_read, settings, options, inputs)
         summaries, failed = _sharded(jobs, out, workers, ray)
     else:
-        summaries = _one_after_the_other(found, out, settings, options)
+        summaries, failed = _one_after_the_other(found, out, settings, options)
     if golden is not None and update:
         drives = {
             name: frames_of(
@@ -251,24 +265,34 @@ def _folder(out: Path, name: str, one: bool) -> Path:
 
 def _one_after_the_other(
     found: Sequence[Source], out: Path, settings: ReplaySettings, options: Options
-) -> dict[str, dict[str, Any]]:
-    """Replay in this process; the summaries by drive."""
-    for source in found if len(found) > 1 else ():
-        # That the last one cannot be read should not be known when all others are through.
-        open_drive(source.path, source.topic).close()
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Replay in this process; the summaries by drive, and the reasons of drives without.
+
+    Of several drives, one that cannot be used does not end the others. A path that does not exist
+    is a slip of the caller and ends the command before any work.
+    """
+    one = len(found) == 1
+    summaries: dict[str, dict[str, Any]] = {}
+    failed: dict[str, str] = {}
+    for source in found:
+        if not source.path.exists():
+            open_drive(source.path, source.topic)
     with LoadedModel(settings, str(cache_folder())) as loaded, replay_bar() as progress:
-        return {
-            source.name: replay(
-                source, _folder(out, source.name, len(found) == 1), loaded, options, progress
-            )
-            for source in found
-        }
+        for source in found:
+            folder = _folder(out, source.name, one)
+            try:
+                summaries[source.name] = replay(source, folder, loaded, options, progress)
+            except DRIVE_ERRORS as error:
+                if one:
+                    raise
+                failed[source.name] = str(error)
+    return summaries, failed
 
 
 def _sharded(
     jobs: Sequence[Job], out: Path, count: int, ray: str
 ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-    """Replay with several workers; the summaries by drive, and why other drives have none."""
+    """Replay with several workers; the summaries by drive, and the reasons of drives without."""
     from perception_nodes.replay.workers import local_workers, ray_workers
 
     results: dict[str, Result] = {}

@@ -1,4 +1,4 @@
-"""What `perception replay` shows: progress, and the results of one drive or of many."""
+"""What `perception replay` shows: its progress, and the results of one or many drives."""
 
 import threading
 import time
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -20,27 +21,26 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
-from perception_nodes.cli.common import screen
+from perception_nodes.cli.common import LINE_INTERVAL_S, say, screen
 from perception_nodes.replay.run import Progress
 
 SHOWN_CHANGES = 20
 SHOWN_DRIVES = 40
-PLAIN_INTERVAL_S = 5.0
 
 
 class _Rate(ProgressColumn):
-    """Frames a second."""
+    """Frames a second, as a mean over the last seconds."""
 
     def render(self, task: Task) -> Text:
-        """The mean over the last seconds."""
+        """The text of the column."""
         return Text("" if not task.speed else f"{task.speed:.0f} frames/s")
 
 
 @contextmanager
 def replay_bar() -> Iterator[Progress]:
-    """Shows frames a second and the time that is left, on stderr; a line now and then in a log."""
+    """Show the rate and the remaining time on stderr: a bar, or a line now and then in a log."""
     bar = Bar(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         _Rate(),
@@ -62,14 +62,11 @@ def replay_bar() -> Iterator[Progress]:
                 bar.start()
         if screen.is_terminal:
             bar.update(tasks[title], completed=done)
-        elif (now_s := time.monotonic()) - said_s > PLAIN_INTERVAL_S:
+        elif (now_s := time.monotonic()) - said_s > LINE_INTERVAL_S:
             said_s = now_s
             rate = done / (now_s - begin_s)
             left_s = (total - done) / rate
-            screen.print(
-                f"{title}: {done} of {total} frames, {rate:.0f} frames/s, {left_s:.0f} s left",
-                highlight=False,
-            )
+            say(f"{title}: {done} of {total} frames, {rate:.0f} frames/s, {left_s:.0f} s left")
 
     try:
         yield show
@@ -78,7 +75,7 @@ def replay_bar() -> Iterator[Progress]:
 
 
 def show(name: str, summary: dict[str, Any], folder: Path) -> None:
-    """A drive's result in a few lines, on stderr as all that is for people."""
+    """Print the result of one drive in a few lines, on stderr."""
     from perception_nodes.report.accelerator import engine_sentence
     from perception_nodes.report.drive_report import verdict
     from perception_nodes.report.screen import summary_table
@@ -92,8 +89,8 @@ def show(name: str, summary: dict[str, Any], folder: Path) -> None:
             bare = f", {share:.0%} of bare inference's {bare_rate:.0f}"
         say(f"{speed['frames_per_s']:.0f} frames/s{bare}")
     if "engine" in summary:
-        say(engine_sentence(summary["engine"]))
-    if error_ms:
+        say(f"engine: {engine_sentence(summary['engine'])}")
+    if error_ms and error_ms["p50"] is not None:
         median, p99 = error_ms["p50"], error_ms["p99"]
         say(f"frames came {median:.3f} ms from their time (median; p99 {p99:.2f})")
     if "accuracy" in summary:
@@ -111,16 +108,10 @@ def show(name: str, summary: dict[str, Any], folder: Path) -> None:
     say(f"Written to {folder}: {', '.join(sorted(p.name for p in folder.iterdir()))}")
 
 
-def say(text: str) -> None:
-    """A line for people, as it is."""
-    screen.print(text, highlight=False, soft_wrap=True, markup=False)
-
-
 class CorpusBar:
-    """What is known of all drives together."""
+    """The progress of all drives together."""
 
     def __init__(self, bar: Bar, drives: int) -> None:
-        """Nothing is known yet; `bar` is what shows it on a terminal."""
         self._bar, self._drives = bar, drives
         self._task = bar.add_task("", total=drives)
         self._lock = threading.Lock()
@@ -130,14 +121,14 @@ class CorpusBar:
         self._begin_s = self._said_s = time.monotonic()
 
     def said(self, name: str, done: int, total: int) -> None:
-        """A drive has come so far."""
+        """Note how far a drive is."""
         with self._lock:
             if name not in self._ended:
                 self._running[name] = (done, total)
                 self._show()
 
     def ended(self, name: str, frames: int) -> None:
-        """A drive is through."""
+        """Note that a drive has ended."""
         with self._lock:
             self._running.pop(name, None)
             self._ended.add(name)
@@ -153,17 +144,17 @@ class CorpusBar:
         if screen.is_terminal:
             completed = len(self._ended) + parts
             self._bar.update(self._task, description=text, completed=completed)
-        elif now_s - self._said_s > PLAIN_INTERVAL_S:
+        elif now_s - self._said_s > LINE_INTERVAL_S:
             self._said_s = now_s
-            screen.print(text, highlight=False)
+            say(text)
 
 
 @contextmanager
 def corpus_bar(drives: int) -> Iterator[CorpusBar]:
-    """Shows how far the drives of a corpus are, on stderr; a line now and then in a log."""
+    """Show how far the drives of a corpus are on stderr: a bar, or a line now and then in a log."""
     bar = Bar(
         BarColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         TimeRemainingColumn(),
         console=screen,
         transient=True,
@@ -174,7 +165,7 @@ def corpus_bar(drives: int) -> Iterator[CorpusBar]:
 
 
 def show_all(whole: dict[str, Any], out: Path) -> None:
-    """The results of several drives as a table, on stderr; `whole` is as in `summary.json`."""
+    """Print the results of several drives as a table on stderr; `whole` is as in summary.json."""
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("drive", no_wrap=True)
     for column in ("frames", "not OK", "lost", "objects", "p50 ms", "p99 ms", "changed"):
@@ -197,7 +188,7 @@ def show_all(whole: dict[str, Any], out: Path) -> None:
 def _cells(name: str, facts: dict[str, Any], changes: int) -> list[str]:
     latency = (facts["latency_ms"][rank] for rank in ("p50", "p99"))
     return [
-        name,
+        escape(name),
         str(facts["frames_in"]),
         str(facts["frames_in"] - facts["status"].get("OK", 0)),
         str(facts["lost_in_bag"]),

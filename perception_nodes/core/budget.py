@@ -7,7 +7,7 @@ STAGES = ("ingest", "preprocess", "inference", "postprocess", "publish")
 
 @dataclass(frozen=True)
 class Budget:
-    """Milliseconds each stage may take; their sum is the deadline from capture to publish."""
+    """Milliseconds that each stage may take; their sum is the deadline from capture to publish."""
 
     ingest: float = 1.5
     preprocess: float = 1.0
@@ -17,17 +17,17 @@ class Budget:
 
     @property
     def deadline_ms(self) -> float:
-        """From capture to publish."""
+        """The deadline, from capture to publish, in milliseconds."""
         return float(sum(astuple(self)))
 
     @property
     def deadline_ns(self) -> int:
-        """From capture to publish, in nanoseconds."""
+        """The deadline, from capture to publish, in nanoseconds."""
         return round(self.deadline_ms * 1e6)
 
     @classmethod
     def for_deadline(cls, deadline_ms: float) -> "Budget":
-        """The default split, scaled to another deadline."""
+        """A budget with the default split, scaled to another deadline."""
         factor = deadline_ms / cls().deadline_ms
         return cls(*(share_ms * factor for share_ms in astuple(cls())))
 

@@ -1,19 +1,19 @@
-"""Clocks: the monotonic one that durations are measured with, the wall clock that stamps use."""
+"""Clocks: a monotonic one, which durations are measured with, and the wall clock of the stamps."""
 
 import time
 from collections import deque
 from typing import NamedTuple, Protocol
 
 MAX_SANE_AGE_NS = 1_000_000_000
-TOLD_TIMES = 50
-"""Messages of a simulated time that its rate is taken from."""
+CLOCK_MESSAGES = 50
+"""Number of the latest clock messages from which the rate of simulated time is computed."""
 
 
 class Clock(Protocol):
-    """Source of both times; the fake one in the tests implements it too.
+    """Source of monotonic and wall-clock time; the tests have a fake one.
 
     Attributes:
-        behind_ns: by how much `realtime_ns` may be behind the clock of the stamps.
+        behind_ns: how far `realtime_ns` may lag behind the clock that made the stamps.
     """
 
     behind_ns: int
@@ -28,7 +28,7 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The clocks of this machine."""
+    """The clocks of this machine, which also make the stamps."""
 
     behind_ns = 0
 
@@ -42,47 +42,48 @@ class SystemClock:
 
 
 class SimulatedClock:
-    """The clocks where stamps are in a recorded time that is told now and then, as on `/clock`.
+    """The clock of a recorded drive, which is published now and then, for example on `/clock`.
 
-    Between two messages the time goes on at the rate of the last ones. Each of them was late by its
-    way here, and the one that was so the least is gone by: a line with their slope that no message
-    lies above.
+    Between two messages, time advances at the rate of the last `CLOCK_MESSAGES` ones. Every message
+    arrives with some delay, so the one with the smallest delay is the reference: the estimate is
+    the line with that rate through the reference, and no message lies above it.
     """
 
     behind_ns = 20_000_000
-    """What a busy machine lets such a message wait."""
+    """The longest that a clock message waits for delivery on a busy machine."""
 
     def __init__(self) -> None:
-        """No time is known yet; it stands at 0."""
-        self._told: deque[tuple[int, int]] = deque(maxlen=TOLD_TIMES)
+        self._messages: deque[tuple[int, int]] = deque(maxlen=CLOCK_MESSAGES)
         self._rate = 1.0
-        self._latest = (0, 0)
+        self._reference = (0, 0)
 
-    def told(self, time_ns: int, now_ns: int) -> None:
-        """Take note of a message.
+    def update(self, time_ns: int, now_ns: int) -> None:
+        """Take a clock message into account.
 
         Args:
-            time_ns: the recorded time that it tells.
-            now_ns: CLOCK_MONOTONIC of its receipt.
+            time_ns: the recorded time in the message.
+            now_ns: CLOCK_MONOTONIC at its receipt.
         """
-        if self._told and abs(time_ns - self._at(now_ns)) > MAX_SANE_AGE_NS:
-            self._told.clear()  # another drive, or the same one from another place
-        self._told.append((time_ns, now_ns))
-        first_ns, begin_ns = self._told[0]
+        if self._messages and abs(time_ns - self._at(now_ns)) > MAX_SANE_AGE_NS:
+            self._messages.clear()  # another drive, or a jump within the same one
+        self._messages.append((time_ns, now_ns))
+        first_ns, begin_ns = self._messages[0]
         passed_ns = now_ns - begin_ns
         self._rate = (time_ns - first_ns) / passed_ns if passed_ns > 0 else 1.0
-        self._latest = max(self._told, key=lambda told: told[0] - self._rate * (told[1] - begin_ns))
+        self._reference = max(
+            self._messages, key=lambda message: message[0] - self._rate * (message[1] - begin_ns)
+        )
 
     def monotonic_ns(self) -> int:
         """Nanoseconds of CLOCK_MONOTONIC."""
         return time.monotonic_ns()
 
     def realtime_ns(self) -> int:
-        """The recorded time, nanoseconds since the Unix epoch; 0 before any was told."""
-        return self._at(time.monotonic_ns()) if self._told else 0
+        """The recorded time, nanoseconds since the Unix epoch; 0 before the first message."""
+        return self._at(time.monotonic_ns()) if self._messages else 0
 
     def _at(self, now_ns: int) -> int:
-        time_ns, at_ns = self._latest
+        time_ns, at_ns = self._reference
         return time_ns + round(self._rate * (now_ns - at_ns))
 
 
@@ -101,12 +102,14 @@ def capture_time(
     Args:
         stamp_ns: `header.stamp`, nanoseconds since the Unix epoch.
         received_ns: CLOCK_MONOTONIC at receipt.
-        received_realtime_ns: the stamps' clock at the same moment.
-        behind_ns: by how much that may be too little; a stamp so far ahead of it is of no age.
+        received_realtime_ns: the clock of the stamps at the same moment.
+        behind_ns: how far `received_realtime_ns` may lag; the age of a frame that seems to be
+            captured in the future, but by no more than this, counts as 0.
 
     Returns:
-        The capture instant in CLOCK_MONOTONIC. Where the frame's age is not in [0 s, 1 s) the
-        stamp's clock is not ours: the instant is then the receipt, and `clock_suspect` is set.
+        The capture instant in CLOCK_MONOTONIC. If the frame's age is not in [0 s, 1 s), the stamp
+        comes from a clock that is not ours: the instant is then the receipt, and `clock_suspect`
+        is set.
     """
     age_ns = received_realtime_ns - stamp_ns
     if -behind_ns <= age_ns < 0:

@@ -1,19 +1,19 @@
-"""What an accelerator counts while it runs a frame, and what it was expected to."""
+"""What an accelerator counts while it runs a frame, and what the compiler expected."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
 
 @dataclass(frozen=True)
-class EngineCall:
-    """One inference, as the engine itself counted it.
+class EngineCounters:
+    """The engine's own performance counters of one inference.
 
     Attributes:
-        cycles: from start to end.
-        clock_mhz: the clock that it runs at, or is meant to.
-        simulated: counted by a simulation of the engine; no clock has run.
-        stalls: cycles in which multipliers waited, by cause.
-        bytes_read, bytes_written: of external memory.
+        cycles: clock cycles from start to end.
+        clock_mhz: the engine's clock; for a simulation, the clock that the design is meant for.
+        simulated: True if a simulation counted, in which no real time passes.
+        stalls: cycles in which the multipliers waited, by cause.
+        bytes_read, bytes_written: traffic to external memory.
     """
 
     cycles: int
@@ -25,23 +25,23 @@ class EngineCall:
 
     @property
     def latency_ms(self) -> float:
-        """What the cycles take at the clock."""
+        """Duration of the cycles at this clock."""
         return self.cycles / self.clock_mhz / 1e3
 
 
-class LayerCost(NamedTuple):
-    """What a layer, or a part of one that is run by itself, is expected to take.
+class LayerEstimate(NamedTuple):
+    """The expected cost of a layer, or of a part of a layer that runs by itself.
 
     Attributes:
-        name: of the layer.
+        name: name of the layer.
         mode: how the engine runs it.
         channels: input and output channels, `64 -> 32`.
-        size: of the result, `52x32`.
-        kernel: `3x3/2` is one of stride 2.
-        macs: multiplications of the network that it does.
-        cycles: that it takes.
-        bytes_read, bytes_written: of external memory.
-        utilisation: share of the multipliers' cycles that do those multiplications.
+        size: size of the result, `52x32`.
+        kernel: size and stride of the kernel; `3x3/2` has stride 2.
+        macs: multiplications that the network needs here.
+        cycles: clock cycles.
+        bytes_read, bytes_written: traffic to external memory.
+        utilisation: share of all multiplier cycles that is spent on `macs`.
     """
 
     name: str

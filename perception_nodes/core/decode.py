@@ -1,8 +1,8 @@
 """Head tensors to boxes: distribution-focal-loss decoding and class-aware suppression.
 
-The head is YOLOv8's: per level a tensor of box logits and one of class logits, anchor-free. A side
-of a box is the expectation of a softmax over `reg_max` bins (Li et al. 2020, Generalized Focal
-Loss), in strides, from the cell's centre.
+The head is that of YOLOv8: anchor-free, with a tensor of box logits and one of class logits at each
+level. The distance from a cell's centre to a side of the box, in strides, is the expectation of a
+softmax over `reg_max` bins (Li et al. 2020, Generalized Focal Loss).
 """
 
 from collections.abc import Sequence
@@ -12,14 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.core.frame import MAX_DETECTIONS, Detections
+from perception_nodes.core.geometry import intersections_and_unions
 
 
 class AbsurdOutput(ValueError):
-    """The network's output cannot be a detection: not a number, or beyond all measure."""
+    """The network's output cannot be right: a logit is not a number, or is absurdly large."""
 
 
 ABSURD_LOGIT = 1000.0
-"""No network in order comes near it: a logit of 20 is a certainty of all but 2e-9."""
+"""No intact network comes near it: a logit of 20 already means a probability of 1 - 2e-9."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,10 @@ class DecodeSettings:
     """Thresholds of the decoder.
 
     Attributes:
-        score_threshold: objects below it are not reported, in (0, 1).
-        iou_threshold: of two boxes of one class that overlap more, the weaker is dropped.
-        max_candidates: boxes that enter suppression, best first: bounds its cost where a network
-            finds objects everywhere.
+        score_threshold: objects with a lower score are not reported; in (0, 1).
+        iou_threshold: if two boxes of one class have a larger IoU, the weaker one is dropped.
+        max_candidates: number of boxes, best first, that enter suppression. It bounds the cost
+            when a network finds objects everywhere.
     """
 
     score_threshold: float = 0.25
@@ -44,7 +45,7 @@ class DecodeSettings:
 
 
 class Decoder:
-    """Decodes the head of one model; buffers and cell centres are made once."""
+    """Decodes the head of one model; the cell centres are computed once."""
 
     def __init__(
         self,
@@ -54,7 +55,6 @@ class Decoder:
         reg_max: int,
         settings: DecodeSettings,
     ) -> None:
-        """Prepare for inputs of width x height pixels."""
         self._settings = settings
         self._logit_threshold = settings.logit_threshold
         self._bins = np.arange(reg_max, dtype=np.float32)
@@ -71,32 +71,32 @@ class Decoder:
         """Objects in the network's input.
 
         Args:
-            boxes: a tensor a level, float32 [1, 4 * reg_max, h, w], logits of left, top, right,
-                bottom.
-            classes: a tensor a level, float32 [1, n, h, w], logits.
+            boxes: one tensor for each level, float32 [1, 4 * reg_max, h, w]: logits of the
+                distances to the left, top, right and bottom side.
+            classes: one tensor for each level, float32 [1, n, h, w]: class logits.
 
         Returns:
             Detections in input pixels, best score first, at most `MAX_DETECTIONS`.
 
         Raises:
-            AbsurdOutput: a class logit, or a box logit of an object, is not a number, or exceeds
-                `ABSURD_LOGIT`.
+            AbsurdOutput: a class logit, or a box logit of an object, is not a number, or is not
+                within ±`ABSURD_LOGIT`.
         """
-        found = [
+        levels = [
             self._candidates(level, box, logits)
             for level, (box, logits) in enumerate(zip(boxes, classes, strict=True))
         ]
-        # From here on all levels at once: the calls cost more than the few numbers in them.
-        sides = np.concatenate([part[0] for part in found], axis=2)
-        logits = np.concatenate([part[1] for part in found])
-        labels = np.concatenate([part[2] for part in found])
-        centres = np.concatenate([part[3] for part in found])
-        strides = np.repeat(self._strides, [len(part[1]) for part in found])
+        # From here on all levels together: with so few numbers, the calls are what costs time.
+        side_logits = np.concatenate([level[0] for level in levels], axis=2)
+        logits = np.concatenate([level[1] for level in levels])
+        labels = np.concatenate([level[2] for level in levels])
+        centres = np.concatenate([level[3] for level in levels])
+        strides = np.repeat(self._strides, [len(level[1]) for level in levels])
         order = np.argsort(-logits, kind="stable")[: self._settings.max_candidates]
-        sides, logits, labels = sides[:, :, order], logits[order], labels[order]
-        if not _is_sane(sides):
+        side_logits, logits, labels = side_logits[:, :, order], logits[order], labels[order]
+        if not _is_sane(side_logits):
             raise AbsurdOutput("box logits of an object are not numbers below 1000")
-        weights = np.exp(sides - sides.max(axis=1, keepdims=True))
+        weights = np.exp(side_logits - side_logits.max(axis=1, keepdims=True))
         distance = np.einsum("b,sbn->ns", self._bins, weights) / weights.sum(axis=1).T
         corners = np.concatenate(
             [centres[order] - distance[:, :2], centres[order] + distance[:, 2:]], axis=1
@@ -109,7 +109,7 @@ class Decoder:
     def _candidates(
         self, level: int, box: NDArray[np.float32], logits: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
-        """A level's cells above the threshold: side logits, class logit, class, cell centre."""
+        """Side logits, class logit, class and centre of a level's cells above the threshold."""
         flat = logits.reshape(logits.shape[1], -1)
         if not _is_sane(flat):
             raise AbsurdOutput(
@@ -119,14 +119,14 @@ class Decoder:
         cells = np.flatnonzero(best > self._logit_threshold)
         limit = self._settings.max_candidates
         if len(cells) > limit:
-            # Stable, so that of equal ones the first are taken, here as on a GPU.
+            # A stable sort takes the first of equal logits, as the GPU kernel does.
             cells = np.sort(cells[np.argsort(-best[cells], kind="stable")[:limit]])
-        sides = box.reshape(4, self._reg_max, -1)[:, :, cells]
-        return sides, best[cells], flat[:, cells].argmax(axis=0), self._centres[level][cells]
+        side_logits = box.reshape(4, self._reg_max, -1)[:, :, cells]
+        return side_logits, best[cells], flat[:, cells].argmax(axis=0), self._centres[level][cells]
 
 
 def _is_sane(logits: NDArray[np.float32]) -> bool:
-    # Two passes without a temporary; a comparison with what is not a number is false.
+    # Two passes without a temporary array; a comparison with NaN is false.
     return not logits.size or bool(logits.max() < ABSURD_LOGIT and logits.min() > -ABSURD_LOGIT)
 
 
@@ -138,7 +138,7 @@ def suppress(
     Args:
         boxes: float32 [n, 4], x1 y1 x2 y2, best first.
         labels: int64 [n].
-        iou_threshold: boxes of one class that overlap an already kept one more are dropped.
+        iou_threshold: a box is dropped if its IoU with a kept box of its class is larger.
 
     Returns:
         Indices of the kept boxes, in order.
@@ -146,12 +146,8 @@ def suppress(
     count = len(boxes)
     if count == 0:
         return np.empty(0, np.int64)
-    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
-    overlap = np.clip(high - low, 0, None).prod(axis=2)
-    union = area[:, None] + area[None, :] - overlap
-    rivals = (overlap > iou_threshold * union) & (labels[:, None] == labels[None, :])
+    shared, union = intersections_and_unions(boxes, boxes)
+    rivals = (shared > iou_threshold * union) & (labels[:, None] == labels[None, :])
     alive = np.ones(count, bool)
     kept = []
     for index in range(count):

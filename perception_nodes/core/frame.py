@@ -205,15 +205,17 @@ class FrameRecord(ctypes.Structure):
 
     A HEARTBEAT is nothing but that; ENTERED and OUTCOME describe a frame. TAKEOVER says that
     `process` replaces `predecessor` (0 if there was none) from now on; `ingest_process` and
-    `sequence` then identify the frame that the predecessor had begun and not ended, and `reason`
-    says why it was replaced. LEFT says that the process has stopped in good order.
+    `sequence` then identify the frame that the predecessor had begun and not ended, `ingested_ns`
+    is that of the frame begun last in this role, and `reason` says why it was replaced. LEFT says
+    that the process has stopped in good order.
 
     `record` numbers the records of one process without gaps, so that a lost one is noticed, and
     `sent_ns` orders those of several processes. `ingest_process` is the process that numbered the
     frame: together with `sequence` it identifies the frame. `patience_ns` is how long the process
     may be silent from now on before it counts as hung, `spent_ns` the processor time that its main
-    thread has used. `joined_ns` is when the sender of a TAKEOVER began to receive slots. `picture`
-    is a hash of a sample of the frame's pixels, 0 if there are none.
+    thread has used. `joined_ns` is when the sender of a TAKEOVER began to receive slots; 0 for
+    preprocessing, which sends them. `picture` is a hash of a sample of the frame's pixels, 0 if
+    there are none.
 
     A frame report is written from the fields that have the names of `FrameReport.msg`.
     """

@@ -2,7 +2,7 @@
 
 Two conventions meet here. Boxes use *edge* coordinates: pixel i spans [i, i + 1), as detectors and
 `cv2.resize` see it. Lens calibrations use *centre* coordinates: pixel i lies at i. They differ by
-half a pixel, added and taken off where a point passes through the lens.
+half a pixel, which is subtracted before a point passes through the lens and added afterwards.
 
 The lens models are those of ROS `sensor_msgs/CameraInfo` (REP 104): `plumb_bob` and
 `rational_polynomial` (Brown 1966, with the rational radial term of OpenCV) and `equidistant`
@@ -11,6 +11,7 @@ The lens models are those of ROS `sensor_msgs/CameraInfo` (REP 104): `plumb_bob`
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +19,9 @@ from numpy.typing import NDArray
 from perception_nodes.core.frame import FrameFlag, FrameHeader
 
 Points = NDArray[np.float64]
+_Float = TypeVar("_Float", np.float32, np.float64)
 OUTSIDE = -1e6
-"""Map coordinate of a pixel that no source pixel shows; remapping gives it the border value."""
+"""Map coordinate of a pixel that the source does not show; remapping gives it the border value."""
 TANGENTIAL_STEPS = 15
 RADIUS_HALVINGS = 55
 PADDING_VALUE = 114
@@ -28,13 +30,13 @@ PADDING_VALUE = 114
 
 @dataclass(frozen=True)
 class Letterbox:
-    """Scale that keeps the aspect ratio, centred, with grey borders.
+    """Placement of an image in the network's input: scaled, centred, with grey borders.
 
     Attributes:
         width, height: size of the network's input in pixels.
         inner_width, inner_height: size of the scaled image inside it.
         pad_x, pad_y: pixels left of and above the scaled image.
-        scale_x, scale_y: input pixels per source pixel (they differ by the rounding of the size).
+        scale_x, scale_y: input pixels per source pixel; equal but for the rounding of the size.
     """
 
     width: int
@@ -48,7 +50,7 @@ class Letterbox:
 
     @classmethod
     def fit(cls, source_width: int, source_height: int, width: int, height: int) -> "Letterbox":
-        """The letterbox that shows a source image as large as it fits into width x height."""
+        """The letterbox that shows a source image as large as possible in width x height."""
         scale = min(width / source_width, height / source_height)
         inner_width = min(width, max(1, round(source_width * scale)))
         inner_height = min(height, max(1, round(source_height * scale)))
@@ -71,7 +73,7 @@ class Lens:
     Attributes:
         matrix: fx, fy, cx, cy.
         distortion: k1 k2 p1 p2 k3 k4 k5 k6; for a fisheye lens k1 k2 k3 k4 and zeros.
-        fisheye: the `equidistant` model instead of the polynomial one.
+        fisheye: whether the model is `equidistant` instead of polynomial.
     """
 
     matrix: tuple[float, float, float, float]
@@ -79,14 +81,14 @@ class Lens:
     fisheye: bool = False
 
     def distort(self, normalized: Points) -> Points:
-        """Where a lens puts rays.
+        """Project rays through the lens.
 
         Args:
             normalized: float64 [n, 2], x/z and y/z of rays.
 
         Returns:
-            float64 [n, 2] source pixels, centre coordinates; `OUTSIDE` for rays so oblique that the
-            model folds back there and would show a part of the image twice.
+            float64 [n, 2] source pixels, centre coordinates; `OUTSIDE` for rays beyond the fold,
+            where the model turns back and would show a part of the image twice.
         """
         x, y = normalized[:, 0], normalized[:, 1]
         r2 = x * x + y * y
@@ -103,18 +105,19 @@ class Lens:
             pixels: float64 [n, 2], centre coordinates.
 
         Returns:
-            float64 [n, 2], x/z and y/z; for pixels that no ray reaches, the fold's nearest.
+            float64 [n, 2], x/z and y/z; for a pixel that no ray reaches, the nearest ray at the
+            fold.
         """
         fx, fy, cx, cy = self.matrix
         target = (pixels - [cx, cy]) / [fx, fy]
         rays = np.zeros_like(target)
-        # The tangential part is small: taken from the last estimate it settles at once.
+        # The tangential part is small, so computing it from the last estimate converges quickly.
         for _ in range(TANGENTIAL_STEPS):
             rays = self._undo_radial(target - self._tangential(rays))
         return rays
 
     def within_fold(self, rays: Points) -> Points:
-        """Rays as they are; those beyond the fold drawn in to it."""
+        """The rays, with those beyond the fold shortened to reach just up to it."""
         radius = np.hypot(rays[:, 0], rays[:, 1])
         limit = self.fold_radius * (1 - 1e-9)
         return np.where(
@@ -122,11 +125,11 @@ class Lens:
         )
 
     def rectified_matrix(self, width: int, height: int) -> tuple[float, float, float, float]:
-        """Intrinsics of a distortion-free image of the same size that loses no edge of the source.
+        """Intrinsics of a distortion-free image of the same size that shows the source's edges.
 
-        The middles of the four source edges land on the edges of the rectified image (OpenCV's
-        `alpha = 1`, but for the far corners, which the stronger stretch there would pay for with
-        the size of everything else).
+        The middles of the four source edges land on the edges of the rectified image. This is
+        OpenCV's `alpha = 1` except that the far corners may be cut off: they are stretched so much
+        that keeping them would shrink everything else.
         """
         middle_x, middle_y = (width - 1) / 2, (height - 1) / 2
         edges = np.array(
@@ -138,7 +141,7 @@ class Lens:
         return (fx, fy, -left * fx, -top * fy)
 
     def _undo_radial(self, shown: Points) -> Points:
-        """Search the radius by halving; up to the fold the image radius grows with it."""
+        """Find each ray's radius by bisection: up to the fold the image radius grows with it."""
         wanted = np.hypot(shown[:, 0], shown[:, 1])
         low, high = np.zeros_like(wanted), np.full_like(wanted, self.fold_radius)
         for _ in range(RADIUS_HALVINGS):
@@ -170,9 +173,9 @@ class Lens:
 
     @cached_property
     def fold_radius(self) -> float:
-        """Smallest radius at which the image radius stops growing with the ray's."""
+        """Smallest radius of a ray at which the image radius stops growing with it."""
         r = np.linspace(0, 10, 2001)
-        with np.errstate(all="ignore"):  # poles of a rational lens: the image ends before them
+        with np.errstate(all="ignore"):  # a rational lens may have poles; the fold lies before them
             falling = np.flatnonzero(~(np.diff(r * self._radial(r * r)) > 0))
         return float(r[falling[0]]) if len(falling) else float(r[-1])
 
@@ -204,11 +207,11 @@ def boxes_to_source(
     Args:
         boxes: float32 [n, 4], x1 y1 x2 y2 in input pixels, edge coordinates.
         header: the frame's letterbox and rectified intrinsics.
-        lens: the camera where the frame was rectified, else None.
+        lens: the camera's lens if the frame was rectified, else None.
 
     Returns:
-        float32 [n, 4] in source pixels. A straight box edge is curved in the source image of a
-        distorting lens; the box returned bounds the four corners and the four edge middles.
+        float32 [n, 4] in source pixels. A distorting lens curves the straight edges of a box; the
+        box returned bounds its four corners and the middles of its four edges.
     """
     pad = np.array([header.pad_x, header.pad_y] * 2)
     scale = np.array([header.scale_x, header.scale_y] * 2)
@@ -218,6 +221,34 @@ def boxes_to_source(
         source = _through_lens(np.clip(source, 0, limits), lens, tuple(header.rectified_matrix))
     clipped: NDArray[np.float32] = np.clip(source, 0, limits).astype(np.float32)
     return clipped
+
+
+def intersections_and_unions(
+    first: NDArray[_Float], second: NDArray[_Float]
+) -> tuple[NDArray[_Float], NDArray[_Float]]:
+    """Areas that two boxes share and that they cover together, for every pair.
+
+    Comparing `intersection > threshold * union` also works where two boxes have no area.
+
+    Args:
+        first: float [n, 4], x1 y1 x2 y2.
+        second: float [m, 4].
+
+    Returns:
+        Intersections and unions, each [n, m], of the boxes' dtype.
+    """
+    low = np.maximum(first[:, None, :2], second[None, :, :2])
+    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
+    intersections = np.clip(high - low, 0, None).prod(axis=2)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (first, second)]
+    return intersections, areas[0][:, None] + areas[1][None, :] - intersections
+
+
+def pairwise_iou(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Intersection over union of boxes [n, 4] with boxes [m, 4]: [n, m]."""
+    intersections, unions = intersections_and_unions(first, second)
+    shares: NDArray[np.float64] = intersections / np.maximum(unions, 1e-9)
+    return shares
 
 
 _OUTLINE = np.array(
@@ -233,14 +264,14 @@ def _through_lens(boxes: Points, lens: Lens, rectified: tuple[float, ...]) -> Po
     shown = lens.distort(lens.within_fold(outline.reshape(-1, 2))) + 0.5
     shown = shown.reshape(len(boxes), len(_OUTLINE), 2)
     found = np.concatenate([shown.min(axis=1), shown.max(axis=1)], axis=1)
-    # A box wholly beyond the fold is on no source pixel.
+    # A box that lies wholly beyond the fold covers no source pixel.
     nearest = np.clip(0, low, high)
     found[(lens.within_fold(nearest) != nearest).any(axis=1)] = 0
     return found
 
 
 def lens_of(header: FrameHeader) -> Lens | None:
-    """The camera that a slot's header describes, None where its picture was not rectified."""
+    """The lens that a slot's header describes, None if its picture was not rectified."""
     if not header.flags & FrameFlag.RECTIFIED:
         return None
     fx, fy, cx, cy = header.camera_matrix

@@ -1,4 +1,4 @@
-"""What the core asks of a runtime: models to run, what they say of a frame, and what that costs."""
+"""What the core asks of a runtime: run a model on frames; and what it predicts about its cost."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,18 +7,18 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.core.counters import EngineCall
+from perception_nodes.core.counters import EngineCounters
 from perception_nodes.core.decode import AbsurdOutput, Decoder
 from perception_nodes.core.frame import Detections, FrameHeader, FrameRejected, ImageView
 from perception_nodes.core.prediction import CostPrediction
 
 BEST_TRIED_EVERY = 30
-"""Of calls in a row that are made in another way since the best one, or a batch, is too slow, every
-so manieth is made in that way all the same: it may be faster again."""
+"""While the best model, or a batch, is predicted to be too slow and something else runs instead,
+every 30th call tries it all the same, because it may have become fast enough again."""
 
 
 Progress = Callable[[int, int], None]
-"""Is told what is done and what there is to do in all."""
+"""Called with the number of steps done and the total number of steps."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,13 @@ class HeadTensors:
     """Raw output of a detector.
 
     Attributes:
-        boxes, classes: logits, a tensor a level, float32 [1, c, h, w].
-        engine: what an accelerator counted meanwhile; None where nothing counts.
+        boxes, classes: logits, one tensor for each level, float32 [1, c, h, w].
+        engine: the accelerator's counters; None for a runtime without any.
     """
 
     boxes: Sequence[NDArray[np.float32]]
     classes: Sequence[NDArray[np.float32]]
-    engine: EngineCall | None = None
+    engine: EngineCounters | None = None
 
 
 class BackendError(RuntimeError):
@@ -40,21 +40,22 @@ class BackendError(RuntimeError):
 
 
 class BackendLost(BackendError):
-    """A backend that worked will not work again in this process, whose end is the only remedy."""
+    """A backend that worked cannot work again in this process; the only remedy is to end it."""
 
 
 Answer = tuple[HeadTensors | Detections, int] | FrameRejected | BackendError | AbsurdOutput
-"""What a network says of a frame, or the objects where the backend decodes that too, in source
-pixels; and copies of the frame's pixels that were made. Or why there is no such thing."""
+"""The result for one frame. On success: the head tensors (or, if the backend decodes too, the
+objects in source pixels) and the number of copies of the frame's pixels that were made. Otherwise
+the error."""
 
 
 class InferenceBackend(Protocol):
     """What the pipeline needs of a backend."""
 
     def infer(self, image: NDArray[np.uint8]) -> HeadTensors:
-        """Run the network on uint8 [height, width, 3] BGR, in place.
+        """Run the network on uint8 [height, width, 3] BGR, which is read in place.
 
-        The tensors live until the next call.
+        The tensors returned are overwritten by the next call.
         """
         ...
 
@@ -63,23 +64,23 @@ class BatchBackend(InferenceBackend, Protocol):
     """A backend that can work on several images at once."""
 
     def infer_batch(self, images: Sequence[NDArray[np.uint8]]) -> Sequence[HeadTensors]:
-        """Run the network on each image as `infer` does; gives the same numbers.
+        """Run the network on each image; the numbers are the same as those of `infer`.
 
-        The tensors live until the next call.
+        The tensors returned are overwritten by the next call.
         """
         ...
 
 
 Frame = NDArray[np.uint8] | ImageView
-"""What a model is run on: a slot's pixels, uint8 [height, width, 3] BGR, or a camera's frame as it
-came, for a backend that reads it in place."""
+"""What a model runs on: a slot's pixels, uint8 [height, width, 3] BGR, or, for a backend that reads
+frames in place, the camera's frame as it came."""
 
 
 class InPlaceBackend(Protocol):
-    """A backend that reads cameras' frames where they lie: preprocessing is its own."""
+    """A backend that reads a camera's frames where they lie and preprocesses them itself."""
 
     def prepare(self, header: FrameHeader, image: ImageView) -> None:
-        """Do what is done once for frames like this one, so that `infer` need not.
+        """Do the one-time work for frames of this kind, so that `infer` need not do it.
 
         Raises:
             FrameRejected: the frame cannot be read.
@@ -91,8 +92,8 @@ class InPlaceBackend(Protocol):
         """Run the network on frames of different cameras.
 
         Args:
-            frames: a slot's header, which tells the place in the network's input, and the frame;
-                its pixels need not stay once this returns.
+            frames: for each frame the slot's header, which says where the frame goes in the
+                network's input, and the frame; its pixels are not needed after the call.
 
         Raises:
             BackendError: the backend failed.
@@ -101,15 +102,15 @@ class InPlaceBackend(Protocol):
 
 
 class Candidate:
-    """A loaded model and what it is expected to cost.
+    """A loaded model and predictions of its cost.
 
     Attributes:
-        name: the model's.
-        backend: runs it.
-        in_place: runs it on a camera's frames as they come, where that is wanted.
-        decoder: of its outputs.
-        inference, postprocess: predictions.
-        batches: predictions of inferring 2, 3, ... frames at once.
+        name: name of the model.
+        backend: runs the model on slots' pixels.
+        in_place: runs the model on camera frames as they come; None if that is not wanted.
+        decoder: decodes the model's outputs.
+        inference, postprocess: predicted costs for one frame.
+        batches: predicted costs of inferring 2, 3, ... frames at once.
     """
 
     def __init__(
@@ -122,7 +123,7 @@ class Candidate:
         batches_ns: Sequence[int] = (),
         in_place: InPlaceBackend | None = None,
     ) -> None:
-        """Take a model; `inference_ns` and `batches_ns` are what calls took when it was loaded."""
+        """Begin with the durations that were measured when the model was loaded."""
         self.name = name.encode()
         self.backend = backend
         self.in_place = in_place
@@ -134,7 +135,7 @@ class Candidate:
         self._inferred_alone = 0
 
     def infer(self, frames: Sequence[tuple[FrameHeader, Frame]]) -> Sequence[Answer]:
-        """Run the model on frames, all slots' pixels or all as they came.
+        """Run the model on frames, which are either all slots' pixels or all camera frames.
 
         Raises:
             BackendError: the backend failed.
@@ -151,13 +152,14 @@ class Candidate:
 
     @property
     def calls(self) -> list[CostPrediction]:
-        """Predictions of inferring 1, 2, ... frames at once."""
+        """Predicted costs of inferring 1, 2, ... frames at once."""
         return [self.inference, *self.batches]
 
     def inferred_alone(self, waiting: int) -> None:
-        """One frame was inferred of so many that waited; now and then the batch has another chance.
+        """Note that one frame was inferred alone while `waiting` frames waited.
 
-        Not each time: of something that is slow as a rule, all that tells so would be forgotten.
+        At every `BEST_TRIED_EVERY`-th such call the prediction for the batch forgets its longest
+        sample. If it did so at each call, a batch that is always slow would soon look fast.
         """
         if 2 <= waiting <= len(self.batches) + 1:
             self._inferred_alone += 1

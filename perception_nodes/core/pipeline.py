@@ -1,13 +1,13 @@
-"""One frame from its slot to its detections; reads like an outline.
+"""One frame from its slot to its detections.
 
-The first half of a frame's way (ingest and preprocessing) is `perception_nodes.preprocess`; on the
-vehicle the two halves run in two processes, in a replay one after the other.
+The first half of a frame's way (ingest and preprocessing) is in `perception_nodes.preprocess`. On
+the vehicle the two halves run in two processes, in a replay one after the other.
 """
 
 from collections.abc import Iterator, Sequence
 
 from perception_nodes.core.clock import Clock
-from perception_nodes.core.counters import EngineCall
+from perception_nodes.core.counters import EngineCounters
 from perception_nodes.core.decode import AbsurdOutput
 from perception_nodes.core.frame import (
     Detections,
@@ -32,16 +32,16 @@ from perception_nodes.core.inference import (
 from perception_nodes.core.prediction import CostPrediction
 
 TRIED_EVERY = 10
-"""Of frames in a row that are abandoned, every so manieth is run all the same: an overloaded
-vehicle still sees something, marked late, and we learn when it is faster again."""
+"""While frames are abandoned because every model is too slow, every tenth one is run all the same:
+an overloaded vehicle still sees something, marked late, and the predictions stay up to date."""
 
 
 class Pipeline:
     """Inference and postprocessing of frames, under their deadline.
 
     Attributes:
-        lost: the last frame ended a backend for good.
-        engine: what an accelerator counted for the last frame, None where nothing did.
+        lost: the error, if the last frame made a backend unusable for good; else None.
+        engine: the accelerator's counters for the last frame; None for a runtime without any.
     """
 
     def __init__(
@@ -51,27 +51,31 @@ class Pipeline:
         skip_late: bool,
         standing_in: str = "",
     ) -> None:
-        """Take the models, the best one first; the others stand in when time is short.
+        """Create a pipeline.
 
-        With `skip_late` a frame that every model would be late with is abandoned before inference.
-        Without, the best model runs on every frame. See `replace` for `standing_in`.
+        Args:
+            models: the best one first; the others are used when time is short.
+            clock: source of monotonic time.
+            skip_late: abandon a frame before inference if every model would be late with it; if
+                False, the best model runs on every frame.
+            standing_in: see `replace`.
         """
         self.lost: BackendLost | None = None
         self._clock = clock
         self._skip_late = skip_late
         self._publish = CostPrediction(0)
-        self.engine: EngineCall | None = None
+        self.engine: EngineCounters | None = None
         self.replace(models, standing_in)
         self._lens: Lens | None = None
         self._lens_key = b""
 
     def replace(self, models: Sequence[Candidate], standing_in: str = "") -> None:
-        """Go on with other models; to be called between two frames.
+        """Use other models from the next frame on; call it between two frames.
 
         Args:
             models: the best one first.
-            standing_in: why these stand in for others that are to come. What they detect is
-                DEGRADED meanwhile, for that reason; empty where they are what is wanted.
+            standing_in: why these models replace the wanted ones for now; their frames are
+                DEGRADED with this reason. Empty if they are the wanted ones.
         """
         self._models = models
         self._chosen = models[0]
@@ -90,11 +94,11 @@ class Pipeline:
         Args:
             header: the frame's slot header.
             frame: its pixels.
-            finish_by_ns: where others share the models: for the sake of their frames a smaller
-                model is taken where the best one would not be done by then.
+            finish_by_ns: only if cameras share the models: a smaller model is used if the best
+                one would not finish by then, so that the other cameras' frames are in time.
 
         Returns:
-            The frame's record and its detections in source pixels. Where there are none to publish
+            The frame's record and its detections in source pixels. If there is nothing to publish
             (None), the record is complete and says why; otherwise `published` completes it.
         """
         record = _outcome_of(header)
@@ -122,14 +126,14 @@ class Pipeline:
     def _decoded(
         self, record: FrameRecord, header: FrameHeader, answer: Answer
     ) -> Detections | None:
-        """The second half: what the chosen model has found, in source pixels."""
+        """Postprocess an answer: the objects in source pixels, None if the frame failed."""
         started_ns = self._clock.monotonic_ns()
         try:
             if isinstance(answer, Exception):
                 raise answer
-            said, copies = answer
+            result, copies = answer
             record.copies += copies
-            detections = said if isinstance(said, Detections) else self._decode(header, said)
+            detections = result if isinstance(result, Detections) else self._decode(header, result)
         except (FrameRejected, BackendError, AbsurdOutput) as error:
             self._failed(record, error)
             return None
@@ -142,9 +146,9 @@ class Pipeline:
         self.engine = heads.engine
         found = self._chosen.decoder.decode(heads.boxes, heads.classes)
         boxes = boxes_to_source(found.boxes, header, self._lens_for(header))
-        # What lay in the grey border alone has no area in the source image.
-        seen = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-        return Detections(boxes[seen], found.scores[seen], found.classes[seen])
+        # A box that lies entirely in the grey border has no area in the source image.
+        visible = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+        return Detections(boxes[visible], found.scores[visible], found.classes[visible])
 
     def _learn(self, cost: CostPrediction, duration_ns: int, record: FrameRecord) -> None:
         if self._on_trial and record.postprocessed_ns < record.deadline_ns:
@@ -153,11 +157,12 @@ class Pipeline:
             cost.add(duration_ns)
 
     def _choose(self, left_ns: int, shared: bool) -> tuple[Candidate | None, bytes]:
-        """The model to run in the time left, or why none does.
+        """Choose the model to run in the time left, or give the reason why none fits.
 
-        The best one that will hardly be late; failing that the smallest, if it will rather be in
-        time than not; failing that none. Where the models are shared, others may have left no time:
-        that tells nothing of what they cost, and a frame past its deadline can be tried too.
+        The choice is the best model whose 99th percentile fits; failing that the smallest model, if
+        its median fits; failing that none. If cameras share the models, time may be short because
+        of another camera, which says nothing about the models' costs: a frame past its deadline may
+        still be tried, and if no model is chosen, the predictions stay as they are.
         """
         if not self._skip_late:
             return self._models[0], b""
@@ -170,7 +175,7 @@ class Pipeline:
             if sum(cost.p99_ns for cost in rest) <= left_ns:
                 chosen = model
                 break
-        # Caution costs no more than a smaller model up to here, and the frame itself from here on.
+        # Up to here caution costs only accuracy; from here on it would cost the frame.
         needed_ns = sum(cost.median_ns for cost in rest)
         if chosen is None and needed_ns <= left_ns:
             chosen = smallest
@@ -186,21 +191,21 @@ class Pipeline:
         return chosen, b"%.1f ms left, %.1f ms needed" % (left_ns / 1e6, needed_ns / 1e6)
 
     def _rest(self, model: Candidate) -> tuple[CostPrediction, CostPrediction, CostPrediction]:
-        """What a frame still costs with a model, until it is out."""
+        """Predicted costs of a frame with a model, from inference until it is published."""
         return model.inference, model.postprocess, self._publish
 
     def _in_time_by(self, left_ns: int, chosen: Candidate) -> Candidate:
-        """The chosen model, or the best of the smaller ones that will hardly take longer."""
+        """The chosen model or the next smaller one whose 99th percentile fits, or the smallest."""
         for model in self._models[self._models.index(chosen) :]:
             if sum(cost.p99_ns for cost in self._rest(model)) <= left_ns:
                 return model
         return self._models[-1]
 
     def costs(self) -> list[list[int]]:
-        """What 1, 2, ... frames at once will cost, ns; for `Scheduler.turn`.
+        """Predicted costs of 1, 2, ... frames at once, ns, for `Scheduler.turn`.
 
-        A level for each model, by what it will hardly exceed, and one for the smallest by what it
-        exceeds as often as not. Only the best model is run on several at once.
+        There is one level for each model, from its 99th percentile, and a last one from the median
+        of the smallest model. Only the best model runs on several frames at once.
         """
         levels = []
         for model in self._models:
@@ -209,7 +214,7 @@ class Pipeline:
         return [*levels, [sum(cost.median_ns for cost in self._rest(self._models[-1]))]]
 
     def status_of(self, record: FrameRecord) -> FrameStatus:
-        """What the frame just detected is, were its detections published now."""
+        """The status that the frame would get if its detections were published now."""
         return self._status_at(self._clock.monotonic_ns(), record)
 
     def _status_at(self, published_ns: int, record: FrameRecord) -> FrameStatus:
@@ -221,19 +226,19 @@ class Pipeline:
     def _failed(
         self, record: FrameRecord, error: BackendError | FrameRejected | AbsurdOutput
     ) -> FrameRecord:
-        """The frame has no detections, for that reason."""
+        """Complete the record of a frame that has no detections because of an error."""
         self.lost = error if isinstance(error, BackendLost) else None
         record.status = FrameStatus.FAILED
         record.reason = str(error).encode(errors="replace")[: FrameRecord.reason.size - 1]
         return record
 
     def withheld(self, record: FrameRecord) -> FrameRecord:
-        """The frame's detections came too late and are not published."""
+        """Complete the record of a frame whose detections are too late and not published."""
         record.status, record.reason = FrameStatus.LATE, b"withheld: past its deadline"
         return record
 
     def published(self, record: FrameRecord) -> FrameRecord:
-        """The frame's detections are out: stamp it, and say whether that was in time."""
+        """Complete the record of a frame whose detections have just been published."""
         record.published_ns = self._clock.monotonic_ns()
         record.status = self._status_at(record.published_ns, record)
         self._publish.add(record.published_ns - record.postprocessed_ns)
@@ -252,32 +257,32 @@ def detect_together(
     """Find the objects of several cameras' frames in one call of the best model.
 
     Args:
-        frames: of each camera its pipeline, all of the same models, and header and pixels as for
-            `Pipeline.detect`.
+        frames: for each camera its pipeline, and header and pixels as for `Pipeline.detect`. All
+            pipelines have the same models.
 
     Yields:
-        As `Pipeline.detect` returns, frame by frame: one can be published before the next one is
-        decoded.
+        What `Pipeline.detect` returns, frame by frame, so that one frame can be published before
+        the next one is decoded.
     """
-    ours = [pipeline for pipeline, _, _ in frames]
-    started_ns = ours[0]._clock.monotonic_ns()
-    model = ours[0]._models[0]
+    pipelines = [pipeline for pipeline, _, _ in frames]
+    started_ns = pipelines[0]._clock.monotonic_ns()
+    model = pipelines[0]._models[0]
     records = [_outcome_of(header) for _, header, _ in frames]
-    for pipeline, record in zip(ours, records, strict=True):
+    for pipeline, record in zip(pipelines, records, strict=True):
         pipeline._chosen, record.model = model, model.name
         record.reason = pipeline._standing_in
         pipeline._without_best, pipeline._on_trial = 0, False
     try:
         answers = model.infer([(header, frame) for _, header, frame in frames])
     except BackendError as error:
-        for pipeline, record in zip(ours, records, strict=True):
+        for pipeline, record in zip(pipelines, records, strict=True):
             yield pipeline._failed(record, error), None
         return
-    inferred_ns = ours[0]._clock.monotonic_ns()
+    inferred_ns = pipelines[0]._clock.monotonic_ns()
     model.batches[len(frames) - 2].add(inferred_ns - started_ns)
-    for (pipeline, header, _), record, own in zip(frames, records, answers, strict=True):
+    for (pipeline, header, _), record, answer in zip(frames, records, answers, strict=True):
         record.inferred_ns = inferred_ns
-        yield record, pipeline._decoded(record, header, own)
+        yield record, pipeline._decoded(record, header, answer)
 
 
 def _outcome_of(header: FrameHeader) -> FrameRecord:

@@ -1,44 +1,43 @@
-"""What a stage will cost: the running median and 99th percentile of what it has cost."""
+"""Predictions of what a stage costs: running median and 99th percentile of its durations."""
 
 import numpy as np
 
 WINDOW = 128
-"""Samples that are looked back on: about four seconds of a camera."""
+"""Number of durations that are remembered: about four seconds of a camera."""
 FIRST_SAMPLES = 4
-"""What is expected at first counts as so many."""
+"""Number of samples that the duration expected at first counts for."""
 
 
 class CostPrediction:
-    """Predicts a duration from the last `WINDOW` ones.
+    """Predicts the duration of a stage from its last `WINDOW` durations.
 
-    A stage that is not run for lack of time gives no samples, and one hiccup would keep it from
-    ever being run again. So each time it is passed over its longest sample gives way to the median:
-    the hiccup is forgotten, what is slow as a rule is not.
+    A stage that is skipped for lack of time gives no new samples, so one hiccup could keep it from
+    ever running again. Therefore each time it is skipped its longest sample is replaced by the
+    median: a single hiccup is forgotten, but a stage that is always slow stays slow.
 
     Attributes:
-        p99_ns: it will hardly take longer.
-        median_ns: it is as likely to take longer as not.
+        p99_ns: 99th percentile: it will rarely take longer.
+        median_ns: median: it takes longer half of the time.
     """
 
     def __init__(self, first_ns: int) -> None:
-        """Expect a first duration, in nanoseconds."""
         self._samples = np.empty(WINDOW, np.int64)
         self.expect(first_ns)
 
     def expect(self, duration_ns: int) -> None:
-        """Forget all samples and expect a duration."""
+        """Forget all samples and predict this duration."""
         self._count = FIRST_SAMPLES
         self._samples[:FIRST_SAMPLES] = duration_ns
         self.p99_ns = self.median_ns = duration_ns
 
     def add(self, duration_ns: int) -> None:
-        """The stage has taken so long."""
+        """Add the duration of a run of the stage."""
         self._samples[self._count % WINDOW] = duration_ns
         self._count += 1
         self._predict()
 
     def passed_over(self) -> None:
-        """The stage was not run."""
+        """Note that the stage was skipped."""
         samples = self._samples[: self._count]
         samples[samples.argmax()] = self.median_ns
         self._predict()

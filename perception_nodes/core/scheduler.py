@@ -1,12 +1,12 @@
-"""Whose frame is inferred next where several cameras share a detector, and which ones together.
+"""Which cameras' frames a shared detector infers next, and which of them together.
 
-Earliest deadline first while there is time for all. Where there is not, turns are shared by
-start-time fair queueing (Goyal, Vin and Cheng 1996): a camera's frame is tagged with the turns that
-the camera has had, and keeps that tag however many newer ones take its place; the lowest tag comes
-first. Unlike there, a camera with no frame waiting keeps some of what it is owed, since between two
-frames none ever does. Frames that are about to come count too, since a call that has begun cannot
-be interrupted: where a camera's turn has come and its frame is due, others wait that would make it
-late.
+While there is time for all frames, the earliest deadline comes first. Otherwise turns are shared by
+start-time fair queueing (Goyal, Vin and Cheng 1996): a frame is tagged with the number of turns
+that its camera has had, and the lowest tag comes first. A newer frame that replaces a waiting one
+inherits its tag. Two things differ from that algorithm. A camera with no frame waiting keeps some
+of the turns that it is owed, because between two frames no camera has one waiting. And frames that
+are about to arrive are planned for, because a call that has begun cannot be interrupted: if a
+camera's turn has come and its frame is due, frames that would make it late have to wait.
 """
 
 from collections import deque
@@ -15,24 +15,24 @@ from statistics import median
 from typing import NamedTuple
 
 INTERVALS = 8
-"""Intervals between a camera's frames that are looked back on to know when the next one is due."""
+"""Number of intervals between a camera's frames from which its next arrival is predicted."""
 MIN_INTERVALS = 3
 CREDIT = 8
-"""Turns that a camera which has had fewer than others may have before them. More would let one that
-was gone for long keep the others waiting."""
+"""Number of turns in a row that a camera may be owed. With more, a camera that comes back after a
+long absence would keep the others waiting."""
 TOLERANCE = 0.1
-"""A frame that is overdue by a larger share of the interval is not waited for."""
+"""A frame that is overdue by more than this share of the interval is not waited for."""
 
 
 class Turn(NamedTuple):
-    """What to do now.
+    """What the detector does next.
 
     Attributes:
-        cameras: whose waiting frames to infer, in one call, the most urgent one first; none where
-            it is better to wait.
-        finish_by_ns: for a single frame: its detections should be out by then, or others behind
-            it will be late.
-        wait_until_ns: without cameras: how long to wait unless a frame comes; 0 for any time.
+        cameras: cameras whose waiting frames are inferred in one call, the most urgent one first;
+            empty if it is better to wait.
+        finish_by_ns: for a single frame: when its detections must be out so that the frames behind
+            it are not late.
+        wait_until_ns: if `cameras` is empty: how long to wait unless a frame comes; 0 for any time.
     """
 
     cameras: tuple[int, ...] = ()
@@ -41,7 +41,7 @@ class Turn(NamedTuple):
 
 
 class _Frame(NamedTuple):
-    """A frame that waits, or is due at `release_ns`; `tag` says when it is its camera's turn."""
+    """A frame that waits, or is expected at `release_ns`; the lowest `tag` comes first."""
 
     camera: int
     release_ns: int
@@ -50,7 +50,7 @@ class _Frame(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """Frames in the order of inferring them, how many in each call, and the sum of their ends."""
+    """Frames in the order of inference, the size of each call, and the sum of their end times."""
 
     frames: tuple[_Frame, ...]
     calls: tuple[int, ...]
@@ -61,9 +61,9 @@ class _Camera:
     """What is known of one camera.
 
     Attributes:
-        waiting_ns: deadline of its waiting frame, None where none waits.
-        tag: of its first frame since it was served last, None where none has come.
-        next_tag: the lowest that its next one can have.
+        waiting_ns: deadline of its waiting frame, None if none waits.
+        tag: tag of its first frame since it was served last, None if none has come.
+        next_tag: lowest tag that its next frame can get.
     """
 
     def __init__(self) -> None:
@@ -84,14 +84,14 @@ class _Camera:
         self.tag = self._tag(served_tag)
 
     def served(self) -> int:
-        """Its turn is over; gives the tag that it had."""
+        """End the camera's turn; returns the tag that was served."""
         assert self.tag is not None
         tag, self.tag = self.tag, None
         self.next_tag = tag + 1
         return tag
 
     def frame(self, camera: int, now_ns: int, served_tag: int) -> _Frame | None:
-        """Its waiting frame, or the one that is due."""
+        """The camera's waiting frame, or else the one that is expected next."""
         tag = self._tag(served_tag)
         if self.waiting_ns is not None:
             return _Frame(camera, now_ns, self.waiting_ns, tag)
@@ -102,7 +102,7 @@ class _Camera:
         return max(served_tag - CREDIT, self.next_tag) if self.tag is None else self.tag
 
     def _due_ns(self, now_ns: int) -> int | None:
-        """When its next frame can be counted on, None where that cannot be known."""
+        """When the camera's next frame is expected, None if that cannot be predicted."""
         if len(self._intervals_ns) < MIN_INTERVALS:
             return None
         due_ns = self._arrived_ns + self._interval_ns
@@ -113,53 +113,56 @@ class _Camera:
 
 
 class Scheduler:
-    """Decides on turns; it knows of each camera's newest frame alone, as those who wait do."""
+    """Decides which cameras' frames are inferred next; only a camera's newest frame counts.
+
+    Cameras are numbered from 0.
+    """
 
     def __init__(self, cameras: int) -> None:
-        """No frame has come yet; cameras are numbered from 0."""
         self._cameras = [_Camera() for _ in range(cameras)]
         self._served_tag = 0
 
     def arrived(self, camera: int, arrived_ns: int, deadline_ns: int) -> None:
-        """A frame is ready to be inferred; the one that waited before it, if any, is let go.
+        """Note that a frame is ready; it replaces the camera's waiting frame, if there is one.
 
         Args:
-            camera: its number.
+            camera: number of the camera.
             arrived_ns: when the frame became ready.
             deadline_ns: when its detections must be out.
         """
         self._cameras[camera].arrived(arrived_ns, deadline_ns, self._served_tag)
 
     def done(self, camera: int, served: bool) -> None:
-        """The waiting frame of a camera waits no longer: it was inferred, or abandoned."""
-        known = self._cameras[camera]
-        known.waiting_ns = None
+        """Note that a camera's waiting frame was inferred (`served`) or abandoned."""
+        state = self._cameras[camera]
+        state.waiting_ns = None
         if served:
-            self._served_tag = known.served()
+            self._served_tag = state.served()
 
     @property
     def waiting(self) -> int:
-        """How many frames wait."""
+        """Number of frames that wait."""
         return sum(camera.waiting_ns is not None for camera in self._cameras)
 
     def turn(self, now_ns: int, levels: Sequence[Sequence[int]]) -> Turn:
-        """Decide.
+        """Decide what to infer now.
 
-        The frames that can all be in time are found in the order of their tags; among
-        the ways of inferring them the one is taken in which they are done soonest in sum. So frames
-        are put together, or waited for, only where that is sooner than one after the other, or
-        where it alone is in time.
+        Frames are admitted in the order of their tags, as long as all of them can be in time. Of
+        the ways to infer the admitted frames, the one with the smallest sum of end times is taken.
+        So frames are inferred together, or waited for, only if that ends sooner than one after the
+        other, or if nothing else is in time.
 
         Args:
             now_ns: CLOCK_MONOTONIC.
-            levels: what inferring 1, 2, ... frames at once will cost until their detections are
-                out, by the caution or by the model that it is reckoned with, ns. The first level
-                that serves as many frames as any is the one that counts; a frame that is late by
-                the last one is abandoned. Only the first one may have more than one cost.
+            levels: alternative costs, ns, of inferring 1, 2, ... frames at once until their
+                detections are out: one level for each model or degree of caution, the best one
+                first. The plan is made with the first level by which the most frames are in time; a
+                frame that is late by the last level is abandoned. Only the first level may have
+                costs of several frames.
 
         Returns:
-            The turn. A frame that cannot be in time any more is a turn of its own: whether it is
-            abandoned or tried all the same is decided by `Pipeline.detect`.
+            The turn. A frame that can no longer be in time gets a turn of its own;
+            `Pipeline.detect` decides whether it is abandoned or tried all the same.
         """
         frames = [
             frame
@@ -175,7 +178,7 @@ class Scheduler:
                 return Turn((frame.camera,), frame.deadline_ns)
         chosen, chosen_costs = _Plan((), (), 0), levels[0]
         for costs in levels:
-            plan = _most(frames, now_ns, costs)
+            plan = _largest_plan(frames, now_ns, costs)
             if len(plan.frames) > len(chosen.frames):
                 chosen, chosen_costs = plan, costs
             if len(plan.frames) == len(frames):
@@ -184,7 +187,7 @@ class Scheduler:
 
 
 def _first_turn(plan: _Plan, now_ns: int, costs: Sequence[int]) -> Turn:
-    """What the plan begins with, and how long that may take for the sake of the rest."""
+    """The first call of a plan, and when it must end so that the rest of the plan is in time."""
     slack_ns, end_ns, position, ends = None, now_ns, 0, []
     for size in plan.calls:
         call = plan.frames[position : position + size]
@@ -204,26 +207,27 @@ def _first_turn(plan: _Plan, now_ns: int, costs: Sequence[int]) -> Turn:
     return Turn(tuple(frame.camera for frame in first), finish_by_ns)
 
 
-def _most(frames: Sequence[_Frame], now_ns: int, costs: Sequence[int]) -> _Plan:
-    """All frames if they can be in time; else those that can, asked in order."""
-    plan = _in_time(frames, now_ns, costs)
+def _largest_plan(frames: Sequence[_Frame], now_ns: int, costs: Sequence[int]) -> _Plan:
+    """A plan for all frames if they can be in time; else for those that fit, admitted in order."""
+    plan = _plan_in_time(frames, now_ns, costs)
     if plan is not None:
         return plan
     plan = _Plan((), (), 0)
     admitted: list[_Frame] = []
     for frame in frames:
-        larger = _in_time([*admitted, frame], now_ns, costs)
+        larger = _plan_in_time([*admitted, frame], now_ns, costs)
         if larger is not None:
             plan = larger
             admitted.append(frame)
     return plan
 
 
-def _in_time(frames: Sequence[_Frame], now_ns: int, costs: Sequence[int]) -> _Plan | None:
-    """The soonest way to infer all frames in time.
+def _plan_in_time(frames: Sequence[_Frame], now_ns: int, costs: Sequence[int]) -> _Plan | None:
+    """The plan with the smallest sum of end times in which all frames are in time, if there is one.
 
-    Those that wait first, in their order, if that will do; else by deadline, which is the order
-    that will do if any does, of frames that all wait and of calls that cost the same.
+    Two orders are tried. The first has waiting frames, in their given order, before those that are
+    expected. The second is by deadline, which succeeds if any order does, provided that all frames
+    wait and all calls cost the same.
     """
     for order in (
         sorted(frames, key=lambda frame: frame.release_ns),
@@ -238,7 +242,7 @@ def _in_time(frames: Sequence[_Frame], now_ns: int, costs: Sequence[int]) -> _Pl
 def _soonest(
     order: Sequence[_Frame], now_ns: int, costs: Sequence[int]
 ) -> tuple[tuple[int, ...], int] | None:
-    """Sizes of calls that infer frames in this order, all in time, at the least sum of ends."""
+    """Sizes of calls for frames in this order, all in time, with the smallest sum of end times."""
     if not order:
         return (), 0
     best: tuple[tuple[int, ...], int] | None = None

@@ -1,7 +1,7 @@
 """The facts of a run: what became of its frames, and how long they took."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,12 +10,15 @@ from numpy.typing import ArrayLike, NDArray
 from perception_nodes.core.budget import STAGES
 from perception_nodes.core.frame import IN_TIME, STAMPS, FrameStatus
 
+MEDIAN_AND_P99: Mapping[str, float] = {"p50": 50, "p99": 99}
+LATENCY_RANKS: Mapping[str, float] = {**MEDIAN_AND_P99, "p99_9": 99.9, "max": 100}
+
 
 def summarize(reports: Iterable[Any]) -> dict[str, Any]:
     """Sum up the frame reports of a run.
 
-    Percentiles interpolate linearly. Latency is taken over the frames that were published, each
-    stage over the frames that went through it, copies over the frames that were preprocessed.
+    Latency is taken over the frames that were published, each stage over the frames that went
+    through it, copies over the frames that were preprocessed.
 
     Args:
         reports: objects with the attributes of `perception_interfaces/FrameReport`.
@@ -23,7 +26,7 @@ def summarize(reports: Iterable[Any]) -> dict[str, Any]:
     Returns:
         Facts that JSON can hold: `frames_in`, `status` (count by name, they add up to
         `frames_in`), `detections`, `latency_ms`, `stages_ms`, `miss_rate`, `copies_per_frame` and
-        `failures` (count by reason). What no frame tells is None.
+        `failures` (count by reason). A figure that no frame contributes to is None.
     """
     statuses: Counter[FrameStatus] = Counter()
     failures: Counter[str] = Counter()
@@ -47,7 +50,7 @@ def summarize(reports: Iterable[Any]) -> dict[str, Any]:
         "detections": int(detections),
         "latency_ms": latency_percentiles(_durations_ms(times_ns, 0, -1)),
         "stages_ms": {
-            stage: _percentiles(_durations_ms(times_ns, i, i + 1), {"p50": 50, "p99": 99})
+            stage: latency_percentiles(_durations_ms(times_ns, i, i + 1), MEDIAN_AND_P99)
             for i, stage in enumerate(STAGES)
         },
         "miss_rate": round(missed / frames_in, 6) if frames_in else None,
@@ -56,10 +59,26 @@ def summarize(reports: Iterable[Any]) -> dict[str, Any]:
     }
 
 
-def latency_percentiles(latencies_ms: ArrayLike) -> dict[str, float | None]:
-    """`p50`, `p99`, `p99_9` and `max` of latencies in milliseconds; None where there are none."""
-    ranks = {"p50": 50, "p99": 99, "p99_9": 99.9, "max": 100}
-    return _percentiles(np.asarray(latencies_ms, np.float64), ranks)
+def percentiles(values: ArrayLike, ranks: Mapping[str, float]) -> dict[str, float]:
+    """Percentiles by name, interpolated linearly between the two nearest values.
+
+    Args:
+        values: at least one.
+        ranks: the percentiles to take, 0 to 100, by their names.
+
+    Returns:
+        Rounded to five decimals, which is 10 ns of a value in milliseconds.
+    """
+    taken = np.percentile(np.asarray(values, np.float64), list(ranks.values()))
+    return {name: round(float(value), 5) for name, value in zip(ranks, taken, strict=True)}
+
+
+def latency_percentiles(
+    latencies_ms: ArrayLike, ranks: Mapping[str, float] = LATENCY_RANKS
+) -> dict[str, float | None]:
+    """`percentiles` of latencies, by default p50, p99, p99_9 and max; None where there are none."""
+    found = np.asarray(latencies_ms, np.float64)
+    return {**percentiles(found, ranks)} if len(found) else dict.fromkeys(ranks)
 
 
 def _durations_ms(times_ns: NDArray[np.int64], start: int, end: int) -> NDArray[np.float64]:
@@ -67,13 +86,6 @@ def _durations_ms(times_ns: NDArray[np.int64], start: int, end: int) -> NDArray[
     both = (times_ns[:, start] != 0) & (times_ns[:, end] != 0)
     durations_ms: NDArray[np.float64] = (times_ns[both, end] - times_ns[both, start]) / 1e6
     return durations_ms
-
-
-def _percentiles(values: NDArray[np.float64], ranks: dict[str, float]) -> dict[str, float | None]:
-    if not len(values):
-        return dict.fromkeys(ranks)
-    found = np.percentile(values, list(ranks.values()))
-    return {name: round(float(value), 4) for name, value in zip(ranks, found, strict=True)}
 
 
 def _text(reason: str | bytes) -> str:

@@ -1,4 +1,4 @@
-"""How good a model is: COCO metrics against labels, or agreement with a stronger model."""
+"""How accurate a model is: COCO metrics by labels, or agreement with a stronger model."""
 
 from perception_nodes.evaluation.accuracy import Evaluation, Score, evaluate
 from perception_nodes.evaluation.datasets import read_set

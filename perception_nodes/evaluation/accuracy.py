@@ -28,9 +28,9 @@ class Score(BaseModel):
     """Accuracy on a part of the objects.
 
     Attributes:
-        objects: labelled ones that count.
-        map50_95: mean average precision over IoU 0.50 to 0.95; None where there is no object.
-        map50: the same at IoU 0.5.
+        objects: number of labelled objects that count.
+        map50_95: mean average precision over IoU 0.50 to 0.95; None if there is no object.
+        map50: mean average precision at IoU 0.5.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -40,13 +40,13 @@ class Score(BaseModel):
 
 
 class OperatingPoint(BaseModel):
-    """What the run time would report: thresholds as it has them, IoU 0.5.
+    """Accuracy of what is reported at run time, with its thresholds and at IoU 0.5.
 
     Attributes:
-        score_threshold: of reported objects.
-        precision: share of the reported objects that are there; None where none is reported.
-        recall: share of the labelled objects that are reported; None where none is labelled.
-        f1: harmonic mean of the two.
+        score_threshold: lowest score of a reported object.
+        precision: share of the reported objects that are labelled; None if none is reported.
+        recall: share of the labelled objects that are reported; None if none is labelled.
+        f1: harmonic mean of precision and recall.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -60,15 +60,15 @@ class Evaluation(BaseModel):
     """A model's accuracy on a set.
 
     Attributes:
-        model: its name.
-        data: the set's name.
-        images: how many.
+        model: name of the model.
+        data: name of the set.
+        images: number of images.
         map50_95: COCO mean average precision over the classes.
-        map50: the same at IoU 0.5.
-        confidence: 95 % interval of `map50_95`, by drawing images anew.
-        by_class: by the set's class name.
-        by_height: by height in pixels of the network's input.
-        operating_point: precision and recall as reported at run time.
+        map50: mean average precision at IoU 0.5.
+        confidence: 95 % interval of `map50_95`, by bootstrap over the images.
+        by_class: scores by the set's class names.
+        by_height: scores by height in pixels of the network's input.
+        operating_point: precision and recall at run time.
         notes: what a reader of the figures should know.
     """
 
@@ -99,15 +99,15 @@ def evaluate(
         model: the model.
         data: images and labels.
         backend: name of the runtime.
-        threads: that it may use.
-        progress: called with images done and images in all.
+        threads: number of threads for inference.
+        progress: called with the number of images done and the number of all images.
         cache_dir: folder of compiled models, empty for none.
 
     Raises:
-        DataError: the set has no class of the model's, no object that counts, or an image that
+        DataError: the set has no class of the model, no object that counts, or an image that
             cannot be decoded.
-        BackendError: the runtime is not there or refuses the model.
-        EvaluationNotInstalled: pycocotools is not there.
+        BackendError: the runtime is missing or refuses the model.
+        EvaluationNotInstalled: pycocotools is missing.
     """
     require_pycocotools()
     groups, notes = class_groups(model, data)
@@ -152,7 +152,7 @@ def evaluate(
 
 
 def class_groups(model: Model, data: LabelledSet) -> tuple[dict[str, tuple[int, ...]], list[str]]:
-    """The model's classes that count as each class of the set, and what was left out."""
+    """The model's classes that count as each class of the set, and notes on classes left out."""
     groups, unknown = {}, []
     for name in data.classes:
         if name in data.ignored:
@@ -185,7 +185,7 @@ def _listed(names: list[str]) -> str:
 def labelled_objects(
     image: LabelledImage, data: LabelledSet, labels: list[int], header: FrameHeader
 ) -> Objects:
-    """An image's labels by the classes that are measured."""
+    """The labels of an image, by the classes that are measured."""
     size = np.array([header.source_width, header.source_height] * 2)
     boxes = image.boxes * size
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
@@ -193,7 +193,7 @@ def labelled_objects(
     ignored = np.isin(image.classes, [i for i, n in enumerate(data.classes) if n in data.ignored])
     rows, classes = [], []
     for row, label in enumerate(image.classes.tolist()):
-        # An ignored object excuses a detection of any class there.
+        # A detection of any class on an ignored object is not wrong.
         found = list(range(len(labels))) if ignored[row] else _index(labels, label)
         rows += [row] * len(found)
         classes += found
@@ -223,7 +223,7 @@ def _found(detections: Detections, header: FrameHeader) -> Objects:
 
 
 def score_of(matches: Sequence[ClassMatches], images: int) -> Score:
-    """Sum up the matches of some classes, over so many images."""
+    """Sum up the matches of some classes over a number of images."""
     objects = int(sum(found.objects.sum() for found in matches))
     by_class = _average_precisions(matches, np.ones(images, np.int64))
     if not by_class:
@@ -237,13 +237,13 @@ def score_of(matches: Sequence[ClassMatches], images: int) -> Score:
 def _average_precisions(
     matches: Sequence[ClassMatches], weights: NDArray[np.int64]
 ) -> list[NDArray[np.float64]]:
-    """Of each class that occurs, at each IoU threshold."""
+    """Average precision of each class that occurs, at each IoU threshold."""
     found = (one.average_precision(weights) for one in matches)
     return [one for one in found if one is not None]
 
 
 def _confidence(matches: Sequence[ClassMatches], images: int) -> tuple[float, float]:
-    """95 % interval of the mean average precision, by the bootstrap over images."""
+    """95 % interval of the mean average precision, by bootstrap over the images."""
     random = np.random.default_rng(0)
     draws = random.multinomial(images, np.full(images, 1 / images), size=BOOTSTRAP_DRAWS)
     means = [np.mean(found) for draw in draws if (found := _average_precisions(matches, draw))]

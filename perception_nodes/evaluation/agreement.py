@@ -1,8 +1,8 @@
-"""Do two networks see the same objects? Their detections on the same frames, side by side.
+"""Whether two networks detect the same objects on frames that nobody has labelled.
 
-For frames that nobody has labelled. Only objects that one of the two is sure of are asked for, and
-of both: a network that sees nothing lacks the other's, one that sees objects everywhere has its own
-for itself.
+An object counts if one of the two networks is sure of it. Both directions count: a network that
+detects nothing lacks the objects of the other, and the objects of a network that detects something
+everywhere are missing from the other.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,22 +15,23 @@ from perception_nodes.backends.contract import Backend
 from perception_nodes.backends.model import Model
 from perception_nodes.core.decode import AbsurdOutput, Decoder, DecodeSettings
 from perception_nodes.core.frame import Detections
+from perception_nodes.core.geometry import intersections_and_unions
 from perception_nodes.core.inference import BackendError
 from perception_nodes.evaluation.class_names import indices_of
 
 SURE_SCORE = DecodeSettings.score_threshold + 0.05
-"""An object nearer to the threshold of reporting may fall below it by rounding alone."""
+"""An object with a lower score may fall below the threshold of reporting by rounding alone."""
 SAME_IOU = 0.5
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How many of the sure objects of two networks both see.
+    """How many of the sure objects of two networks both of them detect.
 
     Attributes:
-        reference: sure objects of the one.
-        other: sure objects of the other.
-        shared: of the two together, those that the respective other reports as well.
+        reference: number of sure objects of the reference.
+        other: number of sure objects of the other network.
+        shared: how many of all these are also reported by the respective other network.
     """
 
     reference: int
@@ -39,7 +40,7 @@ class Agreement:
 
     @property
     def share(self) -> float:
-        """Of all sure objects; 0 where there is none."""
+        """Share of all sure objects that both detect; 0 if there are none."""
         return self.shared / max(self.reference + self.other, 1)
 
 
@@ -53,12 +54,12 @@ def detect(
 
     Args:
         model: the model.
-        backend: it, loaded.
+        backend: the runtime, with the model loaded.
         frames: uint8 [height, width, 3] BGR each, letterboxed to the model's input.
-        progress: called with frames done and frames in all.
+        progress: called with the number of frames done and the number of all frames.
 
     Raises:
-        BackendError: the runtime failed, or its output cannot be a detection.
+        BackendError: the runtime failed, or its output cannot be that of a detector.
     """
     size, outputs = model.input, model.outputs
     decoder = Decoder(size.width, size.height, outputs.strides, outputs.reg_max, DecodeSettings())
@@ -75,7 +76,7 @@ def detect(
 
 
 def in_classes_of(model: Model, other: Model, found: Sequence[Detections]) -> list[Detections]:
-    """Detections of another model by this one's classes; what it has no class for is dropped."""
+    """Detections of another model in this model's classes; those without a class are dropped."""
     indices = [indices_of([name], model.classes) for name in other.classes]
     table = np.array([index[0] if index else -1 for index in indices], np.int64)
     renamed = []
@@ -87,7 +88,7 @@ def in_classes_of(model: Model, other: Model, found: Sequence[Detections]) -> li
 
 
 def agreement(reference: Sequence[Detections], other: Sequence[Detections]) -> Agreement:
-    """Compare detections on the same frames, by the same classes."""
+    """Compare detections on the same frames, in the same classes."""
     ours = theirs = shared = 0
     for one, two in zip(reference, other, strict=True):
         same = _same(one, two)
@@ -100,10 +101,8 @@ def agreement(reference: Sequence[Detections], other: Sequence[Detections]) -> A
 
 def _same(one: Detections, two: Detections) -> NDArray[np.bool_]:
     """Which objects of the one are which of the other, bool [n, m]."""
-    a, b = one.boxes[:, None].astype(np.float64), two.boxes[None].astype(np.float64)
-    low, high = np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])
-    overlap = np.clip(high - low, 0, None).prod(axis=2)
-    areas = [(box[..., 2:] - box[..., :2]).prod(axis=2) for box in (a, b)]
-    near = (overlap > 0) & (overlap >= SAME_IOU * (areas[0] + areas[1] - overlap))
+    boxes = one.boxes.astype(np.float64), two.boxes.astype(np.float64)
+    shared, union = intersections_and_unions(*boxes)
+    near = (shared > 0) & (shared >= SAME_IOU * union)
     same: NDArray[np.bool_] = near & (one.classes[:, None] == two.classes[None])
     return same

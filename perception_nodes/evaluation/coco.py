@@ -1,4 +1,4 @@
-"""Labels in COCO form: one JSON file for all images, boxes in pixels."""
+"""Labels in COCO format: one JSON file for all images, boxes in pixels."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from perception_nodes.evaluation.labels import DataError, LabelledImage
 
 SHOWN_ERRORS = 3
 ROUNDING_PX = 1.0
-"""By which a box may leave the image."""
+"""How far a box may extend beyond the image."""
 
 
 def read_coco(
@@ -21,13 +21,13 @@ def read_coco(
 
     Args:
         annotations: the JSON file.
-        images: folder that its file names start from.
+        images: folder that the file names are relative to.
 
     Returns:
-        Class names, images, and notes on what was odd and no reason to stop.
+        Class names, images, and notes on oddities that are no reason to stop.
 
     Raises:
-        DataError: the file is not of that form, a label is out of range, or an image is missing.
+        DataError: the file has another format, a label is out of range, or an image is missing.
     """
     content = _load(annotations)
     try:
@@ -48,7 +48,7 @@ def read_coco(
             crowd = bool(entry.get("iscrowd", 0))
             rows[entry["image_id"]].append((box, index[int(entry["category_id"])], crowd))
         files = {key: images / str(entry["file_name"]) for key, entry in records.items()}
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+    except (KeyError, OverflowError, TypeError, ValueError, ZeroDivisionError) as error:
         raise DataError(
             f"{annotations} is not a COCO file of boxes: {type(error).__name__} {error}; it needs "
             "categories (id, name), images (id, file_name, width, height) and annotations "
@@ -86,7 +86,7 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _problem(entry: Any, records: dict[Any, Any], categories: dict[int, str]) -> str:
-    """What is wrong with an annotation, empty for nothing."""
+    """What is wrong with an annotation; empty if nothing is."""
     image = records.get(entry["image_id"])
     if image is None:
         return f"image_id {entry['image_id']} is not among the images"

@@ -24,16 +24,16 @@ class Description(BaseModel):
     """A description of a set in YAML; paths are relative to the folder of all sets.
 
     Attributes:
-        name: of the set.
-        images: folder of the images, searched with all below it.
-        annotations: COCO file with the labels; without it they are YOLO files in `labels/` beside
-            `images/`.
-        classes: names by index, for YOLO labels that have no `classes.txt` or `data.yaml`.
+        name: name of the set.
+        images: folder of the images, which are searched for in all folders below it too.
+        annotations: COCO file with the labels; without it, the labels are YOLO files in `labels/`
+            beside `images/`.
+        classes: class names by index, for YOLO labels without a `classes.txt` or `data.yaml`.
         counts_as: see `LabelledSet`.
         ignored: see `LabelledSet`.
         min_height_px: see `LabelledSet`.
         max_aspect: see `LabelledSet`.
-        notes: what a reader of figures should know of the labels.
+        notes: what a reader of figures should know about the labels.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -50,7 +50,7 @@ class Description(BaseModel):
 
 @dataclass(frozen=True)
 class _Source:
-    """What a path to data turns out to be."""
+    """Where the images and labels of a set are, and how the labels are to be understood."""
 
     name: str
     images: Path
@@ -64,18 +64,18 @@ def read_set(
     root: str | Path | None = None,
     classes_map: Mapping[str, tuple[str, ...]] | None = None,
 ) -> LabelledSet:
-    """Read a labelled set, and check all of it before anything long is done with it.
+    """Read a labelled set and check all of it, before hours of work with it begin.
 
     Args:
         path: a folder with `images/` and `labels/`, or a folder below `images/`; a COCO `.json`;
             or a description, `.yaml`.
-        root: folder that a description's paths start from; `$PERCEPTION_DATA`, or the
-            description's own folder, if not given.
-        classes_map: names of a model's classes that count as a class of the set, none for a class
-            that is ignored; goes before what a description says.
+        root: folder that the paths of a description are relative to; by default
+            `$PERCEPTION_DATA`, or the folder of the description.
+        classes_map: by class of the set, the model's classes that count as it, or none if the
+            class is ignored; it takes precedence over a description.
 
     Raises:
-        DataError: it cannot be used.
+        DataError: the set cannot be used.
     """
     source = _source(Path(path), root)
     files = list_images(source.images)
@@ -110,10 +110,10 @@ def read_set(
 
 
 def images_of(path: str | Path, root: str | Path | None = None) -> tuple[str, list[Path]]:
-    """Name and image files of a set whose labels are of no concern.
+    """Name and image files of a set whose labels are not needed.
 
     Raises:
-        DataError: there is no image, or one cannot be read.
+        DataError: there is no image, or an image cannot be read.
     """
     source = _source(Path(path), root)
     files = list_images(source.images)
@@ -122,10 +122,10 @@ def images_of(path: str | Path, root: str | Path | None = None) -> tuple[str, li
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Image files in a folder and all below it, sorted.
+    """Image files in a folder and in all folders below it, sorted.
 
     Raises:
-        DataError: there is none.
+        DataError: there is no image.
     """
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
     if not files:
@@ -137,10 +137,10 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def check_images(files: list[Path]) -> None:
-    """See that files can be decoded, from a look at their beginnings and ends.
+    """Check the beginnings and ends of image files, which is quicker than decoding them.
 
     Raises:
-        DataError: some cannot; the text names them.
+        DataError: some files are damaged; the text names them.
     """
     broken = [path for path in files if not _looks_whole(path)]
     if broken:
@@ -155,7 +155,7 @@ def parse_classes_map(text: str) -> dict[str, tuple[str, ...]]:
     """Read a class map: `car=car|bus|truck,bicyclist=ignore`, or a YAML file of the same form.
 
     Raises:
-        DataError: it is of neither form.
+        DataError: the text has neither form.
     """
     if Path(text).is_file():
         values = _load_yaml(Path(text))
@@ -246,5 +246,5 @@ def _load_yaml(path: Path) -> dict[str, Any]:
 def _looks_whole(path: Path) -> bool:
     if not cv2.haveImageReader(str(path)):
         return False
-    # OpenCV fills the lost part of a JPEG with grey and says nothing.
+    # OpenCV fills the missing part of a JPEG with grey, without an error.
     return path.suffix.lower() not in (".jpg", ".jpeg") or b"\xff\xd9" in path.read_bytes()[-4096:]

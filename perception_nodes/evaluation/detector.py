@@ -1,4 +1,4 @@
-"""A model with its runtime, looking at image files as it would at a camera's frames."""
+"""A model and its runtime, applied to images as to the frames of a camera."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,15 +15,16 @@ from perception_nodes.core.inference import BackendError, HeadTensors
 from perception_nodes.preprocess.cpu import Preprocessor
 
 RANKING = DecodeSettings(score_threshold=0.001, iou_threshold=0.7, max_candidates=3000)
-"""Of the usual validation: weak detections too, since precision is taken over all of recall."""
+"""The settings of the usual validation: weak detections count too, as the average precision is
+taken over the whole range of recall."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a model made of an image.
+    """The output of a network for an image.
 
     Attributes:
-        heads: the network's output; it lives until the next image.
+        heads: the output; it is valid until the next image.
         header: size and letterbox of the image.
     """
 
@@ -38,7 +39,7 @@ class Detector:
         """Load the model.
 
         Raises:
-            BackendError: the runtime is not there or refuses the model.
+            BackendError: the runtime is missing or refuses the model.
         """
         self._model = model
         self._preprocessor = Preprocessor(model.input.width, model.input.height, undistort=False)
@@ -61,12 +62,12 @@ class Detector:
     def objects(
         self, seen: Seen, groups: Sequence[tuple[int, ...]], settings: DecodeSettings
     ) -> Detections:
-        """Objects as the run time reports them: a cell is one object, of its best class.
+        """Objects as they are reported at run time: a cell is one object, of its best class.
 
         Args:
             seen: output of `look`.
-            groups: the model's classes that count as class 0, 1, ...; an object's score is that
-                of its best.
+            groups: the model's classes that count as class 0, 1, ...; the score of an object is
+                that of the best class in its group.
             settings: thresholds.
 
         Returns:
@@ -75,10 +76,10 @@ class Detector:
         return self._decode(seen, _grouped(seen.heads.classes, groups), settings)
 
     def ranked(self, seen: Seen, groups: Sequence[tuple[int, ...]]) -> Detections:
-        """Every object that could be there, as average precision wants it.
+        """All possible objects, as average precision needs them.
 
-        A cell may be an object of several classes, as in the usual validation, so each class is
-        decoded by itself.
+        As in the usual validation, a cell may be an object of several classes, so each class is
+        decoded separately.
         """
         found = []
         for index, levels in enumerate(zip(*_by_group(seen.heads.classes, groups), strict=True)):
@@ -91,7 +92,7 @@ class Detector:
         )
 
     def close(self) -> None:
-        """Give the runtime's memory back."""
+        """Free the memory of the runtime."""
         self._backend.close()
 
     def _decode(
@@ -112,7 +113,7 @@ class Detector:
 def _grouped(
     levels: Sequence[NDArray[np.float32]], groups: Sequence[tuple[int, ...]]
 ) -> list[NDArray[np.float32]]:
-    """Class logits with a channel a group: float32 [1, groups, h, w] a level."""
+    """Class logits with one channel for each group: float32 [1, groups, h, w] for each level."""
     return [
         np.stack([level[:, list(group)].max(axis=1) for group in groups], axis=1)
         for level in levels
@@ -122,5 +123,5 @@ def _grouped(
 def _by_group(
     levels: Sequence[NDArray[np.float32]], groups: Sequence[tuple[int, ...]]
 ) -> list[list[NDArray[np.float32]]]:
-    """The same, a level's groups apart: float32 [1, 1, h, w] each."""
+    """For each level, the class logits of each group: float32 [1, 1, h, w]."""
     return [[level[:, [i]] for i in range(len(groups))] for level in _grouped(levels, groups)]

@@ -1,8 +1,8 @@
-"""Frames that differ, out of many that are alike: greedy farthest-point selection.
+"""Selection of frames that differ, from many similar ones: greedy farthest points.
 
-A drive has long stretches of the same road. Each next frame taken is the one that is least like any
-already taken (Gonzalez 1985, k-center), by a small description of colours and edges over the
-picture. It ends where only near duplicates are left.
+A drive has long stretches of the same road. Each frame chosen is the one that differs most from all
+frames already chosen (Gonzalez 1985, k-center), measured by a small description of the colours and
+edges over the picture. The selection ends when only near duplicates are left.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,20 +25,20 @@ NEAR_DUPLICATE = 0.04
 """Distance below which two frames are the same picture. Noise of 10 grey levels, JPEG of quality
 30 and 5 % of exposure stay within it; frames of different drives are 0.1 to 0.5 apart."""
 BLANK_CONTRAST = 4.0
-"""Grey levels of standard deviation below which nothing is to be seen: a covered or dark lens."""
+"""Standard deviation in grey levels below which a frame shows nothing: a covered or dark lens."""
 MIN_FRAMES = 16
-"""Fewer do not show what values a network meets."""
+"""Fewer frames do not show the range of values in a network."""
 SHEET_COLUMNS, SHEET_TILE_WIDTH = 8, 208
 
 
 @dataclass(frozen=True)
 class Diversity:
-    """How well so many frames stand for all.
+    """How well the chosen frames represent all frames.
 
     Attributes:
-        radius: distance of the frame that is least like any chosen one; smaller is better.
-        spread: distance of the two chosen frames that are most alike; larger is better.
-        near_duplicates: chosen frames with an earlier chosen one that is the same picture.
+        radius: largest distance of a frame from the nearest chosen one; smaller is better.
+        spread: smallest distance of two chosen frames; larger is better.
+        near_duplicates: number of chosen frames that show the same picture as an earlier one.
     """
 
     radius: float
@@ -51,12 +51,12 @@ class ChosenFrames:
     """Frames to calibrate on.
 
     Attributes:
-        names: where each comes from.
+        names: origin of each frame.
         frames: uint8 [h, w, 3] BGR each, letterboxed.
-        candidates: frames that they were chosen from.
-        achieved: by the selection.
-        every_nth: by as many frames at equal steps.
-        notes: what a user should know, a line each.
+        candidates: number of frames that they were chosen from.
+        achieved: diversity of the chosen frames.
+        every_nth: diversity of the same number of frames at equal steps.
+        notes: what a user should know, one line each.
     """
 
     names: list[str]
@@ -67,7 +67,7 @@ class ChosenFrames:
     notes: list[str]
 
     def facts(self) -> dict[str, Any]:
-        """What JSON can hold of it."""
+        """Everything but the pixels, for JSON."""
         return {
             "frames": self.names,
             "candidates": self.candidates,
@@ -84,19 +84,19 @@ def choose_frames(
     size_px: tuple[int, int],
     progress: Callable[[int, int], None] | None = None,
 ) -> ChosenFrames:
-    """Choose frames of drives and image folders.
+    """Choose frames from drives and folders of images.
 
     The frames are read twice, so that only the chosen ones have to be in memory.
 
     Args:
         bags: recorded drives.
         folders: folders of images.
-        count: frames wanted; fewer come where the rest are near duplicates.
+        count: number of frames to choose; fewer are chosen if the rest are near duplicates.
         size_px: width and height of the network's input.
-        progress: called with frames done and frames in all.
+        progress: called with the number of frames done and the number of all frames.
 
     Raises:
-        BagError, DataError: a place cannot be read, or too few frames differ.
+        BagError, DataError: a drive or folder cannot be read, or too few frames differ.
     """
     if not bags and not folders:
         raise DataError(
@@ -139,15 +139,15 @@ def choose_frames(
 
 
 def describe(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Colours and edges over the picture.
+    """Describe the colours and edges over a picture.
 
     Args:
         pixels: uint8 [h, w, 3] BGR.
 
     Returns:
-        float32 [n]: mean colour of each cell, and in each cell how much edge runs which way. Their
-        Euclidean distance is the root mean square difference of colours, 1 being black against
-        white, and of edges.
+        float32 [n]: the mean colour of each cell, and the strength of its edges in each direction.
+        The Euclidean distance of two descriptions is the root mean square difference of their
+        colours, which is 1 between black and white, and of their edges.
     """
     small = cv2.resize(pixels, (THUMB_WIDTH, THUMB_HEIGHT), interpolation=cv2.INTER_AREA)
     colours = cv2.resize(small, (CELLS_X, CELLS_Y), interpolation=cv2.INTER_AREA) / 255
@@ -164,7 +164,7 @@ def describe(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def contrast(pixels: NDArray[np.uint8]) -> float:
-    """Standard deviation of a frame's brightness in grey levels, its grey border left out."""
+    """Standard deviation of a frame's brightness in grey levels, without its grey border."""
     grey = pixels.mean(axis=2)
     shown = grey[(pixels != PADDING_VALUE).any(axis=2)]
     return float(shown.std()) if shown.size else 0.0
@@ -175,11 +175,11 @@ def farthest_points(rows: NDArray[np.float32], count: int) -> list[int]:
 
     Args:
         rows: float32 [n, d], descriptions.
-        count: how many to choose at most.
+        count: largest number of rows to choose.
 
     Returns:
-        Indices in the order of choice; the first is the most usual row. No two are nearer than
-        `NEAR_DUPLICATE`.
+        Indices in the order of choice; the first is the row nearest to the mean. No two rows are
+        nearer to each other than `NEAR_DUPLICATE`.
     """
     if not len(rows):
         return []
@@ -195,10 +195,10 @@ def farthest_points(rows: NDArray[np.float32], count: int) -> list[int]:
 
 
 def diversity(rows: NDArray[np.float32], chosen: Sequence[int]) -> Diversity:
-    """How well the chosen rows, at least one, stand for all."""
+    """How well the chosen rows, of which there is at least one, represent all rows."""
     picked = rows[list(chosen)]
     nearest = np.min([_distances(rows, row) for row in picked], axis=0)
-    # Of each but the first, the distance to the nearest one before it.
+    # Distance of each row but the first from the nearest row chosen before it.
     before = [float(_distances(picked[:i], picked[i]).min()) for i in range(1, len(picked))]
     return Diversity(
         round(float(nearest.max()), 4),

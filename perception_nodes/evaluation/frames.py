@@ -1,4 +1,4 @@
-"""Frames of drives and image folders, letterboxed as the network gets them."""
+"""Frames from drives and folders of images, letterboxed to the input of a network."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,13 +19,13 @@ from perception_nodes.transport.cdr import read_compressed_image, read_image
 
 @dataclass
 class FrameSource:
-    """Frames from several places, one after the other; may be read again.
+    """Frames from drives and folders, one after the other; they can be read several times.
 
     Attributes:
         bags: recorded drives.
         folders: folders of images.
-        width, height: the network's input, pixels.
-        notes: what reading them met: damage, frames that cannot be used.
+        width, height: size of the network's input in pixels.
+        notes: damage and unusable frames that were met in reading.
     """
 
     bags: Sequence[Path]
@@ -35,10 +35,10 @@ class FrameSource:
     notes: list[str] = field(default_factory=list)
 
     def count(self) -> int:
-        """How many frames are promised.
+        """Number of frames that the drives state and the folders hold.
 
         Raises:
-            BagError, DataError: a place has none, or an image file is damaged.
+            BagError, DataError: a drive or folder has no frames, or an image file is damaged.
         """
         total = 0
         for bag in self.bags:
@@ -51,9 +51,10 @@ class FrameSource:
         return total
 
     def frames(self) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-        """Each frame's origin and its pixels, uint8 [height, width, 3] BGR; the next replaces them.
+        """Origin and pixels of each frame, uint8 [height, width, 3] BGR.
 
-        A frame that cannot be read is left out and noted.
+        The pixels are overwritten by the next frame. A frame that cannot be read is left out and
+        noted.
         """
         pixels = np.empty((self.height, self.width, 3), np.uint8)
         for bag in self.bags:

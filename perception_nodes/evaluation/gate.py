@@ -1,10 +1,10 @@
-"""Does a compiled model detect what it should? What it is held against, and whether it is near.
+"""The check that a compiled model detects what it should.
 
 Two things can be wrong, and each has its own reference. The *model* may have lost its accuracy when
 it was pruned and quantized: its FP32 parent still has it. The *runtime* may compute something else
 than the file says: the integer golden model, which reads the same file, is the definition. Neither
-stands for the other: the golden model is as blind as the file, and a smaller model is not its
-parent.
+reference can replace the other: the golden model repeats the faults of the file, and a smaller
+model need not detect all that its parent does.
 """
 
 from collections.abc import Sequence
@@ -24,9 +24,9 @@ from perception_nodes.evaluation.agreement import Agreement, agreement, detect, 
 from perception_nodes.evaluation.labels import DataError, LabelledSet
 
 MIN_OBJECTS = 20
-"""Sure objects of both sides together; a share of fewer says nothing."""
+"""Least number of sure objects of model and reference together; a share of fewer says nothing."""
 REFERENCES = ("golden", "onnxruntime", "openvino")
-"""Runtimes that another is compared with, the best one first."""
+"""Runtimes to compare another one with, the best first."""
 BLAME = ("runtime", "model", "frames")
 REMEDIES = {
     "model": "calibrate it on frames like these (perception model calibrate), have its worst "
@@ -42,9 +42,10 @@ class Margins:
     """How far a model may be from its references.
 
     Attributes:
-        agreement: least share of sure objects that the model and the golden model both see.
-        parent_agreement: the same with the FP32 parent, where there are no labels.
-        loss: most that mAP50-95 may be below the parent's, mean over the sets.
+        agreement: least share of sure objects that the model and the golden model both detect.
+        parent_agreement: least share that the model and its FP32 parent both detect; only without
+            labels.
+        loss: how far mAP50-95 may be below the parent's, as a mean over the sets.
     """
 
     agreement: float = 0.9
@@ -57,12 +58,12 @@ class Check:
     """One comparison and its verdict.
 
     Attributes:
-        reference: what was compared with.
+        reference: what the model was compared with.
         measure: what was measured, and on what.
-        value: the figure.
-        limit: how small it may be, of a loss how large.
-        refusal: what to tell where the figure is beyond; empty where it is not.
-        at_fault: what is then to be changed.
+        value: the measured figure.
+        limit: the smallest value allowed, or the largest if the value is a loss.
+        refusal: what to tell the user if the value is beyond the limit; empty if it is not.
+        at_fault: what has to be changed in that case.
     """
 
     reference: str
@@ -75,19 +76,19 @@ class Check:
 
 @dataclass
 class Gate:
-    """What a compiled model has to pass.
+    """The checks that a compiled model has to pass.
 
     Attributes:
         model: the model.
-        backend: name of the runtime it was compiled for.
-        threads: that a runtime may use.
+        backend: name of the runtime that it was compiled for.
+        threads: number of threads for inference.
         frames: uint8 [height, width, 3] BGR each, letterboxed to the model's input.
-        sets: labelled sets; without any, detections on the frames stand for them.
-        margins: what is allowed.
-        bar: for what takes long.
-        parent: the model's.
-        checks: those made so far.
-        notes: what a reader of them should know.
+        sets: labelled sets; without any, the detections on the frames are compared instead.
+        margins: how far the model may be from its references.
+        bar: shows the progress.
+        parent: the FP32 model that the model was made from.
+        checks: the checks made so far.
+        notes: what a reader of the checks should know.
     """
 
     model: Model
@@ -102,11 +103,11 @@ class Gate:
     notes: list[str] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
-        """See that there is something to compare with.
+        """Check that there is something to compare with.
 
         Raises:
-            ModelError: the model names no parent, or it is not there.
-            DataError: it can be compared on labelled images only, and none are given.
+            ModelError: the model names no parent, or its parent is missing.
+            DataError: the model can be compared on labelled images only, and none are given.
         """
         self.parent = parent_of(self.model)
         if not self.sets and self.parent.input != self.model.input:
@@ -117,19 +118,19 @@ class Gate:
 
     @property
     def verdict(self) -> Check | None:
-        """The check that a model is refused for, none where it passed all.
+        """The check that is the reason for refusing the model; None if it passed all.
 
-        A runtime that computes something else fails against the parent too, so it is blamed first;
-        and where there is too little to see for one check, another may have seen enough.
+        A wrong runtime fails the comparison with the parent too, so the runtime is blamed first.
+        Too few objects come last, because another check may have had enough of them.
         """
         refused = [check for check in self.checks if check.at_fault]
         return min(refused, key=lambda check: BLAME.index(check.at_fault), default=None)
 
     def judge(self, made: Compiled) -> None:
-        """Compare what was compiled with its references.
+        """Compare a compiled model with its references.
 
         Raises:
-            CompiledRefused: it is too far from one, or fails on a frame.
+            CompiledRefused: the model is too far from a reference, or fails on a frame.
             BackendError: a reference failed.
         """
         try:
@@ -148,7 +149,7 @@ class Gate:
             raise CompiledRefused(self.verdict.refusal)
 
     def _loss(self, folder: str) -> Check:
-        """MAP50-95 against the parent's; what was compiled lies in the folder."""
+        """Compare mAP50-95 with the parent's; the compiled model is in the folder."""
         runtime = _references(self.parent, self.backend)[0]
         before, now = (
             [self._accuracy(model, backend, data, cache_dir) for data in self.sets]
@@ -172,7 +173,7 @@ class Gate:
         found: Sequence[Detections],
         least: float,
     ) -> Check:
-        """Objects on the frames, against another model's or the same model's elsewhere."""
+        """Compare the objects on the frames with those of another model or another runtime."""
         name, backend = self._open(reference)
         try:
             with self.bar(f"{reference.name} on {name}") as progress:
@@ -184,7 +185,7 @@ class Gate:
         return check_agreement(judged, who, self.model.name, frames, compared, least)
 
     def _open(self, model: Model) -> tuple[str, Backend]:
-        """Load a model into the best runtime there is to compare with."""
+        """Load a model into the best runtime that can be compared with."""
         reasons = []
         for name in _references(model, self.backend):
             try:
@@ -199,10 +200,10 @@ class Gate:
 
 
 def parent_of(model: Model) -> Model:
-    """The FP32 model that a model is compared with; a float model without one is its own.
+    """The FP32 model that a model is compared with; a float model without a parent is its own.
 
     Raises:
-        ModelError: an 8-bit model names none, or it is not there.
+        ModelError: an 8-bit model names no parent, or its parent is missing.
     """
     if model.parent:
         return load_model(model.parent)
@@ -222,15 +223,15 @@ def check_agreement(
     found: Agreement,
     least: float,
 ) -> Check:
-    """Judge how near a model's detections are to its reference's.
+    """Judge how close the detections of a model are to those of its reference.
 
     Args:
-        judged: what is at fault where they are too far.
-        reference: its name.
-        model: the model's; in the agreement it is the other.
-        frames: how many both looked at.
-        found: how they compare.
-        least: share of the sure objects that both must see.
+        judged: what is at fault if they are not close enough.
+        reference: name of the reference.
+        model: name of the model, which is the other network of the agreement.
+        frames: number of frames.
+        found: agreement of the two.
+        least: least share of the sure objects that both must detect.
     """
     objects = found.reference + found.other
     measure = f"share seen by both of {objects} objects on {frames} frames"
@@ -271,15 +272,15 @@ def check_loss(
     now: Sequence[float],
     most: float,
 ) -> Check:
-    """Judge what a model loses against its reference.
+    """Judge how much accuracy a model loses against its reference.
 
     Args:
-        reference: its name.
-        model: the model's.
-        data: of the sets.
+        reference: name of the reference.
+        model: name of the model.
+        data: names of the sets.
         before: mAP50-95 of the reference on each set.
-        now: the model's.
-        most: what it may lose, mean over the sets.
+        now: mAP50-95 of the model on each set.
+        most: largest loss allowed, as a mean over the sets.
     """
     old, new = (float(np.mean(values)) for values in (before, now))
     loss = round(old - new, 5)
@@ -295,6 +296,6 @@ def check_loss(
 
 
 def _references(model: Model, other_than: str) -> list[str]:
-    """Runtimes to compare with; the golden model is defined for 8 bits alone."""
+    """Runtimes to compare with; the golden model is defined for 8-bit models only."""
     unfit = {other_than, "golden"} if model.precision == "fp32" else {other_than}
     return [name for name in REFERENCES if name not in unfit]

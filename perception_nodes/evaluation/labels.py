@@ -1,4 +1,4 @@
-"""Images and what is known to be on them."""
+"""Images and the labels of the objects on them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 class DataError(ValueError):
-    """A set that cannot be evaluated on; the text names file, line, value and remedy."""
+    """A set cannot be evaluated on; the text names the file, line, value and remedy."""
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class LabelledImage:
     Attributes:
         path: the image file.
         boxes: float64 [n, 4], x1 y1 x2 y2 as fractions of the image's width and height.
-        classes: int64 [n], index into the set's classes.
-        crowd: bool [n], objects that are neither right nor wrong to detect.
+        classes: int64 [n], indices into the set's classes.
+        crowd: bool [n], whether it is neither right nor wrong to detect the object.
     """
 
     path: Path
@@ -31,14 +31,14 @@ class LabelledImage:
 
     @classmethod
     def without_objects(cls, path: Path) -> "LabelledImage":
-        """An image of background alone, or one whose objects nobody has labelled."""
+        """An image of background only, or one whose objects nobody has labelled."""
         return cls(path, np.empty((0, 4)), np.empty(0, np.int64), np.empty(0, np.bool_))
 
     def pixels(self) -> NDArray[np.uint8]:
         """The image, uint8 [height, width, 3] BGR.
 
         Raises:
-            DataError: it cannot be decoded.
+            DataError: the file cannot be decoded.
         """
         image = cv2.imread(str(self.path), cv2.IMREAD_COLOR)
         if image is None:
@@ -48,19 +48,18 @@ class LabelledImage:
 
 @dataclass(frozen=True)
 class LabelledSet:
-    """Images with labels, and what the labels mean.
+    """Images with labels, and the meaning of the labels.
 
     Attributes:
-        name: of the set.
+        name: name of the set.
         classes: the set's class names by index.
         images: the images.
-        counts_as: class names of a model that count as a class of the set, where its own name
-            does not say it: the labels of one set call buses and trucks cars.
-        ignored: classes whose objects are neither right nor wrong to detect, whatever they are
-            detected as.
-        min_height_px: objects lower than this, in the image, are ignored likewise.
-        max_aspect: so are objects wider than this times their height.
-        notes: what a user should know of the set, a line each.
+        counts_as: by class of the set, the model's classes that count as it, if the names differ:
+            in the labels of one set, buses and trucks are cars.
+        ignored: classes whose objects are neither right nor wrong to detect, as whatever class.
+        min_height_px: objects lower than this in the image are ignored too.
+        max_aspect: objects wider than this times their height are ignored too.
+        notes: what a user should know about the set, one line each.
     """
 
     name: str

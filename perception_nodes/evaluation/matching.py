@@ -1,7 +1,7 @@
-"""Detections against labels: matched by pycocotools, summed up as COCO does.
+"""Detections matched with labels by pycocotools, and average precision as COCO defines it.
 
-Matching is what costs, and it looks at one image at a time. So it is done once; the averages, over
-all images or over images drawn anew for the bootstrap, are sums over its result.
+Matching takes most of the time, and needs one image at a time. So it is done once. The average
+precision, over all images or over a bootstrap sample of them, is computed from its result.
 """
 
 import contextlib
@@ -17,28 +17,28 @@ from numpy.typing import NDArray
 IOU_LEVELS = 10
 """IoU thresholds from 0.50 to 0.95."""
 MAX_DETECTIONS = 100
-"""Of a class on an image, best first."""
+"""Largest number of detections of a class on an image; the best ones count."""
 HEIGHT_BANDS_PX = {
     "<16": (0.0, 16.0 - 1e-6),
     "16-32": (16.0, 32.0 - 1e-6),
     "32-64": (32.0, 64.0 - 1e-6),
     ">=64": (64.0, 1e5),
 }
-"""Object heights in pixels of the network's input, where detectability is decided; pycocotools
-counts both ends of a band in."""
+"""Object heights in pixels of the network's input, which decide whether an object can be detected.
+pycocotools includes both ends of a band."""
 ALL_HEIGHTS = "all"
 _RECALLS = np.linspace(0, 1, 101)
 
 
 class EvaluationNotInstalled(RuntimeError):
-    """The package that matches is not there; the text says how to get it."""
+    """pycocotools is missing; the text says how to install it."""
 
 
 def require_pycocotools() -> None:
-    """See that matching is possible, before anything long is begun.
+    """Check that pycocotools is installed, before hours of work begin.
 
     Raises:
-        EvaluationNotInstalled: it is not.
+        EvaluationNotInstalled: it is missing.
     """
     if importlib.util.find_spec("pycocotools") is None:
         raise EvaluationNotInstalled(
@@ -49,14 +49,14 @@ def require_pycocotools() -> None:
 
 @dataclass(frozen=True)
 class Objects:
-    """Objects on one image, labelled or found.
+    """Objects on one image, labelled or detected.
 
     Attributes:
         boxes: float64 [n, 4], x1 y1 x2 y2 in pixels of the image.
         classes: int64 [n].
-        heights_px: float64 [n], in the network's input.
-        scores: float64 [n]; of labelled objects all 1.
-        crowd: bool [n]; labelled objects that are neither right nor wrong to detect.
+        heights_px: float64 [n], heights in pixels of the network's input.
+        scores: float64 [n]; 1 for every labelled object.
+        crowd: bool [n], whether it is neither right nor wrong to detect a labelled object.
     """
 
     boxes: NDArray[np.float64]
@@ -68,14 +68,15 @@ class Objects:
 
 @dataclass(frozen=True)
 class ClassMatches:
-    """Detections of one class on all images, best first, and what became of them.
+    """Detections of one class on all images, best first, and which of them are right.
 
     Attributes:
-        images: int64 [n], the image of each.
+        images: int64 [n], the image of each detection.
         scores: float64 [n].
-        right: bool [t, n], matched to a labelled object, at each IoU threshold.
-        wrong: bool [t, n], matched to none; what is neither was matched to an ignored one.
-        objects: int64 [images], labelled objects on each image that count.
+        right: bool [t, n], whether it matches a labelled object, at each IoU threshold.
+        wrong: bool [t, n], whether it matches none; a detection that is neither right nor wrong
+            matches an ignored object.
+        objects: int64 [images], number of labelled objects on each image that count.
     """
 
     images: NDArray[np.int64]
@@ -91,7 +92,7 @@ class ClassMatches:
             weights: int64 [images], how often each image counts.
 
         Returns:
-            float64 [t], or None where no object counts.
+            float64 [t], or None if no object counts.
         """
         total = int(self.objects @ weights)
         if total == 0:
@@ -100,7 +101,7 @@ class ClassMatches:
         averages = np.zeros(len(self.right))
         for level, (right, wrong) in enumerate(zip(self.right, self.wrong, strict=True)):
             rights, wrongs = np.cumsum(times * right), np.cumsum(times * wrong)
-            # Precision is highest where a right one came last: the others are on no envelope.
+            # Precision rises only with a right detection, so the envelope needs no others.
             steps = np.flatnonzero(right & (times > 0))
             precision = rights[steps] / (rights[steps] + wrongs[steps])
             envelope = np.maximum.accumulate(precision[::-1])[::-1]
@@ -116,12 +117,12 @@ class ClassMatches:
 def match(
     truth: Sequence[Objects], found: Sequence[Objects], classes: int
 ) -> dict[str, list[ClassMatches]]:
-    """Match what was found on each image with what is there, at IoU 0.50, 0.55 ... 0.95.
+    """Match the detections on each image with the labels, at IoU 0.50, 0.55 ... 0.95.
 
     Args:
-        truth: labelled objects, image by image.
-        found: detections, likewise.
-        classes: how many there are.
+        truth: labelled objects of each image.
+        found: detections on each image.
+        classes: number of classes.
 
     Returns:
         Matches by class, for `ALL_HEIGHTS` and for each of `HEIGHT_BANDS_PX`.
@@ -135,7 +136,7 @@ def match(
         evaluation.params.areaRngLbl = list(bands)
         evaluation.params.maxDets = [MAX_DETECTIONS]
         evaluation.evaluate()
-    # evalImgs: class by class, in it band by band, in it image by image.
+    # The order of evalImgs is by class, then by band, then by image.
     images, rest = len(truth), iter(evaluation.evalImgs)
     matches: dict[str, list[ClassMatches]] = {name: [] for name in bands}
     for _ in range(classes):
@@ -145,7 +146,7 @@ def match(
 
 
 def _class_matches(by_image: list[dict[str, Any] | None]) -> ClassMatches:
-    """Put together what COCOeval says of each image; None stands for nothing to see there."""
+    """Join the results of COCOeval for each image, which are None for an image without objects."""
     images, scores = [np.empty(0, np.int64)], [np.empty(0)]
     right, wrong = [np.empty((IOU_LEVELS, 0), bool)], [np.empty((IOU_LEVELS, 0), bool)]
     objects = np.zeros(len(by_image), np.int64)
@@ -171,7 +172,7 @@ def _class_matches(by_image: list[dict[str, Any] | None]) -> ClassMatches:
 
 
 def _as_coco(images: Sequence[Objects], classes: int) -> Any:
-    """Objects as pycocotools wants them; its `area`, which it sorts into bands, is the height."""
+    """Objects for pycocotools; their `area`, by which it sorts them into bands, is the height."""
     from pycocotools.coco import COCO
 
     annotations: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""A stronger model's detections in the place of labels, where nobody has labelled."""
+"""Detections of a stronger model as labels, for images that nobody has labelled."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,21 +23,21 @@ def taught_set(
     threads: int = 2,
     progress: Progress | None = None,
 ) -> LabelledSet:
-    """Label images with a teacher's detections, by the student's classes.
+    """Label images with the detections of a teacher, in the classes of the student.
 
     Args:
         teacher: the stronger model; its input may be larger.
-        student: the model that is to be compared with it.
-        name: of the images.
+        student: the model to compare with the teacher.
+        name: name of the set.
         images: image files.
-        min_score: of the teacher's detections that are taken for true.
+        min_score: lowest score of a detection that becomes a label.
         backend: name of the runtime.
-        threads: that it may use.
-        progress: called with images done and images in all.
+        threads: number of threads for inference.
+        progress: called with the number of images done and the number of all images.
 
     Raises:
-        DataError: the teacher lacks a class of the student's, or finds nothing at all.
-        BackendError: the runtime is not there or refuses the teacher.
+        DataError: the teacher lacks a class of the student, or detects nothing at all.
+        BackendError: the runtime is missing or refuses the teacher.
     """
     groups = [indices_of([label], teacher.classes) for label in student.classes]
     lacking = [label for label, group in zip(student.classes, groups, strict=True) if not group]

@@ -1,4 +1,7 @@
-"""Labels in YOLO form: a text file an image, a line an object, fractions of the image."""
+"""Labels in YOLO format: one text file for each image, one line for each object.
+
+Coordinates are fractions of the image's width and height.
+"""
 
 import re
 from collections.abc import Sequence
@@ -11,21 +14,24 @@ from perception_nodes.evaluation.labels import DataError, LabelledImage
 
 SHOWN_ERRORS = 3
 ROUNDING = 1e-4
-"""By which a coordinate may leave the image: labels are written with few digits."""
+"""How far a coordinate may be outside the image: labels are written with few digits."""
 _MARKS = ("classes.txt", "data.yaml")
 
 
 def class_names(images: Path) -> tuple[str, ...]:
-    """Names by index, from `classes.txt` or the `names` of a YAML file beside `images/`.
+    """Class names by index, from `classes.txt` or the `names` in a YAML file beside `images/`.
 
     Raises:
-        DataError: there is no such file, or it names nothing.
+        DataError: there is no such file, or it has no names.
     """
     folder = _images_root(images).parent
     listed = folder / "classes.txt"
     if listed.is_file():
-        lines = (line.strip() for line in listed.read_text(encoding="utf-8").splitlines())
-        names: Sequence[str] = [line for line in lines if line]
+        try:
+            lines = listed.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeError) as error:
+            raise DataError(f"{listed} cannot be read: {error}") from error
+        names: Sequence[str] = [line.strip() for line in lines if line.strip()]
     else:
         names = next(filter(None, map(_names_in, sorted(folder.glob("*.yaml")))), [])
     if not names:
@@ -39,16 +45,16 @@ def read_yolo(
     """Read the labels of images.
 
     Args:
-        images: folder of the images, in or below one named `images` beside `labels`.
+        images: folder of the images: a folder named `images` beside `labels`, or one below it.
         files: image files in it.
-        classes: names by index.
+        classes: class names by index.
 
     Returns:
-        The images, and notes on what was odd and no reason to stop: images without a label file
-        are background by YOLO's rules, label files without an image are left out.
+        The images, and notes on oddities that are no reason to stop: images without a label file,
+        which are background by YOLO's rules, and label files without an image, which are left out.
 
     Raises:
-        DataError: a label is out of range or not to be read, or there is no label file at all.
+        DataError: a label is out of range or cannot be read, or there is no label file at all.
     """
     root = _images_root(images)
     labels = root.parent / "labels"
@@ -79,7 +85,7 @@ def read_yolo(
 
 
 def _images_root(images: Path) -> Path:
-    """The folder named `images` that this is or lies in."""
+    """The folder named `images` that this folder is, or is below."""
     for folder in (images, *images.parents):
         if folder.name == "images":
             return folder
@@ -96,14 +102,16 @@ def _names_in(path: Path) -> list[str]:
         raise DataError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
     names = values.get("names") if isinstance(values, dict) else None
     if isinstance(names, dict):
-        if sorted(names) != list(range(len(names))):
-            raise DataError(f"{path}: names must be numbered 0, 1, ...; they are {sorted(names)}")
+        if set(names) != set(range(len(names))):
+            raise DataError(f"{path}: names must be numbered 0, 1, ...; they are {list(names)}")
         names = [names[index] for index in range(len(names))]
+    if not isinstance(names, list | None):
+        raise DataError(f"{path}: names is {names!r}; write a list of class names")
     return [str(name) for name in names or []]
 
 
 def _read_file(label: Path, image: Path, classes: int, errors: list[str]) -> LabelledImage:
-    """Read one label file; what is wrong with it goes to `errors`."""
+    """Read one label file; problems are added to `errors`."""
     rows = []
     for number, line in enumerate(label.read_text(errors="replace").splitlines(), start=1):
         if not line.strip():
@@ -133,7 +141,7 @@ def _read_line(line: str, classes: int) -> list[float]:
     except ValueError as error:
         raise ValueError(f"{line.strip()!r} is not five numbers") from error
     for name, value in zip(("centre_x", "centre_y", "width", "height"), numbers[1:], strict=True):
-        if not -ROUNDING <= value <= 1 + ROUNDING:  # false for NaN too
+        if not -ROUNDING <= value <= 1 + ROUNDING:  # refuses NaN too
             raise ValueError(f"{name} {value:g} is not within 0 and 1, a fraction of the image")
     if min(numbers[3:]) <= 0:
         raise ValueError(f"box of size {numbers[3]:g} x {numbers[4]:g} has no area")

@@ -1,1 +1,1 @@
-"""The FPGA engine: networks compiled for it, and its driver. Its RTL is in `fpga/`."""
+"""The FPGA engine: the compiler of networks for it, and its driver. Its RTL is in `fpga/`."""

@@ -1,4 +1,4 @@
-"""Where buffers lie in activation memory: one takes another's place once that is no longer read."""
+"""Addresses of buffers in activation memory; buffers whose lifetimes do not overlap share rows."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -7,17 +7,17 @@ from perception_nodes.core.inference import BackendError
 from perception_nodes.fpga.lower import Buffer, Operation
 
 
-class Life(NamedTuple):
-    """A buffer's time: numbers of the first operation that writes it and the last that reads it."""
+class Lifetime(NamedTuple):
+    """Numbers of the first operation that writes a buffer and of the last one that reads it."""
 
     first: int
     last: int
 
 
-def lives(buffers: Sequence[Buffer], operations: Sequence[Operation]) -> list[Life]:
-    """The time of every buffer; the image's, number 0, begins before the first operation.
+def lifetimes(buffers: Sequence[Buffer], operations: Sequence[Operation]) -> list[Lifetime]:
+    """The lifetime of every buffer; that of the image, number 0, begins before the first operation.
 
-    A buffer that is written to its end and read by nobody lives as long as it is written.
+    The lifetime of a buffer that nothing reads ends with the last operation that writes it.
     """
     touched: list[list[int]] = [[-1], *([] for _ in buffers[1:])]
     for number, operation in enumerate(operations):
@@ -25,28 +25,28 @@ def lives(buffers: Sequence[Buffer], operations: Sequence[Operation]) -> list[Li
             touched[buffer].append(number)
         if operation.target is not None:
             touched[operation.target.buffer].append(number)
-    return [Life(min(numbers), max(numbers)) for numbers in touched]
+    return [Lifetime(min(numbers), max(numbers)) for numbers in touched]
 
 
 def allocate(
-    buffers: Sequence[Buffer], times: Sequence[Life], capacity_rows: int
+    buffers: Sequence[Buffer], times: Sequence[Lifetime], capacity_rows: int
 ) -> tuple[list[int], int]:
     """Give every buffer an address.
 
-    The problem is NP-hard (dynamic storage allocation); first fit in a few orders, the best of
-    which is kept, does well on networks (Pisarchyk and Lee 2020, Efficient Memory Management for
-    Deep Neural Net Inference).
+    The problem, dynamic storage allocation, is NP-hard. First fit in a few orders, of which the
+    best result is taken, does well on networks (Pisarchyk and Lee 2020, Efficient Memory Management
+    for Deep Neural Net Inference).
 
     Args:
-        buffers: what is to be placed.
-        times: of each.
-        capacity_rows: rows there are.
+        buffers: buffers to be placed.
+        times: lifetime of each buffer.
+        capacity_rows: number of rows of the memory.
 
     Returns:
-        The first row of every buffer, and the rows that are used in all.
+        The first row of every buffer, and the total number of rows used.
 
     Raises:
-        BackendError: they do not fit; it says how much is lacking.
+        BackendError: the buffers do not fit; the text says how many rows are lacking.
     """
     found = min((_first_fit(buffers, times, order) for order in ORDERS), key=lambda one: one[1])
     if found[1] > capacity_rows:
@@ -55,24 +55,24 @@ def allocate(
             f"fpga: the network needs {found[1]} rows of activation memory and the engine has "
             f"{capacity_rows}: {found[1] - capacity_rows} rows of 64 bytes are lacking; the "
             f"largest tensor, {largest.name} ({largest.groups * 16}x{largest.height}x"
-            f"{largest.width}), takes {largest.rows}; take a model with a smaller input or fewer "
+            f"{largest.width}), takes {largest.rows}; use a model with a smaller input or fewer "
             "channels"
         )
     return found
 
 
-Order = Callable[[Buffer, Life], tuple[int, ...]]
+Order = Callable[[Buffer, Lifetime], tuple[int, ...]]
 ORDERS: tuple[Order, ...] = (
     lambda buffer, time: (-buffer.rows, time.first),
     lambda buffer, time: (-buffer.rows * (time.last - time.first + 1),),
     lambda buffer, time: (time.first, -buffer.rows),
     lambda buffer, time: (time.first - time.last, -buffer.rows),
 )
-"""Which buffers are placed first: large ones, large and long-lived ones, early ones, long ones."""
+"""Sort keys of buffers: large first, large and long-lived first, early first, long-lived first."""
 
 
 def _first_fit(
-    buffers: Sequence[Buffer], times: Sequence[Life], order: Order
+    buffers: Sequence[Buffer], times: Sequence[Lifetime], order: Order
 ) -> tuple[list[int], int]:
     bases = [0] * len(buffers)
     placed: list[int] = []

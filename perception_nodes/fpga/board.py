@@ -1,7 +1,7 @@
 """The engine in a board's FPGA, through PYNQ: Overlay, allocate, registers and the interrupt.
 
-PYNQ (github.com/Xilinx/PYNQ) is there on the boards it is made for; it is imported when a board's
-engine is asked for.
+PYNQ (github.com/Xilinx/PYNQ) exists only on the boards that it is made for, so it is imported when
+a board's engine is opened.
 """
 
 import asyncio
@@ -16,37 +16,36 @@ from perception_nodes.core.inference import BackendError
 ENGINE = "engine_0"
 """The engine's name in the block design, see `fpga/vivado`."""
 MARGIN_S = 0.005
-"""Until a thread of a busy processor hears of an interrupt."""
+"""Time until a thread on a busy processor is notified of an interrupt."""
 
 
 class BoardMemory:
-    """Contiguous memory of the board."""
+    """Contiguous memory of the board: a `pynq.buffer.PynqBuffer` of bytes."""
 
     def __init__(self, buffer: Any) -> None:
-        """Take a `pynq.buffer.PynqBuffer` of bytes."""
         self._buffer = buffer
         self.array: NDArray[np.uint8] = np.asarray(buffer)
         self.address = int(buffer.device_address)
 
     def to_engine(self) -> None:
-        """Write the processor's cache back."""
+        """Write the processor's cache of this memory back."""
         self._buffer.flush()
 
     def from_engine(self) -> None:
-        """Forget what the processor's cache holds of it."""
+        """Invalidate the processor's cache of this memory."""
         self._buffer.invalidate()
 
     def free(self) -> None:
-        """Give it back; nothing may use it any more."""
+        """Free the memory; nothing may use it any more."""
         self._buffer.freebuffer()
 
 
 class BoardEngine:
-    """A bitstream that is loaded, and the engine in it.
+    """The engine in a bitstream that is loaded into the FPGA.
 
     Attributes:
-        name: the bitstream's.
-        simulated: it is not.
+        name: file name of the bitstream.
+        simulated: False.
     """
 
     simulated = False
@@ -58,7 +57,7 @@ class BoardEngine:
             bitstream: a .bit file with its .hwh file beside it.
 
         Raises:
-            BackendError: PYNQ is not there, or the bitstream cannot be used.
+            BackendError: PYNQ is not installed, or the bitstream cannot be used.
         """
         try:
             import pynq
@@ -71,11 +70,11 @@ class BoardEngine:
         for file in (bitstream, bitstream.with_suffix(".hwh")):
             if not file.is_file():
                 raise BackendError(
-                    f"fpga: {file} is not there; fpga/vivado/README.md says how it is made"
+                    f"fpga: {file} is not there; fpga/vivado/README.md says how to build it"
                 )
         self.name = bitstream.name
         self._pynq = pynq
-        # PYNQ waits for interrupts in the event loop that was set when it made them.
+        # PYNQ binds an interrupt to the event loop that is set when the overlay is loaded.
         self._loop = asyncio.new_event_loop()
         asyncio.set_event_loop(self._loop)
         try:
@@ -88,11 +87,11 @@ class BoardEngine:
             self._interrupt = self._engine.interrupt
         except AttributeError as error:
             raise BackendError(
-                f"fpga: {bitstream} has no {ENGINE} with an interrupt; it is none of fpga/vivado"
+                f"fpga: {bitstream} has no {ENGINE} with an interrupt; build it with fpga/vivado"
             ) from error
 
     def read(self, offset: int) -> int:
-        """A register."""
+        """Read a register."""
         return int(self._engine.read(offset))
 
     def write(self, offset: int, value: int) -> None:
@@ -100,28 +99,28 @@ class BoardEngine:
         self._engine.write(offset, value)
 
     def allocate(self, size: int) -> BoardMemory:
-        """Get contiguous memory.
+        """Allocate contiguous memory, zeroed.
 
         Raises:
-            BackendError: there is none left.
+            BackendError: there is not enough left.
         """
         try:
             buffer = self._pynq.allocate(shape=(size,), dtype=np.uint8)
         except (MemoryError, RuntimeError) as error:
             raise BackendError(
-                f"fpga: the board has no {size} bytes of contiguous memory left ({error}); close "
-                "what else uses it, or give the kernel more (boot argument cma=)"
+                f"fpga: the board has no {size} bytes of contiguous memory left ({error}); end "
+                "other programs that use it, or give the kernel more (boot argument cma=)"
             ) from error
         memory = BoardMemory(buffer)
         memory.array[:] = 0
         return memory
 
     def wait(self, limit_cycles: int, clock_mhz: float) -> bool:
-        """Wait for the interrupt."""
+        """Wait for the interrupt; see `EngineBus.wait`."""
         limit_s = limit_cycles / clock_mhz / 1e6 + MARGIN_S
         try:
             self._loop.run_until_complete(asyncio.wait_for(self._interrupt.wait(), limit_s))
-        except (TimeoutError, asyncio.TimeoutError):  # two things before Python 3.11
+        except (TimeoutError, asyncio.TimeoutError):  # two classes before Python 3.11
             return False
         return True
 
@@ -130,5 +129,5 @@ class BoardEngine:
         self._overlay.download()
 
     def close(self) -> None:
-        """Let go; the bitstream stays loaded."""
+        """Close the event loop; the bitstream stays loaded."""
         self._loop.close()

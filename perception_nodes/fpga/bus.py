@@ -1,4 +1,4 @@
-"""How the driver reaches an engine: its registers, memory that both see, and its interrupt."""
+"""The driver's access to an engine: its registers, shared memory, and its interrupt."""
 
 from typing import Protocol
 
@@ -7,42 +7,42 @@ from numpy.typing import NDArray
 
 
 class Memory(Protocol):
-    """Memory that the processor and the engine both see.
+    """Memory that the processor and the engine share.
 
     Attributes:
-        array: as the processor sees it, uint8 [bytes].
-        address: of its first byte, as the engine sees it.
+        array: the memory as the processor sees it, uint8 [bytes].
+        address: address of its first byte for the engine.
     """
 
     array: NDArray[np.uint8]
     address: int
 
     def to_engine(self) -> None:
-        """What was written is seen by the engine from here on."""
+        """Make what the processor has written visible to the engine."""
         ...
 
     def from_engine(self) -> None:
-        """What the engine wrote is seen from here on."""
+        """Make what the engine has written visible to the processor."""
         ...
 
     def free(self) -> None:
-        """Give it back."""
+        """Free the memory."""
         ...
 
 
-class Transport(Protocol):
-    """An engine within reach.
+class EngineBus(Protocol):
+    """Access to one engine, on a board or simulated.
 
     Attributes:
-        name: of the engine, for people.
-        simulated: no hardware runs.
+        name: name of the engine, for people.
+        simulated: whether it is a simulation.
     """
 
     name: str
     simulated: bool
 
     def read(self, offset: int) -> int:
-        """A register, 32 bits."""
+        """Read a register, 32 bits."""
         ...
 
     def write(self, offset: int, value: int) -> None:
@@ -50,25 +50,26 @@ class Transport(Protocol):
         ...
 
     def allocate(self, size: int) -> Memory:
-        """Get memory, so many bytes, zeroed.
+        """Allocate `size` bytes of memory, zeroed.
 
         Raises:
-            BackendError: there is none left.
+            BackendError: there is not enough left.
         """
         ...
 
     def wait(self, limit_cycles: int, clock_mhz: float) -> bool:
-        """Wait for the interrupt, for so many cycles of the engine at most.
+        """Wait for the interrupt, at most for the given number of the engine's cycles.
 
         Returns:
-            Whether it may have come; an interrupt of earlier may be meant, so look.
+            Whether an interrupt arrived. It may be an earlier one, so the caller must check the
+            status.
         """
         ...
 
     def reset(self) -> None:
-        """Reset the hardware; registers forget what was written."""
+        """Reset the hardware; all registers lose their values."""
         ...
 
     def close(self) -> None:
-        """Let go of the engine."""
+        """Release the engine."""
         ...

@@ -1,11 +1,11 @@
-"""From the integer network to a program of the engine."""
+"""The compiler: from an integer network to a program of the engine."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 
 from perception_nodes.core.integer import Network
 from perception_nodes.fpga import encode
-from perception_nodes.fpga.allocate import allocate, lives
+from perception_nodes.fpga.allocate import allocate, lifetimes
 from perception_nodes.fpga.cycles import load_cost, output_beats, program_costs, tile_of
 from perception_nodes.fpga.layout import DESCRIPTOR_BYTES
 from perception_nodes.fpga.lower import Lowered, lower
@@ -20,19 +20,19 @@ def compile_network(network: Network, geometry: Geometry) -> Program:
     """Compile a network.
 
     Args:
-        network: with 8-bit weights.
-        geometry: of the engine it is for.
+        network: a network with 8-bit weights.
+        geometry: geometry of the engine that will run it.
 
     Returns:
         The program; its outputs are in the order of `network.fractions`.
 
     Raises:
-        BackendError: it has an operator, a size or weights that the engine has not, or does not fit
-            its activation memory.
+        BackendError: the engine does not support an operator, a size or a weight, or the network
+            does not fit into its activation memory.
     """
     lowered = lower(build_graph(network))
     lowered = replace(lowered, operations=schedule(lowered.operations))
-    times = lives(lowered.buffers, lowered.operations)
+    times = lifetimes(lowered.buffers, lowered.operations)
     bases, rows = allocate(lowered.buffers, times, geometry.rows)
     return assemble(network, lowered, bases, rows, geometry)
 
@@ -40,14 +40,14 @@ def compile_network(network: Network, geometry: Geometry) -> Program:
 def assemble(
     network: Network, lowered: Lowered, bases: Sequence[int], rows: int, geometry: Geometry
 ) -> Program:
-    """Put a program together, once everything has its place.
+    """Assemble a program from operations and addresses.
 
     Args:
         network: the network.
-        lowered: its operations.
+        lowered: the network as operations.
         bases: first row of every buffer.
-        rows: that are used in all.
-        geometry: of the engine.
+        rows: total number of rows used.
+        geometry: geometry of the engine.
     """
     outputs = place_outputs(network, lowered)
     image = lowered.buffers[0]
@@ -96,7 +96,7 @@ def assemble(
 
 
 def place_outputs(network: Network, lowered: Lowered) -> dict[str, Output]:
-    """Where the network's outputs go, one behind the other."""
+    """Place the network's outputs in output memory, one behind the other."""
     outputs, offset = {}, 0
     for name, fraction in network.fractions.items():
         tensor = lowered.outputs[name]
@@ -117,7 +117,7 @@ def place_outputs(network: Network, lowered: Lowered) -> dict[str, Output]:
 
 
 def _output_beats(tensor: Tensor) -> int:
-    """Beats of a pixel: of all groups, or as few as a single group needs."""
+    """Beats that a pixel of an output takes in output memory, for all its groups."""
     return tensor.groups * output_beats(tensor.channels)
 
 

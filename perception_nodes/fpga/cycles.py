@@ -1,59 +1,60 @@
-"""How long a program takes, told from the sizes of its operations.
+"""A model of how long a program takes, computed from the sizes of its operations.
 
-The model follows tiles, not cycles. A tile enters the array vector by vector, once for each step,
-and is then drained: a cycle for each block and vector, or as many as beats of an output are to be
-written. Two tiles are in work at a time; while one is drained, the next one enters. A step takes no
-less than its word of weights takes to come.
+The model follows tiles instead of single cycles. A tile enters the array vector by vector, once for
+each step, and is then drained, which takes one cycle for each block and vector; for an output of
+the network, as many cycles as there are beats to write. Two tiles are in progress at a time: while
+one is drained, the next one enters. A step takes at least as long as its word of weights takes to
+arrive.
 """
 
 from collections.abc import Iterator, Sequence
 
-from perception_nodes.core.counters import LayerCost
+from perception_nodes.core.counters import LayerEstimate
 from perception_nodes.fpga.layout import BEAT_BYTES, LANES, PARAMETER_BYTES, SMALLEST_TILE
 from perception_nodes.fpga.lower import Operation
 from perception_nodes.fpga.program import Geometry
 
 WEIGHT_SHARE = 2
-"""Cycles that a step should take for each beat of its weights: half of the memory's bandwidth is
-left to others."""
+"""Cycles that a step should take for each beat of its weights, which leaves half of the memory's
+bandwidth to others."""
 BEGIN = 7
 """Cycles from the last vector of an operation to the first one of the next."""
 ARRAY = 16
-"""From a vector's entry to its sum."""
+"""Cycles from a vector's entry to its sum."""
 BETWEEN = 2
-"""From one tile's drain to the next one's."""
+"""Cycles from the drain of one tile to that of the next one."""
 WRITE = 45
-"""From the last read of an accumulator to the code in activation memory."""
+"""Cycles from the last read of an accumulator to the code in activation memory."""
 START = 160
-"""From the start of a frame to the first word of the image."""
+"""Cycles from the start of a frame to the first word of the image."""
 AHEAD = 512
-"""Beats of weights that come before the image: as many as are held ready."""
+"""Beats of weights that are prefetched before the image is read."""
 
 
 def vectors(operation: Operation, geometry: Geometry) -> int:
-    """Vectors of an operation's result; the last one of a line may be part empty."""
+    """Number of vectors in an operation's result; the last one of a line may be partly empty."""
     return operation.out_height * -(-operation.out_width // geometry.pixels(operation.wide))
 
 
 def steps(operation: Operation) -> int:
-    """Words of weights for a tile."""
+    """Number of words of weights for a tile."""
     _, height, width, channels = operation.weight.shape
     return int(height * width * channels // LANES)
 
 
 def word_beats(operation: Operation) -> int:
-    """Beats of a word of weights."""
+    """Number of beats in a word of weights."""
     return (2 if operation.wide else 1) * LANES * LANES // BEAT_BYTES
 
 
 def output_beats(channels: int) -> int:
-    """Beats in which 16 channels of an output are written: as few as hold those that there are."""
+    """Beats in which a group of output channels is written: the fewest that hold its channels."""
     channels = min(channels, LANES)
     return next(beats for beats in (1, 2, 4) if 4 * beats >= channels)
 
 
 def tile_of(operation: Operation, geometry: Geometry) -> int:
-    """Vectors in a tile: few, for the last one is waited for; but enough to hide the weights."""
+    """Vectors in a tile: few, since the last tile is waited for; enough to hide the weights."""
     total = vectors(operation, geometry)
     tiles = max(total // (WEIGHT_SHARE * word_beats(operation)), 1)
     tiles = max(tiles, -(-total // geometry.tile))
@@ -62,16 +63,16 @@ def tile_of(operation: Operation, geometry: Geometry) -> int:
 
 def program_costs(
     operations: Sequence[Operation], waits: Sequence[bool], geometry: Geometry
-) -> Iterator[LayerCost]:
-    """What each operation takes, one after the other.
+) -> Iterator[LayerEstimate]:
+    """The expected cost of each operation.
 
     Args:
-        operations: in their order.
-        waits: whether each waits for the results of the one before.
-        geometry: of the engine.
+        operations: operations in the order of execution.
+        waits: for each one, whether it waits for the results of the one before.
+        geometry: geometry of the engine.
     """
-    # The cycle in which the array is free, and those in which the last two tiles, from the older
-    # one on, are read and written by the drain.
+    # The cycle in which the array becomes free; and for the last two tiles, the older one first,
+    # the cycles in which the drain has read and written them.
     now = 0
     read, written = [0, 0], [0, 0]
     begins = []
@@ -79,7 +80,7 @@ def program_costs(
         total, tile = vectors(operation, geometry), tile_of(operation, geometry)
         count, beats = steps(operation), word_beats(operation)
         sizes = [tile] * (total // tile) + [total % tile] * (total % tile > 0)
-        # Narrow vectors of stride 2 find two of their four pixels in one bank.
+        # With stride 2, two of the four pixels of a narrow vector are in the same bank.
         halves = 2 if geometry.blocks > 2 and not operation.wide and operation.stride == 2 else 1
         beats_written = 1 if operation.target else output_beats(len(operation.layer.weight))
         now = max(now + BEGIN, written[1] if wait else written[0])
@@ -93,10 +94,10 @@ def program_costs(
         yield _cost(operation, geometry, end - begin)
 
 
-def load_cost(width: int, height: int, name: str) -> LayerCost:
-    """What a LOAD descriptor takes: the image comes in at a beat a cycle."""
+def load_cost(width: int, height: int, name: str) -> LayerEstimate:
+    """The expected cost of a LOAD descriptor: the image arrives at one beat per cycle."""
     size = width * height * 3
-    return LayerCost(
+    return LayerEstimate(
         name=name,
         mode="load",
         channels="3",
@@ -110,7 +111,7 @@ def load_cost(width: int, height: int, name: str) -> LayerCost:
     )
 
 
-def _cost(operation: Operation, geometry: Geometry, cycles: int) -> LayerCost:
+def _cost(operation: Operation, geometry: Geometry, cycles: int) -> LayerEstimate:
     layer = operation.layer
     out, height, width, channels = operation.weight.shape
     real = min(out, len(layer.weight) - LANES * operation.output_group)
@@ -118,7 +119,7 @@ def _cost(operation: Operation, geometry: Geometry, cycles: int) -> LayerCost:
     macs = pixels * real * operation.products
     tiles = -(-vectors(operation, geometry) // tile_of(operation, geometry))
     weight_bytes = out * height * width * channels
-    return LayerCost(
+    return LayerEstimate(
         name=layer.name,
         mode="wide" if operation.wide else "narrow",
         channels=f"{layer.weight.shape[1]} -> {real}",

@@ -1,4 +1,4 @@
-"""Descriptors, parameter records and weights as bytes; the layout is that of `fpga/layout.yaml`."""
+"""Encoding of descriptors, parameter records and weights, in the layout of `fpga/layout.yaml`."""
 
 from collections.abc import Mapping, Sequence
 
@@ -25,21 +25,21 @@ LIMITS = {"source0_pixel_stride": 511, "source1_pixel_stride": 511, "residual_pi
 LIMITS |= dict.fromkeys(("width", "height", "source_width", "source_height"), 4095)
 LIMITS |= dict.fromkeys(("groups", "source0_groups", "source1_groups"), 255)
 LIMITS |= dict.fromkeys(("shift", "store_shift"), 47)
-"""What the engine takes where a field could hold more."""
+"""Largest values that the engine supports, for fields that could hold more."""
 
 
 def load_descriptor(
     folded: bool, width: int, height: int, buffer: Buffer, base: int, name: str
 ) -> bytes:
-    """Have the image loaded.
+    """The descriptor that loads the image.
 
     Args:
-        folded: 2 x 2 pixels side by side.
-        width: of the image, in pixels.
-        height: of it.
-        buffer: that it is written to.
-        base: the buffer's first row.
-        name: of the image, for errors.
+        folded: whether 2 x 2 pixels are put side by side, see `fold`.
+        width: width of the image in pixels.
+        height: height of the image in pixels.
+        buffer: buffer that it is written to.
+        base: first row of the buffer.
+        name: name of the image, for errors.
     """
     values = {
         "opcode": Opcode.LOAD,
@@ -64,20 +64,20 @@ def convolve_descriptor(
     weights_offset: int,
     parameters_offset: int,
 ) -> bytes:
-    """Have an operation run.
+    """The descriptor that runs an operation.
 
     Args:
-        operation: what is to run.
-        buffers: by number.
-        bases: the first row of each.
-        output: of the network, where it is one.
-        tile: vectors in a tile.
+        operation: the operation.
+        buffers: all buffers, by number.
+        bases: first row of each buffer.
+        output: where the result goes if it is an output of the network, else None.
+        tile: number of vectors in a tile.
         wait: whether it reads what the descriptor before it writes.
-        weights_offset: where weights lie, in bytes behind the first descriptor.
-        parameters_offset: the same of the parameters.
+        weights_offset: offset of its weights from the first descriptor, in bytes.
+        parameters_offset: offset of its parameters from the first descriptor, in bytes.
 
     Raises:
-        BackendError: a number is beyond what a descriptor holds.
+        BackendError: a number does not fit into its field.
     """
 
     def place(prefix: str, where: Place) -> dict[str, int]:
@@ -128,10 +128,10 @@ def convolve_descriptor(
 
 
 def parameters(operation: Operation) -> bytes:
-    """A record for each 16 output channels.
+    """The parameters of an operation: one record for each 16 output channels.
 
     Raises:
-        BackendError: a number is beyond what a record holds.
+        BackendError: a number does not fit into its field.
     """
     layer, store = operation.layer, operation.layer.store
     values: dict[str, int | NDArray[np.int32]] = {
@@ -155,7 +155,7 @@ def parameters(operation: Operation) -> bytes:
 
 
 def weights(operation: Operation) -> bytes:
-    """The weights of an operation in the order in which they are streamed."""
+    """The weights of an operation, in the order in which the engine reads them."""
     out, height, width, channels = operation.weight.shape
     at_once = 2 * LANES if operation.wide else LANES
     shape = (out // at_once, at_once, height, width, channels // LANES, LANES)
@@ -168,7 +168,7 @@ def _words(
     size: int,
     name: str,
 ) -> bytes:
-    """Values in their fields, little-endian."""
+    """Pack values into their fields, little-endian."""
     words = [0] * (size // 4)
     for key, value in values.items():
         field = fields[key]
@@ -176,7 +176,7 @@ def _words(
         for index, number in enumerate(np.atleast_1d(value).tolist()):
             if not 0 <= number <= limit:
                 raise BackendError(
-                    f"fpga: {name!r} needs {key} {number}, and the engine has 0 to {limit}"
+                    f"fpga: {name!r} needs {key} {number}, the engine supports 0 to {limit}"
                 )
             words[field.word + index] |= number << field.low
     return np.array(words, "<u4").tobytes()

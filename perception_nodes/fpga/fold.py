@@ -1,7 +1,7 @@
-"""The image folded: its pixels 2 x 2 side by side, as 12 channels of half the width and height.
+"""Folding the image: its 2 x 2 pixels become 12 channels of half the width and height.
 
-A convolution of stride 2 on the image is one of stride 1 on the folded image, with a smaller
-kernel: the engine's 16 input lanes then hold 12 channels instead of 3, and the image takes a
+A convolution of stride 2 on the image equals one of stride 1 on the folded image, with a smaller
+kernel. The engine's 16 input lanes then hold 12 channels instead of 3, and the image takes a
 quarter of the memory.
 """
 
@@ -10,46 +10,48 @@ from dataclasses import replace
 import numpy as np
 
 from perception_nodes.core.integer import Convolution
-from perception_nodes.fpga.views import Part, Reading, Tensor, TensorGraph
+from perception_nodes.fpga.views import ChannelSpan, ConvolutionNode, Tensor, TensorGraph
 
 FOLD = 2
 
 
 def fold_image(graph: TensorGraph) -> TensorGraph | None:
-    """The same network on the folded image; channels are (row, column, colour) within 2 x 2.
+    """Make the graph of the same network on the folded image.
+
+    The order of the folded image's channels is (row, column, colour) within 2 x 2 pixels.
 
     Returns:
-        A graph; None where the image cannot be folded: its size is odd, or not all that read it
-        are convolutions of stride 2.
+        The graph; None if the image cannot be folded, because its size is odd, or because it is
+        read by something else than a convolution of stride 2.
     """
     image = graph.tensors[graph.image]
-    readers = [reading for reading in graph.readings if _reads(reading, image.name)]
-    whole = ((Part(image.name, 0, image.channels),),)
+    readers = [node for node in graph.convolutions if _reads(node, image.name)]
+    whole = ((ChannelSpan(image.name, 0, image.channels),),)
     if image.height % FOLD or image.width % FOLD or not readers:
         return None
-    for reading in readers:
-        summed = reading.residual is not None and reading.residual.tensor == image.name
-        if reading.segments != whole or summed or reading.layer.stride != FOLD:
+    for node in readers:
+        summed = node.residual is not None and node.residual.tensor == image.name
+        if node.segments != whole or summed or node.layer.stride != FOLD:
             return None
     channels = image.channels * FOLD * FOLD
     folded = Tensor(image.name, channels, image.height // FOLD, image.width // FOLD)
-    segments = ((Part(image.name, 0, channels),),)
-    readings = [
-        replace(reading, layer=_folded(reading.layer), segments=segments)
-        if _reads(reading, image.name)
-        else reading
-        for reading in graph.readings
+    segments = ((ChannelSpan(image.name, 0, channels),),)
+    convolutions = [
+        replace(node, layer=_folded(node.layer), segments=segments)
+        if _reads(node, image.name)
+        else node
+        for node in graph.convolutions
     ]
-    return replace(graph, tensors={**graph.tensors, image.name: folded}, readings=readings)
+    return replace(graph, tensors={**graph.tensors, image.name: folded}, convolutions=convolutions)
 
 
-def _reads(reading: Reading, tensor: str) -> bool:
-    parts = [part for segment in reading.segments for part in segment]
-    return any(p is not None and p.tensor == tensor for p in (*parts, reading.residual))
+def _reads(node: ConvolutionNode, tensor: str) -> bool:
+    spans = [span for segment in node.segments for span in segment]
+    return any(p is not None and p.tensor == tensor for p in (*spans, node.residual))
 
 
 def _kernel(layer: Convolution) -> tuple[int, int]:
-    """Rows and columns of 2 x 2 pixels that a position of the result depends on."""
+    """Height and width of the kernel on the folded image."""
     height, width = (
         (kernel - 1 - pad) // FOLD - (-pad // FOLD) + 1
         for kernel, pad in zip(layer.weight.shape[2:], layer.pads[:2], strict=True)
@@ -65,6 +67,6 @@ def _folded(layer: Convolution) -> Convolution:
         (above, row), (before, column) = divmod(ky - top, FOLD), divmod(kx - left, FOLD)
         at = above - (-top // FOLD), before - (-left // FOLD)
         weight[:, row, column, :, at[0], at[1]] = layer.weight[:, :, ky, kx]
-    # What is missing below and to the right is told by the size of the result.
+    # Padding below and to the right is not needed: the size of the result implies it.
     pads = (-(-top // FOLD), -(-left // FOLD), 0, 0)
     return replace(layer, weight=weight.reshape(out, -1, *weight.shape[4:]), stride=1, pads=pads)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Field(NamedTuple):
-    """Bits of a little-endian 32-bit word; so many `words` follow each other."""
+    """Bits of a little-endian 32-bit word; an array takes `words` of them."""
 
     word: int
     low: int

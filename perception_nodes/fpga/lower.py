@@ -1,8 +1,8 @@
-"""Convolutions as the engine runs them: in lanes of 16 input and 16 or 32 output channels.
+"""Lowering: convolutions as the engine runs them, with 16 input and 16 or 32 output channels.
 
-A tensor lies in groups of 16 channels; lanes beyond its channels meet weights of 0. The engine
-computes 32 output channels of a pixel at a time (*wide*), or 16 of twice as many pixels (*narrow*),
-so that a layer whose groups of output channels are not even becomes two operations, which write
+A tensor is stored in groups of 16 channels; lanes beyond its last channel get weights of 0. The
+engine computes 32 output channels of a pixel at a time (*wide*), or 16 channels of twice as many
+pixels (*narrow*). A layer with an odd number of output groups becomes two operations, which write
 different groups of the same tensor.
 """
 
@@ -17,26 +17,26 @@ from perception_nodes.core.integer import Convolution
 from perception_nodes.fpga.fold import fold_image
 from perception_nodes.fpga.layout import BANKS
 from perception_nodes.fpga.layout import LANES as GROUP
-from perception_nodes.fpga.views import Reading, Tensor, TensorGraph, View
+from perception_nodes.fpga.views import ConvolutionNode, Tensor, TensorGraph, View
 
 MAX_KERNEL = 15
 MAX_STRIDE = 2
 WEIGHT_BITS = 8
 MAX_RESIDUAL_MULTIPLIER = 1 << 13
-"""With it the sum with the residual stays within 22 bits."""
+"""Up to this the sum with the residual fits into 22 bits."""
 IMAGE_ALIGNMENT = 4
-"""The image's width is a multiple of it; where it is folded, of twice as much."""
+"""The image's width must be a multiple of this, and of twice this if it is folded."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Channel groups of a buffer.
+    """Consecutive channel groups of a buffer.
 
     Attributes:
-        buffer: its number.
-        group: the first group.
-        groups: how many.
-        upsampled: whether a reader sees every code twice in both directions.
+        buffer: number of the buffer.
+        group: first group.
+        groups: number of groups.
+        upsampled: whether every code is read twice in both directions.
     """
 
     buffer: int
@@ -47,12 +47,13 @@ class Place:
 
 @dataclass(frozen=True)
 class Buffer:
-    """Room for tensors of one size that lie side by side.
+    """Activation memory for tensors of one size that are stored side by side.
 
     Attributes:
-        name: of its tensors.
-        height, width: of them, in pixels.
-        groups: of 16 channels; rows from four pixels to the next four.
+        name: names of the tensors.
+        height, width: size of the tensors in pixels.
+        groups: number of groups of 16 channels; also the distance, in rows, from four pixels to the
+            next four.
     """
 
     name: str
@@ -62,12 +63,12 @@ class Buffer:
 
     @property
     def line_stride(self) -> int:
-        """Rows from one line to the next: four pixels side by side lie in the same row."""
+        """Rows from one line to the next; four neighbouring pixels share a row."""
         return -(-self.width // BANKS) * self.groups
 
     @property
     def rows(self) -> int:
-        """Rows of activation memory."""
+        """Number of rows of activation memory."""
         return self.height * self.line_stride
 
 
@@ -76,20 +77,21 @@ class Operation:
     """A convolution, or a part of its output channels, as the engine runs it.
 
     Attributes:
-        layer: the convolution that the numbers besides weights are of.
-        wide: 32 output channels a pixel; else 16, of twice as many pixels at a time.
-        segments: what is read.
-        height, width: of what is read, enlarged where it is upsampled.
-        kernel: height and width.
-        stride: in both directions.
+        layer: the convolution; all its numbers except those below apply.
+        wide: whether 32 output channels are computed at a time, instead of 16 channels of twice as
+            many pixels.
+        segments: places that are read.
+        height, width: size of what is read, after upsampling.
+        kernel: height and width of the kernel.
+        stride: stride in both directions.
         top, left: rows and columns of padding.
-        out_height, out_width: of the result.
-        target: where codes go; None where the result is an output of the network.
-        output_group: the first 16 channels that are computed, in groups.
-        residual: what is added, None for none.
-        weight: int8 [out, ky, kx, in], in lanes, out a multiple of 16 or 32.
+        out_height, out_width: size of the result.
+        target: where codes are written; None if the result is an output of the network.
+        output_group: first group of 16 output channels that is computed.
+        residual: place of the residual that is added, None if there is none.
+        weight: int8 [out, ky, kx, in], padded to full lanes; out is a multiple of 16 or 32.
         bias, multiplier: int32 [out].
-        products: multiplications of the network for one value of the result.
+        products: multiplications that the network needs for one value of the result.
     """
 
     layer: Convolution
@@ -113,11 +115,11 @@ class Operation:
 
     @property
     def groups(self) -> int:
-        """Groups of 16 output channels."""
+        """Number of groups of 16 output channels."""
         return len(self.weight) // GROUP
 
     def buffers_read(self) -> set[int]:
-        """Numbers of the buffers that it reads."""
+        """Numbers of the buffers that the operation reads."""
         places = [*self.segments, *([self.residual] if self.residual else [])]
         return {place.buffer for place in places}
 
@@ -127,10 +129,10 @@ class Lowered:
     """A network as operations of the engine.
 
     Attributes:
-        folded: whether the image is loaded folded (`fold`).
-        buffers: by number; the image's is number 0.
-        places: of every stored tensor, by name.
-        operations: in the order of execution.
+        folded: whether the image is folded, see `fold`.
+        buffers: all buffers; number 0 is the image's.
+        places: place of every stored tensor, by name.
+        operations: operations in the order of execution.
         outputs: the network's outputs, by name.
     """
 
@@ -145,10 +147,10 @@ def lower(graph: TensorGraph) -> Lowered:
     """Turn a graph into operations.
 
     Raises:
-        BackendError: a layer is none that the engine can run; its name is told.
+        BackendError: the engine cannot run a layer; the text names it.
     """
-    for reading in graph.readings:
-        _check(reading.layer)
+    for node in graph.convolutions:
+        _check(node.layer)
     image = graph.tensors[graph.image]
     if image.width % IMAGE_ALIGNMENT:
         raise BackendError(
@@ -160,15 +162,15 @@ def lower(graph: TensorGraph) -> Lowered:
     image = graph.tensors[graph.image]
     buffers = [Buffer(graph.image, image.height, image.width, 1)]
     places = {graph.image: Place(0, 0, 1)}
-    for row in graph.rows:
-        tensors, group = [graph.tensors[name] for name in row], 0
+    for names in graph.buffers:
+        tensors, group = [graph.tensors[name] for name in names], 0
         for tensor in tensors:
             places[tensor.name] = Place(len(buffers), group, tensor.groups)
             group += tensor.groups
         first = tensors[0]
-        buffers.append(Buffer(", ".join(row), first.height, first.width, group))
+        buffers.append(Buffer(", ".join(names), first.height, first.width, group))
     operations = [
-        operation for reading in graph.readings for operation in _operations(reading, graph, places)
+        operation for node in graph.convolutions for operation in _operations(node, graph, places)
     ]
     outputs = {name: graph.tensors[name] for name in graph.outputs}
     return Lowered(folded is not None, buffers, places, operations, outputs)
@@ -180,34 +182,34 @@ def _check(layer: Convolution) -> None:
     if layer.weight.min() < -limit or layer.weight.max() >= limit:
         raise BackendError(
             f"fpga: Convolution {name!r} has weights of more than {WEIGHT_BITS} bits, which the "
-            "engine has not; quantize the model without layers that are kept in float"
+            "engine does not support; quantize the model without layers that are kept in float"
         )
     if max(*kernel, *layer.pads[:2]) > MAX_KERNEL or layer.stride > MAX_STRIDE:
         raise BackendError(
             f"fpga: Convolution {name!r} has a kernel of {kernel[0]}x{kernel[1]}, stride "
-            f"{layer.stride} and padding {layer.pads}; the engine has kernels and padding up to "
-            f"{MAX_KERNEL} and strides up to {MAX_STRIDE}"
+            f"{layer.stride} and padding {layer.pads}; the engine supports kernels and padding up "
+            f"to {MAX_KERNEL} and strides up to {MAX_STRIDE}"
         )
-
     if layer.store is not None and layer.store.residual_multiplier > MAX_RESIDUAL_MULTIPLIER:
         raise BackendError(
             f"fpga: Convolution {name!r} has a residual multiplier of "
-            f"{layer.store.residual_multiplier}; the engine has up to {MAX_RESIDUAL_MULTIPLIER}"
+            f"{layer.store.residual_multiplier}; the engine supports up to "
+            f"{MAX_RESIDUAL_MULTIPLIER}"
         )
 
 
 def _operations(
-    reading: Reading, graph: TensorGraph, places: dict[str, Place]
+    node: ConvolutionNode, graph: TensorGraph, places: dict[str, Place]
 ) -> Iterator[Operation]:
-    """A layer's wide operation, its narrow one, or both."""
-    layer, target = reading.layer, graph.tensors[reading.layer.target]
-    segments = tuple(_place(segment, places) for segment in reading.segments)
-    used = np.concatenate([_used_lanes(segment) for segment in reading.segments])
+    """The wide operation of a layer, its narrow one, or both."""
+    layer, target = node.layer, graph.tensors[node.layer.target]
+    segments = tuple(_place(segment, places) for segment in node.segments)
+    used = np.concatenate([_used_lanes(segment) for segment in node.segments])
     weight = np.zeros((target.groups * GROUP, *layer.weight.shape[2:], len(used)), np.int8)
     weight[: target.channels, :, :, used] = layer.weight.transpose(0, 2, 3, 1)
     bias, multiplier = (np.zeros(len(weight), np.int32) for _ in range(2))
     bias[: target.channels], multiplier[: target.channels] = layer.bias, layer.multiplier
-    source = graph.tensors[reading.segments[0][0].tensor]
+    source = graph.tensors[node.segments[0][0].tensor]
     factor = 2 if segments[0].upsampled else 1
     height, width = factor * source.height, factor * source.width
     wide = target.groups // 2 * 2
@@ -217,9 +219,9 @@ def _operations(
         channels = slice(begin * GROUP, end * GROUP)
         place = places.get(target.name)
         residual = None
-        if reading.residual is not None:
-            there = places[reading.residual.tensor]
-            group = there.group + reading.residual.begin // GROUP + begin
+        if node.residual is not None:
+            there = places[node.residual.tensor]
+            group = there.group + node.residual.begin // GROUP + begin
             residual = Place(there.buffer, group, end - begin)
         yield Operation(
             layer=layer,
@@ -239,12 +241,12 @@ def _operations(
             weight=weight[channels],
             bias=bias[channels],
             multiplier=multiplier[channels],
-            products=reading.products,
+            products=node.products,
         )
 
 
 def _place(segment: View, places: dict[str, Place]) -> Place:
-    """The groups that a segment's parts lie in."""
+    """The place of a segment: all groups that its spans are in."""
     first, last = segment[0], segment[-1]
     begin = places[first.tensor].group + first.begin // GROUP
     end = places[last.tensor].group + -(-last.end // GROUP)
@@ -252,9 +254,9 @@ def _place(segment: View, places: dict[str, Place]) -> Place:
 
 
 def _used_lanes(segment: View) -> NDArray[np.bool_]:
-    """For every lane of a segment whether a channel of the layer's source lies in it."""
+    """For every lane of a segment, whether it holds a channel that the layer reads."""
     lanes = []
-    for part in segment:
-        channels = np.arange(part.begin // GROUP * GROUP, -(-part.end // GROUP) * GROUP)
-        lanes.append((channels >= part.begin) & (channels < part.end))
+    for span in segment:
+        channels = np.arange(span.begin // GROUP * GROUP, -(-span.end // GROUP) * GROUP)
+        lanes.append((channels >= span.begin) & (channels < span.end))
     return np.concatenate(lanes)

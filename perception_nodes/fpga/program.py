@@ -1,6 +1,6 @@
-"""A compiled network: what lies in the engine's memory, and where its outputs will be.
+"""A compiled network: the content of the engine's memory, and the places of its outputs.
 
-In a file: a line that says what it is, a line of JSON, then the bytes for the engine's memory.
+A file has a line with the type of the file, a line of JSON, and the bytes for the engine's memory.
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.core.counters import LayerCost
+from perception_nodes.core.counters import LayerEstimate
 from perception_nodes.core.inference import BackendError
 from perception_nodes.fpga.layout import BEAT_BYTES, VERSION
 from perception_nodes.system.files import write_whole
@@ -21,13 +21,13 @@ MAGIC = b"perception fpga program 1"
 
 @dataclass(frozen=True)
 class Geometry:
-    """What was built into an engine.
+    """Build parameters of an engine.
 
     Attributes:
-        blocks: of 16 x 16 multipliers; 2 or 4.
-        tile: vectors in a tile at most.
-        rows: of activation memory, 64 bytes each.
-        clock_mhz: the clock it is meant for.
+        blocks: number of blocks of 16 x 16 multipliers; 2 or 4.
+        tile: largest number of vectors in a tile.
+        rows: number of rows of activation memory, 64 bytes each.
+        clock_mhz: clock that the engine is designed for.
     """
 
     blocks: int
@@ -36,19 +36,19 @@ class Geometry:
     clock_mhz: float
 
     def pixels(self, wide: bool) -> int:
-        """Pixels of a vector, which enters the array in a cycle."""
+        """Number of pixels in a vector, which enters the array in one cycle."""
         return self.blocks // 2 if wide else self.blocks
 
 
 class Output(NamedTuple):
-    """An output of the network in memory.
+    """An output of the network in output memory.
 
     Attributes:
-        name: of the output.
-        channels, height, width: of it.
+        name: name of the output.
+        channels, height, width: its shape.
         fraction: its values are `fixed` x 2^-fraction.
-        offset: bytes behind the output address.
-        pixel_stride, line_stride: beats of 16 bytes from one pixel, and line, to the next.
+        offset: offset in output memory, bytes.
+        pixel_stride, line_stride: distance of pixels and of lines, in beats of 16 bytes.
     """
 
     name: str
@@ -62,11 +62,11 @@ class Output(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Size in bytes."""
         return self.height * self.line_stride * BEAT_BYTES
 
     def fixed(self, memory: NDArray[np.uint8]) -> NDArray[np.int32]:
-        """A view of its values in the output memory, int32 [channels, height, width]."""
+        """A view of the output's values in output memory, int32 [channels, height, width]."""
         values = memory[self.offset : self.offset + self.size].view("<i4")
         lines = values.reshape(self.height, -1)[:, : 4 * self.width * self.pixel_stride]
         pixels = lines.reshape(self.height, self.width, -1)[:, :, : self.channels]
@@ -75,16 +75,16 @@ class Output(NamedTuple):
 
 @dataclass(frozen=True)
 class Program:
-    """A network for an engine of one geometry.
+    """A network compiled for an engine of one geometry.
 
     Attributes:
-        geometry: of the engine.
-        width, height: of the image.
-        descriptors: how many; they are the first bytes of the content.
-        content: descriptors, parameters and weights, as they lie in memory.
-        outputs: of the network.
-        rows: of activation memory that are used.
-        layers: what each descriptor is expected to take.
+        geometry: geometry of the engine.
+        width, height: size of the image.
+        descriptors: number of descriptors, with which the content begins.
+        content: bytes of descriptors, parameters and weights for the engine's memory.
+        outputs: outputs of the network.
+        rows: number of rows of activation memory used.
+        layers: expected cost of each descriptor.
     """
 
     geometry: Geometry
@@ -94,20 +94,20 @@ class Program:
     content: bytes
     outputs: tuple[Output, ...]
     rows: int
-    layers: tuple[LayerCost, ...]
+    layers: tuple[LayerEstimate, ...]
 
     @property
     def output_bytes(self) -> int:
-        """Size of the output memory."""
+        """Size of the output memory in bytes."""
         return max(output.offset + output.size for output in self.outputs)
 
     @property
     def cycles(self) -> int:
-        """Expected of a frame."""
+        """Expected number of cycles for a frame."""
         return sum(layer.cycles for layer in self.layers)
 
     def save(self, path: Path) -> None:
-        """Write a file."""
+        """Write the program to a file."""
         facts = asdict(self)
         del facts["content"]
         head = json.dumps({"layout": VERSION, "bytes": len(self.content), **facts}).encode()
@@ -115,10 +115,10 @@ class Program:
 
 
 def read_program(path: Path) -> Program:
-    """Read a file.
+    """Read a program from a file.
 
     Raises:
-        BackendError: it cannot be read, or is of another version.
+        BackendError: the file cannot be read, or is of another version.
     """
     try:
         magic, head, content = path.read_bytes().split(b"\n", 2)
@@ -126,10 +126,10 @@ def read_program(path: Path) -> Program:
         if magic != MAGIC or facts.pop("layout") != VERSION:
             raise ValueError("it is of another version")
         if facts.pop("bytes") != len(content):
-            raise ValueError("it is not complete")
+            raise ValueError("it is incomplete")
         facts["geometry"] = Geometry(**facts["geometry"])
         facts["outputs"] = tuple(Output(*output) for output in facts["outputs"])
-        facts["layers"] = tuple(LayerCost(*layer) for layer in facts["layers"])
+        facts["layers"] = tuple(LayerEstimate(*layer) for layer in facts["layers"])
         return Program(content=content, **facts)
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = getattr(error, "strerror", None) or str(error)

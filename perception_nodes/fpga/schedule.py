@@ -1,7 +1,8 @@
-"""The order of operations: one that needs another's result comes, where it can, not right behind.
+"""The order of operations: if possible, an operation does not directly follow one that it reads.
 
 The engine begins an operation while the last results of the one before are still on their way to
-activation memory. One that reads them has to wait; any other put between costs nothing.
+activation memory. An operation that reads them has to wait for that; if another operation runs in
+between, nothing waits.
 """
 
 from collections.abc import Sequence
@@ -10,19 +11,19 @@ from perception_nodes.fpga.lower import Operation, Place
 
 
 def depends(operation: Operation, before: Operation) -> bool:
-    """Whether an operation reads what another writes."""
+    """Whether an operation reads what another one writes."""
     written = before.target
     if written is None:
         return False
     read = [*operation.segments, *([operation.residual] if operation.residual else [])]
-    return any(_overlap(place, written) for place in read)
+    return any(_intersect(place, written) for place in read)
 
 
 def schedule(operations: Sequence[Operation]) -> list[Operation]:
-    """Reorder operations by list scheduling, their given order being the priority.
+    """Reorder operations by list scheduling, with their given order as the priority.
 
-    Every operation still comes after all whose results it reads; buffers are not placed yet, so
-    nothing else ties them.
+    Every operation still comes after all operations whose results it reads. There are no other
+    constraints, because buffers have no addresses yet.
     """
     left = list(range(len(operations)))
     needs = [
@@ -40,6 +41,6 @@ def schedule(operations: Sequence[Operation]) -> list[Operation]:
     return [operations[number] for number in order]
 
 
-def _overlap(one: Place, other: Place) -> bool:
+def _intersect(one: Place, other: Place) -> bool:
     apart = one.group + one.groups <= other.group or other.group + other.groups <= one.group
     return one.buffer == other.buffer and not apart

@@ -1,8 +1,8 @@
-"""The engine as a simulation: its RTL, compiled by Verilator into a shared library.
+"""The simulated engine: its RTL, compiled by Verilator into a shared library.
 
-The library's interface is `fpga/sim/engine_sim.h`. Registers are reached through the engine's
-AXI4-Lite port and memory through its AXI4 port, so that the driver cannot tell it from hardware but
-by the time it takes.
+The library's interface is `fpga/sim/engine_sim.h`. Registers are accessed through the engine's
+AXI4-Lite port and memory through its AXI4 port, so for the driver the only difference to hardware
+is the time that it takes.
 """
 
 import ctypes
@@ -44,23 +44,22 @@ _FUNCTIONS: dict[str, tuple[object, list[object]]] = {
 
 
 class SimulatedMemory:
-    """A piece of the simulation's memory, which both see as it is."""
+    """A piece of the simulation's memory, which driver and engine access directly."""
 
     def __init__(
         self, array: NDArray[np.uint8], address: int, give_back: Callable[[], None]
     ) -> None:
-        """Take a view of it, its address, and what is to be called in the end."""
         self.array, self.address = array, address
         self._give_back = give_back
 
     def to_engine(self) -> None:
-        """Nothing lies between the two."""
+        """Do nothing: there is no cache."""
 
     def from_engine(self) -> None:
-        """Nothing lies between the two."""
+        """Do nothing: there is no cache."""
 
     def free(self) -> None:
-        """Give it back."""
+        """Free the memory."""
         self._give_back()
 
 
@@ -68,8 +67,8 @@ class SimulatedEngine:
     """A simulation of the engine.
 
     Attributes:
-        name: of the library.
-        simulated: it is.
+        name: file name of the library.
+        simulated: True.
     """
 
     simulated = True
@@ -78,15 +77,15 @@ class SimulatedEngine:
         """Start a simulation.
 
         Args:
-            library: made by `make fpga-sim`.
+            library: a shared library built by `make fpga-sim`.
 
         Raises:
-            BackendError: the library is not there or cannot be loaded.
+            BackendError: the library does not exist or cannot be loaded.
         """
         if not library.is_file():
             raise BackendError(
-                f"fpga: the simulated engine {library} is not there; make fpga-sim builds it, in a "
-                "checkout of the repository"
+                f"fpga: the simulated engine {library} is not there; build it with make fpga-sim "
+                "in a checkout of the repository"
             )
         try:
             self._library = ctypes.CDLL(str(library.resolve()))
@@ -101,16 +100,16 @@ class SimulatedEngine:
         self.name = library.name
         self._engine: int | None = self._library.engine_create(MEMORY_BYTES)
         if not self._engine:
-            raise BackendError(f"fpga: {library} finds no {MEMORY_BYTES} bytes of memory")
+            raise BackendError(f"fpga: {library} cannot allocate {MEMORY_BYTES} bytes of memory")
         start = self._library.engine_memory(self._engine)
         self._memory: NDArray[np.uint8] = np.ctypeslib.as_array(start, (MEMORY_BYTES,))
         self._taken = self._pieces = 0
 
     def read(self, offset: int) -> int:
-        """A register.
+        """Read a register.
 
         Raises:
-            BackendError: the engine does not answer, or refuses.
+            BackendError: the engine does not answer, or answers with an error.
         """
         value = ctypes.c_uint32()
         answer = self._library.engine_mmio_read(self._engine, offset, ctypes.byref(value))
@@ -121,16 +120,16 @@ class SimulatedEngine:
         """Write a register.
 
         Raises:
-            BackendError: the engine does not answer, or refuses.
+            BackendError: the engine does not answer, or answers with an error.
         """
         answer = self._library.engine_mmio_write(self._engine, offset, value)
         self._check(answer, f"writing register 0x{offset:02X}")
 
     def allocate(self, size: int) -> SimulatedMemory:
-        """Take the next piece of memory.
+        """Allocate the next piece of memory, zeroed.
 
         Raises:
-            BackendError: there is none left.
+            BackendError: there is not enough left.
         """
         begin, end = self._taken, self._taken + size
         if end > MEMORY_BYTES:
@@ -142,39 +141,39 @@ class SimulatedEngine:
         return SimulatedMemory(self._memory[begin:end], begin, self._given_back)
 
     def wait(self, limit_cycles: int, clock_mhz: float) -> bool:
-        """Run until the interrupt, or so many cycles."""
+        """Simulate until the interrupt, or for `limit_cycles` cycles."""
         return bool(self._library.engine_run_until_irq(self._engine, limit_cycles))
 
     def reset(self) -> None:
-        """Hold the engine in reset for a moment."""
+        """Hold the engine in reset for `RESET_CYCLES` cycles."""
         self._library.engine_reset(self._engine, RESET_CYCLES)
 
     def close(self) -> None:
-        """End the simulation; views of its memory must not be used any more."""
+        """End the simulation; views of its memory become invalid."""
         if self._engine:
             self._library.engine_destroy(self._engine)
         self._engine = None
 
     def violations(self) -> str:
-        """The first breach of the bus's rules by the engine, empty for none."""
+        """Number of violations of the bus protocol by the engine, and the first one; else empty."""
         first = ctypes.c_char_p()
         count = self._library.engine_violations(self._engine, ctypes.byref(first))
         return f"{count}: {(first.value or b'').decode()}" if count else ""
 
     def set_latency(self, smallest: int, largest: int, seed: int = 0) -> None:
-        """Cycles that the memory takes to answer, each drawn from this range."""
+        """Let the memory answer after a random number of cycles from this range."""
         self._library.engine_set_latency(self._engine, smallest, largest, seed)
 
     def set_backpressure(self, percent: int, seed: int = 0) -> None:
-        """Have the memory withhold its handshakes in so many of a hundred cycles."""
+        """Let the memory withhold its handshakes in `percent` of all cycles."""
         self._library.engine_set_backpressure(self._engine, percent, seed)
 
     def set_fault(self, begin: int, end: int, response: int) -> None:
-        """Have addresses answered with 2 SLVERR, 3 DECERR, -1 not at all; 0 ends it."""
+        """Answer addresses with an error: 2 SLVERR, 3 DECERR, -1 no answer; 0 removes the fault."""
         self._library.engine_set_fault(self._engine, begin, end, response)
 
     def _given_back(self) -> None:
-        """A piece was given back; all is free again with the last one."""
+        """Note that a piece was freed; the memory is reused when all pieces are free."""
         self._pieces -= 1
         if not self._pieces:
             self._taken = 0

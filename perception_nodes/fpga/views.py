@@ -1,10 +1,10 @@
-"""What each layer reads, in terms of tensors that are stored: concats and slices move nothing.
+"""Views: what each convolution reads, in terms of stored tensors; concats and slices move no data.
 
 A tensor that a convolution computes is stored once, in groups of 16 channels. Concat, Slice and
-Upsample only say in which order, and how enlarged, a later convolution sees stored channels. A
-convolution reads at most two *segments*, each a row of channel groups that lie side by side in one
-buffer, so that tensors which are joined have to be stored side by side. Where that cannot be (a
-tensor would have to lie in two places), the tensor is copied: by a convolution with the identity,
+Upsample only determine the order and enlargement in which a later convolution reads stored
+channels. A convolution reads at most two *segments*, each of consecutive channel groups in one
+buffer, so tensors that are joined must be stored side by side. If that is impossible, because a
+tensor would have to be in two places, the tensor is copied by a convolution with the identity,
 which is exact.
 """
 
@@ -28,8 +28,8 @@ MAX_SEGMENTS = 2
 
 
 @dataclass(frozen=True)
-class Part:
-    """Channels `begin` to `end` of a stored tensor, as a reader sees them."""
+class ChannelSpan:
+    """Channels `begin` to `end` of a stored tensor, possibly upsampled."""
 
     tensor: str
     begin: int
@@ -38,16 +38,16 @@ class Part:
 
     @property
     def channels(self) -> int:
-        """How many channels."""
+        """Number of channels."""
         return self.end - self.begin
 
 
-View = tuple[Part, ...]
+View = tuple[ChannelSpan, ...]
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor that is stored: the image, or what a convolution computes."""
+    """A stored tensor: the image, or the result of a convolution."""
 
     name: str
     channels: int
@@ -56,24 +56,24 @@ class Tensor:
 
     @property
     def groups(self) -> int:
-        """Groups of 16 channels, the last one filled up."""
+        """Number of groups of 16 channels; the last one may be partly used."""
         return -(-self.channels // GROUP)
 
 
 @dataclass(frozen=True)
-class Reading:
+class ConvolutionNode:
     """A convolution and what it reads.
 
     Attributes:
         layer: the convolution.
-        segments: its source, one or two segments, each of parts that lie side by side.
-        residual: part that is added, None for none.
-        products: multiplications of the network for one value of the result.
+        segments: its source: one or two segments, each of spans that are stored side by side.
+        residual: span of the residual that is added, None if there is none.
+        products: multiplications that the network needs for one value of the result.
     """
 
     layer: Convolution
     segments: tuple[View, ...]
-    residual: Part | None
+    residual: ChannelSpan | None
     products: int
 
 
@@ -83,25 +83,25 @@ class TensorGraph:
 
     Attributes:
         image: name of the input.
-        tensors: stored ones by name; those of the network's outputs too.
+        tensors: stored tensors and the network's outputs, by name.
         outputs: names of the network's outputs.
-        readings: convolutions in the order of execution.
-        rows: tensors that lie side by side in one buffer, in their order; one that lies alone is a
-            row of its own. Outputs and the image have none.
+        convolutions: convolutions in the order of execution.
+        buffers: for each buffer the names of its tensors, in their order. The image and the outputs
+            are not in it.
     """
 
     image: str
     tensors: dict[str, Tensor]
     outputs: tuple[str, ...]
-    readings: list[Reading] = field(default_factory=list)
-    rows: list[tuple[str, ...]] = field(default_factory=list)
+    convolutions: list[ConvolutionNode] = field(default_factory=list)
+    buffers: list[tuple[str, ...]] = field(default_factory=list)
 
 
 def build_graph(network: Network) -> TensorGraph:
     """Resolve a network's concats, slices and upsamples.
 
     Raises:
-        BackendError: it has an operator that the engine has not.
+        BackendError: the engine does not support an operator.
     """
     builder = _Builder(network)
     for layer in network.layers:
@@ -116,7 +116,7 @@ def build_graph(network: Network) -> TensorGraph:
         else:
             raise BackendError(
                 f"fpga: {type(layer).__name__} {layer.target!r} is not an operator of the engine; "
-                "it has Convolution, HardSwish, ReLU, Add, Concat, Slice and Upsample"
+                "it supports Convolution, HardSwish, ReLU, Add, Concat, Slice and Upsample"
             )
     return builder.finish()
 
@@ -125,12 +125,12 @@ class _Builder:
     def __init__(self, network: Network) -> None:
         image = Tensor(network.image, 3, network.height, network.width)
         self._graph = TensorGraph(image.name, {image.name: image}, tuple(network.fractions))
-        self.views: dict[str, View] = {image.name: (Part(image.name, 0, 3),)}
-        self._row_of: dict[str, tuple[str, ...]] = {}
+        self.views: dict[str, View] = {image.name: (ChannelSpan(image.name, 0, 3),)}
+        self._buffer_of: dict[str, tuple[str, ...]] = {}
         self._copies = 0
 
     def convolution(self, layer: Convolution, products: int) -> None:
-        """Add a layer, and whatever copies it needs before it; for `products` see `Reading`."""
+        """Add a layer, with the copies it needs before it; `products`: see `ConvolutionNode`."""
         source = self.views[layer.source]
         segments = self._segments(source)
         residual = None
@@ -148,29 +148,29 @@ class _Builder:
         if target.height < 1 or target.width < 1:
             raise BackendError(f"fpga: Convolution {layer.name!r} has an empty result")
         self._graph.tensors[target.name] = target
-        self.views[target.name] = (Part(target.name, 0, target.channels),)
-        self._graph.readings.append(Reading(layer, segments, residual, products))
+        self.views[target.name] = (ChannelSpan(target.name, 0, target.channels),)
+        self._graph.convolutions.append(ConvolutionNode(layer, segments, residual, products))
 
     def enlarged(self, view: View) -> View:
-        """Every part upsampled; one that is already is copied first."""
-        plain = [self._copy((part,)) if part.upsampled else part for part in view]
-        return tuple(replace(part, upsampled=True) for part in plain)
+        """A view with every span upsampled; a span that is upsampled already is copied first."""
+        plain = [self._copy((span,)) if span.upsampled else span for span in view]
+        return tuple(replace(span, upsampled=True) for span in plain)
 
     def finish(self) -> TensorGraph:
-        """The graph, once all layers are in."""
+        """The graph, after all layers were added."""
         graph = self._graph
         apart = {*graph.outputs, graph.image}
-        rows = dict.fromkeys(self._row_of.values())
-        alone = [(t,) for t in graph.tensors if t not in self._row_of and t not in apart]
-        graph.rows = [*rows, *alone]
+        shared = dict.fromkeys(self._buffer_of.values())
+        alone = [(t,) for t in graph.tensors if t not in self._buffer_of and t not in apart]
+        graph.buffers = [*shared, *alone]
         return graph
 
-    def _size(self, part: Part) -> tuple[int, int]:
-        tensor, factor = self._graph.tensors[part.tensor], 2 if part.upsampled else 1
+    def _size(self, span: ChannelSpan) -> tuple[int, int]:
+        tensor, factor = self._graph.tensors[span.tensor], 2 if span.upsampled else 1
         return factor * tensor.height, factor * tensor.width
 
     def _segments(self, view: View) -> tuple[View, ...]:
-        """Divide what is read into at most two rows, and have tensors lie side by side for it."""
+        """Divide a view into at most two segments, and put their tensors into common buffers."""
         if len(view) == 1:
             return (view,)
         cuts = range(len(view), 0, -1) if len(view) > MAX_SEGMENTS else [1]
@@ -182,47 +182,48 @@ class _Builder:
             segments = (self._copied(view),)
         for segment in segments:
             if len(segment) > 1:
-                row = tuple(part.tensor for part in segment)
-                self._row_of.update(dict.fromkeys(row, row))
+                names = tuple(span.tensor for span in segment)
+                self._buffer_of.update(dict.fromkeys(names, names))
         return segments
 
     def _can_lie(self, segments: Sequence[View]) -> bool:
-        """Whether each of them can be a row, or is one already, and they do not want the same."""
+        """Whether each segment can get a buffer, or has one, and no tensor is in two of them."""
         for segment in segments:
-            row = tuple(part.tensor for part in segment)
-            free = not any(name in self._row_of for name in row) and len(set(row)) == len(row)
-            there = all(self._row_of.get(name) == row for name in row)
-            if not all(self._is_movable(part) for part in segment) or not (free or there):
+            names = tuple(span.tensor for span in segment)
+            unique = len(set(names)) == len(names)
+            free = unique and not any(name in self._buffer_of for name in names)
+            there = all(self._buffer_of.get(name) == names for name in names)
+            if not all(self._is_movable(span) for span in segment) or not (free or there):
                 return False
-        wanted = [part.tensor for segment in segments for part in segment]
+        wanted = [span.tensor for segment in segments for span in segment]
         return len(wanted) == len(set(wanted))
 
-    def _is_movable(self, part: Part) -> bool:
-        tensor = self._graph.tensors[part.tensor]
-        whole = (part.begin, part.end) == (0, tensor.channels)
-        return whole and not part.upsampled and part.tensor != self._graph.image
+    def _is_movable(self, span: ChannelSpan) -> bool:
+        tensor = self._graph.tensors[span.tensor]
+        whole = (span.begin, span.end) == (0, tensor.channels)
+        return whole and not span.upsampled and span.tensor != self._graph.image
 
     def _copied(self, view: View) -> View:
-        """What is read, with copies of all that cannot lie beside the rest."""
+        """A view in which every span that cannot be stored beside the others is a copy."""
         taken: set[str] = set()
-        parts = []
-        for part in view:
-            if part.tensor in self._row_of or part.tensor in taken or not self._is_movable(part):
-                part = self._copy((part,))
-            taken.add(part.tensor)
-            parts.append(part)
-        return tuple(parts)
+        spans = []
+        for span in view:
+            if span.tensor in self._buffer_of or span.tensor in taken or not self._is_movable(span):
+                span = self._copy((span,))
+            taken.add(span.tensor)
+            spans.append(span)
+        return tuple(spans)
 
-    def _aligned(self, view: View) -> Part:
-        """A residual: it is read group by group, beside what is written."""
-        part = view[0]
-        if len(view) == 1 and not part.upsampled and part.begin % GROUP == 0:
-            return part
+    def _aligned(self, view: View) -> ChannelSpan:
+        """A residual as one span; it must begin with a group, because it is read group by group."""
+        span = view[0]
+        if len(view) == 1 and not span.upsampled and span.begin % GROUP == 0:
+            return span
         return self._copy(view)
 
-    def _copy(self, view: View) -> Part:
-        """Store what is read once more, by a convolution with the identity."""
-        channels = sum(part.channels for part in view)
+    def _copy(self, view: View) -> ChannelSpan:
+        """Copy a view to a new tensor, by a convolution with the identity."""
+        channels = sum(span.channels for span in view)
         self._copies += 1
         name = f"copy {self._copies} of {view[0].tensor}"
         self.views[name] = view
@@ -236,7 +237,7 @@ class _Builder:
                 stride=1,
                 pads=(0, 0, 0, 0),
                 outside=0,
-                # fixed = code, value = 8 x code, and back.
+                # fixed = code, value = 8 x code; the store divides by 8 again.
                 multiplier=np.full(channels, 1 << 16, np.int32),
                 shift=16,
                 fraction=0,
@@ -249,23 +250,23 @@ class _Builder:
 
 
 def _joined(views: Sequence[View]) -> View:
-    """Parts one behind the other; what was cut apart and is joined again is one part."""
-    parts: list[Part] = []
-    for part in (part for view in views for part in view):
-        last = parts[-1] if parts else None
-        if last is not None and part == replace(last, begin=last.end, end=part.end):
-            parts[-1] = replace(last, end=part.end)
+    """The spans of several views, one behind the other; adjacent spans of a tensor become one."""
+    spans: list[ChannelSpan] = []
+    for span in (span for view in views for span in view):
+        last = spans[-1] if spans else None
+        if last is not None and span == replace(last, begin=last.end, end=span.end):
+            spans[-1] = replace(last, end=span.end)
         else:
-            parts.append(part)
-    return tuple(parts)
+            spans.append(span)
+    return tuple(spans)
 
 
 def _cut(view: View, begin: int, end: int) -> View:
     """Channels `begin` to `end` of a view."""
-    parts, at = [], 0
-    for part in view:
-        low, high = max(begin - at, 0), min(end - at, part.channels)
+    spans, at = [], 0
+    for span in view:
+        low, high = max(begin - at, 0), min(end - at, span.channels)
         if low < high:
-            parts.append(replace(part, begin=part.begin + low, end=part.begin + high))
-        at += part.channels
-    return tuple(parts)
+            spans.append(replace(span, begin=span.begin + low, end=span.begin + high))
+        at += span.channels
+    return tuple(spans)

@@ -1,4 +1,4 @@
-"""How the GPU makes boxes of a head's tensors: arguments and result of `kernels/decode.cu`."""
+"""Decoding a network's head on the GPU: arguments and result of `kernels/decode.cu`."""
 
 import ctypes
 from collections.abc import Sequence
@@ -17,13 +17,13 @@ ABSURD_BOX = 1 << 31
 
 @dataclass(frozen=True)
 class Head:
-    """What comes out of a network.
+    """Sizes of a network's head.
 
     Attributes:
-        width, height: of its input, pixels.
-        strides: a level, input pixels a cell.
-        reg_max: bins a side.
-        classes: how many.
+        width, height: size of the network's input, pixels.
+        strides: for each level, the size of a cell in input pixels.
+        reg_max: number of bins for each side of a box.
+        classes: number of classes.
     """
 
     width: int
@@ -33,17 +33,17 @@ class Head:
     classes: int
 
     def __post_init__(self) -> None:
-        """Refuse what the kernel has no room for."""
+        """Refuse a head that the kernel has no room for."""
         if len(self.strides) > MAX_LEVELS:
             raise ValueError(f"a head of {len(self.strides)} levels; the GPU decodes {MAX_LEVELS}")
 
     def size(self, stride: int) -> tuple[int, int]:
-        """Rows and columns of a level."""
+        """Rows and columns of the level with this stride."""
         return self.height // stride, self.width // stride
 
     @property
     def cells(self) -> int:
-        """Of all levels."""
+        """Number of cells in all levels."""
         return sum(rows * columns for rows, columns in map(self.size, self.strides))
 
 
@@ -76,8 +76,8 @@ class PlacementJob(ctypes.Structure):
     ]
 
 
-class Candidate(ctypes.Structure):
-    """`Candidate` of `decode.cu`."""
+class BoxCandidate(ctypes.Structure):
+    """`Candidate` of `decode.cu`: a box before suppression."""
 
     _fields_ = [
         ("box", ctypes.c_float * 4),
@@ -86,29 +86,29 @@ class Candidate(ctypes.Structure):
     ]
 
 
-class State(ctypes.Structure):
-    """`State` of `decode.cu`: zero before the first frame."""
+class DecodeState(ctypes.Structure):
+    """`State` of `decode.cu`; it must be zeroed before the first frame."""
 
     _fields_ = [
         ("found", ctypes.c_uint32),
         ("absurd", ctypes.c_uint32),
         ("reserved", ctypes.c_uint32 * 2),
         ("ticket", ctypes.c_uint64),
-        ("candidates", Candidate * MAX_CANDIDATES),
+        ("candidates", BoxCandidate * MAX_CANDIDATES),
     ]
 
 
-class Result(ctypes.Structure):
-    """`Result` of `decode.cu`: all that comes back from the device.
+class DecodeResult(ctypes.Structure):
+    """`Result` of `decode.cu`: everything that comes back from the device.
 
     Attributes:
-        ticket: of the frame whose boxes these are.
-        count: boxes.
-        found: cells with an object above the threshold.
-        entered: of these into suppression, the best; the others were dropped.
-        kept: of these after suppression; of them the best `MAX_DETECTIONS` are boxes here, but
-            those that lie in the grey border alone.
-        absurd: see `check`.
+        ticket: ticket of the frame that the boxes belong to.
+        count: number of boxes.
+        found: number of cells with an object above the threshold.
+        entered: number of these, the best ones, that entered suppression.
+        kept: number of these that suppression kept. The best `MAX_DETECTIONS` of them are the
+            boxes here, without those that lie entirely in the grey border.
+        absurd: bits that say which logits are absurd, see `check`.
     """
 
     _fields_ = [
@@ -126,11 +126,11 @@ class Result(ctypes.Structure):
 
     @property
     def dropped(self) -> int:
-        """Objects that there was no room for, before suppression or after it."""
+        """Number of objects dropped for lack of room, before or after suppression."""
         return int(self.found - self.entered + max(self.kept - MAX_DETECTIONS, 0))
 
     def check(self, strides: Sequence[int]) -> None:
-        """See that the network's output can be a detection.
+        """Check that the network's output can be right.
 
         Raises:
             AbsurdOutput: a class logit, or a box logit of an object, is not a number below 1000.
@@ -142,7 +142,7 @@ class Result(ctypes.Structure):
             raise AbsurdOutput("box logits of an object are not numbers below 1000")
 
     def detections(self) -> Detections:
-        """The boxes, in source pixels; a copy."""
+        """A copy of the boxes, in source pixels."""
         count = self.count
         return Detections(
             np.array(self.boxes, np.float32).reshape(-1, 4)[:count],
@@ -152,7 +152,7 @@ class Result(ctypes.Structure):
 
 
 class DecodeJob(ctypes.Structure):
-    """`Job` of `decode.cu`; addresses are those of the machine that runs it."""
+    """`Job` of `decode.cu`; addresses are the device's, or the host's if the kernel runs there."""
 
     _fields_ = [
         ("levels", LevelJob * MAX_LEVELS),
@@ -172,7 +172,7 @@ class DecodeJob(ctypes.Structure):
 
 
 def launches_of(head: Head) -> list[tuple[str, int, int]]:
-    """The kernels in order: name, blocks, threads a block."""
+    """The kernels in their order: name, number of blocks, threads per block."""
     find_threads = decode_threads = 128
     return [
         ("find_candidates", -(-head.cells // find_threads), find_threads),
@@ -181,7 +181,7 @@ def launches_of(head: Head) -> list[tuple[str, int, int]]:
     ]
 
 
-def job_of(
+def build_decode_job(
     head: Head,
     settings: DecodeSettings,
     placement: Placement,
@@ -190,19 +190,19 @@ def job_of(
     scratch: int,
     result: int,
 ) -> DecodeJob:
-    """The kernels' argument.
+    """Build the kernels' argument.
 
     Args:
-        head: of the network.
-        settings: thresholds.
-        placement: of the frames.
-        tensors: addresses of a level's box and class logits, float32.
-        state: address of a `State`.
-        scratch: address of twelve bytes a cell, aligned to eight.
-        result: address of a `Result`.
+        head: sizes of the network's head.
+        settings: thresholds of the decoder.
+        placement: placement of the frames in the network's input.
+        tensors: for each level the addresses of its box and class logits, float32.
+        state: address of a `DecodeState`.
+        scratch: address of twelve bytes for each cell, aligned to eight.
+        result: address of a `DecodeResult`.
 
     Raises:
-        ValueError: more candidates are asked for than there is room for.
+        ValueError: the settings ask for more candidates than the kernels have room for.
     """
     if not 0 < settings.max_candidates <= MAX_CANDIDATES:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Frames in shared memory, read by the GPU where they lie."""
+"""Frames in shared memory, which the GPU reads in place."""
 
 import ctypes
 import mmap
@@ -12,17 +12,18 @@ from perception_nodes.gpu.cuda import CudaError, Device, HostMemory
 
 SHARED = "/dev/shm/"
 SLOTS = 10
-"""Of a camera's channel that are in use at once: those that wait, are read and are written."""
+"""Slots of a camera's channel in use at once: waiting, being read, and being written."""
 
 
 @dataclass
 class _Segment:
-    """A mapping of shared memory, and the front of it that the device sees.
+    """A mapping of shared memory, whose front part is registered with the driver.
 
     Attributes:
-        first, last: addresses; the last is the first one behind it.
-        path: the file mapped.
-        memory: what is registered; None where the driver refused.
+        first: first address of the mapping.
+        last: first address behind the mapping.
+        path: path of the mapped file.
+        memory: the registered part; None if the driver refused to register it.
     """
 
     first: int
@@ -32,14 +33,14 @@ class _Segment:
 
     @property
     def end(self) -> int:
-        """The first address behind what the device sees."""
+        """First address behind the registered part; without one, behind the mapping."""
         return self.last if self.memory is None else self.first + self.memory.nbytes
 
-    def is_there(self) -> bool:
+    def is_current(self) -> bool:
         """Whether these addresses still map this file.
 
-        A camera that was started again may be mapped where its predecessor was, while the device
-        would go on to read the predecessor's memory.
+        The memory of a restarted camera may be mapped at the addresses of its predecessor, while
+        the device would still read the predecessor's memory.
         """
         try:
             path = os.readlink(f"/proc/self/map_files/{self.first:x}-{self.last:x}")
@@ -53,20 +54,20 @@ class _Segment:
 
 
 class FrameMemory:
-    """Tells where the device finds a frame; copies it to where it can be found if need be.
+    """Gives the device's address of a frame, after copying the frame if the device cannot see it.
 
-    Shared memory is registered with the driver when its first frame comes. Other memory, such as a
-    message's, comes and goes: it is copied into page-locked memory that the device reads.
+    Shared memory is registered with the driver when the first frame in it arrives. Other memory,
+    such as a message's, is short-lived: it is copied into page-locked memory, which the device
+    reads.
     """
 
     def __init__(self, device: Device) -> None:
-        """Nothing is registered yet."""
         self._device = device
         self._segments: list[_Segment] = []
         self._copy: HostMemory | None = None
 
     def reserve(self, nbytes: int) -> None:
-        """Make room for frames of this size that have to be copied.
+        """Allocate memory for frames of this size that have to be copied.
 
         Raises:
             CudaError: there is not enough memory.
@@ -78,9 +79,10 @@ class FrameMemory:
             self._copy = self._device.pinned(nbytes)
 
     def locate(self, frame: memoryview) -> tuple[int, int]:
-        """Where the device finds a frame, and how often that took copying it: 0 or 1.
+        """The device's address of a frame, and the number of copies that were needed: 0 or 1.
 
-        Nothing may be running that reads an earlier one. `reserve` was called for its size.
+        `reserve` must have been called for its size, and no running kernel may read an earlier
+        frame.
         """
         pixels = np.frombuffer(frame, np.uint8)
         address = int(pixels.__array_interface__["data"][0])
@@ -92,16 +94,16 @@ class FrameMemory:
         return self._copy.address, 1
 
     def close(self) -> None:
-        """Let go of what is registered, so that another may register it."""
+        """Unregister all memory, so that it can be registered again."""
         for segment in self._segments:
             segment.close()
         self._segments.clear()
 
     def _find(self, address: int, nbytes: int) -> tuple[HostMemory | None, int]:
-        """What is registered around a frame, and its first address."""
+        """The registered memory that holds a frame or None, and its first address."""
         for segment in self._segments:
             if segment.first <= address < segment.last:
-                if address + nbytes <= segment.end and segment.is_there():
+                if address + nbytes <= segment.end and segment.is_current():
                     return segment.memory, segment.first
                 segment.close()
                 self._segments.remove(segment)
@@ -116,12 +118,12 @@ class FrameMemory:
         mapping = _mapping_of(address)
         if mapping is None or address + nbytes > mapping.last:
             return None
-        # iceoryx2 maps room for more slots than are ever used: locked, they would take memory.
+        # iceoryx2 maps more slots than are ever used; registering would lock them all in memory.
         size = min(mapping.last - mapping.first, address - mapping.first + SLOTS * nbytes)
         try:
-            memory = self._device.register(*_to_be_registered(mapping, size))
+            memory = self._device.register(*_writable_front(mapping, size))
         except CudaError:
-            # Asked again for each frame it would be refused again: these are copied.
+            # Remember the refusal, so that it is not repeated for each frame: these are copied.
             return _Segment(mapping.first, mapping.last, mapping.path, None)
         return _Segment(mapping.first, mapping.last, mapping.path, memory)
 
@@ -152,25 +154,25 @@ def _mapping_of(address: int) -> _Mapping | None:
     return None
 
 
-def _to_be_registered(mapping: _Mapping, size: int) -> tuple[NDArray[np.uint8], bool]:
-    """The front of a mapping, and whether it may only be read.
+def _writable_front(mapping: _Mapping, size: int) -> tuple[NDArray[np.uint8], bool]:
+    """The front of a mapping as an array, and whether it is read-only.
 
-    Mapped once more by us, for writing: a reader's mapping is read-only, which not every GPU takes,
-    and goes when iceoryx2 likes.
+    The file is mapped again for writing if possible: the mapping of a reader is read-only, which
+    not every GPU accepts, and iceoryx2 may unmap it at any time.
     """
     try:
         file = os.open(mapping.path, os.O_RDWR)
         try:
             facts = os.fstat(file)
             if facts.st_ino == mapping.inode:
-                # A mapping ends with its last page, the file before that.
+                # A mapping ends with a whole page, the file possibly before that.
                 size = min(size, facts.st_size - mapping.offset)
                 ours = mmap.mmap(file, size, offset=mapping.offset)
                 return np.frombuffer(ours, np.uint8), False
         finally:
             os.close(file)
     except OSError:
-        # Of another user, or removed by now: as it is.
+        # The file belongs to another user or is removed by now: use the existing mapping.
         pass
     array = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(mapping.first))
     return array, mapping.read_only

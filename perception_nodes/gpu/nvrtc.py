@@ -1,8 +1,8 @@
-"""The kernels compiled for a GPU where they run: by NVRTC, at first start, into the cache.
+"""Compiling the kernels on the machine where they run, by NVRTC, at the first start.
 
-NVRTC is the compiler as a library: neither the toolkit nor a C++ compiler is needed, and it works
-where there is no GPU. Both kernel files take it a second. What it made is kept under a hash of all
-that went in, and checked against a hash of its own when it is read.
+NVRTC is NVIDIA's compiler as a library. It needs neither the toolkit nor a C++ compiler nor a GPU,
+and compiles both kernel files in a second. A cubin is kept under a hash of everything that it was
+made from, together with a hash of its content, which is checked when it is read.
 """
 
 import ctypes
@@ -25,13 +25,13 @@ LIBRARIES = ("libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so")
 
 @dataclass(frozen=True)
 class Usage:
-    """What the compiler made of a kernel.
+    """Resources that a compiled kernel uses.
 
     Attributes:
-        registers: a thread.
-        stack_bytes: local memory a thread.
-        spilled_bytes: stores and loads of registers there was no room for, a thread.
-        shared_bytes: a block.
+        registers: registers per thread.
+        stack_bytes: local memory per thread.
+        spilled_bytes: bytes per thread stored and loaded because of too few registers.
+        shared_bytes: shared memory per block.
     """
 
     registers: int
@@ -44,14 +44,14 @@ class Nvrtc:
     """NVIDIA's run-time compiler.
 
     Attributes:
-        version: of CUDA, 13000 for 13.0.
+        version: its CUDA version, 13000 for 13.0.
     """
 
     def __init__(self) -> None:
         """Load the library.
 
         Raises:
-            CudaError: it is not installed.
+            CudaError: the library is not installed.
         """
         self._library = _load()
         major, minor = ctypes.c_int(), ctypes.c_int()
@@ -59,7 +59,7 @@ class Nvrtc:
         self.version = 1000 * major.value + 10 * minor.value
 
     def architectures(self) -> list[int]:
-        """Compute capabilities that it compiles for, 87 for 8.7."""
+        """Compute capabilities that the compiler supports, 87 for 8.7."""
         count = ctypes.c_int()
         self._call("nvrtcGetNumSupportedArchs", ctypes.byref(count))
         known = (ctypes.c_int * count.value)()
@@ -70,14 +70,14 @@ class Nvrtc:
         """Compile a file of `kernels/`.
 
         Args:
-            name: of the file, without `.cu`.
+            name: name of the file, without `.cu`.
             sm: compute capability, 87 for 8.7.
 
         Returns:
             The cubin, and the compiler's report.
 
         Raises:
-            CudaError: it does not know the GPU, or the source does not compile.
+            CudaError: the GPU is not supported, or the source does not compile.
         """
         if sm not in self.architectures():
             raise CudaError(
@@ -125,20 +125,20 @@ def nvrtc() -> Nvrtc:
     """The compiler, loaded once.
 
     Raises:
-        CudaError: it is not installed.
+        CudaError: the library is not installed.
     """
     return Nvrtc()
 
 
 def cubin(name: str, sm: int) -> bytes:
-    """A kernel file compiled for a GPU, from the cache where it is there.
+    """A kernel file compiled for a GPU, from the cache if possible.
 
     Args:
-        name: of the file in `kernels/`, without `.cu`.
+        name: name of the file in `kernels/`, without `.cu`.
         sm: compute capability, 87 for 8.7.
 
     Raises:
-        CudaError: there is no compiler, or it fails.
+        CudaError: NVRTC is not installed, or fails.
     """
     compiler = nvrtc()
     made_of = [path.read_bytes() for path in (KERNELS / f"{name}.cu", *HEADERS)]
@@ -157,7 +157,7 @@ def cubin(name: str, sm: int) -> bytes:
 
 
 def usage_of(report: str) -> dict[str, Usage]:
-    """What ptxas reports of each kernel (`-v`), by name."""
+    """Resources of each kernel by name, read from the report of `ptxas -v`."""
     found = {}
     for part in report.split("Compiling entry function '")[1:]:
         numbers = {

@@ -1,9 +1,9 @@
-"""How the GPU makes the network's input of one kind of frame: what it reads where, and what of it.
+"""Preprocessing on the GPU: plans of what is read from a frame, and arguments of the kernel.
 
-A plan holds for every frame of a camera that has the same encoding, size, step and calibration.
-The kernel (`kernels/preprocess.cu`) and its specification (`reference.py`) both follow it.
-Positions are those of the CPU path, `cv2.resize` and `cv2.remap` with fixed-point maps, so that a
-network sees the same picture whichever of the two made it.
+A plan is valid for all frames of a camera with the same encoding, size, step and calibration. The
+kernel (`kernels/preprocess.cu`) and its specification (`test/gpu/preprocess_oracle.py`) follow it.
+Sampling positions are those of the CPU path, `cv2.resize` and `cv2.remap` with fixed-point maps, so
+that a network sees the same picture from both.
 """
 
 import ctypes
@@ -18,12 +18,12 @@ from perception_nodes.core.geometry import PADDING_VALUE, Letterbox, Points
 from perception_nodes.preprocess.formats import BYTES_PER_PIXEL, check_frame
 
 BITS = 11
-"""Of a position between two samples."""
+"""Fraction bits of a position between two samples."""
 LENS_BITS = 5
-"""The same in the map of a lens."""
+"""Fraction bits of a position in the map of a lens."""
 NEUTRAL_CHROMA = 128
 TILE = (64, 4)
-"""Width and height of what a block makes, pixels."""
+"""Width and height of the pixels that a block computes."""
 THREADS = TILE[0] * TILE[1]
 
 INTERLEAVED, YUV, BAYER_CELLS, BAYER_MOSAIC = range(4)
@@ -36,32 +36,33 @@ _CHANNELS = {
     "mono8": (0, 0, 0),
     "8uc1": (0, 0, 0),
 }
-"""Bytes of blue, green and red in a pixel."""
+"""Offsets of blue, green and red in a pixel, bytes."""
 _YUV = {
     "nv12": (1, 0, 2, (0, 1)),
     "nv21": (1, 0, 2, (1, 0)),
     "yuyv": (2, 0, 4, (1, 3)),
     "uyvy": (2, 1, 4, (0, 2)),
 }
-"""Bytes from a luma sample to the next, and before it; bytes from a chroma sample to the next, and
-of U and V in it."""
+"""Distance of luma samples and offset of the first one; distance of chroma samples and offsets of U
+and V in one; all in bytes."""
 
 
 @dataclass(frozen=True, eq=False)
 class PlanePlan:
-    """Samples on a regular grid in the frame, and where on it the scaled image's pixels lie.
+    """A regular grid of samples in the frame, and positions of the scaled image's pixels on it.
 
     Attributes:
-        width, height: of the grid, in samples.
-        row_bytes, sample_bytes: from a row to the next, from a sample to the next.
-        channels: bytes from a sample's first to those that are read.
-        outside: value of what lies beyond the grid.
-        offset: bytes from the frame's first to the first sample.
-        columns: int32 [inner_width], samples in 1 / 2**BITS; with a lens None.
-        rows: int32 [inner_height], the same.
-        xy: int16 [inner_height, inner_width, 2], the sample left of and above the position; without
-            a lens None.
-        fraction: uint16 [inner_height, inner_width], from there to it: y and x, LENS_BITS each.
+        width, height: size of the grid, in samples.
+        row_bytes, sample_bytes: distance of rows and of samples, in bytes.
+        channels: offsets of the bytes of a sample that are read.
+        outside: value of samples beyond the grid.
+        offset: offset of the first sample in the frame, bytes.
+        columns: int32 [inner_width], x positions in units of 1 / 2**BITS sample; None with a lens.
+        rows: int32 [inner_height], the same for y.
+        xy: int16 [inner_height, inner_width, 2], the sample left of and above each position; None
+            without a lens.
+        fraction: uint16 [inner_height, inner_width], the distance from that sample to the position:
+            y in the upper, x in the lower LENS_BITS bits; None without a lens.
     """
 
     width: int
@@ -78,16 +79,16 @@ class PlanePlan:
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
-    """What is read of a frame, and where it goes.
+class FramePlan:
+    """What is read from a frame, and where it goes in the network's input.
 
     Attributes:
         kind: `INTERLEAVED` (blue, green, red), `YUV` (luma, then chroma), `BAYER_CELLS` (blue, two
             greens, red of 2 x 2 cells) or `BAYER_MOSAIC` (at full resolution).
-        planes: one, or two.
-        letterbox: the placement.
-        red: column and row of red in a cell of a mosaic.
-        frame_bytes: that a frame has.
+        planes: one plane, or two for `YUV`.
+        letterbox: placement of the scaled image.
+        red: column and row of red in a 2 x 2 cell of a mosaic.
+        frame_bytes: size of a frame.
     """
 
     kind: int
@@ -97,16 +98,16 @@ class Plan:
     frame_bytes: int
 
 
-def plan_frame(image: ImageView, letterbox: Letterbox, grid: Points | None) -> Plan:
-    """Plan frames like this one.
+def plan_frame(image: ImageView, letterbox: Letterbox, grid: Points | None) -> FramePlan:
+    """Make the plan for frames of one kind.
 
     Args:
-        image: an uncompressed frame; its pixels are not read.
-        letterbox: its placement in the network's input.
-        grid: with a lens, the source position of each pixel of the scaled image, of `remap_grid`.
+        image: an uncompressed frame of this kind; its pixels are not read.
+        letterbox: placement of the frames in the network's input.
+        grid: for a lens, the result of `core.geometry.remap_grid`, else None.
 
     Raises:
-        FrameRejected: it contradicts itself, or is too large.
+        FrameRejected: size, step and data of the frame do not fit together, or it is too large.
     """
     encoding, rows = check_frame(image)
     width, height, step = image.width, image.height, image.step
@@ -139,7 +140,7 @@ def plan_frame(image: ImageView, letterbox: Letterbox, grid: Points | None) -> P
             channels = tuple(places[position] for position in cell)
             planes = [PlanePlan(width // 2, height // 2, 2 * step, 2, channels, grey)]
     placed = tuple(_place(plane, (width, height), letterbox, grid) for plane in planes)
-    return Plan(kind, placed, letterbox, red, frame_bytes)
+    return FramePlan(kind, placed, letterbox, red, frame_bytes)
 
 
 def _place(
@@ -161,7 +162,7 @@ def _place(
 
 
 def _line(samples: int, pixels: int) -> NDArray[np.int32]:
-    """Where so many pixels lie on a line of samples that has the same length."""
+    """Positions of pixels, in 1 / 2**BITS, on a line of samples that has the same length."""
     position = (np.arange(pixels) + 0.5) * (samples / pixels) - 0.5
     fixed: NDArray[np.int32] = np.rint(np.clip(position, 0, samples - 1) * (1 << BITS)).astype(
         np.int32
@@ -170,17 +171,17 @@ def _line(samples: int, pixels: int) -> NDArray[np.int32]:
 
 
 @dataclass(frozen=True)
-class Output:
-    """What the network takes.
+class InputFormat:
+    """Format of the network's input tensor.
 
     Attributes:
-        width, height: pixels.
-        dtype: of a value.
+        width, height: size in pixels.
+        dtype: type of a value.
         layout: channels first (NCHW) or last (NHWC).
-        order: of the channels.
-        scale: a channel, in the output's order; a value is pixel * scale + bias, computed in
-            float64; integers are rounded, ties to even, and limited to what they hold.
-        bias: a channel.
+        order: order of the channels.
+        scale: for each channel in this order: a value is pixel * scale + bias, computed in
+            float64; for integers it is rounded, ties to even, and saturated.
+        bias: see `scale`.
     """
 
     width: int
@@ -193,17 +194,17 @@ class Output:
 
     @property
     def nbytes(self) -> int:
-        """Of the input tensor."""
+        """Size of the input tensor in bytes."""
         return 3 * self.width * self.height * np.dtype(self.dtype).itemsize
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """Of the input tensor."""
+        """Shape of the input tensor."""
         size = (self.height, self.width)
         return (1, 3, *size) if self.layout == "NCHW" else (1, *size, 3)
 
     def table(self) -> NDArray[np.generic]:
-        """What each 8-bit pixel value becomes: [3, 256] of `dtype`."""
+        """The input value for each channel and 8-bit pixel value: [3, 256] of `dtype`."""
         pixels = np.arange(256, dtype=np.float64)
         values = pixels * np.array(self.scale)[:, None] + np.array(self.bias)[:, None]
         dtype = np.dtype(self.dtype)
@@ -233,13 +234,13 @@ class PlaneJob(ctypes.Structure):
 
 
 class FrameCell(ctypes.Structure):
-    """`Frame` of `preprocess.cu`: what changes from frame to frame."""
+    """`Frame` of `preprocess.cu`: the part of its input that changes from frame to frame."""
 
     _fields_ = [("pixels", ctypes.c_uint64), ("ticket", ctypes.c_uint64)]
 
 
 class PreprocessJob(ctypes.Structure):
-    """`Job` of `preprocess.cu`; addresses are those of the machine that runs it."""
+    """`Job` of `preprocess.cu`; addresses are the device's, or the host's if it runs there."""
 
     _fields_ = [
         ("planes", PlaneJob * 2),
@@ -262,9 +263,9 @@ class PreprocessJob(ctypes.Structure):
     ]
 
 
-def constants_of(plan: Plan, output: Output) -> list[NDArray[np.generic]]:
-    """The arrays that the kernel reads besides the frame, in the order of `job_of`."""
-    arrays = [output.table()]
+def constants_of(plan: FramePlan, input_format: InputFormat) -> list[NDArray[np.generic]]:
+    """Arrays that the kernel reads besides the frame, in the order of `build_preprocess_job`."""
+    arrays = [input_format.table()]
     for plane in plan.planes:
         arrays += [
             a for a in (plane.columns, plane.rows, plane.xy, plane.fraction) if a is not None
@@ -272,23 +273,28 @@ def constants_of(plan: Plan, output: Output) -> list[NDArray[np.generic]]:
     return arrays
 
 
-def grid_of(output: Output) -> tuple[int, int, int]:
-    """Blocks that make the output, in x, y, z; each of `THREADS` threads."""
-    return -(-output.width // TILE[0]), -(-output.height // TILE[1]), 1
+def grid_of(input_format: InputFormat) -> tuple[int, int, int]:
+    """Number of blocks in x, y and z that compute the input tensor, with `THREADS` threads each."""
+    return -(-input_format.width // TILE[0]), -(-input_format.height // TILE[1]), 1
 
 
-def job_of(
-    plan: Plan, output: Output, frame_cell: int, ticket: int, out: int, constants: list[int]
+def build_preprocess_job(
+    plan: FramePlan,
+    input_format: InputFormat,
+    frame_cell: int,
+    ticket: int,
+    out: int,
+    constants: list[int],
 ) -> PreprocessJob:
-    """The kernel's argument.
+    """Build the kernel's argument.
 
     Args:
-        plan: of the frames.
-        output: what the network takes; of the size that the letterbox was fitted to.
+        plan: plan of the frames.
+        input_format: format of the input tensor, of the size that the letterbox was fitted to.
         frame_cell: address of a `FrameCell`.
         ticket: address of eight bytes that receive the ticket of the frame.
         out: address of the input tensor.
-        constants: addresses of `constants_of`.
+        constants: addresses of the arrays of `constants_of`.
     """
     table, *positions = constants
     job = PreprocessJob(frame=frame_cell, ticket=ticket, table=table, out=out, kind=plan.kind)
@@ -303,7 +309,7 @@ def job_of(
     job.red_x, job.red_y = plan.red
     job.inner_width, job.inner_height = box.inner_width, box.inner_height
     job.pad_x, job.pad_y = box.pad_x, box.pad_y
-    job.width, job.height = output.width, output.height
-    job.value_bytes = np.dtype(output.dtype).itemsize
-    job.planar, job.reversed = output.layout == "NCHW", output.order == "RGB"
+    job.width, job.height = input_format.width, input_format.height
+    job.value_bytes = np.dtype(input_format.dtype).itemsize
+    job.planar, job.reversed = input_format.layout == "NCHW", input_format.order == "RGB"
     return job

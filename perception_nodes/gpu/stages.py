@@ -1,51 +1,81 @@
-"""The stages of a frame that run on a GPU: preprocessing, and decoding what the network says.
+"""The stages of a frame that run on a GPU: preprocessing, the network, and decoding.
 
-Each puts its kernels on a stream; with the network's between them they become one graph, launched
-once a frame. What changes from frame to frame, where its pixels lie and its ticket, is told through
-page-locked memory. Once the graph is there nothing allocates.
+Each stage puts its kernels on a stream; together they become one graph, which is launched once for
+each frame. The address of a frame's pixels and its ticket change from frame to frame and are passed
+through page-locked memory. Nothing allocates after the graph was made.
 """
 
 import ctypes
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.frame import ImageView
-from perception_nodes.gpu import decode_job as heads
-from perception_nodes.gpu import preprocess_job as plans
 from perception_nodes.gpu.cuda import CudaError, CudaGraph, Device, DeviceMemory, Stream, capture
-from perception_nodes.gpu.decode_job import Head, Result, State
+from perception_nodes.gpu.decode_job import (
+    DecodeResult,
+    DecodeState,
+    Head,
+    build_decode_job,
+    launches_of,
+)
 from perception_nodes.gpu.frame_memory import FrameMemory
 from perception_nodes.gpu.nvrtc import cubin
-from perception_nodes.gpu.preprocess_job import FrameCell, Output
+from perception_nodes.gpu.preprocess_job import (
+    THREADS,
+    FrameCell,
+    InputFormat,
+    build_preprocess_job,
+    constants_of,
+    grid_of,
+    plan_frame,
+)
 from perception_nodes.preprocess.formats import check_uncompressed
 from perception_nodes.preprocess.placement import Placement
 
 ALIGNMENT = 256
 
 
-class Preprocessing:
-    """Makes the network's input of frames.
+@dataclass(frozen=True)
+class NetworkStage:
+    """A network as a stage of a graph.
 
     Attributes:
-        kernel: the compiled one.
+        device: device that it runs on.
+        image: device address of its input.
+        heads: for each level the device addresses of its box and class logits, float32.
+        enqueue: puts a run on a stream. Runs use the same memory, so one must end before the next.
     """
 
-    def __init__(self, device: Device, output: Output, out: int, ticket: int) -> None:
-        """Compile the kernel, or take it from the cache.
+    device: Device
+    image: int
+    heads: list[tuple[int, int]]
+    enqueue: Callable[[Stream], None]
+
+
+class Preprocessing:
+    """Makes the network's input tensor from frames.
+
+    Attributes:
+        kernel: the compiled kernel.
+    """
+
+    def __init__(self, device: Device, input_format: InputFormat, out: int, ticket: int) -> None:
+        """Compile the kernel, or read it from the cache.
 
         Args:
-            device: that is used.
-            output: what the network takes.
-            out: the device's address of the network's input.
-            ticket: the device's address of eight bytes that receive the frame's ticket.
+            device: device that it runs on.
+            input_format: format of the network's input tensor.
+            out: device address of the input tensor.
+            ticket: device address of eight bytes that receive the frame's ticket.
 
         Raises:
-            CudaError: it cannot be compiled or loaded.
+            CudaError: the kernel cannot be compiled or loaded.
         """
-        self._device, self._output = device, output
+        self._device, self._input_format = device, input_format
         self._out, self._ticket = out, ticket
         self._fitted: tuple[object, ...] = ()
         self._frames = FrameMemory(device)
@@ -55,51 +85,51 @@ class Preprocessing:
         self.kernel = device.module(cubin("preprocess", device.facts.sm)).kernel("preprocess")
 
     def fit(self, image: ImageView, placement: Placement, stream: Stream) -> bool:
-        """Make ready for frames like this one, placed so.
+        """Prepare for frames of this kind and placement.
 
         Returns:
-            Whether anything changed, so that what was captured is to be captured anew.
+            Whether anything changed, so that a graph must be captured again.
 
         Raises:
-            FrameRejected: it contradicts itself, or cannot be read on a GPU.
+            FrameRejected: size, step and data do not fit together, or a GPU cannot read the frame.
         """
         check_uncompressed(image)
         kind = (image.encoding, image.width, image.height, image.step, placement)
         if kind == self._fitted:
             return False
-        plan = plans.plan_frame(image, placement.letterbox, placement.grid())
-        self._fitted = ()  # until all is there
+        plan = plan_frame(image, placement.letterbox, placement.grid())
+        self._fitted = ()  # until everything below has succeeded
         self._frames.reserve(plan.frame_bytes)
-        addresses = self._upload(plans.constants_of(plan, self._output), stream)
-        job = plans.job_of(
-            plan, self._output, self._cell_memory.address, self._ticket, self._out, addresses
+        addresses = self._upload(constants_of(plan, self._input_format), stream)
+        job = build_preprocess_job(
+            plan, self._input_format, self._cell_memory.address, self._ticket, self._out, addresses
         )
-        grid = plans.grid_of(self._output)
-        self._launch = self.kernel.prepare(grid, (plans.THREADS, 1, 1), job)
+        grid = grid_of(self._input_format)
+        self._launch = self.kernel.prepare(grid, (THREADS, 1, 1), job)
         self._fitted = kind
         self._frame_bytes = plan.frame_bytes
         return True
 
     def take(self, image: ImageView, ticket: int) -> int:
-        """Tell the device of the next frame; nothing may be running that reads an earlier one.
+        """Pass the next frame to the device; no running kernel may read an earlier one.
 
         Returns:
-            Copies of the frame that this took: 0 where it lies in shared memory.
+            Number of copies that were needed: 0 if the frame is in shared memory.
         """
         self._cell.pixels, copies = self._frames.locate(image.data[: self._frame_bytes])
         self._cell.ticket = ticket
         return copies
 
     def enqueue(self, stream: Stream) -> None:
-        """Put the kernel on a stream."""
+        """Put the kernel on a stream, for the frame of `take`."""
         self._launch.enqueue(stream)
 
     def close(self) -> None:
-        """Let go of the frames' memory; all else goes with the device."""
+        """Unregister the frames' memory; everything else is freed with the device."""
         self._frames.close()
 
     def _upload(self, arrays: Sequence[NDArray[np.generic]], stream: Stream) -> list[int]:
-        """Copy arrays to the device; their addresses there."""
+        """Copy arrays to the device; returns their device addresses."""
         offsets, total = [], 0
         for array in arrays:
             offsets.append(total)
@@ -121,11 +151,11 @@ class Preprocessing:
 
 
 class Decoding:
-    """Makes boxes in source pixels of the network's output.
+    """Decodes the network's output to boxes in source pixels.
 
     Attributes:
-        memory: of the `Result`, which the device writes in place.
-        ticket: the device's address of the ticket of the frame in hand, for `Preprocessing`.
+        memory: host memory of the `DecodeResult`, which the device writes in place.
+        ticket: device address where `Preprocessing` writes the ticket of the current frame.
     """
 
     def __init__(
@@ -136,35 +166,35 @@ class Decoding:
         tensors: Sequence[tuple[int, int]],
         stream: Stream,
     ) -> None:
-        """Compile the kernels, or take them from the cache.
+        """Compile the kernels, or read them from the cache.
 
         Args:
-            device: that is used.
-            head: of the network.
-            settings: thresholds.
-            tensors: the device's addresses of a level's box and class logits, float32.
-            stream: that the state is cleared on.
+            device: device that they run on.
+            head: sizes of the network's head.
+            settings: thresholds of the decoder.
+            tensors: for each level the device addresses of its box and class logits, float32.
+            stream: stream that is used to clear the state.
 
         Raises:
-            CudaError: they cannot be compiled or loaded.
+            CudaError: a kernel cannot be compiled or loaded.
         """
         self._head, self._settings, self._tensors = head, settings, tensors
         module = device.module(cubin("decode", device.facts.sm))
         self._kernels = [
             (module.kernel(name), (blocks, 1, 1), (threads, 1, 1))
-            for name, blocks, threads in heads.launches_of(head)
+            for name, blocks, threads in launches_of(head)
         ]
-        self._state = device.memory(ctypes.sizeof(State))
+        self._state = device.memory(ctypes.sizeof(DecodeState))
         self._scratch = device.memory(12 * head.cells)
-        self.memory = device.pinned(ctypes.sizeof(Result))
-        self._result = Result.from_buffer(self.memory.array)
-        self.ticket = self._state.address + State.ticket.offset
+        self.memory = device.pinned(ctypes.sizeof(DecodeResult))
+        self._result = DecodeResult.from_buffer(self.memory.array)
+        self.ticket = self._state.address + DecodeState.ticket.offset
         stream.fill(self._state)
         stream.wait()
 
     def place(self, placement: Placement) -> None:
-        """Bring boxes back to the source of frames like these; to be captured anew."""
-        job = heads.job_of(
+        """Set the placement of the frames; a graph must be captured again after this."""
+        job = build_decode_job(
             self._head,
             self._settings,
             placement,
@@ -180,34 +210,34 @@ class Decoding:
         for launch in self._launches:
             launch.enqueue(stream)
 
-    def result(self, ticket: int) -> Result:
-        """What was found in the frame with this ticket, once the stream has been waited for.
+    def result(self, ticket: int) -> DecodeResult:
+        """The result for the frame with this ticket, after the stream has been waited for.
 
-        It lives until the next frame.
+        The next frame overwrites it.
 
         Raises:
-            AbsurdOutput: the network's output cannot be a detection.
-            CudaError: it is of another frame.
+            AbsurdOutput: the network's output cannot be right.
+            CudaError: the result belongs to another frame.
         """
         if self._result.ticket != ticket:
-            raise CudaError(f"the GPU answers frame {self._result.ticket} where {ticket} was asked")
+            raise CudaError(f"the GPU's result is of frame {self._result.ticket}, not of {ticket}")
         self._result.check(self._head.strides)
         return self._result
 
 
 class GpuDetector:
-    """A frame's whole way on the GPU, as one graph: preprocessing, network, decoding.
+    """All stages of a frame on the GPU as one graph: preprocessing, network, decoding.
 
     Attributes:
-        graph: of the frames that are coming; None before the first.
-        copies: of the last frame's pixels that were made; 0 where it lies in shared memory.
+        graph: graph for the current kind of frames; None before the first frame.
+        copies: copies that were made of the last frame; 0 if it was in shared memory.
     """
 
     def __init__(
         self,
         device: Device,
         stream: Stream,
-        output: Output,
+        input_format: InputFormat,
         out: int,
         infer: Callable[[Stream], None],
         decoding: Decoding,
@@ -215,28 +245,28 @@ class GpuDetector:
         """Put the stages together.
 
         Args:
-            device: that is used.
-            stream: the camera's.
-            output: what the network takes.
-            out: the device's address of the network's input.
+            device: device that they run on.
+            stream: stream of the camera.
+            input_format: format of the network's input tensor.
+            out: device address of the input tensor.
             infer: puts the network on a stream.
-            decoding: of its output.
+            decoding: decodes the network's output.
 
         Raises:
             CudaError: a kernel cannot be compiled or loaded.
         """
         self._stream, self._infer, self._decoding = stream, infer, decoding
-        self._preprocessing = Preprocessing(device, output, out, decoding.ticket)
+        self._preprocessing = Preprocessing(device, input_format, out, decoding.ticket)
         self.graph: CudaGraph | None = None
         self._ticket = 0
         self.copies = 0
 
     def prepare(self, image: ImageView, placement: Placement) -> CudaGraph:
-        """Make the graph for frames like this one, unless it is there.
+        """Make the graph for frames of this kind, unless it exists already.
 
         Args:
             image: an uncompressed frame.
-            placement: its place in the network's input.
+            placement: placement of the frame in the network's input.
 
         Raises:
             FrameRejected: the frame cannot be read.
@@ -246,7 +276,7 @@ class GpuDetector:
             self.graph.close()
             self.graph = None
         if self.graph is None:
-            # The stages are run once before they are captured, on this frame.
+            # `capture` first runs the stages once, on this frame.
             self._preprocessing.take(image, self._ticket)
             self._decoding.place(placement)
             stages = [self._preprocessing.enqueue, self._infer, self._decoding.enqueue]
@@ -254,24 +284,24 @@ class GpuDetector:
         return self.graph
 
     def launch(self, image: ImageView, placement: Placement) -> None:
-        """Have the GPU begin with a frame, which must stay until `result`; see `prepare`."""
+        """Start processing a frame, which must stay valid until `result`; see `prepare`."""
         graph = self.prepare(image, placement)
         self._ticket += 1
         self.copies = self._preprocessing.take(image, self._ticket)
         graph.launch(self._stream)
 
-    def result(self) -> Result:
-        """Wait for what was launched; it lives until the next frame.
+    def result(self) -> DecodeResult:
+        """Wait for the result of the launched frame; the next frame overwrites it.
 
         Raises:
-            AbsurdOutput: the network's output cannot be a detection.
+            AbsurdOutput: the network's output cannot be right.
             CudaError: the GPU failed.
         """
         self._stream.wait()
         return self._decoding.result(self._ticket)
 
     def close(self) -> None:
-        """Let go of the frames' memory and the graph; all else goes with the device."""
+        """Release the frames' memory and the graph; everything else is freed with the device."""
         self._preprocessing.close()
         if self.graph is not None:
             self.graph.close()

@@ -1,7 +1,7 @@
 """Parameters of the nodes: each with its default, range and description, in one place.
 
-The nodes declare their ROS parameters from these classes, the launch files and the command line
-their arguments; a value outside its range stops start-up with one line.
+The nodes declare their ROS parameters from these classes; the launch files and the command line
+declare their arguments from them. A value outside its range stops start-up with one line.
 """
 
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
@@ -14,6 +14,8 @@ from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.watchdog.faults import FaultLimits
 
 Name = Annotated[str, Field(pattern="^[a-z][a-z0-9_]{0,30}$")]
+DEFAULT_CAMERA = "front"
+"""A graph of this camera alone has topics and nodes without the camera's name."""
 ANY_CAMERA = "{camera}"
 """Stands for the camera's name in topics and file names."""
 Topic = Annotated[
@@ -27,11 +29,10 @@ class SettingsError(ValueError):
     """A parameter whose value is not allowed; one line that names it, the value and the range.
 
     Attributes:
-        parameter: its name, where it is one parameter's.
+        parameter: the parameter's name; empty where the error is not about a single parameter.
     """
 
     def __init__(self, text: str, parameter: str = "") -> None:
-        """Keep both."""
         super().__init__(text)
         self.parameter = parameter
 
@@ -42,46 +43,59 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     camera: Name = Field(
-        default="front", description="name of the camera; keeps the graphs of several apart"
+        default=DEFAULT_CAMERA,
+        description="name of the camera; every other name than the default appears in the names "
+        "of nodes and topics, so that several graphs can run side by side",
     )
     cpus: str = Field(
         default="",
         pattern=r"^(\d+(-\d+)?(,\d+(-\d+)?)*)?$",
-        description="processors to run on, such as 2,3 or 2-5; empty for all",
+        description="processors to run on, such as 2,3 or 2-5; empty: all processors",
     )
     fifo_priority: int = Field(
-        default=0, ge=0, le=99, description="real-time priority (SCHED_FIFO); 0 for none"
+        default=0, ge=0, le=99, description="real-time priority (SCHED_FIFO); 0: no real-time"
     )
-    lock_memory: bool = Field(default=False, description="keep all memory resident (mlockall)")
+    lock_memory: bool = Field(
+        default=False, description="keep all memory of the process resident (mlockall)"
+    )
     use_sim_time: bool = Field(
         default=False,
-        description="stamps are in the time of /clock, not of this machine; a player then keeps "
-        "the recorded stamps and publishes /clock",
+        description="image stamps are in the time of /clock instead of the system clock; a "
+        "played drive then keeps its recorded stamps and publishes /clock",
     )
+
+    @property
+    def topics_named(self) -> bool:
+        """Whether the camera's name is part of its topics."""
+        return self.camera != DEFAULT_CAMERA
+
+    def topic_of(self, topic: str, camera: str = "") -> str:
+        """The topic of a camera, by default of `camera`; see `camera_topic`."""
+        return camera_topic(topic, camera or self.camera, self.topics_named)
 
 
 S = TypeVar("S", bound=Settings)
 
 
 def same(settings_type: type[Settings], name: str) -> Any:
-    """A parameter that other nodes have too, for a field of any type, like `Field`."""
+    """The definition of another class's parameter; of type Any, as what `Field` returns."""
     return settings_type.model_fields[name]
 
 
 class RedundantSettings(Settings):
-    """Parameters of the nodes that a standby can take the place of, and of who watches them."""
+    """Parameters of the nodes that can have a standby, and of the watchdog."""
 
     standby: Literal["auto", "always", "never"] = Field(
         default="auto",
-        description="keep a second preprocess and detector process ready; auto: where 2 GB of "
-        "memory are available",
+        description="keep a second preprocess and a second detector process ready to take over; "
+        "auto: only if 2 GB of memory are available",
     )
     hang_after_ms: float = Field(
         default=40.0,
         ge=30,
         le=60_000,
-        description="a process silent for so long hangs (a detector: four times a frame's "
-        "inference, where that is longer)",
+        description="a process that has given no sign of life for this long counts as hung; for "
+        "a detector at least four times the duration of an inference",
     )
 
 
@@ -91,8 +105,9 @@ class CamerasSettings(RedundantSettings):
     cameras: str = Field(
         default="",
         pattern=r"^([a-z][a-z0-9_]{0,30}(,[a-z][a-z0-9_]{0,30})*)?$",
-        description="several cameras that share one detector, such as front,left,right: each has a "
-        "preprocess process and topics of its own, /perception/front/detections; empty for one",
+        description="names of several cameras that share one detector, such as front,left,right; "
+        "each has its own preprocess process and its own topics, such as "
+        "perception/left/detections; empty: one camera, named by the parameter camera",
     )
 
     @model_validator(mode="after")
@@ -107,46 +122,62 @@ class CamerasSettings(RedundantSettings):
 
     @property
     def served(self) -> tuple[str, ...]:
-        """Names of the cameras, one where there are not several."""
+        """Names of all cameras."""
         return tuple(self.cameras.split(",")) if self.cameras else (self.camera,)
 
-    def topic(self, topic: str, camera: str) -> str:
-        """One of the cameras' own topic."""
-        return camera_topic(topic, camera, bool(self.cameras))
+    @property
+    def topics_named(self) -> bool:
+        """Whether each camera's name is part of its topics."""
+        return bool(self.cameras) or super().topics_named
+
+    @property
+    def safe_stop_topic(self) -> str:
+        """Topic of the safe-stop request, one for all cameras of the graph."""
+        return camera_topic(
+            "perception/safe_stop", self.camera, super().topics_named and not self.cameras
+        )
 
 
 class PreprocessSettings(RedundantSettings):
     """Parameters of preprocess_node."""
 
     source: Literal["dds", "shm"] = Field(
-        default="dds", description="where frames come from: a ROS topic, or shared memory"
+        default="dds",
+        description="where frames come from: dds, a ROS topic; shm, a shared-memory channel",
     )
     image_topic: Topic = Field(
-        default="/camera/image_raw",
-        description="sensor_msgs/Image; with image_transport=compressed its /compressed sibling; "
-        "{camera} in it stands for the camera's name",
+        default="camera/image_raw",
+        description="topic of the images (sensor_msgs/Image); with image_transport:=compressed, "
+        "/compressed is appended to it; {camera} stands for the camera's name; for a camera of "
+        "another name than the default's, the default is camera/{camera}/image_raw",
     )
     image_transport: Literal["raw", "compressed"] = Field(
-        default="raw", description="Image, or CompressedImage (JPEG, PNG)"
+        default="raw",
+        description="type of the images: raw, sensor_msgs/Image; compressed, "
+        "sensor_msgs/CompressedImage (JPEG or PNG)",
     )
     model: str = Field(
-        default="road-n", description="model whose input size frames are scaled to: name or folder"
+        default="road-n", description="name or folder of the model that detects objects"
     )
     preprocess_on: Literal["cpu", "gpu"] = Field(
         default="cpu",
-        description="where frames are scaled and rectified: on the cpu, into shared memory; or on "
-        "the gpu, which reads them where the camera left them (backend:=tensorrt, source:=shm)",
+        description="what scales and undistorts frames: the cpu, which writes the result into "
+        "shared memory; or the gpu, which reads frames directly from the camera's shared memory "
+        "and needs backend:=tensorrt source:=shm",
     )
     undistort: bool = Field(
-        default=True, description="remove lens distortion where CameraInfo tells of one"
+        default=True, description="remove the lens distortion that CameraInfo describes"
     )
     calibration_file: str = Field(
         default="",
-        description="camera_info YAML for a camera that publishes no CameraInfo; {camera} in it "
-        "stands for the camera's name",
+        description="camera_info YAML file for a camera that publishes no CameraInfo; {camera} "
+        "stands for the camera's name; empty: none",
     )
     deadline_ms: float = Field(
-        default=DEADLINE_MS, ge=0.1, le=10_000, description="deadline from capture to publish"
+        default=DEADLINE_MS,
+        ge=0.1,
+        le=10_000,
+        description="deadline of a frame, from its capture to the publication of its detections",
     )
 
     @model_validator(mode="after")
@@ -164,43 +195,48 @@ class PreprocessSettings(RedundantSettings):
 class DetectorSettings(CamerasSettings):
     """Parameters of detector_node."""
 
-    model: str = Field(default="road-n", description="model to run: name or folder")
+    model: str = same(PreprocessSettings, "model")
     backend: Literal["openvino", "onnxruntime", "tensorrt", "fpga", "golden", "null"] = Field(
         default="openvino",
-        description="inference runtime; for tensorrt an engine is built at the first start, "
-        "and openvino stands in meanwhile; fpga is the engine that $PERCEPTION_FPGA names, see "
-        "docs/fpga.md; golden is the slow integer reference, null finds nothing, for measurements",
+        description="inference runtime; tensorrt builds its engine at the first start, and "
+        "openvino detects until it is built; fpga uses the device that $PERCEPTION_FPGA names "
+        "(docs/fpga.md); golden is the slow integer reference; null detects nothing and is for "
+        "measurements",
     )
     preprocess_on: Literal["cpu", "gpu"] = same(PreprocessSettings, "preprocess_on")
     threads: int = Field(
-        default=0, ge=0, le=256, description="inference threads; 0 for one a physical core"
+        default=0, ge=0, le=256, description="inference threads; 0: one per physical core"
     )
     score_threshold: float = Field(
         default=DecodeSettings.score_threshold,
         ge=0.01,
         le=0.99,
-        description="objects below it are not reported",
+        description="objects with a lower score are not reported",
     )
     iou_threshold: float = Field(
         default=DecodeSettings.iou_threshold,
         ge=0.1,
         le=0.99,
-        description="overlap above which one class's weaker box goes",
+        description="of two boxes of one class that overlap more than this (intersection over "
+        "union), only the one with the higher score is reported",
     )
     fallback_model: str = Field(
         default="",
-        description="smaller model of the same input and classes, for frames that the model would "
-        "be late with; empty for none",
+        description="name or folder of a faster model with the same input and classes, used for "
+        "frames that would miss the deadline with the main model; empty: none",
     )
     skip_late: bool = Field(
         default=True,
-        description="abandon, before inference, a frame that no model would be in time with",
+        description="skip inference for a frame that would miss its deadline with every model",
     )
     publish_late: bool = Field(
-        default=True, description="publish detections that are late all the same, marked late"
+        default=True,
+        description="publish detections that missed the deadline too, marked as late",
     )
     detections_topic: Topic = Field(
-        default="/perception/detections", description="vision_msgs/Detection2DArray"
+        default="perception/detections",
+        description="topic of the detections (vision_msgs/Detection2DArray); {camera} stands for "
+        "the camera's name",
     )
 
     @model_validator(mode="after")
@@ -221,28 +257,37 @@ class WatchdogSettings(CamerasSettings):
         default=1000.0,
         ge=10,
         le=60_000,
-        description="a frame without an outcome for so long is accounted for as FAILED",
+        description="a frame without an outcome after this time is reported as FAILED",
     )
     no_frame_ms: float = Field(
         default=FaultLimits.no_frame_ms,
         ge=20,
         le=60_000,
-        description="a camera silent for so long is gone: UNSAFE",
+        description="if no frame arrives from a camera for this long, health is UNSAFE",
     )
     frozen_frames: int = Field(
         default=FaultLimits.frozen_frames,
         ge=0,
         le=1000,
-        description="so many frames of the same pixels are a frozen picture: UNSAFE; 0 for never",
+        description="after this many consecutive frames with identical pixels, health is UNSAFE; "
+        "0: never",
     )
     hardware_watchdog: str = Field(
-        default="", description="device to keep fed, such as /dev/watchdog; empty for none"
+        default="",
+        description="hardware watchdog device that watchdog_node triggers while it runs on time, "
+        "such as /dev/watchdog; empty: none",
     )
     unsafe_after_ms: float = Field(
-        default=500.0, ge=50, le=60_000, description="without detections for so long: UNSAFE"
+        default=500.0,
+        ge=50,
+        le=60_000,
+        description="if no detections are published for this long, health is UNSAFE",
     )
     degraded_miss_rate: float = Field(
-        default=0.1, ge=0, le=1, description="share of missed deadlines above which: DEGRADED"
+        default=0.1,
+        ge=0,
+        le=1,
+        description="if a larger share of frames misses the deadline, health is DEGRADED",
     )
 
     @model_validator(mode="after")
@@ -260,27 +305,38 @@ class PlayerSettings(Settings):
 
     bag: str = Field(
         default="",
-        description="recorded drive: ROS 2 bag folder, .mcap, .db3, .bag; or a made-up one, "
-        "synthetic:WIDTHxHEIGHT@RATE*FRAMES",
+        description="recorded drive to play as the camera: ROS 2 bag folder, .mcap, .db3 or .bag; "
+        "or a generated one, synthetic:WIDTHxHEIGHT@RATE*FRAMES",
     )
-    topic: str = Field(default="", description="image topic in the bag; empty: found by type")
-    rate: float = Field(default=1.0, ge=0.01, le=100, description="speed of playing")
+    topic: str = Field(
+        default="", description="image topic in the recorded drive; empty: found by its type"
+    )
+    rate: float = Field(
+        default=1.0, ge=0.01, le=100, description="playback speed; 2 plays twice as fast"
+    )
     source: Literal["dds", "shm"] = same(PreprocessSettings, "source")
     image_topic: Topic = same(PreprocessSettings, "image_topic")
     ready_timeout_s: float = Field(
-        default=60.0, ge=1, le=3600, description="how long to wait for a working detector"
+        default=60.0,
+        ge=1,
+        le=3600,
+        description="how long the player waits for the other nodes before it gives up",
     )
     accounted: bool = Field(
         default=True,
-        description="play to a graph with a watchdog: wait until it is ready, and "
-        "in the end until every frame is accounted for",
+        description="start only when the watchdog reports that all processes are ready, and end "
+        "only when it has accounted for every frame",
     )
     listeners: int = Field(
-        default=0, ge=0, le=100, description="subscribers of the detections to wait for"
+        default=0,
+        ge=0,
+        le=100,
+        description="number of subscribers to the detections that the player waits for",
     )
     detections_topic: Topic = same(DetectorSettings, "detections_topic")
     sent_file: str = Field(
-        default="", description="JSON file that receives the stamps of the frames played"
+        default="",
+        description="JSON file to write the stamps of the played frames to; empty: none",
     )
 
 
@@ -289,22 +345,26 @@ class MonitorSettings(Settings):
 
     detections_topic: Topic = same(DetectorSettings, "detections_topic")
     deadline_ms: float = same(PreprocessSettings, "deadline_ms")
-    recording: str = Field(default="", description="mcap file that receives the outputs")
-    frames: int = Field(default=0, ge=0, description="frames expected, for the progress bar")
-    live: bool = Field(default=True, description="show the live view")
+    recording: str = Field(
+        default="", description="mcap file to record the graph's outputs to; empty: none"
+    )
+    frames: int = Field(
+        default=0, ge=0, description="number of frames expected, for the progress bar; 0: unknown"
+    )
+    live: bool = Field(default=True, description="show a live view in the terminal")
 
 
-def camera_topic(topic: str, camera: str, several: bool) -> str:
-    """A camera's own topic.
+def camera_topic(topic: str, camera: str, named: bool) -> str:
+    """The topic of one camera.
 
     Args:
-        topic: with `{camera}`, or the one that a single camera has.
-        camera: its name.
-        several: there are others: the name comes before the last part where it has no other place.
+        topic: may contain `{camera}`.
+        camera: the camera's name.
+        named: put the name before the last part of a topic that does not contain `{camera}`.
     """
     if ANY_CAMERA in topic:
         return topic.replace(ANY_CAMERA, camera)
-    if not several:
+    if not named:
         return topic
     base, separator, last = topic.rpartition("/")
     return f"{base}{separator}{camera}/{last}"
@@ -336,7 +396,7 @@ def check(settings_type: type[S], values: dict[str, Any]) -> S:
 
 
 def allowed_range(field: FieldInfo) -> str:
-    """The values a parameter may have, in words."""
+    """The allowed values of a parameter, in words."""
     annotation = field.annotation
     if get_origin(annotation) is Literal:
         return "one of " + ", ".join(str(choice) for choice in get_args(annotation))
@@ -357,10 +417,3 @@ def numeric_range(field: FieldInfo) -> tuple[float | None, float | None]:
     low = next((item.ge for item in field.metadata if hasattr(item, "ge")), None)
     high = next((item.le for item in field.metadata if hasattr(item, "le")), None)
     return low, high
-
-
-def choices(field: FieldInfo) -> list[str] | None:
-    """The values of a parameter that has a list of them."""
-    if get_origin(field.annotation) is Literal:
-        return [str(choice) for choice in get_args(field.annotation)]
-    return None

@@ -1,4 +1,4 @@
-"""The graph of nodes, defined once: launch files and `perception run` both start it from here."""
+"""The graph of nodes, defined once: every command and launch file starts it from here."""
 
 import json
 import math
@@ -14,6 +14,7 @@ from perception_nodes.drives.schemas import COMPRESSED_IMAGE
 from perception_nodes.drives.synthetic import open_source
 from perception_nodes.graph.config import (
     ANY_CAMERA,
+    DEFAULT_CAMERA,
     DetectorSettings,
     MonitorSettings,
     PlayerSettings,
@@ -24,11 +25,12 @@ from perception_nodes.graph.config import (
     camera_topic,
     check,
 )
+from perception_nodes.graph.ros_arguments import NO_ROS_ARGUMENTS, RosArguments
 from perception_nodes.system.environment import ros_environment
 from perception_nodes.system.processes import available_memory_bytes
 
 STANDBY_MEMORY_BYTES = 2_000_000_000
-"""Available memory from which on standbys are kept: each loads the models once more."""
+"""Standbys are kept where at least this much memory is available: each loads the models again."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,10 @@ class NodeKind:
     Attributes:
         executable: name of the module and of the console script.
         settings: its parameters.
-        package: that holds the module.
-        standby: name of a second process that may stand by; empty where there is none.
+        package: package that contains the module.
+        standby: node name of a second process that may stand by; empty: it has no standby.
         serves_all_cameras: one process serves all cameras of a graph.
-        plays_drive: it plays a recorded drive, and the graph is over when the drive is.
+        plays_drive: it plays a recorded drive, and the graph ends when the drive ends.
     """
 
     executable: str
@@ -63,12 +65,13 @@ class NodeSpec:
 
     Attributes:
         executable: name of the console script.
-        module: to run with `python -m`.
+        module: module to run with `python -m`.
         parameters: values of its ROS parameters.
-        environment: variables it needs.
-        ends_graph: the graph is over when this process ends by itself.
-        restarted: it is started anew where it dies.
-        name: of the node; the executable's by default.
+        environment: environment variables that it needs.
+        ends_graph: the graph ends when this process ends by itself.
+        restarted: it is started again when it dies.
+        name: name of the node; by default that of the executable.
+        ros_arguments: further ROS arguments, such as remappings.
     """
 
     executable: str
@@ -78,16 +81,24 @@ class NodeSpec:
     ends_graph: bool = False
     restarted: bool = False
     name: str = ""
+    ros_arguments: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.name:
             object.__setattr__(self, "name", self.executable)
 
     def arguments(self) -> list[str]:
-        """Command-line arguments that set the parameters, their values quoted as YAML."""
+        """Command-line arguments that set the parameters; their values are quoted as YAML."""
         pairs = [f"{name}:={_yaml(value)}" for name, value in self.parameters.items()]
         renamed = [] if self.name == self.executable else ["-r", f"__node:={self.name}"]
-        return ["--ros-args", *renamed, *(item for pair in pairs for item in ("-p", pair))]
+        parameters = [item for pair in pairs for item in ("-p", pair)]
+        return ["--ros-args", *renamed, *self.ros_arguments, *parameters]
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """The cameras that it works for."""
+        several = self.parameters.get("cameras") or self.parameters["camera"]
+        return tuple(several.split(","))
 
 
 @dataclass(frozen=True)
@@ -98,7 +109,7 @@ class Graph:
     """
 
     kinds: tuple[NodeKind, ...]
-    """In the order of starting: who listens before who speaks."""
+    """In the order of starting: subscribers before publishers."""
 
     @property
     def parameters(self) -> dict[str, FieldInfo]:
@@ -109,54 +120,106 @@ class Graph:
                 merged.setdefault(name, info)
         return merged
 
-    def nodes(self, values: Mapping[str, Any]) -> list[NodeSpec]:
+    def nodes(
+        self, values: Mapping[str, Any], ros: RosArguments = NO_ROS_ARGUMENTS
+    ) -> list[NodeSpec]:
         """The processes to start.
 
         Args:
             values: parameters that differ from their defaults; texts are converted.
+            ros: parameters of less precedence than `values`, and arguments for all nodes.
 
         Raises:
             SettingsError: unknown, outside its range, or inconsistent: one line that says what.
         """
+        values = {**ros.parameters, **values}
         unknown = sorted(set(values) - set(self.parameters))
         if unknown:
             known = ", ".join(self.parameters)
             raise SettingsError(
                 f"parameter {unknown[0]!r} is unknown; known are {known}", unknown[0]
             )
-        if values.get("cameras"):
-            return self._nodes_of_several(values)
-        if any(kind.plays_drive for kind in self.kinds):
-            values = _with_drive(values)
-        if any(kind.standby for kind in self.kinds):
-            values = _with_standby(values)
-        return _nodes(self.kinds, _of_camera(values, several=False))
+        chosen = {**_of_files(self.kinds, ros), **values}
+        if chosen.get("cameras"):
+            specs = self._nodes_of_several(chosen, values, ros)
+        else:
+            specs = self._nodes_of_one(chosen, values, ros)
+        return [replace(spec, ros_arguments=ros.for_every_node) for spec in specs]
 
-    def _nodes_of_several(self, values: Mapping[str, Any]) -> list[NodeSpec]:
+    def _nodes_of_one(
+        self, chosen: Mapping[str, Any], given: Mapping[str, Any], ros: RosArguments
+    ) -> list[NodeSpec]:
+        """The processes for a single camera."""
+        camera = str(chosen.get("camera", DEFAULT_CAMERA))
+        if camera != DEFAULT_CAMERA:
+            chosen = {**chosen, **_of_files(self.kinds, ros, camera), **given}
+        if any(kind.plays_drive for kind in self.kinds):
+            chosen = _with_drive(chosen)
+        if any(kind.standby for kind in self.kinds):
+            chosen = _with_standby(chosen)
+        specs = _nodes(self.kinds, _of_camera(chosen, camera, several=False))
+        if camera == DEFAULT_CAMERA:
+            return specs
+        return [replace(spec, name=_named(spec.name, camera)) for spec in specs]
+
+    def _nodes_of_several(
+        self, chosen: Mapping[str, Any], given: Mapping[str, Any], ros: RosArguments
+    ) -> list[NodeSpec]:
         """The processes where several cameras share a detector."""
         for kind in self.kinds:
             if kind not in LIVE.kinds:
                 raise SettingsError(f"parameter cameras: {kind.executable} is for one camera")
-        cameras = check(WatchdogSettings, _own(WatchdogSettings, values)).served
-        if "camera" in values:
+        cameras = check(WatchdogSettings, _own(WatchdogSettings, chosen)).served
+        if "camera" in chosen:
             raise SettingsError("parameter camera: give either this or cameras")
-        if values.get("calibration_file") and ANY_CAMERA not in str(values["calibration_file"]):
+        if chosen.get("calibration_file") and ANY_CAMERA not in str(chosen["calibration_file"]):
             raise SettingsError(
-                f"parameter calibration_file: {values['calibration_file']!r} is one camera's; with "
-                f"cameras it must have {ANY_CAMERA} in it"
+                f"parameter calibration_file: {chosen['calibration_file']!r} is that of one "
+                f"camera; with cameras it must contain {ANY_CAMERA}"
             )
-        values, specs = _with_standby(values), []
+        values, specs = _with_standby(chosen), []
         for kind in self.kinds:
             if kind.serves_all_cameras:
                 specs += _nodes((kind,), values)
                 continue
             for camera in cameras:
-                own = _of_camera({**values, "camera": camera}, several=True)
+                own = {**values, **_of_files((kind,), ros, camera), **given, "camera": camera}
+                own["standby"] = values["standby"]
                 specs += [
-                    replace(spec, name=spec.name.replace("_", f"_{camera}_", 1))
-                    for spec in _nodes((kind,), own)
+                    replace(spec, name=_named(spec.name, camera))
+                    for spec in _nodes((kind,), _of_camera(own, camera, several=True))
                 ]
         return specs
+
+
+def _of_files(kinds: Sequence[NodeKind], ros: RosArguments, camera: str = "") -> dict[str, Any]:
+    """The values that ROS arguments give to named nodes.
+
+    Args:
+        kinds: the nodes.
+        ros: the arguments.
+        camera: the nodes are those with this camera's name in theirs.
+
+    Raises:
+        SettingsError: nodes that share a parameter are given different values.
+    """
+    found: dict[str, tuple[Any, str]] = {}
+    for kind in kinds:
+        node = _named(kind.executable, camera) if camera else kind.executable
+        for name, value in ros.values(node, kind.settings).items():
+            other, other_node = found.setdefault(name, (value, node))
+            if other != value:
+                raise SettingsError(
+                    f"parameter {name}: {value!r} is given to {node} and {other!r} to "
+                    f"{other_node}, but all nodes share it; give it to /** instead",
+                    name,
+                )
+    return {name: value for name, (value, _) in found.items()}
+
+
+def _named(node: str, camera: str) -> str:
+    """A node's name with the camera's in it: `detector_node` becomes `detector_rear_node`."""
+    return node.replace("_", f"_{camera}_", 1)
 
 
 def _nodes(kinds: Sequence[NodeKind], values: Mapping[str, Any]) -> list[NodeSpec]:
@@ -182,28 +245,31 @@ def _nodes(kinds: Sequence[NodeKind], values: Mapping[str, Any]) -> list[NodeSpe
 
 
 def _own(settings_type: type[Settings], values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that one node has."""
+    """The values of the parameters that one node has."""
     return {name: v for name, v in values.items() if name in settings_type.model_fields}
 
 
-def _of_camera(values: Mapping[str, Any], several: bool) -> dict[str, Any]:
-    """The values with what they say of any camera said of the one that they name."""
-    camera = str(values.get("camera", Settings.model_fields["camera"].default))
+def _of_camera(values: Mapping[str, Any], camera: str, several: bool) -> dict[str, Any]:
+    """The values for one camera: its name stands for `{camera}`.
+
+    Args:
+        values: may contain `{camera}`.
+        camera: the camera's name.
+        several: an image topic without `{camera}` in it gets the camera's name, too.
+    """
     own = dict(values)
-    if several:
-        own.setdefault("image_topic", PreprocessSettings.model_fields["image_topic"].default)
-    for name in ("image_topic", "detections_topic"):
-        if name in own:
-            own[name] = camera_topic(str(own[name]), camera, several)
+    default = PreprocessSettings.model_fields["image_topic"].default
+    named = several or ("image_topic" not in own and camera != DEFAULT_CAMERA)
+    own["image_topic"] = camera_topic(str(own.get("image_topic", default)), camera, named)
     if "calibration_file" in own:
         own["calibration_file"] = str(own["calibration_file"]).replace(ANY_CAMERA, camera)
     return own
 
 
 def _yaml(value: Any) -> str:
-    """A parameter's value on one line. Texts are quoted, so that they stay texts.
+    """A parameter's value as YAML on one line. Texts are quoted, so that they stay texts.
 
-    JSON would do but for characters beyond 16 bits, which it writes as two that YAML refuses.
+    JSON does not serve for texts: it writes a character beyond 16 bits as two, which YAML refuses.
     """
     if isinstance(value, str):
         return yaml.safe_dump(value, default_style='"', width=math.inf).rstrip("\n")
@@ -211,7 +277,7 @@ def _yaml(value: Any) -> str:
 
 
 def _with_drive(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Add what the bag decides: its image topic, and how its images travel."""
+    """Add what the recorded drive determines: its image topic and the type of its images."""
     try:
         drive = open_source(str(values.get("bag", "")), str(values.get("topic", "")))
     except BagError as error:
@@ -221,7 +287,7 @@ def _with_drive(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_standby(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Decide on standbys where that is left to us, for all nodes alike."""
+    """Replace `standby:=auto` by a decision that holds for all nodes."""
     standby = values.get("standby", "auto")
     if standby == "auto":
         enough = available_memory_bytes() >= STANDBY_MEMORY_BYTES
@@ -238,10 +304,15 @@ PLAYER = NodeKind("player_node", PlayerSettings, plays_drive=True)
 MONITOR = NodeKind("monitor_node", MonitorSettings)
 
 LIVE = Graph((WATCHDOG, DETECTOR, PREPROCESS))
-"""A live camera. All of these are started anew where they die."""
+"""A live camera. All of these nodes are started again when they die."""
 
 REPLAY = Graph((*LIVE.kinds, PLAYER))
 """A recorded drive, played as the camera."""
 
 RECORDED = Graph((MONITOR, *REPLAY.kinds))
-"""The same, watched and recorded."""
+"""A recorded drive, with a node that records and shows what the graph publishes."""
+
+
+def graph_of(values: Mapping[str, Any]) -> Graph:
+    """The graph that `perception run` starts: with a player where a drive is given."""
+    return REPLAY if "bag" in values else LIVE

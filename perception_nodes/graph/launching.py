@@ -1,50 +1,95 @@
-"""A graph as a launch description, for full ROS 2 installations."""
+"""A graph as a launch description: one process, `perception run`, which supervises the nodes.
 
-from typing import Any
+So a graph does the same whether it is started by `ros2 launch` or by `perception run`.
+"""
+
+import os
+import sys
+from collections.abc import Collection, Mapping
+from pathlib import Path
 
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
-from launch.substitutions import LaunchConfiguration
+from launch.events.process import ProcessExited
 from launch_ros.actions import Node
 
 from launch import LaunchContext, LaunchDescription
-from perception_nodes.graph.config import allowed_range, choices
-from perception_nodes.graph.graph import Graph, NodeSpec
+from perception_nodes.graph.config import allowed_range
+from perception_nodes.graph.graph import REPLAY, Graph
 
-RESPAWNS = 20
-"""Launch counts them all; one that dies that often has a fault that no restart mends."""
+ROS_ARGUMENTS = {
+    "namespace": ("", "ROS namespace of all nodes and of their relative topics"),
+    "params_file": (
+        "",
+        "ROS parameter file (YAML), with sections for nodes by name or for /**",
+    ),
+    "log_level": ("info", "lowest level of messages: debug, info, warn, error or fatal"),
+    "remap": ("", "topics to rename, as FROM:=TO, separated by spaces"),
+}
+"""Arguments beside the graph's parameters, by name: default and description."""
+OF_LAUNCH = ("launch-prefix", "launch-prefix-filter")
+"""Arguments that launch reads itself."""
+STOP_TIMEOUT_S = 15
+"""Longer than the supervisor takes to stop nodes that hang, and to clean up after them."""
 
 
 def describe(graph: Graph) -> LaunchDescription:
-    """Arguments and nodes of a graph; the values are checked when the arguments are known."""
-    arguments = [
-        DeclareLaunchArgument(
-            name,
-            default_value=str(info.default),
-            description=f"{info.description} ({allowed_range(info)})",
-            choices=choices(info),
-        )
+    """The process that runs a graph, and the arguments that it takes."""
+    arguments = {
+        name: (str(info.default), f"{info.description} ({allowed_range(info)})")
         for name, info in graph.parameters.items()
+    } | ROS_ARGUMENTS
+
+    def start(context: LaunchContext) -> Node:
+        # Called before the arguments are declared: it finds only those that are given.
+        found = context.launch_configurations
+        given = {name: found[name] for name in arguments if name in found}
+        if graph is REPLAY:
+            given.setdefault("bag", "")
+        assignments = [f"{name}:={given[name]}" for name in given if name in graph.parameters]
+        return Node(
+            package="perception_nodes",
+            executable="perception",
+            namespace=given.get("namespace"),
+            arguments=["run", f"--pid={os.getpid()}", *assignments, *_unknown(context, arguments)],
+            ros_arguments=_ros_arguments(given),
+            output="screen",
+            sigterm_timeout=str(STOP_TIMEOUT_S),
+            on_exit=_end,
+        )
+
+    declared = [
+        DeclareLaunchArgument(name, default_value=default, description=description)
+        for name, (default, description) in arguments.items()
     ]
+    return LaunchDescription([OpaqueFunction(function=lambda context: [start(context)]), *declared])
 
-    def when_it_ends(spec: NodeSpec) -> dict[str, Any]:
-        if spec.restarted:
-            return {"respawn": True, "respawn_max_retries": RESPAWNS}
-        return {"on_exit": Shutdown(reason=f"{spec.name} ended")}
 
-    def start(context: LaunchContext) -> list[Node]:
-        values = {name: LaunchConfiguration(name).perform(context) for name in graph.parameters}
-        changed = {k: v for k, v in values.items() if v != str(graph.parameters[k].default)}
-        return [
-            Node(
-                package="perception_nodes",
-                executable=spec.executable,
-                name=spec.name,
-                parameters=[spec.parameters],
-                additional_env=spec.environment,
-                output="screen",
-                **when_it_ends(spec),
-            )
-            for spec in graph.nodes(changed)
-        ]
+def _ros_arguments(given: Mapping[str, str]) -> list[str]:
+    flags = {"params_file": "--params-file", "log_level": "--log-level"}
+    found = [text for name, flag in flags.items() if name in given for text in (flag, given[name])]
+    return found + [text for rule in given.get("remap", "").split() for text in ("-r", rule)]
 
-    return LaunchDescription([*arguments, OpaqueFunction(function=start)])
+
+def _unknown(context: LaunchContext, declared: Collection[str]) -> list[str]:
+    """Arguments of this launch file that it does not declare; `perception run` refuses them.
+
+    Launch itself accepts any argument. Where another launch file includes this one, the command
+    line's arguments are those of the other one.
+    """
+    ours = Path(str(context.locals.current_launch_file_path)).name
+    if ours not in (Path(argument).name for argument in sys.argv):
+        return []
+    known = (*declared, *OF_LAUNCH)
+    return [text for text in context.argv if text.partition(":=")[0] not in known]
+
+
+def _end(event: ProcessExited, context: LaunchContext) -> Shutdown:
+    """End the launch when the graph has ended.
+
+    Raises:
+        RuntimeError: the graph failed. Launch reports the error, stops, and exits with status 1;
+            after a `Shutdown` it would exit with 0.
+    """
+    if event.returncode:
+        raise RuntimeError(f"perception run ended with status {event.returncode}")
+    return Shutdown(reason="perception run ended")

@@ -5,29 +5,28 @@ import signal
 import subprocess
 import sys
 import time
-from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from types import FrameType
 from typing import IO
 
 from perception_nodes.graph.graph import NodeSpec
+from perception_nodes.graph.restarts import Restarts
 from perception_nodes.system.environment import STOPPING, die_with_parent
-from perception_nodes.system.processes import is_stopped
+from perception_nodes.system.processes import Process, is_stopped
+from perception_nodes.transport.claim import Claim
 from perception_nodes.transport.domain import sweep
 from perception_nodes.transport.fastdds import sweep_segments
 
 POLL_S = 0.05
 STOP_TIMEOUT_S = 5.0
-DEATHS_AT_ONCE = 5
-"""So many deaths of a process within a minute are followed by a restart at once."""
-RESTART_DELAY_S = 1.0
-"""Further ones by one after so long: whatever kills it, restarts shall not starve the others."""
 STOPPED_S = 1.0
-"""A process that is stopped for so long is killed, and started again. Others notice a hang sooner,
-but only of one that has spoken before."""
+"""A process that is stopped (SIGSTOP) for this long is killed and started again. Other processes
+notice a hang sooner, but only that of a process that has given a sign of life before."""
 START_FAILED = 2
-"""Exit status of a node that could not start. The first time it ends the graph, since starting it
-again would not help; later it may be for want of what others will give back."""
+"""Exit status of a node that could not start. At its first start this ends the graph, since a
+restart would not help; later the cause may be something that goes away, such as memory that others
+hold."""
 
 
 class GraphFailure(RuntimeError):
@@ -42,29 +41,42 @@ class Supervisor:
         specs: Sequence[NodeSpec],
         stop_timeout_s: float = STOP_TIMEOUT_S,
         log: IO[bytes] | None = None,
+        while_alive: Process | None = None,
     ) -> None:
         """Take the processes to start.
 
         Args:
             specs: in the order of starting.
-            stop_timeout_s: one that hangs longer when it is to stop is killed.
-            log: receives what they write, but for the monitor's screen; ours by default.
+            stop_timeout_s: a process that has not ended this long after it was asked to is killed.
+            log: receives the processes' output, except the monitor's screen; our own by default.
+            while_alive: the graph is stopped when this process has ended.
         """
+        self._specs = specs
+        self._stop_timeout_s = stop_timeout_s
+        self._log = log
+        self._while_alive = while_alive
+        self._restarts = Restarts()
         self._restart_at_s: dict[str, float] = {}
         self._running_s: dict[str, float] = {}
-        self._deaths: dict[str, deque[float]] = {spec.name: deque() for spec in specs}
-        self._specs = specs
-        self._log = log
-        self._stop_timeout_s = stop_timeout_s
         self.processes: list[tuple[NodeSpec, subprocess.Popen[bytes]]] = []
+        self._claims: list[Claim] = []
         self._stop_requested = False
         self._previous_handlers: dict[int, object] = {}
 
     def __enter__(self) -> "Supervisor":
-        """Start everything."""
-        for number in (signal.SIGINT, signal.SIGTERM):
+        """Claim the cameras, remove what a killed graph left, start everything.
+
+        Raises:
+            TransportError: another process runs a graph of one of the cameras.
+        """
+        for number in STOPPING:
             self._previous_handlers[number] = signal.signal(number, self._request_stop)
         try:
+            # Only the nodes that are restarted make a graph: a player alone is a camera.
+            cameras = {name for spec in self._specs if spec.restarted for name in spec.cameras}
+            for camera in sorted(cameras):
+                self._claims.append(Claim(camera))
+            _sweep()
             for spec in self._specs:
                 self.processes.append((spec, self._start(spec)))
         except BaseException:
@@ -74,7 +86,7 @@ class Supervisor:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop in reverse order, who speaks before who listens, and wait for all."""
+        """Stop the processes in reverse order, publishers before subscribers, and wait for all."""
         stopping = [process for _, process in reversed(self.processes)]
         for process in stopping:
             if process.poll() is None:
@@ -86,18 +98,19 @@ class Supervisor:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        sweep()
-        sweep_segments()
+        _sweep()
+        for claim in self._claims:
+            claim.release()
         for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
     def stop(self) -> None:
-        """End the wait."""
+        """End `wait`; may be called from any thread."""
         self._stop_requested = True
 
     def _start(self, spec: NodeSpec) -> subprocess.Popen[bytes]:
         us = os.getpid()
-        # A session of its own: Ctrl-C reaches us alone, and we stop the others in order.
+        # In a session of its own: Ctrl-C reaches us alone, and we stop the processes in order.
         return subprocess.Popen(
             [sys.executable, "-m", spec.module, *spec.arguments()],
             env={**os.environ, **spec.environment},
@@ -109,17 +122,17 @@ class Supervisor:
         )
 
     def wait(self) -> bool:
-        """Wait until the graph is over, in the thread that started it.
+        """Wait until the graph ends; to be called in the thread that started it.
 
-        Processes die with the thread that they were started from.
+        The kernel kills a process when the thread that started it ends.
 
         Returns:
-            True where it ended by itself, False where it was interrupted.
+            True if it ended by itself, False if it was stopped.
 
         Raises:
-            GraphFailure: a process ended on its own that should not have, or could not start.
+            GraphFailure: a process that should run on has ended, or could not start.
         """
-        while not self._stop_requested:
+        while not self._is_to_stop():
             for index, (spec, process) in enumerate(self.processes):
                 status = process.poll()
                 if status is None:
@@ -137,6 +150,11 @@ class Supervisor:
             time.sleep(POLL_S)
         return False
 
+    def _is_to_stop(self) -> bool:
+        if self._while_alive is not None and not self._while_alive.is_alive():
+            self.stop()
+        return self._stop_requested
+
     def _kill_stopped(self, spec: NodeSpec, process: subprocess.Popen[bytes]) -> None:
         now_s = time.monotonic()
         since_s = self._running_s.setdefault(spec.name, now_s)
@@ -146,29 +164,37 @@ class Supervisor:
             process.kill()
 
     def _note_death(self, spec: NodeSpec, status: int) -> float:
-        """Tell of it; when the process is to be started again, seconds of CLOCK_MONOTONIC."""
+        """Report a death; returns when the process is to be restarted, CLOCK_MONOTONIC seconds."""
         ended = f"{spec.name} ended {_how(status)}"
-        deaths, now_s = self._deaths[spec.name], time.monotonic()
-        if not spec.restarted or status == 0 or (status == START_FAILED and not deaths):
+        first = not self._restarts.has_died(spec.name)
+        if not spec.restarted or status == 0 or (status == START_FAILED and first):
             raise GraphFailure(ended)
-        deaths.append(now_s)
-        while now_s - deaths[0] > 60:
-            deaths.popleft()
-        delay_s = 0.0 if len(deaths) <= DEATHS_AT_ONCE else RESTART_DELAY_S
-        # Where the nodes write: on the screen it would tear the live view.
-        when = f"in {delay_s:g} s, {len(deaths)} deaths within a minute" if delay_s else "at once"
+        now_s = time.monotonic()
+        deaths = self._restarts.note_death(spec.name, now_s)
+        delay_s = self._restarts.delay_s(deaths)
+        when = f"in {delay_s:g} s, {deaths} deaths within a minute" if delay_s else "at once"
         line = f"{ended} and is started again {when}\n".encode()
-        os.write(sys.stderr.fileno() if self._log is None else self._log.fileno(), line)
+        # To where the nodes write: on the screen it would tear the live view. Nobody may be
+        # reading any more, where the process that started us was killed.
+        with suppress(OSError):
+            os.write(sys.stderr.fileno() if self._log is None else self._log.fileno(), line)
         return now_s + delay_s
 
     def _request_stop(self, number: int, frame: FrameType | None) -> None:
         self.stop()
 
 
+def _sweep() -> None:
+    """Remove what killed processes have left in shared memory."""
+    sweep()
+    sweep_segments()
+
+
 def _begin(supervisor: int) -> None:
-    """What a node does before it is one."""
+    """What a new process does before it becomes a node."""
     die_with_parent(supervisor)
-    # Until it can stop in good order, see `run_node`; Python would end it in mid-import.
+    # Blocked until the node can stop in good order, see `run_node`: before, the signals would end
+    # Python in the middle of an import.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
 
 

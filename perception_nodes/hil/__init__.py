@@ -1,1 +1,1 @@
-"""Fault injection: the real graph, a fault, an independent witness, and a verdict."""
+"""Fault injection: the real graph, faults, an independent witness, and a verdict."""

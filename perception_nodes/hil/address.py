@@ -1,4 +1,4 @@
-"""Where a unit is to be found: HOST:PORT."""
+"""The address of a unit: HOST:PORT."""
 
 import re
 
@@ -14,10 +14,10 @@ _ADDRESS = re.compile(
 
 
 def split_address(text: str) -> tuple[str, int]:
-    """Host and port of HOST:PORT or [IPV6]:PORT, or of either with the usual port.
+    """Host and port of HOST:PORT or [IPV6]:PORT; without a port, the usual one.
 
     Raises:
-        SettingsError: it is not of that form.
+        SettingsError: it has another form.
     """
     match = _ADDRESS.fullmatch(text)
     if match is None:
@@ -29,5 +29,5 @@ def split_address(text: str) -> tuple[str, int]:
 
 
 def joined_address(host: str, port: int) -> str:
-    """What `split_address` takes apart."""
+    """The inverse of `split_address`."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,4 +1,4 @@
-"""What a camera can do wrong, as functions from a drive's frames to those that are sent."""
+"""What a camera can do wrong: functions from the frames of a drive to the frames that are sent."""
 
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,22 +16,21 @@ from perception_nodes.hil.scenario import CameraFault
 from perception_nodes.transport.cdr import read_compressed_image, read_image
 
 LATE_BY_NS = 5_000_000
-"""How long after its successor a frame comes that is out of order."""
+"""How long after its successor an out-of-order frame arrives."""
 IMPOSSIBLE_LENGTH = 0x7FFF_FFFF
 KEPT_OF_JPEG = 0.6
 HEADER_BYTES = 512
-"""A serialized Image tells of its encoding before them, and of pixels, which may be anything, only
-behind."""
+"""The encoding of a serialized Image stands within these; the pixels may hold the same bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class SentFrame(RawFrame):
-    """A frame as the camera sends it; `log_time_ns` is when.
+    """A frame as the camera sends it; `log_time_ns` is the time of sending.
 
     Attributes:
-        stamp_shift_ns: its stamp against the time at which it is sent.
-        lost: it is numbered and does not arrive.
-        distortion: what its CameraInfo tells of the lens; None for the truth.
+        stamp_shift_ns: its stamp minus the time of sending.
+        lost: it gets a number, but is not sent.
+        distortion: the radial coefficient in its CameraInfo; None for the recorded one.
     """
 
     stamp_shift_ns: int = 0
@@ -39,18 +38,18 @@ class SentFrame(RawFrame):
     distortion: float | None = None
 
 
-def faulty(
+def with_faults(
     frames: Iterable[RawFrame], faults: Sequence[CameraFault], hits: list[int] | None = None
 ) -> Iterator[SentFrame]:
     """The frames as a camera with faults sends them, in the order of sending.
 
     Args:
         frames: of the drive, oldest first.
-        faults: what the camera does wrong, timed from the first frame.
-        hits: receives how many frames each of them has hit, and counts on as frames are taken.
+        faults: what the camera does wrong; their times count from the first frame.
+        hits: set to the number of frames that each fault has changed, updated while iterating.
 
     Raises:
-        FrameRejected: while iterating: a frame is not of the kind that a fault is about.
+        FrameRejected: while iterating, if a fault cannot be applied to frames of this encoding.
     """
     hits = [] if hits is None else hits
     hits[:] = [0] * len(faults)
@@ -58,12 +57,12 @@ def faulty(
         SentFrame(frame.index, frame.log_time_ns, frame.data, frame.camera_info) for frame in frames
     )
     for number, fault in enumerate(faults):
-        sent = _with(sent, fault, number, hits)
+        sent = _with_fault(sent, fault, number, hits)
     return sent
 
 
-def of_another_lens(info: bytes, distortion: float) -> bytes:
-    """A serialized CameraInfo whose first radial coefficient is that of another lens."""
+def with_distortion(info: bytes, distortion: float) -> bytes:
+    """A serialized CameraInfo with another first radial coefficient, and no other distortion."""
     store = typestore()
     message: Any = store.deserialize_cdr(info, CAMERA_INFO)
     changed = replace(
@@ -72,7 +71,7 @@ def of_another_lens(info: bytes, distortion: float) -> bytes:
     return bytes(store.serialize_cdr(changed, CAMERA_INFO))
 
 
-def _with(
+def _with_fault(
     frames: Iterator[SentFrame], fault: CameraFault, number: int, hits: list[int]
 ) -> Iterator[SentFrame]:
     window = _Window(fault)
@@ -80,7 +79,7 @@ def _with(
     meanwhile: list[SentFrame] = []
     for sent in frames:
         if fault.kind == "size_change":
-            # Before its time: the camera must not stall over what it takes to make such a frame.
+            # Ahead of time, for the cache: scaling takes so long that the camera would stall.
             _scaled(sent.data, fault.scale)
         if window.holds(sent):
             meanwhile.append(sent)
@@ -94,7 +93,7 @@ def _with(
 
 
 class _Window:
-    """Frames of a time, and of these an even share."""
+    """Selects the frames within the time of a fault, or an evenly spread share of them."""
 
     def __init__(self, fault: CameraFault) -> None:
         self._begin_ns = round(fault.after_s * 1e9)
@@ -113,7 +112,7 @@ class _Window:
 
 
 _Change = Callable[[list[SentFrame], CameraFault], Iterable[SentFrame]]
-"""Takes the frames that were hit so far, the newest last; gives what is sent in its place."""
+"""Takes the frames hit so far, newest last; gives what is sent in place of the newest."""
 
 
 def _stop(hit: list[SentFrame], fault: CameraFault) -> Iterable[SentFrame]:
@@ -181,7 +180,7 @@ def _calibration(hit: list[SentFrame], fault: CameraFault) -> Iterable[SentFrame
 
 @lru_cache(maxsize=8)
 def _scaled(data: bytes, scale: float) -> bytes:
-    """A serialized bgr8 Image of another size."""
+    """A serialized bgr8 Image, scaled."""
     store = typestore()
     image: Any = store.deserialize_cdr(data, "sensor_msgs/msg/Image")
     pixels = image.data.reshape(image.height, image.width, 3)
@@ -198,7 +197,7 @@ def _nothing(hit: list[SentFrame], following: SentFrame) -> Iterable[SentFrame]:
 
 
 def _burst(hit: list[SentFrame], following: SentFrame) -> Iterable[SentFrame]:
-    """All at once, a moment before the next one is due, with the stamps they had."""
+    """Send the stalled frames with their own stamps, all at once before the next frame."""
     for frame in hit:
         shift_ns = frame.log_time_ns - following.log_time_ns
         yield replace(frame, log_time_ns=following.log_time_ns, stamp_shift_ns=shift_ns)
@@ -227,4 +226,4 @@ _RELEASES: dict[str, Callable[[list[SentFrame], SentFrame], Iterable[SentFrame]]
     "camera_stall_burst": _burst,
     "camera_out_of_order": _left_over,
 }
-"""What is sent when the fault is over, before the frame that follows."""
+"""What is sent when the fault is over, before the next frame."""

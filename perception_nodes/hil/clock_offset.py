@@ -38,8 +38,8 @@ def clock_offset(trips: Iterable[RoundTrip]) -> ClockOffset:
     )
 
 
-def measure(ask: Callable[[], int], round_trips: int = ROUND_TRIPS) -> ClockOffset:
-    """Ask for the other clock many times.
+def measure_offset(ask: Callable[[], int], round_trips: int = ROUND_TRIPS) -> ClockOffset:
+    """Ask for the other clock many times, and estimate the offset.
 
     Args:
         ask: returns the other machine's CLOCK_REALTIME, nanoseconds.

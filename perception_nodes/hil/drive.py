@@ -1,4 +1,4 @@
-"""The drive as the bench plays it: cut to length, seen through the weather, compressed."""
+"""Prepares the drive that a bench plays: cuts it, applies faults of the picture, compresses it."""
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -13,7 +13,7 @@ from perception_nodes.drives.footage import compressed_message, image_message
 from perception_nodes.drives.schemas import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
 from perception_nodes.drives.synthetic import open_source
 from perception_nodes.hil.scenario import PictureFault, Scenario
-from perception_nodes.hil.weather import changed
+from perception_nodes.hil.weather import with_weather
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.report.annotate import source_size
 from perception_nodes.report.recording import Recorder
@@ -21,25 +21,25 @@ from perception_nodes.transport.cdr import read_compressed_image, read_image
 
 TOPICS = {IMAGE: "/camera/image_raw", COMPRESSED_IMAGE: "/camera/image_raw/compressed"}
 JPEG_QUALITY = 90
-"""Of pictures that were JPEG already and are changed."""
+"""Of changed pictures in a drive that was JPEG already."""
 
 
 def needs_preparation(scenario: Scenario) -> bool:
-    """Whether the drive is played otherwise than it is."""
+    """Whether the drive is not played as it was recorded."""
     weather = any(isinstance(fault, PictureFault) for fault in scenario.faults)
     return bool(weather or scenario.duration_s or scenario.jpeg_quality)
 
 
 def prepare(scenario: Scenario, path: Path, disturbed: bool) -> dict[int, int]:
-    """Write the drive as it is played: beforehand, so that it costs the graph no time.
+    """Write the drive as it is to be played, so that this takes no time from the graph later.
 
     Args:
-        scenario: names the drive, and what is done to it.
-        path: an mcap file to write.
-        disturbed: with the faults of the picture.
+        scenario: names the drive, and what to do to it.
+        path: the mcap file to write.
+        disturbed: whether to apply the faults of the picture.
 
     Returns:
-        How many frames each of these has changed, by its number in the scenario.
+        How many frames each of these faults has changed, by the fault's number in the scenario.
 
     Raises:
         BagError: the drive cannot be read.
@@ -69,16 +69,16 @@ def prepare(scenario: Scenario, path: Path, disturbed: bool) -> dict[int, int]:
                     raise BagError(f"{scenario.drive}: frame {frame.index}: {error}") from error
                 for number, fault in now.items():
                     hits[number] += 1
-                    picture = changed(fault.kind, picture, fault.strength, frame.index)
+                    picture = with_weather(fault.kind, picture, fault.strength, frame.index)
                 data = _message(picture, quality)
-            # A log time of 0 would mean that there is none.
+            # A log time of 0 would mean that it is not known.
             recorder.write(TOPICS[kind], kind, frame.log_time_ns + 1, data)
     drive.close()
     return hits
 
 
 def _of_length(frames: Callable[[], Iterable[RawFrame]], duration_s: float) -> Iterator[RawFrame]:
-    """Frames with times from 0; again from the first one on where the drive is too short."""
+    """The frames, with times from 0; a drive that is too short is repeated."""
     offset_ns, count, period_ns = 0, 0, 0
     until_ns = round(duration_s * 1e9)
     while True:

@@ -1,4 +1,4 @@
-"""A backend that fails on demand: for `perception hil`, which alone can start it."""
+"""A backend that fails on demand; only `perception hil` can start it."""
 
 import os
 import signal
@@ -23,13 +23,13 @@ from perception_nodes.core.inference import BackendError, BatchBackend, HeadTens
 from perception_nodes.system.files import write_whole
 
 VARIABLE = "PERCEPTION_HIL_BACKEND"
-"""Names the file with the orders; without it the backend does not load."""
+"""The file with the orders; without this variable the backend does not load."""
 ABSURD_LOGIT = 1e30
 FOREVER_S = 3600.0
 
 
 def register() -> None:
-    """Let this process open the backend by its name, `faulty`."""
+    """Make the backend known to this process under the name `faulty`."""
     BACKENDS["faulty"] = __name__
 
 
@@ -37,11 +37,12 @@ class Orders(BaseModel):
     """What the backend is to do.
 
     Attributes:
-        inner: the backend that does the work.
-        call_ms: what a call takes at least.
-        fault: what goes wrong. `hang` and `segfault` hit one call, the others all until `until_ns`.
-        factor: of `slow`, on the time that a call takes.
-        until_ns: CLOCK_MONOTONIC.
+        inner: name of the backend that does the work.
+        call_ms: minimum duration of a call.
+        fault: what goes wrong. `hang` and `segfault` hit one call; the others, all until
+            `until_ns`.
+        factor: for `slow`: multiplies the duration of a call.
+        until_ns: end of the fault, CLOCK_MONOTONIC.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -53,12 +54,12 @@ class Orders(BaseModel):
     until_ns: int = 0
 
     def write(self, path: Path) -> None:
-        """Put the orders into force."""
+        """Make these the orders in force."""
         write_whole(path, self.model_dump_json())
 
 
 class Backend:
-    """Passes calls on, and obeys the orders in its file at every one."""
+    """Passes calls on to another backend, and at each call obeys the orders in its file."""
 
     def __init__(self, settings: BackendSettings) -> None:
         """See `Orders`.
@@ -84,7 +85,7 @@ class Backend:
         return self._obey(lambda: [self._inner.infer(image)])[0]
 
     def infer_batch(self, images: Sequence[NDArray[np.uint8]]) -> Sequence[HeadTensors]:
-        """The same of several images; it is one call."""
+        """The same for several images in one call."""
         return self._obey(lambda: cast(BatchBackend, self._inner).infer_batch(images))
 
     def _obey(self, infer: Callable[[], Sequence[HeadTensors]]) -> Sequence[HeadTensors]:
@@ -92,7 +93,7 @@ class Backend:
         orders = self._orders()
         fault = orders.fault
         if fault in ("hang", "segfault"):
-            # Ours alone: whoever takes over must not meet it again.
+            # For this process only: the one that takes over must not fail in the same way.
             orders.model_copy(update={"fault": ""}).write(self._path)
         elif started_ns > orders.until_ns:
             fault = ""

@@ -1,10 +1,10 @@
-"""Graphs that only fault injection starts, and the parameters of their nodes."""
+"""The graphs that only fault injection starts, and the parameters of their nodes."""
 
 from typing import Literal
 
 from pydantic import Field
 
-from perception_nodes.graph.config import DetectorSettings, PlayerSettings, Settings, Topic
+from perception_nodes.graph.config import DetectorSettings, PlayerSettings, Settings, Topic, same
 from perception_nodes.graph.graph import LIVE, MONITOR, Graph, NodeKind
 
 PACKAGE = "perception_nodes.hil.nodes"
@@ -13,25 +13,24 @@ PACKAGE = "perception_nodes.hil.nodes"
 class FaultCameraSettings(PlayerSettings):
     """Parameters of fault_camera_node."""
 
-    faults: str = Field(default="[]", description="JSON of the camera's faults, a list")
+    faults: str = Field(default="[]", description="the camera's faults, a JSON list")
     started_file: str = Field(
-        default="", description="file that receives the first frame's time, ns since the epoch"
+        default="",
+        description="file that receives the time of the first frame, ns since the Unix epoch",
     )
     played_file: str = Field(
         default="",
-        description="JSON file that receives how many frames each fault has hit, and how many "
-        "were sent behind the drive's end",
+        description="JSON file that receives how many frames each fault has changed, and how many "
+        "were sent after the end of the drive",
     )
 
 
 class SlowSubscriberSettings(Settings):
     """Parameters of slow_subscriber_node."""
 
-    detections_topic: Topic = Field(
-        default="/perception/detections", description="vision_msgs/Detection2DArray"
-    )
+    detections_topic: Topic = same(DetectorSettings, "detections_topic")
     delay_ms: float = Field(
-        default=200.0, ge=0, le=60_000, description="what it takes for each message"
+        default=200.0, ge=0, le=60_000, description="time that it takes for each message"
     )
 
 
@@ -43,10 +42,10 @@ class FaultyDetectorSettings(DetectorSettings):
 
 FAULT_CAMERA = NodeKind("fault_camera_node", FaultCameraSettings, PACKAGE, plays_drive=True)
 FAULTY_DETECTOR_MODULE = f"{PACKAGE}.faulty_detector_node"
-"""Runs in the place of the detector where a fault is its backend's."""
+"""Runs in place of the detector if a fault is one of its backend."""
 
 HIL = Graph((MONITOR, *LIVE.kinds, FAULT_CAMERA))
 """A drive played with faults, watched and recorded."""
 
 BENCH = Graph((MONITOR, FAULT_CAMERA))
-"""The same without what is tested, which is on another machine."""
+"""The same without the nodes under test, which run on another machine."""

@@ -1,4 +1,4 @@
-"""Faults put into a running graph from outside; those of the picture are in `camera_faults`."""
+"""Faults put into a running graph from outside; `camera_faults` has those of the camera."""
 
 import os
 import shutil
@@ -37,12 +37,12 @@ class NotInjected(RuntimeError):
 
 @dataclass(frozen=True)
 class Target:
-    """What a fault is put into.
+    """The graph that a fault is put into.
 
     Attributes:
-        supervisor: of the graph.
-        camera: its camera's name.
-        orders: file of the faulty backend.
+        supervisor: of its processes.
+        camera: name of its camera.
+        orders: the file that its faulty backend obeys.
     """
 
     supervisor: Supervisor
@@ -53,7 +53,7 @@ class Target:
 def with_faulty_backend(
     specs: Sequence[NodeSpec], faults: Sequence[Fault], orders: Path
 ) -> list[NodeSpec]:
-    """The nodes of a graph; where a fault is the backend's, its detector obeys those orders."""
+    """The nodes of a graph; its detector is the faulty one if a fault is one of the backend."""
     wanted = [fault for fault in faults if isinstance(fault, BackendFault)]
     if not wanted:
         return list(specs)
@@ -62,7 +62,7 @@ def with_faulty_backend(
 
 
 def obeying(detector: NodeSpec, orders: Path) -> NodeSpec:
-    """A detector with the faulty backend, which obeys the orders in a file."""
+    """The detector with the faulty backend, which obeys the orders in a file."""
     return replace(
         detector,
         module=FAULTY_DETECTOR_MODULE,
@@ -72,25 +72,25 @@ def obeying(detector: NodeSpec, orders: Path) -> NodeSpec:
 
 
 def put_in(fault: Fault, target: Target, wait_s: Callable[[float], object]) -> None:
-    """Put a fault in, and come back when it is over.
+    """Put a fault in, and return when it is over.
 
     Args:
         fault: what to do.
-        target: to what.
-        wait_s: waits for so many seconds; may come back before.
+        target: the graph to do it to.
+        wait_s: waits for a number of seconds, or until the run is over.
 
     Raises:
-        NotInjected: it cannot be.
+        NotInjected: the fault cannot be put in.
     """
     with injected(fault, target):
         wait_s(fault.for_s)
 
 
 def injected(fault: Fault, target: Target) -> AbstractContextManager[None]:
-    """A fault that is there for as long as the context lasts.
+    """A context in which the fault is in effect.
 
     Raises:
-        NotInjected: on entering.
+        NotInjected: on entering, if the fault cannot be put in.
     """
     if isinstance(fault, BackendFault):
         return _ordered(fault, target)
@@ -103,16 +103,16 @@ def injected(fault: Fault, target: Target) -> AbstractContextManager[None]:
         return busy(available[: fault.cores or None])
     if isinstance(fault, SubscriberFault):
         return _slow_subscriber(fault)
-    return nullcontext()  # the bench sees to it itself
+    return nullcontext()  # the bench itself does the others
 
 
 def healthy_orders(fault: BackendFault) -> Orders:
-    """What the faulty backend does while nothing is wrong."""
+    """The orders of the faulty backend before the fault."""
     return Orders(inner=fault.inner, call_ms=fault.call_ms)
 
 
 def has_small_shm(fault: ShmFullFault) -> bool:
-    """Whether `/dev/shm` can be filled with no harm to others: it is ours, and that small."""
+    """Whether `/dev/shm` can be filled without harm to others: only a private one is that small."""
     return shutil.disk_usage(SHM_FOLDER).total <= fault.size_mb << 20
 
 
@@ -133,7 +133,7 @@ def _signalled(fault: ProcessFault, target: Target) -> Iterator[None]:
 
 
 def _working_process(role: str, target: Target) -> int:
-    """Of several processes of a role, the one that works."""
+    """The process that holds a role, not its standbys."""
     name = f"{role}_node"
     pids = [p.pid for spec, p in target.supervisor.processes if spec.executable == name]
     if role != "watchdog":
@@ -142,14 +142,14 @@ def _working_process(role: str, target: Target) -> int:
         lease.close()
         pids = [pid for pid in pids if pid == holder]
     if not pids:
-        raise NotInjected(f"no {role} process works")
+        raise NotInjected(f"no {role} process is at work")
     return pids[0]
 
 
 @contextmanager
 def _full(fault: ShmFullFault) -> Iterator[None]:
     if not has_small_shm(fault):
-        raise NotInjected(f"{SHM_FOLDER} has more than {fault.size_mb} MB: others may need it")
+        raise NotInjected(f"{SHM_FOLDER} has more than {fault.size_mb} MB; others may need it")
     path = SHM_FOLDER / f"perception_hil_fill_{os.getpid()}"
     try:
         with path.open("wb", buffering=0) as file:

@@ -1,4 +1,4 @@
-"""Scenario files: read, and checked against the schema, the graph and the drive, with lines."""
+"""Reads scenario files, and checks them against the schema, the graph and the drive."""
 
 import importlib.resources
 from collections.abc import Mapping
@@ -14,15 +14,16 @@ from perception_nodes.drives.synthetic import open_source
 from perception_nodes.graph.config import SettingsError
 from perception_nodes.hil.graphs import HIL
 from perception_nodes.hil.scenario import Scenario, wrong
-from perception_nodes.hil.yaml_lines import Lines
+from perception_nodes.hil.yaml_lines import KeyLines
 
 SUFFIXES = (".yaml", ".yml")
 SET_BY_THE_BENCH = frozenset(
     {"listeners", "live", "faults", "recording", "sent_file", "started_file", "played_file"}
 )
 RAW_ONLY = frozenset({"cdr_length", "encoding_unknown", "size_change"})
-"""Faults of the message Image."""
+"""Faults in raw images."""
 JPEG_ONLY = frozenset({"jpeg_truncated"})
+"""Faults in images that are sent as JPEG."""
 
 
 class ScenarioError(ValueError):
@@ -36,15 +37,16 @@ def shipped() -> dict[str, Path]:
 
 
 def load_scenario(name_or_file: str, given: Mapping[str, Any] | None = None) -> Scenario:
-    """Read a scenario by its name, or from a file of one's own.
+    """Read a scenario by its name, or from a file.
 
     Args:
-        name_or_file: which.
-        given: parameters of the graph that go before those of the file; `bag` before its drive.
+        name_or_file: name of a shipped scenario, or path of a .yaml file.
+        given: parameters of the graph that take precedence over those of the file, and `bag` over
+            its drive.
 
     Raises:
-        ScenarioError: not there, or not a scenario that can be run: file, line, key and reason.
-        SettingsError: a parameter given cannot be used.
+        ScenarioError: it does not exist or cannot be run: file, line, key and reason.
+        SettingsError: a given parameter cannot be used.
     """
     known = shipped()
     path = known.get(name_or_file, Path(name_or_file))
@@ -76,11 +78,11 @@ def load_scenario(name_or_file: str, given: Mapping[str, Any] | None = None) -> 
     raise ScenarioError(f"{path}:{line}: {key or 'scenario'}: {reason}")
 
 
-def _parsed(path: Path) -> tuple[Lines, dict[str, Any]]:
-    """The keys of a file, and where they are."""
+def _parsed(path: Path) -> tuple[KeyLines, dict[str, Any]]:
+    """The lines of a file's keys, and its content."""
     try:
         text = path.read_text(encoding="utf-8")
-        lines = Lines(text)
+        lines = KeyLines(text)
         values = yaml.safe_load(text)
     except (OSError, UnicodeError) as error:
         raise ScenarioError(f"{path} cannot be read: {error}") from error
@@ -90,7 +92,7 @@ def _parsed(path: Path) -> tuple[Lines, dict[str, Any]]:
         reason = getattr(error, "problem", None) or " ".join(str(error).split())
         raise ScenarioError(f"{path}:{line}: no YAML: {reason}") from error
     if not isinstance(values, dict):
-        raise ScenarioError(f"{path}:1: holds no keys")
+        raise ScenarioError(f"{path}:1: holds no keys; see docs/hil.md")
     for name in values:
         if not isinstance(name, str):
             line, _ = lines.find((name,))
@@ -99,7 +101,7 @@ def _parsed(path: Path) -> tuple[Lines, dict[str, Any]]:
 
 
 def _check_graph(scenario: Scenario) -> None:
-    """Whether the graph takes the parameters, and the drive is there."""
+    """Check that the graph takes the parameters, and that the drive exists."""
     for name in scenario.graph:
         if name == "bag":
             raise wrong("the drive has a key of its own: drive", "graph", name)
@@ -114,7 +116,7 @@ def _check_graph(scenario: Scenario) -> None:
 
 
 def _check_faults(scenario: Scenario) -> None:
-    """Whether each fault can be put into this drive, and is over before it is."""
+    """Check that each fault can be put into this drive, and ends before it does."""
     drive = open_source(scenario.drive, str(scenario.graph.get("topic", "")))
     try:
         duration_s = scenario.duration_s or drive.duration_ns / 1e9

@@ -1,8 +1,8 @@
-"""A network of its own for the bench and the unit, that delays, loses and reorders on demand.
+"""A private network between bench and unit that delays, loses and reorders packets on demand.
 
-The two sides are in two network namespaces. Each has a network device, and what one sends a thread
-of ours hands to the other: a kernel with tc netem is not needed, what is lost follows a seed, and
-nothing is left behind, since namespaces and devices go with the processes that hold them.
+Bench and unit are in two network namespaces with a TAP device each; a thread passes packets from
+one to the other. So no kernel with tc netem is needed, and which packets are lost follows from a
+seed. Nothing is left behind: namespaces and devices disappear with the processes that hold them.
 """
 
 import ctypes
@@ -19,14 +19,13 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from perception_nodes.hil.scenario import Conditions
 
 VARIABLE = "PERCEPTION_HIL_NETWORK"
-"""Set in a process that runs in a network namespace of the bench's own."""
+"""Set in a bench that runs in a network namespace of its own."""
 OWN_NETWORK = ("unshare", "--user", "--map-root-user", "--net")
 BENCH_ADDRESS, UNIT_ADDRESS = "10.77.0.1", "10.77.0.2"
 NETMASK = "255.255.255.0"
@@ -40,14 +39,14 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 Result = TypeVar("Result")
 
 
-class NoNetwork(RuntimeError):
-    """A network of one's own cannot be had; the text says why."""
+class NetworkUnavailable(RuntimeError):
+    """A private network cannot be made; the text says why."""
 
 
-def lacking() -> str:
-    """Why this machine lets us make no network of our own; empty where it does."""
+def why_unavailable() -> str:
+    """Why no private network can be made on this machine; empty if one can."""
     if not Path("/dev/net/tun").exists():
-        return "/dev/net/tun is not there (a container gets it with --device /dev/net/tun)"
+        return "/dev/net/tun does not exist (a container gets it by --device /dev/net/tun)"
     try:
         result = subprocess.run(
             [*OWN_NETWORK, "true"], capture_output=True, text=True, check=False, timeout=10
@@ -57,54 +56,42 @@ def lacking() -> str:
     return f"no namespace is granted: {result.stderr.strip()}" if result.returncode else ""
 
 
-@dataclass
-class Traffic:
-    """Packets of both directions: handed over, and lost on purpose."""
-
-    passed: int = 0
-    lost: int = 0
-
-
-class Link:
-    """Joins this thread's network namespace to a new one; a context manager.
+class LossyLink:
+    """Connects the network namespace of this thread to a new one; a context manager.
 
     Attributes:
-        conditions: in force from now on; may be replaced at any time.
-        traffic: so far.
+        conditions: of the network; may be replaced at any time.
     """
 
     def __init__(self, conditions: Conditions, seed: int = 0) -> None:
-        """Make the devices and start handing over.
+        """Make the devices and start to pass packets on.
 
         Args:
-            conditions: to begin with.
-            seed: decides which packets are lost.
+            conditions: of the network at first.
+            seed: of the choice which packets are lost.
 
         Raises:
-            NoNetwork: the kernel refuses.
+            NetworkUnavailable: the kernel refuses it.
         """
         self.conditions = conditions
-        self.traffic = Traffic()
         self._random = random.Random(seed)
-        # A thread can be in another namespace than the rest of its process.
-        self._far = ThreadPoolExecutor(1, "hil_unit_side")
+        # A thread can be in another namespace than the other threads of its process.
+        self._far = ThreadPoolExecutor(1, "hil_unit")
         near = _open_device(BENCH_ADDRESS)
-        far = self.on_the_far_side(_open_device_in_new_namespace)
+        far = self.in_unit_namespace(_open_device_in_new_namespace)
         self._other = {near: far, far: near}
         self._stop, self._stopped = os.pipe()
         self._thread = threading.Thread(target=self._hand_over, name="hil_link", daemon=True)
         self._thread.start()
 
-    def on_the_far_side(self, call: Callable[[], Result]) -> Result:
-        """Call something in the other namespace; a process started there stays there."""
+    def in_unit_namespace(self, call: Callable[[], Result]) -> Result:
+        """Call a function in the namespace of the unit; processes that it starts are in it too."""
         return self._far.submit(call).result()
 
-    def __enter__(self) -> "Link":
-        """Nothing to do: it is made."""
+    def __enter__(self) -> "LossyLink":
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Take it down."""
         os.close(self._stopped)
         self._thread.join()
         for descriptor in (*self._other, self._stop):
@@ -119,25 +106,23 @@ class Link:
             now_ns = time.monotonic_ns()
             while waiting and waiting[0][0] <= now_ns:
                 _, _, target, packet = heapq.heappop(waiting)
-                with suppress(OSError):  # a full queue loses it, as a real one does
+                with suppress(OSError):  # the queue is full: lost, as in a real network
                     os.write(target, packet)
             timeout_s = (waiting[0][0] - now_ns) / 1e9 if waiting else None
-            # Not poll, which counts whole milliseconds.
+            # Not poll, whose timeout is in whole milliseconds.
             for source in select.select(sources, [], [], timeout_s)[0]:
                 if source == self._stop:
                     return
                 packet = os.read(source, PACKET_BYTES)
                 delay_ns = self._delay_ns()
                 if delay_ns is None:
-                    self.traffic.lost += 1
                     continue
-                self.traffic.passed += 1
-                count += 1  # of two that are due at once, the one that came first
+                count += 1  # orders packets that are due at the same time
                 due_ns = time.monotonic_ns() + delay_ns
                 heapq.heappush(waiting, (due_ns, count, self._other[source], packet))
 
     def _delay_ns(self) -> int | None:
-        """How long a packet is on the way; None where it is lost."""
+        """How long a packet is on the way; None if it is lost."""
         conditions = self.conditions
         if self._random.random() < conditions.loss:
             return None
@@ -147,12 +132,12 @@ class Link:
 
 def _open_device_in_new_namespace() -> int:
     if _LIBC.unshare(CLONE_NEWNET):
-        raise NoNetwork(f"no network namespace: {os.strerror(ctypes.get_errno())}")
+        raise NetworkUnavailable(f"no network namespace: {os.strerror(ctypes.get_errno())}")
     return _open_device(UNIT_ADDRESS)
 
 
 def _open_device(address: str) -> int:
-    """A device of this namespace, with an address and up; loopback goes up too."""
+    """A TAP device with an address in this namespace, up; brings loopback up too."""
     try:
         descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         request = struct.pack("16sH14x", DEVICE.encode(), IFF_TAP | IFF_NO_PI)
@@ -166,5 +151,5 @@ def _open_device(address: str) -> int:
                 flags = struct.unpack_from("16xH", asked)[0] | IFF_UP
                 fcntl.ioctl(control, SIOCSIFFLAGS, struct.pack("16sH14x", name.encode(), flags))
     except OSError as error:
-        raise NoNetwork(f"no network device: {error}") from error
+        raise NetworkUnavailable(f"no network device: {error}") from error
     return descriptor

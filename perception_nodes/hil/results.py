@@ -1,6 +1,7 @@
-"""The verdicts of a run of scenarios as they come, and the files that tell of them."""
+"""The verdicts of a run of scenarios, and the files that they are kept in from the start."""
 
 import json
+import shutil
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,21 +15,24 @@ from perception_nodes.hil.scenario import Scenario
 from perception_nodes.hil.verdict_files import verdicts_json, verdicts_junit
 from perception_nodes.system.files import write_whole
 
+ROOM_BYTES = 16 << 20
+"""The page takes 5 MB, a scenario a quarter of one."""
+
 
 class Results:
-    """Verdicts, written after each scenario; a context manager that writes the page in the end.
+    """Writes the verdicts after each scenario; a context manager that finally writes the page.
 
     Attributes:
         verdicts: of the scenarios that were begun.
     """
 
     def __init__(self, scenarios: Sequence[Scenario], out: Path, junit: Path | None) -> None:
-        """Write files that say that nothing was begun: also to know that they can be written.
+        """Write files that list all scenarios as not begun, which shows that they can be written.
 
         Args:
-            scenarios: that are to be run.
-            out: folder for the files; those of a run before are replaced.
-            junit: a file for JUnit XML too.
+            scenarios: those to run.
+            out: folder for the files; those of an earlier run are replaced.
+            junit: file for JUnit XML, if it is wanted.
 
         Raises:
             SettingsError: the files cannot be written.
@@ -37,9 +41,15 @@ class Results:
         self._names = [scenario.name for scenario in scenarios]
         self._seconds: list[float] = []
         self._out, self._junit = out, junit
-        with _writing():
-            self._write()
-            (out / "report.html").unlink(missing_ok=True)  # of a run before
+        self._write()
+        with _writing(out):
+            (out / "report.html").unlink(missing_ok=True)  # of an earlier run
+            free = shutil.disk_usage(out).free
+        if free < ROOM_BYTES:
+            raise SettingsError(
+                f"{out} has only {free / 1e6:.1f} MB free, and {ROOM_BYTES / 1e6:.0f} are needed; "
+                "make room, or name another folder"
+            )
 
     @property
     def passed(self) -> bool:
@@ -47,7 +57,7 @@ class Results:
         return not self._not_begun and all(verdict.passed for verdict in self.verdicts)
 
     def add(self, verdict: Verdict, took_s: float) -> None:
-        """Take a verdict, and write those that there are.
+        """Add a verdict, and write all that there are.
 
         Raises:
             SettingsError: they cannot be written.
@@ -57,21 +67,20 @@ class Results:
         self._write()
 
     def interrupted(self, scenario: Scenario, took_s: float) -> None:
-        """The same for a scenario that the user has ended."""
+        """Add the verdict of a scenario that the user has interrupted."""
         problems = ["interrupted before it was over"]
         self.add(Verdict(scenario=scenario.name, title=scenario.title, problems=problems), took_s)
 
     def as_json(self) -> dict[str, Any]:
-        """All of it, for machines."""
+        """The verdicts and the scenarios that were not begun, for machines."""
         return {**verdicts_json(self.verdicts), "not_begun": self._not_begun}
 
     def __enter__(self) -> "Results":
-        """Nothing to do: the files are there."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Write the page; that takes seconds, in which the user may lose patience."""
-        with _writing():
+        """Write the page."""
+        with _writing(self._out):
             machine = self.as_json()["machine"]
             page = render(machine, self.verdicts, self._out, self._not_begun)
             write_whole(self._out / "report.html", page)
@@ -81,23 +90,32 @@ class Results:
         return self._names[len(self.verdicts) :]
 
     def _write(self) -> None:
-        with _writing():
+        with _writing(self._out):
             write_whole(self._out / "verdicts.json", json.dumps(self.as_json(), indent=2) + "\n")
-            if self._junit is not None:
+        if self._junit is not None:
+            with _writing(self._junit):
                 text = verdicts_junit(self.verdicts, self._seconds, self._not_begun)
                 write_whole(self._junit, text)
 
 
 @contextmanager
-def _writing() -> Iterator[None]:
-    """Have Ctrl-C and SIGTERM wait for a file; one that cannot be written is an error in words."""
+def _writing(path: Path) -> Iterator[None]:
+    """Delay Ctrl-C and SIGTERM until a file is written: the page takes seconds.
+
+    Raises:
+        SettingsError: it cannot be written.
+        KeyboardInterrupt: one of the signals came meanwhile.
+    """
     waiting: list[int] = []
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, lambda number, _: waiting.append(number)) for number in numbers]
     try:
         yield
     except OSError as error:
-        raise SettingsError(f"the verdicts cannot be written: {error}") from error
+        reason = error.strerror or str(error)
+        raise SettingsError(
+            f"the verdicts cannot be written to {path}: {reason}; name another --out or --junit"
+        ) from error
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)

@@ -1,7 +1,7 @@
-"""Runs a scenario: plays the drive, puts the faults in, lets a witness watch, has it judged.
+"""Runs a scenario: plays the drive, puts the faults in, records what comes out, has it judged.
 
-The bench is this process with the camera and the witness. The unit is the graph of the vehicle:
-beside them on this machine, or a `RemoteUnit`.
+The bench is this process with the camera and the witness. The unit is the graph of the vehicle, on
+this machine or behind a `RemoteUnit`.
 """
 
 import json
@@ -17,12 +17,12 @@ from perception_nodes.core.inference import BackendError
 from perception_nodes.drives.bag import BagError
 from perception_nodes.graph.graph import LIVE, NodeSpec
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor
-from perception_nodes.hil.clock_offset import measure
+from perception_nodes.hil.clock_offset import measure_offset
 from perception_nodes.hil.drive import needs_preparation, prepare
 from perception_nodes.hil.graphs import BENCH, HIL
 from perception_nodes.hil.inject import NotInjected, Target, put_in, with_faulty_backend
 from perception_nodes.hil.judge import Verdict, judge
-from perception_nodes.hil.lossy_network import Link
+from perception_nodes.hil.lossy_network import LossyLink
 from perception_nodes.hil.scenario import (
     UNDISTURBED_S,
     CameraFault,
@@ -32,9 +32,9 @@ from perception_nodes.hil.scenario import (
     Scenario,
 )
 from perception_nodes.hil.scratch import scratch_folder
-from perception_nodes.hil.undisturbed import agreement_share, reference
+from perception_nodes.hil.undisturbed import agreement_share, detect_undisturbed
 from perception_nodes.hil.unit import RemoteUnit, UnitError
-from perception_nodes.hil.witness import Seen
+from perception_nodes.hil.witness import Observations
 from perception_nodes.replay.demo import last_error
 from perception_nodes.report.recording import RecordingError, read_recording
 from perception_nodes.system.environment import ros_environment, share_folder
@@ -43,27 +43,27 @@ from perception_nodes.system.files import write_whole
 POLL_S = 0.01
 FAILURE_POLL_S = 0.5
 REPAIR_S = 4.0
-"""What was lost of a reliable topic is asked for behind the writer's next heartbeat: 3 s."""
+"""A reliable reader asks for a lost sample after the writer's next heartbeat, up to 3 s later."""
 
 
 def run_here(
     scenario: Scenario,
     out: Path,
     unit: RemoteUnit | None = None,
-    link: Link | None = None,
+    link: LossyLink | None = None,
 ) -> Verdict:
     """Run a scenario from this process.
 
     Args:
         scenario: what to run.
-        out: folder; a recording and the nodes' messages are left there.
-        unit: where the graph runs; beside the camera by default.
-        link: the network on the way there, where it is ours to disturb.
+        out: folder for a recording and the nodes' messages.
+        unit: where the graph runs; None for beside the camera.
+        link: the network to the unit, if it is a simulated one.
 
     Raises:
         BagError, SettingsError, ModelError: unusable parameters.
         UnitError: the unit cannot be used.
-        KeyboardInterrupt: by the user.
+        KeyboardInterrupt: interrupted by the user.
     """
     out.mkdir(parents=True, exist_ok=True)
     with scratch_folder() as folder:
@@ -72,7 +72,7 @@ def run_here(
 
 
 class _Run:
-    """One run of a scenario and its files."""
+    """One run of a scenario, and its files."""
 
     def __init__(
         self,
@@ -80,14 +80,14 @@ class _Run:
         folder: Path,
         out: Path,
         unit: RemoteUnit | None,
-        link: Link | None,
+        link: LossyLink | None,
     ) -> None:
         self._scenario, self._unit, self._link = scenario, unit, link
         self._orders = folder / "orders.json"
         self._started, self._sent = folder / "started", folder / "sent.json"
         self._played_file = folder / "played.json"
         self._played, self._undisturbed = folder / "played.mcap", folder / "undisturbed.mcap"
-        # What is still being written does not lie among the results.
+        # A recording goes to the results when it is complete.
         self._recording, self._kept = folder / "recording.mcap", out / f"{scenario.name}.mcap"
         self._log = out / f"{scenario.name}.log"
         self._frames_changed: dict[int, int] = {}
@@ -96,30 +96,30 @@ class _Run:
         self._over = threading.Event()
         self._put_in: dict[int, tuple[int, int]] = {}
         self._not_put_in: dict[int, str] = {}
-        self._seen = Seen()
+        self._seen = Observations()
 
-    def watch(self) -> Seen:
-        """Run it, and gather what was seen."""
+    def watch(self) -> Observations:
+        """Run the scenario, and gather the observations."""
         self._kept.unlink(missing_ok=True)
         specs = self._specs
         if self._unit is not None:
             executables = {kind.executable for kind in BENCH.kinds}
             specs = [_over_the_network(s) for s in specs if s.executable in executables]
             self._unit.start(self._scenario, self._unit_values())
-            self._seen.clock = measure(self._unit.clock)
+            self._seen.clock = measure_offset(self._unit.clock)
         with self._log.open("wb") as log, Supervisor(specs, log=log) as graph:
             completed = self._play(graph)
             if self._unit is not None:
                 if any(isinstance(fault, NetworkFault) for fault in self._scenario.faults):
                     time.sleep(REPAIR_S)
-                # Before the witness, which listens until nobody speaks.
+                # Before the witness, which listens until the graph is silent.
                 self._stop_unit(self._unit)
         if not completed and not self._seen.failure:
             raise KeyboardInterrupt
         return self._gathered()
 
     def _play(self, graph: Supervisor) -> bool:
-        """Wait until the drive is over; False where it was ended before."""
+        """Wait until the drive is over; False if the run ended before."""
         threads = [
             threading.Thread(target=self._inject, args=(number, fault, graph))
             for number, fault in enumerate(self._scenario.faults)
@@ -144,7 +144,7 @@ class _Run:
         if needs_preparation(scenario):
             self._frames_changed = prepare(scenario, self._played, disturbed=True)
             drive = str(self._played)
-            values.pop("topic", None)  # of the drive as it was recorded
+            values.pop("topic", None)  # it is that of the recorded drive
         camera_faults = [f.model_dump(mode="json") for f in faults if isinstance(f, CameraFault)]
         specs = HIL.nodes(
             {
@@ -162,7 +162,7 @@ class _Run:
         return with_faulty_backend(specs, faults, self._orders)
 
     def _unit_values(self) -> dict[str, Any]:
-        """Parameters of the unit's graph: those that were given, and what the drive decides."""
+        """Parameters of the graph on the unit: the scenario's, and one that the drive decides."""
         own = {name: v for name, v in self._scenario.graph.items() if name in LIVE.parameters}
         return {**own, "image_transport": self.parameters["image_transport"]}
 
@@ -175,7 +175,7 @@ class _Run:
         self._log.with_suffix(".unit.log").write_text(log, encoding="utf-8")
 
     def _look_after(self, unit: RemoteUnit, graph: Supervisor) -> None:
-        """End the run where the unit's graph has ended."""
+        """End the run if the graph on the unit has ended."""
         while not self._over.wait(FAILURE_POLL_S):
             try:
                 failure = unit.failure()
@@ -187,7 +187,7 @@ class _Run:
                 return
 
     def _inject(self, number: int, fault: Fault, graph: Supervisor) -> None:
-        """Wait for the camera's first frame, then for the fault's time, and put it in."""
+        """Wait for the first frame, then for the time of the fault, and put it in."""
         self._not_put_in[number] = "the run was over before its time"
         while not self._started.is_file():
             if self._over.wait(POLL_S):
@@ -198,11 +198,11 @@ class _Run:
             return
         try:
             if isinstance(fault, CameraFault | PictureFault):
-                self._over.wait(fault.for_s)  # it is in what the camera sends
+                self._over.wait(fault.for_s)  # the camera itself does it
             else:
                 begin_ns = time.time_ns()
                 self._put(fault, graph)
-        except Exception as error:  # whatever it was, the scenario was not what it says
+        except Exception as error:  # whatever it was, the scenario did not happen as written
             known = isinstance(error, NotInjected)
             self._not_put_in[number] = str(error) if known else f"{type(error).__name__}: {error}"
             return
@@ -210,7 +210,7 @@ class _Run:
         del self._not_put_in[number]
 
     def _put(self, fault: Fault, graph: Supervisor) -> None:
-        """Put a fault in from outside, and come back when it is over."""
+        """Put a fault in from outside, and return when it is over."""
         if isinstance(fault, NetworkFault):
             self._disturb_network(fault)
         elif self._unit is not None:
@@ -221,12 +221,12 @@ class _Run:
 
     def _disturb_network(self, fault: NetworkFault) -> None:
         if self._link is None:
-            raise NotInjected("the network between bench and unit is not ours to disturb")
+            raise NotInjected("the network between bench and unit is a real one")
         before, self._link.conditions = self._link.conditions, fault
         self._over.wait(fault.for_s)
         self._link.conditions = before
 
-    def _gathered(self) -> Seen:
+    def _gathered(self) -> Observations:
         seen = self._seen
         sent: dict[int, int] = {}
         if self._started.is_file():
@@ -243,7 +243,7 @@ class _Run:
             sent = {stamp_ns: index for index, stamp_ns in content["sent"][:end]}
         elif not seen.failure:
             seen.failure = "the camera ended without a list of its frames"
-        self._tell_faults()
+        self._note_faults()
         undisturbed_ns = seen.first_ns + round(UNDISTURBED_S * 1e9)
         seen.begin_ns = min((begin_ns for _, begin_ns, _ in seen.faults), default=undisturbed_ns)
         seen.end_ns = max((end_ns for _, _, end_ns in seen.faults), default=undisturbed_ns)
@@ -256,8 +256,8 @@ class _Run:
             seen.failure = seen.failure or str(error)
         return seen
 
-    def _tell_faults(self) -> None:
-        """Which faults were put in, and which ones were not, for what reason."""
+    def _note_faults(self) -> None:
+        """Note which faults were put in, and why the others were not."""
         seen, faults = self._seen, self._scenario.faults
         for number, fault in enumerate(faults):
             begin_ns, end_ns = self._put_in.get(number, (0, 0))
@@ -272,7 +272,7 @@ class _Run:
                 seen.faults.append((fault.kind, begin_ns, end_ns))
 
     def _agreement(self, sent: Mapping[int, int]) -> float | None:
-        """Compare what was found while a fault lasted, or all the time where none lasts."""
+        """Compare the detections while a fault lasts; all detections if no fault lasts."""
         begin_ns, end_ns = self._seen.begin_ns, self._seen.end_ns
         found = {
             sent[stamp_ns]: objects
@@ -280,11 +280,11 @@ class _Run:
             if stamp_ns in sent and (begin_ns == end_ns or begin_ns <= stamp_ns < end_ns)
         }
         prepare(self._scenario, self._undisturbed, disturbed=False)
-        return agreement_share(reference(self._undisturbed, found, self.parameters), found)
+        return agreement_share(detect_undisturbed(self._undisturbed, found, self.parameters), found)
 
 
 def _over_the_network(spec: NodeSpec) -> NodeSpec:
-    """A node of the bench: it speaks to the unit over the network, also on the same machine."""
+    """A node of the bench with the DDS profile for a network, even if that is simulated."""
     profile = str(share_folder() / "config" / "fastdds_network.xml")
     environment = {variable: profile for variable in ros_environment()}
     return replace(spec, environment={**spec.environment, **environment})

@@ -1,4 +1,4 @@
-"""A scenario: a drive, a graph, faults, and what is expected of the graph; see `loading`."""
+"""A scenario: a drive, a graph, faults, and what is expected of the graph. `loading` reads them."""
 
 import re
 from itertools import combinations
@@ -37,17 +37,17 @@ Milliseconds = Annotated[float, Field(gt=0, le=60_000)]
 
 
 UNDISTURBED_S = 2.5
-"""Where nothing happens, what a fault's begin and end would be."""
+"""Begin and end of the fault, in a scenario without faults."""
 
 
 MOMENTARY = frozenset(
     {"backend_hang", "backend_segfault", "process_kill", "process_stop", "unit_reboot"}
 )
-"""Faults that happen at an instant; the others do nothing in no time."""
+"""Faults that happen at an instant. The others need a duration to have an effect."""
 
 
 def wrong(reason: str, *key: str | int) -> PydanticCustomError:
-    """An error of the value at `key`, for what a model can only see as a whole."""
+    """A validation error at a key below the model, for a rule about several values."""
     return PydanticCustomError("scenario", "{reason}", {"reason": reason, "key": key})
 
 
@@ -56,8 +56,8 @@ class _Strict(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _nothing_is_yes_or_no(cls, values: Any) -> Any:
-        """Of which a number would be made: in YAML `on` is one of them."""
+    def _refuse_booleans(cls, values: Any) -> Any:
+        """They would be taken for numbers; in YAML, `on` is a boolean."""
         for key, value in values.items() if isinstance(values, dict) else ():
             if isinstance(value, bool):
                 raise wrong(f"Input should not be {str(value).lower()}, yes or no", key)
@@ -79,7 +79,7 @@ class _Fault(_Strict):
     def _lasts(self) -> "_Fault":
         kind: str = getattr(self, "kind", "")
         if not self.for_s and kind not in MOMENTARY:
-            raise wrong(f"{kind} lasts no time and does nothing; say for how long", "for_s")
+            raise wrong(f"{kind} needs a duration, without which it does nothing", "for_s")
         return self
 
 
@@ -87,11 +87,11 @@ class CameraFault(_Fault):
     """The camera misbehaves.
 
     Attributes:
-        share: of the frames meanwhile, those that are hit.
-        step_s: of `clock_step`: how far the camera's clock jumps.
-        scale: of `size_change`: factor on width and height.
-        distortion: of `calibration_wrong`: the first radial coefficient that CameraInfo tells, as
-            of another lens.
+        share: of the frames during the fault, the share that is hit.
+        step_s: for `clock_step`: how far the camera's clock jumps.
+        scale: for `size_change`: factor on width and height.
+        distortion: for `calibration_wrong`: the first radial coefficient in CameraInfo, which is
+            that of another lens.
     """
 
     kind: CameraFaultKind
@@ -105,7 +105,7 @@ class PictureFault(_Fault):
     """What the camera sees changes; see `weather`.
 
     Attributes:
-        strength: 0 for not at all, 1 for as bad as it gets.
+        strength: from 0, no effect, to 1, the strongest.
     """
 
     kind: PictureFaultKind
@@ -116,9 +116,9 @@ class Conditions(_Strict):
     """A network, the same in both directions.
 
     Attributes:
-        delay_ms: from one side to the other.
-        loss: of the packets, those that are lost.
-        reorder: of the packets, those that come `late_ms` later, behind those sent after them.
+        delay_ms: of each packet.
+        loss: share of the packets that are lost.
+        reorder: share of the packets that are delayed by another `late_ms`, and overtaken.
         late_ms: see `reorder`.
     """
 
@@ -129,24 +129,24 @@ class Conditions(_Strict):
 
 
 class NetworkFault(_Fault, Conditions):
-    """The network between camera and unit is another one meanwhile."""
+    """The network between camera and unit has other conditions during the fault."""
 
     kind: Literal["network"]
 
 
 class RebootFault(_Fault):
-    """Every process of the unit is killed; after `for_s` they are started again."""
+    """All processes of the unit are killed, and started again after `for_s`."""
 
     kind: Literal["unit_reboot"]
 
 
 class BackendFault(_Fault):
-    """Inference misbehaves; the graph runs `hil/faulty_backend.py`.
+    """Inference misbehaves; the detector runs `hil/faulty_backend.py`.
 
     Attributes:
-        factor: of `backend_slow`: on the time a call takes.
-        inner: backend that it wraps.
-        call_ms: what a call takes at least, in good health too.
+        factor: for `backend_slow`: multiplies the duration of a call.
+        inner: the backend that does the work.
+        call_ms: minimum duration of a call, also outside the fault.
     """
 
     kind: BackendFaultKind
@@ -156,21 +156,21 @@ class BackendFault(_Fault):
 
 
 class ProcessFault(_Fault):
-    """The process of a role that works is killed, or stopped for good as a hang does."""
+    """The working process of a role is killed, or stopped for good, which looks like a hang."""
 
     kind: Literal["process_kill", "process_stop"]
     role: Role
 
 
 class ShmFullFault(_Fault):
-    """`/dev/shm` is full; tried in a private one of `size_mb`, which harms nobody else."""
+    """`/dev/shm` is full: a private one of `size_mb`, so that no other program is harmed."""
 
     kind: Literal["shm_full"]
     size_mb: int = Field(default=512, ge=64, le=4096)
 
 
 class CpuFault(_Fault):
-    """So many processors are kept busy by others; 0 for all."""
+    """Other processes keep this number of processors busy; 0 for all of them."""
 
     kind: Literal["cpu_contention"]
     cores: int = Field(default=0, ge=0, le=1024)
@@ -198,28 +198,29 @@ Fault = Annotated[
 
 
 class Expectation(_Strict):
-    """What the graph must do. That every frame sent is accounted for is always expected.
+    """What the graph must do. That every frame is accounted for is always expected.
 
-    What counts from the fault's begin or end counts, where there are several, from the first
-    one's begin and the last one's end.
+    With several faults, begin is that of the first one, and end is that of the last one.
 
     Attributes:
-        cause: pattern of what health, its faults or a frame report must say; empty where the graph
-            must take no notice.
-        detected_within_ms: how soon after the fault's begin it must say so.
-        told: the mode that the vehicle must be told at least.
-        told_within_ms: how soon after the fault's begin.
-        at_worst: the worst mode that it may be told; `told` by default.
+        cause: regular expression that the cause or a fault in a health message, or the reason of a
+            frame report, must match; empty if the graph is not expected to report anything.
+        detected_within_ms: how soon after the begin of the fault it must do so.
+        told: the health mode that must be reached, or a worse one.
+        told_within_ms: how soon after the begin of the fault.
+        at_worst: the worst mode allowed; `told` by default.
         lost: what is lost, in words.
-        lost_at_most: frames, from the fault on, that may give no detections.
-        detections_within_ms: how soon after the fault's end a frame captured since has detections.
-        recovered_within_ms: how soon after the fault's end the mode is NOMINAL for good.
-        miss_rate_at_most: of all frames, those without detections in time.
-        agreement_at_least: with what the same model finds on the undisturbed drive, while the fault
-            lasts (where there is none, all the time): of the objects that one of the two is sure
-            of, those that both see. The accuracy floor.
-        agreement_at_most: of a fault that must show.
-        lost_on_the_way_at_most: frames reported as published whose detections the network lost.
+        lost_at_most: how many frames, from the fault on, may have no detections.
+        detections_within_ms: how soon after the end of the fault a frame captured since must have
+            detections.
+        recovered_within_ms: how soon after the end of the fault the mode must be NOMINAL, and stay.
+        miss_rate_at_most: share of all frames that may have no detections in time.
+        agreement_at_least: the accuracy floor, while the fault lasts (without a fault, always): of
+            the objects that the same model is sure of here or on the undisturbed drive, the share
+            that it detects in both.
+        agreement_at_most: the same as a ceiling, for a fault that must have an effect.
+        lost_on_the_way_at_most: how many frames reported as published may have lost their
+            detections in the network.
     """
 
     cause: str = ""
@@ -238,16 +239,16 @@ class Expectation(_Strict):
 
     @property
     def asks_for_agreement(self) -> bool:
-        """Whether a reference has to be made."""
+        """Whether detections on the undisturbed drive are needed."""
         return (self.agreement_at_least, self.agreement_at_most) != (None, None)
 
     @field_validator("cause")
     @classmethod
-    def _is_a_pattern(cls, cause: str) -> str:
+    def _is_a_regular_expression(cls, cause: str) -> str:
         try:
             re.compile(cause)
         except re.error as error:
-            raise ValueError(f"{cause!r} is no pattern: {error}") from error
+            raise ValueError(f"{cause!r} is not a regular expression: {error}") from error
         return cause
 
     @model_validator(mode="after")
@@ -262,16 +263,16 @@ class Scenario(_Strict):
     """Faults and what is expected of the graph.
 
     Attributes:
-        name: of the file.
+        name: of the file, without its suffix.
         title: the faults in words.
         drive: what the camera plays, as the parameter `bag` of a player.
-        duration_s: the drive is cut, or played again and again, to be so long; 0 for as it is.
+        duration_s: the drive is cut or repeated to this length; 0 for as it is.
         jpeg_quality: images are sent as JPEG of this quality; 0 for as they are.
-        cameras: of the vehicle, each with a graph of its own; the faults are the first one's.
-        network: between the camera and the unit; without it both are on one machine.
+        cameras: of the vehicle, each with a graph of its own; the first one has the faults.
+        network: between camera and unit; without it both are on one machine.
         graph: parameters of the graph that differ from their defaults.
-        faults: what happens; may be nothing.
-        expect: what must come of it.
+        faults: what happens; may be empty.
+        expect: what the graph must do.
     """
 
     name: str = Field(pattern="^[a-z][a-z0-9_]{0,40}$")
@@ -296,18 +297,18 @@ class Scenario(_Strict):
         return max((fault.end_s for fault in self.faults), default=UNDISTURBED_S)
 
     @model_validator(mode="after")
-    def _drop_is_seen_by_numbers(self) -> "Scenario":
+    def _drops_are_numbered(self) -> "Scenario":
         for number, fault in enumerate(self.faults):
             if fault.kind == "camera_drop" and self.graph.get("source") != "shm":
-                # DDS numbers what is published; a frame lost before that was never sent.
+                # DDS numbers frames on publishing: one that is dropped before would leave no gap.
                 raise wrong(
-                    "camera_drop needs graph.source: shm, where the camera numbers frames",
+                    "camera_drop needs graph.source: shm, where the camera numbers the frames",
                     *("faults", number, "kind"),
                 )
         return self
 
     @model_validator(mode="after")
-    def _sides_are_apart(self) -> "Scenario":
+    def _network_fits(self) -> "Scenario":
         for number, fault in enumerate(self.faults):
             if self.network is None and fault.kind in ("network", "unit_reboot"):
                 raise wrong(
@@ -316,7 +317,7 @@ class Scenario(_Strict):
                 )
         if self.network is not None and self.graph.get("source") == "shm":
             raise wrong(
-                "shared memory has no network: graph.source shm and network exclude",
+                "shared memory has no network: graph.source shm excludes the key network",
                 *("graph", "source"),
             )
         if self.network is not None and self.cameras > 1:
@@ -324,8 +325,8 @@ class Scenario(_Strict):
         return self
 
     @model_validator(mode="after")
-    def _one_at_a_time(self) -> "Scenario":
-        """What is set for one fault and reset behind it cannot be set for two."""
+    def _no_conflict(self) -> "Scenario":
+        """Two faults cannot set the same thing at a time, since each resets it at its end."""
         for one, two in combinations(range(len(self.faults)), 2):
             a, b = self.faults[one], self.faults[two]
             same = any(

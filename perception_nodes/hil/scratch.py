@@ -1,4 +1,4 @@
-"""Folders for the time of a run; those of runs that were killed are removed by the next one."""
+"""Temporary folders of a run; those of a run that was killed are removed by the next run."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ PREFIX = "perception_hil_"
 
 
 def scratch_folder() -> "tempfile.TemporaryDirectory[str]":
-    """A new folder, a context manager; first removes those whose process is no more."""
+    """A new folder, as a context manager; removes those of dead processes first."""
     for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         process = folder.name.removeprefix(PREFIX).partition("_")[0]
         if process.isdigit() and not Path("/proc", process).exists():

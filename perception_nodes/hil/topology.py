@@ -1,4 +1,4 @@
-"""Where bench and unit of a scenario are: here, elsewhere, or in namespaces made for the run."""
+"""Where bench and unit of a scenario run: on this machine, on two, or in their own namespaces."""
 
 import os
 import signal
@@ -7,9 +7,9 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
+from typing import Any
 
 from perception_nodes.backends.model import ModelError
 from perception_nodes.core.inference import BackendError
@@ -23,9 +23,9 @@ from perception_nodes.hil.lossy_network import (
     OWN_NETWORK,
     UNIT_ADDRESS,
     VARIABLE,
-    Link,
-    NoNetwork,
-    lacking,
+    LossyLink,
+    NetworkUnavailable,
+    why_unavailable,
 )
 from perception_nodes.hil.run import run_here
 from perception_nodes.hil.scenario import (
@@ -45,37 +45,38 @@ THIS_MACHINE = "127.0.0.1"
 MODULE = "perception_nodes.hil.topology"
 UNIT_START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 30.0
-"""For a process that ends a graph in order; one that hangs longer is killed."""
+"""A process that ends its graph in order gets this long; then it is killed."""
 NOT_RUN = (
     BackendError,
     BagError,
     GraphFailure,
     ModelError,
-    NoNetwork,
+    NetworkUnavailable,
     OSError,
     SettingsError,
     UnitError,
 )
-"""Why a scenario may have to be left; each says so in one line."""
+"""Errors that keep a scenario from being run; each has a one-line text."""
 
 
 def run_scenario(scenario: Scenario, out: Path, unit: str = "") -> Verdict:
-    """Run a scenario, its sides where they belong; one that cannot be run has failed.
+    """Run a scenario with bench and unit where they belong; one that cannot be run has failed.
 
     Args:
         scenario: what to run.
-        out: folder; recordings and the nodes' messages are left there.
-        unit: HOST:PORT of a unit that serves on another machine; else it is on this one.
+        out: folder for recordings and the nodes' messages.
+        unit: HOST:PORT of a unit on another machine; empty for this machine.
 
     Raises:
-        KeyboardInterrupt: by the user; all that was started is stopped.
+        KeyboardInterrupt: interrupted by the user; everything that was started is stopped.
     """
     try:
         return _run(scenario, out, unit)
     except NOT_RUN as error:
         return _not_run(scenario, " ".join(str(error).split()))
-    except Exception as error:  # a defect of ours must not cost the other scenarios' verdicts
-        (out / f"{scenario.name}.log").write_text(traceback.format_exc(), encoding="utf-8")
+    except Exception as error:  # a defect here must not cost the verdicts of the other scenarios
+        with suppress(OSError):
+            (out / f"{scenario.name}.log").write_text(traceback.format_exc(), encoding="utf-8")
         return _not_run(scenario, f"{type(error).__name__}: {error} (see {scenario.name}.log)")
 
 
@@ -88,52 +89,52 @@ def _run(scenario: Scenario, out: Path, unit: str) -> Verdict:
     small = [f for f in scenario.faults if isinstance(f, ShmFullFault) and not has_small_shm(f)]
     if small:
         prefix = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", PRIVATE_SHM)
-        with _Elsewhere((*prefix, str(small[0].size_mb)), scenario, out, {}) as elsewhere:
-            return elsewhere.verdict()
+        with _ScenarioProcess((*prefix, str(small[0].size_mb)), scenario, out, {}) as process:
+            return process.verdict()
     if scenario.cameras > 1:
         return _with_second_camera(scenario, out)
     return run_here(scenario, out)
 
 
 def _on_a_unit(scenario: Scenario, out: Path, unit: str) -> Verdict:
-    """Run it on a vehicle computer, over a network that is as it is."""
+    """Run it on a vehicle computer, over the real network."""
     if scenario.graph.get("source") == "shm" or scenario.cameras > 1:
         return _not_run(scenario, "its camera is in the unit's own memory; run it there")
     if any(isinstance(fault, NetworkFault) for fault in scenario.faults):
-        return _not_run(scenario, "the network to the unit is not ours to disturb")
+        return _not_run(scenario, "the network to the unit is a real one and cannot be disturbed")
     with RemoteUnit(unit) as remote:
         verdict = run_here(scenario, out, remote)
-    verdict.notes.append("over the network as it is: its delay and losses are not ours")
+    verdict.notes.append("over a real network, with its own delay and losses")
     return verdict
 
 
 def _over_a_network(scenario: Scenario, conditions: Conditions, out: Path) -> Verdict:
-    """Run it with bench and unit in namespaces of their own, or say what is not simulated."""
+    """Run it in two network namespaces; without these over loopback, if the faults allow it."""
     if os.environ.get(VARIABLE):
-        with Link(conditions) as link:
-            # Memory of its own too: what it keeps there is gone with a reboot.
+        with LossyLink(conditions) as link:
+            # Shared memory of its own too: a reboot clears it.
             place = ("unshare", "--mount", "sh", "-c", PRIVATE_SHM, str(UNIT_SHM_MB))
-            unit = link.on_the_far_side(lambda: _start_unit(UNIT_ADDRESS, PORT, place))
-            with _connected(unit, UNIT_ADDRESS, PORT) as remote:
+            unit = link.in_unit_namespace(lambda: _start_unit(UNIT_ADDRESS, PORT, place))
+            with _serving(unit, UNIT_ADDRESS, PORT) as remote:
                 return run_here(scenario, out, remote, link)
-    why = lacking()
+    why = why_unavailable()
     if not why:
-        # Discovery is by multicast, in a network where nobody else is.
+        # Discovery by multicast: nobody else is in this network.
         environment = {VARIABLE: "1", "ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"}
-        with _Elsewhere(OWN_NETWORK, scenario, out, environment) as elsewhere:
-            return elsewhere.verdict()
+        with _ScenarioProcess(OWN_NETWORK, scenario, out, environment) as process:
+            return process.verdict()
     if any(isinstance(fault, NetworkFault) for fault in scenario.faults):
         return _not_run(scenario, f"the network cannot be simulated: {why}")
     stay_on_this_machine()
     port = _free_port()
-    with _connected(_start_unit(THIS_MACHINE, port), THIS_MACHINE, port) as remote:
+    with _serving(_start_unit(THIS_MACHINE, port), THIS_MACHINE, port) as remote:
         verdict = run_here(scenario, out, remote)
     verdict.notes.append(f"over loopback, with no delay and no loss: {why}")
     return verdict
 
 
 def _with_second_camera(scenario: Scenario, out: Path) -> Verdict:
-    """Run it beside a second camera, whose graph must do as well as if nothing had happened."""
+    """Run it beside a second camera, whose graph must not notice the faults."""
     expect = scenario.expect
     second = scenario.model_copy(
         update={
@@ -150,9 +151,9 @@ def _with_second_camera(scenario: Scenario, out: Path) -> Verdict:
         }
     )
     domain = int(os.environ.get("ROS_DOMAIN_ID", "0"))
-    # A domain of its own keeps its topics apart.
+    # Its topics have the same names: they need a domain of their own.
     environment = {"ROS_DOMAIN_ID": str(domain + 1 if domain < MAX_DOMAIN else domain - 1)}
-    with _Elsewhere((), second, out, environment) as beside:
+    with _ScenarioProcess((), second, out, environment) as beside:
         verdict = run_here(scenario, out)
         other = beside.verdict()
     verdict.problems += [f"second camera: {problem}" for problem in other.problems]
@@ -163,8 +164,8 @@ def _with_second_camera(scenario: Scenario, out: Path) -> Verdict:
     return verdict
 
 
-class _Elsewhere:
-    """A scenario in a process that another command makes a place for; a context manager."""
+class _ScenarioProcess:
+    """A scenario in a child process, started through another command; a context manager."""
 
     def __init__(
         self,
@@ -182,12 +183,12 @@ class _Elsewhere:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # Ctrl-C reaches us, and we stop it in order
+            start_new_session=True,  # Ctrl-C reaches this process, which stops the child in order
             preexec_fn=lambda: die_with_parent(us),
         )
 
     def verdict(self) -> Verdict:
-        """Wait for it."""
+        """Wait for its verdict."""
         output, errors = self._process.communicate()
         try:
             return Verdict.model_validate_json(output)
@@ -196,23 +197,21 @@ class _Elsewhere:
             status = self._process.returncode
             return _not_run(self._scenario, f"its process ended with status {status}: {said}")
 
-    def __enter__(self) -> "_Elsewhere":
+    def __enter__(self) -> "_ScenarioProcess":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Stop it, where it still runs, and give it the time to leave nothing behind."""
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGINT)
-        try:
-            self._process.communicate(timeout=STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.communicate()
+    def __exit__(self, *_: object) -> None:
+        _stop(self._process)
+
+
+def _stop(process: "subprocess.Popen[Any]") -> None:
+    """Ask a process to end, and give it the time to clean up."""
+    process.terminate()  # not by SIGINT: a bench that a script put in the background ignores it
+    try:
+        process.communicate(timeout=STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
 
 
 def _not_run(scenario: Scenario, why: str) -> Verdict:
@@ -220,7 +219,7 @@ def _not_run(scenario: Scenario, why: str) -> Verdict:
 
 
 def _start_unit(host: str, port: int, prefix: Sequence[str] = ()) -> "subprocess.Popen[bytes]":
-    """A process that serves as the unit, in a place that another command makes for it."""
+    """Start a process that serves as the unit; the prefix is a command that starts it."""
     us = os.getpid()
     command = (*prefix, sys.executable, "-m", "perception_nodes", "hil", "unit")
     return subprocess.Popen(
@@ -228,24 +227,19 @@ def _start_unit(host: str, port: int, prefix: Sequence[str] = ()) -> "subprocess
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C reaches us, and we stop it in order
+        start_new_session=True,  # Ctrl-C reaches this process, which stops the unit in order
         preexec_fn=lambda: die_with_parent(us),
     )
 
 
 @contextmanager
-def _connected(process: "subprocess.Popen[bytes]", host: str, port: int) -> Iterator[RemoteUnit]:
-    """The unit that a process serves as, which ends with the context."""
+def _serving(process: "subprocess.Popen[bytes]", host: str, port: int) -> Iterator[RemoteUnit]:
+    """A connection to the unit that a process serves as; both end with the context."""
     try:
         with RemoteUnit(joined_address(host, port), UNIT_START_TIMEOUT_S) as remote:
             yield remote
     finally:
-        process.terminate()
-        try:
-            process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        _stop(process)
 
 
 def _free_port() -> int:
@@ -254,10 +248,11 @@ def _free_port() -> int:
 
 
 def main() -> int:
-    """Entry point of the process of `_Elsewhere`: runs a scenario, prints its verdict as JSON."""
+    """Entry point of a `_ScenarioProcess`: runs a scenario and prints its verdict as JSON."""
     scenario, out, parent = sys.argv[1:]
-    # Asked for once more: entering a namespace has made the kernel forget it.
+    # Once more: on entering a namespace the kernel resets it.
     die_with_parent(int(parent))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         verdict = run_scenario(Scenario.model_validate_json(scenario), Path(out))
     except KeyboardInterrupt:

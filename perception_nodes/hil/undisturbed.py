@@ -1,4 +1,4 @@
-"""What the same model finds on the undisturbed drive, and how far a run agrees with it."""
+"""What the model detects on the undisturbed drive, and how far a run agrees with that."""
 
 import time
 from collections.abc import Iterable, Mapping
@@ -13,17 +13,19 @@ from perception_nodes.evaluation.agreement import agreement
 from perception_nodes.replay.offline_camera import Camera, LoadedModel, ReplaySettings
 from perception_nodes.report.recording import FrameDetections
 
-Found = Mapping[int, FrameDetections]
-"""Objects by the number of the frame in the drive."""
+DetectionsByFrame = Mapping[int, FrameDetections]
+"""Detected objects by the number of their frame in the drive."""
 
 
-def reference(drive: Path, frames: Iterable[int], parameters: Mapping[str, Any]) -> Found:
-    """What the model finds, frame by frame, with all the time in the world.
+def detect_undisturbed(
+    drive: Path, frames: Iterable[int], parameters: Mapping[str, Any]
+) -> DetectionsByFrame:
+    """What the model detects without a deadline, frame by frame.
 
     Args:
-        drive: as it is played, undisturbed.
-        frames: numbers of those that are asked for.
-        parameters: of the graph; model and thresholds are taken from them.
+        drive: the drive as it is played, without the faults.
+        frames: numbers of the frames to look at.
+        parameters: of the graph, for the model and its thresholds.
 
     Raises:
         BagError, ModelError, BackendError: the drive or the model cannot be used.
@@ -46,8 +48,8 @@ def reference(drive: Path, frames: Iterable[int], parameters: Mapping[str, Any])
     return found
 
 
-def agreement_share(expected: Found, found: Found) -> float | None:
-    """Of the sure objects of both, the share that both see; None where there is no such object."""
+def agreement_share(expected: DetectionsByFrame, found: DetectionsByFrame) -> float | None:
+    """Of all confident objects, the share that both contain; None if there is no such object."""
     frames = sorted(expected.keys() & found.keys())
     labels = sorted({label for one in (expected, found) for i in frames for label in one[i].labels})
     numbers = {label: number for number, label in enumerate(labels)}

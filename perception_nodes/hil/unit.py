@@ -1,20 +1,24 @@
-"""The unit under test: the graph of the vehicle, started and disturbed by orders of a bench.
+"""The unit under test: the graph of the vehicle, started and disturbed by the orders of a bench.
 
-`perception hil unit` serves on the vehicle computer; `RemoteUnit` is its other end, on the bench.
-An order and its answer are a line of JSON each, over TCP.
+`perception hil unit` serves on the vehicle computer; `RemoteUnit` is its client, on the bench. An
+order is an HTTP POST of JSON: the standard library's HTTP server reads with limits and timeouts,
+which `multiprocessing.connection` does not (one silent peer would keep the bench out), and JSON has
+the 64-bit integers of a clock, which `xmlrpc` has not. Nothing that arrives is unpickled.
 """
 
 import json
 import os
 import queue
-import signal
 import socket
 import socketserver
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -28,70 +32,67 @@ from perception_nodes.hil.inject import NotInjected, Target, put_in, with_faulty
 from perception_nodes.hil.scenario import Fault, RebootFault, Scenario
 from perception_nodes.hil.scratch import scratch_folder
 from perception_nodes.replay.demo import last_error
-from perception_nodes.transport.domain import own_prefix
-from perception_nodes.transport.memory import SHM_FOLDER
+from perception_nodes.transport.domain import own_domain, own_prefix
+from perception_nodes.transport.memory import SHM_FOLDER, TransportError
 
+PROTOCOL = "perception_hil/1"
+"""Sent with every order and every answer. The number grows when the orders change."""
+LENGTH_DIGITS = 6
+"""An order is shorter than a megabyte."""
+LOG_BYTES = 1 << 20
+"""How much of the nodes' messages is sent to the bench, the newest last."""
+SILENCE_S = 20.0
+"""A bench that is alive asks twice a second. After so long without an order its graph is stopped:
+a machine that lost its power or its cable closes no connection."""
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 20.0
-RETRY_S = 0.1
+ANSWER_BYTES = 8 << 20
+POLL_S = 0.1
 _FAULTS: TypeAdapter[tuple[Fault, ...]] = TypeAdapter(tuple[Fault, ...])
 
 
 class UnitError(RuntimeError):
-    """The unit is not there, or could not do what it was told; one line that says why."""
+    """The unit cannot be reached, or could not carry out an order; one line that says why."""
 
 
 @dataclass
-class _Job:
-    """A graph that was ordered.
+class GraphRun:
+    """A graph that a bench has ordered.
 
     Attributes:
-        specs: its processes.
-        camera: its camera's name.
-        target: it, while it runs.
-        stopping: it was told to stop.
-        dark_s: it is to be started again after so long.
-        failure: why it ended by itself.
-        over: it has ended.
+        target: what faults are put into; None while the graph is not running.
+        dark_s: set by a reboot: start the graph again after this time.
+        failure: why the graph ended by itself.
+        stopping, over: set when the graph was told to stop, and when it has ended.
     """
 
     specs: list[NodeSpec]
     camera: str
     target: Target | None = None
-    stopping: bool = False
     dark_s: float | None = None
     failure: str = ""
+    stopping: threading.Event = field(default_factory=threading.Event)
     over: threading.Event = field(default_factory=threading.Event)
 
 
-def _forget() -> None:
-    """Remove what the graph holds in shared memory, which outlives no reboot."""
-    for left in SHM_FOLDER.glob(f"{own_prefix()}*"):
-        with suppress(OSError):  # another user's
-            left.unlink()
-
-
 class UnitServer:
-    """Serves one bench at a time: who starts a graph ends the one before.
-
-    Attributes:
-        job: the graph that runs; it ends with the connection that ordered it.
-    """
+    """Serves one bench at a time: a new graph ends the one before."""
 
     def __init__(self, host: str, port: int, values: Mapping[str, Any]) -> None:
-        """Listen.
+        """Listen. Everybody who can reach the address can start and kill processes.
 
         Args:
-            host: address to listen on; orders start and kill processes: a network of one's own.
+            host: address to listen on.
             port: 0 for any.
-            values: parameters of the graph that go before those of a scenario.
+            values: parameters of the graph that take precedence over those of a scenario.
 
         Raises:
-            UnitError: the address cannot be had.
+            UnitError: the address cannot be used.
         """
         self._values = dict(values)
-        self._wanted: queue.SimpleQueue[_Job] = queue.SimpleQueue()
-        self.job: _Job | None = None
+        self._ordered: queue.SimpleQueue[GraphRun] = queue.SimpleQueue()
+        self._current: GraphRun | None = None
+        self._starting = threading.Lock()
         self._files = scratch_folder()
         self._orders = Path(self._files.name) / "orders.json"
         self._log = Path(self._files.name) / "nodes.log"
@@ -99,111 +100,103 @@ class UnitServer:
             self._server = _Server((host, port), _Connection)
         except (OSError, UnicodeError) as error:
             self._files.cleanup()
-            address = joined_address(host, port)
-            raise UnitError(f"cannot listen on {address}: {error}") from error
+            raise UnitError(f"cannot listen on {joined_address(host, port)}: {error}") from error
         self._server.unit = self
-
-    @property
-    def address(self) -> str:
-        """HOST:PORT."""
-        host, port = self._server.server_address[:2]
-        return joined_address(str(host), int(port))
+        self.address = joined_address(host, self._server.socket.getsockname()[1])
 
     def run(self) -> None:
-        """Serve until interrupted, in the main thread: nodes die with the one that starts them."""
+        """Serve in the main thread, since nodes die with the thread that starts them.
+
+        Raises:
+            KeyboardInterrupt: by Ctrl-C, the only end; everything that was started is stopped.
+        """
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
-            interrupted = False
-            while not interrupted:
-                job = self._wanted.get()
-                self._run_graph(job)
-                interrupted = not (job.stopping or job.failure)
-                job.over.set()
-        except KeyboardInterrupt:
-            pass
+            while True:
+                ordered = self._ordered.get()
+                self._run_graph(ordered)
+                ordered.over.set()
+                if not (ordered.stopping.is_set() or ordered.failure):
+                    raise KeyboardInterrupt  # it reached the supervisor of the graph
         finally:
             self._server.shutdown()
             self._server.server_close()
             self._files.cleanup()
 
-    def _run_graph(self, job: _Job) -> None:
-        """Run a graph until it is told to stop, over reboots."""
-        with self._log.open("wb") as log:
-            while not job.stopping:
-                try:
-                    with Supervisor(job.specs, log=log) as graph:
-                        job.target = Target(graph, job.camera, self._orders)
-                        graph.wait()
-                except GraphFailure as error:
-                    job.failure = f"{error}: {last_error(self._log)}"
-                job.target = None
-                if job.dark_s is None:
-                    return
-                dark_s, job.dark_s = job.dark_s, None
-                _forget()
-                time.sleep(dark_s)
-
-    # What a bench may order; arguments and results are JSON.
-
-    def clock(self) -> int:
-        """CLOCK_REALTIME here, nanoseconds."""
-        return time.time_ns()
-
-    def start(self, domain: str, values: dict[str, Any], faults: list[Any]) -> None:
-        """Start the graph; it is not waited for.
+    def start(self, domain: str, values: Mapping[str, Any], faults: list[Any]) -> GraphRun:
+        """Stop the graph that runs, and order another one; does not wait for it to start.
 
         Raises:
-            SettingsError: unusable parameters.
+            SettingsError, TransportError: unusable parameters or domain.
         """
-        self.stop()
-        os.environ["ROS_DOMAIN_ID"] = domain
-        chosen = {**values, **self._values}
-        specs = with_faulty_backend(
-            LIVE.nodes(chosen), _FAULTS.validate_python(faults), self._orders
-        )
-        self.job = _Job(specs, str(chosen.get("camera", "front")))
-        self._wanted.put(self.job)
+        with self._starting:
+            if self._current is not None:
+                self._current.failure = self._current.failure or "another bench has taken the unit"
+                self.stop(self._current)
+            os.environ["ROS_DOMAIN_ID"] = domain
+            own_domain()
+            chosen = {**values, **self._values}
+            specs = with_faulty_backend(
+                LIVE.nodes(chosen), _FAULTS.validate_python(faults), self._orders
+            )
+            self._current = GraphRun(specs, str(chosen.get("camera", "front")))
+            self._ordered.put(self._current)
+            return self._current
 
-    def put_in(self, fault: dict[str, Any]) -> None:
-        """Put a fault in, and come back when it is over.
+    def put_in(self, fault: Any) -> None:
+        """Put a fault into the graph, and return when it, or the graph, is over.
 
         Raises:
-            NotInjected: it cannot be.
+            NotInjected: it cannot be put in.
         """
         (checked,) = _FAULTS.validate_python([fault])
-        job = self.job
-        if job is None or job.target is None:
+        running = self._current
+        if running is None or running.target is None:
             raise NotInjected("no graph runs")
         if not isinstance(checked, RebootFault):
-            put_in(checked, job.target, time.sleep)
+            put_in(checked, running.target, running.over.wait)
             return
-        graph, job.dark_s = job.target.supervisor, checked.for_s
+        graph, running.dark_s = running.target.supervisor, checked.for_s
         graph.stop()
         for _, process in graph.processes:
             process.kill()
-        time.sleep(checked.for_s)
+        running.over.wait(checked.for_s)
 
-    def failure(self) -> str:
-        """Why the graph ended by itself; empty where it did not."""
-        return "" if self.job is None else self.job.failure
+    def stop(self, graph: GraphRun) -> str:
+        """Stop a graph and wait for its end; returns the last of what its nodes wrote."""
+        graph.stopping.set()
+        while not graph.over.wait(POLL_S):
+            if graph.target is not None:
+                graph.target.supervisor.stop()
+        return self._log.read_bytes()[-LOG_BYTES:].decode(errors="replace")
 
-    def stop(self) -> str:
-        """Stop the graph; what its nodes wrote."""
-        if self.job is None:
-            return ""
-        job, self.job = self.job, None
-        job.stopping, job.dark_s = True, None
-        while not job.over.wait(RETRY_S):
-            if job.target is not None:
-                job.target.supervisor.stop()
-        return self._log.read_text(encoding="utf-8", errors="replace")
+    def _run_graph(self, ordered: GraphRun) -> None:
+        """Run a graph until it is told to stop; a reboot starts it again."""
+        with self._log.open("wb") as log:
+            while not ordered.stopping.is_set():
+                try:
+                    with Supervisor(ordered.specs, log=log) as graph:
+                        ordered.target = Target(graph, ordered.camera, self._orders)
+                        graph.wait()
+                except GraphFailure as error:
+                    ordered.failure = f"{error}: {last_error(self._log)}"
+                ordered.target = None
+                if ordered.dark_s is None:
+                    return
+                dark_s, ordered.dark_s = ordered.dark_s, None
+                _clear_shared_memory()
+                ordered.stopping.wait(dark_s)
 
 
-ORDERS = frozenset({"clock", "start", "put_in", "failure", "stop"})
+def _clear_shared_memory() -> None:
+    """Remove what the graph holds in shared memory, which does not outlive a reboot."""
+    for left in SHM_FOLDER.glob(f"{own_prefix()}*"):
+        with suppress(OSError):  # another user's
+            left.unlink()
 
 
 class _Server(socketserver.ThreadingTCPServer):
+    # Not http.server's: that one asks a name server for its own name before it listens.
     allow_reuse_address = True
     daemon_threads = True
     unit: UnitServer
@@ -214,135 +207,160 @@ class _Server(socketserver.ThreadingTCPServer):
         super().__init__(address, handler)
 
 
-class _Connection(socketserver.StreamRequestHandler):
-    """Answers line by line; a bench that is gone stops what it has started."""
+class _Connection(BaseHTTPRequestHandler):
+    """A connection of a bench. The graph that was started through it ends with it."""
 
+    protocol_version = "HTTP/1.1"
+    timeout = SILENCE_S
+    wbufsize = -1  # an answer is one packet: it may be that of the clock
     disable_nagle_algorithm = True
+    error_message_format = "%(message)s\n"
+    error_content_type = "text/plain"
     server: _Server
+    started: GraphRun | None = None
 
     def handle(self) -> None:
-        unit, started = self.server.unit, None
-        with suppress(OSError):
-            for line in self.rfile:
-                before = unit.job
-                self.wfile.write(json.dumps(self._answer(line)).encode() + b"\n")
-                started = started if unit.job is before else unit.job
-        if started is not None and unit.job is started:
-            unit.stop()
+        with suppress(OSError):  # the bench is gone
+            try:
+                super().handle()
+            finally:
+                self._on_stop()
 
-    def _answer(self, line: bytes) -> dict[str, Any]:
+    def do_POST(self) -> None:
+        order, length = self.path.removeprefix("/"), self.headers.get("Content-Length", "")
+        bench = self.headers.get("User-Agent", "nothing known")[:40]
+        if bench != PROTOCOL:
+            reason = f"the unit speaks {PROTOCOL}, the bench {bench!r}: install the same version"
+            self.send_error(HTTPStatus.BAD_REQUEST, reason)
+        elif not length.isdecimal() or len(length) > LENGTH_DIGITS:
+            reason = f"an order needs a Content-Length of at most {LENGTH_DIGITS} digits"
+            self.send_error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, reason)
+        else:
+            status, text = self._answer(order, self.rfile.read(int(length)))
+            content = text.encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+    def _answer(self, order: str, arguments: bytes) -> tuple[HTTPStatus, str]:
+        """The result as JSON, or a line that says why there is none."""
         try:
-            order = json.loads(line)
-            if order["order"] not in ORDERS:
-                return {"error": f"no such order: {order['order']}"}
-            return {"result": getattr(self.server.unit, order["order"])(*order["arguments"])}
+            return HTTPStatus.OK, json.dumps(getattr(self, f"_on_{order}")(*json.loads(arguments)))
         except Exception as error:  # the bench must know, whatever it was
-            said = " ".join(str(error).split())
-            known = isinstance(error, SettingsError | NotInjected)
-            return {"error": said if known else f"{type(error).__name__}: {said}"}
+            known = isinstance(error, SettingsError | NotInjected | TransportError)
+            reason = str(error) if known else f"{type(error).__name__}: {error}"
+            return HTTPStatus.UNPROCESSABLE_ENTITY, " ".join(reason.split())
+
+    def _on_clock(self) -> int:
+        return time.time_ns()  # CLOCK_REALTIME
+
+    def _on_start(self, domain: str, values: dict[str, Any], faults: list[Any]) -> None:
+        self.started = self.server.unit.start(domain, values, faults)
+
+    def _on_put_in(self, fault: Any) -> None:
+        self.server.unit.put_in(fault)
+
+    def _on_failure(self) -> str:
+        return "" if self.started is None else self.started.failure
+
+    def _on_stop(self) -> str:
+        return "" if self.started is None else self.server.unit.stop(self.started)
+
+    def version_string(self) -> str:
+        return PROTOCOL
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Nothing: only what is refused is worth a line."""
 
 
 class RemoteUnit:
-    """A unit on another machine, or in another namespace of this one; a context manager."""
+    """Gives orders to a unit on another machine or in another namespace; a context manager."""
 
     def __init__(self, address: str, within_s: float = CONNECT_TIMEOUT_S) -> None:
-        """Connect; it may still be starting.
-
-        Args:
-            address: HOST or HOST:PORT.
-            within_s: how long to try.
+        """Connect to HOST or HOST:PORT, where the unit may still be starting.
 
         Raises:
             SettingsError: it is no address.
-            UnitError: nobody answers.
+            UnitError: nothing answers.
         """
-        self._at = split_address(address)
-        self._connection = self._connect(within_s)
+        host, port = split_address(address)
+        self._address = joined_address(host, port)
+        self._one_order = threading.Lock()
+        self._connection = HTTPConnection(host, port, timeout=ANSWER_TIMEOUT_S)
+        deadline_s = time.monotonic() + within_s
+        while self._connection.sock is None:
+            try:
+                self._connection.connect()
+            except (OSError, UnicodeError) as error:
+                if time.monotonic() > deadline_s:
+                    raise UnitError(
+                        f"no unit answers at {self._address}: {error}; start it there with: "
+                        "perception hil unit --listen HOST"
+                    ) from error
+                time.sleep(POLL_S)
+        self._connection.auto_open = 0  # the graph ends with the connection; a new one has none
 
     def clock(self) -> int:
         """CLOCK_REALTIME there, nanoseconds."""
-        return int(self._connection.ask("clock"))
+        return int(self._order("clock"))
 
     def start(self, scenario: Scenario, values: Mapping[str, Any]) -> None:
         """Start the graph there.
 
         Raises:
-            UnitError: it cannot.
+            UnitError: it cannot be started.
         """
         faults = [fault.model_dump() for fault in scenario.faults]
-        domain = os.environ.get("ROS_DOMAIN_ID", "0")
-        self._connection.ask("start", domain, dict(values), faults)
+        self._order("start", os.environ.get("ROS_DOMAIN_ID") or "0", dict(values), faults)
 
     def put_in(self, fault: Fault) -> None:
-        """Put a fault in there, and come back when it is over; for a thread of its own.
+        """Put a fault in there, and return when it is over; for a thread of its own.
 
         Raises:
-            NotInjected: it cannot be.
+            NotInjected: it cannot be put in.
         """
-        timeout_s = fault.for_s + ANSWER_TIMEOUT_S
         try:
-            with closing(self._connect(CONNECT_TIMEOUT_S)) as connection:
-                connection.ask("put_in", fault.model_dump(), timeout_s=timeout_s)
+            with RemoteUnit(self._address) as other:  # this one is asked meanwhile
+                other._connection.sock.settimeout(fault.for_s + ANSWER_TIMEOUT_S)
+                other._order("put_in", fault.model_dump())
         except UnitError as error:
             raise NotInjected(str(error)) from error
 
     def failure(self) -> str:
-        """Why its graph ended by itself; empty where it did not."""
-        return str(self._connection.ask("failure"))
+        """Why the graph there ended by itself; empty where it did not."""
+        return str(self._order("failure"))
 
     def stop(self) -> str:
-        """Stop its graph; what its nodes wrote."""
-        return str(self._connection.ask("stop"))
+        """Stop the graph there, and leave; returns the last of what its nodes wrote."""
+        log = str(self._order("stop"))
+        self._connection.close()
+        return log
 
     def __enter__(self) -> "RemoteUnit":
-        """Nothing to do: it is connected."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave; its graph stops, where it runs."""
         self._connection.close()
 
-    def _connect(self, within_s: float) -> "_Client":
-        deadline_s = time.monotonic() + within_s
-        while True:
-            try:
-                return _Client(socket.create_connection(self._at, timeout=ANSWER_TIMEOUT_S))
-            except (OSError, UnicodeError) as error:
-                if time.monotonic() > deadline_s:
-                    raise UnitError(
-                        f"no unit answers at {joined_address(*self._at)}: {error}; start it there "
-                        "with: perception hil unit --listen HOST"
-                    ) from error
-                time.sleep(RETRY_S)
-
-
-class _Client:
-    """One connection to a unit."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._socket = connection
-        self._file = connection.makefile("rb")
-        self._turn = threading.Lock()
-
-    def ask(self, order: str, *arguments: Any, timeout_s: float = ANSWER_TIMEOUT_S) -> Any:
-        line = json.dumps({"order": order, "arguments": arguments}).encode() + b"\n"
+    def _order(self, order: str, *arguments: Any) -> Any:
         try:
-            with self._turn:
-                self._socket.settimeout(timeout_s)
-                self._socket.sendall(line)
-                said = self._file.readline()
-            if not said:
-                raise ConnectionError("it has closed the connection")
-            answer = json.loads(said)
-        except (OSError, ValueError) as error:
-            # What it may still say would be taken for the answer to the next question.
-            self.close()
-            raise UnitError(f"the unit does not answer: {error}") from error
-        if "error" in answer:
-            raise UnitError(answer["error"])
-        return answer["result"]
-
-    def close(self) -> None:
-        self._file.close()
-        self._socket.close()
+            with self._one_order:
+                body = json.dumps(arguments)
+                self._connection.request("POST", f"/{order}", body, {"User-Agent": PROTOCOL})
+                answer = self._connection.getresponse()
+                content = answer.read(ANSWER_BYTES).decode()
+            unit = answer.getheader("Server", "nothing known")
+            if unit != PROTOCOL:
+                raise ValueError(f"it speaks {unit[:40]!r}, the bench {PROTOCOL}")
+            if answer.status == HTTPStatus.OK:
+                return json.loads(content)
+        except (OSError, HTTPException, ValueError) as error:
+            # What it may still say would be taken for the answer to the next order.
+            self._connection.close()
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise UnitError(
+                f"the unit at {self._address} does not answer: {reason}; it must run there, in "
+                "the version of the bench"
+            ) from error
+        raise UnitError(" ".join(content.split()))

@@ -1,4 +1,4 @@
-"""Verdicts for people, for machines, and for continuous integration."""
+"""Scenarios and verdicts as tables for people, as JSON, and as JUnit XML."""
 
 import os
 import platform
@@ -15,14 +15,14 @@ from perception_nodes.system.processes import cpu_name
 from perception_nodes.watchdog.faults import HealthMode
 
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""What XML has no place for, such as the colours of a node's messages."""
+"""Characters that XML does not allow, such as the colour codes in a node's messages."""
 
 
 def verdicts_table(verdicts: Sequence[Verdict]) -> Table:
-    """The verdicts, a row each."""
+    """The verdicts, one row each."""
     table = Table(title="Scenarios")
     table.add_column("scenario", no_wrap=True)
-    for title in ("detected in", "told", "lost", "silently", "detections in", "recovered in"):
+    for title in ("reported in", "worst mode", "lost", "silently", "detects in", "NOMINAL in"):
         table.add_column(title)
     table.add_column("verdict", no_wrap=True)
     for verdict in verdicts:
@@ -39,14 +39,14 @@ def verdicts_table(verdicts: Sequence[Verdict]) -> Table:
     return table
 
 
-def problems(verdicts: Sequence[Verdict]) -> list[str]:
-    """What was not as expected, a line each."""
+def problem_lines(verdicts: Sequence[Verdict]) -> list[str]:
+    """What was not as expected, one line each."""
     return [f"{verdict.scenario}: {text}" for verdict in verdicts for text in verdict.problems]
 
 
 def scenarios_table(scenarios: Sequence[Scenario]) -> Table:
-    """The scenarios, a row each."""
-    table = Table("name", "fault", "detected within", "told", "recovered within")
+    """The scenarios, one row each."""
+    table = Table("name", "what happens", "reported", "mode", "what may be lost", "NOMINAL")
     table.columns[0].no_wrap = True
     for scenario in scenarios:
         expect = scenario.expect
@@ -55,16 +55,17 @@ def scenarios_table(scenarios: Sequence[Scenario]) -> Table:
             scenario.title,
             _ms(expect.detected_within_ms),
             expect.told,
+            expect.lost,
             _ms(expect.recovered_within_ms),
         )
     return table
 
 
 def scenarios_markdown(scenarios: Sequence[Scenario]) -> str:
-    """The scenarios as the table of the documentation."""
+    """The scenarios as the table in docs/faults.md."""
     rows = [
-        "| scenario | what happens | what is said | within | the vehicle is told | what is lost "
-        "| detections again | NOMINAL again |",
+        "| scenario | what happens | what must be reported | within | health mode "
+        "| what may be lost | detections again within | NOMINAL again within |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for scenario in scenarios:
@@ -86,7 +87,7 @@ def scenarios_markdown(scenarios: Sequence[Scenario]) -> str:
 
 
 def verdicts_json(verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """The verdicts with the machine they were given on."""
+    """The verdicts, and the machine that they were given on."""
     passed = sum(verdict.passed for verdict in verdicts)
     return {
         "machine": f"{cpu_name()}, {os.cpu_count()} cores, {platform.release()}",
@@ -102,9 +103,9 @@ def verdicts_junit(
     """The verdicts as JUnit XML.
 
     Args:
-        verdicts: a test case each.
-        seconds: what each took.
-        not_begun: names of scenarios whose turn did not come.
+        verdicts: one test case each.
+        seconds: how long each took.
+        not_begun: names of the scenarios that were not begun; they count as skipped.
     """
     failures = sum(not verdict.passed for verdict in verdicts)
     suite = ElementTree.Element(
@@ -125,7 +126,7 @@ def verdicts_junit(
             failure.text = "\n".join(told)
     for name in not_begun:
         case = ElementTree.SubElement(suite, "testcase", classname="hil", name=name, time="0.0")
-        ElementTree.SubElement(case, "skipped", message="the run was ended before its turn")
+        ElementTree.SubElement(case, "skipped", message="the run ended before its turn")
     ElementTree.indent(suite)
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 

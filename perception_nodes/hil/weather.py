@@ -1,6 +1,6 @@
-"""What a camera sees when light, weather or lens are bad: pictures in, pictures out.
+"""What a camera sees in bad light, in bad weather or through a bad lens.
 
-Stand-ins, made to be told apart and repeated exactly: no renderer of weather.
+Stand-ins that can be repeated exactly, not renderings of real weather.
 """
 
 from collections.abc import Callable
@@ -17,26 +17,26 @@ DROPS_PER_MEGAPIXEL = 2500
 RAIN_VEIL = 90
 
 
-def changed(kind: str, picture: Picture, strength: float, number: int) -> Picture:
-    """A picture as the camera sees it then.
+def with_weather(kind: str, picture: Picture, strength: float, number: int) -> Picture:
+    """A picture with the effect of a fault.
 
     Args:
         kind: of a `PictureFault`.
-        picture: as the camera would see it otherwise.
-        strength: from 0, not at all, to 1.
-        number: of the frame; decides the noise in it.
+        picture: the picture without the effect.
+        strength: from 0, none, to 1.
+        number: of the frame; seeds the noise.
     """
     return _CHANGES[kind](picture, strength, np.random.default_rng(number))
 
 
 def _night(picture: Picture, strength: float, random: np.random.Generator) -> Picture:
-    """Less light, and what the sensor's gain makes of it: noise."""
+    """Less light, and noise from the gain of the sensor."""
     dark = picture * (1.0 - 0.9 * strength)
     return _clipped(dark + random.normal(0.0, NIGHT_NOISE * strength, picture.shape))
 
 
 def _rain(picture: Picture, strength: float, random: np.random.Generator) -> Picture:
-    """Blur by water on the screen, grey veil, bright streaks of drops."""
+    """Blur from water on the windscreen, a grey veil, and drops as bright streaks."""
     height, width = picture.shape[:2]
     sigma = 0.1 + 2.0 * strength * height / 720
     veiled = cv2.GaussianBlur(picture, (0, 0), sigma).astype(np.float64)
@@ -55,7 +55,7 @@ def _rain(picture: Picture, strength: float, random: np.random.Generator) -> Pic
 
 
 def _sun_glare(picture: Picture, strength: float, random: np.random.Generator) -> Picture:
-    """A low sun in the upper middle: saturated where it stands, contrast lost around it."""
+    """A low sun in the upper middle: saturated at its place, less contrast around it."""
     height, width = picture.shape[:2]
     y, x = np.ogrid[:height, :width]
     distance = np.hypot(x - 0.55 * width, y - 0.25 * height) / height
@@ -64,12 +64,12 @@ def _sun_glare(picture: Picture, strength: float, random: np.random.Generator) -
 
 
 def _lens_blocked(picture: Picture, strength: float, random: np.random.Generator) -> Picture:
-    """Mud on the lens: what is covered is dark and out of focus; at 1 all of it."""
+    """Mud on the lens: the covered share is dark and out of focus; at strength 1, all of it."""
     mask = np.zeros(picture.shape[:2], np.float64)
     mask[:, : round(picture.shape[1] * strength)] = 1.0
     covered = np.asarray(cv2.GaussianBlur(mask, (0, 0), 5.0), np.float64)[..., None]
     mud = cv2.GaussianBlur(picture, (0, 0), picture.shape[0] / 8) * 0.15
-    noise = random.normal(0.0, 1.0, picture.shape)  # as any sensor has it, in the dark too
+    noise = random.normal(0.0, 1.0, picture.shape)  # of the sensor, which has it in the dark too
     return _clipped(picture * (1 - covered) + (mud + noise) * covered)
 
 

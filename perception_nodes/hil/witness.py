@@ -1,4 +1,4 @@
-"""What an independent subscriber saw of a run, counted by itself."""
+"""What an independent subscriber observed of a run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,14 +15,14 @@ OUTCOMES = [status.name.lower() for status in FrameStatus]
 
 
 @dataclass(frozen=True)
-class Told:
+class ReceivedHealth:
     """A health message.
 
     Attributes:
-        at_ns: when it came, nanoseconds since the Unix epoch.
-        mode, cause, faults: what it says.
-        frames_in, outs, in_flight: its account.
-        by_watchdog: it is not from one who speaks for a watchdog that is gone.
+        at_ns: when it arrived, nanoseconds since the Unix epoch.
+        mode, cause, faults: as in the message.
+        frames_in, outs, in_flight: as in the message; outs is their sum over all statuses.
+        by_watchdog: False if another process sent it because the watchdog is dead.
     """
 
     at_ns: int
@@ -36,8 +36,8 @@ class Told:
 
 
 @dataclass(frozen=True)
-class Reported:
-    """A frame report: when it came, whose frame it is about, and what became of it."""
+class ReceivedReport:
+    """A frame report: when it arrived, the stamp of its frame, and what became of the frame."""
 
     at_ns: int
     stamp_ns: int
@@ -46,23 +46,23 @@ class Reported:
 
 
 @dataclass
-class Seen:
-    """A run as it was seen from outside; times are nanoseconds since the Unix epoch.
+class Observations:
+    """A run as observed from outside; times are nanoseconds since the Unix epoch.
 
     Attributes:
-        sent: stamps of the frames that the camera sent, in that order.
-        closing: stamps of those that it sent behind the drive's end, to have what was lost there
-            noticed; they are accounted for as all others are, and nothing else is judged by them.
-        first_ns: when the first one was due.
-        begin_ns, end_ns: of the faults; the same where there is one of an instant.
-        faults: those that were put in, each with its begin and end.
-        not_put_in: those that were not, a line each that says why.
-        reports: as they came.
-        detections: when they came, and the frame's stamp.
-        told: health messages as they came.
-        clock: the unit's against ours, where it is on another side of a network.
-        agreement: with a reference, where one is asked for; see `reference`.
-        failure: why the graph ended before the drive did; empty where it did not.
+        sent: stamps of the frames of the drive, in the order of sending.
+        closing: stamps of the frames sent after the end of the drive, by which losses at its end
+            are noticed. They must be accounted for, and nothing else is judged by them.
+        first_ns: when the first frame was due.
+        begin_ns, end_ns: begin of the first fault, end of the last one.
+        faults: those that were put in: kind, begin and end.
+        not_put_in: those that were not, one line each that says why.
+        reports: in the order of arrival.
+        detections: time of arrival, and stamp of the frame.
+        told: health messages in the order of arrival.
+        clock: the unit's clock against the bench's, if the unit is a remote one.
+        agreement: with the undisturbed drive, if the scenario asks for it.
+        failure: why the graph ended before the drive did; empty if it did not.
     """
 
     sent: list[int] = field(default_factory=list)
@@ -72,18 +72,18 @@ class Seen:
     end_ns: int = 0
     faults: list[tuple[str, int, int]] = field(default_factory=list)
     not_put_in: list[str] = field(default_factory=list)
-    reports: list[Reported] = field(default_factory=list)
+    reports: list[ReceivedReport] = field(default_factory=list)
     detections: list[tuple[int, int]] = field(default_factory=list)
-    told: list[Told] = field(default_factory=list)
+    told: list[ReceivedHealth] = field(default_factory=list)
     clock: ClockOffset | None = None
     agreement: float | None = None
     failure: str = ""
 
     def read(self, recording: Path) -> None:
-        """Add what the monitor has recorded.
+        """Add the messages that the monitor has recorded.
 
         Raises:
-            RecordingError: it cannot be read.
+            RecordingError: the recording cannot be read.
         """
         store = typestore()
         for _, type_name, at_ns, data in read_messages(recording):
@@ -94,17 +94,17 @@ class Seen:
                 self.detections.append((at_ns, _stamp_ns(message)))
             elif type_name == FRAME_REPORT:
                 status = FrameStatus(message.status)
-                report = Reported(at_ns, _stamp_ns(message), status, message.reason)
+                report = ReceivedReport(at_ns, _stamp_ns(message), status, message.reason)
                 self.reports.append(report)
             else:
                 self.told.append(_told(at_ns, message))
 
     def frames_in(self) -> int:
-        """Frames that entered by the watchdog's account, which outlives the watchdog."""
+        """Frames in by the watchdog's account, which outlives the watchdog."""
         accounts = self.accounts()
         return accounts[-1].frames_in if accounts else 0
 
-    def accounts(self) -> Sequence[Told]:
+    def accounts(self) -> Sequence[ReceivedHealth]:
         """The watchdog's own health messages."""
         return [told for told in self.told if told.by_watchdog]
 
@@ -114,8 +114,8 @@ def _stamp_ns(message: Any) -> int:
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
-def _told(at_ns: int, message: Any) -> Told:
-    return Told(
+def _told(at_ns: int, message: Any) -> ReceivedHealth:
+    return ReceivedHealth(
         at_ns,
         HealthMode(message.mode),
         message.cause,

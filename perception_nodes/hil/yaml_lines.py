@@ -1,4 +1,4 @@
-"""Where in a YAML file a key is."""
+"""The lines of the keys in a YAML file, for error messages."""
 
 from collections.abc import Iterator, Sequence
 
@@ -8,14 +8,14 @@ MERGE = "tag:yaml.org,2002:merge"
 
 
 class DuplicateKey(yaml.MarkedYAMLError):
-    """A mapping has a key twice, of which YAML readers silently take one."""
+    """A mapping has the same key twice; a YAML reader would silently use one of them."""
 
 
-class Lines:
-    """The lines of a YAML text's keys."""
+class KeyLines:
+    """The lines of the keys of a YAML text."""
 
     def __init__(self, text: str) -> None:
-        """Parse it.
+        """Parse the text.
 
         Raises:
             yaml.YAMLError: it is not YAML, or has a key twice.
@@ -24,30 +24,31 @@ class Lines:
         _refuse_duplicates(self._root)
 
     def find(self, path: Sequence[str | int]) -> tuple[int, str]:
-        """Line, from 1, and dotted name of a value.
+        """The line (from 1) and the dotted name of a value.
 
         Args:
-            path: keys and positions that lead to it, as pydantic names them; those that are not in
-                the file, such as the tag of a union or a missing key at the end, are passed over.
+            path: keys and positions that lead to the value, as pydantic names them. Those that are
+                not in the file, such as the tag of a union, are skipped; a missing key at the end
+                is part of the name.
         """
         node, line, names = self._root, 1, []
-        for part in path:
+        for key in path:
             if isinstance(node, yaml.MappingNode):
-                found = next((pair for pair in _pairs(node) if pair[0].value == str(part)), None)
+                found = next((pair for pair in _pairs(node) if pair[0].value == str(key)), None)
                 if found is not None:
                     line, node = found[0].start_mark.line + 1, found[1]
-                    names.append(str(part))
-                elif part == path[-1]:
-                    names.append(str(part))
-            elif isinstance(node, yaml.SequenceNode) and isinstance(part, int):
-                node = node.value[part]
+                    names.append(str(key))
+                elif key == path[-1]:
+                    names.append(str(key))
+            elif isinstance(node, yaml.SequenceNode) and isinstance(key, int):
+                node = node.value[key]
                 line = node.start_mark.line + 1
-                names.append(str(part))
+                names.append(str(key))
         return line, ".".join(names)
 
 
 def _pairs(node: yaml.MappingNode) -> Iterator[tuple[yaml.Node, yaml.Node]]:
-    """Keys and values of a mapping, its own first, then those merged into it by `<<`."""
+    """Keys and values of a mapping: its own first, then those merged into it by `<<`."""
     merged: list[yaml.Node] = []
     for key, value in node.value:
         if key.tag == MERGE:

@@ -1,42 +1,33 @@
-"""What all nodes share: parameters from settings, the life cycle, one loop, one way to stop."""
+"""What all nodes share: parameters from settings, the life cycle, the work loop."""
 
-import gc
-import signal
-import sys
 import time
 import traceback
 from collections.abc import Callable
 from typing import Any
 
-import rclpy
 from rclpy.callback_groups import CallbackGroup
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, State, TransitionCallbackReturn
 from rclpy.qos import QoSProfile
-from rclpy.signals import SignalHandlerOptions
 
 from perception_nodes.backends.model import ModelError
 from perception_nodes.core.inference import BackendError
 from perception_nodes.graph.config import Settings, SettingsError
 from perception_nodes.nodes.parameters import declare_parameters
 from perception_nodes.preprocess.lens import UnknownLens
-from perception_nodes.system.environment import STOPPING, keep_large_buffers
-from perception_nodes.system.realtime import set_up
 from perception_nodes.transport.memory import TransportError, reserve
 from perception_nodes.transport.shm import Endpoint
 
-SERVICE_PERIOD_NS = 50_000_000
 IDLE_WAIT_MS = 8.0
-"""In the kernel's ticks of 4 ms it becomes 12 ms, rarely 16."""
+"""With kernel ticks of 4 ms it takes 12 ms, rarely 16."""
 Publisher = LifecyclePublisher[Any]
 START_ERRORS = (ModelError, BackendError, TransportError, SettingsError, UnknownLens)
-"""What can be wrong with a start; each says so in one line."""
+"""Errors of a start that are reported in one line."""
 
 
 class PerceptionNode(LifecycleNode):
-    """A life-cycle node that configures and activates itself and then steps until it is stopped.
+    """A life-cycle node that configures and activates itself, and then steps until it is stopped.
 
-    Subclasses fill in `open`, `close` and `step`.
+    Subclasses override `open`, `close` and `step`.
     """
 
     settings_type: type[Settings] = Settings
@@ -53,21 +44,21 @@ class PerceptionNode(LifecycleNode):
 
     @property
     def endpoint(self) -> Endpoint:
-        """Our end of shared memory; there from before `open` until after `close`."""
+        """Our end of shared memory; available from before `open` until after `close`."""
         assert self._endpoint is not None
         return self._endpoint
 
     def open(self) -> None:
-        """Acquire what the node works with; `self.endpoint` is there."""
+        """Acquire the node's resources; `self.endpoint` is available."""
 
     def close(self) -> None:
-        """Release it; called after a failed `open` too. Topics and channels go by themselves."""
+        """Release them, after a failed `open` too. Topics and channels are closed by the caller."""
 
     def step(self) -> None:
         """Wait a moment for work and do it; called in a loop while active."""
 
     def rest(self) -> None:
-        """Stop working, in good order; called once after `step` was called for the last time."""
+        """Stop working in good order; called once, after the last `step`."""
 
     def spin(self, timeout_ms: float) -> None:
         """Run the callback of one waiting message, service or timer, or wait for one."""
@@ -76,7 +67,7 @@ class PerceptionNode(LifecycleNode):
         executor.spin_once(timeout_sec=timeout_ms / 1e3)
 
     def add_publisher(self, message_type: type, topic: str, qos: QoSProfile | int) -> Publisher:
-        """A publisher that speaks while the node is active and goes when it is cleaned up."""
+        """A publisher that publishes while the node is active, destroyed when it is cleaned up."""
         publisher: Publisher = self.create_lifecycle_publisher(message_type, topic, qos)
         self._owned.append((self.destroy_lifecycle_publisher, publisher))
         return publisher
@@ -90,7 +81,7 @@ class PerceptionNode(LifecycleNode):
         raw: bool = True,
         group: CallbackGroup | None = None,
     ) -> Any:
-        """A subscription, to serialized messages by default, that goes when it is cleaned up."""
+        """A subscription, by default to serialized messages, destroyed when it is cleaned up."""
         subscription = self.create_subscription(
             message_type, topic, callback, qos, raw=raw, callback_group=group
         )
@@ -109,7 +100,7 @@ class PerceptionNode(LifecycleNode):
             self._close()
             return TransitionCallbackReturn.FAILURE
         except Exception as error:
-            # rclpy would keep it to itself, and the node would wait for ever.
+            # rclpy would not report it, and the node would wait for ever.
             self.error = f"{type(error).__name__}: {error}"
             self.get_logger().error("".join(traceback.format_exception(error)))
             self._close()
@@ -152,68 +143,15 @@ class PerceptionNode(LifecycleNode):
             self._endpoint = None
 
 
-def run_node(node_type: type[PerceptionNode], name: str) -> int:
-    """Run a node until SIGINT, SIGTERM or its own end.
-
-    Returns:
-        Exit status: 0, or 2 where it could not start.
-    """
-    keep_large_buffers()
-    stopping = False
-
-    def stop(*_: object) -> None:
-        nonlocal stopping
-        stopping = True
-
-    for number in STOPPING:
-        signal.signal(number, stop)
-    # A supervisor holds them back until now.
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
-    rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
-    try:
-        node = node_type(name)
-    except SettingsError as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        rclpy.shutdown()
-        return 2
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    try:
-        node.trigger_configure()
-        if not node.error:
-            node.trigger_activate()
-        settings = node.settings
-        for line in set_up(settings.cpus, settings.fifo_priority, settings.lock_memory):
-            node.get_logger().info(line)
-        services = Period(SERVICE_PERIOD_NS)
-        while not (stopping or node.finished or node.error):
-            if not node.active:
-                node.spin(IDLE_WAIT_MS)
-                continue
-            node.step()
-            # Services and parameters can wait a moment; the frame that comes next cannot.
-            if services.due():
-                node.spin(0)
-                gc.collect(1)  # it is off otherwise; what was made since the last time is little
-    finally:
-        gc.unfreeze()  # what is not collected leaves its shared memory behind
-        node.trigger_shutdown()
-        executor.remove_node(node)
-        node.destroy_node()
-        rclpy.shutdown()
-    return 2 if node.error else 0
-
-
 class Period:
-    """Says when something that is done every so often is due again."""
+    """Says when something periodic is due; it is due for the first time at once."""
 
     def __init__(self, period_ns: int) -> None:
-        """Due at once, and then again after each period."""
         self._period_ns = period_ns
         self._last_ns = 0
 
     def due(self) -> bool:
-        """Whether it is due; the period starts anew where it is."""
+        """Whether it is due; if so, a new period begins."""
         now_ns = time.monotonic_ns()
         if now_ns - self._last_ns < self._period_ns:
             return False

@@ -1,4 +1,4 @@
-"""Slots in, detections out: the second half of a frame's way, for one camera or several."""
+"""Detects objects in preprocessed frames, and publishes them, for one camera or several."""
 
 import os
 import sys
@@ -13,13 +13,15 @@ from perception_nodes.core.frame import FrameStatus
 from perception_nodes.core.pipeline import detect_together
 from perception_nodes.core.scheduler import Scheduler, Turn
 from perception_nodes.graph.config import DetectorSettings, SettingsError
-from perception_nodes.nodes.base import IDLE_WAIT_MS, run_node
+from perception_nodes.nodes.base import IDLE_WAIT_MS
 from perception_nodes.nodes.lane import Lane
 from perception_nodes.nodes.redundant import RedundantNode
+from perception_nodes.nodes.running import run_node
+from perception_nodes.nodes.vision_info import VisionInfoTopic
 from perception_nodes.system.environment import cache_folder
 
 PATIENCE_FACTOR = 4
-"""A call that takes so many times what the slowest one is expected to take is a hang."""
+"""A call that takes this many times as long as the slowest one should take counts as a hang."""
 FOREVER_NS = 1 << 62
 
 
@@ -28,6 +30,7 @@ class DetectorNode(RedundantNode):
 
     role = "detector"
     speaks_for_watchdog = True
+    receives_slots = True
     settings_type: type[DetectorSettings] = DetectorSettings
     _serving: Serving | None = None
 
@@ -56,7 +59,12 @@ class DetectorNode(RedundantNode):
             self.get_logger().info,
             cameras if in_place else (),
         )
+        self._model = model
         self._lanes = [Lane(self, camera, model, serving) for camera in cameras]
+        self._infos = [
+            VisionInfoTopic(self, settings.topic_of("perception/vision_info", camera))
+            for camera in cameras
+        ]
         self._wait: Callable[[float], None] = self._lanes[0].slots.wait
         self._scheduler: Scheduler | None = None
         if len(cameras) > 1:
@@ -68,7 +76,7 @@ class DetectorNode(RedundantNode):
         self.join(patience_ns, cameras)
 
     def close(self) -> None:
-        """Drop the models, give the leases back."""
+        """Release the models and the leases."""
         super().close()
         if self._serving is not None:
             self._serving.close()
@@ -79,12 +87,14 @@ class DetectorNode(RedundantNode):
         return self._lanes[0].publisher.get_subscription_count()
 
     def take_over(self) -> None:
-        """Go on behind the frames that the predecessor took last."""
+        """Go on behind the predecessor's last frames."""
         for lane, seat in zip(self._lanes, self.seats, strict=True):
             lane.sit(seat)
+        for info in self._infos:
+            info.publish(self._model, self.settings.backend)
 
     def rest(self) -> None:
-        """Leave the frames that wait to the next one."""
+        """Leave the waiting frames to the successor."""
         super().rest()
         for number, lane in enumerate(self._lanes):
             lane.rest()
@@ -92,7 +102,7 @@ class DetectorNode(RedundantNode):
                 self._scheduler.done(number, served=False)
 
     def step(self) -> None:
-        """Go over to what was built meanwhile, also as a standby; work."""
+        """Switch to an engine that has been built meanwhile, also as a standby; work."""
         assert self._serving is not None
         if self._serving.ready():
             with self.busy():
@@ -102,7 +112,7 @@ class DetectorNode(RedundantNode):
         super().step()
 
     def work(self) -> None:
-        """Detect on the newest frame; of several cameras on those whose turn it is."""
+        """Detect on the newest frame; with several cameras, on those whose turn it is."""
         if self._scheduler is None:
             self._wait(IDLE_WAIT_MS)
             (lane,) = self._lanes
@@ -118,11 +128,11 @@ class DetectorNode(RedundantNode):
             if lane.receive():
                 header = lane.header
                 self._scheduler.arrived(number, header.preprocessed_ns, header.deadline_ns)
-            elif lane.waiting is None:  # one that was refused has taken its place
+            elif lane.waiting is None:  # a newer frame, which was refused, has replaced it
                 self._scheduler.done(number, served=False)
         costs = max(lane.pipeline.costs() for lane in self._lanes)
         turn = self._scheduler.turn(time.monotonic_ns(), costs)
-        # What waits behind those whose turn it is now is looked at again right after.
+        # Frames that wait behind those of this turn are looked at again right after it.
         self._look_again_ns = 0 if turn.cameras else turn.wait_until_ns or FOREVER_NS
         if turn.cameras:
             self._detect(turn, self._scheduler)
@@ -142,15 +152,15 @@ class DetectorNode(RedundantNode):
         for number, lane, (record, detections) in zip(turn.cameras, lanes, found, strict=True):
             lane.finish(record, detections)
             scheduler.done(number, served=record.status != FrameStatus.SKIPPED_LATE)
-        # When all is told: what one frame has lost the others of its batch have lost too.
+        # After all frames are reported: a batch that loses the backend loses it for all of them.
         for lane in lanes:
             self._end_if_lost(lane)
 
     def _end_if_lost(self, lane: Lane) -> None:
-        """End where the backend will never work again in this process."""
+        """End the process if the backend will never work again in it."""
         if lane.pipeline.lost is not None:
             self.get_logger().fatal(f"{lane.pipeline.lost}; another process is to work")
-            # At once, as in a crash: to close what is lost may hang.
+            # At once, as in a crash: to close a lost backend may hang.
             os._exit(1)
 
 

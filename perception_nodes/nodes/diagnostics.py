@@ -1,12 +1,9 @@
-"""What the watchdog knows as a diagnostic message: a status for the whole, and one a fault."""
+"""A camera's account as a diagnostic message: one status for the whole, and one for each fault."""
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
+from perception_nodes.watchdog.account import Account
 from perception_nodes.watchdog.faults import Fault, HealthMode
-from perception_nodes.watchdog.health import Health
-from perception_nodes.watchdog.ledger import Ledger
-from perception_nodes.watchdog.liveness import Roster
-from perception_nodes.watchdog.watch import Watch
 
 LEVELS = {
     HealthMode.NOMINAL: DiagnosticStatus.OK,
@@ -16,10 +13,10 @@ LEVELS = {
 }
 
 
-def diagnostics(
-    camera: str, health: Health, ledger: Ledger, watch: Watch, roster: Roster
-) -> DiagnosticArray:
-    """The present state of a camera's graph, but for the stamp."""
+def diagnostics(account: Account) -> DiagnosticArray:
+    """The present state of a camera's graph; the caller sets the stamp."""
+    ledger, watch, roster = account.ledger, account.watch, account.roster
+    health, camera = account.health, account.camera
     values: dict[str, object] = {status.name: count for status, count in ledger.counts.items()}
     values |= {
         "frames_in": ledger.frames_in,
@@ -46,7 +43,7 @@ def diagnostics(
 
 
 def _status(base: str, camera: str, name: str, fault: Fault | None) -> DiagnosticStatus:
-    # A fault that harms no frame yet is a warning all the same.
+    # A fault that does not harm frames yet is still a warning.
     level = DiagnosticStatus.OK
     if fault is not None:
         level = LEVELS[max(fault.mode, HealthMode.DEGRADED)]

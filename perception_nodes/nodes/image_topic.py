@@ -1,4 +1,4 @@
-"""The camera as a ROS topic: serialized images, of which several may wait."""
+"""A camera's ROS topics: serialized images, of which several may be waiting."""
 
 import time
 import zlib
@@ -16,13 +16,24 @@ from perception_nodes.transport.cdr import read_compressed_image, read_image
 
 QUEUE = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
 DDS_COPIES = {"raw": 1, "compressed": 0}
-"""Full-frame pixel copies made before we see the bytes: rclpy copies an Image out of DDS."""
+"""Copies of the frame made before we get the bytes: rclpy copies an Image out of DDS."""
 
 Taken = tuple[bytes, dict[str, Any]]
 
 
+def image_topic(topic: str, compressed: bool) -> str:
+    """The topic of a camera's images; compressed ones have a topic of their own beside it."""
+    return topic + "/compressed" if compressed else topic
+
+
+def info_topic(topic: str) -> str:
+    """The topic of a camera's CameraInfo, in the same namespace as its images."""
+    base, separator, _ = topic.rpartition("/")
+    return f"{base}{separator}camera_info"
+
+
 class Gate(CallbackGroup):
-    """Callbacks that the executor leaves alone until the gate is open."""
+    """Callbacks that the executor does not run until the gate is open."""
 
     is_open = False
 
@@ -39,10 +50,10 @@ class Gate(CallbackGroup):
 
 
 class ImageTopic:
-    """A subscription that is matched from the start and read once it is opened.
+    """A subscription that is matched from the start, but read only after it is opened.
 
-    To subscribe only when a standby takes over would cost no copies meanwhile, but discovery then
-    takes longer than all the rest of the takeover.
+    A standby that subscribed only when it takes over would save the copies until then, but
+    discovery would take longer than the rest of the takeover.
     """
 
     def __init__(
@@ -56,16 +67,16 @@ class ImageTopic:
         Args:
             node: owns the subscription.
             settings: topic and transport.
-            take: called with a frame's bytes, who numbers it (not 0), its number (None where the
-                middleware does not number), CLOCK_MONOTONIC of its receipt, and whether a newer one
-                waits.
+            take: called with a frame's bytes, an identifier of its publisher (not 0), its number
+                (None if the middleware does not number messages), CLOCK_MONOTONIC of its receipt in
+                nanoseconds, and whether a newer frame is waiting.
         """
         compressed = settings.image_transport == "compressed"
         self._take = take
         self._gate = Gate()
         self._subscription = node.add_subscription(
             CompressedImage if compressed else Image,
-            settings.image_topic + ("/compressed" if compressed else ""),
+            image_topic(settings.image_topic, compressed),
             self._on_image,
             QUEUE,
             group=self._gate,

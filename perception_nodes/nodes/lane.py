@@ -1,4 +1,4 @@
-"""One camera at the detector: its slots in, its detections and the records of its frames out."""
+"""One camera of a detector: takes its slots, publishes its detections, reports its frames."""
 
 from contextlib import suppress
 
@@ -7,7 +7,7 @@ from vision_msgs.msg import Detection2DArray
 
 from perception_nodes.backends.model import Model
 from perception_nodes.backends.serving import Serving
-from perception_nodes.cameras.named_frames import FramesInPlace
+from perception_nodes.cameras.named_frames import NamedFrames
 from perception_nodes.core.clock import SystemClock
 from perception_nodes.core.frame import (
     Detections,
@@ -33,13 +33,13 @@ QUEUE_DEPTH = 10
 
 
 class Lane:
-    """Holds the camera's newest frame until it is its turn.
+    """Keeps the camera's newest frame until its turn comes.
 
     Attributes:
-        slots: where frames come from.
-        publisher: of detections.
-        pipeline: the camera's, with models that all share.
-        waiting: the newest frame, None where none waits.
+        slots: channel of the frames.
+        publisher: publisher of the detections.
+        pipeline: the camera's pipeline, with models that all cameras share.
+        waiting: the newest frame, None if there is none.
     """
 
     def __init__(self, node: RedundantNode, camera: str, model: Model, serving: Serving) -> None:
@@ -53,13 +53,13 @@ class Lane:
         )
         self._node, self._candidates = node, serving.candidates
         self.publisher = node.add_publisher(
-            Detection2DArray, settings.topic(settings.detections_topic, camera), QUEUE_DEPTH
+            Detection2DArray, settings.topic_of(settings.detections_topic, camera), QUEUE_DEPTH
         )
         self._detections = channels.detection_writer(node.endpoint, camera)
-        self._in_place: FramesInPlace | None = None
+        self._in_place: NamedFrames | None = None
         if settings.preprocess_on == "gpu":
-            self._in_place = FramesInPlace(node.endpoint, camera)
-        # After that: of a frame that it has not seen no slot may tell.
+            self._in_place = NamedFrames(node.endpoint, camera)
+        # After the line above: a slot must not refer to a frame that it has not seen.
         self.slots = channels.slot_reader(node.endpoint, camera)
         self._prepared: tuple[object, ...] = ()
         self.waiting: Sample[FrameHeader] | None = None
@@ -67,10 +67,7 @@ class Lane:
         self._image: ImageView
 
     def sit(self, seat: Seat) -> None:
-        """Work from now on, behind the frame that the predecessor took last.
-
-        It may have died of that one.
-        """
+        """Work from now on, behind the predecessor's last frame, which may have made it crash."""
         self._seat = seat
         self._newest_ns = seat.lease.note.ingested_ns
 
@@ -80,9 +77,9 @@ class Lane:
         self.pipeline.replace(serving.candidates, serving.standing_in)
 
     def receive(self) -> bool:
-        """Whether a new frame waits, the newest one; the ledger knows that older ones were let go.
+        """Whether there is a new frame; only the newest is kept, and the ledger knows the others.
 
-        One that no model can be run on is refused at once.
+        A frame that no model can run on is reported as FAILED at once.
         """
         received = self._take_newest()
         if received is None:
@@ -103,7 +100,7 @@ class Lane:
         return True
 
     def _take_newest(self) -> Sample[FrameHeader] | None:
-        """The newest frame, if it has just come, whichever process it is from."""
+        """The newest frame if it has just arrived, whichever process it is from."""
         before = self.waiting
         while (sample := self.slots.receive()) is not None:
             if sample.header.ingested_ns <= self._newest_ns:
@@ -115,7 +112,7 @@ class Lane:
         return None if self.waiting is before else self.waiting
 
     def drop(self) -> None:
-        """Let the waiting frame go."""
+        """Release the waiting frame."""
         if self.waiting is not None:
             self.waiting.release()
             self.waiting = None
@@ -123,33 +120,33 @@ class Lane:
             self._in_place.release()
 
     def rest(self) -> None:
-        """Let all frames go."""
+        """Release all frames."""
         self.drop()
         if self._in_place is not None:
             self._in_place.clear()
 
     @property
     def header(self) -> FrameHeader:
-        """Of the waiting frame."""
+        """Header of the waiting frame."""
         assert self.waiting is not None
         return self.waiting.header
 
     @property
     def frame(self) -> Frame:
-        """The waiting frame's pixels: its slot's, or where it is read in place the camera's."""
+        """The waiting frame's pixels: in its slot, or in the camera's memory if read in place."""
         assert self.waiting is not None
         if self._in_place is not None:
             return self._image
         return self.waiting.payload.reshape(self._size.height, self._size.width, 3)
 
     def begin(self) -> None:
-        """It is the waiting frame's turn: should we die of it, nobody else shall."""
+        """Start on the waiting frame; should it make us crash, no successor takes it."""
         header, lease = self.header, self._seat.lease
         lease.begin(header.ingest_process, header.sequence, header.ingested_ns)
         lease.note.listeners = self.publisher.get_subscription_count()
 
     def prepare(self) -> None:
-        """Have all models make ready for frames like the waiting one, where it is the first."""
+        """Prepare all models for frames like the waiting one, if it is the first of its kind."""
         if self._in_place is None:
             return
         image = self._image
@@ -160,12 +157,12 @@ class Lane:
         with self._node.busy():
             for candidate in self._candidates:
                 assert candidate.in_place is not None
-                # What is wrong will be wrong, and told, when the frame is inferred.
+                # An error will occur again, and be reported, when the frame is inferred.
                 with suppress(FrameRejected, BackendError):
                     candidate.in_place.prepare(self.header, image)
 
     def finish(self, record: FrameRecord, detections: Detections | None) -> None:
-        """Publish what was found in the waiting frame, and be done with it."""
+        """Publish the objects found in the waiting frame, and finish it."""
         if detections is not None:
             late = self.pipeline.status_of(record) == FrameStatus.LATE
             if late and not self._settings.publish_late:
@@ -176,7 +173,7 @@ class Lane:
         self.end(record)
 
     def end(self, record: FrameRecord) -> None:
-        """Tell what became of the waiting frame, and give its slot back."""
+        """Report the outcome of the waiting frame, and release its slot."""
         self._seat.records.send(record)
         self._seat.lease.end()
         self.drop()

@@ -1,4 +1,4 @@
-"""Watches a graph from outside, as any subscriber can: records its outputs, shows them live."""
+"""Records a graph's outputs and shows them live, as any subscriber can."""
 
 import sys
 import time
@@ -10,7 +10,8 @@ from rclpy.serialization import deserialize_message
 from vision_msgs.msg import Detection2DArray
 
 from perception_nodes.graph.config import MonitorSettings
-from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, run_node
+from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode
+from perception_nodes.nodes.running import run_node
 from perception_nodes.report.recording import Recorder
 from perception_nodes.report.screen import LiveView
 from perception_nodes.watchdog.faults import HealthMode
@@ -19,8 +20,8 @@ DETECTIONS = QoSProfile(depth=100)
 REPORTS = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 LAST_WAIT_MS = 200.0
 LAST_WAITS_S = 3.0
-"""For as long at most: where others go on speaking there is no last message, and who started us
-kills us after five seconds, with the recording."""
+"""The longest wait for last messages: others may go on publishing, and a process that has not ended
+after five seconds is killed, before it has completed its recording."""
 HEALTH = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
@@ -41,14 +42,14 @@ class MonitorNode(PerceptionNode):
             self._view.__enter__()
         topics = [
             (Detection2DArray, settings.detections_topic, self._on_detections, DETECTIONS),
-            (FrameReport, "/perception/frame_report", self._on_report, REPORTS),
-            (Health, "/perception/health", self._on_health, HEALTH),
+            (FrameReport, "perception/frame_report", self._on_report, REPORTS),
+            (Health, "perception/health", self._on_health, HEALTH),
         ]
         for kind, topic, callback, qos in topics:
-            self.add_subscription(kind, topic, callback, qos)
+            self.add_subscription(kind, settings.topic_of(topic), callback, qos)
 
     def close(self) -> None:
-        """Take what is still on the way, end the view, complete the recording."""
+        """Take the last messages, end the view, complete the recording."""
         taken, give_up_s = -1, time.monotonic() + LAST_WAITS_S
         while self._taken != taken and time.monotonic() < give_up_s:
             taken = self._taken

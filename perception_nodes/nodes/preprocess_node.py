@@ -1,10 +1,8 @@
-"""Camera frames in, letterboxed frames out in shared-memory slots."""
+"""Takes camera frames, and puts letterboxed frames into shared-memory slots."""
 
 import sys
 import time
 from contextlib import nullcontext
-
-from sensor_msgs.msg import CameraInfo
 
 from perception_nodes.backends.model import load_model
 from perception_nodes.cameras.channel import camera_reader, view_camera_frame
@@ -16,16 +14,17 @@ from perception_nodes.core.frame import (
     ImageView,
 )
 from perception_nodes.graph.config import PreprocessSettings
-from perception_nodes.nodes.base import IDLE_WAIT_MS, run_node
-from perception_nodes.nodes.image_topic import QUEUE, ImageTopic
+from perception_nodes.nodes.base import IDLE_WAIT_MS
+from perception_nodes.nodes.calibration_topic import CalibrationTopic
+from perception_nodes.nodes.frame_numbers import FrameNumbers
+from perception_nodes.nodes.image_topic import ImageTopic
 from perception_nodes.nodes.redundant import RedundantNode
 from perception_nodes.nodes.ros_time import RosTime
+from perception_nodes.nodes.running import run_node
 from perception_nodes.preprocess.calibration import read_calibration
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.preprocess.ingest import Ingest
-from perception_nodes.preprocess.lens import UnknownLens
 from perception_nodes.transport import channels
-from perception_nodes.transport.cdr import read_camera_info
 from perception_nodes.transport.memory import TransportError
 
 CAMERA_SOURCE = 1
@@ -55,11 +54,8 @@ class PreprocessNode(RedundantNode):
         self._in_place = settings.preprocess_on == "gpu"
         size = (0, 0) if self._in_place else (model.input.width, model.input.height)
         self._slots = channels.slot_writer(self.endpoint, settings.camera, *size)
-        self._last_camera_info = b""
-        info_topic = settings.image_topic.rsplit("/", 1)[0] + "/camera_info"
-        self.add_subscription(CameraInfo, info_topic, self._on_camera_info, QUEUE)
-        self._next_numbers: dict[int, int] = {}
-        self._predecessors_last: tuple[int, int] | None = None
+        self._calibration = CalibrationTopic(self, settings.image_topic, self._preprocessor)
+        self._numbers = FrameNumbers()
         self._source_size: tuple[int, int] | None = None
         self._camera = self._topic = None
         if settings.source == "shm":
@@ -75,18 +71,14 @@ class PreprocessNode(RedundantNode):
             time_of_stamps.close()
 
     def take_over(self) -> None:
-        """Go on behind the frame that the predecessor took last.
-
-        It may have died before it told of that one.
-        """
+        """Go on behind the last frame of the predecessor, which may not have reported it."""
         note = self.lease.note
         if note.source:
-            self._predecessors_last = (note.source, note.number)
-            self._next_numbers[note.source] = note.number + 1
+            self._numbers.take_over(note.source, note.number)
             if note.entered_number == note.number:
                 self.records.send(FrameRecord.from_buffer_copy(note.entered))
             else:
-                self._reject("preprocess died of it, or with it in hand", time.monotonic_ns())
+                self._reject("preprocess died before it entered this frame", time.monotonic_ns())
         if self._topic is not None:
             self._topic.open(True)
 
@@ -128,29 +120,24 @@ class PreprocessNode(RedundantNode):
             self._reject(str(error), received_ns)
 
     def _is_new(self, source: int, number: int, received_ns: int) -> bool:
-        """Whether a frame has not been taken by the predecessor; accounts for those before it.
+        """Whether the predecessor has not taken a frame; reports the lost ones before it.
 
-        What a source has sent and was pushed out or lost before we could read it is superseded.
+        A frame that was sent, but lost or pushed out before we could read it, is superseded.
 
         Args:
-            source: who numbers the frames; not 0.
-            number: of the frame in hand.
-            received_ns: CLOCK_MONOTONIC of now.
+            source: identifies who numbers the frames; not 0.
+            number: number of the frame.
+            received_ns: CLOCK_MONOTONIC of its receipt.
         """
         self.sign()
-        if self._predecessors_last is not None:
-            if self._predecessors_last[0] == source and number <= self._predecessors_last[1]:
-                return False
-            # From the first new one on numbers may begin anew: a camera can be restarted.
-            self._predecessors_last = None
-        # A source may have been running before us: its first frame that we see is our first.
-        expected = self._next_numbers.get(source, number)
-        for missing in range(expected, number):
-            self.lease.take(source, missing)
+        missing = self._numbers.missing_before(source, number)
+        if missing is None:
+            return False
+        for lost in missing:
+            self.lease.take(source, lost)
             record = self._enter(0, "", received_ns)
             reason = "lost or pushed out by newer frames on the way here"
-            self.records.send(self._ingest.end(record, FrameStatus.SUPERSEDED, reason))
-        self._next_numbers[source] = number + 1
+            self._end(record, FrameStatus.SUPERSEDED, reason)
         self.lease.take(source, number)
         return True
 
@@ -164,15 +151,14 @@ class PreprocessNode(RedundantNode):
         record = self._enter(image.stamp_ns, image.frame_id, received_ns)
         if superseded:
             reason = "a newer frame was waiting before preprocessing"
-            self.records.send(self._ingest.end(record, FrameStatus.SUPERSEDED, reason))
+            self._end(record, FrameStatus.SUPERSEDED, reason)
             return
         before, self._source_size = self._source_size, (image.width, image.height)
-        # The maps for another size are made when its first frame comes.
+        # The first frame of another size has to wait for new maps.
         with nullcontext() if before == self._source_size else self.busy():
             self._fill_slot(record, image, name)
 
     def _fill_slot(self, record: FrameRecord, image: ImageView, name: tuple[int, int]) -> None:
-        self.lease.begin(record.ingest_process, record.sequence, record.ingested_ns)
         try:
             slot = self._slots.loan()
             try:
@@ -185,9 +171,9 @@ class PreprocessNode(RedundantNode):
                 raise
             slot.header.copies += 0 if self._topic is None else self._topic.copies
             self._slots.send(slot)
+            self.lease.end()
         except (FrameRejected, TransportError) as error:
-            self.records.send(self._ingest.end(record, FrameStatus.FAILED, str(error)))
-        self.lease.end()
+            self._end(record, FrameStatus.FAILED, str(error))
 
     def _enter(self, stamp_ns: int, frame_id: str, received_ns: int) -> FrameRecord:
         record = self._ingest.enter(stamp_ns, frame_id, received_ns)
@@ -195,21 +181,14 @@ class PreprocessNode(RedundantNode):
         self.records.send(record)
         return record
 
-    def _reject(self, reason: str, received_ns: int) -> None:
-        """A frame that is not even readable enters and fails."""
-        record = self._enter(0, "", received_ns)
-        self.records.send(self._ingest.end(record, FrameStatus.FAILED, reason))
+    def _end(self, record: FrameRecord, status: FrameStatus, reason: str) -> None:
+        self.records.send(self._ingest.end(record, status, reason))
+        self.lease.end()
 
-    def _on_camera_info(self, data: bytes) -> None:
-        # The header's stamp changes with each message, the calibration behind it does not.
-        if data[12:] == self._last_camera_info:
-            return
-        self._last_camera_info = data[12:]
-        try:
-            with self.busy():
-                self._preprocessor.calibrate(read_camera_info(data))
-        except (FrameRejected, UnknownLens) as error:
-            self.get_logger().warning(f"frames are processed without calibration: {error}")
+    def _reject(self, reason: str, received_ns: int) -> None:
+        """Account for a frame that cannot be read."""
+        record = self._enter(0, "", received_ns)
+        self._end(record, FrameStatus.FAILED, reason)
 
 
 def main() -> int:

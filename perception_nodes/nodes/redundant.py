@@ -1,4 +1,4 @@
-"""A node of which several run: one works, the others are ready to take its place."""
+"""A node that runs several times: one works, the others stand by to take its place."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -7,29 +7,29 @@ from dataclasses import dataclass
 
 from perception_nodes.core.frame import FrameRecord, RecordKind
 from perception_nodes.nodes.base import PerceptionNode
-from perception_nodes.nodes.guard import WatchdogGuard
+from perception_nodes.nodes.guard import WatchdogSubstitute
 from perception_nodes.transport import channels
 from perception_nodes.transport.journal import Journal
 from perception_nodes.transport.lease import Lease
 from perception_nodes.watchdog.faults import FaultLimits, Starvation
 
 TICK_NS = 8_000_000
-"""How often a standby looks whether the other one hangs; of its end it knows at once."""
+"""How often a standby checks whether the one that works hangs; it notices its end at once."""
 DISCOVERY_NS = 1_000_000_000
-"""A process that has just started waits for so long at most until who listened to its predecessor
-has found it: before, it would publish to nobody."""
+"""A process that has just started waits at most this long until its predecessor's listeners have
+discovered it: before that it would publish to nobody."""
 LONG_NS = 3_000_000_000
-"""Patience for what is done once and may take long."""
+"""How long a process may be silent while it does something that is done once and takes long."""
 
 
 @dataclass(frozen=True)
 class Seat:
-    """A role at one camera.
+    """What one camera's part of a role needs.
 
     Attributes:
         camera: its name.
-        records: what the watchdog is told of its frames.
-        lease: of the role.
+        records: tell the watchdog about its frames.
+        lease: the right to work in the role for this camera.
     """
 
     camera: str
@@ -43,40 +43,44 @@ class RedundantNode(PerceptionNode):
     Subclasses open what they work with, call `join`, and fill in `work` and `take_over`.
 
     Attributes:
-        seats: one a camera; `records` and `lease` are the first one's, which all who are equal to
-            us ask for first.
+        role: name of the role.
+        speaks_for_watchdog: the one that works tells the vehicle when the watchdog is gone.
+        receives_slots: a standby, too, receives the frames that preprocessing sends.
+        seats: one for each camera. `records` and `lease` are those of the first camera, whose lease
+            all processes of the role try to get first.
     """
 
     role = ""
     speaks_for_watchdog = False
+    receives_slots = False
     seats: tuple[Seat, ...] = ()
 
     @property
     def records(self) -> channels.NumberedRecords:
-        """Of the first camera, mostly the only one."""
+        """Those of the first camera."""
         return self.seats[0].records
 
     @property
     def lease(self) -> Lease:
-        """Of the first camera, mostly the only one."""
+        """That of the first camera."""
         return self.seats[0].lease
 
     def work(self) -> None:
-        """Wait a moment for work and do it; called in a loop by the one that holds the lease."""
+        """Wait a moment for work and do it; called in a loop while we hold the leases."""
 
     def listeners(self) -> int:
-        """Subscribers of what this role publishes."""
+        """How many subscribers there are to what this role publishes."""
         return 0
 
     def take_over(self) -> None:
-        """We are to work from now on; the leases' notes tell where the predecessor stood."""
+        """Prepare to work from now on; the leases' notes say how far the predecessor got."""
 
     def join(self, patience_ns: int, cameras: Sequence[str] = ()) -> None:
         """Join the channels of the role.
 
         Args:
             patience_ns: how long we may be silent before we are taken for hung.
-            cameras: where it is not only `camera` of the settings.
+            cameras: all cameras; by default the only one is `camera` of the settings.
         """
         self.seats = tuple(
             Seat(
@@ -90,7 +94,7 @@ class RedundantNode(PerceptionNode):
         )
         self._working = False
         self._takeovers: list[FrameRecord] = []
-        self._guard = WatchdogGuard(self)
+        self._substitute = WatchdogSubstitute(self)
         self._joined_ns = time.monotonic_ns()
         self._starvation = Starvation(FaultLimits())
         self._judge_from_ns = 0
@@ -104,17 +108,17 @@ class RedundantNode(PerceptionNode):
             self._stand_by()
         for seat in self.seats:
             seat.records.heartbeat()
-        self._guard.update(self.speaks_for_watchdog and self._working)
+        self._substitute.update(self.speaks_for_watchdog and self._working)
 
     def sign(self) -> None:
-        """Tell the standby that we are alive; at least once a frame."""
+        """Show the standby that we are alive; to be called at least once for each frame."""
         for seat in self.seats:
             if seat.lease.held:
                 seat.lease.sign(seat.records.patience_ns)
 
     @contextmanager
     def busy(self) -> Iterator[None]:
-        """What is done in this context may take long, and we are not hung meanwhile."""
+        """While in this context we may be silent for longer without being taken for hung."""
         usual_ns = self.records.patience_ns
         self._announce(LONG_NS)
         try:
@@ -133,7 +137,7 @@ class RedundantNode(PerceptionNode):
         self.lease.wait(TICK_NS / 1e6)
         now_ns = time.monotonic_ns()
         if self._starvation.update(due_ns, now_ns) is not None:
-            # Whoever kept us from running may have kept the other one too.
+            # What kept us from running may have kept the other process from running too.
             self._judge_from_ns = now_ns + self.records.patience_ns
         if now_ns < self._joined_ns + DISCOVERY_NS:
             if self.listeners() < self.lease.note.listeners:
@@ -148,9 +152,10 @@ class RedundantNode(PerceptionNode):
         self._takeovers.clear()
 
     def _acquire(self, seat: Seat, now_ns: int) -> bool:
-        """Whether a camera's lease is ours; the kernel frees a dead holder's within microseconds.
+        """Whether a camera's lease is ours.
 
-        So who has the first one has all, unless another graph has a camera of the same name.
+        Whoever has the first camera's lease gets all of them, since the kernel frees those of a
+        dead process within microseconds, unless another graph has a camera of the same name.
         """
         if seat.lease.held:
             return True
@@ -159,13 +164,14 @@ class RedundantNode(PerceptionNode):
             if now_ns > self._judge_from_ns:
                 seat.lease.kill_hung_holder()
             return False
-        takeover.joined_ns = self._joined_ns
+        if self.receives_slots:
+            takeover.joined_ns = self._joined_ns
         seat.records.send(takeover)
         self._takeovers.append(takeover)
         return True
 
     def rest(self) -> None:
-        """Let another one work."""
+        """Stop working, so that another process can."""
         self._working = False
         for seat in reversed(self.seats):
             seat.lease.release()

@@ -1,4 +1,4 @@
-"""The clock that stamps are by: this machine's, or with `use_sim_time` that of `/clock`."""
+"""The clock of the stamps: this machine's, or with `use_sim_time` that of `/clock`."""
 
 import time
 
@@ -12,10 +12,10 @@ ANY_STEP = JumpThreshold(min_forward=Duration(nanoseconds=1), min_backward=Durat
 
 
 class RosTime:
-    """A node's clocks; keeps them up to date until it is closed."""
+    """A node's clock; kept up to date until it is closed."""
 
     def __init__(self, node: PerceptionNode) -> None:
-        """Follow `/clock`, which the node is subscribed to, where the node is to."""
+        """Follow `/clock`, to which the node is subscribed, if it has `use_sim_time`."""
         self.clock: Clock = SystemClock()
         self._steps = None
         if not node.settings.use_sim_time:
@@ -23,13 +23,13 @@ class RosTime:
         ros, simulated = node.get_clock(), SimulatedClock()
 
         def told(_: object) -> None:
-            simulated.told(ros.now().nanoseconds, time.monotonic_ns())
+            simulated.update(ros.now().nanoseconds, time.monotonic_ns())
 
         self.clock = simulated
         self._steps = ros.create_jump_callback(ANY_STEP, post_callback=told)
 
     def close(self) -> None:
-        """Follow no longer."""
+        """Stop following."""
         if self._steps is not None:
             self._steps.unregister()
             self._steps = None

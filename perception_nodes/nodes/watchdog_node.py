@@ -7,8 +7,9 @@ from collections.abc import Callable
 from std_msgs.msg import Bool
 
 from perception_nodes.graph.config import SettingsError, WatchdogSettings
-from perception_nodes.nodes.account import LATCHED, Account
-from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, Period, run_node
+from perception_nodes.nodes.account import LATCHED, AccountTopics
+from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, Period
+from perception_nodes.nodes.running import run_node
 from perception_nodes.system.service import HardwareWatchdog, Systemd
 from perception_nodes.transport import channels
 
@@ -18,18 +19,18 @@ class WatchdogNode(PerceptionNode):
 
     settings_type = WatchdogSettings
     _hardware: HardwareWatchdog | None = None
-    _accounts: tuple[Account, ...] = ()
+    _topics: tuple[AccountTopics, ...] = ()
 
     def open(self) -> None:
         """Join the channels, announce the topics."""
         settings: WatchdogSettings = self.settings
         now_ns = time.monotonic_ns()
         for camera in settings.served:
-            self._accounts += (Account(self, camera, now_ns),)
-        self._wait: Callable[[float], None] = self._accounts[0].inbox.wait
-        if len(self._accounts) > 1:
-            firsts = [account.inbox.first for account in self._accounts]
-            self._wait = self.endpoint.waiter(firsts).wait
+            self._topics += (AccountTopics(self, camera, now_ns),)
+        inboxes = [topics.account.inbox for topics in self._topics]
+        self._wait: Callable[[float], None] = inboxes[0].wait
+        if len(inboxes) > 1:
+            self._wait = self.endpoint.waiter([inbox.first for inbox in inboxes]).wait
         self._heartbeats = [
             channels.NumberedRecords(
                 self.endpoint, camera, "watchdog", round(settings.hang_after_ms * 1e6)
@@ -45,25 +46,25 @@ class WatchdogNode(PerceptionNode):
         self._due_ns = 0
         self._safe_stop: bool | None = None
         self._systemd_period = Period(self._systemd.period_ns)
-        self._safe_stops = self.add_publisher(Bool, "/perception/safe_stop", LATCHED)
+        self._safe_stops = self.add_publisher(Bool, settings.safe_stop_topic, LATCHED)
         self._systemd.notify("READY=1")
 
     def rest(self) -> None:
-        """Say that we stop in good order."""
-        for account in self._accounts:
-            account.publish_reports()
+        """Publish the reports that wait, and say that we stop in good order."""
+        for topics in self._topics:
+            topics.publish_reports()
         for heartbeats in self._heartbeats:
             heartbeats.leave()
         self._systemd.notify("STOPPING=1")
 
     def close(self) -> None:
-        """Stop the outer watchdogs, so that they do not take this for a crash."""
+        """Stop the outer watchdogs, so that they do not take our end for a crash."""
         if self._hardware is not None:
             self._hardware.close()
             self._hardware = None
-        for account in self._accounts:
-            account.close()
-        self._accounts = ()
+        for topics in self._topics:
+            topics.account.close()
+        self._topics = ()
         if hasattr(self, "_systemd"):
             self._systemd.close()
 
@@ -74,22 +75,22 @@ class WatchdogNode(PerceptionNode):
         for heartbeats in self._heartbeats:
             heartbeats.heartbeat()
         due_ns, self._due_ns = self._due_ns or now_ns, now_ns + 2 * round(IDLE_WAIT_MS * 1e6)
-        found = [account.step(now_ns, due_ns) for account in self._accounts]
+        steps = [topics.step(now_ns, due_ns) for topics in self._topics]
         self._publish_safe_stop()
         if self._systemd.period_ns and self._systemd_period.due():
             self._systemd.notify("WATCHDOG=1")
-        if self._hardware is not None and all(on_time for on_time, _ in found):
+        if self._hardware is not None and all(step.on_time for step in steps):
             self._hardware.alive()
-        if any(died for _, died in found):
-            # Last, since it takes a while, for which nobody else is to blame.
+        if any(step.died for step in steps):
+            # Done last, since it takes a while: the silence meanwhile is nobody's fault.
             self.endpoint.reclaim_dead()
-            for account in self._accounts:
-                account.postpone(time.monotonic_ns())
+            for topics in self._topics:
+                topics.account.postpone(time.monotonic_ns())
             self._due_ns = 0
 
     def _publish_safe_stop(self) -> None:
-        """The vehicle is asked to stop where one of its cameras' detections cannot be relied on."""
-        unsafe = any(account.unsafe for account in self._accounts)
+        """Ask the vehicle to stop while the detections of any camera cannot be relied on."""
+        unsafe = any(topics.account.unsafe for topics in self._topics)
         if self._safe_stop != unsafe:
             self._safe_stop = unsafe
             self._safe_stops.publish(Bool(data=unsafe))

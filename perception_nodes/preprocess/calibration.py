@@ -1,4 +1,4 @@
-"""Camera calibrations in files, as ROS's camera_calibration writes them."""
+"""Camera calibration files, in the format of the ROS package camera_calibration."""
 
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,10 @@ def read_calibration(path: str | Path) -> CameraInfo:
     """
     try:
         values: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise UnknownLens(
+                f"calibration {path} holds no keys; name a file that camera_calibration has written"
+            )
         info = CameraInfo(
             int(values["image_width"]),
             int(values["image_height"]),
@@ -26,7 +30,7 @@ def read_calibration(path: str | Path) -> CameraInfo:
         )
     except KeyError as error:
         raise UnknownLens(f"calibration {path}: key {error} is missing") from error
-    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+    except (OSError, OverflowError, TypeError, ValueError, yaml.YAMLError) as error:
         raise UnknownLens(f"calibration {path}: {error}") from error
     if len(info.matrix) != 9:
         raise UnknownLens(f"calibration {path}: camera_matrix has {len(info.matrix)} values, not 9")

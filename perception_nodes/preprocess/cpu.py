@@ -14,21 +14,20 @@ from perception_nodes.preprocess.encodings import Plane, demosaic, planes_of, pl
 from perception_nodes.preprocess.placement import Placement, Placer
 
 MAX_PIXELS = 1 << 26
-"""Of a compressed frame: a forged header must not cost gigabytes and seconds."""
+"""Limit for a compressed frame: a forged header must not cost gigabytes and seconds."""
 
 
 class Preprocessor:
-    """Undistorts and letterboxes frames to one input size.
+    """Undistorts and letterboxes frames to a network input of width x height pixels.
 
-    Maps and buffers are made when the camera's size or calibration changes, which is at its first
-    frame; after that a frame costs one scaling pass.
+    Maps are computed at the first frame and whenever the camera's size or calibration changes;
+    after that a frame costs one scaling pass.
 
     Attributes:
-        placer: of the camera's frames.
+        placer: places the camera's frames in the input.
     """
 
     def __init__(self, width: int, height: int, undistort: bool) -> None:
-        """Prepare for a network input of width x height pixels."""
         self._width = width
         self._height = height
         self.placer = Placer(width, height, undistort)
@@ -42,8 +41,8 @@ class Preprocessor:
 
         Args:
             image: the frame as it came.
-            out: uint8 [height, width, 3], the slot's pixels, receives BGR.
-            header: receives size, letterbox, lens and copies.
+            out: uint8 [height, width, 3], the slot's pixels; receives BGR.
+            header: the slot's header; receives size, letterbox, lens and number of copies.
 
         Raises:
             FrameRejected: the frame cannot be read.
@@ -57,15 +56,15 @@ class Preprocessor:
         placement.describe(header, self._fill(planes, image, placement, out))
 
     def scale(self, image: ImageView, placement: Placement, out: NDArray[np.uint8]) -> int:
-        """Write an uncompressed frame where it has been placed.
+        """Write an uncompressed frame with a given placement.
 
         Args:
             image: the frame.
-            placement: its place; the same object for all frames that are placed alike.
-            out: uint8 [height, width, 3], receives BGR.
+            placement: where it goes; maps are kept while this is the same object.
+            out: uint8 [height, width, 3]; receives BGR.
 
         Returns:
-            Full-frame copies of pixels made so far.
+            Number of full-frame copies of pixels made so far.
 
         Raises:
             FrameRejected: the frame cannot be read.
@@ -79,7 +78,7 @@ class Preprocessor:
             self._placement, self._grid = placement, placement.grid()
             self._maps.clear()
         if image.encoding.startswith("bayer") and self._placement.letterbox.scale_x > 0.5:
-            # Half-size colour planes would cost resolution here.
+            # The planes of a Bayer mosaic have half its size, which would cost resolution here.
             image = demosaic(image)
             planes = planes_of(image)
         try:
@@ -127,7 +126,7 @@ class Preprocessor:
     def _make_maps(
         self, plane_width: int, plane_height: int
     ) -> tuple[NDArray[np.int16], NDArray[np.uint16]]:
-        """Fixed-point maps for a plane that covers the source with so many pixels."""
+        """Fixed-point maps for a plane of this size that covers the whole source."""
         if self._grid is None:
             raise RuntimeError("maps are made for rectified frames only")
         source = np.array([self._placement.source_width, self._placement.source_height], np.float64)
@@ -139,7 +138,7 @@ class Preprocessor:
         return maps
 
     def _decompress(self, image: ImageView) -> tuple[int, int, ImageView]:
-        """Decode a JPEG or PNG; a JPEG at the smallest of its scales that is large enough."""
+        """Decode a PNG, or a JPEG at the smallest of its scales that is large enough."""
         try:
             if image.encoding == "jpeg":
                 height, width = simplejpeg.decode_jpeg_header(image.data, strict=True)[:2]
@@ -153,8 +152,8 @@ class Preprocessor:
                     strict=True,
                 )
             else:
-                # Width, height and their check sum stand at a fixed place in every PNG. OpenCV
-                # makes room for the picture before it looks at the sum.
+                # Width, height and their checksum are at a fixed place in every PNG. OpenCV
+                # allocates the picture before it verifies the checksum.
                 width, height, crc = struct.unpack_from(">II5xI", image.data, 16)
                 _check_size(width, height)
                 if zlib.crc32(image.data[12:29]) != crc:
@@ -181,4 +180,4 @@ class Preprocessor:
 
 def _check_size(width: int, height: int) -> None:
     if not 0 < width * height <= MAX_PIXELS:
-        raise ValueError(f"size {width}x{height} is not that of a camera")
+        raise ValueError(f"size {width}x{height} is not plausible for a camera")

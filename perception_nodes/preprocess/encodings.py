@@ -1,7 +1,6 @@
-"""ROS image encodings as planes that can be scaled one by one, with nothing converted before.
+"""ROS image encodings as planes that are scaled one by one, before colours are converted.
 
-Scaling first and converting colours afterwards, on the small image, saves the pass over the whole
-frame that converting first would cost.
+Converting colours after scaling, on the small image, saves a pass over the whole frame.
 """
 
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ _DEMOSAIC = {
     "bayer_grbg8": cv2.COLOR_BayerGB2BGR,
 }
 
-# BT.601, limited range, as 3 x 4 matrix from (Y, U, V) to (B, G, R).
+# BT.601, limited range, as a 3 x 4 matrix from (Y, U, V, 1) to (B, G, R).
 _KR, _KB = 0.299, 0.114
 _KG = 1 - _KR - _KB
 _Y, _C = 255 / 219, 255 / 112 / 2
@@ -36,7 +35,7 @@ _YUV_TO_BGR = np.array(
 )
 YUV_TO_BGR = np.column_stack([_YUV_TO_BGR, _YUV_TO_BGR @ [-16, -128, -128]])
 YVU_TO_BGR = YUV_TO_BGR[:, [0, 2, 1, 3]]
-"""The same from (Y, V, U)."""
+"""The same from (Y, V, U, 1)."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Plane:
 
     Attributes:
         pixels: uint8 [h, w] or [h, w, c], a view.
-        step_x, step_y: source pixels from one plane pixel to the next.
+        step_x, step_y: distance of neighbouring plane pixels, in source pixels.
     """
 
     pixels: Pixels
@@ -79,12 +78,12 @@ def planes_of(image: ImageView) -> list[Plane]:
 
 
 def planes_to_bgr(encoding: str, planes: list[Pixels], out: Pixels) -> None:
-    """Colours of scaled planes.
+    """Convert scaled planes to BGR.
 
     Args:
-        encoding: of the frame they come from.
-        planes: uint8, each scaled to the same size, in the order of `planes_of`.
-        out: uint8 [h, w, 3], receives BGR.
+        encoding: encoding of the frame that the planes come from.
+        planes: uint8, all scaled to the same size, in the order of `planes_of`.
+        out: uint8 [h, w, 3]; receives BGR.
     """
     encoding = ALIASES.get(encoding, encoding)
     first = planes[0]
@@ -114,7 +113,7 @@ def planes_to_bgr(encoding: str, planes: list[Pixels], out: Pixels) -> None:
 
 
 def demosaic(image: ImageView) -> ImageView:
-    """A full-size BGR frame of a Bayer one: a pass over all pixels, counted as a copy."""
+    """Convert a Bayer frame to BGR at full size: a pass over all pixels, counted as a copy."""
     lines = np.frombuffer(image.data, np.uint8, image.height * image.step)
     mosaic = lines.reshape(image.height, image.step)[:, : image.width]
     bgr = cv2.cvtColor(mosaic, _DEMOSAIC[image.encoding])
@@ -131,7 +130,7 @@ def demosaic(image: ImageView) -> ImageView:
 
 
 def _split(lines: Pixels, channels: int) -> Pixels:
-    """Rows of interleaved bytes as pixels of so many channels, a view."""
+    """A view of rows of interleaved bytes as pixels with this number of channels."""
     height, row_bytes = lines.shape
     return np.lib.stride_tricks.as_strided(
         lines,
@@ -142,7 +141,7 @@ def _split(lines: Pixels, channels: int) -> Pixels:
 
 
 def _bayer_to_bgr(encoding: str, planes: list[Pixels], out: Pixels) -> None:
-    """Colours of 2 x 2 cells: red, blue, and the mean of the two greens."""
+    """Convert 2 x 2 Bayer cells: each gives red, blue, and the mean of its two greens."""
     pattern = encoding[len("bayer_") : -1]
     matrix = np.zeros((3, 4))
     for position, colour in enumerate(pattern):

@@ -1,4 +1,4 @@
-"""ROS image encodings: their names, the bytes of a pixel, and whether a frame holds its pixels."""
+"""ROS image encodings: their names and sizes, and checks that a frame is complete."""
 
 from perception_nodes.core.frame import FrameRejected, ImageView
 
@@ -19,16 +19,16 @@ BYTES_PER_PIXEL = {
     "nv12": 1,
     "nv21": 1,
 }
-"""Bytes of a pixel in a row of the (first) plane."""
+"""Bytes of a pixel, for planar encodings in the first plane."""
 
 ALIASES = {"yuv422": "uyvy", "yuv422_yuy2": "yuyv"}
 
 
 def check_uncompressed(image: ImageView) -> None:
-    """See that a frame can be read in place.
+    """Check that a frame can be read in place.
 
     Raises:
-        FrameRejected: it is compressed, or `check_frame` says why.
+        FrameRejected: the frame is compressed, or `check_frame` rejects it.
     """
     if image.encoding in ("jpeg", "png"):
         raise FrameRejected(
@@ -39,13 +39,13 @@ def check_uncompressed(image: ImageView) -> None:
 
 
 def check_frame(image: ImageView) -> tuple[str, int]:
-    """See that an uncompressed frame's size, step and data fit together.
+    """Check that size, step and data of an uncompressed frame fit together.
 
     Returns:
-        The encoding by its first name, and how many rows of `step` bytes there are.
+        The encoding with aliases resolved, and the number of rows of `step` bytes.
 
     Raises:
-        FrameRejected: they do not, or the encoding is unknown.
+        FrameRejected: they do not fit, or the encoding is unknown.
     """
     encoding = ALIASES.get(image.encoding, image.encoding)
     width, height, step = image.width, image.height, image.step
@@ -57,7 +57,7 @@ def check_frame(image: ImageView) -> tuple[str, int]:
     row_bytes = width * BYTES_PER_PIXEL[encoding]
     rows = height * 3 // 2 if encoding in ("nv12", "nv21") else height
     if step < row_bytes:
-        raise FrameRejected(f"{encoding}: step {step} is less than {row_bytes} bytes of a row")
+        raise FrameRejected(f"{encoding}: step {step} is less than the {row_bytes} bytes of a row")
     if len(image.data) < rows * step:
         raise FrameRejected(
             f"{encoding}: {len(image.data)} bytes are fewer than {rows} rows of {step}"

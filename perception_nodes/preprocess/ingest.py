@@ -1,4 +1,4 @@
-"""The first half of a frame's way: numbered, dated, given its deadline, written into a slot."""
+"""The first half of a frame's way: it gets a number and a deadline, and is written into a slot."""
 
 import os
 import zlib
@@ -32,16 +32,16 @@ _SHARED_FIELDS = (
     "frame_id",
 )
 SAMPLES = 5000
-"""Bytes of a frame that a repeated picture is known by: as many as of a slot of `road-n`."""
+"""Number of bytes of a frame by which a repeated picture is recognized, about as many as are taken
+from a slot of `road-n`."""
 
 
 class Ingest:
-    """Takes in the frames of one camera."""
+    """Takes in the frames of one camera; they are numbered from 0."""
 
     def __init__(
         self, preprocessor: Preprocessor, camera: str, budget: Budget, clock: Clock
     ) -> None:
-        """Number frames from 0."""
         self._preprocessor = preprocessor
         self._camera = camera.encode()
         self._deadline_ns = budget.deadline_ns
@@ -50,15 +50,15 @@ class Ingest:
         self._sequence = 0
 
     def enter(self, stamp_ns: int, frame_id: str, received_ns: int) -> FrameRecord:
-        """Number and date a frame.
+        """Give a frame its number, capture time and deadline.
 
         Args:
-            stamp_ns: the message's stamp; 0 where it could not be read.
+            stamp_ns: the message's stamp; 0 if it could not be read.
             frame_id: coordinate frame of the camera.
             received_ns: CLOCK_MONOTONIC when the frame arrived.
 
         Returns:
-            The record that tells the ledger of it.
+            The record that announces the frame to the ledger.
         """
         now_ns, now_realtime_ns = self._clock.monotonic_ns(), self._clock.realtime_ns()
         received_realtime_ns = now_realtime_ns - (now_ns - received_ns)
@@ -80,10 +80,10 @@ class Ingest:
         """Write a frame into a slot.
 
         Args:
-            record: the frame's, from `enter`.
+            record: the frame's record, from `enter`.
             image: the frame as it came.
-            header: the slot's.
-            pixels: uint8 [height, width, 3], the slot's.
+            header: the slot's header.
+            pixels: uint8 [height, width, 3], the slot's pixels.
 
         Raises:
             FrameRejected: the frame cannot be read.
@@ -95,13 +95,13 @@ class Ingest:
     def point_to(
         self, record: FrameRecord, image: ImageView, header: FrameHeader, name: tuple[int, int]
     ) -> None:
-        """Describe in a slot a frame that stays with the camera, where a GPU will read it.
+        """Describe in a slot a frame that stays in the camera's channel, where a GPU will read it.
 
         Args:
-            record: the frame's, from `enter`.
+            record: the frame's record, from `enter`.
             image: the frame as it came.
-            header: the slot's.
-            name: of the frame in the camera's channel: who sent it, and its number.
+            header: the slot's header.
+            name: name of the frame in the camera's channel: its sender and its number.
 
         Raises:
             FrameRejected: the frame cannot be read.
@@ -113,7 +113,7 @@ class Ingest:
         placement.describe(header, image.copies)
         data = np.frombuffer(image.data, np.uint8)
         step = max(1, data.size // SAMPLES)
-        while gcd(step, image.step) > 1:  # or some columns or colours would have no sample
+        while gcd(step, image.step) > 1:  # else some columns or colours would have no sample
             step += 1
         self._end(header, data[::step])
 
@@ -123,7 +123,7 @@ class Ingest:
 
     @staticmethod
     def end(record: FrameRecord, status: FrameStatus, reason: str) -> FrameRecord:
-        """The outcome of a frame that does not reach the detector."""
+        """Complete the record of a frame that does not reach the detector."""
         record.kind = RecordKind.OUTCOME
         record.status = status
         record.reason = reason.encode(errors="replace")[: FrameRecord.reason.size - 1]

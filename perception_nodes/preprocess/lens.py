@@ -1,4 +1,4 @@
-"""The lens that a `CameraInfo` describes, checked."""
+"""The lens that a `CameraInfo` describes, after checks."""
 
 from functools import lru_cache
 
@@ -12,15 +12,15 @@ FISHEYE_MODELS = ("equidistant", "fisheye")
 
 
 class UnknownLens(ValueError):
-    """A calibration that frames cannot be rectified with; the text says why."""
+    """Frames cannot be rectified with a calibration; the text says why."""
 
 
 @lru_cache(maxsize=8)
 def lens_from(info: CameraInfo) -> Lens | None:
-    """The lens of a calibration, None where it does not distort.
+    """The lens of a calibration, None if it does not distort.
 
     Raises:
-        UnknownLens: the model is not known or its numbers are unusable.
+        UnknownLens: the model is not supported or its numbers are unusable.
     """
     if not any(info.distortion):
         return None
@@ -41,5 +41,5 @@ def lens_from(info: CameraInfo) -> Lens | None:
     with np.errstate(all="ignore"):
         rectified = np.array(lens.rectified_matrix(info.width, info.height))
     if not np.isfinite(rectified).all() or min(rectified[:2]) <= 0:
-        raise UnknownLens(f"no flat image comes of K = {info.matrix}, D = {info.distortion}")
+        raise UnknownLens(f"K = {info.matrix}, D = {info.distortion} cannot be rectified")
     return lens

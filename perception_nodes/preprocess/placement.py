@@ -1,4 +1,4 @@
-"""Where a camera's image lies in the network's input, and with which lens it got there."""
+"""Where a camera's image lies in the network's input, and the lens that it is rectified from."""
 
 from dataclasses import dataclass
 
@@ -9,12 +9,12 @@ from perception_nodes.preprocess.lens import UnknownLens, lens_from
 
 @dataclass(frozen=True)
 class Placement:
-    """How one size of image with one calibration becomes the network's input.
+    """How images of one size and calibration become the network's input.
 
     Attributes:
-        letterbox: its place in the input.
-        source_width, source_height: of the camera's image.
-        lens: that it is rectified from, None where it is not.
+        letterbox: place of the image in the input.
+        source_width, source_height: size of the camera's image in pixels.
+        lens: lens that the image is rectified from, None if it is not rectified.
         rectified: fx, fy, cx, cy of the rectified image.
     """
 
@@ -28,14 +28,13 @@ class Placement:
     def fit(
         cls, source: tuple[int, int], size: tuple[int, int], info: CameraInfo | None
     ) -> "Placement":
-        """Place images of a size (width, height) in an input of another.
+        """Place images of one size (width, height) in an input of another.
 
         Args:
-            source: of the images.
-            size: of the input.
-            info: the camera's calibration where the images are to be rectified. One for another
-                size, or an unusable one (`lens_from` says which), is left: it would bend the
-                picture.
+            source: size of the images.
+            size: size of the input.
+            info: the camera's calibration if the images are to be rectified. It is ignored if it is
+                for another size or `lens_from` rejects it, since it would distort the picture.
         """
         letterbox = Letterbox.fit(*source, *size)
         if info is None or source != (info.width, info.height):
@@ -50,7 +49,7 @@ class Placement:
 
     @classmethod
     def of(cls, header: FrameHeader) -> "Placement":
-        """What `describe` has written into a slot's header."""
+        """The placement that `describe` has written into a slot's header."""
         source = header.source_width, header.source_height
         letterbox = Letterbox.fit(*source, header.width, header.height)
         lens = lens_of(header)
@@ -60,13 +59,13 @@ class Placement:
         return cls(letterbox, *source, lens, (fx, fy, cx, cy))
 
     def grid(self) -> Points | None:
-        """Source position of each pixel of the scaled image (`remap_grid`); None without a lens."""
+        """Source position of each pixel of the scaled image, see `remap_grid`, or None."""
         if self.lens is None:
             return None
         return remap_grid(self.letterbox, self.lens, self.rectified)
 
     def describe(self, header: FrameHeader, copies: int) -> None:
-        """Write it into a slot's header, with the copies of pixels made so far."""
+        """Write the placement into a slot's header, and the number of copies of pixels so far."""
         box = self.letterbox
         header.scale_x, header.scale_y = box.scale_x, box.scale_y
         header.pad_x, header.pad_y = box.pad_x, box.pad_y
@@ -84,12 +83,12 @@ class Placer:
     """Places one camera's frames by their size and its calibration."""
 
     def __init__(self, width: int, height: int, undistort: bool) -> None:
-        """Nothing is known of the camera yet.
+        """Create a placer.
 
         Args:
-            width: of the network's input, pixels.
-            height: the same.
-            undistort: whether frames are rectified where a calibration is known.
+            width: width of the network's input, pixels.
+            height: height of the network's input, pixels.
+            undistort: whether frames are rectified when a calibration is known.
         """
         self._size = (width, height)
         self._undistort = undistort
@@ -100,8 +99,8 @@ class Placer:
         """Use a calibration from the next frame on.
 
         Raises:
-            UnknownLens: the model is not known or its numbers are unusable; frames are then placed
-                without it.
+            UnknownLens: the model is not supported or its numbers are unusable; frames are then
+                placed without it.
         """
         if info == self._info:
             return
@@ -110,7 +109,7 @@ class Placer:
             lens_from(info)
 
     def place(self, width: int, height: int) -> Placement:
-        """Place a frame of that size; the same object as long as nothing has changed."""
+        """The placement of a frame of this size; the same object until something changes."""
         placement = self._placement
         if placement is None or (placement.source_width, placement.source_height) != (
             width,

@@ -1,4 +1,4 @@
-"""Mean average precision of a replay, where it is known what is on the frames."""
+"""Mean average precision of a replay whose frames have labels."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -36,25 +36,25 @@ def accuracy(
     labels: LabelledSet | None,
     labels_topic: str,
 ) -> dict[str, Any]:
-    """Measure how right a replay's detections are.
+    """Measure the accuracy of the detections of a replay.
 
-    Average precision is taken over what was reported, so over the part of recall that the score
-    threshold leaves: it is lower than that of `perception model evaluate`.
+    Average precision is taken over the reported objects only. Objects below the score threshold
+    are missing, so it is lower than that of `perception model evaluate`.
 
     Args:
-        model: whose detections they are.
+        model: the model that was replayed.
         drive: the frames.
         recording: reports and detections of every frame.
-        labels: labelled images; see `_by_file` for how they are told apart.
-        labels_topic: `vision_msgs/msg/Detection2DArray` topic in the bag to take instead.
+        labels: labelled images; see `_by_file` for how they are assigned to frames.
+        labels_topic: `vision_msgs/msg/Detection2DArray` topic of the bag to use instead.
 
     Returns:
         Facts that JSON can hold: frames, objects, map50_95, map50, by_class, notes.
 
     Raises:
-        DataError: no frame has a label, or no class is one of the model's.
-        BagError: the topic is not there.
-        EvaluationNotInstalled: pycocotools is not there.
+        DataError: no frame has labels, or none of their classes is one of the model's.
+        BagError: the bag has no such topic.
+        EvaluationNotInstalled: pycocotools is not installed.
     """
     require_pycocotools()
     reports = [report for report in recording.reports if report.source_width]
@@ -91,8 +91,8 @@ def accuracy(
         "notes": [
             *data.notes,
             *notes,
-            "precision is averaged over the objects that were reported: weaker ones, which an "
-            "evaluation of the model takes in too, are under the score threshold",
+            "precision is averaged over the reported objects; an evaluation of the model also "
+            "counts those below the score threshold",
         ],
     }
 
@@ -102,11 +102,11 @@ def _by_file(
 ) -> dict[int, LabelledImage]:
     """Labelled images by frame.
 
-    Of an image folder they are told apart by file; of a bag by the name of the file, which is the
-    frame's stamp in nanoseconds or ends with its number in the drive.
+    For an image folder they are assigned by file. For a bag they are assigned by the file's name,
+    which is the frame's stamp in nanoseconds, or ends with the frame's index in the drive.
 
     Raises:
-        DataError: none belongs to a frame.
+        DataError: no image belongs to a frame.
     """
     by_path = {image.path.resolve(): image for image in labels.images}
     by_stem = {image.path.stem: image for image in labels.images}
@@ -167,7 +167,7 @@ def _found(
     groups: Sequence[tuple[int, ...]],
     scale_y: float,
 ) -> Objects:
-    """A frame's detections by the classes that are measured; others are left out."""
+    """The detections of a frame whose classes are measured."""
     group_of: Mapping[str, int] = {
         model.classes[index]: group for group, indices in enumerate(groups) for index in indices
     }

@@ -1,4 +1,4 @@
-"""Work beside the main thread: items made ahead of it, calls made behind it; both bounded."""
+"""Work beside the main thread: items made in advance, and calls made later; both bounded."""
 
 import sys
 import threading
@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 LOOK_UP_S = 0.05
-"""How often a waiting thread looks whether it should stop."""
+"""How often a waiting thread checks whether it should stop."""
 SWITCH_INTERVAL_S = 0.0002
 
 
@@ -18,8 +18,8 @@ SWITCH_INTERVAL_S = 0.0002
 def quick_switches() -> Iterator[None]:
     """Let threads take turns often.
 
-    One that comes back from inference waits until another gives up the interpreter, by default for
-    5 ms: longer than a frame takes.
+    A thread that returns from inference waits until another one releases the interpreter. By
+    default that takes up to 5 ms, longer than a frame.
     """
     before_s = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
@@ -30,14 +30,14 @@ def quick_switches() -> Iterator[None]:
 
 
 class _End:
-    """Follows the last item; carries the error that ended them."""
+    """Marks the end of the items, with the error that ended them, if there was one."""
 
     def __init__(self, error: BaseException | None) -> None:
         self.error = error
 
 
 class Ahead(Generic[T]):
-    """Takes items from an iterable in a thread, at most `depth` before they are used."""
+    """Takes items from an iterable in a thread, at most `depth` items in advance."""
 
     def __init__(self, items: Iterable[T], depth: int) -> None:
         """Nothing runs before the context is entered."""
@@ -47,12 +47,12 @@ class Ahead(Generic[T]):
         self._thread = threading.Thread(target=self._run, name="ahead", daemon=True)
 
     def __enter__(self) -> Iterator[T]:
-        """Start; the items come in order, then the error that ended them, if one did."""
+        """Start. Yields the items in order, then raises the error that ended them, if any."""
         self._thread.start()
         return self._taken()
 
     def __exit__(self, *_: object) -> None:
-        """Stop, whether or not all was taken."""
+        """Stop, whether or not all items were taken."""
         self._stop.set()
         self._thread.join()
 
@@ -73,7 +73,7 @@ class Ahead(Generic[T]):
         self._put(_End(error))
 
     def _put(self, item: T | _End) -> bool:
-        """False where it is no longer wanted."""
+        """Queue an item; False once the thread should stop."""
         while not self._stop.is_set():
             try:
                 self._queue.put(item, timeout=LOOK_UP_S)
@@ -84,7 +84,7 @@ class Ahead(Generic[T]):
 
 
 class Behind:
-    """Makes calls in a thread, in the order they are given, at most `depth` of them waiting."""
+    """Makes calls in a thread, in the order given, with at most `depth` of them waiting."""
 
     def __init__(self, depth: int) -> None:
         """Nothing runs before the context is entered."""
@@ -95,7 +95,7 @@ class Behind:
         self._thread = threading.Thread(target=self._run, name="behind", daemon=True)
 
     def call(self, function: Callable[..., None], *arguments: Any) -> None:
-        """Leave a call to the thread; raises what an earlier one raised."""
+        """Queue a call; raises the error of an earlier call, if there was one."""
         while not self._given_up.is_set():
             try:
                 return self._queue.put((function, arguments), timeout=LOOK_UP_S)
@@ -105,7 +105,6 @@ class Behind:
         raise self._error
 
     def __enter__(self) -> "Behind":
-        """Start."""
         self._thread.start()
         return self
 
@@ -115,7 +114,7 @@ class Behind:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Wait for the calls that are left; after an error leave them be."""
+        """Wait for the queued calls; after an error, drop them."""
         if kind is not None:
             self._given_up.set()
         self._ending.set()

@@ -3,12 +3,12 @@
 import json
 from collections import Counter
 from filecmp import cmp
-from html import escape
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+from markupsafe import escape
 from plotly.graph_objects import Figure
 from rich import box
 from rich.table import Table
@@ -17,6 +17,7 @@ from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.drives.schemas import COMPRESSED_IMAGE, typestore
 from perception_nodes.graph.config import SettingsError
 from perception_nodes.replay.outputs import ANNOTATED_TOPIC
+from perception_nodes.report import charts, page
 from perception_nodes.report.annotate import decoded
 from perception_nodes.report.changes import (
     Comparison,
@@ -24,12 +25,10 @@ from perception_nodes.report.changes import (
     Tolerance,
     frames_of,
     numbered,
-    things_of,
+    objects_of,
 )
-from perception_nodes.report.charts import DEADLINE_COLOUR, styled
-from perception_nodes.report.chosen_frames import Shot
-from perception_nodes.report.drive_report import picture, plot, plotly_script
-from perception_nodes.report.page import COMPARISON_PAGE
+from perception_nodes.report.chosen_frames import ChosenFrame
+from perception_nodes.report.page import NO_VALUE
 from perception_nodes.report.recording import (
     Recording,
     RecordingError,
@@ -40,8 +39,9 @@ from perception_nodes.report.timing import read_work_ms
 from perception_nodes.system.files import write_whole
 
 COLOURS = ("#4263eb", "#e8590c")
-MAX_LINES = 60
 MAX_PICTURES = 8
+MAX_LETTERS = 20
+"""Longer figures, such as hashes, are cut off so that both runs fit side by side."""
 FIGURES = {
     "frames": ("frames_in",),
     "objects": ("detections",),
@@ -61,20 +61,20 @@ FIGURES = {
     "runtime": ("runtime",),
     "mode": ("mode",),
 }
-"""What is set side by side, and where a summary has it."""
+"""The figures that are compared, and their place in a summary."""
 
 
 def compare_runs(first: Path, second: Path, out: Path) -> dict[str, Any]:
     """Write `compare.html` and `compare.json`.
 
-    Objects are compared as with a golden, the first run in its place.
+    Objects are compared as with a golden; the first run takes the golden's place.
 
     Returns:
-        What `compare.json` holds.
+        The content of `compare.json`.
 
     Raises:
         RecordingError: a folder is not that of a run.
-        SettingsError: nothing can be written to `out`.
+        SettingsError: `out` cannot be written to.
     """
     folders = (first, second)
     summaries = [_summary(folder) for folder in folders]
@@ -86,7 +86,7 @@ def compare_runs(first: Path, second: Path, out: Path) -> dict[str, Any]:
     changed: dict[Time, list[str]] = {}
     times = list(numbered(report.log_time_ns for report in recordings[1].reports))
     for time, report in zip(times, recordings[1].reports, strict=True):
-        found = things_of(recordings[1].found(report))
+        found = objects_of(recordings[1].found(report))
         if changes := comparison.frame(report.sequence, time[0], found):
             where, _, what = str(changes[0]).partition(": ")
             others = [str(change).partition(": ")[2] for change in changes[1:]]
@@ -103,19 +103,21 @@ def compare_runs(first: Path, second: Path, out: Path) -> dict[str, Any]:
     }
     work_ms = [read_work_ms(folder) for folder in folders]
     worst = sorted(changed, key=lambda time: -len(changed[time]))[:MAX_PICTURES]
-    page = COMPARISON_PAGE.substitute(
-        title=escape(f"{first} and {second}"),
-        verdict=escape(_verdict(result)),
+    text = page.render(
+        "comparison.html.j2",
+        heading=f"{first} and {second}",
+        verdict=_verdict(result),
         tone="good" if not result["objects"]["changes"] else "fair",
+        runs=result["runs"],
         figures=_figures(result),
-        latency=plot(_latency(work_ms, folders, deadline_ms)),
+        latency=charts.as_html(_latency(work_ms, folders, deadline_ms)),
         classes=_classes(recordings),
-        shots="".join(map(picture, _pairs(folders, worst, changed))) or "<p>No frame differs.</p>",
-        lines=_lines(comparison.lines()),
-        plotly=plotly_script(),
+        frames=_pairs(folders, worst, changed),
+        lines=comparison.lines(),
+        plotly=charts.plotly_script(),
     )
     try:
-        write_whole(out / "compare.html", page)
+        write_whole(out / "compare.html", text)
         write_whole(out / "compare.json", (json.dumps(result, indent=2) + "\n"))
     except OSError as error:
         raise SettingsError(
@@ -155,12 +157,6 @@ def _number(summary: dict[str, Any], key: str, default: float) -> float:
     return float(value)
 
 
-def _lines(lines: list[str]) -> str:
-    items = "".join(f"<li>{escape(line)}</li>" for line in lines[:MAX_LINES])
-    more = len(lines) - MAX_LINES
-    return items + (f"<li>and {more} more, in compare.json</li>" if more > 0 else "")
-
-
 def _figure_of(summary: dict[str, Any], keys: tuple[str, ...]) -> Any:
     value: Any = summary
     for key in keys:
@@ -178,22 +174,19 @@ def _verdict(result: dict[str, Any]) -> str:
     return f"Objects differ in {objects['frames_changed']} of {objects['frames']} frames. {kinds}."
 
 
-def _figures(result: dict[str, Any]) -> str:
-    head = "".join(f"<td>{escape(name)}</td>" for name in result["runs"])
-    rows = "".join(
-        f"<tr><th>{escape(name)}</th>"
-        + "".join(f"<td>{escape(_shown(value))}</td>" for value in values)
-        + f"<td>{escape(_ratio(*values))}</td></tr>"
+def _figures(result: dict[str, Any]) -> list[list[str]]:
+    return [
+        [name, *map(_shown, values), _ratio(*values)]
         for name, values in result["figures"].items()
         if any(value is not None for value in values)
-    )
-    return f"<table><tr><th></th>{head}<td>change</td></tr>{rows}</table>"
+    ]
 
 
 def _shown(value: Any) -> str:
     if value is None:
-        return "–"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)[:24]
+        return NO_VALUE
+    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= MAX_LETTERS else f"{text[: MAX_LETTERS - 1]}…"
 
 
 def _ratio(before: Any, after: Any) -> str:
@@ -206,7 +199,7 @@ def _ratio(before: Any, after: Any) -> str:
 
 
 def _latency(work_ms: list[list[float]], folders: tuple[Path, Path], deadline_ms: float) -> Figure:
-    """Share of the frames that took at most so long."""
+    """The cumulative distribution of the work or latency of both runs."""
     figure = Figure()
     for values, folder, colour in zip(work_ms, folders, COLOURS, strict=True):
         shares = np.linspace(0, 1, 401)
@@ -214,39 +207,35 @@ def _latency(work_ms: list[list[float]], folders: tuple[Path, Path], deadline_ms
         figure.add_scatter(
             x=found.round(3).tolist(),
             y=(100 * shares[: len(found)]).round(2).tolist(),
-            name=str(folder),
+            name=str(escape(folder)),
             line={"color": colour, "width": 2},
             hovertemplate="%{y} % of the frames within %{x} ms",
         )
-    figure.add_vline(deadline_ms, line={"color": DEADLINE_COLOUR, "width": 2, "dash": "dash"})
+    figure.add_vline(
+        deadline_ms, line={"color": charts.DEADLINE_COLOUR, "width": 2, "dash": "dash"}
+    )
     every = [value for values in work_ms for value in values]
     top = max(2 * deadline_ms, float(np.quantile(every, 0.99)) if every else 0)
     figure.update_xaxes(range=[0, top])
-    return styled(figure, "ms", "% of the frames within", 300)
+    return charts.styled(figure, "work or latency, ms", "% of the frames within", 300)
 
 
-def _classes(recordings: list[Recording]) -> str:
-    counts: list[dict[str, int]] = []
-    for recording in recordings:
-        count: dict[str, int] = {}
-        for found in recording.detections.values():
-            for label in found.labels:
-                count[label] = count.get(label, 0) + 1
-        counts.append(count)
-    names = sorted({*counts[0], *counts[1]}, key=lambda name: -counts[0].get(name, 0))
-    rows = "".join(
-        f"<tr><th>{escape(name)}</th>"
-        + "".join(f"<td>{count.get(name, 0)}</td>" for count in counts)
-        + f"<td>{_ratio(counts[0].get(name, 0), counts[1].get(name, 0))}</td></tr>"
-        for name in names
+def _classes(recordings: list[Recording]) -> list[list[Any]]:
+    """Each class with its objects in both runs, and the change."""
+    before, after = (
+        Counter(label for found in recording.detections.values() for label in found.labels)
+        for recording in recordings
     )
-    return f"<table><tr><th>class</th><td>A</td><td>B</td><td>change</td></tr>{rows}</table>"
+    return [
+        [name, before[name], after[name], _ratio(before[name], after[name])]
+        for name, _ in (before + after).most_common()
+    ]
 
 
 def _pairs(
     folders: tuple[Path, Path], times: list[Time], changed: dict[Time, list[str]]
-) -> list[Shot]:
-    """The frames that differ most, one picture a frame, the runs beside each other."""
+) -> list[ChosenFrame]:
+    """For each frame one picture with both runs side by side."""
     found: list[dict[Time, bytes]] = [{}, {}]
     for pictures, folder in zip(found, folders, strict=True) if times else ():
         seen: Counter[int] = Counter()
@@ -258,12 +247,12 @@ def _pairs(
             if time in times:
                 image: Any = typestore().deserialize_cdr(message.data, COMPRESSED_IMAGE)
                 pictures[time] = bytes(image.data)
-    shots = []
+    chosen = []
     for time in times:
         if all(time in pictures for pictures in found):
             caption = "; ".join(changed[time][:3])
-            shots.append(Shot(caption, _beside(*(pictures[time] for pictures in found))))
-    return shots
+            chosen.append(ChosenFrame(caption, _beside(*(pictures[time] for pictures in found))))
+    return chosen
 
 
 def _beside(first: bytes, second: bytes) -> bytes:

@@ -1,9 +1,9 @@
-"""Many drives, sharded over workers, and their results as one table.
+"""Many drives, distributed over workers, and their results in one table.
 
-Each drive is a job with a folder of its own, which a marker ends. The marker names all that the
-result follows from, so that a second run takes over what is done and does the rest. What a worker
-had in hand when it died is tried again; whether a drive counts is decided by its marker alone, so
-that none counts twice.
+Each drive is a job with its own folder. When the job is done, a marker is written into the folder.
+The marker holds a hash of everything that determines the result, so a second run keeps the results
+that are still valid and does the rest. A job whose worker died is tried again. Only the marker
+decides whether a drive is done, so none is counted twice.
 """
 
 import csv
@@ -42,9 +42,9 @@ MARKER = "complete.json"
 SUMMARY = "summary.json"
 TABLE = "drives.csv"
 DRIVE_ERRORS = (BagError, DataError, GoldenError, UnknownLens)
-"""What can be wrong with one drive, while the others can be replayed."""
+"""Errors of one drive, which do not prevent the replay of others."""
 Said = Callable[[str, int, int], None]
-"""Called with a drive's name, its frames done and in all; in a worker, now and then."""
+"""Called repeatedly with a drive's name, the frames done and their total, in a worker."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ class Job:
 
     Attributes:
         source: the drive.
-        folder: for its outputs, used by this job alone.
+        folder: for its outputs; no other job uses it.
         settings, options: how it is replayed.
-        key: hash of all that the result follows from.
+        key: hash of everything that determines the result.
     """
 
     source: Source
@@ -66,12 +66,12 @@ class Job:
 
 
 class Result(NamedTuple):
-    """What became of a drive: its summary, or why it has none.
+    """The summary of a drive, or the reason why there is none.
 
     Attributes:
-        name: of the drive.
-        summary: as in its `summary.json`.
-        error: empty where there is a summary.
+        name: name of the drive.
+        summary: as in its `summary.json`, or None.
+        error: why there is no summary, else empty.
     """
 
     name: str
@@ -80,24 +80,24 @@ class Result(NamedTuple):
 
 
 class WorkerDied(RuntimeError):
-    """A worker ended without an answer; the text says how, as far as that is known."""
+    """A worker ended without a result; the text says how, as far as it is known."""
 
 
 class Workers(Protocol):
-    """Processes, here or elsewhere, that do jobs with `run_job`."""
+    """Processes, on this machine or others, that do jobs with `run_job`."""
 
     def submit(self, job: Job) -> "Future[Result]":
-        """Have a job done; the future raises `WorkerDied` where its worker dies of it."""
+        """Start a job; the future raises `WorkerDied` if its worker dies."""
         ...
 
 
 def read_corpus(file: Path) -> list[Path]:
-    """The bags that a list names, a line each, relative to the list's folder; `#` for remarks.
+    """Read a list of bags: one path on each line, relative to the list; `#` starts a comment.
 
-    One that is named several times is one bag.
+    A bag that is listed several times counts once.
 
     Raises:
-        SettingsError: it cannot be read, or names nothing.
+        SettingsError: the file cannot be read, or lists nothing.
     """
     try:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
@@ -106,7 +106,7 @@ def read_corpus(file: Path) -> list[Path]:
     named = [line.partition("#")[0].strip() for line in lines]
     bags = {path.resolve(): path for path in (file.parent / name for name in named if name)}
     if not bags:
-        raise SettingsError(f"--corpus {file} names no drive; write a path a line")
+        raise SettingsError(f"--corpus {file} names no drive; write one path on each line")
     return list(bags.values())
 
 
@@ -118,15 +118,15 @@ def jobs_of(
     options: Options,
     inputs: Sequence[Path],
 ) -> list[Job]:
-    """A job for each drive.
+    """Make a job for each drive.
 
     Args:
         found: the drives.
-        out: folder for their folders.
-        model: that is run.
-        settings: how it is run.
-        options: how they are replayed.
-        inputs: what the results follow from besides: golden, labels, calibration.
+        out: the folders of the drives are made in this folder.
+        model: the model that is run.
+        settings: how the model is run.
+        options: how the drives are replayed.
+        inputs: other files that determine the results: golden, labels, calibration.
     """
     plain: dict[str, Any] = asdict(options.tolerance)
     for name, value in vars(options).items():
@@ -149,10 +149,10 @@ def jobs_of(
 
 
 def run_job(job: Job, said: Said) -> Result:
-    """Replay a drive, in a worker. The model stays loaded for the next one.
+    """Replay a drive in a worker; the model stays loaded for the next job.
 
     Raises:
-        ModelError, BackendError, SettingsError: no drive could be replayed so.
+        ModelError, BackendError, SettingsError: the settings suit no drive.
     """
     name = job.source.name
     (job.folder / MARKER).unlink(missing_ok=True)
@@ -168,12 +168,12 @@ def run_job(job: Job, said: Said) -> Result:
 
 
 def replay_corpus(jobs: Sequence[Job], workers: Workers) -> Iterator[Result]:
-    """Do all jobs; results come as they are had, those of an earlier run first.
+    """Do all jobs; yields results as they become available, those of an earlier run first.
 
-    A job whose worker dies is tried again, `ATTEMPTS` times in all.
+    A job whose worker dies is started again, up to `ATTEMPTS` times in total.
 
     Raises:
-        ModelError, BackendError, SettingsError: no drive could be replayed so.
+        ModelError, BackendError, SettingsError: the settings suit no drive.
     """
     waiting: dict[Future[Result], tuple[Job, int]] = {}
     for job in jobs:
@@ -198,15 +198,15 @@ def replay_corpus(jobs: Sequence[Job], workers: Workers) -> Iterator[Result]:
 def merged(
     summaries: Mapping[str, dict[str, Any]], failed: Mapping[str, str], out: Path
 ) -> dict[str, Any]:
-    """Write the results of several drives as one: `summary.json` and a table, `drives.csv`.
+    """Write the results of several drives together: `summary.json` and a table, `drives.csv`.
 
     Args:
         summaries: by drive.
-        failed: why a drive has none.
-        out: folder with a folder of each drive.
+        failed: the reasons of drives without a summary.
+        out: holds the folder of each drive.
 
     Returns:
-        What `summary.json` holds: `totals`, `drives` and `failed`.
+        The content of `summary.json`: `totals`, `drives` and `failed`.
     """
     statuses: Counter[str] = Counter()
     sums: Counter[str] = Counter(frames_in=0, detections=0, lost_in_bag=0, golden_changes=0)
@@ -231,10 +231,10 @@ def merged(
 
 @contextmanager
 def alone_in(out: Path) -> Iterator[None]:
-    """Keep a second run out of a folder.
+    """Lock a folder against a second run.
 
     Raises:
-        SettingsError: another one writes to it, or it cannot be written to.
+        SettingsError: another run has locked it, or it cannot be written to.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -259,7 +259,7 @@ def _loaded(settings: ReplaySettings) -> LoadedModel:
 
 
 def _done_before(job: Job) -> Result | None:
-    """The result of an earlier run, where it is that of the same job and all of it is there."""
+    """The result of an earlier run, if it is of the same job and its files are complete."""
     try:
         marker = json.loads((job.folder / MARKER).read_text())
         there = all(
@@ -282,7 +282,7 @@ def _code() -> str:
 
 
 def _versions(backend: str) -> dict[str, str]:
-    """Versions of what computes and of what reads pictures."""
+    """Versions of the packages that compute and that decode pictures."""
     names = ("numpy", "opencv-python", "opencv-python-headless", "simplejpeg", INSTALL.get(backend))
     versions = {}
     for name in filter(None, names):
@@ -292,7 +292,7 @@ def _versions(backend: str) -> dict[str, str]:
 
 
 def _fingerprint(path: Path) -> list[tuple[str, int, int]]:
-    """Names, sizes and times of change of the files: what tells a bag from another one."""
+    """Names, sizes and modification times of the files of a bag, which identify it."""
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     found = [(file, file.stat()) for file in files if file.is_file()]
     return [(str(file.resolve()), stat.st_size, stat.st_mtime_ns) for file, stat in found]

@@ -1,4 +1,4 @@
-"""A recorded drive through the whole graph over ROS 2, with a live view and a report at the end."""
+"""Play a recorded drive through the whole graph over ROS 2, with a live view and a report."""
 
 import json
 import platform
@@ -21,14 +21,14 @@ def run_demo(
     values: dict[str, Any],
     writing: Callable[[int, int], None],
 ) -> dict[str, Any]:
-    """Play a drive through the graph, each node a process, and write what came of it.
+    """Play a drive through the graph, whose nodes are processes, and write the outputs.
 
     Args:
         bag: the drive.
         out: folder for summary.json, detections.mcap, report.html and annotated.mp4.
-        topic: image topic, empty to find it by type.
+        topic: image topic; empty to find it by type.
         values: parameters of the graph that differ from their defaults.
-        writing: called with frames done and frames in all while the outputs are written.
+        writing: called with the frames done and their total while the outputs are written.
 
     Returns:
         The summary.
@@ -56,7 +56,7 @@ def run_demo(
     parameters = {name: value for spec in specs for name, value in spec.parameters.items()}
     model = load_model(parameters["model"])
     try:
-        # On the screen the nodes' messages would tear the live view.
+        # Messages of the nodes on the screen would disturb the live view.
         with log_path.open("wb") as log, Supervisor(specs, log=log) as graph:
             completed = graph.wait()
         if not sent_file.is_file():
@@ -88,7 +88,7 @@ def run_demo(
 
 
 def last_error(log_path: Path) -> str:
-    """The last message of a node that says what went wrong."""
+    """The last error in the log of the nodes, or else its last line."""
     lines = log_path.read_text(encoding="utf-8", errors="replace").splitlines()
     errors = [line for line in lines if "ERROR" in line or "rror:" in line]
     return (errors or lines or ["no message"])[-1]

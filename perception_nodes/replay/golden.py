@@ -1,7 +1,8 @@
-"""What a drive is known to give: kept in a file, and compared with what it gives now.
+"""Golden files: the objects that a drive is known to give, to compare a replay with.
 
 Machines differ in the last bits of a score, so a comparison has tolerances. An object whose score
-lies that near to the threshold may come and go: it is counted, and is no change.
+is within the tolerance of the threshold may appear or vanish: it is counted as doubtful, not as a
+change.
 """
 
 import json
@@ -11,22 +12,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from perception_nodes.report.changes import Frames, Thing, numbered
+from perception_nodes.report.changes import DetectedObject, Frames, numbered
 
 FORMAT = "perception golden 1"
 
 
 class GoldenError(ValueError):
-    """A golden that cannot be compared with; the text says why and what to do."""
+    """A golden that cannot be used; the text says why and what to do."""
 
 
 @dataclass
 class Golden:
-    """What some drives gave.
+    """The objects of some drives.
 
     Attributes:
         made_with: model, its hash, backend, score_threshold.
-        drives: by the drive's name.
+        drives: frames by the drive's name.
     """
 
     made_with: dict[str, Any]
@@ -37,7 +38,7 @@ def read_golden(path: Path) -> Golden:
     """Read a golden.
 
     Raises:
-        GoldenError: it is not there, or not one.
+        GoldenError: the file is missing or malformed.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -54,7 +55,7 @@ def read_golden(path: Path) -> Golden:
             name: dict(
                 zip(
                     numbered(_time_ns(time_ns) for time_ns, _ in frames),
-                    (_things(rows) for _, rows in frames),
+                    (_objects(rows) for _, rows in frames),
                     strict=True,
                 )
             )
@@ -72,12 +73,12 @@ def read_golden(path: Path) -> Golden:
 
 
 def golden_text(golden: Golden) -> str:
-    """A golden as JSON, a line a frame, so that version control shows what changed."""
+    """A golden as JSON with one frame on each line, so that version control shows changes."""
     drives = []
     for name, frames in golden.drives.items():
         lines = ",\n   ".join(
-            json.dumps([time_ns, None if things is None else list(map(_row, things))])
-            for (time_ns, _), things in frames.items()
+            json.dumps([time_ns, None if objects is None else list(map(_row, objects))])
+            for (time_ns, _), objects in frames.items()
         )
         drives.append(f"{json.dumps(name)}: [\n   {lines}\n  ]")
     listed = ",\n  ".join(drives)
@@ -87,8 +88,8 @@ def golden_text(golden: Golden) -> str:
     )
 
 
-def _row(thing: Thing) -> list[Any]:
-    return [thing.label, round(thing.score, 4), *(round(value, 1) for value in thing.box)]
+def _row(item: DetectedObject) -> list[Any]:
+    return [item.label, round(item.score, 4), *(round(value, 1) for value in item.box)]
 
 
 def _time_ns(value: Any) -> int:
@@ -97,23 +98,23 @@ def _time_ns(value: Any) -> int:
     return value
 
 
-def _things(rows: Sequence[Sequence[Any]] | None) -> list[Thing] | None:
+def _objects(rows: Sequence[Sequence[Any]] | None) -> list[DetectedObject] | None:
     if rows is None:
         return None
-    things = []
+    objects = []
     for label, score, *box in rows:
         x1, y1, x2, y2 = map(float, box)
         if not all(map(math.isfinite, (score, x1, y1, x2, y2))):
             raise ValueError(f"{label}: numbers are not finite")
-        things.append(Thing(str(label), float(score), (x1, y1, x2, y2)))
-    return things
+        objects.append(DetectedObject(str(label), float(score), (x1, y1, x2, y2)))
+    return objects
 
 
 def made_with_another_model(golden: Golden, made_with: Mapping[str, Any]) -> str:
-    """A note where the golden's model is not the one that runs, empty where it is.
+    """A note if the golden was made with another model, else an empty text.
 
     Raises:
-        GoldenError: its threshold is another one, so that objects come and go for that alone.
+        GoldenError: its score threshold differs, which alone makes objects appear or vanish.
     """
     before, now = golden.made_with["score_threshold"], made_with["score_threshold"]
     if before != now:

@@ -1,8 +1,8 @@
 """Every frame of a drive, in order, under simulated time.
 
-Time stands still while a frame is worked on, at the instant it was recorded: stamps, statuses and
-pictures follow from the recording alone, and two runs write the same bytes. What the work took here
-is measured all the same, and told apart from that.
+Simulated time stands still at the log time of a frame while the frame is processed. Stamps,
+statuses and pictures therefore follow from the recording alone, and two runs write the same bytes.
+The time that the work takes on this machine is measured too, and reported separately.
 """
 
 import time
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.core.counters import EngineCall
+from perception_nodes.core.counters import EngineCounters
 from perception_nodes.core.frame import (
     STAMPS,
     FrameHeader,
@@ -37,7 +37,7 @@ from perception_nodes.drives.schemas import (
 from perception_nodes.replay.background import Ahead, Behind, quick_switches
 from perception_nodes.replay.offline_camera import Camera, LoadedModel, Turn, turns
 from perception_nodes.replay.outputs import PictureWriter
-from perception_nodes.report.changes import Comparison, things_of
+from perception_nodes.report.changes import Comparison, objects_of
 from perception_nodes.report.recording import (
     DETECTIONS_TOPIC,
     FRAME_REPORT_TOPIC,
@@ -49,10 +49,10 @@ from perception_nodes.report.recording import (
 from perception_nodes.transport.cdr import write_frame_report
 
 LANES = 2
-"""Threads of detection: one infers while the other decodes."""
+"""Detection threads: one infers while the other decodes."""
 AHEAD = 4
 BEHIND = 8
-"""Frames that are held between two threads."""
+"""Frames that wait between two threads."""
 
 
 class _Prepared(NamedTuple):
@@ -64,18 +64,18 @@ class _Prepared(NamedTuple):
 
 @dataclass
 class Lockstep:
-    """What came of the frames.
+    """The results of the frames.
 
     Attributes:
-        recording: a report a frame with measured stamps, and detections by the frame's number.
-        inputs: some of the network's inputs.
-        engine_calls: what an accelerator counted, by a frame's index in the drive.
-        wall_s: from the first frame to the last one written.
+        recording: a report with measured stamps for each frame, and detections by frame index.
+        inputs: some inputs of the network.
+        engine_calls: the counters of an accelerator, by frame index.
+        wall_s: time from the first frame to the last one written.
     """
 
     recording: Recording = field(default_factory=lambda: Recording(by_number=True))
     inputs: list[NDArray[np.uint8]] = field(default_factory=list)
-    engine_calls: dict[int, EngineCall] = field(default_factory=dict)
+    engine_calls: dict[int, EngineCounters] = field(default_factory=dict)
     wall_s: float = 0.0
 
     def run(
@@ -88,16 +88,16 @@ class Lockstep:
         frames: Iterable[RawFrame],
         progress: Callable[[int], None],
     ) -> None:
-        """Process frames: reading, decoding and writing run beside inference, in threads.
+        """Process frames; reading, decoding and writing run in threads beside inference.
 
         Args:
-            camera: of their drive.
+            camera: the camera of the drive.
             loaded: the model.
             recorder: receives the messages.
-            pictures: receives the frames, None for no pictures.
-            comparison: hears of every frame, None without a golden.
-            frames: in order; they are read as they are needed.
-            progress: called with the frames done.
+            pictures: receives the frames; None for no pictures.
+            comparison: receives the objects of every frame; None without a golden.
+            frames: in order; they are read when they are needed.
+            progress: called with the number of frames done.
 
         Raises:
             BagError: no frame can be read.
@@ -118,7 +118,7 @@ class Lockstep:
             if found is not None:
                 recorder.write(DETECTIONS_TOPIC, DETECTIONS, at_ns, message)
             recorder.write(FRAME_REPORT_TOPIC, FRAME_REPORT, at_ns, write_frame_report(record))
-            changes = comparison.frame(frame.index, at_ns, things_of(found)) if comparison else ()
+            changes = comparison.frame(frame.index, at_ns, objects_of(found)) if comparison else ()
             if pictures is not None:
                 report = ReportedFrame.of_record(record, at_ns)
                 pictures.add(frame, record.stamp_ns, at_ns, report, found, latency, changes)
@@ -177,13 +177,13 @@ class Lockstep:
 
 
 def _postpone(frame: FrameHeader | FrameRecord, waited_ns: int) -> None:
-    """Date a frame as if it had not waited for a thread or its turn: only work is measured."""
+    """Move a frame's stamps by the time that it waited for a thread, so only work is measured."""
     for name in ("capture_ns", "ingested_ns", "preprocessed_ns", "deadline_ns"):
         setattr(frame, name, getattr(frame, name) + waited_ns)
 
 
 def _stand_still(record: FrameRecord, at_ns: int) -> None:
-    """Put every stamp that a frame has at one instant; a stamp of 0 would be none."""
+    """Set every stamp that a frame has to one instant; a stamp of 0 means that it has none."""
     at_ns = max(at_ns, 1)
     record.deadline_ns = at_ns + record.deadline_ns - record.capture_ns
     for name in STAMPS:

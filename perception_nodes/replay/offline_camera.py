@@ -1,4 +1,4 @@
-"""A drive's camera in this process, with no ROS: its frames preprocessed and detected."""
+"""The camera of a recorded drive in this process, without ROS: preprocessing and detection."""
 
 import threading
 import time
@@ -42,7 +42,7 @@ WARM_UP_CALLS = 3
 
 @dataclass(frozen=True)
 class ReplaySettings:
-    """What a replay runs; see the nodes' parameters of the same names."""
+    """The model of a replay and how it runs; see the nodes' parameters of the same names."""
 
     model: str = "road-n"
     backend: str = "openvino"
@@ -55,18 +55,18 @@ class ReplaySettings:
 
 
 class LoadedModel:
-    """A model in its runtime, for one drive after the other; a context manager."""
+    """A model loaded into its runtime, for any number of drives; a context manager."""
 
     def __init__(self, settings: ReplaySettings, cache_dir: str = "") -> None:
-        """Load it.
+        """Load the model.
 
         Args:
             settings: model, backend and thresholds.
-            cache_dir: folder for compiled models, empty for none.
+            cache_dir: folder for compiled models; empty for none.
 
         Raises:
             ModelError: the model cannot be used.
-            BackendError: nor can the backend.
+            BackendError: the backend cannot be used.
         """
         self.settings = settings
         self.model = model = load_model(settings.model)
@@ -81,11 +81,11 @@ class LoadedModel:
         )
 
     def new_input(self) -> NDArray[np.uint8]:
-        """Room for a network input, uint8 [height, width, 3] BGR."""
+        """A buffer for a network input, uint8 [height, width, 3] BGR."""
         return np.zeros((self.model.input.height, self.model.input.width, 3), np.uint8)
 
     def bare_inference_ns(self, inputs: list[NDArray[np.uint8]], calls: int) -> list[int]:
-        """Durations of inference with nothing beside it, in nanoseconds."""
+        """Durations in nanoseconds of inference alone, with no other work beside it."""
         durations_ns = []
         for call in range(-WARM_UP_CALLS, calls):
             begin_ns = time.monotonic_ns()
@@ -95,24 +95,21 @@ class LoadedModel:
         return durations_ns
 
     def __enter__(self) -> "LoadedModel":
-        """Nothing to do: it is loaded."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give the runtime's memory back."""
         self.backend.close()
 
 
 class OneAtATime:
-    """A backend that several threads can call: each waits for its turn, and gets copies."""
+    """Lets several threads share a backend: calls wait for each other and return copies."""
 
     def __init__(self, backend: InferenceBackend) -> None:
-        """Nobody has the turn."""
         self._backend = backend
         self._lock = threading.Lock()
 
     def infer(self, image: NDArray[np.uint8]) -> HeadTensors:
-        """Infer; the tensors stay."""
+        """Infer; the tensors are the caller's own."""
         with self._lock:
             heads = self._backend.infer(image)
             boxes, classes = ([t.copy() for t in some] for some in (heads.boxes, heads.classes))
@@ -120,19 +117,19 @@ class OneAtATime:
 
 
 class Turn:
-    """A thread's caller of a backend that others call too.
+    """Calls a backend for one thread, while other threads call it too.
 
     Attributes:
-        waited_ns: how long its last call has waited for those of others.
+        waited_ns: how long the last call waited for calls of other threads.
     """
 
     def __init__(self, caller: InferenceBackend, ended_ns: list[int]) -> None:
-        """Take a caller, and when the last call of any ended, which all share."""
+        """`ended_ns` holds the time at which any thread's last call ended; all share it."""
         self._caller, self._ended_ns = caller, ended_ns
         self.waited_ns = 0
 
     def infer(self, image: NDArray[np.uint8]) -> HeadTensors:
-        """Infer; the tensors live until this thread's next call."""
+        """Infer; the tensors are valid until this thread's next call."""
         asked_ns = time.monotonic_ns()
         try:
             return self._caller.infer(image)
@@ -142,7 +139,7 @@ class Turn:
 
 
 def turns(backend: Backend, threads: int) -> list[Turn]:
-    """A caller for each thread: one call runs while what earlier ones gave is decoded."""
+    """Make a caller for each thread, so that one infers while others decode their results."""
     callers: Sequence[InferenceBackend] = [OneAtATime(backend)] * threads
     if isinstance(backend, QueuedBackend):
         callers = backend.queue(threads)
@@ -151,7 +148,7 @@ def turns(backend: Backend, threads: int) -> list[Turn]:
 
 
 class _DueClock:
-    """The clocks as the recorded camera saw them: a frame comes at the instant of its stamp."""
+    """Clocks of the time of the recording: a frame is due at the instant of its stamp."""
 
     behind_ns = 0
 
@@ -159,7 +156,7 @@ class _DueClock:
         self._stamp_ns = self._due_ns = self._now_ns = 0
 
     def follow(self, stamp_ns: int, due_ns: int) -> None:
-        """A frame with this stamp is due at this instant of CLOCK_MONOTONIC."""
+        """Set the stamp of the next frame and the CLOCK_MONOTONIC at which it is due."""
         self._stamp_ns, self._due_ns = stamp_ns, due_ns
 
     def monotonic_ns(self) -> int:
@@ -167,15 +164,16 @@ class _DueClock:
         return self._now_ns
 
     def realtime_ns(self) -> int:
-        # At the instant that was read last, so that a frame's age does not depend on us.
+        # Of the same instant as the last monotonic time: a frame's age then does not depend on
+        # how long this process takes between the two calls.
         return self._stamp_ns + self._now_ns - self._due_ns
 
 
 class Camera:
-    """The two halves of a frame's way, for one drive; each may run in a thread of its own."""
+    """Preprocessing and detection of the frames of one drive; each may run in its own thread."""
 
     def __init__(self, drive: Drive, loaded: LoadedModel, skip_late: bool) -> None:
-        """Prepare.
+        """Prepare for a drive.
 
         Args:
             drive: the recorded frames.
@@ -208,18 +206,19 @@ class Camera:
 
     @property
     def warnings(self) -> list[str]:
-        """What is wrong with the calibration of the frames so far, a line each."""
+        """Problems with the calibration of the frames so far."""
         return [] if self._calibration is None else self._calibration.notes()
 
     def enter(self, frame: RawFrame, due_ns: int) -> tuple[FrameRecord, ImageView | None]:
-        """Date a frame, whose number is that in its drive.
+        """Start the record of a frame; its sequence number is its index in the drive.
 
         Args:
             frame: as it was recorded.
-            due_ns: CLOCK_MONOTONIC at which the camera has it.
+            due_ns: CLOCK_MONOTONIC at which the camera delivers it.
 
         Returns:
-            Its record, and the image where it can be read; where not, the record is complete.
+            The record and the image. If the image cannot be read it is None, and the record is
+            complete.
         """
         if self._calibration is not None:
             self._calibration.follow(frame)
@@ -241,7 +240,7 @@ class Camera:
         """Write a frame into a network input.
 
         Returns:
-            The input's header; None where the frame is rejected: its record is then complete.
+            The input's header; None if the frame is rejected, and its record is complete.
         """
         header = FrameHeader()
         try:
@@ -255,7 +254,7 @@ class Camera:
         return header
 
     def pipeline(self, backend: InferenceBackend) -> Pipeline:
-        """A second half of the way, for one thread."""
+        """Make the detection part, for one thread."""
         name, decoder = self._loaded.model.name, self._loaded.decoder
         candidate = Candidate(name, backend, decoder, self._inference_ns)
         return Pipeline([candidate], SystemClock(), self._skip_late)
@@ -263,16 +262,16 @@ class Camera:
     def detect(
         self, header: FrameHeader, pixels: NDArray[np.uint8], pipeline: Pipeline | None = None
     ) -> tuple[FrameRecord, Detections | None, bytes]:
-        """Find the objects of a prepared frame.
+        """Detect the objects of a prepared frame.
 
         Args:
-            header: of the network input.
-            pixels: of the network input.
-            pipeline: of the calling thread; where there is but one, it need not be named.
+            header: header of the network input.
+            pixels: the network input.
+            pipeline: of the calling thread; by default that of the only thread.
 
         Returns:
-            Its complete record, its detections where there are any to publish, and these as
-            `vision_msgs/msg/Detection2DArray`.
+            The complete record; the detections, None if they are not published; and the detections
+            as `vision_msgs/msg/Detection2DArray`.
         """
         pipeline = pipeline or self._pipeline
         record, detections = pipeline.detect(header, pixels)
@@ -288,5 +287,5 @@ class Camera:
 
     @staticmethod
     def end(record: FrameRecord, status: FrameStatus, reason: str) -> FrameRecord:
-        """Complete the record of a frame that is not detected."""
+        """Complete the record of a frame without detection."""
         return Ingest.end(record, status, reason)

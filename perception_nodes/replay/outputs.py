@@ -1,4 +1,4 @@
-"""What a run leaves behind: summary, Foxglove recording, report and video."""
+"""The outputs of a run: summary, Foxglove recording, report and video."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,10 +17,8 @@ from perception_nodes.drives.bag import Drive, RawFrame
 from perception_nodes.drives.schemas import ANNOTATIONS, COMPRESSED_IMAGE
 from perception_nodes.report.annotate import Picture, PictureMaker, blank, draw, draw_changes
 from perception_nodes.report.changes import Change
-from perception_nodes.report.chosen_frames import Shots
-from perception_nodes.report.drive_report import render
+from perception_nodes.report.chosen_frames import ChosenFrames
 from perception_nodes.report.foxglove import compressed_image, image_annotations
-from perception_nodes.report.overview import overview
 from perception_nodes.report.recording import (
     FrameDetections,
     Recorded,
@@ -36,11 +34,11 @@ from perception_nodes.system.files import write_whole
 IMAGE_TOPIC = "/camera/image/compressed"
 ANNOTATIONS_TOPIC = "/perception/annotations"
 ANNOTATED_TOPIC = "/perception/annotated/compressed"
-"""The picture with boxes drawn in, for viewers that know no annotations, as rviz."""
+"""The picture with its boxes drawn in, for viewers without annotations, such as rviz."""
 JPEG_QUALITY = 85
 DEFAULT_FPS = 10.0
 Progress = Callable[[int, int], None]
-"""Called with the frames done and the frames there are."""
+"""Called with the frames done and their total."""
 
 
 def finish(
@@ -51,21 +49,20 @@ def finish(
     context: dict[str, Any],
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Write all that a run leaves behind, from the recording of its messages.
+    """Write all outputs of a run from the recording of its messages.
 
     These are `summary.json`, `detections.mcap`, `report.html`, `overview.png`, `timing.csv` and
-    `annotated.mp4`.
-    The drive is read once, frame by frame: memory does not grow with its pictures. Each file
-    appears when it is complete.
+    `annotated.mp4`. The drive is read once, frame by frame, so memory does not grow with the number
+    of pictures. Each file appears when it is complete.
 
     Args:
-        out_dir: folder, made where it is not there.
-        recording_path: mcap of the run's detections, frame reports and health.
-        drive: what was played.
+        out_dir: folder for the outputs; it is made if needed.
+        recording_path: mcap file with detections, frame reports and health.
+        drive: the drive that was played.
         sent: index in the drive and `header.stamp` in nanoseconds of each frame played.
         context: facts for the summary: bag, model, backend, deadline_ms, machine, ...; its
             `warnings` are joined with the drive's.
-        progress: hears of each frame.
+        progress: called for each frame.
 
     Returns:
         The summary, as in `summary.json`.
@@ -86,20 +83,20 @@ def finish(
     out.mkdir(parents=True, exist_ok=True)
     merged = out / "detections.mcap"
     video = out / "annotated.mp4"
-    shots = merge_pictures(merged, recording_path, drive, played, video, progress)
+    chosen = merge_pictures(merged, recording_path, drive, played, video, progress)
     summary = summary_of(recording, drive, len(sent), context)
-    write_summary(out, summary, recording, shots)
+    write_summary(out, summary, recording, chosen)
     return summary
 
 
 class Played(NamedTuple):
-    """What became of a frame that was played.
+    """The result of a frame that was played.
 
     Attributes:
-        stamp_ns: its stamp.
-        log_time_ns: of its messages.
-        report, found: None where there are none.
-        latency_ms: from capture to publish, None where it was not published.
+        stamp_ns: stamp of the frame.
+        log_time_ns: log time of its messages.
+        report, found: report and objects; None where there are none.
+        latency_ms: from capture to publish; None if it was not published.
     """
 
     stamp_ns: int
@@ -116,19 +113,19 @@ def merge_pictures(
     played: Mapping[int, Played],
     video: Path | None,
     progress: Progress | None = None,
-) -> Shots:
-    """Write a recording of what was recorded and what shows it.
+) -> ChosenFrames:
+    """Write a recording with the messages of a run and the pictures of its frames.
 
     Args:
         path: file to write.
-        recording_path: mcap of the run's messages.
-        drive: what was played.
-        played: what became of its frames, by index.
+        recording_path: mcap file with the messages.
+        drive: the drive that was played.
+        played: the results of its frames, by index.
         video: see `PictureWriter`.
-        progress: hears of each frame.
+        progress: called for each frame.
 
     Returns:
-        The frames to show.
+        The frames to show in the report.
     """
     with ExitStack() as stack:
         merged = stack.enter_context(_Merged(path, recording_path))
@@ -138,13 +135,19 @@ def merge_pictures(
                 progress(frame.index + 1, drive.frame_count)
             if frame.index in played:
                 pictures.add(frame, *played[frame.index])
-    return pictures.shots
+    return pictures.chosen
 
 
-def write_summary(out: Path, summary: dict[str, Any], recording: Recording, shots: Shots) -> None:
+def write_summary(
+    out: Path, summary: dict[str, Any], recording: Recording, chosen: ChosenFrames
+) -> None:
     """Write `report.html`, `overview.png`, `timing.csv` and `summary.json`."""
-    write_whole(out / "report.html", render(summary, recording, shots))
-    write_whole(out / "overview.png", overview(summary, recording, shots))
+    # Plotly and Matplotlib take a second to load.
+    from perception_nodes.report.drive_report import render
+    from perception_nodes.report.overview import overview
+
+    write_whole(out / "report.html", render(summary, recording, chosen))
+    write_whole(out / "overview.png", overview(summary, recording, chosen))
     write_whole(out / TIMING_FILE, timing_csv(recording.reports))
     text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
     write_whole(out / "summary.json", text)
@@ -156,14 +159,14 @@ def summary_of(
     """The facts of a run, as in `summary.json`.
 
     Args:
-        recording: what the run put out.
-        drive: what was played; its warnings and its loss are told.
-        frames_sent: how many frames of it were.
-        context: other facts; they come first.
+        recording: what the run published.
+        drive: the drive that was played, with its warnings and its loss.
+        frames_sent: number of frames played.
+        context: other facts, which come first.
     """
     facts = summarize(recording.reports)
     if "over_deadline" in context:
-        # Under simulated time no deadline is missed, whatever the work takes.
+        # Under simulated time no deadline is missed, however long the work takes.
         facts["miss_rate"] = None
     start_ns = recording.reports[0].log_time_ns if recording.reports else 0
     return {
@@ -185,21 +188,21 @@ def summary_of(
 
 
 class PictureWriter:
-    """Writes what shows a run's frames: pictures and annotations into a recording, a video."""
+    """Writes the pictures of a run: into its recording, with annotations, and into a video."""
 
     def __init__(self, recorder: Recorder, drive: Drive, video: Path | None) -> None:
         """Nothing is written yet.
 
         Args:
-            recorder: of the run; it stays open.
-            drive: that the frames are of.
-            video: file to write, None for none.
+            recorder: recording of the run; it stays open.
+            drive: the drive of the frames.
+            video: file to write; None for no video.
         """
         self._recorder = recorder
         self._maker = PictureMaker(drive.message_type)
         self._video = _Video(video, _frame_rate(drive)) if video is not None else None
         self._size = (640, 360)
-        self.shots = Shots(drive.frame_count)
+        self.chosen = ChosenFrames(drive.frame_count)
 
     def add(
         self,
@@ -215,11 +218,11 @@ class PictureWriter:
 
         Args:
             frame: as it was recorded.
-            stamp_ns: its stamp, which the pictures get.
-            log_time_ns: of the messages.
-            report: what became of it, None where that is not known.
-            found: its objects, None where none were published.
-            latency: milliseconds to show it by among the slowest.
+            stamp_ns: stamp for the pictures.
+            log_time_ns: log time for the messages.
+            report: report of the frame; None if unknown.
+            found: objects; None if no detections were published.
+            latency: milliseconds by which it is ranked among the slowest frames.
             changes: against a golden.
         """
         picture, scale = self._picture(frame)
@@ -237,10 +240,10 @@ class PictureWriter:
         write(ANNOTATED_TOPIC, COMPRESSED_IMAGE, log_time_ns, annotated)
         if self._video is not None:
             self._video.write(picture)
-        self.shots.take(frame.index, jpeg, latency, 0 if found is None else len(found))
-        if self.shots.wants(frame.index, len(changes)):
+        self.chosen.take(frame.index, jpeg, latency, 0 if found is None else len(found))
+        if self.chosen.wants(frame.index, len(changes)):
             draw_changes(bare, scale, changes)
-            self.shots.take_changed(frame.index, _jpeg(bare), changes)
+            self.chosen.take_changed(frame.index, _jpeg(bare), changes)
 
     def _picture(self, frame: RawFrame) -> tuple[Picture, float]:
         try:
@@ -251,7 +254,6 @@ class PictureWriter:
         return picture, scale
 
     def __enter__(self) -> "PictureWriter":
-        """Nothing to do: the recording is open."""
         return self
 
     def __exit__(
@@ -260,13 +262,13 @@ class PictureWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Complete the video; after an error remove it."""
+        """Complete the video; after an error, remove it."""
         if self._video is not None:
             self._video.close(complete=kind is None)
 
 
 def _frame_rate(drive: Drive) -> float:
-    """Frames a second at which the drive was recorded, as far as a video can have it."""
+    """Frames a second of the recording, limited to what a video can have."""
     if drive.frame_count < 2 or drive.duration_ns <= 0:
         return DEFAULT_FPS
     return min(max((drive.frame_count - 1) / (drive.duration_ns / 1e9), 1.0), 120.0)
@@ -277,7 +279,7 @@ def _jpeg(picture: Picture) -> bytes:
 
 
 class _Merged(Recorder):
-    """A recording that takes over another one's messages, in the order of their log times."""
+    """A recording that merges in the messages of another one, in the order of log times."""
 
     def __init__(self, path: Path, other: str | Path) -> None:
         super().__init__(path)
@@ -285,12 +287,12 @@ class _Merged(Recorder):
         self._next = next(self._others, None)
 
     def write(self, topic: str, type_name: str, log_time_ns: int, cdr_bytes: bytes) -> None:
-        """Append a message behind what the other recording has of that time."""
+        """Append a message after those of the other recording up to its log time."""
         self._take_over(log_time_ns)
         super().write(topic, type_name, log_time_ns, cdr_bytes)
 
     def close(self) -> None:
-        """Take over the rest and close."""
+        """Append the rest of the other recording and close."""
         self._take_over(None)
         super().close()
 
@@ -301,18 +303,18 @@ class _Merged(Recorder):
 
 
 class _Video:
-    """An MPEG-4 file with the size of its first picture."""
+    """An MPEG-4 file whose pictures have the size of the first one."""
 
     def __init__(self, path: Path, frame_rate: float) -> None:
         self._path = path
-        # OpenCV takes the container from the suffix.
+        # OpenCV chooses the container by the suffix.
         self._partial = path.with_name(f".{path.stem}.part{path.suffix}")
         self._frame_rate = frame_rate
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
 
     def write(self, picture: Picture) -> None:
-        """Append a picture; one of another size is scaled."""
+        """Append a picture; it is scaled if its size differs."""
         height, width = picture.shape[:2]
         if self._writer is None:
             self._size = (width, height)
@@ -325,7 +327,7 @@ class _Video:
         self._writer.write(picture)
 
     def close(self, complete: bool) -> None:
-        """Give the file its name, or remove what was written."""
+        """Rename the file, or remove it if it is not complete."""
         if self._writer is None:
             return
         self._writer.release()

@@ -1,7 +1,7 @@
-"""A drive at its recorded pace: what comes too fast is let go, what takes too long is late.
+"""A drive at its recorded pace, with dropped and late frames.
 
-As on the vehicle a frame is captured when it is due, the newest one wins, and one that cannot be in
-time is not begun. Preprocessing and detection run in one thread here, one after the other.
+As on the vehicle, a frame is captured when it is due, the newest frame wins, and a frame that
+cannot be in time is not begun. Preprocessing and detection run one after the other in one thread.
 """
 
 import threading
@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from perception_nodes.core.counters import EngineCall
+from perception_nodes.core.counters import EngineCounters
 from perception_nodes.core.frame import FrameRecord, FrameStatus, latency_ms
+from perception_nodes.core.statistics import MEDIAN_AND_P99, latency_percentiles
 from perception_nodes.drives.bag import RawFrame
 from perception_nodes.drives.schemas import DETECTIONS, FRAME_REPORT, schema_text
 from perception_nodes.replay.background import Ahead, quick_switches
@@ -31,23 +32,23 @@ from perception_nodes.watchdog.ledger import PASSED_OVER
 
 AHEAD = 8
 MAX_GAP_NS = 5_000_000_000
-"""Longer pauses of the log time, and steps back, are jumps of a clock: they are not waited for."""
+"""Longer gaps and backward steps of the log time are clock jumps, which are not waited for."""
 MAX_JUMPS_NAMED = 10
 SETTLE_NS = 300_000_000
-"""From the start to the first frame: some are read by then."""
+"""From the start to the first frame, so that some frames are read by then."""
 SPIN_NS = 300_000
-"""Before a frame's time: a sleep is not that exact."""
+"""Busy waiting before a frame is due, since sleeping is not exact enough."""
 
 
 class _Due(NamedTuple):
-    """A frame and the CLOCK_MONOTONIC at which the camera has it."""
+    """A frame and the CLOCK_MONOTONIC at which the camera delivers it."""
 
     frame: RawFrame
     due_ns: int
 
 
 class _Mailbox:
-    """Holds the newest frame; tells of those that it took the place of."""
+    """Holds the frames that arrived since the last one was taken."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
@@ -65,7 +66,7 @@ class _Mailbox:
             self._condition.notify()
 
     def take(self) -> list[_Due]:
-        """What has come since, the newest last; empty at the end."""
+        """Wait for frames and take them, the newest last; empty at the end."""
         with self._condition:
             self._condition.wait_for(lambda: self._waiting or self._ended)
             taken, self._waiting = self._waiting, []
@@ -74,20 +75,20 @@ class _Mailbox:
 
 @dataclass
 class Realtime:
-    """What came of the frames.
+    """The results of the frames.
 
     Attributes:
-        recording: a report a frame, and detections by the frame's number.
-        played: by index in the drive.
-        errors_ns: by how much each frame was released too late.
-        engine_calls: what an accelerator counted, by a frame's index in the drive.
-        warnings: where the recorded time jumps, a line each.
+        recording: a report for each frame, and detections by frame index.
+        played: results by frame index.
+        errors_ns: how far from its time each frame was released.
+        engine_calls: the counters of an accelerator, by frame index.
+        warnings: where the recorded time jumps.
     """
 
     recording: Recording = field(default_factory=lambda: Recording(by_number=True))
     played: dict[int, Played] = field(default_factory=dict)
     errors_ns: list[int] = field(default_factory=list)
-    engine_calls: dict[int, EngineCall] = field(default_factory=dict)
+    engine_calls: dict[int, EngineCounters] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
     def run(
@@ -102,12 +103,12 @@ class Realtime:
         """Play frames.
 
         Args:
-            camera: of their drive; it skips what would be late.
+            camera: the camera of the drive; it skips frames that would be late.
             loaded: the model.
             recorder: receives detections and reports.
-            rate: how much faster than recorded.
-            frames: in order; they are read as they are needed.
-            progress: called with the frames done.
+            rate: speed; 2 is twice as fast as recorded.
+            frames: in order; they are read when they are needed.
+            progress: called with the number of frames done.
 
         Raises:
             BagError: no frame can be read.
@@ -135,7 +136,7 @@ class Realtime:
                         if stop.wait(left_ns / 1e9) if left_ns > 0 else stop.is_set():
                             return
                         while time.monotonic_ns() < due_ns:
-                            time.sleep(0)  # the others may have the interpreter
+                            time.sleep(0)  # lets other threads run
                         self.errors_ns.append(abs(time.monotonic_ns() - due_ns))
                         mailbox.put(_Due(frame, due_ns))
             except BaseException as error:
@@ -171,13 +172,13 @@ class Realtime:
         if failure:
             raise failure[0]
 
-    def timing_error_ms(self) -> dict[str, float]:
-        """Percentiles of how far from their time frames were released."""
-        found = np.percentile(np.array(self.errors_ns or [0]) / 1e6, [50, 99, 100])
-        return dict(zip(("p50", "p99", "max"), np.round(found, 4).tolist(), strict=True))
+    def timing_error_ms(self) -> dict[str, float | None]:
+        """How far from their time frames were released: `p50`, `p99` and `max`."""
+        errors_ms = np.array(self.errors_ns) / 1e6
+        return latency_percentiles(errors_ms, {**MEDIAN_AND_P99, "max": 100})
 
     def _step_ns(self, frame: RawFrame, last_ns: int, step_ns: int | None) -> int:
-        """The recorded time between a frame and the one before it; at a jump as much as last."""
+        """The recorded time since the previous frame; at a clock jump, the last such time."""
         gap_ns = frame.log_time_ns - last_ns
         if 0 <= gap_ns <= MAX_GAP_NS:
             return gap_ns

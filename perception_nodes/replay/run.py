@@ -1,4 +1,4 @@
-"""A replay from bags to outputs, one camera's drive after the other."""
+"""A replay from bags to outputs, one drive after the other."""
 
 import hashlib
 import os
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from perception_nodes.backends.model import Model
-from perception_nodes.core.counters import EngineCall
+from perception_nodes.core.counters import EngineCounters
 from perception_nodes.core.frame import latency_ms
 from perception_nodes.drives.bag import BagError, Drive, RawFrame, image_topics, open_drive
 from perception_nodes.drives.decompression import COMPRESSED
@@ -33,7 +33,7 @@ from perception_nodes.replay.outputs import (
 from perception_nodes.replay.realtime import Realtime
 from perception_nodes.report.accelerator import ENGINE_FILE, engine_csv, engine_summary
 from perception_nodes.report.changes import Comparison, Tolerance
-from perception_nodes.report.chosen_frames import Shots
+from perception_nodes.report.chosen_frames import ChosenFrames
 from perception_nodes.report.recording import Recorder, Recording
 from perception_nodes.system.files import write_whole
 
@@ -43,14 +43,14 @@ ALL_TOPICS = "all"
 VIDEO = "annotated.mp4"
 BARE_CALLS = 200
 SUFFIXES = (".mcap", ".db3", ".bag", *COMPRESSED, *VIDEO_SUFFIXES)
-"""Those of a recorded drive's file that tell its format."""
+"""File name suffixes that tell the format of a recorded drive."""
 AIMED_TIMING_ERROR_MS = 0.5
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, and frames done and in all."""
+"""Called with the name of the work, the frames done and their total."""
 
 
 class Source(NamedTuple):
-    """One camera of a bag; the name tells it from the others of a command."""
+    """One camera of a bag, under a name that is unique within a command."""
 
     name: str
     path: Path
@@ -59,20 +59,20 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True)
 class Options:
-    """What is wanted of a replay.
+    """What to replay of a drive, and what to do with it.
 
     Attributes:
         mode: one of `MODES`.
-        rate: in real time, how much faster than recorded.
-        every: of each drive, every so manieth frame is taken.
-        frames: of those, to stop after; None for all.
+        rate: speed in real time; 2 is twice as fast as recorded.
+        every: only one frame in this many is replayed.
+        frames: number of replayed frames after which to stop; None for all.
         pictures: whether to write pictures into the recording.
         video: whether to write `annotated.mp4`.
         bare: whether to measure bare inference too, and compare the speed with it.
-        golden: to compare with, None for none.
-        tolerance: of that comparison.
-        labels: what is on the frames, None where that is not known.
-        labels_topic: topic with labels in the bags, empty for none.
+        golden: golden to compare with; None for none.
+        tolerance: tolerance of that comparison.
+        labels: labels of the frames; None for none.
+        labels_topic: topic of the bags that holds labels; empty for none.
     """
 
     mode: str = LOCKSTEP
@@ -91,16 +91,16 @@ class Options:
 def sources(
     bags: Sequence[Path], topics: Sequence[str], keep_unreadable: bool = False
 ) -> list[Source]:
-    """The cameras to replay.
+    """List the cameras to replay.
 
     Args:
         bags: recorded drives.
-        topics: image topics, `all` for each that a bag has; empty to find one by type.
-        keep_unreadable: take a bag that has no topics to be read for one camera, whose replay will
-            say why.
+        topics: image topics, `all` for every one of a bag; empty to find one by type.
+        keep_unreadable: list a bag whose topics cannot be read as one camera; its replay will then
+            fail and say why.
 
     Raises:
-        BagError: a bag whose topics are wanted cannot be read.
+        BagError: the topics of a bag are needed and cannot be read.
     """
     found: dict[str, Source] = {}
     for bag in bags:
@@ -124,7 +124,7 @@ def sources(
 
 
 def made_with(model: Model, settings: ReplaySettings) -> dict[str, Any]:
-    """What a golden should know of its making."""
+    """What a golden records about its making."""
     return {
         "model": model.name,
         "model_sha256": model.sha256,
@@ -136,7 +136,7 @@ def made_with(model: Model, settings: ReplaySettings) -> dict[str, Any]:
 def replay(
     source: Source, out: Path, loaded: LoadedModel, options: Options, progress: Progress
 ) -> dict[str, Any]:
-    """Replay a drive; the outputs appear in their folder when all of them are complete.
+    """Replay a drive; the outputs appear in their folder once all of them are complete.
 
     Returns:
         The summary, as in `summary.json`.
@@ -197,9 +197,9 @@ def _in_lockstep(
     if comparison is not None:
         comparison.finish()
         summary["golden"] = comparison.as_json()
-    shots = None if pictures is None else pictures.shots
+    chosen = None if pictures is None else pictures.chosen
     _note_engine(folder, summary, run.engine_calls)
-    return _ended(folder, summary, run.recording, shots, drive, loaded, options)
+    return _ended(folder, summary, run.recording, chosen, drive, loaded, options)
 
 
 def _in_real_time(
@@ -225,17 +225,18 @@ def _in_real_time(
         )
     error_ms = run.timing_error_ms()
     notes = [*camera.warnings, *run.warnings]
-    if error_ms["p50"] > AIMED_TIMING_ERROR_MS:
+    median_ms = error_ms["p50"]
+    if median_ms is not None and median_ms > AIMED_TIMING_ERROR_MS:
         notes.append(
-            f"frames were released {error_ms['p50']:.2f} ms from their time (median), which is "
-            f"more than {AIMED_TIMING_ERROR_MS:g} ms: this machine has too much else to do"
+            f"frames were released {median_ms:.2f} ms from their time (median), which is more "
+            f"than {AIMED_TIMING_ERROR_MS:g} ms: this machine has too much else to do"
         )
     context = _context(source, drive, loaded, options, notes)
     context |= {"rate": options.rate, "timing_error_ms": error_ms}
-    file, shots = folder / "detections.mcap", None
+    file, chosen = folder / "detections.mcap", None
     if options.pictures:
         video = folder / VIDEO if options.video else None
-        shots = merge_pictures(
+        chosen = merge_pictures(
             file,
             messages,
             drive,
@@ -248,13 +249,13 @@ def _in_real_time(
         messages.rename(file)
     summary = summary_of(run.recording, drive, len(run.played), context)
     _note_engine(folder, summary, run.engine_calls)
-    return _ended(folder, summary, run.recording, shots, drive, loaded, options)
+    return _ended(folder, summary, run.recording, chosen, drive, loaded, options)
 
 
 def _note_engine(
-    folder: Path, summary: dict[str, Any], engine_calls: dict[int, EngineCall]
+    folder: Path, summary: dict[str, Any], engine_calls: dict[int, EngineCounters]
 ) -> None:
-    """Add what an accelerator counted, where there was one."""
+    """Add the counters of an accelerator, if there was one."""
     if engine_calls:
         summary["engine"] = engine_summary(engine_calls)
         write_whole(folder / ENGINE_FILE, engine_csv(engine_calls))
@@ -264,7 +265,7 @@ def _ended(
     folder: Path,
     summary: dict[str, Any],
     recording: Recording,
-    shots: Shots | None,
+    chosen: ChosenFrames | None,
     drive: Drive,
     loaded: LoadedModel,
     options: Options,
@@ -273,7 +274,7 @@ def _ended(
         summary["accuracy"] = accuracy(
             loaded.model, drive, recording, options.labels, options.labels_topic
         )
-    write_summary(folder, summary, recording, shots or Shots(0))
+    write_summary(folder, summary, recording, chosen or ChosenFrames(0))
     return summary
 
 
@@ -329,7 +330,7 @@ def _total(drive: Drive, options: Options) -> int:
 
 
 def _plain_name(bag: Path) -> str:
-    """A bag's name without what tells its format."""
+    """The name of a bag without the suffixes of its format."""
     name = bag.resolve().name
     # Of a path that is too long Path.is_dir raises; opening the bag then names it.
     while not os.path.isdir(bag) and Path(name).suffix.lower() in SUFFIXES:
@@ -347,14 +348,14 @@ def _sha256(file: Path) -> str:
 
 @contextmanager
 def _staged(out: Path) -> Iterator[Path]:
-    """A folder whose files move to `out` when all are there; else nothing is left of it."""
+    """A temporary folder whose files move to `out` at the end; after an error, nothing is left."""
     there = out.exists()
     folder = None
     try:
         out.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=".part-", dir=out))
         yield folder
-        # Of an earlier run; they would not belong to the other files.
+        # Files of an earlier run would not belong to the new ones.
         for name in (VIDEO, ENGINE_FILE):
             (out / name).unlink(missing_ok=True)
         for file in folder.iterdir():
@@ -368,6 +369,6 @@ def _staged(out: Path) -> Iterator[Path]:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
         if not there:
-            # Only an empty one can be removed so.
+            # This fails, as it should, if the folder is not empty.
             with suppress(OSError):
                 out.rmdir()

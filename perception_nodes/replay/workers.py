@@ -1,4 +1,4 @@
-"""Who does the jobs of a corpus: processes of this machine, or a Ray cluster."""
+"""Workers for the jobs of a corpus: processes of this machine, or a Ray cluster."""
 
 import os
 import signal
@@ -24,16 +24,16 @@ REACHED_WITHIN_S = 5.0
 
 
 class Interrupted(RuntimeError):
-    """A worker was asked to stop, and leaves nothing behind."""
+    """A worker was told to stop; it removes its temporary files."""
 
 
 @contextmanager
 def local_workers(count: int, said: Said) -> Iterator[Workers]:
-    """Processes of this machine.
+    """Use processes of this machine.
 
     Args:
-        count: how many.
-        said: hears of their progress, in a thread.
+        count: number of processes.
+        said: called with their progress, from a thread.
     """
     lanes = [_Lane() for _ in range(count)]
 
@@ -51,14 +51,14 @@ def local_workers(count: int, said: Said) -> Iterator[Workers]:
 
 
 class _Lane:
-    """One process after the other, so that it is known which job each of them died of.
+    """Runs one process at a time, so that it is known which job a process died of.
 
-    What parent and process share is written by one of them alone and without a lock, which a
-    process that is killed would keep.
+    Each value that parent and process share is written by only one of them and without a lock: a
+    killed process would never release it.
 
     Attributes:
-        name: of the drive in hand, empty for none.
-        board: its frames done, in all, and whether the process should stop.
+        name: name of the current drive; empty for none.
+        board: shared values: frames done, their total, and whether the process should stop.
     """
 
     def __init__(self) -> None:
@@ -69,7 +69,7 @@ class _Lane:
         self._pool: ProcessPoolExecutor | None = None
 
     def do(self, job: Job) -> Result:
-        """Have the process do a job."""
+        """Do a job in the process and wait for it."""
         if self._pool is None:
             arguments = (os.getpid(), self.board)
             self._pool = ProcessPoolExecutor(1, self._context, _begin, arguments)
@@ -90,7 +90,7 @@ class _Lane:
 
 
 class _Local:
-    """Lanes, each with a thread that waits for its process."""
+    """Distributes jobs over lanes; a thread waits for each lane's process."""
 
     def __init__(self, lanes: list[_Lane]) -> None:
         self._lanes = lanes
@@ -104,7 +104,7 @@ class _Local:
         return self._threads.submit(self._do, job)
 
     def close(self) -> None:
-        """Interrupt what still runs: it cleans up after itself."""
+        """Interrupt the running jobs, which remove their temporary files."""
         for lane in self._lanes:
             lane.board[2] = 1
         self._threads.shutdown(cancel_futures=True)
@@ -123,7 +123,7 @@ _board: Any = None
 
 
 def _begin(parent: int, board: Any) -> None:
-    """Begin a worker process: the parent alone decides when it ends."""
+    """Set up a worker process; only the parent decides when it ends."""
     global _board
     _board = board
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -141,16 +141,16 @@ def _work(job: Job) -> Result:
 
 @contextmanager
 def ray_workers(address: str, count: int, said: Said) -> Iterator[Workers]:
-    """Tasks of a Ray cluster, whose machines see the bags and the outputs under the same paths.
+    """Use tasks of a Ray cluster, whose machines see bags and outputs under the same paths.
 
     Args:
-        address: of the cluster; `auto` for the one that this machine belongs to, `local` for one
-            that is started for this and ends with it.
-        count: tasks at a time.
-        said: hears of their progress, in a thread.
+        address: address of the cluster; `auto` for the one that this machine belongs to, `local`
+            to start one that ends with this context.
+        count: number of tasks at a time.
+        said: called with their progress, from a thread.
 
     Raises:
-        SettingsError: Ray is not installed, or there is no such cluster.
+        SettingsError: Ray is not installed, or the cluster cannot be reached.
     """
     try:
         import ray
@@ -159,7 +159,7 @@ def ray_workers(address: str, count: int, said: Said) -> Iterator[Workers]:
         raise SettingsError(
             f"--ray needs Ray, which is not installed ({error}); install it with: pip install ray"
         ) from error
-    # Ray prints what it has to say of workers that died; results are what belongs there.
+    # Ray prints messages about dead workers to standard output, where only results belong.
     with redirect_stdout(sys.stderr), _cluster(ray, address, count):
         told: Any = Queue(actor_options={"num_cpus": 0})
 
@@ -177,16 +177,16 @@ def ray_workers(address: str, count: int, said: Said) -> Iterator[Workers]:
 
 @contextmanager
 def _cluster(ray: Any, address: str, count: int) -> Iterator[None]:
-    """Belong to a cluster."""
+    """Connect to a cluster."""
     cluster: dict[str, Any] = {"address": address}
     if address == LOCAL_RAY:
-        # Seen from this machine alone, and told to nobody.
+        # Reachable only from this machine, without usage statistics.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         cluster = {"num_cpus": count, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     try:
         host, colon, port = address.rpartition(":")
         if colon and "/" not in host:
-            # Ray itself would try for minutes.
+            # Ray itself would retry for minutes.
             socket.create_connection((host, int(port)), REACHED_WITHIN_S).close()
         ray.init(log_to_driver=False, logging_level="error", **cluster)
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
@@ -199,7 +199,7 @@ def _cluster(ray: Any, address: str, count: int) -> Iterator[None]:
 
 
 class _Ray:
-    """Jobs as Ray tasks, each waited for in a thread; it is not Ray that tries one again."""
+    """Runs jobs as Ray tasks, each awaited in a thread; the corpus retries them, not Ray."""
 
     def __init__(self, told: Any, count: int) -> None:
         import ray
@@ -249,7 +249,7 @@ def _ray_task(job: Job, told: Any) -> Result:
 
 @contextmanager
 def _repeated(tell: Callable[[], None]) -> Iterator[None]:
-    """Do something now and then, in a thread."""
+    """Call a function regularly in a thread."""
     over = threading.Event()
 
     def repeat() -> None:

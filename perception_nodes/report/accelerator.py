@@ -1,21 +1,19 @@
-"""What an accelerator counted in a run: by frame, and in sum."""
+"""What an accelerator counted in a run: for each frame, and in total."""
 
 import csv
 import io
 from collections.abc import Mapping
-from html import escape
 from typing import Any
 
-import numpy as np
-
-from perception_nodes.core.counters import EngineCall
+from perception_nodes.core.counters import EngineCounters
+from perception_nodes.core.statistics import percentiles
 
 ENGINE_FILE = "engine.csv"
-PERCENTILES = {"p50": 50, "p99": 99, "max": 100}
+RANKS = {"p50": 50.0, "p99": 99.0, "max": 100.0}
 
 
-def engine_csv(calls: Mapping[int, EngineCall]) -> str:
-    """A line a frame.
+def engine_csv(calls: Mapping[int, EngineCounters]) -> str:
+    """A table with a row for each frame.
 
     Args:
         calls: by the frame's index in its drive.
@@ -32,15 +30,14 @@ def engine_csv(calls: Mapping[int, EngineCall]) -> str:
     return text.getvalue()
 
 
-def engine_summary(calls: Mapping[int, EngineCall]) -> dict[str, Any]:
-    """Cycles and what they take at the engine's clock, over a run, for `summary.json`.
+def engine_summary(calls: Mapping[int, EngineCounters]) -> dict[str, Any]:
+    """Cycles, and their time at the engine's clock, over a run; for `summary.json`.
 
     Args:
         calls: by the frame's index in its drive; at least one.
     """
     found = list(calls.values())
-    cycles = np.percentile([call.cycles for call in found], list(PERCENTILES.values()))
-    clock_mhz = found[0].clock_mhz
+    cycles = percentiles([call.cycles for call in found], RANKS)
     total = max(sum(call.cycles for call in found), 1)
     stalls = {cause: 0 for cause, _ in found[0].stalls}
     for call in found:
@@ -49,11 +46,9 @@ def engine_summary(calls: Mapping[int, EngineCall]) -> dict[str, Any]:
     return {
         "simulated": found[0].simulated,
         "frames": len(found),
-        "clock_mhz": clock_mhz,
-        "cycles": dict(zip(PERCENTILES, cycles.round().astype(int).tolist(), strict=True)),
-        "latency_ms": dict(
-            zip(PERCENTILES, (cycles / clock_mhz / 1e3).round(4).tolist(), strict=True)
-        ),
+        "clock_mhz": found[0].clock_mhz,
+        "cycles": {rank: round(value) for rank, value in cycles.items()},
+        "latency_ms": percentiles([call.latency_ms for call in found], RANKS),
         "stalled": {cause: round(waited / total, 4) for cause, waited in stalls.items()},
         "bytes_read": round(sum(call.bytes_read for call in found) / len(found)),
         "bytes_written": round(sum(call.bytes_written for call in found) / len(found)),
@@ -61,31 +56,10 @@ def engine_summary(calls: Mapping[int, EngineCall]) -> dict[str, Any]:
 
 
 def engine_sentence(engine: Mapping[str, Any]) -> str:
-    """The engine's time in one sentence, which says where it is a simulation's."""
+    """The engine's time in one sentence, which says whether it was simulated or measured."""
     how = "simulated: no hardware has run" if engine["simulated"] else "measured"
     latency, cycles = engine["latency_ms"], engine["cycles"]
     return (
-        f"engine: {cycles['p50']} cycles a frame (median), {latency['p50']:.2f} ms at "
+        f"{cycles['p50']} cycles a frame (median), {latency['p50']:.2f} ms at "
         f"{engine['clock_mhz']:g} MHz, {latency['max']:.2f} at most ({how})"
-    )
-
-
-def engine_section(engine: Mapping[str, Any] | None) -> str:
-    """The engine's part of the report as HTML; empty where there was none."""
-    if engine is None:
-        return ""
-    stalls = "".join(
-        f"<tr><th>waited for {escape(cause)}</th><td>{share:.1%} of cycles</td></tr>"
-        for cause, share in engine["stalled"].items()
-    )
-    megabytes = {name: engine[f"bytes_{name}"] / 1e6 for name in ("read", "written")}
-    traffic = "".join(
-        f"<tr><th>memory {name}</th><td>{value:.2f} MB a frame</td></tr>"
-        for name, value in megabytes.items()
-    )
-    title = "Engine, simulated" if engine["simulated"] else "Engine"
-    text = escape(engine_sentence(engine)[len("engine: ") :])
-    return (
-        f'<section><h2>{title}</h2><p class="soft">{text}</p>'
-        f"<table>{stalls}{traffic}</table></section>"
     )

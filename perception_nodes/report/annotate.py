@@ -1,4 +1,4 @@
-"""Pictures for people: a camera frame made small, with its boxes, status and latency drawn in."""
+"""Pictures for people: a camera frame, scaled, with its boxes, status and latency."""
 
 import struct
 import zlib
@@ -26,7 +26,7 @@ from perception_nodes.transport.cdr import read_compressed_image, read_image
 Picture = NDArray[np.uint8]
 MAX_WIDTH = 960
 MIN_WIDTH = 320
-"""A smaller picture is enlarged to it: labels need room."""
+"""Smaller pictures are enlarged to this width, since labels need room."""
 
 CLASS_COLOURS = {
     "person": "#ff4d6d",
@@ -54,7 +54,7 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 class PictureMaker:
-    """Makes BGR pictures, at most `MAX_WIDTH` wide, of camera messages of one type."""
+    """Makes BGR pictures, at most `MAX_WIDTH` wide, from camera messages of one type."""
 
     def __init__(self, message_type: str) -> None:
         """Prepare for `sensor_msgs/msg/Image` or `sensor_msgs/msg/CompressedImage`."""
@@ -63,13 +63,10 @@ class PictureMaker:
         self._preprocessor = Preprocessor(2, 2, undistort=False)
 
     def make(self, message: bytes) -> tuple[Picture, float]:
-        """The picture of a message.
-
-        Args:
-            message: the serialized image.
+        """Make the picture of a serialized message.
 
         Returns:
-            uint8 [h, w, 3] BGR, both sizes even as video needs them, and picture pixels per source
+            uint8 [h, w, 3] BGR with even sizes, as video needs them; picture pixels per source
             pixel.
 
         Raises:
@@ -88,17 +85,17 @@ class PictureMaker:
 
 
 def source_size(view: ImageView) -> tuple[int, int]:
-    """Width and height in pixels; a compressed picture says them in its file.
+    """Width and height in pixels, for a compressed picture from the header of its file.
 
     Raises:
-        FrameRejected: the file is no whole JPEG or PNG.
+        FrameRejected: the header is not that of a JPEG or PNG file.
     """
     try:
         if view.encoding == "jpeg":
             height, width = simplejpeg.decode_jpeg_header(view.data, strict=True)[:2]
             return width, height
         if view.encoding == "png":
-            # IHDR is a PNG's first chunk: its length, its name, width, height.
+            # The first chunk of a PNG is IHDR: length, name, width, height.
             width, height = struct.unpack_from(">II", view.data, 16)
             return width, height
     except (ValueError, struct.error) as error:
@@ -107,12 +104,12 @@ def source_size(view: ImageView) -> tuple[int, int]:
 
 
 def decoded(jpeg: bytes) -> Picture:
-    """A picture that was written as JPEG."""
+    """Decode a JPEG."""
     return np.asarray(cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR), np.uint8)
 
 
 def blank(width: int, height: int, text: str) -> Picture:
-    """A grey picture with a text, for a frame that cannot be shown."""
+    """A grey picture with a text, in place of a frame that cannot be decoded."""
     picture = np.full((height, width, 3), 40, np.uint8)
     cv2.putText(
         picture, _ascii(text)[:90], (12, height // 2), _FONT, 0.5, (235,) * 3, 1, cv2.LINE_AA
@@ -123,16 +120,16 @@ def blank(width: int, height: int, text: str) -> Picture:
 def draw(
     picture: Picture, scale: float, found: FrameDetections | None, report: ReportedFrame | None
 ) -> None:
-    """Draw a frame's objects and what became of it, in place.
+    """Draw the objects, status and latency of a frame, in place.
 
     Args:
         picture: uint8 [h, w, 3] BGR.
         scale: picture pixels per source pixel.
-        found: its objects, None where none were published.
-        report: its report, None where there is none.
+        found: objects, None where no detections were published.
+        report: report of the frame, None where there is none.
     """
     if found is not None:
-        # Best first in the list: drawn last, it stays readable.
+        # The best object is the first; drawn last, its label is not covered.
         for label, score, box in reversed(
             list(zip(found.labels, found.scores.tolist(), found.boxes * scale, strict=True))
         ):
@@ -141,7 +138,7 @@ def draw(
     if report is not None:
         status = FrameStatus(report.status)
         colour, caption = STATUS_COLOURS[status], status.name.replace("_", " ")
-        # Under simulated time a frame takes none.
+        # Under simulated time the latency is 0.
         latency = latency_ms(report)
         caption += f"  {latency:.1f} ms" if latency else ""
     if report is None or report.status not in IN_TIME:
@@ -151,20 +148,20 @@ def draw(
 
 
 def draw_changes(picture: Picture, scale: float, changes: Sequence[Change]) -> None:
-    """Draw what changed against a golden, in place: what was there before, what is there now."""
+    """Draw the changes against a golden, in place: the object before, and the object now."""
     for change in changes:
-        for thing, colour in ((change.before, BEFORE_COLOUR), (change.after, AFTER_COLOUR)):
-            if thing is not None:
-                text = change.kind.value if thing is (change.after or change.before) else "before"
-                box = np.array(thing.box, np.float32) * scale
-                _draw_box(picture, f"{thing.label} {thing.score:.2f} {text}", colour, box)
+        for item, colour in ((change.before, BEFORE_COLOUR), (change.after, AFTER_COLOUR)):
+            if item is not None:
+                text = change.kind.value if item is (change.after or change.before) else "before"
+                box = np.array(item.box, np.float32) * scale
+                _draw_box(picture, f"{item.label} {item.score:.2f} {text}", colour, box)
     texts = [change.kind.value for change in changes if not (change.before or change.after)]
     for text in texts[:1]:
         _draw_label(picture, text, (8, 8), bgr(BEFORE_COLOUR), 0.55)
 
 
 def class_colour(label: str) -> str:
-    """A class's colour as `#rrggbb`, the same in every picture."""
+    """The colour of a class as `#rrggbb`, the same in every picture."""
     other = OTHER_COLOURS[zlib.crc32(label.encode()) % len(OTHER_COLOURS)]
     return CLASS_COLOURS.get(label, other)
 
@@ -185,7 +182,7 @@ def _draw_box(picture: Picture, text: str, colour_name: str, box: NDArray[np.flo
 def _draw_label(
     picture: Picture, text: str, corner: tuple[int, int], colour: tuple[int, int, int], size: float
 ) -> None:
-    """A text on a filled chip, moved so that it lies in the picture."""
+    """Draw a text on a filled rectangle, moved so that it lies within the picture."""
     text = _ascii(text)
     (width, height), baseline = cv2.getTextSize(text, _FONT, size, 1)
     margin = round(8 * size)
@@ -201,5 +198,5 @@ def _draw_label(
 
 
 def _ascii(text: str) -> str:
-    """OpenCV's fonts know nothing else."""
+    """OpenCV's fonts have no other letters."""
     return text.encode("ascii", "replace").decode()

@@ -1,4 +1,4 @@
-"""What differs between two runs of a drive, object by object, within tolerances."""
+"""The differences between two runs of a drive, object by object, within tolerances."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,19 +9,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from perception_nodes.core.geometry import pairwise_iou
 from perception_nodes.report.recording import FrameDetections, Recording
 
 SAME_OBJECT_IOU = 0.3
-"""Two boxes of one class that overlap less are two objects."""
+"""Two boxes of one class with a smaller IoU are different objects."""
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """What counts as the same.
+    """Which differences do not count.
 
     Attributes:
-        box_iou: IoU from which on a box has not moved.
-        score: by which a score may differ.
+        box_iou: a box whose IoU with the earlier one is at least this has not moved.
+        score: largest difference between two scores that are the same.
     """
 
     box_iou: float = 0.8
@@ -29,7 +30,7 @@ class Tolerance:
 
 
 class Kind(str, Enum):
-    """What can change."""
+    """Kinds of differences."""
 
     APPEARED = "appeared"
     VANISHED = "vanished"
@@ -41,7 +42,7 @@ class Kind(str, Enum):
     FRAME_NEW = "frame is new"
 
 
-class Thing(NamedTuple):
+class DetectedObject(NamedTuple):
     """An object of a frame: class, score, and x1 y1 x2 y2 in source pixels."""
 
     label: str
@@ -49,7 +50,7 @@ class Thing(NamedTuple):
     box: tuple[float, float, float, float]
 
     def __str__(self) -> str:
-        """In words."""
+        """For people: class, score, corner and size."""
         x1, y1, x2, y2 = self.box
         return f"{self.label} {self.score:.2f} at {x1:.0f},{y1:.0f} ({x2 - x1:.0f}x{y2 - y1:.0f})"
 
@@ -58,28 +59,28 @@ class Change(NamedTuple):
     """One difference.
 
     Attributes:
-        frame: its number in the drive.
+        frame: index of the frame in the drive.
         at_s: seconds since the first frame.
         kind: what changed.
-        before, after: the object in the golden and now, where there is one.
+        before, after: the object in the golden and in this run; None where there is none.
     """
 
     frame: int
     at_s: float
     kind: Kind
-    before: Thing | None = None
-    after: Thing | None = None
+    before: DetectedObject | None = None
+    after: DetectedObject | None = None
 
     def __str__(self) -> str:
         """A line for people."""
         where = f"frame {self.frame} ({self.at_s:.2f} s): "
         if self.kind == Kind.MOVED and self.before and self.after:
-            overlap = iou(_boxes([self.before]), _boxes([self.after]))[0, 0]
+            overlap = pairwise_iou(_boxes([self.before]), _boxes([self.after]))[0, 0]
             return f"{where}{self.before} moved to {self.after}, IoU {overlap:.2f}"
         if self.kind == Kind.SCORE and self.before and self.after:
             return f"{where}{self.before} now has score {self.after.score:.2f}"
-        thing = self.before or self.after
-        return f"{where}{thing} {self.kind.value}" if thing else where + self.kind.value
+        item = self.before or self.after
+        return f"{where}{item} {self.kind.value}" if item else where + self.kind.value
 
     def as_json(self) -> dict[str, Any]:
         """For machines."""
@@ -93,30 +94,30 @@ class Change(NamedTuple):
 
 
 Time = tuple[int, int]
-"""Log time in nanoseconds, and how many earlier frames have the same one."""
-Frames = dict[Time, list[Thing] | None]
-"""Objects by the frame's time; None for a frame that gave no detections."""
+"""Log time in nanoseconds, and the number of earlier frames with the same log time."""
+Frames = dict[Time, list[DetectedObject] | None]
+"""The objects of each frame; None for a frame without detections."""
 
 
-def things_of(found: FrameDetections | None) -> list[Thing] | None:
-    """A frame's objects."""
+def objects_of(found: FrameDetections | None) -> list[DetectedObject] | None:
+    """The objects of a frame; None where no detections were published."""
     if found is None:
         return None
     rows = zip(found.labels, found.scores.tolist(), found.boxes.tolist(), strict=True)
-    return [Thing(label, score, tuple(box)) for label, score, box in rows]
+    return [DetectedObject(label, score, tuple(box)) for label, score, box in rows]
 
 
 def frames_of(recording: Recording) -> Frames:
-    """The objects of every frame of a replay, whose recording was read by number."""
+    """The objects of every frame of a replay whose recording was read with `by_number`."""
     times = numbered(report.log_time_ns for report in recording.reports)
     return {
-        time: things_of(recording.found(report))
+        time: objects_of(recording.found(report))
         for time, report in zip(times, recording.reports, strict=True)
     }
 
 
 def numbered(times_ns: Iterable[int]) -> Iterator[Time]:
-    """Log times, those that are equal told apart by their order."""
+    """Number log times so that equal ones differ."""
     seen: Counter[int] = Counter()
     for time_ns in times_ns:
         yield time_ns, seen[time_ns]
@@ -124,10 +125,9 @@ def numbered(times_ns: Iterable[int]) -> Iterator[Time]:
 
 
 class Comparison:
-    """A drive's frames against those of a golden, one after the other."""
+    """Compares the frames of a drive with those of a golden, one after the other."""
 
     def __init__(self, expected: Frames, score_threshold: float, tolerance: Tolerance) -> None:
-        """Take what is expected."""
         self._expected = dict(expected)
         self._start_ns = min(expected, default=(0, 0))[0]
         self._seen: Counter[int] = Counter()
@@ -137,8 +137,8 @@ class Comparison:
         self.doubtful = 0
         self.changes: list[Change] = []
 
-    def frame(self, index: int, time_ns: int, found: list[Thing] | None) -> list[Change]:
-        """What changed in a frame; each is asked for once."""
+    def frame(self, index: int, time_ns: int, found: list[DetectedObject] | None) -> list[Change]:
+        """Compare the next frame; returns its changes."""
         self.frames += 1
         at_s = round((time_ns - self._start_ns) / 1e9, 3)
         time = (time_ns, self._seen[time_ns])
@@ -152,7 +152,7 @@ class Comparison:
         return changes
 
     def finish(self) -> None:
-        """Count the frames that did not come."""
+        """Add the frames of the golden that were missing."""
         for number, (time_ns, _) in enumerate(self._expected):
             at_s = round((time_ns - self._start_ns) / 1e9, 3)
             self.changes.append(Change(self.frames + number, at_s, Kind.FRAME_MISSING))
@@ -176,34 +176,40 @@ class Comparison:
         return [str(change) for change in self.changes]
 
     def _between(
-        self, before: list[Thing] | None, after: list[Thing] | None
-    ) -> list[tuple[Kind, Thing | None, Thing | None]]:
+        self, before: list[DetectedObject] | None, after: list[DetectedObject] | None
+    ) -> list[tuple[Kind, DetectedObject | None, DetectedObject | None]]:
         if before is None or after is None:
             if before is after:
                 return []
             return [(Kind.FAILED if after is None else Kind.RECOVERED, None, None)]
-        changes: list[tuple[Kind, Thing | None, Thing | None]] = []
-        pairs, gone, new = match_things(before, after)
+        changes: list[tuple[Kind, DetectedObject | None, DetectedObject | None]] = []
+        pairs, gone, new = match_objects(before, after)
         for old, now, overlap in pairs:
             if overlap < self._tolerance.box_iou:
                 changes.append((Kind.MOVED, old, now))
             elif abs(old.score - now.score) > self._tolerance.score:
                 changes.append((Kind.SCORE, old, now))
-        for thing in (*gone, *new):
-            if thing.score < self._sure_score:
+        for item in (*gone, *new):
+            if item.score < self._sure_score:
                 self.doubtful += 1
-            elif thing in gone:
-                changes.append((Kind.VANISHED, thing, None))
+            elif item in gone:
+                changes.append((Kind.VANISHED, item, None))
             else:
-                changes.append((Kind.APPEARED, None, thing))
+                changes.append((Kind.APPEARED, None, item))
         return changes
 
 
-def match_things(
-    before: Sequence[Thing], after: Sequence[Thing]
-) -> tuple[list[tuple[Thing, Thing, float]], list[Thing], list[Thing]]:
-    """Objects of one class that overlap, best overlap first; then what is left of each side."""
-    overlap = iou(_boxes(before), _boxes(after))
+def match_objects(
+    before: Sequence[DetectedObject], after: Sequence[DetectedObject]
+) -> tuple[
+    list[tuple[DetectedObject, DetectedObject, float]], list[DetectedObject], list[DetectedObject]
+]:
+    """Pair objects of one class by their IoU, greatest first.
+
+    Returns:
+        Pairs with their IoU, the objects of `before` and those of `after` that are in no pair.
+    """
+    overlap = pairwise_iou(_boxes(before), _boxes(after))
     same = np.array([[a.label == b.label for b in after] for a in before], bool)
     overlap = np.where(same.reshape(overlap.shape), overlap, 0.0)
     pairs = []
@@ -214,21 +220,10 @@ def match_things(
     rows, columns = {row for row, _, _ in pairs}, {column for _, column, _ in pairs}
     return (
         [(before[row], after[column], value) for row, column, value in pairs],
-        [thing for index, thing in enumerate(before) if index not in rows],
-        [thing for index, thing in enumerate(after) if index not in columns],
+        [item for index, item in enumerate(before) if index not in rows],
+        [item for index, item in enumerate(after) if index not in columns],
     )
 
 
-def iou(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Intersection over union of boxes [n, 4] with boxes [m, 4]: [n, m]."""
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    overlap = np.clip(high - low, 0, None).prod(axis=2)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (first, second)]
-    union = areas[0][:, None] + areas[1][None, :] - overlap
-    shares: NDArray[np.float64] = overlap / np.maximum(union, 1e-9)
-    return shares
-
-
-def _boxes(things: Sequence[Thing]) -> NDArray[np.float64]:
-    return np.array([thing.box for thing in things], np.float64).reshape(-1, 4)
+def _boxes(objects: Sequence[DetectedObject]) -> NDArray[np.float64]:
+    return np.array([item.box for item in objects], np.float64).reshape(-1, 4)

@@ -3,17 +3,20 @@
 from collections.abc import Sequence
 
 import numpy as np
+from markupsafe import Markup, escape
 from numpy.typing import NDArray
 from plotly.graph_objects import Figure, Histogram
+from plotly.offline import get_plotlyjs
 
 from perception_nodes.core.budget import STAGES
 from perception_nodes.core.frame import IN_TIME, FrameStatus, latency_ms, stage_durations_ms
+from perception_nodes.core.statistics import percentiles
 from perception_nodes.report.annotate import STATUS_COLOURS, class_colour
 from perception_nodes.report.recording import Recording, ReportedFrame
 from perception_nodes.watchdog.faults import HealthMode
 
 MAX_POINTS = 1500
-"""Frames that a timeline shows; of a longer drive the slowest of each group."""
+"""Frames that a timeline shows; of a longer drive the worst frame of each group."""
 STAGE_COLOURS = ("#a5b4fc", "#67c7e8", "#4263eb", "#9775fa", "#ced4da")
 HEALTH_COLOURS = {
     HealthMode.NOMINAL: "#1f9d55",
@@ -22,17 +25,29 @@ HEALTH_COLOURS = {
     HealthMode.UNSAFE: "#d6336c",
 }
 DEADLINE_COLOUR = "#e03131"
-PERCENTILES = {"p50": 50.0, "p99": 99.0, "p99.9": 99.9}
-PERCENTILE_COLOUR = "#495057"
+RANKS = {"p50": 50.0, "p99": 99.0, "p99.9": 99.9}
+PERCENTILE_COLOUR = "#868e96"
 TIME_BINS = 120
-"""Parts of the drive over which objects are counted."""
+"""Equal parts of the drive in which objects are counted."""
+_CONFIG = {"displaylogo": False, "responsive": True, "displayModeBar": False}
+
+
+def as_html(figure: Figure) -> Markup:
+    """A chart as part of a page that has `plotly_script`."""
+    return Markup(figure.to_html(full_html=False, include_plotlyjs=False, config=_CONFIG))
+
+
+def plotly_script() -> Markup:
+    """The library that draws the charts."""
+    return Markup(get_plotlyjs())
 
 
 def histogram(reports: Sequence[ReportedFrame], deadline_ms: float) -> Figure:
     """How often each latency occurred, against the deadline."""
     values = np.array([v for v in map(latency_ms, reports) if v is not None])
-    # The slowest frames would squeeze all others into one bar: they share the last one.
-    top = max(2 * deadline_ms, float(np.percentile(values, 99)) if len(values) else 0)
+    ranks = percentiles(values, RANKS) if len(values) else {}
+    # On a scale up to the slowest frame all others would be one bar: the slowest share the last.
+    top = max(2 * deadline_ms, ranks.get("p99", 0.0))
     shown = np.minimum(values, top)
     figure = Figure(
         Histogram(
@@ -48,8 +63,7 @@ def histogram(reports: Sequence[ReportedFrame], deadline_ms: float) -> Figure:
         annotation={"text": f"deadline {deadline_ms:g} ms", "font": {"color": DEADLINE_COLOUR}},
         annotation_position="top",  # above the bars, where no percentile is written
     )
-    for name, rank in PERCENTILES.items() if len(values) else ():
-        value = float(np.percentile(values, rank))
+    for name, value in ranks.items():
         figure.add_vline(
             min(value, top),
             line={"color": PERCENTILE_COLOUR, "width": 1},
@@ -68,7 +82,7 @@ def histogram(reports: Sequence[ReportedFrame], deadline_ms: float) -> Figure:
 
 
 def timeline(reports: Sequence[ReportedFrame], deadline_ms: float) -> Figure:
-    """Stages of every frame, stacked, against the deadline; what missed it is marked."""
+    """Stages of every frame, stacked, against the deadline; frames that missed it are marked."""
     shown = worst_of_groups(reports, MAX_POINTS)
     seconds = _seconds([report.log_time_ns for report in shown])
     stages = [stage_durations_ms(report) for report in shown]
@@ -93,11 +107,11 @@ def timeline(reports: Sequence[ReportedFrame], deadline_ms: float) -> Figure:
             name=status.name,
             mode="markers",
             marker={"color": STATUS_COLOURS[status], "size": 8, "line": {"width": 1}},
-            text=[shown[i].reason for i in marked],
+            text=[str(escape(shown[i].reason)) for i in marked],
             hovertemplate=f"{status.name} %{{text}}<extra></extra>",
         )
     figure.add_hline(deadline_ms, line={"color": DEADLINE_COLOUR, "width": 2, "dash": "dash"})
-    # One stall of a second would flatten everything else; its marker still shows at the top.
+    # A stall of a second would flatten everything else, so the axis ends before it.
     totals = [sum(found.values()) for found in stages] or [0.0]
     top = max(1.25 * deadline_ms, min(max(totals) * 1.05, 4 * deadline_ms))
     figure.update_yaxes(range=[0, top])
@@ -119,7 +133,7 @@ def health(recording: Recording) -> Figure:
             mode="lines+markers",
             line={"color": HEALTH_COLOURS[change.mode], "width": 12},
             marker={"symbol": "line-ns", "size": 12},
-            hovertemplate=f"{change.mode.name}: {change.cause}<extra></extra>",
+            hovertemplate=f"{change.mode.name}: {escape(change.cause)}<extra></extra>",
             showlegend=False,
         )
     names = [mode.name for mode in reversed(HealthMode)]
@@ -147,7 +161,7 @@ def classes(recording: Recording) -> Figure:
         figure.add_scatter(
             x=seconds,
             y=(count / np.maximum(frames, 1)).round(2).tolist(),
-            name=f"{label} ({int(count.sum())})",
+            name=f"{escape(label)} ({int(count.sum())})",
             stackgroup="classes",
             line={"width": 1, "shape": "hv", "color": class_colour(label)},
             hovertemplate="%{y:.1f}",
@@ -157,7 +171,7 @@ def classes(recording: Recording) -> Figure:
 
 
 def worst_of_groups(reports: Sequence[ReportedFrame], most: int) -> list[ReportedFrame]:
-    """At most so many reports, each the worst of as many neighbours."""
+    """At most `most` reports: the worst one of each group of neighbours."""
     group = -(-len(reports) // most) or 1
     groups = (reports[start : start + group] for start in range(0, len(reports), group))
     return [max(some, key=_badness) for some in groups]
@@ -172,7 +186,7 @@ def _seconds(times_ns: list[int]) -> list[float]:
 
 
 def styled(figure: Figure, x_title: str, y_title: str, height_px: int) -> Figure:
-    """A figure in the style of every chart here, its axes named."""
+    """Give a figure the common style and the titles of its axes."""
     axis = {"gridcolor": "#eceff4", "zeroline": False, "automargin": True}
     figure.update_xaxes(title={"text": x_title, "font": {"size": 12}}, **axis)
     figure.update_yaxes(title={"text": y_title, "font": {"size": 12}}, **axis)
@@ -180,6 +194,7 @@ def styled(figure: Figure, x_title: str, y_title: str, height_px: int) -> Figure
         height=height_px,
         margin={"l": 8, "r": 12, "t": 24, "b": 8},
         font={"family": "system-ui, sans-serif", "size": 12, "color": "#343a46"},
+        hoverlabel={"bgcolor": "#1d2433", "font": {"color": "#ffffff"}},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "traceorder": "normal"},

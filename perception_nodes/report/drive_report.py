@@ -1,19 +1,14 @@
-"""The report of a run: one HTML file that needs nothing else, for people."""
+"""The report of a run: one HTML page, for people."""
 
-import base64
-from html import escape
 from typing import Any
-
-from plotly.graph_objects import Figure
-from plotly.offline import get_plotlyjs
 
 from perception_nodes.core.budget import DEADLINE_MS, Budget
 from perception_nodes.core.frame import FrameStatus
-from perception_nodes.report import charts
-from perception_nodes.report.accelerator import engine_section
+from perception_nodes.report import charts, page
+from perception_nodes.report.accelerator import engine_sentence
 from perception_nodes.report.annotate import STATUS_COLOURS
-from perception_nodes.report.chosen_frames import Shot, Shots
-from perception_nodes.report.page import PAGE
+from perception_nodes.report.chosen_frames import ChosenFrames
+from perception_nodes.report.page import counted, shown
 from perception_nodes.report.recording import Recording
 
 _STATUS_WORDS = {
@@ -24,40 +19,42 @@ _STATUS_WORDS = {
 }
 _IN_TILES = ("frames_in", "detections", "miss_rate", "over_deadline")
 LOCKSTEP = "lockstep"
-MAX_LINES = 60
-"""Of changes, in the report."""
-_PLOT_CONFIG = {"displaylogo": False, "responsive": True, "displayModeBar": False}
 
 
-def render(summary: dict[str, Any], recording: Recording, shots: Shots) -> str:
+def render(summary: dict[str, Any], recording: Recording, chosen: ChosenFrames) -> str:
     """The report as HTML text.
 
     Args:
         summary: as in `summary.json`.
-        recording: what the run put out.
-        shots: annotated frames.
+        recording: what the run published.
+        chosen: annotated frames.
     """
     deadline_ms = float(summary.get("deadline_ms", DEADLINE_MS))
     tone, sentence = verdict(summary)
-    lockstep = summary.get("mode") == LOCKSTEP
-    return PAGE.substitute(
-        title=escape(str(summary.get("bag", "drive"))),
+    engine = summary.get("engine")
+    failures = [f"{count} failed: {reason}" for reason, count in summary["failures"].items()]
+    return page.render(
+        "drive.html.j2",
+        heading=str(summary.get("bag", "drive")),
         tone=tone,
-        verdict=escape(sentence),
+        verdict=sentence,
         tiles=_tiles(summary, deadline_ms),
         statuses=_statuses(summary),
+        warnings=failures + summary.get("warnings", []),
+        golden=summary.get("golden"),
+        changed_frames=chosen.changed(),
+        measured="Work of a frame, as measured here" if _is_lockstep(summary) else "Latency",
+        timeline=charts.as_html(charts.timeline(recording.reports, deadline_ms)),
+        histogram=charts.as_html(charts.histogram(recording.reports, deadline_ms)),
+        classes=charts.as_html(charts.classes(recording)),
+        engine=engine,
+        engine_sentence=engine_sentence(engine) if engine else "",
+        accuracy=summary.get("accuracy"),
+        frames=chosen.shown(),
+        health=charts.as_html(charts.health(recording)) if recording.health else "",
         facts=_facts(summary),
-        engine=engine_section(summary.get("engine")),
-        notes=_notes(summary),
-        measured="Work of a frame, as measured here" if lockstep else "Latency",
-        histogram=plot(charts.histogram(recording.reports, deadline_ms)),
-        timeline=plot(charts.timeline(recording.reports, deadline_ms)),
-        golden=_golden(summary, shots),
-        accuracy=_accuracy(summary),
-        health=_health(recording),
-        classes=plot(charts.classes(recording)),
-        shots="".join(map(picture, shots.shown())) or "<p>No frame was played.</p>",
-        plotly=plotly_script(),
+        stages=_stages(summary, deadline_ms),
+        plotly=charts.plotly_script(),
     )
 
 
@@ -67,7 +64,7 @@ def verdict(summary: dict[str, Any]) -> tuple[str, str]:
     deadline = f"{float(summary.get('deadline_ms', DEADLINE_MS)):g} ms"
     if not frames_in:
         return "bad", "No frame arrived, so nothing can be said of this run."
-    if summary.get("mode") == LOCKSTEP:
+    if _is_lockstep(summary):
         return _verdict_of_lockstep(summary, deadline)
     in_time = status["OK"] + status["DEGRADED"]
     if in_time == frames_in:
@@ -110,152 +107,66 @@ def _verdict_of_lockstep(summary: dict[str, Any], deadline: str) -> tuple[str, s
     return tone, sentence + "."
 
 
-def counted(count: int, thing: str) -> str:
-    """`no frame`, `1 frame`, `2 frames`."""
-    return f"{count or 'no'} {thing}{'s' if count > 1 else ''}"
+def _is_lockstep(summary: dict[str, Any]) -> bool:
+    return bool(summary.get("mode") == LOCKSTEP)
 
 
-def _tiles(summary: dict[str, Any], deadline_ms: float) -> str:
-    latency, lockstep = summary["latency_ms"], summary.get("mode") == LOCKSTEP
-    names = {"p50": "p50", "p99": "p99", "p99_9": "p99.9", "max": "max"}
+def _tiles(summary: dict[str, Any], deadline_ms: float) -> list[dict[str, Any]]:
+    """Name, value, unit and whether it is over the deadline, of the figures that matter most."""
+    kind = "work" if _is_lockstep(summary) else "latency"
     tiles = []
-    for key, name in names.items():
-        value = latency[key]
-        text = "–" if value is None else f"{value:.1f}<small> ms</small>"
-        over = " over" if value is not None and value > deadline_ms else ""
-        tiles.append((f"{'work' if lockstep else 'latency'} {name}", text, over))
-    if lockstep:
-        over = " over" if summary["over_deadline"] else ""
-        tiles.append(("work over deadline", f"{summary['over_deadline']}", over))
+    for rank, value in summary["latency_ms"].items():
+        over = value is not None and value > deadline_ms
+        unit = "" if value is None else "ms"
+        name = f"{kind} {rank.replace('_', '.')}"
+        tiles.append({"name": name, "value": shown(value, "{:.1f}"), "unit": unit, "over": over})
+
+    def add(name: str, value: str, over: bool = False) -> None:
+        tiles.append({"name": name, "value": value, "unit": "", "over": over})
+
+    if _is_lockstep(summary):
+        over_deadline = summary["over_deadline"]
+        add("work over deadline", str(over_deadline), over_deadline > 0)
     else:
-        miss_rate = summary["miss_rate"]
-        tiles.append(("missed", "–" if miss_rate is None else f"{miss_rate:.1%}", ""))
+        add("missed", shown(summary["miss_rate"], "{:.1%}"))
     if "accuracy" in summary:
-        tiles.append(("mAP50-95", f"{summary['accuracy']['map50_95']:.3f}", ""))
-    tiles.append(("frames", f"{summary['frames_in']}", ""))
-    tiles.append(("objects", f"{summary['detections']}", ""))
-    return "".join(
-        f'<div class="tile{over}"><b>{text}</b><span>{escape(name)}</span></div>'
-        for name, text, over in tiles
-    )
+        add("mAP50-95", f"{summary['accuracy']['map50_95']:.3f}")
+    add("frames", str(summary["frames_in"]))
+    add("objects", str(summary["detections"]))
+    return tiles
 
 
-def _statuses(summary: dict[str, Any]) -> str:
+def _statuses(summary: dict[str, Any]) -> list[dict[str, Any]]:
     total = max(summary["frames_in"], 1)
-    counts = [(kind, summary["status"][kind.name]) for kind in FrameStatus]
-    bar = "".join(
-        f'<i style="width:{100 * count / total:.3f}%;background:{STATUS_COLOURS[kind]}"></i>'
-        for kind, count in counts
-        if count
-    )
-    legend = "".join(
-        f'<span class="{"" if count else "none"}"><i style="background:{STATUS_COLOURS[kind]}"></i>'
-        f"{kind.name} <b>{count}</b></span>"
-        for kind, count in counts
-    )
-    return f'<div class="bar">{bar}</div><div class="legend">{legend}</div>'
+    return [
+        {
+            "name": status.name,
+            "count": summary["status"][status.name],
+            "percent": round(100 * summary["status"][status.name] / total, 3),
+            "colour": STATUS_COLOURS[status],
+        }
+        for status in FrameStatus
+    ]
 
 
-def _facts(summary: dict[str, Any]) -> str:
-    budget = Budget.for_deadline(float(summary.get("deadline_ms", DEADLINE_MS)))
-    shown = {
-        name: f"{value:g}" if isinstance(value, float) else str(value)
+def _facts(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    return [
+        (name.replace("_", " "), f"{value:g}" if isinstance(value, float) else str(value))
         for name, value in summary.items()
         if isinstance(value, str | int | float) and name not in _IN_TILES
-    }
-    stages = "".join(
-        f"<tr><th>{stage}</th><td>{_ms(getattr(budget, stage))}</td><td>{_ms(values['p50'])}</td>"
-        f"<td>{_ms(values['p99'])}</td></tr>"
+    ]
+
+
+def _stages(summary: dict[str, Any], deadline_ms: float) -> list[list[str]]:
+    """Each stage with its budget, p50 and p99."""
+    budget = Budget.for_deadline(deadline_ms)
+    return [
+        [
+            stage,
+            *(
+                shown(value, "{:.2f} ms")
+                for value in (getattr(budget, stage), values["p50"], values["p99"])
+            ),
+        ]
         for stage, values in summary["stages_ms"].items()
-    )
-    rows = "".join(
-        f"<tr><th>{escape(name.replace('_', ' '))}</th><td>{escape(value)}</td></tr>"
-        for name, value in shown.items()
-    )
-    head = "<tr><th>stage</th><td>budget</td><td>p50</td><td>p99</td></tr>"
-    return f"<table>{rows}</table><table>{head}{stages}</table>"
-
-
-def _ms(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f} ms"
-
-
-def _notes(summary: dict[str, Any]) -> str:
-    notes = [f"{count} failed: {reason}" for reason, count in summary["failures"].items()]
-    notes += summary.get("warnings", [])
-    items = "".join(f"<li>{escape(note)}</li>" for note in notes)
-    return f'<ul class="notes">{items}</ul>' if items else ""
-
-
-def _golden(summary: dict[str, Any], shots: Shots) -> str:
-    """What changed against the golden, with pictures; a run without one has no such section."""
-    golden = summary.get("golden")
-    if golden is None:
-        return ""
-    kinds = ", ".join(f"{kind}: {count}" for kind, count in golden["kinds"].items())
-    tolerance = golden["tolerance"]
-    text = (
-        f"{counted(golden['frames'], 'frame')} compared, boxes from IoU {tolerance['box_iou']:g} "
-        f"and scores within {tolerance['score']:g} on count as the same; "
-        f"{counted(golden['doubtful'], 'object')} too near to the score threshold to count. "
-        f"{kinds or 'Nothing changed'}."
-    )
-    lines = golden["lines"]
-    items = "".join(f"<li>{escape(line)}</li>" for line in lines[:MAX_LINES])
-    if len(lines) > MAX_LINES:
-        items += f"<li>and {len(lines) - MAX_LINES} more, in summary.json</li>"
-    pictures = "".join(map(picture, shots.changed()))
-    return (
-        f'<section><h2>Against the golden</h2><p class="soft">{escape(text)}</p>'
-        f'<div class="shots">{pictures}</div><ul class="notes">{items}</ul></section>'
-    )
-
-
-def _accuracy(summary: dict[str, Any]) -> str:
-    """Accuracy by class, where there are labels."""
-    accuracy = summary.get("accuracy")
-    if accuracy is None:
-        return ""
-    rows = "".join(
-        f"<tr><th>{escape(name)}</th><td>{score['objects']}</td><td>{_share(score['map50_95'])}"
-        f"</td><td>{_share(score['map50'])}</td></tr>"
-        for name, score in [("all", accuracy), *accuracy["by_class"].items()]
-    )
-    notes = "".join(f"<li>{escape(note)}</li>" for note in accuracy["notes"])
-    return (
-        f"<section><h2>Accuracy on {escape(accuracy['labels'])}, "
-        f"{counted(accuracy['frames'], 'frame')}</h2><table><tr><th>class</th><td>objects</td>"
-        f"<td>mAP50-95</td><td>mAP50</td></tr>{rows}</table>"
-        f'<ul class="notes">{notes}</ul></section>'
-    )
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
-def _health(recording: Recording) -> str:
-    """The health section; a run without a watchdog has none."""
-    if not recording.health:
-        return ""
-    return f"<section><h2>Health</h2>{plot(charts.health(recording))}</section>"
-
-
-def plotly_script() -> str:
-    """The library that draws the charts, for the page itself."""
-    return str(get_plotlyjs())
-
-
-def plot(figure: Figure) -> str:
-    """A chart as part of a page."""
-    return str(figure.to_html(full_html=False, include_plotlyjs=False, config=_PLOT_CONFIG))
-
-
-def picture(shot: Shot) -> str:
-    """A frame and its caption as part of a page."""
-    data = base64.b64encode(shot.jpeg).decode()
-    caption = escape(shot.caption)
-    return (
-        f'<figure><img alt="{caption}" src="data:image/jpeg;base64,{data}">'
-        f"<figcaption>{caption}</figcaption></figure>"
-    )
+    ]

@@ -1,4 +1,4 @@
-"""What Foxglove draws over a camera picture: the picture, and annotations with its stamp."""
+"""Messages for Foxglove: a camera picture, and the annotations that it draws over it."""
 
 from typing import Any
 
@@ -26,8 +26,8 @@ def image_annotations(stamp_ns: int, found: FrameDetections, scale: float) -> by
     """Serialize boxes and labels as `foxglove_msgs/msg/ImageAnnotations`.
 
     Args:
-        stamp_ns: of the picture they belong to.
-        found: the objects, in source pixels.
+        stamp_ns: stamp of the picture, by which Foxglove pairs the two.
+        found: objects, in source pixels.
         scale: picture pixels per source pixel.
     """
     types = typestore().types

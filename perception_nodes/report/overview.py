@@ -1,133 +1,94 @@
 """A run on one picture, for people who look at it in a merge request."""
 
+import textwrap
 from typing import Any
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 
 from perception_nodes.core.budget import DEADLINE_MS, STAGES
 from perception_nodes.core.frame import stage_durations_ms
-from perception_nodes.report.annotate import bgr, decoded
+from perception_nodes.report.annotate import decoded
 from perception_nodes.report.charts import DEADLINE_COLOUR, STAGE_COLOURS, worst_of_groups
-from perception_nodes.report.chosen_frames import Shots
-from perception_nodes.report.drive_report import verdict
+from perception_nodes.report.chosen_frames import ChosenFrame, ChosenFrames
+from perception_nodes.report.drive_report import LOCKSTEP, verdict
 from perception_nodes.report.recording import Recording
+from perception_nodes.report.static_chart import INK, SOFT, drawing, saved
 
-WIDTH, MAX_HEIGHT = 1200, 1000
-MARGIN = 28
-CHART_HEIGHT = 230
-PICTURE_HEIGHT = 240
+WIDTH_IN, HEIGHT_IN, DPI = 12.0, 7.0, 100
+MAX_BARS = 1000
 PICTURES = 3
-CAPTION_LINES = 3
-INK, SOFT, LINE = (51, 36, 29), (133, 112, 102), (238, 231, 228)
+CAPTION_LETTERS, CAPTION_LINES = 52, 3
+SENTENCE_LETTERS, SENTENCE_LINES = 105, 2
 TONES = {"good": "#1f9d55", "fair": "#e8a200", "bad": "#d6336c"}
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
-_Canvas = NDArray[np.uint8]
 
 
-def overview(summary: dict[str, Any], recording: Recording, shots: Shots) -> bytes:
+def overview(summary: dict[str, Any], recording: Recording, chosen: ChosenFrames) -> bytes:
     """Verdict, figures, timeline and three frames, as a PNG.
 
     Args:
         summary: as in `summary.json`.
-        recording: what the run put out.
-        shots: annotated frames; changed ones come first.
+        recording: what the run published.
+        chosen: annotated frames; changed ones come first.
     """
-    canvas = np.full((MAX_HEIGHT, WIDTH, 3), 255, np.uint8)
     tone, sentence = verdict(summary)
-    cv2.rectangle(canvas, (0, 0), (WIDTH, 8), bgr(TONES[tone]), cv2.FILLED)
-    _text(canvas, str(summary.get("bag", "drive")), (MARGIN, 42), 0.5, SOFT)
-    at = 74
-    for line in _wrapped(sentence, WIDTH - 2 * MARGIN, 0.68)[:4]:
-        _text(canvas, line, (MARGIN, at), 0.68, INK)
-        at += 28
-    _figures(canvas, at + 12, summary)
-    at = _timeline(canvas, at + 40, recording, float(summary.get("deadline_ms", DEADLINE_MS)))
-    at = _pictures(canvas, at + MARGIN, shots)
-    return cv2.imencode(".png", canvas[: at + MARGIN])[1].tobytes()
+    frames = [*chosen.changed(), *chosen.shown()][:PICTURES]
+    with drawing(WIDTH_IN, HEIGHT_IN, DPI) as figure:
+        figure.set_layout_engine("constrained", rect=(0.015, 0.01, 0.97, 0.8))
+        figure.add_artist(Rectangle((0, 0.985), 1, 0.015, color=TONES[tone]))
+        bag = textwrap.shorten(str(summary.get("bag", "drive")), SENTENCE_LETTERS)
+        figure.text(0.025, 0.945, bag, size=10, color=SOFT)
+        figure.text(0.025, 0.925, _wrapped(sentence, SENTENCE_LETTERS, SENTENCE_LINES),
+                    size=13, color=INK, va="top", weight="bold")  # fmt: skip
+        figure.text(0.025, 0.825, _figures(summary), size=11, color=INK)
+        grid = figure.add_gridspec(2 if frames else 1, PICTURES)
+        deadline_ms = float(summary.get("deadline_ms", DEADLINE_MS))
+        _timeline(figure.add_subplot(grid[0, :]), recording, deadline_ms)
+        for place, frame in enumerate(frames):
+            _picture(figure.add_subplot(grid[1, place]), frame)
+        return saved(figure, "png")
 
 
-def _figures(canvas: _Canvas, top: int, summary: dict[str, Any]) -> None:
-    figures = {name: summary["latency_ms"][name] for name in ("p50", "p99", "p99_9", "max")}
+def _figures(summary: dict[str, Any]) -> str:
+    kind = "work" if summary.get("mode") == LOCKSTEP else "latency"
     texts = [
-        f"{name.replace('_', '.')} {value:.1f} ms"
-        for name, value in figures.items()
+        f"{rank.replace('_', '.')} {value:.1f} ms"
+        for rank, value in summary["latency_ms"].items()
         if value is not None
     ]
+    texts = [f"{kind}:  " + "   ".join(texts)] if texts else []
     texts += [f"{summary['frames_in']} frames", f"{summary['detections']} objects"]
     if "accuracy" in summary:
         texts.append(f"mAP50-95 {summary['accuracy']['map50_95']:.3f}")
-    _text(canvas, "     ".join(texts), (MARGIN, top), 0.55, INK)
+    return "      ".join(texts)
 
 
-def _timeline(canvas: _Canvas, top: int, recording: Recording, deadline_ms: float) -> int:
-    """Stages of the frames, stacked; the worst of each group where they are more than pixels."""
-    left, right, bottom = MARGIN, WIDTH - MARGIN, top + CHART_HEIGHT
-    shown = [stage_durations_ms(r) for r in worst_of_groups(recording.reports, right - left)]
-    top_ms = max(1.25 * deadline_ms, min(max((sum(s.values()) for s in shown), default=0), 40.0))
-    per_ms = CHART_HEIGHT / top_ms
-    for index, stages in enumerate(shown):
-        begin = left + (right - left) * index // len(shown)
-        end = max(left + (right - left) * (index + 1) // len(shown) - 1, begin)
-        level = 0.0
-        for stage, colour in zip(STAGES, STAGE_COLOURS, strict=True):
-            upper = level + stages.get(stage, 0.0)
-            rows = (bottom - round(min(upper, top_ms) * per_ms), bottom - round(level * per_ms))
-            if rows[0] < rows[1]:
-                canvas[rows[0] : rows[1], begin : end + 1] = bgr(colour)
-            level = min(upper, top_ms)
-    cv2.line(canvas, (left, bottom), (right, bottom), LINE, 1)
-    height = bottom - round(deadline_ms * per_ms)
-    cv2.line(canvas, (left, height), (right, height), bgr(DEADLINE_COLOUR), 1, cv2.LINE_AA)
-    label = f"{deadline_ms:g} ms"
-    width, tall = cv2.getTextSize(label, _FONT, 0.42, 1)[0]
-    # On the bars themselves it could not be read.
-    canvas[height - tall - 12 : height - 1, left : left + width + 8] = 255
-    _text(canvas, label, (left + 4, height - 6), 0.42, bgr(DEADLINE_COLOUR))
-    at = left
-    for stage, colour in zip(STAGES, STAGE_COLOURS, strict=True):
-        cv2.rectangle(canvas, (at, bottom + 14), (at + 10, bottom + 24), bgr(colour), cv2.FILLED)
-        _text(canvas, stage, (at + 16, bottom + 24), 0.42, SOFT)
-        at += 40 + cv2.getTextSize(stage, _FONT, 0.42, 1)[0][0]
-    return bottom + 24
+def _timeline(axes: Axes, recording: Recording, deadline_ms: float) -> None:
+    """Stages of the frames, stacked; of a long drive the worst frame of each group."""
+    shown = [stage_durations_ms(r) for r in worst_of_groups(recording.reports, MAX_BARS)]
+    edges = np.linspace(0, len(recording.reports), len(shown) + 1)
+    level = np.zeros(len(shown))
+    for stage, colour in zip(STAGES, STAGE_COLOURS, strict=True) if shown else ():
+        upper = level + [stages.get(stage, 0.0) for stages in shown]
+        axes.stairs(upper, edges, baseline=level, fill=True, color=colour, label=stage)
+        level = upper
+    axes.axhline(deadline_ms, color=DEADLINE_COLOUR, lw=2, ls="--",
+                 label=f"deadline {deadline_ms:g} ms")  # fmt: skip
+    # A stall of a second would flatten everything else.
+    axes.set_ylim(0, max(1.25 * deadline_ms, min(level.max(initial=0.0), 4 * deadline_ms)))
+    axes.set_xlim(0, max(len(recording.reports), 1))
+    axes.set(xlabel="frame", ylabel="ms")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(STAGES) + 1, borderpad=0)
 
 
-def _pictures(canvas: _Canvas, top: int, shots: Shots) -> int:
-    """Changed frames first, then the others, with their captions."""
-    width = (WIDTH - (PICTURES + 1) * MARGIN) // PICTURES
-    bottom = top
-    for place, shot in enumerate([*shots.changed(), *shots.shown()][:PICTURES]):
-        found = decoded(shot.jpeg)
-        scale = min(width / found.shape[1], PICTURE_HEIGHT / found.shape[0])
-        size = (int(found.shape[1] * scale), int(found.shape[0] * scale))
-        left, at = MARGIN + place * (width + MARGIN), top + size[1]
-        small = cv2.resize(found, size, interpolation=cv2.INTER_AREA)
-        canvas[top:at, left : left + size[0]] = small
-        lines = _wrapped(shot.caption, width, 0.42)
-        if len(lines) > CAPTION_LINES:
-            lines = [*lines[: CAPTION_LINES - 1], f"{lines[CAPTION_LINES - 1]} ..."]
-        for line in lines:
-            at += 20
-            _text(canvas, line, (left, at), 0.42, SOFT)
-        bottom = max(bottom, at)
-    return bottom
+def _picture(axes: Axes, frame: ChosenFrame) -> None:
+    axes.imshow(decoded(frame.jpeg)[..., ::-1])
+    axes.set_xlabel(_wrapped(frame.caption, CAPTION_LETTERS, CAPTION_LINES), size=9)
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    axes.set(xticks=[], yticks=[])
 
 
-def _wrapped(text: str, width: int, size: float) -> list[str]:
-    """A text in lines of at most so many pixels; a word that is longer has a line of its own."""
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and cv2.getTextSize(longer, _FONT, size, 1)[0][0] > width:
-            lines.append(word)
-        else:
-            lines[-1] = longer
-    return lines
-
-
-def _text(
-    canvas: _Canvas, text: str, at: tuple[int, int], size: float, colour: tuple[int, int, int]
-) -> None:
-    plain = text.encode("ascii", "replace").decode()
-    cv2.putText(canvas, plain, at, _FONT, size, colour, 1, cv2.LINE_AA)
+def _wrapped(text: str, letters: int, lines: int) -> str:
+    return "\n".join(textwrap.wrap(text, letters, max_lines=lines, placeholder=" …"))

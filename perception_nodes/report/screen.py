@@ -15,6 +15,7 @@ from rich.text import Text
 
 from perception_nodes.core.budget import DEADLINE_MS, STAGES, Budget
 from perception_nodes.core.frame import STAMPS, FrameStatus
+from perception_nodes.core.statistics import MEDIAN_AND_P99, percentiles
 
 WINDOW_FRAMES = 300
 REFRESH_INTERVAL_S = 0.25
@@ -39,10 +40,10 @@ HEALTH_STYLES = {
 
 
 class LiveView:
-    """Shows frame rate, statuses, latency by stage and health while a run goes on.
+    """Shows frame rate, statuses, latency by stage and health during a run.
 
-    A frame costs it a few appends; everything is worked out when the screen is drawn, four times
-    a second at most. Where the output is not a terminal it prints a line a second instead.
+    A frame costs a few appends; all figures are computed when the screen is drawn, at most four
+    times a second. If the output is not a terminal, it prints a line each second instead.
     """
 
     def __init__(
@@ -51,11 +52,11 @@ class LiveView:
         total_frames: int | None = None,
         console: Console | None = None,
     ) -> None:
-        """Prepare; nothing is shown before the context is entered.
+        """Nothing is shown before the context is entered.
 
         Args:
-            deadline_ms: what latencies are compared with.
-            total_frames: frames of the drive, None or 0 where that is not known.
+            deadline_ms: deadline that latencies are compared with.
+            total_frames: frames of the drive, None or 0 if unknown.
             console: where to draw; standard output by default.
         """
         self._budget = Budget.for_deadline(deadline_ms)
@@ -70,7 +71,7 @@ class LiveView:
         self._start_s = self._drawn_s = time.monotonic()
 
     def __enter__(self) -> "LiveView":
-        """Start to draw."""
+        """Start drawing."""
         self._start_s = time.monotonic()
         if self._console.is_terminal:
             self._live.start()
@@ -78,14 +79,14 @@ class LiveView:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Draw a last time and leave the terminal as it was."""
+        """Draw a last time and restore the terminal."""
         if self._console.is_terminal:
             self._live.stop()
         else:
             self._draw()
 
     def frame(self, report: Any) -> None:
-        """Take note of a frame.
+        """Add a frame.
 
         Args:
             report: an object with the attributes of `perception_interfaces/FrameReport`.
@@ -96,17 +97,17 @@ class LiveView:
         self.render()
 
     def health(self, mode_name: str, cause: str) -> None:
-        """Take note of the health mode (`NOMINAL`, ...) and what caused it."""
+        """Set the health mode (`NOMINAL`, ...) and its cause."""
         self._health = (mode_name, cause)
         self.render()
 
     def render(self) -> None:
-        """Draw where that is due; to be called now and then also while no frames come."""
+        """Draw if it is time to; call it regularly, also while no frames arrive."""
         if time.monotonic() - self._drawn_s >= self._interval_s:
             self._draw()
 
     def screen(self) -> RenderableType:
-        """What the screen shows now."""
+        """The content of the screen."""
         head = Table.grid(expand=True)
         head.add_column()
         head.add_column(justify="right")
@@ -171,14 +172,14 @@ class LiveView:
         return table
 
     def _percentiles(self, start: int, end: int) -> tuple[float | None, float | None]:
-        """p50 and p99 in milliseconds between two stamps, over the window."""
+        """p50 and p99 of the milliseconds between two stamps, over the last frames."""
         times_ns = np.array(self._stamps_ns, np.int64).reshape(-1, len(STAMPS))
         both = (times_ns[:, start] != 0) & (times_ns[:, end] != 0)
         if not both.any():
             return None, None
         durations_ms = (times_ns[both, end] - times_ns[both, start]) / 1e6
-        p50, p99 = np.percentile(durations_ms, [50, 99])
-        return float(p50), float(p99)
+        found = percentiles(durations_ms, MEDIAN_AND_P99)
+        return found["p50"], found["p99"]
 
     def _frame_rate(self) -> float:
         """Frames a second, over the last two seconds."""
@@ -188,7 +189,7 @@ class LiveView:
 
 
 def summary_table(summary: dict[str, Any]) -> Table:
-    """The end of a run as a table for the terminal.
+    """The summary of a run as a table for the terminal.
 
     Args:
         summary: as in `summary.json`.

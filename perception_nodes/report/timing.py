@@ -1,4 +1,4 @@
-"""What each frame of a run took, as a table that spreadsheets and scripts read."""
+"""The durations of each frame of a run, as a table for spreadsheets and scripts."""
 
 import csv
 import io
@@ -14,7 +14,7 @@ COLUMNS = ("frame", "log_time_ns", "status", *(f"{stage}_ms" for stage in STAGES
 
 
 def timing_csv(reports: Iterable[ReportedFrame]) -> str:
-    """A line a frame; what a frame did not go through is empty."""
+    """One row for each frame; a stage that it did not reach is empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -33,10 +33,10 @@ def timing_csv(reports: Iterable[ReportedFrame]) -> str:
 
 
 def read_work_ms(folder: Path) -> list[float]:
-    """Total of each frame of a run that was published.
+    """The total in milliseconds of each published frame of a run.
 
     Raises:
-        RecordingError: the file is not there or of another form.
+        RecordingError: the file is missing or malformed.
     """
     file = folder / TIMING_FILE
     try:

@@ -1,1 +1,1 @@
-"""The operating system: processes, real-time settings, files, the service manager."""
+"""The interface to the operating system: processes, real time, files, the service manager."""

@@ -1,4 +1,4 @@
-"""What the processes of a graph need around them: DDS settings, memory settings, signals."""
+"""The environment of a graph's processes: folders, DDS settings, memory settings, signals."""
 
 import ctypes
 import os
@@ -10,7 +10,7 @@ M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
 PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
-"""Loaded here: between fork and exec nothing may be."""
+"""Loaded on import, because nothing may be loaded between fork and exec."""
 
 
 def share_folder() -> Path:
@@ -24,13 +24,13 @@ def share_folder() -> Path:
 
 
 def ros_environment(images: bool = False) -> dict[str, str]:
-    """Variables for a node's process; what the user has set stays.
+    """Environment variables for the process of a node; a value that the user has set is kept.
 
     Args:
-        images: it sends or receives images through DDS, which do not arrive at all without the
-            right profile, see `config/fastdds.xml`.
+        images: whether the node sends or receives images through DDS. They do not arrive at all
+            without the right profile, see `config/fastdds.xml`.
     """
-    # Fast DDS 3 renamed the variable and warns of the old one.
+    # Fast DDS 3 renamed the variable and warns about the old one.
     old = os.environ.get("ROS_DISTRO") in ("humble", "iron", "jazzy")
     name = "FASTRTPS_DEFAULT_PROFILES_FILE" if old else "FASTDDS_DEFAULT_PROFILES_FILE"
     profile = "fastdds.xml" if images else "fastdds_network.xml"
@@ -38,28 +38,29 @@ def ros_environment(images: bool = False) -> dict[str, str]:
 
 
 def stay_on_this_machine() -> None:
-    """Let the graphs we start discover this machine only, where the user has not said otherwise."""
+    """Limit discovery to this machine in the graphs we start, unless the user has set it."""
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 
 
 def keep_large_buffers() -> None:
     """Keep frame-sized buffers in the heap instead of mapping and faulting them in each time.
 
-    A 6 MB buffer that is unmapped after each frame costs 1,500 page faults at the next one. To be
-    called before anything allocates frames.
+    A 6 MB buffer that is unmapped after each frame costs 1,500 page faults at the next one. Call
+    this before anything allocates frames.
     """
     _LIBC.mallopt(M_MMAP_THRESHOLD, 1 << 30)
     _LIBC.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
-"""What asks a process to end."""
+"""The signals that ask a process to end."""
 
 
 def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when its parent dies, however that happens.
+    """Have the kernel kill this process when its parent dies, for whatever reason.
 
-    Without asking: one that hangs would not answer, and nobody would be left to insist.
+    It is SIGKILL because a process that hangs would ignore another signal, and no parent would be
+    left to notice.
 
     Args:
         parent: process number of the parent, which may have died already.
@@ -70,6 +71,6 @@ def die_with_parent(parent: int) -> None:
 
 
 def cache_folder() -> Path:
-    """Where compiled models are kept: `$XDG_CACHE_HOME/perception_nodes`."""
+    """The folder of compiled models, `$XDG_CACHE_HOME/perception_nodes`."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "perception_nodes"

@@ -1,15 +1,48 @@
-"""Files that are complete as soon as they are there."""
+"""Files that are complete as soon as they exist."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+PROOF_BYTES = 65_536
+"""Written to see that a disk has room: results are seldom smaller."""
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
-    """Write a file under a temporary name and rename it; makes its folder where there is none."""
+    """Write a file under a temporary name and rename it; a folder that is missing is made.
+
+    Raises:
+        OSError: it cannot be written; nothing of it is left then.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with _partial(path) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
         partial.replace(path)
+
+
+def try_writing(path: Path) -> None:
+    """Write what `write_whole` would write, and remove it and the folders made for it.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    made = [folder for folder in path.parents if not folder.exists()]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _partial(path) as partial:
+            partial.write_bytes(bytes(PROOF_BYTES))
+    finally:
+        for folder in made:
+            with suppress(OSError):  # another process has put a file there, or it was never made
+                folder.rmdir()
+
+
+@contextmanager
+def _partial(path: Path) -> Iterator[Path]:
+    """The temporary name of a file, under which nothing is left."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield partial
     finally:
         partial.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Processors kept busy by others, on purpose."""
+"""Load on purpose: processes that keep processors busy."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from perception_nodes.system.environment import die_with_parent
 
 @contextmanager
 def busy(cores: Sequence[int]) -> Iterator[None]:
-    """Keep processors busy for as long as the context lasts: a process pinned to each."""
+    """A context in which processors are busy: a process that never sleeps is pinned to each."""
     us = os.getpid()
     processes: list[subprocess.Popen[bytes]] = []
     try:

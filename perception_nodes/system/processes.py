@@ -1,4 +1,4 @@
-"""What the kernel knows of other processes and of the machine."""
+"""What the kernel knows about other processes and about the machine."""
 
 import os
 import platform
@@ -11,47 +11,46 @@ from typing import Protocol
 TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
-
 STARVED_PATIENCE = 10
-"""A process that wants to run and gets no processor has so many times its patience."""
+"""A silent process that wants to run and gets no processor is given this many times longer."""
 
 
 class ProcessHandle(Protocol):
-    """What is asked of the kernel about a process."""
+    """What the watchdog needs to know about a process, and to do to it."""
 
     def is_alive(self) -> bool:
-        """Whether it has not ended."""
+        """Whether the process has not ended."""
         ...
 
     def wants_processor(self) -> bool:
-        """Whether one of its threads could run now."""
+        """Whether one of its threads is ready to run."""
         ...
 
     def spent_ns(self) -> int:
-        """Processor time that its main thread has had."""
+        """Processor time that its main thread has used."""
         ...
 
     def rss_bytes(self) -> int:
-        """Its resident memory."""
+        """Resident memory of the process."""
         ...
 
     def kill(self) -> None:
-        """End it."""
+        """Kill the process."""
         ...
 
     def close(self) -> None:
-        """Watch it no longer."""
+        """Stop watching the process."""
         ...
 
 
 def is_hung(silent_ns: int, patience_ns: int, spent_ns: int, process: ProcessHandle) -> bool:
-    """Whether a silent process hangs, and is not merely kept from running by others.
+    """Whether a silent process hangs, rather than being kept from running by other processes.
 
     Args:
-        silent_ns: since its last sign of life.
+        silent_ns: time since its last sign of life.
         patience_ns: how long it may be silent.
-        spent_ns: processor time of its main thread at that sign.
-        process: it.
+        spent_ns: processor time that its main thread had used at its last sign of life.
+        process: the process.
     """
     if silent_ns <= patience_ns:
         return False
@@ -61,13 +60,13 @@ def is_hung(silent_ns: int, patience_ns: int, spent_ns: int, process: ProcessHan
 
 
 class Process:
-    """Another process by a descriptor of it: its number may be given to others, this not."""
+    """Another process, by a descriptor: unlike its number, that never refers to a later process."""
 
     def __init__(self, pid: int) -> None:
-        """Open it.
+        """Open a process.
 
         Raises:
-            ProcessLookupError: there is none of that number.
+            ProcessLookupError: there is no process with this number.
         """
         self.pid = pid
         self._descriptor = os.pidfd_open(pid)
@@ -75,20 +74,20 @@ class Process:
         self._poll.register(self._descriptor, select.POLLIN)
 
     def is_alive(self) -> bool:
-        """Whether it has not ended; known at once, also where nobody has waited for it."""
+        """Whether it has not ended; a process that nobody has waited for yet has ended."""
         return not self.wait(0.0)
 
     def wait(self, timeout_ms: float) -> bool:
-        """Wait for its end; whether it has ended."""
+        """Wait until it ends, but no longer than the timeout; returns whether it has ended."""
         return bool(self._poll.poll(timeout_ms))
 
     def kill(self) -> None:
-        """End it without asking, also where it is stopped."""
+        """Kill it with SIGKILL, which also ends a stopped process."""
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
 
     def wants_processor(self) -> bool:
-        """Whether one of its threads is running, or waiting for a processor or for the kernel."""
+        """Whether one of its threads is running, or waits for a processor or for the kernel."""
         with suppress(OSError):
             for task in os.listdir(f"/proc/{self.pid}/task"):
                 if _stat(f"/proc/{self.pid}/task/{task}/stat")[0] in "RD":
@@ -96,25 +95,25 @@ class Process:
         return False
 
     def spent_ns(self) -> int:
-        """Processor time that its main thread has had, to a tick."""
+        """Processor time that its main thread has used, to a tick."""
         with suppress(OSError):
             fields = _stat(f"/proc/{self.pid}/task/{self.pid}/stat")
             return (int(fields[11]) + int(fields[12])) * TICK_NS
         return 0
 
     def rss_bytes(self) -> int:
-        """Its resident memory, 0 where it has ended."""
+        """Resident memory of the process, 0 after its end."""
         with suppress(OSError), open(f"/proc/{self.pid}/statm", encoding="ascii") as file:
             return int(file.read().split()[1]) * PAGE_BYTES
         return 0
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the descriptor."""
         os.close(self._descriptor)
 
 
 def open_process(pid: int) -> Process | None:
-    """A process, None where it has ended already."""
+    """Open a process; None if it has already ended."""
     try:
         return Process(pid)
     except ProcessLookupError:
@@ -122,21 +121,21 @@ def open_process(pid: int) -> Process | None:
 
 
 def is_stopped(pid: int) -> bool:
-    """Whether somebody has stopped it (SIGSTOP), and nobody has let it go on."""
+    """Whether a process is stopped, by SIGSTOP, and has not been continued."""
     with suppress(OSError):
         return _stat(f"/proc/{pid}/stat")[0] == "T"
     return False
 
 
 def available_memory_bytes() -> int:
-    """Memory that can be had without swapping."""
+    """Memory that can be allocated without swapping."""
     with open("/proc/meminfo", encoding="ascii") as file:
         line = next(line for line in file if line.startswith("MemAvailable"))
     return int(line.split()[1]) * 1024
 
 
 def cpu_name() -> str:
-    """The processor's name."""
+    """Name of the processor."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
@@ -144,6 +143,6 @@ def cpu_name() -> str:
 
 
 def _stat(path: str) -> list[str]:
-    """Fields of a stat file from the state on; the name before it may hold anything."""
+    """Fields of a stat file from the state on; the name before it may contain any characters."""
     with open(path, encoding="ascii", errors="replace") as file:
         return file.read().rsplit(")", 1)[1].split()

@@ -1,4 +1,4 @@
-"""The kernel's real-time settings of a process, each only where it is asked for."""
+"""The kernel's real-time settings of a process; each is made only on request."""
 
 import ctypes
 import gc
@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable
 
 MCL_CURRENT, MCL_FUTURE = 1, 2
+MAX_PROCESSOR = 8191
+"""Largest number of a processor in any configuration of the kernel."""
 PR_SET_TIMERSLACK = 29
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -17,21 +19,21 @@ REMEDIES = {
 
 
 def set_up(cpus: str, fifo_priority: int, lock_memory: bool) -> list[str]:
-    """Set up this process; to be called when it has loaded what it works with.
+    """Make the real-time settings of this process; call it after everything is loaded.
 
-    Threads that exist already keep their processors and priorities, and share the rest.
+    The processors and locked memory apply to all threads, the priority to the calling one alone.
 
     Args:
         cpus: processors to run on, such as `2,3` or `2-5`; empty for all.
-        fifo_priority: of SCHED_FIFO, 1 to 99; 0 leaves the scheduler as it is. Nothing else runs
-            on a processor while a process of a priority is busy on it.
-        lock_memory: keep all memory resident, now and later.
+        fifo_priority: priority of SCHED_FIFO, 1 to 99; 0 leaves the scheduler as it is. While a
+            process with a priority is busy, nothing else runs on its processor.
+        lock_memory: whether to keep all memory resident, now and later.
 
     Returns:
-        A line for each setting: what it is now, or why it was refused and what allows it.
+        A line for each setting: its value, or why it was refused and what allows it.
     """
     lines = []
-    # What was made at start stays: the collector need not look at it, nor run at all.
+    # Objects made at start stay for ever, so the collector need not look at them, nor run at all.
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -54,7 +56,7 @@ def set_up(cpus: str, fifo_priority: int, lock_memory: bool) -> list[str]:
 
 
 def parse_cpus(text: str) -> set[int]:
-    """Processors from a list such as `0,2-3`.
+    """Read a list of processors such as `0,2-3`.
 
     Raises:
         ValueError: it is not such a list.
@@ -62,6 +64,8 @@ def parse_cpus(text: str) -> set[int]:
     found: set[int] = set()
     for part in text.split(","):
         first, _, last = part.partition("-")
+        if int(last or first) > MAX_PROCESSOR:
+            raise ValueError(f"{part!r}: the largest number of a processor is {MAX_PROCESSOR}")
         found |= set(range(int(first), int(last or first) + 1))
     return found
 

@@ -1,4 +1,4 @@
-"""Names, headers and depths of the graph's shared-memory channels: both ends read them here."""
+"""Names, headers and depths of the graph's shared-memory channels, for both ends."""
 
 import os
 import time
@@ -11,28 +11,31 @@ SLOT_DEPTH = 2
 RECORD_DEPTH = 1024
 DETECTION_DEPTH = 64
 HEARTBEAT_PERIOD_NS = 12_000_000
-"""Each loop turns at least every 16 ms: signs of life are never more than 28 ms apart."""
+"""Every loop turns at least once in 16 ms, so signs of life are at most 28 ms apart."""
 
 OF_FRAMES = (RecordKind.ENTERED, RecordKind.OUTCOME, RecordKind.TAKEOVER)
 
 
 def slot_writer(endpoint: Endpoint, camera: str, width: int, height: int) -> Writer[FrameHeader]:
-    """Frames for the detector, of width x height BGR pixels; 0 where they stay with the camera."""
+    """The sending end of the slots that preprocessing fills for the detector.
+
+    The pixels are BGR, width x height; 0 x 0 if they stay in the camera's channel.
+    """
     return endpoint.writer(f"{camera}/slots", FrameHeader, width * height * 3, SLOT_DEPTH)
 
 
 def slot_reader(endpoint: Endpoint, camera: str) -> Reader[FrameHeader]:
-    """The detector's end of `slot_writer`."""
+    """The receiving end of `slot_writer`, for the detector."""
     return endpoint.reader(f"{camera}/slots", FrameHeader, SLOT_DEPTH)
 
 
 def record_writer(endpoint: Endpoint, camera: str, process: str) -> Writer[FrameRecord]:
-    """One process's records, to the watchdog's ledger."""
+    """The sending end of one process's records, which the watchdog's ledger reads."""
     return endpoint.writer(f"{camera}/records/{process}", FrameRecord, 0, RECORD_DEPTH)
 
 
 class NumberedRecords:
-    """Sends one process's records, numbered and dated, so that a lost one is seen."""
+    """Sends one process's records, numbered and dated, so that a lost one is noticed."""
 
     def __init__(
         self,
@@ -45,11 +48,11 @@ class NumberedRecords:
         """Join the process's channel, see `record_writer`.
 
         Args:
-            endpoint: ours.
-            camera: whose frames we work on.
-            process: the channel.
-            patience_ns: how long we may be silent before we are taken for hung.
-            journal: receives what is told of frames, too.
+            endpoint: this process's entry to shared memory.
+            camera: camera whose frames this process works on.
+            process: name of the process in the channel's name.
+            patience_ns: how long this process may be silent before it counts as hung.
+            journal: receives a copy of each record about a frame.
         """
         self._journal = journal
         self._writer = record_writer(endpoint, camera, process)
@@ -69,24 +72,24 @@ class NumberedRecords:
         self._writer.send_record(record)
 
     def heartbeat(self) -> None:
-        """Say that we are alive, where no other record has said so lately."""
+        """Send a sign of life, unless another record was sent within `HEARTBEAT_PERIOD_NS`."""
         if time.monotonic_ns() - self._sent_ns >= HEARTBEAT_PERIOD_NS:
             self.send(FrameRecord(kind=RecordKind.HEARTBEAT))
 
     def leave(self) -> None:
-        """Say that we stop in good order."""
+        """Announce that this process stops in good order."""
         self.send(FrameRecord(kind=RecordKind.LEFT))
         if self._journal is not None:
             self._journal.remove()
 
 
 def record_reader(endpoint: Endpoint, camera: str, process: str) -> Reader[FrameRecord]:
-    """The watchdog's end of `record_writer`."""
+    """The receiving end of `record_writer`, for the watchdog."""
     return endpoint.reader(f"{camera}/records/{process}", FrameRecord, RECORD_DEPTH)
 
 
 def detection_writer(endpoint: Endpoint, camera: str) -> Writer[DetectionRecord]:
-    """Detections, to readers on this machine that cannot wait for DDS."""
+    """The sending end of detections for readers on this machine that cannot wait for DDS."""
     return endpoint.writer(f"{camera}/detections", DetectionRecord, 0, DETECTION_DEPTH)
 
 

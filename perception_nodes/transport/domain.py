@@ -1,4 +1,4 @@
-"""A domain's processes in iceoryx2: joining them, and removing what the dead among them left."""
+"""The processes of a domain in iceoryx2: joining them, and removing what dead ones left behind."""
 
 import errno
 import os
@@ -13,7 +13,7 @@ from perception_nodes.transport.memory import SHM_FOLDER, TransportError
 
 
 def own_prefix() -> str:
-    """What the names of our files in shared memory begin with, in the domain of this process."""
+    """Prefix of the names of our files in shared memory, in the domain of this process."""
     return str(config_of(own_domain()).global_cfg.prefix.to_string())
 
 
@@ -21,7 +21,7 @@ def own_domain() -> int:
     """The ROS domain of this process.
 
     Raises:
-        TransportError: `ROS_DOMAIN_ID` is no number.
+        TransportError: `ROS_DOMAIN_ID` is not a whole number.
     """
     text = os.environ.get("ROS_DOMAIN_ID") or "0"
     if not (text.isascii() and text.isdigit()):
@@ -30,14 +30,14 @@ def own_domain() -> int:
 
 
 def join_domain(name: str, config: Any) -> Any:
-    """Become one of a domain's processes, under a name for tools that list them.
+    """Join the domain of `config`, under a name for tools that list its processes.
 
     Raises:
-        TransportError: shared memory is not to be had.
+        TransportError: shared memory cannot be used.
     """
     iox2.set_log_level(iox2.LogLevel.Fatal)
     try:
-        # Python keeps SIGINT and SIGTERM: a node shuts down through its own handler.
+        # iceoryx2 must not take SIGINT and SIGTERM: a node shuts down through its own handler.
         return (
             iox2.NodeBuilder.new()
             .name(iox2.NodeName.new(name))
@@ -50,19 +50,19 @@ def join_domain(name: str, config: Any) -> Any:
 
 
 def config_of(domain: int) -> Any:
-    """iceoryx2's settings, with a name prefix that keeps domains apart."""
+    """Settings of iceoryx2 with a name prefix that keeps domains apart."""
     config = iox2.config.default()
     config.global_cfg.prefix = iox2.FileName.new(f"perception{domain}_")
     return config
 
 
 def sweep(domain: int | None = None) -> None:
-    """Remove what is left in shared memory of a domain in which no process is alive any more."""
+    """Remove what dead processes left behind; if no process of the domain is alive, everything."""
     config = config_of(own_domain() if domain is None else domain)
     try:
         node = join_domain("sweep", config)
     except TransportError:
-        # Also cleaning needs a little room; what can be removed without is removed below.
+        # Joining needs a little room. Without any, the files can still be removed below.
         node = None
     else:
         reclaim_dead(node)
@@ -70,9 +70,9 @@ def sweep(domain: int | None = None) -> None:
     alone = len(others) <= (node is not None)
     del node
     if alone:
-        for left in SHM_FOLDER.glob(f"{config.global_cfg.prefix.to_string()}*"):
-            with suppress(OSError):  # another user's
-                left.unlink()
+        for path in SHM_FOLDER.glob(f"{config.global_cfg.prefix.to_string()}*"):
+            with suppress(OSError):  # it belongs to another user
+                path.unlink()
 
 
 def reclaim_dead(node: Any) -> None:
@@ -80,7 +80,7 @@ def reclaim_dead(node: Any) -> None:
     try:
         node.try_cleanup_dead_nodes()
     except iox2.NodeCleanupFailure:
-        # Another process is at it, or the remains belong to another user: they cost memory only.
+        # Another process does it, or the files belong to another user. They only cost memory.
         return
     config = node.config
     for state in iox2.Node.list(iox2.ServiceType.Ipc, config):
@@ -93,9 +93,9 @@ def _is_dead(state: Any) -> bool:
 
 
 def _forget(dead: Any, config: Any) -> None:
-    """Remove a dead process from the list where there is nothing else left to remove of it.
+    """Remove a dead process from iceoryx2's list, if its other resources are gone.
 
-    One that was killed while it joined or left stays in iceoryx2's list for ever (0.10.0).
+    iceoryx2 0.10.0 itself never removes a process that was killed while it joined or left.
     """
     try:
         dead.try_remove_stale_resources()
@@ -111,7 +111,7 @@ def _forget(dead: Any, config: Any) -> None:
 
 
 def explained(channel: str, error: Exception) -> TransportError:
-    """What iceoryx2 says of a channel, with the remedy."""
+    """An error of iceoryx2 about a channel, with its remedy."""
     remedy = "is another graph with other settings running in this domain? (ROS_DOMAIN_ID)"
     if shutil.disk_usage(SHM_FOLDER).free < 1_000_000:
         remedy = f"{SHM_FOLDER} is full ({os.strerror(errno.ENOSPC)})"

@@ -1,4 +1,4 @@
-"""What killed processes leave of Fast DDS in shared memory, and its removal."""
+"""Removal of the Fast DDS files that killed processes leave in shared memory."""
 
 import fcntl
 import os
@@ -11,21 +11,21 @@ from perception_nodes.transport.memory import SHM_FOLDER
 PREFIX = "fastdds_"
 LOCK_SUFFIXES = ("_el", "_sl")
 STARTING_S = 1.0
-"""Younger files may belong to a process that has not locked them yet."""
+"""A younger file may belong to a process that has not locked it yet."""
 
 
 def sweep_segments(folder: Path = SHM_FOLDER) -> None:
     """Remove the segments and ports that no living process holds.
 
-    Their owners keep a lock on a file beside each; the kernel drops it with the process, however
-    that ends. Those of other graphs on this machine stay.
+    The owner of a segment or port keeps a lock on a file beside it, which the kernel releases when
+    the process ends in any way. So the files of other living graphs on this machine stay.
     """
     files = [path for path in folder.glob(f"{PREFIX}*") if path.is_file()]
     for name in {_base(path.name) for path in files}:
-        parts = [folder / name, *(folder / f"{name}{suffix}" for suffix in LOCK_SUFFIXES)]
-        if all(map(_abandoned, parts)):
-            for path in [*parts, folder / f"sem.{name}_mutex"]:
-                with suppress(OSError):  # gone already, or another user's
+        lockable = [folder / name, *(folder / f"{name}{suffix}" for suffix in LOCK_SUFFIXES)]
+        if all(map(_abandoned, lockable)):
+            for path in [*lockable, folder / f"sem.{name}_mutex"]:
+                with suppress(OSError):  # it is gone already, or belongs to another user
                     path.unlink()
 
 
@@ -36,7 +36,7 @@ def _base(name: str) -> str:
 
 
 def _abandoned(path: Path) -> bool:
-    """Whether a file is absent, or old enough and locked by nobody."""
+    """Whether a file is absent, or is old enough and not locked."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:

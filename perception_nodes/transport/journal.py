@@ -1,7 +1,7 @@
-"""A process's last records in shared memory, where they outlive it and the watchdog both.
+"""The last records of a process, in shared memory, where they outlive it and the watchdog.
 
-The channel to the watchdog is fast and forgets: what a dead process has sent and a watchdog that
-was away has not read is gone. The journal is what the watchdog reads then.
+A record that a dead process sent through the channel, and that the watchdog had not read because it
+was restarting, is lost. The watchdog then reads it in the process's journal.
 """
 
 import ctypes
@@ -17,45 +17,44 @@ RECORDS = 1024
 
 
 class _Pages(ctypes.Structure):
-    """A ring of records; `written` counts all that ever were, and is set after each."""
+    """A ring of records; `written` counts all records ever written, and is set after each one."""
 
     _fields_ = [("written", ctypes.c_uint64), ("records", FrameRecord * RECORDS)]
 
 
 class Journal:
-    """The writing end, of this process."""
+    """The journal that this process writes."""
 
     def __init__(self, camera: str, role: str) -> None:
-        """Begin it."""
         path = journal_of(camera, role, os.getpid())
         self._mapped = Mapped(path, _Pages, os.O_TRUNC)
 
     def append(self, record: FrameRecord) -> None:
-        """Write a record, over the oldest one where the ring is full."""
+        """Write a record; if the ring is full, it replaces the oldest one."""
         pages = self._mapped.value
         pages.records[pages.written % RECORDS] = record
         pages.written += 1
 
     def remove(self) -> None:
-        """We stop in good order: the watchdog has all we told."""
+        """Remove the journal, when this process stops in good order and has sent everything."""
         self._mapped.path.unlink(missing_ok=True)
 
 
 def journal_of(camera: str, role: str, process: int) -> Path:
-    """Where a process's is, if it has one."""
+    """Path of a process's journal, whether it exists or not."""
     return SHM_FOLDER / f"{own_prefix()}{camera}.{role}.{process}.journal"
 
 
 def journals(camera: str, role: str) -> dict[int, Path]:
-    """Those of all processes of a role, dead ones too, by process."""
+    """Paths of the journals of all processes of a role, living and dead, by process id."""
     found = SHM_FOLDER.glob(f"{own_prefix()}{camera}.{role}.*.journal")
     return {int(path.suffixes[-2][1:]): path for path in found}
 
 
 def read_journal(path: Path) -> list[FrameRecord]:
-    """Its records, oldest first; none where it is gone.
+    """Records of a journal, oldest first; none if the journal is gone.
 
-    Its process may be writing: the one record that it may be at is left out.
+    Its process may be writing a record meanwhile, so the place of the next record is left out.
     """
     try:
         data = path.read_bytes()

@@ -1,6 +1,6 @@
-"""Who of several equal processes works: the one that holds a lock, which the kernel frees.
+"""Decides which of several equal processes works: the holder of a lock that the kernel frees.
 
-The locked file lies in shared memory and holds what the next one must know of its predecessor.
+The locked file is in shared memory; its content tells the next holder about its predecessor.
 """
 
 import ctypes
@@ -15,14 +15,14 @@ from perception_nodes.transport.memory import SHM_FOLDER, Mapped
 
 
 class LeaseNote(ctypes.Structure):
-    """What the holder writes for the one that comes after it.
+    """What the holder writes for its successor.
 
-    `process` is the holder, 0 where it stopped in good order. It gave its last sign of life at
-    `alive_ns`, may be silent for `patience_ns` and had spent `spent_ns` of processor time by then.
-    The frame it took last is `ingest_process` and `sequence`, of `ingested_ns`, and `unended` until
-    it is done with it. `number` is the last one that it took from `source`, a numbered stream, and
-    `entered_number` the last one of them that it has entered, as `entered`. `listeners` is how many
-    subscribers its results had.
+    `process` is the holder's process number, 0 if it stopped in good order. It gave its last sign
+    of life at `alive_ns`, may be silent for `patience_ns`, and had used `spent_ns` of processor
+    time by then. `ingest_process`, `sequence` and `ingested_ns` identify the last frame that it
+    took; `unended` is set until it has finished that frame. `number` is the last frame number that
+    it took from the numbered stream `source`, and `entered_number` the last one whose record,
+    `entered`, it has made. `listeners` is the number of subscribers to its results.
     """
 
     _fields_ = [
@@ -43,10 +43,10 @@ class LeaseNote(ctypes.Structure):
 
 
 class Lease:
-    """One process's view of the right to work, in a role, for a camera."""
+    """The right of a process to work in a role for a camera."""
 
     def __init__(self, camera: str, role: str) -> None:
-        """Open the file that all of that role share."""
+        """Open the file that all processes of the role share."""
         self._role = role
         path = SHM_FOLDER / f"{own_prefix()}{camera}_{role}.lease"
         self._mapped = Mapped(path, LeaseNote)
@@ -57,7 +57,7 @@ class Lease:
         self._suspected_ns = -1
 
     def wait(self, timeout_ms: float) -> None:
-        """Wait until the holder ends; for the timeout where that does not happen, or has."""
+        """Wait for the holder's end until the timeout; without a holder, for all of that time."""
         pid = self.note.process
         if self._holder is None or self._holder.pid != pid:
             self._forget_holder()
@@ -68,13 +68,13 @@ class Lease:
             self._holder.wait(timeout_ms)
 
     def acquire(self, patience_ns: int) -> FrameRecord | None:
-        """Take the right to work where nobody has it.
+        """Take the right to work, if no process has it.
 
         Args:
-            patience_ns: how long we may be silent then.
+            patience_ns: how long we may be silent from then on.
 
         Returns:
-            The record that tells of the takeover, None where another one works.
+            The record of the takeover, None if another process works.
         """
         try:
             fcntl.flock(self._mapped.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -82,8 +82,10 @@ class Lease:
             return None
         note, now_ns = self.note, time.monotonic_ns()
         record = FrameRecord(kind=RecordKind.TAKEOVER, predecessor=note.process)
+        record.ingested_ns = note.ingested_ns
         if note.process:
-            how = "hung and was killed" if self._killed is not None else "died"
+            killed = self._killed is not None and self._killed.pid == note.process
+            how = "hung and was killed" if killed else "died"
             record.reason = (
                 f"{self._role} {note.process} {how}; {os.getpid()} took over "
                 f"{(now_ns - note.alive_ns) / 1e6:.0f} ms after its last sign of life"
@@ -103,40 +105,48 @@ class Lease:
         note.alive_ns = time.monotonic_ns()
 
     def begin(self, ingest_process: int, sequence: int, ingested_ns: int) -> None:
-        """Note the frame that we work on: should we die of it, nobody else shall."""
+        """Note the frame that we start to work on, so that no successor dies of it, too."""
         note = self.note
         note.ingest_process, note.sequence = ingest_process, sequence
         note.ingested_ns, note.unended = ingested_ns, 1
 
     def take(self, source: int, number: int) -> None:
-        """Note what we took from a numbered stream, before looking at it: it may be our death."""
+        """Note the frame that we took from a numbered stream, before it can make us crash."""
         self.note.source, self.note.number = source, number
 
     def enter(self, record: FrameRecord) -> None:
-        """Note that what was taken last is entered; to be called before the record is sent."""
+        """Note the record of the last frame taken, and that we work on it.
+
+        To be called before the record is sent: the successor sends it again.
+        """
         note = self.note
         note.entered = record
+        self.begin(record.ingest_process, record.sequence, record.ingested_ns)
         note.entered_number = note.number
 
     def end(self) -> None:
-        """We are done with the frame."""
+        """Note that we have finished the frame."""
         self.note.unended = 0
 
     def kill_hung_holder(self) -> None:
-        """End the holder where it hangs; the lock is free when the kernel is done with it."""
+        """Kill the holder if it hangs; the kernel frees the lock when the process has ended."""
         note = self.note
         alive_ns, pid = note.alive_ns, note.process
         silent_ns = time.monotonic_ns() - alive_ns
-        if silent_ns <= note.patience_ns or not pid or self._killed is not None:
+        if silent_ns <= note.patience_ns or not pid:
+            return
+        if self._killed is not None and self._killed.pid == pid:
             return
         process = open_process(pid)
         if process is None:
             return
-        # Opened, it cannot become another; and it is the holder still if it says so now.
+        # The open handle cannot come to mean another process; that it is still the holder is
+        # checked below.
         hung = is_hung(silent_ns, note.patience_ns, note.spent_ns, process)
-        # Twice, since looking takes a moment in which it may have given a sign.
+        # Only when found hung twice: it may give a sign of life while we look.
         if hung and self._suspected_ns == note.alive_ns and note.process == pid:
             process.kill()
+            self._forget_killed()
             self._killed = process
         else:
             process.close()

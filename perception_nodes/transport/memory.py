@@ -1,4 +1,4 @@
-"""Files in shared memory: room for them, their pages, and structures that outlive a process."""
+"""Files in shared memory: free room, reserved pages, and structures that outlive a process."""
 
 import ctypes
 import mmap
@@ -9,20 +9,21 @@ from typing import Generic, TypeVar
 
 SHM_FOLDER = Path("/dev/shm")
 RESERVED_BYTES = 8_000_000
-"""Of a file that we have mapped. iceoryx2's are smaller; Fast DDS makes large ones, for images, and
-fills them from the front: a node that sends no images needs no more."""
+"""Bytes whose pages are reserved at the front of a mapped file. The files of iceoryx2 are smaller.
+Fast DDS makes large files for images and fills them from the front: a node that sends no images
+needs no more than this."""
 Structure = TypeVar("Structure", bound=ctypes.Structure)
 
 
 class TransportError(RuntimeError):
-    """Shared memory cannot be had; the text says what to do."""
+    """Shared memory cannot be used; the text says what to do."""
 
 
 def require_room(needed_bytes: int) -> None:
-    """Check /dev/shm before pages are touched: a full one kills the process that writes.
+    """Check that /dev/shm has room; when it is full, a process that touches a new page is killed.
 
     Raises:
-        TransportError: not enough is free.
+        TransportError: not enough memory is free.
     """
     free_bytes = shutil.disk_usage(SHM_FOLDER).free
     if free_bytes < needed_bytes:
@@ -33,14 +34,14 @@ def require_room(needed_bytes: int) -> None:
 
 
 def reserve() -> None:
-    """Give the files in shared memory that this process has mapped the pages that they may need.
+    """Reserve pages for the files in shared memory that this process has mapped.
 
-    They are made without: a page is found when it is first written to, and where `/dev/shm` is full
-    by then the process dies of SIGBUS. It is better told when it starts. Samples are not meant
-    here, see `shm.Writer`.
+    A file is created without pages. The kernel finds a page when it is first written to, and if
+    `/dev/shm` is full by then, the process dies of SIGBUS. It is better to fail at start, with an
+    error. Files with samples are left out here, see `shm.Writer`.
 
     Raises:
-        TransportError: not enough is free.
+        TransportError: not enough memory is free.
     """
     with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
         paths = {
@@ -52,15 +53,15 @@ def reserve() -> None:
 
 
 def give_pages(path: Path, most_bytes: int) -> None:
-    """Give the first bytes of a file their pages.
+    """Reserve pages for the first bytes of a file.
 
     Raises:
-        TransportError: not enough is free.
+        TransportError: not enough memory is free.
     """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
-        return  # removed meanwhile, or another user's
+        return  # the file was removed meanwhile, or belongs to another user
     size_bytes = min(os.fstat(descriptor).st_size, most_bytes)
     try:
         os.posix_fallocate(descriptor, 0, max(size_bytes, 1))
@@ -72,16 +73,16 @@ def give_pages(path: Path, most_bytes: int) -> None:
 
 
 class Mapped(Generic[Structure]):
-    """A structure in a file in shared memory; what was in it when it was opened still is.
+    """A structure in a file in shared memory; opening an existing file keeps its content.
 
     Attributes:
         path: the file.
-        descriptor: of it, open.
+        descriptor: open file descriptor of the file.
         value: the structure, in place.
     """
 
     def __init__(self, path: Path, kind: type[Structure], flags: int = 0) -> None:
-        """Open the file, or make one of zeros; `flags` as for `os.open`."""
+        """Open the file, or create one filled with zeros; `flags` as for `os.open`."""
         self.path = path
         self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | flags, 0o600)
         os.ftruncate(self.descriptor, ctypes.sizeof(kind))
@@ -89,11 +90,11 @@ class Mapped(Generic[Structure]):
         self.value = kind.from_buffer(self._memory)
 
     def clear(self) -> None:
-        """Make it all zeros."""
+        """Fill the structure with zeros."""
         ctypes.memset(ctypes.addressof(self.value), 0, ctypes.sizeof(self.value))
 
     def close(self) -> None:
-        """Unmap it; nobody else may hold `value` any more. The file stays."""
+        """Unmap the file, which stays; no other reference to `value` may be left."""
         del self.value
         self._memory.close()
         os.close(self.descriptor)

@@ -1,8 +1,8 @@
 """Channels between processes over iceoryx2: a handle travels, pixels do not.
 
 A channel carries samples of a fixed header (a ctypes structure) and a payload of bytes. Its depth
-is explicit, and where a reader is slow the newest samples win: what they pushed out shows as a gap
-in the headers' numbers, which the reader accounts for.
+is explicit. If a reader is slow, newer samples push out the oldest ones; the reader sees a gap in
+the numbers in the headers and accounts for it.
 """
 
 import ctypes
@@ -29,12 +29,12 @@ from perception_nodes.transport.memory import (
 )
 
 MAX_PROCESSES = 8
-"""At one end of a channel: the one that works, its standby, and dead ones not yet reclaimed."""
+"""Processes at one end of a channel: the active one, its standby, and dead ones not yet removed."""
 TIMEOUT_TICK_NS = 4_000_000
-"""The kernel counts the timeouts of sockets in ticks: one that is shorter lasts for two of them."""
+"""Tick of the kernel's socket timeouts: a shorter timeout still lasts for two ticks."""
 SIGNALLED = (iox2.WaitSetRunResult.Interrupt, iox2.WaitSetRunResult.TerminationRequest)
 SPARE_SAMPLES = 6
-"""Beside those that wait for a reader: what two readers have borrowed and we fill meanwhile."""
+"""Samples beside those that wait for a reader: two readers borrow some while others are filled."""
 Header = TypeVar("Header", bound=ctypes.Structure)
 
 
@@ -49,14 +49,13 @@ class Sample(Generic[Header]):
     __slots__ = ("_loan", "header", "payload")
 
     def __init__(self, loan: Any, header: Header, payload: NDArray[np.uint8]) -> None:
-        """Wrap what iceoryx2 lent."""
         self._loan = loan
         self.header = header
         self.payload = payload
 
     @property
     def source(self) -> int:
-        """Of a received sample, who sent it: a process that was started anew is another one."""
+        """The sender of a received sample; a restarted process counts as another sender."""
         value = int(self._loan.header.publisher_id.value)
         return value >> 64 ^ value & (1 << 64) - 1
 
@@ -69,14 +68,14 @@ class Endpoint:
     """A process's entry to shared memory; all its channels close with it."""
 
     def __init__(self, name: str, domain: int | None = None) -> None:
-        """Join.
+        """Join a domain.
 
         Args:
-            name: of the process, for tools that list them.
+            name: name of the process, for tools that list processes.
             domain: keeps the graphs of one machine apart; `ROS_DOMAIN_ID` by default.
 
         Raises:
-            TransportError: shared memory is not to be had.
+            TransportError: shared memory cannot be used.
         """
         self._node = join_domain(name, config_of(own_domain() if domain is None else domain))
         reclaim_dead(self._node)
@@ -91,18 +90,18 @@ class Endpoint:
         borrowed: int = 2,
         loaned: int = 2,
     ) -> "Writer[Header]":
-        """The sending end of a channel.
+        """Open the sending end of a channel.
 
         Args:
-            channel: its name, the same at both ends.
+            channel: name of the channel, the same at both ends.
             header: the structure that each sample carries.
-            payload_bytes: payload that there is room for at first; a larger one makes more.
-            depth: samples that wait for a reader before the oldest is pushed out.
+            payload_bytes: size of payload to make room for; it grows if a larger one is sent.
+            depth: samples that wait for a reader before the oldest one is pushed out.
             borrowed: samples that a reader may hold at once.
             loaned: samples that we may fill at once.
 
         Raises:
-            TransportError: no room in /dev/shm, or the channel exists with other properties.
+            TransportError: /dev/shm has no room, or the channel exists with other properties.
         """
         samples = depth + SPARE_SAMPLES + loaned - 2
         require_room((payload_bytes + ctypes.sizeof(header)) * samples)
@@ -125,7 +124,7 @@ class Endpoint:
     def reader(
         self, channel: str, header: type[Header], depth: int, borrowed: int = 2
     ) -> "Reader[Header]":
-        """The receiving end of a channel; see `writer`."""
+        """Open the receiving end of a channel; for the arguments see `writer`."""
         service, event = self._services(channel, header, depth, borrowed)
         try:
             subscriber = service.subscriber_builder().buffer_size(depth).create()
@@ -136,7 +135,7 @@ class Endpoint:
         return Reader(subscriber, listener, header)
 
     def waiter(self, readers: "Sequence[Reader[Any]]") -> "Waiter":
-        """Waits for samples of several channels at once."""
+        """Open a waiter for samples of several channels at once."""
         try:
             waitset = (
                 iox2.WaitSetBuilder.new()
@@ -155,7 +154,7 @@ class Endpoint:
         reclaim_dead(self._node)
 
     def close(self) -> None:
-        """Leave: close every channel of this process and remove what it held in shared memory."""
+        """Leave the domain: close all channels of this process and remove its shared memory."""
         for port in reversed(self._ports):
             port.delete()
         self._ports.clear()
@@ -193,7 +192,7 @@ class Endpoint:
 
 
 class Writer(Generic[Header]):
-    """The sending end of a channel."""
+    """The sending end of a channel; made by `Endpoint.writer`."""
 
     def __init__(
         self,
@@ -203,7 +202,6 @@ class Writer(Generic[Header]):
         payload_bytes: int,
         samples: int,
     ) -> None:
-        """Made by `Endpoint.writer`."""
         self._publisher = publisher
         self._notifier = notifier
         self._header = header
@@ -212,10 +210,10 @@ class Writer(Generic[Header]):
         self._reserve(payload_bytes)
 
     def _reserve(self, payload_bytes: int) -> None:
-        """Give the samples that can be in use at once their pages.
+        """Reserve pages for the samples that can be in use at once.
 
-        iceoryx2's segments have room for many more, for as many readers as there may ever be; but a
-        sample given back is the next one to be lent, so those behind are never touched.
+        A segment of iceoryx2 has room for many more, for the largest possible number of readers.
+        But the sample returned last is lent next, so the others are never touched.
         """
         needed_bytes = (payload_bytes + ctypes.sizeof(self._header) + 128) * self._samples + 4096
         for path in SHM_FOLDER.glob(f"*_{self._publisher.id.value}__*.data"):
@@ -225,7 +223,7 @@ class Writer(Generic[Header]):
         """Borrow a sample to fill; its header is zeroed, its payload is not.
 
         Raises:
-            TransportError: no sample is free, or there is no room for a larger one.
+            TransportError: no sample is free, or there is no room for one of this size.
         """
         size = self.payload_bytes if payload_bytes is None else payload_bytes
         if size > self.payload_bytes:
@@ -247,7 +245,7 @@ class Writer(Generic[Header]):
         self._notifier.notify()
 
     def send_record(self, record: Header) -> None:
-        """Send a header alone."""
+        """Send a header without payload."""
         sample = self.loan(0)
         ctypes.memmove(
             ctypes.addressof(sample.header), ctypes.addressof(record), ctypes.sizeof(record)
@@ -256,14 +254,13 @@ class Writer(Generic[Header]):
 
 
 class Reader(Generic[Header]):
-    """The receiving end of a channel.
+    """The receiving end of a channel; made by `Endpoint.reader`.
 
     Attributes:
-        listener: is told of each sample.
+        listener: iceoryx2's listener, which is notified of each sample.
     """
 
     def __init__(self, subscriber: Any, listener: Any, header: type[Header]) -> None:
-        """Made by `Endpoint.reader`."""
         self._subscriber = subscriber
         self.listener = listener
         self._header = header
@@ -275,7 +272,7 @@ class Reader(Generic[Header]):
     def wait(self, timeout_ms: float) -> None:
         """Sleep until a sample comes, or the timeout; a signal may end it early."""
         deadline_ns = time.monotonic_ns() + round(timeout_ms * 1e6)
-        # A loop, since the notification of a sample that was read before it came wakes us too.
+        # A loop, because the notification may be of a sample that has been read already.
         while not self.has_samples():
             left_ns = deadline_ns - time.monotonic_ns()
             if left_ns <= TIMEOUT_TICK_NS:
@@ -283,11 +280,11 @@ class Reader(Generic[Header]):
             try:
                 self.listener.timed_wait(iox2.Duration.from_nanos(left_ns))
             except iox2.ListenerWaitError:
-                # Interrupted by a signal; the caller looks at its stop flag.
+                # A signal interrupted the wait; the caller checks its stop flag.
                 return
 
     def receive(self) -> Sample[Header] | None:
-        """The oldest waiting sample, None where there is none; release it when done."""
+        """Take the oldest waiting sample, None if there is none; the caller releases it."""
         loan = self._subscriber.receive()
         if loan is None:
             return None
@@ -295,7 +292,7 @@ class Reader(Generic[Header]):
         return Sample(loan, header, _bytes_at(loan.payload_ptr, len_of(loan)))
 
     def newest(self) -> Sample[Header] | None:
-        """The newest waiting sample; older ones are released unread."""
+        """Take the newest waiting sample, None if there is none; older ones are released unread."""
         newest = None
         while (sample := self.receive()) is not None:
             if newest is not None:
@@ -304,7 +301,7 @@ class Reader(Generic[Header]):
         return newest
 
     def records(self) -> list[Header]:
-        """Copies of all waiting headers, oldest first."""
+        """Take copies of all waiting headers, oldest first."""
         found = []
         while (sample := self.receive()) is not None:
             found.append(self._header.from_buffer_copy(sample.header))
@@ -313,10 +310,9 @@ class Reader(Generic[Header]):
 
 
 class Waiter:
-    """Waits for samples of any of several channels."""
+    """Waits for samples of any of several channels; made by `Endpoint.waiter`."""
 
     def __init__(self, waitset: Any, readers: Sequence[Reader[Any]]) -> None:
-        """Made by `Endpoint.waiter`."""
         self._waitset = waitset
         self._readers = readers
 
@@ -335,13 +331,13 @@ class Waiter:
             if result in SIGNALLED:
                 return
             for reader in self._readers:
-                # Before the samples are looked for again: one may have been read already.
+                # Notifications are cleared first: they may be of samples that were read already.
                 while reader.listener.try_wait():
                     pass
 
 
 def len_of(loan: Any) -> int:
-    """Bytes of a received payload."""
+    """Number of bytes in a received payload."""
     return int(loan.header.number_of_elements)
 
 

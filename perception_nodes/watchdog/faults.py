@@ -1,6 +1,6 @@
-"""What can go wrong, one small class a fault: `update` takes a fact and says whether it is wrong.
+"""What can go wrong: one small class for each fault, whose `update` takes a fact and judges it.
 
-All times are CLOCK_MONOTONIC unless they say otherwise; nobody here looks at a clock.
+All times are CLOCK_MONOTONIC unless said otherwise; nothing here reads a clock.
 """
 
 from collections import deque
@@ -14,7 +14,7 @@ MS = 1_000_000
 
 
 class HealthMode(IntEnum):
-    """How far the detections can be relied on, best first."""
+    """How far the detections can be relied on, the best mode first."""
 
     NOMINAL = 0
     DEGRADED = 1
@@ -27,10 +27,10 @@ class Fault:
     """Something wrong.
 
     Attributes:
-        name: what is wrong, always in the same words.
-        text: the same with the values measured.
-        mode: the best mode that the pipeline can be in meanwhile; NOMINAL for what is worth
-            telling and harms no frame yet.
+        name: identifies the kind of fault.
+        text: describes it, with the measured values.
+        mode: the best mode that is possible while it lasts; NOMINAL for a fault that should be
+            reported but harms no frame yet.
     """
 
     name: str
@@ -43,18 +43,18 @@ class FaultLimits:
     """When a fact is a fault.
 
     Attributes:
-        no_frame_ms: a camera silent for so long is gone.
-        frozen_frames: so many frames of the same pixels in a row are one frozen picture, since
-            a camera's noise changes every frame; 0 for a camera without noise.
-        clock_jump_ms: the wall clock moved so far against the monotonic one.
+        no_frame_ms: a camera that sends nothing for longer is gone.
+        frozen_frames: this many frames in a row with the same pixels mean a frozen picture, since
+            noise changes each frame; 0 turns this off, for a camera without noise.
+        clock_jump_ms: a larger step of the wall clock against the monotonic one is a jump.
         frame_rate_ratio: a frame rate below this share of the usual one is a loss.
         overrun_share: a stage that exceeds its budget in a larger share of frames overruns.
-        latency_ratio: a median latency of this multiple of the one after start has drifted.
-        memory_growth_mb: a process that grows steadily, by so much in `memory_window_s`, leaks.
-        memory_window_s: see there.
-        starved_ms: we are starved where we wake so much later than we asked to.
-        window_frames: medians and shares are taken over so many frames.
-        hold_ms: a fault of an instant is told for so long.
+        latency_ratio: a median latency above this multiple of the one after the start is a drift.
+        memory_growth_mb: a process that grows steadily by this much in `memory_window_s` leaks.
+        memory_window_s: see `memory_growth_mb`.
+        starved_ms: we are starved if we wake later than we asked to by more than this.
+        window_frames: medians and shares are taken over this many frames.
+        hold_ms: a fault that lasts for an instant is reported for this long.
     """
 
     no_frame_ms: float = 300.0
@@ -71,16 +71,15 @@ class FaultLimits:
 
 
 class Held:
-    """Keeps telling of a fault of an instant for a while, lest nobody sees it."""
+    """Keeps a fault that lasts for an instant present for a while, so that it is seen."""
 
     def __init__(self, limits: FaultLimits) -> None:
-        """Nothing to tell yet."""
         self._hold_ns = limits.hold_ms * MS
         self._fault: Fault | None = None
         self._since_ns = 0
 
     def update(self, fault: Fault | None, now_ns: int) -> Fault | None:
-        """Take a fault that has just been found, or none; what is to be told now."""
+        """Take a fault that has just been found, or none; gives the one to report now."""
         if fault is not None:
             self._fault, self._since_ns = fault, now_ns
         elif now_ns - self._since_ns > self._hold_ns:
@@ -92,16 +91,15 @@ class NoFrame:
     """The camera is gone."""
 
     def __init__(self, limits: FaultLimits) -> None:
-        """No frame was expected yet."""
         self._limit_ms = limits.no_frame_ms
         self._last_ns = 0
 
     def frame(self, now_ns: int) -> None:
-        """One came."""
+        """Note that a frame has come."""
         self._last_ns = now_ns
 
     def update(self, now_ns: int) -> Fault | None:
-        """Judge the silence; that before the first frame is the start."""
+        """Judge the silence; there is no fault before the first frame."""
         if not self._last_ns or now_ns - self._last_ns <= self._limit_ms * MS:
             return None
         text = f"no frame from the camera for {self._limit_ms:.0f} ms"
@@ -109,16 +107,15 @@ class NoFrame:
 
 
 class FrozenPicture:
-    """The camera sends the same picture again and again."""
+    """The camera repeats the same picture."""
 
     def __init__(self, limits: FaultLimits) -> None:
-        """No picture yet."""
         self._limit = limits.frozen_frames
         self._last = 0
         self._same = 0
 
     def update(self, picture: int) -> Fault | None:
-        """Take the hash of a frame's pixels, 0 for none."""
+        """Take the hash of a frame's pixels, 0 if there is none."""
         if picture:
             self._same = self._same + 1 if picture == self._last else 1
             self._last = picture
@@ -129,14 +126,13 @@ class FrozenPicture:
 
 
 class WrongStamp:
-    """A frame's stamp repeats the one before, or is older."""
+    """A frame has the stamp of the frame before, or an older one."""
 
     def __init__(self) -> None:
-        """No frame yet."""
         self._last_ns = 0
 
     def update(self, stamp_ns: int) -> Fault | None:
-        """Take a frame's stamp, nanoseconds since the Unix epoch; 0 for none."""
+        """Take a frame's stamp, nanoseconds since the Unix epoch; 0 if there is none."""
         if not stamp_ns:
             return None
         step_ns, self._last_ns = stamp_ns - self._last_ns, stamp_ns
@@ -147,15 +143,14 @@ class WrongStamp:
 
 
 class ClockJump:
-    """The wall clock was set: stamps and deadlines of frames under way are wrong."""
+    """The wall clock was set: stamps and deadlines of frames in flight are wrong."""
 
     def __init__(self, limits: FaultLimits) -> None:
-        """The first update is where we start from."""
         self._limit_ms = limits.clock_jump_ms
         self._offset_ns: int | None = None
 
     def update(self, now_ns: int, realtime_ns: int) -> Fault | None:
-        """Take both clocks, read at once."""
+        """Take both clocks, read at the same moment; `realtime_ns` since the Unix epoch."""
         offset_ns = realtime_ns - now_ns
         before_ns, self._offset_ns = self._offset_ns, offset_ns
         jump_ms = 0.0 if before_ns is None else (offset_ns - before_ns) / MS
@@ -165,9 +160,10 @@ class ClockJump:
 
 
 def suspect_stamp(record: FrameRecord) -> Fault | None:
-    """The frame's stamp is not of the second before it came: the camera's clock is not ours.
+    """A fault if the frame's stamp is not of the second before its receipt.
 
-    Its age cannot be known then, and its deadline runs from its receipt.
+    The camera's clock then differs from ours: the age of the frame is unknown, and its deadline
+    runs from its receipt.
     """
     if not record.flags & FrameFlag.CLOCK_SUSPECT:
         return None
@@ -176,17 +172,17 @@ def suspect_stamp(record: FrameRecord) -> Fault | None:
 
 
 class FrameRateLoss:
-    """Frames come in more slowly than they used to."""
+    """Frames come more slowly than they used to."""
 
     def __init__(self, limits: FaultLimits) -> None:
-        """The usual rate is that of the first window of frames."""
+        """Take the first window of frames for the usual rate."""
         self._limits = limits
         self._entered_ns: deque[int] = deque(maxlen=limits.window_frames)
         self._usual_ns = 0.0
 
     def update(self, entered_ns: int) -> Fault | None:
         """Take the instant at which a frame came in."""
-        # A camera that was gone is not slow: that is told of it already.
+        # A camera that was gone is not slow; `NoFrame` has reported it.
         if self._entered_ns and entered_ns - self._entered_ns[-1] > self._limits.no_frame_ms * MS:
             self._entered_ns.clear()
         self._entered_ns.append(entered_ns)
@@ -202,7 +198,7 @@ class FrameRateLoss:
 
 
 class StageOverrun:
-    """A stage exceeds its share of the deadline more often than now and then."""
+    """A stage often exceeds its share of the deadline."""
 
     def __init__(self, stage: str, budget_ms: float, limits: FaultLimits) -> None:
         """Watch one stage of `core.budget.STAGES`."""
@@ -212,7 +208,7 @@ class StageOverrun:
         self._worst_ms = 0.0
 
     def update(self, duration_ms: float) -> Fault | None:
-        """Take what the stage took for a frame."""
+        """Take the stage's duration for a frame."""
         over = duration_ms > self._budget_ms
         self._worst_ms = max(self._worst_ms, duration_ms) if over else self._worst_ms
         self._over.append(over)
@@ -228,10 +224,10 @@ class StageOverrun:
 
 
 class LatencyDrift:
-    """Frames take longer than they did after the start: heat, throttling, company."""
+    """Frames take longer than after the start: heat, throttling, other load."""
 
     def __init__(self, limits: FaultLimits) -> None:
-        """The first window warms up, the second is what later ones are compared with."""
+        """Skip the first window as warm-up, and compare later windows with the second."""
         self._limits = limits
         self._window: deque[float] = deque(maxlen=limits.window_frames)
         self._baseline_ms = 0.0
@@ -239,7 +235,7 @@ class LatencyDrift:
         self._fault: Fault | None = None
 
     def update(self, latency_ms: float) -> Fault | None:
-        """Take a frame's time from capture to publish."""
+        """Take a frame's latency from capture to publish."""
         self._window.append(latency_ms)
         self._frames += 1
         if (
@@ -257,20 +253,20 @@ class LatencyDrift:
 
 
 class MemoryGrowth:
-    """A process needs more and more memory."""
+    """A process keeps growing."""
 
     def __init__(self, name: str, limits: FaultLimits) -> None:
-        """Watch the process of that name."""
+        """Watch a process; `name` is its name in faults."""
         self._name, self._limits = name, limits
         self._samples: deque[tuple[int, int]] = deque()
 
     def update(self, rss_bytes: int, now_ns: int) -> Fault | None:
-        """Take the resident memory now."""
+        """Take the resident memory at `now_ns`."""
         self._samples.append((now_ns, rss_bytes))
         window_ns = self._limits.memory_window_s * 1e9
         if now_ns - self._samples[0][0] < window_ns:
             return None
-        # What is loaded once is a step in one half of the window; a leak grows through both.
+        # What is loaded once is a step in one half of the window; a leak grows in both halves.
         half_ns = now_ns - window_ns / 2
         middle = next(rss for at_ns, rss in self._samples if at_ns >= half_ns)
         first = self._samples.popleft()[1]
@@ -285,16 +281,15 @@ class MemoryGrowth:
 
 
 class Starvation:
-    """We do not get the processor when we ask for it, and so must not judge others' silence."""
+    """We do not get the processor in time, and so must not judge the silence of others."""
 
     def __init__(self, limits: FaultLimits) -> None:
-        """Not starved yet."""
         self._limit_ns = limits.starved_ms * MS
         self._last_ns = 0
         self.count = 0
 
     def update(self, asked_ns: int, woke_ns: int) -> Fault | None:
-        """Take when our loop wanted to go on at the latest, and when it did."""
+        """Take the latest time at which our loop wanted to go on, and the time at which it did."""
         late_ns = woke_ns - asked_ns
         if late_ns <= self._limit_ns:
             return None

@@ -12,15 +12,16 @@ ABANDONED = (FrameStatus.SKIPPED_LATE, FrameStatus.SUPERSEDED)
 
 @dataclass(frozen=True)
 class HealthLimits:
-    """When a mode is left for a worse one, and how long a better one must last to be believed.
+    """When a worse mode is entered, and how long a better one must hold before it is entered.
 
     Attributes:
-        unsafe_after_ms: without published detections for so long, the mode is UNSAFE.
+        unsafe_after_ms: after this time without published detections the mode is UNSAFE.
         window_frames: shares are taken over this many frames.
-        degraded_miss_rate: a larger share of frames without a result in time, or with that of a
-            smaller model or another backend, means DEGRADED.
-        skipping_rate: a larger share of frames abandoned before inference means SKIPPING.
-        recovery_ms: a better mode must hold for so long before it is entered.
+        degraded_miss_rate: the mode is DEGRADED if a larger share of frames has no result in time,
+            or only the result of a smaller model or another backend.
+        skipping_rate: the mode is SKIPPING if a larger share of frames is abandoned before
+            inference.
+        recovery_ms: how long a better mode must hold before it is entered.
     """
 
     unsafe_after_ms: float = 500.0
@@ -32,7 +33,7 @@ class HealthLimits:
 
 @dataclass(frozen=True)
 class Transition:
-    """A change of mode and what caused it."""
+    """A change of mode and its cause."""
 
     previous: HealthMode
     mode: HealthMode
@@ -40,10 +41,9 @@ class Transition:
 
 
 class Health:
-    """The state machine. It starts UNSAFE: nothing has been detected yet."""
+    """The state machine. It starts UNSAFE, since nothing has been detected yet."""
 
     def __init__(self, limits: HealthLimits, now_ns: int) -> None:
-        """Start at `now_ns` (CLOCK_MONOTONIC)."""
         self._limits = limits
         self._statuses: deque[FrameStatus] = deque(maxlen=limits.window_frames)
         self._degraded_why = ""
@@ -55,7 +55,7 @@ class Health:
         self.cause = "no detections yet"
 
     def frame(self, status: FrameStatus, now_ns: int, reason: str = "") -> None:
-        """Take note of what became of a frame, and why."""
+        """Take the status of a frame that has ended, and its reason."""
         self._statuses.append(status)
         if status == FrameStatus.DEGRADED:
             self._degraded_why = reason
@@ -66,13 +66,13 @@ class Health:
         """Judge the facts.
 
         Args:
-            faults: all that is wrong now; the worst decides where it is worse than the frames.
+            faults: all that is wrong now; the worst one decides if it is worse than the frames.
             now_ns: CLOCK_MONOTONIC.
 
         Returns:
-            The change of mode, None where it stays. A worse mode is entered at once; a better one
-            after it has held for `recovery_ms`, the first one after start-up at once. Where several
-            better ones took turns in that time, it is the worst of them.
+            The change of mode, None if there is none. A worse mode is entered at once; a better one
+            after it has held for `recovery_ms`, but the first one after the start at once. If
+            several better modes took turns in that time, the worst of them is entered.
         """
         mode, cause = self._judge(faults, now_ns)
         if mode == self.mode:
@@ -94,7 +94,7 @@ class Health:
     def _judge(self, faults: Sequence[Fault], now_ns: int) -> tuple[HealthMode, str]:
         mode, cause = self._judge_frames(now_ns)
         worst = max(faults, key=lambda fault: fault.mode, default=None)
-        # Where both are as bad, the fault is the cause and the frames are what came of it.
+        # If both are equally bad, the fault is the cause and the frames are its effect.
         if worst is not None and worst.mode >= max(mode, HealthMode.DEGRADED):
             return worst.mode, worst.text
         return mode, cause

@@ -1,4 +1,4 @@
-"""What all processes have told the watchdog: each record once, whoever has died since."""
+"""The records that processes send to the watchdog: each one once, even if its sender has died."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ from perception_nodes.watchdog.book import FORGOTTEN_AFTER_NS
 class Inbox:
     """Reads the channels, and the journals where a channel is not enough.
 
-    A record has the same number in both; those of a process are taken in their order, so that the
-    last one taken tells the new ones.
+    A record has the same number in both. The records of a process are taken in order, so all with
+    higher numbers than the last one taken are new.
     """
 
     def __init__(
@@ -28,8 +28,8 @@ class Inbox:
             endpoint: ours.
             camera: whose frames the records are of.
             roles: whose channels and journals to read, in this order.
-            kept_for_ns: how long the journal of a dead process is kept after it was read: should we
-                die before all that is in it is told, the next watchdog needs it.
+            kept_for_ns: how long the journal of a dead process is kept after it was read: the next
+                watchdog needs it if we die before everything in it is reported.
         """
         self._camera, self._roles, self._kept_for_ns = camera, roles, kept_for_ns
         self._readers = {role: channels.record_reader(endpoint, camera, role) for role in roles}
@@ -42,15 +42,32 @@ class Inbox:
         return self._readers[self._roles[0]]
 
     def wait(self, timeout_ms: float) -> None:
-        """Sleep until the first role sends something, or the timeout."""
+        """Sleep until the first role sends something, but no longer than the timeout."""
         self.first.wait(timeout_ms)
 
     def receive(self) -> list[tuple[str, FrameRecord]]:
-        """What has come through the channels, with the role it is from, old or new."""
+        """All records that came through the channels, each with the role of its sender."""
         return [(role, record) for role in self._roles for record in self._readers[role].records()]
 
+    def take(self, role: str, record: FrameRecord) -> list[FrameRecord]:
+        """Take a record that came through a channel.
+
+        Args:
+            role: of the sender.
+            record: the record.
+
+        Returns:
+            The record if it is new, after those before it that the channel has lost.
+        """
+        lost: list[FrameRecord] = []
+        if record.record > self._taken.get(record.process, -1) + 1:
+            told = read_journal(journal_of(self._camera, role, record.process))
+            forgotten_ns = record.sent_ns - FORGOTTEN_AFTER_NS
+            lost = [r for r in told if r.record < record.record and r.sent_ns > forgotten_ns]
+        return self.new([*lost, record])
+
     def new(self, records: Sequence[FrameRecord]) -> list[FrameRecord]:
-        """Of records of one process those that have not been taken, which they are now."""
+        """Take those of one process's records that are new."""
         fresh = []
         for record in records:
             if record.record > self._taken.get(record.process, -1):
@@ -59,7 +76,7 @@ class Inbox:
         return fresh
 
     def recover(self, now_ns: int) -> list[FrameRecord]:
-        """What a watchdog before us may not have read, of the living and of the dead."""
+        """Take what the watchdog before us may not have read, from living and dead processes."""
         records = []
         for role in self._roles:
             for process, path in journals(self._camera, role).items():
@@ -73,13 +90,13 @@ class Inbox:
         return records
 
     def last_words(self, role: str, process: int, now_ns: int) -> list[FrameRecord]:
-        """What a process that has died told, and did not reach us through its channel."""
+        """Take the records of a dead process that did not reach us through its channel."""
         path = journal_of(self._camera, role, process)
         self._spent.append((now_ns, process, path))
         return self.new(read_journal(path))
 
     def remove_spent(self, now_ns: int) -> None:
-        """Forget those that died long ago; their numbers may be given to others."""
+        """Forget processes that died long ago: their numbers may be reused."""
         while self._spent and now_ns - self._spent[0][0] > self._kept_for_ns:
             _, process, path = self._spent.popleft()
             self._taken.pop(process, None)

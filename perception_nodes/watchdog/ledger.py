@@ -1,31 +1,34 @@
-"""The accounting of frames: each that entered ends once, in = sum of outs + in flight."""
+"""The accounting of frames: each frame that enters ends once, in = sum of outs + in flight."""
 
 import ctypes
 from collections import deque
 from collections.abc import Iterable
 
 from perception_nodes.core.frame import FrameRecord, FrameStatus, RecordKind
+from perception_nodes.watchdog.detectors import DetectorHistory, DetectorTable
 
 Key = tuple[int, int]
-"""(ingest process, sequence): names a frame, also where a process was replaced and counts anew."""
+"""(ingest process, sequence): identifies a frame, since each process numbers frames from 0."""
 
 REMEMBERED_OUTCOMES = 4096
 RECORDS_LOST = b"its records were lost on the way to the watchdog"
-NO_DETECTOR = b"no detector was running when it came"
+NO_DETECTOR = b"no detector is known to have been working when it came"
+DETECTOR_STOPPED = b"detector %d stopped working and no outcome came"
 PASSED_OVER = b"a newer frame took its place"
 
 
 class ReportedFrame(ctypes.Structure):
-    """Names a frame whose report is out, see `Key`."""
+    """Identifies a frame whose report is published, see `Key`."""
 
     _fields_ = [("sequence", ctypes.c_uint64), ("process", ctypes.c_uint32)]
 
 
 class LedgerBook(ctypes.Structure):
-    """What must be known of a ledger by the one that goes on with it, should its process die.
+    """What the next watchdog must know to go on with a ledger if our process dies.
 
-    `frames` is a ring of the frames reported last; `reported` counts all, and is where it goes on.
-    The last one's record was sent at `last_ns`.
+    `frames` is a ring of the frames that were reported last. `reported` counts all reports, and so
+    says where the ring goes on. The newest record of a reported frame was sent at `last_ns`.
+    `detectors` are those that the frames in flight may have reached.
     """
 
     _fields_ = [
@@ -33,32 +36,41 @@ class LedgerBook(ctypes.Structure):
         ("last_ns", ctypes.c_int64),
         ("counts", ctypes.c_uint64 * len(FrameStatus)),
         ("frames", ReportedFrame * REMEMBERED_OUTCOMES),
+        ("detectors", DetectorTable),
     ]
 
 
 class Ledger:
     """Turns records of entries and outcomes, from several processes, into one report a frame.
 
-    Frames are in the order of `ingested_ns`, whichever process took them in. What is known of a
-    frame that will have no outcome (who held it has died) is kept as a reason and used when the
-    frame is closed, not before: its outcome may be on the way all the same, and then counts.
+    Frames are ordered by `ingested_ns`, whichever process took them in. When the process that held
+    a frame dies, this is kept as the reason and used only when the frame is closed: the outcome may
+    already be on its way, and then it counts.
+
+    A frame without an outcome is SUPERSEDED only if the records prove it: a detector that received
+    it went on to a newer frame. Otherwise it FAILED: of two mistakes, to report a superseded frame
+    as failed is better than to hide a failure among the superseded frames.
     """
 
-    def __init__(self, outcome_timeout_ns: int, book: LedgerBook | None = None) -> None:
-        """Go on where a book ends.
+    def __init__(
+        self, outcome_timeout_ns: int, book: LedgerBook | None = None, camera: str = ""
+    ) -> None:
+        """Go on where the ledger before has stopped.
 
         Args:
-            outcome_timeout_ns: frames without an outcome for longer are closed as failed.
-            book: of the ledger before; kept by `reported`.
+            outcome_timeout_ns: frames without an outcome for longer are closed.
+            book: of the ledger before; ours from now on.
+            camera: named in reports of frames whose records are lost.
         """
         self._outcome_timeout_ns = outcome_timeout_ns
+        self._camera = camera.encode()
         self._in_flight: dict[Key, FrameRecord] = {}
         self._reasons: dict[Key, bytes] = {}
-        self._next_sequence: dict[int, int] = {}
-        self._detector_since_ns = 0
+        self._numbers: dict[int, range] = {}
         self._closed: set[Key] = set()
         self._closed_order: deque[Key] = deque()
         self._book = LedgerBook() if book is None else book
+        self._detectors = DetectorHistory(self._book.detectors)
         self.counts = {status: int(self._book.counts[status]) for status in FrameStatus}
         self.frames_in = sum(self.counts.values())
         self.repeated_outcomes = 0
@@ -66,19 +78,19 @@ class Ledger:
 
     @property
     def in_flight(self) -> int:
-        """Frames that entered and have not ended."""
+        """How many frames have entered and not ended."""
         return len(self._in_flight)
 
     @property
     def balanced(self) -> bool:
-        """Whether in = sum of outs + in flight; anything else is a fault of the accounting."""
+        """Whether in = sum of outs + in flight; if not, the accounting is wrong."""
         return self.frames_in == sum(self.counts.values()) + self.in_flight
 
     def take(self, records: Iterable[FrameRecord]) -> list[FrameRecord]:
-        """Apply what was read, from all processes together, in the order it was sent.
+        """Apply the records of all processes in the order in which they were sent.
 
         Returns:
-            Reports of the frames that this closes, each frame's only one.
+            The reports of the frames that this closes; there is one for each frame.
         """
         reports: list[FrameRecord] = []
         for record in sorted(records, key=lambda record: (record.sent_ns, record.record)):
@@ -91,35 +103,40 @@ class Ledger:
         return reports
 
     def reported(self, record: FrameRecord) -> None:
-        """A frame's report is out: should we die, it shall not be reported again.
+        """Note that a frame's report is published: if we die, it must not be reported again.
 
-        Noted afterwards, since of two mistakes that a death in between can lead to, a frame that is
-        reported twice is better than one that is never.
+        This is noted afterwards. If we die in between, the frame is reported twice, which of two
+        mistakes is better than a frame that is never reported.
         """
         book = self._book
         frame = book.frames[book.reported % REMEMBERED_OUTCOMES]
         frame.process, frame.sequence = _key(record)
         book.counts[record.status] += 1
-        book.last_ns = max(book.last_ns, record.sent_ns)  # that of a lost record is 0
+        book.last_ns = max(book.last_ns, record.sent_ns)  # a lost record has 0
         book.reported += 1
 
-    def detector_died(self, reason: str) -> None:
-        """The last detector is gone, and with it whatever is in flight."""
-        for key in self._in_flight:
-            self._reasons.setdefault(key, reason.encode())
+    def died(self, process: int, now_ns: int) -> None:
+        """Note that a process is dead; to be called after its last records were taken.
+
+        Args:
+            process: its number.
+            now_ns: CLOCK_MONOTONIC.
+        """
+        self._detectors.died(process, now_ns)
 
     def expire(self, now_ns: int) -> list[FrameRecord]:
-        """Close what has been without an outcome for too long.
+        """Close the frames that have been without an outcome for too long.
 
         Args:
             now_ns: CLOCK_MONOTONIC.
+
+        Returns:
+            Their reports.
         """
         oldest_ns = now_ns - self._outcome_timeout_ns
+        waited = b"no outcome within %.0f ms" % (self._outcome_timeout_ns / 1e6)
         overdue = [k for k, record in self._in_flight.items() if record.ingested_ns < oldest_ns]
-        for key in overdue:
-            waited = b"no outcome within %.0f ms" % (self._outcome_timeout_ns / 1e6)
-            self._reasons.setdefault(key, waited)
-        return [self._close_without_outcome(key) for key in overdue]
+        return [self._close_without_outcome(k, self._reason(k) or waited) for k in overdue]
 
     def _enter(self, record: FrameRecord) -> None:
         key = _key(record)
@@ -133,11 +150,14 @@ class Ledger:
         self._in_flight[key] = record
 
     def _finish(self, outcome: FrameRecord) -> list[FrameRecord]:
-        """A frame ended.
+        """Close a frame, and the older ones that can have no outcome any more.
 
-        The detector takes frames in order and the newest first lets older ones go: the outcome of
-        a frame that had reached the detector ends every older frame without one.
+        A detector takes the newest frame and never goes back to an older one. So once a frame that
+        reached a detector has ended, each older frame was passed over, or was lost with a detector.
         """
+        reached_detector = bool(outcome.preprocessed_ns)
+        if reached_detector:
+            self._detectors.took(outcome)
         key = _key(outcome)
         if key in self._closed:
             self.repeated_outcomes += key not in self._reported_before
@@ -146,35 +166,60 @@ class Ledger:
         del self._in_flight[key]
         self._reasons.pop(key, None)
         reports = []
-        if outcome.preprocessed_ns:
-            passed = [k for k, other in self._in_flight.items() if _order(other) < _order(outcome)]
-            reports = [self._close_without_outcome(other) for other in passed]
+        if reached_detector:
+            older = [k for k, other in self._in_flight.items() if _order(other) < _order(outcome)]
+            reasons = {k: self._reason(k) for k in older}
+            reports = [self._close_without_outcome(k, r) for k, r in reasons.items() if r]
         return [*reports, self._close(key, outcome)]
 
     def _take_over(self, record: FrameRecord) -> None:
-        if _key(record) in self._in_flight:
-            self._reasons[_key(record)] = record.reason
-        self._detector_since_ns = max(self._detector_since_ns, record.joined_ns)
+        """Note that a process works from now on, and that the frame its predecessor held is lost.
+
+        That frame may not have entered yet: the successor then enters it.
+        """
+        key = _key(record)
+        if record.ingest_process and key not in self._closed:
+            self._reasons[key] = record.reason
+        if record.joined_ns:
+            self._detectors.took_over(record)
 
     def _fill_gap(self, record: FrameRecord) -> None:
-        """Enter the frames whose records did not come: numbers have no gaps where they are made."""
+        """Enter the frames whose records are missing: a process numbers its frames without gaps."""
         process, sequence = _key(record)
-        first_missing = self._next_sequence.get(process, sequence)
-        for missing in range(max(first_missing, sequence - REMEMBERED_OUTCOMES), sequence):
-            unknown = FrameRecord(sequence=missing, ingest_process=process)
-            unknown.camera, unknown.ingested_ns = record.camera, record.ingested_ns
-            self._in_flight[_key(unknown)] = unknown
-            self._reasons[_key(unknown)] = RECORDS_LOST
-            self.frames_in += 1
-        self._next_sequence[process] = max(first_missing, sequence + 1)
+        known = self._numbers.get(process, range(sequence, sequence))
+        for missing in range(max(known.stop, sequence - REMEMBERED_OUTCOMES), sequence):
+            self._enter_unknown(process, missing, record.ingested_ns)
+        for missing in range(max(sequence + 1, known.start - REMEMBERED_OUTCOMES), known.start):
+            self._enter_unknown(process, missing, int(self._book.last_ns))
+        self._numbers[process] = _with(known, sequence)
 
-    def _close_without_outcome(self, key: Key) -> FrameRecord:
+    def _enter_unknown(self, process: int, sequence: int, ingested_ns: int) -> None:
+        """Enter a frame whose records are missing; `ingested_ns` is later than the frame's own."""
+        unknown = FrameRecord(sequence=sequence, ingest_process=process)
+        unknown.camera, unknown.ingested_ns = self._camera, ingested_ns
+        self._in_flight[_key(unknown)] = unknown
+        self._reasons[_key(unknown)] = RECORDS_LOST
+        self.frames_in += 1
+
+    def _reason(self, key: Key) -> bytes:
+        """Why a frame in flight has no outcome; empty if a detector may still take it."""
+        if key in self._reasons:
+            return self._reasons[key]
+        ingested_ns = self._in_flight[key].ingested_ns
+        if self._detectors.passed_over(ingested_ns):
+            return PASSED_OVER
+        receiver = self._detectors.last_receiver(ingested_ns)
+        if receiver is None:
+            return NO_DETECTOR
+        process, has_stopped = receiver
+        return DETECTOR_STOPPED % process if has_stopped else b""
+
+    def _close_without_outcome(self, key: Key, reason: bytes) -> FrameRecord:
         record = self._in_flight.pop(key)
-        reason = self._reasons.pop(key, b"")
-        if not reason and record.ingested_ns < self._detector_since_ns:
-            reason = NO_DETECTOR
-        record.status = FrameStatus.FAILED if reason else FrameStatus.SUPERSEDED
-        record.reason = reason or PASSED_OVER
+        self._reasons.pop(key, None)
+        record.reason = reason
+        superseded = reason == PASSED_OVER
+        record.status = FrameStatus.SUPERSEDED if superseded else FrameStatus.FAILED
         return self._close(key, record)
 
     def _close(self, key: Key, record: FrameRecord) -> FrameRecord:
@@ -183,14 +228,25 @@ class Ledger:
         return record
 
     def _read_book(self) -> frozenset[Key]:
-        """Frames that have been reported; those that follow the last of a process have not."""
+        """Go on after the frames that were reported.
+
+        Frames between them that were not reported had entered; their records may come again. Such
+        gaps are looked for in the newer half of the ring only: what was reported out of order at
+        its older end may be overwritten.
+        """
         reported = int(self._book.reported)
+        recent: dict[int, range] = {}
         for index in range(max(0, reported - REMEMBERED_OUTCOMES), reported):
             frame = self._book.frames[index % REMEMBERED_OUTCOMES]
-            process, sequence = int(frame.process), int(frame.sequence)
-            self._remember((process, sequence))
-            following = max(self._next_sequence.get(process, 0), sequence + 1)
-            self._next_sequence[process] = following
+            key = process, sequence = int(frame.process), int(frame.sequence)
+            self._remember(key)
+            self._numbers[process] = _with(self._numbers.get(process), sequence)
+            if index >= reported - REMEMBERED_OUTCOMES // 2:
+                recent[process] = _with(recent.get(process), sequence)
+        for process, numbers in recent.items():
+            for sequence in numbers[-REMEMBERED_OUTCOMES:]:
+                if (process, sequence) not in self._closed:
+                    self._enter_unknown(process, sequence, int(self._book.last_ns))
         return frozenset(self._closed)
 
     def _remember(self, key: Key) -> None:
@@ -206,3 +262,10 @@ def _key(record: FrameRecord) -> Key:
 
 def _order(record: FrameRecord) -> tuple[int, int]:
     return (record.ingested_ns, record.sequence)
+
+
+def _with(numbers: range | None, number: int) -> range:
+    """The range that includes a number too."""
+    if numbers is None:
+        return range(number, number + 1)
+    return range(min(numbers.start, number), max(numbers.stop, number + 1))

@@ -1,4 +1,4 @@
-"""Who is alive: processes by their signs of life, and what the kernel knows of the silent ones."""
+"""Which processes are alive, by their signs of life and by what the kernel knows of silent ones."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ from perception_nodes.system.processes import ProcessHandle, is_hung
 from perception_nodes.watchdog.faults import MS, Fault, HealthMode
 
 KILLED_AFTER_NS = 1_000_000_000
-"""A hang that lasts for so long is ended by whoever watches. It is told at once, and a standby does
-not wait for this; but one that was merely starved comes back sooner by itself than a new one."""
+"""A process that has been hanging for so long is killed. The hang is reported at once and a standby
+takes over at once; but a process that was merely starved recovers sooner than a new one starts."""
 
 
 @dataclass
 class Member:
-    """A process that has been heard of."""
+    """A process that has given signs of life."""
 
     role: str
     pid: int
@@ -31,16 +31,16 @@ class Member:
 
 
 class Roster:
-    """The processes of a graph by role: who should be there, who is, who is gone and how."""
+    """The processes of a graph by role: which should be there, which are, how the others ended."""
 
     def __init__(
         self, expected: Mapping[str, int], open_process: Callable[[int], ProcessHandle | None]
     ) -> None:
-        """Nobody has been heard of.
+        """Start without any process.
 
         Args:
             expected: how many processes of each role there should be.
-            open_process: gives a process's handle, None where it has ended already.
+            open_process: gives a process's handle, None if it has ended already.
         """
         self._expected = expected
         self._open = open_process
@@ -50,7 +50,7 @@ class Roster:
 
     @property
     def roles(self) -> tuple[str, ...]:
-        """Those that there should be."""
+        """The roles that should be filled."""
         return tuple(self._expected)
 
     def hear(self, role: str, record: FrameRecord) -> None:
@@ -62,21 +62,21 @@ class Roster:
             return
         if member is None:
             handle = self._open(record.process)
-            if handle is None:  # its last words
+            if handle is None:  # it has died since
                 return
             member = self.members[record.process] = Member(role, record.process, handle)
         member.heard_ns = max(member.heard_ns, record.sent_ns)
         member.patience_ns, member.spent_ns = record.patience_ns, record.spent_ns
 
     def postpone(self, now_ns: int) -> None:
-        """We were not there ourselves: silence counts from now on only."""
+        """Count silence from now on only, since we were not running ourselves."""
         self._judge_from_ns = now_ns
 
     def update(self, now_ns: int) -> list[Member]:
-        """Judge all.
+        """Judge which processes are dead or hang.
 
         Returns:
-            Those that have ended since the last time.
+            Those that have died since the last call.
         """
         died = [member for member in self.members.values() if not member.handle.is_alive()]
         for member in died:
@@ -84,7 +84,7 @@ class Roster:
         for member in self.members.values():
             member.silent_ns = silent_ns = now_ns - max(member.heard_ns, self._judge_from_ns)
             hung = is_hung(silent_ns, member.patience_ns, member.spent_ns, member.handle)
-            # Twice: what it said while we looked would have come too late for the first time.
+            # Found twice: at the first time a sign of life may have been on its way.
             member.hung = hung and member.suspected_ns == member.heard_ns
             member.suspected_ns = member.heard_ns if hung else -1
             if member.hung:
@@ -94,17 +94,17 @@ class Roster:
         return died
 
     def end_hung(self) -> None:
-        """Kill those that have been hanging for long, so that they are replaced."""
+        """Kill processes that have been hanging for long, so that they are replaced."""
         for member in self.members.values():
             if member.hung and member.silent_ns > KILLED_AFTER_NS:
                 member.handle.kill()
 
     def present(self, role: str) -> int:
-        """Processes of a role that work."""
+        """How many processes of a role are alive and do not hang."""
         return sum(m.role == role and not m.hung for m in self.members.values())
 
     def missing(self) -> list[str]:
-        """Roles by name that have fewer processes than they should, a standby apart."""
+        """The names of roles without a process, and of those without a standby."""
         names = []
         for role, count in self._expected.items():
             present = self.present(role)
@@ -115,7 +115,7 @@ class Roster:
         return names
 
     def faults(self) -> list[Fault]:
-        """A fault for each role that lacks processes; without any it cannot be relied on."""
+        """A fault for each role that lacks processes; without any process the mode is UNSAFE."""
         found = []
         for role, count in self._expected.items():
             present = self.present(role)
@@ -128,7 +128,7 @@ class Roster:
         return found
 
     def close(self) -> None:
-        """Watch nobody any longer."""
+        """Stop watching."""
         for member in self.members.values():
             member.handle.close()
         self.members.clear()

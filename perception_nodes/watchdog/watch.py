@@ -1,4 +1,4 @@
-"""All that is watched of a graph's frames and of the machine: facts in, present faults out."""
+"""Watches frames, clocks and memory: facts in, present faults out."""
 
 from collections.abc import Sequence
 
@@ -30,10 +30,9 @@ from perception_nodes.watchdog.ledger import Ledger
 
 
 class Watch:
-    """Holds one of each fault, keeps what each last said, and counts what went wrong."""
+    """Keeps what each class of faults has found last; counts lost records and takeovers."""
 
     def __init__(self, budget: Budget, limits: FaultLimits) -> None:
-        """Nothing is known yet."""
         self._limits = limits
         self._no_frame = NoFrame(limits)
         self._frozen = FrozenPicture(limits)
@@ -55,7 +54,7 @@ class Watch:
 
     @property
     def starved(self) -> int:
-        """How often we woke too late to judge others."""
+        """How often we woke too late to judge other processes."""
         return self._starvation.count
 
     def sent(self, record: FrameRecord) -> None:
@@ -69,7 +68,7 @@ class Watch:
             self._hold("records", fault, record.sent_ns)
 
     def record(self, record: FrameRecord) -> None:
-        """Take a record of any process, each once."""
+        """Take a record; each record only once."""
         now_ns = record.sent_ns
         if record.kind == RecordKind.ENTERED:
             # A successor repeats what its predecessor entered last.
@@ -97,16 +96,16 @@ class Watch:
             self._present["latency drift"] = self._drift.update(total_ms)
 
     def tick(self, asked_ns: int, now_ns: int, realtime_ns: int, ledger: Ledger) -> bool:
-        """Look at the clocks and the accounts.
+        """Check the clocks and the accounts.
 
         Args:
-            asked_ns: when we wanted to be here at the latest.
+            asked_ns: the latest time at which we wanted to be called.
             now_ns: CLOCK_MONOTONIC.
             realtime_ns: nanoseconds since the Unix epoch at the same moment.
             ledger: the accounts.
 
         Returns:
-            Whether we are on time ourselves.
+            Whether we were called in time.
         """
         starved = self._starvation.update(asked_ns, now_ns)
         self._hold("starved", starved, now_ns)
@@ -124,21 +123,21 @@ class Watch:
         return starved is None
 
     def memory(self, process: str, rss_bytes: int, now_ns: int) -> None:
-        """Take what a process needs, by the name it is told by."""
+        """Take the resident memory of a process, under the name that faults give it."""
         growth = self._memory.setdefault(process, MemoryGrowth(process, self._limits))
         self._present[f"{process} memory"] = growth.update(rss_bytes, now_ns)
 
     def forget(self, process: str) -> None:
-        """A process is gone."""
+        """Forget a process that has ended."""
         self._memory.pop(process, None)
         self._present.pop(f"{process} memory", None)
 
     def statuses(self) -> dict[str, Fault | None]:
-        """Every fault that is looked for, and what it says."""
+        """Each fault that is watched for by name, None if it is not present."""
         return self._present
 
     def faults(self) -> Sequence[Fault]:
-        """What is wrong now."""
+        """The faults that are present."""
         return [fault for fault in self._present.values() if fault is not None]
 
     def _hold(self, name: str, fault: Fault | None, now_ns: int) -> None:

@@ -14,7 +14,7 @@ from perception_nodes.core.inference import BackendError
 
 RUNTIMES = ("openvino", "onnxruntime")
 OPEN_TO_ALL = (*RUNTIMES, "null")
-"""The golden backend takes the symmetric scheme alone, and has tests of its own."""
+"""The golden backend only takes models of the symmetric scheme, and has tests of its own."""
 SETTINGS = BackendSettings(threads=1)
 
 
@@ -118,7 +118,7 @@ class TestContract:
         backend.close()
 
     def test_a_fresh_memory_each_time_is_fine(self, runtime, model):
-        """Slots of shared memory take turns."""
+        """Slots of shared memory alternate."""
         answers = []
         for value in (0, 90, 0):
             image = empty(model)
@@ -131,7 +131,7 @@ class TestContract:
 
 class TestInPlace:
     def test_the_buffer_of_the_call_is_what_is_read(self, runtime, model):
-        """Same address, other pixels: a cached copy would answer the same twice."""
+        """The same address with other pixels: a cached copy would give the same answer twice."""
         image = empty(model)
         before = copied(runtime.infer(image))
         image[60:120, 100:200] = 255
@@ -177,7 +177,7 @@ class TestAgreement:
         return answers
 
     def test_the_runtimes_find_the_same_objects(self, model, streets):
-        """INT8 rounds at other places in each; what one is sure of, the other must have seen."""
+        """INT8 rounds at other places in each; what one is sure of, the other must see."""
         sure = {name: self.found(name, model, streets, 0.5) for name in RUNTIMES}
         seen = {name: self.found(name, model, streets, 0.35) for name in RUNTIMES}
         assert sum(len(found) for found in sure["openvino"]) > 0

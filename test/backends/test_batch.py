@@ -1,4 +1,4 @@
-"""Several images in one call: the numbers of single calls, bit for bit, and nothing copied."""
+"""Several images in one call: the same bits as with single calls, and no copies."""
 
 import numpy as np
 import pytest
@@ -67,7 +67,7 @@ class TestRuntimes:
             assert not np.shares_memory(a, b)
 
     def test_the_images_are_read_where_they_lie(self, runtime, model):
-        """Same addresses, other pixels: a cached copy would answer the same twice."""
+        """The same addresses with other pixels: a cached copy would give the same answer twice."""
         images = [empty(model), empty(model)]
         before = [copied(heads) for heads in runtime.infer_batch(images)]
         images[1][60:120, 100:200] = 255
@@ -87,7 +87,7 @@ class TestRuntimes:
             same(copied(found), kept)
 
     def test_more_than_it_was_loaded_for_are_refused(self, runtime, model):
-        with pytest.raises(BackendError, match="5 images at once, it was loaded for 4"):
+        with pytest.raises(BackendError, match="5 images at once; it was loaded for 4"):
             runtime.infer_batch([empty(model)] * (CAMERAS + 1))
 
     @pytest.mark.parametrize("name", RUNTIMES)

@@ -1,4 +1,4 @@
-"""What was compiled enters the cache whole and approved, or not at all."""
+"""A compiled model enters the cache complete and approved, or not at all."""
 
 from contextlib import contextmanager
 

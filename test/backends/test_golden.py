@@ -1,9 +1,9 @@
-"""The golden backend, and how near the float runtimes come to it.
+"""The golden backend, and how closely the float runtimes agree with it.
 
-An 8-bit network amplifies rounding: where a value falls between two codes, runtimes may choose
-either, and every such choice moves the next layer's values a little. Two *float* runtimes differ
-by as much at the outputs as each differs from the integers. So agreement is asked for twice:
-strictly layer by layer, each given the same codes, and by its statistics and detections at the end.
+An 8-bit network amplifies rounding: if a value is midway between two codes, runtimes may choose
+either, and every such choice changes the next layer's values a little. At the outputs two *float*
+runtimes differ from each other as much as from the integers. So agreement is checked twice:
+strictly for each layer, given the same codes, and by statistics and detections at the end.
 """
 
 from pathlib import Path
@@ -15,6 +15,7 @@ import openvino
 import pytest
 import yaml
 from onnx import helper
+from street_frames import every, street_frames
 from toys import toy, toy_frames
 
 from compression.quantization import emit, measure
@@ -22,18 +23,14 @@ from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.model import load_model
 from perception_nodes.backends.qdq import read_network
 from perception_nodes.core.decode import Decoder, DecodeSettings
-from perception_nodes.core.frame import FrameHeader
 from perception_nodes.core.inference import BackendError
 from perception_nodes.core.integer import Convolution
-from perception_nodes.drives.bag import open_drive
-from perception_nodes.preprocess.cpu import Preprocessor
-from perception_nodes.transport.cdr import read_image
 
 ROOT = Path(__file__).parents[2]
 RUNTIMES = ("openvino", "onnxruntime")
 THRESHOLD = 0.25
 BORDERLINE = 0.05
-"""An object whose score is so near the threshold may be missing in another runtime."""
+"""An object whose score is this close to the threshold may be missing in another runtime."""
 
 
 def symmetric_models():
@@ -45,21 +42,11 @@ def symmetric_models():
 
 
 def streets(model):
-    """Frames of the sample drive, as the detector gets them."""
-    sample = ROOT / "bags/sample"
-    if not (sample / "metadata.yaml").is_file():
-        pytest.skip("the sample drive is not made (make sample)")
-    preprocessor = Preprocessor(model.input.width, model.input.height, undistort=True)
-    images = []
-    for frame in open_drive(sample, "").frames():
-        if frame.index % 40 == 0:
-            images.append(np.zeros((model.input.height, model.input.width, 3), np.uint8))
-            preprocessor.write(read_image(frame.data), images[-1], FrameHeader())
-    return images
+    return list(street_frames(model, every(40)))
 
 
 def session_of(model):
-    """A file in ONNX Runtime, literally: no fusion into kernels of its own."""
+    """A file in ONNX Runtime without any optimization, such as fused kernels."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
@@ -81,7 +68,7 @@ def runtime_codes(file, tensors, image):
 
 
 def check_layers(file, image):
-    """Every layer, given the runtime's codes: at most one step away, and that seldom."""
+    """Check every layer, given the runtime's codes: it differs by at most one step, and rarely."""
     network = read_network(file)
     stored = [x.target for x in network.layers if isinstance(x, Convolution) and x.store]
     theirs = runtime_codes(file, stored, image)
@@ -158,10 +145,10 @@ class TestRefusals:
         return str(caught.value)
 
     def test_a_float_file(self, tmp_path):
-        assert "no u8 file of the symmetric scheme" in self.refused(toy(), tmp_path / "f.onnx")
+        assert "not a u8 file of the symmetric scheme" in self.refused(toy(), tmp_path / "f.onnx")
 
     def test_the_other_dialect(self, files, tmp_path):
-        assert "no u8 file" in self.refused(onnx.load(files["s8"]), tmp_path / "s.onnx")
+        assert "not a u8 file" in self.refused(onnx.load(files["s8"]), tmp_path / "s.onnx")
 
     def test_an_unknown_operator_by_name(self, files, tmp_path):
         model = onnx.load(files["u8"])
@@ -207,7 +194,7 @@ def overlaps(box, others):
 
 
 def partners(decoder, ours, theirs):
-    """IoU and score difference of each sure object's counterpart; (0, score) where it has none."""
+    """IoU and score difference of each sure object's counterpart; (0, score) if it has none."""
     levels = len(ours) // 2
     found, others = (decoder.decode(heads[:levels], heads[levels:]) for heads in (ours, theirs))
     for box, score, label in zip(found.boxes, found.scores, found.classes, strict=True):

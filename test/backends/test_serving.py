@@ -1,5 +1,4 @@
-"""While a backend is being built another one serves: every frame says so, and they switch between
-two frames."""
+"""While a backend is being built another one serves, every frame says so, and then they switch."""
 
 import os
 import subprocess
@@ -29,7 +28,7 @@ LONG_NS = 3600 * 10**9
 
 
 class Backend(NullBackend):
-    """Finds nothing; as `slow` it has to be built, which a file tells of."""
+    """A backend that finds nothing; as `slow` it must be built, which a file records."""
 
     opened = []
 
@@ -55,7 +54,7 @@ class Backend(NullBackend):
 
 
 class Build:
-    """A build in a process of its own that ends when it is told to."""
+    """A build in a separate process, which ends when the test says so."""
 
     def __init__(self, folder):
         self.built = folder / "built"
@@ -66,7 +65,7 @@ class Build:
         return [sys.executable, "-c", f"import sys; open({str(self.gate)!r}).read(); {then}"]
 
     def end(self):
-        # Opening it waits until the process is there to read.
+        # Opening the pipe waits until the process opens it for reading.
         with open(self.gate, "w"):
             pass
 
@@ -96,13 +95,13 @@ def serve(models, log=lambda line: None):
 
 
 def wait_for(serving):
-    """Until a build has ended and what it made is loaded."""
+    """Wait until a build has ended and its result is loaded."""
     while not serving.ready():
         threading.Event().wait(0.005)
 
 
 class Graph:
-    """The node's loop: frames through a pipeline, their reports to the watchdog's health."""
+    """The loop of a node: frames go through a pipeline, their reports to the watchdog's health."""
 
     def __init__(self, serving, model):
         self.serving, self.model = serving, model

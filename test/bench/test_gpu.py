@@ -12,14 +12,14 @@ import gpu as command
 import gpu_checks
 import gpu_stages
 import gpu_whole
-import kernels_on_host as host
+import kernels_on_host
 import numpy as np
 import pytest
 from fake_gpu import FakeGpu, install
-from host_kernels import install_kernels, run_preprocess
+from fake_gpu_kernels import install_kernels, run_preprocess
 
 from perception_nodes.gpu import stages
-from perception_nodes.gpu.preprocess_job import Output
+from perception_nodes.gpu.preprocess_job import InputFormat
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def gpu(monkeypatch, small):
 
 def test_the_cases_are_of_every_encoding_lens_and_kind_of_output(pictures):
     assert {case.image.encoding for case in pictures} == set(gpu_checks.ENCODINGS)
-    assert {case.output for case in pictures} == set(gpu_checks.OUTPUTS)
+    assert {case.input_format for case in pictures} == set(gpu_checks.INPUT_FORMATS)
     assert {info.model for info in {case.info for case in pictures}} == {"plumb_bob", "equidistant"}
 
 
@@ -69,27 +69,27 @@ def test_the_hosts_build_is_checked_without_a_gpu(small, capsys):
 
 
 def test_wrong_bits_are_found_and_named(small, monkeypatch, capsys):
-    def nearly(frame, plan, output):
-        made = right(frame, plan, output)
+    def nearly(frame, plan, input_format):
+        made = right(frame, plan, input_format)
         made.reshape(-1)[-1] += 1
         return made
 
-    right = host.preprocess
-    monkeypatch.setattr(host, "preprocess", nearly)
+    right = kernels_on_host.preprocess
+    monkeypatch.setattr(kernels_on_host, "preprocess", nearly)
     assert command.main(["--host"]) == 1
     said = capsys.readouterr().out
     assert "1 of 319488 values differ" in said
 
 
 def test_wrong_boxes_are_found(small, monkeypatch, capsys):
-    right = host.decode
+    right = kernels_on_host.decode
 
     def nearly(*arguments):
         result = right(*arguments)
         result.scores[0] = np.nextafter(np.float32(result.scores[0]), np.float32(1))
         return result
 
-    monkeypatch.setattr(host, "decode", nearly)
+    monkeypatch.setattr(kernels_on_host, "decode", nearly)
     assert command.main(["--host"]) == 1
     assert "decoding some objects, no lens: the results differ" in capsys.readouterr().out
 
@@ -124,7 +124,7 @@ def test_no_frames_are_no_measurement(capsys):
     with pytest.raises(SystemExit) as ended:
         command.main(["--frames", "0"])
     assert ended.value.code == 2
-    assert "--frames 0 is no number of frames" in capsys.readouterr().err
+    assert "--frames 0: it must be at least 1" in capsys.readouterr().err
 
 
 def test_it_loads_without_ros_opencv_and_what_reads_models(root):
@@ -135,7 +135,7 @@ for name in ("cv2", "rclpy", "iceoryx2", "simplejpeg", "pydantic", "yaml", "plot
     sys.modules[name] = None
 sys.argv = ["gpu.py"]
 import gpu, gpu_checks, gpu_stages, gpu_whole, gpu_page
-import kernels_on_host as host
+import kernels_on_host
 """
     subprocess.run([sys.executable, "-c", program], cwd=root / "benchmarks", check=True)
 
@@ -184,12 +184,18 @@ def test_everything_is_measured_and_reported(gpu, capsys, tmp_path):
     assert "Decoding and suppression" in capsys.readouterr().out
 
 
+def test_a_folder_that_takes_no_files_is_told_before_anything_is_measured(gpu, capsys, monkeypatch):
+    monkeypatch.setattr(gpu_whole, "measure", lambda *_: pytest.fail("it was measured"))
+    assert command.main(["--out", "/proc/out"]) == 2
+    assert "--out /proc/out cannot be written: " in capsys.readouterr().err
+
+
 def test_a_load_that_does_not_start_is_no_quiet_success(gpu, monkeypatch, capsys, tmp_path):
     """The figures would be those of an idle GPU."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     options = ["--frames", "1", "--conditions", "process", "--out", str(tmp_path)]
     assert command.main(options) == 2
-    assert "keep the GPU busy does not start" in capsys.readouterr().err
+    assert "should keep the GPU busy does not start" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
@@ -206,24 +212,24 @@ def test_a_load_goes_on_until_it_is_told_to_end(gpu, monkeypatch, capsys):
 def test_what_must_be_moved_is_counted_as_the_kernel_reads(encoding, lens, monkeypatch):
     """Every sector counted holds something that matters, and no other one does."""
     monkeypatch.setattr(gpu_stages, "SOURCE", (320, 180))
-    monkeypatch.setattr(gpu_stages, "OUTPUT", Output(48, 32))
+    monkeypatch.setattr(gpu_stages, "INPUT_FORMAT", InputFormat(48, 32))
     monkeypatch.setattr(gpu_stages, "SECTOR_BYTES", 1)
     info = gpu_checks.lenses(320, 180)[lens]
     image = gpu_checks.noise(encoding, 320, 180)
-    case = gpu_checks.PictureCase("", image, gpu_stages.OUTPUT, info)
-    moved = gpu_stages.bytes_moved(case.plan, gpu_stages.OUTPUT)
+    case = gpu_checks.PictureCase("", image, gpu_stages.INPUT_FORMAT, info)
+    moved = gpu_stages.bytes_moved(case.plan, gpu_stages.INPUT_FORMAT)
     assert moved["out"] == 48 * 32 * 3
     assert (moved["positions"] > 6 * 1000) == (lens != "no lens")
     pixels = np.frombuffer(image.data, np.uint8)
     # A byte matters where its two extremes, in any picture, make different outputs.
     touched, random = np.zeros(pixels.size, bool), np.random.default_rng(0)
-    before = host.preprocess(pixels, case.plan, case.output)
+    before = kernels_on_host.preprocess(pixels, case.plan, case.input_format)
     for at in random.choice(pixels.size, 150, replace=False):
         for value in (0, 255):
             changed = pixels.copy()
             changed[at] = value
             touched[at] |= not np.array_equal(
-                host.preprocess(changed, case.plan, case.output), before
+                kernels_on_host.preprocess(changed, case.plan, case.input_format), before
             )
             if touched[at]:
                 break

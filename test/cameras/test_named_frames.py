@@ -1,4 +1,4 @@
-"""Frames that are found in a camera's channel by what another reader tells of them."""
+"""Camera frames that a detector finds by the names in slots."""
 
 from contextlib import suppress
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from perception_nodes.cameras.channel import CAMERA_DEPTH, camera_reader, camera_writer
-from perception_nodes.cameras.named_frames import FramesInPlace
+from perception_nodes.cameras.named_frames import NamedFrames
 from perception_nodes.core.frame import FrameHeader, FrameRejected
 from perception_nodes.transport.shm import Endpoint
 
@@ -43,7 +43,7 @@ class Camera:
 @pytest.fixture
 def frames(domain):
     endpoint = Endpoint("detector", domain)
-    frames = FramesInPlace(endpoint, "front")
+    frames = NamedFrames(endpoint, "front")
     yield frames
     frames.clear()
     endpoint.close()
@@ -121,7 +121,7 @@ def test_what_contradicts_itself_is_told(frames, camera):
     sample = camera.writer.loan()
     sample.header.size_bytes = 13
     camera.writer.send(sample)
-    with pytest.raises(FrameRejected, match="tells of 13 bytes"):
+    with pytest.raises(FrameRejected, match="header says 13 bytes"):
         frames.take(FrameHeader(camera_source=camera.source))
 
 
@@ -133,7 +133,7 @@ def test_nothing_is_held_once_it_was_cleared(frames, camera):
 
 
 def test_it_needs_no_more_slots_than_have_their_pages(frames, camera, domain):
-    """As preprocessing does it: two in hand, the newest one told of."""
+    """As preprocessing does: two frames are held, and a slot names the newest one."""
     endpoint = Endpoint("preprocess", domain)
     reader = camera_reader(endpoint, "front")
     random, held, slots = np.random.default_rng(5), [], set()

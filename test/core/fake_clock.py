@@ -2,7 +2,7 @@
 
 
 class FakeClock:
-    """Moves on only when it is told to."""
+    """A clock that only advances when the test says so."""
 
     def __init__(self):
         self.now_ns = 0

@@ -54,15 +54,15 @@ def test_the_system_clock_reads_the_clocks_of_this_machine():
 def test_a_simulated_time_goes_on_at_its_rate_and_is_as_late_as_its_fastest_message(
     rate, late_ns, after_ns
 ):
-    """Told every 10 ms, each message late by its way: never ahead, and no later than they."""
+    """A message every 10 ms, each delayed: the clock is never ahead, and never later than they."""
     begin_ns = time.monotonic_ns() - 10**9
     clock = SimulatedClock()
     for index, late in enumerate(late_ns):
         sent_ns = index * 10_000_000
-        clock.told(WALL + round(rate * sent_ns), begin_ns + sent_ns + late)
+        clock.update(WALL + round(rate * sent_ns), begin_ns + sent_ns + late)
     at_ns = len(late_ns) * 10_000_000 + after_ns
     error_ns = clock._at(begin_ns + at_ns) - (WALL + round(rate * at_ns))
-    # What the messages leave open: their delays, and over the time since then those of the rate.
+    # The uncertainty: the messages' delays, and those in the rate times the time since then.
     span_ns = max(10_000_000 * (min(len(late_ns), 50) - 1), 1)
     open_ns = rate * 3_000_000 * (1 + 2 * (at_ns + 10_000_000) / span_ns)
     assert abs(error_ns) <= open_ns + 1000
@@ -71,7 +71,7 @@ def test_a_simulated_time_goes_on_at_its_rate_and_is_as_late_as_its_fastest_mess
 def test_a_simulated_time_stands_at_0_before_it_is_told_and_follows_jumps():
     clock = SimulatedClock()
     assert clock.realtime_ns() == 0
-    clock.told(WALL, time.monotonic_ns())
+    clock.update(WALL, time.monotonic_ns())
     assert abs(clock.realtime_ns() - WALL) < 10**9
-    clock.told(WALL - 10**12, time.monotonic_ns())
+    clock.update(WALL - 10**12, time.monotonic_ns())
     assert abs(clock.realtime_ns() - (WALL - 10**12)) < 10**9

@@ -1,4 +1,4 @@
-"""The decoder against a plain one: loops, scalar arithmetic, nothing clever."""
+"""The decoder against a plain one with loops and scalar arithmetic."""
 
 import math
 import time
@@ -87,7 +87,7 @@ def heads(seed=None, scale=3.0, fill=NOTHING):
 
 
 def put(boxes, classes, level, row, column, label, logit, sides=(1, 1, 1, 1)):
-    """An object at a cell, its sides whole numbers of strides."""
+    """An object at a cell; the distances to its sides are whole numbers of strides."""
     classes[level][0, label, row, column] = logit
     for side, bins in enumerate(sides):
         boxes[level][0, side * REG_MAX + bins, row, column] = 60

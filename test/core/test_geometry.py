@@ -1,4 +1,4 @@
-"""Letterbox and lens against OpenCV, which knows the models by other code, and against inverses."""
+"""Letterbox and lens against OpenCV, an independent implementation, and against inverses."""
 
 import cv2
 import numpy as np
@@ -12,7 +12,9 @@ from perception_nodes.core.geometry import (
     Lens,
     Letterbox,
     boxes_to_source,
+    intersections_and_unions,
     lens_of,
+    pairwise_iou,
     remap_grid,
 )
 
@@ -157,7 +159,7 @@ class TestBoxesToSource:
 
     def test_a_box_beyond_the_fold_alone_is_empty(self):
         lens = Lens((300.0, 300.0, 320.0, 240.0), (-0.35, *[0.0] * 7))
-        # Intrinsics so wide that the corner shows rays the lens does not.
+        # Intrinsics so wide that the corner contains rays that the lens does not show.
         header = header_for(
             Letterbox.fit(640, 480, 640, 480), (640, 480), lens, (100.0, 100.0, 320.0, 240.0)
         )
@@ -216,7 +218,7 @@ class TestLens:
     @settings(max_examples=50)
     def test_undistort_inverts_any_believable_lens(self, k1, k2, p1, p2, fisheye):
         lens = Lens((500.0, 510.0, 320.0, 240.0), (k1, k2, p1, p2, *NONE), fisheye)
-        # Near the fold a pixel spans ever more rays, and tangential terms move the fold itself.
+        # Near the fold a pixel covers ever more rays, and tangential terms move the fold itself.
         points = rays(lens, 50) * 0.9
         np.testing.assert_allclose(lens.undistort(lens.distort(points)), points, atol=1e-6)
 
@@ -293,3 +295,32 @@ class TestRemapGrid:
         grid = remap_grid(letterbox, lens, lens.rectified_matrix(640, 480))
         np.testing.assert_allclose(grid[0, 0], [0.5, 0.5], atol=1e-9)
         np.testing.assert_allclose(grid[-1, -1], [638.5, 478.5], atol=1e-9)
+
+
+def pixels_of(box):
+    """The pixels of a box whose corners are whole numbers."""
+    x1, y1, x2, y2 = box
+    return {(x, y) for x in range(x1, x2) for y in range(y1, y2)}
+
+
+corners = st.tuples(*[st.integers(0, 9)] * 4)
+boxes_of_pixels = st.lists(
+    corners.map(lambda c: (min(c[0], c[2]), min(c[1], c[3]), max(c[0], c[2]), max(c[1], c[3]))),
+    max_size=5,
+)
+
+
+class TestOverlapOfBoxes:
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    @given(first=boxes_of_pixels, second=boxes_of_pixels)
+    def test_is_that_of_counted_pixels(self, dtype, first, second):
+        arrays = [np.array(boxes, dtype).reshape(-1, 4) for boxes in (first, second)]
+        intersections, unions = intersections_and_unions(*arrays)
+        assert intersections.dtype == unions.dtype == dtype
+        assert intersections.shape == unions.shape == (len(first), len(second))
+        for i, one in enumerate(map(pixels_of, first)):
+            for j, two in enumerate(map(pixels_of, second)):
+                assert intersections[i, j] == len(one & two)
+                assert unions[i, j] == len(one | two)
+                iou = pairwise_iou(*arrays)[i, j]
+                assert iou == pytest.approx(len(one & two) / (len(one | two) or 1), abs=1e-6)

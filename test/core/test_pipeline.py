@@ -34,7 +34,7 @@ IMAGE = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
 
 
 class FakeBackend:
-    """Takes a time, and answers with objects or an error."""
+    """A backend that takes a given time and answers with objects or an error."""
 
     def __init__(self, clock, duration_ms=6.0, objects=(), error=None, bad=None):
         self.clock, self.duration_ns = clock, round(duration_ms * MS)
@@ -377,7 +377,7 @@ def test_frames_inferred_together_are_each_decoded_and_judged_on_their_own():
 
 
 class InPlace:
-    """Takes cameras' frames; answers with objects, with a network's tensors, or an error."""
+    """A backend for camera frames that answers with objects, a network's tensors, or an error."""
 
     def __init__(self, rig, answer):
         self.rig, self.answer = rig, answer

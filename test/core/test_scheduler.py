@@ -11,7 +11,7 @@ MS = 1_000_000
 
 
 def scheduler(*deadlines, now=0):
-    """One with a frame of each camera waiting, since `now`; None for a camera without."""
+    """A scheduler with a frame of each camera waiting since `now`, None for one without."""
     made = Scheduler(len(deadlines))
     for camera, deadline in enumerate(deadlines):
         if deadline is not None:
@@ -90,7 +90,7 @@ class TestTurns:
         assert made.turn(0, [[10, 12], [8]]) == Turn()
 
     def test_caution_does_not_keep_anyone_waiting(self):
-        """By what it hardly exceeds, the call would make the other one's frame late."""
+        """By its 99th percentile, the call would make the other camera's frame late."""
         made = Scheduler(2)
         periodic(made, 1, period=100, life=20, until=400)
         periodic(made, 0, period=100, life=20, until=400)
@@ -139,7 +139,7 @@ def compositions(total):
 
 
 def ends_of(deadlines, order, sizes, costs):
-    """When each frame of an order is done, in calls of these sizes; None where one is late."""
+    """End of each frame of an order, in calls of these sizes; None if one is late."""
     at, ends, position = 0, [], 0
     for size in sizes:
         if size > len(costs):
@@ -190,7 +190,7 @@ class TestOracle:
     @given(waiting_frames(), st.randoms(use_true_random=False))
     @settings(max_examples=200)
     def test_what_cameras_are_owed_costs_no_frame(self, case, random):
-        """Whatever came before: where all can be in time, all are."""
+        """Whatever happened before: if all frames can be in time, they are."""
         deadlines, costs = case
         made = Scheduler(len(deadlines))
         for camera in range(len(deadlines)):

@@ -32,7 +32,7 @@ class NoDecoder:
 
 
 class FakeBackend:
-    """Takes what it takes, for one image or for several."""
+    """A backend with given durations for one image and for several."""
 
     def __init__(self, clock, costs_ns):
         self.clock, self.costs_ns, self.error = clock, costs_ns, None
@@ -184,7 +184,7 @@ class TestDrives:
     )
     @settings(max_examples=100)
     def test_with_time_enough_for_all_each_frame_is_in_time(self, cameras, cost_ns, phases_ns):
-        """All cameras' frames fit between one frame and its deadline, and into a period."""
+        """The frames of all cameras fit into a frame's deadline, and into a period."""
         arrivals = cameras_at(33 * MS, phases_ns[:cameras], frames=40)
         costs = [cost_ns, round(1.8 * cost_ns), round(2.6 * cost_ns), round(3.4 * cost_ns)]
         for reports in Drive(arrivals, costs, cameras * cost_ns, cameras).run():
@@ -199,7 +199,7 @@ class TestDrives:
     )
     @settings(max_examples=100)
     def test_too_little_time_is_shared(self, cameras, percent, phases_ns, jitter_ns, random):
-        """No camera has less than its part of the calls that fit into a period."""
+        """No camera gets less than its share of the calls that fit into a period."""
         period_ns = 33 * MS
         arrivals = [
             (at_ns + random.randint(0, jitter_ns), camera)
@@ -267,7 +267,7 @@ class TestDrives:
                 assert {r.reason for r in reports} == {b"", b"out of memory"}
 
     def test_what_calls_cost_is_kept_up_to_date(self):
-        """A call for two that turns out slower than one after the other is not made again."""
+        """A call for two frames that turns out slower than two single calls is not repeated."""
         drive = Drive(cameras_at(33 * MS, [0, 0], 60), [4 * MS, 5 * MS], 12 * MS, 2)
         infer_batch = FakeBackend.infer_batch
 

@@ -1,13 +1,17 @@
 """The facts of a run."""
 
 import json
+import math
+from fractions import Fraction
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from perception_nodes.core.frame import STAMPS, FrameRecord, FrameStatus
-from perception_nodes.core.statistics import summarize
+from perception_nodes.core.statistics import latency_percentiles, percentiles, summarize
 
 MS = 1_000_000
 
@@ -78,9 +82,44 @@ def test_shared_memory_records_are_reports_too():
     assert summarize([record])["failures"] == {"backend error": 1}
 
 
-def test_percentiles_agree_with_numpy():
-    latencies = np.random.default_rng(0).gamma(4, 2, 2000)
-    reports = [report(FrameStatus.OK, stages_ms=(0.1, 0.1, ms, 0.1, 0.1)) for ms in latencies]
-    found = summarize(reports)["latency_ms"]
+def plain_percentile(values, rank):
+    """Of the sorted values the one at `rank` percent of the way from the first to the last.
+
+    Between two values, in proportion to the distance from each.
+    """
+    ordered = sorted(values)
+    place = Fraction(str(rank)) / 100 * (len(ordered) - 1)
+    below, above = math.floor(place), math.ceil(place)
+    share = float(place - below)
+    return ordered[below] * (1 - share) + ordered[above] * share
+
+
+@given(
+    values=st.lists(st.floats(0, 1e4), min_size=1, max_size=60),
+    rank=st.sampled_from([0, 2.5, 25, 50, 90, 99, 99.9, 100]),
+)
+@example(values=[3.0], rank=99)
+@example(values=[2.0, 1.0], rank=50)
+def test_percentiles_are_those_of_their_definition(values, rank):
+    found = percentiles(values, {"name": rank})
+    assert found == {"name": pytest.approx(plain_percentile(values, rank), rel=1e-9, abs=1e-5)}
+
+
+def test_the_percentiles_of_a_run_are_those_of_its_latencies():
+    inference_ms = np.random.default_rng(0).gamma(4, 2, 2000).round(3).tolist()
+    reports = [report(FrameStatus.OK, stages_ms=(0.1, 0.1, ms, 0.1, 0.1)) for ms in inference_ms]
+    summary = summarize(reports)
     for name, rank in {"p50": 50, "p99": 99, "p99_9": 99.9, "max": 100}.items():
-        assert found[name] == pytest.approx(np.percentile(latencies + 0.4, rank), abs=1e-3)
+        expected = plain_percentile(inference_ms, rank)
+        assert summary["latency_ms"][name] == pytest.approx(expected + 0.4, abs=1e-4)
+    assert summary["stages_ms"]["inference"] == {
+        "p50": pytest.approx(plain_percentile(inference_ms, 50), abs=1e-4),
+        "p99": pytest.approx(plain_percentile(inference_ms, 99), abs=1e-4),
+    }
+
+
+def test_there_is_no_percentile_of_nothing():
+    assert latency_percentiles([]) == {"p50": None, "p99": None, "p99_9": None, "max": None}
+    assert latency_percentiles([], {"p50": 50}) == {"p50": None}
+    with pytest.raises(IndexError):
+        percentiles([], {"p50": 50})

@@ -84,6 +84,29 @@ def test_no_labels_at_all(yolo: Path) -> None:
         read_set(yolo)
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "text"),
+    [
+        ("classes.txt", b"\xff\xfe", "classes.txt cannot be read"),
+        ("data.yaml", b"names: 5", "names is 5; write a list"),
+        ("data.yaml", b"names: {0: car, a: bus}", r"they are \[0, 'a'\]"),
+        ("data.yaml", b"", "neither classes.txt nor data.yaml"),
+    ],
+)
+def test_unusable_class_names(yolo: Path, file: str, content: bytes, text: str) -> None:
+    (yolo / "classes.txt").unlink(missing_ok=True)
+    (yolo / file).write_bytes(content)
+    with pytest.raises(DataError, match=text):
+        read_set(yolo)
+
+
+def test_coco_numbers_without_bounds(yolo: Path) -> None:
+    path = yolo / "instances.json"
+    path.write_text('{"categories": [{"id": Infinity, "name": "x"}]}')
+    with pytest.raises(DataError, match="is not a COCO file of boxes: OverflowError"):
+        read_set(path)
+
+
 def test_coco_labels(yolo: Path) -> None:
     content = {
         "categories": [{"id": 7, "name": "pedestrian"}],

@@ -1,4 +1,4 @@
-"""A board that is made up, and the simulated engine."""
+"""A fake board, and the simulated engine."""
 
 import ctypes
 import os

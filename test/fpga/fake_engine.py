@@ -1,6 +1,6 @@
-"""An engine of registers around the plain interpreter, and a pynq that has it in its bitstreams.
+"""A fake engine: registers around the plain interpreter; and a fake pynq with it in its bitstreams.
 
-It keeps the memory that was not flushed, or not invalidated, apart, as a cache would.
+It keeps memory that was not flushed or not invalidated separate, as a cache does.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ START, RESET, BUSY, DONE, ERROR = 1, 2, 1, 2, 4
 
 
 class FakeEngine:
-    """Registers; a frame is computed at once, and the interrupt follows.
+    """Registers of an engine that computes a frame at once and then raises the interrupt.
 
     Attributes:
         fault: what the next frames meet: `""`, `hang`, `stuck` (a reset does not help either), or
@@ -80,7 +80,7 @@ class FakeEngine:
 
 
 class Buffer(np.ndarray):
-    """What pynq.allocate gives: memory behind a cache."""
+    """The result of pynq.allocate: memory behind a cache."""
 
     def flush(self):
         self.engine.memory[self.device_address][:] = self
@@ -98,7 +98,7 @@ def fake_pynq(engine, lost_interrupts=0, largest=1 << 30):
 
     class Interrupt:
         async def wait(self):
-            # As PYNQ's: only in the loop that waits, and never for an interrupt that is lost.
+            # As in PYNQ: it works only in the loop that waits, and a lost interrupt never arrives.
             while not engine.raised or next(lost, None) is not None:
                 engine.raised = False
                 await asyncio.sleep(0.001)
@@ -129,7 +129,7 @@ def fake_pynq(engine, lost_interrupts=0, largest=1 << 30):
 
 
 def named(name, folder, monkeypatch):
-    """A bitstream of that name, chosen."""
+    """A bitstream of this name, which is selected by the environment variable."""
     path = folder / name
     path.touch()
     path.with_suffix(".hwh").touch()

@@ -1,8 +1,8 @@
 """The engine as docs/fpga.md defines it, in plain NumPy: descriptors and memory in, memory out.
 
-An oracle: of the compiler it shares the layout's constants alone, and it knows no network. Rounding
-is core/integer.py's, which has an oracle of its own. A descriptor that the engine would refuse, and
-one that reads what is not yet written, fail.
+It is an oracle: it shares only the layout's constants with the compiler, and does not see the
+network. Its rounding is that of core/integer.py, which has an oracle of its own. A descriptor fails
+if the engine would refuse it, or if it reads what is not written yet.
 """
 
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ ACTIVATIONS = {0: "none", 1: "relu", 2: "hardswish"}
 
 
 def fields_of(table, words):
-    """Fields of a descriptor or record; those with a count are arrays."""
+    """Fields of a descriptor or record; fields of several words are arrays."""
     found = {}
     for name, (word, low, bits, count) in table.items():
         values = (words[word : word + count].astype(np.int64) >> low) & ((1 << bits) - 1)
@@ -128,7 +128,7 @@ class Interpreter:
         codes = self.source(number, d, 0)
         if d["source1_groups"]:
             codes = np.concatenate([codes, self.source(number, d, 1)], axis=2)
-        # The picture with enough of what is outside around it for every position.
+        # The picture, padded with `outside` so that every position of the kernel is covered.
         outside = int(np.uint8(d["outside"]).view(np.int8))
         rows, columns = (
             (size - 1) * stride + k for size, k in zip((height, width), kernel, strict=True)

@@ -1,4 +1,4 @@
-"""Activation memory: what lives at the same time never overlaps, and what does not fit is told."""
+"""Activation memory: buffers living at the same time never overlap; missing rows are reported."""
 
 import itertools
 import re
@@ -6,10 +6,10 @@ import re
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import networks
+from random_networks import networks
 
 from perception_nodes.core.inference import BackendError
-from perception_nodes.fpga.allocate import Life, allocate, lives
+from perception_nodes.fpga.allocate import Lifetime, allocate, lifetimes
 from perception_nodes.fpga.lower import Buffer, lower
 from perception_nodes.fpga.views import build_graph
 
@@ -27,7 +27,7 @@ def overlapping(buffers, times, bases):
 
 boxes = st.tuples(
     st.builds(Buffer, st.just("b"), st.integers(1, 9), st.integers(1, 9), st.integers(1, 4)),
-    st.tuples(st.integers(0, 20), st.integers(0, 8)).map(lambda t: Life(t[0], t[0] + t[1])),
+    st.tuples(st.integers(0, 20), st.integers(0, 8)).map(lambda t: Lifetime(t[0], t[0] + t[1])),
 )
 
 
@@ -47,11 +47,11 @@ def test_what_lives_together_lies_apart(drawn):
 @settings(max_examples=100)
 def test_what_a_network_still_needs_is_not_overwritten(case):
     lowered = lower(build_graph(case[0]))
-    times = lives(lowered.buffers, lowered.operations)
+    times = lifetimes(lowered.buffers, lowered.operations)
     bases, _ = allocate(lowered.buffers, times, PLENTY)
     for one, other in overlapping(lowered.buffers, times, bases):
         raise AssertionError(f"{lowered.buffers[one]} and {lowered.buffers[other]} overlap")
-    # Lives are what operations say, told the plain way: from the first write to the last read.
+    # Lifetimes computed in a plain way: from the first write to the last read.
     written = {0: -1}
     for number, operation in enumerate(lowered.operations):
         for buffer in operation.buffers_read():
@@ -69,7 +69,7 @@ def test_what_a_network_still_needs_is_not_overwritten(case):
 
 def test_what_does_not_fit_says_how_much_is_lacking():
     buffers = [Buffer("image", 10, 40, 1), Buffer("large", 20, 37, 2), Buffer("small", 5, 40, 1)]
-    times = [Life(-1, 0), Life(0, 1), Life(1, 2)]
+    times = [Lifetime(-1, 0), Lifetime(0, 1), Lifetime(1, 2)]
     bases, used = allocate(buffers, times, 500)
     assert used == 500
     with pytest.raises(BackendError) as caught:

@@ -1,4 +1,4 @@
-"""The command line with backend fpga, on a board that is made up."""
+"""The command line with backend fpga, on a fake board."""
 
 import csv
 import json
@@ -83,5 +83,5 @@ def test_compile_shows_what_each_layer_takes(sample, bitstream, tmp_path):
     (file,) = facts["cache"]
     assert file.endswith(".fpga")
     text = run(*arguments, "--frames", 16, "--min-parent-agreement", 0).stdout
-    assert "What each layer takes of the engine" in text
+    assert "How much of the engine each layer uses" in text
     assert f"{len(layers)} in all" in text

@@ -1,4 +1,4 @@
-"""A compiled program, run by the plain interpreter, is the integer network, tensor by tensor."""
+"""A compiled program, run by the plain interpreter, equals the integer network tensor by tensor."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,14 +9,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from interpreter import Interpreter
-from networks import networks
-from streets import streets
+from random_networks import networks
+from street_frames import spread, street_frames
 
 from perception_nodes.backends.model import load_model
 from perception_nodes.backends.qdq import read_network
 from perception_nodes.core.inference import BackendError
 from perception_nodes.core.integer import Convolution, MaxPool, Network, Store
-from perception_nodes.fpga.allocate import allocate, lives
+from perception_nodes.fpga.allocate import allocate, lifetimes
 from perception_nodes.fpga.compiler import assemble, compile_network
 from perception_nodes.fpga.layout import LANES
 from perception_nodes.fpga.lower import lower
@@ -32,7 +32,7 @@ def run(network, image, geometry, every_tensor=True):
     """Compile, interpret, compare; returns the program."""
     lowered = lower(build_graph(network))
     lowered = replace(lowered, operations=schedule(lowered.operations))
-    times = lives(lowered.buffers, lowered.operations)
+    times = lifetimes(lowered.buffers, lowered.operations)
     bases, rows = allocate(lowered.buffers, times, geometry.rows)
     program = assemble(network, lowered, bases, rows, geometry)
     tensors = network.trace(image)
@@ -40,7 +40,7 @@ def run(network, image, geometry, every_tensor=True):
     compared = set()
 
     def compare(number):
-        """What the descriptor wrote, with its channels of the network's tensor."""
+        """The tensor that the descriptor wrote, and the same channels of the network's tensor."""
         operation = lowered.operations[number - 1] if number else None
         if operation is None or operation.target is None or not every_tensor:
             return
@@ -75,10 +75,10 @@ def test_random_networks_are_computed_bit_for_bit(case, build):
 
 @pytest.mark.parametrize("build", BUILDS)
 @pytest.mark.parametrize("name", MODELS)
-def test_the_shipped_models_are_computed_bit_for_bit(name, build, root):
+def test_the_shipped_models_are_computed_bit_for_bit(name, build):
     model = load_model(name)
     network = read_network(model.path)
-    for image in streets(model, root, 2):
+    for image in street_frames(model, spread(2)):
         program = run(network, image, BUILDS[build])
     assert [output.name for output in program.outputs] == list(network.fractions)
     assert program.rows <= 0.9 * BUILDS[build].rows
@@ -134,7 +134,8 @@ class TestRefusals:
     def test_a_residual_that_would_leave_22_bits(self):
         store = Store(1 << 16, 20, "image", 8193)
         text = refusal(one(target="a", store=store))
-        assert "'stem/Conv' has a residual multiplier of 8193; the engine has up to 8192" in text
+        said = "'stem/Conv' has a residual multiplier of 8193; the engine supports up to 8192"
+        assert said in text
 
     def test_a_width_that_cannot_be_loaded(self):
         layers = one().layers
@@ -152,7 +153,7 @@ class TestRefusals:
         head = one(name="head/Conv", source="a", weight=np.ones((16, 16, 1, 1), np.int16)).layers[0]
         layers = (*network.layers, head)
         text = refusal(Network("image", 8, 8, layers, {"out": 4}, {"out": 1.0}))
-        assert "'stem/Conv' needs store_shift 64, and the engine has 0 to 47" in text
+        assert "'stem/Conv' needs store_shift 64, the engine supports 0 to 47" in text
 
     def test_a_model_with_a_layer_in_float(self, tmp_path):
         model = load_model("road-xs")

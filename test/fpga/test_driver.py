@@ -1,4 +1,4 @@
-"""The driver and the backend, on a board that is made up: a pynq module around the interpreter.
+"""The driver and the backend on a fake board: a pynq module around the interpreter.
 
 The same driver on the simulated engine: `test_simulated.py`.
 """
@@ -129,7 +129,7 @@ class TestFaults:
         first = [t.copy() for t in backend.infer(image).boxes]
         engine.fault = "stuck"
         monkeypatch.setattr(backend.driver, "limit_cycles", 1000)
-        with pytest.raises(BackendError, match="did not come to rest, and its hardware was reset"):
+        with pytest.raises(BackendError, match="did not stop, and its hardware was reset"):
             backend.infer(image)
         engine.fault = ""
         for a, b in zip(first, backend.infer(image).boxes, strict=True):
@@ -165,7 +165,7 @@ class TestRefusals:
 
     def test_an_engine_of_another_layout(self, model, bitstream, engine):
         engine.registers[Register.VERSION] = 99
-        assert "engine of layout 99, and the driver is of layout 1" in refused(model)
+        assert "engine of layout 99, the driver needs layout 1" in refused(model)
 
     def test_too_little_memory(self, model, engine, bitstream, monkeypatch):
         monkeypatch.setitem(sys.modules, "pynq", fake_pynq(engine, largest=1000))
@@ -179,7 +179,7 @@ class TestRefusals:
 
     def test_a_simulation_that_is_not_built(self, model, tmp_path, monkeypatch):
         monkeypatch.setenv("PERCEPTION_FPGA", str(tmp_path / "engine.so"))
-        assert "engine.so is not there; make fpga-sim builds it" in refused(model)
+        assert "engine.so is not there; build it with make fpga-sim" in refused(model)
 
     def test_a_library_that_is_no_simulation(self, model, tmp_path, monkeypatch):
         library = tmp_path / "engine.so"

@@ -1,11 +1,11 @@
-"""The engine as its registers show it: faults of descriptors and of the bus, resets, counters."""
+"""The engine's registers: errors of descriptors and of the bus, resets, counters."""
 
 import numpy as np
 import pytest
-from bench import IMAGES, IRQ, OUTPUTS, PROGRAM, RESET, START, Bench, copy_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from layers import codes
+from layer_bench import IMAGES, IRQ, OUTPUTS, PROGRAM, RESET, START, Bench, copy_of
+from layer_cases import codes
 
 from perception_nodes.fpga import layout
 from perception_nodes.fpga.layout import CONVOLVE_FIELDS, STATUS_FIELDS, Cause, Register
@@ -20,7 +20,7 @@ def status(simulation):
 
 
 def example(simulation, seed=0, groups=3):
-    """A bench with some layers, and what it is to give."""
+    """A bench with some layers, and its expected results."""
     rng = np.random.default_rng(seed)
     wanted = codes(rng, (16 * groups, 6, 11), "any")
     bench = Bench(simulation)
@@ -29,13 +29,13 @@ def example(simulation, seed=0, groups=3):
 
 
 def check_good(simulation):
-    """The engine is well: a frame is right, whatever was before."""
+    """Check that the engine works: a frame is right, whatever happened before."""
     bench, wanted = example(simulation, seed=1)
     np.testing.assert_array_equal(bench.run()[0], wanted)
 
 
 def failure(simulation, bench, limit=PATIENCE, **registers):
-    """Run a bench that fails; its cause and index, when the engine is at rest."""
+    """Run a bench that fails; returns cause and index after the engine has stopped."""
     bench.place()
     for name, value in registers.items():
         simulation.write(Register[name], value)
@@ -180,7 +180,7 @@ def test_a_wrong_load_is_told(simulation, fault):
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_descriptor_hangs_the_engine(simulation, data):
-    """Fields at random: the frame ends, rightly or with an error; or it is just very long."""
+    """With random fields a frame ends with a result or an error, unless it is just very long."""
     bench, _ = example(simulation, groups=1)
     names = data.draw(st.lists(st.sampled_from(sorted(CONVOLVE_FIELDS)), min_size=1, max_size=4))
     for name in names:
@@ -214,7 +214,7 @@ def test_no_descriptors_are_told(simulation):
 
 
 def at(bench, name):
-    """Where in memory something of the last descriptor lies."""
+    """Address of something that the last descriptor uses."""
     entry, behind = bench.descriptors[-1], 64 * len(bench.descriptors)
     return {
         "descriptors": PROGRAM + behind - 64,
@@ -314,7 +314,7 @@ def test_the_interrupt_is_as_enabled(simulation):
 
 
 def test_counters_add_up(simulation):
-    """Every cycle of a frame is told once."""
+    """Every cycle of a frame is counted exactly once."""
     bench, _ = example(simulation)
     bench.run()
     read = simulation.read
@@ -334,14 +334,14 @@ def test_counters_add_up(simulation):
     [("DESCRIPTORS_HIGH", Cause.READ), ("IMAGE_HIGH", Cause.READ), ("OUTPUT_HIGH", Cause.WRITE)],
 )
 def test_addresses_beyond_32_bits(simulation, register, cause):
-    """There is no memory here, so that an answer of DECERR tells that they are asked for."""
+    """There is no memory at these addresses, so DECERR shows that they are accessed."""
     bench, _ = example(simulation)
     assert failure(simulation, bench, **{register: 1})[0] == cause
     check_good(simulation)
 
 
 def test_weights_anywhere(simulation):
-    """What crosses boundaries of bursts and of pages, at every offset within them."""
+    """Transfers across boundaries of bursts and pages, at every offset within them."""
     rng = np.random.default_rng(5)
     wanted = codes(rng, (32, 3, 5), "any")
     for shift in range(0, 256, 48):

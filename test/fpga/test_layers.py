@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from bench import Bench, copy_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from layers import Case, cases, codes
+from layer_bench import Bench, copy_of
+from layer_cases import Case, cases, codes
 
 from perception_nodes.backends.qdq import read_network
 from perception_nodes.core.integer import Concat, Convolution, Upsample
@@ -29,14 +29,14 @@ repeatedly = settings(
 
 
 def put(bench, case):
-    """Bring what a layer reads into memory; `convolve` runs it."""
+    """Load what a layer reads into memory; `convolve` runs it."""
     segments = [bench.put(segment) for segment in case.segments]
     residual = None if case.residual is None else bench.put(case.residual)
     return segments, residual
 
 
 def convolve(bench, case, placed, wait=True):
-    """Run a layer; the place of its result among those of the bench."""
+    """Run a layer; returns the index of its result among those of the bench."""
     segments, residual = placed
     how = dict(upsample=case.upsample, narrow=case.narrow, tile=case.tile, wait=wait)
     if case.layer.store is None:
@@ -99,7 +99,7 @@ def test_layers_that_do_not_wait_for_each_other(simulation, several):
 @repeatedly
 @given(case=cases(most_groups=2, most_pixels=100), depth=st.integers(2, 5))
 def test_layers_that_read_what_was_written_just_before(simulation, case, depth):
-    """The shortest of layers, whose results are read as soon as they are there."""
+    """The shortest layers, whose results are read as soon as they are written."""
     layer, channels = case.layer, case.segments[0].shape[0]
     weight = np.resize(layer.weight, (channels, channels, *layer.weight.shape[2:]))
     square = replace(
@@ -151,7 +151,7 @@ def test_outputs_of_few_channels(simulation, channels, beats):
 
 @pytest.mark.parametrize("narrow", [False, True])
 def test_more_output_groups_than_the_engine_keeps_parameters_of(simulation, narrow):
-    """Each is done in a moment, so that weights and parameters come far ahead."""
+    """Each layer is very short, so weights and parameters are prefetched far ahead."""
     rng = np.random.default_rng(3)
     source = codes(rng, (16, 3, 5), "any")
     weight = rng.integers(-128, 128, (16 * 48, 16, 1, 1), dtype=np.int16)

@@ -1,4 +1,4 @@
-"""What is generated from fpga/layout.yaml is current."""
+"""The files generated from fpga/layout.yaml are up to date."""
 
 import subprocess
 import sys

@@ -1,7 +1,7 @@
-"""The order of operations: nothing comes before what it reads, and little waits."""
+"""The order of operations: none comes before one that it reads, and few wait."""
 
 from hypothesis import given, settings
-from networks import networks
+from random_networks import networks
 
 from perception_nodes.backends.model import load_model
 from perception_nodes.backends.qdq import read_network
@@ -31,7 +31,7 @@ def test_branches_of_the_shipped_model_take_turns():
     operations = lower(build_graph(read_network(load_model("road-n").path))).operations
     order = schedule(operations)
     assert waits(order) < waits(operations)
-    # In the head nothing waits: there is always another branch.
+    # In the head no operation waits, because there is always another branch.
     heads = [o for o in order if o.layer.name.startswith("/model.22/")]
     assert order[-len(heads) :] != heads  # they fill the neck's waits too
     assert waits(order[order.index(heads[0]) :]) <= waits(order) / 2

@@ -10,8 +10,8 @@ import os
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
-from networks import networks
-from streets import streets
+from random_networks import networks
+from street_frames import spread, street_frames
 from typer.testing import CliRunner
 
 from perception_nodes.backends.contract import BackendSettings, open_backend
@@ -20,7 +20,7 @@ from perception_nodes.cli.app import app
 from perception_nodes.core.decode import Decoder, DecodeSettings
 from perception_nodes.core.inference import BackendError
 from perception_nodes.fpga.compiler import compile_network
-from perception_nodes.fpga.driver import Driver
+from perception_nodes.fpga.driver import EngineDriver
 from perception_nodes.fpga.layout import Register
 from perception_nodes.fpga.simulated import SimulatedEngine
 
@@ -31,14 +31,14 @@ FEWER = BUILDS if FRAMES > 1 else BUILDS[:1]
 MODELS = ("road-n", "road-xs")
 SMALL = "road-xs"
 AIMS_MS = {("road-n", 512): 5.0, ("road-n", 1024): 3.0}
-"""Of engine time for a frame."""
+"""Engine time for a frame."""
 MODEL_ERROR = 0.05
 """Of the cycles that the compiler tells."""
 
 
 @pytest.fixture(params=BUILDS)
 def macs(request, root, monkeypatch):
-    """A build of the engine, chosen."""
+    """A build of the engine, selected by the environment variable."""
     library = root / f"build/fpga/libengine_{request.param}.so"
     if not library.is_file():
         pytest.skip(f"{library.name} is not built (make fpga-sim)")
@@ -55,8 +55,8 @@ def opened(model):
     return backend
 
 
-def transport(backend):
-    return backend.driver.transport
+def bus(backend):
+    return backend.driver.bus
 
 
 def heads(found):
@@ -69,12 +69,12 @@ def check(found, wanted, names):
 
 
 @pytest.fixture(scope="module", params=MODELS)
-def known(request, root):
-    """A model, real frames, and what the golden backend answers to them."""
+def known(request):
+    """A model, real frames, and the golden backend's answers to them."""
     model = load_model(request.param)
     golden = open_backend("golden", BackendSettings())
     golden.load(model)
-    images = list(streets(model, root, FRAMES))
+    images = list(street_frames(model, spread(FRAMES)))
     answers = [[tensor.copy() for tensor in heads(golden.infer(image))] for image in images]
     return model, images, answers
 
@@ -98,7 +98,7 @@ def test_heads_and_detections_are_the_golden_models(known, macs):
         objects += len(ours)
         cycles.append(found.engine.cycles)
     assert objects, "the frames show no object"
-    # What is in a picture changes nothing of the time, but where the memory's answers fall.
+    # The content of a picture does not change the time, except for when the memory answers.
     assert max(cycles) - min(cycles) <= 0.001 * min(cycles)
     told = backend.driver.program.cycles
     assert abs(told - cycles[0]) <= MODEL_ERROR * cycles[0], (told, cycles[0])
@@ -110,7 +110,7 @@ def test_heads_and_detections_are_the_golden_models(known, macs):
     descriptors = 64 * backend.driver.program.descriptors
     assert abs(found.engine.bytes_read - reads - descriptors) <= 0.001 * reads
     assert found.engine.bytes_written == sum(layer.bytes_written for layer in backend.info.layers)
-    assert transport(backend).violations() == ""
+    assert bus(backend).violations() == ""
     print(f"{model.name} on {macs} MACs: {cycles[0]} cycles, {told} told, {latency_ms:.3f} ms")
     backend.close()
 
@@ -124,13 +124,13 @@ def test_a_slow_and_fitful_memory_changes_nothing_but_the_time(known, macs):
     names = [*model.outputs.box, *model.outputs.classes]
     quick = backend.infer(images[0]).engine.cycles
     for seed, (latency, percent) in enumerate([((1, 200), 0), ((1, 1), 40), ((1, 200), 60)]):
-        transport(backend).set_latency(*latency, seed)
-        transport(backend).set_backpressure(percent, seed)
+        bus(backend).set_latency(*latency, seed)
+        bus(backend).set_backpressure(percent, seed)
         found = backend.infer(images[-1])
         check(found, answers[-1], names)
         if percent:
             assert found.engine.cycles > quick
-    assert transport(backend).violations() == ""
+    assert bus(backend).violations() == ""
     backend.close()
 
 
@@ -149,28 +149,28 @@ class TestFaults:
     def test_a_read_that_fails_is_told_and_the_next_frame_is_right(self, loaded, response, word):
         backend, image, wanted, names = loaded
         content = backend.driver.program.content
-        transport(backend).set_fault(len(content) - 4096, len(content), response)  # last weights
+        bus(backend).set_fault(len(content) - 4096, len(content), response)  # last weights
         with pytest.raises(BackendError, match=f"reports {word}.*it was reset"):
             backend.infer(image)
-        transport(backend).set_fault(0, 0, 0)
+        bus(backend).set_fault(0, 0, 0)
         check(backend.infer(image), wanted, names)
 
     def test_a_write_that_fails_is_told_and_the_next_frame_is_right(self, loaded):
         backend, image, wanted, names = loaded
         begin = backend.driver.memories[2].address
-        transport(backend).set_fault(begin, begin + 1024, 2)
+        bus(backend).set_fault(begin, begin + 1024, 2)
         with pytest.raises(BackendError, match="reports WRITE"):
             backend.infer(image)
-        transport(backend).set_fault(0, 0, 0)
+        bus(backend).set_fault(0, 0, 0)
         check(backend.infer(image), wanted, names)
 
     def test_a_bus_that_hangs_has_the_hardware_reset(self, loaded):
         backend, image, wanted, names = loaded
         begin = backend.driver.memories[1].address
-        transport(backend).set_fault(begin + 8192, begin + 16384, -1)
+        bus(backend).set_fault(begin + 8192, begin + 16384, -1)
         with pytest.raises(BackendError, match="reports TIMEOUT.*hardware was reset"):
             backend.infer(image)
-        transport(backend).set_fault(0, 0, 0)
+        bus(backend).set_fault(0, 0, 0)
         check(backend.infer(image), wanted, names)
 
     def test_a_frame_that_does_not_end_is_abandoned(self, loaded, monkeypatch):
@@ -190,7 +190,7 @@ class TestFaults:
             backend.infer(image)
         content[64 * 5 + 1] = whole
         check(backend.infer(image), wanted, names)
-        assert backend.driver.transport.read(Register.STATUS) == 0
+        assert backend.driver.bus.read(Register.STATUS) == 0
 
 
 @fewer_builds
@@ -226,7 +226,7 @@ def test_random_networks_are_computed_bit_for_bit(macs, root):
     )
     def check_network(case):
         network, image = case
-        driver = Driver(engine)
+        driver = EngineDriver(engine)
         program = compile_network(network, driver.geometry)
         memory = driver.load(program)
         driver.run(image)

@@ -1,4 +1,4 @@
-"""The Vivado scripts as far as they run without Vivado: in Tcl, its commands being recorded."""
+"""The Vivado scripts in plain Tcl, with Vivado's commands recorded instead of executed."""
 
 import re
 
@@ -119,5 +119,5 @@ def test_the_wrapper_has_all_ports_of_the_engine_in_their_widths(root):
             assert (port, other) == (("input", "7"), ("input", "11"))
         else:
             assert port == other, name
-    # No clock but one, and what PYNQ and the driver call it.
+    # There is one clock only, with the name that PYNQ and the driver use.
     assert connected["irq"] == "interrupt"

@@ -1,8 +1,8 @@
-"""What the GPU makes of a head's tensors, said in NumPy: the specification of `kernels/decode.cu`.
+"""The specification of `kernels/decode.cu` in NumPy: what the GPU decodes from a head's tensors.
 
-Operation by operation what the kernels do, each rounded once, so that the bits are the same; what
-they mean is `core/decode.py` and `geometry.boxes_to_source`, which the results agree with to within
-the rounding of exponentials.
+It performs the operations of the kernels, each rounded once, so that the bits are the same. The
+results agree with `core/decode.py` and `geometry.boxes_to_source` except for the rounding of
+exponentials.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from perception_nodes.core.decode import ABSURD_LOGIT, DecodeSettings
 from perception_nodes.core.frame import MAX_DETECTIONS
-from perception_nodes.gpu.decode_job import ABSURD_BOX, Head, Result
+from perception_nodes.gpu.decode_job import ABSURD_BOX, DecodeResult, Head
 from perception_nodes.preprocess.placement import Placement
 
 Single = np.float32
@@ -26,17 +26,17 @@ def decode(
     head: Head,
     settings: DecodeSettings,
     placement: Placement,
-) -> Result:
+) -> DecodeResult:
     """The result for a frame with ticket 0.
 
     Args:
-        boxes: a level, float32 [1, 4 * reg_max, rows, columns].
-        classes: a level, float32 [1, n, rows, columns].
-        head: of the network.
-        settings: thresholds.
-        placement: of the frame.
+        boxes: for each level, float32 [1, 4 * reg_max, rows, columns].
+        classes: for each level, float32 [1, n, rows, columns].
+        head: sizes of the network's head.
+        settings: thresholds of the decoder.
+        placement: placement of the frame.
     """
-    result = Result()
+    result = DecodeResult()
     logits = np.concatenate([level[0].reshape(head.classes, -1) for level in classes], axis=1)
     bins = np.concatenate([level[0].reshape(4, head.reg_max, -1) for level in boxes], axis=2)
     sizes = [head.size(stride) for stride in head.strides]
@@ -73,7 +73,7 @@ def decode(
 
 
 def exponential(x: Singles) -> Singles:
-    """e^x for x <= 0, to two units in the last place; 0 below the least normal number.
+    """e^x for x <= 0, to two units in the last place; 0 below the smallest normal number.
 
     The polynomial of Cephes' expf (Moshier 1992).
     """
@@ -130,7 +130,7 @@ def _centres(rows: int, columns: int) -> Singles:
 
 
 def _corners(bins: Singles, centres: Singles, strides: Singles) -> Singles:
-    """Boxes [n, 4] in input pixels, of bins [4, reg_max, n]."""
+    """Boxes [n, 4] in input pixels, from bins [4, reg_max, n]."""
     weights = exponential(bins - bins.max(axis=1, keepdims=True))
     total, moment = np.zeros_like(weights[:, 0]), np.zeros_like(weights[:, 0])
     for index in range(weights.shape[1]):
@@ -142,7 +142,7 @@ def _corners(bins: Singles, centres: Singles, strides: Singles) -> Singles:
 
 
 def _suppress(boxes: Singles, labels: NDArray[np.int64], threshold: Single) -> NDArray[np.int64]:
-    """Indices of boxes, best first, that no better one kept of their class overlaps too much."""
+    """Indices of boxes, best first, without those that overlap a better kept one too much."""
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     kept: list[int] = []
     for index, box in enumerate(boxes):
@@ -163,7 +163,7 @@ def _scores(logits: Singles) -> Singles:
 
 
 def _to_source(boxes: Doubles, placement: Placement) -> Singles:
-    """Boxes [n, 4] of the input in the source image, clipped to it."""
+    """Convert boxes [n, 4] of the input to source pixels, clipped to the source image."""
     box = placement.letterbox
     source = (boxes - [box.pad_x, box.pad_y] * 2) / ([box.scale_x, box.scale_y] * 2)
     limits = [placement.source_width, placement.source_height] * 2
@@ -173,7 +173,7 @@ def _to_source(boxes: Doubles, placement: Placement) -> Singles:
 
 
 def _bent(boxes: Doubles, placement: Placement) -> Doubles:
-    """Boxes of the rectified image to those that bound their outlines as the lens shows them."""
+    """The boxes that bound the outlines of boxes of the rectified image, projected by the lens."""
     fx, fy, cx, cy = placement.rectified
     low = (boxes[:, :2] - 0.5 - [cx, cy]) / [fx, fy]
     high = (boxes[:, 2:] - 0.5 - [cx, cy]) / [fx, fy]
@@ -188,7 +188,7 @@ def _bent(boxes: Doubles, placement: Placement) -> Doubles:
 
 
 def _drawn_in(x: Doubles, y: Doubles, placement: Placement) -> Doubles:
-    """Factors that draw rays in to the fold of the lens: 1 for those within it."""
+    """Factors that shorten rays beyond the fold of the lens to reach just up to it; else 1."""
     assert placement.lens is not None
     radius = np.sqrt(x * x + y * y)
     limit = placement.lens.fold_radius * (1 - 1e-9)
@@ -196,7 +196,7 @@ def _drawn_in(x: Doubles, y: Doubles, placement: Placement) -> Doubles:
 
 
 def _shown(x: Doubles, y: Doubles, placement: Placement) -> tuple[Doubles, Doubles]:
-    """Where a lens shows rays, in source pixels, edge coordinates."""
+    """Project rays through the lens: source pixels, edge coordinates."""
     lens = placement.lens
     assert lens is not None
     factor = _drawn_in(x, y, placement)

@@ -18,7 +18,7 @@ class Handle:
 
 
 def bindings_of(gpu):
-    """`cuda.bindings.driver`: functions that return a verdict and their answers."""
+    """`cuda.bindings.driver`: functions that return an error code and their answers."""
     pinned = {}
 
     def api(function):

@@ -1,5 +1,8 @@
-"""A GPU in Python, and the two driver modules over it: what was put on a stream is run when it is
-waited for, and a copy or a kernel reads memory then and not before, as on a real one."""
+"""A GPU in Python, and fakes of the two driver modules over it.
+
+Work on a stream runs when the stream is waited for; copies and kernels read memory only then, as on
+a real GPU.
+"""
 
 import ctypes
 import importlib.machinery
@@ -13,7 +16,7 @@ import numpy as np
 
 DEVICE_BASE = 0x7F00_0000_0000
 MAPPED_OFFSET = 0x10_0000_0000
-"""Where the device sees host memory, from where the host does: not at the same address."""
+"""Difference of the device address and the host address of the same host memory."""
 
 
 class Verdict(IntEnum):
@@ -78,7 +81,7 @@ class FakeGpu:
         self._clock_ms = 0.0
 
     def call(self, name):
-        """Take note of a call; it fails where it is to."""
+        """Record a call, and let it fail if the test wants that."""
         self.calls[name] += 1
         if name in self.failures:
             raise Refused(name, self.failures[name])
@@ -173,16 +176,16 @@ THEIRS = ("pycuda", "pycuda.driver", "cuda", "cuda.bindings", "cuda.bindings.dri
 
 
 def install(monkeypatch, gpu, through):
-    """Have a fake driver module be the installed one: `pycuda`, `bindings`, or both."""
+    """Let fake driver modules be the installed ones: `pycuda`, `bindings`, or both."""
     from fake_bindings import bindings_of
     from fake_pycuda import libcuda_of, pycuda_of
 
     for name in OURS:
-        # Noted, so that what is imported over the fake goes with it.
+        # Recorded by monkeypatch, so that modules imported over the fake are removed with it.
         monkeypatch.setitem(sys.modules, name, None)
         del sys.modules[name]
     for name in THEIRS:
-        # None there makes importing it fail as if it were not installed.
+        # None makes an import fail as if the module were not installed.
         monkeypatch.setitem(sys.modules, name, None)
     versions = {}
     if "pycuda" in through:
@@ -201,7 +204,7 @@ def install(monkeypatch, gpu, through):
 
 
 def set_versions(monkeypatch, versions):
-    """Have these packages be installed and no others."""
+    """Let only these packages be installed."""
 
     def version(name):
         if name not in versions:

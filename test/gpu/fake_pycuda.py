@@ -1,4 +1,4 @@
-"""`pycuda.driver`, and what PyCUDA lacks of the driver itself, over the GPU in Python."""
+"""`pycuda.driver`, and the functions of libcuda that PyCUDA lacks, over the GPU in Python."""
 
 import types
 
@@ -7,7 +7,7 @@ from fake_gpu import MAPPED_OFFSET, TEXTS, Refused, Verdict, bytes_at, module_of
 
 
 def pycuda_of(gpu):
-    """`pycuda.driver`: objects that give back what they hold, exceptions that have a text alone."""
+    """`pycuda.driver`: objects that free what they hold, and exceptions that only have a text."""
 
     class Error(Exception):
         pass
@@ -210,7 +210,7 @@ def pycuda_of(gpu):
 
 
 class HostArray(np.ndarray):
-    """An array whose base is what holds its memory, as PyCUDA's are."""
+    """An array whose base is the object that holds its memory, as in PyCUDA."""
 
     def __new__(cls, array, memory):
         view = array.view(cls)
@@ -223,7 +223,7 @@ class HostArray(np.ndarray):
 
 
 def libcuda_of(gpu):
-    """The library itself, as ctypes sees it, with what PyCUDA lacks."""
+    """libcuda as ctypes sees it, with the functions that PyCUDA lacks."""
     graphs = {}
 
     def api(function):

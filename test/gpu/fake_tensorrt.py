@@ -1,6 +1,8 @@
-"""TensorRT in Python, over the fake GPU. Its engine is no network: every output is filled with a
-value, usually the mean of the image plus the output's place in the file; or by what a network of
-the test's says of the image."""
+"""TensorRT in Python, over the fake GPU.
+
+Its engine does not run the model: every output is filled with one value, usually the mean of the
+image plus the output's position in the file, or with the results of a function of the test.
+"""
 
 import hashlib
 import importlib.machinery
@@ -40,8 +42,10 @@ def make(
     value_of=mean_and_place,
     network=None,
 ):
-    """A module of that name; `on_build` is called while an engine is built, and `network` with the
-    bytes of an image, for tensors by name."""
+    """A fake module of this name.
+
+    `on_build` is called during a build; `network` maps the bytes of an image to tensors by name.
+    """
     module = types.ModuleType(name)
     module.__spec__ = importlib.machinery.ModuleSpec(name, None)
     module.__version__ = version
@@ -248,9 +252,9 @@ def make(
 
 
 def install(monkeypatch, module):
-    """Have it be the only runtime there is."""
+    """Let the fake be the only installed runtime."""
     for name in ("tensorrt", "tensorrt_rtx"):
-        # find_spec takes None there for a mistake, and a module without a spec too.
+        # find_spec raises an error for None, and for a module without a spec.
         monkeypatch.setitem(sys.modules, name, module if name == module.__name__ else None)
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(
@@ -265,7 +269,7 @@ def install(monkeypatch, module):
 
 
 def child(folder):
-    """What a process of a test does: load road-n, with builds noted in the folder's `log`."""
+    """Run in a process of a test: load road-n, and record builds in the folder's `log`."""
     import pytest
     from fake_gpu import FakeGpu
     from fake_gpu import install as install_gpu

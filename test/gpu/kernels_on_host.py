@@ -1,4 +1,4 @@
-"""The GPU's kernels compiled for the host: slow, and of the same bits."""
+"""The GPU's kernels compiled for the host: slow, with the same bits."""
 
 import ctypes
 import hashlib
@@ -10,17 +10,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.core.decode import DecodeSettings
-from perception_nodes.gpu.decode_job import DecodeJob, Head, Result, State, launches_of
-from perception_nodes.gpu.decode_job import job_of as head_job
+from perception_nodes.gpu.decode_job import (
+    DecodeJob,
+    DecodeResult,
+    DecodeState,
+    Head,
+    build_decode_job,
+    launches_of,
+)
 from perception_nodes.gpu.nvrtc import KERNELS
-from perception_nodes.gpu.preprocess_job import FrameCell, Output, Plan, constants_of, grid_of
-from perception_nodes.gpu.preprocess_job import job_of as plan_job
+from perception_nodes.gpu.preprocess_job import (
+    FrameCell,
+    FramePlan,
+    InputFormat,
+    build_preprocess_job,
+    constants_of,
+    grid_of,
+)
 from perception_nodes.preprocess.placement import Placement
 from perception_nodes.system.environment import cache_folder
 
 FORWARDS, BACKWARDS = 0, 1
-"""Orders that the threads of a block are run in."""
-# Contraction of a * b + c into one operation is what would change bits.
+"""Orders in which the threads of a block run."""
+# Contraction of a * b + c into one operation would change the bits.
 FLAGS = ("-x", "c++", "-std=c++17", "-O2", "-ffp-contract=off", "-shared", "-fPIC", "-pthread")
 
 
@@ -32,7 +44,7 @@ def load(name: str) -> ctypes.CDLL:
     """Compile a kernel's source with g++ (or $CXX) and load it.
 
     Args:
-        name: of the file in `kernels/`, without `.cu`.
+        name: name of the file in `kernels/`, without `.cu`.
 
     Raises:
         CompilerMissing: there is no compiler, or it fails.
@@ -60,28 +72,28 @@ def load(name: str) -> ctypes.CDLL:
 
 
 def preprocess(
-    frame: NDArray[np.uint8], plan: Plan, output: Output, order: int = FORWARDS
+    frame: NDArray[np.uint8], plan: FramePlan, input_format: InputFormat, order: int = FORWARDS
 ) -> NDArray[np.generic]:
-    """The network's input, made by `preprocess.cu` on the host.
+    """Compute the network's input with `preprocess.cu` on the host.
 
     Args:
         frame: uint8 [n], the bytes of the frame.
-        plan: of such frames.
-        output: what the network takes.
-        order: of the threads: `FORWARDS` or `BACKWARDS`.
+        plan: plan of such frames.
+        input_format: format of the network's input tensor.
+        order: order of the threads, `FORWARDS` or `BACKWARDS`.
     """
-    arrays = [np.ascontiguousarray(array) for array in constants_of(plan, output)]
+    arrays = [np.ascontiguousarray(array) for array in constants_of(plan, input_format)]
     cell, ticket = FrameCell(pixels=frame.ctypes.data), ctypes.c_uint64()
-    out = np.empty(output.shape, output.dtype)
-    job = plan_job(
+    out = np.empty(input_format.shape, input_format.dtype)
+    job = build_preprocess_job(
         plan,
-        output,
+        input_format,
         ctypes.addressof(cell),
         ctypes.addressof(ticket),
         out.ctypes.data,
         [array.ctypes.data for array in arrays],
     )
-    tiles_x, tiles_y, _ = grid_of(output)
+    tiles_x, tiles_y, _ = grid_of(input_format)
     load("preprocess").preprocess(ctypes.byref(job), tiles_x, tiles_y, order)
     return out
 
@@ -93,23 +105,23 @@ def decode(
     settings: DecodeSettings,
     placement: Placement,
     order: int = FORWARDS,
-) -> Result:
-    """The boxes of a head's tensors, made by `decode.cu` on the host.
+) -> DecodeResult:
+    """Decode a head's tensors with `decode.cu` on the host.
 
     Args:
-        boxes: a level, float32 [1, 4 * reg_max, rows, columns].
-        classes: a level, float32 [1, n, rows, columns].
-        head: of the network.
-        settings: thresholds.
-        placement: of the frame.
-        order: of the threads: `FORWARDS` or `BACKWARDS`.
+        boxes: for each level, float32 [1, 4 * reg_max, rows, columns].
+        classes: for each level, float32 [1, n, rows, columns].
+        head: sizes of the network's head.
+        settings: thresholds of the decoder.
+        placement: placement of the frame.
+        order: order of the threads, `FORWARDS` or `BACKWARDS`.
     """
     levels = [
         (np.ascontiguousarray(box), np.ascontiguousarray(logits))
         for box, logits in zip(boxes, classes, strict=True)
     ]
-    state, result, scratch = State(), Result(), np.zeros(12 * head.cells + 8, np.uint8)
-    job = head_job(
+    state, result, scratch = DecodeState(), DecodeResult(), np.zeros(12 * head.cells + 8, np.uint8)
+    job = build_decode_job(
         head,
         settings,
         placement,

@@ -1,6 +1,6 @@
-"""What the GPU makes of a frame, said in NumPy: the specification of `kernels/preprocess.cu`.
+"""The specification of `kernels/preprocess.cu` in NumPy: what the GPU makes from a frame.
 
-Plain and slow. The kernel gives the same bits, compiled for a GPU or for the host.
+It is plain and slow. The kernel gives the same bits, compiled for a GPU or for the host.
 """
 
 import numpy as np
@@ -13,8 +13,8 @@ from perception_nodes.gpu.preprocess_job import (
     INTERLEAVED,
     LENS_BITS,
     YUV,
-    Output,
-    Plan,
+    FramePlan,
+    InputFormat,
     PlanePlan,
 )
 
@@ -25,31 +25,33 @@ YUV_TO_BGR = np.array([[76309, 132201, 0], [76309, -25675, -53279], [76309, 0, 1
 """BT.601, limited range, from (Y - 16, U - 128, V - 128), in 1 / 65536."""
 
 
-def preprocess(frame: NDArray[np.uint8], plan: Plan, output: Output) -> NDArray[np.generic]:
+def preprocess(
+    frame: NDArray[np.uint8], plan: FramePlan, input_format: InputFormat
+) -> NDArray[np.generic]:
     """The network's input.
 
     Args:
         frame: uint8 [n], the bytes of the frame.
-        plan: of such frames.
-        output: what the network takes.
+        plan: plan of such frames.
+        input_format: format of the network's input tensor.
 
     Returns:
-        Of the output's type and shape.
+        The input tensor, with the type and shape of the format.
     """
     box = plan.letterbox
-    bgr = np.full((output.height, output.width, 3), PADDING_VALUE, np.uint8)
+    bgr = np.full((input_format.height, input_format.width, 3), PADDING_VALUE, np.uint8)
     inside = (
         slice(box.pad_y, box.pad_y + box.inner_height),
         slice(box.pad_x, box.pad_x + box.inner_width),
     )
     bgr[inside] = _scaled(frame, plan)
-    picture = bgr if output.order == "BGR" else bgr[:, :, ::-1]
-    table = output.table()
+    picture = bgr if input_format.order == "BGR" else bgr[:, :, ::-1]
+    table = input_format.table()
     values = np.stack([table[channel][picture[:, :, channel]] for channel in range(3)])
-    return (values if output.layout == "NCHW" else values.transpose(1, 2, 0))[None]
+    return (values if input_format.layout == "NCHW" else values.transpose(1, 2, 0))[None]
 
 
-def _scaled(frame: NDArray[np.uint8], plan: Plan) -> Integers:
+def _scaled(frame: NDArray[np.uint8], plan: FramePlan) -> Integers:
     """The scaled image, [inner_height, inner_width, 3] blue, green, red."""
     if plan.kind == INTERLEAVED:
         return _interpolated(_samples(frame, plan.planes[0]), plan.planes[0])
@@ -90,7 +92,7 @@ def _interpolated(samples: Integers, plane: PlanePlan) -> Integers:
     bordered = np.pad(samples, ((1, 1), (1, 1), (0, 0)), constant_values=plane.outside)
 
     def neighbour(i: int, j: int) -> Integers:
-        # One step beyond the grid is as good as any number of them.
+        # One step beyond the grid has the same value as any larger number of steps.
         beside = np.clip(x + i, -1, plane.width) + 1
         return bordered[np.clip(y + j, -1, plane.height) + 1, beside]
 
@@ -102,9 +104,10 @@ def _interpolated(samples: Integers, plane: PlanePlan) -> Integers:
 
 
 def _demosaiced(mosaic: Integers, red: tuple[int, int]) -> Integers:
-    """A mosaic in full colour, [height, width, 3]: what a pixel lacks is its neighbours' mean.
+    """A mosaic in full colour, [height, width, 3].
 
-    The outermost pixels are as those next to them.
+    A missing colour is the mean of the neighbours that have it. The outermost pixels get the
+    colours of those next to them.
     """
     height, width = mosaic.shape
     around = np.pad(mosaic, 1, mode="reflect")

@@ -1,7 +1,7 @@
-"""The GPU's driver: the same through both modules that lead to it, and each error with its remedy.
+"""The CUDA driver: the same through both modules, and each error with its remedy.
 
-There is no GPU here. What a device does is played by `fake_gpu.py`; that its functions are those of
-the modules is checked against cuda-bindings itself, and against PyCUDA where it is installed.
+There is no GPU here: `fake_gpu.py` acts as the device. The functions of the fakes are compared with
+cuda-bindings itself, and with PyCUDA if it is installed.
 """
 
 import ctypes
@@ -226,7 +226,7 @@ def test_driver_too_old_for_what_was_made_for_a_newer_cuda(monkeypatch, through)
     install(monkeypatch, FakeGpu(driver=12040), [through])
     device = open_device()
     device.require_cuda(12080, "TensorRT")  # any minor version of the same major one runs
-    text = "runs CUDA 12.4, TensorRT is made for 13.0; install driver 580"
+    text = "supports CUDA 12.4, TensorRT is made for 13.0; install driver 580"
     with pytest.raises(CudaError, match=text) as error:
         device.require_cuda(13000, "TensorRT")
     assert error.value.name == DRIVER_TOO_OLD
@@ -276,7 +276,7 @@ def test_bindings_that_miss_a_function_of_the_driver(monkeypatch):
 
 
 def test_really_no_driver():
-    """The one case that is real here: cuda-bindings, and no libcuda."""
+    """The one case with a real module: cuda-bindings without libcuda."""
     pytest.importorskip("cuda.bindings.driver")
     try:
         ctypes.CDLL("libcuda.so.1")

@@ -1,5 +1,7 @@
-"""The driver modules themselves, with every argument they are given here, over a libcuda whose
-device is the host (stub_libcuda.c): what a fake module cannot tell, such as a wrong order."""
+"""The real driver modules with all arguments, over a libcuda whose device is the host.
+
+stub_libcuda.c finds errors that a fake module cannot, such as a wrong order of arguments.
+"""
 
 import importlib.util
 import json
@@ -34,7 +36,7 @@ def report(request, library):
     if request.param == "cuda.bindings" and pycuda:
         pytest.skip("pycuda is installed and comes first")
     done = subprocess.run(
-        [sys.executable, FOLDER / "on_stub.py"],
+        [sys.executable, FOLDER / "driver_calls_on_stub.py"],
         env={**os.environ, "LD_LIBRARY_PATH": f"{library}:{os.environ.get('LD_LIBRARY_PATH', '')}"},
         capture_output=True,
         text=True,

@@ -1,9 +1,9 @@
-"""The decoding kernels: the bits of their specification, and the boxes of the CPU path."""
+"""The decoding kernels: the same bits as their specification, the same boxes as the CPU path."""
 
 import ctypes
 
-import decode_oracle as reference_decode
-import kernels_on_host as host
+import decode_oracle
+import kernels_on_host
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from perception_nodes.core.decode import AbsurdOutput, Decoder, DecodeSettings
 from perception_nodes.core.frame import MAX_DETECTIONS, Detections, FrameFlag, FrameHeader
 from perception_nodes.core.geometry import Lens, Letterbox, boxes_to_source
-from perception_nodes.gpu.decode_job import Head, Result, State, job_of
+from perception_nodes.gpu.decode_job import DecodeResult, DecodeState, Head, build_decode_job
 from perception_nodes.preprocess.placement import Placement
 
 SMALL = Head(96, 64, (8, 16), 4, 3)
@@ -51,7 +51,7 @@ def empty_heads(head):
 
 
 def put(boxes, classes, head, level, row, column, label, logit, sides=(1, 1, 1, 1)):
-    """An object at a cell, its sides whole numbers of strides."""
+    """An object at a cell; the distances to its sides are whole numbers of strides."""
     classes[level][0, label, row, column] = logit
     for side, bins in enumerate(sides):
         boxes[level][0, side * head.reg_max + bins, row, column] = 60
@@ -59,15 +59,15 @@ def put(boxes, classes, head, level, row, column, label, logit, sides=(1, 1, 1, 
 
 def check_bits(boxes, classes, head, limits=SETTINGS, placement=None):
     placement = placement or placement_of(head)
-    expected = reference_decode.decode(boxes, classes, head, limits, placement)
-    for order in (host.FORWARDS, host.BACKWARDS):
-        found = host.decode(boxes, classes, head, limits, placement, order)
+    expected = decode_oracle.decode(boxes, classes, head, limits, placement)
+    for order in (kernels_on_host.FORWARDS, kernels_on_host.BACKWARDS):
+        found = kernels_on_host.decode(boxes, classes, head, limits, placement, order)
         assert bytes(found) == bytes(expected)
     return expected
 
 
 def cpu(boxes, classes, head, limits, placement):
-    """What the pipeline makes of the same tensors."""
+    """The pipeline's result for the same tensors."""
     decoder = Decoder(head.width, head.height, head.strides, head.reg_max, limits)
     found = decoder.decode(boxes, classes)
     header = FrameHeader(source_width=placement.source_width, source_height=placement.source_height)
@@ -153,14 +153,14 @@ class TestAgainstTheCpuPath:
     def test_of_random_heads(self, seed, spread, lens):
         boxes, classes = random_heads(SMALL, seed, spread)
         placement = placement_of(SMALL, LENSES[lens])
-        found = host.decode(boxes, classes, SMALL, SETTINGS, placement)
+        found = kernels_on_host.decode(boxes, classes, SMALL, SETTINGS, placement)
         check_agreement(found.detections(), cpu(boxes, classes, SMALL, SETTINGS, placement))
 
     @pytest.mark.parametrize("lens", LENSES)
     def test_of_a_flood(self, lens):
         boxes, classes = random_heads(LARGE, 9, 2.0, 6.0)
         placement = placement_of(LARGE, LENSES[lens])
-        found = host.decode(boxes, classes, LARGE, SETTINGS, placement)
+        found = kernels_on_host.decode(boxes, classes, LARGE, SETTINGS, placement)
         expected = cpu(boxes, classes, LARGE, SETTINGS, placement)
         check_agreement(found.detections(), expected)
         assert found.found > found.entered == SETTINGS.max_candidates
@@ -172,7 +172,7 @@ class TestAgainstTheCpuPath:
             level[0, 3] = 1.5
         limits = DecodeSettings(0.35, 0.9)
         placement = placement_of(LARGE)
-        found = host.decode(boxes, classes, LARGE, limits, placement)
+        found = kernels_on_host.decode(boxes, classes, LARGE, limits, placement)
         check_agreement(found.detections(), cpu(boxes, classes, LARGE, limits, placement))
 
     def test_of_more_boxes_than_there_is_room_for(self):
@@ -243,14 +243,18 @@ def test_an_empty_road_has_no_boxes():
 
 def test_the_state_is_left_as_the_next_frame_wants_it():
     boxes, classes = random_heads(SMALL, 3)
-    state, result, scratch = State(ticket=41), Result(), np.zeros(12 * SMALL.cells, np.uint8)
+    state, result, scratch = (
+        DecodeState(ticket=41),
+        DecodeResult(),
+        np.zeros(12 * SMALL.cells, np.uint8),
+    )
     tensors = [(b.ctypes.data, c.ctypes.data) for b, c in zip(boxes, classes, strict=True)]
     places = ctypes.addressof(state), scratch.ctypes.data, ctypes.addressof(result)
-    job = job_of(SMALL, SETTINGS, placement_of(SMALL), tensors, *places)
+    job = build_decode_job(SMALL, SETTINGS, placement_of(SMALL), tensors, *places)
     answers = []
     for ticket in (41, 42):
         state.ticket = ticket
-        host.run_decode(job, SMALL)
+        kernels_on_host.run_decode(job, SMALL)
         assert result.ticket == ticket
         assert (state.found, state.absurd) == (0, 0)
         answers.append(bytes(result)[8:])
@@ -258,31 +262,33 @@ def test_the_state_is_left_as_the_next_frame_wants_it():
 
 
 def test_what_crosses_back_is_small():
-    assert ctypes.sizeof(Result) < 10_000
+    assert ctypes.sizeof(DecodeResult) < 10_000
 
 
 @given(st.lists(st.floats(-87, 0, width=32), min_size=1))
 def test_the_exponential_is_one(values):
     x = np.array(values, np.float32)
     exact = np.exp(x.astype(np.float64))
-    error = np.abs(reference_decode.exponential(x).astype(np.float64) - exact)
+    error = np.abs(decode_oracle.exponential(x).astype(np.float64) - exact)
     assert np.all(error <= 2 * np.spacing(exact.astype(np.float32)))
 
 
 def test_the_exponential_ends_at_zero():
     x = np.array([-87.5, -500.0, -2000.0], np.float32)
-    assert reference_decode.exponential(x).tolist() == [0, 0, 0]
+    assert decode_oracle.exponential(x).tolist() == [0, 0, 0]
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1))
 def test_the_arc_tangent_is_one(values):
     x = np.array(values)
     exact = np.arctan(x)
-    assert np.all(np.abs(reference_decode.arc_tangent(x) - exact) <= 2 * np.spacing(exact))
+    assert np.all(np.abs(decode_oracle.arc_tangent(x) - exact) <= 2 * np.spacing(exact))
 
 
 def test_what_there_is_no_room_for_is_refused():
     with pytest.raises(ValueError, match="a head of 6 levels; the GPU decodes 5"):
         Head(64, 64, (2, 4, 8, 16, 32, 64), 16, 8)
     with pytest.raises(ValueError, match="max_candidates 513; the GPU takes 1 to 512"):
-        job_of(SMALL, DecodeSettings(max_candidates=513), placement_of(SMALL), [], 0, 0, 0)
+        build_decode_job(
+            SMALL, DecodeSettings(max_candidates=513), placement_of(SMALL), [], 0, 0, 0
+        )

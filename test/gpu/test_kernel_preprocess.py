@@ -1,11 +1,11 @@
-"""The preprocessing kernel: the bits of its specification, and the picture of the CPU path."""
+"""The preprocessing kernel: the same bits as its specification, nearly the CPU path's picture."""
 
 import ctypes
 
 import cv2
-import kernels_on_host as host
+import kernels_on_host
 import numpy as np
-import preprocess_oracle as reference
+import preprocess_oracle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,10 +15,10 @@ from perception_nodes.core.frame import CameraInfo, FrameHeader, FrameRejected, 
 from perception_nodes.core.geometry import Lens, Letterbox, remap_grid
 from perception_nodes.gpu.preprocess_job import (
     FrameCell,
-    Output,
+    InputFormat,
+    build_preprocess_job,
     constants_of,
     grid_of,
-    job_of,
     plan_frame,
 )
 from perception_nodes.preprocess.cpu import Preprocessor
@@ -57,15 +57,17 @@ def lens_named(name):
 
 
 def output_of(width, height, dtype="uint8", layout="NHWC", order="BGR", scale=1.0, bias=0.0):
-    return Output(width, height, dtype, layout, order, (scale,) * 3, (bias, bias + 1, bias - 1))
+    return InputFormat(
+        width, height, dtype, layout, order, (scale,) * 3, (bias, bias + 1, bias - 1)
+    )
 
 
-def check_bits(image, plan, output):
+def check_bits(image, plan, input_format):
     data = np.frombuffer(image.data, np.uint8)
-    expected = reference.preprocess(data, plan, output)
-    assert (expected.shape, expected.dtype) == (output.shape, np.dtype(output.dtype))
-    for order in (host.FORWARDS, host.BACKWARDS):
-        found = host.preprocess(data, plan, output, order)
+    expected = preprocess_oracle.preprocess(data, plan, input_format)
+    assert (expected.shape, expected.dtype) == (input_format.shape, np.dtype(input_format.dtype))
+    for order in (kernels_on_host.FORWARDS, kernels_on_host.BACKWARDS):
+        found = kernels_on_host.preprocess(data, plan, input_format, order)
         assert found.tobytes() == expected.tobytes()
     return expected
 
@@ -76,7 +78,7 @@ class TestBits:
     def test_of_every_encoding_and_lens(self, encoding, lens):
         image = frame(noise(640, 480), encoding, padding=24)
         for size in [(416, 256), (150, 90)]:  # below and above half size: Bayer differs
-            check_bits(image, plan_for(image, *size, lens_named(lens)), Output(*size))
+            check_bits(image, plan_for(image, *size, lens_named(lens)), InputFormat(*size))
 
     @pytest.mark.parametrize("settings", OUTPUTS, ids=lambda o: "-".join(map(str, o[:3])))
     @pytest.mark.parametrize("size", [(64, 4), (416, 256), (127, 33), (33, 130), (1, 1), (3, 2)])
@@ -89,12 +91,12 @@ class TestBits:
     def test_of_every_shape(self, source, encoding):
         image = frame(noise(*source), encoding, padding=3)
         for size in [(96, 64), (64, 96), (20, 12)]:
-            check_bits(image, plan_for(image, *size), Output(*size))
+            check_bits(image, plan_for(image, *size), InputFormat(*size))
 
     @pytest.mark.parametrize("source", [(1, 1), (1, 77), (77, 1), (3, 3)])
     def test_of_a_single_row_or_column(self, source):
         image = frame(noise(*source), "rgb8", padding=1)
-        check_bits(image, plan_for(image, 40, 30), Output(40, 30))
+        check_bits(image, plan_for(image, 40, 30), InputFormat(40, 30))
 
     @pytest.mark.parametrize("encoding", ["bgr8", "nv12", "bayer_rggb8"])
     def test_where_a_lens_folds_and_shows_nothing(self, encoding):
@@ -104,7 +106,7 @@ class TestBits:
         grid = remap_grid(box, folding, (100.0, 100.0, 320.0, 240.0))
         assert (grid < -1e5).any() and (grid > 0).any()
         plan = plan_frame(image, box, grid)
-        shown = check_bits(image, plan, Output(96, 72))
+        shown = check_bits(image, plan, InputFormat(96, 72))
         assert np.abs(shown[0, 0, 0].astype(int) - 114).max() <= 1
 
     @given(
@@ -138,23 +140,25 @@ class TestBits:
 @pytest.mark.parametrize("settings", OUTPUTS, ids=lambda o: "-".join(map(str, o[:3])))
 def test_all_of_the_input_is_written_and_nothing_around_it(settings, shift):
     image = frame(noise(320, 180), "yuyv")
-    output = output_of(130, 74, *settings)
+    input_format = output_of(130, 74, *settings)
     plan = plan_for(image, 130, 74)
-    shift = shift // np.dtype(output.dtype).itemsize * np.dtype(output.dtype).itemsize
+    shift = shift // np.dtype(input_format.dtype).itemsize * np.dtype(input_format.dtype).itemsize
     cell = FrameCell(np.frombuffer(image.data, np.uint8).ctypes.data, 7)
     ticket = ctypes.c_uint64()
-    constants = [np.ascontiguousarray(array) for array in constants_of(plan, output)]
+    constants = [np.ascontiguousarray(array) for array in constants_of(plan, input_format)]
     results = []
     for before in (0, 255):
-        memory = np.full(output.nbytes + 64 + shift, 0xA5, np.uint8)
+        memory = np.full(input_format.nbytes + 64 + shift, 0xA5, np.uint8)
         first = -memory.ctypes.data % 16 + 16 + shift
-        inside = slice(first, first + output.nbytes)
+        inside = slice(first, first + input_format.nbytes)
         memory[inside] = before
         address = memory.ctypes.data + first
         addresses = [array.ctypes.data for array in constants]
         told = ctypes.addressof(cell), ctypes.addressof(ticket)
-        job = job_of(plan, output, *told, address, addresses)
-        host.load("preprocess").preprocess(ctypes.byref(job), *grid_of(output)[:2], 0)
+        job = build_preprocess_job(plan, input_format, *told, address, addresses)
+        kernels_on_host.load("preprocess").preprocess(
+            ctypes.byref(job), *grid_of(input_format)[:2], 0
+        )
         assert ticket.value == 7
         results.append(memory[inside].copy())
         memory[inside] = 0xA5
@@ -163,7 +167,7 @@ def test_all_of_the_input_is_written_and_nothing_around_it(settings, shift):
 
 
 class TestAgainstTheCpuPath:
-    """In grey levels; both round, and `cv2.resize` cuts bits off where we do not."""
+    """Allowed difference in grey levels: both round, and `cv2.resize` truncates where we do not."""
 
     @pytest.mark.parametrize("picture", [scene, noise])
     @pytest.mark.parametrize("size", [(416, 256), (200, 130)])
@@ -177,14 +181,16 @@ class TestAgainstTheCpuPath:
         cpu = np.zeros((size[1], size[0], 3), np.uint8)
         processor.write(image, cpu, FrameHeader())
         plan = plan_for(image, *size, lens_named(lens))
-        found = reference.preprocess(np.frombuffer(image.data, np.uint8), plan, Output(*size))[0]
+        found = preprocess_oracle.preprocess(
+            np.frombuffer(image.data, np.uint8), plan, InputFormat(*size)
+        )[0]
         difference = np.abs(found.astype(int) - cpu)
         yuv = encoding[:2] in ("yu", "uy", "nv")
         if lens != "none":
-            # The same maps and weights: only the colour matrix rounds otherwise.
+            # Maps and weights are the same; only the colour matrix rounds differently.
             assert difference.max() <= (1 if yuv else 0)
         elif yuv:
-            # One level of luma and chroma each, times what the matrix makes of them.
+            # A difference of one level in luma and chroma, amplified by the matrix.
             assert difference.max() <= 4
             assert difference.mean() < 0.4
         else:
@@ -220,15 +226,15 @@ class TestAgainstTheCpuPath:
     ],
 )
 def test_values_are_scaled_rounded_and_limited(dtype, scale, bias, pixel, value):
-    table = Output(8, 8, dtype, scale=(scale,) * 3, bias=(bias,) * 3).table()
+    table = InputFormat(8, 8, dtype, scale=(scale,) * 3, bias=(bias,) * 3).table()
     assert table.shape == (3, 256)
     assert table[1, pixel] == value
 
 
 def test_channels_are_scaled_by_their_own_numbers_in_the_outputs_order():
     image = frame(np.full((32, 32, 3), (10, 20, 30), np.uint8), "bgr8")
-    output = Output(16, 16, "float32", "NCHW", "RGB", (1.0, 2.0, 3.0), (0.5, 0.0, -0.5))
-    found = check_bits(image, plan_for(image, 16, 16), output)
+    input_format = InputFormat(16, 16, "float32", "NCHW", "RGB", (1.0, 2.0, 3.0), (0.5, 0.0, -0.5))
+    found = check_bits(image, plan_for(image, 16, 16), input_format)
     assert found[0, :, 8, 8].tolist() == [30.5, 40.0, 29.5]
 
 
@@ -246,9 +252,9 @@ def test_what_contradicts_itself_or_is_too_large_is_rejected():
 def test_without_a_compiler_it_is_told_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(host.CompilerMissing, match="'no-such-compiler'.*install g"):
-        host.load("preprocess")
+    with pytest.raises(kernels_on_host.CompilerMissing, match="'no-such-compiler'.*install g"):
+        kernels_on_host.load("preprocess")
     monkeypatch.setenv("CXX", "false")
-    with pytest.raises(host.CompilerMissing, match="false .* fails"):
-        host.load("preprocess")
+    with pytest.raises(kernels_on_host.CompilerMissing, match="false .* fails"):
+        kernels_on_host.load("preprocess")
     assert not list(tmp_path.rglob("*.so")) and not list(tmp_path.rglob("*.part"))

@@ -1,4 +1,4 @@
-"""The kernels compiled for GPUs, where there is none: what comes out, and what is kept."""
+"""Compiling the kernels on a machine without a GPU: the results, and the cache."""
 
 import shutil
 import struct
@@ -18,7 +18,7 @@ ENTRIES = {
 GPUS = (87, 89, 90, 100, 120)
 """Compute capabilities."""
 REGISTERS, THREADS = 65536, 1536
-"""What a multiprocessor of each has, and threads that it holds (some hold 2048)."""
+"""Resources of a multiprocessor of each, and the threads that it holds (some hold 2048)."""
 
 
 @cache
@@ -72,14 +72,14 @@ def code_of(cubin):
 
 
 def uncontracted(monkeypatch, name, sm):
-    """Its instructions where contraction is forbidden."""
+    """The instructions of a kernel compiled without contraction."""
     monkeypatch.setattr(kernels, "OPTIONS", (*kernels.OPTIONS, "--fmad=false"))
     return code_of(nvrtc().compile(name, sm)[0])
 
 
 @pytest.mark.parametrize("sm", GPUS)
 def test_there_is_nothing_that_a_compiler_may_contract(sm, monkeypatch):
-    """Then a GPU rounds as the host does, whatever the options. `preprocess` is integers alone."""
+    """Then a GPU rounds like the host, with any options. `preprocess` only uses integers."""
     code = code_of(compiled_by_nvrtc("decode", sm)[0])
     assert set(code) == ENTRIES["decode"]
     assert code == uncontracted(monkeypatch, "decode", sm)
@@ -112,7 +112,7 @@ ptxas info    : Used 12 registers
 
 
 class Counting:
-    """A compiler that notes what it is asked for."""
+    """A compiler that records what it is asked for."""
 
     version = 13000
 

@@ -1,4 +1,4 @@
-"""The stages on a GPU, whose kernels here are those of the host: memory, graphs, frames.
+"""The stages on a GPU, with kernels compiled for the host: memory, graphs, frames.
 
 The GPU is `fake_gpu.py`: it has addresses of its own, and does nothing before it is waited for.
 """
@@ -8,12 +8,12 @@ import mmap
 import os
 import tempfile
 
-import decode_oracle as reference_decode
+import decode_oracle
 import numpy as np
-import preprocess_oracle as reference
+import preprocess_oracle
 import pytest
 from fake_gpu import FakeGpu, Verdict, install
-from host_kernels import install_kernels
+from fake_gpu_kernels import install_kernels
 from pictures import frame, noise, view
 
 from perception_nodes.cameras.channel import camera_reader, camera_writer
@@ -23,13 +23,13 @@ from perception_nodes.gpu import stages
 from perception_nodes.gpu.cuda import CudaError, open_device
 from perception_nodes.gpu.decode_job import Head
 from perception_nodes.gpu.frame_memory import FrameMemory
-from perception_nodes.gpu.preprocess_job import Output, plan_frame
+from perception_nodes.gpu.preprocess_job import InputFormat, plan_frame
 from perception_nodes.preprocess.placement import Placement
 from perception_nodes.transport.domain import sweep
 from perception_nodes.transport.shm import Endpoint
 
 HEAD = Head(96, 64, (8, 16), 4, 3)
-OUTPUT = Output(96, 64)
+OUTPUT = InputFormat(96, 64)
 SETTINGS = DecodeSettings(0.35, 0.6)
 MATRIX = (400.0, 0.0, 319.5, 0.0, 400.0, 239.5, 0.0, 0.0, 1.0)
 BARREL = CameraInfo(640, 480, "plumb_bob", (-0.3, 0.08, 0.001, -0.0005, 0.0), MATRIX)
@@ -54,7 +54,7 @@ def device(gpu):
 
 
 class Camera:
-    """A detector over a network that answers each picture with tensors of our choice."""
+    """A detector whose network answers each picture with tensors of our choice."""
 
     def __init__(self, device, gpu):
         self.device, self.gpu = device, gpu
@@ -90,13 +90,13 @@ class Camera:
         return self.last.detections()
 
     def check(self, image, info=None):
-        """Detect, and compare picture and boxes with the specifications; copies that it took."""
+        """Detect, and compare picture and boxes with the specifications; returns the copies."""
         placement = Placement.fit((image.width, image.height), (96, 64), info)
         found = self.detect(image, placement)
         plan = plan_frame(image, placement.letterbox, placement.grid())
-        picture = reference.preprocess(np.frombuffer(image.data, np.uint8), plan, OUTPUT)
+        picture = preprocess_oracle.preprocess(np.frombuffer(image.data, np.uint8), plan, OUTPUT)
         np.testing.assert_array_equal(self.seen[-1].reshape(OUTPUT.shape), picture)
-        expected = reference_decode.decode(self.boxes, self.classes, HEAD, SETTINGS, placement)
+        expected = decode_oracle.decode(self.boxes, self.classes, HEAD, SETTINGS, placement)
         for name in ("count", "found", "entered", "kept", "absurd"):
             assert getattr(self.last, name) == getattr(expected, name)
         assert len(found) == expected.count > 0
@@ -130,7 +130,7 @@ def shared():
 
 
 def slot(shared_memory, image, offset):
-    """The frame as it lies in shared memory, so many bytes from its front."""
+    """The frame in shared memory, at an offset in bytes."""
     writer, reader = shared_memory
     data = np.frombuffer(image.data, np.uint8)
     writer[offset : offset + data.size] = data
@@ -195,7 +195,7 @@ class TestDetector:
         image = frame(noise(320, 240), "nv12")
         camera.check(image)
         gpu.kernels["suppress"] = lambda *_: None
-        with pytest.raises(CudaError, match="answers frame 1 where 2 was asked"):
+        with pytest.raises(CudaError, match="result is of frame 1, not of 2"):
             camera.detect(image, PLACEMENT)
 
     def test_it_can_be_prepared_before_its_first_frame(self, camera, gpu):
@@ -283,7 +283,7 @@ class TestWhereFramesLie:
         assert gpu.calls["cuMemHostRegister"] == 1
 
     def test_another_file_at_the_same_address_is_registered_anew(self, device, gpu, tmp_path):
-        """A camera that was started again may be mapped where its predecessor was."""
+        """The memory of a restarted camera may be mapped where its predecessor's was."""
         libc = ctypes.CDLL(None, use_errno=True)
         libc.mmap.restype = ctypes.c_void_p
         libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]

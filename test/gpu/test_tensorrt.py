@@ -1,5 +1,7 @@
-"""TensorRT's backend, over a TensorRT and a GPU in Python: what it asks of them, what it keeps,
-what it does about damage. What a real one makes of the models is in test_tensorrt_rtx.py."""
+"""The TensorRT backend over a TensorRT and a GPU in Python: calls, cache, and damaged files.
+
+test_tensorrt_rtx.py builds the shipped models with a real TensorRT.
+"""
 
 import json
 import subprocess
@@ -38,7 +40,7 @@ def through(request):
 
 @pytest.fixture
 def runtime(monkeypatch, gpu):
-    """Installs a runtime, `10` unless another is named."""
+    """Installs a fake runtime, `10` by default."""
 
     def install(version="10", through="bindings", **how):
         fake_gpu.install(monkeypatch, gpu, [through])
@@ -183,7 +185,7 @@ def test_engine_that_the_runtime_refuses_is_built_again(runtime, gpu, tmp_path, 
 
 
 class OneByOne(dict):
-    """Failures that end."""
+    """Failures that are temporary."""
 
     def __init__(self, name, fails):
         self.name, self.fails = name, fails
@@ -319,7 +321,7 @@ def test_damage_is_seen_wherever_it_is(tmp_path, plan, data):
         content[at] ^= data.draw(st.integers(1, 255))
     file.write_bytes(content)
     read = cache.read(KEY)
-    # What is told of the layers is not hashed; the engine is.
+    # The hash covers the engine, not the facts about its layers.
     assert read is None or read.plan == plan
 
 

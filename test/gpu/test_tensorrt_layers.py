@@ -1,4 +1,4 @@
-"""The types of convolutions, as builders write them."""
+"""The types of convolutions, read from the logs of builders."""
 
 from perception_nodes.gpu.tensorrt.layers import convolutions
 

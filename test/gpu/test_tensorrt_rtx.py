@@ -1,5 +1,8 @@
-"""What a real TensorRT makes of the shipped models. TensorRT-RTX builds engines without a GPU, and
-says of each layer in which types it computes; nothing is run here."""
+"""The shipped models built by a real TensorRT.
+
+TensorRT-RTX builds engines without a GPU and lists the types in which each layer computes; nothing
+is run here.
+"""
 
 import re
 
@@ -16,7 +19,7 @@ pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed (make 
 
 QUANTIZED = [name for name in available_models() if load_model(name).s8 is not None]
 WITH_INT8 = (80, 86, 89, 120)
-"""GPUs that TensorRT-RTX builds for and computes in 8 bits on."""
+"""GPUs for which TensorRT-RTX builds engines that compute in 8 bits."""
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +50,7 @@ def test_every_convolution_is_computed_in_8_bits(library, name, sm):
     file, _ = model.signed_file()
     told = []
     built = build(library, file, sm, progress=lambda done, total: told.append((done, total)))
-    # A layer is named after its node, with a number behind.
+    # The name of a layer is that of its node, followed by a number.
     ran = {re.sub(r"_myl\d+_\d+$", "", one.name) for one in built.convolutions}
     assert ran == convolutions_of(file)
     assert len(built.convolutions) == len(ran), "a convolution was split"

@@ -10,7 +10,6 @@ from perception_nodes.graph.config import (
     WatchdogSettings,
     allowed_range,
     check,
-    choices,
     numeric_range,
 )
 from perception_nodes.graph.graph import RECORDED
@@ -142,16 +141,3 @@ def test_the_deadline_is_the_budgets():
 def test_settings_do_not_change_any_more():
     with pytest.raises(ValueError, match="frozen"):
         DetectorSettings().model = "other"
-
-
-def test_choices_are_those_of_the_range():
-    assert choices(DetectorSettings.model_fields["backend"]) == [
-        "openvino",
-        "onnxruntime",
-        "tensorrt",
-        "fpga",
-        "golden",
-        "null",
-    ]
-    assert choices(DetectorSettings.model_fields["model"]) is None
-    assert choices(DetectorSettings.model_fields["skip_late"]) is None

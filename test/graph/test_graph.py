@@ -1,20 +1,14 @@
-"""The graph of nodes, and the launch files that are made from it."""
+"""The graph of nodes: which processes run with which parameters."""
 
 import re
-import runpy
-import sys
-from dataclasses import dataclass, field
-from types import ModuleType
-from typing import Any
+from dataclasses import dataclass
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perception_nodes.backends.contract import BACKENDS
 from perception_nodes.bench import graphs as bench_graphs
-from perception_nodes.drives.bag import BagError
 from perception_nodes.graph import graph
 from perception_nodes.graph.config import DetectorSettings, SettingsError, allowed_range
 from perception_nodes.graph.graph import LIVE, RECORDED, REPLAY, Graph, NodeSpec
@@ -189,6 +183,10 @@ class TestGraph:
         text = refusal(LIVE, values)
         assert all(word in text for word in words)
 
+    def test_a_drive_is_played_where_one_is_given(self):
+        assert graph.graph_of({}) is LIVE
+        assert graph.graph_of({"bag": ""}) is REPLAY
+
     def test_a_bag_that_is_not_there_is_told(self):
         assert refusal(REPLAY, {"bag": "/no/such/bag"}).startswith("parameter bag: /no/such/bag")
         assert refusal(REPLAY, {}).startswith("parameter bag: ")
@@ -233,150 +231,6 @@ class TestArguments:
         same(parameters_of(spec), {"bag": text})
 
 
-@dataclass
-class FakeArgument:
-    name: str
-    default_value: str
-    description: str
-    choices: list[str] | None
-
-
-@dataclass
-class FakeOpaqueFunction:
-    function: Any
-
-
-@dataclass
-class FakeShutdown:
-    reason: str
-
-
-@dataclass
-class FakeDescription:
-    entities: list[Any]
-
-
-@dataclass
-class FakeConfiguration:
-    name: str
-
-    def perform(self, context):
-        return context[self.name]
-
-
-@dataclass
-class FakeNode:
-    package: str
-    executable: str
-    name: str
-    parameters: list[dict[str, Any]]
-    additional_env: dict[str, str]
-    output: str
-    on_exit: FakeShutdown | None = None
-    respawn: bool = False
-    respawn_max_retries: int = -1
-
-
-@dataclass
-class Launched:
-    """What `ros2 launch` would make of a launch file."""
-
-    description: FakeDescription
-    arguments: dict[str, FakeArgument] = field(init=False)
-
-    def __post_init__(self):
-        *arguments, self.start = self.description.entities
-        self.arguments = {argument.name: argument for argument in arguments}
-
-    def nodes(self, **given):
-        defaults = {name: argument.default_value for name, argument in self.arguments.items()}
-        found = self.start.function({**defaults, **given})
-        return {node.name: node for node in found}
-
-
-@pytest.fixture
-def launch_file(monkeypatch, root):
-    """Runs a launch file on a stand-in for `launch` and `launch_ros`."""
-    contents = {
-        "launch": {"LaunchContext": dict, "LaunchDescription": FakeDescription},
-        "launch.actions": {
-            "DeclareLaunchArgument": FakeArgument,
-            "OpaqueFunction": FakeOpaqueFunction,
-            "Shutdown": FakeShutdown,
-        },
-        "launch.substitutions": {"LaunchConfiguration": FakeConfiguration},
-        "launch_ros": {},
-        "launch_ros.actions": {"Node": FakeNode},
-    }
-
-    def fake_argument(name, *, default_value, description, choices=None):
-        assert choices is None or default_value in choices
-        return FakeArgument(name, default_value, description, choices)
-
-    contents["launch.actions"]["DeclareLaunchArgument"] = fake_argument
-    for name, members in contents.items():
-        module = ModuleType(name)
-        vars(module).update(members)
-        monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.delitem(sys.modules, "perception_nodes.graph.launching", raising=False)
-
-    def run(name):
-        made = runpy.run_path(str(root / f"launch/{name}.launch.py"))
-        return Launched(made["generate_launch_description"]())
-
-    yield run
-    sys.modules.pop("perception_nodes.graph.launching", None)
-
-
-@pytest.mark.parametrize(("name", "made"), [("perception", LIVE), ("replay", REPLAY)])
-class TestLaunchFiles:
-    def test_declare_every_parameter_with_default_range_and_description(
-        self, launch_file, name, made
-    ):
-        arguments = launch_file(name).arguments
-        assert list(arguments) == list(made.parameters)
-        for argument in arguments.values():
-            info = made.parameters[argument.name]
-            assert argument.default_value == str(info.default)
-            assert info.description in argument.description
-            assert allowed_range(info) in argument.description
-        assert arguments["backend"].choices == list(BACKENDS)
-        assert arguments["model"].choices is None
-
-    def test_start_the_nodes_of_the_graph(self, launch_file, drive, name, made):
-        values = {"score_threshold": 0.5, "skip_late": False, "threads": 3, "standby": "always"}
-        nodes = launch_file(name).nodes(
-            score_threshold="0.5", skip_late="false", threads="3", standby="always"
-        )
-        expected = made.nodes(values)
-        assert list(nodes) == [spec.name for spec in expected]
-        for spec in expected:
-            node = nodes[spec.name]
-            assert (node.package, node.executable) == ("perception_nodes", spec.executable)
-            same(node.parameters[0], spec.parameters)
-            assert node.additional_env == spec.environment
-            assert node.output == "screen"
-            assert node.respawn == spec.restarted
-            assert spec.restarted or spec.name in node.on_exit.reason
-
-    def test_a_bad_value_is_one_line(self, launch_file, drive, name, made):
-        with pytest.raises(SettingsError) as caught:
-            launch_file(name).nodes(score_threshold="high")
-        assert str(caught.value) == (
-            "parameter score_threshold: 'high' is not allowed, "
-            "it must be a number from 0.01 to 0.99"
-        )
-
-
-def test_the_replay_launch_file_tells_of_a_bag_that_is_not_there(launch_file, monkeypatch):
-    def missing(bag, topic):
-        raise BagError(f"{bag} is not there")
-
-    monkeypatch.setattr(graph, "open_source", missing)
-    with pytest.raises(SettingsError, match=r"^parameter bag: /no/bag is not there$"):
-        launch_file("replay").nodes(bag="/no/bag")
-
-
 class TestCameras:
     """Several that share a detector."""
 
@@ -397,7 +251,7 @@ class TestCameras:
 
     def test_each_preprocessing_has_its_camera_and_its_topic(self):
         for topic, expected in [
-            ({}, "/camera/rear/image_raw"),
+            ({}, "camera/rear/image_raw"),
             ({"image_topic": "/vehicle/image"}, "/vehicle/rear/image"),
             ({"image_topic": "/{camera}_camera/image_raw"}, "/rear_camera/image_raw"),
             ({"image_topic": "image"}, "rear/image"),
@@ -428,7 +282,7 @@ class TestCameras:
             ({"cameras": "Front"}, "cameras: 'Front' is not allowed"),
             ({"cameras": "front,"}, "cameras: 'front,' is not allowed"),
             ({"cameras": "front,rear", "camera": "left"}, "either this or cameras"),
-            ({"cameras": "front,rear", "calibration_file": "lens.yaml"}, "must have {camera} in"),
+            ({"cameras": "front,rear", "calibration_file": "lens.yaml"}, "must contain {camera}"),
             ({"cameras": "front,rear", "threads": -1}, "parameter threads"),
         ],
     )
@@ -441,20 +295,71 @@ class TestCameras:
     def test_one_camera_may_have_its_name_in_its_topics(self):
         values = {"camera": "left", "image_topic": "/{camera}/image", "standby": "never"}
         specs = {spec.name: spec for spec in LIVE.nodes(values)}
-        assert specs["preprocess_node"].parameters["image_topic"] == "/left/image"
+        assert specs["preprocess_left_node"].parameters["image_topic"] == "/left/image"
+
+
+class TestOneCamera:
+    """Graphs of one camera each, side by side."""
+
+    def test_of_the_default_name_has_plain_names(self):
+        for values in ({}, {"camera": "front"}):
+            specs = LIVE.nodes({**values, "standby": "never"})
+            assert [spec.name for spec in specs] == [spec.executable for spec in specs]
+            assert specs[-1].parameters["image_topic"] == "camera/image_raw"
+
+    def test_of_another_name_shares_no_node_with_it(self):
+        front = {spec.name for spec in LIVE.nodes({"standby": "always"})}
+        rear = LIVE.nodes({"camera": "rear", "standby": "always"})
+        assert not front & {spec.name for spec in rear}
+        assert [spec.name for spec in rear] == [
+            "watchdog_rear_node",
+            "detector_rear_node",
+            "detector_rear_standby_node",
+            "preprocess_rear_node",
+            "preprocess_rear_standby_node",
+        ]
+        for spec in rear:
+            same(parameters_of(spec), spec.parameters)
+
+    def test_of_another_name_has_an_image_topic_of_its_own_unless_one_is_given(self):
+        for values, topic in [
+            ({}, "camera/rear/image_raw"),
+            ({"image_topic": "/video0"}, "/video0"),
+            ({"image_topic": "/{camera}/image"}, "/rear/image"),
+        ]:
+            *_, preprocess = LIVE.nodes({"camera": "rear", "standby": "never", **values})
+            assert preprocess.parameters["image_topic"] == topic
+
+    def test_player_and_preprocessing_agree_on_the_image_topic(self, drive):
+        specs = REPLAY.nodes({"bag": "b", "camera": "rear"})
+        topics = {s.parameters["image_topic"] for s in specs if "image_topic" in s.parameters}
+        assert topics == {"camera/rear/image_raw"}
 
 
 class TestTopics:
-    def test_a_single_camera_has_the_topics_of_old(self):
+    def test_of_the_default_camera_do_not_name_it(self):
         settings = DetectorSettings()
         assert settings.served == ("front",)
-        assert settings.topic("/perception/detections", "front") == "/perception/detections"
+        assert settings.topic_of("perception/detections") == "perception/detections"
+        assert settings.safe_stop_topic == "perception/safe_stop"
+
+    def test_of_another_camera_name_it(self):
+        settings = DetectorSettings(camera="rear")
+        assert settings.topic_of("perception/detections") == "perception/rear/detections"
+        assert settings.topic_of("/found/{camera}") == "/found/rear"
+        assert settings.safe_stop_topic == "perception/rear/safe_stop"
+
+    @every_graph
+    def test_are_relative_by_default(self, made):
+        topics = [info.default for name, info in made.parameters.items() if "_topic" in name]
+        assert not any(topic.startswith("/") for topic in topics)
 
     def test_one_of_several_has_its_own(self):
         settings = DetectorSettings(cameras="front,rear")
         assert settings.served == ("front", "rear")
-        assert settings.topic("/perception/health", "rear") == "/perception/rear/health"
-        assert settings.topic("/{camera}/found", "rear") == "/rear/found"
+        assert settings.topic_of("perception/health", "rear") == "perception/rear/health"
+        assert settings.topic_of("/{camera}/found", "rear") == "/rear/found"
+        assert settings.safe_stop_topic == "perception/safe_stop"
 
     def test_braces_of_any_other_kind_are_refused(self):
         with pytest.raises(SettingsError, match="image_topic"):

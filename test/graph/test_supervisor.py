@@ -10,8 +10,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from perception_nodes.graph import supervisor
-from perception_nodes.graph.supervisor import DEATHS_AT_ONCE, GraphFailure, Supervisor
+from perception_nodes.graph import restarts, supervisor
+from perception_nodes.graph.restarts import AT_ONCE
+from perception_nodes.graph.supervisor import GraphFailure, Supervisor
+from perception_nodes.system.processes import Process
+from perception_nodes.transport.memory import TransportError
 
 TIMEOUT_S = 20
 
@@ -63,6 +66,7 @@ class StandIn:
     restarted: bool = False
     module: str = "stand_in"
     environment: dict = field(default_factory=dict)
+    cameras: tuple = ("front",)
 
     @property
     def name(self):
@@ -127,12 +131,12 @@ def graph(tmp_path, log, monkeypatch):
     monkeypatch.setattr(supervisor, "POLL_S", 0.005)
     before = children()
 
-    def make(ends=(), restarted=(), stop_timeout_s=TIMEOUT_S, **manners):
+    def make(ends=(), restarted=(), stop_timeout_s=TIMEOUT_S, while_alive=None, **manners):
         specs = [
             StandIn(name, manner, str(log.path), name in ends, name in restarted)
             for name, manner in manners.items()
         ]
-        return Supervisor(specs, stop_timeout_s)
+        return Supervisor(specs, stop_timeout_s, while_alive=while_alive)
 
     yield make
     assert children() == before, "zombies"
@@ -237,19 +241,19 @@ def test_one_that_is_stopped_is_replaced(graph, log, monkeypatch):
 
 
 def test_one_that_dies_again_and_again_is_started_more_slowly(graph, log, monkeypatch, capfd):
-    monkeypatch.setattr(supervisor, "RESTART_DELAY_S", 0.5)
+    monkeypatch.setattr(restarts, "DELAY_S", 0.5)
     with graph(restarted=["detector"], detector="crash") as running:
 
         def stop():
-            log.wait_for(2 + DEATHS_AT_ONCE)
+            log.wait_for(2 + AT_ONCE)
             running.stop()
 
         threading.Thread(target=stop).start()
         assert running.wait() is False
     said = [line for line in capfd.readouterr().err.splitlines() if "is started again" in line]
     assert said[0] == "detector ended with status 3 and is started again at once"
-    assert sum("at once" in line for line in said) == DEATHS_AT_ONCE
-    assert said[DEATHS_AT_ONCE].endswith("in 0.5 s, 6 deaths within a minute")
+    assert sum("at once" in line for line in said) == AT_ONCE
+    assert said[AT_ONCE].endswith("in 0.5 s, 6 deaths within a minute")
 
 
 def test_one_that_cannot_be_restarted_is_tried_again(graph, log):
@@ -310,12 +314,60 @@ def test_a_node_that_cannot_be_started_leaves_none_of_the_others(graph, log, mon
     assert signal.getsignal(signal.SIGINT) == before
 
 
-def test_shared_memory_is_swept_in_the_end(graph, log, monkeypatch):
+def test_shared_memory_is_swept_in_the_beginning_and_in_the_end(graph, log, monkeypatch):
     swept = []
-    monkeypatch.setattr(supervisor, "sweep", lambda: swept.append(log.names("stopped")))
+    monkeypatch.setattr(supervisor, "sweep", lambda: swept.append(log.lines()))
     with graph(a="run"):
         log.wait_for(1)
-    assert swept == [["a"]]
+    assert [[what for _, what, _ in lines] for lines in swept] == [[], ["started", "stopped"]]
+
+
+def test_a_graph_that_others_run_already_is_not_started(graph, log):
+    with graph(restarted=["a"], a="run"):
+        log.wait_for(1)
+        with pytest.raises(TransportError, match=f"process {os.getpid()} runs a graph of camera"):
+            with graph(restarted=["a"], a="run"):
+                pytest.fail("entered")
+        with graph(b="run"):  # what is not restarted is no graph of a camera's
+            log.wait_for(2)
+    assert log.names("started") == ["a", "b"]
+
+
+def test_a_graph_ends_with_the_process_that_it_is_for(graph, log):
+    command = subprocess.Popen(["sleep", "60"])
+    process = Process(command.pid)
+    with graph(a="run", while_alive=process) as running:
+        log.wait_for(1)
+        threading.Thread(target=command.kill).start()
+        assert running.wait() is False
+    process.close()
+    command.wait()
+    assert log.names("stopped") == ["a"]
+
+
+def test_25_crashes_over_an_hour_are_survived(graph, log, monkeypatch, capfd):
+    class Hour:
+        """A clock by which each death comes two and a half minutes after the one before."""
+
+        @staticmethod
+        def monotonic():
+            return 150.0 * len(log.names("started"))
+
+        sleep = time.sleep
+
+    with graph(restarted=["detector"], detector="crash") as running:
+        monkeypatch.setattr(supervisor, "time", Hour)
+
+        def stop():
+            log.wait_for(26)
+            running.stop()
+
+        threading.Thread(target=stop).start()
+        assert running.wait() is False
+        monkeypatch.undo()
+    said = [line for line in capfd.readouterr().err.splitlines() if "is started again" in line]
+    assert len(said) >= 25
+    assert set(said) == {"detector ended with status 3 and is started again at once"}
 
 
 def test_nodes_get_their_environment(graph, log, monkeypatch):

@@ -1,7 +1,6 @@
-"""The bench's own parts: clocks, weather, drives, the network, the orders to a unit."""
+"""The bench's own parts: clocks, weather, drives, the network."""
 
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,20 +14,18 @@ import pytest
 from perception_nodes.core.frame import FrameStatus
 from perception_nodes.drives.bag import open_drive
 from perception_nodes.drives.schemas import COMPRESSED_IMAGE, IMAGE
-from perception_nodes.graph.config import SettingsError
-from perception_nodes.hil import topology as sides
-from perception_nodes.hil.address import PORT, joined_address, split_address
+from perception_nodes.hil import topology
 from perception_nodes.hil.clock_offset import RoundTrip, clock_offset
 from perception_nodes.hil.drive import prepare
 from perception_nodes.hil.judge import Verdict
-from perception_nodes.hil.lossy_network import OWN_NETWORK, lacking
+from perception_nodes.hil.lossy_network import OWN_NETWORK, why_unavailable
 from perception_nodes.hil.page import render
 from perception_nodes.hil.run import _Run
 from perception_nodes.hil.scenario import CpuFault, NetworkFault, Scenario
 from perception_nodes.hil.scratch import PREFIX, scratch_folder
 from perception_nodes.hil.undisturbed import agreement_share
-from perception_nodes.hil.unit import ORDERS, RemoteUnit, UnitError, UnitServer
-from perception_nodes.hil.weather import changed
+from perception_nodes.hil.unit import UnitError
+from perception_nodes.hil.weather import with_weather
 from perception_nodes.report.recording import FrameDetections
 
 MS = 1_000_000
@@ -53,9 +50,9 @@ def test_weather_can_be_repeated_and_grows_with_its_strength(kind):
         np.random.default_rng(0).integers(0, 256, (9, 16, 3), dtype=np.uint8), (320, 180)
     )
     before = picture.copy()
-    weak, strong = (changed(kind, picture, strength, 3) for strength in (0.2, 1.0))
+    weak, strong = (with_weather(kind, picture, strength, 3) for strength in (0.2, 1.0))
     assert (weak.shape, weak.dtype) == (picture.shape, np.uint8)
-    assert np.array_equal(weak, changed(kind, picture, 0.2, 3))
+    assert np.array_equal(weak, with_weather(kind, picture, 0.2, 3))
     assert np.array_equal(picture, before)
     harm = [np.abs(one.astype(int) - picture).mean() for one in (weak, strong)]
     assert 1 < harm[0] < harm[1]
@@ -63,7 +60,7 @@ def test_weather_can_be_repeated_and_grows_with_its_strength(kind):
 
 def test_no_two_pictures_of_a_blocked_lens_are_the_same():
     picture = np.full((36, 64, 3), 90, np.uint8)
-    assert not np.array_equal(*(changed("lens_blocked", picture, 1.0, n) for n in (1, 2)))
+    assert not np.array_equal(*(with_weather("lens_blocked", picture, 1.0, n) for n in (1, 2)))
 
 
 def scenario(**values) -> Scenario:
@@ -97,7 +94,7 @@ def test_weather_is_there_while_it_lasts_and_jpeg_always(tmp_path: Path):
 
 NETWORK = """
 import socket, subprocess, sys, time
-from perception_nodes.hil.lossy_network import Link, UNIT_ADDRESS
+from perception_nodes.hil.lossy_network import LossyLink, UNIT_ADDRESS
 from perception_nodes.hil.scenario import Conditions
 
 ECHO = '''
@@ -107,8 +104,8 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as far:
     while True:
         far.sendto(*far.recvfrom(99))
 '''
-with Link(Conditions()) as link, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as near:
-    echo = link.on_the_far_side(lambda: subprocess.Popen([sys.executable, "-S", "-c", ECHO]))
+with LossyLink(Conditions()) as link, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as near:
+    echo = link.in_unit_namespace(lambda: subprocess.Popen([sys.executable, "-S", "-c", ECHO]))
     near.settimeout(0.3)
     near.connect((UNIT_ADDRESS, 9))
     back = []
@@ -135,7 +132,7 @@ with Link(Conditions()) as link, socket.socket(socket.AF_INET, socket.SOCK_DGRAM
 """
 
 
-@pytest.mark.skipif(bool(lacking()), reason=lacking() or "-")
+@pytest.mark.skipif(bool(why_unavailable()), reason=why_unavailable() or "-")
 def test_the_network_loses_and_reorders():
     result = subprocess.run(
         [*OWN_NETWORK, sys.executable, "-c", NETWORK],
@@ -148,72 +145,6 @@ def test_the_network_loses_and_reorders():
     assert good == ["100", "True"]
     assert 40 <= int(lossy[0]) <= 85
     assert unordered == ["100", "False"]
-
-
-def test_orders_to_a_unit():
-    assert all(callable(getattr(UnitServer, order)) for order in ORDERS)
-    command = [sys.executable, "-m", "perception_nodes", "hil", "unit", "--listen"]
-    process = subprocess.Popen(
-        [*command, "127.0.0.1:0"], stderr=subprocess.PIPE, text=True, bufsize=1
-    )
-    try:
-        address = process.stderr.readline().split()[-1]
-        with RemoteUnit(address) as unit:
-            assert abs(unit.clock() - unit.clock()) < 10**9
-            with pytest.raises(UnitError, match="deadline_ms: 0 is not allowed"):
-                unit.start(scenario(), {"deadline_ms": 0})
-            assert (unit.failure(), unit.stop()) == ("", "")
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def test_a_unit_that_is_not_there_says_how_it_is_started():
-    with pytest.raises(UnitError, match="start it there with: perception hil unit"):
-        RemoteUnit("127.0.0.1:1", within_s=0)
-
-
-@pytest.mark.parametrize(
-    ("text", "address"),
-    [
-        ("bench", ("bench", PORT)),
-        ("10.0.0.1:80", ("10.0.0.1", 80)),
-        ("[::1]:80", ("::1", 80)),
-        ("[fe80::1%eth0]", ("fe80::1%eth0", PORT)),
-        ("::1", ("::1", PORT)),
-    ],
-)
-def test_addresses(text, address):
-    assert split_address(text) == address
-    assert split_address(joined_address(*address)) == address
-
-
-@pytest.mark.parametrize("text", ["", ":1", "a:", "a:99999", "a:²", "a:-1", "[::1", "[]:1"])
-def test_what_is_no_address_is_refused(text):
-    with pytest.raises(SettingsError, match="HOST:PORT|there is no port"):
-        split_address(text)
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_a_unit_that_hangs_or_dies_says_so_at_every_question(host: str):
-    try:
-        server = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else 2)
-    except OSError as error:
-        pytest.skip(f"no {host} here: {error}")
-    with server, RemoteUnit(joined_address(host, server.getsockname()[1])) as unit:
-        server.accept()[0].close()
-        for _ in range(2):
-            with pytest.raises(UnitError, match="the unit does not answer"):
-                unit.clock()
-
-
-def test_a_unit_listens_on_ipv6(tmp_path: Path):
-    try:
-        server = UnitServer("::1", 0, {})
-    except UnitError as error:
-        pytest.skip(f"no IPv6 here: {error}")
-    assert server.address.startswith("[::1]:")
-    server._server.server_close()
 
 
 def found(*labels: str) -> FrameDetections:
@@ -256,9 +187,9 @@ def test_folders_of_killed_runs_are_removed(tmp_path: Path, monkeypatch: pytest.
 def test_what_cannot_be_simulated_is_not_run_and_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(sides, "lacking", lambda: "no namespace is granted")
+    monkeypatch.setattr(topology, "why_unavailable", lambda: "no namespace is granted")
     cut = scenario(network={}, faults=[{"kind": "network", "for_s": 1, "loss": 1}])
-    assert sides.run_scenario(cut, tmp_path).problems == [
+    assert topology.run_scenario(cut, tmp_path).problems == [
         "not run: the network cannot be simulated: no namespace is granted"
     ]
 
@@ -268,23 +199,23 @@ def test_what_ends_a_run_is_its_verdict(tmp_path: Path, monkeypatch: pytest.Monk
     def run(*_):
         raise error
 
-    monkeypatch.setattr(sides, "run_here", run)
-    (problem,) = sides.run_scenario(scenario(), tmp_path).problems
+    monkeypatch.setattr(topology, "run_here", run)
+    (problem,) = topology.run_scenario(scenario(), tmp_path).problems
     assert problem.startswith("not run: ")
     assert " ".join(str(error).split()) in problem
 
 
-def test_a_stopped_process_elsewhere_leaves_nothing_behind(tmp_path: Path):
-    with sides._Elsewhere(("sh", "-c", "sleep 99"), scenario(), tmp_path, {}) as elsewhere:
-        assert elsewhere._process.poll() is None
-    assert elsewhere._process.returncode
+def test_a_stopped_scenario_process_leaves_nothing_behind(tmp_path: Path):
+    with topology._ScenarioProcess(("sh", "-c", "sleep 99"), scenario(), tmp_path, {}) as child:
+        assert child._process.poll() is None
+    assert child._process.returncode
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_process_elsewhere_that_gives_no_verdict_fails(tmp_path: Path):
+def test_a_scenario_process_that_gives_no_verdict_fails(tmp_path: Path):
     command = ("sh", "-c", "echo nobody >&2; exit 3")
-    with sides._Elsewhere(command, scenario(), tmp_path, {}) as elsewhere:
-        problems = elsewhere.verdict().problems
+    with topology._ScenarioProcess(command, scenario(), tmp_path, {}) as child:
+        problems = child.verdict().problems
     assert problems == ["not run: its process ended with status 3: nobody"]
 
 
@@ -327,7 +258,7 @@ def test_a_fault_whose_time_does_not_come_is_not_put_in(tmp_path: Path):
     run._over.clear()
     run._over.wait = lambda _: False
     run._inject(1, NetworkFault(kind="network", after_s=0.5, for_s=1), None)
-    assert "is not ours to disturb" in run._not_put_in[1]
+    assert "is a real one" in run._not_put_in[1]
     run._put = lambda *_: 1 / 0
     run._inject(2, CpuFault(kind="cpu_contention", after_s=0.5, for_s=1), None)
     assert run._not_put_in[2] == "ZeroDivisionError: division by zero"

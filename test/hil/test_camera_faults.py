@@ -7,7 +7,7 @@ import pytest
 
 from perception_nodes.core.frame import FrameRejected
 from perception_nodes.drives.synthetic import open_source
-from perception_nodes.hil.camera_faults import faulty
+from perception_nodes.hil.camera_faults import with_faults
 from perception_nodes.hil.scenario import CameraFault
 from perception_nodes.transport.cdr import read_compressed_image, read_image
 
@@ -19,7 +19,7 @@ HIT = range(5, 15)
 
 def sent(kind, drive="synthetic:32x16@10*20", **values):
     fault = CameraFault(kind=kind, after_s=0.5, for_s=1.0, **values)
-    return list(faulty(open_source(drive).frames(), [fault]))
+    return list(with_faults(open_source(drive).frames(), [fault]))
 
 
 def good():
@@ -48,7 +48,7 @@ def test_how_many_frames_each_fault_has_hit_is_known():
         CameraFault(kind="clock_step", after_s=30, for_s=1),
     ]
     hits: list[int] = []
-    list(faulty(good(), faults, hits))
+    list(with_faults(good(), faults, hits))
     assert hits == [2, 2, 2, 0]  # what the camera does not send it does not freeze either
 
 
@@ -56,7 +56,7 @@ def test_an_encoding_that_the_fault_does_not_know_is_refused():
     fault = CameraFault(kind="encoding_unknown", for_s=1)
     frames = [replace(frame, data=frame.data.replace(b"bgr8", b"rgb8", 1)) for frame in good()]
     with pytest.raises(FrameRejected, match="needs bgr8 images, and these are rgb8"):
-        list(faulty([*frames, *(replace(f, log_time_ns=3 * 10**9) for f in frames)], [fault]))
+        list(with_faults([*frames, *(replace(f, log_time_ns=3 * 10**9) for f in frames)], [fault]))
 
 
 def test_stop():

@@ -3,6 +3,7 @@
 import json
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 
 from perception_nodes.cli import hil as cli_hil
 from perception_nodes.cli.app import app
+from perception_nodes.graph.config import SettingsError
 from perception_nodes.hil import results
 from perception_nodes.hil.judge import Verdict
 
@@ -79,7 +81,7 @@ def test_one_that_could_not_be_run_has_failed_and_the_others_go_on(run):
 
 def test_an_interrupted_run_keeps_its_verdicts(run):
     result, content, page, junit = run(signalled(signal.SIGINT))
-    assert result.exit_code == 1
+    assert result.exit_code == 130
     assert [(v["scenario"], v["problems"]) for v in content["verdicts"]] == [
         ("a", []),
         ("b", ["interrupted before it was over"]),
@@ -98,13 +100,33 @@ def test_a_signal_while_a_file_is_written_waits_for_it(run, monkeypatch: pytest.
     result, content, page, _ = run(passed)
     assert page == "the whole page"
     assert content["passed"] == 3
-    assert result.exit_code != 0
+    assert result.exit_code == 130
 
 
-def test_files_that_cannot_be_written_are_known_before_anything_runs(run, tmp_path: Path):
-    (tmp_path / "out").write_text("a file")
-    with pytest.raises(NotADirectoryError):  # by the fixture, which reads what is not there
-        run(lambda scenario: pytest.fail("it was run"))
+@pytest.mark.parametrize(
+    ("out", "junit", "reason"),
+    [
+        ("file/out", "junit.xml", "file/out: Not a directory; name another --out"),
+        ("file", "junit.xml", "file: File exists; name another --out"),
+        ("/proc/out", "junit.xml", "/proc/out: No such file or directory; name another --out"),
+        ("o" * 300, "junit.xml", "File name too long; name another --out"),
+        ("out", "file/junit.xml", "file/junit.xml: File exists; name another --out or --junit"),
+        ("out", "in", "in: Is a directory; name another --out or --junit"),
+        ("full", "junit.xml", "full has only 1.0 MB free, and 17 are needed; make room"),
+    ],
+    ids=lambda value: value[:20],
+)
+def test_files_that_cannot_be_written_are_known_before_anything_runs(
+    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str, junit: str, reason: str
+):
+    (tmp_path / "file").write_text("a file")
+    if out == "full":
+        monkeypatch.setattr(results.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
+    monkeypatch.setattr(cli_hil, "run_scenario", lambda *_: pytest.fail("it was run"))
+    places = ["--out", str(tmp_path / out), "--junit", str(tmp_path / junit)]
+    result = CliRunner().invoke(app, ["hil", "run", str(tmp_path / "in"), *places])
+    assert isinstance(result.exception, SettingsError)
+    assert reason in str(result.exception)
 
 
 def test_two_scenarios_of_one_name_are_refused(run, tmp_path: Path):

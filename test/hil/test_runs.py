@@ -5,17 +5,24 @@ any is asserted here: the fault is noticed, told, survived, and no frame is lost
 """
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from perception_nodes.hil.loading import load_scenario
-from perception_nodes.hil.lossy_network import lacking
+from perception_nodes.hil.lossy_network import why_unavailable
 from perception_nodes.hil.scenario import Scenario
+from perception_nodes.hil.scratch import PREFIX
 from perception_nodes.hil.topology import run_scenario
 from perception_nodes.hil.unit import RemoteUnit
+from perception_nodes.transport.memory import SHM_FOLDER
 from perception_nodes.watchdog.faults import HealthMode
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(120), pytest.mark.usefixtures("domain")]
@@ -101,12 +108,14 @@ def test_a_unit_over_a_network_that_loses_packets_accounts_for_every_frame(
         }
     )
     verdict = run_scenario(scenario, tmp_path)
-    if lacking():
-        assert verdict.problems == [f"not run: the network cannot be simulated: {lacking()}"]
+    if why_unavailable():
+        assert verdict.problems == [
+            f"not run: the network cannot be simulated: {why_unavailable()}"
+        ]
         return
     behind_the_end = after_s + for_s > 7
     assert (verdict.sent > 105) if behind_the_end else (verdict.sent >= 105), verdict.problems
-    assert any("behind the drive's end" in note for note in verdict.notes) >= behind_the_end
+    assert any("after the end of the drive" in note for note in verdict.notes) >= behind_the_end
     assert verdict.statuses.get("SUPERSEDED", 0) > 0
     assert verdict.lost_silently == 0
     accounts = [text for text in verdict.problems if "sent" in text or "account" in text]
@@ -136,5 +145,40 @@ def test_a_unit_that_dies_in_mid_run_fails_and_what_was_seen_of_it_is_kept(
     finally:
         unit.kill()
         unit.communicate()
-    assert any("the unit does not answer" in problem for problem in verdict.problems)
+    assert any("does not answer" in problem for problem in verdict.problems)
     assert (tmp_path / "dies.mcap").is_file()
+
+
+def test_ctrl_c_ends_a_run_with_status_130_and_leaves_nothing(tmp_path: Path, domain: int):
+    command = [sys.executable, "-m", "perception_nodes", "hil", "run", "camera_stop"]
+    mark = f"HIL_TEST_MARK={tmp_path}"
+    run = subprocess.Popen(
+        [*command, f"bag:={DRIVE}", "--out", str(tmp_path)],
+        env={**os.environ, "HIL_TEST_MARK": str(tmp_path)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        deadline_s = time.monotonic() + 60
+        while len(marked(mark)) < 5:  # this process, and nodes
+            assert time.monotonic() < deadline_s
+            time.sleep(0.1)
+        run.send_signal(signal.SIGINT)
+        assert run.wait(60) == 130
+    finally:
+        run.kill()
+        run.wait()
+    assert marked(mark) == []
+    assert list(SHM_FOLDER.glob(f"perception{domain}_*")) == []
+    assert list(Path(tempfile.gettempdir()).glob(f"{PREFIX}{run.pid}_*")) == []
+    content = json.loads((tmp_path / "verdicts.json").read_text())
+    assert content["verdicts"][0]["problems"] == ["interrupted before it was over"]
+
+
+def marked(mark: str) -> list[str]:
+    """The processes with a variable in their environment."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if mark.encode() in (process / "environ").read_bytes():
+                found.append(process.name)
+    return found

@@ -90,7 +90,7 @@ def test_shipped_scenarios_fit_the_graph(name):
         ("for_s: 1", "for_s: 1, for_s: 2", ":4: no YAML: the key for_s is there twice"),
         ("title: t", "title: t\n<<:\n  mood: good", ":4: mood: Extra inputs"),
         ("title: t", "title: t\n3: 4", ":3: 3: a key must be a text"),
-        ("cause: no frame", 'cause: "(["', ":5: expect.cause: '([' is no pattern"),
+        ("cause: no frame", 'cause: "(["', ":5: expect.cause: '([' is not a regular"),
         ("for_s: 1", "for_s: yes", ":4: faults.0.for_s: Input should not be true"),
         ("source: shm", "sauce: shm", ":3: graph.sauce: is unknown; known are"),
         (
@@ -107,7 +107,7 @@ def test_shipped_scenarios_fit_the_graph(name):
         ("source: shm", "listeners: 0", ":3: graph.listeners: is set by the bench itself"),
         ("title: t", "title: t\ndrive: nowhere", ":3: drive: nowhere does not exist"),
         ("title: t", "title: t\ndrive: synthetic:8x8@0*9", ":3: drive: 'synthetic:8x8@0*9' has no"),
-        (", for_s: 1", "", ":4: faults.0.for_s: camera_stop lasts no time"),
+        (", for_s: 1", "", ":4: faults.0.for_s: camera_stop needs a duration"),
         ("for_s: 1", "for_s: 1, after_s: 9", ":4: faults.0.after_s: camera_stop begins 9 s after"),
         ("for_s: 1", "for_s: 9", ":4: faults.0.for_s: camera_stop ends 11.5 s after"),
         ("title: t", "title: t\nduration_s: 3", ":5: faults.0.for_s: camera_stop ends 3.5 s after"),

@@ -1,4 +1,4 @@
-"""Pictures in every encoding, made the long way round."""
+"""Pictures in every encoding, made by independent code."""
 
 import cv2
 import numpy as np
@@ -33,7 +33,7 @@ def scene(width, height, seed=0):
 
 
 def noise(width, height, seed=0):
-    """Every byte by chance."""
+    """A frame of random bytes."""
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3)).astype(np.uint8)
 
 
@@ -71,7 +71,7 @@ def encode(bgr, encoding):
 
 
 def frame(bgr, encoding, padding=0):
-    """A frame that shows a BGR picture, with so many unused bytes behind each row."""
+    """A frame that shows a BGR picture, with unused bytes behind each row."""
     rows = encode(bgr, encoding)
     padded = np.full((rows.shape[0], rows.shape[1] + padding), 255, np.uint8)
     padded[:, : rows.shape[1]] = rows

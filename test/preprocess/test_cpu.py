@@ -57,7 +57,7 @@ class TestInPlace:
                 processor.calibrate(info)
             processor.write(frame(scene(640, 480), encoding), out, FrameHeader())
             results.append(out.copy())
-        # Whatever lay there before is gone: every byte was written.
+        # No byte of the old content is left: every byte was written.
         np.testing.assert_array_equal(*results)
         assert np.all(memory[:canary] == 0xA5)
         assert np.all(memory[-canary:] == 0xA5)
@@ -158,7 +158,7 @@ class TestLens:
         processor = preprocessor()
         processor.calibrate(info)
         out, header = write(frame(bgr, encoding), processor)
-        # Before the border: the rectified picture ends in grey, which is darker than the mark.
+        # The rectified picture ends before the border, in grey, which is darker than the mark.
         bright = np.clip(out[:, :, 1].astype(float) - 120, 0, None)
         rows, columns = np.indices(bright.shape)
         x = (bright * (columns + 0.5)).sum() / bright.sum()
@@ -202,7 +202,7 @@ class TestLens:
             (CameraInfo(640, 480, "plumb_bob", (float("nan"),), MATRIX), "unusable"),
             (CameraInfo(640, 480, "plumb_bob", (0.1, *[0.0] * 8, 0.1), MATRIX), "thin-prism"),
             (CameraInfo(640, 480, "equidistant", (0.1, 0, 0, 0, 0.1), MATRIX), "four"),
-            (CameraInfo(640, 480, "plumb_bob", (-1e9,), MATRIX), "no flat image"),
+            (CameraInfo(640, 480, "plumb_bob", (-1e9,), MATRIX), "cannot be rectified"),
         ],
     )
     def test_an_unusable_calibration_is_told_and_frames_go_on_without_it(self, info, reason):
@@ -310,7 +310,7 @@ class TestCompressed:
         else:
             data = bytearray(png(bgr))
             data[16:24] = struct.pack(">II", 2**31 - 1, 2**31 - 1)
-        with pytest.raises(FrameRejected, match="is not that of a camera"):
+        with pytest.raises(FrameRejected, match="is not plausible for a camera"):
             write(compressed(kind, bytes(data)))
 
     def test_other_content_than_its_name_says_is_rejected(self):

@@ -76,8 +76,8 @@ def test_shows_what_opencv_shows(encoding, size, padding):
         # Choosing channels before or after scaling gives the same numbers.
         assert difference.max() == 0
     elif encoding.startswith("bayer"):
-        # A cell of half-size planes has its colours half a pixel beside each other, and at the
-        # picture's own edge there is nothing to interpolate from.
+        # The colours of a Bayer cell are half a pixel apart, and at the edge of the picture there
+        # is nothing to interpolate from.
         assert difference[16:-16, 16:-16].max() <= 6
         assert difference.mean() < 1.5
     else:
@@ -119,7 +119,7 @@ def test_a_small_bayer_frame_is_a_copy_for_its_resolution_and_a_large_one_none()
         (view(4, 4, "", 8, bytes(32)), "'' is not supported"),
         (view(0, 4, "bgr8", 12, bytes(48)), "0x4 holds no pixels"),
         (view(4, 0, "bgr8", 12, bytes(48)), "4x0 holds no pixels"),
-        (view(4, 4, "bgr8", 11, bytes(48)), "step 11 is less than 12"),
+        (view(4, 4, "bgr8", 11, bytes(48)), "step 11 is less than the 12"),
         (view(4, 4, "bgr8", 12, bytes(47)), "47 bytes are fewer than 4 rows of 12"),
         (view(4, 4, "nv12", 4, bytes(23)), "23 bytes are fewer than 6 rows of 4"),
         (view(3, 4, "nv12", 3, bytes(99)), "3x4 is not even"),

@@ -1,4 +1,4 @@
-"""A frame's entry: its number, its time, its deadline, its slot."""
+"""Ingest of a frame: its number, capture time, deadline and slot."""
 
 import os
 
@@ -23,7 +23,7 @@ NOW, WALL = 5_000 * MS, 1_700_000_000_000 * MS
 
 
 class FakeClock:
-    """Both clocks, moved on together."""
+    """Both clocks, which advance together."""
 
     behind_ns = 0
 
@@ -159,7 +159,7 @@ def test_what_could_not_be_read_in_place_is_rejected(ingest, image, reason):
 @pytest.mark.parametrize("encoding", ["bgr8", "bgra8", "nv12"])
 @pytest.mark.parametrize("size", [(1920, 1080), (640, 480), (1280, 720), (1440, 1080), (6, 2)])
 def test_a_picture_is_known_by_all_its_columns_and_colours(ingest, size, encoding):
-    """One that changes in few columns, or in one colour, is another one."""
+    """A picture that changes in a few columns, or in one colour, counts as another one."""
     width, height = size
     channels = {"bgr8": 3, "bgra8": 4, "nv12": 1}[encoding]
     rows = height * 3 // 2 if encoding == "nv12" else height

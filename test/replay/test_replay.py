@@ -226,6 +226,19 @@ def test_several_drives_and_every_camera_of_them(tmp_path):
     assert list(whole["drives"]) == list(drives)
 
 
+def test_a_drive_that_cannot_be_read_does_not_end_the_others(small, tmp_path):
+    (tmp_path / "empty.mp4").touch()
+    bags = (tmp_path / "empty.mp4", small, "--out", tmp_path / "out", "--backend", "null")
+    for topics in ((), ("--topic", "all")):
+        whole = replay(*bags, *topics, status=2)
+        assert list(whole["drives"]) == ["drive"]
+        assert whole["drives"]["drive"]["frames_in"] == FRAMES
+        assert list(whole["failed"]) == ["empty"]
+        assert str(tmp_path / "empty.mp4") in whole["failed"]["empty"]
+        assert not (tmp_path / "out/empty").exists()
+    assert "empty.mp4" in unusable(bags[0], *bags[2:])
+
+
 def test_drives_of_one_name_are_told_apart(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()

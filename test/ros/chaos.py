@@ -23,7 +23,7 @@ from pathlib import Path
 from perception_nodes.core.frame import PUBLISHED
 from perception_nodes.graph.supervisor import Supervisor
 from perception_nodes.hil.graphs import HIL
-from perception_nodes.hil.witness import Seen
+from perception_nodes.hil.witness import Observations
 from perception_nodes.system.environment import stay_on_this_machine
 
 VICTIMS = ("watchdog_node", "detector_node", "preprocess_node")
@@ -58,7 +58,7 @@ class Chaos:
             os.kill(pid, number)
 
 
-def unaccounted(seen: Seen) -> list[str]:
+def unaccounted(seen: Observations) -> list[str]:
     """What of the frames sent does not agree with what was told of them."""
     problems = []
     if len(seen.reports) != len(seen.sent):
@@ -76,7 +76,7 @@ def unaccounted(seen: Seen) -> list[str]:
 
 def run(
     seconds: int, signals: Sequence[int], seed: int, source: str, folder: Path
-) -> tuple[Seen, Chaos]:
+) -> tuple[Observations, Chaos]:
     """Run a graph under blows; what was seen of it. The folder keeps what the nodes wrote."""
     stay_on_this_machine()
     chaos, over = Chaos(seconds, signals, seed), threading.Event()
@@ -101,7 +101,7 @@ def run(
         finally:
             over.set()
             thread.join()
-    seen = Seen(sent=[stamp for _, stamp in json.loads(sent.read_text())["sent"]])
+    seen = Observations(sent=[stamp for _, stamp in json.loads(sent.read_text())["sent"]])
     seen.read(recording)
     return seen, chaos
 

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import kernels_on_host as host
+import kernels_on_host
 import pytest
 
 from perception_nodes.backends.building import build_command
@@ -87,7 +87,7 @@ def install(folder: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     if COMPILER is None:
         pytest.skip("no C compiler")
     pytest.importorskip("cuda.bindings.driver")
-    kernels = [host.load(name)._name for name in ("preprocess", "decode")]
+    kernels = [kernels_on_host.load(name)._name for name in ("preprocess", "decode")]
     library = folder / "lib/libcuda.so.1"
     library.parent.mkdir()
     source = GPU / "stub_libcuda.c"

@@ -1,8 +1,9 @@
 """The whole graph over real rclpy, Fast DDS and shared memory, each node a process."""
 
-import signal
+import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,19 +18,16 @@ from perception_nodes.core.frame import STAMPS
 from perception_nodes.drives.bag import open_drive
 from perception_nodes.graph.graph import REPLAY
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor
+from perception_nodes.system.environment import ros_environment
 from perception_nodes.transport.cdr import read_stamp
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(180)]
 Play = Callable[..., tuple[list[int], list[dict[str, Any]]]]
 STORE = get_typestore(Stores.ROS2_JAZZY)
 PUBLISHED = ("OK", "LATE", "DEGRADED")
-SHM = Path("/dev/shm")
-
-
-def left_behind(domain: int) -> list[str]:
-    """Shared memory that a domain's processes have left; DDS ports are 7400 + 250 * domain on."""
-    ports = tuple(f"fastdds_port{7400 + 250 * domain + offset}" for offset in range(250))
-    return [p.name for p in SHM.iterdir() if p.name.startswith((f"perception{domain}_", *ports))]
+FRAMES = 40
+NEARLY_ALL = 0.95
+"""Of frames that come slowly and have a long deadline, so that a busy machine is no excuse."""
 
 
 @pytest.mark.parametrize(("source", "copies"), [("dds", 1), ("shm", 0)])
@@ -37,14 +35,14 @@ def test_every_1080p_frame_arrives_and_is_accounted_for(
     measured: Play, source: str, copies: int
 ) -> None:
     sent, reports = measured(
-        bag="synthetic:1920x1080@15*45", source=source, backend="null", skip_late=False
+        bag=f"synthetic:1920x1080@5*{FRAMES}", source=source, backend="null", deadline_ms=900.0
     )
-    assert len(sent) == 45
+    assert len(sent) == FRAMES
     assert len(reports) == len(sent)
-    assert sum(report["status"] in PUBLISHED for report in reports) > 0
-    known = [r for r in reports if r["stamp_ns"]]
-    assert {r["stamp_ns"] for r in known} <= set(sent)
-    published = [r for r in reports if r["status"] in PUBLISHED]
+    stamps = [report["stamp_ns"] for report in reports if report["stamp_ns"]]
+    assert len(stamps) == len(set(stamps)) and set(stamps) <= set(sent)
+    published = [report for report in reports if report["status"] in PUBLISHED]
+    assert len(published) >= NEARLY_ALL * FRAMES, Counter(r["status"] for r in reports)
     assert {r["copies"] for r in published} == {copies}
     for report in published:
         stamps = [report[name] for name in STAMPS]
@@ -60,13 +58,13 @@ def test_recorded_stamps_are_kept_in_simulated_time(
     with open_drive(bag) as drive:
         recorded = [read_stamp(frame.data) for frame in drive.frames()]
     sent, reports = measured(
-        bag=str(bag), source=source, backend="null", use_sim_time=True, deadline_ms=500.0
+        bag=str(bag), rate=0.2, source=source, backend="null", use_sim_time=True, deadline_ms=500.0
     )
     assert sent == recorded
     known = [report for report in reports if report["stamp_ns"]]
     assert {report["stamp_ns"] for report in known} <= set(recorded)
     published = [report for report in known if report["status"] in PUBLISHED]
-    assert len(published) > len(recorded) // 2
+    assert len(published) >= NEARLY_ALL * len(recorded), Counter(r["status"] for r in reports)
     assert not any(report["clock_suspect"] for report in published)
     for report in published:
         assert 0 <= report["ingested_ns"] - report["capture_ns"] < 500_000_000
@@ -125,32 +123,13 @@ def test_compressed_images_are_played_and_a_cut_off_jpeg_fails(
     assert reports[1]["reason"].startswith("jpeg:")
 
 
-def test_interrupting_leaves_nothing_behind(domain: int) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "perception_nodes", "run", "backend:=null", "standby:=always"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if "detector_node" in line and "threads" in line:
-            break
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    assert len(children) == 5
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=30)
-    assert process.returncode == 0
-    assert not any(Path(f"/proc/{child}").exists() for child in children)
-    assert left_behind(domain) == []
-
-
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
         (["-p", "deadline_ms:=-3.0"], "deadline_ms"),
         (["-p", "source:=carrier_pigeon"], "parameter source: 'carrier_pigeon' is not allowed"),
         (["-p", "model:=nonesuch"], "model 'nonesuch' is not there; known are"),
+        (["--log-level", "loud"], "Couldn't parse log level"),
     ],
 )
 def test_a_node_with_a_bad_parameter_does_not_start(arguments: list[str], text: str) -> None:
@@ -158,6 +137,36 @@ def test_a_node_with_a_bad_parameter_does_not_start(arguments: list[str], text: 
     assert result.returncode == 2
     assert text in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("executable", "given", "profile"),
+    [
+        ("preprocess_node", {}, "/config/fastdds.xml"),
+        ("player_node", {}, "/config/fastdds.xml"),
+        ("detector_node", {}, "/config/fastdds_network.xml"),
+        ("preprocess_node", {"FASTDDS_DEFAULT_PROFILES_FILE": "/mine.xml"}, "/mine.xml"),
+    ],
+)
+def test_a_node_by_itself_has_the_dds_settings_of_a_graph(
+    executable: str, given: dict[str, str], profile: str
+) -> None:
+    code = f"""
+import os
+from perception_nodes.nodes import {executable}, running
+running.rclpy.init = lambda **_: print(os.environ["FASTDDS_DEFAULT_PROFILES_FILE"]) or os._exit(0)
+{executable}.main()
+"""
+    known = {k: v for k, v in os.environ.items() if k not in ("ROS_DISTRO", *ros_environment())}
+    result = subprocess.run(
+        [sys.executable, "-u", "-c", code],
+        env={**known, **given},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert result.stdout.strip().endswith(profile)
 
 
 def test_a_changed_model_file_stops_the_detector(tmp_path: Path, root: Path) -> None:

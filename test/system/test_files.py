@@ -1,10 +1,24 @@
 """Files that are whole or not there."""
 
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from perception_nodes.system.files import write_whole
+from perception_nodes.system.files import PROOF_BYTES, try_writing, write_whole
+
+
+@contextmanager
+def a_full_disk() -> Iterator[None]:
+    """No file of this process may grow, which looks like a disk without room."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (PROOF_BYTES - 1, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("content", ["größer", "größer".encode()])
@@ -22,3 +36,23 @@ def test_what_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> None:
         write_whole(path, "\ud800")
     assert path.read_text(encoding="utf-8") == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_trial_leaves_nothing(tmp_path: Path) -> None:
+    try_writing(tmp_path / "a/b/file.txt")
+    assert list(tmp_path.iterdir()) == []
+    kept = tmp_path / "kept.txt"
+    kept.write_text("old")
+    try_writing(kept)
+    assert kept.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [kept]
+
+
+def test_a_trial_fails_where_writing_would(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in ("x" * 300, "file/below", f"{'x' * 300}/below", f"new/{'x' * 300}"):
+        with pytest.raises(OSError):
+            try_writing(tmp_path / path)
+    with a_full_disk(), pytest.raises(OSError, match="File too large"):
+        try_writing(tmp_path / "new/full")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -69,3 +69,9 @@ def test_a_processor_that_is_not_there_is_refused(root):
 )
 def test_lists_of_processors(text, cpus):
     assert parse_cpus(text) == cpus
+
+
+@pytest.mark.parametrize("text", ["x", "99999999999999999999", "0-99999999999", "-1"])
+def test_no_list_of_processors(text):
+    with pytest.raises(ValueError):
+        parse_cpus(text)

@@ -52,7 +52,7 @@ def test_it_holds_the_last_ones():
     for number in range(RECORDS + 5):
         journal.append(FrameRecord(record=number))
     found = numbers(journal_of("front", "detector", os.getpid()))
-    # The oldest lies where the next one is written: it may be under way.
+    # The oldest record is where the next one is written, possibly right now.
     assert found == list(range(6, RECORDS + 5))
 
 

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from perception_nodes.core.frame import RecordKind
+from perception_nodes.core.frame import FrameRecord, RecordKind
 from perception_nodes.transport.lease import Lease
 
 pytestmark = pytest.mark.usefixtures("ros_domain")
@@ -24,7 +24,7 @@ lease = Lease("front", "detector")
 assert lease.acquire(40_000_000)
 lease.begin(5, 17, 1234)
 lease.take(3, 99)
-lease.enter(FrameRecord(sequence=17, ingest_process=5))
+lease.enter(FrameRecord(sequence=17, ingest_process=5, ingested_ns=1234))
 lease.take(3, 100)
 print(flush=True)
 """
@@ -101,6 +101,7 @@ def test_a_killed_holder_is_followed_at_once_with_the_frame_it_held(lease, holde
     process.kill()
     record = acquired(lease)
     assert (record.predecessor, record.ingest_process, record.sequence) == (process.pid, 5, 17)
+    assert record.ingested_ns == 1234
     assert record.reason.startswith(f"detector {process.pid} died; {os.getpid()} took".encode())
     note = lease.note
     assert (note.source, note.number, note.entered_number, note.entered.sequence) == (
@@ -143,6 +144,34 @@ def test_a_holder_that_hangs_is_killed_and_followed(lease, holder):
     record = acquired(lease, kill=True)
     assert process.wait(TIMEOUT_S) == -signal.SIGKILL
     assert b"hung and was killed" in record.reason
+
+
+def test_that_one_was_killed_is_not_told_of_the_next_one(lease, holder):
+    hanging = holder(SIGNS)
+    os.kill(hanging.pid, signal.SIGSTOP)
+    while hanging.poll() is None:
+        lease.kill_hung_holder()
+        time.sleep(0.005)
+    faster = holder(SIGNS)
+    faster.kill()
+    assert f"detector {faster.pid} died".encode() in acquired(lease).reason
+
+
+def test_the_next_one_is_killed_too_where_it_hangs(lease, holder):
+    for _ in range(2):
+        hanging = holder(SIGNS)
+        os.kill(hanging.pid, signal.SIGSTOP)
+        while hanging.poll() is None:
+            lease.kill_hung_holder()
+            time.sleep(0.005)
+
+
+def test_a_frame_that_was_entered_is_held_until_its_end_is_told(lease):
+    lease.acquire(PATIENCE_NS)
+    lease.enter(FrameRecord(sequence=3, ingest_process=9))
+    assert (lease.note.unended, lease.note.ingest_process, lease.note.sequence) == (1, 9, 3)
+    lease.end()
+    assert not lease.note.unended
 
 
 def test_a_holder_that_gives_signs_is_left_alone(lease, holder):

@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from ends import TIMEOUT_S, Number, numbers, pages, send
+from channel_ends import TIMEOUT_S, Number, numbers, pages, send
 
 from perception_nodes.core.frame import FrameHeader, FrameRecord
 from perception_nodes.transport import channels
@@ -84,7 +84,7 @@ class TestOneProcess:
         writer = channels.record_writer(endpoint, "front", "test")
         channels.record_reader(endpoint, "front", "test")
         watched = channels.record_reader(endpoint, "front", "test")
-        # More than any queue of samples or of notifications holds.
+        # More than any queue of samples or notifications can hold.
         for number in range(3000):
             writer.send_record(FrameRecord(record=number))
         found = [record.record for record in watched.records()]
@@ -124,7 +124,7 @@ class TestOneProcess:
             send(writer, turn)
             waiter.wait(TIMEOUT_S * 1e3)
             assert numbers(reader) == [turn]
-        # What was read before its notification came does not end the next wait for good.
+        # A notification of a sample that was read already does not end the next wait.
         before_ns = time.monotonic_ns()
         waiter.wait(20)
         assert time.monotonic_ns() - before_ns >= 20_000_000

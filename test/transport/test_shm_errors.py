@@ -1,4 +1,4 @@
-"""What shared memory refuses, and what it says then."""
+"""Errors of shared memory, and their texts."""
 
 import errno
 import os
@@ -8,7 +8,7 @@ import sys
 from collections import namedtuple
 
 import pytest
-from ends import DOMAINS, TIMEOUT_S, Number, numbers, remains, send
+from channel_ends import DOMAINS, TIMEOUT_S, Number, numbers, remains, send
 
 from perception_nodes.cameras.channel import camera_writer
 from perception_nodes.core.frame import FrameRecord

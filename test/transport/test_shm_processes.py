@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from ends import TIMEOUT_S, Number, heard, held, numbers, remains, send, tell
+from channel_ends import TIMEOUT_S, Number, heard, held, numbers, remains, send, tell
 
 from perception_nodes.transport.domain import sweep
 from perception_nodes.transport.shm import Endpoint

@@ -3,6 +3,9 @@
 from perception_nodes.core.frame import FrameRecord, FrameStatus, RecordKind
 
 TIMEOUT_NS = 1_000
+DETECTOR = 7
+FIRST_NS = 10
+"""When a frame of number 0 came, if nothing else is said; each next one came 1 ns later."""
 OK, LATE, SKIPPED_LATE, SUPERSEDED, DEGRADED, FAILED = FrameStatus
 
 
@@ -11,22 +14,41 @@ def entry(sequence, process=1, ingested_ns=None, sent_ns=0):
         kind=RecordKind.ENTERED,
         sequence=sequence,
         ingest_process=process,
-        ingested_ns=sequence if ingested_ns is None else ingested_ns,
+        ingested_ns=FIRST_NS + sequence if ingested_ns is None else ingested_ns,
         sent_ns=sent_ns,
     )
 
 
-def outcome(sequence, process=1, status=OK, reached_detector=True, ingested_ns=None, sent_ns=1):
+def outcome(
+    sequence,
+    process=1,
+    status=OK,
+    reached_detector=True,
+    ingested_ns=None,
+    sent_ns=1,
+    detector=DETECTOR,
+):
     record = entry(sequence, process, ingested_ns, sent_ns)
     record.kind, record.status = RecordKind.OUTCOME, status
     record.preprocessed_ns = 1 if reached_detector else 0
+    record.process = detector if reached_detector else process
     return record
 
 
-def takeover(begun=(0, 0), reason=b"detector 7 died", joined_ns=0, sent_ns=0):
+def takeover(
+    held=(0, 0),
+    reason=b"",
+    joined_ns=0,
+    sent_ns=1,
+    detector=DETECTOR,
+    predecessor=0,
+    newest_ns=0,
+):
+    """Of a detector where it receives frames, since `joined_ns`; of preprocessing where not."""
     record = FrameRecord(kind=RecordKind.TAKEOVER, reason=reason, joined_ns=joined_ns)
-    record.ingest_process, record.sequence = begun
-    record.sent_ns = sent_ns
+    record.ingest_process, record.sequence = held
+    record.process, record.predecessor = detector, predecessor
+    record.sent_ns, record.ingested_ns = sent_ns, newest_ns
     return record
 
 

@@ -33,7 +33,7 @@ def inbox_of(endpoint):
 
 
 def received(inbox):
-    return inbox.new([record for _, record in inbox.receive()])
+    return [new for role, record in inbox.receive() for new in inbox.take(role, record)]
 
 
 def sequences(records):
@@ -48,10 +48,27 @@ def tell(detector, *numbers):
 def test_what_comes_through_the_channel_is_not_taken_again_from_the_journal(endpoint, detector):
     inbox = inbox_of(endpoint)
     tell(detector, 1, 2)
-    assert [role for role, _ in inbox.receive()] == ["detector", "detector"]
+    assert sequences(received(inbox)) == [1, 2]
     tell(detector, 3)
     assert sequences(received(inbox)) == [3]
     assert inbox.last_words("detector", os.getpid(), 0) == []
+
+
+def test_what_the_channel_has_lost_is_taken_from_the_journal(endpoint, detector):
+    inbox = inbox_of(endpoint)
+    tell(detector, 1)
+    assert sequences(received(inbox)) == [1]
+    tell(detector, 2, 3)
+    inbox.receive()  # lost on the way
+    tell(detector, 4)
+    assert sequences(received(inbox)) == [2, 3, 4]
+
+
+def test_what_was_told_long_ago_is_not_taken_again(endpoint, detector):
+    tell(detector, 1)
+    inbox = inbox_of(endpoint)
+    much_later = FrameRecord(record=9, process=os.getpid(), sent_ns=1 << 62)
+    assert inbox.take("detector", much_later) == [much_later]
 
 
 def test_last_words_are_those_that_the_channel_did_not_bring(endpoint, detector):

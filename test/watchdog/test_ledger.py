@@ -1,13 +1,37 @@
 """The accounting: each frame that enters is reported once, whatever becomes of the processes."""
 
-from records import FAILED, LATE, OK, TIMEOUT_NS, copy, entry, outcome, takeover
+import pytest
+from records import (
+    DETECTOR,
+    FAILED,
+    FIRST_NS,
+    LATE,
+    OK,
+    TIMEOUT_NS,
+    copy,
+    entry,
+    outcome,
+    takeover,
+)
 
 from perception_nodes.core.frame import FrameStatus
+from perception_nodes.watchdog.detectors import REMEMBERED_DETECTORS
 from perception_nodes.watchdog.ledger import REMEMBERED_OUTCOMES, Ledger, LedgerBook
+
+PASSED_OVER = b"a newer frame took its place"
+NO_DETECTOR = b"no detector is known to have been working when it came"
 
 
 def names(reports):
     return [(report.sequence, FrameStatus(report.status).name) for report in reports]
+
+
+@pytest.fixture
+def ledger():
+    """A ledger that knows of a detector since before the first frame."""
+    started = Ledger(TIMEOUT_NS)
+    started.take([takeover(joined_ns=1)])
+    return started
 
 
 class TestLedger:
@@ -25,20 +49,17 @@ class TestLedger:
         assert names(ledger.take(records)) == [(0, "OK"), (1, "OK")]
         assert (ledger.frames_in, ledger.in_flight) == (2, 0)
 
-    def test_frames_that_the_detector_passed_over_were_superseded(self):
-        ledger = Ledger(TIMEOUT_NS)
+    def test_frames_that_the_detector_passed_over_were_superseded(self, ledger):
         reports = ledger.take([*map(entry, range(3)), outcome(2)])
         assert names(reports) == [(0, "SUPERSEDED"), (1, "SUPERSEDED"), (2, "OK")]
         assert reports[0].reason == b"a newer frame took its place"
 
-    def test_frames_of_a_replaced_process_are_passed_over_too(self):
-        ledger = Ledger(TIMEOUT_NS)
+    def test_frames_of_a_replaced_process_are_passed_over_too(self, ledger):
         records = [entry(8, process=1, ingested_ns=10), entry(0, process=2, ingested_ns=20)]
         reports = ledger.take([*records, outcome(0, process=2, ingested_ns=20)])
         assert names(reports) == [(8, "SUPERSEDED"), (0, "OK")]
 
-    def test_late_records_of_a_replaced_process_harm_no_frame(self):
-        ledger = Ledger(TIMEOUT_NS)
+    def test_late_records_of_a_replaced_process_harm_no_frame(self, ledger):
         ledger.take([entry(8, process=1, ingested_ns=10), entry(0, process=2, ingested_ns=20)])
         assert ledger.take([entry(9, process=1, ingested_ns=15)]) == []
         assert names(ledger.take([outcome(9, process=1, ingested_ns=15)])) == [
@@ -58,31 +79,94 @@ class TestLedger:
         assert names(ledger.take([entry(0), entry(1), outcome(0)])) == [(0, "OK")]
         assert ledger.in_flight == 1
 
-    def test_the_frame_that_a_dead_detector_held_failed_with_that_reason(self):
-        ledger = Ledger(TIMEOUT_NS)
-        ledger.take([*map(entry, range(3)), takeover(begun=(1, 1))])
-        reports = ledger.take([outcome(2)])
+    def test_the_frame_that_a_dead_detector_held_failed_with_that_reason(self, ledger):
+        standby = {"detector": 8, "joined_ns": 1, "predecessor": DETECTOR}
+        died = takeover((1, 1), b"detector 7 died", newest_ns=FIRST_NS + 1, **standby)
+        ledger.take([*map(entry, range(3)), died])
+        reports = ledger.take([outcome(2, detector=8)])
         assert names(reports) == [(0, "SUPERSEDED"), (1, "FAILED"), (2, "OK")]
         assert reports[1].reason == b"detector 7 died"
 
-    def test_what_it_had_finished_before_it_died_counts(self):
-        ledger = Ledger(TIMEOUT_NS)
-        ledger.take([entry(0), takeover(begun=(1, 0))])
+    def test_what_it_had_finished_before_it_died_counts(self, ledger):
+        ledger.take([entry(0), takeover((1, 0), b"detector 7 died", joined_ns=1, detector=8)])
         assert names(ledger.take([outcome(0)])) == [(0, "OK")]
 
-    def test_frames_that_no_detector_received_failed(self):
+    def test_the_frame_that_preprocessing_died_of_failed_though_only_the_successor_enters_it(
+        self, ledger
+    ):
+        ledger.take([takeover((1, 0), b"preprocess 1 died", detector=2), entry(0)])
+        reports = ledger.take([entry(0, 2, FIRST_NS + 1), outcome(0, 2, ingested_ns=FIRST_NS + 1)])
+        assert names(reports) == [(0, "FAILED"), (0, "OK")]
+        assert reports[0].reason == b"preprocess 1 died"
+
+    def test_that_preprocessing_was_replaced_says_nothing_of_the_detector(self, ledger):
+        ledger.take([entry(0), takeover(detector=2, sent_ns=20)])
+        reports = ledger.take([outcome(0, 2, ingested_ns=30, sent_ns=40)])
+        assert names(reports) == [(0, "SUPERSEDED"), (0, "OK")]
+
+    def test_frames_that_came_before_the_first_detector_failed(self):
         ledger = Ledger(TIMEOUT_NS)
-        ledger.take([*map(entry, range(4)), takeover(joined_ns=2)])
+        ledger.take([*map(entry, range(4)), takeover(joined_ns=FIRST_NS + 2)])
         reports = ledger.take([outcome(3)])
         assert names(reports) == [(0, "FAILED"), (1, "FAILED"), (2, "SUPERSEDED"), (3, "OK")]
-        assert reports[0].reason == b"no detector was running when it came"
+        assert reports[0].reason == reports[1].reason == NO_DETECTOR
 
-    def test_what_is_in_flight_when_the_last_detector_dies_failed(self):
-        ledger = Ledger(2_000_000)
-        ledger.take([entry(0, ingested_ns=5)])
-        ledger.detector_died("detector 7 died")
-        (report,) = ledger.expire(2_000_006)
-        assert (report.status, report.reason) == (FAILED, b"detector 7 died")
+    def test_a_frame_that_waited_at_a_detector_that_died_failed_with_that_reason(self, ledger):
+        ledger.take([entry(0), takeover(joined_ns=20, sent_ns=21, detector=8, predecessor=7)])
+        reports = ledger.take([outcome(1, detector=8, ingested_ns=30, sent_ns=40)])
+        assert names(reports) == [(0, "FAILED"), (1, "OK")]
+        assert reports[0].reason == b"detector 7 stopped working and no outcome came"
+
+    def test_a_frame_that_a_dead_detector_passed_over_was_superseded(self, ledger):
+        ledger.take([entry(0), entry(1)])
+        held = (1, 1), b"detector 7 died"
+        successor = {"joined_ns": 20, "sent_ns": 21, "detector": 8, "predecessor": DETECTOR}
+        ledger.take([takeover(*held, newest_ns=FIRST_NS + 1, **successor)])
+        reports = ledger.take([outcome(2, detector=8, ingested_ns=30, sent_ns=40)])
+        assert names(reports) == [(0, "SUPERSEDED"), (1, "FAILED"), (2, "OK")]
+        assert reports[0].reason == PASSED_OVER
+
+    def test_a_frame_that_came_after_the_last_detector_was_seen_dead_met_none(self, ledger):
+        ledger.died(DETECTOR, FIRST_NS)
+        ledger.take([entry(0), entry(1, ingested_ns=FIRST_NS - 1)])
+        second, first = ledger.expire(TIMEOUT_NS + 20)
+        assert second.reason == NO_DETECTOR
+        assert first.reason == b"detector 7 stopped working and no outcome came"
+
+    def test_a_frame_that_the_detector_may_still_take_is_not_closed_by_anothers(self):
+        ledger = Ledger(TIMEOUT_NS)
+        ledger.take([entry(0), takeover(joined_ns=FIRST_NS + 1)])
+        ledger.take([takeover(joined_ns=5, sent_ns=6, detector=8)])
+        assert names(ledger.take([outcome(1, sent_ns=3)])) == [(1, "OK")]
+        assert names(ledger.take([outcome(0, detector=8, sent_ns=9)])) == [(0, "OK")]
+
+    def test_of_a_detector_that_nobody_has_told_of_its_first_outcome_tells(self):
+        ledger = Ledger(TIMEOUT_NS)
+        reports = ledger.take([*map(entry, range(4)), outcome(1), outcome(3, sent_ns=2)])
+        assert names(reports) == [(0, "FAILED"), (1, "OK"), (2, "SUPERSEDED"), (3, "OK")]
+        assert reports[0].reason == NO_DETECTOR
+
+    def test_a_successor_knows_which_detectors_there_were(self):
+        book = LedgerBook()
+        ledger = Ledger(TIMEOUT_NS, book)
+        ledger.take([takeover(joined_ns=1), takeover(joined_ns=2, sent_ns=5, detector=8)])
+        ledger.died(8, FIRST_NS + 1)
+        successor = Ledger(TIMEOUT_NS, book)
+        successor.take(map(entry, range(2)))
+        first, second = successor.expire(TIMEOUT_NS + 20)
+        assert first.reason == b"detector 8 stopped working and no outcome came"
+        assert second.reason == NO_DETECTOR
+
+    def test_of_many_detectors_the_last_ones_are_remembered(self):
+        book = LedgerBook()
+        ledger = Ledger(TIMEOUT_NS, book)
+        starts = [
+            takeover(joined_ns=n, sent_ns=n, detector=n) for n in range(1, REMEMBERED_DETECTORS + 9)
+        ]
+        ledger.take(starts)
+        ledger.take(starts[:4])  # read again, they do not displace newer ones
+        ledger.take([outcome(0, detector=72, sent_ns=100)])
+        assert [d.process for d in book.detectors if d.newest_ns] == [72]
 
     def test_an_outcome_whose_entry_was_lost_counts_as_both(self):
         ledger = Ledger(TIMEOUT_NS)
@@ -114,7 +198,7 @@ class TestLedger:
 
     def test_a_frame_without_an_outcome_expires_as_failed(self):
         ledger = Ledger(2_000_000)
-        ledger.take([entry(0, ingested_ns=5_000_000)])
+        ledger.take([takeover(joined_ns=1), entry(0, ingested_ns=5_000_000)])
         assert ledger.expire(7_000_000) == []
         (report,) = ledger.expire(7_000_001)
         assert names([report]) == [(0, "FAILED")]
@@ -130,10 +214,10 @@ class TestLedger:
     def test_a_successor_reports_what_was_not_and_nothing_twice(self):
         book = LedgerBook()
         ledger = Ledger(TIMEOUT_NS, book)
-        sent = [entry(0), outcome(0), entry(1), entry(2), outcome(2)]
-        for report in ledger.take(map(copy, sent[:2])):
+        sent = [takeover(joined_ns=1), entry(0), outcome(0), entry(1), entry(2), outcome(2)]
+        for report in ledger.take(map(copy, sent[:3])):
             ledger.reported(report)
-        ledger.take(map(copy, sent[2:]))  # died before it could tell
+        ledger.take(map(copy, sent[3:]))  # died before it could tell
 
         successor = Ledger(TIMEOUT_NS, book)
         assert names(successor.take([*sent, entry(4), outcome(4)])) == [
@@ -156,6 +240,32 @@ class TestLedger:
         for report in reversed(reports):
             successor.reported(report)
         assert book.last_ns == 1, "when the last of them was sent, not the lost one"
+
+    def test_a_gap_between_reported_frames_is_known_to_the_successor(self):
+        book = LedgerBook()
+        ledger = Ledger(TIMEOUT_NS, book)
+        facts = {"status": FAILED, "reached_detector": False, "sent_ns": 50}
+        for report in ledger.take([outcome(n, **facts) for n in (0, 1, 4)]):
+            ledger.reported(report)  # dies before it reports 2 and 3
+        successor = Ledger(TIMEOUT_NS, book, "front")
+        assert (successor.frames_in, successor.in_flight) == (5, 2)
+        assert names(successor.take([outcome(3)])) == [(3, "OK")]
+        (report,) = successor.expire(TIMEOUT_NS + 51)
+        assert names([report]) == [(2, "FAILED")]
+        assert (report.camera, report.reason) == (
+            b"front",
+            b"its records were lost on the way to the watchdog",
+        )
+
+    def test_a_gap_before_the_first_reported_frame_is_seen_when_an_older_one_is_read_again(self):
+        book = LedgerBook()
+        ledger = Ledger(TIMEOUT_NS, book)
+        failed = outcome(2, status=FAILED, reached_detector=False, sent_ns=50)
+        (*_, report) = ledger.take([entry(0), failed])
+        ledger.reported(report)
+        successor = Ledger(TIMEOUT_NS, book)
+        successor.take([entry(0)])
+        assert names(successor.expire(TIMEOUT_NS + 51)) == [(1, "FAILED"), (0, "FAILED")]
 
     def test_the_book_is_a_ring(self):
         book = LedgerBook()

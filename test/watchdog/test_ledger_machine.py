@@ -1,5 +1,10 @@
-"""The accounting beside a graph whose processes crash at any moment."""
+"""The accounting beside a graph whose processes crash at any moment.
 
+What a report says, status and reason, is compared with a diary of what really happened to the
+frame. The diary knows all; the ledger knows the records, and may say only what is true by it.
+"""
+
+import re
 from collections import deque
 
 from hypothesis import settings
@@ -20,8 +25,13 @@ from records import (
     takeover,
 )
 
-from perception_nodes.core.frame import FrameStatus, RecordKind
+from perception_nodes.core.frame import FrameStatus
 from perception_nodes.watchdog.ledger import Ledger, LedgerBook
+
+PASSED_OVER = b"a newer frame took its place"
+NO_DETECTOR = b"no detector is known to have been working when it came"
+RECORDS_LOST = b"its records were lost on the way to the watchdog"
+WAITED = b"no outcome within 0 ms"
 
 
 class Detector:
@@ -29,14 +39,29 @@ class Detector:
 
     def __init__(self, name, joined_ns):
         self.name, self.joined_ns = name, joined_ns
+        self.is_working = False
         self.waiting = deque(maxlen=2)
+
+
+class Diary:
+    """What happened to a frame.
+
+    `passers` are the detectors that were running when it came and went on to a newer one; `told`
+    says whether a record tells of one. `held` are the deaths that it was in hand at, in order.
+    """
+
+    def __init__(self, entered_ns, detector_works):
+        self.entered_ns, self.detector_works = entered_ns, detector_works
+        self.outcome = None  # status, reason
+        self.passers, self.told, self.held = set(), False, []
+        self.entry_lost = self.outcome_lost = False
 
 
 class GraphMachine(RuleBasedStateMachine):
     """Preprocessing, detector, standby and watchdog under a clock of the test's own.
 
-    `truth` says for every frame what may be told of it. Processes crash and are replaced at any
-    moment, the watchdog reads when it comes to it.
+    Processes crash and are replaced at any moment, the watchdog reads when it comes to it, and sees
+    later still who has died.
     """
 
     lossy = False
@@ -49,10 +74,13 @@ class GraphMachine(RuleBasedStateMachine):
         self.now_ns = 1
         self.started = 1
         self.channels = {}  # records under way, by sender; those of detectors are read first
-        self.truth, self.entered_ns, self.reported = {}, {}, {}
-        self.holds = self.preprocess = None  # the frame in preprocessing
+        self.diaries, self.detectors, self.reported = {}, {}, {}
+        self.unseen_dead = []
+        # What outlives its writer: the frame in hand, the last one entered or taken, who held it.
+        self.holds = self.preprocess = self.entered = None
         self.begun = self.detector = self.standby = None
-        self.preprocess_died_with = self.detector_died_with = None
+        self.preprocess_held = self.detector_held = None
+        self.preprocess_before = self.detector_before = self.newest_ns = 0
         self.start_preprocess()
         self.start_detector()
 
@@ -61,36 +89,65 @@ class GraphMachine(RuleBasedStateMachine):
         return self.now_ns
 
     def send(self, sender, record, lost=False):
-        record.sent_ns = self.tick()
-        if not (lost and self.lossy):
-            self.channels.setdefault(sender, []).append(record)
-            self.history.setdefault(sender, []).append(copy(record))
+        record.process, record.sent_ns = sender[1], self.tick()
+        if lost and self.lossy:
+            return False
+        self.channels.setdefault(sender, []).append(record)
+        self.history.setdefault(sender, []).append(copy(record))
+        return True
 
     def new_name(self):
         self.started += 1
         return self.started
 
+    def takeover(self, role, name, before, held, **facts):
+        reason = b"%s %d died" % (role.encode(), before) if before else b""
+        self.send((role, name), takeover(held or (0, 0), reason, predecessor=before, **facts))
+        if held:
+            self.diaries[held].held.append(reason)
+
     def start_preprocess(self):
         self.preprocess, self.sequence = self.new_name(), 0
-        begun = self.preprocess_died_with or (0, 0)
-        self.send(("preprocess", self.preprocess), takeover(begun, b"preprocess died"))
-        self.preprocess_died_with = None
+        self.takeover("preprocess", self.preprocess, self.preprocess_before, self.preprocess_held)
+        self.preprocess_before, self.preprocess_held = 0, None
+        if self.entered:
+            self.send(("preprocess", self.preprocess), copy(self.entered))
 
     def start_detector(self):
-        self.become_active(Detector(self.new_name(), self.tick()))
+        self.become_active(self.new_detector())
+
+    def new_detector(self):
+        started = Detector(self.new_name(), self.tick())
+        self.detectors[started.name] = started
+        return started
 
     def become_active(self, detector):
-        self.detector = detector
-        begun = self.detector_died_with or (0, 0)
-        record = takeover(begun, b"detector died", detector.joined_ns)
-        self.send(("detector", detector.name), record)
-        self.detector_died_with = None
+        self.detector, detector.is_working = detector, True
+        facts = {"joined_ns": detector.joined_ns, "newest_ns": self.newest_ns}
+        self.takeover("detector", detector.name, self.detector_before, self.detector_held, **facts)
+        before = self.detectors.get(self.detector_before)
+        self.detector_before, self.detector_held = 0, None
+        self.goes_on_behind_the_newest()
+        for diary in self.diaries.values():
+            diary.told |= bool(diary.passers & {detector, before})
 
-    def newer_than_begun(self, keys):
-        return [k for k in keys if self.entered_ns[k] > self.entered_ns[self.begun]]
+    def goes_on_behind_the_newest(self):
+        """Who works never takes an older frame than the one that was taken last."""
+        for detector in filter(None, (self.detector, self.standby)):
+            newer = [k for k in detector.waiting if self.diaries[k].entered_ns > self.newest_ns]
+            detector.waiting = deque(newer, maxlen=2)
+        for diary in self.diaries.values():
+            if self.detector.joined_ns <= diary.entered_ns < self.newest_ns:
+                diary.passers.add(self.detector)
 
-    def record_of(self, key, status=OK, reached=True):
-        return outcome(key[1], key[0], status, reached, self.entered_ns[key])
+    def end(self, sender, key, status, reached, lost):
+        """Somebody tells of a frame's end."""
+        diary = self.diaries[key]
+        record = outcome(key[1], key[0], status, reached, diary.entered_ns)
+        record.reason = b"as told by %d" % sender[1]
+        diary.outcome = (status, record.reason)
+        diary.outcome_lost = not self.send(sender, record, lost)
+        return not diary.outcome_lost
 
     def is_free(self):
         return self.preprocess is not None and self.holds is None
@@ -98,66 +155,82 @@ class GraphMachine(RuleBasedStateMachine):
     @precondition(is_free)
     @rule(lost=st.booleans())
     def a_frame_enters(self, lost):
+        self.a_frame_is_entered()
+        sent = self.send(("preprocess", self.preprocess), copy(self.entered), lost)
+        self.diaries[self.holds].entry_lost = not sent
+
+    def a_frame_is_entered(self):
         key = self.holds = (self.preprocess, self.sequence)
         self.sequence += 1
-        self.entered_ns[key] = self.tick()
-        self.truth[key] = set()
-        self.send(("preprocess", key[0]), entry(key[1], key[0], self.entered_ns[key]), lost)
+        self.diaries[key] = Diary(self.tick(), self.detector is not None)
+        self.entered = entry(key[1], key[0], self.diaries[key].entered_ns)
 
-    @precondition(lambda self: self.holds)
-    @rule(status=st.sampled_from([FAILED, SUPERSEDED]), lost=st.booleans())
-    def it_ends_in_preprocessing(self, status, lost):
-        key, self.holds = self.holds, None
-        self.truth[key] = {status}
-        self.send(("preprocess", key[0]), self.record_of(key, status, False), lost)
-
-    @precondition(lambda self: self.holds)
+    @precondition(is_free)
     @rule()
-    def it_goes_to_the_detectors(self):
-        key, self.holds = self.holds, None
+    def preprocessing_dies_before_it_tells_of_a_frame(self):
+        self.a_frame_is_entered()
+        self.preprocessing_dies()
+
+    @precondition(lambda self: self.holds)
+    @rule(status=st.sampled_from([FAILED, SUPERSEDED]), lost=st.booleans(), dies=st.booleans())
+    def it_ends_in_preprocessing(self, status, lost, dies):
+        self.end(("preprocess", self.preprocess), self.holds, status, False, lost)
+        if dies:
+            self.preprocessing_dies()
+        self.holds = None
+
+    @precondition(lambda self: self.holds)
+    @rule(dies=st.booleans())
+    def it_goes_to_the_detectors(self, dies):
         for detector in filter(None, (self.detector, self.standby)):
-            detector.waiting.append(key)
-        if self.detector is None and self.standby is None:
-            self.truth[key] = {FAILED}
+            detector.waiting.append(self.holds)
+        if dies:
+            self.preprocessing_dies()
+        self.holds = None
 
     @precondition(is_free)
     @rule()
     def a_frame_goes_through_preprocessing(self):
         self.a_frame_enters(lost=False)
-        self.it_goes_to_the_detectors()
+        self.it_goes_to_the_detectors(dies=False)
 
     @precondition(lambda self: self.detector and self.detector.waiting and not self.begun)
     @rule(status=st.sampled_from([OK, LATE]))
     def the_detector_does_the_newest(self, status):
         self.the_detector_begins_the_newest()
-        self.the_detector_ends_it(status=status, lost=False)
+        self.the_detector_ends_it(status=status, lost=False, dies=False)
 
     @precondition(lambda self: self.detector and self.detector.waiting and not self.begun)
     @rule()
     def the_detector_begins_the_newest(self):
         self.begun = self.detector.waiting[-1]
-        self.detector.waiting.clear()
-        if self.standby:
-            newer = self.newer_than_begun(self.standby.waiting)
-            self.standby.waiting = deque(newer, maxlen=2)
-        for key, entered_ns in self.entered_ns.items():
-            if entered_ns < self.entered_ns[self.begun] and not self.truth[key]:
-                unseen = entered_ns < self.detector.joined_ns
-                self.truth[key] = {FAILED, SUPERSEDED} if unseen else {SUPERSEDED}
+        self.newest_ns = self.diaries[self.begun].entered_ns
+        self.goes_on_behind_the_newest()
 
     @precondition(lambda self: self.begun)
-    @rule(status=st.sampled_from([OK, LATE, SKIPPED_LATE, DEGRADED, FAILED]), lost=st.booleans())
-    def the_detector_ends_it(self, status, lost):
-        key, self.begun = self.begun, None
-        self.truth[key] = {status}
-        self.send(("detector", self.detector.name), self.record_of(key, status), lost)
+    @rule(
+        status=st.sampled_from([OK, LATE, SKIPPED_LATE, DEGRADED, FAILED]),
+        lost=st.booleans(),
+        dies=st.booleans(),
+    )
+    def the_detector_ends_it(self, status, lost, dies):
+        if self.end(("detector", self.detector.name), self.begun, status, True, lost):
+            for diary in self.diaries.values():
+                diary.told |= self.detector in diary.passers
+        if dies:
+            self.the_detector_dies()
+        self.begun = None
 
     @precondition(lambda self: self.preprocess)
     @rule()
     def preprocessing_dies(self):
-        if self.holds:
-            self.truth[self.holds] = {FAILED}
-            self.preprocess_died_with, self.holds = self.holds, None
+        self.preprocess_before, self.preprocess_held = self.preprocess, self.holds
+        self.unseen_dead.append(self.preprocess)
+        self.preprocess = self.holds = None
+
+    @precondition(is_free)
+    @rule()
+    def preprocessing_stops_in_good_order(self):
         self.preprocess = None
 
     @precondition(lambda self: self.preprocess is None)
@@ -168,42 +241,41 @@ class GraphMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.detector)
     @rule()
     def the_detector_dies(self):
-        if self.begun:
-            self.truth[self.begun] = {FAILED}
-            self.detector_died_with, self.begun = self.begun, None
+        self.detector_before, self.detector_held = self.detector.name, self.begun
+        self.unseen_dead.append(self.detector.name)
+        self.detector.is_working = False
+        self.detector = self.begun = None
+
+    @precondition(lambda self: self.detector and not self.begun)
+    @rule()
+    def the_detector_stops_in_good_order(self):
+        self.detector.is_working = False
         self.detector = None
-        if self.standby is None:
-            self.the_last_detector_died()
+
+    @precondition(lambda self: self.detector and not self.begun and not self.standby)
+    @rule()
+    def the_detector_steps_back(self):
+        """It is deactivated, lets go of what waits, and may be activated again."""
+        self.standby, self.detector = self.detector, None
+        self.standby.is_working = False
+        self.standby.waiting.clear()
 
     @precondition(lambda self: self.standby)
     @rule()
     def the_standby_dies(self):
+        self.unseen_dead.append(self.standby.name)
         self.standby = None
-        if self.detector is None:
-            self.the_last_detector_died()
 
-    def the_last_detector_died(self):
-        for key, allowed in self.truth.items():
-            if not allowed:
-                self.truth[key] = set() if key == self.holds else {FAILED}
-            elif allowed == {SUPERSEDED} or allowed == {OK}:
-                # It may be told of those that nobody has told of yet.
-                self.truth[key] = allowed | {FAILED}
-        self.the_watchdog_reads()
-        self.ledger.detector_died("detector died")
-
-    @precondition(lambda self: self.detector and not self.standby)
+    @precondition(lambda self: not self.standby)
     @rule()
     def a_standby_starts(self):
-        self.standby = Detector(self.new_name(), self.tick())
+        self.standby = self.new_detector()
 
     @precondition(lambda self: self.detector is None)
     @rule()
     def another_detector_takes_over(self):
         if self.standby:
             standby, self.standby = self.standby, None
-            if self.detector_died_with in standby.waiting:
-                standby.waiting.remove(self.detector_died_with)
             self.become_active(standby)
         else:
             self.start_detector()
@@ -213,19 +285,18 @@ class GraphMachine(RuleBasedStateMachine):
         senders = sorted(self.channels)  # detectors first, as the watchdog does
         self.hear(self.ledger.take([r for s in senders for r in self.channels.pop(s)]))
 
-    def no_frame_of_the_dead_is_open(self):
-        """Otherwise what they have sent last is known to nobody any more."""
-        alive = {self.preprocess, self.detector and self.detector.name}
-        return not self.lossy and all(
-            record.kind == RecordKind.TAKEOVER or key_of(record) in self.reported
-            for sender, records in self.history.items()
-            for record in records
-            if sender[1] not in alive
-        )
+    @precondition(lambda self: self.unseen_dead)
+    @rule()
+    def the_watchdog_sees_who_has_died(self):
+        self.the_watchdog_reads()
+        for process in self.unseen_dead:
+            self.ledger.died(process, self.tick())
+        self.unseen_dead.clear()
 
-    @precondition(no_frame_of_the_dead_is_open)
     @rule()
     def the_watchdog_dies_and_its_successor_reads_the_history(self):
+        """The successor does not see who was dead before it came."""
+        self.unseen_dead.clear()
         self.ledger = Ledger(TIMEOUT_NS, self.book)
         self.channels = {
             sender: [copy(record) for record in records] for sender, records in self.history.items()
@@ -241,14 +312,42 @@ class GraphMachine(RuleBasedStateMachine):
     def hear(self, reports):
         for report in reports:
             key = key_of(report)
-            self.ledger.reported(report)
             assert key not in self.reported, f"{key} was reported twice"
-            assert key in self.truth, f"{key} never was"
-            status = self.reported[key] = FrameStatus(report.status)
-            if b"no outcome within" in report.reason:
-                assert self.now_ns - self.entered_ns[key] > TIMEOUT_NS
-            elif not self.lossy and self.truth[key]:
-                assert status in self.truth[key], (key, status, self.truth[key], report.reason)
+            assert key in self.diaries, f"{key} never was"
+            said = FrameStatus(report.status), report.reason
+            diary = self.diaries[key]
+            if diary.outcome and not diary.outcome_lost:
+                assert said == diary.outcome, key
+            else:
+                assert self.is_true(diary, *said), (key, said, vars(diary))
+                if not diary.entry_lost and not diary.outcome_lost:
+                    assert self.is_all_that_is_known(diary, *said), (key, said, vars(diary))
+            self.ledger.reported(report)
+            self.reported[key] = report
+
+    def is_true(self, diary, status, reason):
+        """Whether what a report says of a frame without an outcome is what happened."""
+        if reason == PASSED_OVER:
+            # Of a frame whose outcome is lost nobody can know that it was taken itself.
+            return status == SUPERSEDED and bool(diary.passers or diary.outcome_lost)
+        if status != FAILED:
+            return False
+        if reason == WAITED:
+            return self.now_ns - diary.entered_ns > TIMEOUT_NS
+        if reason == NO_DETECTOR:
+            return not diary.detector_works
+        if reason == RECORDS_LOST:
+            return diary.entry_lost
+        if ended := re.fullmatch(rb"detector (\d+) stopped working and no outcome came", reason):
+            detector = self.detectors[int(ended[1])]
+            return not detector.is_working and detector.joined_ns <= diary.entered_ns
+        return reason in diary.held
+
+    def is_all_that_is_known(self, diary, status, reason):
+        """Whether a report says the best that the records tell."""
+        if diary.held:
+            return reason == diary.held[-1]
+        return status == (SUPERSEDED if diary.told else FAILED)
 
     @invariant()
     def in_is_the_sum_of_outs(self):
@@ -256,9 +355,11 @@ class GraphMachine(RuleBasedStateMachine):
         assert len(self.reported) == sum(self.ledger.counts.values())
 
     def teardown(self):
+        if self.preprocess is None:
+            self.start_preprocess()  # or nobody tells of the last frame of the one before
         self.time_passes(2 * TIMEOUT_NS)
         assert self.ledger.in_flight == 0
-        missing = set(self.truth) - set(self.reported)
+        missing = set(self.diaries) - set(self.reported)
         assert not missing or self.lossy
         # What is lost at the very beginning or end of a process leaves no gap to be seen by.
         for process in {process for process, _ in missing}:
@@ -278,3 +379,24 @@ for machine in (GraphMachine, LossyGraphMachine):
     machine.TestCase.settings = settings(max_examples=100, stateful_step_count=60)
 TestAnyInterleaving = GraphMachine.TestCase
 TestAnyInterleavingWithLosses = LossyGraphMachine.TestCase
+
+
+def test_a_frame_that_a_detector_passed_over_before_it_died_was_superseded():
+    """Its successor was not there when the frame came; but a detector was, and it went on."""
+    graph = GraphMachine()
+    passed = (graph.preprocess, 0)
+    graph.a_frame_goes_through_preprocessing()
+    graph.a_frame_goes_through_preprocessing()
+    graph.a_standby_starts()
+    graph.the_detector_begins_the_newest()
+    graph.the_detector_dies()
+    graph.a_frame_enters(lost=False)
+    graph.another_detector_takes_over()
+    graph.a_standby_starts()
+    graph.it_goes_to_the_detectors(dies=False)
+    graph.the_detector_begins_the_newest()
+    graph.the_detector_ends_it(status=OK, lost=False, dies=False)
+    graph.time_passes(1)
+    report = graph.reported[passed]
+    assert (report.status, report.reason) == (SUPERSEDED, PASSED_OVER)
+    graph.teardown()

@@ -1,1 +1,1 @@
-"""Nodes that only measurements need: the receiver, and inference with nothing around it."""
+"""Nodes that only benchmarks need: a receiver, and one that only infers."""

@@ -1,7 +1,7 @@
-"""Nothing but the backend's call, at the camera's pace: what inference alone costs a vehicle.
+"""Only the backend's call, at the pace of the camera: the cost of inference alone on a vehicle.
 
-In a tight loop the same call is faster: caches stay warm and threads awake. Beside a camera at
-30 Hz they do not, for the pipeline neither.
+In a tight loop the same call is faster, since caches stay warm and threads awake. Beside a camera
+at 30 Hz they do not, and neither do they in the pipeline.
 """
 
 import json
@@ -16,8 +16,10 @@ from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.model import load_model
 from perception_nodes.bench.graphs import BareInferenceSettings
 from perception_nodes.cameras.channel import camera_reader
-from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, run_node
+from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode
+from perception_nodes.nodes.running import run_node
 from perception_nodes.system.environment import cache_folder
+from perception_nodes.system.files import write_whole
 
 
 class BareInferenceNode(PerceptionNode):
@@ -39,10 +41,11 @@ class BareInferenceNode(PerceptionNode):
         self._camera = camera_reader(self.endpoint, settings.camera)
         self._durations_ns: list[int] = []
         # The player waits for a listener before it starts the camera.
-        self.add_subscription(Detection2DArray, settings.detections_topic, lambda _: None, 1)
+        topic = settings.topic_of(settings.detections_topic)
+        self.add_subscription(Detection2DArray, topic, lambda _: None, 1)
 
     def step(self) -> None:
-        """Infer once a frame."""
+        """Infer once for each frame."""
         self._camera.wait(IDLE_WAIT_MS)
         sample = self._camera.newest()
         if sample is None:
@@ -55,8 +58,7 @@ class BareInferenceNode(PerceptionNode):
     def close(self) -> None:
         """Write the durations."""
         if self.settings.durations_file and hasattr(self, "_durations_ns"):
-            content = json.dumps(self._durations_ns)
-            Path(self.settings.durations_file).write_text(content, encoding="utf-8")
+            write_whole(Path(self.settings.durations_file), json.dumps(self._durations_ns))
 
 
 def main() -> int:

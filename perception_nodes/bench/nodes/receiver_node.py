@@ -1,4 +1,4 @@
-"""Receives detections as a planner would, and notes when: the far end of a latency measurement."""
+"""Receives detections as a planner would, and records when they arrive."""
 
 import json
 import sys
@@ -13,7 +13,9 @@ from vision_msgs.msg import Detection2DArray
 
 from perception_nodes.bench.graphs import ReceiverSettings
 from perception_nodes.core.frame import FrameStatus
-from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, run_node
+from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode
+from perception_nodes.nodes.running import run_node
+from perception_nodes.system.files import write_whole
 from perception_nodes.transport import channels
 from perception_nodes.transport.cdr import FRAME_REPORT_FIELDS, NS_PER_S, read_stamp
 
@@ -21,7 +23,7 @@ REPORTS = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 class ReceiverNode(PerceptionNode):
-    """Takes detections from the topic or from shared memory, and frame reports."""
+    """Receives frame reports, and detections from the topic or from shared memory."""
 
     settings_type = ReceiverSettings
 
@@ -35,10 +37,13 @@ class ReceiverNode(PerceptionNode):
             self._shared = channels.detection_reader(self.endpoint, settings.camera)
         else:
             self.add_subscription(
-                Detection2DArray, settings.detections_topic, self._on_detections, 10
+                Detection2DArray,
+                settings.topic_of(settings.detections_topic),
+                self._on_detections,
+                10,
             )
         self.add_subscription(
-            FrameReport, "/perception/frame_report", self._reports.append, REPORTS
+            FrameReport, settings.topic_of("perception/frame_report"), self._reports.append, REPORTS
         )
 
     def step(self) -> None:
@@ -68,7 +73,7 @@ class ReceiverNode(PerceptionNode):
         self._take_reports(wait_ms=200)
         reports = [deserialize_message(data, FrameReport) for data in self._reports]
         content = {"arrivals": self._arrivals, "reports": [_plain(report) for report in reports]}
-        Path(self.settings.received_file).write_text(json.dumps(content), encoding="utf-8")
+        write_whole(Path(self.settings.received_file), json.dumps(content))
 
 
 def _plain(report: FrameReport) -> dict[str, Any]:

@@ -1,11 +1,10 @@
 """A GPU through the CUDA driver API: memory, streams, events, kernels and graphs.
 
-Everything is opened on a `Device` and closed with it at the latest. Of what is put on a stream
-nothing waits for the GPU, and nothing allocates once it is captured in a graph; only methods
-named `wait` wait.
+Everything is opened on a `Device` and closed with it at the latest. Only methods named `wait` wait
+for the GPU; putting work on a stream does not, and launching a captured graph does not allocate.
 
     device = open_device()
-    frame = device.register(slot)               # where it lies: nothing is copied
+    frame = device.register(slot)               # in place: nothing is copied
     kernel = device.module(cubin).kernel("preprocess")
     launch = kernel.prepare(grid, block, Arguments(frame.address, memory.address))
     stream = device.stream()

@@ -1,4 +1,4 @@
-"""The CUDA driver through NVIDIA's cuda-bindings. What the methods do is said in `driver.py`."""
+"""The CUDA driver through NVIDIA's cuda-bindings; `driver_calls.py` documents the methods."""
 
 import ctypes
 import importlib.metadata
@@ -18,18 +18,18 @@ from perception_nodes.gpu.cuda.driver_calls import (
 from perception_nodes.gpu.cuda.errors import driver_lacks, error_of_name, no_driver
 
 LAUNCH_BUFFER, LAUNCH_BUFFER_SIZE, LAUNCH_END = 1, 2, 0
-"""CU_LAUNCH_PARAM_BUFFER_POINTER and its kin."""
+"""CU_LAUNCH_PARAM_BUFFER_POINTER, _BUFFER_SIZE and _END."""
 Attribute = cu.CUdevice_attribute
 FunctionAttribute = cu.CUfunction_attribute
 THREAD_LOCAL = cu.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
 
 
 def _call(name: str, *arguments: Any) -> Any:
-    """Call the driver and return what it answers besides its verdict."""
+    """Call the driver and return its answer without the error code."""
     try:
         verdict, *answers = getattr(cu, name)(*arguments)
     except RuntimeError as error:
-        # Functions are looked up in libcuda at their first call.
+        # A function is looked up in libcuda at its first call, and an old driver may lack it.
         raise driver_lacks("cuda-bindings", error) from error
     if verdict != cu.CUresult.CUDA_SUCCESS:
         _, text = cu.cuGetErrorString(verdict)
@@ -41,7 +41,6 @@ class Driver:
     """Calls of `cuda.bindings.driver`; handles are its own objects."""
 
     def __init__(self) -> None:
-        """Initialise the driver."""
         self.name = f"cuda-bindings {importlib.metadata.version('cuda-bindings')}"
         try:
             cu.cuDriverGetVersion()
@@ -171,7 +170,7 @@ class Driver:
             ctypes.addressof(size),
             LAUNCH_END,
         )
-        # The last three are kept for what `extra` points to.
+        # The last three keep alive what the address of `extra` points to.
         return function, (*grid, *block, shared), ctypes.addressof(extra), extra, size, arguments
 
     def launch(self, prepared: Handle, stream: Handle) -> None:

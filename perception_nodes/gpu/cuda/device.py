@@ -15,15 +15,15 @@ from perception_nodes.gpu.cuda.stream import Event, Stream
 
 @dataclass(frozen=True)
 class DeviceFacts:
-    """What a GPU is.
+    """Facts about a GPU.
 
     Attributes:
-        name: the product's.
+        name: name of the product.
         sm: compute capability, 87 for 8.7.
-        memory_bytes: of the device; on a Jetson the whole machine's.
-        integrated: host and device share their memory: mapped host memory crosses no bus.
-        driver_cuda: the CUDA version that the driver runs, 13000 for 13.0.
-        through: the Python module in use, with its version.
+        memory_bytes: memory of the device; on a Jetson that of the whole machine.
+        integrated: whether host and device share memory, so that mapped memory crosses no bus.
+        driver_cuda: CUDA version that the driver supports, 13000 for 13.0.
+        through: Python module in use, with its version.
     """
 
     name: str
@@ -35,10 +35,12 @@ class DeviceFacts:
 
 
 class Device:
-    """A GPU and its primary context, and the owner of all that is opened on it."""
+    """A GPU with its primary context, and the owner of all that is opened on it.
+
+    Made by `open_device`.
+    """
 
     def __init__(self, driver: Driver, index: int) -> None:
-        """Use `open_device`."""
         self._driver = driver
         name, (major, minor, integrated), memory_bytes = driver.device_facts(index)
         self.facts = DeviceFacts(
@@ -49,13 +51,13 @@ class Device:
         self._closed = False
 
     def require_cuda(self, version: int, who: str) -> None:
-        """See that the driver runs what somebody was made for.
+        """Check that the driver supports the CUDA version that a library is made for.
 
-        Any minor version of the driver's own major one runs.
+        It supports all minor versions of its own major version.
 
         Args:
-            version: of CUDA, 13000 for 13.0.
-            who: what was made for it, for the text.
+            version: CUDA version, 13000 for 13.0.
+            who: name of the library, for the error.
 
         Raises:
             CudaError: the driver is too old.
@@ -64,23 +66,23 @@ class Device:
             raise driver_too_old(self.facts.driver_cuda, version, who)
 
     def make_current(self) -> None:
-        """Let this thread use the device; the one that opened it already does."""
+        """Let this thread use the device; the thread that opened it needs no call."""
         self._driver.make_current(self._context)
 
     def free_bytes(self) -> int:
-        """Memory that nobody uses."""
+        """Free memory of the device, in bytes."""
         return self._driver.free_memory()
 
     def stream(self) -> Stream:
-        """A queue of work."""
+        """Open a stream, a queue of work."""
         return self.own(Stream(self._driver, self.own))
 
     def event(self) -> Event:
-        """A mark on a stream that keeps the time."""
+        """Open an event, a mark on a stream that records the time."""
         return self.own(Event(self._driver))
 
     def memory(self, nbytes: int) -> DeviceMemory:
-        """Memory of the device.
+        """Allocate memory of the device.
 
         Raises:
             CudaError: there is not enough.
@@ -88,7 +90,7 @@ class Device:
         return self.own(DeviceMemory(self._driver, nbytes))
 
     def pinned(self, nbytes: int) -> HostMemory:
-        """Page-locked host memory that the device reads and writes in place, zeroed.
+        """Allocate page-locked host memory, zeroed, which the device reads and writes in place.
 
         Raises:
             CudaError: there is not enough.
@@ -98,16 +100,18 @@ class Device:
         return self.own(HostMemory(self._driver.free_pinned, handle, array, address))
 
     def register(self, array: NDArray[np.uint8], read_only: bool = False) -> HostMemory:
-        """Let the device use host memory of somebody else, such as a slot, where it lies.
+        """Let the device use existing host memory, such as a slot, in place.
 
-        To be closed before the memory goes. Memory that is registered already is refused.
+        The result must be closed before the memory is freed or unmapped. Memory that is registered
+        already is refused.
 
         Args:
-            array: uint8, contiguous; the pages it lies on are locked in memory.
-            read_only: this process may only read it (it is mapped so), and so may the device.
+            array: uint8, contiguous; its pages become locked in memory.
+            read_only: whether the memory is mapped read-only in this process, and so for the
+                device.
 
         Raises:
-            CudaError: the driver refuses, or the device cannot.
+            CudaError: the driver refuses, or the device does not support it.
         """
         if not array.flags.c_contiguous:
             raise CudaError("memory to be registered must be contiguous")
@@ -119,37 +123,38 @@ class Device:
         """Load compiled kernels: a cubin, a fatbin, or PTX text.
 
         Raises:
-            CudaError: none of them is for this device, or the image is damaged.
+            CudaError: the image is not for this device, or is damaged.
         """
         return self.own(Module(self._driver, image))
 
     def close(self) -> None:
-        """Close what was opened on it, the youngest first, and let it go."""
+        """Close everything that was opened on the device, the newest first, and its context."""
         if self._closed:
             return
         self._closed = True
         for resource in reversed(self._resources):
             with suppress(CudaError):
-                # After a kernel failed every call does, and so does giving memory back.
+                # After a kernel has failed, every call fails, including freeing memory.
                 resource.close()
         self._resources.clear()
         self._driver.close_context(self._context)
 
     def own(self, resource: ResourceT) -> ResourceT:
-        """Close it with the device, where nobody does before."""
-        self._resources = [one for one in self._resources if not one.closed]
+        """Let a resource be closed with the device, unless it is closed earlier."""
+        self._resources = [known for known in self._resources if not known.closed]
         self._resources.append(resource)
         return resource
 
 
 def open_device(index: int = 0) -> Device:
-    """Open a GPU through PyCUDA, or through cuda-bindings where that is not installed.
+    """Open a GPU through PyCUDA, or through cuda-bindings if PyCUDA is not installed.
 
     Args:
-        index: which one, as CUDA counts (CUDA_VISIBLE_DEVICES).
+        index: number of the GPU, as CUDA counts (CUDA_VISIBLE_DEVICES).
 
     Raises:
-        CudaError: neither module is installed, there is no driver or an old one, or no such GPU.
+        CudaError: neither module is installed, the driver is missing or too old, or there is no
+            such GPU.
     """
     driver = load_driver()
     count = driver.device_count()

@@ -1,4 +1,4 @@
-"""What we need of the CUDA driver, call by call; two modules provide it, see `load_driver`."""
+"""The calls of the CUDA driver that are used here; two modules provide them, see `load_driver`."""
 
 import ctypes
 import importlib
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from perception_nodes.gpu.cuda.errors import CudaError
 
 Handle = Any
-"""What a driver module stands in for an object of CUDA with."""
+"""A driver module's own representation of an object of CUDA."""
 Size3 = tuple[int, int, int]
 
 MAPPED = 0x02
@@ -22,31 +22,31 @@ NON_BLOCKING = 0x01
 """CU_STREAM_NON_BLOCKING."""
 
 DRIVERS = {"pycuda": "pycuda.driver", "bindings": "cuda.bindings.driver"}
-"""Our modules, the one to be taken first in front, and what each is written over."""
+"""Our modules in the order of preference, and the Python module that each is based on."""
 
 
 class Driver(Protocol):
-    """The driver API as far as it is used here. Each call raises `CudaError`.
+    """The driver API as far as it is used here. Each call can raise `CudaError`.
 
-    Addresses are the device's, sizes in bytes, arrays flat and uint8. Only what is said to wait
-    waits for the GPU.
+    Addresses are device addresses, sizes are in bytes, arrays are flat and uint8. Only the calls
+    named `wait_...` wait for the GPU.
 
     Attributes:
-        name: the module's, with its version.
+        name: name of the Python module, with its version.
     """
 
     name: str
 
     def version(self) -> int:
-        """The CUDA version that the driver runs, as 1000 major + 10 minor."""
+        """CUDA version that the driver supports, as 1000 major + 10 minor."""
         ...
 
     def device_count(self) -> int:
-        """How many GPUs there are."""
+        """Number of GPUs."""
         ...
 
     def device_facts(self, index: int) -> tuple[str, Size3, int]:
-        """Name; compute capability, major and minor, and 1 where memory is the host's; memory."""
+        """Name; compute capability (major, minor), 1 if memory is the host's; bytes."""
         ...
 
     def open_context(self, index: int) -> Handle:
@@ -54,133 +54,133 @@ class Driver(Protocol):
         ...
 
     def make_current(self, context: Handle) -> None:
-        """Have calls of this thread go to the context."""
+        """Let calls of this thread use the context."""
         ...
 
     def close_context(self, context: Handle) -> None:
-        """Let it go."""
+        """Release a context."""
         ...
 
     def free_memory(self) -> int:
-        """Memory of the current device that is free."""
+        """Free memory of the current device, bytes."""
         ...
 
     def open_stream(self) -> tuple[Handle, int]:
-        """A stream that does not wait for the legacy default stream, and its address."""
+        """Open a stream that does not wait for the legacy default stream; and its address."""
         ...
 
     def close_stream(self, stream: Handle) -> None:
-        """Drop it."""
+        """Destroy a stream."""
         ...
 
     def wait_for_stream(self, stream: Handle) -> None:
-        """Wait until all is done that was put on it."""
+        """Wait until all work on the stream is done."""
         ...
 
     def open_event(self) -> Handle:
-        """An event that keeps the time."""
+        """Create an event that records the time."""
         ...
 
     def close_event(self, event: Handle) -> None:
-        """Drop it."""
+        """Destroy an event."""
         ...
 
     def record_event(self, event: Handle, stream: Handle) -> None:
-        """Put it on the stream."""
+        """Put an event on a stream."""
         ...
 
     def wait_for_event(self, event: Handle) -> None:
-        """Wait until the stream got there."""
+        """Wait until the stream has reached the event."""
         ...
 
     def elapsed_ms(self, first: Handle, last: Handle) -> float:
-        """Between two events that have happened."""
+        """Time between two events that the stream has passed."""
         ...
 
     def allocate(self, nbytes: int) -> tuple[Handle, int]:
-        """Device memory and its address."""
+        """Allocate device memory; and its address."""
         ...
 
     def free(self, memory: Handle) -> None:
-        """Give it back."""
+        """Free memory of `allocate`."""
         ...
 
     def allocate_pinned(self, nbytes: int) -> tuple[Handle, NDArray[np.uint8], int]:
-        """Page-locked host memory that the device can read and write, and where it sees it."""
+        """Allocate page-locked host memory mapped for the device; and its device address."""
         ...
 
     def free_pinned(self, memory: Handle) -> None:
-        """Give it back."""
+        """Free memory of `allocate_pinned`."""
         ...
 
     def register(self, array: NDArray[np.uint8], read_only: bool) -> tuple[Handle, int]:
-        """Page-lock and map what is there, such as a slot of shared memory, in place."""
+        """Page-lock existing memory and map it for the device; and its device address."""
         ...
 
     def unregister(self, memory: Handle) -> None:
-        """Undo it."""
+        """Undo `register`."""
         ...
 
     def copy_to_device(self, to: int, source: NDArray[np.uint8], stream: Handle) -> None:
-        """Copy, of page-locked memory."""
+        """Put a copy from page-locked memory to the device on a stream."""
         ...
 
     def copy_to_host(self, to: NDArray[np.uint8], source: int, stream: Handle) -> None:
-        """Copy, into page-locked memory."""
+        """Put a copy from the device to page-locked memory on a stream."""
         ...
 
     def fill(self, to: int, value: int, nbytes: int, stream: Handle) -> None:
-        """Set bytes."""
+        """Put a fill of device memory with a byte on a stream."""
         ...
 
     def load_module(self, image: bytes) -> Handle:
-        """Load a cubin, fatbin or PTX text, closed with a zero."""
+        """Load a cubin, fatbin or PTX text, terminated by a zero byte."""
         ...
 
     def close_module(self, module: Handle) -> None:
-        """Drop it."""
+        """Unload a module."""
         ...
 
     def function(self, module: Handle, name: str) -> Handle:
-        """A kernel by its (C) name."""
+        """Find a kernel by its (C) name."""
         ...
 
     def function_facts(self, function: Handle) -> Size3:
-        """Registers a thread, spilled bytes a thread, static shared memory a block."""
+        """Registers and spilled bytes per thread, and static shared memory per block."""
         ...
 
     def prepare(
         self, function: Handle, grid: Size3, block: Size3, arguments: ctypes.Structure, shared: int
     ) -> Handle:
-        """A launch that can be repeated; see `Kernel.prepare`."""
+        """Prepare a launch that can be repeated; see `Kernel.prepare`."""
         ...
 
     def launch(self, prepared: Handle, stream: Handle) -> None:
-        """Put a prepared launch on the stream."""
+        """Put a prepared launch on a stream."""
         ...
 
     def begin_capture(self, stream: Handle) -> None:
-        """What this thread puts on the stream is taken down from now on, and not run."""
+        """Record what this thread puts on the stream from now on, instead of running it."""
         ...
 
     def end_capture(self, stream: Handle) -> Handle:
-        """The graph that was taken down, ready to be launched."""
+        """End the recording; returns the graph, ready to be launched."""
         ...
 
     def launch_graph(self, graph: Handle, stream: Handle) -> None:
-        """Put it on the stream."""
+        """Put a graph on a stream."""
         ...
 
     def close_graph(self, graph: Handle) -> None:
-        """Drop it."""
+        """Destroy a graph."""
         ...
 
 
 def load_driver() -> Driver:
-    """Initialise the CUDA driver through what is installed: PyCUDA, or else cuda-bindings.
+    """Initialise the CUDA driver through PyCUDA, or through cuda-bindings if that is not installed.
 
     Raises:
-        CudaError: neither is installed, there is no driver or it is too old, or no GPU answers.
+        CudaError: neither is installed, the driver is missing or too old, or no GPU is found.
     """
     for ours, theirs in DRIVERS.items():
         if _installed(theirs):
@@ -197,5 +197,5 @@ def _installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
     except ImportError:
-        # A package above it is not there, or is there and cannot be imported.
+        # A parent package is missing or cannot be imported.
         return False

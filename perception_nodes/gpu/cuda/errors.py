@@ -1,9 +1,9 @@
-"""What can go wrong between us and a GPU, each with its remedy."""
+"""Errors of the CUDA driver, each with its remedy."""
 
 from perception_nodes.core.inference import BackendError
 
 DRIVER_OF_CUDA = {11: 450, 12: 525, 13: 580}
-"""The oldest driver branch on a desktop that runs programs of a CUDA version."""
+"""For each major CUDA version the oldest driver branch, on a desktop, that supports it."""
 
 OUT_OF_MEMORY = "CUDA_ERROR_OUT_OF_MEMORY"
 NO_KERNEL_IMAGE = "CUDA_ERROR_NO_BINARY_FOR_GPU"
@@ -13,8 +13,8 @@ DRIVER_TOO_OLD = "driver too old"
 ERRORS = {
     "CUDA_ERROR_NO_DEVICE": (
         "no CUDA-capable device is detected",
-        "no GPU answers: see whether nvidia-smi lists one and CUDA_VISIBLE_DEVICES hides none, in "
-        "a container start it with --gpus all; without a GPU use backend:=openvino",
+        "check that nvidia-smi lists a GPU and that CUDA_VISIBLE_DEVICES does not hide it; start a "
+        "container with --gpus all; without a GPU use backend:=openvino",
     ),
     "CUDA_ERROR_INVALID_DEVICE": (
         "invalid device ordinal",
@@ -22,7 +22,7 @@ ERRORS = {
     ),
     OUT_OF_MEMORY: (
         "out of memory",
-        "the GPU's memory is full: end what else uses it (nvidia-smi), or take a smaller model",
+        "the GPU's memory is full: end other processes on it (nvidia-smi), or use a smaller model",
     ),
     NO_KERNEL_IMAGE: (
         "no kernel image is available for execution on the device",
@@ -35,8 +35,8 @@ ERRORS = {
     ),
     "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH": (
         "system has unsupported display driver / cuda driver combination",
-        "libcuda and the kernel's driver are of two versions: reboot after an update, and leave "
-        "one of them only",
+        "libcuda and the kernel's driver have different versions: reboot after an update, and "
+        "keep only one version installed",
     ),
     "CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE": (
         "forward compatibility was attempted on non supported HW",
@@ -44,19 +44,20 @@ ERRORS = {
     ),
     "CUDA_ERROR_STUB_LIBRARY": (
         "CUDA driver is a stub library",
-        "the stub of the toolkit was loaded: take its folder (stubs/) out of LD_LIBRARY_PATH",
+        "the stub of the toolkit was loaded: remove its folder (stubs/) from LD_LIBRARY_PATH",
     ),
     "CUDA_ERROR_DEVICE_UNAVAILABLE": (
         "CUDA-capable device(s) is/are busy or unavailable",
-        "another process holds the GPU alone: end it, or set its compute mode back with "
+        "another process uses the GPU exclusively: end it, or reset the GPU's compute mode with "
         "nvidia-smi -c DEFAULT",
     ),
 }
-"""By the driver's name of an error: its text, which is all that PyCUDA hands on, and the remedy."""
+"""For each name of an error in the driver: its text, which is all that PyCUDA passes on, and the
+remedy."""
 
 
 class CudaError(BackendError):
-    """The driver refused something.
+    """The CUDA driver, or a library around it, failed; the text says what to do.
 
     Attributes:
         name: the driver's name of the error, such as CUDA_ERROR_OUT_OF_MEMORY; `NO_DRIVER`,
@@ -64,39 +65,38 @@ class CudaError(BackendError):
     """
 
     def __init__(self, text: str, name: str = "") -> None:
-        """Take the whole text."""
         super().__init__(text)
         self.name = name
 
 
 def error_of_name(call: str, name: str, text: str) -> CudaError:
-    """The error of a call that the driver gave a name and a text."""
-    said, remedy = ERRORS.get(name, (text, ""))
-    said = said.rstrip(".")
-    return CudaError(f"{call}: {said}{'; ' + remedy if remedy else ''} ({name})", name)
+    """The error of a call, from the driver's name and text of it."""
+    cause, remedy = ERRORS.get(name, (text, ""))
+    cause = cause.rstrip(".")
+    return CudaError(f"{call}: {cause}{'; ' + remedy if remedy else ''} ({name})", name)
 
 
 def error_of_text(text: str) -> CudaError:
-    """The error of PyCUDA's text, `cuMemAlloc failed: out of memory`."""
-    call, _, said = text.partition(" failed: ")
+    """The error of a call, from PyCUDA's text such as `cuMemAlloc failed: out of memory`."""
+    call, _, cause = text.partition(" failed: ")
     for name, (known, _) in ERRORS.items():
-        if said.startswith(known):
+        if cause.startswith(known):
             return error_of_name(call, name, known)
     return CudaError(text)
 
 
 def no_driver() -> CudaError:
-    """There is no libcuda."""
+    """The error if there is no libcuda."""
     return CudaError(
-        "there is no CUDA driver (libcuda.so.1 cannot be loaded); install NVIDIA's driver, in a "
-        "container start it with --gpus all (on a Jetson with --runtime nvidia); without a GPU "
-        "use backend:=openvino",
+        "there is no CUDA driver (libcuda.so.1 cannot be loaded); install NVIDIA's driver; start a "
+        "container with --gpus all (on a Jetson with --runtime nvidia); without a GPU use "
+        "backend:=openvino",
         NO_DRIVER,
     )
 
 
 def driver_lacks(module: str, cause: BaseException) -> CudaError:
-    """A function is missing in libcuda."""
+    """The error if libcuda lacks a function that a module needs."""
     return CudaError(
         f"the CUDA driver is too old for {module} ({_line(cause)}); update the driver, or install "
         "a version made for the CUDA that nvidia-smi reports",
@@ -105,19 +105,19 @@ def driver_lacks(module: str, cause: BaseException) -> CudaError:
 
 
 def driver_too_old(found: int, needed: int, who: str) -> CudaError:
-    """The driver knows an older CUDA than somebody was made with (versions as 1000 major + 10)."""
+    """The error if a library is made for a newer CUDA than the driver supports (13000 for 13.0)."""
     branch = DRIVER_OF_CUDA.get(needed // 1000)
     remedy = f"install driver {branch} or newer" if branch else "update the driver"
     return CudaError(
-        f"the CUDA driver is too old: it runs CUDA {version_text(found)}, {who} is made for "
-        f"{version_text(needed)}; {remedy} (on a Jetson: the JetPack that has it), or take a "
+        f"the CUDA driver is too old: it supports CUDA {version_text(found)}, {who} is made for "
+        f"{version_text(needed)}; {remedy} (on a Jetson: the JetPack that has it), or install a "
         f"{who} made for CUDA {found // 1000}",
         DRIVER_TOO_OLD,
     )
 
 
 def version_text(version: int) -> str:
-    """13000 as 13.0."""
+    """A CUDA version for people: 13.0 for 13000."""
     return f"{version // 1000}.{version % 1000 // 10}"
 
 

@@ -1,4 +1,4 @@
-"""Compiled kernels, and launches of them that are ready to be put on a stream."""
+"""Compiled kernels, and prepared launches of them."""
 
 import ctypes
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from perception_nodes.gpu.cuda.stream import Stream
 
 @dataclass(frozen=True)
 class KernelFacts:
-    """What the compiler made of a kernel.
+    """Resources that a compiled kernel uses.
 
     Attributes:
-        registers: a thread.
-        spilled_bytes: local memory a thread; 0 where nothing is spilled.
-        shared_bytes: static shared memory a block.
+        registers: registers per thread.
+        spilled_bytes: local memory per thread; 0 if no register is spilled.
+        shared_bytes: static shared memory per block.
     """
 
     registers: int
@@ -24,27 +24,25 @@ class KernelFacts:
 
 
 class Launch:
-    """A kernel with its grid and arguments, ready to be put on a stream."""
+    """A kernel with its grid and arguments; made by `Kernel.prepare`."""
 
     def __init__(self, driver: Driver, prepared: Handle) -> None:
-        """Use `Kernel.prepare`."""
         self._driver = driver
         self._prepared = prepared
 
     def enqueue(self, stream: Stream) -> None:
-        """Put it on a stream, with what the arguments are now."""
+        """Put the kernel on a stream, with the current values of the arguments."""
         self._driver.launch(self._prepared, stream.handle)
 
 
 class Kernel:
-    """A function on the device.
+    """A function on the device; made by `Module.kernel`.
 
     Attributes:
-        facts: what the compiler made of it.
+        facts: resources that it uses.
     """
 
     def __init__(self, driver: Driver, handle: Handle) -> None:
-        """Use `Module.kernel`."""
         self._driver = driver
         self._handle = handle
         self.facts = KernelFacts(*driver.function_facts(handle))
@@ -52,31 +50,30 @@ class Kernel:
     def prepare(
         self, grid: Size3, block: Size3, arguments: ctypes.Structure, shared_bytes: int = 0
     ) -> Launch:
-        """Get a launch ready that can be repeated.
+        """Prepare a launch that can be repeated.
 
         Args:
-            grid: blocks in x, y, z.
-            block: threads in x, y, z.
-            arguments: one field a parameter of the kernel, in its order and of its type (pointers
-                c_uint64); fields are aligned as parameters are. Kept, and read at each launch.
-            shared_bytes: dynamic shared memory a block.
+            grid: number of blocks in x, y, z.
+            block: number of threads per block in x, y, z.
+            arguments: one field for each parameter of the kernel, in the same order and of the same
+                type (pointers as c_uint64). It is kept, and read at each launch.
+            shared_bytes: dynamic shared memory per block.
         """
         prepared = self._driver.prepare(self._handle, grid, block, arguments, shared_bytes)
         return Launch(self._driver, prepared)
 
 
 class Module(Resource):
-    """Compiled kernels on the device."""
+    """Compiled kernels on the device; made by `Device.module`."""
 
     def __init__(self, driver: Driver, image: bytes) -> None:
-        """Use `Device.module`."""
         self._driver = driver
         super().__init__(driver.close_module, driver.load_module(image + b"\0"))
 
     def kernel(self, name: str) -> Kernel:
-        """A kernel, declared extern "C".
+        """Find a kernel, declared extern "C".
 
         Raises:
-            CudaError: there is none of that name.
+            CudaError: there is no kernel of this name.
         """
         return Kernel(self._driver, self._driver.function(self._handle, name))

@@ -1,4 +1,4 @@
-"""What is opened on a device and given back, and the memory among it."""
+"""Resources of a device that must be closed, and memory as one kind of them."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -10,16 +10,15 @@ from perception_nodes.gpu.cuda.driver_calls import Driver, Handle
 
 
 class Resource:
-    """Something of the driver's, closed once."""
+    """An object of the driver, with the function that closes it."""
 
     def __init__(self, close: Callable[[Handle], None], handle: Handle) -> None:
-        """Take the driver's object and what gives it back."""
         self._close = close
         self._handle = handle
         self.closed = False
 
     def close(self) -> None:
-        """Give it back; a second time is of no effect."""
+        """Close the object; a second call has no effect."""
         if not self.closed:
             self.closed = True
             self._close(self._handle)
@@ -29,27 +28,26 @@ ResourceT = TypeVar("ResourceT", bound=Resource)
 
 
 class DeviceMemory(Resource):
-    """Memory of the device.
+    """Memory of the device; made by `Device.memory`.
 
     Attributes:
-        address: the device's.
-        nbytes: its size.
+        address: device address.
+        nbytes: size in bytes.
     """
 
     def __init__(self, driver: Driver, nbytes: int) -> None:
-        """Use `Device.memory`."""
         handle, self.address = driver.allocate(nbytes)
         self.nbytes = nbytes
         super().__init__(driver.free, handle)
 
 
 class HostMemory(Resource):
-    """Page-locked memory of the host, mapped into the device's addresses.
+    """Page-locked host memory that the device sees; made by `Device.pinned` or `Device.register`.
 
     Attributes:
-        array: flat uint8; not to be used after `close`.
-        address: where the device sees it.
-        nbytes: its size.
+        array: the memory as flat uint8; it must not be used after `close`.
+        address: device address.
+        nbytes: size in bytes.
     """
 
     def __init__(
@@ -59,7 +57,6 @@ class HostMemory(Resource):
         array: NDArray[np.uint8],
         address: int,
     ) -> None:
-        """Use `Device.pinned` or `Device.register`."""
         self.array = array
         self.address = address
         self.nbytes = array.nbytes

@@ -1,11 +1,11 @@
-"""The CUDA driver through PyCUDA. What the methods do is said in `driver.py`.
+"""The CUDA driver through PyCUDA; `driver_calls.py` documents the methods.
 
-PyCUDA 2026.1 knows no graphs, and its `register_host_memory` crashes the process (it sets an
-array's base a second time, which NumPy forbids). Those calls go to the driver itself.
+PyCUDA 2026.1 does not support graphs, and its `register_host_memory` crashes the process (it sets
+an array's base a second time, which NumPy forbids). These calls go to libcuda directly.
 
-It keeps a stack of contexts for each thread, needs one on it for whatever it opens, and aborts the
-process where a thread ends with one on it. So ours is there only while something is opened; for the
-rest it is the driver that knows which context is current.
+PyCUDA keeps a stack of contexts for each thread. It needs a context there to open anything, but
+aborts the process if a thread ends with one on its stack. So our context is pushed only while
+something is opened; otherwise the driver itself knows which context is current.
 """
 
 import ctypes
@@ -46,12 +46,12 @@ THREAD_LOCAL = 1
 
 @cache
 def _library() -> ctypes.CDLL:
-    """The driver, which PyCUDA has loaded; calls give up Python's lock."""
+    """The driver library, which PyCUDA has loaded; calls through ctypes release Python's lock."""
     return ctypes.CDLL("libcuda.so.1")
 
 
 def _libcuda(name: str, *arguments: Any) -> None:
-    """Call a function that PyCUDA has not."""
+    """Call a function that PyCUDA lacks."""
     function = getattr(_library(), name, None)
     if function is None:
         raise driver_lacks("CUDA graphs", AttributeError(f"libcuda.so.1 has no {name}"))
@@ -63,8 +63,8 @@ def _libcuda(name: str, *arguments: Any) -> None:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """Hand on PyCUDA's errors as ours."""
+def _errors() -> Iterator[None]:
+    """Convert PyCUDA's errors to `CudaError`."""
     try:
         yield
     except cu.Error as error:
@@ -72,32 +72,31 @@ def _told() -> Iterator[None]:
 
 
 class Driver:
-    """Calls of `pycuda.driver`; handles are its objects, which give back what they hold."""
+    """Calls of `pycuda.driver`; handles are its objects, which free what they hold."""
 
     def __init__(self) -> None:
-        """Initialise the driver."""
         self._local = threading.local()
         self.name = f"PyCUDA {importlib.metadata.version('pycuda')}"
-        with _told():
+        with _errors():
             cu.init()
 
     def version(self) -> int:
-        with _told():
+        with _errors():
             return int(cu.get_driver_version())
 
     def device_count(self) -> int:
-        with _told():
+        with _errors():
             return int(cu.Device.count())
 
     def device_facts(self, index: int) -> tuple[str, Size3, int]:
-        with _told():
+        with _errors():
             device = cu.Device(index)
             major, minor = device.compute_capability()
             integrated = device.get_attribute(cu.device_attribute.INTEGRATED)
             return device.name(), (major, minor, integrated), int(device.total_memory())
 
     def open_context(self, index: int) -> Handle:
-        with _told():
+        with _errors():
             context = cu.Device(index).retain_primary_context()
         self.make_current(context)
         return context
@@ -109,15 +108,15 @@ class Driver:
     def close_context(self, context: Handle) -> None:
         self._local.context = None
         _libcuda("cuCtxSetCurrent", None)
-        with _told():
+        with _errors():
             context.detach()
-        # For its release PyCUDA makes it current, and leaves it so.
+        # To release the context, PyCUDA makes it current, and leaves it so.
         _libcuda("cuCtxSetCurrent", None)
 
     @contextmanager
     def _opening(self) -> Iterator[None]:
-        """Something of PyCUDA's is made in the block."""
-        with _told():
+        """Push our context while the block opens an object of PyCUDA."""
+        with _errors():
             self._local.context.push()
             try:
                 yield
@@ -125,7 +124,7 @@ class Driver:
                 cu.Context.pop()
 
     def free_memory(self) -> int:
-        with _told():
+        with _errors():
             return int(cu.mem_get_info()[0])
 
     def open_stream(self) -> tuple[Handle, int]:
@@ -134,10 +133,10 @@ class Driver:
             return stream, int(stream.handle)
 
     def close_stream(self, stream: Handle) -> None:
-        """Dropped with its last reference, as all that has no method for it."""
+        """Do nothing: PyCUDA destroys a stream with its last reference."""
 
     def wait_for_stream(self, stream: Handle) -> None:
-        with _told():
+        with _errors():
             stream.synchronize()
 
     def open_event(self) -> Handle:
@@ -145,18 +144,18 @@ class Driver:
             return cu.Event()
 
     def close_event(self, event: Handle) -> None:
-        """Dropped with its last reference."""
+        """Do nothing: PyCUDA destroys an event with its last reference."""
 
     def record_event(self, event: Handle, stream: Handle) -> None:
-        with _told():
+        with _errors():
             event.record(stream)
 
     def wait_for_event(self, event: Handle) -> None:
-        with _told():
+        with _errors():
             event.synchronize()
 
     def elapsed_ms(self, first: Handle, last: Handle) -> float:
-        with _told():
+        with _errors():
             return float(last.time_since(first))
 
     def allocate(self, nbytes: int) -> tuple[Handle, int]:
@@ -165,7 +164,7 @@ class Driver:
             return memory, int(memory)
 
     def free(self, memory: Handle) -> None:
-        with _told():
+        with _errors():
             memory.free()
 
     def allocate_pinned(self, nbytes: int) -> tuple[Handle, NDArray[np.uint8], int]:
@@ -174,7 +173,7 @@ class Driver:
             return array.base, array, int(array.base.get_device_pointer())
 
     def free_pinned(self, memory: Handle) -> None:
-        with _told():
+        with _errors():
             memory.free()
 
     def register(self, array: NDArray[np.uint8], read_only: bool) -> tuple[Handle, int]:
@@ -188,15 +187,15 @@ class Driver:
         _libcuda("cuMemHostUnregister", memory)
 
     def copy_to_device(self, to: int, source: NDArray[np.uint8], stream: Handle) -> None:
-        with _told():
+        with _errors():
             cu.memcpy_htod_async(to, source, stream)
 
     def copy_to_host(self, to: NDArray[np.uint8], source: int, stream: Handle) -> None:
-        with _told():
+        with _errors():
             cu.memcpy_dtoh_async(to, source, stream)
 
     def fill(self, to: int, value: int, nbytes: int, stream: Handle) -> None:
-        with _told():
+        with _errors():
             cu.memset_d8_async(to, value, nbytes, stream)
 
     def load_module(self, image: bytes) -> Handle:
@@ -204,14 +203,14 @@ class Driver:
             return cu.module_from_buffer(image)
 
     def close_module(self, module: Handle) -> None:
-        """Dropped with its last reference."""
+        """Do nothing: PyCUDA unloads a module with its last reference."""
 
     def function(self, module: Handle, name: str) -> Handle:
-        with _told():
+        with _errors():
             return module.get_function(name)
 
     def function_facts(self, function: Handle) -> Size3:
-        with _told():
+        with _errors():
             return function.num_regs, function.local_size_bytes, function.shared_size_bytes
 
     def prepare(
@@ -221,8 +220,8 @@ class Driver:
 
     def launch(self, prepared: Handle, stream: Handle) -> None:
         function, grid, block, arguments, shared = prepared
-        with _told():
-            # Its public sister sets the block's shape by a call that CUDA gave up long ago.
+        with _errors():
+            # The public method sets the shape of a block by a call that CUDA has removed.
             function._launch_kernel(grid, block, arguments, shared, stream)
 
     def begin_capture(self, stream: Handle) -> None:

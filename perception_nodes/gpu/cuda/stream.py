@@ -1,4 +1,4 @@
-"""Queues of work for the device, marks on them, and work that was taken down in a graph."""
+"""Streams of work for the device, events on them, and graphs of captured work."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -9,69 +9,66 @@ from perception_nodes.gpu.cuda.memory import DeviceMemory, HostMemory, Resource
 
 
 class Event(Resource):
-    """A mark on a stream."""
+    """A mark on a stream that records the time; made by `Device.event`."""
 
     def __init__(self, driver: Driver) -> None:
-        """Use `Device.event`."""
         self._driver = driver
         super().__init__(driver.close_event, driver.open_event())
 
     def record(self, stream: "Stream") -> None:
-        """Put it on a stream, behind what is there."""
+        """Put the event on a stream, behind the work that is there."""
         self._driver.record_event(self._handle, stream.handle)
 
     def wait(self) -> None:
-        """Wait until the stream has got there."""
+        """Wait until the stream has reached the event."""
         self._driver.wait_for_event(self._handle)
 
     def since_ms(self, earlier: "Event") -> float:
-        """Device time between two events that have happened, to half a microsecond."""
+        """Device time between two events that the stream has passed, to half a microsecond."""
         return self._driver.elapsed_ms(earlier._handle, self._handle)
 
 
 class CudaGraph(Resource):
-    """Work that was taken down once and is put on a stream as one piece."""
+    """Work that was captured once and is put on a stream as a whole; made by `Stream.capture`."""
 
     def __init__(self, driver: Driver, handle: Handle) -> None:
-        """Use `Stream.capture`."""
         self._driver = driver
         super().__init__(driver.close_graph, handle)
 
     def launch(self, stream: "Stream") -> None:
-        """Put it on a stream."""
+        """Put the graph on a stream."""
         self._driver.launch_graph(self._handle, stream.handle)
 
 
 class Capture:
-    """The graph of a capture, once that has ended well."""
+    """Receives the graph of a capture, when the capture has ended without an error."""
 
     graph: CudaGraph
 
 
 class Stream(Resource):
-    """A queue of work for the device.
+    """A queue of work for the device; made by `Device.stream`.
 
     Attributes:
         address: the CUstream, for libraries such as TensorRT.
     """
 
     def __init__(self, driver: Driver, own: Callable[[CudaGraph], CudaGraph]) -> None:
-        """Use `Device.stream`; `own` has the device close a graph with it."""
         self._own = own
         self._driver = driver
         self.handle, self.address = driver.open_stream()
         super().__init__(driver.close_stream, self.handle)
 
     def wait(self) -> None:
-        """Wait until all is done that was put on it.
+        """Wait until all work on the stream is done.
 
         Raises:
-            CudaError: something of it failed.
+            CudaError: some of the work failed.
         """
         self._driver.wait_for_stream(self.handle)
 
     def copy_to_device(self, to: DeviceMemory, source: HostMemory) -> None:
-        """Copy the whole of the source to the front of device memory."""
+        """Copy all of the source to the front of device memory."""
         _check_fits(source.nbytes, to.nbytes)
         self._driver.copy_to_device(to.address, source.array, self.handle)
 
@@ -81,16 +78,15 @@ class Stream(Resource):
         self._driver.copy_to_host(to.array, source.address, self.handle)
 
     def fill(self, memory: DeviceMemory, value: int = 0) -> None:
-        """Set every byte."""
+        """Set every byte of device memory."""
         self._driver.fill(memory.address, value, memory.nbytes, self.handle)
 
     @contextmanager
     def capture(self) -> Iterator[Capture]:
-        """Take down in a graph what is put on the stream in the block, instead of running it.
+        """Record what the block puts on the stream in a graph, instead of running it.
 
-        What is captured keeps its addresses and a launch the arguments it was prepared with: what
-        changes from frame to frame is told through memory. Nothing in the block may allocate or
-        wait.
+        A graph keeps all addresses and arguments of the captured work, so values that change from
+        frame to frame must be passed through memory. Nothing in the block may allocate or wait.
 
         Raises:
             CudaError: something in the block cannot be captured.
@@ -101,7 +97,7 @@ class Stream(Resource):
             yield capture
         except BaseException:
             with suppress(CudaError):
-                # What went wrong first is to be told; a broken capture cannot be ended well.
+                # Report the first error; ending a broken capture fails too.
                 self._driver.close_graph(self._driver.end_capture(self.handle))
             raise
         graph = CudaGraph(self._driver, self._driver.end_capture(self.handle))
@@ -109,9 +105,10 @@ class Stream(Resource):
 
 
 def capture(stream: Stream, stages: Sequence[Callable[[Stream], None]]) -> CudaGraph:
-    """Make one graph of stages that put their work on a stream: preprocess, inference, decode.
+    """Capture one graph of several stages, each of which puts its work on the stream.
 
-    They are run once before: TensorRT, for one, sets up at its first run what cannot be captured.
+    The stages are run once before the capture, because TensorRT, for example, does some setup at
+    its first run that cannot be captured.
 
     Raises:
         CudaError: a stage failed, or it waits or allocates.

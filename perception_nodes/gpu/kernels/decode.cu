@@ -1,15 +1,16 @@
-// The head's tensors become the frame's boxes in source pixels: all but those stay on the device.
+// Decodes the head's tensors to boxes in source pixels; only the boxes leave the device.
 //
-// test/gpu/decode_oracle.py says in NumPy what comes out, to the bit. It is
-// what perception_nodes/core/decode.py and geometry.boxes_to_source compute, but for the last bits
-// of exponentials. Three kernels, a thread a cell, four a candidate, and one block for the rest:
+// test/gpu/decode_oracle.py specifies the result in NumPy, to the bit. It is the result of
+// perception_nodes/core/decode.py and geometry.boxes_to_source, except for the last bits of
+// exponentials. There are three kernels:
 //
-// find_candidates  cells whose best class is above the threshold
-// decode_boxes     rank of each candidate, box of those that enter suppression
-// suppress         class-aware suppression, then the way back through letterbox and lens
+// find_candidates  finds cells whose best class is above the threshold; one thread for each cell
+// decode_boxes     ranks the candidates and decodes the boxes that enter suppression; four threads
+//                  for each candidate
+// suppress         class-aware suppression, then conversion to source pixels; one block
 //
-// Candidates are found in any order. Their keys are unique, by logit and then by cell, so that the
-// rank of each, and with it everything after, is the same each time.
+// Candidates are found in any order. Their keys, made of the logit and the cell, are unique, so the
+// rank of each candidate, and everything that follows from it, is reproducible.
 
 #include "geometry.cuh"
 #include "portable.cuh"
@@ -38,21 +39,21 @@ struct Candidate {
     unsigned label;
 };
 
-// Between kernels. The first 16 bytes are zero before a frame; `suppress` leaves them so.
+// State between kernels. The first 16 bytes are zero before each frame; `suppress` resets them.
 struct State {
     unsigned found;
     unsigned absurd;  // bit n: a class logit of level n; ABSURD_BOX: a box logit of a candidate
     unsigned reserved[2];
-    unsigned long long ticket;  // of the frame in hand, from `preprocess`
+    unsigned long long ticket;  // ticket of the current frame, from `preprocess`
     Candidate candidates[MAX_CANDIDATES];  // best first
 };
 
 struct Result {
     unsigned long long ticket;
-    unsigned count;    // of what follows
-    unsigned found;    // cells above the threshold
-    unsigned entered;  // of these into suppression: the best
-    unsigned kept;     // of these after it
+    unsigned count;    // number of boxes below
+    unsigned found;    // number of cells above the threshold
+    unsigned entered;  // number of these, the best, that entered suppression
+    unsigned kept;     // number of these that suppression kept
     unsigned absurd;
     unsigned reserved;
     float boxes[4 * MAX_DETECTIONS];  // x1 y1 x2 y2 in source pixels, best first
@@ -64,8 +65,8 @@ struct Job {
     Level levels[MAX_LEVELS];
     Placement placement;
     State* state;
-    unsigned long long* keys;  // one a cell
-    unsigned* labels;          // one a cell
+    unsigned long long* keys;  // one for each cell
+    unsigned* labels;          // one for each cell
     Result* result;
     int level_count, cells, classes, reg_max;
     int max_candidates;
@@ -80,7 +81,8 @@ INLINE int level_of(const Job& job, int cell) {
     return level;
 }
 
-// Larger for a larger logit; of equal ones for the earlier cell.
+// A key that orders candidates: larger for a larger logit, for equal logits larger for an earlier
+// cell.
 INLINE unsigned long long key_of(float logit, int cell) {
     unsigned bits = __float_as_uint((Single(logit) + Single(0.0f)).value);  // -0 is 0
     unsigned ordered = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
@@ -95,7 +97,7 @@ INLINE float logit_of(unsigned long long key) {
 }
 
 // e^x for x <= 0, to two units in the last place (the polynomial of Cephes' expf, Moshier 1992);
-// 0 where that would be less than the least normal number.
+// 0 if the result would be below the smallest normal number.
 INLINE Single exponential(Single x) {
     if (x < -87.0f) return 0.0f;
     Single n = floorf((x * 1.44269504f + 0.5f).value);
@@ -116,7 +118,7 @@ INLINE float score_of(float logit) {
     return (logit < 0 ? part / (Single(1.0f) + part) : Single(1.0f) / (Single(1.0f) + part)).value;
 }
 
-// find_candidates: one phase. A cell's class is the first of its best ones.
+// find_candidates has one phase. Of several best classes a cell gets the first.
 INLINE void find_candidate(const Job& job, int cell) {
     if (cell >= job.cells) return;
     int number = level_of(job, cell);
@@ -149,7 +151,8 @@ struct DecodeShared {
     float distance[DECODE_THREADS];
 };
 
-// decode_boxes, phase 1: each of a candidate's four threads counts a quarter of those before it.
+// decode_boxes, phase 1: each of a candidate's four threads compares it with a quarter of all
+// candidates and counts the better ones.
 INLINE void count_better(const Job& job, DecodeShared& shared, int block, int thread) {
     int found = job.state->found, candidate = (block * DECODE_THREADS + thread) / 4, better = 0;
     if (candidate < found) {
@@ -169,8 +172,8 @@ INLINE bool enters(const Job& job, const DecodeShared& shared, int block, int th
     return candidate < int(job.state->found) && rank_of(shared, thread) < job.max_candidates;
 }
 
-// Phase 2: a side is the expectation of a softmax over bins, in strides (Li et al. 2020,
-// Generalized Focal Loss).
+// Phase 2: the distance to a side, in strides, is the expectation of a softmax over bins (Li et al.
+// 2020, Generalized Focal Loss).
 INLINE void decode_side(const Job& job, DecodeShared& shared, int block, int thread) {
     if (!enters(job, shared, block, thread)) return;
     int cell = cell_of(job.keys[(block * DECODE_THREADS + thread) / 4]);
@@ -196,7 +199,7 @@ INLINE void decode_side(const Job& job, DecodeShared& shared, int block, int thr
     shared.distance[thread] = sane ? (moment / sum).value : 0.0f;
 }
 
-// Phase 3: one of the four threads puts the candidate at its rank.
+// Phase 3: one of the four threads stores the candidate at its rank.
 INLINE void place_candidate(const Job& job, const DecodeShared& shared, int block, int thread) {
     if (thread % 4 != 0 || !enters(job, shared, block, thread)) return;
     unsigned long long key = job.keys[(block * DECODE_THREADS + thread) / 4];
@@ -217,7 +220,7 @@ INLINE void place_candidate(const Job& job, const DecodeShared& shared, int bloc
 
 struct SuppressShared {
     Candidate candidates[MAX_CANDIDATES];
-    unsigned rivals[MAX_CANDIDATES][WORDS];  // better ones of the class that overlap too much
+    unsigned rivals[MAX_CANDIDATES][WORDS];  // better candidates of the class that overlap too much
     unsigned char verdicts[MAX_CANDIDATES];
     unsigned kept[WORDS], dropped[WORDS], seen[WORDS];
     float boxes[MAX_DETECTIONS][4];
@@ -240,7 +243,7 @@ INLINE void load_candidates(const Job& job, SuppressShared& shared, int thread) 
     int entered = job.state->absurd ? 0 : found < job.max_candidates ? found : job.max_candidates;
     if (thread == 0) shared.entered = entered;
     if (thread < WORDS) {
-        // What is beyond the last candidate is decided: dropped.
+        // Bits beyond the last candidate count as dropped.
         int open = entered - 32 * thread;
         shared.kept[thread] = shared.seen[thread] = 0;
         shared.dropped[thread] = open >= 32 ? 0 : open <= 0 ? ~0u : ~0u << open;
@@ -261,7 +264,7 @@ INLINE bool are_rivals(const Job& job, const Candidate& a, const Candidate& b) {
     return overlap > Single(job.iou_threshold) * both;
 }
 
-// Phase 2: a word of rivals a turn; those behind a candidate do not concern it.
+// Phase 2: find each candidate's rivals, a word of 32 at a time; only better candidates count.
 INLINE void find_rivals(const Job& job, SuppressShared& shared, int thread) {
     for (int i = thread; i < shared.entered * WORDS; i += SUPPRESS_THREADS) {
         int own = i / WORDS, word = i % WORDS;
@@ -273,8 +276,9 @@ INLINE void find_rivals(const Job& job, SuppressShared& shared, int thread) {
     }
 }
 
-// Phase 3, repeated until all is settled: a candidate is dropped as soon as a rival is kept, and
-// kept as soon as all its rivals are dropped. This is what taking one after the other comes to.
+// Phase 3, repeated until all candidates are decided: a candidate is dropped as soon as one of its
+// rivals is kept, and kept as soon as all its rivals are dropped. The result is the same as that of
+// the sequential greedy algorithm.
 INLINE void judge(SuppressShared& shared, int thread) {
     shared.verdicts[thread] = OPEN;
     if (has(shared.kept, thread) || has(shared.dropped, thread)) return;
@@ -303,8 +307,8 @@ INLINE bool settled(const SuppressShared& shared) {
     return decided == ~0u;
 }
 
-// Phase 5: the best of those kept, back to the source image and clipped to it. What lies in the
-// grey border alone has no area there, and is not seen.
+// Phase 5: convert the best of the kept boxes to source pixels. A box that lies entirely in the
+// grey border has no area there and is not reported.
 INLINE void to_source(const Job& job, SuppressShared& shared, int thread) {
     if (!has(shared.kept, thread)) return;
     int rank = before(shared.kept, thread);
@@ -314,7 +318,7 @@ INLINE void to_source(const Job& job, SuppressShared& shared, int thread) {
     if (out[2] > out[0] && out[3] > out[1]) atomicOr(&shared.seen[rank / 32], 1u << rank % 32);
 }
 
-// Phase 6. The state is left as the next frame wants it.
+// Phase 6: write the result, and reset the state for the next frame.
 INLINE void report(const Job& job, SuppressShared& shared, int thread) {
     Result& out = *job.result;
     if (has(shared.kept, thread)) {
@@ -341,12 +345,12 @@ INLINE void report(const Job& job, SuppressShared& shared, int thread) {
 
 #ifdef __CUDACC__
 
-// Grid: a thread a cell.
+// Grid: one thread for each cell.
 KERNEL(FIND_THREADS, 1) find_candidates(JOB(Job) job) {
     find_candidate(job, blockIdx.x * FIND_THREADS + threadIdx.x);
 }
 
-// Grid: four threads a cell, since each may be a candidate.
+// Grid: four threads for each cell, because every cell may be a candidate.
 KERNEL(DECODE_THREADS, 1) decode_boxes(JOB(Job) job) {
     __shared__ DecodeShared shared;
     int block = blockIdx.x, thread = threadIdx.x;
@@ -379,7 +383,7 @@ KERNEL(SUPPRESS_THREADS, 1) suppress(JOB(Job) job) {
 
 #else
 
-// The same on the host, in an order of `portable.cuh`.
+// The same on the host; `order` is an `Order` of portable.cuh.
 HOST find_candidates(const Job* job, int blocks, int order) {
     each_block(blocks, order, [&](int block) {
         each_thread(FIND_THREADS, order,

@@ -1,5 +1,5 @@
-// From the network's input back to the source image, through letterbox and lens: what
-// perception_nodes/core/geometry.py computes, in double precision.
+// From the network's input back to the source image, through letterbox and lens: the same as
+// perception_nodes/core/geometry.py, in double precision.
 
 #pragma once
 
@@ -45,7 +45,7 @@ INLINE Double arc_tangent(Double x) {
     return base + (x * (z * p / q) + x + rest);
 }
 
-// How much farther from the centre a lens shows a ray.
+// Factor by which the lens moves a ray's image away from the centre.
 INLINE Double radial(const Placement& p, Double r2) {
     const double* k = p.distortion;
     if (p.fisheye) {
@@ -62,14 +62,15 @@ struct Point {
     Double x, y;
 };
 
-// How far a ray must be drawn in to the fold, beyond which the lens shows nothing: 1 where not.
+// Factor that shortens a ray to reach just up to the fold, beyond which the lens shows nothing; 1
+// for a ray before the fold.
 INLINE Double drawn_in(const Placement& p, Point ray) {
     Double radius = root(ray.x * ray.x + ray.y * ray.y);
     Double limit = Double(p.fold_radius) * (1 - 1e-9);
     return radius > limit ? limit / greater<Double>(radius, 1e-12) : Double(1.0);
 }
 
-// Where the lens shows a ray, in source pixels, edge coordinates.
+// Projection of a ray through the lens, in source pixels, edge coordinates.
 INLINE Point shown(const Placement& p, Point ray) {
     Double factor = drawn_in(p, ray), x = ray.x * factor, y = ray.y * factor;
     Double r2 = x * x + y * y, along = radial(p, r2), dx = 0.0, dy = 0.0;
@@ -82,14 +83,14 @@ INLINE Point shown(const Placement& p, Point ray) {
             (y * along + dy) * p.matrix[1] + p.matrix[3] + 0.5};
 }
 
-// A box of the rectified image, in source pixels, to one that bounds its corners and edge middles
-// as the lens shows them: x1 y1 x2 y2, in place.
+// Replaces a box of the rectified image, x1 y1 x2 y2, by the box in the source image that bounds
+// its corners and edge middles after projection through the lens.
 INLINE void bend(const Placement& p, Double& left, Double& top, Double& right, Double& bottom) {
     const double* m = p.rectified;
     Point low = {(left - 0.5 - m[2]) / m[0], (top - 0.5 - m[3]) / m[1]};
     Point high = {(right - 0.5 - m[2]) / m[0], (bottom - 0.5 - m[3]) / m[1]};
     Point nearest = {limited(0.0, low.x, high.x), limited(0.0, low.y, high.y)};
-    if (drawn_in(p, nearest) < 1.0) {  // wholly beyond the fold: on no source pixel
+    if (drawn_in(p, nearest) < 1.0) {  // the box is wholly beyond the fold
         left = top = right = bottom = 0.0;
         return;
     }
@@ -107,14 +108,14 @@ INLINE void bend(const Placement& p, Double& left, Double& top, Double& right, D
     }
 }
 
-// A box of the network's input, x1 y1 x2 y2, in source pixels and clipped to the source.
+// Converts a box of the network's input, x1 y1 x2 y2, to source pixels, clipped to the source.
 INLINE void box_to_source(const Placement& p, const float* box, float* out) {
     Double width = p.size[0], height = p.size[1];
     Double left = (Double(box[0]) - p.pad[0]) / p.scale[0];
     Double top = (Double(box[1]) - p.pad[1]) / p.scale[1];
     Double right = (Double(box[2]) - p.pad[0]) / p.scale[0];
     Double bottom = (Double(box[3]) - p.pad[1]) / p.scale[1];
-    // Twice for a lens: nothing outside the rectified image is bent.
+    // With a lens the box is clipped before bending too: nothing outside the image must be bent.
     for (int turn = 0; turn < 1 + p.lens; turn++) {
         if (turn == 1) bend(p, left, top, right, bottom);
         left = limited(left, 0.0, width);

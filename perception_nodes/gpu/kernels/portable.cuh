@@ -1,10 +1,10 @@
-// What lets one source be a CUDA kernel (nvcc, NVRTC) and a host function (g++) of the same bits.
+// Makes one source a CUDA kernel (nvcc, NVRTC) and a host function (g++) that gives the same bits.
 //
 // A kernel is a list of phases: functions of a job, a block's shared memory, a block and a thread,
-// with a barrier after each. On the device a thread walks through them with __syncthreads()
-// between; on the host every thread of a block ends a phase before any begins the next. A phase in
-// which the order of threads mattered would be a race. To show that none is, the host runs them
-// forwards or backwards, or at once, for ThreadSanitizer to watch.
+// with a barrier after each. On the device a thread executes them with __syncthreads() between; on
+// the host every thread of a block finishes a phase before any begins the next. If the order of
+// threads mattered within a phase, that would be a race. To show that there is none, the host runs
+// the threads forwards, backwards, or at once under ThreadSanitizer.
 //
 // No header is included on the device: NVRTC has none.
 
@@ -15,7 +15,7 @@
 #define INLINE __device__ __forceinline__
 #define KERNEL(THREADS, BLOCKS_A_PROCESSOR) \
     extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS_A_PROCESSOR)
-// A job stays in constant memory also where it is indexed by a variable.
+// A job stays in constant memory even if it is indexed by a variable.
 #define JOB(TYPE) const __grid_constant__ TYPE
 
 #else
@@ -60,16 +60,16 @@ inline float __uint_as_float(unsigned bits) {
 }
 
 enum Order { FORWARDS, BACKWARDS, BLOCKS_AT_ONCE, THREADS_AT_ONCE };
-constexpr int WORKERS = 3;  // threads that lie a power of two apart are of different ones
+constexpr int WORKERS = 3;  // so that thread numbers a power of two apart get different workers
 
 template <typename Function>
 inline void each(int count, int order, bool at_once, Function function) {
-    auto part = [&](int first, int step) {
+    auto run = [&](int first, int step) {
         for (int i = first; i < count; i += step) function(order == BACKWARDS ? count - 1 - i : i);
     };
-    if (!at_once) return part(0, 1);
+    if (!at_once) return run(0, 1);
     std::vector<std::thread> workers;
-    for (int i = 0; i < WORKERS; i++) workers.emplace_back(part, i, WORKERS);
+    for (int i = 0; i < WORKERS; i++) workers.emplace_back(run, i, WORKERS);
     for (auto& worker : workers) worker.join();
 }
 
@@ -87,8 +87,8 @@ inline void each_thread(int threads, int order, Function function) {
 
 #endif
 
-// Numbers whose operations each round once, to nearest, as IEEE 754 and NumPy have it: a compiler
-// may not contract a multiplication and an addition of these into one operation.
+// Numbers whose operations each round once, to nearest, as in IEEE 754 and NumPy: a compiler may
+// not contract a multiplication and an addition of these into one operation.
 struct Single {
     float value;
     INLINE Single(float v = 0) : value(v) {}

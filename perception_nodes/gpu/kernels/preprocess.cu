@@ -1,12 +1,12 @@
-// A camera frame, read where it lies, becomes the network's input in one pass: undistorted,
-// letterboxed, in the network's colours, type and layout.
+// Makes the network's input from a camera frame, read in place, in one pass: undistorted,
+// letterboxed, in the network's colour order, type and layout.
 //
-// test/gpu/preprocess_oracle.py says in NumPy what comes out, to the bit;
+// test/gpu/preprocess_oracle.py specifies the result in NumPy, to the bit;
 // perception_nodes/gpu/preprocess_job.py makes the jobs. All arithmetic is on integers, and a table
-// turns 8-bit values into the output's type, so that no compiler can make other bits of it.
+// converts 8-bit values to the output's type, so the bits do not depend on the compiler.
 //
-// A block makes a tile of 64 x 4 pixels: a thread samples one pixel, neighbouring threads
-// neighbouring ones, into shared memory; from there the tile goes out in pieces of 16 bytes.
+// A block computes a tile of 64 x 4 pixels. Each thread samples one pixel into shared memory,
+// neighbouring threads neighbouring pixels; then the tile is written in pieces of 16 bytes.
 
 #include "portable.cuh"
 
@@ -15,32 +15,32 @@ namespace {
 constexpr int TILE_WIDTH = 64;
 constexpr int TILE_HEIGHT = 4;
 constexpr int THREADS = TILE_WIDTH * TILE_HEIGHT;
-constexpr int RESIDENT_THREADS = 1536;  // a multiprocessor: there are registers for so many
-constexpr int BITS = 11;  // of a position between two samples, as in cv2.resize
+constexpr int RESIDENT_THREADS = 1536;  // per multiprocessor: its registers suffice for these
+constexpr int BITS = 11;  // fraction bits of a position between two samples, as in cv2.resize
 constexpr int ONE = 1 << BITS;
-constexpr int LENS_BITS = 5;  // the same in the map of a lens, as in cv2.remap
+constexpr int LENS_BITS = 5;  // fraction bits in the map of a lens, as in cv2.remap
 constexpr int PADDING = 114;
 constexpr int PIECE_BYTES = 16;
 
 enum Kind { INTERLEAVED, YUV, BAYER_CELLS, BAYER_MOSAIC };
 
-// Samples on a regular grid in the frame, and where on it each pixel of the scaled image lies:
-// without a lens `columns` and `rows` tell, in 1 / ONE samples; with one `xy` (two a pixel) and
-// `fraction` (y and x, LENS_BITS each), as of cv2.convertMaps.
+// A regular grid of samples in the frame, and positions of the scaled image's pixels on it. Without
+// a lens they are `columns` and `rows`, in 1 / ONE samples. With a lens they are `xy` (two numbers
+// per pixel) and `fraction` (y and x, LENS_BITS each), as made by cv2.convertMaps.
 struct Plane {
     const int* columns;
     const int* rows;
     const short* xy;
     const unsigned short* fraction;
-    int offset;        // bytes from the frame's first to the first sample
-    int row_bytes;     // from a row of samples to the next
-    int sample_bytes;  // from a sample to the next
+    int offset;        // of the first sample in the frame, bytes
+    int row_bytes;     // distance of rows of samples
+    int sample_bytes;  // distance of samples
     int width, height;
-    int channels[4];  // bytes from a sample's first to those that are read
-    int outside;      // value of what lies beyond the grid
+    int channels[4];  // offsets of the bytes of a sample that are read
+    int outside;      // value of samples beyond the grid
 };
 
-// What changes from frame to frame; it may lie in the host's memory.
+// The input that changes from frame to frame; it may be in the host's memory.
 struct Frame {
     const unsigned char* pixels;
     unsigned long long ticket;
@@ -49,16 +49,16 @@ struct Frame {
 struct Job {
     Plane planes[2];
     const Frame* frame;
-    unsigned long long* ticket;         // receives the frame's, for `decode.cu` to report
-    const unsigned* table;              // 3 x 256 values of the output's type
+    unsigned long long* ticket;  // receives the frame's ticket, which `decode.cu` reports
+    const unsigned* table;       // 3 x 256 values of the output's type
     unsigned char* out;
     int kind;
-    int red_x, red_y;  // of a mosaic, where in a 2 x 2 cell its red is
+    int red_x, red_y;  // position of red in a 2 x 2 cell of a mosaic
     int inner_width, inner_height, pad_x, pad_y;
     int width, height;
-    int value_bytes;  // of the output's type
-    int planar;       // NCHW, else NHWC
-    int reversed;     // red, green, blue, else blue, green, red
+    int value_bytes;  // size of the output's type
+    int planar;       // layout: 1 for NCHW, 0 for NHWC
+    int reversed;     // order of channels: 1 for red, green, blue; 0 for blue, green, red
 };
 
 struct Shared {
@@ -75,7 +75,7 @@ INLINE int limited(int value, int low, int high) {
     return value < low ? low : value > high ? high : value;
 }
 
-// Half of a sum, ties to the even one.
+// Half of a sum, ties to even.
 INLINE int halved(int sum) { return (sum + (sum >> 1 & 1)) >> 1; }
 
 INLINE int mirrored(int index, int size) {
@@ -83,7 +83,7 @@ INLINE int mirrored(int index, int size) {
     return index < size ? index : 2 * size - 2 - index;
 }
 
-// BT.601, limited range, in 1 / 65536.
+// BT.601, limited range, coefficients in 1 / 65536.
 INLINE Colour colour_of(int y, int u, int v) {
     int luma = 76309 * (y - 16) + 32768;
     u -= 128;
@@ -94,8 +94,8 @@ INLINE Colour colour_of(int y, int u, int v) {
 }
 
 struct Position {
-    int x, y;    // of the sample left of and above it
-    int wx, wy;  // weight of the sample right of and below that one, of ONE
+    int x, y;    // the sample left of and above the position
+    int wx, wy;  // weights of the next sample to the right and below, in 1 / ONE
 };
 
 INLINE Position position_in(const Plane& plane, int u, int v, int inner_width) {
@@ -113,14 +113,14 @@ INLINE bool holds(const Plane& plane, int x, int y) {
     return unsigned(x) < unsigned(plane.width) && unsigned(y) < unsigned(plane.height);
 }
 
-// Weight of the sample (i, j) of the 2 x 2 around a position, of ONE * ONE.
+// Weight of sample (i, j) of the 2 x 2 samples around a position, in 1 / (ONE * ONE).
 INLINE int weight_of(const Position& p, int i, int j) {
     return (i ? p.wx : ONE - p.wx) * (j ? p.wy : ONE - p.wy);
 }
 
 INLINE int rounded(int sum) { return (sum + (1 << (2 * BITS - 1))) >> (2 * BITS); }
 
-// The first CHANNELS channels of a plane at a pixel of the scaled image.
+// Bilinear interpolation of the first CHANNELS channels of a plane at a position.
 template <int CHANNELS>
 INLINE void interpolate(const Plane& plane, const unsigned char* frame, const Position& p,
                         int (&out)[CHANNELS]) {
@@ -131,7 +131,7 @@ INLINE void interpolate(const Plane& plane, const unsigned char* frame, const Po
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             int x = p.x + i, y = p.y + j, weight = weight_of(p, i, j);
-            bool inside = weight > 0 && holds(plane, x, y);  // what has no weight is not read
+            bool inside = weight > 0 && holds(plane, x, y);  // weight 0: not read
             int at = plane.offset + y * plane.row_bytes + x * plane.sample_bytes;
 #pragma unroll
             for (int c = 0; c < CHANNELS; c++)
@@ -141,8 +141,8 @@ INLINE void interpolate(const Plane& plane, const unsigned char* frame, const Po
     for (int c = 0; c < CHANNELS; c++) out[c] = rounded(out[c]);
 }
 
-// A pixel of a mosaic in full colour: what it lacks is the mean of its neighbours that have it.
-// The outermost pixels are as those next to them.
+// A pixel of a mosaic in full colour: a missing colour is the mean of the neighbours that have it.
+// The outermost pixels get the colours of those next to them.
 INLINE Colour demosaic(const Plane& plane, const unsigned char* frame, const Job& job, int x,
                        int y) {
     x = limited(x, 1, plane.width > 2 ? plane.width - 2 : 1);
@@ -203,7 +203,7 @@ INLINE Colour sample(const Job& job, const unsigned char* frame, int u, int v) {
     return sample_mosaic(job, frame, p);
 }
 
-// Phase 1: what all threads of the block need.
+// Phase 1: load what all threads of the block need.
 INLINE void prepare(const Job& job, Shared& shared, int tile, int thread) {
     if (thread == 0) shared.frame = job.frame->pixels;
     if (tile == 0 && thread == THREADS - 1) *job.ticket = job.frame->ticket;
@@ -211,7 +211,7 @@ INLINE void prepare(const Job& job, Shared& shared, int tile, int thread) {
         shared.table[i] = job.table[i];
 }
 
-// Phase 2: a pixel of the tile.
+// Phase 2: compute a pixel of the tile.
 INLINE void sample_tile(const Job& job, Shared& shared, int tile_x, int tile_y, int thread) {
     int x = tile_x * TILE_WIDTH + thread % TILE_WIDTH;
     int y = tile_y * TILE_HEIGHT + thread / TILE_WIDTH;
@@ -224,7 +224,7 @@ INLINE void sample_tile(const Job& job, Shared& shared, int tile_x, int tile_y, 
     shared.picture[2][thread] = job.reversed ? found.blue : found.red;
 }
 
-// Value `index` of a run of the tile's output, in the output's type.
+// Value `index` of a run of output values of the tile, in the output's type.
 template <typename T>
 INLINE T value_of(const Shared& shared, int channel, int row, int index) {
     if (channel < 0) {  // NHWC: channels alternate
@@ -235,7 +235,8 @@ INLINE T value_of(const Shared& shared, int channel, int row, int index) {
     return reinterpret_cast<const T*>(shared.table)[256 * channel + pixel];
 }
 
-// Phase 3: a tile's row is one run of values in the output (NHWC), or one for each channel (NCHW).
+// Phase 3: write the tile. Each of its rows is one run of output values (NHWC), or one run for each
+// channel (NCHW).
 template <typename T>
 INLINE void store_tile(const Job& job, const Shared& shared, int tile_x, int tile_y, int thread) {
     constexpr int PIECE = PIECE_BYTES / sizeof(T), A_WORD = 4 / sizeof(T);
@@ -283,7 +284,7 @@ INLINE void store_tile(const Job& job, const Shared& shared, int tile_x, int til
 
 #ifdef __CUDACC__
 
-// Grid: a block a tile, x and y.
+// Grid: one block for each tile, in x and y.
 KERNEL(THREADS, RESIDENT_THREADS / THREADS) preprocess(JOB(Job) job) {
     __shared__ Shared shared;
     int thread = threadIdx.x, tile_x = blockIdx.x, tile_y = blockIdx.y;
@@ -296,7 +297,7 @@ KERNEL(THREADS, RESIDENT_THREADS / THREADS) preprocess(JOB(Job) job) {
 
 #else
 
-// The same on the host, in an order of `portable.cuh`.
+// The same on the host; `order` is an `Order` of portable.cuh.
 HOST preprocess(const Job* job, int tiles_x, int tiles_y, int order) {
     each_block(tiles_x * tiles_y, order, [&](int tile) {
         Shared s;

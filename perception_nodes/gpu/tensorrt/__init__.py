@@ -1,1 +1,1 @@
-"""TensorRT and TensorRT-RTX: engines built, kept and run."""
+"""TensorRT and TensorRT-RTX: building, caching and running engines."""

@@ -1,31 +1,31 @@
-"""An engine from an ONNX file: slow, once a machine; TensorRT-RTX needs no GPU for it."""
+"""Building an engine from an ONNX file, once per machine; TensorRT-RTX needs no GPU for it."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from perception_nodes.core.inference import BackendError, Progress
-from perception_nodes.gpu.tensorrt.layers import Convolution, convolutions
+from perception_nodes.gpu.tensorrt.layers import ConvolutionTypes, convolutions
 from perception_nodes.gpu.tensorrt.library import Library, make_log, start
 
 FLAGS = "strongly typed"
-"""What an engine is built with besides the types in its file; a part of its name in the cache."""
+"""Options of the builder; part of an engine's name in the cache."""
 STEPS = 1000
 
 
 @dataclass(frozen=True)
 class Built:
-    """What came of a build.
+    """Results of a build.
 
     Attributes:
         plan: the serialized engine.
-        timing: what was measured of kernels, for the next build.
-        convolutions: those it runs, as far as the builder tells.
+        timing: timings of kernels, for the next build.
+        convolutions: the engine's convolutions, if the builder lists them.
     """
 
     plan: bytes
     timing: bytes
-    convolutions: list[Convolution]
+    convolutions: list[ConvolutionTypes]
 
 
 def build(
@@ -37,15 +37,15 @@ def build(
 ) -> Built:
     """Build an engine.
 
-    Precision is what the file's QuantizeLinear and DequantizeLinear nodes say: the network is
-    strongly typed.
+    The network is strongly typed: the QuantizeLinear and DequantizeLinear nodes of the file decide
+    on precision.
 
     Args:
-        library: that it is for.
+        library: TensorRT library that builds and will run the engine.
         onnx: the network.
-        sm: the GPU it is for, 89 for 8.9, where that is not the one of this machine.
-        timing: what an earlier build measured; what does not fit is left.
-        progress: told done and total.
+        sm: compute capability of the target GPU, 89 for 8.9; 0 for the GPU of this machine.
+        timing: timings of an earlier build; ignored if they do not fit.
+        progress: called during the build.
 
     Raises:
         BackendError: the file or the GPU is refused.
@@ -60,7 +60,7 @@ def build(
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if library.for_rtx:
-        # One GPU at a time: of an engine for several, kernels are not chosen before it runs.
+        # Build for a single GPU: for several, kernels would be chosen only when the engine runs.
         _target(library, config, sm)
     elif sm:
         raise BackendError(f"{library.name} builds for the GPU of this machine alone")
@@ -78,20 +78,20 @@ def build(
 
 
 def _measure(config: Any, timing: bytes) -> None:
-    """Have a build use what an earlier one measured; where that does not fit, begin anew."""
+    """Let a build use the timings of an earlier one, unless they do not fit."""
     cache = config.create_timing_cache(timing)
     if cache is None or not config.set_timing_cache(cache, False):
         config.set_timing_cache(config.create_timing_cache(b""), False)
 
 
 def _strongly_typed(trt: Any) -> int:
-    """The flag; from 11 on every network is, and it may be gone."""
+    """The flag for strong typing; from TensorRT 11 on it may be absent and is the default."""
     flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     return 0 if flag is None else 1 << int(flag)
 
 
 def _target(library: Library, config: Any, sm: int) -> None:
-    """Have TensorRT-RTX build for one GPU."""
+    """Let TensorRT-RTX build for one GPU."""
     known = library.module.ComputeCapability
     target = getattr(known, f"SM{sm}" if sm else "CURRENT", None)
     config.num_compute_capabilities = 1
@@ -101,13 +101,13 @@ def _target(library: Library, config: Any, sm: int) -> None:
 
 
 def _monitor(trt: Any, progress: Progress) -> Any:
-    """Tells how far a build is, of its phases and the phases in them."""
+    """A progress monitor for a build, which consists of nested phases."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.phases: dict[str, tuple[str | None, int, int]] = {}
-            self.told = 0
+            self.shown = 0
 
         def phase_start(self, name: str, parent: str | None, steps: int) -> None:
             self.phases[name] = (parent, steps, 0)
@@ -118,16 +118,16 @@ def _monitor(trt: Any, progress: Progress) -> Any:
             whole = max(
                 self.share(name) for name, (parent, *_) in self.phases.items() if parent is None
             )
-            # Steps are told by several threads, out of order; a bar that goes back tells nothing.
-            self.told = max(self.told, round(STEPS * whole))
-            progress(self.told, STEPS)
+            # Several threads report steps, out of order; progress must not go back.
+            self.shown = max(self.shown, round(STEPS * whole))
+            progress(self.shown, STEPS)
             return True
 
         def phase_finish(self, name: str) -> None:
             self.phases.pop(name, None)
 
         def share(self, name: str) -> float:
-            """How much of a phase is done, with what is done of the phases in it."""
+            """Completed share of a phase, including its inner phases."""
             _, steps, done = self.phases[name]
             inner = [self.share(one) for one, (of, *_) in self.phases.items() if of == name]
             return min(1.0, (done + max(inner, default=0.0)) / max(1, steps))

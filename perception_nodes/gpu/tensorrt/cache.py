@@ -1,8 +1,8 @@
-"""Engines by what they were made from. A file is whole as soon as it is there, and says what it is.
+"""A cache of engines, keyed by what they were made from.
 
-An engine fits one network, one version of the runtime, one GPU and one driver. All of these are in
-its name, so that after an update it is another file that is looked for, and no old one is tried.
-What is damaged is built again.
+An engine fits one network, one version of the runtime, one GPU and one driver. A hash of all these
+is in its file name, so after an update a different file is looked for and no old one is tried. A
+file appears complete, by renaming, and states its key and hash; a damaged engine is built again.
 """
 
 import fcntl
@@ -26,14 +26,14 @@ class EngineKey:
     """What an engine was made from.
 
     Attributes:
-        model: its name, for people.
-        onnx_sha256: of the network's file.
+        model: name of the model, for people.
+        onnx_sha256: hash of the network's file.
         library: the runtime with its version.
         gpu: name of the GPU.
-        sm: its compute capability, 89 for 8.9.
-        driver: the driver's version, as exactly as it tells.
-        precision: of the model.
-        flags: what else the builder was told.
+        sm: compute capability of the GPU, 89 for 8.9.
+        driver: version of the driver, as exactly as it is known.
+        precision: precision of the model.
+        flags: other options of the builder.
     """
 
     model: str
@@ -47,25 +47,25 @@ class EngineKey:
 
     @property
     def name(self) -> str:
-        """What files of this engine are called, without their ending."""
+        """Name of this engine's files, without suffix."""
         facts = json.dumps(asdict(self), sort_keys=True).encode()
         return f"{self.model}-{hashlib.sha256(facts).hexdigest()[:16]}"
 
     @property
     def machine(self) -> str:
-        """What measurements of kernels are called: they do not depend on the network."""
+        """Name of the file with kernel timings, without suffix; they fit every network."""
         facts = json.dumps([self.library, self.gpu, self.sm, self.driver]).encode()
         return f"kernels-{hashlib.sha256(facts).hexdigest()[:16]}"
 
 
 @dataclass(frozen=True)
 class CachedEngine:
-    """An engine and what is known of it.
+    """An engine with facts from its build.
 
     Attributes:
-        plan: serialized.
-        convolutions: how many it has, 0 where the builder did not tell.
-        in_int8: how many of them compute in 8 bits.
+        plan: the serialized engine.
+        convolutions: number of convolutions, 0 if the builder did not list them.
+        in_int8: number of convolutions that compute in 8 bits.
     """
 
     plan: bytes
@@ -74,62 +74,61 @@ class CachedEngine:
 
 
 class EngineCache:
-    """A folder of engines; without one nothing is kept."""
+    """A folder of engines, made when something is written; with an empty name nothing is kept."""
 
     def __init__(self, folder: str) -> None:
-        """Take the folder, empty for none; it is made when something is written."""
         self._folder = Path(folder) if folder else None
 
     def read(self, key: EngineKey) -> CachedEngine | None:
-        """The engine; None where there is none that is whole and of this key."""
+        """Read an engine; None if there is no undamaged file with this key."""
         content = self._read(f"{key.name}.engine")
         if not content.startswith(MAGIC):
             return None
         head, _, plan = content[len(MAGIC) :].partition(b"\n")
         try:
-            said: dict[str, Any] = json.loads(head)
-            engine = CachedEngine(plan, int(said["convolutions"]), int(said["in_int8"]))
-            whole = said["plan_sha256"] == hashlib.sha256(plan).hexdigest()
+            facts: dict[str, Any] = json.loads(head)
+            engine = CachedEngine(plan, int(facts["convolutions"]), int(facts["in_int8"]))
+            undamaged = facts["plan_sha256"] == hashlib.sha256(plan).hexdigest()
         except (ValueError, KeyError, TypeError):
             return None
-        return engine if whole and said.get("key") == asdict(key) else None
+        return engine if undamaged and facts.get("key") == asdict(key) else None
 
     def write(self, key: EngineKey, engine: CachedEngine) -> None:
-        """Keep an engine.
+        """Write an engine.
 
         Raises:
             BackendError: the folder cannot be written.
         """
-        said = {
+        facts = {
             "key": asdict(key),
             "convolutions": engine.convolutions,
             "in_int8": engine.in_int8,
             "plan_sha256": hashlib.sha256(engine.plan).hexdigest(),
         }
-        self._write(f"{key.name}.engine", MAGIC + json.dumps(said).encode() + b"\n" + engine.plan)
+        self._write(f"{key.name}.engine", MAGIC + json.dumps(facts).encode() + b"\n" + engine.plan)
 
     def read_timing(self, key: EngineKey) -> bytes:
-        """What earlier builds measured on this machine, empty for nothing."""
+        """Read the kernel timings of earlier builds on this machine, empty if there are none."""
         return self._read(f"{key.machine}.timing")
 
     def write_timing(self, key: EngineKey, timing: bytes) -> None:
-        """Keep what a build measured."""
+        """Write the kernel timings of a build."""
         self._write(f"{key.machine}.timing", timing)
 
     def read_kernels(self, key: EngineKey) -> bytes:
-        """What TensorRT-RTX compiled of an engine where it ran, empty for nothing."""
+        """Read the kernels that TensorRT-RTX compiled at an engine's first run, or nothing."""
         return self._read(f"{key.name}.kernels")
 
     def write_kernels(self, key: EngineKey, kernels: bytes) -> None:
-        """Keep it."""
+        """Write the kernels that TensorRT-RTX compiled at an engine's first run."""
         self._write(f"{key.name}.kernels", kernels)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Build alone: others that want to build into this folder wait until we are done.
+        """Hold the lock on building: other processes that build into this folder wait.
 
-        A builder tries kernels and takes the fastest; beside another one it would take others. The
-        lock goes with its process, however that ends.
+        A builder times kernels and takes the fastest; a concurrent build would distort the timings.
+        The kernel releases the lock when the process ends in any way.
 
         Raises:
             BackendError: the folder cannot be made.

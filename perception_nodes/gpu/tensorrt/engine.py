@@ -1,4 +1,4 @@
-"""An engine on a GPU: memory is bound to its tensors once, then it is put on a stream."""
+"""Running an engine: memory is bound to its tensors once, then runs are put on a stream."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,17 +11,17 @@ from perception_nodes.gpu.tensorrt.library import Library, make_log, start
 
 
 class EngineRefused(BackendError):
-    """A serialized engine that the runtime does not take."""
+    """The runtime refuses a serialized engine."""
 
 
 @dataclass(frozen=True)
-class Tensor:
-    """An input or an output, row by row without gaps.
+class EngineTensor:
+    """An input or an output of an engine, contiguous in memory.
 
     Attributes:
-        name: of the tensor.
-        shape: sizes.
-        dtype: of the values.
+        name: name of the tensor.
+        shape: sizes of its dimensions.
+        dtype: type of its values.
     """
 
     name: str
@@ -30,27 +30,26 @@ class Tensor:
 
     @property
     def nbytes(self) -> int:
-        """Its size."""
+        """Size of the tensor in bytes."""
         return int(np.prod(self.shape)) * self.dtype.itemsize
 
 
 class Execution:
-    """Runs an engine, with working memory of its own: several may be under way at once.
+    """Runs an engine with working memory of its own, so that several can run at once.
 
     Attributes:
-        addresses: the device's, that tensors are bound to.
+        addresses: device addresses that tensors are bound to, by name.
     """
 
     def __init__(self, context: Any, library: Library, log: Any) -> None:
-        """Made by `Engine.execution`."""
         self._context, self._library, self._log = context, library, log
         self.addresses: dict[str, int] = {}
 
     def bind(self, name: str, address: int) -> None:
-        """Have a tensor lie at an address of the device, which stays until another is bound.
+        """Bind a tensor to a device address, until another one is bound.
 
         Raises:
-            BackendError: there is no such tensor, or the address is not fit for it.
+            BackendError: there is no such tensor, or the address is unsuitable.
         """
         if not self._context.set_tensor_address(name, address):
             raise BackendError(f"cannot bind tensor {name!r}: {self._log.last_error()}")
@@ -60,34 +59,34 @@ class Execution:
         """Put a run on a stream.
 
         Raises:
-            BackendError: the runtime refuses.
+            BackendError: the runtime failed.
         """
         if not self._context.execute_async_v3(stream.address):
             raise BackendError(f"{self._library.name} failed: {self._log.last_error()}")
 
     def close(self) -> None:
-        """Give its memory back."""
+        """Free the working memory."""
         self._context = None
 
 
 class Engine:
-    """A network, ready to run on the current device.
+    """A network that is ready to run on the current device.
 
     Attributes:
         inputs, outputs: its tensors by name.
-        execution: the first one.
+        execution: its first execution.
     """
 
     def __init__(self, library: Library, plan: bytes, kernels: bytes = b"") -> None:
         """Load a serialized engine.
 
         Args:
-            library: that it was built by.
-            plan: the engine.
-            kernels: of `compiled_kernels`, where that was kept; what does not fit is left.
+            library: TensorRT library that built it.
+            plan: the serialized engine.
+            kernels: kept result of `compiled_kernels`, or empty; ignored if it does not fit.
 
         Raises:
-            EngineRefused: it is damaged, or of another version or GPU.
+            EngineRefused: the engine is damaged, or was built for another version or GPU.
             BackendError: the runtime cannot start.
         """
         trt = library.module
@@ -96,7 +95,7 @@ class Engine:
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             raise EngineRefused(f"{library.name} refuses the engine: {self._log.last_error()}")
-        # TensorRT-RTX compiles kernels at the first run, and is told where they are kept.
+        # TensorRT-RTX compiles kernels at the first run; this cache receives them.
         self._kernels: Any = None
         self._options: list[Any] = []
         if library.for_rtx:
@@ -107,20 +106,20 @@ class Engine:
             self._options[0].set_runtime_cache(self._kernels)
         self._executions: list[Execution] = []
         self.execution = self.another_execution()
-        self.inputs: dict[str, Tensor] = {}
-        self.outputs: dict[str, Tensor] = {}
+        self.inputs: dict[str, EngineTensor] = {}
+        self.outputs: dict[str, EngineTensor] = {}
         for index in range(self._engine.num_io_tensors):
             name = self._engine.get_tensor_name(index)
             shape = tuple(self._engine.get_tensor_shape(name))
             dtype = np.dtype(trt.nptype(self._engine.get_tensor_dtype(name)))
             is_input = self._engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
-            (self.inputs if is_input else self.outputs)[name] = Tensor(name, shape, dtype)
+            (self.inputs if is_input else self.outputs)[name] = EngineTensor(name, shape, dtype)
 
     def another_execution(self) -> Execution:
-        """One to be under way beside the others; it closes with the engine.
+        """Make another execution, to run beside the others; it closes with the engine.
 
         Raises:
-            EngineRefused: the runtime cannot run the engine, or has no room to.
+            EngineRefused: the runtime cannot run the engine, or has no memory for it.
         """
         context = self._engine.create_execution_context(*self._options)
         if context is None:
@@ -131,11 +130,11 @@ class Engine:
         return self._executions[-1]
 
     def compiled_kernels(self) -> bytes:
-        """What was compiled here at the first run, to be kept; empty where all is in the engine."""
+        """Kernels that were compiled at the first run, to be kept; empty if there are none."""
         return b"" if self._kernels is None else bytes(self._kernels.serialize())
 
     def close(self) -> None:
-        """Give its memory back, while the device is still there."""
+        """Free the engine's memory; the device must still be open."""
         for execution in self._executions:
             execution.close()
         self._options.clear()

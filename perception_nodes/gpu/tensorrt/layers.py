@@ -1,13 +1,13 @@
-"""In which types an engine computes its convolutions, read from what its builder says.
+"""The types in which an engine computes its convolutions, read from the log of its builder.
 
-With detailed profiling, a builder lists the layers that it made, one a line, in its verbose log:
+With detailed profiling, a builder lists the layers of the engine in its verbose log, one per line:
 
     Name: /model.0/conv/Conv_myl0_2, LayerType: correlation, Inputs: [ { Name: ..., Datatype: Int8,
     ... }], Constants: [ { ..., Datatype: Int8, ... }, ...], Outputs: [...], TacticName: ...
 
-TensorRT-RTX calls a convolution `correlation`. TensorRT calls it `CaskConvolution` or names it as a
-parameter (`ParameterType: Convolution`), and a type is a part of `Format/Datatype: Thirty-two wide
-channel vectorized row major Int8 format`.
+TensorRT-RTX calls a convolution `correlation`. TensorRT calls it `CaskConvolution` or writes
+`ParameterType: Convolution`, and states types within a text such as `Format/Datatype: Thirty-two
+wide channel vectorized row major Int8 format`.
 """
 
 import re
@@ -20,11 +20,11 @@ DATATYPE = re.compile(r"Datatype: ([^,}\]]*)")
 
 
 @dataclass(frozen=True)
-class Convolution:
-    """One that an engine runs.
+class ConvolutionTypes:
+    """Types of one convolution of an engine.
 
     Attributes:
-        name: of the layer.
+        name: name of the layer.
         inputs: types of its activations, lower case.
         constants: types of its weights, scales and biases, lower case.
     """
@@ -35,16 +35,16 @@ class Convolution:
 
     @property
     def in_int8(self) -> bool:
-        """Whether it reads activations in 8 bits and, where they are told, weights too."""
+        """Whether activations are 8-bit and, if the log states their type, weights too."""
         known = [self.inputs, self.constants] if self.constants else [self.inputs]
         return all("int8" in types[0] for types in known if types) and bool(self.inputs)
 
 
-def convolutions(log: Iterable[str]) -> list[Convolution]:
-    """The convolutions of an engine, each once; none where the log lists no layers.
+def convolutions(log: Iterable[str]) -> list[ConvolutionTypes]:
+    """The convolutions of an engine, each once; empty if the log lists no layers.
 
     Args:
-        log: messages of a builder, of several lines each.
+        log: messages of the builder, which may have several lines each.
     """
     found = {}
     for line in (line for message in log for line in message.splitlines()):
@@ -52,14 +52,14 @@ def convolutions(log: Iterable[str]) -> list[Convolution]:
         if layer is None or not CONVOLUTION.search(line):
             continue
         rest = layer["rest"]
-        found[layer["name"]] = Convolution(
+        found[layer["name"]] = ConvolutionTypes(
             layer["name"], _types(rest, "Inputs"), _types(rest, "Constants")
         )
     return list(found.values())
 
 
 def _types(text: str, group: str) -> tuple[str, ...]:
-    """Types of a group of tensors, `Inputs: [ {...}, {...}]`; brackets nest."""
+    """Types in a group of tensors such as `Inputs: [ {...}, {...}]`; brackets can be nested."""
     start = text.find(f"{group}: [")
     if start < 0:
         return ()

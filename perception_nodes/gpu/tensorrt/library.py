@@ -1,4 +1,4 @@
-"""TensorRT, or TensorRT-RTX where that is not installed: on the API that both have."""
+"""The installed library: TensorRT, or else TensorRT-RTX; only their common API is used."""
 
 import importlib
 import importlib.metadata
@@ -9,18 +9,18 @@ from typing import Any
 from perception_nodes.core.inference import BackendError
 
 MODULES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
-"""Python modules and what they are called, the one to be taken first in front."""
+"""Python modules and their names for people, in the order of preference."""
 CUDA_MAJORS = (13, 12, 11)
 
 
 @dataclass(frozen=True)
 class Library:
-    """A runtime.
+    """A TensorRT library.
 
     Attributes:
         module: the Python module.
-        name: with its version, `TensorRT 10.13.3.9`.
-        cuda: the CUDA version it is made for, 13000 for 13.0; 0 where it does not say.
+        name: name and version, `TensorRT 10.13.3.9`.
+        cuda: CUDA version that it is made for, 13000 for 13.0; 0 if unknown.
     """
 
     module: Any
@@ -29,25 +29,25 @@ class Library:
 
     @property
     def for_rtx(self) -> bool:
-        """Whether it is TensorRT-RTX, which compiles the last step of an engine where it runs."""
+        """Whether it is TensorRT-RTX, which compiles an engine's kernels when it first runs."""
         return hasattr(self.module, "IRuntimeCache")
 
 
 def load_library() -> Library:
-    """The runtime that is installed.
+    """Load the library that is installed.
 
     Raises:
-        ImportError: none is, or it cannot be loaded.
+        ImportError: none is installed, or it cannot be loaded.
     """
     for module_name, title in MODULES.items():
         if importlib.util.find_spec(module_name) is not None:
             module = importlib.import_module(module_name)
             return Library(module, f"{title} {module.__version__}", _cuda_of(module_name))
-    raise ImportError("neither tensorrt nor tensorrt_rtx is there")
+    raise ImportError("neither tensorrt nor tensorrt_rtx is installed")
 
 
 def _cuda_of(module_name: str) -> int:
-    """What the wheel that it came with is made for; the one of a JetPack fits its driver anyway."""
+    """CUDA version that its wheel is made for; without a wheel (JetPack) it fits the driver."""
     for major in CUDA_MAJORS:
         try:
             importlib.metadata.version(f"{module_name}-cu{major}")
@@ -58,24 +58,24 @@ def _cuda_of(module_name: str) -> int:
 
 
 def start(library: Library, kind: str, log: Any) -> Any:
-    """A `Builder` or a `Runtime` that says to the log what it has to say.
+    """Create a `Builder` or a `Runtime` that writes its messages to the log.
 
     Raises:
-        BackendError: it cannot start, since it finds no GPU or one that it does not know.
+        BackendError: it cannot start, because there is no GPU or the GPU is not supported.
     """
     try:
         return getattr(library.module, kind)(log)
     except TypeError as error:
-        # How its bindings tell of a constructor that gave nothing.
+        # The bindings raise this if a constructor returns nothing.
         raise BackendError(f"{library.name} cannot start: {log.last_error()}") from error
 
 
 def make_log(library: Library, keep_all: bool = False) -> Any:
-    """A logger: `last_error()` says what went wrong last.
+    """Make a logger; its `last_error()` gives the last error.
 
     Args:
-        library: whose.
-        keep_all: have `lines` hold every message.
+        library: TensorRT library that will write to it.
+        keep_all: keep all messages in its `lines`.
     """
     severity_type = library.module.ILogger
 

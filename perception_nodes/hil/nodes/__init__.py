@@ -1,1 +1,1 @@
-"""Nodes that only fault injection needs: a camera with faults, a subscriber that is too slow."""
+"""Nodes for fault injection: a camera and a detector with faults, a subscriber that is too slow."""

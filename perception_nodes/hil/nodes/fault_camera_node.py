@@ -1,4 +1,4 @@
-"""A recorded drive played as by a camera that has a fault; see `hil.camera_faults`."""
+"""Plays a recorded drive as a camera with faults would; see `hil.camera_faults`."""
 
 import json
 import sys
@@ -13,11 +13,11 @@ from pydantic import TypeAdapter
 
 from perception_nodes.drives.bag import RawFrame
 from perception_nodes.drives.footage import compressed_message, image_message
-from perception_nodes.hil.camera_faults import SentFrame, faulty, of_another_lens
+from perception_nodes.hil.camera_faults import SentFrame, with_distortion, with_faults
 from perception_nodes.hil.graphs import FaultCameraSettings
 from perception_nodes.hil.scenario import CameraFault
-from perception_nodes.nodes.base import run_node
 from perception_nodes.nodes.player_node import PlayerNode
+from perception_nodes.nodes.running import run_node
 from perception_nodes.system.files import write_whole
 
 FAULTS = TypeAdapter(list[CameraFault])
@@ -25,10 +25,11 @@ CLOSING_PERIOD_NS = 1_000_000_000
 
 
 class FaultCameraNode(PlayerNode):
-    """Plays what `faulty` makes of the drive, and tells when it began.
+    """Plays the drive with its faults, and notes when it began.
 
-    A frame that the network has lost shows when the next one arrives. A camera would go on sending;
-    so does this one behind the drive's end, until all is accounted for or nobody is waited for.
+    A frame that the network has lost is noticed when the next one arrives. So this camera, as a
+    real one would, goes on after the end of the drive, until all frames are accounted for or the
+    player stops waiting.
     """
 
     settings_type = FaultCameraSettings
@@ -37,25 +38,25 @@ class FaultCameraNode(PlayerNode):
     _closing = 0
 
     def open(self) -> None:
-        """As the player."""
+        """Open the drive, as the player does."""
         self._hits: list[int] = []
         super().open()
 
     def step(self) -> None:
-        """As the player; the time of the first frame is told as soon as it is known."""
+        """Send what is due, as the player does; note the time of the first frame."""
         super().step()
         if self._first_due_ns and not self._announced and self.settings.started_file:
             self._announced = True
             write_whole(Path(self.settings.started_file), str(self._first_due_ns))
-        if self._next is None and not self.finished and self._camera is None:
-            self._send_behind_the_end()
+        if self._next is None and not self.finished and not self._camera.is_shared:
+            self._send_after_the_end()
 
-    def _send_behind_the_end(self) -> None:
-        """Send a frame that fits a packet where frames are missing from the account."""
+    def _send_after_the_end(self) -> None:
+        """Send a frame that fits into one packet if frames are missing from the account."""
         last = self._last
         if last is None or self._health is None or self._health.frames_in >= len(self._sent):
             return
-        # By the time of sending: stamps may be the fault.
+        # By the time of sending: the stamps may be wrong on purpose.
         due_ns = self._due_ns(last) + CLOSING_PERIOD_NS
         if time.time_ns() < due_ns:
             return
@@ -68,7 +69,7 @@ class FaultCameraNode(PlayerNode):
 
     def _read_frames(self) -> Iterator[SentFrame]:
         faults = FAULTS.validate_json(self.settings.faults)
-        return faulty(super()._read_frames(), faults, self._hits)
+        return with_faults(super()._read_frames(), faults, self._hits)
 
     def _write_sent(self) -> None:
         if self.settings.played_file:
@@ -83,7 +84,7 @@ class FaultCameraNode(PlayerNode):
             self._sent.append((frame.index, self._stamp_ns(frame)))
             return
         if frame.distortion is not None and frame.camera_info is not None:
-            told = of_another_lens(frame.camera_info, frame.distortion)
+            told = with_distortion(frame.camera_info, frame.distortion)
             frame = replace(frame, camera_info=told)
         super()._play(frame)
 
@@ -93,9 +94,9 @@ class FaultCameraNode(PlayerNode):
 
 
 def _small(compressed: bool, number: int) -> bytes:
-    """A picture in one packet: what has lost large frames is hardly to lose it too.
+    """A picture that fits into one packet, which a lossy network hardly loses.
 
-    No two in a row are the same, which would be a frozen camera.
+    Two in a row differ: the same picture twice would be a frozen camera.
     """
     picture = np.full((16, 16, 3), 97 * number % 256, np.uint8)
     if compressed:

@@ -1,15 +1,15 @@
-"""The detector with a backend that fails on demand, see `hil.faulty_backend`."""
+"""The detector with a backend that fails on demand; see `hil.faulty_backend`."""
 
 import sys
 
 from perception_nodes.hil import faulty_backend
 from perception_nodes.hil.graphs import FaultyDetectorSettings
-from perception_nodes.nodes.base import run_node
 from perception_nodes.nodes.detector_node import DetectorNode
+from perception_nodes.nodes.running import run_node
 
 
 class FaultyDetectorNode(DetectorNode):
-    """Knows one backend more."""
+    """A detector that knows the backend `faulty`, and no other."""
 
     settings_type = FaultyDetectorSettings
 

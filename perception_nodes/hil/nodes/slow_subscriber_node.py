@@ -1,4 +1,4 @@
-"""A subscriber that cannot keep up: what it does to itself must not reach the graph."""
+"""A subscriber that cannot keep up; the graph must not suffer from it."""
 
 import sys
 import time
@@ -8,9 +8,10 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from vision_msgs.msg import Detection2DArray
 
 from perception_nodes.hil.graphs import SlowSubscriberSettings
-from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, run_node
+from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode
+from perception_nodes.nodes.running import run_node
 
-# Reliable and deep, as a careless subscriber asks for: the most that it can demand of a publisher.
+# Reliable, and a long history: the most that a subscriber can demand of a publisher.
 DEMANDING = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
@@ -21,9 +22,11 @@ class SlowSubscriberNode(PerceptionNode):
 
     def open(self) -> None:
         """Subscribe."""
-        self.add_subscription(Detection2DArray, self.settings.detections_topic, self._on_any, 1000)
-        self.add_subscription(FrameReport, "/perception/frame_report", self._on_any, DEMANDING)
-        self.add_subscription(Health, "/perception/health", self._on_any, DEMANDING)
+        topic, detections = self.settings.topic_of, self.settings.detections_topic
+        self.add_subscription(Detection2DArray, topic(detections), self._on_any, 1000)
+        report, health = topic("perception/frame_report"), topic("perception/health")
+        self.add_subscription(FrameReport, report, self._on_any, DEMANDING)
+        self.add_subscription(Health, health, self._on_any, DEMANDING)
 
     def step(self) -> None:
         """Wait for a message."""

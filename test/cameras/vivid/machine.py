@@ -1,7 +1,7 @@
 """Runs the tests of this folder in an emulated machine that has cameras.
 
-Boots Debian's kernel with its virtual camera driver, vivid, under QEMU without KVM. The files of this
-machine are there read-only over 9p, so its Python and this checkout are what runs. Needs from
+Boots Debian's kernel with its virtual camera driver, vivid, under QEMU without KVM. This machine's
+files are there read-only over 9p, so its Python and this checkout are what runs. Needs from
 Debian: qemu-system-x86 busybox-static cpio xz-utils kmod, and `apt-get download` for the kernel.
 
     python test/cameras/vivid/machine.py [PYTEST ARGUMENT]...

@@ -1,4 +1,4 @@
-"""Single layers on the simulated engine, written down here without the compiler.
+"""Single layers on the simulated engine, encoded here without the compiler.
 
 Tensors get into the activation memory as parts of images (LOAD brings 12 channels of 16, a 1 x 1
 convolution puts the other four to them), and leave through another 1 x 1 convolution: both are
@@ -70,7 +70,7 @@ class Bench:
         return Tensor(base, *strides, groups, tensor.height, tensor.width)
 
     def load(self, image, fold):
-        """LOAD uint8 [height, width, 3]; the tensor is all that is written."""
+        """LOAD uint8 [height, width, 3]; returns the tensor that is written."""
         height, width, _ = image.shape
         scale = 2 if fold else 1
         tensor = self.tensor(1, height // scale, width // scale)
@@ -117,7 +117,7 @@ class Bench:
         return target
 
     def get(self, tensor):
-        """Bring a tensor out; its place among the results of `run`."""
+        """Write a tensor to memory; returns its index among the results of `run`."""
         weight = np.zeros((16 * tensor.groups, 16 * tensor.groups, 1, 1), np.int16)
         weight[np.arange(16 * tensor.groups), np.arange(16 * tensor.groups)] = 1
         return self.convolve(copy_of(weight, stored=False), [tensor])
@@ -227,7 +227,7 @@ class Bench:
         return len(self.outputs) - 1 if target is None else target
 
     def _pay(self, content):
-        """Where the content will lie, in a table of descriptors that is not complete yet."""
+        """Offset of the content after the descriptors, whose table is not complete yet."""
         self.payload.append(content + bytes(-len(content) % 16))
         return sum(map(len, self.payload[:-1]))
 
@@ -245,7 +245,7 @@ class Bench:
         return table + b"".join(self.payload)
 
     def place(self):
-        """Put all into the memory and tell the engine."""
+        """Write everything to memory and its addresses to the engine."""
         memory, write = self.engine._memory, self.engine.write
         for address, content in ((PROGRAM, self.program()), (IMAGES, b"".join(self.images))):
             memory[address : address + len(content)] = np.frombuffer(content, np.uint8)
@@ -266,7 +266,7 @@ class Bench:
         self.engine.write(Register.CONTROL, START | IRQ)
 
     def results(self):
-        """What left the engine: int32 [channels, height, width] each."""
+        """The outputs of the engine, each int32 [channels, height, width]."""
         found = []
         for offset, height, width, pixel_stride, channels, line_stride in self.outputs:
             size = 16 * line_stride * height
@@ -278,7 +278,7 @@ class Bench:
         return found
 
     def run(self, limit=5_000_000):
-        """Run the descriptors to their end; the results."""
+        """Run the descriptors to their end; returns the results."""
         self.place()
         self.start()
         assert self.engine.wait(limit, 250), "the engine does not finish"

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from ends import DOMAINS, TIMEOUT_S, remains
+from channel_ends import DOMAINS, TIMEOUT_S, remains
 
 from perception_nodes.transport.domain import sweep
 from perception_nodes.transport.shm import Endpoint
@@ -12,7 +12,7 @@ from perception_nodes.transport.shm import Endpoint
 
 @pytest.fixture
 def domain():
-    """A domain of the test's own, in which nothing may be left."""
+    """A domain of the test's own, in which no file may be left."""
     number = next(DOMAINS)
     yield number
     sweep(number)
@@ -41,7 +41,7 @@ def join(domain):
 
 @pytest.fixture
 def start(domain, root):
-    """Starts Python in another process; it reports and is told by lines."""
+    """Starts Python in another process, which communicates by lines of text."""
     started = []
 
     def start_python(body):

@@ -1,4 +1,4 @@
-"""Random convolutions for the engine, and what the integer network makes of them."""
+"""Random convolutions for the engine, and their results in the integer network."""
 
 from dataclasses import dataclass, replace
 
@@ -13,7 +13,7 @@ CODES = (-128, 127)
 
 @dataclass(frozen=True, repr=False)
 class Case:
-    """A layer with what it reads, as codes [channels, height, width], and how it is to be run."""
+    """A layer, the codes that it reads [channels, height, width], and how the engine runs it."""
 
     layer: Convolution
     segments: tuple[np.ndarray, ...]
@@ -48,7 +48,7 @@ class Case:
 
 
 def codes(rng, shape, kind):
-    """Codes of a kind: any, or those at the limits alone."""
+    """Codes: any, or only those at the limits."""
     if kind == "any":
         return rng.integers(-128, 128, shape, dtype=np.int8)
     if kind == "limits":
@@ -63,7 +63,7 @@ RARELY = st.sampled_from([False, False, False, True])
 
 @st.composite
 def cases(draw, most_groups=16, most_pixels=700):
-    """Any layer that the engine takes, numbers at their limits included."""
+    """Any layer that the engine supports, including numbers at their limits."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     upsample = draw(st.tuples(st.booleans(), st.booleans()))
     two = draw(st.booleans())
@@ -75,7 +75,7 @@ def cases(draw, most_groups=16, most_pixels=700):
     kernel = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
     stride = draw(st.integers(1, 2))
     pads = draw(st.tuples(*[st.integers(0, 3)] * 4))
-    # Where the picture is smaller than the kernel, more is outside.
+    # If the picture is smaller than the kernel, it needs more padding.
     pads = tuple(
         max(p, kernel[i % 2]) if (height, width)[i % 2] < 3 else p for i, p in enumerate(pads)
     )
@@ -142,7 +142,7 @@ def cases(draw, most_groups=16, most_pixels=700):
 
 
 def scaled(case, fixed_bits, code_bits):
-    """With the shifts that bring the largest results to so many bits: 18 and 8 are the limits."""
+    """The layer with shifts that give `fixed` and codes this many bits; the limits are 18 and 8."""
     layer, tensors = case.layer, case.tensors()
     product = layer.accumulate(tensors["source"]) * layer.multiplier[:, None, None]
     layer = replace(layer, shift=shift_to(product, fixed_bits))
@@ -156,5 +156,5 @@ def scaled(case, fixed_bits, code_bits):
 
 
 def shift_to(values, bits):
-    """The shift after which the largest value has so many bits, its sign among them."""
+    """The shift after which the largest value has this many bits, including its sign."""
     return int(np.clip(int(np.abs(values).max()).bit_length() + 1 - bits, 0, 47))

@@ -1,5 +1,7 @@
-"""Every call of a driver module, over the stub of libcuda; prints what came of it. Run by
-test_cuda_stub.py with that library in LD_LIBRARY_PATH."""
+"""Makes every call of a driver module, over the stub of libcuda, and prints the results.
+
+test_cuda_stub.py runs it with that library in LD_LIBRARY_PATH.
+"""
 
 import ctypes
 import json
@@ -86,7 +88,7 @@ device.close()
 
 
 def open_elsewhere():
-    """In a thread that ends while the device goes on: a node loads so what it has built."""
+    """Use the device in a thread that ends before it, as a node does to load what it has built."""
     global device, source
     device = open_device()
     source = device.pinned(8)

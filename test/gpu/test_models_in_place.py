@@ -1,20 +1,22 @@
-"""A model that reads camera frames where they lie, on street frames, with what a real network says
-of them: the GPU is `fake_gpu.py` with the kernels of the host, TensorRT is ONNX Runtime."""
+"""Models that read camera frames in place, on street frames and with a real network's results.
 
-import decode_oracle as reference_decode
+The GPU is `fake_gpu.py` with kernels compiled for the host, TensorRT is ONNX Runtime.
+"""
+
+import decode_oracle
 import fake_gpu
 import fake_tensorrt
 import numpy as np
-import preprocess_oracle as reference
+import preprocess_oracle
 import pytest
 from fake_gpu import FakeGpu, Verdict
-from host_kernels import install_kernels
+from fake_gpu_kernels import install_kernels
 from hypothesis import given
 from hypothesis import strategies as st
 from pictures import frame, noise, view
 
 from perception_nodes.backends.contract import BackendSettings, open_backend
-from perception_nodes.backends.in_place import InPlaceOnCpu, InPlaceOnGpu, KnownPlace
+from perception_nodes.backends.in_place import InPlaceOnCpu, InPlaceOnGpu, PlacementCache
 from perception_nodes.backends.model import load_model
 from perception_nodes.backends.serving import LoadedModels
 from perception_nodes.core.clock import SystemClock
@@ -26,7 +28,7 @@ from perception_nodes.core.pipeline import Pipeline, detect_together
 from perception_nodes.drives.bag import open_drive
 from perception_nodes.gpu import stages
 from perception_nodes.gpu.decode_job import Head
-from perception_nodes.gpu.preprocess_job import Output, plan_frame
+from perception_nodes.gpu.preprocess_job import InputFormat, plan_frame
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.preprocess.placement import Placement, Placer
 from perception_nodes.transport.cdr import read_image
@@ -52,7 +54,7 @@ def runtime(model):
 
 @pytest.fixture(scope="module")
 def street(root):
-    """Frames of the sample drive as they came."""
+    """Frames of the sample drive, unprocessed."""
     sample = root / "bags/sample"
     if not (sample / "metadata.yaml").is_file():
         pytest.skip("the sample drive is not made (make sample)")
@@ -78,7 +80,7 @@ def gpu(monkeypatch, model, runtime):
 
 @pytest.fixture
 def pipeline(gpu, model, tmp_path):
-    """Reads in place on the GPU."""
+    """A model that reads in place on the GPU."""
     settings = BackendSettings(cache_dir=str(tmp_path), max_batch=len(CAMERAS))
     loaded = LoadedModels("tensorrt", [model], settings, SETTINGS, CAMERAS)
     assert isinstance(loaded.candidates[0].in_place, InPlaceOnGpu)
@@ -89,7 +91,7 @@ def pipeline(gpu, model, tmp_path):
 
 
 def slot_of(image, placer, camera="front"):
-    """The header of a slot that tells of a frame."""
+    """The header of a slot that describes a frame."""
     header = FrameHeader(camera=camera.encode(), deadline_ns=1 << 62)
     placer.place(image.width, image.height).describe(header, image.copies)
     return header
@@ -103,13 +105,15 @@ def placer_of(model, info=None):
 
 
 def specified(image, placement, model, runtime):
-    """What the specifications make of a frame."""
+    """The result for a frame according to the specifications."""
     size = model.input.width, model.input.height
     plan = plan_frame(image, placement.letterbox, placement.grid())
-    picture = reference.preprocess(np.frombuffer(image.data, np.uint8), plan, Output(*size))
+    picture = preprocess_oracle.preprocess(
+        np.frombuffer(image.data, np.uint8), plan, InputFormat(*size)
+    )
     heads = runtime.infer(np.ascontiguousarray(picture.reshape(size[1], size[0], 3)))
     head = Head(*size, tuple(model.outputs.strides), model.outputs.reg_max, len(model.classes))
-    return reference_decode.decode(heads.boxes, heads.classes, head, SETTINGS, placement)
+    return decode_oracle.decode(heads.boxes, heads.classes, head, SETTINGS, placement)
 
 
 def overlaps(box, boxes):
@@ -131,7 +135,7 @@ def test_objects_of_the_street_are_those_of_the_specifications(pipeline, street,
         placement = placer.place(image.width, image.height)
         same(found, specified(image, placement, model, runtime).detections())
         assert (pipeline.published(record).status, record.model) == (FrameStatus.OK, b"road-xs")
-        # What lies in our own memory and not with a camera has to be copied.
+        # A frame in our own memory, not in a camera's channel, has to be copied.
         assert record.copies == image.copies + 1
         objects += len(found)
     assert objects > 10
@@ -140,7 +144,7 @@ def test_objects_of_the_street_are_those_of_the_specifications(pipeline, street,
 def test_they_are_nearly_those_found_with_preprocessing_on_the_cpu(
     pipeline, street, model, runtime
 ):
-    """OpenCV rounds otherwise than the kernel; on few objects does that decide."""
+    """OpenCV rounds differently from the kernel, which affects only few objects."""
     placer = placer_of(model)
     preprocessor = Preprocessor(model.input.width, model.input.height, undistort=True)
     slot = np.empty((model.input.height, model.input.width, 3), np.uint8)
@@ -191,7 +195,7 @@ def test_a_frame_that_cannot_be_read_fails_and_the_next_one_is_ok(pipeline, stre
     header.source_width //= 2
     record, found = pipeline.detect(header, image)
     assert (record.status, found) == (FrameStatus.FAILED, None)
-    assert b"has the place of one of" in record.reason
+    assert b"the slot describes a frame of" in record.reason
     record, found = pipeline.detect(slot_of(image, placer), image)
     assert found is not None and pipeline.lost is None
 
@@ -267,7 +271,7 @@ def test_a_header_tells_the_placement_that_was_described(width, height, distorti
         lens, rectified = Lens((300.0, 301.0, 9.0, 8.0), distortion, fisheye), (2.0, 3.0, 4.0, 5.0)
     fitted = Placement.fit((width, height), (416, 256), None)
     placement = Placement(fitted.letterbox, width, height, lens, rectified)
-    header, known = FrameHeader(), KnownPlace()
+    header, known = FrameHeader(), PlacementCache()
     placement.describe(header, 0)
     image = view(width, height, "bgr8", 3 * width, b"")
     assert known.of(header, image) == placement
@@ -275,7 +279,7 @@ def test_a_header_tells_the_placement_that_was_described(width, height, distorti
 
 
 def test_another_place_is_another_placement(model):
-    known, placer = KnownPlace(), placer_of(model, BARREL)
+    known, placer = PlacementCache(), placer_of(model, BARREL)
     large, small = (view(*size, "bgr8", 3 * size[0], b"") for size in ((640, 480), (320, 240)))
     wide = known.of(slot_of(large, placer), large)
     assert wide.lens is not None

@@ -1,10 +1,10 @@
-"""The kernels of the GPU in Python (`fake_gpu.py`): the host's, given the host's addresses."""
+"""Kernels for `FakeGpu`: those compiled for the host, after conversion to host addresses."""
 
 import ctypes
 
-import kernels_on_host as host
+import kernels_on_host
 
-from perception_nodes.gpu.decode_job import DecodeJob, Result, State
+from perception_nodes.gpu.decode_job import DecodeJob, DecodeResult, DecodeState
 from perception_nodes.gpu.preprocess_job import TILE, FrameCell, PreprocessJob
 
 DECODE_GRIDS = {
@@ -37,7 +37,7 @@ def run_preprocess(gpu, grid, block, packed):
     for plane in job.planes:
         for name in ("columns", "rows", "xy", "fraction"):
             setattr(plane, name, at(getattr(plane, name)))
-    host.load("preprocess").preprocess(ctypes.byref(job), *tiles, 0)
+    kernels_on_host.load("preprocess").preprocess(ctypes.byref(job), *tiles, 0)
 
 
 def _decode_kernel(name):
@@ -54,8 +54,8 @@ def _decode_kernel(name):
             level.boxes = at(level.boxes, 16 * job.reg_max * cells)
             level.classes = at(level.classes, 4 * job.classes * cells)
         job.keys, job.labels = at(job.keys, 8 * job.cells), at(job.labels, 4 * job.cells)
-        job.state = at(job.state, ctypes.sizeof(State))
-        job.result = at(job.result, ctypes.sizeof(Result))
-        getattr(host.load("decode"), name)(ctypes.byref(job), blocks, 0)
+        job.state = at(job.state, ctypes.sizeof(DecodeState))
+        job.result = at(job.result, ctypes.sizeof(DecodeResult))
+        getattr(kernels_on_host.load("decode"), name)(ctypes.byref(job), blocks, 0)
 
     return run

@@ -13,7 +13,7 @@ from perception_nodes.core.integer import (
 )
 
 LARGEST = 1200
-"""Pixels of a tensor at most, so that a network is run in milliseconds."""
+"""Largest number of pixels of a tensor, so that a network runs in milliseconds."""
 
 
 class Builder:
@@ -46,8 +46,8 @@ class Builder:
         weight = rng.integers(-largest, largest + 1, shape)
         if draw(st.booleans()):
             weight = rng.choice([-128, 127], shape)  # as far as sums can go
-        # Sums are around the root of their number; `fixed` is then to be around 2^level, and codes
-        # are to use their range. A little off, they saturate or are all nearly 0.
+        # A sum is around the square root of its number of terms. The factors make `fixed` about
+        # 2^level and let codes use their range; with others they would saturate or be nearly 0.
         reach = 73 * max(np.abs(weight).mean(), 1) * np.sqrt(weight[0].size)
         level, off = draw(st.integers(8, 17)), draw(st.sampled_from([0, 0, 0, 4, -4]))
         shift = max(17 - level + round(np.log2(reach)) + off, 0)

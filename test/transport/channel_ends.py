@@ -1,4 +1,4 @@
-"""Both ends of a channel, in this process or another, and what they leave in memory."""
+"""Both ends of a channel, in this process or another, and the files they leave in shared memory."""
 
 import ctypes
 import itertools
@@ -14,7 +14,7 @@ DOMAINS = itertools.count(1000 * os.getpid())
 
 
 class Number(ctypes.Structure):
-    """A header with a number and something behind it."""
+    """A header with a number and a text."""
 
     _fields_ = [("number", ctypes.c_uint64), ("text", ctypes.c_char * 16)]
 
@@ -29,19 +29,19 @@ def tell(process, text):
 
 
 def remains(domain):
-    """What is left of a domain, in memory and in iceoryx2's folder of services."""
+    """Files left of a domain, in shared memory and in iceoryx2's folder of services."""
     prefix = f"perception{domain}_"
     folders = (SHM_FOLDER, Path("/tmp/iceoryx2"))
     return [str(path) for folder in folders for path in folder.rglob(f"*{prefix}*")]
 
 
 def held(domain):
-    """The same less iceoryx2's list of processes, which only a sweep of the domain removes."""
+    """The same without iceoryx2's list of processes, which only a sweep of the domain removes."""
     return [name for name in remains(domain) if not name.endswith(".global_mgmt")]
 
 
 def pages(domain):
-    """Of files in memory that hold samples."""
+    """Allocated pages of the files in shared memory that hold samples."""
     files = SHM_FOLDER.glob(f"perception{domain}_*.data")
     return {path.name: path.stat().st_blocks for path in files}
 

@@ -1,0 +1,46 @@
+"""When a process of the graph that died is started again."""
+
+from collections import deque
+
+WINDOW_S = 60.0
+AT_ONCE = 5
+"""Up to this many deaths of a process within the window, it is restarted at once."""
+DELAY_S = 1.0
+"""From then on it is restarted after this time: a process that dies again and again must not take
+the processor from the others."""
+
+
+class Restarts:
+    """Counts the deaths of each process. However many there are, a process is restarted.
+
+    A vehicle is better served by a graph that reports itself UNSAFE and recovers when the cause
+    goes away than by one that has given up.
+    """
+
+    def __init__(self) -> None:
+        self._deaths_s: dict[str, deque[float]] = {}
+
+    def has_died(self, name: str) -> bool:
+        """Whether the process has ever died."""
+        return name in self._deaths_s
+
+    def note_death(self, name: str, now_s: float) -> int:
+        """Count a death.
+
+        Args:
+            name: name of the process.
+            now_s: seconds of CLOCK_MONOTONIC.
+
+        Returns:
+            How often it has died within the window, this time included.
+        """
+        deaths_s = self._deaths_s.setdefault(name, deque())
+        deaths_s.append(now_s)
+        while now_s - deaths_s[0] > WINDOW_S:
+            deaths_s.popleft()
+        return len(deaths_s)
+
+    @staticmethod
+    def delay_s(deaths: int) -> float:
+        """How long to wait until the restart after this many deaths within the window."""
+        return 0.0 if deaths <= AT_ONCE else DELAY_S

@@ -1,0 +1,211 @@
+"""ROS arguments of a graph: what follows `--ros-args` on the command line, parameter files too.
+
+Parameters are checked as if they were given as NAME:=VALUE; all else is given to every node.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from perception_nodes.graph.config import Settings, SettingsError
+
+FLAG, END = "--ros-args", "--"
+PARAMETER = ("-p", "--param")
+PARAMETER_FILE = "--params-file"
+REMAP = ("-r", "--remap")
+LOG_LEVEL = "--log-level"
+LEVELS = ("debug", "info", "warn", "error", "fatal", "unset")
+FOR_EVERY_NODE = (*REMAP, LOG_LEVEL, "--log-config-file", "-e", "--enclave")
+"""Flags with a value that every node is given as they are."""
+SWITCHES = re.compile(r"--(enable|disable)-(rosout|stdout|external-lib)-logs")
+PARAMETERS_KEY = "ros__parameters"
+
+
+@dataclass(frozen=True)
+class Section:
+    """Parameters for the nodes whose name matches.
+
+    Attributes:
+        nodes: pattern of fully qualified names, as in a ROS parameter file: `/**`, `/ns/node`.
+        values: the parameters.
+        source: where they are from, for errors.
+    """
+
+    nodes: str
+    values: Mapping[str, Any]
+    source: str
+
+    @property
+    def is_wildcard(self) -> bool:
+        """Whether the pattern matches several nodes, which may belong to other packages."""
+        return "*" in self.nodes
+
+    def matches(self, name: str) -> bool:
+        """Whether it is for a node; a pattern without a slash matches it in any namespace."""
+        if "/" not in self.nodes and not self.is_wildcard:
+            return self.nodes == name.rpartition("/")[2]
+        parts = re.split(r"(\*\*|\*)", "/" + self.nodes.lstrip("/"))
+        meaning = {"**": ".*", "*": "[^/]+"}
+        return bool(re.fullmatch("".join(meaning.get(p, re.escape(p)) for p in parts), name))
+
+
+@dataclass(frozen=True)
+class RosArguments:
+    """ROS arguments of a graph.
+
+    Attributes:
+        parameters: given to all nodes that have them.
+        sections: parameters for some nodes, in the order in which they were given; of two values
+            for one parameter the later one is taken, but one for a named node before one for a
+            wildcard.
+        namespace: of all nodes, `/` by default.
+        for_every_node: remappings, log levels and the like.
+    """
+
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    sections: tuple[Section, ...] = ()
+    namespace: str = "/"
+    for_every_node: tuple[str, ...] = ()
+
+    def values(self, node: str, settings: type[Settings]) -> dict[str, Any]:
+        """The parameters given to a node of this name.
+
+        Raises:
+            SettingsError: a parameter given to this very node is unknown.
+        """
+        found: dict[str, Any] = {}
+        full_name = f"{self.namespace.rstrip('/')}/{node}"
+        for section in sorted(self.sections, key=lambda section: not section.is_wildcard):
+            if not section.matches(full_name):
+                continue
+            for name, value in section.values.items():
+                if name in settings.model_fields:
+                    found[name] = value
+                elif not section.is_wildcard:
+                    known = ", ".join(settings.model_fields)
+                    raise SettingsError(
+                        f"{section.source}: {node} has no parameter {name!r}; known are {known}",
+                        name,
+                    )
+        return found
+
+
+NO_ROS_ARGUMENTS = RosArguments()
+
+
+def split_ros_arguments(arguments: Sequence[str]) -> tuple[list[str], RosArguments]:
+    """Separate what follows `--ros-args`, up to `--` or the end.
+
+    Raises:
+        SettingsError: a ROS argument is incomplete or unknown, or a file is unusable.
+    """
+    others: list[str] = []
+    parameters: dict[str, Any] = {}
+    sections: list[Section] = []
+    for_every_node: list[str] = []
+    namespace = "/"
+    remaining, is_ros = iter(arguments), False
+    for argument in remaining:
+        if argument == FLAG:
+            is_ros = True
+        elif is_ros and argument == END:
+            is_ros = False
+        elif not is_ros:
+            others.append(argument)
+        elif argument in PARAMETER:
+            node, name, value = _parameter(_value_of(argument, remaining))
+            if node:
+                sections.append(Section(node, {name: value}, f"ROS argument -p {node}:{name}"))
+            else:
+                parameters[name] = value
+        elif argument == PARAMETER_FILE:
+            sections += read_parameter_file(Path(_value_of(argument, remaining)))
+        elif argument in FOR_EVERY_NODE:
+            text = _value_of(argument, remaining)
+            if argument == LOG_LEVEL:
+                _check_level(text)
+            if argument in REMAP:
+                namespace = _namespace(text, namespace)
+            for_every_node += [argument, text]
+        elif SWITCHES.fullmatch(argument):
+            for_every_node.append(argument)
+        else:
+            raise SettingsError(f"ROS argument {argument!r} is unknown")
+    return others, RosArguments(parameters, tuple(sections), namespace, tuple(for_every_node))
+
+
+def read_parameter_file(path: Path) -> list[Section]:
+    """The sections of a ROS parameter file.
+
+    Raises:
+        SettingsError: it cannot be read, or is not a parameter file.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SettingsError(f"parameter file {path} cannot be read: {reason}") from error
+    except yaml.YAMLError as error:
+        text = " ".join(str(error).split())
+        raise SettingsError(f"parameter file {path} is not YAML: {text}") from error
+    return list(_sections(content, "", path))
+
+
+def _sections(content: Any, prefix: str, path: Path) -> Iterator[Section]:
+    """Namespaces may be nested, or part of a node's name."""
+    if not isinstance(content, dict):
+        raise SettingsError(
+            f"parameter file {path}: {prefix or 'it'} is not a mapping of nodes' names to "
+            f"{PARAMETERS_KEY}"
+        )
+    for key, value in content.items():
+        if key != PARAMETERS_KEY:
+            yield from _sections(value, f"{prefix}/{key}" if prefix else str(key), path)
+        elif not prefix or not isinstance(value, dict):
+            raise SettingsError(
+                f"parameter file {path}: {PARAMETERS_KEY} must be a mapping below a node's name"
+            )
+        else:
+            yield Section(prefix, value, f"parameter file {path}")
+
+
+def _parameter(text: str) -> tuple[str, str, Any]:
+    """Node, name and value from `[NODE:]NAME:=VALUE`; the value is YAML."""
+    before, separator, value = text.partition(":=")
+    node, _, name = before.rpartition(":")
+    if not separator or not name:
+        raise SettingsError(f"ROS argument -p {text!r} is not of the form NAME:=VALUE")
+    try:
+        return node, name, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise SettingsError(f"ROS argument -p {text!r}: {value!r} is not YAML") from error
+
+
+def _namespace(remapping: str, namespace: str) -> str:
+    """The namespace after a remapping rule."""
+    name, separator, value = remapping.partition(":=")
+    if not separator:
+        raise SettingsError(f"ROS argument -r {remapping!r} is not of the form FROM:=TO")
+    if name in ("__node", "__name"):
+        raise SettingsError(f"ROS argument -r {remapping}: a graph has several nodes, name one")
+    return value if name == "__ns" else namespace
+
+
+def _check_level(text: str) -> None:
+    """Check `[LOGGER:=]LEVEL`."""
+    level = text.rpartition(":=")[2]
+    if level.lower() not in LEVELS:
+        raise SettingsError(
+            f"log level {level!r} is not allowed, it must be one of {', '.join(LEVELS)}"
+        )
+
+
+def _value_of(flag: str, remaining: Iterator[str]) -> str:
+    value = next(remaining, "")
+    if not value:
+        raise SettingsError(f"ROS argument {flag} needs a value")
+    return value

@@ -1,0 +1,95 @@
+"""The camera that a player stands for: sends recorded frames to a topic or into shared memory."""
+
+from collections.abc import Callable
+from functools import partial
+
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from perception_nodes.cameras.channel import CameraHeader, camera_writer
+from perception_nodes.core.frame import FrameRejected, ImageView
+from perception_nodes.drives.bag import RawFrame
+from perception_nodes.graph.config import PlayerSettings
+from perception_nodes.nodes.base import PerceptionNode
+from perception_nodes.nodes.image_topic import image_topic, info_topic
+from perception_nodes.transport.cdr import read_compressed_image, read_image, stamped
+from perception_nodes.transport.shm import Sample, Writer
+
+QUEUE = QoSProfile(depth=5)
+
+
+class PlayedCamera:
+    """Sends frames as a camera driver does.
+
+    Attributes:
+        is_shared: into shared memory, not to a topic.
+    """
+
+    def __init__(
+        self, node: PerceptionNode, settings: PlayerSettings, compressed: bool, first_bytes: int
+    ) -> None:
+        """Announce it.
+
+        Args:
+            node: owns the publishers.
+            settings: topic, or camera and shared memory.
+            compressed: the frames are serialized CompressedImage, not Image.
+            first_bytes: size of the first frame.
+        """
+        self._compressed = compressed
+        self._infos = node.add_publisher(CameraInfo, info_topic(settings.image_topic), QUEUE)
+        self.is_shared = settings.source == "shm"
+        if self.is_shared:
+            self._channel = camera_writer(node.endpoint, settings.camera, first_bytes)
+        else:
+            topic = image_topic(settings.image_topic, compressed)
+            message_type = CompressedImage if compressed else Image
+            self._images = node.add_publisher(message_type, topic, QUEUE)
+
+    def has_listener(self) -> bool:
+        """Whether somebody has subscribed to the images; always true for shared memory."""
+        return self.is_shared or self._images.get_subscription_count() > 0
+
+    def prepare(self, frame: RawFrame, stamp_ns: int, number: int) -> Callable[[], object]:
+        """Publish the frame's calibration, and get the frame ready.
+
+        Args:
+            frame: as recorded.
+            stamp_ns: its stamp.
+            number: how many frames were sent before.
+
+        Returns:
+            Sends the frame. Its pixels are in their place by then, as they are in a camera
+            driver's when that takes the stamp.
+        """
+        if frame.camera_info is not None:
+            self._infos.publish(_stamped(frame.camera_info, stamp_ns))
+        if self.is_shared:
+            sample = self._fill(self._channel, frame.data, stamp_ns, number)
+            return partial(self._channel.send, sample)
+        return partial(self._images.publish, _stamped(frame.data, stamp_ns))
+
+    def _fill(
+        self, channel: Writer[CameraHeader], message: bytes, stamp_ns: int, number: int
+    ) -> Sample[CameraHeader]:
+        try:
+            view = (read_compressed_image if self._compressed else read_image)(message)
+        except FrameRejected:
+            # Sent as it is, as over DDS: preprocessing is to reject it.
+            view = ImageView(stamp_ns, "", 0, 0, "unreadable", 0, memoryview(message))
+        sample = channel.loan(len(view.data))
+        header = sample.header
+        header.number = number
+        header.stamp_ns, header.width, header.height = stamp_ns, view.width, view.height
+        header.step, header.size_bytes = view.step, len(view.data)
+        header.encoding, header.frame_id = view.encoding.encode(), view.frame_id.encode()[:63]
+        sample.payload[:] = view.data
+        return sample
+
+
+def _stamped(message: bytes, stamp_ns: int) -> bytes:
+    try:
+        return stamped(message, stamp_ns)
+    except FrameRejected:
+        # Sent as it is: preprocessing is to reject it.
+        return message

@@ -1,0 +1,76 @@
+"""A node as a process: start, work loop, orderly stop, exit status."""
+
+import gc
+import os
+import signal
+import sys
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.signals import SignalHandlerOptions
+
+from perception_nodes.graph.config import SettingsError
+from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, Period
+from perception_nodes.system.environment import STOPPING, keep_large_buffers, ros_environment
+from perception_nodes.system.realtime import set_up
+
+SERVICE_PERIOD_NS = 50_000_000
+
+
+def run_node(node_type: type[PerceptionNode], name: str) -> int:
+    """Run a node until SIGINT, SIGTERM or its own end.
+
+    Returns:
+        Exit status: 0, or 2 if it could not start.
+    """
+    # A supervisor has set these already; a node that is started by itself needs them as well.
+    images = "source" in node_type.settings_type.model_fields
+    os.environ.update(ros_environment(images))
+    keep_large_buffers()
+    stopping = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopping
+        stopping = True
+
+    for number in STOPPING:
+        signal.signal(number, stop)
+    # A supervisor blocks them until now.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+    try:
+        rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
+    except RuntimeError as error:  # ROS arguments that cannot be parsed
+        print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    try:
+        node = node_type(name)
+    except SettingsError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        rclpy.shutdown()
+        return 2
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        node.trigger_configure()
+        if not node.error:
+            node.trigger_activate()
+        settings = node.settings
+        for line in set_up(settings.cpus, settings.fifo_priority, settings.lock_memory):
+            node.get_logger().info(line)
+        services = Period(SERVICE_PERIOD_NS)
+        while not (stopping or node.finished or node.error):
+            if not node.active:
+                node.spin(IDLE_WAIT_MS)
+                continue
+            node.step()
+            # Services and parameters can wait a moment; the next frame cannot.
+            if services.due():
+                node.spin(0)
+                gc.collect(1)  # automatic collection is off; little was created since the last one
+    finally:
+        gc.unfreeze()  # an object that is not collected leaves its shared memory behind
+        node.trigger_shutdown()
+        executor.remove_node(node)
+        node.destroy_node()
+        rclpy.shutdown()
+    return 2 if node.error else 0

@@ -1,0 +1,43 @@
+"""Charts as files, by Matplotlib; imported only where one is drawn."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+INK, SOFT, LINE = "#1d2433", "#667085", "#e4e7ee"
+_STYLE = {
+    "text.parse_math": False,  # a `$` in a file's name is no formula
+    "text.color": INK,
+    "axes.labelcolor": SOFT,
+    "axes.edgecolor": LINE,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": LINE,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "perception_nodes",  # the same chart is the same file
+}
+
+
+@contextmanager
+def drawing(width: float, height: float, dpi: int) -> Iterator[Figure]:
+    """A figure of a size in inches, to be drawn and saved within the context."""
+    with rc_context(_STYLE):
+        yield Figure(figsize=(width, height), dpi=dpi)
+
+
+def saved(figure: Figure, kind: str, **options: Any) -> bytes:
+    """The bytes of a figure as `png` or `svg`."""
+    stream = BytesIO()
+    figure.savefig(stream, format=kind, **options)
+    return stream.getvalue()

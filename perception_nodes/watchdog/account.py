@@ -1,0 +1,177 @@
+"""The accounting and the health of one camera's frames."""
+
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from perception_nodes.core.budget import Budget
+from perception_nodes.core.frame import FrameRecord, FrameStatus
+from perception_nodes.system.processes import open_process
+from perception_nodes.transport.shm import Endpoint
+from perception_nodes.watchdog.book import KeptBook
+from perception_nodes.watchdog.faults import Fault, FaultLimits, HealthMode
+from perception_nodes.watchdog.health import Health, HealthLimits, Transition
+from perception_nodes.watchdog.inbox import Inbox
+from perception_nodes.watchdog.ledger import Ledger
+from perception_nodes.watchdog.liveness import Member, Roster
+from perception_nodes.watchdog.watch import Watch
+
+JOURNAL_NS = 10_000_000_000
+"""A dead process's journal is kept for at least this long: all its frames are reported by then."""
+MEMORY_PERIOD_NS = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class AccountSettings:
+    """Settings of an account.
+
+    Attributes:
+        budget: deadline and stages of a frame.
+        processes: how many processes of each role there should be. The detectors come first: their
+            channel is read first, so that no outcome is read before its entry.
+        outcome_timeout_ms: frames without an outcome for longer are closed.
+        health: limits of the modes.
+        faults: limits of the faults.
+    """
+
+    budget: Budget
+    processes: Mapping[str, int]
+    outcome_timeout_ms: float
+    health: HealthLimits
+    faults: FaultLimits
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step of an account has found.
+
+    Attributes:
+        on_time: whether we were called in time ourselves.
+        died: processes that have died since the step before.
+        transition: the change of mode, None if there is none.
+        faults: all faults that are present.
+        changed: whether the mode or the set of faults has changed.
+    """
+
+    on_time: bool
+    died: tuple[Member, ...]
+    transition: Transition | None
+    faults: tuple[Fault, ...]
+    changed: bool
+
+
+class Account:
+    """Closes each of a camera's frames once, and judges how far its detections can be relied on.
+
+    Attributes:
+        camera: its name.
+        ledger: its frames.
+        health: its mode.
+        watch: its faults, but for missing processes.
+        roster: its processes.
+        inbox: their records.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, camera: str, settings: AccountSettings, now_ns: int
+    ) -> None:
+        """Join the channels, and go on where the watchdog before us has stopped.
+
+        Args:
+            endpoint: our end of shared memory.
+            camera: name of the camera.
+            settings: limits and expected processes.
+            now_ns: CLOCK_MONOTONIC.
+        """
+        self.camera = camera
+        timeout_ns = round(settings.outcome_timeout_ms * 1e6)
+        self._book = KeptBook(camera, now_ns)
+        self.ledger = Ledger(timeout_ns, self._book.pages, camera)
+        self.health = Health(settings.health, now_ns)
+        self.watch = Watch(settings.budget, settings.faults)
+        self.roster = Roster(settings.processes, open_process)
+        self.inbox = Inbox(endpoint, camera, self.roster.roles, max(JOURNAL_NS, 2 * timeout_ns))
+        self._recovered = self.inbox.recover(now_ns)
+        self._outbox: deque[FrameRecord] = deque()
+        self._fault_names: tuple[str, ...] = ()
+        self._memory_read_ns = 0
+
+    @property
+    def unsafe(self) -> bool:
+        """Whether the camera's detections cannot be relied on at all."""
+        return self.health.mode == HealthMode.UNSAFE
+
+    def close(self) -> None:
+        """Remove the book: no watchdog goes on with this account."""
+        del self.ledger
+        self._book.close()
+        self.roster.close()
+
+    def step(self, now_ns: int, due_ns: int) -> Step:
+        """Read the records, close frames, judge processes and health.
+
+        Args:
+            now_ns: CLOCK_MONOTONIC.
+            due_ns: the latest time at which we wanted to be called.
+        """
+        on_time = self.watch.tick(due_ns, now_ns, time.time_ns(), self.ledger)
+        records = self._read()
+        if not on_time:
+            self.roster.postpone(now_ns)
+        died: list[Member] = []
+        # All records are applied together, after no further process is found dead: a successor's
+        # records must not come before the last ones of the process that died, nor an outcome among
+        # those before the entry of its frame.
+        while dead := self.roster.update(now_ns):
+            for member in dead:
+                records += self.inbox.last_words(member.role, member.pid, now_ns)
+                self.watch.forget(str(member))
+            died += dead
+            records += self._read()
+        self.roster.end_hung()
+        for record in records:
+            self.watch.record(record)
+        closed = self.ledger.take(records)
+        for member in died:
+            # `now_ns` is too early: frames may have come since then and before the death.
+            self.ledger.died(member.pid, time.monotonic_ns())
+        closed += self.ledger.expire(now_ns)
+        for report in closed:
+            self.watch.report(report)
+            self.health.frame(
+                FrameStatus(report.status),
+                report.published_ns or now_ns,
+                report.reason.decode(errors="replace"),
+            )
+        self._outbox += closed
+        self.inbox.remove_spent(now_ns)
+        if now_ns - self._memory_read_ns >= MEMORY_PERIOD_NS:
+            self._memory_read_ns = now_ns
+            for member in self.roster.members.values():
+                self.watch.memory(str(member), member.handle.rss_bytes(), now_ns)
+        faults = (*self.roster.faults(), *self.watch.faults())
+        transition = self.health.update(faults, now_ns)
+        names, before = tuple(fault.name for fault in faults), self._fault_names
+        self._fault_names = names
+        changed = names != before or transition is not None
+        return Step(on_time, tuple(died), transition, faults, changed)
+
+    def reports(self) -> Iterator[FrameRecord]:
+        """The reports to publish; asking for the next one says that this one is published."""
+        while self._outbox:
+            yield self._outbox[0]
+            self.ledger.reported(self._outbox.popleft())
+
+    def postpone(self, now_ns: int) -> None:
+        """Count silence from now on only, since we were busy with something else."""
+        self.roster.postpone(now_ns)
+
+    def _read(self) -> list[FrameRecord]:
+        """Read all new records."""
+        records, self._recovered = self._recovered, []
+        for role, record in self.inbox.receive():
+            self.roster.hear(role, record)
+            self.watch.sent(record)
+            records += self.inbox.take(role, record)
+        return records

@@ -1,0 +1,112 @@
+"""The detectors that a camera has had: which frames each one received, and which it passed over.
+
+All of this is recorded facts, which are never withdrawn: they may come in any order, and twice.
+"""
+
+import ctypes
+from collections.abc import Iterator
+
+from perception_nodes.core.frame import FrameRecord
+
+REMEMBERED_DETECTORS = 64
+
+
+class Detector(ctypes.Structure):
+    """The time in which one process worked as the detector.
+
+    The process has received frames since `joined_ns` and worked since `since_ns`. `newest_ns` is
+    `ingested_ns` of the newest frame that it, or its predecessor, has taken: it takes no older
+    frame any more. `dead_ns` is when it was seen to be dead, 0 if it was not; that it has ended
+    also follows from the start of the next detector.
+    """
+
+    _fields_ = [
+        ("joined_ns", ctypes.c_int64),
+        ("since_ns", ctypes.c_int64),
+        ("newest_ns", ctypes.c_int64),
+        ("dead_ns", ctypes.c_int64),
+        ("process", ctypes.c_uint32),
+    ]
+
+
+DetectorTable = Detector * REMEMBERED_DETECTORS
+
+
+class DetectorHistory:
+    """What is known of a camera's detectors; kept in a table that outlives us."""
+
+    def __init__(self, table: "ctypes.Array[Detector]") -> None:
+        self._table = table
+        self._sort()
+
+    def took_over(self, record: FrameRecord) -> None:
+        """Note that a detector has started to work.
+
+        Args:
+            record: its TAKEOVER.
+        """
+        known = any(d.since_ns == record.sent_ns for d in self._of(record.process))
+        if not known:
+            self._add(record.process, record.joined_ns, record.sent_ns, record.ingested_ns)
+        # If the predecessor died with that frame in hand, no outcome says that it had taken it.
+        for before in self._of(record.predecessor):
+            if before.since_ns < record.sent_ns:
+                before.newest_ns = max(before.newest_ns, record.ingested_ns)
+                break
+
+    def took(self, outcome: FrameRecord) -> None:
+        """Note that a detector has taken a frame.
+
+        Args:
+            outcome: the frame's. If the detector's TAKEOVER is not known, this outcome is the first
+                proof that it receives frames.
+        """
+        process, ingested_ns = outcome.process, outcome.ingested_ns
+        entries = list(self._of(process))
+        if not entries:
+            self._add(process, ingested_ns, outcome.sent_ns, ingested_ns)
+            return
+        then = next((d for d in entries if d.since_ns <= outcome.sent_ns), entries[-1])
+        then.newest_ns = max(then.newest_ns, ingested_ns)
+
+    def died(self, process: int, now_ns: int) -> None:
+        """Note that a process was seen to be dead, if it has worked as a detector."""
+        for detector in self._of(process):
+            detector.dead_ns = detector.dead_ns or now_ns
+            break
+
+    def passed_over(self, ingested_ns: int) -> bool:
+        """Whether a detector received the frame and went on to a newer one."""
+        return any(d.joined_ns <= ingested_ns < d.newest_ns for d in self._newest_first)
+
+    def last_receiver(self, ingested_ns: int) -> tuple[int, bool] | None:
+        """The last detector that the frame can have reached.
+
+        Returns:
+            Its process, and whether it has stopped working; None if no detector is known to have
+            been working when the frame came.
+        """
+        next_since_ns = 0
+        for detector in self._newest_first:
+            # It has stopped by the time at which it was seen dead, or the next one started to work.
+            stops = [at_ns for at_ns in (detector.dead_ns, next_since_ns) if at_ns]
+            if detector.joined_ns <= ingested_ns and all(at_ns > ingested_ns for at_ns in stops):
+                return int(detector.process), bool(stops)
+            next_since_ns = detector.since_ns
+        return None
+
+    def _of(self, process: int) -> Iterator[Detector]:
+        """The entries of one process, the last one first."""
+        return (d for d in self._newest_first if d.process == process)
+
+    def _add(self, process: int, joined_ns: int, since_ns: int, newest_ns: int) -> None:
+        oldest = min(range(len(self._table)), key=lambda number: self._table[number].since_ns)
+        if self._table[oldest].since_ns < since_ns:
+            # Written in one piece, since we may be killed at any moment.
+            self._table[oldest] = Detector(joined_ns, since_ns, newest_ns, 0, process)
+            self._sort()
+
+    def _sort(self) -> None:
+        self._newest_first = sorted(
+            (d for d in self._table if d.since_ns), key=lambda d: d.since_ns, reverse=True
+        )

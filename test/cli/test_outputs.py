@@ -1,0 +1,78 @@
+"""Outputs that cannot be written are refused in one line, before any work is begun."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from perception_nodes.cli.app import app
+from perception_nodes.cli.common import check_folder, check_writable
+from perception_nodes.graph.config import SettingsError
+
+FILES = [
+    (["model", "evaluate", "road-n", "--data", "/nowhere"], "--out"),
+    (["model", "calibrate", "road-n", "--bag", "/nowhere"], "--table"),
+    (["model", "calibrate", "road-n", "--bag", "/nowhere"], "--sheet"),
+    (["bench", "latency", "--model", "none"], "--json"),
+    (["bench", "deadline", "--model", "none"], "--json"),
+    (["bench", "deadline", "--model", "none"], "--html"),
+    (["bench", "cameras", "--model", "none"], "--json"),
+    (["bench", "models", "none"], "--json"),
+    (["bench", "models", "none"], "--html"),
+    (["bench", "models", "none"], "--svg"),
+    (["replay", "/nowhere", "--update"], "--golden"),
+]
+FOLDERS = [
+    (["demo", "--bag", "/nowhere"], "--out"),
+    (["replay", "/nowhere"], "--out"),
+    (["replay", "--compare", "/nowhere", "/nowhere"], "--out"),
+    (["model", "calibrate", "road-n", "--bag", "/nowhere"], "--out-model"),
+    (["model", "compress", "/nowhere"], "--out"),
+]
+
+
+@pytest.mark.parametrize("place", ["file/below", "x" * 300, "new/" + "x" * 300])
+@pytest.mark.parametrize(("arguments", "option"), FILES + FOLDERS, ids=str)
+def test_the_output_is_what_is_refused_first(
+    arguments: list[str], option: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other arguments are wrong too, and only found to be so by doing the work."""
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    error = CliRunner().invoke(app, [*arguments, option, place]).exception
+    assert isinstance(error, SettingsError)
+    assert str(error).startswith(f"{option} {place} cannot be written: ")
+    assert "; name another " in str(error)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(("arguments", "option"), FILES, ids=str)
+def test_a_folder_is_no_file(arguments: list[str], option: str, tmp_path: Path) -> None:
+    error = CliRunner().invoke(app, [*arguments, option, str(tmp_path)]).exception
+    assert isinstance(error, SettingsError)
+    assert str(error) == f"{option} {tmp_path} is a folder; name a file"
+
+
+@pytest.mark.parametrize(("arguments", "option"), FOLDERS, ids=str)
+def test_a_file_is_no_folder(arguments: list[str], option: str, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    error = CliRunner().invoke(app, [*arguments, option, str(path)]).exception
+    assert isinstance(error, SettingsError)
+    assert str(error) == f"{option} {path} is a file; name a folder"
+
+
+def test_a_device_is_not_replaced_by_a_file() -> None:
+    with pytest.raises(SettingsError, match="/dev/null is a device or pipe; name a file"):
+        check_writable(Path("/dev/null"), "--json")
+
+
+def test_what_can_be_written_is_left_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    path.write_text("old")
+    check_writable(path, "--json")
+    check_writable(tmp_path / "new/result.json", "--json")
+    check_folder(tmp_path, "--out")
+    check_folder(tmp_path / "new/folder", "--out")
+    assert [p.name for p in tmp_path.iterdir()] == ["result.json"]
+    assert path.read_text() == "old"

@@ -1,0 +1,167 @@
+"""What follows `--ros-args`, and parameter files."""
+
+import pytest
+
+from perception_nodes.graph.config import SettingsError
+from perception_nodes.graph.graph import LIVE
+from perception_nodes.graph.ros_arguments import Section, split_ros_arguments
+
+
+def nodes(*arguments, **values):
+    others, ros = split_ros_arguments(["--ros-args", *arguments])
+    assert others == []
+    return {spec.name: spec for spec in LIVE.nodes({"standby": "never", **values}, ros)}
+
+
+def refusal(*arguments, **values):
+    with pytest.raises(SettingsError) as caught:
+        nodes(*arguments, **values)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(text):
+        path = tmp_path / "parameters.yaml"
+        path.write_text(text)
+        return ["--params-file", str(path)]
+
+    return write
+
+
+def test_other_arguments_stay():
+    others, ros = split_ros_arguments(["a:=1", "--ros-args", "-r", "b:=c", "--", "d:=2"])
+    assert others == ["a:=1", "d:=2"]
+    assert ros.for_every_node == ("-r", "b:=c")
+
+
+def test_every_node_gets_remappings_and_log_levels():
+    given = ["-r", "perception/detections:=objects", "-r", "__ns:=/truck", "--log-level", "debug"]
+    for spec in nodes(*given, "--disable-rosout-logs").values():
+        arguments = spec.arguments()
+        assert arguments[1:8] == [*given, "--disable-rosout-logs"]
+
+
+def test_launch_may_give_the_flag_twice():
+    assert split_ros_arguments(["--ros-args", "--ros-args"])[0] == []
+
+
+def test_a_parameter_is_like_an_assignment_which_comes_first():
+    found = nodes("-p", "deadline_ms:=20", "--param", "cpus:='3'")
+    assert {spec.parameters["cpus"] for spec in found.values()} == {"3"}
+    assert found["watchdog_node"].parameters["deadline_ms"] == 20.0
+    assert nodes("-p", "deadline_ms:=20", deadline_ms="30")["watchdog_node"].parameters[
+        "deadline_ms"
+    ] == (30.0)
+
+
+def test_a_file_has_sections_for_all_nodes_or_for_one(file):
+    found = nodes(
+        *file(
+            """
+            /**: {ros__parameters: {deadline_ms: 20.0, of_another_package: 1}}
+            detector_node: {ros__parameters: {threads: 2}}
+            /other_node: {ros__parameters: {threads: 7}}
+            """
+        )
+    )
+    assert found["preprocess_node"].parameters["deadline_ms"] == 20.0
+    assert found["watchdog_node"].parameters["deadline_ms"] == 20.0
+    assert found["detector_node"].parameters["threads"] == 2
+
+
+def test_a_named_node_comes_before_a_wildcard_and_a_parameter_before_a_file(file):
+    text = "detector_node: {ros__parameters: {threads: 2}}\n/**: {ros__parameters: {threads: 3}}"
+    assert nodes(*file(text))["detector_node"].parameters["threads"] == 2
+    assert nodes(*file(text), "-p", "threads:=4")["detector_node"].parameters["threads"] == 4
+    assert nodes("-p", "detector_node:threads:=5")["detector_node"].parameters["threads"] == 5
+
+
+def test_a_file_may_name_the_camera_and_its_nodes(file):
+    found = nodes(
+        *file(
+            """
+            /**: {ros__parameters: {camera: rear}}
+            detector_rear_node: {ros__parameters: {threads: 2}}
+            """
+        )
+    )
+    assert found["detector_rear_node"].parameters["threads"] == 2
+
+
+def test_each_of_several_cameras_can_have_parameters_of_its_own(file):
+    found = nodes(
+        *file(
+            """
+            /**: {ros__parameters: {cameras: "front,rear"}}
+            preprocess_rear_node: {ros__parameters: {image_topic: "/{camera}/image"}}
+            """
+        )
+    )
+    assert found["preprocess_rear_node"].parameters["image_topic"] == "/rear/image"
+    topic = found["preprocess_front_node"].parameters["image_topic"]
+    assert topic == "camera/front/image_raw"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "matches"),
+    [
+        ("/**", "/truck/detector_node", True),
+        ("**", "/detector_node", True),
+        ("/*", "/detector_node", True),
+        ("/*", "/truck/detector_node", False),
+        ("/truck/*", "/truck/detector_node", True),
+        ("/**/detector_node", "/a/b/detector_node", True),
+        ("detector_node", "/truck/detector_node", True),
+        ("/detector_node", "/truck/detector_node", False),
+        ("/truck/detector_node", "/truck/detector_node", True),
+        ("detector_nod.", "/detector_node", False),
+    ],
+)
+def test_patterns_of_names(pattern, name, matches):
+    assert Section(pattern, {}, "").matches(name) == matches
+
+
+def test_namespaces_may_be_nested(file):
+    text = "truck: {detector_node: {ros__parameters: {threads: 2}}}"
+    assert nodes(*file(text), "-r", "__ns:=/truck")["detector_node"].parameters["threads"] == 2
+    assert nodes(*file(text))["detector_node"].parameters["threads"] == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("detector_node: {ros__parameters: {thread: 2}}", "has no parameter 'thread'"),
+        ("/**: {ros__parameters: {deadline_ms: fast}}", "parameter deadline_ms: 'fast' is not"),
+        ("watchdog_node: {ros__parameters: {deadline_ms: 20}}\n"
+         "preprocess_node: {ros__parameters: {deadline_ms: 30}}", "all nodes share it"),
+        ("deadline_ms: 20", "deadline_ms is not a mapping"),
+        ("ros__parameters: {deadline_ms: 20}", "below a node's name"),
+        ("/**: {ros__parameters: 3}", "below a node's name"),
+        ("", "it is not a mapping"),
+        ("{", "is not YAML"),
+        ("\x00", "is not YAML"),
+    ],
+)  # fmt: skip
+def test_a_bad_file_is_one_line(file, text, words):
+    assert words in refusal(*file(text))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--params-file", "/no/such"], "/no/such cannot be read: No such file"),
+        (["--params-file", "/"], "/ cannot be read: Is a directory"),
+        (["--params-file"], "--params-file needs a value"),
+        (["-p", "threads"], "'threads' is not of the form NAME:=VALUE"),
+        (["-p", "threads:={"], "is not YAML"),
+        (["-p", "score_treshold:=0.5"], "'score_treshold' is unknown"),
+        (["-r", "a"], "'a' is not of the form FROM:=TO"),
+        (["-r", "__node:=x"], "several nodes"),
+        (["--log-level", "loud"], "log level 'loud'"),
+        (["--nonsense"], "'--nonsense' is unknown"),
+    ],
+)
+def test_a_bad_argument_is_one_line(arguments, words):
+    assert words in refusal(*arguments)

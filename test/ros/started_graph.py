@@ -1,0 +1,171 @@
+"""A graph as a user starts it: by `perception run`, or by `ros2 launch` where that is installed."""
+
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SHM = Path("/dev/shm")
+TIMEOUT_S = 40.0
+NODES = [
+    "watchdog_node",
+    "detector_node",
+    "detector_standby_node",
+    "preprocess_node",
+    "preprocess_standby_node",
+]
+NEEDED = ("launch", "launch_ros", "ros2cli", "ros2launch")
+MISSING = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+HAS_LAUNCH = not MISSING and importlib.util.find_spec("launch").origin is not None
+needs_launch = pytest.mark.skipif(not HAS_LAUNCH, reason="ros2 launch is not installed")
+ROS2 = "import sys; from ros2cli.cli import main; sys.exit(main())"
+RUN = "import sys; from perception_nodes.__main__ import main; sys.exit(main())"
+
+
+class StartedGraph:
+    """The command and what comes of it."""
+
+    def __init__(self, command: list[str], log: Path, environment: dict[str, str]) -> None:
+        self.log = log
+        with log.open("wb") as file:
+            self.command = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env={**os.environ, **environment},
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def output(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def supervisor(self) -> int:
+        """The process that runs `perception run`."""
+        if "run" in arguments_of(self.command.pid):
+            return self.command.pid
+        return next((p for p in children(self.command.pid) if "run" in arguments_of(p)), 0)
+
+    def nodes(self) -> dict[str, int]:
+        """Running nodes and their processes."""
+        return {name_of(child): child for child in children(self.supervisor()) if name_of(child)}
+
+    def until_ready(self, nodes: list[str] = NODES) -> dict[str, int]:
+        """Wait until all nodes run, and the detectors say that they work."""
+
+        def ready() -> bool:
+            assert self.command.poll() is None, self.output()
+            detectors = sum("detector" in name for name in nodes)
+            return (
+                set(nodes) <= set(self.nodes()) and self.output().count(" threads: ") >= detectors
+            )
+
+        self.until(ready)
+        return self.nodes()
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        give_up_s = time.monotonic() + TIMEOUT_S
+        while not condition():
+            assert time.monotonic() < give_up_s, self.output()
+            time.sleep(0.02)
+
+    def signal(self, number: int) -> None:
+        """Signal the command's process group, as a terminal does."""
+        os.killpg(self.command.pid, number)
+
+    def end(self) -> int:
+        """Wait for the command; its exit status."""
+        return self.command.wait(TIMEOUT_S)
+
+
+class Starter:
+    """Starts graphs with one of the two commands."""
+
+    def __init__(self, how: str, folder: Path) -> None:
+        self.how = how
+        self._folder = folder
+        self._started: list[StartedGraph] = []
+
+    def __call__(self, *arguments: str, file: str = "perception.launch.py") -> StartedGraph:
+        if self.how == "run":
+            command, environment = [sys.executable, "-m", "perception_nodes", "run"], {}
+        else:
+            command = [sys.executable, "-c", ROS2, "launch", "perception_nodes", file]
+            environment = installed(self._folder / "prefix")
+        log = self._folder / f"log{len(self._started)}"
+        started = StartedGraph([*command, *arguments], log, environment)
+        self._started.append(started)
+        return started
+
+    def close(self) -> None:
+        for started in self._started:
+            for process in (started.command.pid, *children(started.command.pid)):
+                try:
+                    os.kill(process, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+            started.command.wait()
+
+
+def installed(prefix: Path) -> dict[str, str]:
+    """The environment of a workspace in which this checkout is installed."""
+    script = prefix / "lib/perception_nodes/perception"
+    if not prefix.exists():
+        marker = prefix / "share/ament_index/resource_index/packages/perception_nodes"
+        marker.parent.mkdir(parents=True)
+        marker.touch()
+        shutil.copytree(ROOT / "launch", prefix / "share/perception_nodes/launch")
+        script.parent.mkdir(parents=True)
+        script.write_text(f"#!{sys.executable}\n{RUN}\n")
+        script.chmod(0o755)
+    before = os.environ.get("AMENT_PREFIX_PATH", sys.prefix)
+    return {
+        "AMENT_PREFIX_PATH": os.pathsep.join([str(prefix), before]),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        "ROS_LOG_DIR": str(prefix.parent / "log"),
+    }
+
+
+def left_behind(domain: int) -> list[str]:
+    """Shared memory that a domain's processes have left; DDS ports are 7400 + 250 * domain on."""
+    ports = tuple(f"fastdds_port{7400 + 250 * domain + offset}" for offset in range(250))
+    ours = (f"perception{domain}_", f"perception_graph{domain}_", *ports)
+    return [path.name for path in SHM.iterdir() if path.name.startswith(ours)]
+
+
+def is_alive(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in ("Z", "X")
+
+
+def children(process: int) -> list[int]:
+    try:
+        return list(map(int, Path(f"/proc/{process}/task/{process}/children").read_text().split()))
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def arguments_of(process: int) -> list[str]:
+    try:
+        return Path(f"/proc/{process}/cmdline").read_text().split("\0")
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def name_of(process: int) -> str:
+    """The name of a node's process; empty where it is none."""
+    arguments = arguments_of(process)
+    renamed = [text.partition(":=")[2] for text in arguments if text.startswith("__node:=")]
+    modules = [text.rpartition(".")[2] for text in arguments if ".nodes." in text]
+    return (renamed or modules or [""])[0]

@@ -1,0 +1,154 @@
+"""Ctrl-C and SIGTERM end every command in the same way, and nothing of it is left."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytestmark = [pytest.mark.ros, pytest.mark.timeout(180)]
+MARK = "PERCEPTION_INTERRUPTED"
+"""An environment variable that tells the processes of a command from all others."""
+START_TIMEOUT_S = 90.0
+SHM = Path("/dev/shm")
+SAMPLE = "bags/sample_sqlite3"
+UnderWay = Callable[["Command"], bool]
+
+
+def left_behind(domain: int) -> list[str]:
+    """Shared memory that a domain's processes have left; DDS ports are 7400 + 250 * domain on."""
+    ports = tuple(f"fastdds_port{7400 + 250 * domain + offset}" for offset in range(250))
+    return [p.name for p in SHM.iterdir() if p.name.startswith((f"perception{domain}_", *ports))]
+
+
+class Command:
+    """A command that runs, with its outputs and temporary files in folders of its own."""
+
+    def __init__(self, process: subprocess.Popen[str], mark: str, out: Path) -> None:
+        self.process, self._mark, self.out = process, f"{MARK}={mark}".encode(), out
+
+    def processes(self) -> list[int]:
+        """It and all that it has started, wherever their parent is now."""
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                marked = self._mark in (folder / "environ").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if marked:
+                found.append(int(folder.name))
+        return found
+
+    def wait_until(self, under_way: UnderWay) -> None:
+        """Wait for the moment in which it is to be ended."""
+        give_up_s = time.monotonic() + START_TIMEOUT_S
+        while not under_way(self):
+            assert self.process.poll() is None, self.process.communicate()
+            assert time.monotonic() < give_up_s
+            time.sleep(0.02)
+
+
+@contextmanager
+def started(tmp_path: Path, root: Path, *arguments: str) -> Iterator[Command]:
+    """Start a command; OUT among its arguments is a folder for its outputs."""
+    out, temporary = tmp_path / "out", tmp_path / "temporary"
+    temporary.mkdir()
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "perception_nodes",
+            *(a.replace("OUT", str(out)) for a in arguments),
+        ],
+        cwd=root,
+        env={**os.environ, MARK: str(tmp_path), "TMPDIR": str(temporary)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    command = Command(process, str(tmp_path), out)
+    try:
+        yield command
+    finally:
+        for pid in command.processes():
+            os.kill(pid, signal.SIGKILL)
+        process.communicate()
+
+
+def graph_runs(command: Command) -> bool:
+    """Whether all nodes are there, and one of them has joined shared memory."""
+    domain = os.environ["ROS_DOMAIN_ID"]
+    names = [path.name for path in SHM.iterdir()]
+    nodes = len(command.processes()) >= 4
+    return nodes and any(name.startswith(f"perception{domain}_") for name in names)
+
+
+def infers(command: Command) -> bool:
+    """Whether it has loaded the runtime."""
+    return "openvino" in Path(f"/proc/{command.process.pid}/maps").read_text()
+
+
+def writes(command: Command) -> bool:
+    """Whether it has begun an output."""
+    return any(any(part.iterdir()) for part in command.out.rglob(".part*"))
+
+
+def listens(command: Command) -> bool:
+    """Whether it has said that it is ready."""
+    assert command.process.stderr is not None
+    return "unit at" in command.process.stderr.readline()
+
+
+COMMANDS: list[tuple[list[str], UnderWay]] = [
+    (["run", "backend:=null"], graph_runs),
+    (["demo", "--bag", SAMPLE, "--out", "OUT", "backend:=null"], graph_runs),
+    (["replay", SAMPLE, "--backend", "golden", "--out", "OUT"], writes),
+    (["replay", SAMPLE, "--mode", "realtime", "--rate", "0.1", "--out", "OUT"], writes),
+    (["replay", SAMPLE, SAMPLE, "--workers", "2", "--backend", "golden", "--out", "OUT"], writes),
+    (["bench", "latency", "--backend", "null", "--json", "OUT/x.json"], graph_runs),
+    (["bench", "deadline", "--backend", "null", "--html", "OUT/x.html"], graph_runs),
+    (["bench", "cameras", "--backend", "null", "--frames", "2000"], graph_runs),
+    (["bench", "models", "road-n", "--frames", "100000", "--threads", "1"], infers),
+    (["model", "evaluate", "road-n", "--data", "IMAGES", "--teacher", "road-s"], infers),
+    (["model", "compile", "road-n", "--backend", "openvino", "--bag", SAMPLE], infers),
+    (["hil", "run", "camera_stop", "--out", "OUT"], graph_runs),
+    (["hil", "unit", "--listen", "127.0.0.1:0"], listens),
+]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("arguments", "under_way"), COMMANDS, ids=lambda x: str(x)[:40])
+def test_an_interrupted_command_leaves_nothing(
+    arguments: list[str],
+    under_way: UnderWay,
+    number: signal.Signals,
+    domain: int,
+    root: Path,
+    tmp_path: Path,
+) -> None:
+    if "IMAGES" in arguments:
+        images = tmp_path / "images"
+        images.mkdir()
+        picture = np.random.default_rng(0).integers(0, 255, (1080, 1920, 3), np.uint8)
+        for index in range(200):
+            cv2.imwrite(str(images / f"{index}.jpg"), picture)
+        arguments = [str(images) if a == "IMAGES" else a for a in arguments]
+    with started(tmp_path, root, *arguments) as command:
+        command.wait_until(under_way)
+        command.process.send_signal(number)
+        _, errors = command.process.communicate(timeout=60)
+        assert command.process.returncode == 128 + number, errors
+        assert "Traceback" not in errors
+        assert command.processes() == []
+    assert left_behind(domain) == []
+    # .ses is what ONNX Runtime always leaves.
+    assert [p.name for p in (tmp_path / "temporary").iterdir() if p.name != ".ses"] == []
+    hidden = [path for path in (tmp_path / "out").rglob("*") if path.name.startswith(".part")]
+    assert hidden == [] and not list((tmp_path / "out").rglob("*.tmp"))

@@ -1,0 +1,202 @@
+"""What a launch file can be told, with the real launch where it is installed."""
+
+import re
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rclpy
+from rcl_interfaces.msg import ParameterType
+from rcl_interfaces.srv import GetParameters
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from started_graph import ROOT, StartedGraph, Starter, needs_launch
+from vision_msgs.msg import VisionInfo
+
+from perception_nodes.backends.model import load_model
+from perception_nodes.graph.config import allowed_range
+from perception_nodes.graph.graph import LIVE, REPLAY
+
+pytestmark = [pytest.mark.ros, pytest.mark.timeout(240)]
+TIMEOUT_S = 40.0
+SINGLE = ("backend:=null", "standby:=never")
+INCLUDING = """
+import pathlib
+from launch import LaunchDescription
+from launch.actions import GroupAction, IncludeLaunchDescription
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch_ros.actions import PushRosNamespace, SetParameter, SetRemap
+
+def generate_launch_description():
+    ours = PythonLaunchDescriptionSource({path!r})
+    given = {{"backend": "null", "standby": "never"}}
+    return LaunchDescription([GroupAction([
+        PushRosNamespace("truck"),
+        SetRemap("perception/detections", "objects"),
+        SetParameter("deadline_ms", 20.0),
+        IncludeLaunchDescription(ours, launch_arguments=given.items()),
+    ])])
+"""
+
+
+@pytest.fixture(params=["run", pytest.param("launch", marks=needs_launch)])
+def start(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Starter]:
+    starter = Starter(request.param, tmp_path)
+    yield starter
+    starter.close()
+
+
+only_launch = pytest.mark.parametrize("start", ["launch"], indirect=True)
+
+
+class Observer:
+    """A node beside the graph."""
+
+    def __init__(self, domain: int) -> None:
+        self._context = rclpy.Context()
+        rclpy.init(context=self._context, domain_id=domain)
+        self.node = rclpy.create_node("observer", context=self._context)
+        self._executor = rclpy.executors.SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+
+    def close(self) -> None:
+        self.node.destroy_node()
+        rclpy.shutdown(context=self._context)
+
+    def topics(self) -> set[str]:
+        return {name for name, _ in self.node.get_topic_names_and_types()}
+
+    def until(self, condition: Any) -> None:
+        give_up_s = time.monotonic() + TIMEOUT_S
+        while not condition():
+            assert time.monotonic() < give_up_s, sorted(self.topics())
+            self._executor.spin_once(timeout_sec=0.1)
+
+    def parameter(self, node: str, name: str) -> Any:
+        client = self.node.create_client(GetParameters, f"{node}/get_parameters")
+        assert client.wait_for_service(timeout_sec=TIMEOUT_S)
+        future = client.call_async(GetParameters.Request(names=[name]))
+        self.until(future.done)
+        (value,) = future.result().values
+        kinds = {
+            ParameterType.PARAMETER_BOOL: "bool_value",
+            ParameterType.PARAMETER_DOUBLE: "double_value",
+            ParameterType.PARAMETER_STRING_ARRAY: "string_array_value",
+        }
+        return getattr(value, kinds[value.type])
+
+
+@pytest.fixture
+def observer(domain: int) -> Iterator[Observer]:
+    found = Observer(domain)
+    yield found
+    found.close()
+
+
+def stop(graph: StartedGraph) -> None:
+    graph.signal(signal.SIGINT)
+    assert graph.end() == 0, graph.output()
+
+
+def test_namespace_remappings_parameter_file_and_log_level(
+    start: Starter, observer: Observer, tmp_path: Path
+) -> None:
+    file = tmp_path / "parameters.yaml"
+    file.write_text(
+        "/**: {ros__parameters: {use_sim_time: true, backend: 'null', standby: never}}\n"
+        "watchdog_node: {ros__parameters: {deadline_ms: 30.0}}\n"
+        "preprocess_node: {ros__parameters: {deadline_ms: 30.0}}\n"
+    )
+    if start.how == "launch":
+        arguments = ["namespace:=truck", f"params_file:={file}", "log_level:=warn"]
+        arguments += ["remap:=perception/detections:=objects perception/health:=/health"]
+    else:
+        arguments = ["--ros-args", "-r", "__ns:=/truck", "--params-file", str(file)]
+        arguments += ["-r", "perception/detections:=objects", "-r", "perception/health:=/health"]
+        arguments += ["--log-level", "warn"]
+    graph = start(*arguments)
+    expected = {"/truck/objects", "/health", "/truck/perception/safe_stop"}
+    expected |= {"/truck/camera/image_raw", "/truck/perception/vision_info", "/diagnostics"}
+    observer.until(lambda: expected <= observer.topics())
+    assert not any(topic.startswith("/perception") for topic in observer.topics())
+    assert observer.parameter("/truck/watchdog_node", "deadline_ms") == 30.0
+    assert observer.parameter("/truck/preprocess_node", "use_sim_time") is True
+    stop(graph)
+    assert "threads: " not in graph.output(), "that is said at level info"
+
+
+@needs_launch
+@only_launch
+def test_a_launch_file_that_includes_ours(
+    start: Starter, observer: Observer, tmp_path: Path
+) -> None:
+    path = tmp_path / "vehicle.launch.py"
+    path.write_text(INCLUDING.format(path=str(ROOT / "launch/perception.launch.py")))
+    graph = start("an_argument_of:=its_own", file=str(path))
+    observer.until(lambda: {"/truck/objects", "/truck/perception/health"} <= observer.topics())
+    assert observer.parameter("/truck/watchdog_node", "deadline_ms") == 20.0
+    stop(graph)
+
+
+@needs_launch
+@only_launch
+@pytest.mark.parametrize(
+    ("file", "made"), [("perception.launch.py", LIVE), ("replay.launch.py", REPLAY)]
+)
+def test_arguments_are_shown_with_default_range_and_description(
+    start: Starter, file: str, made: Any
+) -> None:
+    graph = start("--show-args", file=file)
+    assert graph.end() == 0
+    text = " ".join(graph.output().split())
+    for name, info in made.parameters.items():
+        shown = f"'{name}': {info.description} ({allowed_range(info)}) (default: '{info.default}')"
+        assert " ".join(shown.split()) in text
+    assert set(re.findall(r"'(\w+)':", text)) == {
+        *made.parameters, "namespace", "params_file", "log_level", "remap"
+    }  # fmt: skip
+
+
+def test_a_drive_that_has_ended_ends_the_graph(start: Starter, observer: Observer) -> None:
+    graph = start(*SINGLE, "bag:=synthetic:64x48@20*10", file="replay.launch.py")
+    assert graph.end() == 0, graph.output()
+
+
+@needs_launch
+@only_launch
+def test_a_replay_without_a_drive_is_refused(start: Starter) -> None:
+    graph = start(*SINGLE, file="replay.launch.py")
+    assert graph.end() == 1
+    assert graph.output().count("error: parameter bag: ") == 1
+
+
+def test_two_cameras_run_side_by_side(start: Starter, observer: Observer) -> None:
+    graphs = [start(*SINGLE), start(*SINGLE, "camera:=rear")]
+    named = {
+        f"/perception/{camera}{topic}"
+        for camera in ("", "rear/")
+        for topic in ("detections", "frame_report", "health", "safe_stop", "vision_info")
+    }
+    observer.until(lambda: named <= observer.topics())
+    for topic in named:
+        assert observer.node.count_publishers(topic) == 1
+    nodes = observer.node.get_node_names()
+    assert len(nodes) == len(set(nodes))
+    for graph in graphs:
+        stop(graph)
+
+
+def test_the_classes_of_detections_are_told(start: Starter, observer: Observer) -> None:
+    graph = start(*SINGLE)
+    graph.until_ready(["watchdog_node", "detector_node", "preprocess_node"])
+    infos: list[VisionInfo] = []
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    observer.node.create_subscription(VisionInfo, "/perception/vision_info", infos.append, latched)
+    observer.until(lambda: infos)
+    assert infos[0].method == "road-n int8 (null)"
+    assert infos[0].database_location == "/detector_node/class_names"
+    node, _, name = infos[0].database_location.rpartition("/")
+    assert tuple(observer.parameter(node, name)) == load_model("road-n").classes
+    stop(graph)

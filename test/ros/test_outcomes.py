@@ -1,0 +1,147 @@
+"""What comes of a started graph, whatever happens to it: the same by both ways to start one."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from started_graph import NODES, Starter, is_alive, left_behind, needs_launch
+
+pytestmark = [pytest.mark.ros, pytest.mark.timeout(240)]
+GRAPH = ("backend:=null", "standby:=always")
+DRIVE = "synthetic:64x48@10*600"
+
+
+@pytest.fixture(params=["run", pytest.param("launch", marks=needs_launch)])
+def start(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Starter]:
+    starter = Starter(request.param, tmp_path)
+    yield starter
+    starter.close()
+
+
+def failed(start: Starter, status: int) -> int:
+    """The exit status of a graph that ends with this status: launch knows only one."""
+    return status if start.how == "run" else 1
+
+
+def test_a_node_that_is_killed_is_started_again(start: Starter, domain: int) -> None:
+    graph = start(*GRAPH)
+    first = graph.until_ready()
+    for name in reversed(NODES):
+        os.kill(first[name], signal.SIGKILL)
+        graph.until(lambda name=name: graph.nodes().get(name, first[name]) != first[name])
+        assert f"{name} ended by signal SIGKILL and is started again at once" in graph.output()
+    graph.until(lambda: graph.output().count(" threads: ") == 4)
+    processes = graph.nodes()
+    assert sorted(processes) == sorted(NODES)
+    graph.signal(signal.SIGINT)
+    assert graph.end() == 0
+    assert not any(map(is_alive, processes.values()))
+    assert left_behind(domain) == []
+
+
+def test_a_killed_player_is_a_failure(start: Starter) -> None:
+    graph = start(*GRAPH, f"bag:={DRIVE}", file="replay.launch.py")
+    player = graph.until_ready([*NODES, "player_node"])["player_node"]
+    os.kill(player, signal.SIGKILL)
+    assert graph.end() == failed(start, 2)
+    assert "failed: player_node ended by signal SIGKILL" in graph.output()
+
+
+def test_a_killed_supervisor_takes_the_nodes_along_and_the_next_start_cleans_up(
+    start: Starter, domain: int
+) -> None:
+    graph = start(*GRAPH)
+    nodes = graph.until_ready()
+    os.kill(graph.supervisor(), signal.SIGKILL)
+    assert graph.end() == failed(start, -signal.SIGKILL)
+    graph.until(lambda: not any(map(is_alive, nodes.values())))
+    # Their names are those of processes; other names are used again.
+    left = {name for name in left_behind(domain) if name.endswith((".journal", ".data"))}
+    assert left
+    again = start(*GRAPH)
+    again.until_ready()
+    assert not left & set(left_behind(domain))
+    again.signal(signal.SIGINT)
+    assert again.end() == 0
+    assert left_behind(domain) == []
+
+
+@needs_launch
+@pytest.mark.parametrize("start", ["launch"], indirect=True)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_launch_that_ends_at_once_leaves_nothing(
+    start: Starter, domain: int, number: int
+) -> None:
+    graph = start(*GRAPH)
+    processes = [*graph.until_ready().values(), graph.supervisor()]
+    os.kill(graph.command.pid, number)
+    assert graph.end() in (-number, 1)
+    graph.until(lambda: not any(map(is_alive, processes)))
+    assert left_behind(domain) == []
+
+
+@pytest.mark.parametrize("numbers", [["INT"], ["TERM"], ["INT", "INT"], ["INT", "TERM"]])
+def test_a_signal_ends_it_in_good_order(start: Starter, domain: int, numbers: list[str]) -> None:
+    graph = start(*GRAPH)
+    nodes = graph.until_ready()
+    for name in numbers:
+        os.kill(graph.supervisor() or graph.command.pid, signal.Signals[f"SIG{name}"])
+    assert graph.end() == 0
+    assert "Traceback" not in graph.output()
+    assert not any(map(is_alive, nodes.values()))
+    assert left_behind(domain) == []
+
+
+def test_ctrl_c_twice_in_a_terminal(start: Starter, domain: int) -> None:
+    graph = start(*GRAPH)
+    nodes = graph.until_ready()
+    graph.signal(signal.SIGINT)
+    graph.until(lambda: len(graph.nodes()) < len(nodes))
+    graph.signal(signal.SIGINT)
+    assert graph.end() == 0
+    assert "Traceback" not in graph.output()
+    assert not any(map(is_alive, nodes.values()))
+    assert left_behind(domain) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["model:=nope"], "error: model 'nope' is not there"),
+        (["deadline_ms:=-1"], "error: parameter deadline_ms: '-1' is not allowed"),
+        (["score_treshold:=0.5"], "error: parameter 'score_treshold' is unknown"),
+        (["cameras:=front,front"], "error: parameter cameras: 'front,front' is not allowed"),
+    ],
+)
+def test_a_bad_parameter_is_one_line(start: Starter, arguments: list[str], line: str) -> None:
+    graph = start(*arguments)
+    assert graph.end() == failed(start, 2)
+    output = graph.output()
+    assert output.count(line) == 1
+    assert output.count("rror: ") == 1
+    assert "Traceback" not in output
+
+
+def test_a_node_that_cannot_start_ends_the_graph(start: Starter, domain: int) -> None:
+    graph = start(*GRAPH, "hardware_watchdog:=/dev/none")
+    assert graph.end() == failed(start, 2)
+    output = graph.output()
+    assert output.count("parameter hardware_watchdog:") == 1
+    assert output.count("failed: watchdog_node ended with status 2") == 1
+    assert left_behind(domain) == []
+
+
+def test_a_second_graph_of_a_camera_names_the_process_of_the_first(
+    start: Starter, domain: int
+) -> None:
+    first = start(*GRAPH)
+    first.until_ready()
+    second = start(*GRAPH)
+    assert second.end() == failed(start, 2)
+    assert f"process {first.supervisor()} runs a graph of camera 'front'" in second.output()
+    assert sorted(first.nodes()) == sorted(NODES)
+    first.signal(signal.SIGINT)
+    assert first.end() == 0
+    assert left_behind(domain) == []

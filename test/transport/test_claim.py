@@ -1,0 +1,83 @@
+"""One graph a camera, in real processes."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from perception_nodes.transport.claim import Claim
+from perception_nodes.transport.memory import TransportError
+
+HOLDER = """
+import pathlib, sys, time
+from perception_nodes.transport.claim import Claim
+claim = Claim("front", pathlib.Path(sys.argv[1]))
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture(autouse=True)
+def domain(monkeypatch):
+    monkeypatch.setenv("ROS_DOMAIN_ID", "7")
+
+
+@pytest.fixture
+def holder(tmp_path, root):
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        cwd=root,
+    )
+    process.stdout.readline()
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_the_holder_is_named(holder, tmp_path):
+    with pytest.raises(TransportError) as caught:
+        Claim("front", tmp_path)
+    assert str(caught.value).startswith(
+        f"process {holder.pid} runs a graph of camera 'front' in ROS domain 7 already"
+    )
+
+
+def test_a_killed_holder_has_given_it_up(holder, tmp_path):
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.wait()
+    Claim("front", tmp_path).release()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_cameras_and_domains_do_not_disturb_each_other(holder, tmp_path, monkeypatch):
+    rear = Claim("rear", tmp_path)
+    monkeypatch.setenv("ROS_DOMAIN_ID", "8")
+    front = Claim("front", tmp_path)
+    rear.release()
+    front.release()
+
+
+def test_a_claim_on_a_file_that_was_just_removed_is_made_again(tmp_path, monkeypatch):
+    first, real = Claim("front", tmp_path), os.open
+
+    def late(*arguments):
+        descriptor = real(*arguments)
+        if first is not None:
+            monkeypatch.undo()
+            monkeypatch.setenv("ROS_DOMAIN_ID", "7")
+            first.release()  # after the second has opened the file, before it locks it
+        return descriptor
+
+    monkeypatch.setattr(os, "open", late)
+    second = Claim("front", tmp_path)
+    with pytest.raises(TransportError, match=f"process {os.getpid()} "):
+        Claim("front", tmp_path)
+    second.release()
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    with pytest.raises(TransportError, match="No such file or directory"):
+        Claim("front", tmp_path / "none")

@@ -1,0 +1,161 @@
+"""A camera's account beside processes that really die."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from perception_nodes.core.budget import Budget
+from perception_nodes.core.frame import FrameRecord, FrameStatus, RecordKind
+from perception_nodes.transport.channels import NumberedRecords
+from perception_nodes.transport.shm import Endpoint
+from perception_nodes.watchdog.account import Account, AccountSettings
+from perception_nodes.watchdog.faults import FaultLimits, HealthMode
+from perception_nodes.watchdog.health import HealthLimits
+
+pytestmark = pytest.mark.usefixtures("ros_domain")
+TIMEOUT_S = 30
+DETECTOR = """
+import sys, time
+from perception_nodes.core.frame import FrameRecord, FrameStatus, RecordKind
+from perception_nodes.transport.channels import NumberedRecords
+from perception_nodes.transport.journal import Journal
+from perception_nodes.transport.shm import Endpoint
+joined_ns = time.monotonic_ns()
+records = NumberedRecords(Endpoint("d"), "front", "detector", 10**10, Journal("front", "detector"))
+takeover = FrameRecord(kind=RecordKind.TAKEOVER, joined_ns=joined_ns)
+takeover.predecessor = int(sys.argv[1])
+records.send(takeover)
+print(flush=True)
+for line in sys.stdin:
+    process, sequence, ingested_ns, status = map(int, line.split())
+    frame = {"ingest_process": process, "sequence": sequence, "ingested_ns": ingested_ns}
+    records.send(FrameRecord(kind=RecordKind.OUTCOME, status=status, preprocessed_ns=1, **frame))
+    print(flush=True)
+"""
+
+
+class Graph:
+    """Preprocessing is this process; detectors are others."""
+
+    def __init__(self, root):
+        self.environment = {**os.environ, "PYTHONPATH": str(root)}
+        self.endpoint = Endpoint("test")
+        self.account = self.new_account()
+        self.records = NumberedRecords(self.endpoint, "front", "preprocess", 10**10)
+        self.sequence = 0
+        self.detectors = []
+
+    def new_account(self):
+        settings = AccountSettings(
+            Budget(), {"detector": 1, "preprocess": 1}, 60_000.0, HealthLimits(), FaultLimits()
+        )
+        return Account(self.endpoint, "front", settings, time.monotonic_ns())
+
+    def start_detector(self):
+        before = self.detectors[-1].pid if self.detectors else 0
+        process = subprocess.Popen(
+            [sys.executable, "-c", DETECTOR, str(before)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=self.environment,
+            text=True,
+        )
+        process.stdout.readline()
+        self.detectors.append(process)
+        return process
+
+    def enter(self):
+        frame = {"ingest_process": os.getpid(), "sequence": self.sequence}
+        frame["ingested_ns"] = time.monotonic_ns()
+        self.sequence += 1
+        self.records.send(FrameRecord(kind=RecordKind.ENTERED, **frame))
+        return tuple(frame.values())
+
+    def end(self, detector, frame, status=FrameStatus.OK):
+        detector.stdin.write(" ".join(map(str, (*frame, int(status)))) + "\n")
+        detector.stdin.flush()
+        detector.stdout.readline()
+
+    def step(self):
+        now_ns = time.monotonic_ns()
+        step = self.account.step(now_ns, now_ns)
+        reports = [(r.sequence, FrameStatus(r.status), r.reason) for r in self.account.reports()]
+        return step, reports
+
+    def close(self):
+        for process in self.detectors:
+            process.kill()
+            process.communicate(timeout=TIMEOUT_S)
+        self.account.close()
+        self.endpoint.close()
+
+
+@pytest.fixture
+def graph(root):
+    started = Graph(root)
+    yield started
+    started.close()
+
+
+def test_the_last_words_of_a_detector_count_before_the_first_ones_of_its_successor(graph):
+    first = graph.start_detector()
+    graph.step()
+    frames = [graph.enter() for _ in range(3)]
+    graph.end(first, frames[1])
+    first.kill()
+    first.wait(TIMEOUT_S)
+    second = graph.start_detector()
+    newer = graph.enter()
+    graph.end(second, newer)
+    step, reports = graph.step()
+    assert [str(member) for member in step.died] == [f"detector {first.pid}"]
+    assert reports == [
+        (0, FrameStatus.SUPERSEDED, b"a newer frame took its place"),
+        (1, FrameStatus.OK, b""),
+        (2, FrameStatus.FAILED, b"detector %d stopped working and no outcome came" % first.pid),
+        (3, FrameStatus.OK, b""),
+    ]
+
+
+def test_frames_while_no_detector_runs_are_told_so(graph):
+    first = graph.start_detector()
+    graph.step()
+    first.kill()
+    first.wait(TIMEOUT_S)
+    step, _ = graph.step()
+    assert "detector process" in [fault.name for fault in step.faults]
+    assert graph.account.unsafe
+    graph.enter()
+    second = graph.start_detector()
+    graph.end(second, graph.enter())
+    _, reports = graph.step()
+    nobody = b"no detector is known to have been working when it came"
+    assert reports == [(0, FrameStatus.FAILED, nobody), (1, FrameStatus.OK, b"")]
+
+
+def test_the_mode_and_its_change_are_told(graph):
+    step, _ = graph.step()
+    assert step.transition is None and step.on_time and step.changed
+    assert not graph.step()[0].changed
+    graph.end(graph.start_detector(), graph.enter())
+    step, _ = graph.step()
+    assert (step.transition.previous, step.transition.mode) == (
+        HealthMode.UNSAFE,
+        HealthMode.NOMINAL,
+    )
+
+
+def test_what_was_not_published_is_told_by_the_next_watchdog_and_nothing_twice(graph):
+    graph.end(graph.start_detector(), graph.enter())
+    graph.step()
+    graph.end(graph.detectors[0], graph.enter())
+    now_ns = time.monotonic_ns()
+    graph.account.step(now_ns, now_ns)  # it dies before it publishes
+    graph.account = graph.new_account()
+    assert graph.step()[1] == [(1, FrameStatus.OK, b"")]
+    assert graph.account.ledger.counts[FrameStatus.OK] == 2
+    graph.account = graph.new_account()
+    assert graph.step()[1] == []
