@@ -7,12 +7,7 @@ from contextlib import nullcontext
 from perception_nodes.backends.model import load_model
 from perception_nodes.cameras.channel import camera_reader, view_camera_frame
 from perception_nodes.core.budget import Budget
-from perception_nodes.core.frame import (
-    FrameRecord,
-    FrameRejected,
-    FrameStatus,
-    ImageView,
-)
+from perception_nodes.core.frame import FrameRecord, FrameRejected, FrameStatus, ImageView
 from perception_nodes.graph.config import PreprocessSettings
 from perception_nodes.nodes.base import IDLE_WAIT_MS
 from perception_nodes.nodes.calibration_topic import CalibrationTopic
@@ -98,11 +93,11 @@ class PreprocessNode(RedundantNode):
         while pending is not None:
             sample, pending = pending, self._camera.receive()
             received_ns = time.monotonic_ns()
-            if self._is_new(CAMERA_SOURCE, sample.header.number, received_ns):
+            number, lost = sample.header.number, sample.header.lost
+            if self._is_new(CAMERA_SOURCE, number, received_ns, lost):
                 try:
                     image = view_camera_frame(sample.header, sample.payload)
-                    name = (sample.source, sample.header.number)
-                    self._take(image, received_ns, pending is not None, name)
+                    self._take(image, received_ns, pending is not None, (sample.source, number))
                 except FrameRejected as error:
                     self._reject(str(error), received_ns)
             sample.release()
@@ -119,22 +114,27 @@ class PreprocessNode(RedundantNode):
         except FrameRejected as error:
             self._reject(str(error), received_ns)
 
-    def _is_new(self, source: int, number: int, received_ns: int) -> bool:
+    def _is_new(self, source: int, number: int, received_ns: int, lost: int = 0) -> bool:
         """Whether the predecessor has not taken a frame; reports the lost ones before it.
 
-        A frame that was sent, but lost or pushed out before we could read it, is superseded.
+        A frame that was sent, but lost or pushed out before we could read it, is superseded; one
+        that the camera itself lost has failed.
 
         Args:
             source: identifies who numbers the frames; not 0.
             number: number of the frame.
             received_ns: CLOCK_MONOTONIC of its receipt.
+            lost: frames directly before it that the camera lost.
         """
         self.sign()
         missing = self._numbers.missing_before(source, number)
         if missing is None:
             return False
-        for lost in missing:
-            self.lease.take(source, lost)
+        for one in missing:
+            self.lease.take(source, one)
+            if one >= number - lost:
+                self._reject("lost by the camera or its driver", received_ns)
+                continue
             record = self._enter(0, "", received_ns)
             reason = "lost or pushed out by newer frames on the way here"
             self._end(record, FrameStatus.SUPERSEDED, reason)
@@ -187,8 +187,7 @@ class PreprocessNode(RedundantNode):
 
     def _reject(self, reason: str, received_ns: int) -> None:
         """Account for a frame that cannot be read."""
-        record = self._enter(0, "", received_ns)
-        self._end(record, FrameStatus.FAILED, reason)
+        self._end(self._enter(0, "", received_ns), FrameStatus.FAILED, reason)
 
 
 def main() -> int:
