@@ -47,6 +47,7 @@ class Vehicle:
         ]
         self._random = np.random.default_rng(0)
         self.sent = dict.fromkeys(CAMERAS, 0)
+        self.lost: dict[str, int] = {}
         self.reports: dict[str, list[FrameReport]] = {name: [] for name in CAMERAS}
         self.detections: dict[str, list[int]] = {name: [] for name in CAMERAS}
         self.healths: dict[str, list[Health]] = {name: [] for name in CAMERAS}
@@ -101,12 +102,18 @@ class Vehicle:
         sample = writer.loan()
         header = sample.header
         header.number, header.stamp_ns = self.sent[name], time.time_ns()
+        header.lost = self.lost.pop(name, 0)
         header.height, header.width = SIZE
         header.step, header.size_bytes = 3 * SIZE[1], 3 * SIZE[0] * SIZE[1]
         header.encoding, header.frame_id = b"bgr8", name.encode()
         sample.payload[:] = self._random.integers(0, 256, 3 * SIZE[0] * SIZE[1], np.uint8)
         writer.send(sample)
         self.sent[name] += 1
+
+    def lose(self, name: str, frames: int) -> None:
+        """Let a camera lose frames: it counts them, and tells with its next one."""
+        self.sent[name] += frames
+        self.lost[name] = frames
 
     def settle(self) -> None:
         """Until all that was sent is accounted for; no frame twice, none as another camera's."""
@@ -125,9 +132,7 @@ class Vehicle:
             assert self.sent[name] == last.frames_in == counted == len(frames)
             # A watchdog that is killed while a report goes out leaves its successor to repeat it.
             assert len(reports) - len(frames) <= (self.watchdog() != self._first_watchdog)
-            assert {(r.camera, r.header.frame_id) for r in reports if r.capture_ns} == {
-                (name, name)
-            }
+            assert {(r.camera, r.header.frame_id) for r in reports if stamp_ns(r)} == {(name, name)}
 
     def _frames(self, name: str) -> set[tuple[int, int]]:
         """The frames reported; a preprocess process that takes over numbers its frames anew."""
@@ -207,6 +212,19 @@ def test_each_camera_has_its_own_detections_and_reports(drive: Any, backend: str
         assert False in vehicle.stops
 
     drive(scenario, backend=backend, standby="never")
+
+
+def test_frames_that_a_camera_lost_are_reported_with_that_reason(drive: Any) -> None:
+    def scenario(vehicle: Vehicle) -> None:
+        vehicle.film(10)
+        vehicle.lose("front", 3)
+        vehicle.film(10)
+        vehicle.settle()
+        for name, lost in (("front", 3), ("rear", 0)):
+            failed = [r for r in vehicle.reports[name] if r.status == FrameReport.FAILED]
+            assert [r.reason for r in failed] == ["lost by the camera or its driver"] * lost
+
+    drive(scenario, standby="never")
 
 
 def test_a_gpu_reads_the_frames_of_each_camera_in_place(
