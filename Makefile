@@ -37,7 +37,7 @@ PYTHON ?= python3 python3.13 python3.12 python3.11 python3.10
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test compression-test fuzz chaos hil readme lint setup dev sample compression baseline clean distclean
+.PHONY: help demo test compression-test fuzz camera-test chaos hil readme lint setup dev sample compression baseline clean distclean
 
 help: ## print the targets
 	@echo "make TARGET, where TARGET is one of"
@@ -56,6 +56,9 @@ compression-test: compression dev ## test the training, pruning and quantization
 
 fuzz: dev ## read ten million damaged messages and recordings; takes some minutes
 	$(BIN)/python test/fuzz/long_run.py
+
+camera-test: dev ## test cameras against the kernel's virtual ones, in an emulated machine
+	$(BIN)/python test/cameras/vivid/machine.py $(ARGS)
 
 chaos: setup ## kill and stop processes of a running graph at random; takes four minutes
 	set -e; for source in shm dds; do \
