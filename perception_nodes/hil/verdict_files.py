@@ -22,7 +22,7 @@ def verdicts_table(verdicts: Sequence[Verdict]) -> Table:
     """The verdicts, one row each."""
     # Narrow: with the longest names it fits into 80 columns.
     titles = ("scenario", "reported", "mode", "lost", "silently", "detects", "NOMINAL", "verdict")
-    table = Table(*titles, box=None, pad_edge=False)
+    table = Table(*titles, box=None, padding=(0, 1, 0, 0))
     for verdict in verdicts:
         table.add_row(
             verdict.scenario,
