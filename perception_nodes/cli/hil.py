@@ -38,7 +38,10 @@ def list_command(
         bool, typer.Option("--markdown", help="Print the table in docs/faults.md.")
     ] = False,
 ) -> None:
-    """List the scenarios that come with the package, and what each of them expects."""
+    """List the scenarios that come with the package, and what each of them expects.
+
+    Example: perception hil list
+    """
     scenarios = [load_scenario(name) for name in shipped()]
     if markdown:
         print(scenarios_markdown(scenarios), end="")
@@ -138,6 +141,8 @@ def unit_command(
     """Serve as the unit under test: run the graph of the vehicle for a bench, until Ctrl-C.
 
     The graph stops when the bench does. On the bench: perception hil run SCENARIO --unit HOST:PORT
+
+    Example: perception hil unit --listen 192.168.7.2:7737
     """
     wrong = [text for text in assignments or [] if ":=" not in text]
     if wrong:
