@@ -148,9 +148,9 @@ def suppress(
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
-    overlap = np.clip(high - low, 0, None).prod(axis=2)
-    union = area[:, None] + area[None, :] - overlap
-    rivals = (overlap > iou_threshold * union) & (labels[:, None] == labels[None, :])
+    intersection = np.clip(high - low, 0, None).prod(axis=2)
+    union = area[:, None] + area[None, :] - intersection
+    rivals = (intersection > iou_threshold * union) & (labels[:, None] == labels[None, :])
     alive = np.ones(count, bool)
     kept = []
     for index in range(count):
