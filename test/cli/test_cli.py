@@ -88,7 +88,7 @@ def test_a_model_whose_file_changed_is_refused(root: Path, tmp_path: Path) -> No
 def test_help_teaches_and_machines_get_json(root: Path) -> None:
     assert "recorded drive" in perception("--help", cwd=root).stdout
     table = perception("run", "--parameters", cwd=root).stdout
-    assert "deadline from capture to publish" in table
+    assert "deadline of a frame, from its capture to the publication" in table
     models = json.loads(perception("model", "list", "--json", cwd=root).stdout)
     assert "road-n" in [model["name"] for model in models]
     findings = json.loads(perception("doctor", "--json", cwd=root).stdout)
