@@ -198,5 +198,5 @@ def test_the_classes_of_detections_are_told(start: Starter, observer: Observer) 
     assert infos[0].method == "road-n int8 (null)"
     assert infos[0].database_location == "/detector_node/class_names"
     node, _, name = infos[0].database_location.rpartition("/")
-    assert tuple(observer.parameter(node, name)) == load_model("road-n").classes
+    assert list(observer.parameter(node, name)) == load_model("road-n").classes
     stop(graph)
