@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from perception_nodes.core.frame import (
     Detections,
     FrameHeader,
+    FrameRecord,
     FrameStatus,
     RecordKind,
     record_of_header,
