@@ -12,8 +12,6 @@ def main() -> int:
         # A process that a script has put in the background ignores Ctrl-C, and shall go on to.
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _end)
-    # ONNX Runtime's wheels have telemetry, which writes a device id and sends usage data.
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     from perception_nodes.cli.app import main as run
 
     return run()
