@@ -93,7 +93,8 @@ def test_a_signal_ends_it_in_good_order(start: Starter, domain: int, numbers: li
     nodes = graph.until_ready()
     for name in numbers:
         os.kill(graph.supervisor() or graph.command.pid, signal.Signals[f"SIG{name}"])
-    assert graph.end() == stopped(start, signal.Signals[f"SIG{numbers[0]}"])
+    # Of two that come at once either may be seen first.
+    assert graph.end() in {stopped(start, signal.Signals[f"SIG{name}"]) for name in numbers}
     assert "Traceback" not in graph.output()
     assert not any(map(is_alive, nodes.values()))
     assert left_behind(domain) == []
