@@ -22,7 +22,7 @@ from perception_nodes.gpu.preprocess_job import (
     constants_of,
     grid_of,
 )
-from perception_nodes.gpu.stages import Decoding, Preprocessing
+from perception_nodes.gpu.stages import Decoding, Preprocessing, upload
 
 SOURCE = (1920, 1080)
 INPUT_FORMAT = InputFormat(640, 384)
@@ -159,7 +159,7 @@ def time_preprocess(
     cells = device.pinned(count * ctypes.sizeof(FrameCell))
     stage = Preprocessing(device, INPUT_FORMAT, out.address, out.address + (4 << 20))
     stage.fit(case.image, case.placement, stream)
-    constants, addresses = _constants(device, stream, plan)
+    constants, addresses = upload(device, stream, constants_of(plan, INPUT_FORMAT))
     stream.fill(memory, 77)
     host.array[:] = np.frombuffer(case.image.data, np.uint8)
     array = (FrameCell * count).from_buffer(cells.array)
@@ -191,20 +191,6 @@ def time_preprocess(
         "gb_s": round(total / launch_us / 1e3, 1),
         "of_bandwidth": round(total / launch_us * 1e6 / bandwidth, 4),
     }
-
-
-def _constants(device: Device, stream: Stream, plan: FramePlan) -> tuple[DeviceMemory, list[int]]:
-    arrays = [np.ascontiguousarray(array) for array in constants_of(plan, INPUT_FORMAT)]
-    flat = np.concatenate(
-        [np.pad(a.reshape(-1).view(np.uint8), (0, -a.nbytes % 256)) for a in arrays]
-    )
-    host, memory = device.pinned(flat.size), device.memory(flat.size)
-    host.array[:] = flat
-    stream.copy_to_device(memory, host)
-    stream.wait()
-    host.close()
-    starts = np.cumsum([0] + [a.nbytes + -a.nbytes % 256 for a in arrays])
-    return memory, [memory.address + int(start) for start in starts[:-1]]
 
 
 def _graph_ms(device: Device, stream: Stream, graph: Any) -> float:

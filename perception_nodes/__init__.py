@@ -1,3 +1,7 @@
 """Real-time object detection for vehicle cameras on ROS 2, every frame accounted for."""
 
-__version__ = "0.1.0"
+import os
+
+# ONNX Runtime's wheels have telemetry, which writes a device id and may send usage data. It is read
+# when the runtime is imported, by whichever module of ours does so.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -126,6 +126,19 @@ class QueuedBackend(Protocol):
         ...
 
 
+def check_image(backend: str, image: NDArray[np.uint8], width: int, height: int) -> None:
+    """Check that an image has the type and size of a network's input.
+
+    Raises:
+        BackendError: it differs.
+    """
+    expected = (height, width, 3)
+    if image.dtype != np.uint8 or image.shape != expected:
+        raise BackendError(
+            f"{backend}: the image is {image.dtype} {image.shape}, not uint8 {expected}"
+        )
+
+
 def check_heads(model: Model, heads: HeadTensors) -> None:
     """Check that a network's outputs have the shapes and types that `model.yaml` describes.
 

@@ -16,7 +16,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.backends.contract import BackendInfo, BackendSettings, check_heads
+from perception_nodes.backends.contract import (
+    BackendInfo,
+    BackendSettings,
+    check_heads,
+    check_image,
+)
 from perception_nodes.backends.model import Model
 from perception_nodes.core.inference import BackendError, HeadTensors
 from perception_nodes.fpga.board import BoardEngine
@@ -84,11 +89,7 @@ class Backend:
         driver = self.driver
         if driver is None or driver.program is None:
             raise BackendError("fpga: no model is loaded")
-        expected = (driver.program.height, driver.program.width, 3)
-        if image.dtype != np.uint8 or image.shape != expected:
-            raise BackendError(
-                f"fpga: the image is {image.dtype} {image.shape}, not uint8 {expected}"
-            )
+        check_image("fpga", image, driver.program.width, driver.program.height)
         call = driver.run(image)
         for output, head in self._targets:
             np.copyto(head[0], output.fixed(self._memory), casting="unsafe")

@@ -3,7 +3,12 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.backends.contract import BackendInfo, BackendSettings, check_heads
+from perception_nodes.backends.contract import (
+    BackendInfo,
+    BackendSettings,
+    check_heads,
+    check_image,
+)
 from perception_nodes.backends.model import Model
 from perception_nodes.backends.qdq import read_network
 from perception_nodes.core.inference import BackendError, HeadTensors
@@ -39,11 +44,7 @@ class Backend:
         """Run the network in integers."""
         if self.network is None:
             raise BackendError("golden: no model is loaded")
-        expected = (self.network.height, self.network.width, 3)
-        if image.dtype != np.uint8 or image.shape != expected:
-            raise BackendError(
-                f"golden: the image is {image.dtype} {image.shape}, not uint8 {expected}"
-            )
+        check_image("golden", image, self.network.width, self.network.height)
         found = self.network.run(image)
         boxes, classes = ([found[name] for name in names] for names in self._names)
         if not self._heads.boxes:

@@ -32,13 +32,13 @@ from perception_nodes.gpu.cuda import (
     capture,
     open_device,
 )
+from perception_nodes.gpu.cuda.memory import packed
 from perception_nodes.gpu.stages import NetworkStage
 from perception_nodes.gpu.tensorrt.build import FLAGS, build
 from perception_nodes.gpu.tensorrt.cache import CachedEngine, EngineCache, EngineKey
 from perception_nodes.gpu.tensorrt.engine import Engine, EngineRefused
 from perception_nodes.gpu.tensorrt.library import load_library
 
-ALIGNMENT = 256
 DRIVER_VERSION_FILES = ("/sys/module/nvidia/version", "/etc/nv_tegra_release")
 """Files in which a driver states its version: on a desktop, on a Jetson."""
 
@@ -225,10 +225,7 @@ class Backend:
         """Stages that copy the outputs to the host, as one block, and a view of each output."""
         device = self._device
         assert device is not None
-        offsets, total = {}, 0
-        for name, tensor in engine.outputs.items():
-            offsets[name] = total
-            total += -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
+        offsets, total = packed([tensor.nbytes for tensor in engine.outputs.values()])
         host = device.pinned(total)
         after: list[Callable[[Stream], None]] = []
         base = host.address
@@ -237,10 +234,10 @@ class Backend:
             base = memory.address
             after = [lambda stream: stream.copy_to_host(host, memory)]
         views = {}
-        for name, tensor in engine.outputs.items():
-            engine.execution.bind(name, base + offsets[name])
-            part = host.array[offsets[name] : offsets[name] + tensor.nbytes]
-            views[name] = part.view(tensor.dtype).reshape(tensor.shape)
+        for offset, (name, tensor) in zip(offsets, engine.outputs.items(), strict=True):
+            engine.execution.bind(name, base + offset)
+            content = host.array[offset : offset + tensor.nbytes]
+            views[name] = content.view(tensor.dtype).reshape(tensor.shape)
         return after, views
 
 

@@ -93,12 +93,26 @@ def perception(
 def main() -> int:
     """Run the command line; returns its exit status."""
     with _handled_signals() as first_signal:
-        status, word, problem = _outcome()
+        try:
+            status, word, problem = _outcome()
+        except Exception:
+            # An interrupted import can raise an ImportError in the place of the interrupt.
+            if not (number := first_signal()):
+                raise
+            return _ended_by(number)
         if number := first_signal():
-            return 128 + number
+            return _ended_by(number)
     if word:
         say_problem(word, problem)
     return status
+
+
+def _ended_by(number: int) -> int:
+    """The exit status of a command that a signal has ended."""
+    # If the interrupt hit code that is run from a string, as when a dataclass is made, Python takes
+    # it for unhandled and would end the process by the signal; running other such code resets this.
+    exec("")
+    return 128 + number
 
 
 def _outcome() -> tuple[int, str, str]:

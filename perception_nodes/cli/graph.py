@@ -1,7 +1,6 @@
 """`perception run` and `perception demo`: the graph of nodes on a live camera, or on a drive."""
 
 import json
-import signal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +15,6 @@ from perception_nodes.graph.config import SettingsError, allowed_range
 from perception_nodes.graph.graph import RECORDED, REPLAY, Graph, graph_of
 from perception_nodes.graph.ros_arguments import split_ros_arguments
 from perception_nodes.graph.supervisor import Supervisor
-from perception_nodes.system.environment import STOPPING
 from perception_nodes.system.processes import open_process
 
 OutFolder = Annotated[Path, typer.Option("--out", help="Folder for the outputs.")]
@@ -94,9 +92,6 @@ def run(
     parent = None
     if pid is not None and (parent := open_process(pid)) is None:
         raise SettingsError(f"--pid {pid}: there is no such process")
-    # What the supervisor gives back at its end: a second Ctrl-C must not cut its work short.
-    for number in STOPPING:
-        signal.signal(number, signal.SIG_IGN)
     with Supervisor(specs, while_alive=parent) as graph:
         graph.wait()
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.frame import ImageView
 from perception_nodes.gpu.cuda import CudaError, CudaGraph, Device, DeviceMemory, Stream, capture
+from perception_nodes.gpu.cuda.memory import packed
 from perception_nodes.gpu.decode_job import (
     DecodeResult,
     DecodeState,
@@ -35,8 +36,6 @@ from perception_nodes.gpu.preprocess_job import (
 )
 from perception_nodes.preprocess.formats import check_uncompressed
 from perception_nodes.preprocess.placement import Placement
-
-ALIGNMENT = 256
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,11 @@ class Preprocessing:
         plan = plan_frame(image, placement.letterbox, placement.grid())
         self._fitted = ()  # until everything below has succeeded
         self._frames.reserve(plan.frame_bytes)
-        addresses = self._upload(constants_of(plan, self._input_format), stream)
+        arrays = constants_of(plan, self._input_format)
+        constants, addresses = upload(self._device, stream, arrays)
+        if self._constants is not None:
+            self._constants.close()
+        self._constants = constants
         job = build_preprocess_job(
             plan, self._input_format, self._cell_memory.address, self._ticket, self._out, addresses
         )
@@ -127,27 +130,6 @@ class Preprocessing:
     def close(self) -> None:
         """Unregister the frames' memory; everything else is freed with the device."""
         self._frames.close()
-
-    def _upload(self, arrays: Sequence[NDArray[np.generic]], stream: Stream) -> list[int]:
-        """Copy arrays to the device; returns their device addresses."""
-        offsets, total = [], 0
-        for array in arrays:
-            offsets.append(total)
-            total += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
-        host = self._device.pinned(total)
-        try:
-            for array, offset in zip(arrays, offsets, strict=True):
-                flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-                host.array[offset : offset + flat.nbytes] = flat
-            memory = self._device.memory(total)
-            stream.copy_to_device(memory, host)
-            stream.wait()
-        finally:
-            host.close()
-        if self._constants is not None:
-            self._constants.close()
-        self._constants = memory
-        return [memory.address + offset for offset in offsets]
 
 
 class Decoding:
@@ -306,3 +288,21 @@ class GpuDetector:
         if self.graph is not None:
             self.graph.close()
             self.graph = None
+
+
+def upload(
+    device: Device, stream: Stream, arrays: Sequence[NDArray[np.generic]]
+) -> tuple[DeviceMemory, list[int]]:
+    """Copy arrays to device memory; returns the memory, and the device address of each array."""
+    offsets, total = packed([array.nbytes for array in arrays])
+    host = device.pinned(total)
+    try:
+        for array, offset in zip(arrays, offsets, strict=True):
+            flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+            host.array[offset : offset + flat.nbytes] = flat
+        memory = device.memory(total)
+        stream.copy_to_device(memory, host)
+        stream.wait()
+    finally:
+        host.close()
+    return memory, [memory.address + offset for offset in offsets]

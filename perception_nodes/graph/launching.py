@@ -15,6 +15,7 @@ from launch_ros.actions import Node
 from launch import LaunchContext, LaunchDescription
 from perception_nodes.graph.config import allowed_range
 from perception_nodes.graph.graph import REPLAY, Graph
+from perception_nodes.system.environment import STOPPING
 
 ROS_ARGUMENTS = {
     "namespace": ("", "ROS namespace of all nodes and of their relative topics"),
@@ -28,6 +29,8 @@ ROS_ARGUMENTS = {
 """Arguments beside the graph's parameters, by name: default and description."""
 OF_LAUNCH = ("launch-prefix", "launch-prefix-filter")
 """Arguments that launch reads itself."""
+ENDED_AS_ASKED = (0, *(128 + number for number in STOPPING))
+"""Exit statuses of `perception run` after the end of a drive, Ctrl-C and SIGTERM."""
 STOP_TIMEOUT_S = 15
 """Longer than the supervisor takes to stop nodes that hang, and to clean up after them."""
 
@@ -90,6 +93,6 @@ def _end(event: ProcessExited, context: LaunchContext) -> Shutdown:
         RuntimeError: the graph failed. Launch reports the error, stops, and exits with status 1;
             after a `Shutdown` it would exit with 0.
     """
-    if event.returncode:
+    if event.returncode not in ENDED_AS_ASKED:
         raise RuntimeError(f"perception run ended with status {event.returncode}")
     return Shutdown(reason="perception run ended")

@@ -10,7 +10,6 @@ from typing import Any
 
 from perception_nodes.graph.config import SettingsError
 from perception_nodes.hil.judge import Verdict
-from perception_nodes.hil.page import render
 from perception_nodes.hil.scenario import Scenario
 from perception_nodes.hil.verdict_files import verdicts_json, verdicts_junit
 from perception_nodes.system.files import write_whole
@@ -82,6 +81,9 @@ class Results:
         """Write the page."""
         with _writing(self._out):
             machine = self.as_json()["machine"]
+            # Imported here: every command would load the plotting library otherwise.
+            from perception_nodes.hil.page import render
+
             page = render(machine, self.verdicts, self._out, self._not_begun)
             write_whole(self._out / "report.html", page)
 

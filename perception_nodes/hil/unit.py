@@ -288,18 +288,8 @@ class RemoteUnit:
         self._address = joined_address(host, port)
         self._one_order = threading.Lock()
         self._connection = HTTPConnection(host, port, timeout=ANSWER_TIMEOUT_S)
-        deadline_s = time.monotonic() + within_s
-        while self._connection.sock is None:
-            try:
-                self._connection.connect()
-            except (OSError, UnicodeError) as error:
-                if time.monotonic() > deadline_s:
-                    raise UnitError(
-                        f"no unit answers at {self._address}: {error}; start it there with: "
-                        "perception hil unit --listen HOST"
-                    ) from error
-                time.sleep(POLL_S)
         self._connection.auto_open = 0  # the graph ends with the connection; a new one has none
+        self._connect(within_s)
 
     def clock(self) -> int:
         """CLOCK_REALTIME there, nanoseconds."""
@@ -311,6 +301,8 @@ class RemoteUnit:
         Raises:
             UnitError: it cannot be started.
         """
+        # Anew: a unit that heard nothing for long, while the drive was prepared, has closed it.
+        self._connect(CONNECT_TIMEOUT_S)
         faults = [fault.model_dump() for fault in scenario.faults]
         self._order("start", os.environ.get("ROS_DOMAIN_ID") or "0", dict(values), faults)
 
@@ -342,6 +334,20 @@ class RemoteUnit:
 
     def __exit__(self, *_: object) -> None:
         self._connection.close()
+
+    def _connect(self, within_s: float) -> None:
+        self._connection.close()
+        deadline_s = time.monotonic() + within_s
+        while self._connection.sock is None:
+            try:
+                self._connection.connect()
+            except (OSError, UnicodeError) as error:
+                if time.monotonic() > deadline_s:
+                    raise UnitError(
+                        f"no unit answers at {self._address}: {error}; start it there with: "
+                        "perception hil unit --listen HOST"
+                    ) from error
+                time.sleep(POLL_S)
 
     def _order(self, order: str, *arguments: Any) -> Any:
         try:

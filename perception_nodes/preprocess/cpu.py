@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 
 from perception_nodes.core.frame import FrameHeader, FrameRejected, ImageView
 from perception_nodes.core.geometry import PADDING_VALUE, Letterbox, Points
-from perception_nodes.preprocess.encodings import Plane, demosaic, planes_of, planes_to_bgr
+from perception_nodes.preprocess.encodings import (
+    Plane,
+    converted,
+    demosaic,
+    planes_of,
+    planes_to_bgr,
+)
 from perception_nodes.preprocess.placement import Placement, Placer
 
 MAX_PIXELS = 1 << 26
@@ -164,18 +170,7 @@ class Preprocessor:
                 height, width = pixels.shape[:2]
         except (ValueError, struct.error, cv2.error) as error:
             raise FrameRejected(f"{image.encoding}: {error}") from error
-        rows, columns = pixels.shape[:2]
-        view = ImageView(
-            image.stamp_ns,
-            image.frame_id,
-            columns,
-            rows,
-            "bgr8",
-            columns * 3,
-            memoryview(pixels.reshape(-1)),
-            image.copies + 1,
-        )
-        return width, height, view
+        return width, height, converted(image, np.asarray(pixels, np.uint8))
 
 
 def _check_size(width: int, height: int) -> None:

@@ -3,7 +3,7 @@
 Converting colours after scaling, on the small image, saves a pass over the whole frame.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -117,15 +117,16 @@ def demosaic(image: ImageView) -> ImageView:
     lines = np.frombuffer(image.data, np.uint8, image.height * image.step)
     mosaic = lines.reshape(image.height, image.step)[:, : image.width]
     bgr = cv2.cvtColor(mosaic, _DEMOSAIC[image.encoding])
-    return ImageView(
-        image.stamp_ns,
-        image.frame_id,
-        image.width,
-        image.height,
-        "bgr8",
-        image.width * 3,
-        memoryview(bgr.reshape(-1)),
-        image.copies + 1,
+    return converted(image, np.asarray(bgr, np.uint8))
+
+
+def converted(image: ImageView, bgr: Pixels) -> ImageView:
+    """A frame after its conversion to BGR, uint8 [h, w, 3], which made a copy."""
+    return replace(
+        ImageView.of_pixels(bgr),
+        stamp_ns=image.stamp_ns,
+        frame_id=image.frame_id,
+        copies=image.copies + 1,
     )
 
 

@@ -39,7 +39,7 @@ def runtime(request, model):
     opened.close()
 
 
-def overlap(a, b):
+def iou(a, b):
     """Intersection over union."""
     width, height = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
     common = max(0, width) * max(0, height)
@@ -185,7 +185,7 @@ class TestAgreement:
             for found, near in zip(sure[ours], seen[others], strict=True):
                 for box, score, label in zip(found.boxes, found.scores, found.classes, strict=True):
                     same = (near.classes == label) & (np.abs(near.scores - score) < 0.15)
-                    same &= [overlap(box, other) > 0.75 for other in near.boxes]
+                    same &= [iou(box, other) > 0.75 for other in near.boxes]
                     assert same.any(), f"{ours} alone: {model.classes[label]} {score:.2f} at {box}"
 
     def test_null_finds_nothing(self, model, streets):

@@ -185,7 +185,7 @@ def heads_of(name, model, images):
     return answers
 
 
-def overlaps(box, others):
+def ious(box, others):
     """Intersections over union."""
     common = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
     common = common.clip(0).prod(axis=1)
@@ -199,9 +199,9 @@ def partners(decoder, ours, theirs):
     found, others = (decoder.decode(heads[:levels], heads[levels:]) for heads in (ours, theirs))
     for box, score, label in zip(found.boxes, found.scores, found.classes, strict=True):
         if score >= THRESHOLD + BORDERLINE:
-            overlap = np.append(overlaps(box, others.boxes) * (others.classes == label), 0)
-            best = int(overlap.argmax())
-            yield overlap[best], abs(score - np.append(others.scores, 0)[best])
+            iou = np.append(ious(box, others.boxes) * (others.classes == label), 0)
+            best = int(iou.argmax())
+            yield iou[best], abs(score - np.append(others.scores, 0)[best])
 
 
 @pytest.mark.parametrize("name", list(symmetric_models()))
@@ -235,10 +235,10 @@ class TestShippedModels:
                 for pair in (*partners(decoder, a, b), *partners(decoder, b, a))
             ]
             assert pairs, "the sample frames show no object"
-            overlap, difference = np.array(pairs).T
-            assert overlap.min() > 0, runtime  # each object has its counterpart
-            assert np.median(overlap) >= 0.9, runtime
-            assert np.mean(overlap >= 0.7) >= 0.8, runtime
+            iou, difference = np.array(pairs).T
+            assert iou.min() > 0, runtime  # each object has its counterpart
+            assert np.median(iou) >= 0.9, runtime
+            assert np.mean(iou >= 0.7) >= 0.8, runtime
             assert difference.max() <= 0.25, runtime
             assert np.percentile(difference, 90) <= 0.15, runtime
 

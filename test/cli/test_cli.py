@@ -107,7 +107,7 @@ def test_the_version_is_that_of_the_package(root: Path) -> None:
 
 def test_tables_say_all_and_machines_get_json(root: Path) -> None:
     table = perception("run", "--parameters", cwd=root).stdout
-    assert "deadline from capture to publish" in table
+    assert "deadline of a frame, from its capture to the publication" in table
     assert "a text that matches ^[a-z][a-z0-9_]{0,30}$" in table
     models = json.loads(perception("model", "list", "--json", cwd=root).stdout)
     assert "road-n" in [model["name"] for model in models]

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from perception_nodes.core.frame import (
     Detections,
     FrameHeader,
+    FrameRecord,
     FrameStatus,
     RecordKind,
     record_of_header,
@@ -21,6 +22,7 @@ from perception_nodes.core.pipeline import TRIED_EVERY, Pipeline, detect_togethe
 from perception_nodes.core.scheduler import CREDIT, Scheduler
 from perception_nodes.watchdog.ledger import Ledger
 
+DETECTOR = 99
 MS = 1_000_000
 IMAGE = np.zeros((8, 8, 3), np.uint8)
 SERVED = (FrameStatus.OK, FrameStatus.LATE, FrameStatus.DEGRADED)
@@ -74,6 +76,9 @@ class Drive:
         self.scheduler = Scheduler(self.cameras)
         self.ledgers = [Ledger(10**12) for _ in range(self.cameras)]
         self.reports = [[] for _ in range(self.cameras)]
+        for ledger in self.ledgers:
+            works = FrameRecord(kind=RecordKind.TAKEOVER, process=DETECTOR, joined_ns=1, sent_ns=1)
+            ledger.take([works])
         self.pending = [None] * self.cameras
         self.sequences = [0] * self.cameras
         coming = sorted(self.arrivals)
@@ -124,6 +129,7 @@ class Drive:
 
     def tell(self, camera, record):
         record.sent_ns = self.clock.now_ns
+        record.process = DETECTOR if record.kind == RecordKind.OUTCOME else record.ingest_process
         self.reports[camera] += self.ledgers[camera].take([record])
 
 

@@ -150,9 +150,9 @@ def _suppress(boxes: Singles, labels: NDArray[np.int64], threshold: Single) -> N
         low = np.maximum(box[:2], boxes[rivals, :2])
         high = np.minimum(box[2:], boxes[rivals, 2:])
         size = np.maximum(high - low, Single(0))
-        overlap = size[:, 0] * size[:, 1]
-        both = area[index] + area[rivals] - overlap
-        if not (overlap > threshold * both).any():
+        intersection = size[:, 0] * size[:, 1]
+        both = area[index] + area[rivals] - intersection
+        if not (intersection > threshold * both).any():
             kept.append(index)
     return np.array(kept, np.int64)
 

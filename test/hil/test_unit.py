@@ -170,12 +170,21 @@ def test_a_bench_that_dies_leaves_no_graph_and_a_second_one_takes_the_unit(unit)
     wait_until(lambda: not children(process.pid))
 
 
-def test_a_bench_that_falls_silent_is_let_go(served: UnitServer, monkeypatch: pytest.MonkeyPatch):
-    stopped = []
+def test_a_graph_ends_with_a_bench_that_falls_silent_while_it_runs_and_not_before_it_starts(
+    served: UnitServer, monkeypatch: pytest.MonkeyPatch
+):
+    stopped: list[str] = []
     monkeypatch.setattr(unit_module._Connection, "timeout", 0.2)
-    monkeypatch.setattr(unit_module._Connection, "_on_stop", lambda _: stopped.append(True))
+    monkeypatch.setattr(served, "start", lambda *_: "a graph")
+    monkeypatch.setattr(served, "stop", stopped.append)
     assert exchange(served.address, b"POST /clock HTTP/1.1\r\nHost: half") == b""
-    assert stopped == [True]
+    with RemoteUnit(served.address) as remote:
+        time.sleep(0.5)  # the drive is prepared
+        remote.start(scenario(), VALUES)
+        assert stopped == []
+        wait_until(lambda: stopped == ["a graph"])
+        with pytest.raises(UnitError, match="does not answer"):
+            remote.failure()
 
 
 @pytest.mark.parametrize(

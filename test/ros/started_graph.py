@@ -98,7 +98,8 @@ class Starter:
         if self.how == "run":
             command, environment = [sys.executable, "-m", "perception_nodes", "run"], {}
         else:
-            command = [sys.executable, "-c", ROS2, "launch", "perception_nodes", file]
+            package = [] if Path(file).is_absolute() else ["perception_nodes"]
+            command = [sys.executable, "-c", ROS2, "launch", *package, file]
             environment = installed(self._folder / "prefix")
         log = self._folder / f"log{len(self._started)}"
         started = StartedGraph([*command, *arguments], log, environment)

@@ -75,7 +75,7 @@ def test_parameters_describe_themselves_and_cannot_be_changed_under_way(client: 
         request = DescribeParameters.Request(names=["deadline_ms"])
         answer = call(client, DescribeParameters, "/preprocess_node/describe_parameters", request)
         (descriptor,) = answer.descriptors
-        assert "deadline from capture to publish" in descriptor.description
+        assert "deadline of a frame" in descriptor.description
         assert descriptor.floating_point_range[0].from_value == 0.1
         parameter = rclpy.parameter.Parameter("deadline_ms", value=20.0).to_parameter_msg()
         request = SetParameters.Request(parameters=[parameter])

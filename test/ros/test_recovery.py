@@ -29,6 +29,8 @@ def test_a_standby_takes_over(role: str, number: int) -> None:
         assert takeover.predecessor == victim
         how = b"died" if number == signal.SIGKILL else b"hung and was killed"
         assert how in takeover.reason
+        assert takeover.ingested_ns, "the frame that was begun last"
+        assert bool(takeover.joined_ns) == (role == "detector"), "who receives slots"
 
     with_graph(scenario, standby="always")
 

@@ -1,12 +1,15 @@
 """Resources of a device that must be closed, and memory as one kind of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.gpu.cuda.driver_calls import Driver, Handle
+
+ALIGNMENT = 256
 
 
 class Resource:
@@ -61,3 +64,9 @@ class HostMemory(Resource):
         self.address = address
         self.nbytes = array.nbytes
         super().__init__(close, handle)
+
+
+def packed(sizes: Sequence[int]) -> tuple[list[int], int]:
+    """Aligned offsets of arrays of these sizes in one block of memory, and its total size."""
+    ends = list(accumulate(-(-size // ALIGNMENT) * ALIGNMENT for size in sizes))
+    return [0, *ends[:-1]], ends[-1]
