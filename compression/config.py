@@ -37,6 +37,9 @@ class Source(Section):
     )
     labeller_long_side_px: int = Field(default=960, ge=32, le=4096)
     thinned: bool = Field(default=False, description="drop frames that repeat the last one")
+    times: int = Field(
+        default=1, ge=1, le=100, description="how often an image is shown in an epoch"
+    )
     license: str = Field(description="licence of the images and labels; goes into model.yaml")
 
     @model_validator(mode="after")

@@ -34,10 +34,17 @@ from compression.frames import drawn, letterboxed
 from compression.model import build_model, count_gmac, load_model, make_plain, save_model
 from compression.package import Variant, write_variant
 from compression.prune import prune
+from compression.reload import reload
 from compression.train import Batches, Samples, train
+from perception_nodes.backends.model import Model, ModelError
+from perception_nodes.backends.model import load_model as load_folder
 from perception_nodes.evaluation import LabelledSet, read_set
 from perception_nodes.files import write_whole
 
+MODEL = "model:"
+"""Before the name of a model folder that a step starts from, where no run of it is left."""
+NORMALISED_ON = 64
+"""Images that such a network's normalisations are measured on."""
 DESCRIPTIONS = Path(__file__).parent / "datasets"
 screen = Console(stderr=True)
 
@@ -83,20 +90,43 @@ class Run:
 
     def samples(self) -> Samples:
         """The training set."""
-        return Samples(self.folder / "dataset")
+        times = {source.name: source.times for source in self.config.sources}
+        return Samples(self.folder / "dataset", times)
 
-    def start(self, step: str) -> Path | None:
-        """The checkpoint of another run that a step starts from."""
+    @property
+    def images(self) -> list[Path]:
+        """The images of the training set, each once."""
+        return sorted(set(self.samples().images))
+
+    def start(self, step: str) -> nn.Module | None:
+        """The network of another run, or of a model folder, that a step starts from."""
         given = self.config.start.get(step)
         if given is None:
             return None
+        if given.startswith(MODEL):
+            coco = build_model(self.config.data / self.config.teacher)
+            shown = drawn(self.images, NORMALISED_ON, self.config.seed)
+            frames = [frame for _, frame in letterboxed(shown, self.config.size)]
+            return reload(start_model(given), coco, frames)
         path = self.folder.parent / given / "network.pt"
         if not path.is_file():
             raise CompressionError(
                 f"start.{step}: {path} is not there; run that configuration first, into a folder "
                 "beside this one"
             )
-        return path
+        return load_model(path)
+
+
+def start_model(given: str) -> Model:
+    """The model folder of a start that names one.
+
+    Raises:
+        CompressionError: it is not there.
+    """
+    try:
+        return load_folder(given.removeprefix(MODEL))
+    except ModelError as error:
+        raise CompressionError(f"start: {error}") from error
 
 
 Step = tuple[str, Any, Callable[[Run, Progress], dict[str, Any]]]
@@ -139,18 +169,17 @@ def train_dense(run: Run, progress: Progress) -> dict[str, Any]:
     """Fine-tune the parent: the teacher's architecture, float, on the same data and input."""
     start = run.start("dense")
     if run.config.dense is None:
-        return take(run, "dense", load_model(start))
+        return take(run, "dense", start)
     coco = build_model(run.config.data / run.config.teacher)
-    network = load_model(start) if start else coco
-    return fit(run, progress, "dense", network, coco, run.config.dense)
+    return fit(run, progress, "dense", coco if start is None else start, coco, run.config.dense)
 
 
 def train_plain(run: Run, progress: Progress) -> dict[str, Any]:
     """Make the network one of plain layers, and heal it; or take another run's."""
     start = run.start("swap")
-    network = load_model(start or run.checkpoint("dense"))
-    if not start:
-        network = make_plain(network, run.config.activation)
+    network = start
+    if network is None:
+        network = make_plain(load_model(run.checkpoint("dense")), run.config.activation)
     if run.config.swap is None:
         return take(run, "swap", network)
     teacher = load_model(run.checkpoint("dense"))
@@ -209,7 +238,7 @@ def quantizes(last: str) -> Callable[[Run, Progress], dict[str, Any]]:
             "swap": f"{config.name}-swapped",
             last: f"{config.name}-fp32",
         }
-        images = drawn(run.samples().images, config.quantize.images, config.seed)
+        images = drawn(run.images, config.quantize.images, config.seed)
         maker = Maker(
             config,
             list(letterboxed(images, config.size)),
