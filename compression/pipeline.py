@@ -252,11 +252,12 @@ def quantizes(last: str) -> Callable[[Run, Progress], dict[str, Any]]:
             write_variant(variant, config, models)
             if name_of_step == last:
                 small = maker.fitted(variant, config.name)
-                pass_gate(config.gate, maker.scores, config.name, config.parent, name)
+                pass_gate(config.gate, maker.made, config.name, config.parent, name)
             else:
                 small = maker.quantized(variant, f"{name}-int8")
             write_variant(small, config, models)
-        screen.print(f"{models / config.name}: {small.accuracy or 'accuracy not measured'}")
+        accuracy = f"{maker.scores[config.name]:.3f}" if config.gate.data else "not measured"
+        screen.print(f"{models / config.name}: mAP50-95 {accuracy}")
         return {"map50_95": maker.scores}
 
     return step

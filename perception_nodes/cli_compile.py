@@ -78,15 +78,19 @@ def compile_command(
     max_loss: Annotated[
         float, typer.Option(min=0, max=1, help="Of mAP50-95 against the parent, mean over --data.")
     ] = Margins.loss,
+    max_class_loss: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Of AP50 and of recall of any one class, likewise."),
+    ] = Margins.class_loss,
     as_json: JsonFlag = False,
 ) -> None:
     """Compile a model for a backend on this machine, and check that it detects what it should.
 
     What was compiled goes into the cache that the graph starts from. It does not, and the exit
-    status is 1, where it is too far from its FP32 parent (mAP50-95 on --data; without labels,
-    objects found on frames) or from the integer golden model, which defines what its file means.
-    Of a model that lost too much, a table then shows which layers cost what. Of backend fpga a
-    table shows what each layer takes of the engine.
+    status is 1, where it is too far from its FP32 parent (on --data mAP50-95, and AP50 and recall
+    of every class; without labels, objects found on frames) or from the integer golden model, which
+    defines what its file means. Of a model that lost too much, a table then shows which layers cost
+    what. Of backend fpga a table shows what each layer takes of the engine.
 
     For example:
 
@@ -102,7 +106,7 @@ def compile_command(
     sets = [read_set(path, root) for path in data or []]
     source = _places(subject, bag or [], images or [], sets)
     chosen = _spread(source, frames)
-    margins = Margins(min_agreement, min_parent_agreement, max_loss)
+    margins = Margins(min_agreement, min_parent_agreement, max_loss, max_class_loss)
     gate = Gate(subject, backend, threads, chosen, sets, margins, progress_bar)
     cache = cache_folder()
     facts: dict[str, Any] = {"model": subject.name, "backend": backend, "frames": len(chosen)}

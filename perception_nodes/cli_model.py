@@ -29,6 +29,8 @@ from perception_nodes.evaluation import (
     read_set,
     taught_set,
 )
+from perception_nodes.evaluation.classes import class_losses
+from perception_nodes.evaluation.gate import Margins, check_classes
 from perception_nodes.evaluation.matching import require_pycocotools
 from perception_nodes.evaluation.read import images_of, parse_classes_map
 from perception_nodes.files import write_whole
@@ -167,7 +169,8 @@ def calibrate_command(
         typer.Option(
             min=0,
             max=1,
-            help="Of mAP50-95 on each set; a model that loses more is not written, exit status 1.",
+            help="Of mAP50-95 on each set; a model that loses more, or much of a class, is not "
+            "written, exit status 1.",
         ),
     ] = 0.01,
     as_json: JsonFlag = False,
@@ -302,16 +305,23 @@ def _compared(
 ) -> dict[str, dict[str, float]]:
     """Measure both models; exit status 1 where the new one loses too much."""
     found: dict[str, dict[str, float]] = {}
+    seen: dict[str, list[Evaluation]] = {"old": [], "new": []}
     for one in sets:
         scores = found[one.name] = {}
         for title, model in (("old", old), ("new", new)):
             with progress_bar(f"{title} {model.name} on {one.name}") as progress:
-                scores[title] = evaluate(model, one, progress=progress).map50_95
+                seen[title].append(evaluate(model, one, progress=progress))
+            scores[title] = seen[title][-1].map50_95
         said = f"{one.name}: mAP50-95 {scores['old']:.4f} before, {scores['new']:.4f} now"
         if scores["old"] - scores["new"] > max_loss:
             screen.print(f"[bold red]refused:[/] {said}; {max_loss:g} may be lost")
             raise typer.Exit(1)
         screen.print(said, highlight=False)
+    losses = class_losses(seen["old"], seen["new"])
+    for check in check_classes("it was", new.name, losses, Margins.class_loss):
+        if check.refusal:
+            screen.print(f"[bold red]refused:[/] {check.refusal}", highlight=False, soft_wrap=True)
+            raise typer.Exit(1)
     if not sets:
         screen.print("accuracy of the new model was not measured: give --data for that")
     return found
