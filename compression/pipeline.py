@@ -227,17 +227,17 @@ def trains(name: str, training: Training, before: str) -> Callable[[Run, Progres
 def quantizes(last: str) -> Callable[[Run, Progress], dict[str, Any]]:
     """Return the step that turns the networks into model folders, float and 8-bit.
 
-    The parent and the swapped network, as they are and quantized, are for comparison; the last
-    network's 8-bit form is what the run was for, and has to pass the gate.
+    The parent and the swapped network, as they are and quantized, are for comparison; those that
+    the run took from elsewhere are not made again, but for the parent. The last network's 8-bit
+    form is what the run was for, and has to pass the gate.
     """
 
     def step(run: Run, progress: Progress) -> dict[str, Any]:
         config, models = run.config, run.folder / "models"
-        names = {
-            "dense": config.parent,
-            "swap": f"{config.name}-swapped",
-            last: f"{config.name}-fp32",
-        }
+        names = {"dense": config.parent}
+        if config.swap is not None:
+            names["swap"] = f"{config.name}-swapped"
+        names[last] = f"{config.name}-fp32"
         images = drawn(run.images, config.quantize.images, config.seed)
         maker = Maker(
             config,
@@ -246,16 +246,15 @@ def quantizes(last: str) -> Callable[[Run, Progress], dict[str, Any]]:
             run.folder / "quantize",
             lambda title: bar(progress, title),
         )
-        made = {step: name for step, name in names.items() if run.checkpoint(step).exists()}
-        for name_of_step, name in made.items():
+        for name_of_step, name in names.items():
             variant = maker.measured(variant_of(run, name_of_step, name))
             write_variant(variant, config, models)
             if name_of_step == last:
                 small = maker.fitted(variant, config.name)
                 pass_gate(config.gate, maker.made, config.name, config.parent, name)
-            else:
-                small = maker.quantized(variant, f"{name}-int8")
-            write_variant(small, config, models)
+                write_variant(small, config, models)
+            elif name_of_step != "dense" or config.dense is not None:
+                write_variant(maker.quantized(variant, f"{name}-int8"), config, models)
         accuracy = f"{maker.scores[config.name]:.3f}" if config.gate.data else "not measured"
         screen.print(f"{models / config.name}: mAP50-95 {accuracy}")
         return {"map50_95": maker.scores}
