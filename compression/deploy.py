@@ -96,9 +96,9 @@ class Maker:
             tuned = self.measured(self._finetuned(variant, found))
             if score_of(tuned) > score_of(found):
                 found = tuned
-        costs = sensitivity(found.graph, found.table, self._frames[:SENSITIVITY_FRAMES])
-        screen.print(cost_table(costs))
         if wanted - score_of(found) > gate.max_quantization_loss:
+            costs = sensitivity(found.graph, found.table, self._frames[:SENSITIVITY_FRAMES])
+            screen.print(cost_table(costs))
 
             def accuracy(table: RangeTable) -> float:
                 return score_of(self.measured(replace(found, table=table)))

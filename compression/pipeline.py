@@ -32,7 +32,7 @@ from compression.errors import CompressionError
 from compression.export import export
 from compression.frames import drawn, letterboxed
 from compression.model import build_model, count_gmac, load_model, make_plain, save_model
-from compression.package import Variant, write_variant
+from compression.package import Variant, accuracy_of, write_variant
 from compression.prune import prune
 from compression.reload import reload
 from compression.train import Batches, Samples, train
@@ -251,6 +251,8 @@ def quantizes(last: str) -> Callable[[Run, Progress], dict[str, Any]]:
             write_variant(variant, config, models)
             if name_of_step == last:
                 small = maker.fitted(variant, config.name)
+                found = {model.name: accuracy_of(model.evaluations) for model in (variant, small)}
+                run.log("quantize", measured=found)  # a refusal is to leave them, too
                 pass_gate(config.gate, maker.made, config.name, config.parent, name)
                 write_variant(small, config, models)
             elif name_of_step != "dense" or config.dense is not None:
@@ -314,7 +316,7 @@ def take(run: Run, step: str, network: nn.Module) -> dict[str, Any]:
     """Let a network be a step's result as it is."""
     run.checkpoint(step).parent.mkdir(parents=True, exist_ok=True)
     save_model(network, run.checkpoint(step))
-    return facts_of(run, network)
+    return {**facts_of(run, network), "start": run.config.start[step]}
 
 
 def facts_of(run: Run, network: nn.Module) -> dict[str, Any]:
