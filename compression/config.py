@@ -37,6 +37,9 @@ class Source(Section):
     )
     labeller_long_side_px: int = Field(default=960, ge=32, le=4096)
     thinned: bool = Field(default=False, description="drop frames that repeat the last one")
+    times: int = Field(
+        default=1, ge=1, le=100, description="how often an image is shown in an epoch"
+    )
     license: str = Field(description="licence of the images and labels; goes into model.yaml")
 
     @model_validator(mode="after")
@@ -89,6 +92,19 @@ class Gate(Section):
     data: list[str] = Field(default=[], description="dataset descriptions; none for no gate")
     max_loss: float = Field(default=0.03, ge=0, description="of mAP50-95, mean over the sets")
     max_quantization_loss: float = Field(default=0.01, ge=0, description="of INT8 to own FP32")
+    max_class_loss: float = Field(
+        default=0.1, ge=0, description="of AP50 and of recall, class by class over the sets"
+    )
+    unproven: set[str] = Field(
+        default=set(), description="classes that may go without labelled objects on the sets"
+    )
+
+    @model_validator(mode="after")
+    def _known_classes(self) -> "Gate":
+        for name in self.unproven:
+            if name not in CLASS_NAMES:
+                raise ValueError(f"class {name!r} is none of {', '.join(CLASS_NAMES)}")
+        return self
 
 
 class Config(Section):

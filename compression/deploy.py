@@ -13,12 +13,19 @@ import numpy as np
 from rich.console import Console
 
 from compression.config import Config, Gate
+from compression.contract import CLASS_NAMES
 from compression.errors import GateRefused
 from compression.package import Variant, write_variant
 from compression.quantization import RangeTable, measure
 from compression.quantization.sensitivity import cost_table, fallback, sensitivity
 from perception_nodes.backends.model import load_model
 from perception_nodes.evaluation import LabelledSet, evaluate
+from perception_nodes.evaluation.classes import (
+    MIN_CLASS_OBJECTS,
+    class_losses,
+    without_evidence,
+)
+from perception_nodes.evaluation.gate import check_classes
 
 SENSITIVITY_FRAMES = 16
 FINETUNE_BATCH = 8
@@ -32,6 +39,7 @@ class Maker:
 
     Attributes:
         scores: mean mAP50-95 over the labelled sets, by model.
+        made: the models, by name.
     """
 
     def __init__(
@@ -54,22 +62,20 @@ class Maker:
         self._config, self._frames, self._labelled = config, frames, labelled
         self._scratch, self._bar = scratch, bar
         self.scores: dict[str, float] = {}
+        self.made: dict[str, Variant] = {}
 
     def measured(self, variant: Variant) -> Variant:
         """Return a model with its accuracy."""
         folder = write_variant(variant, self._config, self._scratch)
-        accuracy = {}
+        evaluations = []
         for data in self._labelled:
             advance = self._bar(f"{variant.name} on {data.name}")
-            found = evaluate(load_model(str(folder)), data, progress=advance)
-            accuracy[data.name] = {
-                "images": found.images,
-                "map50_95": found.map50_95,
-                "map50": found.map50,
-                "confidence": list(found.confidence),
-            }
+            evaluations.append(evaluate(load_model(str(folder)), data, progress=advance))
         shutil.rmtree(folder)
-        variant = replace(variant, accuracy=accuracy)
+        return self._kept(replace(variant, evaluations=tuple(evaluations)))
+
+    def _kept(self, variant: Variant) -> Variant:
+        self.made[variant.name] = variant
         self.scores[variant.name] = score_of(variant)
         return variant
 
@@ -90,9 +96,9 @@ class Maker:
             tuned = self.measured(self._finetuned(variant, found))
             if score_of(tuned) > score_of(found):
                 found = tuned
-        costs = sensitivity(found.graph, found.table, self._frames[:SENSITIVITY_FRAMES])
-        screen.print(cost_table(costs))
         if wanted - score_of(found) > gate.max_quantization_loss:
+            costs = sensitivity(found.graph, found.table, self._frames[:SENSITIVITY_FRAMES])
+            screen.print(cost_table(costs))
 
             def accuracy(table: RangeTable) -> float:
                 return score_of(self.measured(replace(found, table=table)))
@@ -100,8 +106,7 @@ class Maker:
             least = wanted - gate.max_quantization_loss
             found = replace(found, table=fallback(found.table, costs, accuracy, least))
             found = self.measured(found)
-        self.scores[name] = score_of(found)
-        return found
+        return self._kept(found)
 
     def _finetuned(self, variant: Variant, found: Variant) -> Variant:
         """Train an 8-bit model to give the float one's outputs."""
@@ -127,21 +132,36 @@ class Maker:
 
 def score_of(variant: Variant) -> float:
     """Return the mean of a model's mAP50-95 over the sets it was measured on, 0 without any."""
-    values = [entry["map50_95"] for entry in variant.accuracy.values()]
+    values = [found.map50_95 for found in variant.evaluations]
     return round(float(np.mean(values)), 5) if values else 0.0
 
 
-def pass_gate(gate: Gate, scores: dict[str, float], name: str, parent: str, own_float: str) -> None:
+def pass_gate(gate: Gate, made: dict[str, Variant], name: str, parent: str, own_float: str) -> None:
     """Let a model through, or say why not.
 
     Raises:
-        GateRefused: it costs more than the gate allows.
+        GateRefused: it costs more than the gate allows, in all or of one class, or there is a class
+            of which nobody knows.
     """
+    if not gate.data:
+        return
+    now = score_of(made[name])
     limits = ((parent, gate.max_loss), (own_float, gate.max_quantization_loss))
     for other, allowed in limits:
-        loss = scores[other] - scores[name]
-        if gate.data and loss > allowed:
+        loss = score_of(made[other]) - now
+        if loss > allowed:
             raise GateRefused(
-                f"{name} has mAP50-95 {scores[name]:.3f}, {loss:.3f} below {other}; the gate "
-                f"allows {allowed:g}: train longer, prune less, or widen the gate"
+                f"{name} has mAP50-95 {now:.3f}, {loss:.3f} below {other}; the gate allows "
+                f"{allowed:g}: train longer, prune less, or widen the gate"
             )
+    losses = class_losses(made[parent].evaluations, made[name].evaluations)
+    unknown = [c for c in without_evidence(CLASS_NAMES, losses) if c not in gate.unproven]
+    if unknown:
+        raise GateRefused(
+            f"{name} has the classes {', '.join(unknown)}, and the sets of the gate have fewer "
+            f"than {MIN_CLASS_OBJECTS} labelled objects of each: add a set with such objects to "
+            "gate.data, or name the classes in gate.unproven"
+        )
+    for check in check_classes(parent, name, losses, gate.max_class_loss):
+        if check.refusal:
+            raise GateRefused(check.refusal)

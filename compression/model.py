@@ -163,7 +163,7 @@ def save_model(model: nn.Module, path: Path) -> None:
 
 def load_model(path: Path) -> nn.Module:
     """Read a network that ``save_model`` wrote (a pickle: only from a run of one's own)."""
-    return torch.load(path, map_location="cpu", weights_only=False).eval()
+    return torch.load(path, map_location="cpu", weights_only=False).float().eval()
 
 
 def count_gmac(model: nn.Module, size_px: tuple[int, int]) -> float:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import yaml
 from compression import contract
 from compression.config import Config
 from compression.quantization import RangeTable, emit, write_table
+from perception_nodes.evaluation import Evaluation
+from perception_nodes.evaluation.classes import class_losses, without_evidence
 
 COCO = {"name": "COCO 2017 (through the teacher's weights)", "license": "annotations CC BY 4.0"}
 NON_COMMERCIAL = ("NC", "non-commercial")
@@ -29,7 +32,7 @@ class Variant:
         parameters: how many.
         graph: float ONNX.
         table: ranges, for an 8-bit model.
-        accuracy: as measured, by dataset.
+        evaluations: as measured, set by set.
         history: facts of the steps that made it.
     """
 
@@ -40,7 +43,7 @@ class Variant:
     parameters: int
     graph: onnx.ModelProto
     table: RangeTable | None = None
-    accuracy: dict[str, Any] = field(default_factory=dict)
+    evaluations: tuple[Evaluation, ...] = ()
     history: dict[str, Any] = field(default_factory=dict)
 
 
@@ -50,6 +53,28 @@ def license_of(config: Config) -> str:
     if any(word in source.license for source in config.sources for word in NON_COMMERCIAL):
         terms += "; trained in part on non-commercial material: non-commercial use"
     return terms
+
+
+def accuracy_of(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
+    """Sum up evaluations by set and, in it, by class."""
+    return {
+        found.data: {
+            "images": found.images,
+            "map50_95": found.map50_95,
+            "map50": found.map50,
+            "confidence": list(found.confidence),
+            "classes": {
+                name: {
+                    "objects": score.objects,
+                    "map50": score.map50,
+                    "recall": round(found.recall[name] or 0.0, 5),
+                }
+                for name, score in found.by_class.items()
+                if score.objects
+            },
+        }
+        for found in evaluations
+    }
 
 
 def describe(variant: Variant, config: Config, files: dict[str, Path]) -> dict[str, Any]:
@@ -94,7 +119,10 @@ def describe(variant: Variant, config: Config, files: dict[str, Path]) -> dict[s
             "calibration_frames": len(variant.table.frames),
             "float_convolutions": list(variant.table.float_convolutions),
         }
-    description["accuracy"] = variant.accuracy
+    description["accuracy"] = accuracy_of(variant.evaluations)
+    if variant.evaluations:
+        objects = class_losses(variant.evaluations, variant.evaluations)
+        description["without_evidence"] = without_evidence(contract.CLASS_NAMES, objects)
     description["made"] = variant.history
     description["data"] = [COCO] + [
         {"name": source.name, "license": source.license} for source in config.sources

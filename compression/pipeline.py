@@ -32,12 +32,19 @@ from compression.errors import CompressionError
 from compression.export import export
 from compression.frames import drawn, letterboxed
 from compression.model import build_model, count_gmac, load_model, make_plain, save_model
-from compression.package import Variant, write_variant
+from compression.package import Variant, accuracy_of, write_variant
 from compression.prune import prune
+from compression.reload import reload
 from compression.train import Batches, Samples, train
+from perception_nodes.backends.model import Model, ModelError
+from perception_nodes.backends.model import load_model as load_folder
 from perception_nodes.evaluation import LabelledSet, read_set
 from perception_nodes.system.files import write_whole
 
+MODEL = "model:"
+"""Before the name of a model folder that a step starts from, where no run of it is left."""
+NORMALISED_ON = 64
+"""Images that such a network's normalisations are measured on."""
 DESCRIPTIONS = Path(__file__).parent / "datasets"
 screen = Console(stderr=True)
 
@@ -83,20 +90,43 @@ class Run:
 
     def samples(self) -> Samples:
         """The training set."""
-        return Samples(self.folder / "dataset")
+        times = {source.name: source.times for source in self.config.sources}
+        return Samples(self.folder / "dataset", times)
 
-    def start(self, step: str) -> Path | None:
-        """The checkpoint of another run that a step starts from."""
+    @property
+    def images(self) -> list[Path]:
+        """The images of the training set, each once."""
+        return sorted(set(self.samples().images))
+
+    def start(self, step: str) -> nn.Module | None:
+        """The network of another run, or of a model folder, that a step starts from."""
         given = self.config.start.get(step)
         if given is None:
             return None
+        if given.startswith(MODEL):
+            coco = build_model(self.config.data / self.config.teacher)
+            shown = drawn(self.images, NORMALISED_ON, self.config.seed)
+            frames = [frame for _, frame in letterboxed(shown, self.config.size)]
+            return reload(start_model(given), coco, frames)
         path = self.folder.parent / given / "network.pt"
         if not path.is_file():
             raise CompressionError(
                 f"start.{step}: {path} is not there; run that configuration first, into a folder "
                 "beside this one"
             )
-        return path
+        return load_model(path)
+
+
+def start_model(given: str) -> Model:
+    """The model folder of a start that names one.
+
+    Raises:
+        CompressionError: it is not there.
+    """
+    try:
+        return load_folder(given.removeprefix(MODEL))
+    except ModelError as error:
+        raise CompressionError(f"start: {error}") from error
 
 
 Step = tuple[str, Any, Callable[[Run, Progress], dict[str, Any]]]
@@ -139,18 +169,17 @@ def train_dense(run: Run, progress: Progress) -> dict[str, Any]:
     """Fine-tune the parent: the teacher's architecture, float, on the same data and input."""
     start = run.start("dense")
     if run.config.dense is None:
-        return take(run, "dense", load_model(start))
+        return take(run, "dense", start)
     coco = build_model(run.config.data / run.config.teacher)
-    network = load_model(start) if start else coco
-    return fit(run, progress, "dense", network, coco, run.config.dense)
+    return fit(run, progress, "dense", coco if start is None else start, coco, run.config.dense)
 
 
 def train_plain(run: Run, progress: Progress) -> dict[str, Any]:
     """Make the network one of plain layers, and heal it; or take another run's."""
     start = run.start("swap")
-    network = load_model(start or run.checkpoint("dense"))
-    if not start:
-        network = make_plain(network, run.config.activation)
+    network = start
+    if network is None:
+        network = make_plain(load_model(run.checkpoint("dense")), run.config.activation)
     if run.config.swap is None:
         return take(run, "swap", network)
     teacher = load_model(run.checkpoint("dense"))
@@ -198,18 +227,18 @@ def trains(name: str, training: Training, before: str) -> Callable[[Run, Progres
 def quantizes(last: str) -> Callable[[Run, Progress], dict[str, Any]]:
     """Return the step that turns the networks into model folders, float and 8-bit.
 
-    The parent and the swapped network, as they are and quantized, are for comparison; the last
-    network's 8-bit form is what the run was for, and has to pass the gate.
+    The parent and the swapped network, as they are and quantized, are for comparison; those that
+    the run took from elsewhere are not made again, but for the parent. The last network's 8-bit
+    form is what the run was for, and has to pass the gate.
     """
 
     def step(run: Run, progress: Progress) -> dict[str, Any]:
         config, models = run.config, run.folder / "models"
-        names = {
-            "dense": config.parent,
-            "swap": f"{config.name}-swapped",
-            last: f"{config.name}-fp32",
-        }
-        images = drawn(run.samples().images, config.quantize.images, config.seed)
+        names = {"dense": config.parent}
+        if config.swap is not None:
+            names["swap"] = f"{config.name}-swapped"
+        names[last] = f"{config.name}-fp32"
+        images = drawn(run.images, config.quantize.images, config.seed)
         maker = Maker(
             config,
             list(letterboxed(images, config.size)),
@@ -217,17 +246,19 @@ def quantizes(last: str) -> Callable[[Run, Progress], dict[str, Any]]:
             run.folder / "quantize",
             lambda title: bar(progress, title),
         )
-        made = {step: name for step, name in names.items() if run.checkpoint(step).exists()}
-        for name_of_step, name in made.items():
+        for name_of_step, name in names.items():
             variant = maker.measured(variant_of(run, name_of_step, name))
             write_variant(variant, config, models)
             if name_of_step == last:
                 small = maker.fitted(variant, config.name)
-                pass_gate(config.gate, maker.scores, config.name, config.parent, name)
-            else:
-                small = maker.quantized(variant, f"{name}-int8")
-            write_variant(small, config, models)
-        screen.print(f"{models / config.name}: {small.accuracy or 'accuracy not measured'}")
+                found = {model.name: accuracy_of(model.evaluations) for model in (variant, small)}
+                run.log("quantize", measured=found)  # a refusal is to leave them, too
+                pass_gate(config.gate, maker.made, config.name, config.parent, name)
+                write_variant(small, config, models)
+            elif name_of_step != "dense" or config.dense is not None:
+                write_variant(maker.quantized(variant, f"{name}-int8"), config, models)
+        accuracy = f"{maker.scores[config.name]:.3f}" if config.gate.data else "not measured"
+        screen.print(f"{models / config.name}: mAP50-95 {accuracy}")
         return {"map50_95": maker.scores}
 
     return step
@@ -285,7 +316,7 @@ def take(run: Run, step: str, network: nn.Module) -> dict[str, Any]:
     """Let a network be a step's result as it is."""
     run.checkpoint(step).parent.mkdir(parents=True, exist_ok=True)
     save_model(network, run.checkpoint(step))
-    return facts_of(run, network)
+    return {**facts_of(run, network), "start": run.config.start[step]}
 
 
 def facts_of(run: Run, network: nn.Module) -> dict[str, Any]:

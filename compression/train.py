@@ -6,7 +6,7 @@ the seed and the step alone, so it then sees the same images as if it had never 
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
@@ -31,10 +31,21 @@ Report = Callable[[dict[str, Any]], None]
 
 
 class Samples:
-    """The stored training set: images uint8 [h, w, 3] BGR and labels float32 [n, 5]."""
+    """The stored training set: images uint8 [h, w, 3] BGR and labels float32 [n, 5].
 
-    def __init__(self, folder: Path) -> None:
-        self.images = sorted((folder / "images").glob("*.jpg"))
+    Images of a set that is to be shown more often are there so many times.
+    """
+
+    def __init__(self, folder: Path, times: Mapping[str, int] | None = None) -> None:
+        """Take the set's folder, and how often the images of each of its sources are shown."""
+        sources = sorted(times or {}, key=len, reverse=True)  # a name may begin another one
+
+        def shown(image: Path) -> int:
+            found = (s for s in sources if image.name.startswith(f"{s}_"))
+            return (times or {}).get(next(found, ""), 1)
+
+        stored = sorted((folder / "images").glob("*.jpg"))
+        self.images = [image for image in stored for _ in range(shown(image))]
         self.labels = [
             np.loadtxt(path, dtype=np.float32, ndmin=2).reshape(-1, 5)
             if (path := folder / "labels" / f"{image.stem}.txt").stat().st_size
@@ -169,8 +180,9 @@ def head_channels(model: nn.Module) -> list[int]:
 
 
 def half_precision() -> Any:
-    """Return the context of a forward pass: bfloat16 where the CPU multiplies it in tiles."""
-    return torch.autocast("cpu", torch.bfloat16, enabled=torch.cpu._is_amx_tile_supported())
+    """Return the context of a forward pass: bfloat16 where the CPU multiplies it."""
+    fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return torch.autocast("cpu", torch.bfloat16, enabled=fast)
 
 
 def train(

@@ -98,15 +98,19 @@ def compile_command(
             help="How far mAP50-95 may be below the parent's, as a mean over the sets of --data.",
         ),
     ] = Margins.loss,
+    max_class_loss: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Of AP50 and of recall of any one class, likewise."),
+    ] = Margins.class_loss,
     as_json: JsonFlag = False,
 ) -> None:
     """Compile a model for a backend on this machine, and check that it detects what it should.
 
     A compiled model that passes goes into the cache that the graph starts from. It is refused, with
-    exit status 1, if it is too far from its FP32 parent (mAP50-95 on --data; without labels, the
-    objects found on frames) or from the integer golden model, which defines what the model's file
-    means. If a model lost too much, a table shows how much each layer costs. For backend fpga, a
-    table shows how much of the engine each layer uses.
+    exit status 1, if it is too far from its FP32 parent (on --data mAP50-95, and AP50 and recall of
+    every class; without labels, the objects found on frames) or from the integer golden model,
+    which defines what the model's file means. If a model lost too much, a table shows how much each
+    layer costs. For backend fpga, a table shows how much of the engine each layer uses.
 
     Example: perception model compile road-n --backend openvino --bag drives/rain
 
@@ -118,7 +122,7 @@ def compile_command(
     sets = [read_set(path, root) for path in data or []]
     source = _places(subject, bag or [], images or [], sets)
     chosen = _spread(source, frames)
-    margins = Margins(min_agreement, min_parent_agreement, max_loss)
+    margins = Margins(min_agreement, min_parent_agreement, max_loss, max_class_loss)
     gate = Gate(subject, backend, threads, chosen, sets, margins, progress_bar)
     cache = cache_folder()
     facts: dict[str, Any] = {"model": subject.name, "backend": backend, "frames": len(chosen)}

@@ -32,7 +32,9 @@ from perception_nodes.evaluation import (
     read_set,
     taught_set,
 )
+from perception_nodes.evaluation.classes import class_losses
 from perception_nodes.evaluation.datasets import images_of, parse_classes_map
+from perception_nodes.evaluation.gate import Margins, check_classes
 from perception_nodes.evaluation.matching import require_pycocotools
 from perception_nodes.graph.config import SettingsError
 from perception_nodes.system.files import write_whole
@@ -181,8 +183,8 @@ def calibrate_command(
         typer.Option(
             min=0,
             max=1,
-            help="How much mAP50-95 the new model may lose on a set; if it loses more, it is not "
-            "written and the exit status is 1.",
+            help="How much mAP50-95 the new model may lose on a set; if it loses more, or much of "
+            "a class, it is not written and the exit status is 1.",
         ),
     ] = 0.01,
     as_json: JsonFlag = False,
@@ -328,16 +330,23 @@ def _compared(
 ) -> dict[str, dict[str, float]]:
     """Measure both models; exit status 1 if the new one loses too much."""
     found: dict[str, dict[str, float]] = {}
+    seen: dict[str, list[Evaluation]] = {"old": [], "new": []}
     for one in sets:
         scores = found[one.name] = {}
         for title, model in (("old", old), ("new", new)):
             with progress_bar(f"{title} {model.name} on {one.name}") as progress:
-                scores[title] = evaluate(model, one, progress=progress).map50_95
+                seen[title].append(evaluate(model, one, progress=progress))
+            scores[title] = seen[title][-1].map50_95
         said = f"{one.name}: mAP50-95 {scores['old']:.4f} before, {scores['new']:.4f} now"
         if scores["old"] - scores["new"] > max_loss:
             say_problem("refused", f"{said}; {max_loss:g} may be lost")
             raise typer.Exit(1)
         say(said)
+    losses = class_losses(seen["old"], seen["new"])
+    for check in check_classes("it was", new.name, losses, Margins.class_loss):
+        if check.refusal:
+            say_problem("refused", check.refusal)
+            raise typer.Exit(1)
     if not sets:
         say("accuracy of the new model was not measured: give --data for that")
     return found

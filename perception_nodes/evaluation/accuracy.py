@@ -67,6 +67,8 @@ class Evaluation(BaseModel):
         map50: mean average precision at IoU 0.5.
         confidence: 95 % interval of `map50_95`, by bootstrap over the images.
         by_class: scores by the set's class names.
+        recall: share of the labelled objects that are reported at run time, by the set's class
+            names; None if none is labelled.
         by_height: scores by height in pixels of the network's input.
         operating_point: precision and recall at run time.
         notes: what a reader of the figures should know.
@@ -80,6 +82,7 @@ class Evaluation(BaseModel):
     map50: float
     confidence: tuple[float, float]
     by_class: dict[str, Score]
+    recall: dict[str, float | None]
     by_height: dict[str, Score]
     operating_point: OperatingPoint
     notes: list[str]
@@ -128,6 +131,7 @@ def evaluate(
 
     matches = match(truth, ranked, len(groups))
     whole = matches[ALL_HEIGHTS]
+    run_time = match(truth, reported, len(groups))[ALL_HEIGHTS]
     total = score_of(whole, len(truth))
     if total.map50_95 is None or total.map50 is None:
         raise DataError(f"{data.name}: no labelled object counts, so there is nothing to measure")
@@ -141,12 +145,13 @@ def evaluate(
         by_class={
             name: score_of([found], len(truth)) for name, found in zip(groups, whole, strict=True)
         },
+        recall={name: _recall([found]) for name, found in zip(groups, run_time, strict=True)},
         by_height={
             band: score_of(found, len(truth))
             for band, found in matches.items()
             if band != ALL_HEIGHTS
         },
-        operating_point=_operating_point(match(truth, reported, len(groups))[ALL_HEIGHTS]),
+        operating_point=_operating_point(run_time),
         notes=[*data.notes, *notes],
     )
 
@@ -251,10 +256,15 @@ def _confidence(matches: Sequence[ClassMatches], images: int) -> tuple[float, fl
     return round(float(low), 5), round(float(high), 5)
 
 
+def _recall(matches: Sequence[ClassMatches]) -> float | None:
+    right, _, objects = np.sum([found.counts(level=0) for found in matches], axis=0).tolist()
+    return right / objects if objects else None
+
+
 def _operating_point(matches: Sequence[ClassMatches]) -> OperatingPoint:
     right, wrong, objects = np.sum([found.counts(level=0) for found in matches], axis=0).tolist()
     precision = right / (right + wrong) if right + wrong else None
-    recall = right / objects if objects else None
+    recall = _recall(matches)
     return OperatingPoint(
         score_threshold=DecodeSettings.score_threshold,
         precision=precision,

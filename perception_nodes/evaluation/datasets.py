@@ -1,8 +1,8 @@
 """Labelled sets on disk: YOLO folders, COCO files, and descriptions of either."""
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from perception_nodes.drives.footage import IMAGE_SUFFIXES
 from perception_nodes.evaluation.coco import read_coco
-from perception_nodes.evaluation.labels import DataError, LabelledSet
+from perception_nodes.evaluation.labels import DataError, LabelledImage, LabelledSet
 from perception_nodes.evaluation.yolo import class_names, read_yolo
 
 ROOT_VARIABLE = "PERCEPTION_DATA"
@@ -28,7 +28,8 @@ class Description(BaseModel):
         images: folder of the images, which are searched for in all folders below it too.
         annotations: COCO file with the labels; without it, the labels are YOLO files in `labels/`
             beside `images/`.
-        classes: class names by index, for YOLO labels without a `classes.txt` or `data.yaml`.
+        classes: class names by index, for YOLO labels without a `classes.txt` or `data.yaml`,
+            or to rename them; several indices may have the same name.
         counts_as: see `LabelledSet`.
         ignored: see `LabelledSet`.
         min_height_px: see `LabelledSet`.
@@ -85,6 +86,7 @@ def read_set(
     else:
         classes = source.classes or class_names(source.images)
         images, notes = read_yolo(source.images, files, classes)
+        classes, images = _one_a_name(classes, images)
     check_images(files)
     mapped = dict(classes_map or {})
     rules = dict(source.rules)
@@ -197,6 +199,15 @@ def _source(path: Path, root: str | Path | None) -> _Source:
         raise DataError(f"{path} is no folder, COCO .json or description .yaml")
     folder = path / "images" if (path / "images").is_dir() else path
     return _Source(path.name, folder)
+
+
+def _one_a_name(
+    names: Sequence[str], images: list[LabelledImage]
+) -> tuple[tuple[str, ...], list[LabelledImage]]:
+    """Let indices of the same name be one class."""
+    classes = tuple(dict.fromkeys(names))
+    index = np.array([classes.index(name) for name in names], np.int64)
+    return classes, [replace(image, classes=index[image.classes]) for image in images]
 
 
 def _has_images(folder: Path) -> bool:

@@ -19,8 +19,14 @@ from perception_nodes.backends.contract import Backend, BackendSettings, open_ba
 from perception_nodes.backends.model import Model, ModelError, load_model
 from perception_nodes.core.frame import Detections
 from perception_nodes.core.inference import BackendError
-from perception_nodes.evaluation.accuracy import evaluate
+from perception_nodes.evaluation.accuracy import Evaluation, evaluate
 from perception_nodes.evaluation.agreement import Agreement, agreement, detect, in_classes_of
+from perception_nodes.evaluation.classes import (
+    MIN_CLASS_OBJECTS,
+    ClassLoss,
+    class_losses,
+    without_evidence,
+)
 from perception_nodes.evaluation.labels import DataError, LabelledSet
 
 MIN_OBJECTS = 20
@@ -46,11 +52,13 @@ class Margins:
         parent_agreement: least share that the model and its FP32 parent both detect; only without
             labels.
         loss: how far mAP50-95 may be below the parent's, as a mean over the sets.
+        class_loss: how far AP50 or recall of one class may be below the parent's.
     """
 
     agreement: float = 0.9
     parent_agreement: float = 0.3
     loss: float = 0.03
+    class_loss: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -139,7 +147,7 @@ class Gate:
         except BackendError as error:
             raise CompiledRefused(str(error)) from error
         if self.sets:
-            self.checks.append(self._loss(str(made.folder)))
+            self.checks += self._losses(str(made.folder))
         elif self.parent is not self.model:
             least = self.margins.parent_agreement
             self.checks.append(self._agreement("model", self.parent, found, least))
@@ -148,11 +156,11 @@ class Gate:
         if self.verdict is not None:
             raise CompiledRefused(self.verdict.refusal)
 
-    def _loss(self, folder: str) -> Check:
-        """Compare mAP50-95 with the parent's; the compiled model is in the folder."""
+    def _losses(self, folder: str) -> list[Check]:
+        """Compare accuracy with the parent's; the compiled model is in the folder."""
         runtime = _references(self.parent, self.backend)[0]
         before, now = (
-            [self._accuracy(model, backend, data, cache_dir) for data in self.sets]
+            [self._evaluation(model, backend, data, cache_dir) for data in self.sets]
             for model, backend, cache_dir in (
                 (self.parent, runtime, ""),
                 (self.model, self.backend, folder),
@@ -160,11 +168,23 @@ class Gate:
         )
         reference = f"{self.parent.name} on {runtime}"
         names = ", ".join(data.name for data in self.sets)
-        return check_loss(reference, self.model.name, names, before, now, self.margins.loss)
+        old, new = ([found.map50_95 for found in each] for each in (before, now))
+        whole = check_loss(reference, self.model.name, names, old, new, self.margins.loss)
+        losses = class_losses(before, now)
+        unproven = without_evidence(self.model.classes, losses)
+        if unproven:
+            self.notes.append(
+                f"no evidence of {', '.join(unproven)}: fewer than {MIN_CLASS_OBJECTS} labelled "
+                f"objects each on {names}"
+            )
+        most = self.margins.class_loss
+        return [whole, *check_classes(reference, self.model.name, losses, most)]
 
-    def _accuracy(self, model: Model, backend: str, data: LabelledSet, cache_dir: str) -> float:
+    def _evaluation(
+        self, model: Model, backend: str, data: LabelledSet, cache_dir: str
+    ) -> Evaluation:
         with self.bar(f"{model.name} on {backend}, {data.name}") as progress:
-            return evaluate(model, data, backend, self.threads, progress, cache_dir).map50_95
+            return evaluate(model, data, backend, self.threads, progress, cache_dir)
 
     def _agreement(
         self,
@@ -293,6 +313,37 @@ def check_loss(
         f"may be lost; {REMEDIES['model']}",
         at_fault="model",
     )
+
+
+def check_classes(
+    reference: str, model: str, losses: Sequence[ClassLoss], most: float
+) -> list[Check]:
+    """Judge what a model loses of each class that there is evidence of.
+
+    Args:
+        reference: its name.
+        model: the model's.
+        losses: by class.
+        most: what AP50 or recall may lose.
+    """
+    checks = []
+    for one in losses:
+        if one.objects < MIN_CLASS_OBJECTS:
+            continue
+        data = ", ".join(one.data)
+        measure = f"AP50 or recall of {one.name} lost, {one.objects} objects on {data}"
+        check = Check(reference, measure, round(one.loss, 5), most)
+        if one.loss > most:
+            check = replace(
+                check,
+                refusal=f"{model} loses {one.name}: of {one.objects} objects on {data} it reports "
+                f"{one.recall[1]:.0%}, {reference} {one.recall[0]:.0%}; AP50 is {one.map50[1]:.3f} "
+                f"after {one.map50[0]:.3f}, and {most:g} may be lost of either; train on more "
+                "images of that class, or prune less",
+                at_fault="model",
+            )
+        checks.append(check)
+    return checks
 
 
 def _references(model: Model, other_than: str) -> list[str]:

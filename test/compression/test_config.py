@@ -23,6 +23,7 @@ def test_reads(values, write_config):
         ({"dense": None}, "dense is missing"),
         ({"dense": {"epochs": 0}}, "dense.epochs"),
         ({"quantize": {"images": 1}}, "quantize.images"),
+        ({"gate": {"unproven": ["tank"]}}, "class 'tank' is none of person"),
         ({"data": "${NOWHERE_SET}"}, "that variable is not set"),
     ],
 )

@@ -2,8 +2,11 @@
 
 import json
 
+import numpy as np
+import onnxruntime
 import pytest
 
+onnx = pytest.importorskip("onnx")
 torch = pytest.importorskip("torch", reason="needs the build tools: make compression")
 pytest.importorskip("ultralytics")
 pytest.importorskip("pycocotools")
@@ -12,6 +15,8 @@ from compression import deploy, pipeline
 from compression import train as training
 from compression.errors import CompressionError, GateRefused
 from compression.pipeline import compress
+from compression.quantization import float_of
+from compression.train import Samples, to_tensor
 from perception_nodes.backends.model import load_model
 
 
@@ -73,6 +78,32 @@ def test_writes_models_that_load(config, tmp_path):
     assert (models / "tiny/model.yaml").stat().st_mtime_ns == before
 
 
+def test_trains_on_from_a_model_folder(values, write_config, checkpoint, tmp_path):
+    compress(write_config(values), tmp_path / "run")
+    models = tmp_path / "run/models"
+    values |= {"prune": None, "dense": None, "swap": None}
+    values["start"] = {"dense": f"model:{models}/tiny-dense", "swap": f"model:{models}/tiny"}
+    compress(write_config(values), tmp_path / "more", until="swap")
+    image = np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8)
+    for step, name in (("dense", "tiny-dense"), ("swap", "tiny")):
+        graph = onnx.load(load_model(str(models / name)).path)
+        if step == "swap":
+            graph = float_of(graph)  # what rounding of values adds is not the network's
+        session = onnxruntime.InferenceSession(graph.SerializeToString())
+        network = torch.load(tmp_path / f"more/{step}/network.pt", weights_only=False)
+        with torch.no_grad():
+            found = network(to_tensor([image]))
+        for ours, theirs in zip(found, session.run(None, {"image": image[None]}), strict=True):
+            np.testing.assert_allclose(ours.numpy(), theirs, atol=1e-3)
+    compress(write_config(values), tmp_path / "more", until="distil-1")
+
+
+def test_a_start_that_is_not_there_is_named(values, write_config, checkpoint, tmp_path):
+    values |= {"dense": None, "start": {"dense": "model:nobody"}}
+    with pytest.raises(CompressionError, match="start: .*nobody"):
+        compress(write_config(values), tmp_path / "run", until="dense")
+
+
 def test_another_configuration_is_no_way_to_go_on(values, write_config, checkpoint, tmp_path):
     compress(write_config(values), tmp_path / "run", until="dense")
     with pytest.raises(CompressionError, match="step dense was done with another configuration"):
@@ -90,9 +121,25 @@ def test_the_gate_refuses_and_writes_nothing(
     with pytest.raises(GateRefused, match=r"tiny has mAP50-95 0\.500, 0\.100 below tiny-dense"):
         compress(write_config(values), tmp_path / "run")
     assert not (tmp_path / "run/models/tiny").exists()
+    # The set labels cars alone, and twelve of them.
+    monkeypatch.undo()
+    monkeypatch.setattr(pipeline, "DESCRIPTIONS", tmp_path)
+    with pytest.raises(GateRefused, match="has the classes person, bicycle, motorcycle, bus"):
+        compress(write_config(values), tmp_path / "run")
 
 
 def test_an_unknown_step_is_named(config, tmp_path):
     with pytest.raises(CompressionError, match="step 'pruning' is unknown; this run has dataset"):
         compress(config, tmp_path / "run", until="pruning")
     assert not (tmp_path / "run").exists()
+
+
+def test_images_of_a_set_may_be_shown_more_often(tmp_path):
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    for name in ("road_1", "road_2", "road_sign_1"):
+        (tmp_path / f"images/{name}.jpg").touch()
+        (tmp_path / f"labels/{name}.txt").write_text("2 0.5 0.5 0.1 0.1\n")
+    samples = Samples(tmp_path, {"road": 1, "road_sign": 3})
+    assert [path.stem for path in samples.images] == ["road_1", "road_2", *["road_sign_1"] * 3]
+    assert len(samples.labels) == 5

@@ -1,0 +1,76 @@
+"""What a smaller model loses of each class: a mean over classes hides one that is gone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from perception_nodes.evaluation.accuracy import Evaluation
+from perception_nodes.evaluation.class_names import usual_name
+
+MIN_CLASS_OBJECTS = 10
+"""Labelled objects of a class over all sets; what is found of fewer is no evidence."""
+
+
+@dataclass(frozen=True)
+class ClassLoss:
+    """One class, found by a reference and by a model on the same sets.
+
+    Attributes:
+        name: of the class.
+        data: names of the sets that label it.
+        objects: labelled ones, over these sets.
+        map50: average precision at IoU 0.5 of reference and model; a mean over the sets, each
+            weighted by its objects.
+        recall: share of the objects that each reports at run time.
+    """
+
+    name: str
+    data: tuple[str, ...]
+    objects: int
+    map50: tuple[float, float]
+    recall: tuple[float, float]
+
+    @property
+    def loss(self) -> float:
+        """The larger one of what is lost of average precision, and of recall."""
+        return max(before - now for before, now in (self.map50, self.recall))
+
+
+def class_losses(before: Sequence[Evaluation], now: Sequence[Evaluation]) -> list[ClassLoss]:
+    """Compare class by class, over all sets that label a class and not only its kind.
+
+    Args:
+        before: the reference's evaluations, set by set.
+        now: the model's, on the same sets.
+    """
+    found: dict[str, list[tuple[str, int, tuple[float, ...]]]] = {}
+    for old, new in zip(before, now, strict=True):
+        for name, score in old.by_class.items():
+            other = new.by_class.get(name)
+            if other is None or score.map50 is None or other.map50 is None:
+                continue
+            shares = (old.recall[name] or 0.0, new.recall[name] or 0.0)
+            figures = (score.map50, other.map50, *shares)
+            found.setdefault(usual_name(name), []).append((old.data, score.objects, figures))
+    losses = []
+    for name, parts in found.items():
+        objects = sum(count for _, count, _ in parts)
+        ap_before, ap_now, recall_before, recall_now = (
+            round(sum(count * figures[i] for _, count, figures in parts) / objects, 5)
+            for i in range(4)
+        )
+        losses.append(
+            ClassLoss(
+                name,
+                tuple(dict.fromkeys(data for data, _, _ in parts)),
+                objects,
+                (ap_before, ap_now),
+                (recall_before, recall_now),
+            )
+        )
+    return losses
+
+
+def without_evidence(classes: Sequence[str], losses: Sequence[ClassLoss]) -> list[str]:
+    """Name the classes of a model that too few labelled objects tell anything of."""
+    proven = {one.name for one in losses if one.objects >= MIN_CLASS_OBJECTS}
+    return [name for name in classes if usual_name(name) not in proven]
