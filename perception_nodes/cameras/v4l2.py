@@ -231,9 +231,7 @@ class V4l2Source:
             self._request(0, kernel.MEMORY_USERPTR)
         except OSError as error:
             if error.errno == errno.EBUSY:
-                raise CameraError(
-                    f"{self._settings.device} is used by another process; end that one"
-                ) from error
+                raise
             return False
         return True
 
@@ -358,6 +356,9 @@ class V4l2Source:
         return int(wanted.count)
 
     def _failed(self, what: str, error: OSError) -> CameraError:
+        if error.errno == errno.EBUSY:
+            device = self._settings.device
+            return CameraError(f"{device} is used by another process; end that one")
         gone = error.errno in (errno.ENODEV, errno.EIO, errno.ENXIO)
         kind = CameraGone if gone else CameraError
         return kind(f"{self._settings.device}: the driver refuses {what}: {error.strerror}")
