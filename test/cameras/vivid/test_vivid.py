@@ -30,6 +30,8 @@ pytestmark = [
 DEVICE, SECOND = "/dev/video0", "/dev/video1"
 SIZE = (640, 360)
 TIMEOUT_S = 60.0
+COMMAND_TIMEOUT_S = 300.0
+"""Loading the command line takes a minute in the emulated machine."""
 # 75 % bars in BGR: white, yellow, cyan, green, magenta, red, blue, black.
 BARS = np.array([[b, g, r] for g in (191, 0) for r in (191, 0) for b in (191, 0)], float)
 TOLERANCE = 12
@@ -186,6 +188,7 @@ def test_a_larger_size_after_a_smaller_one_gets_larger_slots(join):
         feed.close()
 
 
+@pytest.mark.timeout(700)
 def test_after_a_kill_the_driver_writes_into_no_frame_that_somebody_holds(join, domain):
     """Buffers that the driver has are never those that were sent, also when the process is killed:
     frames that a reader holds keep their bytes, while the next process films with the same device.
@@ -200,7 +203,7 @@ def test_after_a_kill_the_driver_writes_into_no_frame_that_somebody_holds(join, 
         return subprocess.Popen(command, env=environment)
 
     def take(count):
-        found, until_s = [], time.monotonic() + TIMEOUT_S
+        found, until_s = [], time.monotonic() + COMMAND_TIMEOUT_S
         while len(found) < count and time.monotonic() < until_s:
             reader.wait(100.0)
             if (sample := reader.receive()) is not None:
