@@ -41,11 +41,11 @@ def camera_command(
     """Fill a camera's shared-memory channel, which `perception run source:=shm` reads.
 
     Frames of a v4l2 device are written by its driver where preprocessing reads them: no copy.
-    A device that is unplugged is opened again when it is back. Examples:
+    A device that is unplugged is opened again when it is back.
 
-    perception camera v4l2:/dev/video0 --size 1280x720 --rate 30
+    Example: perception camera v4l2:/dev/video0 --size 1280x720 --rate 30
 
-    perception camera drive.mp4 --loop --name rear
+    Example: perception camera drive.mp4 --loop --name rear
     """
     if show:
         return _list(as_json)
