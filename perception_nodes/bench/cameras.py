@@ -41,7 +41,7 @@ Say = Callable[[str], None]
 
 
 @dataclass
-class Drive:
+class CamerasRun:
     """The outcomes of the frames of one run, without the warm-up.
 
     Attributes:
@@ -156,9 +156,9 @@ class CamerasBench:
             for spec in LIVE.nodes({**values, "camera": name})
         ]
 
-    def _drive(self, names: Sequence[str], arrangement: str) -> Drive:
+    def _drive(self, names: Sequence[str], arrangement: str) -> CamerasRun:
         """Film with a graph; it is waited for in this thread."""
-        found: list[Drive | BaseException] = []
+        found: list[CamerasRun | BaseException] = []
         stopped = threading.Event()
 
         def act() -> None:
@@ -186,7 +186,7 @@ class CamerasBench:
 
     def _film(
         self, names: Sequence[str], supervisor: Supervisor, stopped: threading.Event
-    ) -> Drive:
+    ) -> CamerasRun:
         width, height = map(int, self.size.split("x"))
         endpoint = Endpoint("bench_cameras")
         try:
@@ -199,7 +199,7 @@ class CamerasBench:
             silent = [reader for readers in records.values() for reader in readers]
             while silent:
                 if stopped.is_set():
-                    return Drive({})
+                    return CamerasRun({})
                 if time.monotonic() > give_up_s:
                     raise GraphFailure(f"the graph is not ready after {START_TIMEOUT_S:g} s")
                 silent[0].wait(100.0)
@@ -210,7 +210,7 @@ class CamerasBench:
             due_ns = time.monotonic_ns()
             for number in range(WARM_UP_FRAMES + self.frames):
                 if stopped.is_set():
-                    return Drive({})
+                    return CamerasRun({})
                 due_ns += round(1e9 / self.rate_hz)
                 # As camera drivers do, the pixels are written before the stamp is taken.
                 samples = [writer.loan() for writer in writers]
@@ -239,14 +239,14 @@ class CamerasBench:
             endpoint.close()
 
 
-def judged(heard: Mapping[str, Sequence[FrameRecord]], frames: int) -> Drive:
+def judged(heard: Mapping[str, Sequence[FrameRecord]], frames: int) -> CamerasRun:
     """Count the outcomes of each camera's frames.
 
     Args:
         heard: outcomes by camera.
         frames: number of frames of each camera that count; earlier ones are the warm-up.
     """
-    drive = Drive({name: Counter() for name in heard})
+    drive = CamerasRun({name: Counter() for name in heard})
     instants: Counter[int] = Counter()
     for name, outcomes in heard.items():
         counted = [record for record in outcomes if record.sequence >= WARM_UP_FRAMES]
@@ -264,7 +264,7 @@ def judged(heard: Mapping[str, Sequence[FrameRecord]], frames: int) -> Drive:
     return drive
 
 
-def facts(drive: Drive) -> dict[str, Any]:
+def facts(drive: CamerasRun) -> dict[str, Any]:
     """A run as JSON."""
     names = [status.name for status in IN_TIME]
     in_time = [

@@ -68,7 +68,7 @@ class Condition:
 
 
 @dataclass(frozen=True)
-class Held:
+class ResourcesHeld:
     """What the processes of the graph hold at one time.
 
     Attributes:
@@ -168,7 +168,7 @@ class DeadlineBench:
         seconds = [START_S + (frames + WARM_UP_FRAMES) / self.rate_hz for _, frames in plan]
         all_s = round(sum(seconds))
         measured: dict[str, Condition] = {}
-        samples: list[Held] = []
+        samples: list[ResourcesHeld] = []
         with tempfile.TemporaryDirectory(prefix="perception_bench_") as folder:
             for index, (name, frames) in enumerate(plan):
                 done_s = sum(seconds[:index])
@@ -178,7 +178,9 @@ class DeadlineBench:
                 samples = run.samples
         return self._result(measured, samples)
 
-    def _result(self, measured: dict[str, Condition], samples: list[Held]) -> dict[str, Any]:
+    def _result(
+        self, measured: dict[str, Condition], samples: list[ResourcesHeld]
+    ) -> dict[str, Any]:
         result: dict[str, Any] = {
             "machine": f"{cpu_name()}, {os.cpu_count()} cores, {platform.release()}",
             "size": self.size,
@@ -235,7 +237,7 @@ class _Round:
         self._deadline_ms = bench.deadline_ms
         self._progress = progress
         self._over = threading.Event()
-        self.samples: list[Held] = []
+        self.samples: list[ResourcesHeld] = []
 
     def measure(self, begin_s: float, end_s: float) -> Condition:
         """Run the graph; the two times are its start and end on the progress bar."""
@@ -267,11 +269,11 @@ class _Round:
             self._progress(min(begin_s + elapsed_s, end_s))
 
 
-def _settled(samples: Sequence[Held]) -> Sequence[Held]:
+def _settled(samples: Sequence[ResourcesHeld]) -> Sequence[ResourcesHeld]:
     return samples[round(SETTLED_SHARE * len(samples)) :]
 
 
-def processor_shares(samples: Sequence[Held]) -> dict[str, float]:
+def processor_shares(samples: Sequence[ResourcesHeld]) -> dict[str, float]:
     """The share of one processor of each process in the steady state; 0.03 is 3 %."""
     settled = _settled(samples)
     if len(settled) < 2:
@@ -284,7 +286,7 @@ def processor_shares(samples: Sequence[Held]) -> dict[str, float]:
     }
 
 
-def constancy(samples: Sequence[Held]) -> dict[str, Any]:
+def constancy(samples: Sequence[ResourcesHeld]) -> dict[str, Any]:
     """Whether memory and descriptors of the graph stay constant in the steady state.
 
     Args:
@@ -299,7 +301,7 @@ def constancy(samples: Sequence[Held]) -> dict[str, Any]:
     quarter = max(1, len(settled) // 4)
     first, last = settled[:quarter], settled[-quarter:]
 
-    def growth(read: Callable[[Held], float]) -> float:
+    def growth(read: Callable[[ResourcesHeld], float]) -> float:
         if not settled:
             return 0.0
         return float(np.median([read(s) for s in last]) - np.median([read(s) for s in first]))
@@ -322,7 +324,7 @@ def constancy(samples: Sequence[Held]) -> dict[str, Any]:
     }
 
 
-def _held(graph: Supervisor, at_s: float) -> Held:
+def _held(graph: Supervisor, at_s: float) -> ResourcesHeld:
     memory, descriptors, processor = {}, {}, {}
     for spec, process in list(graph.processes):
         if spec.executable not in SOAKED:
@@ -342,7 +344,7 @@ def _held(graph: Supervisor, at_s: float) -> Held:
             shared += path.stat().st_blocks * 512
         except OSError:  # the file has just been removed
             continue
-    return Held(at_s, memory, descriptors, processor, shared / 1e6)
+    return ResourcesHeld(at_s, memory, descriptors, processor, shared / 1e6)
 
 
 def _cores(condition: str) -> list[int]:

@@ -50,7 +50,7 @@ class DeviceControl:
 
 
 @dataclass(frozen=True)
-class Device:
+class CaptureDevice:
     """A capture device and what it offers.
 
     Attributes:
@@ -92,7 +92,7 @@ class V4l2Settings:
     user_pointers: bool = True
 
 
-def list_devices() -> list[Device]:
+def list_devices() -> list[CaptureDevice]:
     """All capture devices of this machine, with modes and controls."""
     found = []
     for path in sorted(glob.glob("/dev/video*"), key=lambda path: (len(path), path)):
@@ -101,7 +101,7 @@ def list_devices() -> list[Device]:
             try:
                 capability = _capability(descriptor, path)
                 found.append(
-                    Device(
+                    CaptureDevice(
                         path,
                         capability.card.decode(errors="replace"),
                         capability.driver.decode(errors="replace"),

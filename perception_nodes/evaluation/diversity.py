@@ -47,7 +47,7 @@ class Diversity:
 
 
 @dataclass(frozen=True)
-class ChosenFrames:
+class CalibrationFrames:
     """Frames to calibrate on.
 
     Attributes:
@@ -83,7 +83,7 @@ def choose_frames(
     count: int,
     size_px: tuple[int, int],
     progress: Callable[[int, int], None] | None = None,
-) -> ChosenFrames:
+) -> CalibrationFrames:
     """Choose frames from drives and folders of images.
 
     The frames are read twice, so that only the chosen ones have to be in memory.
@@ -135,7 +135,9 @@ def choose_frames(
     wanted = {names[index] for index in chosen}
     kept = {name: pixels.copy() for name, pixels in source.frames() if name in wanted}
     order = [names[index] for index in chosen]
-    return ChosenFrames(order, [kept[name] for name in order], len(rows), achieved, plain, notes)
+    return CalibrationFrames(
+        order, [kept[name] for name in order], len(rows), achieved, plain, notes
+    )
 
 
 def describe(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -207,7 +209,7 @@ def diversity(rows: NDArray[np.float32], chosen: Sequence[int]) -> Diversity:
     )
 
 
-def contact_sheet(chosen: ChosenFrames) -> bytes:
+def contact_sheet(chosen: CalibrationFrames) -> bytes:
     """All chosen frames on one picture, JPEG, in the order of choice."""
     height, width = chosen.frames[0].shape[:2]
     tile = (SHEET_TILE_WIDTH, SHEET_TILE_WIDTH * height // width)

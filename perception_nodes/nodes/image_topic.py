@@ -32,7 +32,7 @@ def info_topic(topic: str) -> str:
     return f"{base}{separator}camera_info"
 
 
-class Gate(CallbackGroup):
+class CallbackGate(CallbackGroup):
     """Callbacks that the executor does not run until the gate is open."""
 
     is_open = False
@@ -73,7 +73,7 @@ class ImageTopic:
         """
         compressed = settings.image_transport == "compressed"
         self._take = take
-        self._gate = Gate()
+        self._gate = CallbackGate()
         self._subscription = node.add_subscription(
             CompressedImage if compressed else Image,
             image_topic(settings.image_topic, compressed),

@@ -35,7 +35,7 @@ from perception_nodes.drives.schemas import (
     schema_text,
 )
 from perception_nodes.replay.background import Ahead, Behind, quick_switches
-from perception_nodes.replay.offline_camera import Camera, LoadedModel, Turn, turns
+from perception_nodes.replay.offline_camera import Camera, CameraTurn, LoadedModel, turns
 from perception_nodes.replay.outputs import PictureWriter
 from perception_nodes.report.changes import Comparison, objects_of
 from perception_nodes.report.recording import (
@@ -123,7 +123,7 @@ class Lockstep:
                 report = ReportedFrame.of_record(record, at_ns)
                 pictures.add(frame, record.stamp_ns, at_ns, report, found, latency, changes)
 
-        free: SimpleQueue[tuple[Turn, Pipeline]] = SimpleQueue()
+        free: SimpleQueue[tuple[CameraTurn, Pipeline]] = SimpleQueue()
         for turn in turns(loaded.backend, LANES):
             free.put((turn, camera.pipeline(turn)))
 

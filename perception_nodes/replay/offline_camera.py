@@ -116,7 +116,7 @@ class OneAtATime:
             return HeadTensors(boxes, classes, heads.engine)
 
 
-class Turn:
+class CameraTurn:
     """Calls a backend for one thread, while other threads call it too.
 
     Attributes:
@@ -138,13 +138,13 @@ class Turn:
             self._ended_ns[0] = time.monotonic_ns()
 
 
-def turns(backend: Backend, threads: int) -> list[Turn]:
+def turns(backend: Backend, threads: int) -> list[CameraTurn]:
     """Make a caller for each thread, so that one infers while others decode their results."""
     callers: Sequence[InferenceBackend] = [OneAtATime(backend)] * threads
     if isinstance(backend, QueuedBackend):
         callers = backend.queue(threads)
     ended_ns = [0]
-    return [Turn(caller, ended_ns) for caller in callers]
+    return [CameraTurn(caller, ended_ns) for caller in callers]
 
 
 class _DueClock:

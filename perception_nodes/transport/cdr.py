@@ -16,7 +16,7 @@ from perception_nodes.core.frame import (
     FrameRejected,
     ImageView,
 )
-from perception_nodes.transport.definitions import Field, fields
+from perception_nodes.transport.definitions import MessageField, fields
 
 Buffer = bytes | bytearray | memoryview
 HEADER_SIZE = 4
@@ -266,7 +266,7 @@ class _IntegerRun:
     strings before it, so there is one layout for each position modulo 8.
     """
 
-    def __init__(self, run: Sequence[Field]) -> None:
+    def __init__(self, run: Sequence[MessageField]) -> None:
         self._names = [field.name for field in run]
         codes = [_INTEGER_CODES[field.type_name] for field in run]
         self._layouts = [_padded(codes, start) for start in range(8)]
@@ -293,7 +293,7 @@ def _padded(codes: Sequence[str], start: int) -> struct.Struct:
     return struct.Struct(layout)
 
 
-def _layout(all_fields: Iterable[Field]) -> Iterator[str | _IntegerRun]:
+def _layout(all_fields: Iterable[MessageField]) -> Iterator[str | _IntegerRun]:
     """The names of string fields, and the integer fields between them as runs."""
     for is_string, group in groupby(all_fields, lambda field: field.type_name == "string"):
         run = list(group)

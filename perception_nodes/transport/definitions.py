@@ -14,7 +14,7 @@ _FIELD = re.compile(r"([\w/\[\]]+)\s+([a-z]\w*)\s*(?:#.*)?")
 """A line that declares a field; a constant has an upper-case name and a value."""
 
 
-class Field(NamedTuple):
+class MessageField(NamedTuple):
     """A field of a message; `type_name` is written as in the `.msg` file."""
 
     type_name: str
@@ -30,7 +30,7 @@ def definitions() -> dict[str, str]:
     }
 
 
-def fields(message_type: str) -> list[Field]:
+def fields(message_type: str) -> list[MessageField]:
     """The fields of a message in the order of its definition, which is the order on the wire.
 
     Raises:
@@ -38,4 +38,6 @@ def fields(message_type: str) -> list[Field]:
     """
     file = share_folder() / "interfaces" / f"{message_type}.msg"
     lines = file.read_text(encoding="utf-8").splitlines()
-    return [Field(*match.groups()) for line in lines if (match := _FIELD.fullmatch(line.strip()))]
+    return [
+        MessageField(*match.groups()) for line in lines if (match := _FIELD.fullmatch(line.strip()))
+    ]

@@ -11,7 +11,7 @@ from perception_nodes.core.frame import FrameRecord
 REMEMBERED_DETECTORS = 64
 
 
-class Detector(ctypes.Structure):
+class DetectorTenure(ctypes.Structure):
     """The time in which one process worked as the detector.
 
     The process has received frames since `joined_ns` and worked since `since_ns`. `newest_ns` is
@@ -29,13 +29,13 @@ class Detector(ctypes.Structure):
     ]
 
 
-DetectorTable = Detector * REMEMBERED_DETECTORS
+DetectorTable = DetectorTenure * REMEMBERED_DETECTORS
 
 
 class DetectorHistory:
     """What is known of a camera's detectors; kept in a table that outlives us."""
 
-    def __init__(self, table: "ctypes.Array[Detector]") -> None:
+    def __init__(self, table: "ctypes.Array[DetectorTenure]") -> None:
         self._table = table
         self._sort()
 
@@ -95,7 +95,7 @@ class DetectorHistory:
             next_since_ns = detector.since_ns
         return None
 
-    def _of(self, process: int) -> Iterator[Detector]:
+    def _of(self, process: int) -> Iterator[DetectorTenure]:
         """The entries of one process, the last one first."""
         return (d for d in self._newest_first if d.process == process)
 
@@ -103,7 +103,7 @@ class DetectorHistory:
         oldest = min(range(len(self._table)), key=lambda number: self._table[number].since_ns)
         if self._table[oldest].since_ns < since_ns:
             # Written in one piece, since we may be killed at any moment.
-            self._table[oldest] = Detector(joined_ns, since_ns, newest_ns, 0, process)
+            self._table[oldest] = DetectorTenure(joined_ns, since_ns, newest_ns, 0, process)
             self._sort()
 
     def _sort(self) -> None:

@@ -17,7 +17,7 @@ DETECTOR_STOPPED = b"detector %d stopped working and no outcome came"
 PASSED_OVER = b"a newer frame took its place"
 
 
-class ReportedFrame(ctypes.Structure):
+class FrameName(ctypes.Structure):
     """Identifies a frame whose report is published, see `Key`."""
 
     _fields_ = [("sequence", ctypes.c_uint64), ("process", ctypes.c_uint32)]
@@ -35,7 +35,7 @@ class LedgerBook(ctypes.Structure):
         ("reported", ctypes.c_uint64),
         ("last_ns", ctypes.c_int64),
         ("counts", ctypes.c_uint64 * len(FrameStatus)),
-        ("frames", ReportedFrame * REMEMBERED_OUTCOMES),
+        ("frames", FrameName * REMEMBERED_OUTCOMES),
         ("detectors", DetectorTable),
     ]
 

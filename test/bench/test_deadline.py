@@ -7,7 +7,7 @@ import pytest
 
 from perception_nodes.bench.deadline import (
     DeadlineBench,
-    Held,
+    ResourcesHeld,
     account,
     constancy,
     processor_shares,
@@ -67,7 +67,9 @@ def test_detections_that_arrive_late_are_counted_though_published_in_time():
 
 def soak(memory, descriptors=9, shared=50.0):
     return [
-        Held(float(i), {"detector_node": memory(i)}, {"detector_node": descriptors}, {}, shared)
+        ResourcesHeld(
+            float(i), {"detector_node": memory(i)}, {"detector_node": descriptors}, {}, shared
+        )
         for i in range(400)
     ]
 
@@ -128,8 +130,8 @@ def test_busy_processes_are_pinned_and_go():
 
 
 def test_processor_shares_are_those_of_the_steady_state():
-    def held(second: int, spent_s: float) -> Held:
-        return Held(float(second), {}, {}, {"watchdog_node": spent_s, "dead": 1.0}, 0.0)
+    def held(second: int, spent_s: float) -> ResourcesHeld:
+        return ResourcesHeld(float(second), {}, {}, {"watchdog_node": spent_s, "dead": 1.0}, 0.0)
 
     start = [held(0, 0.0), held(1, 0.9)]
     steady = [held(second, 0.9 + 0.03 * (second - 1)) for second in range(2, 11)]

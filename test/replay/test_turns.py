@@ -10,7 +10,7 @@ from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.model import load_model
 from perception_nodes.core.inference import HeadTensors
 from perception_nodes.replay import offline_camera as camera
-from perception_nodes.replay.offline_camera import Turn, turns
+from perception_nodes.replay.offline_camera import CameraTurn, turns
 
 IMAGE = np.zeros((8, 8, 3), np.uint8)
 
@@ -37,8 +37,8 @@ class Caller:
 
 def test_a_call_that_others_run_before_has_waited_for_them(clock):
     ended_ns = [0]
-    first = Turn(Caller(clock, 10), ended_ns)
-    second = Turn(Caller(clock, 25, lambda: first.infer(IMAGE)), ended_ns)
+    first = CameraTurn(Caller(clock, 10), ended_ns)
+    second = CameraTurn(Caller(clock, 25, lambda: first.infer(IMAGE)), ended_ns)
     clock.now_ns = 3
     second.infer(IMAGE)
     assert (first.waited_ns, second.waited_ns, ended_ns) == (0, 7, [25])
@@ -55,7 +55,7 @@ def test_a_call_that_fails_has_had_its_turn_too(clock):
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        Turn(Caller(clock, 0, fail), ended_ns).infer(IMAGE)
+        CameraTurn(Caller(clock, 0, fail), ended_ns).infer(IMAGE)
     assert ended_ns == [9]
 
 
