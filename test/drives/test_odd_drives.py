@@ -200,7 +200,7 @@ def test_comparisons_that_cannot_be_made_or_written_are_named(tmp_path):
     drive = write_drive(tmp_path / "drive.mcap", times_ns(0, 1))
     run = tmp_path / "run"
     replay(drive, "--out", run, *NULL)
-    assert "cannot be written to /proc/x" in unusable("--compare", run, run, "--out", "/proc/x")
+    assert "/proc/x cannot be written" in unusable("--compare", run, run, "--out", "/proc/x")
     assert "cannot be written" in unusable("--compare", run, run, "--out", drive)
     summary = json.loads((run / "summary.json").read_text()) | {"score_threshold": "y"}
     (run / "summary.json").write_text(json.dumps(summary))

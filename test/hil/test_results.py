@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from perception_nodes.cli import hil as cli_hil
 from perception_nodes.cli.app import app
 from perception_nodes.graph.config import SettingsError
+from perception_nodes.hil import page as hil_page
 from perception_nodes.hil import results
 from perception_nodes.hil.judge import Verdict
 
@@ -96,7 +97,7 @@ def test_a_signal_while_a_file_is_written_waits_for_it(run, monkeypatch: pytest.
         signal.raise_signal(signal.SIGINT)
         return "the whole page"
 
-    monkeypatch.setattr(results, "render", render)
+    monkeypatch.setattr(hil_page, "render", render)
     result, content, page, _ = run(passed)
     assert page == "the whole page"
     assert content["passed"] == 3
