@@ -201,7 +201,7 @@ def test_comparisons_that_cannot_be_made_or_written_are_named(tmp_path):
     run = tmp_path / "run"
     replay(drive, "--out", run, *NULL)
     assert "/proc/x cannot be written" in unusable("--compare", run, run, "--out", "/proc/x")
-    assert "cannot be written" in unusable("--compare", run, run, "--out", drive)
+    assert "is a file; name a folder" in unusable("--compare", run, run, "--out", drive)
     summary = json.loads((run / "summary.json").read_text()) | {"score_threshold": "y"}
     (run / "summary.json").write_text(json.dumps(summary))
     assert "score_threshold 'y' is no number" in unusable(
