@@ -37,7 +37,7 @@ PYTHON ?= python3 python3.13 python3.12 python3.11 python3.10
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test compression-test fuzz camera-test chaos hil readme lint setup dev sample compression baseline clean distclean
+.PHONY: help demo test slow-test compression-test fuzz camera-test chaos hil readme lint setup dev sample compression baseline clean distclean
 
 help: ## print the targets
 	@echo "make TARGET, where TARGET is one of"
@@ -50,6 +50,9 @@ demo: setup $(if $(BAG),,sample) ## run the whole graph on the sample drive, or 
 test: dev sample ## run all tests except those of training, which compression-test runs
 	@$(MAKE) --no-print-directory -j2 fpga-sim || echo "Tests of the simulated engine are skipped"
 	$(BIN)/python -m pytest $(ARGS)
+
+slow-test: dev sample ## run the tests that take longer: every command, interrupted
+	$(BIN)/python -m pytest -m slow $(ARGS)
 
 compression-test: compression dev ## test the training, pruning and quantization of models
 	$(BIN)/python -m pytest test/compression $(ARGS)

@@ -15,7 +15,7 @@ import pytest
 
 from perception_nodes.transport.fastdds import STARTING_S
 
-pytestmark = [pytest.mark.ros, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(180)]
 MARK = "PERCEPTION_INTERRUPTED"
 """An environment variable that tells the processes of a command from all others."""
 START_TIMEOUT_S = 90.0
