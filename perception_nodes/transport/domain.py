@@ -11,6 +11,8 @@ import iceoryx2 as iox2
 
 from perception_nodes.transport.memory import SHM_FOLDER, TransportError
 
+CREATION_TIMEOUT_S = 5
+
 
 def own_prefix() -> str:
     """Prefix of the names of our files in shared memory, in the domain of this process."""
@@ -53,6 +55,9 @@ def config_of(domain: int) -> Any:
     """Settings of iceoryx2 with a name prefix that keeps domains apart."""
     config = iox2.config.default()
     config.global_cfg.prefix = iox2.FileName.new(f"perception{domain}_")
+    # Several processes open a channel at the same moment, and one of them creates it. On a busy
+    # machine it may be kept from running meanwhile for longer than the default of half a second.
+    config.global_cfg.creation_timeout = iox2.Duration.from_secs(CREATION_TIMEOUT_S)
     return config
 
 
