@@ -6,112 +6,29 @@ one copy, which is counted.
 """
 
 import errno
-import glob
 import mmap
 import os
 import select
 import time
-from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from perception_nodes.cameras import v4l2_kernel as kernel
 from perception_nodes.cameras.channel import CameraHeader
 from perception_nodes.cameras.source import CameraError, CameraFormat, CameraGone, CapturedFrame
+from perception_nodes.cameras.v4l2_devices import (
+    V4l2Settings,
+    capability_of,
+    choose_mode,
+    list_devices,
+    modes_of,
+)
 from perception_nodes.transport.shm import Sample, Writer
 
 BUFFERS = 4
 """One being filled, one that is next, and two for the time that we are kept from running."""
-USUAL_SIZE = (1920, 1080)
-USUAL_RATE_HZ = 30.0
 US = 1_000
-
-
-@dataclass(frozen=True)
-class Mode:
-    """A format, size and rate that a device offers; a rate of 0 where it states none."""
-
-    code: bytes
-    width: int
-    height: int
-    rate_hz: float
-
-
-@dataclass(frozen=True)
-class DeviceControl:
-    """A control of a device with its range."""
-
-    name: str
-    minimum: int
-    maximum: int
-    default: int
-
-
-@dataclass(frozen=True)
-class CaptureDevice:
-    """A capture device and what it offers.
-
-    Attributes:
-        path: such as `/dev/video0`.
-        name: as its driver calls it.
-        driver: name of the driver.
-        modes: that can be asked for.
-        controls: that can be set.
-    """
-
-    path: str
-    name: str
-    driver: str
-    modes: list[Mode] = field(default_factory=list)
-    controls: list[DeviceControl] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class V4l2Settings:
-    """What is asked of a device; 0, empty or None leaves it to us or to the driver.
-
-    Attributes:
-        device: path.
-        width, height: pixels.
-        rate_hz: frames a second.
-        pixel_format: the kernel's four letters, such as `NV12`.
-        exposure_us: microseconds; turns automatic exposure off.
-        gain: in the units of the device.
-        user_pointers: ask for them; without, frames are copied once.
-    """
-
-    device: str
-    width: int = 0
-    height: int = 0
-    rate_hz: float = 0.0
-    pixel_format: str = ""
-    exposure_us: int | None = None
-    gain: int | None = None
-    user_pointers: bool = True
-
-
-def list_devices() -> list[CaptureDevice]:
-    """All capture devices of this machine, with modes and controls."""
-    found = []
-    for path in sorted(glob.glob("/dev/video*"), key=lambda path: (len(path), path)):
-        with suppress(OSError, CameraError):
-            descriptor = kernel.open_device(path)
-            try:
-                capability = _capability(descriptor, path)
-                found.append(
-                    CaptureDevice(
-                        path,
-                        capability.card.decode(errors="replace"),
-                        capability.driver.decode(errors="replace"),
-                        list(_modes(descriptor)),
-                        list(_controls(descriptor)),
-                    )
-                )
-            finally:
-                os.close(descriptor)
-    return found
 
 
 class V4l2Source:
@@ -126,7 +43,6 @@ class V4l2Source:
         self._lent: list[Sample[CameraHeader] | None] = []
         self._mapped: list[mmap.mmap] = []
         self._next_sequence: int | None = None
-        self._monotonic = True
 
     def open(self) -> CameraFormat:
         """Open the device and agree on a format, see `CameraSource`."""
@@ -142,13 +58,13 @@ class V4l2Source:
         except OSError as error:
             raise CameraGone(f"{path} cannot be opened: {error.strerror}") from error
         try:
-            return self._agree(_capability(self._descriptor, path))
+            return self._agree(capability_of(self._descriptor, path))
         except OSError as error:
             raise self._failed("a format", error) from error
 
     def _agree(self, capability: kernel.Capability) -> CameraFormat:
         wanted, path = self._settings, self._settings.device
-        mode = choose_mode(list(_modes(self._descriptor)), wanted)
+        mode = choose_mode(list(modes_of(self._descriptor)), wanted)
         given = kernel.Format(
             type=kernel.BUF_TYPE_VIDEO_CAPTURE,
             width=mode.width,
@@ -167,11 +83,9 @@ class V4l2Source:
                 raise CameraError(f"{path}: {name} {asked} was asked for, the driver gives {got}")
         rate_hz = self._set_rate(wanted.rate_hz or mode.rate_hz)
         self._set_controls()
-        for kind in (kernel.EVENT_SOURCE_CHANGE,):
-            with suppress(OSError):  # few devices have it
-                kernel.call(
-                    self._descriptor, kernel.SUBSCRIBE_EVENT, kernel.EventSubscription(type=kind)
-                )
+        change = kernel.EventSubscription(type=kernel.EVENT_SOURCE_CHANGE)
+        with suppress(OSError):  # few devices have it
+            kernel.call(self._descriptor, kernel.SUBSCRIBE_EVENT, change)
         encoding = kernel.ENCODINGS[code]
         self._format = given
         self._encoding = encoding.encode()
@@ -378,109 +292,3 @@ class V4l2Source:
             if sample is not None:
                 sample.release()
         self._mapped, self._lent, self._slots = [], [], None
-
-
-def choose_mode(modes: list[Mode], wanted: V4l2Settings) -> Mode:
-    """The mode that comes nearest to what is wanted.
-
-    Where nothing is asked for: the largest size up to 1920x1080 that comes 30 times a second, in
-    the format that costs preprocessing least.
-
-    Raises:
-        CameraError: the device has no such mode; the text lists what it has.
-    """
-    fitting = [
-        mode
-        for mode in modes
-        if mode.code in kernel.ENCODINGS
-        and (not wanted.pixel_format or mode.code == wanted.pixel_format.encode())
-        and (not wanted.width or mode.width == wanted.width)
-        and (not wanted.height or mode.height == wanted.height)
-    ]
-    if not fitting:
-        known = sorted({f"{mode.code.decode()} {mode.width}x{mode.height}" for mode in modes})
-        raise CameraError(
-            f"{wanted.device} has no mode {wanted.pixel_format or '(any format)'} "
-            f"{wanted.width or '(any)'}x{wanted.height or '(any)'}; it has {', '.join(known)}"
-        )
-    cheapest = list(kernel.ENCODINGS)
-
-    def merit(mode: Mode) -> tuple[bool, bool, int, float, int]:
-        usual = mode.width <= USUAL_SIZE[0] and mode.height <= USUAL_SIZE[1]
-        area = mode.width * mode.height
-        rate_hz = wanted.rate_hz or USUAL_RATE_HZ
-        fast = not mode.rate_hz or mode.rate_hz > 0.9 * rate_hz
-        nearest = -abs(mode.rate_hz - rate_hz)
-        return fast, usual, area if usual else -area, nearest, -cheapest.index(mode.code)
-
-    return max(fitting, key=merit)
-
-
-def _capability(descriptor: int, path: str) -> kernel.Capability:
-    capability = kernel.Capability()
-    kernel.call(descriptor, kernel.QUERYCAP, capability)
-    flags = capability.capabilities
-    if flags & kernel.CAP_DEVICE_CAPS:
-        flags = capability.device_caps
-    if not flags & kernel.CAP_VIDEO_CAPTURE or not flags & kernel.CAP_STREAMING:
-        raise CameraError(
-            f"{path} is no single-plane capture device; for others use a gst: pipeline"
-        )
-    return capability
-
-
-def _modes(descriptor: int) -> Iterator[Mode]:
-    """All modes; of a range of sizes the usual ones within it."""
-    kind = kernel.BUF_TYPE_VIDEO_CAPTURE
-    for form in kernel.enumerated(descriptor, kernel.ENUM_FMT, kernel.FormatDescription, type=kind):
-        code = form.pixelformat
-        for size in kernel.enumerated(
-            descriptor, kernel.ENUM_FRAMESIZES, kernel.FrameSize, pixel_format=code
-        ):
-            for width, height in _sizes(size):
-                rates = [
-                    interval.range[0].denominator / max(interval.range[0].numerator, 1)
-                    for interval in kernel.enumerated(
-                        descriptor,
-                        kernel.ENUM_FRAMEINTERVALS,
-                        kernel.FrameInterval,
-                        pixel_format=code,
-                        width=width,
-                        height=height,
-                    )
-                ]
-                for rate_hz in rates or [0.0]:
-                    yield Mode(kernel.fourcc(code), width, height, rate_hz)
-            if size.type != kernel.FRMSIZE_TYPE_DISCRETE:
-                break
-
-
-def _sizes(size: kernel.FrameSize) -> list[tuple[int, int]]:
-    if size.type == kernel.FRMSIZE_TYPE_DISCRETE:
-        return [(size.range[0], size.range[1])]
-    low_x, high_x, step_x, low_y, high_y, step_y = size.range
-    usual = [(640, 360), (640, 480), (1280, 720), (1280, 960), (1920, 1080), (1920, 1280)]
-    fitting = [
-        (x, y)
-        for x, y in usual
-        if low_x <= x <= high_x and low_y <= y <= high_y
-        if (x - low_x) % max(step_x, 1) == 0 and (y - low_y) % max(step_y, 1) == 0
-    ]
-    return [*fitting, (high_x, high_y)]
-
-
-def _controls(descriptor: int) -> Iterator[DeviceControl]:
-    entry = kernel.QueryControl(id=kernel.CTRL_FLAG_NEXT_CTRL)
-    while True:
-        try:
-            kernel.call(descriptor, kernel.QUERYCTRL, entry)
-        except OSError:
-            return
-        if entry.type != kernel.CTRL_TYPE_CLASS and not entry.flags & kernel.CTRL_FLAG_DISABLED:
-            yield DeviceControl(
-                entry.name.decode(errors="replace"),
-                entry.minimum,
-                entry.maximum,
-                entry.default_value,
-            )
-        entry = kernel.QueryControl(id=entry.id | kernel.CTRL_FLAG_NEXT_CTRL)

@@ -39,12 +39,10 @@ class VideoSettings:
     Attributes:
         url: a file, or a stream with its scheme.
         loop: begin a file anew at its end.
-        udp: take RTSP over UDP: less delay, and a lost packet costs frames.
     """
 
     url: str
     loop: bool = False
-    udp: bool = False
 
 
 class StreamClock:
@@ -129,8 +127,6 @@ class VideoSource:
                 f"{self._settings.url}: video needs PyAV; install it with: pip install av"
             ) from error
         options = {**LOW_DELAY} if self._is_live else {}
-        if self._settings.udp:
-            options["rtsp_transport"] = "udp"
         try:
             container = av.open(
                 self._settings.url, options=options, timeout=(OPEN_TIMEOUT_S, READ_TIMEOUT_S)

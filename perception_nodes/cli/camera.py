@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from perception_nodes.cameras.feed import CameraFeed
-from perception_nodes.cameras.open import FORMS, open_source
-from perception_nodes.cameras.v4l2 import list_devices
+from perception_nodes.cameras.source_for import FORMS, source_for
+from perception_nodes.cameras.v4l2_devices import list_devices
 from perception_nodes.cli.common import JsonFlag, screen
 from perception_nodes.graph.config import SettingsError
 from perception_nodes.transport.shm import Endpoint
@@ -52,7 +52,7 @@ def camera_command(
     if not source:
         raise SettingsError(f"name a source: {FORMS}; --list shows devices")
     width, height = _size(size)
-    camera = open_source(
+    camera = source_for(
         source,
         width=width,
         height=height,

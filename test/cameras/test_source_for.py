@@ -2,9 +2,10 @@
 
 import pytest
 
-from perception_nodes.cameras.open import open_source
 from perception_nodes.cameras.source import CameraError, CameraGone
-from perception_nodes.cameras.v4l2 import Mode, V4l2Settings, V4l2Source, choose_mode
+from perception_nodes.cameras.source_for import source_for
+from perception_nodes.cameras.v4l2 import V4l2Source
+from perception_nodes.cameras.v4l2_devices import Mode, V4l2Settings, choose_mode
 from perception_nodes.cameras.video import VideoSource
 
 WEBCAM = [
@@ -18,26 +19,26 @@ WEBCAM = [
 def test_each_form_is_its_own_source(tmp_path):
     video = tmp_path / "drive.mp4"
     video.touch()
-    assert isinstance(open_source("v4l2:/dev/video7"), V4l2Source)
-    assert isinstance(open_source("/dev/video7"), V4l2Source)
-    assert isinstance(open_source("rtsp://127.0.0.1/front"), VideoSource)
-    assert isinstance(open_source(str(video), loop=True), VideoSource)
+    assert isinstance(source_for("v4l2:/dev/video7"), V4l2Source)
+    assert isinstance(source_for("/dev/video7"), V4l2Source)
+    assert isinstance(source_for("rtsp://127.0.0.1/front"), VideoSource)
+    assert isinstance(source_for(str(video), loop=True), VideoSource)
 
 
 @pytest.mark.parametrize("text", ["", "camera", "v4l3:/dev/video0", "no/such/file.mp4"])
 def test_what_is_of_no_known_form_is_told_the_known_ones(text):
     with pytest.raises(CameraError, match="v4l2:/dev/video0, gst:PIPELINE"):
-        open_source(text)
+        source_for(text)
 
 
 def test_options_of_v4l2_are_refused_for_others():
     with pytest.raises(CameraError, match="gain can only be set for v4l2: sources"):
-        open_source("rtsp://127.0.0.1/front", gain=3)
+        source_for("rtsp://127.0.0.1/front", gain=3)
 
 
 def test_a_device_that_is_not_there_may_come_back():
     with pytest.raises(CameraGone, match="/dev/video99 is not there"):
-        open_source("v4l2:/dev/video99").open()
+        source_for("v4l2:/dev/video99").open()
 
 
 def test_by_default_size_and_rate_go_before_the_cheaper_format():

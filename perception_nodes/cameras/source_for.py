@@ -7,7 +7,7 @@ from perception_nodes.cameras.source import CameraError, CameraSource
 FORMS = "v4l2:/dev/video0, gst:PIPELINE, rtsp://HOST/PATH, or a video file"
 
 
-def open_source(
+def source_for(
     text: str,
     *,
     width: int = 0,
@@ -42,7 +42,8 @@ def open_source(
         "gain": gain is not None,
     }
     if kind == "v4l2" or text.startswith("/dev/video"):
-        from perception_nodes.cameras.v4l2 import V4l2Settings, V4l2Source
+        from perception_nodes.cameras.v4l2 import V4l2Source
+        from perception_nodes.cameras.v4l2_devices import V4l2Settings
 
         device = rest if kind == "v4l2" else text
         return V4l2Source(

@@ -1,0 +1,210 @@
+"""What the kernel's capture devices offer, and which of their modes to take."""
+
+import glob
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from perception_nodes.cameras import v4l2_kernel as kernel
+from perception_nodes.cameras.source import CameraError
+
+USUAL_SIZE = (1920, 1080)
+USUAL_RATE_HZ = 30.0
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A format, size and rate that a device offers; a rate of 0 where it states none."""
+
+    code: bytes
+    width: int
+    height: int
+    rate_hz: float
+
+
+@dataclass(frozen=True)
+class DeviceControl:
+    """A control of a device with its range."""
+
+    name: str
+    minimum: int
+    maximum: int
+    default: int
+
+
+@dataclass(frozen=True)
+class CaptureDevice:
+    """A capture device and what it offers.
+
+    Attributes:
+        path: such as `/dev/video0`.
+        name: as its driver calls it.
+        driver: name of the driver.
+        modes: that can be asked for.
+        controls: that can be set.
+    """
+
+    path: str
+    name: str
+    driver: str
+    modes: list[Mode] = field(default_factory=list)
+    controls: list[DeviceControl] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class V4l2Settings:
+    """What is asked of a device; 0, empty or None leaves it to us or to the driver.
+
+    Attributes:
+        device: path.
+        width, height: pixels.
+        rate_hz: frames a second.
+        pixel_format: the kernel's four letters, such as `NV12`.
+        exposure_us: microseconds; turns automatic exposure off.
+        gain: in the units of the device.
+        user_pointers: ask for them; without, frames are copied once.
+    """
+
+    device: str
+    width: int = 0
+    height: int = 0
+    rate_hz: float = 0.0
+    pixel_format: str = ""
+    exposure_us: int | None = None
+    gain: int | None = None
+    user_pointers: bool = True
+
+
+def list_devices() -> list[CaptureDevice]:
+    """All capture devices of this machine, with modes and controls."""
+    found = []
+    for path in sorted(glob.glob("/dev/video*"), key=lambda path: (len(path), path)):
+        with suppress(OSError, CameraError):
+            descriptor = kernel.open_device(path)
+            try:
+                capability = capability_of(descriptor, path)
+                found.append(
+                    CaptureDevice(
+                        path,
+                        capability.card.decode(errors="replace"),
+                        capability.driver.decode(errors="replace"),
+                        list(modes_of(descriptor)),
+                        list(controls_of(descriptor)),
+                    )
+                )
+            finally:
+                os.close(descriptor)
+    return found
+
+
+def choose_mode(modes: list[Mode], wanted: V4l2Settings) -> Mode:
+    """The mode that comes nearest to what is wanted.
+
+    Where nothing is asked for: the largest size up to 1920x1080 that comes 30 times a second, in
+    the format that costs preprocessing least.
+
+    Raises:
+        CameraError: the device has no such mode; the text lists what it has.
+    """
+    fitting = [
+        mode
+        for mode in modes
+        if mode.code in kernel.ENCODINGS
+        and (not wanted.pixel_format or mode.code == wanted.pixel_format.encode())
+        and (not wanted.width or mode.width == wanted.width)
+        and (not wanted.height or mode.height == wanted.height)
+    ]
+    if not fitting:
+        known = sorted({f"{mode.code.decode()} {mode.width}x{mode.height}" for mode in modes})
+        raise CameraError(
+            f"{wanted.device} has no mode {wanted.pixel_format or '(any format)'} "
+            f"{wanted.width or '(any)'}x{wanted.height or '(any)'}; it has {', '.join(known)}"
+        )
+    cheapest = list(kernel.ENCODINGS)
+
+    def merit(mode: Mode) -> tuple[bool, bool, int, float, int]:
+        usual = mode.width <= USUAL_SIZE[0] and mode.height <= USUAL_SIZE[1]
+        area = mode.width * mode.height
+        rate_hz = wanted.rate_hz or USUAL_RATE_HZ
+        fast = not mode.rate_hz or mode.rate_hz > 0.9 * rate_hz
+        nearest = -abs(mode.rate_hz - rate_hz)
+        return fast, usual, area if usual else -area, nearest, -cheapest.index(mode.code)
+
+    return max(fitting, key=merit)
+
+
+def capability_of(descriptor: int, path: str) -> kernel.Capability:
+    """What a device is.
+
+    Raises:
+        CameraError: it is no capture device that we can read.
+    """
+    capability = kernel.Capability()
+    kernel.call(descriptor, kernel.QUERYCAP, capability)
+    flags = capability.capabilities
+    if flags & kernel.CAP_DEVICE_CAPS:
+        flags = capability.device_caps
+    if not flags & kernel.CAP_VIDEO_CAPTURE or not flags & kernel.CAP_STREAMING:
+        raise CameraError(
+            f"{path} is no single-plane capture device; for others use a gst: pipeline"
+        )
+    return capability
+
+
+def modes_of(descriptor: int) -> Iterator[Mode]:
+    """All modes; of a range of sizes the usual ones within it."""
+    kind = kernel.BUF_TYPE_VIDEO_CAPTURE
+    for form in kernel.enumerated(descriptor, kernel.ENUM_FMT, kernel.FormatDescription, type=kind):
+        code = form.pixelformat
+        for size in kernel.enumerated(
+            descriptor, kernel.ENUM_FRAMESIZES, kernel.FrameSize, pixel_format=code
+        ):
+            for width, height in _sizes(size):
+                rates = [
+                    interval.range[0].denominator / max(interval.range[0].numerator, 1)
+                    for interval in kernel.enumerated(
+                        descriptor,
+                        kernel.ENUM_FRAMEINTERVALS,
+                        kernel.FrameInterval,
+                        pixel_format=code,
+                        width=width,
+                        height=height,
+                    )
+                ]
+                for rate_hz in rates or [0.0]:
+                    yield Mode(kernel.fourcc(code), width, height, rate_hz)
+            if size.type != kernel.FRMSIZE_TYPE_DISCRETE:
+                break
+
+
+def _sizes(size: kernel.FrameSize) -> list[tuple[int, int]]:
+    if size.type == kernel.FRMSIZE_TYPE_DISCRETE:
+        return [(size.range[0], size.range[1])]
+    low_x, high_x, step_x, low_y, high_y, step_y = size.range
+    usual = [(640, 360), (640, 480), (1280, 720), (1280, 960), (1920, 1080), (1920, 1280)]
+    fitting = [
+        (x, y)
+        for x, y in usual
+        if low_x <= x <= high_x and low_y <= y <= high_y
+        if (x - low_x) % max(step_x, 1) == 0 and (y - low_y) % max(step_y, 1) == 0
+    ]
+    return [*fitting, (high_x, high_y)]
+
+
+def controls_of(descriptor: int) -> Iterator[DeviceControl]:
+    """All controls that are not switched off."""
+    entry = kernel.QueryControl(id=kernel.CTRL_FLAG_NEXT_CTRL)
+    while True:
+        try:
+            kernel.call(descriptor, kernel.QUERYCTRL, entry)
+        except OSError:
+            return
+        if entry.type != kernel.CTRL_TYPE_CLASS and not entry.flags & kernel.CTRL_FLAG_DISABLED:
+            yield DeviceControl(
+                entry.name.decode(errors="replace"),
+                entry.minimum,
+                entry.maximum,
+                entry.default_value,
+            )
+        entry = kernel.QueryControl(id=entry.id | kernel.CTRL_FLAG_NEXT_CTRL)
