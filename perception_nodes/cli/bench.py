@@ -8,9 +8,18 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from perception_nodes.backends.contract import BACKENDS
 from perception_nodes.backends.model import available_models, load_model
-from perception_nodes.cli.common import DataRoot, check_writable, progress_bar, say, say_problem
+from perception_nodes.cli.common import (
+    BackendOption,
+    DataRoot,
+    DeadlineOption,
+    ModelOption,
+    ThreadsOption,
+    check_writable,
+    progress_bar,
+    say,
+    say_problem,
+)
 from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.evaluation import read_set
 from perception_nodes.graph.config import SettingsError
@@ -25,14 +34,6 @@ MAX_FRAMES = 100_000_000
 MIN_SIDE, MAX_SIDE = 16, 8192
 FrameSize = Annotated[str, typer.Option(help="Size of the camera's frames, WIDTHxHEIGHT.")]
 FrameRate = Annotated[float, typer.Option(min=1, max=240, help="Frames a second.")]
-ModelOption = Annotated[str, typer.Option(help="Model: name or folder.")]
-Backend = Annotated[str, typer.Option(help=f"Runtime, one of {', '.join(BACKENDS)}.")]
-Threads = Annotated[
-    int, typer.Option(min=0, max=256, help="Threads for inference; 0: one for each core.")
-]
-Deadline = Annotated[
-    float, typer.Option(min=0.1, max=10_000, help="Deadline from capture to publish.")
-]
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result here, as JSON.")]
 HtmlFile = Annotated[Path | None, typer.Option("--html", help="Write the result here, as a page.")]
 
@@ -51,9 +52,9 @@ def bench_latency(
         int, typer.Option(min=1, max=1000, help="Rounds; what is compared alternates in each.")
     ] = 4,
     model: ModelOption = "road-n",
-    backend: Backend = "openvino",
-    threads: Threads = 0,
-    deadline_ms: Deadline = DEADLINE_MS,
+    backend: BackendOption = "openvino",
+    threads: ThreadsOption = 0,
+    deadline_ms: DeadlineOption = DEADLINE_MS,
     baseline: Annotated[
         bool,
         typer.Option(
@@ -119,9 +120,9 @@ def bench_deadline(
     size: FrameSize = "1920x1080",
     rate: FrameRate = 30.0,
     model: ModelOption = "road-n",
-    backend: Backend = "openvino",
-    threads: Threads = 0,
-    deadline_ms: Deadline = DEADLINE_MS,
+    backend: BackendOption = "openvino",
+    threads: ThreadsOption = 0,
+    deadline_ms: DeadlineOption = DEADLINE_MS,
     json_file: JsonFile = None,
     html_file: HtmlFile = None,
 ) -> None:
@@ -173,9 +174,9 @@ def bench_cameras(
     size: FrameSize = "1920x1080",
     rate: FrameRate = 30.0,
     model: ModelOption = "road-n",
-    backend: Backend = "openvino",
-    threads: Threads = 0,
-    deadline_ms: Deadline = DEADLINE_MS,
+    backend: BackendOption = "openvino",
+    threads: ThreadsOption = 0,
+    deadline_ms: DeadlineOption = DEADLINE_MS,
     json_file: JsonFile = None,
 ) -> None:
     """Measure several cameras in step: one shared detector against one detector for each camera.

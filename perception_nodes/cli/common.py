@@ -20,6 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from perception_nodes.backends.contract import BACKENDS
 from perception_nodes.graph.config import SettingsError
 from perception_nodes.system.environment import share_folder
 from perception_nodes.system.files import try_writing
@@ -30,6 +31,14 @@ LINE_INTERVAL_S = 5.0
 screen = Console(stderr=True)
 
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="Model: name or folder.")]
+ModelOption = Annotated[str, typer.Option(help="Model: name or folder.")]
+BackendOption = Annotated[str, typer.Option(help=f"Runtime, one of {', '.join(BACKENDS)}.")]
+ThreadsOption = Annotated[
+    int, typer.Option(min=0, max=256, help="Threads for inference; 0: one for each core.")
+]
+DeadlineOption = Annotated[
+    float, typer.Option(min=0.1, max=10_000, help="Deadline from capture to publish.")
+]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 DataRoot = Annotated[
     Path | None,

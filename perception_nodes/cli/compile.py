@@ -15,9 +15,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from perception_nodes.backends.compiled import CompiledRefused, compiled
-from perception_nodes.backends.contract import BACKENDS
 from perception_nodes.backends.model import Model, load_model
 from perception_nodes.cli.common import (
+    BackendOption,
     DataRoot,
     JsonFlag,
     ModelName,
@@ -40,7 +40,7 @@ SHOWN_COSTS = 8
 
 def compile_command(
     model: ModelName,
-    backend: Annotated[str, typer.Option(help=f"Runtime, one of {', '.join(BACKENDS)}.")],
+    backend: BackendOption,
     threads: Annotated[
         int,
         typer.Option(

@@ -11,12 +11,13 @@ from rich.console import Console, Group
 from rich.markup import escape
 from rich.table import Table
 
-from perception_nodes.backends.contract import BACKENDS
 from perception_nodes.backends.model import Model, available_models, load_model
 from perception_nodes.cli.common import (
+    BackendOption,
     DataRoot,
     JsonFlag,
     ModelName,
+    ThreadsOption,
     check_folder,
     check_writable,
     compression_tool,
@@ -98,12 +99,8 @@ def evaluate_command(
         float,
         typer.Option(min=0.05, max=0.95, help="Lowest score of the teacher's detections to use."),
     ] = 0.4,
-    backend: Annotated[
-        str, typer.Option(help=f"Runtime, one of {', '.join(BACKENDS)}.")
-    ] = "openvino",
-    threads: Annotated[
-        int, typer.Option(min=0, max=256, help="Threads for inference; 0: one for each core.")
-    ] = 0,
+    backend: BackendOption = "openvino",
+    threads: ThreadsOption = 0,
     at_least: Annotated[
         float, typer.Option(min=0, max=1, help="Exit status 1 if a set has a lower mAP50-95.")
     ] = 0.0,

@@ -9,9 +9,18 @@ from typing import Annotated, Any
 
 import typer
 
-from perception_nodes.backends.contract import BACKENDS
 from perception_nodes.backends.model import load_model
-from perception_nodes.cli.common import JsonFlag, check_folder, check_writable, say, screen
+from perception_nodes.cli.common import (
+    BackendOption,
+    DeadlineOption,
+    JsonFlag,
+    ModelOption,
+    ThreadsOption,
+    check_folder,
+    check_writable,
+    say,
+    screen,
+)
 from perception_nodes.cli.replay_screen import corpus_bar, replay_bar, show, show_all
 from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.core.decode import DecodeSettings
@@ -101,19 +110,13 @@ def replay_command(
         int | None,
         typer.Option(min=1, max=MAX_FRAMES, help="Stop each drive after this many frames."),
     ] = None,
-    model: Annotated[str, typer.Option(help="Model: name or folder.")] = "road-n",
-    backend: Annotated[
-        str, typer.Option(help=f"Runtime, one of {', '.join(BACKENDS)}.")
-    ] = "openvino",
-    threads: Annotated[
-        int, typer.Option(min=0, max=256, help="Threads for inference; 0: one for each core.")
-    ] = 0,
+    model: ModelOption = "road-n",
+    backend: BackendOption = "openvino",
+    threads: ThreadsOption = 0,
     score_threshold: Annotated[
         float, typer.Option(min=0.01, max=0.99, help="Lowest score of an object to report.")
     ] = DecodeSettings.score_threshold,
-    deadline_ms: Annotated[
-        float, typer.Option(min=0.1, max=10_000, help="Deadline from capture to publish.")
-    ] = DEADLINE_MS,
+    deadline_ms: DeadlineOption = DEADLINE_MS,
     calibration: Annotated[
         str, typer.Option(help="camera_info YAML to use instead of the bag's CameraInfo.")
     ] = "",
