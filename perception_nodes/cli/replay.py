@@ -232,7 +232,8 @@ def replay_command(
         summaries, failed = _sharded(jobs, out, workers, ray)
     else:
         summaries, failed = _one_after_the_other(found, out, settings, options)
-    if golden is not None and update:
+    broken = [name for name, summary in summaries.items() if _all_failed(summary)]
+    if golden is not None and update and not (failed or broken):
         drives = {
             name: frames_of(
                 read_recording(_folder(out, name, one) / "detections.mcap", by_number=True)
@@ -249,10 +250,11 @@ def replay_command(
             show(found[0].name, whole, out)
         else:
             show_all(whole, out)
-    broken = [name for name, summary in summaries.items() if _all_failed(summary)]
     for name in broken:
         say(f"{name}: every frame failed; summary.json has the reasons")
     if failed or broken:
+        if update:
+            say(f"golden not written: {golden} is made of drives that can all be replayed")
         raise typer.Exit(2)
     if any(summary.get("golden", {}).get("changes") for summary in summaries.values()):
         raise typer.Exit(1)

@@ -308,6 +308,19 @@ def test_golden_is_kept_told_and_rewritten(street, tmp_path):
     ]
 
 
+def test_a_golden_is_not_written_from_drives_of_which_one_failed(small, tmp_path):
+    golden = tmp_path / "golden.json"
+    options = ("--out", tmp_path / "out", "--backend", "null", "--golden", golden, "--update")
+    (tmp_path / "empty.mp4").touch()
+    blank = write_images(tmp_path / "blank")
+    for file in blank.iterdir():
+        file.write_bytes(b"not a picture")
+    golden.write_text("the one before")
+    for unusable_drive in (tmp_path / "empty.mp4", blank):
+        replay(small, unusable_drive, *options, status=2)
+        assert golden.read_text() == "the one before"
+
+
 def test_golden_of_the_sample_drive(street, root, tmp_path):
     """What the model finds on the sample drive, in integers: the same on every machine.
 
