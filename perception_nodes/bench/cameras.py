@@ -20,7 +20,7 @@ from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.model import load_model
 from perception_nodes.bench.latency import WARM_UP_FRAMES
 from perception_nodes.bench.models import picture
-from perception_nodes.cameras.channel import CameraHeader, camera_writer
+from perception_nodes.cameras.channel import camera_writer
 from perception_nodes.core.frame import IN_TIME, FrameRecord, FrameStatus, RecordKind, latency_ms
 from perception_nodes.core.inference import BatchBackend
 from perception_nodes.core.statistics import latency_percentiles
@@ -30,7 +30,7 @@ from perception_nodes.graph.supervisor import GraphFailure, Supervisor
 from perception_nodes.system.environment import stay_on_this_machine
 from perception_nodes.system.processes import cpu_name, open_process
 from perception_nodes.transport import channels
-from perception_nodes.transport.shm import Endpoint, Reader, Sample
+from perception_nodes.transport.shm import Endpoint, Reader
 
 ROLES = ("detector", "preprocess")
 ARRANGEMENTS = ("shared", "apart")
@@ -218,7 +218,10 @@ class CamerasBench:
                     image = sample.payload.reshape(picture_shape)
                     image[:] = pixels
                     image[: height // 2] += np.uint8(number % 256)  # else it would look frozen
-                    _describe(sample, number, width, height)
+                    sample.header.number = number
+                    sample.header.describe(
+                        0, "bgr8", width, height, 3 * width, 3 * width * height, "camera"
+                    )
                 time.sleep(max(0, due_ns - time.monotonic_ns()) / 1e9)
                 for writer, sample in zip(writers, samples, strict=True):
                     sample.header.stamp_ns = time.time_ns()
@@ -279,13 +282,6 @@ def facts(drive: CamerasRun) -> dict[str, Any]:
         "calls_for_several": drive.together,
         "memory_mb": round(drive.memory_mb),
     }
-
-
-def _describe(sample: Sample[CameraHeader], number: int, width: int, height: int) -> None:
-    header = sample.header
-    header.number, header.width, header.height = number, width, height
-    header.step, header.size_bytes = 3 * width, 3 * width * height
-    header.encoding, header.frame_id = b"bgr8", b"camera"
 
 
 def _hear(

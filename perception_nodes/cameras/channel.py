@@ -35,6 +35,21 @@ class CameraHeader(ctypes.Structure):
         ("lost", ctypes.c_uint32),
     ]
 
+    def describe(
+        self,
+        stamp_ns: int,
+        encoding: str,
+        width: int,
+        height: int,
+        step: int,
+        size_bytes: int,
+        frame_id: str = "",
+    ) -> None:
+        """Fill in what `view_camera_frame` reads; a text that has no room is cut."""
+        self.stamp_ns, self.width, self.height = stamp_ns, width, height
+        self.step, self.size_bytes = step, size_bytes
+        self.encoding, self.frame_id = encoding.encode()[:31], frame_id.encode()[:63]
+
 
 def view_camera_frame(header: CameraHeader, payload: NDArray[np.uint8]) -> ImageView:
     """View a frame in shared memory without copying it.

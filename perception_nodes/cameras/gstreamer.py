@@ -78,7 +78,7 @@ class GStreamerSource:
         buffer = self._first.get_buffer()
         rows = height * 3 // 2 if encoding in ("nv12", "nv21") else height
         self._size_bytes, self._step = buffer.get_size(), buffer.get_size() // rows
-        self._width, self._height, self._encoding = width, height, encoding.encode()
+        self._width, self._height, self._encoding = width, height, encoding
         self._sequence: int | None = None
         return CameraFormat(
             encoding,
@@ -118,10 +118,14 @@ class GStreamerSource:
             sample.payload[:] = np.frombuffer(view.data, np.uint8)
         finally:
             buffer.unmap(view)
-        header = sample.header
-        header.stamp_ns = self._stamp_ns(buffer)
-        header.width, header.height, header.step = self._width, self._height, self._step
-        header.size_bytes, header.encoding = self._size_bytes, self._encoding
+        sample.header.describe(
+            self._stamp_ns(buffer),
+            self._encoding,
+            self._width,
+            self._height,
+            self._step,
+            self._size_bytes,
+        )
         return CapturedFrame(sample, self._gap(buffer))
 
     def close(self) -> None:

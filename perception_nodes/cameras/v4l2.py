@@ -88,7 +88,7 @@ class V4l2Source:
             kernel.call(self._descriptor, kernel.SUBSCRIBE_EVENT, change)
         encoding = kernel.ENCODINGS[code]
         self._format = given
-        self._encoding = encoding.encode()
+        self._encoding = encoding
         self._use_pointers = wanted.user_pointers and self._takes_pointers()
         copies = 0 if self._use_pointers else 1
         step = 0 if encoding == "jpeg" else given.bytesperline
@@ -195,11 +195,16 @@ class V4l2Source:
                 self._give_back(buffer.index)
                 continue
             sample = self._filled(buffer)
-            header, given = sample.header, self._format
-            header.stamp_ns = self._stamp_ns(buffer)
-            header.width, header.height = given.width, given.height
-            header.step = 0 if self._encoding == b"jpeg" else given.bytesperline
-            header.size_bytes, header.encoding = buffer.bytesused, self._encoding
+            given = self._format
+            step = 0 if self._encoding == "jpeg" else given.bytesperline
+            sample.header.describe(
+                self._stamp_ns(buffer),
+                self._encoding,
+                given.width,
+                given.height,
+                step,
+                buffer.bytesused,
+            )
             return CapturedFrame(sample, lost)
 
     def _filled(self, buffer: kernel.Buffer) -> Sample[CameraHeader]:

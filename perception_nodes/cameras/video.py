@@ -160,9 +160,7 @@ class VideoSource:
             raise CameraGone(f"{self._settings.url} now gives frames of another size")
         sample = self._slots.loan(width * height * 3 // 2)
         write_nv12(found.frame, sample.payload.reshape(height * 3 // 2, width))
-        header = sample.header
-        header.stamp_ns, header.width, header.height = found.stamp_ns, width, height
-        header.step, header.size_bytes, header.encoding = width, sample.payload.size, b"nv12"
+        sample.header.describe(found.stamp_ns, "nv12", width, height, width, sample.payload.size)
         return CapturedFrame(sample, found.lost)
 
     def close(self) -> None:

@@ -78,11 +78,16 @@ class PlayedCamera:
             # Sent as it is, as over DDS: preprocessing is to reject it.
             view = ImageView(stamp_ns, "", 0, 0, "unreadable", 0, memoryview(message))
         sample = channel.loan(len(view.data))
-        header = sample.header
-        header.number = number
-        header.stamp_ns, header.width, header.height = stamp_ns, view.width, view.height
-        header.step, header.size_bytes = view.step, len(view.data)
-        header.encoding, header.frame_id = view.encoding.encode(), view.frame_id.encode()[:63]
+        sample.header.number = number
+        sample.header.describe(
+            stamp_ns,
+            view.encoding,
+            view.width,
+            view.height,
+            view.step,
+            len(view.data),
+            view.frame_id,
+        )
         sample.payload[:] = view.data
         return sample
 

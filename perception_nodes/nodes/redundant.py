@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from perception_nodes.core.frame import FrameRecord, RecordKind
 from perception_nodes.nodes.base import PerceptionNode
-from perception_nodes.nodes.guard import WatchdogSubstitute
+from perception_nodes.nodes.watchdog_substitute import WatchdogSubstitute
 from perception_nodes.transport import channels
 from perception_nodes.transport.journal import Journal
 from perception_nodes.transport.lease import Lease

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from std_msgs.msg import Bool
 
 from perception_nodes.graph.config import SettingsError, WatchdogSettings
-from perception_nodes.nodes.account import LATCHED, AccountTopics
+from perception_nodes.nodes.account_topics import LATCHED, AccountTopics
 from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, Period
 from perception_nodes.nodes.running import run_node
 from perception_nodes.system.service import HardwareWatchdog, Systemd

@@ -26,10 +26,8 @@ class Camera:
     def send(self, *numbers):
         for number in numbers:
             sample = self.writer.loan()
-            header = sample.header
-            header.number, header.stamp_ns = number, self.stamp_ns(number)
-            header.width, header.height, header.step, header.size_bytes = 2, 2, 6, 12
-            header.encoding, header.frame_id = b"BGR8", b"camera"
+            sample.header.number = number
+            sample.header.describe(self.stamp_ns(number), "BGR8", 2, 2, 6, 12, "camera")
             sample.payload[:] = number % 256
             self.writer.send(sample)
 

@@ -178,9 +178,9 @@ def _camera_frames() -> list[bytes]:
     made = []
     for encoding in ("bgr8", "nv12", "jpeg"):
         payload = JPEG if encoding == "jpeg" else bytes(48)
-        header = CameraHeader(7, 1_700_000_000_000_000_000, 4, 4, 12, len(payload))
-        header.step = 4 if encoding == "nv12" else 12
-        header.encoding, header.frame_id = encoding.encode(), b"camera"
+        header = CameraHeader(number=7)
+        step = 4 if encoding == "nv12" else 12
+        header.describe(1_700_000_000_000_000_000, encoding, 4, 4, step, len(payload), "camera")
         made.append(bytes(header) + payload)
     return made
 

@@ -26,7 +26,7 @@ from std_msgs.msg import Bool
 
 from perception_nodes.cameras.channel import camera_writer
 from perception_nodes.core.frame import DetectionRecord, FrameRecord, RecordKind
-from perception_nodes.graph import supervisor as supervisor_module
+from perception_nodes.graph import restarts
 from perception_nodes.graph.graph import LIVE
 from perception_nodes.graph.supervisor import Supervisor
 from perception_nodes.system.processes import Process, open_process
@@ -85,11 +85,11 @@ class Rig:
         while True:
             number, pixels = yield
             sample = camera.loan()
-            header = sample.header
-            header.number, header.stamp_ns = number, time.time_ns()
-            header.height, header.width = SIZE
-            header.step, header.size_bytes = 3 * SIZE[1], 3 * SIZE[0] * SIZE[1]
-            header.encoding, header.frame_id = b"bgr8", b"camera"
+            height, width = SIZE
+            sample.header.number = number
+            sample.header.describe(
+                time.time_ns(), "bgr8", width, height, 3 * width, 3 * width * height, "camera"
+            )
             sample.payload[:] = pixels
             camera.send(sample)
 
@@ -202,7 +202,7 @@ def held(pid: int) -> tuple[int, int]:
 
 def with_graph(scenario: Callable[[Rig], None], **values: Any) -> None:
     """Run a scenario beside a graph that detects; the graph is waited for in this thread."""
-    supervisor_module.RESTART_DELAY_S = 0.0
+    restarts.DELAY_S = 0.0
     values = {"backend": "null", "source": "shm", "deadline_ms": 900.0, **values}
 
     def act(supervisor: Supervisor) -> None:

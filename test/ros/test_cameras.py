@@ -101,12 +101,11 @@ class Vehicle:
     def _send(self, name: str, writer: Any) -> None:
         sample = writer.loan()
         header = sample.header
-        header.number, header.stamp_ns = self.sent[name], time.time_ns()
-        header.lost = self.lost.pop(name, 0)
-        header.height, header.width = SIZE
-        header.step, header.size_bytes = 3 * SIZE[1], 3 * SIZE[0] * SIZE[1]
-        header.encoding, header.frame_id = b"bgr8", name.encode()
-        sample.payload[:] = self._random.integers(0, 256, 3 * SIZE[0] * SIZE[1], np.uint8)
+        header.number, header.lost = self.sent[name], self.lost.pop(name, 0)
+        height, width = SIZE
+        size_bytes = 3 * width * height
+        header.describe(time.time_ns(), "bgr8", width, height, 3 * width, size_bytes, name)
+        sample.payload[:] = self._random.integers(0, 256, size_bytes, np.uint8)
         writer.send(sample)
         self.sent[name] += 1
 
