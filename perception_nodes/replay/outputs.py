@@ -7,8 +7,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-import cv2
-import numpy as np
 import simplejpeg
 
 from perception_nodes.core.frame import FrameRejected, latency_ms
@@ -29,6 +27,7 @@ from perception_nodes.report.recording import (
     read_recording,
 )
 from perception_nodes.report.timing import TIMING_FILE, timing_csv
+from perception_nodes.report.video import VideoFile
 from perception_nodes.system.files import write_whole
 
 IMAGE_TOPIC = "/camera/image/compressed"
@@ -200,7 +199,7 @@ class PictureWriter:
         """
         self._recorder = recorder
         self._maker = PictureMaker(drive.message_type)
-        self._video = _Video(video, _frame_rate(drive)) if video is not None else None
+        self._video = VideoFile(video, _frame_rate(drive)) if video is not None else None
         self._size = (640, 360)
         self.chosen = ChosenFrames(drive.frame_count)
 
@@ -300,38 +299,3 @@ class _Merged(Recorder):
         while self._next and (until_ns is None or self._next.log_time_ns <= until_ns):
             super().write(*self._next)
             self._next = next(self._others, None)
-
-
-class _Video:
-    """An MPEG-4 file whose pictures have the size of the first one."""
-
-    def __init__(self, path: Path, frame_rate: float) -> None:
-        self._path = path
-        # OpenCV chooses the container by the suffix.
-        self._partial = path.with_name(f".{path.stem}.part{path.suffix}")
-        self._frame_rate = frame_rate
-        self._writer: cv2.VideoWriter | None = None
-        self._size = (0, 0)
-
-    def write(self, picture: Picture) -> None:
-        """Append a picture; it is scaled if its size differs."""
-        height, width = picture.shape[:2]
-        if self._writer is None:
-            self._size = (width, height)
-            codec = cv2.VideoWriter.fourcc(*"mp4v")
-            self._writer = cv2.VideoWriter(
-                str(self._partial), cv2.CAP_FFMPEG, codec, self._frame_rate, self._size
-            )
-        if (width, height) != self._size:
-            picture = cv2.resize(picture, self._size).astype(np.uint8, copy=False)
-        self._writer.write(picture)
-
-    def close(self, complete: bool) -> None:
-        """Rename the file, or remove it if it is not complete."""
-        if self._writer is None:
-            return
-        self._writer.release()
-        if complete:
-            self._partial.replace(self._path)
-        else:
-            self._partial.unlink(missing_ok=True)

@@ -1,0 +1,60 @@
+"""H.264 as browsers and Foxglove play it, encoded by FFmpeg through PyAV."""
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+QUALITY = {"preset": "veryfast", "crf": "21"}
+MAX_DENOMINATOR = 1000
+
+
+class VideoFile:
+    """An `.mp4` file whose pictures have the size of the first one."""
+
+    def __init__(self, path: Path, frame_rate: float) -> None:
+        """Nothing is written before the first picture.
+
+        Args:
+            path: appears when it is complete.
+            frame_rate: pictures a second.
+        """
+        self._path = path
+        self._partial = path.with_name(f".{path.name}.part")
+        self._rate = Fraction(frame_rate).limit_denominator(MAX_DENOMINATOR)
+        self._container: Any = None
+        self._stream: Any = None
+
+    def write(self, picture: NDArray[np.uint8]) -> None:
+        """Append a picture, uint8 [h, w, 3] BGR of even sizes; scaled if its size differs."""
+        import av
+
+        height, width = picture.shape[:2]
+        if self._container is None:
+            # With the index in front a browser plays it while it is being loaded.
+            self._container = av.open(
+                str(self._partial), "w", format="mp4", options={"movflags": "faststart"}
+            )
+            self._stream = self._container.add_stream("libx264", self._rate, options=QUALITY)
+            self._stream.width, self._stream.height = width, height
+            self._stream.pix_fmt = "yuv420p"
+        size = (self._stream.width, self._stream.height)
+        if (width, height) != size:
+            picture = cv2.resize(picture, size).astype(np.uint8, copy=False)
+        frame = av.VideoFrame.from_ndarray(picture, "bgr24")
+        self._container.mux(self._stream.encode(frame))
+
+    def close(self, complete: bool) -> None:
+        """Rename the file, or remove it if it is not complete."""
+        if self._container is None:
+            return
+        if complete:
+            self._container.mux(self._stream.encode())
+        self._container.close()
+        if complete:
+            self._partial.replace(self._path)
+        else:
+            self._partial.unlink(missing_ok=True)
