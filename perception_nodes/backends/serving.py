@@ -33,6 +33,7 @@ class LoadedModels:
     """Models loaded in one backend.
 
     Attributes:
+        backend: name of the backend.
         candidates: the loaded models for the pipeline, in the given order.
         descriptions: one line for each model, for people.
     """
@@ -58,6 +59,7 @@ class LoadedModels:
             NotBuilt: a model must be built first, and the settings do not allow it.
             BackendError: the backend is not installed, or refuses a model.
         """
+        self.backend = backend
         self._backends: list[Backend] = []
         self._in_place: list[InPlaceOnGpu | InPlaceOnCpu] = []
         self.candidates: list[Candidate] = []
@@ -154,6 +156,11 @@ class Serving:
     def candidates(self) -> list[Candidate]:
         """The loaded models for the pipeline, the best one first."""
         return self._loaded.candidates
+
+    @property
+    def backend(self) -> str:
+        """The backend that serves now."""
+        return self._loaded.backend
 
     def ready(self) -> bool:
         """Whether a build has ended, successfully or not, so that `switch` must be called."""

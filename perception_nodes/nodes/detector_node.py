@@ -90,8 +90,12 @@ class DetectorNode(RedundantNode):
         """Go on behind the predecessor's last frames."""
         for lane, seat in zip(self._lanes, self.seats, strict=True):
             lane.sit(seat)
+        self._publish_infos()
+
+    def _publish_infos(self) -> None:
+        assert self._serving is not None
         for info in self._infos:
-            info.publish(self._model, self.settings.backend)
+            info.publish(self._model, self._serving.backend)
 
     def rest(self) -> None:
         """Leave the waiting frames to the successor."""
@@ -109,6 +113,8 @@ class DetectorNode(RedundantNode):
                 self._serving.switch()
                 for lane in self._lanes:
                     lane.replace(self._serving)
+            if self._working:
+                self._publish_infos()
         super().step()
 
     def work(self) -> None:

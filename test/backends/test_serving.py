@@ -138,12 +138,14 @@ def test_frames_are_degraded_until_the_build_is_there(build, model):
         "DEGRADED",
         f"10 of the last 10 frames: {why}",
     )
+    assert serving.backend == STAND_IN
     build.end()
     wait_for(serving)
     stand_in = next(one for one in Backend.opened if one.name == STAND_IN)
     assert not stand_in.closed, "it serves until the next frame"
     assert [graph.frame() for _ in range(40)] == 40 * [(FrameStatus.OK, "")]
     assert stand_in.closed
+    assert serving.backend == "slow"
     assert graph.health.mode.name == "NOMINAL"
     assert "slow is built and takes over from openvino" in lines
     serving.close()

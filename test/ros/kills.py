@@ -23,6 +23,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image
 from std_msgs.msg import Bool
+from vision_msgs.msg import VisionInfo
 
 from perception_nodes.cameras.channel import camera_writer
 from perception_nodes.core.frame import DetectionRecord, FrameRecord, RecordKind
@@ -144,9 +145,13 @@ class Rig:
         return [record for record in heard if record.kind == RecordKind.TAKEOVER][-1]
 
     def listen(self) -> tuple[list[bool], list[str]]:
-        """What is said from now on about safe stops, and the causes of health."""
+        """What is said from now on about safe stops, and the causes of health.
+
+        What detects is added to `methods`.
+        """
         stops: list[bool] = []
         causes: list[str] = []
+        self.methods: list[str] = []
         latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._context = rclpy.Context()
         rclpy.init(context=self._context)
@@ -156,6 +161,9 @@ class Rig:
         )
         node.create_subscription(
             Health, "/perception/health", lambda m: causes.append(m.cause), latched
+        )
+        node.create_subscription(
+            VisionInfo, "/perception/vision_info", lambda m: self.methods.append(m.method), latched
         )
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(node)

@@ -33,11 +33,13 @@ def test_openvino_serves_until_the_engine_is_built(gate: Path, preprocess_on: st
         why = "openvino stands in while tensorrt is being built"
         rig.wait_until(lambda: any(why in cause for cause in causes))
         assert rig.next_detections().status == FrameStatus.DEGRADED
+        rig.wait_until(lambda: rig.methods[-1:] == ["road-xs int8 (openvino)"])
         with open(gate, "w"):
             pass
         rig.wait_until(lambda: causes[-1] == "detections arrive in time")
         # Of a frame to come: what was detected meanwhile is still waiting to be read.
         assert rig.next_detections(time.monotonic_ns()).status == FrameStatus.OK
+        rig.wait_until(lambda: rig.methods[-1:] == ["road-xs int8 (tensorrt)"])
 
     with_graph(scenario, standby="never", preprocess_on=preprocess_on, **VALUES)
 
