@@ -3,6 +3,7 @@
 import sys
 import time
 from contextlib import nullcontext
+from itertools import count
 
 from perception_nodes.backends.model import load_model
 from perception_nodes.cameras.channel import camera_reader, view_camera_frame
@@ -31,6 +32,11 @@ class PreprocessNode(RedundantNode):
     role = "preprocess"
     settings_type = PreprocessSettings
 
+    def __init__(self, name: str) -> None:
+        """Number frames from 0."""
+        super().__init__(name)
+        self._sequences = count()
+
     def open(self) -> None:
         """Join the channels, subscribe to the camera."""
         settings: PreprocessSettings = self.settings
@@ -45,6 +51,7 @@ class PreprocessNode(RedundantNode):
             settings.camera,
             Budget.for_deadline(settings.deadline_ms),
             self._time.clock,
+            self._sequences,
         )
         self._in_place = settings.preprocess_on == "gpu"
         size = (0, 0) if self._in_place else (model.input.width, model.input.height)

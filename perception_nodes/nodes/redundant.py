@@ -1,9 +1,11 @@
 """A node that runs several times: one works, the others stand by to take its place."""
 
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 
 from perception_nodes.core.frame import FrameRecord, RecordKind
 from perception_nodes.nodes.base import PerceptionNode
@@ -55,6 +57,12 @@ class RedundantNode(PerceptionNode):
     receives_slots = False
     seats: tuple[Seat, ...] = ()
 
+    def __init__(self, name: str) -> None:
+        """Number records from 0."""
+        super().__init__(name)
+        # For the watchdog we stay the same process when we are configured again.
+        self._record_numbers: defaultdict[str, Iterator[int]] = defaultdict(count)
+
     @property
     def records(self) -> channels.NumberedRecords:
         """Those of the first camera."""
@@ -86,7 +94,12 @@ class RedundantNode(PerceptionNode):
             Seat(
                 camera,
                 channels.NumberedRecords(
-                    self.endpoint, camera, self.role, patience_ns, Journal(camera, self.role)
+                    self.endpoint,
+                    camera,
+                    self.role,
+                    patience_ns,
+                    Journal(camera, self.role),
+                    self._record_numbers[camera],
                 ),
                 Lease(camera, self.role),
             )
@@ -173,6 +186,7 @@ class RedundantNode(PerceptionNode):
     def rest(self) -> None:
         """Stop working, so that another process can."""
         self._working = False
+        self._substitute.update(speaks=False)
         for seat in reversed(self.seats):
             seat.lease.release()
             seat.records.leave()
@@ -181,4 +195,5 @@ class RedundantNode(PerceptionNode):
         """Give the leases back."""
         for seat in reversed(self.seats):
             seat.lease.close()
+            seat.records.close()
         self.seats = ()

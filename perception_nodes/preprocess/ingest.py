@@ -2,6 +2,8 @@
 
 import os
 import zlib
+from collections.abc import Iterator
+from itertools import count
 from math import gcd
 
 import numpy as np
@@ -37,17 +39,32 @@ from a slot of `road-n`."""
 
 
 class Ingest:
-    """Takes in the frames of one camera; they are numbered from 0."""
+    """Takes in the frames of one camera, and numbers them."""
 
     def __init__(
-        self, preprocessor: Preprocessor, camera: str, budget: Budget, clock: Clock
+        self,
+        preprocessor: Preprocessor,
+        camera: str,
+        budget: Budget,
+        clock: Clock,
+        numbers: Iterator[int] | None = None,
     ) -> None:
+        """Take what frames of this camera need.
+
+        Args:
+            preprocessor: writes them into slots.
+            camera: its name.
+            budget: deadline of a frame.
+            clock: that of the stamps.
+            numbers: numbers of the frames; by default from 0. Where this process has numbered
+                others before, they must go on behind those.
+        """
         self._preprocessor = preprocessor
         self._camera = camera.encode()
         self._deadline_ns = budget.deadline_ns
         self._clock = clock
         self._process = os.getpid()
-        self._sequence = 0
+        self._numbers = count() if numbers is None else numbers
 
     def enter(self, stamp_ns: int, frame_id: str, received_ns: int) -> FrameRecord:
         """Give a frame its number, capture time and deadline.
@@ -63,8 +80,8 @@ class Ingest:
         now_ns, now_realtime_ns = self._clock.monotonic_ns(), self._clock.realtime_ns()
         received_realtime_ns = now_realtime_ns - (now_ns - received_ns)
         capture = capture_time(stamp_ns, received_ns, received_realtime_ns, self._clock.behind_ns)
-        record = FrameRecord(kind=RecordKind.ENTERED, sequence=self._sequence, stamp_ns=stamp_ns)
-        self._sequence += 1
+        record = FrameRecord(kind=RecordKind.ENTERED, stamp_ns=stamp_ns)
+        record.sequence = next(self._numbers)
         record.capture_ns = capture.capture_ns
         record.ingested_ns = now_ns
         record.deadline_ns = capture.capture_ns + self._deadline_ns

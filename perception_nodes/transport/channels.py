@@ -2,6 +2,8 @@
 
 import os
 import time
+from collections.abc import Iterator
+from itertools import count
 
 from perception_nodes.core.frame import DetectionRecord, FrameHeader, FrameRecord, RecordKind
 from perception_nodes.transport.journal import Journal
@@ -44,6 +46,7 @@ class NumberedRecords:
         process: str,
         patience_ns: int,
         journal: Journal | None = None,
+        numbers: Iterator[int] | None = None,
     ) -> None:
         """Join the process's channel, see `record_writer`.
 
@@ -53,20 +56,21 @@ class NumberedRecords:
             process: name of the process in the channel's name.
             patience_ns: how long this process may be silent before it counts as hung.
             journal: receives a copy of each record about a frame.
+            numbers: numbers of the records; by default from 0. Where this process has sent others
+                before, they must go on behind those.
         """
         self._journal = journal
         self._writer = record_writer(endpoint, camera, process)
-        self._number = 0
+        self._numbers = count() if numbers is None else numbers
         self._process = os.getpid()
         self._sent_ns = 0
         self.patience_ns = patience_ns
 
     def send(self, record: FrameRecord) -> None:
         """Number a record and send it."""
-        record.record, record.process = self._number, self._process
+        record.record, record.process = next(self._numbers), self._process
         record.patience_ns, record.spent_ns = self.patience_ns, time.thread_time_ns()
         record.sent_ns = self._sent_ns = time.monotonic_ns()
-        self._number += 1
         if self._journal is not None and record.kind in OF_FRAMES:
             self._journal.append(record)
         self._writer.send_record(record)
@@ -77,10 +81,13 @@ class NumberedRecords:
             self.send(FrameRecord(kind=RecordKind.HEARTBEAT))
 
     def leave(self) -> None:
-        """Announce that this process stops in good order."""
+        """Announce that this process stops in good order; it may go on later."""
         self.send(FrameRecord(kind=RecordKind.LEFT))
+
+    def close(self) -> None:
+        """Remove the journal, when all records are sent."""
         if self._journal is not None:
-            self._journal.remove()
+            self._journal.close()
 
 
 def record_reader(endpoint: Endpoint, camera: str, process: str) -> Reader[FrameRecord]:

@@ -35,9 +35,10 @@ class Journal:
         pages.records[pages.written % RECORDS] = record
         pages.written += 1
 
-    def remove(self) -> None:
+    def close(self) -> None:
         """Remove the journal, when this process stops in good order and has sent everything."""
         self._mapped.path.unlink(missing_ok=True)
+        self._mapped.close()
 
 
 def journal_of(camera: str, role: str, process: int) -> Path:

@@ -1,8 +1,10 @@
 """The nodes as ROS tools see them: life cycle and parameters."""
 
 import itertools
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,21 @@ from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import DescribeParameters, SetParameters
 
+from perception_nodes.cameras.channel import camera_writer
+from perception_nodes.core.frame import FrameRecord, RecordKind
 from perception_nodes.graph.graph import LIVE
 from perception_nodes.graph.supervisor import Supervisor
 from perception_nodes.nodes import monitor_node
+from perception_nodes.nodes.base import PerceptionNode
+from perception_nodes.nodes.detector_node import DetectorNode
 from perception_nodes.nodes.monitor_node import MonitorNode
+from perception_nodes.nodes.preprocess_node import PreprocessNode
 from perception_nodes.report.recording import Recorder
+from perception_nodes.transport.channels import record_reader, record_writer
+from perception_nodes.transport.journal import journal_of, read_journal
+from perception_nodes.transport.shm import Endpoint
 
+SAFE_STOP = "/perception/safe_stop"
 NAMES = [kind.executable for kind in LIVE.kinds]
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(120)]
 
@@ -83,11 +94,80 @@ def test_parameters_describe_themselves_and_cannot_be_changed_under_way(client: 
         assert not answer.results[0].successful
 
 
-def test_every_node_is_an_executable_of_its_own() -> None:
-    for executable in NAMES:
-        module = f"perception_nodes.nodes.{executable}"
-        code = f"import {module} as node; assert callable(node.main)"
-        subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+def in_this_process(node_type: type[PerceptionNode], *parameters: str) -> Iterator[Any]:
+    """A node that is configured and active."""
+    given = [text for parameter in parameters for text in ("-p", parameter)]
+    rclpy.init(args=["--ros-args", *given])
+    node = node_type("test_node")
+    node.trigger_configure()
+    node.trigger_activate()
+    yield node
+    node.trigger_shutdown()
+    node.destroy_node()
+    rclpy.shutdown()
+
+
+@pytest.fixture
+def preprocess(domain: int) -> Iterator[Any]:
+    yield from in_this_process(PreprocessNode, "source:=shm")
+
+
+@pytest.fixture
+def detector(domain: int) -> Iterator[Any]:
+    yield from in_this_process(DetectorNode, "backend:=null", "standby:=never")
+
+
+def entered(records: list[FrameRecord]) -> list[int]:
+    """Which frames have entered; a node that takes over tells the last one again."""
+    return sorted({r.sequence for r in records if r.kind == RecordKind.ENTERED})
+
+
+def test_a_node_that_is_configured_again_counts_on(preprocess: Any) -> None:
+    """Else the watchdog takes its new records for old ones, and its frames for known ones."""
+    endpoint = Endpoint("test")
+    camera = camera_writer(endpoint, "front", 12)
+    records = record_reader(endpoint, "front", "preprocess")
+    journal = journal_of("front", "preprocess", os.getpid())
+    heard: list[FrameRecord] = []
+
+    def film(number: int) -> None:
+        sample = camera.loan()
+        sample.header.number = number
+        sample.header.describe(time.time_ns(), "bgr8", 2, 2, 6, 12)
+        camera.send(sample)
+        preprocess.step()  # where it is not at work yet, it takes the lease
+        preprocess.step()
+        heard.extend(records.records())
+
+    film(0)
+    preprocess.trigger_deactivate()
+    preprocess.trigger_activate()
+    film(1)
+    assert entered(read_journal(journal)) == [0, 1]
+    preprocess.trigger_deactivate()
+    preprocess.trigger_cleanup()
+    assert not journal.exists()
+    preprocess.trigger_configure()
+    preprocess.trigger_activate()
+    film(2)
+    heard += records.records()
+    endpoint.close()
+    assert [record.record for record in heard] == list(range(len(heard)))
+    assert entered(heard) == [0, 1, 2]
+
+
+def test_a_deactivated_detector_no_longer_speaks_for_the_watchdog(detector: Any) -> None:
+    command = [sys.executable, "-c", "input()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as watchdog:
+        heartbeat = FrameRecord(process=watchdog.pid, patience_ns=1 << 40)
+        record_writer(detector.endpoint, "front", "watchdog").send_record(heartbeat)
+        watchdog.kill()
+        give_up_s = time.monotonic() + 30
+        while not detector.count_publishers(SAFE_STOP) and time.monotonic() < give_up_s:
+            detector.step()
+    assert detector.count_publishers(SAFE_STOP)
+    detector.trigger_deactivate()
+    assert not detector.count_publishers(SAFE_STOP)
 
 
 def test_the_monitor_completes_its_recording_though_others_go_on_speaking(

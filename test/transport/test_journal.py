@@ -84,5 +84,8 @@ def test_what_is_told_of_frames_is_kept_until_an_orderly_end():
     path = journal_of("front", "detector", os.getpid())
     assert numbers(path) == [0, 2]
     records.leave()
+    records.send(FrameRecord(kind=RecordKind.OUTCOME))
+    assert numbers(path) == [0, 2, 4], "it may go on after it has left"
+    records.close()
     assert not path.exists()
     endpoint.close()
