@@ -22,6 +22,8 @@ Topic = Annotated[
     str,
     Field(pattern=r"^[~/]?([A-Za-z_]|\{camera\})([A-Za-z0-9_/]|\{camera\})*$", max_length=200),
 ]
+OF_ONE_CAMERA = ("image_topic", "calibration_file")
+"""Parameters in which `{camera}` is the camera of the node itself."""
 MAX_CAMERAS = 8
 
 
@@ -63,6 +65,30 @@ class Settings(BaseModel):
         description="image stamps are in the time of /clock instead of the system clock; a "
         "played drive then keeps its recorded stamps and publishes /clock",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_camera(cls, values: dict[str, Any]) -> dict[str, Any]:
+        camera = str(values.get("camera", DEFAULT_CAMERA))
+        return {
+            name: str(value).replace(ANY_CAMERA, camera) if name in OF_ONE_CAMERA else value
+            for name, value in values.items()
+        }
+
+    @model_validator(mode="after")
+    def _no_name_of_a_standby(self) -> "Settings":
+        for camera in self.served:
+            if camera.endswith("standby"):
+                raise ValueError(
+                    f"camera: {camera!r} is not allowed, its nodes would have the names of "
+                    "another camera's standbys; choose a name with another end"
+                )
+        return self
+
+    @property
+    def served(self) -> tuple[str, ...]:
+        """Names of all cameras that the node works for."""
+        return (self.camera,)
 
     @property
     def topics_named(self) -> bool:
@@ -122,8 +148,8 @@ class CamerasSettings(RedundantSettings):
 
     @property
     def served(self) -> tuple[str, ...]:
-        """Names of all cameras."""
-        return tuple(self.cameras.split(",")) if self.cameras else (self.camera,)
+        """Names of all cameras that the node works for."""
+        return tuple(self.cameras.split(",")) if self.cameras else super().served
 
     @property
     def topics_named(self) -> bool:
@@ -384,11 +410,6 @@ def check(settings_type: type[S], values: dict[str, Any]) -> S:
             text = str(first.get("ctx", {}).get("error", first["msg"]))
             raise SettingsError(f"parameter {text}", text.partition(":")[0]) from error
         name = str(first["loc"][0])
-        if name not in settings_type.model_fields:
-            known = ", ".join(settings_type.model_fields)
-            raise SettingsError(
-                f"parameter {name!r} is unknown; known are {known}", name
-            ) from error
         allowed = allowed_range(settings_type.model_fields[name])
         raise SettingsError(
             f"parameter {name}: {first['input']!r} is not allowed, it must be {allowed}", name

@@ -38,7 +38,7 @@ class NodeKind:
     """An executable that graphs are made of.
 
     Attributes:
-        executable: name of the module and of the console script.
+        executable: name of the module and of the program.
         settings: its parameters.
         package: package that contains the module.
         standby: node name of a second process that may stand by; empty: it has no standby.
@@ -64,13 +64,14 @@ class NodeSpec:
     """One process of a graph.
 
     Attributes:
-        executable: name of the console script.
+        executable: name of the program.
         module: module to run with `python -m`.
         parameters: values of its ROS parameters.
         environment: environment variables that it needs.
         ends_graph: the graph ends when this process ends by itself.
         restarted: it is started again when it dies.
-        name: name of the node; by default that of the executable.
+        name: name of the node.
+        full_name: name of the node with its namespace.
         ros_arguments: further ROS arguments, such as remappings.
     """
 
@@ -80,12 +81,9 @@ class NodeSpec:
     environment: dict[str, str] = field(default_factory=dict)
     ends_graph: bool = False
     restarted: bool = False
-    name: str = ""
+    name: str = field(kw_only=True)
+    full_name: str = ""
     ros_arguments: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not self.name:
-            object.__setattr__(self, "name", self.executable)
 
     def arguments(self) -> list[str]:
         """Command-line arguments that set the parameters; their values are quoted as YAML."""
@@ -144,7 +142,10 @@ class Graph:
             specs = self._nodes_of_several(chosen, values, ros)
         else:
             specs = self._nodes_of_one(chosen, values, ros)
-        return [replace(spec, ros_arguments=ros.for_every_node) for spec in specs]
+        return [
+            replace(spec, ros_arguments=ros.for_every_node, full_name=ros.full_name(spec.name))
+            for spec in specs
+        ]
 
     def _nodes_of_one(
         self, chosen: Mapping[str, Any], given: Mapping[str, Any], ros: RosArguments
@@ -177,13 +178,21 @@ class Graph:
                 f"parameter calibration_file: {chosen['calibration_file']!r} is that of one "
                 f"camera; with cameras it must contain {ANY_CAMERA}"
             )
+        common = {
+            name: chosen.get(name, info.default)
+            for kind in self.kinds
+            if kind.serves_all_cameras
+            for name, info in kind.settings.model_fields.items()
+            if name not in ("camera", *given)
+        }
         values, specs = _with_standby(chosen), []
         for kind in self.kinds:
             if kind.serves_all_cameras:
                 specs += _nodes((kind,), values)
                 continue
             for camera in cameras:
-                own = {**values, **_of_files((kind,), ros, camera), **given, "camera": camera}
+                found = _of_files((kind,), ros, camera, common)
+                own = {**values, **found, **given, "camera": camera}
                 own["standby"] = values["standby"]
                 specs += [
                     replace(spec, name=_named(spec.name, camera))
@@ -192,18 +201,24 @@ class Graph:
         return specs
 
 
-def _of_files(kinds: Sequence[NodeKind], ros: RosArguments, camera: str = "") -> dict[str, Any]:
+def _of_files(
+    kinds: Sequence[NodeKind],
+    ros: RosArguments,
+    camera: str = "",
+    common: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """The values that ROS arguments give to named nodes.
 
     Args:
         kinds: the nodes.
         ros: the arguments.
         camera: the nodes are those with this camera's name in theirs.
+        common: parameters that they share with other nodes.
 
     Raises:
         SettingsError: nodes that share a parameter are given different values.
     """
-    found: dict[str, tuple[Any, str]] = {}
+    found = {name: (value, "other nodes") for name, value in (common or {}).items()}
     for kind in kinds:
         node = _named(kind.executable, camera) if camera else kind.executable
         for name, value in ros.values(node, kind.settings).items():
@@ -250,19 +265,17 @@ def _own(settings_type: type[Settings], values: Mapping[str, Any]) -> dict[str, 
 
 
 def _of_camera(values: Mapping[str, Any], camera: str, several: bool) -> dict[str, Any]:
-    """The values for one camera: its name stands for `{camera}`.
+    """The values for one camera, which has an image topic of its own.
 
     Args:
         values: may contain `{camera}`.
         camera: the camera's name.
-        several: an image topic without `{camera}` in it gets the camera's name, too.
+        several: a given image topic without `{camera}` in it gets the camera's name, too.
     """
     own = dict(values)
     default = PreprocessSettings.model_fields["image_topic"].default
     named = several or ("image_topic" not in own and camera != DEFAULT_CAMERA)
     own["image_topic"] = camera_topic(str(own.get("image_topic", default)), camera, named)
-    if "calibration_file" in own:
-        own["calibration_file"] = str(own["calibration_file"]).replace(ANY_CAMERA, camera)
     return own
 
 

@@ -19,7 +19,14 @@ PARAMETER_FILE = "--params-file"
 REMAP = ("-r", "--remap")
 LOG_LEVEL = "--log-level"
 LEVELS = ("debug", "info", "warn", "error", "fatal", "unset")
-FOR_EVERY_NODE = (*REMAP, LOG_LEVEL, "--log-config-file", "-e", "--enclave")
+FOR_EVERY_NODE = (
+    *REMAP,
+    LOG_LEVEL,
+    "--log-config-file",
+    "--log-file-name",
+    "-e",
+    "--enclave",
+)
 """Flags with a value that every node is given as they are."""
 SWITCHES = re.compile(r"--(enable|disable)-(rosout|stdout|external-lib)-logs")
 PARAMETERS_KEY = "ros__parameters"
@@ -48,8 +55,8 @@ class Section:
         """Whether it is for a node; a pattern without a slash matches it in any namespace."""
         if "/" not in self.nodes and not self.is_wildcard:
             return self.nodes == name.rpartition("/")[2]
-        parts = re.split(r"(\*\*|\*)", "/" + self.nodes.lstrip("/"))
-        meaning = {"**": ".*", "*": "[^/]+"}
+        parts = re.split(r"(/\*\*|/\*)", "/" + self.nodes.lstrip("/"))
+        meaning = {"/**": r"(/\w+)*", "/*": r"/\w+"}
         return bool(re.fullmatch("".join(meaning.get(p, re.escape(p)) for p in parts), name))
 
 
@@ -71,6 +78,10 @@ class RosArguments:
     namespace: str = "/"
     for_every_node: tuple[str, ...] = ()
 
+    def full_name(self, node: str) -> str:
+        """The name of a node with its namespace."""
+        return f"{self.namespace.rstrip('/')}/{node}"
+
     def values(self, node: str, settings: type[Settings]) -> dict[str, Any]:
         """The parameters given to a node of this name.
 
@@ -78,7 +89,7 @@ class RosArguments:
             SettingsError: a parameter given to this very node is unknown.
         """
         found: dict[str, Any] = {}
-        full_name = f"{self.namespace.rstrip('/')}/{node}"
+        full_name = self.full_name(node)
         for section in sorted(self.sections, key=lambda section: not section.is_wildcard):
             if not section.matches(full_name):
                 continue

@@ -67,7 +67,8 @@ class Supervisor:
         """Claim the cameras, remove what a killed graph left, start everything.
 
         Raises:
-            TransportError: another process runs a graph of one of the cameras.
+            TransportError: another process runs a graph of one of the cameras, or with the same
+                names of nodes.
         """
         for number in STOPPING:
             self._previous_handlers[number] = signal.signal(number, self._request_stop)
@@ -75,7 +76,11 @@ class Supervisor:
             # Only the nodes that are restarted make a graph: a player alone is a camera.
             cameras = {name for spec in self._specs if spec.restarted for name in spec.cameras}
             for camera in sorted(cameras):
-                self._claims.append(Claim(camera))
+                self._claims.append(Claim(camera, f"a graph of camera {camera!r}"))
+            # Cameras that share a detector have nodes of the names that the default camera has.
+            graph = next((spec.full_name for spec in self._specs if spec.restarted), "")
+            if graph:
+                self._claims.append(Claim(graph, f"a graph with a node {graph}"))
             _sweep()
             for spec in self._specs:
                 self.processes.append((spec, self._start(spec)))

@@ -1,4 +1,4 @@
-"""One graph per camera and ROS domain: its supervisor holds a lock that the kernel frees."""
+"""One graph of a name in a ROS domain: its supervisor holds a lock that the kernel frees."""
 
 import fcntl
 import os
@@ -9,13 +9,14 @@ from perception_nodes.transport.memory import SHM_FOLDER, TransportError
 
 
 class Claim:
-    """This process's exclusive right to run the graph of a camera, until it is released."""
+    """This process's exclusive right to a name, until it is released."""
 
-    def __init__(self, camera: str, folder: Path = SHM_FOLDER) -> None:
+    def __init__(self, name: str, meaning: str, folder: Path = SHM_FOLDER) -> None:
         """Claim it.
 
         Args:
-            camera: the camera's name.
+            name: a camera's, or the full one of a node.
+            meaning: what the process runs that holds it.
             folder: contains a file for each claim. The files' names differ from those that
                 `domain.sweep` removes, which may run in another process before ours has nodes.
 
@@ -23,7 +24,7 @@ class Claim:
             TransportError: another process holds it, or the file cannot be opened.
         """
         domain = own_domain()
-        self._path = folder / f"perception_graph{domain}_{camera}.lock"
+        self._path = folder / f"perception_graph{domain}_{name.replace('/', '.')}.lock"
         while True:
             try:
                 self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -35,8 +36,8 @@ class Claim:
                 holder = os.pread(self._descriptor, 20, 0).decode() or "(starting)"
                 os.close(self._descriptor)
                 raise TransportError(
-                    f"process {holder} runs a graph of camera {camera!r} in ROS domain {domain} "
-                    "already; stop it, or choose another camera:= or ROS_DOMAIN_ID"
+                    f"process {holder} runs {meaning} in ROS domain {domain} already; stop it, or "
+                    "choose another camera:=, namespace or ROS_DOMAIN_ID"
                 ) from None
             if self._is_current():
                 break

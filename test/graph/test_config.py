@@ -91,9 +91,11 @@ def test_the_line_tells_what_is_allowed(settings, name, value, allowed):
     assert text.startswith(f"parameter {name}: {value!r} is not allowed, it must be {allowed}")
 
 
-def test_an_unknown_parameter_is_told_the_known_ones():
-    text = refusal(DetectorSettings, score_treshold=0.5)
-    assert text.startswith("parameter 'score_treshold' is unknown; known are camera, cpus")
+def test_a_node_by_itself_knows_its_cameras_topic_and_file():
+    values = {"image_topic": "/{camera}/image", "calibration_file": "{camera}.yaml"}
+    settings = check(PreprocessSettings, {"camera": "rear", **values})
+    assert (settings.image_topic, settings.calibration_file) == ("/rear/image", "rear.yaml")
+    assert check(PreprocessSettings, values).image_topic == "/front/image"
 
 
 def test_a_timeout_within_the_deadline_contradicts_it():

@@ -214,7 +214,7 @@ class TestArguments:
         st.floats(allow_nan=False, allow_infinity=False),
     )))  # fmt: skip
     def test_any_value_comes_back_as_rcl_reads_it(self, values):
-        same(parameters_of(NodeSpec("x", "x", values)), values)
+        same(parameters_of(NodeSpec("x", "x", values, name="x")), values)
 
     @pytest.mark.parametrize(
         "text",
@@ -226,7 +226,7 @@ class TestArguments:
         ],
     )
     def test_a_text_stays_that_text_on_one_line(self, text):
-        spec = NodeSpec("x", "x", {"bag": text})
+        spec = NodeSpec("x", "x", {"bag": text}, name="x")
         assert "\n" not in spec.arguments()[-1]
         same(parameters_of(spec), {"bag": text})
 
@@ -284,6 +284,8 @@ class TestCameras:
             ({"cameras": "front,rear", "camera": "left"}, "either this or cameras"),
             ({"cameras": "front,rear", "calibration_file": "lens.yaml"}, "must contain {camera}"),
             ({"cameras": "front,rear", "threads": -1}, "parameter threads"),
+            ({"cameras": "front,front_standby"}, "camera: 'front_standby' is not allowed"),
+            ({"camera": "standby"}, "camera: 'standby' is not allowed"),
         ],
     )
     def test_what_cannot_be_is_refused(self, values, text):

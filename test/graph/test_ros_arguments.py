@@ -38,9 +38,10 @@ def test_other_arguments_stay():
 
 def test_every_node_gets_remappings_and_log_levels():
     given = ["-r", "perception/detections:=objects", "-r", "__ns:=/truck", "--log-level", "debug"]
-    for spec in nodes(*given, "--disable-rosout-logs").values():
-        arguments = spec.arguments()
-        assert arguments[1:8] == [*given, "--disable-rosout-logs"]
+    given += ["--log-file-name", "truck", "--disable-rosout-logs"]
+    for name, spec in nodes(*given).items():
+        assert spec.arguments()[1 : 1 + len(given)] == given
+        assert spec.full_name == f"/truck/{name}"
 
 
 def test_launch_may_give_the_flag_twice():
@@ -104,6 +105,24 @@ def test_each_of_several_cameras_can_have_parameters_of_its_own(file):
     assert topic == "camera/front/image_raw"
 
 
+def test_what_all_nodes_share_is_not_for_one_camera_to_change(file):
+    text = """
+        /**: {ros__parameters: {cameras: "front,rear", deadline_ms: 20.0}}
+        preprocess_rear_node: {ros__parameters: {%s}}
+        """
+    for alone in ("model: road-s", "deadline_ms: 10.0", "cpus: '2'"):
+        name = alone.partition(":")[0]
+        assert f"parameter {name}: " in refusal(*file(text % alone))
+    assert "all nodes share it" in refusal(*file(text % "model: road-s"))
+    for spec in nodes(*file(text % "deadline_ms: 20, undistort: false")).values():
+        assert spec.parameters.get("deadline_ms", 20.0) == 20.0
+        assert spec.parameters.get("undistort") == {
+            "preprocess_rear_node": False,
+            "preprocess_front_node": True,
+        }.get(spec.name)
+    assert nodes(*file(text % "model: road-s"), model="road-xs")
+
+
 @pytest.mark.parametrize(
     ("pattern", "name", "matches"),
     [
@@ -113,6 +132,10 @@ def test_each_of_several_cameras_can_have_parameters_of_its_own(file):
         ("/*", "/truck/detector_node", False),
         ("/truck/*", "/truck/detector_node", True),
         ("/**/detector_node", "/a/b/detector_node", True),
+        ("/**/detector_node", "/detector_node", True),
+        ("/*/detector_node", "/detector_node", False),
+        ("/truck/**", "/truck/a/detector_node", True),
+        ("/truck/**", "/trucks/detector_node", False),
         ("detector_node", "/truck/detector_node", True),
         ("/detector_node", "/truck/detector_node", False),
         ("/truck/detector_node", "/truck/detector_node", True),

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -71,6 +71,10 @@ class StandIn:
     @property
     def name(self):
         return self.executable
+
+    @property
+    def full_name(self):
+        return f"/{self.executable}"
 
     def arguments(self):
         return [self.executable, self.manner, self.log]
@@ -327,6 +331,11 @@ def test_a_graph_that_others_run_already_is_not_started(graph, log):
         log.wait_for(1)
         with pytest.raises(TransportError, match=f"process {os.getpid()} runs a graph of camera"):
             with graph(restarted=["a"], a="run"):
+                pytest.fail("entered")
+        others = graph(restarted=["a"], a="run")
+        others._specs = [replace(spec, cameras=("left", "right")) for spec in others._specs]
+        with pytest.raises(TransportError, match=f"{os.getpid()} runs a graph with a node /a in"):
+            with others:
                 pytest.fail("entered")
         with graph(b="run"):  # what is not restarted is no graph of a camera's
             log.wait_for(2)

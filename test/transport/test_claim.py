@@ -13,7 +13,7 @@ from perception_nodes.transport.memory import TransportError
 HOLDER = """
 import pathlib, sys, time
 from perception_nodes.transport.claim import Claim
-claim = Claim("front", pathlib.Path(sys.argv[1]))
+claim = Claim("front", "it", pathlib.Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(60)
 """
@@ -39,29 +39,27 @@ def holder(tmp_path, root):
 
 def test_the_holder_is_named(holder, tmp_path):
     with pytest.raises(TransportError) as caught:
-        Claim("front", tmp_path)
-    assert str(caught.value).startswith(
-        f"process {holder.pid} runs a graph of camera 'front' in ROS domain 7 already"
-    )
+        Claim("front", "it", tmp_path)
+    assert str(caught.value).startswith(f"process {holder.pid} runs it in ROS domain 7 already")
 
 
 def test_a_killed_holder_has_given_it_up(holder, tmp_path):
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
-    Claim("front", tmp_path).release()
+    Claim("front", "it", tmp_path).release()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_cameras_and_domains_do_not_disturb_each_other(holder, tmp_path, monkeypatch):
-    rear = Claim("rear", tmp_path)
+    rear = Claim("rear", "it", tmp_path)
     monkeypatch.setenv("ROS_DOMAIN_ID", "8")
-    front = Claim("front", tmp_path)
+    front = Claim("front", "it", tmp_path)
     rear.release()
     front.release()
 
 
 def test_a_claim_on_a_file_that_was_just_removed_is_made_again(tmp_path, monkeypatch):
-    first, real = Claim("front", tmp_path), os.open
+    first, real = Claim("front", "it", tmp_path), os.open
 
     def late(*arguments):
         descriptor = real(*arguments)
@@ -72,12 +70,12 @@ def test_a_claim_on_a_file_that_was_just_removed_is_made_again(tmp_path, monkeyp
         return descriptor
 
     monkeypatch.setattr(os, "open", late)
-    second = Claim("front", tmp_path)
+    second = Claim("front", "it", tmp_path)
     with pytest.raises(TransportError, match=f"process {os.getpid()} "):
-        Claim("front", tmp_path)
+        Claim("front", "it", tmp_path)
     second.release()
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(TransportError, match="No such file or directory"):
-        Claim("front", tmp_path / "none")
+        Claim("front", "it", tmp_path / "none")
