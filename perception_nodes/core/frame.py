@@ -244,7 +244,7 @@ class FrameRecord(ctypes.Structure):
         ("camera", ctypes.c_char * 32),
         ("frame_id", ctypes.c_char * 64),
         ("model", ctypes.c_char * 32),
-        ("reason", ctypes.c_char * 128),
+        ("reason", ctypes.c_char * 512),
     ]
 
     @property

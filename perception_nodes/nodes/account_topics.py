@@ -71,6 +71,8 @@ class AccountTopics:
         step = self.account.step(now_ns, due_ns)
         for member in step.died:
             self._node.get_logger().error(f"{self._prefix}{member} died")
+        if step.failure:
+            self._node.get_logger().error(f"{self._prefix}{step.failure}")
         if now_ns > self._discovered_ns:
             self.publish_reports()
         elif self._reports.get_subscription_count():

@@ -10,6 +10,7 @@ from perception_nodes.core.frame import FrameRecord, FrameStatus
 from perception_nodes.system.processes import open_process
 from perception_nodes.transport.shm import Endpoint
 from perception_nodes.watchdog.book import KeptBook
+from perception_nodes.watchdog.failures import Failures
 from perception_nodes.watchdog.faults import Fault, FaultLimits, HealthMode
 from perception_nodes.watchdog.health import Health, HealthLimits, Transition
 from perception_nodes.watchdog.inbox import Inbox
@@ -52,6 +53,7 @@ class Step:
         transition: the change of mode, None if there is none.
         faults: all faults that are present.
         changed: whether the mode or the set of faults has changed.
+        failure: a line about failed frames to tell people, empty if there is none now.
     """
 
     on_time: bool
@@ -59,6 +61,7 @@ class Step:
     transition: Transition | None
     faults: tuple[Fault, ...]
     changed: bool
+    failure: str
 
 
 class Account:
@@ -93,6 +96,7 @@ class Account:
         self.roster = Roster(settings.processes, open_process)
         self.inbox = Inbox(endpoint, camera, self.roster.roles, max(JOURNAL_NS, 2 * timeout_ns))
         self._recovered = self.inbox.recover(now_ns)
+        self._failures = Failures()
         self._outbox: deque[FrameRecord] = deque()
         self._fault_names: tuple[str, ...] = ()
         self._memory_read_ns = 0
@@ -155,7 +159,8 @@ class Account:
         names, before = tuple(fault.name for fault in faults), self._fault_names
         self._fault_names = names
         changed = names != before or transition is not None
-        return Step(on_time, tuple(died), transition, faults, changed)
+        failure = self._failures.update(closed, now_ns)
+        return Step(on_time, tuple(died), transition, faults, changed, failure)
 
     def reports(self) -> Iterator[FrameRecord]:
         """The reports to publish; asking for the next one says that this one is published."""

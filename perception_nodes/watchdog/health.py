@@ -46,7 +46,8 @@ class Health:
     def __init__(self, limits: HealthLimits, now_ns: int) -> None:
         self._limits = limits
         self._statuses: deque[FrameStatus] = deque(maxlen=limits.window_frames)
-        self._degraded_why = ""
+        self._degraded_why = self._failed_why = ""
+        self._unpublished, self._unpublished_why = 0, ""
         self._last_published_ns: int | None = None
         self._better_since_ns = now_ns
         self._better: tuple[HealthMode, str] | None = None
@@ -59,8 +60,13 @@ class Health:
         self._statuses.append(status)
         if status == FrameStatus.DEGRADED:
             self._degraded_why = reason
+        if status == FrameStatus.FAILED:
+            self._failed_why = reason
         if status in PUBLISHED:
-            self._last_published_ns = now_ns
+            self._last_published_ns, self._unpublished, self._unpublished_why = now_ns, 0, ""
+        else:
+            self._unpublished += 1
+            self._unpublished_why = f"{status.name}: {reason}" if reason else status.name
 
     def update(self, faults: Sequence[Fault], now_ns: int) -> Transition | None:
         """Judge the facts.
@@ -102,10 +108,11 @@ class Health:
     def _judge_frames(self, now_ns: int) -> tuple[HealthMode, str]:
         limits = self._limits
         if self._last_published_ns is None:
-            return HealthMode.UNSAFE, "no detections yet"
+            return HealthMode.UNSAFE, "no detections yet" + self._since_then()
         silence_ms = (now_ns - self._last_published_ns) / 1e6
         if silence_ms > limits.unsafe_after_ms:
-            return HealthMode.UNSAFE, f"no detections for {limits.unsafe_after_ms:.0f} ms"
+            text = f"no detections for {limits.unsafe_after_ms:.0f} ms"
+            return HealthMode.UNSAFE, text + self._since_then()
         frames = len(self._statuses)
         abandoned = sum(status in ABANDONED for status in self._statuses)
         if abandoned > limits.skipping_rate * limits.window_frames:
@@ -115,9 +122,11 @@ class Health:
             )
         missed = sum(status not in IN_TIME for status in self._statuses)
         if missed > limits.degraded_miss_rate * limits.window_frames:
+            failed = sum(status == FrameStatus.FAILED for status in self._statuses)
             return (
                 HealthMode.DEGRADED,
-                f"{missed} of the last {frames} frames missed the deadline",
+                f"{missed} of the last {frames} frames missed the deadline"
+                + (f", of which {failed} FAILED: {self._failed_why}" if failed else ""),
             )
         smaller = sum(status == FrameStatus.DEGRADED for status in self._statuses)
         if smaller > limits.degraded_miss_rate * limits.window_frames:
@@ -128,3 +137,10 @@ class Health:
                 + (f": {why}" if why else " were left to the smaller model"),
             )
         return HealthMode.NOMINAL, "detections arrive in time"
+
+    def _since_then(self) -> str:
+        """What became of the frames since the last detections; empty if none came."""
+        if not self._unpublished:
+            return ""
+        frames = f"{self._unpublished} frame" + "s" * (self._unpublished > 1)
+        return f"; {frames} gave none, the last one {self._unpublished_why}"

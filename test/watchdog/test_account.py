@@ -131,8 +131,9 @@ def test_frames_while_no_detector_runs_are_told_so(graph):
     graph.enter()
     second = graph.start_detector()
     graph.end(second, graph.enter())
-    _, reports = graph.step()
+    step, reports = graph.step()
     nobody = b"no detector is known to have been working when it came"
+    assert step.failure == f"frame 0 FAILED: {nobody.decode()}"
     assert reports == [(0, FrameStatus.FAILED, nobody), (1, FrameStatus.OK, b"")]
 
 

@@ -27,7 +27,7 @@ class Run:
         seen = []
         for _ in range(count):
             self.ms += every_ms
-            self.health.frame(status, self.ms * MS)
+            self.health.frame(status, self.ms * MS, "lab8 is unknown" if status == FAILED else "")
             seen.append(self.health.update(list(faults), self.ms * MS))
         return [transition for transition in seen if transition]
 
@@ -73,7 +73,8 @@ def test_the_start_ends_at_once_also_where_something_was_wrong_before():
 def test_a_frame_that_is_not_published_does_not_end_the_start():
     run = Run()
     assert run.frames(FAILED, 5) == []
-    assert run.mode == "UNSAFE"
+    cause = "no detections yet; 5 frames gave none, the last one FAILED: lab8 is unknown"
+    assert (run.mode, run.health.cause) == ("UNSAFE", cause)
 
 
 def test_silence_is_unsafe_after_the_limit(nominal):
@@ -81,6 +82,9 @@ def test_silence_is_unsafe_after_the_limit(nominal):
     transition = nominal.wait(1)
     assert transition.mode is HealthMode.UNSAFE
     assert transition.cause == "no detections for 500 ms"
+    nominal.frames(FrameStatus.SUPERSEDED)
+    gave_none = "; 1 frame gave none, the last one SUPERSEDED"
+    assert nominal.health.cause == "no detections for 500 ms" + gave_none
 
 
 def test_an_unsafe_fault_is_unsafe_at_once_and_named(nominal):
@@ -115,7 +119,8 @@ def test_more_misses_than_the_limit_degrade(nominal, missed):
     assert nominal.mode == "NOMINAL"
     (transition,) = nominal.frames(missed)
     assert transition.mode is HealthMode.DEGRADED
-    assert transition.cause == "3 of the last 10 frames missed the deadline"
+    failed = ", of which 3 FAILED: lab8 is unknown" if missed == FAILED else ""
+    assert transition.cause == "3 of the last 10 frames missed the deadline" + failed
 
 
 def test_late_frames_degrade_but_are_detections(nominal):
