@@ -146,21 +146,14 @@ def check_heads(model: Model, heads: HeadTensors) -> None:
         BackendError: an output differs.
     """
     outputs = model.outputs
-    channels = {"box": 4 * outputs.reg_max, "class": len(model.classes)}
-    named = [
-        *(("box", *level) for level in zip(outputs.box, outputs.strides, heads.boxes, strict=True)),
-        *(
-            ("class", *level)
-            for level in zip(outputs.classes, outputs.strides, heads.classes, strict=True)
-        ),
-    ]
-    for kind, name, stride, tensor in named:
-        size = (model.input.height // stride, model.input.width // stride)
-        described = (1, channels[kind], *size)
-        if tensor.shape != described or tensor.dtype != np.float32:
+    boxes, classes = outputs.shapes(model.input, len(model.classes))
+    names, shapes = [*outputs.box, *outputs.classes], [*boxes, *classes]
+    tensors = [*heads.boxes, *heads.classes]
+    for name, shape, tensor in zip(names, shapes, tensors, strict=True):
+        if tensor.shape != shape or tensor.dtype != np.float32:
             raise BackendError(
                 f"{model.path}: output {name!r} is {tensor.dtype} {tensor.shape}, "
-                f"model.yaml describes float32 {described}"
+                f"model.yaml describes float32 {shape}"
             )
 
 

@@ -8,16 +8,16 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from perception_nodes.backends.contract import Backend
-from perception_nodes.backends.model import Model
+from perception_nodes.backends.model import LevelsSpec, Model
 from perception_nodes.core.decode import AbsurdOutput, DecodeSettings
 from perception_nodes.core.frame import FrameHeader, FrameRejected, ImageView, placement_key
+from perception_nodes.core.geometry import PADDING_VALUE
 from perception_nodes.core.inference import Answer, BackendError, BackendLost
 from perception_nodes.gpu.cuda import CudaError
 from perception_nodes.gpu.cuda.errors import OUT_OF_MEMORY
 from perception_nodes.gpu.decode_job import Head
 from perception_nodes.gpu.preprocess_job import InputFormat
 from perception_nodes.gpu.stages import Decoding, GpuDetector, NetworkStage
-from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.preprocess.placement import Placement
 
 
@@ -53,6 +53,16 @@ class InPlaceOnGpu:
         self.max_batch = len(cameras)
         size = model.input.width, model.input.height
         outputs = model.outputs
+        if not isinstance(outputs, LevelsSpec) or decode.across_classes:
+            raise BackendError(
+                f"{model.name}: on the GPU only raw heads (levels) are decoded, and suppressed by "
+                "class; use preprocess_on:=cpu"
+            )
+        if model.input.padding != PADDING_VALUE:
+            raise BackendError(
+                f"{model.name}: the GPU draws borders of grey {PADDING_VALUE}, the model wants "
+                f"{model.input.padding}; use preprocess_on:=cpu"
+            )
         head = Head(*size, tuple(outputs.strides), outputs.reg_max, len(model.classes))
         self._cameras: dict[bytes, tuple[GpuDetector, PlacementCache]] = {}
         for camera in cameras:
@@ -127,13 +137,11 @@ class InPlaceOnCpu:
     max_batch = 1
 
     def __init__(self, backend: Backend, model: Model, cameras: Sequence[str]) -> None:
-        width, height = model.input.width, model.input.height
         self._backend = backend
         self._cameras = {
-            camera.encode(): (Preprocessor(width, height, undistort=False), PlacementCache())
-            for camera in cameras
+            camera.encode(): (model.input.preprocessor(), PlacementCache()) for camera in cameras
         }
-        self._image = np.empty((height, width, 3), np.uint8)
+        self._image = np.empty((model.input.height, model.input.width, 3), np.uint8)
 
     def prepare(self, header: FrameHeader, image: ImageView) -> None:
         """Compute the camera's maps; see `InPlaceBackend`."""

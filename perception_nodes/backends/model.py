@@ -5,10 +5,22 @@ import importlib.resources
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
+
+from perception_nodes.core.decode import CellsDecoder, Decoder, DecodeSettings, LevelsDecoder
+from perception_nodes.core.geometry import PADDING_VALUE
+from perception_nodes.preprocess.cpu import Preprocessor
 
 
 class ModelError(ValueError):
@@ -16,7 +28,13 @@ class ModelError(ValueError):
 
 
 class InputSpec(BaseModel):
-    """The network's input: one image, uint8."""
+    """The network's input: one image, uint8.
+
+    Attributes:
+        resize: whether a frame keeps its shape, with borders where it does not fill the input, or
+            is stretched to it.
+        padding: grey of the borders.
+    """
 
     model_config = ConfigDict(frozen=True)
     name: str
@@ -25,26 +43,102 @@ class InputSpec(BaseModel):
     layout: Literal["NHWC"]
     color: Literal["BGR"]
     dtype: Literal["uint8"]
+    resize: Literal["letterbox", "stretch"] = "letterbox"
+    padding: int = Field(default=PADDING_VALUE, ge=0, le=255)
+
+    def preprocessor(self, undistort: bool = False) -> Preprocessor:
+        """What makes a camera's frames this input."""
+        stretch = self.resize == "stretch"
+        return Preprocessor(self.width, self.height, undistort, stretch, self.padding)
 
 
-class OutputSpec(BaseModel):
-    """The network's head: strides and names of its tensors, level by level."""
+Shape = tuple[int, ...]
 
+
+class LevelsSpec(BaseModel):
+    """A raw head, see `LevelsDecoder`: strides and names of its tensors, level by level.
+
+    Attributes:
+        nothing: what a class tensor holds where there is no object.
+    """
+
+    nothing: ClassVar[float] = -20.0
     model_config = ConfigDict(frozen=True)
+    head: Literal["levels"] = "levels"
     strides: list[Annotated[int, Field(gt=0)]] = Field(min_length=1)
     reg_max: int = Field(gt=0, le=64)
     box: list[str]
     classes: list[str] = Field(alias="class")
 
     @model_validator(mode="after")
-    def _one_tensor_a_level(self) -> "OutputSpec":
+    def _one_tensor_a_level(self) -> "LevelsSpec":
         if not len(self.strides) == len(self.box) == len(self.classes):
             raise ValueError("strides, box and class must each have one entry per level")
         return self
 
+    def shapes(self, image: InputSpec, classes: int) -> tuple[list[Shape], list[Shape]]:
+        """Shapes of the box tensors and of the class tensors.
 
-class SignedFile(BaseModel):
-    """The file of the network for TensorRT: signed codes, all zero points zero."""
+        Raises:
+            ValueError: a stride does not divide the input.
+        """
+        for stride in self.strides:
+            if image.width % stride or image.height % stride:
+                size = f"{image.width}x{image.height}"
+                raise ValueError(f"input {size} is not a multiple of stride {stride}")
+        cells = [(image.height // stride, image.width // stride) for stride in self.strides]
+        return [(1, 4 * self.reg_max, *one) for one in cells], [(1, classes, *one) for one in cells]
+
+    def decoder(self, image: InputSpec, settings: DecodeSettings) -> Decoder:
+        """What decodes the tensors."""
+        return LevelsDecoder(image.width, image.height, self.strides, self.reg_max, settings)
+
+
+class CellsSpec(BaseModel):
+    """A head that computes boxes and scores itself, see `CellsDecoder`.
+
+    Attributes:
+        nothing: what the class tensor holds where there is no object.
+        cells: number of boxes.
+        suppressed: whether the network reports an object only once.
+        box, classes: name of the one tensor of each kind, as a list.
+    """
+
+    nothing: ClassVar[float] = 0.0
+    model_config = ConfigDict(frozen=True)
+    head: Literal["cells"]
+    cells: int = Field(gt=0)
+    suppressed: bool
+    box: list[str] = Field(min_length=1, max_length=1)
+    classes: list[str] = Field(alias="class", min_length=1, max_length=1)
+
+    def shapes(self, image: InputSpec, classes: int) -> tuple[list[Shape], list[Shape]]:
+        """Shapes of the box tensor and of the class tensor."""
+        return [(1, 4, self.cells)], [(1, classes, self.cells)]
+
+    def decoder(self, image: InputSpec, settings: DecodeSettings) -> Decoder:
+        """What decodes the tensors."""
+        return CellsDecoder(self.suppressed, settings)
+
+
+HEADS = ("levels", "cells")
+
+
+def _head_of(outputs: Any) -> str:
+    """The kind of head; the first models did not say it."""
+    if isinstance(outputs, dict):
+        return str(outputs.get("head", "levels"))
+    return str(getattr(outputs, "head", "levels"))
+
+
+OutputSpec = Annotated[
+    Annotated[LevelsSpec, Tag("levels")] | Annotated[CellsSpec, Tag("cells")],
+    Discriminator(_head_of),
+]
+
+
+class HashedFile(BaseModel):
+    """A file of a model beside the main one."""
 
     model_config = ConfigDict(frozen=True)
     file: str = Field(pattern=r"^[^/\\]+$")
@@ -57,9 +151,9 @@ class Model(BaseModel):
     Attributes:
         name: name of the model.
         folder: folder of the model.
-        file: name of the ONNX file in that folder.
+        file: name of the network's file in that folder.
         sha256: hash of the file, hexadecimal.
-        s8: the file for TensorRT, if there is one.
+        s8: the file for TensorRT, if there is one: signed codes, all zero points zero.
         input: the network's input.
         outputs: the network's head.
         classes: class names by index.
@@ -76,7 +170,7 @@ class Model(BaseModel):
     folder: Path
     file: str = Field(pattern=r"^[^/\\]+$")
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
-    s8: SignedFile | None = None
+    s8: HashedFile | None = None
     input: InputSpec
     outputs: OutputSpec
     classes: list[str] = Field(min_length=1)
@@ -89,15 +183,16 @@ class Model(BaseModel):
 
     @model_validator(mode="after")
     def _whole_cells(self) -> "Model":
-        for stride in self.outputs.strides:
-            if self.input.width % stride or self.input.height % stride:
-                size = f"{self.input.width}x{self.input.height}"
-                raise ValueError(f"input {size} is not a multiple of stride {stride}")
+        self.outputs.shapes(self.input, len(self.classes))
         return self
+
+    def decoder(self, settings: DecodeSettings) -> Decoder:
+        """What turns the network's output into objects."""
+        return self.outputs.decoder(self.input, settings)
 
     @property
     def path(self) -> Path:
-        """Path of the ONNX file."""
+        """Path of the network's file."""
         return self.folder / self.file
 
     def signed_file(self) -> tuple[Path, str]:
@@ -160,7 +255,9 @@ def load_model(name_or_folder: str) -> Model:
         model = Model.model_validate({**values, "folder": folder})
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        # The kind of head is a step of the validation and not of the file.
+        parts = [part for n, part in enumerate(first["loc"]) if n != 1 or part not in HEADS]
+        key = ".".join(map(str, parts))
         raise ModelError(f"{description}: {key or 'model'}: {first['msg']}") from error
     except (OSError, UnicodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())

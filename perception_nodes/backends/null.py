@@ -9,8 +9,6 @@ from perception_nodes.backends.contract import BackendInfo, BackendSettings
 from perception_nodes.backends.model import Model
 from perception_nodes.core.inference import BackendError, HeadTensors
 
-NOTHING_LOGIT = -20.0
-
 
 class Backend:
     """Reads the image, as a real backend does, and reports no objects.
@@ -24,12 +22,11 @@ class Backend:
 
     def load(self, model: Model) -> BackendInfo:
         """Prepare tensors of the model's shapes."""
-        boxes, classes = [], []
-        for stride in model.outputs.strides:
-            size = (model.input.height // stride, model.input.width // stride)
-            boxes.append(np.zeros((1, 4 * model.outputs.reg_max, *size), np.float32))
-            classes.append(np.full((1, len(model.classes), *size), NOTHING_LOGIT, np.float32))
-        self._heads = HeadTensors(boxes, classes)
+        boxes, classes = model.outputs.shapes(model.input, len(model.classes))
+        self._heads = HeadTensors(
+            [np.zeros(shape, np.float32) for shape in boxes],
+            [np.full(shape, model.outputs.nothing, np.float32) for shape in classes],
+        )
         return BackendInfo("null", "none", "none", 1, self._max_batch)
 
     def infer(self, image: NDArray[np.uint8]) -> HeadTensors:

@@ -18,7 +18,7 @@ from perception_nodes.backends.contract import (
 )
 from perception_nodes.backends.in_place import InPlaceOnCpu, InPlaceOnGpu, in_place
 from perception_nodes.backends.model import Model
-from perception_nodes.core.decode import Decoder, DecodeSettings
+from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.frame import FrameHeader, ImageView
 from perception_nodes.core.inference import BackendError, BatchBackend, Candidate, InPlaceBackend
 from perception_nodes.preprocess.placement import Placement
@@ -71,13 +71,6 @@ class LoadedModels:
                 opened = open_backend(backend, own)
                 self._backends.append(opened)
                 info = opened.load(model)
-                decoder = Decoder(
-                    model.input.width,
-                    model.input.height,
-                    model.outputs.strides,
-                    model.outputs.reg_max,
-                    decode,
-                )
                 reader = None
                 if in_place_cameras:
                     reader = in_place(opened, model, decode, in_place_cameras)
@@ -90,7 +83,7 @@ class LoadedModels:
                     Candidate(
                         model.name,
                         opened,
-                        decoder,
+                        model.decoder(decode),
                         calls_ns[0],
                         cast(BatchBackend, opened),
                         calls_ns[1:],

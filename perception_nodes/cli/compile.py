@@ -225,7 +225,7 @@ def _places(
                 f"no frames to check on: {SAMPLE_DRIVE} is not there (make sample makes it); name "
                 "a drive with --bag or a folder with --images"
             )
-    return FrameSource(bags, folders, model.input.width, model.input.height)
+    return FrameSource(bags, folders, model.input)
 
 
 def _spread(source: FrameSource, most: int) -> list[NDArray[np.uint8]]:

@@ -208,9 +208,7 @@ def calibrate_command(
     errors = compression_tool("compression.errors")
     calibrate = compression_tool("compression.quantization", "calibrate")
     with progress_bar("looking at frames") as progress:
-        chosen = choose_frames(
-            bag or [], images or [], frames, (subject.input.width, subject.input.height), progress
-        )
+        chosen = choose_frames(bag or [], images or [], frames, subject.input, progress)
     for note in chosen.notes:
         say(note)
     if sheet is not None:

@@ -1,12 +1,12 @@
-"""Head tensors to boxes: distribution-focal-loss decoding and class-aware suppression.
+"""Head tensors to boxes, one class for each kind of head, and suppression of doubles.
 
-The head is that of YOLOv8: anchor-free, with a tensor of box logits and one of class logits at each
-level. The distance from a cell's centre to a side of the box, in strides, is the expectation of a
-softmax over `reg_max` bins (Li et al. 2020, Generalized Focal Loss).
+`LevelsDecoder` is for raw heads like that of YOLOv8, `CellsDecoder` for networks that compute boxes
+and scores themselves. A model says which of them it needs; the pipeline only sees a `Decoder`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +16,13 @@ from perception_nodes.core.geometry import intersections_and_unions
 
 
 class AbsurdOutput(ValueError):
-    """The network's output cannot be right: a logit is not a number, or is absurdly large."""
+    """The network's output cannot be right: a value is not a number, or is absurdly large."""
 
 
 ABSURD_LOGIT = 1000.0
 """No intact network comes near it: a logit of 20 already means a probability of 1 - 2e-9."""
+ABSURD_PIXELS = 1e6
+"""Likewise for the coordinates of a box."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class DecodeSettings:
     Attributes:
         score_threshold: objects with a lower score are not reported; in (0, 1).
         iou_threshold: if two boxes of one class have a larger IoU, the weaker one is dropped.
+        across_classes: the same for two boxes of any classes: a bus is then no car too.
         max_candidates: number of boxes, best first, that enter suppression. It bounds the cost
             when a network finds objects everywhere.
     """
@@ -37,6 +40,7 @@ class DecodeSettings:
     score_threshold: float = 0.25
     iou_threshold: float = 0.6
     max_candidates: int = 300
+    across_classes: bool = False
 
     @property
     def logit_threshold(self) -> float:
@@ -44,8 +48,82 @@ class DecodeSettings:
         return float(np.log(self.score_threshold / (1 - self.score_threshold)))
 
 
-class Decoder:
-    """Decodes the head of one model; the cell centres are computed once."""
+class Decoder(Protocol):
+    """Turns the output of one model into objects."""
+
+    def decode(
+        self, boxes: Sequence[NDArray[np.float32]], classes: Sequence[NDArray[np.float32]]
+    ) -> Detections:
+        """Objects in the network's input.
+
+        Args:
+            boxes: the head's tensors of boxes; what they hold is up to the head.
+            classes: its tensors of classes, whose second axis numbers the classes.
+
+        Returns:
+            Detections in input pixels, best score first, at most `MAX_DETECTIONS`.
+
+        Raises:
+            AbsurdOutput: the tensors cannot be those of an intact network.
+        """
+        ...
+
+
+class CellsDecoder:
+    """Decodes a head whose boxes and scores the network has computed itself."""
+
+    def __init__(self, suppressed: bool, settings: DecodeSettings) -> None:
+        """Create a decoder.
+
+        Args:
+            suppressed: whether the network reports an object once, and not once for each cell that
+                sees it; its boxes are then taken as they are.
+            settings: thresholds.
+        """
+        self._settings = settings
+        self._suppress = not suppressed or settings.across_classes
+
+    def decode(
+        self, boxes: Sequence[NDArray[np.float32]], classes: Sequence[NDArray[np.float32]]
+    ) -> Detections:
+        """Objects in the network's input.
+
+        Args:
+            boxes: one tensor, float32 [1, 4, n]: x1 y1 x2 y2 of each cell in input pixels.
+            classes: one tensor, float32 [1, c, n]: probability of each class.
+
+        Returns:
+            Detections in input pixels, best score first, at most `MAX_DETECTIONS`. A cell is one
+            object, of its best class.
+
+        Raises:
+            AbsurdOutput: a probability, or a side of an object's box, is not possible.
+        """
+        corners, scores = boxes[0][0], classes[0][0]
+        if not _is_within(scores, -0.001, 1.001):
+            raise AbsurdOutput("class scores are not probabilities from 0 to 1")
+        best = scores.max(axis=0)
+        cells = np.flatnonzero(best > self._settings.score_threshold)
+        order = np.argsort(-best[cells], kind="stable")[: self._settings.max_candidates]
+        cells = cells[order]
+        xyxy = corners[:, cells].T
+        if not _is_within(xyxy, -ABSURD_PIXELS, ABSURD_PIXELS):
+            raise AbsurdOutput("the box of an object is not within a million pixels")
+        labels = scores[:, cells].argmax(axis=0)
+        if self._suppress:
+            keep = suppress(xyxy, labels, self._settings)[:MAX_DETECTIONS]
+        else:
+            keep = np.arange(min(len(cells), MAX_DETECTIONS))
+        return Detections(xyxy[keep], np.minimum(best[cells[keep]], 1), labels[keep])
+
+
+class LevelsDecoder:
+    """Decodes a raw head like that of YOLOv8; the cell centres are computed once.
+
+    It is anchor-free, with a tensor of box logits and one of class logits at each level. The
+    distance from a cell's centre to a side of the box, in strides, is the expectation of a softmax
+    over `reg_max` bins (Li et al. 2020, Generalized Focal Loss).
+    """
 
     def __init__(
         self,
@@ -94,7 +172,7 @@ class Decoder:
         strides = np.repeat(self._strides, [len(level[1]) for level in levels])
         order = np.argsort(-logits, kind="stable")[: self._settings.max_candidates]
         side_logits, logits, labels = side_logits[:, :, order], logits[order], labels[order]
-        if not _is_sane(side_logits):
+        if not _is_within(side_logits, -ABSURD_LOGIT, ABSURD_LOGIT):
             raise AbsurdOutput("box logits of an object are not numbers below 1000")
         weights = np.exp(side_logits - side_logits.max(axis=1, keepdims=True))
         distance = np.einsum("b,sbn->ns", self._bins, weights) / weights.sum(axis=1).T
@@ -102,7 +180,7 @@ class Decoder:
             [centres[order] - distance[:, :2], centres[order] + distance[:, 2:]], axis=1
         )
         xyxy = corners * strides[order, None].astype(np.float32)
-        keep = suppress(xyxy, labels, self._settings.iou_threshold)[:MAX_DETECTIONS]
+        keep = suppress(xyxy, labels, self._settings)[:MAX_DETECTIONS]
         scores = 1 / (1 + np.exp(-logits[keep]))
         return Detections(xyxy[keep], scores, labels[keep])
 
@@ -111,7 +189,7 @@ class Decoder:
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
         """Side logits, class logit, class and centre of a level's cells above the threshold."""
         flat = logits.reshape(logits.shape[1], -1)
-        if not _is_sane(flat):
+        if not _is_within(flat, -ABSURD_LOGIT, ABSURD_LOGIT):
             raise AbsurdOutput(
                 f"class logits at stride {self._strides[level]} are not numbers below 1000"
             )
@@ -125,20 +203,20 @@ class Decoder:
         return side_logits, best[cells], flat[:, cells].argmax(axis=0), self._centres[level][cells]
 
 
-def _is_sane(logits: NDArray[np.float32]) -> bool:
+def _is_within(values: NDArray[np.float32], least: float, most: float) -> bool:
     # Two passes without a temporary array; a comparison with NaN is false.
-    return not logits.size or bool(logits.max() < ABSURD_LOGIT and logits.min() > -ABSURD_LOGIT)
+    return not values.size or bool(values.max() < most and values.min() > least)
 
 
 def suppress(
-    boxes: NDArray[np.float32], labels: NDArray[np.int64], iou_threshold: float
+    boxes: NDArray[np.float32], labels: NDArray[np.int64], settings: DecodeSettings
 ) -> NDArray[np.int64]:
-    """Greedy non-maximum suppression within each class.
+    """Greedy non-maximum suppression within each class, or across them.
 
     Args:
         boxes: float32 [n, 4], x1 y1 x2 y2, best first.
         labels: int64 [n].
-        iou_threshold: a box is dropped if its IoU with a kept box of its class is larger.
+        settings: a box is dropped if its IoU with a kept box is larger than their threshold.
 
     Returns:
         Indices of the kept boxes, in order.
@@ -147,7 +225,9 @@ def suppress(
     if count == 0:
         return np.empty(0, np.int64)
     shared, union = intersections_and_unions(boxes, boxes)
-    rivals = (shared > iou_threshold * union) & (labels[:, None] == labels[None, :])
+    rivals = shared > settings.iou_threshold * union
+    if not settings.across_classes:
+        rivals &= labels[:, None] == labels[None, :]
     alive = np.ones(count, bool)
     kept = []
     for index in range(count):

@@ -36,7 +36,8 @@ class Letterbox:
         width, height: size of the network's input in pixels.
         inner_width, inner_height: size of the scaled image inside it.
         pad_x, pad_y: pixels left of and above the scaled image.
-        scale_x, scale_y: input pixels per source pixel; equal but for the rounding of the size.
+        scale_x, scale_y: input pixels per source pixel; equal but for the rounding of the size,
+            unless the image is stretched.
     """
 
     width: int
@@ -49,11 +50,18 @@ class Letterbox:
     scale_y: float
 
     @classmethod
-    def fit(cls, source_width: int, source_height: int, width: int, height: int) -> "Letterbox":
-        """The letterbox that shows a source image as large as possible in width x height."""
-        scale = min(width / source_width, height / source_height)
-        inner_width = min(width, max(1, round(source_width * scale)))
-        inner_height = min(height, max(1, round(source_height * scale)))
+    def fit(
+        cls, source_width: int, source_height: int, width: int, height: int, stretch: bool = False
+    ) -> "Letterbox":
+        """The letterbox that shows a source image as large as possible in width x height.
+
+        With `stretch` the image fills it, whatever its shape.
+        """
+        scale_x, scale_y = width / source_width, height / source_height
+        if not stretch:
+            scale_x = scale_y = min(scale_x, scale_y)
+        inner_width = min(width, max(1, round(source_width * scale_x)))
+        inner_height = min(height, max(1, round(source_height * scale_y)))
         return cls(
             width,
             height,

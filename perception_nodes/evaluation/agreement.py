@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from perception_nodes.backends.contract import Backend
 from perception_nodes.backends.model import Model
-from perception_nodes.core.decode import AbsurdOutput, Decoder, DecodeSettings
+from perception_nodes.core.decode import AbsurdOutput, DecodeSettings
 from perception_nodes.core.frame import Detections
 from perception_nodes.core.geometry import intersections_and_unions
 from perception_nodes.core.inference import BackendError
@@ -61,8 +61,7 @@ def detect(
     Raises:
         BackendError: the runtime failed, or its output cannot be that of a detector.
     """
-    size, outputs = model.input, model.outputs
-    decoder = Decoder(size.width, size.height, outputs.strides, outputs.reg_max, DecodeSettings())
+    decoder = model.decoder(DecodeSettings())
     found = []
     for done, frame in enumerate(frames, start=1):
         heads = backend.infer(frame)

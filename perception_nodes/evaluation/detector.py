@@ -12,7 +12,6 @@ from perception_nodes.core.decode import AbsurdOutput, Decoder, DecodeSettings
 from perception_nodes.core.frame import Detections, FrameHeader, ImageView
 from perception_nodes.core.geometry import boxes_to_source
 from perception_nodes.core.inference import BackendError, HeadTensors
-from perception_nodes.preprocess.cpu import Preprocessor
 
 RANKING = DecodeSettings(score_threshold=0.001, iou_threshold=0.7, max_candidates=3000)
 """The settings of the usual validation: weak detections count too, as the average precision is
@@ -42,7 +41,7 @@ class Detector:
             BackendError: the runtime is missing or refuses the model.
         """
         self._model = model
-        self._preprocessor = Preprocessor(model.input.width, model.input.height, undistort=False)
+        self._preprocessor = model.input.preprocessor()
         self._input = np.empty((model.input.height, model.input.width, 3), np.uint8)
         self._backend = open_backend(backend, BackendSettings(threads, cache_dir))
         self._backend.load(model)
@@ -99,10 +98,7 @@ class Detector:
         self, seen: Seen, classes: Sequence[NDArray[np.float32]], settings: DecodeSettings
     ) -> Detections:
         if settings not in self._decoders:
-            size, outputs = self._model.input, self._model.outputs
-            self._decoders[settings] = Decoder(
-                size.width, size.height, outputs.strides, outputs.reg_max, settings
-            )
+            self._decoders[settings] = self._model.decoder(settings)
         try:
             found = self._decoders[settings].decode(seen.heads.boxes, classes)
         except AbsurdOutput as error:
@@ -113,7 +109,7 @@ class Detector:
 def _grouped(
     levels: Sequence[NDArray[np.float32]], groups: Sequence[tuple[int, ...]]
 ) -> list[NDArray[np.float32]]:
-    """Class logits with one channel for each group: float32 [1, groups, h, w] for each level."""
+    """Class logits with one channel for each group: float32 [1, groups, ...] for each level."""
     return [
         np.stack([level[:, list(group)].max(axis=1) for group in groups], axis=1)
         for level in levels
@@ -123,5 +119,5 @@ def _grouped(
 def _by_group(
     levels: Sequence[NDArray[np.float32]], groups: Sequence[tuple[int, ...]]
 ) -> list[list[NDArray[np.float32]]]:
-    """For each level, the class logits of each group: float32 [1, 1, h, w]."""
+    """For each level, the class logits of each group: float32 [1, 1, ...]."""
     return [[level[:, [i]] for i in range(len(groups))] for level in _grouped(levels, groups)]

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from perception_nodes.backends.model import InputSpec
 from perception_nodes.core.geometry import PADDING_VALUE
 from perception_nodes.evaluation import DataError
 from perception_nodes.evaluation.frames import FrameSource
@@ -81,7 +82,7 @@ def choose_frames(
     bags: Sequence[Path],
     folders: Sequence[Path],
     count: int,
-    size_px: tuple[int, int],
+    image: InputSpec,
     progress: Callable[[int, int], None] | None = None,
 ) -> CalibrationFrames:
     """Choose frames from drives and folders of images.
@@ -92,7 +93,7 @@ def choose_frames(
         bags: recorded drives.
         folders: folders of images.
         count: number of frames to choose; fewer are chosen if the rest are near duplicates.
-        size_px: width and height of the network's input.
+        image: the network's input.
         progress: called with the number of frames done and the number of all frames.
 
     Raises:
@@ -102,7 +103,7 @@ def choose_frames(
         raise DataError(
             "no frames to choose from; name a drive with --bag or a folder with --images"
         )
-    source = FrameSource(bags, folders, *size_px)
+    source = FrameSource(bags, folders, image)
     total, blank, names, described = source.count(), 0, [], []
     for done, (name, pixels) in enumerate(source.frames(), start=1):
         if contrast(pixels) < BLANK_CONTRAST:

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from perception_nodes.backends.model import InputSpec
 from perception_nodes.core.frame import FrameHeader, FrameRejected, ImageView
 from perception_nodes.drives.bag import open_drive
 from perception_nodes.drives.rectification import RecordedCalibration
 from perception_nodes.drives.schemas import COMPRESSED_IMAGE
 from perception_nodes.evaluation import LabelledImage
 from perception_nodes.evaluation.datasets import check_images, list_images
-from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.transport.cdr import read_compressed_image, read_image
 
 
@@ -24,14 +24,13 @@ class FrameSource:
     Attributes:
         bags: recorded drives.
         folders: folders of images.
-        width, height: size of the network's input in pixels.
+        image: the network's input.
         notes: damage and unusable frames that were met in reading.
     """
 
     bags: Sequence[Path]
     folders: Sequence[Path]
-    width: int
-    height: int
+    image: InputSpec
     notes: list[str] = field(default_factory=list)
 
     def count(self) -> int:
@@ -56,11 +55,11 @@ class FrameSource:
         The pixels are overwritten by the next frame. A frame that cannot be read is left out and
         noted.
         """
-        pixels = np.empty((self.height, self.width, 3), np.uint8)
+        pixels = np.empty((self.image.height, self.image.width, 3), np.uint8)
         for bag in self.bags:
             yield from self._of_drive(bag, pixels)
         for folder in self.folders:
-            preprocessor = Preprocessor(self.width, self.height, undistort=False)
+            preprocessor = self.image.preprocessor()
             for path in list_images(folder):
                 view = ImageView.of_pixels(LabelledImage.without_objects(path).pixels())
                 preprocessor.write(view, pixels, FrameHeader())
@@ -69,7 +68,7 @@ class FrameSource:
     def _of_drive(
         self, bag: Path, pixels: NDArray[np.uint8]
     ) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-        preprocessor = Preprocessor(self.width, self.height, undistort=True)
+        preprocessor = self.image.preprocessor(undistort=True)
         rejected = 0
         with open_drive(bag) as drive:
             calibration = RecordedCalibration(preprocessor)

@@ -18,7 +18,6 @@ from perception_nodes.nodes.redundant import RedundantNode
 from perception_nodes.nodes.ros_time import RosTime
 from perception_nodes.nodes.running import run_node
 from perception_nodes.preprocess.calibration import read_calibration
-from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.preprocess.ingest import Ingest
 from perception_nodes.transport import channels
 from perception_nodes.transport.memory import TransportError
@@ -42,7 +41,7 @@ class PreprocessNode(RedundantNode):
         settings: PreprocessSettings = self.settings
         model = load_model(settings.model)
         self._size = (model.input.height, model.input.width, 3)
-        self._preprocessor = Preprocessor(model.input.width, model.input.height, settings.undistort)
+        self._preprocessor = model.input.preprocessor(settings.undistort)
         if settings.calibration_file:
             self._preprocessor.calibrate(read_calibration(settings.calibration_file))
         self._time = RosTime(self)

@@ -9,7 +9,7 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from perception_nodes.core.frame import FrameHeader, FrameRejected, ImageView
-from perception_nodes.core.geometry import PADDING_VALUE, Letterbox, Points
+from perception_nodes.core.geometry import PADDING_VALUE, Points
 from perception_nodes.preprocess.encodings import (
     Plane,
     converted,
@@ -33,10 +33,25 @@ class Preprocessor:
         placer: places the camera's frames in the input.
     """
 
-    def __init__(self, width: int, height: int, undistort: bool) -> None:
-        self._width = width
-        self._height = height
-        self.placer = Placer(width, height, undistort)
+    def __init__(
+        self,
+        width: int,
+        height: int,
+        undistort: bool,
+        stretch: bool = False,
+        padding: int = PADDING_VALUE,
+    ) -> None:
+        """Create a preprocessor.
+
+        Args:
+            width: width of the network's input, pixels.
+            height: height of the network's input, pixels.
+            undistort: whether frames are rectified when a calibration is known.
+            stretch: whether a frame fills the input whatever its shape, instead of a letterbox.
+            padding: grey of the letterbox's border.
+        """
+        self._padding = padding
+        self.placer = Placer(width, height, undistort, stretch)
         self.calibrate = self.placer.calibrate
         self._placement = self.placer.place(width, height)
         self._grid: Points | None = None
@@ -99,10 +114,10 @@ class Preprocessor:
     def _scale_into(self, planes: list[Plane], image: ImageView, out: NDArray[np.uint8]) -> None:
         box = self._placement.letterbox
         right, bottom = box.pad_x + box.inner_width, box.pad_y + box.inner_height
-        out[: box.pad_y] = PADDING_VALUE
-        out[bottom:] = PADDING_VALUE
-        out[:, : box.pad_x] = PADDING_VALUE
-        out[:, right:] = PADDING_VALUE
+        out[: box.pad_y] = self._padding
+        out[bottom:] = self._padding
+        out[:, : box.pad_x] = self._padding
+        out[:, right:] = self._padding
         inner = out[box.pad_y : bottom, box.pad_x : right]
         if image.encoding in ("bgr8", "8uc3"):
             self._scale(planes[0], image, inner)
@@ -118,7 +133,7 @@ class Preprocessor:
             return np.asarray(scaled, np.uint8)
         height, width = plane.pixels.shape[:2]
         maps = self._maps.get((width, height)) or self._make_maps(width, height)
-        grey = 128 if plane.step_x > 1 and not image.encoding.startswith("bayer") else PADDING_VALUE
+        grey = 128 if plane.step_x > 1 and not image.encoding.startswith("bayer") else self._padding
         rectified = cv2.remap(
             plane.pixels,
             *maps,
@@ -149,7 +164,7 @@ class Preprocessor:
             if image.encoding == "jpeg":
                 height, width = simplejpeg.decode_jpeg_header(image.data, strict=True)[:2]
                 _check_size(width, height)
-                box = Letterbox.fit(width, height, self._width, self._height)
+                box = self.placer.letterbox(width, height)
                 pixels = simplejpeg.decode_jpeg(
                     image.data,
                     colorspace="BGR",

@@ -26,7 +26,11 @@ class Placement:
 
     @classmethod
     def fit(
-        cls, source: tuple[int, int], size: tuple[int, int], info: CameraInfo | None
+        cls,
+        source: tuple[int, int],
+        size: tuple[int, int],
+        info: CameraInfo | None,
+        stretch: bool = False,
     ) -> "Placement":
         """Place images of one size (width, height) in an input of another.
 
@@ -35,8 +39,9 @@ class Placement:
             size: size of the input.
             info: the camera's calibration if the images are to be rectified. It is ignored if it is
                 for another size or `lens_from` rejects it, since it would distort the picture.
+            stretch: whether they fill the input whatever their shape.
         """
-        letterbox = Letterbox.fit(*source, *size)
+        letterbox = Letterbox.fit(*source, *size, stretch)
         if info is None or source != (info.width, info.height):
             return cls(letterbox, *source)
         try:
@@ -51,7 +56,10 @@ class Placement:
     def of(cls, header: FrameHeader) -> "Placement":
         """The placement that `describe` has written into a slot's header."""
         source = header.source_width, header.source_height
-        letterbox = Letterbox.fit(*source, header.width, header.height)
+        inner = round(header.scale_x * source[0]), round(header.scale_y * source[1])
+        pads = round(header.pad_x), round(header.pad_y)
+        scales = header.scale_x, header.scale_y
+        letterbox = Letterbox(header.width, header.height, *inner, *pads, *scales)
         lens = lens_of(header)
         if lens is None:
             return cls(letterbox, *source)
@@ -82,15 +90,17 @@ class Placement:
 class Placer:
     """Places one camera's frames by their size and its calibration."""
 
-    def __init__(self, width: int, height: int, undistort: bool) -> None:
+    def __init__(self, width: int, height: int, undistort: bool, stretch: bool = False) -> None:
         """Create a placer.
 
         Args:
             width: width of the network's input, pixels.
             height: height of the network's input, pixels.
             undistort: whether frames are rectified when a calibration is known.
+            stretch: whether frames fill the input whatever their shape.
         """
         self._size = (width, height)
+        self._stretch = stretch
         self._undistort = undistort
         self._info: CameraInfo | None = None
         self._placement: Placement | None = None
@@ -108,6 +118,10 @@ class Placer:
         if self._undistort:
             lens_from(info)
 
+    def letterbox(self, width: int, height: int) -> Letterbox:
+        """The place of a frame of this size in the input."""
+        return Letterbox.fit(width, height, *self._size, self._stretch)
+
     def place(self, width: int, height: int) -> Placement:
         """The placement of a frame of this size; the same object until something changes."""
         placement = self._placement
@@ -116,5 +130,7 @@ class Placer:
             height,
         ):
             info = self._info if self._undistort else None
-            placement = self._placement = Placement.fit((width, height), self._size, info)
+            placement = self._placement = Placement.fit(
+                (width, height), self._size, info, self._stretch
+            )
         return placement

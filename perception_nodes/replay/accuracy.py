@@ -65,14 +65,14 @@ def accuracy(
     groups, notes = class_groups(model, data)
     wanted = [data.classes.index(name) for name in groups]
     truth, found = [], []
+    placer = model.input.preprocessor().placer
     for report in reports:
         image = images.get(report.sequence)
         if image is None:
             continue
         header = FrameHeader(source_width=report.source_width, source_height=report.source_height)
-        header.scale_y = min(
-            model.input.width / report.source_width, model.input.height / report.source_height
-        )
+        box = placer.letterbox(report.source_width, report.source_height)
+        header.scale_y = box.scale_y
         truth.append(labelled_objects(image, data, wanted, header))
         detections = recording.found(report)
         found.append(_found(detections, model, list(groups.values()), header.scale_y))

@@ -12,7 +12,7 @@ from perception_nodes.backends.contract import Backend, BackendSettings, QueuedB
 from perception_nodes.backends.model import load_model
 from perception_nodes.core.budget import DEADLINE_MS, Budget
 from perception_nodes.core.clock import SystemClock
-from perception_nodes.core.decode import Decoder, DecodeSettings
+from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.frame import (
     Detections,
     FrameHeader,
@@ -27,7 +27,6 @@ from perception_nodes.drives.bag import Drive, RawFrame
 from perception_nodes.drives.rectification import RecordedCalibration
 from perception_nodes.drives.schemas import COMPRESSED_IMAGE
 from perception_nodes.preprocess.calibration import read_calibration
-from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.preprocess.ingest import Ingest
 from perception_nodes.report.recording import FrameDetections
 from perception_nodes.transport.cdr import (
@@ -72,12 +71,8 @@ class LoadedModel:
         self.model = model = load_model(settings.model)
         self.backend = open_backend(settings.backend, BackendSettings(settings.threads, cache_dir))
         self.info = self.backend.load(model)
-        self.decoder = Decoder(
-            model.input.width,
-            model.input.height,
-            model.outputs.strides,
-            model.outputs.reg_max,
-            DecodeSettings(settings.score_threshold, settings.iou_threshold),
+        self.decoder = model.decoder(
+            DecodeSettings(settings.score_threshold, settings.iou_threshold)
         )
 
     def new_input(self) -> NDArray[np.uint8]:
@@ -186,7 +181,7 @@ class Camera:
         settings, model = loaded.settings, loaded.model
         self._names = [name.encode() for name in model.classes]
         self._labels = model.classes
-        self._preprocessor = Preprocessor(model.input.width, model.input.height, settings.undistort)
+        self._preprocessor = model.input.preprocessor(settings.undistort)
         self._calibration: RecordedCalibration | None = None
         if settings.calibration_file:
             self._preprocessor.calibrate(read_calibration(settings.calibration_file))

@@ -9,7 +9,7 @@ import yaml
 
 from perception_nodes.backends.contract import BACKENDS, BackendSettings, open_backend
 from perception_nodes.backends.model import load_model
-from perception_nodes.core.decode import Decoder, DecodeSettings
+from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.inference import BackendError
 
 RUNTIMES = ("openvino", "onnxruntime")
@@ -162,13 +162,7 @@ class TestAgreement:
     def found(name, model, images, score_threshold):
         backend = open_backend(name, SETTINGS)
         backend.load(model)
-        decoder = Decoder(
-            model.input.width,
-            model.input.height,
-            model.outputs.strides,
-            model.outputs.reg_max,
-            DecodeSettings(score_threshold, 0.6),
-        )
+        decoder = model.decoder(DecodeSettings(score_threshold, 0.6))
         answers = []
         for image in images:
             heads = backend.infer(image)

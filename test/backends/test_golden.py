@@ -22,7 +22,7 @@ from compression.quantization import emit, measure
 from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.model import load_model
 from perception_nodes.backends.qdq import read_network
-from perception_nodes.core.decode import Decoder, DecodeSettings
+from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.inference import BackendError
 from perception_nodes.core.integer import Convolution
 
@@ -216,10 +216,7 @@ class TestShippedModels:
         golden = heads_of("golden", model, images)
         steps = read_network(model.path).output_steps
         outputs = [*model.outputs.box, *model.outputs.classes]
-        strides, reg_max = model.outputs.strides, model.outputs.reg_max
-        decoder = Decoder(
-            model.input.width, model.input.height, strides, reg_max, DecodeSettings(0.1, 0.6)
-        )
+        decoder = model.decoder(DecodeSettings(0.1, 0.6))
         for runtime in RUNTIMES:
             heads = heads_of(runtime, model, images)
             for index, output in enumerate(outputs):

@@ -3,10 +3,13 @@
 import hashlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
+from perception_nodes.backends.contract import BackendSettings, check_heads, open_backend
 from perception_nodes.backends.model import ModelError, available_models, load_model
+from perception_nodes.core.decode import CellsDecoder, DecodeSettings
 
 CONTENT = b"not really a network"
 
@@ -163,3 +166,32 @@ def test_every_model_of_the_repository_is_whole(root: Path):
     for description in root.glob("models/*/model.yaml"):
         model = load_model(str(description.parent))
         assert model.name == description.parent.name
+
+
+CELLS = {"head": "cells", "cells": 40, "suppressed": True, "box": ["boxes"], "class": ["scores"]}
+
+
+def test_a_head_of_cells_has_its_own_decoder_and_shapes(folder):
+    make_model(folder, outputs=CELLS)
+    model = load_model("toy")
+    assert isinstance(model.decoder(DecodeSettings()), CellsDecoder)
+    assert model.outputs.shapes(model.input, 2) == ([(1, 4, 40)], [(1, 2, 40)])
+    backend = open_backend("null", BackendSettings())
+    backend.load(model)
+    heads = backend.infer(np.zeros((32, 64, 3), np.uint8))
+    check_heads(model, heads)
+    assert len(model.decoder(DecodeSettings()).decode(heads.boxes, heads.classes)) == 0
+
+
+@pytest.mark.parametrize(
+    "changes, text",
+    [
+        ({"outputs": {**CELLS, "head": "grid"}}, "outputs: Input tag 'grid'"),
+        ({"outputs": {**CELLS, "cells": 0}}, "outputs.cells: "),
+        ({"input__resize": "crop"}, "input.resize: "),
+        ({"input__padding": 256}, "input.padding: "),
+    ],
+)
+def test_an_unknown_head_or_way_to_scale_is_named(folder, changes, text):
+    make_model(folder, **changes)
+    assert text in refusal("toy")

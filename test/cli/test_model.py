@@ -32,7 +32,7 @@ def drive(root: Path, tmp_path: Path) -> Path:
     """A few frames of the sample drive as image files."""
     folder = tmp_path / "drive"
     folder.mkdir()
-    source = FrameSource([root / "bags/sample_sqlite3"], [], 640, 384)
+    source = FrameSource([root / "bags/sample_sqlite3"], [], load_model("road-s").input)
     for number, (_, pixels) in enumerate(source.frames()):
         if number % 12 == 0:
             cv2.imwrite(str(folder / f"{number:03d}.png"), pixels)

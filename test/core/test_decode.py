@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from perception_nodes.core.decode import (
     AbsurdOutput,
-    Decoder,
+    CellsDecoder,
     DecodeSettings,
+    LevelsDecoder,
     suppress,
 )
 from perception_nodes.core.frame import MAX_DETECTIONS
@@ -68,7 +69,7 @@ def plain_decode(boxes, classes, strides=STRIDES, reg_max=REG_MAX, limits=SETTIN
 
 
 def decoder(limits=SETTINGS):
-    return Decoder(WIDTH, HEIGHT, STRIDES, REG_MAX, limits)
+    return LevelsDecoder(WIDTH, HEIGHT, STRIDES, REG_MAX, limits)
 
 
 def heads(seed=None, scale=3.0, fill=NOTHING):
@@ -203,7 +204,7 @@ def test_objects_everywhere_are_bounded_in_number_and_cost():
         size = (height // stride, width // stride)
         boxes.append(random.normal(0, 1, (1, 64, *size)).astype(np.float32))
         classes.append(random.uniform(5, 9, (1, 8, *size)).astype(np.float32))
-    everywhere = Decoder(width, height, strides, 16, SETTINGS)
+    everywhere = LevelsDecoder(width, height, strides, 16, SETTINGS)
     start = time.process_time()
     found = everywhere.decode(boxes, classes)
     # 2,184 cells without a bound would compare five million pairs; generous, since machines differ.
@@ -220,7 +221,7 @@ def test_the_best_candidates_enter_suppression():
     boxes = [np.zeros((1, 4 * REG_MAX, 20, 20), np.float32)]
     boxes[0][:, ::REG_MAX] = 60  # zero-sized: no two overlap
     logits = np.random.default_rng(2).permutation(400).astype(np.float32) / 100
-    many = Decoder(width, height, (8,), REG_MAX, SETTINGS)
+    many = LevelsDecoder(width, height, (8,), REG_MAX, SETTINGS)
     found = many.decode(boxes, [logits.reshape(1, 1, 20, 20)])
     expected = 1 / (1 + np.exp(-np.sort(logits)[::-1][:MAX_DETECTIONS]))
     assert 400 > DecodeSettings.max_candidates > MAX_DETECTIONS
@@ -233,13 +234,70 @@ coordinates = st.integers(0, 20)
 @given(
     st.lists(st.tuples(coordinates, coordinates, coordinates, coordinates, st.integers(0, 2))),
     st.sampled_from([0.11, 0.33, 0.6, 0.87]),
+    st.booleans(),
 )
-def test_suppression_agrees_with_the_plain_one(items, threshold):
+def test_suppression_agrees_with_the_plain_one(items, threshold, across_classes):
     boxes = [(min(a, c), min(b, d), max(a, c), max(b, d)) for a, b, c, d, _ in items]
     labels = [item[4] for item in items]
     found = [(box, 0.0, label) for box, label in zip(boxes, labels, strict=True)]
     # Boxes without area overlap nothing; the plain division would be by zero.
     kept = suppress(
-        np.array(boxes, np.float32).reshape(-1, 4), np.array(labels, np.int64), threshold
+        np.array(boxes, np.float32).reshape(-1, 4),
+        np.array(labels, np.int64),
+        DecodeSettings(iou_threshold=threshold, across_classes=across_classes),
     )
+    if across_classes:
+        found = [(box, score, 0) for box, score, _ in found]
     assert kept.tolist() == plain_suppress(found, threshold)
+
+
+def plain_cells(boxes, scores, suppressed, limits):
+    """What a head of cells shows, cell by cell."""
+    found = []
+    for cell in range(boxes.shape[2]):
+        column = [float(value) for value in scores[0, :, cell]]
+        if max(column) > limits.score_threshold:
+            found.append((boxes[0, :, cell].tolist(), max(column), column.index(max(column))))
+    found.sort(key=lambda item: -item[1])
+    found = found[: limits.max_candidates]
+    return found if suppressed else [found[i] for i in plain_suppress(found, limits.iou_threshold)]
+
+
+@given(st.integers(0, 2**32 - 1), st.booleans())
+def test_cells_are_decoded_as_by_the_plain_oracle(seed, suppressed):
+    random = np.random.default_rng(seed)
+    corners = random.uniform(0, 60, (1, 2, 40))
+    boxes = np.concatenate([corners, corners + random.uniform(5, 30, (1, 2, 40))], axis=1)
+    boxes, scores = boxes.astype(np.float32), random.random((1, 3, 40), np.float32) ** 3
+    found = CellsDecoder(suppressed, SETTINGS).decode([boxes], [scores])
+    wanted = plain_cells(boxes, scores, suppressed, SETTINGS)
+    assert found.classes.tolist() == [label for _, _, label in wanted]
+    np.testing.assert_array_equal(found.boxes, [box for box, _, _ in wanted] or np.empty((0, 4)))
+    np.testing.assert_array_equal(found.scores, np.array([s for _, s, _ in wanted], np.float32))
+
+
+def test_across_classes_one_object_has_one_box():
+    boxes = np.array([[[0, 1], [0, 1], [50, 50], [50, 51]]], np.float32)
+    scores = np.array([[[0.9, 0.1], [0.1, 0.8]]], np.float32)
+    by_class = CellsDecoder(True, DecodeSettings()).decode([boxes], [scores])
+    assert by_class.classes.tolist() == [0, 1]
+    across = CellsDecoder(True, DecodeSettings(across_classes=True)).decode([boxes], [scores])
+    assert across.classes.tolist() == [0]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1.5, -0.5])
+def test_scores_that_are_no_probabilities_are_absurd(value):
+    scores = np.full((1, 3, 8), 0.5, np.float32)
+    scores[0, 1, 4] = value
+    with pytest.raises(AbsurdOutput, match="probabilities"):
+        CellsDecoder(False, SETTINGS).decode([np.zeros((1, 4, 8), np.float32)], [scores])
+
+
+def test_boxes_of_objects_must_be_finite():
+    boxes, scores = np.zeros((1, 4, 8), np.float32), np.zeros((1, 3, 8), np.float32)
+    boxes[0, 2, 5] = np.nan
+    decoder = CellsDecoder(False, SETTINGS)
+    assert len(decoder.decode([boxes], [scores])) == 0
+    scores[0, 1, 5] = 0.9
+    with pytest.raises(AbsurdOutput, match="million pixels"):
+        decoder.decode([boxes], [scores])

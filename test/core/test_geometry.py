@@ -88,6 +88,10 @@ class TestLetterbox:
     def test_of_the_input_size_changes_nothing(self):
         assert Letterbox.fit(416, 256, 416, 256) == Letterbox(416, 256, 416, 256, 0, 0, 1.0, 1.0)
 
+    def test_stretched_it_fills_the_input(self):
+        box = Letterbox.fit(1920, 1080, 416, 416, stretch=True)
+        assert box == Letterbox(416, 416, 416, 416, 0, 0, 416 / 1920, 416 / 1080)
+
     def test_pads_above_and_below_a_wide_frame(self):
         box = Letterbox.fit(1920, 1080, 416, 256)
         assert (box.inner_width, box.inner_height, box.pad_x, box.pad_y) == (416, 234, 0, 11)

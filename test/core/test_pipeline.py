@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from fake_clock import FakeClock
 
-from perception_nodes.core.decode import AbsurdOutput, Decoder, DecodeSettings
+from perception_nodes.core.decode import AbsurdOutput, DecodeSettings, LevelsDecoder
 from perception_nodes.core.frame import (
     Detections,
     FrameFlag,
@@ -60,7 +60,7 @@ class Rig:
     def __init__(self, skip_late=True, expected_ms=0.0, fallback_ms=None, **backend):
         self.clock = FakeClock()
         self.backend = FakeBackend(self.clock, **backend)
-        self.decoder = decoder = Decoder(WIDTH, HEIGHT, (8,), REG_MAX, DecodeSettings())
+        self.decoder = decoder = LevelsDecoder(WIDTH, HEIGHT, (8,), REG_MAX, DecodeSettings())
         self.models = models = [Candidate("toy", self.backend, decoder, round(expected_ms * MS))]
         if fallback_ms is not None:
             self.small = FakeBackend(self.clock, fallback_ms)
@@ -362,7 +362,7 @@ def test_where_others_left_no_time_a_frame_past_its_deadline_is_tried_now_and_th
 def test_frames_inferred_together_are_each_decoded_and_judged_on_their_own():
     rig = Rig(objects=[(2, 2, 1)])
     rig.backend.infer_batch = lambda images: [rig.backend.infer(image) for image in images]
-    decoder = Decoder(WIDTH, HEIGHT, (8,), REG_MAX, DecodeSettings())
+    decoder = LevelsDecoder(WIDTH, HEIGHT, (8,), REG_MAX, DecodeSettings())
     models = [Candidate("toy", rig.backend, decoder, 0, rig.backend, [0])]
     first, second = (Pipeline(models, rig.clock, True) for _ in range(2))
     wide, small = rig.header(deadline_ms=20.0), rig.header(deadline_ms=13.0, source=(64, 64))

@@ -8,6 +8,7 @@ from commands import replay, unusable
 from drives import CAMERA, CAMERA_INFO, IMAGE, PERIOD_NS, START_NS, STORE, message, serialized
 from mcap.writer import Writer as McapWriter
 
+from perception_nodes.backends.model import InputSpec
 from perception_nodes.drives.bag import open_drive
 from perception_nodes.evaluation.frames import FrameSource
 from perception_nodes.report.recording import FRAME_REPORT_TOPIC, read_messages
@@ -137,8 +138,9 @@ def test_frames_are_rectified_as_if_the_drive_had_been_cut_where_the_calibration
     )
     with open_drive(whole) as drive:
         assert drive.frame_count == FRAMES
-    pixels = [p.copy() for _, p in FrameSource([whole], [], 64, 48).frames()]
-    again = [p.copy() for _, p in FrameSource([later], [], 64, 48).frames()]
+    image = InputSpec(name="image", width=64, height=48, layout="NHWC", color="BGR", dtype="uint8")
+    pixels = [p.copy() for _, p in FrameSource([whole], [], image).frames()]
+    again = [p.copy() for _, p in FrameSource([later], [], image).frames()]
     assert np.array_equal(pixels[4:], again)
     assert not np.array_equal(pixels[0], pixels[4])
 

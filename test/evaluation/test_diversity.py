@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perception_nodes.backends.model import InputSpec
 from perception_nodes.evaluation import DataError
 from perception_nodes.evaluation.diversity import (
     NEAR_DUPLICATE,
@@ -18,6 +19,7 @@ from perception_nodes.evaluation.diversity import (
 )
 
 SIZE = (64, 48)
+INPUT = InputSpec(name="image", width=64, height=48, layout="NHWC", color="BGR", dtype="uint8")
 
 
 def scene(seed: int) -> np.ndarray:
@@ -40,7 +42,7 @@ def write(folder: Path, pictures: list[np.ndarray]) -> Path:
 
 def test_of_near_duplicates_one_is_taken(tmp_path: Path) -> None:
     pictures = [noisy(scene(place), 100 * place + k) for place in range(20) for k in range(4)]
-    chosen = choose_frames([], [write(tmp_path / "drive", pictures)], 60, SIZE)
+    chosen = choose_frames([], [write(tmp_path / "drive", pictures)], 60, INPUT)
     places = {int(Path(name).stem) // 4 for name in chosen.names}
     assert len(chosen.names) == len(places) == 20
     assert chosen.achieved.near_duplicates == 0
@@ -55,9 +57,9 @@ def test_a_still_or_dark_drive_is_refused_with_counts(tmp_path: Path) -> None:
     dark = [np.full((48, 64, 3), 2, np.uint8)] * 5
     folder = write(tmp_path / "drive", still + dark)
     with pytest.raises(DataError, match="25 frames, 5 of them blank or dark, only 1 that differ"):
-        choose_frames([], [folder], 60, SIZE)
+        choose_frames([], [folder], 60, INPUT)
     with pytest.raises(DataError, match="--bag"):
-        choose_frames([], [], 60, SIZE)
+        choose_frames([], [], 60, INPUT)
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=30), st.integers(1, 12))

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.model import load_model
 from perception_nodes.cli.app import app
-from perception_nodes.core.decode import Decoder, DecodeSettings
+from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.inference import BackendError
 from perception_nodes.fpga.compiler import compile_network
 from perception_nodes.fpga.driver import EngineDriver
@@ -83,8 +83,7 @@ def known(request):
 def test_heads_and_detections_are_the_golden_models(known, macs):
     model, images, answers = known
     backend = opened(model)
-    size, outputs = model.input, model.outputs
-    decoder = Decoder(size.width, size.height, outputs.strides, outputs.reg_max, DecodeSettings())
+    decoder, outputs = model.decoder(DecodeSettings()), model.outputs
     names, levels, objects = [*outputs.box, *outputs.classes], len(outputs.box), 0
     cycles = []
     for image, wanted in zip(images, answers, strict=True):

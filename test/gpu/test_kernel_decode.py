@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perception_nodes.core.decode import AbsurdOutput, Decoder, DecodeSettings
+from perception_nodes.core.decode import AbsurdOutput, DecodeSettings, LevelsDecoder
 from perception_nodes.core.frame import MAX_DETECTIONS, Detections, FrameFlag, FrameHeader
 from perception_nodes.core.geometry import Lens, Letterbox, boxes_to_source
 from perception_nodes.gpu.decode_job import DecodeResult, DecodeState, Head, build_decode_job
@@ -68,7 +68,7 @@ def check_bits(boxes, classes, head, limits=SETTINGS, placement=None):
 
 def cpu(boxes, classes, head, limits, placement):
     """The pipeline's result for the same tensors."""
-    decoder = Decoder(head.width, head.height, head.strides, head.reg_max, limits)
+    decoder = LevelsDecoder(head.width, head.height, head.strides, head.reg_max, limits)
     found = decoder.decode(boxes, classes)
     header = FrameHeader(source_width=placement.source_width, source_height=placement.source_height)
     box, lens = placement.letterbox, placement.lens

@@ -10,10 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import ENCODINGS, compressed, frame, scene, view
 
-from perception_nodes.core.frame import CameraInfo, FrameFlag, FrameHeader, FrameRejected
+from perception_nodes.core.frame import (
+    CameraInfo,
+    FrameFlag,
+    FrameHeader,
+    FrameRejected,
+    ImageView,
+)
 from perception_nodes.core.geometry import Letterbox, boxes_to_source, lens_of
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.preprocess.lens import UnknownLens, lens_from
+from perception_nodes.preprocess.placement import Placement
 
 WIDTH, HEIGHT = 416, 256
 MATRIX = (400.0, 0.0, 319.5, 0.0, 400.0, 239.5, 0.0, 0.0, 1.0)
@@ -329,3 +336,15 @@ class TestCompressed:
             write(compressed(kind, bytes(file)))
         except FrameRejected as error:
             assert "\n" not in str(error)
+
+
+def test_a_stretched_frame_and_a_border_of_another_grey():
+    picture = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    view, out = ImageView.of_pixels(picture), np.empty((32, 64, 3), np.uint8)
+    header = FrameHeader()
+    Preprocessor(64, 32, undistort=False, stretch=True).write(view, out, header)
+    np.testing.assert_array_equal(out, cv2.resize(picture, (64, 32)))
+    assert (header.scale_x, header.scale_y) == (64 / 40, 32 / 30)
+    assert Placement.of(header) == Placement.fit((40, 30), (64, 32), None, stretch=True)
+    Preprocessor(64, 32, undistort=False, padding=0).write(view, out, header)
+    assert not out[:, :10].any() and not out[:, 54:].any() and out[:, 20].any()
