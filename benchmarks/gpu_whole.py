@@ -20,8 +20,8 @@ import numpy as np
 from gpu_checks import HEAD, SETTINGS
 from gpu_stages import HeadMemory, bytes_moved, case_of
 
+from perception_nodes.core.errors import PerceptionError
 from perception_nodes.core.frame import ImageView
-from perception_nodes.core.inference import BackendError
 from perception_nodes.core.statistics import LATENCY_RANKS, percentiles
 from perception_nodes.gpu.cuda import CudaError, Device, Event, Stream
 from perception_nodes.gpu.decode_job import DecodeResult
@@ -99,7 +99,7 @@ class MeasuredNetwork:
         self._engine: Any = None
         try:
             self._open(device, model_name)
-        except (ImportError, BackendError, ValueError) as error:
+        except (ImportError, PerceptionError, ValueError) as error:
             missing.append(f"the network: {error}; the graph is measured without one")
             self._image = device.memory(gpu_stages.INPUT_FORMAT.nbytes)
             self._heads = HeadMemory(device, stream, *gpu_checks.tensors(3, -7.0))

@@ -1,7 +1,9 @@
 """What stops a compression run."""
 
+from perception_nodes.core.errors import PerceptionError
 
-class CompressionError(ValueError):
+
+class CompressionError(PerceptionError):
     """Something that a run cannot work with; one line that names it, its value and the remedy."""
 
 

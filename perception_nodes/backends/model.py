@@ -19,11 +19,12 @@ from pydantic import (
 )
 
 from perception_nodes.core.decode import CellsDecoder, Decoder, DecodeSettings, LevelsDecoder
+from perception_nodes.core.errors import PerceptionError
 from perception_nodes.core.geometry import PADDING_VALUE
 from perception_nodes.preprocess.cpu import Preprocessor
 
 
-class ModelError(ValueError):
+class ModelError(PerceptionError):
     """A model cannot be used; the text says why and what to do."""
 
 

@@ -127,8 +127,6 @@ class Backend:
                 shared = compile_for_latency(str(model.path), threads, settings.cache_dir, streams)
                 self._batch_requests = [Request(shared, model) for _ in range(size)]
                 self.infer_batch([blank] * size)
-        except BackendError:
-            raise
         except RuntimeError as error:
             raise BackendError(
                 f"OpenVINO cannot load {model.path}: {_first_line(error)}"

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from perception_nodes.cameras.channel import CameraHeader
+from perception_nodes.core.errors import PerceptionError
 from perception_nodes.transport.shm import Sample, Writer
 
 
-class CameraError(RuntimeError):
+class CameraError(PerceptionError):
     """A source cannot be used; the text names it, what is wrong, and the remedy."""
 
 

@@ -11,8 +11,6 @@ from xml.etree import ElementTree
 
 import typer
 
-from perception_nodes.backends.model import ModelError
-from perception_nodes.cameras.source import CameraError
 from perception_nodes.cli.bench import bench_app
 from perception_nodes.cli.camera import camera_command
 from perception_nodes.cli.common import say_problem
@@ -21,36 +19,9 @@ from perception_nodes.cli.graph import demo, run
 from perception_nodes.cli.hil import hil_app
 from perception_nodes.cli.model import model_app
 from perception_nodes.cli.replay import replay_command
-from perception_nodes.core.inference import BackendError
-from perception_nodes.drives.bag import BagError
-from perception_nodes.evaluation import DataError
-from perception_nodes.evaluation.matching import EvaluationNotInstalled
-from perception_nodes.graph.config import SettingsError
+from perception_nodes.core.errors import PerceptionError
 from perception_nodes.graph.supervisor import GraphFailure
-from perception_nodes.hil.loading import ScenarioError
-from perception_nodes.hil.unit import UnitError
-from perception_nodes.preprocess.lens import UnknownLens
-from perception_nodes.replay.golden import GoldenError
-from perception_nodes.report.recording import RecordingError
 from perception_nodes.system.environment import STOPPING, share_folder
-from perception_nodes.transport.memory import TransportError
-
-UNUSABLE = (
-    BackendError,
-    BagError,
-    CameraError,
-    DataError,
-    EvaluationNotInstalled,
-    GoldenError,
-    ModelError,
-    RecordingError,
-    ScenarioError,
-    SettingsError,
-    TransportError,
-    UnitError,
-    UnknownLens,
-)
-"""Input that a command cannot work with: one line, exit status 2."""
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 DETECT, MEASURE, PREPARE = "Detect", "Measure and test", "Prepare"
@@ -123,10 +94,8 @@ def _outcome() -> tuple[int, str, str]:
         app()
     except SystemExit as end:  # every command that typer has run ends so
         return (end.code if isinstance(end.code, int) else 1), "", ""
-    except UNUSABLE as error:
-        return 2, "error", str(error)
-    except GraphFailure as error:
-        return 2, "failed", str(error)
+    except PerceptionError as error:
+        return 2, "failed" if isinstance(error, GraphFailure) else "error", str(error)
     except OSError as error:  # what no check before the work can know: a disk that fills up
         said = [str(part) for part in (error.filename, error.strerror) if part]
         return 2, "error", ": ".join(said) or str(error)

@@ -26,11 +26,11 @@ from perception_nodes.cli.common import (
     say_problem,
 )
 from perception_nodes.core.counters import LayerEstimate
+from perception_nodes.core.errors import PerceptionError
 from perception_nodes.evaluation import DataError, LabelledSet, read_set
 from perception_nodes.evaluation.frames import FrameSource
 from perception_nodes.evaluation.gate import Gate, Margins
 from perception_nodes.evaluation.matching import require_pycocotools
-from perception_nodes.graph.config import SettingsError
 from perception_nodes.system.environment import cache_folder
 
 SAMPLE_DRIVE = Path("bags/sample")
@@ -252,14 +252,10 @@ def _layer_costs(
     """Nats an object that the 8 bits of each layer cost; nothing and a note if that is unknown."""
     some = frames[:: -(-len(frames) // FRAMES_FOR_COSTS)]
     try:
-        errors = compression_tool("compression.errors")
         measure = compression_tool("compression.quantization.stored", "stored_costs")
         with progress_bar("cost of each layer") as progress:
             costs: dict[str, float] = measure(model.path, some, threads, progress)
-    except SettingsError as error:
-        notes.append(f"the cost of each layer is not known: {error}")
-        return {}
-    except errors.CompressionError as error:
-        notes.append(f"the cost of each layer is not known: {model.path}: {error}")
+    except PerceptionError as error:
+        notes.append(f"the cost of each layer of {model.path} is not known: {error}")
         return {}
     return costs

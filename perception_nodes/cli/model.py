@@ -205,7 +205,6 @@ def calibrate_command(
     sets = [read_set(path, root) for path in data or []]
     from perception_nodes.evaluation.diversity import choose_frames, contact_sheet
 
-    errors = compression_tool("compression.errors")
     calibrate = compression_tool("compression.quantization", "calibrate")
     with progress_bar("looking at frames") as progress:
         chosen = choose_frames(bag or [], images or [], frames, subject.input, progress)
@@ -216,19 +215,16 @@ def calibrate_command(
     facts = {"model": subject.name, "table": str(path), **chosen.facts()}
     say(f"measuring the ranges of {subject.name} on {len(chosen.frames)} frames")
     named = list(zip(chosen.names, chosen.frames, strict=True))
-    try:
-        if out_model is None:
-            calibrate(subject.folder, named, path, None)
-        else:
-            with tempfile.TemporaryDirectory() as folder:
-                made = Path(folder) / out_model.name
-                calibrate(subject.folder, named, Path(folder) / "ranges.yaml", made)
-                facts["map50_95"] = _compared(subject, load_model(str(made)), sets, max_loss)
-                write_whole(path, (Path(folder) / "ranges.yaml").read_bytes())
-                shutil.copytree(made, out_model, dirs_exist_ok=True)
-            facts["out_model"] = str(out_model)
-    except errors.CompressionError as error:
-        raise SettingsError(str(error)) from error
+    if out_model is None:
+        calibrate(subject.folder, named, path, None)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            made = Path(folder) / out_model.name
+            calibrate(subject.folder, named, Path(folder) / "ranges.yaml", made)
+            facts["map50_95"] = _compared(subject, load_model(str(made)), sets, max_loss)
+            write_whole(path, (Path(folder) / "ranges.yaml").read_bytes())
+            shutil.copytree(made, out_model, dirs_exist_ok=True)
+        facts["out_model"] = str(out_model)
     if as_json:
         print(json.dumps(facts, indent=2))
     else:
@@ -258,15 +254,13 @@ def compress_command(
     Example: perception model compress compression/configs/road-n.yaml --out runs/road-n
     """
     check_folder(out, "--out")
-    errors = compression_tool("compression.errors")
+    refused = compression_tool("compression.errors", "GateRefused")
     compress = compression_tool("compression.pipeline", "compress")
     try:
         compress(config, out, until)
-    except errors.GateRefused as error:
+    except refused as error:
         say_problem("refused", error)
         raise typer.Exit(1) from error
-    except errors.CompressionError as error:
-        raise SettingsError(str(error)) from error
 
 
 def evaluation_table(result: Evaluation) -> Group:

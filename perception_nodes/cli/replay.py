@@ -24,12 +24,12 @@ from perception_nodes.cli.common import (
 from perception_nodes.cli.replay_screen import corpus_bar, replay_bar, show, show_all
 from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.core.decode import DecodeSettings
+from perception_nodes.core.errors import InputError
 from perception_nodes.drives.bag import open_drive
 from perception_nodes.evaluation import read_set
 from perception_nodes.evaluation.matching import require_pycocotools
 from perception_nodes.graph.config import SettingsError
 from perception_nodes.replay.corpus import (
-    DRIVE_ERRORS,
     Job,
     Result,
     Workers,
@@ -287,7 +287,7 @@ def _one_after_the_other(
             folder = _folder(out, source.name, one)
             try:
                 summaries[source.name] = replay(source, folder, loaded, options, progress)
-            except DRIVE_ERRORS as error:
+            except InputError as error:
                 if one:
                     raise
                 failed[source.name] = str(error)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from perception_nodes.core.counters import EngineCounters
 from perception_nodes.core.decode import AbsurdOutput, Decoder
+from perception_nodes.core.errors import PerceptionError
 from perception_nodes.core.frame import Detections, FrameHeader, FrameRejected, ImageView
 from perception_nodes.core.prediction import CostPrediction
 
@@ -35,7 +36,7 @@ class HeadTensors:
     engine: EngineCounters | None = None
 
 
-class BackendError(RuntimeError):
+class BackendError(PerceptionError):
     """A backend could not be loaded or could not infer; the text says why and what to do."""
 
 

@@ -4,12 +4,14 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple, Protocol
 
+from perception_nodes.core.errors import InputError
+
 Messages = Iterator[tuple[int, str, bytes]]
 """Log time in nanoseconds since the Unix epoch, topic, and the serialized message (CDR)."""
 MAX_DAMAGE_LINES = 20
 
 
-class BagError(ValueError):
+class BagError(InputError):
     """A bag that cannot be replayed; one line that says why and what to do."""
 
 

@@ -8,8 +8,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from perception_nodes.core.errors import InputError
 
-class DataError(ValueError):
+
+class DataError(InputError):
     """A set cannot be evaluated on; the text names the file, line, value and remedy."""
 
 

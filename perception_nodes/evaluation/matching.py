@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from perception_nodes.core.errors import PerceptionError
+
 IOU_LEVELS = 10
 """IoU thresholds from 0.50 to 0.95."""
 MAX_DETECTIONS = 100
@@ -30,7 +32,7 @@ ALL_HEIGHTS = "all"
 _RECALLS = np.linspace(0, 1, 101)
 
 
-class EvaluationNotInstalled(RuntimeError):
+class EvaluationNotInstalled(PerceptionError):
     """pycocotools is missing; the text says how to install it."""
 
 

@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 
 from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.core.decode import DecodeSettings
+from perception_nodes.core.errors import PerceptionError
 from perception_nodes.watchdog.faults import FaultLimits
 
 Name = Annotated[str, Field(pattern="^[a-z][a-z0-9_]{0,30}$")]
@@ -27,7 +28,7 @@ OF_ONE_CAMERA = ("image_topic", "calibration_file")
 MAX_CAMERAS = 8
 
 
-class SettingsError(ValueError):
+class SettingsError(PerceptionError):
     """A parameter whose value is not allowed; one line that names it, the value and the range.
 
     Attributes:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import IO
 
+from perception_nodes.core.errors import PerceptionError
 from perception_nodes.graph.graph import NodeSpec
 from perception_nodes.graph.restarts import Restarts
 from perception_nodes.system.environment import STOPPING, die_with_parent
@@ -29,7 +30,7 @@ restart would not help; later the cause may be something that goes away, such as
 hold."""
 
 
-class GraphFailure(RuntimeError):
+class GraphFailure(PerceptionError):
     """A process of the graph ended that should not have."""
 
 

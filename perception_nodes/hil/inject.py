@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from perception_nodes.core.errors import PerceptionError
 from perception_nodes.graph.graph import NodeSpec
 from perception_nodes.graph.supervisor import Supervisor
 from perception_nodes.hil.faulty_backend import VARIABLE, Orders
@@ -31,7 +32,7 @@ from perception_nodes.transport.memory import SHM_FOLDER
 FILL_BYTES = 1 << 20
 
 
-class NotInjected(RuntimeError):
+class NotInjected(PerceptionError):
     """A fault could not be put in; the text says why."""
 
 

@@ -9,6 +9,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
+from perception_nodes.core.errors import PerceptionError
 from perception_nodes.drives.schemas import COMPRESSED_IMAGE
 from perception_nodes.drives.synthetic import open_source
 from perception_nodes.graph.config import SettingsError
@@ -26,7 +27,7 @@ JPEG_ONLY = frozenset({"jpeg_truncated"})
 """Faults in images that are sent as JPEG."""
 
 
-class ScenarioError(ValueError):
+class ScenarioError(PerceptionError):
     """A scenario that cannot be used; one line that says why."""
 
 

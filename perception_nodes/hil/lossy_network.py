@@ -22,6 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+from perception_nodes.core.errors import PerceptionError
 from perception_nodes.hil.scenario import Conditions
 
 VARIABLE = "PERCEPTION_HIL_NETWORK"
@@ -39,7 +40,7 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 Result = TypeVar("Result")
 
 
-class NetworkUnavailable(RuntimeError):
+class NetworkUnavailable(PerceptionError):
     """A private network cannot be made; the text says why."""
 
 

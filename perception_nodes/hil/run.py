@@ -12,9 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from perception_nodes.backends.model import ModelError
-from perception_nodes.core.inference import BackendError
-from perception_nodes.drives.bag import BagError
+from perception_nodes.core.errors import PerceptionError
 from perception_nodes.graph.graph import LIVE, NodeSpec
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor
 from perception_nodes.hil.clock_offset import measure_offset
@@ -36,7 +34,7 @@ from perception_nodes.hil.undisturbed import agreement_share, detect_undisturbed
 from perception_nodes.hil.unit import RemoteUnit, UnitError
 from perception_nodes.hil.witness import Observations
 from perception_nodes.replay.demo import last_error
-from perception_nodes.report.recording import RecordingError, read_recording
+from perception_nodes.report.recording import read_recording
 from perception_nodes.system.environment import ros_environment, share_folder
 from perception_nodes.system.files import write_whole
 
@@ -203,7 +201,7 @@ class _Run:
                 begin_ns = time.time_ns()
                 self._put(fault, graph)
         except Exception as error:  # whatever it was, the scenario did not happen as written
-            known = isinstance(error, NotInjected)
+            known = isinstance(error, PerceptionError)
             self._not_put_in[number] = str(error) if known else f"{type(error).__name__}: {error}"
             return
         self._put_in[number] = begin_ns, begin_ns + round(fault.for_s * 1e9)
@@ -252,7 +250,7 @@ class _Run:
             write_whole(self._kept, self._recording.read_bytes())
             if self._scenario.expect.asks_for_agreement:
                 seen.agreement = self._agreement(sent)
-        except (RecordingError, BagError, ModelError, BackendError) as error:
+        except PerceptionError as error:
             seen.failure = seen.failure or str(error)
         return seen
 

@@ -11,11 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from perception_nodes.backends.model import ModelError
-from perception_nodes.core.inference import BackendError
-from perception_nodes.drives.bag import BagError
-from perception_nodes.graph.config import SettingsError
-from perception_nodes.graph.supervisor import GraphFailure
+from perception_nodes.core.errors import PerceptionError
 from perception_nodes.hil.address import PORT, joined_address
 from perception_nodes.hil.inject import has_small_shm
 from perception_nodes.hil.judge import Verdict
@@ -24,7 +20,6 @@ from perception_nodes.hil.lossy_network import (
     UNIT_ADDRESS,
     VARIABLE,
     LossyLink,
-    NetworkUnavailable,
     why_unavailable,
 )
 from perception_nodes.hil.run import run_here
@@ -35,7 +30,7 @@ from perception_nodes.hil.scenario import (
     Scenario,
     ShmFullFault,
 )
-from perception_nodes.hil.unit import RemoteUnit, UnitError
+from perception_nodes.hil.unit import RemoteUnit
 from perception_nodes.system.environment import die_with_parent, stay_on_this_machine
 
 PRIVATE_SHM = 'mount -t tmpfs -o size="$0"m tmpfs /dev/shm && exec "$@"'
@@ -46,17 +41,6 @@ MODULE = "perception_nodes.hil.topology"
 UNIT_START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 30.0
 """A process that ends its graph in order gets this long; then it is killed."""
-NOT_RUN = (
-    BackendError,
-    BagError,
-    GraphFailure,
-    ModelError,
-    NetworkUnavailable,
-    OSError,
-    SettingsError,
-    UnitError,
-)
-"""Errors that keep a scenario from being run; each has a one-line text."""
 
 
 def run_scenario(scenario: Scenario, out: Path, unit: str = "") -> Verdict:
@@ -72,7 +56,7 @@ def run_scenario(scenario: Scenario, out: Path, unit: str = "") -> Verdict:
     """
     try:
         return _run(scenario, out, unit)
-    except NOT_RUN as error:
+    except (PerceptionError, OSError) as error:
         return _not_run(scenario, " ".join(str(error).split()))
     except Exception as error:  # a defect here must not cost the verdicts of the other scenarios
         with suppress(OSError):

@@ -24,7 +24,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from perception_nodes.graph.config import SettingsError
+from perception_nodes.core.errors import PerceptionError
 from perception_nodes.graph.graph import LIVE, NodeSpec
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor
 from perception_nodes.hil.address import joined_address, split_address
@@ -33,7 +33,7 @@ from perception_nodes.hil.scenario import Fault, RebootFault, Scenario
 from perception_nodes.hil.scratch import scratch_folder
 from perception_nodes.replay.demo import last_error
 from perception_nodes.transport.domain import own_domain, own_prefix
-from perception_nodes.transport.memory import SHM_FOLDER, TransportError
+from perception_nodes.transport.memory import SHM_FOLDER
 
 PROTOCOL = "perception_hil/1"
 """Sent with every order and every answer. The number grows when the orders change."""
@@ -51,7 +51,7 @@ POLL_S = 0.1
 _FAULTS: TypeAdapter[tuple[Fault, ...]] = TypeAdapter(tuple[Fault, ...])
 
 
-class UnitError(RuntimeError):
+class UnitError(PerceptionError):
     """The unit cannot be reached, or could not carry out an order; one line that says why."""
 
 
@@ -248,7 +248,7 @@ class _Connection(BaseHTTPRequestHandler):
         try:
             return HTTPStatus.OK, json.dumps(getattr(self, f"_on_{order}")(*json.loads(arguments)))
         except Exception as error:  # the bench must know, whatever it was
-            known = isinstance(error, SettingsError | NotInjected | TransportError)
+            known = isinstance(error, PerceptionError)
             reason = str(error) if known else f"{type(error).__name__}: {error}"
             return HTTPStatus.UNPROCESSABLE_ENTITY, " ".join(reason.split())
 

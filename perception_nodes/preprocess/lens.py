@@ -4,6 +4,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from perception_nodes.core.errors import InputError
 from perception_nodes.core.frame import CameraInfo
 from perception_nodes.core.geometry import Lens
 
@@ -11,7 +12,7 @@ POLYNOMIAL_MODELS = ("plumb_bob", "rational_polynomial")
 FISHEYE_MODELS = ("equidistant", "fisheye")
 
 
-class UnknownLens(ValueError):
+class UnknownLens(InputError):
     """Frames cannot be rectified with a calibration; the text says why."""
 
 

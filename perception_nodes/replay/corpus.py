@@ -25,12 +25,9 @@ from typing import Any, NamedTuple, Protocol
 
 from perception_nodes.backends.contract import INSTALL
 from perception_nodes.backends.model import Model
+from perception_nodes.core.errors import InputError
 from perception_nodes.core.statistics import latency_percentiles
-from perception_nodes.drives.bag import BagError
-from perception_nodes.evaluation import DataError
 from perception_nodes.graph.config import SettingsError
-from perception_nodes.preprocess.lens import UnknownLens
-from perception_nodes.replay.golden import GoldenError
 from perception_nodes.replay.offline_camera import LoadedModel, ReplaySettings
 from perception_nodes.replay.run import Options, Source, made_with, replay
 from perception_nodes.report.timing import read_work_ms
@@ -41,8 +38,6 @@ ATTEMPTS = 3
 MARKER = "complete.json"
 SUMMARY = "summary.json"
 TABLE = "drives.csv"
-DRIVE_ERRORS = (BagError, DataError, GoldenError, UnknownLens)
-"""Errors of one drive, which do not prevent the replay of others."""
 Said = Callable[[str, int, int], None]
 """Called repeatedly with a drive's name, the frames done and their total, in a worker."""
 
@@ -160,7 +155,7 @@ def run_job(job: Job, said: Said) -> Result:
         shutil.rmtree(left)  # of a worker that was killed
     try:
         summary = replay(job.source, job.folder, _loaded(job.settings), job.options, said)
-    except DRIVE_ERRORS as error:
+    except InputError as error:
         return Result(name, None, str(error))
     written = {file.name: file.stat().st_size for file in job.folder.iterdir()}
     write_whole(job.folder / MARKER, json.dumps({"job": job.key, "files": written}) + "\n")

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from perception_nodes.core.errors import InputError
 from perception_nodes.report.changes import DetectedObject, Frames, numbered
 
 FORMAT = "perception golden 1"
 
 
-class GoldenError(ValueError):
+class GoldenError(InputError):
     """A golden that cannot be used; the text says why and what to do."""
 
 

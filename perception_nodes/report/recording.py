@@ -13,6 +13,7 @@ from mcap.writer import CompressionType, Writer
 from numpy.typing import NDArray
 from rosbags.serde import SerdeError
 
+from perception_nodes.core.errors import InputError
 from perception_nodes.core.frame import FrameRecord
 from perception_nodes.drives.schemas import (
     DETECTIONS,
@@ -29,7 +30,7 @@ FRAME_REPORT_TOPIC = "/perception/frame_report"
 HEALTH_TOPIC = "/perception/health"
 
 
-class RecordingError(ValueError):
+class RecordingError(InputError):
     """A recording that cannot be read; the text says why."""
 
 

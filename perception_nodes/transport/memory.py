@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from perception_nodes.core.errors import PerceptionError
+
 SHM_FOLDER = Path("/dev/shm")
 RESERVED_BYTES = 8_000_000
 """Bytes whose pages are reserved at the front of a mapped file. The files of iceoryx2 are smaller.
@@ -15,7 +17,7 @@ needs no more than this."""
 Structure = TypeVar("Structure", bound=ctypes.Structure)
 
 
-class TransportError(RuntimeError):
+class TransportError(PerceptionError):
     """Shared memory cannot be used; the text says what to do."""
 
 

@@ -13,10 +13,12 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from compression.errors import CompressionError, GateRefused
 from perception_nodes.backends.model import ModelError, load_model
 from perception_nodes.cli import compile as cli_compile
 from perception_nodes.cli import model as cli_model
 from perception_nodes.cli.app import app
+from perception_nodes.core.errors import PerceptionError
 from perception_nodes.core.inference import BackendError
 from perception_nodes.drives.bag import BagError
 from perception_nodes.evaluation import DataError, gate
@@ -258,19 +260,17 @@ def test_a_missing_tool_says_how_to_get_it() -> None:
 def test_a_refused_gate_is_status_1_and_a_bad_configuration_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    errors = cli_model.compression_tool("compression.errors")
-    raised: list[Exception] = [errors.GateRefused("loses 0.1"), errors.CompressionError("no data")]
+    raised: list[Exception] = [GateRefused("loses 0.1"), CompressionError("no data")]
 
     def compress(config: Path, work: Path, until: str | None) -> None:
         raise raised.pop(0)
 
-    monkeypatch.setattr(
-        cli_model, "compression_tool", lambda module, name="": compress if name else errors
-    )
+    tools = {"GateRefused": GateRefused, "compress": compress}
+    monkeypatch.setattr(cli_model, "compression_tool", lambda module, name: tools[name])
     arguments = ["model", "compress", "x.yaml", "--out", str(tmp_path)]
     result = run(app, arguments)
     assert result.exit_code == 1 and "loses 0.1" in result.output
-    assert isinstance(run(app, arguments).exception, SettingsError)
+    assert isinstance(run(app, arguments).exception, PerceptionError)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from perception_nodes.hil.undisturbed import agreement_share
 from perception_nodes.hil.unit import UnitError
 from perception_nodes.hil.weather import with_weather
 from perception_nodes.report.recording import FrameDetections
+from perception_nodes.transport.memory import TransportError
 
 MS = 1_000_000
 
@@ -194,8 +195,17 @@ def test_what_cannot_be_simulated_is_not_run_and_says_why(
     ]
 
 
-@pytest.mark.parametrize("error", [UnitError("the unit\nis gone"), ValueError("a defect of ours")])
-def test_what_ends_a_run_is_its_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error):
+@pytest.mark.parametrize(
+    ("error", "logs"),
+    [
+        (UnitError("the unit\nis gone"), 0),
+        (TransportError("no shared memory"), 0),
+        (ValueError("a defect of ours"), 1),
+    ],
+)
+def test_what_ends_a_run_is_its_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error, logs
+):
     def run(*_):
         raise error
 
@@ -203,6 +213,7 @@ def test_what_ends_a_run_is_its_verdict(tmp_path: Path, monkeypatch: pytest.Monk
     (problem,) = topology.run_scenario(scenario(), tmp_path).problems
     assert problem.startswith("not run: ")
     assert " ".join(str(error).split()) in problem
+    assert len(list(tmp_path.iterdir())) == logs, "a traceback is for defects"
 
 
 def test_a_stopped_scenario_process_leaves_nothing_behind(tmp_path: Path):

@@ -4,7 +4,8 @@ import json
 
 from typer.testing import CliRunner
 
-from perception_nodes.cli.app import UNUSABLE, app
+from perception_nodes.cli.app import app
+from perception_nodes.core.errors import PerceptionError
 
 
 def replay(*arguments, status=0):
@@ -19,5 +20,5 @@ def replay(*arguments, status=0):
 def unusable(*arguments):
     """What a command says of input it cannot use."""
     result = CliRunner().invoke(app, ["replay", *map(str, arguments)])
-    assert isinstance(result.exception, UNUSABLE), result.output
+    assert isinstance(result.exception, PerceptionError), result.output
     return str(result.exception)

@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 
 from perception_nodes.backends.contract import BACKENDS
 from perception_nodes.backends.model import load_model
-from perception_nodes.cli.app import UNUSABLE, app
+from perception_nodes.cli.app import app
+from perception_nodes.core.errors import PerceptionError
 from perception_nodes.hil import faulty_backend
 from perception_nodes.hil.faulty_backend import VARIABLE, Orders
 from perception_nodes.replay import corpus
@@ -119,12 +120,15 @@ def test_unusable_input_is_named(drives, tmp_path, arguments, said):
         pytest.importorskip("ray")
     (tmp_path / "empty").write_text("# nothing\n")
     filled = [part.format(empty=tmp_path / "empty", list=drives) for part in arguments]
-    with pytest.raises(UNUSABLE, match=said):
+    with pytest.raises(PerceptionError, match=said):
         replay(*filled, "--out", tmp_path / "out")
 
 
 def test_two_replays_do_not_write_to_one_folder(drives, tmp_path):
-    with corpus.alone_in(tmp_path / "out"), pytest.raises(UNUSABLE, match="another replay writes"):
+    with (
+        corpus.alone_in(tmp_path / "out"),
+        pytest.raises(PerceptionError, match="another replay writes"),
+    ):
         replay("--corpus", drives, "--out", tmp_path / "out")
 
 
@@ -239,7 +243,7 @@ def test_what_a_killed_worker_left_is_removed(drives, tmp_path):
 
 def test_an_error_that_every_drive_would_have_is_raised(drives, tmp_path, monkeypatch):
     monkeypatch.setitem(BACKENDS, "faulty", faulty_backend.__name__)
-    with pytest.raises(UNUSABLE, match="faulty"):
+    with pytest.raises(PerceptionError, match="faulty"):
         outcome(tmp_path, Here(), backend="faulty")
 
 

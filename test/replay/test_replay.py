@@ -239,6 +239,20 @@ def test_a_drive_that_cannot_be_read_does_not_end_the_others(small, tmp_path):
     assert "empty.mp4" in unusable(bags[0], *bags[2:])
 
 
+def test_labels_that_cannot_be_read_do_not_end_the_other_drives(tmp_path):
+    drive = tmp_path / "drive"
+    with Rosbag2Writer(drive, version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        for topic, kind, data in (
+            ("/camera", IMAGE, serialized(IMAGE, 0)),
+            ("/labels", DETECTIONS, serialized(IMAGE, 0)[:8]),
+        ):
+            writer.write(writer.add_connection(topic, kind, typestore=typestore()), START_NS, data)
+    options = ("--labels-topic", "/labels", "--backend", "null", "--out", tmp_path / "out")
+    whole = replay(drive, drive, *options, status=2)
+    assert list(whole["failed"]) == ["drive", "drive~2"]
+    assert "a message of vision_msgs" in whole["failed"]["drive"]
+
+
 def test_drives_of_one_name_are_told_apart(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
