@@ -13,7 +13,7 @@ from launch.events.process import ProcessExited
 from launch_ros.actions import Node
 
 from launch import LaunchContext, LaunchDescription
-from perception_nodes.graph.config import allowed_range
+from perception_nodes.graph.config import SettingsError, allowed_range
 from perception_nodes.graph.graph import REPLAY, Graph
 from perception_nodes.system.environment import STOPPING
 
@@ -35,6 +35,16 @@ STOP_TIMEOUT_S = 15
 """Longer than the supervisor takes to stop nodes that hang, and to clean up after them."""
 
 
+class ListedArgument(DeclareLaunchArgument):  # type: ignore[misc]
+    """An argument with its default, which is only told: `perception run` knows it itself.
+
+    To set it would give it to whatever is included after us, a second graph too.
+    """
+
+    def execute(self, context: LaunchContext) -> None:
+        """Set nothing."""
+
+
 def describe(graph: Graph) -> LaunchDescription:
     """The process that runs a graph, and the arguments that it takes."""
     arguments = {
@@ -43,33 +53,37 @@ def describe(graph: Graph) -> LaunchDescription:
     } | ROS_ARGUMENTS
 
     def start(context: LaunchContext) -> Node:
-        # Called before the arguments are declared: it finds only those that are given.
         found = context.launch_configurations
         given = {name: found[name] for name in arguments if name in found}
         if graph is REPLAY:
             given.setdefault("bag", "")
         assignments = [f"{name}:={given[name]}" for name in given if name in graph.parameters]
+        unknown = _unknown(context, arguments)
+        if any(text.startswith("bag:=") for text in unknown):
+            raise SettingsError("argument bag: replay.launch.py plays recorded drives")
         return Node(
             package="perception_nodes",
             executable="perception",
             namespace=given.get("namespace"),
-            arguments=["run", f"--pid={os.getpid()}", *assignments, *_unknown(context, arguments)],
+            arguments=["run", f"--pid={os.getpid()}", *assignments, *unknown],
             ros_arguments=_ros_arguments(given),
             output="screen",
             sigterm_timeout=str(STOP_TIMEOUT_S),
             on_exit=_end,
         )
 
-    declared = [
-        DeclareLaunchArgument(name, default_value=default, description=description)
+    listed = [
+        ListedArgument(name, default_value=default, description=description)
         for name, (default, description) in arguments.items()
     ]
-    return LaunchDescription([OpaqueFunction(function=lambda context: [start(context)]), *declared])
+    return LaunchDescription([OpaqueFunction(function=lambda context: [start(context)]), *listed])
 
 
 def _ros_arguments(given: Mapping[str, str]) -> list[str]:
     flags = {"params_file": "--params-file", "log_level": "--log-level"}
-    found = [text for name, flag in flags.items() if name in given for text in (flag, given[name])]
+    found = [
+        text for name, flag in flags.items() if given.get(name) for text in (flag, given[name])
+    ]
     return found + [text for rule in given.get("remap", "").split() for text in ("-r", rule)]
 
 

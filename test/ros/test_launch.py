@@ -39,6 +39,20 @@ def generate_launch_description():
         IncludeLaunchDescription(ours, launch_arguments=given.items()),
     ])])
 """
+INCLUDING_TWICE = """
+from launch import LaunchDescription
+from launch.actions import IncludeLaunchDescription
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+def generate_launch_description():
+    ours = PythonLaunchDescriptionSource({path!r})
+    given = {{"backend": "null", "standby": "never"}}
+    more = {{"cameras": "left,right", "namespace": "truck"}}
+    return LaunchDescription([
+        IncludeLaunchDescription(ours, launch_arguments=given.items()),
+        IncludeLaunchDescription(ours, launch_arguments=more.items()),
+    ])
+"""
 
 
 @pytest.fixture(params=["run", pytest.param("launch", marks=needs_launch)])
@@ -143,6 +157,19 @@ def test_a_launch_file_that_includes_ours(
 
 @needs_launch
 @only_launch
+def test_a_launch_file_that_includes_ours_twice(
+    start: Starter, observer: Observer, tmp_path: Path
+) -> None:
+    path = tmp_path / "vehicle.launch.py"
+    path.write_text(INCLUDING_TWICE.format(path=str(ROOT / "launch/perception.launch.py")))
+    graph = start(file=str(path))
+    expected = {"/perception/detections", "/truck/perception/left/detections"}
+    observer.until(lambda: expected <= observer.topics())
+    stop(graph)
+
+
+@needs_launch
+@only_launch
 @pytest.mark.parametrize(
     ("file", "made"), [("perception.launch.py", LIVE), ("replay.launch.py", REPLAY)]
 )
@@ -167,10 +194,19 @@ def test_a_drive_that_has_ended_ends_the_graph(start: Starter, observer: Observe
 
 @needs_launch
 @only_launch
-def test_a_replay_without_a_drive_is_refused(start: Starter) -> None:
-    graph = start(*SINGLE, file="replay.launch.py")
+@pytest.mark.parametrize(
+    ("file", "arguments", "said"),
+    [
+        ("replay.launch.py", [], "error: parameter bag: "),
+        ("perception.launch.py", ["bag:=synthetic:64x48@20*10"], "argument bag: replay.launch.py"),
+    ],
+)
+def test_a_drive_is_given_to_a_replay_and_to_nothing_else(
+    start: Starter, file: str, arguments: list[str], said: str
+) -> None:
+    graph = start(*SINGLE, *arguments, file=file)
     assert graph.end() == 1
-    assert graph.output().count("error: parameter bag: ") == 1
+    assert graph.output().count(said) == 1
 
 
 def test_two_cameras_run_side_by_side(start: Starter, observer: Observer) -> None:
