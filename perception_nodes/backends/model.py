@@ -47,10 +47,10 @@ class InputSpec(BaseModel):
     resize: Literal["letterbox", "stretch"] = "letterbox"
     padding: int = Field(default=PADDING_VALUE, ge=0, le=255)
 
-    def preprocessor(self, undistort: bool = False) -> Preprocessor:
-        """What makes a camera's frames this input."""
+    def preprocessor(self, undistort: bool = False, sample_bits: int = 0) -> Preprocessor:
+        """What makes a camera's frames this input; for the arguments see `Preprocessor`."""
         stretch = self.resize == "stretch"
-        return Preprocessor(self.width, self.height, undistort, stretch, self.padding)
+        return Preprocessor(self.width, self.height, undistort, stretch, self.padding, sample_bits)
 
 
 Shape = tuple[int, ...]

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.drives.bag_file import BagError, Messages
+from perception_nodes.drives.exif import UPRIGHT, orientation
 from perception_nodes.drives.schemas import COMPRESSED_IMAGE, IMAGE
 from perception_nodes.drives.storage import Topic
 
@@ -21,6 +22,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg")
 FOLDER_RATE_HZ = 10.0
 """Assumed for image folders, whose files carry no times."""
+FAST_PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1)
 START_NS = 1_000_000_000
 """Stamp of the first frame; 0 would mean that it has none."""
 
@@ -126,12 +128,20 @@ def _header(stamp_ns: int) -> bytes:
 
 
 def _jpeg_or_png(file: Path) -> bytes:
-    """A JPEG or PNG file as it is; other image formats are converted to PNG without loss."""
+    """A JPEG or PNG file as it is.
+
+    Other image formats are converted to PNG without loss, and so are photographs that are stored as
+    the camera was held: they are turned upright.
+    """
     data = file.read_bytes()
-    if data.startswith((b"\xff\xd8\xff", b"\x89PNG")):
+    as_it_is = data.startswith(b"\x89PNG")
+    if data.startswith(b"\xff\xd8\xff"):
+        as_it_is = orientation(data) == UPRIGHT
+    if as_it_is or not data:
         return data
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
-    return data if pixels is None else cv2.imencode(".png", pixels)[1].tobytes()
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    return data if pixels is None else cv2.imencode(".png", pixels, FAST_PNG)[1].tobytes()
 
 
 def _natural(name: str) -> list[tuple[str, int]]:

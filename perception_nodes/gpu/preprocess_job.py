@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from perception_nodes.core.frame import FrameRejected, ImageView
 from perception_nodes.core.geometry import PADDING_VALUE, Letterbox, Points
-from perception_nodes.preprocess.formats import BYTES_PER_PIXEL, check_frame
+from perception_nodes.preprocess.formats import BYTES_PER_PIXEL, check_in_place
 
 BITS = 11
 """Fraction bits of a position between two samples."""
@@ -102,14 +102,14 @@ def plan_frame(image: ImageView, letterbox: Letterbox, grid: Points | None) -> F
     """Make the plan for frames of one kind.
 
     Args:
-        image: an uncompressed frame of this kind; its pixels are not read.
+        image: a frame of this kind; its pixels are not read.
         letterbox: placement of the frames in the network's input.
         grid: for a lens, the result of `core.geometry.remap_grid`, else None.
 
     Raises:
-        FrameRejected: size, step and data of the frame do not fit together, or it is too large.
+        FrameRejected: see `check_in_place`; or it is too large.
     """
-    encoding, rows = check_frame(image)
+    encoding, rows = check_in_place(image)
     width, height, step = image.width, image.height, image.step
     frame_bytes = rows * step
     if frame_bytes >= 1 << 31 or (grid is not None and max(width, height) >= 1 << 15):

@@ -34,7 +34,7 @@ from perception_nodes.gpu.preprocess_job import (
     grid_of,
     plan_frame,
 )
-from perception_nodes.preprocess.formats import check_uncompressed
+from perception_nodes.preprocess.formats import check_in_place
 from perception_nodes.preprocess.placement import Placement
 
 
@@ -92,7 +92,7 @@ class Preprocessing:
         Raises:
             FrameRejected: size, step and data do not fit together, or a GPU cannot read the frame.
         """
-        check_uncompressed(image)
+        check_in_place(image)
         kind = (image.encoding, image.width, image.height, image.step, placement)
         if kind == self._fitted:
             return False

@@ -195,6 +195,14 @@ class PreprocessSettings(RedundantSettings):
     undistort: bool = Field(
         default=True, description="remove the lens distortion that CameraInfo describes"
     )
+    sample_bits: int = Field(
+        default=0,
+        ge=0,
+        le=16,
+        description="how many bits of a sample are significant where the images have 16 bits a "
+        "sample (mono16, bayer_rggb16, ...); 0: the fewest of 10, 12, 14 and 16 that the brightest "
+        "pixel so far needs",
+    )
     calibration_file: str = Field(
         default="",
         description="camera_info YAML file for a camera that publishes no CameraInfo; {camera} "

@@ -41,7 +41,7 @@ class PreprocessNode(RedundantNode):
         settings: PreprocessSettings = self.settings
         model = load_model(settings.model)
         self._size = (model.input.height, model.input.width, 3)
-        self._preprocessor = model.input.preprocessor(settings.undistort)
+        self._preprocessor = model.input.preprocessor(settings.undistort, settings.sample_bits)
         if settings.calibration_file:
             self._preprocessor.calibrate(read_calibration(settings.calibration_file))
         self._time = RosTime(self)

@@ -12,15 +12,20 @@ from perception_nodes.core.frame import FrameHeader, FrameRejected, ImageView
 from perception_nodes.core.geometry import PADDING_VALUE, Points
 from perception_nodes.preprocess.encodings import (
     Plane,
+    Samples,
     converted,
     demosaic,
     planes_of,
     planes_to_bgr,
+    significant_bits,
+    to_8_bits,
 )
 from perception_nodes.preprocess.placement import Placement, Placer
 
 MAX_PIXELS = 1 << 26
 """Limit for a compressed frame: a forged header must not cost gigabytes and seconds."""
+PNG_FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+"""Colours as they are stored, also with 16 bits, and the picture as the camera has taken it."""
 
 
 class Preprocessor:
@@ -40,6 +45,7 @@ class Preprocessor:
         undistort: bool,
         stretch: bool = False,
         padding: int = PADDING_VALUE,
+        sample_bits: int = 0,
     ) -> None:
         """Create a preprocessor.
 
@@ -49,8 +55,11 @@ class Preprocessor:
             undistort: whether frames are rectified when a calibration is known.
             stretch: whether a frame fills the input whatever its shape, instead of a letterbox.
             padding: grey of the letterbox's border.
+            sample_bits: significant bits of frames with 16 bits a sample; 0: the most that
+                `significant_bits` has found in a frame so far.
         """
         self._padding = padding
+        self._sample_bits = self._bits = sample_bits
         self.placer = Placer(width, height, undistort, stretch)
         self.calibrate = self.placer.calibrate
         self._placement = self.placer.place(width, height)
@@ -98,6 +107,8 @@ class Preprocessor:
         if placement is not self._placement:
             self._placement, self._grid = placement, placement.grid()
             self._maps.clear()
+        # Brighter frames need more bits; darker ones must not change the brightness of the picture.
+        self._bits = self._sample_bits or max(self._bits, significant_bits(image.encoding, planes))
         if image.encoding.startswith("bayer") and self._placement.letterbox.scale_x > 0.5:
             # The planes of a Bayer mosaic have half its size, which would cost resolution here.
             image = demosaic(image)
@@ -127,13 +138,20 @@ class Preprocessor:
     def _scale(
         self, plane: Plane, image: ImageView, out: NDArray[np.uint8] | None
     ) -> NDArray[np.uint8]:
+        """A plane in the size of the picture, with 8 bits a sample; in `out` if it has 8 bits."""
+        scaled = self._scaled(plane, image, out)
+        return to_8_bits(scaled, self._bits) if scaled.dtype == np.uint16 else scaled
+
+    def _scaled(self, plane: Plane, image: ImageView, out: NDArray[np.uint8] | None) -> Samples:
         size = (self._placement.letterbox.inner_width, self._placement.letterbox.inner_height)
         if self._grid is None:
             scaled = cv2.resize(plane.pixels, size, dst=out, interpolation=cv2.INTER_LINEAR)
-            return np.asarray(scaled, np.uint8)
+            return np.asarray(scaled)
         height, width = plane.pixels.shape[:2]
         maps = self._maps.get((width, height)) or self._make_maps(width, height)
         grey = 128 if plane.step_x > 1 and not image.encoding.startswith("bayer") else self._padding
+        if plane.pixels.dtype == np.uint16:
+            grey = round(grey * ((1 << self._bits) - 1) / 255)
         rectified = cv2.remap(
             plane.pixels,
             *maps,
@@ -142,7 +160,7 @@ class Preprocessor:
             borderMode=cv2.BORDER_CONSTANT,
             borderValue=(grey, grey, grey, grey),
         )
-        return np.asarray(rectified, np.uint8)
+        return np.asarray(rectified)
 
     def _make_maps(
         self, plane_width: int, plane_height: int
@@ -179,13 +197,13 @@ class Preprocessor:
                 _check_size(width, height)
                 if zlib.crc32(image.data[12:29]) != crc:
                     raise ValueError("its header is damaged")
-                pixels = cv2.imdecode(np.frombuffer(image.data, np.uint8), cv2.IMREAD_COLOR)
+                pixels = cv2.imdecode(np.frombuffer(image.data, np.uint8), PNG_FLAGS)
                 if pixels is None:
                     raise ValueError("cut off or damaged")
                 height, width = pixels.shape[:2]
         except (ValueError, struct.error, cv2.error) as error:
             raise FrameRejected(f"{image.encoding}: {error}") from error
-        return width, height, converted(image, np.asarray(pixels, np.uint8))
+        return width, height, converted(image, np.asarray(pixels))
 
 
 def _check_size(width: int, height: int) -> None:

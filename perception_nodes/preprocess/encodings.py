@@ -3,23 +3,26 @@
 Converting colours after scaling, on the small image, saves a pass over the whole frame.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.core.frame import ImageView
-from perception_nodes.preprocess.formats import ALIASES, BYTES_PER_PIXEL, check_frame
+from perception_nodes.preprocess.formats import ALIASES, DEEP, bytes_per_pixel, check_frame
 
 Pixels = NDArray[np.uint8]
+Samples = NDArray[Any]
+"""uint8 or uint16."""
 
 # OpenCV names a Bayer pattern by its second row's second and third pixel.
 _DEMOSAIC = {
-    "bayer_rggb8": cv2.COLOR_BayerBG2BGR,
-    "bayer_bggr8": cv2.COLOR_BayerRG2BGR,
-    "bayer_gbrg8": cv2.COLOR_BayerGR2BGR,
-    "bayer_grbg8": cv2.COLOR_BayerGB2BGR,
+    "bayer_rggb": cv2.COLOR_BayerBG2BGR,
+    "bayer_bggr": cv2.COLOR_BayerRG2BGR,
+    "bayer_gbrg": cv2.COLOR_BayerGR2BGR,
+    "bayer_grbg": cv2.COLOR_BayerGB2BGR,
 }
 
 # BT.601, limited range, as a 3 x 4 matrix from (Y, U, V, 1) to (B, G, R).
@@ -43,11 +46,11 @@ class Plane:
     """A part of a frame's pixels.
 
     Attributes:
-        pixels: uint8 [h, w] or [h, w, c], a view.
+        pixels: uint8 or uint16 [h, w] or [h, w, c], a view.
         step_x, step_y: distance of neighbouring plane pixels, in source pixels.
     """
 
-    pixels: Pixels
+    pixels: Samples
     step_x: int = 1
     step_y: int = 1
 
@@ -63,8 +66,11 @@ def planes_of(image: ImageView) -> list[Plane]:
     """
     encoding, rows = check_frame(image)
     width, height, step = image.width, image.height, image.step
-    row_bytes = width * BYTES_PER_PIXEL[encoding]
+    row_bytes = width * bytes_per_pixel(encoding)
     lines = np.frombuffer(image.data, np.uint8, rows * step).reshape(rows, step)[:, :row_bytes]
+    if encoding in DEEP:
+        encoding = DEEP[encoding][0]
+        lines = lines.view("<u2")
 
     if encoding in ("nv12", "nv21"):
         chroma = lines[height:].reshape(height // 2, width // 2, 2)
@@ -73,8 +79,40 @@ def planes_of(image: ImageView) -> list[Plane]:
         return [Plane(_split(lines, 2)), Plane(_split(lines, 4), 2, 1)]
     if encoding.startswith("bayer"):
         return [Plane(_split(lines[0::2], 2), 2, 2), Plane(_split(lines[1::2], 2), 2, 2)]
-    channels = BYTES_PER_PIXEL[encoding]
+    channels = bytes_per_pixel(encoding)
     return [Plane(lines if channels == 1 else _split(lines, channels))]
+
+
+def significant_bits(encoding: str, planes: list[Plane]) -> int:
+    """How many bits of a frame's samples are significant, as far as its pixels show.
+
+    No ROS message tells it where 10, 12 or 14 bits come in 16. A sixteenth of the pixels is looked
+    at: what little is brighter than all of those is then shown as white.
+
+    Args:
+        encoding: of the frame.
+        planes: of the frame.
+
+    Returns:
+        8, or the fewest of 10, 12, 14 and 16 that the brightest pixel needs, but not more than the
+        encoding's name says.
+    """
+    encoding = ALIASES.get(encoding, encoding)
+    if encoding not in DEEP:
+        return 8
+    brightest = max(int(_colours(plane.pixels)[::4, ::4].max()) for plane in planes)
+    needed = max(10, brightest.bit_length() + brightest.bit_length() % 2)
+    return min(needed, DEEP[encoding][1])
+
+
+def _colours(pixels: Samples) -> Samples:
+    """The pixels without an alpha channel."""
+    return pixels[:, :, :3] if pixels.ndim == 3 else pixels
+
+
+def to_8_bits(pixels: Samples, bits: int) -> Pixels:
+    """Samples of which `bits` bits are significant, scaled to 8 bits and rounded."""
+    return np.asarray(cv2.convertScaleAbs(pixels, alpha=255 / ((1 << bits) - 1)), np.uint8)
 
 
 def planes_to_bgr(encoding: str, planes: list[Pixels], out: Pixels) -> None:
@@ -86,8 +124,11 @@ def planes_to_bgr(encoding: str, planes: list[Pixels], out: Pixels) -> None:
         out: uint8 [h, w, 3]; receives BGR.
     """
     encoding = ALIASES.get(encoding, encoding)
+    encoding = DEEP[encoding][0] if encoding in DEEP else encoding
     first = planes[0]
-    if encoding in ("mono8", "8uc1"):
+    if encoding == "bgr8":
+        np.copyto(out, first)
+    elif encoding in ("mono8", "8uc1"):
         cv2.cvtColor(first, cv2.COLOR_GRAY2BGR, dst=out)
     elif encoding == "rgb8":
         cv2.cvtColor(first, cv2.COLOR_RGB2BGR, dst=out)
@@ -115,28 +156,39 @@ def planes_to_bgr(encoding: str, planes: list[Pixels], out: Pixels) -> None:
 def demosaic(image: ImageView) -> ImageView:
     """Convert a Bayer frame to BGR at full size: a pass over all pixels, counted as a copy."""
     lines = np.frombuffer(image.data, np.uint8, image.height * image.step)
-    mosaic = lines.reshape(image.height, image.step)[:, : image.width]
-    bgr = cv2.cvtColor(mosaic, _DEMOSAIC[image.encoding])
-    return converted(image, np.asarray(bgr, np.uint8))
+    mosaic: Samples = lines.reshape(image.height, image.step)
+    family = image.encoding[: len("bayer_rggb")]
+    if image.encoding in DEEP:
+        mosaic = mosaic[:, : 2 * image.width].view("<u2")
+    bgr = cv2.cvtColor(mosaic[:, : image.width], _DEMOSAIC[family])
+    return converted(image, np.asarray(bgr))
 
 
-def converted(image: ImageView, bgr: Pixels) -> ImageView:
-    """A frame after its conversion to BGR, uint8 [h, w, 3], which made a copy."""
-    return replace(
-        ImageView.of_pixels(bgr),
-        stamp_ns=image.stamp_ns,
-        frame_id=image.frame_id,
-        copies=image.copies + 1,
+def converted(image: ImageView, bgr: Samples) -> ImageView:
+    """A frame after its conversion to BGR, uint8 or uint16 [h, w, 3], which made a copy."""
+    height, width = bgr.shape[:2]
+    encoding = "bgr8" if bgr.dtype == np.uint8 else "bgr16"
+    data = memoryview(bgr.reshape(-1)).cast("B")
+    return ImageView(
+        image.stamp_ns,
+        image.frame_id,
+        width,
+        height,
+        encoding,
+        bgr.strides[0],
+        data,
+        image.copies + 1,
     )
 
 
-def _split(lines: Pixels, channels: int) -> Pixels:
-    """A view of rows of interleaved bytes as pixels with this number of channels."""
-    height, row_bytes = lines.shape
+def _split(lines: Samples, channels: int) -> Samples:
+    """A view of rows of interleaved samples as pixels with this number of channels."""
+    height, row_samples = lines.shape
+    size = lines.itemsize
     return np.lib.stride_tricks.as_strided(
         lines,
-        (height, row_bytes // channels, channels),
-        (lines.strides[0], channels, 1),
+        (height, row_samples // channels, channels),
+        (lines.strides[0], channels * size, size),
         writeable=False,
     )
 

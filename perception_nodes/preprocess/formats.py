@@ -21,21 +21,52 @@ BYTES_PER_PIXEL = {
 }
 """Bytes of a pixel, for planar encodings in the first plane."""
 
-ALIASES = {"yuv422": "uyvy", "yuv422_yuy2": "yuyv"}
+_BAYER = ("bayer_rggb", "bayer_bggr", "bayer_gbrg", "bayer_grbg")
+DEEP = {
+    f"{family}{bits}": (f"{family}8", bits)
+    for families, depths in (
+        (("mono", *_BAYER), (10, 12, 14, 16)),
+        (("bgr", "rgb", "bgra", "rgba"), (16,)),
+    )
+    for family in families
+    for bits in depths
+}
+"""Encodings with 16 bits a sample, the most significant byte last: the encoding of the same layout
+with 8 bits, and how many bits are significant at most."""
+
+ALIASES = {
+    "yuv422": "uyvy",
+    "yuv422_yuy2": "yuyv",
+    "8uc4": "bgra8",
+    "16uc1": "mono16",
+    "16uc3": "bgr16",
+    "16uc4": "bgra16",
+}
 
 
-def check_uncompressed(image: ImageView) -> None:
-    """Check that a frame can be read in place.
+def bytes_per_pixel(encoding: str) -> int:
+    """Bytes of a pixel of any known encoding that is not an alias; see `BYTES_PER_PIXEL`."""
+    if encoding in DEEP:
+        return 2 * BYTES_PER_PIXEL[DEEP[encoding][0]]
+    return BYTES_PER_PIXEL[encoding]
+
+
+def check_in_place(image: ImageView) -> tuple[str, int]:
+    """Check that a GPU can read a frame in place.
+
+    Returns:
+        As `check_frame`.
 
     Raises:
-        FrameRejected: the frame is compressed, or `check_frame` rejects it.
+        FrameRejected: the frame is compressed or has more than 8 bits a sample, or `check_frame`
+            rejects it.
     """
-    if image.encoding in ("jpeg", "png"):
+    if image.encoding in ("jpeg", "png") or ALIASES.get(image.encoding, image.encoding) in DEEP:
         raise FrameRejected(
-            f"{image.encoding}: the GPU's preprocessing reads uncompressed frames; publish those, "
-            "or preprocess on the CPU"
+            f"{image.encoding}: the GPU's preprocessing reads uncompressed frames of 8 bits a "
+            "sample; publish those, or set preprocess_on:=cpu"
         )
-    check_frame(image)
+    return check_frame(image)
 
 
 def check_frame(image: ImageView) -> tuple[str, int]:
@@ -49,12 +80,12 @@ def check_frame(image: ImageView) -> tuple[str, int]:
     """
     encoding = ALIASES.get(image.encoding, image.encoding)
     width, height, step = image.width, image.height, image.step
-    if encoding not in BYTES_PER_PIXEL:
-        known = ", ".join([*BYTES_PER_PIXEL, *ALIASES, "jpeg", "png"])
+    if encoding not in BYTES_PER_PIXEL and encoding not in DEEP:
+        known = ", ".join([*BYTES_PER_PIXEL, *ALIASES, *DEEP, "jpeg", "png"])
         raise FrameRejected(f"encoding {image.encoding!r} is not supported; known are {known}")
     if width <= 0 or height <= 0:
         raise FrameRejected(f"{encoding}: size {width}x{height} holds no pixels")
-    row_bytes = width * BYTES_PER_PIXEL[encoding]
+    row_bytes = width * bytes_per_pixel(encoding)
     rows = height * 3 // 2 if encoding in ("nv12", "nv21") else height
     if step < row_bytes:
         raise FrameRejected(f"{encoding}: step {step} is less than the {row_bytes} bytes of a row")
@@ -62,7 +93,7 @@ def check_frame(image: ImageView) -> tuple[str, int]:
         raise FrameRejected(
             f"{encoding}: {len(image.data)} bytes are fewer than {rows} rows of {step}"
         )
-    if BYTES_PER_PIXEL[encoding] < 3 and "mono" not in encoding and encoding != "8uc1":
+    if encoding.startswith(("bayer", "nv", "uyvy", "yuyv")):
         if width % 2 or (height % 2 and encoding not in ("uyvy", "yuyv")):
             raise FrameRejected(f"{encoding}: size {width}x{height} is not even")
     return encoding, rows

@@ -20,7 +20,7 @@ from perception_nodes.core.frame import (
     RecordKind,
 )
 from perception_nodes.preprocess.cpu import Preprocessor
-from perception_nodes.preprocess.formats import check_uncompressed
+from perception_nodes.preprocess.formats import check_in_place
 
 _SHARED_FIELDS = (
     "sequence",
@@ -125,7 +125,7 @@ class Ingest:
         """
         _begin(header, record)
         header.camera_source, header.camera_number = name
-        check_uncompressed(image)
+        check_in_place(image)
         placement = self._preprocessor.placer.place(image.width, image.height)
         placement.describe(header, image.copies)
         data = np.frombuffer(image.data, np.uint8)

@@ -116,8 +116,8 @@ def read_image(data: Buffer) -> ImageView:
     pixels = reader.octets()
     if not (0 < width <= 65535 and 0 < height <= 65535):
         raise FrameRejected(f"Image: size {width}x{height} is outside 1..65535")
-    if big_endian and "16" in encoding:
-        raise FrameRejected(f"Image: big-endian {encoding} is not supported")
+    if big_endian and any(bits in encoding for bits in ("10", "12", "14", "16")):
+        raise FrameRejected(f"Image: big-endian {encoding} is not supported; set is_bigendian to 0")
     return ImageView(stamp_ns, frame_id, width, height, encoding.lower(), step, pixels)
 
 

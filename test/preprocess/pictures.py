@@ -11,6 +11,7 @@ ENCODINGS = (
     "8uc3",
     "bgra8",
     "rgba8",
+    "8uc4",
     "mono8",
     "8uc1",
     "uyvy",
@@ -24,6 +25,12 @@ ENCODINGS = (
     "bayer_gbrg8",
     "bayer_grbg8",
 )
+BAYER = ("bayer_rggb", "bayer_bggr", "bayer_gbrg", "bayer_grbg")
+DEEP_ENCODINGS = (
+    *(f"{name}{bits}" for name in ("mono", *BAYER) for bits in (10, 12, 14, 16)),
+    *("bgr16", "rgb16", "bgra16", "rgba16", "16uc1", "16uc3", "16uc4"),
+)
+"""With 16 bits a sample; the number in the name says how many are significant at most."""
 
 
 def scene(width, height, seed=0):
@@ -44,8 +51,8 @@ def encode(bgr, encoding):
         return bgr.reshape(height, -1)
     if encoding == "rgb8":
         return bgr[:, :, ::-1].reshape(height, -1)
-    if encoding in ("bgra8", "rgba8"):
-        colours = bgr if encoding == "bgra8" else bgr[:, :, ::-1]
+    if encoding in ("bgra8", "8uc4", "rgba8"):
+        colours = bgr[:, :, ::-1] if encoding == "rgba8" else bgr
         return np.dstack([colours, np.full((height, width), 7, np.uint8)]).reshape(height, -1)
     if encoding in ("mono8", "8uc1"):
         return cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY)
@@ -70,9 +77,16 @@ def encode(bgr, encoding):
     return rows.reshape(height, -1)
 
 
-def frame(bgr, encoding, padding=0):
+def deep_encode(bgr, encoding, bits):
+    """Rows of 16-bit samples, of which `bits` are significant, as bytes."""
+    family = {"16uc1": "mono", "16uc3": "bgr", "16uc4": "bgra"}.get(encoding)
+    samples = encode(bgr, f"{family or encoding[:-2]}8").astype(np.float64) / 255 * (2**bits - 1)
+    return np.round(samples).astype("<u2").view(np.uint8)
+
+
+def frame(bgr, encoding, padding=0, bits=0):
     """A frame that shows a BGR picture, with unused bytes behind each row."""
-    rows = encode(bgr, encoding)
+    rows = encode(bgr, encoding) if not bits else deep_encode(bgr, encoding, bits)
     padded = np.full((rows.shape[0], rows.shape[1] + padding), 255, np.uint8)
     padded[:, : rows.shape[1]] = rows
     height, width = bgr.shape[:2]

@@ -177,10 +177,12 @@ class TestLens:
     def test_the_border_of_a_rectified_picture_is_grey_in_every_encoding(self):
         """A pincushion lens leaves the corners of the rectified picture empty."""
         info = CameraInfo(640, 480, "plumb_bob", (0.25, 0.1, 0, 0, 0), MATRIX)
-        for encoding in ENCODINGS:
+        white = np.full((480, 640, 3), 250, np.uint8)
+        for encoding in (*ENCODINGS, "mono16", "rgb16", "bayer_rggb12"):
             processor = preprocessor()
             processor.calibrate(info)
-            out, header = write(frame(np.full((480, 640, 3), 250, np.uint8), encoding), processor)
+            bits = 0 if encoding in ENCODINGS else 12
+            out, header = write(frame(white, encoding, bits=bits), processor)
             box = Letterbox.fit(640, 480, WIDTH, HEIGHT)
             middle = out[HEIGHT // 2, WIDTH // 2]
             corner = out[box.pad_y + 2, box.pad_x + 2]

@@ -5,16 +5,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pictures import ENCODINGS, frame, scene, view
+from pictures import BAYER, DEEP_ENCODINGS, ENCODINGS, compressed, frame, scene, view
 
 from perception_nodes.core.frame import FrameHeader, FrameRejected
 from perception_nodes.core.geometry import Letterbox
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.preprocess.encodings import planes_of
-from perception_nodes.preprocess.formats import ALIASES, BYTES_PER_PIXEL
+from perception_nodes.preprocess.formats import ALIASES, BYTES_PER_PIXEL, DEEP, check_in_place
 
 WIDTH, HEIGHT = 416, 256
-EXACT = {"bgr8", "rgb8", "8uc3", "bgra8", "rgba8", "mono8", "8uc1"}
+EXACT = {"bgr8", "rgb8", "8uc3", "bgra8", "8uc4", "rgba8", "mono8", "8uc1"}
 
 
 def opencv(image, bgr):
@@ -61,7 +61,7 @@ def processed(image):
 
 
 def test_every_encoding_is_tested():
-    assert set(ENCODINGS) == {*BYTES_PER_PIXEL, *ALIASES}
+    assert {*ENCODINGS, *DEEP_ENCODINGS} == {*BYTES_PER_PIXEL, *ALIASES, *DEEP}
 
 
 @pytest.mark.parametrize("padding", [0, 24], ids=["packed", "padded"])
@@ -84,6 +84,70 @@ def test_shows_what_opencv_shows(encoding, size, padding):
         # Chroma is interpolated here, repeated by OpenCV; each rounds once more than the other.
         assert difference.max() <= 5
         assert difference.mean() < 1.0
+
+
+def plain_oracle(image, bits):
+    """A deep frame without OpenCV's 16-bit code: divided to 8 bits first, then as that is shown."""
+    family = {"16uc1": "mono", "16uc3": "bgr", "16uc4": "bgra"}.get(image.encoding)
+    rows = np.frombuffer(image.data, np.uint8).reshape(image.height, image.step)
+    samples = rows[:, 0::2] + 256.0 * rows[:, 1::2]
+    shown = np.minimum(np.rint(255 * samples / (2**bits - 1)), 255).astype(np.uint8)
+    name = f"{family or image.encoding[:-2]}8"
+    return view(image.width, image.height, name, image.step // 2, shown.tobytes())
+
+
+@pytest.mark.parametrize("size", [(640, 120), (1280, 240)], ids=["0.65", "0.33"])
+@pytest.mark.parametrize("encoding", DEEP_ENCODINGS)
+def test_samples_of_more_than_8_bits_are_scaled_to_8(encoding, size):
+    most = 16 if encoding.startswith("16uc") else int(encoding[-2:])
+    for bits in (bits for bits in (10, 12, 14, 16) if bits <= most):
+        image = frame(scene(*size), encoding, padding=24, bits=bits)
+        found, header = processed(image)
+        difference = np.abs(found.astype(int) - processed(plain_oracle(image, bits))[0])
+        # Scaled with 16 bits and rounded once, against rounded to 8 bits before.
+        assert difference.max() <= (2 if "bayer" in encoding else 1)
+        assert header.copies == (1 if "bayer" in encoding and size[0] == 640 else 0)
+
+
+def test_the_brightness_of_a_picture_does_not_change_when_the_scene_gets_dark():
+    processor = Preprocessor(WIDTH, HEIGHT, undistort=False)
+    out = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    shown = []
+    for brightest in (900, 4095, 900):
+        dark = np.full((512, 832), brightest, "<u2")
+        processor.write(view(832, 512, "mono16", 1664, dark.tobytes()), out, FrameHeader())
+        shown.append(int(out[128, 208, 0]))
+    assert shown == [224, 255, 56]  # of 10 bits, 12 bits, 12 bits
+
+
+def test_the_number_of_significant_bits_can_be_given():
+    out = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    dark = np.full((512, 832), 900, "<u2")
+    image = view(832, 512, "mono16", 1664, dark.tobytes())
+    Preprocessor(WIDTH, HEIGHT, False, sample_bits=12).write(image, out, FrameHeader())
+    assert out[128, 208].tolist() == [56] * 3
+
+
+def test_an_opaque_alpha_channel_does_not_darken_the_picture():
+    pixels = np.full((512, 832, 4), 65535, "<u2")
+    pixels[:, :, :3] = 2048
+    image = view(832, 512, "bgra16", 8 * 832, pixels.tobytes())
+    assert processed(image)[0][128, 208].tolist() == [128] * 3
+
+
+@pytest.mark.parametrize("bits", [12, 16])
+def test_a_png_of_16_bits_is_shown_like_its_pixels(bits):
+    bgr = scene(640, 480)
+    pixels = np.round(bgr / 255 * (2**bits - 1)).astype(np.uint16)
+    png = cv2.imencode(".png", pixels)[1].tobytes()
+    difference = processed(compressed("png", png))[0].astype(int) - processed(frame(bgr, "bgr8"))[0]
+    assert np.abs(difference).max() <= 1
+
+
+@pytest.mark.parametrize("encoding", ["mono16", "16uc1", *(f"{name}12" for name in BAYER)])
+def test_a_gpu_refuses_deep_frames_and_says_what_to_set(encoding):
+    with pytest.raises(FrameRejected, match="preprocess_on:=cpu"):
+        check_in_place(frame(scene(64, 48), encoding, bits=10))
 
 
 @pytest.mark.parametrize("colour", [(0, 0, 255), (0, 255, 0), (255, 0, 0), (255, 255, 255)])
@@ -115,7 +179,9 @@ def test_a_small_bayer_frame_is_a_copy_for_its_resolution_and_a_large_one_none()
 @pytest.mark.parametrize(
     ("image", "reason"),
     [
-        (view(4, 4, "16uc1", 8, bytes(32)), "'16uc1' is not supported"),
+        (view(4, 4, "32fc1", 16, bytes(64)), "'32fc1' is not supported"),
+        (view(4, 4, "mono16", 7, bytes(32)), "step 7 is less than the 8"),
+        (view(4, 3, "bayer_rggb12", 8, bytes(99)), "4x3 is not even"),
         (view(4, 4, "", 8, bytes(32)), "'' is not supported"),
         (view(0, 4, "bgr8", 12, bytes(48)), "0x4 holds no pixels"),
         (view(4, 0, "bgr8", 12, bytes(48)), "4x0 holds no pixels"),
@@ -145,7 +211,7 @@ def test_a_yuv_frame_of_odd_height_and_a_mono_one_of_odd_size_are_fine():
 
 
 @given(
-    st.sampled_from([*ENCODINGS, "jpeg", "png", "BGR8", "x"]),
+    st.sampled_from([*ENCODINGS, *DEEP_ENCODINGS, "jpeg", "png", "BGR8", "x"]),
     st.integers(0, 40),
     st.integers(0, 40),
     st.integers(0, 200),
@@ -160,7 +226,7 @@ def test_nothing_but_a_rejection_escapes(encoding, width, height, step, data):
 
 
 @given(
-    st.sampled_from(ENCODINGS),
+    st.sampled_from([*ENCODINGS, "mono16", "rgb16", "bayer_rggb12"]),
     st.sampled_from([1, 2, 3, 4, 6, 40_000, 70_000, 2**31, 2**32 - 1]),
     st.sampled_from([1, 2, 3, 4, 6, 40_000, 70_000, 2**31, 2**32 - 1]),
     st.booleans(),

@@ -178,6 +178,14 @@ def test_a_stamp_that_no_message_can_have_is_rejected():
             read(data)
 
 
+@pytest.mark.parametrize("encoding", ["mono16", "bayer_rggb12", "16UC1"])
+def test_deep_samples_with_the_most_significant_byte_first_are_rejected(encoding):
+    message = image(encoding=encoding)
+    message.is_bigendian = 1
+    with pytest.raises(FrameRejected, match="set is_bigendian to 0"):
+        read_image(serialize(message))
+
+
 def test_sizes_out_of_range_are_rejected():
     with pytest.raises(FrameRejected, match="0x3 is outside"):
         read_image(serialize(image(width=0)))

@@ -1,0 +1,32 @@
+"""How a camera was held, as its JPEG files say it: the orientation of Exif 2.3 (tag 0x0112)."""
+
+from typing import Literal
+
+UPRIGHT = 1
+_ORIENTATION, _START_OF_PIXELS, _APPLICATION_1 = 0x0112, 0xDA, 0xE1
+
+
+def orientation(jpeg: bytes) -> int:
+    """The orientation of a JPEG file, 1 to 8; `UPRIGHT` where the file does not say."""
+    at = 2
+    while at + 4 <= len(jpeg) and jpeg[at] == 0xFF and jpeg[at + 1] != _START_OF_PIXELS:
+        end = at + 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
+        if jpeg[at + 1] == _APPLICATION_1 and jpeg[at + 4 : at + 10] == b"Exif\0\0":
+            return _of_tiff(jpeg[at + 10 : end])
+        at = end
+    return UPRIGHT
+
+
+def _of_tiff(tiff: bytes) -> int:
+    """The orientation in the first directory of a TIFF structure, whose entries have 12 bytes."""
+    order: Literal["little", "big"] = "little" if tiff[:2] == b"II" else "big"
+
+    def number(at: int, size: int) -> int:
+        return int.from_bytes(tiff[at : at + size], order)
+
+    directory = number(4, 4)
+    for entry in range(directory + 2, directory + 2 + 12 * number(directory, 2), 12):
+        if number(entry, 2) == _ORIENTATION:
+            value = number(entry + 8, 2)
+            return value if 1 <= value <= 8 else UPRIGHT
+    return UPRIGHT
