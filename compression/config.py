@@ -5,10 +5,21 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from compression.contract import CLASS_NAMES, STRIDES
 from compression.errors import CompressionError
+
+
+def _whole_cells(side: int) -> int:
+    if side % max(STRIDES):
+        raise ValueError(f"input side {side} is not a multiple of {max(STRIDES)}")
+    return side
+
+
+Side = Annotated[int, Field(ge=64, le=4096), AfterValidator(_whole_cells)]
+Channels = Annotated[int, Field(ge=32, le=1024, multiple_of=32)]
+Depth = Annotated[int, Field(ge=1, le=32)]
 
 AMBIGUOUS = "vehicle"
 """Names a set's own class that may be any of car, bus and truck: the labeller decides."""
@@ -59,11 +70,33 @@ class Training(Section):
     weight_decay: float = Field(default=5e-4, ge=0)
     distillation: float = Field(default=1.0, ge=0, description="weight of the teacher's outputs")
     features: float = Field(default=0.0, ge=0, description="weight of the teacher's features")
+    regression: float = Field(
+        default=0.0, ge=0, description="weight of the features' values, for a network of noise"
+    )
+    labels: float = Field(default=1.0, ge=0, description="weight of the labels")
+    size: tuple[Side, Side] | None = Field(
+        default=None, description="width and height of training images, if not the input's"
+    )
+    measure_every: int = Field(
+        default=0, ge=0, description="epochs between rows of curve.csv, 0 for none"
+    )
     warm_up_steps: int = Field(default=50, ge=0)
     mosaic: float = Field(default=0.5, ge=0, le=1, description="share of images made of four")
     final_phase: float = Field(
         default=0.3, ge=0, le=1, description="last share: whole images, weights rounded"
     )
+
+
+class Shape(Section):
+    """A plain network, see ``plain.py``; channels in 32s, which every device fills."""
+
+    widths: tuple[Channels, Channels, Channels, Channels] = Field(
+        description="channels at strides 4, 8, 16 and 32"
+    )
+    depths: tuple[Depth, Depth, Depth, Depth] = Field(description="convolutions at these strides")
+    stem_kernel: Literal[4, 6, 8] = Field(default=4, description="of the first layer, of stride 4")
+    neck: Channels = Field(default=64, description="channels that enter the head")
+    head: Channels = Field(default=64, description="channels in each branch of the head")
 
 
 class Pruning(Section):
@@ -112,8 +145,8 @@ class Config(Section):
 
     name: Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,30}$")]
     parent: Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,30}$")]
-    width: int = Field(ge=64, le=4096, description="of the network's input, pixels")
-    height: int = Field(ge=64, le=4096)
+    width: Side = Field(description="of the network's input, pixels")
+    height: Side
     seed: int = Field(default=0, ge=0)
     data: Path = Field(description="folder that holds the sets and weights")
     teacher: str = Field(description="COCO checkpoint the network starts from, below data")
@@ -124,7 +157,13 @@ class Config(Section):
     start: dict[Literal["dense", "swap", "prune"], str] = Field(
         default={}, description="checkpoints of other runs that steps start from, beside this one"
     )
+    checkpoint: Path | None = Field(
+        default=None, description="folder beside this file: a training goes on from STEP.pt there"
+    )
     dense: Training | None = Field(default=None, description="fine-tunes the parent")
+    network: Shape | None = Field(
+        default=None, description="a new network that learns from the parent; none is pruned then"
+    )
     swap: Training | None = Field(default=None, description="heals the other activation")
     prune: Pruning | None = None
     distil: list[Training] = Field(
@@ -134,16 +173,17 @@ class Config(Section):
     gate: Gate = Gate()
 
     @model_validator(mode="after")
-    def _whole_cells(self) -> "Config":
-        for side in (self.width, self.height):
-            if side % max(STRIDES):
-                raise ValueError(f"input side {side} is not a multiple of {max(STRIDES)}")
-        return self
-
-    @model_validator(mode="after")
     def _has_parent(self) -> "Config":
         if self.dense is None and "dense" not in self.start:
             raise ValueError("dense is missing: say how the parent is trained, or start.dense")
+        return self
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "Config":
+        if self.network and (self.swap or self.prune or set(self.start) - {"dense"}):
+            raise ValueError("network is new: neither swap nor prune goes with it")
+        if self.network and self.activation == "silu":
+            raise ValueError("network: activation silu is not plain; take relu or hardswish")
         return self
 
     @property
@@ -179,6 +219,8 @@ def read_config(path: Path) -> Config:
                     "set it to the folder that holds the images and weights"
                 )
             values["data"] = path.parent / str(values["data"])
+        if values.get("checkpoint"):
+            values["checkpoint"] = path.parent / str(values["checkpoint"])
         config = Config.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]

@@ -5,8 +5,10 @@ goes on with the first step that has none, and within a training where it last s
 Every network on the way also becomes a model folder in `models/`, so that all can be compared.
 """
 
+import csv
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import torch
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -26,6 +29,7 @@ from rich.progress import (
 from torch import nn
 
 from compression import dataset
+from compression.checkpoint import STATE
 from compression.config import Config, Training, read_config
 from compression.deploy import Maker, pass_gate
 from compression.errors import CompressionError
@@ -33,6 +37,7 @@ from compression.export import export
 from compression.frames import drawn, letterboxed
 from compression.model import build_model, count_gmac, load_model, make_plain, save_model
 from compression.package import Variant, accuracy_of, write_variant
+from compression.plain import PlainNetwork
 from compression.prune import prune
 from compression.reload import reload
 from compression.train import Batches, Samples, train
@@ -98,6 +103,11 @@ class Run:
         """The images of the training set, each once."""
         return sorted(set(self.samples().images))
 
+    def kept(self, step: str) -> Path | None:
+        """The checkpoint that a training goes on from, if there is one of that step."""
+        path = self.config.checkpoint and self.config.checkpoint / f"{step}.pt"
+        return path if path and path.is_file() else None
+
     def start(self, step: str) -> nn.Module | None:
         """The network of another run, or of a model folder, that a step starts from."""
         given = self.config.start.get(step)
@@ -144,6 +154,10 @@ def plan(config: Config) -> list[Step]:
         ("dense", [common, shown["dense"], start.get("dense")], train_dense),
     ]
     last = "dense"
+    if config.network:
+        own = [shown["activation"], shown["network"]]
+        steps.append(("network", own, make_network))
+        last = "network"
     if config.swap or "swap" in start:
         own = [shown["activation"], shown["swap"], start.get("swap")]
         steps.append(("swap", own, train_plain))
@@ -186,6 +200,16 @@ def train_plain(run: Run, progress: Progress) -> dict[str, Any]:
     return fit(run, progress, "swap", network, teacher, run.config.swap)
 
 
+def make_network(run: Run, progress: Progress) -> dict[str, Any]:
+    """Make a network of random weights, as the configuration describes it."""
+    assert run.config.network is not None
+    torch.manual_seed(run.config.seed)
+    network = PlainNetwork(run.config.network, run.config.activation)
+    run.checkpoint("network").parent.mkdir(parents=True, exist_ok=True)
+    save_model(network, run.checkpoint("network"))
+    return facts_of(run, network)
+
+
 def pruning_round(number: int, before: str) -> Callable[[Run, Progress], dict[str, Any]]:
     """Return the step that prunes a share of what is to go, and heals."""
 
@@ -213,10 +237,25 @@ def pruning_round(number: int, before: str) -> Callable[[Run, Progress], dict[st
     return step
 
 
+def go_on_from(checkpoint: Path, state: Path) -> None:
+    """Let a training that has no state yet go on from a checkpoint."""
+    state.parent.mkdir(parents=True, exist_ok=True)
+    if not state.exists():
+        partial = state.with_suffix(".partial")
+        shutil.copyfile(checkpoint, partial)
+        partial.rename(state)
+
+
 def trains(name: str, training: Training, before: str) -> Callable[[Run, Progress], dict[str, Any]]:
     """Return the step that trains what an earlier one left, weights rounded in the end."""
 
     def step(run: Run, progress: Progress) -> dict[str, Any]:
+        names = [step for step, _, _ in plan(run.config)]
+        later = [run.kept(step) for step in names[names.index(name) + 1 :]]
+        if any(later):
+            return take(run, name, load_model(run.checkpoint(before)))
+        if kept := run.kept(name):
+            go_on_from(kept, run.checkpoint(name).with_name(STATE))
         network, teacher = load_model(run.checkpoint(before)), load_model(run.checkpoint("dense"))
         bits = run.config.quantize.weight_bits
         return fit(run, progress, name, network, teacher, training, weight_bits=bits)
@@ -304,19 +343,48 @@ def fit(
         training,
         size_px=run.config.size,
         seed=run.config.seed,
-        state=path.with_name("state.pt"),
+        state=path.with_name(STATE),
         report=report,
+        measure=lambda average, facts: measure(run, step, average, facts),
         weight_bits=weight_bits,
     )
     save_model(network, path)
     return facts_of(run, network)
 
 
+def measure(run: Run, step: str, network: nn.Module, facts: dict[str, Any]) -> None:
+    """Append what a network in training finds on the gate's sets to `curve.csv`: AP50 by class."""
+    path = run.checkpoint(step).with_name("measured.onnx")
+    variant = Variant(
+        name=f"{run.config.name}-{step}",
+        parent=run.config.parent,
+        activation=run.config.activation,
+        graph=export(network, path, run.config.size),
+        **facts_of(run, network),
+    )
+    maker = Maker(run.config, [], run.labelled(), path.parent, lambda title: lambda *_: None)
+    found = maker.measured(variant).evaluations
+    row = {"stage": step, **{k: facts[k] for k in ("step", "epoch", "distilled")}}
+    row |= {f"r2 {name}": share for name, share in facts.get("r2", {}).items()}
+    row |= {
+        f"{one.data} {name}": score.map50
+        for one in found
+        for name, score in one.by_class.items()
+        if score.objects
+    }
+    curve = run.folder / "curve.csv"
+    with curve.open("a", newline="") as file:
+        writer = csv.DictWriter(file, row)
+        if file.tell() == 0:
+            writer.writeheader()
+        writer.writerow(row)
+
+
 def take(run: Run, step: str, network: nn.Module) -> dict[str, Any]:
     """Let a network be a step's result as it is."""
     run.checkpoint(step).parent.mkdir(parents=True, exist_ok=True)
     save_model(network, run.checkpoint(step))
-    return {**facts_of(run, network), "start": run.config.start[step]}
+    return {**facts_of(run, network), "start": run.config.start.get(step)}
 
 
 def facts_of(run: Run, network: nn.Module) -> dict[str, Any]:

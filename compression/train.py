@@ -10,17 +10,25 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from compression.augment import augment
 from compression.config import Training
-from compression.model import DetectionLoss, FeatureLoss, distillation_loss
+from compression.model import (
+    DetectionLoss,
+    FeatureLoss,
+    FeatureRegression,
+    distillation_loss,
+    stage_ends,
+)
 
 SAVE_EVERY_S = 60
 REPORT_EVERY_STEPS = 20
@@ -28,6 +36,8 @@ REPORT_EVERY_STEPS = 20
 Batch = tuple[torch.Tensor, list[torch.Tensor]]
 Report = Callable[[dict[str, Any]], None]
 """Takes the facts of the last steps: epoch, step, steps, images_per_s, losses."""
+Measure = Callable[[nn.Module, dict[str, Any]], None]
+"""Takes the averaged network, and facts of the last steps as of a report."""
 
 
 class Samples:
@@ -159,30 +169,115 @@ def rounded_weights(model: nn.Module, bits: int) -> Iterator[None]:
             module.weight.data = weight
 
 
-@contextmanager
-def head_inputs(model: nn.Module) -> Iterator[list[torch.Tensor]]:
-    """Collect the maps that enter the head; the list is that of the last forward pass."""
-    maps: list[torch.Tensor] = []
+class Maps:
+    """The maps of a network's last forward pass: those that enter the head, and the stages'."""
 
-    def keep(_: nn.Module, inputs: tuple[list[torch.Tensor]]) -> None:
-        maps[:] = inputs[0]
+    def __init__(self, model: nn.Module) -> None:
+        """Listen to a network from now on."""
+        self.head: list[torch.Tensor] = []
+        self._stages: dict[nn.Module, torch.Tensor] = {}
+        self._hooks = [model.model[-1].register_forward_pre_hook(self._keep_head)]
+        self._ends = stage_ends(model)
+        self._hooks += [end.register_forward_hook(self._keep_stage) for end in self._ends]
 
-    hook = model.model[-1].register_forward_pre_hook(keep)
-    try:
-        yield maps
-    finally:
-        hook.remove()
+    @property
+    def all(self) -> list[torch.Tensor]:
+        """Three maps of the stages of stride 8, 16 and 32, and the three that enter the head."""
+        return [self._stages[end] for end in self._ends] + self.head
+
+    def _keep_head(self, _: nn.Module, inputs: tuple[list[torch.Tensor]]) -> None:
+        self.head = list(inputs[0])
+
+    def _keep_stage(self, end: nn.Module, _: Any, output: torch.Tensor) -> None:
+        self._stages[end] = output
+
+    def close(self) -> None:
+        """Listen no longer."""
+        for hook in self._hooks:
+            hook.remove()
 
 
-def head_channels(model: nn.Module) -> list[int]:
-    """Return the channels of the maps that enter the head."""
-    return [branch[0].conv.in_channels for branch in model.model[-1].box]
+@torch.no_grad()
+def map_channels(model: nn.Module) -> list[int]:
+    """Return the channels of a network's maps, as of ``Maps.all``."""
+    maps, training = Maps(model), model.training
+    model.eval()(torch.zeros(1, 3, 64, 64))
+    model.train(training)
+    maps.close()
+    return [seen.shape[1] for seen in maps.all]
 
 
 def half_precision() -> Any:
     """Return the context of a forward pass: bfloat16 where the CPU multiplies it."""
     fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
     return torch.autocast("cpu", torch.bfloat16, enabled=fast)
+
+
+@dataclass(frozen=True)
+class Losses:
+    """How far a step is from labels and teacher, each an average over the images.
+
+    Attributes:
+        total: what to minimise, summed over the images.
+        parts: box, class and DFL of the labels, outputs and features of the teacher; then R2 of
+            each map, as of ``Maps.all``. What has no weight is 0.
+    """
+
+    total: torch.Tensor
+    parts: NDArray[np.float64]
+
+
+PARTS = ("box", "class", "dfl", "distilled", "features")
+R2 = ("stage_8", "stage_16", "stage_32", "head_8", "head_16", "head_32")
+
+
+class Lesson:
+    """What a network learns in a step."""
+
+    def __init__(self, model: nn.Module, teacher: nn.Module, training: Training) -> None:
+        """Listen to both networks."""
+        self._model, self._teacher, self._training = model, teacher, training
+        self._ours, self._theirs = Maps(model), Maps(teacher)
+        self._labels = DetectionLoss(model)
+        channels, theirs = map_channels(model), map_channels(teacher)
+        self.features = FeatureLoss(channels[-3:], theirs[-3:])
+        self.regression = FeatureRegression(channels, theirs)
+
+    def losses(self, images: torch.Tensor, labels: list[torch.Tensor]) -> Losses:
+        """Pass images and labels, as of ``Batches.make``, through both."""
+        training, parts, r2 = self._training, torch.zeros(3), torch.zeros(len(R2))
+        with torch.no_grad(), half_precision():
+            taught = self._teacher(images)
+        with half_precision():
+            outputs = self._model(images)
+        outputs = [x.float() for x in outputs]
+        distilled = distillation_loss(outputs, [x.float() for x in taught])
+        total = training.distillation * distilled
+        if training.labels:
+            labelled, parts = self._labels(outputs, labels)
+            total = total + training.labels * labelled
+        alike = torch.zeros(())
+        if training.features:
+            alike = self.features(self._ours.head, self._theirs.head)
+            total = total + training.features * alike
+        if training.regression:
+            with half_precision():
+                r2 = self.regression(self._ours.all, self._theirs.all)
+            total = total + training.regression * len(images) * (1 - r2).sum()
+        found = [distilled.item() / len(images), alike.item() / len(images)]
+        return Losses(total, np.array([*parts.tolist(), *found, *r2.tolist()]))
+
+    def close(self) -> None:
+        """Listen no longer."""
+        self._ours.close()
+        self._theirs.close()
+
+
+def save_state(state: Path, step: int, kept: Mapping[str, Any]) -> None:
+    """Write what a killed run goes on from; a kill leaves the old file or the new one."""
+    partial = state.with_suffix(".partial")
+    torch.save({"step": step, **{k: v.state_dict() for k, v in kept.items()}}, partial)
+    partial.rename(state)
 
 
 def train(
@@ -195,97 +290,93 @@ def train(
     seed: int,
     state: Path,
     report: Report,
+    measure: Measure | None = None,
     weight_bits: int | None = None,
 ) -> nn.Module:
     """Train a network in place and return its average over the last steps, for inference.
 
     Args:
-        model: student, as of compression.model.
-        teacher: network of the same input and outputs; teaches by outputs and head features.
+        model: student, as of compression.model or compression.plain.
+        teacher: network of the same input and outputs; teaches by outputs and features.
         samples: what to train on.
         training: how.
         size_px: width and height of the input.
         seed: of everything random.
-        state: file that a killed run goes on from; removed at the end.
+        state: file that a killed run goes on from; removed at the end. One without an optimizer's
+            state (see compression.checkpoint) will do, then the learning rate warms up again.
         report: called every few steps.
+        measure: called with the average every ``training.measure_every`` epochs.
         weight_bits: round weights to so many bits in the final phase.
 
     Raises:
         FloatingPointError: the loss is no longer a number.
     """
     torch.manual_seed(seed)
-    batches = Batches(samples, training, size_px, seed)
+    batches = Batches(samples, training, training.size or size_px, seed)
     model = model.train().to(memory_format=torch.channels_last)
     teacher = teacher.eval().to(memory_format=torch.channels_last)
     average = deepcopy(model).eval()
-    loss_of = DetectionLoss(model)
-    feature_loss = FeatureLoss(head_channels(model), head_channels(teacher))
-    optimizer = make_optimizer([model, feature_loss], training.weight_decay)
-    kept = {"model": model, "average": average, "features": feature_loss, "optimizer": optimizer}
-    first = 0
+    lesson = Lesson(model, teacher, training)
+    learned = [lesson.features, lesson.regression]
+    optimizer = make_optimizer([model, *learned], training.weight_decay)
+    kept = {
+        "model": model,
+        "average": average,
+        "features": lesson.features,
+        "regression": lesson.regression,
+        "optimizer": optimizer,
+    }
+    first = warmed_from = 0
     if state.exists():
         saved = torch.load(state, map_location="cpu", weights_only=True)
         first = saved.pop("step")
+        warmed_from = first if "optimizer" not in saved else 0
         for name, value in saved.items():
             kept[name].load_state_dict(value)
 
+    measured_steps = training.measure_every * batches.an_epoch
     saved_s = reported_s = time.monotonic()
-    sums, count = np.zeros(5), 0
-    with head_inputs(model) as ours, head_inputs(teacher) as theirs:
-        for step, (images, labels) in batches.following(first):
-            rate = 0.02 + 0.98 * (1 + math.cos(math.pi * step / batches.steps)) / 2
-            rate *= min(1, (step + 1) / max(1, training.warm_up_steps))
-            for group in optimizer.param_groups:
-                group["lr"] = training.learning_rate * rate
-            with torch.no_grad(), half_precision():
-                taught = teacher(images)
-            optimizer.zero_grad()
-            rounded = weight_bits is not None and batches.is_final(step)
-            with rounded_weights(model, weight_bits) if rounded else nullcontext():
-                with half_precision():
-                    outputs = model(images)
-                outputs = [x.float() for x in outputs]
-                loss, parts = loss_of(outputs, labels)
-                distilled = distillation_loss(outputs, [x.float() for x in taught])
-                loss = loss + training.distillation * distilled
-                alike = torch.zeros(())
-                if training.features:
-                    alike = feature_loss(ours, theirs)
-                    loss = loss + training.features * alike
-                loss.backward()
-            if not math.isfinite(loss.item()):
-                raise FloatingPointError(
-                    f"the loss became {loss.item()} at step {step}; lower the learning rate"
-                )
-            nn.utils.clip_grad_norm_(model.parameters(), 10.0)
-            optimizer.step()
-            update_average(average, model, step)
-            count += 1
-            sums += [*parts.tolist(), distilled.item() / len(images), alike.item() / len(images)]
-            done = step + 1
-            if done % REPORT_EVERY_STEPS == 0 or done == batches.steps:
-                now_s = time.monotonic()
-                report(
-                    {
-                        "step": done,
-                        "steps": batches.steps,
-                        "epoch": round(done / batches.an_epoch, 2),
-                        "images_per_s": round(count * batches.batch / (now_s - reported_s), 2),
-                        **dict(
-                            zip(
-                                ("box", "class", "dfl", "distilled", "features"),
-                                (sums / count).round(4).tolist(),
-                                strict=True,
-                            )
-                        ),
-                    }
-                )
-                sums[:], count, reported_s = 0, 0, now_s
-            if time.monotonic() - saved_s > SAVE_EVERY_S:
-                states = {name: value.state_dict() for name, value in kept.items()}
-                partial = state.with_suffix(".partial")
-                torch.save({"step": done, **states}, partial)
-                partial.rename(state)
-                saved_s = time.monotonic()
+    sums, count = np.zeros(len(PARTS) + len(R2)), 0
+    for step, (images, labels) in batches.following(first):
+        rate = 0.02 + 0.98 * (1 + math.cos(math.pi * step / batches.steps)) / 2
+        rate *= min(1, (step + 1 - warmed_from) / max(1, training.warm_up_steps))
+        for group in optimizer.param_groups:
+            group["lr"] = training.learning_rate * rate
+        optimizer.zero_grad()
+        rounded = weight_bits is not None and batches.is_final(step)
+        with rounded_weights(model, weight_bits) if rounded else nullcontext():
+            losses = lesson.losses(images, labels)
+            losses.total.backward()
+        if not math.isfinite(losses.total.item()):
+            raise FloatingPointError(
+                f"the loss became {losses.total.item()} at step {step}; lower the learning rate"
+            )
+        nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+        optimizer.step()
+        update_average(average, model, step)
+        count += 1
+        sums += losses.parts
+        done = step + 1
+        due = measure is not None and measured_steps and done % measured_steps == 0
+        if due or done % REPORT_EVERY_STEPS == 0 or done == batches.steps:
+            now_s = time.monotonic()
+            means = (sums / count).round(4).tolist()
+            r2 = dict(zip(R2, means[len(PARTS) :], strict=True)) if training.regression else None
+            facts = {
+                "step": done,
+                "steps": batches.steps,
+                "epoch": round(done / batches.an_epoch, 2),
+                "images_per_s": round(count * batches.batch / (now_s - reported_s), 2),
+                **dict(zip(PARTS, means, strict=False)),
+                **({"r2": r2} if r2 else {}),
+            }
+            report(facts)
+            sums[:], count, reported_s = 0, 0, now_s
+        if due or time.monotonic() - saved_s > SAVE_EVERY_S:
+            save_state(state, done, kept)
+            saved_s = time.monotonic()
+        if due:
+            measure(average, facts)
+    lesson.close()
     state.unlink(missing_ok=True)
     return average

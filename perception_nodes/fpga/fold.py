@@ -1,8 +1,8 @@
 """Folding the image: its 2 x 2 pixels become 12 channels of half the width and height.
 
-A convolution of stride 2 on the image equals one of stride 1 on the folded image, with a smaller
-kernel. The engine's 16 input lanes then hold 12 channels instead of 3, and the image takes a
-quarter of the memory.
+A convolution of stride 2 or 4 on the image equals one of half the stride on the folded image, with
+a smaller kernel. The engine's 16 input lanes then hold 12 channels instead of 3, and the image
+takes a quarter of the memory.
 """
 
 from dataclasses import replace
@@ -22,7 +22,7 @@ def fold_image(graph: TensorGraph) -> TensorGraph | None:
 
     Returns:
         The graph; None if the image cannot be folded, because its size is odd, or because it is
-        read by something else than a convolution of stride 2.
+        read by something else than a convolution of even stride.
     """
     image = graph.tensors[graph.image]
     readers = [node for node in graph.convolutions if _reads(node, image.name)]
@@ -31,7 +31,7 @@ def fold_image(graph: TensorGraph) -> TensorGraph | None:
         return None
     for node in readers:
         summed = node.residual is not None and node.residual.tensor == image.name
-        if node.segments != whole or summed or node.layer.stride != FOLD:
+        if node.segments != whole or summed or node.layer.stride % FOLD:
             return None
     channels = image.channels * FOLD * FOLD
     folded = Tensor(image.name, channels, image.height // FOLD, image.width // FOLD)
@@ -69,4 +69,9 @@ def _folded(layer: Convolution) -> Convolution:
         weight[:, row, column, :, at[0], at[1]] = layer.weight[:, :, ky, kx]
     # Padding below and to the right is not needed: the size of the result implies it.
     pads = (-(-top // FOLD), -(-left // FOLD), 0, 0)
-    return replace(layer, weight=weight.reshape(out, -1, *weight.shape[4:]), stride=1, pads=pads)
+    return replace(
+        layer,
+        weight=weight.reshape(out, -1, *weight.shape[4:]),
+        stride=layer.stride // FOLD,
+        pads=pads,
+    )

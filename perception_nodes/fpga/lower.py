@@ -149,8 +149,6 @@ def lower(graph: TensorGraph) -> Lowered:
     Raises:
         BackendError: the engine cannot run a layer; the text names it.
     """
-    for node in graph.convolutions:
-        _check(node.layer)
     image = graph.tensors[graph.image]
     if image.width % IMAGE_ALIGNMENT:
         raise BackendError(
@@ -159,6 +157,8 @@ def lower(graph: TensorGraph) -> Lowered:
         )
     folded = fold_image(graph) if image.width % (2 * IMAGE_ALIGNMENT) == 0 else None
     graph = folded or graph
+    for node in graph.convolutions:
+        _check(node.layer)
     image = graph.tensors[graph.image]
     buffers = [Buffer(graph.image, image.height, image.width, 1)]
     places = {graph.image: Place(0, 0, 1)}

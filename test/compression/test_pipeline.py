@@ -1,6 +1,8 @@
 """A whole run on small images: killed, gone on with, the same in the end."""
 
+import csv
 import json
+from copy import deepcopy
 
 import numpy as np
 import onnxruntime
@@ -13,6 +15,8 @@ pytest.importorskip("pycocotools")
 
 from compression import deploy, pipeline
 from compression import train as training
+from compression.checkpoint import write_checkpoint
+from compression.contract import CLASS_NAMES
 from compression.errors import CompressionError, GateRefused
 from compression.pipeline import compress
 from compression.quantization import float_of
@@ -96,6 +100,68 @@ def test_trains_on_from_a_model_folder(values, write_config, checkpoint, tmp_pat
         for ours, theirs in zip(found, session.run(None, {"image": image[None]}), strict=True):
             np.testing.assert_allclose(ours.numpy(), theirs, atol=1e-3)
     compress(write_config(values), tmp_path / "more", until="distil-1")
+
+
+@pytest.fixture
+def new_network(values):
+    """A configuration for a network of noise that learns features first, then labels too."""
+    training = {"epochs": 1, "batch": 4, "regression": 1.0, "measure_every": 1}
+    return values | {
+        "swap": None,
+        "prune": None,
+        "activation": "relu",
+        "network": {"widths": [32, 32, 32, 64], "depths": [1, 1, 1, 1], "neck": 32, "head": 32},
+        "distil": [{**training, "labels": 0, "size": [64, 64]}, training],
+    }
+
+
+def test_a_new_network_learns_and_is_measured(
+    new_network, write_config, checkpoint, tmp_path, monkeypatch
+):
+    (tmp_path / "set.yaml").write_text("name: set\nimages: set/images/train\n")
+    monkeypatch.setattr(pipeline, "DESCRIPTIONS", tmp_path)
+    free = {"max_loss": 1, "max_quantization_loss": 1, "unproven": CLASS_NAMES}
+    new_network["gate"] = {"data": ["set"], **free}
+    new_network["quantize"] = {"images": 8, "finetune_steps": 2}
+    compress(write_config(new_network), tmp_path / "run")
+    rows = list(csv.DictReader((tmp_path / "run/curve.csv").open()))
+    assert [row["stage"] for row in rows] == ["distil-1", "distil-2"]
+    assert float(rows[0]["r2 stage_8"]) <= 1 and 0 <= float(rows[1]["set car"]) <= 1
+    tiny = load_model(str(tmp_path / "run/models/tiny"))
+    assert (tiny.precision, tiny.activation, tiny.input.width) == ("int8", "relu", 96)
+
+
+def test_a_checkpoint_goes_on_elsewhere(
+    new_network, write_config, checkpoint, tmp_path, monkeypatch
+):
+    new_network["distil"][1]["epochs"] = 2  # of three steps each
+    monkeypatch.setattr(training, "SAVE_EVERY_S", 0)
+    real = training.update_average
+
+    def kill_at_the_fourth(average, model, step):
+        real(average, model, step)
+        if step == 4:
+            raise Killed
+
+    monkeypatch.setattr(training, "update_average", kill_at_the_fourth)
+    with pytest.raises(Killed):
+        compress(write_config(new_network), tmp_path / "here", until="distil-2")
+    kept = write_checkpoint(tmp_path / "here", tmp_path / "kept")
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["distil-2.pt"]
+    state = torch.load(tmp_path / "here/distil-2/state.pt", weights_only=True)
+    assert kept.stat().st_size < (tmp_path / "here/distil-2/state.pt").stat().st_size / 3
+
+    seen = []
+    monkeypatch.setattr(
+        training,
+        "update_average",
+        lambda average, model, step: seen.append((step, deepcopy(average.state_dict()))),
+    )
+    new_network["checkpoint"] = "kept"
+    compress(write_config(new_network), tmp_path / "there", until="distil-2")
+    assert [step for step, _ in seen] == [0, 1, 2, 4, 5]  # the parent's; no first training
+    for name, value in state["average"].items():
+        torch.testing.assert_close(seen[3][1][name], value, atol=1e-4, rtol=1e-3)
 
 
 def test_a_start_that_is_not_there_is_named(values, write_config, checkpoint, tmp_path):

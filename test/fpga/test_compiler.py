@@ -107,6 +107,21 @@ def one(**changes):
     return Network("image", 8, 8, (layer,), {"out": 4}, {"out": 1.0})
 
 
+@given(
+    st.integers(0, 2**32 - 1),
+    st.tuples(*[st.sampled_from([3, 4, 6, 8])] * 2),
+    st.tuples(*[st.integers(0, 3)] * 4),
+    st.sampled_from(list(BUILDS)),
+)
+@settings(max_examples=40)
+def test_a_stem_of_stride_4_is_one_of_stride_2_on_the_folded_image(seed, kernel, pads, build):
+    rng = np.random.default_rng(seed)
+    weight = rng.integers(-127, 128, (16, 3, *kernel), np.int16)
+    layer = replace(one().layers[0], weight=weight, stride=4, pads=pads)
+    image = rng.integers(0, 256, (16, 24, 3), np.uint8)
+    run(Network("image", 24, 16, (layer,), {"out": 4}, {"out": 1.0}), image, BUILDS[build])
+
+
 def refusal(network, geometry=BUILDS["512"]):
     with pytest.raises(BackendError) as caught:
         compile_network(network, geometry)
