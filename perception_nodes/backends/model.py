@@ -23,6 +23,9 @@ from perception_nodes.core.errors import PerceptionError
 from perception_nodes.core.geometry import PADDING_VALUE
 from perception_nodes.preprocess.cpu import Preprocessor
 
+VERSION = 1
+"""Of the keys of `model.yaml` that are understood here."""
+
 
 class ModelError(PerceptionError):
     """A model cannot be used; the text says why and what to do."""
@@ -150,6 +153,7 @@ class Model(BaseModel):
     """What `model.yaml` says of a model, as far as the run time needs it.
 
     Attributes:
+        version: of the keys, see docs/models.md.
         name: name of the model.
         folder: folder of the model.
         file: name of the network's file in that folder.
@@ -163,10 +167,12 @@ class Model(BaseModel):
         parent: name of the dense FP32 model that this one was compressed from, if any.
         gmac: 10^9 multiply-accumulate operations per frame.
         parameters: number of parameters.
+        license: of the weights.
         accuracy: measurements by dataset, as they stand in the file.
     """
 
     model_config = ConfigDict(frozen=True)
+    version: int = Field(default=VERSION, ge=1, le=VERSION)
     name: str = Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,30}$")
     folder: Path
     file: str = Field(pattern=r"^[^/\\]+$")
@@ -180,6 +186,7 @@ class Model(BaseModel):
     parent: str | None = None
     gmac: float | None = Field(default=None, gt=0)
     parameters: int | None = Field(default=None, gt=0)
+    license: str = "not stated"
     accuracy: dict[str, Any] = {}
 
     @model_validator(mode="after")
@@ -195,6 +202,11 @@ class Model(BaseModel):
     def path(self) -> Path:
         """Path of the network's file."""
         return self.folder / self.file
+
+    @property
+    def commercial(self) -> bool:
+        """Whether the licence does not forbid commercial use, as far as its words tell."""
+        return "non-commercial" not in self.license.lower()
 
     def signed_file(self) -> tuple[Path, str]:
         """Path and hash of the file for TensorRT, after a check of the hash.

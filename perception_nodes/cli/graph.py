@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from perception_nodes.backends.model import load_model
-from perception_nodes.cli.common import JsonFlag, check_folder, progress_bar, screen
+from perception_nodes.cli.common import JsonFlag, check_folder, progress_bar, say, screen
 from perception_nodes.graph.config import SettingsError, allowed_range
 from perception_nodes.graph.graph import RECORDED, REPLAY, Graph, graph_of
 from perception_nodes.graph.ros_arguments import split_ros_arguments
@@ -88,7 +88,9 @@ def run(
     parameters_of = {name: value for spec in specs for name, value in spec.parameters.items()}
     for name in ("model", "fallback_model"):
         if parameters_of[name]:
-            load_model(parameters_of[name])  # or several processes would report the same error
+            model = load_model(parameters_of[name])  # or several processes would report an error
+            if not model.commercial:
+                say(f"{model.name} may not be used commercially: {model.license}")
     parent = None
     if pid is not None and (parent := open_process(pid)) is None:
         raise SettingsError(f"--pid {pid}: there is no such process")

@@ -26,6 +26,7 @@ from perception_nodes.cli.common import (
     say_problem,
 )
 from perception_nodes.cli.compile import compile_command
+from perception_nodes.cli.import_model import import_command
 from perception_nodes.evaluation import (
     Evaluation,
     LabelledSet,
@@ -41,7 +42,7 @@ from perception_nodes.graph.config import SettingsError
 from perception_nodes.system.files import write_whole
 
 model_app = typer.Typer(
-    help="List, evaluate, calibrate, compile and compress models.", no_args_is_help=True
+    help="List, import, evaluate, calibrate, compile and compress models.", no_args_is_help=True
 )
 
 
@@ -55,7 +56,9 @@ def list_command(as_json: JsonFlag = False) -> None:
     if as_json:
         print(json.dumps([json.loads(model.model_dump_json()) for model in models], indent=2))
         return
-    table = Table("model", "input", "precision", "activation", "GMAC", "parent", "mAP50-95")
+    table = Table(
+        "model", "input", "precision", "activation", "GMAC", "parent", "mAP50-95", "licence"
+    )
     for model in models:
         table.add_row(
             model.name,
@@ -65,6 +68,7 @@ def list_command(as_json: JsonFlag = False) -> None:
             "" if model.gmac is None else f"{model.gmac:.2f}",
             model.parent or "",
             "\n".join(f"{name} {value:.3f}" for name, value in model.map50_95.items()),
+            escape(model.license),
         )
     Console().print(table)
 
@@ -233,6 +237,7 @@ def calibrate_command(
 
 
 model_app.command("compile")(compile_command)
+model_app.command("import")(import_command)
 
 
 @model_app.command("compress")

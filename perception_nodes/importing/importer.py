@@ -1,0 +1,273 @@
+"""From a file of another exporter to a model folder."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import yaml
+from onnx import TensorProto, helper
+
+from perception_nodes.backends.contract import BackendSettings, open_backend
+from perception_nodes.backends.model import Model, ModelError, load_model
+from perception_nodes.core.inference import BackendError
+from perception_nodes.importing import coco
+from perception_nodes.importing.heads import STRIDES, Head, Normalisation, Writer, recognise
+from perception_nodes.importing.image import INPUT_NAME, take_bytes
+from perception_nodes.importing.levels import REG_MAX, find_levels
+from perception_nodes.importing.source import Source, read_source
+
+UNKNOWN_LICENSE = "unknown: the file does not say; ask whoever trained it"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user says of a file; None where the file is to say it itself.
+
+    Attributes:
+        name: name of the model; empty: that of the file.
+        head: name of the head.
+        size: width and height of the input.
+        classes: names of the classes.
+        color, mean, std, resize, padding: see `Normalisation`.
+        license: of the weights.
+    """
+
+    name: str = ""
+    head: str = ""
+    size: tuple[int, int] | None = None
+    classes: Sequence[str] | None = None
+    color: str | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    resize: str | None = None
+    padding: int | None = None
+    license: str = ""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A file that has been understood, and the network with our input and head.
+
+    Attributes:
+        source: the file.
+        head: its head.
+        normalisation: what the network expects of its pixels.
+        classes: names of the classes.
+        network: uint8 [1, height, width, 3] BGR in, the tensors of `outputs` out.
+        outputs: the `outputs` of model.yaml.
+        notes: what was assumed, for people.
+        license: of the weights.
+    """
+
+    source: Source
+    head: Head
+    normalisation: Normalisation
+    classes: list[str]
+    network: onnx.ModelProto
+    outputs: dict[str, Any]
+    notes: list[str]
+    license: str
+
+    def description(self, name: str, file: str) -> dict[str, Any]:
+        """`model.yaml` of the network when it is stored as a file of that name."""
+        weights = [t for t in self.network.graph.initializer if t.data_type == TensorProto.FLOAT]
+        size = self.source.width, self.source.height
+        return {
+            "version": 1,
+            "name": name,
+            "file": file,
+            "sha256": hashlib.sha256(self.network.SerializeToString()).hexdigest(),
+            "input": {
+                "name": INPUT_NAME,
+                "width": size[0],
+                "height": size[1],
+                "layout": "NHWC",
+                "color": "BGR",
+                "dtype": "uint8",
+                "resize": self.normalisation.resize,
+                "padding": self.normalisation.padding,
+            },
+            "outputs": self.outputs,
+            "classes": self.classes,
+            "precision": "fp32",
+            "parameters": sum(int(np.prod(tensor.dims)) for tensor in weights),
+            "license": self.license,
+            "imported": {
+                "file": self.source.path.name,
+                "sha256": hashlib.sha256(self.source.path.read_bytes()).hexdigest(),
+                "head": self.head.name,
+                "color": self.normalisation.color,
+                "mean": list(self.normalisation.mean),
+                "std": list(self.normalisation.std),
+            },
+        }
+
+
+def understand(path: Path, options: Options) -> Imported:
+    """Read a file, recognise its head, and give it our input and outputs.
+
+    Raises:
+        ModelError: it cannot be used, or an option is needed.
+    """
+    source = read_source(path, options.size)
+    head = recognise(source, options.head)
+    classes, notes = _classes(source, head, options.classes)
+    usual = head.normalisation(source)
+    chosen = {
+        key: value
+        for key in ("color", "mean", "std", "resize", "padding")
+        if (value := getattr(options, key)) is not None
+    }
+    normalisation = replace(usual, **chosen)
+    if not source.facts and not chosen:
+        notes.append(
+            "the file does not say how its pixels are scaled; taken as usual for its head "
+            f"({_scaling(normalisation)}); --color, --mean, --std, --resize change that"
+        )
+    network, outputs = _rewritten(source, head, classes, normalisation)
+    license = options.license or source.facts.get("license") or UNKNOWN_LICENSE
+    return Imported(source, head, normalisation, classes, network, outputs, notes, license)
+
+
+def write_model(imported: Imported, folder: Path) -> Model:
+    """Write a model folder, after a runtime has loaded it; nothing is left where that fails.
+
+    Raises:
+        ModelError: a runtime refuses the network.
+        OSError: it cannot be written.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
+        made = Path(scratch) / folder.name
+        made.mkdir()
+        file = f"{folder.name}.float.onnx"
+        (made / file).write_bytes(imported.network.SerializeToString())
+        description = imported.description(folder.name, file)
+        text = yaml.safe_dump(description, sort_keys=False, width=100, allow_unicode=True)
+        (made / "model.yaml").write_text(text, encoding="utf-8")
+        check_runs(load_model(str(made)))
+        replace_folder(made, folder)
+    return load_model(str(folder))
+
+
+def replace_folder(made: Path, folder: Path) -> None:
+    """Put a finished folder in the place of another, or where there is none."""
+    old = made.with_name("old")
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(made, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def check_runs(model: Model) -> None:
+    """Load a model into the runtime that every machine has, which also runs it once.
+
+    Raises:
+        ModelError: it refuses the model.
+    """
+    backend = open_backend("openvino", BackendSettings())
+    try:
+        backend.load(model)
+    except BackendError as error:
+        raise ModelError(f"{model.name} cannot be used: {error}") from error
+    finally:
+        backend.close()
+
+
+def _classes(
+    source: Source, head: Head, given: Sequence[str] | None
+) -> tuple[list[str], list[str]]:
+    """Names of the classes, and notes on where they are from."""
+    count = head.classes(source)
+    names = list(given) if given is not None else source.names
+    notes = []
+    if names is None and count in (0, len(coco.NAMES)):
+        names = list(coco.NAMES)
+        notes.append("the file names no classes; taken for the 80 of COCO; --classes names others")
+    if names is None:
+        raise ModelError(
+            f"{source.path} does not name its {count} classes; give --classes FILE, a name a line"
+        )
+    if count and len(names) != count:
+        where = "--classes gives" if given is not None else "its metadata names"
+        raise ModelError(
+            f"{source.path} has {count} classes by its outputs, {where} {len(names)} "
+            f"({', '.join(names[:3])}…); give --classes with {count} names"
+        )
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ModelError(f"{source.path} has the class {twice!r} twice; give --classes")
+    return names, notes
+
+
+def _scaling(wanted: Normalisation) -> str:
+    mean, std = ([f"{v:g}" for v in values] for values in (wanted.mean, wanted.std))
+    return f"{wanted.color}, less {' '.join(mean)}, by {' '.join(std)}, {wanted.resize}"
+
+
+def _rewritten(
+    source: Source, head: Head, classes: list[str], normalisation: Normalisation
+) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """The network with our input and outputs, and the `outputs` of model.yaml."""
+    network = onnx.ModelProto()
+    network.CopyFrom(source.network)
+    levels = find_levels(source, len(classes)) if head.name == "ultralytics" else None
+    outputs: dict[str, Any]
+    if levels is not None:
+        made = [*levels[0], *levels[1]]
+        kinds = [[f"{kind}_{stride}" for stride in STRIDES] for kind in ("box", "class")]
+        names = [*kinds[0], *kinds[1]]
+        outputs = {"head": "levels", "strides": list(STRIDES), "reg_max": REG_MAX}
+        outputs |= dict(zip(("box", "class"), kinds, strict=True))
+    else:
+        to = Writer()
+        made = list(head.write(source, len(classes), to))
+        network.graph.node.extend(to.nodes)
+        network.graph.initializer.extend(to.constants)
+        names = ["boxes", "scores"]
+        outputs = {"head": "cells", "cells": 0, "suppressed": head.suppressed}
+        outputs |= {"box": names[:1], "class": names[1:]}
+    take_bytes(network, source, normalisation)
+    _end_at(network, dict(zip(made, names, strict=True)))
+    network = onnx.shape_inference.infer_shapes(network)
+    if levels is None:
+        outputs["cells"] = network.graph.output[0].type.tensor_type.shape.dim[2].dim_value
+    onnx.checker.check_model(network)
+    return network, outputs
+
+
+def _end_at(network: onnx.ModelProto, names: dict[str, str]) -> None:
+    """Make these tensors the outputs, by new names, and drop what they do not need."""
+    graph = network.graph
+    writers = {name: node for node in graph.node for name in node.output}
+    needed, open_names = set[str](), list(names)
+    while open_names:
+        name = open_names.pop()
+        if name not in needed:
+            needed.add(name)
+            open_names += writers[name].input if name in writers else []
+    kept = [node for node in graph.node if needed & set(node.output)]
+    taken = {name for node in kept for name in (*node.input, *node.output)}
+    renamed = dict(names)
+    for new in names.values():  # the network's own tensors may have our names
+        if new in taken and new not in names:
+            renamed[new] = f"{new}/own"
+    for node in kept:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+        node.output[:] = [renamed.get(name, name) for name in node.output]
+    tensors = [tensor for tensor in graph.initializer if tensor.name in needed]
+    for tensor in tensors:
+        tensor.name = renamed.get(tensor.name, tensor.name)
+    del graph.node[:], graph.initializer[:], graph.output[:], graph.value_info[:]
+    graph.node.extend(kept)
+    graph.initializer.extend(tensors)
+    graph.output.extend(
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names.values()
+    )

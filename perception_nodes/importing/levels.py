@@ -1,0 +1,83 @@
+"""The raw head inside an Ultralytics export: the network ends there, and `LevelsDecoder` goes on.
+
+Only the boxes of objects are then decoded, instead of those of all cells, and quantization sees
+convolutions alone.
+"""
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper
+
+from perception_nodes.importing.heads import STRIDES, cells_of
+from perception_nodes.importing.source import Source, session_of
+
+REG_MAX = 16
+MOVES = ("Reshape", "Concat")
+CLOSE = 1e-3
+"""Largest difference of a probability, and of a coordinate in strides."""
+
+
+def find_levels(source: Source, classes: int) -> tuple[list[str], list[str]] | None:
+    """Names of the box tensors and class tensors of the raw head, level by level.
+
+    None if they are not found, or if the boxes that they mean are not the network's own.
+    """
+    graph = source.network.graph
+    readers: dict[str, list[str]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node.op_type)
+    shapes = {
+        value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
+        for value in graph.value_info
+    }
+    last = [
+        node.output[0]
+        for node in graph.node
+        if node.op_type == "Conv"
+        and readers.get(node.output[0])
+        and all(kind in MOVES for kind in readers[node.output[0]])
+    ]
+    boxes, scores = [], []
+    for stride in STRIDES:
+        cells = (source.height // stride, source.width // stride)
+        at = [name for name in last if shapes.get(name, ())[2:] == cells]
+        wanted = 4 * REG_MAX, classes
+        found = [[name for name in at if shapes[name][1] == one] for one in wanted]
+        if wanted[0] == wanted[1] and len(at) == 2:
+            found = [at[:1], at[1:]]
+        if any(len(one) != 1 for one in found):
+            return None
+        boxes += found[0]
+        scores += found[1]
+    return (boxes, scores) if _agree(source, boxes, scores) else None
+
+
+def _agree(source: Source, boxes: list[str], scores: list[str]) -> bool:
+    """Whether the raw head and the network's own answer to a picture are the same boxes."""
+    probed = onnx.ModelProto()
+    probed.CopyFrom(source.network)
+    probed.graph.output.extend(
+        helper.make_empty_tensor_value_info(name) for name in (*boxes, *scores)
+    )
+    picture = np.random.default_rng(0).random((1, 3, source.height, source.width), np.float32)
+    names = [*source.outputs, *boxes, *scores]
+    own, *raw = session_of(probed).run(names, {source.image: picture})
+    levels = len(boxes)
+    probabilities = np.concatenate([1 / (1 + np.exp(-_flat(t))) for t in raw[levels:]], axis=1)
+    if not np.allclose(probabilities, own[0, 4:], atol=CLOSE):
+        return False
+    bins = [np.exp(_flat(tensor).reshape(4, REG_MAX, -1)) for tensor in raw[:levels]]
+    places = np.arange(REG_MAX, dtype=np.float32)[:, None]
+    reach = [(one * places).sum(axis=1) / one.sum(axis=1) for one in bins]
+    left, top, right, bottom = np.concatenate(reach, axis=1)
+    corners, strides = cells_of(source, STRIDES)
+    x, y = (corners + 0.5).T
+    middle = np.stack([x + (right - left) / 2, y + (bottom - top) / 2])
+    ours = np.concatenate([middle, np.stack([left + right, top + bottom])]) * strides
+    return bool((np.abs(ours - own[0, :4]) < CLOSE * strides).all())
+
+
+def _flat(tensor: NDArray[np.float32]) -> NDArray[np.float32]:
+    return tensor.reshape(tensor.shape[1], -1)

@@ -1,0 +1,270 @@
+"""An ONNX file as its exporter wrote it: checked, with fixed shapes and folded constants."""
+
+import ast
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnx import TensorProto, numpy_helper
+
+from perception_nodes.backends.model import ModelError, Shape
+
+OPSETS = range(11, 24)
+"""Those that all runtimes here read; older ones have other meanings of the same operators."""
+SIZES = ("orig_target_sizes", "orig_image_sizes")
+"""Inputs of DETR-like exports that want the image's size, width first."""
+
+UNWANTED = ["SliceConcatToSpaceToDepthFusion"]
+"""Simplifications of ONNX Runtime that other runtimes are slower with, or do not know."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A detector as it came.
+
+    Attributes:
+        path: its file.
+        network: the graph, with fixed shapes; its one input is float32 [1, 3, height, width].
+        image: name of that input.
+        width, height: of that input.
+        outputs: shape of each output, by name.
+        types: ONNX element type of each output, by name.
+        operators: the kinds of operators in it.
+        facts: the metadata that the exporter wrote.
+    """
+
+    path: Path
+    network: onnx.ModelProto
+    image: str
+    width: int
+    height: int
+    outputs: dict[str, Shape]
+    types: dict[str, int]
+    operators: frozenset[str]
+    facts: dict[str, str] = field(default_factory=dict)
+
+    def fact(self, name: str) -> Any:
+        """A metadata entry as the Python value that it is written as, or as text; else None."""
+        text = self.facts.get(name)
+        try:
+            return None if text is None else ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            return text
+
+    @property
+    def names(self) -> list[str] | None:
+        """Names of the classes, if the exporter wrote them."""
+        names = self.fact("names")
+        if isinstance(names, dict) and set(names) == set(range(len(names))):
+            names = [names[index] for index in range(len(names))]
+        return [str(name) for name in names] if isinstance(names, list) and names else None
+
+    def cells(self, *strides: int) -> int:
+        """Number of cells of all levels; a stride that does not divide the input is rounded up."""
+        return sum(-(-self.width // stride) * -(-self.height // stride) for stride in strides)
+
+    def runner(self) -> Callable[[NDArray[np.float32]], dict[str, NDArray[Any]]]:
+        """A function that runs the network as it came on float32 [1, 3, height, width]."""
+        session = session_of(self.network)
+        names = list(self.outputs)
+        return lambda image: dict(zip(names, session.run(names, {self.image: image}), strict=True))
+
+
+def read_source(path: Path, size: tuple[int, int] | None) -> Source:
+    """Read an ONNX file.
+
+    Args:
+        path: the file.
+        size: width and height of the input, for a network that leaves them open.
+
+    Raises:
+        ModelError: it cannot be used; the text says why and what to do.
+    """
+    network = _parsed(path)
+    _check(path, network)
+    facts = {entry.key: entry.value for entry in network.metadata_props}
+    task = facts.get("task", "detect")
+    if task != "detect":
+        raise ModelError(f"{path} is a network for {task!r}, which finds no boxes; take a detector")
+    image = _fix_inputs(path, network, facts, size)
+    network = _folded(path, network)
+    shapes, types = _outputs_of(path, network)
+    height, width = _dims(network.graph.input[0])[2:]
+    operators = frozenset(node.op_type for node in network.graph.node)
+    return Source(path, network, image, width, height, shapes, types, operators, facts)
+
+
+def session_of(network: onnx.ModelProto) -> ort.InferenceSession:
+    """Open a network in ONNX Runtime."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    content = network.SerializeToString()
+    return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def _parsed(path: Path) -> onnx.ModelProto:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        network = onnx.load_model_from_string(content)
+    except Exception as error:  # protobuf's DecodeError, which has no public name
+        raise ModelError(f"{path} is not a whole ONNX file; export or copy it again") from error
+    if not network.graph.node or not network.graph.output:
+        raise ModelError(f"{path} has no network in it; export it again")
+    return network
+
+
+def _check(path: Path, network: onnx.ModelProto) -> None:
+    """Refuse what no option can help."""
+    graph = network.graph
+    opset = next((one.version for one in network.opset_import if one.domain in ("", "ai.onnx")), 0)
+    if opset not in OPSETS:
+        raise ModelError(
+            f"{path} has opset {opset}; {OPSETS[0]} to {OPSETS[-1]} are read: export it again with "
+            "opset=17"
+        )
+    foreign = sorted({(n.domain, n.op_type) for n in graph.node if n.domain not in ("", "ai.onnx")})
+    if foreign:
+        names = ", ".join(f"{domain}.{kind}" for domain, kind in foreign[:3])
+        raise ModelError(
+            f"{path} has custom operators ({names}), which only some runtimes know; export it "
+            "again with standard ones, and NMS outside (nms=False)"
+        )
+    tensors = list(graph.initializer)
+    outside = [one for one in tensors if one.data_location == TensorProto.EXTERNAL]
+    if outside:
+        other = next((e.value for e in outside[0].external_data if e.key == "location"), "?")
+        raise ModelError(
+            f"{path} keeps its weights in another file ({other}); put them into one: "
+            "onnx.save(onnx.load(FILE), NEW)"
+        )
+    values = [*graph.input, *graph.output]
+    types = {v.type.tensor_type.elem_type for v in values} | {one.data_type for one in tensors}
+    if types & {TensorProto.FLOAT16, TensorProto.BFLOAT16}:
+        raise ModelError(
+            f"{path} is in half precision; export it again in float32 (half=False), and quantize "
+            "it here (--int8)"
+        )
+    for one in tensors:
+        if one.data_type == TensorProto.FLOAT:
+            if not np.isfinite(numpy_helper.to_array(one)).all():
+                raise ModelError(
+                    f"{path}: weights {one.name!r} are not finite; train or export it again"
+                )
+
+
+def _dims(value: onnx.ValueInfoProto) -> tuple[int, ...]:
+    """The dimensions of a tensor; 0 for an open one."""
+    return tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
+
+
+def _fix_inputs(
+    path: Path, network: onnx.ModelProto, facts: dict[str, str], size: tuple[int, int] | None
+) -> str:
+    """Give the image a fixed size, and make a constant of the input that asks for it."""
+    graph = network.graph
+    constants = {tensor.name for tensor in graph.initializer}
+    inputs = [one for one in graph.input if one.name not in constants]
+    images = [one for one in inputs if len(_dims(one)) == 4]
+    others = [one for one in inputs if one not in images]
+    said = ", ".join(f"{one.name} {list(_dims(one))}" for one in inputs)
+    if len(images) != 1 or any(one.name not in SIZES for one in others):
+        raise ModelError(
+            f"{path} has the inputs {said}; a detector has one image, and at most "
+            f"{SIZES[0]}: export it for inference"
+        )
+    image = images[0]
+    batch, channels, height, width = _dims(image)
+    if image.type.tensor_type.elem_type != TensorProto.FLOAT or channels != 3 or batch > 1:
+        raise ModelError(
+            f"{path}: input {said} is not float32 [1, 3, height, width]; export it as PyTorch "
+            "does, for one image at a time"
+        )
+    fixed = (width, height) if width and height else None
+    if fixed and size and fixed != size:
+        raise ModelError(
+            f"{path} takes {fixed[0]}x{fixed[1]} only, not {size[0]}x{size[1]}; leave --size out, "
+            "or export it again with that size or with dynamic axes"
+        )
+    chosen = size or fixed or _said_size(facts)
+    if chosen is None:
+        raise ModelError(f"{path} leaves the size of its input open; give --size WIDTHxHEIGHT")
+    for dim, value in zip(image.type.tensor_type.shape.dim, (1, 3, *chosen[::-1]), strict=True):
+        dim.Clear()
+        dim.dim_value = value
+    for one in others:
+        graph.input.remove(one)
+        kind = onnx.helper.tensor_dtype_to_np_dtype(one.type.tensor_type.elem_type)
+        graph.initializer.append(numpy_helper.from_array(np.array([chosen], kind), one.name))
+    return str(image.name)
+
+
+def _said_size(facts: dict[str, str]) -> tuple[int, int] | None:
+    """Width and height in the metadata of an export with dynamic axes."""
+    try:
+        height, width = ast.literal_eval(facts["imgsz"])
+        return int(width), int(height)
+    except (KeyError, ValueError, SyntaxError, TypeError):
+        return None
+
+
+def _folded(path: Path, network: onnx.ModelProto) -> onnx.ModelProto:
+    """The same network after ONNX Runtime has computed all that is constant in it."""
+    # What the exporter knew of the shapes may be wrong for another size.
+    del network.graph.value_info[:]
+    for output in network.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    with tempfile.TemporaryDirectory() as folder:
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = str(Path(folder) / "folded.onnx")
+        try:
+            ort.InferenceSession(
+                network.SerializeToString(),
+                options,
+                providers=["CPUExecutionProvider"],
+                disabled_optimizers=UNWANTED,
+            )
+        except Exception as error:
+            raise ModelError(
+                f"{path}: ONNX Runtime refuses it ({_short(error)}); export it again"
+            ) from error
+        folded = onnx.load(options.optimized_model_filepath)
+    kept = [one for one in folded.opset_import if one.domain in ("", "ai.onnx")]
+    del folded.opset_import[:]
+    folded.opset_import.extend(kept)
+    folded.ir_version = min(folded.ir_version, 10)
+    return onnx.shape_inference.infer_shapes(folded)
+
+
+def _outputs_of(path: Path, network: onnx.ModelProto) -> tuple[dict[str, Shape], dict[str, int]]:
+    """Shapes and types of the outputs, as a run gives them."""
+    session = session_of(network)
+    image = network.graph.input[0]
+    try:
+        found = session.run(None, {image.name: np.full(_dims(image), 0.4, np.float32)})
+    except Exception as error:
+        raise ModelError(
+            f"{path} does not run at {_dims(image)[3]}x{_dims(image)[2]} ({_short(error)}); give "
+            "another --size, or export it again"
+        ) from error
+    names = [output.name for output in session.get_outputs()]
+    shapes = {name: tuple(array.shape) for name, array in zip(names, found, strict=True)}
+    types = {
+        name: int(onnx.helper.np_dtype_to_tensor_dtype(array.dtype))
+        for name, array in zip(names, found, strict=True)
+    }
+    return shapes, types
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

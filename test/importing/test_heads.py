@@ -1,0 +1,273 @@
+"""Each head against a plain decoder of the original network's own outputs."""
+
+import math
+
+import numpy as np
+import onnxruntime
+import pytest
+from toy_detectors import HEIGHT, SIZE, WIDTH, cells, detector, written
+
+from perception_nodes.backends.contract import BackendSettings, open_backend
+from perception_nodes.backends.model import ModelError, load_model
+from perception_nodes.importing.importer import Options, understand, write_model
+
+STRIDES = (8, 16, 32)
+CLASSES = 3
+NAMES = ["car", "bus", "truck"]
+RANDOM = np.random.default_rng(1)
+
+
+def random(*shape, low=0.0, high=0.8):
+    return RANDOM.uniform(low, high, shape).astype(np.float32)
+
+
+def middles(*shape):
+    """Boxes in the input, by centre and size along the last axis."""
+    return np.concatenate([random(*shape, 2, high=60), random(*shape, 2, low=4, high=40)], axis=-1)
+
+
+def of_middle(x, y, width, height):
+    return [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
+
+
+def places(*strides):
+    """Column, row and stride of each cell, in the order of exporters."""
+    return [
+        (column, row, stride)
+        for stride in strides
+        for row in range(-(-HEIGHT // stride))
+        for column in range(-(-WIDTH // stride))
+    ]
+
+
+def plain_grid(found):
+    (grid,) = found.values()
+    columns = grid[0].T.tolist()
+    return [(of_middle(*column[:4]), column[4:]) for column in columns]
+
+
+def plain_objects(found):
+    (rows,) = found.values()
+    return [
+        (row[:4], [row[4] * (int(row[5]) == label) for label in range(CLASSES)])
+        for row in rows[0].tolist()
+    ]
+
+
+def plain_scored(found):
+    (rows,) = found.values()
+    return [
+        (of_middle(*row[:4]), [row[4] * score for score in row[5:]]) for row in rows[0].tolist()
+    ]
+
+
+def plain_yolox(found):
+    (rows,) = found.values()
+    objects = []
+    for row, (column, line, stride) in zip(rows[0].tolist(), places(*STRIDES), strict=True):
+        centre = (row[0] + column) * stride, (row[1] + line) * stride
+        size = math.exp(row[2]) * stride, math.exp(row[3]) * stride
+        objects.append((of_middle(*centre, *size), [row[4] * score for score in row[5:]]))
+    return objects
+
+
+def plain_nanodet(found, logits=False):
+    (rows,) = found.values()
+    objects = []
+    for row, (column, line, stride) in zip(rows[0].tolist(), places(*STRIDES, 64), strict=True):
+        reach = []
+        for side in range(4):
+            bins = row[CLASSES + 8 * side :][:8]
+            weights = [math.exp(value) for value in bins]
+            reach.append(stride * sum(n * w for n, w in enumerate(weights)) / sum(weights))
+        x, y, scores = column * stride, line * stride, row[:CLASSES]
+        if logits:
+            scores = [1 / (1 + math.exp(-score)) for score in scores]
+        objects.append(([x - reach[0], y - reach[1], x + reach[2], y + reach[3]], scores))
+    return objects
+
+
+def plain_ncnn(found):
+    (columns,) = found.values()
+    return plain_nanodet({"rows": columns.transpose(0, 2, 1)}, logits=True)
+
+
+def plain_detr(found):
+    rows = zip(*(found[name][0].tolist() for name in ("boxes", "scores", "labels")), strict=True)
+    return [
+        (box, [score * (label == index) for index in range(CLASSES)]) for box, score, label in rows
+    ]
+
+
+def plain_queries(found):
+    boxes, logits = (found[name][0].tolist() for name in ("pred_boxes", "logits"))
+    scale = [WIDTH, HEIGHT, WIDTH, HEIGHT]
+    return [
+        (
+            of_middle(*(value * size for value, size in zip(box, scale, strict=True))),
+            [1 / (1 + math.exp(-value)) for value in row],
+        )
+        for box, row in zip(boxes, logits, strict=True)
+    ]
+
+
+def plain_ultralytics_detr(found):
+    (rows,) = found.values()
+    scores = rows[..., 4:]
+    logits = np.log(scores / (1 - scores))
+    return plain_queries({"pred_boxes": rows[..., :4], "logits": logits})
+
+
+def grid():
+    rows = np.concatenate([middles(1, cells(*STRIDES)), random(1, cells(*STRIDES), CLASSES)], -1)
+    return {"output0": rows.transpose(0, 2, 1).copy()}
+
+
+def objects():
+    corners = np.sort(random(1, 9, 2, 2, high=60), axis=2).reshape(1, 9, 4)
+    labels = RANDOM.integers(0, CLASSES, (1, 9, 1)).astype(np.float32)
+    return {"output0": np.concatenate([corners, random(1, 9, 1), labels], -1)}
+
+
+def scored(count):
+    return {"output": np.concatenate([middles(1, count), random(1, count, 1 + CLASSES)], axis=-1)}
+
+
+def yolox_raw():
+    count = cells(*STRIDES)
+    boxes = random(1, count, 4, low=-1, high=1)
+    return {"output": np.concatenate([boxes, random(1, count, 1 + CLASSES)], axis=-1)}
+
+
+def nanodet():
+    return {"output": random(1, cells(*STRIDES, 64), CLASSES + 32)}
+
+
+def ncnn():
+    return {"out0": random(1, CLASSES + 32, cells(*STRIDES, 64), low=-2, high=2)}
+
+
+def detr():
+    return {
+        "labels": RANDOM.integers(0, CLASSES, (1, 7)),
+        "boxes": np.sort(random(1, 7, 2, 2, high=60), axis=2).reshape(1, 7, 4),
+        "scores": random(1, 7),
+    }
+
+
+def queries():
+    return {"logits": random(1, 7, CLASSES, low=-3, high=3), "pred_boxes": random(1, 7, 4)}
+
+
+RGB = {"scale": 255.0, "swap": True}
+BGR = {"scale": 1.0, "swap": False}
+MEAN, STD = (103.53, 116.28, 123.675), (57.375, 57.12, 58.395)
+HEADS = {
+    "ultralytics": (grid, plain_grid, {}, RGB),
+    "ultralytics-nms": (objects, plain_objects, {}, RGB),
+    "yolov5": (lambda: scored(3 * cells(*STRIDES)), plain_scored, {}, RGB),
+    "yolov6": (lambda: scored(cells(*STRIDES)), plain_scored, {}, RGB),
+    "yolox": (
+        lambda: scored(cells(*STRIDES)),
+        plain_scored,
+        {"focus": True, "operator": "Exp"},
+        BGR,
+    ),
+    "yolox-raw": (yolox_raw, plain_yolox, {"focus": True}, BGR),
+    "nanodet-plus": (nanodet, plain_nanodet, {"operator": "Sigmoid"}, None),
+    "nanodet-plus of ncnn": (ncnn, plain_ncnn, {}, None),
+    "detr": (detr, plain_detr, {}, RGB),
+    "detr-queries": (queries, plain_queries, {}, RGB),
+    "ultralytics-rtdetr": (
+        lambda: {"output0": np.concatenate([random(1, 7, 4), random(1, 7, CLASSES)], -1)},
+        plain_ultralytics_detr,
+        {},
+        RGB,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", HEADS)
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_boxes_and_scores_are_those_of_the_original(case, backend, tmp_path):
+    make, plain, extra, pixels = HEADS[case]
+    original = detector(make(), **extra)
+    path = written(original, tmp_path / "original.onnx")
+    asked = "yolov6" if case == "yolov6" else ""  # which looks like a YOLOX
+    imported = understand(path, Options(classes=NAMES, head=asked))
+    assert imported.head.name == case.split(" ")[0]
+    write_model(imported, tmp_path / "models/toy")
+
+    image = RANDOM.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    image[..., 0] //= 3  # channels in the wrong order would make a difference
+    if pixels is None:
+        seen = (image - np.array(MEAN)) / STD
+    else:
+        seen = (image[..., ::-1] if pixels["swap"] else image) / pixels["scale"]
+    session = onnxruntime.InferenceSession(str(path))
+    feed = {"images": seen.transpose(2, 0, 1)[None].astype(np.float32)}
+    names = [output.name for output in session.get_outputs()]
+    wanted = plain(dict(zip(names, session.run(names, feed), strict=True)))
+
+    model = load_model(str(tmp_path / "models/toy"))
+    runtime = open_backend(backend, BackendSettings())
+    runtime.load(model)
+    heads = runtime.infer(image)
+    boxes, scores = heads.boxes[0][0].T, heads.classes[0][0].T
+    np.testing.assert_allclose(boxes, [box for box, _ in wanted], rtol=1e-4, atol=1e-2)
+    np.testing.assert_allclose(scores, [row for _, row in wanted], rtol=1e-4, atol=1e-4)
+
+
+def refusal(network, folder, **options):
+    with pytest.raises(ModelError) as caught:
+        understand(written(network, folder / "it.onnx"), Options(**options))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_what_may_be_two_heads_is_asked_for(tmp_path):
+    said = refusal(detector(scored(cells(*STRIDES))), tmp_path, classes=NAMES)
+    assert "which may be" in said and "yolov6" in said and "--head" in said
+
+
+def test_a_head_that_does_not_fit_is_refused_with_those_that_do(tmp_path):
+    said = refusal(detector(grid()), tmp_path, classes=NAMES, head="yolox")
+    assert "not the head yolox" in said and "ultralytics" in said
+    assert "unknown" in refusal(detector(grid()), tmp_path, head="grid")
+
+
+def test_an_unknown_head_is_told_with_the_known_ones(tmp_path):
+    maps = {"masks": random(1, 8, 8, 12)}
+    assert "masks [1, 8, 8, 12] at 96x64, which is no head" in refusal(detector(maps), tmp_path)
+
+
+def test_classes_must_be_named_and_as_many_as_there_are(tmp_path):
+    assert "does not name its 3 classes; give --classes" in refusal(detector(grid()), tmp_path)
+    said = refusal(detector(grid()), tmp_path, classes=NAMES[:2])
+    assert "has 3 classes by its outputs, --classes gives 2" in said
+    facts = {"names": "{0: 'car', 1: 'bus', 2: 'car'}"}
+    assert "has the class 'car' twice" in refusal(detector(grid(), facts=facts), tmp_path)
+
+
+def test_names_and_licence_are_those_of_the_metadata(tmp_path):
+    facts = {"names": "{0: 'a', 1: 'b', 2: 'c'}", "license": "AGPL-3.0", "task": "detect"}
+    path = written(detector(grid(), facts=facts), tmp_path / "it.onnx")
+    imported = understand(path, Options())
+    assert (imported.classes, imported.license, imported.notes) == (["a", "b", "c"], "AGPL-3.0", [])
+
+
+def test_options_are_stronger_than_what_is_usual(tmp_path):
+    path = written(detector(grid()), tmp_path / "it.onnx")
+    options = Options(classes=NAMES, color="BGR", mean=(1, 2, 3), resize="stretch", padding=7)
+    write_model(understand(path, options), tmp_path / "toy")
+    model = load_model(str(tmp_path / "toy"))
+    assert (model.input.resize, model.input.padding) == ("stretch", 7)
+    assert (model.input.width, model.input.height) == SIZE
+    runtime = open_backend("onnxruntime", BackendSettings())
+    runtime.load(model)
+    image = RANDOM.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    session = onnxruntime.InferenceSession(str(path))
+    seen = ((image - np.array([1, 2, 3])) / 255).astype(np.float32).transpose(2, 0, 1)[None]
+    wanted = plain_grid({"output0": session.run(None, {"images": seen})[0]})
+    found = runtime.infer(image).classes[0][0].T
+    np.testing.assert_allclose(found, [row for _, row in wanted], rtol=1e-4, atol=1e-4)

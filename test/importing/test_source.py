@@ -1,0 +1,166 @@
+"""Files that cannot be imported: one line each, and nothing is written."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, numpy_helper
+from toy_detectors import cells, detector, written
+from typer.testing import CliRunner
+
+from perception_nodes.backends.model import ModelError
+from perception_nodes.cli.app import app
+from perception_nodes.importing.importer import Options, understand
+
+STRIDES = (8, 16, 32)
+NAMES = ["car", "bus", "truck"]
+
+
+def grid():
+    return {"output0": np.full((1, 7, cells(*STRIDES)), 0.5, np.float32)}
+
+
+def half(network):
+    for tensor in network.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT:
+            values = numpy_helper.to_array(tensor).astype(np.float16)
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+
+
+def custom(network):
+    network.graph.node[-1].domain = "com.example"
+    network.opset_import.add(domain="com.example", version=1)
+
+
+def broken(network):
+    tensor = network.graph.initializer[0]
+    values = np.full(tensor.dims, np.nan, np.float32)
+    tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+
+
+def outside(network):
+    tensor = network.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="weights.data")
+
+
+def two_images(network):
+    network.graph.input.add().CopyFrom(network.graph.input[0])
+    network.graph.input[1].name = "depth"
+
+
+def channels_last(network):
+    dims = network.graph.input[0].type.tensor_type.shape.dim
+    dims[1].dim_value, dims[3].dim_value = 64, 3
+
+
+def of_bytes(network):
+    network.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
+
+
+def unfit(network):
+    network.graph.node[0].input[0] = "nothing"
+
+
+FAULTS = {
+    half: "is in half precision; export it again in float32",
+    custom: "has custom operators (com.example.Add)",
+    broken: "are not finite",
+    outside: "keeps its weights in another file (weights.data)",
+    two_images: "a detector has one image",
+    channels_last: "is not float32 [1, 3, height, width]",
+    of_bytes: "is not float32 [1, 3, height, width]",
+    unfit: "ONNX Runtime refuses it",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_file_that_cannot_be_used_is_told_in_one_line(fault, tmp_path):
+    network = detector(grid())
+    fault(network)
+    with pytest.raises(ModelError) as caught:
+        understand(written(network, tmp_path / "it.onnx"), Options(classes=NAMES))
+    assert FAULTS[fault] in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changes, text",
+    [
+        ({"opset": 9}, "has opset 9; 11 to"),
+        ({"facts": {"task": "segment"}}, "is a network for 'segment'"),
+        ({"size": ("w", "h")}, "leaves the size of its input open; give --size"),
+    ],
+)
+def test_other_exports_that_cannot_be_used(changes, text, tmp_path):
+    path = written(detector(grid(), **changes), tmp_path / "it.onnx")
+    with pytest.raises(ModelError, match=text):
+        understand(path, Options(classes=NAMES))
+
+
+def test_a_dynamic_network_takes_the_size_that_is_given(tmp_path):
+    path = written(detector(grid(), size=("w", "h")), tmp_path / "it.onnx")
+    source = understand(path, Options(classes=NAMES, size=(96, 64))).source
+    assert (source.width, source.height) == (96, 64)
+    fixed = written(detector(grid()), tmp_path / "fixed.onnx")
+    with pytest.raises(ModelError, match="takes 96x64 only, not 64x64"):
+        understand(fixed, Options(classes=NAMES, size=(64, 64)))
+
+
+@pytest.mark.parametrize("content", [b"", b"not a network", bytes(1000)])
+def test_what_is_no_network_is_refused(content, tmp_path):
+    path = tmp_path / "it.onnx"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match="it.onnx (is not a whole|has no network)"):
+        understand(path, Options())
+
+
+def command(*arguments: object, status: int) -> str:
+    result = CliRunner().invoke(app, ["model", "import", *map(str, arguments)])
+    assert result.exit_code == (status if not result.exception else 1), result.output
+    if status == 2:
+        assert isinstance(result.exception, ValueError)
+        return str(result.exception)
+    return result.stdout
+
+
+def test_the_command_writes_a_model_once(tmp_path: Path) -> None:
+    path = written(detector(grid()), tmp_path / "it.onnx")
+    out = tmp_path / "models"
+    said = json.loads(command(path, "--out", out, "--classes", "car,bus,truck", "--json", status=0))
+    assert (said["head"], said["input"], said["classes"]) == ("ultralytics", "96x64", NAMES)
+    assert sorted(p.name for p in (out / "it").iterdir()) == ["it.float.onnx", "model.yaml"]
+    assert "is there already" in command(path, "--out", out, "--classes", "a,b,c", status=2)
+    assert [p.name for p in out.iterdir()] == ["it"]
+
+
+@pytest.mark.parametrize(
+    "arguments, text",
+    [
+        (["--size", "big"], "--size 'big' is not of the form"),
+        (["--color", "HSV"], "--color 'HSV' is unknown"),
+        (["--std", "0"], "--std '0' is not"),
+        (["--mean", "1,2"], "--mean '1,2' is not"),
+        (["--classes", "missing.txt"], "--classes 'missing.txt' is neither"),
+        (["--classes", "car"], "has 3 classes by its outputs"),
+        (["--name", "a/b"], "'a/b' cannot name a model"),
+    ],
+)
+def test_a_wrong_option_writes_nothing(arguments, text, tmp_path):
+    path = written(detector(grid()), tmp_path / "it.onnx")
+    assert text in command(path, "--out", tmp_path / "models", *arguments, status=2)
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_network_that_a_runtime_refuses_leaves_nothing(tmp_path, monkeypatch):
+    def refuse(_model):
+        raise ModelError("no")
+
+    monkeypatch.setattr("perception_nodes.importing.importer.check_runs", refuse)
+    path = written(detector(grid()), tmp_path / "it.onnx")
+    command(path, "--out", tmp_path / "models", "--classes", "a,b,c", status=2)
+    assert not list((tmp_path / "models").iterdir())
+    assert onnx.load(path).graph.node
