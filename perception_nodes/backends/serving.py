@@ -126,7 +126,7 @@ class Serving:
         Raises:
             BackendError: a backend is not installed, or refuses a model.
         """
-        self._backend, self._log = backend, log
+        self._backend, self._log, self._models, self._decode = backend, log, models, decode
         self._building: Building[LoadedModels] | None = None
         self._outcome: LoadedModels | BackendError | None = None
         self.standing_in = ""
@@ -155,6 +155,12 @@ class Serving:
         """The backend that serves now."""
         return self._loaded.backend
 
+    def decode_with(self, decode: DecodeSettings) -> None:
+        """Use other thresholds from now on; for models that read frames in place it is too late."""
+        self._decode = decode
+        for candidate, model in zip(self.candidates, self._models, strict=True):
+            candidate.decoder = model.decoder(decode)
+
     def ready(self) -> bool:
         """Whether a build has ended, successfully or not, so that `switch` must be called."""
         if self._building is None or self._outcome is not None:
@@ -179,6 +185,7 @@ class Serving:
             self._log(self.standing_in)
         elif ready is not None:
             before, self._loaded, self.standing_in = self._loaded, ready, ""
+            self.decode_with(self._decode)
             before.close()
             self._log(f"{self._backend} is built and takes over from {STAND_IN}")
             self._describe()

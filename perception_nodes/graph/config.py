@@ -26,6 +26,8 @@ Topic = Annotated[
 OF_ONE_CAMERA = ("image_topic", "calibration_file")
 """Parameters in which `{camera}` is the camera of the node itself."""
 MAX_CAMERAS = 8
+CHANGEABLE: dict[str, Any] = {"changeable": True}
+"""Marks a parameter that can be changed while the node runs."""
 
 
 class SettingsError(PerceptionError):
@@ -38,6 +40,11 @@ class SettingsError(PerceptionError):
     def __init__(self, text: str, parameter: str = "") -> None:
         super().__init__(text)
         self.parameter = parameter
+
+
+def is_changeable(field: FieldInfo) -> bool:
+    """Whether a parameter can be changed while the node runs."""
+    return field.json_schema_extra == CHANGEABLE
 
 
 class Settings(BaseModel):
@@ -65,6 +72,12 @@ class Settings(BaseModel):
         default=False,
         description="image stamps are in the time of /clock instead of the system clock; a "
         "played drive then keeps its recorded stamps and publishes /clock",
+    )
+
+    autostart: bool = Field(
+        default=True,
+        description="the nodes configure and activate themselves; false: a life-cycle manager "
+        "does it",
     )
 
     @model_validator(mode="before")
@@ -247,6 +260,7 @@ class DetectorSettings(CamerasSettings):
         ge=0.01,
         le=0.99,
         description="objects with a lower score are not reported",
+        json_schema_extra=CHANGEABLE,
     )
     iou_threshold: float = Field(
         default=DecodeSettings.iou_threshold,
@@ -254,6 +268,7 @@ class DetectorSettings(CamerasSettings):
         le=0.99,
         description="of two boxes of one class that overlap more than this (intersection over "
         "union), only the one with the higher score is reported",
+        json_schema_extra=CHANGEABLE,
     )
     fallback_model: str = Field(
         default="",

@@ -30,6 +30,8 @@ FOR_EVERY_NODE = (
 """Flags with a value that every node is given as they are."""
 SWITCHES = re.compile(r"--(enable|disable)-(rosout|stdout|external-lib)-logs")
 PARAMETERS_KEY = "ros__parameters"
+QOS = "qos_overrides"
+"""Parameters of ROS itself, by topic; they are given to the nodes as they are."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class RosArguments:
             for one parameter the later one is taken, but one for a named node before one for a
             wildcard.
         namespace: of all nodes, `/` by default.
-        for_every_node: remappings, log levels and the like.
+        for_every_node: remappings, log levels, overrides of quality of service and the like.
     """
 
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -96,6 +98,8 @@ class RosArguments:
             for name, value in section.values.items():
                 if name in settings.model_fields:
                     found[name] = value
+                elif name.startswith(QOS):
+                    continue  # the nodes are given the file
                 elif not section.is_wildcard:
                     known = ", ".join(settings.model_fields)
                     raise SettingsError(
@@ -128,13 +132,20 @@ def split_ros_arguments(arguments: Sequence[str]) -> tuple[list[str], RosArgumen
         elif not is_ros:
             others.append(argument)
         elif argument in PARAMETER:
-            node, name, value = _parameter(_value_of(argument, remaining))
-            if node:
+            text = _value_of(argument, remaining)
+            node, name, value = _parameter(text)
+            if name.startswith(QOS):
+                for_every_node += [argument, text]
+            elif node:
                 sections.append(Section(node, {name: value}, f"ROS argument -p {node}:{name}"))
             else:
                 parameters[name] = value
         elif argument == PARAMETER_FILE:
-            sections += read_parameter_file(Path(_value_of(argument, remaining)))
+            path = Path(_value_of(argument, remaining))
+            found = read_parameter_file(path)
+            sections += found
+            if any(name.startswith(QOS) for section in found for name in section.values):
+                for_every_node += [argument, str(path.resolve())]
         elif argument in FOR_EVERY_NODE:
             text = _value_of(argument, remaining)
             if argument == LOG_LEVEL:

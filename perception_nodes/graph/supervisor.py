@@ -14,6 +14,7 @@ from perception_nodes.core.errors import PerceptionError
 from perception_nodes.graph.graph import NodeSpec
 from perception_nodes.graph.restarts import Restarts
 from perception_nodes.system.environment import STOPPING, die_with_parent
+from perception_nodes.system.life import new_life
 from perception_nodes.system.processes import Process, is_stopped
 from perception_nodes.transport.claim import Claim
 from perception_nodes.transport.domain import sweep
@@ -59,8 +60,10 @@ class Supervisor:
         self._restarts = Restarts()
         self._restart_at_s: dict[str, float] = {}
         self._running_s: dict[str, float] = {}
+        self._shut_down: set[str] = set()
         self.processes: list[tuple[NodeSpec, subprocess.Popen[bytes]]] = []
         self._claims: list[Claim] = []
+        self._life = new_life()
         self._stop_requested = False
         self._previous_handlers: dict[int, object] = {}
 
@@ -119,7 +122,7 @@ class Supervisor:
         # In a session of its own: Ctrl-C reaches us alone, and we stop the processes in order.
         return subprocess.Popen(
             [sys.executable, "-m", spec.module, *spec.arguments()],
-            env={**os.environ, **spec.environment},
+            env={**os.environ, **self._life, **spec.environment},
             stdin=subprocess.DEVNULL,
             stdout=None if spec.executable == "monitor_node" else self._log,
             stderr=self._log,
@@ -133,13 +136,16 @@ class Supervisor:
         The kernel kills a process when the thread that started it ends.
 
         Returns:
-            True if it ended by itself, False if it was stopped.
+            True if it ended by itself, or all of its nodes were shut down through their life cycle;
+            False if it was stopped.
 
         Raises:
             GraphFailure: a process that should run on has ended, or could not start.
         """
         while not self._is_to_stop():
             for index, (spec, process) in enumerate(self.processes):
+                if spec.name in self._shut_down:
+                    continue
                 status = process.poll()
                 if status is None:
                     self._kill_stopped(spec, process)
@@ -148,6 +154,12 @@ class Supervisor:
                     return True
                 if self._stop_requested:
                     return False
+                if spec.restarted and status == 0:
+                    self._shut_down.add(spec.name)
+                    self._say(f"{spec.name} was shut down and is not started again")
+                    if all(s.name in self._shut_down for s in self._specs if s.restarted):
+                        return True
+                    continue
                 if spec.name not in self._restart_at_s:
                     self._restart_at_s[spec.name] = self._note_death(spec, status)
                 if time.monotonic() >= self._restart_at_s[spec.name]:
@@ -173,18 +185,21 @@ class Supervisor:
         """Report a death; returns when the process is to be restarted, CLOCK_MONOTONIC seconds."""
         ended = f"{spec.name} ended {_how(status)}"
         first = not self._restarts.has_died(spec.name)
-        if not spec.restarted or status == 0 or (status == START_FAILED and first):
+        if not spec.restarted or (status == START_FAILED and first):
             raise GraphFailure(ended)
         now_s = time.monotonic()
         deaths = self._restarts.note_death(spec.name, now_s)
         delay_s = self._restarts.delay_s(deaths)
         when = f"in {delay_s:g} s, {deaths} deaths within a minute" if delay_s else "at once"
-        line = f"{ended} and is started again {when}\n".encode()
+        self._say(f"{ended} and is started again {when}")
+        return now_s + delay_s
+
+    def _say(self, line: str) -> None:
         # To where the nodes write: on the screen it would tear the live view. Nobody may be
         # reading any more, where the process that started us was killed.
         with suppress(OSError):
-            os.write(sys.stderr.fileno() if self._log is None else self._log.fileno(), line)
-        return now_s + delay_s
+            descriptor = sys.stderr.fileno() if self._log is None else self._log.fileno()
+            os.write(descriptor, f"{line}\n".encode())
 
     def _request_stop(self, number: int, frame: FrameType | None) -> None:
         self.stop()

@@ -11,15 +11,16 @@ from perception_nodes.nodes.base import PerceptionNode, Period
 from perception_nodes.nodes.diagnostics import diagnostics
 from perception_nodes.transport.cdr import write_frame_report
 from perception_nodes.watchdog.account import Account, AccountSettings, Step
-from perception_nodes.watchdog.faults import FaultLimits
+from perception_nodes.watchdog.faults import FaultLimits, HealthMode
+from perception_nodes.watchdog.guard import ROLE
 from perception_nodes.watchdog.health import HealthLimits
 
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-REPORTS = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-"""A listener that comes late, or back, gets the reports it has missed."""
+REPORTS = QoSProfile(depth=1000)
+"""For a listener that falls behind; one that comes late gets the reports from then on."""
 DISCOVERY_NS = 3_000_000_000
-"""After the start reports wait at most this long for a listener: those that the middleware keeps
-for late listeners are lost if we die."""
+"""After the start reports wait at most this long for a listener: nobody gets those that are
+published before."""
 ACQUAINTANCE_NS = 500_000_000
 """Once there is a listener they wait this much longer, since each side discovers the other in its
 own time: a reader that has not discovered us yet asks for what it missed only seconds later."""
@@ -84,6 +85,19 @@ class AccountTopics:
             message.header.stamp = self._node.get_clock().now().to_msg()
             self._diagnostics.publish(message)
         return step
+
+    def pause(self) -> None:
+        """Publish what waits, and that nobody watches; an active detector goes on saying so."""
+        self.publish_reports()
+        self._healths.publish(
+            HealthMessage(
+                stamp=self._node.get_clock().now().to_msg(),
+                mode=HealthMode.UNSAFE,
+                previous_mode=self.account.health.mode,
+                cause="the watchdog is deactivated",
+                silent_processes=[ROLE],
+            )
+        )
 
     def publish_reports(self) -> None:
         """Publish all reports that wait for it."""

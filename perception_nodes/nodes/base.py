@@ -2,16 +2,20 @@
 
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Any
 
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import CallbackGroup
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, State, TransitionCallbackReturn
-from rclpy.qos import QoSProfile
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSPolicyKind, QoSProfile
+from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from perception_nodes.backends.model import ModelError
 from perception_nodes.core.inference import BackendError
-from perception_nodes.graph.config import Settings, SettingsError
+from perception_nodes.graph.config import Settings, SettingsError, check
 from perception_nodes.nodes.parameters import declare_parameters
 from perception_nodes.preprocess.lens import UnknownLens
 from perception_nodes.transport.memory import TransportError, reserve
@@ -19,6 +23,15 @@ from perception_nodes.transport.shm import Endpoint
 
 IDLE_WAIT_MS = 8.0
 """With kernel ticks of 4 ms it takes 12 ms, rarely 16."""
+OVERRIDABLE = QoSOverridingOptions(
+    (
+        QoSPolicyKind.HISTORY,
+        QoSPolicyKind.DEPTH,
+        QoSPolicyKind.RELIABILITY,
+        QoSPolicyKind.DURABILITY,
+    )
+)
+"""What parameters `qos_overrides./TOPIC.publisher.POLICY`, or `.subscription.`, can change."""
 Publisher = LifecyclePublisher[Any]
 START_ERRORS = (ModelError, BackendError, TransportError, SettingsError, UnknownLens)
 """Errors of a start that are reported in one line."""
@@ -36,8 +49,10 @@ class PerceptionNode(LifecycleNode):
         """Declare the parameters of `settings_type`."""
         super().__init__(name)
         self.settings: Any = declare_parameters(self, self.settings_type)
+        self.add_on_set_parameters_callback(self._on_parameters)
         self.active = False
         self.finished = False
+        self.is_shut_down = False
         self.error = ""
         self._endpoint: Endpoint | None = None
         self._owned: list[tuple[Callable[[Any], Any], Any]] = []
@@ -57,6 +72,13 @@ class PerceptionNode(LifecycleNode):
     def step(self) -> None:
         """Wait a moment for work and do it; called in a loop while active."""
 
+    def change(self, settings: Any) -> None:
+        """Work with other values of the changeable parameters from now on.
+
+        Raises:
+            SettingsError: they cannot be changed now.
+        """
+
     def rest(self) -> None:
         """Stop working in good order; called once, after the last `step`."""
 
@@ -68,7 +90,9 @@ class PerceptionNode(LifecycleNode):
 
     def add_publisher(self, message_type: type, topic: str, qos: QoSProfile | int) -> Publisher:
         """A publisher that publishes while the node is active, destroyed when it is cleaned up."""
-        publisher: Publisher = self.create_lifecycle_publisher(message_type, topic, qos)
+        publisher: Publisher = self.create_lifecycle_publisher(
+            message_type, topic, _own(qos), qos_overriding_options=OVERRIDABLE
+        )
         self._owned.append((self.destroy_lifecycle_publisher, publisher))
         return publisher
 
@@ -83,7 +107,13 @@ class PerceptionNode(LifecycleNode):
     ) -> Any:
         """A subscription, by default to serialized messages, destroyed when it is cleaned up."""
         subscription = self.create_subscription(
-            message_type, topic, callback, qos, raw=raw, callback_group=group
+            message_type,
+            topic,
+            callback,
+            _own(qos),
+            raw=raw,
+            callback_group=group,
+            qos_overriding_options=OVERRIDABLE,
         )
         self._owned.append((self.destroy_subscription, subscription))
         return subscription
@@ -123,10 +153,23 @@ class PerceptionNode(LifecycleNode):
         return TransitionCallbackReturn.SUCCESS
 
     def on_shutdown(self, state: State) -> TransitionCallbackReturn:
-        """Release everything."""
+        """Release everything; the process ends, since nothing leads out of this state."""
         self._rest()
         self._close()
+        self.is_shut_down = True
         return TransitionCallbackReturn.SUCCESS
+
+    def _on_parameters(self, parameters: Sequence[Parameter[Any]]) -> SetParametersResult:
+        fields = self.settings_type.model_fields
+        changed = {one.name: one.value for one in parameters if one.name in fields}
+        if changed:
+            try:
+                settings = check(self.settings_type, {**self.settings.model_dump(), **changed})
+                self.change(settings)
+            except SettingsError as error:
+                return SetParametersResult(successful=False, reason=str(error))
+            self.settings = settings
+        return SetParametersResult(successful=True)
 
     def _rest(self) -> None:
         if self.active:
@@ -141,6 +184,11 @@ class PerceptionNode(LifecycleNode):
         if self._endpoint is not None:
             self._endpoint.close()
             self._endpoint = None
+
+
+def _own(qos: QoSProfile | int) -> QoSProfile:
+    """A profile that parameters may change, which are not meant for other topics."""
+    return QoSProfile(depth=qos) if isinstance(qos, int) else copy(qos)
 
 
 class Period:

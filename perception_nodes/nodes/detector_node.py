@@ -55,7 +55,7 @@ class DetectorNode(RedundantNode):
             BackendSettings(
                 settings.threads, str(cache_folder()), max_batch=len(cameras), may_build=False
             ),
-            DecodeSettings(settings.score_threshold, settings.iou_threshold),
+            _decode_settings(settings),
             self.get_logger().info,
             cameras if in_place else (),
         )
@@ -82,11 +82,21 @@ class DetectorNode(RedundantNode):
             self._serving.close()
             self._serving = None
 
+    def change(self, settings: DetectorSettings) -> None:
+        """Use other thresholds from the next frame on."""
+        if settings.preprocess_on == "gpu":
+            raise SettingsError(
+                "parameters score_threshold and iou_threshold are part of the GPU's program: with "
+                "preprocess_on:=gpu start the graph anew to change them"
+            )
+        if self._serving is not None:
+            self._serving.decode_with(_decode_settings(settings))
+
     def listeners(self) -> int:
         """Subscribers of detections of the first camera."""
         return self._lanes[0].publisher.get_subscription_count()
 
-    def take_over(self) -> None:
+    def take_over(self, died: bool) -> None:
         """Go on behind the predecessor's last frames."""
         for lane, seat in zip(self._lanes, self.seats, strict=True):
             lane.sit(seat)
@@ -168,6 +178,10 @@ class DetectorNode(RedundantNode):
             self.get_logger().fatal(f"{lane.pipeline.lost}; another process is to work")
             # At once, as in a crash: to close a lost backend may hang.
             os._exit(1)
+
+
+def _decode_settings(settings: DetectorSettings) -> DecodeSettings:
+    return DecodeSettings(settings.score_threshold, settings.iou_threshold)
 
 
 def main() -> int:

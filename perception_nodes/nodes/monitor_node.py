@@ -17,7 +17,7 @@ from perception_nodes.report.screen import LiveView
 from perception_nodes.watchdog.faults import HealthMode
 
 DETECTIONS = QoSProfile(depth=100)
-REPORTS = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+REPORTS = QoSProfile(depth=1000)
 LAST_WAIT_MS = 200.0
 LAST_WAITS_S = 3.0
 """The longest wait for last messages: others may go on publishing, and a process that has not ended

@@ -9,6 +9,7 @@ from perception_nodes.graph.config import (
     SettingsError,
     allowed_range,
     check,
+    is_changeable,
     numeric_range,
 )
 
@@ -22,7 +23,8 @@ def declare_parameters(node: LifecycleNode, settings_type: type[Settings]) -> Se
     values = {}
     for name, field in settings_type.model_fields.items():
         descriptor = ParameterDescriptor(
-            description=f"{field.description} ({allowed_range(field)})", read_only=True
+            description=f"{field.description} ({allowed_range(field)})",
+            read_only=not is_changeable(field),
         )
         low, high = numeric_range(field)
         if low is not None and high is not None:

@@ -23,6 +23,9 @@ from perception_nodes.transport import channels
 from perception_nodes.transport.memory import TransportError
 
 CAMERA_SOURCE = 1
+MAX_GAP = 256
+"""Each of so many frames lost in a row gets a report of its own. More of them are an outage: one
+report stands for all, since thousands at once would hold up the frames that do come."""
 
 
 class PreprocessNode(RedundantNode):
@@ -71,14 +74,14 @@ class PreprocessNode(RedundantNode):
         if (time_of_stamps := getattr(self, "_time", None)) is not None:
             time_of_stamps.close()
 
-    def take_over(self) -> None:
+    def take_over(self, died: bool) -> None:
         """Go on behind the last frame of the predecessor, which may not have reported it."""
         note = self.lease.note
         if note.source:
             self._numbers.take_over(note.source, note.number)
-            if note.entered_number == note.number:
+            if died and note.entered_number == note.number:
                 self.records.send(FrameRecord.from_buffer_copy(note.entered))
-            else:
+            elif died:
                 self._reject("preprocess died before it entered this frame", time.monotonic_ns())
         if self._topic is not None:
             self._topic.open(True)
@@ -136,6 +139,11 @@ class PreprocessNode(RedundantNode):
         missing = self._numbers.missing_before(source, number)
         if missing is None:
             return False
+        gap = missing.stop - missing.start
+        if gap > MAX_GAP:
+            self.lease.take(source, number - 1)
+            self._reject(f"one report for {gap} frames that were lost in a row", received_ns)
+            missing = range(number, number)
         for one in missing:
             self.lease.take(source, one)
             if one >= number - lost:

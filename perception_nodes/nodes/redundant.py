@@ -80,8 +80,12 @@ class RedundantNode(PerceptionNode):
         """How many subscribers there are to what this role publishes."""
         return 0
 
-    def take_over(self) -> None:
-        """Prepare to work from now on; the leases' notes say how far the predecessor got."""
+    def take_over(self, died: bool) -> None:
+        """Prepare to work from now on; the leases' notes say how far the predecessor got.
+
+        Args:
+            died: there was a predecessor and it did not stop in good order.
+        """
 
     def join(self, patience_ns: int, cameras: Sequence[str] = ()) -> None:
         """Join the channels of the role.
@@ -119,6 +123,8 @@ class RedundantNode(PerceptionNode):
             self.work()
         else:
             self._stand_by()
+        if not self.active:  # a service has ended our activity meanwhile
+            return
         for seat in self.seats:
             seat.records.heartbeat()
         self._substitute.update(self.speaks_for_watchdog and self._working)
@@ -140,6 +146,8 @@ class RedundantNode(PerceptionNode):
             self._announce(usual_ns)
 
     def _announce(self, patience_ns: int) -> None:
+        if not self.active:
+            return  # nobody expects signs of life, and after these some would be expected
         for seat in self.seats:
             seat.records.patience_ns = patience_ns
             seat.records.send(FrameRecord(kind=RecordKind.HEARTBEAT))
@@ -153,12 +161,12 @@ class RedundantNode(PerceptionNode):
             # What kept us from running may have kept the other process from running too.
             self._judge_from_ns = now_ns + self.records.patience_ns
         if now_ns < self._joined_ns + DISCOVERY_NS:
-            if self.listeners() < self.lease.note.listeners:
+            if self.listeners() < self.lease.listeners:
                 return
         if not all(self._acquire(seat, now_ns) for seat in self.seats):
             return
         self._working = True
-        self.take_over()
+        self.take_over(any(takeover.predecessor for takeover in self._takeovers))
         for takeover in self._takeovers:
             if takeover.predecessor:
                 self.get_logger().warning(takeover.reason.decode())

@@ -4,6 +4,7 @@ import gc
 import os
 import signal
 import sys
+import time
 
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
@@ -15,6 +16,8 @@ from perception_nodes.system.environment import STOPPING, keep_large_buffers, ro
 from perception_nodes.system.realtime import set_up
 
 SERVICE_PERIOD_NS = 50_000_000
+ANSWER_S = 0.2
+"""Who has asked for the shutdown is to get the answer before we are gone."""
 
 
 def run_node(node_type: type[PerceptionNode], name: str) -> int:
@@ -51,14 +54,15 @@ def run_node(node_type: type[PerceptionNode], name: str) -> int:
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
-        node.trigger_configure()
-        if not node.error:
-            node.trigger_activate()
+        if node.settings.autostart:
+            node.trigger_configure()
+            if not node.error:
+                node.trigger_activate()
         settings = node.settings
         for line in set_up(settings.cpus, settings.fifo_priority, settings.lock_memory):
             node.get_logger().info(line)
         services = Period(SERVICE_PERIOD_NS)
-        while not (stopping or node.finished or node.error):
+        while not (stopping or node.finished or node.error or node.is_shut_down):
             if not node.active:
                 node.spin(IDLE_WAIT_MS)
                 continue
@@ -69,7 +73,10 @@ def run_node(node_type: type[PerceptionNode], name: str) -> int:
                 gc.collect(1)  # automatic collection is off; little was created since the last one
     finally:
         gc.unfreeze()  # an object that is not collected leaves its shared memory behind
-        node.trigger_shutdown()
+        if node.is_shut_down:
+            time.sleep(ANSWER_S)
+        else:
+            node.trigger_shutdown()
         executor.remove_node(node)
         node.destroy_node()
         rclpy.shutdown()

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable
 
+from rclpy.lifecycle import State, TransitionCallbackReturn
 from std_msgs.msg import Bool
 
 from perception_nodes.graph.config import SettingsError, WatchdogSettings
@@ -49,13 +50,26 @@ class WatchdogNode(PerceptionNode):
         self._safe_stops = self.add_publisher(Bool, settings.safe_stop_topic, LATCHED)
         self._systemd.notify("READY=1")
 
+    def on_activate(self, state: State) -> TransitionCallbackReturn:
+        """Watch from now on: nobody's silence before counts."""
+        for topics in self._topics:
+            topics.account.postpone(time.monotonic_ns())
+        self._due_ns, self._safe_stop = 0, None
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: State) -> TransitionCallbackReturn:
+        """Say that nobody watches from now on, while the topics can still be published to."""
+        for topics in self._topics:
+            topics.pause()
+        self._safe_stops.publish(Bool(data=True))
+        return super().on_deactivate(state)
+
     def rest(self) -> None:
         """Publish the reports that wait, and say that we stop in good order."""
         for topics in self._topics:
             topics.publish_reports()
         for heartbeats in self._heartbeats:
             heartbeats.leave()
-        self._systemd.notify("STOPPING=1")
 
     def close(self) -> None:
         """Stop the outer watchdogs, so that they do not take our end for a crash."""
@@ -66,6 +80,7 @@ class WatchdogNode(PerceptionNode):
             topics.account.close()
         self._topics = ()
         if hasattr(self, "_systemd"):
+            self._systemd.notify("STOPPING=1")
             self._systemd.close()
 
     def step(self) -> None:

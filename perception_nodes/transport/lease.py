@@ -9,6 +9,7 @@ import os
 import time
 
 from perception_nodes.core.frame import FrameRecord, RecordKind
+from perception_nodes.system.life import graph_life
 from perception_nodes.system.processes import Process, is_hung, open_process
 from perception_nodes.transport.domain import own_prefix
 from perception_nodes.transport.memory import SHM_FOLDER, Mapped
@@ -22,7 +23,8 @@ class LeaseNote(ctypes.Structure):
     time by then. `ingest_process`, `sequence` and `ingested_ns` identify the last frame that it
     took; `unended` is set until it has finished that frame. `number` is the last frame number that
     it took from the numbered stream `source`, and `entered_number` the last one whose record,
-    `entered`, it has made. `listeners` is the number of subscribers to its results.
+    `entered`, it has made. `listeners` is the number of subscribers to its results. `life` is that
+    of its graph: of what a holder in another life has left, nothing is taken over.
     """
 
     _fields_ = [
@@ -34,6 +36,7 @@ class LeaseNote(ctypes.Structure):
         ("number", ctypes.c_uint64),
         ("entered_number", ctypes.c_uint64),
         ("listeners", ctypes.c_uint64),
+        ("life", ctypes.c_uint64),
         ("process", ctypes.c_uint32),
         ("ingest_process", ctypes.c_uint32),
         ("unended", ctypes.c_uint32),
@@ -47,7 +50,7 @@ class Lease:
 
     def __init__(self, camera: str, role: str) -> None:
         """Open the file that all processes of the role share."""
-        self._role = role
+        self._role, self._life = role, graph_life()
         path = SHM_FOLDER / f"{own_prefix()}{camera}_{role}.lease"
         self._mapped = Mapped(path, LeaseNote)
         self.note = self._mapped.value
@@ -55,6 +58,11 @@ class Lease:
         self._holder: Process | None = None
         self._killed: Process | None = None
         self._suspected_ns = -1
+
+    @property
+    def listeners(self) -> int:
+        """Subscribers to the results of the predecessor, if it was one in this graph."""
+        return int(self.note.listeners) if self.note.life == self._life else 0
 
     def wait(self, timeout_ms: float) -> None:
         """Wait for the holder's end until the timeout; without a holder, for all of that time."""
@@ -81,6 +89,9 @@ class Lease:
         except BlockingIOError:
             return None
         note, now_ns = self.note, time.monotonic_ns()
+        if note.life != self._life:
+            self._mapped.clear()
+            note.life = self._life
         record = FrameRecord(kind=RecordKind.TAKEOVER, predecessor=note.process)
         record.ingested_ns = note.ingested_ns
         if note.process:

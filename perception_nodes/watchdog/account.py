@@ -130,7 +130,7 @@ class Account:
         while dead := self.roster.update(now_ns):
             for member in dead:
                 records += self.inbox.last_words(member.role, member.pid, now_ns)
-                self.watch.forget(str(member))
+                self.watch.forget(member.role, member.pid)
             died += dead
             records += self._read()
         self.roster.end_hung()
@@ -153,7 +153,7 @@ class Account:
         if now_ns - self._memory_read_ns >= MEMORY_PERIOD_NS:
             self._memory_read_ns = now_ns
             for member in self.roster.members.values():
-                self.watch.memory(str(member), member.handle.rss_bytes(), now_ns)
+                self.watch.memory(member.role, member.pid, member.handle.rss_bytes(), now_ns)
         faults = (*self.roster.faults(), *self.watch.faults())
         transition = self.health.update(faults, now_ns)
         names, before = tuple(fault.name for fault in faults), self._fault_names

@@ -6,6 +6,7 @@ All times are CLOCK_MONOTONIC unless said otherwise; nothing here reads a clock.
 from collections import deque
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import pairwise
 from statistics import median
 
 from perception_nodes.core.frame import FrameFlag, FrameRecord
@@ -48,6 +49,7 @@ class FaultLimits:
             noise changes each frame; 0 turns this off, for a camera without noise.
         clock_jump_ms: a larger step of the wall clock against the monotonic one is a jump.
         frame_rate_ratio: a frame rate below this share of the usual one is a loss.
+        new_rate_s: a frame rate that has lasted for so long is the usual one from then on.
         overrun_share: a stage that exceeds its budget in a larger share of frames overruns.
         latency_ratio: a median latency above this multiple of the one after the start is a drift.
         memory_growth_mb: a process that grows steadily by this much in `memory_window_s` leaks.
@@ -61,6 +63,7 @@ class FaultLimits:
     frozen_frames: int = 3
     clock_jump_ms: float = 50.0
     frame_rate_ratio: float = 0.8
+    new_rate_s: float = 60.0
     overrun_share: float = 0.1
     latency_ratio: float = 1.5
     memory_growth_mb: float = 64.0
@@ -175,13 +178,21 @@ class FrameRateLoss:
     """Frames come more slowly than they used to."""
 
     def __init__(self, limits: FaultLimits) -> None:
-        """Take the first window of frames for the usual rate."""
+        """Take the first window of frames for the usual rate; learn another one if it lasts."""
         self._limits = limits
         self._entered_ns: deque[int] = deque(maxlen=limits.window_frames)
         self._usual_ns = 0.0
+        self._usual_until_ns = 0
+        self._fault: Fault | None = None
 
     def update(self, entered_ns: int) -> Fault | None:
         """Take the instant at which a frame came in."""
+        if self._entered_ns and entered_ns == self._entered_ns[-1]:
+            return self._fault  # frames that were lost before it are told of at the same instant
+        self._fault = self._judge(entered_ns)
+        return self._fault
+
+    def _judge(self, entered_ns: int) -> Fault | None:
         # A camera that was gone is not slow; `NoFrame` has reported it.
         if self._entered_ns and entered_ns - self._entered_ns[-1] > self._limits.no_frame_ms * MS:
             self._entered_ns.clear()
@@ -190,8 +201,14 @@ class FrameRateLoss:
             return None
         period_ns = (self._entered_ns[-1] - self._entered_ns[0]) / (len(self._entered_ns) - 1)
         if not self._usual_ns:
-            self._usual_ns = period_ns
-        if self._usual_ns >= self._limits.frame_rate_ratio * period_ns:
+            # Frames that had waited for us come at once; the median is not moved by them.
+            self._usual_ns = median(b - a for a, b in pairwise(self._entered_ns))
+        ratio = self._limits.frame_rate_ratio
+        if ratio <= self._usual_ns / period_ns <= 1 / ratio:
+            self._usual_until_ns = entered_ns
+        elif entered_ns - self._usual_until_ns > self._limits.new_rate_s * 1e9:
+            self._usual_ns, self._usual_until_ns = period_ns, entered_ns
+        if self._usual_ns >= ratio * period_ns:
             return None
         text = f"{1e9 / period_ns:.1f} frames a second instead of {1e9 / self._usual_ns:.1f}"
         return Fault("frame rate", text, HealthMode.DEGRADED)
@@ -253,15 +270,24 @@ class LatencyDrift:
 
 
 class MemoryGrowth:
-    """A process keeps growing."""
+    """A process keeps growing.
 
-    def __init__(self, name: str, limits: FaultLimits) -> None:
-        """Watch a process; `name` is its name in faults."""
-        self._name, self._limits = name, limits
+    Attributes:
+        fault: the present fault, None if there is none.
+    """
+
+    def __init__(self, process: str, limits: FaultLimits) -> None:
+        """Watch a process; `process` describes it in the fault's text."""
+        self._process, self._limits = process, limits
+        self.fault: Fault | None = None
         self._samples: deque[tuple[int, int]] = deque()
 
     def update(self, rss_bytes: int, now_ns: int) -> Fault | None:
         """Take the resident memory at `now_ns`."""
+        self.fault = self._judge(rss_bytes, now_ns)
+        return self.fault
+
+    def _judge(self, rss_bytes: int, now_ns: int) -> Fault | None:
         self._samples.append((now_ns, rss_bytes))
         window_ns = self._limits.memory_window_s * 1e9
         if now_ns - self._samples[0][0] < window_ns:
@@ -274,10 +300,10 @@ class MemoryGrowth:
         if rss_bytes - first < limit or min(rss_bytes - middle, middle - first) < limit / 4:
             return None
         text = (
-            f"{self._name} has grown by {(rss_bytes - first) / 1e6:.0f} MB in "
+            f"{self._process} has grown by {(rss_bytes - first) / 1e6:.0f} MB in "
             f"{self._limits.memory_window_s:.0f} s, to {rss_bytes / 1e6:.0f} MB"
         )
-        return Fault(f"{self._name} memory", text)
+        return Fault("memory", text)
 
 
 class Starvation:

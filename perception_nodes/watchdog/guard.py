@@ -34,19 +34,21 @@ class WatchdogGuard:
                 the watchdog's silence counts from now on only.
 
         Returns:
-            Why the watchdog is gone; empty if it is alive, has never been heard of, or has stopped
-            in good order.
+            Why the watchdog is gone; empty if it is alive or has never been heard of. One that
+            stops in good order is missed at the look after: when the whole graph stops, there is
+            none.
         """
         if now_ns - self._judged_ns < PERIOD_NS:
             return self._gone
         if now_ns - self._judged_ns > patience_ns:
             self._roster.postpone(now_ns)
         self._judged_ns = now_ns
+        left = False
         for record in self._heartbeats.records():
             self._roster.hear(ROLE, record)
-            self._known = record.kind != RecordKind.LEFT
+            self._known, left = True, record.kind == RecordKind.LEFT
         self._roster.update(now_ns)
         self._roster.end_hung()
-        missing = self._known and not self._roster.present(ROLE)
+        missing = self._known and not left and not self._roster.present(ROLE)
         self._gone = self._roster.faults()[0].text if missing else ""
         return self._gone

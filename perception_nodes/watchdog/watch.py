@@ -44,7 +44,7 @@ class Watch:
         self._stages = {
             stage: StageOverrun(stage, getattr(budget, stage), limits) for stage in STAGES
         }
-        self._memory: dict[str, MemoryGrowth] = {}
+        self._memory: dict[tuple[str, int], MemoryGrowth] = {}
         self._held: dict[str, Held] = {}
         self._next_record: dict[int, int] = {}
         self._last_entered = (0, 0)
@@ -122,15 +122,22 @@ class Watch:
         self._hold("takeover", None, now_ns)
         return starved is None
 
-    def memory(self, process: str, rss_bytes: int, now_ns: int) -> None:
-        """Take the resident memory of a process, under the name that faults give it."""
-        growth = self._memory.setdefault(process, MemoryGrowth(process, self._limits))
-        self._present[f"{process} memory"] = growth.update(rss_bytes, now_ns)
+    def memory(self, role: str, process: int, rss_bytes: int, now_ns: int) -> None:
+        """Take the resident memory of one of the processes of a role."""
+        name = (role, process)
+        growth = self._memory.setdefault(name, MemoryGrowth(f"{role} {process}", self._limits))
+        growth.update(rss_bytes, now_ns)
+        self._judge_memory(role)
 
-    def forget(self, process: str) -> None:
+    def forget(self, role: str, process: int) -> None:
         """Forget a process that has ended."""
-        self._memory.pop(process, None)
-        self._present.pop(f"{process} memory", None)
+        self._memory.pop((role, process), None)
+        self._judge_memory(role)
+
+    def _judge_memory(self, role: str) -> None:
+        """One fault for all processes of a role: who collects faults by name knows no processes."""
+        found = (growth.fault for (owner, _), growth in self._memory.items() if owner == role)
+        self._present[f"{role} memory"] = next(filter(None, found), None)
 
     def statuses(self) -> dict[str, Fault | None]:
         """Each fault that is watched for by name, None if it is not present."""

@@ -152,6 +152,25 @@ def test_frames_are_degraded_until_the_build_is_there(build, model):
     assert all(one.closed for one in Backend.opened)
 
 
+def test_thresholds_that_were_changed_hold_for_the_models_that_follow(build, model):
+    serving = serve([model])
+    size = model.input
+    heads = serving.candidates[0].backend.infer(np.zeros((size.height, size.width, 3), np.uint8))
+    heads.classes[0][0, 0, 3, 3] = 0.4  # a score of 0.6
+    found = []
+    for threshold in (None, 0.7, 0.5):
+        if threshold:
+            serving.decode_with(DecodeSettings(score_threshold=threshold))
+        found.append(len(serving.candidates[0].decoder.decode(heads.boxes, heads.classes)))
+    assert found == [1, 0, 1]
+    serving.decode_with(DecodeSettings(score_threshold=0.7))
+    build.end()
+    wait_for(serving)
+    serving.switch()
+    assert len(serving.candidates[0].decoder.decode(heads.boxes, heads.classes)) == 0
+    serving.close()
+
+
 def test_a_build_that_fails_never_stops_the_graph(build, model):
     build.then = "print('whatever'); sys.exit('no kernel fits')"
     serving = serve([model])

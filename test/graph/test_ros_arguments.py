@@ -36,6 +36,18 @@ def test_other_arguments_stay():
     assert ros.for_every_node == ("-r", "b:=c")
 
 
+def test_overrides_of_quality_of_service_are_given_to_the_nodes(file):
+    override = "qos_overrides./perception/frame_report.publisher.depth:=5"
+    assert nodes("-p", override)["watchdog_node"].ros_arguments == ("-p", override)
+    given = file(
+        "watchdog_node:\n  ros__parameters:\n    deadline_ms: 20.0\n"
+        "    qos_overrides: {/perception/frame_report: {publisher: {depth: 5}}}\n"
+    )
+    watchdog = nodes(*given)["watchdog_node"]
+    assert watchdog.ros_arguments == tuple(given)
+    assert watchdog.parameters["deadline_ms"] == 20.0
+
+
 def test_every_node_gets_remappings_and_log_levels():
     given = ["-r", "perception/detections:=objects", "-r", "__ns:=/truck", "--log-level", "debug"]
     given += ["--log-file-name", "truck", "--disable-rosout-logs"]

@@ -277,6 +277,25 @@ def test_one_that_could_not_start_is_not_tried_again(graph, log):
             running.wait()
 
 
+def test_a_node_that_is_shut_down_stays_down_and_the_others_go_on(graph, log, capfd):
+    with graph(restarted=["a", "detector"], a="end", detector="run") as running:
+        log.wait_for(2)
+
+        def stop():
+            while "a was shut down and is not started again" not in capfd.readouterr().err:
+                time.sleep(0.01)
+            running.stop()
+
+        threading.Thread(target=stop).start()
+        assert running.wait() is False
+    assert log.names("started") == ["a", "detector"]
+
+
+def test_a_graph_whose_nodes_are_all_shut_down_has_ended(graph, log):
+    with graph(restarted=["a", "detector"], a="end", detector="end") as running:
+        assert running.wait() is True
+
+
 def test_a_node_that_should_run_on_must_not_end(graph, log):
     with pytest.raises(GraphFailure, match="^a ended with status 0$"):
         with graph(ends=["player"], a="end", player="run") as running:

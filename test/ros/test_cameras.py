@@ -33,7 +33,7 @@ PERIOD_S = 0.04
 TIMEOUT_S = 60.0
 PUBLISHED = (FrameReport.OK, FrameReport.LATE, FrameReport.DEGRADED)
 LATCHED = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-REPORTS = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+REPORTS = QoSProfile(depth=1000)
 
 
 class Vehicle:

@@ -1,6 +1,12 @@
 """Which of a camera's numbered frames are new, and which are missing."""
 
+from types import SimpleNamespace
+
+import pytest
+
 from perception_nodes.nodes.frame_numbers import FrameNumbers
+from perception_nodes.nodes.image_topic import info_topic
+from perception_nodes.nodes.preprocess_node import CAMERA_SOURCE, MAX_GAP, PreprocessNode
 
 
 def test_the_first_frame_of_a_source_misses_nothing():
@@ -27,3 +33,38 @@ def test_what_a_predecessor_took_is_not_new_and_what_it_missed_is_missing():
     assert numbers.missing_before(1, 5) is None
     assert list(numbers.missing_before(1, 8)) == [6, 7]
     assert list(numbers.missing_before(1, 3)) == [], "the camera was restarted"
+
+
+@pytest.mark.parametrize("gap", [3, MAX_GAP, MAX_GAP + 1, 42_000, 2**64 - 100])
+def test_of_a_long_gap_one_report_tells(gap):
+    """The camera went on while nobody took its frames."""
+    told = []
+    node = SimpleNamespace(
+        _numbers=FrameNumbers(),
+        lease=SimpleNamespace(take=lambda source, number: None),
+        sign=lambda: None,
+        _enter=lambda *_: None,
+        _end=lambda record, status, reason: told.append(reason),
+        _reject=lambda reason, received_ns: told.append(reason),
+    )
+    is_new = PreprocessNode._is_new
+    assert is_new(node, CAMERA_SOURCE, 10, 0)
+    assert told == []
+    assert is_new(node, CAMERA_SOURCE, 11 + gap, 0)
+    if gap <= MAX_GAP:
+        assert len(told) == gap
+    else:
+        assert told == [f"one report for {gap} frames that were lost in a row"]
+
+
+@pytest.mark.parametrize(
+    ("images", "info"),
+    [
+        ("image", "camera_info"),
+        ("/image", "/camera_info"),
+        ("camera/image_raw", "camera/camera_info"),
+        ("~/image", "~/camera_info"),
+    ],
+)
+def test_camera_info_lies_beside_the_images(images, info):
+    assert info_topic(images) == info

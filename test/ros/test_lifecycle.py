@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,10 @@ import pytest
 import rclpy
 from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
+from perception_interfaces.msg import Health
 from rcl_interfaces.srv import DescribeParameters, SetParameters
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import CameraInfo
 
 from perception_nodes.cameras.channel import camera_writer
 from perception_nodes.core.frame import FrameRecord, RecordKind
@@ -58,40 +61,77 @@ def call(node: Any, service_type: Any, name: str, request: Any) -> Any:
     return future.result()
 
 
+def until(node: Any, condition: Callable[[], bool]) -> None:
+    """Take messages until something has come about."""
+    executor = rclpy.executors.SingleThreadedExecutor(context=node.context)
+    executor.add_node(node)
+    give_up_s = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < give_up_s
+        executor.spin_once(timeout_sec=0.1)
+    executor.remove_node(node)
+
+
 def state_of(node: Any, name: str) -> int:
     """A node's life-cycle state."""
     state: int = call(node, GetState, f"/{name}/get_state", GetState.Request()).current_state.id
     return state
 
 
-def test_nodes_activate_themselves_and_go_through_the_whole_life_cycle(client: Any) -> None:
-    with Supervisor(LIVE.nodes({"backend": "null"})):
+def change(node: Any, name: str, transition: int) -> bool:
+    """Ask a node for a transition; whether it made it."""
+    request = ChangeState.Request(transition=Transition(id=transition))
+    answer = call(node, ChangeState, f"/{name}/change_state", request)
+    return bool(answer.success)
+
+
+def set_parameter(node: Any, name: str, parameter: str, value: object) -> Any:
+    message = rclpy.parameter.Parameter(parameter, value=value).to_parameter_msg()
+    request = SetParameters.Request(parameters=[message])
+    (result,) = call(node, SetParameters, f"/{name}/set_parameters", request).results
+    return result
+
+
+def test_a_manager_leads_the_nodes_through_their_whole_life(client: Any) -> None:
+    healths: list[Health] = []
+    latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    client.create_subscription(Health, "perception/health", healths.append, latched)
+    infos = client.create_publisher(CameraInfo, "camera_info", 1)
+    values = {"backend": "null", "autostart": False, "image_topic": "image"}
+    with Supervisor(LIVE.nodes({**values, "standby": "never"})) as graph:
+        processes = [process.pid for _, process in graph.processes]
         for name in NAMES:
-            while state_of(client, name) != State.PRIMARY_STATE_ACTIVE:
-                pass
+            assert state_of(client, name) == State.PRIMARY_STATE_UNCONFIGURED
+            assert change(client, name, Transition.TRANSITION_CONFIGURE)
+            assert change(client, name, Transition.TRANSITION_ACTIVATE)
+        until(client, lambda: infos.get_subscription_count() == 1)
+        for name in reversed(NAMES):
             for transition, expected in [
                 (Transition.TRANSITION_DEACTIVATE, State.PRIMARY_STATE_INACTIVE),
                 (Transition.TRANSITION_CLEANUP, State.PRIMARY_STATE_UNCONFIGURED),
                 (Transition.TRANSITION_CONFIGURE, State.PRIMARY_STATE_INACTIVE),
                 (Transition.TRANSITION_ACTIVATE, State.PRIMARY_STATE_ACTIVE),
             ]:
-                request = ChangeState.Request(transition=Transition(id=transition))
-                assert call(client, ChangeState, f"/{name}/change_state", request).success
+                assert change(client, name, transition)
                 assert state_of(client, name) == expected
-
-
-def test_parameters_describe_themselves_and_cannot_be_changed_under_way(client: Any) -> None:
-    specs = [s for s in LIVE.nodes({}) if s.executable == "preprocess_node"]
-    with Supervisor(specs):
+        assert change(client, "watchdog_node", Transition.TRANSITION_DEACTIVATE)
+        until(client, lambda: any(h.cause.startswith("the watchdog is gone") for h in healths))
+        assert healths[-1].mode == Health.UNSAFE
+        assert [process.pid for _, process in graph.processes] == processes
+        assert set_parameter(client, "detector_node", "score_threshold", 0.5).successful
+        assert not set_parameter(client, "detector_node", "score_threshold", 7.0).successful
+        assert not set_parameter(client, "preprocess_node", "deadline_ms", 20.0).successful
         request = DescribeParameters.Request(names=["deadline_ms"])
         answer = call(client, DescribeParameters, "/preprocess_node/describe_parameters", request)
         (descriptor,) = answer.descriptors
         assert "deadline of a frame" in descriptor.description
         assert descriptor.floating_point_range[0].from_value == 0.1
-        parameter = rclpy.parameter.Parameter("deadline_ms", value=20.0).to_parameter_msg()
-        request = SetParameters.Request(parameters=[parameter])
-        answer = call(client, SetParameters, "/preprocess_node/set_parameters", request)
-        assert not answer.results[0].successful
+        assert change(client, "watchdog_node", Transition.TRANSITION_INACTIVE_SHUTDOWN)
+        for name in NAMES[1:]:
+            assert change(client, name, Transition.TRANSITION_ACTIVE_SHUTDOWN)
+        for _, process in graph.processes:
+            assert process.wait(30) == 0
+        assert graph.wait() is True
 
 
 def in_this_process(node_type: type[PerceptionNode], *parameters: str) -> Iterator[Any]:

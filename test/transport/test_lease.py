@@ -11,6 +11,7 @@ import time
 import pytest
 
 from perception_nodes.core.frame import FrameRecord, RecordKind
+from perception_nodes.system import life
 from perception_nodes.transport.lease import Lease
 
 pytestmark = pytest.mark.usefixtures("ros_domain")
@@ -166,6 +167,32 @@ def test_the_next_one_is_killed_too_where_it_hangs(lease, holder):
             time.sleep(0.005)
 
 
+def test_of_an_earlier_graph_nothing_is_inherited(lease, holder, monkeypatch):
+    """A camera that goes on keeps the file in shared memory alive."""
+    process = holder("lease.note.listeners = 3; print(flush=True); time.sleep(100)")
+    process.stdout.readline()
+    process.kill()
+    assert lease.listeners == 3
+    monkeypatch.setenv(life.VARIABLE, "the next start")
+    later = Lease("front", "detector")
+    assert later.listeners == 0
+    record = acquired(later)
+    note = later.note
+    assert (record.predecessor, record.ingest_process, record.ingested_ns) == (0, 0, 0)
+    assert (note.source, note.number, note.unended, note.process) == (0, 0, 0, os.getpid())
+    del note
+    later.close()
+
+
+def test_each_start_of_a_graph_is_a_life_of_its_own(monkeypatch):
+    lives = {life.graph_life()}
+    for _ in range(2):
+        for name, value in life.new_life().items():
+            monkeypatch.setenv(name, value)
+        lives |= {life.graph_life(), life.graph_life()}
+    assert len(lives) == 3
+
+
 def test_a_frame_that_was_entered_is_held_until_its_end_is_told(lease):
     lease.acquire(PATIENCE_NS)
     lease.enter(FrameRecord(sequence=3, ingest_process=9))
@@ -187,6 +214,7 @@ def test_a_process_that_only_has_the_number_of_the_holder_is_left_alone(lease, h
     """The note tells of a holder that is gone; the kernel has given its number to another one."""
     bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(100)"])
     lease.note.process, lease.note.patience_ns = bystander.pid, PATIENCE_NS
+    lease.note.life = life.graph_life()
     record = lease.acquire(PATIENCE_NS)
     assert record.predecessor == bystander.pid
     assert bystander.poll() is None

@@ -83,6 +83,32 @@ def test_a_camera_that_was_gone_is_not_slow():
         assert rate.update(now_ns) is None
 
 
+def test_frames_that_were_lost_before_one_are_no_frame_rate():
+    """A new graph learns of what the camera sent before: thousands of frames at one instant."""
+    rate, now_ns = FrameRateLoss(LIMITS), 0
+    for frame in range(40):
+        now_ns += 20 * MS
+        for _ in range(1000 if frame == 3 else 1):
+            assert rate.update(now_ns) is None
+
+
+def test_frames_that_had_waited_at_the_start_are_not_the_usual_rate():
+    rate, now_ns = FrameRateLoss(LIMITS), 0
+    for period_ms in [0.02] * 4 + [20] * 40:
+        now_ns += round(period_ms * MS)
+        assert rate.update(now_ns) is None
+
+
+def test_another_frame_rate_that_lasts_is_the_usual_one():
+    rate, now_ns, faults = FrameRateLoss(LIMITS), 0, []
+    for period_ms in [20] * 20 + [40] * 1600 + [80] * 10:
+        now_ns += period_ms * MS
+        faults.append(rate.update(now_ns))
+    assert faults[40], "at first it is a loss"
+    assert not any(faults[1530:1620]), "after a minute it is not"
+    assert faults[-1].text == "12.5 frames a second instead of 25.0"
+
+
 def test_a_stage_may_overrun_now_and_then():
     stage = StageOverrun("inference", 6.0, LIMITS)
     assert stage.update(9.0) is None

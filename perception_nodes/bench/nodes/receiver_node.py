@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from perception_interfaces.msg import FrameReport
-from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.qos import QoSProfile
 from rclpy.serialization import deserialize_message
 from vision_msgs.msg import Detection2DArray
 
@@ -19,7 +19,7 @@ from perception_nodes.system.files import write_whole
 from perception_nodes.transport import channels
 from perception_nodes.transport.cdr import FRAME_REPORT_FIELDS, NS_PER_S, read_stamp
 
-REPORTS = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+REPORTS = QoSProfile(depth=1000)
 
 
 class ReceiverNode(PerceptionNode):

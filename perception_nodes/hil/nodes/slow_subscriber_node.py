@@ -25,7 +25,7 @@ class SlowSubscriberNode(PerceptionNode):
         topic, detections = self.settings.topic_of, self.settings.detections_topic
         self.add_subscription(Detection2DArray, topic(detections), self._on_any, 1000)
         report, health = topic("perception/frame_report"), topic("perception/health")
-        self.add_subscription(FrameReport, report, self._on_any, DEMANDING)
+        self.add_subscription(FrameReport, report, self._on_any, 1000)
         self.add_subscription(Health, health, self._on_any, DEMANDING)
 
     def step(self) -> None:
