@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from perception_nodes.backends.model import ModelError
 from perception_nodes.cli.app import app
+from perception_nodes.core.errors import PerceptionError
 from perception_nodes.importing.importer import Options, understand
 
 STRIDES = (8, 16, 32)
@@ -122,7 +123,7 @@ def command(*arguments: object, status: int) -> str:
     result = CliRunner().invoke(app, ["model", "import", *map(str, arguments)])
     assert result.exit_code == (status if not result.exception else 1), result.output
     if status == 2:
-        assert isinstance(result.exception, ValueError)
+        assert isinstance(result.exception, PerceptionError)
         return str(result.exception)
     return result.stdout
 
