@@ -26,7 +26,12 @@ from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
-PACKAGES = ("vision_msgs", "perception_interfaces")
+PACKAGES = (
+    "vision_msgs",
+    "foxglove_msgs",
+    "ffmpeg_image_transport_msgs",
+    "perception_interfaces",
+)
 SOURCES = Path(__file__).resolve().parent
 PREFIX = Path(sys.prefix)
 RECORD = PREFIX / "share" / "perception_nodes_interfaces.json"

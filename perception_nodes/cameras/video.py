@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-import numpy as np
-
 from perception_nodes.cameras.channel import CameraHeader
 from perception_nodes.cameras.source import CameraError, CameraFormat, CameraGone, CapturedFrame
+from perception_nodes.preprocess.video import write_nv12
 from perception_nodes.transport.shm import Writer
 
 WAITING = 2
@@ -221,22 +220,3 @@ class VideoSource:
                 return
             start_ns = due_ns + 1
             self._container.seek(0)
-
-
-def write_nv12(frame: Any, out: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
-    """Write a decoded frame as NV12.
-
-    Args:
-        frame: PyAV's; one that is not planar 4:2:0 is converted by FFmpeg before.
-        out: uint8 [height * 3 / 2, width].
-    """
-    if frame.format.name not in ("yuv420p", "yuvj420p"):
-        frame = frame.reformat(format="yuv420p")
-    height, width = out.shape[0] * 2 // 3, out.shape[1]
-    luma, *chroma = (
-        np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size) for plane in frame.planes
-    )
-    out[:height] = luma[:height, :width]
-    pairs = out[height:].reshape(height // 2, width // 2, 2)
-    for channel, plane in enumerate(chroma):
-        pairs[:, :, channel] = plane[: height // 2, : width // 2]

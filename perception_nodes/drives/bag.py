@@ -13,10 +13,13 @@ from perception_nodes.drives.footage import (
 )
 from perception_nodes.drives.schemas import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
 from perception_nodes.drives.storage import BagStorage, Storage, Topic, storage_files
+from perception_nodes.drives.video_packets import VIDEO_TYPES, Packets
 
 __all__ = ["BagError", "Drive", "RawFrame", "image_topics", "open_drive"]
 
-IMAGE_TYPES = (IMAGE, COMPRESSED_IMAGE)
+IMAGE_TYPES = (IMAGE, COMPRESSED_IMAGE, *VIDEO_TYPES)
+TRANSPORTS = ("compressed", "foxglove", "ffmpeg")
+"""Names of image transports, which end the topics of what is not a raw image."""
 LATE_INFO_S = 0.2
 """If the first calibration is logged later than this behind the first frame, a warning says so."""
 
@@ -28,7 +31,7 @@ class RawFrame:
     Attributes:
         index: position among the frames of the drive, from 0.
         log_time_ns: when it was recorded, nanoseconds since the Unix epoch.
-        data: the serialized message, CDR.
+        data: the serialized message, CDR; of video an `Image` in its place, see `Packets`.
         camera_info: the last calibration logged before it, a serialized `CameraInfo`; the first
             one for frames before that; None if the drive has none.
     """
@@ -46,7 +49,7 @@ class Drive:
     Attributes:
         path: the bag.
         topic: of the camera's images.
-        message_type: `sensor_msgs/msg/Image` or `sensor_msgs/msg/CompressedImage`.
+        message_type: of the frames, `sensor_msgs/msg/Image` or `sensor_msgs/msg/CompressedImage`.
         frame_count: frames that the bag says it holds; if reading finds damage, fewer come.
         lost: frames that were recorded, by the bag's index or metadata, and cannot be read. It is
             final once all frames have been read.
@@ -94,6 +97,8 @@ class Drive:
             BagError: not one frame can be read, or a ROS 1 bag is damaged.
         """
         count = 0
+        recorded_type = self._storage.topics[self.topic].message_type
+        packets = Packets(recorded_type) if recorded_type in VIDEO_TYPES else None
         infos = self._info_topics()
         info_ns, info = next(self.camera_infos(), (0, None))
         for log_time_ns, topic, data in self._storage.messages({self.topic, *infos}):
@@ -105,7 +110,8 @@ class Drive:
                     f"{self.path}: the first CameraInfo was logged {behind_s:.1f} s behind the "
                     "first frame; it is used from that frame on"
                 )
-            yield RawFrame(count, log_time_ns, data, info)
+            frame = data if packets is None else packets.image(data)
+            yield RawFrame(count, log_time_ns, frame, info)
             count += 1
         self.lost = max(self.recorded_count - count, 0)
         if count == 0:
@@ -193,7 +199,8 @@ def image_topics(path: str | Path) -> list[str]:
 
 def camera_info_topic(image_topic: str) -> str:
     """Topic on which a camera publishes its calibration, beside its raw image topic."""
-    raw = image_topic.removesuffix("/compressed")
+    base, _, last = image_topic.rpartition("/")
+    raw = base if last in TRANSPORTS else image_topic
     return f"{raw.rpartition('/')[0]}/camera_info"
 
 
@@ -242,7 +249,7 @@ def _drive(path: Path, topic: str, storage: Storage) -> Drive:
     return Drive(
         path,
         chosen.name,
-        chosen.message_type,
+        IMAGE if chosen.message_type in VIDEO_TYPES else chosen.message_type,
         chosen.count,
         storage.duration_ns,
         chosen.lost,

@@ -4,16 +4,19 @@ import os
 import re
 import struct
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from perception_nodes.core.frame import ImageView
 from perception_nodes.drives.bag_file import BagError, Messages
 from perception_nodes.drives.exif import UPRIGHT, orientation
 from perception_nodes.drives.schemas import COMPRESSED_IMAGE, IMAGE
 from perception_nodes.drives.storage import Topic
+from perception_nodes.transport.cdr import write_image
 
 # A video that cannot be read is named in one line of ours: FFmpeg's own messages stay out.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
@@ -23,6 +26,7 @@ VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpe
 FOLDER_RATE_HZ = 10.0
 """Assumed for image folders, whose files carry no times."""
 FAST_PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1)
+FRAME_ID = "camera"
 START_NS = 1_000_000_000
 """Stamp of the first frame; 0 would mean that it has none."""
 
@@ -109,11 +113,7 @@ def images_in(folder: Path) -> list[Path]:
 
 def image_message(stamp_ns: int, pixels: NDArray[np.uint8]) -> bytes:
     """Serialize uint8 [height, width, 3] BGR as `sensor_msgs/msg/Image`."""
-    height, width = pixels.shape[:2]
-    layout = struct.pack(
-        "<3I5sB2x2I", height, width, 5, b"bgr8\0", 0, 3 * width, height * width * 3
-    )
-    return _header(stamp_ns) + layout + pixels.tobytes()
+    return write_image(replace(ImageView.of_pixels(pixels), stamp_ns=stamp_ns, frame_id=FRAME_ID))
 
 
 def compressed_message(stamp_ns: int, file: bytes) -> bytes:
@@ -122,7 +122,7 @@ def compressed_message(stamp_ns: int, file: bytes) -> bytes:
 
 
 def _header(stamp_ns: int) -> bytes:
-    """The encapsulation header of CDR and a `std_msgs/Header` with frame_id `camera`."""
+    """The encapsulation header of CDR and a `std_msgs/Header` with `FRAME_ID`."""
     stamp = struct.pack("<iI", *divmod(stamp_ns, 1_000_000_000))
     return b"\x00\x01\x00\x00" + stamp + struct.pack("<I8s", 7, b"camera\0")
 

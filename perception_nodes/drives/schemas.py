@@ -1,8 +1,8 @@
 """The messages that recordings hold, known without a ROS installation.
 
-Those of sensor_msgs come with rosbags, those of vision_msgs and perception_interfaces from the
-shipped `.msg` files. Those of Foxglove's foxglove_msgs that we write are defined here; the order of
-their fields is the order on the wire.
+Those of sensor_msgs come with rosbags, those that we build from the shipped `.msg` files. Those of
+foxglove_msgs that we only write are defined here; the order of their fields is the order on the
+wire.
 """
 
 from functools import cache
@@ -18,6 +18,8 @@ HEALTH = "perception_interfaces/msg/Health"
 IMAGE = "sensor_msgs/msg/Image"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
+COMPRESSED_VIDEO = "foxglove_msgs/msg/CompressedVideo"
+FFMPEG_PACKET = "ffmpeg_image_transport_msgs/msg/FFMPEGPacket"
 ANNOTATIONS = "foxglove_msgs/msg/ImageAnnotations"
 
 _FOXGLOVE = {

@@ -106,7 +106,7 @@ def read_image(data: Buffer) -> ImageView:
         data: the message; the view refers to it.
 
     Raises:
-        FrameRejected: cut off, or the sizes contradict each other.
+        FrameRejected: cut off, or the sizes contradict each other, or its sender could not read it.
     """
     reader = CdrReader(data, "Image")
     stamp_ns, frame_id = reader.stamp_ns(), reader.string()
@@ -114,6 +114,8 @@ def read_image(data: Buffer) -> ImageView:
     encoding = reader.string()
     big_endian, step = reader.uint8(), reader.uint32()
     pixels = reader.octets()
+    if encoding and not (width or height or pixels):
+        raise FrameRejected(encoding)  # see `write_image`
     if not (0 < width <= 65535 and 0 < height <= 65535):
         raise FrameRejected(f"Image: size {width}x{height} is outside 1..65535")
     if big_endian and any(bits in encoding for bits in ("10", "12", "14", "16")):
@@ -141,6 +143,40 @@ def read_compressed_image(data: Buffer) -> ImageView:
             f"CompressedImage: format {name!r} with {len(payload)} bytes is neither JPEG nor PNG"
         )
     return ImageView(stamp_ns, frame_id, 0, 0, encoding, 0, payload)
+
+
+def read_compressed_video(data: Buffer) -> ImageView:
+    """View a packet in a serialized `foxglove_msgs/msg/CompressedVideo`; encoding `h264` or `h265`.
+
+    Raises:
+        FrameRejected: cut off, or of another codec.
+    """
+    reader = CdrReader(data, "CompressedVideo")
+    stamp_ns, frame_id, packet = reader.stamp_ns(), reader.string(), reader.octets()
+    return ImageView(stamp_ns, frame_id, 0, 0, _video_codec(reader.string()), 0, packet)
+
+
+def read_ffmpeg_packet(data: Buffer) -> ImageView:
+    """View a packet in an `ffmpeg_image_transport_msgs/msg/FFMPEGPacket`; see above.
+
+    Raises:
+        FrameRejected: cut off, or of another codec.
+    """
+    reader = CdrReader(data, "FFMPEGPacket")
+    stamp_ns, frame_id = reader.stamp_ns(), reader.string()
+    reader.numbers("2i")  # width and height, which the stream tells too
+    # "h264;yuv420p;bgr8;bgr8", or of older versions the name of the encoder, "hevc_nvenc".
+    encoding = _video_codec(reader.string().partition(";")[0])
+    reader.numbers("Q")  # presentation time
+    reader.uint8(), reader.uint8()  # flags, byte order of high depths
+    return ImageView(stamp_ns, frame_id, 0, 0, encoding, 0, reader.octets())
+
+
+def _video_codec(name: str) -> str:
+    for codec, names in (("h264", ("264",)), ("h265", ("265", "hevc"))):
+        if any(one in name.lower() for one in names):
+            return codec
+    raise FrameRejected(f"video in {name!r} is not supported; encode it in H.264 or H.265")
 
 
 def read_camera_info(data: Buffer) -> CameraInfo:
@@ -200,6 +236,21 @@ class _Writer:
         """A std_msgs/Header."""
         self.pack("iI", 4, *divmod(stamp_ns, NS_PER_S))
         self.string(frame_id)
+
+
+def write_image(image: ImageView) -> bytes:
+    """Serialize a frame as `sensor_msgs/msg/Image`.
+
+    A frame that could not be read, but has to be accounted for further on, is an image of no size
+    whose encoding is the reason; `read_image` rejects it with that.
+    """
+    out = _Writer()
+    out.header(image.stamp_ns, image.frame_id.encode())
+    out.pack("2I", 4, image.height, image.width)
+    out.string(image.encoding.encode())
+    out.pack("B", 1, 0)
+    out.pack("2I", 4, image.step, len(image.data))
+    return b"".join((out.data, image.data))
 
 
 def _complete_characters(text: bytes) -> bytes:

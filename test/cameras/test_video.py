@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from perception_nodes.cameras.channel import camera_reader, view_camera_frame
 from perception_nodes.cameras.feed import CameraFeed
 from perception_nodes.cameras.source import CameraError, CameraGone
-from perception_nodes.cameras.video import StreamClock, VideoSettings, VideoSource, write_nv12
+from perception_nodes.cameras.video import StreamClock, VideoSettings, VideoSource
+from perception_nodes.preprocess.video import write_nv12
 
 MS = 1_000_000
 

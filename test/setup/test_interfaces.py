@@ -55,9 +55,16 @@ def test_detections_have_the_distributions_type(store: Typestore) -> None:
     assert store.hash_rihs01(name) == DETECTIONS_HASH
 
 
-@pytest.mark.parametrize("message", ["FrameReport", "Health"])
-def test_rosbags_and_ros_agree_on_our_types(store: Typestore, message: str) -> None:
-    name = f"perception_interfaces/msg/{message}"
+@pytest.mark.parametrize(
+    "name",
+    [
+        "perception_interfaces/msg/FrameReport",
+        "perception_interfaces/msg/Health",
+        "foxglove_msgs/msg/CompressedVideo",
+        "ffmpeg_image_transport_msgs/msg/FFMPEGPacket",
+    ],
+)
+def test_rosbags_and_ros_agree_on_our_types(store: Typestore, name: str) -> None:
     assert store.hash_rihs01(name) == built_hash(name)
 
 

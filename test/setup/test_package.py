@@ -22,6 +22,8 @@ BIN = Path(sys.prefix) / "bin"
     [
         (".", "ament_python"),
         ("interfaces/vision_msgs", "ament_cmake"),
+        ("interfaces/foxglove_msgs", "ament_cmake"),
+        ("interfaces/ffmpeg_image_transport_msgs", "ament_cmake"),
         ("interfaces/perception_interfaces", "ament_cmake"),
     ],
 )
@@ -43,6 +45,8 @@ def test_colcon_finds_each_package_once(root: Path, tmp_path: Path) -> None:
         check=True,
     )
     assert listed.stdout.splitlines() == [
+        "ffmpeg_image_transport_msgs\tinterfaces/ffmpeg_image_transport_msgs\t(ros.ament_cmake)",
+        "foxglove_msgs\tinterfaces/foxglove_msgs\t(ros.ament_cmake)",
         "perception_interfaces\tinterfaces/perception_interfaces\t(ros.ament_cmake)",
         "perception_nodes\t.\t(ros.ament_python)",
         "vision_msgs\tinterfaces/vision_msgs\t(ros.ament_cmake)",

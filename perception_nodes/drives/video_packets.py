@@ -1,0 +1,29 @@
+"""Recorded video packets as the images that they are of."""
+
+from dataclasses import replace
+
+from perception_nodes.core.frame import FrameRejected, ImageView
+from perception_nodes.drives.schemas import COMPRESSED_VIDEO, FFMPEG_PACKET
+from perception_nodes.preprocess.video import VideoDecoder
+from perception_nodes.transport.cdr import read_compressed_video, read_ffmpeg_packet, write_image
+
+READERS = {COMPRESSED_VIDEO: read_compressed_video, FFMPEG_PACKET: read_ffmpeg_packet}
+VIDEO_TYPES = tuple(READERS)
+
+
+class Packets:
+    """The packets of a topic; all of them have to be decoded, in order."""
+
+    def __init__(self, message_type: str) -> None:
+        """Before the first packet, of one of `VIDEO_TYPES`."""
+        self._read = READERS[message_type]
+        self._decoder = VideoDecoder()
+
+    def image(self, message: bytes) -> bytes:
+        """The picture of a packet as a serialized `Image`, or one that tells why there is none."""
+        packet = ImageView(0, "", 0, 0, "", 0, memoryview(b""))
+        try:
+            packet = self._read(message)
+            return write_image(self._decoder.decode(packet))
+        except FrameRejected as error:
+            return write_image(replace(packet, encoding=str(error), data=memoryview(b"")))

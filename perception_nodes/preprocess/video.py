@@ -1,0 +1,197 @@
+"""Video packets, one a frame, as pictures: H.264 and H.265, decoded by FFmpeg through PyAV.
+
+Decoding starts at a key frame. Whatever cannot be decoded is rejected with its reason, and so are
+the frames behind it until the next key frame, since they are drawn on top of it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception_nodes.core.frame import FrameRejected, ImageView
+from perception_nodes.preprocess.cpu import MAX_PIXELS
+from perception_nodes.preprocess.h264 import IDR_SLICE, PICTURE_SET, SEQUENCE_SET, SLICE, FrameOrder
+
+VIDEO_ENCODINGS = ("h264", "h265")
+"""Encodings of an `ImageView` whose data is a packet of video."""
+START_CODE = b"\0\0\1"
+UNIT_BYTES = 2048
+"""Enough of a NAL unit for every header; slices are not copied whole."""
+TYPES_H264 = {IDR_SLICE}, {SLICE, IDR_SLICE}, {SEQUENCE_SET, PICTURE_SET}
+TYPES_H265 = set(range(16, 24)), set(range(32)), {32, 33, 34}
+"""Types of NAL units: key frames, all pictures, parameter sets."""
+OTHER = -1
+MAX_SETS = 32
+"""Parameter sets that are kept, the newest ones."""
+PATCHED = "concealing"
+OPTIONS = {
+    "flags": "low_delay",  # each packet gives its picture at once
+    "err_detect": "explode",  # no concealment: a damaged picture is an error
+    "max_pixels": str(MAX_PIXELS),
+}
+
+
+class VideoDecoder:
+    """Decodes one camera's stream; every packet has to be given to it, in order."""
+
+    def __init__(self) -> None:
+        """No stream yet."""
+        self._codec = ""
+        self._out = np.empty((0, 0), np.uint8)
+
+    def decode(self, image: ImageView) -> ImageView:
+        """The picture of a packet.
+
+        Args:
+            image: with one of `VIDEO_ENCODINGS`; any other comes back as it is.
+
+        Returns:
+            NV12, valid until the next call.
+
+        Raises:
+            FrameRejected: it cannot be decoded.
+        """
+        if image.encoding not in VIDEO_ENCODINGS:
+            return image
+        if image.encoding != self._codec:
+            self._begin(image.encoding)
+        try:
+            frame = self._picture(bytes(image.data))
+        except FrameRejected as error:
+            if not isinstance(error, _NothingNew):
+                self.interrupt(str(error))
+            raise FrameRejected(f"{self._codec}: {error}") from error
+        height, width = frame.height & ~1, frame.width & ~1
+        if self._out.shape != (height * 3 // 2, width):
+            self._out = np.empty((height * 3 // 2, width), np.uint8)
+        write_nv12(frame, self._out)
+        return replace(
+            image,
+            width=width,
+            height=height,
+            encoding="nv12",
+            step=width,
+            data=memoryview(self._out.reshape(-1)),
+            copies=image.copies + 1,
+        )
+
+    def interrupt(self, cause: str) -> None:
+        """Wait for the next key frame: what comes before it would be drawn on a wrong picture.
+
+        Args:
+            cause: of the wait, for the reasons of the frames until then.
+        """
+        self._waits = f"a key frame is awaited since: {cause}"
+
+    def _begin(self, codec: str) -> None:
+        try:
+            import av
+            import av.logging
+        except ImportError as error:
+            raise FrameRejected(f"{codec} needs PyAV; install it with: pip install av") from error
+        # Of a picture that it has patched up the decoder only speaks in its log.
+        av.logging.set_level(av.logging.INFO)
+        av.logging.set_skip_repeated(False)
+        self._av = av
+        self._codec, self._order, self._number = codec, FrameOrder(), 0
+        self._sets: list[bytes] = []
+        self._waits = "decoding starts at a key frame, and none has come yet"
+
+    def _open(self) -> None:
+        """A new decoder: one that has met damage can be wrong even behind the next key frame."""
+        name = "hevc" if self._codec == "h265" else self._codec
+        self._context: Any = self._av.CodecContext.create(name, "r")
+        self._context.thread_count = 1  # each more would hold a frame back
+        self._context.options = OPTIONS
+        self._sets_due, self._waits = True, ""
+
+    def _picture(self, data: bytes) -> Any:
+        units = list(nal_units(data))
+        kinds, keys, pictures, sets = self._kinds(units)
+        own_sets = [unit for unit, kind in zip(units, kinds, strict=True) if kind in sets]
+        if self._codec == "h264":
+            self._order.read_sets(own_sets)
+        if own_sets:
+            # Complete ones replace all, so that a damaged one does not stay.
+            kept = [] if sets.issubset(kinds) else self._sets
+            self._sets = [*(one for one in kept if one not in own_sets), *own_sets][-MAX_SETS:]
+        if pictures.isdisjoint(kinds):
+            if not own_sets:
+                raise FrameRejected("the packet holds no picture of this codec")
+            self._sets_due = True
+            raise _NothingNew("the packet holds parameter sets without a picture")
+        if self._waits and not keys.isdisjoint(kinds):
+            if not sets.issubset(self._kinds(self._sets)[0]):
+                raise FrameRejected(
+                    "a key frame without parameter sets; have the encoder repeat them with each"
+                )
+            self._open()
+        if self._waits:
+            raise _NothingNew(self._waits)
+        if self._codec == "h264" and self._order.follow(units):
+            raise FrameRejected("a packet before this one is missing")
+        if self._sets_due:
+            data = b"".join(START_CODE + unit for unit in self._sets) + data
+            self._sets_due = False
+        packet = self._av.Packet(data)
+        packet.pts = self._number = self._number + 1
+        with self._av.logging.Capture() as said:
+            try:
+                frames = self._context.decode(packet)
+            except self._av.FFmpegError as failed:
+                raise FrameRejected("damaged, or a packet before this one is missing") from failed
+        error = self._av.logging.ERROR
+        if any(level <= error or text.startswith(PATCHED) for level, _, text in said):
+            raise FrameRejected("the picture is damaged")
+        if len(frames) != 1 or frames[0].pts != packet.pts:
+            raise FrameRejected("not one picture comes of it; encode without B-frames")
+        return frames[0]
+
+    def _kinds(self, units: list[bytes]) -> tuple[list[int], set[int], set[int], set[int]]:
+        """Types of NAL units: those that are here, and `TYPES_H264` or `TYPES_H265`."""
+        if self._codec == "h264":
+            return [unit[0] & 31 for unit in units], *TYPES_H264
+        # An odd first byte: of another layer than the first, or of H.264.
+        return [OTHER if unit[0] & 1 else unit[0] >> 1 & 63 for unit in units], *TYPES_H265
+
+
+class _NothingNew(FrameRejected):
+    """A rejected packet that leaves the stream as it was: broken already, or whole."""
+
+
+def nal_units(data: bytes) -> Iterator[bytes]:
+    """The NAL units of a packet in the form of Annex B, cut to their beginnings.
+
+    Raises:
+        FrameRejected: it has another form.
+    """
+    at = data.find(START_CODE)
+    if at < 0 or data[:at].strip(b"\0"):
+        raise FrameRejected("the packet has no start code: H.264 and H.265 come in Annex B form")
+    while at >= 0:
+        begin, at = at + len(START_CODE), data.find(START_CODE, at + len(START_CODE))
+        unit = data[begin : min(at if at >= 0 else len(data), begin + UNIT_BYTES)]
+        if unit:
+            yield unit
+
+
+def write_nv12(frame: Any, out: NDArray[np.uint8]) -> None:
+    """Write a decoded frame as NV12.
+
+    Args:
+        frame: PyAV's; one that is not planar 4:2:0 is converted by FFmpeg before.
+        out: uint8 [height * 3 / 2, width].
+    """
+    if frame.format.name not in ("yuv420p", "yuvj420p"):
+        frame = frame.reformat(format="yuv420p")
+    height, width = out.shape[0] * 2 // 3, out.shape[1]
+    luma, *chroma = (
+        np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size) for plane in frame.planes
+    )
+    out[:height] = luma[:height, :width]
+    pairs = out[height:].reshape(height // 2, width // 2, 2)
+    for channel, plane in enumerate(chroma):
+        pairs[:, :, channel] = plane[: height // 2, : width // 2]
