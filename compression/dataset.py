@@ -22,6 +22,7 @@ from compression.contract import CLASS_NAMES, COCO_CLASS_IDS
 from compression.errors import CompressionError
 from perception_nodes.core.geometry import intersections_and_unions
 
+VIDEO = ".mp4"
 CAR = CLASS_NAMES.index("car")
 STORED_LONG_SIDE_PX = 640
 JPEG_QUALITY = 95
@@ -48,7 +49,7 @@ def find_images(data: Path, source: Source) -> list[Path]:
 def read_frames(data: Path, source: Source) -> Iterator[tuple[str, np.ndarray, Path | None]]:
     """Yield name, image (uint8 [h, w, 3] BGR) and label file of each frame of a set."""
     for path in find_images(data, source):
-        if path.suffix == ".mp4":
+        if path.suffix == VIDEO:
             video = cv2.VideoCapture(str(path))
             index = 0
             while (frame := video.read())[0]:

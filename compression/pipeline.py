@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from compression.model import build_model, count_gmac, load_model, make_plain, s
 from compression.package import Variant, accuracy_of, write_variant
 from compression.plain import PlainNetwork
 from compression.prune import prune
+from compression.quantization.ranges import LEAST_FRAMES
 from compression.reload import reload
 from compression.train import Batches, Samples, train
 from perception_nodes.backends.model import Model, ModelError
@@ -149,15 +151,15 @@ def plan(config: Config) -> list[Step]:
     common = [shown[key] for key in ("width", "height", "seed", "teacher")]
     labels = [shown[key] for key in ("sources", "labeller", "min_confidence")]
     start = shown["start"]
-    steps: list[Step] = [
+    steps: list[Step] = []
+    if config.network:
+        own = [shown[key] for key in ("width", "height", "seed", "activation", "network")]
+        steps.append(("network", own, make_network))
+    steps += [
         ("dataset", labels, build_dataset),
         ("dense", [common, shown["dense"], start.get("dense")], train_dense),
     ]
-    last = "dense"
-    if config.network:
-        own = [shown["activation"], shown["network"]]
-        steps.append(("network", own, make_network))
-        last = "network"
+    last = "network" if config.network else "dense"
     if config.swap or "swap" in start:
         own = [shown["activation"], shown["swap"], start.get("swap")]
         steps.append(("swap", own, train_plain))
@@ -201,13 +203,23 @@ def train_plain(run: Run, progress: Progress) -> dict[str, Any]:
 
 
 def make_network(run: Run, progress: Progress) -> dict[str, Any]:
-    """Make a network of random weights, as the configuration describes it."""
-    assert run.config.network is not None
-    torch.manual_seed(run.config.seed)
-    network = PlainNetwork(run.config.network, run.config.activation)
-    run.checkpoint("network").parent.mkdir(parents=True, exist_ok=True)
-    save_model(network, run.checkpoint("network"))
-    return facts_of(run, network)
+    """Make a network of random weights, as the configuration describes it.
+
+    Its 8-bit form is written, too: speed does not depend on weights, and is better known before.
+    """
+    config, folder = run.config, run.checkpoint("network").parent
+    assert config.network is not None
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(config.seed)
+    save_model(PlainNetwork(config.network, config.activation), run.checkpoint("network"))
+    files = (p for source in config.sources for p in dataset.find_images(config.data, source))
+    images = list(islice((p for p in files if p.suffix != dataset.VIDEO), LEAST_FRAMES))
+    frames = list(letterboxed(images, config.size))
+    maker = Maker(config, frames, [], folder, lambda title: bar(progress, title))
+    variant = variant_of(run, "network", f"{config.name}-untrained-fp32")
+    small = maker.quantized(variant, f"{config.name}-untrained")
+    screen.print(f"{write_variant(small, config, folder)}: for `perception bench models`")
+    return {"gmac": variant.gmac, "parameters": variant.parameters}
 
 
 def pruning_round(number: int, before: str) -> Callable[[Run, Progress], dict[str, Any]]:

@@ -129,6 +129,11 @@ def test_a_new_network_learns_and_is_measured(
     assert float(rows[0]["r2 stage_8"]) <= 1 and 0 <= float(rows[1]["set car"]) <= 1
     tiny = load_model(str(tmp_path / "run/models/tiny"))
     assert (tiny.precision, tiny.activation, tiny.input.width) == ("int8", "relu", 96)
+    untrained = load_model(str(tmp_path / "run/network/tiny-untrained"))  # of the same speed
+    operators = [
+        [node.op_type for node in onnx.load(model.path).graph.node] for model in (tiny, untrained)
+    ]
+    assert operators[0] == operators[1]
 
 
 def test_a_checkpoint_goes_on_elsewhere(
