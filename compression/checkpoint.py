@@ -4,9 +4,11 @@
 
 writes FOLDER/STEP.pt for the training that is under way in a run: the averaged weights in half
 precision and the step that was reached, a twelfth of the training's own state. `checkpoint: FOLDER`
-in the configuration lets a new run go on from there; only the optimizer starts afresh.
+in the configuration lets a new run go on from there; only the optimizer starts afresh. The curve of
+what was measured on the way goes along.
 """
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import torch
 from compression.errors import CompressionError
 
 STATE = "state.pt"
+CURVE = "curve.csv"
 
 
 def write_checkpoint(run: Path, folder: Path) -> Path:
@@ -43,7 +46,23 @@ def write_checkpoint(run: Path, folder: Path) -> Path:
     for old in folder.glob("*.pt"):
         old.unlink()
     partial.rename(path)
+    if (run / CURVE).exists():
+        shutil.copyfile(run / CURVE, folder / CURVE)
     return path
+
+
+def take_checkpoint(checkpoint: Path, training: Path) -> None:
+    """Let a training, given by its folder in a run, go on from a checkpoint if it has not begun."""
+    training.mkdir(parents=True, exist_ok=True)
+    curve = training.parent / CURVE
+    for source, target in (
+        (checkpoint.with_name(CURVE), curve),
+        (checkpoint, training / STATE),  # last: with it the training has begun
+    ):
+        if source.exists() and not (training / STATE).exists():
+            partial = target.with_suffix(".partial")
+            shutil.copyfile(source, partial)
+            partial.rename(target)
 
 
 def _halved(values: dict[str, Any]) -> dict[str, Any]:

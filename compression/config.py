@@ -232,4 +232,8 @@ def read_config(path: Path) -> Config:
         file = config.data / getattr(config, key)
         if not file.is_file():
             raise CompressionError(f"{path}: {key}: {file} is not there")
+    if config.checkpoint and not list(config.checkpoint.glob("*.pt")):
+        raise CompressionError(
+            f"{path}: checkpoint: {config.checkpoint} holds no STEP.pt; leave it out to begin anew"
+        )
     return config

@@ -8,7 +8,6 @@ Every network on the way also becomes a model folder in `models/`, so that all c
 import csv
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from rich.progress import (
 from torch import nn
 
 from compression import dataset
-from compression.checkpoint import STATE
+from compression.checkpoint import CURVE, STATE, take_checkpoint
 from compression.config import Config, Training, read_config
 from compression.deploy import Maker, pass_gate
 from compression.errors import CompressionError
@@ -42,7 +41,7 @@ from compression.plain import PlainNetwork
 from compression.prune import prune
 from compression.quantization.ranges import LEAST_FRAMES
 from compression.reload import reload
-from compression.train import Batches, Samples, train
+from compression.train import R2, Batches, Samples, train
 from perception_nodes.backends.model import Model, ModelError
 from perception_nodes.backends.model import load_model as load_folder
 from perception_nodes.evaluation import LabelledSet, read_set
@@ -249,15 +248,6 @@ def pruning_round(number: int, before: str) -> Callable[[Run, Progress], dict[st
     return step
 
 
-def go_on_from(checkpoint: Path, state: Path) -> None:
-    """Let a training that has no state yet go on from a checkpoint."""
-    state.parent.mkdir(parents=True, exist_ok=True)
-    if not state.exists():
-        partial = state.with_suffix(".partial")
-        shutil.copyfile(checkpoint, partial)
-        partial.rename(state)
-
-
 def trains(name: str, training: Training, before: str) -> Callable[[Run, Progress], dict[str, Any]]:
     """Return the step that trains what an earlier one left, weights rounded in the end."""
 
@@ -267,7 +257,7 @@ def trains(name: str, training: Training, before: str) -> Callable[[Run, Progres
         if any(later):
             return take(run, name, load_model(run.checkpoint(before)))
         if kept := run.kept(name):
-            go_on_from(kept, run.checkpoint(name).with_name(STATE))
+            take_checkpoint(kept, run.folder / name)
         network, teacher = load_model(run.checkpoint(before)), load_model(run.checkpoint("dense"))
         bits = run.config.quantize.weight_bits
         return fit(run, progress, name, network, teacher, training, weight_bits=bits)
@@ -377,15 +367,14 @@ def measure(run: Run, step: str, network: nn.Module, facts: dict[str, Any]) -> N
     maker = Maker(run.config, [], run.labelled(), path.parent, lambda title: lambda *_: None)
     found = maker.measured(variant).evaluations
     row = {"stage": step, **{k: facts[k] for k in ("step", "epoch", "distilled")}}
-    row |= {f"r2 {name}": share for name, share in facts.get("r2", {}).items()}
+    row |= {f"r2 {name}": facts.get("r2", {}).get(name) for name in R2}
     row |= {
         f"{one.data} {name}": score.map50
         for one in found
         for name, score in one.by_class.items()
         if score.objects
     }
-    curve = run.folder / "curve.csv"
-    with curve.open("a", newline="") as file:
+    with (run.folder / CURVE).open("a", newline="") as file:
         writer = csv.DictWriter(file, row)
         if file.tell() == 0:
             writer.writeheader()

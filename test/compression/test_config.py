@@ -7,6 +7,9 @@ from compression.config import read_config
 from compression.errors import CompressionError
 
 
+NETWORK = {"widths": [32, 32, 64, 64], "depths": [1, 1, 1, 1]}
+
+
 def test_reads(values, write_config):
     config = read_config(write_config(values))
     assert config.size == (96, 64)
@@ -25,6 +28,9 @@ def test_reads(values, write_config):
         ({"quantize": {"images": 1}}, "quantize.images"),
         ({"gate": {"unproven": ["tank"]}}, "class 'tank' is none of person"),
         ({"data": "${NOWHERE_SET}"}, "that variable is not set"),
+        ({"network": NETWORK}, "neither swap nor prune goes with it"),
+        ({"network": {**NETWORK, "neck": 48}}, "network.neck: Input should be a multiple of 32"),
+        ({"checkpoint": "elsewhere"}, "elsewhere holds no STEP.pt; leave it out to begin anew"),
     ],
 )
 def test_refuses(values, write_config, change, said):

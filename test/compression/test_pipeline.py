@@ -139,6 +139,9 @@ def test_a_new_network_learns_and_is_measured(
 def test_a_checkpoint_goes_on_elsewhere(
     new_network, write_config, checkpoint, tmp_path, monkeypatch
 ):
+    (tmp_path / "set.yaml").write_text("name: set\nimages: set/images/train\n")
+    monkeypatch.setattr(pipeline, "DESCRIPTIONS", tmp_path)
+    new_network["gate"] = {"data": ["set"]}
     new_network["distil"][1]["epochs"] = 2  # of three steps each
     monkeypatch.setattr(training, "SAVE_EVERY_S", 0)
     real = training.update_average
@@ -152,7 +155,7 @@ def test_a_checkpoint_goes_on_elsewhere(
     with pytest.raises(Killed):
         compress(write_config(new_network), tmp_path / "here", until="distil-2")
     kept = write_checkpoint(tmp_path / "here", tmp_path / "kept")
-    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["distil-2.pt"]
+    assert {path.name for path in (tmp_path / "kept").iterdir()} == {"distil-2.pt", "curve.csv"}
     state = torch.load(tmp_path / "here/distil-2/state.pt", weights_only=True)
     assert kept.stat().st_size < (tmp_path / "here/distil-2/state.pt").stat().st_size / 3
 
@@ -164,6 +167,9 @@ def test_a_checkpoint_goes_on_elsewhere(
     )
     new_network["checkpoint"] = "kept"
     compress(write_config(new_network), tmp_path / "there", until="distil-2")
+    rows = csv.DictReader((tmp_path / "there/curve.csv").open())
+    measured = [(row["stage"], row["step"]) for row in rows]
+    assert measured == [("distil-1", "3"), ("distil-2", "3"), ("distil-2", "6")]
     assert [step for step, _ in seen] == [0, 1, 2, 4, 5]  # the parent's; no first training
     for name, value in state["average"].items():
         torch.testing.assert_close(seen[3][1][name], value, atol=1e-4, rtol=1e-3)
