@@ -6,7 +6,6 @@ pytest.importorskip("yaml")
 from compression.config import read_config
 from compression.errors import CompressionError
 
-
 NETWORK = {"widths": [32, 32, 64, 64], "depths": [1, 1, 1, 1]}
 
 
