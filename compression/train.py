@@ -5,7 +5,9 @@ the seed and the step alone, so it then sees the same images as if it had never 
 """
 
 import math
+import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -32,6 +34,9 @@ from compression.model import (
 
 SAVE_EVERY_S = 60
 REPORT_EVERY_STEPS = 20
+CPU = torch.device("cpu")
+CORES_A_WORKER = 4
+"""Threads that make batches are few, so that a CPU that trains trains."""
 
 Batch = tuple[torch.Tensor, list[torch.Tensor]]
 Report = Callable[[dict[str, Any]], None]
@@ -115,14 +120,15 @@ class Batches:
         training = Training(epochs=1, batch=count, mosaic=0)
         return cls(samples, training, size_px, seed).make(0)[0]
 
-    def following(self, first: int) -> Iterator[tuple[int, Batch]]:
-        """Yield every step from the first on with its batch, the next one being made meanwhile."""
-        with ThreadPoolExecutor(1) as pool:
-            coming = pool.submit(self.make, first)
+    def following(self, first: int, workers: int = 1) -> Iterator[tuple[int, Batch]]:
+        """Yield every step from the first on with its batch, the next ones being made meanwhile."""
+        with ThreadPoolExecutor(workers) as pool:
+            ahead = range(first, min(first + workers, self.steps))
+            coming = deque(pool.submit(self.make, step) for step in ahead)
             for step in range(first, self.steps):
-                batch = coming.result()
-                if step + 1 < self.steps:
-                    coming = pool.submit(self.make, step + 1)
+                batch = coming.popleft().result()
+                if step + workers < self.steps:
+                    coming.append(pool.submit(self.make, step + workers))
                 yield step, batch
 
 
@@ -201,16 +207,21 @@ class Maps:
 def map_channels(model: nn.Module) -> list[int]:
     """Return the channels of a network's maps, as of ``Maps.all``."""
     maps, training = Maps(model), model.training
-    model.eval()(torch.zeros(1, 3, 64, 64))
+    model.eval()(torch.zeros(1, 3, 64, 64, device=next(model.parameters()).device))
     model.train(training)
     maps.close()
     return [seen.shape[1] for seen in maps.all]
 
 
-def half_precision() -> Any:
-    """Return the context of a forward pass: bfloat16 where the CPU multiplies it."""
+def half_precision(device: torch.device = CPU) -> Any:
+    """Return the context of a forward pass: bfloat16 where the device multiplies it."""
     fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    return torch.autocast("cpu", torch.bfloat16, enabled=fast)
+    return torch.autocast(device.type, torch.bfloat16, enabled=fast or device != CPU)
+
+
+def fastest_device() -> torch.device:
+    """Return the GPU if there is one."""
+    return torch.device("cuda") if torch.cuda.is_available() else CPU
 
 
 @dataclass(frozen=True)
@@ -237,18 +248,21 @@ class Lesson:
     def __init__(self, model: nn.Module, teacher: nn.Module, training: Training) -> None:
         """Listen to both networks."""
         self._model, self._teacher, self._training = model, teacher, training
+        self._device = next(model.parameters()).device
         self._ours, self._theirs = Maps(model), Maps(teacher)
         self._labels = DetectionLoss(model)
         channels, theirs = map_channels(model), map_channels(teacher)
-        self.features = FeatureLoss(channels[-3:], theirs[-3:])
-        self.regression = FeatureRegression(channels, theirs)
+        self.features = FeatureLoss(channels[-3:], theirs[-3:]).to(self._device)
+        self.regression = FeatureRegression(channels, theirs).to(self._device)
 
     def losses(self, images: torch.Tensor, labels: list[torch.Tensor]) -> Losses:
         """Pass images and labels, as of ``Batches.make``, through both."""
+        device = self._device
+        images = images.to(device, non_blocking=True)
         training, parts, r2 = self._training, torch.zeros(3), torch.zeros(len(R2))
-        with torch.no_grad(), half_precision():
+        with torch.no_grad(), half_precision(device):
             taught = self._teacher(images)
-        with half_precision():
+        with half_precision(device):
             outputs = self._model(images)
         outputs = [x.float() for x in outputs]
         distilled = distillation_loss(outputs, [x.float() for x in taught])
@@ -261,7 +275,7 @@ class Lesson:
             alike = self.features(self._ours.head, self._theirs.head)
             total = total + training.features * alike
         if training.regression:
-            with half_precision():
+            with half_precision(device):
                 r2 = self.regression(self._ours.all, self._theirs.all)
             total = total + training.regression * len(images) * (1 - r2).sum()
         found = [distilled.item() / len(images), alike.item() / len(images)]
@@ -313,8 +327,9 @@ def train(
     """
     torch.manual_seed(seed)
     batches = Batches(samples, training, training.size or size_px, seed)
-    model = model.train().to(memory_format=torch.channels_last)
-    teacher = teacher.eval().to(memory_format=torch.channels_last)
+    device = fastest_device()
+    model = model.train().to(device, memory_format=torch.channels_last)
+    teacher = teacher.eval().to(device, memory_format=torch.channels_last)
     average = deepcopy(model).eval()
     lesson = Lesson(model, teacher, training)
     learned = [lesson.features, lesson.regression]
@@ -337,7 +352,8 @@ def train(
     measured_steps = training.measure_every * batches.an_epoch
     saved_s = reported_s = time.monotonic()
     sums, count = np.zeros(len(PARTS) + len(R2)), 0
-    for step, (images, labels) in batches.following(first):
+    workers = max(1, (os.cpu_count() or 1) // CORES_A_WORKER)
+    for step, (images, labels) in batches.following(first, workers):
         rate = 0.02 + 0.98 * (1 + math.cos(math.pi * step / batches.steps)) / 2
         rate *= min(1, (step + 1 - warmed_from) / max(1, training.warm_up_steps))
         for group in optimizer.param_groups:
@@ -376,7 +392,7 @@ def train(
             save_state(state, done, kept)
             saved_s = time.monotonic()
         if due:
-            measure(average, facts)
+            measure(deepcopy(average).to(CPU), facts)
     lesson.close()
     state.unlink(missing_ok=True)
-    return average
+    return average.to(CPU)
