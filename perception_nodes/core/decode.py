@@ -111,7 +111,7 @@ class CellsDecoder:
             raise AbsurdOutput("the box of an object is not within a million pixels")
         labels = scores[:, cells].argmax(axis=0)
         if self._suppress:
-            keep = suppress(xyxy, labels, self._settings)[:MAX_DETECTIONS]
+            keep = suppress(xyxy, labels, self._settings)
         else:
             keep = np.arange(min(len(cells), MAX_DETECTIONS))
         return Detections(xyxy[keep], np.minimum(best[cells[keep]], 1), labels[keep])
@@ -180,7 +180,7 @@ class LevelsDecoder:
             [centres[order] - distance[:, :2], centres[order] + distance[:, 2:]], axis=1
         )
         xyxy = corners * strides[order, None].astype(np.float32)
-        keep = suppress(xyxy, labels, self._settings)[:MAX_DETECTIONS]
+        keep = suppress(xyxy, labels, self._settings)
         scores = 1 / (1 + np.exp(-logits[keep]))
         return Detections(xyxy[keep], scores, labels[keep])
 
@@ -208,6 +208,10 @@ def _is_within(values: NDArray[np.float32], least: float, most: float) -> bool:
     return not values.size or bool(values.max() < most and values.min() > least)
 
 
+BLOCK = 300
+"""Boxes that are compared with each other at once: more would fill the caches."""
+
+
 def suppress(
     boxes: NDArray[np.float32], labels: NDArray[np.int64], settings: DecodeSettings
 ) -> NDArray[np.int64]:
@@ -219,19 +223,34 @@ def suppress(
         settings: a box is dropped if its IoU with a kept box is larger than their threshold.
 
     Returns:
-        Indices of the kept boxes, in order.
+        Indices of the first `MAX_DETECTIONS` kept boxes, in order.
     """
-    count = len(boxes)
-    if count == 0:
-        return np.empty(0, np.int64)
-    shared, union = intersections_and_unions(boxes, boxes)
-    rivals = shared > settings.iou_threshold * union
+    kept: list[int] = []
+    for start in range(0, len(boxes), BLOCK):
+        block = np.arange(start, min(start + BLOCK, len(boxes)))
+        if kept:
+            block = block[~_rivals(boxes, labels, block, np.array(kept), settings).any(axis=1)]
+        rivals = _rivals(boxes, labels, block, block, settings)
+        alive = np.ones(len(block), bool)
+        for place, index in enumerate(block.tolist()):
+            if alive[place]:
+                kept.append(index)
+                alive[place + 1 :] &= ~rivals[place, place + 1 :]
+        if len(kept) >= MAX_DETECTIONS:
+            break
+    return np.array(kept[:MAX_DETECTIONS], np.int64)
+
+
+def _rivals(
+    boxes: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    some: NDArray[np.int64],
+    others: NDArray[np.int64],
+    settings: DecodeSettings,
+) -> NDArray[np.bool_]:
+    """Which of some boxes are the same object as which of the others, bool [n, m]."""
+    shared, union = intersections_and_unions(boxes[some], boxes[others])
+    same: NDArray[np.bool_] = shared > settings.iou_threshold * union
     if not settings.across_classes:
-        rivals &= labels[:, None] == labels[None, :]
-    alive = np.ones(count, bool)
-    kept = []
-    for index in range(count):
-        if alive[index]:
-            kept.append(index)
-            alive[index + 1 :] &= ~rivals[index, index + 1 :]
-    return np.array(kept, np.int64)
+        same &= labels[some, None] == labels[None, others]
+    return same

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.version_converter
 import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
@@ -17,6 +18,9 @@ from perception_nodes.backends.model import ModelError, Shape
 
 OPSETS = range(11, 24)
 """Those that all runtimes here read; older ones have other meanings of the same operators."""
+PER_CHANNEL = 13
+"""The first opset that can quantize weights by channel; older files are brought to `NEW_OPSET`."""
+NEW_OPSET = 17
 SIZES = ("orig_target_sizes", "orig_image_sizes")
 """Inputs of DETR-like exports that want the image's size, width first."""
 
@@ -93,7 +97,7 @@ def read_source(path: Path, size: tuple[int, int] | None) -> Source:
     if task != "detect":
         raise ModelError(f"{path} is a network for {task!r}, which finds no boxes; take a detector")
     image = _fix_inputs(path, network, facts, size)
-    network = _folded(path, network)
+    network = _folded(path, _with_newer_operators(path, network))
     shapes, types = _outputs_of(path, network)
     height, width = _dims(network.graph.input[0])[2:]
     operators = frozenset(node.op_type for node in network.graph.node)
@@ -214,6 +218,18 @@ def _said_size(facts: dict[str, str]) -> tuple[int, int] | None:
         return int(width), int(height)
     except (KeyError, ValueError, SyntaxError, TypeError):
         return None
+
+
+def _with_newer_operators(path: Path, network: onnx.ModelProto) -> onnx.ModelProto:
+    if network.opset_import[0].version >= PER_CHANNEL:
+        return network
+    try:
+        return onnx.version_converter.convert_version(network, NEW_OPSET)
+    except Exception as error:
+        raise ModelError(
+            f"{path} cannot be brought from opset {network.opset_import[0].version} to "
+            f"{NEW_OPSET} ({_short(error)}); export it again with opset={NEW_OPSET}"
+        ) from error
 
 
 def _folded(path: Path, network: onnx.ModelProto) -> onnx.ModelProto:

@@ -2,6 +2,7 @@
 
 import math
 import time
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -235,17 +236,19 @@ coordinates = st.integers(0, 20)
     st.lists(st.tuples(coordinates, coordinates, coordinates, coordinates, st.integers(0, 2))),
     st.sampled_from([0.11, 0.33, 0.6, 0.87]),
     st.booleans(),
+    st.sampled_from([2, 5, 300]),
 )
-def test_suppression_agrees_with_the_plain_one(items, threshold, across_classes):
+def test_suppression_agrees_with_the_plain_one(items, threshold, across_classes, block):
     boxes = [(min(a, c), min(b, d), max(a, c), max(b, d)) for a, b, c, d, _ in items]
     labels = [item[4] for item in items]
     found = [(box, 0.0, label) for box, label in zip(boxes, labels, strict=True)]
     # Boxes without area overlap nothing; the plain division would be by zero.
-    kept = suppress(
-        np.array(boxes, np.float32).reshape(-1, 4),
-        np.array(labels, np.int64),
-        DecodeSettings(iou_threshold=threshold, across_classes=across_classes),
-    )
+    with mock.patch("perception_nodes.core.decode.BLOCK", block):
+        kept = suppress(
+            np.array(boxes, np.float32).reshape(-1, 4),
+            np.array(labels, np.int64),
+            DecodeSettings(iou_threshold=threshold, across_classes=across_classes),
+        )
     if across_classes:
         found = [(box, score, 0) for box, score, _ in found]
     assert kept.tolist() == plain_suppress(found, threshold)

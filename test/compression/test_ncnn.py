@@ -1,0 +1,62 @@
+"""ncnn's files: a small network against plain NumPy, and files that are not whole."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from compression.errors import CompressionError
+from compression.ncnn import HALF, convert
+
+PARAM = """7767517
+9 12
+Input          in0    0 1 in0
+Convolution    conv0  1 1 in0 a 0=6 1=1 5=1 6=18 9=2 -23310=1,1.000000e-01
+Split          split0 1 2 a a0 a1
+ShuffleChannel mix0   1 1 a0 b 0=2
+Slice          cut0   1 2 b c d -23300=2,-233,-233
+BinaryOp       add0   2 1 c d e 0=0
+Concat         cat0   2 1 e a1 f
+Pooling        max0   1 1 f g 0=0 1=1 2=2 5=1
+Reshape        flat0  1 1 g out0 0=-1 1=9
+"""
+RANDOM = np.random.default_rng(3)
+WEIGHT = RANDOM.normal(size=(6, 3)).astype(np.float16)
+BIAS = RANDOM.normal(size=6).astype(np.float32)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    param, weights = tmp_path / "it.param", tmp_path / "it.bin"
+    param.write_text(PARAM)
+    weights.write_bytes(HALF.to_bytes(4, "little") + WEIGHT.tobytes() + BIAS.tobytes())
+    return param, weights
+
+
+def test_a_network_computes_what_its_file_says(files):
+    network = convert(*files, (8, 4))
+    image = RANDOM.normal(size=(1, 3, 4, 8)).astype(np.float32)
+    session = onnxruntime.InferenceSession(network.SerializeToString())
+    found = session.run(None, {"in0": image})[0]
+    a = np.einsum("oc,chw->ohw", WEIGHT.astype(np.float32), image[0]) + BIAS[:, None, None]
+    a = np.where(a > 0, a, 0.1 * a)
+    b = a[[0, 3, 1, 4, 2, 5]]
+    f = np.concatenate([b[:3] + b[3:], a])[:, ::2, ::2]
+    np.testing.assert_allclose(found, f.reshape(1, 9, 8), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "spoil, text",
+    [
+        (lambda param, weights: param.write_text("not ncnn"), "no text file of ncnn"),
+        (lambda param, weights: weights.write_bytes(weights.read_bytes()[:-1]), "is shorter"),
+        (lambda param, weights: weights.write_bytes(weights.read_bytes() + b"0"), "1 bytes"),
+        (lambda param, weights: param.write_text(PARAM.replace("Split", "Swish")), "Swish is not"),
+        (lambda param, weights: weights.unlink(), "cannot be read"),
+    ],
+)
+def test_what_cannot_be_converted_is_told(spoil, text, files):
+    spoil(*files)
+    with pytest.raises(CompressionError, match=text):
+        convert(*files, (8, 4))
