@@ -187,14 +187,15 @@ class PreprocessSettings(RedundantSettings):
     )
     image_topic: Topic = Field(
         default="camera/image_raw",
-        description="topic of the images (sensor_msgs/Image); with image_transport:=compressed, "
-        "/compressed is appended to it; {camera} stands for the camera's name; for a camera of "
+        description="topic of the images; with another image_transport than raw, its name is "
+        "appended, as in /compressed; {camera} stands for the camera's name; for a camera of "
         "another name than the default's, the default is camera/{camera}/image_raw",
     )
-    image_transport: Literal["raw", "compressed"] = Field(
+    image_transport: Literal["raw", "compressed", "foxglove", "ffmpeg"] = Field(
         default="raw",
         description="type of the images: raw, sensor_msgs/Image; compressed, "
-        "sensor_msgs/CompressedImage (JPEG or PNG)",
+        "sensor_msgs/CompressedImage (JPEG or PNG); foxglove, foxglove_msgs/CompressedVideo, and "
+        "ffmpeg, ffmpeg_image_transport_msgs/FFMPEGPacket (H.264 or H.265 without B-frames)",
     )
     model: str = Field(
         default="road-n", description="name or folder of the model that detects objects"

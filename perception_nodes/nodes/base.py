@@ -13,12 +13,10 @@ from rclpy.parameter import Parameter
 from rclpy.qos import QoSPolicyKind, QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
-from perception_nodes.backends.model import ModelError
-from perception_nodes.core.inference import BackendError
+from perception_nodes.core.errors import PerceptionError
 from perception_nodes.graph.config import Settings, SettingsError, check
 from perception_nodes.nodes.parameters import declare_parameters
-from perception_nodes.preprocess.lens import UnknownLens
-from perception_nodes.transport.memory import TransportError, reserve
+from perception_nodes.transport.memory import reserve
 from perception_nodes.transport.shm import Endpoint
 
 IDLE_WAIT_MS = 8.0
@@ -33,8 +31,6 @@ OVERRIDABLE = QoSOverridingOptions(
 )
 """What parameters `qos_overrides./TOPIC.publisher.POLICY`, or `.subscription.`, can change."""
 Publisher = LifecyclePublisher[Any]
-START_ERRORS = (ModelError, BackendError, TransportError, SettingsError, UnknownLens)
-"""Errors of a start that are reported in one line."""
 
 
 class PerceptionNode(LifecycleNode):
@@ -124,7 +120,7 @@ class PerceptionNode(LifecycleNode):
             self._endpoint = Endpoint(self.get_name())
             self.open()
             reserve()
-        except START_ERRORS as error:
+        except PerceptionError as error:
             self.error = str(error)
             self.get_logger().error(self.error)
             self._close()

@@ -7,23 +7,14 @@ from typing import Any
 
 from rclpy.callback_groups import CallbackGroup
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CompressedImage, Image
 
-from perception_nodes.core.frame import ImageView
 from perception_nodes.graph.config import PreprocessSettings
 from perception_nodes.nodes.base import PerceptionNode
-from perception_nodes.transport.cdr import read_compressed_image, read_image
+from perception_nodes.nodes.image_transports import TRANSPORTS, image_topic
 
 QUEUE = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
-DDS_COPIES = {"raw": 1, "compressed": 0}
-"""Copies of the frame made before we get the bytes: rclpy copies an Image out of DDS."""
 
 Taken = tuple[bytes, dict[str, Any]]
-
-
-def image_topic(topic: str, compressed: bool) -> str:
-    """The topic of a camera's images; compressed ones have a topic of their own beside it."""
-    return topic + "/compressed" if compressed else topic
 
 
 def info_topic(topic: str) -> str:
@@ -71,20 +62,17 @@ class ImageTopic:
                 (None if the middleware does not number messages), CLOCK_MONOTONIC of its receipt in
                 nanoseconds, and whether a newer frame is waiting.
         """
-        compressed = settings.image_transport == "compressed"
+        transport = TRANSPORTS[settings.image_transport]
         self._take = take
         self._gate = CallbackGate()
         self._subscription = node.add_subscription(
-            CompressedImage if compressed else Image,
-            image_topic(settings.image_topic, compressed),
+            transport.message_class(),
+            image_topic(settings.image_topic, settings.image_transport),
             self._on_image,
             QUEUE,
             group=self._gate,
         )
-        self.read: Callable[[bytes], ImageView] = (
-            read_compressed_image if compressed else read_image
-        )
-        self.copies = DDS_COPIES[settings.image_transport]
+        self.read, self.copies = transport.read, transport.copies
 
     def open(self, is_open: bool) -> None:
         """Read from now on, or no longer."""

@@ -11,7 +11,8 @@ from perception_nodes.core.frame import FrameRejected, ImageView
 from perception_nodes.drives.bag import RawFrame
 from perception_nodes.graph.config import PlayerSettings
 from perception_nodes.nodes.base import PerceptionNode
-from perception_nodes.nodes.image_topic import image_topic, info_topic
+from perception_nodes.nodes.image_topic import info_topic
+from perception_nodes.nodes.image_transports import image_topic
 from perception_nodes.transport.cdr import read_compressed_image, read_image, stamped
 from perception_nodes.transport.shm import Sample, Writer
 
@@ -42,7 +43,7 @@ class PlayedCamera:
         if self.is_shared:
             self._channel = camera_writer(node.endpoint, settings.camera, first_bytes)
         else:
-            topic = image_topic(settings.image_topic, compressed)
+            topic = image_topic(settings.image_topic, "compressed" if compressed else "raw")
             message_type = CompressedImage if compressed else Image
             self._images = node.add_publisher(message_type, topic, QUEUE)
 

@@ -14,11 +14,13 @@ from perception_nodes.nodes.base import IDLE_WAIT_MS
 from perception_nodes.nodes.calibration_topic import CalibrationTopic
 from perception_nodes.nodes.frame_numbers import FrameNumbers
 from perception_nodes.nodes.image_topic import ImageTopic
+from perception_nodes.nodes.image_transports import TRANSPORTS
 from perception_nodes.nodes.redundant import RedundantNode
 from perception_nodes.nodes.ros_time import RosTime
 from perception_nodes.nodes.running import run_node
 from perception_nodes.preprocess.calibration import read_calibration
 from perception_nodes.preprocess.ingest import Ingest
+from perception_nodes.preprocess.video import VideoDecoder
 from perception_nodes.transport import channels
 from perception_nodes.transport.memory import TransportError
 
@@ -62,6 +64,8 @@ class PreprocessNode(RedundantNode):
         self._numbers = FrameNumbers()
         self._source_size: tuple[int, int] | None = None
         self._camera = self._topic = None
+        is_video = TRANSPORTS[settings.image_transport].is_video
+        self._video = VideoDecoder() if is_video else None
         if settings.source == "shm":
             self._camera = camera_reader(self.endpoint, settings.camera)
         else:
@@ -140,6 +144,8 @@ class PreprocessNode(RedundantNode):
         if missing is None:
             return False
         gap = missing.stop - missing.start
+        if gap and self._video is not None:
+            self._video.interrupt("packets were lost on the way here")
         if gap > MAX_GAP:
             self.lease.take(source, number - 1)
             self._reject(f"one report for {gap} frames that were lost in a row", received_ns)
@@ -163,6 +169,13 @@ class PreprocessNode(RedundantNode):
         name: tuple[int, int] = (0, 0),
     ) -> None:
         record = self._enter(image.stamp_ns, image.frame_id, received_ns)
+        if self._video is not None:
+            try:
+                # Also where a newer frame is waiting, which is drawn on top of this one.
+                image = self._video.decode(image)
+            except FrameRejected as error:
+                self._end(record, FrameStatus.FAILED, str(error))
+                return
         if superseded:
             reason = "a newer frame was waiting before preprocessing"
             self._end(record, FrameStatus.SUPERSEDED, reason)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from perception_nodes.core.errors import PerceptionError
 from perception_nodes.core.frame import FrameRejected, ImageView
 from perception_nodes.preprocess.cpu import MAX_PIXELS
 from perception_nodes.preprocess.h264 import IDR_SLICE, PICTURE_SET, SEQUENCE_SET, SLICE, FrameOrder
@@ -38,7 +39,20 @@ class VideoDecoder:
     """Decodes one camera's stream; every packet has to be given to it, in order."""
 
     def __init__(self) -> None:
-        """No stream yet."""
+        """No stream yet.
+
+        Raises:
+            PerceptionError: PyAV is not installed.
+        """
+        try:
+            import av
+            import av.logging
+        except ImportError as error:
+            raise PerceptionError("video needs PyAV; install it with: pip install av") from error
+        # Of a picture that it has patched up the decoder only speaks in its log.
+        av.logging.set_level(av.logging.INFO)
+        av.logging.set_skip_repeated(False)
+        self._av = av
         self._codec = ""
         self._out = np.empty((0, 0), np.uint8)
 
@@ -87,15 +101,6 @@ class VideoDecoder:
         self._waits = f"a key frame is awaited since: {cause}"
 
     def _begin(self, codec: str) -> None:
-        try:
-            import av
-            import av.logging
-        except ImportError as error:
-            raise FrameRejected(f"{codec} needs PyAV; install it with: pip install av") from error
-        # Of a picture that it has patched up the decoder only speaks in its log.
-        av.logging.set_level(av.logging.INFO)
-        av.logging.set_skip_repeated(False)
-        self._av = av
         self._codec, self._order, self._number = codec, FrameOrder(), 0
         self._sets: list[bytes] = []
         self._waits = "decoding starts at a key frame, and none has come yet"

@@ -41,6 +41,7 @@ def test_of_a_long_gap_one_report_tells(gap):
     told = []
     node = SimpleNamespace(
         _numbers=FrameNumbers(),
+        _video=None,
         lease=SimpleNamespace(take=lambda source, number: None),
         sign=lambda: None,
         _enter=lambda *_: None,

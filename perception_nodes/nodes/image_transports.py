@@ -1,0 +1,67 @@
+"""The types of ROS messages in which cameras publish, and their topics."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from perception_nodes.core.frame import ImageView
+from perception_nodes.drives.schemas import (
+    COMPRESSED_IMAGE,
+    COMPRESSED_VIDEO,
+    FFMPEG_PACKET,
+    IMAGE,
+)
+from perception_nodes.graph.config import SettingsError
+from perception_nodes.transport.cdr import (
+    read_compressed_image,
+    read_compressed_video,
+    read_ffmpeg_packet,
+    read_image,
+)
+
+
+@dataclass(frozen=True)
+class ImageTransport:
+    """How a camera publishes.
+
+    Attributes:
+        message_type: such as `sensor_msgs/msg/Image`.
+        read: views a serialized message.
+        copies: of the frame made before we get the bytes: rclpy copies an Image out of DDS.
+        is_video: whether a message is a packet, which needs those before it.
+    """
+
+    message_type: str
+    read: Callable[[bytes], ImageView]
+    copies: int = 0
+    is_video: bool = False
+
+    def message_class(self) -> Any:
+        """The class of its messages.
+
+        Raises:
+            SettingsError: its package is not installed.
+        """
+        package, _, name = self.message_type.split("/")
+        try:
+            return getattr(import_module(f"{package}.msg"), name)
+        except ImportError as error:
+            raise SettingsError(
+                f"the messages {package} are not installed ({error}); install ros-$ROS_DISTRO-"
+                f"{package.replace('_', '-')}, or build interfaces/{package}"
+            ) from error
+
+
+TRANSPORTS = {
+    "raw": ImageTransport(IMAGE, read_image, copies=1),
+    "compressed": ImageTransport(COMPRESSED_IMAGE, read_compressed_image),
+    "foxglove": ImageTransport(COMPRESSED_VIDEO, read_compressed_video, is_video=True),
+    "ffmpeg": ImageTransport(FFMPEG_PACKET, read_ffmpeg_packet, is_video=True),
+}
+"""By the names that image_transport gives them."""
+
+
+def image_topic(topic: str, transport: str) -> str:
+    """The topic of a camera's images; all but raw ones have a topic of their own beside it."""
+    return topic if transport == "raw" else f"{topic}/{transport}"

@@ -1,0 +1,94 @@
+"""A camera that publishes video: each packet is accounted for, with a reason if it gave nothing."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import rclpy
+from beside import beside
+from ffmpeg_image_transport_msgs.msg import FFMPEGPacket
+from foxglove_msgs.msg import CompressedVideo
+from perception_interfaces.msg import FrameReport
+from rclpy.executors import SingleThreadedExecutor
+from streams import KEY_EVERY, packets
+
+from perception_nodes.graph.graph import LIVE
+from perception_nodes.graph.supervisor import Supervisor
+
+pytestmark = [pytest.mark.ros, pytest.mark.timeout(120)]
+TIMEOUT_S = 60.0
+LOST, CUT = 11, 17
+STAMP = {"ffmpeg": lambda m: m.header, "foxglove": lambda m: m}
+
+
+def message(transport: str, packet: bytes, number: int) -> Any:
+    data = np.frombuffer(packet, np.uint8)
+    if transport == "ffmpeg":
+        made = FFMPEGPacket(width=96, height=64, encoding="hevc;yuv420p;bgr8;bgr8", data=data)
+        made.header.frame_id, made.header.stamp.sec = "optical", number
+        return made
+    made = CompressedVideo(frame_id="optical", format="h264", data=data)
+    made.timestamp.sec = number
+    return made
+
+
+@pytest.mark.parametrize(("transport", "codec"), [("ffmpeg", "h265"), ("foxglove", "h264")])
+def test_each_packet_is_a_frame(transport: str, codec: str) -> None:
+    stream = packets(codec)
+    reports: dict[int, FrameReport] = {}
+
+    def drive(_: Supervisor) -> None:
+        context = rclpy.Context()
+        rclpy.init(context=context)
+        node = rclpy.create_node("camera", context=context)
+        node.create_subscription(
+            FrameReport,
+            "/perception/frame_report",
+            lambda report: reports.setdefault(report.header.stamp.sec, report),
+            1000,
+        )
+        kind = type(message(transport, b"", 0))
+        camera = node.create_publisher(kind, f"/camera/image_raw/{transport}", 10)
+        executor = SingleThreadedExecutor(context=context)
+        executor.add_node(node)
+
+        def until(condition: Callable[[], bool]) -> None:
+            give_up_s = time.monotonic() + TIMEOUT_S
+            while not condition():
+                assert time.monotonic() < give_up_s, sorted(reports)
+                executor.spin_once(timeout_sec=0.1)
+
+        # Before a key frame, until somebody listens and is heard.
+        number = 0
+        while not reports:
+            number += 1
+            camera.publish(message(transport, stream[1], number))
+            executor.spin_once(timeout_sec=0.1)
+        first = number + 1
+        for index, packet in enumerate(stream):
+            if index != LOST:
+                whole = packet if index != CUT else packet[:5]
+                camera.publish(message(transport, whole, first + index))
+                until(lambda index=index: first + index in reports)
+        rclpy.shutdown(context=context)
+        assert {reports[early].reason for early in reports if early < first} == {
+            f"{codec}: decoding starts at a key frame, and none has come yet"
+        }
+        for index in range(len(stream)):
+            broken = LOST < index < 2 * KEY_EVERY or index >= CUT
+            if index == LOST:
+                continue
+            report = reports[first + index]
+            assert report.header.frame_id == "optical"
+            assert (report.status == FrameReport.FAILED) == broken, (index, report)
+            assert not broken or report.reason.startswith(f"{codec}: "), report.reason
+            if index in (LOST + 1, LOST + 2):
+                assert "a packet before this one is missing" in report.reason
+            if index not in (LOST + 1, CUT) and broken:
+                assert "a key frame is awaited since: " in report.reason
+            if not broken:
+                assert (report.source_width, report.source_height) == (96, 64)
+
+    beside(LIVE.nodes({"backend": "null", "image_transport": transport}), drive)
