@@ -8,6 +8,7 @@ for that here, as long as pytest is started by the environment's own Python.
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import hypothesis
@@ -23,6 +24,8 @@ def pytest_configure(config: pytest.Config) -> None:
     # 1 to 101 are the domain ids whose ports are free on every platform.
     os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 101)
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    # Where the tests run in the background it is ignored, which their processes would inherit.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # How long an example takes tells of the machine, not of us.
     hypothesis.settings.register_profile("any machine", deadline=None)
     hypothesis.settings.load_profile("any machine")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
+from rich.markup import escape
 from rich.table import Table
 
 from perception_nodes.backends.contract import BackendSettings, open_backend
@@ -304,7 +305,7 @@ def result_table(result: Mapping[str, Any]) -> Table:
         "worst camera",
         "calls for several",
         "memory",
-        title=f"{result['size']} at {result['rate_hz']:g} Hz in step, {result['model']} on "
+        title=f"{result['size']} at {result['rate_hz']:g} Hz in step, {escape(result['model'])} on "
         f"{result['backend']}, {result['deadline_ms']:g} ms",
     )
     for run in result["runs"]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.markup import escape
 from rich.table import Table
 
 from perception_nodes.bench.graphs import MEASURED
@@ -24,8 +25,7 @@ from perception_nodes.bench.latency import WARM_UP_FRAMES
 from perception_nodes.core.frame import IN_TIME, PUBLISHED, FrameStatus
 from perception_nodes.core.statistics import latency_percentiles
 from perception_nodes.graph.config import SettingsError
-from perception_nodes.graph.supervisor import GraphFailure, Supervisor
-from perception_nodes.replay.demo import last_error
+from perception_nodes.graph.supervisor import GraphFailure, Supervisor, last_error
 from perception_nodes.system.environment import stay_on_this_machine
 from perception_nodes.system.load import busy
 from perception_nodes.system.processes import PAGE_BYTES, TICK_NS, cpu_name
@@ -358,7 +358,7 @@ def result_table(result: dict[str, Any]) -> Table:
     table = Table(
         *("", "frames", "p50 ms", "p99 ms", "p99.9 ms", "max ms", "missed", "silently"),
         title=f"{result['size']} at {result['rate_hz']:g} Hz over shared memory against "
-        f"{result['deadline_ms']:g} ms, {result['model']} on {result['backend']}",
+        f"{result['deadline_ms']:g} ms, {escape(result['model'])} on {result['backend']}",
     )
     for name, found in result["conditions"].items():
         latency = [found["latency_ms"][key] for key in ("p50", "p99", "p99_9", "max")]

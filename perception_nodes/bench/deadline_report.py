@@ -39,6 +39,8 @@ def verdict(result: dict[str, Any]) -> tuple[str, str]:
     missed = {name: found["miss_rate"] for name, found in conditions.items() if found["miss_rate"]}
     if silent:
         return "bad", f"{silent} of {frames} frames missed the deadline and nobody was told."
+    if not result.get("soak", {}).get("constant", True):
+        return "bad", f"The graph grew in {result['soak']['minutes']:g} minutes: it has a leak."
     if not missed:
         return "good", f"All {frames} frames met the deadline of {result['deadline_ms']:g} ms."
     shares = ", ".join(f"{rate:.2%} ({name.replace('_', ' ')})" for name, rate in missed.items())

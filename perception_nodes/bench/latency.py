@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from rich.markup import escape
 from rich.table import Table
 
 from perception_nodes.backends.model import load_model
@@ -237,7 +238,7 @@ def result_table(result: dict[str, Any]) -> Table:
         "p99.9 ms",
         "max ms",
         title=f"{result['size']} at {result['rate_hz']:g} Hz over {result['path']}, "
-        f"{result['frames']} frames, {result['model']} on {result['backend']}",
+        f"{result['frames']} frames, {escape(result['model'])} on {result['backend']}",
     )
 
     def row(name: str, values: dict[str, float | None]) -> None:

@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Annotated
 from xml.etree import ElementTree
@@ -21,7 +21,8 @@ from perception_nodes.cli.model import model_app
 from perception_nodes.cli.replay import replay_command
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.graph.supervisor import GraphFailure
-from perception_nodes.system.environment import STOPPING, share_folder
+from perception_nodes.system.environment import share_folder
+from perception_nodes.system.signals import STOPPING, handled_stopping
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 DETECT, MEASURE, PREPARE = "Detect", "Measure and test", "Prepare"
@@ -63,14 +64,14 @@ def perception(
 
 def main() -> int:
     """Run the command line; returns its exit status."""
-    with _handled_signals() as first_signal:
+    with _noted_signals() as first_signal:
         try:
-            status, word, problem = _outcome()
-        except Exception:
+            with handled_stopping(_interrupt):
+                status, word, problem = _outcome()
+        except (Exception, KeyboardInterrupt):
             # An interrupted import can raise an ImportError in the place of the interrupt.
-            if not (number := first_signal()):
+            if not first_signal():
                 raise
-            return _ended_by(number)
         if number := first_signal():
             return _ended_by(number)
     if word:
@@ -103,31 +104,25 @@ def _outcome() -> tuple[int, str, str]:
 
 
 @contextmanager
-def _handled_signals() -> Iterator[Callable[[], int]]:
-    """Raise KeyboardInterrupt at the first SIGINT and SIGTERM.
+def _noted_signals() -> Iterator[Callable[[], int]]:
+    """Gives a function that tells which of SIGINT and SIGTERM came first, 0 for neither.
 
-    Gives a function that tells which of the two came first, 0 for neither. They are noted as they
-    arrive: the supervisor of a graph handles them itself while the graph runs, and the command
-    returns as if the graph had ended on its own.
+    They are noted as they arrive: the supervisor of a graph handles them itself while the graph
+    runs, and the command returns as if the graph had ended on its own.
     """
     received, noted = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(noted, warn_on_full_buffer=False)
-    # A process that a script has put in the background ignores Ctrl-C, and shall go on to.
-    handled = [n for n in STOPPING if signal.getsignal(n) is not signal.SIG_IGN]
-    before = [signal.signal(number, _interrupt) for number in handled]
+    arrived = b""
 
     def first() -> int:
-        try:
-            arrived = os.read(received, 4096)
-        except BlockingIOError:
-            return 0
+        nonlocal arrived
+        with suppress(BlockingIOError):
+            arrived += os.read(received, 4096)
         return next((number for number in arrived if number in STOPPING), 0)
 
     try:
         yield first
     finally:
-        for number, handler in zip(handled, before, strict=True):
-            signal.signal(number, handler)
         signal.set_wakeup_fd(-1)
         os.close(received)
         os.close(noted)

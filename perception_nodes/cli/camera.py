@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from perception_nodes.cameras.feed import CameraFeed
@@ -107,9 +108,11 @@ def _list(as_json: bool) -> None:
         for mode in device.modes:
             key = (mode.code.decode(), f"{mode.width}x{mode.height}")
             rates.setdefault(key, []).append(mode.rate_hz)
-        table = Table("format", "size", "frames a second", title=f"{device.path}: {device.name}")
+        table = Table(
+            "format", "size", "frames a second", title=escape(f"{device.path}: {device.name}")
+        )
         for (code, size), of_mode in rates.items():
             table.add_row(code, size, ", ".join(f"{rate:g}" for rate in sorted(set(of_mode))))
         Console().print(table)
         controls = [f"{c.name} {c.minimum}..{c.maximum} ({c.default})" for c in device.controls]
-        Console().print("controls: " + (", ".join(controls) or "none"), highlight=False)
+        print("controls: " + (", ".join(controls) or "none"))

@@ -3,7 +3,7 @@
 import importlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -58,6 +58,21 @@ def say_problem(word: str, problem: object) -> None:
     """Print in one line why a command ends, after a word such as `error` or `refused`."""
     text = " ".join(str(problem).split())
     screen.print(f"[red]{word}:[/] {escape(text)}", highlight=False, soft_wrap=True)
+
+
+def parse_assignments(assignments: Iterable[str] | None) -> dict[str, Any]:
+    """NAME:=VALUE texts as a mapping.
+
+    Raises:
+        SettingsError: a text is not of that form.
+    """
+    values = {}
+    for text in assignments or []:
+        name, separator, value = text.partition(":=")
+        if not separator:
+            raise SettingsError(f"argument {text!r} is not of the form NAME:=VALUE")
+        values[name] = value
+    return values
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """`perception run` and `perception demo`: the graph of nodes on a live camera, or on a drive."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +11,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from perception_nodes.backends.model import load_model
-from perception_nodes.cli.common import JsonFlag, check_folder, progress_bar, say, screen
+from perception_nodes.cli.common import (
+    JsonFlag,
+    check_folder,
+    parse_assignments,
+    progress_bar,
+    say,
+    say_problem,
+    screen,
+)
 from perception_nodes.graph.config import SettingsError, allowed_range
 from perception_nodes.graph.graph import RECORDED, REPLAY, Graph, graph_of
 from perception_nodes.graph.ros_arguments import split_ros_arguments
@@ -53,16 +62,15 @@ def demo(
 
     Example: perception demo --bag bags/sample --out out/demo deadline_ms:=20
     """
-    from perception_nodes.replay.demo import run_demo
-    from perception_nodes.report.screen import summary_table
+    from perception_nodes.replay.demo import SET_BY_THE_DEMO, run_demo
 
     if parameters:
-        return show_parameters(RECORDED)
+        return show_parameters(RECORDED, SET_BY_THE_DEMO)
     check_folder(out, "--out")
     values = parse_assignments(assignments)
     with progress_bar("writing report and video") as writing:
         summary = run_demo(bag, out, topic, values, writing)
-    conclude(summary, out, as_json, summary_table)
+    conclude(summary, out, as_json)
 
 
 def run(
@@ -98,41 +106,27 @@ def run(
         graph.wait()
 
 
-def parse_assignments(assignments: list[str] | None) -> dict[str, Any]:
-    """NAME:=VALUE texts as a mapping.
-
-    Raises:
-        SettingsError: a text is not of that form.
-    """
-    values = {}
-    for text in assignments or []:
-        name, separator, value = text.partition(":=")
-        if not separator:
-            raise SettingsError(f"argument {text!r} is not of the form NAME:=VALUE")
-        values[name] = value
-    return values
-
-
-def show_parameters(graph: Graph) -> None:
-    """Print the parameters of a graph."""
+def show_parameters(graph: Graph, hidden: Collection[str] = ()) -> None:
+    """Print the parameters of a graph, except those that the command sets itself."""
     table = Table("parameter", "default", "allowed", "meaning")
     for name, info in graph.parameters.items():
+        if name in hidden:
+            continue
         cells = (name, str(info.default), allowed_range(info), info.description or "")
         table.add_row(*map(escape, cells))
     Console().print(table)
 
 
-def conclude(summary: dict[str, Any], out: Path, as_json: bool, table: Any) -> None:
+def conclude(summary: dict[str, Any], out: Path, as_json: bool) -> None:
     """Print a run's summary; exit status 1 if a frame is unaccounted for."""
+    from perception_nodes.report.screen import summary_table
+
     if as_json:
         print(json.dumps(summary, indent=2))
     else:
-        screen.print(table(summary))
-        screen.print(f"Written to {out}: " + ", ".join(sorted(p.name for p in out.iterdir())))
-    accounted = sum(summary["status"].values())
-    if summary["frames_in"] != accounted or summary["lost_before_ingest"]:
-        screen.print(
-            f"[bold red]{summary['frames_sent']} frames were sent, {summary['frames_in']} came in, "
-            f"{accounted} are accounted for[/]"
-        )
+        screen.print(summary_table(summary))
+        say(f"Written to {out}: {', '.join(sorted(p.name for p in out.iterdir()))}")
+    if summary["lost_before_ingest"]:
+        sent, accounted = summary["frames_sent"], summary["frames_in"]
+        say_problem("failed", f"{sent} frames were sent, {accounted} are accounted for")
         raise typer.Exit(1)

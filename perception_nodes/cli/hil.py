@@ -4,12 +4,12 @@ import json
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from perception_nodes.cli.common import JsonFlag, screen
+from perception_nodes.cli.common import JsonFlag, parse_assignments, say
 from perception_nodes.graph.config import SettingsError
 from perception_nodes.graph.graph import LIVE
 from perception_nodes.hil.address import PORT, split_address
@@ -84,13 +84,11 @@ def run_command(
 
     Example: perception hil run camera_stop detector_kill deadline_ms:=50
     """
-    given: dict[str, Any] = dict(
-        argument.split(":=", 1) for argument in arguments if ":=" in argument
-    )
+    given = parse_assignments(argument for argument in arguments if ":=" in argument)
     names = [argument for argument in arguments if ":=" not in argument]
     scenarios = [load_scenario(name, given) for name in _each(names)]
     if not scenarios:
-        raise typer.BadParameter("name a scenario; `perception hil list` lists them")
+        raise SettingsError("name a scenario; `perception hil list` lists them")
     twice = [name for name, n in Counter(one.name for one in scenarios).items() if n > 1]
     if twice:
         raise SettingsError(f"two scenarios are named {twice[0]}: one would overwrite the other")
@@ -99,7 +97,7 @@ def run_command(
     results, interrupted = Results(scenarios, out, junit), False
     with results:
         for number, scenario in enumerate(scenarios, 1):
-            screen.print(f"{number} of {len(scenarios)}: {scenario.title}", highlight=False)
+            say(f"{number} of {len(scenarios)}: {scenario.title}")
             begin_s = time.monotonic()
             try:
                 verdict = run_scenario(scenario, out, unit)
@@ -113,7 +111,7 @@ def run_command(
     else:
         Console().print(verdicts_table(results.verdicts))
         for line in problem_lines(results.verdicts):
-            screen.print(line, highlight=False, markup=False, soft_wrap=True)
+            say(line)
     if interrupted:
         raise KeyboardInterrupt  # the status of it is the same for all commands
     if not results.passed:
@@ -144,13 +142,10 @@ def unit_command(
 
     Example: perception hil unit --listen 192.168.7.2:7737
     """
-    wrong = [text for text in assignments or [] if ":=" not in text]
-    if wrong:
-        raise typer.BadParameter(f"{wrong[0]!r} is not of the form NAME:=VALUE")
-    values = dict(text.split(":=", 1) for text in assignments or [])
+    values = parse_assignments(assignments)
     LIVE.nodes(values)  # an unusable parameter is reported before a bench connects
     server = UnitServer(*split_address(listen), values)
-    screen.print(f"unit at {server.address}", highlight=False)
+    say(f"unit at {server.address}")
     server.run()
 
 

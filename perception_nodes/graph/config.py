@@ -4,6 +4,7 @@ The nodes declare their ROS parameters from these classes; the launch files and 
 declare their arguments from them. A value outside its range stops start-up with one line.
 """
 
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -439,6 +440,25 @@ def check(settings_type: type[S], values: dict[str, Any]) -> S:
         raise SettingsError(
             f"parameter {name}: {first['input']!r} is not allowed, it must be {allowed}", name
         ) from error
+
+
+def refuse(values: Mapping[str, Any], own: Collection[str]) -> None:
+    """Refuse parameters that a command sets itself.
+
+    Args:
+        values: what the user gives.
+        own: names of the command's parameters.
+
+    Raises:
+        SettingsError: one of them is given.
+    """
+    for name in values:
+        if name in own:
+            raise SettingsError(
+                f"parameter {name}: is set by the command itself; leave it out, or see --help for "
+                "an option",
+                name,
+            )
 
 
 def allowed_range(field: FieldInfo) -> str:

@@ -15,7 +15,7 @@ from launch_ros.actions import Node
 from launch import LaunchContext, LaunchDescription
 from perception_nodes.graph.config import SettingsError, allowed_range
 from perception_nodes.graph.graph import REPLAY, Graph
-from perception_nodes.system.environment import STOPPING
+from perception_nodes.system.signals import STOPPING
 
 ROS_ARGUMENTS = {
     "namespace": ("", "ROS namespace of all nodes and of their relative topics"),

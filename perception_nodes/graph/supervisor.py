@@ -7,15 +7,16 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from types import FrameType
+from pathlib import Path
 from typing import IO
 
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.graph.graph import NodeSpec
 from perception_nodes.graph.restarts import Restarts
-from perception_nodes.system.environment import STOPPING, die_with_parent
+from perception_nodes.system.environment import die_with_parent
 from perception_nodes.system.life import new_life
 from perception_nodes.system.processes import Process, is_stopped
+from perception_nodes.system.signals import STOPPING, handled_stopping
 from perception_nodes.transport.claim import Claim
 from perception_nodes.transport.domain import sweep
 from perception_nodes.transport.fastdds import sweep_segments
@@ -33,6 +34,13 @@ hold."""
 
 class GraphFailure(PerceptionError):
     """A process of the graph ended that should not have."""
+
+
+def last_error(log: Path) -> str:
+    """The last error in the messages of a graph's processes, or else their last line."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    errors = [line for line in lines if "ERROR" in line or "rror:" in line]
+    return (errors or lines or ["no message"])[-1]
 
 
 class Supervisor:
@@ -65,7 +73,7 @@ class Supervisor:
         self._claims: list[Claim] = []
         self._life = new_life()
         self._stop_requested = False
-        self._previous_handlers: dict[int, object] = {}
+        self._signals = handled_stopping(lambda *_: self.stop())
 
     def __enter__(self) -> "Supervisor":
         """Claim the cameras, remove what a killed graph left, start everything.
@@ -74,8 +82,7 @@ class Supervisor:
             TransportError: another process runs a graph of one of the cameras, or with the same
                 names of nodes.
         """
-        for number in STOPPING:
-            self._previous_handlers[number] = signal.signal(number, self._request_stop)
+        self._signals.__enter__()
         try:
             # Only the nodes that are restarted make a graph: a player alone is a camera.
             cameras = {name for spec in self._specs if spec.restarted for name in spec.cameras}
@@ -110,8 +117,7 @@ class Supervisor:
         _sweep()
         for claim in self._claims:
             claim.release()
-        for number, handler in self._previous_handlers.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+        self._signals.__exit__(None, None, None)
 
     def stop(self) -> None:
         """End `wait`; may be called from any thread."""
@@ -200,9 +206,6 @@ class Supervisor:
         with suppress(OSError):
             descriptor = sys.stderr.fileno() if self._log is None else self._log.fileno()
             os.write(descriptor, f"{line}\n".encode())
-
-    def _request_stop(self, number: int, frame: FrameType | None) -> None:
-        self.stop()
 
 
 def _sweep() -> None:

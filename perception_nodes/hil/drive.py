@@ -1,6 +1,7 @@
 """Prepares the drive that a bench plays: cuts it, applies faults of the picture, compresses it."""
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import cv2
@@ -55,7 +56,7 @@ def prepare(scenario: Scenario, path: Path, disturbed: bool) -> dict[int, int]:
     quality = scenario.jpeg_quality or (JPEG_QUALITY if was_jpeg else 0)
     kind = COMPRESSED_IMAGE if quality else IMAGE
     read = read_compressed_image if was_jpeg else read_image
-    with Recorder(path) as recorder:
+    with closing(drive), Recorder(path) as recorder:
         info = drive.camera_info()
         if info is not None:
             recorder.write(camera_info_topic(TOPICS[kind]), CAMERA_INFO, 1, info)
@@ -73,7 +74,6 @@ def prepare(scenario: Scenario, path: Path, disturbed: bool) -> dict[int, int]:
                 data = _message(picture, quality)
             # A log time of 0 would mean that it is not known.
             recorder.write(TOPICS[kind], kind, frame.log_time_ns + 1, data)
-    drive.close()
     return hits
 
 

@@ -41,6 +41,9 @@ class FaultyDetectorSettings(DetectorSettings):
 
 
 FAULT_CAMERA = NodeKind("fault_camera_node", FaultCameraSettings, PACKAGE, plays_drive=True)
+SLOW_SUBSCRIBER = Graph((NodeKind("slow_subscriber_node", SlowSubscriberSettings, PACKAGE),))
+"""A subscriber that cannot keep up."""
+
 FAULTY_DETECTOR_MODULE = f"{PACKAGE}.faulty_detector_node"
 """Runs in place of the detector if a fault is one of its backend."""
 

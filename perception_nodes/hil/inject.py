@@ -15,7 +15,7 @@ from perception_nodes.core.errors import PerceptionError
 from perception_nodes.graph.graph import NodeSpec
 from perception_nodes.graph.supervisor import Supervisor
 from perception_nodes.hil.faulty_backend import VARIABLE, Orders
-from perception_nodes.hil.graphs import FAULTY_DETECTOR_MODULE
+from perception_nodes.hil.graphs import FAULTY_DETECTOR_MODULE, SLOW_SUBSCRIBER
 from perception_nodes.hil.scenario import (
     BackendFault,
     CpuFault,
@@ -24,7 +24,7 @@ from perception_nodes.hil.scenario import (
     ShmFullFault,
     SubscriberFault,
 )
-from perception_nodes.system.environment import die_with_parent, ros_environment
+from perception_nodes.system.environment import die_with_parent
 from perception_nodes.system.load import busy
 from perception_nodes.transport.lease import Lease
 from perception_nodes.transport.memory import SHM_FOLDER
@@ -91,7 +91,8 @@ def injected(fault: Fault, target: Target) -> AbstractContextManager[None]:
     """A context in which the fault is in effect.
 
     Raises:
-        NotInjected: on entering, if the fault cannot be put in.
+        NotInjected: on entering, if the fault cannot be put in; on leaving, if it was not there to
+            the end.
     """
     if isinstance(fault, BackendFault):
         return _ordered(fault, target)
@@ -103,7 +104,7 @@ def injected(fault: Fault, target: Target) -> AbstractContextManager[None]:
         available = sorted(os.sched_getaffinity(0))
         return busy(available[: fault.cores or None])
     if isinstance(fault, SubscriberFault):
-        return _slow_subscriber(fault)
+        return _slow_subscriber(fault, target)
     return nullcontext()  # the bench itself does the others
 
 
@@ -171,12 +172,11 @@ def _write_until_full(write: Callable[[bytes], int]) -> None:
 
 
 @contextmanager
-def _slow_subscriber(fault: SubscriberFault) -> Iterator[None]:
-    us = os.getpid()
-    module = "perception_nodes.hil.nodes.slow_subscriber_node"
+def _slow_subscriber(fault: SubscriberFault, target: Target) -> Iterator[None]:
+    us, spec = os.getpid(), slow_subscriber(fault, target)
     process = subprocess.Popen(
-        [sys.executable, "-m", module, "--ros-args", "-p", f"delay_ms:={fault.delay_ms:.1f}"],
-        env={**os.environ, **ros_environment()},
+        [sys.executable, "-m", spec.module, *spec.arguments()],
+        env={**os.environ, **spec.environment},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -184,6 +184,15 @@ def _slow_subscriber(fault: SubscriberFault) -> Iterator[None]:
     )
     try:
         yield
+        if process.poll() is not None:
+            raise NotInjected(f"the slow subscriber ended with status {process.returncode}")
     finally:
         process.kill()
         process.wait()
+
+
+def slow_subscriber(fault: SubscriberFault, target: Target) -> NodeSpec:
+    """The subscriber, to the topics of the graph."""
+    detector = next(s for s, _ in target.supervisor.processes if s.executable == "detector_node")
+    of_graph = {name: detector.parameters[name] for name in ("camera", "detections_topic")}
+    return SLOW_SUBSCRIBER.nodes({**of_graph, "delay_ms": fault.delay_ms})[0]

@@ -2,6 +2,7 @@
 
 import importlib.resources
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from pydantic_core import PydanticCustomError
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.drives.schemas import COMPRESSED_IMAGE
 from perception_nodes.drives.synthetic import open_source
-from perception_nodes.graph.config import SettingsError
+from perception_nodes.graph.config import SettingsError, refuse
 from perception_nodes.hil.graphs import HIL
 from perception_nodes.hil.scenario import Scenario, wrong
 from perception_nodes.hil.yaml_lines import KeyLines
@@ -106,9 +107,8 @@ def _check_graph(scenario: Scenario) -> None:
     for name in scenario.graph:
         if name == "bag":
             raise wrong("the drive has a key of its own: drive", "graph", name)
-        if name in SET_BY_THE_BENCH:
-            raise wrong("is set by the bench itself", "graph", name)
     try:
+        refuse(scenario.graph, SET_BY_THE_BENCH)
         HIL.nodes({"bag": scenario.drive, **scenario.graph})
     except SettingsError as error:
         name = error.parameter
@@ -118,14 +118,11 @@ def _check_graph(scenario: Scenario) -> None:
 
 def _check_faults(scenario: Scenario) -> None:
     """Check that each fault can be put into this drive, and ends before it does."""
-    drive = open_source(scenario.drive, str(scenario.graph.get("topic", "")))
-    try:
+    with closing(open_source(scenario.drive, str(scenario.graph.get("topic", "")))) as drive:
         duration_s = scenario.duration_s or drive.duration_ns / 1e9
         sends_jpeg = bool(scenario.jpeg_quality) or drive.message_type == COMPRESSED_IMAGE
         kinds = {fault.kind for fault in scenario.faults}
         calibrated = "calibration_wrong" in kinds and drive.camera_info() is not None
-    finally:
-        drive.close()
     for number, fault in enumerate(scenario.faults):
         kind = ("faults", number, "kind")
         if fault.kind in RAW_ONLY and sends_jpeg:

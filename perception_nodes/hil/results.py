@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from perception_nodes.hil.judge import Verdict
 from perception_nodes.hil.scenario import Scenario
 from perception_nodes.hil.verdict_files import verdicts_json, verdicts_junit
 from perception_nodes.system.files import write_whole
+from perception_nodes.system.signals import handled_stopping
 
 ROOM_BYTES = 16 << 20
 """The page takes 5 MB, a scenario a quarter of one."""
@@ -109,17 +109,13 @@ def _writing(path: Path) -> Iterator[None]:
         KeyboardInterrupt: one of the signals came meanwhile.
     """
     waiting: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda number, _: waiting.append(number)) for number in numbers]
     try:
-        yield
+        with handled_stopping(lambda number, _: waiting.append(number)):
+            yield
     except OSError as error:
         reason = error.strerror or str(error)
         raise SettingsError(
             f"the verdicts cannot be written to {path}: {reason}; name another --out or --junit"
         ) from error
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
     if waiting:
         raise KeyboardInterrupt

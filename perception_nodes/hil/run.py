@@ -14,7 +14,7 @@ from typing import Any
 
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.graph.graph import LIVE, NodeSpec
-from perception_nodes.graph.supervisor import GraphFailure, Supervisor
+from perception_nodes.graph.supervisor import GraphFailure, Supervisor, last_error
 from perception_nodes.hil.clock_offset import measure_offset
 from perception_nodes.hil.drive import needs_preparation, prepare
 from perception_nodes.hil.graphs import BENCH, HIL
@@ -33,7 +33,6 @@ from perception_nodes.hil.scratch import scratch_folder
 from perception_nodes.hil.undisturbed import agreement_share, detect_undisturbed
 from perception_nodes.hil.unit import RemoteUnit, UnitError
 from perception_nodes.hil.witness import Observations
-from perception_nodes.replay.demo import last_error
 from perception_nodes.report.recording import read_recording
 from perception_nodes.system.environment import ros_environment, share_folder
 from perception_nodes.system.files import write_whole

@@ -35,7 +35,6 @@ from perception_nodes.system.environment import die_with_parent, stay_on_this_ma
 
 PRIVATE_SHM = 'mount -t tmpfs -o size="$0"m tmpfs /dev/shm && exec "$@"'
 UNIT_SHM_MB = 1024
-MAX_DOMAIN = 101
 THIS_MACHINE = "127.0.0.1"
 MODULE = "perception_nodes.hil.topology"
 UNIT_START_TIMEOUT_S = 30.0
@@ -134,10 +133,7 @@ def _with_second_camera(scenario: Scenario, out: Path) -> Verdict:
             ),
         }
     )
-    domain = int(os.environ.get("ROS_DOMAIN_ID", "0"))
-    # Its topics have the same names: they need a domain of their own.
-    environment = {"ROS_DOMAIN_ID": str(domain + 1 if domain < MAX_DOMAIN else domain - 1)}
-    with _ScenarioProcess((), second, out, environment) as beside:
+    with _ScenarioProcess((), second, out, {}) as beside:
         verdict = run_here(scenario, out)
         other = beside.verdict()
     verdict.problems += [f"second camera: {problem}" for problem in other.problems]
@@ -194,7 +190,7 @@ def _stop(process: "subprocess.Popen[Any]") -> None:
     try:
         process.communicate(timeout=STOP_TIMEOUT_S)
     except subprocess.TimeoutExpired:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)  # its children too, which may hold its pipes
         process.communicate()
 
 

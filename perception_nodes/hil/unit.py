@@ -26,12 +26,11 @@ from pydantic import TypeAdapter
 
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.graph.graph import LIVE, NodeSpec
-from perception_nodes.graph.supervisor import GraphFailure, Supervisor
+from perception_nodes.graph.supervisor import GraphFailure, Supervisor, last_error
 from perception_nodes.hil.address import joined_address, split_address
 from perception_nodes.hil.inject import NotInjected, Target, put_in, with_faulty_backend
 from perception_nodes.hil.scenario import Fault, RebootFault, Scenario
 from perception_nodes.hil.scratch import scratch_folder
-from perception_nodes.replay.demo import last_error
 from perception_nodes.transport.domain import own_domain, own_prefix
 from perception_nodes.transport.memory import SHM_FOLDER
 

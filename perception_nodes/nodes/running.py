@@ -12,8 +12,9 @@ from rclpy.signals import SignalHandlerOptions
 
 from perception_nodes.graph.config import SettingsError
 from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, Period
-from perception_nodes.system.environment import STOPPING, keep_large_buffers, ros_environment
+from perception_nodes.system.environment import keep_large_buffers, ros_environment
 from perception_nodes.system.realtime import set_up
+from perception_nodes.system.signals import STOPPING
 
 SERVICE_PERIOD_NS = 50_000_000
 ANSWER_S = 0.2

@@ -10,12 +10,11 @@ import cv2
 import numpy as np
 from markupsafe import escape
 from plotly.graph_objects import Figure
-from rich import box
+from rich import box, markup
 from rich.table import Table
 
 from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.drives.schemas import COMPRESSED_IMAGE, typestore
-from perception_nodes.graph.config import SettingsError
 from perception_nodes.replay.outputs import ANNOTATED_TOPIC
 from perception_nodes.report import charts, page
 from perception_nodes.report.annotate import decoded
@@ -116,20 +115,14 @@ def compare_runs(first: Path, second: Path, out: Path) -> dict[str, Any]:
         lines=comparison.lines(),
         plotly=charts.plotly_script(),
     )
-    try:
-        write_whole(out / "compare.html", text)
-        write_whole(out / "compare.json", (json.dumps(result, indent=2) + "\n"))
-    except OSError as error:
-        raise SettingsError(
-            f"the comparison cannot be written to {out}: {error.strerror or error}; name another "
-            "folder with --out, or make room"
-        ) from error
+    write_whole(out / "compare.html", text)
+    write_whole(out / "compare.json", json.dumps(result, indent=2) + "\n")
     return result
 
 
 def comparison_table(result: dict[str, Any]) -> Table:
     """The figures for the terminal."""
-    table = Table("", *result["runs"], box=box.SIMPLE_HEAD)
+    table = Table("", *map(markup.escape, result["runs"]), box=box.SIMPLE_HEAD)
     for name, values in result["figures"].items():
         if any(value is not None for value in values):
             table.add_row(name, *map(_shown, values))

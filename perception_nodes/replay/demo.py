@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from perception_nodes.backends.model import load_model
-from perception_nodes.drives.bag import BagError, open_drive
+from perception_nodes.drives.bag import BagError, Drive, open_drive
+from perception_nodes.graph.config import refuse
 from perception_nodes.graph.graph import RECORDED
-from perception_nodes.graph.supervisor import GraphFailure, Supervisor
+from perception_nodes.graph.supervisor import GraphFailure, Supervisor, last_error
 from perception_nodes.replay.outputs import finish
 from perception_nodes.system.environment import stay_on_this_machine
+
+SET_BY_THE_DEMO = frozenset({"bag", "topic", "frames", "listeners", "recording", "sent_file"})
 
 
 def run_demo(
@@ -37,9 +40,19 @@ def run_demo(
         BagError, SettingsError, ModelError: unusable input.
         GraphFailure: a process ended that should not have.
     """
+    refuse(values, SET_BY_THE_DEMO)
     stay_on_this_machine()
-    drive = open_drive(bag, topic)
-    out.mkdir(parents=True, exist_ok=True)
+    with open_drive(bag, topic) as drive:
+        return _played(drive, bag, out, values, writing)
+
+
+def _played(
+    drive: Drive,
+    bag: Path,
+    out: Path,
+    values: dict[str, Any],
+    writing: Callable[[int, int], None],
+) -> dict[str, Any]:
     recording, sent_file = out / "recording.mcap.tmp", out / "sent.json.tmp"
     log_path = out / "nodes.log"
     specs = RECORDED.nodes(
@@ -55,6 +68,7 @@ def run_demo(
     )
     parameters = {name: value for spec in specs for name, value in spec.parameters.items()}
     model = load_model(parameters["model"])
+    out.mkdir(parents=True, exist_ok=True)
     try:
         # Messages of the nodes on the screen would disturb the live view.
         with log_path.open("wb") as log, Supervisor(specs, log=log) as graph:
@@ -85,10 +99,3 @@ def run_demo(
     finally:
         recording.unlink(missing_ok=True)
         sent_file.unlink(missing_ok=True)
-
-
-def last_error(log_path: Path) -> str:
-    """The last error in the log of the nodes, or else its last line."""
-    lines = log_path.read_text(encoding="utf-8", errors="replace").splitlines()
-    errors = [line for line in lines if "ERROR" in line or "rror:" in line]
-    return (errors or lines or ["no message"])[-1]

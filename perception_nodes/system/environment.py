@@ -1,4 +1,4 @@
-"""The environment of a graph's processes: folders, DDS settings, memory settings, signals."""
+"""The environment of a graph's processes: folders, DDS settings, memory settings."""
 
 import ctypes
 import os
@@ -50,10 +50,6 @@ def keep_large_buffers() -> None:
     """
     _LIBC.mallopt(M_MMAP_THRESHOLD, 1 << 30)
     _LIBC.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
-
-
-STOPPING = (signal.SIGINT, signal.SIGTERM)
-"""The signals that ask a process to end."""
 
 
 def die_with_parent(parent: int) -> None:

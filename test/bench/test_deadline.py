@@ -115,6 +115,12 @@ def test_page_and_table():
     assert min(quiet.y) == pytest.approx(0.01), "the slowest but one: one in a hundred is slower"
 
 
+def test_growth_is_bad_news_though_every_miss_was_reported():
+    found = result()
+    found["soak"]["constant"] = False
+    assert verdict(found) == ("bad", "The graph grew in 1 minutes: it has a leak.")
+
+
 def test_busy_processes_are_pinned_and_go():
     core = min(os.sched_getaffinity(0))
     with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:

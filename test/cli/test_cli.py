@@ -12,6 +12,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from perception_nodes.cli import app as cli_app
+
 PERCEPTION = [sys.executable, "-m", "perception_nodes"]
 
 
@@ -77,16 +79,25 @@ def test_both_runtimes_find_the_same_objects(root: Path, tmp_path: Path) -> None
         (["run", "nose:=1"], "parameter 'nose' is unknown"),
         (["run", "deadline_ms=20"], "not of the form NAME:=VALUE"),
         (["demo", "--bag", "/nowhere"], "/nowhere does not exist"),
+        (["demo", "bag:=mine"], "parameter bag: is set by the command itself"),
+        (["hil", "run", "deadline_ms:=20"], "name a scenario"),
+        (["hil", "unit", "deadline_ms"], "not of the form NAME:=VALUE"),
         (["bench", "latency", "--size", "huge"], "--size 'huge' is not WIDTHxHEIGHT"),
     ],
 )
 def test_unusable_input_is_one_line_and_status_2(
-    root: Path, tmp_path: Path, arguments: list[str], text: str
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    text: str,
 ) -> None:
-    result = perception(*arguments, cwd=root)
-    assert result.returncode == 2
-    assert text in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1
+    monkeypatch.chdir(root)
+    monkeypatch.setattr(sys, "argv", ["perception", *arguments])
+    assert cli_app.main() == 2
+    said = capsys.readouterr().err
+    assert text in said
+    assert len(said.strip().splitlines()) == 1
 
 
 def test_a_model_whose_file_changed_is_refused(root: Path, tmp_path: Path) -> None:
@@ -126,13 +137,21 @@ def test_an_end_while_it_loads_leaves_no_traceback(root: Path, number: signal.Si
         "        if name == 'perception_nodes.cli.app':\n"
         f"            signal.raise_signal({int(number)})\n"
         "sys.meta_path.insert(0, Interrupt())\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "__main__.main()\n"
     )
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False
     )
     assert (result.returncode, result.stderr) == (128 + number, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_end_outside_of_the_command_itself_is_one_too(
+    monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    monkeypatch.setattr(cli_app, "app", lambda: signal.raise_signal(number))
+    monkeypatch.setattr(sys, "argv", ["perception", "doctor"])
+    assert cli_app.main() == 128 + number
 
 
 def test_a_disk_that_fills_up_is_one_line(root: Path, tmp_path: Path) -> None:

@@ -288,7 +288,7 @@ def test_a_node_that_is_shut_down_stays_down_and_the_others_go_on(graph, log, ca
 
         threading.Thread(target=stop).start()
         assert running.wait() is False
-    assert log.names("started") == ["a", "detector"]
+    assert sorted(log.names("started")) == ["a", "detector"]
 
 
 def test_a_graph_whose_nodes_are_all_shut_down_has_ended(graph, log):

@@ -5,7 +5,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -14,14 +16,17 @@ import pytest
 from perception_nodes.core.frame import FrameStatus
 from perception_nodes.drives.bag import open_drive
 from perception_nodes.drives.schemas import COMPRESSED_IMAGE, IMAGE
-from perception_nodes.hil import topology
+from perception_nodes.graph.graph import LIVE, Graph, NodeKind
+from perception_nodes.hil import inject, topology
 from perception_nodes.hil.clock_offset import RoundTrip, clock_offset
 from perception_nodes.hil.drive import prepare
+from perception_nodes.hil.graphs import SlowSubscriberSettings
+from perception_nodes.hil.inject import NotInjected, Target, put_in
 from perception_nodes.hil.judge import Verdict
 from perception_nodes.hil.lossy_network import OWN_NETWORK, why_unavailable
 from perception_nodes.hil.page import render
 from perception_nodes.hil.run import _Run
-from perception_nodes.hil.scenario import CpuFault, NetworkFault, Scenario
+from perception_nodes.hil.scenario import CpuFault, NetworkFault, Scenario, SubscriberFault
 from perception_nodes.hil.scratch import PREFIX, scratch_folder
 from perception_nodes.hil.undisturbed import agreement_share
 from perception_nodes.hil.unit import UnitError
@@ -217,7 +222,9 @@ def test_what_ends_a_run_is_its_verdict(
 
 
 def test_a_stopped_scenario_process_leaves_nothing_behind(tmp_path: Path):
-    with topology._ScenarioProcess(("sh", "-c", "sleep 99"), scenario(), tmp_path, {}) as child:
+    with topology._ScenarioProcess(
+        ("sh", "-c", "exec sleep 99"), scenario(), tmp_path, {}
+    ) as child:
         assert child._process.poll() is None
     assert child._process.returncode
     assert list(tmp_path.iterdir()) == []
@@ -228,6 +235,33 @@ def test_a_scenario_process_that_gives_no_verdict_fails(tmp_path: Path):
     with topology._ScenarioProcess(command, scenario(), tmp_path, {}) as child:
         problems = child.verdict().problems
     assert problems == ["not run: its process ended with status 3: nobody"]
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_slow_subscriber_listens_to_its_graph_and_must_live_to_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: bool
+):
+    said = tmp_path / "said"
+    then = "sys.exit(3)" if ends else "time.sleep(99)"
+    (tmp_path / "subscriber.py").write_text(
+        f"import sys, time\nopen({str(said)!r}, 'w').write(' '.join(sys.argv))\n{then}\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    module = NodeKind("subscriber", SlowSubscriberSettings, "")
+    monkeypatch.setattr(NodeKind, "module", "subscriber")
+    monkeypatch.setattr(inject, "SLOW_SUBSCRIBER", Graph((module,)))
+    specs = LIVE.nodes({"camera": "rear", "detections_topic": "seen", "standby": "never"})
+    graph = SimpleNamespace(processes=[(spec, None) for spec in specs])
+
+    def wait(_: float) -> None:
+        if ends:
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+        while not said.exists():
+            time.sleep(0.01)
+
+    with pytest.raises(NotInjected, match="status 3") if ends else nullcontext():
+        put_in(SubscriberFault(kind="slow_subscriber", for_s=1), Target(graph, "rear", said), wait)
+    assert all(text in said.read_text() for text in ('camera:="rear"', 'topic:="seen"'))
 
 
 def test_how_many_frames_the_weather_has_changed_is_known(tmp_path: Path):

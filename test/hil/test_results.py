@@ -43,9 +43,6 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for name in FILES:
         (folder / f"{name}.yaml").write_text("title: t\nexpect: {lost: nothing}\n")
 
-    # A process in the background would ignore it.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-
     def run_all(second, *arguments: str):
         out = tmp_path / "out"
         monkeypatch.setattr(
@@ -60,8 +57,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         page = (out / "report.html").read_text()
         return result, content, page, ElementTree.parse(junit).getroot()
 
-    yield run_all
-    signal.signal(signal.SIGINT, before)
+    return run_all
 
 
 def test_all_is_well(run):

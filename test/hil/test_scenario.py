@@ -104,7 +104,7 @@ def test_shipped_scenarios_fit_the_graph(name):
             ":3: graph.outcome_timeout_ms: 1000 is not allowed, it must be more than deadline_ms",
         ),
         ("source: shm", "bag: there", ":3: graph.bag: the drive has a key of its own"),
-        ("source: shm", "listeners: 0", ":3: graph.listeners: is set by the bench itself"),
+        ("source: shm", "listeners: 0", ":3: graph.listeners: is set by the command itself"),
         ("title: t", "title: t\ndrive: nowhere", ":3: drive: nowhere does not exist"),
         ("title: t", "title: t\ndrive: synthetic:8x8@0*9", ":3: drive: 'synthetic:8x8@0*9' has no"),
         (", for_s: 1", "", ":4: faults.0.for_s: camera_stop needs a duration"),

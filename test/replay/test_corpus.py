@@ -271,8 +271,6 @@ def start(drives, out, *arguments):
         [sys.executable, "-m", "perception_nodes", "replay", "--corpus", str(drives),
          "--backend", "faulty", "--no-pictures", "--json", "--out", str(out), *arguments],
         stdout=subprocess.PIPE,
-        # Whoever starts the tests in the background has it ignored, and that is inherited.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
 
 

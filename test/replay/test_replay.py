@@ -451,8 +451,6 @@ def test_interrupted_it_leaves_nothing(street, tmp_path, mode, number):
          "--mode", mode, "--out", str(tmp_path / "out")],
         env=dict(os.environ),
         stderr=subprocess.PIPE,
-        # Whoever starts the tests in the background has it ignored, and that is inherited.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
     until_s = time.monotonic() + 60
     while not list(tmp_path.glob("out/*/.part-*")) and time.monotonic() < until_s:
