@@ -41,6 +41,7 @@ from perception_nodes.replay.corpus import (
 )
 from perception_nodes.replay.golden import Golden, golden_text, read_golden
 from perception_nodes.replay.offline_camera import LoadedModel, ReplaySettings
+from perception_nodes.replay.outputs import JPEG, PICTURE_FORMATS
 from perception_nodes.replay.run import (
     LOCKSTEP,
     MODES,
@@ -147,6 +148,13 @@ def replay_command(
     pictures: Annotated[
         bool, typer.Option(help="Write pictures of the frames into detections.mcap.")
     ] = True,
+    picture_format: Annotated[
+        str,
+        typer.Option(
+            help="How detections.mcap keeps them: jpeg, at most 960 pixels wide, each with a copy "
+            "that shows the boxes; h264, a video topic in the frames' size that replays again."
+        ),
+    ] = JPEG,
     video: Annotated[bool, typer.Option("--video", help="Write annotated.mp4 too.")] = False,
     bare: Annotated[
         bool, typer.Option("--bare", help="Measure bare inference too, and compare the speed.")
@@ -188,6 +196,11 @@ def replay_command(
             "--workers goes with neither --mode realtime nor --bare: drives beside each other "
             "would be measured against each other"
         )
+    if picture_format not in PICTURE_FORMATS:
+        raise SettingsError(
+            f"--picture-format {picture_format!r} is unknown; known are "
+            f"{', '.join(PICTURE_FORMATS)}"
+        )
     if rate != 1 and mode == LOCKSTEP:
         raise SettingsError("--rate needs --mode realtime: lockstep is as fast as it can be")
     if update and golden is None:
@@ -206,6 +219,7 @@ def replay_command(
         every=every,
         frames=frames,
         pictures=pictures,
+        picture_format=picture_format,
         video=video,
         bare=bare,
         golden=None if golden is None or update else read_golden(golden),

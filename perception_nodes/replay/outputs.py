@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -11,12 +11,21 @@ import simplejpeg
 
 from perception_nodes.core.frame import FrameRejected, latency_ms
 from perception_nodes.core.statistics import summarize
-from perception_nodes.drives.bag import Drive, RawFrame
-from perception_nodes.drives.schemas import ANNOTATIONS, COMPRESSED_IMAGE
+from perception_nodes.drives.bag import Drive, RawFrame, camera_info_topic
+from perception_nodes.drives.schemas import (
+    ANNOTATIONS,
+    CAMERA_INFO,
+    COMPRESSED_IMAGE,
+    COMPRESSED_VIDEO,
+)
 from perception_nodes.report.annotate import Picture, PictureMaker, blank, draw, draw_changes
 from perception_nodes.report.changes import Change
 from perception_nodes.report.chosen_frames import ChosenFrames
-from perception_nodes.report.foxglove import compressed_image, image_annotations
+from perception_nodes.report.foxglove import (
+    compressed_image,
+    compressed_video,
+    image_annotations,
+)
 from perception_nodes.report.recording import (
     FrameDetections,
     Recorded,
@@ -27,10 +36,14 @@ from perception_nodes.report.recording import (
     read_recording,
 )
 from perception_nodes.report.timing import TIMING_FILE, timing_csv
-from perception_nodes.report.video import VideoFile
+from perception_nodes.report.video import VideoFile, VideoPackets
 from perception_nodes.system.files import write_whole
 
 IMAGE_TOPIC = "/camera/image/compressed"
+VIDEO_TOPIC = "/camera/image/foxglove"
+JPEG, H264 = "jpeg", "h264"
+PICTURE_FORMATS = (JPEG, H264)
+"""How a recording keeps the pictures; see `PictureWriter`."""
 ANNOTATIONS_TOPIC = "/perception/annotations"
 ANNOTATED_TOPIC = "/perception/annotated/compressed"
 """The picture with its boxes drawn in, for viewers without annotations, such as rviz."""
@@ -112,6 +125,7 @@ def merge_pictures(
     played: Mapping[int, Played],
     video: Path | None,
     progress: Progress | None = None,
+    picture_format: str = JPEG,
 ) -> ChosenFrames:
     """Write a recording with the messages of a run and the pictures of its frames.
 
@@ -122,13 +136,14 @@ def merge_pictures(
         played: the results of its frames, by index.
         video: see `PictureWriter`.
         progress: called for each frame.
+        picture_format: see `PictureWriter`.
 
     Returns:
         The frames to show in the report.
     """
     with ExitStack() as stack:
         merged = stack.enter_context(_Merged(path, recording_path))
-        pictures = stack.enter_context(PictureWriter(merged, drive, video))
+        pictures = stack.enter_context(PictureWriter(merged, drive, video, picture_format))
         for frame in drive.frames():
             if progress is not None:
                 progress(frame.index + 1, drive.frame_count)
@@ -189,17 +204,29 @@ def summary_of(
 class PictureWriter:
     """Writes the pictures of a run: into its recording, with annotations, and into a video."""
 
-    def __init__(self, recorder: Recorder, drive: Drive, video: Path | None) -> None:
+    def __init__(
+        self,
+        recorder: Recorder,
+        drive: Drive,
+        video: Path | None,
+        picture_format: str = JPEG,
+    ) -> None:
         """Nothing is written yet.
 
         Args:
             recorder: recording of the run; it stays open.
             drive: the drive of the frames.
             video: file to write; None for no video.
+            picture_format: `jpeg`, scaled for people, each with a copy that shows the boxes; or
+                `h264`, a video topic in the size of the frames, with their calibration, so that
+                the recording can be replayed.
         """
         self._recorder = recorder
         self._maker = PictureMaker(drive.message_type)
         self._video = VideoFile(video, _frame_rate(drive)) if video is not None else None
+        self._packets = VideoPackets() if picture_format == H264 else None
+        self._whole = PictureMaker(drive.message_type, scaled=False)
+        self._info: bytes | None = None
         self._size = (640, 360)
         self.chosen = ChosenFrames(drive.frame_count)
 
@@ -227,22 +254,44 @@ class PictureWriter:
         picture, scale = self._picture(frame)
         frame_id = report.frame_id if report else ""
         write = self._recorder.write
-        plain = compressed_image(stamp_ns, frame_id, _jpeg(picture))
-        write(IMAGE_TOPIC, COMPRESSED_IMAGE, log_time_ns, plain)
+        if self._packets is not None:
+            self._write_packet(frame, stamp_ns, log_time_ns, frame_id, self._packets)
+        else:
+            plain = compressed_image(stamp_ns, frame_id, _jpeg(picture))
+            write(IMAGE_TOPIC, COMPRESSED_IMAGE, log_time_ns, plain)
         if found is not None:
-            annotations = image_annotations(stamp_ns, found, scale)
+            annotations = image_annotations(stamp_ns, found, 1.0 if self._packets else scale)
             write(ANNOTATIONS_TOPIC, ANNOTATIONS, log_time_ns, annotations)
         bare = picture.copy() if changes else picture
         draw(picture, scale, found, report)
         jpeg = _jpeg(picture)
-        annotated = compressed_image(stamp_ns, frame_id, jpeg)
-        write(ANNOTATED_TOPIC, COMPRESSED_IMAGE, log_time_ns, annotated)
+        if self._packets is None:
+            annotated = compressed_image(stamp_ns, frame_id, jpeg)
+            write(ANNOTATED_TOPIC, COMPRESSED_IMAGE, log_time_ns, annotated)
         if self._video is not None:
             self._video.write(picture)
         self.chosen.take(frame.index, jpeg, latency, 0 if found is None else len(found))
         if self.chosen.wants(frame.index, len(changes)):
             draw_changes(bare, scale, changes)
             self.chosen.take_changed(frame.index, _jpeg(bare), changes)
+
+    def _write_packet(
+        self,
+        frame: RawFrame,
+        stamp_ns: int,
+        log_time_ns: int,
+        frame_id: str,
+        packets: VideoPackets,
+    ) -> None:
+        """Append a frame to the video topic; one that cannot be read has no picture to append."""
+        if frame.camera_info is not None and frame.camera_info != self._info:
+            self._info = frame.camera_info
+            info_topic = camera_info_topic(VIDEO_TOPIC)
+            self._recorder.write(info_topic, CAMERA_INFO, log_time_ns, frame.camera_info)
+        with suppress(FrameRejected):
+            packet = packets.encode(self._whole.make(frame.data)[0])
+            message = compressed_video(stamp_ns, frame_id, packet)
+            self._recorder.write(VIDEO_TOPIC, COMPRESSED_VIDEO, log_time_ns, message)
 
     def _picture(self, frame: RawFrame) -> tuple[Picture, float]:
         try:

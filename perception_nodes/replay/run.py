@@ -25,6 +25,7 @@ from perception_nodes.replay.golden import Golden, GoldenError, made_with_anothe
 from perception_nodes.replay.lockstep import Lockstep
 from perception_nodes.replay.offline_camera import Camera, LoadedModel, ReplaySettings
 from perception_nodes.replay.outputs import (
+    JPEG,
     PictureWriter,
     merge_pictures,
     summary_of,
@@ -67,6 +68,7 @@ class Options:
         every: only one frame in this many is replayed.
         frames: number of replayed frames after which to stop; None for all.
         pictures: whether to write pictures into the recording.
+        picture_format: one of `PICTURE_FORMATS`.
         video: whether to write `annotated.mp4`.
         bare: whether to measure bare inference too, and compare the speed with it.
         golden: golden to compare with; None for none.
@@ -80,6 +82,7 @@ class Options:
     every: int = 1
     frames: int | None = None
     pictures: bool = True
+    picture_format: str = JPEG
     video: bool = False
     bare: bool = False
     golden: Golden | None = None
@@ -169,7 +172,9 @@ def _in_lockstep(
         pictures = None
         if options.pictures:
             video = folder / VIDEO if options.video else None
-            pictures = stack.enter_context(PictureWriter(recorder, drive, video))
+            pictures = stack.enter_context(
+                PictureWriter(recorder, drive, video, options.picture_format)
+            )
         run.run(
             camera,
             loaded,
@@ -243,6 +248,7 @@ def _in_real_time(
             run.played,
             video,
             lambda done, _: progress(f"{source.name}: pictures", min(done, total), total),
+            options.picture_format,
         )
         messages.unlink()
     else:

@@ -54,10 +54,16 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 class PictureMaker:
-    """Makes BGR pictures, at most `MAX_WIDTH` wide, from camera messages of one type."""
+    """Makes BGR pictures from camera messages of one type."""
 
-    def __init__(self, message_type: str) -> None:
-        """Prepare for `sensor_msgs/msg/Image` or `sensor_msgs/msg/CompressedImage`."""
+    def __init__(self, message_type: str, scaled: bool = True) -> None:
+        """Prepare.
+
+        Args:
+            message_type: `sensor_msgs/msg/Image` or `sensor_msgs/msg/CompressedImage`.
+            scaled: to a width that suits people; else the pictures have the size of the frames.
+        """
+        self._scaled = scaled
         self._read = read_image if message_type == IMAGE else read_compressed_image
         self._size = (0, 0)
         self._preprocessor = Preprocessor(2, 2, undistort=False)
@@ -74,7 +80,7 @@ class PictureMaker:
         """
         view = self._read(message)
         width, height = source_size(view)
-        scale = min(MAX_WIDTH, max(width, MIN_WIDTH)) / width
+        scale = min(MAX_WIDTH, max(width, MIN_WIDTH)) / width if self._scaled else 1.0
         size = (max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2))
         if size != self._size:
             self._size = size

@@ -1,10 +1,15 @@
-"""Messages for Foxglove: a camera picture, and the annotations that it draws over it."""
+"""Messages for Foxglove: camera pictures, and the annotations that it draws over them."""
 
 from typing import Any
 
 import numpy as np
 
-from perception_nodes.drives.schemas import ANNOTATIONS, COMPRESSED_IMAGE, typestore
+from perception_nodes.drives.schemas import (
+    ANNOTATIONS,
+    COMPRESSED_IMAGE,
+    COMPRESSED_VIDEO,
+    typestore,
+)
 from perception_nodes.report.annotate import bgr, class_colour
 from perception_nodes.report.recording import FrameDetections
 
@@ -20,6 +25,13 @@ def compressed_image(stamp_ns: int, frame_id: str, jpeg: bytes) -> bytes:
     data = np.frombuffer(jpeg, np.uint8)
     message = types[COMPRESSED_IMAGE](header=header, format="jpeg", data=data)
     return bytes(typestore().serialize_cdr(message, COMPRESSED_IMAGE))
+
+
+def compressed_video(stamp_ns: int, frame_id: str, packet: bytes) -> bytes:
+    """Serialize a packet of H.264 as `foxglove_msgs/msg/CompressedVideo`."""
+    data = np.frombuffer(packet, np.uint8)
+    message = typestore().types[COMPRESSED_VIDEO](_time(stamp_ns), frame_id, data, "h264")
+    return bytes(typestore().serialize_cdr(message, COMPRESSED_VIDEO))
 
 
 def image_annotations(stamp_ns: int, found: FrameDetections, scale: float) -> bytes:

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 QUALITY = {"preset": "veryfast", "crf": "21"}
+STREAMED = {"preset": "veryfast", "crf": "18", "tune": "zerolatency"}
+KEY_EVERY = 30
 MAX_DENOMINATOR = 1000
 
 
@@ -58,3 +60,30 @@ class VideoFile:
             self._partial.replace(self._path)
         else:
             self._partial.unlink(missing_ok=True)
+
+
+class VideoPackets:
+    """A stream of packets, each of which is one picture; the same bytes every time."""
+
+    def __init__(self) -> None:
+        """Nothing is encoded yet."""
+        self._encoder: Any = None
+
+    def encode(self, picture: NDArray[np.uint8]) -> bytes:
+        """The packet of a picture, uint8 [h, w, 3] BGR of even sizes.
+
+        The first one, each `KEY_EVERY`th, and one of another size are key frames.
+        """
+        import av
+
+        height, width = picture.shape[:2]
+        encoder = self._encoder
+        if encoder is None or (encoder.width, encoder.height) != (width, height):
+            encoder = self._encoder = av.CodecContext.create("libx264", "w")
+            encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
+            encoder.time_base, encoder.gop_size = Fraction(1, MAX_DENOMINATOR), KEY_EVERY
+            encoder.thread_count, encoder.options = 1, STREAMED
+            self._count = 0
+        frame = av.VideoFrame.from_ndarray(picture, "bgr24")
+        frame.pts = self._count = self._count + 1
+        return b"".join(bytes(packet) for packet in encoder.encode(frame))

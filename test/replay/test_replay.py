@@ -28,13 +28,16 @@ from mcap.reader import make_reader
 from rosbags.rosbag2 import CompressionMode, StoragePlugin
 from rosbags.rosbag2 import Writer as Rosbag2Writer
 
-from perception_nodes.core.frame import STAMPS
+from perception_nodes.core.frame import STAMPS, FrameHeader
+from perception_nodes.drives.bag import open_drive
 from perception_nodes.drives.schemas import COMPRESSED_IMAGE, DETECTIONS, typestore
+from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.report.recording import (
     DETECTIONS_TOPIC,
     FRAME_REPORT_TOPIC,
     read_recording,
 )
+from perception_nodes.transport.cdr import read_image
 
 FRAMES = 6
 OUTPUTS = ["detections.mcap", "overview.png", "report.html", "summary.json", "timing.csv"]
@@ -120,6 +123,27 @@ def test_foxglove_and_rviz_find_what_they_show(street, tmp_path):
     data = found["/perception/annotated/compressed"][0][1].data
     picture = typestore().deserialize_cdr(data, COMPRESSED_IMAGE)
     assert cv2.imdecode(picture.data, cv2.IMREAD_COLOR).shape[1] >= 320
+
+
+def test_a_recording_that_keeps_the_pictures_as_video_replays_again(small, tmp_path):
+    arguments = ("--out", tmp_path / "out", "--backend", "null", "--picture-format", "h264")
+    first = replay(small, *arguments)
+    recording = tmp_path / "out/detections.mcap"
+    again = replay(recording, "--out", tmp_path / "again", "--backend", "null")
+    assert again["topic"] == "/camera/image/foxglove"
+    assert again["frames_in"] == first["frames_in"] == FRAMES
+    assert again["status"]["FAILED"] == 0
+    with open_drive(small) as drive, open_drive(recording) as kept:
+        for frame, other in zip(drive.frames(), kept.frames(), strict=True):
+            assert (other.log_time_ns, other.camera_info) == (frame.log_time_ns, frame.camera_info)
+            one, two = read_image(frame.data), read_image(other.data)
+            assert (two.stamp_ns, two.frame_id) == (one.stamp_ns, one.frame_id)
+            assert (two.width, two.height) == (one.width, one.height)
+            pictures = [np.zeros((one.height, one.width, 3), np.uint8) for _ in range(2)]
+            for picture, view in zip(pictures, (one, two), strict=True):
+                Preprocessor(one.width, one.height, False).write(view, picture, FrameHeader())
+            assert np.abs(np.subtract(*pictures, dtype=np.int16)).mean() < 12
+    assert replay(small, *arguments)["detections_sha256"] == first["detections_sha256"]
 
 
 def test_pictures_may_be_left_out_and_a_video_added(small, tmp_path):
