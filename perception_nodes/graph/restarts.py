@@ -24,7 +24,7 @@ class Restarts:
         """Whether the process has ever died."""
         return name in self._deaths_s
 
-    def note_death(self, name: str, now_s: float) -> int:
+    def note_death(self, name: str, now_s: float) -> tuple[int, float]:
         """Count a death.
 
         Args:
@@ -32,15 +32,11 @@ class Restarts:
             now_s: seconds of CLOCK_MONOTONIC.
 
         Returns:
-            How often it has died within the window, this time included.
+            How often it has died within the window, this time included, and how many seconds to
+            wait until the restart.
         """
         deaths_s = self._deaths_s.setdefault(name, deque())
         deaths_s.append(now_s)
         while now_s - deaths_s[0] > WINDOW_S:
             deaths_s.popleft()
-        return len(deaths_s)
-
-    @staticmethod
-    def delay_s(deaths: int) -> float:
-        """How long to wait until the restart after this many deaths within the window."""
-        return 0.0 if deaths <= AT_ONCE else DELAY_S
+        return len(deaths_s), 0.0 if len(deaths_s) <= AT_ONCE else DELAY_S

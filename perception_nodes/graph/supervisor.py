@@ -18,7 +18,7 @@ from perception_nodes.system.life import new_life
 from perception_nodes.system.processes import Process, is_stopped
 from perception_nodes.system.signals import STOPPING, handled_stopping
 from perception_nodes.transport.claim import Claim
-from perception_nodes.transport.domain import sweep
+from perception_nodes.transport.domain import forget, sweep
 from perception_nodes.transport.fastdds import sweep_segments
 
 POLL_S = 0.05
@@ -27,9 +27,9 @@ STOPPED_S = 1.0
 """A process that is stopped (SIGSTOP) for this long is killed and started again. Other processes
 notice a hang sooner, but only that of a process that has given a sign of life before."""
 START_FAILED = 2
-"""Exit status of a node that could not start. At its first start this ends the graph, since a
-restart would not help; later the cause may be something that goes away, such as memory that others
-hold."""
+"""Exit status of a node that could not start; one that fails later has another. At the first start
+this ends the graph, since a restart would not help; later the cause may be something that goes
+away, such as memory that others hold."""
 
 
 class GraphFailure(PerceptionError):
@@ -71,6 +71,7 @@ class Supervisor:
         self._shut_down: set[str] = set()
         self.processes: list[tuple[NodeSpec, subprocess.Popen[bytes]]] = []
         self._claims: list[Claim] = []
+        self._cameras: list[str] = []
         self._life = new_life()
         self._stop_requested = False
         self._signals = handled_stopping(lambda *_: self.stop())
@@ -88,11 +89,12 @@ class Supervisor:
             cameras = {name for spec in self._specs if spec.restarted for name in spec.cameras}
             for camera in sorted(cameras):
                 self._claims.append(Claim(camera, f"a graph of camera {camera!r}"))
+                self._cameras.append(camera)
             # Cameras that share a detector have nodes of the names that the default camera has.
             graph = next((spec.full_name for spec in self._specs if spec.restarted), "")
             if graph:
                 self._claims.append(Claim(graph, f"a graph with a node {graph}"))
-            _sweep()
+            self._sweep()
             for spec in self._specs:
                 self.processes.append((spec, self._start(spec)))
         except BaseException:
@@ -114,7 +116,7 @@ class Supervisor:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        _sweep()
+        self._sweep()
         for claim in self._claims:
             claim.release()
         self._signals.__exit__(None, None, None)
@@ -122,6 +124,13 @@ class Supervisor:
     def stop(self) -> None:
         """End `wait`; may be called from any thread."""
         self._stop_requested = True
+
+    def _sweep(self) -> None:
+        """Remove what killed processes have left in shared memory, and what ours have told."""
+        sweep()
+        sweep_segments()
+        for camera in self._cameras:
+            forget(camera)
 
     def _start(self, spec: NodeSpec) -> subprocess.Popen[bytes]:
         us = os.getpid()
@@ -194,8 +203,7 @@ class Supervisor:
         if not spec.restarted or (status == START_FAILED and first):
             raise GraphFailure(ended)
         now_s = time.monotonic()
-        deaths = self._restarts.note_death(spec.name, now_s)
-        delay_s = self._restarts.delay_s(deaths)
+        deaths, delay_s = self._restarts.note_death(spec.name, now_s)
         when = f"in {delay_s:g} s, {deaths} deaths within a minute" if delay_s else "at once"
         self._say(f"{ended} and is started again {when}")
         return now_s + delay_s
@@ -206,12 +214,6 @@ class Supervisor:
         with suppress(OSError):
             descriptor = sys.stderr.fileno() if self._log is None else self._log.fileno()
             os.write(descriptor, f"{line}\n".encode())
-
-
-def _sweep() -> None:
-    """Remove what killed processes have left in shared memory."""
-    sweep()
-    sweep_segments()
 
 
 def _begin(supervisor: int) -> None:

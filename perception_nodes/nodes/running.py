@@ -25,17 +25,18 @@ def run_node(node_type: type[PerceptionNode], name: str) -> int:
     """Run a node until SIGINT, SIGTERM or its own end.
 
     Returns:
-        Exit status: 0, or 2 if it could not start.
+        Exit status: 0 if it has ended by itself or was shut down through its life cycle, 2 if it
+        could not start, 1 if it failed later, 128 and the number of a signal that ended it.
     """
     # A supervisor has set these already; a node that is started by itself needs them as well.
     images = "source" in node_type.settings_type.model_fields
     os.environ.update(ros_environment(images))
     keep_large_buffers()
-    stopping = False
+    stopping = 0
 
-    def stop(*_: object) -> None:
+    def stop(number: int, _: object) -> None:
         nonlocal stopping
-        stopping = True
+        stopping = number
 
     for number in STOPPING:
         signal.signal(number, stop)
@@ -54,6 +55,7 @@ def run_node(node_type: type[PerceptionNode], name: str) -> int:
         return 2
     executor = SingleThreadedExecutor()
     executor.add_node(node)
+    started = False
     try:
         if node.settings.autostart:
             node.trigger_configure()
@@ -67,6 +69,7 @@ def run_node(node_type: type[PerceptionNode], name: str) -> int:
             if not node.active:
                 node.spin(IDLE_WAIT_MS)
                 continue
+            started = True
             node.step()
             # Services and parameters can wait a moment; the next frame cannot.
             if services.due():
@@ -81,4 +84,6 @@ def run_node(node_type: type[PerceptionNode], name: str) -> int:
         executor.remove_node(node)
         node.destroy_node()
         rclpy.shutdown()
-    return 2 if node.error else 0
+    if node.error:
+        return 1 if started else 2
+    return 128 + stopping if stopping else 0

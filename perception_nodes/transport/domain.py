@@ -80,6 +80,13 @@ def sweep(domain: int | None = None) -> None:
                 path.unlink()
 
 
+def forget(camera: str) -> None:
+    """Remove books and journals of a camera: no graph goes on with what they tell."""
+    for path in SHM_FOLDER.glob(f"{own_prefix()}{camera}.*"):
+        with suppress(OSError):  # it belongs to another user
+            path.unlink()
+
+
 def reclaim_dead(node: Any) -> None:
     """Remove what killed processes left in shared memory."""
     try:

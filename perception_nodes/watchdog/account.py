@@ -107,7 +107,7 @@ class Account:
         return self.health.mode == HealthMode.UNSAFE
 
     def close(self) -> None:
-        """Remove the book: no watchdog goes on with this account."""
+        """Leave the account to the next watchdog."""
         del self.ledger
         self._book.close()
         self.roster.close()

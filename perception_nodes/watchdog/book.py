@@ -5,7 +5,7 @@ from perception_nodes.transport.memory import SHM_FOLDER, Mapped
 from perception_nodes.watchdog.ledger import LedgerBook
 
 FORGOTTEN_AFTER_NS = 60_000_000_000
-"""An older book is from another graph, which was not stopped in good order."""
+"""An older book is from another graph; one that is started as a whole removes all of them."""
 
 
 class KeptBook:
@@ -22,7 +22,6 @@ class KeptBook:
             self._mapped.clear()
 
     def close(self) -> None:
-        """Remove the book: the graph stops in good order, and no watchdog goes on with it."""
+        """Close the book; it stays for the next watchdog of the graph."""
         del self.pages
         self._mapped.close()
-        self._mapped.path.unlink(missing_ok=True)

@@ -9,18 +9,19 @@ from perception_nodes.graph.restarts import AT_ONCE, DELAY_S, WINDOW_S, Restarts
 def test_crashes_over_an_hour_are_all_followed_by_a_restart_at_once(crashes):
     restarts = Restarts()
     for number in range(crashes):
-        deaths = restarts.note_death("detector_node", number * 3600 / crashes)
-        assert restarts.delay_s(deaths) == 0.0
+        _, delay_s = restarts.note_death("detector_node", number * 3600 / crashes)
+        assert delay_s == 0.0
 
 
 def test_many_within_a_minute_are_delayed_until_the_minute_is_over():
     restarts = Restarts()
-    delays_s = [restarts.delay_s(restarts.note_death("a", 0.1 * n)) for n in range(AT_ONCE + 3)]
-    assert delays_s == [0.0] * AT_ONCE + [DELAY_S] * 3
-    assert restarts.note_death("a", 2 * WINDOW_S) == 1
+    found = [restarts.note_death("a", 0.1 * n) for n in range(AT_ONCE + 3)]
+    delays_s = [0.0] * AT_ONCE + [DELAY_S] * 3
+    assert found == list(enumerate(delays_s, 1))
+    assert restarts.note_death("a", 2 * WINDOW_S) == (1, 0.0)
 
 
 def test_each_process_has_its_own():
     restarts = Restarts()
-    assert restarts.note_death("a", 0.0) == restarts.note_death("b", 0.0) == 1
+    assert restarts.note_death("a", 0.0) == restarts.note_death("b", 0.0) == (1, 0.0)
     assert restarts.has_died("a") and not restarts.has_died("c")

@@ -363,3 +363,18 @@ def test_a_watchdog_that_dies_is_spoken_for_at_every_camera(drive: Any) -> None:
         vehicle.settle()
 
     drive(scenario, standby="never")
+
+
+def test_a_watchdog_that_somebody_ends_is_started_again_and_goes_on(drive: Any) -> None:
+    def scenario(vehicle: Vehicle) -> None:
+        vehicle.film(10)
+        vehicle.settle()
+        ended = vehicle.watchdog()
+        os.kill(ended, signal.SIGTERM)
+        vehicle.until(lambda: vehicle.watchdog() != ended)
+        vehicle.film(10)
+        vehicle.settle()
+        for name in CAMERAS:
+            assert len(vehicle.reports[name]) == vehicle.sent[name], "none is reported twice"
+
+    drive(scenario, standby="never")

@@ -1,10 +1,9 @@
-"""The book of the ledger: found again after a crash, not after an orderly end."""
+"""The book of the ledger: found again by the next watchdog of the graph."""
 
 import pytest
 
 from perception_nodes.core.frame import FrameRecord, FrameStatus
-from perception_nodes.transport.domain import own_prefix
-from perception_nodes.transport.memory import SHM_FOLDER
+from perception_nodes.transport.domain import forget
 from perception_nodes.watchdog.book import FORGOTTEN_AFTER_NS, KeptBook
 from perception_nodes.watchdog.ledger import Ledger
 
@@ -19,7 +18,7 @@ def book_of_a_crash(ros_domain):
         FrameRecord(sequence=5, ingest_process=7, status=FrameStatus.OK, sent_ns=NOW_NS)
     )
     yield
-    (SHM_FOLDER / f"{own_prefix()}test.book").unlink(missing_ok=True)
+    forget("test")
 
 
 def test_it_is_found_again():
@@ -33,7 +32,8 @@ def test_that_of_another_graph_or_another_boot_is_not(now_ns):
     assert KeptBook("test", now_ns).pages.reported == 0
 
 
-def test_an_orderly_end_leaves_none():
+def test_it_is_found_again_after_an_orderly_end_but_not_by_another_graph():
     KeptBook("test", NOW_NS).close()
-    assert not list(SHM_FOLDER.glob(f"{own_prefix()}test.book"))
+    assert KeptBook("test", NOW_NS).pages.reported == 1
+    forget("test")
     assert KeptBook("test", NOW_NS).pages.reported == 0
