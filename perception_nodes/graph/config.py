@@ -24,6 +24,9 @@ Topic = Annotated[
     str,
     Field(pattern=r"^[~/]?([A-Za-z_]|\{camera\})([A-Za-z0-9_/]|\{camera\})*$", max_length=200),
 ]
+FRAME_REPORTS = "perception/frame_report"
+HEALTH = "perception/health"
+"""Topics, before a camera's name is put into them: see `Settings.topic_of`."""
 OF_ONE_CAMERA = ("image_topic", "calibration_file")
 """Parameters in which `{camera}` is the camera of the node itself."""
 MAX_CAMERAS = 8

@@ -3,11 +3,10 @@
 from diagnostic_msgs.msg import DiagnosticArray
 from perception_interfaces.msg import FrameReport
 from perception_interfaces.msg import Health as HealthMessage
-from rclpy.qos import DurabilityPolicy, QoSProfile
 
 from perception_nodes.core.budget import Budget
-from perception_nodes.graph.config import WatchdogSettings
-from perception_nodes.nodes.base import PerceptionNode, Period
+from perception_nodes.graph.config import FRAME_REPORTS, HEALTH, WatchdogSettings
+from perception_nodes.nodes.base import LATCHED, REPORTS, PerceptionNode, Period
 from perception_nodes.nodes.diagnostics import diagnostics
 from perception_nodes.transport.cdr import write_frame_report
 from perception_nodes.watchdog.account import Account, AccountSettings, Step
@@ -15,9 +14,6 @@ from perception_nodes.watchdog.faults import FaultLimits, HealthMode
 from perception_nodes.watchdog.guard import ROLE
 from perception_nodes.watchdog.health import HealthLimits
 
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-REPORTS = QoSProfile(depth=1000)
-"""For a listener that falls behind; one that comes late gets the reports from then on."""
 DISCOVERY_NS = 3_000_000_000
 """After the start reports wait at most this long for a listener: nobody gets those that are
 published before."""
@@ -60,10 +56,10 @@ class AccountTopics:
         self._health_period = Period(HEALTH_PERIOD_NS)
         self._diagnostics_period = Period(DIAGNOSTICS_PERIOD_NS)
         self._reports = node.add_publisher(
-            FrameReport, settings.topic_of("perception/frame_report", camera), REPORTS
+            FrameReport, settings.topic_of(FRAME_REPORTS, camera), REPORTS
         )
         self._healths = node.add_publisher(
-            HealthMessage, settings.topic_of("perception/health", camera), LATCHED
+            HealthMessage, settings.topic_of(HEALTH, camera), LATCHED
         )
         self._diagnostics = node.add_publisher(DiagnosticArray, "/diagnostics", 10)
 
@@ -112,7 +108,7 @@ class AccountTopics:
             HealthMessage(
                 stamp=self._node.get_clock().now().to_msg(),
                 mode=mode,
-                previous_mode=mode if transition is None else transition.previous,
+                previous_mode=account.health.previous,
                 cause=account.health.cause,
                 faults=[fault.text for fault in step.faults],
                 frames_in=account.ledger.frames_in,

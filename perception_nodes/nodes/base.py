@@ -10,7 +10,7 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import CallbackGroup
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, State, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSPolicyKind, QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSPolicyKind, QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from perception_nodes.core.errors import PerceptionError
@@ -21,6 +21,10 @@ from perception_nodes.transport.shm import Endpoint
 
 IDLE_WAIT_MS = 8.0
 """With kernel ticks of 4 ms it takes 12 ms, rarely 16."""
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+"""For a state: one that comes late gets the last message."""
+REPORTS = QoSProfile(depth=1000)
+"""For a listener that falls behind; one that comes late gets the reports from then on."""
 OVERRIDABLE = QoSOverridingOptions(
     (
         QoSPolicyKind.HISTORY,

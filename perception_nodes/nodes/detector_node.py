@@ -3,7 +3,6 @@
 import os
 import sys
 import time
-from collections.abc import Callable
 
 from perception_nodes.backends.contract import BackendSettings
 from perception_nodes.backends.model import load_model
@@ -65,11 +64,8 @@ class DetectorNode(RedundantNode):
             VisionInfoTopic(self, settings.topic_of("perception/vision_info", camera))
             for camera in cameras
         ]
-        self._wait: Callable[[float], None] = self._lanes[0].slots.wait
-        self._scheduler: Scheduler | None = None
-        if len(cameras) > 1:
-            self._scheduler = Scheduler(len(cameras))
-            self._wait = self.endpoint.waiter([lane.slots for lane in self._lanes]).wait
+        self._waiter = self.endpoint.waiter([lane.slots for lane in self._lanes])
+        self._scheduler = Scheduler(len(cameras)) if len(cameras) > 1 else None
         self._look_again_ns = 0
         slowest_ns = max(call.median_ns for one in serving.candidates for call in one.calls)
         patience_ns = max(round(settings.hang_after_ms * 1e6), PATIENCE_FACTOR * slowest_ns)
@@ -130,7 +126,7 @@ class DetectorNode(RedundantNode):
     def work(self) -> None:
         """Detect on the newest frame; with several cameras, on those whose turn it is."""
         if self._scheduler is None:
-            self._wait(IDLE_WAIT_MS)
+            self._waiter.wait(IDLE_WAIT_MS)
             (lane,) = self._lanes
             if lane.receive():
                 lane.begin()
@@ -139,7 +135,7 @@ class DetectorNode(RedundantNode):
                 self._end_if_lost(lane)
             return
         until_look_ms = (self._look_again_ns - time.monotonic_ns()) / 1e6
-        self._wait(min(IDLE_WAIT_MS, max(0.0, until_look_ms)))
+        self._waiter.wait(min(IDLE_WAIT_MS, max(0.0, until_look_ms)))
         for number, lane in enumerate(self._lanes):
             if lane.receive():
                 header = lane.header

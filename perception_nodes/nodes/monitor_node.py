@@ -9,20 +9,24 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.serialization import deserialize_message
 from vision_msgs.msg import Detection2DArray
 
-from perception_nodes.graph.config import MonitorSettings
-from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode
+from perception_nodes.graph.config import FRAME_REPORTS, HEALTH, MonitorSettings
+from perception_nodes.nodes.base import IDLE_WAIT_MS, REPORTS, PerceptionNode
 from perception_nodes.nodes.running import run_node
-from perception_nodes.report.recording import Recorder
+from perception_nodes.report.recording import (
+    DETECTIONS_TOPIC,
+    FRAME_REPORT_TOPIC,
+    HEALTH_TOPIC,
+    Recorder,
+)
 from perception_nodes.report.screen import LiveView
 from perception_nodes.watchdog.faults import HealthMode
 
 DETECTIONS = QoSProfile(depth=100)
-REPORTS = QoSProfile(depth=1000)
 LAST_WAIT_MS = 200.0
 LAST_WAITS_S = 3.0
 """The longest wait for last messages: others may go on publishing, and a process that has not ended
 after five seconds is killed, before it has completed its recording."""
-HEALTH = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+HEALTHS = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 class MonitorNode(PerceptionNode):
@@ -42,8 +46,8 @@ class MonitorNode(PerceptionNode):
             self._view.__enter__()
         topics = [
             (Detection2DArray, settings.detections_topic, self._on_detections, DETECTIONS),
-            (FrameReport, "perception/frame_report", self._on_report, REPORTS),
-            (Health, "perception/health", self._on_health, HEALTH),
+            (FrameReport, FRAME_REPORTS, self._on_report, REPORTS),
+            (Health, HEALTH, self._on_health, HEALTHS),
         ]
         for kind, topic, callback, qos in topics:
             self.add_subscription(kind, settings.topic_of(topic), callback, qos)
@@ -68,15 +72,15 @@ class MonitorNode(PerceptionNode):
             self._view.render()
 
     def _on_detections(self, data: bytes) -> None:
-        self._take("/perception/detections", "vision_msgs/msg/Detection2DArray", data)
+        self._take(DETECTIONS_TOPIC, "vision_msgs/msg/Detection2DArray", data)
 
     def _on_report(self, data: bytes) -> None:
-        self._take("/perception/frame_report", "perception_interfaces/msg/FrameReport", data)
+        self._take(FRAME_REPORT_TOPIC, "perception_interfaces/msg/FrameReport", data)
         if self._view is not None:
             self._view.frame(deserialize_message(data, FrameReport))
 
     def _on_health(self, data: bytes) -> None:
-        self._take("/perception/health", "perception_interfaces/msg/Health", data)
+        self._take(HEALTH_TOPIC, "perception_interfaces/msg/Health", data)
         if self._view is not None:
             health = deserialize_message(data, Health)
             self._view.health(HealthMode(health.mode).name, health.cause)

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from perception_interfaces.msg import Health
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 
 from perception_nodes.core.clock import MAX_SANE_AGE_NS
@@ -19,14 +19,13 @@ from perception_nodes.core.frame import FrameRejected
 from perception_nodes.drives.bag import BagError, RawFrame
 from perception_nodes.drives.schemas import COMPRESSED_IMAGE
 from perception_nodes.drives.synthetic import open_source
-from perception_nodes.graph.config import PlayerSettings, SettingsError
-from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, Period
+from perception_nodes.graph.config import HEALTH, PlayerSettings, SettingsError
+from perception_nodes.nodes.base import IDLE_WAIT_MS, LATCHED, PerceptionNode, Period
 from perception_nodes.nodes.played_camera import PlayedCamera
 from perception_nodes.nodes.running import run_node
 from perception_nodes.system.files import write_whole
 from perception_nodes.transport.cdr import NS_PER_S, read_stamp
 
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 ACCOUNTING_TIMEOUT_S = 5.0
 PREPARE_NS = 8_000_000
 SPIN_NS = 300_000
@@ -57,7 +56,7 @@ class PlayerNode(PerceptionNode):
         self._sent: list[tuple[int, int]] = []
         self._first_due_ns = 0
         self._give_up_ns = time.monotonic_ns() + round(settings.ready_timeout_s * 1e9)
-        health = settings.topic_of("perception/health")
+        health = settings.topic_of(HEALTH)
         self.add_subscription(Health, health, self._on_health, LATCHED, raw=False)
         first_bytes = 0 if self._next is None else len(self._next.data)
         self._camera = PlayedCamera(self, settings, self._compressed, first_bytes)

@@ -35,6 +35,7 @@ class PreprocessNode(RedundantNode):
 
     role = "preprocess"
     settings_type = PreprocessSettings
+    _time: RosTime | None = None
 
     def __init__(self, name: str) -> None:
         """Number frames from 0."""
@@ -75,8 +76,8 @@ class PreprocessNode(RedundantNode):
     def close(self) -> None:
         """Give the lease back."""
         super().close()
-        if (time_of_stamps := getattr(self, "_time", None)) is not None:
-            time_of_stamps.close()
+        if self._time is not None:
+            self._time.close()
 
     def take_over(self, died: bool) -> None:
         """Go on behind the last frame of the predecessor, which may not have reported it."""

@@ -1,14 +1,12 @@
 """What the detections' classes are, as vision_msgs/VisionInfo."""
 
 from rcl_interfaces.msg import ParameterDescriptor
-from rclpy.qos import DurabilityPolicy, QoSProfile
 from vision_msgs.msg import VisionInfo
 
 from perception_nodes.backends.model import Model
-from perception_nodes.nodes.base import PerceptionNode
+from perception_nodes.nodes.base import LATCHED, PerceptionNode
 
 CLASS_NAMES = "class_names"
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 class VisionInfoTopic:

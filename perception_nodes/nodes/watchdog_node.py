@@ -2,14 +2,13 @@
 
 import sys
 import time
-from collections.abc import Callable
 
 from rclpy.lifecycle import State, TransitionCallbackReturn
 from std_msgs.msg import Bool
 
 from perception_nodes.graph.config import SettingsError, WatchdogSettings
-from perception_nodes.nodes.account_topics import LATCHED, AccountTopics
-from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, Period
+from perception_nodes.nodes.account_topics import AccountTopics
+from perception_nodes.nodes.base import IDLE_WAIT_MS, LATCHED, PerceptionNode, Period
 from perception_nodes.nodes.running import run_node
 from perception_nodes.system.service import HardwareWatchdog, Systemd
 from perception_nodes.transport import channels
@@ -20,6 +19,7 @@ class WatchdogNode(PerceptionNode):
 
     settings_type = WatchdogSettings
     _hardware: HardwareWatchdog | None = None
+    _systemd: Systemd | None = None
     _topics: tuple[AccountTopics, ...] = ()
 
     def open(self) -> None:
@@ -28,17 +28,15 @@ class WatchdogNode(PerceptionNode):
         now_ns = time.monotonic_ns()
         for camera in settings.served:
             self._topics += (AccountTopics(self, camera, now_ns),)
-        inboxes = [topics.account.inbox for topics in self._topics]
-        self._wait: Callable[[float], None] = inboxes[0].wait
-        if len(inboxes) > 1:
-            self._wait = self.endpoint.waiter([inbox.first for inbox in inboxes]).wait
+        first = [topics.account.inbox.first for topics in self._topics]
+        self._waiter = self.endpoint.waiter(first)
         self._heartbeats = [
             channels.NumberedRecords(
                 self.endpoint, camera, "watchdog", round(settings.hang_after_ms * 1e6)
             )
             for camera in settings.served
         ]
-        self._systemd = Systemd()
+        self._systemd = systemd = Systemd()
         if settings.hardware_watchdog:
             try:
                 self._hardware = HardwareWatchdog(settings.hardware_watchdog)
@@ -46,9 +44,9 @@ class WatchdogNode(PerceptionNode):
                 raise SettingsError(f"parameter hardware_watchdog: {error}") from error
         self._due_ns = 0
         self._safe_stop: bool | None = None
-        self._systemd_period = Period(self._systemd.period_ns)
+        self._systemd_period = Period(systemd.period_ns)
         self._safe_stops = self.add_publisher(Bool, settings.safe_stop_topic, LATCHED)
-        self._systemd.notify("READY=1")
+        systemd.notify("READY=1")
 
     def on_activate(self, state: State) -> TransitionCallbackReturn:
         """Watch from now on: nobody's silence before counts."""
@@ -79,19 +77,21 @@ class WatchdogNode(PerceptionNode):
         for topics in self._topics:
             topics.account.close()
         self._topics = ()
-        if hasattr(self, "_systemd"):
+        if self._systemd is not None:
             self._systemd.notify("STOPPING=1")
             self._systemd.close()
+            self._systemd = None
 
     def step(self) -> None:
         """Bring the accounts up to date, and say that we are alive."""
-        self._wait(IDLE_WAIT_MS)
+        self._waiter.wait(IDLE_WAIT_MS)
         now_ns = time.monotonic_ns()
         for heartbeats in self._heartbeats:
             heartbeats.heartbeat()
         due_ns, self._due_ns = self._due_ns or now_ns, now_ns + 2 * round(IDLE_WAIT_MS * 1e6)
         steps = [topics.step(now_ns, due_ns) for topics in self._topics]
         self._publish_safe_stop()
+        assert self._systemd is not None
         if self._systemd.period_ns and self._systemd_period.due():
             self._systemd.notify("WATCHDOG=1")
         if self._hardware is not None and all(step.on_time for step in steps):

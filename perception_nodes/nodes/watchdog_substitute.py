@@ -4,14 +4,13 @@ import time
 from typing import Any
 
 from perception_interfaces.msg import Health as HealthMessage
-from rclpy.qos import DurabilityPolicy, QoSProfile
 from std_msgs.msg import Bool
 
+from perception_nodes.graph.config import HEALTH
+from perception_nodes.nodes.base import LATCHED
 from perception_nodes.transport.channels import record_reader
 from perception_nodes.watchdog.faults import HealthMode
 from perception_nodes.watchdog.guard import ROLE, WatchdogGuard
-
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 class WatchdogSubstitute:
@@ -45,7 +44,7 @@ class WatchdogSubstitute:
         settings = self._node.settings
         healths = [
             self._node.create_publisher(
-                HealthMessage, settings.topic_of("perception/health", seat.camera), LATCHED
+                HealthMessage, settings.topic_of(HEALTH, seat.camera), LATCHED
             )
             for seat in self._node.seats
         ]

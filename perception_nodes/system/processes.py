@@ -6,57 +6,12 @@ import select
 import signal
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
 
 TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 STARVED_PATIENCE = 10
 """A silent process that wants to run and gets no processor is given this many times longer."""
-
-
-class ProcessHandle(Protocol):
-    """What the watchdog needs to know about a process, and to do to it."""
-
-    def is_alive(self) -> bool:
-        """Whether the process has not ended."""
-        ...
-
-    def wants_processor(self) -> bool:
-        """Whether one of its threads is ready to run."""
-        ...
-
-    def spent_ns(self) -> int:
-        """Processor time that its main thread has used."""
-        ...
-
-    def rss_bytes(self) -> int:
-        """Resident memory of the process."""
-        ...
-
-    def kill(self) -> None:
-        """Kill the process."""
-        ...
-
-    def close(self) -> None:
-        """Stop watching the process."""
-        ...
-
-
-def is_hung(silent_ns: int, patience_ns: int, spent_ns: int, process: ProcessHandle) -> bool:
-    """Whether a silent process hangs, rather than being kept from running by other processes.
-
-    Args:
-        silent_ns: time since its last sign of life.
-        patience_ns: how long it may be silent.
-        spent_ns: processor time that its main thread had used at its last sign of life.
-        process: the process.
-    """
-    if silent_ns <= patience_ns:
-        return False
-    if not process.wants_processor() or process.spent_ns() - spent_ns > patience_ns:
-        return True
-    return silent_ns > STARVED_PATIENCE * patience_ns
 
 
 class Process:
@@ -110,6 +65,22 @@ class Process:
     def close(self) -> None:
         """Close the descriptor."""
         os.close(self._descriptor)
+
+
+def is_hung(silent_ns: int, patience_ns: int, spent_ns: int, process: Process) -> bool:
+    """Whether a silent process hangs, rather than being kept from running by other processes.
+
+    Args:
+        silent_ns: time since its last sign of life.
+        patience_ns: how long it may be silent.
+        spent_ns: processor time that its main thread had used at its last sign of life.
+        process: the process.
+    """
+    if silent_ns <= patience_ns:
+        return False
+    if not process.wants_processor() or process.spent_ns() - spent_ns > patience_ns:
+        return True
+    return silent_ns > STARVED_PATIENCE * patience_ns
 
 
 def open_process(pid: int) -> Process | None:

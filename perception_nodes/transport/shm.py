@@ -134,8 +134,10 @@ class Endpoint:
         self._ports += [subscriber, listener]
         return Reader(subscriber, listener, header)
 
-    def waiter(self, readers: "Sequence[Reader[Any]]") -> "Waiter":
-        """Open a waiter for samples of several channels at once."""
+    def waiter(self, readers: "Sequence[Reader[Any]]") -> "Waiter | Reader[Any]":
+        """Open a waiter for samples of several channels at once; a single one waits by itself."""
+        if len(readers) == 1:
+            return readers[0]
         try:
             waitset = (
                 iox2.WaitSetBuilder.new()

@@ -311,7 +311,6 @@ class Starvation:
 
     def __init__(self, limits: FaultLimits) -> None:
         self._limit_ns = limits.starved_ms * MS
-        self._last_ns = 0
         self.count = 0
 
     def update(self, asked_ns: int, woke_ns: int) -> Fault | None:

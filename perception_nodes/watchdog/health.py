@@ -52,7 +52,7 @@ class Health:
         self._better_since_ns = now_ns
         self._better: tuple[HealthMode, str] | None = None
         self._starting = True
-        self.mode = HealthMode.UNSAFE
+        self.mode = self.previous = HealthMode.UNSAFE
         self.cause = "no detections yet"
 
     def frame(self, status: FrameStatus, now_ns: int, reason: str = "") -> None:
@@ -94,7 +94,7 @@ class Health:
             mode, cause = self._better
         self._better, self._starting = None, False
         transition = Transition(self.mode, mode, cause)
-        self.mode, self.cause = mode, cause
+        self.previous, self.mode, self.cause = self.mode, mode, cause
         return transition
 
     def _judge(self, faults: Sequence[Fault], now_ns: int) -> tuple[HealthMode, str]:

@@ -41,10 +41,6 @@ class Inbox:
         """The channel of the first role."""
         return self._readers[self._roles[0]]
 
-    def wait(self, timeout_ms: float) -> None:
-        """Sleep until the first role sends something, but no longer than the timeout."""
-        self.first.wait(timeout_ms)
-
     def receive(self) -> list[tuple[str, FrameRecord]]:
         """All records that came through the channels, each with the role of its sender."""
         return [(role, record) for role in self._roles for record in self._readers[role].records()]

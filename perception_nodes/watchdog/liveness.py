@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from perception_nodes.core.frame import FrameRecord, RecordKind
-from perception_nodes.system.processes import ProcessHandle, is_hung
+from perception_nodes.system.processes import Process, is_hung
 from perception_nodes.watchdog.faults import MS, Fault, HealthMode
 
 KILLED_AFTER_NS = 1_000_000_000
@@ -18,7 +18,7 @@ class Member:
 
     role: str
     pid: int
-    handle: ProcessHandle
+    handle: Process
     heard_ns: int = 0
     patience_ns: int = 0
     spent_ns: int = 0
@@ -34,7 +34,7 @@ class Roster:
     """The processes of a graph by role: which should be there, which are, how the others ended."""
 
     def __init__(
-        self, expected: Mapping[str, int], open_process: Callable[[int], ProcessHandle | None]
+        self, expected: Mapping[str, int], open_process: Callable[[int], Process | None]
     ) -> None:
         """Start without any process.
 

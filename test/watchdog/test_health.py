@@ -195,3 +195,9 @@ def test_the_reason_of_degraded_frames_is_told(nominal):
         nominal.health.frame(FrameStatus.DEGRADED, nominal.ms * MS, "openvino stands in")
     nominal.health.update([], nominal.ms * MS)
     assert nominal.health.cause == "3 of the last 10 frames: openvino stands in"
+
+
+def test_the_mode_before_the_last_change_is_kept():
+    run = Run()
+    run.frames(OK, 20)
+    assert (run.health.previous, run.health.mode) == (HealthMode.UNSAFE, HealthMode.NOMINAL)

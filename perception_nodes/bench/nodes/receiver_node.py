@@ -7,19 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from perception_interfaces.msg import FrameReport
-from rclpy.qos import QoSProfile
 from rclpy.serialization import deserialize_message
 from vision_msgs.msg import Detection2DArray
 
 from perception_nodes.bench.graphs import ReceiverSettings
 from perception_nodes.core.frame import FrameStatus
-from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode
+from perception_nodes.graph.config import FRAME_REPORTS
+from perception_nodes.nodes.base import IDLE_WAIT_MS, REPORTS, PerceptionNode
 from perception_nodes.nodes.running import run_node
 from perception_nodes.system.files import write_whole
 from perception_nodes.transport import channels
 from perception_nodes.transport.cdr import FRAME_REPORT_FIELDS, NS_PER_S, read_stamp
-
-REPORTS = QoSProfile(depth=1000)
 
 
 class ReceiverNode(PerceptionNode):
@@ -43,7 +41,7 @@ class ReceiverNode(PerceptionNode):
                 10,
             )
         self.add_subscription(
-            FrameReport, settings.topic_of("perception/frame_report"), self._reports.append, REPORTS
+            FrameReport, settings.topic_of(FRAME_REPORTS), self._reports.append, REPORTS
         )
 
     def step(self) -> None:

@@ -7,8 +7,9 @@ from perception_interfaces.msg import FrameReport, Health
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from vision_msgs.msg import Detection2DArray
 
+from perception_nodes.graph.config import FRAME_REPORTS, HEALTH
 from perception_nodes.hil.graphs import SlowSubscriberSettings
-from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode
+from perception_nodes.nodes.base import IDLE_WAIT_MS, REPORTS, PerceptionNode
 from perception_nodes.nodes.running import run_node
 
 # Reliable, and a long history: the most that a subscriber can demand of a publisher.
@@ -24,8 +25,8 @@ class SlowSubscriberNode(PerceptionNode):
         """Subscribe."""
         topic, detections = self.settings.topic_of, self.settings.detections_topic
         self.add_subscription(Detection2DArray, topic(detections), self._on_any, 1000)
-        report, health = topic("perception/frame_report"), topic("perception/health")
-        self.add_subscription(FrameReport, report, self._on_any, 1000)
+        report, health = topic(FRAME_REPORTS), topic(HEALTH)
+        self.add_subscription(FrameReport, report, self._on_any, REPORTS)
         self.add_subscription(Health, health, self._on_any, DEMANDING)
 
     def step(self) -> None:
