@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass, field, replace
 
 import pytest
+from observe import children, is_alive, until
 
 from perception_nodes.graph import restarts, supervisor
 from perception_nodes.graph.restarts import AT_ONCE
@@ -101,28 +102,6 @@ class Log:
         until(lambda: len(self.names(what)) >= count)
 
 
-def until(condition):
-    """Wait for what another process does; it has no way to wake us."""
-    deadline = time.monotonic() + TIMEOUT_S
-    while not condition():
-        assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.005)
-
-
-def is_alive(process):
-    try:
-        with open(f"/proc/{process}/stat", encoding="ascii") as file:
-            return file.read().rsplit(")", 1)[1].split()[0] not in ("Z", "X")
-    except FileNotFoundError:
-        return False
-
-
-def children():
-    """Processes of ours, dead ones that nobody has waited for included."""
-    with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
-        return set(file.read().split())
-
-
 @pytest.fixture
 def log(tmp_path):
     return Log(tmp_path / "log")
@@ -134,7 +113,7 @@ def graph(tmp_path, log, monkeypatch):
     (tmp_path / "stand_in.py").write_text(STAND_IN)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(supervisor, "POLL_S", 0.005)
-    before = children()
+    before = children(os.getpid())
 
     def make(ends=(), restarted=(), stop_timeout_s=TIMEOUT_S, while_alive=None, **manners):
         specs = [
@@ -144,7 +123,7 @@ def graph(tmp_path, log, monkeypatch):
         return Supervisor(specs, stop_timeout_s, while_alive=while_alive)
 
     yield make
-    assert children() == before, "zombies"
+    assert children(os.getpid()) == before, "zombies"
 
 
 def interrupt(graph, number=signal.SIGINT):
@@ -419,7 +398,7 @@ def test_a_log_receives_what_nodes_write(tmp_path):
 def test_nodes_die_with_a_killed_supervisor_also_where_they_hang(graph, log, tmp_path, root):
     code = f"""
 import sys
-sys.path[:0] = [{str(root)!r}, {str(root / "test/graph")!r}]
+sys.path[:0] = [{str(root)!r}, {str(root / "test/graph")!r}, {str(root / "test/system")!r}]
 from test_supervisor import StandIn
 from perception_nodes.graph.supervisor import Supervisor
 with Supervisor([StandIn(n, "hang", {str(log.path)!r}) for n in ("a", "b")]) as graph:

@@ -13,6 +13,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
+from observe import children, until
 
 from perception_nodes.graph.config import SettingsError
 from perception_nodes.hil import unit as unit_module
@@ -54,17 +55,6 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[UnitServer]:
     thread.join()
     server._server.server_close()
     server._files.cleanup()
-
-
-def wait_until(condition, within_s: float = 30.0) -> None:
-    deadline_s = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.05)
-
-
-def children(process: int) -> list[int]:
-    return list(map(int, Path(f"/proc/{process}/task/{process}/children").read_text().split()))
 
 
 def test_orders_to_a_unit_and_ctrl_c(unit):
@@ -157,17 +147,17 @@ def test_a_bench_that_dies_leaves_no_graph_and_a_second_one_takes_the_unit(unit)
         env={**os.environ, "PYTHONPATH": f"{Path(__file__).parent}:{os.getcwd()}"},
     )
     bench.stdout.readline()
-    wait_until(lambda: len(children(process.pid)) >= 3)
+    until(lambda: len(children(process.pid)) >= 3)
     bench.kill()
     bench.communicate()
-    wait_until(lambda: not children(process.pid))
+    until(lambda: not children(process.pid))
     with RemoteUnit(address) as first, RemoteUnit(address) as second:
         first.start(scenario(), VALUES)
         assert first.failure() == ""
         second.start(scenario(), VALUES)
         assert first.failure() == "another bench has taken the unit"
         assert second.failure() == ""
-    wait_until(lambda: not children(process.pid))
+    until(lambda: not children(process.pid))
 
 
 def test_a_graph_ends_with_a_bench_that_falls_silent_while_it_runs_and_not_before_it_starts(
@@ -182,7 +172,7 @@ def test_a_graph_ends_with_a_bench_that_falls_silent_while_it_runs_and_not_befor
         time.sleep(0.5)  # the drive is prepared
         remote.start(scenario(), VALUES)
         assert stopped == []
-        wait_until(lambda: stopped == ["a graph"])
+        until(lambda: stopped == ["a graph"])
         with pytest.raises(UnitError, match="does not answer"):
             remote.failure()
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from started_graph import Starter, needs_launch
 
 from perception_nodes.bench.graphs import MEASURED
 from perception_nodes.graph.supervisor import Supervisor
@@ -37,3 +38,11 @@ def measured(tmp_path: Path) -> Callable[..., tuple[list[int], list[dict[str, An
         return stamps, json.loads(received.read_text())["reports"]
 
     return play
+
+
+@pytest.fixture(params=["run", pytest.param("launch", marks=needs_launch)])
+def start(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Starter]:
+    """Starts graphs as a user does, in both ways."""
+    starter = Starter(request.param, tmp_path)
+    yield starter
+    starter.close()

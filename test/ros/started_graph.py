@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from observe import children
 
 ROOT = Path(__file__).parents[2]
 SHM = Path("/dev/shm")
@@ -26,6 +27,9 @@ NEEDED = ("launch", "launch_ros", "ros2cli", "ros2launch")
 MISSING = [name for name in NEEDED if importlib.util.find_spec(name) is None]
 HAS_LAUNCH = not MISSING and importlib.util.find_spec("launch").origin is not None
 needs_launch = pytest.mark.skipif(not HAS_LAUNCH, reason="ros2 launch is not installed")
+only_launch = pytest.mark.parametrize(
+    "start", [pytest.param("launch", marks=needs_launch)], indirect=True
+)
 ROS2 = "import sys; from ros2cli.cli import main; sys.exit(main())"
 RUN = "import sys; from perception_nodes.__main__ import main; sys.exit(main())"
 
@@ -140,21 +144,6 @@ def left_behind(domain: int) -> list[str]:
     ports = tuple(f"fastdds_port{7400 + 250 * domain + offset}" for offset in range(250))
     ours = (f"perception{domain}_", f"perception_graph{domain}_", *ports)
     return [path.name for path in SHM.iterdir() if path.name.startswith(ours)]
-
-
-def is_alive(process: int) -> bool:
-    try:
-        state = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state not in ("Z", "X")
-
-
-def children(process: int) -> list[int]:
-    try:
-        return list(map(int, Path(f"/proc/{process}/task/{process}/children").read_text().split()))
-    except (FileNotFoundError, ProcessLookupError):
-        return []
 
 
 def arguments_of(process: int) -> list[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from started_graph import SHM, left_behind
 
 from perception_nodes.transport.fastdds import STARTING_S
 
@@ -20,18 +21,8 @@ MARK = "PERCEPTION_INTERRUPTED"
 """An environment variable that tells the processes of a command from all others."""
 START_TIMEOUT_S = 90.0
 DDS = "fastdds_"
-SHM = Path("/dev/shm")
 SAMPLE = "bags/sample_sqlite3"
 UnderWay = Callable[["Command"], bool]
-
-
-def shared_memory() -> list[Path]:
-    """Files of the domain's processes; its DDS ports are 7400 + 250 * domain on."""
-    domain = int(os.environ["ROS_DOMAIN_ID"])
-    ports = tuple(f"{DDS}port{7400 + 250 * domain + offset}" for offset in range(250))
-    return [
-        path for path in SHM.iterdir() if path.name.startswith((f"perception{domain}_", *ports))
-    ]
 
 
 class Command:
@@ -94,7 +85,9 @@ def graph_runs(command: Command) -> bool:
     try:
         joined = [f"{SHM}/{DDS}" in Path(f"/proc/{pid}/maps").read_text() for pid in nodes]
         ages_s = [
-            time.time() - path.stat().st_ctime for path in shared_memory() if DDS in path.name
+            time.time() - (SHM / name).stat().st_ctime
+            for name in left_behind(int(os.environ["ROS_DOMAIN_ID"]))
+            if DDS in name
         ]
     except OSError:  # a process or a file that has just gone
         return False
@@ -145,6 +138,7 @@ def test_an_interrupted_command_leaves_nothing(
     under_way: UnderWay,
     number: signal.Signals,
     root: Path,
+    domain: int,
     tmp_path: Path,
 ) -> None:
     if "IMAGES" in arguments:
@@ -161,7 +155,7 @@ def test_an_interrupted_command_leaves_nothing(
         assert command.process.returncode == 128 + number, errors
         assert "Traceback" not in errors
         assert command.processes() == []
-    assert shared_memory() == []
+    assert left_behind(domain) == []
     assert list((tmp_path / "temporary").iterdir()) == []
-    hidden = [path for path in (tmp_path / "out").rglob("*") if path.name.startswith(".part")]
-    assert hidden == [] and not list((tmp_path / "out").rglob("*.tmp"))
+    names = [path.name for path in (tmp_path / "out").rglob("*")]
+    assert not [name for name in names if ".part" in name or name.endswith(".tmp")]

@@ -12,7 +12,7 @@ import rclpy
 from rcl_interfaces.msg import ParameterType
 from rcl_interfaces.srv import GetParameters
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from started_graph import ROOT, StartedGraph, Starter, needs_launch
+from started_graph import ROOT, StartedGraph, Starter, only_launch
 from vision_msgs.msg import VisionInfo
 
 from perception_nodes.backends.model import load_model
@@ -53,16 +53,6 @@ def generate_launch_description():
         IncludeLaunchDescription(ours, launch_arguments=more.items()),
     ])
 """
-
-
-@pytest.fixture(params=["run", pytest.param("launch", marks=needs_launch)])
-def start(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Starter]:
-    starter = Starter(request.param, tmp_path)
-    yield starter
-    starter.close()
-
-
-only_launch = pytest.mark.parametrize("start", ["launch"], indirect=True)
 
 
 class Observer:
@@ -142,7 +132,6 @@ def test_namespace_remappings_parameter_file_and_log_level(
     assert "threads: " not in graph.output(), "that is said at level info"
 
 
-@needs_launch
 @only_launch
 def test_a_launch_file_that_includes_ours(
     start: Starter, observer: Observer, tmp_path: Path
@@ -155,7 +144,6 @@ def test_a_launch_file_that_includes_ours(
     stop(graph)
 
 
-@needs_launch
 @only_launch
 def test_a_launch_file_that_includes_ours_twice(
     start: Starter, observer: Observer, tmp_path: Path
@@ -168,7 +156,6 @@ def test_a_launch_file_that_includes_ours_twice(
     stop(graph)
 
 
-@needs_launch
 @only_launch
 @pytest.mark.parametrize(
     ("file", "made"), [("perception.launch.py", LIVE), ("replay.launch.py", REPLAY)]
@@ -187,12 +174,11 @@ def test_arguments_are_shown_with_default_range_and_description(
     }  # fmt: skip
 
 
-def test_a_drive_that_has_ended_ends_the_graph(start: Starter, observer: Observer) -> None:
+def test_a_drive_that_has_ended_ends_the_graph(start: Starter) -> None:
     graph = start(*SINGLE, "bag:=synthetic:64x48@20*10", file="replay.launch.py")
     assert graph.end() == 0, graph.output()
 
 
-@needs_launch
 @only_launch
 @pytest.mark.parametrize(
     ("file", "arguments", "said"),

@@ -2,22 +2,14 @@
 
 import os
 import signal
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from started_graph import NODES, Starter, is_alive, left_behind, needs_launch
+from observe import is_alive
+from started_graph import NODES, Starter, left_behind, only_launch
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(240)]
 GRAPH = ("backend:=null", "standby:=always")
 DRIVE = "synthetic:64x48@10*600"
-
-
-@pytest.fixture(params=["run", pytest.param("launch", marks=needs_launch)])
-def start(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Starter]:
-    starter = Starter(request.param, tmp_path)
-    yield starter
-    starter.close()
 
 
 def failed(start: Starter, status: int) -> int:
@@ -73,8 +65,7 @@ def test_a_killed_supervisor_takes_the_nodes_along_and_the_next_start_cleans_up(
     assert left_behind(domain) == []
 
 
-@needs_launch
-@pytest.mark.parametrize("start", ["launch"], indirect=True)
+@only_launch
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_launch_that_ends_at_once_leaves_nothing(
     start: Starter, domain: int, number: int

@@ -4,9 +4,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
+from observe import until
 
 from perception_nodes.system.processes import available_memory_bytes, open_process
 
@@ -28,13 +28,6 @@ def start():
         process.kill()
         process.wait()
         process.stdout.close()
-
-
-def until(condition):
-    deadline_s = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.002)
 
 
 def test_an_end_is_known_also_where_nobody_has_waited_for_it(start):
