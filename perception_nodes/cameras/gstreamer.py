@@ -77,15 +77,11 @@ class GStreamerSource:
         rate_hz = numerator / denominator if known and denominator else 0.0
         buffer = self._first.get_buffer()
         rows = height * 3 // 2 if encoding in ("nv12", "nv21") else height
-        self._size_bytes, self._step = buffer.get_size(), buffer.get_size() // rows
-        self._width, self._height, self._encoding = width, height, encoding
+        self._size_bytes = buffer.get_size()
+        self._frame = encoding, width, height, self._size_bytes // rows, self._size_bytes
         self._sequence: int | None = None
         return CameraFormat(
-            encoding,
-            width,
-            height,
-            self._step,
-            self._size_bytes,
+            *self._frame,
             rate_hz,
             1,
             2,
@@ -118,14 +114,7 @@ class GStreamerSource:
             sample.payload[:] = np.frombuffer(view.data, np.uint8)
         finally:
             buffer.unmap(view)
-        sample.header.describe(
-            self._stamp_ns(buffer),
-            self._encoding,
-            self._width,
-            self._height,
-            self._step,
-            self._size_bytes,
-        )
+        sample.header.describe(self._stamp_ns(buffer), *self._frame)
         return CapturedFrame(sample, self._gap(buffer))
 
     def close(self) -> None:

@@ -88,15 +88,12 @@ class V4l2Source:
             kernel.call(self._descriptor, kernel.SUBSCRIBE_EVENT, change)
         encoding = kernel.ENCODINGS[code]
         self._format = given
-        self._encoding = encoding
         self._use_pointers = wanted.user_pointers and self._takes_pointers()
         copies = 0 if self._use_pointers else 1
         step = 0 if encoding == "jpeg" else given.bytesperline
+        self._frame = encoding, given.width, given.height, step
         return CameraFormat(
-            encoding,
-            given.width,
-            given.height,
-            step,
+            *self._frame,
             given.sizeimage,
             rate_hz,
             copies,
@@ -195,16 +192,7 @@ class V4l2Source:
                 self._give_back(buffer.index)
                 continue
             sample = self._filled(buffer)
-            given = self._format
-            step = 0 if self._encoding == "jpeg" else given.bytesperline
-            sample.header.describe(
-                self._stamp_ns(buffer),
-                self._encoding,
-                given.width,
-                given.height,
-                step,
-                buffer.bytesused,
-            )
+            sample.header.describe(self._stamp_ns(buffer), *self._frame, buffer.bytesused)
             return CapturedFrame(sample, lost)
 
     def _filled(self, buffer: kernel.Buffer) -> Sample[CameraHeader]:
