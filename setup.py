@@ -54,6 +54,8 @@ setup(
             "detector_node = perception_nodes.nodes.detector_node:main",
             "watchdog_node = perception_nodes.nodes.watchdog_node:main",
             "player_node = perception_nodes.nodes.player_node:main",
+            "camera_node = perception_nodes.nodes.camera_node:main",
+            "republish_node = perception_nodes.nodes.republish_node:main",
         ],
     },
 )

@@ -8,6 +8,7 @@ from perception_nodes.graph.config import (
     DetectorSettings,
     PreprocessSettings,
     Settings,
+    Source,
     Topic,
     same,
 )
@@ -19,7 +20,7 @@ PACKAGE = "perception_nodes.bench.nodes"
 class ReceiverSettings(Settings):
     """Parameters of receiver_node."""
 
-    source: Literal["dds", "shm"] = same(PreprocessSettings, "source")
+    source: Source = same(PreprocessSettings, "source")
     detections_topic: Topic = same(DetectorSettings, "detections_topic")
     received_file: str = Field(
         default="", description="JSON file that receives arrival times and frame reports"

@@ -29,7 +29,7 @@ class CameraFeed:
         frame_id: str,
         tell: Callable[[str], None],
     ) -> None:
-        """Open the source.
+        """Take the source; nothing is opened.
 
         Args:
             endpoint: ours.
@@ -37,25 +37,47 @@ class CameraFeed:
             source: that gives the frames.
             frame_id: of all frames.
             tell: told a line when the source is opened, gone and back.
-
-        Raises:
-            CameraError: it is not there or refuses.
-            TransportError: there is no room for its frames.
         """
         self._endpoint, self._camera, self._source = endpoint, camera, source
         self._frame_id, self._tell = frame_id.encode()[:63], tell
         self._slots: Writer[CameraHeader] | None = None
         self._number = 0
-        self._loaned = 0
         self.sent = self.lost = 0
         self._is_open = False
         self._retry_s = self._frame_s = 0.0
-        self._begin()
+        self._description = ""
+
+    def open(self) -> None:
+        """Open the source; it gives no frame before `start`.
+
+        Raises:
+            CameraGone: it is not there; `step` tries again.
+            CameraError: it refuses.
+            TransportError: there is no room for its frames.
+        """
+        found = self._source.open()
+        self._description = found.description
+        if self._slots is None or found.size_bytes > self._slots.payload_bytes:
+            self._slots = camera_writer(
+                self._endpoint, self._camera, found.size_bytes, found.loaned
+            )
+
+    def start(self) -> None:
+        """Have the source give frames from now on.
+
+        Raises:
+            CameraError: it refuses.
+        """
+        assert self._slots is not None
+        self._source.start(self._slots)
+        self._is_open, self._frame_s = True, time.monotonic()
+        self._tell(f"camera {self._camera}: {self._description}")
 
     def step(self, timeout_ms: float) -> None:
         """Send the next frame, or wait for one, or try to open what is gone.
 
         Raises:
+            CameraEnded: a file has been played to its end.
             CameraError: the source fails in a way that does not pass.
         """
         if not self._is_open:
@@ -89,16 +111,6 @@ class CameraFeed:
         self._source.close()
         self._is_open = False
 
-    def _begin(self) -> None:
-        found = self._source.open()
-        if self._slots is None or found.size_bytes > self._slots.payload_bytes:
-            self._slots = camera_writer(
-                self._endpoint, self._camera, found.size_bytes, found.loaned
-            )
-        self._source.start(self._slots)
-        self._is_open, self._frame_s = True, time.monotonic()
-        self._tell(f"camera {self._camera}: {found.description}")
-
     def _reopen(self, timeout_ms: float) -> None:
         wait_s = self._retry_s + REOPEN_S - time.monotonic()
         if wait_s > 0:
@@ -106,6 +118,7 @@ class CameraFeed:
             return
         self._retry_s = time.monotonic()
         try:
-            self._begin()
+            self.open()
+            self.start()
         except CameraGone:
             self._source.close()

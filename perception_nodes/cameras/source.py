@@ -16,6 +16,10 @@ class CameraGone(CameraError):
     """A source that worked is gone, such as an unplugged camera; it may come back."""
 
 
+class CameraEnded(CameraError):
+    """A file that is not begun anew has been played to its end."""
+
+
 @dataclass(frozen=True)
 class CameraFormat:
     """The frames that an opened source will give.
@@ -78,7 +82,8 @@ class CameraSource(Protocol):
         """The next frame; None where none came in time.
 
         Raises:
-            CameraGone: the source has ended or was unplugged.
+            CameraGone: the source was unplugged, or its stream ended.
+            CameraEnded: there is nothing left to play.
             CameraError: it failed.
         """
         ...

@@ -56,8 +56,13 @@ def source_for(
         from perception_nodes.cameras.gstreamer import GStreamerSource
 
         return GStreamerSource(rest)
-    if "://" in text or Path(text).is_file():
+    if "://" in text or is_file(text):
         from perception_nodes.cameras.video import VideoSettings, VideoSource
 
         return VideoSource(VideoSettings(text, loop))
     raise CameraError(f"camera {text!r} is neither there nor of a known form: {FORMS}")
+
+
+def is_file(text: str) -> bool:
+    """Whether a source is a file, which is played as a camera."""
+    return Path(text).is_file()

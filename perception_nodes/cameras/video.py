@@ -13,7 +13,13 @@ from fractions import Fraction
 from typing import Any
 
 from perception_nodes.cameras.channel import CameraHeader
-from perception_nodes.cameras.source import CameraError, CameraFormat, CameraGone, CapturedFrame
+from perception_nodes.cameras.source import (
+    CameraEnded,
+    CameraError,
+    CameraFormat,
+    CameraGone,
+    CapturedFrame,
+)
 from perception_nodes.preprocess.video import write_nv12
 from perception_nodes.transport.shm import Writer
 
@@ -187,7 +193,8 @@ class VideoSource:
                         lost += 1 + oldest.lost
                 self._decoded.put(_Decoded(frame, stamp_ns, lost))
                 lost = 0
-            self._decoded.put(CameraGone(f"{self._settings.url} has ended"))
+            ended = CameraGone if self._is_live else CameraEnded
+            self._decoded.put(ended(f"{self._settings.url} has ended"))
         except Exception as error:  # PyAV's errors have many types; the reader is told of all
             text = getattr(error, "strerror", None) or str(error)
             self._decoded.put(CameraGone(f"{self._settings.url}: {text}"))

@@ -1,7 +1,6 @@
 """`perception camera`: a camera, stream or file into shared memory; or what cameras there are."""
 
 import json
-import re
 import time
 from dataclasses import asdict
 from typing import Annotated
@@ -12,10 +11,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from perception_nodes.cameras.feed import CameraFeed
-from perception_nodes.cameras.source_for import FORMS, source_for
+from perception_nodes.cameras.source import CameraEnded
+from perception_nodes.cameras.source_for import FORMS
 from perception_nodes.cameras.v4l2_devices import list_devices
-from perception_nodes.cli.common import JsonFlag, screen
-from perception_nodes.graph.config import SettingsError
+from perception_nodes.cli.common import JsonFlag, say, screen
+from perception_nodes.graph.config import CameraSettings, SettingsError, check
 from perception_nodes.transport.shm import Endpoint
 
 STEP_MS = 50.0
@@ -31,9 +31,11 @@ def camera_command(
         str, typer.Option("--format", help="Four letters of the kernel, such as NV12; v4l2.")
     ] = "",
     exposure_us: Annotated[
-        int | None, typer.Option(min=1, help="Exposure in microseconds, not automatic; v4l2.")
-    ] = None,
-    gain: Annotated[int | None, typer.Option(help="Gain in units of the device; v4l2.")] = None,
+        int, typer.Option(min=0, help="Exposure in microseconds; 0: automatic; v4l2.")
+    ] = 0,
+    gain: Annotated[
+        int, typer.Option(min=-1, help="Gain in units of the device; -1: as it is; v4l2.")
+    ] = -1,
     loop: Annotated[bool, typer.Option("--loop", help="Begin a file anew at its end.")] = False,
     frames: Annotated[int, typer.Option(min=0, help="Stop after so many; 0: until Ctrl-C.")] = 0,
     show: Annotated[bool, typer.Option("--list", help="List devices and what they offer.")] = False,
@@ -41,6 +43,7 @@ def camera_command(
 ) -> None:
     """Fill a camera's shared-memory channel, which `perception run source:=shm` reads.
 
+    `perception run source:=SOURCE` does this by itself, in a process of the graph.
     Frames of a v4l2 device are written by its driver where preprocessing reads them: no copy.
     A device that is unplugged is opened again when it is back.
 
@@ -52,21 +55,26 @@ def camera_command(
         return _list(as_json)
     if not source:
         raise SettingsError(f"name a source: {FORMS}; --list shows devices")
-    width, height = _size(size)
-    camera = source_for(
-        source,
-        width=width,
-        height=height,
-        rate_hz=rate,
-        pixel_format=pixel_format,
-        exposure_us=exposure_us,
-        gain=gain,
-        loop=loop,
+    settings = check(
+        CameraSettings,
+        {
+            "camera": name,
+            "source": source,
+            "frame_id": frame_id or name,
+            "frame_size": size,
+            "frame_rate": rate,
+            "pixel_format": pixel_format,
+            "exposure_us": exposure_us,
+            "gain": gain,
+            "loop": loop,
+        },
     )
+    camera = settings.open_source()
     endpoint = Endpoint(f"camera_{name}")
-    feed = None
+    feed = CameraFeed(endpoint, name, camera, settings.frame_id, say)
     try:
-        feed = CameraFeed(endpoint, name, camera, frame_id or name, _tell)
+        feed.open()
+        feed.start()
         told_s, told_sent = time.monotonic(), 0
         with screen.status("waiting for a frame") as status:
             while not frames or feed.sent < frames:
@@ -76,23 +84,12 @@ def camera_command(
                     rate_hz = (feed.sent - told_sent) / passed_s
                     status.update(f"{feed.sent} frames, {rate_hz:.1f} a second, {feed.lost} lost")
                     told_s, told_sent = time.monotonic(), feed.sent
+    except CameraEnded as ended:
+        say(f"camera {name}: {ended}")
     finally:
-        if feed is not None:
-            feed.close()
-            _tell(f"camera {name}: {feed.sent} frames sent, {feed.lost} lost by the source")
-        camera.close()
+        feed.close()
         endpoint.close()
-
-
-def _tell(line: str) -> None:
-    screen.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-def _size(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text) if text else None
-    if text and found is None:
-        raise SettingsError(f"--size {text!r} is not of the form 1280x720")
-    return (int(found[1]), int(found[2])) if found else (0, 0)
+        say(f"camera {name}: {feed.sent} frames sent, {feed.lost} lost by the source")
 
 
 def _list(as_json: bool) -> None:

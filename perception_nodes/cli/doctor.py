@@ -1,5 +1,6 @@
 """`perception doctor`: what this machine has, what it lacks, and the remedy."""
 
+import glob
 import importlib.metadata
 import importlib.util
 import json
@@ -17,6 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from perception_nodes.backends.model import ModelError, available_models, load_model
+from perception_nodes.cameras.v4l2_devices import list_devices
 from perception_nodes.cli.common import JsonFlag
 from perception_nodes.gpu.cuda import CudaError, open_device
 from perception_nodes.gpu.cuda.errors import version_text
@@ -64,6 +66,8 @@ def examine() -> list[Finding]:
         _gpu,
         _fpga,
         _models,
+        lambda: _package("PyAV, for streams and video files", "av", "pip install av", needed=False),
+        _cameras,
         _shared_memory,
         _cpu,
         _realtime,
@@ -161,6 +165,17 @@ def _models() -> Finding:
             return Finding("models", False, str(error), "restore the model's folder")
     remedy = "set PERCEPTION_MODELS to a folder of models"
     return Finding("models", bool(names), ", ".join(names) or "none", remedy)
+
+
+def _cameras() -> Finding:
+    there, found = glob.glob("/dev/video*"), list_devices()
+    names = ", ".join(f"{device.path} ({device.name})" for device in found)
+    remedy = (
+        "allow this user to open /dev/video*: usermod -aG video USER"
+        if there
+        else "plug one in; or take a stream or file: perception run source:=drive.mp4"
+    )
+    return Finding("cameras", bool(found), names or "no capture device", remedy, needed=False)
 
 
 def _shared_memory() -> Finding:

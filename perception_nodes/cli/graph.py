@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Collection
+from contextlib import nullcontext
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Annotated, Any
 
 import typer
@@ -21,9 +23,9 @@ from perception_nodes.cli.common import (
     screen,
 )
 from perception_nodes.graph.config import SettingsError, allowed_range
-from perception_nodes.graph.graph import RECORDED, REPLAY, Graph, graph_of
+from perception_nodes.graph.graph import MONITOR, PLAYER, RECORDED, VEHICLE, Graph, graph_of
 from perception_nodes.graph.ros_arguments import split_ros_arguments
-from perception_nodes.graph.supervisor import Supervisor
+from perception_nodes.graph.supervisor import GraphFailure, Supervisor, last_error
 from perception_nodes.system.processes import open_process
 
 OutFolder = Annotated[Path, typer.Option("--out", help="Folder for the outputs.")]
@@ -76,23 +78,35 @@ def demo(
 def run(
     assignments: RunAssignments = None,
     parameters: ListParameters = False,
+    view: Annotated[
+        bool, typer.Option("--view", help="Show frames, latency, objects and health.")
+    ] = False,
     pid: Annotated[
         int | None, typer.Option(help="Stop when the process of this number has ended.")
     ] = None,
 ) -> None:
     """Start the graph on a live camera, or on a drive with bag:=PATH, and keep it running.
 
-    It runs until Ctrl-C, or until the drive ends. The launch files start this command. ROS
-    arguments may follow --ros-args: remappings, parameter files, the namespace (-r __ns:=/vehicle),
-    the log level.
+    source:=dds takes frames from a ROS topic, source:=shm from `perception camera` or a producer of
+    your own; and source:=v4l2:/dev/video0, a stream, a video file or a GStreamer pipeline is opened
+    by the graph itself.
+
+    It runs until Ctrl-C, or until the drive or video file ends. The launch files start this
+    command. ROS arguments may follow --ros-args: remappings, parameter files, the namespace
+    (-r __ns:=/vehicle), the log level.
 
     Example: perception run image_topic:=/cam/image_raw deadline_ms:=20
+
+    Example: perception run --view source:=drive.mp4 loop:=true
     """
     if parameters:
-        return show_parameters(REPLAY)
+        return show_parameters(Graph((*VEHICLE.kinds, PLAYER)))
     others, ros = split_ros_arguments(assignments or [])
     values = parse_assignments(others)
-    specs = graph_of({**ros.parameters, **values}).nodes(values, ros)
+    started = graph_of({**ros.parameters, **values})
+    if view:
+        started = Graph((MONITOR, *started.kinds))
+    specs = started.nodes(values, ros)
     parameters_of = {name: value for spec in specs for name, value in spec.parameters.items()}
     for name in ("model", "fallback_model"):
         if parameters_of[name]:
@@ -102,8 +116,15 @@ def run(
     parent = None
     if pid is not None and (parent := open_process(pid)) is None:
         raise SettingsError(f"--pid {pid}: there is no such process")
-    with Supervisor(specs, while_alive=parent) as graph:
-        graph.wait()
+    # Messages of the nodes would tear the live view on a terminal.
+    with NamedTemporaryFile() if view and screen.is_terminal else nullcontext() as log:
+        try:
+            with Supervisor(specs, log=log, while_alive=parent) as graph:
+                graph.wait()
+        except GraphFailure as error:
+            if log is None:
+                raise
+            raise GraphFailure(f"{error}: {last_error(Path(log.name))}") from error
 
 
 def show_parameters(graph: Graph, hidden: Collection[str] = ()) -> None:

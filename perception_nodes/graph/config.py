@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
+from perception_nodes.cameras.source import CameraSource
+from perception_nodes.cameras.source_for import source_for
 from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.errors import PerceptionError
@@ -27,8 +29,23 @@ Topic = Annotated[
 FRAME_REPORTS = "perception/frame_report"
 HEALTH = "perception/health"
 """Topics, before a camera's name is put into them: see `Settings.topic_of`."""
-OF_ONE_CAMERA = ("image_topic", "calibration_file")
+OF_ONE_CAMERA = ("image_topic", "calibration_file", "source")
 """Parameters in which `{camera}` is the camera of the node itself."""
+Source = Annotated[
+    str,
+    Field(
+        # Any text with a dot or slash may be a file.
+        pattern=r"^(dds|shm|v4l2:.+|gst:.+|.*[./].*)$",
+        examples=[
+            "dds",
+            "shm",
+            "v4l2:/dev/video0",
+            "gst:PIPELINE",
+            "rtsp://HOST/PATH",
+            "drive.mp4",
+        ],
+    ),
+]
 MAX_CAMERAS = 8
 CHANGEABLE: dict[str, Any] = {"changeable": True}
 """Marks a parameter that can be changed while the node runs."""
@@ -185,9 +202,11 @@ class CamerasSettings(RedundantSettings):
 class PreprocessSettings(RedundantSettings):
     """Parameters of preprocess_node."""
 
-    source: Literal["dds", "shm"] = Field(
+    source: Source = Field(
         default="dds",
-        description="where frames come from: dds, a ROS topic; shm, a shared-memory channel",
+        description="where frames come from: dds, a ROS topic; shm, a shared-memory channel that "
+        "another process fills; or a camera, stream or video file that the graph opens itself; "
+        "{camera} stands for the camera's name",
     )
     image_topic: Topic = Field(
         default="camera/image_raw",
@@ -223,8 +242,8 @@ class PreprocessSettings(RedundantSettings):
     )
     calibration_file: str = Field(
         default="",
-        description="camera_info YAML file for a camera that publishes no CameraInfo; {camera} "
-        "stands for the camera's name; empty: none",
+        description="camera_info YAML file, in place of the CameraInfo topic; {camera} stands for "
+        "the camera's name; empty: none",
     )
     deadline_ms: float = Field(
         default=DEADLINE_MS,
@@ -236,13 +255,93 @@ class PreprocessSettings(RedundantSettings):
     @model_validator(mode="after")
     def _pixels_to_read_in_place(self) -> "PreprocessSettings":
         if self.preprocess_on == "gpu":
-            for name, needed in (("source", "shm"), ("image_transport", "raw")):
-                if getattr(self, name) != needed:
+            for name, is_allowed, needed in (
+                ("source", self.source != "dds", "shm"),
+                ("image_transport", self.image_transport == "raw", "raw"),
+            ):
+                if not is_allowed:
                     raise ValueError(
                         f"preprocess_on: 'gpu' is not allowed with {name}:={getattr(self, name)}, "
                         f"it needs {name}:={needed}"
                     )
         return self
+
+
+class CameraSettings(Settings):
+    """Parameters of camera_node, which opens a camera and fills its shared-memory channel."""
+
+    cameras: str = same(CamerasSettings, "cameras")
+    source: Source = same(PreprocessSettings, "source")
+    frame_id: str = Field(
+        default="", description="frame_id of the camera's images; empty: the camera's name"
+    )
+    frame_size: str = Field(
+        default="",
+        pattern=r"^([1-9]\d{0,4}x[1-9]\d{0,4})?$",
+        examples=["1280x720"],
+        description="size of a v4l2 camera's frames; empty: the camera's choice",
+    )
+    frame_rate: float = Field(
+        default=0.0, ge=0, le=1000, description="frames a second of a v4l2 camera; 0: its choice"
+    )
+    pixel_format: str = Field(
+        default="",
+        pattern=r"^([ -~]{4})?$",
+        examples=["NV12"],
+        description="pixel format of a v4l2 camera, in the kernel's letters; empty: what is best",
+    )
+    exposure_us: int = Field(
+        default=0,
+        ge=0,
+        le=10_000_000,
+        description="exposure time of a v4l2 camera in microseconds; 0: automatic",
+    )
+    gain: int = Field(
+        default=-1,
+        ge=-1,
+        le=1_000_000,
+        description="gain of a v4l2 camera in the units of the device; -1: as it is",
+    )
+    loop: bool = Field(default=False, description="begin a video file anew at its end")
+    wait_for_camera: bool = Field(
+        default=False,
+        description="wait for a camera that is not there at the start, instead of ending the graph",
+    )
+
+    @property
+    def topics_named(self) -> bool:
+        """Whether each camera's name is part of its topics."""
+        return bool(self.cameras) or super().topics_named
+
+    def open_source(self) -> CameraSource:
+        """The source that these parameters describe; nothing is opened yet.
+
+        Raises:
+            CameraError: it is of no known form, a file is missing, or an option is not for it.
+        """
+        width, _, height = self.frame_size.partition("x")
+        return source_for(
+            self.source,
+            width=int(width or 0),
+            height=int(height or 0),
+            rate_hz=self.frame_rate,
+            pixel_format=self.pixel_format,
+            exposure_us=self.exposure_us or None,
+            gain=None if self.gain < 0 else self.gain,
+            loop=self.loop,
+        )
+
+
+class RepublishSettings(Settings):
+    """Parameters of republish_node, which publishes frames of shared memory over DDS."""
+
+    image_topic: Topic = same(PreprocessSettings, "image_topic")
+    calibration_file: str = same(PreprocessSettings, "calibration_file")
+    republish: bool = Field(
+        default=True,
+        description="publish frames that come through shared memory on image_topic, too, while "
+        "somebody subscribes: Image, CompressedImage and, with calibration_file, CameraInfo",
+    )
 
 
 class DetectorSettings(CamerasSettings):
@@ -369,7 +468,7 @@ class PlayerSettings(Settings):
     rate: float = Field(
         default=1.0, ge=0.01, le=100, description="playback speed; 2 plays twice as fast"
     )
-    source: Literal["dds", "shm"] = same(PreprocessSettings, "source")
+    source: Source = same(PreprocessSettings, "source")
     image_topic: Topic = same(PreprocessSettings, "image_topic")
     ready_timeout_s: float = Field(
         default=60.0,
@@ -477,6 +576,8 @@ def allowed_range(field: FieldInfo) -> str:
         return f"{kind} from {low:g} to {high:g}"
     if low is not None:
         return f"{kind} of at least {low:g}"
+    if field.examples:
+        return f"{kind} such as {', '.join(map(str, field.examples))}"
     patterns = [item.pattern for item in field.metadata if getattr(item, "pattern", None)]
     return f"{kind} that matches {patterns[0]}" if patterns else kind
 

@@ -2,23 +2,27 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import yaml
 from pydantic.fields import FieldInfo
 
+from perception_nodes.cameras.source import CameraError
+from perception_nodes.cameras.source_for import is_file
 from perception_nodes.drives.bag import BagError
 from perception_nodes.drives.schemas import COMPRESSED_IMAGE
 from perception_nodes.drives.synthetic import open_source
 from perception_nodes.graph.config import (
     ANY_CAMERA,
     DEFAULT_CAMERA,
+    CameraSettings,
     DetectorSettings,
     MonitorSettings,
     PlayerSettings,
     PreprocessSettings,
+    RepublishSettings,
     Settings,
     SettingsError,
     WatchdogSettings,
@@ -29,6 +33,8 @@ from perception_nodes.graph.ros_arguments import NO_ROS_ARGUMENTS, RosArguments
 from perception_nodes.system.environment import ros_environment
 from perception_nodes.system.processes import available_memory_bytes
 
+FILLED_BY_OTHERS = ("dds", "shm")
+"""Sources that the graph does not open."""
 STANDBY_MEMORY_BYTES = 2_000_000_000
 """Standbys are kept where at least this much memory is available: each loads the models again."""
 
@@ -44,6 +50,7 @@ class NodeKind:
         standby: node name of a second process that may stand by; empty: it has no standby.
         serves_all_cameras: one process serves all cameras of a graph.
         plays_drive: it plays a recorded drive, and the graph ends when the drive ends.
+        is_needed: whether a graph with these parameters has it.
     """
 
     executable: str
@@ -52,6 +59,7 @@ class NodeKind:
     standby: str = ""
     serves_all_cameras: bool = False
     plays_drive: bool = False
+    is_needed: Callable[[Mapping[str, Any]], bool] = lambda _: True
 
     @property
     def module(self) -> str:
@@ -131,6 +139,12 @@ class Graph:
             SettingsError: unknown, outside its range, or inconsistent: one line that says what.
         """
         values = {**ros.parameters, **values}
+        if any(sign in str(values.get("camera", "")) for sign in ":./"):
+            raise SettingsError(
+                f"parameter camera: {values['camera']!r} is not allowed, it is the name of a "
+                f"camera; give source:={values['camera']}",
+                "camera",
+            )
         unknown = sorted(set(values) - set(self.parameters))
         if unknown:
             known = ", ".join(self.parameters)
@@ -168,16 +182,18 @@ class Graph:
     ) -> list[NodeSpec]:
         """The processes where several cameras share a detector."""
         for kind in self.kinds:
-            if kind not in LIVE.kinds:
+            if kind not in VEHICLE.kinds:
                 raise SettingsError(f"parameter cameras: {kind.executable} is for one camera")
         cameras = check(WatchdogSettings, _own(WatchdogSettings, chosen)).served
         if "camera" in chosen:
             raise SettingsError("parameter camera: give either this or cameras")
-        if chosen.get("calibration_file") and ANY_CAMERA not in str(chosen["calibration_file"]):
-            raise SettingsError(
-                f"parameter calibration_file: {chosen['calibration_file']!r} is that of one "
-                f"camera; with cameras it must contain {ANY_CAMERA}"
-            )
+        for name in ("calibration_file", "source"):
+            value = str(chosen.get(name) or "shm")
+            if ANY_CAMERA not in value and value not in FILLED_BY_OTHERS:
+                raise SettingsError(
+                    f"parameter {name}: {value!r} is that of one camera; with cameras it must "
+                    f"contain {ANY_CAMERA}, or be given to one camera's node"
+                )
         common = {
             name: chosen.get(name, info.default)
             for kind in self.kinds
@@ -186,12 +202,13 @@ class Graph:
             if name not in ("camera", *given)
         }
         values, specs = _with_standby(chosen), []
+        of_one_camera = [kind for kind in self.kinds if not kind.serves_all_cameras]
         for kind in self.kinds:
             if kind.serves_all_cameras:
                 specs += _nodes((kind,), values)
                 continue
             for camera in cameras:
-                found = _of_files((kind,), ros, camera, common)
+                found = _of_files(of_one_camera, ros, camera, common)
                 own = {**values, **found, **given, "camera": camera}
                 own["standby"] = values["standby"]
                 specs += [
@@ -240,7 +257,16 @@ def _named(node: str, camera: str) -> str:
 def _nodes(kinds: Sequence[NodeKind], values: Mapping[str, Any]) -> list[NodeSpec]:
     specs = []
     for kind in kinds:
-        parameters = check(kind.settings, _own(kind.settings, values)).model_dump()
+        if not kind.is_needed(values):
+            continue
+        settings = check(kind.settings, _own(kind.settings, values))
+        parameters, plays_file = settings.model_dump(), False
+        if isinstance(settings, CameraSettings):
+            try:
+                settings.open_source()
+            except CameraError as error:
+                raise SettingsError(f"parameter source: {error}", "source") from error
+            plays_file = is_file(settings.source) and not settings.loop
         names = [kind.executable]
         if kind.standby and parameters["standby"] == "always":
             names.append(kind.standby)
@@ -249,9 +275,11 @@ def _nodes(kinds: Sequence[NodeKind], values: Mapping[str, Any]) -> list[NodeSpe
                 kind.executable,
                 kind.module,
                 parameters,
-                ros_environment(images=parameters.get("source") == "dds"),
-                ends_graph=kind.plays_drive,
-                restarted=kind in LIVE.kinds,
+                ros_environment(
+                    images="image_topic" in parameters and parameters.get("source", "dds") == "dds"
+                ),
+                ends_graph=kind.plays_drive or plays_file,
+                restarted=kind in VEHICLE.kinds,
                 name=name,
             )
             for name in names
@@ -291,6 +319,12 @@ def _yaml(value: Any) -> str:
 
 def _with_drive(values: Mapping[str, Any]) -> dict[str, Any]:
     """Add what the recorded drive determines: its image topic and the type of its images."""
+    if values.get("source", "dds") not in FILLED_BY_OTHERS:
+        raise SettingsError(
+            f"parameter source: {values['source']!r} is not allowed with bag, which is played as "
+            "the camera; give one of them, or source:=shm",
+            "source",
+        )
     try:
         drive = open_source(str(values.get("bag", "")), str(values.get("topic", "")))
     except BagError as error:
@@ -313,10 +347,26 @@ DETECTOR = NodeKind(
     "detector_node", DetectorSettings, standby="detector_standby_node", serves_all_cameras=True
 )
 PREPROCESS = NodeKind("preprocess_node", PreprocessSettings, standby="preprocess_standby_node")
+REPUBLISH = NodeKind(
+    "republish_node",
+    RepublishSettings,
+    is_needed=lambda values: (
+        values.get("source", "dds") != "dds"
+        and check(RepublishSettings, _own(RepublishSettings, values)).republish
+    ),
+)
+CAMERA = NodeKind(
+    "camera_node",
+    CameraSettings,
+    is_needed=lambda values: values.get("source", "dds") not in FILLED_BY_OTHERS,
+)
 PLAYER = NodeKind("player_node", PlayerSettings, plays_drive=True)
 MONITOR = NodeKind("monitor_node", MonitorSettings)
 
 LIVE = Graph((WATCHDOG, DETECTOR, PREPROCESS))
+"""What detects."""
+
+VEHICLE = Graph((*LIVE.kinds, REPUBLISH, CAMERA))
 """A live camera. All of these nodes are started again when they die."""
 
 REPLAY = Graph((*LIVE.kinds, PLAYER))
@@ -328,4 +378,4 @@ RECORDED = Graph((MONITOR, *REPLAY.kinds))
 
 def graph_of(values: Mapping[str, Any]) -> Graph:
     """The graph that `perception run` starts: with a player where a drive is given."""
-    return REPLAY if "bag" in values else LIVE
+    return REPLAY if "bag" in values else VEHICLE

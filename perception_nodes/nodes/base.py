@@ -44,6 +44,8 @@ class PerceptionNode(LifecycleNode):
     """
 
     settings_type: type[Settings] = Settings
+    in_background = False
+    """Whether it runs only while nothing else wants the processor."""
 
     def __init__(self, name: str) -> None:
         """Declare the parameters of `settings_type`."""

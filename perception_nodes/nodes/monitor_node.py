@@ -73,6 +73,9 @@ class MonitorNode(PerceptionNode):
 
     def _on_detections(self, data: bytes) -> None:
         self._take(DETECTIONS_TOPIC, "vision_msgs/msg/Detection2DArray", data)
+        if self._view is not None:
+            found = deserialize_message(data, Detection2DArray).detections
+            self._view.detections(one.results[0].hypothesis.class_id for one in found)
 
     def _on_report(self, data: bytes) -> None:
         self._take(FRAME_REPORT_TOPIC, "perception_interfaces/msg/FrameReport", data)

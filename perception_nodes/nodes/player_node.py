@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from perception_interfaces.msg import Health
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 
@@ -19,8 +18,9 @@ from perception_nodes.core.frame import FrameRejected
 from perception_nodes.drives.bag import BagError, RawFrame
 from perception_nodes.drives.schemas import COMPRESSED_IMAGE
 from perception_nodes.drives.synthetic import open_source
-from perception_nodes.graph.config import HEALTH, PlayerSettings, SettingsError
-from perception_nodes.nodes.base import IDLE_WAIT_MS, LATCHED, PerceptionNode, Period
+from perception_nodes.graph.config import PlayerSettings, SettingsError
+from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, Period
+from perception_nodes.nodes.graph_health import GraphHealth
 from perception_nodes.nodes.played_camera import PlayedCamera
 from perception_nodes.nodes.running import run_node
 from perception_nodes.system.files import write_whole
@@ -52,12 +52,10 @@ class PlayerNode(PerceptionNode):
         self._compressed = self._drive.message_type == COMPRESSED_IMAGE
         self._frames = self._read_frames()
         self._next = next(self._frames, None)
-        self._health: Health | None = None
         self._sent: list[tuple[int, int]] = []
         self._first_due_ns = 0
         self._give_up_ns = time.monotonic_ns() + round(settings.ready_timeout_s * 1e9)
-        health = settings.topic_of(HEALTH)
-        self.add_subscription(Health, health, self._on_health, LATCHED, raw=False)
+        self._graph = GraphHealth(self)
         first_bytes = 0 if self._next is None else len(self._next.data)
         self._camera = PlayedCamera(self, settings, self._compressed, first_bytes)
         self._clock_due = Period(CLOCK_PERIOD_NS)
@@ -83,22 +81,19 @@ class PlayerNode(PerceptionNode):
             self.finished = True
         else:
             self.spin(IDLE_WAIT_MS)
-            health = self._health
-            accounted = health and health.frames_in >= len(self._sent) and not health.in_flight
-            self.finished = bool(accounted) or time.monotonic_ns() > self._give_up_ns
+            accounted = self._graph.has_accounted_for(len(self._sent))
+            self.finished = accounted or time.monotonic_ns() > self._give_up_ns
 
     def _wait_until_ready(self) -> None:
         self.spin(IDLE_WAIT_MS)
         detections = self.settings.topic_of(self.settings.detections_topic)
         listeners = self.count_subscribers(self.resolve_topic_name(detections))
         listening = self._camera.has_listener() and listeners >= self.settings.listeners
-        working = self._health is not None and not self._health.silent_processes
-        if listening and (working or not self.settings.accounted):
+        if listening and not (self.settings.accounted and self._graph.silent):
             self._first_due_ns = time.time_ns() + SETTLE_NS
             self._first_ns = 0 if self._next is None else self._recorded_ns(self._next)
         elif time.monotonic_ns() > self._give_up_ns:
-            silent = ["watchdog"] if self._health is None else self._health.silent_processes
-            missing = ", ".join(silent) or "a subscriber of images or detections"
+            missing = ", ".join(self._graph.silent) or "a subscriber of images or detections"
             self.error = (
                 f"nobody takes frames after {self.settings.ready_timeout_s:g} s: {missing} missing"
             )
@@ -161,9 +156,6 @@ class PlayerNode(PerceptionNode):
         if self.settings.sent_file:
             content = {"sent": self._sent, "warnings": self._drive.warnings}
             write_whole(Path(self.settings.sent_file), json.dumps(content))
-
-    def _on_health(self, health: Health) -> None:
-        self._health = health
 
 
 def main() -> int:

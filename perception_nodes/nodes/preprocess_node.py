@@ -48,8 +48,6 @@ class PreprocessNode(RedundantNode):
         model = load_model(settings.model)
         self._size = (model.input.height, model.input.width, 3)
         self._preprocessor = model.input.preprocessor(settings.undistort, settings.sample_bits)
-        if settings.calibration_file:
-            self._preprocessor.calibrate(read_calibration(settings.calibration_file))
         self._time = RosTime(self)
         self._ingest = Ingest(
             self._preprocessor,
@@ -61,13 +59,16 @@ class PreprocessNode(RedundantNode):
         self._in_place = settings.preprocess_on == "gpu"
         size = (0, 0) if self._in_place else (model.input.width, model.input.height)
         self._slots = channels.slot_writer(self.endpoint, settings.camera, *size)
-        self._calibration = CalibrationTopic(self, settings.image_topic, self._preprocessor)
+        if settings.calibration_file:
+            self._preprocessor.calibrate(read_calibration(settings.calibration_file))
+        else:
+            CalibrationTopic(self, settings.image_topic, self._preprocessor)
         self._numbers = FrameNumbers()
         self._source_size: tuple[int, int] | None = None
         self._camera = self._topic = None
         is_video = TRANSPORTS[settings.image_transport].is_video
         self._video = VideoDecoder() if is_video else None
-        if settings.source == "shm":
+        if settings.source != "dds":
             self._camera = camera_reader(self.endpoint, settings.camera)
         else:
             self._topic = ImageTopic(self, settings, self._take_message)

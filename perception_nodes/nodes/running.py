@@ -13,7 +13,7 @@ from rclpy.signals import SignalHandlerOptions
 from perception_nodes.graph.config import SettingsError
 from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, Period
 from perception_nodes.system.environment import keep_large_buffers, ros_environment
-from perception_nodes.system.realtime import set_up
+from perception_nodes.system.realtime import give_way, set_up
 from perception_nodes.system.signals import STOPPING
 
 SERVICE_PERIOD_NS = 50_000_000
@@ -29,9 +29,11 @@ def run_node(node_type: type[PerceptionNode], name: str) -> int:
         could not start, 1 if it failed later, 128 and the number of a signal that ended it.
     """
     # A supervisor has set these already; a node that is started by itself needs them as well.
-    images = "source" in node_type.settings_type.model_fields
+    images = "image_topic" in node_type.settings_type.model_fields
     os.environ.update(ros_environment(images))
     keep_large_buffers()
+    if node_type.in_background:
+        give_way()
     stopping = 0
 
     def stop(number: int, _: object) -> None:
@@ -62,7 +64,8 @@ def run_node(node_type: type[PerceptionNode], name: str) -> int:
             if not node.error:
                 node.trigger_activate()
         settings = node.settings
-        for line in set_up(settings.cpus, settings.fifo_priority, settings.lock_memory):
+        priority = 0 if node_type.in_background else settings.fifo_priority
+        for line in set_up(settings.cpus, priority, settings.lock_memory):
             node.get_logger().info(line)
         services = Period(SERVICE_PERIOD_NS)
         while not (stopping or node.finished or node.error or node.is_shut_down):

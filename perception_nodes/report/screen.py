@@ -3,6 +3,7 @@
 import sys
 import time
 from collections import Counter, deque
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,7 @@ class LiveView:
         self._stamps_ns: deque[tuple[int, ...]] = deque(maxlen=WINDOW_FRAMES)
         self._arrivals_s: deque[float] = deque(maxlen=WINDOW_FRAMES)
         self._health = ("", "waiting for the graph")
+        self._objects: Counter[str] = Counter()
         self._start_s = self._drawn_s = time.monotonic()
 
     def __enter__(self) -> "LiveView":
@@ -96,6 +98,11 @@ class LiveView:
         self._arrivals_s.append(time.monotonic())
         self.render()
 
+    def detections(self, labels: Iterable[str]) -> None:
+        """Set the classes of the objects in the last frame."""
+        self._objects = Counter(labels)
+        self.render()
+
     def health(self, mode_name: str, cause: str) -> None:
         """Set the health mode (`NOMINAL`, ...) and its cause."""
         self._health = (mode_name, cause)
@@ -115,7 +122,9 @@ class LiveView:
         mode, cause = self._health
         health = Text.assemble((f" {mode or 'STARTING'} ", HEALTH_STYLES.get(mode, "reverse")))
         health.append(f"  {cause}")
-        body = Group(head, Text(), self._status_line(), Text(), self._latencies(), Text(), health)
+        objects = Text(f"objects  {self._counts()}")
+        lines = (head, self._status_line(), objects, self._latencies(), health)
+        body = Group(*(part for line in lines for part in (line, Text())))
         return Panel(
             body, title="perception", box=box.ROUNDED, border_style="bright_black", width=78
         )
@@ -133,9 +142,13 @@ class LiveView:
         text = (
             f"{time.monotonic() - self._start_s:6.1f} s  {self._frame_rate():5.1f} frames/s  "
             f"latency p50 {_ms(p50)} p99 {_ms(p99)} ms  {counts or 'no frames yet'}  "
-            f"{self._health[0] or self._health[1]}"
+            f"{self._health[0] or self._health[1]}  {self._counts()}"
         )
         return Text(text)
+
+    def _counts(self) -> str:
+        """The objects in the last frame, the most frequent class first."""
+        return ", ".join(f"{n} {label}" for label, n in self._objects.most_common()) or "no object"
 
     def _progress(self) -> Text:
         done = sum(self._statuses.values())

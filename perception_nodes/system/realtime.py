@@ -55,6 +55,12 @@ def set_up(cpus: str, fifo_priority: int, lock_memory: bool) -> list[str]:
     return lines
 
 
+def give_way() -> None:
+    """Run all threads of this process, later ones too, only on processors that are idle."""
+    for task in os.listdir("/proc/self/task"):
+        os.sched_setscheduler(int(task), os.SCHED_IDLE, os.sched_param(0))
+
+
 def parse_cpus(text: str) -> set[int]:
     """Read a list of processors such as `0,2-3`.
 

@@ -253,6 +253,17 @@ def write_image(image: ImageView) -> bytes:
     return b"".join((out.data, image.data))
 
 
+def write_compressed_image(
+    stamp_ns: int, frame_id: str, file_format: str, data: memoryview
+) -> bytes:
+    """Serialize a file, such as a JPEG, as `sensor_msgs/msg/CompressedImage`."""
+    out = _Writer()
+    out.header(stamp_ns, frame_id.encode())
+    out.string(file_format.encode())
+    out.pack("I", 4, len(data))
+    return b"".join((out.data, data))
+
+
 def _complete_characters(text: bytes) -> bytes:
     """UTF-8 text without the character that a record's fixed length may have cut at its end.
 

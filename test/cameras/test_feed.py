@@ -50,6 +50,8 @@ def play(join, monkeypatch):
         reader = camera_reader(join("reader"), "front")
         source = Scripted(script, **options)
         feed = CameraFeed(endpoint, "front", source, "optical", told.append)
+        feed.open()
+        feed.start()
         found = []
         for _ in range(len(script) if steps is None else steps):
             feed.step(1.0)

@@ -33,6 +33,8 @@ def played(join, settings, frames, timeout_s=20.0):
     """Feed frames and read them; number, lost, stamp, luma, and the wall clock of their arrival."""
     reader = camera_reader(join("reader"), "front")
     feed = CameraFeed(join("camera"), "front", VideoSource(settings), "optical", lambda line: None)
+    feed.open()
+    feed.start()
     found, until_s = [], time.monotonic() + timeout_s
     try:
         while len(found) < frames and time.monotonic() < until_s:

@@ -83,7 +83,7 @@ def test_a_number_is_a_finite_one(settings, name, value):
         (PreprocessSettings, "camera", "Front Left", "a text that matches"),
         (PreprocessSettings, "camera", "x" * 32, "a text that matches"),
         (PreprocessSettings, "image_topic", "/camera/\nimage", "a text that matches"),
-        (PreprocessSettings, "source", "usb", "one of dds, shm"),
+        (PreprocessSettings, "source", "usb", "a text such as dds, shm, v4l2:/dev/video0"),
     ],
 )
 def test_the_line_tells_what_is_allowed(settings, name, value, allowed):

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from perception_nodes.bench import graphs as bench_graphs
 from perception_nodes.graph import graph
 from perception_nodes.graph.config import DetectorSettings, SettingsError, allowed_range
-from perception_nodes.graph.graph import LIVE, RECORDED, REPLAY, Graph, NodeSpec
+from perception_nodes.graph.graph import LIVE, RECORDED, REPLAY, VEHICLE, Graph, NodeSpec
+from perception_nodes.graph.ros_arguments import split_ros_arguments
 from perception_nodes.hil import graphs as hil_graphs
 
 GRAPHS = {
@@ -98,8 +99,9 @@ class TestGraph:
     def test_starts_its_nodes_in_order_with_their_defaults(self, made, drive):
         never = {"standby": "never"} if "standby" in made.parameters else {}
         specs = made.nodes(never)
-        assert [spec.executable for spec in specs] == [kind.executable for kind in made.kinds]
-        for spec, kind in zip(specs, made.kinds, strict=True):
+        kinds = [kind for kind in made.kinds if kind.is_needed({})]
+        assert [spec.executable for spec in specs] == [kind.executable for kind in kinds]
+        for spec, kind in zip(specs, kinds, strict=True):
             defaults = {
                 name: info.default
                 for name, info in kind.settings.model_fields.items()
@@ -110,7 +112,7 @@ class TestGraph:
     def test_who_listens_starts_before_who_speaks(self):
         listening = ("monitor_node", "receiver_node", "bare_inference_node", "slow_subscriber_node")
         playing = ("player_node", "fault_camera_node")
-        order = [*listening, *(kind.executable for kind in LIVE.kinds), *playing]
+        order = [*listening, *(kind.executable for kind in VEHICLE.kinds), *playing]
         for made in GRAPHS.values():
             names = [kind.executable for kind in made.kinds]
             assert names == sorted(names, key=order.index)
@@ -156,7 +158,7 @@ class TestGraph:
 
     def test_every_executable_is_installed_and_is_a_module(self, root):
         declared = (root / "setup.py").read_text(encoding="utf-8")
-        for kind in REPLAY.kinds:
+        for kind in {*VEHICLE.kinds, *REPLAY.kinds}:
             assert f"{kind.executable} = {kind.module}:main" in declared
         for made in GRAPHS.values():
             for kind in made.kinds:
@@ -164,7 +166,8 @@ class TestGraph:
 
     def test_what_only_tests_need_is_no_executable_of_a_vehicle(self, root):
         declared = (root / "setup.py").read_text(encoding="utf-8")
-        for kind in {kind for made in GRAPHS.values() for kind in made.kinds} - set(REPLAY.kinds):
+        everywhere = {kind for made in GRAPHS.values() for kind in made.kinds}
+        for kind in everywhere - {*VEHICLE.kinds, *REPLAY.kinds}:
             assert f"{kind.executable} =" not in declared
 
     def test_an_unknown_parameter_is_told_the_known_ones(self):
@@ -184,7 +187,7 @@ class TestGraph:
         assert all(word in text for word in words)
 
     def test_a_drive_is_played_where_one_is_given(self):
-        assert graph.graph_of({}) is LIVE
+        assert graph.graph_of({}) is VEHICLE
         assert graph.graph_of({"bag": ""}) is REPLAY
 
     def test_a_bag_that_is_not_there_is_told(self):
@@ -199,6 +202,88 @@ class TestGraph:
         specs = {spec.executable: spec.parameters for spec in REPLAY.nodes({"bag": "b"})}
         assert specs["player_node"]["topic"] == "/drive/image"
         assert specs["preprocess_node"]["image_transport"] == transport
+
+
+class TestSource:
+    """The camera, stream or file that a graph opens itself."""
+
+    @staticmethod
+    def specs(**values):
+        return {spec.name: spec for spec in VEHICLE.nodes({"standby": "never", **values})}
+
+    @pytest.mark.parametrize(
+        ("values", "beside"),
+        [
+            ({}, set()),
+            ({"source": "dds"}, set()),
+            ({"source": "shm"}, {"republish_node"}),
+            ({"source": "v4l2:/dev/video0"}, {"republish_node", "camera_node"}),
+            ({"source": "gst:videotestsrc", "republish": "false"}, {"camera_node"}),
+        ],
+    )
+    def test_who_runs_beside_what_detects(self, values, beside):
+        detect = {kind.executable for kind in LIVE.kinds}
+        assert set(self.specs(**values)) == detect | beside
+
+    def test_a_camera_is_restarted_and_ends_no_graph(self):
+        specs = self.specs(source="v4l2:/dev/video0", frame_size="1280x720", exposure_us="500")
+        camera = specs["camera_node"]
+        assert camera.restarted and not camera.ends_graph
+        assert (camera.parameters["frame_size"], camera.parameters["exposure_us"]) == (
+            "1280x720",
+            500,
+        )
+        assert specs["preprocess_node"].parameters["source"] == "v4l2:/dev/video0"
+
+    def test_only_who_moves_images_over_dds_gets_room_for_them(self):
+        specs = self.specs(source="v4l2:/dev/video0")
+        large = {n for n, s in specs.items() if "fastdds.xml" in str(s.environment)}
+        assert large == {"republish_node"}
+
+    @pytest.mark.parametrize("loop", [True, False])
+    def test_a_file_ends_the_graph_unless_it_begins_anew(self, tmp_path, loop):
+        (tmp_path / "drive.mp4").touch()
+        specs = self.specs(source=str(tmp_path / "drive.mp4"), loop=loop)
+        assert specs["camera_node"].ends_graph is not loop
+
+    @pytest.mark.parametrize(
+        ("values", "text"),
+        [
+            ({"source": "no/such/file.mp4"}, "parameter source: camera 'no/such/file.mp4' is nei"),
+            ({"source": "rtsp://h/a", "gain": 3}, "gain can only be set for v4l2: sources"),
+            ({"source": "v4l2:/dev/video0", "frame_size": "big"}, "such as 1280x720"),
+            ({"camera": "v4l2:/dev/video0"}, "give source:=v4l2:/dev/video0"),
+            ({"cameras": "front,rear", "source": "/dev/video0"}, "must contain {camera}"),
+        ],
+    )
+    def test_what_cannot_be_opened_is_told_before_anything_starts(self, values, text):
+        assert text in refusal(VEHICLE, values)
+
+    def test_a_drive_is_not_played_beside_a_camera(self, drive):
+        text = refusal(REPLAY, {"bag": "b", "source": "v4l2:/dev/video0"})
+        assert "is not allowed with bag" in text
+
+    def test_each_of_several_cameras_has_its_own(self):
+        ros = split_ros_arguments(
+            ["--ros-args", "-p", "camera_front_node:source:=v4l2:/dev/video0"]
+            + ["-p", "camera_rear_node:source:=rtsp://host/rear"]
+        )[1]
+        values = {"cameras": "front,rear,left", "standby": "never"}
+        specs = {spec.name: spec for spec in VEHICLE.nodes(values, ros)}
+        assert {n: s.parameters["source"] for n, s in specs.items() if "preprocess" in n} == {
+            "preprocess_front_node": "v4l2:/dev/video0",
+            "preprocess_rear_node": "rtsp://host/rear",
+            "preprocess_left_node": "dds",
+        }
+        assert {n for n in specs if n.startswith("camera_")} == {
+            "camera_front_node",
+            "camera_rear_node",
+        }
+        assert specs["republish_rear_node"].parameters["image_topic"] == "camera/rear/image_raw"
+
+    def test_the_cameras_name_stands_in_the_source(self):
+        specs = self.specs(cameras="front,rear", source="v4l2:/dev/v4l/by-id/{camera}")
+        assert specs["camera_rear_node"].parameters["source"] == "v4l2:/dev/v4l/by-id/rear"
 
 
 class TestArguments:

@@ -17,7 +17,7 @@ from vision_msgs.msg import VisionInfo
 
 from perception_nodes.backends.model import load_model
 from perception_nodes.graph.config import allowed_range
-from perception_nodes.graph.graph import LIVE, REPLAY
+from perception_nodes.graph.graph import REPLAY, VEHICLE
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(240)]
 TIMEOUT_S = 40.0
@@ -158,7 +158,7 @@ def test_a_launch_file_that_includes_ours_twice(
 
 @only_launch
 @pytest.mark.parametrize(
-    ("file", "made"), [("perception.launch.py", LIVE), ("replay.launch.py", REPLAY)]
+    ("file", "made"), [("perception.launch.py", VEHICLE), ("replay.launch.py", REPLAY)]
 )
 def test_arguments_are_shown_with_default_range_and_description(
     start: Starter, file: str, made: Any

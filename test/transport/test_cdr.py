@@ -14,6 +14,7 @@ from perception_nodes.core.frame import (
     FrameRecord,
     FrameRejected,
     FrameStatus,
+    ImageView,
 )
 from perception_nodes.drives.schemas import DETECTIONS, FRAME_REPORT, typestore
 from perception_nodes.transport.cdr import (
@@ -22,8 +23,10 @@ from perception_nodes.transport.cdr import (
     read_image,
     read_stamp,
     stamped,
+    write_compressed_image,
     write_detection_array,
     write_frame_report,
+    write_image,
 )
 
 STORE = typestore()
@@ -109,6 +112,15 @@ def test_camera_info(model, distortion, little_endian):
     assert (info.width, info.height, info.model) == (640, 480, model)
     assert info.distortion == tuple(distortion)
     assert info.matrix == tuple(range(9))
+
+
+@fast
+@given(stamps, names, sizes, sizes, names, st.binary(max_size=64))
+def test_images_are_written_as_the_typestore_does(stamp_ns, frame_id, width, height, name, data):
+    view = ImageView(stamp_ns, frame_id, width, height, name, 3 * width, memoryview(data))
+    assert write_image(view) == serialize(image(stamp_ns, frame_id, width, height, name, data))
+    written = write_compressed_image(stamp_ns, frame_id, name, memoryview(data))
+    assert written == serialize(compressed(stamp_ns, frame_id, name, data))
 
 
 def test_pixels_are_not_copied():

@@ -53,8 +53,8 @@ class FaultCameraNode(PlayerNode):
 
     def _send_after_the_end(self) -> None:
         """Send a frame that fits into one packet if frames are missing from the account."""
-        last = self._last
-        if last is None or self._health is None or self._health.frames_in >= len(self._sent):
+        last, health = self._last, self._graph.last
+        if last is None or health is None or health.frames_in >= len(self._sent):
             return
         # By the time of sending: the stamps may be wrong on purpose.
         due_ns = self._due_ns(last) + CLOSING_PERIOD_NS

@@ -66,6 +66,8 @@ def film(join):
     def start(wanted, camera="front"):
         reader, told = camera_reader(join("reader"), camera), []
         feed = CameraFeed(join("camera"), camera, V4l2Source(wanted), "optical", told.append)
+        feed.open()
+        feed.start()
         feeds.append(feed)
         feed.told = told
 
@@ -180,6 +182,8 @@ def test_a_larger_size_after_a_smaller_one_gets_larger_slots(join):
     for size in ((640, 360), (1280, 720)):
         source = V4l2Source(settings(size=size))
         feed = CameraFeed(join("camera"), "front", source, "optical", lambda line: None)
+        feed.open()
+        feed.start()
         found, until_s = None, time.monotonic() + TIMEOUT_S
         while found is None and time.monotonic() < until_s:
             feed.step(100.0)

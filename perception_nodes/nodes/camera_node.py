@@ -1,0 +1,92 @@
+"""Opens a camera, a stream or a video file, and fills the camera's shared-memory channel."""
+
+import sys
+import time
+
+from perception_nodes.cameras.feed import CameraFeed
+from perception_nodes.cameras.source import CameraEnded, CameraError, CameraGone
+from perception_nodes.cameras.source_for import is_file
+from perception_nodes.graph.config import CameraSettings
+from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode
+from perception_nodes.nodes.graph_health import GraphHealth
+from perception_nodes.nodes.running import run_node
+
+STEP_MS = 50.0
+ACCOUNTING_TIMEOUT_S = 5.0
+
+
+class CameraNode(PerceptionNode):
+    """A live source gives frames at once; a file begins when the graph is at work."""
+
+    settings_type = CameraSettings
+    _feed: CameraFeed | None = None
+
+    def open(self) -> None:
+        """Open the source."""
+        settings: CameraSettings = self.settings
+        self._plays_file = is_file(settings.source)
+        self._is_started = not self._plays_file
+        self._ended_s = 0.0
+        self._graph = GraphHealth(self)
+        self._feed = CameraFeed(
+            self.endpoint,
+            settings.camera,
+            settings.open_source(),
+            settings.frame_id or settings.camera,
+            self._tell,
+        )
+        try:
+            self._feed.open()
+            if self._is_started:
+                self._feed.start()
+        except CameraGone as error:
+            if not settings.wait_for_camera:
+                raise
+            self._tell(f"camera {settings.camera}: {error}; it is waited for")
+
+    def close(self) -> None:
+        """Stop the source."""
+        if self._feed is not None:
+            self._feed.close()
+            if self._feed.sent:
+                self._tell(f"{self._feed.sent} frames sent, {self._feed.lost} lost by the source")
+            self._feed = None
+
+    def step(self) -> None:
+        """Send a frame; before the first and after the last one of a file, wait for the others."""
+        feed = self._feed
+        assert feed is not None
+        try:
+            if self._ended_s:
+                self._wait_until_accounted(feed)
+            elif self._is_started:
+                feed.step(STEP_MS)
+            else:
+                self.spin(IDLE_WAIT_MS)
+                if not self._graph.silent:
+                    feed.start()
+                    self._is_started = True
+        except CameraEnded:
+            self._ended_s = time.monotonic()
+        except CameraError as error:
+            self.error = str(error)  # ends us; the supervisor starts us again
+            self.get_logger().error(self.error)
+
+    def _wait_until_accounted(self, feed: CameraFeed) -> None:
+        self.spin(IDLE_WAIT_MS)
+        self.finished = (
+            self._graph.has_accounted_for(feed.sent + feed.lost)
+            or time.monotonic() > self._ended_s + ACCOUNTING_TIMEOUT_S
+        )
+
+    def _tell(self, line: str) -> None:
+        self.get_logger().info(line)
+
+
+def main() -> int:
+    """Entry point."""
+    return run_node(CameraNode, "camera_node")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,165 @@
+"""Publishes the frames of a shared-memory channel over DDS, while somebody subscribes.
+
+It reads the channel as one more reader and runs when nothing else wants the processor, so that the
+graph's deadline does not depend on it: frames that it has no time for are left out.
+"""
+
+import sys
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from perception_nodes.cameras.channel import CameraHeader, camera_reader, view_camera_frame
+from perception_nodes.core.frame import FrameHeader, FrameRejected, ImageView
+from perception_nodes.graph.config import RepublishSettings
+from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, Publisher
+from perception_nodes.nodes.image_topic import info_topic
+from perception_nodes.nodes.image_transports import image_topic
+from perception_nodes.nodes.running import run_node
+from perception_nodes.preprocess.calibration import read_calibration
+from perception_nodes.preprocess.cpu import Preprocessor
+from perception_nodes.transport.cdr import NS_PER_S, write_compressed_image, write_image
+from perception_nodes.transport.shm import Endpoint, Reader
+
+QUEUE = QoSProfile(depth=5)
+LOOK_MS = 100.0
+"""How often to look for subscribers while there are none."""
+JPEG_QUALITY = 90
+
+
+class RepublishNode(PerceptionNode):
+    """Reads frames only while there is a subscriber."""
+
+    settings_type = RepublishSettings
+    in_background = True
+    _channel: Endpoint | None = None
+
+    def open(self) -> None:
+        """Announce the topics."""
+        settings: RepublishSettings = self.settings
+        topic = settings.image_topic
+        self._images = self.add_publisher(Image, topic, QUEUE)
+        self._compressed = self.add_publisher(
+            CompressedImage, image_topic(topic, "compressed"), QUEUE
+        )
+        self._infos: Publisher | None = None
+        if settings.calibration_file:
+            self._info = info_message(settings.calibration_file)
+            self._infos = self.add_publisher(CameraInfo, info_topic(topic), QUEUE)
+        self._published = self._left_out = self._next = 0
+        self._converter: tuple[tuple[int, int], Preprocessor] | None = None
+
+    def step(self) -> None:
+        """Publish the newest frame, if somebody listens."""
+        listeners = [p for p in (self._images, self._compressed) if p.get_subscription_count()]
+        if not listeners:
+            self._stop_reading()
+            self.spin(LOOK_MS)
+            return
+        reader = self._reading()
+        reader.wait(IDLE_WAIT_MS)
+        sample = reader.newest()
+        if sample is None:
+            return
+        number = sample.header.number
+        self._left_out += max(0, number - self._next) if self._published else 0
+        self._next = number + 1
+        try:
+            self._publish(view_camera_frame(sample.header, sample.payload), listeners)
+            self._published += 1
+        except FrameRejected:
+            self._left_out += 1  # the graph reports it as FAILED, with the reason
+        finally:
+            sample.release()
+
+    def close(self) -> None:
+        """Leave the channel."""
+        self._stop_reading()
+
+    def _reading(self) -> Reader[CameraHeader]:
+        if self._channel is None:
+            self._channel = Endpoint(self.get_name())
+            self._reader = camera_reader(self._channel, self.settings.camera)
+            self._published = self._left_out = self._next = 0
+        return self._reader
+
+    def _stop_reading(self) -> None:
+        """Without subscribers the camera does not know of us."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+            self.get_logger().info(
+                f"{self._published} frames published over DDS, {self._left_out} left out"
+            )
+
+    def _publish(self, image: ImageView, listeners: list[Publisher]) -> None:
+        bgr = None
+        is_file = image.encoding in ("jpeg", "png")
+        if self._compressed in listeners:
+            encoding, data = image.encoding, image.data
+            if not is_file:
+                bgr = self._bgr(image)
+                encoding = "jpeg"
+                data = memoryview(simplejpeg.encode_jpeg(bgr, JPEG_QUALITY, "BGR", "420"))
+            self._compressed.publish(
+                write_compressed_image(image.stamp_ns, image.frame_id, encoding, data)
+            )
+        if self._images in listeners:
+            if is_file:
+                bgr = self._bgr(image) if bgr is None else bgr
+                image = replace(
+                    ImageView.of_pixels(bgr), stamp_ns=image.stamp_ns, frame_id=image.frame_id
+                )
+            self._images.publish(write_image(image))
+        if self._infos is not None:
+            stamp = self._info.header.stamp
+            stamp.sec, stamp.nanosec = divmod(image.stamp_ns, NS_PER_S)
+            self._info.header.frame_id = image.frame_id
+            self._infos.publish(self._info)
+
+    def _bgr(self, image: ImageView) -> NDArray[np.uint8]:
+        """The pixels in full size, uint8 [height, width, 3]."""
+        if image.encoding in ("jpeg", "png"):
+            found = cv2.imdecode(np.frombuffer(image.data, np.uint8), cv2.IMREAD_COLOR)
+            if found is None:
+                raise FrameRejected(f"{image.encoding}: cut off or damaged")
+            return np.asarray(found, np.uint8)
+        size = image.width, image.height
+        if self._converter is None or self._converter[0] != size:
+            self._converter = size, Preprocessor(*size, undistort=False)
+        out = np.empty((image.height, image.width, 3), np.uint8)
+        self._converter[1].write(image, out, FrameHeader())
+        return out
+
+
+def info_message(path: str) -> CameraInfo:
+    """A calibration file as a message, for a camera alone: R is the identity, P is K.
+
+    Raises:
+        UnknownLens: the file cannot be read.
+    """
+    info = read_calibration(path)
+    fx, _, cx, _, fy, cy, *_ = info.matrix
+    return CameraInfo(
+        width=info.width,
+        height=info.height,
+        distortion_model=info.model,
+        d=info.distortion,
+        k=info.matrix,
+        r=np.eye(3).ravel(),
+        p=[fx, 0.0, cx, 0.0, 0.0, fy, cy, 0.0, 0.0, 0.0, 1.0, 0.0],
+    )
+
+
+def main() -> int:
+    """Entry point."""
+    return run_node(RepublishNode, "republish_node")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""A graph that opens its camera itself: all is accounted for, and recorders get the frames."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import pytest
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from started_graph import ROOT, Starter, left_behind
+from vision_msgs.msg import Detection2DArray
+
+from perception_nodes.bench.graphs import RECEIVER
+from perception_nodes.graph.graph import VEHICLE, Graph
+from perception_nodes.graph.supervisor import Supervisor
+
+pytestmark = [pytest.mark.ros, pytest.mark.timeout(180)]
+GRAPH = ("backend:=null", "standby:=never", "deadline_ms:=900")
+LENS = ROOT / "calibration/camera/example_wide_1920x1280.yaml"
+TIMEOUT_S = 60.0
+
+
+class Recorder:
+    """Subscribes as `ros2 bag record` does."""
+
+    def __init__(self, context: rclpy.Context) -> None:
+        self.node = rclpy.create_node("recorder", context=context)
+        self._executor = SingleThreadedExecutor(context=context)
+        self._executor.add_node(self.node)
+        self.got: dict[str, list[Any]] = {}
+
+    def subscribe(self, topic: str, kind: Any) -> Any:
+        got = self.got[topic] = []
+        return self.node.create_subscription(kind, topic, got.append, 10)
+
+    def until(self, condition: Callable[[], bool], why: Callable[[], object]) -> None:
+        give_up_s = time.monotonic() + TIMEOUT_S
+        while not condition():
+            assert time.monotonic() < give_up_s, why()
+            self._executor.spin_once(timeout_sec=0.1)
+
+
+def assert_nothing_left(domain: int) -> None:
+    """The recorder's own ports stay until it ends."""
+    assert [name for name in left_behind(domain) if name.startswith("perception")] == []
+
+
+@pytest.fixture
+def recorder(domain: int) -> Iterator[Recorder]:
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=domain)
+    yield Recorder(context)
+    rclpy.shutdown(context=context)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Starter]:
+    starter = Starter("run", tmp_path)
+    yield starter
+    starter.close()
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    """Thirty frames, grey, each a little brighter than the one before."""
+    path = tmp_path / "drive.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=20)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for index in range(30):
+            grey = np.full((48, 64, 3), 40 + 4 * index, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(grey, "rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def test_a_video_file_is_played_once_and_each_frame_has_its_report(
+    video: Path, tmp_path: Path, domain: int
+) -> None:
+    received = tmp_path / "received.json"
+    graph = Graph((RECEIVER, *VEHICLE.kinds))
+    values = dict(argument.split(":=") for argument in GRAPH)
+    files = {"source": str(video), "received_file": str(received)}
+    with Supervisor(graph.nodes({**values, **files})) as running:
+        assert running.wait()
+    reports = json.loads(received.read_text())["reports"]
+    assert sorted(report["sequence"] for report in reports) == list(range(30))
+    assert {report["status"] for report in reports} <= {"OK", "SUPERSEDED"}
+    assert_nothing_left(domain)
+
+
+def test_recorders_get_the_frames_and_a_killed_camera_comes_back(
+    start: Starter, recorder: Recorder, video: Path, domain: int
+) -> None:
+    graph = start(*GRAPH, f"source:={video}", "loop:=true", f"calibration_file:={LENS}")
+    recorder.subscribe("/perception/detections", Detection2DArray)
+    kinds = {
+        "/camera/image_raw": Image,
+        "/camera/image_raw/compressed": CompressedImage,
+        "/camera/camera_info": CameraInfo,
+    }
+    subscriptions = [recorder.subscribe(topic, kind) for topic, kind in kinds.items()]
+    recorder.until(lambda: all(len(got) > 5 for got in recorder.got.values()), graph.output)
+    detected, images, jpegs, infos = ([*got] for got in recorder.got.values())
+    stamps = {(m.header.stamp.sec, m.header.stamp.nanosec) for m in detected}
+    assert stamps & {(m.header.stamp.sec, m.header.stamp.nanosec) for m in images}
+    brightness = {}
+    for image in images:
+        assert (image.encoding, image.width, image.height) == ("nv12", 64, 48)
+        assert len(image.data) == 64 * 48 * 3 // 2
+        luma = np.frombuffer(image.data, np.uint8)[: 64 * 48].mean()
+        brightness[image.header.stamp.sec, image.header.stamp.nanosec] = (luma - 16) * 255 / 219
+    for jpeg in jpegs:
+        pixels = cv2.imdecode(np.frombuffer(jpeg.data, np.uint8), cv2.IMREAD_COLOR)
+        expected = brightness.get((jpeg.header.stamp.sec, jpeg.header.stamp.nanosec))
+        assert expected is None or abs(pixels.mean() - expected) < 4
+    assert infos[-1].k[0] == 1250.0 and infos[-1].header.frame_id == "front"
+
+    first = graph.nodes()
+    idle = {os.sched_getscheduler(int(task)) for task in os.listdir(
+        f"/proc/{first['republish_node']}/task"
+    )}  # fmt: skip
+    assert idle == {os.SCHED_IDLE}
+    os.kill(first["camera_node"], signal.SIGKILL)
+    graph.until(lambda: "camera_node ended by signal SIGKILL and is started" in graph.output())
+    for got in recorder.got.values():
+        got.clear()
+    recorder.until(lambda: all(len(got) > 5 for got in recorder.got.values()), graph.output)
+
+    for subscription in subscriptions:
+        recorder.node.destroy_subscription(subscription)
+    recorder.until(lambda: "frames published over DDS" in graph.output(), graph.output)
+    graph.signal(signal.SIGINT)
+    assert graph.end() == 130
+    assert "Traceback" not in graph.output()
+    assert_nothing_left(domain)
+
+
+def test_a_camera_that_is_not_there_ends_the_graph_or_is_waited_for(
+    start: Starter, domain: int
+) -> None:
+    graph = start(*GRAPH, "source:=v4l2:/dev/video99")
+    assert graph.end() == 2
+    assert graph.output().count("/dev/video99 is not there") == 1
+    assert graph.output().count("failed: camera_node ended with status 2") == 1
+    waiting = start(*GRAPH, "source:=v4l2:/dev/video99", "wait_for_camera:=true")
+    waiting.until(lambda: "it is waited for" in waiting.output())
+    waiting.until_ready([kind.executable for kind in VEHICLE.kinds])
+    waiting.signal(signal.SIGINT)
+    assert waiting.end() == 130
+    assert_nothing_left(domain)
