@@ -16,15 +16,15 @@ class DetectorTenure(ctypes.Structure):
 
     The process has received frames since `joined_ns` and worked since `since_ns`. `newest_ns` is
     `ingested_ns` of the newest frame that it, or its predecessor, has taken: it takes no older
-    frame any more. `dead_ns` is when it was seen to be dead, 0 if it was not; that it has ended
-    also follows from the start of the next detector.
+    frame any more. `ended_ns` is when it stopped or was seen to be dead, 0 if neither; that it has
+    ended also follows from the start of the next detector.
     """
 
     _fields_ = [
         ("joined_ns", ctypes.c_int64),
         ("since_ns", ctypes.c_int64),
         ("newest_ns", ctypes.c_int64),
-        ("dead_ns", ctypes.c_int64),
+        ("ended_ns", ctypes.c_int64),
         ("process", ctypes.c_uint32),
     ]
 
@@ -69,10 +69,10 @@ class DetectorHistory:
         then = next((d for d in entries if d.since_ns <= outcome.sent_ns), entries[-1])
         then.newest_ns = max(then.newest_ns, ingested_ns)
 
-    def died(self, process: int, now_ns: int) -> None:
-        """Note that a process was seen to be dead, if it has worked as a detector."""
+    def ended(self, process: int, now_ns: int) -> None:
+        """Note that a process has stopped, or was seen to be dead, if it worked as a detector."""
         for detector in self._of(process):
-            detector.dead_ns = detector.dead_ns or now_ns
+            detector.ended_ns = detector.ended_ns or now_ns
             break
 
     def passed_over(self, ingested_ns: int) -> bool:
@@ -89,7 +89,7 @@ class DetectorHistory:
         next_since_ns = 0
         for detector in self._newest_first:
             # It has stopped by the time at which it was seen dead, or the next one started to work.
-            stops = [at_ns for at_ns in (detector.dead_ns, next_since_ns) if at_ns]
+            stops = [at_ns for at_ns in (detector.ended_ns, next_since_ns) if at_ns]
             if detector.joined_ns <= ingested_ns and all(at_ns > ingested_ns for at_ns in stops):
                 return int(detector.process), bool(stops)
             next_since_ns = detector.since_ns

@@ -100,6 +100,8 @@ class Ledger:
                 reports += self._finish(record)
             elif record.kind == RecordKind.TAKEOVER:
                 self._take_over(record)
+            elif record.kind == RecordKind.LEFT:
+                self._detectors.ended(record.process, record.sent_ns)
         return reports
 
     def reported(self, record: FrameRecord) -> None:
@@ -122,7 +124,7 @@ class Ledger:
             process: its number.
             now_ns: CLOCK_MONOTONIC.
         """
-        self._detectors.died(process, now_ns)
+        self._detectors.ended(process, now_ns)
 
     def expire(self, now_ns: int) -> list[FrameRecord]:
         """Close the frames that have been without an outcome for too long.
