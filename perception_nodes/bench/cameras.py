@@ -5,12 +5,11 @@ for a shared detector. The bench takes the outcomes from where the watchdog does
 processes.
 """
 
-import os
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
@@ -29,7 +28,7 @@ from perception_nodes.graph.config import MAX_CAMERAS, SettingsError
 from perception_nodes.graph.graph import LIVE, NodeSpec
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor
 from perception_nodes.system.environment import stay_on_this_machine
-from perception_nodes.system.processes import cpu_name, open_process
+from perception_nodes.system.processes import machine, open_process
 from perception_nodes.transport import channels
 from perception_nodes.transport.shm import Endpoint, Reader
 
@@ -95,10 +94,10 @@ class CamerasBench:
             for arrangement in ARRANGEMENTS if number > 1 else ARRANGEMENTS[:1]:
                 say(f"{number} cameras, {arrangement}: {self.frames} frames each")
                 names = [f"camera{index}" for index in range(number)]
-                drive = self._drive(names, arrangement)
-                runs.append({"cameras": number, "arrangement": arrangement, **facts(drive)})
+                run = self._run_graph(names, arrangement)
+                runs.append({"cameras": number, "arrangement": arrangement, **facts(run)})
         return {
-            "machine": f"{cpu_name()}, {os.cpu_count()} cores",
+            "machine": machine(),
             "model": self.model,
             "backend": self.backend,
             "threads": self.threads,
@@ -151,13 +150,9 @@ class CamerasBench:
         }
         if arrangement == "shared":
             return LIVE.nodes({**values, "cameras": ",".join(names)})
-        return [
-            replace(spec, name=f"{name}_{spec.name}")
-            for name in names
-            for spec in LIVE.nodes({**values, "camera": name})
-        ]
+        return [spec for name in names for spec in LIVE.nodes({**values, "camera": name})]
 
-    def _drive(self, names: Sequence[str], arrangement: str) -> CamerasRun:
+    def _run_graph(self, names: Sequence[str], arrangement: str) -> CamerasRun:
         """Film with a graph; it is waited for in this thread."""
         found: list[CamerasRun | BaseException] = []
         stopped = threading.Event()
@@ -232,13 +227,13 @@ class CamerasBench:
             while time.monotonic() < end_s:
                 time.sleep(0.05)
                 _hear(records, heard)
-            drive = judged(heard, self.frames)
+            run = judged(heard, self.frames)
             for _, process in supervisor.processes:
                 handle = open_process(process.pid)
                 if handle is not None:
-                    drive.memory_mb += handle.rss_bytes() / 1e6
+                    run.memory_mb += handle.rss_bytes() / 1e6
                     handle.close()
-            return drive
+            return run
         finally:
             endpoint.close()
 
@@ -250,38 +245,38 @@ def judged(heard: Mapping[str, Sequence[FrameRecord]], frames: int) -> CamerasRu
         heard: outcomes by camera.
         frames: number of frames of each camera that count; earlier ones are the warm-up.
     """
-    drive = CamerasRun({name: Counter() for name in heard})
+    run = CamerasRun({name: Counter() for name in heard})
     instants: Counter[int] = Counter()
     for name, outcomes in heard.items():
         counted = [record for record in outcomes if record.sequence >= WARM_UP_FRAMES]
         for record in counted:
-            drive.statuses[name][FrameStatus(record.status).name] += 1
+            run.statuses[name][FrameStatus(record.status).name] += 1
             taken_ms = latency_ms(record)
             if taken_ms is not None:
-                drive.latencies_ms.append(taken_ms)
+                run.latencies_ms.append(taken_ms)
             if record.inferred_ns:
                 instants[record.inferred_ns] += 1
         let_go = frames - len(counted)
         if let_go > 0:
-            drive.statuses[name]["SUPERSEDED"] += let_go
-    drive.together = sum(count > 1 for count in instants.values())
-    return drive
+            run.statuses[name]["SUPERSEDED"] += let_go
+    run.together = sum(count > 1 for count in instants.values())
+    return run
 
 
-def facts(drive: CamerasRun) -> dict[str, Any]:
+def facts(run: CamerasRun) -> dict[str, Any]:
     """A run as JSON."""
     names = [status.name for status in IN_TIME]
     in_time = [
-        sum(counts[name] for name in names) / counts.total() for counts in drive.statuses.values()
+        sum(counts[name] for name in names) / counts.total() for counts in run.statuses.values()
     ]
-    total = sum(drive.statuses.values(), Counter[str]())
+    total = sum(run.statuses.values(), Counter[str]())
     return {
         "status": dict(total),
         "in_time": sum(total[name] for name in names) / total.total(),
         "in_time_of_worst_camera": min(in_time),
-        "latency_ms": latency_percentiles(drive.latencies_ms),
-        "calls_for_several": drive.together,
-        "memory_mb": round(drive.memory_mb),
+        "latency_ms": latency_percentiles(run.latencies_ms),
+        "calls_for_several": run.together,
+        "memory_mb": round(run.memory_mb),
     }
 
 

@@ -6,7 +6,6 @@ detections and the report that a receiver got.
 
 import json
 import os
-import platform
 import tempfile
 import threading
 import time
@@ -26,9 +25,10 @@ from perception_nodes.core.frame import IN_TIME, PUBLISHED, FrameStatus
 from perception_nodes.core.statistics import latency_percentiles
 from perception_nodes.graph.config import SettingsError
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor, last_error
+from perception_nodes.report.page import shown
 from perception_nodes.system.environment import stay_on_this_machine
 from perception_nodes.system.load import busy
-from perception_nodes.system.processes import PAGE_BYTES, TICK_NS, cpu_name
+from perception_nodes.system.processes import PAGE_BYTES, TICK_NS, machine
 from perception_nodes.transport.domain import own_prefix
 from perception_nodes.transport.memory import SHM_FOLDER
 
@@ -182,7 +182,7 @@ class DeadlineBench:
         self, measured: dict[str, Condition], samples: list[ResourcesHeld]
     ) -> dict[str, Any]:
         result: dict[str, Any] = {
-            "machine": f"{cpu_name()}, {os.cpu_count()} cores, {platform.release()}",
+            "machine": machine(),
             "size": self.size,
             "rate_hz": self.rate_hz,
             "model": self.model,
@@ -366,8 +366,8 @@ def result_table(result: dict[str, Any]) -> Table:
         table.add_row(
             name.replace("_", " "),
             str(found["frames"]),
-            *("–" if value is None else f"{value:.2f}" for value in latency),
-            "–" if found["miss_rate"] is None else f"{found['miss_rate']:.2%}",
+            *(shown(value, "{:.2f}") for value in latency),
+            shown(found["miss_rate"], "{:.2%}"),
             f"[red]{silent}" if silent else "0",
         )
     first = next(iter(result["conditions"].values()))

@@ -25,7 +25,7 @@ from perception_nodes.core.statistics import MEDIAN_AND_P99, latency_percentiles
 from perception_nodes.graph.graph import Graph
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor
 from perception_nodes.system.environment import ros_environment, share_folder, stay_on_this_machine
-from perception_nodes.system.processes import cpu_name
+from perception_nodes.system.processes import machine
 
 WARM_UP_FRAMES = 10
 """First frames of a round, which are not measured: caches fill and threads start."""
@@ -202,7 +202,7 @@ class LatencyBench:
             "backend": self.backend,
             "threads": self.threads,
             "deadline_ms": self.deadline_ms,
-            "machine": f"{cpu_name()}, {os.cpu_count()} cores",
+            "machine": machine(),
             "latency_ms": latency_ms,
             "stages_ms": {
                 stage: latency_percentiles(values, MEDIAN_AND_P99)

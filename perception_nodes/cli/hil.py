@@ -9,7 +9,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from perception_nodes.cli.common import JsonFlag, parse_assignments, say
+from perception_nodes.cli.common import (
+    JsonFlag,
+    check_folder,
+    check_writable,
+    parse_assignments,
+    say,
+)
 from perception_nodes.graph.config import SettingsError
 from perception_nodes.graph.graph import LIVE
 from perception_nodes.hil.address import PORT, split_address
@@ -94,6 +100,8 @@ def run_command(
         raise SettingsError(f"two scenarios are named {twice[0]}: one would overwrite the other")
     if unit:
         split_address(unit)
+    check_folder(out, "--out")
+    check_writable(junit, "--junit")
     results, interrupted = Results(scenarios, out, junit), False
     with results:
         for number, scenario in enumerate(scenarios, 1):

@@ -1,7 +1,6 @@
 """`perception model COMMAND`: what models there are, how good they are, how they are made."""
 
 import json
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -36,9 +35,10 @@ from perception_nodes.evaluation import (
 )
 from perception_nodes.evaluation.classes import class_losses
 from perception_nodes.evaluation.datasets import images_of, parse_classes_map
-from perception_nodes.evaluation.gate import Margins, check_classes
+from perception_nodes.evaluation.gate import Margins, check_classes, check_loss
 from perception_nodes.evaluation.matching import require_pycocotools
 from perception_nodes.graph.config import SettingsError
+from perception_nodes.report.page import shown
 from perception_nodes.system.files import write_whole
 
 model_app = typer.Typer(
@@ -223,11 +223,13 @@ def calibrate_command(
         calibrate(subject.folder, named, path, None)
     else:
         with tempfile.TemporaryDirectory() as folder:
-            made = Path(folder) / out_model.name
-            calibrate(subject.folder, named, Path(folder) / "ranges.yaml", made)
+            made, ranges = Path(folder) / out_model.name, Path(folder) / "ranges.yaml"
+            calibrate(subject.folder, named, ranges, made)
             facts["map50_95"] = _compared(subject, load_model(str(made)), sets, max_loss)
-            write_whole(path, (Path(folder) / "ranges.yaml").read_bytes())
-            shutil.copytree(made, out_model, dirs_exist_ok=True)
+            # The description comes last: it never names a file that is not there.
+            for file in sorted(made.iterdir(), key=lambda file: file.name == "model.yaml"):
+                write_whole(out_model / file.name, file.read_bytes())
+            write_whole(path, ranges.read_bytes())
         facts["out_model"] = str(out_model)
     if as_json:
         print(json.dumps(facts, indent=2))
@@ -283,7 +285,7 @@ def evaluation_table(result: Evaluation) -> Group:
         column.justify = "right"
 
     def row(name: str, objects: int, map50_95: float | None, map50: float | None) -> None:
-        cells = ("–" if value is None else f"{value:.4f}" for value in (map50_95, map50))
+        cells = (shown(value, "{:.4f}") for value in (map50_95, map50))
         table.add_row(name, str(objects), *cells)
 
     objects = sum(score.objects for score in result.by_class.values())
@@ -295,7 +297,7 @@ def evaluation_table(result: Evaluation) -> Group:
             row(escape(name) + title, score.objects, score.map50_95, score.map50)
     point = result.operating_point
     rates = {"precision": point.precision, "recall": point.recall, "F1": point.f1}
-    said = ", ".join(f"{k} {'–' if v is None else f'{v:.3f}'}" for k, v in rates.items())
+    said = ", ".join(f"{k} {shown(v, '{:.3f}')}" for k, v in rates.items())
     thresholds = f"at score {point.score_threshold:g} and IoU 0.5"
     return Group(table, f"{thresholds}: {said}", *map(escape, result.notes), "")
 
@@ -323,24 +325,23 @@ def _compared(
     old: Model, new: Model, sets: list[LabelledSet], max_loss: float
 ) -> dict[str, dict[str, float]]:
     """Measure both models; exit status 1 if the new one loses too much."""
-    found: dict[str, dict[str, float]] = {}
-    seen: dict[str, list[Evaluation]] = {"old": [], "new": []}
+    before, now = list[Evaluation](), list[Evaluation]()
     for one in sets:
-        scores = found[one.name] = {}
-        for title, model in (("old", old), ("new", new)):
-            with progress_bar(f"{title} {model.name} on {one.name}") as progress:
-                seen[title].append(evaluate(model, one, progress=progress))
-            scores[title] = seen[title][-1].map50_95
-        said = f"{one.name}: mAP50-95 {scores['old']:.4f} before, {scores['new']:.4f} now"
-        if scores["old"] - scores["new"] > max_loss:
-            say_problem("refused", f"{said}; {max_loss:g} may be lost")
-            raise typer.Exit(1)
-        say(said)
-    losses = class_losses(seen["old"], seen["new"])
-    for check in check_classes("it was", new.name, losses, Margins.class_loss):
+        for model, seen in ((old, before), (new, now)):
+            with progress_bar(f"{model.name} on {one.name}") as progress:
+                seen.append(evaluate(model, one, progress=progress))
+        said = f"mAP50-95 {before[-1].map50_95:.4f} before, {now[-1].map50_95:.4f} now"
+        say(f"{one.name}: {said}")
+    pairs = list(zip(before, now, strict=True))
+    checks = [
+        check_loss(old.name, new.name, a.data, [a.map50_95], [b.map50_95], max_loss)
+        for a, b in pairs
+    ]
+    losses = class_losses(before, now)
+    for check in (*checks, *check_classes(old.name, new.name, losses, Margins.class_loss)):
         if check.refusal:
             say_problem("refused", check.refusal)
             raise typer.Exit(1)
     if not sets:
         say("accuracy of the new model was not measured: give --data for that")
-    return found
+    return {a.data: {"old": a.map50_95, "new": b.map50_95} for a, b in pairs}

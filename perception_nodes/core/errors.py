@@ -1,5 +1,13 @@
 """The errors whose text is for the user: one line with the thing, the value and the remedy."""
 
+from collections.abc import Sequence
+
+
+def listed(items: Sequence[object], most: int = 3, separator: str = ", ") -> str:
+    """The first items, and how many more there are."""
+    shown = separator.join(map(str, items[:most]))
+    return shown if len(items) <= most else f"{shown} and {len(items) - most} more"
+
 
 class PerceptionError(Exception):
     """What was asked for cannot be done with what was given, or on this machine."""

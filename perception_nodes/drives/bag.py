@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from perception_nodes.core.errors import listed
 from perception_nodes.drives.bag_file import BagError
 from perception_nodes.drives.footage import (
     VIDEO_SUFFIXES,
@@ -262,7 +263,4 @@ def _drive(path: Path, topic: str, storage: Storage) -> Drive:
 def _listing(storage: Storage) -> str:
     """The topics of a bag, for an error text."""
     names = [f"{t.name} ({t.message_type}, {t.count} messages)" for t in storage.topics.values()]
-    shown, more = names[:12], len(names) - 12
-    if not names:
-        return "it has no topics at all"
-    return f"its topics are {', '.join(shown)}" + (f" and {more} more" if more > 0 else "")
+    return f"its topics are {listed(names, 12)}" if names else "it has no topics at all"

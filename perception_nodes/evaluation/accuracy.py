@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from perception_nodes.backends.model import Model
 from perception_nodes.core.decode import DecodeSettings
+from perception_nodes.core.errors import listed
 from perception_nodes.core.frame import Detections, FrameHeader
 from perception_nodes.core.inference import Progress
 from perception_nodes.evaluation.class_names import indices_of
@@ -169,22 +170,17 @@ def class_groups(model: Model, data: LabelledSet) -> tuple[dict[str, tuple[int, 
             unknown.append(name)
     if not groups:
         raise DataError(
-            f"{data.name}: none of its classes ({_listed(unknown)}) is one of {model.name}'s "
+            f"{data.name}: none of its classes ({listed(unknown, 8)}) is one of {model.name}'s "
             f"({', '.join(model.classes)}); say which counts as which with --classes-map"
         )
     notes = []
     if unknown:
-        notes.append(f"classes that {model.name} does not know are left out: {_listed(unknown)}")
+        notes.append(f"classes that {model.name} does not know are left out: {listed(unknown, 8)}")
     judged = {index for indices in groups.values() for index in indices}
     rest = [name for index, name in enumerate(model.classes) if index not in judged]
     if rest:
-        notes.append(f"classes that the set does not label are left out: {_listed(rest)}")
+        notes.append(f"classes that the set does not label are left out: {listed(rest, 8)}")
     return groups, notes
-
-
-def _listed(names: list[str]) -> str:
-    shown, more = names[:8], len(names) - 8
-    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
 
 
 def labelled_objects(

@@ -7,16 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from perception_nodes.core.errors import listed
 from perception_nodes.evaluation.labels import DataError, LabelledImage
 
-SHOWN_ERRORS = 3
 ROUNDING_PX = 1.0
 """How far a box may extend beyond the image."""
 
 
-def read_coco(
-    annotations: Path, images: Path
-) -> tuple[tuple[str, ...], list[LabelledImage], list[str]]:
+def read_coco(annotations: Path, images: Path) -> tuple[tuple[str, ...], list[LabelledImage]]:
     """Read a COCO file of boxes.
 
     Args:
@@ -24,7 +22,7 @@ def read_coco(
         images: folder that the file names are relative to.
 
     Returns:
-        Class names, images, and notes on oddities that are no reason to stop.
+        Class names and images.
 
     Raises:
         DataError: the file has another format, a label is out of range, or an image is missing.
@@ -55,8 +53,7 @@ def read_coco(
             "(image_id, category_id, bbox)"
         ) from error
     if errors:
-        more = f" (and {len(errors) - SHOWN_ERRORS} more)" if len(errors) > SHOWN_ERRORS else ""
-        raise DataError(f"{annotations}: " + "; ".join(errors[:SHOWN_ERRORS]) + more)
+        raise DataError(f"{annotations}: {listed(errors, separator='; ')}")
     missing = [path for path in files.values() if not path.is_file()]
     if missing or not files:
         raise DataError(
@@ -72,7 +69,7 @@ def read_coco(
         )
         for key, found in rows.items()
     ]
-    return tuple(categories.values()), labelled, []
+    return tuple(categories.values()), labelled
 
 
 def _load(path: Path) -> dict[str, Any]:

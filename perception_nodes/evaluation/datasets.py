@@ -11,6 +11,7 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from perception_nodes.core.errors import listed
 from perception_nodes.drives.footage import IMAGE_SUFFIXES
 from perception_nodes.evaluation.coco import read_coco
 from perception_nodes.evaluation.labels import DataError, LabelledImage, LabelledSet
@@ -81,7 +82,8 @@ def read_set(
     source = _source(Path(path), root)
     files = list_images(source.images)
     if source.annotations is not None:
-        classes, images, notes = read_coco(source.annotations, source.images)
+        classes, images = read_coco(source.annotations, source.images)
+        notes = list[str]()
         files = [image.path for image in images]
     else:
         classes = source.classes or class_names(source.images)
@@ -146,10 +148,9 @@ def check_images(files: list[Path]) -> None:
     """
     broken = [path for path in files if not _looks_whole(path)]
     if broken:
-        more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
         raise DataError(
             f"{len(broken)} of {len(files)} images are cut off, empty or no images: "
-            f"{', '.join(map(str, broken[:3]))}{more}; replace or remove them"
+            f"{listed(broken)}; replace or remove them"
         )
 
 

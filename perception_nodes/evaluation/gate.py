@@ -260,18 +260,11 @@ def check_agreement(
         f"on {frames} frames {model} is sure of {found.other} objects, {reference} of "
         f"{found.reference}"
     )
-    if objects == 0:
-        return replace(
-            check,
-            refusal=f"no objects to compare: {said}, so it cannot be judged; give frames of "
-            "traffic with --bag or --images",
-            at_fault="frames",
-        )
     if objects < MIN_OBJECTS:
         return replace(
             check,
             refusal=f"too few objects to compare: {said}, so it cannot be judged; {MIN_OBJECTS} "
-            "are needed in all: give more --frames, or busier ones",
+            "are needed in all: give more --frames, or frames of traffic with --bag or --images",
             at_fault="frames",
         )
     if found.share < least:

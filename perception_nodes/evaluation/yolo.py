@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from perception_nodes.core.errors import listed
 from perception_nodes.evaluation.labels import DataError, LabelledImage
 
-SHOWN_ERRORS = 3
 ROUNDING = 1e-4
 """How far a coordinate may be outside the image: labels are written with few digits."""
 _MARKS = ("classes.txt", "data.yaml")
@@ -67,8 +67,7 @@ def read_yolo(
             without.append(path)
             found.append(LabelledImage.without_objects(path))
     if errors:
-        more = f" (and {len(errors) - SHOWN_ERRORS} more)" if len(errors) > SHOWN_ERRORS else ""
-        raise DataError("; ".join(errors[:SHOWN_ERRORS]) + more + "; correct or remove these lines")
+        raise DataError(f"{listed(errors, separator='; ')}; correct or remove these lines")
     if len(without) == len(files):
         raise DataError(
             f"none of the {len(files)} images of {images} has a label file in {labels}; put them "

@@ -81,19 +81,13 @@ def put_in(fault: Fault, target: Target, wait_s: Callable[[float], object]) -> N
         wait_s: waits for a number of seconds, or until the run is over.
 
     Raises:
-        NotInjected: the fault cannot be put in.
+        NotInjected: the fault cannot be put in, or was not there to the end.
     """
-    with injected(fault, target):
+    with _in_effect(fault, target):
         wait_s(fault.for_s)
 
 
-def injected(fault: Fault, target: Target) -> AbstractContextManager[None]:
-    """A context in which the fault is in effect.
-
-    Raises:
-        NotInjected: on entering, if the fault cannot be put in; on leaving, if it was not there to
-            the end.
-    """
+def _in_effect(fault: Fault, target: Target) -> AbstractContextManager[None]:
     if isinstance(fault, BackendFault):
         return _ordered(fault, target)
     if isinstance(fault, ProcessFault):

@@ -76,6 +76,11 @@ class Verdict(BaseModel):
         """Whether everything was as expected."""
         return not self.problems
 
+    @property
+    def worst(self) -> HealthMode | None:
+        """The worst health mode from the fault on; None if none was told."""
+        return max((HealthMode[mode] for mode, _, _ in self.told), default=None)
+
 
 def judge(scenario: Scenario, seen: Observations, deadline_ms: float = DEADLINE_MS) -> Verdict:
     """Compare what was observed with what is expected.

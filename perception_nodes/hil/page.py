@@ -15,7 +15,6 @@ from perception_nodes.report.annotate import STATUS_COLOURS
 from perception_nodes.report.charts import DEADLINE_COLOUR, HEALTH_COLOURS
 from perception_nodes.report.page import NO_VALUE
 from perception_nodes.report.recording import Recording, RecordingError, read_recording
-from perception_nodes.watchdog.faults import HealthMode
 
 FAULT_COLOUR = "#868e96"
 CHART_DEADLINES = 3
@@ -56,13 +55,12 @@ def _row(verdict: Verdict, folder: Path) -> dict[str, Any]:
     except RecordingError:
         recording = Recording()  # it was not run
     drawn = bool(recording.reports and verdict.sent)
-    worst = max((HealthMode[mode] for mode, _, _ in verdict.told), default=None)
     return {
         "scenario": verdict.scenario,
         "title": verdict.title,
         "verdict": "pass" if verdict.passed else "fail",
         "detected_ms": verdict.detected_ms,
-        "worst_mode": NO_VALUE if worst is None else worst.name,
+        "worst_mode": NO_VALUE if verdict.worst is None else verdict.worst.name,
         "in_time": None if verdict.miss_rate is None else 1 - verdict.miss_rate,
         "agreement": verdict.agreement,
         "detections_ms": verdict.detections_ms,

@@ -26,7 +26,7 @@ class Results:
     """
 
     def __init__(self, scenarios: Sequence[Scenario], out: Path, junit: Path | None) -> None:
-        """Write files that list all scenarios as not begun, which shows that they can be written.
+        """Write files that list all scenarios as not begun.
 
         Args:
             scenarios: those to run.
@@ -34,16 +34,15 @@ class Results:
             junit: file for JUnit XML, if it is wanted.
 
         Raises:
-            SettingsError: the files cannot be written.
+            SettingsError: the disk is too full.
         """
         self.verdicts: list[Verdict] = []
         self._names = [scenario.name for scenario in scenarios]
         self._seconds: list[float] = []
         self._out, self._junit = out, junit
         self._write()
-        with _writing(out):
-            (out / "report.html").unlink(missing_ok=True)  # of an earlier run
-            free = shutil.disk_usage(out).free
+        (out / "report.html").unlink(missing_ok=True)  # of an earlier run
+        free = shutil.disk_usage(out).free
         if free < ROOM_BYTES:
             raise SettingsError(
                 f"{out} has only {free / 1e6:.1f} MB free, and {ROOM_BYTES / 1e6:.0f} are needed; "
@@ -56,11 +55,7 @@ class Results:
         return not self._not_begun and all(verdict.passed for verdict in self.verdicts)
 
     def add(self, verdict: Verdict, took_s: float) -> None:
-        """Add a verdict, and write all that there are.
-
-        Raises:
-            SettingsError: they cannot be written.
-        """
+        """Add a verdict, and write all that there are."""
         self.verdicts.append(verdict)
         self._seconds.append(took_s)
         self._write()
@@ -79,7 +74,7 @@ class Results:
 
     def __exit__(self, *_: object) -> None:
         """Write the page."""
-        with _writing(self._out):
+        with _undisturbed():
             machine = self.as_json()["machine"]
             # Imported here: every command would load the plotting library otherwise.
             from perception_nodes.hil.page import render
@@ -92,30 +87,22 @@ class Results:
         return self._names[len(self.verdicts) :]
 
     def _write(self) -> None:
-        with _writing(self._out):
+        with _undisturbed():
             write_whole(self._out / "verdicts.json", json.dumps(self.as_json(), indent=2) + "\n")
-        if self._junit is not None:
-            with _writing(self._junit):
+            if self._junit is not None:
                 text = verdicts_junit(self.verdicts, self._seconds, self._not_begun)
                 write_whole(self._junit, text)
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def _undisturbed() -> Iterator[None]:
     """Delay Ctrl-C and SIGTERM until a file is written: the page takes seconds.
 
     Raises:
-        SettingsError: it cannot be written.
         KeyboardInterrupt: one of the signals came meanwhile.
     """
     waiting: list[int] = []
-    try:
-        with handled_stopping(lambda number, _: waiting.append(number)):
-            yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise SettingsError(
-            f"the verdicts cannot be written to {path}: {reason}; name another --out or --junit"
-        ) from error
+    with handled_stopping(lambda number, _: waiting.append(number)):
+        yield
     if waiting:
         raise KeyboardInterrupt

@@ -286,16 +286,6 @@ class Scenario(_Strict):
     faults: tuple[Fault, ...] = ()
     expect: Expectation
 
-    @property
-    def begin_s(self) -> float:
-        """When the first fault begins, in seconds after the first frame."""
-        return min((fault.after_s for fault in self.faults), default=UNDISTURBED_S)
-
-    @property
-    def end_s(self) -> float:
-        """When the last fault ends."""
-        return max((fault.end_s for fault in self.faults), default=UNDISTURBED_S)
-
     @model_validator(mode="after")
     def _drops_are_numbered(self) -> "Scenario":
         for number, fault in enumerate(self.faults):

@@ -1,7 +1,5 @@
 """Scenarios and verdicts as tables for people, as JSON, and as JUnit XML."""
 
-import os
-import platform
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -11,8 +9,8 @@ from rich.table import Table
 
 from perception_nodes.hil.judge import Verdict
 from perception_nodes.hil.scenario import Scenario
-from perception_nodes.system.processes import cpu_name
-from perception_nodes.watchdog.faults import HealthMode
+from perception_nodes.report.page import NO_VALUE, shown
+from perception_nodes.system.processes import machine
 
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML does not allow, such as the colour codes in a node's messages."""
@@ -27,7 +25,7 @@ def verdicts_table(verdicts: Sequence[Verdict]) -> Table:
         table.add_row(
             verdict.scenario,
             _ms(verdict.detected_ms),
-            max((mode for mode, _, _ in verdict.told), key=_badness, default=""),
+            NO_VALUE if verdict.worst is None else verdict.worst.name,
             f"{verdict.without_detections}/{verdict.sent}",
             str(verdict.lost_silently),
             _ms(verdict.detections_ms),
@@ -88,7 +86,7 @@ def verdicts_json(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     """The verdicts, and the machine that they were given on."""
     passed = sum(verdict.passed for verdict in verdicts)
     return {
-        "machine": f"{cpu_name()}, {os.cpu_count()} cores, {platform.release()}",
+        "machine": machine(),
         "passed": passed,
         "failed": len(verdicts) - passed,
         "verdicts": [{"passed": verdict.passed, **verdict.model_dump()} for verdict in verdicts],
@@ -129,9 +127,5 @@ def verdicts_junit(
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def _badness(mode: str) -> HealthMode:
-    return HealthMode[mode]
-
-
 def _ms(value: float | None) -> str:
-    return "–" if value is None else f"{value:.0f} ms"
+    return shown(value, "{:.0f} ms")

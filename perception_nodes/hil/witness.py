@@ -8,7 +8,7 @@ from typing import Any
 from perception_nodes.core.frame import FrameStatus
 from perception_nodes.drives.schemas import DETECTIONS, FRAME_REPORT, HEALTH, typestore
 from perception_nodes.hil.clock_offset import ClockOffset
-from perception_nodes.report.recording import read_messages
+from perception_nodes.report.recording import nanoseconds, read_messages
 from perception_nodes.watchdog.faults import HealthMode
 
 OUTCOMES = [status.name.lower() for status in FrameStatus]
@@ -91,10 +91,12 @@ class Observations:
                 continue
             message: Any = store.deserialize_cdr(data, type_name)
             if type_name == DETECTIONS:
-                self.detections.append((at_ns, _stamp_ns(message)))
+                self.detections.append((at_ns, nanoseconds(message.header.stamp)))
             elif type_name == FRAME_REPORT:
                 status = FrameStatus(message.status)
-                report = ReceivedReport(at_ns, _stamp_ns(message), status, message.reason)
+                report = ReceivedReport(
+                    at_ns, nanoseconds(message.header.stamp), status, message.reason
+                )
                 self.reports.append(report)
             else:
                 self.told.append(_told(at_ns, message))
@@ -107,11 +109,6 @@ class Observations:
     def accounts(self) -> Sequence[ReceivedHealth]:
         """The watchdog's own health messages."""
         return [told for told in self.told if told.by_watchdog]
-
-
-def _stamp_ns(message: Any) -> int:
-    stamp = message.header.stamp
-    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
 def _told(at_ns: int, message: Any) -> ReceivedHealth:

@@ -1,1 +1,1 @@
-"""Recorded drives in, detections and reports out: runs with no ROS installed."""
+"""Recorded drives in, detections and reports out: replay without ROS, and the demo with it."""

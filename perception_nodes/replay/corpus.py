@@ -13,7 +13,7 @@ import io
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -29,7 +29,7 @@ from perception_nodes.core.errors import InputError
 from perception_nodes.core.statistics import latency_percentiles
 from perception_nodes.graph.config import SettingsError
 from perception_nodes.replay.offline_camera import LoadedModel, ReplaySettings
-from perception_nodes.replay.run import Options, Source, made_with, replay
+from perception_nodes.replay.run import Options, Progress, Source, made_with, replay
 from perception_nodes.report.timing import read_work_ms
 from perception_nodes.system.environment import cache_folder
 from perception_nodes.system.files import write_whole
@@ -38,8 +38,6 @@ ATTEMPTS = 3
 MARKER = "complete.json"
 SUMMARY = "summary.json"
 TABLE = "drives.csv"
-Said = Callable[[str, int, int], None]
-"""Called repeatedly with a drive's name, the frames done and their total, in a worker."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +141,7 @@ def jobs_of(
     return jobs
 
 
-def run_job(job: Job, said: Said) -> Result:
+def run_job(job: Job, said: Progress) -> Result:
     """Replay a drive in a worker; the model stays loaded for the next job.
 
     Raises:

@@ -1,7 +1,6 @@
 """Play a recorded drive through the whole graph over ROS 2, with a live view and a report."""
 
 import json
-import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from perception_nodes.graph.graph import RECORDED
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor, last_error
 from perception_nodes.replay.outputs import finish
 from perception_nodes.system.environment import stay_on_this_machine
+from perception_nodes.system.processes import machine
 
 SET_BY_THE_DEMO = frozenset({"bag", "topic", "frames", "listeners", "recording", "sent_file"})
 
@@ -90,7 +90,7 @@ def _played(
             "deadline_ms": parameters["deadline_ms"],
             "frames_sent": len(played["sent"]),
             "warnings": played["warnings"],
-            "machine": platform.processor() or platform.machine(),
+            "machine": machine(),
         }
         sent = [(index, stamp_ns) for index, stamp_ns in played["sent"]]
         return finish(out, recording, drive, sent, context, writing)

@@ -1,7 +1,7 @@
 """The outputs of a run: summary, Foxglove recording, report and video."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import simplejpeg
 
 from perception_nodes.core.frame import FrameRejected, latency_ms
+from perception_nodes.core.inference import Progress
 from perception_nodes.core.statistics import summarize
 from perception_nodes.drives.bag import Drive, RawFrame, camera_info_topic
 from perception_nodes.drives.schemas import (
@@ -49,8 +50,6 @@ ANNOTATED_TOPIC = "/perception/annotated/compressed"
 """The picture with its boxes drawn in, for viewers without annotations, such as rviz."""
 JPEG_QUALITY = 85
 DEFAULT_FPS = 10.0
-Progress = Callable[[int, int], None]
-"""Called with the frames done and their total."""
 
 
 def finish(

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -37,6 +36,7 @@ from perception_nodes.report.changes import Comparison, Tolerance
 from perception_nodes.report.chosen_frames import ChosenFrames
 from perception_nodes.report.recording import Recorder, Recording
 from perception_nodes.system.files import write_whole
+from perception_nodes.system.processes import machine
 
 LOCKSTEP, REALTIME = "lockstep", "realtime"
 MODES = (LOCKSTEP, REALTIME)
@@ -317,7 +317,7 @@ def _context(
         "threads": loaded.info.threads,
         "score_threshold": loaded.settings.score_threshold,
         "deadline_ms": loaded.settings.deadline_ms,
-        "machine": platform.processor() or platform.machine(),
+        "machine": machine(),
         "warnings": warnings,
     }
 

@@ -15,7 +15,8 @@ from queue import SimpleQueue
 from typing import Any
 
 from perception_nodes.graph.config import SettingsError
-from perception_nodes.replay.corpus import Job, Result, Said, WorkerDied, Workers, run_job
+from perception_nodes.replay.corpus import Job, Result, WorkerDied, Workers, run_job
+from perception_nodes.replay.run import Progress
 from perception_nodes.system.environment import die_with_parent
 
 TOLD_EVERY_S = 0.2
@@ -28,7 +29,7 @@ class Interrupted(RuntimeError):
 
 
 @contextmanager
-def local_workers(count: int, said: Said) -> Iterator[Workers]:
+def local_workers(count: int, said: Progress) -> Iterator[Workers]:
     """Use processes of this machine.
 
     Args:
@@ -140,7 +141,7 @@ def _work(job: Job) -> Result:
 
 
 @contextmanager
-def ray_workers(address: str, count: int, said: Said) -> Iterator[Workers]:
+def ray_workers(address: str, count: int, said: Progress) -> Iterator[Workers]:
     """Use tasks of a Ray cluster, whose machines see bags and outputs under the same paths.
 
     Args:

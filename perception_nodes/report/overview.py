@@ -12,7 +12,7 @@ from perception_nodes.core.frame import stage_durations_ms
 from perception_nodes.report.annotate import decoded
 from perception_nodes.report.charts import DEADLINE_COLOUR, STAGE_COLOURS, worst_of_groups
 from perception_nodes.report.chosen_frames import ChosenFrame, ChosenFrames
-from perception_nodes.report.drive_report import LOCKSTEP, verdict
+from perception_nodes.report.drive_report import is_simulated, verdict
 from perception_nodes.report.recording import Recording
 from perception_nodes.report.static_chart import INK, SOFT, drawing, saved
 
@@ -51,7 +51,7 @@ def overview(summary: dict[str, Any], recording: Recording, chosen: ChosenFrames
 
 
 def _figures(summary: dict[str, Any]) -> str:
-    kind = "work" if summary.get("mode") == LOCKSTEP else "latency"
+    kind = "work" if is_simulated(summary) else "latency"
     texts = [
         f"{rank.replace('_', '.')} {value:.1f} ms"
         for rank, value in summary["latency_ms"].items()

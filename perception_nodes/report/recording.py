@@ -150,7 +150,7 @@ class ReportedFrame(_ReportFields):  # type: ignore[misc]
         """The report that a deserialized message holds."""
         values = (getattr(message, name) for _, name in FRAME_REPORT_FIELDS)
         header = message.header
-        return cls(log_time_ns, _stamp_ns(header.stamp), header.frame_id, *values)
+        return cls(log_time_ns, nanoseconds(header.stamp), header.frame_id, *values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +249,7 @@ def read_recording(path: str | Path, by_number: bool = False) -> Recording:
             if by_number:
                 unreported[log_time_ns] = found
             else:
-                recording.detections[_stamp_ns(message.header.stamp)] = found
+                recording.detections[nanoseconds(message.header.stamp)] = found
         elif not recording.health or recording.health[-1].mode != message.mode:
             change = HealthChange(log_time_ns, HealthMode(message.mode), message.cause)
             recording.health.append(change)
@@ -264,7 +264,7 @@ def detections_of(data: bytes) -> tuple[int, FrameDetections]:
     """
     try:
         message: Any = typestore().deserialize_cdr(data, DETECTIONS)
-        return _stamp_ns(message.header.stamp), _frame_detections(message)
+        return nanoseconds(message.header.stamp), _frame_detections(message)
     except (SerdeError, IndexError) as error:
         raise RecordingError(f"a message of {DETECTIONS} cannot be read: {error}") from error
 
@@ -296,5 +296,6 @@ def _frame_detections(message: Any) -> FrameDetections:
     )
 
 
-def _stamp_ns(stamp: Any) -> int:
+def nanoseconds(stamp: Any) -> int:
+    """A message's time, since the Unix epoch."""
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)

@@ -17,6 +17,7 @@ from rich.text import Text
 from perception_nodes.core.budget import DEADLINE_MS, STAGES, Budget
 from perception_nodes.core.frame import STAMPS, FrameStatus
 from perception_nodes.core.statistics import MEDIAN_AND_P99, percentiles
+from perception_nodes.report.page import shown
 
 WINDOW_FRAMES = 300
 REFRESH_INTERVAL_S = 0.25
@@ -251,4 +252,4 @@ def _bar(share: float, style: str) -> Text:
 
 
 def _ms(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
+    return shown(value, "{:.2f}")

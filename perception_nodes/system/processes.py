@@ -105,6 +105,11 @@ def available_memory_bytes() -> int:
     return int(line.split()[1]) * 1024
 
 
+def machine() -> str:
+    """Processor, number of cores and kernel."""
+    return f"{cpu_name()}, {os.cpu_count()} cores, {platform.release()}"
+
+
 def cpu_name() -> str:
     """Name of the processor."""
     info = Path("/proc/cpuinfo")

@@ -124,6 +124,25 @@ def test_a_calibrated_model_that_loses_too_much_is_not_written(
     assert ("refused: " in result.output) == (status == 1)
 
 
+def test_the_table_is_written_when_the_model_is_whole(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def calibrate(folder: Path, frames: object, table: Path, out: Path) -> None:
+        out.mkdir()
+        for path in (table, out / "model.yaml", out / "made.u8.onnx"):
+            path.touch()
+
+    written: list[str] = []
+    monkeypatch.setattr(cli_model, "compression_tool", lambda *_: calibrate)
+    monkeypatch.setattr(cli_model, "load_model", lambda name: load_model("road-n"))
+    monkeypatch.setattr(cli_model, "write_whole", lambda path, _: written.append(path.name))
+    arguments = ["--bag", str(root / "bags/sample_sqlite3"), "--frames", "8"]
+    arguments += ["--table", str(tmp_path / "t.yaml"), "--out-model", str(tmp_path / "made")]
+    result = run(app, ["model", "calibrate", "road-n", *arguments])
+    assert result.exit_code == 0, result.output
+    assert written == ["made.u8.onnx", "model.yaml", "t.yaml"]
+
+
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache of compiled models."""
@@ -238,7 +257,7 @@ def test_dark_frames_prove_nothing(cache: Path, tmp_path: Path) -> None:
     cv2.imwrite(str(folder / "0.png"), np.zeros((360, 640, 3), np.uint8))
     result = run(app, [*COMPILE, "--images", str(folder)])
     assert result.exit_code == 1
-    assert "no objects to compare" in result.output
+    assert "too few objects to compare" in result.output
     assert names_in(cache) == []
 
 

@@ -21,6 +21,7 @@ FILES = [
     (["bench", "models", "none"], "--html"),
     (["bench", "models", "none"], "--svg"),
     (["replay", "/nowhere", "--update"], "--golden"),
+    (["hil", "run", "camera_stop"], "--junit"),
 ]
 FOLDERS = [
     (["demo", "--bag", "/nowhere"], "--out"),
@@ -28,6 +29,7 @@ FOLDERS = [
     (["replay", "--compare", "/nowhere", "/nowhere"], "--out"),
     (["model", "calibrate", "road-n", "--bag", "/nowhere"], "--out-model"),
     (["model", "compress", "/nowhere"], "--out"),
+    (["hil", "run", "camera_stop"], "--out"),
 ]
 
 

@@ -29,7 +29,7 @@ def gate(name: str = "road-n", backend: str = "openvino", **facts: object) -> Ga
         (Agreement(20, 20, 36), "", ""),
         (Agreement(20, 20, 35), "runtime", "both see 88%, 90% are wanted"),
         (Agreement(50, 0, 0), "runtime", "m is sure of 0 objects"),
-        (Agreement(0, 0, 0), "frames", "no objects to compare"),
+        (Agreement(0, 0, 0), "frames", "too few objects to compare"),
         (Agreement(9, 10, 19), "frames", "too few objects to compare"),
     ],
 )
