@@ -121,12 +121,12 @@ class Converter:
 
     Attributes:
         weights: the `.bin` file.
-        channels: number of channels of each tensor.
+        shapes: channels, height and width of each tensor.
         nodes, tensors: of the graph.
     """
 
     weights: Weights
-    channels: dict[str, int] = field(default_factory=dict)
+    shapes: dict[str, tuple[int, int, int]] = field(default_factory=dict)
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     tensors: list[onnx.TensorProto] = field(default_factory=list)
 
@@ -153,7 +153,7 @@ class Converter:
         method(layer)
 
     def _same(self, layer: Layer) -> None:
-        self.channels |= dict.fromkeys(layer.outputs, self.channels[layer.inputs[0]])
+        self.shapes |= dict.fromkeys(layer.outputs, self.shapes[layer.inputs[0]])
 
     def _split(self, layer: Layer) -> None:
         self._same(layer)
@@ -164,7 +164,8 @@ class Converter:
         (out,) = layer.outputs
         count, size = layer.whole(0), layer.whole(1)
         groups = layer.whole(7, 1)
-        inside = self.channels[layer.inputs[0]] // groups
+        channels, *picture = self.shapes[layer.inputs[0]]
+        inside = channels // groups
         shape = (count, inside, layer.whole(11, size), size)
         if layer.whole(6) != np.prod(shape):
             raise CompressionError(f"convolution {out!r} has {layer.whole(6)} weights, not {shape}")
@@ -193,7 +194,12 @@ class Converter:
             self.add("LeakyRelu", [made], [out], alpha=slope[0])
         elif kind:
             raise CompressionError(f"activation {kind} of {out!r} is not known here")
-        self.channels[out] = count
+        reach = [dilation * (length - 1) + 1 for length in shape[2:]]
+        height, width = (
+            (length + 2 * pad - kernel) // stride + 1
+            for length, kernel in zip(picture, reach, strict=True)
+        )
+        self.shapes[out] = count, height, width
 
     _convolutiondepthwise = _convolution
 
@@ -201,7 +207,9 @@ class Converter:
         if layer.whole(0) or layer.whole(5) != 1:
             raise CompressionError(f"pooling {layer.outputs[0]!r} is not a plain maximum")
         size, stride, pad = layer.whole(1), layer.whole(2, 1), layer.whole(3)
-        self._same(layer)
+        channels, *picture = self.shapes[layer.inputs[0]]
+        height, width = ((length + 2 * pad - size) // stride + 1 for length in picture)
+        self.shapes[layer.outputs[0]] = channels, height, width
         self.add(
             "MaxPool",
             layer.inputs,
@@ -214,23 +222,31 @@ class Converter:
     def _concat(self, layer: Layer) -> None:
         # ncnn counts axes without that of the batch.
         axis = layer.whole(0) + 1
-        joined = sum(self.channels[name] for name in layer.inputs)
-        self.channels[layer.outputs[0]] = joined if axis == 1 else self.channels[layer.inputs[0]]
+        channels, *picture = self.shapes[layer.inputs[0]]
+        if axis == 1:
+            channels = sum(self.shapes[name][0] for name in layer.inputs)
+        self.shapes[layer.outputs[0]] = channels, picture[0], picture[1]
         self.add("Concat", layer.inputs, layer.outputs, axis=axis)
 
     def _slice(self, layer: Layer) -> None:
         parts = len(layer.outputs)
-        each = self.channels[layer.inputs[0]] // parts
+        channels, *picture = self.shapes[layer.inputs[0]]
+        each = channels // parts
         sizes = self.constant(f"{layer.outputs[0]}_sizes", [each] * parts)
-        self.channels |= dict.fromkeys(layer.outputs, each)
+        self.shapes |= dict.fromkeys(layer.outputs, (each, picture[0], picture[1]))
         self.add("Split", [*layer.inputs, sizes], layer.outputs, axis=1)
 
     def _shufflechannel(self, layer: Layer) -> None:
         (source,), (out,) = layer.inputs, layer.outputs
-        groups, channels = layer.whole(0, 1), self.channels[source]
+        groups = layer.whole(0, 1)
+        channels, *picture = self.shapes[source]
         self._same(layer)
-        order = self.constant(f"{out}_order", np.arange(channels).reshape(groups, -1).T.ravel())
-        self.add("Gather", [source, order], [out], axis=1)
+        # As PyTorch writes it: OpenVINO 2026.4 computes something else of a Gather in its place.
+        apart = self.constant(f"{out}_apart", [1, groups, channels // groups, *picture])
+        whole = self.constant(f"{out}_whole", [1, channels, *picture])
+        self.add("Reshape", [source, apart], [f"{out}_groups"])
+        self.add("Transpose", [f"{out}_groups"], [f"{out}_turned"], perm=[0, 2, 1, 3, 4])
+        self.add("Reshape", [f"{out}_turned", whole], [out])
 
     def _binaryop(self, layer: Layer) -> None:
         if layer.whole(0):
@@ -242,8 +258,9 @@ class Converter:
         (out,) = layer.outputs
         if layer.whole(0) not in (1, 2) or layer.whole(6):
             raise CompressionError(f"enlargement {out!r} is neither nearest nor bilinear")
-        self._same(layer)
         scales = [1, 1, layer.real(1, 1.0), layer.real(2, 1.0)]
+        channels, height, width = self.shapes[layer.inputs[0]]
+        self.shapes[out] = channels, int(height * scales[2]), int(width * scales[3])
         linear = layer.whole(0) == 2
         self.add(
             "Resize",
@@ -278,7 +295,7 @@ def convert(param: Path, weights: Path, size: tuple[int, int]) -> onnx.ModelProt
         raise CompressionError(f"{param} or {weights} cannot be read: {error}") from error
     to = Converter(Weights(content))
     image = next(layer for layer in layers if layer.kind == "Input").outputs[0]
-    to.channels[image] = 3
+    to.shapes[image] = 3, size[1], size[0]
     for layer in layers:
         if layer.kind != "Input":
             to.convert(layer)

@@ -2,17 +2,34 @@
 
 import json
 import re
+import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
+from numpy.typing import NDArray
 
-from perception_nodes.backends.model import Model
-from perception_nodes.cli.common import JsonFlag, check_folder, say
+from perception_nodes.backends.model import Model, load_model
+from perception_nodes.cli.common import (
+    DataRoot,
+    JsonFlag,
+    check_folder,
+    compression_tool,
+    progress_bar,
+    say,
+    say_problem,
+)
+from perception_nodes.evaluation import LabelledSet, read_set
+from perception_nodes.evaluation.gate import Check, Margins
+from perception_nodes.evaluation.matching import require_pycocotools
 from perception_nodes.graph.config import SettingsError
 
 NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,30}")
 MODELS = Path("models")
+FLOAT = "-float"
+Frames = list[tuple[str, NDArray[np.uint8]]]
 
 
 def import_command(
@@ -59,6 +76,36 @@ def import_command(
     license: Annotated[
         str, typer.Option(help="Licence of the weights; by default what the metadata says.")
     ] = "",
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Quantize to 8 bits, on frames of --bag or --images.")
+    ] = False,
+    bag: Annotated[
+        list[Path] | None, typer.Option(help="Recorded drive to quantize on; may be repeated.")
+    ] = None,
+    images: Annotated[
+        list[Path] | None, typer.Option(help="Folder of images to quantize on; may be repeated.")
+    ] = None,
+    frames: Annotated[
+        int, typer.Option(min=8, max=100_000, help="Number of frames to quantize on.")
+    ] = 128,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Labelled set to compare 8 bits with float on, as for `perception model "
+            "evaluate`; may be repeated."
+        ),
+    ] = None,
+    root: DataRoot = None,
+    max_loss: Annotated[
+        float, typer.Option(min=0, max=1, help="What mAP50-95 may lose, as a mean over the sets.")
+    ] = 0.01,
+    max_class_loss: Annotated[
+        float, typer.Option(min=0, max=1, help="What AP50 or recall of a class may lose.")
+    ] = Margins.class_loss,
+    min_agreement: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Share of objects on the frames that both must see."),
+    ] = 0.8,
     as_json: JsonFlag = False,
 ) -> None:
     """Make a model of a detector that was trained and exported elsewhere.
@@ -68,20 +115,34 @@ def import_command(
     ultralytics-nms (NMS inside, or one-to-one), ultralytics-rtdetr, yolov5 (and v7), yolov6, yolox,
     yolox-raw, nanodet-plus, detr (labels, boxes, scores), detr-queries (logits, boxes).
 
+    With --int8 the float model is kept beside the 8-bit one as NAME-float, and the two are compared
+    on the frames, and on --data. Layers that cost too much are kept float; a model that still loses
+    too much is refused, with exit status 1.
+
     Example: perception model import best.onnx --name forklifts
+
+    Example: perception model import best.onnx --name forklifts --int8 --bag drives/yard
 
     Example: perception model import yolox_nano.onnx --name nano --license Apache-2.0
     """
     from perception_nodes.importing.importer import Options, understand, write_model
 
     name = name or file.stem
-    if not NAME.fullmatch(name):
-        raise SettingsError(
-            f"{name!r} cannot name a model: letters, digits and '._-', at most 31; give --name"
-        )
-    folder = out / name
-    if folder.exists():
-        raise SettingsError(f"{folder} is there already; give another --name, or remove it")
+    names = [f"{name}{FLOAT}", name] if int8 else [name]
+    for one in names:
+        if not NAME.fullmatch(one):
+            raise SettingsError(
+                f"{one!r} cannot name a model: letters, digits and '._-', at most 31; give --name"
+            )
+        if (out / one).exists():
+            raise SettingsError(f"{out / one} is there already; give another --name, or remove it")
+    if int8 and not (bag or images):
+        raise SettingsError("--int8 needs frames like those it is to work on: --bag or --images")
+    if not int8 and (bag or images or data):
+        raise SettingsError("--bag, --images and --data are for --int8; give it too")
+    if data:
+        require_pycocotools()
+    sets = [read_set(path, root) for path in data or []]
     options = Options(
         head=head,
         size=_size(size),
@@ -93,20 +154,59 @@ def import_command(
         padding=padding,
         license=license,
     )
-    check_folder(folder, "--out")
+    check_folder(out, "--out")
     imported = understand(file, options)
     for note in imported.notes:
         say(note)
-    model = write_model(imported, folder)
-    if as_json:
-        print(json.dumps(_facts(model, imported.head.name), indent=2))
-        return
-    say(f"{file.name} is {imported.head.title}: {len(model.classes)} classes, {_input(model)}")
+    classes_said = f"{len(imported.classes)} classes"
+    say(f"{file.name} is {imported.head.title}: {classes_said}, {_input(imported.source)}")
     say(f"licence of the weights: {imported.license}")
-    say(f"Written to {folder}; try it: perception replay bags/sample --model {folder}")
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out, prefix=f".{name}.") as scratch:
+        model = write_model(imported, Path(scratch) / names[0])
+        checks = []
+        if int8:
+            margins = Margins(min_agreement, loss=max_loss, class_loss=max_class_loss)
+            chosen = _chosen(model, bag or [], images or [], frames)
+            checks = _quantized(model, Path(scratch) / name, chosen, sets, margins)
+        for one in names:
+            (Path(scratch) / one).rename(out / one)
+    model = load_model(str(out / name))
+    if as_json:
+        print(json.dumps(_facts(model, imported.head.name, checks), indent=2))
+        return
+    for check in checks:
+        say(f"{check.measure}: {check.value:g}, with {check.reference}")
+    say(f"Written to {out / name}; try it: perception replay bags/sample --model {out / name}")
 
 
-def _facts(model: Model, head: str) -> dict[str, Any]:
+def _chosen(model: Model, bags: list[Path], images: list[Path], count: int) -> Frames:
+    """Frames that differ from each other."""
+    from perception_nodes.evaluation.diversity import choose_frames
+
+    with progress_bar("looking at frames") as progress:
+        chosen = choose_frames(bags, images, count, model.input, progress)
+    for note in chosen.notes:
+        say(note)
+    return list(zip(chosen.names, chosen.frames, strict=True))
+
+
+def _quantized(
+    parent: Model, made: Path, frames: Frames, sets: list[LabelledSet], margins: Margins
+) -> list[Check]:
+    """Make the 8-bit model; exit status 1 if it is refused."""
+    errors = compression_tool("compression.errors")
+    tool = compression_tool("compression.imported")
+    trial = tool.Trial(parent, frames, sets, margins, progress_bar)
+    try:
+        checks: list[Check] = tool.quantize_imported(parent, made, trial, say)
+    except errors.GateRefused as error:
+        say_problem("refused", error)
+        raise typer.Exit(1) from error
+    return checks
+
+
+def _facts(model: Model, head: str, checks: list[Check]) -> dict[str, Any]:
     return {
         "model": model.name,
         "folder": str(model.folder),
@@ -114,12 +214,13 @@ def _facts(model: Model, head: str) -> dict[str, Any]:
         "input": f"{model.input.width}x{model.input.height}",
         "classes": model.classes,
         "license": model.license,
+        "precision": model.precision,
+        "checks": [asdict(check) for check in checks],
     }
 
 
-def _input(model: Model) -> str:
-    how = "stretched" if model.input.resize == "stretch" else "letterboxed"
-    return f"input {model.input.width}x{model.input.height}, {how}"
+def _input(source: Any) -> str:
+    return f"input {source.width}x{source.height}"
 
 
 def _size(text: str) -> tuple[int, int] | None:

@@ -226,7 +226,8 @@ def parent_of(model: Model) -> Model:
         ModelError: an 8-bit model names no parent, or its parent is missing.
     """
     if model.parent:
-        return load_model(model.parent)
+        beside = model.folder.parent / model.parent
+        return load_model(str(beside) if beside.is_dir() else model.parent)
     if model.precision == "fp32":
         return model
     raise ModelError(

@@ -1,14 +1,12 @@
 """From a file of another exporter to a model folder."""
 
 import hashlib
-import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import onnx
 import yaml
@@ -23,6 +21,11 @@ from perception_nodes.importing.image import INPUT_NAME, take_bytes
 from perception_nodes.importing.levels import REG_MAX, find_levels
 from perception_nodes.importing.source import Source, read_source
 
+RUNTIMES = ("onnxruntime", "openvino")
+MAX_DIFFERENCE = {False: 0.02, True: 0.3}
+"""Of class scores of a float network and of an 8-bit one, as a share of the largest."""
+MIN_SCALE = 0.1
+"""A share of less than this says nothing: the picture shows no object."""
 UNKNOWN_LICENSE = "unknown: the file does not say; ask whoever trained it"
 
 
@@ -137,48 +140,60 @@ def understand(path: Path, options: Options) -> Imported:
 
 
 def write_model(imported: Imported, folder: Path) -> Model:
-    """Write a model folder, after a runtime has loaded it; nothing is left where that fails.
+    """Write a model folder and see whether it runs.
+
+    Args:
+        imported: the model.
+        folder: the folder to make, with the name of the model. Where this fails, it may be left
+            half made: the caller moves it to its place when it is whole.
 
     Raises:
-        ModelError: a runtime refuses the network.
+        ModelError: a runtime refuses the network, or two differ.
         OSError: it cannot be written.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
-        made = Path(scratch) / folder.name
-        made.mkdir()
-        file = f"{folder.name}.float.onnx"
-        (made / file).write_bytes(imported.network.SerializeToString())
-        description = imported.description(folder.name, file)
-        text = yaml.safe_dump(description, sort_keys=False, width=100, allow_unicode=True)
-        (made / "model.yaml").write_text(text, encoding="utf-8")
-        check_runs(load_model(str(made)))
-        replace_folder(made, folder)
-    return load_model(str(folder))
-
-
-def replace_folder(made: Path, folder: Path) -> None:
-    """Put a finished folder in the place of another, or where there is none."""
-    old = made.with_name("old")
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(made, folder)
-    shutil.rmtree(old, ignore_errors=True)
+    folder.mkdir(parents=True)
+    file = f"{folder.name}.float.onnx"
+    (folder / file).write_bytes(imported.network.SerializeToString())
+    description = imported.description(folder.name, file)
+    text = yaml.safe_dump(description, sort_keys=False, width=100, allow_unicode=True)
+    (folder / "model.yaml").write_text(text, encoding="utf-8")
+    model = load_model(str(folder))
+    check_runs(model)
+    return model
 
 
 def check_runs(model: Model) -> None:
-    """Load a model into the runtime that every machine has, which also runs it once.
+    """Run a model on a picture in two runtimes, which must see the same.
+
+    Runtimes rewrite a network before they run it, and not every rewriting is right.
 
     Raises:
-        ModelError: it refuses the model.
+        ModelError: one refuses the model, or they differ.
     """
-    backend = open_backend("openvino", BackendSettings())
-    try:
-        backend.load(model)
-    except BackendError as error:
-        raise ModelError(f"{model.name} cannot be used: {error}") from error
-    finally:
-        backend.close()
+    random = np.random.default_rng(0)
+    coarse = random.integers(0, 256, (9, 16, 3), dtype=np.uint8)
+    size = (model.input.width, model.input.height)
+    picture = cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC).astype(np.uint8, copy=False)
+    best = []
+    for name in RUNTIMES:
+        backend = open_backend(name, BackendSettings())
+        try:
+            backend.load(model)
+            # Of each class and level its best value: cells of equal value may change places.
+            classes = backend.infer(picture).classes
+            best.append(np.concatenate([one.reshape(one.shape[1], -1).max(1) for one in classes]))
+        except BackendError as error:
+            raise ModelError(f"{model.name} cannot be used: {error}") from error
+        finally:
+            backend.close()
+    scale = max(float(np.abs(best[0]).max()), MIN_SCALE)
+    far = float(np.abs(best[0] - best[1]).max()) / scale
+    if not far <= MAX_DIFFERENCE[model.precision == "int8"]:
+        raise ModelError(
+            f"{model.name}: {' and '.join(RUNTIMES)} compute different class scores, by "
+            f"{far:.0%} of the largest: one of them changes this network when it optimises it; "
+            "export it again with another opset, or simplified"
+        )
 
 
 def _classes(

@@ -1,0 +1,168 @@
+"""8 bits for an imported detector: by our own table or by NNCF, compared with float, or refused."""
+
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from typer.testing import CliRunner
+
+from compression import imported
+from compression.errors import GateRefused
+from compression.imported import NncfQuantizer, TableQuantizer, Trial, quantize_imported
+from perception_nodes.backends.contract import BackendSettings, open_backend
+from perception_nodes.backends.model import load_model
+from perception_nodes.cli.app import app
+from perception_nodes.evaluation.frames import FrameSource
+from perception_nodes.evaluation.gate import Margins
+
+PARENT = load_model("dense-416x256")
+FRAMES = 12
+QUANTIZERS = {
+    "the table of ranges": lambda network, frames, name: TableQuantizer(network, frames, name),
+    "NNCF": lambda network, frames, name: NncfQuantizer(network, frames),
+}
+
+
+@contextmanager
+def silent(_title):
+    yield lambda done, total: None
+
+
+@pytest.fixture(scope="module")
+def frames(root: Path) -> list[tuple[str, np.ndarray]]:
+    source = FrameSource([root / "bags/sample"], [], PARENT.input)
+    return [(name, pixels.copy()) for name, pixels in source.frames()][:: 250 // FRAMES]
+
+
+def trial(frames, **margins) -> Trial:
+    return Trial(PARENT, frames, [], Margins(**margins), silent)
+
+
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_the_8_bit_network_sees_what_the_float_one_sees(name, frames, tmp_path, monkeypatch):
+    pytest.importorskip("nncf", reason="needs the build tools: make compression")
+    monkeypatch.setattr(imported, "quantizer_for", QUANTIZERS[name])
+    said: list[str] = []
+    quantize_imported(PARENT, tmp_path / "eight", trial(frames, agreement=0.85), said.append)
+    assert any(name in line for line in said)
+    model = load_model(str(tmp_path / "eight"))
+    assert (model.precision, model.parent) == ("int8", PARENT.name)
+    kinds = [node.op_type for node in onnx.load(model.path).graph.node]
+    assert kinds.count("QuantizeLinear") > 40
+    for runtime in ("openvino", "onnxruntime"):
+        backend = open_backend(runtime, BackendSettings())
+        backend.load(model)
+        seen = [level.max() for _, frame in frames for level in backend.infer(frame).classes]
+        assert max(seen) > 0
+
+
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_the_layer_that_suffers_most_is_named_first(name, frames):
+    """One weight far larger than the others leaves these a few codes."""
+    pytest.importorskip("nncf", reason="needs the build tools: make compression")
+    network = onnx.load(PARENT.path)
+    victim = [node for node in network.graph.node if node.op_type == "Conv"][3]
+    tensor = next(t for t in network.graph.initializer if t.name == victim.input[1])
+    weights = numpy_helper.to_array(tensor).copy()
+    weights[:, 0, 0, 0] += 40 * np.abs(weights).max()
+    tensor.CopyFrom(numpy_helper.from_array(weights, tensor.name))
+    costs = QUANTIZERS[name](network, frames, "it").costs(lambda done, total: None)
+    assert victim.name in list(costs)[:3]
+
+
+def test_a_network_that_finds_nothing_in_8_bits_is_refused(frames, tmp_path, monkeypatch):
+    class Blind(TableQuantizer):
+        def quantize(self, kept):
+            eight = super().quantize(kept)
+            for tensor in eight.files["u8"].graph.initializer:
+                if tensor.name.endswith("_scale") and not tensor.dims:
+                    low = numpy_helper.to_array(tensor) / 100
+                    tensor.CopyFrom(numpy_helper.from_array(low, tensor.name))
+            return eight
+
+        def costs(self, progress):
+            return {"one": 1.0}
+
+    def blind(network, frames, name):
+        return Blind(network, frames, name)
+
+    monkeypatch.setattr(imported, "quantizer_for", blind)
+    monkeypatch.setattr(imported, "KEPT_FLOAT", (0,))
+    with pytest.raises(GateRefused, match="is sure of 0 objects"):
+        quantize_imported(PARENT, tmp_path / "eight", trial(frames), lambda line: None)
+
+
+def test_layers_are_kept_float_until_it_is_enough(frames, tmp_path, monkeypatch):
+    tried: list[int] = []
+    costs = {f"layer {number}": 1.0 / (1 + number) for number in range(20)}
+
+    class Counting(TableQuantizer):
+        def quantize(self, kept):
+            tried.append(len(kept))
+            return super().quantize(())
+
+        def costs(self, progress):
+            return costs
+
+    def counting(network, frames, name):
+        return Counting(network, frames, name)
+
+    refusals = iter(["too little", "too little", ""])
+
+    def judged(*_arguments):
+        return imported.Check("float", "share", 0.5, 0.8, refusal=next(refusals))
+
+    monkeypatch.setattr(imported, "quantizer_for", counting)
+    monkeypatch.setattr(imported, "check_agreement", judged)
+    quantize_imported(PARENT, tmp_path / "eight", trial(frames), lambda line: None)
+    assert tried == [0, 2, 4]
+
+
+def command(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["model", "import", *map(str, arguments)])
+    return result.exit_code, str(result.exception) if result.exception else result.output
+
+
+def test_frames_are_asked_for_before_anything_is_read(tmp_path):
+    said = command(tmp_path / "missing.onnx", "--int8", "--out", tmp_path / "models")[1]
+    assert "--int8 needs frames" in said
+    said = command(tmp_path / "missing.onnx", "--images", tmp_path, "--out", tmp_path / "m")[1]
+    assert "are for --int8" in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_leaves_nothing_of_a_refused_model(root, tmp_path):
+    """An untrained network sees nothing, so there is nothing to compare."""
+    rows = np.zeros((1, 6, 126), np.float32)
+    rows[:, 2:4] = 10
+    path = tmp_path / "it.onnx"
+    onnx.save(_constant(rows), path)
+    out = tmp_path / "models"
+    options = ["--classes", "a,b", "--int8", "--bag", root / "bags/sample", "--frames", 8]
+    status, _ = command(path, "--out", out, *options, "--json")
+    assert status == 1
+    assert not list(out.iterdir())
+
+
+def _constant(rows: np.ndarray) -> onnx.ModelProto:
+    """A detector of 96x64 whose answer hardly depends on the image."""
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    weight = np.full((1, 3, 1, 1), 1e-3, np.float32)
+    tensors = {"weight": weight, "rows": rows, "flat": np.array([1], np.int64)}
+    nodes = [
+        helper.make_node("Conv", ["images", "weight"], ["grey"], name="first"),
+        helper.make_node("GlobalAveragePool", ["grey"], ["mean"], name="second"),
+        helper.make_node("Reshape", ["mean", "flat"], ["level"], name="third"),
+        helper.make_node("Add", ["rows", "level"], ["output0"], name="last"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "toy",
+        [helper.make_tensor_value_info("images", kind, [1, 3, 64, 96])],
+        [helper.make_tensor_value_info("output0", kind, None)],
+        [numpy_helper.from_array(values, name) for name, values in tensors.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
