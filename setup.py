@@ -44,7 +44,7 @@ setup(
         (f"share/{NAME}", ["package.xml"]),
         *ON_PATH,
         *shared("launch/*.launch.py", "config/*", "systemd/*", "models/*/*", "calibration/**/*"),
-        *shared("interfaces/*/msg/*.msg"),
+        *shared("interfaces/*/msg/*.msg", "interfaces/camera/*"),
     ],
     zip_safe=False,
     entry_points={

@@ -1,10 +1,10 @@
-"""A source by what a user writes: `v4l2:/dev/video0`, `gst:PIPELINE`, `rtsp://…`, a video file."""
+"""A source by what a user writes, such as `v4l2:/dev/video0` or `rtsp://HOST/PATH`."""
 
 from pathlib import Path
 
 from perception_nodes.cameras.source import CameraError, CameraSource
 
-FORMS = "v4l2:/dev/video0, gst:PIPELINE, rtsp://HOST/PATH, or a video file"
+FORMS = "v4l2:/dev/video0, gst:PIPELINE, lib:LIBRARY.so, rtsp://HOST/PATH, or a video file"
 
 
 def source_for(
@@ -56,6 +56,10 @@ def source_for(
         from perception_nodes.cameras.gstreamer import GStreamerSource
 
         return GStreamerSource(rest)
+    if kind == "lib":
+        from perception_nodes.cameras.library import LibrarySource
+
+        return LibrarySource(rest)
     if "://" in text or is_file(text):
         from perception_nodes.cameras.video import VideoSettings, VideoSource
 

@@ -35,12 +35,13 @@ Source = Annotated[
     str,
     Field(
         # Any text with a dot or slash may be a file.
-        pattern=r"^(dds|shm|v4l2:.+|gst:.+|.*[./].*)$",
+        pattern=r"^(dds|shm|v4l2:.+|gst:.+|lib:.+|.*[./].*)$",
         examples=[
             "dds",
             "shm",
             "v4l2:/dev/video0",
             "gst:PIPELINE",
+            "lib:LIBRARY.so",
             "rtsp://HOST/PATH",
             "drive.mp4",
         ],

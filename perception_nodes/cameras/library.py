@@ -1,0 +1,133 @@
+"""A camera as a shared library, for the C and C++ interfaces of cameras' makers.
+
+`interfaces/camera/perception_camera.h` declares its functions; the library writes each frame into
+the slot that preprocessing reads.
+"""
+
+import ctypes
+from pathlib import Path
+from typing import Any
+
+from perception_nodes.cameras.channel import CameraHeader
+from perception_nodes.cameras.source import CameraError, CameraFormat, CameraGone, CapturedFrame
+from perception_nodes.transport.shm import Sample, Writer
+
+VERSION = 1
+FRAME, TIMEOUT, GONE = 1, 0, -1
+HEADER_FILE = "interfaces/camera/perception_camera.h"
+
+
+class LibraryFormat(ctypes.Structure):
+    """`PerceptionCameraFormat` of the header."""
+
+    _fields_ = [
+        ("encoding", ctypes.c_char * 32),
+        ("width", ctypes.c_uint32),
+        ("height", ctypes.c_uint32),
+        ("step", ctypes.c_uint32),
+        ("size_bytes", ctypes.c_uint32),
+        ("rate_hz", ctypes.c_double),
+        ("error", ctypes.c_char * 256),
+    ]
+
+
+class LibrarySource:
+    """A library's camera, see `CameraSource`."""
+
+    def __init__(self, text: str) -> None:
+        """Take `PATH` or `PATH:ARGUMENT`; nothing is loaded."""
+        path, _, self._argument = text.partition(":")
+        self._path = Path(path)
+        self._library: Any = None
+        self._camera: int | None = None
+        self._format = LibraryFormat()
+        self._slots: Writer[CameraHeader] | None = None
+        self._lent: Sample[CameraHeader] | None = None
+
+    def open(self) -> CameraFormat:
+        """Load the library and open its camera, see `CameraSource`."""
+        self.close()
+        if self._library is None:
+            self._library = self._loaded()
+        found = self._format = LibraryFormat()
+        self._camera = self._library.perception_camera_open(
+            self._argument.encode(), ctypes.byref(found)
+        )
+        if not self._camera:
+            raise CameraGone(
+                found.error.decode(errors="replace") or f"{self._path} gives no camera"
+            )
+        encoding = found.encoding.decode(errors="replace")
+        size = f"{found.width}x{found.height}"
+        return CameraFormat(
+            encoding,
+            found.width,
+            found.height,
+            found.step,
+            found.size_bytes,
+            found.rate_hz,
+            0,
+            2,
+            f"{self._path}, {encoding} {size} at {found.rate_hz:g} Hz, no copy",
+        )
+
+    def _loaded(self) -> Any:
+        try:
+            library = ctypes.CDLL(str(self._path.resolve()))
+            version = int(library.perception_camera_version())
+            library.perception_camera_open.restype = ctypes.c_void_p
+            library.perception_camera_capture.argtypes = [
+                ctypes.c_void_p,
+                ctypes.c_void_p,
+                ctypes.c_void_p,
+                ctypes.c_uint32,
+            ]
+            library.perception_camera_close.argtypes = [ctypes.c_void_p]
+            library.perception_camera_close.restype = None
+        except (OSError, AttributeError) as error:
+            raise CameraError(
+                f"{self._path} is no camera library: {error}; {HEADER_FILE} says what one has"
+            ) from error
+        if version != VERSION:
+            raise CameraError(
+                f"{self._path} was compiled with version {version} of {HEADER_FILE}, this is "
+                f"version {VERSION}; compile it again"
+            )
+        return library
+
+    def start(self, slots: Writer[CameraHeader]) -> None:
+        """Fill these slots from now on, see `CameraSource`."""
+        self._slots = slots
+
+    def capture(self, timeout_ms: float) -> CapturedFrame | None:
+        """The next frame, see `CameraSource`."""
+        assert self._slots is not None
+        found = self._format
+        sample = self._lent
+        if sample is None:
+            sample = self._lent = self._slots.loan(found.size_bytes)
+        header = sample.header
+        header.width, header.height, header.step = found.width, found.height, found.step
+        header.size_bytes, header.encoding, header.lost = found.size_bytes, found.encoding, 0
+        result = self._library.perception_camera_capture(
+            self._camera,
+            sample.payload.ctypes.data,
+            ctypes.addressof(header),
+            max(0, round(timeout_ms)),
+        )
+        if result == TIMEOUT:
+            return None
+        if result != FRAME:
+            kind = CameraGone if result == GONE else CameraError
+            raise kind(f"{self._path}: the camera " + ("is gone" if result == GONE else "failed"))
+        self._lent = None
+        return CapturedFrame(sample, header.lost)
+
+    def close(self) -> None:
+        """Close the camera, see `CameraSource`; the library stays loaded."""
+        if self._camera:
+            self._library.perception_camera_close(self._camera)
+        self._camera = None
+        if self._lent is not None:
+            self._lent.release()
+            self._lent = None

@@ -1,0 +1,149 @@
+"""The channel as it is written down for others: the page, the C header, a camera in C++."""
+
+import ctypes
+import os
+import re
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from perception_nodes.cameras.channel import (
+    CAMERA_BORROWED,
+    CAMERA_DEPTH,
+    CameraHeader,
+    camera_reader,
+    view_camera_frame,
+)
+from perception_nodes.cameras.feed import CameraFeed
+from perception_nodes.cameras.library import VERSION, LibraryFormat, LibrarySource
+from perception_nodes.cameras.source import CameraError, CameraGone
+from perception_nodes.transport.domain import config_of
+from perception_nodes.transport.shm import MAX_PROCESSES
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "interfaces/camera"
+PAGE = (ROOT / "docs/camera-sources.md").read_text(encoding="utf-8")
+STRICT = ("-Wall", "-Wextra", "-Werror", "-I", str(FOLDER))
+CC, CXX = os.environ.get("CC", "cc"), os.environ.get("CXX", "c++")
+
+
+def compiled(compiler, *arguments):
+    subprocess.run([compiler, *STRICT, *map(str, arguments)], check=True)
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    """The example of the documentation."""
+    path = tmp_path_factory.mktemp("library") / "libmoving_bar.so"
+    compiled(CXX, "-std=c++17", "-shared", "-fPIC", FOLDER / "moving_bar.cpp", "-o", path)
+    return path
+
+
+def layout(structure):
+    return {name: getattr(structure, name).offset for name, *_ in structure._fields_}
+
+
+@pytest.mark.parametrize(("compiler", "standard"), [(CC, "c11"), (CXX, "c++17")])
+def test_the_header_has_the_layout_and_the_constants_of_the_channel(tmp_path, compiler, standard):
+    structures = {"CameraHeader": CameraHeader, "PerceptionCameraFormat": LibraryFormat}
+    offsets = [
+        f'printf("%zu\\n", offsetof(struct {name}, {field}));'
+        for name, structure in structures.items()
+        for field in layout(structure)
+    ]
+    sizes = [f'printf("%zu\\n", sizeof(struct {name}));' for name in structures]
+    texts = ["PREFIX", "SERVICE", "HEADER_TYPE", "PAYLOAD_TYPE"]
+    numbers = ["VERSION", "DEPTH", "BORROWED", "ENDS"]
+    lines = [*offsets, *sizes, *(f"puts(PERCEPTION_CAMERA_{name});" for name in texts)]
+    lines += [f'printf("%d\\n", (int)PERCEPTION_CAMERA_{name});' for name in numbers]
+    source = tmp_path / ("layout.c" if standard == "c11" else "layout.cpp")
+    source.write_text(
+        '#include "perception_camera.h"\n#include <stdio.h>\nint main(void) {'
+        + "\n".join(lines)
+        + "return 0; }"
+    )
+    compiled(compiler, f"-std={standard}", source, "-o", tmp_path / "layout")
+    said = subprocess.run([tmp_path / "layout"], capture_output=True, text=True, check=True).stdout
+    expected = [offset for one in structures.values() for offset in layout(one).values()]
+    expected += [ctypes.sizeof(one) for one in structures.values()]
+    prefix = config_of(77).global_cfg.prefix.to_string()
+    expected += [prefix.replace("77", "%u"), "perception/%s/camera", CameraHeader.__name__, "u8"]
+    expected += [VERSION, CAMERA_DEPTH, CAMERA_BORROWED, MAX_PROCESSES]
+    assert said.split() == list(map(str, expected))
+
+
+def test_the_page_has_the_layout_and_the_depths_of_the_channel():
+    rows = re.findall(r"^\| ([\d, ]+) \| ([`\w, ]+) \| (\w+(?:\[\d+\])?) \|", PAGE, re.MULTILINE)
+    told = {
+        name.strip(" `"): (int(offset), kind)
+        for offsets, names, kind in rows
+        for offset, name in zip(offsets.split(","), names.split(","), strict=True)
+    }
+    kinds = {"c_ulong": "uint64", "c_long": "int64", "c_uint": "uint32"}
+    assert told == {
+        name: (
+            getattr(CameraHeader, name).offset,
+            kinds.get(kind.__name__) or f"char[{ctypes.sizeof(kind)}]",
+        )
+        for name, kind in CameraHeader._fields_
+    }
+    assert f"| history, buffer, borrowed | 0, {CAMERA_DEPTH}, {CAMERA_BORROWED};" in PAGE
+    ends = MAX_PROCESSES
+    assert f"| publishers, subscribers, nodes | at most {ends}, {ends}, {2 * ends} |" in PAGE
+
+
+def test_the_pages_producer_fills_the_channel(join, ros_domain, monkeypatch):
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    reader, seen = camera_reader(join("reader"), "front"), []
+
+    def next_frame(seconds):
+        while (sample := reader.receive()) is not None:
+            view = view_camera_frame(sample.header, sample.payload)
+            seen.append((sample.header.number, view.encoding, view.width, view.height, view.step))
+            assert bytes(view.data[:3]) == b"\x80\x80\x80" and len(view.data) == 1280 * 720 * 3
+            sample.release()
+
+    monkeypatch.setattr(time, "sleep", next_frame)
+    exec(compile(code, "docs/camera-sources.md", "exec"), {})
+    assert seen == [(number, "bgr8", 1280, 720, 1280 * 3) for number in range(100)]
+
+
+def test_a_camera_in_cpp_fills_the_channel(join, library):
+    reader, told = camera_reader(join("reader"), "front"), []
+    source = LibrarySource(f"{library}:5")
+    feed = CameraFeed(join("camera"), "front", source, "bar", told.append)
+    feed.open()
+    feed.start()
+    seen, give_up_s = [], time.monotonic() + 20
+    while len(seen) < 8:  # after five frames it is gone, and comes back
+        assert time.monotonic() < give_up_s, told
+        feed.step(5.0)
+        while (sample := reader.receive()) is not None:
+            view = view_camera_frame(sample.header, sample.payload)
+            picture = np.frombuffer(view.data, np.uint8).reshape(240, 320)
+            start = int(np.flatnonzero(picture[0] == 255)[0])
+            expected = np.where((start <= np.arange(320)) & (np.arange(320) < start + 16), 255, 90)
+            assert (picture == expected).all()
+            seen.append((sample.header.number, start))
+            assert (view.encoding, view.frame_id) == ("mono8", "bar")
+            assert abs(time.time_ns() - view.stamp_ns) < 1_000_000_000
+            sample.release()
+    feed.close()
+    assert seen[:8] == [(n, 4 * (n % 5)) for n in range(8)]
+    assert told[0].endswith("mono8 320x240 at 50 Hz, no copy")
+    assert "the camera is gone" in told[1]
+
+
+def test_what_is_no_camera_library_is_told(tmp_path, library):
+    with pytest.raises(CameraGone, match="'many' is not a number of frames"):
+        LibrarySource(f"{library}:many").open()
+    with pytest.raises(CameraError, match="none.so is no camera library"):
+        LibrarySource(str(tmp_path / "none.so")).open()
+    other = tmp_path / "other.cpp"
+    other.write_text('extern "C" unsigned perception_camera_version() { return 9; }\n')
+    compiled(CXX, "-shared", "-fPIC", other, "-o", tmp_path / "libother.so")
+    with pytest.raises(CameraError, match="perception_camera_open"):
+        LibrarySource(str(tmp_path / "libother.so")).open()
