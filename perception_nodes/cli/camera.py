@@ -25,16 +25,25 @@ def camera_command(
     source: Annotated[str, typer.Argument(help=f"{FORMS}.")] = "",
     name: Annotated[str, typer.Option(help="Name of the camera in the graph.")] = "front",
     frame_id: Annotated[str, typer.Option(help="frame_id of its images; the name if empty.")] = "",
-    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT; v4l2.")] = "",
-    rate: Annotated[float, typer.Option(min=0, max=1000, help="Frames a second; v4l2.")] = 0.0,
+    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT; only for v4l2: sources.")] = "",
+    rate: Annotated[
+        float, typer.Option(min=0, max=1000, help="Frames a second; only for v4l2: sources.")
+    ] = 0.0,
     pixel_format: Annotated[
-        str, typer.Option("--format", help="Four letters of the kernel, such as NV12; v4l2.")
+        str,
+        typer.Option(
+            "--format", help="Four letters of the kernel, such as NV12; only for v4l2: sources."
+        ),
     ] = "",
     exposure_us: Annotated[
-        int, typer.Option(min=0, help="Exposure in microseconds; 0: automatic; v4l2.")
+        int,
+        typer.Option(min=0, help="Exposure in microseconds; 0: automatic; only for v4l2: sources."),
     ] = 0,
     gain: Annotated[
-        int, typer.Option(min=-1, help="Gain in units of the device; -1: as it is; v4l2.")
+        int,
+        typer.Option(
+            min=-1, help="Gain in units of the device; -1: as it is; only for v4l2: sources."
+        ),
     ] = -1,
     loop: Annotated[bool, typer.Option("--loop", help="Begin a file anew at its end.")] = False,
     frames: Annotated[int, typer.Option(min=0, help="Stop after so many; 0: until Ctrl-C.")] = 0,

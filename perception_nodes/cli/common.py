@@ -26,7 +26,7 @@ from perception_nodes.system.environment import share_folder
 from perception_nodes.system.files import try_writing
 
 LINE_INTERVAL_S = 5.0
-"""Between two lines of progress in a log."""
+"""Time between two lines of progress where stderr is no terminal."""
 
 screen = Console(stderr=True)
 

@@ -36,7 +36,7 @@ class ClassLoss:
 
 
 def class_losses(before: Sequence[Evaluation], now: Sequence[Evaluation]) -> list[ClassLoss]:
-    """Compare class by class, over all sets that label a class and not only its kind.
+    """Compare class by class, over the sets that label it; one that has only its kind is left out.
 
     Args:
         before: the reference's evaluations, set by set.
@@ -71,6 +71,6 @@ def class_losses(before: Sequence[Evaluation], now: Sequence[Evaluation]) -> lis
 
 
 def without_evidence(classes: Sequence[str], losses: Sequence[ClassLoss]) -> list[str]:
-    """Name the classes of a model that too few labelled objects tell anything of."""
+    """Name the classes of a model of which there are too few labelled objects to judge them."""
     proven = {one.name for one in losses if one.objects >= MIN_CLASS_OBJECTS}
     return [name for name in classes if usual_name(name) not in proven]

@@ -225,7 +225,8 @@ def _detection(verdict: Verdict, expect: Expectation, seen: Observations) -> Non
         for text in (*told.faults, told.cause)
         if seen.first_ns <= told.at_ns <= _last_ns(seen) and pattern.search(text)
     ]
-    # One frame may be reported so at any time. Health may not: it would be about something else.
+    # A single frame may have this cause at any time, but health that states it before the fault
+    # is about something else.
     if any(at_ns < seen.begin_ns for at_ns, _ in said):
         verdict.problems.append(f"{expect.cause!r} was reported before the fault")
     said += [

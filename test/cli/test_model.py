@@ -54,15 +54,19 @@ def test_a_model_agrees_with_itself(drive: Path, tmp_path: Path) -> None:
     assert set(facts["by_height"]) == {"<16", "16-32", "32-64", ">=64"}
 
 
+def label(drive: Path, name: str, box: str) -> None:
+    """Make a labelled set of the folder above, with one object on each image."""
+    labels = drive.parent / "labels"
+    labels.mkdir()
+    for path in shutil.move(drive, drive.parent / "images").iterdir():
+        (labels / f"{path.stem}.txt").write_text(f"0 {box}\n")
+    (drive.parent / "classes.txt").write_text(f"{name}\n")
+
+
 def test_an_accuracy_below_the_limit_is_status_1(
     drive: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    labels = drive.parent / "labels"
-    labels.mkdir()
-    shutil.move(drive, drive.parent / "images")
-    for path in (drive.parent / "images").iterdir():
-        (labels / f"{path.stem}.txt").write_text("0 0.03 0.03 0.05 0.05\n")  # nothing is there
-    (drive.parent / "classes.txt").write_text("pedestrian\n")
+    label(drive, "pedestrian", "0.03 0.03 0.05 0.05")  # nothing is there
     arguments = ["model", "evaluate", "road-n", "--data", str(drive.parent), "--at-least", "0.5"]
     result = run(app, arguments)
     assert result.exit_code == 1
@@ -102,12 +106,7 @@ def test_a_calibrated_model_that_loses_too_much_is_not_written(
     drive: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_loss, status
 ) -> None:
     pytest.importorskip("onnx")
-    labels = drive.parent / "labels"
-    labels.mkdir()
-    shutil.move(drive, drive.parent / "images")
-    for path in (drive.parent / "images").iterdir():
-        (labels / f"{path.stem}.txt").write_text("0 0.5 0.5 0.1 0.1\n")
-    (drive.parent / "classes.txt").write_text("car\n")
+    label(drive, "car", "0.5 0.5 0.1 0.1")
     scores = iter((0.5, 0.4))
     real = cli_model.evaluate
     monkeypatch.setattr(
@@ -228,12 +227,7 @@ def test_a_runtime_that_detects_nothing_is_blamed_itself(root: Path, cache: Path
 def test_labels_decide_where_there_are_some(
     drive: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, max_loss: str, status: int
 ) -> None:
-    labels = drive.parent / "labels"
-    labels.mkdir()
-    shutil.move(drive, drive.parent / "images")
-    for path in (drive.parent / "images").iterdir():
-        (labels / f"{path.stem}.txt").write_text("0 0.5 0.5 0.1 0.1\n")
-    (drive.parent / "classes.txt").write_text("car\n")
+    label(drive, "car", "0.5 0.5 0.1 0.1")
     scores = {"dense-416x256": 0.5, "road-n": 0.485}
     real = gate.evaluate
     monkeypatch.setattr(

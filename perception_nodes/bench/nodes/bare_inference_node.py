@@ -1,7 +1,7 @@
 """Only the backend's call, at the pace of the camera: the cost of inference alone on a vehicle.
 
-In a tight loop the same call is faster, since caches stay warm and threads awake. Beside a camera
-at 30 Hz they do not, and neither do they in the pipeline.
+In a tight loop the same call is faster, because caches stay warm and threads stay awake; beside a
+camera at 30 Hz, as in the pipeline, they do not.
 """
 
 import json
