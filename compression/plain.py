@@ -115,8 +115,8 @@ class PlainHead(RawHead):
 def block(into: int, out: int, kernel: int = 3, stride: int = 1) -> Conv:
     """Make a convolution with normalisation; one that can begins as the identity.
 
-    Deep plain networks hardly train from noise. Begun as the identity and some noise they do,
-    without a shortcut that would have to be removed (Zagoruyko and Komodakis, DiracNets, 2017).
+    With some noise added it learns faster than from noise alone, and no shortcut has to be removed
+    in the end (after Zagoruyko and Komodakis, DiracNets, 2017).
     """
     layer = Conv(into, out, kernel, stride, max(kernel - stride + 1, kernel % 2) // 2)
     nn.init.kaiming_normal_(layer.conv.weight, nonlinearity="relu")
