@@ -1,12 +1,14 @@
 """Labels are checked before any long work; a labeller's boxes add to them and never repeat them."""
 
+import cv2
 import numpy as np
 import pytest
 
 pytest.importorskip("ultralytics", reason="needs the build tools: make compression")
-from compression.config import Source
+from compression.config import Source, Training
 from compression.dataset import AMBIGUOUS_VEHICLE, check_sources, merge, read_rows
 from compression.errors import CompressionError
+from compression.train import Batches, Samples
 
 CAR, BUS, PERSON = 2.0, 4.0, 0.0
 
@@ -55,3 +57,22 @@ def test_a_labeller_decides_on_a_vehicle():
     labels = np.array([[AMBIGUOUS_VEHICLE, 0, 0, 100, 100], [AMBIGUOUS_VEHICLE, 300, 0, 400, 90]])
     merged = merge(labels.astype(np.float32), np.array([[BUS, 2, 2, 100, 100]], np.float32))
     assert merged[:, 0].tolist() == [BUS, CAR]
+
+
+def test_batches_depend_on_the_step_alone(tmp_path):
+    """However many threads make them, and wherever a run goes on."""
+    rng = np.random.default_rng(0)
+    for kind in ("images", "labels"):
+        (tmp_path / kind).mkdir()
+    for index in range(6):
+        cv2.imwrite(str(tmp_path / f"images/{index}.jpg"), rng.integers(0, 255, (48, 64, 3)))
+        (tmp_path / f"labels/{index}.txt").write_text(f"{index} 0.5 0.5 0.6 0.6\n")
+    batches = Batches(Samples(tmp_path), Training(epochs=3, batch=2), (64, 32), seed=1)
+    alone = list(batches.following(0))
+    assert [step for step, _ in alone] == list(range(9))
+    together = list(batches.following(4, workers=3))
+    for (step, (images, labels)), (other, (same, taught)) in zip(alone[4:], together, strict=True):
+        assert step == other
+        assert images.equal(same)
+        assert all(a.equal(b) for a, b in zip(labels, taught, strict=True))
+    assert not alone[0][1][0].equal(alone[3][1][0])  # another epoch, another order
