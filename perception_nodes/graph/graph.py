@@ -151,7 +151,7 @@ class Graph:
             raise SettingsError(
                 f"parameter {unknown[0]!r} is unknown; known are {known}", unknown[0]
             )
-        chosen = {**_of_files(self.kinds, ros), **values}
+        chosen = {**_from_ros_arguments(self.kinds, ros), **values}
         if chosen.get("cameras"):
             specs = self._nodes_of_several(chosen, values, ros)
         else:
@@ -167,7 +167,7 @@ class Graph:
         """The processes for a single camera."""
         camera = str(chosen.get("camera", DEFAULT_CAMERA))
         if camera != DEFAULT_CAMERA:
-            chosen = {**chosen, **_of_files(self.kinds, ros, camera), **given}
+            chosen = {**chosen, **_from_ros_arguments(self.kinds, ros, camera), **given}
         if any(kind.plays_drive for kind in self.kinds):
             chosen = _with_drive(chosen)
         if any(kind.standby for kind in self.kinds):
@@ -208,7 +208,7 @@ class Graph:
                 specs += _nodes((kind,), values)
                 continue
             for camera in cameras:
-                found = _of_files(of_one_camera, ros, camera, common)
+                found = _from_ros_arguments(of_one_camera, ros, camera, common)
                 own = {**values, **found, **given, "camera": camera}
                 own["standby"] = values["standby"]
                 specs += [
@@ -218,7 +218,7 @@ class Graph:
         return specs
 
 
-def _of_files(
+def _from_ros_arguments(
     kinds: Sequence[NodeKind],
     ros: RosArguments,
     camera: str = "",
