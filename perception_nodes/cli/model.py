@@ -103,6 +103,14 @@ def evaluate_command(
         float,
         typer.Option(min=0.05, max=0.95, help="Lowest score of the teacher's detections to use."),
     ] = 0.4,
+    across_classes: Annotated[
+        bool,
+        typer.Option(
+            "--across-classes",
+            help="Precision and recall with boxes that suppress those of other classes, as with "
+            "the parameter across_classes:=true.",
+        ),
+    ] = False,
     backend: BackendOption = "openvino",
     threads: ThreadsOption = 0,
     at_least: Annotated[
@@ -134,7 +142,9 @@ def evaluate_command(
     results = []
     for one in sets:
         with progress_bar(f"{subject.name} on {one.name}") as progress:
-            results.append(evaluate(subject, one, backend, threads, progress))
+            results.append(
+                evaluate(subject, one, backend, threads, progress, across_classes=across_classes)
+            )
         if not as_json:
             Console().print(evaluation_table(results[-1]))
     text = json.dumps([result.model_dump() for result in results], indent=2)

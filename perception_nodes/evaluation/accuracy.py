@@ -96,6 +96,7 @@ def evaluate(
     threads: int = 2,
     progress: Progress | None = None,
     cache_dir: str = "",
+    across_classes: bool = False,
 ) -> Evaluation:
     """Measure a model's accuracy.
 
@@ -106,6 +107,8 @@ def evaluate(
         threads: number of threads for inference.
         progress: called with the number of images done and the number of all images.
         cache_dir: folder of compiled models, empty for none.
+        across_classes: whether boxes at run time are suppressed by those of other classes; average
+            precision is always by class.
 
     Raises:
         DataError: the set has no class of the model, no object that counts, or an image that
@@ -117,13 +120,14 @@ def evaluate(
     groups, notes = class_groups(model, data)
     labels = [data.classes.index(name) for name in groups]
     truth, ranked, reported = [], [], []
+    run_time_settings = DecodeSettings(across_classes=across_classes)
     detector = Detector(model, backend, threads, cache_dir)
     try:
         for done, image in enumerate(data.images, start=1):
             seen = detector.look(image.pixels())
             truth.append(labelled_objects(image, data, labels, seen.header))
             ranked.append(_found(detector.ranked(seen, list(groups.values())), seen.header))
-            at_run_time = detector.objects(seen, list(groups.values()), DecodeSettings())
+            at_run_time = detector.objects(seen, list(groups.values()), run_time_settings)
             reported.append(_found(at_run_time, seen.header))
             if progress is not None:
                 progress(done, len(data.images))

@@ -375,6 +375,12 @@ class DetectorSettings(CamerasSettings):
         "union), only the one with the higher score is reported",
         json_schema_extra=CHANGEABLE,
     )
+    across_classes: bool = Field(
+        default=False,
+        description="do so with two boxes of any classes: what is a bus is then not reported as a "
+        "car too",
+        json_schema_extra=CHANGEABLE,
+    )
     fallback_model: str = Field(
         default="",
         description="name or folder of a faster model with the same input and classes, used for "

@@ -31,7 +31,7 @@ def detect_undisturbed(
         BagError, ModelError, BackendError: the drive or the model cannot be used.
     """
     wanted = set(frames)
-    names = ("model", "score_threshold", "iou_threshold", "undistort")
+    names = ("model", "score_threshold", "iou_threshold", "across_classes", "undistort")
     settings = ReplaySettings(**{name: parameters[name] for name in names})
     found: dict[int, FrameDetections] = {}
     with LoadedModel(settings) as loaded, open_drive(drive) as source:

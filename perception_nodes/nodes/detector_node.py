@@ -82,8 +82,8 @@ class DetectorNode(RedundantNode):
         """Use other thresholds from the next frame on."""
         if settings.preprocess_on == "gpu":
             raise SettingsError(
-                "parameters score_threshold and iou_threshold are part of the GPU's program: with "
-                "preprocess_on:=gpu start the graph anew to change them"
+                "parameters score_threshold, iou_threshold and across_classes are part of the "
+                "GPU's program: with preprocess_on:=gpu start the graph anew to change them"
             )
         if self._serving is not None:
             self._serving.decode_with(_decode_settings(settings))
@@ -177,7 +177,9 @@ class DetectorNode(RedundantNode):
 
 
 def _decode_settings(settings: DetectorSettings) -> DecodeSettings:
-    return DecodeSettings(settings.score_threshold, settings.iou_threshold)
+    return DecodeSettings(
+        settings.score_threshold, settings.iou_threshold, across_classes=settings.across_classes
+    )
 
 
 def main() -> int:

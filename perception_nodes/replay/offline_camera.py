@@ -49,6 +49,7 @@ class ReplaySettings:
     deadline_ms: float = DEADLINE_MS
     score_threshold: float = DecodeSettings.score_threshold
     iou_threshold: float = DecodeSettings.iou_threshold
+    across_classes: bool = False
     undistort: bool = True
     calibration_file: str = ""
 
@@ -72,7 +73,11 @@ class LoadedModel:
         self.backend = open_backend(settings.backend, BackendSettings(settings.threads, cache_dir))
         self.info = self.backend.load(model)
         self.decoder = model.decoder(
-            DecodeSettings(settings.score_threshold, settings.iou_threshold)
+            DecodeSettings(
+                settings.score_threshold,
+                settings.iou_threshold,
+                across_classes=settings.across_classes,
+            )
         )
 
     def new_input(self) -> NDArray[np.uint8]:
