@@ -158,6 +158,7 @@ class Model(BaseModel):
         folder: folder of the model.
         file: name of the network's file in that folder.
         sha256: hash of the file, hexadecimal.
+        weights: the file with the weights, if `file` is OpenVINO's `.xml`.
         s8: the file for TensorRT, if there is one: signed codes, all zero points zero.
         input: the network's input.
         outputs: the network's head.
@@ -178,6 +179,7 @@ class Model(BaseModel):
     file: str = Field(pattern=r"^[^/\\]+$")
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     s8: HashedFile | None = None
+    weights: HashedFile | None = None
     input: InputSpec
     outputs: OutputSpec
     classes: list[str] = Field(min_length=1)
@@ -192,6 +194,8 @@ class Model(BaseModel):
     @model_validator(mode="after")
     def _whole_cells(self) -> "Model":
         self.outputs.shapes(self.input, len(self.classes))
+        if self.file.endswith(".xml") and self.weights is None:
+            raise ValueError(f"{self.file} has its weights in another file; name it under weights")
         return self
 
     def decoder(self, settings: DecodeSettings) -> Decoder:
@@ -276,6 +280,8 @@ def load_model(name_or_folder: str) -> Model:
         reason = " ".join(str(error).split())
         raise ModelError(f"{description} cannot be read: {reason}") from error
     check_hash(model.path, model.sha256)
+    if model.weights is not None:
+        check_hash(model.folder / model.weights.file, model.weights.sha256)
     return model
 
 

@@ -33,7 +33,12 @@ Frames = list[tuple[str, NDArray[np.uint8]]]
 
 
 def import_command(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="ONNX file of a trained detector.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="Trained detector: ONNX, or OpenVINO's .xml with its .bin."
+        ),
+    ],
     name: Annotated[str, typer.Option(help="Name of the model; by default that of the file.")] = "",
     out: Annotated[
         Path, typer.Option(help="Folder of models that the model's folder is written into.")
@@ -140,6 +145,8 @@ def import_command(
         raise SettingsError("--int8 needs frames like those it is to work on: --bag or --images")
     if not int8 and (bag or images or data):
         raise SettingsError("--bag, --images and --data are for --int8; give it too")
+    if int8 and file.suffix == ".xml":
+        raise SettingsError("--int8 needs the detector as ONNX, not as OpenVINO's files")
     if data:
         require_pycocotools()
     sets = [read_set(path, root) for path in data or []]

@@ -224,12 +224,6 @@ class Anchors(_Scored):
         return to.middles(boxes), scores
 
 
-def _is_yolox(source: Source) -> bool:
-    """Whether it begins with YOLOX's Focus: four slices of the image, side by side."""
-    readers = [node for node in source.network.graph.node if source.image in node.input]
-    return len(readers) > 1 and all(node.op_type == "Slice" for node in readers)
-
-
 class YoloxDecoded(_Scored):
     """YOLOX exported with decode_in_inference."""
 
@@ -248,7 +242,7 @@ class YoloxDecoded(_Scored):
 
     def classes(self, source: Source) -> int | None:
         """See `Head`."""
-        fits = "Exp" in source.operators or not _is_yolox(source)
+        fits = "Exp" in source.operators or not source.sliced
         return self._rows(source) if fits else None
 
     def write(self, source: Source, classes: int, to: Writer) -> tuple[str, str]:
@@ -292,7 +286,7 @@ class Yolov6(_Scored):
 
     def classes(self, source: Source) -> int | None:
         """See `Head`."""
-        return None if _is_yolox(source) else YoloxDecoded()._rows(source)
+        return None if source.sliced else YoloxDecoded()._rows(source)
 
     def write(self, source: Source, classes: int, to: Writer) -> tuple[str, str]:
         """See `Head`."""

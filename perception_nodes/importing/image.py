@@ -5,12 +5,12 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from perception_nodes.importing.heads import Normalisation, Writer
-from perception_nodes.importing.source import Source
+from perception_nodes.importing.source import OnnxSource
 
 INPUT_NAME = "image"
 
 
-def take_bytes(network: onnx.ModelProto, source: Source, wanted: Normalisation) -> None:
+def take_bytes(network: onnx.ModelProto, source: OnnxSource, wanted: Normalisation) -> None:
     """Give a network our input; it keeps its numbers.
 
     One dequantization stands in front, which runtimes fuse with the first convolution. Channels are

@@ -8,18 +8,18 @@ from typing import Any
 
 import cv2
 import numpy as np
-import onnx
 import yaml
-from onnx import TensorProto, helper
 
 from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.model import Model, ModelError, load_model
 from perception_nodes.core.inference import BackendError
 from perception_nodes.importing import coco
-from perception_nodes.importing.heads import STRIDES, Head, Normalisation, Writer, recognise
-from perception_nodes.importing.image import INPUT_NAME, take_bytes
-from perception_nodes.importing.levels import REG_MAX, find_levels
-from perception_nodes.importing.source import Source, read_source
+from perception_nodes.importing.heads import Head, Normalisation, recognise
+from perception_nodes.importing.image import INPUT_NAME
+from perception_nodes.importing.onnx_model import rewrite_onnx
+from perception_nodes.importing.openvino_model import IrSource, read_ir, rewrite_ir
+from perception_nodes.importing.rewritten import Rewritten
+from perception_nodes.importing.source import OnnxSource, Source, read_onnx
 
 RUNTIMES = ("onnxruntime", "openvino")
 MAX_DIFFERENCE = {False: 0.02, True: 0.3}
@@ -63,8 +63,7 @@ class Imported:
         head: its head.
         normalisation: what the network expects of its pixels.
         classes: names of the classes.
-        network: uint8 [1, height, width, 3] BGR in, the tensors of `outputs` out.
-        outputs: the `outputs` of model.yaml.
+        made: the network with our input and outputs.
         notes: what was assumed, for people.
         license: of the weights.
     """
@@ -73,20 +72,22 @@ class Imported:
     head: Head
     normalisation: Normalisation
     classes: list[str]
-    network: onnx.ModelProto
-    outputs: dict[str, Any]
+    made: Rewritten
     notes: list[str]
     license: str
 
-    def description(self, name: str, file: str) -> dict[str, Any]:
-        """`model.yaml` of the network when it is stored as a file of that name."""
-        weights = [t for t in self.network.graph.initializer if t.data_type == TensorProto.FLOAT]
+    def description(self, name: str) -> dict[str, Any]:
+        """`model.yaml` of the network under a name."""
+        file, *more = (
+            {"file": file_of(name, ending), "sha256": hashlib.sha256(content).hexdigest()}
+            for ending, content in self.made.files.items()
+        )
         size = self.source.width, self.source.height
         return {
             "version": 1,
             "name": name,
-            "file": file,
-            "sha256": hashlib.sha256(self.network.SerializeToString()).hexdigest(),
+            **file,
+            **({"weights": more[0]} if more else {}),
             "input": {
                 "name": INPUT_NAME,
                 "width": size[0],
@@ -97,10 +98,10 @@ class Imported:
                 "resize": self.normalisation.resize,
                 "padding": self.normalisation.padding,
             },
-            "outputs": self.outputs,
+            "outputs": self.made.outputs,
             "classes": self.classes,
             "precision": "fp32",
-            "parameters": sum(int(np.prod(tensor.dims)) for tensor in weights),
+            "parameters": self.made.parameters,
             "license": self.license,
             "imported": {
                 "file": self.source.path.name,
@@ -119,7 +120,7 @@ def understand(path: Path, options: Options) -> Imported:
     Raises:
         ModelError: it cannot be used, or an option is needed.
     """
-    source = read_source(path, options.size)
+    source: Source = _READERS.get(path.suffix.lower(), read_onnx)(path, options.size)
     head = recognise(source, options.head)
     classes, notes = _classes(source, head, options.classes)
     usual = head.normalisation(source)
@@ -134,9 +135,21 @@ def understand(path: Path, options: Options) -> Imported:
             "the file does not say how its pixels are scaled; taken as usual for its head "
             f"({_scaling(normalisation)}); --color, --mean, --std, --resize change that"
         )
-    network, outputs = _rewritten(source, head, classes, normalisation)
+    if isinstance(source, OnnxSource):
+        made = rewrite_onnx(source, head, len(classes), normalisation)
+    else:
+        assert isinstance(source, IrSource)
+        made = rewrite_ir(source, head, len(classes), normalisation)
     license = options.license or source.facts.get("license") or UNKNOWN_LICENSE
-    return Imported(source, head, normalisation, classes, network, outputs, notes, license)
+    return Imported(source, head, normalisation, classes, made, notes, license)
+
+
+_READERS = {".onnx": read_onnx, ".xml": read_ir}
+
+
+def file_of(name: str, ending: str) -> str:
+    """Name of a float model's file."""
+    return f"{name}.float.{ending}"
 
 
 def write_model(imported: Imported, folder: Path) -> Model:
@@ -152,9 +165,9 @@ def write_model(imported: Imported, folder: Path) -> Model:
         OSError: it cannot be written.
     """
     folder.mkdir(parents=True)
-    file = f"{folder.name}.float.onnx"
-    (folder / file).write_bytes(imported.network.SerializeToString())
-    description = imported.description(folder.name, file)
+    for ending, content in imported.made.files.items():
+        (folder / file_of(folder.name, ending)).write_bytes(content)
+    description = imported.description(folder.name)
     text = yaml.safe_dump(description, sort_keys=False, width=100, allow_unicode=True)
     (folder / "model.yaml").write_text(text, encoding="utf-8")
     model = load_model(str(folder))
@@ -175,7 +188,9 @@ def check_runs(model: Model) -> None:
     size = (model.input.width, model.input.height)
     picture = cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC).astype(np.uint8, copy=False)
     best = []
-    for name in RUNTIMES:
+    # An OpenVINO model has no other runtime to be compared with.
+    runtimes = RUNTIMES if model.path.suffix == ".onnx" else RUNTIMES[-1:]
+    for name in runtimes:
         backend = open_backend(name, BackendSettings())
         try:
             backend.load(model)
@@ -187,7 +202,7 @@ def check_runs(model: Model) -> None:
         finally:
             backend.close()
     scale = max(float(np.abs(best[0]).max()), MIN_SCALE)
-    far = float(np.abs(best[0] - best[1]).max()) / scale
+    far = float(np.abs(best[0] - best[-1]).max()) / scale
     if not far <= MAX_DIFFERENCE[model.precision == "int8"]:
         raise ModelError(
             f"{model.name}: {' and '.join(RUNTIMES)} compute different class scores, by "
@@ -225,64 +240,3 @@ def _classes(
 def _scaling(wanted: Normalisation) -> str:
     mean, std = ([f"{v:g}" for v in values] for values in (wanted.mean, wanted.std))
     return f"{wanted.color}, less {' '.join(mean)}, by {' '.join(std)}, {wanted.resize}"
-
-
-def _rewritten(
-    source: Source, head: Head, classes: list[str], normalisation: Normalisation
-) -> tuple[onnx.ModelProto, dict[str, Any]]:
-    """The network with our input and outputs, and the `outputs` of model.yaml."""
-    network = onnx.ModelProto()
-    network.CopyFrom(source.network)
-    levels = find_levels(source, len(classes)) if head.name == "ultralytics" else None
-    outputs: dict[str, Any]
-    if levels is not None:
-        made = [*levels[0], *levels[1]]
-        kinds = [[f"{kind}_{stride}" for stride in STRIDES] for kind in ("box", "class")]
-        names = [*kinds[0], *kinds[1]]
-        outputs = {"head": "levels", "strides": list(STRIDES), "reg_max": REG_MAX}
-        outputs |= dict(zip(("box", "class"), kinds, strict=True))
-    else:
-        to = Writer()
-        made = list(head.write(source, len(classes), to))
-        network.graph.node.extend(to.nodes)
-        network.graph.initializer.extend(to.constants)
-        names = ["boxes", "scores"]
-        outputs = {"head": "cells", "cells": 0, "suppressed": head.suppressed}
-        outputs |= {"box": names[:1], "class": names[1:]}
-    take_bytes(network, source, normalisation)
-    _end_at(network, dict(zip(made, names, strict=True)))
-    network = onnx.shape_inference.infer_shapes(network)
-    if levels is None:
-        outputs["cells"] = network.graph.output[0].type.tensor_type.shape.dim[2].dim_value
-    onnx.checker.check_model(network)
-    return network, outputs
-
-
-def _end_at(network: onnx.ModelProto, names: dict[str, str]) -> None:
-    """Make these tensors the outputs, by new names, and drop what they do not need."""
-    graph = network.graph
-    writers = {name: node for node in graph.node for name in node.output}
-    needed, open_names = set[str](), list(names)
-    while open_names:
-        name = open_names.pop()
-        if name not in needed:
-            needed.add(name)
-            open_names += writers[name].input if name in writers else []
-    kept = [node for node in graph.node if needed & set(node.output)]
-    taken = {name for node in kept for name in (*node.input, *node.output)}
-    renamed = dict(names)
-    for new in names.values():  # the network's own tensors may have our names
-        if new in taken and new not in names:
-            renamed[new] = f"{new}/own"
-    for node in kept:
-        node.input[:] = [renamed.get(name, name) for name in node.input]
-        node.output[:] = [renamed.get(name, name) for name in node.output]
-    tensors = [tensor for tensor in graph.initializer if tensor.name in needed]
-    for tensor in tensors:
-        tensor.name = renamed.get(tensor.name, tensor.name)
-    del graph.node[:], graph.initializer[:], graph.output[:], graph.value_info[:]
-    graph.node.extend(kept)
-    graph.initializer.extend(tensors)
-    graph.output.extend(
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names.values()
-    )

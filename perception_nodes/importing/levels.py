@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from perception_nodes.importing.heads import STRIDES, cells_of
-from perception_nodes.importing.source import Source, session_of
+from perception_nodes.importing.source import OnnxSource, session_of
 
 REG_MAX = 16
 MOVES = ("Reshape", "Concat")
@@ -18,7 +18,7 @@ CLOSE = 1e-3
 """Largest difference of a probability, and of a coordinate in strides."""
 
 
-def find_levels(source: Source, classes: int) -> tuple[list[str], list[str]] | None:
+def find_levels(source: OnnxSource, classes: int) -> tuple[list[str], list[str]] | None:
     """Names of the box tensors and class tensors of the raw head, level by level.
 
     None if they are not found, or if the boxes that they mean are not the network's own.
@@ -54,7 +54,7 @@ def find_levels(source: Source, classes: int) -> tuple[list[str], list[str]] | N
     return (boxes, scores) if _agree(source, boxes, scores) else None
 
 
-def _agree(source: Source, boxes: list[str], scores: list[str]) -> bool:
+def _agree(source: OnnxSource, boxes: list[str], scores: list[str]) -> bool:
     """Whether the raw head and the network's own answer to a picture are the same boxes."""
     probed = onnx.ModelProto()
     probed.CopyFrom(source.network)

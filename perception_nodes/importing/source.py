@@ -2,7 +2,6 @@
 
 import ast
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ import numpy as np
 import onnx
 import onnx.version_converter
 import onnxruntime as ort
-from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
 from perception_nodes.backends.model import ModelError, Shape
@@ -34,23 +32,21 @@ class Source:
 
     Attributes:
         path: its file.
-        network: the graph, with fixed shapes; its one input is float32 [1, 3, height, width].
-        image: name of that input.
+        image: name of its one input, float32 [1, 3, height, width].
         width, height: of that input.
         outputs: shape of each output, by name.
-        types: ONNX element type of each output, by name.
         operators: the kinds of operators in it.
+        sliced: whether it begins by slicing the image, as YOLOX does.
         facts: the metadata that the exporter wrote.
     """
 
     path: Path
-    network: onnx.ModelProto
     image: str
     width: int
     height: int
     outputs: dict[str, Shape]
-    types: dict[str, int]
     operators: frozenset[str]
+    sliced: bool = False
     facts: dict[str, str] = field(default_factory=dict)
 
     def fact(self, name: str) -> Any:
@@ -73,14 +69,30 @@ class Source:
         """Number of cells of all levels; a stride that does not divide the input is rounded up."""
         return sum(-(-self.width // stride) * -(-self.height // stride) for stride in strides)
 
-    def runner(self) -> Callable[[NDArray[np.float32]], dict[str, NDArray[Any]]]:
-        """A function that runs the network as it came on float32 [1, 3, height, width]."""
-        session = session_of(self.network)
-        names = list(self.outputs)
-        return lambda image: dict(zip(names, session.run(names, {self.image: image}), strict=True))
+
+@dataclass(frozen=True)
+class OnnxSource(Source):
+    """One that came as ONNX.
+
+    Attributes:
+        network: the graph, with fixed shapes.
+    """
+
+    network: onnx.ModelProto = field(default_factory=onnx.ModelProto)
 
 
-def read_source(path: Path, size: tuple[int, int] | None) -> Source:
+def check_task(path: Path, facts: dict[str, str]) -> None:
+    """Refuse a network that its metadata says is no detector.
+
+    Raises:
+        ModelError: it is for another task.
+    """
+    task = facts.get("task", "detect")
+    if task != "detect":
+        raise ModelError(f"{path} is a network for {task!r}, which finds no boxes; take a detector")
+
+
+def read_onnx(path: Path, size: tuple[int, int] | None) -> OnnxSource:
     """Read an ONNX file.
 
     Args:
@@ -93,15 +105,15 @@ def read_source(path: Path, size: tuple[int, int] | None) -> Source:
     network = _parsed(path)
     _check(path, network)
     facts = {entry.key: entry.value for entry in network.metadata_props}
-    task = facts.get("task", "detect")
-    if task != "detect":
-        raise ModelError(f"{path} is a network for {task!r}, which finds no boxes; take a detector")
+    check_task(path, facts)
     image = _fix_inputs(path, network, facts, size)
     network = _folded(path, _with_newer_operators(path, network))
-    shapes, types = _outputs_of(path, network)
+    shapes = _outputs_of(path, network)
     height, width = _dims(network.graph.input[0])[2:]
     operators = frozenset(node.op_type for node in network.graph.node)
-    return Source(path, network, image, width, height, shapes, types, operators, facts)
+    readers = [node.op_type for node in network.graph.node if image in node.input]
+    sliced = len(readers) > 1 and set(readers) == {"Slice"}
+    return OnnxSource(path, image, width, height, shapes, operators, sliced, facts, network)
 
 
 def session_of(network: onnx.ModelProto) -> ort.InferenceSession:
@@ -198,9 +210,7 @@ def _fix_inputs(
             f"{path} takes {fixed[0]}x{fixed[1]} only, not {size[0]}x{size[1]}; leave --size out, "
             "or export it again with that size or with dynamic axes"
         )
-    chosen = size or fixed or _said_size(facts)
-    if chosen is None:
-        raise ModelError(f"{path} leaves the size of its input open; give --size WIDTHxHEIGHT")
+    chosen = fixed or chosen_size(path, facts, size)
     for dim, value in zip(image.type.tensor_type.shape.dim, (1, 3, *chosen[::-1]), strict=True):
         dim.Clear()
         dim.dim_value = value
@@ -211,13 +221,21 @@ def _fix_inputs(
     return str(image.name)
 
 
-def _said_size(facts: dict[str, str]) -> tuple[int, int] | None:
-    """Width and height in the metadata of an export with dynamic axes."""
+def chosen_size(path: Path, facts: dict[str, str], size: tuple[int, int] | None) -> tuple[int, int]:
+    """Width and height for a network with dynamic axes: the user's, or those of its metadata.
+
+    Raises:
+        ModelError: neither is known.
+    """
+    if size is not None:
+        return size
     try:
         height, width = ast.literal_eval(facts["imgsz"])
         return int(width), int(height)
-    except (KeyError, ValueError, SyntaxError, TypeError):
-        return None
+    except (KeyError, ValueError, SyntaxError, TypeError) as error:
+        raise ModelError(
+            f"{path} leaves the size of its input open; give --size WIDTHxHEIGHT"
+        ) from error
 
 
 def _with_newer_operators(path: Path, network: onnx.ModelProto) -> onnx.ModelProto:
@@ -262,8 +280,8 @@ def _folded(path: Path, network: onnx.ModelProto) -> onnx.ModelProto:
     return onnx.shape_inference.infer_shapes(folded)
 
 
-def _outputs_of(path: Path, network: onnx.ModelProto) -> tuple[dict[str, Shape], dict[str, int]]:
-    """Shapes and types of the outputs, as a run gives them."""
+def _outputs_of(path: Path, network: onnx.ModelProto) -> dict[str, Shape]:
+    """Shapes of the outputs, as a run gives them."""
     session = session_of(network)
     image = network.graph.input[0]
     try:
@@ -274,12 +292,7 @@ def _outputs_of(path: Path, network: onnx.ModelProto) -> tuple[dict[str, Shape],
             "another --size, or export it again"
         ) from error
     names = [output.name for output in session.get_outputs()]
-    shapes = {name: tuple(array.shape) for name, array in zip(names, found, strict=True)}
-    types = {
-        name: int(onnx.helper.np_dtype_to_tensor_dtype(array.dtype))
-        for name, array in zip(names, found, strict=True)
-    }
-    return shapes, types
+    return {name: tuple(array.shape) for name, array in zip(names, found, strict=True)}
 
 
 def _short(error: Exception) -> str:

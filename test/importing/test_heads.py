@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import onnxruntime
+import openvino
 import pytest
 from toy_detectors import HEIGHT, SIZE, WIDTH, cells, detector, written
 
@@ -188,13 +189,17 @@ HEADS = {
 
 
 @pytest.mark.parametrize("case", HEADS)
-@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
-def test_boxes_and_scores_are_those_of_the_original(case, backend, tmp_path):
+@pytest.mark.parametrize("kind", ["onnxruntime", "openvino", "openvino's files"])
+def test_boxes_and_scores_are_those_of_the_original(case, kind, tmp_path):
     make, plain, extra, pixels = HEADS[case]
     original = detector(make(), **extra)
     path = written(original, tmp_path / "original.onnx")
     asked = "yolov6" if case == "yolov6" else ""  # which looks like a YOLOX
-    imported = understand(path, Options(classes=NAMES, head=asked))
+    given, backend = path, kind.partition("'")[0]
+    if "files" in kind:
+        given = path.with_suffix(".xml")
+        openvino.save_model(openvino.Core().read_model(path), given, compress_to_fp16=False)
+    imported = understand(given, Options(classes=NAMES, head=asked))
     assert imported.head.name == case.split(" ")[0]
     write_model(imported, tmp_path / "models/toy")
 

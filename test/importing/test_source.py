@@ -5,12 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import openvino
 import pytest
 from onnx import TensorProto, numpy_helper
 from toy_detectors import cells, detector, written
 from typer.testing import CliRunner
 
-from perception_nodes.backends.model import ModelError
+from perception_nodes.backends.model import ModelError, load_model
 from perception_nodes.cli.app import app
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.importing.importer import Options, understand
@@ -165,3 +166,43 @@ def test_a_network_that_a_runtime_refuses_leaves_nothing(tmp_path, monkeypatch):
     command(path, "--out", tmp_path / "models", "--classes", "a,b,c", status=2)
     assert not list((tmp_path / "models").iterdir())
     assert onnx.load(path).graph.node
+
+
+@pytest.fixture
+def openvino_files(tmp_path: Path) -> Path:
+    path = written(detector(grid()), tmp_path / "it.onnx")
+    xml = path.with_suffix(".xml")
+    openvino.save_model(openvino.Core().read_model(path), xml, compress_to_fp16=False)
+    return xml
+
+
+def test_every_file_of_an_openvino_model_is_hashed(openvino_files, tmp_path):
+    said = command(openvino_files, "--out", tmp_path / "m", "--classes", "a,b,c", status=0)
+    model = load_model(str(tmp_path / "m/it"))
+    assert said == "" and model.weights is not None
+    weights = model.folder / model.weights.file
+    content = bytearray(weights.read_bytes())
+    content[-64:] = bytes(64)
+    weights.write_bytes(content)
+    with pytest.raises(ModelError, match="it.float.bin has sha256"):
+        load_model(str(tmp_path / "m/it"))
+
+
+@pytest.mark.parametrize("name", ["it.xml", "it.bin"])
+@pytest.mark.parametrize("length", [None, 0, 50])
+def test_openvino_files_that_are_not_whole_are_refused(name, length, openvino_files):
+    file = openvino_files.with_name(name)
+    if length is None:
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:length])
+    with pytest.raises(ModelError, match="is not there|no whole OpenVINO model") as caught:
+        understand(openvino_files, Options(classes=NAMES))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_openvino_model_in_half_precision_is_refused(openvino_files):
+    network = openvino.Core().read_model(openvino_files.with_suffix(".onnx"))
+    openvino.save_model(network, openvino_files, compress_to_fp16=True)
+    with pytest.raises(ModelError, match="is in half precision"):
+        understand(openvino_files, Options(classes=NAMES))

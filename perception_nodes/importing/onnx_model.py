@@ -1,0 +1,78 @@
+"""An ONNX detector with our input and head."""
+
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from perception_nodes.importing.heads import STRIDES, Head, Normalisation, Writer
+from perception_nodes.importing.image import take_bytes
+from perception_nodes.importing.levels import REG_MAX, find_levels
+from perception_nodes.importing.rewritten import Rewritten
+from perception_nodes.importing.source import OnnxSource
+
+
+def rewrite_onnx(
+    source: OnnxSource, head: Head, classes: int, normalisation: Normalisation
+) -> Rewritten:
+    """Give a network our input and outputs."""
+    network = onnx.ModelProto()
+    network.CopyFrom(source.network)
+    levels = find_levels(source, classes) if head.name == "ultralytics" else None
+    outputs: dict[str, Any]
+    if levels is not None:
+        made = [*levels[0], *levels[1]]
+        kinds = [[f"{kind}_{stride}" for stride in STRIDES] for kind in ("box", "class")]
+        names = [*kinds[0], *kinds[1]]
+        outputs = {"head": "levels", "strides": list(STRIDES), "reg_max": REG_MAX}
+        outputs |= dict(zip(("box", "class"), kinds, strict=True))
+    else:
+        to = Writer()
+        made = list(head.write(source, classes, to))
+        network.graph.node.extend(to.nodes)
+        network.graph.initializer.extend(to.constants)
+        names = ["boxes", "scores"]
+        outputs = {"head": "cells", "cells": 0, "suppressed": head.suppressed}
+        outputs |= {"box": names[:1], "class": names[1:]}
+    take_bytes(network, source, normalisation)
+    _end_at(network, dict(zip(made, names, strict=True)))
+    network = onnx.shape_inference.infer_shapes(network)
+    if levels is None:
+        outputs["cells"] = network.graph.output[0].type.tensor_type.shape.dim[2].dim_value
+    onnx.checker.check_model(network)
+    weights = [
+        tensor for tensor in network.graph.initializer if tensor.data_type == TensorProto.FLOAT
+    ]
+    parameters = sum(int(np.prod(tensor.dims)) for tensor in weights)
+    return Rewritten({"onnx": network.SerializeToString()}, outputs, parameters)
+
+
+def _end_at(network: onnx.ModelProto, names: dict[str, str]) -> None:
+    """Make these tensors the outputs, by new names, and drop what they do not need."""
+    graph = network.graph
+    writers = {name: node for node in graph.node for name in node.output}
+    needed, open_names = set[str](), list(names)
+    while open_names:
+        name = open_names.pop()
+        if name not in needed:
+            needed.add(name)
+            open_names += writers[name].input if name in writers else []
+    kept = [node for node in graph.node if needed & set(node.output)]
+    taken = {name for node in kept for name in (*node.input, *node.output)}
+    renamed = dict(names)
+    for new in names.values():  # the network's own tensors may have our names
+        if new in taken and new not in names:
+            renamed[new] = f"{new}/own"
+    for node in kept:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+        node.output[:] = [renamed.get(name, name) for name in node.output]
+    tensors = [tensor for tensor in graph.initializer if tensor.name in needed]
+    for tensor in tensors:
+        tensor.name = renamed.get(tensor.name, tensor.name)
+    del graph.node[:], graph.initializer[:], graph.output[:], graph.value_info[:]
+    graph.node.extend(kept)
+    graph.initializer.extend(tensors)
+    graph.output.extend(
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names.values()
+    )
