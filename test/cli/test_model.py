@@ -142,6 +142,12 @@ def test_the_table_is_written_when_the_model_is_whole(
     assert written == ["made.u8.onnx", "model.yaml", "t.yaml"]
 
 
+@pytest.fixture(autouse=True)
+def few_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Judge by few objects, which few frames show."""
+    monkeypatch.setattr(gate, "MIN_OBJECTS", 1)
+
+
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache of compiled models."""
@@ -150,11 +156,11 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def compile_arguments(root: Path, model: str, backend: str = "openvino") -> list[str]:
-    """With frames enough to judge; the shorter sample drive shows too few objects."""
+    """With frames enough to judge, see `few_objects`; the golden model takes a second for each."""
     sample = root / "bags/sample"
     if not (sample / "metadata.yaml").is_file():
         pytest.skip("the sample drive is not made (make sample)")
-    arguments = ["--backend", backend, "--bag", str(sample), "--frames", "16"]
+    arguments = ["--backend", backend, "--bag", str(sample), "--frames", "6"]
     return ["model", "compile", model, *arguments]
 
 
@@ -190,7 +196,7 @@ def test_a_model_that_sees_what_its_references_see_is_kept(root: Path, cache: Pa
         "road-n on golden",
     ]
     assert all(check["value"] >= check["limit"] > 0 for check in facts["checks"])
-    assert facts["refused"] is None and facts["frames"] == 16
+    assert facts["refused"] is None and facts["frames"] == 6
     assert facts["cache"] == [str(cache / name) for name in names_in(cache)] != []
 
 
@@ -202,8 +208,9 @@ def test_a_float_model_is_compared_with_another_runtime(root: Path, cache: Path)
 
 
 def test_a_model_that_detects_nothing_is_refused_and_its_worst_layer_named(
-    root: Path, cache: Path, tmp_path: Path
+    root: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(cli_compile, "FRAMES_FOR_COSTS", 1)
     model = spoiled(tmp_path / "spoiled")
     result = run(app, [*compile_arguments(root, model), "--json"])
     assert result.exit_code == 1, result.output
@@ -235,7 +242,6 @@ def test_labels_decide_where_there_are_some(
         "evaluate",
         lambda model, *a: real(model, *a).model_copy(update={"map50_95": scores[model.name]}),
     )
-    monkeypatch.setattr(gate, "MIN_OBJECTS", 1)
     monkeypatch.setattr(cli_compile, "_layer_costs", lambda *a: {})
     result = run(app, [*COMPILE, "--json", "--data", str(drive.parent), "--max-loss", max_loss])
     assert result.exit_code == status, result.output

@@ -35,6 +35,7 @@ from perception_nodes.system.processes import open_process
 
 ROOT = Path(__file__).parents[2]
 
+pytestmark = pytest.mark.usefixtures("no_pages")
 FRAMES = 5
 DRIVES = ("a", "b", "c")
 
@@ -96,7 +97,7 @@ def test_a_drive_that_cannot_be_replayed_stops_no_other(drives, tmp_path):
 def test_a_golden_of_a_corpus(drives, tmp_path):
     golden, out = tmp_path / "golden.json", tmp_path / "out"
     replay("--corpus", drives, "--out", out, "--golden", golden, "--update")
-    options = ("--corpus", drives, "--out", out, "--golden", golden)
+    options = (*(tmp_path / name for name in DRIVES), "--out", out, "--golden", golden)
     assert replay(*options)["totals"]["golden_changes"] == 0
     content = json.loads(golden.read_text())
     content["drives"]["b"][2][1] = [["bus", 0.9, 1, 1, 40, 40]]

@@ -226,6 +226,7 @@ def write_images(folder):
     return folder
 
 
+@pytest.mark.usefixtures("no_pages")
 @pytest.mark.parametrize("kind", INPUTS)
 def test_input(kind, tmp_path):
     summary = replay(INPUTS[kind](tmp_path / "drive"), "--out", tmp_path / "o", "--backend", "null")
@@ -277,6 +278,7 @@ def test_labels_that_cannot_be_read_do_not_end_the_other_drives(tmp_path):
     assert "a message of vision_msgs" in whole["failed"]["drive"]
 
 
+@pytest.mark.usefixtures("no_pages")
 def test_drives_of_one_name_are_told_apart(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
