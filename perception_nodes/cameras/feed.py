@@ -105,6 +105,8 @@ class CameraFeed:
         self._number += 1
         self.sent += 1
         self.lost += frame.lost
+        if frame.cause:
+            self._tell(f"camera {self._camera} lost {frame.lost} frames: {frame.cause}")
 
     def close(self) -> None:
         """Stop the source."""

@@ -8,6 +8,7 @@ pipeline must end where an `appsink` of ours can be attached, for instance
 """
 
 import time
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -31,11 +32,12 @@ ENCODINGS = {
 }
 """ROS encodings by GStreamer's format; the order is that in which we ask for them."""
 OPEN_TIMEOUT_S = 10.0
+WAITING, QUEUED = 2, 16
+"""Frames that may wait for us; and those that the sink keeps, so that we can count what we drop."""
 SINK = "perception_sink"
 REMEDY = (
-    "install them with: apt install python3-gi gstreamer1.0-plugins-base "
-    "gir1.2-gst-plugins-base-1.0, into an environment that sees the system's packages "
-    "(python3 -m venv --system-site-packages)"
+    "install them with: apt install gstreamer1.0-plugins-base gir1.2-gst-plugins-base-1.0 "
+    "libgirepository-2.0-dev libcairo2-dev gcc, then pip install PyGObject into this environment"
 )
 
 
@@ -51,34 +53,35 @@ class GStreamerSource:
     def open(self) -> CameraFormat:
         """Start the pipeline and wait for its first frame's format, see `CameraSource`."""
         self.close()
-        gst = _gstreamer()
+        gst, gst_video = _gstreamer()
         formats = ",".join(ENCODINGS)
         try:
             self._pipeline = gst.parse_launch(
-                f"{self._description} ! appsink name={SINK} sync=false max-buffers=2 drop=true "
+                f"{self._description} ! appsink name={SINK} max-buffers={QUEUED} drop=true "
                 f"caps=video/x-raw,format={{{formats}}}"
             )
         except Exception as error:  # GLib.Error, whose class comes with PyGObject
             raise CameraError(f"gst:{self._description} is no pipeline: {error}") from error
         self._gst = gst
         self._sink = self._pipeline.get_by_name(SINK)
-        self._pipeline.set_state(gst.State.PLAYING)
-        state = self._pipeline.get_state(round(OPEN_TIMEOUT_S * gst.SECOND))
-        if state[0] == gst.StateChangeReturn.FAILURE:
+        self._pipeline.set_state(gst.State.PAUSED)
+        state = self._pipeline.get_state(round(OPEN_TIMEOUT_S * gst.SECOND))[0]
+        if state == gst.StateChangeReturn.FAILURE:
             raise CameraGone(f"gst:{self._description} does not start: {self._error()}")
-        self._first = self._pull(OPEN_TIMEOUT_S * 1e3)
-        if self._first is None:
+        # A live source keeps its own pace; a file would be read as fast as it can be.
+        self._sink.set_property("sync", state != gst.StateChangeReturn.NO_PREROLL)
+        self._pipeline.set_state(gst.State.PLAYING)
+        first = self._pull(OPEN_TIMEOUT_S * 1e3)
+        if first is None:
             raise CameraGone(f"gst:{self._description} gives no frame: {self._error()}")
-        facts = self._first.get_caps().get_structure(0)
-        name = facts.get_string("format")
-        encoding = ENCODINGS[name]
-        width, height = facts.get_value("width"), facts.get_value("height")
-        known, numerator, denominator = facts.get_fraction("framerate")
-        rate_hz = numerator / denominator if known and denominator else 0.0
-        buffer = self._first.get_buffer()
-        rows = height * 3 // 2 if encoding in ("nv12", "nv21") else height
-        self._size_bytes = buffer.get_size()
-        self._frame = encoding, width, height, self._size_bytes // rows, self._size_bytes
+        self._waiting = deque([first])
+        self._caps = first.get_caps()
+        facts = gst_video.VideoInfo.new_from_caps(self._caps)
+        name = facts.finfo.name
+        encoding, width, height = ENCODINGS[name], facts.width, facts.height
+        rate_hz = facts.fps_n / facts.fps_d if facts.fps_d else 0.0
+        self._size_bytes = facts.size
+        self._frame = encoding, width, height, facts.stride[0], facts.size
         self._sequence: int | None = None
         return CameraFormat(
             *self._frame,
@@ -95,14 +98,20 @@ class GStreamerSource:
     def capture(self, timeout_ms: float) -> CapturedFrame | None:
         """The next frame, see `CameraSource`."""
         assert self._slots is not None
-        taken = self._first or self._pull(timeout_ms)
-        self._first = None
+        skipped, patience_ms = 0, 0.0 if self._waiting else timeout_ms
+        while (sample := self._pull(patience_ms)) is not None:
+            self._waiting.append(sample)
+            patience_ms = 0.0
+        while len(self._waiting) > WAITING:
+            self._waiting.popleft()
+            skipped += 1
+        taken = self._waiting.popleft() if self._waiting else None
         if taken is None:
             if self._sink.get_property("eos"):
                 raise CameraGone(f"gst:{self._description} has ended: {self._error()}")
             return None
         buffer = taken.get_buffer()
-        if buffer.get_size() != self._size_bytes:
+        if buffer.get_size() != self._size_bytes or not taken.get_caps().is_equal(self._caps):
             raise CameraGone(f"gst:{self._description} now gives frames of another size")
         mapped, view = buffer.map(self._gst.MapFlags.READ)
         if not mapped:
@@ -110,12 +119,12 @@ class GStreamerSource:
                 f"gst:{self._description}: its frames cannot be read by the processor"
             )
         try:
-            sample = self._slots.loan(self._size_bytes)
-            sample.payload[:] = np.frombuffer(view.data, np.uint8)
+            slot = self._slots.loan(self._size_bytes)
+            slot.payload[:] = np.frombuffer(view.data, np.uint8)
         finally:
             buffer.unmap(view)
-        sample.header.describe(self._stamp_ns(buffer), *self._frame)
-        return CapturedFrame(sample, self._gap(buffer))
+        slot.header.describe(self._stamp_ns(taken), *self._frame)
+        return CapturedFrame(slot, self._gap(buffer, skipped))
 
     def close(self) -> None:
         """Stop the pipeline, see `CameraSource`."""
@@ -126,30 +135,36 @@ class GStreamerSource:
     def _pull(self, timeout_ms: float) -> Any:
         return self._sink.emit("try-pull-sample", round(timeout_ms * 1e6))
 
-    def _stamp_ns(self, buffer: Any) -> int:
+    def _stamp_ns(self, taken: Any) -> int:
         """The wall clock at capture, by the pipeline's clock; now where frames have no time."""
         clock, wall_ns = self._pipeline.get_clock(), time.time_ns()
-        if clock is None or buffer.pts == self._gst.CLOCK_TIME_NONE:
+        pts = taken.get_buffer().pts
+        if clock is None or pts == self._gst.CLOCK_TIME_NONE:
             return wall_ns
-        running_ns = clock.get_time() - self._pipeline.get_base_time()
-        return wall_ns - int(running_ns - buffer.pts)
+        now_ns = clock.get_time() - self._pipeline.get_base_time()
+        return wall_ns - int(
+            now_ns - taken.get_segment().to_running_time(self._gst.Format.TIME, pts)
+        )
 
-    def _gap(self, buffer: Any) -> int:
-        """Frames that the source counted and we did not get, where it counts them."""
+    def _gap(self, buffer: Any, skipped: int) -> int:
+        """Frames that we did not get: as the source counts them, else those that we skipped."""
         number = buffer.offset
         if number == self._gst.BUFFER_OFFSET_NONE:
-            return 0
+            return skipped
         expected, self._sequence = self._sequence, number + 1
         return max(0, number - expected) if expected is not None else 0
 
     def _error(self) -> str:
         """What the pipeline last complained of."""
         message = self._pipeline.get_bus().pop_filtered(self._gst.MessageType.ERROR)
-        return message.parse_error()[0].message if message else "it does not say why"
+        if message is None:
+            return "it does not say why"
+        error, detail = message.parse_error()
+        return " ".join([error.message, *(detail or "").splitlines()[-1:]])
 
 
-def _gstreamer() -> Any:
-    """PyGObject's Gst, ready.
+def _gstreamer() -> tuple[Any, Any]:
+    """PyGObject's Gst and GstVideo, ready.
 
     Raises:
         CameraError: it is not installed.
@@ -158,8 +173,9 @@ def _gstreamer() -> Any:
         import gi
 
         gi.require_version("Gst", "1.0")
-        from gi.repository import Gst
+        gi.require_version("GstVideo", "1.0")
+        from gi.repository import Gst, GstVideo
     except (ImportError, ValueError) as error:
         raise CameraError(f"gst: needs GStreamer and PyGObject ({error}); {REMEDY}") from error
     Gst.init(None)
-    return Gst
+    return Gst, GstVideo

@@ -52,11 +52,13 @@ class CapturedFrame:
 
     Attributes:
         sample: the slot; its header has size, encoding and stamp, but no number.
-        lost: frames that the sensor or its driver lost since the frame before.
+        lost: frames that the sensor, its driver or the network lost since the frame before.
+        cause: of the loss, where it is known.
     """
 
     sample: Sample[CameraHeader]
     lost: int
+    cause: str = ""
 
 
 class CameraSource(Protocol):

@@ -4,12 +4,13 @@ A decoder takes frames in a thread of its own, since both the network and the co
 waiting. At most two decoded frames wait; an older one is dropped, and counted as lost.
 """
 
-import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
-from fractions import Fraction
+from dataclasses import dataclass, replace
+from functools import partial
+from statistics import median
 from typing import Any
 
 from perception_nodes.cameras.channel import CameraHeader
@@ -20,7 +21,8 @@ from perception_nodes.cameras.source import (
     CameraGone,
     CapturedFrame,
 )
-from perception_nodes.preprocess.video import write_nv12
+from perception_nodes.core.frame import FrameRejected
+from perception_nodes.preprocess.video import VideoDecoder, write_nv12
 from perception_nodes.transport.shm import Writer
 
 WAITING = 2
@@ -34,6 +36,12 @@ LOW_DELAY = {
     "reorder_queue_size": "0",
 }
 LIVE = ("rtsp://", "rtsps://", "udp://", "rtp://", "srt://", "http://", "https://")
+CODECS = {"h264": "h264", "hevc": "h265"}
+"""Our names of what is checked for losses, by FFmpeg's."""
+ANNEX_B = ("rtsp", "rtp", "sdp", "mpegts")
+"""FFmpeg's names of the formats whose packets have start codes."""
+INTERVALS, ENOUGH = 30, 5
+"""Times between frames by which a missing one is noticed: how many are kept, and needed."""
 OFFSET_WINDOW_NS = 30_000_000_000
 
 
@@ -84,6 +92,76 @@ class _Decoded:
     frame: Any
     stamp_ns: int
     lost: int
+    cause: str
+
+
+class _Mailbox:
+    """Holds the newest decoded frames; one that is pushed out is counted by the one behind it."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._items: deque[_Decoded | CameraError] = deque()
+
+    def put(self, item: _Decoded | CameraError) -> None:
+        with self._condition:
+            self._items.append(item)
+            if len(self._items) > WAITING and isinstance(item, _Decoded):
+                oldest, behind = self._items.popleft(), self._items.popleft()
+                if isinstance(oldest, _Decoded) and isinstance(behind, _Decoded):
+                    lost = oldest.lost + 1 + behind.lost
+                    cause = oldest.cause or "they were not taken in time"
+                    self._items.appendleft(replace(behind, lost=lost, cause=cause))
+            self._condition.notify()
+
+    def take(self, timeout_s: float) -> _Decoded | CameraError | None:
+        with self._condition:
+            self._condition.wait_for(lambda: self._items, timeout_s)
+            return self._items.popleft() if self._items else None
+
+
+class Losses:
+    """Counts the frames of a stream that gave no picture."""
+
+    def __init__(self) -> None:
+        """None yet."""
+        self._lost, self._cause = 0, ""
+        self.begin()
+
+    def begin(self) -> None:
+        """Expect a stream with other times."""
+        self._intervals_ns: deque[int] = deque(maxlen=INTERVALS)
+        self._last_ns: int | None = None
+        self._gap_ns = 0
+
+    def packet(self, presented_ns: int, trouble: str) -> None:
+        """Take a packet.
+
+        Frames of which nothing arrived show in the times of the others. Where these have no steady
+        rate, their number is told from that only if the decoder misses something.
+
+        Args:
+            presented_ns: its time in the stream.
+            trouble: why it gives no picture; empty if it does.
+        """
+        gap_ns = presented_ns - (presented_ns if self._last_ns is None else self._last_ns)
+        missing = 0
+        if len(self._intervals_ns) >= ENOUGH:
+            is_steady = max(self._intervals_ns) < 1.5 * min(self._intervals_ns)
+            if is_steady or (trouble and not self._cause):
+                missing = max(round(gap_ns / median(self._intervals_ns)) - 1, 0)
+        # Twice the same gap is another rate.
+        if gap_ns > 0 and (not missing or abs(gap_ns - self._gap_ns) < gap_ns / 10):
+            self._intervals_ns.append(gap_ns)
+        self._last_ns, self._gap_ns = presented_ns, gap_ns
+        if missing or trouble:
+            self._lost += missing + bool(trouble)
+            self._cause = self._cause or trouble or "packets are missing"
+
+    def take(self) -> tuple[int, str]:
+        """The number since the last call, and the cause of the first of them."""
+        taken = self._lost, self._cause
+        self._lost, self._cause = 0, ""
+        return taken
 
 
 class VideoSource:
@@ -96,7 +174,7 @@ class VideoSource:
         self._container: Any = None
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
-        self._decoded: queue.Queue[_Decoded | Exception] = queue.Queue()
+        self._decoded, self._losses = _Mailbox(), Losses()
         self._slots: Writer[CameraHeader] | None = None
 
     def open(self) -> CameraFormat:
@@ -146,7 +224,7 @@ class VideoSource:
 
     def start(self, slots: Writer[CameraHeader]) -> None:
         """Start to decode, see `CameraSource`."""
-        self._slots, self._decoded = slots, queue.Queue()
+        self._slots, self._decoded = slots, _Mailbox()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._decode, name="decoding", daemon=True)
         self._thread.start()
@@ -154,11 +232,10 @@ class VideoSource:
     def capture(self, timeout_ms: float) -> CapturedFrame | None:
         """The newest decoded frame, see `CameraSource`."""
         assert self._slots is not None
-        try:
-            found = self._decoded.get(timeout=timeout_ms / 1e3)
-        except queue.Empty:
+        found = self._decoded.take(timeout_ms / 1e3)
+        if found is None:
             return None
-        if isinstance(found, Exception):
+        if isinstance(found, CameraError):
             raise found
         width, height = self._size
         if (found.frame.width & ~1, found.frame.height & ~1) != self._size:
@@ -166,7 +243,7 @@ class VideoSource:
         sample = self._slots.loan(width * height * 3 // 2)
         write_nv12(found.frame, sample.payload.reshape(height * 3 // 2, width))
         sample.header.describe(found.stamp_ns, "nv12", width, height, width, sample.payload.size)
-        return CapturedFrame(sample, found.lost)
+        return CapturedFrame(sample, found.lost, found.cause)
 
     def close(self) -> None:
         """Stop, see `CameraSource`."""
@@ -179,20 +256,12 @@ class VideoSource:
             self._container = None
 
     def _decode(self) -> None:
-        lost = 0
+        self._losses.begin()
         try:
             for frame, stamp_ns in self._live() if self._is_live else self._played():
                 if self._stop.is_set():
                     return
-                while self._decoded.qsize() >= WAITING:
-                    try:
-                        oldest = self._decoded.get_nowait()
-                    except queue.Empty:
-                        break
-                    if isinstance(oldest, _Decoded):
-                        lost += 1 + oldest.lost
-                self._decoded.put(_Decoded(frame, stamp_ns, lost))
-                lost = 0
+                self._decoded.put(_Decoded(frame, stamp_ns, *self._losses.take()))
             ended = CameraGone if self._is_live else CameraEnded
             self._decoded.put(ended(f"{self._settings.url} has ended"))
         except Exception as error:  # PyAV's errors have many types; the reader is told of all
@@ -200,13 +269,33 @@ class VideoSource:
             self._decoded.put(CameraGone(f"{self._settings.url}: {text}"))
 
     def _live(self) -> Iterator[tuple[Any, int]]:
-        clock, tick = StreamClock(), Fraction(0)
-        for packet in self._container.demux(video=0):
+        (video,) = self._container.streams.video[:1]
+        clock, tick = StreamClock(), video.time_base * 1_000_000_000
+        decode = self._plain
+        codec = CODECS.get(video.codec_context.name)
+        if codec is not None and self._container.format.name in ANNEX_B:
+            decoder = VideoDecoder()
+            decoder.begin(codec, video.codec_context.extradata or b"")
+            decode = partial(self._checked, decoder, codec)
+        for packet in self._container.demux(video):
             arrived_ns = time.time_ns()
-            for frame in packet.decode():
-                tick = frame.time_base or tick
-                presented_ns = round((frame.pts or 0) * tick * 1_000_000_000)
-                yield frame, clock.stamp_ns(presented_ns, arrived_ns)
+            for frame in decode(packet) if packet.size else ():
+                yield frame, clock.stamp_ns(round((frame.pts or 0) * tick), arrived_ns)
+
+    @staticmethod
+    def _plain(packet: Any) -> list[Any]:
+        return list(packet.decode())
+
+    def _checked(self, decoder: VideoDecoder, codec: str, packet: Any) -> list[Any]:
+        """The pictures of a packet, of which none is drawn on top of one that is missing."""
+        frames, trouble = [], ""
+        try:
+            frames = decoder.pictures(codec, bytes(packet), packet.pts or 0)
+        except FrameRejected as error:
+            trouble = str(error)
+        presented_ns = round((packet.pts or 0) * packet.time_base * 1_000_000_000)
+        self._losses.packet(presented_ns, trouble)
+        return frames
 
     def _played(self) -> Iterator[tuple[Any, int]]:
         """Frames of a file at the file's own pace; they are taken when they are due."""

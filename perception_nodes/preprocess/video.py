@@ -4,6 +4,7 @@ Decoding starts at a key frame. Whatever cannot be decoded is rejected with its 
 the frames behind it until the next key frame, since they are drawn on top of it.
 """
 
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -33,6 +34,8 @@ OPTIONS = {
     "err_detect": "explode",  # no concealment: a damaged picture is an error
     "max_pixels": str(MAX_PIXELS),
 }
+# What FFmpeg says while it is listened to is not for the console.
+logging.getLogger("libav").addHandler(logging.NullHandler())
 
 
 class VideoDecoder:
@@ -53,7 +56,7 @@ class VideoDecoder:
         av.logging.set_level(av.logging.INFO)
         av.logging.set_skip_repeated(False)
         self._av = av
-        self._codec = ""
+        self._codec, self._number = "", 0
         self._out = np.empty((0, 0), np.uint8)
 
     def decode(self, image: ImageView) -> ImageView:
@@ -70,14 +73,13 @@ class VideoDecoder:
         """
         if image.encoding not in VIDEO_ENCODINGS:
             return image
-        if image.encoding != self._codec:
-            self._begin(image.encoding)
-        try:
-            frame = self._picture(bytes(image.data))
-        except FrameRejected as error:
-            if not isinstance(error, _NothingNew):
-                self.interrupt(str(error))
-            raise FrameRejected(f"{self._codec}: {error}") from error
+        self._number += 1
+        frames = self.pictures(image.encoding, bytes(image.data), self._number)
+        if len(frames) != 1 or frames[0].pts != self._number:
+            cause = "not one picture comes of it; encode without B-frames"
+            self.interrupt(cause)
+            raise FrameRejected(f"{self._codec}: {cause}")
+        (frame,) = frames
         height, width = frame.height & ~1, frame.width & ~1
         if self._out.shape != (height * 3 // 2, width):
             self._out = np.empty((height * 3 // 2, width), np.uint8)
@@ -92,6 +94,46 @@ class VideoDecoder:
             copies=image.copies + 1,
         )
 
+    def begin(self, codec: str, sets: bytes = b"") -> None:
+        """Expect a new stream.
+
+        Args:
+            codec: one of `VIDEO_ENCODINGS`.
+            sets: parameter sets that came beside the stream.
+
+        Raises:
+            FrameRejected: they are damaged.
+        """
+        self._codec, self._order = codec, FrameOrder()
+        self._sets: list[bytes] = []
+        self._waits = "decoding starts at a key frame, and none has come yet"
+        if sets:
+            self._sets = list(nal_units(sets))
+            self._read_order(self._sets)
+
+    def pictures(self, codec: str, data: bytes, time: int) -> list[Any]:
+        """The pictures that come of a packet: with B-frames none or a former one, with its time.
+
+        Args:
+            codec: one of `VIDEO_ENCODINGS`.
+            data: the packet.
+            time: of its picture, which gets it as its `pts`.
+
+        Returns:
+            PyAV's frames.
+
+        Raises:
+            FrameRejected: it cannot be decoded.
+        """
+        if codec != self._codec:
+            self.begin(codec)
+        try:
+            return self._pictures(data, time)
+        except FrameRejected as error:
+            if not isinstance(error, _NothingNew):
+                self.interrupt(str(error))
+            raise FrameRejected(f"{codec}: {error}") from error
+
     def interrupt(self, cause: str) -> None:
         """Wait for the next key frame: what comes before it would be drawn on a wrong picture.
 
@@ -99,11 +141,6 @@ class VideoDecoder:
             cause: of the wait, for the reasons of the frames until then.
         """
         self._waits = f"a key frame is awaited since: {cause}"
-
-    def _begin(self, codec: str) -> None:
-        self._codec, self._order, self._number = codec, FrameOrder(), 0
-        self._sets: list[bytes] = []
-        self._waits = "decoding starts at a key frame, and none has come yet"
 
     def _open(self) -> None:
         """A new decoder: one that has met damage can be wrong even behind the next key frame."""
@@ -113,12 +150,15 @@ class VideoDecoder:
         self._context.options = OPTIONS
         self._sets_due, self._waits = True, ""
 
-    def _picture(self, data: bytes) -> Any:
+    def _read_order(self, units: list[bytes]) -> None:
+        if self._codec == "h264":
+            self._order.read_sets(units)
+
+    def _pictures(self, data: bytes, time: int) -> list[Any]:
         units = list(nal_units(data))
         kinds, keys, pictures, sets = self._kinds(units)
         own_sets = [unit for unit, kind in zip(units, kinds, strict=True) if kind in sets]
-        if self._codec == "h264":
-            self._order.read_sets(own_sets)
+        self._read_order(own_sets)
         if own_sets:
             # Complete ones replace all, so that a damaged one does not stay.
             kept = [] if sets.issubset(kinds) else self._sets
@@ -142,7 +182,7 @@ class VideoDecoder:
             data = b"".join(START_CODE + unit for unit in self._sets) + data
             self._sets_due = False
         packet = self._av.Packet(data)
-        packet.pts = self._number = self._number + 1
+        packet.pts = time
         with self._av.logging.Capture() as said:
             try:
                 frames = self._context.decode(packet)
@@ -151,9 +191,7 @@ class VideoDecoder:
         error = self._av.logging.ERROR
         if any(level <= error or text.startswith(PATCHED) for level, _, text in said):
             raise FrameRejected("the picture is damaged")
-        if len(frames) != 1 or frames[0].pts != packet.pts:
-            raise FrameRejected("not one picture comes of it; encode without B-frames")
-        return frames[0]
+        return list(frames)
 
     def _kinds(self, units: list[bytes]) -> tuple[list[int], set[int], set[int], set[int]]:
         """Types of NAL units: those that are here, and `TYPES_H264` or `TYPES_H265`."""

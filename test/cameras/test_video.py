@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from perception_nodes.cameras.channel import camera_reader, view_camera_frame
 from perception_nodes.cameras.feed import CameraFeed
 from perception_nodes.cameras.source import CameraError, CameraGone
-from perception_nodes.cameras.video import StreamClock, VideoSettings, VideoSource
+from perception_nodes.cameras.video import Losses, StreamClock, VideoSettings, VideoSource
 from perception_nodes.preprocess.video import write_nv12
 
 MS = 1_000_000
@@ -112,3 +112,28 @@ def test_stamps_keep_the_streams_spacing_but_for_a_smaller_delay(delays_ns, orig
         least_ns = delay_ns if least_ns is None else min(least_ns, delay_ns)
         assert stamp_ns == 10**18 + presented_ns + least_ns
         assert stamp_ns <= arrived_ns
+
+
+@pytest.mark.parametrize("jitter_ms", [0, 3])
+@given(lost=st.sets(st.integers(6, 39)), broken=st.sets(st.integers(6, 39)))
+def test_frames_that_did_not_arrive_show_in_the_times_of_the_others(jitter_ms, lost, broken):
+    losses, jitter = Losses(), np.random.default_rng(0).uniform(-jitter_ms, jitter_ms, 41)
+    counted, last, previous = 0, -1, 0
+    for index in range(41):
+        if index in lost:
+            continue
+        losses.packet(index * 40 * MS + round(jitter[index] * MS), "broken" * (index in broken))
+        same_gap_twice, previous = index - last == previous > 1, index - last
+        last = index
+        counted += losses.take()[0]
+        if same_gap_twice:  # that is taken for another rate
+            return
+    assert counted == len(lost | broken)
+
+
+def test_a_camera_of_no_steady_rate_loses_nothing_by_its_times_alone():
+    losses, at_ns = Losses(), 0
+    for gap_ms in (40, 40, 80, 40, 120, 40, 40, 200, 40, 40):
+        at_ns += gap_ms * MS
+        losses.packet(at_ns, "")
+        assert losses.take() == (0, "")

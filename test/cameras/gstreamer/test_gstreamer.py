@@ -1,0 +1,152 @@
+"""GStreamer's pipelines as cameras, for real: pixels, stamps, ends, errors."""
+
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from perception_nodes.cameras.channel import camera_reader, camera_writer, view_camera_frame
+from perception_nodes.cameras.gstreamer import ENCODINGS, REMEDY, GStreamerSource
+from perception_nodes.cameras.source import CameraError, CameraGone
+from perception_nodes.core.frame import FrameHeader
+from perception_nodes.preprocess.cpu import Preprocessor
+
+
+def lack():
+    try:
+        import gi
+
+        gi.require_version("GstVideo", "1.0")
+    except (ImportError, ValueError) as error:
+        return f"{error}: make stream-packages stream-test"
+    return ""
+
+
+LACK = lack()
+needs_gstreamer = pytest.mark.skipif(bool(LACK), reason=LACK)
+pytestmark = pytest.mark.stream
+
+
+@pytest.fixture
+def shot(join):
+    """Opens a pipeline and takes frames: what it said, number of lost ones and view of each."""
+    sources = []
+
+    def take(pipeline, frames, patience_s=20.0):
+        source = GStreamerSource(pipeline)
+        sources.append(source)
+        found, opened = [], source.open()
+        endpoint = join(f"camera{len(sources)}")
+        reader = camera_reader(join(f"reader{len(sources)}"), "front")
+        writer = camera_writer(endpoint, "front", opened.size_bytes, opened.loaned)
+        source.start(writer)
+        give_up_s = time.monotonic() + patience_s
+        while len(found) < frames:
+            assert time.monotonic() < give_up_s
+            frame = source.capture(100.0)
+            if frame is None:
+                continue
+            writer.send(frame.sample)
+            sample = reader.receive()
+            found.append((frame.lost, time.time_ns(), copied(sample)))
+            sample.release()
+        return opened, found
+
+    yield take
+    for source in sources:
+        source.close()
+
+
+def copied(sample):
+    """The frame as BGR and its header's stamp."""
+    view = view_camera_frame(sample.header, sample.payload)
+    picture = np.zeros((view.height, view.width, 3), np.uint8)
+    Preprocessor(view.width, view.height, False).write(view, picture, FrameHeader())
+    return view.stamp_ns, picture
+
+
+@needs_gstreamer
+@pytest.mark.parametrize("size", [(320, 240), (322, 242)])
+@pytest.mark.parametrize("name", ENCODINGS)
+def test_pixels_are_those_of_the_pipeline(name, size, shot):
+    """Colours, their order, and the padding of rows show in the bars."""
+    width, height = size
+    opened, found = shot(
+        f"videotestsrc pattern=smpte100 ! video/x-raw,format={name},width={width},height={height}",
+        1,
+    )
+    assert (opened.encoding, opened.width, opened.height) == (ENCODINGS[name], width, height)
+    picture = found[0][2][1]
+    # The bars of SMPTE: white, yellow, cyan, green, magenta, red, blue.
+    bars = [(1, 1, 1), (0, 1, 1), (1, 1, 0), (0, 1, 0), (1, 0, 1), (0, 0, 1), (1, 0, 0)]
+    for place, bar in enumerate(bars):
+        x = round((place + 0.5) * width / 7)
+        seen = picture[10 : height // 2, x - 4 : x + 4].reshape(-1, 3)
+        blue, green, red = (255 * one for one in bar)
+        if name == "GRAY8":
+            blue = green = red = 16 + 219 / 255 * (0.114 * blue + 0.587 * green + 0.299 * red)
+        assert np.abs(seen - np.array([blue, green, red])).max() < 20, (bar, seen[0])
+
+
+@needs_gstreamer
+def test_a_live_pipeline_is_dated_by_its_clock(shot):
+    _, found = shot("videotestsrc is-live=true ! video/x-raw,framerate=50/1,format=NV12", 25)
+    stamps = np.array([stamp_ns for _, _, (stamp_ns, _) in found])
+    arrivals = np.array([arrived_ns for _, arrived_ns, _ in found])
+    steps = np.diff(stamps) / 20e6
+    assert np.abs(steps - np.round(steps)).max() < 0.1
+    assert [lost for lost, *_ in found[1:]] == list(np.round(steps).astype(int) - 1)
+    assert np.abs(arrivals - stamps).max() < 500e6
+
+
+@needs_gstreamer
+def test_a_pipeline_that_is_not_live_keeps_its_pace(shot):
+    begin_s = time.monotonic()
+    _, found = shot("videotestsrc ! video/x-raw,framerate=20/1,format=GRAY8,width=64,height=48", 20)
+    assert time.monotonic() - begin_s > 0.7
+    assert sum(lost for lost, *_ in found) == 0
+
+
+@needs_gstreamer
+def test_what_the_source_did_not_deliver_is_lost(shot):
+    _, found = shot(
+        "videotestsrc is-live=true ! video/x-raw,framerate=100/1,format=GRAY8,width=64,height=48 "
+        "! identity drop-probability=0.3",
+        40,
+    )
+    stamps = np.array([stamp_ns for _, _, (stamp_ns, _) in found])
+    missing = np.round(np.diff(stamps) / 10e6).astype(int) - 1
+    assert [lost for lost, *_ in found[1:]] == list(missing)
+    assert missing.sum() > 0
+
+
+@needs_gstreamer
+def test_an_end_is_told(shot):
+    with pytest.raises(CameraGone, match="has ended"):
+        shot("videotestsrc num-buffers=3 ! video/x-raw,framerate=100/1", 5)
+
+
+@needs_gstreamer
+@pytest.mark.parametrize(
+    ("pipeline", "kind", "text"),
+    [
+        ("nosuchelement", CameraError, 'is no pipeline: .*"nosuchelement"'),
+        ("filesrc location=/none ! decodebin", CameraGone, "does not start: .*none"),
+        ("audiotestsrc", CameraError, "is no pipeline: .*could not link"),
+    ],
+)
+def test_what_is_wrong_with_a_pipeline_is_named(pipeline, kind, text):
+    source = GStreamerSource(pipeline)
+    try:
+        with pytest.raises(kind, match=text):
+            source.open()
+    finally:
+        source.close()
+
+
+def test_without_gstreamer_the_remedy_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gi", None)
+    with pytest.raises(CameraError, match="gst: needs GStreamer and PyGObject") as raised:
+        GStreamerSource("videotestsrc").open()
+    assert REMEDY in str(raised.value)

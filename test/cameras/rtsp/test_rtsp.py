@@ -1,0 +1,190 @@
+"""RTSP cameras against GStreamer's server: lost packets, and a server that goes and comes back.
+
+Each frame of the video tells by its brightness which one it is, so that what was lost is known
+without any numbers of the stream.
+"""
+
+import subprocess
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from relay import LossyRelay
+
+from perception_nodes.cameras import feed as feed_module
+from perception_nodes.cameras.channel import camera_reader, view_camera_frame
+from perception_nodes.cameras.feed import CameraFeed
+from perception_nodes.cameras.video import VideoSettings, VideoSource
+
+SYSTEM_PYTHON = "/usr/bin/python3"
+PACKAGES = "python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-good"
+SERVER = Path(__file__).with_name("server.py")
+RATE_HZ, KEY_EVERY, LEVELS = 50, 10, 40
+ENCODERS = {
+    "h264": ("libx264", {}),
+    "h265": ("libx265", {"x265-params": "log-level=none:bframes=0"}),
+}
+
+
+def missing() -> str:
+    """What is not there of what the server needs; empty if all is."""
+    probe = (
+        "import gi; gi.require_version('GstRtspServer', '1.0');"
+        "from gi.repository import Gst, GstRtspServer; Gst.init(None);"
+        "assert Gst.ElementFactory.find('matroskademux') and Gst.ElementFactory.find('rtph264pay')"
+    )
+    try:
+        done = subprocess.run([SYSTEM_PYTHON, "-I", "-c", probe], capture_output=True, timeout=60)
+    except FileNotFoundError:
+        return f"no {SYSTEM_PYTHON}"
+    return f"no {PACKAGES}: make stream-packages" if done.returncode else ""
+
+
+LACK = missing()
+pytestmark = [pytest.mark.stream, pytest.mark.skipif(bool(LACK), reason=LACK)]
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    """Twenty seconds in each codec; the brightness of frame i is that of i modulo LEVELS."""
+    folder = tmp_path_factory.mktemp("videos")
+    for codec, (encoder, options) in ENCODERS.items():
+        with av.open(str(folder / f"{codec}.mkv"), "w") as container:
+            options = {"preset": "ultrafast", "tune": "zerolatency", **options}
+            stream = container.add_stream(encoder, rate=RATE_HZ, options=options)
+            stream.width, stream.height, stream.pix_fmt = 160, 120, "yuv420p"
+            stream.codec_context.gop_size = KEY_EVERY
+            noise = np.random.default_rng(0).integers(0, 12, (120, 160, 3), np.uint8)
+            for index in range(20 * RATE_HZ):
+                picture = np.roll(noise, 5 * index, axis=1) + np.uint8(20 + 5 * (index % LEVELS))
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+            container.mux(stream.encode())
+    return folder
+
+
+class Server:
+    """The server as a process, always on the same port."""
+
+    def __init__(self, video, codec):
+        self._command = [video, codec]
+        self.port = 0
+        self.start()
+
+    def start(self):
+        from socket import create_server
+
+        if not self.port:
+            with create_server(("127.0.0.1", 0)) as free:
+                self.port = free.getsockname()[1]
+        command = [SYSTEM_PYTHON, "-I", SERVER, self.port, *self._command]
+        self._process = subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout.readline() == "ready\n"
+
+    def kill(self):
+        self._process.kill()
+        self._process.wait()
+        self._process.stdout.close()
+
+
+@pytest.fixture
+def serve(videos):
+    started = []
+
+    def start(codec):
+        started.append(Server(videos / f"{codec}.mkv", codec))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.kill()
+
+
+class Viewer:
+    """Takes what a camera process sends: number, frames lost before, index modulo LEVELS."""
+
+    def __init__(self, join, port):
+        self.told, self.found = [], []
+        self._reader = camera_reader(join("reader"), "front")
+        source = VideoSource(VideoSettings(f"rtsp://127.0.0.1:{port}/camera"))
+        self._feed = CameraFeed(join("camera"), "front", source, "optical", self.told.append)
+
+    def until(self, condition, timeout_s=30.0):
+        give_up_s = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < give_up_s, (self.told, self.found)
+            self._feed.step(20.0)
+            while (sample := self._reader.receive()) is not None:
+                view = view_camera_frame(sample.header, sample.payload)
+                luma = np.frombuffer(view.data, np.uint8)[: view.width * view.height].mean()
+                # Limited range: 219 levels for 255.
+                index = round(((luma - 16) * 255 / 219 - 25.5) / 5)
+                self.found.append((sample.header.number, sample.header.lost, index, view.stamp_ns))
+                sample.release()
+
+    def close(self):
+        self._feed.close()
+
+
+@pytest.fixture
+def view(join, monkeypatch):
+    monkeypatch.setattr(feed_module, "REOPEN_S", 0.1)
+    viewers = []
+
+    def start(port):
+        viewers.append(Viewer(join, port))
+        return viewers[-1]
+
+    yield start
+    for viewer in viewers:
+        viewer.close()
+
+
+def check_numbers(found):
+    """Between two frames as many are missing by their pictures as by their numbers."""
+    for (number, _, index, stamp_ns), (later, lost, next_index, next_ns) in zip(
+        found, found[1:], strict=False
+    ):
+        assert later - number == lost + 1
+        assert (next_index - index) % LEVELS == later - number
+        assert next_ns > stamp_ns
+
+
+@pytest.mark.parametrize("codec", ENCODERS)
+def test_each_frame_comes_in_order(codec, serve, view):
+    viewer = view(serve(codec).port)
+    viewer.until(lambda: len(viewer.found) >= 100)
+    check_numbers(viewer.found)
+    assert not any("missing" in line or "damaged" in line for line in viewer.told)
+    stamps = np.array([stamp_ns for *_, stamp_ns in viewer.found[50:]])
+    assert np.abs(np.diff(stamps) / 1e9 - 1 / RATE_HZ).max() < 0.002
+
+
+@pytest.mark.parametrize("codec", ENCODERS)
+def test_a_frame_of_which_a_packet_is_lost_is_counted_and_no_picture_is_wrong(codec, serve, view):
+    rng = np.random.default_rng(3)
+    lossy = {int(number) for number in 60 + rng.choice(400, 12, replace=False)}
+    relay = LossyRelay(serve(codec).port, lossy.__contains__)
+    viewer = view(relay.port)
+    viewer.until(lambda: relay.lost == len(lossy) and viewer.found[-1][0] > 480)
+    relay.close()
+    check_numbers(viewer.found)
+    lost = sum(lost for _, lost, _, _ in viewer.found[1:])
+    assert len(lossy) / 4 < lost < KEY_EVERY * len(lossy)
+    assert any("lost" in line and "missing" in line for line in viewer.told)
+
+
+def test_a_server_that_goes_away_is_told_of_and_taken_up_again(serve, view):
+    server = serve("h264")
+    viewer = view(server.port)
+    viewer.until(lambda: len(viewer.found) >= 20)
+    server.kill()
+    viewer.until(lambda: any("is gone" in line for line in viewer.told))
+    before = len(viewer.found)
+    server.start()
+    viewer.until(lambda: len(viewer.found) >= before + 20)
+    for (number, *_), (later, lost, *_) in zip(viewer.found, viewer.found[1:], strict=False):
+        assert later - number == lost + 1
+    assert sum("rtsp://" in line and "is gone" in line for line in viewer.told) == 1
+    assert "is gone" not in viewer.told[-1]
