@@ -48,6 +48,9 @@ KEPT_FLOAT = (0, 2, 4, 8, 16)
 """How many of the costliest layers are kept float, one try after the other."""
 WEIGHT_BITS = 7
 """With 8, x86 without VNNI saturates silently."""
+LEFT_FLOAT = ["MatMul", "Gemm"]
+"""Attention stays float: it is a small part of a detector, suffers most, and not every runtime
+takes it by channel."""
 ROUNDING = ("QuantizeLinear", "DequantizeLinear")
 HEAD, IMAGE = "head/", "image/"
 """Prefixes of the nodes that the import has added."""
@@ -132,20 +135,26 @@ class NncfQuantizer:
         image = self._network.graph.input[0].name
         frames = [frame for _, frame in self._frames]
         own = [n.name for n in self._network.graph.node if n.name.startswith(HEAD)]
-        quantized = nncf.quantize(
-            self._network,
-            nncf.Dataset(frames, lambda frame: {image: frame[None]}),
-            subset_size=len(frames),
-            preset=nncf.QuantizationPreset.MIXED,
-            ignored_scope=nncf.IgnoredScope(names=[*own, *kept], validate=False),
-            advanced_parameters=nncf.AdvancedQuantizationParameters(
-                overflow_fix=nncf.OverflowFix.ENABLE
-            ),
-        )
+        try:
+            quantized = nncf.quantize(
+                self._network,
+                nncf.Dataset(frames, lambda frame: {image: frame[None]}),
+                subset_size=len(frames),
+                preset=nncf.QuantizationPreset.MIXED,
+                ignored_scope=nncf.IgnoredScope([*own, *kept], types=LEFT_FLOAT, validate=False),
+                advanced_parameters=nncf.AdvancedQuantizationParameters(
+                    overflow_fix=nncf.OverflowFix.ENABLE
+                ),
+            )
+        except Exception as error:  # of many kinds, from the runtimes below it
+            reason = " ".join(str(error).split())[:200]
+            raise CompressionError(
+                f"NNCF cannot quantize this network ({reason}); use it in float"
+            ) from error
         _drop_rounding_of_bytes(quantized)
         _store_unsigned(quantized)
         facts = {
-            "scheme": f"NNCF {nncf.__version__}, mixed preset: weights by output channel",
+            "scheme": f"NNCF {nncf.__version__}, mixed preset: convolutions, weights by channel",
             "weight_bits": WEIGHT_BITS,
             "calibration_frames": len(frames),
             "float_layers": list(kept),
@@ -159,7 +168,7 @@ class NncfQuantizer:
         frames = [frame for _, frame in self._frames[:FRAMES_FOR_COSTS]]
         run = open_float(self._network, outputs)
         reference = [run(frame) for frame in frames]
-        layers = [node.name for node in quantized.graph.node if node.op_type in ("Conv", "MatMul")]
+        layers = [node.name for node in quantized.graph.node if node.op_type == "Conv"]
         costs = {}
         for done, layer in enumerate(layers, start=1):
             alone = _only_rounded(quantized, self._network, layer)
@@ -392,6 +401,7 @@ def quantize_imported(
         if not refusals:
             check_runs(model)
             _add_accuracy(made, evaluations)
+            _add_accuracy(parent.folder, trial.before)
             return checks
         say(f"with {count} layers float: {refusals[0].refusal}")
         if refusals[0].at_fault == "frames":

@@ -60,6 +60,12 @@ def import_command(
             "by default those in the file's metadata.",
         ),
     ] = "",
+    keep: Annotated[
+        str,
+        typer.Option(
+            metavar="NAMES", help="Keep only these classes, in this order: 'person,car,truck'."
+        ),
+    ] = "",
     color: Annotated[
         str, typer.Option(metavar="RGB|BGR", help="Order of the channels that it was trained with.")
     ] = "",
@@ -153,7 +159,8 @@ def import_command(
     options = Options(
         head=head,
         size=_size(size),
-        classes=_names(classes),
+        classes=_names("--classes", classes),
+        keep=_names("--keep", keep),
         color=_one_of("--color", color, ("RGB", "BGR")),
         mean=_channels("--mean", mean),
         std=_channels("--std", std),
@@ -239,7 +246,7 @@ def _size(text: str) -> tuple[int, int] | None:
     return int(found[1]), int(found[2])
 
 
-def _names(text: str) -> list[str] | None:
+def _names(option: str, text: str) -> list[str] | None:
     if not text:
         return None
     try:
@@ -249,9 +256,9 @@ def _names(text: str) -> list[str] | None:
         else:
             names = [name.strip() for name in text.split(",")]
     except (OSError, UnicodeError) as error:
-        raise SettingsError(f"--classes {text} cannot be read: {error}") from error
+        raise SettingsError(f"{option} {text} cannot be read: {error}") from error
     if not all(names) or not names or any(Path(name).suffix == ".txt" for name in names):
-        raise SettingsError(f"--classes {text!r} is neither a file nor a list of names")
+        raise SettingsError(f"{option} {text!r} is neither a file nor a list of names")
     return names
 
 

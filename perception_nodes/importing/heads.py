@@ -92,6 +92,12 @@ class Writer:
         """Corners from boxes of centre and size, both [1, 4, n]."""
         return self.corners(self.part(boxes, 1, 0, 2), self.part(boxes, 1, 2, 4))
 
+    def some(self, scores: str, kept: Sequence[int], classes: int) -> str:
+        """The scores of some classes; `scores` themselves if these are all."""
+        if list(kept) == list(range(classes)):
+            return scores
+        return self.op("Gather", scores, self.constant(kept, np.int64), axis=1)
+
     def labelled(self, scores: str, labels: str, count: int, classes: int) -> str:
         """Probabilities [1, classes, n] from a score and a class number of each of n objects."""
         whole = self.op("Cast", self.shaped(labels, 1, 1, count), to=TensorProto.INT64)

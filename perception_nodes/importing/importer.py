@@ -38,6 +38,7 @@ class Options:
         head: name of the head.
         size: width and height of the input.
         classes: names of the classes.
+        keep: names of those to keep, in the order that they are to have.
         color, mean, std, resize, padding: see `Normalisation`.
         license: of the weights.
     """
@@ -46,6 +47,7 @@ class Options:
     head: str = ""
     size: tuple[int, int] | None = None
     classes: Sequence[str] | None = None
+    keep: Sequence[str] | None = None
     color: str | None = None
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
@@ -122,7 +124,15 @@ def understand(path: Path, options: Options) -> Imported:
     """
     source: Source = _READERS.get(path.suffix.lower(), read_onnx)(path, options.size)
     head = recognise(source, options.head)
-    classes, notes = _classes(source, head, options.classes)
+    named, notes = _classes(source, head, options.classes)
+    classes = list(options.keep or named)
+    unknown = [name for name in classes if name not in named]
+    if unknown or len(set(classes)) < len(classes):
+        raise ModelError(
+            f"--keep names {', '.join(unknown) or 'a class twice'}; the classes of {path} are "
+            f"{', '.join(named)}"
+        )
+    kept = [named.index(name) for name in classes]
     usual = head.normalisation(source)
     chosen = {
         key: value
@@ -136,10 +146,10 @@ def understand(path: Path, options: Options) -> Imported:
             f"({_scaling(normalisation)}); --color, --mean, --std, --resize change that"
         )
     if isinstance(source, OnnxSource):
-        made = rewrite_onnx(source, head, len(classes), normalisation)
+        made = rewrite_onnx(source, head, len(named), kept, normalisation)
     else:
         assert isinstance(source, IrSource)
-        made = rewrite_ir(source, head, len(classes), normalisation)
+        made = rewrite_ir(source, head, len(named), kept, normalisation)
     license = options.license or source.facts.get("license") or UNKNOWN_LICENSE
     return Imported(source, head, normalisation, classes, made, notes, license)
 

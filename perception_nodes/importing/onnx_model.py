@@ -1,10 +1,11 @@
 """An ONNX detector with our input and head."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from perception_nodes.importing.heads import STRIDES, Head, Normalisation, Writer
 from perception_nodes.importing.image import take_bytes
@@ -14,22 +15,38 @@ from perception_nodes.importing.source import OnnxSource
 
 
 def rewrite_onnx(
-    source: OnnxSource, head: Head, classes: int, normalisation: Normalisation
+    source: OnnxSource,
+    head: Head,
+    classes: int,
+    kept: Sequence[int],
+    normalisation: Normalisation,
 ) -> Rewritten:
-    """Give a network our input and outputs."""
+    """Give a network our input and outputs.
+
+    Args:
+        source: the network.
+        head: its head.
+        classes: number of its classes.
+        kept: those to keep, in the order that they are to have.
+        normalisation: what it expects of its pixels.
+    """
     network = onnx.ModelProto()
     network.CopyFrom(source.network)
     levels = find_levels(source, classes) if head.name == "ultralytics" else None
     outputs: dict[str, Any]
     if levels is not None:
         made = [*levels[0], *levels[1]]
+        if list(kept) != list(range(classes)):
+            for name in levels[1]:
+                _keep_channels(network.graph, name, kept)
         kinds = [[f"{kind}_{stride}" for stride in STRIDES] for kind in ("box", "class")]
         names = [*kinds[0], *kinds[1]]
         outputs = {"head": "levels", "strides": list(STRIDES), "reg_max": REG_MAX}
         outputs |= dict(zip(("box", "class"), kinds, strict=True))
     else:
         to = Writer()
-        made = list(head.write(source, classes, to))
+        boxes, scores = head.write(source, classes, to)
+        made = [boxes, to.some(scores, kept, classes)]
         network.graph.node.extend(to.nodes)
         network.graph.initializer.extend(to.constants)
         names = ["boxes", "scores"]
@@ -46,6 +63,16 @@ def rewrite_onnx(
     ]
     parameters = sum(int(np.prod(tensor.dims)) for tensor in weights)
     return Rewritten({"onnx": network.SerializeToString()}, outputs, parameters)
+
+
+def _keep_channels(graph: onnx.GraphProto, output: str, kept: Sequence[int]) -> None:
+    """Leave only some channels of the convolution that computes a tensor."""
+    node = next(node for node in graph.node if output in node.output)
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    for place, name in enumerate(node.input[1:], start=1):
+        values = numpy_helper.to_array(tensors[name])[list(kept)]
+        graph.initializer.append(numpy_helper.from_array(values, f"{name}/kept"))
+        node.input[place] = f"{name}/kept"
 
 
 def _end_at(network: onnx.ModelProto, names: dict[str, str]) -> None:

@@ -1,6 +1,7 @@
 """An OpenVINO detector (`.xml` and `.bin`), and the same with our input and head."""
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,12 +88,17 @@ def read_ir(path: Path, size: tuple[int, int] | None) -> IrSource:
 
 
 def rewrite_ir(
-    source: IrSource, head: Head, classes: int, normalisation: Normalisation
+    source: IrSource,
+    head: Head,
+    classes: int,
+    kept: Sequence[int],
+    normalisation: Normalisation,
 ) -> Rewritten:
-    """Give a network our input and outputs."""
+    """Give a network our input and outputs; see `rewrite_onnx`."""
     network = source.network
     to = Writer()
-    made = head.write(source, classes, to)
+    boxes, scores = head.write(source, classes, to)
+    made = [boxes, to.some(scores, kept, classes)]
     names = ["boxes", "scores"]
     to.nodes += [
         helper.make_node("Identity", [old], [new]) for old, new in zip(made, names, strict=True)

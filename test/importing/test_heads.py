@@ -223,6 +223,24 @@ def test_boxes_and_scores_are_those_of_the_original(case, kind, tmp_path):
     np.testing.assert_allclose(scores, [row for _, row in wanted], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("make", [grid, detr])
+def test_only_some_classes_are_kept_in_the_order_given(make, tmp_path):
+    path = written(detector(make()), tmp_path / "it.onnx")
+    image = RANDOM.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    found = []
+    for number, keep in enumerate((None, ["truck", "car"])):
+        model = write_model(
+            understand(path, Options(classes=NAMES, keep=keep)), tmp_path / "m" / str(number)
+        )
+        runtime = open_backend("openvino", BackendSettings())
+        runtime.load(model)
+        found.append(runtime.infer(image).classes[0].copy())
+    assert model.classes == ["truck", "car"]
+    np.testing.assert_array_equal(found[1], found[0][:, [2, 0]])
+    with pytest.raises(ModelError, match="--keep names van; the classes of"):
+        understand(path, Options(classes=NAMES, keep=["van"]))
+
+
 def refusal(network, folder, **options):
     with pytest.raises(ModelError) as caught:
         understand(written(network, folder / "it.onnx"), Options(**options))
