@@ -1,76 +1,48 @@
-"""Small checkpoints, for a training that goes on on another machine.
+"""A checkpoint of Ultralytics (`.pt`) as ONNX, for `perception model import`."""
 
-    python -m compression.checkpoint RUN FOLDER
-
-writes FOLDER/STEP.pt for the training that is under way in a run: the averaged weights in half
-precision and the step that was reached, a twelfth of the training's own state. `checkpoint: FOLDER`
-in the configuration lets a new run go on from there; only the optimizer starts afresh. The curve of
-what was measured on the way goes along.
-"""
-
+import logging
 import shutil
-import sys
 from pathlib import Path
-from typing import Any
 
-import torch
+from ultralytics import YOLO
+from ultralytics.utils import LOGGER
 
 from compression.errors import CompressionError
 
-STATE = "state.pt"
-CURVE = "curve.csv"
+OPSET = 17
 
 
-def write_checkpoint(run: Path, folder: Path) -> Path:
-    """Write the newest training's checkpoint, in place of the folder's older ones.
+def export_onnx(checkpoint: Path, size: tuple[int, int] | None, folder: Path) -> Path:
+    """Export a checkpoint with the tool that wrote it.
+
+    A checkpoint is a program: reading it runs what its author put there.
+
+    Args:
+        checkpoint: the `.pt` file.
+        size: width and height of the input; None for those that it was trained with.
+        folder: where the ONNX file goes.
 
     Raises:
-        CompressionError: no training is under way in the run.
+        CompressionError: it cannot be read or exported, or is no detector.
     """
-    states = sorted(run.glob(f"*/{STATE}"), key=lambda path: path.stat().st_mtime)
-    if not states:
-        raise CompressionError(f"{run} has no */{STATE}: no training is under way in it")
-    saved = torch.load(states[-1], map_location="cpu", weights_only=True)
-    average = _halved(saved["average"])
-    small = {
-        "step": saved["step"],
-        "model": average,
-        "average": average,
-        "features": _halved(saved["features"]),
-        "regression": _halved(saved["regression"]),
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{states[-1].parent.name}.pt"
-    partial = path.with_suffix(".partial")
-    torch.save(small, partial)
-    for old in folder.glob("*.pt"):
-        old.unlink()
-    partial.rename(path)
-    if (run / CURVE).exists():
-        shutil.copyfile(run / CURVE, folder / CURVE)
-    return path
-
-
-def take_checkpoint(checkpoint: Path, training: Path) -> None:
-    """Let a training, given by its folder in a run, go on from a checkpoint if it has not begun."""
-    training.mkdir(parents=True, exist_ok=True)
-    curve = training.parent / CURVE
-    for source, target in (
-        (checkpoint.with_name(CURVE), curve),
-        (checkpoint, training / STATE),  # last: with it the training has begun
-    ):
-        if source.exists() and not (training / STATE).exists():
-            partial = target.with_suffix(".partial")
-            shutil.copyfile(source, partial)
-            partial.rename(target)
-
-
-def _halved(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: v.half() if v.is_floating_point() else v for name, v in values.items()}
-
-
-if __name__ == "__main__":
+    if not checkpoint.is_file():
+        raise CompressionError(f"{checkpoint} is not there")
+    # The tool writes beside the file that it reads.
+    copy = folder / checkpoint.name
+    shutil.copy(checkpoint, copy)
+    LOGGER.setLevel(logging.ERROR)
     try:
-        print(write_checkpoint(*map(Path, sys.argv[1:3])))
-    except (CompressionError, TypeError) as error:
-        sys.exit(f"{error}; python -m compression.checkpoint RUN FOLDER")
+        network = YOLO(copy, verbose=False)
+        task = network.task
+        if task == "detect":
+            sizes = {} if size is None else {"imgsz": size[::-1]}
+            network.export(format="onnx", opset=OPSET, simplify=False, verbose=False, **sizes)
+    except Exception as error:  # of many kinds, from unpickling to tracing
+        reason = " ".join(str(error).split())[:200]
+        raise CompressionError(
+            f"{checkpoint} cannot be exported ({reason}); export it to ONNX where it was trained"
+        ) from error
+    if task != "detect":
+        raise CompressionError(f"{checkpoint} is a network for {task!r}; take a detector")
+    copy.unlink()
+    return copy.with_suffix(".onnx")

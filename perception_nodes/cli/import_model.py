@@ -36,7 +36,8 @@ def import_command(
     file: Annotated[
         Path,
         typer.Argument(
-            metavar="FILE", help="Trained detector: ONNX, or OpenVINO's .xml with its .bin."
+            metavar="FILE",
+            help="Trained detector: ONNX, OpenVINO's .xml with its .bin, or .pt of Ultralytics.",
         ),
     ],
     name: Annotated[str, typer.Option(help="Name of the model; by default that of the file.")] = "",
@@ -169,7 +170,13 @@ def import_command(
         license=license,
     )
     check_folder(out, "--out")
-    imported = understand(file, options)
+    with tempfile.TemporaryDirectory() as scratch:
+        source = file
+        if file.suffix == ".pt":
+            export_onnx = compression_tool("compression.checkpoint", "export_onnx")
+            say(f"{file.name} is being exported by ultralytics")
+            source = export_onnx(file, options.size, Path(scratch))
+        imported = understand(source, options)
     for note in imported.notes:
         say(note)
     classes_said = f"{len(imported.classes)} classes"

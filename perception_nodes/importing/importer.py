@@ -68,6 +68,7 @@ class Imported:
         made: the network with our input and outputs.
         notes: what was assumed, for people.
         license: of the weights.
+        sha256: of the file.
     """
 
     source: Source
@@ -77,6 +78,7 @@ class Imported:
     made: Rewritten
     notes: list[str]
     license: str
+    sha256: str
 
     def description(self, name: str) -> dict[str, Any]:
         """`model.yaml` of the network under a name."""
@@ -107,7 +109,7 @@ class Imported:
             "license": self.license,
             "imported": {
                 "file": self.source.path.name,
-                "sha256": hashlib.sha256(self.source.path.read_bytes()).hexdigest(),
+                "sha256": self.sha256,
                 "head": self.head.name,
                 "color": self.normalisation.color,
                 "mean": list(self.normalisation.mean),
@@ -151,7 +153,8 @@ def understand(path: Path, options: Options) -> Imported:
         assert isinstance(source, IrSource)
         made = rewrite_ir(source, head, len(named), kept, normalisation)
     license = options.license or source.facts.get("license") or UNKNOWN_LICENSE
-    return Imported(source, head, normalisation, classes, made, notes, license)
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Imported(source, head, normalisation, classes, made, notes, license, sha256)
 
 
 _READERS = {".onnx": read_onnx, ".xml": read_ir}

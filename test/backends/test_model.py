@@ -195,3 +195,26 @@ def test_a_head_of_cells_has_its_own_decoder_and_shapes(folder):
 def test_an_unknown_head_or_way_to_scale_is_named(folder, changes, text):
     make_model(folder, **changes)
     assert text in refusal("toy")
+
+
+@pytest.mark.parametrize(
+    "words, commercial",
+    [("Apache-2.0", True), ("CC BY-NC 4.0: Non-commercial use", False), (None, True)],
+)
+def test_a_licence_tells_whether_commercial_use_is_forbidden(folder, words, commercial):
+    make_model(folder, **({} if words is None else {"license": words}))
+    model = load_model("toy")
+    assert model.commercial == commercial
+    assert model.license == (words or "not stated")
+
+
+def test_keys_of_a_later_version_are_refused(folder):
+    make_model(folder, version=2)
+    assert "version: " in refusal("toy")
+    make_model(folder, version=1)
+    assert load_model("toy").version == 1
+
+
+def test_the_weights_of_an_openvino_model_must_be_named(folder):
+    make_model(folder, file="toy.xml")
+    assert "name it under weights" in refusal("toy")

@@ -12,11 +12,13 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the build tools: make compression")
 ultralytics = pytest.importorskip("ultralytics")
 
+from typer.testing import CliRunner
 from ultralytics.data.augment import LetterBox
 from ultralytics.utils.nms import non_max_suppression
 from ultralytics.utils.ops import scale_boxes
 
 from perception_nodes.backends.model import Model, load_model
+from perception_nodes.cli.app import app
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.frame import Detections, FrameHeader
 from perception_nodes.core.inference import HeadTensors
@@ -82,6 +84,24 @@ def test_boxes_are_those_that_the_tool_predicts(weights, options, data, tmp_path
             assert abs(found.scores[nearest] - float(score)) < 1e-4
         objects += len(found)
     assert objects > 20
+
+
+def test_a_checkpoint_is_exported_and_imported(data, tmp_path):
+    arguments = ["--out", str(tmp_path / "models"), "--size", "96x64", "--name", "it", "--json"]
+    weights = data / "weights/yolov8n_coco.pt"
+    result = CliRunner().invoke(app, ["model", "import", str(weights), *arguments])
+    assert result.exit_code == 0, result.output
+    model = load_model(str(tmp_path / "models/it"))
+    assert (model.input.width, model.input.height, model.outputs.head) == (96, 64, "levels")
+
+
+def test_what_is_no_checkpoint_is_told_in_one_line(tmp_path):
+    (tmp_path / "it.pt").write_bytes(b"not a checkpoint")
+    arguments = ["model", "import", str(tmp_path / "it.pt"), "--out", str(tmp_path / "models")]
+    result = CliRunner().invoke(app, arguments)
+    assert "cannot be exported" in str(result.exception)
+    assert "\n" not in str(result.exception)
+    assert not (tmp_path / "models").exists()
 
 
 class Tool:
