@@ -18,6 +18,7 @@ from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.model import ModelError, load_model
 from perception_nodes.core.inference import BackendError
 from perception_nodes.system.environment import die_with_parent
+from perception_nodes.system.realtime import work_in_background
 
 T = TypeVar("T")
 
@@ -83,6 +84,7 @@ class Building(Generic[T]):
             self._thread.join()
 
     def _run(self) -> None:
+        work_in_background()
         try:
             self._loaded = self._load()
         except Exception as error:

@@ -16,9 +16,12 @@ from perception_nodes.cameras.source_for import FORMS
 from perception_nodes.cameras.v4l2_devices import list_devices
 from perception_nodes.cli.common import JsonFlag, say, screen
 from perception_nodes.graph.config import CameraSettings, SettingsError, check
+from perception_nodes.system.realtime import MAX_PRIORITY, RANKS, RealTime
 from perception_nodes.transport.shm import Endpoint
 
 STEP_MS = 50.0
+LONGEST_S = 3.0
+"""How long a thread may compute without a pause."""
 
 
 def camera_command(
@@ -43,6 +46,15 @@ def camera_command(
         int,
         typer.Option(
             min=-1, help="Gain in units of the device; -1: as it is; only for v4l2: sources."
+        ),
+    ] = -1,
+    fifo: Annotated[
+        int,
+        typer.Option(
+            min=-1,
+            max=MAX_PRIORITY,
+            help="The graph's fifo_priority; a v4l2 device is read at 3 more. -1: as much as the "
+            "system allows; 0: no real time.",
         ),
     ] = -1,
     loop: Annotated[bool, typer.Option("--loop", help="Begin a file anew at its end.")] = False,
@@ -79,15 +91,21 @@ def camera_command(
         },
     )
     camera = settings.open_source()
+    realtime = RealTime()
     endpoint = Endpoint(f"camera_{name}")
     feed = CameraFeed(endpoint, name, camera, settings.frame_id, say)
     try:
         feed.open()
         feed.start()
+        # A video is decoded here, which takes long: it must not come before the inference.
+        rank = RANKS["camera"] if source.startswith("v4l2:") else None
+        for line in realtime.begin("", fifo, rank, False, LONGEST_S):
+            say(line)
         told_s, told_sent = time.monotonic(), 0
         with screen.status("waiting for a frame") as status:
             while not frames or feed.sent < frames:
                 feed.step(STEP_MS)
+                realtime.keep()
                 passed_s = time.monotonic() - told_s
                 if passed_s >= 1:
                     rate_hz = (feed.sent - told_sent) / passed_s

@@ -9,8 +9,9 @@ import resource
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -23,10 +24,11 @@ from perception_nodes.cli.common import JsonFlag
 from perception_nodes.gpu.cuda import CudaError, open_device
 from perception_nodes.gpu.cuda.errors import version_text
 from perception_nodes.gpu.tensorrt.library import load_library
+from perception_nodes.system.realtime import allowed_priority
+from perception_nodes.system.threads import Thread, nodes, threads
 from perception_nodes.transport.memory import SHM_FOLDER
 
 NEEDED_SHM_BYTES = 512_000_000
-SCHED_FIFO_PRIORITY = 50
 
 
 @dataclass(frozen=True)
@@ -199,11 +201,13 @@ def _cpu() -> Finding:
 
 
 def _realtime() -> Finding:
-    limit = resource.getrlimit(resource.RLIMIT_RTPRIO)[0]
-    allowed = os.geteuid() == 0 or limit >= SCHED_FIFO_PRIORITY or limit < 0
-    found = "SCHED_FIFO allowed" if allowed else f"real-time priority limit {limit}"
+    priority = allowed_priority()
+    found = f"SCHED_FIFO {priority} for the detector" if priority else "SCHED_FIFO is not allowed"
+    throttle = Path("/proc/sys/kernel/sched_rt_runtime_us")
+    if throttle.is_file() and throttle.read_text(encoding="ascii").strip() == "-1":
+        found += ", without the kernel's limit of 95 % (kernel.sched_rt_runtime_us=-1)"
     remedy = "add '@realtime - rtprio 98' to /etc/security/limits.conf"
-    return Finding("real-time priority", allowed, found, remedy, needed=False)
+    return Finding("real-time priority", priority > 0, found, remedy, needed=False)
 
 
 def _memory_lock() -> Finding:
@@ -214,13 +218,57 @@ def _memory_lock() -> Finding:
     return Finding("memory locking", allowed, found, remedy, needed=False)
 
 
-def doctor(as_json: JsonFlag = False) -> None:
+def thread_table(found: list[Thread]) -> Table:
+    """The threads as a table, one row each."""
+    columns = ("node", "thread", "name", "policy", "processor", "faults", "switches")
+    table = Table(*columns, "computed", "waited", title="Threads of running nodes")
+    for one in found:
+        policy = f"{one.policy} {one.priority}" if one.priority else one.policy
+        table.add_row(
+            escape(one.node),
+            str(one.thread),
+            escape(one.name),
+            f"[bold]{policy}" if one.priority else policy,
+            str(one.processor),
+            f"{one.minor_faults} + {one.major_faults}",
+            f"{one.voluntary} + {one.involuntary}",
+            f"{one.computed_ms / 1e3:.2f} s",
+            f"{one.waited_ms / 1e3:.2f} s",
+        )
+    table.caption = (
+        "faults: minor + major; switches: voluntary + involuntary; waited: ready to run, without "
+        "a processor"
+    )
+    return table
+
+
+def _show_threads(as_json: bool) -> None:
+    found = [one for process, node in nodes().items() for one in threads(process, node)]
+    if as_json:
+        print(json.dumps([asdict(one) for one in found], indent=2))
+    elif found:
+        Console().print(thread_table(found))
+    else:
+        Console().print("no node is running on this machine")
+
+
+def doctor(
+    as_json: JsonFlag = False,
+    show_threads: Annotated[
+        bool,
+        typer.Option("--threads", help="List the threads of running nodes instead."),
+    ] = False,
+) -> None:
     """Check what this machine has, and say how to get what it lacks.
 
     Exit status 1 if something that the pipeline needs is missing.
 
     Example: perception doctor --json
+
+    Example: perception doctor --threads
     """
+    if show_threads:
+        return _show_threads(as_json)
     findings = examine()
     if as_json:
         print(json.dumps([finding.__dict__ for finding in findings], indent=2))

@@ -15,6 +15,7 @@ from perception_nodes.cameras.source_for import source_for
 from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.errors import PerceptionError
+from perception_nodes.system.realtime import MAX_PRIORITY
 from perception_nodes.watchdog.faults import FaultLimits
 
 Name = Annotated[str, Field(pattern="^[a-z][a-z0-9_]{0,30}$")]
@@ -85,7 +86,12 @@ class Settings(BaseModel):
         description="processors to run on, such as 2,3 or 2-5; empty: all processors",
     )
     fifo_priority: int = Field(
-        default=0, ge=0, le=99, description="real-time priority (SCHED_FIFO); 0: no real-time"
+        default=-1,
+        ge=-1,
+        le=MAX_PRIORITY,
+        description="real-time priority (SCHED_FIFO) of the detector; the watchdog's is 1 more, "
+        "that of preprocessing 2, that of a camera 3; -1: as much as the system allows, up to 40; "
+        "0: no real time",
     )
     lock_memory: bool = Field(
         default=False, description="keep all memory of the process resident (mlockall)"
@@ -359,6 +365,12 @@ class DetectorSettings(CamerasSettings):
     preprocess_on: Literal["cpu", "gpu"] = same(PreprocessSettings, "preprocess_on")
     threads: int = Field(
         default=0, ge=0, le=256, description="inference threads; 0: one per physical core"
+    )
+    stay_awake: Literal["auto", "always", "never"] = Field(
+        default="auto",
+        description="keep the processors of the graph from sleeping between frames, since they "
+        "take long to wake; auto: where the graph has real-time priority, without which it is of "
+        "no use; costs power and heat as if they were busy",
     )
     score_threshold: float = Field(
         default=DecodeSettings.score_threshold,

@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -32,6 +34,7 @@ from perception_nodes.graph.config import (
 from perception_nodes.graph.ros_arguments import NO_ROS_ARGUMENTS, RosArguments
 from perception_nodes.system.environment import ros_environment
 from perception_nodes.system.processes import available_memory_bytes
+from perception_nodes.system.realtime import allowed_priority, parse_cpus
 
 FILLED_BY_OTHERS = ("dds", "shm")
 """Sources that the graph does not open."""
@@ -99,6 +102,18 @@ class NodeSpec:
         renamed = [] if self.name == self.executable else ["-r", f"__node:={self.name}"]
         parameters = [item for pair in pairs for item in ("-p", pair)]
         return ["--ros-args", *renamed, *self.ros_arguments, *parameters]
+
+    @property
+    def awake_processors(self) -> set[int]:
+        """Processors that should not sleep between frames."""
+        mode = self.parameters.get("stay_awake", "never")
+        has_priority = self.parameters["fifo_priority"] and allowed_priority()
+        if mode == "never" or (mode == "auto" and not has_priority):
+            return set()
+        ours = os.sched_getaffinity(0)
+        with suppress(ValueError):  # the node tells what is wrong with them
+            return ours & parse_cpus(self.parameters["cpus"]) or ours
+        return ours
 
     @property
     def cameras(self) -> tuple[str, ...]:

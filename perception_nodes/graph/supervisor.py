@@ -13,6 +13,7 @@ from typing import IO
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.graph.graph import NodeSpec
 from perception_nodes.graph.restarts import Restarts
+from perception_nodes.system.awake import AwakeProcessors
 from perception_nodes.system.environment import die_with_parent
 from perception_nodes.system.life import new_life
 from perception_nodes.system.processes import Process, is_stopped
@@ -73,6 +74,7 @@ class Supervisor:
         self._claims: list[Claim] = []
         self._cameras: list[str] = []
         self._life = new_life()
+        self._awake: AwakeProcessors | None = None
         self._stop_requested = False
         self._signals = handled_stopping(lambda *_: self.stop())
 
@@ -95,6 +97,10 @@ class Supervisor:
             if graph:
                 self._claims.append(Claim(graph, f"a graph with a node {graph}"))
             self._sweep()
+            processors = set().union(*(spec.awake_processors for spec in self._specs))
+            if processors:
+                self._awake = AwakeProcessors(processors)
+                self._say(self._awake.how)
             for spec in self._specs:
                 self.processes.append((spec, self._start(spec)))
         except BaseException:
@@ -116,6 +122,8 @@ class Supervisor:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        if self._awake is not None:
+            self._awake.release()
         self._sweep()
         for claim in self._claims:
             claim.release()

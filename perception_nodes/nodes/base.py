@@ -16,9 +16,12 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.graph.config import Settings, SettingsError, check
 from perception_nodes.nodes.parameters import declare_parameters
+from perception_nodes.system.realtime import RealTime
 from perception_nodes.transport.memory import reserve
 from perception_nodes.transport.shm import Endpoint
 
+LONG_NS = 3_000_000_000
+"""How long a process may be silent while it does something that is done once and takes long."""
 IDLE_WAIT_MS = 8.0
 """With kernel ticks of 4 ms it takes 12 ms, rarely 16."""
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -46,12 +49,17 @@ class PerceptionNode(LifecycleNode):
     settings_type: type[Settings] = Settings
     in_background = False
     """Whether it runs only while nothing else wants the processor."""
+    rank: int | None = None
+    """See `system.realtime.RANKS`; None for a node that no frame waits for."""
+    longest_ns = LONG_NS
+    """How long a step may compute without a pause."""
 
     def __init__(self, name: str) -> None:
         """Declare the parameters of `settings_type`."""
         super().__init__(name)
         self.settings: Any = declare_parameters(self, self.settings_type)
         self.add_on_set_parameters_callback(self._on_parameters)
+        self.realtime = RealTime()
         self.active = False
         self.finished = False
         self.is_shut_down = False
@@ -73,6 +81,18 @@ class PerceptionNode(LifecycleNode):
 
     def step(self) -> None:
         """Wait a moment for work and do it; called in a loop while active."""
+
+    def begin_real_time(self) -> None:
+        """Make the real-time settings of the process, and log what was got and what refused."""
+        settings: Settings = self.settings
+        for line in self.realtime.begin(
+            settings.cpus,
+            settings.fifo_priority,
+            self.rank,
+            settings.lock_memory,
+            self.longest_ns / 1e9,
+        ):
+            self.get_logger().info(line)
 
     def change(self, settings: Any) -> None:
         """Work with other values of the changeable parameters from now on.
@@ -123,9 +143,10 @@ class PerceptionNode(LifecycleNode):
     def on_configure(self, state: State) -> TransitionCallbackReturn:
         """Join shared memory and open."""
         try:
-            self._endpoint = Endpoint(self.get_name())
-            self.open()
-            reserve()
+            with self.realtime.leisurely():
+                self._endpoint = Endpoint(self.get_name())
+                self.open()
+                reserve()
         except PerceptionError as error:
             self.error = str(error)
             self.get_logger().error(self.error)

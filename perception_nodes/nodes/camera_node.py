@@ -10,6 +10,7 @@ from perception_nodes.graph.config import CameraSettings
 from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode
 from perception_nodes.nodes.graph_health import GraphHealth
 from perception_nodes.nodes.running import run_node
+from perception_nodes.system.realtime import RANKS
 
 STEP_MS = 50.0
 ACCOUNTING_TIMEOUT_S = 5.0
@@ -24,6 +25,9 @@ class CameraNode(PerceptionNode):
     def open(self) -> None:
         """Open the source."""
         settings: CameraSettings = self.settings
+        if settings.source.startswith("v4l2:"):
+            # Others decode a video here, which takes long: it must not come before the inference.
+            self.rank = RANKS["camera"]
         self._plays_file = is_file(settings.source)
         self._is_started = not self._plays_file
         self._ended_s = 0.0

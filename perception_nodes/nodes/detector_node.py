@@ -12,12 +12,13 @@ from perception_nodes.core.frame import FrameStatus
 from perception_nodes.core.pipeline import detect_together
 from perception_nodes.core.scheduler import Scheduler, Turn
 from perception_nodes.graph.config import DetectorSettings, SettingsError
-from perception_nodes.nodes.base import IDLE_WAIT_MS
+from perception_nodes.nodes.base import IDLE_WAIT_MS, LONG_NS
 from perception_nodes.nodes.lane import Lane
 from perception_nodes.nodes.redundant import RedundantNode
 from perception_nodes.nodes.running import run_node
 from perception_nodes.nodes.vision_info import VisionInfoTopic
 from perception_nodes.system.environment import cache_folder
+from perception_nodes.system.realtime import RANKS
 
 PATIENCE_FACTOR = 4
 """A call that takes this many times as long as the slowest one should take counts as a hang."""
@@ -28,6 +29,7 @@ class DetectorNode(RedundantNode):
     """Runs the model on the cameras' newest frames and publishes what it finds."""
 
     role = "detector"
+    rank = RANKS["detector"]
     speaks_for_watchdog = True
     receives_slots = True
     settings_type: type[DetectorSettings] = DetectorSettings
@@ -69,6 +71,7 @@ class DetectorNode(RedundantNode):
         self._look_again_ns = 0
         slowest_ns = max(call.median_ns for one in serving.candidates for call in one.calls)
         patience_ns = max(round(settings.hang_after_ms * 1e6), PATIENCE_FACTOR * slowest_ns)
+        self.longest_ns = max(LONG_NS, patience_ns)
         self.join(patience_ns, cameras)
 
     def close(self) -> None:

@@ -24,6 +24,7 @@ from perception_nodes.nodes.graph_health import GraphHealth
 from perception_nodes.nodes.played_camera import PlayedCamera
 from perception_nodes.nodes.running import run_node
 from perception_nodes.system.files import write_whole
+from perception_nodes.system.realtime import RANKS
 from perception_nodes.transport.cdr import NS_PER_S, read_stamp
 
 ACCOUNTING_TIMEOUT_S = 5.0
@@ -41,6 +42,7 @@ class PlayerNode(PerceptionNode):
     """Waits for a working detector, plays the drive once, waits until all is accounted for."""
 
     settings_type = PlayerSettings
+    rank = RANKS["camera"]
 
     def open(self) -> None:
         """Open the bag, announce the camera."""
@@ -73,7 +75,8 @@ class PlayerNode(PerceptionNode):
                 self.spin(IDLE_WAIT_MS / 2)
                 return
             self._play(self._next)
-            self._next = next(self._frames, None)
+            with self.realtime.leisurely():  # a camera would not need the processor for this
+                self._next = next(self._frames, None)
             if self._next is None:
                 self._write_sent()
                 self._give_up_ns = time.monotonic_ns() + round(ACCOUNTING_TIMEOUT_S * 1e9)

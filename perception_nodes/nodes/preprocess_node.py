@@ -21,6 +21,7 @@ from perception_nodes.nodes.running import run_node
 from perception_nodes.preprocess.calibration import read_calibration
 from perception_nodes.preprocess.ingest import Ingest
 from perception_nodes.preprocess.video import VideoDecoder
+from perception_nodes.system.realtime import RANKS
 from perception_nodes.transport import channels
 from perception_nodes.transport.memory import TransportError
 
@@ -34,6 +35,7 @@ class PreprocessNode(RedundantNode):
     """The first half of a frame's way."""
 
     role = "preprocess"
+    rank = RANKS["preprocess"]
     settings_type = PreprocessSettings
     _time: RosTime | None = None
 

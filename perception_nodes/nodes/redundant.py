@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from perception_nodes.core.frame import FrameRecord, RecordKind
-from perception_nodes.nodes.base import PerceptionNode
+from perception_nodes.nodes.base import LONG_NS, PerceptionNode
 from perception_nodes.nodes.watchdog_substitute import WatchdogSubstitute
 from perception_nodes.transport import channels
 from perception_nodes.transport.journal import Journal
@@ -20,8 +20,6 @@ TICK_NS = 8_000_000
 DISCOVERY_NS = 1_000_000_000
 """A process that has just started waits at most this long until its predecessor's listeners have
 discovered it: before that it would publish to nobody."""
-LONG_NS = 3_000_000_000
-"""How long a process may be silent while it does something that is done once and takes long."""
 
 
 @dataclass(frozen=True)
@@ -136,11 +134,15 @@ class RedundantNode(PerceptionNode):
 
     @contextmanager
     def busy(self) -> Iterator[None]:
-        """While in this context we may be silent for longer without being taken for hung."""
+        """While in this context we may be silent for longer without being taken for hung.
+
+        Nor have we real-time priority: no frame is waited for that could be in time.
+        """
         usual_ns = self.records.patience_ns
         self._announce(LONG_NS)
         try:
-            yield
+            with self.realtime.leisurely():
+                yield
         finally:
             self._announce(usual_ns)
 

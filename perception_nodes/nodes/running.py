@@ -13,7 +13,7 @@ from rclpy.signals import SignalHandlerOptions
 from perception_nodes.graph.config import SettingsError
 from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, Period
 from perception_nodes.system.environment import keep_large_buffers, ros_environment
-from perception_nodes.system.realtime import give_way, set_up
+from perception_nodes.system.realtime import RealTime, give_way
 from perception_nodes.system.signals import STOPPING
 
 SERVICE_PERIOD_NS = 50_000_000
@@ -44,6 +44,7 @@ def run_node(node_type: type[PerceptionNode], name: str) -> int:
         signal.signal(number, stop)
     # A supervisor blocks them until now.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+    realtime = RealTime()
     try:
         rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
     except RuntimeError as error:  # ROS arguments that cannot be parsed
@@ -55,6 +56,8 @@ def run_node(node_type: type[PerceptionNode], name: str) -> int:
         print(f"{name}: {error}", file=sys.stderr)
         rclpy.shutdown()
         return 2
+    realtime.leave_out_middleware()
+    node.realtime = realtime
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     started = False
@@ -63,20 +66,19 @@ def run_node(node_type: type[PerceptionNode], name: str) -> int:
             node.trigger_configure()
             if not node.error:
                 node.trigger_activate()
-        settings = node.settings
-        priority = 0 if node_type.in_background else settings.fifo_priority
-        for line in set_up(settings.cpus, priority, settings.lock_memory):
-            node.get_logger().info(line)
         services = Period(SERVICE_PERIOD_NS)
         while not (stopping or node.finished or node.error or node.is_shut_down):
             if not node.active:
                 node.spin(IDLE_WAIT_MS)
                 continue
-            started = True
+            if not started:
+                started = True
+                node.begin_real_time()
             node.step()
             # Services and parameters can wait a moment; the next frame cannot.
             if services.due():
                 node.spin(0)
+                realtime.keep()
                 gc.collect(1)  # automatic collection is off; little was created since the last one
     finally:
         gc.unfreeze()  # an object that is not collected leaves its shared memory behind

@@ -10,6 +10,7 @@ from perception_nodes.graph.config import SettingsError, WatchdogSettings
 from perception_nodes.nodes.account_topics import AccountTopics
 from perception_nodes.nodes.base import IDLE_WAIT_MS, LATCHED, PerceptionNode, Period
 from perception_nodes.nodes.running import run_node
+from perception_nodes.system.realtime import RANKS
 from perception_nodes.system.service import HardwareWatchdog, Systemd
 from perception_nodes.transport import channels
 
@@ -18,6 +19,7 @@ class WatchdogNode(PerceptionNode):
     """Keeps an account for each camera, and is itself watched by the other processes."""
 
     settings_type = WatchdogSettings
+    rank = RANKS["watchdog"]
     _hardware: HardwareWatchdog | None = None
     _systemd: Systemd | None = None
     _topics: tuple[AccountTopics, ...] = ()

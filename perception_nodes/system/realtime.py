@@ -1,14 +1,30 @@
-"""The kernel's real-time settings of a process; each is made only on request."""
+"""The kernel's real-time settings of a process, for each of its threads."""
 
 import ctypes
 import gc
 import os
-from collections.abc import Callable
+import resource
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 MCL_CURRENT, MCL_FUTURE = 1, 2
 MAX_PROCESSOR = 8191
 """Largest number of a processor in any configuration of the kernel."""
 PR_SET_TIMERSLACK = 29
+RLIMIT_RTTIME = 15
+"""In microseconds; the module `resource` has no name for it."""
+AUTO_PRIORITY = 40
+"""Of the detector. Below 50, that of interrupts on kernels with PREEMPT_RT."""
+RANKS = {"detector": 0, "watchdog": 1, "preprocess": 2, "camera": 3}
+"""What a role's priority is above the detector's. What is short comes before what is long: a frame
+that has arrived is taken in 1 ms, before the inference of another one goes on. The watchdog comes
+before the detector because it must see one that spins, and judges in 0.2 ms."""
+MAX_PRIORITY = 99 - max(RANKS.values())
+"""Of the detector."""
+DDS_PORTS_FROM = 7400
+_BACKGROUND: set[int] = set()
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 REMEDIES = {
@@ -18,41 +34,121 @@ REMEDIES = {
 }
 
 
-def set_up(cpus: str, fifo_priority: int, lock_memory: bool) -> list[str]:
-    """Make the real-time settings of this process; call it after everything is loaded.
+class RealTime:
+    """Gives real-time priority to the threads that frames wait for, from the time of `begin` on.
 
-    The processors and locked memory apply to all threads, the priority to the calling one alone.
-
-    Args:
-        cpus: processors to run on, such as `2,3` or `2-5`; empty for all.
-        fifo_priority: priority of SCHED_FIFO, 1 to 99; 0 leaves the scheduler as it is. While a
-            process with a priority is busy, nothing else runs on its processor.
-        lock_memory: whether to keep all memory resident, now and later.
-
-    Returns:
-        A line for each setting: its value, or why it was refused and what allows it.
+    Threads that they create inherit the priority, and so do those of inference pools. The
+    middleware's threads keep the scheduling that they have, but for those that receive messages:
+    discovery must not delay a frame.
     """
-    lines = []
-    # Objects made at start stay for ever, so the collector need not look at them, nor run at all.
-    gc.collect()
-    gc.freeze()
-    gc.disable()
-    _LIBC.prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)
-    if cpus:
-        lines.append(_attempt("affinity", cpus, lambda: _set_affinity(cpus)))
-    if lock_memory:
-        lines.append(_attempt("mlockall", "all memory", _lock_memory))
-    if fifo_priority:
-        parameter = os.sched_param(fifo_priority)
-        flags = os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
-        lines.append(
-            _attempt(
-                "SCHED_FIFO",
-                f"priority {fifo_priority}",
-                lambda: os.sched_setscheduler(0, flags, parameter),
-            )
+
+    def __init__(self) -> None:
+        """Create it before the middleware is loaded."""
+        self._before = _own_threads()
+        self._left_out: set[int] = set()
+        self._known: set[int] = set()
+        self._priority = 0
+
+    def leave_out_middleware(self) -> None:
+        """Take all threads that were born since the creation for the middleware's."""
+        self._left_out = {task for task in _own_threads() - self._before if not _receives(task)}
+
+    def begin(
+        self, cpus: str, fifo_priority: int, rank: int | None, lock_memory: bool, longest_s: float
+    ) -> list[str]:
+        """Make the settings, when everything is loaded.
+
+        Args:
+            cpus: processors to run on, such as `2,3` or `2-5`; empty for all.
+            fifo_priority: the detector's priority of SCHED_FIFO, 1 to 96; 0 for no real time; -1
+                for as much as the system allows, up to `AUTO_PRIORITY`.
+            rank: what is added to it for this process, see `RANKS`; None for no real time.
+            lock_memory: whether to keep all memory resident, now and later.
+            longest_s: a thread that computes for longer without waiting for anything is a runaway:
+                the kernel ends this process (SIGXCPU), since nobody else may get the processor.
+
+        Returns:
+            A line for each setting: its value, or why it was refused and what allows it.
+        """
+        lines = []
+        # Objects made at start stay for ever, so the collector need not look at them, nor run at
+        # all.
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        _LIBC.prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)
+        if cpus:
+            lines.append(_attempt("affinity", cpus, lambda: _set_affinity(cpus)))
+        if lock_memory:
+            lines.append(_attempt("mlockall", "all memory", _lock_memory))
+        if fifo_priority and rank is not None:
+            lines.append(self._begin_fifo(fifo_priority, rank, longest_s))
+        return lines
+
+    def _begin_fifo(self, fifo_priority: int, rank: int, longest_s: float) -> str:
+        base = allowed_priority() if fifo_priority < 0 else fifo_priority
+        try:
+            if base < 1:
+                raise PermissionError(f"the limit of priorities is {_limit()}")
+            _, hard = resource.getrlimit(RLIMIT_RTTIME)
+            limit_us = round(longest_s * 1e6)
+            limit_us = limit_us if hard < 0 else min(limit_us, hard)
+            resource.setrlimit(RLIMIT_RTTIME, (limit_us, hard))
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(base + rank))
+        except OSError as error:
+            return f"SCHED_FIFO: refused ({error}); {REMEDIES['SCHED_FIFO']}"
+        self._priority = base + rank
+        self.keep()
+        ours = len(self._known - self._left_out)
+        return (
+            f"SCHED_FIFO: priority {self._priority} for {ours} threads, none for "
+            f"{len(self._known) - ours} of the middleware"
         )
-    return lines
+
+    def keep(self) -> None:
+        """Schedule threads that were born meanwhile; cheap where there are none."""
+        if not self._priority:
+            return
+        tasks = _own_threads()
+        if tasks == self._known:
+            return
+        for task in tasks - self._known:
+            if task in _BACKGROUND or (_is_middleware(task) and not _receives(task)):
+                self._left_out.add(task)
+            policy, priority = os.SCHED_FIFO, self._priority
+            if task in self._left_out:
+                policy, priority = os.SCHED_OTHER, 0
+            with suppress(ProcessLookupError):
+                os.sched_setscheduler(task, policy, os.sched_param(priority))
+        self._known = tasks
+
+    @contextmanager
+    def leisurely(self) -> Iterator[None]:
+        """In this context the calling thread has no priority: it loads, reads or compiles."""
+        if not self._priority:
+            yield
+            return
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        try:
+            yield
+        finally:
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(self._priority))
+
+
+def work_in_background() -> None:
+    """Give the calling thread no priority for as long as it lives: it loads or compiles."""
+    _BACKGROUND.add(threading.get_native_id())
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
+def allowed_priority() -> int:
+    """The priority that the system allows the detector, at most `AUTO_PRIORITY`; 0 for none."""
+    highest = max(RANKS.values())
+    limit = _limit()
+    for base in (AUTO_PRIORITY, min(AUTO_PRIORITY, limit - highest)):
+        if base > 0 and _may(base + highest):
+            return base
+    return 0
 
 
 def give_way() -> None:
@@ -76,6 +172,46 @@ def parse_cpus(text: str) -> set[int]:
     return found
 
 
+def _limit() -> int:
+    return int(resource.getrlimit(resource.RLIMIT_RTPRIO)[0])
+
+
+def _may(priority: int) -> bool:
+    """Whether the calling thread may have a priority: what allows it is only known by trying."""
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
+    except OSError:
+        return False
+    os.sched_setscheduler(0, *before)
+    return True
+
+
+def _own_threads() -> set[int]:
+    return set(map(int, os.listdir("/proc/self/task")))
+
+
+def _thread_name(task: int) -> str:
+    with suppress(OSError):
+        return Path(f"/proc/self/task/{task}/comm").read_text(encoding="utf-8").strip()
+    return ""
+
+
+def _is_middleware(task: int) -> bool:
+    return _thread_name(task).startswith("dds.")
+
+
+def _receives(task: int) -> bool:
+    """Whether a thread of Fast DDS receives messages: those of users have odd ports."""
+    protocol, _, port = _thread_name(task).removeprefix("dds.").partition(".")
+    return (
+        protocol in ("shm", "udp")
+        and port.isdigit()
+        and int(port) >= DDS_PORTS_FROM
+        and int(port) % 2 == 1
+    )
+
+
 def _attempt(name: str, value: str, set_it: Callable[[], object]) -> str:
     try:
         set_it()
@@ -85,8 +221,8 @@ def _attempt(name: str, value: str, set_it: Callable[[], object]) -> str:
 
 
 def _set_affinity(cpus: str) -> None:
-    for task in os.listdir("/proc/self/task"):
-        os.sched_setaffinity(int(task), parse_cpus(cpus))
+    for task in _own_threads():
+        os.sched_setaffinity(task, parse_cpus(cpus))
 
 
 def _lock_memory() -> None:

@@ -38,6 +38,23 @@ def drive(monkeypatch):
     return found
 
 
+@pytest.mark.parametrize(
+    ("values", "allowed", "awake"),
+    [
+        ({}, 40, True),
+        ({}, 0, False),
+        ({"fifo_priority": 0}, 40, False),
+        ({"fifo_priority": 0, "stay_awake": "always"}, 0, True),
+        ({"stay_awake": "never"}, 40, False),
+    ],
+)
+def test_processors_stay_awake_where_the_graph_has_priority(monkeypatch, values, allowed, awake):
+    monkeypatch.setattr(graph, "allowed_priority", lambda: allowed)
+    monkeypatch.setattr(graph.os, "sched_getaffinity", lambda process: {0, 1, 2})
+    processors = [s.awake_processors for s in LIVE.nodes({"cpus": "1-2,7", **values})]
+    assert set().union(*processors) == ({1, 2} if awake else set())
+
+
 def refusal(made, values):
     with pytest.raises(SettingsError) as caught:
         made.nodes(values)

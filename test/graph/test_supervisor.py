@@ -69,6 +69,7 @@ class StandIn:
     module: str = "stand_in"
     environment: dict = field(default_factory=dict)
     cameras: tuple = ("front",)
+    awake_processors: frozenset = frozenset()
 
     @property
     def name(self):
@@ -221,7 +222,7 @@ def test_one_that_is_stopped_is_replaced(graph, log, monkeypatch):
 
         threading.Thread(target=stop).start()
         assert running.wait() is False
-    assert log.names("started") == ["a", "detector", "detector"]
+    assert sorted(log.names("started")) == ["a", "detector", "detector"]
 
 
 def test_one_that_dies_again_and_again_is_started_more_slowly(graph, log, monkeypatch, capfd):

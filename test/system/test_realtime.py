@@ -1,37 +1,58 @@
 """Real-time settings, each tried in a process of its own: they cannot be taken back."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
-from perception_nodes.system.realtime import parse_cpus
+from perception_nodes.system import threads as threads_module
+from perception_nodes.system.awake import AwakeProcessors
+from perception_nodes.system.realtime import (
+    AUTO_PRIORITY,
+    RANKS,
+    _receives,
+    allowed_priority,
+    parse_cpus,
+)
+from perception_nodes.system.threads import nodes, threads
 
 REPORT = """
-import gc, os
+import gc, os, threading, time
 from perception_nodes.system import realtime
 {before}
-for line in realtime.set_up({arguments}):
+ours = realtime.RealTime()
+for line in ours.begin({arguments}):
     print(line)
 print(sorted(os.sched_getaffinity(0)), os.sched_getscheduler(0) & 0xff, gc.isenabled())
 print(open("/proc/self/timerslack_ns").read().strip())
+{after}
 """
+NOTHING = "'', 0, None, False, 3.0"
+needs_fifo = pytest.mark.skipif(not allowed_priority(), reason="SCHED_FIFO is not allowed")
 
 
-def set_up(root, arguments, before=""):
-    result = subprocess.run(
-        [sys.executable, "-c", REPORT.format(arguments=arguments, before=before)],
+def run(root, arguments, before="", after=""):
+    code = REPORT.format(arguments=arguments, before=before, after=after)
+    return subprocess.run(
+        [sys.executable, "-c", code],
         capture_output=True,
         text=True,
-        check=True,
+        timeout=60,
         env={**os.environ, "PYTHONPATH": str(root)},
     )
+
+
+def said(root, arguments, before="", after=""):
+    result = run(root, arguments, before, after)
+    assert result.returncode == 0, result.stderr
     return result.stdout.splitlines()
 
 
 def test_without_being_asked_only_the_collector_and_the_timers_are_set(root):
-    *lines, state, slack = set_up(root, "'', 0, False")
+    *lines, state, slack = said(root, NOTHING)
     assert lines == []
     assert state == f"{sorted(os.sched_getaffinity(0))} {os.SCHED_OTHER} False"
     assert slack == "1"
@@ -39,7 +60,7 @@ def test_without_being_asked_only_the_collector_and_the_timers_are_set(root):
 
 def test_processors_are_set(root):
     first = min(os.sched_getaffinity(0))
-    line, state, _ = set_up(root, f"'{first}', 0, False")
+    line, state, _ = said(root, f"'{first}', 0, None, False, 3.0")
     assert line == f"affinity: {first}"
     assert state.startswith(f"[{first}]")
 
@@ -47,21 +68,149 @@ def test_processors_are_set(root):
 @pytest.mark.parametrize(
     ("arguments", "patched", "name"),
     [
-        ("'', 50, False", "os.sched_setscheduler", "SCHED_FIFO priority 50"),
-        ("'', 0, True", "realtime._lock_memory", "mlockall all memory"),
+        ("'', 50, 0, False, 3.0", "os.sched_setscheduler", "SCHED_FIFO"),
+        ("'', -1, 0, False, 3.0", "os.sched_setscheduler", "SCHED_FIFO"),
+        ("'', 0, None, True, 3.0", "realtime._lock_memory", "mlockall all memory"),
     ],
 )
 def test_what_is_refused_is_told_with_what_allows_it(root, arguments, patched, name):
     before = (
         f"def refuse(*_): raise PermissionError(1, 'Operation not permitted')\n{patched} = refuse"
     )
-    line, *_ = set_up(root, arguments, before)
-    assert line.startswith(f"{name}: refused ([Errno 1] Operation not permitted); allow it with")
+    line, state, _ = said(root, arguments, before)
+    assert line.startswith(f"{name}: refused (")
+    assert "allow it with" in line
+    assert f" {os.SCHED_OTHER} " in state, "it runs on without it"
 
 
 def test_a_processor_that_is_not_there_is_refused(root):
-    line, *_ = set_up(root, "'4000', 0, False")
+    line, *_ = said(root, "'4000', 0, None, False, 3.0")
     assert line.startswith("affinity 4000: refused")
+
+
+THREADS = """
+def start(name, work=lambda: time.sleep(60)):
+    def run():
+        with open("/proc/thread-self/comm", "w") as file:
+            file.write(name)
+        ready.set()
+        work()
+    ready = threading.Event()
+    threading.Thread(target=run, daemon=True).start()
+    ready.wait()
+
+real_begin = realtime.RealTime.begin
+def begin(self, *arguments):
+    start("dds.ev.0"); start("dds.udp.7410"); start("dds.shm.7411"); start("unnamed")
+    self.leave_out_middleware()
+    start("pool")
+    return real_begin(self, *arguments)
+realtime.RealTime.begin = begin
+"""
+BORN = """
+start("late pool"); start("dds.asyn"); start("loading", realtime.work_in_background)
+ours.keep()
+with ours.leisurely():
+    print("leisurely", os.sched_getscheduler(0) & 0xff)
+for task in os.listdir("/proc/self/task"):
+    with open(f"/proc/self/task/{task}/comm") as file:
+        name = file.read().strip()
+    parameter = os.sched_getparam(int(task))
+    print(name, os.sched_getscheduler(int(task)), parameter.sched_priority, sep="|")
+"""
+
+
+@needs_fifo
+def test_every_thread_that_frames_wait_for_has_the_priority_and_no_other(root):
+    line, _, _, leisurely, *found = said(root, "'', 30, 2, False, 3.0", THREADS, BORN)
+    assert line.startswith("SCHED_FIFO: priority 32 for ")
+    assert leisurely == "leisurely 0"
+    policies = dict(row.split("|", 1) for row in found)
+    with_priority = {name for name, policy in policies.items() if policy == "1|32"}
+    assert {"pool", "late pool", "dds.shm.7411"} <= with_priority
+    assert any(name.startswith("python") for name in with_priority), "the main thread"
+    without = {name for name, policy in policies.items() if policy == "0|0"}
+    assert {"dds.ev.0", "dds.udp.7410", "unnamed", "dds.asyn"} <= without
+
+
+@needs_fifo
+def test_a_runaway_is_ended_by_the_kernel(root):
+    started_s = time.monotonic()
+    result = run(root, "'', -1, 0, False, 0.3", after="while True: pass")
+    assert result.returncode == -signal.SIGXCPU
+    assert time.monotonic() - started_s < 30
+
+
+@needs_fifo
+def test_who_waits_now_and_then_may_compute_for_longer_in_all(root):
+    after = "end = time.thread_time() + 0.8\nwhile time.thread_time() < end: time.sleep(1e-4)"
+    said(root, "'', -1, 0, False, 0.3", after=after)
+
+
+def test_no_more_is_taken_than_the_system_allows(root):
+    """A limit of 10 leaves 7 for the detector, since others are up to 3 above it."""
+    before = (
+        "import resource\n"
+        "real = os.sched_setscheduler\n"
+        "def limited(task, policy, parameter):\n"
+        "    if parameter.sched_priority > 10: raise PermissionError(1, 'no')\n"
+        "    if parameter.sched_priority: print('tried', parameter.sched_priority)\n"
+        "os.sched_setscheduler = limited\n"
+        "realtime._limit = lambda: 10\n"
+        "print(realtime.allowed_priority())\n"
+    )
+    assert said(root, NOTHING, before)[:2] == ["tried 10", "7"]
+    assert AUTO_PRIORITY + max(RANKS.values()) < 50, "below the kernel's threads of interrupts"
+
+
+@pytest.mark.parametrize(
+    ("name", "receives"),
+    [("dds.shm.7411", True), ("dds.udp.7413", True), ("dds.udp.7410", False), ("dds.ev.0", False)],
+)
+def test_the_middlewares_threads_that_take_messages(monkeypatch, name, receives):
+    monkeypatch.setattr("perception_nodes.system.realtime._thread_name", lambda task: name)
+    assert _receives(1) is receives
+
+
+def test_processors_are_kept_awake_by_processes_that_give_way(monkeypatch):
+    monkeypatch.setattr("perception_nodes.system.awake.is_virtual_machine", lambda: True)
+    first = min(os.sched_getaffinity(0))
+    awake = AwakeProcessors([first])
+    (spinner,) = awake._spinners
+    assert os.sched_getscheduler(spinner.pid) == os.SCHED_IDLE
+    assert os.sched_getaffinity(spinner.pid) == {first}
+    awake.release()
+    assert spinner.poll() is not None
+
+
+def test_the_kernel_keeps_processors_awake_while_its_device_is_open(monkeypatch, tmp_path):
+    monkeypatch.setattr("perception_nodes.system.awake.is_virtual_machine", lambda: False)
+    device = tmp_path / "cpu_dma_latency"
+    device.touch()
+    awake = AwakeProcessors([0], device)
+    assert device.read_bytes() == bytes(4), "no latency is allowed"
+    assert os.readlink(f"/proc/self/fd/{awake._descriptor}") == str(device)
+    awake.release()
+    assert (awake._descriptor, awake._spinners) == (None, [])
+
+
+def test_the_threads_of_a_process_are_listed(root):
+    command = [sys.executable, "-c", "input()", "-m", "perception_nodes.nodes.detector_node"]
+    command += ["--ros-args", "-r", "__node:=detector_standby_node"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        os.sched_setscheduler(process.pid, os.SCHED_BATCH, os.sched_param(0))
+        found = list(threads(process.pid, "detector"))
+        assert threads_module._node_name(command[2:]) == "detector_standby_node"
+        process.communicate(b"\n")
+    (main,) = [one for one in found if one.thread == process.pid]
+    assert (main.process, main.node, main.policy, main.priority) == (
+        process.pid,
+        "detector",
+        "batch",
+        0,
+    )
+    assert main.minor_faults > 0 and main.computed_ms > 0 and main.waited_ms >= 0
+    assert process.pid not in nodes()
 
 
 @pytest.mark.parametrize(

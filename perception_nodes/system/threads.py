@@ -1,0 +1,106 @@
+"""The threads of a process as the kernel schedules them."""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+POLICIES = {
+    os.SCHED_OTHER: "other",
+    os.SCHED_FIFO: "fifo",
+    os.SCHED_RR: "rr",
+    os.SCHED_BATCH: "batch",
+    os.SCHED_IDLE: "idle",
+    6: "deadline",
+}
+_MODULE = re.compile(r"perception_nodes(?:\.\w+)*\.(\w+_node)|(?:.*/)?(\w+_node)")
+_FIELDS_FROM = 3
+"""Number of the first field behind the name in `stat`, as proc(5) counts them."""
+
+
+@dataclass(frozen=True)
+class Thread:
+    """A thread.
+
+    Attributes:
+        node: name of the node whose process it is of.
+        process, thread: numbers.
+        name: of the thread.
+        policy: of the scheduler: other, fifo, idle and so on.
+        priority: real-time priority, 0 where there is none.
+        processor: where it ran last.
+        minor_faults, major_faults: pages that it had to wait for, in memory and on a disk.
+        voluntary, involuntary: how often it waited for something, and how often it was pushed out.
+        computed_ms, waited_ms: time on a processor, and time in which it was ready but had none.
+    """
+
+    node: str
+    process: int
+    thread: int
+    name: str
+    policy: str
+    priority: int
+    processor: int
+    minor_faults: int
+    major_faults: int
+    voluntary: int
+    involuntary: int
+    computed_ms: float
+    waited_ms: float
+
+
+def nodes() -> dict[int, str]:
+    """The processes of our nodes on this machine, each with the name of its node."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            arguments = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            if name := _node_name(arguments):
+                found[int(folder.name)] = name
+    return dict(sorted(found.items()))
+
+
+def threads(process: int, node: str = "") -> Iterator[Thread]:
+    """The threads of a process; those that end meanwhile are left out."""
+    for task in sorted(map(int, os.listdir(f"/proc/{process}/task"))):
+        with suppress(OSError):
+            yield _thread(Path(f"/proc/{process}/task/{task}"), process, task, node)
+
+
+def _thread(folder: Path, process: int, task: int, node: str) -> Thread:
+    name, _, rest = (folder / "stat").read_text(encoding="utf-8").rpartition(")")
+    fields = [""] * _FIELDS_FROM + rest.split()
+    computed_ns, waited_ns, _ = (folder / "schedstat").read_text(encoding="ascii").split()
+    status = dict(
+        line.split(":\t", 1)
+        for line in (folder / "status").read_text().splitlines()
+        if ":\t" in line
+    )
+    return Thread(
+        node,
+        process,
+        task,
+        name.partition("(")[2],
+        POLICIES.get(int(fields[41]), fields[41]),
+        int(fields[40]),
+        int(fields[39]),
+        int(fields[10]),
+        int(fields[12]),
+        int(status["voluntary_ctxt_switches"]),
+        int(status["nonvoluntary_ctxt_switches"]),
+        int(computed_ns) / 1e6,
+        int(waited_ns) / 1e6,
+    )
+
+
+def _node_name(arguments: list[str]) -> str:
+    """The name of the node that a command line starts; empty if it is none of ours."""
+    if not any("perception_nodes" in text for text in arguments[:4]):
+        return ""
+    executables = [match for text in arguments[1:4] if (match := _MODULE.fullmatch(text))]
+    if not executables:
+        return ""
+    renamed = [text.partition(":=")[2] for text in arguments if text.startswith("__node:=")]
+    return (renamed or [executables[0][1] or executables[0][2]])[0]
