@@ -19,6 +19,7 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
+from perception_nodes.bench.conditions import CONDITIONS, Surroundings, check_conditions
 from perception_nodes.bench.graphs import MEASURED
 from perception_nodes.bench.latency import WARM_UP_FRAMES
 from perception_nodes.core.frame import IN_TIME, PUBLISHED, FrameStatus
@@ -27,15 +28,17 @@ from perception_nodes.graph.config import SettingsError
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor, last_error
 from perception_nodes.report.page import shown
 from perception_nodes.system.environment import stay_on_this_machine
-from perception_nodes.system.load import busy
 from perception_nodes.system.processes import PAGE_BYTES, TICK_NS, machine
+from perception_nodes.system.realtime import allowed_priority
 from perception_nodes.transport.domain import own_prefix
 from perception_nodes.transport.memory import SHM_FOLDER
 
-CONDITIONS = ("quiet", "one_core", "both_cores")
+REAL_TIME = ", real time"
+"""Ends the name of a condition under which the graph had real-time priority."""
 SOAKED = ("watchdog_node", "detector_node", "preprocess_node")
 """Processes that must not grow. The receiver does: it keeps everything that it received."""
 SAMPLE_S = 1.0
+SOAK = "soak"
 START_S = 8.0
 """About the time that a graph takes to start, for the progress bar."""
 SETTLED_SHARE = 0.25
@@ -139,17 +142,40 @@ class DeadlineBench:
     backend: str
     threads: int
     deadline_ms: float
+    real_time: Sequence[bool] = (False,)
+    fifo_priority: int = -1
+    stay_awake: str = "auto"
 
     def __post_init__(self) -> None:
         """Check the conditions.
 
         Raises:
-            SettingsError: one is unknown.
+            SettingsError: one is unknown, or cannot be brought about here; or real time is wanted
+                and not allowed.
         """
-        for name in self.conditions:
-            if name not in CONDITIONS:
-                known = ", ".join(CONDITIONS)
-                raise SettingsError(f"condition {name!r} is unknown; known are {known}")
+        check_conditions(self.conditions)
+        if any(self.real_time) and not allowed_priority():
+            raise SettingsError(
+                "real time is not allowed here; allow it with LimitRTPRIO=, `ulimit -r` or "
+                "CAP_SYS_NICE, or measure with --real-time without"
+            )
+
+    def values(self, real_time: bool) -> dict[str, Any]:
+        """Parameters of the graph."""
+        return {
+            "source": "shm",
+            "model": self.model,
+            "backend": self.backend,
+            "threads": self.threads,
+            "deadline_ms": self.deadline_ms,
+            "fifo_priority": self.fifo_priority if real_time else 0,
+            "stay_awake": self.stay_awake if real_time else "never",
+        }
+
+    @property
+    def drive(self) -> str:
+        """What the player plays, without the number of frames."""
+        return f"synthetic:{self.size}@{self.rate_hz:g}"
 
     def run(self, progress: Callable[[int, int], None]) -> dict[str, Any]:
         """Measure.
@@ -162,19 +188,26 @@ class DeadlineBench:
             GraphFailure: a process of the graph ended unexpectedly, or the run was interrupted.
         """
         stay_on_this_machine()
-        plan = [(name, self.frames) for name in self.conditions]
+        plan = [
+            (name, real_time, self.frames)
+            for name in self.conditions
+            for real_time in self.real_time
+        ]
         if self.soak_minutes:
-            plan.append(("soak", round(self.soak_minutes * 60 * self.rate_hz)))
-        seconds = [START_S + (frames + WARM_UP_FRAMES) / self.rate_hz for _, frames in plan]
+            frames = round(self.soak_minutes * 60 * self.rate_hz)
+            plan.append((SOAK, any(self.real_time), frames))
+        seconds = [START_S + (frames + WARM_UP_FRAMES) / self.rate_hz for *_, frames in plan]
         all_s = round(sum(seconds))
         measured: dict[str, Condition] = {}
         samples: list[ResourcesHeld] = []
         with tempfile.TemporaryDirectory(prefix="perception_bench_") as folder:
-            for index, (name, frames) in enumerate(plan):
-                done_s = sum(seconds[:index])
-                run = _Round(self, Path(folder), frames, lambda s: progress(int(s), all_s))
-                with busy(_cores(name)):
-                    measured[name] = run.measure(done_s, done_s + seconds[index])
+            for index, (name, real_time, frames) in enumerate(plan):
+                done_s, values = sum(seconds[:index]), self.values(real_time)
+                run = _Round(self, values, Path(folder), frames, lambda s: progress(int(s), all_s))
+                load = CONDITIONS["quiet" if name == SOAK else name]
+                with load(Surroundings(Path(folder), values, self.drive)):
+                    found = run.measure(done_s, done_s + seconds[index])
+                measured[name + (REAL_TIME if real_time else "")] = found
                 samples = run.samples
         return self._result(measured, samples)
 
@@ -189,6 +222,8 @@ class DeadlineBench:
             "backend": self.backend,
             "threads": self.threads,
             "deadline_ms": self.deadline_ms,
+            "fifo_priority": self.fifo_priority,
+            "stay_awake": self.stay_awake,
             "warm_up_frames": WARM_UP_FRAMES,
             "conditions": {
                 name: {
@@ -216,20 +251,21 @@ class _Round:
     """One run of the graph."""
 
     def __init__(
-        self, bench: DeadlineBench, folder: Path, frames: int, progress: Callable[[float], None]
+        self,
+        bench: DeadlineBench,
+        values: dict[str, Any],
+        folder: Path,
+        frames: int,
+        progress: Callable[[float], None],
     ) -> None:
         self._received, self._sent = folder / "received.json", folder / "sent.json"
         self._log = folder / "nodes.log"
         count = frames + WARM_UP_FRAMES
         self._specs = MEASURED.nodes(
             {
-                "bag": f"synthetic:{bench.size}@{bench.rate_hz:g}*{count}",
+                **values,
+                "bag": f"{bench.drive}*{count}",
                 "listeners": 0,  # the receiver takes detections from shared memory
-                "source": "shm",
-                "model": bench.model,
-                "backend": bench.backend,
-                "threads": bench.threads,
-                "deadline_ms": bench.deadline_ms,
                 "sent_file": str(self._sent),
                 "received_file": str(self._received),
             }
@@ -345,12 +381,6 @@ def _held(graph: Supervisor, at_s: float) -> ResourcesHeld:
         except OSError:  # the file has just been removed
             continue
     return ResourcesHeld(at_s, memory, descriptors, processor, shared / 1e6)
-
-
-def _cores(condition: str) -> list[int]:
-    """Processors that other programs keep busy."""
-    available = sorted(os.sched_getaffinity(0))
-    return {"one_core": available[:1], "both_cores": available}.get(condition, [])
 
 
 def result_table(result: dict[str, Any]) -> Table:

@@ -5,10 +5,21 @@ from typing import Any
 import numpy as np
 from plotly.graph_objects import Figure
 
+from perception_nodes.bench.deadline import REAL_TIME
 from perception_nodes.report import charts, page
 from perception_nodes.report.charts import DEADLINE_COLOUR
 
-COLOURS = {"quiet": "#1f9d55", "one_core": "#4263eb", "both_cores": "#f2a900", "soak": "#868e96"}
+COLOURS = {
+    "quiet": "#1f9d55",
+    "one_core": "#4263eb",
+    "all_cores": "#f2a900",
+    "memory": "#e8590c",
+    "disk": "#0c8599",
+    "build": "#ae3ec9",
+    "second_graph": "#c92a2a",
+    "soak": "#868e96",
+}
+"""By condition; dashed without real-time priority where both were measured."""
 MAX_POINTS = 2000
 
 
@@ -57,7 +68,8 @@ def tail(result: dict[str, Any]) -> Figure:
     share.
     """
     figure = Figure()
-    for name, found in result["conditions"].items():
+    conditions = result["conditions"]
+    for name, found in conditions.items():
         values = np.array(found["latencies_ms"])
         if not len(values):
             continue
@@ -71,7 +83,11 @@ def tail(result: dict[str, Any]) -> Figure:
             y=slower[shown],
             name=name.replace("_", " "),
             mode="lines",
-            line={"color": COLOURS[name], "shape": "hv"},
+            line={
+                "color": COLOURS[name.removesuffix(REAL_TIME)],
+                "shape": "hv",
+                "dash": "dot" if name + REAL_TIME in conditions else "solid",
+            },
             hovertemplate="%{x:.2f} ms: %{y:.3%} take longer",
         )
     deadline_ms = result["deadline_ms"]

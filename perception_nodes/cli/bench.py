@@ -3,7 +3,7 @@
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -24,6 +24,7 @@ from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.evaluation import read_set
 from perception_nodes.graph.config import SettingsError
 from perception_nodes.system.files import write_whole
+from perception_nodes.system.realtime import MAX_PRIORITY, allowed_priority
 
 bench_app = typer.Typer(
     help="Measure how fast the graph, models and several cameras are on this machine.",
@@ -105,10 +106,30 @@ def bench_deadline(
     conditions: Annotated[
         str,
         typer.Option(
-            help="Which processors other programs keep busy: quiet, one_core, both_cores; several "
-            "with commas."
+            help="What else runs: quiet, nothing; one_core, all_cores: processors are busy; "
+            "memory: copies larger than the cache on each; disk: 64 MB written and synced again "
+            "and again; build: compilers at nice 19; second_graph: another camera's. Several with "
+            "commas."
         ),
-    ] = "quiet,one_core,both_cores",
+    ] = "quiet,one_core,all_cores,memory,disk,build,second_graph",
+    real_time: Annotated[
+        Literal["both", "with", "without"],
+        typer.Option(
+            help="Measure each condition with or without real-time priority, or both in turn."
+        ),
+    ] = "both",
+    fifo: Annotated[
+        int,
+        typer.Option(
+            min=-1,
+            max=MAX_PRIORITY,
+            help="fifo_priority of the graph where it has real time; -1: what the system allows.",
+        ),
+    ] = -1,
+    stay_awake: Annotated[
+        Literal["auto", "always", "never"],
+        typer.Option(help="stay_awake of the graph where it has real time."),
+    ] = "auto",
     soak: Annotated[
         float,
         typer.Option(
@@ -128,8 +149,8 @@ def bench_deadline(
 ) -> None:
     """Measure how often the deadline is missed under load, and whether each miss is reported.
 
-    Frames arrive through shared memory. Exit status 1 if a frame missed its deadline and no report
-    says so, or if the graph grew during the long run.
+    With the defaults it takes an hour. Frames arrive through shared memory. Exit status 1 if a
+    frame missed its deadline and no report says so, or if the graph grew during the long run.
 
     Example: perception bench deadline --frames 300 --conditions quiet,one_core --html out/tail.html
     """
@@ -142,6 +163,9 @@ def bench_deadline(
     _check_size(size)
     check_writable(json_file, "--json")
     check_writable(html_file, "--html")
+    if real_time == "both" and not allowed_priority():
+        say("real time is not allowed here, it is measured without (perception doctor says more)")
+        real_time = "without"
     bench = DeadlineBench(
         frames=frames,
         conditions=names,
@@ -152,6 +176,9 @@ def bench_deadline(
         backend=backend,
         threads=threads,
         deadline_ms=deadline_ms,
+        real_time=[mode == "with" for mode in ("without", "with") if real_time in ("both", mode)],
+        fifo_priority=fifo,
+        stay_awake=stay_awake,
     )
     with progress_bar("measuring, seconds") as progress:
         result = bench.run(progress)

@@ -1,29 +1,102 @@
-"""Load on purpose: processes that keep processors busy."""
+"""Load on purpose: processes that keep processors, memory or a disk busy."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from perception_nodes.system.environment import die_with_parent
+
+STREAM_BYTES = 256 << 20
+"""Larger than any cache of a processor."""
+BUSY = "while True: pass"
+STREAM = f"""
+one, other = bytearray(b"x") * {STREAM_BYTES}, bytearray({STREAM_BYTES})
+while True: other[:] = one
+"""
+WRITE = """
+import os, sys
+part, parts = os.urandom(1 << 20), 64
+with open(sys.argv[1], "wb", buffering=0) as file:
+    while True:
+        file.seek(0)
+        for _ in range(parts): file.write(part)
+        os.fsync(file.fileno())
+"""
+COMPILE = 'while :; do "$0" -O2 -c -o /dev/null "$1" || exit; done'
+NICEST = 19
+FUNCTIONS = 400
 
 
 @contextmanager
 def busy(cores: Sequence[int]) -> Iterator[None]:
     """A context in which processors are busy: a process that never sleeps is pinned to each."""
+    with _running([_python(BUSY)] * len(cores), cores):
+        yield
+
+
+@contextmanager
+def memory_streams(cores: Sequence[int]) -> Iterator[None]:
+    """A context in which a process on each processor copies more than fits any cache."""
+    with _running([_python(STREAM)] * len(cores), cores):
+        yield
+
+
+@contextmanager
+def disk_writes(folder: Path) -> Iterator[None]:
+    """A context in which 64 MB are written to a file and brought to the disk, again and again."""
+    file = folder / f"perception_bench_{os.getpid()}.part"
+    try:
+        with _running([[*_python(WRITE), str(file)]]):
+            yield
+    finally:
+        file.unlink(missing_ok=True)
+
+
+@contextmanager
+def compilations(jobs: int, compiler: str, folder: Path) -> Iterator[None]:
+    """A context in which so many compilers run one after the other, with the lowest priority.
+
+    Args:
+        jobs: at the same time.
+        compiler: path of the C compiler.
+        folder: for the source that is compiled.
+    """
+    source = folder / "perception_bench.c"
+    one = "double f{0}(double x) {{ for (int i = 0; i < 9; i++) x = x * x - {0}; return x; }}\n"
+    source.write_text("".join(one.format(number) for number in range(FUNCTIONS)))
+    command = ["/bin/sh", "-c", COMPILE, compiler, str(source)]
+    with _running([command] * jobs, nice=NICEST):
+        yield
+
+
+def _python(code: str) -> list[str]:
+    return [sys.executable, "-S", "-c", code]
+
+
+@contextmanager
+def _running(
+    commands: Sequence[Sequence[str]], cores: Sequence[int] = (), nice: int = 0
+) -> Iterator[None]:
+    """A context in which commands run, the nth pinned to the nth of `cores` if these are given."""
     us = os.getpid()
     processes: list[subprocess.Popen[bytes]] = []
+
+    def begin() -> None:
+        die_with_parent(us)
+        os.nice(nice)
+
     try:
-        for core in cores:
-            process = subprocess.Popen(
-                [sys.executable, "-S", "-c", "while True: pass"],
-                preexec_fn=lambda: die_with_parent(us),
-            )
-            processes.append(process)
-            os.sched_setaffinity(process.pid, {core})
+        for number, command in enumerate(commands):
+            # A shell's children are ended with it.
+            processes.append(subprocess.Popen(command, preexec_fn=begin, start_new_session=True))
+            if cores:
+                os.sched_setaffinity(processes[-1].pid, {cores[number]})
         yield
     finally:
         for process in processes:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait()

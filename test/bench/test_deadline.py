@@ -2,10 +2,14 @@
 
 import os
 import time
+from pathlib import Path
 
 import pytest
 
+from perception_nodes.bench import deadline
+from perception_nodes.bench.conditions import CONDITIONS, ON_DISK, Surroundings
 from perception_nodes.bench.deadline import (
+    REAL_TIME,
     DeadlineBench,
     ResourcesHeld,
     account,
@@ -15,6 +19,8 @@ from perception_nodes.bench.deadline import (
 )
 from perception_nodes.bench.deadline_report import render, tail, verdict
 from perception_nodes.graph.config import SettingsError
+from perception_nodes.graph.graph import LIVE
+from perception_nodes.system import load
 from perception_nodes.system.load import busy
 
 MS = 1_000_000
@@ -94,7 +100,8 @@ def result():
     told = reports()
     told[3]["status"] = "LATE"
     loaded = account(STAMPS, arrivals(12.0), told, 10.0)
-    return bench._result({"quiet": quiet, "both_cores": loaded}, soak(lambda i: 200.0))
+    measured = {"quiet": quiet, "all_cores": loaded, f"quiet{REAL_TIME}": quiet}
+    return bench._result(measured, soak(lambda i: 200.0))
 
 
 def test_page_and_table():
@@ -102,15 +109,18 @@ def test_page_and_table():
     assert found["passed"]
     assert verdict(found) == (
         "fair",
-        "Of 200 frames these missed the deadline of 10 ms: 1.00% (both cores). "
+        "Of 300 frames these missed the deadline of 10 ms: 1.00% (all cores). "
         "Each one is reported.",
     )
     page = render(found)
     assert "Share of frames that take longer" in page
     assert "1 minutes: constant" in page
-    assert result_table(found).row_count == 2
-    quiet, loaded = tail(found).data
-    assert (quiet.name, loaded.name) == ("quiet", "both cores")
+    assert result_table(found).row_count == 3
+    quiet, loaded, prior = tail(found).data
+    assert (quiet.name, loaded.name) == ("quiet", "all cores")
+    assert prior.name == "quiet, real time"
+    assert prior.line.color == quiet.line.color != loaded.line.color
+    assert (quiet.line.dash, prior.line.dash) == ("dot", "solid")
     assert max(quiet.y) == pytest.approx(0.99)
     assert min(quiet.y) == pytest.approx(0.01), "the slowest but one: one in a hundred is slower"
 
@@ -119,6 +129,46 @@ def test_growth_is_bad_news_though_every_miss_was_reported():
     found = result()
     found["soak"]["constant"] = False
     assert verdict(found) == ("bad", "The graph grew in 1 minutes: it has a leak.")
+
+
+def children() -> set[str]:
+    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+
+
+@pytest.mark.parametrize("name", [name for name in CONDITIONS if name != "second_graph"])
+def test_what_keeps_the_machine_busy_computes_and_is_gone_afterwards(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(load, "STREAM_BYTES", 1 << 20)
+    before = children()
+    with CONDITIONS[name](Surroundings(tmp_path, {}, "")):
+        ours = children() - before
+        many = len(os.sched_getaffinity(0))
+        assert len(ours) == {"quiet": 0, "one_core": 1, "disk": 1}.get(name, many)
+        for child in map(int, ours):
+            assert os.getpriority(os.PRIO_PROCESS, child) == (load.NICEST if name == "build" else 0)
+            group = os.getpgid(child)
+    for child in ours:
+        assert not os.path.exists(f"/proc/{child}")
+    if ours:
+        with pytest.raises(ProcessLookupError):  # nor is there a child of theirs
+            while True:
+                os.killpg(group, 0)
+    assert not list(ON_DISK.glob(f"perception_bench_{os.getpid()}*"))
+
+
+def test_the_graph_has_real_time_only_where_it_is_measured_with(monkeypatch):
+    monkeypatch.setattr(deadline, "allowed_priority", lambda: 40)
+    arguments = (10, ["disk"], 0, "64x48", 30, "road-n", "null", 1, 10.0)
+    bench = DeadlineBench(*arguments, real_time=[False, True], fifo_priority=30)
+    for real_time, expected in [(False, (0, "never")), (True, (30, "auto"))]:
+        (spec,) = [
+            spec
+            for spec in LIVE.nodes(bench.values(real_time) | {"standby": "never"})
+            if spec.executable == "detector_node"
+        ]
+        assert (spec.parameters["fifo_priority"], spec.parameters["stay_awake"]) == expected
+    monkeypatch.setattr(deadline, "allowed_priority", lambda: 0)
+    with pytest.raises(SettingsError, match="real time is not allowed here"):
+        DeadlineBench(*arguments, real_time=[True])
 
 
 def test_busy_processes_are_pinned_and_go():

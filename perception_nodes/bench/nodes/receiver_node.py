@@ -16,6 +16,7 @@ from perception_nodes.graph.config import FRAME_REPORTS
 from perception_nodes.nodes.base import IDLE_WAIT_MS, REPORTS, PerceptionNode
 from perception_nodes.nodes.running import run_node
 from perception_nodes.system.files import write_whole
+from perception_nodes.system.realtime import RANKS
 from perception_nodes.transport import channels
 from perception_nodes.transport.cdr import FRAME_REPORT_FIELDS, NS_PER_S, read_stamp
 
@@ -24,6 +25,7 @@ class ReceiverNode(PerceptionNode):
     """Receives frame reports, and detections from the topic or from shared memory."""
 
     settings_type = ReceiverSettings
+    rank = RANKS["camera"]  # a planner that is starved would be measured otherwise
 
     def open(self) -> None:
         """Subscribe."""

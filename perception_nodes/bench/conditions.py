@@ -1,0 +1,119 @@
+"""What else runs on the machine while the deadline is measured."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from perception_nodes.graph.config import SettingsError
+from perception_nodes.graph.supervisor import GraphFailure
+from perception_nodes.system.environment import die_with_parent
+from perception_nodes.system.load import busy, compilations, disk_writes, memory_streams
+
+SECOND_CAMERA = "second"
+ENOUGH_FRAMES = 100_000_000
+"""The second graph plays until it is stopped."""
+ON_DISK = Path("/var/tmp")
+"""By convention not in memory, as /tmp may be."""
+STOP_TIMEOUT_S = 15
+START_TIMEOUT_S = 60
+POLL_S = 0.1
+STARTED = "-> NOMINAL"
+"""What its watchdog logs when a graph works."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a condition may need to know.
+
+    Attributes:
+        folder: for temporary files.
+        values: parameters of the graph that is measured, for a second one.
+        drive: what its player plays, without the number of frames.
+    """
+
+    folder: Path
+    values: Mapping[str, Any]
+    drive: str
+
+
+Load = Callable[[Surroundings], AbstractContextManager[None]]
+
+
+def _processors() -> list[int]:
+    return sorted(os.sched_getaffinity(0))
+
+
+def _compiler() -> str:
+    found = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if found is None:
+        raise SettingsError("condition 'build' needs a C compiler; install one, or leave it out")
+    return found
+
+
+@contextmanager
+def _second_graph(around: Surroundings) -> Iterator[None]:
+    """Another graph, with a camera of its own that plays the same."""
+    us = os.getpid()
+    own = {**around.values, "camera": SECOND_CAMERA, "bag": f"{around.drive}*{ENOUGH_FRAMES}"}
+    arguments = [f"{name}:={value}" for name, value in own.items()]
+    with (around.folder / "second.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "perception_nodes", "run", *arguments],
+            stdout=log,
+            stderr=log,
+            preexec_fn=lambda: die_with_parent(us),
+        )
+        try:
+            give_up_s = time.monotonic() + START_TIMEOUT_S
+            while STARTED not in _text(log.name) and time.monotonic() < give_up_s:
+                _check_alive(process, log.name)
+                time.sleep(POLL_S)
+            yield
+            _check_alive(process, log.name)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(STOP_TIMEOUT_S)
+
+
+def _check_alive(process: "subprocess.Popen[bytes]", log: str) -> None:
+    if process.poll() is not None:
+        last = (_text(log).splitlines() or ["it says nothing"])[-1]
+        raise GraphFailure(f"the second graph has ended by itself: {last}")
+
+
+def _text(log: str) -> str:
+    return Path(log).read_text(encoding="utf-8", errors="replace")
+
+
+CONDITIONS: dict[str, Load] = {
+    "quiet": lambda around: nullcontext(),
+    "one_core": lambda around: busy(_processors()[:1]),
+    "all_cores": lambda around: busy(_processors()),
+    "memory": lambda around: memory_streams(_processors()),
+    "disk": lambda around: disk_writes(ON_DISK if os.access(ON_DISK, os.W_OK) else around.folder),
+    "build": lambda around: compilations(len(_processors()), _compiler(), around.folder),
+    "second_graph": _second_graph,
+}
+"""Each with a context manager that keeps the machine busy."""
+
+
+def check_conditions(names: Iterable[str]) -> None:
+    """Check the names of conditions, and that this machine can bring them about.
+
+    Raises:
+        SettingsError: one is unknown, or lacks something.
+    """
+    for name in names:
+        if name not in CONDITIONS:
+            known = ", ".join(CONDITIONS)
+            raise SettingsError(f"condition {name!r} is unknown; known are {known}")
+        if name == "build":
+            _compiler()
