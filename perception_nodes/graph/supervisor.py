@@ -27,6 +27,8 @@ STOP_TIMEOUT_S = 5.0
 STOPPED_S = 1.0
 """A process that is stopped (SIGSTOP) for this long is killed and started again. Other processes
 notice a hang sooner, but only that of a process that has given a sign of life before."""
+AWAY_S = 0.5
+"""If we look at the processes no sooner than this, we were stopped or starved ourselves."""
 START_FAILED = 2
 """Exit status of a node that could not start; one that fails later has another. At the first start
 this ends the graph, since a restart would not help; later the cause may be something that goes
@@ -69,6 +71,7 @@ class Supervisor:
         self._restarts = Restarts()
         self._restart_at_s: dict[str, float] = {}
         self._running_s: dict[str, float] = {}
+        self._looked_s = 0.0
         self._shut_down: set[str] = set()
         self.processes: list[tuple[NodeSpec, subprocess.Popen[bytes]]] = []
         self._claims: list[Claim] = []
@@ -198,6 +201,9 @@ class Supervisor:
 
     def _kill_stopped(self, spec: NodeSpec, process: subprocess.Popen[bytes]) -> None:
         now_s = time.monotonic()
+        if now_s - self._looked_s > AWAY_S:
+            self._running_s.clear()  # we were stopped ourselves, and perhaps all others with us
+        self._looked_s = now_s
         since_s = self._running_s.setdefault(spec.name, now_s)
         if not spec.restarted or not is_stopped(process.pid):
             self._running_s[spec.name] = now_s

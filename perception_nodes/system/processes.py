@@ -2,16 +2,36 @@
 
 import os
 import platform
+import re
 import select
 import signal
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
-STARVED_PATIENCE = 10
-"""A silent process that wants to run and gets no processor is given this many times longer."""
+MIDDLEWARE = "dds."
+"""How the names of the middleware's threads begin; no frame waits for them."""
+
+
+class Seen(NamedTuple):
+    """What the kernel says of a process at one time.
+
+    Attributes:
+        is_ready: one of its threads runs, or waits for a processor or for the kernel.
+        main_ns: processor time of its main thread.
+        computed_ns: that of all threads but the middleware's.
+        waited_ns: how long these have been ready without a processor, waits that are over.
+        stolen_ns: how long the host of a virtual machine has kept a processor away from it.
+    """
+
+    is_ready: bool
+    main_ns: int
+    computed_ns: int
+    waited_ns: int
+    stolen_ns: int
 
 
 class Process:
@@ -41,20 +61,23 @@ class Process:
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
 
-    def wants_processor(self) -> bool:
-        """Whether one of its threads is running, or waits for a processor or for the kernel."""
+    def look(self) -> Seen:
+        """What the kernel says of it now; of an ended one, that it does nothing."""
+        ready, main_ns, computed_ns, waited_ns = False, 0, 0, 0
         with suppress(OSError):
-            for task in os.listdir(f"/proc/{self.pid}/task"):
-                if _stat(f"/proc/{self.pid}/task/{task}/stat")[0] in "RD":
-                    return True
-        return False
-
-    def spent_ns(self) -> int:
-        """Processor time that its main thread has used, to a tick."""
-        with suppress(OSError):
-            fields = _stat(f"/proc/{self.pid}/task/{self.pid}/stat")
-            return (int(fields[11]) + int(fields[12])) * TICK_NS
-        return 0
+            for task in map(int, os.listdir(f"/proc/{self.pid}/task")):
+                folder = f"/proc/{self.pid}/task/{task}"
+                with suppress(OSError):  # the thread has just ended
+                    name, state = _name_and_state(f"{folder}/stat")
+                    if name.startswith(MIDDLEWARE):
+                        continue
+                    with open(f"{folder}/schedstat", encoding="ascii") as file:
+                        own_ns, delay_ns = map(int, file.read().split()[:2])
+                    ready = ready or state in "RD"
+                    computed_ns, waited_ns = computed_ns + own_ns, waited_ns + delay_ns
+                    if task == self.pid:
+                        main_ns = own_ns
+        return Seen(ready, main_ns, computed_ns, waited_ns, stolen_ns())
 
     def rss_bytes(self) -> int:
         """Resident memory of the process, 0 after its end."""
@@ -65,22 +88,6 @@ class Process:
     def close(self) -> None:
         """Close the descriptor."""
         os.close(self._descriptor)
-
-
-def is_hung(silent_ns: int, patience_ns: int, spent_ns: int, process: Process) -> bool:
-    """Whether a silent process hangs, rather than being kept from running by other processes.
-
-    Args:
-        silent_ns: time since its last sign of life.
-        patience_ns: how long it may be silent.
-        spent_ns: processor time that its main thread had used at its last sign of life.
-        process: the process.
-    """
-    if silent_ns <= patience_ns:
-        return False
-    if not process.wants_processor() or process.spent_ns() - spent_ns > patience_ns:
-        return True
-    return silent_ns > STARVED_PATIENCE * patience_ns
 
 
 def open_process(pid: int) -> Process | None:
@@ -96,6 +103,13 @@ def is_stopped(pid: int) -> bool:
     with suppress(OSError):
         return _stat(f"/proc/{pid}/stat")[0] == "T"
     return False
+
+
+def stolen_ns() -> int:
+    """How long the host of this virtual machine has kept a processor away, the most of any."""
+    with open("/proc/stat", encoding="ascii") as file:
+        rows = [line.split() for line in file if re.match(r"cpu\d", line)]
+    return max(int(row[8]) for row in rows) * TICK_NS
 
 
 def available_memory_bytes() -> int:
@@ -116,6 +130,12 @@ def cpu_name() -> str:
     lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
+
+
+def _name_and_state(path: str) -> tuple[str, str]:
+    with open(path, encoding="ascii", errors="replace") as file:
+        name, _, rest = file.read().rpartition(")")
+    return name.partition("(")[2], rest.split()[0]
 
 
 def _stat(path: str) -> list[str]:

@@ -9,8 +9,9 @@ import os
 import time
 
 from perception_nodes.core.frame import FrameRecord, RecordKind
+from perception_nodes.system.hanging import HangJudge
 from perception_nodes.system.life import graph_life
-from perception_nodes.system.processes import Process, is_hung, open_process
+from perception_nodes.system.processes import Process, open_process
 from perception_nodes.transport.domain import own_prefix
 from perception_nodes.transport.memory import SHM_FOLDER, Mapped
 
@@ -57,7 +58,7 @@ class Lease:
         self.held = False
         self._holder: Process | None = None
         self._killed: Process | None = None
-        self._suspected_ns = -1
+        self._judge = HangJudge()
 
     @property
     def listeners(self) -> int:
@@ -142,9 +143,9 @@ class Lease:
     def kill_hung_holder(self) -> None:
         """Kill the holder if it hangs; the kernel frees the lock when the process has ended."""
         note = self.note
-        alive_ns, pid = note.alive_ns, note.process
+        alive_ns, patience_ns, pid = note.alive_ns, note.patience_ns, note.process
         silent_ns = time.monotonic_ns() - alive_ns
-        if silent_ns <= note.patience_ns or not pid:
+        if silent_ns <= patience_ns or not pid:
             return
         if self._killed is not None and self._killed.pid == pid:
             return
@@ -153,15 +154,14 @@ class Lease:
             return
         # The open handle cannot come to mean another process; that it is still the holder is
         # checked below.
-        hung = is_hung(silent_ns, note.patience_ns, note.spent_ns, process)
-        # Only when found hung twice: it may give a sign of life while we look.
-        if hung and self._suspected_ns == note.alive_ns and note.process == pid:
+        hung = self._judge.update(alive_ns, silent_ns, patience_ns, note.spent_ns, process.look)
+        # It may have given a sign of life while we looked.
+        if hung and (note.alive_ns, note.process) == (alive_ns, pid):
             process.kill()
             self._forget_killed()
             self._killed = process
         else:
             process.close()
-        self._suspected_ns = alive_ns if hung else -1
 
     def release(self) -> None:
         """Give up the right to work, in good order."""

@@ -1,10 +1,11 @@
 """Which processes are alive, by their signs of life and by what the kernel knows of silent ones."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from perception_nodes.core.frame import FrameRecord, RecordKind
-from perception_nodes.system.processes import Process, is_hung
+from perception_nodes.system.hanging import HangJudge
+from perception_nodes.system.processes import Process
 from perception_nodes.watchdog.faults import MS, Fault, HealthMode
 
 KILLED_AFTER_NS = 1_000_000_000
@@ -22,9 +23,9 @@ class Member:
     heard_ns: int = 0
     patience_ns: int = 0
     spent_ns: int = 0
-    suspected_ns: int = -1
     silent_ns: int = 0
     hung: bool = False
+    judge: HangJudge = field(default_factory=HangJudge)
 
     def __str__(self) -> str:
         return f"{self.role} {self.pid}"
@@ -83,10 +84,9 @@ class Roster:
             self._remove(member, f"{member} died")
         for member in self.members.values():
             member.silent_ns = silent_ns = now_ns - max(member.heard_ns, self._judge_from_ns)
-            hung = is_hung(silent_ns, member.patience_ns, member.spent_ns, member.handle)
-            # Found twice: at the first time a sign of life may have been on its way.
-            member.hung = hung and member.suspected_ns == member.heard_ns
-            member.suspected_ns = member.heard_ns if hung else -1
+            member.hung = member.judge.update(
+                member.heard_ns, silent_ns, member.patience_ns, member.spent_ns, member.handle.look
+            )
             if member.hung:
                 self._last_loss[member.role] = (
                     f"{member} hangs: no sign of life for {silent_ns / MS:.0f} ms"

@@ -7,13 +7,14 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 
 import pytest
 from observe import children, is_alive, until
 
 from perception_nodes.graph import restarts, supervisor
 from perception_nodes.graph.restarts import AT_ONCE
-from perception_nodes.graph.supervisor import GraphFailure, Supervisor
+from perception_nodes.graph.supervisor import POLL_S, STOPPED_S, GraphFailure, Supervisor
 from perception_nodes.system.processes import Process
 from perception_nodes.transport.domain import own_prefix
 from perception_nodes.transport.memory import SHM_FOLDER, TransportError
@@ -223,6 +224,33 @@ def test_one_that_is_stopped_is_replaced(graph, log, monkeypatch):
         threading.Thread(target=stop).start()
         assert running.wait() is False
     assert sorted(log.names("started")) == ["a", "detector", "detector"]
+
+
+@pytest.mark.parametrize(("away_s", "killed"), [(0.0, True), (100.0, False)])
+def test_who_was_stopped_himself_does_not_blame_the_others(monkeypatch, away_s, killed):
+    """A virtual machine that is stopped for a while, all its processes with it."""
+    clock = SimpleNamespace(now_s=0.0)
+    monkeypatch.setattr(supervisor, "time", SimpleNamespace(monotonic=lambda: clock.now_s))
+    kills, stopped = [], False
+    monkeypatch.setattr(supervisor, "is_stopped", lambda process: stopped)
+    spec = SimpleNamespace(name="a", restarted=True)
+    process = SimpleNamespace(pid=1, kill=lambda: kills.append(clock.now_s))
+    judge = Supervisor([])
+
+    def look(seconds):
+        for _ in range(round(seconds / POLL_S)):
+            clock.now_s += POLL_S
+            judge._kill_stopped(spec, process)
+
+    look(1.0)
+    stopped = True
+    look(STOPPED_S / 2)
+    clock.now_s += away_s
+    look(0.7 * STOPPED_S)
+    assert bool(kills) is killed
+    stopped = False
+    look(2 * STOPPED_S)
+    assert bool(kills) is killed
 
 
 def test_one_that_dies_again_and_again_is_started_more_slowly(graph, log, monkeypatch, capfd):

@@ -1,5 +1,6 @@
 """A node that is not active speaks to nobody."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +16,7 @@ def test_only_an_active_node_says_that_it_is_busy(active: bool) -> None:
     records.send = lambda record: sent.append(records.patience_ns)
     node = SimpleNamespace(active=active, seats=(SimpleNamespace(records=records),))
     node.sign, node.records = (lambda: None), records
+    node.realtime = SimpleNamespace(leisurely=nullcontext)
     node._announce = lambda patience_ns: RedundantNode._announce(node, patience_ns)
     with RedundantNode.busy(node):
         pass

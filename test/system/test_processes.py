@@ -45,23 +45,24 @@ def test_an_end_is_known_also_where_nobody_has_waited_for_it(start):
 def test_one_that_sleeps_or_is_stopped_wants_no_processor(start):
     child = start("import time; time.sleep(100)")
     process = open_process(child.pid)
-    until(lambda: not process.wants_processor())
+    until(lambda: not process.look().is_ready)
     process.close()
 
 
 def test_one_that_computes_wants_it_until_it_is_stopped_and_its_time_is_counted(start):
     child = start("while True: pass")
     process = open_process(child.pid)
-    assert process.wants_processor()
-    before_ns = process.spent_ns()
-    until(lambda: process.spent_ns() > before_ns)
+    before = process.look()
+    assert before.is_ready
+    until(lambda: process.look().main_ns > before.main_ns)
+    assert process.look().computed_ns > before.computed_ns
     os.kill(child.pid, signal.SIGSTOP)
-    until(lambda: not process.wants_processor())
+    until(lambda: not process.look().is_ready)
     assert process.rss_bytes() > 1_000_000
     process.kill()
     child.wait()
-    assert (process.spent_ns(), process.rss_bytes()) == (0, 0)
-    assert not process.wants_processor()
+    assert process.look()[:4] == (False, 0, 0, 0)
+    assert process.rss_bytes() == 0
     process.close()
 
 

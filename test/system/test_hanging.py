@@ -1,0 +1,171 @@
+"""Starved is not hung: a model of a processor that others take away, and real processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perception_nodes.system.hanging import HangJudge
+from perception_nodes.system.load import busy
+from perception_nodes.system.processes import Seen, open_process
+
+MS = 1_000_000
+PATIENCE_MS, TICK_MS = 40, 10
+
+
+class Silent:
+    """A process that gave its last sign at 0, and a judge who looks every tick."""
+
+    def __init__(self):
+        self.ms = 0
+        self.judge = HangJudge()
+        self.ready = False
+        self.computed = self.waited = self.stolen = self.main = 0
+        self.unfinished_wait = 0
+
+    def pass_time(self, ms, computes=0, waits=0, stolen=0, by_main=True):
+        """Let time pass; a wait is told only when the process runs again, as the kernel does."""
+        self.ms += ms
+        self.unfinished_wait += waits
+        if computes:
+            self.waited, self.unfinished_wait = self.waited + self.unfinished_wait, 0
+        self.ready = bool(computes or waits)
+        self.computed += computes
+        self.main += computes if by_main else 0
+        self.stolen += stolen
+
+    def hangs(self):
+        values = (self.main, self.computed, self.waited, self.stolen)
+        seen = Seen(self.ready, *(value * MS for value in values))
+        return self.judge.update(0, self.ms * MS, PATIENCE_MS * MS, 0, lambda: seen)
+
+    def hangs_after(self, limit_ms=1000, **ways):
+        """When it is found hung, None if it is not within the limit."""
+        while self.ms < limit_ms:
+            self.pass_time(TICK_MS, **ways)
+            if self.hangs():
+                return self.ms
+        return None
+
+
+def test_one_that_sleeps_for_ever_hangs_after_its_patience_and_one_look_more():
+    assert Silent().hangs_after() == PATIENCE_MS + 2 * TICK_MS
+
+
+def test_one_that_computes_without_end_hangs_as_soon():
+    assert Silent().hangs_after(computes=TICK_MS) == PATIENCE_MS + 2 * TICK_MS
+
+
+def test_a_thread_that_computes_while_the_main_one_waits_for_it_hangs_too():
+    found_ms = Silent().hangs_after(computes=TICK_MS, by_main=False)
+    assert found_ms <= 2 * PATIENCE_MS + 2 * TICK_MS
+
+
+@pytest.mark.parametrize(
+    "ways",
+    [
+        {"waits": 10},
+        {"waits": 9, "computes": 1},
+        {"computes": 1, "stolen": 9},
+        {"stolen": 10, "waits": 10},
+    ],
+    ids=["never runs", "a tenth", "the host has it", "both"],
+)
+def test_one_that_is_kept_from_running_never_hangs_until_it_had_its_time(ways):
+    found_ms = Silent().hangs_after(60_000, **ways)
+    had_ms = (found_ms or 60_000) / TICK_MS * ways.get("computes", 0)
+    assert found_ms is None or had_ms >= PATIENCE_MS
+
+
+def test_one_that_was_starved_and_then_sleeps_for_ever_hangs():
+    process = Silent()
+    assert process.hangs_after(500, waits=10) is None
+    process.pass_time(TICK_MS, computes=1)
+    assert process.hangs_after() <= 500 + PATIENCE_MS + 3 * TICK_MS
+
+
+def test_a_sign_of_life_begins_anew():
+    judge, seen = HangJudge(), Seen(False, 0, 0, 0, 0)
+    assert not judge.update(0, 50 * MS, 40 * MS, 0, lambda: seen)
+    assert not judge.update(7, 50 * MS, 40 * MS, 0, lambda: seen), "another silence: a first look"
+    assert not judge.update(7, 5 * MS, 40 * MS, 0, lambda: pytest.fail("no need to look"))
+    assert not judge.update(7, 50 * MS, 40 * MS, 0, lambda: seen)
+    assert judge.update(7, 60 * MS, 40 * MS, 0, lambda: seen)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 30), st.sampled_from(["sleeps", "computes", "waits", "stolen"])),
+        min_size=1,
+        max_size=60,
+    )
+)
+def test_who_is_found_hung_could_have_run_for_longer_than_its_patience(story):
+    process, could_ms = Silent(), 0
+    for ms, what in story:
+        ways = {} if what == "sleeps" else {what: ms}
+        if what == "stolen":
+            ways["waits"] = ms
+        process.pass_time(ms, **ways)
+        could_ms += ms if what in ("sleeps", "computes") else 0
+        if process.hangs():
+            # At a look it is known which threads are ready, not for how long they have been.
+            longest_ms = max(ms for ms, _ in story)
+            assert could_ms + longest_ms > PATIENCE_MS
+
+
+def judged(process, seconds, patience_ms=60):
+    """Whether a real process is found hung within some time, if it gives no sign at all."""
+    judge, began_ns = HangJudge(), time.monotonic_ns()
+    spent_ns = process.look().main_ns
+    while (silent_ns := time.monotonic_ns() - began_ns) < seconds * 1e9:
+        if judge.update(began_ns, silent_ns, patience_ms * MS, spent_ns, process.look):
+            return True
+        time.sleep(0.01)
+    return False
+
+
+@pytest.fixture
+def start():
+    """Starts Python; gives its process."""
+    started = []
+
+    def run(code):
+        started.append(subprocess.Popen([sys.executable, "-S", "-c", code]))
+        return open_process(started[-1].pid)
+
+    yield run
+    for child in started:
+        child.kill()
+        child.wait()
+
+
+@pytest.mark.parametrize("code", ["while True: pass", "import time; time.sleep(100)", "stopped"])
+def test_real_processes_that_hang(start, code):
+    process = start("while True: pass" if code == "stopped" else code)
+    if code == "stopped":
+        os.kill(process.pid, signal.SIGSTOP)
+    assert judged(process, 20)
+    process.close()
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="we need a processor of our own")
+def test_a_real_process_that_gets_no_processor_does_not_hang(start):
+    core = max(os.sched_getaffinity(0))
+    process = start("while True: pass")
+    os.sched_setscheduler(process.pid, os.SCHED_IDLE, os.sched_param(0))
+    os.sched_setaffinity(process.pid, {core})
+    with busy([core]):
+        give_up_s = time.monotonic() + 20
+        computed_ns = [0, process.look().computed_ns]
+        while computed_ns[-1] - computed_ns[-2] > 5 * MS:  # the others are only starting
+            assert time.monotonic() < give_up_s
+            time.sleep(0.1)
+            computed_ns.append(process.look().computed_ns)
+        assert not judged(process, 1.0)
+    process.close()
