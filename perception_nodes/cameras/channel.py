@@ -93,3 +93,8 @@ def camera_writer(
 def camera_reader(endpoint: Endpoint, camera: str) -> Reader[CameraHeader]:
     """The receiving end of `camera_writer`, for preprocessing or a detector that reads in place."""
     return endpoint.reader(f"{camera}/camera", CameraHeader, CAMERA_DEPTH, CAMERA_BORROWED)
+
+
+def camera_senders(endpoint: Endpoint, camera: str) -> int:
+    """How many processes can send frames to a `camera_reader` of this endpoint."""
+    return endpoint.senders(f"{camera}/camera")

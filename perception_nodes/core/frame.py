@@ -198,6 +198,7 @@ class RecordKind(IntEnum):
     OUTCOME = 2
     TAKEOVER = 3
     LEFT = 4
+    INPUT = 5
 
 
 class FrameRecord(ctypes.Structure):
@@ -207,7 +208,8 @@ class FrameRecord(ctypes.Structure):
     `process` replaces `predecessor` (0 if there was none) from now on; `ingest_process` and
     `sequence` then identify the frame that the predecessor had begun and not ended, `ingested_ns`
     is that of the frame begun last in this role, and `reason` says why it was replaced. LEFT says
-    that the process has stopped in good order.
+    that the process has stopped in good order. INPUT comes from preprocessing once a second:
+    `reason` says why the camera's frames do not come, or not all of them; empty if they do.
 
     `record` numbers the records of one process without gaps, so that a lost one is noticed, and
     `sent_ns` orders those of several processes. `ingest_process` is the process that numbered the

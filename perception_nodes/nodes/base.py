@@ -8,6 +8,7 @@ from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import CallbackGroup
+from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, State, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSPolicyKind, QoSProfile
@@ -126,6 +127,8 @@ class PerceptionNode(LifecycleNode):
         qos: QoSProfile | int,
         raw: bool = True,
         group: CallbackGroup | None = None,
+        events: SubscriptionEventCallbacks | None = None,
+        overridable: QoSOverridingOptions = OVERRIDABLE,
     ) -> Any:
         """A subscription, by default to serialized messages, destroyed when it is cleaned up."""
         subscription = self.create_subscription(
@@ -135,10 +138,16 @@ class PerceptionNode(LifecycleNode):
             _own(qos),
             raw=raw,
             callback_group=group,
-            qos_overriding_options=OVERRIDABLE,
+            event_callbacks=events,
+            qos_overriding_options=overridable,
         )
         self._owned.append((self.destroy_subscription, subscription))
         return subscription
+
+    def remove_subscription(self, subscription: Any) -> None:
+        """Destroy a subscription of `add_subscription` earlier."""
+        self._owned.remove((self.destroy_subscription, subscription))
+        self.destroy_subscription(subscription)
 
     def on_configure(self, state: State) -> TransitionCallbackReturn:
         """Join shared memory and open."""

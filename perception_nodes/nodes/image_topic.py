@@ -6,13 +6,23 @@ from collections.abc import Callable
 from typing import Any
 
 from rclpy.callback_groups import CallbackGroup
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.qos import QoSPolicyKind, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
 
+from perception_nodes.graph.awaited import ImageTopicFacts, Publisher
 from perception_nodes.graph.config import PreprocessSettings
-from perception_nodes.nodes.base import PerceptionNode
+from perception_nodes.nodes.base import PerceptionNode, Period
 from perception_nodes.nodes.image_transports import TRANSPORTS, image_topic
 
 QUEUE = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+OVERRIDABLE = QoSOverridingOptions((QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH))
+"""Not the reliability, since rclpy would keep the first one for later subscriptions."""
+RELIABLE_QUEUE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+LOOK_PERIOD_NS = 1_000_000_000
+HOST_BYTES = 4
+
+TYPES = {name: transport.message_type for name, transport in TRANSPORTS.items()}
 
 Taken = tuple[bytes, dict[str, Any]]
 
@@ -45,6 +55,9 @@ class ImageTopic:
 
     A standby that subscribed only when it takes over would save the copies until then, but
     discovery would take longer than the rest of the takeover.
+
+    It asks for the reliability that is offered: reliable delivery brings images through settings
+    with which best effort brings none, but who asks for it gets nothing from a best-effort camera.
     """
 
     def __init__(
@@ -63,26 +76,119 @@ class ImageTopic:
                 nanoseconds, and whether a newer frame is waiting.
         """
         transport = TRANSPORTS[settings.image_transport]
-        self._take = take
+        self._node, self._take = node, take
         self._gate = CallbackGate()
-        self._subscription = node.add_subscription(
-            transport.message_class(),
-            image_topic(settings.image_topic, settings.image_transport),
-            self._on_image,
-            QUEUE,
-            group=self._gate,
-        )
+        self._transport, self._type = settings.image_transport, transport.message_class()
+        self._topic = image_topic(settings.image_topic, settings.image_transport)
+        self._look_due = Period(LOOK_PERIOD_NS)
+        self._known_publishers = 0
+        self._received = self._lost = 0
+        self._mismatched = ""
+        self._subscribe(reliable=False)
         self.read, self.copies = transport.read, transport.copies
 
     def open(self, is_open: bool) -> None:
         """Read from now on, or no longer."""
         self._gate.is_open = is_open
+        self._received = self._lost = 0
+
+    def look(self) -> ImageTopicFacts | None:
+        """Follow the publishers that come and go; to be called every few milliseconds.
+
+        Returns:
+            Once a second what is known of the topic, with what arrived since the last time.
+        """
+        due = self._look_due.due()
+        count = self._node.count_publishers(self._subscription.topic_name)
+        if not due and count == self._known_publishers:
+            return None
+        self._known_publishers = count
+        infos = self._node.get_publishers_info_by_topic(self._topic)
+        host = self._host()
+        publishers = [
+            Publisher(
+                _full_name(info),
+                info.topic_type,
+                info.qos_profile.reliability == ReliabilityPolicy.RELIABLE,
+                bytes(info.endpoint_gid[:HOST_BYTES]) == host,
+            )
+            for info in infos
+        ]
+        wanted = TYPES[self._transport]
+        fitting = [p.reliable for p in publishers if p.message_type == wanted]
+        if fitting and all(fitting) != self._reliable:
+            self._resubscribe(all(fitting))
+        if not due:
+            return None
+        facts = ImageTopicFacts(
+            self._subscription.topic_name,
+            self._transport,
+            TYPES,
+            publishers,
+            {} if publishers else self._published(),
+            self._received,
+            self._lost,
+            self._mismatched,
+        )
+        self._received = self._lost = 0
+        return facts
+
+    def _subscribe(self, reliable: bool) -> None:
+        self._reliable = reliable
+        events = SubscriptionEventCallbacks(
+            message_lost=self._on_lost,
+            incompatible_qos=self._on_mismatch,
+            use_default_callbacks=False,
+        )
+        self._subscription = self._node.add_subscription(
+            self._type,
+            self._topic,
+            self._on_image,
+            RELIABLE_QUEUE if reliable else QUEUE,
+            group=self._gate,
+            events=events,
+            overridable=OVERRIDABLE,
+        )
+
+    def _resubscribe(self, reliable: bool) -> None:
+        """Subscribe anew; frames that are lost meanwhile are known by the gap in their numbers."""
+        self._node.remove_subscription(self._subscription)
+        self._mismatched = ""
+        self._subscribe(reliable)
+
+    def _published(self) -> dict[str, str]:
+        """All image topics that somebody publishes, with their types."""
+        node = self._node
+        return {
+            topic: types[0]
+            for topic, types in node.get_topic_names_and_types()
+            if types[0] in TYPES.values() and node.count_publishers(topic)
+        }
+
+    def _host(self) -> bytes:
+        """What the identifiers of all participants of this machine begin with (Fast DDS)."""
+        names = (self._node.get_name(), self._node.get_namespace())
+        return next(
+            (
+                bytes(info.endpoint_gid[:HOST_BYTES])
+                for info in self._node.get_subscriptions_info_by_topic(self._topic)
+                if (info.node_name, info.node_namespace) == names
+            ),
+            b"",
+        )
+
+    def _on_lost(self, event: Any) -> None:
+        self._lost += event.total_count_change
+
+    def _on_mismatch(self, event: Any) -> None:
+        self._mismatched = event.last_policy_kind.name.removeprefix("RMW_QOS_POLICY_")
 
     def _on_image(self, data: bytes, info: dict[str, Any]) -> None:
         taken: Taken | None = (data, info)
         while taken is not None:
             data, info = taken
             received_ns = time.monotonic_ns()
+            self._received += 1
             taken = self._take_waiting()
             publisher = zlib.crc32(bytes(info.get("publisher_gid", {}).get("data", b""))) | 1
             number = info["publication_sequence_number"]
@@ -93,3 +199,10 @@ class ImageTopic:
         with handle:
             taken: Taken | None = handle.take_message(self._subscription.msg_type, True)
         return taken
+
+
+def _full_name(info: Any) -> str:
+    """The full name of an endpoint's node; empty while the middleware does not know it."""
+    if info.node_name.startswith("_"):
+        return ""
+    return f"{info.node_namespace.rstrip('/')}/{info.node_name}"

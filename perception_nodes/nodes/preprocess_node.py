@@ -6,14 +6,16 @@ from contextlib import nullcontext
 from itertools import count
 
 from perception_nodes.backends.model import load_model
-from perception_nodes.cameras.channel import camera_reader, view_camera_frame
+from perception_nodes.cameras.channel import camera_reader, camera_senders, view_camera_frame
 from perception_nodes.core.budget import Budget
 from perception_nodes.core.frame import FrameRecord, FrameRejected, FrameStatus, ImageView
+from perception_nodes.graph.awaited import channel_trouble, trouble_of
 from perception_nodes.graph.config import PreprocessSettings
-from perception_nodes.nodes.base import IDLE_WAIT_MS
+from perception_nodes.nodes.base import IDLE_WAIT_MS, Period
 from perception_nodes.nodes.calibration_topic import CalibrationTopic
+from perception_nodes.nodes.camera_input import CameraInput
 from perception_nodes.nodes.frame_numbers import FrameNumbers
-from perception_nodes.nodes.image_topic import ImageTopic
+from perception_nodes.nodes.image_topic import LOOK_PERIOD_NS, ImageTopic
 from perception_nodes.nodes.image_transports import TRANSPORTS
 from perception_nodes.nodes.redundant import RedundantNode
 from perception_nodes.nodes.ros_time import RosTime
@@ -74,6 +76,8 @@ class PreprocessNode(RedundantNode):
             self._camera = camera_reader(self.endpoint, settings.camera)
         else:
             self._topic = ImageTopic(self, settings, self._take_message)
+        self._input = CameraInput(self)
+        self._look_due, self._came = Period(LOOK_PERIOD_NS), 0
         self.join(round(settings.hang_after_ms * 1e6))
 
     def close(self) -> None:
@@ -100,6 +104,19 @@ class PreprocessNode(RedundantNode):
         if self._topic is not None:
             self._topic.open(False)
 
+    def step(self) -> None:
+        """Work or stand by, and look after the camera that is awaited."""
+        super().step()
+        if self._topic is not None:
+            facts = self._topic.look()
+            if facts is not None and self._working:
+                self._input.tell(trouble_of(facts))
+        elif self._camera is not None and self._look_due.due() and self._working:
+            came, self._came = self._came, 0
+            camera = self.settings.camera
+            senders = camera_senders(self.endpoint, camera)
+            self._input.tell(None if came else channel_trouble(camera, senders))
+
     def work(self) -> None:
         """Wait for a frame: here where it comes through shared memory, else in the executor."""
         if self._camera is None:
@@ -110,6 +127,7 @@ class PreprocessNode(RedundantNode):
         while pending is not None:
             sample, pending = pending, self._camera.receive()
             received_ns = time.monotonic_ns()
+            self._came += 1
             number, lost = sample.header.number, sample.header.lost
             if self._is_new(CAMERA_SOURCE, number, received_ns, lost):
                 try:

@@ -81,8 +81,11 @@ def check_frame(image: ImageView) -> tuple[str, int]:
     encoding = ALIASES.get(image.encoding, image.encoding)
     width, height, step = image.width, image.height, image.step
     if encoding not in BYTES_PER_PIXEL and encoding not in DEEP:
-        known = ", ".join([*BYTES_PER_PIXEL, *ALIASES, *DEEP, "jpeg", "png"])
-        raise FrameRejected(f"encoding {image.encoding!r} is not supported; known are {known}")
+        known = ", ".join([*BYTES_PER_PIXEL, *ALIASES, "jpeg", "png"])
+        raise FrameRejected(
+            f"encoding {image.encoding!r} is not supported; known are {known}, and with more bits "
+            "mono10 to mono16, bayer_rggb10 to bayer_grbg16, bgr16, rgb16, bgra16, rgba16"
+        )
     if width <= 0 or height <= 0:
         raise FrameRejected(f"{encoding}: size {width}x{height} holds no pixels")
     row_bytes = width * bytes_per_pixel(encoding)

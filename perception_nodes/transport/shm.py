@@ -80,6 +80,7 @@ class Endpoint:
         self._node = join_domain(name, config_of(own_domain() if domain is None else domain))
         reclaim_dead(self._node)
         self._ports: list[Any] = []
+        self._opened: dict[str, Any] = {}
 
     def writer(
         self,
@@ -132,7 +133,12 @@ class Endpoint:
         except Exception as error:
             raise explained(channel, error) from error
         self._ports += [subscriber, listener]
+        self._opened[channel] = service
         return Reader(subscriber, listener, header)
+
+    def senders(self, channel: str) -> int:
+        """How many processes have the sending end of a channel open that we read."""
+        return int(self._opened[channel].dynamic_config.number_of_publishers)
 
     def waiter(self, readers: "Sequence[Reader[Any]]") -> "Waiter | Reader[Any]":
         """Open a waiter for samples of several channels at once; a single one waits by itself."""
@@ -160,6 +166,7 @@ class Endpoint:
         for port in reversed(self._ports):
             port.delete()
         self._ports.clear()
+        self._opened.clear()
         self._node = None
 
     def _services(

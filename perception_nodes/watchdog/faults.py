@@ -109,6 +109,28 @@ class NoFrame:
         return Fault("no frame", text, HealthMode.UNSAFE)
 
 
+class CameraInput:
+    """Frames do not come, or not all of them, for a reason that preprocessing has found."""
+
+    def __init__(self) -> None:
+        self._frames = 0
+        self._fault: Fault | None = None
+
+    def said(self, why: str) -> Fault | None:
+        """Take what preprocessing says each second; empty: nothing is wrong."""
+        mode = HealthMode.DEGRADED if self._frames else HealthMode.UNSAFE
+        self._frames = 0
+        self._fault = Fault("camera input", why, mode) if why else None
+        return self._fault
+
+    def frame(self) -> Fault | None:
+        """Note that a frame has come: what said that none does is over."""
+        self._frames += 1
+        if self._fault is not None and self._fault.mode == HealthMode.UNSAFE:
+            self._fault = None
+        return self._fault
+
+
 class FrozenPicture:
     """The camera repeats the same picture."""
 

@@ -11,6 +11,7 @@ from perception_nodes.core.frame import (
     stage_durations_ms,
 )
 from perception_nodes.watchdog.faults import (
+    CameraInput,
     ClockJump,
     Fault,
     FaultLimits,
@@ -35,6 +36,7 @@ class Watch:
     def __init__(self, budget: Budget, limits: FaultLimits) -> None:
         self._limits = limits
         self._no_frame = NoFrame(limits)
+        self._input = CameraInput()
         self._frozen = FrozenPicture(limits)
         self._stamp = WrongStamp()
         self._clock = ClockJump(limits)
@@ -48,7 +50,8 @@ class Watch:
         self._held: dict[str, Held] = {}
         self._next_record: dict[int, int] = {}
         self._last_entered = (0, 0)
-        self._present: dict[str, Fault | None] = {}
+        # First, since it is the cause of other faults that are as bad.
+        self._present: dict[str, Fault | None] = {"camera input": None}
         self.records_lost = 0
         self.takeovers = 0
 
@@ -77,10 +80,14 @@ class Watch:
             if repeated:
                 return
             self._no_frame.frame(record.ingested_ns)
+            self._present["camera input"] = self._input.frame()
             self._present["frame rate"] = self._rate.update(record.ingested_ns)
             self._hold("stamp", self._stamp.update(record.stamp_ns), now_ns)
             if record.stamp_ns:
                 self._hold("camera clock", suspect_stamp(record), now_ns)
+        elif record.kind == RecordKind.INPUT:
+            why = record.reason.decode(errors="replace")
+            self._present["camera input"] = self._input.said(why)
         elif record.kind == RecordKind.TAKEOVER and record.predecessor:
             self.takeovers += 1
             text = record.reason.decode(errors="replace")

@@ -4,7 +4,7 @@ import pytest
 
 from perception_nodes.core.budget import Budget
 from perception_nodes.core.frame import FrameFlag, FrameRecord, RecordKind
-from perception_nodes.watchdog.faults import FaultLimits
+from perception_nodes.watchdog.faults import FaultLimits, HealthMode
 from perception_nodes.watchdog.ledger import Ledger
 from perception_nodes.watchdog.watch import Watch
 
@@ -54,6 +54,24 @@ def test_all_is_well(run):
         run.send(stamp_ns=WALL + run.ms * MS)
     assert run.names == []
     assert {"no frame", "stamp", "clock", "starved", "accounting"} <= set(run.watch.statuses())
+
+
+def test_what_keeps_frames_from_coming_is_told_until_one_comes(run):
+    run.send(RecordKind.INPUT, reason=b"nobody publishes on /cam")
+    (fault,) = run.watch.faults()
+    assert (fault.text, fault.mode) == ("nobody publishes on /cam", HealthMode.UNSAFE)
+    run.send()
+    assert run.names == []
+
+
+def test_what_costs_some_frames_is_told_until_it_is_over(run):
+    run.send()
+    run.send(RecordKind.INPUT, reason=b"9 of 10 are lost")
+    run.send()
+    (fault,) = run.watch.faults()
+    assert (fault.text, fault.mode) == ("9 of 10 are lost", HealthMode.DEGRADED)
+    run.send(RecordKind.INPUT)
+    assert run.names == []
 
 
 def test_lost_records_are_counted_and_told(run):

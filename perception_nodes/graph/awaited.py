@@ -1,0 +1,166 @@
+"""What keeps the images of a camera from coming, and the remedy: facts in, words out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from perception_nodes.graph.config import DEFAULT_CAMERA
+from perception_nodes.system.environment import ros_environment, share_folder
+
+LOST_SHARE = 0.1
+"""A larger share of lost messages is a trouble; single ones happen while others start."""
+NAMED = 3
+"""So many topics are named where several could be meant."""
+
+
+@dataclass(frozen=True)
+class Publisher:
+    """Somebody who publishes on the topic that we read.
+
+    Attributes:
+        node: full name of the node; empty while it is not known yet.
+        message_type: such as `sensor_msgs/msg/Image`.
+        reliable: whether it offers reliable delivery.
+        is_here: whether it runs on this machine.
+    """
+
+    node: str
+    message_type: str
+    reliable: bool
+    is_here: bool
+
+    def __str__(self) -> str:
+        """It in words."""
+        return f"{self.node or 'its publisher'} ({'reliable' if self.reliable else 'best effort'})"
+
+
+@dataclass(frozen=True)
+class ImageTopicFacts:
+    """What can be known of a topic.
+
+    Attributes:
+        topic: its full name.
+        transport: the image_transport that we read.
+        types: the message types of all transports.
+        publishers: of this topic, with any type.
+        published: all image topics of this domain that somebody publishes, with their types.
+        received, lost: messages in the last period, and those that did not arrive whole.
+        mismatched: quality-of-service policy that a publisher does not offer; empty: none.
+    """
+
+    topic: str
+    transport: str
+    types: Mapping[str, str]
+    publishers: Sequence[Publisher]
+    published: Mapping[str, str]
+    received: int = 0
+    lost: int = 0
+    mismatched: str = ""
+
+    @property
+    def wanted(self) -> str:
+        """The message type that we read."""
+        return self.types[self.transport]
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Why images do not come, or not all of them, and what to do."""
+
+    problem: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        """Both in one line."""
+        return "; ".join(filter(None, (self.problem, self.remedy)))
+
+
+def trouble_of(facts: ImageTopicFacts) -> Trouble | None:
+    """What is wrong with the images of a topic; None if they come."""
+    fitting = [p for p in facts.publishers if p.message_type == facts.wanted]
+    if facts.received + facts.lost:
+        return _lost(facts, fitting) if facts.lost > LOST_SHARE * facts.received else None
+    if not facts.publishers:
+        return _unpublished(facts)
+    if not fitting:
+        return _other_type(facts)
+    if facts.mismatched:
+        return Trouble(
+            f"{facts.topic}: the {facts.mismatched} policy that {fitting[0]} offers does not match",
+            "ros2 topic info --verbose shows both sides",
+        )
+    return Trouble(f"{facts.topic}: {fitting[0]} is there, but sends nothing")
+
+
+def channel_trouble(camera: str, senders: int) -> Trouble:
+    """Why no frame comes through a camera's shared-memory channel, into which so many send."""
+    if senders:
+        return Trouble(f"shared memory: the camera {camera!r} is there, but sends nothing")
+    name = "" if camera == DEFAULT_CAMERA else f" --name {camera}"
+    return Trouble(
+        f"shared memory: no process sends frames of the camera {camera!r}",
+        f"start `perception camera SOURCE{name}` in the same ROS domain",
+    )
+
+
+def mending_line() -> str:
+    """The setting with which a publisher's Fast DDS has room for images."""
+    (variable,) = ros_environment()
+    return f"{variable}={share_folder() / 'config/fastdds.xml'}"
+
+
+def _unpublished(facts: ImageTopicFacts) -> Trouble:
+    problem = f"nobody publishes on {facts.topic}"
+    suffix = _suffix(facts.transport)
+    base = facts.topic.removesuffix(suffix)
+    for transport, message_type in facts.types.items():
+        sibling = base + _suffix(transport)
+        if facts.published.get(sibling) == message_type:
+            remedy = f"set image_transport:={transport}"
+            return Trouble(f"{problem}, but {sibling} is published", remedy)
+    others = [
+        topic.removesuffix(suffix)
+        for topic, message_type in sorted(facts.published.items())
+        if message_type == facts.wanted and topic.endswith(suffix)
+    ]
+    if others:
+        named = ", ".join(others[:NAMED]) + (", ..." if len(others) > NAMED else "")
+        return Trouble(f"{problem}; images are on {named}", f"set image_topic:={others[0]}")
+    elsewhere = ", ".join(sorted(facts.published)[:NAMED])
+    if elsewhere:
+        return Trouble(f"{problem}; images of another type are on {elsewhere}")
+    return Trouble(
+        problem,
+        "start the camera's driver in the same ROS_DOMAIN_ID, or name its topic with image_topic:=",
+    )
+
+
+def _other_type(facts: ImageTopicFacts) -> Trouble:
+    found = facts.publishers[0].message_type
+    problem = f"{facts.topic} is of type {found}, {facts.wanted} is awaited"
+    for transport, message_type in facts.types.items():
+        if message_type == found:
+            base = facts.topic.removesuffix(_suffix(transport))
+            named = base + _suffix(transport)
+            remap = "" if named == facts.topic else f" --ros-args -r {named}:={facts.topic}"
+            return Trouble(problem, f"set image_topic:={base} image_transport:={transport}{remap}")
+    return Trouble(problem, "name the topic of the images with image_topic:=")
+
+
+def _suffix(transport: str) -> str:
+    """What is appended to a camera's topic."""
+    return "" if transport == "raw" else f"/{transport}"
+
+
+def _lost(facts: ImageTopicFacts, publishers: Sequence[Publisher]) -> Trouble:
+    lost, sent = facts.lost, facts.lost + facts.received
+    who = ", ".join(map(str, publishers)) or "its publisher"
+    problem = f"{facts.topic}: {lost} of {sent} frames of {who} did not arrive whole"
+    unreliable = not all(p.reliable for p in publishers)
+    if any(not p.is_here for p in publishers):
+        reliably = ", reliable delivery" if unreliable else ""
+        return Trouble(f"{problem}: the network loses them", f"compressed images{reliably} help")
+    reliably = "publish with reliable delivery, or " if unreliable else ""
+    return Trouble(
+        f"{problem}: Fast DDS's default shared-memory segment is too small for images",
+        f"{reliably}start the publisher with {mending_line()}",
+    )

@@ -1,0 +1,45 @@
+"""Says what keeps a camera's frames from coming, to the watchdog and on the console."""
+
+import re
+import time
+
+from perception_nodes.core.frame import FrameRecord, RecordKind
+from perception_nodes.graph.awaited import Trouble
+from perception_nodes.nodes.base import Period
+from perception_nodes.nodes.redundant import RedundantNode
+
+DISCOVERY_NS = 2_000_000_000
+"""Who publishes is known this long after the start; before, nobody seems to."""
+AGAIN_NS = 10_000_000_000
+_NUMBER = re.compile(r"\d+")
+
+
+class CameraInput:
+    """Tells of troubles with a node's input."""
+
+    def __init__(self, node: RedundantNode) -> None:
+        self._node = node
+        self._begin_ns = time.monotonic_ns() + DISCOVERY_NS
+        self._told = ""
+        self._again = Period(AGAIN_NS)
+
+    def tell(self, trouble: Trouble | None) -> None:
+        """Take what was found; to be called once a second while the node works."""
+        if time.monotonic_ns() < self._begin_ns:
+            return
+        text = "" if trouble is None else str(trouble)
+        reason = text.encode(errors="replace")[: FrameRecord.reason.size - 1]
+        self._node.records.send(FrameRecord(kind=RecordKind.INPUT, reason=reason))
+        if not text:
+            if self._told:
+                self._node.get_logger().info("the camera's frames come")
+        elif _kind(text) != _kind(self._told) or self._again.due():
+            self._again = Period(AGAIN_NS)
+            self._again.due()
+            self._node.get_logger().warning(text)
+        self._told = text
+
+
+def _kind(text: str) -> str:
+    """The text without the numbers in it, which change each second."""
+    return _NUMBER.sub("", text)

@@ -1,0 +1,138 @@
+"""The subscription to a camera's images beside publishers as users have them."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import rclpy
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import String
+
+from perception_nodes.graph.awaited import ImageTopicFacts, trouble_of
+from perception_nodes.graph.config import PreprocessSettings
+from perception_nodes.nodes import image_topic
+from perception_nodes.nodes.base import PerceptionNode
+from perception_nodes.nodes.image_topic import ImageTopic
+
+pytestmark = [pytest.mark.ros, pytest.mark.timeout(60)]
+TOPIC = "/cam/image"
+TIMEOUT_S = 20
+RELIABLE, BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT
+STOCK_CAMERA = """
+import array, time, rclpy
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+rclpy.init()
+node = rclpy.create_node("camera", namespace="stock")
+qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+images = node.create_publisher(Image, "/cam/image", qos)
+image = Image(height=1080, width=1920, encoding="bgr8", step=5760)
+image.data = array.array("B", bytes(1080 * 5760))
+while True:
+    images.publish(image)
+    time.sleep(1 / 30)
+"""
+
+
+class Reader(PerceptionNode):
+    """A node that reads images and looks after their topic."""
+
+    settings_type = PreprocessSettings
+
+    def __init__(self) -> None:
+        super().__init__("reader")
+        self.taken: list[int | None] = []
+        settings = PreprocessSettings(image_topic=TOPIC)
+        self.topic = ImageTopic(self, settings, lambda *frame: self.taken.append(frame[2]))
+        self.topic.open(True)
+        self.facts: ImageTopicFacts | None = None
+
+    def until(self, condition: Callable[[], Any], each: Callable[[], object] = int) -> None:
+        give_up_s = time.monotonic() + TIMEOUT_S
+        while not condition():
+            assert time.monotonic() < give_up_s, self.facts
+            self.spin(10)
+            self.facts = self.topic.look() or self.facts
+            each()
+
+    def until_said(self, text: str) -> None:
+        self.until(lambda: self.facts and text in str(trouble_of(self.facts)))
+
+    def asks_for(self) -> ReliabilityPolicy:
+        (info,) = self.get_subscriptions_info_by_topic(TOPIC)
+        return info.qos_profile.reliability
+
+
+@pytest.fixture
+def reader(domain: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
+    monkeypatch.setattr(image_topic, "LOOK_PERIOD_NS", 50_000_000)
+    rclpy.init(domain_id=domain)
+    node = Reader()
+    executor = rclpy.executors.SingleThreadedExecutor()
+    executor.add_node(node)
+    yield node
+    executor.remove_node(node)
+    node.destroy_node()
+    rclpy.shutdown()
+
+
+@pytest.fixture
+def camera(reader: Reader) -> Iterator[Any]:
+    node = rclpy.create_node("camera")
+    yield node
+    node.destroy_node()
+
+
+def publisher(camera: Any, reliability: ReliabilityPolicy) -> Any:
+    return camera.create_publisher(Image, TOPIC, QoSProfile(depth=10, reliability=reliability))
+
+
+def test_the_reliability_that_is_offered_is_asked_for(reader: Reader, camera: Any) -> None:
+    """And frames come through each change, in the order of their numbers."""
+    assert reader.asks_for() == BEST_EFFORT
+    first = publisher(camera, RELIABLE)
+
+    def send(images: Any) -> Callable[[], object]:
+        return lambda: images.publish(Image(height=1, width=1, encoding="mono8", step=1, data=[0]))
+
+    reader.until(lambda: reader.asks_for() == RELIABLE, send(first))
+    reader.taken.clear()
+    reader.until(lambda: len(reader.taken) > 3, send(first))
+    second = publisher(camera, BEST_EFFORT)
+    reader.until(lambda: reader.asks_for() == BEST_EFFORT, send(first))
+    camera.destroy_publisher(first)
+    reader.taken.clear()
+    reader.until(lambda: len(reader.taken) > 3, send(second))
+    assert reader.taken == sorted(reader.taken)
+    reader.until(lambda: reader.facts and reader.facts.received and not reader.facts.lost)
+    assert reader.facts is not None and trouble_of(reader.facts) is None
+
+
+def test_it_is_said_what_is_awaited(reader: Reader, camera: Any) -> None:
+    reader.until_said(f"nobody publishes on {TOPIC}; start the camera's driver")
+    compressed = camera.create_publisher(CompressedImage, f"{TOPIC}/compressed", 1)
+    reader.until_said("set image_transport:=compressed")
+    camera.destroy_publisher(compressed)
+    text = camera.create_publisher(String, TOPIC, 1)
+    reader.until_said("std_msgs/msg/String, sensor_msgs/msg/Image is awaited")
+    camera.destroy_publisher(text)
+    publisher(camera, BEST_EFFORT)
+    reader.until_said("/camera (best effort) is there, but sends nothing")
+
+
+def test_a_stock_camera_whose_images_are_lost_is_told_what_to_set(
+    reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FASTDDS_DEFAULT_PROFILES_FILE", raising=False)
+    process = subprocess.Popen([sys.executable, "-c", STOCK_CAMERA])
+    try:
+        reader.until_said("/stock/camera (best effort) did not arrive whole")
+    finally:
+        process.kill()
+        process.wait()
+    assert reader.facts is not None
+    assert "config/fastdds.xml" in str(trouble_of(reader.facts))
