@@ -456,6 +456,12 @@ class WatchdogSettings(CamerasSettings):
         le=60_000,
         description="if no detections are published for this long, health is UNSAFE",
     )
+    safe_stop_clears: Literal["with_health", "by_service"] = Field(
+        default="with_health",
+        description="when a safe-stop request ends: with_health, as soon as health is not UNSAFE; "
+        "by_service, when it is not and the service perception/safe_stop/release is called, which "
+        "is needed after each start, too",
+    )
     degraded_miss_rate: float = Field(
         default=0.1,
         ge=0,

@@ -144,6 +144,11 @@ class PerceptionNode(LifecycleNode):
         self._owned.append((self.destroy_subscription, subscription))
         return subscription
 
+    def add_service(self, service_type: type, name: str, callback: Callable[..., Any]) -> None:
+        """A service, destroyed when the node is cleaned up."""
+        service = self.create_service(service_type, name, callback)
+        self._owned.append((self.destroy_service, service))
+
     def remove_subscription(self, subscription: Any) -> None:
         """Destroy a subscription of `add_subscription` earlier."""
         self._owned.remove((self.destroy_subscription, subscription))

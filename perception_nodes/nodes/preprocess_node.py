@@ -105,8 +105,11 @@ class PreprocessNode(RedundantNode):
             self._topic.open(False)
 
     def step(self) -> None:
-        """Work or stand by, and look after the camera that is awaited."""
+        """Look after the camera that is awaited; work or stand by."""
+        self._look_after_camera()
         super().step()
+
+    def _look_after_camera(self) -> None:
         if self._topic is not None:
             facts = self._topic.look()
             if facts is not None and self._working:

@@ -5,6 +5,7 @@ import time
 
 from rclpy.lifecycle import State, TransitionCallbackReturn
 from std_msgs.msg import Bool
+from std_srvs.srv import Trigger
 
 from perception_nodes.graph.config import SettingsError, WatchdogSettings
 from perception_nodes.nodes.account_topics import AccountTopics
@@ -13,6 +14,7 @@ from perception_nodes.nodes.running import run_node
 from perception_nodes.system.realtime import RANKS
 from perception_nodes.system.service import HardwareWatchdog, Systemd
 from perception_nodes.transport import channels
+from perception_nodes.watchdog.safe_stop import SafeStop
 
 
 class WatchdogNode(PerceptionNode):
@@ -45,7 +47,11 @@ class WatchdogNode(PerceptionNode):
             except OSError as error:
                 raise SettingsError(f"parameter hardware_watchdog: {error}") from error
         self._due_ns = 0
-        self._safe_stop: bool | None = None
+        latched = settings.safe_stop_clears == "by_service"
+        self._safe_stop = SafeStop(latched)
+        self._told_safe_stop: bool | None = None
+        if latched:
+            self.add_service(Trigger, f"{settings.safe_stop_topic}/release", self._on_release)
         self._systemd_period = Period(systemd.period_ns)
         self._safe_stops = self.add_publisher(Bool, settings.safe_stop_topic, LATCHED)
         systemd.notify("READY=1")
@@ -54,14 +60,14 @@ class WatchdogNode(PerceptionNode):
         """Watch from now on: nobody's silence before counts."""
         for topics in self._topics:
             topics.account.postpone(time.monotonic_ns())
-        self._due_ns, self._safe_stop = 0, None
+        self._due_ns, self._told_safe_stop = 0, None
         return super().on_activate(state)
 
     def on_deactivate(self, state: State) -> TransitionCallbackReturn:
         """Say that nobody watches from now on, while the topics can still be published to."""
         for topics in self._topics:
             topics.pause()
-        self._safe_stops.publish(Bool(data=True))
+        self._tell_safe_stop(["the watchdog is not active"])
         return super().on_deactivate(state)
 
     def rest(self) -> None:
@@ -107,10 +113,22 @@ class WatchdogNode(PerceptionNode):
 
     def _publish_safe_stop(self) -> None:
         """Ask the vehicle to stop while the detections of any camera cannot be relied on."""
-        unsafe = any(topics.account.unsafe for topics in self._topics)
-        if self._safe_stop != unsafe:
-            self._safe_stop = unsafe
-            self._safe_stops.publish(Bool(data=unsafe))
+        accounts = [topics.account for topics in self._topics]
+        self._tell_safe_stop([a.camera + ": " + a.health.cause for a in accounts if a.unsafe])
+
+    def _tell_safe_stop(self, causes: list[str]) -> None:
+        requested = self._safe_stop.update(causes)
+        if self._told_safe_stop != requested:
+            self._told_safe_stop = requested
+            self._safe_stops.publish(Bool(data=requested))
+
+    def _on_release(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        """Release the vehicle if all detections can be relied on."""
+        response.message = self._safe_stop.release()
+        response.success = not response.message
+        told = "released" if response.success else f"not released: {response.message}"
+        self.get_logger().warning(f"safe stop {told}")
+        return response
 
 
 def main() -> int:

@@ -1,0 +1,110 @@
+"""The safe-stop request as a vehicle sees it, beside records as detectors send them."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import rclpy
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from std_msgs.msg import Bool
+from std_srvs.srv import Trigger
+
+from perception_nodes.core.frame import FrameRecord, FrameStatus, RecordKind
+from perception_nodes.nodes.watchdog_node import WatchdogNode
+from perception_nodes.transport.channels import NumberedRecords
+from perception_nodes.transport.shm import Endpoint
+
+pytestmark = [pytest.mark.ros, pytest.mark.timeout(60)]
+TOPIC = "/perception/safe_stop"
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+class Vehicle:
+    """Listens, calls the service, and plays the other nodes of the graph."""
+
+    def __init__(self) -> None:
+        self.node = rclpy.create_node("vehicle")
+        self.stop: bool | None = None
+        self.node.create_subscription(Bool, TOPIC, self._on_stop, LATCHED)
+        self.client = self.node.create_client(Trigger, f"{TOPIC}/release")
+        self.watchdog = WatchdogNode("watchdog_node")
+        self.executor = rclpy.executors.SingleThreadedExecutor()
+        for node in (self.node, self.watchdog):
+            self.executor.add_node(node)
+        self.watchdog.trigger_configure()
+        self.watchdog.trigger_activate()
+        self.endpoint = Endpoint("others")
+        self.senders = [
+            NumberedRecords(self.endpoint, "front", role, 10**10)
+            for role in ("detector", "preprocess")
+        ]
+        self.sequence = 0
+
+    def _on_stop(self, message: Bool) -> None:
+        self.stop = message.data
+
+    def frame(self) -> None:
+        now_ns = time.monotonic_ns()
+        stamps = {"ingested_ns": now_ns, "capture_ns": now_ns}
+        frame = {"sequence": self.sequence, "ingest_process": 1, **stamps}
+        self.senders[1].send(FrameRecord(kind=RecordKind.ENTERED, **frame))
+        done = {"preprocessed_ns": now_ns, "published_ns": now_ns, "status": FrameStatus.OK}
+        self.senders[0].send(FrameRecord(kind=RecordKind.OUTCOME, **frame, **done))
+        self.sequence += 1
+
+    def until(self, condition: Callable[[], bool], frames: bool) -> None:
+        give_up_s = time.monotonic() + 20
+        while not condition():
+            assert time.monotonic() < give_up_s
+            for sender in self.senders:
+                sender.heartbeat()
+            if frames:
+                self.frame()
+            self.watchdog.step()
+            for _ in range(4):
+                self.executor.spin_once(timeout_sec=0)
+
+    def release(self, frames: bool) -> Trigger.Response:
+        answer = self.client.call_async(Trigger.Request())
+        self.until(answer.done, frames)
+        return answer.result()
+
+    def close(self) -> None:
+        self.endpoint.close()
+        self.watchdog.trigger_shutdown()
+        for node in (self.node, self.watchdog):
+            self.executor.remove_node(node)
+            node.destroy_node()
+
+
+@pytest.fixture
+def vehicle(domain: int, request: pytest.FixtureRequest) -> Iterator[Vehicle]:
+    given = [f"safe_stop_clears:={request.param}", "standby:=never", "no_frame_ms:=200.0"]
+    rclpy.init(args=["--ros-args", *(text for each in given for text in ("-p", each))])
+    started = Vehicle()
+    yield started
+    started.close()
+    rclpy.shutdown()
+
+
+@pytest.mark.parametrize("vehicle", ["with_health"], indirect=True)
+def test_a_request_ends_with_its_cause(vehicle: Any) -> None:
+    vehicle.until(lambda: vehicle.stop is True, frames=False)
+    vehicle.until(lambda: vehicle.stop is False, frames=True)
+    vehicle.until(lambda: vehicle.stop is True, frames=False)
+    assert not vehicle.client.service_is_ready()
+
+
+@pytest.mark.parametrize("vehicle", ["by_service"], indirect=True)
+def test_a_request_that_clears_by_service_stays_until_then(vehicle: Any) -> None:
+    vehicle.until(lambda: vehicle.stop is True and vehicle.client.service_is_ready(), frames=False)
+    refused = vehicle.release(frames=False)
+    assert not refused.success
+    assert refused.message.startswith("front: ")
+    account = vehicle.watchdog._topics[0].account
+    vehicle.until(lambda: not account.unsafe, frames=True)
+    assert vehicle.stop is True
+    assert vehicle.release(frames=True).success
+    vehicle.until(lambda: vehicle.stop is False, frames=True)
+    vehicle.until(lambda: vehicle.stop is True, frames=False)

@@ -1,0 +1,49 @@
+"""When the vehicle is asked to stop, and when no longer."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perception_nodes.watchdog.safe_stop import SafeStop
+
+BAD = ["front: no detections for 500 ms"]
+
+
+@pytest.mark.parametrize("latched", [False, True])
+def test_it_is_requested_from_the_start(latched):
+    assert SafeStop(latched).requested
+    assert SafeStop(latched).release() == "nothing has been detected yet"
+
+
+def test_it_ends_with_its_cause():
+    stop = SafeStop(latched=False)
+    assert [stop.update(causes) for causes in ([], BAD, [])] == [False, True, False]
+
+
+def test_if_latched_it_stays_until_it_is_released_without_a_cause():
+    stop = SafeStop(latched=True)
+    assert stop.update(BAD)
+    assert stop.release() == BAD[0]
+    assert stop.update([])
+    assert stop.release() == ""
+    assert not stop.update([])
+    assert stop.update(BAD)
+    assert stop.update([])
+
+
+@given(st.lists(st.sampled_from(["bad", "good", "release"])))
+def test_a_latched_request_never_ends_by_itself(events):
+    stop, free = SafeStop(latched=True), False
+    stop.update([])
+    for event in events:
+        if event == "release":
+            stop.release()
+            free = True
+        else:
+            stop.update(BAD if event == "bad" else [])
+        if event == "bad":
+            free = False
+            assert stop.requested
+        # A release while there is a cause does not count.
+        free = free and not stop._causes
+        assert stop.requested == (not free)
