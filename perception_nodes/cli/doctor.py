@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -20,10 +21,11 @@ from rich.table import Table
 
 from perception_nodes.backends.model import ModelError, available_models, load_model
 from perception_nodes.cameras.v4l2_devices import list_devices
-from perception_nodes.cli.common import JsonFlag
+from perception_nodes.cli.common import JsonFlag, say
 from perception_nodes.gpu.cuda import CudaError, open_device
 from perception_nodes.gpu.cuda.errors import version_text
 from perception_nodes.gpu.tensorrt.library import load_library
+from perception_nodes.graph.config import PreprocessSettings, check
 from perception_nodes.system.realtime import allowed_priority
 from perception_nodes.system.threads import Thread, nodes, threads
 from perception_nodes.transport.memory import SHM_FOLDER
@@ -218,6 +220,25 @@ def _memory_lock() -> Finding:
     return Finding("memory locking", allowed, found, remedy, needed=False)
 
 
+def _camera(topic: str, transport: str) -> Finding:
+    """Whether images come on a topic; only a node can tell."""
+    values = {"image_topic": topic, "image_transport": transport}
+    check(PreprocessSettings, values)
+    say(f"listening to {topic} for some seconds")
+    given = [text for name, value in values.items() for text in ("-p", f"{name}:={value}")]
+    module = "perception_nodes.nodes.image_probe_node"
+    probe = subprocess.run(
+        [sys.executable, "-m", module, "--ros-args", *given],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if not probe.stdout:
+        return Finding(topic, False, "no node can be started", "see the message above")
+    told = json.loads(probe.stdout.splitlines()[-1])
+    return Finding(topic, told["ok"], told["found"], told["remedy"])
+
+
 def thread_table(found: list[Thread]) -> Table:
     """The threads as a table, one row each."""
     columns = ("node", "thread", "name", "policy", "processor", "faults", "switches")
@@ -258,18 +279,28 @@ def doctor(
         bool,
         typer.Option("--threads", help="List the threads of running nodes instead."),
     ] = False,
+    image_topic: Annotated[
+        str, typer.Option(help="Listen to this topic too, and tell whether a camera's images come.")
+    ] = "",
+    image_transport: Annotated[
+        str, typer.Option(help="Type of its images, as for `perception run`.")
+    ] = "raw",
 ) -> None:
     """Check what this machine has, and say how to get what it lacks.
 
-    Exit status 1 if something that the pipeline needs is missing.
+    Exit status 1 if something that the pipeline needs is missing, or the images do not come.
 
     Example: perception doctor --json
 
     Example: perception doctor --threads
+
+    Example: perception doctor --image-topic /cam/image_raw
     """
     if show_threads:
         return _show_threads(as_json)
     findings = examine()
+    if image_topic:
+        findings.append(_camera(image_topic, image_transport))
     if as_json:
         print(json.dumps([finding.__dict__ for finding in findings], indent=2))
     else:

@@ -1,5 +1,6 @@
 """The safe-stop request as a vehicle sees it, beside records as detectors send them."""
 
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,6 +15,7 @@ from perception_nodes.core.frame import FrameRecord, FrameStatus, RecordKind
 from perception_nodes.nodes.watchdog_node import WatchdogNode
 from perception_nodes.transport.channels import NumberedRecords
 from perception_nodes.transport.shm import Endpoint
+from perception_nodes.watchdog.account import Account
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(60)]
 TOPIC = "/perception/safe_stop"
@@ -39,6 +41,9 @@ class Vehicle:
             NumberedRecords(self.endpoint, "front", role, 10**10)
             for role in ("detector", "preprocess")
         ]
+        # Records are known by the process of their sender, and each role is one of its own.
+        self.detector = subprocess.Popen(["sleep", "100"])
+        self.senders[0]._process = self.detector.pid
         self.sequence = 0
 
     def _on_stop(self, message: Bool) -> None:
@@ -59,11 +64,15 @@ class Vehicle:
             assert time.monotonic() < give_up_s
             for sender in self.senders:
                 sender.heartbeat()
-            if frames:
+            if frames and self.account.ledger.frames_in == self.sequence:
                 self.frame()
             self.watchdog.step()
             for _ in range(4):
                 self.executor.spin_once(timeout_sec=0)
+
+    @property
+    def account(self) -> Account:
+        return self.watchdog._topics[0].account
 
     def release(self, frames: bool) -> Trigger.Response:
         answer = self.client.call_async(Trigger.Request())
@@ -71,6 +80,8 @@ class Vehicle:
         return answer.result()
 
     def close(self) -> None:
+        self.detector.kill()
+        self.detector.wait()
         self.endpoint.close()
         self.watchdog.trigger_shutdown()
         for node in (self.node, self.watchdog):
@@ -102,8 +113,7 @@ def test_a_request_that_clears_by_service_stays_until_then(vehicle: Any) -> None
     refused = vehicle.release(frames=False)
     assert not refused.success
     assert refused.message.startswith("front: ")
-    account = vehicle.watchdog._topics[0].account
-    vehicle.until(lambda: not account.unsafe, frames=True)
+    vehicle.until(lambda: not vehicle.account.unsafe, frames=True)
     assert vehicle.stop is True
     assert vehicle.release(frames=True).success
     vehicle.until(lambda: vehicle.stop is False, frames=True)

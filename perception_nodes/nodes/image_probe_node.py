@@ -1,0 +1,75 @@
+"""Listens to a camera's topic for some seconds; prints as JSON what comes, or why nothing does."""
+
+import json
+import sys
+import time
+from dataclasses import replace
+
+from perception_nodes.core.frame import FrameRejected
+from perception_nodes.graph.awaited import ImageTopicFacts, Trouble, trouble_of
+from perception_nodes.graph.config import PreprocessSettings
+from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode
+from perception_nodes.nodes.image_topic import ImageTopic
+from perception_nodes.nodes.running import run_node
+from perception_nodes.preprocess.formats import check_frame
+
+DISCOVERY_NS = 2_500_000_000
+LISTENING_NS = 3_000_000_000
+
+
+class ImageProbeNode(PerceptionNode):
+    """Subscribes as preprocessing does."""
+
+    settings_type = PreprocessSettings
+
+    def open(self) -> None:
+        """Subscribe."""
+        self._begin_ns = time.monotonic_ns() + DISCOVERY_NS
+        self._received = self._lost = 0
+        self._picture, self._refused = "", ""
+        self._topic = ImageTopic(self, self.settings, self._take)
+        self._topic.open(True)
+
+    def step(self) -> None:
+        """Listen, and at the end tell what was heard."""
+        self.spin(IDLE_WAIT_MS)
+        now_ns = time.monotonic_ns()
+        facts = self._topic.look()
+        if facts is None or now_ns < self._begin_ns:
+            return
+        self._received += facts.received
+        self._lost += facts.lost
+        if now_ns > self._begin_ns + LISTENING_NS:
+            self._tell(replace(facts, received=self._received, lost=self._lost))
+            self.finished = True
+
+    def _take(self, data: bytes, *_: object) -> None:
+        if self._picture or self._refused:
+            return
+        try:
+            view = self._topic.read(data)
+            self._picture = view.encoding
+            if view.width:
+                check_frame(view)
+                self._picture += f" {view.width}x{view.height}"
+        except FrameRejected as error:
+            self._refused = str(error)
+
+    def _tell(self, facts: ImageTopicFacts) -> None:
+        trouble = trouble_of(facts) or (Trouble(self._refused) if self._refused else None)
+        if trouble is None:
+            senders = ", ".join(map(str, facts.publishers))
+            found = f"{facts.received} frames of {self._picture} from {senders}, {facts.lost} lost"
+            told = {"ok": True, "found": found, "remedy": ""}
+        else:
+            told = {"ok": False, "found": trouble.problem, "remedy": trouble.remedy}
+        print(json.dumps(told), flush=True)
+
+
+def main() -> int:
+    """Entry point."""
+    return run_node(ImageProbeNode, "image_probe_node")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
