@@ -60,7 +60,8 @@ def demo(
     """Play a recorded drive through the whole ROS 2 graph, with a live view and a report.
 
     Each node is a process of its own. Writes summary.json, detections.mcap (for Foxglove),
-    report.html and annotated.mp4. Exit status 1 if a frame is unaccounted for.
+    report.html and annotated.mp4. Exit status 1 if a frame is unaccounted for, or if no object was
+    found at all.
 
     Example: perception demo --bag bags/sample --out out/demo deadline_ms:=20
     """
@@ -139,7 +140,8 @@ def show_parameters(graph: Graph, hidden: Collection[str] = ()) -> None:
 
 
 def conclude(summary: dict[str, Any], out: Path, as_json: bool) -> None:
-    """Print a run's summary; exit status 1 if a frame is unaccounted for."""
+    """Print a run's summary; exit status 1 if a frame is unaccounted for, or nothing was found."""
+    from perception_nodes.report.drive_report import nothing_found
     from perception_nodes.report.screen import summary_table
 
     if as_json:
@@ -150,4 +152,7 @@ def conclude(summary: dict[str, Any], out: Path, as_json: bool) -> None:
     if summary["lost_before_ingest"]:
         sent, accounted = summary["frames_sent"], summary["frames_in"]
         say_problem("failed", f"{sent} frames were sent, {accounted} are accounted for")
+        raise typer.Exit(1)
+    if nothing := nothing_found(summary):
+        say(nothing)
         raise typer.Exit(1)

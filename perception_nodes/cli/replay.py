@@ -170,7 +170,8 @@ def replay_command(
     """Replay recorded drives through the pipeline, without ROS.
 
     Writes detections.mcap (for Foxglove and rviz), report.html, overview.png, timing.csv and
-    summary.json. Exit status 1 if something differs from the golden.
+    summary.json. Exit status 1 if something differs from the golden, or if no object was found at
+    all and no golden says so.
 
     Example: perception replay bags/sample --every 5 --out out/replay
 
@@ -270,7 +271,10 @@ def replay_command(
         if update:
             say(f"golden not written: {golden} is made of drives that can all be replayed")
         raise typer.Exit(2)
-    if any(summary.get("golden", {}).get("changes") for summary in summaries.values()):
+    from perception_nodes.report.drive_report import nothing_found
+
+    changed = any(summary.get("golden", {}).get("changes") for summary in summaries.values())
+    if changed or all(nothing_found(summary) for summary in summaries.values()):
         raise typer.Exit(1)
 
 

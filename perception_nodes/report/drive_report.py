@@ -3,7 +3,7 @@
 from typing import Any
 
 from perception_nodes.core.budget import DEADLINE_MS, Budget
-from perception_nodes.core.frame import FrameStatus
+from perception_nodes.core.frame import PUBLISHED, FrameStatus
 from perception_nodes.report import charts, page
 from perception_nodes.report.accelerator import engine_sentence
 from perception_nodes.report.annotate import STATUS_COLOURS
@@ -57,6 +57,24 @@ def render(summary: dict[str, Any], recording: Recording, chosen: ChosenFrames) 
     )
 
 
+def nothing_found(summary: dict[str, Any]) -> str:
+    """What to say of a run, or of several together, without a single object; else an empty text.
+
+    If a golden file has none either, that is as it should be.
+    """
+    frames = sum(summary["status"].get(status.name, 0) for status in PUBLISHED)
+    golden = summary.get("golden")
+    if summary["detections"] or not frames or (golden and not golden["changes"]):
+        return ""
+    text = f"no object was found in any of {counted(frames, 'frame')}"
+    if summary.get("backend") == "null":
+        return f"{text}: the null backend detects nothing"
+    return (
+        f"{text}, which is suspicious unless the road was empty: look at the pictures, and try "
+        "another model or a lower --score-threshold"
+    )
+
+
 def verdict(summary: dict[str, Any]) -> tuple[str, str]:
     """How the run went: `good`, `fair` or `bad`, and a sentence in plain words."""
     frames_in, status = summary["frames_in"], summary["status"]
@@ -81,14 +99,18 @@ def verdict(summary: dict[str, Any]) -> tuple[str, str]:
     lost = summary.get("lost_before_ingest", 0)
     if lost > 0:
         sentence += f". {lost} more {'was' if lost == 1 else 'were'} sent and never arrived"
-    sentence += "."
-    bad = summary["miss_rate"] > 0.01 or lost > 0
+    nothing = nothing_found(summary)
+    sentence += f". But {nothing}." if nothing else f". Found: {_objects(summary)}."
+    bad = summary["miss_rate"] > 0.01 or lost > 0 or nothing
     return ("bad" if bad else "fair" if in_time < frames_in else "good"), sentence
 
 
 def _verdict_of_lockstep(summary: dict[str, Any], deadline: str) -> tuple[str, str]:
     frames_in, failed = summary["frames_in"], summary["status"]["FAILED"]
-    sentence = f"{frames_in - failed} of {frames_in} frames were detected, one after the other"
+    nothing = nothing_found(summary)
+    sentence = f"{_objects(summary)} in {frames_in - failed} of {counted(frames_in, 'frame')}"
+    if nothing:
+        sentence = nothing[0].upper() + nothing[1:]
     if failed:
         sentence += f"; {failed} failed"
     if lost := summary["lost_in_bag"]:
@@ -102,8 +124,12 @@ def _verdict_of_lockstep(summary: dict[str, Any], deadline: str) -> tuple[str, s
         sentence += f", in {counted(frames, 'frame')}" if changes else ""
     if over := summary["over_deadline"]:
         sentence += f". {counted(over, 'frame')} took more than {deadline} of work here"
-    tone = "bad" if failed or lost or changes else "fair" if over else "good"
+    tone = "bad" if failed or lost or changes or nothing else "fair" if over else "good"
     return tone, sentence + "."
+
+
+def _objects(summary: dict[str, Any]) -> str:
+    return counted(summary["detections"], "object")
 
 
 def is_simulated(summary: dict[str, Any]) -> bool:

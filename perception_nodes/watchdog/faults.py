@@ -52,6 +52,8 @@ class FaultLimits:
         new_rate_s: a frame rate that has lasted for so long is the usual one from then on.
         overrun_share: a stage that exceeds its budget in a larger share of frames overruns.
         latency_ratio: a median latency above this multiple of the one after the start is a drift.
+        empty_frames: a model that has found nothing in this many frames from the start on is
+            suspicious.
         memory_growth_mb: a process that grows steadily by this much in `memory_window_s` leaks.
         memory_window_s: see `memory_growth_mb`.
         starved_ms: we are starved if we wake later than we asked to by more than this.
@@ -66,6 +68,7 @@ class FaultLimits:
     new_rate_s: float = 60.0
     overrun_share: float = 0.1
     latency_ratio: float = 1.5
+    empty_frames: int = 300
     memory_growth_mb: float = 64.0
     memory_window_s: float = 60.0
     starved_ms: float = 20.0
@@ -289,6 +292,24 @@ class LatencyDrift:
             text = f"latency is {now_ms:.1f} ms, it was {self._baseline_ms:.1f} ms after the start"
             self._fault = Fault("latency drift", text)
         return self._fault
+
+
+class NothingFound:
+    """The model has never found anything: its file, its backend or the picture may be wrong."""
+
+    def __init__(self, limits: FaultLimits) -> None:
+        self._limit = limits.empty_frames
+        self._frames = 0
+        self._found = False
+
+    def update(self, detections: int) -> Fault | None:
+        """Take the number of objects in a frame whose detections were published."""
+        self._found = self._found or detections > 0
+        self._frames += 1
+        if self._found or self._frames < self._limit:
+            return None
+        text = f"no object in any of the first {self._frames} frames, which is suspicious"
+        return Fault("nothing found", text)
 
 
 class MemoryGrowth:

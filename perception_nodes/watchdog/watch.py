@@ -22,6 +22,7 @@ from perception_nodes.watchdog.faults import (
     LatencyDrift,
     MemoryGrowth,
     NoFrame,
+    NothingFound,
     StageOverrun,
     Starvation,
     WrongStamp,
@@ -42,6 +43,7 @@ class Watch:
         self._clock = ClockJump(limits)
         self._rate = FrameRateLoss(limits)
         self._drift = LatencyDrift(limits)
+        self._nothing_found = NothingFound(limits)
         self._starvation = Starvation(limits)
         self._stages = {
             stage: StageOverrun(stage, getattr(budget, stage), limits) for stage in STAGES
@@ -98,6 +100,8 @@ class Watch:
         self._present["frozen picture"] = self._frozen.update(report.picture)
         for stage, duration_ms in stage_durations_ms(report).items():
             self._present[f"{stage} overrun"] = self._stages[stage].update(duration_ms)
+        if report.published_ns:
+            self._present["nothing found"] = self._nothing_found.update(report.detections)
         total_ms = latency_ms(report)
         if total_ms is not None and report.status != FrameStatus.DEGRADED:
             self._present["latency drift"] = self._drift.update(total_ms)

@@ -198,8 +198,26 @@ def test_verdict_in_words(run):
     assert tone == "bad"
     assert sentence.startswith(f"{FRAMES - 4} of {FRAMES - 2} frames (92.9%)")
     assert sentence.endswith(
-        "1 late, 1 skipped as already late. 1 more was sent and never arrived."
+        "1 late, 1 skipped as already late. 1 more was sent and never arrived. "
+        f"Found: {run[1]['detections']} objects."
     )
+
+
+@pytest.mark.parametrize("simulated", [True, False])
+@pytest.mark.parametrize("backend", ["openvino", "null"])
+def test_a_run_that_found_nothing_says_so_first(run, simulated, backend):
+    status = dict.fromkeys(run[1]["status"], 0) | {"OK": 10}
+    facts = {"frames_in": 10, "detections": 0, "lost_in_bag": 0, "backend": backend}
+    more = {"status": status, **({"over_deadline": 0} if simulated else {"miss_rate": 0.0})}
+    tone, sentence = verdict({**facts, **more})
+    assert tone == "bad"
+    why = "detects nothing" if backend == "null" else "suspicious"
+    assert re.search(f"[Nn]o object was found in any of 10 frames.*{why}", sentence)
+    golden = {"changes": [], "kinds": {}, "frames_changed": 0}
+    assert "suspicious" not in verdict({**facts, **more, "golden": golden})[1]
+    tone, sentence = verdict({**facts, **more, "detections": 3})
+    assert tone == "good"
+    assert "3 objects" in sentence
 
 
 def test_recording_appears_when_complete(tmp_path):

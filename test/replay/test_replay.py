@@ -63,7 +63,7 @@ def small(tmp_path):
 
 
 def test_two_runs_write_the_same_bytes(street, tmp_path):
-    summaries = [replay(street, "--out", tmp_path / name) for name in ("one", "two")]
+    summaries = [replay(street, "--out", tmp_path / name, status=0) for name in ("one", "two")]
     files = [tmp_path / name / "detections.mcap" for name in ("one", "two")]
     assert sha256(files[0]) == sha256(files[1]) == summaries[0]["detections_sha256"]
     assert sorted(file.name for file in (tmp_path / "one").iterdir()) == OUTPUTS
@@ -72,7 +72,7 @@ def test_two_runs_write_the_same_bytes(street, tmp_path):
 
 
 def test_time_stands_still_and_work_is_measured_apart(small, tmp_path):
-    summary = replay(small, "--out", tmp_path / "out", "--backend", "null")
+    summary = replay(small, "--out", tmp_path / "out", "--backend", "null", status=1)
     reports = read_recording(tmp_path / "out/detections.mcap").reports
     assert [report.stamp_ns - START_NS for report in reports] == [
         index * PERIOD_NS for index in range(FRAMES)

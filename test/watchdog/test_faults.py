@@ -12,6 +12,7 @@ from perception_nodes.watchdog.faults import (
     LatencyDrift,
     MemoryGrowth,
     NoFrame,
+    NothingFound,
     StageOverrun,
     Starvation,
     WrongStamp,
@@ -161,3 +162,13 @@ def test_a_fault_of_an_instant_is_told_for_a_while():
     assert held.update(fault, 10 * MS) is fault
     assert held.update(None, 1010 * MS) is fault
     assert held.update(None, 1011 * MS) is None
+
+
+def test_a_model_that_never_finds_anything_is_suspicious_until_it_does():
+    nothing = NothingFound(FaultLimits(empty_frames=5))
+    assert [nothing.update(0) for _ in range(4)] == [None] * 4
+    fault = nothing.update(0)
+    assert (fault.mode, fault.name) == (HealthMode.NOMINAL, "nothing found")
+    assert "first 5 frames" in fault.text
+    assert nothing.update(1) is None
+    assert [nothing.update(0) for _ in range(9)] == [None] * 9
