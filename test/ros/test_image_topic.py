@@ -1,5 +1,6 @@
 """The subscription to a camera's images beside publishers as users have them."""
 
+import json
 import os
 import subprocess
 import sys
@@ -12,7 +13,9 @@ import rclpy
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
+from typer.testing import CliRunner
 
+from perception_nodes.cli.app import app
 from perception_nodes.graph.awaited import ImageTopicFacts, trouble_of
 from perception_nodes.graph.config import PreprocessSettings
 from perception_nodes.nodes import image_topic
@@ -132,15 +135,18 @@ def test_it_is_said_what_is_awaited(reader: Reader, camera: Any) -> None:
     reader.until_said("/camera (best effort) is there, but sends nothing")
 
 
-def test_a_stock_camera_whose_images_are_lost_is_told_what_to_set(
-    reader: Reader, monkeypatch: pytest.MonkeyPatch
+def test_the_doctor_tells_what_a_stock_camera_must_set(
+    domain: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("FASTDDS_DEFAULT_PROFILES_FILE", raising=False)
     process = subprocess.Popen([sys.executable, "-c", STOCK_CAMERA])
     try:
-        reader.until_said("/stock/camera (best effort) did not arrive whole")
+        result = CliRunner().invoke(app, ["doctor", "--image-topic", TOPIC, "--json"])
     finally:
         process.kill()
         process.wait()
-    assert reader.facts is not None
-    assert "config/fastdds.xml" in str(trouble_of(reader.facts))
+    assert result.exit_code == 1
+    finding = json.loads(result.stdout)[-1]
+    assert (finding["subject"], finding["ok"]) == (TOPIC, False)
+    assert "/stock/camera (best effort) did not arrive whole" in finding["found"]
+    assert "config/fastdds.xml" in finding["remedy"]
