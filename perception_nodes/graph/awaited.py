@@ -91,15 +91,21 @@ def trouble_of(facts: ImageTopicFacts) -> Trouble | None:
     return Trouble(f"{facts.topic}: {fitting[0]} is there, but sends nothing")
 
 
-def channel_trouble(camera: str, senders: int) -> Trouble:
-    """Why no frame comes through a camera's shared-memory channel, into which so many send."""
+def channel_trouble(camera: str, source: str, senders: int) -> Trouble:
+    """Why no frame comes through a camera's shared-memory channel.
+
+    Args:
+        camera: its name.
+        source: parameter of that name.
+        senders: how many processes can send into the channel.
+    """
     if senders:
         return Trouble(f"shared memory: the camera {camera!r} is there, but sends nothing")
+    problem = f"shared memory: no process sends frames of the camera {camera!r}"
+    if source != "shm":
+        return Trouble(problem, f"messages of camera_node say why it cannot read {source}")
     name = "" if camera == DEFAULT_CAMERA else f" --name {camera}"
-    return Trouble(
-        f"shared memory: no process sends frames of the camera {camera!r}",
-        f"start `perception camera SOURCE{name}` in the same ROS domain",
-    )
+    return Trouble(problem, f"start `perception camera SOURCE{name}` in the same ROS domain")
 
 
 def mending_line() -> str:

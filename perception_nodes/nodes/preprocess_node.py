@@ -116,9 +116,9 @@ class PreprocessNode(RedundantNode):
                 self._input.tell(trouble_of(facts))
         elif self._camera is not None and self._look_due.due() and self._working:
             came, self._came = self._came, 0
-            camera = self.settings.camera
+            camera, source = self.settings.camera, self.settings.source
             senders = camera_senders(self.endpoint, camera)
-            self._input.tell(None if came else channel_trouble(camera, senders))
+            self._input.tell(None if came else channel_trouble(camera, source, senders))
 
     def work(self) -> None:
         """Wait for a frame: here where it comes through shared memory, else in the executor."""

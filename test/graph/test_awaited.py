@@ -128,7 +128,8 @@ def test_the_line_that_mends_the_publisher_is_said(distribution, monkeypatch):
     assert trouble_of(facts(reliable, lost=5)).remedy.startswith("start the publisher with ")
 
 
-def test_a_silent_channel_names_the_command_that_fills_it():
-    assert "`perception camera SOURCE`" in str(channel_trouble("front", 0))
-    assert "`perception camera SOURCE --name rear`" in str(channel_trouble("rear", 0))
-    assert "sends nothing" in str(channel_trouble("rear", 1))
+def test_a_silent_channel_names_what_fills_it():
+    assert "`perception camera SOURCE`" in str(channel_trouble("front", "shm", 0))
+    assert "`perception camera SOURCE --name rear`" in str(channel_trouble("rear", "shm", 0))
+    assert "cannot read v4l2:/dev/video0" in str(channel_trouble("front", "v4l2:/dev/video0", 0))
+    assert "sends nothing" in str(channel_trouble("rear", "shm", 1))
