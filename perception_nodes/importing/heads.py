@@ -157,10 +157,14 @@ class Grid:
         found = only_output(source)
         if found is None or found[1][1] <= 4:
             return None
-        cells = [source.cells(*STRIDES)]
-        if source.facts:  # networks of four levels are rare, and others look like them
-            cells += [source.cells(*STRIDES, 64), source.cells(4, *STRIDES)]
-        return found[1][1] - 4 if found[1][2] in cells else None
+        return found[1][1] - 4 if self.strides(source) else None
+
+    def strides(self, source: Source) -> tuple[int, ...] | None:
+        """Strides of the levels whose cells are as many as the output has."""
+        # Networks of four levels are rare, and others look like them.
+        known = [STRIDES, (*STRIDES, 64), (4, *STRIDES)] if source.facts else [STRIDES]
+        ((_, shape),) = source.outputs.items()
+        return next((some for some in known if source.cells(*some) == shape[2]), None)
 
     def write(self, source: Source, classes: int, to: Writer) -> tuple[str, str]:
         """See `Head`."""
@@ -471,6 +475,12 @@ def recognise(source: Source, wanted: str = "") -> Head:
     """
     said = ", ".join(f"{name} {list(shape)}" for name, shape in source.outputs.items())
     fitting = [head for head in HEADS.values() if head.classes(source) is not None]
+    if source.facts.get("author", "").lower() == "ultralytics" and not wanted:
+        decoder = source.facts.get("head", "") + source.facts.get("description", "")
+        likely = {Grid.name, Objects.name}
+        if "rtdetr" in decoder.lower().replace("-", ""):
+            likely = {UltralyticsDetr.name}
+        fitting = [head for head in fitting if head.name in likely]
     if wanted:
         if wanted not in HEADS:
             raise ModelError(f"--head {wanted} is unknown; known are {', '.join(HEADS)}")

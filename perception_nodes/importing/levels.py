@@ -4,12 +4,14 @@ Only the boxes of objects are then decoded, instead of those of all cells, and q
 convolutions alone.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from perception_nodes.importing.heads import STRIDES, cells_of
+from perception_nodes.importing.heads import cells_of
 from perception_nodes.importing.source import OnnxSource, session_of
 
 REG_MAX = 16
@@ -18,7 +20,9 @@ CLOSE = 1e-3
 """Largest difference of a probability, and of a coordinate in strides."""
 
 
-def find_levels(source: OnnxSource, classes: int) -> tuple[list[str], list[str]] | None:
+def find_levels(
+    source: OnnxSource, strides: Sequence[int], classes: int
+) -> tuple[list[str], list[str]] | None:
     """Names of the box tensors and class tensors of the raw head, level by level.
 
     None if they are not found, or if the boxes that they mean are not the network's own.
@@ -40,7 +44,7 @@ def find_levels(source: OnnxSource, classes: int) -> tuple[list[str], list[str]]
         and all(kind in MOVES for kind in readers[node.output[0]])
     ]
     boxes, scores = [], []
-    for stride in STRIDES:
+    for stride in strides:
         cells = (source.height // stride, source.width // stride)
         at = [name for name in last if shapes.get(name, ())[2:] == cells]
         wanted = 4 * REG_MAX, classes
@@ -51,10 +55,10 @@ def find_levels(source: OnnxSource, classes: int) -> tuple[list[str], list[str]]
             return None
         boxes += found[0]
         scores += found[1]
-    return (boxes, scores) if _agree(source, boxes, scores) else None
+    return (boxes, scores) if _agree(source, strides, boxes, scores) else None
 
 
-def _agree(source: OnnxSource, boxes: list[str], scores: list[str]) -> bool:
+def _agree(source: OnnxSource, strides: Sequence[int], boxes: list[str], scores: list[str]) -> bool:
     """Whether the raw head and the network's own answer to a picture are the same boxes."""
     probed = onnx.ModelProto()
     probed.CopyFrom(source.network)
@@ -72,11 +76,11 @@ def _agree(source: OnnxSource, boxes: list[str], scores: list[str]) -> bool:
     places = np.arange(REG_MAX, dtype=np.float32)[:, None]
     reach = [(one * places).sum(axis=1) / one.sum(axis=1) for one in bins]
     left, top, right, bottom = np.concatenate(reach, axis=1)
-    corners, strides = cells_of(source, STRIDES)
+    corners, widths = cells_of(source, strides)
     x, y = (corners + 0.5).T
     middle = np.stack([x + (right - left) / 2, y + (bottom - top) / 2])
-    ours = np.concatenate([middle, np.stack([left + right, top + bottom])]) * strides
-    return bool((np.abs(ours - own[0, :4]) < CLOSE * strides).all())
+    ours = np.concatenate([middle, np.stack([left + right, top + bottom])]) * widths
+    return bool((np.abs(ours - own[0, :4]) < CLOSE * widths).all())
 
 
 def _flat(tensor: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from perception_nodes.importing.heads import STRIDES, Head, Normalisation, Writer
+from perception_nodes.importing.heads import Grid, Head, Normalisation, Writer
 from perception_nodes.importing.image import take_bytes
 from perception_nodes.importing.levels import REG_MAX, find_levels
 from perception_nodes.importing.rewritten import Rewritten
@@ -32,16 +32,18 @@ def rewrite_onnx(
     """
     network = onnx.ModelProto()
     network.CopyFrom(source.network)
-    levels = find_levels(source, classes) if head.name == "ultralytics" else None
+    levels, strides = None, None
+    if isinstance(head, Grid) and (strides := head.strides(source)):
+        levels = find_levels(source, strides, classes)
     outputs: dict[str, Any]
-    if levels is not None:
+    if levels is not None and strides is not None:
         made = [*levels[0], *levels[1]]
         if list(kept) != list(range(classes)):
             for name in levels[1]:
                 _keep_channels(network.graph, name, kept)
-        kinds = [[f"{kind}_{stride}" for stride in STRIDES] for kind in ("box", "class")]
+        kinds = [[f"{kind}_{stride}" for stride in strides] for kind in ("box", "class")]
         names = [*kinds[0], *kinds[1]]
-        outputs = {"head": "levels", "strides": list(STRIDES), "reg_max": REG_MAX}
+        outputs = {"head": "levels", "strides": list(strides), "reg_max": REG_MAX}
         outputs |= dict(zip(("box", "class"), kinds, strict=True))
     else:
         to = Writer()

@@ -253,6 +253,17 @@ def test_what_may_be_two_heads_is_asked_for(tmp_path):
     assert "which may be" in said and "yolov6" in said and "--head" in said
 
 
+@pytest.mark.parametrize("strides", [(*STRIDES, 64), (4, *STRIDES)])
+def test_the_author_in_the_metadata_decides(strides, tmp_path):
+    rows = np.concatenate([middles(1, cells(*strides)), random(1, cells(*strides), 40)], -1)
+    outputs = {"output0": rows.transpose(0, 2, 1).copy()}
+    facts = {"author": "Ultralytics", "names": str([f"class {n}" for n in range(40)])}
+    path = written(detector(outputs, facts=facts), tmp_path / "it.onnx")
+    assert understand(path, Options()).head.name == "ultralytics"
+    del facts["author"]
+    assert "which may be" in refusal(detector(outputs, facts=facts), tmp_path)
+
+
 def test_a_head_that_does_not_fit_is_refused_with_those_that_do(tmp_path):
     said = refusal(detector(grid()), tmp_path, classes=NAMES, head="yolox")
     assert "not the head yolox" in said and "ultralytics" in said
