@@ -15,7 +15,7 @@ from mutation import mutated
 from readers import READERS, accepts
 
 BATCH = 2000
-SLOW = {"lens of a CameraInfo": 50}
+SLOW = {"lens of a CameraInfo": 50, "CompressedVideo": 50, "FFMPEGPacket": 50}
 """Slow readers: they get a batch in one of this many rounds."""
 
 

@@ -3,8 +3,10 @@
 import ctypes
 import struct
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perception_nodes.cameras.channel import CameraHeader, view_camera_frame
 from perception_nodes.core.frame import (
@@ -17,14 +19,18 @@ from perception_nodes.core.frame import (
     record_of_header,
 )
 from perception_nodes.core.geometry import boxes_to_source, lens_of
-from perception_nodes.drives.schemas import typestore
+from perception_nodes.drives.schemas import COMPRESSED_VIDEO, FFMPEG_PACKET, typestore
 from perception_nodes.preprocess.encodings import planes_of
 from perception_nodes.preprocess.formats import BYTES_PER_PIXEL
 from perception_nodes.preprocess.lens import UnknownLens, lens_from
 from perception_nodes.preprocess.placement import Placement
+from perception_nodes.preprocess.video import VIDEO_ENCODINGS, VideoDecoder
+from perception_nodes.report.video import VideoPackets
 from perception_nodes.transport.cdr import (
     read_camera_info,
     read_compressed_image,
+    read_compressed_video,
+    read_ffmpeg_packet,
     read_image,
     read_stamp,
     write_detection_array,
@@ -61,7 +67,7 @@ def check_image(image: ImageView, guarded: Guarded) -> None:
     assert guarded.holds(pixels.ctypes.data, pixels.ctypes.data + pixels.size)
     frame_id = image.frame_id.encode(errors="replace")[:63]
     write_detection_array(image.stamp_ns, frame_id, Detections.none(), [])
-    if image.encoding not in ("jpeg", "png"):
+    if image.encoding not in ("jpeg", "png", *VIDEO_ENCODINGS):
         for plane in planes_of(image):
             assert guarded.holds(*np.lib.array_utils.byte_bounds(plane.pixels))
 
@@ -72,6 +78,13 @@ def image(guarded: Guarded) -> None:
 
 def compressed_image(guarded: Guarded) -> None:
     check_image(read_compressed_image(guarded.view), guarded)
+
+
+def video(read: Callable[[memoryview], ImageView], guarded: Guarded) -> None:
+    """A packet that a stream begins with; whatever is decoded is a whole picture."""
+    packet = read(guarded.view)
+    check_image(packet, guarded)
+    assert len(planes_of(VideoDecoder().decode(packet))) == 2
 
 
 def camera_info(guarded: Guarded) -> None:
@@ -147,6 +160,24 @@ def _compressed(little_endian: bool) -> list[bytes]:
     ]
 
 
+def _packets(make: Callable[[NDArray[np.uint8], bool], bytes]) -> list[bytes]:
+    """A key frame of 32 x 16 pixels in H.264."""
+    picture = np.arange(32 * 16 * 3, dtype=np.uint8).reshape(16, 32, 3)
+    packet = np.frombuffer(VideoPackets().encode(picture), np.uint8)
+    return [make(packet, little_endian) for little_endian in (True, False)]
+
+
+def _compressed_video(packet: NDArray[np.uint8], little_endian: bool) -> bytes:
+    time = STORE.types["builtin_interfaces/msg/Time"](1_700_000_000, 5)
+    return _serialized(STORE.types[COMPRESSED_VIDEO](time, "camera", packet, "h264"), little_endian)
+
+
+def _ffmpeg_packet(packet: NDArray[np.uint8], little_endian: bool) -> bytes:
+    kind = STORE.types[FFMPEG_PACKET]
+    message = kind(_header(), 32, 16, "h264;yuv420p;bgr8;bgr8", 1, 1, False, packet)
+    return _serialized(message, little_endian)
+
+
 def _infos(little_endian: bool) -> list[bytes]:
     region = STORE.types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
     matrix = np.array([400.0, 0, 320, 0, 400, 240, 0, 0, 1])
@@ -206,6 +237,8 @@ def _both(make: Callable[[bool], list[bytes]]) -> list[bytes]:
 READERS: dict[str, tuple[Callable[[Guarded], None], list[bytes]]] = {
     "Image": (image, _both(_images)),
     "CompressedImage": (compressed_image, _both(_compressed)),
+    "CompressedVideo": (partial(video, read_compressed_video), _packets(_compressed_video)),
+    "FFMPEGPacket": (partial(video, read_ffmpeg_packet), _packets(_ffmpeg_packet)),
     "CameraInfo": (camera_info, _both(_infos)),
     "lens of a CameraInfo": (lens, _both(_infos)),
     "stamp": (stamp, [struct.pack("<4B2I", 0, 1, 0, 0, 1_700_000_000, 5) + bytes(20)]),
