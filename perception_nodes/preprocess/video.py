@@ -47,11 +47,7 @@ class VideoDecoder:
         Raises:
             PerceptionError: PyAV is not installed.
         """
-        try:
-            import av
-            import av.logging
-        except ImportError as error:
-            raise PerceptionError("video needs PyAV; install it with: pip install av") from error
+        av = pyav()
         # Of a picture that it has patched up the decoder only speaks in its log.
         av.logging.set_level(av.logging.INFO)
         av.logging.set_skip_repeated(False)
@@ -203,6 +199,20 @@ class VideoDecoder:
 
 class _NothingNew(FrameRejected):
     """A rejected packet that leaves the stream as it was: broken already, or whole."""
+
+
+def pyav() -> Any:
+    """PyAV, which takes a while to load.
+
+    Raises:
+        PerceptionError: it is not installed.
+    """
+    try:
+        import av
+        import av.logging
+    except ImportError as error:
+        raise PerceptionError("video needs PyAV; install it with: pip install av") from error
+    return av
 
 
 def nal_units(data: bytes) -> Iterator[bytes]:

@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from perception_nodes.preprocess.video import pyav
+
 QUALITY = {"preset": "veryfast", "crf": "21"}
 STREAMED = {"preset": "veryfast", "crf": "18", "tune": "zerolatency"}
 KEY_EVERY = 30
@@ -32,8 +34,7 @@ class VideoFile:
 
     def write(self, picture: NDArray[np.uint8]) -> None:
         """Append a picture, uint8 [h, w, 3] BGR of even sizes; scaled if its size differs."""
-        import av
-
+        av = pyav()
         height, width = picture.shape[:2]
         if self._container is None:
             # With the index in front a browser plays it while it is being loaded.
@@ -74,8 +75,7 @@ class VideoPackets:
 
         The first one, each `KEY_EVERY`th, and one of another size are key frames.
         """
-        import av
-
+        av = pyav()
         height, width = picture.shape[:2]
         encoder = self._encoder
         if encoder is None or (encoder.width, encoder.height) != (width, height):

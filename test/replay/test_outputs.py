@@ -135,6 +135,8 @@ def test_video_shows_every_frame_sent(run):
         assert stream.average_rate == pytest.approx(20, rel=0.01)
         pictures = [frame.to_ndarray(format="bgr24") for frame in video.decode(stream)]
     assert len(pictures) == FRAMES - 1
+    data = (run[0] / "annotated.mp4").read_bytes()
+    assert data.index(b"moov") < data.index(b"mdat"), "it plays while it is being loaded"
     # A late frame has an orange edge: much red, little blue.
     blue, _, red = pictures[LATE][4, 100:200].mean(axis=0)
     assert red > blue + 100
