@@ -18,8 +18,8 @@ from rich.table import Table
 
 from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.model import load_model
-from perception_nodes.bench.latency import WARM_UP_FRAMES
 from perception_nodes.bench.models import picture
+from perception_nodes.bench.setup import WARM_UP_FRAMES, BenchSetup
 from perception_nodes.cameras.channel import camera_writer
 from perception_nodes.core.frame import IN_TIME, FrameRecord, FrameStatus, RecordKind, latency_ms
 from perception_nodes.core.inference import BatchBackend
@@ -28,7 +28,7 @@ from perception_nodes.graph.config import MAX_CAMERAS, SettingsError
 from perception_nodes.graph.graph import LIVE, NodeSpec
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor
 from perception_nodes.system.environment import stay_on_this_machine
-from perception_nodes.system.processes import machine, open_process
+from perception_nodes.system.processes import open_process
 from perception_nodes.transport import channels
 from perception_nodes.transport.shm import Endpoint, Reader
 
@@ -61,14 +61,8 @@ class CamerasRun:
 class CamerasBench:
     """One comparison; see `perception bench cameras --help`."""
 
+    setup: BenchSetup
     cameras: Sequence[int]
-    frames: int
-    size: str
-    rate_hz: float
-    model: str
-    backend: str
-    threads: int
-    deadline_ms: float
 
     def run(self, say: Say) -> dict[str, Any]:
         """Measure.
@@ -87,39 +81,32 @@ class CamerasBench:
             raise SettingsError(f"--cameras must be numbers from 1 to {MAX_CAMERAS}, such as 1,2,4")
         stay_on_this_machine()
         most = max(self.cameras)
-        say(f"{self.model} on {self.backend}: calls for 1 to {most} frames")
+        say(f"{self.setup.model} on {self.setup.backend}: calls for 1 to {most} frames")
         calls = self._calls(most)
         runs = []
         for number in self.cameras:
             for arrangement in ARRANGEMENTS if number > 1 else ARRANGEMENTS[:1]:
-                say(f"{number} cameras, {arrangement}: {self.frames} frames each")
+                say(f"{number} cameras, {arrangement}: {self.setup.frames} frames each")
                 names = [f"camera{index}" for index in range(number)]
                 run = self._run_graph(names, arrangement)
                 runs.append({"cameras": number, "arrangement": arrangement, **facts(run)})
         return {
-            "machine": machine(),
-            "model": self.model,
-            "backend": self.backend,
-            "threads": self.threads,
-            "size": self.size,
-            "rate_hz": self.rate_hz,
-            "frames": self.frames,
-            "deadline_ms": self.deadline_ms,
+            **self.setup.facts(),
             "calls_ms": calls,
             "runs": runs,
         }
 
     def _calls(self, most: int) -> list[dict[str, Any]]:
         """Time calls for 1, 2, ... frames at once, alternating with as many single calls."""
-        model = load_model(self.model)
-        backend = open_backend(self.backend, BackendSettings(self.threads, "", most))
+        model = load_model(self.setup.model)
+        backend = open_backend(self.setup.backend, BackendSettings(self.setup.threads, "", most))
         info = backend.load(model)
         images = [picture(model).copy() for _ in range(most)]
         several = cast(BatchBackend, backend)
         entries = []
         for size in range(1, most + 1):
             single_ms, at_once_ms = [], []
-            for _ in range(self.frames):
+            for _ in range(self.setup.frames):
                 start_ns = time.monotonic_ns()
                 for image in images[:size]:
                     backend.infer(image)
@@ -142,11 +129,9 @@ class CamerasBench:
         values: dict[str, Any] = {
             "source": "shm",
             "standby": "never",
-            "model": self.model,
-            "backend": self.backend,
-            "threads": self.threads,
-            "deadline_ms": self.deadline_ms,
-            "outcome_timeout_ms": max(1000.0, 2 * self.deadline_ms),
+            **self.setup.inference(),
+            "deadline_ms": self.setup.deadline_ms,
+            "outcome_timeout_ms": max(1000.0, 2 * self.setup.deadline_ms),
         }
         if arrangement == "shared":
             return LIVE.nodes({**values, "cameras": ",".join(names)})
@@ -183,7 +168,7 @@ class CamerasBench:
     def _film(
         self, names: Sequence[str], supervisor: Supervisor, stopped: threading.Event
     ) -> CamerasRun:
-        width, height = map(int, self.size.split("x"))
+        width, height = map(int, self.setup.size.split("x"))
         endpoint = Endpoint("bench_cameras")
         try:
             writers = [camera_writer(endpoint, n, 3 * width * height) for n in names]
@@ -204,10 +189,10 @@ class CamerasBench:
             picture_shape = (height, width, 3)
             pixels = np.random.default_rng(0).integers(0, 256, picture_shape, np.uint8)
             due_ns = time.monotonic_ns()
-            for number in range(WARM_UP_FRAMES + self.frames):
+            for number in range(WARM_UP_FRAMES + self.setup.frames):
                 if stopped.is_set():
                     return CamerasRun({})
-                due_ns += round(1e9 / self.rate_hz)
+                due_ns += round(1e9 / self.setup.rate_hz)
                 # As camera drivers do, the pixels are written before the stamp is taken.
                 samples = [writer.loan() for writer in writers]
                 for sample in samples:
@@ -227,7 +212,7 @@ class CamerasBench:
             while time.monotonic() < end_s:
                 time.sleep(0.05)
                 _hear(records, heard)
-            run = judged(heard, self.frames)
+            run = judged(heard, self.setup.frames)
             for _, process in supervisor.processes:
                 handle = open_process(process.pid)
                 if handle is not None:

@@ -18,8 +18,6 @@ from perception_nodes.system.environment import die_with_parent
 from perception_nodes.system.load import busy, compilations, disk_writes, memory_streams
 
 SECOND_CAMERA = "second"
-ENOUGH_FRAMES = 100_000_000
-"""The second graph plays until it is stopped."""
 ON_DISK = Path("/var/tmp")
 """By convention not in memory, as /tmp may be."""
 STOP_TIMEOUT_S = 15
@@ -36,7 +34,7 @@ class Surroundings:
     Attributes:
         folder: for temporary files.
         values: parameters of the graph that is measured, for a second one.
-        drive: what its player plays, without the number of frames.
+        drive: what a second graph plays, longer than the measurement takes.
     """
 
     folder: Path
@@ -62,7 +60,7 @@ def _compiler() -> str:
 def _second_graph(around: Surroundings) -> Iterator[None]:
     """Another graph, with a camera of its own that plays the same."""
     us = os.getpid()
-    own = {**around.values, "camera": SECOND_CAMERA, "bag": f"{around.drive}*{ENOUGH_FRAMES}"}
+    own = {**around.values, "camera": SECOND_CAMERA, "bag": around.drive}
     arguments = [f"{name}:={value}" for name, value in own.items()]
     with (around.folder / "second.log").open("wb") as log:
         process = subprocess.Popen(

@@ -21,14 +21,14 @@ from rich.table import Table
 
 from perception_nodes.bench.conditions import CONDITIONS, Surroundings, check_conditions
 from perception_nodes.bench.graphs import MEASURED
-from perception_nodes.bench.latency import WARM_UP_FRAMES
+from perception_nodes.bench.setup import WARM_UP_FRAMES, BenchSetup
 from perception_nodes.core.frame import IN_TIME, PUBLISHED, FrameStatus
 from perception_nodes.core.statistics import latency_percentiles
 from perception_nodes.graph.config import SettingsError
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor, last_error
 from perception_nodes.report.page import shown
 from perception_nodes.system.environment import stay_on_this_machine
-from perception_nodes.system.processes import PAGE_BYTES, TICK_NS, machine
+from perception_nodes.system.processes import PAGE_BYTES, TICK_NS
 from perception_nodes.system.realtime import allowed_priority
 from perception_nodes.transport.domain import own_prefix
 from perception_nodes.transport.memory import SHM_FOLDER
@@ -37,6 +37,8 @@ REAL_TIME = ", real time"
 """Ends the name of a condition under which the graph had real-time priority."""
 SOAKED = ("watchdog_node", "detector_node", "preprocess_node")
 """Processes that must not grow. The receiver does: it keeps everything that it received."""
+ENDLESS_FRAMES = 100_000_000
+"""A second graph plays until it is stopped."""
 SAMPLE_S = 1.0
 SOAK = "soak"
 START_S = 8.0
@@ -133,15 +135,9 @@ def account(
 class DeadlineBench:
     """One measurement; see `perception bench deadline --help`."""
 
-    frames: int
+    setup: BenchSetup
     conditions: Sequence[str]
     soak_minutes: float
-    size: str
-    rate_hz: float
-    model: str
-    backend: str
-    threads: int
-    deadline_ms: float
     real_time: Sequence[bool] = (False,)
     fifo_priority: int = -1
     stay_awake: str = "auto"
@@ -164,18 +160,11 @@ class DeadlineBench:
         """Parameters of the graph."""
         return {
             "source": "shm",
-            "model": self.model,
-            "backend": self.backend,
-            "threads": self.threads,
-            "deadline_ms": self.deadline_ms,
+            **self.setup.inference(),
+            "deadline_ms": self.setup.deadline_ms,
             "fifo_priority": self.fifo_priority if real_time else 0,
             "stay_awake": self.stay_awake if real_time else "never",
         }
-
-    @property
-    def drive(self) -> str:
-        """What the player plays, without the number of frames."""
-        return f"synthetic:{self.size}@{self.rate_hz:g}"
 
     def run(self, progress: Callable[[int, int], None]) -> dict[str, Any]:
         """Measure.
@@ -189,23 +178,26 @@ class DeadlineBench:
         """
         stay_on_this_machine()
         plan = [
-            (name, real_time, self.frames)
+            (name, real_time, self.setup.frames)
             for name in self.conditions
             for real_time in self.real_time
         ]
         if self.soak_minutes:
-            frames = round(self.soak_minutes * 60 * self.rate_hz)
+            frames = round(self.soak_minutes * 60 * self.setup.rate_hz)
             plan.append((SOAK, any(self.real_time), frames))
-        seconds = [START_S + (frames + WARM_UP_FRAMES) / self.rate_hz for *_, frames in plan]
+        seconds = [START_S + (frames + WARM_UP_FRAMES) / self.setup.rate_hz for *_, frames in plan]
         all_s = round(sum(seconds))
         measured: dict[str, Condition] = {}
         samples: list[ResourcesHeld] = []
         with tempfile.TemporaryDirectory(prefix="perception_bench_") as folder:
             for index, (name, real_time, frames) in enumerate(plan):
                 done_s, values = sum(seconds[:index]), self.values(real_time)
-                run = _Round(self, values, Path(folder), frames, lambda s: progress(int(s), all_s))
+                run = _Round(
+                    self.setup, values, Path(folder), frames, lambda s: progress(int(s), all_s)
+                )
                 load = CONDITIONS["quiet" if name == SOAK else name]
-                with load(Surroundings(Path(folder), values, self.drive)):
+                without_end = self.setup.drive(ENDLESS_FRAMES)
+                with load(Surroundings(Path(folder), values, without_end)):
                     found = run.measure(done_s, done_s + seconds[index])
                 measured[name + (REAL_TIME if real_time else "")] = found
                 samples = run.samples
@@ -215,13 +207,7 @@ class DeadlineBench:
         self, measured: dict[str, Condition], samples: list[ResourcesHeld]
     ) -> dict[str, Any]:
         result: dict[str, Any] = {
-            "machine": machine(),
-            "size": self.size,
-            "rate_hz": self.rate_hz,
-            "model": self.model,
-            "backend": self.backend,
-            "threads": self.threads,
-            "deadline_ms": self.deadline_ms,
+            **self.setup.facts(),
             "fifo_priority": self.fifo_priority,
             "stay_awake": self.stay_awake,
             "warm_up_frames": WARM_UP_FRAMES,
@@ -252,7 +238,7 @@ class _Round:
 
     def __init__(
         self,
-        bench: DeadlineBench,
+        setup: BenchSetup,
         values: dict[str, Any],
         folder: Path,
         frames: int,
@@ -260,17 +246,16 @@ class _Round:
     ) -> None:
         self._received, self._sent = folder / "received.json", folder / "sent.json"
         self._log = folder / "nodes.log"
-        count = frames + WARM_UP_FRAMES
         self._specs = MEASURED.nodes(
             {
                 **values,
-                "bag": f"{bench.drive}*{count}",
+                "bag": setup.drive(frames + WARM_UP_FRAMES),
                 "listeners": 0,  # the receiver takes detections from shared memory
                 "sent_file": str(self._sent),
                 "received_file": str(self._received),
             }
         )
-        self._deadline_ms = bench.deadline_ms
+        self._deadline_ms = setup.deadline_ms
         self._progress = progress
         self._over = threading.Event()
         self.samples: list[ResourcesHeld] = []

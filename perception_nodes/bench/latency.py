@@ -19,16 +19,14 @@ from rich.table import Table
 
 from perception_nodes.backends.model import load_model
 from perception_nodes.bench.graphs import BARE_INFERENCE, CAMERA, MEASURED
+from perception_nodes.bench.setup import WARM_UP_FRAMES, BenchSetup
 from perception_nodes.core.budget import STAGES
 from perception_nodes.core.frame import stage_durations_ms
 from perception_nodes.core.statistics import MEDIAN_AND_P99, latency_percentiles
 from perception_nodes.graph.graph import Graph
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor
 from perception_nodes.system.environment import ros_environment, share_folder, stay_on_this_machine
-from perception_nodes.system.processes import machine
 
-WARM_UP_FRAMES = 10
-"""First frames of a round, which are not measured: caches fill and threads start."""
 BASELINE_TIMEOUT_S = 30
 
 
@@ -46,15 +44,9 @@ class _Samples:
 class LatencyBench:
     """One measurement; see `perception bench latency --help`."""
 
+    setup: BenchSetup
     path: str
-    size: str
-    rate_hz: float
-    frames: int
     rounds: int
-    model: str
-    backend: str
-    threads: int
-    deadline_ms: float
     baseline_weights: str | None
 
     def run(self, say: Callable[[str], None]) -> dict[str, Any]:
@@ -71,9 +63,9 @@ class LatencyBench:
             GraphFailure: a process of the graph ended unexpectedly.
         """
         stay_on_this_machine()
-        model = load_model(self.model)
-        MEASURED.nodes({**self._camera_values(frames=1), **self._detector_values()})
-        per_round = -(-self.frames // self.rounds) + WARM_UP_FRAMES
+        model = load_model(self.setup.model)
+        MEASURED.nodes({**self._camera_values(frames=1), **self.setup.inference()})
+        per_round = -(-self.setup.frames // self.rounds) + WARM_UP_FRAMES
         ours, bare_ms, baseline_ms = _Samples(), list[float](), list[float]()
         with tempfile.TemporaryDirectory(prefix="perception_bench_") as folder:
             for number in range(1, self.rounds + 1):
@@ -88,13 +80,7 @@ class LatencyBench:
         return self._result(ours, bare_ms, baseline_ms)
 
     def _camera_values(self, frames: int) -> dict[str, Any]:
-        return {
-            "bag": f"synthetic:{self.size}@{self.rate_hz:g}*{frames}",
-            "listeners": 1,
-        }
-
-    def _detector_values(self) -> dict[str, Any]:
-        return {"model": self.model, "backend": self.backend, "threads": self.threads}
+        return {"bag": self.setup.drive(frames), "listeners": 1}
 
     def _run_graph(self, graph: Graph, values: dict[str, Any]) -> None:
         with Supervisor(graph.nodes(values)) as supervisor:
@@ -109,9 +95,9 @@ class LatencyBench:
                 **self._camera_values(frames),
                 # The receiver on the shm path takes detections from shared memory.
                 "listeners": 1 if self.path == "dds" else 0,
-                **self._detector_values(),
+                **self.setup.inference(),
+                "deadline_ms": self.setup.deadline_ms,
                 "source": self.path,
-                "deadline_ms": self.deadline_ms,
                 "sent_file": str(sent),
                 "received_file": str(received),
             },
@@ -139,7 +125,7 @@ class LatencyBench:
             BARE_INFERENCE,
             {
                 **self._camera_values(frames),
-                **self._detector_values(),
+                **self.setup.inference(),
                 "source": "shm",
                 "accounted": False,
                 "durations_file": str(durations),
@@ -192,17 +178,11 @@ class LatencyBench:
         total = ours.statuses.total()
         in_time = ours.statuses["OK"] + ours.statuses["DEGRADED"]
         result: dict[str, Any] = {
+            **self.setup.facts(),
             "path": self.path,
             "frames": total,
-            "size": self.size,
-            "rate_hz": self.rate_hz,
             "rounds": self.rounds,
             "warm_up_frames_per_round": WARM_UP_FRAMES,
-            "model": self.model,
-            "backend": self.backend,
-            "threads": self.threads,
-            "deadline_ms": self.deadline_ms,
-            "machine": machine(),
             "latency_ms": latency_ms,
             "stages_ms": {
                 stage: latency_percentiles(values, MEDIAN_AND_P99)

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from perception_nodes.backends.model import available_models, load_model
+from perception_nodes.bench.setup import BenchSetup
 from perception_nodes.cli.common import (
     BackendOption,
     DataRoot,
@@ -79,21 +80,10 @@ def bench_latency(
     """
     from perception_nodes.bench.latency import LatencyBench, result_table
 
-    _check_size(size)
+    setup = _setup(frames, size, rate, model, backend, threads, deadline_ms)
     check_writable(json_file, "--json")
-    bench = LatencyBench(
-        path=path,
-        size=size,
-        rate_hz=rate,
-        frames=frames,
-        rounds=rounds,
-        model=model,
-        backend=backend,
-        threads=threads,
-        deadline_ms=deadline_ms,
-        baseline_weights=baseline_weights if baseline else None,
-    )
-    result = bench.run(say)
+    weights = baseline_weights if baseline else None
+    result = LatencyBench(setup, path, rounds, weights).run(say)
     _write_json(json_file, result)
     Console().print(result_table(result))
 
@@ -160,22 +150,16 @@ def bench_deadline(
     names = [name for name in conditions.split(",") if name]
     if not names and not soak:
         raise SettingsError(f"--conditions {conditions!r} names none; name one, such as quiet")
-    _check_size(size)
+    setup = _setup(frames, size, rate, model, backend, threads, deadline_ms)
     check_writable(json_file, "--json")
     check_writable(html_file, "--html")
     if real_time == "both" and not allowed_priority():
         say("real time is not allowed here, it is measured without (perception doctor says more)")
         real_time = "without"
     bench = DeadlineBench(
-        frames=frames,
-        conditions=names,
-        soak_minutes=soak,
-        size=size,
-        rate_hz=rate,
-        model=model,
-        backend=backend,
-        threads=threads,
-        deadline_ms=deadline_ms,
+        setup,
+        names,
+        soak,
         real_time=[mode == "with" for mode in ("without", "with") if real_time in ("both", mode)],
         fifo_priority=fifo,
         stay_awake=stay_awake,
@@ -217,19 +201,9 @@ def bench_cameras(
 
     if not re.fullmatch(r"[1-9](,[1-9])*", cameras):
         raise SettingsError(f"--cameras {cameras!r} is not of the form 1,2")
-    _check_size(size)
+    setup = _setup(frames, size, rate, model, backend, threads, deadline_ms)
     check_writable(json_file, "--json")
-    bench = CamerasBench(
-        [int(number) for number in cameras.split(",")],
-        frames,
-        size,
-        rate,
-        model,
-        backend,
-        threads,
-        deadline_ms,
-    )
-    result = bench.run(say)
+    result = CamerasBench(setup, [int(number) for number in cameras.split(",")]).run(say)
     _write_json(json_file, result)
     Console().print(result_table(result))
 
@@ -300,13 +274,22 @@ def bench_models(
     Console().print(result_table(result))
 
 
-def _check_size(size: str) -> None:
+def _setup(
+    frames: int,
+    size: str,
+    rate_hz: float,
+    model: str,
+    backend: str,
+    threads: int,
+    deadline_ms: float,
+) -> BenchSetup:
     sides = re.fullmatch(r"(\d{1,5})x(\d{1,5})", size)
     if not sides or not all(MIN_SIDE <= int(side) <= MAX_SIDE for side in sides.groups()):
         raise SettingsError(
             f"--size {size!r} is not WIDTHxHEIGHT, such as 1920x1080, with sides of {MIN_SIDE} to "
             f"{MAX_SIDE} pixels"
         )
+    return BenchSetup(frames, size, rate_hz, model, backend, threads, deadline_ms)
 
 
 def _write_json(file: Path | None, result: Any) -> None:

@@ -5,9 +5,11 @@ import json
 import pytest
 
 from perception_nodes.bench.cameras import CamerasBench, facts, judged, result_table
-from perception_nodes.bench.latency import WARM_UP_FRAMES
+from perception_nodes.bench.setup import WARM_UP_FRAMES, BenchSetup
 from perception_nodes.core.frame import FrameRecord, FrameStatus
 from perception_nodes.graph.config import SettingsError
+
+SETUP = BenchSetup(20, "64x48", 30, "road-n", "null", 1, 10.0)
 
 MS = 1_000_000
 
@@ -46,7 +48,7 @@ def test_frames_of_one_call_have_returned_at_the_same_instant():
 
 
 def test_the_arrangements_differ_in_their_detectors_alone():
-    bench = CamerasBench([2], 20, "64x48", 30, "road-n", "null", 1, 10.0)
+    bench = CamerasBench(SETUP, [2])
     shared = [spec.executable for spec in bench._specs(["a", "b"], "shared")]
     apart = bench._specs(["a", "b"], "apart")
     assert (shared.count("detector_node"), shared.count("preprocess_node")) == (1, 2)
@@ -56,13 +58,13 @@ def test_the_arrangements_differ_in_their_detectors_alone():
 
 @pytest.mark.parametrize("cameras", [[], [0], [9]])
 def test_numbers_that_cannot_be_are_refused(cameras):
-    bench = CamerasBench(cameras, 20, "64x48", 30, "road-n", "null", 1, 10.0)
+    bench = CamerasBench(SETUP, cameras)
     with pytest.raises(SettingsError, match="from 1 to 8"):
         bench.run(print)
 
 
 def test_calls_are_measured_and_the_result_can_be_shown():
-    bench = CamerasBench([2], 20, "64x48", 30, "road-n", "null", 1, 10.0)
+    bench = CamerasBench(SETUP, [2])
     calls = bench._calls(2)
     assert [call["frames"] for call in calls] == [1, 2]
     assert calls[0]["at_once"]["p50"] is None

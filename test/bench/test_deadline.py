@@ -18,10 +18,13 @@ from perception_nodes.bench.deadline import (
     result_table,
 )
 from perception_nodes.bench.deadline_report import render, tail, verdict
+from perception_nodes.bench.setup import BenchSetup
 from perception_nodes.graph.config import SettingsError
 from perception_nodes.graph.graph import LIVE
 from perception_nodes.system import load
 from perception_nodes.system.load import busy
+
+SETUP = BenchSetup(20, "64x48", 30, "road-n", "null", 1, 10.0)
 
 MS = 1_000_000
 STAMPS = [1_000_000_000 + i * 33 * MS for i in range(100)]
@@ -91,11 +94,11 @@ def test_constancy():
 
 def test_an_unknown_condition_is_refused():
     with pytest.raises(SettingsError, match="'stormy' is unknown; known are quiet"):
-        DeadlineBench(10, ["stormy"], 0, "64x48", 30, "road-n", "null", 1, 10.0)
+        DeadlineBench(SETUP, ["stormy"], 0)
 
 
 def result():
-    bench = DeadlineBench(100, ["quiet"], 1.0, "64x48", 30, "road-n", "null", 1, 10.0)
+    bench = DeadlineBench(SETUP, ["quiet"], 1.0)
     quiet = account(STAMPS, arrivals(), reports(), 10.0)
     told = reports()
     told[3]["status"] = "LATE"
@@ -157,7 +160,7 @@ def test_what_keeps_the_machine_busy_computes_and_is_gone_afterwards(name, tmp_p
 
 def test_the_graph_has_real_time_only_where_it_is_measured_with(monkeypatch):
     monkeypatch.setattr(deadline, "allowed_priority", lambda: 40)
-    arguments = (10, ["disk"], 0, "64x48", 30, "road-n", "null", 1, 10.0)
+    arguments = (SETUP, ["disk"], 0)
     bench = DeadlineBench(*arguments, real_time=[False, True], fifo_priority=30)
     for real_time, expected in [(False, (0, "never")), (True, (30, "auto"))]:
         (spec,) = [
