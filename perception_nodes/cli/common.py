@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,10 +16,14 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
     TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from perception_nodes.backends.contract import BACKENDS
 from perception_nodes.graph.config import SettingsError
@@ -75,34 +80,67 @@ def parse_assignments(assignments: Iterable[str] | None) -> dict[str, Any]:
     return values
 
 
+class _Rate(ProgressColumn):
+    """Steps a second, as a mean over the last seconds."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self._unit = unit
+
+    def render(self, task: Task) -> Text:
+        """The text of the column."""
+        return Text("" if not task.speed else f"{task.speed:.0f} {self._unit}/s")
+
+
 @contextmanager
-def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Show progress on stderr: a bar from the first step on, or a line now and then in a log."""
-    progress = Progress(
+def progress_bars(unit: str = "") -> Iterator[Callable[[str, int, int], None]]:
+    """Show on stderr how far one work after the other is: a bar, or a line now and then in a log.
+
+    Gives a function of the work's name, the steps done and their total.
+
+    Args:
+        unit: name of the steps whose rate is to be shown; empty for no rate.
+    """
+    bar = Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TaskProgressColumn(),
+        _Rate(unit) if unit else TaskProgressColumn(),
         TimeRemainingColumn(),
         console=screen,
         transient=True,
     )
-    task = progress.add_task(title, total=None)
-    said_s = time.monotonic()
+    tasks: dict[str, TaskID] = {}
+    begin_s = said_s = time.monotonic()
 
-    def show(done: int, total: int) -> None:
-        nonlocal said_s
+    def show(title: str, done: int, total: int) -> None:
+        nonlocal begin_s, said_s
+        if title not in tasks:
+            for task in tasks.values():
+                bar.update(task, visible=False)
+            tasks[title] = bar.add_task(title, total=total)
+            begin_s = said_s = time.monotonic()
+            if screen.is_terminal:
+                bar.start()
         if screen.is_terminal:
-            progress.start()
-            progress.update(task, completed=done, total=total)
-        elif (now_s := time.monotonic()) - said_s > LINE_INTERVAL_S:
+            bar.update(tasks[title], completed=done, total=total)
+        elif done and (now_s := time.monotonic()) - said_s > LINE_INTERVAL_S:
             said_s = now_s
-            say(f"{title}: {done} of {total}")
+            rate = done / (now_s - begin_s)
+            speed = f" {unit}, {rate:.0f} {unit}/s" if unit else ""
+            say(f"{title}: {done} of {total}{speed}, {(total - done) / rate:.0f} s left")
 
     try:
         yield show
     finally:
-        progress.stop()
+        bar.stop()
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """`progress_bars` for a single work."""
+    with progress_bars() as show:
+        yield partial(show, title)
 
 
 def compression_tool(module: str, name: str = "") -> Any:

@@ -18,10 +18,11 @@ from perception_nodes.cli.common import (
     ThreadsOption,
     check_folder,
     check_writable,
+    progress_bars,
     say,
     screen,
 )
-from perception_nodes.cli.replay_screen import corpus_bar, replay_bar, show, show_all
+from perception_nodes.cli.replay_screen import corpus_bar, show, show_all
 from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.errors import InputError
@@ -41,7 +42,7 @@ from perception_nodes.replay.corpus import (
 )
 from perception_nodes.replay.golden import Golden, golden_text, read_golden
 from perception_nodes.replay.offline_camera import LoadedModel, ReplaySettings
-from perception_nodes.replay.outputs import JPEG, PICTURE_FORMATS
+from perception_nodes.replay.outputs import JPEG, PICTURE_FORMATS, RECORDING_FILE
 from perception_nodes.replay.run import (
     LOCKSTEP,
     MODES,
@@ -251,7 +252,7 @@ def replay_command(
     if golden is not None and update and not (failed or broken):
         drives = {
             name: frames_of(
-                read_recording(_folder(out, name, one) / "detections.mcap", by_number=True)
+                read_recording(_folder(out, name, one) / RECORDING_FILE, by_number=True)
             )
             for name in summaries
         }
@@ -300,7 +301,7 @@ def _one_after_the_other(
     for source in found:
         if not source.path.exists():
             open_drive(source.path, source.topic)
-    with LoadedModel(settings, str(cache_folder())) as loaded, replay_bar() as progress:
+    with LoadedModel(settings, str(cache_folder())) as loaded, progress_bars("frames") as progress:
         for source in found:
             folder = _folder(out, source.name, one)
             try:

@@ -11,67 +11,16 @@ from rich import box
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
-    ProgressColumn,
-    Task,
     TextColumn,
     TimeRemainingColumn,
 )
 from rich.progress import Progress as Bar
 from rich.table import Table
-from rich.text import Text
 
 from perception_nodes.cli.common import LINE_INTERVAL_S, say, screen
-from perception_nodes.replay.run import Progress
 
 SHOWN_CHANGES = 20
 SHOWN_DRIVES = 40
-
-
-class _Rate(ProgressColumn):
-    """Frames a second, as a mean over the last seconds."""
-
-    def render(self, task: Task) -> Text:
-        """The text of the column."""
-        return Text("" if not task.speed else f"{task.speed:.0f} frames/s")
-
-
-@contextmanager
-def replay_bar() -> Iterator[Progress]:
-    """Show the rate and the remaining time on stderr: a bar, or a line now and then in a log."""
-    bar = Bar(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(),
-        TimeRemainingColumn(),
-        console=screen,
-        transient=True,
-    )
-    tasks: dict[str, Any] = {}
-    begin_s = said_s = time.monotonic()
-
-    def show(title: str, done: int, total: int) -> None:
-        nonlocal begin_s, said_s
-        if title not in tasks:
-            for task in tasks.values():
-                bar.update(task, visible=False)
-            tasks[title] = bar.add_task(title, total=total)
-            begin_s = said_s = time.monotonic()
-            if screen.is_terminal:
-                bar.start()
-        if screen.is_terminal:
-            bar.update(tasks[title], completed=done)
-        elif (now_s := time.monotonic()) - said_s > LINE_INTERVAL_S:
-            said_s = now_s
-            rate = done / (now_s - begin_s)
-            left_s = (total - done) / rate
-            say(f"{title}: {done} of {total} frames, {rate:.0f} frames/s, {left_s:.0f} s left")
-
-    try:
-        yield show
-    finally:
-        bar.stop()
 
 
 def show(name: str, summary: dict[str, Any], folder: Path) -> None:

@@ -4,7 +4,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -341,11 +341,13 @@ def _with_drive(values: Mapping[str, Any]) -> dict[str, Any]:
             "source",
         )
     try:
-        drive = open_source(str(values.get("bag", "")), str(values.get("topic", "")))
+        with closing(
+            open_source(str(values.get("bag", "")), str(values.get("topic", "")))
+        ) as drive:
+            transport = "compressed" if drive.message_type == COMPRESSED_IMAGE else "raw"
+            return {**values, "topic": drive.topic, "image_transport": transport}
     except BagError as error:
         raise SettingsError(f"parameter bag: {error}", "bag") from error
-    transport = "compressed" if drive.message_type == COMPRESSED_IMAGE else "raw"
-    return {**values, "topic": drive.topic, "image_transport": transport}
 
 
 def _with_standby(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.drives.schemas import COMPRESSED_IMAGE, typestore
-from perception_nodes.replay.outputs import ANNOTATED_TOPIC
+from perception_nodes.replay.outputs import ANNOTATED_TOPIC, RECORDING_FILE, SUMMARY_FILE
 from perception_nodes.report import charts, page
 from perception_nodes.report.annotate import decoded
 from perception_nodes.report.changes import (
@@ -77,7 +77,7 @@ def compare_runs(first: Path, second: Path, out: Path) -> dict[str, Any]:
     """
     folders = (first, second)
     summaries = [_summary(folder) for folder in folders]
-    files = first / "detections.mcap", second / "detections.mcap"
+    files = first / RECORDING_FILE, second / RECORDING_FILE
     recordings = [read_recording(file, by_number=True) for file in files]
     threshold = max(_number(summary, "score_threshold", 0.0) for summary in summaries)
     deadline_ms = _number(summaries[1], "deadline_ms", DEADLINE_MS)
@@ -131,7 +131,7 @@ def comparison_table(result: dict[str, Any]) -> Table:
 
 
 def _summary(folder: Path) -> dict[str, Any]:
-    file = folder / "summary.json"
+    file = folder / SUMMARY_FILE
     try:
         summary = json.loads(file.read_text(encoding="utf-8"))
         summary["frames_in"]
@@ -232,7 +232,7 @@ def _pairs(
     found: list[dict[Time, bytes]] = [{}, {}]
     for pictures, folder in zip(found, folders, strict=True) if times else ():
         seen: Counter[int] = Counter()
-        for message in read_messages(folder / "detections.mcap"):
+        for message in read_messages(folder / RECORDING_FILE):
             if message.topic != ANNOTATED_TOPIC:
                 continue
             time = (message.log_time_ns, seen[message.log_time_ns])

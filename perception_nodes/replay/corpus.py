@@ -29,6 +29,7 @@ from perception_nodes.core.errors import InputError
 from perception_nodes.core.statistics import latency_percentiles
 from perception_nodes.graph.config import SettingsError
 from perception_nodes.replay.offline_camera import LoadedModel, ReplaySettings
+from perception_nodes.replay.outputs import SUMMARY_FILE
 from perception_nodes.replay.run import Options, Progress, Source, made_with, replay
 from perception_nodes.report.timing import read_work_ms
 from perception_nodes.system.environment import cache_folder
@@ -36,7 +37,6 @@ from perception_nodes.system.files import write_whole
 
 ATTEMPTS = 3
 MARKER = "complete.json"
-SUMMARY = "summary.json"
 TABLE = "drives.csv"
 
 
@@ -218,7 +218,7 @@ def merged(
     }
     whole = {"totals": totals, "drives": dict(summaries), "failed": dict(failed)}
     write_whole(out / TABLE, _table(summaries, failed))
-    write_whole(out / SUMMARY, json.dumps(whole, indent=2) + "\n")
+    write_whole(out / SUMMARY_FILE, json.dumps(whole, indent=2) + "\n")
     return whole
 
 
@@ -259,7 +259,7 @@ def _done_before(job: Job) -> Result | None:
             (job.folder / name).stat().st_size == size for name, size in marker["files"].items()
         )
         if marker["job"] == job.key and there:
-            return Result(job.source.name, json.loads((job.folder / SUMMARY).read_text()))
+            return Result(job.source.name, json.loads((job.folder / SUMMARY_FILE).read_text()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
     return None

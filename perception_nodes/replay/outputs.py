@@ -40,6 +40,9 @@ from perception_nodes.report.timing import TIMING_FILE, timing_csv
 from perception_nodes.report.video import VideoFile, VideoPackets
 from perception_nodes.system.files import write_whole
 
+RECORDING_FILE = "detections.mcap"
+SUMMARY_FILE = "summary.json"
+VIDEO_FILE = "annotated.mp4"
 IMAGE_TOPIC = "/camera/image/compressed"
 VIDEO_TOPIC = "/camera/image/foxglove"
 JPEG, H264 = "jpeg", "h264"
@@ -92,8 +95,8 @@ def finish(
         played[index] = Played(stamp_ns, log_time_ns, report, found, latency)
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
-    merged = out / "detections.mcap"
-    video = out / "annotated.mp4"
+    merged = out / RECORDING_FILE
+    video = out / VIDEO_FILE
     chosen = merge_pictures(merged, recording_path, drive, played, video, progress)
     summary = summary_of(recording, drive, len(sent), context)
     write_summary(out, summary, recording, chosen)
@@ -163,7 +166,7 @@ def write_summary(
     write_whole(out / "overview.png", overview(summary, recording, chosen))
     write_whole(out / TIMING_FILE, timing_csv(recording.reports))
     text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
-    write_whole(out / "summary.json", text)
+    write_whole(out / SUMMARY_FILE, text)
 
 
 def summary_of(

@@ -25,6 +25,8 @@ from perception_nodes.replay.lockstep import Lockstep
 from perception_nodes.replay.offline_camera import Camera, LoadedModel, ReplaySettings
 from perception_nodes.replay.outputs import (
     JPEG,
+    RECORDING_FILE,
+    VIDEO_FILE,
     PictureWriter,
     merge_pictures,
     summary_of,
@@ -41,7 +43,6 @@ from perception_nodes.system.processes import machine
 LOCKSTEP, REALTIME = "lockstep", "realtime"
 MODES = (LOCKSTEP, REALTIME)
 ALL_TOPICS = "all"
-VIDEO = "annotated.mp4"
 BARE_CALLS = 200
 SUFFIXES = (".mcap", ".db3", ".bag", *COMPRESSED, *VIDEO_SUFFIXES)
 """File name suffixes that tell the format of a recorded drive."""
@@ -167,11 +168,11 @@ def _in_lockstep(
     total = _total(drive, options)
     bare_ns = _bare(loaded, [loaded.new_input()], options)
     run = Lockstep()
-    file = folder / "detections.mcap"
+    file = folder / RECORDING_FILE
     with Recorder(file) as recorder, ExitStack() as stack:
         pictures = None
         if options.pictures:
-            video = folder / VIDEO if options.video else None
+            video = folder / VIDEO_FILE if options.video else None
             pictures = stack.enter_context(
                 PictureWriter(recorder, drive, video, options.picture_format)
             )
@@ -238,9 +239,9 @@ def _in_real_time(
         )
     context = _context(source, drive, loaded, options, notes)
     context |= {"rate": options.rate, "timing_error_ms": error_ms}
-    file, chosen = folder / "detections.mcap", None
+    file, chosen = folder / RECORDING_FILE, None
     if options.pictures:
-        video = folder / VIDEO if options.video else None
+        video = folder / VIDEO_FILE if options.video else None
         chosen = merge_pictures(
             file,
             messages,
@@ -362,7 +363,7 @@ def _staged(out: Path) -> Iterator[Path]:
         folder = Path(tempfile.mkdtemp(prefix=".part-", dir=out))
         yield folder
         # Files of an earlier run would not belong to the new ones.
-        for name in (VIDEO, ENGINE_FILE):
+        for name in (VIDEO_FILE, ENGINE_FILE):
             (out / name).unlink(missing_ok=True)
         for file in folder.iterdir():
             file.replace(out / file.name)

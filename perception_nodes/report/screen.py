@@ -167,7 +167,7 @@ class LiveView:
 
     def _latencies(self) -> Table:
         table = Table(box=None, padding=(0, 2, 0, 0), header_style="bright_black")
-        table.add_column("last 300 frames", min_width=15)
+        table.add_column(f"last {WINDOW_FRAMES} frames", min_width=15)
         for name in ("p50 ms", "p99 ms", "budget"):
             table.add_column(name, justify="right")
         table.add_column("p99 against the budget")

@@ -28,6 +28,10 @@ every_graph = pytest.mark.parametrize("made", GRAPHS.values(), ids=list(GRAPHS))
 class FakeDrive:
     topic: str = "/drive/image"
     message_type: str = "sensor_msgs/msg/Image"
+    closed: int = 0
+
+    def close(self):
+        self.closed += 1
 
 
 @pytest.fixture
@@ -116,6 +120,7 @@ class TestGraph:
     def test_starts_its_nodes_in_order_with_their_defaults(self, made, drive):
         never = {"standby": "never"} if "standby" in made.parameters else {}
         specs = made.nodes(never)
+        assert drive.closed == sum(kind.plays_drive for kind in made.kinds)
         kinds = [kind for kind in made.kinds if kind.is_needed({})]
         assert [spec.executable for spec in specs] == [kind.executable for kind in kinds]
         for spec, kind in zip(specs, kinds, strict=True):
