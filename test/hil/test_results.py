@@ -117,3 +117,27 @@ def test_two_scenarios_of_one_name_are_refused(run, tmp_path: Path):
     result = CliRunner().invoke(app, ["hil", "run", folder, folder, "--out", str(out)])
     assert "two scenarios are named a" in str(result.exception)
     assert not out.exists()
+
+
+def test_the_shipped_scenarios_are_listed():
+    assert len(json.loads(CliRunner().invoke(app, ["hil", "list", "--json"]).stdout)) >= 24
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["nonesuch"], "scenario 'nonesuch' is unknown"),
+        (["cdr_length", "--unit", ":1"], "':1' is not of the form HOST:PORT"),
+    ],
+)
+def test_what_cannot_be_run_is_refused(tmp_path: Path, arguments: list[str], reason: str):
+    result = CliRunner().invoke(app, ["hil", "run", *arguments, "--out", str(tmp_path)])
+    assert reason in str(result.exception)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_unit_cannot_run_has_failed(tmp_path: Path):
+    remote = ("--unit", "127.0.0.1:1", "--out", str(tmp_path))
+    result = CliRunner().invoke(app, ["hil", "run", "camera_drop", *remote])
+    assert result.exit_code == 1
+    assert "not run: its camera is in the unit's own memory" in result.output

@@ -66,28 +66,6 @@ def test_the_faulty_backend_is_refused_outside_fault_injection():
     assert "parameter backend: 'faulty' is not allowed" in result.stderr
 
 
-def test_the_command_line_lists_and_refuses(tmp_path: Path):
-    command = [sys.executable, "-m", "perception_nodes", "hil"]
-    listed = subprocess.run([*command, "list", "--json"], capture_output=True, check=True)
-    assert len(json.loads(listed.stdout)) >= 24
-    for arguments, reason in (
-        (["nonesuch"], "scenario 'nonesuch' is unknown"),
-        (
-            ["camera_drop", "--unit", "127.0.0.1:1"],
-            "not run: its camera is in the unit's own memory",
-        ),
-        (["cdr_length", "--unit", ":1"], "':1' is not of the form HOST:PORT"),
-    ):
-        refused = subprocess.run(
-            [*command, "run", *arguments, "--out", str(tmp_path)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert refused.returncode == (1 if reason.startswith("not run") else 2)
-        assert reason in refused.stderr
-
-
 @pytest.mark.parametrize(
     ("after_s", "for_s", "loss"),
     [(2.5, 2, 0.1), (6.0, 1.6, 1.0)],
