@@ -122,6 +122,15 @@ def replay_command(
     calibration: Annotated[
         str, typer.Option(help="camera_info YAML to use instead of the bag's CameraInfo.")
     ] = "",
+    sample_bits: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=16,
+            help="Significant bits of images with 16 bits a sample; 0: as many as the brightest "
+            "pixel so far needs.",
+        ),
+    ] = 0,
     golden: Annotated[
         Path | None,
         typer.Option(help="Compare with this golden file; exit status 1 if anything changed."),
@@ -236,6 +245,7 @@ def replay_command(
         threads=threads or (max((os.cpu_count() or 1) // workers, 1) if sharded else 0),
         deadline_ms=deadline_ms,
         score_threshold=score_threshold,
+        sample_bits=sample_bits,
         calibration_file=calibration,
     )
     named = [*(bags or ()), *(read_corpus(corpus) if corpus is not None else ())]

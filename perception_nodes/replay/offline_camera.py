@@ -51,6 +51,7 @@ class ReplaySettings:
     iou_threshold: float = DecodeSettings.iou_threshold
     across_classes: bool = False
     undistort: bool = True
+    sample_bits: int = 0
     calibration_file: str = ""
 
 
@@ -186,7 +187,7 @@ class Camera:
         settings, model = loaded.settings, loaded.model
         self._names = [name.encode() for name in model.classes]
         self._labels = model.classes
-        self._preprocessor = model.input.preprocessor(settings.undistort)
+        self._preprocessor = model.input.preprocessor(settings.undistort, settings.sample_bits)
         self._calibration: RecordedCalibration | None = None
         if settings.calibration_file:
             self._preprocessor.calibrate(read_calibration(settings.calibration_file))
