@@ -107,7 +107,9 @@ class Pipeline:
         shared = finish_by_ns is not None
         model, why_not = self._choose(header.deadline_ns - started_ns, shared)
         if model is None:
-            record.status, record.reason = FrameStatus.SKIPPED_LATE, why_not
+            came_ms = (record.ingested_ns - record.capture_ns) / 1e6
+            record.status = FrameStatus.SKIPPED_LATE
+            record.reason = b"%s; it came %.1f ms after its capture" % (why_not, came_ms)
             return record, None
         if finish_by_ns is not None and self._skip_late and not self._on_trial:
             model = self._in_time_by(finish_by_ns - started_ns, model)

@@ -136,7 +136,7 @@ def test_a_frame_past_its_deadline_never_reaches_the_backend():
     record, detections = rig.run(rig.header(deadline_ms=2.0))
     assert detections is None
     assert record.status == FrameStatus.SKIPPED_LATE
-    assert record.reason == b"past its deadline before inference"
+    assert record.reason == b"past its deadline before inference; it came 1.0 ms after its capture"
     assert (record.inferred_ns, record.published_ns, rig.backend.calls) == (0, 0, 0)
 
 
@@ -210,7 +210,7 @@ def test_a_frame_that_would_be_late_never_reaches_the_backend():
     record, detections = rig.run()
     assert detections is None
     assert record.status == FrameStatus.SKIPPED_LATE
-    assert record.reason == b"8.0 ms left, 9.0 ms needed"
+    assert record.reason == b"8.0 ms left, 9.0 ms needed; it came 1.0 ms after its capture"
     assert rig.backend.calls == 0
 
 
