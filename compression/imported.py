@@ -32,7 +32,7 @@ from perception_nodes.backends.model import Model, load_model
 from perception_nodes.core.inference import Progress
 from perception_nodes.evaluation import LabelledSet, evaluate
 from perception_nodes.evaluation.agreement import agreement, detect
-from perception_nodes.evaluation.classes import class_losses
+from perception_nodes.evaluation.classes import class_losses, without_evidence
 from perception_nodes.evaluation.gate import (
     Check,
     Margins,
@@ -449,5 +449,7 @@ def _add_accuracy(folder: Path, evaluations: Sequence[Any]) -> None:
     if evaluations:
         description = yaml.safe_load((folder / "model.yaml").read_text(encoding="utf-8"))
         description["accuracy"] = accuracy_of(evaluations)
+        objects = class_losses(evaluations, evaluations)
+        description["without_evidence"] = without_evidence(description["classes"], objects)
         text = yaml.safe_dump(description, sort_keys=False, width=100, allow_unicode=True)
         write_whole(folder / "model.yaml", text)

@@ -68,7 +68,7 @@ def list_command(as_json: JsonFlag = False) -> None:
             "" if model.gmac is None else f"{model.gmac:.2f}",
             model.parent or "",
             "\n".join(f"{name} {value:.3f}" for name, value in model.map50_95.items()),
-            escape(model.license),
+            escape(_terms(model)),
         )
     Console().print(table)
 
@@ -278,6 +278,12 @@ def compress_command(
     except refused as error:
         say_problem("refused", error)
         raise typer.Exit(1) from error
+
+
+def _terms(model: Model) -> str:
+    """The licence in a few words."""
+    name = model.license.partition(" (")[0].partition(";")[0]
+    return name if model.commercial else f"{name}, non-commercial"
 
 
 def evaluation_table(result: Evaluation) -> Group:
