@@ -35,6 +35,7 @@ class BareInferenceSettings(Settings):
         DetectorSettings, "backend"
     )
     threads: int = same(DetectorSettings, "threads")
+    stay_awake: Literal["auto", "always", "never"] = same(DetectorSettings, "stay_awake")
     detections_topic: Topic = same(DetectorSettings, "detections_topic")
     durations_file: str = Field(default="", description="JSON file that receives the durations")
 

@@ -68,12 +68,16 @@ class Process:
             for task in map(int, os.listdir(f"/proc/{self.pid}/task")):
                 folder = f"/proc/{self.pid}/task/{task}"
                 with suppress(OSError):  # the thread has just ended
-                    name, state = _name_and_state(f"{folder}/stat")
-                    if name.startswith(MIDDLEWARE):
+                    with open(f"{folder}/stat", encoding="ascii", errors="replace") as file:
+                        name, _, rest = file.read().rpartition(")")
+                    if name.partition("(")[2].startswith(MIDDLEWARE):
                         continue
-                    with open(f"{folder}/schedstat", encoding="ascii") as file:
+                    fields = rest.split()
+                    ready = ready or fields[0] in "RD"
+                    own_ns, delay_ns = (int(fields[11]) + int(fields[12])) * TICK_NS, 0
+                    # More exact, where the kernel is built with it.
+                    with suppress(FileNotFoundError), open(f"{folder}/schedstat") as file:
                         own_ns, delay_ns = map(int, file.read().split()[:2])
-                    ready = ready or state in "RD"
                     computed_ns, waited_ns = computed_ns + own_ns, waited_ns + delay_ns
                     if task == self.pid:
                         main_ns = own_ns
@@ -130,12 +134,6 @@ def cpu_name() -> str:
     lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
-
-
-def _name_and_state(path: str) -> tuple[str, str]:
-    with open(path, encoding="ascii", errors="replace") as file:
-        name, _, rest = file.read().rpartition(")")
-    return name.partition("(")[2], rest.split()[0]
 
 
 def _stat(path: str) -> list[str]:

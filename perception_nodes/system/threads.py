@@ -72,7 +72,9 @@ def threads(process: int, node: str = "") -> Iterator[Thread]:
 def _thread(folder: Path, process: int, task: int, node: str) -> Thread:
     name, _, rest = (folder / "stat").read_text(encoding="utf-8").rpartition(")")
     fields = [""] * _FIELDS_FROM + rest.split()
-    computed_ns, waited_ns, _ = (folder / "schedstat").read_text(encoding="ascii").split()
+    computed_ns = waited_ns = "0"
+    with suppress(FileNotFoundError):  # a kernel that is built without it
+        computed_ns, waited_ns, _ = (folder / "schedstat").read_text(encoding="ascii").split()
     status = dict(
         line.split(":\t", 1)
         for line in (folder / "status").read_text().splitlines()

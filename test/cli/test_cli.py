@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 import pytest
 
 from perception_nodes.cli import app as cli_app
+from perception_nodes.cli.doctor import doctor
 
 PERCEPTION = [sys.executable, "-m", "perception_nodes"]
 
@@ -125,6 +126,19 @@ def test_tables_say_all_and_machines_get_json(root: Path) -> None:
     findings = json.loads(perception("doctor", "--json", cwd=root).stdout)
     assert {"subject", "ok", "found", "remedy", "needed"} == set(findings[0])
     assert "rclpy" in [finding["subject"] for finding in findings]
+
+
+def test_threads_of_running_nodes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    command = [sys.executable, "-c", "input()", "perception_nodes.nodes.detector_node"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as node:
+        doctor(as_json=True, show_threads=True)
+        found = json.loads(capsys.readouterr().out)
+        doctor(show_threads=True)
+        table = capsys.readouterr().out
+        node.communicate(b"\n")
+    (thread,) = [one for one in found if one["thread"] == node.pid]
+    assert (thread["node"], thread["policy"], thread["priority"]) == ("detector_node", "other", 0)
+    assert str(node.pid) in table and "Threads of running nodes" in table
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -20,12 +20,14 @@ from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode
 from perception_nodes.nodes.running import run_node
 from perception_nodes.system.environment import cache_folder
 from perception_nodes.system.files import write_whole
+from perception_nodes.system.realtime import RANKS
 
 
 class BareInferenceNode(PerceptionNode):
     """Infers the same picture whenever the camera has a frame."""
 
     settings_type = BareInferenceSettings
+    rank = RANKS["detector"]  # what it is compared with has it, too
 
     def open(self) -> None:
         """Load the model, listen to the camera."""
