@@ -7,9 +7,10 @@ from rclpy.lifecycle import State, TransitionCallbackReturn
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
+from perception_nodes.core.frame import FrameRecord, RecordKind
 from perception_nodes.graph.config import SettingsError, WatchdogSettings
 from perception_nodes.nodes.account_topics import AccountTopics
-from perception_nodes.nodes.base import IDLE_WAIT_MS, LATCHED, PerceptionNode, Period
+from perception_nodes.nodes.base import IDLE_WAIT_MS, LATCHED, LONG_NS, PerceptionNode, Period
 from perception_nodes.nodes.running import run_node
 from perception_nodes.system.realtime import RANKS
 from perception_nodes.system.service import HardwareWatchdog, Systemd
@@ -105,11 +106,24 @@ class WatchdogNode(PerceptionNode):
         if self._hardware is not None and all(step.on_time for step in steps):
             self._hardware.alive()
         if any(step.died for step in steps):
-            # Done last, since it takes a while: the silence meanwhile is nobody's fault.
-            self.endpoint.reclaim_dead()
+            self._reclaim()
+            # The silence meanwhile is nobody's fault.
             for topics in self._topics:
                 topics.account.postpone(time.monotonic_ns())
             self._due_ns = 0
+
+    def _reclaim(self) -> None:
+        """Remove what dead processes left; it takes longer than we may be silent otherwise."""
+        usual_ns = self._heartbeats[0].patience_ns
+        self._announce(LONG_NS)
+        with self.realtime.leisurely():
+            self.endpoint.reclaim_dead()
+        self._announce(usual_ns)
+
+    def _announce(self, patience_ns: int) -> None:
+        for heartbeats in self._heartbeats:
+            heartbeats.patience_ns = patience_ns
+            heartbeats.send(FrameRecord(kind=RecordKind.HEARTBEAT))
 
     def _publish_safe_stop(self) -> None:
         """Ask the vehicle to stop while the detections of any camera cannot be relied on."""

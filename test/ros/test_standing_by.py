@@ -1,11 +1,13 @@
-"""A node that is not active speaks to nobody."""
+"""What nodes say of themselves before they do something that takes long."""
 
 from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
 
-from perception_nodes.nodes.redundant import LONG_NS, RedundantNode
+from perception_nodes.nodes.base import LONG_NS
+from perception_nodes.nodes.redundant import RedundantNode
+from perception_nodes.nodes.watchdog_node import WatchdogNode
 
 
 @pytest.mark.parametrize("active", [False, True])
@@ -21,3 +23,18 @@ def test_only_an_active_node_says_that_it_is_busy(active: bool) -> None:
     with RedundantNode.busy(node):
         pass
     assert sent == ([LONG_NS, 7] if active else [])
+
+
+def test_the_watchdog_says_so_before_it_cleans_up_after_a_dead_process() -> None:
+    """Else the others take it for hung: the graph would be UNSAFE after each death."""
+    said: list[object] = []
+    heartbeats = SimpleNamespace(patience_ns=7)
+    heartbeats.send = lambda record: said.append(heartbeats.patience_ns)
+    node = SimpleNamespace(
+        _heartbeats=[heartbeats],
+        endpoint=SimpleNamespace(reclaim_dead=lambda: said.append("cleans up")),
+        realtime=SimpleNamespace(leisurely=nullcontext),
+    )
+    node._announce = lambda patience_ns: WatchdogNode._announce(node, patience_ns)
+    WatchdogNode._reclaim(node)
+    assert said == [LONG_NS, "cleans up", 7]
