@@ -32,6 +32,8 @@ def rewrite_onnx(
     """
     network = onnx.ModelProto()
     network.CopyFrom(source.network)
+    # What it says is read already, and other tools of ours read their own facts there.
+    del network.metadata_props[:]
     levels, strides = None, None
     if isinstance(head, Grid) and (strides := head.strides(source)):
         levels = find_levels(source, strides, classes)
