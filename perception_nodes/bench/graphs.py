@@ -12,7 +12,7 @@ from perception_nodes.graph.config import (
     Topic,
     same,
 )
-from perception_nodes.graph.graph import PLAYER, REPLAY, Graph, NodeKind
+from perception_nodes.graph.graph import LIVE, PLAYER, REPLAY, REPUBLISH, Graph, NodeKind
 
 PACKAGE = "perception_nodes.bench.nodes"
 
@@ -40,10 +40,28 @@ class BareInferenceSettings(Settings):
     durations_file: str = Field(default="", description="JSON file that receives the durations")
 
 
+class RecorderSettings(Settings):
+    """Parameters of recorder_node."""
+
+    image_topic: Topic = same(PreprocessSettings, "image_topic")
+    images_file: str = Field(default="", description="JSON file that receives the number of images")
+
+
 RECEIVER = NodeKind("receiver_node", ReceiverSettings, PACKAGE)
 
 MEASURED = Graph((RECEIVER, *REPLAY.kinds))
 """A played drive, with a receiver that records when detections arrive."""
+
+BESIDE_RECORDER = Graph(
+    (
+        NodeKind("recorder_node", RecorderSettings, PACKAGE),
+        RECEIVER,
+        *LIVE.kinds,
+        REPUBLISH,
+        PLAYER,
+    )
+)
+"""The same, and a recorder that subscribes to the images of shared memory."""
 
 BARE_INFERENCE = Graph((NodeKind("bare_inference_node", BareInferenceSettings, PACKAGE), PLAYER))
 """A camera, and a node that only calls the backend."""

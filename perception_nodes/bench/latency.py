@@ -18,11 +18,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from perception_nodes.backends.model import load_model
-from perception_nodes.bench.graphs import BARE_INFERENCE, CAMERA, MEASURED
+from perception_nodes.bench.graphs import BARE_INFERENCE, BESIDE_RECORDER, CAMERA, MEASURED
 from perception_nodes.bench.setup import WARM_UP_FRAMES, BenchSetup
 from perception_nodes.core.budget import STAGES
 from perception_nodes.core.frame import stage_durations_ms
 from perception_nodes.core.statistics import MEDIAN_AND_P99, latency_percentiles
+from perception_nodes.graph.config import SettingsError
 from perception_nodes.graph.graph import Graph
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor
 from perception_nodes.system.environment import ros_environment, share_folder, stay_on_this_machine
@@ -38,6 +39,7 @@ class _Samples:
     copies: list[int] = field(default_factory=list)
     sent: int = 0
     arrived: int = 0
+    images: int = 0
 
 
 @dataclass
@@ -48,6 +50,7 @@ class LatencyBench:
     path: str
     rounds: int
     baseline_weights: str | None
+    recorder: bool = False
 
     def run(self, say: Callable[[str], None]) -> dict[str, Any]:
         """Measure.
@@ -62,22 +65,34 @@ class LatencyBench:
             SettingsError, ModelError: unusable options.
             GraphFailure: a process of the graph ended unexpectedly.
         """
+        if self.recorder and self.path != "shm":
+            raise SettingsError(f"--recorder is for --path shm, not {self.path}")
         stay_on_this_machine()
         model = load_model(self.setup.model)
         MEASURED.nodes({**self._camera_values(frames=1), **self.setup.inference()})
         per_round = -(-self.setup.frames // self.rounds) + WARM_UP_FRAMES
-        ours, bare_ms, baseline_ms = _Samples(), list[float](), list[float]()
+        ours, recorded, bare_ms, baseline_ms = _Samples(), _Samples(), list[float](), list[float]()
         with tempfile.TemporaryDirectory(prefix="perception_bench_") as folder:
             for number in range(1, self.rounds + 1):
                 say(f"round {number} of {self.rounds}: pipeline, {per_round} frames")
                 self._pipeline_round(Path(folder), per_round, ours)
+                if self.recorder:
+                    say(f"round {number} of {self.rounds}: pipeline beside a recorder")
+                    self._pipeline_round(Path(folder), per_round, recorded, BESIDE_RECORDER)
                 say(f"round {number} of {self.rounds}: bare inference")
                 bare_ms += self._bare_round(Path(folder), per_round)
                 if self.baseline_weights is not None:
                     say(f"round {number} of {self.rounds}: baseline")
                     input_size = (model.input.width, model.input.height)
                     baseline_ms += self._baseline_round(Path(folder), per_round, input_size)
-        return self._result(ours, bare_ms, baseline_ms)
+        result = self._result(ours, bare_ms, baseline_ms)
+        if self.recorder:
+            result["beside_recorder"] = {
+                "latency_ms": latency_percentiles(recorded.latencies_ms),
+                "status": dict(recorded.statuses),
+                "images": recorded.images,
+            }
+        return result
 
     def _camera_values(self, frames: int) -> dict[str, Any]:
         return {"bag": self.setup.drive(frames), "listeners": 1}
@@ -87,11 +102,15 @@ class LatencyBench:
             if not supervisor.wait():
                 raise GraphFailure("interrupted")
 
-    def _pipeline_round(self, folder: Path, frames: int, samples: _Samples) -> None:
-        received, sent = folder / "received.json", folder / "sent.json"
+    def _pipeline_round(
+        self, folder: Path, frames: int, samples: _Samples, graph: Graph = MEASURED
+    ) -> None:
+        received, sent, images = (folder / f"{n}.json" for n in ("received", "sent", "images"))
+        files = {"images_file": str(images)} if graph is BESIDE_RECORDER else {}
         self._run_graph(
-            MEASURED,
+            graph,
             {
+                **files,
                 **self._camera_values(frames),
                 # The receiver on the shm path takes detections from shared memory.
                 "listeners": 1 if self.path == "dds" else 0,
@@ -104,6 +123,8 @@ class LatencyBench:
         )
         stamps = [stamp for _, stamp in json.loads(sent.read_text())["sent"]]
         content = json.loads(received.read_text())
+        if files:
+            samples.images += json.loads(images.read_text())
         warm = set(stamps[WARM_UP_FRAMES:])
         samples.sent += len(stamps)
         samples.arrived += len(content["reports"])
@@ -228,6 +249,8 @@ def result_table(result: dict[str, Any]) -> Table:
     row("[bold]capture to detections", result["latency_ms"])
     for stage, values in result["stages_ms"].items():
         row(f"  {stage}", values)
+    if "beside_recorder" in result:
+        row("[bold]the same beside a recorder", result["beside_recorder"]["latency_ms"])
     row("bare inference, same pace", result["bare_inference_ms"])
     row("overhead", result["overhead_ms"])
     if "baseline" in result:

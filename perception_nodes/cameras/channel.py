@@ -6,13 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.core.frame import STAMP_LIMIT_NS, FrameRejected, ImageView
-from perception_nodes.transport.shm import Endpoint, Reader, Writer
+from perception_nodes.transport.shm import SPARE_SAMPLES, Endpoint, Reader, Writer
 
 CAMERA_DEPTH = 4
 CAMERA_BORROWED = 4
 """Frames that a detector holds if it reads them in place, see `cameras.named_frames`: the one being
 inferred, two that were not asked for yet, and one that arrives. Together with the frames in the
-channel, two in preprocessing and the one being written, they fit the pages that are reserved."""
+channel, two in preprocessing, two that are republished and the one being written, they fit the
+pages that are reserved."""
+CAMERA_SPARE = SPARE_SAMPLES + 2
 
 
 class CameraHeader(ctypes.Structure):
@@ -86,7 +88,13 @@ def camera_writer(
         loaned: frames that are filled at the same time.
     """
     return endpoint.writer(
-        f"{camera}/camera", CameraHeader, frame_bytes, CAMERA_DEPTH, CAMERA_BORROWED, loaned
+        f"{camera}/camera",
+        CameraHeader,
+        frame_bytes,
+        CAMERA_DEPTH,
+        CAMERA_BORROWED,
+        loaned,
+        CAMERA_SPARE,
     )
 
 

@@ -68,6 +68,13 @@ def bench_latency(
         str,
         typer.Option(help="Weights for the baseline; by default random ones, which are as fast."),
     ] = "yolov8n.yaml",
+    recorder: Annotated[
+        bool,
+        typer.Option(
+            "--recorder",
+            help="Also measure beside a recorder, for which shared memory is republished over DDS.",
+        ),
+    ] = False,
     json_file: JsonFile = None,
 ) -> None:
     """Measure the latency from capture to detections.
@@ -83,7 +90,7 @@ def bench_latency(
     setup = _setup(frames, size, rate, model, backend, threads, deadline_ms)
     check_writable(json_file, "--json")
     weights = baseline_weights if baseline else None
-    result = LatencyBench(setup, path, rounds, weights).run(say)
+    result = LatencyBench(setup, path, rounds, weights, recorder).run(say)
     _write_json(json_file, result)
     Console().print(result_table(result))
 

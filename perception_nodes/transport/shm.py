@@ -90,6 +90,7 @@ class Endpoint:
         depth: int,
         borrowed: int = 2,
         loaned: int = 2,
+        spare: int = SPARE_SAMPLES,
     ) -> "Writer[Header]":
         """Open the sending end of a channel.
 
@@ -100,11 +101,12 @@ class Endpoint:
             depth: samples that wait for a reader before the oldest one is pushed out.
             borrowed: samples that a reader may hold at once.
             loaned: samples that we may fill at once.
+            spare: samples to make room for beside those that wait, two that are filled among them.
 
         Raises:
             TransportError: /dev/shm has no room, or the channel exists with other properties.
         """
-        samples = depth + SPARE_SAMPLES + loaned - 2
+        samples = depth + spare + loaned - 2
         require_room((payload_bytes + ctypes.sizeof(header)) * samples)
         service, event = self._services(channel, header, depth, borrowed)
         try:
