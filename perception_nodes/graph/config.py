@@ -344,6 +344,7 @@ class RepublishSettings(Settings):
 
     image_topic: Topic = same(PreprocessSettings, "image_topic")
     calibration_file: str = same(PreprocessSettings, "calibration_file")
+    deadline_ms: float = same(PreprocessSettings, "deadline_ms")
     republish: bool = Field(
         default=True,
         description="publish frames that come through shared memory on image_topic, too, while "

@@ -1,10 +1,12 @@
 """Publishes the frames of a shared-memory channel over DDS, while somebody subscribes.
 
-It reads the channel as one more reader and runs when nothing else wants the processor, so that the
-graph's deadline does not depend on it: frames that it has no time for are left out.
+It reads the channel as one more reader, when a frame's deadline has passed, and runs when nothing
+else wants the processor: the graph's deadline is not to depend on it, nor on recorders that wake
+for what it publishes. Frames that it has no time for are left out.
 """
 
 import sys
+import time
 from dataclasses import replace
 
 import cv2
@@ -29,6 +31,8 @@ from perception_nodes.transport.shm import Endpoint, Reader
 QUEUE = QoSProfile(depth=5)
 LOOK_MS = 100.0
 """How often to look for subscribers while there are none."""
+MAX_PAUSE_MS = 20.0
+"""A frame waits at most this long for its detections to be out, however late they may be."""
 JPEG_QUALITY = 90
 
 
@@ -67,6 +71,9 @@ class RepublishNode(PerceptionNode):
         if sample is None:
             return
         number = sample.header.number
+        passed_ms = (time.time_ns() - sample.header.stamp_ns) / 1e6
+        pause_ms = min(self.settings.deadline_ms, MAX_PAUSE_MS)
+        time.sleep(min(max(0.0, pause_ms - passed_ms), pause_ms) / 1e3)
         self._left_out += max(0, number - self._next) if self._published else 0
         self._next = number + 1
         try:
