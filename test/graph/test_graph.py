@@ -304,6 +304,17 @@ class TestSource:
         }
         assert specs["republish_rear_node"].parameters["image_topic"] == "camera/rear/image_raw"
 
+    def test_the_parameter_file_of_the_documentation(self, root, tmp_path):
+        page = (root / "docs/camera-sources.md").read_text(encoding="utf-8")
+        file = tmp_path / "cameras.yaml"
+        file.write_text(re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)[0])
+        ros = split_ros_arguments(["--ros-args", "--params-file", str(file)])[1]
+        specs = {spec.name: spec.parameters for spec in VEHICLE.nodes({}, ros)}
+        front, rear = specs["camera_front_node"], specs["camera_rear_node"]
+        assert (front["source"], front["pixel_format"]) == ("v4l2:/dev/video0", "NV12")
+        assert rear["source"] == specs["preprocess_rear_node"]["source"] != front["source"]
+        assert rear["wait_for_camera"] is True
+
     def test_the_cameras_name_stands_in_the_source(self):
         specs = self.specs(cameras="front,rear", source="v4l2:/dev/v4l/by-id/{camera}")
         assert specs["camera_rear_node"].parameters["source"] == "v4l2:/dev/v4l/by-id/rear"
