@@ -2,6 +2,8 @@
 
 import logging
 import shutil
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from ultralytics import YOLO
@@ -32,11 +34,12 @@ def export_onnx(checkpoint: Path, size: tuple[int, int] | None, folder: Path) ->
     shutil.copy(checkpoint, copy)
     LOGGER.setLevel(logging.ERROR)
     try:
-        network = YOLO(copy, verbose=False)
-        task = network.task
-        if task == "detect":
-            sizes = {} if size is None else {"imgsz": size[::-1]}
-            network.export(format="onnx", opset=OPSET, simplify=False, verbose=False, **sizes)
+        with redirect_stdout(sys.stderr):
+            network = YOLO(copy, verbose=False)
+            task = network.task
+            if task == "detect":
+                sizes = {} if size is None else {"imgsz": size[::-1]}
+                network.export(format="onnx", opset=OPSET, simplify=False, verbose=False, **sizes)
     except Exception as error:  # of many kinds, from unpickling to tracing
         reason = " ".join(str(error).split())[:200]
         raise CompressionError(

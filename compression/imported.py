@@ -9,8 +9,9 @@ there are any. If it lost too much, the layers that cost most are kept float, as
 """
 
 import hashlib
+import sys
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -136,16 +137,19 @@ class NncfQuantizer:
         frames = [frame for _, frame in self._frames]
         own = [n.name for n in self._network.graph.node if n.name.startswith(HEAD)]
         try:
-            quantized = nncf.quantize(
-                self._network,
-                nncf.Dataset(frames, lambda frame: {image: frame[None]}),
-                subset_size=len(frames),
-                preset=nncf.QuantizationPreset.MIXED,
-                ignored_scope=nncf.IgnoredScope([*own, *kept], types=LEFT_FLOAT, validate=False),
-                advanced_parameters=nncf.AdvancedQuantizationParameters(
-                    overflow_fix=nncf.OverflowFix.ENABLE
-                ),
-            )
+            with redirect_stdout(sys.stderr):  # its progress; stdout is for results
+                quantized = nncf.quantize(
+                    self._network,
+                    nncf.Dataset(frames, lambda frame: {image: frame[None]}),
+                    subset_size=len(frames),
+                    preset=nncf.QuantizationPreset.MIXED,
+                    ignored_scope=nncf.IgnoredScope(
+                        [*own, *kept], types=LEFT_FLOAT, validate=False
+                    ),
+                    advanced_parameters=nncf.AdvancedQuantizationParameters(
+                        overflow_fix=nncf.OverflowFix.ENABLE
+                    ),
+                )
         except Exception as error:  # of many kinds, from the runtimes below it
             reason = " ".join(str(error).split())[:200]
             raise CompressionError(

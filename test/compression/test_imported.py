@@ -42,12 +42,15 @@ def trial(frames, **margins) -> Trial:
 
 
 @pytest.mark.parametrize("name", QUANTIZERS)
-def test_the_8_bit_network_sees_what_the_float_one_sees(name, frames, tmp_path, monkeypatch):
+def test_the_8_bit_network_sees_what_the_float_one_sees(
+    name, frames, tmp_path, monkeypatch, capsys
+):
     pytest.importorskip("nncf", reason="needs the build tools: make compression")
     monkeypatch.setattr(imported, "quantizer_for", QUANTIZERS[name])
     said: list[str] = []
     quantize_imported(PARENT, tmp_path / "eight", trial(frames, agreement=0.85), said.append)
     assert any(name in line for line in said)
+    assert capsys.readouterr().out == ""  # which is for results
     model = load_model(str(tmp_path / "eight"))
     assert (model.precision, model.parent) == ("int8", PARENT.name)
     kinds = [node.op_type for node in onnx.load(model.path).graph.node]
