@@ -171,7 +171,13 @@ def _check(path: Path, network: onnx.ModelProto) -> None:
         )
     for one in tensors:
         if one.data_type == TensorProto.FLOAT:
-            if not np.isfinite(numpy_helper.to_array(one)).all():
+            try:
+                sound = np.isfinite(numpy_helper.to_array(one)).all()
+            except ValueError as error:
+                raise ModelError(
+                    f"{path}: weights {one.name!r} are not whole; export or copy it again"
+                ) from error
+            if not sound:
                 raise ModelError(
                     f"{path}: weights {one.name!r} are not finite; train or export it again"
                 )
@@ -191,7 +197,7 @@ def _fix_inputs(
     inputs = [one for one in graph.input if one.name not in constants]
     images = [one for one in inputs if len(_dims(one)) == 4]
     others = [one for one in inputs if one not in images]
-    said = ", ".join(f"{one.name} {list(_dims(one))}" for one in inputs)
+    said = ", ".join(f"{' '.join(one.name.split())} {list(_dims(one))}" for one in inputs)
     if len(images) != 1 or any(one.name not in SIZES for one in others):
         raise ModelError(
             f"{path} has the inputs {said}; a detector has one image, and at most "

@@ -63,6 +63,16 @@ def of_bytes(network):
     network.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
 
 
+def short(network):
+    tensor = network.graph.initializer[0]
+    tensor.raw_data = tensor.raw_data[:-4]
+
+
+def impossible(network):
+    tensor = network.graph.initializer[0]
+    tensor.CopyFrom(numpy_helper.from_array(np.zeros((1, 5, 1, 1), np.float32), tensor.name))
+
+
 def unfit(network):
     network.graph.node[0].input[0] = "nothing"
 
@@ -76,6 +86,8 @@ FAULTS = {
     channels_last: "is not float32 [1, 3, height, width]",
     of_bytes: "is not float32 [1, 3, height, width]",
     unfit: "ONNX Runtime refuses it",
+    short: "are not whole",
+    impossible: "does not run at 96x64",
 }
 
 
