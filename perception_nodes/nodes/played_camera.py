@@ -27,7 +27,12 @@ class PlayedCamera:
     """
 
     def __init__(
-        self, node: PerceptionNode, settings: PlayerSettings, compressed: bool, first_bytes: int
+        self,
+        node: PerceptionNode,
+        settings: PlayerSettings,
+        compressed: bool,
+        first_bytes: int,
+        qos: QoSProfile = QUEUE,
     ) -> None:
         """Announce it.
 
@@ -36,6 +41,7 @@ class PlayedCamera:
             settings: topic, or camera and shared memory.
             compressed: the frames are serialized CompressedImage, not Image.
             first_bytes: size of the first frame.
+            qos: of the images.
         """
         self._compressed = compressed
         self._infos = node.add_publisher(CameraInfo, info_topic(settings.image_topic), QUEUE)
@@ -45,7 +51,7 @@ class PlayedCamera:
         else:
             topic = image_topic(settings.image_topic, "compressed" if compressed else "raw")
             message_type = CompressedImage if compressed else Image
-            self._images = node.add_publisher(message_type, topic, QUEUE)
+            self._images = node.add_publisher(message_type, topic, qos)
 
     def has_listener(self) -> bool:
         """Whether somebody has subscribed to the images; always true for shared memory."""

@@ -21,7 +21,7 @@ from perception_nodes.drives.synthetic import open_source
 from perception_nodes.graph.config import PlayerSettings, SettingsError
 from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, Period
 from perception_nodes.nodes.graph_health import GraphHealth
-from perception_nodes.nodes.played_camera import PlayedCamera
+from perception_nodes.nodes.played_camera import QUEUE, PlayedCamera
 from perception_nodes.nodes.running import run_node
 from perception_nodes.system.files import write_whole
 from perception_nodes.system.realtime import RANKS
@@ -42,6 +42,7 @@ class PlayerNode(PerceptionNode):
     """Waits for a working detector, plays the drive once, waits until all is accounted for."""
 
     settings_type = PlayerSettings
+    image_qos = QUEUE
     rank = RANKS["camera"]
 
     def open(self) -> None:
@@ -59,7 +60,7 @@ class PlayerNode(PerceptionNode):
         self._give_up_ns = time.monotonic_ns() + round(settings.ready_timeout_s * 1e9)
         self._graph = GraphHealth(self)
         first_bytes = 0 if self._next is None else len(self._next.data)
-        self._camera = PlayedCamera(self, settings, self._compressed, first_bytes)
+        self._camera = PlayedCamera(self, settings, self._compressed, first_bytes, self.image_qos)
         self._clock_due = Period(CLOCK_PERIOD_NS)
         self._clocks = None
         if settings.use_sim_time:

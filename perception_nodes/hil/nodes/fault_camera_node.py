@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from pydantic import TypeAdapter
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 
 from perception_nodes.drives.bag import RawFrame
 from perception_nodes.drives.footage import compressed_message, image_message
@@ -21,6 +22,8 @@ from perception_nodes.nodes.running import run_node
 from perception_nodes.system.files import write_whole
 
 FAULTS = TypeAdapter(list[CameraFault])
+SENSOR_DATA = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+"""As image drivers publish: what the network loses is not sent again."""
 CLOSING_PERIOD_NS = 1_000_000_000
 
 
@@ -33,6 +36,7 @@ class FaultCameraNode(PlayerNode):
     """
 
     settings_type = FaultCameraSettings
+    image_qos = SENSOR_DATA
     _announced = False
     _last: SentFrame | None = None
     _closing = 0
