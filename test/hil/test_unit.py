@@ -144,7 +144,7 @@ def test_a_bench_that_dies_leaves_no_graph_and_a_second_one_takes_the_unit(unit)
     bench = subprocess.Popen(
         [sys.executable, "-c", code, address],
         stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": f"{Path(__file__).parent}:{os.getcwd()}"},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(Path(__file__).parent), *sys.path))},
     )
     bench.stdout.readline()
     until(lambda: len(children(process.pid)) >= 3)
