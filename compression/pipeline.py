@@ -29,7 +29,6 @@ from rich.progress import (
 from torch import nn
 
 from compression import dataset
-from compression.checkpoint import CURVE, STATE, take_checkpoint
 from compression.config import Config, Training, read_config
 from compression.deploy import Maker, pass_gate
 from compression.errors import CompressionError
@@ -41,6 +40,7 @@ from compression.plain import PlainNetwork
 from compression.prune import prune
 from compression.quantization.ranges import LEAST_FRAMES
 from compression.reload import reload
+from compression.resume import CURVE, STATE, take_checkpoint
 from compression.train import R2, Batches, Samples, train
 from perception_nodes.backends.model import Model, ModelError
 from perception_nodes.backends.model import load_model as load_folder

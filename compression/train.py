@@ -317,7 +317,7 @@ def train(
         size_px: width and height of the input.
         seed: of everything random.
         state: file that a killed run goes on from; removed at the end. One without an optimizer's
-            state (see compression.checkpoint) will do, then the learning rate warms up again.
+            state (see compression.resume) will do, then the learning rate warms up again.
         report: called every few steps.
         measure: called with the average every ``training.measure_every`` epochs.
         weight_bits: round weights to so many bits in the final phase.

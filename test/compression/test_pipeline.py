@@ -15,11 +15,11 @@ pytest.importorskip("pycocotools")
 
 from compression import deploy, pipeline
 from compression import train as training
-from compression.checkpoint import write_checkpoint
 from compression.contract import CLASS_NAMES
 from compression.errors import CompressionError, GateRefused
 from compression.pipeline import compress
 from compression.quantization import float_of
+from compression.resume import write_checkpoint
 from compression.train import Samples, to_tensor
 from perception_nodes.backends.model import load_model
 
