@@ -129,8 +129,11 @@ def test_tables_say_all_and_machines_get_json(root: Path) -> None:
 
 
 def test_threads_of_running_nodes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
-    command = [sys.executable, "-c", "input()", "perception_nodes.nodes.detector_node"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE) as node:
+    code = "print(flush=True); input()"
+    command = [sys.executable, "-c", code, "perception_nodes.nodes.detector_node"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as node:
+        assert node.stdout is not None
+        node.stdout.readline()  # before, the kernel may not know its arguments yet
         doctor(as_json=True, show_threads=True)
         found = json.loads(capsys.readouterr().out)
         doctor(show_threads=True)
