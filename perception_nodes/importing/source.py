@@ -133,6 +133,12 @@ def _parsed(path: Path) -> onnx.ModelProto:
         network = onnx.load_model_from_string(content)
     except Exception as error:  # protobuf's DecodeError, which has no public name
         raise ModelError(f"{path} is not a whole ONNX file; export or copy it again") from error
+    graph = network.graph
+    if any(
+        isinstance(one.name, bytes) for one in (*graph.input, *graph.output, *graph.initializer)
+    ):
+        # What protobuf gives where a text is not UTF-8.
+        raise ModelError(f"{path} is damaged: its names are no text; export or copy it again")
     if not network.graph.node or not network.graph.output:
         raise ModelError(f"{path} has no network in it; export it again")
     return network
