@@ -65,7 +65,7 @@ camera-test: dev ## test cameras against the kernel's virtual ones, in an emulat
 
 stream-test: dev ## test streams and pipelines against GStreamer's; stream-packages installs it
 	@$(PIP) install --quiet -r $(REQUIREMENTS)/gstreamer.txt || echo "Without PyGObject the tests of pipelines skip"
-	$(BIN)/python -m pytest -m stream $(ARGS)
+	$(BIN)/python -m pytest -m stream test/cameras $(ARGS)
 
 stream-packages: ## install what stream-test needs from Debian; as root
 	apt-get update -qq
