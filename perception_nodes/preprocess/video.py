@@ -26,6 +26,8 @@ TYPES_H264 = {IDR_SLICE}, {SLICE, IDR_SLICE}, {SEQUENCE_SET, PICTURE_SET}
 TYPES_H265 = set(range(16, 24)), set(range(32)), {32, 33, 34}
 """Types of NAL units: key frames, all pictures, parameter sets."""
 OTHER = -1
+FULL_RANGE = 2
+"""FFmpeg's AVCOL_RANGE_JPEG: black is 0 and white 255, not 16 and 235."""
 MAX_SETS = 32
 """Parameter sets that are kept, the newest ones."""
 PATCHED = "concealing"
@@ -232,14 +234,15 @@ def nal_units(data: bytes) -> Iterator[bytes]:
 
 
 def write_nv12(frame: Any, out: NDArray[np.uint8]) -> None:
-    """Write a decoded frame as NV12.
+    """Write a decoded frame as NV12 in limited range.
 
     Args:
-        frame: PyAV's; one that is not planar 4:2:0 is converted by FFmpeg before.
+        frame: PyAV's; one that is not planar 4:2:0 in this range is converted by FFmpeg before.
         out: uint8 [height * 3 / 2, width].
     """
-    if frame.format.name not in ("yuv420p", "yuvj420p"):
-        frame = frame.reformat(format="yuv420p")
+    if frame.color_range == FULL_RANGE or frame.format.name != "yuv420p":
+        limited = {"dst_color_range": "MPEG"} if frame.color_range == FULL_RANGE else {}
+        frame = frame.reformat(format="yuv420p", **limited)
     height, width = out.shape[0] * 2 // 3, out.shape[1]
     luma, *chroma = (
         np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size) for plane in frame.planes

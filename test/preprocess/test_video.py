@@ -1,5 +1,7 @@
 """Video packets: each gives its own picture, or a reason; never another picture."""
 
+from fractions import Fraction
+
 import av
 import cv2
 import numpy as np
@@ -168,6 +170,20 @@ def test_after_an_interruption_a_key_frame_is_awaited():
         except FrameRejected as error:
             assert str(error) == "h264: a key frame is awaited since: packets were lost"
     assert found == [0, 1, 2, *range(8, 20)]
+
+
+@pytest.mark.parametrize("pixels", ["yuv420p", "yuvj420p"])
+def test_black_and_white_are_the_same_in_either_range(pixels):
+    encoder = av.CodecContext.create("libx264", "w")
+    encoder.width, encoder.height, encoder.pix_fmt = 64, 48, pixels
+    encoder.time_base, encoder.options = Fraction(1, 20), {"tune": "zerolatency"}
+    decoder = VideoDecoder()
+    for grey, luma in ((0, 16), (255, 235)):
+        picture = np.full((48, 64, 3), grey, np.uint8)
+        (packet,) = encoder.encode(av.VideoFrame.from_ndarray(picture, "rgb24"))
+        image = ImageView(0, "", 0, 0, "h264", 0, memoryview(bytes(packet)))
+        view = np.frombuffer(decoder.decode(image).data, np.uint8)
+        assert np.abs(view[: 64 * 48].astype(int) - luma).max() <= 1
 
 
 def test_other_encodings_pass():
