@@ -137,8 +137,13 @@ def import_command(
 
     Example: perception model import yolox_nano.onnx --name nano --license Apache-2.0
     """
-    from perception_nodes.importing.importer import Options, understand, write_model
-
+    try:
+        from perception_nodes.importing.importer import Options, understand, write_model
+    except ImportError as error:
+        raise SettingsError(
+            f"import needs a package that is not installed ({error}); install it with: pip install "
+            "onnx onnxruntime openvino"
+        ) from error
     name = name or file.stem
     names = [f"{name}{FLOAT}", name] if int8 else [name]
     for one in names:

@@ -1,6 +1,7 @@
 """Files that cannot be imported: one line each, and nothing is written."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -167,6 +168,12 @@ def test_a_wrong_option_writes_nothing(arguments, text, tmp_path):
     path = written(detector(grid()), tmp_path / "it.onnx")
     assert text in command(path, "--out", tmp_path / "models", *arguments, status=2)
     assert not (tmp_path / "models").exists()
+
+
+def test_a_missing_package_is_told(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "perception_nodes.importing.importer", None)
+    said = command(tmp_path / "it.onnx", "--out", tmp_path / "models", status=2)
+    assert "pip install onnx" in said
 
 
 def test_a_network_that_a_runtime_refuses_leaves_nothing(tmp_path, monkeypatch):
