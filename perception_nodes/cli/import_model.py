@@ -144,6 +144,7 @@ def import_command(
             f"import needs a package that is not installed ({error}); install it with: pip install "
             "onnx onnxruntime openvino"
         ) from error
+    check_folder(out, "--out")
     name = name or file.stem
     names = [f"{name}{FLOAT}", name] if int8 else [name]
     for one in names:
@@ -174,7 +175,6 @@ def import_command(
         padding=padding,
         license=license,
     )
-    check_folder(out, "--out")
     with tempfile.TemporaryDirectory() as scratch:
         source = file
         if file.suffix == ".pt":

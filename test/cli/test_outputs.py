@@ -29,6 +29,7 @@ FOLDERS = [
     (["replay", "--compare", "/nowhere", "/nowhere"], "--out"),
     (["model", "calibrate", "road-n", "--bag", "/nowhere"], "--out-model"),
     (["model", "compress", "/nowhere"], "--out"),
+    (["model", "import", "/nowhere.onnx"], "--out"),
     (["hil", "run", "camera_stop"], "--out"),
 ]
 
