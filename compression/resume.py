@@ -66,7 +66,8 @@ def take_checkpoint(checkpoint: Path, training: Path) -> None:
 
 
 def _halved(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: v.half() if v.is_floating_point() else v for name, v in values.items()}
+    # Only weights: variances may be beyond half precision's range.
+    return {name: v.half() if v.ndim > 1 else v for name, v in values.items()}
 
 
 if __name__ == "__main__":
