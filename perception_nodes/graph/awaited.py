@@ -88,7 +88,7 @@ def trouble_of(facts: ImageTopicFacts) -> Trouble | None:
             f"{facts.topic}: the {facts.mismatched} policy that {fitting[0]} offers does not match",
             "ros2 topic info --verbose shows both sides",
         )
-    return Trouble(f"{facts.topic}: {fitting[0]} is there, but sends nothing")
+    return Trouble(f"no frame from the camera: {facts.topic} has {fitting[0]}, who sends nothing")
 
 
 def channel_trouble(camera: str, source: str, senders: int) -> Trouble:
@@ -100,7 +100,7 @@ def channel_trouble(camera: str, source: str, senders: int) -> Trouble:
         senders: how many processes can send into the channel.
     """
     if senders:
-        return Trouble(f"shared memory: the camera {camera!r} is there, but sends nothing")
+        return Trouble(f"no frame from the camera: {camera!r} is connected, but sends nothing")
     problem = f"shared memory: no process sends frames of the camera {camera!r}"
     if source != "shm":
         return Trouble(problem, f"messages of camera_node say why it cannot read {source}")

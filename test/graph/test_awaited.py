@@ -96,7 +96,10 @@ def facts(publishers=(CAMERA,), published=None, topic="/cam/image", transport="r
             "/cam/image: the RELIABILITY policy that /camera (best effort) offers does not match; "
             "ros2 topic info --verbose shows both sides",
         ),
-        (facts(), "/cam/image: /camera (best effort) is there, but sends nothing"),
+        (
+            facts(),
+            "no frame from the camera: /cam/image has /camera (best effort), who sends nothing",
+        ),
         (
             facts([Publisher("/c", IMAGE, True, is_here=False)], received=2, lost=8),
             "/cam/image: 8 of 10 frames of /c (reliable) did not arrive whole: the network loses "

@@ -132,7 +132,7 @@ def test_it_is_said_what_is_awaited(reader: Reader, camera: Any) -> None:
     reader.until_said("std_msgs/msg/String, sensor_msgs/msg/Image is awaited")
     camera.destroy_publisher(text)
     publisher(camera, BEST_EFFORT)
-    reader.until_said("/camera (best effort) is there, but sends nothing")
+    reader.until_said("/camera (best effort), who sends nothing")
 
 
 def test_the_doctor_tells_what_a_stock_camera_must_set(
