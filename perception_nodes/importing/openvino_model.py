@@ -18,7 +18,13 @@ from perception_nodes.backends.openvino import core
 from perception_nodes.importing.heads import Head, Normalisation, Writer
 from perception_nodes.importing.image import INPUT_NAME
 from perception_nodes.importing.rewritten import Rewritten
-from perception_nodes.importing.source import NEW_OPSET, Source, check_task, chosen_size
+from perception_nodes.importing.source import (
+    ANCHOR_MAP_DIMS,
+    NEW_OPSET,
+    Source,
+    check_task,
+    chosen_size,
+)
 
 SLICES = ("Slice", "StridedSlice")
 
@@ -72,6 +78,13 @@ def read_ir(path: Path, size: tuple[int, int] | None) -> IrSource:
         raise ModelError(f"{path} takes {fixed[0]}x{fixed[1]} only; leave --size out")
     width, height = fixed or chosen_size(path, facts, size)
     network.reshape({image: [1, 3, height, width]})
+    answers = [
+        result
+        for result in network.get_results()
+        if len(result.get_output_partial_shape(0)) != ANCHOR_MAP_DIMS
+    ]
+    if answers:
+        network = ov.Model(answers, network.get_parameters(), "detector")
     names = [
         min(output.names) if output.names else f"output{n}"
         for n, output in enumerate(network.outputs)
@@ -82,7 +95,8 @@ def read_ir(path: Path, size: tuple[int, int] | None) -> IrSource:
         name: tuple(output.get_shape()) for name, output in zip(names, network.outputs, strict=True)
     }
     operators = frozenset(op.get_type_name() for op in network.get_ops())
-    readers = [target.get_node().get_type_name() for target in image.get_target_inputs()]
+    targets = network.input(0).get_target_inputs()
+    readers = [target.get_node().get_type_name() for target in targets]
     sliced = len(readers) > 1 and set(readers) <= {*SLICES}
     return IrSource(path, INPUT_NAME, width, height, shapes, operators, sliced, facts, network)
 

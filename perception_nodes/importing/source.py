@@ -19,6 +19,8 @@ OPSETS = range(11, 24)
 PER_CHANNEL = 13
 """The first opset that can quantize weights by channel; older files are brought to `NEW_OPSET`."""
 NEW_OPSET = 17
+ANCHOR_MAP_DIMS = 5
+"""Dimensions of the raw maps that some exports of YOLOv5 and v7 have beside their answer."""
 SIZES = ("orig_target_sizes", "orig_image_sizes")
 """Inputs of DETR-like exports that want the image's size, width first."""
 
@@ -304,7 +306,9 @@ def _outputs_of(path: Path, network: onnx.ModelProto) -> dict[str, Shape]:
             "another --size, or export it again"
         ) from error
     names = [output.name for output in session.get_outputs()]
-    return {name: tuple(array.shape) for name, array in zip(names, found, strict=True)}
+    shapes = {name: tuple(array.shape) for name, array in zip(names, found, strict=True)}
+    answers = {name: shape for name, shape in shapes.items() if len(shape) != ANCHOR_MAP_DIMS}
+    return answers or shapes
 
 
 def _short(error: Exception) -> str:

@@ -119,6 +119,15 @@ def plain_ultralytics_detr(found):
     return plain_queries({"pred_boxes": rows[..., :4], "logits": logits})
 
 
+def anchors_and_maps():
+    maps = {f"map_{s}": random(1, 3, HEIGHT // s, WIDTH // s, 5 + CLASSES) for s in STRIDES}
+    return {**scored(3 * cells(*STRIDES)), **maps}
+
+
+def plain_anchors(found):
+    return plain_scored({"output": found["output"]})
+
+
 def grid():
     rows = np.concatenate([middles(1, cells(*STRIDES)), random(1, cells(*STRIDES), CLASSES)], -1)
     return {"output0": rows.transpose(0, 2, 1).copy()}
@@ -167,6 +176,7 @@ HEADS = {
     "ultralytics": (grid, plain_grid, {}, RGB),
     "ultralytics-nms": (objects, plain_objects, {}, RGB),
     "yolov5": (lambda: scored(3 * cells(*STRIDES)), plain_scored, {}, RGB),
+    "yolov5 with its maps": (anchors_and_maps, plain_anchors, {}, RGB),
     "yolov6": (lambda: scored(cells(*STRIDES)), plain_scored, {}, RGB),
     "yolox": (
         lambda: scored(cells(*STRIDES)),
