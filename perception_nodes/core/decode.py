@@ -33,8 +33,8 @@ class DecodeSettings:
         score_threshold: objects with a lower score are not reported; in (0, 1).
         iou_threshold: if two boxes of one class have a larger IoU, the weaker one is dropped.
         across_classes: the same for two boxes of any classes: a bus is then no car too.
-        max_candidates: number of boxes, best first, that enter suppression. It bounds the cost
-            when a network finds objects everywhere.
+        max_candidates: number of boxes of a raw head, best first, that enter suppression. It bounds
+            the cost when a network finds objects everywhere.
     """
 
     score_threshold: float = 0.25
@@ -67,6 +67,11 @@ class Decoder(Protocol):
             AbsurdOutput: the tensors cannot be those of an intact network.
         """
         ...
+
+
+MAX_CELLS = 3000
+"""Cells of a network with computed boxes, best first, that enter suppression: enough for a hundred
+objects, each seen by thirty cells, as by heads with three anchors a cell."""
 
 
 class CellsDecoder:
@@ -104,8 +109,7 @@ class CellsDecoder:
             raise AbsurdOutput("class scores are not probabilities from 0 to 1")
         best = scores.max(axis=0)
         cells = np.flatnonzero(best > self._settings.score_threshold)
-        order = np.argsort(-best[cells], kind="stable")[: self._settings.max_candidates]
-        cells = cells[order]
+        cells = cells[np.argsort(-best[cells], kind="stable")[:MAX_CELLS]]
         xyxy = corners[:, cells].T
         if not _is_within(xyxy, -ABSURD_PIXELS, ABSURD_PIXELS):
             raise AbsurdOutput("the box of an object is not within a million pixels")

@@ -262,7 +262,6 @@ def plain_cells(boxes, scores, suppressed, limits):
         if max(column) > limits.score_threshold:
             found.append((boxes[0, :, cell].tolist(), max(column), column.index(max(column))))
     found.sort(key=lambda item: -item[1])
-    found = found[: limits.max_candidates]
     return found if suppressed else [found[i] for i in plain_suppress(found, limits.iou_threshold)]
 
 
@@ -277,6 +276,18 @@ def test_cells_are_decoded_as_by_the_plain_oracle(seed, suppressed):
     assert found.classes.tolist() == [label for _, _, label in wanted]
     np.testing.assert_array_equal(found.boxes, [box for box, _, _ in wanted] or np.empty((0, 4)))
     np.testing.assert_array_equal(found.scores, np.array([s for _, s, _ in wanted], np.float32))
+
+
+def test_objects_that_many_cells_see_are_all_reported():
+    """Sixty cars, each seen by twelve cells about as well: more than a raw head's bound."""
+    corners = np.repeat(np.stack([np.arange(60) * 50.0, np.zeros(60)]), 12, axis=1)
+    scores = np.random.default_rng(3).uniform(0.5, 0.9, (1, 1, 720)).astype(np.float32)
+    boxes = np.concatenate([corners, corners + 40])[None].astype(np.float32)
+    found = CellsDecoder(False, SETTINGS).decode([boxes], [scores])
+    assert 720 > SETTINGS.max_candidates
+    assert sorted(found.boxes[:, 0].tolist()) == [50 * n for n in range(60)]
+    best = scores.reshape(60, 12).max(axis=1)
+    np.testing.assert_array_equal(found.scores, np.sort(best)[::-1])
 
 
 def test_across_classes_one_object_has_one_box():
