@@ -56,6 +56,15 @@ class HangJudge:
         self._silent_ns = silent_ns
         return silent_ns - self._kept_ns > patience_ns
 
+    @property
+    def sleeps_on(self) -> int:
+        """The processor on which it slept at the last look; -1 if it did not sleep."""
+        return -1 if self._last is None or self._last.is_ready else self._last.processor
+
+    def excuse(self) -> None:
+        """Count none of the silence so far: it could not run, as is known by other means."""
+        self._kept_ns = self._silent_ns
+
 
 def _kept_ns(last: Seen, seen: Seen, passed_ns: int) -> int:
     """How much of the time between two looks a process was kept from running."""

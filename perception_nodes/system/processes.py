@@ -5,6 +5,7 @@ import platform
 import re
 import select
 import signal
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from typing import NamedTuple
 TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
+AT_ONCE_NS = 20_000_000
 MIDDLEWARE = "dds."
 """How the names of the middleware's threads begin; no frame waits for them."""
 
@@ -25,6 +27,7 @@ class Seen(NamedTuple):
         computed_ns: that of all threads but the middleware's.
         waited_ns: how long these have been ready without a processor, waits that are over.
         stolen_ns: how long the host of a virtual machine has kept a processor away from it.
+        processor: where its main thread ran last.
     """
 
     is_ready: bool
@@ -32,6 +35,7 @@ class Seen(NamedTuple):
     computed_ns: int
     waited_ns: int
     stolen_ns: int
+    processor: int = -1
 
 
 class Process:
@@ -63,7 +67,7 @@ class Process:
 
     def look(self) -> Seen:
         """What the kernel says of it now; of an ended one, that it does nothing."""
-        ready, main_ns, computed_ns, waited_ns = False, 0, 0, 0
+        ready, main_ns, computed_ns, waited_ns, processor = False, 0, 0, 0, -1
         with suppress(OSError):
             for task in map(int, os.listdir(f"/proc/{self.pid}/task")):
                 folder = f"/proc/{self.pid}/task/{task}"
@@ -80,8 +84,8 @@ class Process:
                         own_ns, delay_ns = map(int, file.read().split()[:2])
                     computed_ns, waited_ns = computed_ns + own_ns, waited_ns + delay_ns
                     if task == self.pid:
-                        main_ns = own_ns
-        return Seen(ready, main_ns, computed_ns, waited_ns, stolen_ns())
+                        main_ns, processor = own_ns, int(fields[36])
+        return Seen(ready, main_ns, computed_ns, waited_ns, stolen_ns(), processor)
 
     def rss_bytes(self) -> int:
         """Resident memory of the process, 0 after its end."""
@@ -107,6 +111,22 @@ def is_stopped(pid: int) -> bool:
     with suppress(OSError):
         return _stat(f"/proc/{pid}/stat")[0] == "T"
     return False
+
+
+def runs_at_once(processor: int) -> bool:
+    """Whether a processor runs the calling thread at once; if not, it returns when that has run.
+
+    If the host of a virtual machine has taken it away, those that sleep there are not woken, and
+    the kernel tells nothing of it until it is back.
+    """
+    before, began_ns = os.sched_getaffinity(0), time.monotonic_ns()
+    try:
+        os.sched_setaffinity(0, {processor})
+    except (OSError, ValueError):  # there is none of this number, or it is not ours to use
+        return True
+    at_once = time.monotonic_ns() - began_ns < AT_ONCE_NS
+    os.sched_setaffinity(0, before)
+    return at_once
 
 
 def stolen_ns() -> int:

@@ -11,7 +11,7 @@ import time
 from perception_nodes.core.frame import FrameRecord, RecordKind
 from perception_nodes.system.hanging import HangJudge
 from perception_nodes.system.life import graph_life
-from perception_nodes.system.processes import Process, open_process
+from perception_nodes.system.processes import Process, open_process, runs_at_once
 from perception_nodes.transport.domain import own_prefix
 from perception_nodes.transport.memory import SHM_FOLDER, Mapped
 
@@ -155,6 +155,9 @@ class Lease:
         # The open handle cannot come to mean another process; that it is still the holder is
         # checked below.
         hung = self._judge.update(alive_ns, silent_ns, patience_ns, note.spent_ns, process.look)
+        if hung and not runs_at_once(self._judge.sleeps_on):
+            self._judge.excuse()
+            hung = False
         # It may have given a sign of life while we looked.
         if hung and (note.alive_ns, note.process) == (alive_ns, pid):
             process.kill()

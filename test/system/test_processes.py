@@ -8,7 +8,7 @@ import sys
 import pytest
 from observe import until
 
-from perception_nodes.system.processes import available_memory_bytes, open_process
+from perception_nodes.system.processes import available_memory_bytes, open_process, runs_at_once
 
 
 @pytest.fixture
@@ -64,6 +64,13 @@ def test_one_that_computes_wants_it_until_it_is_stopped_and_its_time_is_counted(
     assert process.look()[:4] == (False, 0, 0, 0)
     assert process.rss_bytes() == 0
     process.close()
+
+
+def test_a_processor_that_is_there_runs_us_at_once_and_we_go_back():
+    before = os.sched_getaffinity(0)
+    assert any(runs_at_once(min(before)) for _ in range(100))
+    assert runs_at_once(-1) and runs_at_once(4000), "there is none to wait for"
+    assert os.sched_getaffinity(0) == before
 
 
 def test_there_is_memory():

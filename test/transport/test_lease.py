@@ -12,6 +12,7 @@ import pytest
 
 from perception_nodes.core.frame import FrameRecord, RecordKind
 from perception_nodes.system import life
+from perception_nodes.transport import lease as lease_module
 from perception_nodes.transport.lease import Lease
 
 pytestmark = pytest.mark.usefixtures("ros_domain")
@@ -145,6 +146,22 @@ def test_a_holder_that_hangs_is_killed_and_followed(lease, holder):
     record = acquired(lease, kill=True)
     assert process.wait(TIMEOUT_S) == -signal.SIGKILL
     assert b"hung and was killed" in record.reason
+
+
+def test_a_holder_whose_processor_was_away_is_given_its_patience_again(lease, holder, monkeypatch):
+    """Where the host has a processor, those that sleep there are not woken."""
+    process = holder(SIGNS)
+    os.kill(process.pid, signal.SIGSTOP)  # all that can be seen is that it sleeps
+    asked = []
+    monkeypatch.setattr(lease_module, "runs_at_once", lambda processor: asked.append(processor))
+    give_up_s = time.monotonic() + TIMEOUT_S
+    while len(asked) < 3 and time.monotonic() < give_up_s:
+        lease.kill_hung_holder()
+        time.sleep(0.005)
+    assert process.poll() is None
+    assert len(asked) == 3 and set(asked) <= os.sched_getaffinity(0)
+    monkeypatch.undo()
+    assert b"hung and was killed" in acquired(lease, kill=True).reason
 
 
 def test_that_one_was_killed_is_not_told_of_the_next_one(lease, holder):
