@@ -420,7 +420,7 @@ class UltralyticsDetr(_Detr):
     def classes(self, source: Source) -> int | None:
         """See `Head`."""
         found = only_output(source)
-        if found is None or found[1][1] > MAX_OBJECTS or found[1][2] <= 6:
+        if found is None or found[1][1] > MAX_OBJECTS or found[1][2] <= 4:
             return None
         three, four = source.cells(*STRIDES), source.cells(*STRIDES, 64)
         if {three, four, 3 * three, 3 * four} & {*found[1]}:
@@ -463,12 +463,13 @@ HEADS: dict[str, Head] = {
 }
 
 
-def recognise(source: Source, wanted: str = "") -> Head:
+def recognise(source: Source, wanted: str = "", classes: int | None = None) -> Head:
     """The head of a network.
 
     Args:
         source: the network.
         wanted: its name, if the user gave one.
+        classes: number of names of its classes, if they are known; it decides where several fit.
 
     Raises:
         ModelError: none fits, or several do and the user must say which.
@@ -476,10 +477,7 @@ def recognise(source: Source, wanted: str = "") -> Head:
     said = ", ".join(f"{name} {list(shape)}" for name, shape in source.outputs.items())
     fitting = [head for head in HEADS.values() if head.classes(source) is not None]
     if source.facts.get("author", "").lower() == "ultralytics" and not wanted:
-        decoder = source.facts.get("head", "") + source.facts.get("description", "")
-        likely = {Grid.name, Objects.name}
-        if "rtdetr" in decoder.lower().replace("-", ""):
-            likely = {UltralyticsDetr.name}
+        likely = _of_ultralytics(source)
         fitting = [head for head in fitting if head.name in likely]
     if wanted:
         if wanted not in HEADS:
@@ -497,9 +495,26 @@ def recognise(source: Source, wanted: str = "") -> Head:
             f"{source.path} has the outputs {said} at {source.width}x{source.height}, which is no "
             f"head of a detector that is known here: {known}. Export the detector with one of them"
         )
+    if len(fitting) > 1 and classes is not None:
+        # One that leaves the number open fits any.
+        fitting = [head for head in fitting if head.classes(source) in (0, classes)] or fitting
     if len(fitting) > 1:
         names = ", ".join(f"{head.name} ({head.title})" for head in fitting)
         raise ModelError(
             f"{source.path} has the outputs {said}, which may be {names}: say which with --head"
         )
     return fitting[0]
+
+
+def _of_ultralytics(source: Source) -> set[str]:
+    """Names of the heads that a network of Ultralytics may have by its metadata."""
+    said = source.facts.get("head", "") + source.facts.get("description", "")
+    said = said.lower().replace("-", "")
+    if "rtdetr" in said:
+        return {UltralyticsDetr.name}
+    arguments = source.fact("args")
+    nms = isinstance(arguments, dict) and arguments.get("nms")
+    if "yolo" in said or nms or source.fact("end2end") is True:
+        return {Grid.name, Objects.name}
+    # A detector of one's own is described by its file, often as "best model".
+    return {Grid.name, Objects.name, UltralyticsDetr.name}

@@ -125,7 +125,8 @@ def understand(path: Path, options: Options) -> Imported:
         ModelError: it cannot be used, or an option is needed.
     """
     source: Source = _READERS.get(path.suffix.lower(), read_onnx)(path, options.size)
-    head = recognise(source, options.head)
+    known = options.classes or source.names
+    head = recognise(source, options.head, len(known) if known else None)
     named, notes = _classes(source, head, options.classes)
     classes = list(options.keep or named)
     unknown = [name for name in classes if name not in named]

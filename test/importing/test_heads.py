@@ -270,8 +270,41 @@ def test_the_author_in_the_metadata_decides(strides, tmp_path):
     facts = {"author": "Ultralytics", "names": str([f"class {n}" for n in range(40)])}
     path = written(detector(outputs, facts=facts), tmp_path / "it.onnx")
     assert understand(path, Options()).head.name == "ultralytics"
-    del facts["author"]
-    assert "which may be" in refusal(detector(outputs, facts=facts), tmp_path)
+    anyone = detector(outputs, facts={"task": "detect"})
+    assert "which may be" in refusal(anyone, tmp_path)
+    path = written(anyone, tmp_path / "it.onnx")
+    assert understand(path, Options(classes=[str(n) for n in range(40)])).head.name == "ultralytics"
+
+
+MINE = {"author": "Ultralytics", "description": "Ultralytics best model"}
+
+
+@pytest.mark.parametrize(
+    ("columns", "classes", "facts", "head"),
+    [
+        (5, 1, {}, "ultralytics-rtdetr"),
+        (5, 1, MINE, "ultralytics-rtdetr"),
+        (6, 2, {}, ""),
+        (6, 2, MINE, ""),
+        (6, 3, {}, "ultralytics-nms"),
+        (6, 3, MINE, "ultralytics-nms"),
+        (6, 2, MINE | {"description": "Ultralytics RT-DETR-L model"}, "ultralytics-rtdetr"),
+        (6, 2, MINE | {"description": "Ultralytics YOLO26n model"}, "ultralytics-nms"),
+        (6, 2, MINE | {"end2end": "True"}, "ultralytics-nms"),
+        (6, 2, MINE | {"args": "{'batch': 1, 'nms': True}"}, "ultralytics-nms"),
+    ],
+)
+def test_rows_of_two_classes_are_not_taken_for_rows_of_score_and_class(
+    columns, classes, facts, head, tmp_path
+):
+    network = detector({"output0": random(1, 9, columns)}, facts=facts)
+    options = {"classes": NAMES[:classes]}
+    if not head:
+        said = refusal(network, tmp_path, **options)
+        assert "which may be ultralytics-nms" in said and "ultralytics-rtdetr" in said
+        options["head"] = head = "ultralytics-rtdetr"
+    path = written(network, tmp_path / "it.onnx")
+    assert understand(path, Options(**options)).head.name == head
 
 
 def test_a_head_that_does_not_fit_is_refused_with_those_that_do(tmp_path):
