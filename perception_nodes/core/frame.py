@@ -199,6 +199,7 @@ class RecordKind(IntEnum):
     TAKEOVER = 3
     LEFT = 4
     INPUT = 5
+    WATCHDOG_GONE = 6
 
 
 class FrameRecord(ctypes.Structure):
@@ -210,6 +211,8 @@ class FrameRecord(ctypes.Structure):
     is that of the frame begun last in this role, and `reason` says why it was replaced. LEFT says
     that the process has stopped in good order. INPUT comes from preprocessing once a second:
     `reason` says why the camera's frames do not come, or not all of them; empty if they do.
+    WATCHDOG_GONE tells a watchdog that goes on that the vehicle was asked to stop in its place:
+    `reason` says why.
 
     `record` numbers the records of one process without gaps, so that a lost one is noticed, and
     `sent_ns` orders those of several processes. `ingest_process` is the process that numbered the

@@ -9,7 +9,7 @@ from std_srvs.srv import Trigger
 
 from perception_nodes.core.frame import FrameRecord, RecordKind
 from perception_nodes.graph.config import SettingsError, WatchdogSettings
-from perception_nodes.nodes.account_topics import AccountTopics
+from perception_nodes.nodes.account_topics import HEALTH_PERIOD_NS, AccountTopics
 from perception_nodes.nodes.base import IDLE_WAIT_MS, LATCHED, LONG_NS, PerceptionNode, Period
 from perception_nodes.nodes.running import run_node
 from perception_nodes.system.realtime import RANKS
@@ -51,6 +51,7 @@ class WatchdogNode(PerceptionNode):
         latched = settings.safe_stop_clears == "by_service"
         self._safe_stop = SafeStop(latched)
         self._told_safe_stop: bool | None = None
+        self._safe_stop_period = Period(HEALTH_PERIOD_NS)
         if latched:
             self.add_service(Trigger, f"{settings.safe_stop_topic}/release", self._on_release)
         self._systemd_period = Period(systemd.period_ns)
@@ -131,8 +132,9 @@ class WatchdogNode(PerceptionNode):
         self._tell_safe_stop([a.camera + ": " + a.health.cause for a in accounts if a.unsafe])
 
     def _tell_safe_stop(self, causes: list[str]) -> None:
+        """Publish the request now and then, too: a detector may have spoken in our place."""
         requested = self._safe_stop.update(causes)
-        if self._told_safe_stop != requested:
+        if self._safe_stop_period.due() or self._told_safe_stop != requested:
             self._told_safe_stop = requested
             self._safe_stops.publish(Bool(data=requested))
 

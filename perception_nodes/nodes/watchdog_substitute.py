@@ -6,6 +6,7 @@ from typing import Any
 from perception_interfaces.msg import Health as HealthMessage
 from std_msgs.msg import Bool
 
+from perception_nodes.core.frame import FrameRecord, RecordKind
 from perception_nodes.graph.config import HEALTH
 from perception_nodes.nodes.base import LATCHED
 from perception_nodes.transport.channels import record_reader
@@ -32,14 +33,15 @@ class WatchdogSubstitute:
         why = self._guard.update(time.monotonic_ns(), self._node.records.patience_ns)
         if speaks and why:
             if not self._publishers:
-                self._speak(f"the watchdog is gone: {why}")
+                self._speak(why)
         elif self._publishers:
             # Otherwise listeners that come late would still get our latched messages.
             for publisher in self._publishers:
                 self._node.destroy_publisher(publisher)
             self._publishers.clear()
 
-    def _speak(self, cause: str) -> None:
+    def _speak(self, why: str) -> None:
+        cause = f"the watchdog is gone: {why}"
         self._node.get_logger().error(cause)
         settings = self._node.settings
         healths = [
@@ -57,3 +59,5 @@ class WatchdogSubstitute:
         for health in healths:
             health.publish(message)
         stops.publish(Bool(data=True))
+        for seat in self._node.seats:
+            seat.records.send(FrameRecord(kind=RecordKind.WATCHDOG_GONE, reason=why.encode()))

@@ -94,6 +94,9 @@ class Watch:
             self.takeovers += 1
             text = record.reason.decode(errors="replace")
             self._hold("takeover", Fault("takeover", text, HealthMode.DEGRADED), now_ns)
+        elif record.kind == RecordKind.WATCHDOG_GONE:
+            text = f"the watchdog was gone: {record.reason.decode(errors='replace')}"
+            self._hold("watchdog", Fault("watchdog", text, HealthMode.UNSAFE), now_ns)
 
     def report(self, report: FrameRecord) -> None:
         """Take the report of a frame that has ended."""
@@ -131,6 +134,7 @@ class Watch:
         self._hold("stamp", None, now_ns)
         self._hold("camera clock", None, now_ns)
         self._hold("takeover", None, now_ns)
+        self._hold("watchdog", None, now_ns)
         return starved is None
 
     def memory(self, role: str, process: int, rss_bytes: int, now_ns: int) -> None:

@@ -201,11 +201,14 @@ def test_a_deactivated_detector_no_longer_speaks_for_the_watchdog(detector: Any)
     with subprocess.Popen(command, stdin=subprocess.PIPE) as watchdog:
         heartbeat = FrameRecord(process=watchdog.pid, patience_ns=1 << 40)
         record_writer(detector.endpoint, "front", "watchdog").send_record(heartbeat)
+        records = record_reader(detector.endpoint, "front", "detector")
         watchdog.kill()
         give_up_s = time.monotonic() + 30
         while not detector.count_publishers(SAFE_STOP) and time.monotonic() < give_up_s:
             detector.step()
     assert detector.count_publishers(SAFE_STOP)
+    (gone,) = (r for r in records.records() if r.kind == RecordKind.WATCHDOG_GONE)
+    assert gone.reason.decode() == f"no watchdog is running: watchdog {watchdog.pid} died"
     detector.trigger_deactivate()
     assert not detector.count_publishers(SAFE_STOP)
 

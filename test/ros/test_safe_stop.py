@@ -29,6 +29,7 @@ class Vehicle:
         self.node = rclpy.create_node("vehicle")
         self.stop: bool | None = None
         self.node.create_subscription(Bool, TOPIC, self._on_stop, LATCHED)
+        self.substitute = self.node.create_publisher(Bool, TOPIC, LATCHED)
         self.client = self.node.create_client(Trigger, f"{TOPIC}/release")
         self.watchdog = WatchdogNode("watchdog_node")
         self.executor = rclpy.executors.SingleThreadedExecutor()
@@ -57,6 +58,11 @@ class Vehicle:
         done = {"preprocessed_ns": now_ns, "published_ns": now_ns, "status": FrameStatus.OK}
         self.senders[0].send(FrameRecord(kind=RecordKind.OUTCOME, **frame, **done))
         self.sequence += 1
+
+    def watchdog_was_gone(self) -> None:
+        """Say what an active detector says meanwhile."""
+        self.substitute.publish(Bool(data=True))
+        self.senders[0].send(FrameRecord(kind=RecordKind.WATCHDOG_GONE, reason=b"it hangs"))
 
     def until(self, condition: Callable[[], bool], frames: bool) -> None:
         give_up_s = time.monotonic() + 20
@@ -103,6 +109,9 @@ def vehicle(domain: int, request: pytest.FixtureRequest) -> Iterator[Vehicle]:
 def test_a_request_ends_with_its_cause(vehicle: Any) -> None:
     vehicle.until(lambda: vehicle.stop is True, frames=False)
     vehicle.until(lambda: vehicle.stop is False, frames=True)
+    vehicle.substitute.publish(Bool(data=True))  # as a detector does while the watchdog hangs
+    vehicle.until(lambda: vehicle.stop is True, frames=True)
+    vehicle.until(lambda: vehicle.stop is False, frames=True)
     vehicle.until(lambda: vehicle.stop is True, frames=False)
     assert not vehicle.client.service_is_ready()
 
@@ -113,6 +122,13 @@ def test_a_request_that_clears_by_service_stays_until_then(vehicle: Any) -> None
     refused = vehicle.release(frames=False)
     assert not refused.success
     assert refused.message.startswith("front: ")
+    vehicle.until(lambda: not vehicle.account.unsafe, frames=True)
+    assert vehicle.stop is True
+    assert vehicle.release(frames=True).success
+    vehicle.until(lambda: vehicle.stop is False, frames=True)
+    vehicle.watchdog_was_gone()
+    vehicle.until(lambda: vehicle.account.unsafe, frames=True)
+    assert vehicle.account.health.cause == "the watchdog was gone: it hangs"
     vehicle.until(lambda: not vehicle.account.unsafe, frames=True)
     assert vehicle.stop is True
     assert vehicle.release(frames=True).success

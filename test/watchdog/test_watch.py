@@ -103,6 +103,14 @@ def test_a_takeover_is_told_and_the_first_start_is_none(run):
     assert run.watch.takeovers == 1
 
 
+def test_a_watchdog_that_was_gone_says_so_and_asks_for_a_stop(run):
+    run.send(RecordKind.WATCHDOG_GONE, reason=b"it hung")
+    (fault,) = run.watch.faults()
+    assert (fault.text, fault.mode) == ("the watchdog was gone: it hung", HealthMode.UNSAFE)
+    run.tick(1001)
+    assert run.names == []
+
+
 def test_a_camera_that_stops_is_told(run):
     run.send()
     run.tick(301)
