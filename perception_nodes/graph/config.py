@@ -245,7 +245,7 @@ class PreprocessSettings(RedundantSettings):
         le=16,
         description="how many bits of a sample are significant where the images have 16 bits a "
         "sample (mono16, bayer_rggb16, ...); 0: the fewest of 10, 12, 14 and 16 that the brightest "
-        "pixel so far needs",
+        "frame so far needs",
     )
     calibration_file: str = Field(
         default="",
@@ -344,6 +344,7 @@ class RepublishSettings(Settings):
 
     image_topic: Topic = same(PreprocessSettings, "image_topic")
     calibration_file: str = same(PreprocessSettings, "calibration_file")
+    sample_bits: int = same(PreprocessSettings, "sample_bits")
     deadline_ms: float = same(PreprocessSettings, "deadline_ms")
     republish: bool = Field(
         default=True,

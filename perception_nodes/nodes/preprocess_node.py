@@ -71,7 +71,7 @@ class PreprocessNode(RedundantNode):
         self._source_size: tuple[int, int] | None = None
         self._camera = self._topic = None
         is_video = TRANSPORTS[settings.image_transport].is_video
-        self._video = VideoDecoder() if is_video else None
+        self._video, self._sender = VideoDecoder() if is_video else None, 0
         if settings.source != "dds":
             self._camera = camera_reader(self.endpoint, settings.camera)
         else:
@@ -89,6 +89,7 @@ class PreprocessNode(RedundantNode):
     def take_over(self, died: bool) -> None:
         """Go on behind the last frame of the predecessor, which may not have reported it."""
         note = self.lease.note
+        self._sender = 0  # what the predecessor has taken, our decoder does not know
         if note.source:
             self._numbers.take_over(note.source, note.number)
             if died and note.entered_number == note.number:
@@ -169,8 +170,9 @@ class PreprocessNode(RedundantNode):
         if missing is None:
             return False
         gap = missing.stop - missing.start
-        if gap and self._video is not None:
-            self._video.interrupt("packets were lost on the way here")
+        is_other, self._sender = source != self._sender, source
+        if self._video is not None and (gap or is_other):
+            self._video.interrupt("packets were lost on the way here" if gap else "a new publisher")
         if gap > MAX_GAP:
             self.lease.take(source, number - 1)
             self._reject(f"one report for {gap} frames that were lost in a row", received_ns)

@@ -138,7 +138,8 @@ class RepublishNode(PerceptionNode):
             return np.asarray(found, np.uint8)
         size = image.width, image.height
         if self._converter is None or self._converter[0] != size:
-            self._converter = size, Preprocessor(*size, undistort=False)
+            bits = self.settings.sample_bits
+            self._converter = size, Preprocessor(*size, undistort=False, sample_bits=bits)
         out = np.empty((image.height, image.width, 3), np.uint8)
         self._converter[1].write(image, out, FrameHeader())
         return out

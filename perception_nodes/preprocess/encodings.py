@@ -16,6 +16,8 @@ from perception_nodes.preprocess.formats import ALIASES, DEEP, bytes_per_pixel, 
 Pixels = NDArray[np.uint8]
 Samples = NDArray[Any]
 """uint8 or uint16."""
+OUTLIERS = 1e-3
+"""Share of a frame's samples that may be brighter than its significant bits can say."""
 
 # OpenCV names a Bayer pattern by its second row's second and third pixel.
 _DEMOSAIC = {
@@ -87,22 +89,27 @@ def significant_bits(encoding: str, planes: list[Plane]) -> int:
     """How many bits of a frame's samples are significant, as far as its pixels show.
 
     No ROS message tells it where 10, 12 or 14 bits come in 16. A sixteenth of the pixels is looked
-    at: what little is brighter than all of those is then shown as white.
+    at, and what little of that is brighter than all the rest is shown as white: an outlier, such as
+    a disturbed pixel, must not darken the picture.
 
     Args:
         encoding: of the frame.
         planes: of the frame.
 
     Returns:
-        8, or the fewest of 10, 12, 14 and 16 that the brightest pixel needs, but not more than the
-        encoding's name says.
+        8, or the fewest of 10, 12, 14 and 16 that all but `OUTLIERS` of the samples need, but not
+        more than the encoding's name says.
     """
     encoding = ALIASES.get(encoding, encoding)
     if encoding not in DEEP:
         return 8
-    brightest = max(int(_colours(plane.pixels)[::4, ::4].max()) for plane in planes)
-    needed = max(10, brightest.bit_length() + brightest.bit_length() % 2)
-    return min(needed, DEEP[encoding][1])
+    samples = [_colours(plane.pixels)[::4, ::4] for plane in planes]
+    outliers = OUTLIERS * sum(one.size for one in samples)
+    most = DEEP[encoding][1]
+    for bits in range(10, most, 2):
+        if sum(np.count_nonzero(one >> bits) for one in samples) <= outliers:
+            return bits
+    return most
 
 
 def _colours(pixels: Samples) -> Samples:

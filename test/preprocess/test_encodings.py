@@ -120,6 +120,19 @@ def test_the_brightness_of_a_picture_does_not_change_when_the_scene_gets_dark():
     assert shown == [224, 255, 56]  # of 10 bits, 12 bits, 12 bits
 
 
+def test_an_outlier_does_not_darken_the_picture():
+    """One in a thousand samples; more of them are the scene."""
+    processor = Preprocessor(WIDTH, HEIGHT, undistort=False)
+    out = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    shown = []
+    for outliers in (0, 26, 0, 27, 0):
+        pixels = np.full((512, 832), 2048, "<u2")
+        pixels[::4, ::4][0, :outliers] = 65535
+        processor.write(view(832, 512, "mono16", 1664, pixels.tobytes()), out, FrameHeader())
+        shown.append(int(out[128, 208, 0]))
+    assert shown == [128, 128, 128, 8, 8]
+
+
 def test_the_number_of_significant_bits_can_be_given():
     out = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     dark = np.full((512, 832), 900, "<u2")

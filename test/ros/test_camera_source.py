@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -19,8 +20,11 @@ from started_graph import ROOT, Starter, left_behind
 from vision_msgs.msg import Detection2DArray
 
 from perception_nodes.bench.graphs import RECEIVER
+from perception_nodes.core.frame import ImageView
+from perception_nodes.graph.config import RepublishSettings
 from perception_nodes.graph.graph import VEHICLE, Graph
 from perception_nodes.graph.supervisor import Supervisor
+from perception_nodes.nodes.republish_node import RepublishNode
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(180)]
 GRAPH = ("backend:=null", "standby:=never", "deadline_ms:=900")
@@ -80,6 +84,13 @@ def video(tmp_path: Path) -> Path:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(grey, "rgb24")))
         container.mux(stream.encode())
     return path
+
+
+def test_deep_frames_are_published_in_the_brightness_that_is_detected_in() -> None:
+    dark = np.full((48, 64), 900, "<u2")
+    image = ImageView(0, "", 64, 48, "mono16", 128, memoryview(dark.tobytes()))
+    node = SimpleNamespace(_converter=None, settings=RepublishSettings(sample_bits=12))
+    assert RepublishNode._bgr(node, image)[24, 32].tolist() == [56] * 3
 
 
 def test_a_video_file_is_played_once_and_each_frame_has_its_report(

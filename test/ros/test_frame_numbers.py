@@ -35,20 +35,26 @@ def test_what_a_predecessor_took_is_not_new_and_what_it_missed_is_missing():
     assert list(numbers.missing_before(1, 3)) == [], "the camera was restarted"
 
 
-@pytest.mark.parametrize("gap", [3, MAX_GAP, MAX_GAP + 1, 42_000, 2**64 - 100])
-def test_of_a_long_gap_one_report_tells(gap):
-    """The camera went on while nobody took its frames."""
-    told = []
-    node = SimpleNamespace(
+def preprocess(told, video=None):
+    """What of the node counts its frames; reports go to a list."""
+    return SimpleNamespace(
         _numbers=FrameNumbers(),
-        _video=None,
-        lease=SimpleNamespace(take=lambda source, number: None),
+        _video=video,
+        _sender=0,
+        _topic=None,
+        lease=SimpleNamespace(take=lambda source, number: None, note=SimpleNamespace(source=0)),
         sign=lambda: None,
         _enter=lambda *_: None,
         _end=lambda record, status, reason: told.append(reason),
         _reject=lambda reason, received_ns: told.append(reason),
     )
-    is_new = PreprocessNode._is_new
+
+
+@pytest.mark.parametrize("gap", [3, MAX_GAP, MAX_GAP + 1, 42_000, 2**64 - 100])
+def test_of_a_long_gap_one_report_tells(gap):
+    """The camera went on while nobody took its frames."""
+    told = []
+    node, is_new = preprocess(told), PreprocessNode._is_new
     assert is_new(node, CAMERA_SOURCE, 10, 0)
     assert told == []
     assert is_new(node, CAMERA_SOURCE, 11 + gap, 0)
@@ -69,3 +75,23 @@ def test_of_a_long_gap_one_report_tells(gap):
 )
 def test_camera_info_lies_beside_the_images(images, info):
     assert info_topic(images) == info
+
+
+def test_video_waits_for_a_key_frame_wherever_packets_may_be_missing():
+    """Behind a gap, from another publisher, and where another node has taken them meanwhile."""
+    waits = []
+    node = preprocess([], SimpleNamespace(interrupt=waits.append))
+
+    def interrupted(source, number):
+        waits.clear()
+        assert PreprocessNode._is_new(node, source, number, 0)
+        return bool(waits)
+
+    interrupted(1, 10)
+    assert not interrupted(1, 11)
+    assert interrupted(1, 13)
+    assert interrupted(3, 0)
+    assert not interrupted(3, 1)
+    PreprocessNode.take_over(node, False)
+    assert interrupted(3, 2)
+    assert not interrupted(3, 3)
