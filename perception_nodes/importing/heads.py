@@ -172,7 +172,15 @@ class Grid:
         return to.middles(to.part(name, 1, 0, 4)), to.part(name, 1, 4, 4 + classes)
 
 
-class Objects:
+class Numbered:
+    """Heads that give an object the number of its class, and leave open how many there are."""
+
+    def numbers(self, found: dict[str, NDArray[Any]]) -> NDArray[Any]:
+        """The class of each object in the network's outputs."""
+        raise NotImplementedError
+
+
+class Objects(Numbered):
     """Ultralytics with NMS inside, or one-to-one (v10, 26): rows of corners, score, class."""
 
     name = "ultralytics-nms"
@@ -189,6 +197,11 @@ class Objects:
         if found is None or found[1][2] != 6 or found[1][1] > MAX_OBJECTS:
             return None
         return 0
+
+    def numbers(self, found: dict[str, NDArray[Any]]) -> NDArray[Any]:
+        """See `Numbered`."""
+        (rows,) = found.values()
+        return rows[..., 5]
 
     def write(self, source: Source, classes: int, to: Writer) -> tuple[str, str]:
         """See `Head`."""
@@ -354,7 +367,7 @@ class _Detr:
         return Normalisation(resize="stretch")
 
 
-class DetrObjects(_Detr):
+class DetrObjects(_Detr, Numbered):
     """RT-DETR, D-FINE and DEIM with their postprocessor: labels, boxes, scores."""
 
     name = "detr"
@@ -363,6 +376,10 @@ class DetrObjects(_Detr):
     def classes(self, source: Source) -> int | None:
         """See `Head`."""
         return 0 if set(source.outputs) == {"labels", "boxes", "scores"} else None
+
+    def numbers(self, found: dict[str, NDArray[Any]]) -> NDArray[Any]:
+        """See `Numbered`."""
+        return found["labels"]
 
     def write(self, source: Source, classes: int, to: Writer) -> tuple[str, str]:
         """See `Head`."""

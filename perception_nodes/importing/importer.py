@@ -9,12 +9,13 @@ from typing import Any
 import cv2
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.model import Model, ModelError, load_model
 from perception_nodes.core.inference import BackendError
 from perception_nodes.importing import coco
-from perception_nodes.importing.heads import Head, Normalisation, recognise
+from perception_nodes.importing.heads import Head, Normalisation, Numbered, recognise
 from perception_nodes.importing.image import INPUT_NAME
 from perception_nodes.importing.onnx_model import rewrite_onnx
 from perception_nodes.importing.openvino_model import IrSource, read_ir, rewrite_ir
@@ -26,6 +27,8 @@ MAX_DIFFERENCE = {False: 0.02, True: 0.3}
 """Of class scores of a float network and of an 8-bit one, as a share of the largest."""
 MIN_SCALE = 0.1
 """A share of less than this says nothing: the picture shows no object."""
+FINE, COARSE = 6, 28
+"""Sizes of the spots in test pictures, pixels: networks see different things in them."""
 UNKNOWN_LICENSE = "unknown: the file does not say; ask whoever trained it"
 
 
@@ -148,6 +151,8 @@ def understand(path: Path, options: Options) -> Imported:
             "the file does not say how its pixels are scaled; taken as usual for its head "
             f"({_scaling(normalisation)}); --color, --mean, --std, --resize change that"
         )
+    if isinstance(head, Numbered):
+        _check_numbers(source, head, len(named), normalisation)
     if isinstance(source, OnnxSource):
         made = rewrite_onnx(source, head, len(named), kept, normalisation)
     else:
@@ -197,10 +202,7 @@ def check_runs(model: Model) -> None:
     Raises:
         ModelError: one refuses the model, or they differ.
     """
-    random = np.random.default_rng(0)
-    coarse = random.integers(0, 256, (9, 16, 3), dtype=np.uint8)
-    size = (model.input.width, model.input.height)
-    picture = cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC).astype(np.uint8, copy=False)
+    picture = _noise(model.input.width, model.input.height, COARSE)
     best = []
     # An OpenVINO model has no other runtime to be compared with.
     runtimes = RUNTIMES if model.path.suffix == ".onnx" else RUNTIMES[-1:]
@@ -222,6 +224,33 @@ def check_runs(model: Model) -> None:
             f"{model.name}: {' and '.join(RUNTIMES)} compute different class scores, by "
             f"{far:.0%} of the largest: one of them changes this network when it optimises it; "
             "export it again with another opset, or simplified"
+        )
+
+
+def _noise(width: int, height: int, grain: int) -> NDArray[np.uint8]:
+    """A picture, BGR, of random spots that are `grain` pixels large."""
+    shape = -(-height // grain), -(-width // grain), 3
+    spots = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    return cv2.resize(spots, (width, height), interpolation=cv2.INTER_CUBIC).astype(np.uint8)
+
+
+def _check_numbers(source: Source, head: Numbered, named: int, wanted: Normalisation) -> None:
+    """Refuse a network whose objects are of classes without a name: they would not be reported.
+
+    Raises:
+        ModelError: there are such classes in test pictures.
+    """
+    largest = 0
+    for grain in (1, FINE, COARSE):
+        picture = _noise(source.width, source.height, grain)
+        ordered = picture[..., ::-1] if wanted.color == "RGB" else picture
+        pixels = ((ordered - np.array(wanted.mean)) / wanted.std).astype(np.float32)
+        numbers = head.numbers(source.run(pixels.transpose(2, 0, 1)[None]))
+        largest = max(largest, int(numbers.max(initial=0)))
+    if largest >= named:
+        raise ModelError(
+            f"{source.path} finds class {largest}, counted from 0, in a test picture, and only "
+            f"{named} classes are named; give --classes with at least {largest + 1} names"
         )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import openvino as ov
 import yaml
+from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from openvino.preprocess import ColorFormat, PrePostProcessor
 
@@ -38,6 +39,14 @@ class IrSource(Source):
     """
 
     network: Any = None
+
+    def run(self, image: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+        """See `Source`."""
+        try:
+            found = core().compile_model(self.network, "CPU")(image)
+        except RuntimeError as error:
+            raise ModelError(f"{self.path} does not run ({_last_line(error)})") from error
+        return {name: found[place] for place, name in enumerate(self.outputs)}
 
 
 def read_ir(path: Path, size: tuple[int, int] | None) -> IrSource:

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import onnx.version_converter
 import onnxruntime as ort
+from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
 from perception_nodes.backends.model import ModelError, Shape
@@ -67,6 +68,10 @@ class Source:
             names = [names[index] for index in range(len(names))]
         return [str(name) for name in names] if isinstance(names, list) and names else None
 
+    def run(self, image: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+        """The outputs, by name, for a normalised image, float32 [1, 3, height, width]."""
+        raise NotImplementedError
+
     def cells(self, *strides: int) -> int:
         """Number of cells of all levels; a stride that does not divide the input is rounded up."""
         return sum(-(-self.width // stride) * -(-self.height // stride) for stride in strides)
@@ -81,6 +86,13 @@ class OnnxSource(Source):
     """
 
     network: onnx.ModelProto = field(default_factory=onnx.ModelProto)
+
+    def run(self, image: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+        """See `Source`."""
+        names = list(self.outputs)
+        return dict(
+            zip(names, session_of(self.network).run(names, {self.image: image}), strict=True)
+        )
 
 
 def check_task(path: Path, facts: dict[str, str]) -> None:

@@ -326,6 +326,20 @@ def test_classes_must_be_named_and_as_many_as_there_are(tmp_path):
     assert "has the class 'car' twice" in refusal(detector(grid(), facts=facts), tmp_path)
 
 
+@pytest.mark.parametrize("head", ["ultralytics-nms", "detr"])
+@pytest.mark.parametrize("ending", [".onnx", ".xml"])
+def test_a_class_without_a_name_is_refused(head, ending, tmp_path):
+    outputs = HEADS[head][0]()
+    numbers = outputs["labels"] if head == "detr" else outputs["output0"][..., 5]
+    numbers[0, 4] = 2
+    path = written(detector(outputs), tmp_path / "it.onnx")
+    if ending == ".xml":
+        network = openvino.Core().read_model(path)
+        openvino.save_model(network, path.with_suffix(".xml"), compress_to_fp16=False)
+    with pytest.raises(ModelError, match="finds class 2, .* and only 2 classes are named"):
+        understand(path.with_suffix(ending), Options(classes=NAMES[:2], head=head))
+
+
 def test_names_and_licence_are_those_of_the_metadata(tmp_path):
     facts = {"names": "{0: 'a', 1: 'b', 2: 'c'}", "license": "AGPL-3.0", "task": "detect"}
     path = written(detector(grid(), facts=facts), tmp_path / "it.onnx")
