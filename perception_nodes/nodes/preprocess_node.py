@@ -27,7 +27,6 @@ from perception_nodes.system.realtime import RANKS
 from perception_nodes.transport import channels
 from perception_nodes.transport.memory import TransportError
 
-CAMERA_SOURCE = 1
 MAX_GAP = 256
 """Each of so many frames lost in a row gets a report of its own. More of them are an outage: one
 report stands for all, since thousands at once would hold up the frames that do come."""
@@ -133,10 +132,12 @@ class PreprocessNode(RedundantNode):
             received_ns = time.monotonic_ns()
             self._came += 1
             number, lost = sample.header.number, sample.header.lost
-            if self._is_new(CAMERA_SOURCE, number, received_ns, lost):
+            # A camera that was restarted is another source: its numbers say nothing of the first's.
+            name = sample.source, number
+            if self._is_new(*name, received_ns, lost):
                 try:
                     image = view_camera_frame(sample.header, sample.payload)
-                    self._take(image, received_ns, pending is not None, (sample.source, number))
+                    self._take(image, received_ns, pending is not None, name)
                 except FrameRejected as error:
                     self._reject(str(error), received_ns)
             sample.release()

@@ -38,10 +38,10 @@ class LeaseNote(ctypes.Structure):
         ("entered_number", ctypes.c_uint64),
         ("listeners", ctypes.c_uint64),
         ("life", ctypes.c_uint64),
+        ("source", ctypes.c_uint64),
+        ("unended", ctypes.c_uint64),
         ("process", ctypes.c_uint32),
         ("ingest_process", ctypes.c_uint32),
-        ("unended", ctypes.c_uint32),
-        ("source", ctypes.c_uint32),
         ("entered", FrameRecord),
     ]
 

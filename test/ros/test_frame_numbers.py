@@ -6,7 +6,7 @@ import pytest
 
 from perception_nodes.nodes.frame_numbers import FrameNumbers
 from perception_nodes.nodes.image_topic import info_topic
-from perception_nodes.nodes.preprocess_node import CAMERA_SOURCE, MAX_GAP, PreprocessNode
+from perception_nodes.nodes.preprocess_node import MAX_GAP, PreprocessNode
 
 
 def test_the_first_frame_of_a_source_misses_nothing():
@@ -55,9 +55,9 @@ def test_of_a_long_gap_one_report_tells(gap):
     """The camera went on while nobody took its frames."""
     told = []
     node, is_new = preprocess(told), PreprocessNode._is_new
-    assert is_new(node, CAMERA_SOURCE, 10, 0)
+    assert is_new(node, 1, 10, 0)
     assert told == []
-    assert is_new(node, CAMERA_SOURCE, 11 + gap, 0)
+    assert is_new(node, 1, 11 + gap, 0)
     if gap <= MAX_GAP:
         assert len(told) == gap
     else:

@@ -18,7 +18,7 @@ from rcl_interfaces.srv import DescribeParameters, SetParameters
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo
 
-from perception_nodes.cameras.channel import camera_writer
+from perception_nodes.cameras.channel import CameraHeader, camera_writer
 from perception_nodes.core.frame import FrameRecord, RecordKind
 from perception_nodes.graph.graph import LIVE
 from perception_nodes.graph.supervisor import Supervisor
@@ -30,7 +30,7 @@ from perception_nodes.nodes.preprocess_node import PreprocessNode
 from perception_nodes.report.recording import Recorder
 from perception_nodes.transport.channels import record_reader, record_writer
 from perception_nodes.transport.journal import journal_of, read_journal
-from perception_nodes.transport.shm import Endpoint
+from perception_nodes.transport.shm import Endpoint, Writer
 
 SAFE_STOP = "/perception/safe_stop"
 NAMES = [kind.executable for kind in LIVE.kinds]
@@ -163,14 +163,17 @@ def entered(records: list[FrameRecord]) -> list[int]:
 
 
 def test_a_node_that_is_configured_again_counts_on(preprocess: Any) -> None:
-    """Else the watchdog takes its new records for old ones, and its frames for known ones."""
+    """Else the watchdog takes its new records for old ones, and its frames for known ones.
+
+    A camera that was restarted meanwhile numbers from 0, and all its frames are new.
+    """
     endpoint = Endpoint("test")
-    camera = camera_writer(endpoint, "front", 12)
+    cameras = [camera_writer(endpoint, "front", 12) for _ in range(2)]
     records = record_reader(endpoint, "front", "preprocess")
     journal = journal_of("front", "preprocess", os.getpid())
     heard: list[FrameRecord] = []
 
-    def film(number: int) -> None:
+    def film(number: int, camera: Writer[CameraHeader] = cameras[0]) -> None:
         sample = camera.loan()
         sample.header.number = number
         sample.header.describe(time.time_ns(), "bgr8", 2, 2, 6, 12)
@@ -189,7 +192,7 @@ def test_a_node_that_is_configured_again_counts_on(preprocess: Any) -> None:
     assert not journal.exists()
     preprocess.trigger_configure()
     preprocess.trigger_activate()
-    film(2)
+    film(0, cameras[1])
     heard += records.records()
     endpoint.close()
     assert [record.record for record in heard] == list(range(len(heard)))
