@@ -119,7 +119,8 @@ class Account:
             now_ns: CLOCK_MONOTONIC.
             due_ns: the latest time at which we wanted to be called.
         """
-        on_time = self.watch.tick(due_ns, now_ns, time.time_ns(), self.ledger)
+        silent = self.roster.silent()
+        on_time = self.watch.tick(due_ns, now_ns, time.time_ns(), self.ledger, silent)
         records = self._read()
         if not on_time:
             self.roster.postpone(now_ns)

@@ -104,11 +104,19 @@ class NoFrame:
         """Note that a frame has come."""
         self._last_ns = now_ns
 
-    def update(self, now_ns: int) -> Fault | None:
-        """Judge the silence; there is no fault before the first frame."""
+    def update(self, now_ns: int, silent_process: int = 0) -> Fault | None:
+        """Judge the silence; there is no fault before the first frame.
+
+        Args:
+            now_ns: CLOCK_MONOTONIC.
+            silent_process: the process that takes the frames, if it gives no sign of life: of the
+                camera nothing is known then.
+        """
         if not self._last_ns or now_ns - self._last_ns <= self._limit_ms * MS:
             return None
         text = f"no frame from the camera for {self._limit_ms:.0f} ms"
+        if silent_process:
+            text = f"no frame for {self._limit_ms:.0f} ms: preprocess {silent_process} is silent"
         return Fault("no frame", text, HealthMode.UNSAFE)
 
 

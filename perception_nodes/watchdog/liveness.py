@@ -12,6 +12,10 @@ KILLED_AFTER_NS = 1_000_000_000
 """A process that has been hanging for so long is killed. The hang is reported at once and a standby
 takes over at once; but a process that was merely starved recovers sooner than a new one starts."""
 
+ABSENT_AFTER_PATIENCES = 10
+"""One that is kept from running, and silent for this many times its patience, counts as missing:
+whoever relies on it must know. It is not killed for it."""
+
 
 @dataclass
 class Member:
@@ -29,6 +33,11 @@ class Member:
 
     def __str__(self) -> str:
         return f"{self.role} {self.pid}"
+
+    @property
+    def is_absent(self) -> bool:
+        """Whether it does nothing for us, for whatever reason."""
+        return self.hung or self.silent_ns > ABSENT_AFTER_PATIENCES * self.patience_ns
 
 
 class Roster:
@@ -87,9 +96,10 @@ class Roster:
             member.hung = member.judge.update(
                 member.heard_ns, silent_ns, member.patience_ns, member.spent_ns, member.handle.look
             )
-            if member.hung:
+            if member.is_absent:
+                how = "hangs" if member.hung else "is kept from running"
                 self._last_loss[member.role] = (
-                    f"{member} hangs: no sign of life for {silent_ns / MS:.0f} ms"
+                    f"{member} {how}: no sign of life for {silent_ns / MS:.0f} ms"
                 )
         return died
 
@@ -100,8 +110,12 @@ class Roster:
                 member.handle.kill()
 
     def present(self, role: str) -> int:
-        """How many processes of a role are alive and do not hang."""
-        return sum(m.role == role and not m.hung for m in self.members.values())
+        """How many processes of a role are alive, do not hang, and are not kept from running."""
+        return sum(m.role == role and not m.is_absent for m in self.members.values())
+
+    def silent(self) -> set[int]:
+        """The numbers of the processes whose next sign of life is overdue."""
+        return {m.pid for m in self.members.values() if m.silent_ns > m.patience_ns}
 
     def missing(self) -> list[str]:
         """The names of roles without a process, and of those without a standby."""

@@ -1,6 +1,6 @@
 """Watches frames, clocks and memory: facts in, present faults out."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from perception_nodes.core.budget import STAGES, Budget
 from perception_nodes.core.frame import (
@@ -109,7 +109,14 @@ class Watch:
         if total_ms is not None and report.status != FrameStatus.DEGRADED:
             self._present["latency drift"] = self._drift.update(total_ms)
 
-    def tick(self, asked_ns: int, now_ns: int, realtime_ns: int, ledger: Ledger) -> bool:
+    def tick(
+        self,
+        asked_ns: int,
+        now_ns: int,
+        realtime_ns: int,
+        ledger: Ledger,
+        silent: Collection[int] = (),
+    ) -> bool:
         """Check the clocks and the accounts.
 
         Args:
@@ -117,6 +124,7 @@ class Watch:
             now_ns: CLOCK_MONOTONIC.
             realtime_ns: nanoseconds since the Unix epoch at the same moment.
             ledger: the accounts.
+            silent: numbers of the processes whose next sign of life is overdue.
 
         Returns:
             Whether we were called in time.
@@ -124,7 +132,8 @@ class Watch:
         starved = self._starvation.update(asked_ns, now_ns)
         self._hold("starved", starved, now_ns)
         self._hold("clock", self._clock.update(now_ns, realtime_ns), now_ns)
-        self._present["no frame"] = self._no_frame.update(now_ns)
+        taker = self._last_entered[0]
+        self._present["no frame"] = self._no_frame.update(now_ns, taker if taker in silent else 0)
         unbalanced = None
         if not ledger.balanced:
             text = f"{ledger.frames_in} frames in are not the sum of outs and in flight"

@@ -118,13 +118,25 @@ def test_one_that_speaks_again_is_there_again(run):
     assert run.texts == []
 
 
-def test_one_that_is_kept_from_running_does_not_hang_however_long_that_lasts(run):
+def test_one_that_is_kept_from_running_does_not_hang_however_long_that_lasts_but_is_missing(run):
     run.processes[1].ready = run.processes[2].ready = True
+    for _ in range(40):
+        run.wait(10)
+        run.hear(2)
+    assert run.texts == []
+    assert run.roster.silent() == {1}
+    run.wait(10)
+    kept = "detector 1 is kept from running: no sign of life for 410 ms"
+    assert run.texts == [f"detector has no standby: {kept}"]
     for _ in range(6000):
         run.wait(10)
         run.roster.end_hung()
-    assert run.texts == []
+    (fault,) = run.roster.faults()
+    assert fault.mode is HealthMode.UNSAFE
     assert run.processes[1].alive
+    run.hear(1, 2)
+    run.wait(1)
+    assert run.texts == []
 
 
 def test_one_that_runs_and_says_nothing_hangs(run):

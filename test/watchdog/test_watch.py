@@ -115,6 +115,10 @@ def test_a_camera_that_stops_is_told(run):
     run.send()
     run.tick(301)
     assert run.names == ["no frame"]
+    now_ns = run.ms * MS
+    run.watch.tick(now_ns, now_ns, WALL + now_ns, run.ledger, silent={7})
+    (fault,) = run.watch.faults()
+    assert fault.text == "no frame for 300 ms: preprocess 7 is silent", "it may not be the camera"
 
 
 def test_a_clock_that_is_set_is_told(run):
