@@ -258,6 +258,12 @@ class PreprocessSettings(RedundantSettings):
         le=10_000,
         description="deadline of a frame, from its capture to the publication of its detections",
     )
+    no_frame_ms: float = Field(
+        default=FaultLimits.no_frame_ms,
+        ge=20,
+        le=60_000,
+        description="if no frame arrives from a camera for this long, health is UNSAFE",
+    )
 
     @model_validator(mode="after")
     def _pixels_to_read_in_place(self) -> "PreprocessSettings":
@@ -434,12 +440,7 @@ class WatchdogSettings(CamerasSettings):
         le=60_000,
         description="a frame without an outcome after this time is reported as FAILED",
     )
-    no_frame_ms: float = Field(
-        default=FaultLimits.no_frame_ms,
-        ge=20,
-        le=60_000,
-        description="if no frame arrives from a camera for this long, health is UNSAFE",
-    )
+    no_frame_ms: float = same(PreprocessSettings, "no_frame_ms")
     frozen_frames: int = Field(
         default=FaultLimits.frozen_frames,
         ge=0,

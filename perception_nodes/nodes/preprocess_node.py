@@ -26,6 +26,7 @@ from perception_nodes.preprocess.video import VideoDecoder
 from perception_nodes.system.realtime import RANKS
 from perception_nodes.transport import channels
 from perception_nodes.transport.memory import TransportError
+from perception_nodes.watchdog.faults import MS
 
 MAX_GAP = 256
 """Each of so many frames lost in a row gets a report of its own. More of them are an outage: one
@@ -89,6 +90,9 @@ class PreprocessNode(RedundantNode):
         """Go on behind the last frame of the predecessor, which may not have reported it."""
         note = self.lease.note
         self._sender = 0  # what the predecessor has taken, our decoder does not know
+        self._began_ns = time.monotonic_ns()
+        # A predecessor has taken its last frame at some time before.
+        self._frame_ns = self._began_ns if note.source else 0
         if note.source:
             self._numbers.take_over(note.source, note.number)
             if died and note.entered_number == note.number:
@@ -110,15 +114,24 @@ class PreprocessNode(RedundantNode):
         super().step()
 
     def _look_after_camera(self) -> None:
+        """Once a second tell why no frames come, if there was none for `no_frame_ms`."""
         if self._topic is not None:
             facts = self._topic.look()
-            if facts is not None and self._working:
-                self._input.tell(trouble_of(facts))
-        elif self._camera is not None and self._look_due.due() and self._working:
+            if facts is None:
+                return
+            came, trouble = facts.received + facts.lost, trouble_of(facts)
+        elif self._camera is not None and self._look_due.due():
             came, self._came = self._came, 0
             camera, source = self.settings.camera, self.settings.source
             senders = camera_senders(self.endpoint, camera)
-            self._input.tell(None if came else channel_trouble(camera, source, senders))
+            trouble = None if came else channel_trouble(camera, source, senders)
+        else:
+            return
+        now_ns = time.monotonic_ns()
+        # What came in the second of the takeover came to the predecessor.
+        if self._working and now_ns > self._began_ns + LOOK_PERIOD_NS:
+            is_missed = now_ns > self._frame_ns + self.settings.no_frame_ms * MS
+            self._input.tell(trouble if came or is_missed else None)
 
     def work(self) -> None:
         """Wait for a frame: here where it comes through shared memory, else in the executor."""
@@ -130,7 +143,7 @@ class PreprocessNode(RedundantNode):
         while pending is not None:
             sample, pending = pending, self._camera.receive()
             received_ns = time.monotonic_ns()
-            self._came += 1
+            self._frame_ns, self._came = received_ns, self._came + 1
             number, lost = sample.header.number, sample.header.lost
             # A camera that was restarted is another source: its numbers say nothing of the first's.
             name = sample.source, number
@@ -146,6 +159,7 @@ class PreprocessNode(RedundantNode):
         self, data: bytes, source: int, number: int | None, received_ns: int, superseded: bool
     ) -> None:
         """Take a frame from DDS."""
+        self._frame_ns = received_ns
         if number is not None and not self._is_new(source, number, received_ns):
             return
         assert self._topic is not None

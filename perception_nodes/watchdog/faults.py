@@ -52,8 +52,8 @@ class FaultLimits:
         new_rate_s: a frame rate that has lasted for so long is the usual one from then on.
         overrun_share: a stage that exceeds its budget in a larger share of frames overruns.
         latency_ratio: a median latency above this multiple of the one after the start is a drift.
-        empty_frames: a model that has found nothing in this many frames from the start on is
-            suspicious.
+        empty_frames: a model that has found nothing in this many frames is suspicious; those before
+            the start of the watchdog are not known.
         memory_growth_mb: a process that grows steadily by this much in `memory_window_s` leaks.
         memory_window_s: see `memory_growth_mb`.
         starved_ms: we are starved if we wake later than we asked to by more than this.
@@ -104,6 +104,10 @@ class NoFrame:
         """Note that a frame has come."""
         self._last_ns = now_ns
 
+    def none_comes(self, now_ns: int) -> bool:
+        """Whether the last frame is longer ago than allowed, or there was none."""
+        return not self._last_ns or now_ns - self._last_ns > self._limit_ms * MS
+
     def update(self, now_ns: int, silent_process: int = 0) -> Fault | None:
         """Judge the silence; there is no fault before the first frame.
 
@@ -112,7 +116,7 @@ class NoFrame:
             silent_process: the process that takes the frames, if it gives no sign of life: of the
                 camera nothing is known then.
         """
-        if not self._last_ns or now_ns - self._last_ns <= self._limit_ms * MS:
+        if not self._last_ns or not self.none_comes(now_ns):
             return None
         text = f"no frame from the camera for {self._limit_ms:.0f} ms"
         if silent_process:
@@ -124,19 +128,16 @@ class CameraInput:
     """Frames do not come, or not all of them, for a reason that preprocessing has found."""
 
     def __init__(self) -> None:
-        self._frames = 0
         self._fault: Fault | None = None
 
-    def said(self, why: str) -> Fault | None:
+    def said(self, why: str, none_comes: bool) -> Fault | None:
         """Take what preprocessing says each second; empty: nothing is wrong."""
-        mode = HealthMode.DEGRADED if self._frames else HealthMode.UNSAFE
-        self._frames = 0
+        mode = HealthMode.UNSAFE if none_comes else HealthMode.DEGRADED
         self._fault = Fault("camera input", why, mode) if why else None
         return self._fault
 
     def frame(self) -> Fault | None:
         """Note that a frame has come: what said that none does is over."""
-        self._frames += 1
         if self._fault is not None and self._fault.mode == HealthMode.UNSAFE:
             self._fault = None
         return self._fault
@@ -316,8 +317,8 @@ class NothingFound:
         self._frames += 1
         if self._found or self._frames < self._limit:
             return None
-        text = f"no object in any of the first {self._frames} frames, which is suspicious"
-        return Fault("nothing found", text)
+        text = f"no object in the {self._frames} frames since the watchdog started"
+        return Fault("nothing found", f"{text}, which is suspicious")
 
 
 class MemoryGrowth:

@@ -89,7 +89,7 @@ class Watch:
                 self._hold("camera clock", suspect_stamp(record), now_ns)
         elif record.kind == RecordKind.INPUT:
             why = record.reason.decode(errors="replace")
-            self._present["camera input"] = self._input.said(why)
+            self._present["camera input"] = self._input.said(why, self._no_frame.none_comes(now_ns))
         elif record.kind == RecordKind.TAKEOVER and record.predecessor:
             self.takeovers += 1
             text = record.reason.decode(errors="replace")

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from perception_nodes.nodes import preprocess_node
 from perception_nodes.nodes.frame_numbers import FrameNumbers
 from perception_nodes.nodes.image_topic import info_topic
 from perception_nodes.nodes.preprocess_node import MAX_GAP, PreprocessNode
@@ -95,3 +96,42 @@ def test_video_waits_for_a_key_frame_wherever_packets_may_be_missing():
     PreprocessNode.take_over(node, False)
     assert interrupted(3, 2)
     assert not interrupted(3, 3)
+
+
+@pytest.mark.parametrize("source", ["dds", "shm"])
+def test_a_slow_camera_is_silent_only_after_the_time_that_it_may_take(source, monkeypatch):
+    """0.5 Hz, where a frame may take 3 s; and who takes over does not know what came before."""
+    told, clock = [], SimpleNamespace(s=1000.0)
+    facts = SimpleNamespace(received=0, lost=0)
+    node = preprocess([])
+    node.lease.note.source = 1
+    node.settings = SimpleNamespace(camera="front", source=source, no_frame_ms=3000.0)
+    node._topic = node._camera = None
+    node._input, node._working = SimpleNamespace(tell=told.append), True
+    node._came, node._look_due, node.endpoint = 0, SimpleNamespace(due=lambda: True), None
+    now = SimpleNamespace(monotonic_ns=lambda: round(clock.s * 1e9))
+    monkeypatch.setattr(preprocess_node, "time", now)
+    monkeypatch.setattr(preprocess_node, "camera_senders", lambda endpoint, camera: 1)
+    monkeypatch.setattr(preprocess_node, "trouble_of", lambda facts: "silent")
+    monkeypatch.setattr(preprocess_node, "channel_trouble", lambda *_: "silent")
+    if source == "dds":
+        node._topic = SimpleNamespace(look=lambda: facts, open=lambda is_open: None)
+    else:
+        node._camera = object()
+
+    def look(after_s):
+        told.clear()
+        clock.s += after_s
+        PreprocessNode._look_after_camera(node)
+        return told
+
+    node._numbers.take_over = lambda source, number: None
+    node.lease.note.number = 0
+    PreprocessNode.take_over(node, False)
+    assert look(0.5) == []
+    assert look(1) == [None]
+    assert look(1.4) == [None]
+    assert look(0.2) == ["silent"]
+    node.lease.note.source = 0
+    PreprocessNode.take_over(node, False)
+    assert look(1.1) == ["silent"], "nobody has ever had a frame"

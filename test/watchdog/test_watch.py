@@ -74,6 +74,19 @@ def test_what_costs_some_frames_is_told_until_it_is_over(run):
     assert run.names == []
 
 
+def test_what_is_lost_of_a_slow_camera_is_no_outage(run):
+    for _ in range(2):
+        run.send()
+        run.send(RecordKind.INPUT, reason=b"1 of 2 is lost")
+        run.tick(250)
+        run.send(RecordKind.INPUT, reason=b"1 of 1 is lost")
+        (fault,) = run.watch.faults()
+        assert fault.mode == HealthMode.DEGRADED, "the next one may come in time"
+    run.tick(60)
+    run.send(RecordKind.INPUT, reason=b"1 of 1 is lost")
+    assert {fault.mode for fault in run.watch.faults()} == {HealthMode.UNSAFE}
+
+
 def test_lost_records_are_counted_and_told(run):
     run.send()
     run.send(lost=3)
