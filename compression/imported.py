@@ -403,7 +403,7 @@ def quantize_imported(
         checks, evaluations = trial.checks(model)
         refusals = [check for check in checks if check.refusal]
         if not refusals:
-            check_runs(model)
+            check_runs(model, [frame for _, frame in trial.frames[:FRAMES_FOR_COSTS]])
             _add_accuracy(made, evaluations)
             _add_accuracy(parent.folder, trial.before)
             return checks

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.model import Model, ModelError, load_model
+from perception_nodes.core.decode import AbsurdOutput, DecodeSettings
+from perception_nodes.core.frame import Detections
 from perception_nodes.core.inference import BackendError
 from perception_nodes.importing import coco
 from perception_nodes.importing.heads import Head, Normalisation, Numbered, recognise
@@ -24,9 +26,15 @@ from perception_nodes.importing.source import OnnxSource, Source, read_onnx
 
 RUNTIMES = ("onnxruntime", "openvino")
 MAX_DIFFERENCE = {False: 0.02, True: 0.3}
-"""Of class scores of a float network and of an 8-bit one, as a share of the largest."""
-MIN_SCALE = 0.1
-"""A share of less than this says nothing: the picture shows no object."""
+"""Between two runtimes, of a float network and of an 8-bit one, as a share of the largest score and
+of an object's size."""
+MIN_SCALE = {False: 1e-3, True: 0.1}
+"""The same for the largest score: a share of less than this says nothing."""
+EVERYTHING = DecodeSettings(score_threshold=1e-9, iou_threshold=1.0)
+BEST = 10
+"""Objects whose boxes are compared, of the hundred best of a picture."""
+MIN_SIZE = 8.0
+"""Pixels: smaller boxes are those of noise."""
 FINE, COARSE = 6, 28
 """Sizes of the spots in test pictures, pixels: networks see different things in them."""
 UNKNOWN_LICENSE = "unknown: the file does not say; ask whoever trained it"
@@ -194,37 +202,77 @@ def write_model(imported: Imported, folder: Path) -> Model:
     return model
 
 
-def check_runs(model: Model) -> None:
-    """Run a model on a picture in two runtimes, which must see the same.
+def check_runs(model: Model, frames: Sequence[NDArray[np.uint8]] = ()) -> None:
+    """Run a model on test pictures in two runtimes, which must see the same.
 
     Runtimes rewrite a network before they run it, and not every rewriting is right.
 
+    Args:
+        model: the model.
+        frames: more pictures, in the form of its input.
+
     Raises:
-        ModelError: one refuses the model, or they differ.
+        ModelError: one refuses the model, they differ, or what they see cannot be.
     """
-    picture = _noise(model.input.width, model.input.height, COARSE)
-    best = []
+    size = model.input.width, model.input.height
+    pictures = [_noise(*size, FINE), _noise(*size, COARSE), *frames]
     # An OpenVINO model has no other runtime to be compared with.
     runtimes = RUNTIMES if model.path.suffix == ".onnx" else RUNTIMES[-1:]
-    for name in runtimes:
-        backend = open_backend(name, BackendSettings())
-        try:
-            backend.load(model)
-            # Of each class and level its best value: cells of equal value may change places.
-            classes = backend.infer(picture).classes
-            best.append(np.concatenate([one.reshape(one.shape[1], -1).max(1) for one in classes]))
-        except BackendError as error:
-            raise ModelError(f"{model.name} cannot be used: {error}") from error
-        finally:
-            backend.close()
-    scale = max(float(np.abs(best[0]).max()), MIN_SCALE)
-    far = float(np.abs(best[0] - best[-1]).max()) / scale
-    if not far <= MAX_DIFFERENCE[model.precision == "int8"]:
+    first, *others = (_seen(model, name, pictures) for name in runtimes)
+    eight = model.precision == "int8"
+    for other in others:
+        pairs = list(zip(first, other, strict=True))
+        scores = max(_scores_apart(one[0], two[0], MIN_SCALE[eight]) for one, two in pairs)
+        boxes = max(_boxes_apart(one[1], two[1]) for one, two in pairs)
+        for what, far in (("class scores", scores), ("boxes", boxes)):
+            if not far <= MAX_DIFFERENCE[eight]:
+                raise ModelError(
+                    f"{model.name}: {' and '.join(RUNTIMES)} compute different {what}, by "
+                    f"{far:.0%} of the largest: one of them changes this network when it optimises "
+                    "it; export it again with another opset, or simplified"
+                )
+
+
+def _seen(
+    model: Model, runtime: str, pictures: Sequence[NDArray[np.uint8]]
+) -> list[tuple[NDArray[np.float32], Detections]]:
+    """What a runtime sees in each picture: best scores by class and level, and the best objects."""
+    backend = open_backend(runtime, BackendSettings())
+    decoder = model.decoder(EVERYTHING)
+    seen = []
+    try:
+        backend.load(model)
+        for picture in pictures:
+            heads = backend.infer(picture)
+            best = [one.reshape(one.shape[1], -1).max(1) for one in heads.classes]
+            seen.append((np.concatenate(best), decoder.decode(heads.boxes, heads.classes)))
+    except BackendError as error:
+        raise ModelError(f"{model.name} cannot be used: {error}") from error
+    except AbsurdOutput as error:
         raise ModelError(
-            f"{model.name}: {' and '.join(RUNTIMES)} compute different class scores, by "
-            f"{far:.0%} of the largest: one of them changes this network when it optimises it; "
-            "export it again with another opset, or simplified"
-        )
+            f"{model.name} cannot be used: {error}, in a test picture; give another --head, or the "
+            "--mean and --std that it was trained with"
+        ) from error
+    finally:
+        backend.close()
+    return seen
+
+
+def _scores_apart(one: NDArray[np.float32], two: NDArray[np.float32], least: float) -> float:
+    """Largest difference, as a share of the largest score."""
+    return float(np.abs(one - two).max()) / max(float(np.abs(one).max()), least)
+
+
+def _boxes_apart(some: Detections, others: Detections) -> float:
+    """How far the best objects are from the nearest of their class, as a share of their sizes.
+
+    Not from that of the same cell: objects of equal score may change places.
+    """
+    best = some.boxes[:BEST]
+    apart = np.abs(best[:, None] - others.boxes[None]).max(axis=2)
+    apart[some.classes[:BEST, None] != others.classes[None]] = np.inf
+    sizes = np.maximum((best[:, 2:] - best[:, :2]).max(axis=1), MIN_SIZE)
+    return float((apart.min(axis=1, initial=np.inf) / sizes).max(initial=0))
 
 
 def _noise(width: int, height: int, grain: int) -> NDArray[np.uint8]:

@@ -6,7 +6,7 @@ import numpy as np
 import onnxruntime
 import openvino
 import pytest
-from toy_detectors import HEIGHT, SIZE, WIDTH, cells, detector, written
+from toy_detectors import GREY, HEIGHT, SIZE, WIDTH, cells, detector, written
 
 from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.model import ModelError, load_model
@@ -181,10 +181,10 @@ HEADS = {
     "yolox": (
         lambda: scored(cells(*STRIDES)),
         plain_scored,
-        {"focus": True, "operator": "Exp"},
+        {"focus": True, "operator": "Exp", "grey": GREY / 255},
         BGR,
     ),
-    "yolox-raw": (yolox_raw, plain_yolox, {"focus": True}, BGR),
+    "yolox-raw": (yolox_raw, plain_yolox, {"focus": True, "grey": GREY / 255}, BGR),
     "nanodet-plus": (nanodet, plain_nanodet, {"operator": "Sigmoid"}, None),
     "nanodet-plus of ncnn": (ncnn, plain_ncnn, {}, None),
     "detr": (detr, plain_detr, {}, RGB),

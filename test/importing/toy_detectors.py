@@ -6,7 +6,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 SIZE = WIDTH, HEIGHT = 96, 64
 GREY = np.array([0.01, 0.02, 0.04], np.float32)
-"""What a channel of the network's own order adds to every output."""
+"""What a channel of the network's own order adds to every output, by its brightness."""
 
 
 def cells(*strides):
@@ -32,7 +32,7 @@ class Network:
         return len(self.nodes) + len(self.tensors)
 
 
-def detector(outputs, focus=False, operator="", size=SIZE, facts=None, opset=17):
+def detector(outputs, focus=False, operator="", size=SIZE, facts=None, opset=17, grey=GREY):
     """A network whose outputs are the given arrays, moved a little by the image.
 
     Args:
@@ -42,16 +42,17 @@ def detector(outputs, focus=False, operator="", size=SIZE, facts=None, opset=17)
         size: width and height of the input; names are dynamic axes.
         facts: metadata.
         opset: of the file.
+        grey: what a channel adds.
     """
     to = Network()
-    seen, weights = "images", GREY
+    seen, weights = "images", grey
     if focus:
         parts = []
         for corner in ([0, 0], [1, 0], [0, 1], [1, 1]):
             limits = (corner, [9999, 9999], [2, 3], [2, 2])
             names = [to.constant(values, np.int64) for values in limits]
             parts.append(to.op("Slice", "images", *names))
-        seen, weights = to.op("Concat", *parts, axis=1), np.tile(GREY / 4, 4)
+        seen, weights = to.op("Concat", *parts, axis=1), np.tile(grey / 4, 4)
     grey = to.op("Conv", seen, to.constant(weights.reshape(1, -1, 1, 1)))
     level = to.op("Reshape", to.op("GlobalAveragePool", grey), to.constant([1], np.int64))
     if operator:

@@ -1,0 +1,74 @@
+"""Two runtimes of which one computes something else: the network is refused."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from toy_detectors import cells, detector, written
+
+from perception_nodes.backends.contract import open_backend
+from perception_nodes.backends.model import ModelError
+from perception_nodes.importing import importer
+
+RANDOM = np.random.default_rng(4)
+
+
+def toy(folder, scores):
+    """A network of ten objects, whose scores are up to a value."""
+    middles = RANDOM.uniform(20, 60, (1, 10, 4))
+    found = np.concatenate([middles, RANDOM.uniform(scores / 2, scores, (1, 10, 3))], axis=2)
+    rows = np.zeros((1, cells(8, 16, 32), 7))
+    rows[:, 5:15] = found
+    output = {"output0": rows.transpose(0, 2, 1).astype(np.float32)}
+    path = written(detector(output, grey=np.zeros(3, np.float32)), folder / "it.onnx")
+    return importer.understand(path, importer.Options(classes=["car", "bus", "truck"]))
+
+
+def differing(monkeypatch, change):
+    """Let OpenVINO compute other boxes and scores."""
+
+    def opened(name, settings):
+        backend = open_backend(name, settings)
+        if name != "openvino":
+            return backend
+
+        def infer(picture):
+            heads = backend.infer(picture)
+            boxes, classes = change(heads.boxes[0].copy(), heads.classes[0].copy())
+            return SimpleNamespace(boxes=[boxes], classes=[classes])
+
+        return SimpleNamespace(load=backend.load, infer=infer, close=backend.close)
+
+    monkeypatch.setattr(importer, "open_backend", opened)
+
+
+def one_wider(boxes, classes):
+    boxes[0, 2, 7] += 8
+    return boxes, classes
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda boxes, classes: (boxes * 30, classes), "different boxes"),
+        (one_wider, "different boxes"),
+        (lambda boxes, classes: (boxes, classes * 0.8), "different class scores"),
+        (lambda boxes, classes: (boxes, 0 * classes), "different class scores"),
+        (lambda boxes, classes: (boxes, np.roll(classes, 1, axis=1)), "different"),
+        (lambda boxes, classes: (boxes, classes + 2), "not probabilities from 0 to 1"),
+    ],
+)
+@pytest.mark.parametrize("scores", [0.9, 0.005])
+def test_a_runtime_that_computes_something_else_is_noticed(
+    scores, change, said, tmp_path, monkeypatch
+):
+    imported = toy(tmp_path, scores)
+    differing(monkeypatch, change)
+    with pytest.raises(ModelError, match=said):
+        importer.write_model(imported, tmp_path / "toy")
+
+
+def test_cells_may_change_places(tmp_path, monkeypatch):
+    imported = toy(tmp_path, 0.9)
+    differing(monkeypatch, lambda boxes, classes: (boxes[..., ::-1], classes[..., ::-1]))
+    importer.write_model(imported, tmp_path / "toy")
