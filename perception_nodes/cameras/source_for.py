@@ -1,6 +1,6 @@
 """A source by what a user writes, such as `v4l2:/dev/video0` or `rtsp://HOST/PATH`."""
 
-from pathlib import Path
+import os
 
 from perception_nodes.cameras.source import CameraError, CameraSource
 
@@ -33,6 +33,7 @@ def source_for(
     Raises:
         CameraError: it is of no known form, or an option is not for it.
     """
+    text = _located(text)
     kind, _, rest = text.partition(":")
     of_v4l2 = {
         "size": width or height,
@@ -69,4 +70,12 @@ def source_for(
 
 def is_file(text: str) -> bool:
     """Whether a source is a file, which is played as a camera."""
-    return Path(text).is_file()
+    return os.path.isfile(_located(text))
+
+
+def _located(text: str) -> str:
+    """A URL with its scheme in small letters, which FFmpeg wants; a file's without its scheme."""
+    scheme, mark, rest = text.partition("://")
+    if not (mark and scheme.isalnum()):
+        return text
+    return rest if scheme.lower() == "file" else scheme.lower() + mark + rest

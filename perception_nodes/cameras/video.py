@@ -22,12 +22,14 @@ from perception_nodes.cameras.source import (
     CapturedFrame,
 )
 from perception_nodes.core.frame import FrameRejected
-from perception_nodes.preprocess.video import VideoDecoder, write_nv12
+from perception_nodes.preprocess.video import VideoDecoder, pyav, write_nv12
 from perception_nodes.transport.shm import Writer
 
 WAITING = 2
 OPEN_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 5.0
+JUMP_NS = round(READ_TIMEOUT_S * 1e9)
+"""A stream whose times go on from further away has set its clock: else reading had timed out."""
 LOW_DELAY = {
     "fflags": "nobuffer",
     "flags": "low_delay",
@@ -35,7 +37,6 @@ LOW_DELAY = {
     "max_delay": "0",
     "reorder_queue_size": "0",
 }
-LIVE = ("rtsp://", "rtsps://", "udp://", "rtp://", "srt://", "http://", "https://")
 CODECS = {"h264": "h264", "hevc": "h265"}
 """Our names of what is checked for losses, by FFmpeg's."""
 ANNEX_B = ("rtsp", "rtp", "sdp", "mpegts")
@@ -78,6 +79,8 @@ class StreamClock:
             arrived_ns: wall clock of its arrival, before it was decoded.
         """
         offset_ns = arrived_ns - presented_ns
+        if self._offsets and offset_ns > self._offsets[-1][1] + JUMP_NS:
+            self._offsets.clear()
         kept = [
             (at_ns, offset)
             for at_ns, offset in self._offsets
@@ -144,6 +147,9 @@ class Losses:
             trouble: why it gives no picture; empty if it does.
         """
         gap_ns = presented_ns - (presented_ns if self._last_ns is None else self._last_ns)
+        if abs(gap_ns) > JUMP_NS:
+            self.begin()
+            gap_ns = 0
         missing = 0
         if len(self._intervals_ns) >= ENOUGH:
             is_steady = max(self._intervals_ns) < 1.5 * min(self._intervals_ns)
@@ -154,8 +160,12 @@ class Losses:
             self._intervals_ns.append(gap_ns)
         self._last_ns, self._gap_ns = presented_ns, gap_ns
         if missing or trouble:
-            self._lost += missing + bool(trouble)
-            self._cause = self._cause or trouble or "packets are missing"
+            self.add(missing + bool(trouble), trouble or "packets are missing")
+
+    def add(self, lost: int, cause: str) -> None:
+        """Count frames whose loss is known."""
+        self._lost += lost
+        self._cause = self._cause or cause
 
     def take(self) -> tuple[int, str]:
         """The number since the last call, and the cause of the first of them."""
@@ -170,7 +180,9 @@ class VideoSource:
     def __init__(self, settings: VideoSettings) -> None:
         """Take what is to be played; nothing is opened."""
         self._settings = settings
-        self._is_live = settings.url.startswith(LIVE)
+        self._is_live = "://" in settings.url
+        # A stream comes back, and a loop begins anew; a file is not played twice.
+        self._broken = CameraGone if self._is_live or settings.loop else CameraEnded
         self._container: Any = None
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
@@ -239,7 +251,7 @@ class VideoSource:
             raise found
         width, height = self._size
         if (found.frame.width & ~1, found.frame.height & ~1) != self._size:
-            raise CameraGone(f"{self._settings.url} now gives frames of another size")
+            raise self._broken(f"{self._settings.url} now gives frames of another size")
         sample = self._slots.loan(width * height * 3 // 2)
         write_nv12(found.frame, sample.payload.reshape(height * 3 // 2, width))
         sample.header.describe(found.stamp_ns, "nv12", width, height, width, sample.payload.size)
@@ -262,11 +274,13 @@ class VideoSource:
                 if self._stop.is_set():
                     return
                 self._decoded.put(_Decoded(frame, stamp_ns, *self._losses.take()))
+            lost, cause = self._losses.take()
+            last = f"; the last {lost} frames are lost: {cause}" if lost else ""
             ended = CameraGone if self._is_live else CameraEnded
-            self._decoded.put(ended(f"{self._settings.url} has ended"))
+            self._decoded.put(ended(f"{self._settings.url} has ended{last}"))
         except Exception as error:  # PyAV's errors have many types; the reader is told of all
             text = getattr(error, "strerror", None) or str(error)
-            self._decoded.put(CameraGone(f"{self._settings.url}: {text}"))
+            self._decoded.put(self._broken(f"{self._settings.url}: {text}"))
 
     def _live(self) -> Iterator[tuple[Any, int]]:
         (video,) = self._container.streams.video[:1]
@@ -303,7 +317,7 @@ class VideoSource:
         while True:
             first_ns = -1
             due_ns = 0
-            for frame in self._container.decode(video=0):
+            for frame in self._pictures_of_file():
                 at_ns = round((frame.time or 0.0) * 1e9)
                 if first_ns < 0:
                     first_ns = at_ns
@@ -316,3 +330,17 @@ class VideoSource:
                 return
             start_ns = due_ns + 1
             self._container.seek(0)
+
+    def _pictures_of_file(self) -> Iterator[Any]:
+        """All but the damaged ones, and behind each what comes before the next key frame."""
+        is_broken = False
+        for packet in self._container.demux(video=0):
+            is_broken = is_broken and not packet.is_keyframe and packet.size > 0
+            frames: list[Any] = []
+            try:
+                frames = [] if is_broken else packet.decode()
+            except pyav().FFmpegError:
+                is_broken = True
+            if is_broken:
+                self._losses.add(1, "the file is damaged")
+            yield from frames

@@ -70,7 +70,8 @@ class CameraNode(PerceptionNode):
                 if not self._graph.silent:
                     feed.start()
                     self._is_started = True
-        except CameraEnded:
+        except CameraEnded as ended:
+            self._tell(f"camera {self.settings.camera}: {ended}")
             self._ended_s = time.monotonic()
         except CameraError as error:
             self.error = str(error)  # ends us; the supervisor starts us again

@@ -3,7 +3,7 @@
 import pytest
 
 from perception_nodes.cameras.source import CameraError, CameraGone
-from perception_nodes.cameras.source_for import source_for
+from perception_nodes.cameras.source_for import is_file, source_for
 from perception_nodes.cameras.v4l2 import V4l2Source
 from perception_nodes.cameras.v4l2_devices import Mode, V4l2Settings, choose_mode
 from perception_nodes.cameras.video import VideoSource
@@ -23,6 +23,27 @@ def test_each_form_is_its_own_source(tmp_path):
     assert isinstance(source_for("/dev/video7"), V4l2Source)
     assert isinstance(source_for("rtsp://127.0.0.1/front"), VideoSource)
     assert isinstance(source_for(str(video), loop=True), VideoSource)
+
+
+def test_all_urls_but_those_of_files_are_streams_that_may_come_back(tmp_path):
+    for url in ("rtmp://127.0.0.1:1/x", "RTSP://127.0.0.1:1/x", "tcp://127.0.0.1:1"):
+        assert not is_file(url)
+        with pytest.raises(CameraGone, match=f"{url.lower()} cannot be opened"):
+            source_for(url).open()
+    video = tmp_path / "drive.mp4"
+    for url in (f"file://{video}", f"FILE://{video}"):
+        with pytest.raises(CameraError, match=r"drive\.mp4' is neither there nor"):
+            source_for(url)
+    video.write_text("no video")
+    for url in (f"file://{video}", f"FILE://{video}"):
+        assert is_file(url)
+        with pytest.raises(CameraError, match=f"^{video} cannot be opened") as raised:
+            source_for(url).open()
+        assert not isinstance(raised.value, CameraGone)
+
+
+def test_a_source_of_any_length_is_looked_at():
+    assert not is_file("gst:" + "videotestsrc ! " * 30 + "video/x-raw")
 
 
 @pytest.mark.parametrize("text", ["", "camera", "v4l3:/dev/video0", "no/such/file.mp4"])

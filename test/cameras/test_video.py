@@ -1,6 +1,7 @@
 """Video as a camera: every frame once, at its time, with the pixels that were put in."""
 
 import time
+from pathlib import Path
 
 import av
 import numpy as np
@@ -10,17 +11,17 @@ from hypothesis import strategies as st
 
 from perception_nodes.cameras.channel import camera_reader, view_camera_frame
 from perception_nodes.cameras.feed import CameraFeed
-from perception_nodes.cameras.source import CameraError, CameraGone
+from perception_nodes.cameras.source import CameraEnded, CameraError, CameraGone
 from perception_nodes.cameras.video import Losses, StreamClock, VideoSettings, VideoSource
 from perception_nodes.preprocess.video import write_nv12
 
 MS = 1_000_000
 
 
-def write_video(path, frames, rate=50, size=(64, 48), codec="libx264", pixels="yuv420p"):
+def write_video(path, frames, rate=50, size=(64, 48), codec="libx264", pixels="yuv420p", **options):
     """A video whose frames are grey, each 4 brighter than the one before."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=rate)
+        stream = container.add_stream(codec, rate=rate, options=options)
         stream.width, stream.height, stream.pix_fmt = *size, pixels
         for index in range(frames):
             grey = np.full((size[1], size[0], 3), 40 + 4 * index, np.uint8)
@@ -29,13 +30,14 @@ def write_video(path, frames, rate=50, size=(64, 48), codec="libx264", pixels="y
     return str(path)
 
 
-def played(join, settings, frames, timeout_s=20.0):
-    """Feed frames and read them; number, lost, stamp, luma, and the wall clock of their arrival."""
+def played(join, settings, frames, timeout_s=20.0, found=None):
+    """Feed frames and read them: number, lost, view and luma of each."""
     reader = camera_reader(join("reader"), "front")
     feed = CameraFeed(join("camera"), "front", VideoSource(settings), "optical", lambda line: None)
     feed.open()
     feed.start()
-    found, until_s = [], time.monotonic() + timeout_s
+    found = [] if found is None else found
+    until_s = time.monotonic() + timeout_s
     try:
         while len(found) < frames and time.monotonic() < until_s:
             feed.step(20.0)
@@ -72,6 +74,41 @@ def test_a_looped_file_goes_on_with_new_numbers_and_stamps(join, tmp_path):
     found = played(join, VideoSettings(path, loop=True), 12)
     assert [number for number, *_ in found] == list(range(12))
     assert (np.diff([view.stamp_ns for _, _, view, _ in found]) > 0).all()
+
+
+@pytest.mark.parametrize("hurt", [7, 27])
+def test_a_damaged_file_is_played_once_and_what_is_lost_is_counted(join, tmp_path, hurt):
+    """From the damage to the next key frame; without one the end tells of it."""
+    path = tmp_path / "video.mp4"
+    write_video(path, 30, rate=100, g="10", bf="0")
+    with av.open(str(path)) as container:
+        packet = [packet for packet in container.demux(video=0) if packet.size][hurt]
+    data = bytearray(path.read_bytes())
+    data[packet.pos : packet.pos + packet.size] = bytes(packet.size)
+    path.write_bytes(data)
+    found, end = [], f"the last {30 - hurt} frames are lost: the file is damaged"
+    with pytest.raises(CameraEnded, match=end if hurt > 20 else "has ended$"):
+        played(join, VideoSettings(str(path)), 31, found=found)
+    next_key = hurt // 10 * 10 + 10
+    assert [number for number, *_ in found] == [*range(hurt), *range(next_key, 30)]
+    assert [lost for _, lost, *_ in found if lost] == [next_key - hurt] * (next_key < 30)
+    assert [luma for *_, luma in found] == pytest.approx(
+        [16 + (40 + 4 * number) * 219 / 255 for number, *_ in found], abs=3
+    )
+
+
+@pytest.mark.parametrize("loop", [False, True])
+def test_a_file_whose_pictures_change_their_size_begins_anew_only_in_a_loop(join, tmp_path, loop):
+    joined = b""
+    for size in ((64, 48), (96, 48)):
+        joined += Path(write_video(tmp_path / "one.ts", 5, size=size)).read_bytes()
+    (tmp_path / "both.ts").write_bytes(joined)
+    settings = VideoSettings(str(tmp_path / "both.ts"), loop)
+    if loop:
+        assert len(played(join, settings, 6)) == 6
+    else:
+        with pytest.raises(CameraEnded, match="another size"):
+            played(join, settings, 6)
 
 
 @pytest.mark.parametrize("pixels", ["yuv420p", "yuv422p", "yuv444p", "rgb24", "gray"])
@@ -137,3 +174,16 @@ def test_a_camera_of_no_steady_rate_loses_nothing_by_its_times_alone():
         at_ns += gap_ms * MS
         losses.packet(at_ns, "")
         assert losses.take() == (0, "")
+
+
+@pytest.mark.parametrize("jump_s", [-3600, -6, 6, 3600])
+def test_a_stream_that_sets_its_clock_has_lost_nothing_and_is_dated_anew(jump_s):
+    losses, clock = Losses(), StreamClock()
+    for index in range(40):
+        arrived_ns = 10**18 + index * 40 * MS
+        presented_ns = index * 40 * MS + (index >= 20) * jump_s * 1000 * MS
+        losses.packet(presented_ns, "")
+        assert losses.take() == (0, "")
+        assert clock.stamp_ns(presented_ns, arrived_ns) == arrived_ns
+    losses.packet(presented_ns + 120 * MS, "")
+    assert losses.take()[0] == 2
