@@ -5,8 +5,10 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+from observe import until
 
 from perception_nodes.system import threads as threads_module
 from perception_nodes.system.awake import AwakeProcessors
@@ -179,6 +181,10 @@ def test_processors_are_kept_awake_by_processes_that_give_way(monkeypatch):
     (spinner,) = awake._spinners
     assert os.sched_getscheduler(spinner.pid) == os.SCHED_IDLE
     assert os.sched_getaffinity(spinner.pid) == {first}
+    group = Path(f"/proc/{spinner.pid}/autogroup")
+    if group.exists():
+        assert os.getsid(spinner.pid) == spinner.pid, "its session holds nobody who works"
+        until(lambda: group.read_text().endswith("nice 19\n"))
     awake.release()
     assert spinner.poll() is not None
 
