@@ -131,7 +131,6 @@ class Account:
         while dead := self.roster.update(now_ns):
             for member in dead:
                 records += self.inbox.last_words(member.role, member.pid, now_ns)
-                self.watch.forget(member.role, member.pid)
             died += dead
             records += self._read()
         self.roster.end_hung()
@@ -153,8 +152,8 @@ class Account:
         self.inbox.remove_spent(now_ns)
         if now_ns - self._memory_read_ns >= MEMORY_PERIOD_NS:
             self._memory_read_ns = now_ns
-            for member in self.roster.members.values():
-                self.watch.memory(member.role, member.pid, member.handle.rss_bytes(), now_ns)
+            members = self.roster.members.values()
+            self.watch.memory({(m.role, m.pid): m.handle.rss_bytes() for m in members}, now_ns)
         faults = (*self.roster.faults(), *self.watch.faults())
         transition = self.health.update(faults, now_ns)
         names, before = tuple(fault.name for fault in faults), self._fault_names

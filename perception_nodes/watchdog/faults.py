@@ -322,24 +322,15 @@ class NothingFound:
 
 
 class MemoryGrowth:
-    """A process keeps growing.
-
-    Attributes:
-        fault: the present fault, None if there is none.
-    """
+    """A process keeps growing."""
 
     def __init__(self, process: str, limits: FaultLimits) -> None:
         """Watch a process; `process` describes it in the fault's text."""
         self._process, self._limits = process, limits
-        self.fault: Fault | None = None
         self._samples: deque[tuple[int, int]] = deque()
 
     def update(self, rss_bytes: int, now_ns: int) -> Fault | None:
         """Take the resident memory at `now_ns`."""
-        self.fault = self._judge(rss_bytes, now_ns)
-        return self.fault
-
-    def _judge(self, rss_bytes: int, now_ns: int) -> Fault | None:
         self._samples.append((now_ns, rss_bytes))
         window_ns = self._limits.memory_window_s * 1e9
         if now_ns - self._samples[0][0] < window_ns:

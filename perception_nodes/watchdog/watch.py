@@ -1,6 +1,6 @@
 """Watches frames, clocks and memory: facts in, present faults out."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from perception_nodes.core.budget import STAGES, Budget
 from perception_nodes.core.frame import (
@@ -146,22 +146,20 @@ class Watch:
         self._hold("watchdog", None, now_ns)
         return starved is None
 
-    def memory(self, role: str, process: int, rss_bytes: int, now_ns: int) -> None:
-        """Take the resident memory of one of the processes of a role."""
-        name = (role, process)
-        growth = self._memory.setdefault(name, MemoryGrowth(f"{role} {process}", self._limits))
-        growth.update(rss_bytes, now_ns)
-        self._judge_memory(role)
+    def memory(self, rss_bytes: Mapping[tuple[str, int], int], now_ns: int) -> None:
+        """Take the resident memory of all processes that are there, by role and number.
 
-    def forget(self, role: str, process: int) -> None:
-        """Forget a process that has ended."""
-        self._memory.pop((role, process), None)
-        self._judge_memory(role)
-
-    def _judge_memory(self, role: str) -> None:
-        """One fault for all processes of a role: who collects faults by name knows no processes."""
-        found = (growth.fault for (owner, _), growth in self._memory.items() if owner == role)
-        self._present[f"{role} memory"] = next(filter(None, found), None)
+        A role has one fault for all of them: who collects faults by name knows no processes.
+        """
+        before, self._memory = self._memory, {}
+        found: dict[str, Fault | None] = {role: None for role, _ in before}
+        for (role, process), size_bytes in rss_bytes.items():
+            name = (role, process)
+            growth = before.get(name) or MemoryGrowth(f"{role} {process}", self._limits)
+            self._memory[name] = growth
+            fault = growth.update(size_bytes, now_ns)
+            found[role] = found.get(role) or fault
+        self._present |= {f"{role} memory": fault for role, fault in found.items()}
 
     def statuses(self) -> dict[str, Fault | None]:
         """Each fault that is watched for by name, None if it is not present."""

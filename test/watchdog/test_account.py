@@ -9,8 +9,10 @@ import pytest
 
 from perception_nodes.core.budget import Budget
 from perception_nodes.core.frame import FrameRecord, FrameStatus, RecordKind
+from perception_nodes.system.processes import Process
 from perception_nodes.transport.channels import NumberedRecords
 from perception_nodes.transport.shm import Endpoint
+from perception_nodes.watchdog import account
 from perception_nodes.watchdog.account import Account, AccountSettings
 from perception_nodes.watchdog.faults import FaultLimits, HealthMode
 from perception_nodes.watchdog.health import HealthLimits
@@ -98,6 +100,24 @@ def graph(root):
     started = Graph(root)
     yield started
     started.close()
+
+
+def test_of_one_that_leaves_in_good_order_no_growth_is_told_any_more(graph, monkeypatch):
+    """The process lives on where its node is deactivated."""
+    monkeypatch.setattr(account, "MEMORY_PERIOD_NS", 0)
+    grown = iter(range(1, 100))
+    monkeypatch.setattr(Process, "rss_bytes", lambda process: next(grown) * 40_000_000)
+    began_ns = time.monotonic_ns()
+
+    def faults_at(second):
+        now_ns = began_ns + second * 10**9
+        graph.account.step(now_ns, now_ns)
+        return [fault.name for fault in graph.account.watch.faults()]
+
+    graph.records.heartbeat()
+    assert "memory" in [name for second in range(0, 70, 10) for name in faults_at(second)]
+    graph.records.leave()
+    assert "memory" not in faults_at(70)
 
 
 def test_the_last_words_of_a_detector_count_before_the_first_ones_of_its_successor(graph):

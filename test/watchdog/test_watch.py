@@ -177,17 +177,19 @@ def test_the_reports_tell_of_stages_latency_and_frozen_pictures(run):
 
 def test_memory_of_a_process_that_is_gone_is_forgotten(run):
     for second in range(70):
-        run.watch.memory("detector", 7, second * 4_000_000, second * 10**9)
-        run.watch.memory("detector", 8, 4_000_000, second * 10**9)
-    assert run.names == ["memory"]
-    run.watch.forget("detector", 7)
+        sizes = {("detector", 7): second * 4_000_000, ("detector", 8): 4_000_000}
+        run.watch.memory(sizes, second * 10**9)
+    (fault,) = run.watch.faults()
+    assert fault.text.startswith("detector 7 has grown")
+    run.watch.memory({("detector", 8): 4_000_000}, 70 * 10**9)
     assert run.names == []
 
 
 def test_faults_keep_their_names_whichever_processes_there_are(run):
-    run.watch.memory("detector", 7, 1, 0)
+    run.watch.memory({("detector", 7): 1}, 0)
     names = set(run.watch.statuses())
-    run.watch.forget("detector", 7)
-    run.watch.memory("detector", 4711, 1, 0)
+    run.watch.memory({("detector", 4711): 1}, 10**9)
+    assert set(run.watch.statuses()) == names
+    run.watch.memory({}, 2 * 10**9)
     assert set(run.watch.statuses()) == names
     assert "detector memory" in names
