@@ -5,21 +5,24 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
+from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.callback_groups import CallbackGroup
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.qos import QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from perception_nodes.graph.awaited import ImageTopicFacts, Publisher
-from perception_nodes.graph.config import PreprocessSettings
+from perception_nodes.graph.config import PreprocessSettings, SettingsError
 from perception_nodes.nodes.base import PerceptionNode, Period
 from perception_nodes.nodes.image_transports import TRANSPORTS, image_topic
 
 QUEUE = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
 OVERRIDABLE = QoSOverridingOptions((QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH))
-"""Not the reliability, since rclpy would keep the first one for later subscriptions."""
+"""Not the reliability, which follows the publishers."""
+REFUSED = ("reliability", "durability")
 RELIABLE_QUEUE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 LOOK_PERIOD_NS = 1_000_000_000
+ANY_TYPE = ParameterDescriptor(dynamic_typing=True)
 HOST_BYTES = 4
 """Of an identifier of Fast DDS: its vendor and its host."""
 
@@ -75,6 +78,9 @@ class ImageTopic:
             take: called with a frame's bytes, an identifier of its publisher (not 0), its number
                 (None if the middleware does not number messages), CLOCK_MONOTONIC of its receipt in
                 nanoseconds, and whether a newer frame is waiting.
+
+        Raises:
+            SettingsError: a quality of service was given that cannot be overridden here.
         """
         transport = TRANSPORTS[settings.image_transport]
         self._node, self._take = node, take
@@ -86,6 +92,7 @@ class ImageTopic:
         self._received = self._lost = 0
         self._mismatched = ""
         self._subscribe(reliable=False)
+        self._refuse_overrides()
         self.read, self.copies = transport.read, transport.copies
 
     def open(self, is_open: bool) -> None:
@@ -150,6 +157,18 @@ class ImageTopic:
             events=events,
             overridable=OVERRIDABLE,
         )
+
+    def _refuse_overrides(self) -> None:
+        for policy in REFUSED:
+            name = f"qos_overrides.{self._subscription.topic_name}.subscription.{policy}"
+            # A value that was given to the node is known only when its parameter is declared.
+            given: object = self._node.declare_parameter(name, "", ANY_TYPE).value
+            self._node.undeclare_parameter(name)
+            if given:
+                raise SettingsError(
+                    f"parameter {name}: {given!r} is not possible, since the reliability of images "
+                    "is their publisher's and their durability volatile; leave it out"
+                )
 
     def _resubscribe(self, reliable: bool) -> None:
         """Subscribe anew; frames that are lost meanwhile are known by the gap in their numbers."""

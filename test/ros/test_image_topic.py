@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from perception_nodes.cli.app import app
 from perception_nodes.graph.awaited import ImageTopicFacts, trouble_of
-from perception_nodes.graph.config import PreprocessSettings
+from perception_nodes.graph.config import PreprocessSettings, SettingsError
 from perception_nodes.nodes import image_topic
 from perception_nodes.nodes.base import PerceptionNode
 from perception_nodes.nodes.image_topic import ImageTopic
@@ -121,6 +121,22 @@ def test_the_reliability_that_is_offered_is_asked_for(reader: Reader, camera: An
     assert numbers == sorted(set(numbers))
     reader.until(lambda: reader.facts and reader.facts.received and not reader.facts.lost)
     assert reader.facts is not None and trouble_of(reader.facts) is None
+
+
+@pytest.mark.parametrize(
+    ("override", "is_possible"), [("depth:=5", True), ("reliability:=reliable", False)]
+)
+def test_a_reliability_of_images_is_refused(override: str, is_possible: bool, domain: int) -> None:
+    name = f"qos_overrides.{TOPIC}.subscription"
+    rclpy.init(args=["--ros-args", "-p", f"{name}.{override}"], domain_id=domain)
+    try:
+        if is_possible:
+            assert Reader().topic._subscription.qos_profile.depth == 5
+        else:
+            with pytest.raises(SettingsError, match=f"{name}.reliability: 'reliable' is not"):
+                Reader()
+    finally:
+        rclpy.shutdown()
 
 
 def test_it_is_said_what_is_awaited(reader: Reader, camera: Any) -> None:
