@@ -74,7 +74,8 @@ void *perception_camera_open(const char *argument, struct PerceptionCameraFormat
 
 /* Waits for a frame, but no longer than the timeout, and writes it to `pixels`, where there is room
  * for size_bytes of the format. Sets the header's stamp_ns, and where they differ from what was set
- * before the call, lost (0) and size_bytes. Returns a PerceptionCameraResult. */
+ * before the call, lost (0) and size_bytes. Returns a PerceptionCameraResult. One that does not
+ * return for 5 s beyond the timeout ends the process, which the graph starts again. */
 int perception_camera_capture(void *camera, uint8_t *pixels, struct CameraHeader *header,
                               uint32_t timeout_ms);
 

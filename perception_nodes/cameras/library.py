@@ -5,6 +5,7 @@ the slot that preprocessing reads.
 """
 
 import ctypes
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from perception_nodes.cameras.source import CameraError, CameraFormat, CameraGon
 from perception_nodes.transport.shm import Sample, Writer
 
 VERSION = 1
+BLOCKED_S = 5.0
+"""A library that takes so much longer than it is given ends the process."""
 FRAME, TIMEOUT, GONE = 1, 0, -1
 HEADER_FILE = "interfaces/camera/perception_camera.h"
 
@@ -109,12 +112,17 @@ class LibrarySource:
         header = sample.header
         header.width, header.height, header.step = found.width, found.height, found.step
         header.size_bytes, header.encoding, header.lost = found.size_bytes, found.encoding, 0
-        result = self._library.perception_camera_capture(
-            self._camera,
-            sample.payload.ctypes.data,
-            ctypes.addressof(header),
-            max(0, round(timeout_ms)),
-        )
+        # Nobody can interrupt a library that waits for ever: SIGALRM ends the process.
+        signal.setitimer(signal.ITIMER_REAL, timeout_ms / 1e3 + BLOCKED_S)
+        try:
+            result = self._library.perception_camera_capture(
+                self._camera,
+                sample.payload.ctypes.data,
+                ctypes.addressof(header),
+                max(0, round(timeout_ms)),
+            )
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         if result == TIMEOUT:
             return None
         if result != FRAME:

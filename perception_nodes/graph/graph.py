@@ -79,7 +79,7 @@ class NodeSpec:
         module: module to run with `python -m`.
         parameters: values of its ROS parameters.
         environment: environment variables that it needs.
-        ends_graph: the graph ends when this process ends by itself.
+        ends_graph: the graph ends when all such processes have ended by themselves.
         restarted: it is started again when it dies.
         name: name of the node.
         full_name: name of the node with its namespace.

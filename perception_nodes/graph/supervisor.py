@@ -177,7 +177,11 @@ class Supervisor:
                     self._kill_stopped(spec, process)
                     continue
                 if spec.ends_graph and status == 0:
-                    return True
+                    self._shut_down.add(spec.name)
+                    if all(s.name in self._shut_down for s in self._specs if s.ends_graph):
+                        return True
+                    self._say(f"{spec.name} has come to its end; others go on")
+                    continue
                 if self._stop_requested:
                     return False
                 if spec.restarted and status == 0:

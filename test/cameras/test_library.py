@@ -3,7 +3,9 @@
 import ctypes
 import os
 import re
+import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -135,6 +137,47 @@ def test_a_camera_in_cpp_fills_the_channel(join, library):
     assert seen[:8] == [(n, 4 * (n % 5)) for n in range(8)]
     assert told[0].endswith("mono8 320x240 at 50 Hz, no copy")
     assert "the camera is gone" in told[1]
+
+
+def test_a_library_that_does_not_return_ends_the_process(tmp_path):
+    path = tmp_path / "libblocked.so"
+    (tmp_path / "blocked.cpp").write_text(
+        """
+        #include "perception_camera.h"
+        #include <unistd.h>
+        uint32_t perception_camera_version(void) { return PERCEPTION_CAMERA_VERSION; }
+        void *perception_camera_open(const char *, PerceptionCameraFormat *format) {
+            format->size_bytes = 1;
+            return format;
+        }
+        int perception_camera_capture(void *, uint8_t *, CameraHeader *, uint32_t timeout_ms) {
+            while (timeout_ms == 7) pause();
+            return PERCEPTION_CAMERA_TIMEOUT;
+        }
+        void perception_camera_close(void *) {}
+        """
+    )
+    compiled(CXX, "-std=c++17", "-shared", "-fPIC", tmp_path / "blocked.cpp", "-o", path)
+    code = """
+import sys, time
+from types import SimpleNamespace
+import numpy as np
+from perception_nodes.cameras import library
+from perception_nodes.cameras.channel import CameraHeader
+library.BLOCKED_S = 0.2
+slot = SimpleNamespace(header=CameraHeader(), payload=np.zeros(1, np.uint8))
+source = library.LibrarySource(sys.argv[1])
+source.open()
+source.start(SimpleNamespace(loan=lambda size_bytes: slot))
+source.capture(1.0)
+time.sleep(0.4)
+print("alive", flush=True)
+source.capture(7.0)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, path], capture_output=True, text=True, timeout=30, cwd=ROOT
+    )
+    assert (done.returncode, done.stdout) == (-signal.SIGALRM, "alive\n"), done.stderr
 
 
 def test_what_is_no_camera_library_is_told(tmp_path, library):

@@ -25,6 +25,7 @@ TIMEOUT_S = 20
 STAND_IN = """
 import os, signal, sys
 name, manner, log = sys.argv[1:4]
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
 
 def note(what):
     with open(log, "a") as file:
@@ -51,7 +52,10 @@ if manner == "refuse":
     sys.exit(2)
 if manner == "abort":
     os.kill(os.getpid(), signal.SIGKILL)
-if manner == "end":
+if manner == "end when told":
+    signal.sigwait([signal.SIGUSR1])
+    note("told")
+if manner.startswith("end"):
     sys.exit(0)
 while True:
     signal.pause()
@@ -179,6 +183,19 @@ def test_the_graph_ends_with_its_last_node(graph, log):
         log.wait_for(2)
         assert running.wait() is True
     assert log.names("stopped") == ["a"]
+
+
+def test_a_graph_of_several_files_ends_with_the_last_of_them(graph, log, monkeypatch):
+    with graph(
+        ends=["front", "rear"], restarted=["front", "rear"], front="end", rear="end when told"
+    ) as running:
+        log.wait_for(2)
+        monkeypatch.setattr(
+            running, "_say", lambda line: os.kill(log.process("rear"), signal.SIGUSR1)
+        )
+        assert running.wait() is True
+        assert log.names("told") == ["rear"]
+    assert log.names("started") == ["front", "rear"]
 
 
 @pytest.mark.parametrize(
