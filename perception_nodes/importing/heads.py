@@ -525,13 +525,13 @@ def recognise(source: Source, wanted: str = "", classes: int | None = None) -> H
 
 def _of_ultralytics(source: Source) -> set[str]:
     """Names of the heads that a network of Ultralytics may have by its metadata."""
-    said = source.facts.get("head", "") + source.facts.get("description", "")
-    said = said.lower().replace("-", "")
+    decoder = source.facts.get("head", "").lower()
+    said = decoder + source.facts.get("description", "").lower().replace("-", "")
     if "rtdetr" in said:
         return {UltralyticsDetr.name}
     arguments = source.fact("args")
     nms = isinstance(arguments, dict) and arguments.get("nms")
-    if "yolo" in said or nms or source.fact("end2end") is True:
+    if "detect" in decoder or "yolo" in said or nms or source.fact("end2end") is True:
         return {Grid.name, Objects.name}
-    # A detector of one's own is described by its file, often as "best model".
+    # Older versions describe a detector of one's own by its file: "best model".
     return {Grid.name, Objects.name, UltralyticsDetr.name}

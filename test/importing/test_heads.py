@@ -290,6 +290,8 @@ MINE = {"author": "Ultralytics", "description": "Ultralytics best model"}
         (6, 3, MINE, "ultralytics-nms"),
         (6, 2, MINE | {"description": "Ultralytics RT-DETR-L model"}, "ultralytics-rtdetr"),
         (6, 2, MINE | {"description": "Ultralytics YOLO26n model"}, "ultralytics-nms"),
+        (6, 2, MINE | {"head": "RTDETRDecoder"}, "ultralytics-rtdetr"),
+        (6, 2, MINE | {"head": "Detect"}, "ultralytics-nms"),
         (6, 2, MINE | {"end2end": "True"}, "ultralytics-nms"),
         (6, 2, MINE | {"args": "{'batch': 1, 'nms': True}"}, "ultralytics-nms"),
     ],
