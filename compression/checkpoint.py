@@ -29,8 +29,8 @@ def export_onnx(checkpoint: Path, size: tuple[int, int] | None, folder: Path) ->
     """
     if not checkpoint.is_file():
         raise CompressionError(f"{checkpoint} is not there")
-    # The tool writes beside the file that it reads.
-    copy = folder / checkpoint.name
+    # The tool writes beside the file that it reads, which it knows by a suffix in small letters.
+    copy = folder / f"{checkpoint.stem}.pt"
     shutil.copy(checkpoint, copy)
     LOGGER.setLevel(logging.ERROR)
     try:

@@ -1,6 +1,7 @@
 """`perception model import`: a detector of another exporter becomes a model folder."""
 
 import json
+import os
 import re
 import tempfile
 from dataclasses import asdict
@@ -158,7 +159,7 @@ def import_command(
         raise SettingsError("--int8 needs frames like those it is to work on: --bag or --images")
     if not int8 and (bag or images or data):
         raise SettingsError("--bag, --images and --data are for --int8; give it too")
-    if int8 and file.suffix == ".xml":
+    if int8 and file.suffix.lower() == ".xml":
         raise SettingsError("--int8 needs the detector as ONNX, not as OpenVINO's files")
     if data:
         require_pycocotools()
@@ -177,7 +178,7 @@ def import_command(
     )
     with tempfile.TemporaryDirectory() as scratch:
         source = file
-        if file.suffix == ".pt":
+        if file.suffix.lower() == ".pt":
             export_onnx = compression_tool("compression.checkpoint", "export_onnx")
             say(f"{file.name} is being exported by ultralytics")
             source = export_onnx(file, options.size, Path(scratch))
@@ -262,7 +263,7 @@ def _names(option: str, text: str) -> list[str] | None:
     if not text:
         return None
     try:
-        if Path(text).is_file():
+        if os.path.isfile(text):  # pathlib raises where a list is too long for a name
             lines = Path(text).read_text(encoding="utf-8").splitlines()
             names = [line.strip() for line in lines if line.strip()]
         else:

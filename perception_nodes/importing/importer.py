@@ -45,7 +45,6 @@ class Options:
     """What the user says of a file; None where the file is to say it itself.
 
     Attributes:
-        name: name of the model; empty: that of the file.
         head: name of the head.
         size: width and height of the input.
         classes: names of the classes.
@@ -54,7 +53,6 @@ class Options:
         license: of the weights.
     """
 
-    name: str = ""
     head: str = ""
     size: tuple[int, int] | None = None
     classes: Sequence[str] | None = None

@@ -187,6 +187,23 @@ def test_a_network_that_a_runtime_refuses_leaves_nothing(tmp_path, monkeypatch):
     assert onnx.load(path).graph.node
 
 
+def test_a_list_of_names_may_be_long(tmp_path):
+    path = written(detector(grid()), tmp_path / "it.onnx")
+    names = [letter * 120 for letter in "abc"]
+    command(path, "--out", tmp_path / "m", "--classes", ",".join(names), status=0)
+    assert load_model(str(tmp_path / "m/it")).classes == names
+
+
+def test_suffixes_may_be_in_capitals(tmp_path, monkeypatch):
+    path = written(detector(grid()), tmp_path / "it.onnx")
+    tool = "perception_nodes.cli.import_model.compression_tool"
+    monkeypatch.setattr(tool, lambda *names: lambda file, size, folder: path)
+    command(tmp_path / "IT.PT", "--out", tmp_path / "m", "--classes", "a,b,c", status=0)
+    assert (tmp_path / "m/IT/model.yaml").is_file()
+    said = command(tmp_path / "NEW.XML", "--int8", "--images", tmp_path, status=2)
+    assert "--int8 needs the detector as ONNX" in said
+
+
 @pytest.fixture
 def openvino_files(tmp_path: Path) -> Path:
     path = written(detector(grid()), tmp_path / "it.onnx")
