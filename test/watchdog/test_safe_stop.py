@@ -33,17 +33,15 @@ def test_if_latched_it_stays_until_it_is_released_without_a_cause():
 
 @given(st.lists(st.sampled_from(["bad", "good", "release"])))
 def test_a_latched_request_never_ends_by_itself(events):
-    stop, free = SafeStop(latched=True), False
+    stop = SafeStop(latched=True)
     stop.update([])
+    bad, requested = False, True
     for event in events:
         if event == "release":
             stop.release()
-            free = True
+            requested = requested and bad  # a release while there is a cause does not count
         else:
-            stop.update(BAD if event == "bad" else [])
-        if event == "bad":
-            free = False
-            assert stop.requested
-        # A release while there is a cause does not count.
-        free = free and not stop._causes
-        assert stop.requested == (not free)
+            bad = event == "bad"
+            stop.update(BAD if bad else [])
+            requested = requested or bad
+        assert stop.requested == requested
