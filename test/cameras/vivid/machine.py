@@ -41,7 +41,12 @@ $B mount -t sysfs s /host/sys
 $B mount -t devtmpfs d /host/dev
 $B mkdir -p /host/dev/shm
 $B mount -t tmpfs t /host/dev/shm
+# The checkout may lie in the host's /tmp, which the machine's own would cover.
+$B mkdir -p /checkout
+$B mount -o bind /host{root} /checkout
 $B mount -t tmpfs t /host/tmp
+$B mkdir -p /host{root}
+$B mount -o bind /checkout /host{root}
 $B ip link set lo up
 $B cp -r /modules /host/tmp/modules
 $B chroot /host /bin/sh -c {command}
@@ -98,7 +103,7 @@ def initial_files(folder: Path, command: str) -> Path:
         target.write_bytes(subprocess.run(["xz", "-dc", path], capture_output=True).stdout)
     init = root / "init"
     quoted = "'" + command.replace("'", "'\\''") + "'"
-    init.write_text(INIT.replace("{command}", quoted))
+    init.write_text(INIT.replace("{command}", quoted).replace("{root}", str(ROOT)))
     init.chmod(0o755)
     names = "\n".join(str(path.relative_to(root)) for path in sorted(root.rglob("*")))
     archive = subprocess.run(
