@@ -37,7 +37,7 @@ PYTHON ?= python3 python3.13 python3.12 python3.11 python3.10
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test slow-test compression-test fuzz camera-test stream-test stream-packages chaos hil readme lint setup dev sample compression baseline clean distclean
+.PHONY: help demo test slow-test compression-test fuzz camera-test stream-test camera-packages chaos hil readme lint setup dev sample compression baseline clean distclean
 
 help: ## print the targets
 	@echo "make TARGET, where TARGET is one of"
@@ -63,14 +63,15 @@ fuzz: dev ## read ten million damaged messages and recordings; takes some minute
 camera-test: dev ## test cameras against the kernel's virtual ones, in an emulated machine
 	$(BIN)/python test/cameras/vivid/machine.py $(ARGS)
 
-stream-test: dev ## test streams and pipelines against GStreamer's; stream-packages installs it
+stream-test: dev ## test streams and pipelines against GStreamer's; camera-packages installs it
 	@$(PIP) install --quiet -r $(REQUIREMENTS)/gstreamer.txt || echo "Without PyGObject the tests of pipelines skip"
 	$(BIN)/python -m pytest -m stream test/cameras $(ARGS)
 
-stream-packages: ## install what stream-test needs from Debian; as root
+camera-packages: ## install what camera-test and stream-test need from Debian; as root
 	apt-get update -qq
 	apt-get install -y -qq --no-install-recommends python3-gi gir1.2-gst-rtsp-server-1.0 \
-	    gir1.2-gst-plugins-base-1.0 gstreamer1.0-plugins-good libgirepository-2.0-dev libcairo2-dev
+	    gir1.2-gst-plugins-base-1.0 gstreamer1.0-plugins-good libgirepository-2.0-dev \
+	    libcairo2-dev qemu-system-x86 busybox-static cpio xz-utils kmod
 
 chaos: setup ## kill and stop processes of a running graph at random; takes four minutes
 	set -e; for source in shm dds; do \

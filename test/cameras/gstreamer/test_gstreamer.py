@@ -19,7 +19,7 @@ def lack():
 
         gi.require_version("GstVideo", "1.0")
     except (ImportError, ValueError) as error:
-        return f"{error}: make stream-packages stream-test"
+        return f"{error}: make camera-packages stream-test"
     return ""
 
 

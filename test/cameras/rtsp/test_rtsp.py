@@ -39,7 +39,7 @@ def missing() -> str:
         done = subprocess.run([SYSTEM_PYTHON, "-I", "-c", probe], capture_output=True, timeout=60)
     except FileNotFoundError:
         return f"no {SYSTEM_PYTHON}"
-    return f"no {PACKAGES}: make stream-packages" if done.returncode else ""
+    return f"no {PACKAGES}: make camera-packages" if done.returncode else ""
 
 
 LACK = missing()
