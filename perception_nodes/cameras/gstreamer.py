@@ -7,13 +7,14 @@ pipeline must end where an `appsink` of ours can be attached, for instance
     videotestsrc is-live=true ! video/x-raw,format=NV12,width=640,height=480
 """
 
+import threading
 import time
-from collections import deque
 from typing import Any
 
 import numpy as np
 
 from perception_nodes.cameras.channel import CameraHeader
+from perception_nodes.cameras.mailbox import Arrived, Mailbox
 from perception_nodes.cameras.source import CameraError, CameraFormat, CameraGone, CapturedFrame
 from perception_nodes.transport.shm import Writer
 
@@ -32,8 +33,8 @@ ENCODINGS = {
 }
 """ROS encodings by GStreamer's format; the order is that in which we ask for them."""
 OPEN_TIMEOUT_S = 10.0
-WAITING, QUEUED = 2, 16
-"""Frames that may wait for us; and those that the sink keeps, so that we can count what we drop."""
+QUEUED, PULL_MS = 16, 50.0
+"""Frames that the sink keeps until our thread has pulled them; and how long that waits for one."""
 SINK = "perception_sink"
 REMEDY = (
     "install them with: apt install gstreamer1.0-plugins-base gir1.2-gst-plugins-base-1.0 "
@@ -48,6 +49,8 @@ class GStreamerSource:
         """Take the pipeline's description; nothing is opened."""
         self._description = pipeline
         self._pipeline: Any = None
+        self._thread: threading.Thread | None = None
+        self._stop, self._pulled = threading.Event(), Mailbox()
         self._slots: Writer[CameraHeader] | None = None
 
     def open(self) -> CameraFormat:
@@ -57,7 +60,7 @@ class GStreamerSource:
         formats = ",".join(ENCODINGS)
         try:
             self._pipeline = gst.parse_launch(
-                f"{self._description} ! appsink name={SINK} max-buffers={QUEUED} drop=true "
+                f"{self._description} ! appsink name={SINK} max-buffers={QUEUED} "
                 f"caps=video/x-raw,format={{{formats}}}"
             )
         except Exception as error:  # GLib.Error, whose class comes with PyGObject
@@ -74,7 +77,7 @@ class GStreamerSource:
         first = self._pull(OPEN_TIMEOUT_S * 1e3)
         if first is None:
             raise CameraGone(f"gst:{self._description} gives no frame: {self._error()}")
-        self._waiting = deque([first])
+        self._first = first
         self._caps = first.get_caps()
         facts = gst_video.VideoInfo.new_from_caps(self._caps)
         name = facts.finfo.name
@@ -93,25 +96,19 @@ class GStreamerSource:
 
     def start(self, slots: Writer[CameraHeader]) -> None:
         """See `CameraSource`; the pipeline is running already."""
-        self._slots = slots
+        self._slots, self._pulled = slots, Mailbox()
+        self._stop.clear()
+        self._thread = threading.Thread(target=self._drain, name="pulling", daemon=True)
+        self._thread.start()
 
     def capture(self, timeout_ms: float) -> CapturedFrame | None:
         """The next frame, see `CameraSource`."""
         assert self._slots is not None
-        skipped, patience_ms = 0, 0.0 if self._waiting else timeout_ms
-        while (sample := self._pull(patience_ms)) is not None:
-            self._waiting.append(sample)
-            patience_ms = 0.0
-        while len(self._waiting) > WAITING:
-            self._waiting.popleft()
-            skipped += 1
-        taken = self._waiting.popleft() if self._waiting else None
-        if taken is None:
-            if self._sink.get_property("eos"):
-                raise CameraGone(f"gst:{self._description} has ended: {self._error()}")
+        found = self._pulled.take(timeout_ms / 1e3)
+        if found is None:
             return None
-        buffer = taken.get_buffer()
-        if buffer.get_size() != self._size_bytes or not taken.get_caps().is_equal(self._caps):
+        buffer = found.frame.get_buffer()
+        if buffer.get_size() != self._size_bytes or not found.frame.get_caps().is_equal(self._caps):
             raise CameraGone(f"gst:{self._description} now gives frames of another size")
         mapped, view = buffer.map(self._gst.MapFlags.READ)
         if not mapped:
@@ -123,14 +120,30 @@ class GStreamerSource:
             slot.payload[:] = np.frombuffer(view.data, np.uint8)
         finally:
             buffer.unmap(view)
-        slot.header.describe(self._stamp_ns(taken), *self._frame)
-        return CapturedFrame(slot, self._gap(buffer, skipped))
+        slot.header.describe(found.stamp_ns, *self._frame)
+        return CapturedFrame(slot, self._gap(buffer, found.lost), found.cause)
 
     def close(self) -> None:
         """Stop the pipeline, see `CameraSource`."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
         if self._pipeline is not None:
             self._pipeline.set_state(self._gst.State.NULL)
             self._pipeline = None
+
+    def _drain(self) -> None:
+        """Take every frame at once: what a full sink dropped, nothing would count."""
+        self._pulled.put(Arrived(self._first, self._stamp_ns(self._first)))
+        while not self._stop.is_set():
+            sample = self._pull(PULL_MS)
+            if sample is not None:
+                self._pulled.put(Arrived(sample, self._stamp_ns(sample)))
+            elif self._sink.get_property("eos"):
+                ended = f"gst:{self._description} has ended: {self._error()}"
+                self._pulled.put(CameraGone(ended))
+                return
 
     def _pull(self, timeout_ms: float) -> Any:
         return self._sink.emit("try-pull-sample", round(timeout_ms * 1e6))
@@ -152,7 +165,7 @@ class GStreamerSource:
         if number == self._gst.BUFFER_OFFSET_NONE:
             return skipped
         expected, self._sequence = self._sequence, number + 1
-        return max(0, number - expected) if expected is not None else 0
+        return max(0, number - expected) if expected is not None else skipped
 
     def _error(self) -> str:
         """What the pipeline last complained of."""

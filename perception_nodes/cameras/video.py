@@ -1,19 +1,20 @@
 """Video streams and files as cameras: RTSP and all else that FFmpeg opens, through PyAV.
 
 A decoder takes frames in a thread of its own, since both the network and the codec may keep it
-waiting. At most two decoded frames wait; an older one is dropped, and counted as lost.
+waiting.
 """
 
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from statistics import median
 from typing import Any
 
 from perception_nodes.cameras.channel import CameraHeader
+from perception_nodes.cameras.mailbox import Arrived, Mailbox
 from perception_nodes.cameras.source import (
     CameraEnded,
     CameraError,
@@ -25,7 +26,6 @@ from perception_nodes.core.frame import FrameRejected
 from perception_nodes.preprocess.video import VideoDecoder, pyav, write_nv12
 from perception_nodes.transport.shm import Writer
 
-WAITING = 2
 OPEN_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 5.0
 JUMP_NS = round(READ_TIMEOUT_S * 1e9)
@@ -88,38 +88,6 @@ class StreamClock:
         ]
         self._offsets = [*kept, (arrived_ns, offset_ns)]
         return presented_ns + self._offsets[0][1]
-
-
-@dataclass(frozen=True)
-class _Decoded:
-    frame: Any
-    stamp_ns: int
-    lost: int
-    cause: str
-
-
-class _Mailbox:
-    """Holds the newest decoded frames; one that is pushed out is counted by the one behind it."""
-
-    def __init__(self) -> None:
-        self._condition = threading.Condition()
-        self._items: deque[_Decoded | CameraError] = deque()
-
-    def put(self, item: _Decoded | CameraError) -> None:
-        with self._condition:
-            self._items.append(item)
-            if len(self._items) > WAITING and isinstance(item, _Decoded):
-                oldest, behind = self._items.popleft(), self._items.popleft()
-                if isinstance(oldest, _Decoded) and isinstance(behind, _Decoded):
-                    lost = oldest.lost + 1 + behind.lost
-                    cause = oldest.cause or "they were not taken in time"
-                    self._items.appendleft(replace(behind, lost=lost, cause=cause))
-            self._condition.notify()
-
-    def take(self, timeout_s: float) -> _Decoded | CameraError | None:
-        with self._condition:
-            self._condition.wait_for(lambda: self._items, timeout_s)
-            return self._items.popleft() if self._items else None
 
 
 class Losses:
@@ -186,7 +154,7 @@ class VideoSource:
         self._container: Any = None
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
-        self._decoded, self._losses = _Mailbox(), Losses()
+        self._decoded, self._losses = Mailbox(), Losses()
         self._slots: Writer[CameraHeader] | None = None
 
     def open(self) -> CameraFormat:
@@ -236,7 +204,7 @@ class VideoSource:
 
     def start(self, slots: Writer[CameraHeader]) -> None:
         """Start to decode, see `CameraSource`."""
-        self._slots, self._decoded = slots, _Mailbox()
+        self._slots, self._decoded = slots, Mailbox()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._decode, name="decoding", daemon=True)
         self._thread.start()
@@ -247,8 +215,6 @@ class VideoSource:
         found = self._decoded.take(timeout_ms / 1e3)
         if found is None:
             return None
-        if isinstance(found, CameraError):
-            raise found
         width, height = self._size
         if (found.frame.width & ~1, found.frame.height & ~1) != self._size:
             raise self._broken(f"{self._settings.url} now gives frames of another size")
@@ -273,7 +239,7 @@ class VideoSource:
             for frame, stamp_ns in self._live() if self._is_live else self._played():
                 if self._stop.is_set():
                     return
-                self._decoded.put(_Decoded(frame, stamp_ns, *self._losses.take()))
+                self._decoded.put(Arrived(frame, stamp_ns, *self._losses.take()))
             lost, cause = self._losses.take()
             last = f"; the last {lost} frames are lost: {cause}" if lost else ""
             ended = CameraGone if self._is_live else CameraEnded

@@ -33,7 +33,7 @@ def shot(join):
     """Opens a pipeline and takes frames: what it said, number of lost ones and view of each."""
     sources = []
 
-    def take(pipeline, frames, patience_s=20.0):
+    def take(pipeline, frames, patience_s=20.0, stall_s=0.0):
         source = GStreamerSource(pipeline)
         sources.append(source)
         found, opened = [], source.open()
@@ -43,6 +43,8 @@ def shot(join):
         source.start(writer)
         give_up_s = time.monotonic() + patience_s
         while len(found) < frames:
+            if len(found) == 5:
+                time.sleep(stall_s)
             assert time.monotonic() < give_up_s
             frame = source.capture(100.0)
             if frame is None:
@@ -119,6 +121,20 @@ def test_what_the_source_did_not_deliver_is_lost(shot):
     missing = np.round(np.diff(stamps) / 10e6).astype(int) - 1
     assert [lost for lost, *_ in found[1:]] == list(missing)
     assert missing.sum() > 0
+
+
+@needs_gstreamer
+def test_what_we_take_too_late_is_counted_where_a_decoder_numbers_nothing(shot):
+    _, found = shot(
+        "videotestsrc is-live=true ! video/x-raw,framerate=100/1,width=64,height=48 "
+        "! jpegenc ! jpegdec ! videoconvert",
+        20,
+        stall_s=0.5,
+    )
+    stamps = np.array([stamp_ns for _, _, (stamp_ns, _) in found])
+    missing = np.round(np.diff(stamps) / 10e6).astype(int) - 1
+    assert [lost for lost, *_ in found[1:]] == list(missing)
+    assert missing.sum() > 40
 
 
 @needs_gstreamer

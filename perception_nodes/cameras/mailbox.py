@@ -1,0 +1,61 @@
+"""Frames on their way from a source's own thread: the newest ones wait, older ones are counted."""
+
+import threading
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import Any
+
+from perception_nodes.cameras.source import CameraError
+
+WAITING = 2
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """A frame that nobody has taken yet.
+
+    Attributes:
+        frame: the source's own.
+        stamp_ns: wall clock of its capture.
+        lost: frames lost since the one before.
+        cause: of the first loss, where it is known.
+    """
+
+    frame: Any
+    stamp_ns: int
+    lost: int = 0
+    cause: str = ""
+
+
+class Mailbox:
+    """Holds the newest frames; one that is pushed out is counted by the one behind it."""
+
+    def __init__(self) -> None:
+        """Hold nothing."""
+        self._condition = threading.Condition()
+        self._items: deque[Arrived | CameraError] = deque()
+
+    def put(self, item: Arrived | CameraError) -> None:
+        """Add a frame, or what ends them."""
+        with self._condition:
+            self._items.append(item)
+            if len(self._items) > WAITING and isinstance(item, Arrived):
+                oldest, behind = self._items.popleft(), self._items.popleft()
+                if isinstance(oldest, Arrived) and isinstance(behind, Arrived):
+                    lost = oldest.lost + 1 + behind.lost
+                    cause = oldest.cause or "they were not taken in time"
+                    self._items.appendleft(replace(behind, lost=lost, cause=cause))
+            self._condition.notify()
+
+    def take(self, timeout_s: float) -> Arrived | None:
+        """The oldest frame; None where none came in time.
+
+        Raises:
+            CameraError: what was put in the place of a frame.
+        """
+        with self._condition:
+            self._condition.wait_for(lambda: self._items, timeout_s)
+            found = self._items.popleft() if self._items else None
+        if isinstance(found, CameraError):
+            raise found
+        return found
