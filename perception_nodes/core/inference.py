@@ -27,7 +27,8 @@ class HeadTensors:
     """Raw output of a detector.
 
     Attributes:
-        boxes, classes: logits, one tensor for each level, float32 [1, c, h, w].
+        boxes, classes: float32 tensors in the shapes that the model's decoder reads; of our own
+            networks logits [1, c, h, w], one tensor for each level.
         engine: the accelerator's counters; None for a runtime without any.
     """
 

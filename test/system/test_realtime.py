@@ -189,6 +189,19 @@ def test_processors_are_kept_awake_by_processes_that_give_way(monkeypatch):
     assert spinner.poll() is not None
 
 
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="no groups by sessions")
+def test_who_works_in_the_background_gives_way_to_other_sessions(root):
+    code = (
+        "from perception_nodes.system.realtime import give_way; give_way(); "
+        "print(open('/proc/self/autogroup').read())"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command, cwd=root, start_new_session=True, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split()[1:] == ["nice", "19"]
+
+
 def test_the_kernel_keeps_processors_awake_while_its_device_is_open(monkeypatch, tmp_path):
     monkeypatch.setattr("perception_nodes.system.awake.is_virtual_machine", lambda: False)
     device = tmp_path / "cpu_dma_latency"
