@@ -22,7 +22,7 @@ CURVE = "curve.csv"
 
 
 def write_checkpoint(run: Path, folder: Path) -> Path:
-    """Write the newest training's checkpoint, in place of the folder's older ones.
+    """Write the newest training's checkpoint, then remove the folder's older `distil-*.pt`.
 
     Raises:
         CompressionError: no training is under way in the run.
@@ -43,9 +43,10 @@ def write_checkpoint(run: Path, folder: Path) -> Path:
     path = folder / f"{states[-1].parent.name}.pt"
     partial = path.with_suffix(".partial")
     torch.save(small, partial)
-    for old in folder.glob("*.pt"):
-        old.unlink()
     partial.rename(path)
+    for old in folder.glob("distil-*.pt"):
+        if old != path:
+            old.unlink()
     if (run / CURVE).exists():
         shutil.copyfile(run / CURVE, folder / CURVE)
     return path

@@ -154,8 +154,12 @@ def test_a_checkpoint_goes_on_elsewhere(
     monkeypatch.setattr(training, "update_average", kill_at_the_fourth)
     with pytest.raises(Killed):
         compress(write_config(new_network), tmp_path / "here", until="distil-2")
+    (tmp_path / "kept").mkdir()
+    for name in ("distil-1.pt", "teacher.pt"):
+        (tmp_path / "kept" / name).touch()
     kept = write_checkpoint(tmp_path / "here", tmp_path / "kept")
-    assert {path.name for path in (tmp_path / "kept").iterdir()} == {"distil-2.pt", "curve.csv"}
+    left = {path.name for path in (tmp_path / "kept").iterdir()}
+    assert left == {"distil-2.pt", "curve.csv", "teacher.pt"}
     state = torch.load(tmp_path / "here/distil-2/state.pt", weights_only=True)
     assert kept.stat().st_size < (tmp_path / "here/distil-2/state.pt").stat().st_size / 3
 
