@@ -179,6 +179,15 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _has_work(self) -> "Config":
+        made = (self.network, self.swap, self.start.get("swap"), self.prune, self.distil)
+        if not any(made):
+            raise ValueError(
+                "nothing to compress the parent by: add network, swap, prune or distil"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _one_origin(self) -> "Config":
         if self.network and (self.swap or self.prune or set(self.start) - {"dense"}):
             raise ValueError("network is new: neither swap nor prune goes with it")

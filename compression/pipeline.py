@@ -454,5 +454,6 @@ def compress(config_path: Path, work: Path, until: str | None = None) -> None:
             facts["took_s"] = round(time.monotonic() - started_s, 1)
             run.log(name, done=True, **facts)
             write_whole(done, json.dumps({"key": key, **facts}, indent=1))
+        (work / name / STATE).unlink(missing_ok=True)  # the network is kept: nothing goes on
         if name == until:
             break

@@ -316,8 +316,9 @@ def train(
         training: how.
         size_px: width and height of the input.
         seed: of everything random.
-        state: file that a killed run goes on from; removed at the end. One without an optimizer's
-            state (see compression.resume) will do, then the learning rate warms up again.
+        state: file that a killed run goes on from; whoever keeps the network removes it. One
+            without an optimizer's state (see compression.resume) will do, then the learning rate
+            warms up again.
         report: called every few steps.
         measure: called with the average every ``training.measure_every`` epochs.
         weight_bits: round weights to so many bits in the final phase.
@@ -394,5 +395,4 @@ def train(
         if due:
             measure(deepcopy(average).to(CPU), facts)
     lesson.close()
-    state.unlink(missing_ok=True)
     return average.to(CPU)

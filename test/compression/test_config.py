@@ -24,6 +24,7 @@ def test_reads(values, write_config):
         ({"teacher": "none.pt"}, "none.pt is not there"),
         ({"dense": None}, "dense is missing"),
         ({"dense": {"epochs": 0}}, "dense.epochs"),
+        ({"swap": None, "prune": None, "distil": []}, "nothing to compress the parent by"),
         ({"quantize": {"images": 1}}, "quantize.images"),
         ({"gate": {"unproven": ["tank"]}}, "class 'tank' is none of person"),
         ({"data": "${NOWHERE_SET}"}, "that variable is not set"),

@@ -42,7 +42,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(config, tmp_path, monkeypatch):
     compress(config, tmp_path / "whole", until="distil-1")
 
     monkeypatch.setattr(training, "SAVE_EVERY_S", 0)
-    real = training.update_average
+    real, save = training.update_average, pipeline.save_model
     steps = 0
 
     def kill_sometimes(*args):
@@ -56,7 +56,18 @@ def test_a_killed_run_goes_on_and_ends_the_same(config, tmp_path, monkeypatch):
     for _ in range(2):
         with pytest.raises(Killed):
             compress(config, tmp_path / "killed", until="distil-1")
+
+    def kill(*_):
+        raise Killed
+
+    monkeypatch.setattr(pipeline, "save_model", kill)  # a training is over, and its network lost
+    with pytest.raises(Killed):
+        compress(config, tmp_path / "killed", until="distil-1")
+    monkeypatch.setattr(pipeline, "save_model", save)
     compress(config, tmp_path / "killed", until="distil-1")
+    trainings, steps_each, killed_steps = 4, 3, 2
+    assert steps == trainings * steps_each + killed_steps  # none is repeated but where it was lost
+    assert not list((tmp_path / "killed").rglob("state.pt"))
     whole, killed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
     assert whole.keys() == killed.keys()
     for name, value in whole.items():
