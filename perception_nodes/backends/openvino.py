@@ -90,7 +90,7 @@ class Request:
             self.begin(image)
             self.end()
         except RuntimeError as error:
-            raise BackendError(f"OpenVINO failed: {_first_line(error)}") from error
+            raise BackendError(f"OpenVINO failed: {_last_line(error)}") from error
         return self.heads
 
 
@@ -128,9 +128,7 @@ class Backend:
                 self._batch_requests = [Request(shared, model) for _ in range(size)]
                 self.infer_batch([blank] * size)
         except RuntimeError as error:
-            raise BackendError(
-                f"OpenVINO cannot load {model.path}: {_first_line(error)}"
-            ) from error
+            raise BackendError(f"OpenVINO cannot load {model.path}: {_last_line(error)}") from error
         device = str(core().get_property("CPU", "FULL_DEVICE_NAME"))
         return BackendInfo("openvino", f"OpenVINO {ov.__version__}", device, threads, size)
 
@@ -167,7 +165,7 @@ class Backend:
             except RuntimeError as error:
                 failure = error
         if failure is not None:
-            raise BackendError(f"OpenVINO failed: {_first_line(failure)}") from failure
+            raise BackendError(f"OpenVINO failed: {_last_line(failure)}") from failure
         return [request.heads for request in chosen]
 
     def close(self) -> None:
@@ -176,5 +174,5 @@ class Backend:
         self._batch_requests = []
 
 
-def _first_line(error: RuntimeError) -> str:
-    return str(error).strip().splitlines()[-1]
+def _last_line(error: RuntimeError) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]

@@ -228,3 +228,12 @@ class TestErrors:
         backend = open_backend("openvino", settings)
         backend.load(model)
         backend.infer(empty(model))
+
+
+def test_a_runtime_that_fails_without_a_word_is_told(model, monkeypatch):
+    def fail(*_):
+        raise RuntimeError
+
+    monkeypatch.setattr("perception_nodes.backends.openvino.compile_for_latency", fail)
+    with pytest.raises(BackendError, match=r"cannot load .*road-n.*: RuntimeError$"):
+        open_backend("openvino", SETTINGS).load(model)
