@@ -56,7 +56,7 @@ class Building(Generic[T]):
             raise BackendError(f"the build cannot be started: {error}") from error
 
     def poll(self) -> T | None:
-        """The result of `load`, None until it is there.
+        """The result of `load`, None until it is there; it is handed over once.
 
         Raises:
             BackendError: the build failed, or its result cannot be loaded.
@@ -73,15 +73,21 @@ class Building(Generic[T]):
             return None
         if self._error is not None:
             raise BackendError(str(self._error)) from self._error
-        return self._loaded
+        loaded, self._loaded = self._loaded, None
+        return loaded
 
-    def close(self) -> None:
-        """Kill the build if it still runs, and wait for a running `load`."""
+    def close(self) -> T | None:
+        """Kill the build if it still runs, and wait for a running `load`.
+
+        Returns:
+            The result of `load` if there is one that `poll` has not handed over.
+        """
         self._process.kill()
         self._process.wait()
         self._stderr.close()
         if self._thread is not None:
             self._thread.join()
+        return self._loaded
 
     def _run(self) -> None:
         work_in_background()

@@ -192,10 +192,10 @@ class Serving:
 
     def close(self) -> None:
         """Kill a running build and free the models."""
-        if self._building is not None:
-            self._building.close()
-        if isinstance(self._outcome, LoadedModels):
-            self._outcome.close()
+        unused = self._building.close() if self._building is not None else None
+        for loaded in (unused, self._outcome):
+            if isinstance(loaded, LoadedModels):
+                loaded.close()
         self._loaded.close()
 
     def _describe(self) -> None:

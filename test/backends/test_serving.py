@@ -218,6 +218,25 @@ def test_closing_between_the_load_and_the_switch_closes_both(build, model):
     assert all(one.closed for one in Backend.opened)
 
 
+def test_closing_during_the_load_closes_what_was_loaded(build, model, monkeypatch):
+    serving = serve([model])
+    loading, go_on, load = threading.Event(), threading.Event(), Backend.load
+
+    def load_when_told(self, model):
+        loading.set()
+        go_on.wait()
+        return load(self, model)
+
+    monkeypatch.setattr(Backend, "load", load_when_told)
+    build.end()
+    while not loading.wait(0.005):
+        assert not serving.ready()
+    go_on.set()
+    serving.close()
+    assert [one.name for one in Backend.opened] == ["slow", STAND_IN, "slow"]
+    assert all(one.closed for one in Backend.opened)
+
+
 def test_a_crash_of_the_build_is_told():
     building = Building([sys.executable, "-c", "import os; os.kill(os.getpid(), 11)"], list)
     with pytest.raises(BackendError, match="ended with signal 11 and does not say why"):
