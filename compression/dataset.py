@@ -20,6 +20,7 @@ from ultralytics import YOLO
 from compression.config import AMBIGUOUS, Config, Source
 from compression.contract import CLASS_NAMES, COCO_CLASS_IDS
 from compression.errors import CompressionError
+from compression.frames import read_image
 from perception_nodes.core.geometry import intersections_and_unions
 
 VIDEO = ".mp4"
@@ -56,10 +57,7 @@ def read_frames(data: Path, source: Source) -> Iterator[tuple[str, np.ndarray, P
                 yield f"{source.name}_{index:05d}", frame[1], None
                 index += 1
             continue
-        image = cv2.imread(str(path))
-        if image is None:
-            raise CompressionError(f"{path} is no image that can be read; replace or remove it")
-        yield f"{source.name}_{path.stem}", image, label_file(path)
+        yield f"{source.name}_{path.stem}", read_image(path), label_file(path)
 
 
 def label_file(image: Path) -> Path:

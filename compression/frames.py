@@ -6,8 +6,21 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from compression.errors import CompressionError
 from perception_nodes.core.frame import FrameHeader, ImageView
 from perception_nodes.preprocess.cpu import Preprocessor
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Read an image file, uint8 [height, width, 3] BGR.
+
+    Raises:
+        CompressionError: it cannot be read.
+    """
+    image = cv2.imread(str(path))
+    if image is None:
+        raise CompressionError(f"{path} is no image that can be read; replace or remove it")
+    return image
 
 
 def letterboxed(paths: list[Path], size_px: tuple[int, int]) -> Iterator[tuple[str, np.ndarray]]:
@@ -15,7 +28,7 @@ def letterboxed(paths: list[Path], size_px: tuple[int, int]) -> Iterator[tuple[s
     preprocessor = Preprocessor(*size_px, undistort=False)
     for path in paths:
         frame = np.empty((size_px[1], size_px[0], 3), np.uint8)
-        preprocessor.write(ImageView.of_pixels(cv2.imread(str(path))), frame, FrameHeader())
+        preprocessor.write(ImageView.of_pixels(read_image(path)), frame, FrameHeader())
         yield path.name, frame
 
 

@@ -7,6 +7,7 @@ Of ncnn's layers those of NanoDet-Plus are known; the format is described in ncn
 """
 
 import argparse
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from compression.errors import CompressionError
+from perception_nodes.system.files import try_writing, write_whole
 
 MAGIC = "7767517"
 HALF, SINGLE = 0x01306B47, 0
@@ -61,19 +63,37 @@ def read_param(text: str) -> list[Layer]:
     lines = [line.split() for line in text.splitlines() if line.strip()]
     if len(lines) < 2 or lines[0] != [MAGIC]:
         raise CompressionError(f"this is no text file of ncnn, which begins with {MAGIC}")
+    said, there = lines[1][0], len(lines) - 2
+    if not said.isdecimal() or there < int(said):
+        raise CompressionError(
+            f"the .param file has {there} layers, and says {said}; copy it again"
+        )
     layers = []
     for words in lines[2:]:
-        kind, ins, outs = words[0], int(words[2]), int(words[3])
-        names, rest = words[4 : 4 + ins + outs], words[4 + ins + outs :]
-        values: dict[int, Value] = {}
-        for word in rest:
-            key, _, said = word.partition("=")
-            if int(key) <= -ARRAY:
-                values[-int(key) - ARRAY] = [float(part) for part in said.split(",")[1:]]
-            else:
-                values[int(key)] = float(said) if "." in said or "e" in said else int(said)
-        layers.append(Layer(kind, names[:ins], names[ins:], values))
+        try:
+            layers.append(_read_layer(words))
+        except (IndexError, ValueError) as error:
+            raise CompressionError(
+                f"line {' '.join(words)!r} of the .param file is no whole layer; copy it again"
+            ) from error
+    if "Input" not in {layer.kind for layer in layers}:
+        raise CompressionError("the .param file has no layer Input; take a whole network's")
     return layers
+
+
+def _read_layer(words: list[str]) -> Layer:
+    kind, ins, outs = words[0], int(words[2]), int(words[3])
+    names, rest = words[4 : 4 + ins + outs], words[4 + ins + outs :]
+    if len(names) != ins + outs:
+        raise ValueError(f"{len(names)} names for {ins} inputs and {outs} outputs")
+    values: dict[int, Value] = {}
+    for word in rest:
+        key, _, said = word.partition("=")
+        if int(key) <= -ARRAY:
+            values[-int(key) - ARRAY] = [float(part) for part in said.split(",")[1:]]
+        else:
+            values[int(key)] = float(said) if "." in said or "e" in said else int(said)
+    return Layer(kind, names[:ins], names[ins:], values)
 
 
 class Weights:
@@ -287,7 +307,8 @@ def convert(param: Path, weights: Path, size: tuple[int, int]) -> onnx.ModelProt
         size: width and height of the input.
 
     Raises:
-        CompressionError: a file cannot be read, or has a layer that is not known here.
+        CompressionError: a file cannot be read, is not whole, or has a layer that is not known
+            here.
     """
     try:
         layers, content = read_param(param.read_text(encoding="utf-8")), weights.read_bytes()
@@ -298,7 +319,13 @@ def convert(param: Path, weights: Path, size: tuple[int, int]) -> onnx.ModelProt
     to.shapes[image] = 3, size[1], size[0]
     for layer in layers:
         if layer.kind != "Input":
-            to.convert(layer)
+            try:
+                to.convert(layer)
+            except (AssertionError, ArithmeticError, LookupError, ValueError) as error:
+                raise CompressionError(
+                    f"layer {' '.join(layer.outputs)!r} of {param} does not fit those before it, "
+                    f"or an input of {size[0]}x{size[1]}; copy the file again, or give its --size"
+                ) from error
     to.weights.finish()
     read = {name for layer in layers for name in layer.inputs}
     last = [name for layer in layers for name in layer.outputs if name not in read]
@@ -312,9 +339,22 @@ def convert(param: Path, weights: Path, size: tuple[int, int]) -> onnx.ModelProt
     )
     opset = [helper.make_opsetid("", OPSET)]
     network = helper.make_model(graph, opset_imports=opset, ir_version=8, producer_name="ncnn")
-    network = onnx.shape_inference.infer_shapes(network, strict_mode=True)
-    onnx.checker.check_model(network, full_check=True)
+    try:
+        network = onnx.shape_inference.infer_shapes(network, strict_mode=True)
+        onnx.checker.check_model(network, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise CompressionError(
+            f"{param} makes no network for an input of {size[0]}x{size[1]}: "
+            f"{' '.join(str(error).split())}; copy the file again, or give its --size"
+        ) from error
     return network
+
+
+def _size(text: str) -> tuple[int, int]:
+    if not re.fullmatch(r"[1-9]\d{0,3}x[1-9]\d{0,3}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT, such as 416x416")
+    width, height = map(int, text.split("x"))
+    return width, height
 
 
 def main() -> None:
@@ -323,14 +363,16 @@ def main() -> None:
     parser.add_argument("param", type=Path)
     parser.add_argument("weights", type=Path, metavar="bin")
     parser.add_argument("onnx", type=Path)
-    parser.add_argument("--size", default="416x416", metavar="WIDTHxHEIGHT")
+    parser.add_argument("--size", type=_size, default="416x416", metavar="WIDTHxHEIGHT")
     given = parser.parse_args()
-    width, _, height = given.size.partition("x")
     try:
-        network = convert(given.param, given.weights, (int(width), int(height)))
+        try_writing(given.onnx)
+        network = convert(given.param, given.weights, given.size)
+        write_whole(given.onnx, network.SerializeToString())
     except CompressionError as error:
         parser.exit(2, f"error: {error}\n")
-    onnx.save(network, given.onnx)
+    except OSError as error:
+        parser.exit(2, f"error: {given.onnx} cannot be written: {error.strerror}\n")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -24,6 +23,8 @@ from torch import nn
 
 from compression.augment import augment
 from compression.config import Training
+from compression.errors import CompressionError
+from compression.frames import read_image
 from compression.model import (
     DetectionLoss,
     FeatureLoss,
@@ -72,7 +73,7 @@ class Samples:
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        return cv2.imread(str(self.images[index])), self.labels[index]
+        return read_image(self.images[index]), self.labels[index]
 
 
 def to_tensor(images: list[np.ndarray]) -> torch.Tensor:
@@ -324,7 +325,7 @@ def train(
         weight_bits: round weights to so many bits in the final phase.
 
     Raises:
-        FloatingPointError: the loss is no longer a number.
+        CompressionError: the loss is no longer a number, or an image cannot be read.
     """
     torch.manual_seed(seed)
     batches = Batches(samples, training, training.size or size_px, seed)
@@ -365,8 +366,8 @@ def train(
             losses = lesson.losses(images, labels)
             losses.total.backward()
         if not math.isfinite(losses.total.item()):
-            raise FloatingPointError(
-                f"the loss became {losses.total.item()} at step {step}; lower the learning rate"
+            raise CompressionError(
+                f"the loss became {losses.total.item()} at step {step}; lower learning_rate"
             )
         nn.utils.clip_grad_norm_(model.parameters(), 10.0)
         optimizer.step()

@@ -8,6 +8,7 @@ pytest.importorskip("ultralytics", reason="needs the build tools: make compressi
 from compression.config import Source, Training
 from compression.dataset import AMBIGUOUS_VEHICLE, check_sources, merge, read_rows
 from compression.errors import CompressionError
+from compression.frames import letterboxed
 from compression.train import Batches, Samples
 
 CAR, BUS, PERSON = 2.0, 4.0, 0.0
@@ -76,3 +77,9 @@ def test_batches_depend_on_the_step_alone(tmp_path):
         assert images.equal(same)
         assert all(a.equal(b) for a, b in zip(labels, taught, strict=True))
     assert not alone[0][1][0].equal(alone[3][1][0])  # another epoch, another order
+
+
+def test_an_image_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "cut.jpg").write_bytes(b"\xff\xd8")
+    with pytest.raises(CompressionError, match=r"cut\.jpg is no image .* replace or remove it"):
+        list(letterboxed([tmp_path / "cut.jpg"], (64, 32)))

@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 
 from compression.errors import CompressionError
-from compression.ncnn import HALF, convert
+from compression.ncnn import HALF, convert, main
 
 PARAM = """7767517
 9 12
@@ -54,9 +54,43 @@ def test_a_network_computes_what_its_file_says(files):
         (lambda param, weights: weights.write_bytes(weights.read_bytes() + b"0"), "1 bytes"),
         (lambda param, weights: param.write_text(PARAM.replace("Split", "Swish")), "Swish is not"),
         (lambda param, weights: weights.unlink(), "cannot be read"),
+        (lambda param, weights: param.write_text(PARAM[:-14]), "'Reshape flat0 1 1 g' .* no whole"),
+        (lambda param, weights: param.write_text(PARAM[:-36]), "has 8 layers, and says 9"),
+        (lambda param, weights: param.write_text(PARAM.replace("0=6", "0=x")), "is no whole layer"),
+        (
+            lambda param, weights: param.write_text(PARAM.replace("Input", "Split")),
+            "no layer Input",
+        ),
+        (lambda param, weights: param.write_text(PARAM.replace(" g out0", " h out0")), "'out0' of"),
+        (lambda param, weights: param.write_text(PARAM.replace("1=9", "1=7")), "makes no network"),
     ],
 )
 def test_what_cannot_be_converted_is_told(spoil, text, files):
     spoil(*files)
     with pytest.raises(CompressionError, match=text):
         convert(*files, (8, 4))
+
+
+@pytest.mark.parametrize(
+    "arguments, text",
+    [
+        (["--size", "416"], "'416' is not WIDTHxHEIGHT"),
+        (["--size", "8x4"], "file/it.onnx cannot be written: File exists"),
+    ],
+)
+def test_what_is_asked_wrongly_is_told_first(arguments, text, files, monkeypatch, capsys):
+    (files[0].parent / "file").touch()
+    monkeypatch.chdir(files[0].parent)
+    monkeypatch.setattr("sys.argv", ["ncnn", "it.param", "it.bin", "file/it.onnx", *arguments])
+    monkeypatch.setattr("compression.ncnn.convert", None)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2 and text in capsys.readouterr().err
+
+
+def test_the_file_is_written_whole(files, monkeypatch):
+    monkeypatch.chdir(files[0].parent)
+    monkeypatch.setattr("sys.argv", ["ncnn", "it.param", "it.bin", "it.onnx", "--size", "8x4"])
+    main()
+    assert {path.name for path in Path().iterdir()} == {"it.param", "it.bin", "it.onnx"}
+    assert onnxruntime.InferenceSession("it.onnx").get_inputs()[0].shape == [1, 3, 4, 8]

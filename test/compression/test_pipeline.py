@@ -196,6 +196,12 @@ def test_a_start_that_is_not_there_is_named(values, write_config, checkpoint, tm
         compress(write_config(values), tmp_path / "run", until="dense")
 
 
+def test_a_loss_that_is_no_number_is_told(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "distillation_loss", lambda *_: torch.tensor(float("nan")))
+    with pytest.raises(CompressionError, match="loss became nan at step 0; lower learning_rate"):
+        compress(config, tmp_path / "run", until="dense")
+
+
 def test_another_configuration_is_no_way_to_go_on(values, write_config, checkpoint, tmp_path):
     compress(write_config(values), tmp_path / "run", until="dense")
     with pytest.raises(CompressionError, match="step dense was done with another configuration"):
