@@ -1,6 +1,5 @@
 """ONNX Runtime on the CPU: the slot is bound as input, and memory of our own as output."""
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from perception_nodes.backends.contract import BackendInfo, BackendSettings, check_heads
 from perception_nodes.backends.model import Model
 from perception_nodes.core.inference import BackendError, HeadTensors
+from perception_nodes.system.processes import physical_cores
 
 
 class Backend:
@@ -22,7 +22,7 @@ class Backend:
     """
 
     def __init__(self, settings: BackendSettings) -> None:
-        self._threads = settings.threads or (os.cpu_count() or 1)
+        self._threads = settings.threads or physical_cores()
         # A single thread gains nothing from a batch: it works on one image after the other.
         self._max_batch = settings.max_batch if self._threads > 1 else 1
         self._session: ort.InferenceSession | None = None

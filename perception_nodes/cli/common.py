@@ -39,7 +39,7 @@ ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="Model: name or 
 ModelOption = Annotated[str, typer.Option(help="Model: name or folder.")]
 BackendOption = Annotated[str, typer.Option(help=f"Runtime, one of {', '.join(BACKENDS)}.")]
 ThreadsOption = Annotated[
-    int, typer.Option(min=0, max=256, help="Threads for inference; 0: one for each core.")
+    int, typer.Option(min=0, max=256, help="Threads for inference; 0: one per physical core.")
 ]
 DeadlineOption = Annotated[
     float, typer.Option(min=0.1, max=10_000, help="Deadline from capture to publish.")

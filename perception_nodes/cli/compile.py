@@ -46,7 +46,7 @@ def compile_command(
         typer.Option(
             min=0,
             max=256,
-            help="Threads for inference, as many as in the graph; 0: one for each core.",
+            help="Threads for inference, as many as in the graph; 0: one per physical core.",
         ),
     ] = 0,
     bag: Annotated[

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+PROCESSORS = Path("/sys/devices/system/cpu")
 
 AT_ONCE_NS = 20_000_000
 MIDDLEWARE = "dds."
@@ -154,6 +155,18 @@ def cpu_name() -> str:
     lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
+
+
+def physical_cores() -> int:
+    """Number of cores that this process may use; threads of one core count once."""
+    cores = set()
+    for processor in os.sched_getaffinity(0):
+        threads = PROCESSORS / f"cpu{processor}/topology/thread_siblings_list"
+        try:
+            cores.add(threads.read_text())
+        except OSError:  # not every virtual machine tells
+            cores.add(str(processor))
+    return len(cores)
 
 
 def _stat(path: str) -> list[str]:

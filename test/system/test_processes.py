@@ -8,7 +8,13 @@ import sys
 import pytest
 from observe import until
 
-from perception_nodes.system.processes import available_memory_bytes, open_process, runs_at_once
+from perception_nodes.system import processes
+from perception_nodes.system.processes import (
+    available_memory_bytes,
+    open_process,
+    physical_cores,
+    runs_at_once,
+)
 
 
 @pytest.fixture
@@ -75,3 +81,17 @@ def test_a_processor_that_is_there_runs_us_at_once_and_we_go_back():
 
 def test_there_is_memory():
     assert 10**7 < available_memory_bytes() < 10**14
+
+
+@pytest.mark.parametrize(
+    ("allowed", "cores"), [({0, 1, 2, 3}, 2), ({0, 2}, 1), ({0, 1}, 2), ({3}, 1), ({1, 8, 9}, 3)]
+)
+def test_threads_of_one_core_count_once_where_we_may_run(allowed, cores, tmp_path, monkeypatch):
+    """Processors 0 and 2, and 1 and 3, share cores; of 8 and 9 nothing is known."""
+    for processor in range(4):
+        folder = tmp_path / f"cpu{processor}/topology"
+        folder.mkdir(parents=True)
+        (folder / "thread_siblings_list").write_text(f"{processor % 2},{processor % 2 + 2}\n")
+    monkeypatch.setattr(processes, "PROCESSORS", tmp_path)
+    monkeypatch.setattr(processes.os, "sched_getaffinity", lambda process: allowed)
+    assert physical_cores() == cores
