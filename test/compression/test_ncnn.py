@@ -55,7 +55,10 @@ def test_a_network_computes_what_its_file_says(files):
         (lambda param, weights: param.write_text(PARAM.replace("Split", "Swish")), "Swish is not"),
         (lambda param, weights: weights.unlink(), "cannot be read"),
         (lambda param, weights: param.write_text(PARAM[:-14]), "'Reshape flat0 1 1 g' .* no whole"),
-        (lambda param, weights: param.write_text(PARAM[:-36]), "has 8 layers, and says 9"),
+        (
+            lambda param, weights: param.write_text(PARAM.rpartition("Reshape")[0]),
+            "has 8 layers, and says 9",
+        ),
         (lambda param, weights: param.write_text(PARAM.replace("0=6", "0=x")), "is no whole layer"),
         (
             lambda param, weights: param.write_text(PARAM.replace("Input", "Split")),
