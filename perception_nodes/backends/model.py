@@ -219,9 +219,12 @@ class Model(BaseModel):
             ModelError: there is none, or its hash differs.
         """
         if self.s8 is None:
+            remedy = "make an 8-bit model (perception model compress, or calibrate)"
+            if self.precision == "int8":
+                remedy = "it was quantized by NNCF, for CPUs; take another (perception model list)"
             raise ModelError(
-                f"{self.folder / 'model.yaml'} names no s8 file, and TensorRT takes no other; make "
-                "an 8-bit model (perception model compress, or calibrate)"
+                f"{self.folder / 'model.yaml'} names no s8 file, and TensorRT takes no other; "
+                f"{remedy}"
             )
         path = self.folder / self.s8.file
         check_hash(path, self.s8.sha256)

@@ -286,8 +286,11 @@ def test_driver_older_than_the_wheel(runtime, gpu, tmp_path, model, monkeypatch)
 
 def test_model_without_a_file_for_it(runtime, tmp_path, model):
     runtime()
-    with pytest.raises(ModelError, match="dense-416x256/model.yaml names no s8 file"):
+    text = "dense-416x256/model.yaml names no s8 file, .* make an 8-bit model"
+    with pytest.raises(ModelError, match=text):
         opened(tmp_path, load_model("dense-416x256"))
+    with pytest.raises(ModelError, match=r"names no s8 file, .* quantized by NNCF.*take another"):
+        opened(tmp_path, load_model("open-n"))
     other = model.s8.model_copy(update={"sha256": "0" * 64})
     with pytest.raises(ModelError, match=r"road-n.s8.onnx has sha256 .* not the one"):
         opened(tmp_path, model.model_copy(update={"s8": other}))
