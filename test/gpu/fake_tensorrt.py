@@ -203,7 +203,7 @@ def make(
 
         def create_execution_context(self, config=None):
             assert rtx == (config is not None)
-            return Context(self)
+            return None if "context" in gpu.failures else Context(self)
 
         def create_runtime_config(self):
             return RuntimeConfig()

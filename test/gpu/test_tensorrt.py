@@ -264,6 +264,19 @@ def test_out_of_memory(runtime, gpu, tmp_path, model):
     assert gpu.open["context"] == 0
 
 
+@pytest.mark.parametrize("may_build", [False, True])
+def test_an_engine_without_memory_to_run_in_is_not_built_again(
+    runtime, gpu, tmp_path, model, may_build
+):
+    runtime()
+    opened(tmp_path, model).close()
+    gpu.failures["context"] = True
+    with pytest.raises(BackendError, match="cannot run the engine: .* memory is full") as told:
+        opened(tmp_path, model, may_build=may_build)
+    assert not isinstance(told.value, NotBuilt)
+    assert gpu.calls["build"] == 1 and gpu.open["context"] == 0
+
+
 def test_failed_frame_is_told(runtime, gpu, tmp_path, model):
     runtime()
     backend = opened(tmp_path, model)

@@ -87,7 +87,7 @@ class Engine:
 
         Raises:
             EngineRefused: the engine is damaged, or was built for another version or GPU.
-            BackendError: the runtime cannot start.
+            BackendError: the runtime cannot start, or has no memory for the engine.
         """
         trt = library.module
         self._library, self._log = library, make_log(library)
@@ -119,12 +119,14 @@ class Engine:
         """Make another execution, to run beside the others; it closes with the engine.
 
         Raises:
-            EngineRefused: the runtime cannot run the engine, or has no memory for it.
+            BackendError: the runtime cannot run the engine: mostly, it has no memory for it.
         """
         context = self._engine.create_execution_context(*self._options)
         if context is None:
-            raise EngineRefused(
-                f"{self._library.name} cannot run the engine: {self._log.last_error()}"
+            raise BackendError(
+                f"{self._library.name} cannot run the engine: {self._log.last_error()}; if the "
+                "GPU's memory is full, end other processes on it (nvidia-smi), or use a smaller "
+                "model"
             )
         self._executions.append(Execution(context, self._library, self._log))
         return self._executions[-1]
