@@ -20,6 +20,7 @@ from perception_nodes.backends.contract import (
 )
 from perception_nodes.backends.model import Model
 from perception_nodes.core.inference import BackendError, Progress
+from perception_nodes.system.environment import cache_unusable
 
 
 class CompiledRefused(RuntimeError):
@@ -76,10 +77,7 @@ def compiled(
         # It is inside the cache, so that files are moved by renaming.
         apart = tempfile.TemporaryDirectory(prefix=".compiling-", dir=cache)
     except OSError as error:
-        raise BackendError(
-            f"the cache {cache} cannot be written: {error.strerror}; name another folder with "
-            "$XDG_CACHE_HOME"
-        ) from error
+        raise BackendError(cache_unusable(cache, error)) from error
     with apart as folder:
         settings = BackendSettings(threads, folder)
         with bar(f"building {model.name} for {backend}") if bar else nullcontext() as progress:

@@ -30,7 +30,7 @@ from perception_nodes.fpga.driver import EngineDriver
 from perception_nodes.fpga.layout import VERSION
 from perception_nodes.fpga.program import Geometry, Output, Program, read_program
 from perception_nodes.fpga.simulated import SimulatedEngine
-from perception_nodes.system.environment import share_folder
+from perception_nodes.system.environment import cache_unusable, share_folder
 
 VARIABLE = "PERCEPTION_FPGA"
 SIMULATION = Path("build/fpga/libengine_512.so")
@@ -74,7 +74,9 @@ class Backend:
             self._heads = HeadTensors([heads[n] for n in boxes], [heads[n] for n in classes])
             check_heads(model, self._heads)
             self.infer(np.zeros((program.height, program.width, 3), np.uint8))
-        except BackendError:
+        except BaseException:
+            if self.driver is None:
+                bus.close()
             self.close()
             raise
         geometry = driver.geometry
@@ -111,16 +113,19 @@ class Backend:
         folder = self._settings.cache_dir
         build = f"{geometry.blocks}x{geometry.tile}x{geometry.rows}"
         path = Path(folder) / f"{model.name}-{model.sha256[:12]}-{build}-{revision()}.fpga"
-        if folder and path.is_file():
+        if folder:
             try:
                 program = read_program(path)
                 if program.geometry == geometry:
                     return program
             except BackendError:
-                pass  # a damaged file is compiled again
+                pass  # there is none, or a damaged one, which is compiled again
         program = compile_model(model, geometry)
         if folder:
-            program.save(path)
+            try:
+                program.save(path)
+            except OSError as error:
+                raise BackendError(cache_unusable(path.parent, error)) from error
         return program
 
 

@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from perception_nodes.gpu.cuda.errors import CudaError
-from perception_nodes.system.environment import cache_folder
+from perception_nodes.system.environment import cache_folder, cache_unusable
 from perception_nodes.system.files import write_whole
 
 KERNELS = Path(__file__).parent / "kernels"
@@ -138,7 +138,7 @@ def cubin(name: str, sm: int) -> bytes:
         sm: compute capability, 87 for 8.7.
 
     Raises:
-        CudaError: NVRTC is not installed, or fails.
+        CudaError: NVRTC is not installed, or fails, or the cache cannot be written.
     """
     compiler = nvrtc()
     made_of = [path.read_bytes() for path in (KERNELS / f"{name}.cu", *HEADERS)]
@@ -152,7 +152,10 @@ def cubin(name: str, sm: int) -> bytes:
     except OSError:
         pass
     image, _ = compiler.compile(name, sm)
-    write_whole(path, hashlib.sha256(image).digest() + image)
+    try:
+        write_whole(path, hashlib.sha256(image).digest() + image)
+    except OSError as error:
+        raise CudaError(cache_unusable(path.parent, error)) from error
     return image
 
 

@@ -70,3 +70,11 @@ def cache_folder() -> Path:
     """The folder of compiled models, `$XDG_CACHE_HOME/perception_nodes`."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "perception_nodes"
+
+
+def cache_unusable(folder: Path | None, error: OSError) -> str:
+    """Why the folder of compiled models cannot be used, and what to do."""
+    return (
+        f"the cache {folder} cannot be written: {error.strerror or error}; name another folder "
+        "with $XDG_CACHE_HOME"
+    )

@@ -12,6 +12,7 @@ from fake_engine import fake_pynq, named
 from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.model import load_model
 from perception_nodes.core.inference import BackendError
+from perception_nodes.fpga.board import BoardEngine
 from perception_nodes.fpga.layout import Register
 from perception_nodes.fpga.program import Geometry
 
@@ -159,9 +160,12 @@ class TestRefusals:
         named("other.bit", tmp_path, monkeypatch)
         assert "has no engine_0 with an interrupt" in refused(model)
 
-    def test_something_else_where_the_engine_should_be(self, model, bitstream, engine):
+    def test_something_else_where_the_engine_should_be(self, model, bitstream, engine, monkeypatch):
         engine.registers[Register.ID] = 0xDEADBEEF
+        closed, close = [], BoardEngine.close
+        monkeypatch.setattr(BoardEngine, "close", lambda bus: (closed.append(bus), close(bus)))
         assert "answers with ID 0xDEADBEEF, not 0x504E4345" in refused(model)
+        assert len(closed) == 1
 
     def test_an_engine_of_another_layout(self, model, bitstream, engine):
         engine.registers[Register.VERSION] = 99
@@ -195,6 +199,12 @@ class TestCache:
         assert file.name.startswith("road-xs-")
         monkeypatch.setattr("perception_nodes.backends.fpga.compile_model", None)
         opened(model, tmp_path / "cache").close()
+
+    def test_one_that_cannot_be_written_is_named(self, model, engine, bitstream, tmp_path):
+        (tmp_path / "cache").write_text("no folder")
+        with pytest.raises(BackendError, match=r"/cache cannot be written: .*XDG_CACHE_HOME$"):
+            opened(model, tmp_path / "cache")
+        assert not engine.memory
 
     def test_a_damaged_one_is_made_anew(self, model, bitstream, tmp_path):
         opened(model, tmp_path / "cache").close()

@@ -164,6 +164,12 @@ def test_a_damaged_file_is_made_again(compiler, tmp_path, damage):
     assert len(compiler.asked) == 2
 
 
+def test_a_cache_that_cannot_be_written_is_named(compiler, tmp_path):
+    (tmp_path / "perception_nodes").write_text("no folder")
+    with pytest.raises(CudaError, match=r"/kernels cannot be written: .*XDG_CACHE_HOME$"):
+        cubin("decode", 87)
+
+
 def test_a_gpu_the_compiler_does_not_know_is_told():
     with pytest.raises(CudaError, match=r"does not compile for compute capability 3.5; install"):
         nvrtc().compile("decode", 35)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from perception_nodes.core.inference import BackendError
+from perception_nodes.system.environment import cache_unusable
 from perception_nodes.system.files import write_whole
 
 MAGIC = b"perception_nodes engine 1\n"
@@ -140,7 +141,7 @@ class EngineCache:
             self._folder.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
-            raise self._unusable(error) from error
+            raise BackendError(cache_unusable(self._folder, error)) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
@@ -161,10 +162,4 @@ class EngineCache:
         try:
             write_whole(self._folder / name, content)
         except OSError as error:
-            raise self._unusable(error) from error
-
-    def _unusable(self, error: OSError) -> BackendError:
-        return BackendError(
-            f"the cache {self._folder} cannot be written: {error.strerror}; name another folder "
-            "with $XDG_CACHE_HOME"
-        )
+            raise BackendError(cache_unusable(self._folder, error)) from error
