@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from compression.contract import PAD_VALUE
+from perception_nodes.core.geometry import PADDING_VALUE
 
 
 def place(
@@ -28,7 +28,7 @@ def place(
         np.array([[scale, 0, shift[0]], [0, scale, shift[1]]]),
         tile_px,
         flags=cv2.INTER_LINEAR,
-        borderValue=(PAD_VALUE,) * 3,
+        borderValue=(PADDING_VALUE,) * 3,
     )
     centre = labels[:, 1:3] * [width_px, height_px] * scale + shift
     half = labels[:, 3:5] * [width_px, height_px] * scale / 2

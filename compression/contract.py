@@ -14,9 +14,6 @@ COCO_CLASS_IDS = (0, 1, 2, 3, 5, 7, 9, 11)
 """Where the classes above stand among COCO's 80."""
 
 INPUT_NAME = "image"
-INPUT_WIDTH_PX = 416
-INPUT_HEIGHT_PX = 256
-PAD_VALUE = 114
 
 STRIDES = (8, 16, 32)
 REG_MAX = 16

@@ -24,7 +24,6 @@ from onnx import numpy_helper
 from compression.errors import CompressionError, GateRefused
 from compression.quantization import RangeTable, emit, measure, write_table
 from compression.quantization.divergence import divergence
-from compression.quantization.emit import SCHEME
 from compression.quantization.graph import read_layout
 from compression.quantization.ranges import open_float
 from compression.quantization.sensitivity import sensitivity
@@ -106,14 +105,7 @@ class TableQuantizer:
         """See `Quantizer`."""
         table = self._table.model_copy(update={"float_convolutions": tuple(kept)})
         files = {dialect: emit(self._network, table, dialect) for dialect in ("u8", "s8")}
-        facts = {
-            "scheme": SCHEME,
-            "weight_bits": table.weight_bits,
-            "method": table.method,
-            "calibration_frames": len(table.frames),
-            "float_convolutions": list(kept),
-        }
-        return Eight(files, facts, table)
+        return Eight(files, table.facts(), table)
 
     def costs(self, progress: Progress) -> dict[str, float]:
         """See `Quantizer`."""

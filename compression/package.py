@@ -111,14 +111,7 @@ def describe(variant: Variant, config: Config, files: dict[str, Path]) -> dict[s
         description["parent"] = variant.parent
     description["license"] = license_of(config)
     if variant.table:
-        description["quantization"] = {
-            "scheme": "symmetric: codes of step amax/127, one scale a tensor; weights one scale "
-            "an output channel",
-            "weight_bits": variant.table.weight_bits,
-            "method": variant.table.method,
-            "calibration_frames": len(variant.table.frames),
-            "float_convolutions": list(variant.table.float_convolutions),
-        }
+        description["quantization"] = variant.table.facts()
     description["accuracy"] = accuracy_of(variant.evaluations)
     if variant.evaluations:
         objects = class_losses(variant.evaluations, variant.evaluations)

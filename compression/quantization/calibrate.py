@@ -9,7 +9,7 @@ import onnx
 import yaml
 
 from compression.errors import CompressionError
-from compression.quantization.emit import SCHEME, Dialect, emit, float_convolutions, float_of
+from compression.quantization.emit import Dialect, emit, float_convolutions, float_of
 from compression.quantization.ranges import Frames, measure
 from compression.quantization.table import RangeTable, write_table
 from perception_nodes.system.files import write_whole
@@ -93,7 +93,8 @@ def _write_model(
         files[dialect] = {"file": path.name, "sha256": hashlib.sha256(content).hexdigest()}
     write_table(table, out / "ranges.yaml")
     # What was measured before does not hold for the new ranges.
-    kept = {key: value for key, value in description.items() if key != "accuracy"}
+    measured = ("accuracy", "without_evidence")
+    kept = {key: value for key, value in description.items() if key not in measured}
     facts = {
         **kept,
         "name": out.name,
@@ -101,12 +102,6 @@ def _write_model(
         "s8": files["s8"],
         "precision": "int8",
         "parent": description.get("parent", description["name"]),
-        "quantization": {
-            "scheme": SCHEME,
-            "weight_bits": table.weight_bits,
-            "method": table.method,
-            "calibration_frames": len(table.frames),
-            "float_convolutions": list(table.float_convolutions),
-        },
+        "quantization": table.facts(),
     }
     write_whole(out / "model.yaml", yaml.safe_dump(facts, sort_keys=False, width=100))

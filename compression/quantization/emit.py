@@ -32,16 +32,12 @@ from onnx import helper, numpy_helper
 
 from compression.errors import CompressionError
 from compression.quantization.graph import MOVES, Block, Layout, weights_of
-from compression.quantization.table import RangeTable
+from compression.quantization.table import SCHEME, RangeTable
 from compression.quantization.weights import round_weight, weight_scale
 
 Dialect = Literal["u8", "s8"]
 ZERO_POINT = {"u8": np.uint8(128), "s8": np.int8(0)}
 IMAGE_STEP = np.float32(1 / 255)
-SCHEME = (
-    "symmetric: int8 activations of step amax/127, one scale a tensor (uint8 with zero point 128 "
-    "in the u8 file); int8 weights, symmetric, one scale an output channel; float outputs"
-)
 
 
 def emit(model: onnx.ModelProto, table: RangeTable, dialect: Dialect) -> onnx.ModelProto:

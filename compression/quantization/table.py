@@ -5,7 +5,7 @@ weights and this table. It lies in ``calibration/int8/<model>.yaml``.
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import onnx
 import yaml
@@ -16,6 +16,10 @@ from compression.quantization.graph import Layout, read_layout
 from compression.quantization.weights import fingerprint
 from perception_nodes.system.files import write_whole
 
+SCHEME = (
+    "symmetric: int8 activations of step amax/127, one scale a tensor (uint8 with zero point 128 "
+    "in the u8 file); int8 weights, symmetric, one scale an output channel; float outputs"
+)
 Amax = Annotated[float, Field(gt=0, lt=1e6)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -78,6 +82,16 @@ class RangeTable(Part):
     def amax(self) -> dict[str, float]:
         """The range of every stored tensor."""
         return {name: shared.amax for shared in self.ranges for name in shared.tensors}
+
+    def facts(self) -> dict[str, Any]:
+        """What `model.yaml` says of the quantization."""
+        return {
+            "scheme": SCHEME,
+            "weight_bits": self.weight_bits,
+            "method": self.method,
+            "calibration_frames": len(self.frames),
+            "float_convolutions": list(self.float_convolutions),
+        }
 
     def check(self, model: onnx.ModelProto) -> Layout:
         """Compare the table with the float graph it is to be used on.

@@ -236,7 +236,7 @@ class Model(BaseModel):
         measured = {}
         for name, facts in self.accuracy.items():
             if isinstance(facts, dict):
-                value = facts.get("map50_95", facts.get(self.precision))
+                value = facts.get("map50_95")
                 if isinstance(value, int | float):
                     measured[name] = float(value)
         return measured

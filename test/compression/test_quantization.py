@@ -286,6 +286,7 @@ class TestCalibrate:
             "classes": ["a", "b", "c"],
             "precision": "fp32",
             "accuracy": {"drive": 0.5},
+            "without_evidence": ["c"],
             "license": "none",
         }  # fmt: skip
         (folder / "model.yaml").write_text(yaml.safe_dump(description))
@@ -297,7 +298,8 @@ class TestCalibrate:
         model = load_model(str(tmp_path / "toy-2"))
         assert (model.name, model.precision) == ("toy-2", "int8")
         description = yaml.safe_load((tmp_path / "toy-2/model.yaml").read_text())
-        assert "accuracy" not in description
+        assert not {"accuracy", "without_evidence"} & set(description)
+        assert description["quantization"]["calibration_frames"] == len(list(toy_frames()))
         assert (description["license"], description["parent"]) == ("none", "toy")
         again = emit(float_of(onnx.load(model.path)), table, "u8")
         assert again.SerializeToString() == model.path.read_bytes()
