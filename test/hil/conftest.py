@@ -1,5 +1,6 @@
 """A domain of its own for each test that starts a graph."""
 
+import itertools
 import os
 from collections.abc import Iterator
 
@@ -7,7 +8,7 @@ import pytest
 
 from perception_nodes.transport.domain import sweep
 
-DOMAINS = iter(range(1, 101))
+DOMAINS = itertools.count(1)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """A domain of its own for each test that starts nodes."""
 
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from perception_nodes.bench.graphs import MEASURED
 from perception_nodes.graph.supervisor import Supervisor
 from perception_nodes.transport.domain import sweep
 
-DOMAINS = iter(range(1, 101))
+DOMAINS = itertools.count(1)
 
 
 @pytest.fixture(autouse=True)
