@@ -81,8 +81,12 @@ def started(tmp_path: Path, root: Path, *arguments: str) -> Iterator[Command]:
 
 def graph_runs(command: Command) -> bool:
     """Whether all nodes have started DDS, whose newer files a sweep does not touch."""
-    nodes = [pid for pid in command.processes() if pid != command.process.pid]
     try:
+        nodes = [
+            pid
+            for pid in command.processes()
+            if b"--ros-args" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        ]
         joined = [f"{SHM}/{DDS}" in Path(f"/proc/{pid}/maps").read_text() for pid in nodes]
         ages_s = [
             time.time() - (SHM / name).stat().st_ctime
