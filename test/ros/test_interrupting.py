@@ -152,6 +152,7 @@ def test_an_interrupted_command_leaves_nothing(
         for index in range(200):
             cv2.imwrite(str(images / f"{index}.jpg"), picture)
         arguments = [str(images) if a == "IMAGES" else a for a in arguments]
+    before = left_behind(domain)  # by a test that was killed long ago
     with started(tmp_path, root, *arguments) as command:
         command.wait_until(under_way)
         command.process.send_signal(number)
@@ -159,7 +160,7 @@ def test_an_interrupted_command_leaves_nothing(
         assert command.process.returncode == 128 + number, errors
         assert "Traceback" not in errors
         assert command.processes() == []
-    assert left_behind(domain) == []
+    assert set(left_behind(domain)) <= set(before)
     assert list((tmp_path / "temporary").iterdir()) == []
     names = [path.name for path in (tmp_path / "out").rglob("*")]
     assert not [name for name in names if ".part" in name or name.endswith(".tmp")]
