@@ -5,6 +5,7 @@ corners of boxes in input pixels, float32 [1, 4, n], and class probabilities, fl
 the run time knows nothing of where a network comes from.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -172,12 +173,12 @@ class Grid:
         return to.middles(to.part(name, 1, 0, 4)), to.part(name, 1, 4, 4 + classes)
 
 
-class Numbered:
+class Numbered(ABC):
     """Heads that give an object the number of its class, and leave open how many there are."""
 
+    @abstractmethod
     def numbers(self, found: dict[str, NDArray[Any]]) -> NDArray[Any]:
         """The class of each object in the network's outputs."""
-        raise NotImplementedError
 
 
 class Objects(Numbered):

@@ -2,6 +2,7 @@
 
 import ast
 import tempfile
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ UNWANTED = ["SliceConcatToSpaceToDepthFusion"]
 
 
 @dataclass(frozen=True)
-class Source:
+class Source(ABC):
     """A detector as it came.
 
     Attributes:
@@ -68,9 +69,9 @@ class Source:
             names = [names[index] for index in range(len(names))]
         return [str(name) for name in names] if isinstance(names, list) and names else None
 
+    @abstractmethod
     def run(self, image: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         """The outputs, by name, for a normalised image, float32 [1, 3, height, width]."""
-        raise NotImplementedError
 
     def cells(self, *strides: int) -> int:
         """Number of cells of all levels; a stride that does not divide the input is rounded up."""

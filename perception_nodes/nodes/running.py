@@ -33,7 +33,7 @@ def run_node(node_type: type[PerceptionNode], name: str) -> int:
     os.environ.update(ros_environment(images))
     keep_large_buffers()
     if node_type.in_background:
-        give_way()
+        give_way(os.getpid())
     stopping = 0
 
     def stop(number: int, _: object) -> None:

@@ -3,10 +3,6 @@
 On hardware the kernel does it (PM QoS, `/dev/cpu_dma_latency`). The processors of a virtual machine
 are put to sleep by the host, which the guest's kernel cannot forbid: there a process that never
 sleeps runs on each of them, of a policy (SCHED_IDLE) that gives way to every other process.
-
-That policy counts only within a session where the kernel shares processors by sessions
-(`kernel.sched_autogroup_enabled`): one that only spins would get as much as one that works. So each
-such process has a session of its own, which gets as little as the kernel allows.
 """
 
 import os
@@ -16,14 +12,10 @@ from collections.abc import Collection
 from pathlib import Path
 
 from perception_nodes.system.environment import die_with_parent
+from perception_nodes.system.realtime import give_way
 
 LATENCY_DEVICE = Path("/dev/cpu_dma_latency")
-SPIN = """
-group=/proc/$$/autogroup
-while [ -e $group ] && ! echo 19 > $group && [ $((tries += 1)) -lt 100 ]; do sleep 0.1; done
-while :; do :; done
-"""
-"""Without privileges one session in 0.1 s may change its weight."""
+SPIN = ["/bin/sh", "-c", "while :; do :; done"]
 
 
 class AwakeProcessors:
@@ -49,14 +41,11 @@ class AwakeProcessors:
         us = os.getpid()
         for processor in sorted(processors):
             spinner = subprocess.Popen(
-                ["/bin/sh", "-c", SPIN],
-                start_new_session=True,
-                stderr=subprocess.DEVNULL,
-                preexec_fn=lambda: die_with_parent(us),
+                SPIN, start_new_session=True, preexec_fn=lambda: die_with_parent(us)
             )
             self._spinners.append(spinner)
-            os.sched_setscheduler(spinner.pid, os.SCHED_IDLE, os.sched_param(0))
             os.sched_setaffinity(spinner.pid, {processor})
+            give_way(spinner.pid)
         self.how = f"processors stay awake by {len(self._spinners)} idle processes"
 
     def release(self) -> None:

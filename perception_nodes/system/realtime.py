@@ -153,19 +153,20 @@ def allowed_priority() -> int:
     return 0
 
 
-def give_way() -> None:
-    """Run all threads of this process, later ones too, only on processors that are idle.
+def give_way(process: int) -> None:
+    """Run all threads of a process, later ones too, only on processors that are idle.
 
     Where the kernel shares processors by sessions (`kernel.sched_autogroup_enabled`), the policy
-    counts only within one: a process that leads its own gives that the lowest weight.
+    counts only within one: a session that only spins would get as much as one that works. So the
+    session that the process leads gets the lowest weight.
     """
-    for task in os.listdir("/proc/self/task"):
+    for task in os.listdir(f"/proc/{process}/task"):
         os.sched_setscheduler(int(task), os.SCHED_IDLE, os.sched_param(0))
-    if os.getsid(0) != os.getpid():
+    if os.getsid(process) != process:
         return
     for _ in range(WEIGHT_TRIES):
         try:
-            Path("/proc/self/autogroup").write_text("19", encoding="ascii")
+            Path(f"/proc/{process}/autogroup").write_text("19", encoding="ascii")
         except BlockingIOError:  # without privileges one session in 0.1 s may change its weight
             time.sleep(0.1)
         except OSError:  # this kernel has no such groups

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 import yaml
 from typer.testing import CliRunner
@@ -105,7 +106,6 @@ def test_calibration_frames_go_to_the_quantizer(
 def test_a_calibrated_model_that_loses_too_much_is_not_written(
     drive: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_loss, status
 ) -> None:
-    pytest.importorskip("onnx")
     label(drive, "car", "0.5 0.5 0.1 0.1")
     scores = iter((0.5, 0.4))
     real = cli_model.evaluate
@@ -170,7 +170,6 @@ def names_in(folder: Path) -> list[str]:
 
 def spoiled(folder: Path) -> str:
     """road-n with a layer whose range is far too small, described as if it were right."""
-    onnx = pytest.importorskip("onnx")
     model = load_model("road-n")
     network = onnx.load(model.path)
     for tensor in network.graph.initializer:
@@ -187,7 +186,6 @@ def spoiled(folder: Path) -> str:
 
 
 def test_a_model_that_sees_what_its_references_see_is_kept(root: Path, cache: Path) -> None:
-    pytest.importorskip("onnx")
     result = run(app, [*compile_arguments(root, "road-n"), "--json"])
     assert result.exit_code == 0, result.output
     facts = json.loads(result.stdout)
@@ -222,7 +220,6 @@ def test_a_model_that_detects_nothing_is_refused_and_its_worst_layer_named(
 
 
 def test_a_runtime_that_detects_nothing_is_blamed_itself(root: Path, cache: Path) -> None:
-    pytest.importorskip("onnx")
     result = run(app, [*compile_arguments(root, "road-n", "null"), "--json"])
     assert result.exit_code == 1
     facts = json.loads(result.stdout)

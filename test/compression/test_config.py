@@ -2,7 +2,6 @@
 
 import pytest
 
-pytest.importorskip("yaml")
 from compression.config import read_config
 from compression.errors import CompressionError
 

@@ -1,12 +1,11 @@
 """Networks: rebuilt layers, pruned channels, and the file that is written of them."""
 
-import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs the build tools: make compression")
-onnxruntime = pytest.importorskip("onnxruntime")
 
-from compression.contract import OUTPUT_NAMES
+from exported import assert_computes
+
 from compression.errors import CompressionError
 from compression.export import export
 from compression.model import build_model, count_gmac, load_model, make_plain, save_model
@@ -57,13 +56,7 @@ def test_the_file_computes_what_the_network_does(checkpoint, tmp_path, activatio
         network = make_plain(network, activation)
     export(network, tmp_path / "a.onnx", SIZE)
     assert [path.name for path in tmp_path.iterdir()] == ["a.onnx"]
-    frame = np.random.default_rng(0).integers(0, 256, (SIZE[1], SIZE[0], 3), dtype=np.uint8)
-    session = onnxruntime.InferenceSession(tmp_path / "a.onnx", providers=["CPUExecutionProvider"])
-    found = session.run(list(OUTPUT_NAMES), {"image": frame[None]})
-    rgb = torch.from_numpy(frame[:, :, ::-1].transpose(2, 0, 1).copy())[None].float() / 255
-    with torch.no_grad():
-        for ours, theirs in zip(found, network(rgb), strict=True):
-            np.testing.assert_allclose(ours, theirs.numpy(), atol=2e-4)
+    assert_computes(tmp_path / "a.onnx", network)
 
 
 def test_macs_are_those_of_the_layers(checkpoint):

@@ -5,13 +5,12 @@ import json
 from copy import deepcopy
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
-onnx = pytest.importorskip("onnx")
 torch = pytest.importorskip("torch", reason="needs the build tools: make compression")
 pytest.importorskip("ultralytics")
-pytest.importorskip("pycocotools")
 
 from compression import deploy, pipeline
 from compression import train as training

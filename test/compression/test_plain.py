@@ -2,10 +2,12 @@
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs the build tools: make compression")
-onnxruntime = pytest.importorskip("onnxruntime")
+
+from exported import assert_computes
 
 from compression.config import Shape
 from compression.contract import OUTPUT_NAMES
@@ -40,13 +42,7 @@ def test_the_file_computes_what_the_network_does(network, tmp_path):
     assert {node.op_type for node in graph.node} - {"Constant"} == {
         "Concat", "Conv", "DequantizeLinear", "Relu", "Resize", "Transpose",
     }  # fmt: skip
-    frame = np.random.default_rng(0).integers(0, 256, (SIZE[1], SIZE[0], 3), dtype=np.uint8)
-    session = onnxruntime.InferenceSession(tmp_path / "a.onnx", providers=["CPUExecutionProvider"])
-    found = session.run(list(OUTPUT_NAMES), {"image": frame[None]})
-    rgb = torch.from_numpy(frame[:, :, ::-1].transpose(2, 0, 1).copy())[None].float() / 255
-    with torch.no_grad():
-        for ours, theirs in zip(found, network(rgb), strict=True):
-            np.testing.assert_allclose(ours, theirs.numpy(), atol=2e-4)
+    assert_computes(tmp_path / "a.onnx", network)
 
 
 def test_the_8_bit_file_is_the_integer_networks_and_the_fpgas(network, tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image, ImageOps
 
 from perception_nodes.core.frame import FrameHeader
 from perception_nodes.drives.bag import open_drive
@@ -13,8 +14,6 @@ from perception_nodes.drives.exif import UPRIGHT, orientation
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.transport.cdr import read_compressed_image
 
-Image = pytest.importorskip("PIL.Image")
-ImageOps = pytest.importorskip("PIL.ImageOps")
 TAG = 0x0112
 
 

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import onnx
 import pytest
 
 from perception_nodes.backends.model import Model, load_model
@@ -63,7 +64,6 @@ def test_few_objects_are_no_evidence() -> None:
 
 def scaled(model: Model, folder: Path, label: str, factor: float) -> Model:
     """A copy of a float model in whose head one class has so much smaller weights."""
-    onnx = pytest.importorskip("onnx")
     graph = onnx.load(model.path)
     tensors = {tensor.name: tensor for tensor in graph.graph.initializer}
     index = model.classes.index(label)
@@ -82,7 +82,6 @@ def scaled(model: Model, folder: Path, label: str, factor: float) -> Model:
     ROOT_VARIABLE not in os.environ, reason=f"needs the labelled sets: ${ROOT_VARIABLE}"
 )
 def test_a_model_is_made_smaller_until_it_loses_a_class(tmp_path: Path) -> None:
-    pytest.importorskip("pycocotools")
     data = read_set(ROADSIGN)
     parent = load_model("dense-416x256")
     before = [evaluate(parent, data)]

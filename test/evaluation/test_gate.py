@@ -82,7 +82,6 @@ def test_a_parent_of_another_size_needs_labels() -> None:
     ],
 )
 def test_no_runtime_is_its_own_reference(name: str, backend: str, reference: str) -> None:
-    pytest.importorskip("onnx")
     judged = gate(name, backend)
     found, opened = judged._open(judged.model)
     opened.close()
