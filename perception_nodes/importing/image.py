@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from perception_nodes.importing.heads import Normalisation, Writer
+from perception_nodes.importing.head import Normalisation, Writer
 from perception_nodes.importing.source import OnnxSource
 
 INPUT_NAME = "image"

@@ -17,7 +17,8 @@ from perception_nodes.core.decode import AbsurdOutput, DecodeSettings
 from perception_nodes.core.frame import Detections
 from perception_nodes.core.inference import BackendError
 from perception_nodes.importing import coco
-from perception_nodes.importing.heads import Head, Normalisation, Numbered, recognise
+from perception_nodes.importing.head import Head, Normalisation, Numbered
+from perception_nodes.importing.heads import recognise
 from perception_nodes.importing.image import INPUT_NAME
 from perception_nodes.importing.onnx_model import rewrite_onnx
 from perception_nodes.importing.openvino_model import IrSource, read_ir, rewrite_ir

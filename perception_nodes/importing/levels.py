@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from perception_nodes.importing.heads import cells_of
+from perception_nodes.importing.cell_heads import cells_of
 from perception_nodes.importing.source import OnnxSource, session_of
 
 REG_MAX = 16

@@ -7,7 +7,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from perception_nodes.importing.heads import Grid, Head, Normalisation, Writer
+from perception_nodes.importing.cell_heads import Grid
+from perception_nodes.importing.head import Head, Normalisation, Writer
 from perception_nodes.importing.image import take_bytes
 from perception_nodes.importing.levels import REG_MAX, find_levels
 from perception_nodes.importing.rewritten import Rewritten

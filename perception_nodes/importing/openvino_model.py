@@ -16,7 +16,7 @@ from openvino.preprocess import ColorFormat, PrePostProcessor
 
 from perception_nodes.backends.model import ModelError
 from perception_nodes.backends.openvino import core
-from perception_nodes.importing.heads import Head, Normalisation, Writer
+from perception_nodes.importing.head import Head, Normalisation, Writer
 from perception_nodes.importing.image import INPUT_NAME
 from perception_nodes.importing.rewritten import Rewritten
 from perception_nodes.importing.source import (

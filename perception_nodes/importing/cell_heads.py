@@ -1,0 +1,205 @@
+"""Heads of networks that report cells: an object once for each cell that sees it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception_nodes.importing.head import (
+    IMAGENET,
+    STRIDES,
+    Normalisation,
+    Writer,
+    only_output,
+)
+from perception_nodes.importing.source import Source
+
+
+class Grid:
+    """Ultralytics YOLOv5u, v8, v9, 10, 11, 12, 26: a column a cell, centre, size and scores."""
+
+    name = "ultralytics"
+    title = "Ultralytics, 1 x (4 + classes) x cells"
+    suppressed = False
+
+    def normalisation(self, source: Source) -> Normalisation:
+        """RGB from 0 to 1, in a letterbox."""
+        return Normalisation()
+
+    def classes(self, source: Source) -> int | None:
+        """See `Head`."""
+        found = only_output(source)
+        if found is None or found[1][1] <= 4:
+            return None
+        return found[1][1] - 4 if self.strides(source) else None
+
+    def strides(self, source: Source) -> tuple[int, ...] | None:
+        """Strides of the levels whose cells are as many as the output has."""
+        # Networks of four levels are rare, and others look like them.
+        known = [STRIDES, (*STRIDES, 64), (4, *STRIDES)] if source.facts else [STRIDES]
+        ((_, shape),) = source.outputs.items()
+        return next((some for some in known if source.cells(*some) == shape[2]), None)
+
+    def write(self, source: Source, classes: int, to: Writer) -> tuple[str, str]:
+        """See `Head`."""
+        ((name, _),) = source.outputs.items()
+        return to.middles(to.part(name, 1, 0, 4)), to.part(name, 1, 4, 4 + classes)
+
+
+class _Scored:
+    """A row a cell: centre, size, probability of an object, and of each class if there is one."""
+
+    suppressed = False
+
+    def _write(self, name: str, classes: int, to: Writer) -> tuple[str, str]:
+        columns = to.turned(name)
+        scores = to.op("Mul", to.part(columns, 1, 5, 5 + classes), to.part(columns, 1, 4, 5))
+        return to.part(columns, 1, 0, 4), scores
+
+
+class Anchors(_Scored):
+    """YOLOv5 and YOLOv7 with their own exporters: three anchors a cell."""
+
+    name = "yolov5"
+    title = "YOLOv5 or v7, three anchors a cell"
+
+    def normalisation(self, source: Source) -> Normalisation:
+        """RGB from 0 to 1, in a letterbox."""
+        return Normalisation()
+
+    def classes(self, source: Source) -> int | None:
+        """See `Head`."""
+        found = only_output(source)
+        counts = 3 * source.cells(*STRIDES), 3 * source.cells(*STRIDES, 64)
+        if found is None or found[1][1] not in counts or found[1][2] <= 5:
+            return None
+        return found[1][2] - 5
+
+    def write(self, source: Source, classes: int, to: Writer) -> tuple[str, str]:
+        """See `Head`."""
+        ((name, _),) = source.outputs.items()
+        boxes, scores = self._write(name, classes, to)
+        return to.middles(boxes), scores
+
+
+class YoloxDecoded(_Scored):
+    """YOLOX exported with decode_in_inference."""
+
+    name = "yolox"
+    title = "YOLOX, decoded"
+
+    def normalisation(self, source: Source) -> Normalisation:
+        """BGR from 0 to 255, in a letterbox."""
+        return Normalisation("BGR", std=(1.0, 1.0, 1.0))
+
+    def _rows(self, source: Source) -> int | None:
+        found = only_output(source)
+        if found is None or found[1][1] != source.cells(*STRIDES) or found[1][2] <= 5:
+            return None
+        return found[1][2] - 5
+
+    def classes(self, source: Source) -> int | None:
+        """See `Head`."""
+        fits = "Exp" in source.operators or not source.sliced
+        return self._rows(source) if fits else None
+
+    def write(self, source: Source, classes: int, to: Writer) -> tuple[str, str]:
+        """See `Head`."""
+        ((name, _),) = source.outputs.items()
+        boxes, scores = self._write(name, classes, to)
+        return to.middles(boxes), scores
+
+
+class YoloxRaw(YoloxDecoded):
+    """YOLOX as its exporter writes it: offsets in strides, and logarithms of sizes."""
+
+    name = "yolox-raw"
+    title = "YOLOX, not decoded"
+
+    def classes(self, source: Source) -> int | None:
+        """See `Head`."""
+        return self._rows(source) if "Exp" not in source.operators else None
+
+    def write(self, source: Source, classes: int, to: Writer) -> tuple[str, str]:
+        """See `Head`."""
+        ((name, _),) = source.outputs.items()
+        boxes, scores = self._write(name, classes, to)
+        corners, strides = cells_of(source, STRIDES)
+        stride = to.constant(strides[None, None])
+        moved = to.op("Add", to.part(boxes, 1, 0, 2), to.constant(corners.T[None]))
+        centres = to.op("Mul", moved, stride)
+        sizes = to.op("Mul", to.op("Exp", to.part(boxes, 1, 2, 4)), stride)
+        return to.corners(centres, sizes), scores
+
+
+class Yolov6(_Scored):
+    """YOLOv6: rows as those of YOLOX, of an RGB network."""
+
+    name = "yolov6"
+    title = "YOLOv6"
+
+    def normalisation(self, source: Source) -> Normalisation:
+        """RGB from 0 to 1, in a letterbox."""
+        return Normalisation()
+
+    def classes(self, source: Source) -> int | None:
+        """See `Head`."""
+        return None if source.sliced else YoloxDecoded()._rows(source)
+
+    def write(self, source: Source, classes: int, to: Writer) -> tuple[str, str]:
+        """See `Head`."""
+        return YoloxDecoded().write(source, classes, to)
+
+
+class NanodetPlus:
+    """NanoDet-Plus: class scores, and distances to four sides over bins; strides 8 to 64."""
+
+    name = "nanodet-plus"
+    title = "NanoDet-Plus, 1 x cells x (classes + 4 x 8)"
+    suppressed = False
+    bins = 8
+
+    def normalisation(self, source: Source) -> Normalisation:
+        """BGR by the mean and deviation of ImageNet, stretched."""
+        mean, std = (values[::-1] for values in IMAGENET)
+        return Normalisation("BGR", mean, std, "stretch")
+
+    def classes(self, source: Source) -> int | None:
+        """See `Head`."""
+        found = only_output(source)
+        cells = source.cells(*STRIDES, 64)
+        if found is None or cells not in found[1][1:]:
+            return None
+        channels = found[1][1] * found[1][2] // cells - 4 * self.bins
+        return channels if channels > 0 else None
+
+    def write(self, source: Source, classes: int, to: Writer) -> tuple[str, str]:
+        """See `Head`."""
+        ((name, shape),) = source.outputs.items()
+        corners, strides = cells_of(source, (*STRIDES, 64))
+        count = len(strides)
+        rows = name if shape[1] == count else to.turned(name)
+        scores = to.turned(to.part(rows, 2, 0, classes))
+        if "Sigmoid" not in source.operators:  # ncnn's files leave it to their reader
+            scores = to.op("Sigmoid", scores)
+        sides = to.part(rows, 2, classes, classes + 4 * self.bins)
+        bins = to.op("Softmax", to.shaped(sides, 1, count, 4, self.bins), axis=-1)
+        mean = to.op("MatMul", bins, to.constant(np.arange(self.bins)[:, None]))
+        reach = to.op("Mul", to.turned(to.shaped(mean, 1, count, 4)), to.constant(strides[None]))
+        centres = to.constant((corners * strides[:, None]).T[None])
+        low = to.op("Sub", centres, to.part(reach, 1, 0, 2))
+        high = to.op("Add", centres, to.part(reach, 1, 2, 4))
+        return to.op("Concat", low, high, axis=1), scores
+
+
+def cells_of(
+    source: Source, strides: Sequence[int]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Column and row of each cell, [n, 2], and its stride, [n]."""
+    corners, of = [], []
+    for stride in strides:
+        columns, rows = -(-source.width // stride), -(-source.height // stride)
+        x, y = np.meshgrid(np.arange(columns), np.arange(rows))
+        corners.append(np.stack([x.ravel(), y.ravel()], axis=1))
+        of.append(np.full(columns * rows, stride))
+    return np.concatenate(corners).astype(np.float64), np.concatenate(of).astype(np.float64)

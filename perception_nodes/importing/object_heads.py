@@ -1,0 +1,150 @@
+"""Heads of networks that report an object once."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception_nodes.importing import coco
+from perception_nodes.importing.head import (
+    IMAGENET,
+    MAX_OBJECTS,
+    STRIDES,
+    Normalisation,
+    Numbered,
+    Writer,
+    only_output,
+)
+from perception_nodes.importing.source import Source
+
+
+class Objects(Numbered):
+    """Ultralytics with NMS inside, or one-to-one (v10, 26): rows of corners, score, class."""
+
+    name = "ultralytics-nms"
+    title = "rows of x1 y1 x2 y2 score class, each object once"
+    suppressed = True
+
+    def normalisation(self, source: Source) -> Normalisation:
+        """RGB from 0 to 1, in a letterbox."""
+        return Normalisation()
+
+    def classes(self, source: Source) -> int | None:
+        """See `Head`."""
+        found = only_output(source)
+        if found is None or found[1][2] != 6 or found[1][1] > MAX_OBJECTS:
+            return None
+        return 0
+
+    def numbers(self, found: dict[str, NDArray[Any]]) -> NDArray[Any]:
+        """See `Numbered`."""
+        (rows,) = found.values()
+        return rows[..., 5]
+
+    def write(self, source: Source, classes: int, to: Writer) -> tuple[str, str]:
+        """See `Head`."""
+        ((name, shape),) = source.outputs.items()
+        score, label = to.part(name, 2, 4, 5), to.part(name, 2, 5, 6)
+        boxes = to.turned(to.part(name, 2, 0, 4))
+        return boxes, to.labelled(score, label, shape[1], classes)
+
+
+class _Detr:
+    """Networks that report an object once, in a stretched picture."""
+
+    suppressed = True
+
+    def normalisation(self, source: Source) -> Normalisation:
+        """RGB from 0 to 1, stretched."""
+        return Normalisation(resize="stretch")
+
+
+class DetrObjects(_Detr, Numbered):
+    """RT-DETR, D-FINE and DEIM with their postprocessor: labels, boxes, scores."""
+
+    name = "detr"
+    title = "RT-DETR, D-FINE or DEIM: labels, boxes, scores"
+
+    def classes(self, source: Source) -> int | None:
+        """See `Head`."""
+        return 0 if set(source.outputs) == {"labels", "boxes", "scores"} else None
+
+    def numbers(self, found: dict[str, NDArray[Any]]) -> NDArray[Any]:
+        """See `Numbered`."""
+        return found["labels"]
+
+    def write(self, source: Source, classes: int, to: Writer) -> tuple[str, str]:
+        """See `Head`."""
+        count = source.outputs["boxes"][1]
+        return to.turned("boxes"), to.labelled("scores", "labels", count, classes)
+
+
+class DetrQueries(_Detr):
+    """RT-DETR, RF-DETR and others without it: logits, and boxes from 0 to 1."""
+
+    name = "detr-queries"
+    title = "RT-DETR, RF-DETR, D-FINE or DEIM: logits and boxes"
+
+    def normalisation(self, source: Source) -> Normalisation:
+        """RGB, stretched; RF-DETR, which calls its boxes dets, has the deviation of ImageNet."""
+        if "dets" in source.outputs:
+            return Normalisation("RGB", *IMAGENET, "stretch")
+        return super().normalisation(source)
+
+    def _names(self, source: Source) -> tuple[str, str] | None:
+        """Names of the boxes and of the logits."""
+        shapes = source.outputs
+        if len(shapes) != 2 or any(len(one) != 3 or one[0] != 1 for one in shapes.values()):
+            return None
+        boxes = [name for name, one in shapes.items() if one[2] == 4]
+        others = [name for name in shapes if name not in boxes]
+        if len(boxes) != 1 or shapes[boxes[0]][1] != shapes[others[0]][1]:
+            return None
+        return boxes[0], others[0]
+
+    def classes(self, source: Source) -> int | None:
+        """See `Head`."""
+        names = self._names(source)
+        if names is None:
+            return None
+        count = source.outputs[names[1]][2]
+        return len(coco.NUMBERS) if count == 91 else count
+
+    def write(self, source: Source, classes: int, to: Writer) -> tuple[str, str]:
+        """See `Head`."""
+        names = self._names(source)
+        assert names is not None
+        scores = to.op("Sigmoid", to.turned(names[1]))
+        if source.outputs[names[1]][2] == 91:
+            scores = to.op("Gather", scores, to.constant(coco.NUMBERS, np.int64), axis=1)
+        return _in_pixels(source, to.turned(names[0]), to), scores
+
+
+class UltralyticsDetr(_Detr):
+    """RT-DETR of Ultralytics: a row a query, box from 0 to 1 and scores."""
+
+    name = "ultralytics-rtdetr"
+    title = "RT-DETR of Ultralytics, 1 x queries x (4 + classes)"
+
+    def classes(self, source: Source) -> int | None:
+        """See `Head`."""
+        found = only_output(source)
+        if found is None or found[1][1] > MAX_OBJECTS or found[1][2] <= 4:
+            return None
+        three, four = source.cells(*STRIDES), source.cells(*STRIDES, 64)
+        if {three, four, 3 * three, 3 * four} & {*found[1]}:
+            return None
+        return found[1][2] - 4
+
+    def write(self, source: Source, classes: int, to: Writer) -> tuple[str, str]:
+        """See `Head`."""
+        ((name, _),) = source.outputs.items()
+        columns = to.turned(name)
+        boxes, scores = to.part(columns, 1, 0, 4), to.part(columns, 1, 4, 4 + classes)
+        return _in_pixels(source, boxes, to), scores
+
+
+def _in_pixels(source: Source, boxes: str, to: Writer) -> str:
+    """Corners in pixels from centres and sizes from 0 to 1, both [1, 4, n]."""
+    size = np.array([source.width, source.height] * 2).reshape(1, 4, 1)
+    return to.middles(to.op("Mul", boxes, to.constant(size)))
