@@ -239,4 +239,4 @@ def time_decode(device: Device, stream: Stream, mean: float) -> dict[str, Any]:
     took = _time_alone(device, stream, lambda: captured.graph.launch(stream))
     result = DecodeResult.from_buffer_copy(decoding.memory.array)
     captured.graph.close()
-    return {"ms": took, "found": result.found, "boxes": result.count, "dropped": result.dropped}
+    return {"ms": took, "found": result.found, "boxes": result.count, "more": result.more}

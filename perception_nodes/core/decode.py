@@ -33,13 +33,10 @@ class DecodeSettings:
         score_threshold: objects with a lower score are not reported; in (0, 1).
         iou_threshold: if two boxes of one class have a larger IoU, the weaker one is dropped.
         across_classes: the same for two boxes of any classes: a bus is then no car too.
-        max_candidates: number of boxes of a raw head, best first, that enter suppression. It bounds
-            the cost when a network finds objects everywhere.
     """
 
     score_threshold: float = 0.25
     iou_threshold: float = 0.6
-    max_candidates: int = 300
     across_classes: bool = False
 
     @property
@@ -67,11 +64,6 @@ class Decoder(Protocol):
             AbsurdOutput: the tensors cannot be those of an intact network.
         """
         ...
-
-
-MAX_CELLS = 3000
-"""Cells of a network with computed boxes, best first, that enter suppression: enough for a hundred
-objects, each seen by thirty cells, as by heads with three anchors a cell."""
 
 
 class CellsDecoder:
@@ -109,7 +101,7 @@ class CellsDecoder:
             raise AbsurdOutput("class scores are not probabilities from 0 to 1")
         best = scores.max(axis=0)
         cells = np.flatnonzero(best > self._settings.score_threshold)
-        cells = cells[np.argsort(-best[cells], kind="stable")[:MAX_CELLS]]
+        cells = cells[np.argsort(-best[cells], kind="stable")]
         xyxy = corners[:, cells].T
         if not _is_within(xyxy, -ABSURD_PIXELS, ABSURD_PIXELS):
             raise AbsurdOutput("the box of an object is not within a million pixels")
@@ -117,8 +109,9 @@ class CellsDecoder:
         if self._suppress:
             keep = suppress(xyxy, labels, self._settings)
         else:
-            keep = np.arange(min(len(cells), MAX_DETECTIONS))
-        return Detections(xyxy[keep], np.minimum(best[cells[keep]], 1), labels[keep])
+            keep = np.arange(len(cells))
+        more, keep = len(keep) > MAX_DETECTIONS, keep[:MAX_DETECTIONS]
+        return Detections(xyxy[keep], np.minimum(best[cells[keep]], 1), labels[keep], more)
 
 
 class LevelsDecoder:
@@ -174,7 +167,8 @@ class LevelsDecoder:
         labels = np.concatenate([level[2] for level in levels])
         centres = np.concatenate([level[3] for level in levels])
         strides = np.repeat(self._strides, [len(level[1]) for level in levels])
-        order = np.argsort(-logits, kind="stable")[: self._settings.max_candidates]
+        # A stable sort takes the first of equal logits, as the GPU kernel does.
+        order = np.argsort(-logits, kind="stable")
         side_logits, logits, labels = side_logits[:, :, order], logits[order], labels[order]
         if not _is_within(side_logits, -ABSURD_LOGIT, ABSURD_LOGIT):
             raise AbsurdOutput("box logits of an object are not numbers below 1000")
@@ -185,8 +179,9 @@ class LevelsDecoder:
         )
         xyxy = corners * strides[order, None].astype(np.float32)
         keep = suppress(xyxy, labels, self._settings)
+        more, keep = len(keep) > MAX_DETECTIONS, keep[:MAX_DETECTIONS]
         scores = 1 / (1 + np.exp(-logits[keep]))
-        return Detections(xyxy[keep], scores, labels[keep])
+        return Detections(xyxy[keep], scores, labels[keep], more)
 
     def _candidates(
         self, level: int, box: NDArray[np.float32], logits: NDArray[np.float32]
@@ -199,10 +194,6 @@ class LevelsDecoder:
             )
         best = flat.max(axis=0)
         cells = np.flatnonzero(best > self._logit_threshold)
-        limit = self._settings.max_candidates
-        if len(cells) > limit:
-            # A stable sort takes the first of equal logits, as the GPU kernel does.
-            cells = np.sort(cells[np.argsort(-best[cells], kind="stable")[:limit]])
         side_logits = box.reshape(4, self._reg_max, -1)[:, :, cells]
         return side_logits, best[cells], flat[:, cells].argmax(axis=0), self._centres[level][cells]
 
@@ -212,7 +203,7 @@ def _is_within(values: NDArray[np.float32], least: float, most: float) -> bool:
     return not values.size or bool(values.max() < most and values.min() > least)
 
 
-BLOCK = 300
+BLOCK = 100
 """Boxes that are compared with each other at once: more would fill the caches."""
 
 
@@ -227,7 +218,8 @@ def suppress(
         settings: a box is dropped if its IoU with a kept box is larger than their threshold.
 
     Returns:
-        Indices of the first `MAX_DETECTIONS` kept boxes, in order.
+        Indices of the kept boxes, in order. If more than `MAX_DETECTIONS` are kept, the last ones
+        may be missing.
     """
     kept: list[int] = []
     for start in range(0, len(boxes), BLOCK):
@@ -240,9 +232,9 @@ def suppress(
             if alive[place]:
                 kept.append(index)
                 alive[place + 1 :] &= ~rivals[place, place + 1 :]
-        if len(kept) >= MAX_DETECTIONS:
+        if len(kept) > MAX_DETECTIONS:
             break
-    return np.array(kept[:MAX_DETECTIONS], np.int64)
+    return np.array(kept, np.int64)
 
 
 def _rivals(

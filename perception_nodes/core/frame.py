@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from perception_nodes.core.budget import STAGES
 
 MAX_DETECTIONS = 100
+CROWDED = b"more objects than there is room for: the best ones are reported"
+"""In the reason of a frame some of whose objects are missing."""
 STAMP_LIMIT_NS = (1 << 31) * 1_000_000_000
 """ROS messages hold the seconds of a stamp in 32 bits."""
 MAX_SIDE_PX = 65_535
@@ -281,11 +283,13 @@ class Detections:
         boxes: float32 [n, 4], x1 y1 x2 y2 in pixels of the source image.
         scores: float32 [n], in (0, 1].
         classes: int64 [n], index into the model's class names.
+        more: whether there are objects that are not among these, for lack of room.
     """
 
     boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
     classes: NDArray[np.int64]
+    more: bool = False
 
     def __len__(self) -> int:
         return len(self.scores)

@@ -5,11 +5,13 @@ the vehicle the two halves run in two processes, in a replay one after the other
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from perception_nodes.core.clock import Clock
 from perception_nodes.core.counters import EngineCounters
 from perception_nodes.core.decode import AbsurdOutput
 from perception_nodes.core.frame import (
+    CROWDED,
     Detections,
     FrameHeader,
     FrameRecord,
@@ -140,6 +142,8 @@ class Pipeline:
             self._failed(record, error)
             return None
         record.detections = len(detections)
+        if detections.more:
+            record.reason = b"; ".join(filter(None, (record.reason, CROWDED)))
         record.postprocessed_ns = self._clock.monotonic_ns()
         self._learn(self._chosen.postprocess, record.postprocessed_ns - started_ns, record)
         return detections
@@ -150,7 +154,12 @@ class Pipeline:
         boxes = boxes_to_source(found.boxes, header, self._lens_for(header))
         # A box that lies entirely in the grey border has no area in the source image.
         visible = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-        return Detections(boxes[visible], found.scores[visible], found.classes[visible])
+        return replace(
+            found,
+            boxes=boxes[visible],
+            scores=found.scores[visible],
+            classes=found.classes[visible],
+        )
 
     def _learn(self, cost: CostPrediction, duration_ns: int, record: FrameRecord) -> None:
         if self._on_trial and record.postprocessed_ns < record.deadline_ns:

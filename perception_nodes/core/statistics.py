@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from perception_nodes.core.budget import STAGES
-from perception_nodes.core.frame import IN_TIME, STAMPS, FrameStatus
+from perception_nodes.core.frame import CROWDED, IN_TIME, STAMPS, FrameStatus
 
 MEDIAN_AND_P99: Mapping[str, float] = {"p50": 50, "p99": 99}
 LATENCY_RANKS: Mapping[str, float] = {**MEDIAN_AND_P99, "p99_9": 99.9, "max": 100}
@@ -25,12 +25,13 @@ def summarize(reports: Iterable[Any]) -> dict[str, Any]:
 
     Returns:
         Facts that JSON can hold: `frames_in`, `status` (count by name, they add up to
-        `frames_in`), `detections`, `latency_ms`, `stages_ms`, `miss_rate`, `copies_per_frame` and
-        `failures` (count by reason). A figure that no frame contributes to is None.
+        `frames_in`), `detections`, `crowded` (frames some of whose objects are missing),
+        `latency_ms`, `stages_ms`, `miss_rate`, `copies_per_frame` and `failures` (count by reason).
+        A figure that no frame contributes to is None.
     """
     statuses: Counter[FrameStatus] = Counter()
     failures: Counter[str] = Counter()
-    stamps, copies, detections = [], [], 0
+    stamps, copies, detections, crowded = [], [], 0, 0
     for report in reports:
         status = FrameStatus(report.status)
         statuses[status] += 1
@@ -38,6 +39,7 @@ def summarize(reports: Iterable[Any]) -> dict[str, Any]:
             failures[_text(report.reason)] += 1
         stamps.append([getattr(report, name) for name in STAMPS])
         detections += report.detections
+        crowded += CROWDED.decode() in _text(report.reason)
         if report.preprocessed_ns:
             copies.append(report.copies)
 
@@ -48,6 +50,7 @@ def summarize(reports: Iterable[Any]) -> dict[str, Any]:
         "frames_in": frames_in,
         "status": {status.name: statuses[status] for status in FrameStatus},
         "detections": int(detections),
+        "crowded": crowded,
         "latency_ms": latency_percentiles(_durations_ms(times_ns, 0, -1)),
         "stages_ms": {
             stage: latency_percentiles(_durations_ms(times_ns, i, i + 1), MEDIAN_AND_P99)

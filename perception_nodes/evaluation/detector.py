@@ -13,7 +13,7 @@ from perception_nodes.core.frame import Detections, FrameHeader, ImageView
 from perception_nodes.core.geometry import boxes_to_source
 from perception_nodes.core.inference import BackendError, HeadTensors
 
-RANKING = DecodeSettings(score_threshold=0.001, iou_threshold=0.7, max_candidates=3000)
+RANKING = DecodeSettings(score_threshold=0.001, iou_threshold=0.7)
 """The settings of the usual validation: weak detections count too, as the average precision is
 taken over the whole range of recall."""
 

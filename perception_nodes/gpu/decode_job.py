@@ -125,9 +125,9 @@ class DecodeResult(ctypes.Structure):
     ]
 
     @property
-    def dropped(self) -> int:
-        """Number of objects dropped for lack of room, before or after suppression."""
-        return int(self.found - self.entered + max(self.kept - MAX_DETECTIONS, 0))
+    def more(self) -> bool:
+        """Whether objects may have been dropped for lack of room, before or after suppression."""
+        return bool(self.found > self.entered or self.kept > MAX_DETECTIONS)
 
     def check(self, strides: Sequence[int]) -> None:
         """Check that the network's output can be right.
@@ -148,6 +148,7 @@ class DecodeResult(ctypes.Structure):
             np.array(self.boxes, np.float32).reshape(-1, 4)[:count],
             np.array(self.scores, np.float32)[:count],
             np.array(self.classes, np.int64)[:count],
+            self.more,
         )
 
 
@@ -165,7 +166,6 @@ class DecodeJob(ctypes.Structure):
         ("cells", ctypes.c_int32),
         ("classes", ctypes.c_int32),
         ("reg_max", ctypes.c_int32),
-        ("max_candidates", ctypes.c_int32),
         ("logit_threshold", ctypes.c_float),
         ("iou_threshold", ctypes.c_float),
     ]
@@ -201,13 +201,7 @@ def build_decode_job(
         scratch: address of twelve bytes for each cell, aligned to eight.
         result: address of a `DecodeResult`.
 
-    Raises:
-        ValueError: the settings ask for more candidates than the kernels have room for.
     """
-    if not 0 < settings.max_candidates <= MAX_CANDIDATES:
-        raise ValueError(
-            f"max_candidates {settings.max_candidates}; the GPU takes 1 to {MAX_CANDIDATES}"
-        )
     job = DecodeJob(state=state, keys=scratch, labels=scratch + 8 * head.cells, result=result)
     first = 0
     for level, stride, (boxes, classes) in zip(job.levels, head.strides, tensors, strict=False):
@@ -218,7 +212,6 @@ def build_decode_job(
     job.placement = _placement_job(placement)
     job.level_count, job.cells = len(head.strides), head.cells
     job.classes, job.reg_max = head.classes, head.reg_max
-    job.max_candidates = settings.max_candidates
     job.logit_threshold = settings.logit_threshold
     job.iou_threshold = settings.iou_threshold
     return job

@@ -3,7 +3,7 @@
 from typing import Any
 
 from perception_nodes.core.budget import DEADLINE_MS, Budget
-from perception_nodes.core.frame import PUBLISHED, FrameStatus
+from perception_nodes.core.frame import CROWDED, PUBLISHED, FrameStatus
 from perception_nodes.report import charts, page
 from perception_nodes.report.accelerator import engine_sentence
 from perception_nodes.report.annotate import STATUS_COLOURS
@@ -31,7 +31,9 @@ def render(summary: dict[str, Any], recording: Recording, chosen: ChosenFrames) 
     deadline_ms = float(summary.get("deadline_ms", DEADLINE_MS))
     tone, sentence = verdict(summary)
     engine = summary.get("engine")
-    failures = [f"{count} failed: {reason}" for reason, count in summary["failures"].items()]
+    problems = [f"{count} failed: {reason}" for reason, count in summary["failures"].items()]
+    if crowded := summary.get("crowded"):
+        problems.append(f"{page.counted(crowded, 'frame')} had {CROWDED.decode()}")
     return page.render(
         "drive.html.j2",
         heading=str(summary.get("bag", "drive")),
@@ -39,7 +41,7 @@ def render(summary: dict[str, Any], recording: Recording, chosen: ChosenFrames) 
         verdict=sentence,
         tiles=_tiles(summary, deadline_ms),
         statuses=_statuses(summary),
-        warnings=failures + summary.get("warnings", []),
+        warnings=problems + summary.get("warnings", []),
         golden=summary.get("golden"),
         changed_frames=chosen.changed(),
         measured="Work of a frame, as measured here" if is_simulated(summary) else "Latency",

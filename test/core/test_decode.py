@@ -2,6 +2,7 @@
 
 import math
 import time
+from itertools import product
 from unittest import mock
 
 import numpy as np
@@ -208,7 +209,7 @@ def test_objects_everywhere_are_bounded_in_number_and_cost():
     everywhere = LevelsDecoder(width, height, strides, 16, SETTINGS)
     start = time.process_time()
     found = everywhere.decode(boxes, classes)
-    # 2,184 cells without a bound would compare five million pairs; generous, since machines differ.
+    # All pairs of 2,184 cells would be five million; generous, since machines differ.
     assert time.process_time() - start < 0.5
     assert len(found) <= MAX_DETECTIONS
     assert np.all(np.diff(found.scores) <= 0)
@@ -216,8 +217,8 @@ def test_objects_everywhere_are_bounded_in_number_and_cost():
     assert found.scores[0] == pytest.approx(1 / (1 + math.exp(-best)))
 
 
-def test_the_best_candidates_enter_suppression():
-    """More candidates than the bound, one class, none overlapping: the best are returned."""
+def test_of_more_objects_than_there_is_room_for_the_best_are_reported():
+    """One class, none overlapping."""
     width = height = 8 * 20
     boxes = [np.zeros((1, 4 * REG_MAX, 20, 20), np.float32)]
     boxes[0][:, ::REG_MAX] = 60  # zero-sized: no two overlap
@@ -225,8 +226,28 @@ def test_the_best_candidates_enter_suppression():
     many = LevelsDecoder(width, height, (8,), REG_MAX, SETTINGS)
     found = many.decode(boxes, [logits.reshape(1, 1, 20, 20)])
     expected = 1 / (1 + np.exp(-np.sort(logits)[::-1][:MAX_DETECTIONS]))
-    assert 400 > DecodeSettings.max_candidates > MAX_DETECTIONS
+    assert found.more
     np.testing.assert_allclose(found.scores, expected, rtol=1e-5)
+    logits[np.argsort(logits)[: 400 - MAX_DETECTIONS]] = -5
+    assert not many.decode(boxes, [logits.reshape(1, 1, 20, 20)]).more
+
+
+def test_a_crowd_is_reported_whole():
+    """Ninety persons, each seen by nine cells, the one more surely than the next."""
+    columns, rows, reg_max = 80, 48, 16
+    boxes = [np.zeros((1, 4 * reg_max, rows, columns), np.float32)]
+    logits = np.full((1, 1, rows, columns), NOTHING, np.float32)
+    for person in range(90):
+        x, y = 2 + 5 * (person % 16), 2 + 5 * (person // 16)
+        for dx, dy in product((-1, 0, 1), repeat=2):
+            sides = 2 + dx, 2 + dy, 2 - dx, 2 - dy
+            for side, cells in enumerate(sides):
+                boxes[0][0, side * reg_max + cells, y + dy, x + dx] = 60
+            logits[0, 0, y + dy, x + dx] = 5 - person / 30
+    found = LevelsDecoder(8 * columns, 8 * rows, (8,), reg_max, SETTINGS).decode(boxes, [logits])
+    assert len(found) == 90 and not found.more
+    last = [8 * v for v in (45.5, 25.5, 49.5, 29.5)]
+    np.testing.assert_allclose(found.boxes[89], last, rtol=1e-5)
 
 
 coordinates = st.integers(0, 20)
@@ -279,12 +300,11 @@ def test_cells_are_decoded_as_by_the_plain_oracle(seed, suppressed):
 
 
 def test_objects_that_many_cells_see_are_all_reported():
-    """Sixty cars, each seen by twelve cells about as well: more than a raw head's bound."""
+    """Sixty cars, each seen by twelve cells about as well."""
     corners = np.repeat(np.stack([np.arange(60) * 50.0, np.zeros(60)]), 12, axis=1)
     scores = np.random.default_rng(3).uniform(0.5, 0.9, (1, 1, 720)).astype(np.float32)
     boxes = np.concatenate([corners, corners + 40])[None].astype(np.float32)
     found = CellsDecoder(False, SETTINGS).decode([boxes], [scores])
-    assert 720 > SETTINGS.max_candidates
     assert sorted(found.boxes[:, 0].tolist()) == [50 * n for n in range(60)]
     best = scores.reshape(60, 12).max(axis=1)
     np.testing.assert_array_equal(found.scores, np.sort(best)[::-1])

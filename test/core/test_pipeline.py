@@ -6,6 +6,7 @@ from fake_clock import FakeClock
 
 from perception_nodes.core.decode import AbsurdOutput, DecodeSettings, LevelsDecoder
 from perception_nodes.core.frame import (
+    CROWDED,
     Detections,
     FrameFlag,
     FrameHeader,
@@ -27,6 +28,7 @@ from perception_nodes.core.inference import (
 )
 from perception_nodes.core.pipeline import TRIED_EVERY, Pipeline, detect_together
 from perception_nodes.core.prediction import WINDOW, CostPrediction
+from perception_nodes.core.statistics import summarize
 
 MS = 1_000_000
 WIDTH, HEIGHT, REG_MAX = 64, 64, 4
@@ -97,6 +99,20 @@ def test_a_frame_in_time_is_ok_and_fully_stamped():
     assert durations["inference"] == pytest.approx(6.0)
     assert durations["publish"] == pytest.approx(0.5)
     assert latency_ms(record) == pytest.approx(8.5, abs=1e-3)
+
+
+def test_objects_that_there_is_no_room_for_are_told(monkeypatch):
+    monkeypatch.setattr("perception_nodes.core.decode.MAX_DETECTIONS", 3)
+    places = [(0, 0, 0), (0, 4, 0), (4, 0, 0)]
+    record, _ = Rig(objects=places).run()
+    assert (record.detections, record.reason) == (3, b"")
+    for standing_in, reason in ((b"", CROWDED), (b"openvino stands in", b"openvino stands in; ")):
+        rig = Rig(objects=[*places, (4, 4, 0)])
+        rig.pipeline.replace(rig.models, standing_in.decode())
+        record, _ = rig.run()
+        assert record.detections == 3
+        assert record.reason.startswith(reason) and record.reason.endswith(CROWDED)
+        assert summarize([record])["crowded"] == 1
 
 
 def test_the_record_keeps_what_the_slot_said():

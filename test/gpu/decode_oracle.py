@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from perception_nodes.core.decode import ABSURD_LOGIT, DecodeSettings
 from perception_nodes.core.frame import MAX_DETECTIONS
-from perception_nodes.gpu.decode_job import ABSURD_BOX, DecodeResult, Head
+from perception_nodes.gpu.decode_job import ABSURD_BOX, MAX_CANDIDATES, DecodeResult, Head
 from perception_nodes.preprocess.placement import Placement
 
 Single = np.float32
@@ -52,7 +52,7 @@ def decode(
     found = np.flatnonzero(sane & (best > Single(settings.logit_threshold)))
     result.found = len(found)
     order = found[np.argsort(-(best[found] + Single(0)), kind="stable")]
-    entered = order[: settings.max_candidates]
+    entered = order[:MAX_CANDIDATES]
     if not _is_sane(bins[:, :, entered]).all():
         result.absurd |= ABSURD_BOX
     if result.absurd:

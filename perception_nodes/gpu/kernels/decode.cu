@@ -69,7 +69,6 @@ struct Job {
     unsigned* labels;          // one for each cell
     Result* result;
     int level_count, cells, classes, reg_max;
-    int max_candidates;
     float logit_threshold, iou_threshold;
 };
 
@@ -169,7 +168,7 @@ INLINE int rank_of(const DecodeShared& shared, int thread) {
 
 INLINE bool enters(const Job& job, const DecodeShared& shared, int block, int thread) {
     int candidate = (block * DECODE_THREADS + thread) / 4;
-    return candidate < int(job.state->found) && rank_of(shared, thread) < job.max_candidates;
+    return candidate < int(job.state->found) && rank_of(shared, thread) < MAX_CANDIDATES;
 }
 
 // Phase 2: the distance to a side, in strides, is the expectation of a softmax over bins (Li et al.
@@ -240,7 +239,7 @@ INLINE bool has(const unsigned* words, int index) { return words[index / 32] >> 
 // suppress, phase 1.
 INLINE void load_candidates(const Job& job, SuppressShared& shared, int thread) {
     int found = job.state->found;
-    int entered = job.state->absurd ? 0 : found < job.max_candidates ? found : job.max_candidates;
+    int entered = job.state->absurd ? 0 : found < MAX_CANDIDATES ? found : MAX_CANDIDATES;
     if (thread == 0) shared.entered = entered;
     if (thread < WORDS) {
         // Bits beyond the last candidate count as dropped.
