@@ -133,12 +133,17 @@ class LevelsDecoder:
         self._settings = settings
         self._logit_threshold = settings.logit_threshold
         self._bins = np.arange(reg_max, dtype=np.float32)
-        self._reg_max = reg_max
         self._strides = tuple(strides)
-        self._centres = []
+        # Of all levels' cells, in one row.
+        centres = []
         for stride in strides:
             x, y = np.meshgrid(np.arange(width // stride) + 0.5, np.arange(height // stride) + 0.5)
-            self._centres.append(np.stack([x.ravel(), y.ravel()], axis=1).astype(np.float32))
+            centres.append(np.stack([x.ravel(), y.ravel()] * 2, axis=1).astype(np.float32))
+        self._centres = np.concatenate(centres)
+        sizes = [len(level) for level in centres]
+        self._ends = np.cumsum(sizes)
+        self._starts = self._ends - sizes
+        self._scales = np.repeat(np.array(strides, np.float32), sizes)[:, None]
 
     def decode(
         self, boxes: Sequence[NDArray[np.float32]], classes: Sequence[NDArray[np.float32]]
@@ -157,45 +162,48 @@ class LevelsDecoder:
             AbsurdOutput: a class logit, or a box logit of an object, is not a number, or is not
                 within ±`ABSURD_LOGIT`.
         """
-        levels = [
-            self._candidates(level, box, logits)
-            for level, (box, logits) in enumerate(zip(boxes, classes, strict=True))
-        ]
-        # From here on all levels together: with so few numbers, the calls are what costs time.
-        side_logits = np.concatenate([level[0] for level in levels], axis=2)
-        logits = np.concatenate([level[1] for level in levels])
-        labels = np.concatenate([level[2] for level in levels])
-        centres = np.concatenate([level[3] for level in levels])
-        strides = np.repeat(self._strides, [len(level[1]) for level in levels])
-        # A stable sort takes the first of equal logits, as the GPU kernel does.
-        order = np.argsort(-logits, kind="stable")
-        side_logits, logits, labels = side_logits[:, :, order], logits[order], labels[order]
+        best = np.empty(len(self._centres), np.float32)
+        flat = [level.reshape(level.shape[1], -1) for level in classes]
+        for level, start, end, stride in zip(
+            flat, self._starts, self._ends, self._strides, strict=True
+        ):
+            np.maximum.reduce(level, axis=0, out=best[start:end])
+            if not (best[start:end].max() < ABSURD_LOGIT and level.min() > -ABSURD_LOGIT):
+                raise AbsurdOutput(f"class logits at stride {stride} are not numbers below 1000")
+        cells = (best > self._logit_threshold).nonzero()[0]
+        side_logits, labels = self._gathered(cells, boxes, flat)
         if not _is_within(side_logits, -ABSURD_LOGIT, ABSURD_LOGIT):
             raise AbsurdOutput("box logits of an object are not numbers below 1000")
-        weights = np.exp(side_logits - side_logits.max(axis=1, keepdims=True))
-        distance = np.einsum("b,sbn->ns", self._bins, weights) / weights.sum(axis=1).T
-        corners = np.concatenate(
-            [centres[order] - distance[:, :2], centres[order] + distance[:, 2:]], axis=1
-        )
-        xyxy = corners * strides[order, None].astype(np.float32)
+        weights = np.exp(side_logits - side_logits.max(axis=2, keepdims=True))
+        distance = np.einsum("b,nsb->ns", self._bins, weights) / weights.sum(axis=2)
+        distance[:, :2] *= -1
+        xyxy = (self._centres[cells] + distance) * self._scales[cells]
+        # A stable sort takes the first of equal logits, as the GPU kernel does.
+        logits: NDArray[np.float32] = best[cells]
+        order = (-logits).argsort(kind="stable")
+        logits, labels, xyxy = logits[order], labels[order], xyxy[order]
         keep = suppress(xyxy, labels, self._settings)
         more, keep = len(keep) > MAX_DETECTIONS, keep[:MAX_DETECTIONS]
-        scores = 1 / (1 + np.exp(-logits[keep]))
+        scores = np.divide(1, 1 + np.exp(-logits[keep]), dtype=np.float32)
         return Detections(xyxy[keep], scores, labels[keep], more)
 
-    def _candidates(
-        self, level: int, box: NDArray[np.float32], logits: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
-        """Side logits, class logit, class and centre of a level's cells above the threshold."""
-        flat = logits.reshape(logits.shape[1], -1)
-        if not _is_within(flat, -ABSURD_LOGIT, ABSURD_LOGIT):
-            raise AbsurdOutput(
-                f"class logits at stride {self._strides[level]} are not numbers below 1000"
-            )
-        best = flat.max(axis=0)
-        cells = np.flatnonzero(best > self._logit_threshold)
-        side_logits = box.reshape(4, self._reg_max, -1)[:, :, cells]
-        return side_logits, best[cells], flat[:, cells].argmax(axis=0), self._centres[level][cells]
+    def _gathered(
+        self,
+        cells: NDArray[np.int64],
+        boxes: Sequence[NDArray[np.float32]],
+        classes: Sequence[NDArray[np.float32]],
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Box logits [n, 4, reg_max] and labels [n] of cells, whose numbers ascend."""
+        side_logits = np.empty((len(cells), 4 * len(self._bins)), np.float32)
+        labels = np.empty(len(cells), np.int64)
+        first = 0
+        for level, last in enumerate(np.searchsorted(cells, self._ends).tolist()):
+            if last > first:
+                own = cells[first:last] - self._starts[level]
+                side_logits[first:last] = boxes[level].reshape(side_logits.shape[1], -1).T[own]
+                classes[level][:, own].argmax(axis=0, out=labels[first:last])
+                first = last
+        return side_logits.reshape(-1, 4, len(self._bins)), labels
 
 
 def _is_within(values: NDArray[np.float32], least: float, most: float) -> bool:
@@ -227,11 +235,12 @@ def suppress(
         if kept:
             block = block[~_rivals(boxes, labels, block, np.array(kept), settings).any(axis=1)]
         rivals = _rivals(boxes, labels, block, block, settings)
-        alive = np.ones(len(block), bool)
+        rows = np.packbits(rivals, axis=1, bitorder="little")
+        dropped = 0  # a bit for each box of the block
         for place, index in enumerate(block.tolist()):
-            if alive[place]:
+            if not dropped >> place & 1:
                 kept.append(index)
-                alive[place + 1 :] &= ~rivals[place, place + 1 :]
+                dropped |= int.from_bytes(rows[place].tobytes(), "little")
         if len(kept) > MAX_DETECTIONS:
             break
     return np.array(kept, np.int64)

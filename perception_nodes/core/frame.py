@@ -107,25 +107,45 @@ class CameraInfo:
     matrix: tuple[float, ...]
 
 
-class FrameHeader(ctypes.Structure):
-    """User header of a slot: all that the detector needs to know of the frame but its pixels.
+class FrameFacts(ctypes.Structure):
+    """What is known of a frame before inference.
 
-    The slot's payload is the letterboxed image, uint8 [height, width, 3] BGR. If a GPU reads the
-    camera's frame in place, there is no payload: `camera_source` (its sender) and `camera_number`
-    identify the frame in the camera's channel. Stamps are CLOCK_MONOTONIC, except `stamp_ns`, which
-    is the message's own. `camera_matrix` and `rectified_matrix` hold fx, fy, cx, cy in source
-    pixels; they and `distortion` (k1 k2 p1 p2 k3 k4 k5 k6) are valid if `RECTIFIED` is set.
+    Stamps are CLOCK_MONOTONIC, except `stamp_ns`, which is the message's own. `ingest_process` is
+    the process that numbered the frame: together with `sequence` it identifies the frame. `picture`
+    is a hash of a sample of the frame's pixels, 0 if there are none.
     """
 
     _fields_ = [
         ("sequence", ctypes.c_uint64),
         ("stamp_ns", ctypes.c_int64),
+        ("deadline_ns", ctypes.c_int64),
         ("capture_ns", ctypes.c_int64),
         ("ingested_ns", ctypes.c_int64),
         ("preprocessed_ns", ctypes.c_int64),
-        ("deadline_ns", ctypes.c_int64),
-        ("camera_source", ctypes.c_uint64),
-        ("camera_number", ctypes.c_uint64),
+        ("copies", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("ingest_process", ctypes.c_uint32),
+        ("picture", ctypes.c_uint32),
+        ("camera", ctypes.c_char * 32),
+        ("frame_id", ctypes.c_char * 64),
+        ("source_width", ctypes.c_uint32),
+        ("source_height", ctypes.c_uint32),
+    ]
+
+
+class FrameHeader(ctypes.Structure):
+    """User header of a slot: all that the detector needs to know of the frame but its pixels.
+
+    The slot's payload is the letterboxed image, uint8 [height, width, 3] BGR. If a GPU reads the
+    camera's frame in place, there is no payload: `camera_source` (its sender) and `camera_number`
+    identify the frame in the camera's channel. `camera_matrix` and `rectified_matrix` hold fx, fy,
+    cx, cy in source pixels; they and `distortion` (k1 k2 p1 p2 k3 k4 k5 k6) are valid if
+    `RECTIFIED` is set. `facts` has the fields of `FrameFacts`, which are also fields of ours.
+    """
+
+    _anonymous_ = ("facts",)
+    _fields_ = [
+        ("facts", FrameFacts),
         ("scale_x", ctypes.c_double),
         ("scale_y", ctypes.c_double),
         ("pad_x", ctypes.c_double),
@@ -133,28 +153,23 @@ class FrameHeader(ctypes.Structure):
         ("camera_matrix", ctypes.c_double * 4),
         ("rectified_matrix", ctypes.c_double * 4),
         ("distortion", ctypes.c_double * 8),
-        ("source_width", ctypes.c_uint32),
-        ("source_height", ctypes.c_uint32),
         ("width", ctypes.c_uint32),
         ("height", ctypes.c_uint32),
-        ("copies", ctypes.c_uint32),
-        ("flags", ctypes.c_uint32),
-        ("ingest_process", ctypes.c_uint32),
-        ("picture", ctypes.c_uint32),
-        ("camera", ctypes.c_char * 32),
-        ("frame_id", ctypes.c_char * 64),
+        ("camera_source", ctypes.c_uint64),
+        ("camera_number", ctypes.c_uint64),
     ]
 
 
 _PLACEMENT = FrameHeader.scale_x.offset
-_PLACEMENT_VALUES = (FrameHeader.source_width.offset - _PLACEMENT) // ctypes.sizeof(ctypes.c_double)
+_PLACEMENT_VALUES = (FrameHeader.width.offset - _PLACEMENT) // ctypes.sizeof(ctypes.c_double)
+_SIZES = FrameHeader.source_width.offset
+_SIZES_TO_SIZES = FrameHeader.camera_source.offset - _SIZES
 
 
 def placement_key(header: FrameHeader) -> bytes:
     """Bytes that are equal for frames with the same place in the network's input and lens."""
-    front = ctypes.addressof(header) + _PLACEMENT
     flags = header.flags & (FrameFlag.RECTIFIED | FrameFlag.FISHEYE)
-    return ctypes.string_at(front, FrameHeader.copies.offset - _PLACEMENT) + bytes([flags])
+    return ctypes.string_at(ctypes.addressof(header) + _SIZES, _SIZES_TO_SIZES) + bytes([flags])
 
 
 def check_slot(
@@ -217,39 +232,30 @@ class FrameRecord(ctypes.Structure):
     `reason` says why.
 
     `record` numbers the records of one process without gaps, so that a lost one is noticed, and
-    `sent_ns` orders those of several processes. `ingest_process` is the process that numbered the
-    frame: together with `sequence` it identifies the frame. `patience_ns` is how long the process
-    may be silent from now on before it counts as hung, `spent_ns` the processor time that its main
-    thread has used. `joined_ns` is when the sender of a TAKEOVER began to receive slots; 0 for
-    preprocessing, which sends them. `picture` is a hash of a sample of the frame's pixels, 0 if
-    there are none.
+    `sent_ns` orders those of several processes. `patience_ns` is how long the process may be silent
+    from now on before it counts as hung, `spent_ns` the processor time that its main thread has
+    used. `joined_ns` is when the sender of a TAKEOVER began to receive slots; 0 for preprocessing,
+    which sends them. `facts` has the fields of `FrameFacts`, which are also fields of ours.
 
     A frame report is written from the fields that have the names of `FrameReport.msg`.
     """
 
+    _anonymous_ = ("facts",)
     _fields_ = [
+        ("facts", FrameFacts),
+        ("inferred_ns", ctypes.c_int64),
+        ("postprocessed_ns", ctypes.c_int64),
+        ("published_ns", ctypes.c_int64),
         ("record", ctypes.c_uint64),
         ("sent_ns", ctypes.c_int64),
         ("patience_ns", ctypes.c_int64),
         ("spent_ns", ctypes.c_int64),
         ("joined_ns", ctypes.c_int64),
-        ("sequence", ctypes.c_uint64),
-        ("stamp_ns", ctypes.c_int64),
-        ("deadline_ns", ctypes.c_int64),
-        *((name, ctypes.c_int64) for name in STAMPS),
-        ("source_width", ctypes.c_uint32),
-        ("source_height", ctypes.c_uint32),
         ("kind", ctypes.c_uint32),
         ("status", ctypes.c_uint32),
-        ("flags", ctypes.c_uint32),
-        ("copies", ctypes.c_uint32),
         ("detections", ctypes.c_uint32),
-        ("ingest_process", ctypes.c_uint32),
-        ("picture", ctypes.c_uint32),
         ("process", ctypes.c_uint32),
         ("predecessor", ctypes.c_uint32),
-        ("camera", ctypes.c_char * 32),
-        ("frame_id", ctypes.c_char * 64),
         ("model", ctypes.c_char * 32),
         ("reason", ctypes.c_char * 512),
     ]
@@ -321,19 +327,12 @@ def latency_ms(frame: Any) -> float | None:
     return float(frame.published_ns - frame.capture_ns) / 1e6
 
 
-_IN_HEADER_AND_RECORD = [
-    field[0] for field in FrameHeader._fields_ if hasattr(FrameRecord, field[0])
-]
-
-
 def record_of_header(header: FrameHeader) -> FrameRecord:
-    """A ledger record with the fields that a slot's header has of the frame.
+    """A ledger record with what a slot's header knows of the frame.
 
     A stamp that no message can hold becomes 0, like a missing one.
     """
-    record = FrameRecord()
-    for name in _IN_HEADER_AND_RECORD:
-        setattr(record, name, getattr(header, name))
+    record = FrameRecord(facts=header.facts)
     if not -STAMP_LIMIT_NS <= record.stamp_ns < STAMP_LIMIT_NS:
         record.stamp_ns = 0
     return record

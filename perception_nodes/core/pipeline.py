@@ -5,7 +5,6 @@ the vehicle the two halves run in two processes, in a replay one after the other
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 from perception_nodes.core.clock import Clock
 from perception_nodes.core.counters import EngineCounters
@@ -21,7 +20,7 @@ from perception_nodes.core.frame import (
     placement_key,
     record_of_header,
 )
-from perception_nodes.core.geometry import Lens, boxes_to_source, lens_of
+from perception_nodes.core.geometry import BoxesToSource, lens_of
 from perception_nodes.core.inference import (
     BEST_TRIED_EVERY,
     Answer,
@@ -68,8 +67,8 @@ class Pipeline:
         self._publish = CostPrediction(0)
         self.engine: EngineCounters | None = None
         self.replace(models, standing_in)
-        self._lens: Lens | None = None
-        self._lens_key = b""
+        self._to_source: BoxesToSource
+        self._placement = b""
 
     def replace(self, models: Sequence[Candidate], standing_in: str = "") -> None:
         """Use other models from the next frame on; call it between two frames.
@@ -107,11 +106,10 @@ class Pipeline:
         self.engine = None
         started_ns = self._clock.monotonic_ns()
         shared = finish_by_ns is not None
-        model, why_not = self._choose(header.deadline_ns - started_ns, shared)
+        left_ns = header.deadline_ns - started_ns
+        model = self._choose(left_ns, shared)
         if model is None:
-            came_ms = (record.ingested_ns - record.capture_ns) / 1e6
-            record.status = FrameStatus.SKIPPED_LATE
-            record.reason = b"%s; it came %.1f ms after its capture" % (why_not, came_ms)
+            record.status, record.reason = FrameStatus.SKIPPED_LATE, self._why_not(left_ns, record)
             return record, None
         if finish_by_ns is not None and self._skip_late and not self._on_trial:
             model = self._in_time_by(finish_by_ns - started_ns, model)
@@ -151,15 +149,17 @@ class Pipeline:
     def _decode(self, header: FrameHeader, heads: HeadTensors) -> Detections:
         self.engine = heads.engine
         found = self._chosen.decoder.decode(heads.boxes, heads.classes)
-        boxes = boxes_to_source(found.boxes, header, self._lens_for(header))
+        placement = placement_key(header)
+        if placement != self._placement:
+            self._to_source = BoxesToSource(header, lens_of(header))
+            self._placement = placement
+        boxes = self._to_source(found.boxes)
         # A box that lies entirely in the grey border has no area in the source image.
         visible = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-        return replace(
-            found,
-            boxes=boxes[visible],
-            scores=found.scores[visible],
-            classes=found.classes[visible],
-        )
+        if visible.all():
+            return Detections(boxes, found.scores, found.classes, found.more)
+        scores, classes = found.scores[visible], found.classes[visible]
+        return Detections(boxes[visible], scores, classes, found.more)
 
     def _learn(self, cost: CostPrediction, duration_ns: int, record: FrameRecord) -> None:
         if self._on_trial and record.postprocessed_ns < record.deadline_ns:
@@ -167,8 +167,8 @@ class Pipeline:
         else:
             cost.add(duration_ns)
 
-    def _choose(self, left_ns: int, shared: bool) -> tuple[Candidate | None, bytes]:
-        """Choose the model to run in the time left, or give the reason why none fits.
+    def _choose(self, left_ns: int, shared: bool) -> Candidate | None:
+        """Choose the model to run in the time left; None if none fits.
 
         The choice is the best model whose 99th percentile fits; failing that the smallest model, if
         its median fits; failing that none. If cameras share the models, time may be short because
@@ -176,19 +176,17 @@ class Pipeline:
         still be tried, and if no model is chosen, the predictions stay as they are.
         """
         if not self._skip_late:
-            return self._models[0], b""
+            return self._models[0]
         if left_ns <= 0 and not shared:
-            return None, b"past its deadline before inference"
+            return None
         best, smallest = self._models[0], self._models[-1]
         chosen = None
         for model in self._models:
-            rest = self._rest(model)
-            if sum(cost.p99_ns for cost in rest) <= left_ns:
+            if self._p99_ns(model) <= left_ns:
                 chosen = model
                 break
         # Up to here caution costs only accuracy; from here on it would cost the frame.
-        needed_ns = sum(cost.median_ns for cost in rest)
-        if chosen is None and needed_ns <= left_ns:
+        if chosen is None and self._median_ns(smallest) <= left_ns:
             chosen = smallest
         self._without_best = 0 if chosen is best else self._without_best + 1
         tried, every = (smallest, TRIED_EVERY) if chosen is None else (best, BEST_TRIED_EVERY)
@@ -199,16 +197,29 @@ class Pipeline:
                 break
             model.inference.passed_over()
             model.postprocess.passed_over()
-        return chosen, b"%.1f ms left, %.1f ms needed" % (left_ns / 1e6, needed_ns / 1e6)
+        return chosen
 
-    def _rest(self, model: Candidate) -> tuple[CostPrediction, CostPrediction, CostPrediction]:
-        """Predicted costs of a frame with a model, from inference until it is published."""
-        return model.inference, model.postprocess, self._publish
+    def _why_not(self, left_ns: int, record: FrameRecord) -> bytes:
+        """Why no model was chosen in the time left."""
+        why = b"past its deadline before inference"
+        if left_ns > 0:
+            needed_ms = self._median_ns(self._models[-1]) / 1e6
+            why = b"%.1f ms left, %.1f ms needed" % (left_ns / 1e6, needed_ms)
+        came_ms = (record.ingested_ns - record.capture_ns) / 1e6
+        return b"%s; it came %.1f ms after its capture" % (why, came_ms)
+
+    def _p99_ns(self, model: Candidate) -> int:
+        """What a frame rarely exceeds with a model, from inference until it is published."""
+        return model.inference.p99_ns + model.postprocess.p99_ns + self._publish.p99_ns
+
+    def _median_ns(self, model: Candidate) -> int:
+        """What a frame takes with a model, from inference until it is published."""
+        return model.inference.median_ns + model.postprocess.median_ns + self._publish.median_ns
 
     def _in_time_by(self, left_ns: int, chosen: Candidate) -> Candidate:
         """The chosen model or the next smaller one whose 99th percentile fits, or the smallest."""
         for model in self._models[self._models.index(chosen) :]:
-            if sum(cost.p99_ns for cost in self._rest(model)) <= left_ns:
+            if self._p99_ns(model) <= left_ns:
                 return model
         return self._models[-1]
 
@@ -222,7 +233,7 @@ class Pipeline:
         for model in self._models:
             own_ns = model.postprocess.p99_ns + self._publish.p99_ns
             levels.append([call.p99_ns + size * own_ns for size, call in enumerate(model.calls, 1)])
-        return [*levels, [sum(cost.median_ns for cost in self._rest(self._models[-1]))]]
+        return [*levels, [self._median_ns(self._models[-1])]]
 
     def status_of(self, record: FrameRecord) -> FrameStatus:
         """The status that the frame would get if its detections were published now."""
@@ -254,12 +265,6 @@ class Pipeline:
         record.status = self._status_at(record.published_ns, record)
         self._publish.add(record.published_ns - record.postprocessed_ns)
         return record
-
-    def _lens_for(self, header: FrameHeader) -> Lens | None:
-        key = placement_key(header)
-        if key != self._lens_key:
-            self._lens, self._lens_key = lens_of(header), key
-        return self._lens
 
 
 def detect_together(

@@ -1,6 +1,7 @@
 """Predictions of what a stage costs: running median and 99th percentile of its durations."""
 
-import numpy as np
+from bisect import bisect_left, insort
+from collections import deque
 
 WINDOW = 128
 """Number of durations that are remembered: about four seconds of a camera."""
@@ -21,28 +22,30 @@ class CostPrediction:
     """
 
     def __init__(self, first_ns: int) -> None:
-        self._samples = np.empty(WINDOW, np.int64)
         self.expect(first_ns)
 
     def expect(self, duration_ns: int) -> None:
         """Forget all samples and predict this duration."""
-        self._count = FIRST_SAMPLES
-        self._samples[:FIRST_SAMPLES] = duration_ns
+        self._ordered = [duration_ns] * FIRST_SAMPLES
+        self._samples = deque(self._ordered)
         self.p99_ns = self.median_ns = duration_ns
 
     def add(self, duration_ns: int) -> None:
         """Add the duration of a run of the stage."""
-        self._samples[self._count % WINDOW] = duration_ns
-        self._count += 1
+        if len(self._samples) == WINDOW:
+            del self._ordered[bisect_left(self._ordered, self._samples.popleft())]
+        self._samples.append(duration_ns)
+        insort(self._ordered, duration_ns)
         self._predict()
 
     def passed_over(self) -> None:
         """Note that the stage was skipped."""
-        samples = self._samples[: self._count]
-        samples[samples.argmax()] = self.median_ns
+        longest_ns = self._ordered.pop()
+        self._samples[self._samples.index(longest_ns)] = self.median_ns
+        insort(self._ordered, self.median_ns)
         self._predict()
 
     def _predict(self) -> None:
-        ordered = np.sort(self._samples[: self._count])
-        self.p99_ns = int(ordered[round(0.99 * (len(ordered) - 1))])
-        self.median_ns = int(ordered[len(ordered) // 2])
+        ordered = self._ordered
+        self.p99_ns = ordered[round(0.99 * (len(ordered) - 1))]
+        self.median_ns = ordered[len(ordered) // 2]

@@ -10,7 +10,7 @@ from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.model import Model
 from perception_nodes.core.decode import AbsurdOutput, Decoder, DecodeSettings
 from perception_nodes.core.frame import Detections, FrameHeader, ImageView
-from perception_nodes.core.geometry import boxes_to_source
+from perception_nodes.core.geometry import BoxesToSource
 from perception_nodes.core.inference import BackendError, HeadTensors
 
 RANKING = DecodeSettings(score_threshold=0.001, iou_threshold=0.7)
@@ -103,7 +103,7 @@ class Detector:
             found = self._decoders[settings].decode(seen.heads.boxes, classes)
         except AbsurdOutput as error:
             raise BackendError(f"{self._model.path}: {error}") from error
-        return replace(found, boxes=boxes_to_source(found.boxes, seen.header, None))
+        return replace(found, boxes=BoxesToSource(seen.header, None)(found.boxes))
 
 
 def _grouped(

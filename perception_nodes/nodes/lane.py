@@ -47,7 +47,7 @@ class Lane:
         self._settings: DetectorSettings = node.settings
         settings = self._settings
         self._size = model.input
-        self._class_names = [name.encode() for name in model.classes]
+        self._class_names = tuple(name.encode() for name in model.classes)
         self.pipeline = Pipeline(
             serving.candidates, SystemClock(), settings.skip_late, serving.standing_in
         )

@@ -22,17 +22,6 @@ from perception_nodes.core.frame import (
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.preprocess.formats import check_in_place
 
-_SHARED_FIELDS = (
-    "sequence",
-    "stamp_ns",
-    "capture_ns",
-    "ingested_ns",
-    "deadline_ns",
-    "flags",
-    "ingest_process",
-    "camera",
-    "frame_id",
-)
 SAMPLES = 5000
 """Number of bytes of a frame by which a repeated picture is recognized, about as many as are taken
 from a slot of `road-n`."""
@@ -105,7 +94,7 @@ class Ingest:
         Raises:
             FrameRejected: the frame cannot be read.
         """
-        _begin(header, record)
+        header.facts = record.facts
         self._preprocessor.write(image, pixels, header)
         self._end(header, pixels[4::8, 4::8])
 
@@ -123,7 +112,7 @@ class Ingest:
         Raises:
             FrameRejected: the frame cannot be read.
         """
-        _begin(header, record)
+        header.facts = record.facts
         header.camera_source, header.camera_number = name
         check_in_place(image)
         placement = self._preprocessor.placer.place(image.width, image.height)
@@ -145,8 +134,3 @@ class Ingest:
         record.status = status
         record.reason = reason.encode(errors="replace")[: FrameRecord.reason.size - 1]
         return record
-
-
-def _begin(header: FrameHeader, record: FrameRecord) -> None:
-    for name in _SHARED_FIELDS:
-        setattr(header, name, getattr(record, name))

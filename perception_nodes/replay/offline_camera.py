@@ -185,7 +185,7 @@ class Camera:
             UnknownLens: the calibration file cannot be used.
         """
         settings, model = loaded.settings, loaded.model
-        self._names = [name.encode() for name in model.classes]
+        self._names = tuple(name.encode() for name in model.classes)
         self._labels = model.classes
         self._preprocessor = model.input.preprocessor(settings.undistort, settings.sample_bits)
         self._calibration: RecordedCalibration | None = None

@@ -7,6 +7,7 @@ derived from its shipped definition.
 
 import struct
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import groupby
 
 from perception_nodes.core.frame import (
@@ -19,7 +20,9 @@ from perception_nodes.core.frame import (
 from perception_nodes.transport.definitions import MessageField, fields
 
 Buffer = bytes | bytearray | memoryview
-HEADER_SIZE = 4
+ENCAPSULATION = b"\x00\x01\x00\x00"
+"""Of what is written here: plain CDR, little-endian."""
+HEADER_SIZE = len(ENCAPSULATION)
 MAX_STRING = 4096
 NS_PER_S = 1_000_000_000
 
@@ -222,7 +225,7 @@ class _Writer:
     """Appends little-endian CDR."""
 
     def __init__(self) -> None:
-        self.data = bytearray(b"\x00\x01\x00\x00")
+        self.data = bytearray(ENCAPSULATION)
 
     def pack(self, fmt: str, alignment: int, *values: float) -> None:
         self.data += bytes(-(len(self.data) - HEADER_SIZE) % alignment)
@@ -274,14 +277,41 @@ def _complete_characters(text: bytes) -> bytes:
 
 _UNKNOWN_POSE = struct.pack("<43d", *[0.0] * 6, 1.0, *[0.0] * 36)
 """geometry_msgs/PoseWithCovariance of a 2D detection: the unit pose, no covariance."""
+_STAMP = struct.Struct("<iI")
+_OBJECT = struct.Struct("<d344s5dI4x")
+"""What follows an object's class: score, pose, box, an empty `id`, and three bytes of padding that
+the last object does not have."""
+
+
+@lru_cache
+def _fronts(
+    frame_id: bytes, class_names: tuple[bytes, ...]
+) -> tuple[bytes, tuple[bytes, ...], tuple[bytes, ...]]:
+    """What stays the same in a `Detection2DArray` from one frame to the next.
+
+    Returns:
+        The array's frame_id; and for each class what lies between stamp and score of the first
+        object, and of another one. They differ in their padding: others begin at a multiple of 8.
+    """
+    name = _string(_complete_characters(frame_id))
+    first = _STAMP.size + len(name) + 4
+    fronts = [name + struct.pack("<I", 1) + _string(class_name) for class_name in class_names]
+    return name, _padded_to_score(fronts, first), _padded_to_score(fronts, 0)
+
+
+def _padded_to_score(fronts: Sequence[bytes], begin: int) -> tuple[bytes, ...]:
+    return tuple(front + bytes(-(begin + _STAMP.size + len(front)) % 8) for front in fronts)
+
+
+def _string(text: bytes) -> bytes:
+    """A string whose position, and that of what follows it, is a multiple of 4."""
+    return struct.pack("<I", len(text) + 1) + text + bytes(4 - len(text) % 4)
 
 
 def write_detection_array(
-    stamp_ns: int, frame_id: bytes, detections: Detections, class_names: Sequence[bytes]
+    stamp_ns: int, frame_id: bytes, detections: Detections, class_names: tuple[bytes, ...]
 ) -> bytes:
     """Serialize a `vision_msgs/msg/Detection2DArray`.
-
-    Writing the bytes takes a tenth of the time that filling message objects does.
 
     Args:
         stamp_ns: the image's stamp.
@@ -289,25 +319,23 @@ def write_detection_array(
         detections: boxes in source pixels.
         class_names: names by class index; they become `class_id`.
     """
-    frame_id = _complete_characters(frame_id)
-    out = _Writer()
-    out.header(stamp_ns, frame_id)
-    out.pack("I", 4, len(detections))
-    for box, score, label in zip(
+    name, fronts, others = _fronts(frame_id, class_names)
+    stamp = _STAMP.pack(*divmod(stamp_ns, NS_PER_S))
+    parts = [ENCAPSULATION, stamp, name, struct.pack("<I", len(detections))]
+    for (x1, y1, x2, y2), score, label in zip(
         detections.boxes.tolist(),
         detections.scores.tolist(),
         detections.classes.tolist(),
         strict=True,
     ):
-        x1, y1, x2, y2 = box
-        out.header(stamp_ns, frame_id)
-        out.pack("I", 4, 1)
-        out.string(class_names[label])
-        out.pack("d", 8, score)
-        out.data += _UNKNOWN_POSE
-        out.pack("5d", 8, (x1 + x2) / 2, (y1 + y2) / 2, 0.0, x2 - x1, y2 - y1)
-        out.string(b"")
-    return bytes(out.data)
+        x, y = (x1 + x2) / 2, (y1 + y2) / 2
+        parts += (
+            stamp,
+            fronts[label],
+            _OBJECT.pack(score, _UNKNOWN_POSE, x, y, 0.0, x2 - x1, y2 - y1, 1),
+        )
+        fronts = others
+    return b"".join(parts)[: -3 if len(detections) else None]
 
 
 FRAME_REPORT_FIELDS = [

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from perception_nodes.core.frame import FrameFlag, FrameHeader
 from perception_nodes.core.geometry import (
     OUTSIDE,
+    BoxesToSource,
     Lens,
     Letterbox,
-    boxes_to_source,
     intersections_and_unions,
     lens_of,
     pairwise_iou,
@@ -106,7 +106,7 @@ class TestBoxesToSource:
         scale = [letterbox.scale_x, letterbox.scale_y] * 2
         pad = [letterbox.pad_x, letterbox.pad_y] * 2
         boxes = (source * scale + pad).astype(np.float32)
-        back = boxes_to_source(boxes, header_for(letterbox, (width, height)), None)
+        back = BoxesToSource(header_for(letterbox, (width, height)), None)(boxes)
         # float32 resolves an input pixel of 640 to 3e-5 of it
         pixel = 1e-4 / min(letterbox.scale_x, letterbox.scale_y)
         np.testing.assert_allclose(back, source, atol=pixel + 1e-3)
@@ -114,13 +114,13 @@ class TestBoxesToSource:
     def test_clips_to_the_source_image(self):
         letterbox = Letterbox.fit(1920, 1080, 416, 256)
         boxes = np.array([[-50, -50, 1000, 1000]], np.float32)
-        back = boxes_to_source(boxes, header_for(letterbox, (1920, 1080)), None)
+        back = BoxesToSource(header_for(letterbox, (1920, 1080)), None)(boxes)
         assert back.tolist() == [[0, 0, 1920, 1080]]
 
     def test_of_nothing_is_nothing(self):
         header = header_for(Letterbox.fit(640, 480, 416, 256), (640, 480))
         for lens in (None, LENSES["dashcam"]):
-            back = boxes_to_source(np.empty((0, 4), np.float32), header, lens)
+            back = BoxesToSource(header, lens)(np.empty((0, 4), np.float32))
             assert back.shape == (0, 4)
             assert back.dtype == np.float32
 
@@ -140,7 +140,7 @@ class TestBoxesToSource:
             [[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]], np.float32
         )
         header = header_for(letterbox, (width, height), lens, rectified)
-        back = boxes_to_source(found, header, lens)[0]
+        back = BoxesToSource(header, lens)(found)[0]
         # Half a pixel of threshold at each scale, and the bend of the edges: a box of the
         # rectified image bounds curved edges, which bounds them again on the way back.
         assert np.all(back[:2] <= placed[:2] + 1.0)
@@ -158,7 +158,7 @@ class TestBoxesToSource:
             x = (ray[0] * fx + cx + 0.5) * letterbox.scale_x + letterbox.pad_x
             y = (ray[1] * fy + cy + 0.5) * letterbox.scale_y + letterbox.pad_y
             box = np.array([[x - 0.01, y - 0.01, x + 0.01, y + 0.01]], np.float32)
-            back = boxes_to_source(box, header, lens)[0].reshape(2, 2).mean(axis=0)
+            back = BoxesToSource(header, lens)(box)[0].reshape(2, 2).mean(axis=0)
             np.testing.assert_allclose(back, [u + 0.5, v + 0.5], atol=0.05)
 
     def test_a_box_beyond_the_fold_alone_is_empty(self):
@@ -167,7 +167,7 @@ class TestBoxesToSource:
         header = header_for(
             Letterbox.fit(640, 480, 640, 480), (640, 480), lens, (100.0, 100.0, 320.0, 240.0)
         )
-        back = boxes_to_source(np.array([[0, 0, 20, 20]], np.float32), header, lens)
+        back = BoxesToSource(header, lens)(np.array([[0, 0, 20, 20]], np.float32))
         assert back.tolist() == [[0, 0, 0, 0]]
 
     def test_a_box_across_the_fold_keeps_what_is_seen(self):
@@ -175,7 +175,7 @@ class TestBoxesToSource:
         header = header_for(
             Letterbox.fit(640, 480, 640, 480), (640, 480), lens, (100.0, 100.0, 320.0, 240.0)
         )
-        back = boxes_to_source(np.array([[0, 200, 330, 280]], np.float32), header, lens)[0]
+        back = BoxesToSource(header, lens)(np.array([[0, 200, 330, 280]], np.float32))[0]
         assert back[2] - back[0] > 20
         assert np.all(back >= 0)
 

@@ -18,7 +18,7 @@ from perception_nodes.core.frame import (
     check_slot,
     record_of_header,
 )
-from perception_nodes.core.geometry import boxes_to_source, lens_of
+from perception_nodes.core.geometry import BoxesToSource, lens_of
 from perception_nodes.drives.schemas import COMPRESSED_VIDEO, FFMPEG_PACKET, typestore
 from perception_nodes.preprocess.encodings import planes_of
 from perception_nodes.preprocess.formats import BYTES_PER_PIXEL
@@ -66,7 +66,7 @@ def check_image(image: ImageView, guarded: Guarded) -> None:
     pixels = np.frombuffer(image.data, np.uint8)
     assert guarded.holds(pixels.ctypes.data, pixels.ctypes.data + pixels.size)
     frame_id = image.frame_id.encode(errors="replace")[:63]
-    write_detection_array(image.stamp_ns, frame_id, Detections.none(), [])
+    write_detection_array(image.stamp_ns, frame_id, Detections.none(), ())
     if image.encoding not in ("jpeg", "png", *VIDEO_ENCODINGS):
         for plane in planes_of(image):
             assert guarded.holds(*np.lib.array_utils.byte_bounds(plane.pixels))
@@ -101,7 +101,7 @@ def lens(guarded: Guarded) -> None:
 
 
 def stamp(guarded: Guarded) -> None:
-    write_detection_array(read_stamp(guarded.view), b"", Detections.none(), [])
+    write_detection_array(read_stamp(guarded.view), b"", Detections.none(), ())
 
 
 def camera_frame(guarded: Guarded) -> None:
@@ -122,9 +122,9 @@ def slot(guarded: Guarded) -> None:
     header = FrameHeader.from_buffer_copy(guarded.view[:size])
     record = record_of_header(header)
     write_frame_report(record)
-    write_detection_array(record.stamp_ns, record.frame_id, Detections.none(), [])
+    write_detection_array(record.stamp_ns, record.frame_id, Detections.none(), ())
     check_slot(header, len(guarded.view) - size, *SLOT_SIZE)
-    found = boxes_to_source(BOXES, header, lens_of(header))
+    found = BoxesToSource(header, lens_of(header))(BOXES)
     limits = [header.source_width, header.source_height] * 2
     assert np.isfinite(found).all()
     assert (found >= 0).all()
@@ -220,7 +220,10 @@ def _slots() -> list[bytes]:
     made = []
     for flags in (0, FrameFlag.RECTIFIED, FrameFlag.RECTIFIED | FrameFlag.FISHEYE):
         width, height = SLOT_SIZE
-        header = FrameHeader(7, 1_700_000_000_000_000_000, 1, 2, 3, 4, 5, 6, 0.25, 0.25, 0.0, 1.0)
+        header = FrameHeader(scale_x=0.25, scale_y=0.25, pad_y=1.0, camera_source=5)
+        header.camera_number, header.sequence, header.deadline_ns = 6, 7, 4
+        header.stamp_ns = 1_700_000_000_000_000_000
+        header.capture_ns, header.ingested_ns, header.preprocessed_ns = 1, 2, 3
         header.camera_matrix[:] = header.rectified_matrix[:] = (30.0, 30.0, 16.0, 12.0)
         header.distortion[:2] = (-0.3, 0.1)
         header.source_width, header.source_height = 32, 24

@@ -1,7 +1,7 @@
 """The specification of `kernels/decode.cu` in NumPy: what the GPU decodes from a head's tensors.
 
 It performs the operations of the kernels, each rounded once, so that the bits are the same. The
-results agree with `core/decode.py` and `geometry.boxes_to_source` except for the rounding of
+results agree with `core/decode.py` and `geometry.BoxesToSource` except for the rounding of
 exponentials.
 """
 

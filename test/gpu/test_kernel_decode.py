@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from perception_nodes.core.decode import AbsurdOutput, DecodeSettings, LevelsDecoder
 from perception_nodes.core.frame import MAX_DETECTIONS, Detections, FrameFlag, FrameHeader
-from perception_nodes.core.geometry import Lens, Letterbox, boxes_to_source
+from perception_nodes.core.geometry import BoxesToSource, Lens, Letterbox
 from perception_nodes.gpu.decode_job import (
     MAX_CANDIDATES,
     DecodeResult,
@@ -83,7 +83,7 @@ def cpu(boxes, classes, head, limits, placement):
     if lens is not None:
         header.flags = FrameFlag.RECTIFIED
         header.rectified_matrix[:] = placement.rectified
-    source = boxes_to_source(found.boxes, header, lens)
+    source = BoxesToSource(header, lens)(found.boxes)
     seen = (source[:, 2:] > source[:, :2]).all(axis=1)
     return Detections(source[seen], found.scores[seen], found.classes[seen])
 

@@ -17,7 +17,7 @@ from perception_nodes.core.frame import (
     FrameRejected,
     ImageView,
 )
-from perception_nodes.core.geometry import Letterbox, boxes_to_source, lens_of
+from perception_nodes.core.geometry import BoxesToSource, Letterbox, lens_of
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.preprocess.lens import UnknownLens, lens_from
 from perception_nodes.preprocess.placement import Placement
@@ -171,7 +171,7 @@ class TestLens:
         x = (bright * (columns + 0.5)).sum() / bright.sum()
         y = (bright * (rows + 0.5)).sum() / bright.sum()
         box = np.array([[x - 0.05, y - 0.05, x + 0.05, y + 0.05]], np.float32)
-        back = boxes_to_source(box, header, lens_of(header))[0].reshape(2, 2).mean(axis=0)
+        back = BoxesToSource(header, lens_of(header))(box)[0].reshape(2, 2).mean(axis=0)
         np.testing.assert_allclose(back, [180.5, 130.5], atol=0.3)
 
     def test_the_border_of_a_rectified_picture_is_grey_in_every_encoding(self):
@@ -238,7 +238,7 @@ class TestLens:
             assert "\n" not in str(error)
         out, header = np.zeros((32, 32, 3), np.uint8), FrameHeader()
         processor.write(frame(scene(*size), "bgr8"), out, header)
-        back = boxes_to_source(np.array([[8, 8, 24, 24]], np.float32), header, lens_of(header))
+        back = BoxesToSource(header, lens_of(header))(np.array([[8, 8, 24, 24]], np.float32))
         assert np.isfinite(back).all()
 
 

@@ -8,6 +8,7 @@ from pictures import frame, scene, view
 
 from perception_nodes.core.budget import Budget
 from perception_nodes.core.frame import (
+    FrameFacts,
     FrameFlag,
     FrameHeader,
     FrameRecord,
@@ -127,7 +128,7 @@ def test_a_slot_that_points_to_a_frame_tells_what_a_filled_one_does(ingest):
     header = pointed_to(ingest, image)
     assert (filled.camera_source, filled.camera_number) == (0, 0)
     assert (header.camera_source, header.camera_number) == (7, 3)
-    for name, _ in FrameHeader._fields_:
+    for name, _ in (*FrameFacts._fields_, *FrameHeader._fields_[1:]):
         if name not in ("sequence", "camera_source", "camera_number", "picture"):
             ours, theirs = getattr(header, name), getattr(filled, name)
             if hasattr(ours, "_length_"):

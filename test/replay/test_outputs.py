@@ -78,7 +78,7 @@ def record_run(path):
                 found = Detections(
                     np.array([BOX], np.float32), np.array([0.75], np.float32), np.array([0])
                 )
-                data = write_detection_array(stamp_ns, b"camera", found, [b"car"])
+                data = write_detection_array(stamp_ns, b"camera", found, (b"car",))
                 recorder.write(DETECTIONS_TOPIC, DETECTIONS, stamp_ns + 5 * MS, data)
             recorder.write(
                 FRAME_REPORT_TOPIC, FRAME_REPORT, stamp_ns + 6 * MS, write_frame_report(record)

@@ -48,7 +48,7 @@ def write_recording(path):
                 setattr(record, stamp, at_ns + place * MS)
             recorder.write(FRAME_REPORT_TOPIC, FRAME_REPORT, at_ns, write_frame_report(record))
             if index > 1:
-                message = write_detection_array(at_ns, name, found, [name])
+                message = write_detection_array(at_ns, name, found, (name,))
                 recorder.write(DETECTIONS_TOPIC, DETECTIONS, at_ns, message)
     return path
 

@@ -219,7 +219,7 @@ def test_detection_array(stamp_ns, frame_id, found):
         np.array([label for _, _, label in found], np.int64),
     )
     data = write_detection_array(
-        stamp_ns, frame_id.encode(), detections, [name.encode() for name in classes]
+        stamp_ns, frame_id.encode(), detections, tuple(name.encode() for name in classes)
     )
     message = STORE.deserialize_cdr(data, DETECTIONS)
     assert message.header == header(stamp_ns, frame_id)

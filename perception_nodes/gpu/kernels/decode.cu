@@ -1,7 +1,7 @@
 // Decodes the head's tensors to boxes in source pixels; only the boxes leave the device.
 //
 // test/gpu/decode_oracle.py specifies the result in NumPy, to the bit. It is the result of
-// perception_nodes/core/decode.py and geometry.boxes_to_source, except for the last bits of
+// perception_nodes/core/decode.py and geometry.BoxesToSource, except for the last bits of
 // exponentials. There are three kernels:
 //
 // find_candidates  finds cells whose best class is above the threshold; one thread for each cell
