@@ -42,6 +42,7 @@ def render(result: dict[str, Any]) -> str:
                 run["pace"],
                 run["threads"],
                 *(f"{run[rank]:.2f}" for rank in ("p50", "p90", "p99")),
+                f"{run['in_time']:.0%}",
                 shown(run["speedup_vs_parent"], "{:.2f} ×"),
             ]
             for model in models
@@ -57,6 +58,7 @@ def render(result: dict[str, Any]) -> str:
             for model in models
         ],
         machine=_machine(result),
+        in_time=f"within {result['inference_budget_ms']:g} ms",
         rooflines=[
             [f"large {roof['precision']} convolution", roof["threads"], f"{roof['value']:.0f}"]
             for roof in result["roofline_gmac_per_s"]

@@ -21,7 +21,7 @@ class NetworkFacts:
     """Properties of a network's graph.
 
     Attributes:
-        gmac: 10^9 multiply-accumulates of its convolutions for one frame.
+        gmac: 10^9 multiply-accumulates of its convolutions and products of matrices for one frame.
         activation: the most frequent activation; None if none is known.
     """
 
@@ -39,6 +39,9 @@ def network_facts(model: Model) -> NetworkFacts:
             # Every weight is used once for every position of the output.
             places = node.output(0).get_shape()[2:]
             macs += prod(node.input(1).get_shape()) * prod(places)
+        elif kind == "MatMul":
+            inner = -2 if node.get_attributes()["transpose_a"] else -1
+            macs += prod(node.output(0).get_shape()) * node.input(0).get_shape()[inner]
         elif kind in ACTIVATIONS:
             counts[ACTIVATIONS[kind]] = counts.get(ACTIVATIONS[kind], 0) + 1
     return NetworkFacts(macs / 1e9, max(counts, key=lambda name: counts[name], default=None))
