@@ -440,11 +440,9 @@ def _written(parent: Model, eight: Eight, folder: Path) -> Model:
 
 
 def _add_accuracy(folder: Path, evaluations: Sequence[Any]) -> None:
-    from compression.package import accuracy_of
-
     if evaluations:
         description = yaml.safe_load((folder / "model.yaml").read_text(encoding="utf-8"))
-        description["accuracy"] = accuracy_of(evaluations)
+        description["accuracy"] = {found.data: found.facts() for found in evaluations}
         objects = class_losses(evaluations, evaluations)
         description["without_evidence"] = without_evidence(description["classes"], objects)
         text = yaml.safe_dump(description, sort_keys=False, width=100, allow_unicode=True)

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,28 +54,6 @@ def license_of(config: Config) -> str:
     return terms
 
 
-def accuracy_of(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
-    """Sum up evaluations by set and, in it, by class."""
-    return {
-        found.data: {
-            "images": found.images,
-            "map50_95": found.map50_95,
-            "map50": found.map50,
-            "confidence": list(found.confidence),
-            "classes": {
-                name: {
-                    "objects": score.objects,
-                    "map50": score.map50,
-                    "recall": round(found.recall[name] or 0.0, 5),
-                }
-                for name, score in found.by_class.items()
-                if score.objects
-            },
-        }
-        for found in evaluations
-    }
-
-
 def describe(variant: Variant, config: Config, files: dict[str, Path]) -> dict[str, Any]:
     """Describe a model for the run time, with the facts of its making."""
     hashes = {
@@ -112,7 +89,7 @@ def describe(variant: Variant, config: Config, files: dict[str, Path]) -> dict[s
     description["license"] = license_of(config)
     if variant.table:
         description["quantization"] = variant.table.facts()
-    description["accuracy"] = accuracy_of(variant.evaluations)
+    description["accuracy"] = {found.data: found.facts() for found in variant.evaluations}
     if variant.evaluations:
         objects = class_losses(variant.evaluations, variant.evaluations)
         description["without_evidence"] = without_evidence(contract.CLASS_NAMES, objects)

@@ -35,7 +35,7 @@ from compression.errors import CompressionError
 from compression.export import export
 from compression.frames import drawn, letterboxed
 from compression.model import build_model, count_gmac, load_model, make_plain, save_model
-from compression.package import Variant, accuracy_of, write_variant
+from compression.package import Variant, write_variant
 from compression.plain import PlainNetwork
 from compression.prune import prune
 from compression.quantization.ranges import LEAST_FRAMES
@@ -292,7 +292,10 @@ def quantizes(last: str) -> Callable[[Run, Progress], dict[str, Any]]:
             write_variant(variant, config, models)
             if name_of_step == last:
                 small = maker.fitted(variant, config.name)
-                found = {model.name: accuracy_of(model.evaluations) for model in (variant, small)}
+                found = {
+                    model.name: {one.data: one.facts() for one in model.evaluations}
+                    for model in (variant, small)
+                }
                 run.log("quantize", measured=found)  # a refusal is to leave them, too
                 pass_gate(config.gate, maker.made, config.name, config.parent, name)
                 write_variant(small, config, models)

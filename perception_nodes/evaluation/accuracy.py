@@ -1,6 +1,7 @@
 """A model's accuracy on a labelled set."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,8 @@ from perception_nodes.evaluation.matching import (
 )
 
 BOOTSTRAP_DRAWS = 500
+DARK = 60
+"""Mean grey level below which an image counts as dark, as at night; of 0 to 255."""
 
 
 class Score(BaseModel):
@@ -71,6 +74,7 @@ class Evaluation(BaseModel):
         recall: share of the labelled objects that are reported at run time, by the set's class
             names; None if none is labelled.
         by_height: scores by height in pixels of the network's input.
+        by_light: scores on images that are `dark`, and on those that are `bright`.
         operating_point: precision and recall at run time.
         notes: what a reader of the figures should know.
     """
@@ -85,8 +89,32 @@ class Evaluation(BaseModel):
     by_class: dict[str, Score]
     recall: dict[str, float | None]
     by_height: dict[str, Score]
+    by_light: dict[str, Score]
     operating_point: OperatingPoint
     notes: list[str]
+
+    def facts(self) -> dict[str, Any]:
+        """What `model.yaml` says of it."""
+
+        def parts(scores: dict[str, Score]) -> dict[str, Any]:
+            return {
+                name: {"objects": score.objects, "map50": score.map50}
+                for name, score in scores.items()
+                if score.objects
+            }
+
+        classes = parts(self.by_class)
+        for name, score in classes.items():
+            score["recall"] = round(self.recall[name] or 0.0, 5)
+        return {
+            "images": self.images,
+            "map50_95": self.map50_95,
+            "map50": self.map50,
+            "confidence": list(self.confidence),
+            "classes": classes,
+            "heights": parts(self.by_height),
+            "light": parts(self.by_light),
+        }
 
 
 def evaluate(
@@ -119,12 +147,14 @@ def evaluate(
     require_pycocotools()
     groups, notes = class_groups(model, data)
     labels = [data.classes.index(name) for name in groups]
-    truth, ranked, reported = [], [], []
+    truth, ranked, reported, dark = [], [], [], []
     run_time_settings = DecodeSettings(across_classes=across_classes)
     detector = Detector(model, backend, threads, cache_dir)
     try:
         for done, image in enumerate(data.images, start=1):
-            seen = detector.look(image.pixels())
+            pixels = image.pixels()
+            dark.append(pixels[::4, ::4].mean() < DARK)
+            seen = detector.look(pixels)
             truth.append(labelled_objects(image, data, labels, seen.header))
             ranked.append(_found(detector.ranked(seen, list(groups.values())), seen.header))
             at_run_time = detector.objects(seen, list(groups.values()), run_time_settings)
@@ -137,7 +167,9 @@ def evaluate(
     matches = match(truth, ranked, len(groups))
     whole = matches[ALL_HEIGHTS]
     run_time = match(truth, reported, len(groups))[ALL_HEIGHTS]
-    total = score_of(whole, len(truth))
+    night = np.array(dark, np.int64)
+    everywhere = np.ones_like(night)
+    total = score_of(whole, everywhere)
     if total.map50_95 is None or total.map50 is None:
         raise DataError(f"{data.name}: no labelled object counts, so there is nothing to measure")
     return Evaluation(
@@ -148,14 +180,15 @@ def evaluate(
         map50=total.map50,
         confidence=_confidence(whole, len(truth)),
         by_class={
-            name: score_of([found], len(truth)) for name, found in zip(groups, whole, strict=True)
+            name: score_of([found], everywhere) for name, found in zip(groups, whole, strict=True)
         },
         recall={name: _recall([found]) for name, found in zip(groups, run_time, strict=True)},
         by_height={
-            band: score_of(found, len(truth))
+            band: score_of(found, everywhere)
             for band, found in matches.items()
             if band != ALL_HEIGHTS
         },
+        by_light={"dark": score_of(whole, night), "bright": score_of(whole, 1 - night)},
         operating_point=_operating_point(run_time),
         notes=[*data.notes, *notes],
     )
@@ -227,10 +260,10 @@ def _found(detections: Detections, header: FrameHeader) -> Objects:
     )
 
 
-def score_of(matches: Sequence[ClassMatches], images: int) -> Score:
-    """Sum up the matches of some classes over a number of images."""
-    objects = int(sum(found.objects.sum() for found in matches))
-    by_class = _average_precisions(matches, np.ones(images, np.int64))
+def score_of(matches: Sequence[ClassMatches], weights: NDArray[np.int64]) -> Score:
+    """Sum up the matches of some classes over the images, by how often each of these counts."""
+    objects = int(sum(found.objects @ weights for found in matches))
+    by_class = _average_precisions(matches, weights)
     if not by_class:
         return Score(objects=objects, map50_95=None, map50=None)
     mean = np.mean(by_class, axis=0)

@@ -77,15 +77,16 @@ def accuracy(
         detections = recording.found(report)
         found.append(_found(detections, model, list(groups.values()), header.scale_y))
     matches = match(truth, found, len(groups))[ALL_HEIGHTS] if truth else []
-    total = score_of(matches, len(truth)) if truth else None
-    if total is None or total.map50_95 is None:
+    everywhere = np.ones(len(truth), np.int64)
+    total = score_of(matches, everywhere)
+    if total.map50_95 is None:
         raise DataError(f"{data.name}: no labelled object is on a frame that was processed")
     return {
         "labels": data.name,
         "frames": len(truth),
         **total.model_dump(),
         "by_class": {
-            name: score_of([one], len(truth)).model_dump()
+            name: score_of([one], everywhere).model_dump()
             for name, one in zip(groups, matches, strict=True)
         },
         "notes": [

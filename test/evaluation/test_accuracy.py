@@ -74,6 +74,11 @@ def test_a_perfect_detector_is_perfect(model: Model, picture: Path) -> None:
     assert result.confidence == pytest.approx((1, 1))
     assert result.by_class["person"].map50_95 is None
     assert result.by_height[">=64"].objects == 4
+    assert (result.by_light["dark"].objects, result.by_light["bright"].objects) == (4, 0)
+    facts = result.facts()
+    assert facts["classes"] == {"car": {"objects": 4, "map50": 1, "recall": 1}}
+    assert facts["heights"] == {">=64": {"objects": 4, "map50": 1}}
+    assert facts["light"] == {"dark": {"objects": 4, "map50": 1}}
     assert result.operating_point.f1 == pytest.approx(1)
     assert done[-1] == (4, 4)
 
