@@ -4,6 +4,7 @@ import json
 import os
 import re
 import tempfile
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +13,8 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from perception_nodes.backends.model import Model, load_model
+from perception_nodes.backends.contract import BackendSettings, open_backend
+from perception_nodes.backends.model import Model, ModelError, load_model
 from perception_nodes.cli.common import (
     DataRoot,
     JsonFlag,
@@ -23,6 +25,7 @@ from perception_nodes.cli.common import (
     say_problem,
 )
 from perception_nodes.evaluation import LabelledSet, read_set
+from perception_nodes.evaluation.agreement import detect
 from perception_nodes.evaluation.gate import Check, Margins
 from perception_nodes.evaluation.matching import require_pycocotools
 from perception_nodes.graph.config import SettingsError
@@ -93,13 +96,15 @@ def import_command(
         bool, typer.Option("--int8", help="Quantize to 8 bits, on frames of --bag or --images.")
     ] = False,
     bag: Annotated[
-        list[Path] | None, typer.Option(help="Recorded drive to quantize on; may be repeated.")
+        list[Path] | None,
+        typer.Option(help="Recorded drive to try it on, and to quantize on; may be repeated."),
     ] = None,
     images: Annotated[
-        list[Path] | None, typer.Option(help="Folder of images to quantize on; may be repeated.")
+        list[Path] | None,
+        typer.Option(help="Folder of images to try it on, and to quantize on; may be repeated."),
     ] = None,
     frames: Annotated[
-        int, typer.Option(min=8, max=100_000, help="Number of frames to quantize on.")
+        int, typer.Option(min=8, max=100_000, help="Number of frames to take from them.")
     ] = 128,
     data: Annotated[
         list[Path] | None,
@@ -125,12 +130,16 @@ def import_command(
 
     Its kind of output is recognised by metadata and shapes, and said; the conversion of our frames
     (bytes, BGR) is written into the network. Heads: ultralytics (YOLOv5u to 12, and 26),
-    ultralytics-nms (NMS inside, or one-to-one), ultralytics-rtdetr, yolov5 (and v7), yolov6, yolox,
-    yolox-raw, nanodet-plus, detr (labels, boxes, scores), detr-queries (logits, boxes).
+    ultralytics-nms (NMS inside, or one-to-one), ultralytics-rtdetr, ultralytics-rtdetr-rows, yolov5
+    (and v7), yolov6, yolox, yolox-raw, nanodet-plus, detr (labels, boxes, scores), detr-queries
+    (logits, boxes).
+
+    With --bag or --images it is tried on frames, and refused with exit status 1 if it finds nothing
+    in them: damaged weights raise no error.
 
     With --int8 the float model is kept beside the 8-bit one as NAME-float, and the two are compared
     on the frames, and on --data. Layers that cost too much are kept float; a model that still loses
-    too much is refused, with exit status 1.
+    too much is refused too.
 
     Example: perception model import best.onnx --name forklifts
 
@@ -157,8 +166,8 @@ def import_command(
             raise SettingsError(f"{out / one} is there already; give another --name, or remove it")
     if int8 and not (bag or images):
         raise SettingsError("--int8 needs frames like those it is to work on: --bag or --images")
-    if not int8 and (bag or images or data):
-        raise SettingsError("--bag, --images and --data are for --int8; give it too")
+    if not int8 and data:
+        raise SettingsError("--data is for --int8; give it too")
     if int8 and file.suffix.lower() == ".xml":
         raise SettingsError("--int8 needs the detector as ONNX, not as OpenVINO's files")
     if data:
@@ -183,6 +192,12 @@ def import_command(
             say(f"{file.name} is being exported by ultralytics")
             source = export_onnx(file, options.size, Path(scratch))
         imported = understand(source, options)
+    if imported.source.dead and not (bag or images):
+        raise ModelError(
+            f"{file}: the weights of {len(imported.source.dead)} convolutions are all zero "
+            f"({imported.source.dead[0]}, …): it is damaged; export or copy it again. If it is "
+            "meant to be so, let it show with --bag or --images that it finds objects"
+        )
     for note in imported.notes:
         say(note)
     classes_said = f"{len(imported.classes)} classes"
@@ -192,9 +207,11 @@ def import_command(
     with tempfile.TemporaryDirectory(dir=out, prefix=f".{name}.") as scratch:
         model = write_model(imported, Path(scratch) / names[0])
         checks = []
+        chosen = _chosen(model, bag or [], images or [], frames) if bag or images else []
+        if chosen:
+            _tried(model, chosen)
         if int8:
             margins = Margins(min_agreement, loss=max_loss, class_loss=max_class_loss)
-            chosen = _chosen(model, bag or [], images or [], frames)
             checks = _quantized(model, Path(scratch) / name, chosen, sets, margins)
         for one in names:
             (Path(scratch) / one).rename(out / one)
@@ -204,6 +221,8 @@ def import_command(
         return
     for check in checks:
         say(f"{check.measure}: {check.value:g}, with {check.reference}")
+    if not chosen:
+        say(f"{name} has not been tried on any frame: --bag or --images would show what it finds")
     say(f"Written to {out / name}; try it: perception replay bags/sample --model {out / name}")
 
 
@@ -216,6 +235,28 @@ def _chosen(model: Model, bags: list[Path], images: list[Path], count: int) -> F
     for note in chosen.notes:
         say(note)
     return list(zip(chosen.names, chosen.frames, strict=True))
+
+
+def _tried(model: Model, frames: Frames) -> None:
+    """Say what a model finds in frames; exit status 1 if that is nothing."""
+    backend = open_backend("openvino", BackendSettings())
+    backend.load(model)
+    try:
+        with progress_bar(f"{model.name} on {len(frames)} frames") as progress:
+            found = detect(model, backend, [frame for _, frame in frames], progress)
+    finally:
+        backend.close()
+    counts = Counter(model.classes[label] for one in found for label in one.classes.tolist())
+    if not counts:
+        say_problem(
+            "refused",
+            f"{model.name} finds nothing in {len(frames)} frames: its weights are damaged, it "
+            "expects other pixels (--color, --mean, --std), or nothing that it knows is there: "
+            "give --bag or --images that show its classes",
+        )
+        raise typer.Exit(1)
+    objects = ", ".join(f"{count} {label}" for label, count in counts.most_common(8))
+    say(f"it finds in {len(frames)} frames: {objects}")
 
 
 def _quantized(

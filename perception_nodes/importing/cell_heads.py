@@ -35,8 +35,9 @@ class Grid:
 
     def strides(self, source: Source) -> tuple[int, ...] | None:
         """Strides of the levels whose cells are as many as the output has."""
-        # Networks of four levels are rare, and others look like them.
-        known = [STRIDES, (*STRIDES, 64), (4, *STRIDES)] if source.facts else [STRIDES]
+        # Networks of two or four levels are rare, and others look like them.
+        rare = [(*STRIDES, 64), (4, *STRIDES), STRIDES[1:]]
+        known = [STRIDES, *rare] if source.facts else [STRIDES]
         ((_, shape),) = source.outputs.items()
         return next((some for some in known if source.cells(*some) == shape[2]), None)
 

@@ -15,6 +15,7 @@ from perception_nodes.importing.object_heads import (
     DetrQueries,
     Objects,
     UltralyticsDetr,
+    UltralyticsDetrObjects,
 )
 from perception_nodes.importing.source import Source
 
@@ -23,8 +24,10 @@ HEADS: dict[str, Head] = {
     for one in (
         *(Grid(), Objects(), Anchors(), YoloxDecoded(), YoloxRaw(), Yolov6()),
         *(NanodetPlus(), DetrObjects(), DetrQueries(), UltralyticsDetr()),
+        UltralyticsDetrObjects(),
     )
 }
+OF_ULTRALYTICS = Grid, Objects, UltralyticsDetr
 
 
 def recognise(source: Source, wanted: str = "", classes: int | None = None) -> Head:
@@ -41,8 +44,7 @@ def recognise(source: Source, wanted: str = "", classes: int | None = None) -> H
     said = ", ".join(f"{name} {list(shape)}" for name, shape in source.outputs.items())
     fitting = [head for head in HEADS.values() if head.classes(source) is not None]
     if source.facts.get("author", "").lower() == "ultralytics" and not wanted:
-        likely = _of_ultralytics(source)
-        fitting = [head for head in fitting if head.name in likely]
+        fitting = [head for head in fitting if isinstance(head, OF_ULTRALYTICS)]
     if wanted:
         if wanted not in HEADS:
             raise ModelError(f"--head {wanted} is unknown; known are {', '.join(HEADS)}")
@@ -68,17 +70,3 @@ def recognise(source: Source, wanted: str = "", classes: int | None = None) -> H
             f"{source.path} has the outputs {said}, which may be {names}: say which with --head"
         )
     return fitting[0]
-
-
-def _of_ultralytics(source: Source) -> set[str]:
-    """Names of the heads that a network of Ultralytics may have by its metadata."""
-    decoder = source.facts.get("head", "").lower()
-    said = decoder + source.facts.get("description", "").lower().replace("-", "")
-    if "rtdetr" in said:
-        return {UltralyticsDetr.name}
-    arguments = source.fact("args")
-    nms = isinstance(arguments, dict) and arguments.get("nms")
-    if "detect" in decoder or "yolo" in said or nms or source.fact("end2end") is True:
-        return {Grid.name, Objects.name}
-    # Older versions describe a detector of one's own by its file: "best model".
-    return {Grid.name, Objects.name, UltralyticsDetr.name}

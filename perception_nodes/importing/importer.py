@@ -12,7 +12,7 @@ import yaml
 from numpy.typing import NDArray
 
 from perception_nodes.backends.contract import BackendSettings, open_backend
-from perception_nodes.backends.model import Model, ModelError, load_model
+from perception_nodes.backends.model import CellsSpec, Model, ModelError, load_model
 from perception_nodes.core.decode import AbsurdOutput, DecodeSettings
 from perception_nodes.core.frame import Detections
 from perception_nodes.core.inference import BackendError
@@ -218,6 +218,7 @@ def check_runs(model: Model, frames: Sequence[NDArray[np.uint8]] = ()) -> None:
     # An OpenVINO model has no other runtime to be compared with.
     runtimes = RUNTIMES if model.path.suffix == ".onnx" else RUNTIMES[-1:]
     first, *others = (_seen(model, name, pictures) for name in runtimes)
+    _check_alive(model, first)
     eight = model.precision == "int8"
     for other in others:
         pairs = list(zip(first, other, strict=True))
@@ -230,6 +231,22 @@ def check_runs(model: Model, frames: Sequence[NDArray[np.uint8]] = ()) -> None:
                     f"{far:.0%} of the largest: one of them changes this network when it optimises "
                     "it; export it again with another opset, or simplified"
                 )
+
+
+def _check_alive(model: Model, seen: Sequence[tuple[NDArray[np.float32], Detections]]) -> None:
+    """Refuse a network that answers the same to different pictures.
+
+    Raises:
+        ModelError: it does.
+    """
+    (scores, objects), (other_scores, others) = seen[:2]
+    if isinstance(model.outputs, CellsSpec) and not scores.any():
+        return  # NMS inside leaves nothing of pictures of noise
+    if np.array_equal(scores, other_scores) and np.array_equal(objects.boxes, others.boxes):
+        raise ModelError(
+            f"{model.name} answers the same to different pictures: its weights are zero or "
+            "damaged; export or copy it again"
+        )
 
 
 def _seen(

@@ -18,6 +18,20 @@ from perception_nodes.importing.head import (
 from perception_nodes.importing.source import Source
 
 
+def _numbered(source: Source) -> NDArray[Any] | None:
+    """The answer to noise, if it has rows of box, score and number of the class."""
+    found = only_output(source)
+    if found is None or found[1][2] != 6 or found[1][1] > MAX_OBJECTS:
+        return None
+    rows = source.answer[found[0]][0]
+    return rows if (rows[:, 5] % 1 == 0).all() else None
+
+
+def _is_share(rows: NDArray[Any]) -> bool:
+    """Whether boxes are shares of the picture, and not pixels; unknown where there are none."""
+    return bool(rows.any() and np.abs(rows[:, :4]).max() <= 1)
+
+
 class Objects(Numbered):
     """Ultralytics with NMS inside, or one-to-one (v10, 26): rows of corners, score, class."""
 
@@ -31,10 +45,8 @@ class Objects(Numbered):
 
     def classes(self, source: Source) -> int | None:
         """See `Head`."""
-        found = only_output(source)
-        if found is None or found[1][2] != 6 or found[1][1] > MAX_OBJECTS:
-            return None
-        return 0
+        rows = _numbered(source)
+        return None if rows is None or _is_share(rows) else 0
 
     def numbers(self, found: dict[str, NDArray[Any]]) -> NDArray[Any]:
         """See `Numbered`."""
@@ -132,7 +144,7 @@ class UltralyticsDetr(_Detr):
         if found is None or found[1][1] > MAX_OBJECTS or found[1][2] <= 4:
             return None
         three, four = source.cells(*STRIDES), source.cells(*STRIDES, 64)
-        if {three, four, 3 * three, 3 * four} & {*found[1]}:
+        if {three, four, 3 * three, 3 * four} & {*found[1]} or _numbered(source) is not None:
             return None
         return found[1][2] - 4
 
@@ -141,6 +153,27 @@ class UltralyticsDetr(_Detr):
         ((name, _),) = source.outputs.items()
         columns = to.turned(name)
         boxes, scores = to.part(columns, 1, 0, 4), to.part(columns, 1, 4, 4 + classes)
+        return _in_pixels(source, boxes, to), scores
+
+
+class UltralyticsDetrObjects(Objects):
+    """The same of newer versions: rows of centre, size, score and class, box from 0 to 1."""
+
+    name = "ultralytics-rtdetr-rows"
+    title = "RT-DETR of Ultralytics, rows of centre, size, score and class"
+
+    def normalisation(self, source: Source) -> Normalisation:
+        """RGB from 0 to 1, stretched."""
+        return Normalisation(resize="stretch")
+
+    def classes(self, source: Source) -> int | None:
+        """See `Head`."""
+        rows = _numbered(source)
+        return 0 if rows is not None and _is_share(rows) else None
+
+    def write(self, source: Source, classes: int, to: Writer) -> tuple[str, str]:
+        """See `Head`."""
+        boxes, scores = super().write(source, classes, to)
         return _in_pixels(source, boxes, to), scores
 
 

@@ -28,6 +28,7 @@ from perception_nodes.importing.source import (
 )
 
 SLICES = ("Slice", "StridedSlice")
+CONVOLUTIONS = ("Convolution", "GroupConvolution")
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,10 @@ def read_ir(path: Path, size: tuple[int, int] | None) -> IrSource:
     targets = network.input(0).get_target_inputs()
     readers = [target.get_node().get_type_name() for target in targets]
     sliced = len(readers) > 1 and set(readers) <= {*SLICES}
-    return IrSource(path, INPUT_NAME, width, height, shapes, operators, sliced, facts, network)
+    dead = _dead(network)
+    return IrSource(
+        path, INPUT_NAME, width, height, shapes, operators, sliced, facts, dead, network
+    )
 
 
 def rewrite_ir(
@@ -176,6 +180,19 @@ def _taking_bytes(network: Any, wanted: Normalisation) -> Any:
     made = processor.build()
     made.input(0).get_tensor().set_names({INPUT_NAME})
     return made
+
+
+def _dead(network: Any) -> tuple[str, ...]:
+    weights = {
+        op.get_friendly_name(): op.input_value(1).get_node()
+        for op in network.get_ops()
+        if op.get_type_name() in CONVOLUTIONS
+    }
+    return tuple(
+        name
+        for name, one in weights.items()
+        if one.get_type_name() == "Constant" and not one.data.any()
+    )
 
 
 def _onnx_type(output: Any) -> int:

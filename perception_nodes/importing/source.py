@@ -4,6 +4,7 @@ import ast
 import tempfile
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ class Source(ABC):
         operators: the kinds of operators in it.
         sliced: whether it begins by slicing the image, as YOLOX does.
         facts: the metadata that the exporter wrote.
+        dead: names of convolutions whose weights are all zero.
     """
 
     path: Path
@@ -52,6 +54,7 @@ class Source(ABC):
     operators: frozenset[str]
     sliced: bool = False
     facts: dict[str, str] = field(default_factory=dict)
+    dead: tuple[str, ...] = ()
 
     def fact(self, name: str) -> Any:
         """A metadata entry as the Python value that it is written as, or as text; else None."""
@@ -68,6 +71,12 @@ class Source(ABC):
         if isinstance(names, dict) and set(names) == set(range(len(names))):
             names = [names[index] for index in range(len(names))]
         return [str(name) for name in names] if isinstance(names, list) and names else None
+
+    @cached_property
+    def answer(self) -> dict[str, NDArray[Any]]:
+        """The outputs, by name, for a picture of noise."""
+        shape = (1, 3, self.height, self.width)
+        return self.run(np.random.default_rng(0).random(shape, np.float32))
 
     @abstractmethod
     def run(self, image: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
@@ -128,7 +137,13 @@ def read_onnx(path: Path, size: tuple[int, int] | None) -> OnnxSource:
     operators = frozenset(node.op_type for node in network.graph.node)
     readers = [node.op_type for node in network.graph.node if image in node.input]
     sliced = len(readers) > 1 and set(readers) == {"Slice"}
-    return OnnxSource(path, image, width, height, shapes, operators, sliced, facts, network)
+    dead = _dead(network.graph)
+    return OnnxSource(path, image, width, height, shapes, operators, sliced, facts, dead, network)
+
+
+def _dead(graph: onnx.GraphProto) -> tuple[str, ...]:
+    zero = {one.name for one in graph.initializer if not numpy_helper.to_array(one).any()}
+    return tuple(n.input[1] for n in graph.node if n.op_type == "Conv" and n.input[1] in zero)
 
 
 def session_of(network: onnx.ModelProto) -> ort.InferenceSession:

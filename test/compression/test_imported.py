@@ -132,8 +132,8 @@ def command(*arguments: object) -> tuple[int, str]:
 def test_frames_are_asked_for_before_anything_is_read(tmp_path):
     said = command(tmp_path / "missing.onnx", "--int8", "--out", tmp_path / "models")[1]
     assert "--int8 needs frames" in said
-    said = command(tmp_path / "missing.onnx", "--images", tmp_path, "--out", tmp_path / "m")[1]
-    assert "are for --int8" in said
+    said = command(tmp_path / "missing.onnx", "--data", tmp_path, "--out", tmp_path / "m")[1]
+    assert "--data is for --int8" in said
     assert not list(tmp_path.iterdir())
 
 

@@ -119,6 +119,18 @@ def plain_ultralytics_detr(found):
     return plain_queries({"pred_boxes": rows[..., :4], "logits": logits})
 
 
+def plain_detr_rows(found):
+    (rows,) = found.values()
+    scale = [WIDTH, HEIGHT, WIDTH, HEIGHT]
+    return [
+        (
+            of_middle(*(value * size for value, size in zip(row[:4], scale, strict=True))),
+            [row[4] * (int(row[5]) == label) for label in range(CLASSES)],
+        )
+        for row in rows[0].tolist()
+    ]
+
+
 def anchors_and_maps():
     maps = {f"map_{s}": random(1, 3, HEIGHT // s, WIDTH // s, 5 + CLASSES) for s in STRIDES}
     return {**scored(3 * cells(*STRIDES)), **maps}
@@ -189,6 +201,12 @@ HEADS = {
     "nanodet-plus of ncnn": (ncnn, plain_ncnn, {}, None),
     "detr": (detr, plain_detr, {}, RGB),
     "detr-queries": (queries, plain_queries, {}, RGB),
+    "ultralytics-rtdetr-rows": (
+        lambda: {"output0": np.concatenate([random(1, 9, 5), objects()["output0"][..., 5:]], -1)},
+        plain_detr_rows,
+        {},
+        RGB,
+    ),
     "ultralytics-rtdetr": (
         lambda: {"output0": np.concatenate([random(1, 7, 4), random(1, 7, CLASSES)], -1)},
         plain_ultralytics_detr,
@@ -263,7 +281,7 @@ def test_what_may_be_two_heads_is_asked_for(tmp_path):
     assert "which may be" in said and "yolov6" in said and "--head" in said
 
 
-@pytest.mark.parametrize("strides", [(*STRIDES, 64), (4, *STRIDES)])
+@pytest.mark.parametrize("strides", [(*STRIDES, 64), (4, *STRIDES), (16, 32)])
 def test_the_author_in_the_metadata_decides(strides, tmp_path):
     rows = np.concatenate([middles(1, cells(*strides)), random(1, cells(*strides), 40)], -1)
     outputs = {"output0": rows.transpose(0, 2, 1).copy()}
@@ -276,37 +294,31 @@ def test_the_author_in_the_metadata_decides(strides, tmp_path):
     assert understand(path, Options(classes=[str(n) for n in range(40)])).head.name == "ultralytics"
 
 
-MINE = {"author": "Ultralytics", "description": "Ultralytics best model"}
+def rows_of_six(numbered, largest):
+    boxes, last = random(1, 9, 5, low=0.1, high=0.9), random(1, 9, 1, low=0.1, high=0.9)
+    boxes[..., :4] *= largest
+    return {"output0": np.concatenate([boxes, last.round() if numbered else last], axis=-1)}
 
 
+@pytest.mark.parametrize("facts", [{}, {"author": "Ultralytics", "description": "best model"}])
 @pytest.mark.parametrize(
-    ("columns", "classes", "facts", "head"),
+    ("numbered", "largest", "classes", "head"),
     [
-        (5, 1, {}, "ultralytics-rtdetr"),
-        (5, 1, MINE, "ultralytics-rtdetr"),
-        (6, 2, {}, ""),
-        (6, 2, MINE, ""),
-        (6, 3, {}, "ultralytics-nms"),
-        (6, 3, MINE, "ultralytics-nms"),
-        (6, 2, MINE | {"description": "Ultralytics RT-DETR-L model"}, "ultralytics-rtdetr"),
-        (6, 2, MINE | {"description": "Ultralytics YOLO26n model"}, "ultralytics-nms"),
-        (6, 2, MINE | {"head": "RTDETRDecoder"}, "ultralytics-rtdetr"),
-        (6, 2, MINE | {"head": "Detect"}, "ultralytics-nms"),
-        (6, 2, MINE | {"end2end": "True"}, "ultralytics-nms"),
-        (6, 2, MINE | {"args": "{'batch': 1, 'nms': True}"}, "ultralytics-nms"),
+        (True, 60, 3, "ultralytics-nms"),
+        (True, 60, 2, "ultralytics-nms"),
+        (True, 0, 2, "ultralytics-nms"),  # NMS inside has left nothing
+        (True, 1, 3, "ultralytics-rtdetr-rows"),
+        (False, 1, 2, "ultralytics-rtdetr"),
     ],
 )
-def test_rows_of_two_classes_are_not_taken_for_rows_of_score_and_class(
-    columns, classes, facts, head, tmp_path
+def test_rows_of_six_columns_are_told_apart_by_what_is_in_them(
+    facts, numbered, largest, classes, head, tmp_path
 ):
-    network = detector({"output0": random(1, 9, columns)}, facts=facts)
-    options = {"classes": NAMES[:classes]}
-    if not head:
-        said = refusal(network, tmp_path, **options)
-        assert "which may be ultralytics-nms" in said and "ultralytics-rtdetr" in said
-        options["head"] = head = "ultralytics-rtdetr"
-    path = written(network, tmp_path / "it.onnx")
-    assert understand(path, Options(**options)).head.name == head
+    outputs = rows_of_six(numbered, largest)
+    if not largest:
+        outputs["output0"] *= 0
+    path = written(detector(outputs, facts=facts), tmp_path / "it.onnx")
+    assert understand(path, Options(classes=NAMES[:classes])).head.name == head
 
 
 def test_a_head_that_does_not_fit_is_refused_with_those_that_do(tmp_path):

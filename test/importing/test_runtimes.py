@@ -20,7 +20,7 @@ def toy(folder, scores):
     rows = np.zeros((1, cells(8, 16, 32), 7))
     rows[:, 5:15] = found
     output = {"output0": rows.transpose(0, 2, 1).astype(np.float32)}
-    path = written(detector(output, grey=np.zeros(3, np.float32)), folder / "it.onnx")
+    path = written(detector(output, grey=np.full(3, 1e-4, np.float32)), folder / "it.onnx")
     return importer.understand(path, importer.Options(classes=["car", "bus", "truck"]))
 
 
@@ -66,6 +66,24 @@ def test_a_runtime_that_computes_something_else_is_noticed(
     differing(monkeypatch, change)
     with pytest.raises(ModelError, match=said):
         importer.write_model(imported, tmp_path / "toy")
+
+
+@pytest.mark.parametrize("scores", [0.9, 0.0])
+def test_a_network_that_sees_no_picture_is_refused(scores, tmp_path):
+    """As with a first convolution of zeros; a network with NMS inside may find nothing in noise."""
+    rows = np.zeros((1, cells(8, 16, 32), 7), np.float32)
+    rows[..., 4:] = scores + 0.01
+    blind = {"grid": rows.transpose(0, 2, 1).copy(), "rows": np.zeros((1, 9, 6), np.float32)}
+    folder, options = tmp_path / "toy", importer.Options(classes=["car", "bus", "truck"])
+    for name, output in blind.items():
+        network = detector({"output0": output}, grey=np.zeros(3, np.float32))
+        made = importer.understand(written(network, tmp_path / f"{name}.onnx"), options)
+        assert len(made.source.dead) == 1
+        if name == "rows":
+            importer.write_model(made, tmp_path / "rows")
+        else:
+            with pytest.raises(ModelError, match="answers the same to different pictures"):
+                importer.write_model(made, folder)
 
 
 def test_cells_may_change_places(tmp_path, monkeypatch):

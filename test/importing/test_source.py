@@ -187,6 +187,23 @@ def test_a_network_that_a_runtime_refuses_leaves_nothing(tmp_path, monkeypatch):
     assert onnx.load(path).graph.node
 
 
+def test_a_damaged_network_is_not_taken_on_trust(tmp_path, root):
+    """One whose weights are zero, and one that finds nothing."""
+    out, frames = tmp_path / "models", ["--bag", root / "bags/sample", "--frames", 8]
+    options = ["--out", out, "--classes", "a,b,c"]
+    dead = written(detector(grid(), grey=np.zeros(3, np.float32)), tmp_path / "dead.onnx")
+    assert "1 convolutions are all zero" in command(dead, *options, status=2)
+    assert not out.exists()
+    rows = grid()["output0"]
+    rows[:, 4:] = 0.1
+    blind = written(detector({"output0": rows}), tmp_path / "blind.onnx")
+    command(blind, *options, *frames, status=1)
+    assert not list(out.iterdir())
+    rows[:, 4] = 0.5
+    command(written(detector({"output0": rows}), blind), *options, *frames, status=0)
+    assert [path.name for path in out.iterdir()] == ["blind"]
+
+
 def test_a_list_of_names_may_be_long(tmp_path):
     path = written(detector(grid()), tmp_path / "it.onnx")
     names = [letter * 120 for letter in "abc"]

@@ -60,7 +60,7 @@ def detector(outputs, focus=False, operator="", size=SIZE, facts=None, opset=17,
     values = []
     for name, array in outputs.items():
         kind = TensorProto.FLOAT
-        moved = level
+        moved = to.op("Mul", level, to.constant(array % 1 != 0))
         if array.dtype == np.int64:
             kind = TensorProto.INT64
             moved = to.op("Cast", to.op("Mul", level, to.constant(0)), to=kind)
