@@ -204,7 +204,7 @@ class ModelsBench:
         contenders: list[_Contender],
         roofs: Mapping[tuple[str, int], float],
         accuracy: dict[str, float],
-        cosine: float,
+        cosine: float | None,
     ) -> dict[str, Any]:
         facts = network_facts(model)
         parent = next((m for m in self.models if m.name == model.parent), None)
@@ -244,10 +244,15 @@ class ModelsBench:
             "roofline_share": round(gmac_per_s / roof, 4),
             "map50_95": accuracy,
             "accuracy_from": "measured in this run" if self.data else "model.yaml",
-            "runtimes_agree_cosine": round(cosine, 5),
+            "runtimes_agree_cosine": None if cosine is None else round(cosine, 5),
             "runs": runs,
             "notes": notes,
         }
+
+
+def is_busy(machine: Mapping[str, Any]) -> bool:
+    """Whether the machine had other work before the start."""
+    return bool(machine["load_before"] > 0.25 * machine["cores"])
 
 
 def int8_instructions() -> list[str]:
@@ -261,13 +266,17 @@ def int8_instructions() -> list[str]:
 _NO_SPEEDUP: dict[str, Any] = {"speedup_vs_parent": None, "speedup_interval": None}
 
 
-def agreement(model: Model) -> float:
+def agreement(model: Model) -> float | None:
     """The smallest cosine of an output of OpenVINO with that of ONNX Runtime, on one picture.
+
+    None for a model of OpenVINO's own, which no other runtime reads.
 
     Raises:
         BackendError: a runtime refuses the model.
         Disagreement: the cosine is too small.
     """
+    if model.weights is not None:
+        return None
     outputs = []
     for name in ("openvino", "onnxruntime"):
         backend = open_backend(name, BackendSettings())

@@ -4,6 +4,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from perception_nodes.bench.models import is_busy
 from perception_nodes.bench.pareto import common_set, front_of, points_of
 from perception_nodes.report import page
 from perception_nodes.report.page import NO_VALUE, shown
@@ -107,7 +108,7 @@ def _setting(result: dict[str, Any]) -> str:
 def _remarks(result: dict[str, Any]) -> list[str]:
     remarks = [f"{model['name']}: {note}" for model in result["models"] for note in model["notes"]]
     load, cores = result["machine"]["load_before"], result["machine"]["cores"]
-    if load > 0.25 * cores:
+    if is_busy(result["machine"]):
         remarks.append(
             f"The machine was busy (load {load:g} on {cores} cores before the start): trust ratios "
             "more than milliseconds, and medians more than tails."

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from perception_nodes.backends.model import Model, available_models, load_model
+from perception_nodes.cli.card import card_command
 from perception_nodes.cli.common import (
     BackendOption,
     DataRoot,
@@ -250,6 +251,7 @@ def calibrate_command(
 
 model_app.command("compile")(compile_command)
 model_app.command("import")(import_command)
+model_app.command("card")(card_command)
 
 
 @model_app.command("compress")

@@ -106,11 +106,13 @@ class Evaluation(BaseModel):
         classes = parts(self.by_class)
         for name, score in classes.items():
             score["recall"] = round(self.recall[name] or 0.0, 5)
+        precision = self.operating_point.precision
         return {
             "images": self.images,
             "map50_95": self.map50_95,
             "map50": self.map50,
             "confidence": list(self.confidence),
+            "precision": None if precision is None else round(precision, 5),
             "classes": classes,
             "heights": parts(self.by_height),
             "light": parts(self.by_light),

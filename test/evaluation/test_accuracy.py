@@ -78,6 +78,7 @@ def test_a_perfect_detector_is_perfect(model: Model, picture: Path) -> None:
     facts = result.facts()
     assert facts["classes"] == {"car": {"objects": 4, "map50": 1, "recall": 1}}
     assert facts["heights"] == {">=64": {"objects": 4, "map50": 1}}
+    assert facts["precision"] == 1
     assert facts["light"] == {"dark": {"objects": 4, "map50": 1}}
     assert result.operating_point.f1 == pytest.approx(1)
     assert done[-1] == (4, 4)

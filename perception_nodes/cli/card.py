@@ -1,0 +1,67 @@
+"""`perception model card`: a page that says what a model is for, and where it is weak."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from perception_nodes.backends.model import load_model
+from perception_nodes.cli.common import (
+    DataRoot,
+    ModelName,
+    check_writable,
+    progress_bar,
+    say,
+    say_problem,
+)
+from perception_nodes.evaluation import evaluate, read_set
+from perception_nodes.evaluation.matching import require_pycocotools
+from perception_nodes.system.files import write_whole
+
+THREADS = (1, 2)
+
+
+def card_command(
+    model: ModelName,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the page here; by default out/MODEL.html.")
+    ] = None,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Measure accuracy on this labelled set, as for `perception model evaluate`; may "
+            "be repeated. Without it, the accuracy that model.yaml states is shown."
+        ),
+    ] = None,
+    root: DataRoot = None,
+    frames: Annotated[
+        int,
+        typer.Option(
+            min=0, max=100_000, help="Timed calls for each number of threads; 0: none is timed."
+        ),
+    ] = 60,
+) -> None:
+    """Write a page on a model: licence, data, weaknesses by class, height and light, latency here.
+
+    Example: perception model card open-n --out out/open-n.html
+    """
+    from perception_nodes.bench.model_card import render
+    from perception_nodes.bench.models import Disagreement, ModelsBench
+
+    subject = load_model(model)
+    page = out or Path("out") / f"{subject.name}.html"
+    check_writable(page, "--out")
+    accuracy = subject.accuracy
+    if data:
+        require_pycocotools()
+        accuracy = {}
+        for one in [read_set(path, root) for path in data]:
+            with progress_bar(f"{subject.name} on {one.name}") as progress:
+                accuracy[one.name] = evaluate(subject, one, progress=progress).facts()
+    try:
+        timed = ModelsBench([subject], frames, THREADS, []).run(say) if frames else None
+    except Disagreement as error:
+        say_problem("failed", error)
+        raise typer.Exit(1) from error
+    write_whole(page, render(subject, accuracy, timed))
+    say(f"Written to {page}")
