@@ -16,6 +16,7 @@ from rich.table import Table
 
 from perception_nodes.backends.contract import Backend, BackendSettings, open_backend
 from perception_nodes.backends.model import Model
+from perception_nodes.backends.pace import RATE_HZ, paced_ms
 from perception_nodes.bench.pareto import common_set
 from perception_nodes.bench.roofline import Roof, network_facts
 from perception_nodes.core.budget import Budget
@@ -25,9 +26,6 @@ from perception_nodes.system.processes import cpu_name
 
 PACES = ("tight", "paced")
 RANKS = {"p50": 50.0, "p90": 90.0, "p99": 99.0}
-RATE_HZ = 30.0
-CAMERA_FRAME_BYTES = 1920 * 1080 * 3
-"""Copied before each paced call, as a camera driver does, so that the caches are cold."""
 WARM_UP_ROUNDS = 3
 MIN_COSINE = 0.98
 """Smallest cosine of an output of one runtime with that of the other. Rounding alone leaves 0.996
@@ -174,18 +172,11 @@ class ModelsBench:
                 turn.times_ms["tight"].append((time.monotonic_ns() - start_ns) / 1e6)
 
     def _paced(self, contenders: list[_Contender]) -> None:
-        """Time one call in each camera period, after a sleep and the copy of a camera frame."""
-        camera = np.ones(CAMERA_FRAME_BYTES, np.uint8)
-        slot = np.empty_like(camera)
-        due_ns = time.monotonic_ns()
-        for number, turn in enumerate(self._turns(contenders)):
-            due_ns += round(1e9 / RATE_HZ)
-            time.sleep(max(0, due_ns - time.monotonic_ns()) / 1e9)
-            np.copyto(slot, camera)
-            start_ns = time.monotonic_ns()
-            turn.runner.run()
+        turns = self._turns(contenders)
+        times_ms = paced_ms(turn.runner.run for turn in turns)
+        for number, (turn, time_ms) in enumerate(zip(turns, times_ms, strict=True)):
             if number >= WARM_UP_ROUNDS * len(contenders):
-                turn.times_ms["paced"].append((time.monotonic_ns() - start_ns) / 1e6)
+                turn.times_ms["paced"].append(time_ms)
 
     def _turns(self, contenders: list[_Contender]) -> list[_Contender]:
         """Each contender once a round, in random order, so that none always follows another."""

@@ -22,6 +22,7 @@ from perception_nodes.cli.common import (
     say_problem,
     screen,
 )
+from perception_nodes.graph.auto_model import AUTO, fitting_model
 from perception_nodes.graph.config import SettingsError, allowed_range
 from perception_nodes.graph.graph import MONITOR, PLAYER, RECORDED, VEHICLE, Graph, graph_of
 from perception_nodes.graph.ros_arguments import split_ros_arguments
@@ -109,6 +110,9 @@ def run(
         started = Graph((MONITOR, *started.kinds))
     specs = started.nodes(values, ros)
     parameters_of = {name: value for spec in specs for name, value in spec.parameters.items()}
+    if parameters_of["model"] == AUTO:
+        parameters_of["model"] = fitting_model(parameters_of, say)
+        specs = started.nodes({**values, "model": parameters_of["model"]}, ros)
     for name in ("model", "fallback_model"):
         if parameters_of[name]:
             model = load_model(parameters_of[name])  # or several processes would report an error

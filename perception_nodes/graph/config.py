@@ -228,7 +228,9 @@ class PreprocessSettings(RedundantSettings):
         "ffmpeg, ffmpeg_image_transport_msgs/FFMPEGPacket (H.264 or H.265 without B-frames)",
     )
     model: str = Field(
-        default="road-n", description="name or folder of the model that detects objects"
+        default="road-n",
+        description="name or folder of the model that detects objects; auto: the most accurate "
+        "road model that keeps its budget on this machine, measured at the first start",
     )
     preprocess_on: Literal["cpu", "gpu"] = Field(
         default="cpu",

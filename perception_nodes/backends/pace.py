@@ -1,0 +1,86 @@
+"""How long a network takes at a camera's pace, alone or in a process of its own.
+
+Between two frames caches go cold and processors fall asleep, so a tight loop tells too little.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+
+from perception_nodes.backends.contract import BackendSettings, open_backend
+from perception_nodes.backends.model import load_model
+from perception_nodes.core.errors import PerceptionError
+from perception_nodes.core.inference import BackendError
+from perception_nodes.system.environment import cache_folder
+from perception_nodes.system.realtime import RealTime
+
+RATE_HZ = 30.0
+CAMERA_FRAME_BYTES = 1920 * 1080 * 3
+"""Copied before each call, as a camera driver does, so that the caches are cold."""
+WARM_UP_FRAMES = 10
+LONGEST_S = 10.0
+"""Of a single inference; what takes longer is ended, see `RealTime.begin`."""
+
+
+def paced_ms(calls: Iterable[Callable[[], object]], rate_hz: float = RATE_HZ) -> Iterator[float]:
+    """Make one call in each camera period, and yield how long it took in milliseconds."""
+    camera = np.ones(CAMERA_FRAME_BYTES, np.uint8)
+    slot = np.empty_like(camera)
+    due_ns = time.monotonic_ns()
+    for call in calls:
+        due_ns += round(1e9 / rate_hz)
+        time.sleep(max(0, due_ns - time.monotonic_ns()) / 1e9)
+        np.copyto(slot, camera)
+        start_ns = time.monotonic_ns()
+        call()
+        yield (time.monotonic_ns() - start_ns) / 1e6
+
+
+def apart_ms(
+    model: str, backend: str, threads: int, frames: int, cpus: str = "", fifo_priority: int = -1
+) -> list[float]:
+    """Time a model in a process of its own, with the real-time settings of a detector.
+
+    Args:
+        model: name or folder.
+        backend: name of the backend.
+        threads: of inference; 0 for one per physical core.
+        frames: number of timed frames.
+        cpus: processors to run on; empty for all.
+        fifo_priority: as for `RealTime.begin`.
+
+    Raises:
+        BackendError: the runtime refuses the model.
+    """
+    arguments = model, backend, str(threads), str(frames), cpus, str(fifo_priority)
+    child = subprocess.run(
+        [sys.executable, "-m", __name__, *arguments], capture_output=True, text=True
+    )
+    if child.returncode:
+        problem = child.stderr.strip().splitlines()
+        died = f"{backend} with {model} ended with status {child.returncode}"
+        raise BackendError(problem[-1] if problem else died)
+    return [float(time_ms) for time_ms in json.loads(child.stdout)]
+
+
+def _main(
+    model: str, backend: str, threads: str, frames: str, cpus: str, fifo_priority: str
+) -> None:
+    try:
+        loaded = load_model(model)
+        opened = open_backend(backend, BackendSettings(int(threads), str(cache_folder())))
+        opened.load(loaded)
+    except PerceptionError as error:
+        sys.exit(str(error))
+    RealTime().begin(cpus, int(fifo_priority), 0, lock_memory=False, longest_s=LONGEST_S)
+    image = np.full((loaded.input.height, loaded.input.width, 3), 127, np.uint8)
+    calls = [lambda: opened.infer(image)] * (WARM_UP_FRAMES + int(frames))
+    print(json.dumps(list(paced_ms(calls))[WARM_UP_FRAMES:]))
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
