@@ -28,8 +28,8 @@ TYPES_H265 = set(range(16, 24)), set(range(32)), {32, 33, 34}
 OTHER = -1
 FULL_RANGE = 2
 """FFmpeg's AVCOL_RANGE_JPEG: black is 0 and white 255, not 16 and 235."""
-BT709 = 1
-"""FFmpeg's AVCOL_SPC_BT709: the matrix of most HD video, while NV12 is BT.601 here."""
+MATRICES = {1: "ITU709", 7: "SMPTE240M", 9: "BT2020"}
+"""Those that are not BT.601's, by FFmpeg's AVCOL_SPC numbers, under the names of its scaler."""
 MAX_SETS = 32
 """Parameter sets that are kept, the newest ones."""
 PATCHED = "concealing"
@@ -239,15 +239,15 @@ def write_nv12(frame: Any, out: NDArray[np.uint8]) -> None:
     """Write a decoded frame as NV12, BT.601 in limited range.
 
     Args:
-        frame: PyAV's; one that is not planar 4:2:0 in this range, or is marked as BT.709, is
-            converted by FFmpeg before. One without a mark is taken for BT.601.
+        frame: PyAV's; one that is not planar 4:2:0 in this range, or is marked as of one of
+            `MATRICES`, is converted by FFmpeg before. One without a mark is taken for BT.601.
         out: uint8 [height * 3 / 2, width].
     """
     target = {}
     if frame.color_range == FULL_RANGE:
         target["dst_color_range"] = "MPEG"
-    if frame.colorspace == BT709:
-        target |= {"src_colorspace": "ITU709", "dst_colorspace": "ITU601"}
+    if frame.colorspace in MATRICES:
+        target |= {"src_colorspace": MATRICES[frame.colorspace], "dst_colorspace": "ITU601"}
     if target or frame.format.name != "yuv420p":
         frame = frame.reformat(format="yuv420p", **target)
     height, width = out.shape[0] * 2 // 3, out.shape[1]
