@@ -1,17 +1,22 @@
 """Numbers that a camera gives its frames: which frames are new, and which did not arrive."""
 
+from collections.abc import Mapping
+
 
 class FrameNumbers:
     """Keeps the last number of each source, also that of a predecessor."""
 
     def __init__(self) -> None:
         self._next: dict[int, int] = {}
-        self._predecessors_last: tuple[int, int] | None = None
+        self._taken: dict[int, int] = {}
 
-    def take_over(self, source: int, number: int) -> None:
-        """Go on behind the frame of this number, the last one that a predecessor took."""
-        self._predecessors_last = (source, number)
-        self._next[source] = number + 1
+    def take_over(self, taken: Mapping[int, int]) -> None:
+        """Go on behind the last number that a predecessor took from each source.
+
+        Also behind those of a camera before the present one: its last frames may still be waiting.
+        """
+        self._taken = dict(taken)
+        self._next |= {source: number + 1 for source, number in taken.items()}
 
     def missing_before(self, source: int, number: int) -> range | None:
         """The numbers of frames that were sent before this one and did not arrive.
@@ -23,11 +28,10 @@ class FrameNumbers:
         Returns:
             None if the predecessor has taken the frame already.
         """
-        if self._predecessors_last is not None:
-            if self._predecessors_last[0] == source and number <= self._predecessors_last[1]:
-                return None
-            # After the first new frame numbers may start again: a camera can be restarted.
-            self._predecessors_last = None
+        if number <= self._taken.get(source, -1):
+            return None
+        # After its first new frame a source's numbers may start again.
+        self._taken.pop(source, None)
         # A source may have been running before us: its first frame that we see is our first.
         expected = self._next.get(source, number)
         self._next[source] = number + 1

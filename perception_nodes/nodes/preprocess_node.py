@@ -93,8 +93,8 @@ class PreprocessNode(RedundantNode):
         self._began_ns = time.monotonic_ns()
         # A predecessor has taken its last frame at some time before.
         self._frame_ns = self._began_ns if note.source else 0
+        self._numbers.take_over(self.lease.taken())
         if note.source:
-            self._numbers.take_over(note.source, note.number)
             if died and note.entered_number == note.number:
                 self.records.send(FrameRecord.from_buffer_copy(note.entered))
             elif died:

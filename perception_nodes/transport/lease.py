@@ -15,6 +15,16 @@ from perception_nodes.system.processes import Process, open_process, runs_at_onc
 from perception_nodes.transport.domain import own_prefix
 from perception_nodes.transport.memory import SHM_FOLDER, Mapped
 
+EARLIER_STREAMS = 8
+"""As many as there can be senders of a channel."""
+NOT_ENTERED = 2**64 - 1
+
+
+class StreamPosition(ctypes.Structure):
+    """The last number that was taken from a numbered stream."""
+
+    _fields_ = [("source", ctypes.c_uint64), ("number", ctypes.c_uint64)]
+
 
 class LeaseNote(ctypes.Structure):
     """What the holder writes for its successor.
@@ -24,8 +34,10 @@ class LeaseNote(ctypes.Structure):
     time by then. `ingest_process`, `sequence` and `ingested_ns` identify the last frame that it
     took; `unended` is set until it has finished that frame. `number` is the last frame number that
     it took from the numbered stream `source`, and `entered_number` the last one whose record,
-    `entered`, it has made. `listeners` is the number of subscribers to its results. `life` is that
-    of its graph: of what a holder in another life has left, nothing is taken over.
+    `entered`, it has made. `earlier` is a ring of the streams before that one, whose last frames
+    may still wait for a successor; `switches` counts them. `listeners` is the number of subscribers
+    to its results. `life` is that of its graph: of what a holder in another life has left, nothing
+    is taken over.
     """
 
     _fields_ = [
@@ -39,6 +51,8 @@ class LeaseNote(ctypes.Structure):
         ("listeners", ctypes.c_uint64),
         ("life", ctypes.c_uint64),
         ("source", ctypes.c_uint64),
+        ("switches", ctypes.c_uint64),
+        ("earlier", StreamPosition * EARLIER_STREAMS),
         ("unended", ctypes.c_uint64),
         ("process", ctypes.c_uint32),
         ("ingest_process", ctypes.c_uint32),
@@ -124,7 +138,26 @@ class Lease:
 
     def take(self, source: int, number: int) -> None:
         """Note the frame that we took from a numbered stream, before it can make us crash."""
-        self.note.source, self.note.number = source, number
+        note = self.note
+        if source != note.source:
+            if note.source:
+                ring = note.earlier
+                ring[note.switches % EARLIER_STREAMS] = StreamPosition(note.source, note.number)
+                note.switches += 1
+            # We may be killed at any line: no number must be taken for one of another stream.
+            note.source, note.entered_number = 0, NOT_ENTERED
+        note.number = number
+        note.source = source
+
+    def taken(self) -> dict[int, int]:
+        """The last number that was taken from each stream."""
+        note = self.note
+        first = note.switches  # the oldest place of the ring
+        positions = [note.earlier[(first + n) % EARLIER_STREAMS] for n in range(EARLIER_STREAMS)]
+        taken = {int(each.source): int(each.number) for each in positions}
+        taken[int(note.source)] = int(note.number)
+        taken.pop(0, None)  # no stream
+        return taken
 
     def enter(self, record: FrameRecord) -> None:
         """Note the record of the last frame taken, and that we work on it.

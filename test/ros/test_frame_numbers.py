@@ -30,10 +30,12 @@ def test_numbers_that_begin_anew_miss_nothing():
 
 def test_what_a_predecessor_took_is_not_new_and_what_it_missed_is_missing():
     numbers = FrameNumbers()
-    numbers.take_over(1, 5)
+    numbers.take_over({7: 90, 1: 5})
     assert numbers.missing_before(1, 5) is None
     assert list(numbers.missing_before(1, 8)) == [6, 7]
     assert list(numbers.missing_before(1, 3)) == [], "the camera was restarted"
+    assert numbers.missing_before(7, 90) is None, "the last frame of the camera before"
+    assert list(numbers.missing_before(7, 92)) == [91]
 
 
 def preprocess(told, video=None):
@@ -43,7 +45,9 @@ def preprocess(told, video=None):
         _video=video,
         _sender=0,
         _topic=None,
-        lease=SimpleNamespace(take=lambda source, number: None, note=SimpleNamespace(source=0)),
+        lease=SimpleNamespace(
+            take=lambda source, number: None, taken=dict, note=SimpleNamespace(source=0)
+        ),
         sign=lambda: None,
         _enter=lambda *_: None,
         _end=lambda record, status, reason: told.append(reason),
@@ -125,8 +129,6 @@ def test_a_slow_camera_is_silent_only_after_the_time_that_it_may_take(source, mo
         PreprocessNode._look_after_camera(node)
         return told
 
-    node._numbers.take_over = lambda source, number: None
-    node.lease.note.number = 0
     PreprocessNode.take_over(node, False)
     assert look(0.5) == []
     assert look(1) == [None]

@@ -18,7 +18,7 @@ from rcl_interfaces.srv import DescribeParameters, SetParameters
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CameraInfo
 
-from perception_nodes.cameras.channel import CameraHeader, camera_writer
+from perception_nodes.cameras.channel import CameraHeader, camera_reader, camera_writer
 from perception_nodes.core.frame import FrameRecord, RecordKind
 from perception_nodes.graph.graph import LIVE
 from perception_nodes.graph.supervisor import Supervisor
@@ -30,6 +30,7 @@ from perception_nodes.nodes.preprocess_node import PreprocessNode
 from perception_nodes.report.recording import Recorder
 from perception_nodes.transport.channels import record_reader, record_writer
 from perception_nodes.transport.journal import journal_of, read_journal
+from perception_nodes.transport.lease import Lease
 from perception_nodes.transport.shm import Endpoint, Writer
 
 SAFE_STOP = "/perception/safe_stop"
@@ -197,6 +198,51 @@ def test_a_node_that_is_configured_again_counts_on(preprocess: Any) -> None:
     endpoint.close()
     assert [record.record for record in heard] == list(range(len(heard)))
     assert entered(heard) == [0, 1, 2]
+
+
+def test_a_successor_takes_no_frame_of_an_earlier_camera_for_a_new_one(preprocess: Any) -> None:
+    """The last frames of a camera that is gone wait for a standby that has worked before."""
+    endpoint = Endpoint("test")
+    records = record_reader(endpoint, "front", "preprocess")
+    seen, noted = camera_reader(endpoint, "front"), Lease("front", "preprocess")
+
+    def film(camera: Writer[CameraHeader], number: int) -> None:
+        sample = camera.loan()
+        sample.header.number = number
+        sample.header.describe(time.time_ns(), "bgr8", 2, 2, 6, 12)
+        camera.send(sample)
+        preprocess.step()
+        taken = seen.receive()
+        assert taken is not None
+        if noted.held:  # by the one that works meanwhile
+            noted.take(taken.source, number)
+        taken.release()
+
+    first, second = Endpoint("first"), Endpoint("second")
+    old, new = (camera_writer(each, "front", 12) for each in (first, second))
+    preprocess.step()
+    film(old, 0)
+    assert entered(records.records()) == [0]
+    preprocess.trigger_deactivate()
+    assert noted.acquire(1 << 40)
+    preprocess.trigger_activate()
+    for number in range(1, 9):
+        film(old, number)
+    first.close()
+    for number in range(3):
+        film(new, number)
+    noted.release()
+    give_up_s = time.monotonic() + 30
+    while not preprocess.lease.held and time.monotonic() < give_up_s:
+        preprocess.step()
+    for _ in range(10):
+        preprocess.step()
+    assert entered(records.records()) == []
+    film(new, 3)
+    assert entered(records.records()) == [1]
+    second.close()
+    endpoint.close()
+    noted.close()
 
 
 def test_a_deactivated_detector_no_longer_speaks_for_the_watchdog(detector: Any) -> None:

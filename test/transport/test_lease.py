@@ -114,6 +114,35 @@ def test_a_killed_holder_is_followed_at_once_with_the_frame_it_held(lease, holde
     )
 
 
+def test_wherever_it_is_killed_no_number_is_taken_for_one_of_another_stream(lease):
+    """What a successor would read is looked at behind each line of `take`."""
+    numbers = {1: 50, 2: 3, 3: 40}
+    seen = []
+
+    def look(frame, event, argument):
+        seen.append(lease.taken())
+        return look
+
+    sys.settrace(lambda frame, *_: look if frame.f_code is Lease.take.__code__ else None)
+    try:
+        for source, number in numbers.items():
+            lease.take(source, number)
+    finally:
+        sys.settrace(None)
+    assert len(seen) > 10
+    assert all(taken.items() <= numbers.items() for taken in seen), seen
+    assert lease.taken() == numbers
+
+
+def test_the_last_number_of_each_stream_is_known_to_the_next(lease):
+    other = Lease("front", "detector")
+    for number in range(100):
+        lease.take(1 + number % 3, number)
+    lease.take(4, 7)
+    assert other.taken() == {1: 99, 2: 97, 3: 98, 4: 7}
+    other.close()
+
+
 def test_the_end_of_the_holder_ends_the_wait(lease, holder):
     process = holder(SIGNS)
     lease.wait(1.0)
