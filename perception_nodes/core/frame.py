@@ -33,7 +33,7 @@ STAMPS = (
 
 
 class FrameStatus(IntEnum):
-    """What became of a frame; every frame gets exactly one."""
+    """What became of a frame; every frame gets exactly one. An outage gets a single one, too."""
 
     OK = 0
     LATE = 1
