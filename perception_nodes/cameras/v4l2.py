@@ -43,6 +43,7 @@ class V4l2Source:
         self._lent: list[Sample[CameraHeader] | None] = []
         self._mapped: list[mmap.mmap] = []
         self._next_sequence: int | None = None
+        self._lost = 0
 
     def open(self) -> CameraFormat:
         """Open the device and agree on a format, see `CameraSource`."""
@@ -172,7 +173,6 @@ class V4l2Source:
 
     def capture(self, timeout_ms: float) -> CapturedFrame | None:
         """The next frame, see `CameraSource`."""
-        lost = 0
         while True:
             events = self._poll.poll(timeout_ms)
             if not events:
@@ -186,13 +186,15 @@ class V4l2Source:
                 if error.errno == errno.EAGAIN:
                     return None
                 raise self._failed("a frame", error) from error
-            lost += self._gap(buffer.sequence)
+            self._lost += self._gap(buffer.sequence)
             if buffer.flags & kernel.BUF_FLAG_ERROR or not buffer.bytesused:
-                lost += 1  # the driver says that its pixels are not whole
+                self._lost += 1  # the driver says that its pixels are not whole
                 self._give_back(buffer.index)
                 continue
             sample = self._filled(buffer)
             sample.header.describe(self._stamp_ns(buffer), *self._frame, buffer.bytesused)
+            # Also those before a call that ended without a frame.
+            lost, self._lost = self._lost, 0
             return CapturedFrame(sample, lost)
 
     def _filled(self, buffer: kernel.Buffer) -> Sample[CameraHeader]:

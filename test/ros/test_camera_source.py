@@ -3,18 +3,16 @@
 import json
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import av
 import cv2
 import numpy as np
 import pytest
 import rclpy
-from rclpy.executors import SingleThreadedExecutor
+from recorder import Recorder
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from started_graph import ROOT, Starter, left_behind
 from vision_msgs.msg import Detection2DArray
@@ -29,27 +27,6 @@ from perception_nodes.nodes.republish_node import RepublishNode
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(180)]
 GRAPH = ("backend:=null", "standby:=never", "deadline_ms:=900")
 LENS = ROOT / "calibration/camera/example_wide_1920x1280.yaml"
-TIMEOUT_S = 60.0
-
-
-class Recorder:
-    """Subscribes as `ros2 bag record` does."""
-
-    def __init__(self, context: rclpy.Context) -> None:
-        self.node = rclpy.create_node("recorder", context=context)
-        self._executor = SingleThreadedExecutor(context=context)
-        self._executor.add_node(self.node)
-        self.got: dict[str, list[Any]] = {}
-
-    def subscribe(self, topic: str, kind: Any) -> Any:
-        got = self.got[topic] = []
-        return self.node.create_subscription(kind, topic, got.append, 10)
-
-    def until(self, condition: Callable[[], bool], why: Callable[[], object]) -> None:
-        give_up_s = time.monotonic() + TIMEOUT_S
-        while not condition():
-            assert time.monotonic() < give_up_s, why()
-            self._executor.spin_once(timeout_sec=0.1)
 
 
 def assert_nothing_left(domain: int) -> None:

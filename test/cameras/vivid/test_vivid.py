@@ -9,11 +9,11 @@ import subprocess
 import sys
 import time
 from contextlib import closing
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from virtual_camera import DAMAGED, DEVICE, DROPPED, SECOND, control, unplugged
 
 from perception_nodes.cameras import v4l2_kernel as kernel
 from perception_nodes.cameras.channel import CameraHeader, camera_reader, view_camera_frame
@@ -29,7 +29,6 @@ pytestmark = [
     pytest.mark.timeout(300),
 ]
 UNCOMPRESSED = [code.decode() for code, name in kernel.ENCODINGS.items() if name != "jpeg"]
-DEVICE, SECOND = "/dev/video0", "/dev/video1"
 SIZE = (640, 360)
 TIMEOUT_S = 60.0
 COMMAND_TIMEOUT_S = 300.0
@@ -37,21 +36,6 @@ COMMAND_TIMEOUT_S = 300.0
 # 75 % bars in BGR: white, yellow, cyan, green, magenta, red, blue, black.
 BARS = np.array([[b, g, r] for g in (191, 0) for r in (191, 0) for b in (191, 0)], float)
 TOLERANCE = 12
-
-
-def control(device, name, value):
-    """Set one of vivid's controls by its name."""
-    descriptor = kernel.open_device(device)
-    try:
-        entry = kernel.QueryControl(id=kernel.CTRL_FLAG_NEXT_CTRL)
-        while True:
-            kernel.call(descriptor, kernel.QUERYCTRL, entry)
-            if entry.name.decode() == name:
-                kernel.call(descriptor, kernel.S_CTRL, kernel.Control(entry.id, value))
-                return
-            entry = kernel.QueryControl(id=entry.id | kernel.CTRL_FLAG_NEXT_CTRL)
-    finally:
-        os.close(descriptor)
 
 
 def settings(pixel_format="NV12", device=DEVICE, size=SIZE, **others):
@@ -138,27 +122,33 @@ def test_what_the_driver_drops_or_damages_is_counted_as_lost(film):
     feed, take = film(settings())
     take(3)
     before = feed.lost
-    control(DEVICE, "Percentage of Dropped Buffers", 60)
+    control(DROPPED, 60)
     try:
         take(8)
     finally:
-        control(DEVICE, "Percentage of Dropped Buffers", 0)
+        control(DROPPED, 0)
     assert feed.lost > before
 
 
+def test_a_damaged_frame_is_counted_though_the_next_one_comes_after_a_timeout(film):
+    """At 5 Hz, where a step waits for 100 ms."""
+    feed, take = film(settings(rate_hz=5.0))
+    take(2)
+    before = feed.lost
+    control(DAMAGED, 1)
+    headers, _ = take(8)
+    assert sum(header.lost for header in headers) == feed.lost - before >= 1
+
+
 def test_a_camera_that_is_unplugged_is_told_of_and_comes_back(film):
-    driver = Path("/sys/bus/platform/drivers/vivid")
     feed, take = film(settings())
     last = take(3)[0][-1].number
-    (driver / "unbind").write_text("vivid.0")
-    try:
+    with unplugged():
         until_s = time.monotonic() + TIMEOUT_S
         while len(feed.told) < 2:
             assert time.monotonic() < until_s
             feed.step(100.0)
         assert "camera front is gone" in feed.told[1]
-    finally:
-        (driver / "bind").write_text("vivid.0")
     again, _ = take(2)
     assert again[0].number == last + 1
     assert len(feed.told) == 3
@@ -199,7 +189,7 @@ def test_after_a_kill_the_driver_writes_into_no_frame_that_somebody_holds(join, 
     """Buffers that the driver has are never those that were sent, also when the process is killed:
     frames that a reader holds keep their bytes, while the next process films with the same device.
     """
-    control(DEVICE, "Horizontal Movement", 6)  # so that each frame differs from the last
+    control("Horizontal Movement", 6)  # so that each frame differs from the last
     reader = camera_reader(join("reader"), "front")
     command = [sys.executable, "-m", "perception_nodes", "camera", f"v4l2:{DEVICE}",
                "--size", "640x360", "--format", "NV12"]  # fmt: skip
@@ -235,7 +225,7 @@ def test_after_a_kill_the_driver_writes_into_no_frame_that_somebody_holds(join, 
     finally:
         second.send_signal(signal.SIGINT)
         second.wait()
-        control(DEVICE, "Horizontal Movement", 3)
+        control("Horizontal Movement", 3)
     for sample, bytes_before in zip(held, before, strict=True):
         np.testing.assert_array_equal(sample.payload, bytes_before)
 

@@ -1,0 +1,37 @@
+"""The virtual camera of the kernel, as its driver is told to misbehave."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from perception_nodes.cameras import v4l2_kernel as kernel
+
+DEVICE, SECOND = "/dev/video0", "/dev/video1"
+DRIVER = Path("/sys/bus/platform/drivers/vivid")
+DROPPED, DAMAGED = "Percentage of Dropped Buffers", "Inject V4L2_BUF_FLAG_ERROR"
+
+
+def control(name: str, value: int) -> None:
+    """Set one of the first camera's controls by its name."""
+    descriptor = kernel.open_device(DEVICE)
+    try:
+        entry = kernel.QueryControl(id=kernel.CTRL_FLAG_NEXT_CTRL)
+        while True:
+            kernel.call(descriptor, kernel.QUERYCTRL, entry)
+            if entry.name.decode() == name:
+                kernel.call(descriptor, kernel.S_CTRL, kernel.Control(entry.id, value))
+                return
+            entry = kernel.QueryControl(id=entry.id | kernel.CTRL_FLAG_NEXT_CTRL)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def unplugged() -> Iterator[None]:
+    """Without the first camera."""
+    (DRIVER / "unbind").write_text("vivid.0")
+    try:
+        yield
+    finally:
+        (DRIVER / "bind").write_text("vivid.0")
