@@ -16,7 +16,9 @@ from perception_nodes.report.page import NO_VALUE, shown
 
 SELDOM = 0.5
 """A smaller share, of a class that is reported or of reports that are right, is a weakness."""
-FRAME = FRAME_WIDTH, FRAME_HEIGHT = 1920, 1080
+MIN_DARK_OBJECTS = 100
+"""Fewer, over all classes, say nothing of nights."""
+FRAME_WIDTH, FRAME_HEIGHT = 1920, 1080
 """Size in pixels of the camera's frames that heights are told for."""
 Accuracy = Mapping[str, Mapping[str, Any]]
 """By name of the set, what `Evaluation.facts` says."""
@@ -94,7 +96,7 @@ def weaknesses(
             "are false alarms, or objects that nobody has labelled."
         )
     dark, bright = (light.get(name, {"objects": 0, "map50": 0}) for name in ("dark", "bright"))
-    if dark["objects"] < MIN_CLASS_OBJECTS:
+    if dark["objects"] < MIN_DARK_OBJECTS:
         found.append(f"No evidence at night: {dark['objects']} labelled objects on dark images.")
     elif dark["map50"] < bright["map50"]:
         found.append(

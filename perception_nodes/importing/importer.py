@@ -34,6 +34,8 @@ MIN_SCALE = {False: 1e-3, True: 0.1}
 EVERYTHING = DecodeSettings(score_threshold=1e-9, iou_threshold=1.0)
 BEST = 10
 """Objects whose boxes are compared, of the hundred best of a picture."""
+TIED = 1e-3
+"""Scores that differ by a smaller share are the same."""
 MIN_SIZE = 8.0
 """Pixels: smaller boxes are those of noise."""
 FINE, COARSE = 6, 28
@@ -282,11 +284,15 @@ def _scores_apart(one: NDArray[np.float32], two: NDArray[np.float32], least: flo
 def _boxes_apart(some: Detections, others: Detections) -> float:
     """How far the best objects are from the nearest of their class, as a share of their sizes.
 
-    Not from that of the same cell: objects of equal score may change places.
+    Not from that of the same cell: objects of equal score may change places, and those of which a
+    hundred are as good, as with untrained weights, may not be among the others.
     """
-    best = some.boxes[:BEST]
+    sure = np.full(min(BEST, len(some)), True)
+    if others.more:
+        sure = some.scores[:BEST] > (1 + TIED) * others.scores[-1]
+    best, labels = some.boxes[:BEST][sure], some.classes[:BEST][sure]
     apart = np.abs(best[:, None] - others.boxes[None]).max(axis=2)
-    apart[some.classes[:BEST, None] != others.classes[None]] = np.inf
+    apart[labels[:, None] != others.classes[None]] = np.inf
     sizes = np.maximum((best[:, 2:] - best[:, :2]).max(axis=1), MIN_SIZE)
     return float((apart.min(axis=1, initial=np.inf) / sizes).max(initial=0))
 

@@ -13,7 +13,7 @@ MODEL = load_model("road-n")
 CLASSES = [name for name in MODEL.classes if name != "bicycle"]
 
 
-def measured(recall=0.9, small=0.7, dark=20, precision=0.8):
+def measured(recall=0.9, small=0.7, dark=120, precision=0.8):
     def score(objects, map50):
         return {"objects": objects, "map50": map50}
 

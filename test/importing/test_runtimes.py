@@ -86,6 +86,21 @@ def test_a_network_that_sees_no_picture_is_refused(scores, tmp_path):
                 importer.write_model(made, folder)
 
 
+def test_of_many_objects_that_are_as_good_any_may_be_seen(tmp_path, monkeypatch):
+    """As with untrained weights: each runtime takes other ones."""
+    random = np.random.default_rng(6)
+    boxes = np.tile(random.uniform(20, 60, (1, 300, 2)), 2)
+    rows = np.concatenate([boxes, np.full((1, 300, 3), 0.05)], axis=2).astype(np.float32)
+    network = detector({"output0": rows}, grey=np.full(3, 1e-4, np.float32))
+    options = importer.Options(classes=["car", "bus", "truck"])
+    made = importer.understand(written(network, tmp_path / "it.onnx"), options)
+    differing(monkeypatch, lambda boxes, classes: (boxes[..., ::-1], classes[..., ::-1]))
+    importer.write_model(made, tmp_path / "toy")
+    differing(monkeypatch, lambda boxes, classes: (boxes, classes * 0.5))
+    with pytest.raises(ModelError, match="different class scores"):
+        importer.write_model(made, tmp_path / "other")
+
+
 def test_cells_may_change_places(tmp_path, monkeypatch):
     imported = toy(tmp_path, 0.9)
     differing(monkeypatch, lambda boxes, classes: (boxes[..., ::-1], classes[..., ::-1]))
