@@ -88,23 +88,23 @@ def test_boxes_are_those_that_the_tool_predicts(weights, options, data, tmp_path
 
 @pytest.mark.timeout(600)
 def test_rtdetr_is_read_as_the_tool_reads_it(tmp_path, monkeypatch):
-    """With untrained weights, which need no download."""
+    """With untrained weights, which need no download: all objects of a class are as good."""
     monkeypatch.chdir(tmp_path)  # the tool writes into it
-    ultralytics.RTDETR("yolov8-rtdetr.yaml").export(format="onnx", imgsz=160, simplify=False)
+    ultralytics.RTDETR("yolov8-rtdetr.yaml").export(format="onnx", imgsz=96, simplify=False)
     (path,) = tmp_path.glob("*.onnx")
     model = imported(path)
     detector = Detector(model, "onnxruntime", 2)
     groups = [(index,) for index in range(len(model.classes))]
     picture = np.random.default_rng(0).integers(0, 256, (120, 200, 3), np.uint8)
     tool = ultralytics.RTDETR(path)
-    wanted = tool.predict(picture, imgsz=160, conf=0.001, max_det=100, verbose=False)[0].boxes
+    wanted = tool.predict(picture, imgsz=96, conf=0.001, verbose=False)[0].boxes
     found = detector.objects(detector.look(picture), groups, DecodeSettings(0.001))
-    assert len(found) == len(wanted) > 20
+    assert len(found) == 100 < len(wanted)
     boxes = np.clip(wanted.xyxy.numpy(), 0, [200, 120, 200, 120])
-    far = np.abs(boxes[:, None] - found.boxes[None]).max(axis=2)
-    far[wanted.cls.numpy()[:, None] != found.classes[None]] = np.inf
+    far = np.abs(found.boxes[:, None] - boxes[None]).max(axis=2)
+    far[found.classes[:, None] != wanted.cls.numpy()[None]] = np.inf
     assert far.min(axis=1).max() < 0.05
-    np.testing.assert_allclose(found.scores, wanted.conf.numpy(), atol=1e-4)
+    np.testing.assert_allclose(found.scores, wanted.conf.numpy()[:100], atol=1e-4)
 
 
 def test_a_checkpoint_is_exported_and_imported(data, tmp_path):
