@@ -56,6 +56,7 @@ setup(
             "player_node = perception_nodes.nodes.player_node:main",
             "camera_node = perception_nodes.nodes.camera_node:main",
             "republish_node = perception_nodes.nodes.republish_node:main",
+            "tracker_node = perception_nodes.nodes.tracker_node:main",
         ],
     },
 )

@@ -266,21 +266,6 @@ class FrameRecord(ctypes.Structure):
         return bool(self.flags & FrameFlag.CLOCK_SUSPECT)
 
 
-class DetectionRecord(ctypes.Structure):
-    """A frame's detections in shared memory; boxes are x1 y1 x2 y2 in source pixels."""
-
-    _fields_ = [
-        ("sequence", ctypes.c_uint64),
-        ("stamp_ns", ctypes.c_int64),
-        ("capture_ns", ctypes.c_int64),
-        ("status", ctypes.c_uint32),
-        ("count", ctypes.c_uint32),
-        ("boxes", ctypes.c_float * (4 * MAX_DETECTIONS)),
-        ("scores", ctypes.c_float * MAX_DETECTIONS),
-        ("classes", ctypes.c_uint32 * MAX_DETECTIONS),
-    ]
-
-
 @dataclass(frozen=True)
 class Detections:
     """Boxes of one frame, best score first.
@@ -304,6 +289,35 @@ class Detections:
     def none(cls) -> "Detections":
         """No objects."""
         return cls(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int64))
+
+
+class DetectionRecord(ctypes.Structure):
+    """A frame's detections in shared memory; boxes are x1 y1 x2 y2 in source pixels.
+
+    `ingest_process` and `sequence` identify the frame, see `FrameRecord`.
+    """
+
+    _fields_ = [
+        ("sequence", ctypes.c_uint64),
+        ("stamp_ns", ctypes.c_int64),
+        ("capture_ns", ctypes.c_int64),
+        ("status", ctypes.c_uint32),
+        ("ingest_process", ctypes.c_uint32),
+        ("frame_id", ctypes.c_char * 64),
+        ("count", ctypes.c_uint32),
+        ("boxes", ctypes.c_float * (4 * MAX_DETECTIONS)),
+        ("scores", ctypes.c_float * MAX_DETECTIONS),
+        ("classes", ctypes.c_uint32 * MAX_DETECTIONS),
+    ]
+
+    def detections(self) -> Detections:
+        """A copy of the objects."""
+        n = min(self.count, MAX_DETECTIONS)
+        return Detections(
+            np.frombuffer(self.boxes, np.float32)[: 4 * n].reshape(n, 4).copy(),
+            np.frombuffer(self.scores, np.float32)[:n].copy(),
+            np.frombuffer(self.classes, np.uint32)[:n].astype(np.int64),
+        )
 
 
 def stage_durations_ms(frame: Any) -> dict[str, float]:

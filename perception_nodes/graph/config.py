@@ -16,6 +16,7 @@ from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.system.realtime import MAX_PRIORITY
+from perception_nodes.tracking.tracks import TrackingSettings
 from perception_nodes.watchdog.faults import FaultLimits
 
 Name = Annotated[str, Field(pattern="^[a-z][a-z0-9_]{0,30}$")]
@@ -29,6 +30,8 @@ Topic = Annotated[
 ]
 FRAME_REPORTS = "perception/frame_report"
 HEALTH = "perception/health"
+TRACKS = "perception/tracks"
+TRACKED_DETECTIONS = "perception/tracked_detections"
 """Topics, before a camera's name is put into them: see `Settings.topic_of`."""
 OF_ONE_CAMERA = ("image_topic", "calibration_file", "source")
 """Parameters in which `{camera}` is the camera of the node itself."""
@@ -90,8 +93,8 @@ class Settings(BaseModel):
         ge=-1,
         le=MAX_PRIORITY,
         description="real-time priority (SCHED_FIFO) of the detector; the watchdog's is 1 more, "
-        "that of preprocessing 2, that of a camera 3; -1: as much as the system allows, up to 40; "
-        "0: no real time",
+        "that of preprocessing 2, that of a camera 3, that of the tracker 1 less; -1: as much as "
+        "the system allows, up to 40; 0: no real time",
     )
     lock_memory: bool = Field(
         default=False, description="keep all memory of the process resident (mlockall)"
@@ -430,6 +433,42 @@ class DetectorSettings(CamerasSettings):
                 "backend:=tensorrt"
             )
         return self
+
+
+class TrackerSettings(CamerasSettings):
+    """Parameters of tracker_node, which follows the objects from frame to frame."""
+
+    model: str = same(PreprocessSettings, "model")
+    tracks: bool = Field(
+        default=False,
+        description="follow the objects: perception/tracks has their identities and velocities, "
+        "and perception/tracked_detections each frame's detections with the identities",
+    )
+    tracks_time: Literal["publish", "capture"] = Field(
+        default="publish",
+        description="for which time tracks are stated: for that of their publication, or for that "
+        "of the frame",
+        json_schema_extra=CHANGEABLE,
+    )
+    tracks_ahead_ms: float = Field(
+        default=0.0,
+        ge=0,
+        le=1000,
+        description="how long after this time the tracks are stated for",
+        json_schema_extra=CHANGEABLE,
+    )
+    tracks_unseen_ms: float = Field(
+        default=1000 * TrackingSettings.max_unseen_s,
+        ge=50,
+        le=10_000,
+        description="a track ends when its object was not detected for this long",
+    )
+    tracks_coast_ms: float = Field(
+        default=150.0,
+        ge=20,
+        le=10_000,
+        description="while no detections come, tracks are published this often, marked as coasted",
+    )
 
 
 class WatchdogSettings(CamerasSettings):

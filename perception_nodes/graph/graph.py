@@ -27,6 +27,7 @@ from perception_nodes.graph.config import (
     RepublishSettings,
     Settings,
     SettingsError,
+    TrackerSettings,
     WatchdogSettings,
     camera_topic,
     check,
@@ -364,6 +365,12 @@ DETECTOR = NodeKind(
     "detector_node", DetectorSettings, standby="detector_standby_node", serves_all_cameras=True
 )
 PREPROCESS = NodeKind("preprocess_node", PreprocessSettings, standby="preprocess_standby_node")
+TRACKER = NodeKind(
+    "tracker_node",
+    TrackerSettings,
+    serves_all_cameras=True,
+    is_needed=lambda values: check(TrackerSettings, _own(TrackerSettings, values)).tracks,
+)
 REPUBLISH = NodeKind(
     "republish_node",
     RepublishSettings,
@@ -383,10 +390,10 @@ MONITOR = NodeKind("monitor_node", MonitorSettings)
 LIVE = Graph((WATCHDOG, DETECTOR, PREPROCESS))
 """What detects."""
 
-VEHICLE = Graph((*LIVE.kinds, REPUBLISH, CAMERA))
+VEHICLE = Graph((TRACKER, *LIVE.kinds, REPUBLISH, CAMERA))
 """A live camera. All of these nodes are started again when they die."""
 
-REPLAY = Graph((*LIVE.kinds, PLAYER))
+REPLAY = Graph((TRACKER, *LIVE.kinds, PLAYER))
 """A recorded drive, played as the camera."""
 
 RECORDED = Graph((MONITOR, *REPLAY.kinds))

@@ -183,7 +183,8 @@ class Lane:
         header = out.header
         count = header.count = len(detections)
         header.sequence, header.stamp_ns = record.sequence, record.stamp_ns
-        header.capture_ns = record.capture_ns
+        header.capture_ns, header.frame_id = record.capture_ns, record.frame_id
+        header.ingest_process = record.ingest_process
         header.status = self.pipeline.status_of(record)
         np.frombuffer(header.boxes, np.float32)[: 4 * count] = detections.boxes.ravel()
         np.frombuffer(header.scores, np.float32)[:count] = detections.scores

@@ -18,7 +18,7 @@ RLIMIT_RTTIME = 15
 """In microseconds; the module `resource` has no name for it."""
 AUTO_PRIORITY = 40
 """Of the detector. Below 50, that of interrupts on kernels with PREEMPT_RT."""
-RANKS = {"detector": 0, "watchdog": 1, "preprocess": 2, "camera": 3}
+RANKS = {"tracker": -1, "detector": 0, "watchdog": 1, "preprocess": 2, "camera": 3}
 """What a role's priority is above the detector's. What is short comes before what is long: a frame
 that has arrived is taken in 1 ms, before the inference of another one goes on. The watchdog comes
 before the detector because it must see one that spins, and judges in 0.2 ms."""

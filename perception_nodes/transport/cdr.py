@@ -12,11 +12,14 @@ from itertools import groupby
 
 from perception_nodes.core.frame import (
     CameraInfo,
+    DetectionRecord,
     Detections,
     FrameRecord,
     FrameRejected,
     ImageView,
 )
+from perception_nodes.tracking import motion
+from perception_nodes.tracking.tracks import Tracks
 from perception_nodes.transport.definitions import MessageField, fields
 
 Buffer = bytes | bytearray | memoryview
@@ -336,6 +339,91 @@ def write_detection_array(
         )
         fronts = others
     return b"".join(parts)[: -3 if len(detections) else None]
+
+
+def write_tracked_detections(
+    stamp_ns: int,
+    frame_id: bytes,
+    detections: Detections,
+    class_names: Sequence[bytes],
+    ids: Sequence[int],
+) -> bytes:
+    """Serialize a `vision_msgs/msg/Detection2DArray` in which objects have identities.
+
+    Identities are of any length, so this message has no template as the one above.
+
+    Args:
+        stamp_ns: the image's stamp.
+        frame_id: the image's coordinate frame.
+        detections: boxes in source pixels.
+        class_names: names by class index.
+        ids: of the tracks that the detections belong to; 0 for none, which is an empty `id`.
+    """
+    frame_id = _complete_characters(frame_id)
+    out = _Writer()
+    out.header(stamp_ns, frame_id)
+    out.pack("I", 4, len(detections))
+    for (x1, y1, x2, y2), score, label, track in zip(
+        detections.boxes.tolist(),
+        detections.scores.tolist(),
+        detections.classes.tolist(),
+        ids,
+        strict=True,
+    ):
+        out.header(stamp_ns, frame_id)
+        out.pack("I", 4, 1)
+        out.string(class_names[label])
+        out.pack("d", 8, score)
+        out.data += _UNKNOWN_POSE
+        out.pack("5d", 8, (x1 + x2) / 2, (y1 + y2) / 2, 0.0, x2 - x1, y2 - y1)
+        out.string(b"%d" % track if track else b"")
+    return bytes(out.data)
+
+
+def write_tracks(
+    frame: DetectionRecord | FrameRecord,
+    camera: str,
+    tracks: Tracks,
+    class_names: Sequence[bytes],
+    coasted: bool = False,
+) -> bytes:
+    """Serialize a `perception_interfaces/msg/Tracks`.
+
+    Args:
+        frame: the newest one with detections.
+        camera: its name.
+        tracks: the objects.
+        class_names: names by class index.
+        coasted: there was a message of the frame before.
+    """
+    out = _Writer()
+    out.header(frame.stamp_ns, _complete_characters(frame.frame_id))
+    out.string(camera.encode())
+    out.pack("Q2B", 8, frame.sequence, frame.status, coasted)
+    out.pack(
+        "iIfI", 4, *divmod(tracks.time_ns, NS_PER_S), tracks.gap_ns / 1e9, tracks.frames_without
+    )
+    out.string(tracks.reason.encode())
+    out.pack("I", 4, len(tracks))
+    for track, state, label, numbers in zip(
+        tracks.ids.tolist(),
+        tracks.states.tolist(),
+        tracks.classes.tolist(),
+        zip(
+            tracks.scores.tolist(),
+            *tracks.filters[:, : motion.SIZE].reshape(len(tracks), 4 * motion.SIZE).T.tolist(),
+            tracks.age_s.tolist(),
+            tracks.unseen_s.tolist(),
+            tracks.hits.tolist(),
+            tracks.misses.tolist(),
+            strict=True,
+        ),
+        strict=True,
+    ):
+        out.pack("QB", 8, track, state)
+        out.string(class_names[label])
+        out.pack("23f2I", 4, *numbers)
+    return bytes(out.data)
 
 
 FRAME_REPORT_FIELDS = [

@@ -242,11 +242,17 @@ class TestSource:
             ({"source": "shm"}, {"republish_node"}),
             ({"source": "v4l2:/dev/video0"}, {"republish_node", "camera_node"}),
             ({"source": "gst:videotestsrc", "republish": "false"}, {"camera_node"}),
+            ({"tracks": "true"}, {"tracker_node"}),
         ],
     )
     def test_who_runs_beside_what_detects(self, values, beside):
         detect = {kind.executable for kind in LIVE.kinds}
         assert set(self.specs(**values)) == detect | beside
+
+    def test_one_tracker_serves_all_cameras(self):
+        specs = self.specs(tracks=True, cameras="front,rear")
+        assert specs["tracker_node"].cameras == ("front", "rear")
+        assert specs["tracker_node"].restarted
 
     def test_a_camera_is_restarted_and_ends_no_graph(self):
         specs = self.specs(source="v4l2:/dev/video0", frame_size="1280x720", exposure_us="500")

@@ -17,6 +17,8 @@ from perception_nodes.core.frame import (
     ImageView,
 )
 from perception_nodes.drives.schemas import DETECTIONS, FRAME_REPORT, typestore
+from perception_nodes.tracking import motion
+from perception_nodes.tracking.tracks import Tracks
 from perception_nodes.transport.cdr import (
     read_camera_info,
     read_compressed_image,
@@ -27,6 +29,8 @@ from perception_nodes.transport.cdr import (
     write_detection_array,
     write_frame_report,
     write_image,
+    write_tracked_detections,
+    write_tracks,
 )
 
 STORE = typestore()
@@ -294,3 +298,66 @@ def test_a_text_cut_within_a_character_is_still_text():
     cut = "Straße".encode()[:5]
     message = STORE.deserialize_cdr(write_frame_report(FrameRecord(reason=cut)), FRAME_REPORT)
     assert message.reason == "Stra"
+
+
+@fast
+@given(stamp_ns=stamps, frame_id=names, reason=names, n=st.integers(0, 40), coasted=st.booleans())
+def test_tracks_are_what_rosbags_reads(stamp_ns, frame_id, reason, n, coasted):
+    random = np.random.default_rng(n)
+    tracks = Tracks(
+        stamp_ns,
+        123_000_000,
+        4,
+        reason,
+        np.arange(1, n + 1, dtype=np.uint64) * 10**12,
+        random.integers(0, 3, n).astype(np.uint8),
+        random.integers(0, 2, n),
+        random.random(n),
+        random.random((n, 6, 4)),
+        random.random(n),
+        random.random(n),
+        random.integers(0, 9, n).astype(np.uint32),
+        random.integers(0, 9, n).astype(np.uint32),
+    )
+    record = FrameRecord(sequence=2**40, stamp_ns=stamp_ns // 2, status=FrameStatus.LATE)
+    record.frame_id = frame_id.encode()[:60]
+    data = write_tracks(record, "rear", tracks, [b"car", b"traffic light"], coasted)
+    message = STORE.deserialize_cdr(data, "perception_interfaces/msg/Tracks")
+    assert message.header.stamp == time_of(stamp_ns // 2)
+    assert message.predicted_to == time_of(stamp_ns)
+    assert (message.camera, message.sequence, message.status) == ("rear", 2**40, FrameStatus.LATE)
+    assert (message.coasted, message.reason, message.frames_without) == (coasted, reason, 4)
+    assert message.gap_s == np.float32(0.123)
+    assert [one.id for one in message.tracks] == tracks.ids.tolist()
+    fields = {
+        "box": motion.BOX,
+        "velocity": motion.VELOCITY,
+        "box_variance": motion.BOX_VARIANCE,
+        "box_velocity_covariance": motion.COVARIANCE,
+        "velocity_variance": motion.VELOCITY_VARIANCE,
+    }
+    for row, one in enumerate(message.tracks):
+        for name, index in fields.items():
+            np.testing.assert_array_equal(
+                getattr(one, name), tracks.filters[row, index].astype(np.float32)
+            )
+        assert one.class_id == ["car", "traffic light"][tracks.classes[row]]
+        assert (one.state, one.hits, one.misses) == (
+            tracks.states[row],
+            tracks.hits[row],
+            tracks.misses[row],
+        )
+        assert one.score == np.float32(tracks.scores[row])
+        assert one.age_s == np.float32(tracks.age_s[row])
+        assert one.unseen_s == np.float32(tracks.unseen_s[row])
+
+
+def test_detections_of_tracks_have_their_ids():
+    found = Detections(
+        np.array([[0, 0, 4, 4], [9, 9, 12, 12]], np.float32),
+        np.array([0.5, 0.4], np.float32),
+        np.array([0, 0]),
+    )
+    data = write_tracked_detections(1, b"cam", found, [b"car"], [0, 17])
+    message = STORE.deserialize_cdr(data, DETECTIONS)
+    assert [one.id for one in message.detections] == ["", "17"]

@@ -1,0 +1,153 @@
+"""Follows the objects that the detector finds, and says where they are by now.
+
+It reads the detections in shared memory as one more reader. Its priority is below the detector's;
+where there is no real-time priority to be had, it takes the processor from nobody when it wakes.
+"""
+
+import ctypes
+import os
+import sys
+import time
+
+from perception_interfaces.msg import Tracks as TracksMessage
+from vision_msgs.msg import Detection2DArray
+
+from perception_nodes.backends.model import load_model
+from perception_nodes.core.clock import MAX_SANE_AGE_NS
+from perception_nodes.core.frame import STAMP_LIMIT_NS, DetectionRecord
+from perception_nodes.graph.config import TRACKED_DETECTIONS, TRACKS, TrackerSettings
+from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode
+from perception_nodes.nodes.running import run_node
+from perception_nodes.system.realtime import RANKS
+from perception_nodes.tracking.tracker import Tracker
+from perception_nodes.tracking.tracks import TrackingSettings
+from perception_nodes.transport import channels
+from perception_nodes.transport.cdr import write_tracked_detections, write_tracks
+from perception_nodes.transport.domain import own_prefix
+from perception_nodes.transport.memory import SHM_FOLDER, Mapped
+
+QUEUE_DEPTH = 10
+MS = 1_000_000
+
+
+class _NextId(ctypes.Structure):
+    """What the next tracker goes on with, should this one die: no identity is given twice."""
+
+    _fields_ = [("next_id", ctypes.c_uint64)]
+
+
+class TrackerNode(PerceptionNode):
+    """Publishes the tracks of each camera."""
+
+    settings_type = TrackerSettings
+    rank = RANKS["tracker"]
+    _cameras: "tuple[FollowedCamera, ...]" = ()
+
+    def open(self) -> None:
+        """Join the channels, announce the topics."""
+        settings: TrackerSettings = self.settings
+        names = [name.encode() for name in load_model(settings.model).classes]
+        for camera in settings.served:
+            self._cameras += (FollowedCamera(self, camera, names),)
+        self._waiter = self.endpoint.waiter([camera.reader for camera in self._cameras])
+
+    def begin_real_time(self) -> None:
+        """Without real-time priority, do not push others aside."""
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        super().begin_real_time()
+
+    def step(self) -> None:
+        """Publish the tracks of each frame that has come, and of cameras without any."""
+        self._waiter.wait(IDLE_WAIT_MS)
+        for camera in self._cameras:
+            camera.step()
+
+    def close(self) -> None:
+        """Let go of what a successor needs."""
+        for camera in self._cameras:
+            camera.close()
+        self._cameras = ()
+
+
+class FollowedCamera:
+    """The tracks of one camera.
+
+    Attributes:
+        reader: channel of its detections.
+    """
+
+    def __init__(self, node: PerceptionNode, camera: str, class_names: list[bytes]) -> None:
+        """Join the camera's channel and announce its topics; the node is the tracker's."""
+        settings: TrackerSettings = node.settings
+        self._node, self._camera, self._class_names = node, camera, class_names
+        self.reader = channels.detection_reader(node.endpoint, camera)
+        self._mapped = Mapped(SHM_FOLDER / f"{own_prefix()}{camera}.tracks", _NextId)
+        self._tracker = Tracker(
+            len(class_names),
+            TrackingSettings(max_unseen_s=settings.tracks_unseen_ms / 1e3),
+            max(1, self._mapped.value.next_id),
+        )
+        self._tracks = node.add_publisher(
+            TracksMessage, settings.topic_of(TRACKS, camera), QUEUE_DEPTH
+        )
+        self._detections = node.add_publisher(
+            Detection2DArray, settings.topic_of(TRACKED_DETECTIONS, camera), QUEUE_DEPTH
+        )
+        self._last: DetectionRecord | None = None
+        self._coast_at_ns: int | None = None
+
+    def step(self) -> None:
+        """Publish the tracks of each frame that has come; predictions while none comes."""
+        for record in self.reader.records():
+            self._take(record)
+        now_ns = time.monotonic_ns()
+        if self._last is not None and self._coast_at_ns is not None and now_ns >= self._coast_at_ns:
+            self._publish(self._last, now_ns, coasted=True)
+
+    def close(self) -> None:
+        """The file of the next identity stays."""
+        self._mapped.close()
+
+    def _take(self, record: DetectionRecord) -> None:
+        detections, last = record.detections(), self._last
+        without = 0
+        if last is not None and last.ingest_process == record.ingest_process:
+            without = max(0, record.sequence - last.sequence - 1)
+        ids = self._tracker.take(_time_of(record), detections, without)
+        self._mapped.value.next_id = self._tracker.next_id
+        self._last = record
+        self._publish(record, time.monotonic_ns(), coasted=False)
+        self._detections.publish(
+            write_tracked_detections(
+                record.stamp_ns, record.frame_id, detections, self._class_names, ids.tolist()
+            )
+        )
+
+    def _publish(self, record: DetectionRecord, now_ns: int, coasted: bool) -> None:
+        """Publish the tracks; a last time when none is left."""
+        settings: TrackerSettings = self._node.settings
+        passed_ns = 0
+        if coasted or settings.tracks_time == "publish":
+            passed_ns = max(0, now_ns - record.capture_ns)
+            if not coasted:
+                passed_ns = min(passed_ns, MAX_SANE_AGE_NS)
+        ahead_ns = round(settings.tracks_ahead_ms * MS)
+        latest_ns = STAMP_LIMIT_NS - 1 - ahead_ns
+        tracks = self._tracker.at(min(_time_of(record) + passed_ns, latest_ns), ahead_ns)
+        self._tracks.publish(write_tracks(record, self._camera, tracks, self._class_names, coasted))
+        due_ns = now_ns + round(settings.tracks_coast_ms * MS)
+        self._coast_at_ns = due_ns if len(tracks) else None
+
+
+def _time_of(record: DetectionRecord) -> int:
+    """Time of a frame by its stamp; by its receipt where its camera gives none."""
+    return int(record.stamp_ns or record.capture_ns)
+
+
+def main() -> int:
+    """Entry point."""
+    return run_node(TrackerNode, "tracker_node")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,212 @@
+"""Follows objects through a camera's frames: which detection is which object, and where it is now.
+
+Of ByteTrack (Zhang et al. 2022) is the idea that detections with low scores prolong tracks but do
+not begin any. Unlike there, all time is that of the stamps: frames that are late, skipped or lost
+change nothing but how sure the filters are.
+"""
+
+import lap
+import numpy as np
+from numpy.typing import NDArray
+
+from perception_nodes.core.frame import MAX_DETECTIONS, Detections
+from perception_nodes.core.geometry import pairwise_iou
+from perception_nodes.tracking import motion
+from perception_nodes.tracking.tracks import TrackingSettings, Tracks, TrackState
+
+MAX_TRACKS = 2 * MAX_DETECTIONS
+"""Where there would be more, those that were unseen for the longest time end."""
+MAX_PX = 1e6
+"""Boxes that reach farther are none."""
+CLOCK_STEP_NS = 1_000_000_000
+"""A stamp that is older than the last one by this much is of another clock; by less, it is that of
+a frame that was overtaken."""
+DEFAULTS = TrackingSettings()
+MEMORY = 0.9
+"""What a class's score still counts for at the next detection."""
+
+
+class Tracker:
+    """Follows the objects of one camera.
+
+    Attributes:
+        next_id: id of the next track that begins; each is given once.
+    """
+
+    def __init__(
+        self, classes: int, settings: TrackingSettings = DEFAULTS, next_id: int = 1
+    ) -> None:
+        """Nothing is followed yet; `classes` is the number of the model's classes."""
+        self.next_id = next_id
+        self._settings = settings
+        self._max_unseen_ns = round(settings.max_unseen_s * 1e9)
+        self._table = np.zeros(
+            0,
+            [
+                ("id", np.uint64),
+                ("filter", np.float64, (6, 4)),
+                ("votes", np.float64, (classes,)),
+                ("score", np.float64),
+                ("first_ns", np.int64),
+                ("seen_ns", np.int64),
+                ("hits", np.uint32),
+                ("misses", np.uint32),
+            ],
+        )
+        self._stamp_ns: int | None = None
+        self._gap_ns = self._frames_without = 0
+        self._reason = ""
+
+    def take(
+        self, stamp_ns: int, detections: Detections, frames_without: int = 0
+    ) -> NDArray[np.uint64]:
+        """Take in the detections of the next frame.
+
+        Args:
+            stamp_ns: the frame's.
+            detections: those that are not finite or have no area belong to no track, nor do those
+                beyond the best `MAX_DETECTIONS`.
+            frames_without: frames since the one before that gave no detections.
+
+        Returns:
+            For each detection the id of its track, 0 for none.
+        """
+        ids = np.zeros(len(detections), np.uint64)
+        if not self._advance(stamp_ns, frames_without):
+            return ids
+        used, boxes = _usable(detections)
+        scores, classes = detections.scores[used], detections.classes[used]
+        table = self._table
+        owners = self._assign(boxes, scores, classes)
+        found = np.flatnonzero(owners >= 0)
+        rows = owners[found]
+        table["misses"] += 1
+        table["misses"][rows] = 0
+        table["hits"][rows] += 1
+        table["seen_ns"][rows] = stamp_ns
+        table["score"][rows] = scores[found]
+        table["filter"][rows] = motion.corrected(table["filter"][rows], boxes[found])
+        table["votes"][rows] *= MEMORY
+        table["votes"][rows, classes[found]] += scores[found]
+        ids[used[found]] = table["id"][rows]
+
+        begun = np.flatnonzero((owners < 0) & (scores >= self._settings.birth_score))
+        born = np.zeros(len(begun), table.dtype)
+        born["id"] = np.arange(self.next_id, self.next_id + len(begun), dtype=np.uint64)
+        self.next_id += len(begun)
+        born["filter"] = motion.born(boxes[begun])
+        born["votes"][np.arange(len(begun)), classes[begun]] = scores[begun]
+        born["score"] = scores[begun]
+        born["first_ns"] = born["seen_ns"] = stamp_ns
+        born["hits"] = 1
+        ids[used[begun]] = born["id"]
+
+        # What was seen once and not again was a false alarm.
+        table = np.concatenate([table[(table["hits"] > 1) | (table["misses"] == 0)], born])
+        if len(table) > MAX_TRACKS:
+            table = np.delete(table, np.argsort(table["seen_ns"], kind="stable")[:-MAX_TRACKS])
+        self._table = table
+        return ids
+
+    def at(self, time_ns: int, ahead_ns: int = 0) -> Tracks:
+        """All tracks, predicted to a time.
+
+        Args:
+            time_ns: tracks that are unseen for too long by then end. If it is before the newest
+                frame, that frame's time is taken.
+            ahead_ns: how long after this time the tracks are stated for.
+        """
+        stamp_ns = self._stamp_ns or 0
+        time_ns = max(time_ns, stamp_ns)
+        self._end_unseen(time_ns)
+        time_ns += ahead_ns
+        table = self._table
+        states = np.where(table["hits"] > 1, TrackState.TRACKED, TrackState.NEW)
+        return Tracks(
+            time_ns,
+            self._gap_ns,
+            self._frames_without,
+            self._reason,
+            table["id"],
+            np.where(table["misses"] > 0, TrackState.COASTED, states).astype(np.uint8),
+            table["votes"].argmax(axis=1),
+            table["score"],
+            motion.predicted(table["filter"], (time_ns - stamp_ns) / 1e9),
+            (time_ns - table["first_ns"]) / 1e9,
+            (time_ns - table["seen_ns"]) / 1e9,
+            table["hits"],
+            table["misses"],
+        )
+
+    def _advance(self, stamp_ns: int, frames_without: int) -> bool:
+        """Predict all tracks to a frame's stamp; whether the frame is to be taken in."""
+        last_ns = stamp_ns if self._stamp_ns is None else self._stamp_ns
+        passed_ns = stamp_ns - last_ns
+        is_first = self._stamp_ns is None
+        self._gap_ns, self._frames_without, self._reason = passed_ns, frames_without, ""
+        if passed_ns <= -CLOCK_STEP_NS:
+            self._reason = f"stamps went back by {-passed_ns / 1e9:.1f} s: all tracks have ended"
+            self._table = self._table[:0]
+        elif passed_ns <= 0 and not is_first:
+            self._reason = (
+                f"its stamp is {-passed_ns / 1e6:.1f} ms older than that of the frame before: its "
+                "detections are not used"
+            )
+            return False
+        else:
+            before = len(self._table)
+            self._end_unseen(stamp_ns)
+            if before and not len(self._table) and passed_ns > self._max_unseen_ns:
+                self._reason = f"no detections for {passed_ns / 1e9:.1f} s: all tracks have ended"
+            self._table["filter"] = motion.predicted(self._table["filter"], passed_ns / 1e9)
+        self._stamp_ns = stamp_ns
+        return True
+
+    def _end_unseen(self, time_ns: int) -> None:
+        self._table = self._table[time_ns - self._table["seen_ns"] <= self._max_unseen_ns]
+
+    def _assign(
+        self, boxes: NDArray[np.float64], scores: NDArray[np.float32], classes: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """The row of each detection's track, -1 for none; detections with good scores first."""
+        settings, table = self._settings, self._table
+        owners = np.full(len(boxes), -1)
+        if not len(table) or not len(boxes):
+            return owners
+        overlap = pairwise_iou(_corners(table["filter"][:, motion.BOX]), _corners(boxes))
+        overlap -= settings.other_class * (table["votes"].argmax(axis=1)[:, None] != classes)
+        sure = scores >= settings.sure_score
+        free = np.ones(len(table), bool)
+        for group in (sure, ~sure):
+            rows, columns = np.flatnonzero(free), np.flatnonzero(group)
+            if len(rows) and len(columns):
+                found = _best(overlap[np.ix_(rows, columns)], settings.min_overlap)
+                matched = found >= 0
+                owners[columns[matched]] = rows[found[matched]]
+                free[rows[found[matched]]] = False
+        return owners
+
+
+def _best(overlap: NDArray[np.float64], least: float) -> NDArray[np.int64]:
+    """The row of each column for the greatest sum of overlaps of at least `least`; -1 for none."""
+    _, _, rows = lap.lapjv(1 - overlap, extend_cost=True, cost_limit=1 - least)
+    return np.asarray(rows, np.int64)
+
+
+def _usable(detections: Detections) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Which detections can belong to tracks, and their boxes: centre x, centre y, width, height."""
+    corners = detections.boxes.astype(np.float64)
+    low, high = corners[:, :2], corners[:, 2:]
+    boxes = np.concatenate([(low + high) / 2, high - low], axis=1)
+    # A comparison with what is not a number is false.
+    good = (np.abs(corners).max(axis=1) < MAX_PX) & (boxes[:, 2:].min(axis=1) > 0)
+    used = np.flatnonzero(good & (detections.scores > 0))
+    if len(used) > MAX_DETECTIONS:
+        best = np.argsort(-detections.scores[used], kind="stable")[:MAX_DETECTIONS]
+        used = np.sort(used[best])
+    return used, boxes[used]
+
+
+def _corners(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    half = boxes[:, 2:] / 2
+    return np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], axis=1)

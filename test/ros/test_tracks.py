@@ -1,0 +1,132 @@
+"""Tracks of a running tracker: one message a frame, and none of its troubles are the graph's."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import rclpy
+from perception_interfaces.msg import Track, Tracks
+from rclpy.executors import SingleThreadedExecutor
+from vision_msgs.msg import Detection2DArray
+
+from perception_nodes.core.frame import DetectionRecord, FrameStatus
+from perception_nodes.graph.graph import TRACKER, Graph, NodeSpec
+from perception_nodes.graph.supervisor import Supervisor
+from perception_nodes.transport import channels
+from perception_nodes.transport.shm import Endpoint
+
+pytestmark = [pytest.mark.ros, pytest.mark.timeout(120)]
+TIMEOUT_S = 60.0
+PERIOD_NS = 50_000_000
+
+
+class Rig:
+    """A tracker alone, a detector in the place of the graph's, and a subscriber."""
+
+    def __init__(self, domain: int) -> None:
+        (self.spec,) = Graph((TRACKER,)).nodes({"tracks": True, "standby": "never"})
+        self._supervisor = Supervisor([NodeSpec(**{**vars(self.spec), "restarted": True})])
+        self._supervisor.__enter__()
+        self._endpoint = Endpoint("detector")
+        self._writer = channels.detection_writer(self._endpoint, "front")
+        self._context = rclpy.Context()
+        rclpy.init(context=self._context, domain_id=domain)
+        node = rclpy.create_node("planner", context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(node)
+        self.tracks: list[Tracks] = []
+        self.detections: list[Detection2DArray] = []
+        node.create_subscription(Tracks, "perception/tracks", self.tracks.append, 100)
+        node.create_subscription(
+            Detection2DArray, "perception/tracked_detections", self.detections.append, 100
+        )
+        self.sequence = 0
+        self._node = node
+
+    def close(self) -> None:
+        self._supervisor.__exit__()
+        self._endpoint.close()
+        rclpy.shutdown(context=self._context)
+
+    def frame(self, x: float = 100.0) -> None:
+        """One car, in a frame that was captured 5 ms ago."""
+        record = DetectionRecord(sequence=self.sequence, status=FrameStatus.OK, ingest_process=1)
+        record.stamp_ns = time.time_ns() - 5_000_000
+        record.capture_ns = time.monotonic_ns() - 5_000_000
+        record.frame_id, record.count = b"camera", 1
+        np.frombuffer(record.boxes, np.float32)[:4] = x, 100, x + 80, 160
+        np.frombuffer(record.scores, np.float32)[0] = 0.9
+        self._writer.send_record(record)
+        self.sequence += 1
+
+    def spin(self, seconds: float) -> None:
+        end_s = time.monotonic() + seconds
+        while (left_s := end_s - time.monotonic()) > 0:
+            self._executor.spin_once(timeout_sec=left_s)
+
+    def until(self, condition: Callable[[], Any], meanwhile: Callable[[], None]) -> None:
+        give_up_s = time.monotonic() + TIMEOUT_S
+        while not condition():
+            assert time.monotonic() < give_up_s
+            meanwhile()
+            self.spin(PERIOD_NS / 1e9)
+
+    @property
+    def process(self) -> int:
+        return self._supervisor.processes[0][1].pid
+
+    def of_frames(self) -> list[Tracks]:
+        return [message for message in self.tracks if not message.coasted]
+
+
+@pytest.fixture
+def rig(domain: int) -> Iterator[Rig]:
+    started = Rig(domain)
+    yield started
+    started.close()
+
+
+def nanoseconds(stamp: Any) -> int:
+    return int(stamp.sec) * 10**9 + int(stamp.nanosec)
+
+
+def test_one_message_a_frame_and_a_gap_coasts(rig: Rig) -> None:
+    rig.until(lambda: rig.of_frames() and rig.detections, rig.frame)
+    last = rig.sequence + 20
+    first = rig.sequence
+    rig.until(lambda: rig.sequence == last, rig.frame)
+    rig.until(lambda: rig.of_frames()[-1].sequence == last - 1, lambda: None)
+    numbers = [m.sequence for m in rig.of_frames()]
+    assert numbers[numbers.index(first) :] == list(range(first, last))
+    newest = rig.of_frames()[-1]
+    (track,) = newest.tracks
+    assert (track.state, newest.header.frame_id, newest.camera) == (
+        Track.TRACKED,
+        "camera",
+        "front",
+    )
+    assert nanoseconds(newest.predicted_to) - nanoseconds(newest.header.stamp) >= 5_000_000
+    assert rig.detections[-1].detections[0].id == str(track.id)
+
+    rig.until(lambda: rig.tracks[-1].coasted and not rig.tracks[-1].tracks, lambda: None)
+    coasted = [m for m in rig.tracks if m.coasted and m.sequence == last - 1 and m.tracks]
+    variances = [m.tracks[0].box_variance[0] for m in coasted]
+    assert len(coasted) > 2 and (np.diff(variances) > 0).all()
+    assert {m.tracks[0].id for m in coasted} == {track.id}
+
+
+def test_a_tracker_that_was_killed_comes_back_and_gives_no_identity_twice(rig: Rig) -> None:
+    rig.until(lambda: rig.of_frames() and rig.of_frames()[-1].tracks, rig.frame)
+    before = max(t.id for m in rig.tracks for t in m.tracks)
+    process = rig.process
+    os.kill(process, signal.SIGKILL)
+    spec, dead = rig._supervisor.processes[0]
+    dead.wait()
+    rig._supervisor.processes[0] = (spec, rig._supervisor._start(spec))
+    count = len(rig.of_frames())
+    rig.until(lambda: len(rig.of_frames()) > count + 2, rig.frame)
+    assert min(t.id for t in rig.of_frames()[-1].tracks) > before
