@@ -135,8 +135,9 @@ $(STAMPS)/package: $(STAMPS)/requirements setup.py setup.cfg package.xml
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(STAMPS)/dev: $(STAMPS)/requirements $(addprefix $(REQUIREMENTS)/,dev.txt gpu.txt)
+$(STAMPS)/dev: $(STAMPS)/requirements $(addprefix $(REQUIREMENTS)/,dev.txt dev-no-deps.txt gpu.txt)
 	$(PIP) install -r $(REQUIREMENTS)/dev.txt -r $(REQUIREMENTS)/gpu.txt
+	$(PIP) install --no-deps -r $(REQUIREMENTS)/dev-no-deps.txt
 	@touch $@
 
 # ultralytics asks for the OpenCV with windows, which would overwrite ours.
