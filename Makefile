@@ -37,7 +37,7 @@ PYTHON ?= python3 python3.13 python3.12 python3.11 python3.10
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test slow-test compression-test fuzz camera-test stream-test camera-packages chaos hil readme lint setup dev sample compression baseline clean distclean
+.PHONY: help demo test slow-test compression-test fuzz camera-test stream-test camera-packages view view-test view-packages chaos hil readme lint setup dev sample compression baseline clean distclean
 
 help: ## print the targets
 	@echo "make TARGET, where TARGET is one of"
@@ -73,6 +73,16 @@ camera-packages: ## install what camera-test and stream-test need from Debian; a
 	    gir1.2-gst-plugins-base-1.0 gstreamer1.0-plugins-good libgirepository-2.0-dev \
 	    libcairo2-dev qemu-system-x86 busybox-static cpio xz-utils kmod
 
+view: setup $(STAMPS)/view ## add to .venv what the page of `perception view` needs
+
+view-test: dev ## test the page in Chromium; view-packages installs it
+	@$(PIP) install --quiet -r $(REQUIREMENTS)/browser.txt
+	$(BIN)/python -m pytest -m browser test/view $(ARGS)
+
+view-packages: ## install what view-test needs from Debian; as root
+	apt-get update -qq
+	apt-get install -y -qq --no-install-recommends chromium chromium-driver fonts-dejavu-core
+
 chaos: setup ## kill and stop processes of a running graph at random; takes four minutes
 	set -e; for source in shm dds; do \
 	    $(BIN)/python test/ros/chaos.py --seconds 120 --signals KILL STOP --source $$source $(ARGS); \
@@ -92,7 +102,7 @@ lint: dev fpga-lint ## check style, types, the direction of imports, and the RTL
 
 setup: $(STAMPS)/package $(STAMPS)/interfaces ## make .venv with everything that the graph needs
 
-dev: setup $(STAMPS)/dev ## add to .venv what tests and checks need
+dev: view $(STAMPS)/dev ## add to .venv what tests and checks need
 
 sample: bags/sample/metadata.yaml ## make the sample drives in bags/
 
@@ -138,6 +148,10 @@ $(STAMPS)/package: $(STAMPS)/requirements setup.py setup.cfg package.xml
 $(STAMPS)/dev: $(STAMPS)/requirements $(addprefix $(REQUIREMENTS)/,dev.txt dev-no-deps.txt gpu.txt)
 	$(PIP) install -r $(REQUIREMENTS)/dev.txt -r $(REQUIREMENTS)/gpu.txt
 	$(PIP) install --no-deps -r $(REQUIREMENTS)/dev-no-deps.txt
+	@touch $@
+
+$(STAMPS)/view: $(STAMPS)/requirements $(REQUIREMENTS)/view.txt
+	$(PIP) install -r $(REQUIREMENTS)/view.txt
 	@touch $@
 
 # ultralytics asks for the OpenCV with windows, which would overwrite ours.

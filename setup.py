@@ -38,7 +38,9 @@ setup(
     license=MANIFEST.findtext("license"),
     python_requires=">=3.10",
     packages=find_packages(include=[NAME, f"{NAME}.*"]),
-    package_data={NAME: ["gpu/kernels/*.cu*", "hil/scenarios/*.yaml", "report/templates/*.j2"]},
+    package_data={
+        NAME: ["gpu/kernels/*.cu*", "hil/scenarios/*.yaml", "report/templates/*.j2", "view/page/*"]
+    },
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
@@ -57,6 +59,7 @@ setup(
             "camera_node = perception_nodes.nodes.camera_node:main",
             "republish_node = perception_nodes.nodes.republish_node:main",
             "tracker_node = perception_nodes.nodes.tracker_node:main",
+            "view_node = perception_nodes.nodes.view_node:main",
         ],
     },
 )

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,6 +29,7 @@ from perception_nodes.graph.supervisor import GraphFailure, Supervisor
 from perception_nodes.system.environment import ros_environment, share_folder, stay_on_this_machine
 
 BASELINE_TIMEOUT_S = 30
+NO_PAGE: Mapping[str, Any] = {}
 
 
 @dataclass
@@ -40,6 +41,7 @@ class _Samples:
     sent: int = 0
     arrived: int = 0
     images: int = 0
+    updates: int = 0
 
 
 @dataclass
@@ -51,6 +53,7 @@ class LatencyBench:
     rounds: int
     baseline_weights: str | None
     recorder: bool = False
+    browsers: int = 0
 
     def run(self, say: Callable[[str], None]) -> dict[str, Any]:
         """Measure.
@@ -69,9 +72,11 @@ class LatencyBench:
             raise SettingsError(f"--recorder is for --path shm, not {self.path}")
         stay_on_this_machine()
         model = load_model(self.setup.model)
-        MEASURED.nodes({**self._camera_values(frames=1), **self.setup.inference()})
+        page = {"view": self.browsers > 0}
+        MEASURED.nodes({**self._camera_values(frames=1), **self.setup.inference(), **page})
         per_round = -(-self.setup.frames // self.rounds) + WARM_UP_FRAMES
-        ours, recorded, bare_ms, baseline_ms = _Samples(), _Samples(), list[float](), list[float]()
+        ours, recorded, watched = _Samples(), _Samples(), _Samples()
+        bare_ms, baseline_ms = list[float](), list[float]()
         with tempfile.TemporaryDirectory(prefix="perception_bench_") as folder:
             for number in range(1, self.rounds + 1):
                 say(f"round {number} of {self.rounds}: pipeline, {per_round} frames")
@@ -79,6 +84,9 @@ class LatencyBench:
                 if self.recorder:
                     say(f"round {number} of {self.rounds}: pipeline beside a recorder")
                     self._pipeline_round(Path(folder), per_round, recorded, BESIDE_RECORDER)
+                if self.browsers:
+                    say(f"round {number} of {self.rounds}: pipeline with {self.browsers} browsers")
+                    self._watched_round(Path(folder), per_round, watched)
                 say(f"round {number} of {self.rounds}: bare inference")
                 bare_ms += self._bare_round(Path(folder), per_round)
                 if self.baseline_weights is not None:
@@ -92,7 +100,22 @@ class LatencyBench:
                 "status": dict(recorded.statuses),
                 "images": recorded.images,
             }
+        if self.browsers:
+            result["beside_browsers"] = {
+                "browsers": self.browsers,
+                "updates": watched.updates,
+                "latency_ms": latency_percentiles(watched.latencies_ms),
+                "status": dict(watched.statuses),
+            }
         return result
+
+    def _watched_round(self, folder: Path, frames: int, samples: _Samples) -> None:
+        from perception_nodes.bench.browsers import Browsers, free_port
+
+        port = free_port()
+        with Browsers(self.browsers, port) as browsers:
+            self._pipeline_round(folder, frames, samples, page={"view": True, "view_port": port})
+        samples.updates += browsers.updates
 
     def _camera_values(self, frames: int) -> dict[str, Any]:
         return {"bag": self.setup.drive(frames), "listeners": 1}
@@ -103,7 +126,12 @@ class LatencyBench:
                 raise GraphFailure("interrupted")
 
     def _pipeline_round(
-        self, folder: Path, frames: int, samples: _Samples, graph: Graph = MEASURED
+        self,
+        folder: Path,
+        frames: int,
+        samples: _Samples,
+        graph: Graph = MEASURED,
+        page: Mapping[str, Any] = NO_PAGE,
     ) -> None:
         received, sent, images = (folder / f"{n}.json" for n in ("received", "sent", "images"))
         files = {"images_file": str(images)} if graph is BESIDE_RECORDER else {}
@@ -111,6 +139,7 @@ class LatencyBench:
             graph,
             {
                 **files,
+                **page,
                 **self._camera_values(frames),
                 # The receiver on the shm path takes detections from shared memory.
                 "listeners": 1 if self.path == "dds" else 0,
@@ -251,6 +280,9 @@ def result_table(result: dict[str, Any]) -> Table:
         row(f"  {stage}", values)
     if "beside_recorder" in result:
         row("[bold]the same beside a recorder", result["beside_recorder"]["latency_ms"])
+    if "beside_browsers" in result:
+        beside = result["beside_browsers"]
+        row(f"[bold]the same with {beside['browsers']} browsers", beside["latency_ms"])
     row("bare inference, same pace", result["bare_inference_ms"])
     row("overhead", result["overhead_ms"])
     if "baseline" in result:

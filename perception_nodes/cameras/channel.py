@@ -12,9 +12,9 @@ CAMERA_DEPTH = 4
 CAMERA_BORROWED = 4
 """Frames that a detector holds if it reads them in place, see `cameras.named_frames`: the one being
 inferred, two that were not asked for yet, and one that arrives. Together with the frames in the
-channel, two in preprocessing, two that are republished and the one being written, they fit the
-pages that are reserved."""
-CAMERA_SPARE = SPARE_SAMPLES + 2
+channel, two in preprocessing, two that are republished, two that a page shows and the one being
+written, they fit the pages that are reserved."""
+CAMERA_SPARE = SPARE_SAMPLES + 4
 
 
 class CameraHeader(ctypes.Structure):
@@ -98,9 +98,11 @@ def camera_writer(
     )
 
 
-def camera_reader(endpoint: Endpoint, camera: str) -> Reader[CameraHeader]:
-    """The receiving end of `camera_writer`, for preprocessing or a detector that reads in place."""
-    return endpoint.reader(f"{camera}/camera", CameraHeader, CAMERA_DEPTH, CAMERA_BORROWED)
+def camera_reader(
+    endpoint: Endpoint, camera: str, waiting: int | None = None
+) -> Reader[CameraHeader]:
+    """The receiving end of `camera_writer`; for `waiting` see `Endpoint.reader`."""
+    return endpoint.reader(f"{camera}/camera", CameraHeader, CAMERA_DEPTH, CAMERA_BORROWED, waiting)
 
 
 def camera_senders(endpoint: Endpoint, camera: str) -> int:

@@ -15,7 +15,7 @@ from perception_nodes.cli.bench import bench_app
 from perception_nodes.cli.camera import camera_command
 from perception_nodes.cli.common import say_problem
 from perception_nodes.cli.doctor import doctor
-from perception_nodes.cli.graph import demo, run
+from perception_nodes.cli.graph import demo, run, view
 from perception_nodes.cli.hil import hil_app
 from perception_nodes.cli.model import model_app
 from perception_nodes.cli.replay import replay_command
@@ -27,7 +27,9 @@ from perception_nodes.system.signals import STOPPING, handled_stopping
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 DETECT, MEASURE, PREPARE = "Detect", "Measure and test", "Prepare"
 # ROS arguments begin with dashes.
-app.command(rich_help_panel=DETECT, context_settings={"ignore_unknown_options": True})(run)
+for command in (run, view):
+    options = {"ignore_unknown_options": True}
+    app.command(rich_help_panel=DETECT, context_settings=options)(command)
 app.command(rich_help_panel=DETECT)(demo)
 app.command("replay", rich_help_panel=DETECT)(replay_command)
 app.command("camera", rich_help_panel=DETECT)(camera_command)

@@ -76,6 +76,12 @@ def bench_latency(
             help="Also measure beside a recorder, for which shared memory is republished over DDS.",
         ),
     ] = False,
+    browsers: Annotated[
+        int,
+        typer.Option(
+            min=0, max=16, help="Also measure while so many browsers look at the page; 0: not."
+        ),
+    ] = 0,
     json_file: JsonFile = None,
 ) -> None:
     """Measure the latency from capture to detections.
@@ -91,7 +97,7 @@ def bench_latency(
     setup = _setup(frames, size, rate, model, backend, threads, deadline_ms)
     check_writable(json_file, "--json")
     weights = baseline_weights if baseline else None
-    result = LatencyBench(setup, path, rounds, weights, recorder).run(say)
+    result = LatencyBench(setup, path, rounds, weights, recorder, browsers).run(say)
     _write_json(json_file, result)
     Console().print(result_table(result))
 

@@ -1,8 +1,9 @@
-"""`perception run` and `perception demo`: the graph of nodes on a live camera, or on a drive."""
+"""`perception run`, `demo` and `view`: the graph on a live camera or a drive, and its page."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Annotated, Any
@@ -23,12 +24,22 @@ from perception_nodes.cli.common import (
     screen,
 )
 from perception_nodes.graph.auto_model import AUTO, fitting_model
-from perception_nodes.graph.config import SettingsError, allowed_range
-from perception_nodes.graph.graph import MONITOR, PLAYER, RECORDED, VEHICLE, Graph, graph_of
+from perception_nodes.graph.config import SettingsError, ViewSettings, allowed_range, refuse
+from perception_nodes.graph.graph import (
+    MONITOR,
+    PLAYER,
+    RECORDED,
+    VEHICLE,
+    VIEW,
+    Graph,
+    NodeSpec,
+    graph_of,
+)
 from perception_nodes.graph.ros_arguments import split_ros_arguments
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor, last_error
 from perception_nodes.system.processes import open_process
 
+VIEW_ALONE = Graph((VIEW,))
 OutFolder = Annotated[Path, typer.Option("--out", help="Folder for the outputs.")]
 Assignments = Annotated[
     list[str] | None,
@@ -55,6 +66,9 @@ def demo(
     ] = Path("bags/sample"),
     topic: Annotated[str, typer.Option(help="Image topic; found by type if not given.")] = "",
     out: OutFolder = Path("out/demo"),
+    view: Annotated[
+        bool, typer.Option("--view", help="Show it on a page in the browser too, as view:=true.")
+    ] = False,
     as_json: JsonFlag = False,
     parameters: ListParameters = False,
 ) -> None:
@@ -72,6 +86,9 @@ def demo(
         return show_parameters(RECORDED, SET_BY_THE_DEMO)
     check_folder(out, "--out")
     values = parse_assignments(assignments)
+    if view:
+        values["view"] = "true"
+    say_page(VIEW_ALONE.nodes({n: v for n, v in values.items() if n in VIEW_ALONE.parameters}))
     with progress_bar("writing report and video") as writing:
         summary = run_demo(bag, out, topic, values, writing)
     conclude(summary, out, as_json)
@@ -81,7 +98,12 @@ def run(
     assignments: RunAssignments = None,
     parameters: ListParameters = False,
     view: Annotated[
-        bool, typer.Option("--view", help="Show frames, latency, objects and health.")
+        bool,
+        typer.Option(
+            "--view",
+            help="Show frames, latency, objects and health in this terminal; view:=true shows them "
+            "on a page in the browser.",
+        ),
     ] = False,
     pid: Annotated[
         int | None, typer.Option(help="Stop when the process of this number has ended.")
@@ -118,6 +140,7 @@ def run(
             model = load_model(parameters_of[name])  # or several processes would report an error
             if not model.commercial:
                 say(f"{model.name} may not be used commercially: {model.license}")
+    say_page(specs)
     parent = None
     if pid is not None and (parent := open_process(pid)) is None:
         raise SettingsError(f"--pid {pid}: there is no such process")
@@ -130,6 +153,36 @@ def run(
             if log is None:
                 raise
             raise GraphFailure(f"{error}: {last_error(Path(log.name))}") from error
+
+
+def view(assignments: RunAssignments = None, parameters: ListParameters = False) -> None:
+    """Show a running graph on a page in the browser: cameras, latency, health, missed frames.
+
+    It runs beside a graph of this machine until Ctrl-C, and gives way to it. Names of cameras,
+    topics and deadline are those of the graph. The page is on localhost; view_address:=ADDRESS
+    serves it to the network, for browsers that have the token.
+
+    Example: perception view
+
+    Example: perception view cameras:=front,rear view_port:=8091
+    """
+    if parameters:
+        return show_parameters(VIEW_ALONE, ("view",))
+    others, ros = split_ros_arguments(assignments or [])
+    values = parse_assignments(others)
+    refuse(values, ("view",))
+    # It belongs to no graph: one that runs already has claimed the camera.
+    specs = [replace(s, restarted=False) for s in VIEW_ALONE.nodes({**values, "view": "true"}, ros)]
+    say_page(specs)
+    with Supervisor(specs) as graph:
+        graph.wait()
+
+
+def say_page(specs: Sequence[NodeSpec]) -> None:
+    """Say where the page is, if there is one."""
+    for spec in specs:
+        if spec.executable == VIEW.executable:
+            say(f"The page is at {ViewSettings(**spec.parameters).view_url}")
 
 
 def show_parameters(graph: Graph, hidden: Collection[str] = ()) -> None:

@@ -4,6 +4,8 @@ The nodes declare their ROS parameters from these classes; the launch files and 
 declare their arguments from them. A value outside its range stops start-up with one line.
 """
 
+import importlib.util
+import os
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
@@ -32,6 +34,7 @@ FRAME_REPORTS = "perception/frame_report"
 HEALTH = "perception/health"
 TRACKS = "perception/tracks"
 TRACKED_DETECTIONS = "perception/tracked_detections"
+VISION_INFO = "perception/vision_info"
 """Topics, before a camera's name is put into them: see `Settings.topic_of`."""
 OF_ONE_CAMERA = ("image_topic", "calibration_file", "source")
 """Parameters in which `{camera}` is the camera of the node itself."""
@@ -52,6 +55,10 @@ Source = Annotated[
     ),
 ]
 MAX_CAMERAS = 8
+VIEW_TOKEN_VARIABLE = "PERCEPTION_VIEW_TOKEN"
+"""The token is an environment variable: a parameter could be read by everyone, over DDS and in the
+list of processes."""
+MIN_TOKEN = 16
 CHANGEABLE: dict[str, Any] = {"changeable": True}
 """Marks a parameter that can be changed while the node runs."""
 
@@ -561,6 +568,49 @@ class PlayerSettings(Settings):
         default="",
         description="JSON file to write the stamps of the played frames to; empty: none",
     )
+
+
+class ViewSettings(CamerasSettings):
+    """Parameters of view_node, which shows the graph on a page in the browser."""
+
+    deadline_ms: float = same(PreprocessSettings, "deadline_ms")
+    sample_bits: int = same(PreprocessSettings, "sample_bits")
+    view: bool = Field(
+        default=False,
+        description="show cameras, latency, health and missed frames on a page in the browser",
+    )
+    view_port: int = Field(default=8090, ge=1, le=65_535, description="port of the page")
+    view_address: str = Field(
+        default="localhost",
+        pattern=r"^[A-Za-z0-9.:-]{1,253}$",
+        examples=["localhost", "192.168.1.5", "0.0.0.0"],
+        description="address of this machine that the page is served on; another than localhost "
+        "can be reached from the network, and needs a token in $PERCEPTION_VIEW_TOKEN",
+    )
+    view_rate: float = Field(
+        default=10.0, ge=1, le=30, description="pictures of a camera on the page, a second at most"
+    )
+
+    @model_validator(mode="after")
+    def _page_can_be_served(self) -> "ViewSettings":
+        if self.view and importlib.util.find_spec("aiohttp") is None:
+            raise ValueError(
+                "view: true needs aiohttp, which is not installed: make view, or pip install -r "
+                "requirements/view.txt"
+            )
+        token = os.environ.get(VIEW_TOKEN_VARIABLE, "")
+        if self.view and self.view_address != "localhost" and len(token) < MIN_TOKEN:
+            raise ValueError(
+                f"view_address: {self.view_address!r} is not allowed without a token of at least "
+                f"{MIN_TOKEN} characters: export {VIEW_TOKEN_VARIABLE}=$(openssl rand -hex 16)"
+            )
+        return self
+
+    @property
+    def view_url(self) -> str:
+        """Where the page is."""
+        host = f"[{self.view_address}]" if ":" in self.view_address else self.view_address
+        return f"http://{host}:{self.view_port}"
 
 
 class MonitorSettings(Settings):

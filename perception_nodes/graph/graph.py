@@ -28,6 +28,7 @@ from perception_nodes.graph.config import (
     Settings,
     SettingsError,
     TrackerSettings,
+    ViewSettings,
     WatchdogSettings,
     camera_topic,
     check,
@@ -384,16 +385,22 @@ CAMERA = NodeKind(
     CameraSettings,
     is_needed=lambda values: values.get("source", "dds") not in FILLED_BY_OTHERS,
 )
+VIEW = NodeKind(
+    "view_node",
+    ViewSettings,
+    serves_all_cameras=True,
+    is_needed=lambda values: check(ViewSettings, _own(ViewSettings, values)).view,
+)
 PLAYER = NodeKind("player_node", PlayerSettings, plays_drive=True)
 MONITOR = NodeKind("monitor_node", MonitorSettings)
 
 LIVE = Graph((WATCHDOG, DETECTOR, PREPROCESS))
 """What detects."""
 
-VEHICLE = Graph((TRACKER, *LIVE.kinds, REPUBLISH, CAMERA))
+VEHICLE = Graph((TRACKER, *LIVE.kinds, VIEW, REPUBLISH, CAMERA))
 """A live camera. All of these nodes are started again when they die."""
 
-REPLAY = Graph((TRACKER, *LIVE.kinds, PLAYER))
+REPLAY = Graph((TRACKER, *LIVE.kinds, VIEW, PLAYER))
 """A recorded drive, played as the camera."""
 
 RECORDED = Graph((MONITOR, *REPLAY.kinds))

@@ -11,7 +11,7 @@ from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.frame import FrameStatus
 from perception_nodes.core.pipeline import detect_together
 from perception_nodes.core.scheduler import Scheduler, Turn
-from perception_nodes.graph.config import DetectorSettings, SettingsError
+from perception_nodes.graph.config import VISION_INFO, DetectorSettings, SettingsError
 from perception_nodes.nodes.base import IDLE_WAIT_MS, LONG_NS
 from perception_nodes.nodes.lane import Lane
 from perception_nodes.nodes.redundant import RedundantNode
@@ -63,8 +63,7 @@ class DetectorNode(RedundantNode):
         self._model = model
         self._lanes = [Lane(self, camera, model, serving) for camera in cameras]
         self._infos = [
-            VisionInfoTopic(self, settings.topic_of("perception/vision_info", camera))
-            for camera in cameras
+            VisionInfoTopic(self, settings.topic_of(VISION_INFO, camera)) for camera in cameras
         ]
         self._waiter = self.endpoint.waiter([lane.slots for lane in self._lanes])
         self._scheduler = Scheduler(len(cameras)) if len(cameras) > 1 else None

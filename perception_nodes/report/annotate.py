@@ -54,37 +54,43 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 class PictureMaker:
-    """Makes BGR pictures from camera messages of one type."""
+    """Makes BGR pictures from the frames of one camera."""
 
-    def __init__(self, message_type: str, scaled: bool = True) -> None:
+    def __init__(
+        self, message_type: str = IMAGE, scaled: bool = True, sample_bits: int = 0
+    ) -> None:
         """Prepare.
 
         Args:
             message_type: `sensor_msgs/msg/Image` or `sensor_msgs/msg/CompressedImage`.
             scaled: to a width that suits people; else the pictures have the size of the frames.
+            sample_bits: see `Preprocessor`.
         """
-        self._scaled = scaled
+        self._scaled, self._sample_bits = scaled, sample_bits
         self._read = read_image if message_type == IMAGE else read_compressed_image
         self._size = (0, 0)
         self._preprocessor = Preprocessor(2, 2, undistort=False)
 
     def make(self, message: bytes) -> tuple[Picture, float]:
-        """Make the picture of a serialized message.
+        """Make the picture of a serialized message; see `of`."""
+        return self.of(self._read(message))
+
+    def of(self, view: ImageView) -> tuple[Picture, float]:
+        """Make the picture of a frame.
 
         Returns:
             uint8 [h, w, 3] BGR with even sizes, as video needs them; picture pixels per source
             pixel.
 
         Raises:
-            FrameRejected: the message cannot be read.
+            FrameRejected: the frame cannot be read.
         """
-        view = self._read(message)
         width, height = source_size(view)
         scale = min(MAX_WIDTH, max(width, MIN_WIDTH)) / width if self._scaled else 1.0
         size = (max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2))
         if size != self._size:
             self._size = size
-            self._preprocessor = Preprocessor(*size, undistort=False)
+            self._preprocessor = Preprocessor(*size, undistort=False, sample_bits=self._sample_bits)
         picture = np.empty((size[1], size[0], 3), np.uint8)
         self._preprocessor.write(view, picture, FrameHeader())
         return picture, scale

@@ -7,9 +7,11 @@ from itertools import count
 
 from perception_nodes.core.frame import DetectionRecord, FrameHeader, FrameRecord, RecordKind
 from perception_nodes.transport.journal import Journal
-from perception_nodes.transport.shm import Endpoint, Reader, Writer
+from perception_nodes.transport.shm import SPARE_SAMPLES, Endpoint, Reader, Writer
 
 SLOT_DEPTH = 2
+SLOT_SPARE = SPARE_SAMPLES + 2
+"""With room for a page that shows the frames: one that waits and one that is looked at."""
 RECORD_DEPTH = 1024
 DETECTION_DEPTH = 64
 HEARTBEAT_PERIOD_NS = 12_000_000
@@ -23,12 +25,14 @@ def slot_writer(endpoint: Endpoint, camera: str, width: int, height: int) -> Wri
 
     The pixels are BGR, width x height; 0 x 0 if they stay in the camera's channel.
     """
-    return endpoint.writer(f"{camera}/slots", FrameHeader, width * height * 3, SLOT_DEPTH)
+    return endpoint.writer(
+        f"{camera}/slots", FrameHeader, width * height * 3, SLOT_DEPTH, spare=SLOT_SPARE
+    )
 
 
-def slot_reader(endpoint: Endpoint, camera: str) -> Reader[FrameHeader]:
-    """The receiving end of `slot_writer`, for the detector."""
-    return endpoint.reader(f"{camera}/slots", FrameHeader, SLOT_DEPTH)
+def slot_reader(endpoint: Endpoint, camera: str, waiting: int | None = None) -> Reader[FrameHeader]:
+    """The receiving end of `slot_writer`; for `waiting` see `Endpoint.reader`."""
+    return endpoint.reader(f"{camera}/slots", FrameHeader, SLOT_DEPTH, waiting=waiting)
 
 
 def record_writer(endpoint: Endpoint, camera: str, process: str) -> Writer[FrameRecord]:

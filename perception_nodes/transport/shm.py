@@ -125,12 +125,20 @@ class Endpoint:
         return Writer(publisher, notifier, header, payload_bytes, samples)
 
     def reader(
-        self, channel: str, header: type[Header], depth: int, borrowed: int = 2
+        self,
+        channel: str,
+        header: type[Header],
+        depth: int,
+        borrowed: int = 2,
+        waiting: int | None = None,
     ) -> "Reader[Header]":
-        """Open the receiving end of a channel; for the arguments see `writer`."""
+        """Open the receiving end of a channel; for the arguments see `writer`.
+
+        A reader that wants fewer samples to wait for it than `depth` says so in `waiting`.
+        """
         service, event = self._services(channel, header, depth, borrowed)
         try:
-            subscriber = service.subscriber_builder().buffer_size(depth).create()
+            subscriber = service.subscriber_builder().buffer_size(waiting or depth).create()
             listener = event.listener_builder().create()
         except Exception as error:
             raise explained(channel, error) from error

@@ -9,8 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perception_nodes.bench import graphs as bench_graphs
-from perception_nodes.graph import graph
-from perception_nodes.graph.config import DetectorSettings, SettingsError, allowed_range
+from perception_nodes.graph import config, graph
+from perception_nodes.graph.config import (
+    DetectorSettings,
+    SettingsError,
+    ViewSettings,
+    allowed_range,
+)
 from perception_nodes.graph.graph import LIVE, RECORDED, REPLAY, VEHICLE, Graph, NodeSpec
 from perception_nodes.graph.ros_arguments import split_ros_arguments
 from perception_nodes.hil import graphs as hil_graphs
@@ -324,6 +329,31 @@ class TestSource:
     def test_the_cameras_name_stands_in_the_source(self):
         specs = self.specs(cameras="front,rear", source="v4l2:/dev/v4l/by-id/{camera}")
         assert specs["camera_rear_node"].parameters["source"] == "v4l2:/dev/v4l/by-id/rear"
+
+
+class TestView:
+    def test_one_page_shows_all_cameras_of_a_graph(self, drive):
+        for made, values in ((VEHICLE, {"cameras": "front,rear"}), (REPLAY, {"bag": "b"})):
+            assert "view_node" not in [spec.name for spec in made.nodes(values)]
+            shown = made.nodes({**values, "view": "true", "view_port": "9000"})
+            (page,) = (spec for spec in shown if spec.name == "view_node")
+            assert page.parameters["cameras"] == values.get("cameras", "")
+            assert ViewSettings(**page.parameters).view_url == "http://localhost:9000"
+
+    @pytest.mark.parametrize("token", ["", "too short"])
+    def test_the_network_gets_it_with_a_token_only(self, monkeypatch, token):
+        monkeypatch.setenv("PERCEPTION_VIEW_TOKEN", token)
+        values = {"view": "true", "view_address": "0.0.0.0"}
+        text = refusal(VEHICLE, values)
+        assert text.startswith("parameter view_address: '0.0.0.0' is not allowed without a token")
+        assert "PERCEPTION_VIEW_TOKEN" in text
+        monkeypatch.setenv("PERCEPTION_VIEW_TOKEN", 16 * "x")
+        assert VEHICLE.nodes(values)
+
+    def test_a_missing_server_is_told_with_its_remedy(self, monkeypatch):
+        monkeypatch.setattr(config.importlib.util, "find_spec", lambda name: None)
+        assert "pip install -r requirements/view.txt" in refusal(VEHICLE, {"view": "true"})
+        assert VEHICLE.nodes({})
 
 
 class TestArguments:

@@ -54,7 +54,7 @@ class StartedGraph:
 
     def supervisor(self) -> int:
         """The process that runs `perception run`."""
-        if "run" in arguments_of(self.command.pid):
+        if {"run", "view"} & {*arguments_of(self.command.pid)}:
             return self.command.pid
         return next((p for p in children(self.command.pid) if "run" in arguments_of(p)), 0)
 
@@ -98,15 +98,17 @@ class Starter:
         self._folder = folder
         self._started: list[StartedGraph] = []
 
-    def __call__(self, *arguments: str, file: str = "perception.launch.py") -> StartedGraph:
+    def __call__(
+        self, *arguments: str, file: str = "perception.launch.py", command: str = "run"
+    ) -> StartedGraph:
         if self.how == "run":
-            command, environment = [sys.executable, "-m", "perception_nodes", "run"], {}
+            words, environment = [sys.executable, "-m", "perception_nodes", command], {}
         else:
             package = [] if Path(file).is_absolute() else ["perception_nodes"]
-            command = [sys.executable, "-c", ROS2, "launch", *package, file]
+            words = [sys.executable, "-c", ROS2, "launch", *package, file]
             environment = installed(self._folder / "prefix")
         log = self._folder / f"log{len(self._started)}"
-        started = StartedGraph([*command, *arguments], log, environment)
+        started = StartedGraph([*words, *arguments], log, environment)
         self._started.append(started)
         return started
 

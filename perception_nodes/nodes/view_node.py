@@ -1,0 +1,202 @@
+"""Shows the graph on a page in the browser: see `perception_nodes.view`.
+
+It runs when nothing else wants the processor, and reads frames only while a browser looks.
+"""
+
+import os
+import sys
+import time
+from collections import OrderedDict, deque
+from functools import partial
+from typing import Any
+
+import numpy as np
+from perception_interfaces.msg import FrameReport, Health, Tracks
+from rcl_interfaces.srv import GetParameters
+from rclpy.qos import QoSProfile
+from rclpy.serialization import deserialize_message
+from std_msgs.msg import Bool
+from vision_msgs.msg import VisionInfo
+
+from perception_nodes.core.frame import FrameStatus
+from perception_nodes.graph.config import (
+    FRAME_REPORTS,
+    HEALTH,
+    TRACKS,
+    VIEW_TOKEN_VARIABLE,
+    VISION_INFO,
+    ViewSettings,
+)
+from perception_nodes.nodes.base import LATCHED, REPORTS, PerceptionNode
+from perception_nodes.nodes.ros_time import stamp_ns_of
+from perception_nodes.nodes.running import run_node
+from perception_nodes.report.annotate import class_colour
+from perception_nodes.transport.shm import Endpoint
+from perception_nodes.view.feed import Feed, Picture
+from perception_nodes.view.identities import identities
+from perception_nodes.view.pictures import Pictures, keep
+from perception_nodes.view.server import PageServer
+
+WAIT_MS = 10.0
+PICTURE_WAIT_S = 0.1
+"""A report waits this long for its frame to be taken up."""
+MAX_WAITING = 64
+TRACK_QUEUE = QoSProfile(depth=10)
+
+
+class ViewNode(PerceptionNode):
+    """Listens to reports, health and safe stop, and takes pictures from shared memory."""
+
+    settings_type = ViewSettings
+    in_background = True
+    _server: PageServer | None = None
+    _channels: Endpoint | None = None
+
+    def open(self) -> None:
+        """Subscribe, serve the page."""
+        settings: ViewSettings = self.settings
+        self._feed = Feed(settings.served, settings.deadline_ms, settings.view_rate)
+        self._waiting: deque[tuple[float, str, FrameReport]] = deque()
+        self._names: dict[str, list[str]] = {}
+        self._pictures: dict[str, Pictures] = {}
+        self._tracks: dict[str, OrderedDict[int, Tracks]] = {
+            camera: OrderedDict() for camera in settings.served
+        }
+        for camera in settings.served:
+            for kind, topic, heard, qos in (
+                (FrameReport, FRAME_REPORTS, self._on_report, REPORTS),
+                (Health, HEALTH, self._on_health, LATCHED),
+                (VisionInfo, VISION_INFO, self._on_vision_info, LATCHED),
+            ):
+                topic = settings.topic_of(topic, camera)
+                self.add_subscription(kind, topic, partial(heard, camera), qos, raw=False)
+            topic = settings.topic_of(TRACKS, camera)
+            self.add_subscription(Tracks, topic, partial(self._on_tracks, camera), TRACK_QUEUE)
+        self.add_subscription(
+            Bool, settings.safe_stop_topic, self._on_safe_stop, LATCHED, raw=False
+        )
+        token = os.environ.get(VIEW_TOKEN_VARIABLE, "")
+        if settings.view_address == "localhost":
+            token = ""
+        server = PageServer(
+            self._feed, settings.view_address, settings.view_port, token, settings.view_rate
+        )
+        server.start()
+        self._server = server
+        self.get_logger().info(f"the page is at {settings.view_url}")
+
+    def step(self) -> None:
+        """Take up frames while a browser looks, and one message."""
+        assert self._server is not None
+        if self._server.is_looked_at:
+            self._take_pictures()
+        elif self._channels is not None:
+            self._leave_channels()
+        self._tell_frames()
+        self.spin(WAIT_MS)
+
+    def close(self) -> None:
+        """Stop serving, leave the channels."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        self._leave_channels()
+
+    def _take_pictures(self) -> None:
+        if any(pictures.silent for pictures in self._pictures.values()):
+            self._leave_channels()
+        if self._channels is None:
+            settings: ViewSettings = self.settings
+            self._channels = Endpoint(self.get_name())
+            self._pictures = {
+                camera: Pictures(self._channels, camera, settings.deadline_ms, settings.sample_bits)
+                for camera in settings.served
+            }
+        for pictures in self._pictures.values():
+            pictures.take()
+
+    def _leave_channels(self) -> None:
+        """Cameras and detectors do not know of us while nobody looks."""
+        for pictures in self._pictures.values():
+            pictures.release()
+        self._pictures = {}
+        if self._channels is not None:
+            self._channels.close()
+            self._channels = None
+
+    def _tell_frames(self) -> None:
+        """Add the frames whose reports are there, each with its picture where one is wanted."""
+        now_s = time.monotonic()
+        while self._waiting:
+            came_s, camera, report = self._waiting[0]
+            picture = None
+            if camera in self._pictures and self._feed.wants_picture(camera, report.status):
+                picture = self._picture(camera, report)
+                if picture is None and now_s - came_s < PICTURE_WAIT_S:
+                    return
+            self._waiting.popleft()
+            self._feed.frame(camera, report, picture)
+
+    def _picture(self, camera: str, report: FrameReport) -> Picture | None:
+        """A frame as people see it; None if it was not taken up."""
+        pictures, stamp_ns = self._pictures[camera], stamp_ns_of(report)
+        shot = pictures.shot(stamp_ns)
+        if shot is None:
+            return None
+        record = pictures.found(stamp_ns)
+        if record is None or not report.published_ns or record.count != report.detections:
+            return Picture(shot.jpeg(), None)
+        count, names = record.count, self._names.get(camera, [])
+        boxes = np.frombuffer(record.boxes, np.float32)[: 4 * count].reshape(-1, 4)
+        followed = self._tracks[camera].get(stamp_ns)
+        objects = []
+        for place, score, number, track in zip(
+            shot.place(boxes).round(4).tolist(),
+            record.scores[:count],
+            record.classes[:count],
+            identities(boxes, followed.tracks if followed else ()),
+            strict=True,
+        ):
+            label = names[number] if number < len(names) else f"class {number}"
+            objects.append([*place, label, round(score, 2), class_colour(label), track])
+        return Picture(shot.jpeg(), objects)
+
+    def _on_report(self, camera: str, report: FrameReport) -> None:
+        self._waiting.append((time.monotonic(), camera, report))
+        if len(self._waiting) > MAX_WAITING:
+            _, camera, report = self._waiting.popleft()
+            self._feed.frame(camera, report)
+
+    def _on_health(self, camera: str, health: Health) -> None:
+        counts = {status.name: getattr(health, status.name.lower()) for status in FrameStatus}
+        self._feed.health(camera, health.mode, health.cause, health.faults, counts)
+
+    def _on_tracks(self, camera: str, data: bytes) -> None:
+        if self._pictures:
+            tracks = deserialize_message(data, Tracks)
+            keep(self._tracks[camera], stamp_ns_of(tracks), tracks)
+
+    def _on_safe_stop(self, request: Bool) -> None:
+        self._feed.safe_stop(request.data)
+
+    def _on_vision_info(self, camera: str, info: VisionInfo) -> None:
+        """Ask for the names of the classes, where VisionInfo says that they are."""
+        node, _, parameter = info.database_location.rpartition("/")
+        client: Any = self.create_client(GetParameters, f"{node}/get_parameters")
+        call = client.call_async(GetParameters.Request(names=[parameter]))
+
+        def named(done: Any) -> None:
+            values = done.result().values
+            self._names[camera] = list(values[0].string_array_value) if values else []
+            self.destroy_client(client)
+
+        call.add_done_callback(named)
+
+
+def main() -> int:
+    """Entry point."""
+    return run_node(ViewNode, "view_node")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""Who may look at the page: requests are checked before anything is answered.
+
+On localhost every user of this machine may look, but no other page in a browser: a page of another
+site can neither open our stream (`Origin`), nor have its own name resolved to this machine to pass
+for us (`Host`, DNS rebinding). On any other interface a token is needed as well.
+"""
+
+import hmac
+import ipaddress
+import socket
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+LOCALHOST = "localhost"
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+    "Server": "perception",
+}
+"""Of every answer: nothing is loaded from elsewhere, no script but our own file runs."""
+
+
+def is_own_host(host: str, address: str) -> bool:
+    """Whether the name by which a request reached us can only be ours.
+
+    Args:
+        host: the request's `Host`, perhaps with a port; any port, since a tunnel may map ours.
+        address: what the page is served on.
+    """
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
+    if name in (LOCALHOST, "127.0.0.1", "::1"):
+        return True
+    if address == LOCALHOST:
+        return False
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        ours = socket.gethostname().lower()
+        return name in (address.lower(), ours, f"{ours}.local")
+    return True  # no name that somebody could resolve to us
+
+
+def is_own_page(headers: Mapping[str, str]) -> bool:
+    """Whether a stream is opened by our page; a browser tells the truth about it."""
+    return urlsplit(headers.get("Origin", "")).netloc == headers.get("Host")
+
+
+def is_same(given: str | None, token: str) -> bool:
+    """Whether a token is right, in a time that does not tell how much of it is."""
+    return hmac.compare_digest((given or "").encode(), token.encode())

@@ -1,0 +1,274 @@
+"""What the page shows of a running graph: figures of the last minute, health, faults, misses.
+
+The node fills a feed; the server takes from it what a browser has not seen yet. Everything in it is
+bounded, and nothing in it belongs to one browser: each has a cursor, the serial number of the last
+entry that it got.
+"""
+
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from perception_nodes.core.budget import STAGES, Budget
+from perception_nodes.core.frame import IN_TIME, STAMPS, stage_durations_ms
+from perception_nodes.core.statistics import summarize
+from perception_nodes.report.annotate import STATUS_COLOURS
+from perception_nodes.watchdog.faults import HealthMode
+
+WINDOW_NS = 60_000_000_000
+MAX_FRAMES = 8000
+"""A minute at 133 frames a second; of a faster camera the window is shorter."""
+MAX_MISSES = 60
+MAX_LOG = 200
+SUMMARY_PERIOD_NS = 500_000_000
+MISS_PERIOD_NS = 250_000_000
+"""In an overload nearly every frame misses: pictures of some are kept, the facts of all."""
+NUMBER = re.compile(r"[\d.]+")
+
+
+class Picture(NamedTuple):
+    """A frame as people see it.
+
+    Attributes:
+        jpeg: the file.
+        objects: what was found in it, each `[x1, y1, x2, y2, class, score, colour, id]`; the box
+            in shares of the picture's width and height, the id of the object's track or None;
+            None if nothing was published, or it is not known what.
+    """
+
+    jpeg: bytes
+    objects: list[list[Any]] | None
+
+
+class Update(NamedTuple):
+    """What a browser has not seen yet: facts for JSON, and the pictures that they refer to."""
+
+    facts: dict[str, Any]
+    pictures: list[bytes]
+    cursor: int
+
+
+@dataclass
+class _Camera:
+    reports: deque[tuple[int, Any]] = field(default_factory=lambda: deque(maxlen=MAX_FRAMES))
+    frames: deque[tuple[int, list[Any]]] = field(default_factory=lambda: deque(maxlen=MAX_FRAMES))
+    misses: deque[tuple[int, dict[str, Any]]] = field(
+        default_factory=lambda: deque(maxlen=MAX_MISSES)
+    )
+    kept: dict[int, bytes] = field(default_factory=dict)
+    picture: tuple[int, dict[str, Any], Picture] | None = None
+    pictured_ns: int = 0
+    miss_pictured_ns: int = 0
+    health: dict[str, Any] | None = None
+    health_ns: int = 0
+    faults: dict[str, str] = field(default_factory=dict)
+    model: str = ""
+    summary: dict[str, Any] = field(default_factory=dict)
+    summary_ns: int = 0
+
+    def forget(self, before_ns: int) -> None:
+        """Leave reports that came earlier out of the figures."""
+        while self.reports and self.reports[0][0] < before_ns:
+            self.reports.popleft()
+
+
+class Feed:
+    """What is known of a graph; to be used from several threads."""
+
+    def __init__(self, cameras: Sequence[str], deadline_ms: float, rate_hz: float) -> None:
+        """Nothing is known yet.
+
+        Args:
+            cameras: their names.
+            deadline_ms: the graph's.
+            rate_hz: pictures of a camera a second at most.
+        """
+        self._lock = threading.Lock()
+        self._period_ns = round(1e9 / rate_hz)
+        self._budget = Budget.for_deadline(deadline_ms)
+        self._cameras = {name: _Camera() for name in cameras}
+        self._log: deque[tuple[int, dict[str, Any]]] = deque(maxlen=MAX_LOG)
+        self._stops: deque[tuple[int, dict[str, Any]]] = deque(maxlen=MAX_LOG)
+        self._stop_requested: bool | None = None
+        self._serial = 0
+
+    @property
+    def setup(self) -> dict[str, Any]:
+        """What the page needs to know once."""
+        return {
+            "cameras": list(self._cameras),
+            "deadline_ms": self._budget.deadline_ms,
+            "stages": {stage: getattr(self._budget, stage) for stage in STAGES},
+            "statuses": [[s.name, colour, s in IN_TIME] for s, colour in STATUS_COLOURS.items()],
+        }
+
+    def wants_picture(self, camera: str, status: int) -> bool:
+        """Whether it is time for another picture, or one of a frame that has missed is kept."""
+        found, now_ns = self._cameras[camera], time.monotonic_ns()
+        if status not in IN_TIME and now_ns - found.miss_pictured_ns > MISS_PERIOD_NS:
+            return True
+        return now_ns - found.pictured_ns > self._period_ns
+
+    def frame(self, camera: str, report: Any, picture: Picture | None = None) -> None:
+        """Add a frame.
+
+        Args:
+            camera: whose.
+            report: an object with the attributes of `perception_interfaces/FrameReport`.
+            picture: the frame itself, if there is one.
+        """
+        now_ns = time.monotonic_ns()
+        stamps = [getattr(report, name) for name in STAMPS]
+        passed = [stamp for stamp in stamps if stamp]
+        spent_ms = (passed[-1] - passed[0]) / 1e6 if passed else 0.0
+        begun_ns = passed[0] if passed else now_ns
+        facts = {
+            "status": int(report.status),
+            "ms": round(spent_ms, 3),
+            "published": bool(report.published_ns),
+            "frame_id": report.header.frame_id,
+            "stamp": f"{report.header.stamp.sec}.{report.header.stamp.nanosec:09d}",
+        }
+        with self._lock:
+            found = self._cameras[camera]
+            found.model = report.model
+            found.forget(now_ns - WINDOW_NS)
+            found.reports.append((now_ns, report))
+            point = [round(begun_ns / 1e9, 4), facts["ms"], facts["status"]]
+            found.frames.append((self._next(), point))
+            if picture is not None:
+                found.picture, found.pictured_ns = (self._next(), facts, picture), now_ns
+            if report.status not in IN_TIME:
+                serial = self._next()
+                if picture is not None:
+                    found.miss_pictured_ns, found.kept[serial] = now_ns, picture.jpeg
+                miss = facts | {
+                    "n": serial,
+                    "at": _now(now_ns - begun_ns),
+                    "reason": report.reason,
+                    "stages": {k: round(v, 3) for k, v in stage_durations_ms(report).items()},
+                    "pictured": picture is not None,
+                    "objects": picture.objects if picture else None,
+                }
+                found.misses.append((serial, miss))
+                for number in [n for n in found.kept if n < found.misses[0][0]]:
+                    del found.kept[number]
+
+    def health(
+        self,
+        camera: str,
+        mode: int,
+        cause: str,
+        faults: Iterable[str],
+        counts: dict[str, int],
+    ) -> None:
+        """Set a camera's health, and log what has changed.
+
+        Args:
+            camera: whose.
+            mode: a `HealthMode`.
+            cause: why it is that.
+            faults: all that is wrong; a text that differs only in its numbers is the same fault.
+            counts: frames since the start, by status.
+        """
+        name = HealthMode(mode).name
+        now = {NUMBER.sub("#", text): text for text in faults}
+        with self._lock:
+            found = self._cameras[camera]
+            before = found.health["mode"] if found.health else ""
+            if name != before:
+                self._say(camera, name, f"{before or 'start'} → {name}: {cause}")
+            for key in now.keys() - found.faults.keys():
+                self._say(camera, "fault", now[key])
+            for key in found.faults.keys() - now.keys():
+                self._say(camera, "over", f"over: {found.faults[key]}")
+            found.faults = now
+            found.health = {"mode": name, "cause": cause, "faults": [*now.values()]}
+            found.health["counts"] = counts
+            found.health_ns = time.monotonic_ns()
+
+    def safe_stop(self, requested: bool) -> None:
+        """Set whether the vehicle is asked to stop."""
+        with self._lock:
+            if requested == self._stop_requested:
+                return
+            before, self._stop_requested = self._stop_requested, requested
+            if requested or before:
+                unsafe = [
+                    f"{name}: {one.health['cause']}"
+                    for name, one in self._cameras.items()
+                    if one.health and one.health["mode"] == HealthMode.UNSAFE.name
+                ]
+                entry = {"at": _now(), "on": requested, "text": "; ".join(unsafe)}
+                self._stops.append((self._next(), entry))
+
+    def update(self, cursor: int) -> Update:
+        """What is new since a cursor, 0 for the beginning."""
+        now_ns = time.monotonic_ns()
+        with self._lock:
+            cameras, pictures = {}, []
+            for name, one in self._cameras.items():
+                facts = self._facts(one, cursor, now_ns)
+                if one.picture is not None and one.picture[0] > cursor:
+                    _, told, picture = one.picture
+                    size = len(picture.jpeg)
+                    facts["picture"] = {**told, "objects": picture.objects, "bytes": size}
+                    pictures.append(picture.jpeg)
+                cameras[name] = facts
+            facts = {
+                "now": round(now_ns / 1e9, 4),
+                "cameras": cameras,
+                "safe_stop": self._stop_requested,
+                "stops": _since(self._stops, cursor),
+                "log": _since(self._log, cursor),
+            }
+            return Update(facts, pictures, self._serial)
+
+    def missed_picture(self, serial: int) -> bytes | None:
+        """JPEG of a frame that has missed, None if none is kept."""
+        with self._lock:
+            return next(
+                (one.kept[serial] for one in self._cameras.values() if serial in one.kept), None
+            )
+
+    def _facts(self, one: _Camera, cursor: int, now_ns: int) -> dict[str, Any]:
+        if now_ns - one.summary_ns > SUMMARY_PERIOD_NS:
+            one.summary_ns = now_ns
+            one.forget(now_ns - WINDOW_NS)
+            one.summary = summarize(report for _, report in one.reports)
+            del one.summary["failures"]
+        return {
+            "frames": _since(one.frames, cursor),
+            "summary": one.summary,
+            "health": one.health,
+            "health_age": round((now_ns - one.health_ns) / 1e9, 2),
+            "misses": _since(one.misses, cursor),
+            "model": one.model,
+        }
+
+    def _say(self, camera: str, kind: str, text: str) -> None:
+        entry = {"at": _now(), "camera": camera, "kind": kind, "text": text}
+        self._log.append((self._next(), entry))
+
+    def _next(self) -> int:
+        self._serial += 1
+        return self._serial
+
+
+def _since(entries: deque[tuple[int, Any]], cursor: int) -> list[Any]:
+    """Entries behind a cursor, oldest first."""
+    found = []
+    for serial, entry in reversed(entries):
+        if serial <= cursor:
+            break
+        found.append(entry)
+    return found[::-1]
+
+
+def _now(ago_ns: int = 0) -> int:
+    """Wall clock, milliseconds since the Unix epoch, as browsers count."""
+    return (time.time_ns() - ago_ns) // 1_000_000

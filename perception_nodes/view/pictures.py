@@ -1,0 +1,160 @@
+"""Pictures of a camera's last frames, read from shared memory as one more reader.
+
+A frame is taken up only when its deadline has passed, one at a time, and whoever takes it runs when
+nothing else wants the processor. Frames that nobody has time for are pushed out of the channel.
+"""
+
+import time
+from collections import OrderedDict
+from typing import Any, NamedTuple
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+from perception_nodes.cameras.channel import (
+    CameraHeader,
+    camera_reader,
+    camera_senders,
+    view_camera_frame,
+)
+from perception_nodes.core.frame import (
+    DetectionRecord,
+    FrameFlag,
+    FrameHeader,
+    FrameRejected,
+    check_slot,
+)
+from perception_nodes.core.geometry import Lens
+from perception_nodes.report.annotate import Picture, PictureMaker, source_size
+from perception_nodes.transport.channels import detection_reader, slot_reader
+from perception_nodes.transport.shm import Endpoint, Reader, Sample
+
+KEPT = 12
+"""Frames whose reports may still come: 0.4 s at 30 Hz."""
+WAITING = 1
+"""Frames that wait for us: each one keeps memory from the camera."""
+MAX_PAUSE_NS = 20_000_000
+SILENT_NS = 2_000_000_000
+"""After this long without a frame we look anew which channel has them."""
+JPEG_QUALITY = 80
+
+
+class Shot(NamedTuple):
+    """A frame's pixels and how its boxes lie on them.
+
+    Attributes:
+        picture: uint8 [h, w, 3] BGR.
+        size: width and height of the source, pixels.
+        header: of the frame's slot; None if the picture is the source itself, scaled.
+    """
+
+    picture: Picture
+    size: tuple[int, int]
+    header: FrameHeader | None
+
+    def jpeg(self) -> bytes:
+        """The picture as a file."""
+        return bytes(simplejpeg.encode_jpeg(self.picture, JPEG_QUALITY, "BGR", "420"))
+
+    def place(self, boxes: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Boxes [n, 4] in source pixels as shares of the picture's width and height."""
+        corners = boxes.reshape(-1, 2).astype(np.float64)
+        header = self.header
+        if header is not None and header.flags & FrameFlag.RECTIFIED and len(corners):
+            lens = Lens(
+                tuple(header.camera_matrix),
+                tuple(header.distortion),
+                bool(header.flags & FrameFlag.FISHEYE),
+            )
+            fx, fy, cx, cy = header.rectified_matrix
+            corners = lens.undistort(corners - 0.5) * [fx, fy] + [cx, cy] + 0.5
+        return np.clip(corners / self.size, 0, 1).reshape(-1, 4)
+
+
+class Pictures:
+    """The last frames of one camera, and what was found in them.
+
+    They come from the camera's own channel if somebody fills it; else, for a camera on a ROS topic,
+    from the slots of the detector, as the network sees them.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, camera: str, deadline_ms: float, sample_bits: int
+    ) -> None:
+        """Join the channels of a camera."""
+        self._wait_ns = min(round(deadline_ms * 1e6), MAX_PAUSE_NS)
+        self._maker = PictureMaker(sample_bits=sample_bits)
+        self._found = detection_reader(endpoint, camera)
+        frames: Reader[CameraHeader] | Reader[FrameHeader] = camera_reader(
+            endpoint, camera, WAITING
+        )
+        self._is_camera = camera_senders(endpoint, camera) > 0
+        if not self._is_camera:
+            frames = slot_reader(endpoint, camera, WAITING)
+        self._frames: Reader[Any] = frames
+        self._held: tuple[int, Sample[Any]] | None = None
+        self._shots: OrderedDict[int, Shot] = OrderedDict()
+        self._records: OrderedDict[int, DetectionRecord] = OrderedDict()
+        self._newest_ns = time.monotonic_ns()
+
+    @property
+    def silent(self) -> bool:
+        """Whether frames have not come for so long that another channel may have them."""
+        return time.monotonic_ns() - self._newest_ns > SILENT_NS
+
+    def take(self) -> None:
+        """Take up the next frame, if its deadline has passed, and all detections."""
+        for record in self._found.records():
+            keep(self._records, record.stamp_ns, record)
+        now_ns = time.monotonic_ns()
+        if self._held is None and (sample := self._frames.receive()) is not None:
+            self._held, self._newest_ns = (now_ns, sample), now_ns
+        if self._held is None or now_ns - self._held[0] < self._wait_ns:
+            return
+        sample = self._held[1]
+        try:
+            shot = self._camera_shot(sample) if self._is_camera else self._slot_shot(sample)
+            keep(self._shots, sample.header.stamp_ns, shot)
+        except FrameRejected:
+            pass  # the graph reports it as FAILED, with the reason
+        finally:
+            self.release()
+
+    def shot(self, stamp_ns: int) -> Shot | None:
+        """The frame of a stamp, None if it was not taken up."""
+        return self._shots.get(stamp_ns)
+
+    def found(self, stamp_ns: int) -> DetectionRecord | None:
+        """What was found in it, None if nothing was published."""
+        return self._records.get(stamp_ns)
+
+    def release(self) -> None:
+        """Give back the frame that waits for its deadline."""
+        if self._held is not None:
+            self._held[1].release()
+            self._held = None
+
+    def _camera_shot(self, sample: Sample[CameraHeader]) -> Shot:
+        view = view_camera_frame(sample.header, sample.payload)
+        return Shot(self._maker.of(view)[0], source_size(view), None)
+
+    def _slot_shot(self, sample: Sample[FrameHeader]) -> Shot:
+        slot = sample.header
+        check_slot(slot, sample.payload.size, slot.width, slot.height)
+        header = FrameHeader.from_buffer_copy(slot)
+        image = sample.payload.reshape(header.height, header.width, 3)
+        left, top = round(header.pad_x), round(header.pad_y)
+        right = left + round(header.scale_x * header.source_width)
+        bottom = top + round(header.scale_y * header.source_height)
+        picture = image[max(top, 0) : bottom, max(left, 0) : right].copy()
+        if not picture.size:
+            raise FrameRejected("slot whose image lies outside it")
+        return Shot(picture, (header.source_width, header.source_height), header)
+
+
+def keep(kept: OrderedDict[int, Any], stamp_ns: int, value: Any) -> None:
+    """Add what belongs to a frame, and forget what belongs to older ones."""
+    kept[stamp_ns] = value
+    while len(kept) > KEPT:
+        kept.popitem(last=False)

@@ -1,0 +1,183 @@
+"""Serves the page on one port: its files, a stream of updates, the pictures of missed frames.
+
+A browser asks for the next update when it has drawn the last one, so that at most one is on its way
+to it: who is slow gets fewer, and nothing queues up. A page that is not visible does not ask.
+"""
+
+import asyncio
+import json
+import os
+import struct
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from weakref import WeakSet
+
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from perception_nodes.core.errors import PerceptionError
+from perception_nodes.graph.config import VIEW_TOKEN_VARIABLE
+from perception_nodes.view import access
+from perception_nodes.view.feed import Feed
+
+PAGE = Path(__file__).parent / "page"
+TYPES = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+}
+MAX_BROWSERS = 16
+HEARTBEAT_S = 10.0
+"""A browser that does not answer to a ping for half of this is gone."""
+LOOKING_S = 3.0
+"""A browser that has not asked for this long does not look."""
+MAX_QUESTION_BYTES = 64
+CLOSING_S = 1.0
+COOKIE = "perception_view"
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class PageServer:
+    """Runs in a thread of its own."""
+
+    def __init__(self, feed: Feed, address: str, port: int, token: str, rate_hz: float) -> None:
+        """Nothing is served yet.
+
+        Args:
+            feed: what is shown.
+            address: interface to serve on.
+            port: of the interface.
+            token: that a browser needs; empty: none.
+            rate_hz: updates a second for each browser, at most.
+        """
+        self._feed, self._token = feed, token
+        self._address, self._port = address, port
+        self._interval_s = 1 / rate_hz
+        self._asked_s = -LOOKING_S
+        self._streams: WeakSet[web.WebSocketResponse] = WeakSet()
+        self._loop = asyncio.new_event_loop()
+        self._thread: threading.Thread | None = None
+        self._files = {
+            f"/{file.name}": (file.read_bytes(), TYPES[file.suffix])
+            for file in PAGE.iterdir()
+            if file.suffix in TYPES
+        }
+
+    @property
+    def is_looked_at(self) -> bool:
+        """Whether a browser has asked for an update lately."""
+        return time.monotonic() - self._asked_s < LOOKING_S
+
+    @property
+    def browsers(self) -> int:
+        """How many streams are open."""
+        return len(self._streams)
+
+    def start(self) -> None:
+        """Serve from now on.
+
+        Raises:
+            PerceptionError: the port is taken, or the address is none of this machine.
+        """
+        app = web.Application(middlewares=[self._checked])
+        app.on_response_prepare.append(_secure)
+        app.router.add_get("/stream", self._stream)
+        app.router.add_get(r"/missed/{serial:\d{1,15}}.jpg", self._missed)
+        app.router.add_get("/{name:[^/]*}", self._file)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=CLOSING_S)
+        self._runner = runner
+        self._loop.run_until_complete(runner.setup())
+        # Some machines have no IPv6, and every browser tries both.
+        host = "127.0.0.1" if self._address == access.LOCALHOST else self._address
+        try:
+            self._loop.run_until_complete(web.TCPSite(runner, host, self._port).start())
+        except OSError as error:
+            self._loop.run_until_complete(runner.cleanup())
+            raise PerceptionError(
+                f"parameter view_port: {self._port} of {host} cannot be served on "
+                f"({os.strerror(error.errno) if error.errno else error}); give another port, or "
+                "an address of this machine as view_address"
+            ) from error
+        self._thread = threading.Thread(target=self._loop.run_forever, name="page", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Close all streams and the port."""
+        if self._thread is not None:
+            asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._thread = None
+        self._loop.close()
+
+    async def _close(self) -> None:
+        for stream in list(self._streams):
+            await stream.close(code=WSCloseCode.GOING_AWAY)
+        await self._runner.cleanup()
+
+    @web.middleware
+    async def _checked(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if not access.is_own_host(request.headers.get("Host", ""), self._address):
+            raise web.HTTPForbidden(text="This page is not served under that name.\n")
+        if self._token and not access.is_same(request.cookies.get(COOKIE), self._token):
+            if not access.is_same(request.query.get("token"), self._token):
+                raise web.HTTPUnauthorized(
+                    text=f"Add ?token=... with the value of ${VIEW_TOKEN_VARIABLE}.\n"
+                )
+            # So that it stays neither in the history nor on the screen.
+            answer = web.HTTPSeeOther("/")
+            answer.set_cookie(COOKIE, self._token, httponly=True, samesite="Strict")
+            raise answer
+        return await handler(request)
+
+    async def _file(self, request: web.Request) -> web.Response:
+        name = "/index.html" if request.path == "/" else request.path
+        if name not in self._files:
+            raise web.HTTPNotFound(text="There is no such page.\n")
+        content, kind = self._files[name]
+        return web.Response(body=content, content_type=kind, charset="utf-8")
+
+    async def _missed(self, request: web.Request) -> web.Response:
+        jpeg = self._feed.missed_picture(int(request.match_info["serial"]))
+        if jpeg is None:
+            raise web.HTTPNotFound(text="No picture of this frame is kept any more.\n")
+        return web.Response(body=jpeg, content_type="image/jpeg")
+
+    async def _stream(self, request: web.Request) -> web.StreamResponse:
+        if not access.is_own_page(request.headers):
+            raise web.HTTPForbidden(text="The stream is for our own page.\n")
+        if self.browsers >= MAX_BROWSERS:
+            raise web.HTTPServiceUnavailable(text="Too many browsers look at this page.\n")
+        stream = web.WebSocketResponse(
+            heartbeat=HEARTBEAT_S,
+            max_msg_size=MAX_QUESTION_BYTES,
+            compress=False,
+            timeout=CLOSING_S,
+        )
+        self._streams.add(stream)
+        try:
+            await stream.prepare(request)
+            await stream.send_json({"setup": self._feed.setup})
+            cursor, sent_s = 0, 0.0
+            async for message in stream:
+                if message.type != WSMsgType.TEXT:
+                    break
+                await asyncio.sleep(sent_s + self._interval_s - time.monotonic())
+                self._asked_s = sent_s = time.monotonic()
+                update = self._feed.update(cursor)
+                cursor = update.cursor
+                facts = json.dumps(update.facts, separators=(",", ":")).encode()
+                await stream.send_bytes(
+                    b"".join((struct.pack("<I", len(facts)), facts, *update.pictures))
+                )
+        except ConnectionError:
+            pass  # it has closed while we sent
+        finally:
+            self._streams.discard(stream)
+        return stream
+
+
+async def _secure(_: web.Request, answer: web.StreamResponse) -> None:
+    answer.headers.update(access.HEADERS)

@@ -1,0 +1,124 @@
+"""What a graph publishes of one frame after the other, without the graph: for who only listens."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import rclpy
+from perception_interfaces.msg import FrameReport, Health, Track, Tracks
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from std_msgs.msg import Bool
+from vision_msgs.msg import VisionInfo
+
+from perception_nodes.transport.channels import detection_writer, slot_writer
+from perception_nodes.transport.shm import Endpoint
+
+NAMES = ["person", "kart"]
+SOURCE, INPUT = (320, 200), (160, 128)
+BOX = (80.0, 50.0, 160.0, 150.0)
+GREY = 130
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+class PlayedGraph:
+    """Grey frames in slots with borders above and below, each with the same kart in it."""
+
+    def __init__(self, context: rclpy.Context) -> None:
+        self.node = rclpy.create_node("detector_node", context=context)
+        self.node.declare_parameter("class_names", NAMES)
+        self._executor = SingleThreadedExecutor(context=context)
+        self._executor.add_node(self.node)
+        create = self.node.create_publisher
+        self._reports = create(FrameReport, "perception/frame_report", 10)
+        self._healths = create(Health, "perception/health", LATCHED)
+        self._tracks = create(Tracks, "perception/tracks", 10)
+        self._stops = create(Bool, "perception/safe_stop", LATCHED)
+        self._infos = create(VisionInfo, "perception/vision_info", LATCHED)
+        self._infos.publish(VisionInfo(database_location="/detector_node/class_names"))
+        self._endpoint = Endpoint("played_graph")
+        self._slots = slot_writer(self._endpoint, "front", *INPUT)
+        self._found = detection_writer(self._endpoint, "front")
+
+    def play(self, number: int) -> None:
+        """Everything about one frame; every tenth is late."""
+        stamp_ns, late = time.time_ns(), number % 10 == 0
+        slot = self._slots.loan()
+        header = slot.header
+        header.sequence, header.stamp_ns = number, stamp_ns
+        header.source_width, header.source_height = SOURCE
+        header.width, header.height = INPUT
+        header.scale_x = header.scale_y = 0.5
+        header.pad_y = 14
+        pixels = slot.payload.reshape(INPUT[1], INPUT[0], 3)
+        pixels[:] = 0
+        pixels[14:114] = GREY
+        self._slots.send(slot)
+        record = self._found.loan(0)
+        record.header.sequence, record.header.stamp_ns, record.header.count = number, stamp_ns, 1
+        np.frombuffer(record.header.boxes, np.float32)[:4] = BOX
+        record.header.scores[0], record.header.classes[0] = 0.75, 1
+        self._found.send(record)
+        self._tracks.publish(self._tracked(stamp_ns))
+        self._reports.publish(self._report(number, stamp_ns, late))
+        self._healths.publish(Health(mode=Health.UNSAFE, cause="a cause", faults=["a fault"]))
+        self._stops.publish(Bool(data=True))
+        self._executor.spin_once(timeout_sec=1 / 30)
+
+    def close(self) -> None:
+        self._endpoint.close()
+
+    def _tracked(self, stamp_ns: int) -> Tracks:
+        x1, y1, x2, y2 = BOX
+        track = Track(
+            id=42, class_id="kart", box=[(x1 + x2) / 2 + 1, (y1 + y2) / 2, x2 - x1, y2 - y1]
+        )
+        message = Tracks(tracks=[track])
+        message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp_ns, 10**9)
+        return message
+
+    def _report(self, number: int, stamp_ns: int, late: bool) -> FrameReport:
+        begun_ns, step_ns = time.monotonic_ns(), 3_000_000 if late else 1_000_000
+        report = FrameReport(
+            camera="front",
+            sequence=number,
+            status=FrameReport.LATE if late else FrameReport.OK,
+            reason="too slow" if late else "",
+            model="toy",
+            detections=1,
+            capture_ns=begun_ns,
+            ingested_ns=begun_ns + step_ns,
+            preprocessed_ns=begun_ns + 2 * step_ns,
+            inferred_ns=begun_ns + 3 * step_ns,
+            postprocessed_ns=begun_ns + 4 * step_ns,
+            published_ns=begun_ns + 5 * step_ns,
+        )
+        report.header.stamp.sec, report.header.stamp.nanosec = divmod(stamp_ns, 10**9)
+        report.header.frame_id = "camera"
+        return report
+
+
+@contextmanager
+def played(domain: int) -> Iterator[PlayedGraph]:
+    """A graph that plays until the context is left."""
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=domain)
+    graph, stop = PlayedGraph(context), threading.Event()
+
+    def playing() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            graph.play(number)
+
+    thread = threading.Thread(target=playing)
+    thread.start()
+    try:
+        yield graph
+    finally:
+        stop.set()
+        thread.join()
+        graph.close()
+        rclpy.shutdown(context=context)

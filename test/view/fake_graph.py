@@ -1,0 +1,101 @@
+"""A page of a graph that is not there: a feed filled by hand, served on a free port."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import simplejpeg
+
+from perception_nodes.bench.browsers import free_port
+from perception_nodes.core.frame import STAMPS, FrameStatus
+from perception_nodes.report.annotate import class_colour
+from perception_nodes.view.feed import Feed, Picture
+from perception_nodes.view.server import PageServer
+from perception_nodes.watchdog.faults import HealthMode
+
+COUNTS = {status.name: 7 * status for status in FrameStatus}
+STAGES_MS = (0.9, 0.6, 4.2, 0.3, 0.4)
+
+
+def report(
+    status: FrameStatus = FrameStatus.OK,
+    ms: float = 6.4,
+    reason: str = "",
+    frame_id: str = "camera",
+    begun_ns: int | None = None,
+) -> SimpleNamespace:
+    """A frame report whose stages share the latency as they do."""
+    begun_ns = time.monotonic_ns() if begun_ns is None else begun_ns
+    ends = np.cumsum([0.0, *STAGES_MS]) / sum(STAGES_MS) * ms * 1e6 + begun_ns
+    stamps = dict(zip(STAMPS, (int(end) for end in ends), strict=True))
+    if status in (FrameStatus.SKIPPED_LATE, FrameStatus.SUPERSEDED, FrameStatus.FAILED):
+        stamps.update(inferred_ns=0, postprocessed_ns=0, published_ns=0)
+    header = SimpleNamespace(
+        stamp=SimpleNamespace(sec=1_700_000_000, nanosec=40), frame_id=frame_id
+    )
+    return SimpleNamespace(
+        status=status,
+        reason=reason,
+        model="road-n",
+        detections=2,
+        copies=0,
+        header=header,
+        **stamps,
+    )
+
+
+def picture(grey: int = 90, name: str = "car") -> Picture:
+    """A grey frame with one object in its middle."""
+    pixels = np.full((90, 160, 3), grey, np.uint8)
+    box = [0.4, 0.4, 0.6, 0.6]
+    return Picture(
+        simplejpeg.encode_jpeg(pixels, 80, "BGR"), [[*box, name, 0.8, class_colour(name), 12]]
+    )
+
+
+def nominal(feed: Feed, camera: str = "front") -> None:
+    feed.health(camera, HealthMode.NOMINAL, "detections arrive in time", [], COUNTS)
+
+
+@contextmanager
+def served(*cameras: str, **options: Any) -> Iterator[tuple[Feed, PageServer, int]]:
+    """A feed, its server and the port."""
+    port, rate_hz = free_port(), options.pop("rate_hz", 30.0)
+    feed = Feed(cameras or ("front",), 10.0, rate_hz)
+    values = {"address": "localhost", "token": "", **options}
+    server = PageServer(feed, values["address"], port, values["token"], rate_hz)
+    server.start()
+    try:
+        yield feed, server, port
+    finally:
+        server.close()
+
+
+@contextmanager
+def fed(feed: Feed, *cameras: str) -> Iterator[None]:
+    """Fill it as a running graph does, a miss now and then."""
+    stop = threading.Event()
+
+    def feeding() -> None:
+        number = 0
+        while not stop.wait(1 / 30):
+            number += 1
+            for camera in cameras or ("front",):
+                late = number % 20 == 0
+                status = FrameStatus.LATE if late else FrameStatus.OK
+                one = report(status, 13.0 if late else 6.4, "late by 3.0 ms" if late else "")
+                feed.frame(camera, one, picture(number % 200))
+                if number % 3 == 1:
+                    nominal(feed, camera)
+
+    thread = threading.Thread(target=feeding)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

@@ -1,0 +1,182 @@
+"""The page in a real browser: Debian's Chromium, driven by Selenium."""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from fake_graph import COUNTS, fed, nominal, picture, report, served
+
+from perception_nodes.core.frame import FrameStatus
+from perception_nodes.watchdog.faults import HealthMode
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(
+        not (CHROMIUM and DRIVER), reason="no Chromium and its driver; make view-packages"
+    ),
+]
+OPTIONS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage")
+TIMEOUT_S = 30.0
+EVIL = "</script><img src=x onerror='window.hacked = 1'><script>window.hacked = 1</script>"
+
+
+class Browser:
+    """A window, and what a person would see in it."""
+
+    def __init__(self, driver: Any) -> None:
+        self.driver = driver
+        self.run = driver.execute_script
+
+    def open(self, port: int) -> None:
+        self.driver.get(f"http://localhost:{port}")
+        self.until(lambda: self.text("link") == "live")
+
+    def until(self, condition: Callable[[], object]) -> None:
+        give_up_s = time.monotonic() + TIMEOUT_S
+        while not condition():
+            assert time.monotonic() < give_up_s, self.run("return document.body.innerText")
+            time.sleep(0.05)
+
+    def text(self, name: str) -> str:
+        return str(self.run("return document.getElementById(arguments[0]).innerText", name))
+
+    def click(self, selector: str) -> None:
+        self.run("document.querySelector(arguments[0]).click()", selector)
+
+    def size(self, width: int, height: int, mobile: bool = False) -> None:
+        self.driver.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile},
+        )
+
+    def scheme(self, name: str) -> None:
+        self.driver.execute_cdp_cmd(
+            "Emulation.setEmulatedMedia",
+            {"features": [{"name": "prefers-color-scheme", "value": name}]},
+        )
+
+    def pixel(self, selector: str) -> list[int]:
+        """The pixel near a canvas's upper left corner."""
+        return list(self.run(
+            "const one = document.querySelector(arguments[0]), pen = one.getContext('2d');"
+            "return [...pen.getImageData(one.width / 8, one.height / 8, 1, 1).data]",
+            selector,
+        ))  # fmt: skip
+
+    def complaints(self) -> list[str]:
+        return [entry["message"] for entry in self.driver.get_log("browser")]
+
+
+@pytest.fixture(scope="module")
+def driver() -> Iterator[Any]:
+    webdriver = pytest.importorskip("selenium.webdriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for option in OPTIONS:
+        options.add_argument(option)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    service = webdriver.ChromeService(executable_path=DRIVER)
+    driver = webdriver.Chrome(options=options, service=service)
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def browser(driver: Any) -> Browser:
+    one = Browser(driver)
+    one.size(1440, 1000)
+    one.scheme("light")
+    one.complaints()
+    return one
+
+
+def test_a_person_sees_cameras_figures_health_and_opens_a_missed_frame(browser: Browser) -> None:
+    with served("front", "rear") as (feed, _, port), fed(feed, "front", "rear"):
+        feed.safe_stop(True)
+        browser.open(port)
+        browser.until(lambda: browser.run("return misses.length") > 2)
+        assert "front: NOMINAL" in browser.text("health") and "rear: NOMINAL" in browser.text(
+            "health"
+        )
+        assert "SAFE STOP requested at" in browser.text("state")
+        assert "6.4 ms" in browser.text("tiles").replace("\n", " ")
+        assert "inference" in browser.text("stages") and "6.0" in browser.text("stages")
+        red, green, blue, opaque = browser.pixel(".camera canvas")
+        assert red == green == blue and opaque == 255
+        assert "OK 0" in browser.text("statuses").replace("\n", "")
+        assert browser.run("return document.querySelectorAll('#chart canvas').length") == 1
+        feed.safe_stop(False)
+        browser.until(lambda: "SAFE STOP" not in browser.text("state"))
+        assert "ended" in browser.text("stops")
+
+        browser.click("#misses button")
+        browser.until(
+            lambda: browser.run("return !document.getElementById('frame-picture').hidden")
+        )
+        assert "LATE, 13.0 ms of 10 ms" in browser.text("frame-title")
+        assert browser.text("frame-reason") == "late by 3.0 ms"
+        browser.click("#before")
+        browser.click("#close")
+        browser.click(".camera:nth-child(2)")
+        browser.until(lambda: browser.text("timeline").splitlines()[0].endswith("rear"))
+        assert browser.complaints() == []
+
+
+def test_texts_of_the_graph_are_only_text(browser: Browser) -> None:
+    with served() as (feed, _, port):
+        evil = report(FrameStatus.FAILED, 1.0, EVIL, EVIL)
+        evil.model = EVIL
+        feed.health("front", HealthMode.UNSAFE, EVIL, [EVIL, f"{EVIL} too"], COUNTS)
+        feed.safe_stop(True)
+        feed.frame("front", evil, picture(name=EVIL))
+        browser.open(port)
+        browser.until(lambda: browser.run("return misses.length"))
+        browser.click("#misses button")
+        browser.until(lambda: EVIL in browser.text("frame-facts"))
+        for place in ("health", "stop", "log", "stops", "frame-reason", "model"):
+            browser.until(lambda place=place: EVIL in browser.text(place))
+        assert EVIL in browser.run("return document.querySelector('.camera').innerText")
+        assert browser.run("return window.hacked") is None
+        assert browser.complaints() == []
+
+
+def test_silence_is_told_and_a_graph_that_comes_back_is_shown(browser: Browser) -> None:
+    with served() as (feed, server, port):
+        with fed(feed):
+            browser.open(port)
+            browser.until(lambda: "NOMINAL" in browser.text("health"))
+        browser.until(lambda: "no word from the watchdog" in browser.text("health"))
+        browser.until(lambda: "no picture for" in browser.text("cameras"))
+        server.close()
+        browser.until(lambda: "no word for" in browser.text("link"))
+        again = type(server)(feed, "localhost", port, "", 30.0)
+        again.start()
+        try:
+            nominal(feed)
+            browser.until(lambda: browser.text("link") == "live")
+            browser.until(lambda: "NOMINAL" in browser.text("health"))
+        finally:
+            again.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "height", "mobile"), [(390, 844, True), (1440, 1000, False)])
+def test_it_fits_the_screen_in_light_and_dark(
+    browser: Browser, scheme: str, width: int, height: int, mobile: bool
+) -> None:
+    browser.size(width, height, mobile)
+    browser.scheme(scheme)
+    with served("front", "rear") as (feed, _, port), fed(feed, "front", "rear"):
+        feed.health("front", HealthMode.DEGRADED, "x" * 300, ["y" * 300], COUNTS)
+        feed.frame("front", report(FrameStatus.FAILED, 1.0, "z" * 300), picture(name="w" * 90))
+        browser.open(port)
+        browser.until(lambda: browser.run("return misses.length") > 1)
+        assert browser.run("return document.documentElement.scrollWidth") <= width
+        background = browser.run("return getComputedStyle(document.body).backgroundColor")
+        assert background == ("rgb(245, 247, 250)" if scheme == "light" else "rgb(13, 17, 23)")
+        shown = browser.run("return getComputedStyle(document.body).fontSize")
+        assert float(shown.removesuffix("px")) >= 15
+        assert browser.complaints() == []

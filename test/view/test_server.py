@@ -1,0 +1,249 @@
+"""The server over real HTTP: who may look, slow browsers, many of them, an orderly end."""
+
+import asyncio
+import json
+import os
+import re
+import struct
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import aiohttp
+import pytest
+from fake_graph import fed, nominal, picture, report, served
+
+from perception_nodes.bench.browsers import free_port
+from perception_nodes.core.errors import PerceptionError
+from perception_nodes.core.frame import FrameStatus
+from perception_nodes.view import access
+from perception_nodes.view.feed import Feed
+from perception_nodes.view.server import MAX_BROWSERS, PageServer
+
+TOKEN = "0123456789abcdef"
+UPLOT = "https://github.com/leeoniya/uPlot"
+"""In the comment that names its authors."""
+
+
+def asked(port: int, act: Callable[[aiohttp.ClientSession, str], Awaitable[Any]]) -> Any:
+    """What comes of talking to the server as a browser does."""
+
+    async def talk() -> Any:
+        jar = aiohttp.CookieJar(unsafe=True)  # of addresses, too, as browsers do
+        async with aiohttp.ClientSession(cookie_jar=jar) as session:
+            return await act(session, f"http://127.0.0.1:{port}")
+
+    return asyncio.run(asyncio.wait_for(talk(), 60))
+
+
+def status_of(port: int, path: str, **headers: str) -> int:
+    async def act(session: aiohttp.ClientSession, url: str) -> int:
+        async with session.get(url + path, headers=headers, allow_redirects=False) as answer:
+            return answer.status
+
+    return int(asked(port, act))
+
+
+def stream(session: aiohttp.ClientSession, url: str) -> Any:
+    return session.ws_connect(f"{url}/stream", headers={"Origin": url})
+
+
+def parts(message: bytes) -> tuple[dict[str, Any], bytes]:
+    (size,) = struct.unpack_from("<I", message)
+    return json.loads(message[4 : 4 + size]), message[4 + size :]
+
+
+async def update(socket: Any) -> tuple[dict[str, Any], bytes]:
+    await socket.send_str("next")
+    return parts(await socket.receive_bytes())
+
+
+def test_a_page_gets_its_files_and_nothing_comes_from_elsewhere() -> None:
+    async def act(session: aiohttp.ClientSession, url: str) -> None:
+        for path in ("/", "/view.js", "/view.css", "/uplot.js", "/uplot.css", "/icon.svg"):
+            async with session.get(url + path) as answer:
+                assert answer.status == 200, path
+                assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+                assert answer.headers["X-Content-Type-Options"] == "nosniff"
+                text = await answer.text()
+                addresses = set(re.findall(r"https?://[\w./]+", text))
+                assert addresses <= {"http://www.w3.org/2000/svg", UPLOT}, path
+        for path in (
+            "/nothing",
+            "/../feed.py",
+            "/%2e%2e/feed.py",
+            "/uplot.LICENSE",
+            "/missed/9.jpg",
+        ):
+            async with session.get(url + path) as answer:
+                assert answer.status == 404, path
+                assert "Content-Security-Policy" in answer.headers
+
+    with served() as (_, _, port):
+        asked(port, act)
+
+
+def test_a_browser_gets_the_setup_and_then_what_it_has_not_seen() -> None:
+    async def act(session: aiohttp.ClientSession, url: str) -> None:
+        async with stream(session, url) as socket:
+            setup = (await socket.receive_json())["setup"]
+            assert (setup["cameras"], setup["deadline_ms"]) == (["front"], 10.0)
+            feed.frame("front", report(FrameStatus.LATE, 13.0), picture())
+            facts, jpeg = await update(socket)
+            front = facts["cameras"]["front"]
+            assert len(front["frames"]) == 1 and jpeg == picture().jpeg
+            assert front["picture"]["bytes"] == len(jpeg)
+            async with session.get(f"{url}/missed/{front['misses'][0]['n']}.jpg") as kept:
+                assert await kept.read() == jpeg
+            facts, jpeg = await update(socket)
+            assert facts["cameras"]["front"]["frames"] == [] and jpeg == b""
+
+    with served() as (feed, server, port):
+        assert not server.is_looked_at
+        asked(port, act)
+        assert server.is_looked_at
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:80", "", "localhost.evil.example", "[x"]
+)
+def test_another_name_that_leads_here_is_refused(host: str) -> None:
+    with served() as (_, _, port):
+        assert status_of(port, "/", Host=host) in (400, 403)
+        assert status_of(port, "/", Host="localhost:1234") == 200  # through a tunnel
+
+
+def test_a_page_of_another_site_cannot_open_the_stream() -> None:
+    upgrade = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
+    upgrade["Sec-WebSocket-Key"] = "MDEyMzQ1Njc4OWFiY2RlZg=="
+    with served() as (_, _, port):
+        for origin in ("http://evil.example", f"http://localhost:{port}", "null", ""):
+            assert status_of(port, "/stream", Origin=origin, **upgrade) == 403
+        assert status_of(port, "/stream", Origin=f"http://127.0.0.1:{port}", **upgrade) == 101
+
+
+def test_the_network_needs_the_token_which_becomes_a_cookie() -> None:
+    async def act(session: aiohttp.ClientSession, url: str) -> None:
+        for path in ("/", "/view.js", "/stream", "/missed/1.jpg", "/?token=", "/?token=0123"):
+            async with session.get(url + path) as answer:
+                assert answer.status == 401, path
+        async with session.get(f"{url}/?token={TOKEN}") as answer:
+            assert answer.status == 200 and str(answer.url) == f"{url}/"
+            cookie = answer.history[0].headers["Set-Cookie"]
+            assert "HttpOnly" in cookie and "SameSite=Strict" in cookie
+        async with stream(session, url) as socket:
+            assert "setup" in await socket.receive_json()
+
+    with served(token=TOKEN, address="0.0.0.0") as (_, _, port):
+        asked(port, act)
+
+
+def test_names_that_can_only_be_ours() -> None:
+    for host, address, expected in (
+        ("localhost:80", "localhost", True),
+        ("[::1]:80", "localhost", True),
+        ("192.168.1.5", "localhost", False),
+        ("192.168.1.5:80", "0.0.0.0", True),
+        ("vehicle.lan", "vehicle.lan", True),
+        ("evil.example", "0.0.0.0", False),
+    ):
+        assert access.is_own_host(host, address) is expected, (host, address)
+
+
+def test_who_does_not_read_is_sent_one_update_and_no_more() -> None:
+    large = picture()._replace(jpeg=bytes(3_000_000))  # more than the kernel keeps for a socket
+
+    async def act(session: aiohttp.ClientSession, url: str) -> None:
+        async with stream(session, url) as slow, stream(session, url) as quick:
+            await slow.receive_json()
+            await quick.receive_json()
+            slow._response.connection.transport.pause_reading()
+            for _ in range(20):
+                await slow.send_str("next")
+            for _ in range(10):
+                feed.frame("front", report(), large)
+                assert len((await update(quick))[1]) == 3_000_000
+            assert calls.count(0) == 2  # cursors: each began once, the slow one never came back
+            slow._response.connection.transport.resume_reading()
+
+    with served() as (feed, _, port):
+        calls, plain = [], feed.update
+        feed.update = lambda cursor: (calls.append(cursor), plain(cursor))[1]
+        feed.frame("front", report(), large)
+        asked(port, act)
+        assert len(calls) < 35
+
+
+def test_a_hundred_reconnections_leave_nothing() -> None:
+    async def act(session: aiohttp.ClientSession, url: str) -> None:
+        for number in range(100):
+            async with stream(session, url) as socket:
+                await socket.receive_json()
+                await update(socket)
+                if number % 3 == 0:  # as when a network is gone
+                    socket._response.connection.transport.abort()
+        while server.browsers:  # `asked` gives up at some time
+            await asyncio.sleep(0.01)
+
+    with served(rate_hz=1000.0) as (feed, server, port), fed(feed):
+        asked(port, act)
+        threads, files = threading.active_count(), len(os.listdir("/proc/self/fd"))
+        asked(port, act)
+        assert threading.active_count() == threads
+        assert len(os.listdir("/proc/self/fd")) <= files + 2
+
+
+def test_too_many_browsers_are_refused() -> None:
+    async def act(session: aiohttp.ClientSession, url: str) -> None:
+        open_now = [await stream(session, url) for _ in range(MAX_BROWSERS)]
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await stream(session, url)
+        assert refused.value.status == 503
+        for socket in open_now:
+            await socket.close()
+
+    with served() as (_, _, port):
+        asked(port, act)
+
+
+def test_its_end_closes_streams_that_are_open() -> None:
+    async def act(session: aiohttp.ClientSession, url: str) -> None:
+        async with stream(session, url) as socket:
+            await socket.receive_json()
+            closing = threading.Thread(target=server.close)
+            closing.start()
+            assert (await socket.receive()).type in (
+                aiohttp.WSMsgType.CLOSE,
+                aiohttp.WSMsgType.CLOSED,
+            )
+            await asyncio.to_thread(closing.join)
+
+    server = PageServer(Feed(("front",), 10.0, 10.0), "localhost", free_port(), "", 10.0)
+    server.start()
+    begun_s = time.monotonic()
+    asked(server._port, act)
+    assert time.monotonic() - begun_s < 10
+
+
+def test_a_port_that_is_taken_is_told_in_one_line() -> None:
+    with served() as (feed, _, port):
+        with pytest.raises(
+            PerceptionError, match=f"^parameter view_port: {port} of 127.0.0.1 .*another"
+        ):
+            PageServer(feed, "localhost", port, "", 10.0).start()
+
+
+def test_texts_of_the_graph_stay_json() -> None:
+    bad = "</script><img src=x onerror=alert(1)>"
+
+    async def act(session: aiohttp.ClientSession, url: str) -> None:
+        async with stream(session, url) as socket:
+            await socket.receive_json()
+            facts, _ = await update(socket)
+            assert facts["cameras"]["front"]["misses"][0]["reason"] == bad
+
+    with served() as (feed, _, port):
+        nominal(feed)
+        feed.frame("front", report(FrameStatus.FAILED, 1.0, bad, bad), picture(name=bad))
+        asked(port, act)
