@@ -264,6 +264,7 @@ class PictureWriter:
         if found is not None:
             annotations = image_annotations(stamp_ns, found, 1.0 if self._packets else scale)
             write(ANNOTATIONS_TOPIC, ANNOTATIONS, log_time_ns, annotations)
+        self.chosen.film.take(frame.index, picture, scale, report, found, changes)
         bare = picture.copy() if changes else picture
         draw(picture, scale, found, report)
         jpeg = _jpeg(picture)

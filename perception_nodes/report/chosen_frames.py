@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from perception_nodes.report.changes import Change
+from perception_nodes.report.film import Film
 
 SLOWEST = 2
 CHANGED = 12
@@ -30,11 +31,16 @@ class _Ranked:
 
 
 class ChosenFrames:
-    """The slowest frames, the one with most objects, evenly spread ones, the most changed ones."""
+    """The slowest frames, the one with most objects, evenly spread ones, the most changed ones.
+
+    Attributes:
+        film: all frames, small.
+    """
 
     def __init__(self, frame_count: int) -> None:
         """Nothing is chosen yet; `frame_count` is how many frames the drive has."""
         self._next_spread = [frame_count * step // SPREAD for step in range(SPREAD)]
+        self.film = Film()
         self._spread: dict[int, ChosenFrame] = {}
         self._slowest: list[_Ranked] = []
         self._crowded: list[_Ranked] = []

@@ -52,6 +52,7 @@ def render(summary: dict[str, Any], recording: Recording, chosen: ChosenFrames) 
         engine_sentence=engine_sentence(engine) if engine else "",
         accuracy=summary.get("accuracy"),
         frames=chosen.shown(),
+        film=chosen.film.frames(),
         health=charts.as_html(charts.health(recording)) if recording.health else "",
         facts=_facts(summary),
         stages=_stages(summary, deadline_ms),

@@ -32,7 +32,8 @@ def counted(count: int, thing: str) -> str:
     return f"{count or 'no'} {thing}{'s' if count > 1 else ''}"
 
 
-def _jpeg_url(jpeg: bytes) -> str:
+def jpeg_url(jpeg: bytes) -> str:
+    """A JPEG as an address that holds it."""
     return f"data:image/jpeg;base64,{b64encode(jpeg).decode()}"
 
 
@@ -43,5 +44,5 @@ _ENVIRONMENT = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_ENVIRONMENT.filters.update(shown=shown, counted=counted, jpeg_url=_jpeg_url)
+_ENVIRONMENT.filters.update(shown=shown, counted=counted, jpeg_url=jpeg_url)
 _ENVIRONMENT.globals["MAX_LINES"] = MAX_LINES

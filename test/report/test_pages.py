@@ -86,7 +86,9 @@ def chosen_frames():
     chosen = ChosenFrames(6)
     item = DetectedObject(HOSTILE, 0.9, (0.0, 0.0, 1.0, 1.0))
     chosen.take(0, jpeg, 4.0, 1)
-    chosen.take_changed(0, jpeg, [Change(0, 0.0, Kind.VANISHED, before=item)])
+    changes = [Change(0, 0.0, Kind.VANISHED, before=item)]
+    chosen.take_changed(0, jpeg, changes)
+    chosen.film.take(0, np.zeros((48, 64, 3), np.uint8), 1.0, None, None, changes)
     return chosen
 
 

@@ -1,0 +1,107 @@
+"""A drive for a page to play, frame by frame: small pictures, what was found, and what changed."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import simplejpeg
+
+from perception_nodes.core.frame import IN_TIME, FrameStatus, latency_ms
+from perception_nodes.report.annotate import (
+    AFTER_COLOUR,
+    BEFORE_COLOUR,
+    NO_REPORT_COLOUR,
+    STATUS_COLOURS,
+    Picture,
+    class_colour,
+)
+from perception_nodes.report.changes import Change
+from perception_nodes.report.page import jpeg_url
+from perception_nodes.report.recording import FrameDetections, ReportedFrame
+
+MAX_FRAMES = 300
+"""Of a longer drive every second, fourth, ... frame is kept, and those that changed."""
+WIDTH_PX = 480
+JPEG_QUALITY = 60
+
+
+class Film:
+    """Collects the frames of a drive, in its order."""
+
+    def __init__(self) -> None:
+        self._frames: dict[int, dict[str, Any]] = {}
+        self._stride = 1
+
+    def take(
+        self,
+        index: int,
+        picture: Picture,
+        scale: float,
+        report: ReportedFrame | None,
+        found: FrameDetections | None,
+        changes: Sequence[Change],
+    ) -> None:
+        """Add a frame.
+
+        Args:
+            index: of the frame in the drive.
+            picture: uint8 [h, w, 3] BGR, without anything drawn in.
+            scale: picture pixels per source pixel.
+            report: of the frame; None if there is none.
+            found: its objects; None if no detections were published.
+            changes: against a golden.
+        """
+        if index % self._stride and not changes:
+            return
+        height, width = picture.shape[:2]
+        size = (min(WIDTH_PX, width), round(height * min(WIDTH_PX, width) / width))
+
+        def drawn(label: str, score: float, box: Sequence[float], colour: str, kind: str) -> Any:
+            sides = (width / scale, height / scale) * 2
+            place = [round(value / side, 4) for value, side in zip(box, sides, strict=True)]
+            return [*place, f"{label} {score:.2f} {kind}".strip(), colour]
+
+        objects = [] if found is None else [
+            drawn(label, score, box, class_colour(label), "")
+            for label, score, box in zip(
+                found.labels, found.scores.tolist(), found.boxes.tolist(), strict=True
+            )
+        ]  # fmt: skip
+        changed = [
+            drawn(one.label, one.score, one.box, colour, change.kind.value if last else "before")
+            for change in changes
+            for one, colour, last in (
+                (change.before, BEFORE_COLOUR, change.after is None),
+                (change.after, AFTER_COLOUR, True),
+            )
+            if one is not None
+        ]
+        latency = latency_ms(report) if report else None
+        self._frames[index] = {
+            "index": index,
+            "status": FrameStatus(report.status).name.replace("_", " ") if report else "NO REPORT",
+            "colour": STATUS_COLOURS[FrameStatus(report.status)] if report else NO_REPORT_COLOUR,
+            "missed": report is None or report.status not in IN_TIME,
+            "ms": round(latency, 1) if latency else None,  # 0 under simulated time
+            "objects": objects,
+            "changed": changed,
+            "changes": [str(change).partition(": ")[2] for change in changes],
+            "picture": jpeg_url(
+                simplejpeg.encode_jpeg(
+                    cv2.resize(picture, size, interpolation=cv2.INTER_AREA), JPEG_QUALITY, "BGR"
+                )
+            ),
+        }
+        while len(self._frames) > MAX_FRAMES:
+            self._thin_out()
+
+    def frames(self) -> list[dict[str, Any]]:
+        """All that is kept, in order."""
+        return [frame for _, frame in sorted(self._frames.items())]
+
+    def _thin_out(self) -> None:
+        self._stride *= 2
+        kept = {i: f for i, f in self._frames.items() if not i % self._stride or f["changes"]}
+        if len(kept) == len(self._frames):  # every one has changed
+            kept = dict(list(kept.items())[:MAX_FRAMES])
+        self._frames = kept

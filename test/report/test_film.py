@@ -1,0 +1,55 @@
+"""The frames that a report plays: all of a short drive, evenly fewer of a long one."""
+
+import numpy as np
+import pytest
+
+from perception_nodes.report import film
+from perception_nodes.report.changes import Change, DetectedObject, Kind
+from perception_nodes.report.film import Film
+from perception_nodes.report.recording import FrameDetections
+
+PICTURE = np.full((90, 160, 3), 120, np.uint8)
+FOUND = FrameDetections(
+    ("car",), np.array([0.75], np.float32), np.array([[20, 9, 40, 18]], np.float32)
+)
+BEFORE = DetectedObject("car", 0.5, (0.0, 0.0, 20.0, 18.0))
+
+
+def moved(index: int) -> Change:
+    after = DetectedObject("car", 0.75, (20.0, 9.0, 40.0, 18.0))
+    return Change(index, 0.0, Kind.MOVED, BEFORE, after)
+
+
+def filmed(count: int, changed: set[int]) -> list[int]:
+    made = Film()
+    for index in range(count):
+        changes = [moved(index)] if index in changed else []
+        made.take(index, PICTURE, 4.0, None, FOUND, changes)
+    return [frame["index"] for frame in made.frames()]
+
+
+def test_a_frame_has_its_objects_and_changes_in_shares_of_the_picture() -> None:
+    made = Film()
+    made.take(3, PICTURE, 4.0, None, FOUND, [moved(3)])
+    (frame,) = made.frames()
+    assert (frame["index"], frame["status"], frame["missed"]) == (3, "NO REPORT", True)
+    assert frame["objects"] == [[0.5, 0.4, 1.0, 0.8, "car 0.75", "#3a9dff"]]
+    assert frame["changed"] == [
+        [0.0, 0.0, 0.5, 0.8, "car 0.50 before", film.BEFORE_COLOUR],
+        [0.5, 0.4, 1.0, 0.8, "car 0.75 moved", film.AFTER_COLOUR],
+    ]
+    assert frame["picture"].startswith("data:image/jpeg;base64,")
+
+
+@pytest.mark.parametrize(("count", "stride"), [(8, 1), (9, 2), (17, 4), (100, 16)])
+def test_of_a_long_drive_evenly_spread_frames_are_kept(
+    monkeypatch, count: int, stride: int
+) -> None:
+    monkeypatch.setattr(film, "MAX_FRAMES", 8)
+    assert filmed(count, set()) == list(range(0, count, stride))
+
+
+def test_frames_that_changed_are_kept_until_they_alone_are_too_many(monkeypatch) -> None:
+    monkeypatch.setattr(film, "MAX_FRAMES", 8)
+    assert {5, 37, 77} <= set(filmed(100, {5, 37, 77}))
+    assert len(filmed(100, set(range(100)))) <= 8
