@@ -1,6 +1,7 @@
 """Shows the graph on a page in the browser: see `perception_nodes.view`.
 
-It runs when nothing else wants the processor, and reads frames only while a browser looks.
+It runs when nothing else wants the processor, and reads frames only while a browser looks or
+somebody subscribes to the frames with what was found drawn in.
 """
 
 import os
@@ -27,14 +28,16 @@ from perception_nodes.graph.config import (
     VISION_INFO,
     ViewSettings,
 )
+from perception_nodes.nodes.annotated_topic import AnnotatedTopic
 from perception_nodes.nodes.base import LATCHED, REPORTS, PerceptionNode
 from perception_nodes.nodes.ros_time import stamp_ns_of
 from perception_nodes.nodes.running import run_node
 from perception_nodes.report.annotate import class_colour
+from perception_nodes.report.recording import FrameDetections
 from perception_nodes.transport.shm import Endpoint
 from perception_nodes.view.feed import Feed, Picture
 from perception_nodes.view.identities import identities
-from perception_nodes.view.pictures import Pictures, keep
+from perception_nodes.view.pictures import Pictures, Shot, keep
 from perception_nodes.view.server import PageServer
 
 WAIT_MS = 10.0
@@ -59,6 +62,7 @@ class ViewNode(PerceptionNode):
         self._waiting: deque[tuple[float, str, FrameReport]] = deque()
         self._names: dict[str, list[str]] = {}
         self._pictures: dict[str, Pictures] = {}
+        self._annotated: dict[str, AnnotatedTopic] = {}
         self._tracks: dict[str, OrderedDict[int, Tracks]] = {
             camera: OrderedDict() for camera in settings.served
         }
@@ -70,6 +74,7 @@ class ViewNode(PerceptionNode):
             ):
                 topic = settings.topic_of(topic, camera)
                 self.add_subscription(kind, topic, partial(heard, camera), qos, raw=False)
+            self._annotated[camera] = AnnotatedTopic(self, camera, settings.view_rate)
             topic = settings.topic_of(TRACKS, camera)
             self.add_subscription(Tracks, topic, partial(self._on_tracks, camera), TRACK_QUEUE)
         self.add_subscription(
@@ -88,7 +93,8 @@ class ViewNode(PerceptionNode):
     def step(self) -> None:
         """Take up frames while a browser looks, and one message."""
         assert self._server is not None
-        if self._server.is_looked_at:
+        topics = self._annotated.values()
+        if self._server.is_looked_at or any(topic.is_wanted for topic in topics):
             self._take_pictures()
         elif self._channels is not None:
             self._leave_channels()
@@ -130,36 +136,53 @@ class ViewNode(PerceptionNode):
         while self._waiting:
             came_s, camera, report = self._waiting[0]
             picture = None
-            if camera in self._pictures and self._feed.wants_picture(camera, report.status):
-                picture = self._picture(camera, report)
-                if picture is None and now_s - came_s < PICTURE_WAIT_S:
+            if camera in self._pictures and self._is_wanted(camera, report):
+                shot = self._pictures[camera].shot(stamp_ns_of(report))
+                if shot is not None:
+                    picture = self._shown(camera, report, shot)
+                elif now_s - came_s < PICTURE_WAIT_S:
                     return
             self._waiting.popleft()
             self._feed.frame(camera, report, picture)
 
-    def _picture(self, camera: str, report: FrameReport) -> Picture | None:
-        """A frame as people see it; None if it was not taken up."""
-        pictures, stamp_ns = self._pictures[camera], stamp_ns_of(report)
-        shot = pictures.shot(stamp_ns)
-        if shot is None:
+    def _is_wanted(self, camera: str, report: FrameReport) -> bool:
+        return self._annotated[camera].is_wanted or self._is_for_page(camera, report)
+
+    def _is_for_page(self, camera: str, report: FrameReport) -> bool:
+        assert self._server is not None
+        looked_at = self._server.is_looked_at
+        return looked_at and self._feed.wants_picture(camera, report.status)
+
+    def _shown(self, camera: str, report: FrameReport, shot: Shot) -> Picture | None:
+        """Publish a frame on its topic, and make its picture for the page, where wanted."""
+        found = self._found(camera, report)
+        self._annotated[camera].publish(report, shot, found)
+        if not self._is_for_page(camera, report):
             return None
-        record = pictures.found(stamp_ns)
-        if record is None or not report.published_ns or record.count != report.detections:
+        if found is None:
             return Picture(shot.jpeg(), None)
-        count, names = record.count, self._names.get(camera, [])
-        boxes = np.frombuffer(record.boxes, np.float32)[: 4 * count].reshape(-1, 4)
-        followed = self._tracks[camera].get(stamp_ns)
-        objects = []
-        for place, score, number, track in zip(
-            shot.place(boxes).round(4).tolist(),
-            record.scores[:count],
-            record.classes[:count],
-            identities(boxes, followed.tracks if followed else ()),
-            strict=True,
-        ):
-            label = names[number] if number < len(names) else f"class {number}"
-            objects.append([*place, label, round(score, 2), class_colour(label), track])
+        followed = self._tracks[camera].get(stamp_ns_of(report))
+        ids = identities(found.boxes, followed.tracks if followed else ())
+        places = shot.place(found.boxes).round(4).tolist()
+        objects = [
+            [*place, label, round(score, 2), class_colour(label), track]
+            for place, label, score, track in zip(
+                places, found.labels, found.scores.tolist(), ids, strict=True
+            )
+        ]
         return Picture(shot.jpeg(), objects)
+
+    def _found(self, camera: str, report: FrameReport) -> FrameDetections | None:
+        """What was published for a frame; None if nothing was, or if it did not reach us."""
+        record = self._pictures[camera].found(stamp_ns_of(report))
+        if record is None or not report.published_ns or record.count != report.detections:
+            return None
+        count, names = record.count, self._names.get(camera, [])
+        return FrameDetections(
+            tuple(names[n] if n < len(names) else f"class {n}" for n in record.classes[:count]),
+            np.frombuffer(record.scores, np.float32)[:count],
+            np.frombuffer(record.boxes, np.float32)[: 4 * count].reshape(-1, 4),
+        )
 
     def _on_report(self, camera: str, report: FrameReport) -> None:
         self._waiting.append((time.monotonic(), camera, report))

@@ -200,7 +200,7 @@ def test_a_report_shows_what_it_is_given(tmp_path):
     assert (
         "change 58" in body and "change 59" not in body and "and 10 more, in summary.json" in body
     )
-    assert body.count("data:image/jpeg;base64,") == 2
+    assert body.count("data:image/jpeg;base64,") == 3  # one of them is played
 
 
 def test_a_value_that_is_forgotten_is_an_error():

@@ -10,6 +10,7 @@ import rclpy
 from perception_interfaces.msg import FrameReport, Health, Track, Tracks
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Bool
 from vision_msgs.msg import VisionInfo
 
@@ -36,6 +37,10 @@ class PlayedGraph:
         self._healths = create(Health, "perception/health", LATCHED)
         self._tracks = create(Tracks, "perception/tracks", 10)
         self._stops = create(Bool, "perception/safe_stop", LATCHED)
+        self.annotated: list[CompressedImage] = []
+        self.node.create_subscription(
+            CompressedImage, "perception/annotated/compressed", self.annotated.append, 10
+        )
         self._infos = create(VisionInfo, "perception/vision_info", LATCHED)
         self._infos.publish(VisionInfo(database_location="/detector_node/class_names"))
         self._endpoint = Endpoint("played_graph")

@@ -112,12 +112,14 @@ def test_a_page_beside_a_graph_tells_all_that_it_publishes(start: Starter, domai
     def complete(facts: dict[str, Any]) -> bool:
         front = facts["cameras"]["front"]
         known = objects(facts) and objects(facts)[0][4] != "class 1"  # before the names are there
-        return bool(known and objects(facts)[0][7] and front["misses"] and facts["safe_stop"])
+        told = front["misses"] and front["summary"]["frames_in"] and facts["safe_stop"]
+        return bool(told and known and objects(facts)[0][7])
 
-    with played(domain):
+    with played(domain) as graph:
         beside = start(f"view_port:={port}", command="view")
         hurried(beside)
         facts, jpeg = looked(port, complete)
+        beside.until(lambda: graph.annotated)
         beside.signal(signal.SIGINT)
         assert beside.end() == 130
     front = facts["cameras"]["front"]
@@ -128,3 +130,7 @@ def test_a_page_beside_a_graph_tells_all_that_it_publishes(start: Starter, domai
     assert (miss["status"], miss["reason"], miss["ms"]) == (FrameStatus.LATE, "too slow", 15.0)
     assert (front["health"]["mode"], front["health"]["cause"]) == ("UNSAFE", "a cause")
     assert facts["cameras"]["front"]["summary"]["latency_ms"]["p50"] == 5.0
+    drawn = graph.annotated[-1]
+    assert (drawn.format, drawn.header.frame_id) == ("jpeg", "camera")
+    assert pixels(bytes(drawn.data)).shape == (100, 160, 3)
+    assert pixels(bytes(drawn.data)).std() > pixels(jpeg).std() + 5  # boxes are in it
