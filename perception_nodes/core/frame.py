@@ -222,7 +222,8 @@ class RecordKind(IntEnum):
 class FrameRecord(ctypes.Structure):
     """A record for the watchdog, and a sign of life of the process that sent it.
 
-    A HEARTBEAT is nothing but that; ENTERED and OUTCOME describe a frame. TAKEOVER says that
+    A HEARTBEAT is nothing but that, and says that further signs of life are in the process's
+    journal; ENTERED and OUTCOME describe a frame. TAKEOVER says that
     `process` replaces `predecessor` (0 if there was none) from now on; `ingest_process` and
     `sequence` then identify the frame that the predecessor had begun and not ended, `ingested_ns`
     is that of the frame begun last in this role, and `reason` says why it was replaced. LEFT says

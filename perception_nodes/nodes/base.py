@@ -7,7 +7,6 @@ from copy import copy
 from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.callback_groups import CallbackGroup
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, State, TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -54,6 +53,8 @@ class PerceptionNode(LifecycleNode):
     """See `system.realtime.RANKS`; None for a node that no frame waits for."""
     longest_ns = LONG_NS
     """How long a step may compute without a pause."""
+    frame_ns = 0
+    """When the last frame came or was finished here, CLOCK_MONOTONIC."""
 
     def __init__(self, name: str) -> None:
         """Declare the parameters of `settings_type`."""
@@ -126,7 +127,6 @@ class PerceptionNode(LifecycleNode):
         callback: Callable[..., None],
         qos: QoSProfile | int,
         raw: bool = True,
-        group: CallbackGroup | None = None,
         events: SubscriptionEventCallbacks | None = None,
         overridable: QoSOverridingOptions = OVERRIDABLE,
     ) -> Any:
@@ -137,7 +137,6 @@ class PerceptionNode(LifecycleNode):
             callback,
             _own(qos),
             raw=raw,
-            callback_group=group,
             event_callbacks=events,
             qos_overriding_options=overridable,
         )

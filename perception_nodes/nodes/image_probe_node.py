@@ -28,7 +28,7 @@ class ImageProbeNode(PerceptionNode):
         self._received = self._lost = 0
         self._picture, self._refused = "", ""
         self._topic = ImageTopic(self, self.settings, self._take)
-        self._topic.open(True)
+        self._topic.open()
 
     def step(self) -> None:
         """Listen, and at the end tell what was heard."""

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from rcl_interfaces.msg import ParameterDescriptor
-from rclpy.callback_groups import CallbackGroup
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.qos import QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -37,28 +36,11 @@ def info_topic(topic: str) -> str:
     return f"{base}{separator}camera_info"
 
 
-class CallbackGate(CallbackGroup):
-    """Callbacks that the executor does not run until the gate is open."""
-
-    is_open = False
-
-    def can_execute(self, entity: object) -> bool:
-        """Whether it may run them."""
-        return self.is_open
-
-    def beginning_execution(self, entity: object) -> bool:
-        """They need not wait for one another."""
-        return True
-
-    def ending_execution(self, entity: object) -> None:
-        """Nothing to do."""
-
-
 class ImageTopic:
-    """A subscription that is matched from the start, but read only after it is opened.
+    """A subscription while it is open.
 
-    A standby that subscribed only when it takes over would save the copies until then, but
-    discovery would take longer than the rest of the takeover.
+    A standby has none: the middleware would copy each image for it. Where the nodes know each other
+    already, images come 2 to 15 ms after the subscription.
 
     It asks for the reliability that is offered: reliable delivery brings images through settings
     with which best effort brings none, but who asks for it gets nothing from a best-effort camera.
@@ -70,7 +52,7 @@ class ImageTopic:
         settings: PreprocessSettings,
         take: Callable[[bytes, int, int | None, int, bool], None],
     ) -> None:
-        """Subscribe.
+        """Prepare to subscribe.
 
         Args:
             node: owns the subscription.
@@ -84,48 +66,49 @@ class ImageTopic:
         """
         transport = TRANSPORTS[settings.image_transport]
         self._node, self._take = node, take
-        self._gate = CallbackGate()
+        self._subscription: Any = None
         self._transport, self._type = settings.image_transport, transport.message_class()
         self._topic = image_topic(settings.image_topic, settings.image_transport)
         self._look_due = Period(LOOK_PERIOD_NS)
         self._known_publishers = 0
         self._received = self._lost = 0
-        self._mismatched = ""
+        self.read, self.copies = transport.read, transport.copies
+        # The first time it takes 40 ms, then 1.
         self._subscribe(reliable=False)
         self._refuse_overrides()
-        self.read, self.copies = transport.read, transport.copies
+        self.close()
 
-    def open(self, is_open: bool) -> None:
-        """Read from now on, or no longer."""
-        self._gate.is_open = is_open
+    def open(self) -> None:
+        """Read from now on."""
         self._received = self._lost = 0
+        self._subscribe(self._offered(self._publishers()))
+
+    def close(self) -> None:
+        """Read no longer."""
+        if self._subscription is not None:
+            self._node.remove_subscription(self._subscription)
+            self._subscription = None
 
     def look(self) -> ImageTopicFacts | None:
         """Follow the publishers that come and go; to be called every few milliseconds.
 
         Returns:
-            Once a second what is known of the topic, with what arrived since the last time.
+            Once a second what is known of the topic, with what arrived since the last time; None
+            while it is closed.
         """
+        if self._subscription is None:
+            return None
         due = self._look_due.due()
         count = self._node.count_publishers(self._subscription.topic_name)
         if not due and count == self._known_publishers:
             return None
         self._known_publishers = count
-        infos = self._node.get_publishers_info_by_topic(self._topic)
-        host = self._host()
-        publishers = [
-            Publisher(
-                _full_name(info),
-                info.topic_type,
-                info.qos_profile.reliability == ReliabilityPolicy.RELIABLE,
-                bytes(info.endpoint_gid[:HOST_BYTES]) == host,
-            )
-            for info in infos
-        ]
-        wanted = TYPES[self._transport]
-        fitting = [p.reliable for p in publishers if p.message_type == wanted]
-        if fitting and all(fitting) != self._reliable:
-            self._resubscribe(all(fitting))
+        publishers = self._publishers()
+        reliable = self._offered(publishers)
+        if reliable != self._reliable:
+            # Frames that are lost meanwhile are known by the gap in their numbers.
+            self.close()
+            self._subscribe(reliable)
         if not due:
             return None
         facts = ImageTopicFacts(
@@ -141,8 +124,26 @@ class ImageTopic:
         self._received = self._lost = 0
         return facts
 
+    def _publishers(self) -> list[Publisher]:
+        host = self._host()
+        return [
+            Publisher(
+                _full_name(info),
+                info.topic_type,
+                info.qos_profile.reliability == ReliabilityPolicy.RELIABLE,
+                bytes(info.endpoint_gid[:HOST_BYTES]) == host,
+            )
+            for info in self._node.get_publishers_info_by_topic(self._topic)
+        ]
+
+    def _offered(self, publishers: list[Publisher]) -> bool:
+        """Whether all publishers of our type are reliable; without any, what we asked for last."""
+        wanted = TYPES[self._transport]
+        fitting = [p.reliable for p in publishers if p.message_type == wanted]
+        return all(fitting) if fitting else self._reliable
+
     def _subscribe(self, reliable: bool) -> None:
-        self._reliable = reliable
+        self._reliable, self._mismatched = reliable, ""
         events = SubscriptionEventCallbacks(
             message_lost=self._on_lost,
             incompatible_qos=self._on_mismatch,
@@ -153,7 +154,6 @@ class ImageTopic:
             self._topic,
             self._on_image,
             RELIABLE_QUEUE if reliable else QUEUE,
-            group=self._gate,
             events=events,
             overridable=OVERRIDABLE,
         )
@@ -169,12 +169,6 @@ class ImageTopic:
                     f"parameter {name}: {given!r} is not possible, since the reliability of images "
                     "is their publisher's and their durability volatile; leave it out"
                 )
-
-    def _resubscribe(self, reliable: bool) -> None:
-        """Subscribe anew; frames that are lost meanwhile are known by the gap in their numbers."""
-        self._node.remove_subscription(self._subscription)
-        self._mismatched = ""
-        self._subscribe(reliable)
 
     def _published(self) -> dict[str, str]:
         """All image topics that somebody publishes, with their types."""

@@ -1,5 +1,6 @@
 """One camera of a detector: takes its slots, publishes its detections, reports its frames."""
 
+import time
 from contextlib import suppress
 
 import numpy as np
@@ -177,6 +178,7 @@ class Lane:
         self._seat.records.send(record)
         self._seat.lease.end()
         self.drop()
+        self._node.frame_ns = time.monotonic_ns()
 
     def _publish(self, record: FrameRecord, detections: Detections) -> None:
         out = self._detections.loan(0)

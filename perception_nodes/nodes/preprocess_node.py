@@ -92,7 +92,7 @@ class PreprocessNode(RedundantNode):
         self._sender = 0  # what the predecessor has taken, our decoder does not know
         self._began_ns = time.monotonic_ns()
         # A predecessor has taken its last frame at some time before.
-        self._frame_ns = self._began_ns if note.source else 0
+        self.frame_ns = self._began_ns if note.source else 0
         self._numbers.take_over(self.lease.taken())
         if note.source:
             if died and note.entered_number == note.number:
@@ -100,13 +100,13 @@ class PreprocessNode(RedundantNode):
             elif died:
                 self._reject("preprocess died before it entered this frame", time.monotonic_ns())
         if self._topic is not None:
-            self._topic.open(True)
+            self._topic.open()
 
     def rest(self) -> None:
         """Let another one work."""
         super().rest()
         if self._topic is not None:
-            self._topic.open(False)
+            self._topic.close()
 
     def step(self) -> None:
         """Look after the camera that is awaited; work or stand by."""
@@ -130,7 +130,7 @@ class PreprocessNode(RedundantNode):
         now_ns = time.monotonic_ns()
         # What came in the second of the takeover came to the predecessor.
         if self._working and now_ns > self._began_ns + LOOK_PERIOD_NS:
-            is_missed = now_ns > self._frame_ns + self.settings.no_frame_ms * MS
+            is_missed = now_ns > self.frame_ns + self.settings.no_frame_ms * MS
             self._input.tell(trouble if came or is_missed else None)
 
     def work(self) -> None:
@@ -143,7 +143,7 @@ class PreprocessNode(RedundantNode):
         while pending is not None:
             sample, pending = pending, self._camera.receive()
             received_ns = time.monotonic_ns()
-            self._frame_ns, self._came = received_ns, self._came + 1
+            self.frame_ns, self._came = received_ns, self._came + 1
             number, lost = sample.header.number, sample.header.lost
             # A camera that was restarted is another source: its numbers say nothing of the first's.
             name = sample.source, number
@@ -159,7 +159,7 @@ class PreprocessNode(RedundantNode):
         self, data: bytes, source: int, number: int | None, received_ns: int, superseded: bool
     ) -> None:
         """Take a frame from DDS."""
-        self._frame_ns = received_ns
+        self.frame_ns = received_ns
         if number is not None and not self._is_new(source, number, received_ns):
             return
         assert self._topic is not None

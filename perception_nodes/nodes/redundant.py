@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 
+from rclpy.lifecycle import State, TransitionCallbackReturn
+
 from perception_nodes.core.frame import FrameRecord, RecordKind
 from perception_nodes.nodes.base import LONG_NS, PerceptionNode
 from perception_nodes.nodes.watchdog_substitute import WatchdogSubstitute
@@ -16,7 +18,9 @@ from perception_nodes.transport.lease import Lease
 from perception_nodes.watchdog.faults import MS, FaultLimits
 
 TICK_NS = 8_000_000
-"""How often a standby checks whether the one that works hangs; it notices its end at once."""
+"""How often a standby looks at one that is silent for too long; it notices its end at once."""
+SIGN_SHARE = 0.6
+"""Share of its patience after which a standby gives a sign of life."""
 DISCOVERY_NS = 1_000_000_000
 """A process that has just started waits at most this long until its predecessor's listeners have
 discovered it: before that it would publish to nobody."""
@@ -113,6 +117,13 @@ class RedundantNode(PerceptionNode):
         self._joined_ns = time.monotonic_ns()
         self._judge_from_ns = 0
 
+    def on_activate(self, state: State) -> TransitionCallbackReturn:
+        """Tell the watchdog that signs of life are to be expected from now on."""
+        self.sign()
+        for seat in self.seats:
+            seat.records.send(FrameRecord(kind=RecordKind.HEARTBEAT))
+        return super().on_activate(state)
+
     def step(self) -> None:
         """Work, or wait to be needed; say that we are alive."""
         self.sign()
@@ -122,13 +133,12 @@ class RedundantNode(PerceptionNode):
             self._stand_by()
         if not self.active:  # a service has ended our activity meanwhile
             return
-        for seat in self.seats:
-            seat.records.heartbeat()
         self._substitute.update(self.speaks_for_watchdog and self._working)
 
     def sign(self) -> None:
-        """Show the standby that we are alive; to be called at least once for each frame."""
+        """Show the watchdog and the standby that we are alive; to be called for each frame."""
         for seat in self.seats:
+            seat.records.sign()
             if seat.lease.held:
                 seat.lease.sign(seat.records.patience_ns)
 
@@ -151,12 +161,15 @@ class RedundantNode(PerceptionNode):
             return  # nobody expects signs of life, and after these some would be expected
         for seat in self.seats:
             seat.records.patience_ns = patience_ns
-            seat.records.send(FrameRecord(kind=RecordKind.HEARTBEAT))
         self.sign()
 
     def _stand_by(self) -> None:
-        due_ns = time.monotonic_ns() + TICK_NS
-        self.lease.wait(TICK_NS / 1e6)
+        now_ns = time.monotonic_ns()
+        # Before that the one that works cannot be found to hang.
+        wait_ns = min(self.lease.patient_until_ns - now_ns, SIGN_SHARE * self.records.patience_ns)
+        wait_ns = max(wait_ns, TICK_NS)
+        due_ns = now_ns + wait_ns
+        self.lease.wait(wait_ns / 1e6)
         now_ns = time.monotonic_ns()
         if now_ns - due_ns > FaultLimits.starved_ms * MS:
             # What kept us from running may have kept the other process from running too.

@@ -16,7 +16,9 @@ from perception_nodes.system.environment import keep_large_buffers, ros_environm
 from perception_nodes.system.realtime import RealTime, give_way
 from perception_nodes.system.signals import STOPPING
 
-SERVICE_PERIOD_NS = 50_000_000
+SERVICE_PERIOD_NS = 100_000_000
+NO_FRAME_NS = 250_000_000
+"""If a frame is this long ago, none is waited for."""
 ANSWER_S = 0.2
 """Who has asked for the shutdown is to get the answer before we are gone."""
 
@@ -74,9 +76,10 @@ def run_node(node_type: type[PerceptionNode], name: str) -> int:
             if not started:
                 started = True
                 node.begin_real_time()
+            began_ns = time.monotonic_ns()
             node.step()
-            # Services and parameters can wait a moment; the next frame cannot.
-            if services.due():
+            # Services and parameters can wait until a frame has just gone; the next frame cannot.
+            if not began_ns - NO_FRAME_NS < node.frame_ns < began_ns and services.due():
                 node.spin(0)
                 realtime.keep()
                 gc.collect(1)  # automatic collection is off; little was created since the last one

@@ -17,6 +17,10 @@ from perception_nodes.system.service import HardwareWatchdog, Systemd
 from perception_nodes.transport import channels
 from perception_nodes.watchdog.safe_stop import SafeStop
 
+LOOK_MS = 20.0
+"""Outcomes wake us. This is how long it takes to notice that a process has died or is silent; from
+then on we look more often."""
+
 
 class WatchdogNode(PerceptionNode):
     """Keeps an account for each camera, and is itself watched by the other processes."""
@@ -94,11 +98,12 @@ class WatchdogNode(PerceptionNode):
 
     def step(self) -> None:
         """Bring the accounts up to date, and say that we are alive."""
-        self._waiter.wait(IDLE_WAIT_MS)
+        wait_ms = IDLE_WAIT_MS if any(t.account.roster.silent() for t in self._topics) else LOOK_MS
+        self._waiter.wait(wait_ms)
         now_ns = time.monotonic_ns()
         for heartbeats in self._heartbeats:
             heartbeats.heartbeat()
-        due_ns, self._due_ns = self._due_ns or now_ns, now_ns + 2 * round(IDLE_WAIT_MS * 1e6)
+        due_ns, self._due_ns = self._due_ns or now_ns, now_ns + 2 * round(LOOK_MS * 1e6)
         steps = [topics.step(now_ns, due_ns) for topics in self._topics]
         self._publish_safe_stop()
         assert self._systemd is not None

@@ -84,8 +84,15 @@ class NumberedRecords:
         if time.monotonic_ns() - self._sent_ns >= HEARTBEAT_PERIOD_NS:
             self.send(FrameRecord(kind=RecordKind.HEARTBEAT))
 
+    def sign(self) -> None:
+        """Give a sign of life in the journal."""
+        assert self._journal is not None
+        self._journal.sign(self.patience_ns)
+
     def leave(self) -> None:
         """Announce that this process stops in good order; it may go on later."""
+        if self._journal is not None:
+            self._journal.leave()
         self.send(FrameRecord(kind=RecordKind.LEFT))
 
     def close(self) -> None:

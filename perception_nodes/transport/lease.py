@@ -79,6 +79,12 @@ class Lease:
         """Subscribers to the results of the predecessor, if it was one in this graph."""
         return int(self.note.listeners) if self.note.life == self._life else 0
 
+    @property
+    def patient_until_ns(self) -> int:
+        """Until when the holder may be silent; without a holder, a time that has passed."""
+        note = self.note
+        return note.alive_ns + note.patience_ns if note.process else 0
+
     def wait(self, timeout_ms: float) -> None:
         """Wait for the holder's end until the timeout; without a holder, for all of that time."""
         pid = self.note.process

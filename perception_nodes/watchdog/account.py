@@ -110,6 +110,7 @@ class Account:
         """Leave the account to the next watchdog."""
         del self.ledger
         self._book.close()
+        self.inbox.close()
         self.roster.close()
 
     def step(self, now_ns: int, due_ns: int) -> Step:
@@ -175,6 +176,9 @@ class Account:
     def _read(self) -> list[FrameRecord]:
         """Read all new records."""
         records, self._recovered = self._recovered, []
+        # Before the records, one of which may say that a process has stopped.
+        for role, sign in self.inbox.signs():
+            self.roster.hear(role, sign)
         for role, record in self.inbox.receive():
             self.roster.hear(role, record)
             self.watch.sent(record)

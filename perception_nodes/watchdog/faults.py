@@ -263,12 +263,13 @@ class StageOverrun:
         over = duration_ms > self._budget_ms
         self._worst_ms = max(self._worst_ms, duration_ms) if over else self._worst_ms
         self._over.append(over)
-        if sum(self._over) <= self._limits.overrun_share * self._limits.window_frames:
-            if not any(self._over):
+        overruns = self._over.count(True)
+        if overruns <= self._limits.overrun_share * self._limits.window_frames:
+            if not overruns:
                 self._worst_ms = 0.0
             return None
         text = (
-            f"{self._stage} exceeded its {self._budget_ms:.1f} ms in {sum(self._over)} of the last "
+            f"{self._stage} exceeded its {self._budget_ms:.1f} ms in {overruns} of the last "
             f"{len(self._over)} frames, up to {self._worst_ms:.1f} ms"
         )
         return Fault(f"{self._stage} overrun", text)

@@ -114,21 +114,21 @@ class Health:
             text = f"no detections for {limits.unsafe_after_ms:.0f} ms"
             return HealthMode.UNSAFE, text + self._since_then()
         frames = len(self._statuses)
-        abandoned = sum(status in ABANDONED for status in self._statuses)
+        abandoned = sum(map(self._statuses.count, ABANDONED))
         if abandoned > limits.skipping_rate * limits.window_frames:
             return (
                 HealthMode.SKIPPING,
                 f"{abandoned} of the last {frames} frames were abandoned before inference",
             )
-        missed = sum(status not in IN_TIME for status in self._statuses)
+        missed = frames - sum(map(self._statuses.count, IN_TIME))
         if missed > limits.degraded_miss_rate * limits.window_frames:
-            failed = sum(status == FrameStatus.FAILED for status in self._statuses)
+            failed = self._statuses.count(FrameStatus.FAILED)
             return (
                 HealthMode.DEGRADED,
                 f"{missed} of the last {frames} frames missed the deadline"
                 + (f", of which {failed} FAILED: {self._failed_why}" if failed else ""),
             )
-        smaller = sum(status == FrameStatus.DEGRADED for status in self._statuses)
+        smaller = self._statuses.count(FrameStatus.DEGRADED)
         if smaller > limits.degraded_miss_rate * limits.window_frames:
             why = self._degraded_why
             return (

@@ -1,13 +1,14 @@
 """The records that processes send to the watchdog: each one once, even if its sender has died."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from perception_nodes.core.frame import FrameRecord
+from perception_nodes.core.frame import FrameRecord, RecordKind
 from perception_nodes.system.processes import open_process
 from perception_nodes.transport import channels
-from perception_nodes.transport.journal import journal_of, journals, read_journal
+from perception_nodes.transport.journal import Signs, journal_of, journals, read_journal
 from perception_nodes.transport.shm import Endpoint, Reader
 from perception_nodes.watchdog.book import FORGOTTEN_AFTER_NS
 
@@ -33,6 +34,7 @@ class Inbox:
         """
         self._camera, self._roles, self._kept_for_ns = camera, roles, kept_for_ns
         self._readers = {role: channels.record_reader(endpoint, camera, role) for role in roles}
+        self._signs: dict[int, tuple[str, Signs]] = {}
         self._taken: dict[int, int] = {}
         self._spent: deque[tuple[int, int, Path]] = deque()
 
@@ -45,6 +47,13 @@ class Inbox:
         """All records that came through the channels, each with the role of its sender."""
         return [(role, record) for role in self._roles for record in self._readers[role].records()]
 
+    def signs(self) -> Iterator[tuple[str, FrameRecord]]:
+        """The new signs of life in journals, each with the role of its process."""
+        for role, signs in self._signs.values():
+            sign = signs.new()
+            if sign is not None:
+                yield role, sign
+
     def take(self, role: str, record: FrameRecord) -> list[FrameRecord]:
         """Take a record that came through a channel.
 
@@ -55,6 +64,8 @@ class Inbox:
         Returns:
             The record if it is new, after those before it that the channel has lost.
         """
+        if record.kind == RecordKind.HEARTBEAT or record.process not in self._signs:
+            self._look_for_signs(role, record.process)
         lost: list[FrameRecord] = []
         if record.record > self._taken.get(record.process, -1) + 1:
             told = read_journal(journal_of(self._camera, role, record.process))
@@ -83,17 +94,37 @@ class Inbox:
                     self._spent.append((now_ns, process, path))
                 else:
                     handle.close()
+                    self._look_for_signs(role, process)
         return records
 
     def last_words(self, role: str, process: int, now_ns: int) -> list[FrameRecord]:
         """Take the records of a dead process that did not reach us through its channel."""
         path = journal_of(self._camera, role, process)
         self._spent.append((now_ns, process, path))
+        self._forget_signs(process)
         return self.new(read_journal(path))
+
+    def close(self) -> None:
+        """Unmap the journals."""
+        for process in list(self._signs):
+            self._forget_signs(process)
+
+    def _look_for_signs(self, role: str, process: int) -> None:
+        """Map the journal of a process that works from now on; it may have a new one."""
+        self._forget_signs(process)
+        with suppress(OSError, ValueError):
+            signs = Signs(journal_of(self._camera, role, process), process)
+            self._signs[process] = role, signs
+
+    def _forget_signs(self, process: int) -> None:
+        _, signs = self._signs.pop(process, ("", None))
+        if signs is not None:
+            signs.close()
 
     def remove_spent(self, now_ns: int) -> None:
         """Forget processes that died long ago: their numbers may be reused."""
         while self._spent and now_ns - self._spent[0][0] > self._kept_for_ns:
             _, process, path = self._spent.popleft()
             self._taken.pop(process, None)
+            self._forget_signs(process)
             path.unlink(missing_ok=True)

@@ -63,6 +63,7 @@ class Ledger:
             camera: named in reports of frames whose records are lost.
         """
         self._outcome_timeout_ns = outcome_timeout_ns
+        self._waited = b"no outcome within %.0f ms" % (outcome_timeout_ns / 1e6)
         self._camera = camera.encode()
         self._in_flight: dict[Key, FrameRecord] = {}
         self._reasons: dict[Key, bytes] = {}
@@ -136,9 +137,8 @@ class Ledger:
             Their reports.
         """
         oldest_ns = now_ns - self._outcome_timeout_ns
-        waited = b"no outcome within %.0f ms" % (self._outcome_timeout_ns / 1e6)
         overdue = [k for k, record in self._in_flight.items() if record.ingested_ns < oldest_ns]
-        return [self._close_without_outcome(k, self._reason(k) or waited) for k in overdue]
+        return [self._close_without_outcome(k, self._reason(k) or self._waited) for k in overdue]
 
     def _enter(self, record: FrameRecord) -> None:
         key = _key(record)

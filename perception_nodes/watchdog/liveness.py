@@ -75,8 +75,9 @@ class Roster:
             if handle is None:  # it has died since
                 return
             member = self.members[record.process] = Member(role, record.process, handle)
-        member.heard_ns = max(member.heard_ns, record.sent_ns)
-        member.patience_ns, member.spent_ns = record.patience_ns, record.spent_ns
+        if record.sent_ns >= member.heard_ns:
+            member.heard_ns = record.sent_ns
+            member.patience_ns, member.spent_ns = record.patience_ns, record.spent_ns
 
     def postpone(self, now_ns: int) -> None:
         """Count silence from now on only, since we were not running ourselves."""

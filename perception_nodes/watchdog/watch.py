@@ -30,6 +30,9 @@ from perception_nodes.watchdog.faults import (
 )
 from perception_nodes.watchdog.ledger import Ledger
 
+OF_RECORDS = ("records", "stamp", "camera clock", "takeover", "watchdog")
+"""Faults of an instant that a record tells of."""
+
 
 class Watch:
     """Keeps what each class of faults has found last; counts lost records and takeovers."""
@@ -49,7 +52,7 @@ class Watch:
             stage: StageOverrun(stage, getattr(budget, stage), limits) for stage in STAGES
         }
         self._memory: dict[tuple[str, int], MemoryGrowth] = {}
-        self._held: dict[str, Held] = {}
+        self._held = {name: Held(limits) for name in (*OF_RECORDS, "starved", "clock")}
         self._next_record: dict[int, int] = {}
         self._last_entered = (0, 0)
         # First, since it is the cause of other faults that are as bad.
@@ -139,11 +142,8 @@ class Watch:
             text = f"{ledger.frames_in} frames in are not the sum of outs and in flight"
             unbalanced = Fault("accounting", text, HealthMode.UNSAFE)
         self._present["accounting"] = unbalanced
-        self._hold("records", None, now_ns)
-        self._hold("stamp", None, now_ns)
-        self._hold("camera clock", None, now_ns)
-        self._hold("takeover", None, now_ns)
-        self._hold("watchdog", None, now_ns)
+        for name in OF_RECORDS:
+            self._hold(name, None, now_ns)
         return starved is None
 
     def memory(self, rss_bytes: Mapping[tuple[str, int], int], now_ns: int) -> None:
@@ -170,5 +170,4 @@ class Watch:
         return [fault for fault in self._present.values() if fault is not None]
 
     def _hold(self, name: str, fault: Fault | None, now_ns: int) -> None:
-        held = self._held.setdefault(name, Held(self._limits))
-        self._present[name] = held.update(fault, now_ns)
+        self._present[name] = self._held[name].update(fault, now_ns)

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ from perception_nodes.graph.supervisor import Supervisor
 from perception_nodes.system.processes import Process, open_process
 from perception_nodes.transport import channels
 from perception_nodes.transport.domain import own_prefix
+from perception_nodes.transport.journal import Signs, journals
 from perception_nodes.transport.lease import Lease
 from perception_nodes.transport.memory import SHM_FOLDER
 from perception_nodes.transport.shm import Endpoint
@@ -56,7 +58,6 @@ class Rig:
         self._records = {
             role: channels.record_reader(self.endpoint, "front", role) for role in self.leases
         }
-        self._struck: set[int] = set()
         self._takeovers: dict[str, list[FrameRecord]] = {role: [] for role in self.leases}
         self._stop = threading.Event()
         self._context: rclpy.Context | None = None
@@ -126,16 +127,19 @@ class Rig:
         return sorted(pids, key=lambda pid: pid != holder)
 
     def wait_for_standby(self, role: str) -> None:
-        """Until a process of a role that does not work says that it is there."""
+        """Until a process of a role that does not work gives a sign of life."""
         give_up_s = time.monotonic() + TIMEOUT_S
         records = self._records[role]
+        signs: dict[int, Signs] = {}
         while time.monotonic() < give_up_s:
             records.wait(100.0)
             holder, *others = self.members(role)
             heard = records.records()
             self._takeovers[role] += [r for r in heard if r.kind == RecordKind.TAKEOVER]
-            ready = {record.process for record in heard} - self._struck
-            if ready.intersection(others):
+            for process, path in journals("front", role).items():
+                with suppress(OSError, ValueError):  # just removed, or not complete yet
+                    signs[process] = signs.get(process) or Signs(path, process)
+            if any(process in others and one.new() for process, one in signs.items()):
                 return
         raise TimeoutError(f"no standby of {role}")
 
@@ -193,7 +197,6 @@ class Rig:
         """Signal the process that works; milliseconds until detections of a later frame are out."""
         victim = self.leases[role].note.process
         struck_ns = time.monotonic_ns()
-        self._struck.add(victim)
         os.kill(victim, number)
         self.next_detections(after_ns=struck_ns)
         return (time.monotonic_ns() - struck_ns) / 1e6

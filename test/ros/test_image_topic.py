@@ -52,7 +52,7 @@ class Reader(PerceptionNode):
         self.taken: dict[int, list[int]] = {}
         settings = PreprocessSettings(image_topic=TOPIC)
         self.topic = ImageTopic(self, settings, self.take)
-        self.topic.open(True)
+        self.topic.open()
         self.facts: ImageTopicFacts | None = None
 
     def take(self, data: bytes, source: int, number: int | None, *_: object) -> None:
@@ -166,3 +166,13 @@ def test_the_doctor_tells_what_a_stock_camera_must_set(
     assert (finding["subject"], finding["ok"]) == (TOPIC, False)
     assert "/stock/camera (best effort) did not arrive whole" in finding["found"]
     assert "config/fastdds.xml" in finding["remedy"]
+
+
+def test_while_it_is_closed_there_is_no_subscription(reader: Reader, camera: Any) -> None:
+    """The middleware would copy each image for a standby."""
+    images = publisher(camera, RELIABLE)
+    reader.topic.close()
+    assert not reader.get_subscriptions_info_by_topic(TOPIC)
+    assert reader.topic.look() is None
+    reader.topic.open()
+    reader.until(lambda: reader.taken, lambda: images.publish(Image()))

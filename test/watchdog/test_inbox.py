@@ -103,3 +103,53 @@ def test_the_journal_of_the_dead_is_kept_for_a_while(endpoint):
     inbox.remove_spent(1_001 + KEPT_NS)
     assert not path.exists()
     assert inbox.new([FrameRecord(process=dead)]), "another process may have its number"
+
+
+def heard(inbox):
+    return [(role, sign.process, sign.patience_ns) for role, sign in inbox.signs()]
+
+
+def test_signs_of_life_are_found_in_the_journal_of_one_that_has_spoken(endpoint, detector):
+    inbox = inbox_of(endpoint)
+    detector.sign()
+    assert heard(inbox) == [], "nothing is known of it yet"
+    detector.send(FrameRecord(kind=RecordKind.HEARTBEAT))
+    received(inbox)
+    detector.patience_ns = 7
+    detector.sign()
+    (found,) = inbox.signs()
+    assert (found[0], found[1].process, found[1].patience_ns) == ("detector", os.getpid(), 7)
+    assert found[1].sent_ns > 0 and found[1].spent_ns > 0
+    assert heard(inbox) == [], "each sign counts once"
+    detector.sign()
+    detector.leave()
+    assert heard(inbox) == []
+    detector.sign()  # it goes on
+    assert heard(inbox) == [("detector", os.getpid(), 7)]
+    inbox.close()
+
+
+def test_a_watchdog_that_is_restarted_knows_those_who_are_alive_by_their_next_sign(
+    endpoint, detector
+):
+    detector.sign()
+    inbox = inbox_of(endpoint)
+    inbox.recover(0)
+    assert heard(inbox) == [], "that one may have been given long ago"
+    detector.sign()
+    assert heard(inbox) == [("detector", os.getpid(), 1)]
+    inbox.last_words("detector", os.getpid(), 0)
+    detector.sign()
+    assert heard(inbox) == [], "it was seen dead: its number may be another process's"
+
+
+def test_one_that_is_configured_again_has_another_journal(endpoint, detector):
+    inbox = inbox_of(endpoint)
+    tell(detector, 1)
+    received(inbox)
+    detector.close()
+    again = NumberedRecords(endpoint, "front", "detector", 2, Journal("front", "detector"))
+    again.send(FrameRecord(kind=RecordKind.HEARTBEAT))
+    received(inbox)
+    again.sign()
+    assert heard(inbox) == [("detector", os.getpid(), 2)]
