@@ -19,6 +19,7 @@ from perception_nodes.cli.graph import demo, run, view
 from perception_nodes.cli.hil import hil_app
 from perception_nodes.cli.model import model_app
 from perception_nodes.cli.replay import replay_command
+from perception_nodes.cli.trace import trace_command
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.graph.supervisor import GraphFailure
 from perception_nodes.system.environment import share_folder
@@ -35,6 +36,7 @@ app.command("replay", rich_help_panel=DETECT)(replay_command)
 app.command("camera", rich_help_panel=DETECT)(camera_command)
 app.command(rich_help_panel=PREPARE)(doctor)
 app.add_typer(model_app, name="model", rich_help_panel=PREPARE)
+app.command("trace", rich_help_panel=MEASURE)(trace_command)
 app.add_typer(bench_app, name="bench", rich_help_panel=MEASURE)
 app.add_typer(hil_app, name="hil", rich_help_panel=MEASURE)
 

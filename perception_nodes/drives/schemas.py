@@ -15,6 +15,7 @@ from perception_nodes.transport.definitions import definitions
 DETECTIONS = "vision_msgs/msg/Detection2DArray"
 FRAME_REPORT = "perception_interfaces/msg/FrameReport"
 HEALTH = "perception_interfaces/msg/Health"
+TRACKS = "perception_interfaces/msg/Tracks"
 IMAGE = "sensor_msgs/msg/Image"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"

@@ -4,18 +4,19 @@ import sys
 import time
 from pathlib import Path
 
-from perception_interfaces.msg import FrameReport, Health
+from perception_interfaces.msg import FrameReport, Health, Tracks
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.serialization import deserialize_message
 from vision_msgs.msg import Detection2DArray
 
-from perception_nodes.graph.config import FRAME_REPORTS, HEALTH, MonitorSettings
+from perception_nodes.graph.config import FRAME_REPORTS, HEALTH, TRACKS, MonitorSettings
 from perception_nodes.nodes.base import IDLE_WAIT_MS, REPORTS, PerceptionNode
 from perception_nodes.nodes.running import run_node
 from perception_nodes.report.recording import (
     DETECTIONS_TOPIC,
     FRAME_REPORT_TOPIC,
     HEALTH_TOPIC,
+    TRACKS_TOPIC,
     Recorder,
 )
 from perception_nodes.report.screen import LiveView
@@ -30,7 +31,7 @@ HEALTHS = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 class MonitorNode(PerceptionNode):
-    """Subscribes to detections, frame reports and health."""
+    """Subscribes to detections, frame reports, tracks and health."""
 
     settings_type = MonitorSettings
     _recorder: Recorder | None = None
@@ -48,6 +49,7 @@ class MonitorNode(PerceptionNode):
             (Detection2DArray, settings.detections_topic, self._on_detections, DETECTIONS),
             (FrameReport, FRAME_REPORTS, self._on_report, REPORTS),
             (Health, HEALTH, self._on_health, HEALTHS),
+            (Tracks, TRACKS, self._on_tracks, DETECTIONS),
         ]
         for kind, topic, callback, qos in topics:
             self.add_subscription(kind, settings.topic_of(topic), callback, qos)
@@ -87,6 +89,9 @@ class MonitorNode(PerceptionNode):
         if self._view is not None:
             health = deserialize_message(data, Health)
             self._view.health(HealthMode(health.mode).name, health.cause)
+
+    def _on_tracks(self, data: bytes) -> None:
+        self._take(TRACKS_TOPIC, "perception_interfaces/msg/Tracks", data)
 
     def _take(self, topic: str, type_name: str, data: bytes) -> None:
         self._taken += 1

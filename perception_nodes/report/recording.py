@@ -28,6 +28,7 @@ from perception_nodes.watchdog.faults import HealthMode
 DETECTIONS_TOPIC = "/perception/detections"
 FRAME_REPORT_TOPIC = "/perception/frame_report"
 HEALTH_TOPIC = "/perception/health"
+TRACKS_TOPIC = "/perception/tracks"
 
 
 class RecordingError(InputError):

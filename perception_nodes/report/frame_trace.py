@@ -1,0 +1,158 @@
+"""Where the time of frames goes: a trace for ui.perfetto.dev from the stamps in their reports."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rosbags.serde import SerdeError
+
+from perception_nodes.core.frame import PUBLISHED, STAMPS, FrameStatus
+from perception_nodes.drives.schemas import FRAME_REPORT, TRACKS, typestore
+from perception_nodes.report.perfetto import Facts, Trace
+from perception_nodes.report.recording import (
+    RecordingError,
+    ReportedFrame,
+    nanoseconds,
+    read_messages,
+)
+
+PROCESSES = {
+    "camera": ("ingest",),
+    "preprocess_node": ("preprocess",),
+    "detector_node": ("inference", "postprocess", "publish"),
+}
+"""In which process each stage of a frame is; ingest is the way from the camera to preprocessing."""
+TRACKER = "tracker_node"
+
+
+class PublishedTracks(NamedTuple):
+    """When the tracks of a frame were published, by the clock of the stamps, and how many."""
+
+    camera: str
+    stamp_ns: int
+    published_ns: int
+    tracks: int
+
+
+def read_traced(path: Path) -> tuple[list[ReportedFrame], list[PublishedTracks]]:
+    """The frames of a recording of frame reports, and their tracks.
+
+    Raises:
+        RecordingError: it cannot be read, or has no frame reports with durations.
+    """
+    frames, tracked = [], []
+    try:
+        for _, type_name, log_time_ns, data in read_messages(path):
+            if type_name not in (FRAME_REPORT, TRACKS):
+                continue
+            message: Any = typestore().deserialize_cdr(data, type_name)
+            if type_name == FRAME_REPORT:
+                frames.append(ReportedFrame.of_message(message, log_time_ns))
+            elif not message.coasted:
+                stamp_ns, at_ns = (
+                    nanoseconds(message.header.stamp),
+                    nanoseconds(message.predicted_to),
+                )
+                tracked.append(
+                    PublishedTracks(message.camera, stamp_ns, at_ns, len(message.tracks))
+                )
+    except SerdeError as error:
+        raise RecordingError(
+            f"recording {path} has another definition of a message: {error}"
+        ) from error
+    if not frames:
+        raise RecordingError(
+            f"recording {path} has no frame reports; record perception/frame_report, and "
+            "perception/tracks where there are tracks"
+        )
+    if all(frame.ingested_ns in (0, frame.capture_ns) for frame in frames):
+        raise RecordingError(
+            f"recording {path} has no durations: in a lockstep replay time stands still; use "
+            "--mode realtime, or perception demo"
+        )
+    return frames, tracked
+
+
+def trace_of(frames: Iterable[Any], tracked: Sequence[PublishedTracks] = ()) -> bytes:
+    """The trace of frames.
+
+    A process does one thing at a time, so a stage is shown from where the process was free on; how
+    long the frame waited for that is one of its facts.
+
+    Args:
+        frames: objects with the attributes of `FrameReport`, of any number of cameras.
+        tracked: tracks of these frames.
+
+    Returns:
+        A file for ui.perfetto.dev, in the time of CLOCK_MONOTONIC.
+    """
+    trace = Trace()
+    by_camera: dict[str, list[Any]] = {}
+    for frame in frames:
+        by_camera.setdefault(_text(frame.camera), []).append(frame)
+    published = {(one.camera, one.stamp_ns): one for one in tracked}
+    roots = {name: trace.process(name, n) for n, name in enumerate((*PROCESSES, TRACKER), 1)}
+    flow = 0
+    for camera, own in by_camera.items():
+        own.sort(key=lambda frame: frame.capture_ns)
+        lanes = {name: trace.track(camera, root) for name, root in roots.items()}
+        budget = trace.counter(
+            f"{camera}: budget left when published", "ms", roots["detector_node"]
+        )
+        flight = trace.counter(f"{camera}: frames in flight", "", roots["preprocess_node"])
+        free_ns = dict.fromkeys(lanes, 0)
+        changes: list[tuple[int, int]] = []
+        for frame in own:
+            flow += 1
+            _frame(trace, frame, lanes, free_ns, flow)
+            ended_ns = max(getattr(frame, name) for name in STAMPS)
+            if frame.ingested_ns:
+                changes += [(frame.ingested_ns, 1), (ended_ns, -1)]
+            if frame.published_ns:
+                left_ms = (frame.deadline_ns - frame.published_ns) / 1e6
+                trace.count(budget, frame.published_ns, left_ms)
+            tracks = published.get((camera, frame.stamp_ns))
+            if tracks is not None and frame.published_ns:
+                at_ns = frame.capture_ns + tracks.published_ns - tracks.stamp_ns
+                begin_ns = max(frame.published_ns, free_ns[TRACKER])
+                free_ns[TRACKER] = max(begin_ns, at_ns)
+                facts = {"tracks": tracks.tracks}
+                trace.slice(lanes[TRACKER], "track", begin_ns, at_ns, facts, flow, ends_flow=True)
+        count = 0
+        for at_ns, change in sorted(changes):
+            count += change
+            trace.count(flight, at_ns, count)
+    return trace.data()
+
+
+def _frame(
+    trace: Trace, frame: Any, lanes: dict[str, int], free_ns: dict[str, int], flow: int
+) -> None:
+    """The slices of one frame, as far as it got, and what became of it if it was not published."""
+    status = FrameStatus(frame.status)
+    facts: Facts = {
+        "frame": int(frame.sequence),
+        "status": status.name,
+        "reason": _text(frame.reason),
+        "model": _text(frame.model),
+        "detections": int(frame.detections),
+    }
+    place, last_ns = "camera", frame.capture_ns
+    stamps = iter(zip(STAMPS[:-1], STAMPS[1:], strict=True))
+    for process, stages in PROCESSES.items():
+        for stage in stages:
+            begin_ns, end_ns = (getattr(frame, name) for name in next(stamps))
+            if not (begin_ns and end_ns):
+                continue
+            starts_ns = min(max(begin_ns, free_ns[process]), end_ns)
+            waited_ms = round((starts_ns - begin_ns) / 1e6, 3)
+            free_ns[process] = max(free_ns[process], end_ns)
+            shown = {**facts, "waited_ms": waited_ms}
+            trace.slice(lanes[process], stage, starts_ns, end_ns, shown, flow)
+            place, last_ns = process, max(last_ns, end_ns)
+    if status not in PUBLISHED or status == FrameStatus.LATE:
+        trace.instant(lanes[place], status.name, last_ns, facts)
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value

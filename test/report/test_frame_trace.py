@@ -1,0 +1,137 @@
+"""Traces as Perfetto's own definition of the format reads them."""
+
+from collections import Counter
+
+import pytest
+from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as pb
+
+from perception_nodes.core.frame import STAMPS, FrameRecord, FrameStatus
+from perception_nodes.drives.schemas import FRAME_REPORT
+from perception_nodes.report.frame_trace import PublishedTracks, read_traced, trace_of
+from perception_nodes.report.recording import FRAME_REPORT_TOPIC, Recorder, RecordingError
+from perception_nodes.transport.cdr import write_frame_report
+
+MS = 1_000_000
+START_NS = 5_000 * MS
+EVENT = pb.TrackEvent
+PASSED = {
+    FrameStatus.OK: 6,
+    FrameStatus.LATE: 6,
+    FrameStatus.SKIPPED_LATE: 3,
+    FrameStatus.FAILED: 2,
+}
+
+
+def frame(number, status=FrameStatus.OK, camera=b"front", stamps_ms=(0, 1, 2, 6, 6.5, 7)):
+    begin_ns = START_NS + 33 * MS * number
+    record = FrameRecord(sequence=number, status=status, camera=camera, detections=3)
+    record.stamp_ns, record.deadline_ns = 10**18 + begin_ns, begin_ns + 10 * MS
+    record.reason = b"" if status == FrameStatus.OK else b"<b>why</b>"
+    for name, at_ms in list(zip(STAMPS, stamps_ms, strict=True))[: PASSED[status]]:
+        setattr(record, name, begin_ns + round(at_ms * MS))
+    return record
+
+
+class Read:
+    """A parsed trace: slices by process and lane, instants, counters."""
+
+    def __init__(self, data):
+        trace = pb.Trace.FromString(data)
+        tracks, self.slices, self.instants, self.counts = {}, [], [], {}
+        parents, stacks = {}, {}
+        for packet in trace.packet:
+            if packet.HasField("track_descriptor"):
+                one = packet.track_descriptor
+                tracks[one.uuid] = one.process.process_name or one.name
+                parents[one.uuid] = one.parent_uuid
+        events = [p for p in trace.packet if p.HasField("track_event")]
+        for packet in sorted(events, key=lambda packet: packet.timestamp):  # stable, as Perfetto's
+            event, at_ns = packet.track_event, packet.timestamp
+            assert packet.trusted_packet_sequence_id
+            lane = (tracks.get(parents[event.track_uuid], ""), tracks[event.track_uuid])
+            stack = stacks.setdefault(lane, [])
+            notes = {n.name: n.string_value or n.int_value for n in event.debug_annotations}
+            flows = (list(event.flow_ids), list(event.terminating_flow_ids))
+            if event.type == EVENT.TYPE_SLICE_BEGIN:
+                stack.append((event.name, at_ns, notes, flows))
+            elif event.type == EVENT.TYPE_SLICE_END:
+                name, begin_ns, facts, arrows = stack.pop()
+                assert not stack, "slices of one track overlap"
+                self.slices.append((lane, name, begin_ns, at_ns, facts, arrows))
+            elif event.type == EVENT.TYPE_INSTANT:
+                self.instants.append((lane, event.name, at_ns, notes))
+            else:
+                self.counts.setdefault(lane[1], []).append((at_ns, event.double_counter_value))
+        assert not any(stacks.values())
+
+
+def test_a_frame_goes_from_capture_to_publication_and_its_tracks():
+    one = frame(0)
+    tracks = [PublishedTracks("front", one.stamp_ns, one.stamp_ns + 8 * MS, 5)]
+    read = Read(trace_of([one], tracks))
+    found = [
+        (lane[0], name, begin - START_NS, end - START_NS)
+        for lane, name, begin, end, *_ in read.slices
+    ]
+    assert found == [
+        ("camera", "ingest", 0, 1 * MS),
+        ("preprocess_node", "preprocess", 1 * MS, 2 * MS),
+        ("detector_node", "inference", 2 * MS, 6 * MS),
+        ("detector_node", "postprocess", 6 * MS, 6.5 * MS),
+        ("detector_node", "publish", 6.5 * MS, 7 * MS),
+        ("tracker_node", "track", 7 * MS, 8 * MS),
+    ]
+    flows = [arrows for *_, arrows in read.slices]
+    assert flows == [([1], [])] * 5 + [([], [1])]
+    assert read.slices[2][4]["detections"] == 3
+    assert read.counts["front: budget left when published"] == [(START_NS + 7 * MS, 3.0)]
+    assert read.counts["front: frames in flight"] == [(START_NS + MS, 1), (START_NS + 7 * MS, 0)]
+    assert not read.instants
+
+
+def test_what_was_not_published_in_time_says_so_where_it_ended():
+    frames = [frame(n, status) for n, status in enumerate(PASSED)]
+    read = Read(trace_of(frames))
+    assert [(lane[0], name) for lane, name, *_ in read.instants] == [
+        ("detector_node", "LATE"),
+        ("preprocess_node", "SKIPPED_LATE"),
+        ("camera", "FAILED"),
+    ]
+    assert {notes["reason"] for *_, notes in read.instants} == {"<b>why</b>"}
+    assert read.counts["front: frames in flight"][-1][1] == 0
+
+
+def test_a_process_does_one_thing_at_a_time():
+    """The second frame waits for the first one's inference."""
+    slow = (0, 1, 2, 50, 51, 52)
+    read = Read(trace_of([frame(0, FrameStatus.LATE, stamps_ms=slow), frame(1, stamps_ms=slow)]))
+    inferences = [s for s in read.slices if s[1] == "inference"]
+    assert inferences[1][2] == START_NS + 52 * MS
+
+
+def test_cameras_have_lanes_of_their_own():
+    read = Read(trace_of([frame(0), frame(0, camera=b"rear")]))
+    lanes = Counter(lane for lane, *_ in read.slices)
+    assert lanes["detector_node", "front"] == lanes["detector_node", "rear"] == 3
+
+
+def record_frames(path, frames):
+    with Recorder(path) as recorder:
+        for one in frames:
+            recorder.write(FRAME_REPORT_TOPIC, FRAME_REPORT, one.stamp_ns, write_frame_report(one))
+    return path
+
+
+def test_a_recording_is_read(tmp_path):
+    path = record_frames(tmp_path / "r.mcap", [frame(n) for n in range(3)])
+    frames, tracked = read_traced(path)
+    assert [one.sequence for one in frames] == [0, 1, 2] and tracked == []
+    assert len(Read(trace_of(frames)).slices) == 15
+
+
+@pytest.mark.parametrize(
+    ("frames", "words"), [([], "no frame reports"), ([frame(0, stamps_ms=(5,) * 6)], "lockstep")]
+)
+def test_a_recording_without_durations_is_refused(tmp_path, frames, words):
+    with pytest.raises(RecordingError, match=words):
+        read_traced(record_frames(tmp_path / "r.mcap", frames))
