@@ -5,40 +5,64 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 from xml.etree import ElementTree
 
 import typer
+from typer.core import TyperGroup
 
-from perception_nodes.cli.bench import bench_app
-from perception_nodes.cli.camera import camera_command
 from perception_nodes.cli.common import say_problem
-from perception_nodes.cli.doctor import doctor
-from perception_nodes.cli.graph import demo, run, view
-from perception_nodes.cli.hil import hil_app
-from perception_nodes.cli.model import model_app
-from perception_nodes.cli.replay import replay_command
-from perception_nodes.cli.trace import trace_command
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.graph.supervisor import GraphFailure
 from perception_nodes.system.environment import share_folder
 from perception_nodes.system.signals import STOPPING, handled_stopping
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 DETECT, MEASURE, PREPARE = "Detect", "Measure and test", "Prepare"
-# ROS arguments begin with dashes.
-for command in (run, view):
-    options = {"ignore_unknown_options": True}
-    app.command(rich_help_panel=DETECT, context_settings=options)(command)
-app.command(rich_help_panel=DETECT)(demo)
-app.command("replay", rich_help_panel=DETECT)(replay_command)
-app.command("camera", rich_help_panel=DETECT)(camera_command)
-app.command(rich_help_panel=PREPARE)(doctor)
-app.add_typer(model_app, name="model", rich_help_panel=PREPARE)
-app.command("trace", rich_help_panel=MEASURE)(trace_command)
-app.add_typer(bench_app, name="bench", rich_help_panel=MEASURE)
-app.add_typer(hil_app, name="hil", rich_help_panel=MEASURE)
+COMMANDS = {
+    "run": (DETECT, "graph", "run"),
+    "view": (DETECT, "graph", "view"),
+    "demo": (DETECT, "graph", "demo"),
+    "replay": (DETECT, "replay", "replay_command"),
+    "camera": (DETECT, "camera", "camera_command"),
+    "doctor": (PREPARE, "doctor", "doctor"),
+    "model": (PREPARE, "model", "model_app"),
+    "trace": (MEASURE, "trace", "trace_command"),
+    "bench": (MEASURE, "bench", "bench_app"),
+    "hil": (MEASURE, "hil", "hil_app"),
+}
+"""Panel of the help, module, and function or group of each command."""
+TAKE_ROS_ARGUMENTS = ("run", "view")
+"""Which begin with dashes."""
+
+
+class Commands(TyperGroup):
+    """Imports the module of a command when it is used: nobody waits for those of the others."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = dict.fromkeys(COMMANDS)  # type: ignore[assignment]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of a name; None if there is none."""
+        if cmd_name not in COMMANDS:
+            return None
+        panel, module, attribute = COMMANDS[cmd_name]
+        found = getattr(import_module(f"perception_nodes.cli.{module}"), attribute)
+        if not isinstance(found, typer.Typer):
+            context = {"ignore_unknown_options": cmd_name in TAKE_ROS_ARGUMENTS}
+            alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+            alone.command(cmd_name, context_settings=context)(found)
+            found = alone
+        command: Any = typer.main.get_command(found)
+        command.name, command.rich_help_panel = cmd_name, panel
+        return command
+
+
+app = typer.Typer(
+    cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+)
 
 
 def _show_version(wanted: bool) -> None:

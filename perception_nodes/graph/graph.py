@@ -83,6 +83,7 @@ class NodeSpec:
         environment: environment variables that it needs.
         ends_graph: the graph ends when all such processes have ended by themselves.
         restarted: it is started again when it dies.
+        stands_by: it is to take the place of another one, and is started later.
         name: name of the node.
         full_name: name of the node with its namespace.
         ros_arguments: further ROS arguments, such as remappings.
@@ -94,6 +95,7 @@ class NodeSpec:
     environment: dict[str, str] = field(default_factory=dict)
     ends_graph: bool = False
     restarted: bool = False
+    stands_by: bool = False
     name: str = field(kw_only=True)
     full_name: str = ""
     ros_arguments: tuple[str, ...] = ()
@@ -297,6 +299,7 @@ def _nodes(kinds: Sequence[NodeKind], values: Mapping[str, Any]) -> list[NodeSpe
                 ),
                 ends_graph=kind.plays_drive or plays_file,
                 restarted=kind in VEHICLE.kinds,
+                stands_by=name == kind.standby,
                 name=name,
             )
             for name in names

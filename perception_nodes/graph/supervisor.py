@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -24,6 +24,9 @@ from perception_nodes.transport.fastdds import sweep_segments
 
 POLL_S = 0.05
 STOP_TIMEOUT_S = 5.0
+STANDBYS_AFTER_S = 1.5
+"""Standbys are started so much later than the nodes that are to work at once, and that need the
+processors until then."""
 STOPPED_S = 1.0
 """A process that is stopped (SIGSTOP) for this long is killed and started again. Other processes
 notice a hang sooner, but only that of a process that has given a sign of life before."""
@@ -70,6 +73,8 @@ class Supervisor:
         self._while_alive = while_alive
         self._restarts = Restarts()
         self._restart_at_s: dict[str, float] = {}
+        self._standbys = [spec for spec in specs if spec.stands_by]
+        self._standbys_at_s = 0.0
         self._running_s: dict[str, float] = {}
         self._looked_s = 0.0
         self._shut_down: set[str] = set()
@@ -82,7 +87,7 @@ class Supervisor:
         self._signals = handled_stopping(lambda *_: self.stop())
 
     def __enter__(self) -> "Supervisor":
-        """Claim the cameras, remove what a killed graph left, start everything.
+        """Claim the cameras, remove what a killed graph left, start all but the standbys.
 
         Raises:
             TransportError: another process runs a graph of one of the cameras, or with the same
@@ -104,8 +109,8 @@ class Supervisor:
             if processors:
                 self._awake = AwakeProcessors(processors)
                 self._say(self._awake.how)
-            for spec in self._specs:
-                self.processes.append((spec, self._start(spec)))
+            self._start_all(spec for spec in self._specs if not spec.stands_by)
+            self._standbys_at_s = time.monotonic() + STANDBYS_AFTER_S
         except BaseException:
             # Python does not leave a context that it has not entered.
             self.__exit__()
@@ -143,6 +148,10 @@ class Supervisor:
         for camera in self._cameras:
             forget(camera)
 
+    def _start_all(self, specs: Iterable[NodeSpec]) -> None:
+        for spec in specs:
+            self.processes.append((spec, self._start(spec)))
+
     def _start(self, spec: NodeSpec) -> subprocess.Popen[bytes]:
         us = os.getpid()
         # In a session of its own: Ctrl-C reaches us alone, and we stop the processes in order.
@@ -157,7 +166,7 @@ class Supervisor:
         )
 
     def wait(self) -> bool:
-        """Wait until the graph ends; to be called in the thread that started it.
+        """Start the standbys, and wait until the graph ends; to be called in the starting thread.
 
         The kernel kills a process when the thread that started it ends.
 
@@ -169,6 +178,9 @@ class Supervisor:
             GraphFailure: a process that should run on has ended, or could not start.
         """
         while not self._is_to_stop():
+            if self._standbys and time.monotonic() >= self._standbys_at_s:
+                self._start_all(self._standbys)
+                self._standbys.clear()
             for index, (spec, process) in enumerate(self.processes):
                 if spec.name in self._shut_down:
                     continue

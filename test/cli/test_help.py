@@ -16,8 +16,9 @@ TOP = typer.main.get_command(app)
 
 def commands(group: Any, *names: str) -> Iterator[tuple[str, ...]]:
     """The names of every command below a group."""
-    for name, command in group.commands.items():
-        if hasattr(command, "commands"):
+    for name in group.list_commands(None):
+        command = group.get_command(None, name)
+        if hasattr(command, "list_commands"):
             yield from commands(command, *names, name)
         else:
             yield (*names, name)
@@ -27,7 +28,7 @@ def command_of(names: tuple[str, ...]) -> Any:
     """A command by its names."""
     found = TOP
     for name in names:
-        found = found.commands[name]
+        found = found.get_command(None, name)
     return found
 
 
@@ -49,5 +50,5 @@ def test_the_first_help_groups_the_commands() -> None:
     result = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "120"})
     titles = re.findall(r"╭─ (.+?) ─", result.stdout)
     assert titles == ["Options", "Detect", "Prepare", "Measure and test"]
-    for name in TOP.commands:
+    for name in TOP.list_commands(None):
         assert re.search(rf"^│ {name} ", result.stdout, re.MULTILINE)

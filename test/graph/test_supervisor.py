@@ -71,6 +71,7 @@ class StandIn:
     log: str
     ends_graph: bool = False
     restarted: bool = False
+    stands_by: bool = False
     module: str = "stand_in"
     environment: dict = field(default_factory=dict)
     cameras: tuple = ("front",)
@@ -123,13 +124,23 @@ def graph(tmp_path, log, monkeypatch):
 
     def make(ends=(), restarted=(), stop_timeout_s=TIMEOUT_S, while_alive=None, **manners):
         specs = [
-            StandIn(name, manner, str(log.path), name in ends, name in restarted)
+            StandIn(name, manner, str(log.path), name in ends, name in restarted, "standby" in name)
             for name, manner in manners.items()
         ]
         return Supervisor(specs, stop_timeout_s, while_alive=while_alive)
 
     yield make
     assert children(os.getpid()) == before, "zombies"
+
+
+def test_standbys_start_when_the_others_have_loaded(graph, log, monkeypatch):
+    monkeypatch.setattr(supervisor, "STANDBYS_AFTER_S", 0.0)
+    with graph(node_standby="run", node="run") as running:
+        assert [spec.name for spec, _ in running.processes] == ["node"]
+        threading.Thread(target=lambda: (log.wait_for(2), running.stop())).start()
+        assert running.wait() is False
+        assert [spec.name for spec, _ in running.processes] == ["node", "node_standby"]
+    assert sorted(log.names("stopped")) == ["node", "node_standby"]
 
 
 def interrupt(graph, number=signal.SIGINT):
