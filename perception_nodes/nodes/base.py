@@ -7,6 +7,7 @@ from copy import copy
 from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.callback_groups import CallbackGroup
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher, State, TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -127,6 +128,7 @@ class PerceptionNode(LifecycleNode):
         callback: Callable[..., None],
         qos: QoSProfile | int,
         raw: bool = True,
+        group: CallbackGroup | None = None,
         events: SubscriptionEventCallbacks | None = None,
         overridable: QoSOverridingOptions = OVERRIDABLE,
     ) -> Any:
@@ -137,6 +139,7 @@ class PerceptionNode(LifecycleNode):
             callback,
             _own(qos),
             raw=raw,
+            callback_group=group,
             event_callbacks=events,
             qos_overriding_options=overridable,
         )

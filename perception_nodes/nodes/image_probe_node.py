@@ -12,6 +12,7 @@ from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode
 from perception_nodes.nodes.image_topic import ImageTopic
 from perception_nodes.nodes.running import run_node
 from perception_nodes.preprocess.formats import check_frame
+from perception_nodes.transport.cdr import Buffer
 
 DISCOVERY_NS = 2_500_000_000
 LISTENING_NS = 3_000_000_000
@@ -30,9 +31,13 @@ class ImageProbeNode(PerceptionNode):
         self._topic = ImageTopic(self, self.settings, self._take)
         self._topic.open()
 
+    def rest(self) -> None:
+        """Unsubscribe."""
+        self._topic.close()
+
     def step(self) -> None:
         """Listen, and at the end tell what was heard."""
-        self.spin(IDLE_WAIT_MS)
+        self._topic.receive(IDLE_WAIT_MS)
         now_ns = time.monotonic_ns()
         facts = self._topic.look()
         if facts is None or now_ns < self._begin_ns:
@@ -43,7 +48,7 @@ class ImageProbeNode(PerceptionNode):
             self._tell(replace(facts, received=self._received, lost=self._lost))
             self.finished = True
 
-    def _take(self, data: bytes, *_: object) -> None:
+    def _take(self, data: Buffer, *_: object) -> None:
         if self._picture or self._refused:
             return
         try:

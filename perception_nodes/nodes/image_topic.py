@@ -1,4 +1,4 @@
-"""A camera's ROS topics: serialized images, of which several may be waiting."""
+"""A camera's ROS topic: serialized images, taken without an executor."""
 
 import time
 import zlib
@@ -6,20 +6,26 @@ from collections.abc import Callable
 from typing import Any
 
 from rcl_interfaces.msg import ParameterDescriptor
+from rclpy.callback_groups import CallbackGroup
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.qos import QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
 
 from perception_nodes.graph.awaited import ImageTopicFacts, Publisher
 from perception_nodes.graph.config import PreprocessSettings, SettingsError
 from perception_nodes.nodes.base import PerceptionNode, Period
 from perception_nodes.nodes.image_transports import TRANSPORTS, image_topic
+from perception_nodes.nodes.serialized import SerializedReader
+from perception_nodes.transport.cdr import Buffer
 
 QUEUE = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+NEWEST_DEPTH = 1
+"""Of images, of which only the newest is of use: one that it pushes out is known by the gap in the
+numbers, and fewer are kept warm in the cache. A video needs all of its packets."""
 OVERRIDABLE = QoSOverridingOptions((QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH))
 """Not the reliability, which follows the publishers."""
 REFUSED = ("reliability", "durability")
-RELIABLE_QUEUE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 LOOK_PERIOD_NS = 1_000_000_000
 ANY_TYPE = ParameterDescriptor(dynamic_typing=True)
 HOST_BYTES = 4
@@ -27,13 +33,26 @@ HOST_BYTES = 4
 
 TYPES = {name: transport.message_type for name, transport in TRANSPORTS.items()}
 
-Taken = tuple[bytes, dict[str, Any]]
-
 
 def info_topic(topic: str) -> str:
     """The topic of a camera's CameraInfo, in the same namespace as its images."""
     base, separator, _ = topic.rpartition("/")
     return f"{base}{separator}camera_info"
+
+
+class EventsOnly(CallbackGroup):
+    """Of a subscription: what its quality-of-service events call, but not what messages call."""
+
+    def can_execute(self, entity: object) -> bool:
+        """Whether an executor may run the entity's callback."""
+        return not isinstance(entity, Subscription)
+
+    def beginning_execution(self, entity: object) -> bool:
+        """They need not wait for one another."""
+        return True
+
+    def ending_execution(self, entity: object) -> None:
+        """Nothing to do."""
 
 
 class ImageTopic:
@@ -50,16 +69,16 @@ class ImageTopic:
         self,
         node: PerceptionNode,
         settings: PreprocessSettings,
-        take: Callable[[bytes, int, int | None, int, bool], None],
+        take: Callable[[Buffer, int, int | None, int, bool], None],
     ) -> None:
         """Prepare to subscribe.
 
         Args:
             node: owns the subscription.
             settings: topic and transport.
-            take: called with a frame's bytes, an identifier of its publisher (not 0), its number
-                (None if the middleware does not number messages), CLOCK_MONOTONIC of its receipt in
-                nanoseconds, and whether a newer frame is waiting.
+            take: called with a frame's bytes, which it may not keep, an identifier of its publisher
+                (not 0), its number (None if the middleware does not number messages),
+                CLOCK_MONOTONIC of its receipt in nanoseconds, and whether a newer frame is waiting.
 
         Raises:
             SettingsError: a quality of service was given that cannot be overridden here.
@@ -67,6 +86,8 @@ class ImageTopic:
         transport = TRANSPORTS[settings.image_transport]
         self._node, self._take = node, take
         self._subscription: Any = None
+        self._reader: SerializedReader | None = None
+        self._depth = QUEUE.depth if transport.is_video else NEWEST_DEPTH
         self._transport, self._type = settings.image_transport, transport.message_class()
         self._topic = image_topic(settings.image_topic, settings.image_transport)
         self._look_due = Period(LOOK_PERIOD_NS)
@@ -85,9 +106,23 @@ class ImageTopic:
 
     def close(self) -> None:
         """Read no longer."""
-        if self._subscription is not None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
             self._node.remove_subscription(self._subscription)
             self._subscription = None
+
+    def receive(self, timeout_ms: float) -> None:
+        """Wait for frames until the timeout, and have them taken."""
+        assert self._reader is not None
+        self._reader.wait(timeout_ms)
+        taken = self._reader.take()
+        while taken is not None:
+            received_ns = time.monotonic_ns()
+            self._received += 1
+            before, taken = taken, self._reader.take()
+            publisher = zlib.crc32(before.publisher) | 1
+            self._take(before.data, publisher, before.number, received_ns, taken is not None)
 
     def look(self) -> ImageTopicFacts | None:
         """Follow the publishers that come and go; to be called every few milliseconds.
@@ -149,14 +184,17 @@ class ImageTopic:
             incompatible_qos=self._on_mismatch,
             use_default_callbacks=False,
         )
+        offered = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
         self._subscription = self._node.add_subscription(
             self._type,
             self._topic,
-            self._on_image,
-            RELIABLE_QUEUE if reliable else QUEUE,
+            lambda _: None,
+            QoSProfile(depth=self._depth, reliability=offered),
+            group=EventsOnly(),
             events=events,
             overridable=OVERRIDABLE,
         )
+        self._reader = SerializedReader(self._subscription)
 
     def _refuse_overrides(self) -> None:
         for policy in REFUSED:
@@ -196,23 +234,6 @@ class ImageTopic:
 
     def _on_mismatch(self, event: Any) -> None:
         self._mismatched = event.last_policy_kind.name.removeprefix("RMW_QOS_POLICY_")
-
-    def _on_image(self, data: bytes, info: dict[str, Any]) -> None:
-        taken: Taken | None = (data, info)
-        while taken is not None:
-            data, info = taken
-            received_ns = time.monotonic_ns()
-            self._received += 1
-            taken = self._take_waiting()
-            publisher = zlib.crc32(bytes(info.get("publisher_gid", {}).get("data", b""))) | 1
-            number = info["publication_sequence_number"]
-            self._take(data, publisher, number, received_ns, taken is not None)
-
-    def _take_waiting(self) -> Taken | None:
-        handle = self._subscription.handle
-        with handle:
-            taken: Taken | None = handle.take_message(self._subscription.msg_type, True)
-        return taken
 
 
 def _full_name(info: Any) -> str:

@@ -14,6 +14,7 @@ from perception_nodes.drives.schemas import (
 )
 from perception_nodes.graph.config import SettingsError
 from perception_nodes.transport.cdr import (
+    Buffer,
     read_compressed_image,
     read_compressed_video,
     read_ffmpeg_packet,
@@ -28,12 +29,13 @@ class ImageTransport:
     Attributes:
         message_type: such as `sensor_msgs/msg/Image`.
         read: views a serialized message.
-        copies: of the frame made before we get the bytes: rclpy copies an Image out of DDS.
+        copies: of the frame made in our process after its receipt: the middleware copies an Image
+            out of its own memory twice, see `rmw_take_serialized_message`.
         is_video: whether a message is a packet, which needs those before it.
     """
 
     message_type: str
-    read: Callable[[bytes], ImageView]
+    read: Callable[[Buffer], ImageView]
     copies: int = 0
     is_video: bool = False
 
@@ -54,7 +56,7 @@ class ImageTransport:
 
 
 TRANSPORTS = {
-    "raw": ImageTransport(IMAGE, read_image, copies=1),
+    "raw": ImageTransport(IMAGE, read_image, copies=2),
     "compressed": ImageTransport(COMPRESSED_IMAGE, read_compressed_image),
     "foxglove": ImageTransport(COMPRESSED_VIDEO, read_compressed_video, is_video=True),
     "ffmpeg": ImageTransport(FFMPEG_PACKET, read_ffmpeg_packet, is_video=True),

@@ -25,6 +25,7 @@ from perception_nodes.preprocess.ingest import Ingest
 from perception_nodes.preprocess.video import VideoDecoder
 from perception_nodes.system.realtime import RANKS
 from perception_nodes.transport import channels
+from perception_nodes.transport.cdr import Buffer
 from perception_nodes.transport.memory import TransportError
 from perception_nodes.watchdog.faults import MS
 
@@ -134,10 +135,11 @@ class PreprocessNode(RedundantNode):
             self._input.tell(trouble if came or is_missed else None)
 
     def work(self) -> None:
-        """Wait for a frame: here where it comes through shared memory, else in the executor."""
-        if self._camera is None:
-            self.spin(IDLE_WAIT_MS)
+        """Wait for frames, and take them."""
+        if self._topic is not None:
+            self._topic.receive(IDLE_WAIT_MS)
             return
+        assert self._camera is not None
         self._camera.wait(IDLE_WAIT_MS)
         pending = self._camera.receive()
         while pending is not None:
@@ -156,7 +158,7 @@ class PreprocessNode(RedundantNode):
             sample.release()
 
     def _take_message(
-        self, data: bytes, source: int, number: int | None, received_ns: int, superseded: bool
+        self, data: Buffer, source: int, number: int | None, received_ns: int, superseded: bool
     ) -> None:
         """Take a frame from DDS."""
         self.frame_ns = received_ns

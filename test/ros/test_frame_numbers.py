@@ -119,7 +119,7 @@ def test_a_slow_camera_is_silent_only_after_the_time_that_it_may_take(source, mo
     monkeypatch.setattr(preprocess_node, "trouble_of", lambda facts: "silent")
     monkeypatch.setattr(preprocess_node, "channel_trouble", lambda *_: "silent")
     if source == "dds":
-        node._topic = SimpleNamespace(look=lambda: facts, open=lambda is_open: None)
+        node._topic = SimpleNamespace(look=lambda: facts, open=lambda: None)
     else:
         node._camera = object()
 

@@ -30,7 +30,7 @@ NEARLY_ALL = 0.95
 """Of frames that come slowly and have a long deadline, so that a busy machine is no excuse."""
 
 
-@pytest.mark.parametrize(("source", "copies"), [("dds", 1), ("shm", 0)])
+@pytest.mark.parametrize(("source", "copies"), [("dds", 2), ("shm", 0)])
 def test_every_1080p_frame_arrives_and_is_accounted_for(
     measured: Play, source: str, copies: int
 ) -> None:

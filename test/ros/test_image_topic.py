@@ -16,11 +16,15 @@ from std_msgs.msg import String
 from typer.testing import CliRunner
 
 from perception_nodes.cli.app import app
+from perception_nodes.core.frame import FrameRecord, RecordKind
 from perception_nodes.graph.awaited import ImageTopicFacts, trouble_of
 from perception_nodes.graph.config import PreprocessSettings, SettingsError
 from perception_nodes.nodes import image_topic
 from perception_nodes.nodes.base import PerceptionNode
 from perception_nodes.nodes.image_topic import ImageTopic
+from perception_nodes.transport import channels
+from perception_nodes.transport.cdr import NS_PER_S, Buffer
+from perception_nodes.transport.shm import Endpoint
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(60)]
 TOPIC = "/cam/image"
@@ -55,7 +59,7 @@ class Reader(PerceptionNode):
         self.topic.open()
         self.facts: ImageTopicFacts | None = None
 
-    def take(self, data: bytes, source: int, number: int | None, *_: object) -> None:
+    def take(self, data: Buffer, source: int, number: int | None, *_: object) -> None:
         assert number is not None
         self.taken.setdefault(source, []).append(number)
 
@@ -63,7 +67,8 @@ class Reader(PerceptionNode):
         give_up_s = time.monotonic() + TIMEOUT_S
         while not condition():
             assert time.monotonic() < give_up_s, self.facts
-            self.spin(10)
+            self.topic.receive(10)
+            self.spin(0)
             self.facts = self.topic.look() or self.facts
             each()
 
@@ -176,3 +181,62 @@ def test_while_it_is_closed_there_is_no_subscription(reader: Reader, camera: Any
     assert reader.topic.look() is None
     reader.topic.open()
     reader.until(lambda: reader.taken, lambda: images.publish(Image()))
+
+
+def test_a_standby_subscribes_when_it_takes_over(reader: Reader, camera: Any) -> None:
+    """No frame is copied into its process before; each one sent meanwhile has a record."""
+    reader.topic.close()
+    images = publisher(camera, BEST_EFFORT)
+    endpoint = Endpoint("witness")
+    records = channels.record_reader(endpoint, "front", "preprocess")
+    entered: list[FrameRecord] = []
+    sent, began_s = 0, int(time.time())
+
+    def film() -> None:
+        nonlocal sent
+        image = Image(height=48, width=64, encoding="bgr8", step=192, data=bytes(48 * 192))
+        image.header.stamp.sec, image.header.stamp.nanosec = began_s, sent
+        images.publish(image)
+        sent += 1
+        time.sleep(0.02)
+        entered.extend(r for r in records.records() if r.kind == RecordKind.ENTERED)
+
+    def until(condition: Callable[[], Any]) -> None:
+        give_up_s = time.monotonic() + TIMEOUT_S
+        while not condition():
+            assert time.monotonic() < give_up_s
+            film()
+
+    def of(process: subprocess.Popen[bytes]) -> list[FrameRecord]:
+        return [record for record in entered if record.ingest_process == process.pid]
+
+    def subscribers() -> set[str]:
+        return {info.node_name for info in camera.get_subscriptions_info_by_topic(TOPIC)}
+
+    def start(name: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "perception_nodes.nodes.preprocess_node", "--ros-args"]
+        renamed = ["-r", f"__node:={name}", "-p", f"image_topic:={TOPIC}"]
+        return subprocess.Popen([*command, *renamed])
+
+    first = start("preprocess_node")
+    second = first
+    try:
+        until(lambda: len(of(first)) > 5)
+        second = start("preprocess_standby_node")
+        until(lambda: "preprocess_standby_node" in camera.get_node_names())
+        for _ in range(50):
+            film()
+        assert subscribers() == {"preprocess_node"}
+        first.kill()
+        until(lambda: len(of(second)) > 20)
+        assert "preprocess_standby_node" in subscribers()
+        # Every frame from the first that was taken; the one of the death perhaps twice.
+        numbers = [record.stamp_ns % NS_PER_S for record in entered if record.stamp_ns]
+        frames = numbers[-1] - numbers[0] + 1
+        assert len(entered) - frames in (0, 1)
+        assert frames > 70
+    finally:
+        for process in (first, second):
+            process.kill()
+            process.wait()
+        endpoint.close()

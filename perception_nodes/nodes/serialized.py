@@ -1,0 +1,134 @@
+"""Serialized messages by the C functions of ROS (rcl), without the copies that rclpy makes.
+
+rclpy copies each message into a new object. Here a message is taken into memory that is used again,
+and waiting for one is waiting for a file descriptor, not for all that a node has.
+"""
+
+import ctypes
+import os
+import select
+from typing import Any, NamedTuple
+
+from perception_nodes.transport.memory import TransportError
+
+OK, TAKE_FAILED = 0, 401
+_RCL = ctypes.CDLL("librcl.so")
+_RCUTILS = ctypes.CDLL("librcutils.so")
+_WAKE = ctypes.CDLL(None).eventfd_write
+"""int eventfd_write(int fd, uint64_t value): it takes what a callback for new messages is given, a
+word of ours and the number of messages, so that no Python runs in the middleware's thread."""
+
+
+class _Allocator(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_void_p)
+        for name in ("allocate", "deallocate", "reallocate", "zero_allocate", "state")
+    ]
+
+
+class _Message(ctypes.Structure):
+    """An rcl_serialized_message_t."""
+
+    _fields_ = [
+        ("buffer", ctypes.c_void_p),
+        ("length", ctypes.c_size_t),
+        ("capacity", ctypes.c_size_t),
+        ("allocator", _Allocator),
+    ]
+
+
+class _Info(ctypes.Structure):
+    """An rmw_message_info_t."""
+
+    _fields_ = [
+        ("source_timestamp", ctypes.c_int64),
+        ("received_timestamp", ctypes.c_int64),
+        ("publication_sequence_number", ctypes.c_uint64),
+        ("reception_sequence_number", ctypes.c_uint64),
+        ("gid_implementation", ctypes.c_char_p),
+        ("gid", ctypes.c_uint8 * 16),
+        ("from_intra_process", ctypes.c_bool),
+    ]
+
+
+_RCUTILS.rcutils_get_default_allocator.restype = _Allocator
+_NO_NUMBER = (1 << 64) - 1
+"""RMW_MESSAGE_INFO_SEQUENCE_NUMBER_UNSUPPORTED"""
+
+
+class Taken(NamedTuple):
+    """A message.
+
+    Attributes:
+        data: its bytes, until the second `take` after this one.
+        publisher: identifier of its publisher.
+        number: its number among those of the publisher; None if the middleware does not number.
+    """
+
+    data: memoryview
+    publisher: bytes
+    number: int | None
+
+
+class SerializedReader:
+    """Takes the messages of a subscription that no executor looks at."""
+
+    def __init__(self, subscription: Any) -> None:
+        """Be told of new messages of an `rclpy.subscription.Subscription`."""
+        self._handle = subscription.handle
+        self._info = _Info()
+        self._messages = (_Message(), _Message())
+        allocator = _RCUTILS.rcutils_get_default_allocator()
+        for message in self._messages:
+            _RCUTILS.rcutils_uint8_array_init(
+                ctypes.byref(message), ctypes.c_size_t(1), ctypes.byref(allocator)
+            )
+        self._next = 0
+        self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._poll = select.poll()
+        self._poll.register(self._event, select.POLLIN)
+        self._tell(ctypes.cast(_WAKE, ctypes.c_void_p))
+
+    def wait(self, timeout_ms: float) -> None:
+        """Wait until there are new messages, but no longer than the timeout."""
+        if self._poll.poll(timeout_ms):
+            os.eventfd_read(self._event)
+
+    def take(self) -> Taken | None:
+        """Take a message out of the middleware; None if there is none.
+
+        Raises:
+            TransportError: there is no memory for it.
+        """
+        message, info = self._messages[self._next], self._info
+        with self._handle:
+            found = _RCL.rcl_take_serialized_message(
+                ctypes.c_void_p(self._handle.pointer),
+                ctypes.byref(message),
+                ctypes.byref(info),
+                None,
+            )
+        if found != OK:
+            _RCUTILS.rcutils_reset_error()
+            if found == TAKE_FAILED:
+                return None
+            raise TransportError(f"a message cannot be taken out of the middleware (rcl: {found})")
+        self._next = 1 - self._next
+        memory = (ctypes.c_uint8 * message.length).from_address(message.buffer)
+        number: int | None = info.publication_sequence_number
+        if number == _NO_NUMBER:
+            number = None
+        return Taken(memoryview(memory).cast("B"), bytes(info.gid), number)
+
+    def close(self) -> None:
+        """Free the memory; to be called before the subscription is destroyed."""
+        self._tell(None)
+        os.close(self._event)
+        for message in self._messages:
+            _RCUTILS.rcutils_uint8_array_fini(ctypes.byref(message))
+
+    def _tell(self, callback: ctypes.c_void_p | None) -> None:
+        with self._handle:
+            _RCL.rcl_subscription_set_on_new_message_callback(
+                ctypes.c_void_p(self._handle.pointer), callback, ctypes.c_void_p(self._event)
+            )

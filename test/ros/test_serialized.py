@@ -1,0 +1,96 @@
+"""Messages taken into memory that is used again: the bytes that were sent, and their numbers."""
+
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import rclpy
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import Image
+
+from perception_nodes.core.frame import FrameRejected, ImageView
+from perception_nodes.nodes.serialized import SerializedReader, Taken
+from perception_nodes.transport.cdr import read_image, write_image
+
+pytestmark = [pytest.mark.ros, pytest.mark.timeout(60)]
+TIMEOUT_S = 20
+
+
+@pytest.fixture
+def node(domain: int) -> Iterator[Any]:
+    rclpy.init(domain_id=int(os.environ["ROS_DOMAIN_ID"]))
+    node = rclpy.create_node("both_ends")
+    yield node
+    node.destroy_node()
+    rclpy.shutdown()
+
+
+@pytest.fixture
+def ends(node: Any) -> Iterator[tuple[Any, SerializedReader]]:
+    subscription = node.create_subscription(Image, "image", lambda _: None, 2)
+    reader = SerializedReader(subscription)
+    publisher = node.create_publisher(Image, "image", QoSProfile(depth=2))
+    give_up_s = time.monotonic() + TIMEOUT_S
+    while not (publisher.get_subscription_count() and subscription.get_publisher_count()):
+        assert time.monotonic() < give_up_s
+        time.sleep(0.01)
+    yield publisher, reader
+    reader.close()
+
+
+def taken_by(reader: SerializedReader) -> Taken:
+    give_up_s = time.monotonic() + TIMEOUT_S
+    while (taken := reader.take()) is None:
+        assert time.monotonic() < give_up_s
+        reader.wait(100)
+    return taken
+
+
+def view_of(data: Any) -> Any:
+    """What ingest makes of a message: a view, or why there is none."""
+    try:
+        image = read_image(data)
+    except FrameRejected as error:
+        return str(error)
+    return bytes(image.data), image.frame_id, image.width, image.height, image.encoding, image.step
+
+
+def test_foreign_bytes_arrive_as_they_were_sent(ends: tuple[Any, SerializedReader]) -> None:
+    """Larger and smaller ones in turn, damaged ones among them."""
+    publisher, reader = ends
+    random = np.random.default_rng(0)
+    for number in range(60):
+        height = int(random.integers(1, 400))
+        pixels = random.integers(0, 256, (height, 500, 3), np.uint8)
+        message = bytearray(write_image(ImageView.of_pixels(pixels)))
+        for place in random.integers(0, 60, number % 4):
+            message[place] = random.integers(256)
+        sent = bytes(message[: random.integers(4, len(message))] if number % 5 == 4 else message)
+        publisher.publish(sent)
+        taken = taken_by(reader)
+        assert bytes(taken.data) == sent
+        assert view_of(taken.data) == view_of(sent)
+    assert reader.take() is None
+
+
+def test_two_messages_are_there_at_once(ends: tuple[Any, SerializedReader]) -> None:
+    publisher, reader = ends
+    messages = [write_image(ImageView.of_pixels(np.full((2, 2, 3), n, np.uint8))) for n in range(5)]
+    before = None
+    for number, message in enumerate(messages):
+        publisher.publish(message)
+        taken = taken_by(reader)
+        if before is not None:
+            assert bytes(before.data) == messages[number - 1]
+            assert before.publisher == taken.publisher and before.number is not None
+            assert taken.number == before.number + 1
+        before = taken
+
+
+def test_a_wait_ends_without_a_message(ends: tuple[Any, SerializedReader]) -> None:
+    _, reader = ends
+    reader.wait(1)
+    assert reader.take() is None
