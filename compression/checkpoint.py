@@ -1,4 +1,4 @@
-"""A checkpoint of Ultralytics (`.pt`) as ONNX, for `perception model import`."""
+"""Checkpoints of Ultralytics (`.pt`): read, and exported as ONNX for `perception model import`."""
 
 import logging
 import shutil
@@ -14,10 +14,36 @@ from compression.errors import CompressionError
 OPSET = 17
 
 
-def export_onnx(checkpoint: Path, size: tuple[int, int] | None, folder: Path) -> Path:
-    """Export a checkpoint with the tool that wrote it.
+def load_detector(checkpoint: Path) -> YOLO:
+    """Read a checkpoint with the tool that wrote it.
 
     A checkpoint is a program: reading it runs what its author put there.
+
+    Raises:
+        CompressionError: it cannot be read, or is no detector.
+    """
+    LOGGER.setLevel(logging.ERROR)
+    try:
+        with redirect_stdout(sys.stderr):
+            network = YOLO(checkpoint, verbose=False)
+    except Exception as error:  # of many kinds, from unpickling
+        raise CompressionError(
+            f"{checkpoint.name} cannot be read by ultralytics ({_reason(error)}); take the best.pt "
+            "of a YOLO detector that it has trained"
+        ) from error
+    if network.task != "detect":
+        task = f"{checkpoint.name} is a network for {network.task!r}"
+        raise CompressionError(f"{task}; take a detector")
+    return network
+
+
+def class_names(checkpoint: Path) -> list[str]:
+    """The names of a detector's classes by index; raises what ``load_detector`` raises."""
+    return [str(name) for name in load_detector(checkpoint).names.values()]
+
+
+def export_onnx(checkpoint: Path, size: tuple[int, int] | None, folder: Path) -> Path:
+    """Export a checkpoint.
 
     Args:
         checkpoint: the `.pt` file.
@@ -32,20 +58,19 @@ def export_onnx(checkpoint: Path, size: tuple[int, int] | None, folder: Path) ->
     # The tool writes beside the file that it reads, which it knows by a suffix in small letters.
     copy = folder / f"{checkpoint.stem}.pt"
     shutil.copy(checkpoint, copy)
-    LOGGER.setLevel(logging.ERROR)
+    network = load_detector(copy)
+    sizes = {} if size is None else {"imgsz": size[::-1]}
     try:
         with redirect_stdout(sys.stderr):
-            network = YOLO(copy, verbose=False)
-            task = network.task
-            if task == "detect":
-                sizes = {} if size is None else {"imgsz": size[::-1]}
-                network.export(format="onnx", opset=OPSET, simplify=False, verbose=False, **sizes)
-    except Exception as error:  # of many kinds, from unpickling to tracing
-        reason = " ".join(str(error).split())[:200]
+            network.export(format="onnx", opset=OPSET, simplify=False, verbose=False, **sizes)
+    except Exception as error:  # of many kinds, from tracing
         raise CompressionError(
-            f"{checkpoint} cannot be exported ({reason}); export it to ONNX where it was trained"
+            f"{checkpoint} cannot be exported ({_reason(error)}); export it to ONNX where it was "
+            "trained"
         ) from error
-    if task != "detect":
-        raise CompressionError(f"{checkpoint} is a network for {task!r}; take a detector")
     copy.unlink()
     return copy.with_suffix(".onnx")
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

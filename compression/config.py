@@ -1,14 +1,17 @@
 """What a compression run does: one YAML file, checked as a whole before hours of work."""
 
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from compression.contract import CLASS_NAMES, STRIDES
+from compression.contract import STRIDES
 from compression.errors import CompressionError
+from perception_nodes.core.errors import listed
+from perception_nodes.evaluation.yolo import read_split
 
 
 def _whole_cells(side: int) -> int:
@@ -22,7 +25,8 @@ Channels = Annotated[int, Field(ge=32, le=1024, multiple_of=32)]
 Depth = Annotated[int, Field(ge=1, le=32)]
 
 AMBIGUOUS = "vehicle"
-"""Names a set's own class that may be any of car, bus and truck: the labeller decides."""
+"""Names a set's own class that may be any of car, bus and truck: the labeller decides. Where the
+network has a class of this name, it is a class as any other."""
 
 
 class Section(BaseModel):
@@ -35,9 +39,14 @@ class Source(Section):
     """One set of images, and what its labels mean."""
 
     name: Annotated[str, Field(pattern="^[a-z0-9_]+$")]
-    images: str = Field(description="glob below the data folder, or one video file")
+    images: str = Field(
+        description="below the data folder: a glob, one video file, or Ultralytics' data.yaml, "
+        "whose train images and names are taken"
+    )
     classes: dict[int, str] | None = Field(
-        default=None, description="the set's class ids to our names; none for a set without labels"
+        default=None,
+        description="the set's class ids to the network's names; none for a set without labels, "
+        "or with a data.yaml, which names them",
     )
     ignored: set[int] = Field(default=set(), description="the set's class ids to leave out")
     min_height_px: float = Field(
@@ -53,12 +62,10 @@ class Source(Section):
     )
     license: str = Field(description="licence of the images and labels; goes into model.yaml")
 
-    @model_validator(mode="after")
-    def _known_classes(self) -> "Source":
-        for name in (self.classes or {}).values():
-            if name not in (*CLASS_NAMES, AMBIGUOUS):
-                raise ValueError(f"class {name!r} is none of {', '.join(CLASS_NAMES)}, {AMBIGUOUS}")
-        return self
+    @property
+    def has_data_yaml(self) -> bool:
+        """Whether `images` is a data.yaml."""
+        return self.images.endswith((".yaml", ".yml"))
 
 
 class Training(Section):
@@ -122,7 +129,11 @@ class Quantization(Section):
 class Gate(Section):
     """What a model may cost against its dense FP32 parent before it is refused."""
 
-    data: list[str] = Field(default=[], description="dataset descriptions; none for no gate")
+    data: list[str] = Field(
+        default=[],
+        description="labelled sets: descriptions in `datasets/`, or below the data folder whatever "
+        "`perception model evaluate` takes; none for no gate",
+    )
     max_loss: float = Field(default=0.03, ge=0, description="of mAP50-95, mean over the sets")
     max_quantization_loss: float = Field(default=0.01, ge=0, description="of INT8 to own FP32")
     max_class_loss: float = Field(
@@ -131,13 +142,6 @@ class Gate(Section):
     unproven: set[str] = Field(
         default=set(), description="classes that may go without labelled objects on the sets"
     )
-
-    @model_validator(mode="after")
-    def _known_classes(self) -> "Gate":
-        for name in self.unproven:
-            if name not in CLASS_NAMES:
-                raise ValueError(f"class {name!r} is none of {', '.join(CLASS_NAMES)}")
-        return self
 
 
 class Config(Section):
@@ -149,8 +153,20 @@ class Config(Section):
     height: Side
     seed: int = Field(default=0, ge=0)
     data: Path = Field(description="folder that holds the sets and weights")
-    teacher: str = Field(description="COCO checkpoint the network starts from, below data")
-    labeller: str = Field(description="COCO checkpoint that labels what sets leave out")
+    teacher: str = Field(description="YOLOv8 or YOLO11 that the network starts from, below data")
+    teacher_data: str = Field(
+        default="not stated", description="what the teacher was trained on; goes into model.yaml"
+    )
+    license: str = Field(
+        default="AGPL-3.0 (started from Ultralytics weights)",
+        description="of the teacher's weights; goes into model.yaml",
+    )
+    labeller: str | None = Field(
+        default=None, description="checkpoint that labels what sets leave out, below data"
+    )
+    classes: tuple[str, ...] = Field(
+        default=(), description="the network's, in their order; by default those of the teacher"
+    )
     min_confidence: float = Field(default=0.4, gt=0, lt=1, description="of a labeller's box")
     sources: list[Source] = Field(min_length=1)
     activation: Literal["hardswish", "relu", "silu"] = "hardswish"
@@ -160,7 +176,9 @@ class Config(Section):
     checkpoint: Path | None = Field(
         default=None, description="folder beside this file: a training goes on from STEP.pt there"
     )
-    dense: Training | None = Field(default=None, description="fine-tunes the parent")
+    dense: Training | None = Field(
+        default=None, description="fine-tunes the parent, which is the teacher as it is without"
+    )
     network: Shape | None = Field(
         default=None, description="a new network that learns from the parent; none is pruned then"
     )
@@ -173,18 +191,38 @@ class Config(Section):
     gate: Gate = Gate()
 
     @model_validator(mode="after")
-    def _has_parent(self) -> "Config":
-        if self.dense is None and "dense" not in self.start:
-            raise ValueError("dense is missing: say how the parent is trained, or start.dense")
+    def _has_work(self) -> "Config":
+        if not any((self.network, self.swap, self.start.get("swap"))):
+            raise ValueError(
+                "nothing to compress the parent by: add network, or swap, without which no layer "
+                "is one that can be pruned and quantized (activation: silu keeps SiLU)"
+            )
         return self
 
     @model_validator(mode="after")
-    def _has_work(self) -> "Config":
-        made = (self.network, self.swap, self.start.get("swap"), self.prune, self.distil)
-        if not any(made):
-            raise ValueError(
-                "nothing to compress the parent by: add network, swap, prune or distil"
-            )
+    def _has_labels(self) -> "Config":
+        for source in self.sources:
+            if not (self.labeller or source.classes or source.has_data_yaml):
+                raise ValueError(
+                    f"set {source.name} has no labels: give its classes, a data.yaml, or a labeller"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _known_classes(self) -> "Config":
+        known = listed(self.classes, 8)
+        names = {*self.classes, AMBIGUOUS} if "car" in self.classes else {*self.classes}
+        for source in self.sources if self.classes else ():
+            for own, name in (source.classes or {}).items():
+                if name not in names:
+                    raise ValueError(
+                        f"class {own} of set {source.name} is {name!r}, which is none of {known}: "
+                        "correct the name, say what it is by the set's `classes`, or leave it out "
+                        "by `ignored`"
+                    )
+        for name in self.gate.unproven if self.classes else ():
+            if name not in self.classes:
+                raise ValueError(f"gate.unproven: class {name!r} is none of {known}")
         return self
 
     @model_validator(mode="after")
@@ -209,15 +247,20 @@ def _read_values(path: Path) -> dict[str, Any]:
     return {**_read_values(path.parent / str(base)), **values} if base else values
 
 
-def read_config(path: Path) -> Config:
+def read_config(path: Path, classes_of: Callable[[Path], Sequence[str]]) -> Config:
     """Read and check a configuration.
 
     `${NAME}` stands for environment variables; `base: FILE` takes the keys that are not given
     from another file beside it.
 
+    Args:
+        path: the file.
+        classes_of: names the classes of a checkpoint, where the configuration does not.
+
     Raises:
         CompressionError: it cannot be read, or a value is not allowed, or what it names is not
             there.
+        DataError: a data.yaml cannot be used.
     """
     try:
         values = _read_values(path)
@@ -227,22 +270,41 @@ def read_config(path: Path) -> Config:
                     f"{path}: data is {values['data']}, and that variable is not set: "
                     "set it to the folder that holds the images and weights"
                 )
-            values["data"] = path.parent / str(values["data"])
+            values["data"] = (path.parent / str(values["data"])).absolute()
         if values.get("checkpoint"):
             values["checkpoint"] = path.parent / str(values["checkpoint"])
-        config = Config.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise CompressionError(f"{path}: {key or 'file'}: {first['msg']}") from error
+        config = _validated(path, values)
     except (OSError, UnicodeError, yaml.YAMLError) as error:
         raise CompressionError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
     for key in ("teacher", "labeller"):
-        file = config.data / getattr(config, key)
-        if not file.is_file():
-            raise CompressionError(f"{path}: {key}: {file} is not there")
+        name = getattr(config, key)
+        if name and not (config.data / name).is_file():
+            raise CompressionError(f"{path}: {key}: {config.data / name} is not there")
     if config.checkpoint and not list(config.checkpoint.glob("*.pt")):
         raise CompressionError(
             f"{path}: checkpoint: {config.checkpoint} holds no STEP.pt; leave it out to begin anew"
         )
-    return config
+    known = {
+        "classes": config.classes or tuple(classes_of(config.data / config.teacher)),
+        "sources": [_named(source, config.data) for source in config.sources],
+    }
+    return _validated(path, {**values, **known})
+
+
+def _validated(path: Path, values: dict[str, Any]) -> Config:
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        problem = first["msg"].removeprefix("Value error, ")
+        raise CompressionError(f"{path}: {f'{key}: ' if key else ''}{problem}") from error
+
+
+def _named(source: Source, data: Path) -> Source:
+    """A set whose classes are those of its data.yaml, unless the configuration says them."""
+    if source.classes is not None or not source.has_data_yaml:
+        return source
+    _, names = read_split(data / source.images, "train")
+    classes = {own: name for own, name in enumerate(names) if own not in source.ignored}
+    return source.model_copy(update={"classes": classes})

@@ -1,17 +1,4 @@
-"""What a road model promises to the run time: its classes, its input, its outputs."""
-
-CLASS_NAMES = (
-    "person",
-    "bicycle",
-    "car",
-    "motorcycle",
-    "bus",
-    "truck",
-    "traffic light",
-    "stop sign",
-)
-COCO_CLASS_IDS = (0, 1, 2, 3, 5, 7, 9, 11)
-"""Where the classes above stand among COCO's 80."""
+"""What a model of ours promises to the run time: its input, its outputs."""
 
 INPUT_NAME = "image"
 

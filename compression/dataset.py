@@ -1,31 +1,35 @@
-"""Merge the labelled and unlabelled sets into one training set with eight road classes.
+"""Merge labelled and unlabelled sets into one training set.
 
-Each set labels only some of the eight classes, and some sets none. A detector trained on such
+Where each set labels only some of the classes, and some sets none, a detector trained on such
 labels learns that the rest is background. So a labeller with all the classes looks at every image
 too, at a higher resolution than the student will, and its boxes are added wherever no human (or
-simulator) box lies already.
+simulator) box lies already. Sets that label all the classes need none.
 
 The result is a folder of ``images/*.jpg`` and ``labels/*.txt`` (YOLO format: class, centre x,
 centre y, width, height, as fractions of the image).
 """
 
+import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 from ultralytics import YOLO
 
-from compression.config import AMBIGUOUS, Config, Source
-from compression.contract import CLASS_NAMES, COCO_CLASS_IDS
+from compression.checkpoint import load_detector
+from compression.config import Config, Source
 from compression.errors import CompressionError
 from compression.frames import read_image
 from perception_nodes.core.geometry import intersections_and_unions
+from perception_nodes.evaluation.datasets import list_images, read_set
+from perception_nodes.evaluation.yolo import read_split
 
 VIDEO = ".mp4"
-CAR = CLASS_NAMES.index("car")
+VEHICLES = ("car", "bus", "truck")
 STORED_LONG_SIDE_PX = 640
+"""At least; more for a network with a larger input."""
 JPEG_QUALITY = 95
 
 AMBIGUOUS_VEHICLE = -1
@@ -37,7 +41,10 @@ def find_images(data: Path, source: Source) -> list[Path]:
 
     Raises:
         CompressionError: there are none.
+        DataError: there are none in the folder that a data.yaml names.
     """
+    if source.has_data_yaml:
+        return list_images(read_split(data / source.images, "train")[0])
     found = sorted(data.glob(source.images))
     if not found:
         raise CompressionError(
@@ -49,7 +56,9 @@ def find_images(data: Path, source: Source) -> list[Path]:
 
 def read_frames(data: Path, source: Source) -> Iterator[tuple[str, np.ndarray, Path | None]]:
     """Yield name, image (uint8 [h, w, 3] BGR) and label file of each frame of a set."""
-    for path in find_images(data, source):
+    found = find_images(data, source)
+    above = os.path.commonpath([path.parent for path in found])
+    for path in found:
         if path.suffix == VIDEO:
             video = cv2.VideoCapture(str(path))
             index = 0
@@ -57,12 +66,13 @@ def read_frames(data: Path, source: Source) -> Iterator[tuple[str, np.ndarray, P
                 yield f"{source.name}_{index:05d}", frame[1], None
                 index += 1
             continue
-        yield f"{source.name}_{path.stem}", read_image(path), label_file(path)
+        parts = path.relative_to(above).with_suffix("").parts
+        yield "_".join((source.name, *parts)), read_image(path), label_file(path)
 
 
 def label_file(image: Path) -> Path:
     """Say where an image's labels are: in a parallel tree, `labels` for `images`."""
-    return Path(str(image.with_suffix(".txt")).replace("/images/", "/labels/"))
+    return Path("/labels/".join(str(image.with_suffix(".txt")).rsplit("/images/", 1)))
 
 
 def thin(frames: Iterator, min_difference: float = 8.0) -> Iterator:
@@ -110,14 +120,18 @@ def read_labels(path: Path | None, width_px: int, height_px: int) -> np.ndarray:
     return np.column_stack([rows[:, 0], corners * scale])
 
 
-def check_sources(data: Path, sources: list[Source]) -> None:
-    """Look at every label file before any long work.
+def check_sources(data: Path, sources: list[Source], say: Callable[[str], None]) -> None:
+    """Look at every label file before any long work; oddities that do not matter are said.
 
     Raises:
         CompressionError: a set without images, or a label that is wrong or of no known class.
+        DataError: the same, of a set with a data.yaml.
     """
     for source in sources:
         images = find_images(data, source)
+        if source.has_data_yaml:
+            for note in read_set(data / source.images, split="train").notes:
+                say(f"set {source.name}: {note}")
         if source.classes is None:
             continue
         labelled = 0
@@ -145,12 +159,12 @@ def overlaps(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return intersection / (union + 1e-9), intersection / (area_a + 1e-9)
 
 
-def trusted_labels(labels: np.ndarray, source: Source) -> np.ndarray:
-    """Map a set's own labels [n, 5] to our classes and drop those not to be believed."""
+def trusted_labels(labels: np.ndarray, source: Source, classes: Sequence[str]) -> np.ndarray:
+    """Map a set's own labels [n, 5] to the network's classes; drop those not to be believed."""
     if source.classes is None:
         return labels[:0]
     ours = {
-        own: AMBIGUOUS_VEHICLE if name == AMBIGUOUS else CLASS_NAMES.index(name)
+        own: classes.index(name) if name in classes else AMBIGUOUS_VEHICLE
         for own, name in source.classes.items()
     }
     width, height = labels[:, 3] - labels[:, 1], labels[:, 4] - labels[:, 2]
@@ -162,46 +176,51 @@ def trusted_labels(labels: np.ndarray, source: Source) -> np.ndarray:
     return labels
 
 
-# Boxes of unlike kinds overlap rightly: a rider's and the bicycle's, a driver's and the bus's.
-# Vehicles do not: a teacher's "truck" on top of a labelled car is the same object.
-_VEHICLE = 2
-_KIND = np.array([0, 1, _VEHICLE, 3, _VEHICLE, _VEHICLE, 4, 5])
-
-
-def merge(labels: np.ndarray, teacher: np.ndarray) -> np.ndarray:
+def merge(labels: np.ndarray, teacher: np.ndarray, classes: Sequence[str]) -> np.ndarray:
     """Add to labels [n, 5] the teacher's boxes [m, 5] of objects that are not labelled yet."""
+    # Boxes of unlike kinds overlap rightly: a rider's and the bicycle's, a driver's and the bus's.
+    # Vehicles do not: a teacher's "truck" on top of a labelled car is the same object.
+    vehicle = len(classes)
+    kinds = np.array([vehicle if name in VEHICLES else i for i, name in enumerate(classes)])
     iou, covered = overlaps(teacher[:, 1:], labels[:, 1:])
-    teacher_kinds = _KIND[teacher[:, 0].astype(int)]
+    teacher_kinds = kinds[teacher[:, 0].astype(int)]
     merged = labels.copy()
     for row in np.flatnonzero(labels[:, 0] == AMBIGUOUS_VEHICLE):
-        candidates = np.where(teacher_kinds == _VEHICLE, iou[:, row], 0.0)
+        candidates = np.where(teacher_kinds == vehicle, iou[:, row], 0.0)
         decided = candidates.size and candidates.max() > 0.5
-        merged[row, 0] = teacher[candidates.argmax(), 0] if decided else CAR
-    same_kind = teacher_kinds[:, None] == _KIND[merged[:, 0].astype(int)][None]
+        merged[row, 0] = teacher[candidates.argmax(), 0] if decided else classes.index("car")
+    same_kind = teacher_kinds[:, None] == kinds[merged[:, 0].astype(int)][None]
     known = (iou > 0.7) | (same_kind & ((iou > 0.3) | (covered > 0.7)))
     return np.concatenate([merged, teacher[~known.any(axis=1)]])
 
 
 def teach(
-    labeller: YOLO, image: np.ndarray, long_side_px: int, min_confidence: float
+    labeller: YOLO,
+    image: np.ndarray,
+    long_side_px: int,
+    min_confidence: float,
+    classes: Sequence[str],
 ) -> np.ndarray:
-    """Detect our classes: float32 [n, 5] of class and corners in pixels."""
+    """Detect the classes that the labeller knows: float32 [n, 5] of class and corners in pixels."""
+    known = {own: classes.index(name) for own, name in labeller.names.items() if name in classes}
     result = labeller.predict(
         image,
         imgsz=long_side_px,
         conf=min_confidence,
         iou=0.6,
-        classes=list(COCO_CLASS_IDS),
+        classes=list(known),
         verbose=False,
     )[0].boxes
-    classes = [COCO_CLASS_IDS.index(int(coco)) for coco in result.cls]
-    return np.column_stack([np.array(classes), result.xyxy.numpy()]).astype(np.float32)
+    found = [known[int(own)] for own in result.cls]
+    return np.column_stack([np.array(found), result.xyxy.numpy()]).astype(np.float32)
 
 
-def write_sample(out: Path, name: str, image: np.ndarray, labels: np.ndarray) -> None:
+def write_sample(
+    out: Path, name: str, image: np.ndarray, labels: np.ndarray, long_side_px: int
+) -> None:
     """Store one image, no larger than the training needs, and its labels."""
     height_px, width_px = image.shape[:2]
-    scale = STORED_LONG_SIDE_PX / max(width_px, height_px)
+    scale = long_side_px / max(width_px, height_px)
     if scale < 1:
         size = (round(width_px * scale), round(height_px * scale))
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
@@ -227,10 +246,15 @@ def build(config: Config, out: Path, progress: Callable[[int, int], None]) -> di
     Returns:
         Counts of images, boxes and classes, set by set.
     """
-    check_sources(config.data, config.sources)
     (out / "images").mkdir(parents=True, exist_ok=True)
     (out / "labels").mkdir(parents=True, exist_ok=True)
-    labeller = YOLO(config.data / config.labeller)
+    labeller = load_detector(config.data / config.labeller) if config.labeller else None
+    if labeller and not set(labeller.names.values()) & set(config.classes):
+        raise CompressionError(
+            f"labeller {config.labeller} has none of the classes {', '.join(config.classes)}; take "
+            "one that has, or leave it out"
+        )
+    long_side_px = max(STORED_LONG_SIDE_PX, *config.size)
     total = sum(len(find_images(config.data, source)) for source in config.sources)
     done = 0
     summary = {}
@@ -241,13 +265,17 @@ def build(config: Config, out: Path, progress: Callable[[int, int], None]) -> di
             label = out / "labels" / f"{name}.txt"
             if not label.exists():
                 height_px, width_px = image.shape[:2]
-                labels = trusted_labels(read_labels(label_path, width_px, height_px), source)
-                taught = teach(labeller, image, source.labeller_long_side_px, config.min_confidence)
-                write_sample(out, name, image, merge(labels, taught))
+                labels = read_labels(label_path, width_px, height_px)
+                labels = trusted_labels(labels, source, config.classes)
+                taught = labels[:0]
+                if labeller:
+                    side_px, least = source.labeller_long_side_px, config.min_confidence
+                    taught = teach(labeller, image, side_px, least, config.classes)
+                write_sample(out, name, image, merge(labels, taught, config.classes), long_side_px)
             rows = read_rows(label)
             counts["images"] += 1
             counts["boxes"] += len(rows)
-            counts.update(CLASS_NAMES[int(row[0])] for row in rows)
+            counts.update(config.classes[int(row[0])] for row in rows)
             done += 1
             progress(done, max(done, total))
         summary[source.name] = dict(counts)

@@ -5,21 +5,22 @@ measured before it may be written: on labelled sets, against its own float form 
 """
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 
-from compression.config import Config, Gate
-from compression.contract import CLASS_NAMES
+from compression.config import Config
 from compression.errors import GateRefused
 from compression.package import Variant, write_variant
 from compression.quantization import RangeTable, measure
 from compression.quantization.sensitivity import cost_table, fallback, sensitivity
 from perception_nodes.backends.model import load_model
 from perception_nodes.evaluation import LabelledSet, evaluate
+from perception_nodes.evaluation.class_names import usual_name
 from perception_nodes.evaluation.classes import (
     MIN_CLASS_OBJECTS,
     class_losses,
@@ -136,13 +137,46 @@ def score_of(variant: Variant) -> float:
     return round(float(np.mean(values)), 5) if values else 0.0
 
 
-def pass_gate(gate: Gate, made: dict[str, Variant], name: str, parent: str, own_float: str) -> None:
+def check_evidence(config: Config, unproven: Sequence[str]) -> None:
+    """Refuse classes of which nobody will know whether they are found.
+
+    Args:
+        config: of the run.
+        unproven: classes of which the gate's sets have too few objects.
+
+    Raises:
+        GateRefused: the configuration does not allow it.
+    """
+    unknown = [name for name in unproven if name not in config.gate.unproven]
+    if config.gate.data and unknown:
+        raise GateRefused(
+            f"{config.name} has the classes {', '.join(unknown)}, and the sets of the gate have "
+            f"fewer than {MIN_CLASS_OBJECTS} labelled objects of each: add a set with such objects "
+            "to gate.data, or name the classes in gate.unproven"
+        )
+
+
+def without_labels(classes: Sequence[str], sets: Sequence[LabelledSet]) -> list[str]:
+    """Name the classes that too few objects on labelled sets are of."""
+    counts = Counter(
+        usual_name(one.classes[index])
+        for one in sets
+        for image in one.images
+        for index in image.classes
+    )
+    return [name for name in classes if counts[usual_name(name)] < MIN_CLASS_OBJECTS]
+
+
+def pass_gate(
+    config: Config, made: dict[str, Variant], name: str, parent: str, own_float: str
+) -> None:
     """Let a model through, or say why not.
 
     Raises:
         GateRefused: it costs more than the gate allows, in all or of one class, or there is a class
             of which nobody knows.
     """
+    gate = config.gate
     if not gate.data:
         return
     now = score_of(made[name])
@@ -155,13 +189,7 @@ def pass_gate(gate: Gate, made: dict[str, Variant], name: str, parent: str, own_
                 f"{allowed:g}: train longer, prune less, or widen the gate"
             )
     losses = class_losses(made[parent].evaluations, made[name].evaluations)
-    unknown = [c for c in without_evidence(CLASS_NAMES, losses) if c not in gate.unproven]
-    if unknown:
-        raise GateRefused(
-            f"{name} has the classes {', '.join(unknown)}, and the sets of the gate have fewer "
-            f"than {MIN_CLASS_OBJECTS} labelled objects of each: add a set with such objects to "
-            "gate.data, or name the classes in gate.unproven"
-        )
+    check_evidence(config, without_evidence(config.classes, losses))
     for check in check_classes(parent, name, losses, gate.max_class_loss):
         if check.refusal:
             raise GateRefused(check.refusal)

@@ -24,7 +24,7 @@ from onnx import numpy_helper
 from compression.errors import CompressionError, GateRefused
 from compression.quantization import RangeTable, emit, measure, write_table
 from compression.quantization.divergence import divergence
-from compression.quantization.graph import read_layout
+from compression.quantization.graph import is_known
 from compression.quantization.ranges import open_float
 from compression.quantization.sensitivity import sensitivity
 from perception_nodes.backends.contract import BackendSettings, open_backend
@@ -298,11 +298,9 @@ def _is_ours(node: onnx.NodeProto) -> bool:
 
 def quantizer_for(network: onnx.ModelProto, frames: Frames, name: str) -> Quantizer:
     """The quantizer for a network: our own where it knows all operators, else NNCF."""
-    try:
-        read_layout(network)
-    except CompressionError:
-        return NncfQuantizer(network, frames)
-    return TableQuantizer(network, frames, name)
+    if is_known(network):
+        return TableQuantizer(network, frames, name)
+    return NncfQuantizer(network, frames)
 
 
 @dataclass

@@ -1,5 +1,6 @@
-"""YOLOv8 with eight road classes, the raw head outputs the run time decodes, and plain layers."""
+"""YOLOv8 and YOLO11: the raw head outputs that the run time decodes, and plain layers."""
 
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,19 +8,20 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 from torch.nn import functional
-from ultralytics import YOLO
-from ultralytics.nn.modules import SPPF, C2f, Conv, Detect
+from ultralytics.nn.modules import C2PSA, SPPF, Attention, C2f, C3k2, Concat, Conv, Detect
 from ultralytics.utils.loss import v8DetectionLoss
 
-from compression.contract import CLASS_NAMES, COCO_CLASS_IDS, REG_MAX
+from compression.checkpoint import load_detector
+from compression.contract import REG_MAX, STRIDES
 from compression.errors import CompressionError
+from perception_nodes.core.errors import listed
 
 
 class RawHead(nn.Module):
-    """The branches of YOLOv8's head, without decoding.
+    """The branches of YOLO's head, without decoding.
 
     Returns, stride by stride, the DFL logits (float32 [n, 64, h, w], sides left, top, right,
-    bottom of 16 bins each) and after them the class logits (float32 [n, 8, h, w]).
+    bottom of 16 bins each) and after them the class logits (float32 [n, classes, h, w]).
     """
 
     def __init__(self, head: Detect) -> None:
@@ -85,7 +87,51 @@ class ConvolutionPyramid(nn.Module):
         return self.cv2(torch.cat(parts, 1))
 
 
-def half_of(block: Conv, channels: slice) -> Conv:
+class SplitPSA(nn.Module):
+    """A C2PSA block, split as a C2f block is, whose attention is a convolution."""
+
+    def __init__(self, block: C2PSA) -> None:
+        super().__init__()
+        self.kept = half_of(block.cv1, slice(0, block.c))
+        self.worked = half_of(block.cv1, slice(block.c, 2 * block.c))
+        self.m, self.cv2 = block.m, block.cv2
+        for part in self.m:
+            part.attn = ConvolutionAttention(part.attn)
+        self.f, self.i, self.type = block.f, block.i, "SplitPSA"
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map float32 [n, c, h, w] to [n, d, h, w]."""
+        return self.cv2(torch.cat([self.kept(x), self.m(self.worked(x))], 1))
+
+
+class ConvolutionAttention(nn.Module):
+    """Self-attention with a 3 x 3 convolution in the place of its weighted means over all places.
+
+    It starts as the mean of a place and its neighbours, which of the simple means is the nearest
+    to what YOLO11n computes; values, encoding of places and projection keep their weights.
+    """
+
+    def __init__(self, block: Attention) -> None:
+        super().__init__()
+        heads, keys, values = block.num_heads, block.key_dim, block.head_dim
+        rows = torch.arange(block.qkv.conv.out_channels).view(heads, 2 * keys + values)
+        self.value = half_of(block.qkv, rows[:, 2 * keys :].flatten())
+        channels = block.pe.conv.out_channels
+        self.mix = Conv(channels, channels, 3, act=False)
+        self.mix.bn.eps, self.mix.bn.momentum = block.pe.bn.eps, block.pe.bn.momentum
+        gain = block.pe.bn.weight.data / (block.pe.bn.running_var + block.pe.bn.eps).sqrt()
+        nn.init.normal_(self.mix.conv.weight, std=0.002)
+        own = block.pe.conv.weight.data[:, 0] * gain[:, None, None] + 1 / 9
+        self.mix.conv.weight.data[range(channels), range(channels)] += own
+        self.mix.bn.bias.data = block.pe.bn.bias.data - block.pe.bn.running_mean * gain
+        self.proj = block.proj
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map float32 [n, c, h, w] to the same shape."""
+        return self.proj(self.mix(self.value(x)))
+
+
+def half_of(block: Conv, channels: slice | torch.Tensor) -> Conv:
     """Return a convolution, normalisation and activation of some of a block's channels."""
     half = deepcopy(block)
     half.conv.weight.data = block.conv.weight.data[channels].clone()
@@ -108,6 +154,8 @@ def make_plain(model: nn.Module, activation: str) -> nn.Module:
             layers[index] = SplitC2f(layer)
         elif isinstance(layer, SPPF):
             layers[index] = ConvolutionPyramid(layer)
+        elif isinstance(layer, C2PSA):
+            layers[index] = SplitPSA(layer)
     if activation == "silu":
         return model
     for parent in model.modules():
@@ -117,47 +165,54 @@ def make_plain(model: nn.Module, activation: str) -> nn.Module:
     return model
 
 
-STAGE_ENDS = (4, 6, 9)
-"""Where YOLOv8's stages of stride 8, 16 and 32 end."""
-
-
 def stage_ends(model: nn.Module) -> list[nn.Module]:
     """Return the layers that make the maps of stride 8, 16 and 32, which the pyramid joins."""
     own: list[nn.Module] | None = getattr(model, "stages", None)
-    return own[1:] if own is not None else [model.model[index] for index in STAGE_ENDS]
+    if own is not None:
+        return own[1:]
+    read = {index for layer in model.model if isinstance(layer, Concat) for index in layer.f}
+    return [model.model[index] for index in sorted(read - {-1})[: len(STRIDES)]]
 
 
-def keep_road_classes(head: Detect) -> None:
-    """Cut COCO's 80 class rows to ours, so that the head works before any training."""
-    rows = list(COCO_CLASS_IDS)
+def keep_classes(head: Detect, rows: list[int]) -> None:
+    """Cut a head to some of its classes, so that it works before any training."""
     for branch in head.cv3:
         old = branch[-1]
         new = nn.Conv2d(old.in_channels, len(rows), 1)
         new.weight.data = old.weight.data[rows].clone()
         new.bias.data = old.bias.data[rows].clone()
         branch[-1] = new
-    head.nc, head.no = len(CLASS_NAMES), len(CLASS_NAMES) + 4 * REG_MAX
+    head.nc, head.no = len(rows), len(rows) + 4 * REG_MAX
 
 
-def build_model(coco_checkpoint: Path) -> nn.Module:
-    """Build the dense road detector from YOLOv8's COCO weights.
+LAYERS = (Conv, C2f, C3k2, SPPF, C2PSA, nn.Upsample, Concat, Detect)
+"""Of YOLOv8 and YOLO11."""
+
+
+def build_model(checkpoint: Path, classes: Sequence[str]) -> nn.Module:
+    """Build the dense detector from the weights of YOLOv8 or YOLO11, with some of their classes.
 
     Input: float32 [n, 3, h, w], RGB, 0 to 1. Output: see ``RawHead``.
 
     Raises:
-        CompressionError: the checkpoint is no detector of COCO's 80 classes with a YOLOv8 head.
+        CompressionError: the checkpoint is no such detector, or lacks a class.
     """
-    try:
-        model = YOLO(coco_checkpoint).model.float()
-    except Exception as error:  # whatever unpickling meets
-        raise CompressionError(f"{coco_checkpoint} cannot be loaded: {error}") from error
+    network = load_detector(checkpoint)
+    model, names = network.model.float(), list(network.names.values())
     head = model.model[-1]
-    if not isinstance(head, Detect) or head.nc != 80 or head.reg_max != REG_MAX:
+    others = {type(layer).__name__ for layer in model.model if type(layer) not in LAYERS}
+    if others or head.reg_max != REG_MAX or head.stride.tolist() != list(STRIDES):
+        found = f"layers {', '.join(sorted(others))}" if others else "another head"
         raise CompressionError(
-            f"{coco_checkpoint} has {getattr(head, 'nc', 'no')} classes and ends in "
-            f"{type(head).__name__}; a teacher must be a YOLOv8 or YOLO11 detector of COCO's 80"
+            f"{checkpoint.name} is no YOLOv8 or YOLO11 of strides 8, 16 and 32, it has {found}; "
+            "take one of these, or another detector as it is: perception model import"
         )
-    keep_road_classes(head)
+    if lacking := [name for name in classes if name not in names]:
+        raise CompressionError(
+            f"{checkpoint.name} has no class {lacking[0]!r}, only {listed(names, 8)}; train it "
+            "with that class first, or take it out of `classes`"
+        )
+    keep_classes(head, [names.index(name) for name in classes])
     model.model[-1] = RawHead(head)
     for parameter in model.parameters():
         parameter.requires_grad_(True)

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,7 @@ from compression.quantization import RangeTable, emit, write_table
 from perception_nodes.evaluation import Evaluation
 from perception_nodes.evaluation.classes import class_losses, without_evidence
 
-COCO = {"name": "COCO 2017 (through the teacher's weights)", "license": "annotations CC BY 4.0"}
-NON_COMMERCIAL = ("NC", "non-commercial")
+NON_COMMERCIAL = re.compile(r"\bNC\b|[Nn]on-?commercial")
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class Variant:
 
 def license_of(config: Config) -> str:
     """Say under which terms a model may be used: the strictest of what it was made from."""
-    terms = "AGPL-3.0 (started from Ultralytics weights)"
-    if any(word in source.license for source in config.sources for word in NON_COMMERCIAL):
+    terms = config.license
+    if any(NON_COMMERCIAL.search(source.license) for source in config.sources):
         terms += "; trained in part on non-commercial material: non-commercial use"
     return terms
 
@@ -78,7 +78,7 @@ def describe(variant: Variant, config: Config, files: dict[str, Path]) -> dict[s
             "box": list(contract.BOX_NAMES),
             "class": list(contract.CLASS_OUTPUT_NAMES),
         },
-        "classes": list(contract.CLASS_NAMES),
+        "classes": list(config.classes),
         "precision": "int8" if variant.table else "fp32",
         "activation": variant.activation,
         "gmac": round(variant.gmac, 4),
@@ -92,10 +92,12 @@ def describe(variant: Variant, config: Config, files: dict[str, Path]) -> dict[s
     description["accuracy"] = {found.data: found.facts() for found in variant.evaluations}
     if variant.evaluations:
         objects = class_losses(variant.evaluations, variant.evaluations)
-        description["without_evidence"] = without_evidence(contract.CLASS_NAMES, objects)
+        description["without_evidence"] = without_evidence(config.classes, objects)
     description["made"] = variant.history
-    description["data"] = [COCO] + [
-        {"name": source.name, "license": source.license} for source in config.sources
+    teacher = Path(config.teacher).name
+    description["data"] = [
+        {"name": f"{config.teacher_data} (through the weights of {teacher})"},
+        *({"name": source.name, "license": source.license} for source in config.sources),
     ]
     description["seed"] = config.seed
     return description

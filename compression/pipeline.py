@@ -1,4 +1,4 @@
-"""A compression run: from a COCO checkpoint and images to a pruned, 8-bit model folder.
+"""A compression run: from a YOLO checkpoint and images to a pruned, 8-bit model folder.
 
 Each step leaves a folder in the run's folder, with `done.json` written last; a run that was killed
 goes on with the first step that has none, and within a training where it last saved its state.
@@ -10,7 +10,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,9 @@ from rich.progress import (
 from torch import nn
 
 from compression import dataset
+from compression.checkpoint import class_names
 from compression.config import Config, Training, read_config
-from compression.deploy import Maker, pass_gate
+from compression.deploy import Maker, check_evidence, pass_gate, without_labels
 from compression.errors import CompressionError
 from compression.export import export
 from compression.frames import drawn, letterboxed
@@ -38,6 +39,7 @@ from compression.model import build_model, count_gmac, load_model, make_plain, s
 from compression.package import Variant, write_variant
 from compression.plain import PlainNetwork
 from compression.prune import prune
+from compression.quantization.graph import is_known
 from compression.quantization.ranges import LEAST_FRAMES
 from compression.reload import reload
 from compression.resume import CURVE, STATE, take_checkpoint
@@ -90,9 +92,17 @@ class Run:
 
     def labelled(self) -> list[LabelledSet]:
         """The sets that the gate measures on."""
-        return [
-            read_set(DESCRIPTIONS / f"{d}.yaml", self.config.data) for d in self.config.gate.data
-        ]
+        data, sets = self.config.data, []
+        for name in self.config.gate.data:
+            described = DESCRIPTIONS / f"{name}.yaml"
+            known = described.is_file()
+            one = read_set(described if known else data / name, data)
+            sets.append(one if known else replace(one, name=name))
+        return sets
+
+    def teacher(self) -> nn.Module:
+        """The network that the run starts from."""
+        return build_model(self.config.data / self.config.teacher, self.config.classes)
 
     def samples(self) -> Samples:
         """The training set."""
@@ -115,10 +125,10 @@ class Run:
         if given is None:
             return None
         if given.startswith(MODEL):
-            coco = build_model(self.config.data / self.config.teacher)
+            teacher = self.teacher()
             shown = drawn(self.images, NORMALISED_ON, self.config.seed)
             frames = [frame for _, frame in letterboxed(shown, self.config.size)]
-            return reload(start_model(given), coco, frames)
+            return reload(start_model(given), teacher, frames)
         path = self.folder.parent / given / "network.pt"
         if not path.is_file():
             raise CompressionError(
@@ -147,12 +157,13 @@ Step = tuple[str, Any, Callable[[Run, Progress], dict[str, Any]]]
 def plan(config: Config) -> list[Step]:
     """List the steps of a run."""
     shown = config.model_dump(mode="json")
-    common = [shown[key] for key in ("width", "height", "seed", "teacher")]
-    labels = [shown[key] for key in ("sources", "labeller", "min_confidence")]
+    common = [shown[key] for key in ("width", "height", "seed", "teacher", "classes")]
+    labels = [shown[key] for key in ("sources", "labeller", "min_confidence", "classes")]
+    labels.append(max(config.size))
     start = shown["start"]
     steps: list[Step] = []
     if config.network:
-        own = [shown[key] for key in ("width", "height", "seed", "activation", "network")]
+        own = [*common, *(shown[key] for key in ("activation", "network"))]
         steps.append(("network", own, make_network))
     steps += [
         ("dataset", labels, build_dataset),
@@ -182,11 +193,10 @@ def build_dataset(run: Run, progress: Progress) -> dict[str, Any]:
 
 def train_dense(run: Run, progress: Progress) -> dict[str, Any]:
     """Fine-tune the parent: the teacher's architecture, float, on the same data and input."""
-    start = run.start("dense")
+    start = run.start("dense") or run.teacher()
     if run.config.dense is None:
         return take(run, "dense", start)
-    coco = build_model(run.config.data / run.config.teacher)
-    return fit(run, progress, "dense", coco if start is None else start, coco, run.config.dense)
+    return fit(run, progress, "dense", start, run.teacher(), run.config.dense)
 
 
 def train_plain(run: Run, progress: Progress) -> dict[str, Any]:
@@ -210,7 +220,8 @@ def make_network(run: Run, progress: Progress) -> dict[str, Any]:
     assert config.network is not None
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(config.seed)
-    save_model(PlainNetwork(config.network, config.activation), run.checkpoint("network"))
+    network = PlainNetwork(config.network, config.activation, len(config.classes))
+    save_model(network, run.checkpoint("network"))
     files = (p for source in config.sources for p in dataset.find_images(config.data, source))
     images = list(islice((p for p in files if p.suffix != dataset.VIDEO), LEAST_FRAMES))
     frames = list(letterboxed(images, config.size))
@@ -297,9 +308,9 @@ def quantizes(last: str) -> Callable[[Run, Progress], dict[str, Any]]:
                     for model in (variant, small)
                 }
                 run.log("quantize", measured=found)  # a refusal is to leave them, too
-                pass_gate(config.gate, maker.made, config.name, config.parent, name)
+                pass_gate(config, maker.made, config.name, config.parent, name)
                 write_variant(small, config, models)
-            elif name_of_step != "dense" or config.dense is not None:
+            elif (name_of_step != "dense" or config.dense is not None) and is_known(variant.graph):
                 write_variant(maker.quantized(variant, f"{name}-int8"), config, models)
         accuracy = f"{maker.scores[config.name]:.3f}" if config.gate.data else "not measured"
         screen.print(f"{models / config.name}: mAP50-95 {accuracy}")
@@ -407,6 +418,29 @@ def bar(progress: Progress, title: str) -> Callable[[int, int], None]:
     return advance
 
 
+def check_gate(run: Run) -> None:
+    """Look at the gate's sets before any long work.
+
+    Raises:
+        CompressionError: a set shows images that are trained on.
+        GateRefused: they tell nothing of a class.
+        DataError: a set cannot be used.
+    """
+    config, sets = run.config, run.labelled()
+    trained = {
+        path.resolve()
+        for source in config.sources
+        for path in dataset.find_images(config.data, source)
+    }
+    for one in sets:
+        if shared := [image.path for image in one.images if image.path.resolve() in trained]:
+            raise CompressionError(
+                f"gate.data: {len(shared)} of the {len(one.images)} images of {one.name} are "
+                f"trained on, {shared[0]} for one; keep images apart for it (val in a data.yaml)"
+            )
+    check_evidence(config, without_labels(config.classes, sets))
+
+
 def compress(config_path: Path, work: Path, until: str | None = None) -> None:
     """Run a configuration, or go on with a run.
 
@@ -419,10 +453,11 @@ def compress(config_path: Path, work: Path, until: str | None = None) -> None:
         CompressionError: the configuration, the data or the folder cannot be used.
         GateRefused: the model costs too much accuracy.
     """
-    config = read_config(config_path)
-    dataset.check_sources(config.data, config.sources)
+    config = read_config(config_path, class_names)
     run = Run(config, work)
-    run.labelled()  # hours before they are needed
+    run.teacher()  # this and the following: hours before they are needed
+    dataset.check_sources(config.data, config.sources, screen.print)
+    check_gate(run)
     steps = plan(config)
     names = [name for name, _, _ in steps]
     if until is not None and until not in names:
@@ -457,6 +492,8 @@ def compress(config_path: Path, work: Path, until: str | None = None) -> None:
             facts["took_s"] = round(time.monotonic() - started_s, 1)
             run.log(name, done=True, **facts)
             write_whole(done, json.dumps({"key": key, **facts}, indent=1))
+            if "gmac" in facts:
+                screen.print(f"{title}: {facts['gmac']:.2f} GMAC a frame")
         (work / name / STATE).unlink(missing_ok=True)  # the network is kept: nothing goes on
         if name == until:
             break

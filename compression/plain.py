@@ -12,7 +12,7 @@ from torch import nn
 from ultralytics.nn.modules import Conv
 
 from compression.config import Shape
-from compression.contract import CLASS_NAMES, REG_MAX, STRIDES
+from compression.contract import REG_MAX, STRIDES
 from compression.model import ACTIVATIONS, RawHead
 
 STEM_STRIDE = 4
@@ -30,8 +30,8 @@ class PlainNetwork(nn.Module):
         model: the stem, the stages of stride 4, 8, 16 and 32, the pyramid, the head.
     """
 
-    def __init__(self, shape: Shape, activation: str) -> None:
-        """Build it; ``activation`` is "relu" or "hardswish"."""
+    def __init__(self, shape: Shape, activation: str, classes: int) -> None:
+        """Build it for so many classes; ``activation`` is "relu" or "hardswish"."""
         super().__init__()
         first, *wider = shape.widths
         parts = [
@@ -41,7 +41,7 @@ class PlainNetwork(nn.Module):
         for into, out, depth in zip(shape.widths[:-1], wider, shape.depths[1:], strict=True):
             repeated = (block(out, out) for _ in range(depth))
             parts.append(nn.Sequential(block(into, out, stride=2), *repeated))
-        parts += [Pyramid(wider, shape.neck), PlainHead(shape.neck, shape.head)]
+        parts += [Pyramid(wider, shape.neck), PlainHead(shape.neck, shape.head, classes)]
         self.model = nn.ModuleList(parts)
         for module in self.modules():
             if isinstance(module, Conv):
@@ -90,14 +90,10 @@ class Pyramid(nn.Module):
 class PlainHead(RawHead):
     """YOLOv8's outputs, by one 3 x 3 convolution for boxes and one for classes at each stride."""
 
-    def __init__(self, into: int, channels: int) -> None:
-        """Take the channels of each map, and those within a branch."""
+    def __init__(self, into: int, channels: int, classes: int) -> None:
+        """Take the channels of each map, those within a branch, and the number of classes."""
         nn.Module.__init__(self)
-        self.stride, self.reg_max, self.nc = (
-            torch.tensor(STRIDES).float(),
-            REG_MAX,
-            len(CLASS_NAMES),
-        )
+        self.stride, self.reg_max, self.nc = torch.tensor(STRIDES).float(), REG_MAX, classes
 
         def branches(outputs: int, bias: float) -> nn.ModuleList:
             made = nn.ModuleList(
@@ -109,7 +105,7 @@ class PlainHead(RawHead):
             return made
 
         self.box = branches(4 * REG_MAX, 1.0)
-        self.classes = branches(len(CLASS_NAMES), math.log(PRIOR / (1 - PRIOR)))
+        self.classes = branches(classes, math.log(PRIOR / (1 - PRIOR)))
 
 
 def block(into: int, out: int, kernel: int = 3, stride: int = 1) -> Conv:

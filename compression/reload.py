@@ -24,19 +24,19 @@ Folded = tuple[torch.Tensor, torch.Tensor]
 """A convolution's weight, float32 [out, in, height, width], and bias, float32 [out]."""
 
 
-def reload(model: Model, coco: nn.Module, frames: list[np.ndarray]) -> nn.Module:
+def reload(model: Model, teacher: nn.Module, frames: list[np.ndarray]) -> nn.Module:
     """Return the network of a model folder, for inference or further training.
 
     Args:
         model: of this package's making.
-        coco: the network that it was once made from, as of ``build_model``.
+        teacher: the network that it was once made from, as of ``build_model``.
         frames: what BatchNorm is measured on, uint8 [height, width, 3] BGR at the input's size.
 
     Raises:
         CompressionError: it has other layers than that network.
     """
     folded = convolutions_of(model.path)
-    network = coco if model.activation == "silu" else make_plain(coco, str(model.activation))
+    network = teacher if model.activation == "silu" else make_plain(teacher, str(model.activation))
     network.eval()
     images = to_tensor(frames)
     layers = _in_order(network, images[:1])

@@ -96,6 +96,15 @@ def read_layout(model: onnx.ModelProto) -> Layout:
     return Layout(image.name, shape[1], shape[2], blocks, outputs, _group(graph, stored))
 
 
+def is_known(model: onnx.ModelProto) -> bool:
+    """Whether ``read_layout`` can take a graph apart."""
+    try:
+        read_layout(model)
+    except CompressionError:
+        return False
+    return True
+
+
 def weights_of(model: onnx.ModelProto) -> dict[str, np.ndarray]:
     """Return the graph's initializers by name."""
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}

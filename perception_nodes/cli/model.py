@@ -81,8 +81,9 @@ def evaluate_command(
         list[Path],
         typer.Option(
             help="A labelled set; may be repeated. A folder with images/ and labels/ (YOLO, "
-            "with class names in classes.txt or a data.yaml) or a folder below images/; a COCO "
-            ".json; or a description .yaml as in compression/datasets/."
+            "with class names in classes.txt or a data.yaml) or a folder below images/; a "
+            "data.yaml, for its val images; a COCO .json; or a description .yaml as in "
+            "compression/datasets/."
         ),
     ],
     root: DataRoot = None,

@@ -1,4 +1,4 @@
-"""Labelled sets on disk: YOLO folders, COCO files, and descriptions of either."""
+"""Labelled sets on disk: YOLO folders and their `data.yaml`, COCO files, and descriptions."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -8,14 +8,13 @@ from typing import Any
 
 import cv2
 import numpy as np
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from perception_nodes.core.errors import listed
 from perception_nodes.drives.footage import IMAGE_SUFFIXES
 from perception_nodes.evaluation.coco import read_coco
 from perception_nodes.evaluation.labels import DataError, LabelledImage, LabelledSet
-from perception_nodes.evaluation.yolo import class_names, read_yolo
+from perception_nodes.evaluation.yolo import class_names, load_yaml, read_split, read_yolo
 
 ROOT_VARIABLE = "PERCEPTION_DATA"
 IGNORE = "ignore"
@@ -65,21 +64,23 @@ def read_set(
     path: str | Path,
     root: str | Path | None = None,
     classes_map: Mapping[str, tuple[str, ...]] | None = None,
+    split: str = "val",
 ) -> LabelledSet:
     """Read a labelled set and check all of it, before hours of work with it begin.
 
     Args:
         path: a folder with `images/` and `labels/`, or a folder below `images/`; a COCO `.json`;
-            or a description, `.yaml`.
+            a description, `.yaml`; or Ultralytics' `data.yaml`.
         root: folder that the paths of a description are relative to; by default
             `$PERCEPTION_DATA`, or the folder of the description.
         classes_map: by class of the set, the model's classes that count as it, or none if the
             class is ignored; it takes precedence over a description.
+        split: which images of a `data.yaml`: `val` or `train`.
 
     Raises:
         DataError: the set cannot be used.
     """
-    source = _source(Path(path), root)
+    source = _source(Path(path), root, split)
     files = list_images(source.images)
     if source.annotations is not None:
         classes, images = read_coco(source.annotations, source.images)
@@ -161,7 +162,7 @@ def parse_classes_map(text: str) -> dict[str, tuple[str, ...]]:
         DataError: the text has neither form.
     """
     if Path(text).is_file():
-        values = _load_yaml(Path(text))
+        values = load_yaml(Path(text))
         entries = {str(name): value for name, value in values.items()}
     else:
         pairs = [part.partition("=") for part in text.split(",")]
@@ -180,13 +181,13 @@ def parse_classes_map(text: str) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _source(path: Path, root: str | Path | None) -> _Source:
+def _source(path: Path, root: str | Path | None, split: str = "val") -> _Source:
     if not path.exists():
         raise DataError(
-            f"{path} does not exist; name a folder, a COCO .json or a description .yaml"
+            f"{path} does not exist; name a folder, data.yaml, a COCO .json or a description .yaml"
         )
     if path.suffix in (".yaml", ".yml"):
-        return _described(path, root)
+        return _described(path, root, split)
     if path.suffix == ".json":
         candidates = [path.parent / "images", path.parent.parent / "images", path.parent]
         folder = next((c for c in candidates if c.is_dir() and _has_images(c)), None)
@@ -215,8 +216,11 @@ def _has_images(folder: Path) -> bool:
     return any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.rglob("*"))
 
 
-def _described(path: Path, root: str | Path | None) -> _Source:
-    values = _load_yaml(path)
+def _described(path: Path, root: str | Path | None, split: str) -> _Source:
+    values = load_yaml(path)
+    if "names" in values:
+        images, names = read_split(path, split)
+        return _Source(f"{path.resolve().parent.name}/{split}", images, classes=names)
     try:
         described = Description.model_validate(values)
     except ValidationError as error:
@@ -243,16 +247,6 @@ def _described(path: Path, root: str | Path | None) -> _Source:
             "notes": (" ".join(described.notes.split()),) if described.notes else (),
         },
     )
-
-
-def _load_yaml(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeError, yaml.YAMLError) as error:
-        raise DataError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise DataError(f"{path} holds no keys")
-    return values
 
 
 def _looks_whole(path: Path) -> bool:

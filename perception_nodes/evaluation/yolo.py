@@ -6,6 +6,7 @@ Coordinates are fractions of the image's width and height.
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -37,6 +38,26 @@ def class_names(images: Path) -> tuple[str, ...]:
     if not names:
         raise DataError(f"{folder} has neither {' nor '.join(_MARKS)} with the class names")
     return tuple(names)
+
+
+def read_split(path: Path, split: str) -> tuple[Path, tuple[str, ...]]:
+    """The images' folder of a split, `train` or `val`, of Ultralytics' `data.yaml`, and the names.
+
+    Raises:
+        DataError: it cannot be read, has no names, or does not say one folder for the split.
+    """
+    values, names = load_yaml(path), _names_in(path)
+    given = values.get(split)
+    if not names or not isinstance(given, str) or given.endswith(".txt"):
+        raise DataError(
+            f"{path}: {'names' if not names else split} is {given if names else names!r}; write "
+            f"class names, and a folder of images for each split: `{split}: images/{split}`"
+        )
+    # Relative to `path`, or to this file; Roboflow writes ../ before the folders beside it.
+    folders = (str(values.get("path") or ""), "", "")
+    places = [path.parent / folder / given for folder in folders]
+    places[-1] = path.parent / given.removeprefix("../")
+    return next((place for place in places if place.is_dir()), places[0]), tuple(names)
 
 
 def read_yolo(
@@ -94,12 +115,23 @@ def _images_root(images: Path) -> Path:
     )
 
 
-def _names_in(path: Path) -> list[str]:
+def load_yaml(path: Path) -> dict[str, Any]:
+    """The keys of a YAML file.
+
+    Raises:
+        DataError: it cannot be read, or holds none.
+    """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeError, yaml.YAMLError) as error:
         raise DataError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
-    names = values.get("names") if isinstance(values, dict) else None
+    if not isinstance(values, dict):
+        raise DataError(f"{path} holds no keys")
+    return values
+
+
+def _names_in(path: Path) -> list[str]:
+    names = load_yaml(path).get("names")
     if isinstance(names, dict):
         if set(names) != set(range(len(names))):
             raise DataError(f"{path}: names must be numbered 0, 1, ...; they are {list(names)}")

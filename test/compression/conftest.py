@@ -1,11 +1,17 @@
 """A small data folder and random checkpoints, made on the spot: what a compression run needs."""
 
+import os
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import yaml
+
+from perception_nodes.importing.coco import NAMES
+
+# Networks are so small here that two threads wait for each other, for minutes on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def draw_scene(rng: np.random.Generator) -> tuple[np.ndarray, list[str]]:
@@ -20,15 +26,16 @@ def draw_scene(rng: np.random.Generator) -> tuple[np.ndarray, list[str]]:
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve labelled images in `set/`."""
+    """Twelve labelled images to train on, and twelve to measure on, in `set/`."""
     folder = tmp_path_factory.mktemp("data")
     rng = np.random.default_rng(0)
-    for kind in ("images", "labels"):
-        (folder / "set" / kind / "train").mkdir(parents=True)
-    for index in range(12):
-        image, labels = draw_scene(rng)
-        cv2.imwrite(str(folder / f"set/images/train/{index:02}.png"), image)
-        (folder / f"set/labels/train/{index:02}.txt").write_text("\n".join(labels))
+    for split in ("train", "val"):
+        for kind in ("images", "labels"):
+            (folder / "set" / kind / split).mkdir(parents=True)
+        for index in range(12):
+            image, labels = draw_scene(rng)
+            cv2.imwrite(str(folder / f"set/images/{split}/{index:02}.png"), image)
+            (folder / f"set/labels/{split}/{index:02}.txt").write_text("\n".join(labels))
     (folder / "set/classes.txt").write_text("car\n")
     return folder
 
@@ -37,9 +44,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def checkpoint(data: Path) -> Path:
     """A YOLOv8n of COCO's 80 classes with random weights, in the data folder."""
     pytest.importorskip("torch", reason="needs the build tools: make compression")
-    ultralytics = pytest.importorskip("ultralytics")
+    pytest.importorskip("ultralytics")
+    from checkpoints import save_random
+
     path = data / "random.pt"
-    ultralytics.YOLO("yolov8n.yaml", verbose=False).save(path)
+    save_random(path, "yolov8n", NAMES)
     return path
 
 
@@ -56,6 +65,7 @@ def values(data: Path) -> dict:
         "data": str(data),
         "teacher": "random.pt",
         "labeller": "random.pt",
+        "classes": ["person", "car"],
         "sources": [
             {
                 "name": "set",

@@ -11,7 +11,8 @@ from compression.errors import CompressionError
 from compression.frames import letterboxed
 from compression.train import Batches, Samples
 
-CAR, BUS, PERSON = 2.0, 4.0, 0.0
+CLASSES = ("person", "car", "bus")
+PERSON, CAR, BUS = 0.0, 1.0, 2.0
 
 
 def source(**given) -> Source:
@@ -35,14 +36,14 @@ def test_sets_are_looked_at_as_a_whole(tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "labels").mkdir()
     with pytest.raises(CompressionError, match=r"no file matches images/\*\.png"):
-        check_sources(tmp_path, [source()])
+        check_sources(tmp_path, [source()], print)
     (tmp_path / "images/a.png").touch()
     with pytest.raises(CompressionError, match="not one of 1 images has labels"):
-        check_sources(tmp_path, [source()])
+        check_sources(tmp_path, [source()], print)
     (tmp_path / "labels/a.txt").write_text("0 0.5 0.5 0.1 0.1\n7 0.5 0.5 0.1 0.1\n")
     with pytest.raises(CompressionError, match="class 7 is neither"):
-        check_sources(tmp_path, [source()])
-    check_sources(tmp_path, [source(ignored={7})])
+        check_sources(tmp_path, [source()], print)
+    check_sources(tmp_path, [source(ignored={7})], print)
 
 
 def test_a_labeller_adds_what_is_not_there():
@@ -50,13 +51,14 @@ def test_a_labeller_adds_what_is_not_there():
     same = [BUS, 2, 2, 100, 100]
     rider = [PERSON, 0, 0, 40, 100]
     far = [CAR, 300, 0, 400, 100]
-    merged = merge(labels, np.array([same, rider, far], np.float32))
+    merged = merge(labels, np.array([same, rider, far], np.float32), CLASSES)
     assert merged.tolist() == [[CAR, 0, 0, 100, 100], rider, far]
 
 
 def test_a_labeller_decides_on_a_vehicle():
     labels = np.array([[AMBIGUOUS_VEHICLE, 0, 0, 100, 100], [AMBIGUOUS_VEHICLE, 300, 0, 400, 90]])
-    merged = merge(labels.astype(np.float32), np.array([[BUS, 2, 2, 100, 100]], np.float32))
+    taught = np.array([[BUS, 2, 2, 100, 100]], np.float32)
+    merged = merge(labels.astype(np.float32), taught, CLASSES)
     assert merged[:, 0].tolist() == [BUS, CAR]
 
 

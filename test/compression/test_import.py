@@ -120,7 +120,7 @@ def test_what_is_no_checkpoint_is_told_in_one_line(tmp_path):
     (tmp_path / "it.pt").write_bytes(b"not a checkpoint")
     arguments = ["model", "import", str(tmp_path / "it.pt"), "--out", str(tmp_path / "models")]
     result = CliRunner().invoke(app, arguments)
-    assert "cannot be exported" in str(result.exception)
+    assert "it.pt cannot be read by ultralytics" in str(result.exception)
     assert "\n" not in str(result.exception)
     assert not (tmp_path / "models").exists()
 

@@ -3,21 +3,32 @@
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs the build tools: make compression")
+ultralytics = pytest.importorskip("ultralytics")
 
+from checkpoints import save_random
 from exported import assert_computes
 
+from compression.checkpoint import class_names
 from compression.errors import CompressionError
 from compression.export import export
 from compression.model import build_model, count_gmac, load_model, make_plain, save_model
 from compression.prune import BLOCK, choose, find_groups, measure_sensitivity, prune, silenced
 
 SIZE = (96, 64)
+CLASSES = ("person", "car")
+
+
+@pytest.fixture(scope="module", params=["yolov8n", "yolo11n"])
+def dense(request, tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / f"{request.param}.pt"
+    save_random(path, request.param, ("bicycle", *CLASSES))
+    return build_model(path, CLASSES).eval()
 
 
 @pytest.fixture(scope="module")
-def plain(checkpoint):
+def plain(dense):
     torch.manual_seed(0)
-    network = make_plain(build_model(checkpoint), "hardswish").eval()
+    network = make_plain(dense, "hardswish").eval()
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):  # as after training: none is the identity
             module.weight.data.uniform_(0.5, 1.5)
@@ -31,8 +42,7 @@ def images():
     return torch.rand(2, 3, SIZE[1], SIZE[0], generator=torch.Generator().manual_seed(1))
 
 
-def test_a_split_block_is_the_same_function(checkpoint, images):
-    dense = build_model(checkpoint).eval()
+def test_a_split_block_is_the_same_function(dense):
     plain = make_plain(dense, "silu")
     for index in (2, 4, 6, 8):
         block = dense.model[index]
@@ -50,10 +60,8 @@ def test_plain_layers_only(plain, images, tmp_path):
 
 
 @pytest.mark.parametrize("activation", ["dense", "hardswish", "relu"])
-def test_the_file_computes_what_the_network_does(checkpoint, tmp_path, activation):
-    network = build_model(checkpoint).eval()
-    if activation != "dense":
-        network = make_plain(network, activation)
+def test_the_file_computes_what_the_network_does(dense, tmp_path, activation):
+    network = dense if activation == "dense" else make_plain(dense, activation)
     export(network, tmp_path / "a.onnx", SIZE)
     assert [path.name for path in tmp_path.iterdir()] == ["a.onnx"]
     assert_computes(tmp_path / "a.onnx", network)
@@ -61,9 +69,8 @@ def test_the_file_computes_what_the_network_does(checkpoint, tmp_path, activatio
 
 def test_macs_are_those_of_the_layers(checkpoint):
     # YOLOv8n on 640 x 640 is known to take 4.37 G multiply-accumulates with 80 classes.
-    dense = build_model(checkpoint)
-    rows = sum(80 * 72 * side**2 for side in (80, 40, 20)) / 1e9
-    assert count_gmac(dense, (640, 640)) + rows == pytest.approx(4.37, abs=0.02)
+    dense = build_model(checkpoint, class_names(checkpoint))
+    assert count_gmac(dense, (640, 640)) == pytest.approx(4.37, abs=0.02)
 
 
 def test_silence_is_as_good_as_absence(plain, images):
@@ -92,9 +99,10 @@ def test_prunes_to_the_target_in_blocks(plain, images, tmp_path):
     pruned, table = prune(plain, images, target, SIZE, lambda done, total: None)
     assert count_gmac(pruned, SIZE) <= target
     assert sum(row["removed"] for row in table) > 0
-    for module in pruned.modules():
-        if isinstance(module, torch.nn.Conv2d) and module.bias is None:
-            assert module.out_channels % BLOCK == 0
+    before = dict(plain.named_modules())
+    for name, module in pruned.named_modules():
+        if isinstance(module, torch.nn.Conv2d):
+            assert (before[name].out_channels - module.out_channels) % BLOCK == 0
     save_model(pruned, tmp_path / "pruned.pt")
     with torch.no_grad():
         for ours, theirs in zip(
@@ -109,15 +117,47 @@ def test_the_least_missed_channels_go_first(plain, images):
     assert choose(groups, BLOCK * group.gmac * 0.5) == {group.root: BLOCK}
 
 
-def test_a_teacher_of_other_classes_is_refused(data, tmp_path):
-    import ultralytics
+def test_a_class_keeps_its_row(checkpoint, images):
+    """Whatever the order of the classes, and however many the checkpoint has."""
+    names = class_names(checkpoint)
+    whole, cut = (build_model(checkpoint, chosen).eval() for chosen in (names, ("bus", "person")))
+    with torch.no_grad():
+        for all_of_them, ours in zip(whole(images)[3:], cut(images)[3:], strict=True):
+            rows = [names.index("bus"), names.index("person")]
+            torch.testing.assert_close(ours, all_of_them[:, rows])
 
-    other = tmp_path / "other.pt"
-    model = ultralytics.YOLO("yolov8n.yaml", verbose=False)
-    model.model.model[-1].nc = 3
-    model.save(other)
-    with pytest.raises(CompressionError, match=r"other\.pt has 3 classes"):
-        build_model(other)
-    (tmp_path / "text.pt").write_text("no checkpoint")
-    with pytest.raises(CompressionError, match=r"text\.pt cannot be loaded"):
-        build_model(tmp_path / "text.pt")
+
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [
+        ("yolov8n-seg", "is a network for 'segment'; take a detector"),
+        ("yolov8n-pose", "is a network for 'pose'; take a detector"),
+        ("yolov8n-p2", "is no YOLOv8 or YOLO11 of strides 8, 16 and 32, it has another head"),
+        ("yolov10n", "layers C2fCIB, PSA, SCDown, v10Detect; take one of these, or another"),
+    ],
+)
+def test_a_teacher_of_another_kind_is_refused(tmp_path, network, said):
+    path = tmp_path / "other.pt"
+    ultralytics.YOLO(f"{network}.yaml", verbose=False).save(path)
+    with pytest.raises(CompressionError, match="other.pt") as refused:
+        build_model(path, ())
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("content", ["text", "weights alone", "another package's", "none"])
+def test_what_is_no_checkpoint_of_the_tool_is_refused(tmp_path, content):
+    path = tmp_path / "it.pt"
+    if content == "text":
+        path.write_text("no checkpoint")
+    elif content == "weights alone":
+        torch.save({"layer.weight": torch.zeros(3)}, path)
+    elif content == "another package's":
+        path.write_bytes(b"cnowhere_to_be_found\nNetwork\n.")
+    with pytest.raises(CompressionError, match=r"it\.pt cannot be read by ultralytics") as refused:
+        build_model(path, ())
+    assert "\n" not in str(refused.value)
+
+
+def test_a_teacher_without_a_class_is_refused(checkpoint):
+    with pytest.raises(CompressionError, match=r"random\.pt has no class 'forklift', only person"):
+        build_model(checkpoint, ("person", "forklift"))

@@ -14,7 +14,6 @@ pytest.importorskip("ultralytics")
 
 from compression import deploy, pipeline
 from compression import train as training
-from compression.contract import CLASS_NAMES
 from compression.errors import CompressionError, GateRefused
 from compression.pipeline import compress
 from compression.quantization import float_of
@@ -128,9 +127,9 @@ def new_network(values):
 def test_a_new_network_learns_and_is_measured(
     new_network, write_config, checkpoint, tmp_path, monkeypatch
 ):
-    (tmp_path / "set.yaml").write_text("name: set\nimages: set/images/train\n")
+    (tmp_path / "set.yaml").write_text("name: set\nimages: set/images/val\n")
     monkeypatch.setattr(pipeline, "DESCRIPTIONS", tmp_path)
-    free = {"max_loss": 1, "max_quantization_loss": 1, "unproven": CLASS_NAMES}
+    free = {"max_loss": 1, "max_quantization_loss": 1, "unproven": ["person"]}
     new_network["gate"] = {"data": ["set"], **free}
     new_network["quantize"] = {"images": 8, "finetune_steps": 2}
     compress(write_config(new_network), tmp_path / "run")
@@ -149,9 +148,9 @@ def test_a_new_network_learns_and_is_measured(
 def test_a_checkpoint_goes_on_elsewhere(
     new_network, write_config, checkpoint, tmp_path, monkeypatch
 ):
-    (tmp_path / "set.yaml").write_text("name: set\nimages: set/images/train\n")
+    (tmp_path / "set.yaml").write_text("name: set\nimages: set/images/val\n")
     monkeypatch.setattr(pipeline, "DESCRIPTIONS", tmp_path)
-    new_network["gate"] = {"data": ["set"]}
+    new_network["gate"] = {"data": ["set"], "unproven": ["person"]}
     new_network["distil"][1]["epochs"] = 2  # of three steps each
     monkeypatch.setattr(training, "SAVE_EVERY_S", 0)
     real = training.update_average
@@ -210,19 +209,25 @@ def test_another_configuration_is_no_way_to_go_on(values, write_config, checkpoi
 def test_the_gate_refuses_and_writes_nothing(
     values, write_config, checkpoint, tmp_path, monkeypatch
 ):
-    (tmp_path / "set.yaml").write_text("name: set\nimages: set/images/train\n")
+    (tmp_path / "set.yaml").write_text("name: set\nimages: set/images/val\n")
     monkeypatch.setattr(pipeline, "DESCRIPTIONS", tmp_path)
-    values["gate"] = {"data": ["set"], "max_loss": 0.05, "max_quantization_loss": 0.2}
+    limits = {"max_loss": 0.05, "max_quantization_loss": 0.2}
+    values["gate"] = {"data": ["set"], "unproven": ["person"], **limits}
     values["quantize"] = {"images": 8, "finetune_steps": 2}
     monkeypatch.setattr(deploy, "score_of", lambda variant: 0.5 if variant.table else 0.6)
     with pytest.raises(GateRefused, match=r"tiny has mAP50-95 0\.500, 0\.100 below tiny-dense"):
         compress(write_config(values), tmp_path / "run")
     assert not (tmp_path / "run/models/tiny").exists()
-    # The set labels cars alone, and twelve of them.
-    monkeypatch.undo()
-    monkeypatch.setattr(pipeline, "DESCRIPTIONS", tmp_path)
-    with pytest.raises(GateRefused, match="has the classes person, bicycle, motorcycle, bus"):
+
+
+def test_what_the_gate_cannot_tell_is_refused_at_once(values, write_config, checkpoint, tmp_path):
+    values["gate"] = {"data": ["set/images/val"]}  # labels cars alone
+    with pytest.raises(GateRefused, match="has the classes person, and the sets of the gate have"):
         compress(write_config(values), tmp_path / "run")
+    values["gate"] = {"data": ["set/images/train"], "unproven": ["person"]}
+    with pytest.raises(CompressionError, match="12 of the 12 images of .* are trained on"):
+        compress(write_config(values), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_unknown_step_is_named(config, tmp_path):

@@ -20,6 +20,7 @@ from perception_nodes.fpga.compiler import compile_network
 from perception_nodes.fpga.program import Geometry
 
 SIZE = (96, 64)
+CLASSES = 3
 SHAPE = Shape(
     widths=(32, 32, 64, 96), depths=(1, 2, 1, 1), stem_kernel=6, neck=32, head=64
 )  # no two alike
@@ -28,7 +29,7 @@ SHAPE = Shape(
 @pytest.fixture(scope="module")
 def network():
     torch.manual_seed(0)
-    network = PlainNetwork(SHAPE, "relu").eval()
+    network = PlainNetwork(SHAPE, "relu", CLASSES).eval()
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):  # as after training: none is the identity
             module.weight.data.uniform_(0.5, 1.5)
@@ -74,7 +75,7 @@ def test_work_is_that_of_the_description(network):
     macs += places[2] * 9 * (32 * 64 + 64 * 64)
     macs += places[3] * 9 * (64 * 96 + 96 * 96)
     macs += places[1] * (32 + 32) * 32 + places[2] * (64 + 32) * 32 + places[3] * 96 * 32
-    head = 9 * 32 * 32 + 2 * 9 * 32 * 64 + 64 * (64 + 8)
+    head = 9 * 32 * 32 + 2 * 9 * 32 * 64 + 64 * (64 + CLASSES)
     macs += sum(places[1:]) * head
     assert count_gmac(network, SIZE) == pytest.approx(macs / 1e9, rel=1e-9)
 

@@ -85,12 +85,52 @@ def test_no_labels_at_all(yolo: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("images", "lines"),
+    [
+        ("images", "val: images"),
+        ("images", "path: ..\nval: {folder}/images"),
+        ("images", "path: datasets/of/the/tool\nval: images"),  # its own folder of all sets
+        ("valid/images", "train: ../train/images\nval: ../valid/images"),  # Roboflow's
+    ],
+)
+def test_the_data_yaml_of_ultralytics(yolo: Path, images: str, lines: str) -> None:
+    folder = yolo / Path(images).parent
+    if folder != yolo:
+        folder.mkdir()
+        for kind in ("images", "labels"):
+            (yolo / kind).rename(folder / kind)
+    path = yolo / "data.yaml"
+    path.write_text(f"names: {{0: vehicle, 1: walker}}\n{lines.format(folder=yolo.name)}\n")
+    found = read_set(path)
+    assert (found.name, found.classes) == (f"{yolo.name}/val", ("vehicle", "walker"))
+    assert len(found.images) == 2
+
+
+@pytest.mark.parametrize(
+    ("lines", "text"),
+    [
+        ("names: [car, person]", "val is None; write class names, and a folder of images"),
+        ("names: [car, person]\nval: [images, more]", r"val is \['images', 'more'\]; write"),
+        ("names: [car, person]\nval: val.txt", "val is 'val.txt'; write"),
+        ("names: []\nval: images", r"names is \[\]; write class names"),
+        ("names: [car, person]\nval: elsewhere", "elsewhere is not a folder"),
+        ("names: [car]\nval: images", "class '1' is not one of 0 to 0"),
+    ],
+)
+def test_an_unusable_data_yaml(yolo: Path, lines: str, text: str) -> None:
+    (yolo / "data.yaml").write_text(lines)
+    (yolo / "labels/a.txt").write_text("1 0.5 0.5 0.1 0.1\n")
+    with pytest.raises(DataError, match=text):
+        read_set(yolo / "data.yaml")
+
+
+@pytest.mark.parametrize(
     ("file", "content", "text"),
     [
         ("classes.txt", b"\xff\xfe", "classes.txt cannot be read"),
         ("data.yaml", b"names: 5", "names is 5; write a list"),
         ("data.yaml", b"names: {0: car, a: bus}", r"they are \[0, 'a'\]"),
-        ("data.yaml", b"", "neither classes.txt nor data.yaml"),
+        ("data.yaml", b"", "data.yaml holds no keys"),
     ],
 )
 def test_unusable_class_names(yolo: Path, file: str, content: bytes, text: str) -> None:
