@@ -155,6 +155,9 @@ def replay_command(
     labels_topic: Annotated[
         str, typer.Option(help="Detection2DArray topic of the bag to use as labels.")
     ] = "",
+    tracks: Annotated[
+        bool, typer.Option("--tracks", help="Follow the objects, and record their tracks.")
+    ] = False,
     pictures: Annotated[
         bool, typer.Option(help="Write pictures of the frames into detections.mcap.")
     ] = True,
@@ -237,6 +240,7 @@ def replay_command(
         tolerance=Tolerance(box_iou, score_tolerance),
         labels=None if labels is None else read_set(labels),
         labels_topic=labels_topic,
+        tracks=tracks,
     )
     sharded = corpus is not None or workers > 1 or ray != ""
     settings = ReplaySettings(

@@ -35,6 +35,7 @@ from perception_nodes.drives.schemas import (
     schema_text,
 )
 from perception_nodes.replay.background import Ahead, Behind, quick_switches
+from perception_nodes.replay.followed import Followed
 from perception_nodes.replay.offline_camera import Camera, CameraTurn, LoadedModel, turns
 from perception_nodes.replay.outputs import PictureWriter
 from perception_nodes.report.changes import Comparison, objects_of
@@ -85,6 +86,7 @@ class Lockstep:
         recorder: Recorder,
         pictures: PictureWriter | None,
         comparison: Comparison | None,
+        followed: Followed | None,
         frames: Iterable[RawFrame],
         progress: Callable[[int], None],
     ) -> None:
@@ -96,6 +98,7 @@ class Lockstep:
             recorder: receives the messages.
             pictures: receives the frames; None for no pictures.
             comparison: receives the objects of every frame; None without a golden.
+            followed: follows the objects; None for no tracks.
             frames: in order; they are read when they are needed.
             progress: called with the number of frames done.
 
@@ -118,6 +121,8 @@ class Lockstep:
             if found is not None:
                 recorder.write(DETECTIONS_TOPIC, DETECTIONS, at_ns, message)
             recorder.write(FRAME_REPORT_TOPIC, FRAME_REPORT, at_ns, write_frame_report(record))
+            if followed is not None:
+                followed.add(record, found, at_ns)
             changes = comparison.frame(frame.index, at_ns, objects_of(found)) if comparison else ()
             if pictures is not None:
                 report = ReportedFrame.of_record(record, at_ns)

@@ -18,6 +18,7 @@ from perception_nodes.core.statistics import MEDIAN_AND_P99, latency_percentiles
 from perception_nodes.drives.bag import RawFrame
 from perception_nodes.drives.schemas import DETECTIONS, FRAME_REPORT, schema_text
 from perception_nodes.replay.background import Ahead, quick_switches
+from perception_nodes.replay.followed import Followed
 from perception_nodes.replay.offline_camera import Camera, LoadedModel
 from perception_nodes.replay.outputs import Played
 from perception_nodes.report.recording import (
@@ -97,6 +98,7 @@ class Realtime:
         loaded: LoadedModel,
         recorder: Recorder,
         rate: float,
+        followed: Followed | None,
         frames: Iterable[RawFrame],
         progress: Callable[[int], None],
     ) -> None:
@@ -107,6 +109,7 @@ class Realtime:
             loaded: the model.
             recorder: receives detections and reports.
             rate: speed; 2 is twice as fast as recorded.
+            followed: follows the objects; None for no tracks.
             frames: in order; they are read when they are needed.
             progress: called with the number of frames done.
 
@@ -153,7 +156,7 @@ class Realtime:
                         record, image = camera.enter(frame, due_ns)
                         if image is not None:
                             camera.end(record, FrameStatus.SUPERSEDED, PASSED_OVER.decode())
-                        self._note(frame, record, recorder)
+                        self._note(frame, record, recorder, followed)
                     frame, due_ns = taken[-1]
                     record, image = camera.enter(frame, due_ns)
                     header = None if image is None else camera.prepare(record, image, pixels)
@@ -164,7 +167,7 @@ class Realtime:
                         if detections is not None:
                             recorder.write(DETECTIONS_TOPIC, DETECTIONS, frame.log_time_ns, message)
                             self.recording.detections[frame.index] = camera.named(detections)
-                    self._note(frame, record, recorder)
+                    self._note(frame, record, recorder, followed)
                     progress(len(self.played))
             finally:
                 stop.set()
@@ -189,10 +192,18 @@ class Realtime:
             )
         return step_ns or 0
 
-    def _note(self, frame: RawFrame, record: FrameRecord, recorder: Recorder) -> None:
+    def _note(
+        self,
+        frame: RawFrame,
+        record: FrameRecord,
+        recorder: Recorder,
+        followed: Followed | None,
+    ) -> None:
         at_ns = frame.log_time_ns
         recorder.write(FRAME_REPORT_TOPIC, FRAME_REPORT, at_ns, write_frame_report(record))
         report = ReportedFrame.of_record(record, at_ns)
         self.recording.reports.append(report)
         found = self.recording.found(report)
+        if followed is not None:
+            followed.add(record, found, at_ns)
         self.played[frame.index] = Played(record.stamp_ns, at_ns, report, found, latency_ms(report))

@@ -20,6 +20,7 @@ from perception_nodes.drives.footage import VIDEO_SUFFIXES
 from perception_nodes.evaluation import LabelledSet
 from perception_nodes.graph.config import SettingsError
 from perception_nodes.replay.accuracy import accuracy
+from perception_nodes.replay.followed import Followed
 from perception_nodes.replay.golden import Golden, GoldenError, made_with_another_model
 from perception_nodes.replay.lockstep import Lockstep
 from perception_nodes.replay.offline_camera import Camera, LoadedModel, ReplaySettings
@@ -76,6 +77,7 @@ class Options:
         tolerance: tolerance of that comparison.
         labels: labels of the frames; None for none.
         labels_topic: topic of the bags that holds labels; empty for none.
+        tracks: whether to follow the objects.
     """
 
     mode: str = LOCKSTEP
@@ -90,6 +92,7 @@ class Options:
     tolerance: Tolerance = Tolerance()
     labels: LabelledSet | None = None
     labels_topic: str = ""
+    tracks: bool = False
 
 
 def sources(
@@ -170,6 +173,7 @@ def _in_lockstep(
     run = Lockstep()
     file = folder / RECORDING_FILE
     with Recorder(file) as recorder, ExitStack() as stack:
+        followed = Followed(recorder, loaded.model.classes) if options.tracks else None
         pictures = None
         if options.pictures:
             video = folder / VIDEO_FILE if options.video else None
@@ -182,6 +186,7 @@ def _in_lockstep(
             recorder,
             pictures,
             comparison,
+            followed,
             _chosen(drive, options),
             lambda done: progress(source.name, done, total),
         )
@@ -200,6 +205,8 @@ def _in_lockstep(
     }
     context = _context(source, drive, loaded, options, [*camera.warnings, *notes]) | facts
     summary = summary_of(run.recording, drive, done, context)
+    if followed is not None:
+        summary["objects_followed"] = len(followed.objects)
     if comparison is not None:
         comparison.finish()
         summary["golden"] = comparison.as_json()
@@ -221,11 +228,13 @@ def _in_real_time(
     run = Realtime()
     messages = folder / "messages.mcap"
     with Recorder(messages) as recorder:
+        followed = Followed(recorder, loaded.model.classes) if options.tracks else None
         run.run(
             camera,
             loaded,
             recorder,
             options.rate,
+            followed,
             _chosen(drive, options),
             lambda done: progress(source.name, done, total),
         )
@@ -255,6 +264,8 @@ def _in_real_time(
     else:
         messages.rename(file)
     summary = summary_of(run.recording, drive, len(run.played), context)
+    if followed is not None:
+        summary["objects_followed"] = len(followed.objects)
     _note_engine(folder, summary, run.engine_calls)
     return _ended(folder, summary, run.recording, chosen, drive, loaded, options)
 

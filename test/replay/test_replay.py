@@ -30,7 +30,7 @@ from rosbags.rosbag2 import Writer as Rosbag2Writer
 
 from perception_nodes.core.frame import STAMPS, FrameHeader
 from perception_nodes.drives.bag import open_drive
-from perception_nodes.drives.schemas import COMPRESSED_IMAGE, DETECTIONS, typestore
+from perception_nodes.drives.schemas import COMPRESSED_IMAGE, DETECTIONS, TRACKS, typestore
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.report.recording import (
     DETECTIONS_TOPIC,
@@ -123,6 +123,22 @@ def test_foxglove_and_rviz_find_what_they_show(street, tmp_path):
     data = found["/perception/annotated/compressed"][0][1].data
     picture = typestore().deserialize_cdr(data, COMPRESSED_IMAGE)
     assert cv2.imdecode(picture.data, cv2.IMREAD_COLOR).shape[1] >= 320
+
+
+def test_each_frame_has_its_tracks_and_they_are_the_same_again(street, tmp_path):
+    arguments = ("--tracks", "--no-pictures", "--frames", 30)
+    first, second = (replay(street, "--out", tmp_path / n, *arguments) for n in ("one", "two"))
+    assert first["detections_sha256"] == second["detections_sha256"]
+    assert first["objects_followed"] > 0
+    with (tmp_path / "one/detections.mcap").open("rb") as stream:
+        messages = [
+            typestore().deserialize_cdr(one.data, TRACKS)
+            for _, _, one in make_reader(stream).iter_messages(topics=["/perception/tracks"])
+        ]
+    assert [message.sequence for message in messages] == list(range(30))
+    assert not any(message.coasted or message.frames_without for message in messages)
+    seen = {track.id for message in messages for track in message.tracks if track.hits > 1}
+    assert len(seen) == first["objects_followed"]
 
 
 def test_a_recording_that_keeps_the_pictures_as_video_replays_again(small, tmp_path):
