@@ -12,6 +12,7 @@ import numpy as np
 import onnxruntime
 import openvino
 from numpy.typing import NDArray
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from perception_nodes.backends.contract import Backend, BackendSettings, open_backend
@@ -331,31 +332,32 @@ def _roof_name(precision: str) -> str:
 def result_table(result: dict[str, Any]) -> Table:
     """The result as a table for the terminal."""
     data = common_set(result["models"])
-    threads = list(dict.fromkeys(run["threads"] for run in result["models"][0]["runs"]))
-    timed = [f"{what}, {n}" for n in threads for what in ("ms", "paced", "in time")]
-    table = Table("model", "", "input", "GMAC", *timed, "speed-up", "mAP")
+    head = ("model", "input", "threads", "ms", "paced", "in time", "speed-up", "mAP")
+    table = Table(*head, box=SIMPLE_HEAD)
     for model in result["models"]:
         runs = {(run["threads"], run["pace"]): run for run in model["runs"]}
-        cells = []
-        for n in threads:
-            tight, paced = (runs[n, pace] for pace in PACES)
-            cells += [f"{tight['p50']:.2f}", f"{paced['p50']:.2f}", f"{paced['in_time']:.0%}"]
-        speedup, accuracy = model["speedup_vs_parent"], model["map50_95"].get(data)
-        table.add_row(
-            model["name"],
-            model["precision"],
-            "{width}x{height}".format(**model["input"]),
-            f"{model['gmac']:.2f}",
-            *cells,
-            "" if speedup is None else f"{speedup:.2f} x",
-            "" if accuracy is None else f"{accuracy:.3f}",
-        )
+        accuracy = model["map50_95"].get(data)
+        first = [model["name"], "{width}x{height}".format(**model["input"])]
+        last = ["" if accuracy is None else f"{accuracy:.3f}"]
+        for threads in dict.fromkeys(run["threads"] for run in model["runs"]):
+            tight, paced = (runs[threads, pace] for pace in PACES)
+            speedup = tight["speedup_vs_parent"]
+            table.add_row(
+                *first,
+                str(threads),
+                f"{tight['p50']:.2f}",
+                f"{paced['p50']:.2f}",
+                f"{paced['in_time']:.0%}",
+                "" if speedup is None else f"{speedup:.2f} x",
+                *last,
+            )
+            first, last = ["", ""], [""]
     table.title = result["machine"]["cpu"]
     table.columns[0].overflow = "fold"
     table.caption = (
-        f"medians with {' and '.join(map(str, threads))} thread(s), in a tight loop and paced at "
-        f"{result['rate_hz']:g} Hz; in time: share of the paced calls within "
-        f"{result['inference_budget_ms']:g} ms, which leaves the other stages their part of "
+        f"medians in a tight loop and paced at {result['rate_hz']:g} Hz; in time: share of "
+        f"the paced calls within {result['inference_budget_ms']:g} ms, which "
+        "leaves the other stages their part of "
         f"{Budget().deadline_ms:g} ms; mAP50-95 on {data or 'no set'}"
     )
     return table
