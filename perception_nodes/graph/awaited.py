@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from perception_nodes.graph.config import DEFAULT_CAMERA
-from perception_nodes.system.environment import ros_environment, share_folder
+from perception_nodes.system.environment import profiles_variable, share_folder
 
 LOST_SHARE = 0.1
 """A larger share of lost messages is a trouble; single ones happen while others start."""
@@ -110,8 +110,7 @@ def channel_trouble(camera: str, source: str, senders: int) -> Trouble:
 
 def mending_line() -> str:
     """The setting with which a publisher's Fast DDS has room for images."""
-    (variable,) = ros_environment()
-    return f"{variable}={share_folder() / 'config/fastdds.xml'}"
+    return f"{profiles_variable()}={share_folder() / 'config/fastdds.xml'}"
 
 
 def _unpublished(facts: ImageTopicFacts) -> Trouble:

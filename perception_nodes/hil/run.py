@@ -34,7 +34,7 @@ from perception_nodes.hil.undisturbed import agreement_share, detect_undisturbed
 from perception_nodes.hil.unit import RemoteUnit, UnitError
 from perception_nodes.hil.witness import Observations
 from perception_nodes.report.recording import read_recording
-from perception_nodes.system.environment import ros_environment, share_folder
+from perception_nodes.system.environment import profiles_variable, share_folder
 from perception_nodes.system.files import write_whole
 
 POLL_S = 0.01
@@ -283,5 +283,4 @@ class _Run:
 def _over_the_network(spec: NodeSpec) -> NodeSpec:
     """A node of the bench with the DDS profile for a network, even if that is simulated."""
     profile = str(share_folder() / "config" / "fastdds_network.xml")
-    environment = {variable: profile for variable in ros_environment()}
-    return replace(spec, environment={**spec.environment, **environment})
+    return replace(spec, environment={profiles_variable(): profile})

@@ -9,6 +9,7 @@ from pathlib import Path
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
 PR_SET_PDEATHSIG = 1
+RANGE, LOCALHOST = "ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST"
 _LIBC = ctypes.CDLL(None)
 """Loaded on import, because nothing may be loaded between fork and exec."""
 
@@ -23,23 +24,31 @@ def share_folder() -> Path:
     )
 
 
+def profiles_variable() -> str:
+    """Name of the environment variable that names Fast DDS's settings."""
+    # Fast DDS 3 renamed it and warns about the old one.
+    old = os.environ.get("ROS_DISTRO") in ("humble", "iron", "jazzy")
+    return "FASTRTPS_DEFAULT_PROFILES_FILE" if old else "FASTDDS_DEFAULT_PROFILES_FILE"
+
+
 def ros_environment(images: bool = False) -> dict[str, str]:
-    """Environment variables for the process of a node; a value that the user has set is kept.
+    """Environment variables for the process of a node; settings that the user has made are kept.
 
     Args:
         images: whether the node sends or receives images through DDS. They do not arrive at all
             without the right profile, see `config/fastdds.xml`.
     """
-    # Fast DDS 3 renamed the variable and warns about the old one.
-    old = os.environ.get("ROS_DISTRO") in ("humble", "iron", "jazzy")
-    name = "FASTRTPS_DEFAULT_PROFILES_FILE" if old else "FASTDDS_DEFAULT_PROFILES_FILE"
-    profile = "fastdds.xml" if images else "fastdds_network.xml"
-    return {name: os.environ.get(name, str(share_folder() / "config" / profile))}
+    name, profiles = profiles_variable(), share_folder() / "config"
+    if name in os.environ:
+        return {name: os.environ[name]}
+    if not images and os.environ.get(RANGE) == LOCALHOST:
+        return {name: str(profiles / "fastdds_localhost.xml"), RANGE: "SYSTEM_DEFAULT"}
+    return {name: str(profiles / ("fastdds.xml" if images else "fastdds_network.xml"))}
 
 
 def stay_on_this_machine() -> None:
     """Limit discovery to this machine in the graphs we start, unless the user has set it."""
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    os.environ.setdefault(RANGE, LOCALHOST)
 
 
 def keep_large_buffers() -> None:

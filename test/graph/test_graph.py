@@ -19,6 +19,7 @@ from perception_nodes.graph.config import (
 from perception_nodes.graph.graph import LIVE, RECORDED, REPLAY, VEHICLE, Graph, NodeSpec
 from perception_nodes.graph.ros_arguments import split_ros_arguments
 from perception_nodes.hil import graphs as hil_graphs
+from perception_nodes.system.environment import LOCALHOST, RANGE, profiles_variable
 
 GRAPHS = {
     name: value
@@ -178,11 +179,18 @@ class TestGraph:
         assert not any(spec.ends_graph for spec in LIVE.nodes({}))
 
     @pytest.mark.parametrize("source", ["dds", "shm"])
-    def test_dds_is_set_for_who_sends_and_receives_images_and_for_the_others(self, drive, source):
+    @pytest.mark.parametrize("where", ["LOCALHOST", "SUBNET"])
+    def test_dds_is_set_for_who_sends_and_receives_images_and_for_the_others(
+        self, drive, source, where, monkeypatch
+    ):
+        monkeypatch.setenv(RANGE, where)
         for spec in RECORDED.nodes({"standby": "never", "source": source}):
-            (value,) = spec.environment.values()
             images = source == "dds" and spec.executable in ("player_node", "preprocess_node")
-            assert value.endswith("fastdds.xml" if images else "fastdds_network.xml")
+            without_shm = "localhost" if where == LOCALHOST else "network"
+            profile = "fastdds.xml" if images else f"fastdds_{without_shm}.xml"
+            assert spec.environment[profiles_variable()].endswith(profile)
+            changed = where == LOCALHOST and not images
+            assert spec.environment.get(RANGE) == ("SYSTEM_DEFAULT" if changed else None)
 
     def test_every_executable_is_installed_and_is_a_module(self, root):
         declared = (root / "setup.py").read_text(encoding="utf-8")

@@ -18,7 +18,7 @@ from perception_nodes.core.frame import STAMPS
 from perception_nodes.drives.bag import open_drive
 from perception_nodes.graph.graph import REPLAY
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor
-from perception_nodes.system.environment import ros_environment
+from perception_nodes.system.environment import RANGE, profiles_variable
 from perception_nodes.transport.cdr import read_stamp
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(180)]
@@ -144,7 +144,8 @@ def test_a_node_with_a_bad_parameter_does_not_start(arguments: list[str], text: 
     [
         ("preprocess_node", {}, "/config/fastdds.xml"),
         ("player_node", {}, "/config/fastdds.xml"),
-        ("detector_node", {}, "/config/fastdds_network.xml"),
+        ("detector_node", {}, "/config/fastdds_localhost.xml"),
+        ("detector_node", {RANGE: "SUBNET"}, "/config/fastdds_network.xml"),
         ("preprocess_node", {"FASTDDS_DEFAULT_PROFILES_FILE": "/mine.xml"}, "/mine.xml"),
     ],
 )
@@ -157,7 +158,7 @@ from perception_nodes.nodes import {executable}, running
 running.rclpy.init = lambda **_: print(os.environ["FASTDDS_DEFAULT_PROFILES_FILE"]) or os._exit(0)
 {executable}.main()
 """
-    known = {k: v for k, v in os.environ.items() if k not in ("ROS_DISTRO", *ros_environment())}
+    known = {k: v for k, v in os.environ.items() if k not in ("ROS_DISTRO", profiles_variable())}
     result = subprocess.run(
         [sys.executable, "-u", "-c", code],
         env={**known, **given},
