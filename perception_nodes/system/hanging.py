@@ -68,6 +68,8 @@ class HangJudge:
 
 def _kept_ns(last: Seen, seen: Seen, passed_ns: int) -> int:
     """How much of the time between two looks a process was kept from running."""
+    if last.is_asleep != seen.is_asleep:
+        return passed_ns  # not to be compared: it is not the same threads that count
     if last.is_ready and seen.is_ready:
         if seen.computed_ns - last.computed_ns < LITTLE * passed_ns:
             return passed_ns

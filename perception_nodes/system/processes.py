@@ -16,7 +16,8 @@ PROCESSORS = Path("/sys/devices/system/cpu")
 
 AT_ONCE_NS = 20_000_000
 MIDDLEWARE = "dds."
-"""How the names of the middleware's threads begin; no frame waits for them."""
+"""How the names of the middleware's threads begin. No frame waits for them, but a main thread that
+sleeps may wait for a lock that one of them has, and they have no priority."""
 
 
 class Seen(NamedTuple):
@@ -25,10 +26,11 @@ class Seen(NamedTuple):
     Attributes:
         is_ready: one of its threads runs, or waits for a processor or for the kernel.
         main_ns: processor time of its main thread.
-        computed_ns: that of all threads but the middleware's.
+        computed_ns: that of all threads; of the middleware's only while the main thread sleeps.
         waited_ns: how long these have been ready without a processor, waits that are over.
         stolen_ns: how long the host of a virtual machine has kept a processor away from it.
         processor: where its main thread ran last.
+        is_asleep: that sleeps.
     """
 
     is_ready: bool
@@ -37,6 +39,7 @@ class Seen(NamedTuple):
     waited_ns: int
     stolen_ns: int
     processor: int = -1
+    is_asleep: bool = False
 
 
 class Process:
@@ -68,16 +71,18 @@ class Process:
 
     def look(self) -> Seen:
         """What the kernel says of it now; of an ended one, that it does nothing."""
-        ready, main_ns, computed_ns, waited_ns, processor = False, 0, 0, 0, -1
+        ready, asleep, main_ns, computed_ns, waited_ns, processor = False, False, 0, 0, 0, -1
         with suppress(OSError):
             for task in map(int, os.listdir(f"/proc/{self.pid}/task")):
                 folder = f"/proc/{self.pid}/task/{task}"
                 with suppress(OSError):  # the thread has just ended
                     with open(f"{folder}/stat", encoding="ascii", errors="replace") as file:
                         name, _, rest = file.read().rpartition(")")
-                    if name.partition("(")[2].startswith(MIDDLEWARE):
-                        continue
                     fields = rest.split()
+                    if task == self.pid:
+                        asleep = fields[0] == "S"
+                    if name.partition("(")[2].startswith(MIDDLEWARE) and not asleep:
+                        continue
                     ready = ready or fields[0] in "RD"
                     own_ns, delay_ns = (int(fields[11]) + int(fields[12])) * TICK_NS, 0
                     # More exact, where the kernel is built with it.
@@ -86,7 +91,7 @@ class Process:
                     computed_ns, waited_ns = computed_ns + own_ns, waited_ns + delay_ns
                     if task == self.pid:
                         main_ns, processor = own_ns, int(fields[36])
-        return Seen(ready, main_ns, computed_ns, waited_ns, stolen_ns(), processor)
+        return Seen(ready, main_ns, computed_ns, waited_ns, stolen_ns(), processor, asleep)
 
     def rss_bytes(self) -> int:
         """Resident memory of the process, 0 after its end."""

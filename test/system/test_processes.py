@@ -72,6 +72,25 @@ def test_one_that_computes_wants_it_until_it_is_stopped_and_its_time_is_counted(
     process.close()
 
 
+def test_while_the_main_thread_sleeps_those_of_the_middleware_count_whose_lock_it_may_want(start):
+    code = """
+import threading, time
+asleep = threading.Event()
+def work():
+    open("/proc/thread-self/comm", "w").write("dds.ev.0")
+    while True: asleep.wait(); sum(range(10**5))
+threading.Thread(target=work, daemon=True).start()
+asleep.set(); time.sleep(2); asleep.clear()
+while True: pass
+"""
+    child = start(code)
+    process = open_process(child.pid)
+    until(lambda: (seen := process.look()).is_asleep and seen.is_ready)
+    until(lambda: not process.look().is_asleep)
+    assert process.look().computed_ns - process.look().main_ns < 10**8, "that of its start"
+    process.close()
+
+
 def test_a_processor_that_is_there_runs_us_at_once_and_we_go_back():
     before = os.sched_getaffinity(0)
     assert any(runs_at_once(min(before)) for _ in range(100))
