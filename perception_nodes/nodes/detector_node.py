@@ -17,6 +17,7 @@ from perception_nodes.nodes.lane import Lane
 from perception_nodes.nodes.redundant import RedundantNode
 from perception_nodes.nodes.running import run_node
 from perception_nodes.nodes.vision_info import VisionInfoTopic
+from perception_nodes.nodes.watchdog_substitute import WatchdogSubstitute
 from perception_nodes.system.environment import cache_folder
 from perception_nodes.system.realtime import RANKS
 
@@ -30,10 +31,10 @@ class DetectorNode(RedundantNode):
 
     role = "detector"
     rank = RANKS["detector"]
-    speaks_for_watchdog = True
     receives_slots = True
     settings_type: type[DetectorSettings] = DetectorSettings
     _serving: Serving | None = None
+    _substitute: WatchdogSubstitute | None = None
 
     def open(self) -> None:
         """Load the model, join the channels."""
@@ -72,10 +73,14 @@ class DetectorNode(RedundantNode):
         patience_ns = max(round(settings.hang_after_ms * 1e6), PATIENCE_FACTOR * slowest_ns)
         self.longest_ns = max(LONG_NS, patience_ns)
         self.join(patience_ns, cameras)
+        self._substitute = WatchdogSubstitute(self)
 
     def close(self) -> None:
         """Release the models and the leases."""
         super().close()
+        if self._substitute is not None:
+            self._substitute.close()
+            self._substitute = None
         if self._serving is not None:
             self._serving.close()
             self._serving = None
@@ -108,6 +113,8 @@ class DetectorNode(RedundantNode):
     def rest(self) -> None:
         """Leave the waiting frames to the successor."""
         super().rest()
+        assert self._substitute is not None
+        self._substitute.fall_silent()
         for number, lane in enumerate(self._lanes):
             lane.rest()
             if self._scheduler is not None:
@@ -116,6 +123,7 @@ class DetectorNode(RedundantNode):
     def step(self) -> None:
         """Switch to an engine that has been built meanwhile, also as a standby; work."""
         assert self._serving is not None
+        assert self._substitute is not None
         if self._serving.ready():
             with self.busy():
                 self._serving.switch()
@@ -124,6 +132,15 @@ class DetectorNode(RedundantNode):
             if self._working:
                 self._publish_infos()
         super().step()
+        if self.active:  # no service has ended our activity meanwhile
+            # The standby has the time for it.
+            self._substitute.update(turn=int(self._working))
+
+    def sign(self) -> None:
+        """Show the others that we are alive, also those who could speak in our place."""
+        super().sign()
+        assert self._substitute is not None
+        self._substitute.sign()
 
     def work(self) -> None:
         """Detect on the newest frame; with several cameras, on those whose turn it is."""

@@ -11,7 +11,6 @@ from rclpy.lifecycle import State, TransitionCallbackReturn
 
 from perception_nodes.core.frame import FrameRecord, RecordKind
 from perception_nodes.nodes.base import LONG_NS, PerceptionNode
-from perception_nodes.nodes.watchdog_substitute import WatchdogSubstitute
 from perception_nodes.transport import channels
 from perception_nodes.transport.journal import Journal
 from perception_nodes.transport.lease import Lease
@@ -48,14 +47,12 @@ class RedundantNode(PerceptionNode):
 
     Attributes:
         role: name of the role.
-        speaks_for_watchdog: the one that works tells the vehicle when the watchdog is gone.
         receives_slots: a standby, too, receives the frames that preprocessing sends.
         seats: one for each camera. `records` and `lease` are those of the first camera, whose lease
             all processes of the role try to get first.
     """
 
     role = ""
-    speaks_for_watchdog = False
     receives_slots = False
     seats: tuple[Seat, ...] = ()
 
@@ -113,7 +110,6 @@ class RedundantNode(PerceptionNode):
         )
         self._working = False
         self._takeovers: list[FrameRecord] = []
-        self._substitute = WatchdogSubstitute(self)
         self._joined_ns = time.monotonic_ns()
         self._judge_from_ns = 0
 
@@ -131,9 +127,6 @@ class RedundantNode(PerceptionNode):
             self.work()
         else:
             self._stand_by()
-        if not self.active:  # a service has ended our activity meanwhile
-            return
-        self._substitute.update(self.speaks_for_watchdog and self._working)
 
     def sign(self) -> None:
         """Show the watchdog and the standby that we are alive; to be called for each frame."""
@@ -208,7 +201,6 @@ class RedundantNode(PerceptionNode):
     def rest(self) -> None:
         """Stop working, so that another process can."""
         self._working = False
-        self._substitute.update(speaks=False)
         for seat in reversed(self.seats):
             seat.lease.release()
             seat.records.leave()

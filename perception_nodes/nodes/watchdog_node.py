@@ -7,14 +7,14 @@ from rclpy.lifecycle import State, TransitionCallbackReturn
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
-from perception_nodes.core.frame import FrameRecord, RecordKind
 from perception_nodes.graph.config import SettingsError, WatchdogSettings
 from perception_nodes.nodes.account_topics import HEALTH_PERIOD_NS, AccountTopics
 from perception_nodes.nodes.base import IDLE_WAIT_MS, LATCHED, LONG_NS, PerceptionNode, Period
 from perception_nodes.nodes.running import run_node
 from perception_nodes.system.realtime import RANKS
 from perception_nodes.system.service import HardwareWatchdog, Systemd
-from perception_nodes.transport import channels
+from perception_nodes.transport.lease import Lease
+from perception_nodes.watchdog.guard import ROLE
 from perception_nodes.watchdog.safe_stop import SafeStop
 
 LOOK_MS = 20.0
@@ -29,6 +29,7 @@ class WatchdogNode(PerceptionNode):
     rank = RANKS["watchdog"]
     _hardware: HardwareWatchdog | None = None
     _systemd: Systemd | None = None
+    _lease: Lease | None = None
     _topics: tuple[AccountTopics, ...] = ()
 
     def open(self) -> None:
@@ -39,12 +40,8 @@ class WatchdogNode(PerceptionNode):
             self._topics += (AccountTopics(self, camera, now_ns),)
         first = [topics.account.inbox.first for topics in self._topics]
         self._waiter = self.endpoint.waiter(first)
-        self._heartbeats = [
-            channels.NumberedRecords(
-                self.endpoint, camera, "watchdog", round(settings.hang_after_ms * 1e6)
-            )
-            for camera in settings.served
-        ]
+        self._lease = Lease(settings.served[0], ROLE)
+        self._patience_ns = round(settings.hang_after_ms * 1e6)
         self._systemd = systemd = Systemd()
         if settings.hardware_watchdog:
             try:
@@ -80,14 +77,17 @@ class WatchdogNode(PerceptionNode):
         """Publish the reports that wait, and say that we stop in good order."""
         for topics in self._topics:
             topics.publish_reports()
-        for heartbeats in self._heartbeats:
-            heartbeats.leave()
+        assert self._lease is not None
+        self._lease.release()
 
     def close(self) -> None:
         """Stop the outer watchdogs, so that they do not take our end for a crash."""
         if self._hardware is not None:
             self._hardware.close()
             self._hardware = None
+        if self._lease is not None:
+            self._lease.close()
+            self._lease = None
         for topics in self._topics:
             topics.account.close()
         self._topics = ()
@@ -101,8 +101,7 @@ class WatchdogNode(PerceptionNode):
         wait_ms = IDLE_WAIT_MS if any(t.account.roster.silent() for t in self._topics) else LOOK_MS
         self._waiter.wait(wait_ms)
         now_ns = time.monotonic_ns()
-        for heartbeats in self._heartbeats:
-            heartbeats.heartbeat()
+        self._sign(self._patience_ns)
         due_ns, self._due_ns = self._due_ns or now_ns, now_ns + 2 * round(LOOK_MS * 1e6)
         steps = [topics.step(now_ns, due_ns) for topics in self._topics]
         self._publish_safe_stop()
@@ -120,16 +119,16 @@ class WatchdogNode(PerceptionNode):
 
     def _reclaim(self) -> None:
         """Remove what dead processes left; it takes longer than we may be silent otherwise."""
-        usual_ns = self._heartbeats[0].patience_ns
-        self._announce(LONG_NS)
+        self._sign(LONG_NS)
         with self.realtime.leisurely():
             self.endpoint.reclaim_dead()
-        self._announce(usual_ns)
+        self._sign(self._patience_ns)
 
-    def _announce(self, patience_ns: int) -> None:
-        for heartbeats in self._heartbeats:
-            heartbeats.patience_ns = patience_ns
-            heartbeats.send(FrameRecord(kind=RecordKind.HEARTBEAT))
+    def _sign(self, patience_ns: int) -> None:
+        """Show those who would speak in our place that we are alive."""
+        assert self._lease is not None
+        if self._lease.held or self._lease.acquire(patience_ns):
+            self._lease.sign(patience_ns)
 
     def _publish_safe_stop(self) -> None:
         """Ask the vehicle to stop while the detections of any camera cannot be relied on."""

@@ -1,6 +1,8 @@
 """Speaks for the watchdog while it is gone: the health is UNSAFE, and the vehicle is to stop."""
 
+import os
 import time
+from contextlib import closing
 from typing import Any
 
 from perception_interfaces.msg import Health as HealthMessage
@@ -8,56 +10,124 @@ from std_msgs.msg import Bool
 
 from perception_nodes.core.frame import FrameRecord, RecordKind
 from perception_nodes.graph.config import HEALTH
-from perception_nodes.nodes.base import LATCHED
-from perception_nodes.transport.channels import record_reader
+from perception_nodes.nodes.account_topics import HEALTH_PERIOD_NS
+from perception_nodes.nodes.base import LATCHED, Period
+from perception_nodes.transport.lease import Lease
+from perception_nodes.watchdog.book import kept_counts
 from perception_nodes.watchdog.faults import HealthMode
 from perception_nodes.watchdog.guard import ROLE, WatchdogGuard
 
+VOICE = "voice"
+"""The role of the one who speaks."""
+OTHERS = ("detector", "preprocess")
+TURN_NS = 20_000_000
+
 
 class WatchdogSubstitute:
-    """Publishes the watchdog's topics in its place."""
+    """Publishes the watchdog's topics in its place until there is one again.
+
+    Each detector and each standby of one has a substitute. The right to speak is a lease, which
+    passes to the next one when its holder dies or hangs.
+    """
 
     def __init__(self, node: Any) -> None:
-        """Listen to the watchdog's heartbeats, for a `RedundantNode`."""
+        """Look for the watchdog's signs of life, for a `RedundantNode`."""
         self._node = node
-        heartbeats = record_reader(node.endpoint, node.seats[0].camera, ROLE)
-        self._guard = WatchdogGuard(heartbeats, time.monotonic_ns())
-        self._publishers: list[Any] = []
+        self._guard = WatchdogGuard(node.seats[0].camera, time.monotonic_ns())
+        self._voice = Lease(node.seats[0].camera, VOICE)
+        self._period = Period(HEALTH_PERIOD_NS)
+        self._announce()
 
-    def update(self, speaks: bool) -> None:
+    def update(self, turn: int) -> None:
         """Look after the watchdog; to be called every few milliseconds.
 
         Args:
-            speaks: we are the one that tells the vehicle.
+            turn: 0 for the one who is to speak, 1 for the one who is to if that one does not.
         """
-        why = self._guard.update(time.monotonic_ns(), self._node.records.patience_ns)
-        if speaks and why:
-            if not self._publishers:
-                self._speak(why)
-        elif self._publishers:
-            # Otherwise listeners that come late would still get our latched messages.
-            for publisher in self._publishers:
-                self._node.destroy_publisher(publisher)
-            self._publishers.clear()
+        now_ns, patience_ns = time.monotonic_ns(), self._node.records.patience_ns
+        guard, voice = self._guard, self._voice
+        guard.update(now_ns, patience_ns)
+        if not guard.gone:
+            self.fall_silent()
+        elif voice.held:
+            voice.sign(patience_ns)
+            if self._period.due():
+                self._speak()
+        elif now_ns >= guard.gone_ns + turn * TURN_NS:
+            if voice.acquire(patience_ns):
+                self._begin()
+            elif now_ns > guard.judge_from_ns:
+                voice.kill_hung_holder()
 
-    def _speak(self, why: str) -> None:
-        cause = f"the watchdog is gone: {why}"
-        self._node.get_logger().error(cause)
-        settings = self._node.settings
-        healths = [
-            self._node.create_publisher(
-                HealthMessage, settings.topic_of(HEALTH, seat.camera), LATCHED
-            )
-            for seat in self._node.seats
+    def sign(self) -> None:
+        """Give a sign of life if we speak."""
+        if self._voice.held:
+            self._voice.sign(self._node.records.patience_ns)
+
+    def fall_silent(self) -> None:
+        """Let others speak."""
+        if self._voice.held:
+            self._retract()
+            self._announce()
+            self._voice.release()
+
+    def close(self) -> None:
+        """Stop looking."""
+        self._retract()
+        self._voice.close()
+        self._guard.close()
+
+    def _announce(self) -> None:
+        """Open the topics long before they are needed: listeners take time to discover them."""
+        node, settings = self._node, self._node.settings
+        self._healths = [
+            node.create_publisher(HealthMessage, settings.topic_of(HEALTH, seat.camera), LATCHED)
+            for seat in node.seats
         ]
-        stops = self._node.create_publisher(Bool, settings.safe_stop_topic, LATCHED)
-        self._publishers = [*healths, stops]
-        stamp = self._node.get_clock().now().to_msg()
-        unsafe = HealthMode.UNSAFE
-        message = HealthMessage(stamp=stamp, mode=unsafe, previous_mode=unsafe, cause=cause)
-        message.silent_processes = [ROLE]
-        for health in healths:
-            health.publish(message)
-        stops.publish(Bool(data=True))
+        self._stops = node.create_publisher(Bool, settings.safe_stop_topic, LATCHED)
+
+    def _retract(self) -> None:
+        """Take back what was said: listeners that come late would still get it."""
+        for publisher in (*self._healths, self._stops):
+            self._node.destroy_publisher(publisher)
+
+    def _begin(self) -> None:
+        self._speak()
+        self._node.get_logger().error(self._cause)
+        why = self._guard.gone.encode()
         for seat in self._node.seats:
-            seat.records.send(FrameRecord(kind=RecordKind.WATCHDOG_GONE, reason=why.encode()))
+            seat.records.send(FrameRecord(kind=RecordKind.WATCHDOG_GONE, reason=why))
+
+    @property
+    def _cause(self) -> str:
+        us = f"{self._node.role} {os.getpid()}"
+        return f"the watchdog is gone: {self._guard.gone}; {us} speaks in its place"
+
+    def _speak(self) -> None:
+        """Say what we know: who is missing, and how many frames have been reported."""
+        self._stops.publish(Bool(data=True))
+        unsafe, stamp = HealthMode.UNSAFE, self._node.get_clock().now().to_msg()
+        for seat, health in zip(self._node.seats, self._healths, strict=True):
+            counts = {s.name.lower(): number for s, number in kept_counts(seat.camera).items()}
+            health.publish(
+                HealthMessage(
+                    stamp=stamp,
+                    mode=unsafe,
+                    previous_mode=unsafe,
+                    cause=self._cause,
+                    faults=[self._cause],
+                    silent_processes=[ROLE, *_missing(seat.camera)],
+                    frames_in=sum(counts.values()),
+                    **counts,
+                )
+            )
+
+
+def _missing(camera: str) -> list[str]:
+    """The roles in which nobody works."""
+    found = []
+    for role in OTHERS:
+        with closing(Lease(camera, role)) as lease:
+            if not lease.is_taken:
+                found.append(role)
+    return found

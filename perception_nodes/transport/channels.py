@@ -14,9 +14,6 @@ SLOT_SPARE = SPARE_SAMPLES + 2
 """With room for a page that shows the frames: one that waits and one that is looked at."""
 RECORD_DEPTH = 1024
 DETECTION_DEPTH = 64
-HEARTBEAT_PERIOD_NS = 12_000_000
-"""Every loop turns at least once in 16 ms, so signs of life are at most 28 ms apart."""
-
 OF_FRAMES = (RecordKind.ENTERED, RecordKind.OUTCOME, RecordKind.TAKEOVER)
 
 
@@ -67,22 +64,16 @@ class NumberedRecords:
         self._writer = record_writer(endpoint, camera, process)
         self._numbers = count() if numbers is None else numbers
         self._process = os.getpid()
-        self._sent_ns = 0
         self.patience_ns = patience_ns
 
     def send(self, record: FrameRecord) -> None:
         """Number a record and send it."""
         record.record, record.process = next(self._numbers), self._process
         record.patience_ns, record.spent_ns = self.patience_ns, time.thread_time_ns()
-        record.sent_ns = self._sent_ns = time.monotonic_ns()
+        record.sent_ns = time.monotonic_ns()
         if self._journal is not None and record.kind in OF_FRAMES:
             self._journal.append(record)
         self._writer.send_record(record)
-
-    def heartbeat(self) -> None:
-        """Send a sign of life, unless another record was sent within `HEARTBEAT_PERIOD_NS`."""
-        if time.monotonic_ns() - self._sent_ns >= HEARTBEAT_PERIOD_NS:
-            self.send(FrameRecord(kind=RecordKind.HEARTBEAT))
 
     def sign(self) -> None:
         """Give a sign of life in the journal."""

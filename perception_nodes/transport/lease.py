@@ -75,9 +75,25 @@ class Lease:
         self._judge = HangJudge()
 
     @property
+    def is_of_this_life(self) -> bool:
+        """Whether a process of this graph has held it."""
+        return bool(self.note.life == self._life)
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether a living process of this graph holds it."""
+        process = self.note.process if self.is_of_this_life else 0
+        holder = open_process(process) if process else None
+        if holder is None:
+            return False
+        alive = holder.is_alive()
+        holder.close()
+        return alive
+
+    @property
     def listeners(self) -> int:
         """Subscribers to the results of the predecessor, if it was one in this graph."""
-        return int(self.note.listeners) if self.note.life == self._life else 0
+        return int(self.note.listeners) if self.is_of_this_life else 0
 
     @property
     def patient_until_ns(self) -> int:
@@ -110,7 +126,7 @@ class Lease:
         except BlockingIOError:
             return None
         note, now_ns = self.note, time.monotonic_ns()
-        if note.life != self._life:
+        if not self.is_of_this_life:
             self._mapped.clear()
             note.life = self._life
         record = FrameRecord(kind=RecordKind.TAKEOVER, predecessor=note.process)

@@ -1,5 +1,8 @@
 """The ledger's book in shared memory, where it outlives the watchdog."""
 
+from pathlib import Path
+
+from perception_nodes.core.frame import FrameStatus
 from perception_nodes.transport.domain import own_prefix
 from perception_nodes.transport.memory import SHM_FOLDER, Mapped
 from perception_nodes.watchdog.ledger import LedgerBook
@@ -16,7 +19,7 @@ class KeptBook:
     """
 
     def __init__(self, camera: str, now_ns: int) -> None:
-        self._mapped = Mapped(SHM_FOLDER / f"{own_prefix()}{camera}.book", LedgerBook)
+        self._mapped = Mapped(_book_of(camera), LedgerBook)
         self.pages = self._mapped.value
         if not 0 <= now_ns - self.pages.last_ns <= FORGOTTEN_AFTER_NS:
             self._mapped.clear()
@@ -25,3 +28,15 @@ class KeptBook:
         """Close the book; it stays for the next watchdog of the graph."""
         del self.pages
         self._mapped.close()
+
+
+def kept_counts(camera: str) -> dict[FrameStatus, int]:
+    """How many frames watchdogs of the graph have reported with each status."""
+    mapped = Mapped(_book_of(camera), LedgerBook)
+    counts = {status: int(mapped.value.counts[status]) for status in FrameStatus}
+    mapped.close()
+    return counts
+
+
+def _book_of(camera: str) -> Path:
+    return SHM_FOLDER / f"{own_prefix()}{camera}.book"

@@ -2,7 +2,7 @@
 
 from perception_nodes.core.frame import FrameRecord, RecordKind
 from perception_nodes.system.processes import open_process
-from perception_nodes.transport.shm import Reader
+from perception_nodes.transport.lease import Lease
 from perception_nodes.watchdog.liveness import Roster
 
 ROLE = "watchdog"
@@ -10,45 +10,58 @@ PERIOD_NS = 20_000_000
 
 
 class WatchdogGuard:
-    """Judges by heartbeats whether the watchdog is alive, and kills it if it hangs."""
+    """Judges by its lease whether the watchdog is alive, and kills it if it hangs.
 
-    def __init__(self, heartbeats: Reader[FrameRecord], now_ns: int) -> None:
-        """Start before the watchdog has been heard of.
+    Attributes:
+        gone: why it is gone; empty if it is alive, or none has ever been in this graph. One that
+            stops in good order is missed at the look after: when the whole graph stops, there is
+            none.
+        gone_ns: since when, CLOCK_MONOTONIC.
+        judge_from_ns: until then whoever is silent may have been kept from running as we were.
+    """
 
-        Args:
-            heartbeats: the watchdog's channel of records.
-            now_ns: CLOCK_MONOTONIC.
-        """
-        self._heartbeats = heartbeats
+    def __init__(self, camera: str, now_ns: int) -> None:
+        """Start before the watchdog has been looked at."""
+        self._lease = Lease(camera, ROLE)
         self._roster = Roster({ROLE: 1}, open_process)
-        self._known = False
+        # Of a process that is long dead another one may have the number, and be killed as hung.
+        self._process, self._heard_ns = 0, int(self._lease.note.alive_ns)
         self._judged_ns = now_ns
-        self._gone = ""
+        self.gone, self.gone_ns, self.judge_from_ns = "", 0, 0
 
-    def update(self, now_ns: int, patience_ns: int) -> str:
+    def update(self, now_ns: int, patience_ns: int) -> None:
         """Judge the watchdog; to be called every few milliseconds.
 
         Args:
             now_ns: CLOCK_MONOTONIC.
             patience_ns: if the last call is longer ago than this, we were held up ourselves, and
                 the watchdog's silence counts from now on only.
-
-        Returns:
-            Why the watchdog is gone; empty if it is alive or has never been heard of. One that
-            stops in good order is missed at the look after: when the whole graph stops, there is
-            none.
         """
         if now_ns - self._judged_ns < PERIOD_NS:
-            return self._gone
+            return
         if now_ns - self._judged_ns > patience_ns:
             self._roster.postpone(now_ns)
+            self.judge_from_ns = now_ns + patience_ns
         self._judged_ns = now_ns
-        left = False
-        for record in self._heartbeats.records():
-            self._roster.hear(ROLE, record)
-            self._known, left = True, record.kind == RecordKind.LEFT
+        if not self._lease.is_of_this_life:
+            return
+        note, before, heard_ns = self._lease.note, self._process, self._heard_ns
+        self._process, self._heard_ns = int(note.process), int(note.alive_ns)
+        if self._process and self._heard_ns != heard_ns:
+            sign = FrameRecord(process=self._process, sent_ns=self._heard_ns)
+            sign.patience_ns, sign.spent_ns = note.patience_ns, note.spent_ns
+            self._roster.hear(ROLE, sign)
+        just_left = bool(before) and not self._process
+        if just_left:
+            self._roster.hear(ROLE, FrameRecord(kind=RecordKind.LEFT, process=before))
         self._roster.update(now_ns)
         self._roster.end_hung()
-        missing = self._known and not left and not self._roster.present(ROLE)
-        self._gone = self._roster.faults()[0].text if missing else ""
-        return self._gone
+        missing = not self._roster.present(ROLE) and not just_left
+        if missing and not self.gone:
+            self.gone_ns = now_ns
+        self.gone = self._roster.faults()[0].text if missing else ""
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._roster.close()
+        self._lease.close()

@@ -151,21 +151,25 @@ class Rig:
     def listen(self) -> tuple[list[bool], list[str]]:
         """What is said from now on about safe stops, and the causes of health.
 
-        What detects is added to `methods`.
+        Health is added to `healths`, with the time of its arrival; what detects to `methods`.
         """
         stops: list[bool] = []
         causes: list[str] = []
+        self.healths: list[tuple[float, Health]] = []
         self.methods: list[str] = []
         latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._context = rclpy.Context()
         rclpy.init(context=self._context)
-        node = rclpy.create_node("kills", context=self._context)
+        self.node = node = rclpy.create_node("kills", context=self._context)
         node.create_subscription(
             Bool, "/perception/safe_stop", lambda m: stops.append(m.data), latched
         )
-        node.create_subscription(
-            Health, "/perception/health", lambda m: causes.append(m.cause), latched
-        )
+
+        def on_health(health: Health) -> None:
+            causes.append(health.cause)
+            self.healths.append((time.monotonic(), health))
+
+        node.create_subscription(Health, "/perception/health", on_health, latched)
         node.create_subscription(
             VisionInfo, "/perception/vision_info", lambda m: self.methods.append(m.method), latched
         )
@@ -173,12 +177,12 @@ class Rig:
         self._executor.add_node(node)
         return stops, causes
 
-    def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Take what is said until it is so."""
+    def wait_until(self, condition: Callable[[], bool], look_s: float = 0.1) -> None:
+        """Take what is said until it is so; it is looked at this often at least."""
         give_up_s = time.monotonic() + TIMEOUT_S
         while not condition():
             assert time.monotonic() < give_up_s
-            self._executor.spin_once(timeout_sec=0.1)
+            self._executor.spin_once(timeout_sec=look_s)
 
     def holds(self) -> dict[str, int]:
         """What must not grow: files in shared memory, and descriptors and memory of survivors."""

@@ -27,13 +27,13 @@ from perception_nodes.nodes.base import PerceptionNode
 from perception_nodes.nodes.detector_node import DetectorNode
 from perception_nodes.nodes.monitor_node import MonitorNode
 from perception_nodes.nodes.preprocess_node import PreprocessNode
+from perception_nodes.nodes.watchdog_substitute import VOICE
 from perception_nodes.report.recording import Recorder
-from perception_nodes.transport.channels import record_reader, record_writer
+from perception_nodes.transport.channels import record_reader
 from perception_nodes.transport.journal import journal_of, read_journal
 from perception_nodes.transport.lease import Lease
 from perception_nodes.transport.shm import Endpoint, Writer
 
-SAFE_STOP = "/perception/safe_stop"
 NAMES = [kind.executable for kind in LIVE.kinds]
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(120)]
 
@@ -247,20 +247,24 @@ def test_a_successor_takes_no_frame_of_an_earlier_camera_for_a_new_one(preproces
 
 
 def test_a_deactivated_detector_no_longer_speaks_for_the_watchdog(detector: Any) -> None:
+    voice = Lease("front", VOICE)
     command = [sys.executable, "-c", "input()"]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as watchdog:
-        heartbeat = FrameRecord(process=watchdog.pid, patience_ns=1 << 40)
-        record_writer(detector.endpoint, "front", "watchdog").send_record(heartbeat)
+        lease = Lease("front", "watchdog")
+        lease.acquire(1 << 40)
+        lease.note.process = watchdog.pid
         records = record_reader(detector.endpoint, "front", "detector")
         watchdog.kill()
         give_up_s = time.monotonic() + 30
-        while not detector.count_publishers(SAFE_STOP) and time.monotonic() < give_up_s:
+        while not voice.is_taken and time.monotonic() < give_up_s:
             detector.step()
-    assert detector.count_publishers(SAFE_STOP)
+    assert voice.is_taken
     (gone,) = (r for r in records.records() if r.kind == RecordKind.WATCHDOG_GONE)
     assert gone.reason.decode() == f"no watchdog is running: watchdog {watchdog.pid} died"
     detector.trigger_deactivate()
-    assert not detector.count_publishers(SAFE_STOP)
+    assert not voice.is_taken
+    lease.close()
+    voice.close()
 
 
 def test_the_monitor_completes_its_recording_though_others_go_on_speaking(

@@ -69,7 +69,7 @@ class Vehicle:
         while not condition():
             assert time.monotonic() < give_up_s
             for sender in self.senders:
-                sender.heartbeat()
+                sender.send(FrameRecord(kind=RecordKind.HEARTBEAT))
             if frames and self.account.ledger.frames_in == self.sequence:
                 self.frame()
             self.watchdog.step()

@@ -27,13 +27,11 @@ def test_only_an_active_node_says_that_it_is_busy(active: bool) -> None:
 def test_the_watchdog_says_so_before_it_cleans_up_after_a_dead_process() -> None:
     """Else the others take it for hung: the graph would be UNSAFE after each death."""
     said: list[object] = []
-    heartbeats = SimpleNamespace(patience_ns=7)
-    heartbeats.send = lambda record: said.append(heartbeats.patience_ns)
     node = SimpleNamespace(
-        _heartbeats=[heartbeats],
+        _sign=said.append,
+        _patience_ns=7,
         endpoint=SimpleNamespace(reclaim_dead=lambda: said.append("cleans up")),
         realtime=SimpleNamespace(leisurely=nullcontext),
     )
-    node._announce = lambda patience_ns: WatchdogNode._announce(node, patience_ns)
     WatchdogNode._reclaim(node)
     assert said == [LONG_NS, "cleans up", 7]

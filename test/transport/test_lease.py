@@ -70,6 +70,21 @@ def acquired(lease, kill=False):
     return record
 
 
+def test_whether_anybody_works_is_seen_from_outside(lease, holder):
+    seen = Lease("front", "detector")
+    assert not seen.is_taken, "by nobody yet"
+    lease.acquire(PATIENCE_NS)
+    assert seen.is_taken
+    lease.release()
+    assert not seen.is_taken, "it stopped in good order"
+    process = holder(SIGNS)
+    assert seen.is_taken
+    process.kill()
+    process.wait()
+    assert not seen.is_taken
+    seen.close()
+
+
 def test_the_first_has_no_predecessor(lease):
     record = lease.acquire(PATIENCE_NS)
     assert (record.kind, record.predecessor, record.reason) == (RecordKind.TAKEOVER, 0, b"")

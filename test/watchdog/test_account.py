@@ -114,7 +114,7 @@ def test_of_one_that_leaves_in_good_order_no_growth_is_told_any_more(graph, monk
         graph.account.step(now_ns, now_ns)
         return [fault.name for fault in graph.account.watch.faults()]
 
-    graph.records.heartbeat()
+    graph.records.send(FrameRecord(kind=RecordKind.HEARTBEAT))
     assert "memory" in [name for second in range(0, 70, 10) for name in faults_at(second)]
     graph.records.leave()
     assert "memory" not in faults_at(70)

@@ -1,4 +1,4 @@
-"""The watchdog's own end is noticed by its heartbeats, and an orderly one is none."""
+"""The watchdog's own end is noticed by its lease, and an orderly one is none."""
 
 import os
 import subprocess
@@ -7,9 +7,8 @@ import time
 
 import pytest
 
-from perception_nodes.core.frame import FrameRecord, RecordKind
-from perception_nodes.transport.channels import record_reader, record_writer
-from perception_nodes.transport.shm import Endpoint
+from perception_nodes.system import life
+from perception_nodes.transport.lease import Lease
 from perception_nodes.watchdog.guard import PERIOD_NS, ROLE, WatchdogGuard
 
 pytestmark = pytest.mark.usefixtures("ros_domain")
@@ -21,53 +20,85 @@ class Watched:
     """A guard under a clock of the test's own, and a process that stands for the watchdog."""
 
     def __init__(self):
-        self.endpoint = Endpoint("test")
         self.now_ns = time.monotonic_ns()
-        self.guard = WatchdogGuard(record_reader(self.endpoint, "front", ROLE), self.now_ns)
-        self.writer = record_writer(self.endpoint, "front", ROLE)
+        self.guard = WatchdogGuard("front", self.now_ns)
+        self.lease = Lease("front", ROLE)
         command = [sys.executable, "-c", "input()"]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE)
 
-    def send(self, kind=RecordKind.HEARTBEAT, process=None):
-        record = FrameRecord(kind=kind, process=process or self.process.pid)
-        record.sent_ns, record.patience_ns = self.now_ns, PATIENCE_NS
-        self.writer.send_record(record)
+    def work(self, process=None):
+        self.lease.acquire(PATIENCE_NS)
+        self.lease.note.process = process or self.process.pid
+        self.lease.note.alive_ns = self.now_ns
 
-    def update(self):
+    def update(self, guard=None):
         self.now_ns += PERIOD_NS
-        return self.guard.update(self.now_ns, PATIENCE_NS)
+        guard = guard or self.guard
+        guard.update(self.now_ns, PATIENCE_NS)
+        return guard.gone
 
     def kill(self):
         self.process.kill()
         self.process.communicate(timeout=TIMEOUT_S)
+
+    def close(self):
+        self.kill()
+        self.guard.close()
+        self.lease.close()
 
 
 @pytest.fixture
 def watched():
     started = Watched()
     yield started
-    started.kill()
-    started.endpoint.close()
+    started.close()
 
 
-def test_one_that_was_never_heard_of_is_not_missed(watched):
+def test_one_that_has_never_been_there_is_not_missed(watched):
     assert watched.update() == ""
 
 
-def test_one_that_dies_is_missed_until_another_one_speaks(watched):
-    watched.send()
+def test_one_of_an_earlier_graph_is_not_missed(watched, monkeypatch):
+    watched.work()
+    watched.kill()
+    monkeypatch.setenv(life.VARIABLE, "another")
+    later = WatchdogGuard("front", watched.now_ns)
+    assert watched.update(later) == ""
+    later.close()
+
+
+def test_one_that_dies_is_missed_until_another_one_works(watched):
+    watched.work()
     assert watched.update() == ""
     watched.kill()
     assert watched.update() == f"no watchdog is running: watchdog {watched.process.pid} died"
-    assert watched.guard.update(watched.now_ns, PATIENCE_NS), "also between two looks"
-    watched.send(process=os.getpid())
+    since_ns = watched.guard.gone_ns
+    watched.guard.update(watched.now_ns + 1, PATIENCE_NS)
+    assert watched.guard.gone, "also between two looks"
+    assert watched.update()
+    assert watched.guard.gone_ns == since_ns
+    watched.work(os.getpid())
     assert watched.update() == ""
 
 
+def test_one_that_was_gone_before_we_came_is_missed_and_nobody_killed_for_it(watched):
+    watched.work()  # for whoever has its number by now
+    later = WatchdogGuard("front", watched.now_ns)
+    watched.now_ns += 10 * PATIENCE_NS
+    for _ in range(3):
+        assert watched.update(later) == "no watchdog is running: none has been heard of"
+    assert watched.process.poll() is None
+    watched.now_ns += 1
+    watched.work()
+    assert watched.update(later) == ""
+    later.close()
+
+
 def test_one_that_stops_in_good_order_is_missed_as_well_but_not_where_the_graph_ends(watched):
-    watched.send()
-    watched.send(RecordKind.LEFT)
+    watched.work()
+    assert watched.update() == ""
+    watched.lease.release()
     assert watched.update() == "", "the whole graph may be about to stop"
     assert watched.update() == f"no watchdog is running: watchdog {watched.process.pid} has stopped"
-    watched.send()
+    watched.work()
     assert watched.update() == "", "it was activated again"
