@@ -8,6 +8,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 REQUIREMENTS := requirements
+# Status 5: ARGS has chosen other tests.
+OR_NONE := || [ $$? -eq 5 ]
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
 # The environment in .venv is whole in itself. A sourced ROS installation, or the
@@ -47,11 +49,12 @@ help: ## print the targets
 demo: setup $(if $(BAG),,sample) ## run the whole graph on the sample drive, or on BAG=path; results in out/demo
 	$(BIN)/perception demo $(if $(BAG),--bag "$(BAG)") --out out/demo
 
-test: dev sample ## run all tests except those of training, which compression-test runs
+test: dev sample ## run all tests but those of training; what starts nodes comes by itself, last
 	@$(MAKE) --no-print-directory -j2 fpga-sim || echo "Tests of the simulated engine are skipped"
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not (ros or slow or stream)" $(ARGS) $(OR_NONE)
+	$(BIN)/python -m pytest -m "ros and not (slow or stream)" $(ARGS) $(OR_NONE)
 
-slow-test: dev sample ## run the tests that take longer: every command, interrupted
+slow-test: dev sample ## run the tests that take longer: every command interrupted, kills again and again
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 compression-test: compression dev ## test the training, pruning and quantization of models

@@ -82,6 +82,6 @@ def test_compile_shows_what_each_layer_takes(sample, bitstream, tmp_path):
     assert golden == [1.0]
     (file,) = facts["cache"]
     assert file.endswith(".fpga")
-    text = run(*arguments, "--frames", 16, "--min-parent-agreement", 0).stdout
+    text = run(*arguments, "--frames", 1, "--min-parent-agreement", 0).stdout
     assert "How much of the engine each layer uses" in text
     assert f"{len(layers)} in all" in text

@@ -44,6 +44,7 @@ def test_without_a_standby_the_restarted_one_takes_over() -> None:
     with_graph(scenario, standby="never")
 
 
+@pytest.mark.slow
 def test_killing_again_and_again_leaves_nothing_behind() -> None:
     held = []
 
