@@ -46,7 +46,6 @@ int main() {
             job.cells = CELLS;
             job.classes = CLASSES;
             job.reg_max = BINS;
-            job.max_candidates = 300;
             job.iou_threshold = 0.6f;
             find_candidates(&job, (CELLS + FIND_THREADS - 1) / FIND_THREADS, order);
             decode_boxes(&job, (4 * CELLS + DECODE_THREADS - 1) / DECODE_THREADS, order);

@@ -124,7 +124,7 @@ def deadline_page(_):
 
 
 def models_page(_):
-    run = {"pace": "tight", "threads": 1, "p50": 1.0, "p90": 2.0, "p99": 3.0}
+    run = {"pace": "tight", "threads": 1, "p50": 1.0, "p90": 2.0, "p99": 3.0, "in_time": 0.9}
     model = {
         "name": HOSTILE, "parent": None, "precision": "int8", "activation": None, "gmac": 0.5,
         "input": {"width": 4, "height": 2}, "size_bytes": 10, "latency_ms": run, "gmac_per_s": 1.0,
@@ -142,6 +142,7 @@ def models_page(_):
                 "cpu": HOSTILE, "cores": 2, "load_before": 3.0, "int8_instructions": [HOSTILE],
             },
             "headline": {"threads": 1, "pace": "tight"}, "frames": 10, "models": [model, child],
+            "inference_budget_ms": 7.0,
             "roofline_gmac_per_s": [{"precision": HOSTILE, "threads": 1, "value": 9.0}],
         }
     )  # fmt: skip

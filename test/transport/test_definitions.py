@@ -24,4 +24,5 @@ def test_fields_are_those_that_rosbags_finds(name):
         elif kind.name == "NAME":
             assert field.type_name.replace("/", "/msg/") == detail
         else:
-            assert field.type_name.endswith("[]")
+            length = detail[1] if kind.name == "ARRAY" else ""
+            assert field.type_name.endswith(f"[{length}]")
