@@ -19,7 +19,7 @@ from perception_nodes.core.inference import (
 
 BACKENDS = {
     name: f"perception_nodes.backends.{name}"
-    for name in ("openvino", "onnxruntime", "tensorrt", "fpga", "golden", "null")
+    for name in ("openvino", "onnxruntime", "tensorrt", "fpga", "litert", "golden", "null")
 }
 """Module of each backend, with a class `Backend`; it is imported when the backend is opened."""
 
@@ -29,6 +29,7 @@ INSTALL = {
     "tensorrt": "tensorrt (or tensorrt-rtx; on a Jetson: apt install python3-libnvinfer)",
     "golden": "onnx",
     "fpga": "onnx",
+    "litert": "ai-edge-litert",
 }
 """The package to install for each backend."""
 

@@ -7,6 +7,7 @@ from pydantic import Field
 from perception_nodes.graph.config import (
     DetectorSettings,
     PreprocessSettings,
+    Runtime,
     Settings,
     Source,
     Topic,
@@ -31,9 +32,7 @@ class BareInferenceSettings(Settings):
     """Parameters of bare_inference_node."""
 
     model: str = same(DetectorSettings, "model")
-    backend: Literal["openvino", "onnxruntime", "tensorrt", "fpga", "golden", "null"] = same(
-        DetectorSettings, "backend"
-    )
+    backend: Runtime = same(DetectorSettings, "backend")
     threads: int = same(DetectorSettings, "threads")
     stay_awake: Literal["auto", "always", "never"] = same(DetectorSettings, "stay_awake")
     detections_topic: Topic = same(DetectorSettings, "detections_topic")

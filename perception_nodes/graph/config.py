@@ -30,6 +30,7 @@ Topic = Annotated[
     str,
     Field(pattern=r"^[~/]?([A-Za-z_]|\{camera\})([A-Za-z0-9_/]|\{camera\})*$", max_length=200),
 ]
+Runtime = Literal["openvino", "onnxruntime", "tensorrt", "fpga", "litert", "golden", "null"]
 FRAME_REPORTS = "perception/frame_report"
 HEALTH = "perception/health"
 TRACKS = "perception/tracks"
@@ -375,12 +376,12 @@ class DetectorSettings(CamerasSettings):
     """Parameters of detector_node."""
 
     model: str = same(PreprocessSettings, "model")
-    backend: Literal["openvino", "onnxruntime", "tensorrt", "fpga", "golden", "null"] = Field(
+    backend: Runtime = Field(
         default="openvino",
         description="inference runtime; tensorrt builds its engine at the first start, and "
         "openvino detects until it is built; fpga uses the device that $PERCEPTION_FPGA names "
-        "(docs/fpga.md); golden is the slow integer reference; null detects nothing and is for "
-        "measurements",
+        "(docs/fpga.md), litert the delegate that $PERCEPTION_DELEGATE names (docs/tpu.md); golden "
+        "is the slow integer reference; null detects nothing and is for measurements",
     )
     preprocess_on: Literal["cpu", "gpu"] = same(PreprocessSettings, "preprocess_on")
     threads: int = Field(

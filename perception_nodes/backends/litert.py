@@ -1,0 +1,185 @@
+"""LiteRT (TensorFlow Lite): on the CPU, or on a TPU or NPU by its delegate; see docs/tpu.md.
+
+$PERCEPTION_DELEGATE names the delegate, a library and its options: `libedgetpu.so.1,device=usb`. If
+it is not set, the CPU computes. A model becomes a full-integer file when it is first loaded.
+
+The image is copied once: a slot has bytes, and the network's input codes are these less 128.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ai_edge_litert
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter, load_delegate
+from numpy.typing import NDArray
+
+from perception_nodes.backends.contract import (
+    BackendInfo,
+    BackendSettings,
+    check_heads,
+    check_image,
+)
+from perception_nodes.backends.model import LevelsSpec, Model
+from perception_nodes.core.inference import BackendError, HeadTensors
+from perception_nodes.litert.writer import VERSION, write
+from perception_nodes.system.environment import cache_unusable
+from perception_nodes.system.files import write_whole
+from perception_nodes.system.processes import physical_cores
+
+VARIABLE = "PERCEPTION_DELEGATE"
+EDGE_TPU = "libedgetpu"
+CERTAIN = 8.0
+"""A class value beyond this is a score below 0.0004 or above 0.9996."""
+
+
+class Backend:
+    """One interpreter with one model."""
+
+    def __init__(self, settings: BackendSettings) -> None:
+        self._threads = settings.threads or physical_cores()
+        self._cache = settings.cache_dir
+        self._interpreter: Any = None
+        self._input = 0
+        self._size = (0, 0)
+        self._outputs: list[tuple[int, float, NDArray[np.float32]]] = []
+        self._heads = HeadTensors([], [])
+
+    def load(self, model: Model) -> BackendInfo:
+        """Write the model's file, or read it from the cache, and run it once."""
+        self.close()
+        library, options = _delegate(os.environ.get(VARIABLE, ""))
+        content, device = self._file(model, library), "CPU"
+        try:
+            delegates = [load_delegate(library, options)] if library else []
+        except (ValueError, OSError) as error:
+            raise BackendError(
+                f"litert: the delegate {library} of ${VARIABLE} cannot be loaded: {_line(error)}"
+            ) from error
+        try:
+            self._interpreter = interpreter = Interpreter(
+                model_content=content, num_threads=self._threads, experimental_delegates=delegates
+            )
+            if library:  # before the CPU's own delegate takes what is left
+                operators = interpreter._get_ops_details()
+                device = f"{library}, {share(operators)}"
+            interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise BackendError(f"LiteRT cannot load {model.name}: {_line(error)}") from error
+        self._input = interpreter.get_input_details()[0]["index"]
+        self._size = (model.input.width, model.input.height)
+        found = {output["name"]: output for output in interpreter.get_output_details()}
+        heads = {}
+        for name, output in found.items():
+            _, height, width, channels = output["shape"]
+            heads[name] = np.zeros((1, channels, height, width), np.float32)
+            self._outputs.append((output["index"], output["quantization"][0], heads[name]))
+        boxes, classes = model.outputs.box, model.outputs.classes
+        for name in (*boxes, *classes):
+            if name not in heads:
+                raise BackendError(f"{model.path} has no output {name!r}")
+        self._heads = HeadTensors([heads[n] for n in boxes], [heads[n] for n in classes])
+        check_heads(model, self._heads)
+        self.infer(np.zeros((model.input.height, model.input.width, 3), np.uint8))
+        return BackendInfo("litert", f"LiteRT {ai_edge_litert.__version__}", device, self._threads)
+
+    def infer(self, image: NDArray[np.uint8]) -> HeadTensors:
+        """Run the network on a copy of the image."""
+        interpreter = self._interpreter
+        if interpreter is None:
+            raise BackendError("litert: no model is loaded")
+        check_image("litert", image, *self._size)
+        # The views must not outlive this: the interpreter may move its memory.
+        np.bitwise_xor(image.view(np.int8), np.int8(-128), out=interpreter.tensor(self._input)()[0])
+        try:
+            interpreter.invoke()
+        except (ValueError, RuntimeError) as error:
+            raise BackendError(f"LiteRT failed: {_line(error)}") from error
+        for index, step, head in self._outputs:
+            codes = interpreter.tensor(index)()
+            np.multiply(codes.transpose(0, 3, 1, 2), np.float32(step), out=head)
+        return self._heads
+
+    def close(self) -> None:
+        """Drop the interpreter."""
+        self._interpreter = None
+        self._outputs, self._heads = [], HeadTensors([], [])
+
+    def _file(self, model: Model, library: str) -> bytes:
+        """The model as a full-integer file; its name in the cache tells model and writer apart.
+
+        For an Edge TPU it is what Google's compiler has made of that file.
+        """
+        if not isinstance(model.outputs, LevelsSpec):
+            raise BackendError(
+                f"litert: {model.name} is not an integer network, which only models are that "
+                "`perception model compress` or `calibrate` has written"
+            )
+        path = Path(self._cache) / f"{model.name}-{model.sha256[:12]}-{VERSION}.tflite"
+        if self._cache and EDGE_TPU in library:
+            path = path.with_name(f"{path.stem}_edgetpu.tflite")
+            if not path.is_file():
+                source = path.with_name(path.name.replace("_edgetpu", ""))
+                raise BackendError(
+                    f"litert: {path} is not there; make it with: edgetpu_compiler -o {path.parent} "
+                    f"{source} (which `perception model compile {model.name} --backend litert` "
+                    f"writes where ${VARIABLE} is not set)"
+                )
+        if self._cache and path.is_file():
+            return path.read_bytes()
+        try:
+            # A machine that has the file needs no onnx.
+            from perception_nodes.backends.qdq import read_network
+        except ImportError as error:
+            raise BackendError(
+                f"litert: {model.name} is not written yet, and {model.path} cannot be read without "
+                f"onnx ({error}); install it with: pip install onnx"
+            ) from error
+        content = write(read_network(model.path), dict.fromkeys(model.outputs.classes, CERTAIN))
+        if self._cache:
+            try:
+                write_whole(path, content)
+            except OSError as error:
+                raise BackendError(cache_unusable(path.parent, error)) from error
+        return content
+
+
+def share(operators: Sequence[Mapping[str, Any]]) -> str:
+    """How many of a network's operators a delegate has taken; the rest is slow, but silently.
+
+    Args:
+        operators: the interpreter's, with those that the delegate has taken and, in addition, one
+            of the name DELEGATE for each group of these.
+    """
+    ours = [operator for operator in operators if operator["op_name"] != "DELEGATE"]
+    makers = {int(tensor): number for number, o in enumerate(ours) for tensor in o["outputs"]}
+    taken: set[int] = set()
+    for group in operators:
+        if group["op_name"] != "DELEGATE":
+            continue
+        begins, open_ends = set(map(int, group["inputs"])), list(map(int, group["outputs"]))
+        while open_ends:
+            tensor = open_ends.pop()
+            if tensor in makers and tensor not in begins and makers[tensor] not in taken:
+                taken.add(makers[tensor])
+                open_ends += map(int, ours[makers[tensor]]["inputs"])
+    left = "" if len(taken) == len(ours) else ", the rest on the CPU"
+    return f"{len(taken)} of {len(ours)} operators{left}"
+
+
+def _delegate(text: str) -> tuple[str, dict[str, str]]:
+    """A delegate's library and options from `library,name=value,...`.
+
+    Raises:
+        BackendError: it is not of this form.
+    """
+    library, *pairs = text.split(",")
+    if any("=" not in pair for pair in pairs):
+        raise BackendError(f"litert: ${VARIABLE} is {text!r}, not library,name=value,...")
+    return library, dict(pair.split("=", 1) for pair in pairs)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,1 @@
+"""Integer networks as full-integer LiteRT (TFLite) files, for TPUs and NPUs."""

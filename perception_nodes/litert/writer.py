@@ -1,0 +1,320 @@
+"""The integer network as a full-integer LiteRT (TFLite) file.
+
+Every tensor is int8 and every operator one of LiteRT's 8-bit specification
+(https://ai.google.dev/edge/litert/conversion/tensorflow/quantization/quantization_spec) that the
+compiler of the Edge TPU takes, too. Weights, biases and the steps of all stored tensors are those
+of the integer network. Three things cannot be said in this format:
+
+- HardSwish is no operator of an Edge TPU: x (x + 3), the sum between 0 and 6, takes two that are.
+  The division by 6 is left out, and every stored tensor of such a network is 6 times as large.
+- HardSwish reads 8 bits, where the integer network has 18. Below -3 it is 0, and above the largest
+  stored value its result saturates: the 256 codes cover just what is between.
+- A residual is added to 8 bits, too; these cover what can be told apart after the sum.
+
+An output has a step of 1/127 of what it reached in calibration, or of a limit beyond which it does
+not matter.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as tflite
+from numpy.typing import NDArray
+
+from perception_nodes.core.inference import BackendError
+from perception_nodes.core.integer import (
+    GAIN,
+    Activation,
+    Concat,
+    Convolution,
+    Layer,
+    MaxPool,
+    Network,
+    Slice,
+    Upsample,
+)
+
+VERSION = 1
+"""Of what this page writes; files of another one in a cache are not read."""
+IDENTIFIER = b"TFL3"
+SCHEMA_VERSION = 3
+IMAGE_STEP = 1 / 255
+LOWEST: dict[Activation, float] = {"hardswish": -6 * 0.375, "relu": 0.0}
+"""The least stored value of an activation."""
+FUSED: dict[Activation, int] = {"relu": tflite.ActivationFunctionType.RELU}
+VERSIONS = {
+    tflite.BuiltinOperator.CONV_2D: 3,
+    tflite.BuiltinOperator.PAD: 2,
+    tflite.BuiltinOperator.ADD: 2,
+    tflite.BuiltinOperator.CONCATENATION: 2,
+    tflite.BuiltinOperator.SLICE: 2,
+    tflite.BuiltinOperator.MAX_POOL_2D: 2,
+    tflite.BuiltinOperator.RESIZE_NEAREST_NEIGHBOR: 2,
+    tflite.BuiltinOperator.MUL: 2,
+}
+"""The version of each operator that has int8."""
+
+
+@dataclass(frozen=True)
+class Codes:
+    """A stored tensor: its number in the file, its size, and what its codes mean.
+
+    Attributes:
+        number: of the tensor.
+        shape: height, width, channels.
+        step: what a code stands for, in the network's units.
+        zero: the code of real 0.
+    """
+
+    number: int
+    shape: tuple[int, int, int]
+    step: float
+    zero: int = 0
+
+
+def write(network: Network, limits: Mapping[str, float]) -> bytes:
+    """A network as a file: int8 [1, height, width, 3] in, outputs int8 [1, height, width, c].
+
+    Input codes are a BGR byte less 128. Outputs have the integer network's names.
+
+    Args:
+        network: the network.
+        limits: what the values of an output may be limited to.
+
+    Raises:
+        BackendError: LiteRT's 8 bits cannot express a layer.
+    """
+    return _Writer(network, limits).file()
+
+
+@dataclass
+class _Writer:
+    network: Network
+    limits: Mapping[str, float]
+    buffers: list[Any] = field(default_factory=lambda: [tflite.BufferT()])
+    tensors: list[Any] = field(default_factory=list)
+    operators: list[Any] = field(default_factory=list)
+    kinds: list[int] = field(default_factory=list)
+    stored: dict[str, Codes] = field(default_factory=dict)
+
+    @property
+    def unit(self) -> int:
+        """By what stored tensors are multiplied, see above."""
+        swishes = (getattr(layer, "activation", "") == "hardswish" for layer in self.network.layers)
+        return GAIN["hardswish"] if any(swishes) else 1
+
+    def file(self) -> bytes:
+        network = self.network
+        shape = (network.height, network.width, 3)
+        image = self._codes(network.image, shape, IMAGE_STEP, -128)
+        for layer in network.layers:
+            self._layer(layer)
+        graph = tflite.SubGraphT()
+        graph.tensors, graph.operators = self.tensors, self.operators
+        graph.inputs = [image.number]
+        graph.outputs = [self.stored[name].number for name in network.fractions]
+        model = tflite.ModelT()
+        model.version, model.description = SCHEMA_VERSION, "perception_nodes"
+        model.subgraphs, model.buffers = [graph], self.buffers
+        model.operatorCodes = [_operator_code(kind) for kind in self.kinds]
+        builder = flatbuffers.Builder(1 << 20)
+        builder.Finish(model.Pack(builder), IDENTIFIER)
+        return bytes(builder.Output())
+
+    def _layer(self, layer: Layer) -> None:
+        if isinstance(layer, Convolution):
+            self._convolution(layer)
+        elif isinstance(layer, Concat):
+            self._concat(layer)
+        elif isinstance(layer, Slice):
+            source = self.stored[layer.source]
+            height, width, _ = source.shape
+            begin = self._constant("begin", [0, 0, 0, layer.begin])
+            size = self._constant("size", [1, height, width, layer.end - layer.begin])
+            target = self._like(source, layer.target, (height, width, layer.end - layer.begin))
+            options = tflite.SliceOptionsT()
+            self._operator("SLICE", [source.number, begin, size], target, options)
+        elif isinstance(layer, Upsample):
+            source = self.stored[layer.source]
+            height, width, channels = source.shape
+            size = self._constant("size", [2 * height, 2 * width])
+            target = self._like(source, layer.target, (2 * height, 2 * width, channels))
+            options = tflite.ResizeNearestNeighborOptionsT()
+            self._operator("RESIZE_NEAREST_NEIGHBOR", [source.number, size], target, options)
+        elif isinstance(layer, MaxPool):
+            source = self.stored[layer.source]
+            options = tflite.Pool2DOptionsT()
+            options.padding = tflite.Padding.SAME
+            options.strideH = options.strideW = 1
+            options.filterHeight = options.filterWidth = layer.size
+            target = self._like(source, layer.target, source.shape)
+            self._operator("MAX_POOL_2D", [source.number], target, options)
+
+    def _concat(self, layer: Concat) -> None:
+        sources = [self.stored[name] for name in layer.sources]
+        height, width, _ = sources[0].shape
+        options = tflite.ConcatenationOptionsT()
+        options.axis = 3
+        shape = (height, width, sum(source.shape[2] for source in sources))
+        target = self._like(sources[0], layer.target, shape)
+        self._operator("CONCATENATION", [source.number for source in sources], target, options)
+
+    def _convolution(self, layer: Convolution) -> None:
+        if np.abs(layer.weight).max() > 127:
+            raise BackendError(
+                f"convolution {layer.name!r} is kept in float, which LiteRT's full-integer files "
+                "cannot express; quantize the model without exceptions"
+            )
+        source = self.stored[layer.source]
+        # The product of both steps is what the integer network's multipliers hold.
+        products = np.ldexp(layer.multiplier.astype(np.float64), -layer.shift - layer.fraction)
+        if layer.store is not None and layer.activation != "hardswish":
+            products *= self.unit
+        # The integer network's bias contains what the image's zero point adds.
+        sums = layer.weight.sum(axis=(1, 2, 3), dtype=np.int64)
+        bias = layer.bias + source.zero * sums
+        height, width = _size(layer, source.shape)
+        shape = (height, width, len(layer.weight))
+        options = tflite.Conv2DOptionsT()
+        options.padding = tflite.Padding.SAME
+        options.strideH = options.strideW = layer.stride
+        options.dilationHFactor = options.dilationWFactor = 1
+        options.fusedActivationFunction = FUSED.get(layer.activation, 0)
+        if not _is_same(layer, source.shape):
+            options.padding = tflite.Padding.VALID
+            source = self._padded(layer, source)
+        inputs = [
+            source.number,
+            self._weights(layer, products / source.step),
+            self._constant(f"{layer.name}/bias", bias, products),
+        ]
+        name = layer.target
+        if layer.store is None:
+            step = self.network.output_steps[name]
+            step = min(step, self.limits.get(name, np.inf) / 127)
+            self._operator("CONV_2D", inputs, self._codes(name, shape, step), options)
+            return
+        gain = GAIN[layer.activation] * 2.0**layer.fraction
+        step = self.unit * 2.0**layer.store.shift / (layer.store.multiplier * gain)
+        residual = self.stored[layer.store.residual] if layer.store.residual else None
+        largest = 128 * (step + (residual.step if residual else 0.0))
+        lowest = LOWEST.get(layer.activation, -largest)
+        kind = "CONV_2D"
+        if layer.activation == "hardswish":
+            before = self._between(f"{name}/convolved", shape, -3.0, max(largest / self.unit, 3.0))
+            self._operator(kind, inputs, before, options)
+            inputs, kind = [before.number, self._raised(before, name).number], "MUL"
+            options = tflite.MulOptionsT()
+        if residual:
+            activated = self._between(f"{name}/activated", shape, lowest, largest)
+            self._operator(kind, inputs, activated, options)
+            inputs, kind = [activated.number, residual.number], "ADD"
+            options = tflite.AddOptionsT()
+        self._operator(kind, inputs, self._codes(name, shape, step), options)
+
+    def _raised(self, x: Codes, name: str) -> Codes:
+        """X + 3 between 0 and 6."""
+        three = self._constant("three", np.full((1, 1, 1, 1), 127, np.int8), np.array([3 / 127]))
+        raised = self._codes(f"{name}/raised", x.shape, 6 / 255, -128)
+        options = tflite.AddOptionsT()
+        options.fusedActivationFunction = tflite.ActivationFunctionType.RELU6
+        self._operator("ADD", [x.number, three], raised, options)
+        return raised
+
+    def _padded(self, layer: Convolution, source: Codes) -> Codes:
+        """The source with its border of `outside`, which is real 0."""
+        top, left, bottom, right = layer.pads
+        height, width, channels = source.shape
+        pads = self._constant("pads", [[0, 0], [top, bottom], [left, right], [0, 0]])
+        shape = (height + top + bottom, width + left + right, channels)
+        padded = self._codes(f"{layer.target}/padded", shape, source.step, source.zero)
+        self._operator("PAD", [source.number, pads], padded, tflite.PadOptionsT())
+        return padded
+
+    def _weights(self, layer: Convolution, steps: NDArray[np.float64]) -> int:
+        weight = layer.weight.transpose(0, 2, 3, 1).astype(np.int8)
+        return self._constant(f"{layer.name}/weight", weight, steps)
+
+    def _between(
+        self, name: str, shape: tuple[int, int, int], lowest: float, largest: float
+    ) -> Codes:
+        """A tensor whose codes cover a range, in which 0 has one."""
+        step = (largest - lowest) / 255
+        return self._codes(name, shape, step, round(-128 - lowest / step))
+
+    def _like(self, source: Codes, name: str, shape: tuple[int, int, int]) -> Codes:
+        return self._codes(name, shape, source.step, source.zero)
+
+    def _codes(self, name: str, shape: tuple[int, int, int], step: float, zero: int = 0) -> Codes:
+        tensor = _tensor(name, (1, *shape), tflite.TensorType.INT8, [step], [zero])
+        tensor.buffer = 0
+        self.tensors.append(tensor)
+        self.stored[name] = Codes(len(self.tensors) - 1, shape, step, zero)
+        return self.stored[name]
+
+    def _constant(self, name: str, values: Any, steps: NDArray[np.float64] | None = None) -> int:
+        """A constant: int8 as given, anything else int32; with a step for each first index."""
+        array = np.asarray(values)
+        kind = tflite.TensorType.INT8
+        if array.dtype != np.int8:
+            array, kind = array.astype(np.int32), tflite.TensorType.INT32
+        scales = [] if steps is None else steps.tolist()
+        tensor = _tensor(name, array.shape, kind, scales, [0] * len(scales))
+        tensor.buffer = len(self.buffers)
+        self.buffers.append(tflite.BufferT())
+        self.buffers[-1].data = np.frombuffer(array.tobytes(), np.uint8)
+        self.tensors.append(tensor)
+        return len(self.tensors) - 1
+
+    def _operator(self, name: str, inputs: list[int], target: Codes, options: Any) -> None:
+        kind = getattr(tflite.BuiltinOperator, name)
+        if kind not in self.kinds:
+            self.kinds.append(kind)
+        operator = tflite.OperatorT()
+        operator.opcodeIndex = self.kinds.index(kind)
+        operator.inputs, operator.outputs = inputs, [target.number]
+        operator.builtinOptions = options
+        operator.builtinOptionsType = getattr(
+            tflite.BuiltinOptions, type(options).__name__.removesuffix("T")
+        )
+        self.operators.append(operator)
+
+
+def _size(layer: Convolution, shape: tuple[int, int, int]) -> tuple[int, int]:
+    """Height and width of a convolution's result."""
+    top, left, bottom, right = layer.pads
+    kernel_height, kernel_width = layer.weight.shape[2:]
+    height = (shape[0] + top + bottom - kernel_height) // layer.stride + 1
+    return height, (shape[1] + left + right - kernel_width) // layer.stride + 1
+
+
+def _is_same(layer: Convolution, shape: tuple[int, int, int]) -> bool:
+    """Whether a convolution's border is the one that LiteRT calls SAME."""
+    top, left, bottom, right = layer.pads
+    kernel = layer.weight.shape[2:]
+    for size, width, first, last in zip(shape, kernel, (top, left), (bottom, right), strict=False):
+        border = max((-(-size // layer.stride) - 1) * layer.stride + width - size, 0)
+        if (first, last) != (border // 2, border - border // 2):
+            return False
+    return True
+
+
+def _tensor(
+    name: str, shape: tuple[int, ...], kind: int, steps: list[float], zeros: list[int]
+) -> Any:
+    tensor = tflite.TensorT()
+    tensor.name, tensor.shape, tensor.type = name, list(shape), kind
+    if steps:
+        tensor.quantization = tflite.QuantizationParametersT()
+        tensor.quantization.scale, tensor.quantization.zeroPoint = steps, zeros
+    return tensor
+
+
+def _operator_code(kind: int) -> Any:
+    code = tflite.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = kind
+    code.version = VERSIONS[kind]
+    return code

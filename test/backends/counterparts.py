@@ -1,0 +1,39 @@
+"""The objects of one runtime beside those of another."""
+
+import numpy as np
+
+from perception_nodes.backends.contract import BackendSettings, open_backend
+
+THRESHOLD = 0.25
+BORDERLINE = 0.05
+"""An object whose score is this close to the threshold may be missing in another runtime."""
+
+
+def heads_of(name, model, images):
+    backend = open_backend(name, BackendSettings(threads=1))
+    backend.load(model)
+    answers = []
+    for image in images:
+        heads = backend.infer(image)
+        answers.append([tensor.copy() for tensor in (*heads.boxes, *heads.classes)])
+    backend.close()
+    return answers
+
+
+def ious(box, others):
+    """Intersections over union."""
+    common = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
+    common = common.clip(0).prod(axis=1)
+    areas = (others[:, 2:] - others[:, :2]).prod(axis=1)
+    return common / ((box[2:] - box[:2]).prod() + areas - common)
+
+
+def partners(decoder, ours, theirs):
+    """IoU and score difference of each sure object's counterpart; (0, score) if it has none."""
+    levels = len(ours) // 2
+    found, others = (decoder.decode(heads[:levels], heads[levels:]) for heads in (ours, theirs))
+    for box, score, label in zip(found.boxes, found.scores, found.classes, strict=True):
+        if score >= THRESHOLD + BORDERLINE:
+            iou = np.append(ious(box, others.boxes) * (others.classes == label), 0)
+            best = int(iou.argmax())
+            yield iou[best], abs(score - np.append(others.scores, 0)[best])
