@@ -5,11 +5,14 @@ from collections import Counter
 import pytest
 from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as pb
 
-from perception_nodes.core.frame import STAMPS, FrameRecord, FrameStatus
+from perception_nodes.cli.trace import trace_command
+from perception_nodes.core.frame import STAMPS, FrameRecord, FrameStatus, RecordKind
 from perception_nodes.drives.schemas import FRAME_REPORT
+from perception_nodes.graph.config import SettingsError
 from perception_nodes.report.frame_trace import PublishedTracks, read_traced, trace_of
 from perception_nodes.report.recording import FRAME_REPORT_TOPIC, Recorder, RecordingError
 from perception_nodes.transport.cdr import write_frame_report
+from perception_nodes.transport.journal import Journal
 
 MS = 1_000_000
 START_NS = 5_000 * MS
@@ -135,3 +138,22 @@ def test_a_recording_is_read(tmp_path):
 def test_a_recording_without_durations_is_refused(tmp_path, frames, words):
     with pytest.raises(RecordingError, match=words):
         read_traced(record_frames(tmp_path / "r.mcap", frames))
+
+
+def test_a_running_graph_is_traced_from_its_journals(tmp_path):
+    journal = Journal("traced", "detector")
+    try:
+        for number in range(3):
+            for kind in (RecordKind.ENTERED, RecordKind.OUTCOME):
+                record = frame(number)
+                record.kind = kind
+                journal.append(record)
+        trace_command(None, "traced", tmp_path / "t.pftrace")
+    finally:
+        journal.close()
+    slices = Read((tmp_path / "t.pftrace").read_bytes()).slices
+    # The newest record may still be being written.
+    assert {facts["frame"] for *_, facts, _ in slices} >= {0, 1}
+    assert {lane[1] for lane, *_ in slices} == {"traced"}
+    with pytest.raises(SettingsError, match="'traced'"):
+        trace_command(None, "traced", tmp_path / "t.pftrace")
