@@ -6,6 +6,7 @@ from perception_interfaces.msg import Health as HealthMessage
 
 from perception_nodes.core.budget import Budget
 from perception_nodes.graph.config import FRAME_REPORTS, HEALTH, WatchdogSettings
+from perception_nodes.nodes.audience import Audience
 from perception_nodes.nodes.base import LATCHED, REPORTS, PerceptionNode, Period
 from perception_nodes.nodes.diagnostics import diagnostics
 from perception_nodes.transport.cdr import write_frame_report
@@ -17,9 +18,6 @@ from perception_nodes.watchdog.health import HealthLimits
 DISCOVERY_NS = 3_000_000_000
 """After the start reports wait at most this long for a listener: nobody gets those that are
 published before."""
-ACQUAINTANCE_NS = 500_000_000
-"""Once there is a listener they wait this much longer, since each side discovers the other in its
-own time: a reader that has not discovered us yet asks for what it missed only seconds later."""
 HEALTH_PERIOD_NS = 100_000_000
 DIAGNOSTICS_PERIOD_NS = 1_000_000_000
 
@@ -52,29 +50,45 @@ class AccountTopics:
             ),
             now_ns,
         )
-        self._discovered_ns = now_ns + DISCOVERY_NS
         self._health_period = Period(HEALTH_PERIOD_NS)
         self._diagnostics_period = Period(DIAGNOSTICS_PERIOD_NS)
         self._reports = node.add_publisher(
             FrameReport, settings.topic_of(FRAME_REPORTS, camera), REPORTS
+        )
+        reports = self._reports
+        self._audience = Audience(
+            now_ns, DISCOVERY_NS, lambda: reports.get_subscription_count() > 0
         )
         self._healths = node.add_publisher(
             HealthMessage, settings.topic_of(HEALTH, camera), LATCHED
         )
         self._diagnostics = node.add_publisher(DiagnosticArray, "/diagnostics", 10)
 
-    def step(self, now_ns: int, due_ns: int) -> Step:
-        """Bring the account up to date and publish what is due; see `Account.step`."""
+    @property
+    def listeners(self) -> int:
+        """Subscribers to the camera's health."""
+        return self._healths.get_subscription_count()
+
+    def step(self, now_ns: int, due_ns: int, speaks: bool) -> Step:
+        """Bring the account up to date and publish what is due; see `Account.step`.
+
+        Args:
+            now_ns: CLOCK_MONOTONIC.
+            due_ns: see there.
+            speaks: nobody else publishes health.
+        """
         step = self.account.step(now_ns, due_ns)
         for member in step.died:
             self._node.get_logger().error(f"{self._prefix}{member} died")
         if step.failure:
             self._node.get_logger().error(f"{self._prefix}{step.failure}")
-        if now_ns > self._discovered_ns:
+        if self._audience.hears(now_ns):
             self.publish_reports()
-        elif self._reports.get_subscription_count():
-            self._discovered_ns = min(self._discovered_ns, now_ns + ACQUAINTANCE_NS)
-        if self._health_period.due() or step.changed:
+        if step.transition is not None:
+            mode, cause = step.transition.mode.name, step.transition.cause
+            previous = step.transition.previous.name
+            self._node.get_logger().info(f"{self._prefix}{previous} -> {mode}: {cause}")
+        if speaks and (self._health_period.due() or step.changed):
             self._publish_health(step)
         if self._diagnostics_period.due() or step.changed:
             message = diagnostics(self.account)
@@ -101,13 +115,12 @@ class AccountTopics:
             self._reports.publish(write_frame_report(report))
 
     def _publish_health(self, step: Step) -> None:
-        account, transition = self.account, step.transition
-        mode = account.health.mode
+        account = self.account
         counts = {status.name.lower(): n for status, n in account.ledger.counts.items()}
         self._healths.publish(
             HealthMessage(
                 stamp=self._node.get_clock().now().to_msg(),
-                mode=mode,
+                mode=account.health.mode,
                 previous_mode=account.health.previous,
                 cause=account.health.cause,
                 faults=[fault.text for fault in step.faults],
@@ -118,7 +131,3 @@ class AccountTopics:
                 **counts,
             )
         )
-        if transition is not None:
-            self._node.get_logger().info(
-                f"{self._prefix}{transition.previous.name} -> {mode.name}: {transition.cause}"
-            )

@@ -9,8 +9,10 @@ from std_srvs.srv import Trigger
 
 from perception_nodes.graph.config import SettingsError, WatchdogSettings
 from perception_nodes.nodes.account_topics import HEALTH_PERIOD_NS, AccountTopics
+from perception_nodes.nodes.audience import Audience
 from perception_nodes.nodes.base import IDLE_WAIT_MS, LATCHED, LONG_NS, PerceptionNode, Period
 from perception_nodes.nodes.running import run_node
+from perception_nodes.nodes.watchdog_substitute import VOICE
 from perception_nodes.system.realtime import RANKS
 from perception_nodes.system.service import HardwareWatchdog, Systemd
 from perception_nodes.transport.lease import Lease
@@ -20,6 +22,9 @@ from perception_nodes.watchdog.safe_stop import SafeStop
 LOOK_MS = 20.0
 """Outcomes wake us. This is how long it takes to notice that a process has died or is silent; from
 then on we look more often."""
+HEARD_WITHIN_NS = 5_000_000_000
+"""One that starts while another process speaks in its place lets it go on for at most this long,
+until all who listen to that one have discovered us."""
 
 
 class WatchdogNode(PerceptionNode):
@@ -30,6 +35,7 @@ class WatchdogNode(PerceptionNode):
     _hardware: HardwareWatchdog | None = None
     _systemd: Systemd | None = None
     _lease: Lease | None = None
+    _voice: Lease | None = None
     _topics: tuple[AccountTopics, ...] = ()
 
     def open(self) -> None:
@@ -41,6 +47,8 @@ class WatchdogNode(PerceptionNode):
         first = [topics.account.inbox.first for topics in self._topics]
         self._waiter = self.endpoint.waiter(first)
         self._lease = Lease(settings.served[0], ROLE)
+        self._voice = Lease(settings.served[0], VOICE)
+        self._audience = Audience(now_ns, HEARD_WITHIN_NS, self._is_known)
         self._patience_ns = round(settings.hang_after_ms * 1e6)
         self._systemd = systemd = Systemd()
         if settings.hardware_watchdog:
@@ -85,9 +93,10 @@ class WatchdogNode(PerceptionNode):
         if self._hardware is not None:
             self._hardware.close()
             self._hardware = None
-        if self._lease is not None:
-            self._lease.close()
-            self._lease = None
+        for lease in (self._lease, self._voice):
+            if lease is not None:
+                lease.close()
+        self._lease = self._voice = None
         for topics in self._topics:
             topics.account.close()
         self._topics = ()
@@ -101,10 +110,11 @@ class WatchdogNode(PerceptionNode):
         wait_ms = IDLE_WAIT_MS if any(t.account.roster.silent() for t in self._topics) else LOOK_MS
         self._waiter.wait(wait_ms)
         now_ns = time.monotonic_ns()
-        self._sign(self._patience_ns)
+        speaks = self._sign(self._patience_ns)
         due_ns, self._due_ns = self._due_ns or now_ns, now_ns + 2 * round(LOOK_MS * 1e6)
-        steps = [topics.step(now_ns, due_ns) for topics in self._topics]
-        self._publish_safe_stop()
+        steps = [topics.step(now_ns, due_ns, speaks) for topics in self._topics]
+        if speaks:
+            self._publish_safe_stop()
         assert self._systemd is not None
         if self._systemd.period_ns and self._systemd_period.due():
             self._systemd.notify("WATCHDOG=1")
@@ -124,11 +134,26 @@ class WatchdogNode(PerceptionNode):
             self.endpoint.reclaim_dead()
         self._sign(self._patience_ns)
 
-    def _sign(self, patience_ns: int) -> None:
-        """Show those who would speak in our place that we are alive."""
+    def _sign(self, patience_ns: int) -> bool:
+        """Show those who would speak in our place that we are alive; whether it is ours to speak.
+
+        Until we are heard it is theirs.
+        """
         assert self._lease is not None
+        assert self._voice is not None
+        if not (self._lease.held or self._audience.hears(time.monotonic_ns())):
+            if self._voice.is_taken:
+                return False
         if self._lease.held or self._lease.acquire(patience_ns):
             self._lease.sign(patience_ns)
+        return True
+
+    def _is_known(self) -> bool:
+        """Whether as many listen to us as to the one that speaks in our place."""
+        assert self._voice is not None
+        listeners = self._safe_stops.get_subscription_count()
+        listeners += sum(topics.listeners for topics in self._topics)
+        return listeners >= self._voice.listeners
 
     def _publish_safe_stop(self) -> None:
         """Ask the vehicle to stop while the detections of any camera cannot be relied on."""

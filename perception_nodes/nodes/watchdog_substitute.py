@@ -27,7 +27,8 @@ class WatchdogSubstitute:
     """Publishes the watchdog's topics in its place until there is one again.
 
     Each detector and each standby of one has a substitute. The right to speak is a lease, which
-    passes to the next one when its holder dies or hangs.
+    passes to the next one when its holder dies or hangs. A new watchdog gives its first sign of
+    life when all who listen to us have discovered it.
     """
 
     def __init__(self, node: Any) -> None:
@@ -105,6 +106,8 @@ class WatchdogSubstitute:
 
     def _speak(self) -> None:
         """Say what we know: who is missing, and how many frames have been reported."""
+        publishers = (*self._healths, self._stops)
+        self._voice.note.listeners = sum(p.get_subscription_count() for p in publishers)
         self._stops.publish(Bool(data=True))
         unsafe, stamp = HealthMode.UNSAFE, self._node.get_clock().now().to_msg()
         for seat, health in zip(self._node.seats, self._healths, strict=True):

@@ -151,19 +151,24 @@ class Rig:
     def listen(self) -> tuple[list[bool], list[str]]:
         """What is said from now on about safe stops, and the causes of health.
 
-        Health is added to `healths`, with the time of its arrival; what detects to `methods`.
+        Health is added to `healths` and a request to `requests`, with the time of its arrival; what
+        detects to `methods`.
         """
         stops: list[bool] = []
         causes: list[str] = []
         self.healths: list[tuple[float, Health]] = []
+        self.requests: list[tuple[float, bool]] = []
         self.methods: list[str] = []
         latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._context = rclpy.Context()
         rclpy.init(context=self._context)
         self.node = node = rclpy.create_node("kills", context=self._context)
-        node.create_subscription(
-            Bool, "/perception/safe_stop", lambda m: stops.append(m.data), latched
-        )
+
+        def on_stop(stop: Bool) -> None:
+            stops.append(stop.data)
+            self.requests.append((time.monotonic(), stop.data))
+
+        node.create_subscription(Bool, "/perception/safe_stop", on_stop, latched)
 
         def on_health(health: Health) -> None:
             causes.append(health.cause)

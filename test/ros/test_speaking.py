@@ -2,7 +2,7 @@
 
     .venv/bin/python test/ros/test_speaking.py
 
-prints how long after the second death it is told.
+prints how long after the second death it is told, and the longest silence until all are back.
 """
 
 import os
@@ -40,7 +40,7 @@ class Told:
 
     Attributes:
         after_ms: how soon the one who was left told of danger; None if it did not.
-        gap_ms: the longest silence from then on, for as long as it did.
+        gap_ms: the longest silence from then on, on each topic, until the request has ended.
         late_ms: by how much a process beside the graph ran late, at worst.
     """
 
@@ -72,14 +72,18 @@ def strike(rig: Rig, cell: Cell) -> Told:
         alive = {p.pid for _, p in rig.supervisor.processes if p.poll() is None}
         at_s, last = rig.healths[-1]
         calm = last.mode != Health.UNSAFE and not last.silent_processes and at_s > struck_s
+        asked_s, asked = rig.requests[-1]
+        calm = calm and not asked and asked_s > struck_s
         return calm and not alive & {pids[first], pids[second]}
 
     rig.wait_until(over, 0.005)
     says = f"detector {pids[left]} speaks" if left != "watchdog" else "no detector is running"
     dangers = [at_s for at_s, h in rig.healths if at_s > struck_s and says in h.cause]
+    told_s = dangers[0] if dangers else struck_s
+    heard = ([at_s for at_s, _ in topic if at_s >= told_s] for topic in (rig.healths, rig.requests))
     return Told(
-        after_ms=1e3 * (dangers[0] - struck_s) if dangers else None,
-        gap_ms=1e3 * max((b - a for a, b in pairwise(dangers)), default=0.0),
+        after_ms=1e3 * (told_s - struck_s) if dangers else None,
+        gap_ms=1e3 * max(b - a for times in heard for a, b in pairwise(times)),
         late_ms=late_ms,
     )
 
