@@ -1,11 +1,12 @@
 """LiteRT (TensorFlow Lite): on the CPU, or on a TPU or NPU by its delegate; see docs/tpu.md.
 
 $PERCEPTION_DELEGATE names the delegate, a library and its options: `libedgetpu.so.1,device=usb`. If
-it is not set, the CPU computes. A model becomes a full-integer file when it is first loaded.
+it is not set, the CPU computes. A model becomes a full-integer file as it is loaded.
 
 The image is copied once: a slot has bytes, and the network's input codes are these less 128.
 """
 
+import ctypes
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from perception_nodes.backends.contract import (
     check_image,
 )
 from perception_nodes.backends.model import LevelsSpec, Model
+from perception_nodes.backends.qdq import read_network
 from perception_nodes.core.inference import BackendError, HeadTensors
 from perception_nodes.litert.writer import VERSION, write
 from perception_nodes.system.environment import cache_unusable
@@ -51,10 +53,12 @@ class Backend:
         """Write the model's file, or read it from the cache, and run it once."""
         self.close()
         library, options = _delegate(os.environ.get(VARIABLE, ""))
-        content, device = self._file(model, library), "CPU"
+        (content, name), device = self._file(model, library), "CPU"
         try:
+            if library:  # LiteRT prints a traceback if it is no delegate at all
+                _ = ctypes.CDLL(library).tflite_plugin_create_delegate
             delegates = [load_delegate(library, options)] if library else []
-        except (ValueError, OSError) as error:
+        except (AttributeError, ValueError, OSError) as error:
             raise BackendError(
                 f"litert: the delegate {library} of ${VARIABLE} cannot be loaded: {_line(error)}"
             ) from error
@@ -67,19 +71,19 @@ class Backend:
                 device = f"{library}, {share(operators)}"
             interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            raise BackendError(f"LiteRT cannot load {model.name}: {_line(error)}") from error
+            raise BackendError(f"LiteRT cannot load {name}: {_line(error)}") from error
         self._input = interpreter.get_input_details()[0]["index"]
         self._size = (model.input.width, model.input.height)
         found = {output["name"]: output for output in interpreter.get_output_details()}
         heads = {}
-        for name, output in found.items():
+        for tensor, output in found.items():
             _, height, width, channels = output["shape"]
-            heads[name] = np.zeros((1, channels, height, width), np.float32)
-            self._outputs.append((output["index"], output["quantization"][0], heads[name]))
+            heads[tensor] = np.zeros((1, channels, height, width), np.float32)
+            self._outputs.append((output["index"], output["quantization"][0], heads[tensor]))
         boxes, classes = model.outputs.box, model.outputs.classes
-        for name in (*boxes, *classes):
-            if name not in heads:
-                raise BackendError(f"{model.path} has no output {name!r}")
+        for tensor in (*boxes, *classes):
+            if tensor not in heads:
+                raise BackendError(f"{name} has no output {tensor!r}")
         self._heads = HeadTensors([heads[n] for n in boxes], [heads[n] for n in classes])
         check_heads(model, self._heads)
         self.infer(np.zeros((model.input.height, model.input.width, 3), np.uint8))
@@ -107,10 +111,11 @@ class Backend:
         self._interpreter = None
         self._outputs, self._heads = [], HeadTensors([], [])
 
-    def _file(self, model: Model, library: str) -> bytes:
-        """The model as a full-integer file; its name in the cache tells model and writer apart.
+    def _file(self, model: Model, library: str) -> tuple[bytes, str]:
+        """The model as a full-integer file, and what it is called in errors.
 
-        For an Edge TPU it is what Google's compiler has made of that file.
+        It is written anew each time, in 0.3 s, since a cached one could be damaged. For an Edge TPU
+        it is what Google's compiler has made of that file.
         """
         if not isinstance(model.outputs, LevelsSpec):
             raise BackendError(
@@ -118,32 +123,22 @@ class Backend:
                 "`perception model compress` or `calibrate` has written"
             )
         path = Path(self._cache) / f"{model.name}-{model.sha256[:12]}-{VERSION}.tflite"
-        if self._cache and EDGE_TPU in library:
-            path = path.with_name(f"{path.stem}_edgetpu.tflite")
-            if not path.is_file():
-                source = path.with_name(path.name.replace("_edgetpu", ""))
-                raise BackendError(
-                    f"litert: {path} is not there; make it with: edgetpu_compiler -o {path.parent} "
-                    f"{source} (which `perception model compile {model.name} --backend litert` "
-                    f"writes where ${VARIABLE} is not set)"
-                )
-        if self._cache and path.is_file():
-            return path.read_bytes()
-        try:
-            # A machine that has the file needs no onnx.
-            from perception_nodes.backends.qdq import read_network
-        except ImportError as error:
+        if EDGE_TPU in library:
+            made = path.with_name(f"{path.stem}_edgetpu.tflite")
+            if made.is_file():
+                return made.read_bytes(), str(made)
             raise BackendError(
-                f"litert: {model.name} is not written yet, and {model.path} cannot be read without "
-                f"onnx ({error}); install it with: pip install onnx"
-            ) from error
+                f"litert: {made} is not there; make it with: edgetpu_compiler -o {path.parent} "
+                f"{path} (which `perception model compile {model.name} --backend litert` writes "
+                f"where ${VARIABLE} is not set)"
+            )
         content = write(read_network(model.path), dict.fromkeys(model.outputs.classes, CERTAIN))
         if self._cache:
             try:
                 write_whole(path, content)
             except OSError as error:
                 raise BackendError(cache_unusable(path.parent, error)) from error
-        return content
+        return content, model.name
 
 
 def share(operators: Sequence[Mapping[str, Any]]) -> str:
@@ -176,7 +171,7 @@ def _delegate(text: str) -> tuple[str, dict[str, str]]:
         BackendError: it is not of this form.
     """
     library, *pairs = text.split(",")
-    if any("=" not in pair for pair in pairs):
+    if any("=" not in pair for pair in pairs) or (pairs and not library):
         raise BackendError(f"litert: ${VARIABLE} is {text!r}, not library,name=value,...")
     return library, dict(pair.split("=", 1) for pair in pairs)
 

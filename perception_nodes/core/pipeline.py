@@ -141,7 +141,8 @@ class Pipeline:
             return None
         record.detections = len(detections)
         if detections.more:
-            record.reason = b"; ".join(filter(None, (record.reason, CROWDED)))
+            reasons = b"; ".join(filter(None, (CROWDED, record.reason)))
+            record.reason = reasons[: FrameRecord.reason.size - 1]
         record.postprocessed_ns = self._clock.monotonic_ns()
         self._learn(self._chosen.postprocess, record.postprocessed_ns - started_ns, record)
         return detections

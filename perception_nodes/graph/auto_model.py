@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,9 @@ FAMILY = ("road-s", "road-n")
 """From the most accurate one to the fastest one, which is taken if none keeps its budget."""
 SETTINGS = ("threads", "cpus", "fifo_priority")
 FRAMES = 150
-"""Timed frames, five seconds: so the p99 is the second longest time."""
+"""Timed frames, five seconds: the p99 is about the second longest time."""
+MEASURED = ("openvino", "onnxruntime")
+"""Backends whose times depend on the processor and their version alone."""
 
 
 def fitting_model(values: Mapping[str, Any], say: Callable[[str], None]) -> str:
@@ -35,11 +37,19 @@ def fitting_model(values: Mapping[str, Any], say: Callable[[str], None]) -> str:
         say: receives lines of progress and the choice.
 
     Raises:
-        SettingsError: a fallback model is named, which must have the same input.
+        SettingsError: a fallback model is named, which must have the same input; or there are
+            several cameras, or a device whose time depends on more than is known here.
         BackendError: the runtime refuses the model.
     """
-    if values["fallback_model"]:
-        raise SettingsError("parameter model: auto is not allowed with fallback_model; name one")
+    for name, is_allowed in (
+        ("fallback_model", not values["fallback_model"]),
+        ("cameras", not values["cameras"]),
+        ("backend", values["backend"] in MEASURED),
+    ):
+        if not is_allowed:
+            raise SettingsError(
+                f"parameter model: auto is not allowed with {name}:={values[name]}; name a model"
+            )
     limit_ms = Budget.for_deadline(values["deadline_ms"]).inference
     for name in FAMILY:
         p99_ms = _p99_ms(name, values, say)
@@ -53,7 +63,7 @@ def fitting_model(values: Mapping[str, Any], say: Callable[[str], None]) -> str:
 def _p99_ms(name: str, values: Mapping[str, Any], say: Callable[[str], None]) -> float:
     """The p99 of a model's inference, as measured now or before."""
     backend, settings = values["backend"], [values[name] for name in SETTINGS]
-    key = f"{load_model(name).sha256} {backend} {_version(backend)} {settings} {cpu_name()}"
+    key = f"{load_model(name).sha256} {backend} {version(backend)} {settings} {cpu_name()}"
     kept, known = cache_folder() / "paced_p99_ms.json", {}
     with suppress(OSError, ValueError, TypeError):
         known = dict(json.loads(kept.read_text(encoding="utf-8")))
@@ -64,10 +74,3 @@ def _p99_ms(name: str, values: Mapping[str, Any], say: Callable[[str], None]) ->
         with suppress(OSError):  # then it is measured again next time
             write_whole(kept, json.dumps(known, indent=1))
     return float(known[key])
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:  # a backend of ours
-        return ""

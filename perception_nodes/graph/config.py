@@ -240,8 +240,9 @@ class PreprocessSettings(RedundantSettings):
     )
     model: str = Field(
         default="road-n",
-        description="name or folder of the model that detects objects; auto: the most accurate "
-        "road model that keeps its budget on this machine, measured at the first start",
+        description="name or folder of the model that detects objects; auto, for perception run "
+        "and launch files: the most accurate road model that keeps its budget on this machine, "
+        "measured at the first start",
     )
     preprocess_on: Literal["cpu", "gpu"] = Field(
         default="cpu",

@@ -25,7 +25,9 @@ class WatchdogGuard:
         self._lease = Lease(camera, ROLE)
         self._roster = Roster({ROLE: 1}, open_process)
         # Of a process that is long dead another one may have the number, and be killed as hung.
-        self._process, self._heard_ns = 0, int(self._lease.note.alive_ns)
+        note = self._lease.note
+        is_silent = now_ns > note.alive_ns + note.patience_ns
+        self._process, self._heard_ns = 0, int(note.alive_ns) if is_silent else 0
         self._judged_ns = now_ns
         self.gone, self.gone_ns, self.judge_from_ns = "", 0, 0
 

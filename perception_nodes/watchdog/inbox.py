@@ -64,7 +64,9 @@ class Inbox:
         Returns:
             The record if it is new, after those before it that the channel has lost.
         """
-        if record.kind == RecordKind.HEARTBEAT or record.process not in self._signs:
+        if record.kind == RecordKind.LEFT:
+            self._forget_signs(record.process)
+        elif record.kind == RecordKind.HEARTBEAT or record.process not in self._signs:
             self._look_for_signs(role, record.process)
         lost: list[FrameRecord] = []
         if record.record > self._taken.get(record.process, -1) + 1:

@@ -19,6 +19,7 @@ VALUES = {
     "fifo_priority": -1,
     "deadline_ms": 10.0,
     "fallback_model": "",
+    "cameras": "",
 }
 
 
@@ -67,9 +68,12 @@ def test_a_damaged_file_of_measurements_is_written_anew(
     assert list(json.loads(kept.read_text()).values()) == [5.0]
 
 
-def test_a_fallback_model_needs_a_named_model(measured: dict[str, Any]) -> None:
-    with pytest.raises(SettingsError, match="fallback_model"):
-        fitting_model({**VALUES, "fallback_model": "road-xs"}, lambda _: None)
+@pytest.mark.parametrize(
+    "name, value", [("fallback_model", "road-xs"), ("cameras", "a,b"), ("backend", "tensorrt")]
+)
+def test_what_needs_a_named_model(measured: dict[str, Any], name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"with {name}:={value}"):
+        fitting_model({**VALUES, name: value}, lambda _: None)
     assert measured["models"] == []
 
 

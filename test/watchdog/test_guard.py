@@ -67,6 +67,25 @@ def test_one_of_an_earlier_graph_is_not_missed(watched, monkeypatch):
     later.close()
 
 
+def test_one_that_is_silent_within_its_patience_is_there(watched):
+    """A guard that starts beside it has not heard it yet."""
+    watched.work()
+    watched.lease.note.patience_ns = PATIENCE_NS
+    watched.now_ns += PERIOD_NS
+    later = WatchdogGuard("front", watched.now_ns)
+    assert watched.update(later) == ""
+    later.close()
+
+
+def test_one_that_was_silent_for_longer_is_missed(watched):
+    watched.work()
+    watched.lease.note.patience_ns = PERIOD_NS // 2
+    watched.now_ns += PERIOD_NS
+    later = WatchdogGuard("front", watched.now_ns)
+    assert watched.update(later)
+    later.close()
+
+
 def test_one_that_dies_is_missed_until_another_one_works(watched):
     watched.work()
     assert watched.update() == ""
@@ -83,7 +102,7 @@ def test_one_that_dies_is_missed_until_another_one_works(watched):
 
 def test_one_that_was_gone_before_we_came_is_missed_and_nobody_killed_for_it(watched):
     watched.work()  # for whoever has its number by now
-    later = WatchdogGuard("front", watched.now_ns)
+    later = WatchdogGuard("front", watched.now_ns + 1)
     watched.now_ns += 10 * PATIENCE_NS
     for _ in range(3):
         assert watched.update(later) == "no watchdog is running: none has been heard of"

@@ -126,6 +126,9 @@ def test_signs_of_life_are_found_in_the_journal_of_one_that_has_spoken(endpoint,
     assert heard(inbox) == []
     detector.sign()  # it goes on
     assert heard(inbox) == [("detector", os.getpid(), 7)]
+    received(inbox)
+    detector.sign()
+    assert heard(inbox) == [], "one that has left keeps no journal mapped"
     inbox.close()
 
 
