@@ -83,10 +83,10 @@ class Mapped(Generic[Structure]):
         value: the structure, in place.
     """
 
-    def __init__(self, path: Path, kind: type[Structure], flags: int = 0) -> None:
-        """Open the file, or create one filled with zeros; `flags` as for `os.open`."""
+    def __init__(self, path: Path, kind: type[Structure]) -> None:
+        """Open the file, or create one filled with zeros."""
         self.path = path
-        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | flags, 0o600)
+        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         os.ftruncate(self.descriptor, ctypes.sizeof(kind))
         self._memory = mmap.mmap(self.descriptor, ctypes.sizeof(kind))
         self.value = kind.from_buffer(self._memory)
