@@ -13,8 +13,7 @@ from perception_interfaces.msg import Tracks as TracksMessage
 from vision_msgs.msg import Detection2DArray
 
 from perception_nodes.backends.model import load_model
-from perception_nodes.core.clock import MAX_SANE_AGE_NS
-from perception_nodes.core.frame import STAMP_LIMIT_NS, DetectionRecord
+from perception_nodes.core.frame import DetectionRecord, Detections
 from perception_nodes.graph.config import TRACKED_DETECTIONS, TRACKS, TrackerSettings
 from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode
 from perception_nodes.nodes.running import run_node
@@ -28,6 +27,7 @@ from perception_nodes.transport.memory import SHM_FOLDER, Mapped
 
 QUEUE_DEPTH = 10
 MS = 1_000_000
+REPEAT_ERROR_S = 10.0
 
 
 class _NextId(ctypes.Structure):
@@ -94,6 +94,7 @@ class FollowedCamera:
             Detection2DArray, settings.topic_of(TRACKED_DETECTIONS, camera), QUEUE_DEPTH
         )
         self._last: DetectionRecord | None = None
+        self._taken_ns = 0
         self._coast_at_ns: int | None = None
 
     def step(self) -> None:
@@ -102,6 +103,7 @@ class FollowedCamera:
             self._take(record)
         now_ns = time.monotonic_ns()
         if self._last is not None and self._coast_at_ns is not None and now_ns >= self._coast_at_ns:
+            self._tracker.coast(now_ns - self._taken_ns)
             self._publish(self._last, now_ns, coasted=True)
 
     def close(self) -> None:
@@ -113,10 +115,15 @@ class FollowedCamera:
         without = 0
         if last is not None and last.ingest_process == record.ingest_process:
             without = max(0, record.sequence - last.sequence - 1)
+        wrong = self._other_model(detections)
+        if wrong:
+            detections = Detections.none()
         ids = self._tracker.take(_time_of(record), detections, without)
+        if wrong:
+            self._tracker.reason = wrong
         self._mapped.value.next_id = self._tracker.next_id
-        self._last = record
-        self._publish(record, time.monotonic_ns(), coasted=False)
+        self._last, self._taken_ns = record, time.monotonic_ns()
+        self._publish(record, self._taken_ns, coasted=False)
         self._detections.publish(
             write_tracked_detections(
                 record.stamp_ns, record.frame_id, detections, self._class_names, ids.tolist()
@@ -126,17 +133,28 @@ class FollowedCamera:
     def _publish(self, record: DetectionRecord, now_ns: int, coasted: bool) -> None:
         """Publish the tracks; a last time when none is left."""
         settings: TrackerSettings = self._node.settings
-        passed_ns = 0
+        time_ns = _time_of(record) + round(settings.tracks_ahead_ms * MS)
         if coasted or settings.tracks_time == "publish":
-            passed_ns = max(0, now_ns - record.capture_ns)
-            if not coasted:
-                passed_ns = min(passed_ns, MAX_SANE_AGE_NS)
-        ahead_ns = round(settings.tracks_ahead_ms * MS)
-        latest_ns = STAMP_LIMIT_NS - 1 - ahead_ns
-        tracks = self._tracker.at(min(_time_of(record) + passed_ns, latest_ns), ahead_ns)
+            time_ns += now_ns - record.capture_ns
+        tracks = self._tracker.at(time_ns)
         self._tracks.publish(write_tracks(record, self._camera, tracks, self._class_names, coasted))
         due_ns = now_ns + round(settings.tracks_coast_ms * MS)
         self._coast_at_ns = due_ns if len(tracks) else None
+
+    def _other_model(self, detections: Detections) -> str:
+        """What is wrong if these have a class that this node's model has not; else empty."""
+        label, known = int(detections.classes.max(initial=0)), len(self._class_names)
+        if label < known:
+            return ""
+        settings: TrackerSettings = self._node.settings
+        text = (
+            f"class {label} is none of the {known} of {settings.model}: the detector has another "
+            "model, its detections are not used; start both with the same model"
+        )
+        self._node.get_logger().error(
+            f"{self._camera}: {text}", throttle_duration_sec=REPEAT_ERROR_S
+        )
+        return text
 
 
 def _time_of(record: DetectionRecord) -> int:

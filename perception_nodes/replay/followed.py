@@ -1,4 +1,4 @@
-"""The tracks of a replay: what tracker_node would publish of the same frames."""
+"""The tracks of a replay: those of tracker_node with its defaults, but no coasted messages."""
 
 from collections.abc import Sequence
 

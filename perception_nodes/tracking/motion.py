@@ -77,6 +77,12 @@ def corrected(filters: Filters, boxes: NDArray[np.float64]) -> Filters:
     return later
 
 
+def corners(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Boxes [n, 4] as x1 y1 x2 y2."""
+    half = boxes[:, 2:] / 2
+    return np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], axis=1)
+
+
 def _size(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
     size: NDArray[np.float64] = np.sqrt(boxes[:, 2:3] * boxes[:, 3:4])
     return size

@@ -9,7 +9,7 @@ import lap
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.core.frame import MAX_DETECTIONS, Detections
+from perception_nodes.core.frame import MAX_DETECTIONS, STAMP_LIMIT_NS, Detections
 from perception_nodes.core.geometry import pairwise_iou
 from perception_nodes.tracking import motion
 from perception_nodes.tracking.tracks import TrackingSettings, Tracks, TrackState
@@ -24,6 +24,7 @@ a frame that was overtaken."""
 DEFAULTS = TrackingSettings()
 MEMORY = 0.9
 """What a class's score still counts for at the next detection."""
+ALL_ENDED = ": all tracks have ended"
 
 
 class Tracker:
@@ -31,6 +32,7 @@ class Tracker:
 
     Attributes:
         next_id: id of the next track that begins; each is given once.
+        reason: what is unusual about the newest frame, or about how long it has been the newest.
     """
 
     def __init__(
@@ -55,7 +57,7 @@ class Tracker:
         )
         self._stamp_ns: int | None = None
         self._gap_ns = self._frames_without = 0
-        self._reason = ""
+        self.reason = ""
 
     def take(
         self, stamp_ns: int, detections: Detections, frames_without: int = 0
@@ -108,25 +110,29 @@ class Tracker:
         self._table = table
         return ids
 
-    def at(self, time_ns: int, ahead_ns: int = 0) -> Tracks:
-        """All tracks, predicted to a time.
+    def coast(self, silent_ns: int) -> None:
+        """End the tracks that are unseen for too long, now that no frame has come for a time.
 
         Args:
-            time_ns: tracks that are unseen for too long by then end. If it is before the newest
-                frame, that frame's time is taken.
-            ahead_ns: how long after this time the tracks are stated for.
+            silent_ns: how long ago the newest frame was taken in. It is not that frame's age: how
+                late frames come ends no track.
         """
+        self._end_unseen((self._stamp_ns or 0) + silent_ns)
+        self.reason = f"no detections for {silent_ns / 1e9:.2f} s"
+        if not len(self._table):
+            self.reason += ALL_ENDED
+
+    def at(self, time_ns: int) -> Tracks:
+        """All tracks, predicted to a time: that of the newest frame or later."""
         stamp_ns = self._stamp_ns or 0
-        time_ns = max(time_ns, stamp_ns)
-        self._end_unseen(time_ns)
-        time_ns += ahead_ns
+        time_ns = min(max(time_ns, stamp_ns), STAMP_LIMIT_NS - 1)
         table = self._table
         states = np.where(table["hits"] > 1, TrackState.TRACKED, TrackState.NEW)
         return Tracks(
             time_ns,
             self._gap_ns,
             self._frames_without,
-            self._reason,
+            self.reason,
             table["id"],
             np.where(table["misses"] > 0, TrackState.COASTED, states).astype(np.uint8),
             table["votes"].argmax(axis=1),
@@ -143,21 +149,20 @@ class Tracker:
         last_ns = stamp_ns if self._stamp_ns is None else self._stamp_ns
         passed_ns = stamp_ns - last_ns
         is_first = self._stamp_ns is None
-        self._gap_ns, self._frames_without, self._reason = passed_ns, frames_without, ""
+        self._gap_ns, self._frames_without, self.reason = passed_ns, frames_without, ""
         if passed_ns <= -CLOCK_STEP_NS:
-            self._reason = f"stamps went back by {-passed_ns / 1e9:.1f} s: all tracks have ended"
+            self.reason = f"stamps went back by {-passed_ns / 1e9:.1f} s{ALL_ENDED}"
             self._table = self._table[:0]
         elif passed_ns <= 0 and not is_first:
-            self._reason = (
+            self.reason = (
                 f"its stamp is {-passed_ns / 1e6:.1f} ms older than that of the frame before: its "
                 "detections are not used"
             )
             return False
         else:
-            before = len(self._table)
             self._end_unseen(stamp_ns)
-            if before and not len(self._table) and passed_ns > self._max_unseen_ns:
-                self._reason = f"no detections for {passed_ns / 1e9:.1f} s: all tracks have ended"
+            if passed_ns > self._max_unseen_ns:
+                self.reason = f"no detections for {passed_ns / 1e9:.2f} s{ALL_ENDED}"
             self._table["filter"] = motion.predicted(self._table["filter"], passed_ns / 1e9)
         self._stamp_ns = stamp_ns
         return True
@@ -173,7 +178,9 @@ class Tracker:
         owners = np.full(len(boxes), -1)
         if not len(table) or not len(boxes):
             return owners
-        overlap = pairwise_iou(_corners(table["filter"][:, motion.BOX]), _corners(boxes))
+        overlap = pairwise_iou(
+            motion.corners(table["filter"][:, motion.BOX]), motion.corners(boxes)
+        )
         overlap -= settings.other_class * (table["votes"].argmax(axis=1)[:, None] != classes)
         sure = scores >= settings.sure_score
         free = np.ones(len(table), bool)
@@ -205,8 +212,3 @@ def _usable(detections: Detections) -> tuple[NDArray[np.int64], NDArray[np.float
         best = np.argsort(-detections.scores[used], kind="stable")[:MAX_DETECTIONS]
         used = np.sort(used[best])
     return used, boxes[used]
-
-
-def _corners(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    half = boxes[:, 2:] / 2
-    return np.concatenate([boxes[:, :2] - half, boxes[:, :2] + half], axis=1)

@@ -6,7 +6,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.tracking.motion import Filters
+from perception_nodes.tracking import motion
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Tracks:
         time_ns: the instant for which all of this is stated, by the clock of the stamps.
         gap_ns: between the stamps of the newest frame and the one before it; 0 for the first.
         frames_without: frames between these two that gave no detections.
-        reason: what is unusual about the time; empty where nothing is.
+        reason: what is unusual, see `Tracks.msg`; empty where nothing is.
         ids: uint64 [n].
         states: uint8 [n], `TrackState`.
         classes: int64 [n], index into the model's class names.
@@ -62,7 +62,7 @@ class Tracks:
     states: NDArray[np.uint8]
     classes: NDArray[np.int64]
     scores: NDArray[np.float64]
-    filters: Filters
+    filters: motion.Filters
     age_s: NDArray[np.float64]
     unseen_s: NDArray[np.float64]
     hits: NDArray[np.uint32]
@@ -74,6 +74,4 @@ class Tracks:
     @property
     def boxes(self) -> NDArray[np.float64]:
         """[n, 4], x1 y1 x2 y2 in pixels of the source image."""
-        box = self.filters[:, 0]
-        half = box[:, 2:] / 2
-        return np.concatenate([box[:, :2] - half, box[:, :2] + half], axis=1)
+        return motion.corners(self.filters[:, motion.BOX])

@@ -52,14 +52,15 @@ class Rig:
         self._endpoint.close()
         rclpy.shutdown(context=self._context)
 
-    def frame(self, x: float = 100.0) -> None:
-        """One car, in a frame that was captured 5 ms ago."""
+    def frame(self, label: int = 0) -> None:
+        """One object, in a frame that was captured 5 ms ago."""
         record = DetectionRecord(sequence=self.sequence, status=FrameStatus.OK, ingest_process=1)
         record.stamp_ns = time.time_ns() - 5_000_000
         record.capture_ns = time.monotonic_ns() - 5_000_000
         record.frame_id, record.count = b"camera", 1
-        np.frombuffer(record.boxes, np.float32)[:4] = x, 100, x + 80, 160
+        np.frombuffer(record.boxes, np.float32)[:4] = 100, 100, 180, 160
         np.frombuffer(record.scores, np.float32)[0] = 0.9
+        record.classes[0] = label
         self._writer.send_record(record)
         self.sequence += 1
 
@@ -117,6 +118,19 @@ def test_one_message_a_frame_and_a_gap_coasts(rig: Rig) -> None:
     variances = [m.tracks[0].box_variance[0] for m in coasted]
     assert len(coasted) > 2 and (np.diff(variances) > 0).all()
     assert {m.tracks[0].id for m in coasted} == {track.id}
+    assert all(m.reason.startswith("no detections for ") for m in coasted)
+    assert rig.tracks[-1].reason.endswith(": all tracks have ended")
+
+
+def test_a_class_of_another_model_is_told_and_its_detections_are_not_used(rig: Rig) -> None:
+    rig.until(lambda: rig.of_frames() and rig.of_frames()[-1].tracks, rig.frame)
+    wrong = rig.sequence
+    rig.frame(label=4_000_000_000)
+    rig.until(lambda: rig.of_frames()[-1].sequence == wrong, lambda: None)
+    assert "another model" in rig.of_frames()[-1].reason
+    rig.until(lambda: rig.of_frames()[-1].sequence > wrong, rig.frame)
+    assert rig.of_frames()[-1].reason == ""
+    assert rig.of_frames()[-1].tracks
 
 
 def test_a_tracker_that_was_killed_comes_back_and_gives_no_identity_twice(rig: Rig) -> None:

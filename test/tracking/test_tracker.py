@@ -7,10 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perception_nodes.core.frame import MAX_DETECTIONS, Detections
+from perception_nodes.core.frame import (
+    MAX_DETECTIONS,
+    STAMP_LIMIT_NS,
+    DetectionRecord,
+    Detections,
+)
 from perception_nodes.tracking import motion
 from perception_nodes.tracking.tracker import MAX_TRACKS, Tracker
-from perception_nodes.tracking.tracks import TrackState
+from perception_nodes.tracking.tracks import TrackingSettings, TrackState
+from perception_nodes.transport.cdr import write_tracks
 
 START_NS = 10**9
 PERIOD_NS = 33_333_333
@@ -58,8 +64,6 @@ def test_a_prediction_is_where_the_object_will_be(tracker):
     later = tracker.at(at(22))
     assert later.boxes[0] == pytest.approx(car(6 * 22), abs=2)
     assert later.unseen_s[0] == pytest.approx(3 * PERIOD_NS / 1e9)
-    ahead = tracker.at(at(19), 3 * PERIOD_NS)
-    np.testing.assert_array_equal(ahead.filters, later.filters)
 
 
 def test_what_is_seen_once_is_new_and_what_is_not_seen_again_was_nothing(tracker):
@@ -95,12 +99,43 @@ def test_lost_frames_change_nothing_but_the_uncertainty(tracker):
     assert (second.filters[0, motion.BOX_VARIANCE] > first.filters[0, motion.BOX_VARIANCE]).all()
 
 
-def test_a_track_ends_when_it_was_unseen_for_too_long_and_its_identity_is_gone(tracker):
+def test_a_track_ends_when_no_frames_come_for_too_long_and_its_identity_is_gone(tracker):
     follow(tracker, 10)
-    assert len(tracker.at(at(9) + 999_000_000)) == 1
-    assert len(tracker.at(at(9) + 1_001_000_000)) == 0
+    for silent_ns, left, reason in (
+        (400_000_000, 1, "no detections for 0.40 s"),
+        (1_001_000_000, 0, "no detections for 1.00 s: all tracks have ended"),
+    ):
+        tracker.coast(silent_ns)
+        tracks = tracker.at(at(9) + silent_ns)
+        assert (len(tracks), tracks.reason) == (left, reason)
     # Published as gone is gone, whatever the stamp of the next frame.
     assert follow(tracker, 1, first=10) == [2]
+
+
+def test_a_gap_that_was_coasted_is_told_of_the_frame_after_it(tracker):
+    follow(tracker, 5)
+    tracker.coast(1_500_000_000)
+    tracker.take(at(4) + 2 * 10**9, found())
+    assert tracker.at(0).reason == "no detections for 2.00 s: all tracks have ended"
+
+
+def test_how_late_frames_are_published_ends_no_track():
+    tracker = Tracker(2, TrackingSettings(max_unseen_s=0.1))
+    for n in range(10):
+        missed = n == 5
+        tracker.take(at(n), found() if missed else found(car(6 * n)))
+        for late_ns in (120_000_000, 2 * 10**9):
+            tracks = tracker.at(at(n) + late_ns)
+            assert tracks.ids.tolist() == [1]
+            assert tracks.unseen_s[0] == pytest.approx((late_ns + missed * PERIOD_NS) / 1e9)
+
+
+@pytest.mark.parametrize("stamp_ns", [STAMP_LIMIT_NS - 1, -STAMP_LIMIT_NS])
+def test_no_time_is_beyond_what_a_stamp_can_hold(tracker, stamp_ns):
+    tracker.take(stamp_ns, found(car(0)))
+    tracks = tracker.at(stamp_ns + 10**9)
+    assert tracks.time_ns == min(stamp_ns + 10**9, STAMP_LIMIT_NS - 1)
+    write_tracks(DetectionRecord(stamp_ns=stamp_ns), "front", tracks, [b"car", b"truck"])
 
 
 def test_two_that_cross_keep_their_identities(tracker):
@@ -114,11 +149,15 @@ def test_a_weak_detection_prolongs_a_track_and_begins_none(tracker):
     assert tracker.take(at(5), found(car(30), car(500), score=0.3)).tolist() == [1, 0]
 
 
-def test_the_class_is_that_of_most_detections(tracker):
-    for n in range(10):
-        ids = tracker.take(at(n), found(car(6 * n), label=TRUCK if n == 4 else CAR))
+def test_the_class_is_that_of_the_greatest_sum_of_scores_which_fades(tracker):
+    votes = np.zeros(2)
+    for n in range(30):
+        label, score = (CAR, 0.6) if n < 20 and n != 4 else (TRUCK, 0.9)
+        ids = tracker.take(at(n), found(car(6 * n), label=label, score=score))
         assert ids.tolist() == [1]
-        assert tracker.at(at(n)).classes.tolist() == [CAR]
+        votes = 0.9 * votes + score * np.eye(2)[label]
+        assert tracker.at(at(n)).classes.tolist() == [votes.argmax()]
+    assert votes.argmax() == TRUCK  # of which there were fewer detections, but newer ones
 
 
 def test_a_frame_that_was_overtaken_is_not_used_and_told(tracker):
