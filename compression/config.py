@@ -200,6 +200,20 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _own_names(self) -> "Config":
+        written = [self.name + end for end in ("", "-fp32", "-swapped", "-swapped-int8")]
+        if self.parent in written or self.name == f"{self.parent}-int8":
+            raise ValueError(
+                f"parent {self.parent!r} and name {self.name!r} would be written to one folder, "
+                "and the gate compare a model with itself: give the parent another name"
+            )
+        names = [source.name for source in self.sources]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"two sets are named {twice!r}: give each its own name")
+        return self
+
+    @model_validator(mode="after")
     def _has_labels(self) -> "Config":
         for source in self.sources:
             if not (self.labeller or source.classes or source.has_data_yaml):
@@ -239,12 +253,17 @@ class Config(Section):
         return self.width, self.height
 
 
-def _read_values(path: Path) -> dict[str, Any]:
+def _read_values(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     values: Any = yaml.safe_load(os.path.expandvars(path.read_text(encoding="utf-8")))
     if not isinstance(values, dict):
         raise CompressionError(f"{path} holds no keys")
     base = values.pop("base", None)
-    return {**_read_values(path.parent / str(base)), **values} if base else values
+    if not base:
+        return values
+    above = *above, path.resolve()
+    if (path.parent / str(base)).resolve() in above:
+        raise CompressionError(f"{path}: base {base} is this file again; name another, or none")
+    return {**_read_values(path.parent / str(base), above), **values}
 
 
 def read_config(path: Path, classes_of: Callable[[Path], Sequence[str]]) -> Config:

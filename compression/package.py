@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,9 @@ import yaml
 from compression import contract
 from compression.config import Config
 from compression.quantization import RangeTable, emit, write_table
+from perception_nodes.backends.model import NON_COMMERCIAL
 from perception_nodes.evaluation import Evaluation
 from perception_nodes.evaluation.classes import class_losses, without_evidence
-
-NON_COMMERCIAL = re.compile(r"\bNC\b|[Nn]on-?commercial")
 
 
 @dataclass(frozen=True)
@@ -48,10 +46,10 @@ class Variant:
 
 def license_of(config: Config) -> str:
     """Say under which terms a model may be used: the strictest of what it was made from."""
-    terms = config.license
-    if any(NON_COMMERCIAL.search(source.license) for source in config.sources):
-        terms += "; trained in part on non-commercial material: non-commercial use"
-    return terms
+    given = config.license, *(source.license for source in config.sources)
+    if any(map(NON_COMMERCIAL.search, given)):
+        return f"{config.license}; made in part of non-commercial material: non-commercial use"
+    return config.license
 
 
 def describe(variant: Variant, config: Config, files: dict[str, Path]) -> dict[str, Any]:

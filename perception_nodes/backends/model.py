@@ -3,6 +3,7 @@
 import hashlib
 import importlib.resources
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -25,6 +26,10 @@ from perception_nodes.preprocess.cpu import Preprocessor
 
 VERSION = 1
 """Of the keys of `model.yaml` that are understood here."""
+NON_COMMERCIAL = re.compile(
+    r"(?<![A-Za-z])NC(?![A-Za-z])|non[\s_-]?commercial|research (use )?only", re.IGNORECASE
+)
+"""Words of a licence that forbid commercial use: CC BY-NC, NonCommercial, for research only."""
 
 
 class ModelError(PerceptionError):
@@ -210,7 +215,7 @@ class Model(BaseModel):
     @property
     def commercial(self) -> bool:
         """Whether the licence does not forbid commercial use, as far as its words tell."""
-        return "non-commercial" not in self.license.lower()
+        return not NON_COMMERCIAL.search(self.license)
 
     def signed_file(self) -> tuple[Path, str]:
         """Path and hash of the file for TensorRT, after a check of the hash.

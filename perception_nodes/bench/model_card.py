@@ -206,7 +206,9 @@ def _origin(model: Model, description: Mapping[str, Any]) -> list[list[str]]:
         rows.append([f"made from {model.parent}", "its model.yaml says more"])
     data = description.get("data") or []
     rows += [
-        [str(one.get("name")), str(one.get("license"))] for one in data if isinstance(one, dict)
+        [str(one.get("name")), str(one.get("license", "not stated"))]
+        for one in data
+        if isinstance(one, dict)
     ]
     if not data:
         rows.append(["trained on", "not stated"])

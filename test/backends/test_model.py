@@ -199,7 +199,17 @@ def test_an_unknown_head_or_way_to_scale_is_named(folder, changes, text):
 
 @pytest.mark.parametrize(
     "words, commercial",
-    [("Apache-2.0", True), ("CC BY-NC 4.0: Non-commercial use", False), (None, True)],
+    [
+        ("Apache-2.0", True),
+        ("of Think Inc., concerning vehicles", True),
+        (None, True),
+        ("Attribution-NonCommercial 4.0", False),
+        ("non commercial", False),
+        ("CC_BY_NC", False),
+        ("cc-by-nc-sa-4.0", False),
+        ("for research use only", False),
+        ("trained in part on non-commercial\nmaterial", False),
+    ],
 )
 def test_a_licence_tells_whether_commercial_use_is_forbidden(folder, words, commercial):
     make_model(folder, **({} if words is None else {"license": words}))

@@ -2,6 +2,7 @@
 
 from html.parser import HTMLParser
 
+import yaml
 from typer.testing import CliRunner
 
 from perception_nodes.backends.model import load_model
@@ -77,6 +78,16 @@ def test_the_licence_decides_the_tone(tmp_path):
         page = render(MODEL.model_copy(update={"license": license}), {}, None)
         assert f'class="verdict {tone}"' in page
         assert "Nobody has measured it" in page
+
+
+def test_terms_that_nobody_gave_are_told_as_such(tmp_path):
+    given = yaml.safe_load((MODEL.folder / "model.yaml").read_text())
+    given["data"] = [{"name": "yard"}, {"name": "road", "license": "CC0"}]
+    (tmp_path / "model.yaml").write_text(yaml.safe_dump(given))
+    (tmp_path / MODEL.file).write_bytes(b"")
+    page = render(MODEL.model_copy(update={"folder": tmp_path}), {}, None)
+    yard = page.partition("yard")[2].partition("road")[0]
+    assert "not stated" in yard and "None" not in yard
 
 
 def test_the_command_writes_the_page(tmp_path):

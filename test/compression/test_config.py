@@ -4,6 +4,7 @@ import pytest
 
 from compression.config import read_config
 from compression.errors import CompressionError
+from compression.package import license_of
 
 
 def classes_of(checkpoint):
@@ -11,6 +12,7 @@ def classes_of(checkpoint):
     return ["forklift", "pallet"]
 
 
+SOURCE = {"name": "a", "images": "*.jpg", "license": "CC0"}
 NETWORK = {"widths": [32, 32, 64, 64], "depths": [1, 1, 1, 1]}
 
 
@@ -34,6 +36,12 @@ def test_reads(values, write_config):
             "set a has no labels",
         ),
         ({"quantize": {"images": 1}}, "quantize.images"),
+        ({"parent": "tiny"}, "give the parent another name"),
+        ({"parent": "tiny-fp32"}, "give the parent another name"),
+        ({"parent": "tiny-swapped"}, "give the parent another name"),
+        ({"name": "tiny-dense-int8"}, "give the parent another name"),
+        ({"sources": [SOURCE, SOURCE]}, "two sets are named 'a'"),
+        ({"base": "config.yaml"}, "base config.yaml is this file again"),
         ({"gate": {"unproven": ["tank"]}}, "class 'tank' is none of person, car"),
         ({"data": "${NOWHERE_SET}"}, "that variable is not set"),
         ({"network": NETWORK}, "neither swap nor prune goes with it"),
@@ -67,3 +75,14 @@ def test_takes_keys_from_its_base(values, write_config, tmp_path):
     other.write_text("base: config.yaml\nname: other\nseed: 3\n")
     config = read_config(other, classes_of)
     assert (config.name, config.seed, config.width) == ("other", 3, 96)
+
+
+@pytest.mark.parametrize(
+    ("weights", "images", "free"),
+    [("MIT", "CC0", True), ("CC_BY_NC", "CC0", False), ("MIT", "NonCommercial 4.0", False)],
+)
+def test_terms_are_the_strictest(values, write_config, weights, images, free):
+    values |= {"license": weights}
+    values["sources"][0]["license"] = images
+    said = license_of(read_config(write_config(values), classes_of))
+    assert said.startswith(weights) and (said == weights) == free
