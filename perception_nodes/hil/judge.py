@@ -135,6 +135,12 @@ def _account(verdict: Verdict, seen: Observations, down: range, lost_on_the_way:
             f"{len(seen.closing)} frames were sent after the end of the drive: a lost frame is "
             "noticed when a later one arrives"
         )
+    if seen.late_ns:
+        verdict.notes.append(
+            f"the bench's camera itself was late with {len(seen.late_ns)} frames, by up to "
+            f"{max(seen.late_ns) / 1e6:.0f} ms: their latency counts from when it had them, and "
+            "gaps between frames may be its own"
+        )
     verdict.statuses = dict(Counter(report.status.name for report in seen.reports))
     sent = verdict.sent - verdict.while_down
     reports = [report for report in seen.reports if report.stamp_ns not in down]

@@ -67,6 +67,16 @@ def expecting(**changes):
     return SCENARIO.model_copy(update={"expect": SCENARIO.expect.model_copy(update=changes)})
 
 
+def test_frames_that_the_camera_itself_had_late_are_noted_and_no_problem():
+    seen = run()
+    assert judge(SCENARIO, seen).notes == []
+    seen.late_ns = [3 * MS, 82 * MS]
+    verdict = judge(SCENARIO, seen)
+    assert verdict.passed
+    (note,) = verdict.notes
+    assert "late with 2 frames, by up to 82 ms" in note
+
+
 def test_a_good_run_passes():
     verdict = judge(SCENARIO, run())
     assert verdict.problems == []

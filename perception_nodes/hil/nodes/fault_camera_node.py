@@ -33,6 +33,11 @@ class FaultCameraNode(PlayerNode):
     A frame that the network has lost is noticed when the next one arrives. So this camera, as a
     real one would, goes on after the end of the drive, until all frames are accounted for or the
     player stops waiting.
+
+    It renders its frames without priority, since a real camera would not need the processor for
+    that. One that is not rendered when it is due gets the time at which it is as its stamp: the
+    graph has not delayed it. By how much it was late is noted. Frames that are late or wrongly
+    stamped on purpose stay as they are.
     """
 
     settings_type = FaultCameraSettings
@@ -44,6 +49,7 @@ class FaultCameraNode(PlayerNode):
     def open(self) -> None:
         """Open the drive, as the player does."""
         self._hits: list[int] = []
+        self._late_ns: list[int] = []
         super().open()
 
     def step(self) -> None:
@@ -77,12 +83,13 @@ class FaultCameraNode(PlayerNode):
 
     def _write_sent(self) -> None:
         if self.settings.played_file:
-            content = {"hits": self._hits, "closing": self._closing}
+            content = {"hits": self._hits, "closing": self._closing, "late_ns": self._late_ns}
             write_whole(Path(self.settings.played_file), json.dumps(content))
         super()._write_sent()
 
     def _play(self, frame: RawFrame) -> None:
         assert isinstance(frame, SentFrame)
+        at_once = self._last is not None and self._last.log_time_ns == frame.log_time_ns
         self._last = frame
         if frame.lost:
             self._sent.append((frame.index, self._stamp_ns(frame)))
@@ -90,6 +97,10 @@ class FaultCameraNode(PlayerNode):
         if frame.distortion is not None and frame.camera_info is not None:
             told = with_distortion(frame.camera_info, frame.distortion)
             frame = replace(frame, camera_info=told)
+        late_ns = time.time_ns() - self._due_ns(frame)
+        if late_ns > 0 and self._clocks is None and not (frame.stamp_shift_ns or at_once):
+            self._late_ns.append(late_ns)
+            frame = replace(frame, stamp_shift_ns=late_ns)
         super()._play(frame)
 
     def _stamp_ns(self, frame: RawFrame) -> int:
