@@ -40,7 +40,7 @@ def find_images(data: Path, source: Source) -> list[Path]:
     """List a set's image files (or its one video).
 
     Raises:
-        CompressionError: there are none.
+        CompressionError: there are none, or a video and more.
         DataError: there are none in the folder that a data.yaml names.
     """
     if source.has_data_yaml:
@@ -51,14 +51,26 @@ def find_images(data: Path, source: Source) -> list[Path]:
             f"set {source.name}: no file matches {source.images} in {data}; correct `images`, "
             "or take the set out"
         )
+    videos = [path for path in found if path.suffix == VIDEO]
+    if videos and len(found) > 1:
+        raise CompressionError(
+            f"set {source.name}: {source.images} matches {len(found)} files, {videos[0]} among "
+            "them; make each video a set of its own"
+        )
     return found
+
+
+def stored_names(data: Path, source: Source) -> list[tuple[str, Path]]:
+    """Each file of a set with the name that it is stored by; a video's frames have numbers."""
+    found = find_images(data, source)
+    above = os.path.commonpath([path.parent for path in found])
+    names = [path.relative_to(above).with_suffix("").parts for path in found]
+    return [("_".join((source.name, *name)), path) for name, path in zip(names, found, strict=True)]
 
 
 def read_frames(data: Path, source: Source) -> Iterator[tuple[str, np.ndarray, Path | None]]:
     """Yield name, image (uint8 [h, w, 3] BGR) and label file of each frame of a set."""
-    found = find_images(data, source)
-    above = os.path.commonpath([path.parent for path in found])
-    for path in found:
+    for name, path in stored_names(data, source):
         if path.suffix == VIDEO:
             video = cv2.VideoCapture(str(path))
             index = 0
@@ -66,8 +78,7 @@ def read_frames(data: Path, source: Source) -> Iterator[tuple[str, np.ndarray, P
                 yield f"{source.name}_{index:05d}", frame[1], None
                 index += 1
             continue
-        parts = path.relative_to(above).with_suffix("").parts
-        yield "_".join((source.name, *parts)), read_image(path), label_file(path)
+        yield name, read_image(path), label_file(path)
 
 
 def label_file(image: Path) -> Path:
@@ -127,8 +138,17 @@ def check_sources(data: Path, sources: list[Source], say: Callable[[str], None])
         CompressionError: a set without images, or a label that is wrong or of no known class.
         DataError: the same, of a set with a data.yaml.
     """
+    stored = dict[str, Path]()
     for source in sources:
-        images = find_images(data, source)
+        images = []
+        for name, path in stored_names(data, source):
+            if name in stored:
+                raise CompressionError(
+                    f"set {source.name}: {stored[name]} and {path} would both be stored as {name}: "
+                    "rename one, or make two sets of them"
+                )
+            stored[name] = path
+            images.append(path)
         if source.has_data_yaml:
             for note in read_set(data / source.images, split="train").notes:
                 say(f"set {source.name}: {note}")

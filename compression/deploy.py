@@ -20,7 +20,7 @@ from compression.quantization import RangeTable, measure
 from compression.quantization.sensitivity import cost_table, fallback, sensitivity
 from perception_nodes.backends.model import load_model
 from perception_nodes.evaluation import LabelledSet, evaluate
-from perception_nodes.evaluation.class_names import usual_name
+from perception_nodes.evaluation.class_names import name_in
 from perception_nodes.evaluation.classes import (
     MIN_CLASS_OBJECTS,
     class_losses,
@@ -158,13 +158,11 @@ def check_evidence(config: Config, unproven: Sequence[str]) -> None:
 
 def without_labels(classes: Sequence[str], sets: Sequence[LabelledSet]) -> list[str]:
     """Name the classes that too few objects on labelled sets are of."""
-    counts = Counter(
-        usual_name(one.classes[index])
-        for one in sets
-        for image in one.images
-        for index in image.classes
-    )
-    return [name for name in classes if counts[usual_name(name)] < MIN_CLASS_OBJECTS]
+    counts = Counter[str]()
+    for one in sets:
+        names = [name_in(classes, name) for name in one.classes]
+        counts.update(names[index] for image in one.images for index in image.classes)
+    return [name for name in classes if counts[name] < MIN_CLASS_OBJECTS]
 
 
 def pass_gate(
@@ -180,15 +178,15 @@ def pass_gate(
     if not gate.data:
         return
     now = score_of(made[name])
-    limits = ((parent, gate.max_loss), (own_float, gate.max_quantization_loss))
-    for other, allowed in limits:
+    for other, key in ((parent, "max_loss"), (own_float, "max_quantization_loss")):
+        allowed = getattr(gate, key)
         loss = score_of(made[other]) - now
         if loss > allowed:
             raise GateRefused(
                 f"{name} has mAP50-95 {now:.3f}, {loss:.3f} below {other}; the gate allows "
-                f"{allowed:g}: train longer, prune less, or widen the gate"
+                f"{allowed:g}: train longer, prune less, or widen gate.{key}"
             )
-    losses = class_losses(made[parent].evaluations, made[name].evaluations)
+    losses = class_losses(config.classes, made[parent].evaluations, made[name].evaluations)
     check_evidence(config, without_evidence(config.classes, losses))
     for check in check_classes(parent, name, losses, gate.max_class_loss):
         if check.refusal:

@@ -89,7 +89,7 @@ def describe(variant: Variant, config: Config, files: dict[str, Path]) -> dict[s
         description["quantization"] = variant.table.facts()
     description["accuracy"] = {found.data: found.facts() for found in variant.evaluations}
     if variant.evaluations:
-        objects = class_losses(variant.evaluations, variant.evaluations)
+        objects = class_losses(config.classes, variant.evaluations, variant.evaluations)
         description["without_evidence"] = without_evidence(config.classes, objects)
     description["made"] = variant.history
     teacher = Path(config.teacher).name

@@ -418,6 +418,12 @@ def bar(progress: Progress, title: str) -> Callable[[int, int], None]:
     return advance
 
 
+def digest(path: Path) -> bytes:
+    """What tells that two files hold the same, wherever they are."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
 def check_gate(run: Run) -> None:
     """Look at the gate's sets before any long work.
 
@@ -427,13 +433,15 @@ def check_gate(run: Run) -> None:
         DataError: a set cannot be used.
     """
     config, sets = run.config, run.labelled()
+    sizes = {image.path.stat().st_size for one in sets for image in one.images}
     trained = {
-        path.resolve()
+        digest(path)
         for source in config.sources
         for path in dataset.find_images(config.data, source)
+        if path.stat().st_size in sizes
     }
     for one in sets:
-        if shared := [image.path for image in one.images if image.path.resolve() in trained]:
+        if shared := [image.path for image in one.images if digest(image.path) in trained]:
             raise CompressionError(
                 f"gate.data: {len(shared)} of the {len(one.images)} images of {one.name} are "
                 f"trained on, {shared[0]} for one; keep images apart for it (val in a data.yaml)"

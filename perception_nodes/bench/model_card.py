@@ -8,7 +8,7 @@ import yaml
 from perception_nodes.backends.model import Model
 from perception_nodes.bench.models import PACES, is_busy
 from perception_nodes.core.decode import DecodeSettings
-from perception_nodes.evaluation.class_names import usual_name
+from perception_nodes.evaluation.class_names import name_in
 from perception_nodes.evaluation.classes import MIN_CLASS_OBJECTS
 from perception_nodes.evaluation.matching import HEIGHT_BANDS_PX
 from perception_nodes.report import page
@@ -34,7 +34,7 @@ def render(model: Model, accuracy: Accuracy, timed: Mapping[str, Any] | None) ->
     """
     description = yaml.safe_load((model.folder / "model.yaml").read_text(encoding="utf-8"))
     tone, sentence = _verdict(model)
-    parts = {part: _over_sets(accuracy, part) for part in ("classes", "heights", "light")}
+    parts = {part: _over_sets(model, accuracy, part) for part in ("classes", "heights", "light")}
     return page.render(
         "card.html.j2",
         heading=f"Model {model.name}",
@@ -76,7 +76,7 @@ def weaknesses(
         if one["objects"] >= MIN_CLASS_OBJECTS and one["recall"] < SELDOM
     ]
     proven = {name for name, one in classes.items() if one["objects"] >= MIN_CLASS_OBJECTS}
-    unproven = [name for name in model.classes if usual_name(name) not in proven]
+    unproven = [name for name in model.classes if name not in proven]
     if unproven:
         found.append(
             f"No evidence of {', '.join(unproven)}: fewer than {MIN_CLASS_OBJECTS} such objects."
@@ -119,12 +119,13 @@ def _verdict(model: Model) -> tuple[str, str]:
     return "good", f"{what} The licence of its weights is {model.license.partition(' (')[0]}."
 
 
-def _over_sets(accuracy: Accuracy, part: str) -> dict[str, dict[str, Any]]:
+def _over_sets(model: Model, accuracy: Accuracy, part: str) -> dict[str, dict[str, Any]]:
     """Objects, AP50 and recall of each class or band, over all sets, weighted by objects."""
     found: dict[str, list[Mapping[str, Any]]] = {}
     for facts in accuracy.values():
         for name, one in facts.get(part, {}).items():
-            found.setdefault(usual_name(name) if part == "classes" else name, []).append(one)
+            key = name_in(model.classes, name) if part == "classes" else name
+            found.setdefault(key, []).append(one)
     return {
         name: {
             "objects": (objects := sum(one["objects"] for one in some)),

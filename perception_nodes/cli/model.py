@@ -356,7 +356,7 @@ def _compared(
         check_loss(old.name, new.name, a.data, [a.map50_95], [b.map50_95], max_loss)
         for a, b in pairs
     ]
-    losses = class_losses(before, now)
+    losses = class_losses(new.classes, before, now)
     for check in (*checks, *check_classes(old.name, new.name, losses, Margins.class_loss)):
         if check.refusal:
             say_problem("refused", check.refusal)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from perception_nodes.evaluation.accuracy import Evaluation
-from perception_nodes.evaluation.class_names import usual_name
+from perception_nodes.evaluation.class_names import name_in
 
 MIN_CLASS_OBJECTS = 10
 """Labelled objects of a class over all sets; what is found of fewer is no evidence."""
@@ -35,10 +35,13 @@ class ClassLoss:
         return max(before - now for before, now in (self.map50, self.recall))
 
 
-def class_losses(before: Sequence[Evaluation], now: Sequence[Evaluation]) -> list[ClassLoss]:
+def class_losses(
+    classes: Sequence[str], before: Sequence[Evaluation], now: Sequence[Evaluation]
+) -> list[ClassLoss]:
     """Compare class by class, over the sets that label it; one that has only its kind is left out.
 
     Args:
+        classes: the model's, which the sets' are named by.
         before: the reference's evaluations, set by set.
         now: the model's, on the same sets.
     """
@@ -50,7 +53,7 @@ def class_losses(before: Sequence[Evaluation], now: Sequence[Evaluation]) -> lis
                 continue
             shares = (old.recall[name] or 0.0, new.recall[name] or 0.0)
             figures = (score.map50, other.map50, *shares)
-            found.setdefault(usual_name(name), []).append((old.data, score.objects, figures))
+            found.setdefault(name_in(classes, name), []).append((old.data, score.objects, figures))
     losses = []
     for name, parts in found.items():
         objects = sum(count for _, count, _ in parts)
@@ -73,4 +76,4 @@ def class_losses(before: Sequence[Evaluation], now: Sequence[Evaluation]) -> lis
 def without_evidence(classes: Sequence[str], losses: Sequence[ClassLoss]) -> list[str]:
     """Name the classes of a model of which there are too few labelled objects to judge them."""
     proven = {one.name for one in losses if one.objects >= MIN_CLASS_OBJECTS}
-    return [name for name in classes if usual_name(name) not in proven]
+    return [name for name in classes if name not in proven]

@@ -170,7 +170,7 @@ class Gate:
         names = ", ".join(data.name for data in self.sets)
         old, new = ([found.map50_95 for found in each] for each in (before, now))
         whole = check_loss(reference, self.model.name, names, old, new, self.margins.loss)
-        losses = class_losses(before, now)
+        losses = class_losses(self.model.classes, before, now)
         unproven = without_evidence(self.model.classes, losses)
         if unproven:
             self.notes.append(

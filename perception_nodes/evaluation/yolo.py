@@ -80,7 +80,15 @@ def read_yolo(
     root = _images_root(images)
     labels = root.parent / "labels"
     found, errors, without = [], list[str](), list[Path]()
-    expected = {labels / path.relative_to(root).with_suffix(".txt"): path for path in files}
+    expected = dict[Path, Path]()
+    for path in files:
+        label = labels / path.relative_to(root).with_suffix(".txt")
+        if label in expected:
+            raise DataError(
+                f"{expected[label]} and {path} have one label file, {label.name}: rename or remove "
+                "one of the two images"
+            )
+        expected[label] = path
     for label, path in expected.items():
         if label.is_file():
             found.append(_read_file(label, path, len(classes), errors))

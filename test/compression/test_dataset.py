@@ -46,6 +46,32 @@ def test_sets_are_looked_at_as_a_whole(tmp_path):
     check_sources(tmp_path, [source(ignored={7})], print)
 
 
+@pytest.mark.parametrize(
+    "files",
+    [("cam_a/1.png", "cam/a_1.png"), ("a.jpg", "a.png")],
+)
+def test_no_image_takes_the_place_of_another(tmp_path, files):
+    for file in files:
+        (tmp_path / "images" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "images" / file).touch()
+    sources = [source(images="images/**/*.*", classes=None)]
+    with pytest.raises(CompressionError, match="would both be stored as set_") as refused:
+        check_sources(tmp_path, sources, print)
+    assert all(file in str(refused.value) for file in files)
+    apart = [
+        source(name=f"set{i}", images=f"images/{f}", classes=None) for i, f in enumerate(files)
+    ]
+    check_sources(tmp_path, apart, print)
+
+
+@pytest.mark.parametrize("other", ["b.mp4", "00001.png"])
+def test_a_video_is_a_set_of_its_own(tmp_path, other):
+    for file in ("a.mp4", other):
+        (tmp_path / file).touch()
+    with pytest.raises(CompressionError, match=r"matches 2 files, .*a\.mp4 among them"):
+        check_sources(tmp_path, [source(images="*.*", classes=None)], print)
+
+
 def test_a_labeller_adds_what_is_not_there():
     labels = np.array([[CAR, 0, 0, 100, 100]], np.float32)
     same = [BUS, 2, 2, 100, 100]

@@ -185,6 +185,13 @@ def test_what_cannot_be_used_is_told_at_once(spoiled: Path, case: str) -> None:
     assert not (spoiled / "run").exists()
 
 
+def test_a_copy_of_an_image_that_is_trained_on_is_noticed(spoiled: Path) -> None:
+    images = spoiled / "yard/images"
+    (images / "val/00.png").write_bytes((images / "train/07.png").read_bytes())
+    with pytest.raises(PerceptionError, match=r"1 of the 16 images of .*val/00\.png for one"):
+        compress(spoiled / "forklift.yaml", spoiled / "run")
+
+
 def test_images_are_looked_at_first(spoiled: Path) -> None:
     path = spoiled / "yard/images/train/05.png"
     path.write_bytes(b"")

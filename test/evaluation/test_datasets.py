@@ -77,6 +77,12 @@ def test_broken_and_missing_images(yolo: Path) -> None:
         read_set(yolo)
 
 
+def test_two_images_of_one_label_file_are_named(yolo: Path) -> None:
+    (yolo / "images/a.png").write_bytes((yolo / "images/b.png").read_bytes())
+    with pytest.raises(DataError, match=r"a\.jpg and .*a\.png have one label file, a\.txt"):
+        read_set(yolo)
+
+
 def test_no_labels_at_all(yolo: Path) -> None:
     for path in (yolo / "labels").iterdir():
         path.unlink()
@@ -193,6 +199,10 @@ def test_class_names() -> None:
     assert indices_of(["motorbike", "car"], ours) == (1, 2)
     assert indices_of(["Traffic_Light"], ours) == (3,)
     assert indices_of(["vehicle"], ours) == ()
+    both = ("pedestrian", "people")
+    assert indices_of(["pedestrian"], both) == (0,)
+    assert indices_of(["People"], both) == (1,)
+    assert indices_of(["person"], both) == (0, 1)
     assert parse_classes_map("car=car|bus, rider=ignore") == {"car": ("car", "bus"), "rider": ()}
     with pytest.raises(DataError, match="neither a file nor of the form"):
         parse_classes_map("car")
