@@ -24,7 +24,7 @@ from compression.errors import CompressionError
 from compression.frames import read_image
 from perception_nodes.core.geometry import intersections_and_unions
 from perception_nodes.evaluation.datasets import list_images, read_set
-from perception_nodes.evaluation.yolo import read_split
+from perception_nodes.evaluation.yolo import read_line, read_split
 
 VIDEO = ".mp4"
 VEHICLES = ("car", "bus", "truck")
@@ -104,21 +104,18 @@ def read_rows(path: Path | None) -> np.ndarray:
         CompressionError: a line that is no label, named with its value.
     """
     rows = []
-    lines = path.read_text().splitlines() if path is not None and path.exists() else []
+    lines = (
+        path.read_text(errors="replace").splitlines() if path is not None and path.exists() else []
+    )
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            row = [float(value) for value in line.split()]
-        except ValueError:
-            row = []
-        inside = len(row) == 5 and all(-0.01 <= value <= 1.01 for value in row[1:])
-        if not inside or row[0] != int(row[0]) or row[0] < 0 or min(row[3:]) < 0:
+            rows.append(read_line(line))
+        except ValueError as error:
             raise CompressionError(
-                f"{path}:{number}: {line.strip()!r} is no label; expected a class number and "
-                "centre x, centre y, width, height from 0 to 1"
-            )
-        rows.append(row)
+                f"{path}:{number}: {line.strip()!r} is no label: {error}; correct or remove it"
+            ) from error
     return np.array(rows, np.float32).reshape(-1, 5)
 
 
@@ -232,7 +229,8 @@ def teach(
         verbose=False,
     )[0].boxes
     found = [known[int(own)] for own in result.cls]
-    return np.column_stack([np.array(found), result.xyxy.numpy()]).astype(np.float32)
+    taught = np.column_stack([np.array(found), result.xyxy.numpy()]).astype(np.float32)
+    return taught[(taught[:, 3:] - taught[:, 1:3] >= 1).all(axis=1)]  # clipped to nothing
 
 
 def write_sample(

@@ -24,6 +24,8 @@ from perception_nodes.cli.common import (
     say,
     say_problem,
 )
+from perception_nodes.core.errors import listed
+from perception_nodes.core.frame import Detections
 from perception_nodes.evaluation import LabelledSet, read_set
 from perception_nodes.evaluation.agreement import detect
 from perception_nodes.evaluation.gate import Check, Margins
@@ -135,7 +137,7 @@ def import_command(
     (logits, boxes).
 
     With --bag or --images it is tried on frames, and refused with exit status 1 if it finds nothing
-    in them: damaged weights raise no error.
+    in them, or layers are all zero and it finds the same in all: damaged weights raise no error.
 
     With --int8 the float model is kept beside the 8-bit one as NAME-float, and the two are compared
     on the frames, and on --data. Layers that cost too much are kept float; a model that still loses
@@ -192,14 +194,17 @@ def import_command(
             say(f"{file.name} is being exported by ultralytics")
             source = export_onnx(file, options.size, Path(scratch))
         imported = understand(source, options)
-    if imported.source.dead and not (bag or images):
+    dead = imported.source.dead
+    zeros = f"the weights of {len(dead)} convolutions are all zero ({listed(dead)})"
+    if dead and not (bag or images):
         raise ModelError(
-            f"{file}: the weights of {len(imported.source.dead)} convolutions are all zero "
-            f"({imported.source.dead[0]}, …): it is damaged; export or copy it again. If it is "
-            "meant to be so, let it show with --bag or --images that it finds objects"
+            f"{file}: {zeros}: it is damaged; export or copy it again. If it is meant to be so, "
+            "let it show with --bag or --images that it finds objects"
         )
     for note in imported.notes:
         say(note)
+    if dead:
+        say(zeros)
     classes_said = f"{len(imported.classes)} classes"
     say(f"{file.name} is {imported.head.title}: {classes_said}, {_input(imported.source)}")
     say(f"licence of the weights: {imported.license}")
@@ -209,7 +214,7 @@ def import_command(
         checks = []
         chosen = _chosen(model, bag or [], images or [], frames) if bag or images else []
         if chosen:
-            _tried(model, chosen)
+            _tried(model, chosen, dead=bool(dead))
         if int8:
             margins = Margins(min_agreement, loss=max_loss, class_loss=max_class_loss)
             checks = _quantized(model, Path(scratch) / name, chosen, sets, margins)
@@ -237,8 +242,11 @@ def _chosen(model: Model, bags: list[Path], images: list[Path], count: int) -> F
     return list(zip(chosen.names, chosen.frames, strict=True))
 
 
-def _tried(model: Model, frames: Frames) -> None:
-    """Say what a model finds in frames; exit status 1 if that is nothing."""
+def _tried(model: Model, frames: Frames, dead: bool) -> None:
+    """Say what a model finds in frames; exit status 1 if that is nothing.
+
+    Or, of one with convolutions of zeros, if it is the same in all frames.
+    """
     backend = open_backend("openvino", BackendSettings())
     backend.load(model)
     try:
@@ -255,8 +263,21 @@ def _tried(model: Model, frames: Frames) -> None:
             "give --bag or --images that show its classes",
         )
         raise typer.Exit(1)
+    if dead and all(_alike(found[0], one) for one in found):
+        say_problem(
+            "refused",
+            f"{model.name} finds the same in all {len(frames)} frames, and convolutions of it are "
+            "all zero: it is damaged; export or copy it again",
+        )
+        raise typer.Exit(1)
     objects = ", ".join(f"{count} {label}" for label, count in counts.most_common(8))
     say(f"it finds in {len(frames)} frames: {objects}")
+
+
+def _alike(one: Detections, two: Detections) -> bool:
+    """Whether two frames show the same objects, to a pixel."""
+    same = np.array_equal(one.classes, two.classes)
+    return same and np.allclose(one.boxes, two.boxes, rtol=0, atol=1)
 
 
 def _quantized(

@@ -18,6 +18,8 @@ from perception_nodes.evaluation.yolo import class_names, load_yaml, read_split,
 
 ROOT_VARIABLE = "PERCEPTION_DATA"
 IGNORE = "ignore"
+_ENDS = {".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9", ".png": b"IEND"}
+"""What a whole file ends with; files of rarer kinds are decoded."""
 
 
 class Description(BaseModel):
@@ -252,5 +254,6 @@ def _described(path: Path, root: str | Path | None, split: str) -> _Source:
 def _looks_whole(path: Path) -> bool:
     if not cv2.haveImageReader(str(path)):
         return False
-    # OpenCV fills the missing part of a JPEG with grey, without an error.
-    return path.suffix.lower() not in (".jpg", ".jpeg") or b"\xff\xd9" in path.read_bytes()[-4096:]
+    end = _ENDS.get(path.suffix.lower())
+    # OpenCV fills the missing part of some files, without an error.
+    return cv2.imread(str(path)) is not None if end is None else end in path.read_bytes()[-4096:]

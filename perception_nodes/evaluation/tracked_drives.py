@@ -179,6 +179,8 @@ def read_mot(folder: Path) -> TrackedDrive:
         info = configparser.ConfigParser()
         info.read_string((folder / "seqinfo.ini").read_text(encoding="utf-8"))
         rate_hz = info.getfloat("Sequence", "frameRate")
+        if not 0 < rate_hz < np.inf:
+            raise ValueError(f"frameRate is {rate_hz:g}")
         truth = np.loadtxt(folder / "gt/gt.txt", delimiter=",", ndmin=2)[:, :7]
         found = np.loadtxt(folder / "det/det.txt", delimiter=",", ndmin=2)[:, :7]
         truth = truth[truth[:, 6] > 0]  # others are not to be counted

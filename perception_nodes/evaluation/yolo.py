@@ -16,6 +16,8 @@ from perception_nodes.evaluation.labels import DataError, LabelledImage
 
 ROUNDING = 1e-4
 """How far a coordinate may be outside the image: labels are written with few digits."""
+MOST_CLASSES = 1_000_000
+"""The largest class number where no names say it: more is no class."""
 _MARKS = ("classes.txt", "data.yaml")
 
 
@@ -156,7 +158,7 @@ def _read_file(label: Path, image: Path, classes: int, errors: list[str]) -> Lab
         if not line.strip():
             continue
         try:
-            rows.append(_read_line(line, classes))
+            rows.append(read_line(line, classes))
         except ValueError as error:
             errors.append(f"{label}:{number}: {error}")
     values = np.array(rows).reshape(-1, 5)
@@ -166,15 +168,25 @@ def _read_file(label: Path, image: Path, classes: int, errors: list[str]) -> Lab
     return LabelledImage(image, boxes, labels, np.zeros(len(rows), np.bool_))
 
 
-def _read_line(line: str, classes: int) -> list[float]:
+def read_line(line: str, classes: int | None = None) -> list[float]:
+    """Class, centre x and y, width and height.
+
+    Args:
+        line: of a label file.
+        classes: how many there are, if that is known.
+
+    Raises:
+        ValueError: it is no label; the text says why.
+    """
     parts = line.split()
     if len(parts) != 5:
         kind = "a polygon or oriented box" if len(parts) > 6 else "no box"
         raise ValueError(
             f"{len(parts)} values are {kind}; a line is 'class centre_x centre_y width height'"
         )
-    if not re.fullmatch(r"\d+(\.0*)?", parts[0]) or float(parts[0]) >= classes:
-        raise ValueError(f"class {parts[0]!r} is not one of 0 to {classes - 1}")
+    last = MOST_CLASSES if classes is None else classes - 1
+    if not re.fullmatch(r"\d+(\.0*)?", parts[0]) or float(parts[0]) > last:
+        raise ValueError(f"class {parts[0]!r} is not one of 0 to {last}")
     try:
         numbers = [float(part) for part in parts]
     except ValueError as error:

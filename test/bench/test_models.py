@@ -3,6 +3,7 @@
 import json
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 from perception_nodes.backends.model import load_model
@@ -12,6 +13,7 @@ from perception_nodes.bench.models_report import picture, render
 from perception_nodes.bench.pareto import Point, front_of
 from perception_nodes.bench.pareto_chart import pareto_svg
 from perception_nodes.bench.roofline import network_facts
+from perception_nodes.core.inference import HeadTensors
 
 
 def test_a_child_beside_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,6 +48,35 @@ def test_a_network_that_runtimes_see_differently_is_not_timed(
     monkeypatch.setattr(bench, "MIN_COSINE", 1.1)
     with pytest.raises(Disagreement, match="differ, cosine 0.9"):
         agreement(load_model("road-n"))
+
+
+@pytest.mark.parametrize(
+    ("theirs", "cosine"), [((0.0, 0.0), 1.0), ((1.0, 0.0), None), ((0.0, 1.0), None)]
+)
+def test_outputs_of_zeros_are_the_same_only_as_zeros(
+    monkeypatch: pytest.MonkeyPatch, theirs: tuple[float, float], cosine: float | None
+) -> None:
+    """Of boxes and class scores: one runtime finds nothing, and the other what is given."""
+
+    class Fake:
+        def __init__(self, values: tuple[float, float]) -> None:
+            boxes, scores = (np.full((1, 4, 2), value, np.float32) for value in values)
+            self._heads = HeadTensors([boxes], [scores])
+
+        def load(self, model: object) -> None: ...
+
+        def close(self) -> None: ...
+
+        def infer(self, picture: object) -> HeadTensors:
+            return self._heads
+
+    seen = {"openvino": (0.0, 0.0), "onnxruntime": theirs}
+    monkeypatch.setattr(bench, "open_backend", lambda name, settings: Fake(seen[name]))
+    if cosine is None:
+        with pytest.raises(Disagreement, match=r"cosine 0\.0000"):
+            agreement(load_model("road-n"))
+    else:
+        assert agreement(load_model("road-n")) == cosine
 
 
 def test_the_graph_tells_the_cost() -> None:

@@ -23,12 +23,21 @@ def source(**given) -> Source:
 
 @pytest.mark.parametrize(
     "line", ["0 0.5 0.5 0.2", "0 0.5 1.5 0.2 0.2", "0 0.5 0.5 -0.1 0.2", "0.5 0.5 0.5 0.1 0.1",
-             "0 nan 0.5 0.1 0.1", "-1 0.5 0.5 0.1 0.1", "car 0.5 0.5 0.1 0.1"],
+             "0 nan 0.5 0.1 0.1", "-1 0.5 0.5 0.1 0.1", "car 0.5 0.5 0.1 0.1",
+             "nan 0.5 0.5 0.1 0.1", "inf 0.5 0.5 0.1 0.1", "0 0.5 0.5 0.1 0",
+             "9" * 400 + " 0.5 0.5 0.1 0.1"],
 )  # fmt: skip
 def test_a_wrong_label_is_named_with_its_line(tmp_path, line):
     path = tmp_path / "a.txt"
     path.write_text(f"0 0.5 0.5 0.1 0.1\n\n{line}\n")
     with pytest.raises(CompressionError, match=r"a\.txt:3: .* is no label"):
+        read_rows(path)
+
+
+def test_labels_in_another_encoding_are_named(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes("0 0.5 0.5 0.1 0.1\n".encode("utf-16"))
+    with pytest.raises(CompressionError, match=r"a\.txt:1: .* is no label"):
         read_rows(path)
 
 

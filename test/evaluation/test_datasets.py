@@ -9,7 +9,7 @@ import pytest
 
 from perception_nodes.evaluation import DataError, read_set
 from perception_nodes.evaluation.class_names import indices_of
-from perception_nodes.evaluation.datasets import parse_classes_map
+from perception_nodes.evaluation.datasets import check_images, parse_classes_map
 
 
 @pytest.fixture
@@ -75,6 +75,17 @@ def test_broken_and_missing_images(yolo: Path) -> None:
     (yolo / "images/b.png").unlink()
     with pytest.raises(DataError, match="holds no image"):
         read_set(yolo)
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "bmp", "webp", "tif"])
+def test_an_image_that_is_cut_off_is_named(tmp_path: Path, ending: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)
+    whole, cut = tmp_path / f"whole.{ending}", tmp_path / f"cut.{ending}"
+    cv2.imwrite(str(whole), pixels)
+    check_images([whole])
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    with pytest.raises(DataError, match=f"1 of 2 images are cut off, .*cut.{ending}"):
+        check_images([whole, cut])
 
 
 def test_two_images_of_one_label_file_are_named(yolo: Path) -> None:

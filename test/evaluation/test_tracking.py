@@ -64,6 +64,14 @@ def test_a_sequence_of_motchallenge(tmp_path):
     )  # the first frame is missing
 
 
+@pytest.mark.parametrize("rate", ["0", "-10", "nan", "inf"])
+def test_a_sequence_without_a_rate_is_refused(tmp_path, rate):
+    folder = write_sequence(tmp_path / "s")
+    (folder / "seqinfo.ini").write_text(f"[Sequence]\nframeRate={rate}\n")
+    with pytest.raises(TracksError, match=f"none of MOTChallenge: frameRate is {rate}"):
+        read_mot(folder)
+
+
 @pytest.mark.parametrize("damage", ["seqinfo.ini", "gt/gt.txt", "det/det.txt"])
 def test_a_damaged_sequence_is_named(tmp_path, damage):
     folder = write_sequence(tmp_path / "s")

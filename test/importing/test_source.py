@@ -3,18 +3,23 @@
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import numpy as np
 import onnx
 import openvino
 import pytest
+import typer
 from onnx import TensorProto, numpy_helper
 from toy_detectors import cells, detector, written
 from typer.testing import CliRunner
 
 from perception_nodes.backends.model import ModelError, load_model
+from perception_nodes.cli import import_model
 from perception_nodes.cli.app import app
 from perception_nodes.core.errors import PerceptionError
+from perception_nodes.core.frame import Detections
 from perception_nodes.importing.importer import Options, understand
 
 STRIDES = (8, 16, 32)
@@ -202,6 +207,24 @@ def test_a_damaged_network_is_not_taken_on_trust(tmp_path, root):
     rows[:, 4] = 0.5
     command(written(detector({"output0": rows}), blind), *options, *frames, status=0)
     assert [path.name for path in out.iterdir()] == ["blind"]
+
+
+@pytest.mark.parametrize(
+    ("dead", "step_px", "refused"), [(True, 0.1, True), (True, 5, False), (False, 0.1, False)]
+)
+def test_a_network_with_dead_layers_has_to_see_what_changes(monkeypatch, dead, step_px, refused):
+    boxes = np.array([[10, 10, 20, 20]], np.float32)
+    found = [
+        Detections(boxes + i * step_px, np.ones(1, np.float32), np.zeros(1, int)) for i in range(3)
+    ]
+    monkeypatch.setattr(import_model, "detect", lambda *_: found)
+    monkeypatch.setattr(import_model, "open_backend", lambda *_: MagicMock())
+    model, frames = SimpleNamespace(name="it", classes=["car"]), [("", boxes)] * 3
+    if refused:
+        with pytest.raises(typer.Exit):
+            import_model._tried(model, frames, dead)
+    else:
+        import_model._tried(model, frames, dead)
 
 
 def test_a_list_of_names_may_be_long(tmp_path):
