@@ -1,10 +1,15 @@
 """A configuration is refused before hours of work, and the error says where."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 from compression.config import read_config
+from compression.deploy import without_labels
 from compression.errors import CompressionError
 from compression.package import license_of
+from perception_nodes.evaluation.labels import LabelledImage, LabelledSet
 
 
 def classes_of(checkpoint):
@@ -86,3 +91,10 @@ def test_terms_are_the_strictest(values, write_config, weights, images, free):
     values["sources"][0]["license"] = images
     said = license_of(read_config(write_config(values), classes_of))
     assert said.startswith(weights) and (said == weights) == free
+
+
+def test_evidence_of_a_class_is_none_of_its_synonym():
+    image = LabelledImage(Path("a"), np.ones((12, 4)), np.zeros(12, int), np.zeros(12, bool))
+    labelled = LabelledSet("set", ("pedestrian", "people"), (image,))
+    assert without_labels(["pedestrian", "people"], [labelled]) == ["people"]
+    assert without_labels(["person"], [labelled]) == []
