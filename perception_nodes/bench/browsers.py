@@ -10,6 +10,7 @@ from typing import Any
 
 import aiohttp
 
+from perception_nodes.system.environment import die_with_parent
 from perception_nodes.system.realtime import give_way
 
 AGAIN_S = 0.1
@@ -33,9 +34,15 @@ class Browsers:
     def __enter__(self) -> "Browsers":
         """Start them; they wait for the page."""
         command = [sys.executable, "-m", __name__, f"http://localhost:{self._port}"]
+        us = os.getpid()
         for _ in range(self._count):
             self._running.append(
-                subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
+                subprocess.Popen(
+                    command,
+                    stdout=subprocess.PIPE,
+                    start_new_session=True,
+                    preexec_fn=lambda: die_with_parent(us),
+                )
             )
         return self
 

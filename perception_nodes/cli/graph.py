@@ -179,10 +179,18 @@ def view(assignments: RunAssignments = None, parameters: ListParameters = False)
 
 
 def say_page(specs: Sequence[NodeSpec]) -> None:
-    """Say where the page is, if there is one."""
+    """Say where the page is, if there is one.
+
+    Raises:
+        PerceptionError: it cannot be served there; to be known before the graph runs.
+    """
     for spec in specs:
         if spec.executable == VIEW.executable:
-            say(f"The page is at {ViewSettings(**spec.parameters).view_url}")
+            from perception_nodes.view.server import listening
+
+            settings = ViewSettings(**spec.parameters)
+            listening(settings.view_address, settings.view_port).close()
+            say(f"The page is at {settings.view_url}")
 
 
 def show_parameters(graph: Graph, hidden: Collection[str] = ()) -> None:

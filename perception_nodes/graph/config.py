@@ -601,7 +601,7 @@ class ViewSettings(CamerasSettings):
                 "requirements/view.txt"
             )
         token = os.environ.get(VIEW_TOKEN_VARIABLE, "")
-        if self.view and self.view_address != "localhost" and len(token) < MIN_TOKEN:
+        if self.view_address != "localhost" and len(token) < MIN_TOKEN:
             raise ValueError(
                 f"view_address: {self.view_address!r} is not allowed without a token of at least "
                 f"{MIN_TOKEN} characters: export {VIEW_TOKEN_VARIABLE}=$(openssl rand -hex 16)"

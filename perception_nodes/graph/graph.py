@@ -55,6 +55,7 @@ class NodeKind:
         standby: node name of a second process that may stand by; empty: it has no standby.
         serves_all_cameras: one process serves all cameras of a graph.
         plays_drive: it plays a recorded drive, and the graph ends when the drive ends.
+        dispensable: the graph runs without it where it cannot start.
         is_needed: whether a graph with these parameters has it.
     """
 
@@ -64,6 +65,7 @@ class NodeKind:
     standby: str = ""
     serves_all_cameras: bool = False
     plays_drive: bool = False
+    dispensable: bool = False
     is_needed: Callable[[Mapping[str, Any]], bool] = lambda _: True
 
     @property
@@ -83,6 +85,7 @@ class NodeSpec:
         environment: environment variables that it needs.
         ends_graph: the graph ends when all such processes have ended by themselves.
         restarted: it is started again when it dies.
+        dispensable: where it is restarted and cannot start at all, the others go on without it.
         stands_by: it is to take the place of another one, and is started later.
         name: name of the node.
         full_name: name of the node with its namespace.
@@ -95,6 +98,7 @@ class NodeSpec:
     environment: dict[str, str] = field(default_factory=dict)
     ends_graph: bool = False
     restarted: bool = False
+    dispensable: bool = False
     stands_by: bool = False
     name: str = field(kw_only=True)
     full_name: str = ""
@@ -299,6 +303,7 @@ def _nodes(kinds: Sequence[NodeKind], values: Mapping[str, Any]) -> list[NodeSpe
                 ),
                 ends_graph=kind.plays_drive or plays_file,
                 restarted=kind in VEHICLE.kinds,
+                dispensable=kind.dispensable,
                 stands_by=name == kind.standby,
                 name=name,
             )
@@ -392,6 +397,7 @@ VIEW = NodeKind(
     "view_node",
     ViewSettings,
     serves_all_cameras=True,
+    dispensable=True,
     is_needed=lambda values: check(ViewSettings, _own(ViewSettings, values)).view,
 )
 PLAYER = NodeKind("player_node", PlayerSettings, plays_drive=True)

@@ -34,8 +34,8 @@ AWAY_S = 0.5
 """If we look at the processes no sooner than this, we were stopped or starved ourselves."""
 START_FAILED = 2
 """Exit status of a node that could not start; one that fails later has another. At the first start
-this ends the graph, since a restart would not help; later the cause may be something that goes
-away, such as memory that others hold."""
+this ends the graph, unless it can do without, since a restart would not help; later the cause may
+be something that goes away, such as memory that others hold."""
 
 
 class GraphFailure(PerceptionError):
@@ -196,9 +196,10 @@ class Supervisor:
                     continue
                 if self._stop_requested:
                     return False
-                if spec.restarted and status == 0:
+                if spec.restarted and (status == 0 or self._is_done_without(spec, status)):
                     self._shut_down.add(spec.name)
-                    self._say(f"{spec.name} was shut down and is not started again")
+                    how = f"ended {_how(status)}" if status else "was shut down"
+                    self._say(f"{spec.name} {how} and is not started again")
                     if all(s.name in self._shut_down for s in self._specs if s.restarted):
                         return True
                     continue
@@ -225,6 +226,10 @@ class Supervisor:
             self._running_s[spec.name] = now_s
         elif now_s - since_s > STOPPED_S:
             process.kill()
+
+    def _is_done_without(self, spec: NodeSpec, status: int) -> bool:
+        first = not self._restarts.has_died(spec.name)
+        return spec.dispensable and first and status == START_FAILED
 
     def _note_death(self, spec: NodeSpec, status: int) -> float:
         """Report a death; returns when the process is to be restarted, CLOCK_MONOTONIC seconds."""

@@ -50,9 +50,14 @@ def is_own_host(host: str, address: str) -> bool:
 
 def is_own_page(headers: Mapping[str, str]) -> bool:
     """Whether a stream is opened by our page; a browser tells the truth about it."""
-    return urlsplit(headers.get("Origin", "")).netloc == headers.get("Host")
+    try:
+        return urlsplit(headers.get("Origin", "")).netloc == headers.get("Host")
+    except ValueError:
+        return False
 
 
 def is_same(given: str | None, token: str) -> bool:
     """Whether a token is right, in a time that does not tell how much of it is."""
-    return hmac.compare_digest((given or "").encode(), token.encode())
+    # Bytes that are not UTF-8 reach us as surrogates, of which each stays what it is.
+    one, other = ((text or "").encode(errors="surrogatepass") for text in (given, token))
+    return hmac.compare_digest(one, other)

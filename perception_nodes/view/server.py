@@ -7,17 +7,19 @@ to it: who is slow gets fewer, and nothing queues up. A page that is not visible
 import asyncio
 import json
 import os
+import socket
 import struct
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from concurrent import futures
+from contextlib import suppress
 from pathlib import Path
-from weakref import WeakSet
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from perception_nodes.core.errors import PerceptionError
-from perception_nodes.graph.config import VIEW_TOKEN_VARIABLE
+from perception_nodes.graph.config import MIN_TOKEN, VIEW_TOKEN_VARIABLE
 from perception_nodes.view import access
 from perception_nodes.view.feed import Feed
 
@@ -30,13 +32,39 @@ TYPES = {
 }
 MAX_BROWSERS = 16
 HEARTBEAT_S = 10.0
-"""A browser that does not answer to a ping for half of this is gone."""
+"""A browser that does not answer to a ping for half of this is gone, and so is one that has not
+taken an update after this time."""
 LOOKING_S = 3.0
 """A browser that has not asked for this long does not look."""
 MAX_QUESTION_BYTES = 64
 CLOSING_S = 1.0
+"""Browsers get this long for each step of the page's end."""
+MAX_CLOSING_S = 4 * CLOSING_S
 COOKIE = "perception_view"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def listening(address: str, port: int) -> socket.socket:
+    """The socket to serve the page on.
+
+    Args:
+        address: name or number of an interface.
+        port: of the interface.
+
+    Raises:
+        PerceptionError: the port is taken, or the address is none of this machine.
+    """
+    # Some machines have no IPv6, and every browser tries both.
+    host = "127.0.0.1" if address == access.LOCALHOST else address
+    try:
+        family, *_, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(place, family=family)
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        raise PerceptionError(
+            f"parameter view_port: {port} of {host} cannot be served on ({why}); give another "
+            "port, or an address of this machine as view_address"
+        ) from error
 
 
 class PageServer:
@@ -49,14 +77,22 @@ class PageServer:
             feed: what is shown.
             address: interface to serve on.
             port: of the interface.
-            token: that a browser needs; empty: none.
+            token: that a browser needs; empty: none, on localhost.
             rate_hz: updates a second for each browser, at most.
+
+        Raises:
+            PerceptionError: others can reach the address, and the token is too short for that.
         """
+        if address != access.LOCALHOST and len(token) < MIN_TOKEN:
+            raise PerceptionError(
+                f"parameter view_address: {address!r} needs a token of at least {MIN_TOKEN} "
+                f"characters in ${VIEW_TOKEN_VARIABLE}"
+            )
         self._feed, self._token = feed, token
         self._address, self._port = address, port
         self._interval_s = 1 / rate_hz
         self._asked_s = -LOOKING_S
-        self._streams: WeakSet[web.WebSocketResponse] = WeakSet()
+        self._streams: dict[web.WebSocketResponse, asyncio.Transport | None] = {}
         self._loop = asyncio.new_event_loop()
         self._thread: threading.Thread | None = None
         self._files = {
@@ -89,32 +125,34 @@ class PageServer:
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=CLOSING_S)
         self._runner = runner
         self._loop.run_until_complete(runner.setup())
-        # Some machines have no IPv6, and every browser tries both.
-        host = "127.0.0.1" if self._address == access.LOCALHOST else self._address
         try:
-            self._loop.run_until_complete(web.TCPSite(runner, host, self._port).start())
-        except OSError as error:
+            door = listening(self._address, self._port)
+        except PerceptionError:
             self._loop.run_until_complete(runner.cleanup())
-            raise PerceptionError(
-                f"parameter view_port: {self._port} of {host} cannot be served on "
-                f"({os.strerror(error.errno) if error.errno else error}); give another port, or "
-                "an address of this machine as view_address"
-            ) from error
+            raise
+        self._loop.run_until_complete(web.SockSite(runner, door).start())
         self._thread = threading.Thread(target=self._loop.run_forever, name="page", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Close all streams and the port."""
+        """Close all streams and the port, whatever the browsers do."""
         if self._thread is not None:
-            asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
+            with suppress(futures.TimeoutError):
+                closing = asyncio.run_coroutine_threadsafe(self._close(), self._loop)
+                closing.result(MAX_CLOSING_S)
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._thread = None
         self._loop.close()
 
     async def _close(self) -> None:
-        for stream in list(self._streams):
-            await stream.close(code=WSCloseCode.GOING_AWAY)
+        streams = dict(self._streams)
+        farewells = [stream.close(code=WSCloseCode.GOING_AWAY) for stream in streams]
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(asyncio.gather(*farewells, return_exceptions=True), CLOSING_S)
+        for transport in streams.values():
+            if transport is not None:
+                transport.abort()
         await self._runner.cleanup()
 
     @web.middleware
@@ -156,7 +194,7 @@ class PageServer:
             compress=False,
             timeout=CLOSING_S,
         )
-        self._streams.add(stream)
+        self._streams[stream] = request.transport
         try:
             await stream.prepare(request)
             await stream.send_json({"setup": self._feed.setup})
@@ -169,13 +207,15 @@ class PageServer:
                 update = self._feed.update(cursor)
                 cursor = update.cursor
                 facts = json.dumps(update.facts, separators=(",", ":")).encode()
-                await stream.send_bytes(
-                    b"".join((struct.pack("<I", len(facts)), facts, *update.pictures))
-                )
+                answer = b"".join((struct.pack("<I", len(facts)), facts, *update.pictures))
+                await asyncio.wait_for(stream.send_bytes(answer), HEARTBEAT_S)
         except ConnectionError:
             pass  # it has closed while we sent
+        except asyncio.TimeoutError:
+            if request.transport is not None:
+                request.transport.abort()  # it asks and does not read
         finally:
-            self._streams.discard(stream)
+            del self._streams[stream]
         return stream
 
 

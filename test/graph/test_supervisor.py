@@ -76,6 +76,7 @@ class StandIn:
     environment: dict = field(default_factory=dict)
     cameras: tuple = ("front",)
     awake_processors: frozenset = frozenset()
+    dispensable: bool = False
 
     @property
     def name(self):
@@ -323,6 +324,22 @@ def test_one_that_could_not_start_is_not_tried_again(graph, log):
     with pytest.raises(GraphFailure, match="^a ended with status 2$"):
         with graph(restarted=["a"], a="refuse") as running:
             running.wait()
+
+
+def test_one_that_only_shows_and_cannot_start_is_left_out(graph, log, capfd):
+    made = graph(restarted=["detector", "page"], page="refuse", detector="end when told")
+    made._specs = [replace(spec, dispensable=spec.name == "page") for spec in made._specs]
+    with made as running:
+
+        def end():
+            while "page ended with status 2 and is not started again" not in capfd.readouterr().err:
+                time.sleep(POLL_S)
+            log.wait_for(2)
+            os.kill(log.process("detector"), signal.SIGUSR1)
+
+        threading.Thread(target=end).start()
+        assert running.wait() is True
+    assert sorted(log.names("started")) == ["detector", "page"]
 
 
 def test_a_node_that_is_shut_down_stays_down_and_the_others_go_on(graph, log, capfd):

@@ -125,6 +125,25 @@ def test_a_person_sees_cameras_figures_health_and_opens_a_missed_frame(browser: 
         assert browser.complaints() == []
 
 
+def test_the_last_missed_frames_of_each_camera_are_shown_in_their_order(browser: Browser) -> None:
+    with served("front", "rear") as (feed, _, port):
+        for number in range(130):
+            for camera in ("front", "rear") if number < 70 else ("rear",):
+                feed.frame(camera, report(FrameStatus.LATE, 13.0, f"{number}"))
+        browser.open(port)
+        browser.until(lambda: browser.run("return misses.length") == 120)
+        shown = browser.run("return misses.map(({camera, reason}) => [camera, Number(reason)])")
+        expected = {"front": range(10, 70), "rear": range(70, 130)}
+        assert sorted(map(tuple, shown)) == [(c, n) for c, ns in expected.items() for n in ns]
+        assert [n for _, n in shown] == sorted((n for _, n in shown), reverse=True)
+        feed.frame("front", report(FrameStatus.LATE, 13.0, "130"))
+        browser.until(lambda: browser.run("return misses[0].reason") == "130")
+        last = "return [misses.length, document.querySelectorAll('#misses li').length]"
+        assert browser.run(last) == [120, 120]
+        oldest = "return misses.filter((miss) => miss.camera === 'front').at(-1).reason"
+        assert browser.run(oldest) == "11"
+
+
 def test_texts_of_the_graph_are_only_text(browser: Browser) -> None:
     with served() as (feed, _, port):
         evil = report(FrameStatus.FAILED, 1.0, EVIL, EVIL)

@@ -7,7 +7,8 @@ import re
 import struct
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -15,13 +16,17 @@ import pytest
 from fake_graph import fed, nominal, picture, report, served
 
 from perception_nodes.bench.browsers import free_port
+from perception_nodes.cli.graph import VIEW_ALONE, say_page
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.core.frame import FrameStatus
 from perception_nodes.view import access
+from perception_nodes.view import server as server_module
 from perception_nodes.view.feed import Feed
-from perception_nodes.view.server import MAX_BROWSERS, PageServer
+from perception_nodes.view.server import MAX_BROWSERS, MAX_CLOSING_S, PageServer
 
 TOKEN = "0123456789abcdef"
+LARGE = picture()._replace(jpeg=bytes(16_000_000))
+"""More than the kernel keeps for a socket."""
 UPLOT = "https://github.com/leeoniya/uPlot"
 """In the comment that names its authors."""
 
@@ -46,7 +51,20 @@ def status_of(port: int, path: str, **headers: str) -> int:
 
 
 def stream(session: aiohttp.ClientSession, url: str) -> Any:
-    return session.ws_connect(f"{url}/stream", headers={"Origin": url})
+    return session.ws_connect(f"{url}/stream", headers={"Origin": url}, max_msg_size=0)
+
+
+@asynccontextmanager
+async def deaf(session: aiohttp.ClientSession, url: str) -> AsyncIterator[Any]:
+    """A stream that asks and does not read."""
+    async with stream(session, url) as slow:
+        await slow.receive_json()
+        slow._response.connection.transport.pause_reading()
+        for _ in range(20):
+            await slow.send_str("next")
+        yield slow
+        if slow._response.connection is not None:
+            slow._response.connection.transport.resume_reading()
 
 
 def parts(message: bytes) -> tuple[dict[str, Any], bytes]:
@@ -139,6 +157,20 @@ def test_the_network_needs_the_token_which_becomes_a_cookie() -> None:
         asked(port, act)
 
 
+def test_the_network_is_never_served_without_a_token() -> None:
+    feed = Feed(("front",), 10.0, 10.0)
+    for token in ("", TOKEN[:-1]):
+        with pytest.raises(PerceptionError, match="^parameter view_address: '0.0.0.0' needs"):
+            PageServer(feed, "0.0.0.0", free_port(), token, 10.0)
+
+
+def test_headers_that_are_no_text_or_no_address_are_refused() -> None:
+    for given in ("\udcff", "?", TOKEN + "\udcff", None):
+        assert not access.is_same(given, TOKEN)
+    assert not access.is_same("?", "\udcff")
+    assert not access.is_own_page({"Origin": "http://[::1", "Host": "localhost"})
+
+
 def test_names_that_can_only_be_ours() -> None:
     for host, address, expected in (
         ("localhost:80", "localhost", True),
@@ -152,27 +184,33 @@ def test_names_that_can_only_be_ours() -> None:
 
 
 def test_who_does_not_read_is_sent_one_update_and_no_more() -> None:
-    large = picture()._replace(jpeg=bytes(3_000_000))  # more than the kernel keeps for a socket
-
     async def act(session: aiohttp.ClientSession, url: str) -> None:
-        async with stream(session, url) as slow, stream(session, url) as quick:
-            await slow.receive_json()
+        async with deaf(session, url), stream(session, url) as quick:
             await quick.receive_json()
-            slow._response.connection.transport.pause_reading()
-            for _ in range(20):
-                await slow.send_str("next")
-            for _ in range(10):
-                feed.frame("front", report(), large)
-                assert len((await update(quick))[1]) == 3_000_000
+            for _ in range(3):
+                feed.frame("front", report(), LARGE)
+                assert len((await update(quick))[1]) == 16_000_000
             assert calls.count(0) == 2  # cursors: each began once, the slow one never came back
-            slow._response.connection.transport.resume_reading()
+            assert len(calls) == 4
 
     with served() as (feed, _, port):
         calls, plain = [], feed.update
         feed.update = lambda cursor: (calls.append(cursor), plain(cursor))[1]
-        feed.frame("front", report(), large)
+        feed.frame("front", report(), LARGE)
         asked(port, act)
-        assert len(calls) < 35
+
+
+def test_who_never_reads_loses_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "HEARTBEAT_S", 0.5)
+
+    async def act(session: aiohttp.ClientSession, url: str) -> None:
+        async with deaf(session, url):
+            while server.browsers:  # `asked` gives up at some time
+                await asyncio.sleep(0.01)
+
+    with served() as (feed, server, port):
+        feed.frame("front", report(), LARGE)
+        asked(port, act)
 
 
 def test_a_hundred_reconnections_leave_nothing() -> None:
@@ -226,12 +264,34 @@ def test_its_end_closes_streams_that_are_open() -> None:
     assert time.monotonic() - begun_s < 10
 
 
+def test_its_end_does_not_wait_for_who_does_not_read() -> None:
+    async def act(session: aiohttp.ClientSession, url: str) -> None:
+        async with deaf(session, url), deaf(session, url):
+            while len(calls) < 2:
+                await asyncio.sleep(0.01)
+            closing = threading.Thread(target=server.close, daemon=True)
+            closing.start()
+            await asyncio.to_thread(closing.join, 5 * MAX_CLOSING_S)
+            assert not closing.is_alive()
+
+    feed, calls = Feed(("front",), 10.0, 10.0), []
+    plain = feed.update
+    feed.update = lambda cursor: (calls.append(cursor), plain(cursor))[1]  # type: ignore[method-assign]
+    feed.frame("front", report(), LARGE)
+    server = PageServer(feed, "localhost", free_port(), "", 10.0)
+    server.start()
+    asked(server._port, act)
+    assert not server.browsers
+
+
 def test_a_port_that_is_taken_is_told_in_one_line() -> None:
     with served() as (feed, _, port):
         with pytest.raises(
             PerceptionError, match=f"^parameter view_port: {port} of 127.0.0.1 .*another"
         ):
             PageServer(feed, "localhost", port, "", 10.0).start()
+        with pytest.raises(PerceptionError, match=f"^parameter view_port: {port} "):
+            say_page(VIEW_ALONE.nodes({"view": "true", "view_port": port}))
 
 
 def test_texts_of_the_graph_stay_json() -> None:

@@ -100,13 +100,15 @@ async function take(data) {
   const facts = JSON.parse(decoder.decode(new Uint8Array(data, 4, size)));
   let start = 4 + size;
   now = facts.now;
+  const missed = Object.entries(facts.cameras).flatMap(([camera, found]) =>
+    found.misses.map((miss) => ({ ...miss, camera })));
+  for (const miss of missed.sort((a, b) => a.n - b.n)) addMiss(miss);
   for (const [name, found] of Object.entries(facts.cameras)) {
     const one = cameras[name];
     one.facts = found;
     one.frames.push(...found.frames);
     const gone = one.frames.findIndex(([at]) => at > now - WINDOW_S);
     one.frames.splice(0, gone < 0 ? one.frames.length : gone);
-    for (const miss of found.misses) addMiss({ ...miss, camera: name });
     if (found.picture) {
       const jpeg = new Blob([new Uint8Array(data, start, found.picture.bytes)], { type: "image/jpeg" });
       start += found.picture.bytes;
@@ -343,11 +345,13 @@ function addMiss(miss) {
   button.onclick = () => openMiss(miss);
   item.append(button);
   $("misses").prepend(item);
-  while (misses.length > MISSES) {
-    misses.pop();
-    $("misses").lastChild.remove();
+  if (misses.filter(({ camera }) => camera === miss.camera).length > MISSES) {
+    const oldest = misses.findLastIndex(({ camera }) => camera === miss.camera);
+    misses.splice(oldest, 1);
+    $("misses").children[oldest].remove();
   }
-  $("missed-count").textContent = `the last ${misses.length}`;
+  $("missed-count").textContent = setup.cameras.length > 1 ? `the last ${MISSES} of each camera`
+    : `the last ${misses.length}`;
   $("no-miss").hidden = true;
 }
 
