@@ -22,11 +22,11 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def run(*arguments):
+def run(*arguments, status=0):
     result = CliRunner().invoke(app, [*map(str, arguments)], env={"COLUMNS": "160"})
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == status, result.output
     return result
 
 
@@ -82,6 +82,6 @@ def test_compile_shows_what_each_layer_takes(sample, bitstream, tmp_path):
     assert golden == [1.0]
     (file,) = facts["cache"]
     assert file.endswith(".fpga")
-    text = run(*arguments, "--frames", 1, "--min-parent-agreement", 0).stdout
+    text = run(*arguments, "--frames", 1, status=1).stdout  # too few to judge by
     assert "How much of the engine each layer uses" in text
     assert f"{len(layers)} in all" in text
