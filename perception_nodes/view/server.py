@@ -6,6 +6,7 @@ to it: who is slow gets fewer, and nothing queues up. A page that is not visible
 
 import asyncio
 import json
+import logging
 import os
 import socket
 import struct
@@ -17,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp.http import HttpProcessingError
 
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.graph.config import MIN_TOKEN, VIEW_TOKEN_VARIABLE
@@ -117,6 +119,7 @@ class PageServer:
         Raises:
             PerceptionError: the port is taken, or the address is none of this machine.
         """
+        logging.getLogger("aiohttp.server").addFilter(_is_our_fault)
         app = web.Application(middlewares=[self._checked])
         app.on_response_prepare.append(_secure)
         app.router.add_get("/stream", self._stream)
@@ -217,6 +220,11 @@ class PageServer:
         finally:
             del self._streams[stream]
         return stream
+
+
+def _is_our_fault(record: logging.LogRecord) -> bool:
+    """Not of a request that is no HTTP: else anyone could fill the node's log."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
 async def _secure(_: web.Request, answer: web.StreamResponse) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import socket as socket_module
 import struct
 import threading
 import time
@@ -169,6 +170,25 @@ def test_headers_that_are_no_text_or_no_address_are_refused() -> None:
         assert not access.is_same(given, TOKEN)
     assert not access.is_same("?", "\udcff")
     assert not access.is_own_page({"Origin": "http://[::1", "Host": "localhost"})
+
+
+@pytest.mark.parametrize(
+    ("raw", "status"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nCookie: perception_view=\xff\r\n\r\n", b"401"),
+        (b"GET /?token=\xff HTTP/1.1\r\nHost: localhost\r\n\r\n", b"400"),
+        (b"GET http://[x/ HTTP/1.1\r\nHost: localhost\r\n\r\n", b"400"),
+        (b"\xff\r\n\r\n", b"400"),
+    ],
+)
+def test_a_bad_rawis_answered_and_not_logged(
+    raw: bytes, status: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    with served(token=TOKEN, address="0.0.0.0") as (_, _, port):
+        with socket_module.create_connection(("127.0.0.1", port), 20) as client:
+            client.sendall(raw)
+            assert client.recv(100).split()[1] == status
+    assert not caplog.records
 
 
 def test_names_that_can_only_be_ours() -> None:
