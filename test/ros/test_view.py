@@ -96,8 +96,8 @@ def test_a_played_drive_is_shown_with_its_objects_and_ends_in_good_order(
     front = facts["cameras"]["front"]
     assert front["picture"]["status"] in (FrameStatus.OK, FrameStatus.LATE)
     assert front["health"] and front["model"] == "road-n"
-    # A camera on a topic is shown as the network sees it: 768x432 within 416x256.
-    assert pixels(jpeg).shape == (234, 416, 3)
+    # A camera on a topic is shown as the network sees it: 640x272 within 416x256.
+    assert pixels(jpeg).shape == (177, 416, 3)
     for x1, y1, x2, y2, name, score, *_ in objects(facts):
         assert 0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1 and 0 < score <= 1
         assert name in load_model("road-n").classes
