@@ -13,6 +13,8 @@ from perception_nodes.core.budget import STAGES
 MAX_DETECTIONS = 100
 CROWDED = b"more objects than there is room for: the best ones are reported"
 """In the reason of a frame some of whose objects are missing."""
+MAY_BE_OUT = b"; detections of the frame that it held may have been published"
+"""In the reason of a frame whose detector died between publishing and reporting."""
 STAMP_LIMIT_NS = (1 << 31) * 1_000_000_000
 """ROS messages hold the seconds of a stamp in 32 bits."""
 MAX_SIDE_PX = 65_535

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pydantic import BaseModel
 
 from perception_nodes.core.budget import DEADLINE_MS
-from perception_nodes.core.frame import IN_TIME, PUBLISHED, FrameStatus
+from perception_nodes.core.frame import IN_TIME, MAY_BE_OUT, PUBLISHED, FrameStatus
 from perception_nodes.core.statistics import MEDIAN_AND_P99, percentiles
 from perception_nodes.hil.clock_offset import ClockOffset
 from perception_nodes.hil.scenario import Expectation, RebootFault, Scenario
@@ -163,7 +163,8 @@ def _account(verdict: Verdict, seen: Observations, down: range, lost_on_the_way:
     published = Counter(r.stamp_ns for r in reports if r.status in PUBLISHED)
     arrived = Counter(stamp_ns for _, stamp_ns in seen.detections if stamp_ns not in down)
     missing = (published - arrived).total()
-    unreported = (arrived - published).total()
+    may_be_out = Counter(r.stamp_ns for r in reports if MAY_BE_OUT.decode() in r.reason)
+    unreported = (arrived - published - may_be_out).total()
     if missing > lost_on_the_way:
         problems.append(
             f"detections of {missing} frames were reported as published and never arrived"

@@ -191,6 +191,7 @@ class Lane:
         np.frombuffer(header.boxes, np.float32)[: 4 * count] = detections.boxes.ravel()
         np.frombuffer(header.scores, np.float32)[:count] = detections.scores
         np.frombuffer(header.classes, np.uint32)[:count] = detections.classes
+        self._seat.lease.publish()
         self._detections.send(out)
         self.publisher.publish(
             write_detection_array(record.stamp_ns, record.frame_id, detections, self._class_names)

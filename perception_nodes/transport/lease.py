@@ -8,7 +8,7 @@ import fcntl
 import os
 import time
 
-from perception_nodes.core.frame import FrameRecord, RecordKind
+from perception_nodes.core.frame import MAY_BE_OUT, FrameRecord, RecordKind
 from perception_nodes.system.hanging import HangJudge
 from perception_nodes.system.life import graph_life
 from perception_nodes.system.processes import Process, open_process, runs_at_once
@@ -18,6 +18,8 @@ from perception_nodes.transport.memory import SHM_FOLDER, Mapped
 EARLIER_STREAMS = 8
 """As many as there can be senders of a channel."""
 NOT_ENTERED = 2**64 - 1
+WORKING, PUBLISHING = 1, 2
+"""Values of `LeaseNote.unended`; 0 if no frame is held."""
 
 
 class StreamPosition(ctypes.Structure):
@@ -140,6 +142,7 @@ class Lease:
             ).encode()
             if note.unended:
                 record.ingest_process, record.sequence = note.ingest_process, note.sequence
+                record.reason += MAY_BE_OUT if note.unended == PUBLISHING else b""
         self._forget_killed()
         note.unended, note.process = 0, os.getpid()
         self.held = True
@@ -156,7 +159,7 @@ class Lease:
         """Note the frame that we start to work on, so that no successor dies of it, too."""
         note = self.note
         note.ingest_process, note.sequence = ingest_process, sequence
-        note.ingested_ns, note.unended = ingested_ns, 1
+        note.ingested_ns, note.unended = ingested_ns, WORKING
 
     def take(self, source: int, number: int) -> None:
         """Note the frame that we took from a numbered stream, before it can make us crash."""
@@ -190,6 +193,10 @@ class Lease:
         note.entered = record
         self.begin(record.ingest_process, record.sequence, record.ingested_ns)
         note.entered_number = note.number
+
+    def publish(self) -> None:
+        """Note that the frame's results may leave from now on."""
+        self.note.unended = PUBLISHING
 
     def end(self) -> None:
         """Note that we have finished the frame."""

@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from perception_nodes.core.frame import FrameStatus
+from perception_nodes.core.frame import MAY_BE_OUT, FrameStatus
 from perception_nodes.hil.clock_offset import ClockOffset
 from perception_nodes.hil.judge import judge
 from perception_nodes.hil.scenario import Conditions, Expectation, RebootFault, Scenario
@@ -97,6 +97,16 @@ def test_a_frame_without_a_report_is_lost_silently():
         verdict.problems
     )
     assert "detections of 1 frames arrived without a report" in verdict.problems
+
+
+def test_detections_of_a_frame_that_its_detector_held_as_it_died_may_arrive():
+    seen = run()
+    reason = "detector 7 died; 8 took over" + MAY_BE_OUT.decode()
+    failed = replace(seen.reports[20], status=FrameStatus.FAILED, reason=reason)
+    seen.reports[20] = failed
+    assert not [text for text in judge(SCENARIO, seen).problems if "without a report" in text]
+    seen.reports[20] = replace(failed, reason="detector 7 died; 8 took over")
+    assert "detections of 1 frames arrived without a report" in problems_of(seen)
 
 
 def test_published_detections_that_never_came_are_lost_silently():

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from perception_nodes.core.frame import FrameRecord, RecordKind
+from perception_nodes.core.frame import MAY_BE_OUT, FrameRecord, RecordKind
 from perception_nodes.system import life
 from perception_nodes.transport import lease as lease_module
 from perception_nodes.transport.lease import Lease
@@ -110,6 +110,23 @@ def test_a_lease_that_is_given_up_leaves_no_predecessor(lease):
     assert (record.predecessor, record.ingest_process) == (0, 0)
     assert other.note.ingested_ns == 1234, "where it stood is known all the same"
     other.close()
+
+
+@pytest.mark.parametrize(
+    "code, may_be_out",
+    [
+        ("", False),
+        ("lease.publish()", True),
+        ("lease.publish(); lease.begin(5, 18, 1235)", False),
+    ],
+)
+def test_of_a_frame_that_was_just_published_it_is_said(lease, holder, code, may_be_out):
+    process = holder(f"{code}\nprint(flush=True)\n{SIGNS}")
+    process.stdout.readline()
+    process.kill()
+    record = acquired(lease)
+    assert record.ingest_process == 5
+    assert (MAY_BE_OUT in record.reason) == may_be_out
 
 
 def test_a_killed_holder_is_followed_at_once_with_the_frame_it_held(lease, holder):
