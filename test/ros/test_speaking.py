@@ -120,8 +120,9 @@ def test_the_one_who_is_left_speaks_at_once_and_goes_on() -> None:
         cell = f"{first}, then {second}, {signal.Signals(number).name}: {told}"
         assert told.after_ms is not None, cell
         hangs_ms = HANGS_MS if number == signal.SIGSTOP else 0.0
-        assert told.after_ms < WITHIN_MS + hangs_ms + 2 * told.late_ms, cell
-        assert told.gap_ms < 2 * PERIOD_MS + 2 * told.late_ms, cell
+        # Twice the time of a quiet machine: what runs beside is not ours.
+        assert told.after_ms < 2 * WITHIN_MS + hangs_ms + 2 * told.late_ms, cell
+        assert told.gap_ms < 3 * PERIOD_MS + 2 * told.late_ms, cell
 
 
 def main() -> int:
