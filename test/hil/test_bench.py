@@ -279,7 +279,7 @@ def test_a_fault_counts_as_put_in_where_it_hit_a_drive_that_went_on(tmp_path: Pa
     kinds = ("camera_stop", "cpu_contention", "shm_full", "night", "slow_subscriber")
     faults = [{"kind": kind, "for_s": 1} for kind in kinds]
     (tmp_path / "sent.json").write_text('{"sent": [[0, 1000], [1, 2000], [1, 9000]]}')
-    (tmp_path / "played.json").write_text('{"hits": [0], "closing": 1}')
+    (tmp_path / "played.json").write_text('{"hits": [0], "closing": 1, "late_ns": []}')
     run = _Run(scenario(faults=faults), tmp_path, tmp_path, None, None)
     run._put_in = {0: (1500, 1600), 1: (1500, 1600), 2: (2001, 2100), 3: (1500, 1600)}
     run._not_put_in = {4: "nobody is there"}
