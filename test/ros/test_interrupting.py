@@ -21,6 +21,7 @@ MARK = "PERCEPTION_INTERRUPTED"
 """An environment variable that tells the processes of a command from all others."""
 START_TIMEOUT_S = 90.0
 DDS = "fastdds_"
+LIBRARY = "librmw_fastrtps"
 SAMPLE = "bags/sample_sqlite3"
 UnderWay = Callable[["Command"], bool]
 
@@ -80,14 +81,14 @@ def started(tmp_path: Path, root: Path, *arguments: str) -> Iterator[Command]:
 
 
 def graph_runs(command: Command) -> bool:
-    """Whether all nodes have started DDS, whose newer files a sweep does not touch."""
+    """Whether all nodes have begun, and no file of DDS is so new that a sweep leaves it."""
     try:
         nodes = [
             pid
             for pid in command.processes()
             if b"--ros-args" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         ]
-        joined = [f"{SHM}/{DDS}" in Path(f"/proc/{pid}/maps").read_text() for pid in nodes]
+        begun = [LIBRARY in Path(f"/proc/{pid}/maps").read_text() for pid in nodes]
         ages_s = [
             time.time() - (SHM / name).stat().st_ctime
             for name in left_behind(int(os.environ["ROS_DOMAIN_ID"]))
@@ -95,7 +96,7 @@ def graph_runs(command: Command) -> bool:
         ]
     except OSError:  # a process or a file that has just gone
         return False
-    return len(nodes) >= 3 and all(joined) and min(ages_s, default=0) > STARTING_S
+    return len(nodes) >= 3 and all(begun) and min(ages_s, default=STARTING_S) >= STARTING_S
 
 
 def infers(command: Command) -> bool:
