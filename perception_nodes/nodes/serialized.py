@@ -47,7 +47,7 @@ class _Info(ctypes.Structure):
         ("reception_sequence_number", ctypes.c_uint64),
         ("gid_implementation", ctypes.c_char_p),
         ("gid", ctypes.c_uint8 * 16),
-        ("from_intra_process", ctypes.c_bool),
+        ("rest", ctypes.c_uint8 * 24),  # more than follows in any distribution: Humble's gid has 24
     ]
 
 
