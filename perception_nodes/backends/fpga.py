@@ -36,7 +36,13 @@ VARIABLE = "PERCEPTION_FPGA"
 SIMULATION = Path("build/fpga/libengine_512.so")
 """The simulated engine of a checkout, which runs if no engine is named."""
 PACKAGE = Path(__file__).parents[1]
-COMPILER_SOURCES = ("backends/qdq.py", "core/integer.py", "fpga/*.py")
+COMPILER_SOURCES = (
+    "backends/qdq.py",
+    "core/integer.py",
+    "core/places.py",
+    "core/tensor_graph.py",
+    "fpga/*.py",
+)
 """Source files that, besides the model, determine a compiled program."""
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from perception_nodes.core.integer import Network
+from perception_nodes.core.tensor_graph import Tensor, build_graph
 from perception_nodes.fpga import encode
 from perception_nodes.fpga.allocate import allocate, lifetimes
 from perception_nodes.fpga.cycles import load_cost, output_beats, program_costs, tile_of
@@ -11,7 +12,6 @@ from perception_nodes.fpga.layout import DESCRIPTOR_BYTES
 from perception_nodes.fpga.lower import Lowered, lower
 from perception_nodes.fpga.program import Geometry, Output, Program
 from perception_nodes.fpga.schedule import depends, schedule
-from perception_nodes.fpga.views import Tensor, build_graph
 
 ALIGNMENT = 64
 

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.core.inference import BackendError
+from perception_nodes.core.places import Place
 from perception_nodes.fpga.layout import (
     CONVOLVE_FIELDS,
     DESCRIPTOR_BYTES,
@@ -18,7 +19,7 @@ from perception_nodes.fpga.layout import (
     Field,
     Opcode,
 )
-from perception_nodes.fpga.lower import Buffer, Operation, Place
+from perception_nodes.fpga.lower import Buffer, Operation
 from perception_nodes.fpga.program import Output
 
 LIMITS = {"source0_pixel_stride": 511, "source1_pixel_stride": 511, "residual_pixel_stride": 511}

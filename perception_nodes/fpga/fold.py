@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from perception_nodes.core.integer import Convolution
-from perception_nodes.fpga.views import ChannelSpan, ConvolutionNode, Tensor, TensorGraph
+from perception_nodes.core.tensor_graph import ChannelSpan, ConvolutionNode, Tensor, TensorGraph
 
 FOLD = 2
 

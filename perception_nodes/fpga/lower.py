@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from perception_nodes.core.inference import BackendError
 from perception_nodes.core.integer import Convolution
+from perception_nodes.core.places import Place, lanes_of, place_of, place_tensors
+from perception_nodes.core.tensor_graph import GROUP, ConvolutionNode, Tensor, TensorGraph
 from perception_nodes.fpga.fold import fold_image
 from perception_nodes.fpga.layout import BANKS
-from perception_nodes.fpga.layout import LANES as GROUP
-from perception_nodes.fpga.views import ConvolutionNode, Tensor, TensorGraph, View
 
 MAX_KERNEL = 15
 MAX_STRIDE = 2
@@ -26,23 +26,6 @@ MAX_RESIDUAL_MULTIPLIER = 1 << 13
 """Up to this the sum with the residual fits into 22 bits."""
 IMAGE_ALIGNMENT = 4
 """The image's width must be a multiple of this, and of twice this if it is folded."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Consecutive channel groups of a buffer.
-
-    Attributes:
-        buffer: number of the buffer.
-        group: first group.
-        groups: number of groups.
-        upsampled: whether every code is read twice in both directions.
-    """
-
-    buffer: int
-    group: int
-    groups: int
-    upsampled: bool = False
 
 
 @dataclass(frozen=True)
@@ -159,16 +142,12 @@ def lower(graph: TensorGraph) -> Lowered:
     graph = folded or graph
     for node in graph.convolutions:
         _check(node.layer)
-    image = graph.tensors[graph.image]
-    buffers = [Buffer(graph.image, image.height, image.width, 1)]
-    places = {graph.image: Place(0, 0, 1)}
-    for names in graph.buffers:
-        tensors, group = [graph.tensors[name] for name in names], 0
-        for tensor in tensors:
-            places[tensor.name] = Place(len(buffers), group, tensor.groups)
-            group += tensor.groups
-        first = tensors[0]
-        buffers.append(Buffer(", ".join(names), first.height, first.width, group))
+    places = place_tensors(graph)
+    buffers = []
+    for names in ((graph.image,), *graph.buffers):
+        tensors = [graph.tensors[name] for name in names]
+        groups = sum(tensor.groups for tensor in tensors)
+        buffers.append(Buffer(", ".join(names), tensors[0].height, tensors[0].width, groups))
     operations = [
         operation for node in graph.convolutions for operation in _operations(node, graph, places)
     ]
@@ -203,12 +182,8 @@ def _operations(
 ) -> Iterator[Operation]:
     """The wide operation of a layer, its narrow one, or both."""
     layer, target = node.layer, graph.tensors[node.layer.target]
-    segments = tuple(_place(segment, places) for segment in node.segments)
-    used = np.concatenate([_used_lanes(segment) for segment in node.segments])
-    weight = np.zeros((target.groups * GROUP, *layer.weight.shape[2:], len(used)), np.int8)
-    weight[: target.channels, :, :, used] = layer.weight.transpose(0, 2, 3, 1)
-    bias, multiplier = (np.zeros(len(weight), np.int32) for _ in range(2))
-    bias[: target.channels], multiplier[: target.channels] = layer.bias, layer.multiplier
+    segments = tuple(place_of(segment, places) for segment in node.segments)
+    lanes = lanes_of(node)
     source = graph.tensors[node.segments[0][0].tensor]
     factor = 2 if segments[0].upsampled else 1
     height, width = factor * source.height, factor * source.width
@@ -220,9 +195,8 @@ def _operations(
         place = places.get(target.name)
         residual = None
         if node.residual is not None:
-            there = places[node.residual.tensor]
-            group = there.group + node.residual.begin // GROUP + begin
-            residual = Place(there.buffer, group, end - begin)
+            there = place_of((node.residual,), places)
+            residual = Place(there.buffer, there.group + begin, end - begin)
         yield Operation(
             layer=layer,
             wide=begin == 0 and wide > 0,
@@ -238,25 +212,8 @@ def _operations(
             target=place and Place(place.buffer, place.group + begin, end - begin),
             output_group=begin,
             residual=residual,
-            weight=weight[channels],
-            bias=bias[channels],
-            multiplier=multiplier[channels],
+            weight=lanes.weight[channels],
+            bias=lanes.bias[channels],
+            multiplier=lanes.multiplier[channels],
             products=node.products,
         )
-
-
-def _place(segment: View, places: dict[str, Place]) -> Place:
-    """The place of a segment: all groups that its spans are in."""
-    first, last = segment[0], segment[-1]
-    begin = places[first.tensor].group + first.begin // GROUP
-    end = places[last.tensor].group + -(-last.end // GROUP)
-    return Place(places[first.tensor].buffer, begin, end - begin, first.upsampled)
-
-
-def _used_lanes(segment: View) -> NDArray[np.bool_]:
-    """For every lane of a segment, whether it holds a channel that the layer reads."""
-    lanes = []
-    for span in segment:
-        channels = np.arange(span.begin // GROUP * GROUP, -(-span.end // GROUP) * GROUP)
-        lanes.append((channels >= span.begin) & (channels < span.end))
-    return np.concatenate(lanes)

@@ -7,7 +7,8 @@ between, nothing waits.
 
 from collections.abc import Sequence
 
-from perception_nodes.fpga.lower import Operation, Place
+from perception_nodes.core.places import Place
+from perception_nodes.fpga.lower import Operation
 
 
 def depends(operation: Operation, before: Operation) -> bool:

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from random_networks import networks
 
 from perception_nodes.core.inference import BackendError
+from perception_nodes.core.tensor_graph import build_graph
 from perception_nodes.fpga.allocate import Lifetime, allocate, lifetimes
 from perception_nodes.fpga.lower import Buffer, lower
-from perception_nodes.fpga.views import build_graph
 
 PLENTY = 1 << 30
 

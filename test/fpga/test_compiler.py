@@ -16,13 +16,13 @@ from perception_nodes.backends.model import load_model
 from perception_nodes.backends.qdq import read_network
 from perception_nodes.core.inference import BackendError
 from perception_nodes.core.integer import Convolution, MaxPool, Network, Store
+from perception_nodes.core.tensor_graph import build_graph
 from perception_nodes.fpga.allocate import allocate, lifetimes
 from perception_nodes.fpga.compiler import assemble, compile_network
 from perception_nodes.fpga.layout import LANES
 from perception_nodes.fpga.lower import lower
 from perception_nodes.fpga.program import Geometry, read_program
 from perception_nodes.fpga.schedule import schedule
-from perception_nodes.fpga.views import build_graph
 
 BUILDS = {"512": Geometry(2, 64, 28672, 250.0), "1024": Geometry(4, 64, 28672, 250.0)}
 MODELS = ("road-n", "road-xs")
@@ -134,7 +134,7 @@ class TestRefusals:
         network = one()
         layers = (MaxPool("image", "pooled", 3), *network.layers)
         text = refusal(Network("image", 8, 8, layers, {"out": 4}, {"out": 1.0}))
-        assert "MaxPool 'pooled' is not an operator of the engine" in text
+        assert "MaxPool 'pooled' is not an operator of our engines" in text
 
     @pytest.mark.parametrize("weight", [128, -129, 2047])
     def test_weights_of_12_bits(self, weight):

@@ -1,4 +1,4 @@
-"""Views: what each convolution reads, in terms of stored tensors; concats and slices move no data.
+"""The integer network as convolutions on stored tensors; concats and slices move no data.
 
 A tensor that a convolution computes is stored once, in groups of 16 channels. Concat, Slice and
 Upsample only determine the order and enlargement in which a later convolution reads stored
@@ -22,8 +22,9 @@ from perception_nodes.core.integer import (
     Store,
     Upsample,
 )
-from perception_nodes.fpga.layout import LANES as GROUP
 
+GROUP = 16
+"""Channels that are stored and read together."""
 MAX_SEGMENTS = 2
 
 
@@ -101,7 +102,7 @@ def build_graph(network: Network) -> TensorGraph:
     """Resolve a network's concats, slices and upsamples.
 
     Raises:
-        BackendError: the engine does not support an operator.
+        BackendError: an operator is not supported.
     """
     builder = _Builder(network)
     for layer in network.layers:
@@ -115,8 +116,8 @@ def build_graph(network: Network) -> TensorGraph:
             builder.views[layer.target] = builder.enlarged(builder.views[layer.source])
         else:
             raise BackendError(
-                f"fpga: {type(layer).__name__} {layer.target!r} is not an operator of the engine; "
-                "it supports Convolution, HardSwish, ReLU, Add, Concat, Slice and Upsample"
+                f"{type(layer).__name__} {layer.target!r} is not an operator of our engines; they "
+                "have Convolution, HardSwish, ReLU, Add, Concat, Slice and Upsample"
             )
     return builder.finish()
 
@@ -146,7 +147,7 @@ class _Builder:
             (width + left + right - kernel[1]) // layer.stride + 1,
         )
         if target.height < 1 or target.width < 1:
-            raise BackendError(f"fpga: Convolution {layer.name!r} has an empty result")
+            raise BackendError(f"Convolution {layer.name!r} has an empty result")
         self._graph.tensors[target.name] = target
         self.views[target.name] = (ChannelSpan(target.name, 0, target.channels),)
         self._graph.convolutions.append(ConvolutionNode(layer, segments, residual, products))
