@@ -39,7 +39,7 @@ PYTHON ?= python3 python3.13 python3.12 python3.11 python3.10
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test slow-test compression-test fuzz camera-test stream-test camera-packages view view-test view-packages chaos hil readme lint setup dev sample compression baseline clean distclean
+.PHONY: help demo test slow-test compression-test fuzz camera-test stream-test camera-packages view view-test view-packages chaos hil readme docs lint setup dev sample compression baseline clean distclean
 
 help: ## print the targets
 	@echo "make TARGET, where TARGET is one of"
@@ -94,8 +94,12 @@ chaos: setup ## kill and stop processes of a running graph at random; takes four
 hil: setup sample ## run the hardware-in-the-loop scenarios on this machine; takes five minutes; results in out/hil
 	$(BIN)/perception hil run test/hil/scenarios --out out/hil --junit out/hil/junit.xml $(ARGS)
 
-readme: setup sample ## run the commands of the README
-	$(BIN)/python test/setup/readme.py
+readme: setup sample ## run the commands of the README and the tutorials
+	$(BIN)/python test/setup/pages.py
+
+docs: setup $(STAMPS)/docs ## make the site of the documentation in out/site
+	$(BIN)/python -m sphinx -q -W --keep-going docs out/site
+	@echo "The site is out/site/index.html"
 
 lint: dev fpga-lint ## check style, types, the direction of imports, and the RTL
 	$(BIN)/ruff check
@@ -155,6 +159,10 @@ $(STAMPS)/dev: $(STAMPS)/requirements $(addprefix $(REQUIREMENTS)/,dev.txt dev-n
 
 $(STAMPS)/view: $(STAMPS)/requirements $(REQUIREMENTS)/view.txt
 	$(PIP) install -r $(REQUIREMENTS)/view.txt
+	@touch $@
+
+$(STAMPS)/docs: $(STAMPS)/requirements $(REQUIREMENTS)/docs.txt
+	$(PIP) install -r $(REQUIREMENTS)/docs.txt
 	@touch $@
 
 # ultralytics asks for the OpenCV with windows, which would overwrite ours.

@@ -1,8 +1,8 @@
 /* The shared-memory channel of a camera, and a camera as a shared library; C11 and C++17.
  *
  * `perception run source:=lib:./libcamera.so:ARGUMENT` opens a library with the functions at the end
- * of this file, and has it write each frame where preprocessing reads it. docs/camera-sources.md
- * specifies the channel for processes that fill it themselves. */
+ * of this file, and has it write each frame where preprocessing reads it.
+ * docs/reference/camera-channel.md specifies the channel for processes that fill it themselves. */
 #ifndef PERCEPTION_CAMERA_H
 #define PERCEPTION_CAMERA_H
 

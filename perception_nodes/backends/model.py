@@ -158,7 +158,7 @@ class Model(BaseModel):
     """What `model.yaml` says of a model, as far as the run time needs it.
 
     Attributes:
-        version: of the keys, see docs/models.md.
+        version: of the keys, see docs/reference/model-yaml.md.
         name: name of the model.
         folder: folder of the model.
         file: name of the network's file in that folder.

@@ -94,7 +94,7 @@ def _parsed(path: Path) -> tuple[KeyLines, dict[str, Any]]:
         reason = getattr(error, "problem", None) or " ".join(str(error).split())
         raise ScenarioError(f"{path}:{line}: no YAML: {reason}") from error
     if not isinstance(values, dict):
-        raise ScenarioError(f"{path}:1: holds no keys; see docs/hil.md")
+        raise ScenarioError(f"{path}:1: holds no keys; see docs/reference/scenario-files.md")
     for name in values:
         if not isinstance(name, str):
             line, _ = lines.find((name,))

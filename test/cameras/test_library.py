@@ -27,7 +27,7 @@ from perception_nodes.transport.shm import MAX_PROCESSES
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "interfaces/camera"
-PAGE = (ROOT / "docs/camera-sources.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs/reference/camera-channel.md").read_text(encoding="utf-8")
 STRICT = ("-Wall", "-Wextra", "-Werror", "-I", str(FOLDER))
 CC, CXX = os.environ.get("CC", "cc"), os.environ.get("CXX", "c++")
 
@@ -109,7 +109,7 @@ def test_the_pages_producer_fills_the_channel(join, ros_domain, monkeypatch):
             sample.release()
 
     monkeypatch.setattr(time, "sleep", next_frame)
-    exec(compile(code, "docs/camera-sources.md", "exec"), {})
+    exec(compile(code, "docs/reference/camera-channel.md", "exec"), {})
     assert seen == [(number, "bgr8", 1280, 720, 1280 * 3) for number in range(100)]
 
 

@@ -101,7 +101,7 @@ def train_detector(folder: Path) -> None:
 
 def commands() -> list[str]:
     """Those of the tutorial that need no camera."""
-    text = (ROOT / "docs/your-own-model.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/tutorials/your-model.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```bash\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
     return [line for block in blocks for line in block.splitlines()]
 
