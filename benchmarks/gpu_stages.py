@@ -56,7 +56,7 @@ def on_device(
         stage.take(case.image, 1)
         stage.enqueue(stream)
         found = device.pinned(case.input_format.nbytes)
-        stream.copy_to_host(found, memory)
+        stream.copy(found.address, memory.address, found.nbytes)
         stream.wait()
         copied = found.array.view(case.input_format.dtype).copy()
         found.close()
@@ -90,7 +90,7 @@ class HeadMemory:
         arrays = [array for pair in zip(boxes, classes, strict=True) for array in pair]
         for (memory, host), array in zip(self._memory, arrays, strict=True):
             host.array[:] = array.reshape(-1).view(np.uint8)
-            self._stream.copy_to_device(memory, host)
+            self._stream.copy(memory.address, host.address, host.nbytes)
         self._stream.wait()
 
 
@@ -224,7 +224,7 @@ def _time_alone(device: Device, stream: Stream, work: Callable[[], None]) -> dic
 def time_copy(device: Device, stream: Stream, encoding: str) -> dict[str, Any]:
     nbytes = case_of(encoding).image.data.nbytes
     host, memory = device.pinned(nbytes), device.memory(nbytes)
-    took = _time_alone(device, stream, lambda: stream.copy_to_device(memory, host))
+    took = _time_alone(device, stream, lambda: stream.copy(memory.address, host.address, nbytes))
     host.close()
     memory.close()
     return {"bytes": nbytes, "ms": took, "gb_s": round(nbytes / took["p50"] / 1e6, 1)}

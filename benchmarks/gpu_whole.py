@@ -26,7 +26,7 @@ from perception_nodes.core.statistics import LATENCY_RANKS, percentiles
 from perception_nodes.gpu.cuda import CudaError, Device, Event, Stream
 from perception_nodes.gpu.decode_job import DecodeResult
 from perception_nodes.gpu.preprocess_job import FrameCell, InputFormat, plan_frame
-from perception_nodes.gpu.stages import Decoding, GpuDetector
+from perception_nodes.gpu.stages import Decoding, GpuDetector, NetworkStage
 from perception_nodes.preprocess.placement import Placement
 
 SLOTS = 8
@@ -57,10 +57,8 @@ def measure(
         for name, mean in {"none": -20.0, "some": -7.0, "a flood": 6.0}.items()
     ]
     network = MeasuredNetwork(device, stream, options.model, missing)
-    decoder = Decoding(device, network.head, SETTINGS, network.tensors, stream)
-    detector = GpuDetector(
-        device, stream, network.input_format, network.out, network.enqueue, decoder
-    )
+    decoder = Decoding(device, network.head, SETTINGS, network.stage.heads, stream)
+    detector = GpuDetector(stream, network.input_format, network.stage, decoder)
     placement = Placement.fit(
         gpu_stages.SOURCE, (network.input_format.width, network.input_format.height), None
     )
@@ -96,17 +94,15 @@ class MeasuredNetwork:
 
     def __init__(self, device: Device, stream: Stream, model_name: str, missing: list[str]):
         self.head, self.input_format = HEAD, gpu_stages.INPUT_FORMAT
-        self._engine: Any = None
         try:
-            self._open(device, model_name)
+            self.stage = self._open(device, model_name)
         except (ImportError, PerceptionError, ValueError) as error:
             missing.append(f"the network: {error}; the graph is measured without one")
-            self._image = device.memory(gpu_stages.INPUT_FORMAT.nbytes)
-            self._heads = HeadMemory(device, stream, *gpu_checks.tensors(3, -7.0))
-            self.tensors = self._heads.addresses
-        self.out = self._image.address
+            image = device.memory(gpu_stages.INPUT_FORMAT.nbytes)
+            heads = HeadMemory(device, stream, *gpu_checks.tensors(3, -7.0))
+            self.stage = NetworkStage(device, image.address, heads.addresses, lambda stream: None)
 
-    def _open(self, device: Device, model_name: str) -> None:
+    def _open(self, device: Device, model_name: str) -> NetworkStage:
         from perception_nodes.backends.model import load_model
         from perception_nodes.gpu.decode_job import Head
         from perception_nodes.gpu.tensorrt.build import build
@@ -115,25 +111,23 @@ class MeasuredNetwork:
 
         library, model = load_library(), load_model(model_name)
         file, _ = model.signed_file()
-        self._engine = engine = Engine(library, build(library, file).plan)
-        self._image = device.memory(engine.inputs[model.input.name].nbytes)
-        engine.execution.bind(model.input.name, self._image.address)
-        self._memory = {name: device.memory(t.nbytes) for name, t in engine.outputs.items()}
-        for name, memory in self._memory.items():
-            engine.execution.bind(name, memory.address)
+        engine = Engine(device, library, build(library, file).plan)
+        for name, tensor in {**engine.inputs, **engine.outputs}.items():
+            engine.execution.bind(name, device.memory(tensor.nbytes).address)
+        address, execution = engine.execution.addresses, engine.execution
         heads = zip(model.outputs.box, model.outputs.classes, strict=True)
-        self.tensors = [
-            (self._memory[box].address, self._memory[classes].address) for box, classes in heads
-        ]
         width, height = model.input.width, model.input.height
         self.input_format = InputFormat(width, height)
         strides = tuple(model.outputs.strides)
         self.head = Head(width, height, strides, model.outputs.reg_max, len(model.classes))
         self.name = f"{model.name} on {library.name}"
-
-    def enqueue(self, stream: Stream) -> None:
-        if self._engine is not None:
-            self._engine.execution.enqueue(stream)
+        return NetworkStage(
+            device,
+            address[model.input.name],
+            [(address[box], address[classes]) for box, classes in heads],
+            execution.enqueue,
+            execution.capturable,
+        )
 
 
 def time_whole(

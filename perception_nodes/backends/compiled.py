@@ -81,7 +81,7 @@ def compiled(
     with apart as folder:
         settings = BackendSettings(threads, folder)
         with bar(f"building {model.name} for {backend}") if bar else nullcontext() as progress:
-            building = replace(settings, progress=progress)
+            building = replace(settings, timing_dir=str(cache), progress=progress)
             opened, info, compile_s = _load(model, backend, building)
         load_s = compile_s
         files = sorted(path.name for path in Path(folder).iterdir())

@@ -71,6 +71,8 @@ class BackendSettings:
             ignores it.
         may_build: whether `load` may compile a model for minutes; if not, it raises `NotBuilt`.
         progress: called during compilation.
+        timing_dir: folder for measurements of this machine that help to compile any model, if they
+            are not to lie in `cache_dir`.
     """
 
     threads: int = 0
@@ -78,6 +80,7 @@ class BackendSettings:
     max_batch: int = 1
     may_build: bool = True
     progress: Progress | None = None
+    timing_dir: str = ""
 
 
 class Backend(Protocol):

@@ -1,6 +1,5 @@
 """Models that read camera frames in place: on a GPU, or on the CPU as its stand-in."""
 
-import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Protocol, runtime_checkable
@@ -49,7 +48,6 @@ class InPlaceOnGpu:
         Raises:
             BackendError: a kernel cannot be compiled or loaded, or there is no room.
         """
-        self._thread = threading.get_ident()
         self.max_batch = len(cameras)
         size = model.input.width, model.input.height
         outputs = model.outputs
@@ -70,15 +68,13 @@ class InPlaceOnGpu:
             self._device = device = network.device
             stream = device.stream()
             decoding = Decoding(device, head, decode, network.heads, stream)
-            detector = GpuDetector(
-                device, stream, InputFormat(*size), network.image, network.enqueue, decoding
-            )
+            detector = GpuDetector(stream, InputFormat(*size), network, decoding)
             self._cameras[camera.encode()] = detector, PlacementCache()
 
     def prepare(self, header: FrameHeader, image: ImageView) -> None:
         """Make the camera's graph; see `InPlaceBackend`."""
         detector, placements = self._cameras[header.camera]
-        self._make_current()
+        self._device.make_current()
         detector.prepare(image, placements.of(header, image))
 
     def infer(self, frames: Sequence[tuple[FrameHeader, ImageView]]) -> list[Answer]:
@@ -88,7 +84,7 @@ class InPlaceOnGpu:
             BackendLost: the device failed; CUDA answers every later call with the same error.
         """
         try:
-            self._make_current()
+            self._device.make_current()
             launched = [self._launch(header, image) for header, image in frames]
             return [_answer_of(one) for one in launched]
         except CudaError as error:
@@ -112,14 +108,8 @@ class InPlaceOnGpu:
         for detector, _ in self._cameras.values():
             # After a kernel has failed, every call fails, including these.
             with suppress(CudaError):
-                self._make_current()
+                self._device.make_current()
                 detector.close()
-
-    def _make_current(self) -> None:
-        """Use the device from this thread; a node may load the model in another one."""
-        if self._thread != threading.get_ident():
-            self._device.make_current()
-            self._thread = threading.get_ident()
 
 
 def _answer_of(launched: GpuDetector | FrameRejected | BackendError) -> Answer:

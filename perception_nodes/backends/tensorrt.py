@@ -7,7 +7,6 @@ that shares its memory with the host (Jetson) there is no other copy. Nothing al
 """
 
 import hashlib
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -29,6 +28,7 @@ from perception_nodes.gpu.cuda import (
     Device,
     HostMemory,
     Stream,
+    Uncaptured,
     capture,
     open_device,
 )
@@ -54,18 +54,17 @@ class Backend:
         """
         self._library = load_library()
         self._settings = settings
-        self._cache = EngineCache(settings.cache_dir)
+        self._cache = EngineCache(settings.cache_dir, settings.timing_dir)
         self._device: Device | None = None
         self._engine: Engine | None = None
         self._model: Model | None = None
-        self._graph: CudaGraph | None = None
+        self._graph: CudaGraph | Uncaptured | None = None
         self._stream: Stream
         self._image: NDArray[np.uint8]
         self._heads = HeadTensors([], [])
-        self._thread = 0
 
     def load(self, model: Model) -> BackendInfo:
-        """Read the engine from the cache, or build it; capture its graph and run it once.
+        """Read the engine from the cache, or build it; capture its graph and run it.
 
         Raises:
             NotBuilt: the engine is not in the cache, and the settings do not allow a build.
@@ -85,16 +84,16 @@ class Backend:
                 precision=model.precision,
                 flags=FLAGS,
             )
-            self._engine, cached = self._open(key, file)
-            self._prepare(model, self._engine)
+            cached = self._run_cached(model, key) or self._build(model, key, file)
             self._model = model
-            if kernels := self._engine.compiled_kernels():
-                self._cache.write_kernels(key, kernels)
         except BaseException:
             self.close()
             raise
-        types = f", {cached.in_int8} of {cached.convolutions} convolutions in 8 bits"
-        runtime = self._library.name + (types if cached.convolutions else "")
+        runtime = self._library.name
+        if cached.convolutions:
+            runtime += f", {cached.in_int8} of {cached.convolutions} convolutions in 8 bits"
+        if isinstance(self._graph, Uncaptured):
+            runtime += ", without a CUDA graph"
         return BackendInfo("tensorrt", runtime, f"{device.facts.name} (SM{device.facts.sm})", 1)
 
     def infer(self, image: NDArray[np.uint8]) -> HeadTensors:
@@ -105,11 +104,9 @@ class Backend:
         """
         if self._graph is None or self._device is None:
             raise BackendError("tensorrt: no model is loaded")
-        if self._thread != threading.get_ident():
-            self._device.make_current()
-            self._thread = threading.get_ident()
         np.copyto(self._image, image)
         try:
+            self._device.make_current()
             self._graph.launch(self._stream)
             self._stream.wait()
         except CudaError as error:
@@ -124,6 +121,7 @@ class Backend:
         """
         if self._engine is None or self._device is None or self._model is None:
             raise BackendError("tensorrt: no model is loaded")
+        self._device.make_current()
         execution, outputs = self._engine.another_execution(), self._model.outputs
         for name, tensor in {**self._engine.inputs, **self._engine.outputs}.items():
             execution.bind(name, self._device.memory(tensor.nbytes).address)
@@ -134,54 +132,67 @@ class Backend:
             address[self._model.input.name],
             [(address[box], address[classes]) for box, classes in heads],
             execution.enqueue,
+            execution.capturable,
         )
 
     def close(self) -> None:
         """Free the engine, then everything else on the device."""
         self._heads = HeadTensors([], [])
         self._graph = None
-        if self._engine is not None:
-            self._engine.close()
-            self._engine = None
         if self._device is not None:
+            with suppress(CudaError):
+                # After a kernel has failed, every call fails, including these.
+                self._device.make_current()
+            if self._engine is not None:
+                self._engine.close()
+                self._engine = None
             with suppress(CudaError):
                 self._device.close()
             self._device = None
 
-    def _open(self, key: EngineKey, file: Path) -> tuple[Engine, CachedEngine]:
-        """Read the engine from the cache or build it; if another process builds it, wait for it."""
-        if (opened := self._open_cached(key)) is not None:
-            return opened
+    def _run_cached(self, model: Model, key: EngineKey) -> CachedEngine | None:
+        """Run the engine in the cache; None if there is none, or the runtime refuses it."""
+        assert self._device is not None
+        cached = self._cache.read(key)
+        if cached is None:
+            return None
+        kernels = self._cache.read_kernels(key)
+        try:
+            engine = Engine(self._device, self._library, cached.plan, kernels)
+        except EngineRefused:
+            # The file is undamaged and yet the runtime refuses it: build the engine again.
+            return None
+        self._run(model, engine)
+        if (compiled := engine.compiled_kernels()) != kernels:
+            self._cache.write_kernels(key, compiled)
+        return cached
+
+    def _build(self, model: Model, key: EngineKey, file: Path) -> CachedEngine:
+        """Build the engine and run it; if another process builds it, wait for that one."""
+        assert self._device is not None
         if not self._settings.may_build:
             raise NotBuilt(
                 f"the engine of {key.model} for {key.gpu} is not built yet; build it with: "
                 f"perception model compile {key.model} --backend tensorrt"
             )
         with self._cache.lock():
-            if (opened := self._open_cached(key)) is not None:
-                return opened
+            if (cached := self._run_cached(model, key)) is not None:
+                return cached
             timing = self._cache.read_timing(key)
             built = build(self._library, file, timing=timing, progress=self._settings.progress)
+            self._cache.write_timing(key, built.timing)
+            engine = Engine(self._device, self._library, built.plan)
+            # An engine that does not run must not be found by the next start.
+            self._run(model, engine)
             in_int8 = sum(one.in_int8 for one in built.convolutions)
             cached = CachedEngine(built.plan, len(built.convolutions), in_int8)
-            engine = Engine(self._library, built.plan)
+            self._cache.write_kernels(key, engine.compiled_kernels())
             self._cache.write(key, cached)
-            self._cache.write_timing(key, built.timing)
-        return engine, cached
+        return cached
 
-    def _open_cached(self, key: EngineKey) -> tuple[Engine, CachedEngine] | None:
-        cached = self._cache.read(key)
-        if cached is None:
-            return None
-        try:
-            return Engine(self._library, cached.plan, self._cache.read_kernels(key)), cached
-        except EngineRefused:
-            # The file is undamaged and yet the runtime refuses it: build the engine again.
-            return None
-
-    def _prepare(self, model: Model, engine: Engine) -> None:
+    def _run(self, model: Model, engine: Engine) -> None:
         """Allocate and bind memory, capture the graph, and run it once."""
-        device = self._device
+        self._engine, device = engine, self._device
         assert device is not None
         self._stream = stream = device.stream()
         size = (1, model.input.height, model.input.width, 3)
@@ -201,8 +212,8 @@ class Backend:
         tensors = [views[name] for name in names]
         self._heads = HeadTensors(tensors[:boxes], tensors[boxes:])
         check_heads(model, self._heads)
-        self._graph = capture(stream, [*before, engine.execution.enqueue, *after])
-        self._thread = threading.get_ident()
+        stages = [*before, engine.execution.enqueue, *after]
+        self._graph = capture(stream, stages, engine.execution.capturable(stream))
         self.infer(np.zeros(size[1:], np.uint8))
 
     def _input(
@@ -217,7 +228,7 @@ class Backend:
             return [], host
         memory = device.memory(nbytes)
         engine.execution.bind(name, memory.address)
-        return [lambda stream: stream.copy_to_device(memory, host)], host
+        return [lambda stream: stream.copy(memory.address, host.address, nbytes)], host
 
     def _outputs(
         self, engine: Engine
@@ -232,7 +243,7 @@ class Backend:
         if not device.facts.integrated:
             memory = device.memory(total)
             base = memory.address
-            after = [lambda stream: stream.copy_to_host(host, memory)]
+            after = [lambda stream: stream.copy(host.address, memory.address, total)]
         views = {}
         for offset, (name, tensor) in zip(offsets, engine.outputs.items(), strict=True):
             engine.execution.bind(name, base + offset)

@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.frame import ImageView
-from perception_nodes.gpu.cuda import CudaError, CudaGraph, Device, DeviceMemory, Stream, capture
+from perception_nodes.gpu.cuda import (
+    CudaError,
+    CudaGraph,
+    Device,
+    DeviceMemory,
+    Stream,
+    Uncaptured,
+    capture,
+)
 from perception_nodes.gpu.cuda.memory import packed
 from perception_nodes.gpu.decode_job import (
     DecodeResult,
@@ -47,12 +55,14 @@ class NetworkStage:
         image: device address of its input.
         heads: for each level the device addresses of its box and class logits, float32.
         enqueue: puts a run on a stream. Runs use the same memory, so one must end before the next.
+        capturable: whether runs on a stream can be captured in a graph.
     """
 
     device: Device
     image: int
     heads: list[tuple[int, int]]
     enqueue: Callable[[Stream], None]
+    capturable: Callable[[Stream], bool] = lambda stream: True
 
 
 class Preprocessing:
@@ -211,39 +221,38 @@ class GpuDetector:
     """All stages of a frame on the GPU as one graph: preprocessing, network, decoding.
 
     Attributes:
-        graph: graph for the current kind of frames; None before the first frame.
+        graph: graph for the current kind of frames, or what stands for it if the network cannot be
+            captured; None before the first frame.
         copies: copies that were made of the last frame; 0 if it was in shared memory.
     """
 
     def __init__(
         self,
-        device: Device,
         stream: Stream,
         input_format: InputFormat,
-        out: int,
-        infer: Callable[[Stream], None],
+        network: NetworkStage,
         decoding: Decoding,
     ) -> None:
         """Put the stages together.
 
         Args:
-            device: device that they run on.
             stream: stream of the camera.
             input_format: format of the network's input tensor.
-            out: device address of the input tensor.
-            infer: puts the network on a stream.
+            network: the network.
             decoding: decodes the network's output.
 
         Raises:
             CudaError: a kernel cannot be compiled or loaded.
         """
-        self._stream, self._infer, self._decoding = stream, infer, decoding
-        self._preprocessing = Preprocessing(device, input_format, out, decoding.ticket)
-        self.graph: CudaGraph | None = None
+        self._stream, self._network, self._decoding = stream, network, decoding
+        self._preprocessing = Preprocessing(
+            network.device, input_format, network.image, decoding.ticket
+        )
+        self.graph: CudaGraph | Uncaptured | None = None
         self._ticket = 0
         self.copies = 0
 
-    def prepare(self, image: ImageView, placement: Placement) -> CudaGraph:
+    def prepare(self, image: ImageView, placement: Placement) -> CudaGraph | Uncaptured:
         """Make the graph for frames of this kind, unless it exists already.
 
         Args:
@@ -261,8 +270,8 @@ class GpuDetector:
             # `capture` first runs the stages once, on this frame.
             self._preprocessing.take(image, self._ticket)
             self._decoding.place(placement)
-            stages = [self._preprocessing.enqueue, self._infer, self._decoding.enqueue]
-            self.graph = capture(self._stream, stages)
+            stages = [self._preprocessing.enqueue, self._network.enqueue, self._decoding.enqueue]
+            self.graph = capture(self._stream, stages, self._network.capturable(self._stream))
         return self.graph
 
     def launch(self, image: ImageView, placement: Placement) -> None:
@@ -301,7 +310,7 @@ def upload(
             flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
             host.array[offset : offset + flat.nbytes] = flat
         memory = device.memory(total)
-        stream.copy_to_device(memory, host)
+        stream.copy(memory.address, host.address, total)
         stream.wait()
     finally:
         host.close()

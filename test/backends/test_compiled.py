@@ -81,7 +81,7 @@ def test_a_cache_that_cannot_be_written_is_named(model, cache):
 
 def test_a_bar_is_shown_while_it_is_built(model, cache, monkeypatch):
     gpu = FakeGpu(memory_bytes=1 << 24)
-    fake_gpu.install(monkeypatch, gpu, ["bindings"])
+    fake_gpu.install(monkeypatch, gpu)
     fake_tensorrt.install(monkeypatch, fake_tensorrt.make(gpu))
     told = []
 
@@ -97,6 +97,14 @@ def test_a_bar_is_shown_while_it_is_built(model, cache, monkeypatch):
         evaluated.load(model)
         evaluated.close()
     assert [name.rsplit(".")[-1] for name in names(cache)] == ["timing", "engine"]
+    timing = next(cache.glob("*.timing"))
+    before = timing.read_bytes()
+    with pytest.raises(CompiledRefused), compiled(model, "tensorrt", 1, cache):
+        raise CompiledRefused("it finds nothing")
+    assert names(cache) == [timing.name], "measurements of the machine outlive a model"
+    assert timing.read_bytes() == before + b"measured ", "a build begins with those of earlier ones"
+    with compiled(model, "tensorrt", 1, cache):
+        pass
     node = open_backend("tensorrt", BackendSettings(1, str(cache), may_build=False))
     node.load(model)
     node.close()

@@ -46,7 +46,7 @@ def small(monkeypatch, pictures, heads):
 def gpu(monkeypatch, small):
     gpu = FakeGpu(memory_bytes=1 << 30)
     install_kernels(gpu)
-    install(monkeypatch, gpu, ["bindings"])
+    install(monkeypatch, gpu)
     monkeypatch.setattr(stages, "cubin", lambda name, sm: b"cubin")
     monkeypatch.setattr(gpu_stages, "SOURCE", (64, 48))
     monkeypatch.setattr(gpu_stages, "COLD_BYTES", 1 << 16)

@@ -1,4 +1,4 @@
-"""Makes every call of a driver module, over the stub of libcuda, and prints the results.
+"""Calls every function of the driver, over the stub of libcuda, and prints the results.
 
 test_cuda_stub.py runs it with that library in LD_LIBRARY_PATH.
 """
@@ -10,7 +10,7 @@ from dataclasses import asdict
 
 import numpy as np
 
-from perception_nodes.gpu.cuda import CudaError, capture, open_device
+from perception_nodes.gpu.cuda import CudaError, CudaGraph, capture, open_device
 
 COUNT = 1000
 
@@ -44,19 +44,23 @@ kernel = device.module(b"cubin").kernel("add")
 arguments = Arguments(memory.address, sum_.address, COUNT, 5)
 launch = kernel.prepare((16, 1, 1), (64, 1, 1), arguments, shared_bytes=16)
 
-stream.copy_to_device(memory, source)
+stream.copy(memory.address, source.address, COUNT)
 launch.enqueue(stream)
-stream.copy_to_host(result, sum_)
+stream.copy(result.address, sum_.address, COUNT)
 stream.wait()
 copied = bool((result.array == source.array + 5).all())
 
 stream.fill(memory, 9)
-stream.copy_to_host(result, memory)
+stream.copy(result.address, memory.address, COUNT)
 stream.wait()
 filled = bool((result.array == 9).all())
 
 arguments.source, arguments.added = frame.address, 1
-graph = capture(stream, [launch.enqueue, lambda stream: stream.copy_to_host(result, sum_)])
+graph = capture(
+    stream,
+    [launch.enqueue, lambda stream: stream.copy(result.address, sum_.address, COUNT)],
+)
+assert isinstance(graph, CudaGraph)
 replayed = []
 for value in (7, 100, 254):
     slot[:] = value
@@ -71,7 +75,6 @@ device.make_current()
 read_only = device.register(np.zeros(64, np.uint8), read_only=True)
 report = {
     "facts": asdict(device.facts),
-    "kernel": asdict(kernel.facts),
     "copied": copied,
     "filled": filled,
     "replayed": replayed,
@@ -100,8 +103,8 @@ thread.start()
 thread.join()
 device.make_current()
 stream, result, memory = device.stream(), device.pinned(8), device.memory(8)
-stream.copy_to_device(memory, source)
-stream.copy_to_host(result, memory)
+stream.copy(memory.address, source.address, 8)
+stream.copy(result.address, memory.address, 8)
 stream.wait()
 report["from_elsewhere"] = result.array.tolist()
 device.close()

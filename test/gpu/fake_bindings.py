@@ -3,26 +3,27 @@
 import ctypes
 
 import numpy as np
-from fake_gpu import MAPPED_OFFSET, TEXTS, Refused, Stream, Verdict, bytes_at, module_of
+from fake_gpu import MAPPED_OFFSET, TEXTS, Refused, Verdict, bytes_at, module_of
 
 
 class Handle:
-    """An object of cuda-bindings."""
+    """An object of cuda-bindings: its functions return these, and take integers."""
 
     def __init__(self, value):
-        self.value = value
+        self._value = value
 
     def __int__(self):
-        value = self.value
-        return value.address if isinstance(value, Stream) else int(value)
+        return self._value
 
 
 def bindings_of(gpu):
     """`cuda.bindings.driver`: functions that return an error code and their answers."""
     pinned = {}
+    objects = {}  # events, graphs and kernels by their handles
 
     def api(function):
         def call(*arguments):
+            assert not any(isinstance(one, Handle) for one in arguments)
             try:
                 gpu.call(function.__name__)
                 answer = function(*arguments)
@@ -36,6 +37,10 @@ def bindings_of(gpu):
         return call
 
     functions = {}
+
+    def handle_of(thing):
+        objects[0x9000 + len(objects)] = thing
+        return Handle(0x9000 + len(objects) - 1)
 
     @api
     def cuInit(flags):
@@ -52,6 +57,8 @@ def bindings_of(gpu):
 
     @api
     def cuDeviceGet(index):
+        if index >= gpu.devices:
+            raise Refused("cuDeviceGet", Verdict.CUDA_ERROR_INVALID_DEVICE)
         return Handle(index)
 
     @api
@@ -60,13 +67,15 @@ def bindings_of(gpu):
 
     @api
     def cuDeviceGetAttribute(attribute, device):
-        return {"MAJOR": gpu.sm[0], "MINOR": gpu.sm[1], "INTEGRATED": gpu.integrated}[
-            attribute.rsplit("_", 1)[1]
-        ]
+        return {75: gpu.sm[0], 76: gpu.sm[1], 18: gpu.integrated}[attribute.value]
 
     @api
     def cuDeviceTotalMem(device):
         return gpu.memory_bytes
+
+    @api
+    def cuDevicePrimaryCtxSetFlags(device, flags):
+        gpu.waits_blocking = bool(flags & 4)
 
     @api
     def cuDevicePrimaryCtxRetain(device):
@@ -79,16 +88,22 @@ def bindings_of(gpu):
 
     @api
     def cuCtxSetCurrent(context):
-        gpu.current += 1
+        gpu.current_context = context
+
+    @api
+    def cuCtxGetStreamPriorityRange():
+        return 0, -5
 
     @api
     def cuMemGetInfo():
         return gpu.free_bytes(), gpu.memory_bytes
 
     @api
-    def cuStreamCreate(flags):
+    def cuStreamCreateWithPriority(flags, priority):
         assert flags == 1
-        return Handle(gpu.stream())
+        stream = gpu.stream()
+        stream.priority = priority
+        return Handle(stream.address)
 
     @api
     def cuStreamDestroy(stream):
@@ -96,12 +111,12 @@ def bindings_of(gpu):
 
     @api
     def cuStreamSynchronize(stream):
-        gpu.wait(stream.value)
+        gpu.wait(gpu.stream_at(stream))
 
     @api
     def cuEventCreate(flags):
         gpu.open["event"] += 1
-        return Handle([])
+        return handle_of([])
 
     @api
     def cuEventDestroy(event):
@@ -109,16 +124,17 @@ def bindings_of(gpu):
 
     @api
     def cuEventRecord(event, stream):
-        event.stream = stream.value
-        stream.value.put(lambda: event.value.append(gpu.tick()))
+        stream = gpu.stream_at(stream)
+        objects[event][:] = [stream]
+        stream.put(lambda: objects[event].append(gpu.tick()))
 
     @api
     def cuEventSynchronize(event):
-        gpu.wait(event.stream)
+        gpu.wait(objects[event][0])
 
     @api
     def cuEventElapsedTime(first, last):
-        return last.value[-1] - first.value[-1]
+        return objects[last][-1] - objects[first][-1]
 
     @api
     def cuMemAlloc(nbytes):
@@ -126,7 +142,7 @@ def bindings_of(gpu):
 
     @api
     def cuMemFree(memory):
-        gpu.free(int(memory))
+        gpu.free(memory)
 
     @api
     def cuMemHostAlloc(nbytes, flags):
@@ -152,19 +168,17 @@ def bindings_of(gpu):
 
     @api
     def cuMemHostGetDevicePointer(memory, flags):
-        return Handle(int(memory) + MAPPED_OFFSET)
+        return Handle(memory + MAPPED_OFFSET)
 
     @api
-    def cuMemcpyHtoDAsync(to, source, nbytes, stream):
-        gpu.copy(stream.value, lambda: source[:nbytes], lambda: gpu.view(to, nbytes))
-
-    @api
-    def cuMemcpyDtoHAsync(to, source, nbytes, stream):
-        gpu.copy(stream.value, lambda: gpu.view(source, nbytes), lambda: to[:nbytes])
+    def cuMemcpyAsync(to, source, nbytes, stream):
+        gpu.copy(
+            gpu.stream_at(stream), lambda: gpu.view(source, nbytes), lambda: gpu.view(to, nbytes)
+        )
 
     @api
     def cuMemsetD8Async(to, value, nbytes, stream):
-        gpu.copy(stream.value, lambda: np.uint8(value), lambda: gpu.view(to, nbytes))
+        gpu.copy(gpu.stream_at(stream), lambda: np.uint8(value), lambda: gpu.view(to, nbytes))
 
     @api
     def cuModuleLoadData(image):
@@ -180,13 +194,7 @@ def bindings_of(gpu):
     def cuModuleGetFunction(module, name):
         if name.decode() not in gpu.kernels:
             raise Refused("cuModuleGetFunction", Verdict.CUDA_ERROR_NOT_FOUND)
-        return Handle(name.decode())
-
-    @api
-    def cuFuncGetAttribute(attribute, function):
-        return {"REGS": 32, "BYTES": 48 if "SHARED" in attribute else 0}[
-            attribute.rsplit("_", 1)[1]
-        ]
+        return handle_of(name.decode())
 
     @api
     def cuLaunchKernel(function, gx, gy, gz, bx, by, bz, shared, stream, parameters, extra):
@@ -195,43 +203,45 @@ def bindings_of(gpu):
         assert (fields[0], fields[2], fields[4]) == (1, 2, None)
         size = ctypes.c_size_t.from_address(fields[3]).value
         arguments = ctypes.string_at(fields[1], size)
-        gpu.launch(stream.value, function.value, (gx, gy, gz), (bx, by, bz), arguments)
+        grid, block = (gx, gy, gz), (bx, by, bz)
+        gpu.launch(gpu.stream_at(stream), objects[function], grid, block, arguments)
 
     @api
     def cuStreamBeginCapture(stream, mode):
-        assert mode == "CU_STREAM_CAPTURE_MODE_THREAD_LOCAL"
-        gpu.begin_capture(stream.value)
+        assert mode.value == 1
+        gpu.begin_capture(gpu.stream_at(stream))
 
     @api
     def cuStreamEndCapture(stream):
-        return Handle(gpu.end_capture(stream.value))
+        captured = gpu.end_capture(gpu.stream_at(stream))
+        if "capture" in gpu.failures:
+            raise Refused("cuStreamEndCapture", gpu.failures["capture"])
+        return handle_of(captured)
 
     @api
     def cuGraphInstantiate(graph, flags):
-        return Handle(graph.value)
+        gpu.open["graph"] += 1
+        return handle_of(objects[graph])
 
     @api
     def cuGraphDestroy(graph):
-        pass
+        gpu.open["template"] -= 1
+
+    @api
+    def cuGraphUpload(graph, stream):
+        gpu.uploaded.append(objects[graph])
 
     @api
     def cuGraphLaunch(graph, stream):
-        gpu.replay(stream.value, graph.value)
+        gpu.replay(gpu.stream_at(stream), objects[graph])
 
     @api
     def cuGraphExecDestroy(graph):
         gpu.open["graph"] -= 1
 
-    class Names:
-        def __getattr__(self, name):
-            return name
-
     return module_of(
         "cuda.bindings.driver",
-        CUresult=Verdict,
-        CUdevice_attribute=Names(),
-        CUfunction_attribute=Names(),
-        CUstreamCaptureMode=Names(),
+        cuGetErrorName=lambda verdict: (Verdict.CUDA_SUCCESS, verdict.name.encode()),
         cuGetErrorString=lambda verdict: (Verdict.CUDA_SUCCESS, TEXTS[verdict].encode()),
         **functions,
     )

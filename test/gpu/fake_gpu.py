@@ -1,4 +1,4 @@
-"""A GPU in Python, and fakes of the two driver modules over it.
+"""A GPU in Python, to which a fake of cuda-bindings leads.
 
 Work on a stream runs when the stream is waited for; copies and kernels read memory only then, as on
 a real GPU.
@@ -25,9 +25,11 @@ class Verdict(IntEnum):
     CUDA_ERROR_OUT_OF_MEMORY = 2
     CUDA_ERROR_NO_DEVICE = 100
     CUDA_ERROR_INVALID_DEVICE = 101
+    CUDA_ERROR_INVALID_IMAGE = 200
     CUDA_ERROR_NO_BINARY_FOR_GPU = 209
     CUDA_ERROR_NOT_FOUND = 500
     CUDA_ERROR_ILLEGAL_ADDRESS = 700
+    CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED = 900
     CUDA_ERROR_STREAM_CAPTURE_INVALIDATED = 901
 
 
@@ -36,11 +38,15 @@ TEXTS = {
     Verdict.CUDA_ERROR_OUT_OF_MEMORY: "out of memory",
     Verdict.CUDA_ERROR_NO_DEVICE: "no CUDA-capable device is detected",
     Verdict.CUDA_ERROR_INVALID_DEVICE: "invalid device ordinal",
+    Verdict.CUDA_ERROR_INVALID_IMAGE: "device kernel image is invalid",
     Verdict.CUDA_ERROR_NO_BINARY_FOR_GPU: (
         "no kernel image is available for execution on the device"
     ),
     Verdict.CUDA_ERROR_NOT_FOUND: "named symbol not found",
     Verdict.CUDA_ERROR_ILLEGAL_ADDRESS: "an illegal memory access was encountered",
+    Verdict.CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED: (
+        "operation not permitted when stream is capturing"
+    ),
     Verdict.CUDA_ERROR_STREAM_CAPTURE_INVALIDATED: (
         "operation failed due to a previous error during capture"
     ),
@@ -74,8 +80,9 @@ class FakeGpu:
         self.calls = Counter()
         self.memory = {}
         self.open = Counter()
-        self.current = 0
-        self.pushed = 0
+        self.current_context = None
+        self.waits_blocking = False
+        self.uploaded = []
         self._next = DEVICE_BASE
         self._streams = {}
         self._clock_ms = 0.0
@@ -150,7 +157,7 @@ class FakeGpu:
 
     def end_capture(self, stream):
         captured, stream.captured = stream.captured, None
-        self.open["graph"] += 1
+        self.open["template"] += 1
         return captured
 
     def replay(self, stream, graph):
@@ -171,30 +178,18 @@ def module_of(name, **content):
     return module
 
 
-OURS = ("perception_nodes.gpu.cuda.pycuda", "perception_nodes.gpu.cuda.bindings")
 THEIRS = ("pycuda", "pycuda.driver", "cuda", "cuda.bindings", "cuda.bindings.driver")
 
 
-def install(monkeypatch, gpu, through):
-    """Let fake driver modules be the installed ones: `pycuda`, `bindings`, or both."""
+def install(monkeypatch, gpu):
+    """Let the fake of cuda-bindings be the only installed driver module; without a GPU, none."""
     from fake_bindings import bindings_of
-    from fake_pycuda import libcuda_of, pycuda_of
 
-    for name in OURS:
-        # Recorded by monkeypatch, so that modules imported over the fake are removed with it.
-        monkeypatch.setitem(sys.modules, name, None)
-        del sys.modules[name]
     for name in THEIRS:
         # None makes an import fail as if the module were not installed.
         monkeypatch.setitem(sys.modules, name, None)
     versions = {}
-    if "pycuda" in through:
-        monkeypatch.setitem(sys.modules, "pycuda", module_of("pycuda"))
-        monkeypatch.setitem(sys.modules, "pycuda.driver", pycuda_of(gpu))
-        sys.modules["pycuda"].driver = sys.modules["pycuda.driver"]
-        monkeypatch.setattr(ctypes, "CDLL", lambda name: libcuda_of(gpu))
-        versions["pycuda"] = "2026.1"
-    if "bindings" in through:
+    if gpu is not None:
         monkeypatch.setitem(sys.modules, "cuda", module_of("cuda"))
         monkeypatch.setitem(sys.modules, "cuda.bindings", module_of("cuda.bindings"))
         monkeypatch.setitem(sys.modules, "cuda.bindings.driver", bindings_of(gpu))

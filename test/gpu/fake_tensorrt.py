@@ -93,6 +93,12 @@ def make(
         num_compute_capabilities = 0
         progress_monitor = None
 
+        def __init__(self):
+            self.flags = []
+
+        def set_flag(self, flag):
+            self.flags.append(flag)
+
         def set_compute_capability(self, target, index):
             self.target = target
             return True
@@ -145,23 +151,36 @@ def make(
                 return None
             self.log.log(ILogger.VERBOSE, LAYERS)
             plan = {"by": version, "tensors": network.tensors, "sha256": network.sha256}
+            plan["flags"] = config.flags
             return json.dumps(plan).encode()
 
     class Context:
-        def __init__(self, engine):
+        def __init__(self, engine, by_user=False):
             self.engine, self.addresses, self.runs = engine, {}, 0
+            self.by_user, self.memory = by_user, None
 
         def set_tensor_address(self, name, address):
             self.addresses[name] = address
             return True
 
+        def set_device_memory(self, address, nbytes):
+            assert nbytes >= self.engine.device_memory_size_v2 and address % 256 == 0
+            self.memory = address
+
+        def is_stream_capturable(self, stream):
+            """As NVIDIA's notes on TensorRT-RTX 1.2 have it: only what allocates nothing."""
+            return self.engine.by_user and "capturable" not in gpu.failures
+
         def execute_async_v3(self, stream):
-            if "execute" in gpu.failures:
+            if "execute" in gpu.failures or self.by_user != (self.memory is not None):
+                return False
+            stream = gpu.stream_at(stream)
+            if rtx and stream.captured is not None and not self.is_stream_capturable(stream):
                 return False
             if not self.runs:
                 gpu.allocate(1000)
             self.runs += 1
-            gpu.stream_at(stream).put(self.run)
+            stream.put(self.run)
             return True
 
         def run(self):
@@ -196,14 +215,25 @@ def make(
         def set_runtime_cache(self, cache):
             self.cache = cache
 
+        strategy = "STATIC"
+
+        def set_execution_context_allocation_strategy(self, strategy):
+            self.strategy = strategy
+
     class Engine:
-        def __init__(self, tensors):
+        device_memory_size_v2 = 4096
+
+        def __init__(self, tensors, flags):
             self.tensors = tensors
             self.num_io_tensors = len(tensors)
+            self.by_user = "REQUIRE_USER_ALLOCATION" in flags
 
         def create_execution_context(self, config=None):
             assert rtx == (config is not None)
-            return None if "context" in gpu.failures else Context(self)
+            by_user = rtx and config.strategy == "USER_MANAGED"
+            if "context" in gpu.failures or by_user != self.by_user:
+                return None
+            return Context(self, by_user)
 
         def create_runtime_config(self):
             return RuntimeConfig()
@@ -232,7 +262,12 @@ def make(
             if "deserialize" in gpu.failures:
                 self.log.log(ILogger.ERROR, "Serialization assertion failed: version")
                 return None
-            return Engine([tuple(tensor) for tensor in json.loads(plan)["tensors"]])
+            if "weights" in gpu.failures:
+                self.log.log(ILogger.ERROR, "Error Code 2: OutOfMemory (no further information)")
+                self.log.log(ILogger.ERROR, "Error Code 4: Engine deserialization failed.")
+                return None
+            facts = json.loads(plan)
+            return Engine([tuple(tensor) for tensor in facts["tensors"]], facts["flags"])
 
     vars(module).update(
         ILogger=ILogger,
@@ -248,6 +283,12 @@ def make(
     if rtx:
         module.IRuntimeCache = Cache
         module.ComputeCapability = Names("CURRENT", "SM80", "SM89")
+        module.BuilderFlag = types.SimpleNamespace(
+            REQUIRE_USER_ALLOCATION="REQUIRE_USER_ALLOCATION"
+        )
+        module.ExecutionContextAllocationStrategy = types.SimpleNamespace(
+            USER_MANAGED="USER_MANAGED"
+        )
     return module
 
 
@@ -289,7 +330,7 @@ def child(folder):
 
     gpu = FakeGpu(memory_bytes=1 << 24)
     with pytest.MonkeyPatch.context() as monkeypatch:
-        install_gpu(monkeypatch, gpu, ["bindings"])
+        install_gpu(monkeypatch, gpu)
         install(monkeypatch, make(gpu, on_build=on_build))
         sys.stdin.readline()
         backend = open_backend("tensorrt", BackendSettings(cache_dir=folder))

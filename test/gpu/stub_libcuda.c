@@ -84,15 +84,15 @@ int cuDeviceGet(int *device, int index) { return *device = index, index ? INVALI
 int cuDeviceGetName(char *name, int size, int device) {
     return snprintf(name, size, "Stub GPU %d", device), OK;
 }
-int cuDeviceComputeCapability(int *major, int *minor, int device) {
-    return *major = 8, *minor = 7, device ? INVALID_DEVICE : OK;
-}
 int cuDeviceTotalMem_v2(size_t *bytes, int device) {
     return *bytes = MEMORY_BYTES, device ? INVALID_DEVICE : OK;
 }
 int cuDeviceGetAttribute(int *value, int attribute, int device) {
     *value = attribute == MAJOR ? 8 : attribute == MINOR ? 7 : attribute == INTEGRATED;
     return device ? INVALID_DEVICE : OK;
+}
+int cuDevicePrimaryCtxSetFlags_v2(int device, unsigned flags) {
+    return device ? INVALID_DEVICE : flags == 4 ? OK : INVALID_VALUE;
 }
 int cuDevicePrimaryCtxRetain(void **context, int device) {
     return *context = &used, retained++, device ? INVALID_DEVICE : OK;
@@ -137,8 +137,11 @@ int cuMemHostGetDevicePointer_v2(uint64_t *address, void *p, unsigned flags) {
     return *address = (uint64_t)p, flags ? INVALID_VALUE : OK;
 }
 
-int cuStreamCreate(Stream **s, unsigned flags) {
-    return *s = calloc(1, sizeof **s), flags == 1 ? OK : INVALID_VALUE;
+int cuCtxGetStreamPriorityRange(int *least, int *greatest) {
+    return *least = 0, *greatest = -5, depth ? OK : INVALID_VALUE;
+}
+int cuStreamCreateWithPriority(Stream **s, unsigned flags, int priority) {
+    return *s = calloc(1, sizeof **s), flags == 1 && priority == -5 && depth ? OK : INVALID_VALUE;
 }
 int cuStreamDestroy_v2(Stream *s) { return free(s), OK; }
 int cuStreamSynchronize(Stream *s) {
@@ -153,11 +156,8 @@ int cuEventRecord(float *e, Stream *s) { return put(s, (Operation){MARK, e}); }
 int cuEventSynchronize(float *e) { return *e ? OK : INVALID_VALUE; }
 int cuEventElapsedTime(float *ms, float *a, float *b) { return *ms = *b - *a, OK; }
 int cuEventElapsedTime_v2(float *ms, float *a, float *b) { return *ms = *b - *a, OK; }
-int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t size, Stream *s) {
-    return put(s, (Operation){COPY, (void *)to, from, size});
-}
-int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t size, Stream *s) {
-    return put(s, (Operation){COPY, to, (const void *)from, size});
+int cuMemcpyAsync(uint64_t to, uint64_t from, size_t size, Stream *s) {
+    return put(s, (Operation){COPY, (void *)to, (const void *)from, size});
 }
 int cuMemsetD8Async(uint64_t to, unsigned char value, size_t size, Stream *s) {
     return put(s, (Operation){FILL, (void *)to, NULL, size, value});
@@ -169,12 +169,6 @@ int stubCall(void (*function)(void), Stream *s) { return put(s, (Operation){CALL
 int cuModuleLoadData(void **module, const void *image) {
     int known = !strcmp(image, "cubin") || !memcmp(image, "\177ELF", 4);
     return *module = (void *)image, known ? OK : 209;
-}
-int cuModuleLoadDataEx(void **module, const void *image, unsigned n, int *keys, void **values) {
-    for (unsigned i = 0; i < n; i++) /* logs of the compiler: buffers and, in place, their sizes */
-        if (keys[i] == 4 || keys[i] == 6) values[i] = 0;
-        else *(char *)values[i] = 0;
-    return cuModuleLoadData(module, image);
 }
 int cuModuleUnload(void *module) { return module ? OK : INVALID_VALUE; }
 int cuModuleGetFunction(Function **function, void *module, const char *name) {
@@ -189,9 +183,6 @@ int cuModuleGetFunction(Function **function, void *module, const char *name) {
     }
     free(list);
     return (*function)->code ? OK : NOT_FOUND;
-}
-int cuFuncGetAttribute(int *value, int attribute, void *function) {
-    return *value = attribute == 4 ? 32 : attribute == 1 ? 48 : 0, function ? OK : INVALID_VALUE;
 }
 int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
                    unsigned bz, unsigned shared, Stream *s, void **parameters, void **extra) {
@@ -220,6 +211,7 @@ int cuGraphInstantiateWithFlags(Graph **exec, Graph *g, unsigned long long flags
     memcpy(*exec, g, sizeof *g);
     return flags ? INVALID_VALUE : OK;
 }
+int cuGraphUpload(Graph *g, Stream *s) { return g && s && !s->captured ? OK : INVALID_VALUE; }
 int cuGraphDestroy(Graph *g) { return free(g), OK; }
 int cuGraphExecDestroy(Graph *g) { return free(g), OK; }
 int cuGraphLaunch(Graph *g, Stream *s) {
@@ -228,14 +220,27 @@ int cuGraphLaunch(Graph *g, Stream *s) {
     return OK;
 }
 
-int cuGetErrorString(int verdict, const char **text) {
-    *text = verdict == OUT_OF_MEMORY ? "out of memory"
-            : verdict == 209 ? "no kernel image is available for execution on the device"
-            : verdict == 700 ? "an illegal memory access was encountered"
-            : verdict == NOT_FOUND ? "named symbol not found" : "invalid argument";
-    return OK;
+static const struct {
+    int verdict;
+    const char *name, *text;
+} ERRORS[] = {
+    {OUT_OF_MEMORY, "CUDA_ERROR_OUT_OF_MEMORY", "out of memory"},
+    {INVALID_DEVICE, "CUDA_ERROR_INVALID_DEVICE", "invalid device ordinal"},
+    {209, "CUDA_ERROR_NO_BINARY_FOR_GPU", "no kernel image is available for execution on the device"},
+    {NOT_FOUND, "CUDA_ERROR_NOT_FOUND", "named symbol not found"},
+    {700, "CUDA_ERROR_ILLEGAL_ADDRESS", "an illegal memory access was encountered"},
+    {INVALID_VALUE, "CUDA_ERROR_INVALID_VALUE", "invalid argument"}};
+static int known(int verdict) {
+    int i = 0;
+    while (ERRORS[i].verdict != verdict && ERRORS[i].verdict != INVALID_VALUE) i++;
+    return i;
 }
-int cuGetErrorName(int verdict, const char **text) { return *text = "?", verdict; }
+int cuGetErrorString(int verdict, const char **text) {
+    return *text = ERRORS[known(verdict)].text, OK;
+}
+int cuGetErrorName(int verdict, const char **name) {
+    return *name = ERRORS[known(verdict)].name, OK;
+}
 
 /* How newer modules find all of the others, by names without versions. */
 int cuGetProcAddress_v2(const char *name, void **function, int version, uint64_t flags, int *how) {
@@ -248,31 +253,3 @@ int cuGetProcAddress_v2(const char *name, void **function, int version, uint64_t
     if (how) *how = *function ? 0 : 1;
     return version && !flags ? OK : OK;
 }
-
-/* What PyCUDA wants to be there besides, and we never call: not supported. */
-#define X(name) int name(void) { return 801; }
-X(cuArray3DCreate_v2) X(cuArray3DGetDescriptor_v2) X(cuArrayCreate_v2) X(cuArrayDestroy)
-X(cuArrayGetDescriptor_v2) X(cuCtxAttach) X(cuCtxCreate_v4) X(cuCtxDetach)
-X(cuCtxDisablePeerAccess) X(cuCtxEnablePeerAccess) X(cuCtxGetApiVersion) X(cuCtxGetCacheConfig)
-X(cuCtxGetDevice) X(cuCtxGetLimit) X(cuCtxGetSharedMemConfig) X(cuCtxSetCacheConfig)
-X(cuCtxSetLimit) X(cuCtxSetSharedMemConfig) X(cuCtxSynchronize) X(cuDeviceCanAccessPeer)
-X(cuDeviceGetByPCIBusId) X(cuDeviceGetPCIBusId) X(cuEventQuery) X(cuFuncSetAttribute)
-X(cuFuncSetBlockShape) X(cuFuncSetCacheConfig) X(cuFuncSetSharedSize) X(cuIpcCloseMemHandle)
-X(cuIpcGetEventHandle) X(cuIpcGetMemHandle) X(cuIpcOpenEventHandle) X(cuIpcOpenMemHandle_v2)
-X(cuLaunch) X(cuLaunchGrid) X(cuLaunchGridAsync) X(cuLinkAddData_v2) X(cuLinkAddFile_v2)
-X(cuLinkComplete) X(cuLinkCreate_v2) X(cuLinkDestroy) X(cuMemAllocManaged) X(cuMemAllocPitch_v2)
-X(cuMemGetAddressRange_v2) X(cuMemHostGetFlags) X(cuMemcpy2DAsync_v2) X(cuMemcpy2DUnaligned_v2)
-X(cuMemcpy2D_v2) X(cuMemcpy3DAsync_v2) X(cuMemcpy3DPeer) X(cuMemcpy3DPeerAsync) X(cuMemcpy3D_v2)
-X(cuMemcpyAtoA_v2) X(cuMemcpyAtoD_v2) X(cuMemcpyAtoH_v2) X(cuMemcpyDtoA_v2)
-X(cuMemcpyDtoDAsync_v2) X(cuMemcpyDtoD_v2) X(cuMemcpyDtoH_v2) X(cuMemcpyHtoA_v2)
-X(cuMemcpyHtoD_v2) X(cuMemcpyPeer) X(cuMemcpyPeerAsync) X(cuMemsetD16Async) X(cuMemsetD16_v2)
-X(cuMemsetD2D16Async) X(cuMemsetD2D16_v2) X(cuMemsetD2D32Async) X(cuMemsetD2D32_v2)
-X(cuMemsetD2D8Async) X(cuMemsetD2D8_v2) X(cuMemsetD32Async) X(cuMemsetD32_v2) X(cuMemsetD8_v2)
-X(cuModuleGetGlobal_v2) X(cuModuleGetSurfRef) X(cuModuleGetTexRef) X(cuModuleLoad)
-X(cuParamSetSize) X(cuParamSetTexRef) X(cuParamSetf) X(cuParamSeti) X(cuParamSetv)
-X(cuProfilerInitialize) X(cuProfilerStart) X(cuProfilerStop) X(cuStreamAttachMemAsync)
-X(cuStreamQuery) X(cuStreamWaitEvent) X(cuSurfRefGetArray) X(cuSurfRefSetArray)
-X(cuTexRefCreate) X(cuTexRefDestroy) X(cuTexRefGetAddressMode) X(cuTexRefGetAddress_v2)
-X(cuTexRefGetArray) X(cuTexRefGetFilterMode) X(cuTexRefGetFlags) X(cuTexRefGetFormat)
-X(cuTexRefSetAddress2D_v3) X(cuTexRefSetAddressMode) X(cuTexRefSetAddress_v2)
-X(cuTexRefSetArray) X(cuTexRefSetFilterMode) X(cuTexRefSetFlags) X(cuTexRefSetFormat)

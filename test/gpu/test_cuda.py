@@ -1,7 +1,7 @@
-"""The CUDA driver: the same through both modules, and each error with its remedy.
+"""The CUDA driver: what is put on a stream runs, and each error has its remedy.
 
-There is no GPU here: `fake_gpu.py` acts as the device. The functions of the fakes are compared with
-cuda-bindings itself, and with PyCUDA if it is installed.
+There is no GPU here: `fake_gpu.py` acts as the device, and a fake of cuda-bindings leads to it.
+`test_cuda_stub.py` makes the same calls through PyCUDA and cuda-bindings themselves.
 """
 
 import ctypes
@@ -12,15 +12,11 @@ import sys
 import numpy as np
 import pytest
 from fake_bindings import bindings_of
-from fake_gpu import DEVICE_BASE, FakeGpu, Verdict, install
-from fake_pycuda import pycuda_of
+from fake_gpu import DEVICE_BASE, FakeGpu, Verdict, install, set_versions
 
 from perception_nodes.core.inference import BackendError
-from perception_nodes.gpu.cuda import CudaError, open_device
-from perception_nodes.gpu.cuda import driver_calls as driver
-from perception_nodes.gpu.cuda.errors import DRIVER_TOO_OLD, ERRORS, NO_DRIVER
-
-MODULES = ("pycuda", "bindings")
+from perception_nodes.gpu.cuda import CudaError, Uncaptured, capture, driver, open_device
+from perception_nodes.gpu.cuda.errors import DRIVER_TOO_OLD, NO_DRIVER, REMEDIES
 
 
 class Arguments(ctypes.Structure):
@@ -39,11 +35,6 @@ def add(gpu, grid, block, packed):
     gpu.view(given.to, given.count)[:] = gpu.view(given.source, given.count) + given.added
 
 
-@pytest.fixture(params=MODULES)
-def through(request):
-    return request.param
-
-
 @pytest.fixture
 def gpu():
     gpu = FakeGpu()
@@ -52,19 +43,27 @@ def gpu():
 
 
 @pytest.fixture
-def device(monkeypatch, gpu, through):
-    install(monkeypatch, gpu, [through])
+def device(monkeypatch, gpu):
+    install(monkeypatch, gpu)
     device = open_device()
     yield device
     device.close()
-    assert gpu.pushed == 0, "a thread that ends with a context on PyCUDA's stack aborts the process"
 
 
-def test_facts(device, through):
+def test_facts(device):
     facts = device.facts
     assert (facts.name, facts.sm, facts.driver_cuda) == ("Fake GPU", 89, 13000)
     assert facts.memory_bytes == 1 << 20 and not facts.integrated
-    assert facts.through == {"pycuda": "PyCUDA 2026.1", "bindings": "cuda-bindings 13.5.0"}[through]
+    assert facts.through == "cuda-bindings 13.5.0"
+
+
+def test_a_thread_that_waits_leaves_its_processor(device, gpu):
+    """Under SCHED_FIFO one that spins keeps every other thread from running."""
+    assert gpu.waits_blocking
+
+
+def test_our_work_goes_first(device, gpu):
+    assert gpu.stream_at(device.stream().handle).priority == -5
 
 
 def test_work_is_done_when_it_is_waited_for(device):
@@ -75,9 +74,9 @@ def test_work_is_done_when_it_is_waited_for(device):
     source.array[:] = np.arange(64)
     arguments = Arguments(memory.address, sum_.address, 64, 5)
     launch = device.module(b"cubin").kernel("add").prepare((1, 1, 1), (64, 1, 1), arguments)
-    stream.copy_to_device(memory, source)
+    stream.copy(memory.address, source.address, 64)
     launch.enqueue(stream)
-    stream.copy_to_host(result, sum_)
+    stream.copy(result.address, sum_.address, 64)
     assert not result.array.any()
     stream.wait()
     assert (result.array == np.arange(64) + 5).all()
@@ -93,7 +92,7 @@ def test_graph_reads_memory_anew_and_allocates_nothing(device, gpu):
     launch = kernel.prepare((16, 1, 1), (256, 1, 1), arguments)
     with stream.capture() as capture:
         launch.enqueue(stream)
-        stream.copy_to_host(result, sum_)
+        stream.copy(result.address, sum_.address, 4096)
     stream.wait()
     assert not result.array.any(), "what is captured must not run"
     before = gpu.calls.copy()
@@ -115,7 +114,7 @@ def test_capture_that_fails_leaves_the_stream_usable(device, gpu):
         raise ValueError("mine")
     result = device.pinned(16)
     stream.fill(memory, 7)
-    stream.copy_to_host(result, memory)
+    stream.copy(result.address, memory.address, 16)
     stream.wait()
     assert (result.array == 7).all()
     device.close()
@@ -146,8 +145,8 @@ def test_memory_is_registered_where_it_lies(device, gpu):
         device.register(slot[:, ::2])
 
 
-def test_everything_is_given_back(monkeypatch, gpu, through):
-    install(monkeypatch, gpu, [through])
+def test_everything_is_given_back(monkeypatch, gpu):
+    install(monkeypatch, gpu)
     device = open_device()
     stream = device.stream()
     device.event()
@@ -171,27 +170,58 @@ def test_closing_after_a_failed_kernel_gives_back_the_rest(device, gpu):
     assert gpu.open["mapped"] == 0
 
 
-def test_copies_that_do_not_fit_are_refused(device):
-    stream, memory, host = device.stream(), device.memory(8), device.pinned(9)
-    with pytest.raises(CudaError, match="9 bytes does not fit into memory of 8"):
-        stream.copy_to_device(memory, host)
-    with pytest.raises(CudaError, match="does not fit"):
-        stream.copy_to_host(host, memory)
+def test_a_graph_is_on_the_device_before_its_first_launch(device, gpu):
+    stream, memory = device.stream(), device.memory(16)
+    graph = capture(stream, [lambda stream: stream.fill(memory, 7)])
+    assert len(gpu.uploaded) == 1 and not isinstance(graph, Uncaptured)
 
 
-def test_kernel_facts(device):
-    facts = device.module(b"cubin").kernel("add").facts
-    assert (facts.registers, facts.spilled_bytes, facts.shared_bytes) == (32, 0, 48)
+@pytest.mark.parametrize("capturable", [True, False])
+def test_what_cannot_be_captured_runs_without_a_graph(device, gpu, capturable):
+    stream, memory, result = device.stream(), device.memory(16), device.pinned(16)
+    if capturable:  # it says so, and yet it cannot
+        gpu.failures["capture"] = Verdict.CUDA_ERROR_STREAM_CAPTURE_INVALIDATED
+    made = capture(
+        stream,
+        [
+            lambda stream: stream.fill(memory, 7),
+            lambda stream: stream.copy(result.address, memory.address, 16),
+        ],
+        capturable,
+    )
+    assert isinstance(made, Uncaptured)
+    assert gpu.calls["cuStreamBeginCapture"] == capturable
+    result.array[:] = 0
+    made.launch(stream)
+    stream.wait()
+    assert (result.array == 7).all()
+    made.close()
+
+
+def test_a_stage_that_fails_is_no_failed_capture(device, gpu):
+    stream = device.stream()
+    gpu.failures["cuMemsetD8Async"] = Verdict.CUDA_ERROR_ILLEGAL_ADDRESS
+    memory = device.memory(16)
+    with pytest.raises(CudaError, match="illegal memory access"):
+        capture(stream, [lambda stream: stream.fill(memory, 7)])
+
+
+def test_a_kernel_that_is_not_there(device):
     with pytest.raises(CudaError, match="named symbol not found"):
         device.module(b"cubin").kernel("subtract")
 
 
 def test_no_kernel_for_this_gpu(device, gpu):
-    for call in ("cuModuleLoadData", "cuModuleLoadDataEx"):
-        gpu.failures[call] = Verdict.CUDA_ERROR_NO_BINARY_FOR_GPU
+    gpu.failures["cuModuleLoadData"] = Verdict.CUDA_ERROR_NO_BINARY_FOR_GPU
     with pytest.raises(CudaError, match="no kernel image .* compile them for this one") as error:
         device.module(b"cubin")
     assert error.value.name == "CUDA_ERROR_NO_BINARY_FOR_GPU"
+
+
+def test_a_kernel_of_a_newer_cuda_than_the_drivers(device, gpu):
+    gpu.failures["cuModuleLoadData"] = Verdict.CUDA_ERROR_INVALID_IMAGE
+    with pytest.raises(CudaError, match="image is invalid; .*nvidia-cuda-nvrtc-cu12 for CUDA 12"):
+        device.module(b"cubin")
 
 
 def test_out_of_memory(device, gpu):
@@ -210,20 +240,20 @@ def test_failed_work_is_told_at_the_wait(device, gpu):
 
 
 def test_other_threads_can_use_it(device, gpu):
-    before = gpu.current
+    gpu.current_context = "another library's"
     device.make_current()
-    assert gpu.current == before + 1
+    assert gpu.current_context == 7
 
 
 @pytest.mark.parametrize("devices, index", [(0, 0), (1, 3)])
-def test_no_such_device(monkeypatch, through, devices, index):
-    install(monkeypatch, FakeGpu(devices=devices), [through])
+def test_no_such_device(monkeypatch, devices, index):
+    install(monkeypatch, FakeGpu(devices=devices))
     with pytest.raises(CudaError, match="CUDA_VISIBLE_DEVICES"):
         open_device(index)
 
 
-def test_driver_too_old_for_what_was_made_for_a_newer_cuda(monkeypatch, through):
-    install(monkeypatch, FakeGpu(driver=12040), [through])
+def test_driver_too_old_for_what_was_made_for_a_newer_cuda(monkeypatch):
+    install(monkeypatch, FakeGpu(driver=12040))
     device = open_device()
     device.require_cuda(12080, "TensorRT")  # any minor version of the same major one runs
     text = "supports CUDA 12.4, TensorRT is made for 13.0; install driver 580"
@@ -232,15 +262,8 @@ def test_driver_too_old_for_what_was_made_for_a_newer_cuda(monkeypatch, through)
     assert error.value.name == DRIVER_TOO_OLD
 
 
-def test_pycuda_comes_first_and_bindings_take_its_place(monkeypatch):
-    install(monkeypatch, FakeGpu(), MODULES)
-    assert open_device().facts.through.startswith("PyCUDA")
-    install(monkeypatch, FakeGpu(), ["bindings"])
-    assert open_device().facts.through.startswith("cuda-bindings")
-
-
 def test_neither_installed(monkeypatch):
-    install(monkeypatch, FakeGpu(), [])
+    install(monkeypatch, None)
     with pytest.raises(CudaError, match="pip install pycuda.*pip install cuda-bindings"):
         open_device()
 
@@ -263,13 +286,12 @@ def test_pycuda_made_for_a_newer_driver(monkeypatch, tmp_path):
 
 
 def test_bindings_that_miss_a_function_of_the_driver(monkeypatch):
-    gpu = FakeGpu()
-    install(monkeypatch, gpu, ["bindings"])
+    install(monkeypatch, FakeGpu())
 
     def missing(*_):
-        raise RuntimeError('Function "cuStreamCreate" not found')
+        raise RuntimeError('Function "cuStreamCreateWithPriority" not found')
 
-    sys.modules["cuda.bindings.driver"].cuStreamCreate = missing
+    sys.modules["cuda.bindings.driver"].cuStreamCreateWithPriority = missing
     with pytest.raises(CudaError, match="too old for cuda-bindings") as error:
         open_device().stream()
     assert error.value.name == DRIVER_TOO_OLD
@@ -289,31 +311,30 @@ def test_really_no_driver():
     assert error.value.name == NO_DRIVER
 
 
-@pytest.mark.parametrize(
-    "name, fake", [("cuda.bindings.driver", bindings_of), ("pycuda.driver", pycuda_of)]
-)
-def test_fakes_have_no_function_that_the_module_lacks(name, fake):
-    real = real_module(name)
-    for attribute, value in vars(fake(FakeGpu())).items():
-        if attribute.startswith("__") or attribute == "device_attribute":
-            continue
-        assert hasattr(real, attribute), f"{name} has no {attribute}"
-        if isinstance(value, type) and not issubclass(value, Verdict):
-            methods = [x for x in vars(value) if x[0] != "_" and callable(getattr(value, x))]
-            lacking = [x for x in methods if not hasattr(getattr(real, attribute), x)]
-            assert not lacking, f"{name}.{attribute} has no {lacking}"
+def test_the_table_has_the_drivers_functions_and_the_fake_no_others():
+    real = real_module("cuda.bindings.driver")
+    ours = {driver.plain_name(symbol) for symbol in driver.FUNCTIONS}
+    assert {name for name in ours if not hasattr(real, name)} == set()
+    assert {name for name in vars(bindings_of(FakeGpu())) if name[:2] == "cu"} == ours
 
 
 def test_names_that_stand_for_numbers_are_those_of_the_driver():
     real = real_module("cuda.bindings.driver")
     for verdict in Verdict:
         assert getattr(real.CUresult, verdict.name).value == verdict
-    assert set(ERRORS) <= {verdict.name for verdict in real.CUresult}
+    assert set(REMEDIES) <= {verdict.name for verdict in real.CUresult}
+    for attribute in driver.Attribute:
+        name = f"CU_DEVICE_ATTRIBUTE_{attribute.name}"
+        assert getattr(real.CUdevice_attribute, name).value == attribute
+    for mode in driver.CaptureMode:
+        name = f"CU_STREAM_CAPTURE_MODE_{mode.name}"
+        assert getattr(real.CUstreamCaptureMode, name).value == mode
     assert real.CU_MEMHOSTALLOC_DEVICEMAP == real.CU_MEMHOSTREGISTER_DEVICEMAP == driver.MAPPED
     assert real.CU_MEMHOSTREGISTER_READ_ONLY == driver.READ_ONLY
     assert real.CUstream_flags.CU_STREAM_NON_BLOCKING == driver.NON_BLOCKING
-    assert real.CU_LAUNCH_PARAM_BUFFER_POINTER_AS_INT == 1
-    assert real.CU_LAUNCH_PARAM_BUFFER_SIZE_AS_INT == 2
+    assert real.CUctx_flags.CU_CTX_SCHED_BLOCKING_SYNC == driver.BLOCKING_SYNC
+    assert real.CU_LAUNCH_PARAM_BUFFER_POINTER_AS_INT == driver.LAUNCH_BUFFER
+    assert real.CU_LAUNCH_PARAM_BUFFER_SIZE_AS_INT == driver.LAUNCH_BUFFER_SIZE
 
 
 def real_module(name):
@@ -333,7 +354,8 @@ def package(folder, text):
 
 
 def uninstall(monkeypatch, folder):
-    install(monkeypatch, FakeGpu(), [])
+    install(monkeypatch, None)
+    set_versions(monkeypatch, {"pycuda": "2026.1"})
     for name in ("pycuda", "pycuda.driver"):
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.syspath_prepend(folder)

@@ -72,7 +72,7 @@ def gpu(monkeypatch, model, runtime):
 
     gpu = FakeGpu(memory_bytes=64 << 20)
     install_kernels(gpu)
-    fake_gpu.install(monkeypatch, gpu, ["bindings"])
+    fake_gpu.install(monkeypatch, gpu)
     fake_tensorrt.install(monkeypatch, fake_tensorrt.make(gpu, network=network))
     monkeypatch.setattr(stages, "cubin", lambda name, sm: f"{name} {sm}".encode())
     return gpu

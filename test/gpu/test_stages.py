@@ -40,7 +40,7 @@ PLACEMENT = Placement.fit((320, 240), (96, 64), None)
 def gpu(monkeypatch):
     gpu = FakeGpu(memory_bytes=64 << 20)
     install_kernels(gpu)
-    install(monkeypatch, gpu, ["bindings"])
+    install(monkeypatch, gpu)
     monkeypatch.setattr(stages, "cubin", lambda name, sm: f"{name} {sm}".encode())
     return gpu
 
@@ -55,6 +55,8 @@ def device(gpu):
 
 class Camera:
     """A detector whose network answers each picture with tensors of our choice."""
+
+    capturable = True
 
     def __init__(self, device, gpu):
         self.device, self.gpu = device, gpu
@@ -71,9 +73,10 @@ class Camera:
             tensors.append((pair[0].address, pair[1].address))
         self.seen = []
         decoding = stages.Decoding(device, HEAD, SETTINGS, tensors, self.stream)
-        self.detector = stages.GpuDetector(
-            device, self.stream, OUTPUT, self.image.address, self.infer, decoding
+        network = stages.NetworkStage(
+            device, self.image.address, tensors, self.infer, lambda stream: self.capturable
         )
+        self.detector = stages.GpuDetector(self.stream, OUTPUT, network, decoding)
 
     def infer(self, stream):
         def run():
@@ -82,7 +85,7 @@ class Camera:
                 self.gpu.view(pair[0].address, box.nbytes)[:] = box.reshape(-1).view(np.uint8)
                 self.gpu.view(pair[1].address, logits.nbytes)[:] = logits.reshape(-1).view(np.uint8)
 
-        self.gpu.stream_at(stream.address).put(run)
+        self.gpu.stream_at(stream.handle).put(run)
 
     def detect(self, image, placement):
         self.detector.launch(image, placement)
@@ -204,6 +207,12 @@ class TestDetector:
         before = gpu.calls.copy()
         camera.check(image)
         assert sorted(gpu.calls - before) == ["cuGraphLaunch", "cuStreamSynchronize"]
+
+    def test_a_network_that_cannot_be_captured_runs_without_a_graph(self, camera, gpu):
+        camera.capturable = False
+        for seed in range(3):
+            camera.check(frame(noise(320, 240, seed), "nv12"))
+        assert gpu.calls["cuStreamBeginCapture"] == gpu.calls["cuGraphLaunch"] == 0
 
     def test_a_capture_that_failed_is_tried_again(self, camera, gpu):
         image = frame(noise(320, 240), "nv12")

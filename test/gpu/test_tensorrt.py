@@ -33,17 +33,12 @@ def gpu():
     return FakeGpu(memory_bytes=1 << 24)
 
 
-@pytest.fixture(params=["pycuda", "bindings"])
-def through(request):
-    return request.param
-
-
 @pytest.fixture
 def runtime(monkeypatch, gpu):
     """Installs a fake runtime, `10` by default."""
 
-    def install(version="10", through="bindings", **how):
-        fake_gpu.install(monkeypatch, gpu, [through])
+    def install(version="10", **how):
+        fake_gpu.install(monkeypatch, gpu)
         fake_tensorrt.install(monkeypatch, fake_tensorrt.make(gpu, *VERSIONS[version], **how))
 
     return install
@@ -62,9 +57,9 @@ def opened(cache, model, **settings):
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("integrated", [0, 1])
-def test_infers(runtime, gpu, tmp_path, model, version, through, integrated):
+def test_infers(runtime, gpu, tmp_path, model, version, integrated):
     gpu.integrated = integrated
-    runtime(version, through)
+    runtime(version)
     backend = opened(tmp_path, model)
     assert backend.info.runtime.endswith("1 of 1 convolutions in 8 bits")
     assert backend.info.device == "Fake GPU (SM89)"
@@ -77,14 +72,15 @@ def test_infers(runtime, gpu, tmp_path, model, version, through, integrated):
     assert gpu.open["memory"] - 1 == gpu.open["mapped"] == gpu.open["graph"] == 0  # less TensorRT's
 
 
-def test_a_frame_allocates_nothing_and_waits_once(runtime, gpu, tmp_path, model, through):
-    runtime(through=through)
+def test_a_frame_allocates_nothing_and_waits_once(runtime, gpu, tmp_path, model):
+    runtime()
     backend = opened(tmp_path, model)
     image = np.zeros((model.input.height, model.input.width, 3), np.uint8)
     first = backend.infer(image)
     before = gpu.calls.copy()
     second = backend.infer(image)
-    assert dict(gpu.calls - before) == {"cuGraphLaunch": 1, "cuStreamSynchronize": 1, "run": 1}
+    made = dict.fromkeys(("cuCtxSetCurrent", "cuGraphLaunch", "cuStreamSynchronize", "run"), 1)
+    assert dict(gpu.calls - before) == made
     assert all(a is b for a, b in zip(first.boxes, second.boxes, strict=True))
     backend.close()
 
@@ -93,24 +89,27 @@ def test_copies_to_and_from_the_device_are_one_each(runtime, gpu, tmp_path, mode
     runtime()
     backend = opened(tmp_path, model)
     # Once to warm up and once into the graph.
-    assert gpu.calls["cuMemcpyHtoDAsync"] == gpu.calls["cuMemcpyDtoHAsync"] == 2
+    assert gpu.calls["cuMemcpyAsync"] == 4
     gpu.integrated = 1
-    before = gpu.calls.copy()
     opened(tmp_path, model).close()
-    assert not {"cuMemcpyHtoDAsync", "cuMemcpyDtoHAsync"} & set(gpu.calls - before)
+    assert gpu.calls["cuMemcpyAsync"] == 4
     backend.close()
 
 
-def test_goes_on_in_another_thread(runtime, gpu, tmp_path, model, monkeypatch):
+def test_its_context_is_set_whatever_another_library_has_set(runtime, gpu, tmp_path, model):
     runtime()
     backend = opened(tmp_path, model)
     image = np.zeros((model.input.height, model.input.width, 3), np.uint8)
-    before = gpu.current
-    monkeypatch.setattr("threading.get_ident", lambda: -1)
-    backend.infer(image)
-    backend.infer(image)
-    assert gpu.current == before + 1
+    for _ in range(2):
+        gpu.current_context = "another library's"
+        backend.infer(image)
+        assert gpu.current_context == 7
+    gpu.current_context = "another library's"
+    backend.another_network()
+    assert gpu.current_context == 7
+    gpu.current_context = "another library's"
     backend.close()
+    assert gpu.current_context == 7
 
 
 def test_engine_is_kept(runtime, gpu, tmp_path, model):
@@ -138,6 +137,45 @@ def test_measurements_that_do_not_fit_are_left(runtime, tmp_path, model, content
     next(tmp_path.glob("*.engine")).unlink()
     opened(tmp_path, model).close()
     assert timing.read_bytes() == b"measured "
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_network_is_one_graph(runtime, gpu, tmp_path, model, version):
+    """TensorRT-RTX allows this if the engine's memory is ours: it is built and run so."""
+    runtime(version)
+    backend = opened(tmp_path, model)
+    assert "without a CUDA graph" not in backend.info.runtime
+    assert gpu.open["graph"] == 1
+    network, stream = backend.another_network(), backend._device.stream()
+    assert network.capturable(stream)
+    network.enqueue(stream)
+    stream.wait()
+    backend.close()
+
+
+def test_what_cannot_be_captured_runs_without_a_graph_and_says_so(runtime, gpu, tmp_path, model):
+    runtime("rtx")
+    gpu.failures["capturable"] = True
+    backend = opened(tmp_path, model)
+    assert backend.info.runtime.endswith("without a CUDA graph") and gpu.open["graph"] == 0
+    heads = backend.infer(np.full((model.input.height, model.input.width, 3), 9, np.uint8))
+    assert (heads.boxes[0] == 10).all()
+    assert not backend.another_network().capturable(backend._stream)
+    backend.close()
+
+
+def test_an_engine_that_does_not_run_is_not_kept(runtime, gpu, tmp_path, model):
+    """It would keep the next start from building another one."""
+    runtime()
+    gpu.failures["execute"] = True
+    with pytest.raises(BackendError, match="failed"):
+        opened(tmp_path, model)
+    assert not list(tmp_path.glob("*.engine")) and list(tmp_path.glob("*.timing"))
+    with pytest.raises(NotBuilt):
+        opened(tmp_path, model, may_build=False)
+    gpu.failures.clear()
+    opened(tmp_path, model).close()
+    assert gpu.calls["build"] == 2
 
 
 def test_rtx_keeps_what_it_compiled(runtime, gpu, tmp_path, model):
@@ -264,13 +302,14 @@ def test_out_of_memory(runtime, gpu, tmp_path, model):
     assert gpu.open["context"] == 0
 
 
+@pytest.mark.parametrize("fails", ["context", "weights"])
 @pytest.mark.parametrize("may_build", [False, True])
 def test_an_engine_without_memory_to_run_in_is_not_built_again(
-    runtime, gpu, tmp_path, model, may_build
+    runtime, gpu, tmp_path, model, may_build, fails
 ):
     runtime()
     opened(tmp_path, model).close()
-    gpu.failures["context"] = True
+    gpu.failures[fails] = True
     with pytest.raises(BackendError, match="cannot run the engine: .* memory is full") as told:
         opened(tmp_path, model, may_build=may_build)
     assert not isinstance(told.value, NotBuilt)

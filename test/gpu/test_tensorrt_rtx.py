@@ -88,4 +88,4 @@ def test_file_that_is_no_network(library, tmp_path):
 
 def test_engine_that_is_none(library):
     with pytest.raises(EngineRefused, match="TensorRT-RTX .* refuses the engine: "):
-        Engine(library, b"no engine")
+        Engine(None, library, b"no engine")

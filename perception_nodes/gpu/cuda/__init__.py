@@ -2,6 +2,7 @@
 
 Everything is opened on a `Device` and closed with it at the latest. Only methods named `wait` wait
 for the GPU; putting work on a stream does not, and launching a captured graph does not allocate.
+A launch has two layers: `Launch.enqueue` or `CudaGraph.launch`, and the driver's function.
 
     device = open_device()
     frame = device.register(slot)               # in place: nothing is copied
@@ -10,16 +11,16 @@ for the GPU; putting work on a stream does not, and launching a captured graph d
     stream = device.stream()
     with stream.capture() as capture:
         launch.enqueue(stream)
-        stream.copy_to_host(result, memory)
+        stream.copy(result.address, memory.address, result.nbytes)
     capture.graph.launch(stream)                # every frame
     stream.wait()
 """
 
 from perception_nodes.gpu.cuda.device import Device, DeviceFacts, open_device
 from perception_nodes.gpu.cuda.errors import CudaError
-from perception_nodes.gpu.cuda.kernel import Kernel, KernelFacts, Launch, Module
+from perception_nodes.gpu.cuda.kernel import Kernel, Launch, Module
 from perception_nodes.gpu.cuda.memory import DeviceMemory, HostMemory
-from perception_nodes.gpu.cuda.stream import Capture, CudaGraph, Event, Stream, capture
+from perception_nodes.gpu.cuda.stream import Capture, CudaGraph, Event, Stream, Uncaptured, capture
 
 __all__ = [
     "Capture",
@@ -31,10 +32,10 @@ __all__ = [
     "CudaGraph",
     "HostMemory",
     "Kernel",
-    "KernelFacts",
     "Launch",
     "Module",
     "Stream",
+    "Uncaptured",
     "capture",
     "open_device",
 ]

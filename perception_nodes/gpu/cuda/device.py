@@ -6,10 +6,23 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.gpu.cuda.driver_calls import Driver, load_driver
-from perception_nodes.gpu.cuda.errors import CudaError, driver_too_old, error_of_name
+from perception_nodes.gpu.cuda.driver import (
+    BLOCKING_SYNC,
+    NAME_BYTES,
+    Attribute,
+    Driver,
+    load_driver,
+)
+from perception_nodes.gpu.cuda.errors import CudaError, driver_too_old
 from perception_nodes.gpu.cuda.kernel import Module
-from perception_nodes.gpu.cuda.memory import DeviceMemory, HostMemory, Resource, ResourceT
+from perception_nodes.gpu.cuda.memory import (
+    DeviceMemory,
+    HostMemory,
+    Resource,
+    ResourceT,
+    pinned,
+    registered,
+)
 from perception_nodes.gpu.cuda.stream import Event, Stream
 
 
@@ -37,16 +50,34 @@ class DeviceFacts:
 class Device:
     """A GPU with its primary context, and the owner of all that is opened on it.
 
-    Made by `open_device`.
+    The context belongs to a thread: another library may have set its own, so whoever is called from
+    elsewhere calls `make_current` first.
     """
 
     def __init__(self, driver: Driver, index: int) -> None:
+        """Open the GPU of this number; see `open_device`."""
         self._driver = driver
-        name, (major, minor, integrated), memory_bytes = driver.device_facts(index)
-        self.facts = DeviceFacts(
-            name, 10 * major + minor, memory_bytes, bool(integrated), driver.version(), driver.name
+        self._ordinal = ordinal = driver.cuDeviceGet(index)
+        major, minor, integrated = (
+            driver.cuDeviceGetAttribute(attribute, ordinal)
+            for attribute in (
+                Attribute.COMPUTE_CAPABILITY_MAJOR,
+                Attribute.COMPUTE_CAPABILITY_MINOR,
+                Attribute.INTEGRATED,
+            )
         )
-        self._context = driver.open_context(index)
+        self.facts = DeviceFacts(
+            driver.cuDeviceGetName(NAME_BYTES, ordinal).split(b"\0")[0].decode(),
+            10 * major + minor,
+            driver.cuDeviceTotalMem(ordinal),
+            bool(integrated),
+            driver.cuDriverGetVersion(),
+            driver.through,
+        )
+        # A thread that waits must leave its processor: under SCHED_FIFO it would starve all others.
+        driver.cuDevicePrimaryCtxSetFlags(ordinal, BLOCKING_SYNC)
+        self._context = driver.cuDevicePrimaryCtxRetain(ordinal)
+        self.make_current()
         self._resources: list[Resource] = []
         self._closed = False
 
@@ -66,12 +97,12 @@ class Device:
             raise driver_too_old(self.facts.driver_cuda, version, who)
 
     def make_current(self) -> None:
-        """Let this thread use the device; the thread that opened it needs no call."""
-        self._driver.make_current(self._context)
+        """Let this thread use the device."""
+        self._driver.cuCtxSetCurrent(self._context)
 
     def free_bytes(self) -> int:
         """Free memory of the device, in bytes."""
-        return self._driver.free_memory()
+        return int(self._driver.cuMemGetInfo()[0])
 
     def stream(self) -> Stream:
         """Open a stream, a queue of work."""
@@ -95,9 +126,7 @@ class Device:
         Raises:
             CudaError: there is not enough.
         """
-        handle, array, address = self._driver.allocate_pinned(nbytes)
-        array[:] = 0
-        return self.own(HostMemory(self._driver.free_pinned, handle, array, address))
+        return self.own(pinned(self._driver, nbytes))
 
     def register(self, array: NDArray[np.uint8], read_only: bool = False) -> HostMemory:
         """Let the device use existing host memory, such as a slot, in place.
@@ -115,9 +144,7 @@ class Device:
         """
         if not array.flags.c_contiguous:
             raise CudaError("memory to be registered must be contiguous")
-        flat = array.reshape(-1)
-        handle, address = self._driver.register(flat, read_only)
-        return self.own(HostMemory(self._driver.unregister, handle, flat, address))
+        return self.own(registered(self._driver, array.reshape(-1), read_only))
 
     def module(self, image: bytes) -> Module:
         """Load compiled kernels: a cubin, a fatbin, or PTX text.
@@ -137,7 +164,7 @@ class Device:
                 # After a kernel has failed, every call fails, including freeing memory.
                 resource.close()
         self._resources.clear()
-        self._driver.close_context(self._context)
+        self._driver.cuDevicePrimaryCtxRelease(self._ordinal)
 
     def own(self, resource: ResourceT) -> ResourceT:
         """Let a resource be closed with the device, unless it is closed earlier."""
@@ -156,10 +183,4 @@ def open_device(index: int = 0) -> Device:
         CudaError: neither module is installed, the driver is missing or too old, or there is no
             such GPU.
     """
-    driver = load_driver()
-    count = driver.device_count()
-    if index >= count:
-        raise error_of_name(
-            "cuDeviceGet", "CUDA_ERROR_INVALID_DEVICE" if count else "CUDA_ERROR_NO_DEVICE", ""
-        )
-    return Device(driver, index)
+    return Device(load_driver(), index)

@@ -6,54 +6,49 @@ DRIVER_OF_CUDA = {11: 450, 12: 525, 13: 580}
 """For each major CUDA version the oldest driver branch, on a desktop, that supports it."""
 
 OUT_OF_MEMORY = "CUDA_ERROR_OUT_OF_MEMORY"
-NO_KERNEL_IMAGE = "CUDA_ERROR_NO_BINARY_FOR_GPU"
+STREAM_CAPTURE = "CUDA_ERROR_STREAM_CAPTURE_"
+"""Beginning of the names of errors that say that work cannot be captured."""
 NO_DRIVER = "no driver"
 DRIVER_TOO_OLD = "driver too old"
 
-ERRORS = {
+REMEDIES = {
     "CUDA_ERROR_NO_DEVICE": (
-        "no CUDA-capable device is detected",
         "check that nvidia-smi lists a GPU and that CUDA_VISIBLE_DEVICES does not hide it; start a "
-        "container with --gpus all; without a GPU use backend:=openvino",
+        "container with --gpus all; without a GPU use backend:=openvino"
     ),
     "CUDA_ERROR_INVALID_DEVICE": (
-        "invalid device ordinal",
-        "there are fewer GPUs than that: see nvidia-smi and CUDA_VISIBLE_DEVICES",
+        "there are fewer GPUs than that: see nvidia-smi and CUDA_VISIBLE_DEVICES"
     ),
     OUT_OF_MEMORY: (
-        "out of memory",
-        "the GPU's memory is full: end other processes on it (nvidia-smi), or use a smaller model",
+        "the GPU's memory is full: end other processes on it (nvidia-smi), or use a smaller model"
     ),
-    NO_KERNEL_IMAGE: (
-        "no kernel image is available for execution on the device",
-        "the kernels were compiled for other GPUs: compile them for this one",
+    "CUDA_ERROR_INVALID_IMAGE": (
+        "the kernels were compiled by a CUDA of a newer major version than the driver's: install "
+        "the NVRTC of the driver's (nvidia-cuda-nvrtc-cu12 for CUDA 12), or update the driver"
+    ),
+    "CUDA_ERROR_NO_BINARY_FOR_GPU": (
+        "the kernels were compiled for other GPUs: compile them for this one"
     ),
     "CUDA_ERROR_UNSUPPORTED_PTX_VERSION": (
-        "the provided PTX was compiled with an unsupported toolchain.",
         "the kernels were compiled by a newer CUDA than the driver knows: update the driver, or "
-        "compile them with the CUDA it reports",
+        "compile them with the CUDA it reports"
     ),
     "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH": (
-        "system has unsupported display driver / cuda driver combination",
         "libcuda and the kernel's driver have different versions: reboot after an update, and "
-        "keep only one version installed",
+        "keep only one version installed"
     ),
     "CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE": (
-        "forward compatibility was attempted on non supported HW",
-        "remove the cuda-compat package, which this GPU cannot use, or update the driver",
+        "remove the cuda-compat package, which this GPU cannot use, or update the driver"
     ),
     "CUDA_ERROR_STUB_LIBRARY": (
-        "CUDA driver is a stub library",
-        "the stub of the toolkit was loaded: remove its folder (stubs/) from LD_LIBRARY_PATH",
+        "the stub of the toolkit was loaded: remove its folder (stubs/) from LD_LIBRARY_PATH"
     ),
     "CUDA_ERROR_DEVICE_UNAVAILABLE": (
-        "CUDA-capable device(s) is/are busy or unavailable",
         "another process uses the GPU exclusively: end it, or reset the GPU's compute mode with "
-        "nvidia-smi -c DEFAULT",
+        "nvidia-smi -c DEFAULT"
     ),
 }
-"""For each name of an error in the driver: its text, which is all that PyCUDA passes on, and the
-remedy."""
+"""By the driver's name of an error."""
 
 
 class CudaError(BackendError):
@@ -69,20 +64,10 @@ class CudaError(BackendError):
         self.name = name
 
 
-def error_of_name(call: str, name: str, text: str) -> CudaError:
+def error_of(call: str, name: str, text: str) -> CudaError:
     """The error of a call, from the driver's name and text of it."""
-    cause, remedy = ERRORS.get(name, (text, ""))
-    cause = cause.rstrip(".")
-    return CudaError(f"{call}: {cause}{'; ' + remedy if remedy else ''} ({name})", name)
-
-
-def error_of_text(text: str) -> CudaError:
-    """The error of a call, from PyCUDA's text such as `cuMemAlloc failed: out of memory`."""
-    call, _, cause = text.partition(" failed: ")
-    for name, (known, _) in ERRORS.items():
-        if cause.startswith(known):
-            return error_of_name(call, name, known)
-    return CudaError(text)
+    remedy = f"; {REMEDIES[name]}" if name in REMEDIES else ""
+    return CudaError(f"{call}: {text.rstrip('.')}{remedy} ({name})", name)
 
 
 def no_driver() -> CudaError:
@@ -98,8 +83,8 @@ def no_driver() -> CudaError:
 def driver_lacks(module: str, cause: BaseException) -> CudaError:
     """The error if libcuda lacks a function that a module needs."""
     return CudaError(
-        f"the CUDA driver is too old for {module} ({_line(cause)}); update the driver, or install "
-        "a version made for the CUDA that nvidia-smi reports",
+        f"the CUDA driver is too old for {module} ({' '.join(str(cause).split())}); update the "
+        "driver, or install a version made for the CUDA that nvidia-smi reports",
         DRIVER_TOO_OLD,
     )
 
@@ -119,7 +104,3 @@ def driver_too_old(found: int, needed: int, who: str) -> CudaError:
 def version_text(version: int) -> str:
     """A CUDA version for people: 13.0 for 13000."""
     return f"{version // 1000}.{version % 1000 // 10}"
-
-
-def _line(cause: BaseException) -> str:
-    return " ".join(str(cause).split())

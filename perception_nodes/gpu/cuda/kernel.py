@@ -1,51 +1,42 @@
 """Compiled kernels, and prepared launches of them."""
 
 import ctypes
-from dataclasses import dataclass
 
-from perception_nodes.gpu.cuda.driver_calls import Driver, Handle, Size3
+from perception_nodes.gpu.cuda.driver import LAUNCH_BUFFER, LAUNCH_BUFFER_SIZE, LAUNCH_END, Driver
 from perception_nodes.gpu.cuda.memory import Resource
 from perception_nodes.gpu.cuda.stream import Stream
 
-
-@dataclass(frozen=True)
-class KernelFacts:
-    """Resources that a compiled kernel uses.
-
-    Attributes:
-        registers: registers per thread.
-        spilled_bytes: local memory per thread; 0 if no register is spilled.
-        shared_bytes: static shared memory per block.
-    """
-
-    registers: int
-    spilled_bytes: int
-    shared_bytes: int
+Size3 = tuple[int, int, int]
 
 
 class Launch:
     """A kernel with its grid and arguments; made by `Kernel.prepare`."""
 
-    def __init__(self, driver: Driver, prepared: Handle) -> None:
-        self._driver = driver
-        self._prepared = prepared
+    def __init__(
+        self, driver: Driver, function: int, shape: tuple[int, ...], arguments: ctypes.Structure
+    ) -> None:
+        self._driver, self._function, self._shape = driver, function, shape
+        size = ctypes.c_size_t(ctypes.sizeof(arguments))
+        self._extra = (ctypes.c_void_p * 5)(
+            LAUNCH_BUFFER,
+            ctypes.addressof(arguments),
+            LAUNCH_BUFFER_SIZE,
+            ctypes.addressof(size),
+            LAUNCH_END,
+        )
+        self._keep_alive = arguments, size
 
     def enqueue(self, stream: Stream) -> None:
         """Put the kernel on a stream, with the current values of the arguments."""
-        self._driver.launch(self._prepared, stream.handle)
+        extra = ctypes.addressof(self._extra)
+        self._driver.cuLaunchKernel(self._function, *self._shape, stream.handle, 0, extra)
 
 
 class Kernel:
-    """A function on the device; made by `Module.kernel`.
+    """A function on the device; made by `Module.kernel`."""
 
-    Attributes:
-        facts: resources that it uses.
-    """
-
-    def __init__(self, driver: Driver, handle: Handle) -> None:
-        self._driver = driver
-        self._handle = handle
-        self.facts = KernelFacts(*driver.function_facts(handle))
+    def __init__(self, driver: Driver, function: int) -> None:
+        self._driver, self._function = driver, function
 
     def prepare(
         self, grid: Size3, block: Size3, arguments: ctypes.Structure, shared_bytes: int = 0
@@ -59,8 +50,7 @@ class Kernel:
                 type (pointers as c_uint64). It is kept, and read at each launch.
             shared_bytes: dynamic shared memory per block.
         """
-        prepared = self._driver.prepare(self._handle, grid, block, arguments, shared_bytes)
-        return Launch(self._driver, prepared)
+        return Launch(self._driver, self._function, (*grid, *block, shared_bytes), arguments)
 
 
 class Module(Resource):
@@ -68,7 +58,7 @@ class Module(Resource):
 
     def __init__(self, driver: Driver, image: bytes) -> None:
         self._driver = driver
-        super().__init__(driver.close_module, driver.load_module(image + b"\0"))
+        super().__init__(driver.cuModuleUnload, driver.cuModuleLoadData(image + b"\0"))
 
     def kernel(self, name: str) -> Kernel:
         """Find a kernel, declared extern "C".
@@ -76,4 +66,4 @@ class Module(Resource):
         Raises:
             CudaError: there is no kernel of this name.
         """
-        return Kernel(self._driver, self._driver.function(self._handle, name))
+        return Kernel(self._driver, self._driver.cuModuleGetFunction(self.handle, name.encode()))

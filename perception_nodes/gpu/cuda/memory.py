@@ -1,5 +1,6 @@
 """Resources of a device that must be closed, and memory as one kind of them."""
 
+import ctypes
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import TypeVar
@@ -7,24 +8,28 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.gpu.cuda.driver_calls import Driver, Handle
+from perception_nodes.gpu.cuda.driver import MAPPED, READ_ONLY, Driver
 
 ALIGNMENT = 256
 
 
 class Resource:
-    """An object of the driver, with the function that closes it."""
+    """An object of the driver, with the function that closes it.
 
-    def __init__(self, close: Callable[[Handle], None], handle: Handle) -> None:
+    Attributes:
+        handle: the driver's handle of it, or its address.
+    """
+
+    def __init__(self, close: Callable[[int], None], handle: int) -> None:
         self._close = close
-        self._handle = handle
+        self.handle = handle
         self.closed = False
 
     def close(self) -> None:
         """Close the object; a second call has no effect."""
         if not self.closed:
             self.closed = True
-            self._close(self._handle)
+            self._close(self.handle)
 
 
 ResourceT = TypeVar("ResourceT", bound=Resource)
@@ -39,13 +44,13 @@ class DeviceMemory(Resource):
     """
 
     def __init__(self, driver: Driver, nbytes: int) -> None:
-        handle, self.address = driver.allocate(nbytes)
+        self.address: int = driver.cuMemAlloc(nbytes)
         self.nbytes = nbytes
-        super().__init__(driver.free, handle)
+        super().__init__(driver.cuMemFree, self.address)
 
 
 class HostMemory(Resource):
-    """Page-locked host memory that the device sees; made by `Device.pinned` or `Device.register`.
+    """Page-locked host memory that the device sees; see `Device.pinned` and `Device.register`.
 
     Attributes:
         array: the memory as flat uint8; it must not be used after `close`.
@@ -54,16 +59,27 @@ class HostMemory(Resource):
     """
 
     def __init__(
-        self,
-        close: Callable[[Handle], None],
-        handle: Handle,
-        array: NDArray[np.uint8],
-        address: int,
+        self, driver: Driver, close: Callable[[int], None], array: NDArray[np.uint8]
     ) -> None:
         self.array = array
-        self.address = address
         self.nbytes = array.nbytes
-        super().__init__(close, handle)
+        super().__init__(close, array.ctypes.data)
+        self.address: int = driver.cuMemHostGetDevicePointer(self.handle, 0)
+
+
+def pinned(driver: Driver, nbytes: int) -> HostMemory:
+    """Allocate page-locked memory, zeroed; see `Device.pinned`."""
+    start = driver.cuMemHostAlloc(nbytes, MAPPED)
+    array = np.ctypeslib.as_array((ctypes.c_uint8 * nbytes).from_address(start))
+    array[:] = 0
+    return HostMemory(driver, driver.cuMemFreeHost, array)
+
+
+def registered(driver: Driver, array: NDArray[np.uint8], read_only: bool) -> HostMemory:
+    """Page-lock existing memory, a flat array; see `Device.register`."""
+    flags = MAPPED | (READ_ONLY if read_only else 0)
+    driver.cuMemHostRegister(array.ctypes.data, array.nbytes, flags)
+    return HostMemory(driver, driver.cuMemHostUnregister, array)
 
 
 def packed(sizes: Sequence[int]) -> tuple[list[int], int]:

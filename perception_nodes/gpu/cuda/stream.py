@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from perception_nodes.gpu.cuda.driver_calls import Driver, Handle
-from perception_nodes.gpu.cuda.errors import CudaError
-from perception_nodes.gpu.cuda.memory import DeviceMemory, HostMemory, Resource
+from perception_nodes.core.inference import BackendError
+from perception_nodes.gpu.cuda.driver import NON_BLOCKING, CaptureMode, Driver
+from perception_nodes.gpu.cuda.errors import STREAM_CAPTURE, CudaError
+from perception_nodes.gpu.cuda.memory import DeviceMemory, Resource
 
 
 class Event(Resource):
@@ -13,31 +14,31 @@ class Event(Resource):
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
-        super().__init__(driver.close_event, driver.open_event())
+        super().__init__(driver.cuEventDestroy, driver.cuEventCreate(0))
 
     def record(self, stream: "Stream") -> None:
         """Put the event on a stream, behind the work that is there."""
-        self._driver.record_event(self._handle, stream.handle)
+        self._driver.cuEventRecord(self.handle, stream.handle)
 
     def wait(self) -> None:
         """Wait until the stream has reached the event."""
-        self._driver.wait_for_event(self._handle)
+        self._driver.cuEventSynchronize(self.handle)
 
     def since_ms(self, earlier: "Event") -> float:
         """Device time between two events that the stream has passed, to half a microsecond."""
-        return self._driver.elapsed_ms(earlier._handle, self._handle)
+        return float(self._driver.cuEventElapsedTime(earlier.handle, self.handle))
 
 
 class CudaGraph(Resource):
     """Work that was captured once and is put on a stream as a whole; made by `Stream.capture`."""
 
-    def __init__(self, driver: Driver, handle: Handle) -> None:
+    def __init__(self, driver: Driver, handle: int) -> None:
         self._driver = driver
-        super().__init__(driver.close_graph, handle)
+        super().__init__(driver.cuGraphExecDestroy, handle)
 
     def launch(self, stream: "Stream") -> None:
         """Put the graph on a stream."""
-        self._driver.launch_graph(self._handle, stream.handle)
+        self._driver.cuGraphLaunch(self.handle, stream.handle)
 
 
 class Capture:
@@ -47,39 +48,33 @@ class Capture:
 
 
 class Stream(Resource):
-    """A queue of work for the device; made by `Device.stream`.
+    """A queue of work for the device, of the highest priority; made by `Device.stream`.
 
-    Attributes:
-        address: the CUstream, for libraries such as TensorRT.
+    `handle` is the CUstream, for libraries such as TensorRT.
     """
 
     def __init__(self, driver: Driver, own: Callable[[CudaGraph], CudaGraph]) -> None:
         self._own = own
         self._driver = driver
-        self.handle, self.address = driver.open_stream()
-        super().__init__(driver.close_stream, self.handle)
+        _, highest = driver.cuCtxGetStreamPriorityRange()
+        stream = driver.cuStreamCreateWithPriority(NON_BLOCKING, highest)
+        super().__init__(driver.cuStreamDestroy, stream)
 
     def wait(self) -> None:
-        """Wait until all work on the stream is done.
+        """Wait until all work on the stream is done; the processor is free meanwhile.
 
         Raises:
             CudaError: some of the work failed.
         """
-        self._driver.wait_for_stream(self.handle)
+        self._driver.cuStreamSynchronize(self.handle)
 
-    def copy_to_device(self, to: DeviceMemory, source: HostMemory) -> None:
-        """Copy all of the source to the front of device memory."""
-        _check_fits(source.nbytes, to.nbytes)
-        self._driver.copy_to_device(to.address, source.array, self.handle)
-
-    def copy_to_host(self, to: HostMemory, source: DeviceMemory) -> None:
-        """Fill host memory from the front of device memory."""
-        _check_fits(to.nbytes, source.nbytes)
-        self._driver.copy_to_host(to.array, source.address, self.handle)
+    def copy(self, to: int, source: int, nbytes: int) -> None:
+        """Copy between device addresses, of device memory or of page-locked memory."""
+        self._driver.cuMemcpyAsync(to, source, nbytes, self.handle)
 
     def fill(self, memory: DeviceMemory, value: int = 0) -> None:
         """Set every byte of device memory."""
-        self._driver.fill(memory.address, value, memory.nbytes, self.handle)
+        self._driver.cuMemsetD8Async(memory.address, value, memory.nbytes, self.handle)
 
     @contextmanager
     def capture(self) -> Iterator[Capture]:
@@ -92,36 +87,71 @@ class Stream(Resource):
             CudaError: something in the block cannot be captured.
         """
         capture = Capture()
-        self._driver.begin_capture(self.handle)
+        self._driver.cuStreamBeginCapture(self.handle, CaptureMode.THREAD_LOCAL)
         try:
             yield capture
         except BaseException:
             with suppress(CudaError):
                 # Report the first error; ending a broken capture fails too.
-                self._driver.close_graph(self._driver.end_capture(self.handle))
+                self._driver.cuGraphDestroy(self._driver.cuStreamEndCapture(self.handle))
             raise
-        graph = CudaGraph(self._driver, self._driver.end_capture(self.handle))
-        capture.graph = self._own(graph)
+        template = self._driver.cuStreamEndCapture(self.handle)
+        try:
+            executable = self._driver.cuGraphInstantiate(template, 0)
+        finally:
+            self._driver.cuGraphDestroy(template)
+        capture.graph = self._own(CudaGraph(self._driver, executable))
+        # Otherwise the first launch does this, and is late.
+        self._driver.cuGraphUpload(executable, self.handle)
 
 
-def capture(stream: Stream, stages: Sequence[Callable[[Stream], None]]) -> CudaGraph:
+class Uncaptured:
+    """Stages that are put on a stream one by one, in the place of a graph."""
+
+    def __init__(self, stages: Sequence[Callable[[Stream], None]]) -> None:
+        self._stages = stages
+
+    def launch(self, stream: Stream) -> None:
+        """Put all stages on a stream."""
+        for stage in self._stages:
+            stage(stream)
+
+    def close(self) -> None:
+        """Do nothing: nothing is held."""
+
+
+def capture(
+    stream: Stream, stages: Sequence[Callable[[Stream], None]], capturable: bool = True
+) -> CudaGraph | Uncaptured:
     """Capture one graph of several stages, each of which puts its work on the stream.
 
     The stages are run once before the capture, because TensorRT, for example, does some setup at
     its first run that cannot be captured.
 
+    Args:
+        stream: the stream.
+        stages: put their work on it.
+        capturable: whether all of them say that they can be captured.
+
+    Returns:
+        The graph; or what runs the stages without one, if one of them cannot be captured.
+
     Raises:
-        CudaError: a stage failed, or it waits or allocates.
+        BackendError: a stage failed.
     """
-    for stage in stages:
-        stage(stream)
+    uncaptured = Uncaptured(stages)
+    uncaptured.launch(stream)
     stream.wait()
-    with stream.capture() as captured:
-        for stage in stages:
-            stage(stream)
+    if not capturable:
+        return uncaptured
+    try:
+        with stream.capture() as captured:
+            uncaptured.launch(stream)
+    except BackendError as error:
+        if isinstance(error, CudaError) and not error.name.startswith(STREAM_CAPTURE):
+            raise
+        # They ran before: if they do so again, it was the capture that failed.
+        uncaptured.launch(stream)
+        stream.wait()
+        return uncaptured
     return captured.graph
-
-
-def _check_fits(nbytes: int, room: int) -> None:
-    if nbytes > room:
-        raise CudaError(f"a copy of {nbytes} bytes does not fit into memory of {room}")

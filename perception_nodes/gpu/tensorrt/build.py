@@ -8,7 +8,7 @@ from perception_nodes.core.inference import BackendError, Progress
 from perception_nodes.gpu.tensorrt.layers import ConvolutionTypes, convolutions
 from perception_nodes.gpu.tensorrt.library import Library, make_log, start
 
-FLAGS = "strongly typed"
+FLAGS = "strongly typed, memory by the user"
 """Options of the builder; part of an engine's name in the cache."""
 STEPS = 1000
 
@@ -62,6 +62,8 @@ def build(
     if library.for_rtx:
         # Build for a single GPU: for several, kernels would be chosen only when the engine runs.
         _target(library, config, sm)
+        # Otherwise the engine may allocate while it runs, and no graph of it can be captured.
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     elif sm:
         raise BackendError(f"{library.name} builds for the GPU of this machine alone")
     else:

@@ -75,14 +75,18 @@ class CachedEngine:
 
 
 class EngineCache:
-    """A folder of engines, made when something is written; with an empty name nothing is kept."""
+    """A folder of engines, made when something is written; with an empty name nothing is kept.
 
-    def __init__(self, folder: str) -> None:
+    The timings of kernels, which help every build on this machine, can lie in another folder.
+    """
+
+    def __init__(self, folder: str, timing_folder: str = "") -> None:
         self._folder = Path(folder) if folder else None
+        self._timing_folder = Path(timing_folder) if timing_folder else self._folder
 
     def read(self, key: EngineKey) -> CachedEngine | None:
         """Read an engine; None if there is no undamaged file with this key."""
-        content = self._read(f"{key.name}.engine")
+        content = _read(self._folder, f"{key.name}.engine")
         if not content.startswith(MAGIC):
             return None
         head, _, plan = content[len(MAGIC) :].partition(b"\n")
@@ -106,27 +110,28 @@ class EngineCache:
             "in_int8": engine.in_int8,
             "plan_sha256": hashlib.sha256(engine.plan).hexdigest(),
         }
-        self._write(f"{key.name}.engine", MAGIC + json.dumps(facts).encode() + b"\n" + engine.plan)
+        head = json.dumps(facts).encode()
+        _write(self._folder, f"{key.name}.engine", MAGIC + head + b"\n" + engine.plan)
 
     def read_timing(self, key: EngineKey) -> bytes:
         """Read the kernel timings of earlier builds on this machine, empty if there are none."""
-        return self._read(f"{key.machine}.timing")
+        return _read(self._timing_folder, f"{key.machine}.timing")
 
     def write_timing(self, key: EngineKey, timing: bytes) -> None:
         """Write the kernel timings of a build."""
-        self._write(f"{key.machine}.timing", timing)
+        _write(self._timing_folder, f"{key.machine}.timing", timing)
 
     def read_kernels(self, key: EngineKey) -> bytes:
         """Read the kernels that TensorRT-RTX compiled at an engine's first run, or nothing."""
-        return self._read(f"{key.name}.kernels")
+        return _read(self._folder, f"{key.name}.kernels")
 
     def write_kernels(self, key: EngineKey, kernels: bytes) -> None:
         """Write the kernels that TensorRT-RTX compiled at an engine's first run."""
-        self._write(f"{key.name}.kernels", kernels)
+        _write(self._folder, f"{key.name}.kernels", kernels)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the lock on building: other processes that build into this folder wait.
+        """Hold the lock on building: other processes with this folder of timings wait.
 
         A builder times kernels and takes the fastest; a concurrent build would distort the timings.
         The kernel releases the lock when the process ends in any way.
@@ -134,32 +139,35 @@ class EngineCache:
         Raises:
             BackendError: the folder cannot be made.
         """
-        if self._folder is None:
+        folder = self._timing_folder
+        if folder is None:
             yield
             return
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
-            raise BackendError(cache_unusable(self._folder, error)) from error
+            raise BackendError(cache_unusable(folder, error)) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
             os.close(descriptor)
 
-    def _read(self, name: str) -> bytes:
-        if self._folder is None:
-            return b""
-        try:
-            return (self._folder / name).read_bytes()
-        except OSError:
-            return b""
 
-    def _write(self, name: str, content: bytes) -> None:
-        if self._folder is None or not content:
-            return
-        try:
-            write_whole(self._folder / name, content)
-        except OSError as error:
-            raise BackendError(cache_unusable(self._folder, error)) from error
+def _read(folder: Path | None, name: str) -> bytes:
+    if folder is None:
+        return b""
+    try:
+        return (folder / name).read_bytes()
+    except OSError:
+        return b""
+
+
+def _write(folder: Path | None, name: str, content: bytes) -> None:
+    if folder is None or not content:
+        return
+    try:
+        write_whole(folder / name, content)
+    except OSError as error:
+        raise BackendError(cache_unusable(folder, error)) from error

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from perception_nodes.core.inference import BackendError
-from perception_nodes.gpu.cuda import Stream
+from perception_nodes.gpu.cuda import Device, DeviceMemory, Stream
 from perception_nodes.gpu.tensorrt.library import Library, make_log, start
 
 
@@ -41,9 +41,14 @@ class Execution:
         addresses: device addresses that tensors are bound to, by name.
     """
 
-    def __init__(self, context: Any, library: Library, log: Any) -> None:
+    def __init__(
+        self, context: Any, library: Library, log: Any, memory: DeviceMemory | None
+    ) -> None:
         self._context, self._library, self._log = context, library, log
+        self._memory = memory
         self.addresses: dict[str, int] = {}
+        if memory is not None:
+            context.set_device_memory(memory.address, memory.nbytes)
 
     def bind(self, name: str, address: int) -> None:
         """Bind a tensor to a device address, until another one is bound.
@@ -61,12 +66,18 @@ class Execution:
         Raises:
             BackendError: the runtime failed.
         """
-        if not self._context.execute_async_v3(stream.address):
+        if not self._context.execute_async_v3(stream.handle):
             raise BackendError(f"{self._library.name} failed: {self._log.last_error()}")
+
+    def capturable(self, stream: Stream) -> bool:
+        """Whether runs on a stream can be captured in a graph; TensorRT itself always allows it."""
+        return not self._library.for_rtx or bool(self._context.is_stream_capturable(stream.handle))
 
     def close(self) -> None:
         """Free the working memory."""
         self._context = None
+        if self._memory is not None:
+            self._memory.close()
 
 
 class Engine:
@@ -77,10 +88,11 @@ class Engine:
         execution: its first execution.
     """
 
-    def __init__(self, library: Library, plan: bytes, kernels: bytes = b"") -> None:
+    def __init__(self, device: Device, library: Library, plan: bytes, kernels: bytes = b""):
         """Load a serialized engine.
 
         Args:
+            device: device that it runs on.
             library: TensorRT library that built it.
             plan: the serialized engine.
             kernels: kept result of `compiled_kernels`, or empty; ignored if it does not fit.
@@ -90,10 +102,12 @@ class Engine:
             BackendError: the runtime cannot start, or has no memory for the engine.
         """
         trt = library.module
-        self._library, self._log = library, make_log(library)
+        self._device, self._library, self._log = device, library, make_log(library)
         self._runtime = start(library, "Runtime", self._log)
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
+            if self._log.lacks_memory():
+                raise self._no_room()
             raise EngineRefused(f"{library.name} refuses the engine: {self._log.last_error()}")
         # TensorRT-RTX compiles kernels at the first run; this cache receives them.
         self._kernels: Any = None
@@ -104,6 +118,9 @@ class Engine:
             if kernels:
                 self._kernels.deserialize(kernels)
             self._options[0].set_runtime_cache(self._kernels)
+            # As the engine was built, see `build`.
+            strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+            self._options[0].set_execution_context_allocation_strategy(strategy)
         self._executions: list[Execution] = []
         self.execution = self.another_execution()
         self.inputs: dict[str, EngineTensor] = {}
@@ -123,13 +140,18 @@ class Engine:
         """
         context = self._engine.create_execution_context(*self._options)
         if context is None:
-            raise BackendError(
-                f"{self._library.name} cannot run the engine: {self._log.last_error()}; if the "
-                "GPU's memory is full, end other processes on it (nvidia-smi), or use a smaller "
-                "model"
-            )
-        self._executions.append(Execution(context, self._library, self._log))
+            raise self._no_room()
+        memory = None
+        if self._library.for_rtx:
+            memory = self._device.memory(max(1, self._engine.device_memory_size_v2))
+        self._executions.append(Execution(context, self._library, self._log, memory))
         return self._executions[-1]
+
+    def _no_room(self) -> BackendError:
+        return BackendError(
+            f"{self._library.name} cannot run the engine: {self._log.last_error()}; if the GPU's "
+            "memory is full, end other processes on it (nvidia-smi), or use a smaller model"
+        )
 
     def compiled_kernels(self) -> bytes:
         """Kernels that were compiled at the first run, to be kept; empty if there are none."""

@@ -3,6 +3,8 @@
 import importlib
 import importlib.metadata
 import importlib.util
+import re
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +13,9 @@ from perception_nodes.core.inference import BackendError
 MODULES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
 """Python modules and their names for people, in the order of preference."""
 CUDA_MAJORS = (13, 12, 11)
+OUT_OF_MEMORY = re.compile(r"out ?of ?memory", re.IGNORECASE)
+"""As in `Error Code 2: OutOfMemory` and `Error Code 1: Cuda Runtime (out of memory)`."""
+KEPT_ERRORS = 8
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ def start(library: Library, kind: str, log: Any) -> Any:
 
 
 def make_log(library: Library, keep_all: bool = False) -> Any:
-    """Make a logger; its `last_error()` gives the last error.
+    """Make a logger; `last_error()` gives the last error, `lacks_memory()` whether one was that.
 
     Args:
         library: TensorRT library that will write to it.
@@ -83,15 +88,19 @@ def make_log(library: Library, keep_all: bool = False) -> Any:
         def __init__(self) -> None:
             super().__init__()
             self.lines: list[str] = []
-            self._error = "it does not say why"
+            self._errors = deque(["it does not say why"], maxlen=KEPT_ERRORS)
 
         def log(self, severity: Any, message: str) -> None:
             if keep_all:
                 self.lines.append(message)
             if severity in (severity_type.ERROR, severity_type.INTERNAL_ERROR):
-                self._error = " ".join(message.split())
+                self._errors.append(" ".join(message.split()))
 
         def last_error(self) -> str:
-            return self._error
+            return self._errors[-1]
+
+        def lacks_memory(self) -> bool:
+            # The last error is often a general one that follows from it.
+            return any(OUT_OF_MEMORY.search(error) for error in self._errors)
 
     return Log()
