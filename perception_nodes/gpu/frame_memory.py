@@ -42,11 +42,7 @@ class _Segment:
         The memory of a restarted camera may be mapped at the addresses of its predecessor, while
         the device would still read the predecessor's memory.
         """
-        try:
-            path = os.readlink(f"/proc/self/map_files/{self.first:x}-{self.last:x}")
-        except OSError:
-            return False
-        return path == self.path
+        return _mapped_file(self.first, self.last) == self.path
 
     def close(self) -> None:
         if self.memory is not None:
@@ -58,11 +54,17 @@ class FrameMemory:
 
     Shared memory is registered with the driver when the first frame in it arrives. Other memory,
     such as a message's, is short-lived: it is copied into page-locked memory, which the device
-    reads.
+    reads. So is all memory where the kernel does not tell which file is mapped at an address
+    (gVisor, hardened kernels): a registration could not be known to be still right.
+
+    Attributes:
+        registrations: number of times that memory was registered, or the driver refused it.
     """
 
     def __init__(self, device: Device) -> None:
         self._device = device
+        self._mappings_known = _mappings_known()
+        self.registrations = 0
         self._segments: list[_Segment] = []
         self._copy: HostMemory | None = None
 
@@ -101,6 +103,8 @@ class FrameMemory:
 
     def _find(self, address: int, nbytes: int) -> tuple[HostMemory | None, int]:
         """The registered memory that holds a frame or None, and its first address."""
+        if not self._mappings_known:
+            return None, 0
         for segment in self._segments:
             if segment.first <= address < segment.last:
                 if address + nbytes <= segment.end and segment.is_current():
@@ -120,6 +124,7 @@ class FrameMemory:
             return None
         # iceoryx2 maps more slots than are ever used; registering would lock them all in memory.
         size = min(mapping.last - mapping.first, address - mapping.first + SLOTS * nbytes)
+        self.registrations += 1
         try:
             memory = self._device.register(*_writable_front(mapping, size))
         except CudaError:
@@ -138,6 +143,25 @@ class _Mapping:
     offset: int
     inode: int
     path: str
+
+
+def _mapped_file(first: int, last: int) -> str:
+    """Path of the file that is mapped at exactly these addresses, empty if none or not known."""
+    try:
+        return os.readlink(f"/proc/self/map_files/{first:x}-{last:x}")
+    except OSError:
+        return ""
+
+
+def _mappings_known() -> bool:
+    """Whether `_mapped_file` works here: tried on a mapping that this process certainly has."""
+    file = os.memfd_create("mapping")
+    try:
+        os.truncate(file, mmap.PAGESIZE)
+        first = np.frombuffer(mmap.mmap(file, mmap.PAGESIZE), np.uint8).ctypes.data
+        return bool(_mapped_file(first, first + mmap.PAGESIZE))
+    finally:
+        os.close(file)
 
 
 def _mapping_of(address: int) -> _Mapping | None:

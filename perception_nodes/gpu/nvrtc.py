@@ -1,19 +1,17 @@
 """Compiling the kernels on the machine where they run, by NVRTC, at the first start.
 
 NVRTC is NVIDIA's compiler as a library. It needs neither the toolkit nor a C++ compiler nor a GPU,
-and compiles both kernel files in a second. A cubin is kept under a hash of everything that it was
+and compiles all kernel files in a second. A cubin is kept under a hash of everything that it was
 made from, together with a hash of its content, which is checked when it is read.
 """
 
 import ctypes
 import hashlib
 import importlib.util
-import re
-from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
-from perception_nodes.gpu.cuda.errors import CudaError
+from perception_nodes.gpu.cuda.errors import CudaError, version_text
 from perception_nodes.system.environment import cache_folder, cache_unusable
 from perception_nodes.system.files import write_whole
 
@@ -21,23 +19,10 @@ KERNELS = Path(__file__).parent / "kernels"
 HEADERS = sorted(KERNELS.glob("*.cuh"))
 OPTIONS = ("--std=c++17", "--ptxas-options=-v")
 LIBRARIES = ("libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so")
-
-
-@dataclass(frozen=True)
-class Usage:
-    """Resources that a compiled kernel uses.
-
-    Attributes:
-        registers: registers per thread.
-        stack_bytes: local memory per thread.
-        spilled_bytes: bytes per thread stored and loaded because of too few registers.
-        shared_bytes: shared memory per block.
-    """
-
-    registers: int
-    stack_bytes: int
-    spilled_bytes: int
-    shared_bytes: int
+INSTALL = (
+    "install the one of the driver's CUDA: pip install nvidia-cuda-nvrtc (CUDA 13), "
+    "nvidia-cuda-nvrtc-cu12 (CUDA 12), or the toolkit's cuda-nvrtc"
+)
 
 
 class Nvrtc:
@@ -47,16 +32,19 @@ class Nvrtc:
         version: its CUDA version, 13000 for 13.0.
     """
 
-    def __init__(self) -> None:
-        """Load the library.
+    def __init__(self, driver_cuda: int) -> None:
+        """Load the newest library whose major version is not above the driver's.
+
+        A driver refuses kernels of a newer major version, and takes older ones and all minor
+        versions (NVIDIA, CUDA Compatibility).
+
+        Args:
+            driver_cuda: CUDA version that the driver supports, 13000 for 13.0.
 
         Raises:
-            CudaError: the library is not installed.
+            CudaError: no such library is installed.
         """
-        self._library = _load()
-        major, minor = ctypes.c_int(), ctypes.c_int()
-        self._call("nvrtcVersion", ctypes.byref(major), ctypes.byref(minor))
-        self.version = 1000 * major.value + 10 * minor.value
+        self._library, self.version = _load(driver_cuda)
 
     def architectures(self) -> list[int]:
         """Compute capabilities that the compiler supports, 87 for 8.7."""
@@ -81,9 +69,9 @@ class Nvrtc:
         """
         if sm not in self.architectures():
             raise CudaError(
-                f"NVRTC {self.version // 1000}.{self.version % 1000 // 10} does not compile for "
-                f"compute capability {sm // 10}.{sm % 10}; install one that does: "
-                "pip install nvidia-cuda-nvrtc (the newest of the driver's CUDA)"
+                f"NVRTC {version_text(self.version)} does not compile for compute "
+                f"capability {sm // 10}.{sm % 10}; install the newest of the driver's CUDA: pip "
+                "install nvidia-cuda-nvrtc (CUDA 13), nvidia-cuda-nvrtc-cu12 (CUDA 12)"
             )
         program = ctypes.c_void_p()
         self._call(
@@ -120,27 +108,24 @@ class Nvrtc:
             raise CudaError(f"{name} failed with error {failed}")
 
 
-@lru_cache(maxsize=1)
-def nvrtc() -> Nvrtc:
-    """The compiler, loaded once.
-
-    Raises:
-        CudaError: the library is not installed.
-    """
-    return Nvrtc()
+@cache
+def nvrtc(driver_cuda: int) -> Nvrtc:
+    """The compiler, loaded once; see `Nvrtc`."""
+    return Nvrtc(driver_cuda)
 
 
-def cubin(name: str, sm: int) -> bytes:
+def cubin(name: str, sm: int, driver_cuda: int) -> bytes:
     """A kernel file compiled for a GPU, from the cache if possible.
 
     Args:
         name: name of the file in `kernels/`, without `.cu`.
         sm: compute capability, 87 for 8.7.
+        driver_cuda: CUDA version that the driver supports, 13000 for 13.0.
 
     Raises:
         CudaError: NVRTC is not installed, or fails, or the cache cannot be written.
     """
-    compiler = nvrtc()
+    compiler = nvrtc(driver_cuda)
     made_of = [path.read_bytes() for path in (KERNELS / f"{name}.cu", *HEADERS)]
     made_of += [f"{OPTIONS} {compiler.version} {sm}".encode()]
     key = hashlib.sha256(b"\0".join(made_of)).hexdigest()[:16]
@@ -159,44 +144,31 @@ def cubin(name: str, sm: int) -> bytes:
     return image
 
 
-def usage_of(report: str) -> dict[str, Usage]:
-    """Resources of each kernel by name, read from the report of `ptxas -v`."""
-    found = {}
-    for part in report.split("Compiling entry function '")[1:]:
-        numbers = {
-            key: int(match.group(1)) if (match := re.search(rf"(\d+) {text}", part)) else 0
-            for key, text in {
-                "registers": "registers",
-                "stack": "bytes stack frame",
-                "stores": "bytes spill stores",
-                "loads": "bytes spill loads",
-                "shared": "bytes smem",
-            }.items()
-        }
-        found[part.split("'")[0]] = Usage(
-            numbers["registers"],
-            numbers["stack"],
-            numbers["stores"] + numbers["loads"],
-            numbers["shared"],
+def _load(driver_cuda: int) -> tuple[ctypes.CDLL, int]:
+    """The newest NVRTC whose kernels the driver takes, and its version."""
+    newer = 0
+    for name in LIBRARIES:
+        for candidate in (*_wheels(name), name):
+            try:
+                library = ctypes.CDLL(candidate)
+            except OSError:
+                continue
+            major, minor = ctypes.c_int(), ctypes.c_int()
+            library.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
+            version = 1000 * major.value + 10 * minor.value
+            if version // 1000 <= driver_cuda // 1000:
+                return library, version
+            newer = version
+    if newer:
+        raise CudaError(
+            f"NVRTC {version_text(newer)} is installed, the driver is for CUDA "
+            f"{version_text(driver_cuda)} and takes no kernels of a newer major version; {INSTALL}"
         )
-    return found
+    raise CudaError(f"NVRTC, which compiles the GPU's kernels, is not installed; {INSTALL}")
 
 
-def _load() -> ctypes.CDLL:
+def _wheels(name: str) -> list[str]:
+    """Paths of a library in NVIDIA's packages for Python."""
     packages = importlib.util.find_spec("nvidia")
     folders = list(packages.submodule_search_locations or []) if packages else []
-    wheels = [
-        str(path)
-        for folder in folders
-        for name in LIBRARIES
-        for path in Path(folder).glob(f"*/lib/{name}")
-    ]
-    for candidate in (*wheels, *LIBRARIES):
-        try:
-            return ctypes.CDLL(candidate)
-        except OSError:
-            continue
-    raise CudaError(
-        "NVRTC, which compiles the GPU's kernels, is not installed; install it with: pip install "
-        "nvidia-cuda-nvrtc (CUDA 13), nvidia-cuda-nvrtc-cu12 (CUDA 12), or the toolkit's cuda-nvrtc"
-    )
+    return [str(path) for folder in folders for path in Path(folder).glob(f"*/lib/{name}")]

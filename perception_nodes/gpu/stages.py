@@ -91,7 +91,8 @@ class Preprocessing:
         self._cell_memory = device.pinned(ctypes.sizeof(FrameCell))
         self._cell = FrameCell.from_buffer(self._cell_memory.array)
         self._constants: DeviceMemory | None = None
-        self.kernel = device.module(cubin("preprocess", device.facts.sm)).kernel("preprocess")
+        image = cubin("preprocess", device.facts.sm, device.facts.driver_cuda)
+        self.kernel = device.module(image).kernel("preprocess")
 
     def fit(self, image: ImageView, placement: Placement, stream: Stream) -> bool:
         """Prepare for frames of this kind and placement.
@@ -133,6 +134,11 @@ class Preprocessing:
         self._cell.ticket = ticket
         return copies
 
+    @property
+    def registrations(self) -> int:
+        """How often memory of frames was registered with the driver."""
+        return self._frames.registrations
+
     def enqueue(self, stream: Stream) -> None:
         """Put the kernel on a stream, for the frame of `take`."""
         self._launch.enqueue(stream)
@@ -171,7 +177,7 @@ class Decoding:
             CudaError: a kernel cannot be compiled or loaded.
         """
         self._head, self._settings, self._tensors = head, settings, tensors
-        module = device.module(cubin("decode", device.facts.sm))
+        module = device.module(cubin("decode", device.facts.sm, device.facts.driver_cuda))
         self._kernels = [
             (module.kernel(name), (blocks, 1, 1), (threads, 1, 1))
             for name, blocks, threads in launches_of(head)
@@ -290,6 +296,11 @@ class GpuDetector:
         """
         self._stream.wait()
         return self._decoding.result(self._ticket)
+
+    @property
+    def registrations(self) -> int:
+        """How often memory of frames was registered with the driver; it takes milliseconds."""
+        return self._preprocessing.registrations
 
     def close(self) -> None:
         """Release the frames' memory and the graph; everything else is freed with the device."""

@@ -47,7 +47,7 @@ def gpu(monkeypatch, small):
     gpu = FakeGpu(memory_bytes=1 << 30)
     install_kernels(gpu)
     install(monkeypatch, gpu)
-    monkeypatch.setattr(stages, "cubin", lambda name, sm: b"cubin")
+    monkeypatch.setattr(stages, "cubin", lambda *names: b"cubin")
     monkeypatch.setattr(gpu_stages, "SOURCE", (64, 48))
     monkeypatch.setattr(gpu_stages, "COLD_BYTES", 1 << 16)
     monkeypatch.setattr(gpu_whole, "LOAD_BYTES", 1 << 12)

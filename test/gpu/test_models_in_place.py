@@ -74,7 +74,7 @@ def gpu(monkeypatch, model, runtime):
     install_kernels(gpu)
     fake_gpu.install(monkeypatch, gpu)
     fake_tensorrt.install(monkeypatch, fake_tensorrt.make(gpu, network=network))
-    monkeypatch.setattr(stages, "cubin", lambda name, sm: f"{name} {sm}".encode())
+    monkeypatch.setattr(stages, "cubin", lambda *names: repr(names).encode())
     return gpu
 
 

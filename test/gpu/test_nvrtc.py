@@ -6,10 +6,11 @@ import subprocess
 from functools import cache
 
 import pytest
+from ptxas_report import Usage, usage_of
 
 from perception_nodes.gpu import nvrtc as kernels
 from perception_nodes.gpu.cuda.errors import CudaError
-from perception_nodes.gpu.nvrtc import KERNELS, Usage, cubin, nvrtc, usage_of
+from perception_nodes.gpu.nvrtc import KERNELS, Nvrtc, cubin, nvrtc
 
 ENTRIES = {
     "preprocess": {"preprocess"},
@@ -17,13 +18,15 @@ ENTRIES = {
 }
 GPUS = (87, 89, 90, 100, 120)
 """Compute capabilities."""
+CUDA = 13000
+"""Version of the driver."""
 REGISTERS, THREADS = 65536, 1536
 """Resources of a multiprocessor of each, and the threads that it holds (some hold 2048)."""
 
 
 @cache
 def compiled_by_nvrtc(name, sm):
-    return nvrtc().compile(name, sm)
+    return nvrtc(CUDA).compile(name, sm)
 
 
 def by_nvrtc(name, sm, tmp_path):
@@ -74,7 +77,7 @@ def code_of(cubin):
 def uncontracted(monkeypatch, name, sm):
     """The instructions of a kernel compiled without contraction."""
     monkeypatch.setattr(kernels, "OPTIONS", (*kernels.OPTIONS, "--fmad=false"))
-    return code_of(nvrtc().compile(name, sm)[0])
+    return code_of(nvrtc(CUDA).compile(name, sm)[0])
 
 
 @pytest.mark.parametrize("sm", GPUS)
@@ -93,7 +96,7 @@ def test_what_may_be_contracted_is_seen(monkeypatch, tmp_path):
         (tmp_path / path.name).write_text(text)
     monkeypatch.setattr(kernels, "KERNELS", tmp_path)
     monkeypatch.setattr(kernels, "HEADERS", sorted(tmp_path.glob("*.cuh")))
-    code = code_of(nvrtc().compile("decode", 90)[0])
+    code = code_of(nvrtc(CUDA).compile("decode", 90)[0])
     assert code["decode_boxes"] != uncontracted(monkeypatch, "decode", 90)["decode_boxes"]
 
 
@@ -128,61 +131,94 @@ class Counting:
 def compiler(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     counting = Counting()
-    monkeypatch.setattr(kernels, "nvrtc", lambda: counting)
+    monkeypatch.setattr(kernels, "nvrtc", lambda cuda: counting)
     return counting
 
 
 def test_what_was_compiled_is_kept_for_each_gpu_and_compiler(compiler):
     for _ in range(2):
-        assert cubin("decode", 87) == b"decode for 87"
-        assert cubin("decode", 90) == b"decode for 90"
+        assert cubin("decode", 87, CUDA) == b"decode for 87"
+        assert cubin("decode", 90, CUDA) == b"decode for 90"
     assert compiler.asked == [("decode", 87), ("decode", 90)]
     compiler.version = 13010
-    cubin("decode", 87)
+    cubin("decode", 87, CUDA)
     assert len(compiler.asked) == 3
 
 
 def test_a_changed_source_is_compiled_again(compiler, monkeypatch, tmp_path):
     changed = tmp_path / "kernels"
     shutil.copytree(KERNELS, changed)
-    cubin("decode", 87)
+    cubin("decode", 87, CUDA)
     monkeypatch.setattr(kernels, "KERNELS", changed)
-    cubin("decode", 87)
+    cubin("decode", 87, CUDA)
     assert len(compiler.asked) == 1
     (changed / "decode.cu").write_text("// other\n")
-    cubin("decode", 87)
+    cubin("decode", 87, CUDA)
     assert len(compiler.asked) == 2
 
 
 @pytest.mark.parametrize("damage", [b"", b"short", bytes(200)])
 def test_a_damaged_file_is_made_again(compiler, tmp_path, damage):
-    cubin("decode", 87)
+    cubin("decode", 87, CUDA)
     (path,) = tmp_path.rglob("*.cubin")
     path.write_bytes(damage)
-    assert cubin("decode", 87) == b"decode for 87"
-    assert cubin("decode", 87) == b"decode for 87"
+    assert cubin("decode", 87, CUDA) == b"decode for 87"
+    assert cubin("decode", 87, CUDA) == b"decode for 87"
     assert len(compiler.asked) == 2
 
 
 def test_a_cache_that_cannot_be_written_is_named(compiler, tmp_path):
     (tmp_path / "perception_nodes").write_text("no folder")
     with pytest.raises(CudaError, match=r"/kernels cannot be written: .*XDG_CACHE_HOME$"):
-        cubin("decode", 87)
+        cubin("decode", 87, CUDA)
 
 
 def test_a_gpu_the_compiler_does_not_know_is_told():
     with pytest.raises(CudaError, match=r"does not compile for compute capability 3.5; install"):
-        nvrtc().compile("decode", 35)
+        nvrtc(CUDA).compile("decode", 35)
 
 
 def test_a_source_that_does_not_compile_is_told_with_the_compilers_words(monkeypatch, tmp_path):
     (tmp_path / "bad.cu").write_text("this is no kernel")
     monkeypatch.setattr(kernels, "KERNELS", tmp_path)
     with pytest.raises(CudaError, match=r"bad.cu for sm_87:\n(.|\n)*error"):
-        nvrtc().compile("bad", 87)
+        nvrtc(CUDA).compile("bad", 87)
+
+
+def installed(monkeypatch, folder, *versions):
+    """Let these be the compilers, each a library in C that tells its version alone."""
+    monkeypatch.setattr(kernels, "LIBRARIES", [f"libnvrtc.so.{version[0]}" for version in versions])
+    lib = folder / "nvidia/cuda_nvrtc/lib"
+    lib.mkdir(parents=True)
+    for major, minor in versions:
+        source = f"int nvrtcVersion(int *a, int *b) {{ return *a = {major}, *b = {minor}, 0; }}"
+        command = ["cc", "-shared", "-x", "c", "-", "-o", str(lib / f"libnvrtc.so.{major}")]
+        subprocess.run(command, input=source, text=True, check=True)
+    monkeypatch.setattr(kernels, "_wheels", lambda name: [str(lib / name)])
+
+
+@pytest.mark.parametrize(
+    ("driver", "chosen"), [(13000, 13050), (13080, 13050), (12040, 12090), (12090, 12090)]
+)
+def test_its_major_version_is_the_drivers(monkeypatch, tmp_path, driver, chosen):
+    """A driver refuses what a newer major version has compiled."""
+    installed(monkeypatch, tmp_path, (13, 5), (12, 9))
+    assert Nvrtc(driver).version == chosen
+
+
+def test_an_older_one_serves_a_newer_driver(monkeypatch, tmp_path):
+    installed(monkeypatch, tmp_path, (12, 9))
+    assert Nvrtc(13000).version == 12090
+
+
+def test_one_that_is_too_new_is_told(monkeypatch, tmp_path):
+    installed(monkeypatch, tmp_path, (13, 5))
+    text = "NVRTC 13.5 is installed, the driver is for CUDA 12.4 .*nvidia-cuda-nvrtc-cu12"
+    with pytest.raises(CudaError, match=text):
+        Nvrtc(12040)
 
 
 def test_without_the_compiler_it_is_told_what_to_install(monkeypatch):
     monkeypatch.setattr(kernels, "LIBRARIES", ("libnone.so",))
     with pytest.raises(CudaError, match="pip install nvidia-cuda-nvrtc"):
-        kernels.Nvrtc()
+        Nvrtc(CUDA)

@@ -41,7 +41,7 @@ def gpu(monkeypatch):
     gpu = FakeGpu(memory_bytes=64 << 20)
     install_kernels(gpu)
     install(monkeypatch, gpu)
-    monkeypatch.setattr(stages, "cubin", lambda name, sm: f"{name} {sm}".encode())
+    monkeypatch.setattr(stages, "cubin", lambda *names: repr(names).encode())
     return gpu
 
 
@@ -290,6 +290,31 @@ class TestWhereFramesLie:
         for number in range(3):
             assert camera.check(slot(memory, image, 4096 * number)) == 1
         assert gpu.calls["cuMemHostRegister"] == 1
+
+    def test_where_mappings_are_not_told_frames_are_copied_and_say_so(
+        self, camera, shared, gpu, monkeypatch
+    ):
+        """Otherwise each frame would register its memory anew, in more time than a copy takes."""
+
+        def hidden(path):
+            raise PermissionError(path)
+
+        monkeypatch.setattr("perception_nodes.gpu.frame_memory.os.readlink", hidden)
+        elsewhere = Camera(camera.device, gpu)
+        image = frame(noise(320, 240), "bgr8")
+        memory = shared(3 * len(image.data))
+        for number in range(3):
+            image = frame(noise(320, 240, number), "bgr8")
+            assert elsewhere.check(slot(memory, image, number * len(image.data))) == 1
+        assert elsewhere.detector.registrations == gpu.calls["cuMemHostRegister"] == 0
+
+    def test_registrations_are_counted(self, camera, shared, gpu):
+        image = frame(noise(320, 240), "bgr8")
+        for count in (1, 2):
+            memory = shared(len(image.data))
+            for _ in range(3):
+                assert camera.check(slot(memory, image, 0)) == 0
+            assert camera.detector.registrations == gpu.calls["cuMemHostRegister"] == count
 
     def test_another_file_at_the_same_address_is_registered_anew(self, device, gpu, tmp_path):
         """The memory of a restarted camera may be mapped where its predecessor's was."""

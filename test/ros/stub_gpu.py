@@ -15,7 +15,7 @@ from perception_nodes.backends.model import load_model
 from perception_nodes.gpu.nvrtc import cubin
 from perception_nodes.system.environment import cache_folder
 
-SM = 87
+SM, CUDA = 87, 13000
 GPU = Path(__file__).parents[1] / "gpu"
 COMPILER = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
 TENSORRT = """
@@ -99,7 +99,9 @@ def install(folder: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
         monkeypatch.setenv(name, f"{first}:{os.environ.get(name, '')}")
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
     for name in ("preprocess", "decode"):
-        cubin(name, SM)  # by NVRTC, which looks for a libcuda itself and does not bear this one
+        cubin(
+            name, SM, CUDA
+        )  # by NVRTC, which looks for a libcuda itself and does not bear this one
     monkeypatch.setenv("STUB_CUDA_FAILS", str(folder / "fails"))
     monkeypatch.setenv("STUB_CUDA_KERNELS", ":".join(kernels))
 
