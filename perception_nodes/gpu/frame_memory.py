@@ -158,7 +158,8 @@ def _mappings_known() -> bool:
     file = os.memfd_create("mapping")
     try:
         os.truncate(file, mmap.PAGESIZE)
-        first = np.frombuffer(mmap.mmap(file, mmap.PAGESIZE), np.uint8).ctypes.data
+        ours = np.frombuffer(mmap.mmap(file, mmap.PAGESIZE), np.uint8)
+        first = ours.ctypes.data
         return bool(_mapped_file(first, first + mmap.PAGESIZE))
     finally:
         os.close(file)
