@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from perception_nodes.core.inference import BackendError
 from perception_nodes.core.tensor_graph import GROUP, ConvolutionNode, TensorGraph, View
 
 
@@ -67,8 +68,18 @@ def place_of(view: View, places: Mapping[str, Place]) -> Place:
 
 
 def lanes_of(node: ConvolutionNode) -> Lanes:
-    """A convolution's numbers, for the lanes of its segments one behind the other."""
+    """A convolution's numbers, for the lanes of its segments one behind the other.
+
+    Raises:
+        BackendError: it has weights of more than 8 bits.
+    """
     layer, channels = node.layer, len(node.layer.weight)
+    limits = np.iinfo(np.int8)
+    if layer.weight.min() < limits.min or layer.weight.max() > limits.max:
+        raise BackendError(
+            f"Convolution {layer.name!r} has weights of more than 8 bits, which our engines do not "
+            "have; quantize the model without layers that are kept in float"
+        )
     used = np.concatenate([_used(segment) for segment in node.segments])
     out = -(-channels // GROUP) * GROUP
     weight = np.zeros((out, *layer.weight.shape[2:], len(used)), np.int8)

@@ -21,7 +21,6 @@ from perception_nodes.fpga.layout import BANKS
 
 MAX_KERNEL = 15
 MAX_STRIDE = 2
-WEIGHT_BITS = 8
 MAX_RESIDUAL_MULTIPLIER = 1 << 13
 """Up to this the sum with the residual fits into 22 bits."""
 IMAGE_ALIGNMENT = 4
@@ -157,12 +156,6 @@ def lower(graph: TensorGraph) -> Lowered:
 
 def _check(layer: Convolution) -> None:
     name, kernel = layer.name, layer.weight.shape[2:]
-    limit = 1 << (WEIGHT_BITS - 1)
-    if layer.weight.min() < -limit or layer.weight.max() >= limit:
-        raise BackendError(
-            f"fpga: Convolution {name!r} has weights of more than {WEIGHT_BITS} bits, which the "
-            "engine does not support; quantize the model without layers that are kept in float"
-        )
     if max(*kernel, *layer.pads[:2]) > MAX_KERNEL or layer.stride > MAX_STRIDE:
         raise BackendError(
             f"fpga: Convolution {name!r} has a kernel of {kernel[0]}x{kernel[1]}, stride "

@@ -18,6 +18,7 @@ from perception_nodes.gpu.decode_job import (
     build_decode_job,
     launches_of,
 )
+from perception_nodes.gpu.network_job import NetworkPlan, build_launches
 from perception_nodes.gpu.nvrtc import KERNELS
 from perception_nodes.gpu.preprocess_job import (
     FrameCell,
@@ -139,3 +140,29 @@ def run_decode(job: DecodeJob, head: Head, order: int = FORWARDS) -> None:
     library = load("decode")
     for name, blocks, _ in launches_of(head):
         getattr(library, name)(ctypes.byref(job), blocks, order)
+
+
+def run_network(
+    plan: NetworkPlan, buffers: Sequence[NDArray[np.uint8]], order: int = FORWARDS
+) -> dict[str, NDArray[np.float32]]:
+    """Run all layers of a network with `network.cu` on the host.
+
+    Args:
+        plan: plan of the network.
+        buffers: memory for the plan's buffers, of which the image's is filled; all others will be.
+        order: order of the blocks and threads, `FORWARDS` or `BACKWARDS`.
+
+    Returns:
+        The outputs by name, float32 [channels, height, width].
+    """
+    tensors = [plan.graph.tensors[name] for name in plan.graph.outputs]
+    outputs = {t.name: np.empty((t.channels, t.height, t.width), np.float32) for t in tensors}
+    library = load("network")
+    for job, blocks in build_launches(
+        plan,
+        [buffer.ctypes.data for buffer in buffers],
+        [array.ctypes.data for array in plan.constants],
+        {name: output.ctypes.data for name, output in outputs.items()},
+    ):
+        library.convolve(ctypes.byref(job), blocks, order)
+    return outputs

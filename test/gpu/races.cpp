@@ -1,7 +1,7 @@
 // Runs the kernels with the threads of a block, or the blocks of a grid, at once: built with
 // ThreadSanitizer it tells of any two that touch the same memory without an order between them.
 //
-// KERNEL is the file, `decode` or `preprocess`.
+// KERNEL is the file: `decode`, `network` or `preprocess`.
 
 #include KERNEL
 
@@ -54,6 +54,54 @@ int main() {
                         result->count);
             if (result->count == 0) return 1;
         }
+}
+
+#elif defined NETWORK
+
+int main() {
+    // One launch of layers that read the same and write side by side: a sum of 3 x 3 with a
+    // residual, one of the image, and an output.
+    constexpr int ROWS_ = 6, COLUMNS = 9, PIXELS_ = ROWS_ * COLUMNS, BYTES = 6 * GROUP;
+    std::vector<signed char> codes(PIXELS_ * BYTES);
+    std::vector<unsigned char> image(3 * PIXELS_);
+    std::vector<uint4> weights(2 * 9 * WARP);
+    std::vector<int2> parameters(2 * GROUP);
+    std::vector<float> output(2 * GROUP * PIXELS_);
+    for (auto& code : codes) code = random_bits();
+    for (auto& byte : image) byte = random_bits();
+    for (auto& word : weights) word = {random_bits(), random_bits(), random_bits(), random_bits()};
+    for (auto& pair : parameters) pair = {int(random_bits() % 1000), 1 << 16};
+    auto at = [&](int group) { return codes.data() + GROUP * group; };
+    Launch launch = {};
+    launch.count = 3;
+    for (int n = 0; n < launch.count; n++) {
+        Layer& layer = launch.layers[n];
+        layer.weights = weights.data();
+        layer.parameters = parameters.data();
+        layer.target_bytes = layer.residual_bytes = BYTES;
+        layer.segments[0] = {at(0), COLUMNS * BYTES, BYTES, 1, 0};
+        layer.segments[1] = {at(1), COLUMNS * BYTES, BYTES, 1, 0};
+        layer.height = ROWS_, layer.width = layer.out_width = COLUMNS, layer.pixels = PIXELS_;
+        layer.kernel_height = layer.kernel_width = 3;
+        layer.stride = layer.top = layer.left = 1;
+        layer.groups = 2, layer.channels = 2 * GROUP;
+        layer.activation = n, layer.shift = 20, layer.fraction = 4;
+        layer.store_multiplier = 1 << 16, layer.store_shift = 22, layer.step = 0.0625f;
+        layer.first_block = 2 * n;
+    }
+    launch.layers[0].target = at(2);
+    launch.layers[0].residual = at(0);
+    launch.layers[0].residual_multiplier = 100;
+    launch.layers[1].image = 1;
+    launch.layers[1].segments[0] = {reinterpret_cast<signed char*>(image.data()), 3 * COLUMNS, 3, 1, 0};
+    launch.layers[1].segments[1].groups = 0;
+    launch.layers[1].target = at(4);
+    launch.layers[2].output = output.data();
+    for (int order : {BLOCKS_AT_ONCE, THREADS_AT_ONCE}) convolve(&launch, 6, order);
+    int sum = 0;
+    for (int code : codes) sum += code;
+    std::printf("codes add up to %d\n", sum);
+    return sum == 0;
 }
 
 #else

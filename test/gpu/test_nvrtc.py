@@ -15,13 +15,16 @@ from perception_nodes.gpu.nvrtc import KERNELS, Nvrtc, cubin, nvrtc
 ENTRIES = {
     "preprocess": {"preprocess"},
     "decode": {"find_candidates", "decode_boxes", "suppress"},
+    "network": {"convolve"},
 }
-GPUS = (87, 89, 90, 100, 120)
+GPUS = (75, 80, 87, 89, 90, 100, 120)
 """Compute capabilities."""
 CUDA = 13000
 """Version of the driver."""
 REGISTERS, THREADS = 65536, 1536
 """Resources of a multiprocessor of each, and the threads that it holds (some hold 2048)."""
+MOST_REGISTERS = {"preprocess": 128, "decode": 128, "network": 168}
+"""With 168 of a thread, three blocks of the network are on a multiprocessor at once."""
 
 
 @cache
@@ -52,11 +55,11 @@ def test_no_kernel_spills_or_uses_local_memory(name, sm, compiled, tmp_path):
     usage = usage_of(report)
     assert set(usage) == ENTRIES[name]
     for found in usage.values():
-        assert 0 < found.registers <= 128
+        assert 0 < found.registers <= MOST_REGISTERS[name]
         assert (found.stack_bytes, found.spilled_bytes) == (0, 0)
         assert found.shared_bytes <= 48 * 1024
     if name == "preprocess":
-        assert found.registers * THREADS <= REGISTERS
+        assert found.registers * (1024 if sm == 75 else THREADS) <= REGISTERS
 
 
 def code_of(cubin):

@@ -31,7 +31,7 @@ def run(program):
     return done
 
 
-@pytest.mark.parametrize("kernel", ["decode", "preprocess"])
+@pytest.mark.parametrize("kernel", ["decode", "preprocess", "network"])
 def test_no_kernel_races(kernel, tmp_path):
     done = run(build(tmp_path, kernel))
     assert RACE not in done.stderr, done.stderr
@@ -45,6 +45,8 @@ def test_no_kernel_races(kernel, tmp_path):
         ("decode", "job.keys[atomicAdd(&job.state->found, 1)]", "job.keys[job.state->found++]"),
         ("decode", "if (thread >= WORDS) return;", "thread %= WORDS;"),
         ("preprocess", "if (thread == 0) shared.frame", "shared.frame"),
+        ("network", "&shared.sums[warp][", "&shared.sums[0]["),
+        ("network", "return {number / across * PIXELS,", "return {number / across * GROUP,"),
     ],
 )
 def test_a_race_would_be_seen(kernel, was, becomes, tmp_path):

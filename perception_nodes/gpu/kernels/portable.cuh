@@ -28,8 +28,14 @@
 #define INLINE inline
 #define HOST extern "C" void
 
+struct uint2 {
+    unsigned x, y;
+};
 struct uint4 {
     unsigned x, y, z, w;
+};
+struct int2 {
+    int x, y;
 };
 
 inline float __fadd_rn(float a, float b) { return a + b; }
@@ -42,6 +48,12 @@ inline double __dmul_rn(double a, double b) { return a * b; }
 inline double __ddiv_rn(double a, double b) { return a / b; }
 inline double __dsqrt_rn(double a) { return std::sqrt(a); }
 inline int __popc(unsigned word) { return __builtin_popcount(word); }
+// The products of the four signed bytes of two words, and a sum to add them to.
+inline int __dp4a(int a, int b, int sum) {
+    for (int shift = 0; shift < 32; shift += 8)
+        sum += (signed char)(a >> shift) * (signed char)(b >> shift);
+    return sum;
+}
 inline unsigned atomicAdd(unsigned* target, unsigned value) {
     return __atomic_fetch_add(target, value, __ATOMIC_RELAXED);
 }

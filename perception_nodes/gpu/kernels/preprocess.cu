@@ -15,7 +15,11 @@ namespace {
 constexpr int TILE_WIDTH = 64;
 constexpr int TILE_HEIGHT = 4;
 constexpr int THREADS = TILE_WIDTH * TILE_HEIGHT;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 750
+constexpr int RESIDENT_THREADS = 1024;  // all that a multiprocessor of Turing holds
+#else
 constexpr int RESIDENT_THREADS = 1536;  // per multiprocessor: its registers suffice for these
+#endif
 constexpr int BITS = 11;  // fraction bits of a position between two samples, as in cv2.resize
 constexpr int ONE = 1 << BITS;
 constexpr int LENS_BITS = 5;  // fraction bits in the map of a lens, as in cv2.remap
