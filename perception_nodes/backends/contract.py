@@ -165,8 +165,11 @@ def open_backend(name: str, settings: BackendSettings) -> Backend:
     """Open a backend by name; none is ever chosen automatically.
 
     Raises:
-        BackendError: the name is unknown or its runtime is not installed.
+        BackendError: the name is unknown, its runtime is not installed, or the number of threads
+            was to be measured before.
     """
+    if settings.threads < 0:
+        raise BackendError("threads:=auto is for perception run and launch files; name a number")
     if name not in BACKENDS:
         raise BackendError(f"backend {name!r} is unknown; known are {', '.join(BACKENDS)}")
     try:

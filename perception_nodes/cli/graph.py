@@ -23,7 +23,6 @@ from perception_nodes.cli.common import (
     say_problem,
     screen,
 )
-from perception_nodes.graph.auto_model import AUTO, fitting_model
 from perception_nodes.graph.config import SettingsError, ViewSettings, allowed_range, refuse
 from perception_nodes.graph.graph import (
     MONITOR,
@@ -35,6 +34,7 @@ from perception_nodes.graph.graph import (
     NodeSpec,
     graph_of,
 )
+from perception_nodes.graph.measured import measured
 from perception_nodes.graph.ros_arguments import split_ros_arguments
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor, last_error
 from perception_nodes.system.processes import open_process
@@ -132,9 +132,9 @@ def run(
         started = Graph((MONITOR, *started.kinds))
     specs = started.nodes(values, ros)
     parameters_of = {name: value for spec in specs for name, value in spec.parameters.items()}
-    if parameters_of["model"] == AUTO:
-        parameters_of["model"] = fitting_model(parameters_of, say)
-        specs = started.nodes({**values, "model": parameters_of["model"]}, ros)
+    if found := measured(parameters_of, say):
+        parameters_of.update(found)
+        specs = started.nodes({**values, **found}, ros)
     for name in ("model", "fallback_model"):
         if parameters_of[name]:
             model = load_model(parameters_of[name])  # or several processes would report an error

@@ -9,7 +9,14 @@ import os
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
 from perception_nodes.cameras.source import CameraSource
@@ -56,6 +63,7 @@ Source = Annotated[
     ),
 ]
 MAX_CAMERAS = 8
+AUTO_THREADS = -1
 VIEW_TOKEN_VARIABLE = "PERCEPTION_VIEW_TOKEN"
 """The token is an environment variable: a parameter could be read by everyone, over DDS and in the
 list of processes."""
@@ -74,6 +82,10 @@ class SettingsError(PerceptionError):
     def __init__(self, text: str, parameter: str = "") -> None:
         super().__init__(text)
         self.parameter = parameter
+
+
+def _as_number(threads: object) -> object:
+    return AUTO_THREADS if threads == "auto" else threads
 
 
 def is_changeable(field: FieldInfo) -> bool:
@@ -385,8 +397,13 @@ class DetectorSettings(CamerasSettings):
         "is the slow integer reference; null detects nothing and is for measurements",
     )
     preprocess_on: Literal["cpu", "gpu"] = same(PreprocessSettings, "preprocess_on")
-    threads: int = Field(
-        default=0, ge=0, le=256, description="inference threads; 0: one per physical core"
+    threads: Annotated[int, BeforeValidator(_as_number)] = Field(
+        default=0,
+        ge=AUTO_THREADS,
+        le=256,
+        description="inference threads; 0: one per physical core; -1 or auto, for perception run "
+        "and launch files: as many as are the fastest beside other work on this machine, measured "
+        "at the first start",
     )
     stay_awake: Literal["auto", "always", "never"] = Field(
         default="auto",

@@ -76,7 +76,7 @@ def test_a_number_is_a_finite_one(settings, name, value):
     [
         (DetectorSettings, "backend", "magic", "one of openvino, onnxruntime, tensorrt"),
         (DetectorSettings, "backend", "OpenVINO", "one of openvino, onnxruntime, tensorrt"),
-        (DetectorSettings, "threads", "2.5", "a whole number from 0 to 256"),
+        (DetectorSettings, "threads", "2.5", "a whole number from -1 to 256"),
         (DetectorSettings, "skip_late", "maybe", "true or false"),
         (DetectorSettings, "score_threshold", 1.5, "a number from 0.01 to 0.99"),
         (DetectorSettings, "detections_topic", "two words", "a text that matches"),

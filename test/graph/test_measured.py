@@ -1,0 +1,140 @@
+"""`model:=auto` and `threads:=auto`: what is taken, what is measured again, and what cannot be."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perception_nodes.backends.contract import BackendSettings, open_backend
+from perception_nodes.backends.pace import WARM_UP_FRAMES, apart_ms, paced_ms
+from perception_nodes.core.inference import BackendError
+from perception_nodes.graph import measured as choices
+from perception_nodes.graph.config import AUTO_THREADS, DetectorSettings, SettingsError
+from perception_nodes.graph.measured import measured
+from perception_nodes.system.processes import physical_cores
+
+VALUES = {
+    "model": "auto",
+    "backend": "openvino",
+    "threads": 1,
+    "cpus": "",
+    "fifo_priority": -1,
+    "deadline_ms": 10.0,
+    "fallback_model": "",
+    "cameras": "",
+}
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
+    """Times by model and by number of threads, which stand in for measurements, and the calls."""
+    facts: dict[str, Any] = {"ms": {"road-s": 5.0, "road-n": 3.0, 1: 0.0, 2: 0.0}, "calls": []}
+
+    def apart(model: str, _: str, threads: int, *__: object) -> list[float]:
+        facts["calls"].append((model, threads))
+        return [1.0] * 98 + [facts["ms"][model] + facts["ms"][threads]] * 2
+
+    monkeypatch.setattr(choices, "apart_ms", apart)
+    monkeypatch.setattr(choices, "physical_cores", lambda: 2)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return facts
+
+
+@pytest.mark.parametrize(
+    "deadline_ms, slow_ms, taken",
+    [(10.0, 5.0, "road-s"), (10.0, 6.5, "road-n"), (20.0, 6.5, "road-s"), (1.0, 5.0, "road-n")],
+)
+def test_the_most_accurate_model_within_its_budget_is_taken(
+    timed: dict[str, Any], deadline_ms: float, slow_ms: float, taken: str
+) -> None:
+    timed["ms"]["road-s"] = slow_ms
+    said: list[str] = []
+    found = measured({**VALUES, "deadline_ms": deadline_ms}, said.append)
+    assert found == {"model": taken, "threads": 1}
+    assert f"model:={taken}" in said[-1]
+    assert ("does not keep" in said[-2]) == (deadline_ms == 1.0)
+
+
+@pytest.mark.parametrize("slow, best", [(1, 2), (2, 1)])
+def test_the_best_number_of_threads_beside_other_work_is_taken(
+    timed: dict[str, Any], slow: int, best: int
+) -> None:
+    timed["ms"][slow] = 0.5
+    values = {**VALUES, "model": "road-n", "threads": AUTO_THREADS}
+    assert measured(values, lambda _: None) == {"model": "road-n", "threads": best}
+    assert timed["calls"] == [("road-n", 1), ("road-n", 2)]
+
+
+def test_a_model_is_judged_with_its_best_number_of_threads(timed: dict[str, Any]) -> None:
+    timed["ms"].update({"road-s": 5.9, 1: 0.5, 2: 0.0})
+    found = measured({**VALUES, "threads": AUTO_THREADS}, lambda _: None)
+    assert found == {"model": "road-s", "threads": 2}
+
+
+def test_what_is_named_is_not_measured(timed: dict[str, Any]) -> None:
+    assert measured({**VALUES, "model": "road-n"}, lambda _: None) == {}
+    assert timed["calls"] == []
+
+
+def test_each_is_measured_once_a_machine_and_setting(timed: dict[str, Any]) -> None:
+    for threads in (1, 1, 2):
+        measured({**VALUES, "threads": threads}, lambda _: None)
+    assert timed["calls"] == [("road-s", 1), ("road-s", 2)]
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "{", '"x"', "null"])
+def test_a_damaged_file_of_measurements_is_written_anew(
+    timed: dict[str, Any], tmp_path: Path, text: str
+) -> None:
+    kept = tmp_path / "perception_nodes" / "paced_p99_ms.json"
+    kept.parent.mkdir()
+    kept.write_text(text)
+    assert measured(VALUES, lambda _: None)["model"] == "road-s"
+    assert list(json.loads(kept.read_text()).values()) == [5.0]
+
+
+@pytest.mark.parametrize(
+    "name, value", [("fallback_model", "road-xs"), ("cameras", "a,b"), ("backend", "tensorrt")]
+)
+def test_what_cannot_be_measured(timed: dict[str, Any], name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"model:=auto .* with {name}:={value}"):
+        measured({**VALUES, name: value}, lambda _: None)
+    assert timed["calls"] == []
+
+
+def test_a_fallback_model_has_the_main_models_threads(timed: dict[str, Any]) -> None:
+    values = {**VALUES, "model": "road-n", "threads": AUTO_THREADS, "fallback_model": "road-xs"}
+    assert measured(values, lambda _: None)["threads"] == 1
+
+
+def test_the_word_auto_is_a_number_of_threads() -> None:
+    assert DetectorSettings(threads="auto").threads == AUTO_THREADS  # type: ignore[arg-type]
+    with pytest.raises(BackendError, match="name a number"):
+        open_backend("null", BackendSettings(AUTO_THREADS))
+
+
+def test_numbers_of_threads_are_timed_on_busy_processors(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Real calls in processes of their own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(choices, "FRAMES", 3)
+    said: list[str] = []
+    values = {**VALUES, "model": "road-n", "threads": AUTO_THREADS}
+    threads = measured(values, said.append)["threads"]
+    for count in {1, threads, physical_cores()}:
+        assert any(f" {count} threads, beside" in line for line in said)
+
+
+def test_a_model_is_timed_in_a_process_of_its_own() -> None:
+    times_ms = apart_ms("road-n", "null", 1, 3, cpus="0")
+    assert len(times_ms) == 3 and min(times_ms) > 0
+    with pytest.raises(BackendError, match="model 'nosuch' is not there"):
+        apart_ms("nosuch", "null", 1, 1)
+
+
+def test_calls_are_made_at_the_cameras_pace() -> None:
+    calls: list[int] = []
+    list(paced_ms((lambda: calls.append(1) for _ in range(WARM_UP_FRAMES)), rate_hz=1000.0))
+    assert len(calls) == WARM_UP_FRAMES
