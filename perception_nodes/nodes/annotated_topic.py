@@ -1,18 +1,40 @@
-"""A camera's frames with what was found drawn in, for rviz and Foxglove; made while wanted."""
+"""What was found in a camera's frames, for rviz and Foxglove; each topic is made while wanted."""
 
 import simplejpeg
+from foxglove_msgs.msg import ImageAnnotations
 from perception_interfaces.msg import FrameReport
 from sensor_msgs.msg import CompressedImage
 
 from perception_nodes.nodes.base import PerceptionNode, Period
 from perception_nodes.nodes.ros_time import stamp_ns_of
 from perception_nodes.report.annotate import draw
+from perception_nodes.report.foxglove import image_annotations
 from perception_nodes.report.recording import FrameDetections, ReportedFrame
 from perception_nodes.transport.cdr import write_compressed_image
 from perception_nodes.view.pictures import JPEG_QUALITY, Shot
 
 ANNOTATED = "perception/annotated/compressed"
+ANNOTATIONS = "perception/annotations"
 QUEUE_DEPTH = 5
+
+
+class AnnotationsTopic:
+    """Boxes and labels that a viewer draws over the camera's images, in pixels of those."""
+
+    def __init__(self, node: PerceptionNode, camera: str) -> None:
+        """Announce the topic."""
+        topic = node.settings.topic_of(ANNOTATIONS, camera)
+        self._publisher = node.add_publisher(ImageAnnotations, topic, QUEUE_DEPTH)
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether somebody subscribes."""
+        return bool(self._publisher.get_subscription_count())
+
+    def publish(self, report: FrameReport, found: FrameDetections) -> None:
+        """Publish the objects of a frame."""
+        if self.is_wanted:
+            self._publisher.publish(image_annotations(stamp_ns_of(report), found, 1.0))
 
 
 class AnnotatedTopic:

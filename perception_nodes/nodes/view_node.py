@@ -1,7 +1,7 @@
 """Shows the graph on a page in the browser: see `perception_nodes.view`.
 
 It runs when nothing else wants the processor, and reads frames only while a browser looks or
-somebody subscribes to the frames with what was found drawn in.
+somebody subscribes to what was found in them.
 """
 
 import os
@@ -28,7 +28,7 @@ from perception_nodes.graph.config import (
     VISION_INFO,
     ViewSettings,
 )
-from perception_nodes.nodes.annotated_topic import AnnotatedTopic
+from perception_nodes.nodes.annotated_topic import AnnotatedTopic, AnnotationsTopic
 from perception_nodes.nodes.base import LATCHED, REPORTS, PerceptionNode
 from perception_nodes.nodes.ros_time import stamp_ns_of
 from perception_nodes.nodes.running import run_node
@@ -63,6 +63,7 @@ class ViewNode(PerceptionNode):
         self._names: dict[str, list[str]] = {}
         self._pictures: dict[str, Pictures] = {}
         self._annotated: dict[str, AnnotatedTopic] = {}
+        self._annotations: dict[str, AnnotationsTopic] = {}
         self._tracks: dict[str, OrderedDict[int, Tracks]] = {
             camera: OrderedDict() for camera in settings.served
         }
@@ -75,6 +76,7 @@ class ViewNode(PerceptionNode):
                 topic = settings.topic_of(topic, camera)
                 self.add_subscription(kind, topic, partial(heard, camera), qos, raw=False)
             self._annotated[camera] = AnnotatedTopic(self, camera, settings.view_rate)
+            self._annotations[camera] = AnnotationsTopic(self, camera)
             topic = settings.topic_of(TRACKS, camera)
             self.add_subscription(Tracks, topic, partial(self._on_tracks, camera), TRACK_QUEUE)
         self.add_subscription(
@@ -93,7 +95,7 @@ class ViewNode(PerceptionNode):
     def step(self) -> None:
         """Take up frames while a browser looks, and one message."""
         assert self._server is not None
-        topics = self._annotated.values()
+        topics = *self._annotated.values(), *self._annotations.values()
         if self._server.is_looked_at or any(topic.is_wanted for topic in topics):
             self._take_pictures()
         elif self._channels is not None:
@@ -146,7 +148,8 @@ class ViewNode(PerceptionNode):
             self._feed.frame(camera, report, picture)
 
     def _is_wanted(self, camera: str, report: FrameReport) -> bool:
-        return self._annotated[camera].is_wanted or self._is_for_page(camera, report)
+        topics = self._annotated[camera], self._annotations[camera]
+        return any(topic.is_wanted for topic in topics) or self._is_for_page(camera, report)
 
     def _is_for_page(self, camera: str, report: FrameReport) -> bool:
         assert self._server is not None
@@ -154,8 +157,10 @@ class ViewNode(PerceptionNode):
         return looked_at and self._feed.wants_picture(camera, report.status)
 
     def _shown(self, camera: str, report: FrameReport, shot: Shot) -> Picture | None:
-        """Publish a frame on its topic, and make its picture for the page, where wanted."""
+        """Publish a frame and its objects, and make its picture for the page, where wanted."""
         found = self._found(camera, report)
+        if found is not None:
+            self._annotations[camera].publish(report, found)
         self._annotated[camera].publish(report, shot, found)
         if not self._is_for_page(camera, report):
             return None

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import rclpy
+from foxglove_msgs.msg import ImageAnnotations
 from perception_interfaces.msg import FrameReport, Health, Track, Tracks
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -40,6 +41,10 @@ class PlayedGraph:
         self.annotated: list[CompressedImage] = []
         self.node.create_subscription(
             CompressedImage, "perception/annotated/compressed", self.annotated.append, 10
+        )
+        self.annotations: list[ImageAnnotations] = []
+        self.node.create_subscription(
+            ImageAnnotations, "perception/annotations", self.annotations.append, 10
         )
         self._infos = create(VisionInfo, "perception/vision_info", LATCHED)
         self._infos.publish(VisionInfo(database_location="/detector_node/class_names"))

@@ -14,7 +14,7 @@ import aiohttp
 import cv2
 import numpy as np
 import pytest
-from played_graph import GREY, played
+from played_graph import BOX, GREY, played
 from started_graph import ROOT, StartedGraph, Starter, left_behind
 
 from perception_nodes.backends.model import load_model
@@ -119,7 +119,7 @@ def test_a_page_beside_a_graph_tells_all_that_it_publishes(start: Starter, domai
         beside = start(f"view_port:={port}", command="view")
         hurried(beside)
         facts, jpeg = looked(port, complete)
-        beside.until(lambda: graph.annotated)
+        beside.until(lambda: graph.annotated and graph.annotations)
         beside.signal(signal.SIGINT)
         assert beside.end() == 130
     front = facts["cameras"]["front"]
@@ -134,3 +134,7 @@ def test_a_page_beside_a_graph_tells_all_that_it_publishes(start: Starter, domai
     assert (drawn.format, drawn.header.frame_id) == ("jpeg", "camera")
     assert pixels(bytes(drawn.data)).shape == (100, 160, 3)
     assert pixels(bytes(drawn.data)).std() > pixels(jpeg).std() + 5  # boxes are in it
+    over = graph.annotations[-1]
+    corners = [(corner.x, corner.y) for corner in over.points[0].points]
+    assert (corners[0], corners[2]) == (BOX[:2], BOX[2:])
+    assert over.texts[0].text == "kart 0.75" and over.texts[0].timestamp == drawn.header.stamp
