@@ -50,6 +50,8 @@ class PerceptionNode(LifecycleNode):
     settings_type: type[Settings] = Settings
     in_background = False
     """Whether it runs only while nothing else wants the processor."""
+    niceness = 0
+    """For a node that gives way to others, but must get its messages on a busy machine, too."""
     rank: int | None = None
     """See `system.realtime.RANKS`; None for a node that no frame waits for."""
     longest_ns = LONG_NS

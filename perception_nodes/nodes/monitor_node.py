@@ -34,6 +34,7 @@ class MonitorNode(PerceptionNode):
     """Subscribes to detections, frame reports, tracks and health."""
 
     settings_type = MonitorSettings
+    niceness = 10
     _recorder: Recorder | None = None
     _view: LiveView | None = None
     _taken = 0

@@ -36,6 +36,7 @@ def run_node(node_type: type[PerceptionNode], name: str) -> int:
     keep_large_buffers()
     if node_type.in_background:
         give_way(os.getpid())
+    os.nice(node_type.niceness)
     stopping = 0
 
     def stop(number: int, _: object) -> None:
