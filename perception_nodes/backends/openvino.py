@@ -9,12 +9,13 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from perception_nodes.backends.contract import BackendInfo, BackendSettings, check_heads
+from perception_nodes.backends.instructions import (
+    VARIABLE,
+    WITHOUT_TILES,
+    choose_instructions,
+)
 from perception_nodes.backends.model import Model
 from perception_nodes.core.inference import BackendError, HeadTensors
-
-INSTRUCTIONS = "AVX512_CORE_FP16"
-"""Instruction set that kernels may use: everything except the tiles of AMX. A tile takes 64 input
-channels, but a pruned network has layers of 16: road-n takes 3.0 ms without tiles, 3.5 with."""
 
 
 @cache
@@ -25,7 +26,7 @@ def core() -> ov.Core:
     several cores the thread may keep a freed stack, and the next signal, such as the SIGINT that
     should end the process in good order, kills it.
     """
-    os.environ.setdefault("ONEDNN_MAX_CPU_ISA", INSTRUCTIONS)
+    os.environ.setdefault(VARIABLE, WITHOUT_TILES)
     return ov.Core()
 
 
@@ -112,6 +113,7 @@ class Backend:
     def load(self, model: Model) -> BackendInfo:
         """Compile the model for lowest latency, or read it from the cache, and run it once."""
         settings = self._settings
+        choose_instructions(model, settings.threads, ov.__version__, settings.cache_dir)
         try:
             compiled = compile_for_latency(str(model.path), settings.threads, settings.cache_dir)
             self._request = Request(compiled, model)

@@ -4,10 +4,11 @@ Between two frames caches go cold and processors fall asleep, so a tight loop te
 """
 
 import json
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -42,7 +43,13 @@ def paced_ms(calls: Iterable[Callable[[], object]], rate_hz: float = RATE_HZ) ->
 
 
 def apart_ms(
-    model: str, backend: str, threads: int, frames: int, cpus: str = "", fifo_priority: int = -1
+    model: str,
+    backend: str,
+    threads: int,
+    frames: int,
+    cpus: str = "",
+    fifo_priority: int = -1,
+    environment: Mapping[str, str] | None = None,
 ) -> list[float]:
     """Time a model in a process of its own, with the real-time settings of a detector.
 
@@ -53,6 +60,7 @@ def apart_ms(
         frames: number of timed frames.
         cpus: processors to run on; empty for all.
         fifo_priority: as for `RealTime.begin`.
+        environment: variables that it has besides ours.
 
     Raises:
         BackendError: the runtime refuses the model.
@@ -64,6 +72,7 @@ def apart_ms(
             capture_output=True,
             text=True,
             timeout=LOAD_S + LONGEST_S * frames,
+            env={**os.environ, **(environment or {})},
         )
     except subprocess.TimeoutExpired as error:
         raise BackendError(f"{backend} with {model} did not end in {error.timeout:.0f} s") from None

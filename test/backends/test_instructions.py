@@ -1,0 +1,86 @@
+"""Matrix tiles are used where a network is faster with them; measured once on a machine."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perception_nodes.backends import instructions
+from perception_nodes.backends.instructions import (
+    VARIABLE,
+    WITH_TILES,
+    WITHOUT_TILES,
+    choose_instructions,
+)
+from perception_nodes.backends.model import load_model
+from perception_nodes.backends.pace import apart_ms
+
+MODEL = load_model("road-n")
+
+
+@pytest.fixture
+def processor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A processor with tiles, and no choice yet."""
+    info = tmp_path / "cpuinfo"
+    info.write_text("flags : fpu avx512_vnni amx_bf16 amx_tile amx_int8\n")
+    monkeypatch.setattr(instructions, "CPU_INFO", info)
+    # Set first, so that what the tests bring about is undone.
+    monkeypatch.setenv(VARIABLE, "")
+    monkeypatch.delenv(VARIABLE)
+    return info
+
+
+def chosen(cache: Path | str, ms: dict[str, float]) -> tuple[str, list[str]]:
+    """The instructions that are set, and those that were timed, each with a time of `ms`."""
+    calls: list[str] = []
+
+    def timed(*_: Any, environment: dict[str, str]) -> list[float]:
+        calls.append(environment[VARIABLE])
+        return [ms[environment[VARIABLE]]] * 3
+
+    choose_instructions(MODEL, 1, "2026", str(cache), timed)
+    return os.environ.pop(VARIABLE), calls
+
+
+@pytest.mark.parametrize("faster", [WITH_TILES, WITHOUT_TILES])
+def test_the_faster_instructions_are_kept(processor: Path, tmp_path: Path, faster: str) -> None:
+    ms = {WITH_TILES: 2.0, WITHOUT_TILES: 2.0, faster: 1.0}
+    cache = tmp_path / "cache"
+    assert chosen(cache, ms) == (faster, [WITHOUT_TILES, WITH_TILES])
+    assert chosen(cache, {}) == (faster, [])
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"a": 1}', "\0"])
+def test_a_damaged_choice_is_made_again(processor: Path, tmp_path: Path, text: str) -> None:
+    (tmp_path / "instructions.json").write_text(text)
+    assert chosen(tmp_path, {WITH_TILES: 1.0, WITHOUT_TILES: 2.0})[0] == WITH_TILES
+    assert WITH_TILES in json.loads((tmp_path / "instructions.json").read_text()).values()
+
+
+def test_without_tiles_or_a_folder_nothing_is_timed(processor: Path, tmp_path: Path) -> None:
+    assert chosen("", {}) == (WITHOUT_TILES, [])
+    processor.write_text("flags : fpu avx512_vnni\n")
+    assert chosen(tmp_path, {}) == (WITHOUT_TILES, [])
+    processor.unlink()
+    assert chosen(tmp_path, {}) == (WITHOUT_TILES, [])
+
+
+def test_the_environment_decides(
+    processor: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, "AVX2")
+    assert chosen(tmp_path, {}) == ("AVX2", [])
+
+
+def test_both_are_timed_in_processes_that_have_them(processor: Path, tmp_path: Path) -> None:
+    """Real calls: a processor without tiles runs either."""
+    seen: list[list[float]] = []
+
+    def timed(model: str, backend: str, threads: int, _: int, **options: Any) -> list[float]:
+        seen.append(apart_ms(model, backend, threads, 2, **options))
+        return seen[-1]
+
+    choose_instructions(MODEL, 1, "2026", str(tmp_path), timed)
+    assert [len(times_ms) for times_ms in seen] == [2, 2]
