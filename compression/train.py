@@ -354,7 +354,7 @@ def train(
     measured_steps = training.measure_every * batches.an_epoch
     saved_s = reported_s = time.monotonic()
     sums, count = np.zeros(len(PARTS) + len(R2)), 0
-    workers = max(1, (os.cpu_count() or 1) // CORES_A_WORKER)
+    workers = max(1, len(os.sched_getaffinity(0)) // CORES_A_WORKER)
     for step, (images, labels) in batches.following(first, workers):
         rate = 0.02 + 0.98 * (1 + math.cos(math.pi * step / batches.steps)) / 2
         rate *= min(1, (step + 1 - warmed_from) / max(1, training.warm_up_steps))

@@ -246,7 +246,7 @@ def replay_command(
     settings = ReplaySettings(
         model=model,
         backend=backend,
-        threads=threads or (max((os.cpu_count() or 1) // workers, 1) if sharded else 0),
+        threads=threads or (max(len(os.sched_getaffinity(0)) // workers, 1) if sharded else 0),
         deadline_ms=deadline_ms,
         score_threshold=score_threshold,
         sample_bits=sample_bits,

@@ -68,6 +68,9 @@ VIEW_TOKEN_VARIABLE = "PERCEPTION_VIEW_TOKEN"
 """The token is an environment variable: a parameter could be read by everyone, over DDS and in the
 list of processes."""
 MIN_TOKEN = 16
+NEEDS_AIOHTTP = (
+    "needs aiohttp, which is not installed: make view, or pip install -r requirements/view.txt"
+)
 CHANGEABLE: dict[str, Any] = {"changeable": True}
 """Marks a parameter that can be changed while the node runs."""
 
@@ -613,10 +616,7 @@ class ViewSettings(CamerasSettings):
     @model_validator(mode="after")
     def _page_can_be_served(self) -> "ViewSettings":
         if self.view and importlib.util.find_spec("aiohttp") is None:
-            raise ValueError(
-                "view: true needs aiohttp, which is not installed: make view, or pip install -r "
-                "requirements/view.txt"
-            )
+            raise ValueError(f"view: true {NEEDS_AIOHTTP}")
         token = os.environ.get(VIEW_TOKEN_VARIABLE, "")
         if self.view_address != "localhost" and len(token) < MIN_TOKEN:
             raise ValueError(

@@ -9,7 +9,7 @@ import sys
 import time
 from collections import OrderedDict, deque
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from perception_interfaces.msg import FrameReport, Health, Tracks
@@ -23,9 +23,11 @@ from perception_nodes.core.frame import FrameStatus
 from perception_nodes.graph.config import (
     FRAME_REPORTS,
     HEALTH,
+    NEEDS_AIOHTTP,
     TRACKS,
     VIEW_TOKEN_VARIABLE,
     VISION_INFO,
+    SettingsError,
     ViewSettings,
 )
 from perception_nodes.nodes.annotated_topic import AnnotatedTopic, AnnotationsTopic
@@ -38,7 +40,9 @@ from perception_nodes.transport.shm import Endpoint
 from perception_nodes.view.feed import Feed, Picture
 from perception_nodes.view.identities import identities
 from perception_nodes.view.pictures import Pictures, Shot, keep
-from perception_nodes.view.server import PageServer
+
+if TYPE_CHECKING:
+    from perception_nodes.view.server import PageServer
 
 WAIT_MS = 10.0
 PICTURE_WAIT_S = 0.1
@@ -52,11 +56,15 @@ class ViewNode(PerceptionNode):
 
     settings_type = ViewSettings
     in_background = True
-    _server: PageServer | None = None
+    _server: "PageServer | None" = None
     _channels: Endpoint | None = None
 
     def open(self) -> None:
         """Subscribe, serve the page."""
+        try:
+            from perception_nodes.view.server import PageServer
+        except ImportError:
+            raise SettingsError(f"view_node {NEEDS_AIOHTTP}") from None
         settings: ViewSettings = self.settings
         self._feed = Feed(settings.served, settings.deadline_ms, settings.view_rate)
         self._waiting: deque[tuple[float, str, FrameReport]] = deque()
@@ -95,8 +103,7 @@ class ViewNode(PerceptionNode):
     def step(self) -> None:
         """Take up frames while a browser looks, and one message."""
         assert self._server is not None
-        topics = *self._annotated.values(), *self._annotations.values()
-        if self._server.is_looked_at or any(topic.is_wanted for topic in topics):
+        if self._server.is_looked_at or any(map(self._is_subscribed, self.settings.served)):
             self._take_pictures()
         elif self._channels is not None:
             self._leave_channels()
@@ -148,8 +155,10 @@ class ViewNode(PerceptionNode):
             self._feed.frame(camera, report, picture)
 
     def _is_wanted(self, camera: str, report: FrameReport) -> bool:
-        topics = self._annotated[camera], self._annotations[camera]
-        return any(topic.is_wanted for topic in topics) or self._is_for_page(camera, report)
+        return self._is_subscribed(camera) or self._is_for_page(camera, report)
+
+    def _is_subscribed(self, camera: str) -> bool:
+        return self._annotated[camera].is_wanted or self._annotations[camera].is_wanted
 
     def _is_for_page(self, camera: str, report: FrameReport) -> bool:
         assert self._server is not None
