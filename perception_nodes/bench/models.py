@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,6 +27,7 @@ from perception_nodes.evaluation import LabelledSet, evaluate
 from perception_nodes.system.processes import cpu_name
 
 PACES = ("tight", "paced")
+ROOF_BACKEND = "openvino"
 RANKS = {"p50": 50.0, "p90": 90.0, "p99": 99.0}
 WARM_UP_ROUNDS = 3
 MIN_COSINE = 0.98
@@ -65,12 +67,14 @@ class _Contender:
 
     Attributes:
         name: name of the model, or of the roofline.
+        backend: the runtime.
         threads: number of threads.
         runner: the compiled network.
         times_ms: one duration for each round, by pace.
     """
 
     name: str
+    backend: str
     threads: int
     runner: Runner
     times_ms: dict[str, list[float]] = field(default_factory=lambda: {pace: [] for pace in PACES})
@@ -85,12 +89,14 @@ class ModelsBench:
         frames: timed calls of each model, for each number of threads and each pace.
         threads: numbers of threads; the headline figures are those of the first.
         data: sets to measure accuracy on; if empty, the accuracy in each model.yaml is used.
+        backends: runtimes that each model is timed on; the headline figures are those of the first.
     """
 
     models: Sequence[Model]
     frames: int
     threads: Sequence[int]
     data: Sequence[LabelledSet]
+    backends: Sequence[str] = ("openvino",)
 
     def run(self, say: Say) -> dict[str, Any]:
         """Measure.
@@ -103,12 +109,12 @@ class ModelsBench:
 
         Raises:
             BackendError: a runtime refuses a model.
-            Disagreement: OpenVINO and ONNX Runtime compute different outputs of one.
+            Disagreement: two runtimes compute different outputs of one.
         """
         cosines = {}
         for model in self.models:
-            say(f"{model.name}: the same outputs from both runtimes?")
-            cosines[model.name] = agreement(model)
+            say(f"{model.name}: the same outputs from all runtimes?")
+            cosines[model.name] = agreement(model, self.backends)
         load_before = os.getloadavg()[0]
         contenders = self._contenders()
         seconds = len(contenders) * self.frames / RATE_HZ
@@ -139,7 +145,7 @@ class ModelsBench:
             "frames": self.frames,
             "rate_hz": RATE_HZ,
             "inference_budget_ms": Budget().inference,
-            "headline": {"threads": self.threads[0], "pace": "tight"},
+            "headline": {"backend": self.backends[0], "threads": self.threads[0], "pace": "tight"},
             "roofline_gmac_per_s": [
                 {"precision": precision, "threads": threads, "value": round(float(value), 1)}
                 for (precision, threads), value in roofs.items()
@@ -155,12 +161,12 @@ class ModelsBench:
         for threads in self.threads:
             for precision in ("int8", "fp32"):
                 roof = Roof(precision, threads)
-                contenders.append(_Contender(_roof_name(precision), threads, roof))
-            for model in self.models:
-                backend = open_backend("openvino", BackendSettings(threads))
+                contenders.append(_Contender(_roof_name(precision), ROOF_BACKEND, threads, roof))
+            for model, name in product(self.models, self.backends):
+                backend = open_backend(name, BackendSettings(threads))
                 backend.load(model)
                 loaded = _Loaded(backend, picture(model))
-                contenders.append(_Contender(model.name, threads, loaded))
+                contenders.append(_Contender(model.name, name, threads, loaded))
         return contenders
 
     def _tight(self, contenders: list[_Contender]) -> None:
@@ -201,16 +207,15 @@ class ModelsBench:
         facts = network_facts(model)
         parent = next((m for m in self.models if m.name == model.parent), None)
         rival = parent if parent and parent.input == model.input else None
-        by_threads = {c.threads: c for c in contenders if c.name == model.name}
-        rivals = {c.threads: c for c in contenders if rival and c.name == rival.name}
+        found = {(c.name, c.backend, c.threads): c for c in contenders}
         runs = []
-        for threads, contender in by_threads.items():
-            for pace in PACES:
-                times = contender.times_ms[pace]
-                run = {"threads": threads, "pace": pace, **percentiles(times, RANKS)}
-                run["in_time"] = round(float(np.mean(np.array(times) <= Budget().inference)), 4)
-                speedup = _speedup(rivals[threads].times_ms[pace], times) if rival else None
-                runs.append({**run, **(speedup or _NO_SPEEDUP)})
+        for backend, threads, pace in product(self.backends, self.threads, PACES):
+            times = found[model.name, backend, threads].times_ms[pace]
+            run = {"backend": backend, "threads": threads, "pace": pace}
+            run |= percentiles(times, RANKS)
+            run["in_time"] = round(float(np.mean(np.array(times) <= Budget().inference)), 4)
+            speedup = rival and _speedup(found[rival.name, backend, threads].times_ms[pace], times)
+            runs.append({**run, **(speedup or _NO_SPEEDUP)})
         headline = runs[0]
         gmac_per_s = facts.gmac / headline["p50"] * 1e3
         roof = roofs[model.precision if model.precision == "int8" else "fp32", self.threads[0]]
@@ -258,10 +263,11 @@ def int8_instructions() -> list[str]:
 _NO_SPEEDUP: dict[str, Any] = {"speedup_vs_parent": None, "speedup_interval": None}
 
 
-def agreement(model: Model) -> float | None:
-    """The smallest cosine of an output of OpenVINO with that of ONNX Runtime, on one picture.
+def agreement(model: Model, backends: Sequence[str] = ()) -> float | None:
+    """The smallest cosine of an output of OpenVINO with that of another runtime, on one picture.
 
-    None for a model of OpenVINO's own, which no other runtime reads.
+    None for a model of OpenVINO's own, which no other runtime reads. The others are ONNX Runtime,
+    and `backends`.
 
     Raises:
         BackendError: a runtime refuses the model.
@@ -269,20 +275,26 @@ def agreement(model: Model) -> float | None:
     """
     if model.weights is not None:
         return None
-    outputs = []
-    for name in ("openvino", "onnxruntime"):
-        backend = open_backend(name, BackendSettings())
-        backend.load(model)
-        heads = backend.infer(picture(model))
-        outputs.append([tensor.ravel().astype(float) for tensor in (*heads.boxes, *heads.classes)])
-        backend.close()
-    worst = min(_cosine(a, b) for a, b in zip(*outputs, strict=True))
-    if not worst >= MIN_COSINE:
-        raise Disagreement(
-            f"{model.path}: OpenVINO and ONNX Runtime differ, cosine {worst:.4f} of the outputs "
-            f"where {MIN_COSINE:g} is expected; no speed is measured of a network that is wrong"
-        )
-    return worst
+    cosines, ours = [], _outputs(model, "openvino")
+    for name in dict.fromkeys(("onnxruntime", *backends)):
+        pairs = zip(ours, _outputs(model, name), strict=True)
+        cosines.append(min(_cosine(a, b) for a, b in pairs))
+        if not cosines[-1] >= MIN_COSINE:
+            raise Disagreement(
+                f"{model.path}: openvino and {name} differ, cosine {cosines[-1]:.4f} of the "
+                f"outputs where {MIN_COSINE:g} is expected; no speed is measured of a network that "
+                "is wrong"
+            )
+    return min(cosines)
+
+
+def _outputs(model: Model, name: str) -> list[NDArray[np.float64]]:
+    backend = open_backend(name, BackendSettings())
+    backend.load(model)
+    heads = backend.infer(picture(model))
+    outputs = [tensor.ravel().astype(float) for tensor in (*heads.boxes, *heads.classes)]
+    backend.close()
+    return outputs
 
 
 def _cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
@@ -337,18 +349,19 @@ def _roof_name(precision: str) -> str:
 def result_table(result: dict[str, Any]) -> Table:
     """The result as a table for the terminal."""
     data = common_set(result["models"])
-    head = ("model", "input", "threads", "ms", "paced", "in time", "speed-up", "mAP")
+    head = ("model", "input", "runtime", "threads", "ms", "paced", "in time", "speed-up", "mAP")
     table = Table(*head, box=SIMPLE_HEAD)
     for model in result["models"]:
-        runs = {(run["threads"], run["pace"]): run for run in model["runs"]}
+        runs = {(run["backend"], run["threads"], run["pace"]): run for run in model["runs"]}
         accuracy = model["map50_95"].get(data)
         first = [model["name"], "{width}x{height}".format(**model["input"])]
         last = ["" if accuracy is None else f"{accuracy:.3f}"]
-        for threads in dict.fromkeys(run["threads"] for run in model["runs"]):
-            tight, paced = (runs[threads, pace] for pace in PACES)
+        for backend, threads in dict.fromkeys(key[:2] for key in runs):
+            tight, paced = (runs[backend, threads, pace] for pace in PACES)
             speedup = tight["speedup_vs_parent"]
             table.add_row(
                 *first,
+                backend,
                 str(threads),
                 f"{tight['p50']:.2f}",
                 f"{paced['p50']:.2f}",

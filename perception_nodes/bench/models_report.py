@@ -40,6 +40,7 @@ def render(result: dict[str, Any]) -> str:
         runs=[
             [
                 model["name"],
+                run["backend"],
                 run["pace"],
                 run["threads"],
                 *(f"{run[rank]:.2f}" for rank in ("p50", "p90", "p99")),

@@ -253,14 +253,19 @@ def bench_models(
     threads: Annotated[
         str, typer.Option(help="Numbers of threads, with commas; the headline shows the first.")
     ] = "1,2",
+    backends: Annotated[
+        str, typer.Option(help="Runtimes, with commas; the headline shows the first.")
+    ] = "openvino",
 ) -> None:
     """Compare the latency and accuracy of models, with their parents and with the roofline.
 
     All models are loaded into one process and take turns, so that a busy machine slows all of them
     down alike. Each is timed in a tight loop, and at the pace of a camera with cold caches. Nothing
-    is timed before both runtimes give the same outputs; if they do not, the exit status is 1.
+    is timed before all runtimes give the same outputs; if they do not, the exit status is 1.
 
     Example: perception bench models road-n dense-416x256 --frames 50 --html out/models.html
+
+    Example: perception bench models road-n --backends openvino,onnxruntime,litert
     """
     from perception_nodes.bench.models import Disagreement, ModelsBench, result_table
     from perception_nodes.bench.models_report import picture, render
@@ -274,6 +279,7 @@ def bench_models(
         frames,
         list(dict.fromkeys(map(int, threads.split(",")))),
         [read_set(path, root) for path in data or []],
+        list(dict.fromkeys(backends.split(","))),
     )
     try:
         result = bench.run(say)

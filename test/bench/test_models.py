@@ -42,6 +42,17 @@ def test_a_child_beside_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
     ElementTree.fromstring(svg)
 
 
+def test_each_model_is_timed_on_each_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "RATE_HZ", 200.0)
+    runtimes = ["onnxruntime", "openvino"]
+    result = ModelsBench([load_model("road-n")], 10, [1], [], runtimes).run(lambda text: None)
+    (model,) = result["models"]
+    assert [run["backend"] for run in model["runs"]] == [name for name in runtimes for _ in (1, 2)]
+    assert model["latency_ms"]["p50"] == model["runs"][0]["p50"] != model["runs"][2]["p50"]
+    for name in runtimes:
+        assert name in render(result)
+
+
 def test_a_network_that_runtimes_see_differently_is_not_timed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
