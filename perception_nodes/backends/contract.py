@@ -19,7 +19,16 @@ from perception_nodes.core.inference import (
 
 BACKENDS = {
     name: f"perception_nodes.backends.{name}"
-    for name in ("openvino", "onnxruntime", "tensorrt", "fpga", "litert", "golden", "null")
+    for name in (
+        "openvino",
+        "onnxruntime",
+        "tensorrt",
+        "cuda",
+        "fpga",
+        "litert",
+        "golden",
+        "null",
+    )
 }
 """Module of each backend, with a class `Backend`; it is imported when the backend is opened."""
 
@@ -27,6 +36,7 @@ INSTALL = {
     "openvino": "openvino",
     "onnxruntime": "onnxruntime",
     "tensorrt": "tensorrt (or tensorrt-rtx; on a Jetson: apt install python3-libnvinfer)",
+    "cuda": "onnx",
     "golden": "onnx",
     "fpga": "onnx",
     "litert": "ai-edge-litert",

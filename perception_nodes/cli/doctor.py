@@ -24,6 +24,7 @@ from perception_nodes.cameras.v4l2_devices import list_devices
 from perception_nodes.cli.common import JsonFlag, say
 from perception_nodes.gpu.cuda import CudaError, open_device
 from perception_nodes.gpu.cuda.errors import version_text
+from perception_nodes.gpu.nvrtc import nvrtc
 from perception_nodes.gpu.tensorrt.library import load_library
 from perception_nodes.graph.config import PreprocessSettings, check
 from perception_nodes.system.realtime import allowed_priority
@@ -151,7 +152,13 @@ def _gpu() -> Finding:
     facts = device.facts
     device.close()
     found = f"{facts.name}, SM{facts.sm}, driver for CUDA {version_text(facts.driver_cuda)}"
-    return Finding("GPU", True, f"{found}, through {facts.through}", needed=False)
+    found += f", through {facts.through}"
+    try:
+        compiler = nvrtc(facts.driver_cuda)
+    except CudaError as error:
+        reason, _, remedy = str(error).partition("; ")
+        return Finding("GPU", False, f"{found}; {reason}", remedy, needed=False)
+    return Finding("GPU", True, f"{found}, NVRTC {version_text(compiler.version)}", needed=False)
 
 
 def _fpga() -> Finding:

@@ -37,7 +37,7 @@ Topic = Annotated[
     str,
     Field(pattern=r"^[~/]?([A-Za-z_]|\{camera\})([A-Za-z0-9_/]|\{camera\})*$", max_length=200),
 ]
-Runtime = Literal["openvino", "onnxruntime", "tensorrt", "fpga", "litert", "golden", "null"]
+Runtime = Literal["openvino", "onnxruntime", "tensorrt", "cuda", "fpga", "litert", "golden", "null"]
 FRAME_REPORTS = "perception/frame_report"
 HEALTH = "perception/health"
 TRACKS = "perception/tracks"
@@ -395,9 +395,10 @@ class DetectorSettings(CamerasSettings):
     backend: Runtime = Field(
         default="openvino",
         description="inference runtime; tensorrt builds its engine at the first start, and "
-        "openvino detects until it is built; fpga uses the device that $PERCEPTION_FPGA names "
-        "(docs/fpga.md), litert the delegate that $PERCEPTION_DELEGATE names (docs/tpu.md); golden "
-        "is the slow integer reference; null detects nothing and is for measurements",
+        "openvino detects until it is built; cuda runs our own kernels on an NVIDIA GPU "
+        "(docs/cuda.md); fpga uses the device that $PERCEPTION_FPGA names (docs/fpga.md), litert "
+        "the delegate that $PERCEPTION_DELEGATE names (docs/tpu.md); golden is the slow integer "
+        "reference; null detects nothing and is for measurements",
     )
     preprocess_on: Literal["cpu", "gpu"] = same(PreprocessSettings, "preprocess_on")
     threads: Annotated[int, BeforeValidator(_as_number)] = Field(
@@ -456,10 +457,10 @@ class DetectorSettings(CamerasSettings):
 
     @model_validator(mode="after")
     def _backend_preprocesses(self) -> "DetectorSettings":
-        if self.preprocess_on == "gpu" and self.backend != "tensorrt":
+        if self.preprocess_on == "gpu" and self.backend not in ("tensorrt", "cuda"):
             raise ValueError(
                 f"preprocess_on: 'gpu' is not allowed with backend:={self.backend}, it needs "
-                "backend:=tensorrt"
+                "backend:=tensorrt or backend:=cuda"
             )
         return self
 

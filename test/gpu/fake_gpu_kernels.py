@@ -5,6 +5,7 @@ import ctypes
 import kernels_on_host
 
 from perception_nodes.gpu.decode_job import DecodeJob, DecodeResult, DecodeState
+from perception_nodes.gpu.network_job import THREADS, LaunchJob
 from perception_nodes.gpu.preprocess_job import TILE, FrameCell, PreprocessJob
 
 DECODE_GRIDS = {
@@ -17,6 +18,7 @@ DECODE_GRIDS = {
 def install_kernels(gpu):
     """Let a `FakeGpu` run the kernels of the project."""
     gpu.kernels["preprocess"] = run_preprocess
+    gpu.kernels["convolve"] = run_convolve
     for name in DECODE_GRIDS:
         gpu.kernels[name] = _decode_kernel(name)
 
@@ -38,6 +40,21 @@ def run_preprocess(gpu, grid, block, packed):
         for name in ("columns", "rows", "xy", "fraction"):
             setattr(plane, name, at(getattr(plane, name)))
     kernels_on_host.load("preprocess").preprocess(ctypes.byref(job), *tiles, 0)
+
+
+def run_convolve(gpu, grid, block, packed):
+    job = LaunchJob.from_buffer_copy(packed)
+    assert (grid[1:], block) == ((1, 1), (THREADS, 1, 1))
+    for layer in job.layers[: job.count]:
+        for segment in layer.segments:
+            segment.codes = _at(gpu, segment.codes)
+        for name in ("weights", "parameters", "target", "output", "residual"):
+            setattr(layer, name, _at(gpu, getattr(layer, name)))
+    kernels_on_host.load("network").convolve(ctypes.byref(job), grid[0], 0)
+
+
+def _at(gpu, address):
+    return gpu.view(address, 1).ctypes.data if address else 0
 
 
 def _decode_kernel(name):

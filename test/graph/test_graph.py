@@ -216,7 +216,7 @@ class TestGraph:
             ({"score_threshold": "2"}, ["score_threshold", "'2'", "0.01 to 0.99"]),
             (
                 {"backend": "x"},
-                ["backend", "'x'", "onnxruntime, tensorrt, fpga, litert, golden, null"],
+                ["backend", "'x'", "onnxruntime, tensorrt, cuda, fpga, litert, golden, null"],
             ),
             ({"deadline_ms": "2000"}, ["outcome_timeout_ms", "1000", "2000"]),
         ],

@@ -1,0 +1,137 @@
+"""Our own kernels on an NVIDIA GPU: the same bits as the backend `golden`; see docs/cuda.md.
+
+Nothing is built but the kernels themselves, in seconds at the first start; every GPU from Turing on
+runs them. An image is copied once on the host, into page-locked memory, and once to the device;
+`backends.in_place` makes the network a stage of a larger graph, which copies nothing.
+"""
+
+from contextlib import suppress
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception_nodes.backends.contract import (
+    BackendInfo,
+    BackendSettings,
+    check_heads,
+    check_image,
+)
+from perception_nodes.backends.model import Model
+from perception_nodes.backends.qdq import read_network
+from perception_nodes.core.inference import BackendError, BackendLost, HeadTensors
+from perception_nodes.gpu.cuda import (
+    CudaError,
+    CudaGraph,
+    Device,
+    Stream,
+    Uncaptured,
+    capture,
+    open_device,
+)
+from perception_nodes.gpu.network_job import NetworkPlan, plan_network
+from perception_nodes.gpu.network_stage import NetworkKernels
+from perception_nodes.gpu.stages import NetworkStage
+
+
+class Backend:
+    """One network, and the graph that runs it on images of the host; no setting has an effect."""
+
+    def __init__(self, settings: BackendSettings) -> None:
+        """Wait for `load`."""
+        self._device: Device | None = None
+        self._model: Model
+        self._kernels: NetworkKernels
+        self._graph: CudaGraph | Uncaptured
+        self._stream: Stream
+        self._image: NDArray[np.uint8]
+        self._heads = HeadTensors([], [])
+
+    def load(self, model: Model) -> BackendInfo:
+        """Plan the network, copy its weights to the GPU, and run it once."""
+        self.close()
+        try:
+            plan = plan_network(read_network(model.path))
+        except BackendError as error:
+            raise BackendError(f"{model.path} cannot run on our kernels: {error}") from error
+        self._device = device = open_device()
+        try:
+            self._model, self._stream = model, device.stream()
+            self._kernels = NetworkKernels(device, plan, self._stream)
+            self._prepare(device, plan)
+            self.infer(np.zeros((model.input.height, model.input.width, 3), np.uint8))
+        except BaseException:
+            self.close()
+            raise
+        layers = sum(len(wave) for wave in plan.waves)
+        runtime = f"{layers} convolutions in {len(plan.waves)} launches"
+        return BackendInfo("cuda", runtime, f"{device.facts.name} (SM{device.facts.sm})", 1)
+
+    def infer(self, image: NDArray[np.uint8]) -> HeadTensors:
+        """Run the network on a copy of the image.
+
+        Raises:
+            BackendLost: the device failed; CUDA answers every later call with the same error.
+        """
+        if self._device is None:
+            raise BackendError("cuda: no model is loaded")
+        height, width, _ = self._image.shape
+        check_image("cuda", image, width, height)
+        np.copyto(self._image, image)
+        try:
+            self._device.make_current()
+            self._graph.launch(self._stream)
+            self._stream.wait()
+        except CudaError as error:
+            raise BackendLost(str(error)) from error
+        return self._heads
+
+    def another_network(self) -> NetworkStage:
+        """Another instance of the model, as a stage of a graph; see `backends.in_place`.
+
+        Raises:
+            BackendError: no model is loaded, or the GPU has no room.
+        """
+        if self._device is None:
+            raise BackendError("cuda: no model is loaded")
+        self._device.make_current()
+        instance, outputs = self._kernels.instance(), self._model.outputs
+        address = instance.memory.address
+        heads = [
+            (address + instance.outputs[box], address + instance.outputs[classes])
+            for box, classes in zip(outputs.box, outputs.classes, strict=True)
+        ]
+        return NetworkStage(self._device, address, heads, instance.enqueue)
+
+    def close(self) -> None:
+        """Free everything on the device."""
+        self._heads = HeadTensors([], [])
+        if self._device is not None:
+            with suppress(CudaError):
+                self._device.close()
+            self._device = None
+
+    def _prepare(self, device: Device, plan: NetworkPlan) -> None:
+        """Allocate memory, and capture the graph with the copies from and to the host."""
+        instance, model = self._kernels.instance(), self._model
+        image = device.pinned(plan.buffers[0])
+        self._image = image.array.reshape(plan.graph.tensors[plan.graph.image].height, -1, 3)
+        begin = min(instance.outputs.values())
+        results = device.pinned(instance.memory.nbytes - begin)
+        heads = {}
+        for name, offset in instance.outputs.items():
+            tensor, first = plan.graph.tensors[name], offset - begin
+            values = results.array[first : first + plan.output_bytes(name)].view(np.float32)
+            heads[name] = values.reshape(1, tensor.channels, tensor.height, tensor.width)
+        boxes, classes = model.outputs.box, model.outputs.classes
+        for name in (*boxes, *classes):
+            if name not in heads:
+                raise BackendError(f"{model.path} has no output {name!r}")
+        self._heads = HeadTensors([heads[n] for n in boxes], [heads[n] for n in classes])
+        check_heads(model, self._heads)
+        address = instance.memory.address
+        stages = [
+            lambda stream: stream.copy(address, image.address, image.nbytes),
+            instance.enqueue,
+            lambda stream: stream.copy(results.address, address + begin, results.nbytes),
+        ]
+        self._graph = capture(self._stream, stages)

@@ -1,0 +1,146 @@
+"""The backend `cuda`: the golden model's results on street frames, from images and from frames.
+
+The GPU is `fake_gpu.py` with kernels compiled for the host.
+"""
+
+import decode_oracle
+import fake_gpu
+import numpy as np
+import preprocess_oracle
+import pytest
+from fake_gpu import FakeGpu, Verdict
+from fake_gpu_kernels import install_kernels
+from pictures import frame, noise
+from street_frames import spread, street_frames
+
+from perception_nodes.backends.contract import BackendSettings, open_backend
+from perception_nodes.backends.in_place import InPlaceOnGpu
+from perception_nodes.backends.model import load_model
+from perception_nodes.cli import doctor
+from perception_nodes.core.decode import DecodeSettings
+from perception_nodes.core.frame import FrameHeader
+from perception_nodes.core.inference import BackendError, BackendLost
+from perception_nodes.gpu import network_stage, nvrtc, stages
+from perception_nodes.gpu.decode_job import Head
+from perception_nodes.gpu.preprocess_job import InputFormat, plan_frame
+from perception_nodes.preprocess.placement import Placer
+
+SETTINGS = DecodeSettings()
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model("road-xs")
+
+
+@pytest.fixture(scope="module")
+def golden(model):
+    golden = open_backend("golden", BackendSettings())
+    golden.load(model)
+    return golden
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    gpu = FakeGpu(memory_bytes=64 << 20)
+    install_kernels(gpu)
+    fake_gpu.install(monkeypatch, gpu)
+    for module in (stages, network_stage):
+        monkeypatch.setattr(module, "cubin", lambda *names: repr(names).encode())
+    return gpu
+
+
+@pytest.fixture
+def backend(gpu):
+    backend = open_backend("cuda", BackendSettings())
+    yield backend
+    backend.close()
+    assert not +gpu.open
+
+
+def same(ours, theirs):
+    for one, other in zip(
+        (*ours.boxes, *ours.classes), (*theirs.boxes, *theirs.classes), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_images_give_the_golden_models_tensors(backend, gpu, model, golden):
+    info = backend.load(model)
+    assert (info.backend, info.device) == ("cuda", "Fake GPU (SM89)")
+    assert info.runtime.startswith("74 convolutions in ")
+    before = gpu.calls.copy()
+    for count, image in enumerate(street_frames(model, spread(2)), 1):
+        same(backend.infer(image), golden.infer(image))
+        a_frame = ("cuCtxSetCurrent", "cuGraphLaunch", "cuStreamSynchronize")
+        assert gpu.calls - before == dict.fromkeys(a_frame, count)
+
+
+def test_frames_of_two_cameras_give_the_boxes_of_the_specifications(backend, gpu, model, golden):
+    backend.load(model)
+    in_place = InPlaceOnGpu(backend, model, SETTINGS, ("front", "rear"))
+    size = model.input.width, model.input.height
+    head = Head(*size, tuple(model.outputs.strides), model.outputs.reg_max, len(model.classes))
+    placer, frames, wanted = Placer(*size, undistort=True), [], []
+    for camera, picture in (("front", noise(640, 480)), ("rear", noise(320, 240, 7))):
+        image = frame(picture, "bgr8")
+        placement = placer.place(image.width, image.height)
+        header = FrameHeader(camera=camera.encode(), deadline_ns=1 << 62)
+        placement.describe(header, image.copies)
+        frames.append((header, image))
+        plan = plan_frame(image, placement.letterbox, placement.grid())
+        pixels = np.frombuffer(image.data, np.uint8)
+        scaled = preprocess_oracle.preprocess(pixels, plan, InputFormat(*size))
+        heads = golden.infer(np.ascontiguousarray(scaled.reshape(size[1], size[0], 3)))
+        found = decode_oracle.decode(heads.boxes, heads.classes, head, SETTINGS, placement)
+        wanted.append(found.detections())
+    for header, image in frames:
+        in_place.prepare(header, image)
+    for (found, _), expected in zip(in_place.infer(frames), wanted, strict=True):
+        np.testing.assert_array_equal(found.boxes, expected.boxes)
+        np.testing.assert_array_equal(found.scores, expected.scores)
+    in_place.close()
+
+
+def test_without_a_gpu_it_is_told_in_one_line(monkeypatch, model):
+    fake_gpu.install(monkeypatch, FakeGpu(devices=0))
+    with pytest.raises(BackendError, match="no CUDA-capable device") as caught:
+        open_backend("cuda", BackendSettings()).load(model)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_that_is_no_integer_network_is_named(backend):
+    with pytest.raises(BackendError, match=r"open-n.u8.onnx .*is not a u8 file"):
+        backend.load(load_model("open-n"))
+
+
+def test_before_a_model_is_loaded_it_says_so(backend):
+    for call in (backend.another_network, lambda: backend.infer(np.zeros((1, 1, 3), np.uint8))):
+        with pytest.raises(BackendError, match="no model is loaded"):
+            call()
+
+
+def test_a_device_that_fails_is_lost(backend, gpu, model):
+    backend.load(model)
+    gpu.failures["cuGraphLaunch"] = Verdict.CUDA_ERROR_ILLEGAL_ADDRESS
+    image = np.zeros((model.input.height, model.input.width, 3), np.uint8)
+    with pytest.raises(BackendLost, match="illegal memory access"):
+        backend.infer(image)
+
+
+def test_what_fails_at_the_start_is_closed(backend, gpu, model):
+    gpu.failures["cuMemAlloc"] = Verdict.CUDA_ERROR_OUT_OF_MEMORY
+    with pytest.raises(BackendError, match="out of memory"):
+        backend.load(model)
+    assert not +gpu.open
+
+
+def test_doctor_tells_whether_kernels_can_be_compiled(gpu, monkeypatch):
+    assert doctor._gpu().ok and ", NVRTC 1" in doctor._gpu().found
+    monkeypatch.setattr(nvrtc, "LIBRARIES", ("libnone.so",))
+    nvrtc.nvrtc.cache_clear()
+    finding = doctor._gpu()
+    nvrtc.nvrtc.cache_clear()
+    assert not finding.ok and finding.found.startswith("Fake GPU, SM89")
+    assert "NVRTC, which compiles the GPU's kernels, is not installed" in finding.found
+    assert finding.remedy.startswith("install the one of the driver's CUDA: pip install")
