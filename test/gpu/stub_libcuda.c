@@ -22,11 +22,11 @@ typedef struct {
     int value;
     struct Function *function;
     unsigned grid[2];
-    uint8_t parameters[1024];
+    uint8_t parameters[2048];
 } Operation;
 
 typedef struct {
-    Operation operations[64];
+    Operation operations[128];
     int count;
 } Graph;
 

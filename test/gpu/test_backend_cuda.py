@@ -3,11 +3,15 @@
 The GPU is `fake_gpu.py` with kernels compiled for the host.
 """
 
+import subprocess
+import sys
+
 import decode_oracle
 import fake_gpu
 import numpy as np
 import preprocess_oracle
 import pytest
+import stub_gpu
 from fake_gpu import FakeGpu, Verdict
 from fake_gpu_kernels import install_kernels
 from pictures import frame, noise
@@ -100,6 +104,32 @@ def test_frames_of_two_cameras_give_the_boxes_of_the_specifications(backend, gpu
         np.testing.assert_array_equal(found.boxes, expected.boxes)
         np.testing.assert_array_equal(found.scores, expected.scores)
     in_place.close()
+
+
+PROGRAM = """
+from perception_nodes.backends.contract import BackendSettings, open_backend
+from perception_nodes.backends.model import load_model
+import numpy as np
+
+model = load_model("road-xs")
+image = np.random.default_rng(1).integers(0, 256, (256, 416, 3)).astype(np.uint8)
+ours, theirs = (open_backend(name, BackendSettings()) for name in ("cuda", "golden"))
+print(ours.load(model).device)
+theirs.load(model)
+found, wanted = ours.infer(image), theirs.infer(image)
+for one, other in zip([*found.boxes, *found.classes], [*wanted.boxes, *wanted.classes]):
+    np.testing.assert_array_equal(one, other)
+ours.close()
+"""
+
+
+def test_through_cuda_bindings_itself(tmp_path, monkeypatch, root):
+    """The driver is `stub_libcuda.c`; all else is as on a GPU."""
+    stub_gpu.install(tmp_path, monkeypatch, stub_gpu.EMPTY_ROAD)
+    command = [sys.executable, "-c", PROGRAM]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "Stub GPU 0 (SM87)\n"
 
 
 def test_without_a_gpu_it_is_told_in_one_line(monkeypatch, model):

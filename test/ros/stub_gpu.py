@@ -17,6 +17,7 @@ from perception_nodes.system.environment import cache_folder
 
 SM, CUDA = 87, 13000
 GPU = Path(__file__).parents[1] / "gpu"
+KERNELS = ("preprocess", "network", "decode")
 COMPILER = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
 TENSORRT = """
 import ctypes
@@ -87,7 +88,7 @@ def install(folder: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     if COMPILER is None:
         pytest.skip("no C compiler")
     pytest.importorskip("cuda.bindings.driver")
-    kernels = [kernels_on_host.load(name)._name for name in ("preprocess", "decode")]
+    kernels = [kernels_on_host.load(name)._name for name in KERNELS]
     library = folder / "lib/libcuda.so.1"
     library.parent.mkdir()
     source = GPU / "stub_libcuda.c"
@@ -98,7 +99,7 @@ def install(folder: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     for name, first in (("LD_LIBRARY_PATH", library.parent), ("PYTHONPATH", package.parent)):
         monkeypatch.setenv(name, f"{first}:{os.environ.get(name, '')}")
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-    for name in ("preprocess", "decode"):
+    for name in KERNELS:
         cubin(
             name, SM, CUDA
         )  # by NVRTC, which looks for a libcuda itself and does not bear this one
