@@ -10,6 +10,7 @@ a slot is not in memory that the engine can address.
 
 import hashlib
 import os
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -23,12 +24,13 @@ from perception_nodes.backends.contract import (
     check_image,
 )
 from perception_nodes.backends.model import Model
+from perception_nodes.core.counters import EngineCounters
 from perception_nodes.core.inference import BackendError, HeadTensors
 from perception_nodes.fpga.board import BoardEngine
 from perception_nodes.fpga.bus import EngineBus
-from perception_nodes.fpga.driver import EngineDriver
+from perception_nodes.fpga.driver import EngineDriver, Slot
 from perception_nodes.fpga.layout import VERSION
-from perception_nodes.fpga.program import Geometry, Output, Program, read_program
+from perception_nodes.fpga.program import Geometry, Program, read_program
 from perception_nodes.fpga.simulated import SimulatedEngine
 from perception_nodes.system.environment import cache_unusable, share_folder
 
@@ -46,6 +48,43 @@ COMPILER_SOURCES = (
 """Source files that, besides the model, determine a compiled program."""
 
 
+class _Frame:
+    """A frame's slot, and the head tensors that are read from it."""
+
+    def __init__(self, model: Model, program: Program, slot: Slot) -> None:
+        """Allocate the tensors.
+
+        Raises:
+            BackendError: the program's outputs are not those that the model describes.
+        """
+        self.slot = slot
+        self._reads = []
+        heads: dict[str, NDArray[np.float32]] = {}
+        boxes, classes = model.outputs.box, model.outputs.classes
+        for output in program.outputs:
+            # The decoder reads all class logits, plane by plane, and the box logits of a few
+            # cells, which the engine writes side by side.
+            shape = output.channels, output.height, output.width
+            if output.name in boxes:
+                head = np.zeros((*shape[1:], shape[0]), np.float32).transpose(2, 0, 1)
+            else:
+                head = np.zeros(shape, np.float32)
+            heads[output.name] = head[None]
+            step = np.float32(2.0**-output.fraction)
+            self._reads.append((output.fixed(slot.output.array), step, head))
+        for name in (*boxes, *classes):
+            if name not in heads:
+                raise BackendError(f"{model.path} has no output {name!r}")
+        self._heads = [heads[name] for name in boxes], [heads[name] for name in classes]
+        check_heads(model, HeadTensors(*self._heads))
+
+    def heads(self, call: EngineCounters) -> HeadTensors:
+        """The head tensors of the frame that was finished in the slot."""
+        for fixed, step, head in self._reads:
+            np.multiply(fixed, step, out=head, dtype=np.float32, casting="unsafe")
+        return HeadTensors(*self._heads, call)
+
+
 class Backend:
     """One engine with one program; of the settings, `threads` has no effect.
 
@@ -56,29 +95,18 @@ class Backend:
     def __init__(self, settings: BackendSettings) -> None:
         self._settings = settings
         self.driver: EngineDriver | None = None
-        self._memory: NDArray[np.uint8] = np.empty(0, np.uint8)
-        self._targets: list[tuple[Output, NDArray[np.float32]]] = []
-        self._heads = HeadTensors([], [])
+        self._frames: list[_Frame] = []
 
     def load(self, model: Model) -> BackendInfo:
         """Compile the model, or read it from the cache, and run it once."""
         self.close()
         bus = open_engine(os.environ.get(VARIABLE, ""))
+        slots = self._settings.max_batch
         try:
             self.driver = driver = EngineDriver(bus)
             program = self._program(model, driver.geometry)
-            self._memory = driver.load(program)
-            self._targets = [
-                (o, np.zeros((1, o.channels, o.height, o.width), np.float32))
-                for o in program.outputs
-            ]
-            heads = {output.name: head for output, head in self._targets}
-            boxes, classes = model.outputs.box, model.outputs.classes
-            for name in (*boxes, *classes):
-                if name not in heads:
-                    raise BackendError(f"{model.path} has no output {name!r}")
-            self._heads = HeadTensors([heads[n] for n in boxes], [heads[n] for n in classes])
-            check_heads(model, self._heads)
+            driver.load(program, slots)
+            self._frames = [_Frame(model, program, slot) for slot in driver.slots]
             self.infer(np.zeros((program.height, program.width, 3), np.uint8))
         except BaseException:
             if self.driver is None:
@@ -90,29 +118,48 @@ class Backend:
         macs = geometry.blocks * 256
         device = f"{kind} of {macs} MACs at {geometry.clock_mhz:g} MHz"
         runtime = f"{bus.name}, layout {VERSION}"
-        return BackendInfo("fpga", runtime, device, 1, layers=program.layers)
+        return BackendInfo("fpga", runtime, device, 1, slots, program.layers)
 
     def infer(self, image: NDArray[np.uint8]) -> HeadTensors:
         """Run the network on the engine."""
+        (heads,) = self.infer_batch([image])
+        return heads
+
+    def infer_batch(self, images: Sequence[NDArray[np.uint8]]) -> Sequence[HeadTensors]:
+        """Run the network on images one after the other, without a pause of the engine.
+
+        While it computes one, the next is loaded and the results of the one before are read.
+        """
         driver = self.driver
         if driver is None or driver.program is None:
             raise BackendError("fpga: no model is loaded")
-        check_image("fpga", image, driver.program.width, driver.program.height)
-        call = driver.run(image)
-        for output, head in self._targets:
-            np.copyto(head[0], output.fixed(self._memory), casting="unsafe")
-            head *= 2.0**-output.fraction
-        return HeadTensors(self._heads.boxes, self._heads.classes, call)
+        if len(images) > len(self._frames):
+            raise BackendError(
+                f"fpga: {len(images)} images at once; it was loaded for {len(self._frames)}"
+            )
+        for image in images:
+            check_image("fpga", image, driver.program.width, driver.program.height)
+        frames = self._frames[: len(images)]
+        calls: list[EngineCounters] = []
+        found: list[HeadTensors] = []
+        driver.put(frames[0].slot, images[0])
+        for number, frame in enumerate(frames):
+            driver.start(frame.slot)
+            # Beside the engine's work: the results before, and the image after.
+            if number > 0:
+                found.append(frames[number - 1].heads(calls[-1]))
+            if number + 1 < len(frames):
+                driver.put(frames[number + 1].slot, images[number + 1])
+            calls.append(driver.finish())
+        found.append(frames[-1].heads(calls[-1]))
+        return found
 
     def close(self) -> None:
         """Close the engine."""
+        self._frames = []  # they have views of memory that is about to be freed
         if self.driver is not None:
-            self._memory = np.empty(
-                0, np.uint8
-            )  # drop the view of memory that is about to be freed
             self.driver.close()
         self.driver = None
-        self._targets, self._heads = [], HeadTensors([], [])
 
     def _program(self, model: Model, geometry: Geometry) -> Program:
         """The compiled model; its name in the cache tells model, engine and compiler apart."""

@@ -1,10 +1,13 @@
-"""The engine in a board's FPGA, through PYNQ: Overlay, allocate, registers and the interrupt.
+"""The engine in a board's FPGA, through PYNQ: Overlay, MMIO and allocate.
 
 PYNQ (github.com/Xilinx/PYNQ) exists only on the boards that it is made for, so it is imported when
 a board's engine is opened.
 """
 
-import asyncio
+import fcntl
+import os
+import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +18,8 @@ from perception_nodes.core.inference import BackendError
 
 ENGINE = "engine_0"
 """The engine's name in the block design, see `fpga/vivado`."""
-MARGIN_S = 0.005
-"""Time until a thread on a busy processor is notified of an interrupt."""
+LOCK = Path("/run/lock/perception_fpga.lock")
+"""Locked by the process that has loaded a bitstream, until it ends: there is one FPGA."""
 
 
 class BoardMemory:
@@ -43,21 +46,25 @@ class BoardMemory:
 class BoardEngine:
     """The engine in a bitstream that is loaded into the FPGA.
 
+    All engines that a process opens are the same one.
+
     Attributes:
         name: file name of the bitstream.
         simulated: False.
+        pynq: the module.
     """
 
     simulated = False
 
     def __init__(self, bitstream: Path) -> None:
-        """Load a bitstream.
+        """Load a bitstream, unless this process has done so.
 
         Args:
             bitstream: a .bit file with its .hwh file beside it.
 
         Raises:
-            BackendError: PYNQ is not installed, or the bitstream cannot be used.
+            BackendError: PYNQ is not installed, another process has the engine, or the bitstream
+                cannot be used.
         """
         try:
             import pynq
@@ -73,30 +80,20 @@ class BoardEngine:
                     f"fpga: {file} is not there; fpga/vivado/README.md says how to build it"
                 )
         self.name = bitstream.name
-        self._pynq = pynq
-        # PYNQ binds an interrupt to the event loop that is set when the overlay is loaded.
-        self._loop = asyncio.new_event_loop()
-        asyncio.set_event_loop(self._loop)
-        try:
-            self._overlay = pynq.Overlay(str(bitstream))
-        except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise BackendError(f"fpga: {bitstream} cannot be loaded: {reason}") from error
-        try:
-            self._engine = getattr(self._overlay, ENGINE)
-            self._interrupt = self._engine.interrupt
-        except AttributeError as error:
-            raise BackendError(
-                f"fpga: {bitstream} has no {ENGINE} with an interrupt; build it with fpga/vivado"
-            ) from error
+        self.pynq = pynq
+        self._overlay = _loaded(bitstream.resolve())
+        place = self._overlay.ip_dict.get(ENGINE)
+        if place is None:
+            raise BackendError(f"fpga: {bitstream} has no {ENGINE}; build it with fpga/vivado")
+        self._registers = pynq.MMIO(place["phys_addr"], place["addr_range"]).array
 
     def read(self, offset: int) -> int:
         """Read a register."""
-        return int(self._engine.read(offset))
+        return int(self._registers[offset >> 2])
 
     def write(self, offset: int, value: int) -> None:
         """Write a register."""
-        self._engine.write(offset, value)
+        self._registers[offset >> 2] = value
 
     def allocate(self, size: int) -> BoardMemory:
         """Allocate contiguous memory, zeroed.
@@ -105,7 +102,8 @@ class BoardEngine:
             BackendError: there is not enough left.
         """
         try:
-            buffer = self._pynq.allocate(shape=(size,), dtype=np.uint8)
+            # By default the memory is not cached, and reading the outputs would take milliseconds.
+            buffer = self.pynq.allocate(shape=(size,), dtype=np.uint8, cacheable=1)
         except (MemoryError, RuntimeError) as error:
             raise BackendError(
                 f"fpga: the board has no {size} bytes of contiguous memory left ({error}); end "
@@ -115,19 +113,48 @@ class BoardEngine:
         memory.array[:] = 0
         return memory
 
-    def wait(self, limit_cycles: int, clock_mhz: float) -> bool:
-        """Wait for the interrupt; see `EngineBus.wait`."""
-        limit_s = limit_cycles / clock_mhz / 1e6 + MARGIN_S
-        try:
-            self._loop.run_until_complete(asyncio.wait_for(self._interrupt.wait(), limit_s))
-        except (TimeoutError, asyncio.TimeoutError):  # two classes before Python 3.11
-            return False
-        return True
+    def now_us(self) -> float:
+        """Monotonic time."""
+        return time.monotonic_ns() / 1e3
+
+    def sleep_us(self, duration_us: float) -> None:
+        """Sleep at least this long."""
+        time.sleep(duration_us / 1e6)
 
     def reset(self) -> None:
         """Load the bitstream again."""
         self._overlay.download()
 
     def close(self) -> None:
-        """Close the event loop; the bitstream stays loaded."""
-        self._loop.close()
+        """Do nothing: the bitstream stays loaded, for other models and until the process ends."""
+
+
+@cache
+def _loaded(bitstream: Path) -> Any:
+    """The overlay of a bitstream, which is loaded once in a process."""
+    import pynq
+
+    _lock()
+    try:
+        return pynq.Overlay(str(bitstream))
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise BackendError(f"fpga: {bitstream} cannot be loaded: {reason}") from error
+
+
+@cache
+def _lock() -> int:
+    """Lock the FPGA for this process; to load a bitstream would end another one's frame."""
+    try:
+        descriptor = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise BackendError(f"fpga: {LOCK}: {error.strerror}; run perception as root") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(descriptor, 20, 0).decode()
+        os.close(descriptor)
+        raise BackendError(f"fpga: process {holder} uses the FPGA; stop it first") from None
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+    return descriptor

@@ -1,9 +1,12 @@
-"""The driver's access to an engine: its registers, shared memory, and its interrupt."""
+"""The driver's access to an engine: its registers, shared memory, and its time."""
 
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+CLOCK_UNIT_MHZ = 2.0
+"""Unit of the clock in the engine's register GEOMETRY."""
 
 
 class Memory(Protocol):
@@ -57,13 +60,12 @@ class EngineBus(Protocol):
         """
         ...
 
-    def wait(self, limit_cycles: int, clock_mhz: float) -> bool:
-        """Wait for the interrupt, at most for the given number of the engine's cycles.
+    def now_us(self) -> float:
+        """The time in microseconds, since any moment; simulated time for a simulation."""
+        ...
 
-        Returns:
-            Whether an interrupt arrived. It may be an earlier one, so the caller must check the
-            status.
-        """
+    def sleep_us(self, duration_us: float) -> None:
+        """Let the engine run for this long; a board may sleep longer."""
         ...
 
     def reset(self) -> None:

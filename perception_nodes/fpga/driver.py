@@ -1,11 +1,13 @@
 """The engine's driver, the same for a board and for a simulation."""
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.core.counters import EngineCounters
 from perception_nodes.core.inference import BackendError
-from perception_nodes.fpga.bus import EngineBus, Memory
+from perception_nodes.fpga.bus import CLOCK_UNIT_MHZ, EngineBus, Memory
 from perception_nodes.fpga.layout import (
     CAUSES,
     CONTROL_FIELDS,
@@ -14,7 +16,6 @@ from perception_nodes.fpga.layout import (
     STATUS_FIELDS,
     VERSION,
     Cause,
-    Field,
     Register,
 )
 from perception_nodes.fpga.program import Geometry, Program
@@ -24,22 +25,38 @@ STALLS = tuple(
     for name, register in Register.__members__.items()
     if name.startswith("STALL_")
 )
+BUSY = STATUS_FIELDS["busy"].mask
+ENDED = STATUS_FIELDS["done"].mask | STATUS_FIELDS["error"].mask
 BUS_TIMEOUT_CYCLES = 1 << 16
 PATIENCE_FACTOR = 4
-"""A frame that takes this many times the expected cycles is a hang; memory may be slow."""
+"""A frame that takes this many times as long as expected is a hang; memory may be slow."""
+CERTAIN_SHARE = 0.95
+"""Share of the expected time for which a frame certainly runs."""
+POLL_US = 50.0
+"""Pause between two looks at the status of a frame that should have ended."""
 RESET_POLLS = 1000
 LOW_WORD = (1 << 32) - 1
+
+
+class Slot(NamedTuple):
+    """Memory for one frame: its image, and then its outputs."""
+
+    image: Memory
+    output: Memory
 
 
 class EngineDriver:
     """Controls one engine and the program that it runs.
 
+    A frame is put into a slot, started and finished. While it runs, the next frame can be put into
+    another slot and the results of the one before can be read.
+
     Attributes:
         bus: access to the engine.
         geometry: geometry of the engine.
         program: the loaded program, None if there is none.
-        memories: memory of the program, of the image and of the outputs.
-        limit_cycles: cycles after which a frame counts as a hang.
+        slots: memory of the frames.
+        limit_us: time after which a frame counts as a hang.
     """
 
     def __init__(self, bus: EngineBus) -> None:
@@ -62,22 +79,21 @@ class EngineDriver:
                 f"{VERSION}; build the engine from the same checkout"
             )
         geometry = bus.read(Register.GEOMETRY)
-        fields = {name: _bits(geometry, field) for name, field in GEOMETRY_FIELDS.items()}
+        fields = {name: field.of(geometry) for name, field in GEOMETRY_FIELDS.items()}
         self.geometry = Geometry(
             fields["blocks"],
             fields["tile"],
             bus.read(Register.ROWS),
-            2.0 * fields["clock_mhz"],
+            CLOCK_UNIT_MHZ * fields["clock_mhz"],
         )
         self.program: Program | None = None
-        self.memories: list[Memory] = []
-        self.limit_cycles = 0
+        self.slots: list[Slot] = []
+        self._content: Memory | None = None
+        self._running: Slot | None = None
+        self._started_us = self._certain_us = self.limit_us = 0.0
 
-    def load(self, program: Program) -> NDArray[np.uint8]:
+    def load(self, program: Program, slots: int = 1) -> None:
         """Load a program into memory, after freeing that of an earlier one.
-
-        Returns:
-            The output memory, for `Output.fixed`.
 
         Raises:
             BackendError: the program is for another engine, or there is not enough memory.
@@ -88,45 +104,69 @@ class EngineDriver:
                 f"{self.geometry}; compile it again"
             )
         self.unload()
-        image_bytes = program.height * program.width * 3
-        for size in (len(program.content), image_bytes, program.output_bytes):
-            self.memories.append(self.bus.allocate(size))
-        content, _, output = self.memories
-        content.array[:] = np.frombuffer(program.content, np.uint8)
-        content.to_engine()
-        output.to_engine()  # a cache line written back later would overwrite a result
+        self._content = self.bus.allocate(len(program.content))
+        self._content.array[:] = np.frombuffer(program.content, np.uint8)
+        self._content.to_engine()
+        for _ in range(slots):
+            image = self.bus.allocate(program.height * program.width * 3)
+            self.slots.append(Slot(image, self.bus.allocate(program.output_bytes)))
+            # A cache line that is written back later would overwrite a result.
+            self.slots[-1].output.to_engine()
         self.program = program
-        self.limit_cycles = PATIENCE_FACTOR * program.cycles + 2 * BUS_TIMEOUT_CYCLES
-        self._configure()
-        return output.array
+        expected_us = program.cycles / self.geometry.clock_mhz
+        self._certain_us = CERTAIN_SHARE * expected_us
+        timeout_us = BUS_TIMEOUT_CYCLES / self.geometry.clock_mhz
+        self.limit_us = PATIENCE_FACTOR * expected_us + 2 * timeout_us
 
-    def run(self, image: NDArray[np.uint8]) -> EngineCounters:
-        """Run the network on a frame; the results are then in the output memory.
+    def put(self, slot: Slot, image: NDArray[np.uint8]) -> None:
+        """Copy an image into a slot that does not run.
 
         Args:
+            slot: one of `slots`.
             image: uint8 [height, width, 3] BGR.
+        """
+        slot.image.array[:] = image.reshape(-1)
+        slot.image.to_engine()
+
+    def start(self, slot: Slot) -> None:
+        """Run the network on a slot's image; the engine must be idle."""
+        assert self.program is not None
+        assert self._content is not None
+        if self._running is not None:  # an exception has kept its frame from being finished
+            self._reset()
+        write = self.bus.write
+        # All of them, since another driver or a reset may have changed them.
+        for register, memory in (
+            (Register.DESCRIPTORS_LOW, self._content),
+            (Register.IMAGE_LOW, slot.image),
+            (Register.OUTPUT_LOW, slot.output),
+        ):
+            write(register, memory.address & LOW_WORD)
+            write(register + 4, memory.address >> 32)
+        write(Register.COUNT, self.program.descriptors)
+        write(Register.TIMEOUT, BUS_TIMEOUT_CYCLES)
+        self._running, self._started_us = slot, self.bus.now_us()
+        write(Register.CONTROL, CONTROL_FIELDS["start"].mask)
+
+    def finish(self) -> EngineCounters:
+        """Wait for the frame that was started; its outputs are then in its slot.
 
         Raises:
             BackendError: the engine reports an error, or does not answer. It has been reset, and
                 the next frame can run.
         """
-        if self.program is None:
-            raise BackendError("fpga: no program is loaded")
-        _, pixels, output = self.memories
-        pixels.array[:] = image.reshape(-1)
-        pixels.to_engine()
-        self._control("start")
-        status = self._finished()
+        assert self._running is not None
+        status = self._ended()
         if status is None:
-            hard = self._reset()
             raise BackendError(
-                f"fpga: {self.bus.name} did not finish a frame within "
-                f"{self.limit_cycles} cycles, {PATIENCE_FACTOR} times the expected ones; {hard}"
+                f"fpga: {self.bus.name} did not finish a frame within {self.limit_us / 1e3:.1f} "
+                f"ms, {PATIENCE_FACTOR} times the expected time; {self._reset()}"
             )
-        if _bits(status, STATUS_FIELDS["error"]):
+        if status & STATUS_FIELDS["error"].mask:
             raise BackendError(self._failure(status))
-        self.bus.write(Register.STATUS, _mask(STATUS_FIELDS["done"]))
-        output.from_engine()
+        self.bus.write(Register.STATUS, ENDED)
+        self._running.output.from_engine()
+        self._running = None
         read = self.bus.read
         return EngineCounters(
             cycles=read(Register.CYCLES),
@@ -138,47 +178,37 @@ class EngineDriver:
         )
 
     def unload(self) -> None:
-        """Free the program's memory."""
-        for memory in self.memories:
-            memory.free()
-        self.memories, self.program = [], None
+        """Free the program's memory, after stopping a frame that still writes into it."""
+        if self._running is not None:
+            self._reset()
+        for slot in self.slots:
+            slot.image.free()
+            slot.output.free()
+        if self._content is not None:
+            self._content.free()
+        self.slots, self._content, self.program = [], None, None
 
     def close(self) -> None:
         """Free all memory and release the engine."""
         self.unload()
         self.bus.close()
 
-    def _configure(self) -> None:
-        """Write all addresses into the engine's registers."""
-        assert self.program is not None
-        registers = (Register.DESCRIPTORS_LOW, Register.IMAGE_LOW, Register.OUTPUT_LOW)
-        for register, memory in zip(registers, self.memories, strict=True):
-            self.bus.write(register, memory.address & LOW_WORD)
-            self.bus.write(register + 4, memory.address >> 32)
-        self.bus.write(Register.COUNT, self.program.descriptors)
-        self.bus.write(Register.TIMEOUT, BUS_TIMEOUT_CYCLES)
-
-    def _control(self, order: str) -> None:
-        fields = (CONTROL_FIELDS[order], CONTROL_FIELDS["irq_enable"])
-        self.bus.write(Register.CONTROL, sum(map(_mask, fields)))
-
-    def _finished(self) -> int | None:
+    def _ended(self) -> int | None:
         """Wait until the status says done or error, and return it; None if it does not in time."""
-        ended = _mask(STATUS_FIELDS["done"]) | _mask(STATUS_FIELDS["error"])
-        waiting = True
-        while waiting:
-            waiting = self.bus.wait(self.limit_cycles, self.geometry.clock_mhz)
-            # An interrupt may be lost, or may be an earlier one: only the status counts.
+        while True:
+            # Before the look: this process may be suspended between the two.
+            passed_us = self.bus.now_us() - self._started_us
             status = self.bus.read(Register.STATUS)
-            if status & ended:
+            if status & ENDED:
                 return status
-        return None
+            if passed_us > self.limit_us:
+                return None
+            self.bus.sleep_us(max(self._certain_us - passed_us, POLL_US))
 
     def _failure(self, status: int) -> str:
         """Describe the error that the engine reports, and reset the engine."""
         assert self.program is not None
-        number = _bits(status, STATUS_FIELDS["cause"])
-        index = _bits(status, STATUS_FIELDS["index"])
+        number, index = STATUS_FIELDS["cause"].of(status), STATUS_FIELDS["index"].of(status)
         name = Cause(number).name if number in CAUSES else str(number)
         layers = self.program.layers
         layer = f" ({layers[index].name})" if index < len(layers) else ""
@@ -189,22 +219,11 @@ class EngineDriver:
 
     def _reset(self) -> str:
         """Stop the engine by its own reset, or else by that of the hardware; say which it was."""
-        self._control("reset")
+        self._running = None
+        self.bus.write(Register.CONTROL, CONTROL_FIELDS["reset"].mask)
         for _ in range(RESET_POLLS):
-            if not self.bus.read(Register.STATUS) & _mask(STATUS_FIELDS["busy"]):
-                self.bus.write(
-                    Register.STATUS,
-                    _mask(STATUS_FIELDS["done"]) | _mask(STATUS_FIELDS["error"]),
-                )
+            if not self.bus.read(Register.STATUS) & BUSY:
+                self.bus.write(Register.STATUS, ENDED)
                 return "it was reset"
         self.bus.reset()
-        self._configure()
         return "it did not stop, and its hardware was reset"
-
-
-def _bits(value: int, field: Field) -> int:
-    return value >> field.low & ((1 << field.bits) - 1)
-
-
-def _mask(field: Field) -> int:
-    return ((1 << field.bits) - 1) << field.low

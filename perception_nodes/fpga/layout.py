@@ -15,6 +15,15 @@ class Field(NamedTuple):
     bits: int
     words: int = 1
 
+    @property
+    def mask(self) -> int:
+        """The field's bits, all set."""
+        return ((1 << self.bits) - 1) << self.low
+
+    def of(self, value: int) -> int:
+        """The field's value in a word."""
+        return (value & self.mask) >> self.low
+
 
 VERSION = 1
 ID = 1347306309

@@ -6,6 +6,7 @@ is the time that it takes.
 """
 
 import ctypes
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.core.inference import BackendError
+from perception_nodes.fpga.bus import CLOCK_UNIT_MHZ
+from perception_nodes.fpga.layout import GEOMETRY_FIELDS, Register
 
 MEMORY_BYTES = 64 << 20
 PAGE = 4096
@@ -28,6 +31,8 @@ _FUNCTIONS: dict[str, tuple[object, list[object]]] = {
         ctypes.c_int,
         [ctypes.c_void_p, ctypes.c_uint32, ctypes.POINTER(ctypes.c_uint32)],
     ),
+    "engine_cycles": (ctypes.c_uint64, [ctypes.c_void_p]),
+    "engine_step": (None, [ctypes.c_void_p, ctypes.c_uint64]),
     "engine_run_until_irq": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_uint64]),
     "engine_reset": (None, [ctypes.c_void_p, ctypes.c_uint32]),
     "engine_set_latency": (
@@ -104,6 +109,8 @@ class SimulatedEngine:
         start = self._library.engine_memory(self._engine)
         self._memory: NDArray[np.uint8] = np.ctypeslib.as_array(start, (MEMORY_BYTES,))
         self._taken = self._pieces = 0
+        geometry = self.read(Register.GEOMETRY)
+        self._clock_mhz = CLOCK_UNIT_MHZ * GEOMETRY_FIELDS["clock_mhz"].of(geometry)
 
     def read(self, offset: int) -> int:
         """Read a register.
@@ -140,8 +147,16 @@ class SimulatedEngine:
         self._memory[begin:end] = 0
         return SimulatedMemory(self._memory[begin:end], begin, self._given_back)
 
-    def wait(self, limit_cycles: int, clock_mhz: float) -> bool:
-        """Simulate until the interrupt, or for `limit_cycles` cycles."""
+    def now_us(self) -> float:
+        """Simulated time, at the clock that the engine is designed for."""
+        return float(self._library.engine_cycles(self._engine)) / self._clock_mhz
+
+    def sleep_us(self, duration_us: float) -> None:
+        """Simulate for this long."""
+        self._library.engine_step(self._engine, math.ceil(duration_us * self._clock_mhz))
+
+    def run_until_irq(self, limit_cycles: int) -> bool:
+        """Simulate until the interrupt; whether it came within `limit_cycles` cycles."""
         return bool(self._library.engine_run_until_irq(self._engine, limit_cycles))
 
     def reset(self) -> None:

@@ -182,7 +182,8 @@ class RedundantSettings(Settings):
     standby: Literal["auto", "always", "never"] = Field(
         default="auto",
         description="keep a second preprocess and a second detector process ready to take over; "
-        "auto: only if 2 GB of memory are available",
+        "auto: only if 2 GB of memory are available, and never with backend fpga, which a single "
+        "process can use",
     )
     hang_after_ms: float = Field(
         default=40.0,

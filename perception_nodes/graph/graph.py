@@ -363,9 +363,15 @@ def _with_drive(values: Mapping[str, Any]) -> dict[str, Any]:
 def _with_standby(values: Mapping[str, Any]) -> dict[str, Any]:
     """Replace `standby:=auto` by a decision that holds for all nodes."""
     standby = values.get("standby", "auto")
+    has_one_owner = values.get("backend") == "fpga"
     if standby == "auto":
         enough = available_memory_bytes() >= STANDBY_MEMORY_BYTES
-        standby = "always" if enough else "never"
+        standby = "always" if enough and not has_one_owner else "never"
+    elif standby == "always" and has_one_owner:
+        raise SettingsError(
+            "parameter standby: with backend fpga it must be never, since one process has the FPGA",
+            "standby",
+        )
     return {**values, "standby": standby}
 
 

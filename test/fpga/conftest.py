@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from fake_engine import FakeEngine, fake_pynq, named
 
+from perception_nodes.fpga import board
 from perception_nodes.fpga.simulated import SimulatedEngine
 
 ROOT = Path(__file__).parent.parent.parent
@@ -22,7 +23,14 @@ def engine():
 def bitstream(engine, tmp_path, monkeypatch):
     """A bitstream on a board with PYNQ."""
     monkeypatch.setitem(sys.modules, "pynq", fake_pynq(engine))
-    return named("perception.bit", tmp_path, monkeypatch)
+    monkeypatch.setattr(board, "LOCK", tmp_path / "lock")
+    monkeypatch.setattr(board.BoardEngine, "now_us", lambda bus: engine.time_us)
+    monkeypatch.setattr(board.BoardEngine, "sleep_us", lambda bus, time_us: engine.sleep(time_us))
+    yield named("perception.bit", tmp_path, monkeypatch)
+    board._loaded.cache_clear()
+    if board._lock.cache_info().currsize:
+        os.close(board._lock())
+        board._lock.cache_clear()
 
 
 @pytest.fixture(scope="module", params=[512, 1024])

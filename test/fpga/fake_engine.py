@@ -1,10 +1,13 @@
-"""A fake engine: registers around the plain interpreter; and a fake pynq with it in its bitstreams.
+"""A fake engine, registers around the plain interpreter; and a fake PYNQ with it in its bitstreams.
 
-It keeps memory that was not flushed or not invalidated separate, as a cache does.
+The fake PYNQ does what PYNQ 3.0.1 does, which Kria-PYNQ installs, read from its source: overlay.py,
+mmio.py, buffer.py and pl_server/ of github.com/Xilinx/PYNQ. Where a real board would crash or spoil
+memory, the fake fails.
 """
 
 import asyncio
 import types
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -15,117 +18,175 @@ from perception_nodes.fpga.layout import Register
 
 BLOCKS, TILE, ROWS, CLOCK_MHZ = 2, 64, 28672, 250
 START, RESET, BUSY, DONE, ERROR = 1, 2, 1, 2, 4
+BASE = 0xA000_0000
+LINE_BYTES = 64
+"""A line of the processor's caches."""
 
 
 class FakeEngine:
-    """Registers of an engine that computes a frame at once and then raises the interrupt.
+    """Registers of an engine.
 
     Attributes:
+        memory: bytes as the engine sees them, by address.
+        built: the registers that tell what was built.
+        buffers: what `allocate` gave to the processor, by address.
         fault: what the next frames meet: `""`, `hang`, `stuck` (a reset does not help either), or
             a cause.
+        resets, downloads: how often the engine was reset, and a bitstream loaded.
+        time_us: the time; it passes while the driver sleeps.
+        frame_cycles: how long a frame takes.
+        looks: how often the status was read while a frame ran.
     """
 
     def __init__(self):
-        self.memory = {}  # address -> bytes as the engine sees them
+        self.memory, self.buffers = {}, {}
         self.fault = ""
-        self.resets = 0
+        self.time_us = self.looks = 0
+        self.frame_cycles = 1_000_000
+        self.resets = self.downloads = 0
+        self.built = {
+            Register.ID: layout.ID,
+            Register.VERSION: layout.VERSION,
+            Register.GEOMETRY: BLOCKS | TILE << 8 | CLOCK_MHZ // 2 << 24,
+            Register.ROWS: ROWS,
+        }
         self.hardware_reset()
 
     def hardware_reset(self):
-        self.registers = dict.fromkeys(Register, 0)
-        self.registers[Register.ID] = layout.ID
-        self.registers[Register.VERSION] = layout.VERSION
-        self.registers[Register.GEOMETRY] = BLOCKS | TILE << 8 | CLOCK_MHZ // 2 << 24
-        self.registers[Register.ROWS] = ROWS
-        self.raised = False
+        self.registers = dict.fromkeys(Register, 0) | self.built
+
+    @property
+    def busy(self):
+        return bool(self.registers[Register.STATUS] & BUSY)
 
     def read(self, offset):
+        if offset == Register.STATUS and self.busy:
+            self.looks += 1
+            if self.time_us >= self.ends_us and self.fault not in ("hang", "stuck"):
+                self.end()
         return self.registers[offset]
 
     def write(self, offset, value):
         if offset == Register.CONTROL:
             if value & RESET and self.fault != "stuck":
-                self.registers[Register.STATUS] &= ~BUSY
+                self.registers[Register.STATUS] = 0
                 self.resets += 1
-            if value & START and not self.registers[Register.STATUS] & BUSY:
-                self.start()
+            if value & START and not self.busy:
+                self.registers[Register.STATUS] = BUSY
+                self.ends_us = self.time_us + self.frame_cycles / CLOCK_MHZ
         elif offset == Register.STATUS:
             self.registers[Register.STATUS] &= ~(value & (DONE | ERROR))
         else:
             self.registers[offset] = value
 
-    def start(self):
-        self.raised = False
-        if self.fault in ("hang", "stuck"):
-            self.registers[Register.STATUS] = BUSY
-            return
+    def sleep(self, duration_us):
+        self.time_us += duration_us
+
+    def end(self):
+        """Compute the frame with what is in memory by now: nothing may change while it runs."""
         if self.fault:
             cause = layout.Cause[self.fault]
             self.registers[Register.STATUS] = ERROR | cause << 8 | 3 << 16
-        else:
-            content, image, output = (
-                self.memory[self.registers[low] | self.registers[low + 4] << 32]
-                for low in (Register.DESCRIPTORS_LOW, Register.IMAGE_LOW, Register.OUTPUT_LOW)
-            )
-            words = content[: layout.DESCRIPTOR_BYTES].view("<u4")
-            width, height = int(words[1]) & 0xFFFF, int(words[1]) >> 16
-            engine = Interpreter(ROWS, BLOCKS, TILE)
-            count = self.registers[Register.COUNT]
-            pixels = image.reshape(height, width, 3)
-            output[:] = engine.run(content.tobytes(), count, pixels, len(output))
-            self.registers[Register.STATUS] = DONE
-            self.registers[Register.CYCLES] = 1_000_000
-            self.registers[Register.STALL_PORT] = 77
-        self.raised = True
+            return
+        content, image, output = (
+            self.memory[self.registers[low] | self.registers[low + 4] << 32]
+            for low in (Register.DESCRIPTORS_LOW, Register.IMAGE_LOW, Register.OUTPUT_LOW)
+        )
+        words = content[: layout.DESCRIPTOR_BYTES].view("<u4")
+        width, height = int(words[1]) & 0xFFFF, int(words[1]) >> 16
+        engine = Interpreter(ROWS, BLOCKS, TILE)
+        pixels = image.reshape(height, width, 3)
+        number = self.registers[Register.COUNT]
+        output[:] = engine.run(content.tobytes(), number, pixels, len(output))
+        for buffer in self.buffers.values():
+            buffer.evict()
+        self.registers[Register.STATUS] = DONE
+        self.registers[Register.CYCLES] = self.frame_cycles
+        self.registers[Register.STALL_PORT] = 77
 
 
 class Buffer(np.ndarray):
-    """The result of pynq.allocate: memory behind a cache."""
+    """A `PynqBuffer` of cached memory: the processor and the engine see different bytes."""
 
     def flush(self):
-        self.engine.memory[self.device_address][:] = self
+        """Write dirty lines to memory; lines that are clean stay as they are there."""
+        self.evict()
+
+    def evict(self):
+        """What a cache may do with dirty lines at any time."""
+        now, memory = np.asarray(self), self.engine.memory[self.device_address]
+        lines = np.logical_or.reduceat(now != self.clean, np.arange(0, len(now), LINE_BYTES))
+        dirty = np.repeat(lines, LINE_BYTES)[: len(now)]
+        memory[dirty] = self.clean[dirty] = now[dirty]
 
     def invalidate(self):
-        self[:] = self.engine.memory[self.device_address]
+        """Drop all lines, dirty ones too."""
+        self[:] = self.clean[:] = self.engine.memory[self.device_address]
 
     def freebuffer(self):
-        del self.engine.memory[self.device_address]
+        """Unmap: who reads it afterwards ends with a segmentation fault, here with 0xDD."""
+        assert not self.engine.busy, "memory is freed that the engine writes into"
+        self[:] = 0xDD
+        del self.engine.memory[self.device_address], self.engine.buffers[self.device_address]
 
 
-def fake_pynq(engine, lost_interrupts=0, largest=1 << 30):
+class Registers:
+    """`MMIO.array`: the registers as an array of uint32."""
+
+    def __init__(self, engine, length):
+        self.engine, self.count = engine, length // 4
+
+    def __getitem__(self, index):
+        assert 0 <= index < self.count
+        return np.uint32(self.engine.read(4 * index))
+
+    def __setitem__(self, index, value):
+        assert 0 <= index < self.count
+        self.engine.write(4 * index, int(np.uint32(value)))
+
+
+def fake_pynq(engine, largest=1 << 30):
     """A module pynq whose bitstreams have `engine` as engine_0."""
-    lost = iter(range(lost_interrupts))
-
-    class Interrupt:
-        async def wait(self):
-            # As in PYNQ: it works only in the loop that waits, and a lost interrupt never arrives.
-            while not engine.raised or next(lost, None) is not None:
-                engine.raised = False
-                await asyncio.sleep(0.001)
+    addresses = count(1 << 33, 1 << 24)
 
     class Overlay:
         def __init__(self, path):
+            assert isinstance(path, str)
+            asyncio.get_event_loop()  # as pl_server does: this raises in all but the main thread
+            if not Path(path).with_suffix(".hwh").is_file():
+                raise RuntimeError("Unable to find metadata for bitstream")
             name = Path(path).name
             if "broken" in name:
                 raise RuntimeError("no bitstream\nat all")
-            if "other" not in name:
-                self.engine_0 = types.SimpleNamespace(
-                    read=engine.read, write=engine.write, interrupt=Interrupt()
-                )
+            place = {"phys_addr": BASE, "addr_range": 4096, "type": "user:engine_wrapper:1.0"}
+            self.ip_dict = {} if "other" in name else {"engine_0": place}
+            self.download()
 
         def download(self):
+            engine.downloads += 1
             engine.hardware_reset()
 
-    def allocate(shape, dtype):
+    class MMIO:
+        def __init__(self, base_addr, length):
+            assert (base_addr, length) == (BASE, 4096)
+            assert engine.downloads, "a read of an address where nothing answers hangs the board"
+            self.array = Registers(engine, length)
+
+    def allocate(shape, dtype, cacheable=0):
+        if not engine.downloads:
+            raise RuntimeError("Overlay is not downloaded")
         if shape[0] > largest:
-            raise MemoryError("no CMA")
+            raise RuntimeError("Allocate failed: 4294967295")
+        assert cacheable, "reads of memory that is not cached take milliseconds"
         buffer = np.full(shape, 0xAA, dtype).view(Buffer)
-        buffer.engine = engine
-        buffer.device_address = (1 << 33) + 4096 * len(engine.memory) * 1024
-        engine.memory[buffer.device_address] = np.full(shape, 0x55, np.uint8)
+        buffer.engine, buffer.clean = engine, np.array(buffer)
+        buffer.device_address = next(addresses)
+        engine.memory[buffer.device_address] = np.array(buffer)
+        engine.buffers[buffer.device_address] = buffer
         return buffer
 
-    return types.SimpleNamespace(Overlay=Overlay, allocate=allocate)
+    clocks = types.SimpleNamespace(fclk0_mhz=249.9975)
+    return types.SimpleNamespace(Overlay=Overlay, MMIO=MMIO, allocate=allocate, Clocks=clocks)
 
 
 def named(name, folder, monkeypatch):

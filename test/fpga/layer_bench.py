@@ -281,7 +281,7 @@ class Bench:
         """Run the descriptors to their end; returns the results."""
         self.place()
         self.start()
-        assert self.engine.wait(limit, 250), "the engine does not finish"
+        assert self.engine.run_until_irq(limit), "the engine does not finish"
         status = self.engine.read(Register.STATUS)
         assert status == 1 << layout.STATUS_FIELDS["done"].low, hex(status)
         self.engine.write(Register.STATUS, status)

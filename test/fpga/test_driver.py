@@ -3,6 +3,7 @@
 The same driver on the simulated engine: `test_simulated.py`.
 """
 
+import fcntl
 import sys
 
 import numpy as np
@@ -12,7 +13,9 @@ from fake_engine import fake_pynq, named
 from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.model import load_model
 from perception_nodes.core.inference import BackendError
+from perception_nodes.fpga import board
 from perception_nodes.fpga.board import BoardEngine
+from perception_nodes.fpga.driver import EngineDriver
 from perception_nodes.fpga.layout import Register
 from perception_nodes.fpga.program import Geometry
 
@@ -22,10 +25,14 @@ def model():
     return load_model("road-xs")
 
 
-def opened(model, cache=""):
-    backend = open_backend("fpga", BackendSettings(cache_dir=str(cache)))
-    backend.info = backend.load(model)
+def opened(model, cache="", max_batch=1):
+    backend = open_backend("fpga", BackendSettings(cache_dir=str(cache), max_batch=max_batch))
+    backend.info, backend.model = backend.load(model), model
     return backend
+
+
+def heads(found):
+    return [*found.boxes, *found.classes]
 
 
 def refused(model):
@@ -48,9 +55,7 @@ class TestBoard:
         backend = opened(model)
         for image in pictures(model, 2):
             ours, theirs = backend.infer(image), golden.infer(image)
-            for a, b in zip(
-                (*ours.boxes, *ours.classes), (*theirs.boxes, *theirs.classes), strict=True
-            ):
+            for a, b in zip(heads(ours), heads(theirs), strict=True):
                 assert a.dtype == np.float32
                 np.testing.assert_array_equal(a, b)
 
@@ -67,33 +72,80 @@ class TestBoard:
         assert call.latency_ms == 4.0
         assert dict(call.stalls)["port"] == 77
 
-    def test_a_lost_interrupt_costs_time_and_nothing_else(
-        self, model, engine, monkeypatch, bitstream
+    def test_the_status_is_looked_at_when_the_frame_should_have_ended(
+        self, model, engine, bitstream
     ):
         backend = opened(model)
-        image = pictures(model, 1)[0]
-        first = [t.copy() for t in backend.infer(image).boxes]
-        monkeypatch.setattr(backend.driver, "limit_cycles", 1000)  # so that it waits for ms
-        start = engine.start
+        cycles = backend.driver.program.cycles
+        for later, looks in ((-0.04, 3), (0.0, 4), (0.2, 12)):
+            engine.frame_cycles = round((1 + later) * cycles)
+            engine.looks, begin_us = 0, engine.time_us
+            backend.infer(pictures(model, 1)[0])
+            took_us = engine.time_us - begin_us
+            assert took_us - engine.frame_cycles / 250 <= 50.0
+            assert engine.looks <= looks
 
-        def silent():
-            start()
-            engine.raised = False
+    def test_images_of_a_batch_are_loaded_beside_the_engines_work(
+        self, model, engine, bitstream, monkeypatch
+    ):
+        backend = opened(model, max_batch=3)
+        images = pictures(model, 3)
+        alone = [[t.copy() for t in heads(backend.infer(image))] for image in images]
+        puts, put = [], EngineDriver.put
+        monkeypatch.setattr(EngineDriver, "put", lambda *its: (puts.append(engine.busy), put(*its)))
+        for found, wanted in zip(backend.infer_batch(images), alone, strict=True):
+            for a, b in zip(heads(found), wanted, strict=True):
+                np.testing.assert_array_equal(a, b)
+        assert puts == [False, True, True]
+        assert backend.info.max_batch == 3
+        with pytest.raises(BackendError, match="4 images at once; it was loaded for 3"):
+            backend.infer_batch([*images, images[0]])
 
-        monkeypatch.setattr(engine, "start", silent)
-        for a, b in zip(first, backend.infer(image).boxes, strict=True):
-            np.testing.assert_array_equal(a, b)
+    def test_two_models_share_the_engine(self, model, engine, bitstream):
+        backends = [opened(model), opened(load_model("road-n"))]
+        images = [pictures(backend.model, 1)[0] for backend in backends]
+        first = [
+            [t.copy() for t in heads(b.infer(i))] for b, i in zip(backends, images, strict=True)
+        ]
+        assert engine.downloads == 1
+        for backend, image, wanted in zip(backends, images, first, strict=True):
+            for a, b in zip(heads(backend.infer(image)), wanted, strict=True):
+                np.testing.assert_array_equal(a, b)
 
     def test_memory_is_given_back(self, model, engine, bitstream):
         backend = opened(model)
         assert len(engine.memory) == 3
-        backend.load(model)
+        backend.load(model)  # the fake fills what is freed
         assert len(engine.memory) == 3
         backend.close()
         backend.close()
         assert not engine.memory
         with pytest.raises(BackendError, match="no model is loaded"):
             backend.infer(pictures(model, 1)[0])
+
+    def test_memory_is_not_freed_under_a_running_frame(self, model, engine, bitstream):
+        backend = opened(model)
+        backend.driver.start(backend.driver.slots[0])
+        backend.close()
+        assert engine.resets == 1
+        assert not engine.memory
+
+    def test_a_frame_that_nobody_waited_for_is_not_taken_for_the_next(
+        self, model, engine, bitstream, monkeypatch
+    ):
+        backend = opened(model)
+        black, other = np.zeros_like(pictures(model, 1)[0]), pictures(model, 1)[0]
+        wanted = [t.copy() for t in heads(backend.infer(other))]
+
+        def interrupted(bus, duration_us):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(BoardEngine, "sleep_us", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                backend.infer(black)
+        for a, b in zip(heads(backend.infer(other)), wanted, strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 class TestFaults:
@@ -112,24 +164,20 @@ class TestFaults:
         engine.fault = ""
         backend.infer(pictures(model, 1)[0])
 
-    def test_a_hang_ends_with_a_reset(self, model, engine, bitstream, monkeypatch):
+    def test_a_hang_ends_with_a_reset(self, model, engine, bitstream):
         backend = opened(model)
         engine.fault = "hang"
-        monkeypatch.setattr(backend.driver, "limit_cycles", 1000)
-        with pytest.raises(BackendError, match="did not finish a frame within 1000 cycles.*reset"):
+        with pytest.raises(BackendError, match=r"did not finish a frame within 8\.1 ms.*reset"):
             backend.infer(pictures(model, 1)[0])
         assert engine.resets == 1
         engine.fault = ""
         backend.infer(pictures(model, 1)[0])
 
-    def test_what_no_reset_helps_has_its_bitstream_loaded_again(
-        self, model, engine, bitstream, monkeypatch
-    ):
+    def test_what_no_reset_helps_has_its_bitstream_loaded_again(self, model, engine, bitstream):
         backend = opened(model)
         image = pictures(model, 1)[0]
         first = [t.copy() for t in backend.infer(image).boxes]
         engine.fault = "stuck"
-        monkeypatch.setattr(backend.driver, "limit_cycles", 1000)
         with pytest.raises(BackendError, match="did not stop, and its hardware was reset"):
             backend.infer(image)
         engine.fault = ""
@@ -158,23 +206,32 @@ class TestRefusals:
 
     def test_a_bitstream_of_something_else(self, model, bitstream, tmp_path, monkeypatch):
         named("other.bit", tmp_path, monkeypatch)
-        assert "has no engine_0 with an interrupt" in refused(model)
+        assert "has no engine_0; build it with fpga/vivado" in refused(model)
+
+    def test_another_process_has_the_fpga(self, model, engine, bitstream):
+        with open(board.LOCK, "w") as other:
+            fcntl.flock(other, fcntl.LOCK_EX)
+            other.write("4711")
+            other.flush()
+            assert "process 4711 uses the FPGA; stop it first" in refused(model)
+        assert engine.downloads == 0
+        opened(model)
 
     def test_something_else_where_the_engine_should_be(self, model, bitstream, engine, monkeypatch):
-        engine.registers[Register.ID] = 0xDEADBEEF
+        engine.built[Register.ID] = 0xDEADBEEF
         closed, close = [], BoardEngine.close
         monkeypatch.setattr(BoardEngine, "close", lambda bus: (closed.append(bus), close(bus)))
         assert "answers with ID 0xDEADBEEF, not 0x504E4345" in refused(model)
         assert len(closed) == 1
 
     def test_an_engine_of_another_layout(self, model, bitstream, engine):
-        engine.registers[Register.VERSION] = 99
+        engine.built[Register.VERSION] = 99
         assert "engine of layout 99, the driver needs layout 1" in refused(model)
 
     def test_too_little_memory(self, model, engine, bitstream, monkeypatch):
         monkeypatch.setitem(sys.modules, "pynq", fake_pynq(engine, largest=1000))
         text = refused(model)
-        assert "bytes of contiguous memory left (no CMA)" in text
+        assert "bytes of contiguous memory left (Allocate failed" in text
         assert not engine.memory
 
     def test_a_name_that_is_neither(self, model, monkeypatch):
@@ -216,7 +273,7 @@ class TestCache:
 
     def test_one_for_another_engine_is_another_file(self, model, engine, bitstream, tmp_path):
         opened(model, tmp_path / "cache").close()
-        engine.registers[Register.ROWS] -= 1
+        engine.registers[Register.ROWS] -= 1  # the bitstream stays loaded in this process
         backend = opened(model, tmp_path / "cache")
         assert len(list((tmp_path / "cache").iterdir())) == 2
         assert backend.driver.geometry == Geometry(2, 64, 28671, 250.0)

@@ -40,7 +40,7 @@ def failure(simulation, bench, limit=PATIENCE, **registers):
     for name, value in registers.items():
         simulation.write(Register[name], value)
     bench.start()
-    assert simulation.wait(limit, 250), "the engine hangs"
+    assert simulation.run_until_irq(limit), "the engine hangs"
     found = status(simulation)
     assert found["error"] and not found["done"]
     at_rest(simulation)
@@ -190,7 +190,7 @@ def test_no_descriptor_hangs_the_engine(simulation, data):
         )
     bench.place()
     bench.start()
-    if not simulation.wait(PATIENCE, 250):
+    if not simulation.run_until_irq(PATIENCE):
         simulation.write(Register.CONTROL, RESET | IRQ)
     at_rest(simulation)
     assert simulation.violations() == ""
@@ -254,7 +254,7 @@ def test_a_bus_that_hangs_is_told(simulation, place, limit):
     try:
         bench.place()
         bench.start()
-        assert simulation.wait(limit + 20_000, 250)
+        assert simulation.run_until_irq(limit + 20_000)
         found = status(simulation)
         assert found["error"] and found["cause"] == Cause.TIMEOUT
         assert found["busy"], "transactions are open"
@@ -276,7 +276,7 @@ def test_a_reset_in_the_middle_of_a_frame(simulation, cycles, hard, percent):
     try:
         bench.place()
         bench.start()
-        simulation.wait(cycles, 250)
+        simulation.run_until_irq(cycles)
         if hard:
             simulation.reset()
         else:
@@ -293,9 +293,9 @@ def test_a_start_while_busy_is_ignored(simulation):
     bench, wanted = example(simulation)
     bench.place()
     bench.start()
-    simulation.wait(500, 250)
+    simulation.run_until_irq(500)
     bench.start()
-    assert simulation.wait(PATIENCE, 250)
+    assert simulation.run_until_irq(PATIENCE)
     np.testing.assert_array_equal(bench.results()[0], wanted)
     simulation.write(Register.STATUS, 2)
 
@@ -304,13 +304,13 @@ def test_the_interrupt_is_as_enabled(simulation):
     bench, _ = example(simulation)
     bench.place()
     simulation.write(Register.CONTROL, START)
-    assert not simulation.wait(20_000, 250)
+    assert not simulation.run_until_irq(20_000)
     assert status(simulation)["done"]
     simulation.write(Register.CONTROL, IRQ)
-    assert simulation.wait(10, 250)
+    assert simulation.run_until_irq(10)
     assert simulation.read(Register.CONTROL) == IRQ
     simulation.write(Register.STATUS, 1 << STATUS_FIELDS["done"].low)
-    assert not simulation.wait(10, 250)
+    assert not simulation.run_until_irq(10)
 
 
 def test_counters_add_up(simulation):

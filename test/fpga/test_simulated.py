@@ -156,7 +156,7 @@ class TestFaults:
 
     def test_a_write_that_fails_is_told_and_the_next_frame_is_right(self, loaded):
         backend, image, wanted, names = loaded
-        begin = backend.driver.memories[2].address
+        begin = backend.driver.slots[0].output.address
         bus(backend).set_fault(begin, begin + 1024, 2)
         with pytest.raises(BackendError, match="reports WRITE"):
             backend.infer(image)
@@ -165,7 +165,7 @@ class TestFaults:
 
     def test_a_bus_that_hangs_has_the_hardware_reset(self, loaded):
         backend, image, wanted, names = loaded
-        begin = backend.driver.memories[1].address
+        begin = backend.driver.slots[0].image.address
         bus(backend).set_fault(begin + 8192, begin + 16384, -1)
         with pytest.raises(BackendError, match="reports TIMEOUT.*hardware was reset"):
             backend.infer(image)
@@ -175,14 +175,14 @@ class TestFaults:
     def test_a_frame_that_does_not_end_is_abandoned(self, loaded, monkeypatch):
         backend, image, wanted, names = loaded
         with monkeypatch.context() as patched:
-            patched.setattr(backend.driver, "limit_cycles", 50_000)
-            with pytest.raises(BackendError, match="did not finish a frame within 50000 cycles"):
+            patched.setattr(backend.driver, "limit_us", 200)
+            with pytest.raises(BackendError, match="did not finish a frame within 0.2 ms"):
                 backend.infer(image)
         check(backend.infer(image), wanted, names)
 
     def test_a_descriptor_that_is_spoilt_is_told_by_its_layer(self, loaded):
         backend, image, wanted, names = loaded
-        content = backend.driver.memories[0].array
+        content = backend.driver._content.array
         whole = content[64 * 5 + 1]
         content[64 * 5 + 1] = 77  # its version
         with pytest.raises(BackendError, match=r"reports VERSION.* at descriptor 5 \(/model\."):
@@ -227,11 +227,14 @@ def test_random_networks_are_computed_bit_for_bit(macs, root):
         network, image = case
         driver = EngineDriver(engine)
         program = compile_network(network, driver.geometry)
-        memory = driver.load(program)
-        driver.run(image)
+        driver.load(program)
+        (slot,) = driver.slots
+        driver.put(slot, image)
+        driver.start(slot)
+        driver.finish()
         tensors = network.trace(image)
         for output in program.outputs:
-            np.testing.assert_array_equal(output.fixed(memory), tensors[output.name])
+            np.testing.assert_array_equal(output.fixed(slot.output.array), tensors[output.name])
         driver.unload()
 
     check_network()

@@ -170,6 +170,12 @@ class TestGraph:
         assert len(specs) == {"always": 5, "never": 3}[standby]
         assert len(LIVE.nodes({"standby": "never"})) == 3
 
+    def test_nobody_stands_by_for_who_has_the_only_engine(self, monkeypatch):
+        monkeypatch.setattr(graph, "available_memory_bytes", lambda: 10**12)
+        assert len(LIVE.nodes({"backend": "fpga"})) == 3
+        with pytest.raises(SettingsError, match="with backend fpga it must be never"):
+            LIVE.nodes({"backend": "fpga", "standby": "always"})
+
     def test_what_detects_is_restarted_and_what_plays_is_not(self, drive):
         restarted = {spec.executable for spec in RECORDED.nodes({}) if spec.restarted}
         assert restarted == {"watchdog_node", "detector_node", "preprocess_node"}
