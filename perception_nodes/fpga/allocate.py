@@ -1,9 +1,13 @@
-"""Addresses of buffers in activation memory; buffers whose lifetimes do not overlap share rows."""
+"""Addresses of buffers in activation memory; buffers whose lifetimes do not overlap share rows.
+
+An operation that reads its picture once writes its result in place, some lines behind its reading.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from perception_nodes.core.inference import BackendError
+from perception_nodes.fpga.layout import BANKS
 from perception_nodes.fpga.lower import Buffer, Operation
 
 
@@ -28,8 +32,48 @@ def lifetimes(buffers: Sequence[Buffer], operations: Sequence[Operation]) -> lis
     return [Lifetime(min(numbers), max(numbers)) for numbers in touched]
 
 
+class InPlace(NamedTuple):
+    """A buffer that takes the place of another one.
+
+    Attributes:
+        source, target: numbers of the buffers.
+        lag: rows by which the target begins before the source.
+    """
+
+    source: int
+    target: int
+    lag: int
+
+
+def in_place(
+    buffers: Sequence[Buffer], operations: Sequence[Operation], times: Sequence[Lifetime]
+) -> list[InPlace]:
+    """Find the operations that can write in place, in their order.
+
+    The engine writes the results of a tile while it reads later tiles. These need pixels up to
+    `top` lines and `left` columns before their own.
+    """
+    found = []
+    for number, operation in enumerate(operations):
+        source, target = operation.segments[0], operation.target
+        if target is None or len(operation.segments) > 1 or source.upsampled:
+            continue
+        old, new = buffers[source.buffer], buffers[target.buffer]
+        once = operation.stride == 1 and operation.groups == (2 if operation.wide else 1)
+        alike = (old.height, old.width, old.groups) == (new.height, new.width, new.groups)
+        in_turn = times[source.buffer].last == number == times[target.buffer].first
+        if once and alike and in_turn:
+            columns = -(-operation.left // BANKS) + 1
+            lag = operation.top * old.line_stride + columns * old.groups
+            found.append(InPlace(source.buffer, target.buffer, lag))
+    return found
+
+
 def allocate(
-    buffers: Sequence[Buffer], times: Sequence[Lifetime], capacity_rows: int
+    buffers: Sequence[Buffer],
+    times: Sequence[Lifetime],
+    capacity_rows: int,
+    replaced: Sequence[InPlace] = (),
 ) -> tuple[list[int], int]:
     """Give every buffer an address.
 
@@ -41,6 +85,7 @@ def allocate(
         buffers: buffers to be placed.
         times: lifetime of each buffer.
         capacity_rows: number of rows of the memory.
+        replaced: buffers that take the place of others, in the order of time.
 
     Returns:
         The first row of every buffer, and the total number of rows used.
@@ -48,41 +93,69 @@ def allocate(
     Raises:
         BackendError: the buffers do not fit; the text says how many rows are lacking.
     """
-    found = min((_first_fit(buffers, times, order) for order in ORDERS), key=lambda one: one[1])
-    if found[1] > capacity_rows:
+    # Buffers that take each other's place are placed as one, and begin at these rows of it.
+    chains = {number: [number] for number in range(len(buffers))}
+    begins = [0] * len(buffers)
+    for source, target, lag in replaced:
+        for member in chains[source]:
+            begins[member] += lag
+        chains[target] = [*chains.pop(source), target]
+    blocks = [
+        Block(
+            max(begins[member] + buffers[member].rows for member in chain),
+            Lifetime(times[chain[0]].first, times[chain[-1]].last),
+        )
+        for chain in chains.values()
+    ]
+    places, used = min((_first_fit(blocks, order) for order in ORDERS), key=lambda one: one[1])
+    if used > capacity_rows:
         largest = max(buffers, key=lambda buffer: buffer.rows)
         raise BackendError(
-            f"fpga: the network needs {found[1]} rows of activation memory and the engine has "
-            f"{capacity_rows}: {found[1] - capacity_rows} rows of 64 bytes are lacking; the "
+            f"fpga: the network needs {used} rows of activation memory and the engine has "
+            f"{capacity_rows}: {used - capacity_rows} rows of 64 bytes are lacking; the "
             f"largest tensor, {largest.name} ({largest.groups * 16}x{largest.height}x"
             f"{largest.width}), takes {largest.rows}; use a model with a smaller input or fewer "
             "channels"
         )
-    return found
+    for place, chain in zip(places, chains.values(), strict=True):
+        for member in chain:
+            begins[member] += place
+    return begins, used
 
 
-Order = Callable[[Buffer, Lifetime], tuple[int, ...]]
-ORDERS: tuple[Order, ...] = (
-    lambda buffer, time: (-buffer.rows, time.first),
-    lambda buffer, time: (-buffer.rows * (time.last - time.first + 1),),
-    lambda buffer, time: (time.first, -buffer.rows),
-    lambda buffer, time: (time.first - time.last, -buffer.rows),
+class Block(NamedTuple):
+    """Rows that are taken for a time."""
+
+    rows: int
+    time: Lifetime
+
+
+ORDERS: tuple[Callable[[Block], tuple[int, ...]], ...] = (
+    lambda block: (-block.rows, block.time.first),
+    lambda block: (-block.rows * (block.time.last - block.time.first + 1),),
+    lambda block: (block.time.first, -block.rows),
+    lambda block: (block.time.first - block.time.last, -block.rows),
 )
-"""Sort keys of buffers: large first, large and long-lived first, early first, long-lived first."""
+"""Sort keys of blocks: large first, large and long-lived first, early first, long-lived first."""
 
 
 def _first_fit(
-    buffers: Sequence[Buffer], times: Sequence[Lifetime], order: Order
+    blocks: Sequence[Block], order: Callable[[Block], tuple[int, ...]]
 ) -> tuple[list[int], int]:
-    bases = [0] * len(buffers)
+    """The first row of every block, and the number of rows used."""
+    places = [0] * len(blocks)
     placed: list[int] = []
-    for number in sorted(range(len(buffers)), key=lambda n: order(buffers[n], times[n])):
-        time, base = times[number], 0
-        rivals = [n for n in placed if times[n].first <= time.last and time.first <= times[n].last]
-        for rival in sorted(rivals, key=lambda n: bases[n]):
-            if bases[rival] - base >= buffers[number].rows:
+    for number in sorted(range(len(blocks)), key=lambda n: order(blocks[n])):
+        (rows, time), place = blocks[number], 0
+        rivals = [
+            n
+            for n in placed
+            if blocks[n].time.first <= time.last and time.first <= blocks[n].time.last
+        ]
+        for rival in sorted(rivals, key=lambda n: places[n]):
+            if places[rival] - place >= rows:
                 break
-            base = max(base, bases[rival] + buffers[rival].rows)
-        bases[number] = base
+            place = max(place, places[rival] + blocks[rival].rows)
+        places[number] = place
         placed.append(number)
-    return bases, max(bases[n] + buffers[n].rows for n in range(len(buffers)))
+    return places, max(p + block.rows for p, block in zip(places, blocks, strict=True))

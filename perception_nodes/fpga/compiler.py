@@ -6,7 +6,7 @@ from dataclasses import replace
 from perception_nodes.core.integer import Network
 from perception_nodes.core.tensor_graph import Tensor, build_graph
 from perception_nodes.fpga import encode
-from perception_nodes.fpga.allocate import allocate, lifetimes
+from perception_nodes.fpga.allocate import allocate, in_place, lifetimes
 from perception_nodes.fpga.cycles import load_cost, output_beats, program_costs, tile_of
 from perception_nodes.fpga.layout import DESCRIPTOR_BYTES
 from perception_nodes.fpga.lower import Lowered, lower
@@ -33,7 +33,8 @@ def compile_network(network: Network, geometry: Geometry) -> Program:
     lowered = lower(build_graph(network))
     lowered = replace(lowered, operations=schedule(lowered.operations))
     times = lifetimes(lowered.buffers, lowered.operations)
-    bases, rows = allocate(lowered.buffers, times, geometry.rows)
+    replaced = in_place(lowered.buffers, lowered.operations, times)
+    bases, rows = allocate(lowered.buffers, times, geometry.rows, replaced)
     return assemble(network, lowered, bases, rows, geometry)
 
 

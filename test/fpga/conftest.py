@@ -33,6 +33,15 @@ def bitstream(engine, tmp_path, monkeypatch):
         board._lock.cache_clear()
 
 
+@pytest.fixture
+def simulation_path():
+    """The smaller simulated engine."""
+    path = ROOT / "build/fpga/libengine_512.so"
+    if not path.is_file():
+        pytest.skip(f"{path.name} is not built (make fpga-sim)")
+    return path
+
+
 @pytest.fixture(scope="module", params=[512, 1024])
 def simulation(request):
     """A simulated engine of each build, kept for all tests of a module.

@@ -116,6 +116,32 @@ class Interpreter:
         codes = self.read(number, d["wait"], *where, height, width)
         return codes.repeat(factor, axis=0).repeat(factor, axis=1)
 
+    def check_order(self, d, passes):
+        """A pixel's result must not be where this or a later pixel still reads, in raster order."""
+        height, width = d["height"], d["width"]
+        pixel = np.arange(height * width).reshape(height, width, 1)
+        names = ("base", "pixel_stride", "line_stride")
+        target = [d[f"target_{name}"] for name in names]
+        written = self.at(*target, d["groups"], height, width)
+        last = np.full(self.written.shape, -1)
+        for segment in range(2 if d["source1_groups"] else 1):
+            factor = 2 if d[f"source{segment}_upsample"] else 1
+            size = d["source_height"] // factor, d["source_width"] // factor
+            where = [d[f"source{segment}_{name}"] for name in (*names, "groups")]
+            rows, banks = self.at(*where, *size)
+            if written[0].min() > rows.max() or rows.min() > written[0].max():
+                continue
+            for ky, kx in np.ndindex(d["kernel_height"], d["kernel_width"]):
+                y = (np.arange(height) * d["stride"] + ky - d["pad_top"]) // factor
+                x = (np.arange(width) * d["stride"] + kx - d["pad_left"]) // factor
+                y_in, x_in = (y >= 0) & (y < size[0]), (x >= 0) & (x < size[1])
+                at = np.ix_(y[y_in], x[x_in])
+                reader = np.broadcast_to(pixel[np.ix_(y_in, x_in)], rows[at].shape)
+                np.maximum.at(last, (rows[at], banks[at]), reader)
+            if passes > 1:  # the next pass reads all again
+                last[last >= 0] = height * width
+        assert (last[written] <= pixel).all(), "overwrites what is still to be read"
+
     def convolve(self, number, d, content, output):
         self.ran.append(d)
         height, width, stride = d["height"], d["width"], d["stride"]
@@ -126,6 +152,8 @@ class Interpreter:
         channels = layout.LANES * d["groups"]
         assert channels % at_once == 0
         codes = self.source(number, d, 0)
+        if not d["external"]:
+            self.check_order(d, channels // at_once)
         if d["source1_groups"]:
             codes = np.concatenate([codes, self.source(number, d, 1)], axis=2)
         # The picture, padded with `outside` so that every position of the kernel is covered.
