@@ -12,7 +12,7 @@ module engine_wrapper #(
     (* X_INTERFACE_INFO = "xilinx.com:signal:reset:1.0 aresetn RST" *)
     (* X_INTERFACE_PARAMETER = "POLARITY ACTIVE_LOW" *)
     input  wire         aresetn,
-    // PYNQ calls the interrupt by the name of its pin.
+    // The block design does not connect it: the driver looks at the status.
     (* X_INTERFACE_INFO = "xilinx.com:signal:interrupt:1.0 interrupt INTERRUPT" *)
     (* X_INTERFACE_PARAMETER = "SENSITIVITY LEVEL_HIGH" *)
     output wire         interrupt,

@@ -51,6 +51,8 @@ def test_on_a_board_that_works_every_step_is_as_expected(kv260, engine, capsys):
     assert engine.downloads == 1
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_simulation_leaves_out_what_is_about_the_board(simulation_path, capsys):
     status, text = first_hour(simulation_path, capsys)
     assert status == 0, text
