@@ -21,6 +21,7 @@ from rich.table import Table
 
 from perception_nodes.bench.conditions import CONDITIONS, Surroundings, check_conditions
 from perception_nodes.bench.graphs import MEASURED
+from perception_nodes.bench.host import HostWatch
 from perception_nodes.bench.setup import WARM_UP_FRAMES, BenchSetup
 from perception_nodes.core.frame import IN_TIME, PUBLISHED, FrameStatus
 from perception_nodes.core.statistics import latency_percentiles
@@ -58,6 +59,7 @@ class Condition:
         statuses: reports by status.
         sent: frames measured, without the warm-up.
         missed: frames without detections in time.
+        missed_by_host: those of them during which the host of a virtual machine had a processor.
         silent: missed frames whose report does not say so, or that have no report.
         arrived_late: frames published in time that reached the receiver after the deadline.
         processor_shares: share of one processor, by process.
@@ -67,6 +69,7 @@ class Condition:
     statuses: Counter[str] = field(default_factory=Counter)
     sent: int = 0
     missed: int = 0
+    missed_by_host: int = 0
     silent: int = 0
     arrived_late: int = 0
     processor_shares: dict[str, float] = field(default_factory=dict)
@@ -95,6 +98,7 @@ def account(
     arrivals: Sequence[tuple[int, int]],
     reports: Sequence[dict[str, Any]],
     deadline_ms: float,
+    host_took: Callable[[int, int], bool] = lambda begin_ns, end_ns: False,
 ) -> Condition:
     """Compare what was received with what was sent.
 
@@ -103,6 +107,8 @@ def account(
         arrivals: stamp and arrival time of detections.
         reports: frame reports with `stamp_ns` and `status`.
         deadline_ms: from capture to publish.
+        host_took: whether the host of a virtual machine had a processor between two times, in
+            nanoseconds since the epoch.
     """
     wanted = set(stamps)
     arrived = {stamp: (at - stamp) / 1e6 for stamp, at in arrivals if stamp in wanted}
@@ -119,7 +125,10 @@ def account(
     for stamp in stamps:
         said = status.get(stamp)
         in_time = said in IN_TIME and stamp in arrived
-        condition.missed += not in_time
+        if not in_time:
+            condition.missed += 1
+            late_ns = stamp + round(max(arrived.get(stamp, 0.0), deadline_ms) * 1e6)
+            condition.missed_by_host += host_took(stamp, late_ns)
         condition.arrived_late += in_time and arrived[stamp] > deadline_ms
         if said is None:
             unknown += 1
@@ -217,6 +226,7 @@ class DeadlineBench:
                     "latency_ms": latency_percentiles(found.latencies_ms),
                     "status": dict(found.statuses),
                     "miss_rate": found.missed / found.sent if found.sent else None,
+                    "missed_by_host": found.missed_by_host,
                     "silent_misses": found.silent,
                     "in_time_and_arrived_late": found.arrived_late,
                     "processor_shares": found.processor_shares,
@@ -266,7 +276,8 @@ class _Round:
             observer = threading.Thread(target=self._observe, args=(graph, begin_s, end_s))
             observer.start()
             try:
-                completed = graph.wait()
+                with HostWatch() as host:
+                    completed = graph.wait()
             except GraphFailure as error:
                 raise GraphFailure(f"{error}: {last_error(self._log)}") from error
             finally:
@@ -277,7 +288,11 @@ class _Round:
         stamps = [stamp for _, stamp in json.loads(self._sent.read_text())["sent"]]
         content = json.loads(self._received.read_text())
         condition = account(
-            stamps[WARM_UP_FRAMES:], content["arrivals"], content["reports"], self._deadline_ms
+            stamps[WARM_UP_FRAMES:],
+            content["arrivals"],
+            content["reports"],
+            self._deadline_ms,
+            host.had_a_processor,
         )
         condition.processor_shares = processor_shares(self.samples)
         return condition
@@ -371,7 +386,7 @@ def _held(graph: Supervisor, at_s: float) -> ResourcesHeld:
 def result_table(result: dict[str, Any]) -> Table:
     """The result as a table for the terminal."""
     table = Table(
-        *("", "frames", "p50 ms", "p99 ms", "p99.9 ms", "max ms", "missed", "silently"),
+        *("", "frames", "p50 ms", "p99 ms", "p99.9 ms", "max ms", "missed", "by host", "silently"),
         title=f"{result['size']} at {result['rate_hz']:g} Hz over shared memory against "
         f"{result['deadline_ms']:g} ms, {escape(result['model'])} on {result['backend']}",
     )
@@ -383,11 +398,13 @@ def result_table(result: dict[str, Any]) -> Table:
             str(found["frames"]),
             *(shown(value, "{:.2f}") for value in latency),
             shown(found["miss_rate"], "{:.2%}"),
+            str(found["missed_by_host"]),
             f"[red]{silent}" if silent else "0",
         )
     first = next(iter(result["conditions"].values()))
     shares = (f"{name} {share:.1%}" for name, share in first["processor_shares"].items())
-    captions = [f"of one processor: {', '.join(shares)}"]
+    captions = ["by host: missed frames during which a virtual machine's host had a processor"]
+    captions += [f"of one processor: {', '.join(shares)}"]
     if "soak" in result:
         soak = result["soak"]
         state = "constant" if soak["constant"] else "[red]growing[/]"

@@ -1,12 +1,13 @@
 """What a deadline measurement counts, on made-up runs."""
 
 import os
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from perception_nodes.bench import deadline
+from perception_nodes.bench import deadline, host
 from perception_nodes.bench.conditions import CONDITIONS, ON_DISK, Surroundings
 from perception_nodes.bench.deadline import (
     REAL_TIME,
@@ -18,6 +19,7 @@ from perception_nodes.bench.deadline import (
     result_table,
 )
 from perception_nodes.bench.deadline_report import render, tail, verdict
+from perception_nodes.bench.host import HostWatch
 from perception_nodes.bench.setup import BenchSetup
 from perception_nodes.graph.config import SettingsError
 from perception_nodes.graph.graph import LIVE
@@ -51,6 +53,43 @@ def test_a_miss_that_is_reported_is_not_silent():
     found = account(STAMPS, came, told, 10.0)
     assert (found.missed, found.silent) == (2, 0)
     assert found.statuses == {"OK": 98, "LATE": 1, "SKIPPED_LATE": 1}
+
+
+def test_a_miss_is_the_hosts_where_it_had_a_processor_from_capture_to_arrival():
+    told = reports()
+    told[3]["status"] = told[4]["status"] = told[5]["status"] = "LATE"
+    came = [arrival for arrival in arrivals(12.0) if arrival[0] != STAMPS[5]]
+    asked = []
+
+    def host_took(begin_ns, end_ns):
+        asked.append((begin_ns, end_ns))
+        return begin_ns != STAMPS[3]
+
+    found = account(STAMPS, came, told, 10.0, host_took)
+    assert (found.missed, found.missed_by_host) == (3, 2)
+    late_ns = [12 * MS, 12 * MS, 10 * MS]
+    assert asked == [(stamp, stamp + ns) for stamp, ns in zip(STAMPS[3:6], late_ns, strict=True)]
+
+
+def test_the_host_is_seen_where_stolen_time_grows(monkeypatch):
+    stolen = iter([0, 0, 10 * MS, 10 * MS])
+    looks = threading.Event()
+
+    def look():
+        value = next(stolen, 20 * MS)
+        if value == 20 * MS:
+            looks.set()
+        return value
+
+    monkeypatch.setattr(host, "stolen_ns", look)
+    monkeypatch.setattr(host, "SAMPLE_S", 0.0)
+    began_ns = time.time_ns()
+    with HostWatch() as watch:
+        assert looks.wait(10)
+    ended_ns = time.time_ns()
+    assert watch.had_a_processor(began_ns, ended_ns)
+    assert not watch.had_a_processor(ended_ns, ended_ns + MS)
+    assert not watch.had_a_processor(began_ns - MS, began_ns - 1)
 
 
 def test_a_frame_without_a_report_is_a_silent_miss():
