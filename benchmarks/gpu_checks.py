@@ -1,6 +1,6 @@
 """Cases for the GPU kernels, and their comparison with the specifications, to the bit."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,20 +11,13 @@ import preprocess_oracle
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.frame import CameraInfo, ImageView
 from perception_nodes.gpu.decode_job import DecodeResult, Head
-from perception_nodes.gpu.preprocess_job import FramePlan, InputFormat, plan_frame
+from perception_nodes.gpu.preprocess_job import FramePlan, plan_frame
 from perception_nodes.preprocess.formats import BYTES_PER_PIXEL
 from perception_nodes.preprocess.placement import Placement
 
 ENCODINGS = tuple(BYTES_PER_PIXEL)
-INPUT_FORMATS = (
-    InputFormat(416, 256),
-    InputFormat(640, 384, "int8", "NCHW", "BGR", bias=(-128.0,) * 3),
-    InputFormat(640, 384, "float16", "NCHW", "RGB", (1 / 255,) * 3),
-    InputFormat(
-        639, 383, "float32", "NCHW", "BGR", (1 / 58.4, 1 / 57.1, 1 / 57.4), (-2.1, -2.0, -1.8)
-    ),
-    InputFormat(96, 65, "uint8", "NCHW", "RGB"),
-)
+SIZES = ((416, 256), (640, 384), (639, 383), (96, 65))
+"""Width and height of a network's input."""
 HEAD = Head(640, 384, (8, 16, 32), 16, 8)
 SETTINGS = DecodeSettings(0.25, 0.6)
 
@@ -48,18 +41,17 @@ def flat(width: int, height: int) -> CameraInfo:
 
 @dataclass(frozen=True)
 class PictureCase:
-    """A frame, the format of the network's input, and the camera's calibration."""
+    """A frame, the size of the network's input, and the camera's calibration."""
 
     name: str
     image: ImageView
-    input_format: InputFormat
+    size: tuple[int, int]
     info: CameraInfo
 
     @property
     def placement(self) -> Placement:
         """Placement of the frame."""
-        size = (self.input_format.width, self.input_format.height)
-        return Placement.fit((self.image.width, self.image.height), size, self.info)
+        return Placement.fit((self.image.width, self.image.height), self.size, self.info)
 
     @property
     def plan(self) -> FramePlan:
@@ -77,20 +69,20 @@ def noise(encoding: str, width: int, height: int, padding: int = 0, seed: int = 
 
 
 def picture_cases() -> Iterator[PictureCase]:
-    """Every encoding with every lens, every format of the input, and extreme sizes."""
+    """Every encoding with every lens, and extreme sizes."""
     for encoding in ENCODINGS:
         for lens, info in lenses(1280, 720).items():
-            for input_format in INPUT_FORMATS[:2]:
-                name = f"{encoding} 1280x720, {lens}, to {_text(input_format)}"
-                yield PictureCase(name, noise(encoding, 1280, 720, 24), input_format, info)
-    for input_format in INPUT_FORMATS:
-        for size in [(2, 2), (2, 500), (500, 2), (642, 386), (1920, 1080)]:
+            for size in SIZES[:2]:
+                name = f"{encoding} 1280x720, {lens}, to {size[0]}x{size[1]}"
+                yield PictureCase(name, noise(encoding, 1280, 720, 24), size, info)
+    for size in SIZES:
+        for source in [(2, 2), (2, 500), (500, 2), (642, 386), (1920, 1080)]:
             for encoding in ("nv12", "yuyv", "bgr8", "bayer_grbg8"):
-                name = f"{encoding} {size[0]}x{size[1]} to {_text(input_format)}"
-                yield PictureCase(name, noise(encoding, *size, 3), input_format, flat(*size))
-    for size in [(1, 1), (1, 77), (77, 1), (333, 111)]:
-        name = f"rgb8 {size[0]}x{size[1]} to {_text(INPUT_FORMATS[0])}"
-        yield PictureCase(name, noise("rgb8", *size, 1), INPUT_FORMATS[0], flat(*size))
+                name = f"{encoding} {source[0]}x{source[1]} to {size[0]}x{size[1]}"
+                yield PictureCase(name, noise(encoding, *source, 3), size, flat(*source))
+    for source in [(1, 1), (1, 77), (77, 1), (333, 111)]:
+        name = f"rgb8 {source[0]}x{source[1]} to {SIZES[0][0]}x{SIZES[0][1]}"
+        yield PictureCase(name, noise("rgb8", *source, 1), SIZES[0], flat(*source))
 
 
 @dataclass(frozen=True)
@@ -133,14 +125,14 @@ def tensors(seed: int, mean: float) -> tuple[list[Any], list[Any]]:
 
 
 def compare(
-    preprocess: Callable[[PictureCase], Any],
+    preprocess: Callable[[PictureCase], Sequence[Any]],
     decode: Callable[[HeadCase], DecodeResult],
     progress: Callable[[int, int], None],
 ) -> tuple[int, list[str]]:
     """Run every case.
 
     Args:
-        preprocess: computes the network's input of a case.
+        preprocess: computes the network's input of a case, in each way that a frame can come.
         decode: computes the result of a case.
         progress: called with the number of finished cases and the total.
 
@@ -151,10 +143,10 @@ def compare(
     total, differences = len(pictures) + len(heads), []
     for number, case in enumerate(pictures):
         pixels = np.frombuffer(case.image.data, np.uint8)
-        expected = preprocess_oracle.preprocess(pixels, case.plan, case.input_format)
+        expected = preprocess_oracle.preprocess(pixels, case.plan)
         found = preprocess(case)
-        wrong = int((found.reshape(expected.shape) != expected).sum())
-        if wrong or found.dtype != expected.dtype:
+        wrong = max(int((one.reshape(expected.shape) != expected).sum()) for one in found)
+        if wrong:
             differences.append(f"{case.name}: {wrong} of {expected.size} values differ")
         progress(number + 1, total)
     for number, head in enumerate(heads):
@@ -175,8 +167,3 @@ def used(result: DecodeResult) -> DecodeResult:
     kept.scores[:count] = result.scores[:count]
     kept.classes[:count] = result.classes[:count]
     return kept
-
-
-def _text(input_format: InputFormat) -> str:
-    size = f"{input_format.width}x{input_format.height}"
-    return f"{input_format.dtype} {input_format.layout} {input_format.order} {size}"

@@ -11,13 +11,13 @@ from gpu_checks import HEAD, SETTINGS, HeadCase, PictureCase
 from perception_nodes.core.statistics import LATENCY_RANKS, percentiles
 from perception_nodes.gpu.cuda import Device, DeviceMemory, Stream
 from perception_nodes.gpu.decode_job import DecodeResult
+from perception_nodes.gpu.frame_transfer import IN_PLACE
 from perception_nodes.gpu.preprocess_job import (
     BITS,
     LENS_BITS,
     THREADS,
     FrameCell,
     FramePlan,
-    InputFormat,
     build_preprocess_job,
     constants_of,
     grid_of,
@@ -25,7 +25,7 @@ from perception_nodes.gpu.preprocess_job import (
 from perception_nodes.gpu.stages import Decoding, Preprocessing, upload
 
 SOURCE = (1920, 1080)
-INPUT_FORMAT = InputFormat(640, 384)
+SIZE = (640, 384)
 ENCODINGS = ("nv12", "yuyv", "bgr8", "bayer_rggb8")
 SECTOR_BYTES = 32
 """The smallest amount that a GPU reads from its memory."""
@@ -38,29 +38,31 @@ WARM_UP = 50
 
 def on_device(
     device: Device,
-) -> tuple[Callable[[PictureCase], Any], Callable[[HeadCase], DecodeResult]]:
+) -> tuple[Callable[[PictureCase], list[Any]], Callable[[HeadCase], DecodeResult]]:
     """The functions that `gpu_checks.compare` calls, on the GPU."""
     stream = device.stream()
-    made: dict[InputFormat, tuple[Preprocessing, DeviceMemory]] = {}
+    made: dict[tuple[int, int], tuple[Preprocessing, DeviceMemory]] = {}
     ticket = device.memory(8)
     heads = HeadMemory(device, stream, *gpu_checks.tensors(0, -7.0))
     decoding = Decoding(device, HEAD, SETTINGS, heads.addresses, stream)
 
-    def preprocess(case: PictureCase) -> Any:
-        if case.input_format not in made:
-            memory = device.memory(case.input_format.nbytes)
-            stage = Preprocessing(device, case.input_format, memory.address, ticket.address)
-            made[case.input_format] = stage, memory
-        stage, memory = made[case.input_format]
+    def preprocess(case: PictureCase) -> list[Any]:
+        if case.size not in made:
+            memory = device.memory(3 * case.size[0] * case.size[1])
+            stage = Preprocessing(device, case.size, memory.address, ticket.address)
+            made[case.size] = stage, memory
+        stage, memory = made[case.size]
         stage.fit(case.image, case.placement, stream)
-        stage.take(case.image, 1)
-        stage.enqueue(stream)
-        found = device.pinned(case.input_format.nbytes)
-        stream.copy(found.address, memory.address, found.nbytes)
-        stream.wait()
-        copied = found.array.view(case.input_format.dtype).copy()
-        found.close()
-        return copied
+        result, found = device.pinned(memory.nbytes), []
+        for way in list(stage.transfer.took_us) or [IN_PLACE]:
+            stage.transfer.way = way
+            stage.take(case.image, 1, stream)
+            stage.enqueue(stream)
+            stream.copy(result.address, memory.address, result.nbytes)
+            stream.wait()
+            found.append(result.array.copy())
+        result.close()
+        return found
 
     def decode(case: HeadCase) -> DecodeResult:
         heads.fill(case.boxes, case.classes)
@@ -94,12 +96,12 @@ class HeadMemory:
         self._stream.wait()
 
 
-def bytes_moved(plan: FramePlan, input_format: InputFormat) -> dict[str, int]:
+def bytes_moved(plan: FramePlan) -> dict[str, int]:
     """Bytes that the preprocessing kernel must read and write for one frame.
 
     Returns:
         `frame`: sectors of the frame with a sample that is needed, each counted once; `positions`:
-        maps and tables; `out`: the input tensor.
+        maps; `out`: the input tensor.
     """
     sectors: set[int] = set()
     for plane in plan.planes:
@@ -120,11 +122,10 @@ def bytes_moved(plan: FramePlan, input_format: InputFormat) -> dict[str, int]:
                 at = plane.offset + (y + j) * plane.row_bytes + (x + i) * plane.sample_bytes
                 for channel in set(plane.channels):
                     sectors.update(np.unique((at[needed] + channel) // SECTOR_BYTES).tolist())
-    positions = sum(array.nbytes for array in constants_of(plan, input_format)[1:])
     return {
         "frame": len(sectors) * SECTOR_BYTES,
-        "positions": positions,
-        "out": input_format.nbytes,
+        "positions": sum(array.nbytes for array in constants_of(plan)[1:]),
+        "out": 3 * plan.letterbox.width * plan.letterbox.height,
     }
 
 
@@ -145,48 +146,49 @@ def bandwidth(device: Device, stream: Stream) -> float:
 
 def case_of(encoding: str, lens: str = "no lens") -> PictureCase:
     info = gpu_checks.lenses(*SOURCE)[lens]
-    return PictureCase(encoding, gpu_checks.noise(encoding, *SOURCE), INPUT_FORMAT, info)
+    return PictureCase(encoding, gpu_checks.noise(encoding, *SOURCE), SIZE, info)
 
 
 def time_preprocess(
     device: Device, stream: Stream, encoding: str, lens: str, bandwidth: float
 ) -> dict[str, Any]:
-    """Time the kernel: many launches in a graph, each with an uncached frame, and a single one."""
+    """Time the kernel: many launches in a graph, each with a frame that no cache holds.
+
+    Besides, a single launch behind each way in which a frame can come.
+    """
     case = case_of(encoding, lens)
     plan, nbytes = case.plan, case.image.data.nbytes
     count = max(2, COLD_BYTES // nbytes)
-    memory, host, out = device.memory(count * nbytes), device.pinned(nbytes), device.memory(8 << 20)
+    memory, out = device.memory(count * nbytes), device.memory(8 << 20)
     cells = device.pinned(count * ctypes.sizeof(FrameCell))
-    stage = Preprocessing(device, INPUT_FORMAT, out.address, out.address + (4 << 20))
+    stage = Preprocessing(device, SIZE, out.address, out.address + (4 << 20))
     stage.fit(case.image, case.placement, stream)
-    constants, addresses = upload(device, stream, constants_of(plan, INPUT_FORMAT))
+    constants, addresses = upload(device, stream, constants_of(plan))
     stream.fill(memory, 77)
-    host.array[:] = np.frombuffer(case.image.data, np.uint8)
     array = (FrameCell * count).from_buffer(cells.array)
     launches = []
     for number, cell in enumerate(array):
         cell.pixels = memory.address + number * nbytes
         at = cells.address + number * ctypes.sizeof(FrameCell)
-        job = build_preprocess_job(
-            plan, INPUT_FORMAT, at, out.address + (4 << 20), out.address, addresses
-        )
-        launches.append(stage.kernel.prepare(grid_of(INPUT_FORMAT), (THREADS, 1, 1), job))
+        job = build_preprocess_job(plan, at, out.address + (4 << 20), out.address, addresses)
+        launches.append(stage.kernel.prepare(grid_of(plan), (THREADS, 1, 1), job))
     with stream.capture() as captured:
         for number in range(LAUNCHES):
             launches[number % count].enqueue(stream)
     launch_us = min(_graph_ms(device, stream, captured.graph) for _ in range(20)) / LAUNCHES * 1e3
-    array[0].pixels = host.address  # read in place, in the host's memory
-    in_place = _time_alone(device, stream, lambda: launches[0].enqueue(stream))
-    moved = bytes_moved(plan, INPUT_FORMAT)
+    moved = bytes_moved(plan)
     total = sum(moved.values())
-    for resource in (memory, host, out, cells, constants, captured.graph):
+    for resource in (memory, out, cells, constants, captured.graph):
         resource.close()
+    stage.close()
     return {
         "encoding": encoding,
         "lens": lens,
         "device_memory_us": round(launch_us, 3),
-        "in_place_ms": in_place,
+        "frames_come_by": stage.transfer.way,
+        "transfer_us": stage.transfer.took_us,
         "frame_bytes": nbytes,
+        "fetched_bytes": len(plan.rows) * plan.row_bytes,
         "moved_bytes": moved,
         "gb_s": round(total / launch_us / 1e3, 1),
         "of_bandwidth": round(total / launch_us * 1e6 / bandwidth, 4),
@@ -205,7 +207,7 @@ def _graph_ms(device: Device, stream: Stream, graph: Any) -> float:
     return took
 
 
-def _time_alone(device: Device, stream: Stream, work: Callable[[], None]) -> dict[str, float]:
+def time_alone(device: Device, stream: Stream, work: Callable[[], None]) -> dict[str, float]:
     """Device time of work that starts on an idle GPU, including its launch."""
     first, last = device.event(), device.event()
     took = []
@@ -221,13 +223,27 @@ def _time_alone(device: Device, stream: Stream, work: Callable[[], None]) -> dic
     return percentiles(took, LATENCY_RANKS)
 
 
-def time_copy(device: Device, stream: Stream, encoding: str) -> dict[str, Any]:
-    nbytes = case_of(encoding).image.data.nbytes
-    host, memory = device.pinned(nbytes), device.memory(nbytes)
-    took = _time_alone(device, stream, lambda: stream.copy(memory.address, host.address, nbytes))
-    host.close()
-    memory.close()
-    return {"bytes": nbytes, "ms": took, "gb_s": round(nbytes / took["p50"] / 1e6, 1)}
+def measure(
+    device: Device, progress: Callable[[str], Callable[[int, int], None]]
+) -> dict[str, Any]:
+    """All figures of single stages."""
+    stream = device.stream()
+    rate = bandwidth(device, stream)
+    cases = [(encoding, lens) for encoding in ENCODINGS for lens in ("no lens", "barrel")]
+    show, kernels = progress("timing the preprocessing kernel"), []
+    for number, (encoding, lens) in enumerate(cases):
+        kernels.append(time_preprocess(device, stream, encoding, lens, rate))
+        show(number + 1, len(cases))
+    decoding = [
+        {"objects": name, **time_decode(device, stream, mean)}
+        for name, mean in {"none": -20.0, "some": -7.0, "a flood": 6.0}.items()
+    ]
+    return {
+        "bandwidth_gb_s": round(rate / 1e9, 1),
+        "preprocess": kernels,
+        "decode": decoding,
+        "back_to_host_bytes": ctypes.sizeof(DecodeResult),
+    }
 
 
 def time_decode(device: Device, stream: Stream, mean: float) -> dict[str, Any]:
@@ -236,7 +252,7 @@ def time_decode(device: Device, stream: Stream, mean: float) -> dict[str, Any]:
     decoding.place(case_of("nv12").placement)
     with stream.capture() as captured:
         decoding.enqueue(stream)
-    took = _time_alone(device, stream, lambda: captured.graph.launch(stream))
+    took = time_alone(device, stream, lambda: captured.graph.launch(stream))
     result = DecodeResult.from_buffer_copy(decoding.memory.array)
     captured.graph.close()
     return {"ms": took, "found": result.found, "boxes": result.count, "more": result.more}

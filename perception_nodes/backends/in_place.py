@@ -15,7 +15,6 @@ from perception_nodes.core.inference import Answer, BackendError, BackendLost
 from perception_nodes.gpu.cuda import CudaError
 from perception_nodes.gpu.cuda.errors import OUT_OF_MEMORY
 from perception_nodes.gpu.decode_job import Head
-from perception_nodes.gpu.preprocess_job import InputFormat
 from perception_nodes.gpu.stages import Decoding, GpuDetector, NetworkStage
 from perception_nodes.preprocess.placement import Placement
 
@@ -68,7 +67,7 @@ class InPlaceOnGpu:
             self._device = device = network.device
             stream = device.stream()
             decoding = Decoding(device, head, decode, network.heads, stream)
-            detector = GpuDetector(stream, InputFormat(*size), network, decoding)
+            detector = GpuDetector(stream, size, network, decoding)
             self._cameras[camera.encode()] = detector, PlacementCache()
 
     def prepare(self, header: FrameHeader, image: ImageView) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from perception_nodes.gpu.cuda import Device, DeviceMemory, Stream
 from perception_nodes.gpu.cuda.memory import packed
 from perception_nodes.gpu.network_job import THREADS, NetworkPlan, build_launches
-from perception_nodes.gpu.nvrtc import cubin
+from perception_nodes.gpu.nvrtc import load_kernels
 from perception_nodes.gpu.stages import upload
 
 
@@ -42,8 +42,7 @@ class NetworkKernels:
             CudaError: the kernel cannot be compiled or loaded, or there is no room.
         """
         self._device, self._plan = device, plan
-        image = cubin("network", device.facts.sm, device.facts.driver_cuda)
-        self._kernel = device.module(image).kernel("convolve")
+        self._kernel = load_kernels(device, "network").kernel("convolve")
         _, self._constants = upload(device, stream, plan.constants)
 
     def instance(self) -> NetworkInstance:

@@ -11,7 +11,8 @@ import importlib.util
 from functools import cache
 from pathlib import Path
 
-from perception_nodes.gpu.cuda.errors import CudaError, version_text
+from perception_nodes.gpu.cuda import CudaError, Device, Module
+from perception_nodes.gpu.cuda.errors import version_text
 from perception_nodes.system.environment import cache_folder, cache_unusable
 from perception_nodes.system.files import write_whole
 
@@ -142,6 +143,15 @@ def cubin(name: str, sm: int, driver_cuda: int) -> bytes:
     except OSError as error:
         raise CudaError(cache_unusable(path.parent, error)) from error
     return image
+
+
+def load_kernels(device: Device, name: str) -> Module:
+    """The kernels of a file, loaded on a device; see `cubin`.
+
+    Raises:
+        CudaError: they cannot be compiled or loaded.
+    """
+    return device.module(cubin(name, device.facts.sm, device.facts.driver_cuda))
 
 
 def _load(driver_cuda: int) -> tuple[ctypes.CDLL, int]:

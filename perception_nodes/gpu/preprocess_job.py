@@ -1,14 +1,14 @@
-"""Preprocessing on the GPU: plans of what is read from a frame, and arguments of the kernel.
+"""Preprocessing on the GPU: plans of what is read from a frame, and arguments of the kernels.
 
 A plan is valid for all frames of a camera with the same encoding, size, step and calibration. The
-kernel (`kernels/preprocess.cu`) and its specification (`test/gpu/preprocess_oracle.py`) follow it.
+kernels (`kernels/fetch.cu`, `kernels/preprocess.cu`) and the specification of their result
+(`test/gpu/preprocess_oracle.py`) follow it.
 Sampling positions are those of the CPU path, `cv2.resize` and `cv2.remap` with fixed-point maps, so
 that a network sees the same picture from both.
 """
 
 import ctypes
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,9 @@ NEUTRAL_CHROMA = 128
 TILE = (64, 4)
 """Width and height of the pixels that a block computes."""
 THREADS = TILE[0] * TILE[1]
+FETCH_THREADS = 256
+PIECE_BYTES = 16
+"""Bytes that a thread of `fetch` moves."""
 
 INTERLEAVED, YUV, BAYER_CELLS, BAYER_MOSAIC = range(4)
 _CHANNELS = {
@@ -89,6 +92,8 @@ class FramePlan:
         letterbox: placement of the scaled image.
         red: column and row of red in a 2 x 2 cell of a mosaic.
         frame_bytes: size of a frame.
+        rows: int32 [n], offsets of the frame's rows that are read, bytes.
+        row_bytes: size of a row without padding.
     """
 
     kind: int
@@ -96,6 +101,8 @@ class FramePlan:
     letterbox: Letterbox
     red: tuple[int, int]
     frame_bytes: int
+    rows: NDArray[np.int32]
+    row_bytes: int
 
 
 def plan_frame(image: ImageView, letterbox: Letterbox, grid: Points | None) -> FramePlan:
@@ -140,7 +147,25 @@ def plan_frame(image: ImageView, letterbox: Letterbox, grid: Points | None) -> F
             channels = tuple(places[position] for position in cell)
             planes = [PlanePlan(width // 2, height // 2, 2 * step, 2, channels, grey)]
     placed = tuple(_place(plane, (width, height), letterbox, grid) for plane in planes)
-    return FramePlan(kind, placed, letterbox, red, frame_bytes)
+    needed = [_rows(plane, step, kind == BAYER_MOSAIC) for plane in placed]
+    row_bytes = width * (1 if encoding.startswith("nv") else BYTES_PER_PIXEL[encoding])
+    offsets = (np.unique(np.concatenate(needed)) * step).astype(np.int32)
+    return FramePlan(kind, placed, letterbox, red, frame_bytes, offsets, row_bytes)
+
+
+def _rows(plane: PlanePlan, step: int, all_rows: bool) -> NDArray[np.int64]:
+    """Numbers of the frame's rows with samples that are read, in any order."""
+    if all_rows:
+        rows = np.arange(plane.height)
+    elif plane.rows is not None:
+        rows = np.append(plane.rows >> BITS, -(-plane.rows >> BITS))
+    else:
+        assert plane.xy is not None and plane.fraction is not None
+        above = plane.xy[:, :, 1].astype(np.int64)
+        rows = np.unique(np.append(above, above + (plane.fraction >> LENS_BITS > 0)))
+    rows = rows[(rows >= 0) & (rows < plane.height)].astype(np.int64)
+    lines = plane.row_bytes // step  # 2 for the cells of a mosaic
+    return np.concatenate([plane.offset // step + rows * lines + line for line in range(lines)])
 
 
 def _place(
@@ -170,51 +195,6 @@ def _line(samples: int, pixels: int) -> NDArray[np.int32]:
     return fixed
 
 
-@dataclass(frozen=True)
-class InputFormat:
-    """Format of the network's input tensor.
-
-    Attributes:
-        width, height: size in pixels.
-        dtype: type of a value.
-        layout: channels first (NCHW) or last (NHWC).
-        order: order of the channels.
-        scale: for each channel in this order: a value is pixel * scale + bias, computed in
-            float64; for integers it is rounded, ties to even, and saturated.
-        bias: see `scale`.
-    """
-
-    width: int
-    height: int
-    dtype: Literal["uint8", "int8", "float16", "float32"] = "uint8"
-    layout: Literal["NHWC", "NCHW"] = "NHWC"
-    order: Literal["BGR", "RGB"] = "BGR"
-    scale: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    bias: tuple[float, float, float] = (0.0, 0.0, 0.0)
-
-    @property
-    def nbytes(self) -> int:
-        """Size of the input tensor in bytes."""
-        return 3 * self.width * self.height * np.dtype(self.dtype).itemsize
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """Shape of the input tensor."""
-        size = (self.height, self.width)
-        return (1, 3, *size) if self.layout == "NCHW" else (1, *size, 3)
-
-    def table(self) -> NDArray[np.generic]:
-        """The input value for each channel and 8-bit pixel value: [3, 256] of `dtype`."""
-        pixels = np.arange(256, dtype=np.float64)
-        values = pixels * np.array(self.scale)[:, None] + np.array(self.bias)[:, None]
-        dtype = np.dtype(self.dtype)
-        if dtype.kind in "iu":
-            limits = np.iinfo(dtype)
-            values = np.clip(np.rint(values), limits.min, limits.max)
-        table: NDArray[np.generic] = values.astype(dtype)
-        return table
-
-
 class PlaneJob(ctypes.Structure):
     """`Plane` of `preprocess.cu`."""
 
@@ -234,9 +214,25 @@ class PlaneJob(ctypes.Structure):
 
 
 class FrameCell(ctypes.Structure):
-    """`Frame` of `preprocess.cu`: the part of its input that changes from frame to frame."""
+    """`Frame` of `frame.cuh`: the part of the input that changes from frame to frame."""
 
-    _fields_ = [("pixels", ctypes.c_uint64), ("ticket", ctypes.c_uint64)]
+    _fields_ = [
+        ("pixels", ctypes.c_uint64),
+        ("source", ctypes.c_uint64),
+        ("ticket", ctypes.c_uint64),
+    ]
+
+
+class FetchJob(ctypes.Structure):
+    """`Job` of `fetch.cu`; addresses are the device's, or the host's if it runs there."""
+
+    _fields_ = [
+        ("frame", ctypes.c_uint64),
+        ("rows", ctypes.c_uint64),
+        ("row_count", ctypes.c_int32),
+        ("row_bytes", ctypes.c_int32),
+        ("pieces", ctypes.c_int32),
+    ]
 
 
 class PreprocessJob(ctypes.Structure):
@@ -246,7 +242,6 @@ class PreprocessJob(ctypes.Structure):
         ("planes", PlaneJob * 2),
         ("frame", ctypes.c_uint64),
         ("ticket", ctypes.c_uint64),
-        ("table", ctypes.c_uint64),
         ("out", ctypes.c_uint64),
         ("kind", ctypes.c_int32),
         ("red_x", ctypes.c_int32),
@@ -257,47 +252,34 @@ class PreprocessJob(ctypes.Structure):
         ("pad_y", ctypes.c_int32),
         ("width", ctypes.c_int32),
         ("height", ctypes.c_int32),
-        ("value_bytes", ctypes.c_int32),
-        ("planar", ctypes.c_int32),
-        ("reversed", ctypes.c_int32),
     ]
 
 
-def constants_of(plan: FramePlan, input_format: InputFormat) -> list[NDArray[np.generic]]:
-    """Arrays that the kernel reads besides the frame, in the order of `build_preprocess_job`."""
-    arrays = [input_format.table()]
-    for plane in plan.planes:
-        arrays += [
-            a for a in (plane.columns, plane.rows, plane.xy, plane.fraction) if a is not None
-        ]
-    return arrays
+def constants_of(plan: FramePlan) -> list[NDArray[np.generic]]:
+    """Arrays that the kernels read besides the frame: the rows, then positions on each plane."""
+    positions = [(p.columns, p.rows) if p.xy is None else (p.xy, p.fraction) for p in plan.planes]
+    return [plan.rows, *(array for pair in positions for array in pair if array is not None)]
 
 
-def grid_of(input_format: InputFormat) -> tuple[int, int, int]:
+def grid_of(plan: FramePlan) -> tuple[int, int, int]:
     """Number of blocks in x, y and z that compute the input tensor, with `THREADS` threads each."""
-    return -(-input_format.width // TILE[0]), -(-input_format.height // TILE[1]), 1
+    return -(-plan.letterbox.width // TILE[0]), -(-plan.letterbox.height // TILE[1]), 1
 
 
 def build_preprocess_job(
-    plan: FramePlan,
-    input_format: InputFormat,
-    frame_cell: int,
-    ticket: int,
-    out: int,
-    constants: list[int],
+    plan: FramePlan, frame_cell: int, ticket: int, out: int, constants: list[int]
 ) -> PreprocessJob:
     """Build the kernel's argument.
 
     Args:
         plan: plan of the frames.
-        input_format: format of the input tensor, of the size that the letterbox was fitted to.
         frame_cell: address of a `FrameCell`.
         ticket: address of eight bytes that receive the ticket of the frame.
-        out: address of the input tensor.
+        out: address of the input tensor, uint8 [height, width, 3].
         constants: addresses of the arrays of `constants_of`.
     """
-    table, *positions = constants
-    job = PreprocessJob(frame=frame_cell, ticket=ticket, table=table, out=out, kind=plan.kind)
+    positions = constants[1:]
+    job = PreprocessJob(frame=frame_cell, ticket=ticket, out=out, kind=plan.kind)
     for target, plane in zip(job.planes, plan.planes, strict=False):
         names = ("columns", "rows") if plane.xy is None else ("xy", "fraction")
         for name in names:
@@ -305,11 +287,22 @@ def build_preprocess_job(
         for name in ("offset", "row_bytes", "sample_bytes", "width", "height", "outside"):
             setattr(target, name, getattr(plane, name))
         target.channels[: len(plane.channels)] = plane.channels
-    box = plan.letterbox
     job.red_x, job.red_y = plan.red
-    job.inner_width, job.inner_height = box.inner_width, box.inner_height
-    job.pad_x, job.pad_y = box.pad_x, box.pad_y
-    job.width, job.height = input_format.width, input_format.height
-    job.value_bytes = np.dtype(input_format.dtype).itemsize
-    job.planar, job.reversed = input_format.layout == "NCHW", input_format.order == "RGB"
+    for name in ("inner_width", "inner_height", "pad_x", "pad_y", "width", "height"):
+        setattr(job, name, getattr(plan.letterbox, name))
     return job
+
+
+def build_fetch_job(plan: FramePlan, frame_cell: int, rows: int) -> tuple[FetchJob, int]:
+    """Build the argument of `fetch`, and the number of its blocks.
+
+    Args:
+        plan: plan of the frames.
+        frame_cell: address of a `FrameCell`. Its `pixels` must have room for a frame and
+            `PIECE_BYTES` before and behind it, and the same remainder by `PIECE_BYTES` as `source`.
+        rows: address of the plan's rows.
+    """
+    # One piece more, because a row need not begin where a piece does.
+    pieces = -(-plan.row_bytes // PIECE_BYTES) + 1
+    job = FetchJob(frame_cell, rows, len(plan.rows), plan.row_bytes, pieces)
+    return job, max(1, -(-len(plan.rows) * pieces // FETCH_THREADS))

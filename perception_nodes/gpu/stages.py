@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.core.decode import DecodeSettings
-from perception_nodes.core.frame import ImageView
+from perception_nodes.core.frame import FrameRejected, ImageView
 from perception_nodes.gpu.cuda import (
     CudaError,
     CudaGraph,
@@ -32,11 +32,11 @@ from perception_nodes.gpu.decode_job import (
     launches_of,
 )
 from perception_nodes.gpu.frame_memory import FrameMemory
-from perception_nodes.gpu.nvrtc import cubin
+from perception_nodes.gpu.frame_transfer import FrameTransfer
+from perception_nodes.gpu.nvrtc import load_kernels
 from perception_nodes.gpu.preprocess_job import (
     THREADS,
     FrameCell,
-    InputFormat,
     build_preprocess_job,
     constants_of,
     grid_of,
@@ -66,33 +66,33 @@ class NetworkStage:
 
 
 class Preprocessing:
-    """Makes the network's input tensor from frames.
+    """Makes the network's input from frames.
 
     Attributes:
+        transfer: brings the frames to the device.
         kernel: the compiled kernel.
     """
 
-    def __init__(self, device: Device, input_format: InputFormat, out: int, ticket: int) -> None:
-        """Compile the kernel, or read it from the cache.
+    def __init__(self, device: Device, size: tuple[int, int], out: int, ticket: int) -> None:
+        """Compile the kernels, or read them from the cache.
 
         Args:
-            device: device that it runs on.
-            input_format: format of the network's input tensor.
-            out: device address of the input tensor.
+            device: device that they run on.
+            size: width and height of the network's input.
+            out: device address of the input tensor, uint8 [height, width, 3] blue, green, red.
             ticket: device address of eight bytes that receive the frame's ticket.
 
         Raises:
-            CudaError: the kernel cannot be compiled or loaded.
+            CudaError: a kernel cannot be compiled or loaded.
         """
-        self._device, self._input_format = device, input_format
-        self._out, self._ticket = out, ticket
+        self._device, self._size, self._out, self._ticket = device, size, out, ticket
         self._fitted: tuple[object, ...] = ()
         self._frames = FrameMemory(device)
         self._cell_memory = device.pinned(ctypes.sizeof(FrameCell))
         self._cell = FrameCell.from_buffer(self._cell_memory.array)
         self._constants: DeviceMemory | None = None
-        image = cubin("preprocess", device.facts.sm, device.facts.driver_cuda)
-        self.kernel = device.module(image).kernel("preprocess")
+        self.transfer = FrameTransfer(device, self._cell, self._cell_memory.address)
+        self.kernel = load_kernels(device, "preprocess").kernel("preprocess")
 
     def fit(self, image: ImageView, placement: Placement, stream: Stream) -> bool:
         """Prepare for frames of this kind and placement.
@@ -101,37 +101,39 @@ class Preprocessing:
             Whether anything changed, so that a graph must be captured again.
 
         Raises:
-            FrameRejected: size, step and data do not fit together, or a GPU cannot read the frame.
+            FrameRejected: size, step and data do not fit together, a GPU cannot read the frame, or
+                the placement is for another network.
         """
         check_in_place(image)
         kind = (image.encoding, image.width, image.height, image.step, placement)
         if kind == self._fitted:
             return False
+        if (placed := (placement.letterbox.width, placement.letterbox.height)) != self._size:
+            raise FrameRejected(f"the frame is placed for an input of {placed}, not {self._size}")
         plan = plan_frame(image, placement.letterbox, placement.grid())
         self._fitted = ()  # until everything below has succeeded
         self._frames.reserve(plan.frame_bytes)
-        arrays = constants_of(plan, self._input_format)
-        constants, addresses = upload(self._device, stream, arrays)
+        constants, addresses = upload(self._device, stream, constants_of(plan))
         if self._constants is not None:
             self._constants.close()
         self._constants = constants
-        job = build_preprocess_job(
-            plan, self._input_format, self._cell_memory.address, self._ticket, self._out, addresses
-        )
-        grid = grid_of(self._input_format)
-        self._launch = self.kernel.prepare(grid, (THREADS, 1, 1), job)
+        cell = self._cell_memory.address
+        job = build_preprocess_job(plan, cell, self._ticket, self._out, addresses)
+        self._launch = self.kernel.prepare(grid_of(plan), (THREADS, 1, 1), job)
+        self.transfer.fit(plan, addresses[0], stream, self._launch.enqueue)
         self._fitted = kind
         self._frame_bytes = plan.frame_bytes
         return True
 
-    def take(self, image: ImageView, ticket: int) -> int:
+    def take(self, image: ImageView, ticket: int, stream: Stream) -> int:
         """Pass the next frame to the device; no running kernel may read an earlier one.
 
         Returns:
-            Number of copies that were needed: 0 if the frame is in shared memory.
+            Number of copies that were made on the host: 0 if the frame is in shared memory.
         """
-        self._cell.pixels, copies = self._frames.locate(image.data[: self._frame_bytes])
+        address, copies = self._frames.locate(image.data[: self._frame_bytes])
         self._cell.ticket = ticket
+        self.transfer.take(address, stream)
         return copies
 
     @property
@@ -140,7 +142,8 @@ class Preprocessing:
         return self._frames.registrations
 
     def enqueue(self, stream: Stream) -> None:
-        """Put the kernel on a stream, for the frame of `take`."""
+        """Put the kernels on a stream, for the frame of `take`."""
+        self.transfer.enqueue(stream)
         self._launch.enqueue(stream)
 
     def close(self) -> None:
@@ -177,7 +180,7 @@ class Decoding:
             CudaError: a kernel cannot be compiled or loaded.
         """
         self._head, self._settings, self._tensors = head, settings, tensors
-        module = device.module(cubin("decode", device.facts.sm, device.facts.driver_cuda))
+        module = load_kernels(device, "decode")
         self._kernels = [
             (module.kernel(name), (blocks, 1, 1), (threads, 1, 1))
             for name, blocks, threads in launches_of(head)
@@ -235,7 +238,7 @@ class GpuDetector:
     def __init__(
         self,
         stream: Stream,
-        input_format: InputFormat,
+        size: tuple[int, int],
         network: NetworkStage,
         decoding: Decoding,
     ) -> None:
@@ -243,7 +246,7 @@ class GpuDetector:
 
         Args:
             stream: stream of the camera.
-            input_format: format of the network's input tensor.
+            size: width and height of the network's input.
             network: the network.
             decoding: decodes the network's output.
 
@@ -251,9 +254,7 @@ class GpuDetector:
             CudaError: a kernel cannot be compiled or loaded.
         """
         self._stream, self._network, self._decoding = stream, network, decoding
-        self._preprocessing = Preprocessing(
-            network.device, input_format, network.image, decoding.ticket
-        )
+        self._preprocessing = Preprocessing(network.device, size, network.image, decoding.ticket)
         self.graph: CudaGraph | Uncaptured | None = None
         self._ticket = 0
         self.copies = 0
@@ -274,7 +275,7 @@ class GpuDetector:
             self.graph = None
         if self.graph is None:
             # `capture` first runs the stages once, on this frame.
-            self._preprocessing.take(image, self._ticket)
+            self._preprocessing.take(image, self._ticket, self._stream)
             self._decoding.place(placement)
             stages = [self._preprocessing.enqueue, self._network.enqueue, self._decoding.enqueue]
             self.graph = capture(self._stream, stages, self._network.capturable(self._stream))
@@ -284,7 +285,7 @@ class GpuDetector:
         """Start processing a frame, which must stay valid until `result`; see `prepare`."""
         graph = self.prepare(image, placement)
         self._ticket += 1
-        self.copies = self._preprocessing.take(image, self._ticket)
+        self.copies = self._preprocessing.take(image, self._ticket, self._stream)
         graph.launch(self._stream)
 
     def result(self) -> DecodeResult:
@@ -301,6 +302,11 @@ class GpuDetector:
     def registrations(self) -> int:
         """How often memory of frames was registered with the driver; it takes milliseconds."""
         return self._preprocessing.registrations
+
+    @property
+    def transfer(self) -> FrameTransfer:
+        """How frames come to the device, with what it took."""
+        return self._preprocessing.transfer
 
     def close(self) -> None:
         """Release the frames' memory and the graph; everything else is freed with the device."""

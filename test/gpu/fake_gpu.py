@@ -76,6 +76,7 @@ class FakeGpu:
         self.devices, self.driver, self.sm = devices, driver, sm
         self.integrated, self.memory_bytes = integrated, memory_bytes
         self.kernels = {}
+        self.costs = {}  # device time by kernel, and of a "copy", in ms
         self.failures = {}
         self.calls = Counter()
         self.memory = {}
@@ -147,10 +148,18 @@ class FakeGpu:
             operation()
 
     def copy(self, stream, read, write):
-        stream.put(lambda: np.copyto(write(), read()))
+        def run():
+            self._clock_ms += self.costs.get("copy", 0)
+            np.copyto(write(), read())
+
+        stream.put(run)
 
     def launch(self, stream, name, grid, block, arguments):
-        stream.put(lambda: self.kernels[name](self, grid, block, arguments))
+        def run():
+            self._clock_ms += self.costs.get(name, 0)
+            self.kernels[name](self, grid, block, arguments)
+
+        stream.put(run)
 
     def begin_capture(self, stream):
         stream.captured = []

@@ -6,7 +6,7 @@ import kernels_on_host
 
 from perception_nodes.gpu.decode_job import DecodeJob, DecodeResult, DecodeState
 from perception_nodes.gpu.network_job import THREADS, LaunchJob
-from perception_nodes.gpu.preprocess_job import TILE, FrameCell, PreprocessJob
+from perception_nodes.gpu.preprocess_job import TILE, FetchJob, FrameCell, PreprocessJob
 
 DECODE_GRIDS = {
     "find_candidates": lambda cells: (-(-cells // 128), 128),
@@ -17,10 +17,23 @@ DECODE_GRIDS = {
 
 def install_kernels(gpu):
     """Let a `FakeGpu` run the kernels of the project."""
+    gpu.kernels["fetch"] = run_fetch
     gpu.kernels["preprocess"] = run_preprocess
     gpu.kernels["convolve"] = run_convolve
     for name in DECODE_GRIDS:
         gpu.kernels[name] = _decode_kernel(name)
+
+
+def run_fetch(gpu, grid, block, packed):
+    job = FetchJob.from_buffer_copy(packed)
+    assert (grid[1:], block) == ((1, 1), (256, 1, 1))
+    assert grid[0] * block[0] >= job.row_count * job.pieces
+    cell = FrameCell.from_buffer_copy(gpu.view(job.frame, ctypes.sizeof(FrameCell)))
+    assert cell.pixels % 16 == cell.source % 16
+    source, pixels = (gpu.view(at, 1).ctypes.data for at in (cell.source, cell.pixels))
+    there = FrameCell(pixels, source, cell.ticket)
+    job.frame, job.rows = ctypes.addressof(there), gpu.view(job.rows, 4).ctypes.data
+    kernels_on_host.load("fetch").fetch(ctypes.byref(job), grid[0], 0)
 
 
 def run_preprocess(gpu, grid, block, packed):
@@ -32,10 +45,9 @@ def run_preprocess(gpu, grid, block, packed):
         return gpu.view(address, nbytes).ctypes.data if address else 0
 
     cell = FrameCell.from_buffer_copy(gpu.view(job.frame, ctypes.sizeof(FrameCell)))
-    pixels = FrameCell(at(cell.pixels), cell.ticket)
-    job.frame = ctypes.addressof(pixels)
-    job.ticket, job.table = at(job.ticket, 8), at(job.table, 768 * job.value_bytes)
-    job.out = at(job.out, 3 * job.width * job.height * job.value_bytes)
+    pixels = FrameCell(at(cell.pixels), 0, cell.ticket)
+    job.frame, job.ticket = ctypes.addressof(pixels), at(job.ticket, 8)
+    job.out = at(job.out, 3 * job.width * job.height)
     for plane in job.planes:
         for name in ("columns", "rows", "xy", "fraction"):
             setattr(plane, name, at(getattr(plane, name)))

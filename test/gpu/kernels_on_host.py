@@ -21,9 +21,10 @@ from perception_nodes.gpu.decode_job import (
 from perception_nodes.gpu.network_job import NetworkPlan, build_launches
 from perception_nodes.gpu.nvrtc import KERNELS
 from perception_nodes.gpu.preprocess_job import (
+    PIECE_BYTES,
     FrameCell,
     FramePlan,
-    InputFormat,
+    build_fetch_job,
     build_preprocess_job,
     constants_of,
     grid_of,
@@ -73,28 +74,34 @@ def load(name: str) -> ctypes.CDLL:
 
 
 def preprocess(
-    frame: NDArray[np.uint8], plan: FramePlan, input_format: InputFormat, order: int = FORWARDS
-) -> NDArray[np.generic]:
+    frame: NDArray[np.uint8], plan: FramePlan, order: int = FORWARDS, fetched: bool = False
+) -> NDArray[np.uint8]:
     """Compute the network's input with `preprocess.cu` on the host.
 
     Args:
         frame: uint8 [n], the bytes of the frame.
         plan: plan of such frames.
-        input_format: format of the network's input tensor.
         order: order of the threads, `FORWARDS` or `BACKWARDS`.
+        fetched: whether `fetch.cu` first moves what is needed to other memory.
     """
-    arrays = [np.ascontiguousarray(array) for array in constants_of(plan, input_format)]
-    cell, ticket = FrameCell(pixels=frame.ctypes.data), ctypes.c_uint64()
-    out = np.empty(input_format.shape, input_format.dtype)
+    arrays = [np.ascontiguousarray(array) for array in constants_of(plan)]
+    address = frame.ctypes.data
+    cell, ticket = FrameCell(address, address), ctypes.c_uint64()
+    if fetched:
+        moved = np.full(plan.frame_bytes + 4 * PIECE_BYTES, 0xA5, np.uint8)
+        first = moved.ctypes.data + PIECE_BYTES
+        cell.pixels = first + (address - first) % PIECE_BYTES
+        fetch_job, blocks = build_fetch_job(plan, ctypes.addressof(cell), arrays[0].ctypes.data)
+        load("fetch").fetch(ctypes.byref(fetch_job), blocks, order)
+    out = np.empty((plan.letterbox.height, plan.letterbox.width, 3), np.uint8)
     job = build_preprocess_job(
         plan,
-        input_format,
         ctypes.addressof(cell),
         ctypes.addressof(ticket),
         out.ctypes.data,
         [array.ctypes.data for array in arrays],
     )
-    tiles_x, tiles_y, _ = grid_of(input_format)
+    tiles_x, tiles_y, _ = grid_of(plan)
     load("preprocess").preprocess(ctypes.byref(job), tiles_x, tiles_y, order)
     return out
 

@@ -1,6 +1,6 @@
 """The specification of `kernels/preprocess.cu` in NumPy: what the GPU makes from a frame.
 
-It is plain and slow. The kernel gives the same bits, compiled for a GPU or for the host.
+It is plain and slow. The kernels give the same bits, compiled for a GPU or for the host.
 """
 
 import numpy as np
@@ -14,7 +14,6 @@ from perception_nodes.gpu.preprocess_job import (
     LENS_BITS,
     YUV,
     FramePlan,
-    InputFormat,
     PlanePlan,
 )
 
@@ -25,30 +24,21 @@ YUV_TO_BGR = np.array([[76309, 132201, 0], [76309, -25675, -53279], [76309, 0, 1
 """BT.601, limited range, from (Y - 16, U - 128, V - 128), in 1 / 65536."""
 
 
-def preprocess(
-    frame: NDArray[np.uint8], plan: FramePlan, input_format: InputFormat
-) -> NDArray[np.generic]:
-    """The network's input.
+def preprocess(frame: NDArray[np.uint8], plan: FramePlan) -> NDArray[np.uint8]:
+    """The network's input, uint8 [height, width, 3] blue, green, red.
 
     Args:
         frame: uint8 [n], the bytes of the frame.
         plan: plan of such frames.
-        input_format: format of the network's input tensor.
-
-    Returns:
-        The input tensor, with the type and shape of the format.
     """
     box = plan.letterbox
-    bgr = np.full((input_format.height, input_format.width, 3), PADDING_VALUE, np.uint8)
+    bgr = np.full((box.height, box.width, 3), PADDING_VALUE, np.uint8)
     inside = (
         slice(box.pad_y, box.pad_y + box.inner_height),
         slice(box.pad_x, box.pad_x + box.inner_width),
     )
     bgr[inside] = _scaled(frame, plan)
-    picture = bgr if input_format.order == "BGR" else bgr[:, :, ::-1]
-    table = input_format.table()
-    values = np.stack([table[channel][picture[:, :, channel]] for channel in range(3)])
-    return (values if input_format.layout == "NCHW" else values.transpose(1, 2, 0))[None]
+    return bgr
 
 
 def _scaled(frame: NDArray[np.uint8], plan: FramePlan) -> Integers:

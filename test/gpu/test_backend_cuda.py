@@ -24,9 +24,9 @@ from perception_nodes.cli import doctor
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.frame import FrameHeader
 from perception_nodes.core.inference import BackendError, BackendLost
-from perception_nodes.gpu import network_stage, nvrtc, stages
+from perception_nodes.gpu import frame_transfer, nvrtc
 from perception_nodes.gpu.decode_job import Head
-from perception_nodes.gpu.preprocess_job import InputFormat, plan_frame
+from perception_nodes.gpu.preprocess_job import plan_frame
 from perception_nodes.preprocess.placement import Placer
 
 SETTINGS = DecodeSettings()
@@ -49,8 +49,8 @@ def gpu(monkeypatch):
     gpu = FakeGpu(memory_bytes=64 << 20)
     install_kernels(gpu)
     fake_gpu.install(monkeypatch, gpu)
-    for module in (stages, network_stage):
-        monkeypatch.setattr(module, "cubin", lambda *names: repr(names).encode())
+    monkeypatch.setattr(frame_transfer, "MOST_FRAMES", 2)
+    monkeypatch.setattr(nvrtc, "cubin", lambda *names: repr(names).encode())
     return gpu
 
 
@@ -94,8 +94,7 @@ def test_frames_of_two_cameras_give_the_boxes_of_the_specifications(backend, gpu
         frames.append((header, image))
         plan = plan_frame(image, placement.letterbox, placement.grid())
         pixels = np.frombuffer(image.data, np.uint8)
-        scaled = preprocess_oracle.preprocess(pixels, plan, InputFormat(*size))
-        heads = golden.infer(np.ascontiguousarray(scaled.reshape(size[1], size[0], 3)))
+        heads = golden.infer(preprocess_oracle.preprocess(pixels, plan))
         found = decode_oracle.decode(heads.boxes, heads.classes, head, SETTINGS, placement)
         wanted.append(found.detections())
     for header, image in frames:

@@ -26,9 +26,9 @@ from perception_nodes.core.geometry import Lens
 from perception_nodes.core.inference import BackendLost
 from perception_nodes.core.pipeline import Pipeline, detect_together
 from perception_nodes.drives.bag import open_drive
-from perception_nodes.gpu import stages
+from perception_nodes.gpu import frame_transfer, nvrtc
 from perception_nodes.gpu.decode_job import Head
-from perception_nodes.gpu.preprocess_job import InputFormat, plan_frame
+from perception_nodes.gpu.preprocess_job import plan_frame
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.preprocess.placement import Placement, Placer
 from perception_nodes.transport.cdr import read_image
@@ -72,9 +72,10 @@ def gpu(monkeypatch, model, runtime):
 
     gpu = FakeGpu(memory_bytes=64 << 20)
     install_kernels(gpu)
+    monkeypatch.setattr(frame_transfer, "MOST_FRAMES", 2)
     fake_gpu.install(monkeypatch, gpu)
     fake_tensorrt.install(monkeypatch, fake_tensorrt.make(gpu, network=network))
-    monkeypatch.setattr(stages, "cubin", lambda *names: repr(names).encode())
+    monkeypatch.setattr(nvrtc, "cubin", lambda *names: repr(names).encode())
     return gpu
 
 
@@ -108,10 +109,8 @@ def specified(image, placement, model, runtime):
     """The result for a frame according to the specifications."""
     size = model.input.width, model.input.height
     plan = plan_frame(image, placement.letterbox, placement.grid())
-    picture = preprocess_oracle.preprocess(
-        np.frombuffer(image.data, np.uint8), plan, InputFormat(*size)
-    )
-    heads = runtime.infer(np.ascontiguousarray(picture.reshape(size[1], size[0], 3)))
+    picture = preprocess_oracle.preprocess(np.frombuffer(image.data, np.uint8), plan)
+    heads = runtime.infer(picture)
     head = Head(*size, tuple(model.outputs.strides), model.outputs.reg_max, len(model.classes))
     return decode_oracle.decode(heads.boxes, heads.classes, head, SETTINGS, placement)
 

@@ -13,6 +13,7 @@ from perception_nodes.gpu.cuda.errors import CudaError
 from perception_nodes.gpu.nvrtc import KERNELS, Nvrtc, cubin, nvrtc
 
 ENTRIES = {
+    "fetch": {"fetch"},
     "preprocess": {"preprocess"},
     "decode": {"find_candidates", "decode_boxes", "suppress"},
     "network": {"convolve"},

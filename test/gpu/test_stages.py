@@ -19,17 +19,17 @@ from pictures import frame, noise, view
 from perception_nodes.cameras.channel import camera_reader, camera_writer
 from perception_nodes.core.decode import AbsurdOutput, DecodeSettings
 from perception_nodes.core.frame import CameraInfo, FrameRejected
-from perception_nodes.gpu import stages
+from perception_nodes.gpu import frame_transfer, nvrtc, stages
 from perception_nodes.gpu.cuda import CudaError, open_device
 from perception_nodes.gpu.decode_job import Head
 from perception_nodes.gpu.frame_memory import FrameMemory
-from perception_nodes.gpu.preprocess_job import InputFormat, plan_frame
+from perception_nodes.gpu.preprocess_job import FetchJob, FrameCell, plan_frame
 from perception_nodes.preprocess.placement import Placement
 from perception_nodes.transport.domain import sweep
 from perception_nodes.transport.shm import Endpoint
 
 HEAD = Head(96, 64, (8, 16), 4, 3)
-OUTPUT = InputFormat(96, 64)
+SIZE, SHAPE, NBYTES = (96, 64), (64, 96, 3), 96 * 64 * 3
 SETTINGS = DecodeSettings(0.35, 0.6)
 MATRIX = (400.0, 0.0, 319.5, 0.0, 400.0, 239.5, 0.0, 0.0, 1.0)
 BARREL = CameraInfo(640, 480, "plumb_bob", (-0.3, 0.08, 0.001, -0.0005, 0.0), MATRIX)
@@ -41,7 +41,8 @@ def gpu(monkeypatch):
     gpu = FakeGpu(memory_bytes=64 << 20)
     install_kernels(gpu)
     install(monkeypatch, gpu)
-    monkeypatch.setattr(stages, "cubin", lambda *names: repr(names).encode())
+    monkeypatch.setattr(frame_transfer, "MOST_FRAMES", 2)
+    monkeypatch.setattr(nvrtc, "cubin", lambda *names: repr(names).encode())
     return gpu
 
 
@@ -61,7 +62,7 @@ class Camera:
     def __init__(self, device, gpu):
         self.device, self.gpu = device, gpu
         self.stream = device.stream()
-        self.image = device.memory(OUTPUT.nbytes)
+        self.image = device.memory(NBYTES)
         random = np.random.default_rng(4)
         self.boxes, self.classes, self.memory, tensors = [], [], [], []
         for stride in HEAD.strides:
@@ -76,11 +77,11 @@ class Camera:
         network = stages.NetworkStage(
             device, self.image.address, tensors, self.infer, lambda stream: self.capturable
         )
-        self.detector = stages.GpuDetector(self.stream, OUTPUT, network, decoding)
+        self.detector = stages.GpuDetector(self.stream, SIZE, network, decoding)
 
     def infer(self, stream):
         def run():
-            self.seen.append(self.gpu.view(self.image.address, OUTPUT.nbytes).copy())
+            self.seen.append(self.gpu.view(self.image.address, NBYTES).copy())
             for pair, box, logits in zip(self.memory, self.boxes, self.classes, strict=True):
                 self.gpu.view(pair[0].address, box.nbytes)[:] = box.reshape(-1).view(np.uint8)
                 self.gpu.view(pair[1].address, logits.nbytes)[:] = logits.reshape(-1).view(np.uint8)
@@ -97,8 +98,8 @@ class Camera:
         placement = Placement.fit((image.width, image.height), (96, 64), info)
         found = self.detect(image, placement)
         plan = plan_frame(image, placement.letterbox, placement.grid())
-        picture = preprocess_oracle.preprocess(np.frombuffer(image.data, np.uint8), plan, OUTPUT)
-        np.testing.assert_array_equal(self.seen[-1].reshape(OUTPUT.shape), picture)
+        picture = preprocess_oracle.preprocess(np.frombuffer(image.data, np.uint8), plan)
+        np.testing.assert_array_equal(self.seen[-1].reshape(SHAPE), picture)
         expected = decode_oracle.decode(self.boxes, self.classes, HEAD, SETTINGS, placement)
         for name in ("count", "found", "entered", "kept", "absurd"):
             assert getattr(self.last, name) == getattr(expected, name)
@@ -220,6 +221,67 @@ class TestDetector:
         with pytest.raises(CudaError, match="out of memory"):
             camera.detect(image, PLACEMENT)
         del gpu.failures["cuStreamBeginCapture"]
+        camera.check(image)
+
+
+class TestHowFramesCome:
+    @pytest.mark.parametrize(
+        ("costs", "way"), [({"copy": 0.3}, "fetch"), ({"fetch": 0.3}, "copy"), ({}, "fetch")]
+    )
+    def test_over_a_bus_in_the_way_that_is_faster_on_this_card(
+        self, camera, gpu, shared, costs, way
+    ):
+        gpu.costs = costs
+        image = frame(noise(320, 240), "nv12")
+        memory = shared(4 * len(image.data))
+        assert camera.check(slot(memory, image, 0)) == 0
+        transfer = camera.detector.transfer
+        assert transfer.way == way
+        slower = max(costs, default=None)
+        if slower:
+            assert transfer.took_us[slower] == pytest.approx(transfer.took_us[way] + 300)
+        before = gpu.calls.copy()
+        for number in range(1, 4):
+            image = frame(noise(320, 240, number), "nv12")
+            assert camera.check(slot(memory, image, 999 * number)) == 0
+        made = {"cuGraphLaunch": 3, "cuStreamSynchronize": 3}
+        assert dict(gpu.calls - before) == made | ({"cuMemcpyAsync": 3} if way == "copy" else {})
+
+    def test_where_they_lie_on_a_gpu_that_shares_the_hosts_memory(self, gpu, shared):
+        gpu.integrated = 1
+        gpu.costs = {"fetch": 9, "copy": 9}
+        device = open_device()
+        camera = Camera(device, gpu)
+        image = frame(noise(320, 240), "nv12")
+        begun = gpu.calls["cuMemcpyAsync"]
+        assert camera.check(slot(shared(len(image.data)), image, 0)) == 0
+        assert (camera.detector.transfer.way, camera.detector.transfer.took_us) == ("in place", {})
+        assert gpu.calls["cuMemcpyAsync"] == begun + 1  # the positions
+        device.close()
+
+    def test_they_are_timed_in_turn_so_that_no_cache_holds_them(self, camera, gpu, monkeypatch):
+        monkeypatch.setattr(frame_transfer, "MOST_FRAMES", 6)
+        seen = []
+        run = gpu.kernels["fetch"]
+
+        def fetch(gpu, grid, block, packed):
+            address = FetchJob.from_buffer_copy(packed).frame
+            cell = gpu.view(address, ctypes.sizeof(FrameCell))
+            seen.append(FrameCell.from_buffer_copy(cell).source)
+            run(gpu, grid, block, packed)
+
+        gpu.kernels["fetch"] = fetch
+        image = frame(noise(640, 480), "bgr8")
+        camera.check(image)
+        timed = seen[:6]
+        assert len(set(timed)) == 6
+        assert min(np.diff(sorted(timed))) >= len(image.data)
+
+    def test_a_frame_that_is_placed_for_another_network_is_rejected(self, camera):
+        """The kernel would write beyond the network's input."""
+        image = frame(noise(320, 240), "nv12")
+        with pytest.raises(FrameRejected, match=r"for an input of \(96, 96\), not \(96, 64\)"):
+            camera.detect(image, Placement.fit((320, 240), (96, 96), None))
         camera.check(image)
 
 

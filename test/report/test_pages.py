@@ -159,22 +159,26 @@ def comparison_page(folder):
 
 
 def gpu_report_page(_):
+    ways = {"frames_come_by": "copy", "transfer_us": {"fetch": 2.0, "copy": 1.0}}
     one = {
         "encoding": HOSTILE, "lens": HOSTILE, "device_memory_us": 8.0, "moved_bytes": {"frame": 1},
-        "gb_s": 1.0, "of_bandwidth": 0.5, "in_place_ms": LATENCY, "bytes": 9, "ms": LATENCY,
-        "objects": HOSTILE, "found": 1, "boxes": 1,
+        "gb_s": 1.0, "of_bandwidth": 0.5, "ms": LATENCY, "objects": HOSTILE, "found": 1, "boxes": 1,
+        **ways,
     }  # fmt: skip
-    whole = {
-        "frames": 5, "copies_a_frame": 0, "over_3_ms": 0, "shared_memory_to_boxes_ms": LATENCY,
-        "graph_on_device_ms": LATENCY,
+    paced = {
+        "frames": 5, "copies_a_frame": 0, "over_aim": 0, "shared_memory_to_boxes_ms": LATENCY,
+        "clocks": {"0": {"sm_mhz": [1, 2, 3]}},
+    }  # fmt: skip
+    network = {
+        "name": HOSTILE, "conditions": {HOSTILE: {"30 Hz": paced}}, "graph_on_device_ms": LATENCY,
+        "registrations": 1, **ways,
     }  # fmt: skip
     return gpu_page.render(
         {
             "gpu": {"name": HOSTILE, "driver_cuda": "13.0", "through": HOSTILE},
-            "machine": HOSTILE, "missing": [HOSTILE], "checks": {"cases": 1}, "network": HOSTILE,
-            "preprocess": [one], "copy_to_device": [one], "decode": [one],
-            "whole": {HOSTILE: whole}, "bandwidth_gb_s": 1.0, "host_to_device_bytes": 1,
-            "back_to_host_bytes": 1,
+            "machine": HOSTILE, "missing": [HOSTILE], "checks": {"cases": 1},
+            "preprocess": [one], "decode": [one], "networks": {"cuda": network},
+            "bandwidth_gb_s": 1.0, "back_to_host_bytes": 1,
         }
     )  # fmt: skip
 

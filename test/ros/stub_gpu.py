@@ -100,9 +100,8 @@ def install(folder: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
         monkeypatch.setenv(name, f"{first}:{os.environ.get(name, '')}")
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
     for name in KERNELS:
-        cubin(
-            name, SM, CUDA
-        )  # by NVRTC, which looks for a libcuda itself and does not bear this one
+        # By NVRTC, which looks for a libcuda itself and does not bear this one.
+        cubin(name, SM, CUDA)
     monkeypatch.setenv("STUB_CUDA_FAILS", str(folder / "fails"))
     monkeypatch.setenv("STUB_CUDA_KERNELS", ":".join(kernels))
 

@@ -15,7 +15,7 @@ from perception_nodes.backends.model import load_model
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.drives.bag import open_drive
 from perception_nodes.gpu.decode_job import Head
-from perception_nodes.gpu.preprocess_job import InputFormat, plan_frame
+from perception_nodes.gpu.preprocess_job import plan_frame
 from perception_nodes.preprocess.placement import Placement
 from perception_nodes.transport.cdr import read_image
 
@@ -41,8 +41,7 @@ def specified(sample: Path) -> dict[int, int]:
         placement = Placement.fit((image.width, image.height), (width, height), None)
         plan = plan_frame(image, placement.letterbox, None)
         pixels = np.frombuffer(image.data, np.uint8)
-        picture = preprocess_oracle.preprocess(pixels, plan, InputFormat(width, height))
-        heads = runtime.infer(np.ascontiguousarray(picture.reshape(height, width, 3)))
+        heads = runtime.infer(preprocess_oracle.preprocess(pixels, plan))
         settings = DecodeSettings()
         result = decode_oracle.decode(heads.boxes, heads.classes, head, settings, placement)
         found[frame.index] = result.count

@@ -1,13 +1,14 @@
-// Makes the network's input from a camera frame, read in place, in one pass: undistorted,
-// letterboxed, in the network's colour order, type and layout.
+// Makes the network's input from a camera frame in one pass: undistorted, letterboxed, uint8
+// [height, width, 3], blue, green, red.
 //
 // test/gpu/preprocess_oracle.py specifies the result in NumPy, to the bit;
-// perception_nodes/gpu/preprocess_job.py makes the jobs. All arithmetic is on integers, and a table
-// converts 8-bit values to the output's type, so the bits do not depend on the compiler.
+// perception_nodes/gpu/preprocess_job.py makes the jobs. All arithmetic is on integers, so the bits
+// do not depend on the compiler.
 //
 // A block computes a tile of 64 x 4 pixels. Each thread samples one pixel into shared memory,
 // neighbouring threads neighbouring pixels; then the tile is written in pieces of 16 bytes.
 
+#include "frame.cuh"
 #include "portable.cuh"
 
 namespace {
@@ -24,7 +25,9 @@ constexpr int BITS = 11;  // fraction bits of a position between two samples, as
 constexpr int ONE = 1 << BITS;
 constexpr int LENS_BITS = 5;  // fraction bits in the map of a lens, as in cv2.remap
 constexpr int PADDING = 114;
+constexpr int ROW_BYTES = 3 * TILE_WIDTH;
 constexpr int PIECE_BYTES = 16;
+constexpr int PIECES = ROW_BYTES / PIECE_BYTES;
 
 enum Kind { INTERLEAVED, YUV, BAYER_CELLS, BAYER_MOSAIC };
 
@@ -44,31 +47,20 @@ struct Plane {
     int outside;      // value of samples beyond the grid
 };
 
-// The input that changes from frame to frame; it may be in the host's memory.
-struct Frame {
-    const unsigned char* pixels;
-    unsigned long long ticket;
-};
-
 struct Job {
     Plane planes[2];
     const Frame* frame;
     unsigned long long* ticket;  // receives the frame's ticket, which `decode.cu` reports
-    const unsigned* table;       // 3 x 256 values of the output's type
     unsigned char* out;
     int kind;
     int red_x, red_y;  // position of red in a 2 x 2 cell of a mosaic
     int inner_width, inner_height, pad_x, pad_y;
     int width, height;
-    int value_bytes;  // size of the output's type
-    int planar;       // layout: 1 for NCHW, 0 for NHWC
-    int reversed;     // order of channels: 1 for red, green, blue; 0 for blue, green, red
 };
 
 struct Shared {
+    alignas(PIECE_BYTES) unsigned char picture[3 * THREADS];  // one row of the tile after the other
     const unsigned char* frame;
-    unsigned table[3 * 256];
-    unsigned char picture[3][THREADS];
 };
 
 struct Colour {
@@ -211,8 +203,6 @@ INLINE Colour sample(const Job& job, const unsigned char* frame, int u, int v) {
 INLINE void prepare(const Job& job, Shared& shared, int tile, int thread) {
     if (thread == 0) shared.frame = job.frame->pixels;
     if (tile == 0 && thread == THREADS - 1) *job.ticket = job.frame->ticket;
-    for (int i = thread; i < 3 * 256 * job.value_bytes / 4; i += THREADS)
-        shared.table[i] = job.table[i];
 }
 
 // Phase 2: compute a pixel of the tile.
@@ -223,65 +213,24 @@ INLINE void sample_tile(const Job& job, Shared& shared, int tile_x, int tile_y, 
     Colour found = {PADDING, PADDING, PADDING};
     if (unsigned(u) < unsigned(job.inner_width) && unsigned(v) < unsigned(job.inner_height))
         found = sample(job, shared.frame, u, v);
-    shared.picture[0][thread] = job.reversed ? found.red : found.blue;
-    shared.picture[1][thread] = found.green;
-    shared.picture[2][thread] = job.reversed ? found.blue : found.red;
+    shared.picture[3 * thread] = found.blue;
+    shared.picture[3 * thread + 1] = found.green;
+    shared.picture[3 * thread + 2] = found.red;
 }
 
-// Value `index` of a run of output values of the tile, in the output's type.
-template <typename T>
-INLINE T value_of(const Shared& shared, int channel, int row, int index) {
-    if (channel < 0) {  // NHWC: channels alternate
-        channel = index % 3;
-        index /= 3;
-    }
-    int pixel = shared.picture[channel][row * TILE_WIDTH + index];
-    return reinterpret_cast<const T*>(shared.table)[256 * channel + pixel];
-}
-
-// Phase 3: write the tile. Each of its rows is one run of output values (NHWC), or one run for each
-// channel (NCHW).
-template <typename T>
+// Phase 3: write the tile, a piece of a row with each thread.
 INLINE void store_tile(const Job& job, const Shared& shared, int tile_x, int tile_y, int thread) {
-    constexpr int PIECE = PIECE_BYTES / sizeof(T), A_WORD = 4 / sizeof(T);
-    int runs = job.planar ? 3 : 1, per_pixel = job.planar ? 1 : 3;
-    int left = tile_x * TILE_WIDTH;
-    int pixels = job.width - left < TILE_WIDTH ? job.width - left : TILE_WIDTH;
-    int length = pixels * per_pixel, pieces = (length + PIECE - 1) / PIECE;
-    T* out = reinterpret_cast<T*>(job.out);
-    for (int i = thread; i < runs * TILE_HEIGHT * pieces; i += THREADS) {
-        int first = i % pieces * PIECE, row = i / pieces % TILE_HEIGHT;
-        int channel = job.planar ? i / pieces / TILE_HEIGHT : -1;
-        int y = tile_y * TILE_HEIGHT + row;
-        if (y >= job.height) continue;
-        long long line = (channel < 0 ? 0LL : channel) * job.height + y;
-        T* to = out + (line * job.width + left) * per_pixel + first;
-        if (first + PIECE <= length && reinterpret_cast<unsigned long long>(to) % PIECE_BYTES == 0) {
-            unsigned words[4];
-#pragma unroll
-            for (int w = 0; w < 4; w++) {
-                words[w] = 0;
-#pragma unroll
-                for (int k = 0; k < A_WORD; k++) {
-                    T value = value_of<T>(shared, channel, row, first + w * A_WORD + k);
-                    words[w] |= unsigned(value) << (8 * sizeof(T) * k);
-                }
-            }
-            *reinterpret_cast<uint4*>(to) = {words[0], words[1], words[2], words[3]};
-        } else {
-            for (int k = 0; k < PIECE && first + k < length; k++)
-                to[k] = value_of<T>(shared, channel, row, first + k);
-        }
-    }
-}
-
-INLINE void store_tile(const Job& job, const Shared& shared, int tile_x, int tile_y, int thread) {
-    if (job.value_bytes == 1)
-        store_tile<unsigned char>(job, shared, tile_x, tile_y, thread);
-    else if (job.value_bytes == 2)
-        store_tile<unsigned short>(job, shared, tile_x, tile_y, thread);
+    int row = thread / PIECES, first = thread % PIECES * PIECE_BYTES;
+    int left = tile_x * TILE_WIDTH, y = tile_y * TILE_HEIGHT + row;
+    int length = 3 * (job.width - left < TILE_WIDTH ? job.width - left : TILE_WIDTH);
+    if (row >= TILE_HEIGHT || y >= job.height || first >= length) return;
+    const unsigned char* from = shared.picture + row * ROW_BYTES + first;
+    unsigned char* to = job.out + 3LL * (y * job.width + left) + first;
+    bool aligned = reinterpret_cast<unsigned long long>(to) % PIECE_BYTES == 0;
+    if (aligned && first + PIECE_BYTES <= length)
+        *reinterpret_cast<uint4*>(to) = *reinterpret_cast<const uint4*>(from);
     else
-        store_tile<unsigned>(job, shared, tile_x, tile_y, thread);
+        for (int k = 0; k < PIECE_BYTES && first + k < length; k++) to[k] = from[k];
 }
 
 }  // namespace
