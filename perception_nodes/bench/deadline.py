@@ -5,7 +5,6 @@ detections and the report that a receiver got.
 """
 
 import json
-import os
 import tempfile
 import threading
 import time
@@ -15,13 +14,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
 from perception_nodes.bench.conditions import CONDITIONS, Surroundings, check_conditions
 from perception_nodes.bench.graphs import MEASURED
 from perception_nodes.bench.host import HostWatch
+from perception_nodes.bench.resources import (
+    SAMPLE_S,
+    ResourcesHeld,
+    constancy,
+    held,
+    processor_shares,
+)
 from perception_nodes.bench.setup import WARM_UP_FRAMES, BenchSetup
 from perception_nodes.core.frame import IN_TIME, PUBLISHED, FrameStatus
 from perception_nodes.core.statistics import latency_percentiles
@@ -29,10 +34,7 @@ from perception_nodes.graph.config import SettingsError
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor, last_error
 from perception_nodes.report.page import shown
 from perception_nodes.system.environment import stay_on_this_machine
-from perception_nodes.system.processes import PAGE_BYTES, TICK_NS
 from perception_nodes.system.realtime import allowed_priority
-from perception_nodes.transport.domain import own_prefix
-from perception_nodes.transport.memory import SHM_FOLDER
 
 REAL_TIME = ", real time"
 """Ends the name of a condition under which the graph had real-time priority."""
@@ -40,14 +42,9 @@ SOAKED = ("watchdog_node", "detector_node", "preprocess_node")
 """Processes that must not grow. The receiver does: it keeps everything that it received."""
 ENDLESS_FRAMES = 100_000_000
 """A second graph plays until it is stopped."""
-SAMPLE_S = 1.0
 SOAK = "soak"
 START_S = 8.0
 """About the time that a graph takes to start, for the progress bar."""
-SETTLED_SHARE = 0.25
-"""Share of a long run's samples, at its start, that are not the steady state yet."""
-GROWTH_LIMIT_MB = 8.0
-"""Growth of a process's memory that is normal in any long run."""
 
 
 @dataclass
@@ -73,24 +70,6 @@ class Condition:
     silent: int = 0
     arrived_late: int = 0
     processor_shares: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class ResourcesHeld:
-    """What the processes of the graph hold at one time.
-
-    Attributes:
-        at_s: the time, from the start of the graph.
-        memory_mb, descriptors: memory and file descriptors, by process.
-        processor_s: processor time used so far, by process.
-        shared_mb: shared memory of all processes.
-    """
-
-    at_s: float
-    memory_mb: dict[str, float]
-    descriptors: dict[str, int]
-    processor_s: dict[str, float]
-    shared_mb: float
 
 
 def account(
@@ -301,86 +280,9 @@ class _Round:
         started_s = time.monotonic()
         while not self._over.wait(SAMPLE_S):
             elapsed_s = time.monotonic() - started_s
-            self.samples.append(_held(graph, elapsed_s))
+            processes = [(s.name, p.pid) for s, p in graph.processes if s.executable in SOAKED]
+            self.samples.append(held(processes, elapsed_s))
             self._progress(min(begin_s + elapsed_s, end_s))
-
-
-def _settled(samples: Sequence[ResourcesHeld]) -> Sequence[ResourcesHeld]:
-    return samples[round(SETTLED_SHARE * len(samples)) :]
-
-
-def processor_shares(samples: Sequence[ResourcesHeld]) -> dict[str, float]:
-    """The share of one processor of each process in the steady state; 0.03 is 3 %."""
-    settled = _settled(samples)
-    if len(settled) < 2:
-        return {}
-    first, last = settled[0], settled[-1]
-    return {
-        name: round((last.processor_s[name] - before_s) / (last.at_s - first.at_s), 4)
-        for name, before_s in first.processor_s.items()
-        if name in last.processor_s
-    }
-
-
-def constancy(samples: Sequence[ResourcesHeld]) -> dict[str, Any]:
-    """Whether memory and descriptors of the graph stay constant in the steady state.
-
-    Args:
-        samples: taken at even intervals.
-
-    Returns:
-        The growth of memory and of descriptors by process, the growth of shared memory, and whether
-        all of it is constant. Growth is the median of the last quarter of the settled samples minus
-        that of the first quarter.
-    """
-    settled = _settled(samples)
-    quarter = max(1, len(settled) // 4)
-    first, last = settled[:quarter], settled[-quarter:]
-
-    def growth(read: Callable[[ResourcesHeld], float]) -> float:
-        if not settled:
-            return 0.0
-        return float(np.median([read(s) for s in last]) - np.median([read(s) for s in first]))
-
-    def grown(kind: str, name: str) -> float:
-        return growth(lambda sample: getattr(sample, kind).get(name, 0))
-
-    names = settled[0].memory_mb if settled else {}
-    memory = {name: grown("memory_mb", name) for name in names}
-    descriptors = {name: grown("descriptors", name) for name in names}
-    shared_mb = growth(lambda s: s.shared_mb)
-    return {
-        "memory_growth_mb": memory,
-        "descriptor_growth": descriptors,
-        "shared_memory_growth_mb": shared_mb,
-        "constant": bool(settled)
-        and max(memory.values(), default=0.0) < GROWTH_LIMIT_MB
-        and max(descriptors.values(), default=0.0) <= 0
-        and shared_mb <= 0,
-    }
-
-
-def _held(graph: Supervisor, at_s: float) -> ResourcesHeld:
-    memory, descriptors, processor = {}, {}, {}
-    for spec, process in list(graph.processes):
-        if spec.executable not in SOAKED:
-            continue
-        folder = Path(f"/proc/{process.pid}")
-        try:
-            pages = int((folder / "statm").read_text().split()[1])
-            descriptors[spec.name] = len(os.listdir(folder / "fd"))
-            ticks = (folder / "stat").read_text().rsplit(")", 1)[1].split()[11:13]
-        except OSError:  # the process has just ended
-            continue
-        memory[spec.name] = pages * PAGE_BYTES / 1e6
-        processor[spec.name] = sum(map(int, ticks)) * TICK_NS / 1e9
-    shared = 0
-    for path in SHM_FOLDER.glob(f"{own_prefix()}*"):
-        try:
-            shared += path.stat().st_blocks * 512
-        except OSError:  # the file has just been removed
-            continue
-    return ResourcesHeld(at_s, memory, descriptors, processor, shared / 1e6)
 
 
 def result_table(result: dict[str, Any]) -> Table:

@@ -12,14 +12,12 @@ from perception_nodes.bench.conditions import CONDITIONS, ON_DISK, Surroundings
 from perception_nodes.bench.deadline import (
     REAL_TIME,
     DeadlineBench,
-    ResourcesHeld,
     account,
-    constancy,
-    processor_shares,
     result_table,
 )
 from perception_nodes.bench.deadline_report import render, tail, verdict
 from perception_nodes.bench.host import HostWatch
+from perception_nodes.bench.resources import ResourcesHeld, constancy, processor_shares
 from perception_nodes.bench.setup import BenchSetup
 from perception_nodes.graph.config import SettingsError
 from perception_nodes.graph.graph import LIVE

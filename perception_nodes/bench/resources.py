@@ -1,0 +1,120 @@
+"""What the processes of a graph take and hold while it runs: processor time, memory, files."""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from perception_nodes.system.processes import PAGE_BYTES, TICK_NS
+from perception_nodes.transport.domain import own_prefix
+from perception_nodes.transport.memory import SHM_FOLDER
+
+SAMPLE_S = 1.0
+"""Time between two samples."""
+SETTLED_SHARE = 0.25
+"""Share of a long run's samples, at its start, that are not the steady state yet."""
+GROWTH_LIMIT_MB = 8.0
+"""Growth of a process's memory that is normal in any long run."""
+
+
+@dataclass(frozen=True)
+class ResourcesHeld:
+    """What the processes of the graph hold at one time.
+
+    Attributes:
+        at_s: the time, from the start of the graph.
+        memory_mb, descriptors: memory and file descriptors, by process.
+        processor_s: processor time used so far, by process.
+        shared_mb: shared memory of all processes.
+    """
+
+    at_s: float
+    memory_mb: dict[str, float]
+    descriptors: dict[str, int]
+    processor_s: dict[str, float]
+    shared_mb: float
+
+
+def held(processes: Iterable[tuple[str, int]], at_s: float) -> ResourcesHeld:
+    """What processes hold now; one that has just ended is left out.
+
+    Args:
+        processes: name and number of each.
+        at_s: the time, for the result.
+    """
+    memory, descriptors, processor = {}, {}, {}
+    for name, pid in processes:
+        folder = Path(f"/proc/{pid}")
+        try:
+            pages = int((folder / "statm").read_text().split()[1])
+            descriptors[name] = len(os.listdir(folder / "fd"))
+            ticks = (folder / "stat").read_text().rsplit(")", 1)[1].split()[11:13]
+        except OSError:  # the process has just ended
+            continue
+        memory[name] = pages * PAGE_BYTES / 1e6
+        processor[name] = sum(map(int, ticks)) * TICK_NS / 1e9
+    shared = 0
+    for path in SHM_FOLDER.glob(f"{own_prefix()}*"):
+        try:
+            shared += path.stat().st_blocks * 512
+        except OSError:  # the file has just been removed
+            continue
+    return ResourcesHeld(at_s, memory, descriptors, processor, shared / 1e6)
+
+
+def _settled(samples: Sequence[ResourcesHeld]) -> Sequence[ResourcesHeld]:
+    return samples[round(SETTLED_SHARE * len(samples)) :]
+
+
+def processor_shares(samples: Sequence[ResourcesHeld]) -> dict[str, float]:
+    """The share of one processor of each process in the steady state; 0.03 is 3 %."""
+    settled = _settled(samples)
+    if len(settled) < 2:
+        return {}
+    first, last = settled[0], settled[-1]
+    return {
+        name: round((last.processor_s[name] - before_s) / (last.at_s - first.at_s), 4)
+        for name, before_s in first.processor_s.items()
+        if name in last.processor_s
+    }
+
+
+def constancy(samples: Sequence[ResourcesHeld]) -> dict[str, Any]:
+    """Whether memory and descriptors of the graph stay constant in the steady state.
+
+    Args:
+        samples: taken at even intervals.
+
+    Returns:
+        The growth of memory and of descriptors by process, the growth of shared memory, and whether
+        all of it is constant. Growth is the median of the last quarter of the settled samples minus
+        that of the first quarter.
+    """
+    settled = _settled(samples)
+    quarter = max(1, len(settled) // 4)
+    first, last = settled[:quarter], settled[-quarter:]
+
+    def growth(read: Callable[[ResourcesHeld], float]) -> float:
+        if not settled:
+            return 0.0
+        return float(np.median([read(s) for s in last]) - np.median([read(s) for s in first]))
+
+    def grown(kind: str, name: str) -> float:
+        return growth(lambda sample: getattr(sample, kind).get(name, 0))
+
+    names = settled[0].memory_mb if settled else {}
+    memory = {name: grown("memory_mb", name) for name in names}
+    descriptors = {name: grown("descriptors", name) for name in names}
+    shared_mb = growth(lambda s: s.shared_mb)
+    return {
+        "memory_growth_mb": memory,
+        "descriptor_growth": descriptors,
+        "shared_memory_growth_mb": shared_mb,
+        "constant": bool(settled)
+        and max(memory.values(), default=0.0) < GROWTH_LIMIT_MB
+        and max(descriptors.values(), default=0.0) <= 0
+        and shared_mb <= 0,
+    }
