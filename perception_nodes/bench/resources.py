@@ -89,9 +89,9 @@ def constancy(samples: Sequence[ResourcesHeld]) -> dict[str, Any]:
         samples: taken at even intervals.
 
     Returns:
-        The growth of memory and of descriptors by process, the growth of shared memory, and whether
-        all of it is constant. Growth is the median of the last quarter of the settled samples minus
-        that of the first quarter.
+        The growth of memory and of descriptors by process, the growth of shared memory, the time
+        in which that was, and whether all of it is constant. Growth is the median of the last
+        quarter of the settled samples minus that of the first quarter.
     """
     settled = _settled(samples)
     quarter = max(1, len(settled) // 4)
@@ -113,6 +113,7 @@ def constancy(samples: Sequence[ResourcesHeld]) -> dict[str, Any]:
         "memory_growth_mb": memory,
         "descriptor_growth": descriptors,
         "shared_memory_growth_mb": shared_mb,
+        "over_s": growth(lambda s: s.at_s),
         "constant": bool(settled)
         and max(memory.values(), default=0.0) < GROWTH_LIMIT_MB
         and max(descriptors.values(), default=0.0) <= 0

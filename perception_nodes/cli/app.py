@@ -8,7 +8,6 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 from types import FrameType
 from typing import Annotated, Any
-from xml.etree import ElementTree
 
 import typer
 from typer.core import TyperGroup
@@ -16,7 +15,7 @@ from typer.core import TyperGroup
 from perception_nodes.cli.common import say_problem
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.graph.supervisor import GraphFailure
-from perception_nodes.system.environment import share_folder
+from perception_nodes.system.environment import package_version
 from perception_nodes.system.signals import STOPPING, handled_stopping
 
 DETECT, MEASURE, PREPARE = "Detect", "Measure and test", "Prepare"
@@ -31,9 +30,10 @@ COMMANDS = {
     "trace": (MEASURE, "trace", "trace_command"),
     "bench": (MEASURE, "bench", "bench_app"),
     "hil": (MEASURE, "hil", "hil_app"),
+    "accept": (MEASURE, "accept", "accept"),
 }
 """Panel of the help, module, and function or group of each command."""
-TAKE_ROS_ARGUMENTS = ("run", "view")
+TAKE_ROS_ARGUMENTS = ("run", "view", "accept")
 """Which begin with dashes."""
 
 
@@ -67,8 +67,7 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        manifest = ElementTree.parse(share_folder() / "package.xml")
-        print(f"perception {manifest.findtext('version')}")
+        print(f"perception {package_version()}")
         raise typer.Exit
 
 

@@ -40,6 +40,7 @@ Topic = Annotated[
 Runtime = Literal["openvino", "onnxruntime", "tensorrt", "cuda", "fpga", "litert", "golden", "null"]
 FRAME_REPORTS = "perception/frame_report"
 HEALTH = "perception/health"
+SAFE_STOP = "perception/safe_stop"
 TRACKS = "perception/tracks"
 TRACKED_DETECTIONS = "perception/tracked_detections"
 VISION_INFO = "perception/vision_info"
@@ -228,9 +229,7 @@ class CamerasSettings(RedundantSettings):
     @property
     def safe_stop_topic(self) -> str:
         """Topic of the safe-stop request, one for all cameras of the graph."""
-        return camera_topic(
-            "perception/safe_stop", self.camera, super().topics_named and not self.cameras
-        )
+        return camera_topic(SAFE_STOP, self.camera, super().topics_named and not self.cameras)
 
 
 class PreprocessSettings(RedundantSettings):

@@ -4,18 +4,22 @@ import sys
 import time
 from pathlib import Path
 
+from diagnostic_msgs.msg import DiagnosticArray
 from perception_interfaces.msg import FrameReport, Health, Tracks
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.serialization import deserialize_message
+from std_msgs.msg import Bool
 from vision_msgs.msg import Detection2DArray
 
-from perception_nodes.graph.config import FRAME_REPORTS, HEALTH, TRACKS, MonitorSettings
+from perception_nodes.graph.config import FRAME_REPORTS, HEALTH, SAFE_STOP, TRACKS, MonitorSettings
 from perception_nodes.nodes.base import IDLE_WAIT_MS, REPORTS, PerceptionNode
 from perception_nodes.nodes.running import run_node
 from perception_nodes.report.recording import (
     DETECTIONS_TOPIC,
+    DIAGNOSTICS_TOPIC,
     FRAME_REPORT_TOPIC,
     HEALTH_TOPIC,
+    SAFE_STOP_TOPIC,
     TRACKS_TOPIC,
     Recorder,
 )
@@ -27,11 +31,11 @@ LAST_WAIT_MS = 200.0
 LAST_WAITS_S = 3.0
 """The longest wait for last messages: others may go on publishing, and a process that has not ended
 after five seconds is killed, before it has completed its recording."""
-HEALTHS = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+STATES = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 class MonitorNode(PerceptionNode):
-    """Subscribes to detections, frame reports, tracks and health."""
+    """Subscribes to what the graph publishes, but for pictures."""
 
     settings_type = MonitorSettings
     niceness = 10
@@ -49,11 +53,14 @@ class MonitorNode(PerceptionNode):
         topics = [
             (Detection2DArray, settings.detections_topic, self._on_detections, DETECTIONS),
             (FrameReport, FRAME_REPORTS, self._on_report, REPORTS),
-            (Health, HEALTH, self._on_health, HEALTHS),
+            (Health, HEALTH, self._on_health, STATES),
+            (Bool, SAFE_STOP, self._on_safe_stop, STATES),
             (Tracks, TRACKS, self._on_tracks, DETECTIONS),
+            (DiagnosticArray, DIAGNOSTICS_TOPIC, self._on_diagnostics, DETECTIONS),
         ]
         for kind, topic, callback, qos in topics:
-            self.add_subscription(kind, settings.topic_of(topic), callback, qos)
+            name = topic if topic == DIAGNOSTICS_TOPIC else settings.topic_of(topic)
+            self.add_subscription(kind, name, callback, qos)
 
     def close(self) -> None:
         """Take the last messages, end the view, complete the recording."""
@@ -90,6 +97,12 @@ class MonitorNode(PerceptionNode):
         if self._view is not None:
             health = deserialize_message(data, Health)
             self._view.health(HealthMode(health.mode).name, health.cause)
+
+    def _on_safe_stop(self, data: bytes) -> None:
+        self._take(SAFE_STOP_TOPIC, "std_msgs/msg/Bool", data)
+
+    def _on_diagnostics(self, data: bytes) -> None:
+        self._take(DIAGNOSTICS_TOPIC, "diagnostic_msgs/msg/DiagnosticArray", data)
 
     def _on_tracks(self, data: bytes) -> None:
         self._take(TRACKS_TOPIC, "perception_interfaces/msg/Tracks", data)

@@ -29,6 +29,8 @@ DETECTIONS_TOPIC = "/perception/detections"
 FRAME_REPORT_TOPIC = "/perception/frame_report"
 HEALTH_TOPIC = "/perception/health"
 TRACKS_TOPIC = "/perception/tracks"
+SAFE_STOP_TOPIC = "/perception/safe_stop"
+DIAGNOSTICS_TOPIC = "/diagnostics"
 
 
 class RecordingError(InputError):

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
@@ -22,6 +23,12 @@ def share_folder() -> Path:
     return next(
         (f for f in [checkout, *installed] if (f / "config/fastdds.xml").is_file()), checkout
     )
+
+
+def package_version() -> str:
+    """The version of this package, which package.xml has."""
+    version = ElementTree.parse(share_folder() / "package.xml").findtext("version")
+    return version or "unknown"
 
 
 def profiles_variable() -> str:

@@ -31,6 +31,7 @@ FOLDERS = [
     (["model", "compress", "/nowhere"], "--out"),
     (["model", "import", "/nowhere.onnx"], "--out"),
     (["hil", "run", "camera_stop"], "--out"),
+    (["accept", "cameras:=a,b"], "--out"),
 ]
 
 

@@ -129,6 +129,7 @@ COMMANDS: list[tuple[list[str], UnderWay]] = [
     (["model", "compile", "road-n", "--backend", "openvino", "--bag", SAMPLE], infers),
     (["hil", "run", "camera_stop", "--out", "OUT"], graph_runs),
     (["hil", "unit", "--listen", "127.0.0.1:0"], listens),
+    (["accept", "--out", "OUT", "backend:=null"], graph_runs),
 ]
 
 

@@ -1,0 +1,63 @@
+"""What a vehicle's computer must keep: every limit of `perception accept`, in one table.
+
+Those of a failover are in its scenario, and the deadline is the graph's parameter.
+"""
+
+from dataclasses import dataclass
+
+from perception_nodes.report.recording import (
+    DETECTIONS_TOPIC,
+    DIAGNOSTICS_TOPIC,
+    FRAME_REPORT_TOPIC,
+    HEALTH_TOPIC,
+    SAFE_STOP_TOPIC,
+    TRACKS_TOPIC,
+)
+
+START_S = 15.0
+"""From the start of the graph to the first detections."""
+SETTLING_S = 5.0
+"""How long after them the drive begins that is judged: the standbys load their models before."""
+RANK = 0.999
+"""This share of the frames must have detections within the deadline."""
+STANDBY = " standby"
+PROCESSOR_MS = {
+    "camera_node": 14.0,
+    "preprocess_node": 4.0,
+    "preprocess_node" + STANDBY: 1.0,
+    "detector_node": 16.0,
+    "detector_node" + STANDBY: 1.5,
+    "watchdog_node": 3.0,
+    "tracker_node": 3.0,
+    "republish_node": 2.0,
+    "view_node": 6.0,
+}
+"""Processor time a frame, of all threads of a process."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How regularly messages of a topic must come.
+
+    Attributes:
+        rate_hz: messages a second; None for one a frame. The watchdog looks at the time once in
+            8 ms or more, so what is due ten times a second comes nine times.
+        p99_periods: 99 % of the intervals are at most so many periods long.
+        longest_periods: all of them are.
+    """
+
+    rate_hz: float | None = None
+    p99_periods: float = 1.5
+    longest_periods: float = 4.0
+
+
+PACES = {
+    DETECTIONS_TOPIC: Pace(),
+    FRAME_REPORT_TOPIC: Pace(),
+    TRACKS_TOPIC: Pace(),
+    HEALTH_TOPIC: Pace(9.0),
+    SAFE_STOP_TOPIC: Pace(9.0),
+    DIAGNOSTICS_TOPIC: Pace(1.0, longest_periods=2.0),
+}
+LOWEST_RATE = 0.98
+"""Share of its rate that a topic must have; more than its rate is no fault."""

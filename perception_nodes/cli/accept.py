@@ -1,0 +1,67 @@
+"""`perception accept`: whether this computer is fit for the vehicle."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from perception_nodes.cli.common import (
+    JsonFlag,
+    check_folder,
+    parse_assignments,
+    progress_bars,
+    say,
+)
+from perception_nodes.graph.ros_arguments import split_ros_arguments
+
+
+def accept(
+    assignments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME:=VALUE]... [--ros-args ...]",
+            help="Parameters that the vehicle drives with, as for `perception run`; and ROS "
+            "arguments.",
+        ),
+    ] = None,
+    minutes: Annotated[float, typer.Option(min=0.1, max=100_000, help="How long to drive.")] = 10.0,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path(
+        "out/accept"
+    ),
+    as_json: JsonFlag = False,
+) -> None:
+    """Say whether this computer is fit: a drive with its camera, then four failovers, a verdict.
+
+    The drive is judged by its start, p99.9 against the deadline, frame numbers, processor time and
+    memory of each process, rate and jitter of each topic. Then detector, preprocess, watchdog and
+    camera fail once each. Without a camera (source:=, image_topic:=, bag:=) 1920x1080 at 30 Hz are
+    played. Nothing else should run.
+
+    Results: verdict.json and report.html, a recording, messages of the nodes; nothing after Ctrl-C.
+
+    Exit status: 0 fit; 1 not fit; 2 it cannot be tried, one line says why; 130 ended by Ctrl-C.
+
+    Example: perception accept source:=v4l2:/dev/video0 cpus:=2-5
+
+    Example: perception accept --minutes 1 deadline_ms:=20
+    """
+    from perception_nodes.acceptance.acceptance import Acceptance
+    from perception_nodes.acceptance.page import checks_table, sentence
+
+    others, ros = split_ros_arguments(assignments or [])
+    check_folder(out, "--out")
+    acceptance = Acceptance(parse_assignments(others), ros, minutes)
+    with progress_bars() as progress:
+        verdict = acceptance.run(out, progress)
+    if as_json:
+        print(json.dumps(verdict, indent=2))
+    else:
+        Console().print(checks_table(verdict))
+        for check in verdict["checks"]:
+            for note in check["notes"]:
+                say(f"{check['name']}: {note}")
+        say(f"{sentence(verdict)} Written to {out}")
+    if not verdict["fit"]:
+        raise typer.Exit(1)
