@@ -19,7 +19,6 @@ from perception_nodes.acceptance.checks import (
 from perception_nodes.acceptance.drive import Drive, drive
 from perception_nodes.backends.model import load_model
 from perception_nodes.core.statistics import summarize
-from perception_nodes.graph.auto_model import AUTO
 from perception_nodes.graph.config import SettingsError, refuse
 from perception_nodes.graph.graph import (
     LIVE,
@@ -30,6 +29,7 @@ from perception_nodes.graph.graph import (
     NodeSpec,
     graph_of,
 )
+from perception_nodes.graph.measured import measured
 from perception_nodes.graph.ros_arguments import RosArguments
 from perception_nodes.hil.judge import Verdict
 from perception_nodes.hil.loading import load_scenario
@@ -59,11 +59,13 @@ class Acceptance:
         values: parameters of the graph.
         ros: ROS arguments for its nodes.
         minutes: how long to drive.
+        say: receives lines of what is measured before.
     """
 
     values: Mapping[str, Any]
     ros: RosArguments
     minutes: float
+    say: Callable[[str], None]
 
     def __post_init__(self) -> None:
         """Check the parameters, before anything runs.
@@ -72,13 +74,12 @@ class Acceptance:
             SettingsError, ModelError, ScenarioError: one cannot be used.
         """
         refuse(self.values, SET_BY_US)
-        given = {**self.ros.parameters, **self.values}
-        if given.get("model") == AUTO:
-            raise SettingsError("parameter model: auto may be any of two; name the one it takes")
-        if given.get("cameras"):
+        if {**self.ros.parameters, **self.values}.get("cameras"):
             raise SettingsError("parameter cameras: one is accepted at a time; give camera:=NAME")
         specs = self._nodes(Path("drive.mcap"))
         self.parameters = {name: v for spec in specs for name, v in spec.parameters.items()}
+        found = measured(self.parameters, self.say)
+        self.values, self.parameters = {**self.values, **found}, self.parameters | found
         self._model = load_model(self.parameters["model"])
         self._scenarios = [load_scenario(name, self._as_driven()) for name in FAILOVERS]
 
@@ -170,7 +171,11 @@ class Acceptance:
             "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "version": package_version(),
             "machine": machine(),
-            "model": {"name": self._model.name, "sha256": self._model.sha256},
+            "model": {
+                "name": self._model.name,
+                "sha256": self._model.sha256,
+                "license": self._model.license,
+            },
             "minutes": self.minutes,
             "deadline_ms": parameters["deadline_ms"],
             "parameters": {name: v for name, v in sorted(parameters.items()) if name not in own},

@@ -1,0 +1,73 @@
+"""The documented table of topics is what a running graph publishes, no more and no less."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import rclpy
+from beside import beside
+from recorder import Recorder
+
+from perception_nodes.graph.graph import VEHICLE
+from perception_nodes.graph.supervisor import Supervisor
+
+pytestmark = [pytest.mark.ros, pytest.mark.timeout(180)]
+OF_ROS = re.compile(r"/(rosout|parameter_events|.*/transition_event)")
+ONLY_PLAYED = "/clock"
+Topics = set[tuple[str, str, str, str]]
+
+
+def documented(root: Path) -> Topics:
+    """Name, type, reliability and durability of each row."""
+    page = (root / "docs/reference/topics.md").read_text(encoding="utf-8")
+    table = page.partition("## Published")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\S+)` \| `(\S+)` \|.*\| ([\w ]+), ([\w ]+), \d+ \|$", table, re.M)
+    return {(f"/{name.lstrip('/')}", *rest) for name, *rest in rows if name != ONLY_PLAYED}
+
+
+@pytest.fixture
+def listener(domain: int) -> Iterator[Recorder]:
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=domain)
+    yield Recorder(context)
+    rclpy.shutdown(context=context)
+
+
+def published(listener: Recorder) -> Topics:
+    """What publishers have announced, but for ROS's own."""
+    node = listener.node
+    return {
+        (
+            name,
+            info.topic_type.replace("/msg/", "/"),
+            info.qos_profile.reliability.name.lower().replace("_", " "),
+            info.qos_profile.durability.name.lower().replace("_", " "),
+        )
+        for name, _ in node.get_topic_names_and_types()
+        if not OF_ROS.fullmatch(name)
+        for info in node.get_publishers_info_by_topic(name)
+    }
+
+
+def test_the_table_of_topics(root: Path, listener: Recorder) -> None:
+    pytest.importorskip("aiohttp")
+    told = documented(root)
+    assert len(told) > 10
+
+    def look(_: Supervisor) -> None:
+        listener.until(lambda: published(listener) >= told, lambda: told - published(listener))
+        assert published(listener) == told
+
+    nodes = VEHICLE.nodes(
+        {
+            "source": "v4l2:/dev/video99",
+            "wait_for_camera": "true",
+            "calibration_file": str(root / "calibration/camera/example_wide_1920x1280.yaml"),
+            "backend": "null",
+            "tracks": "true",
+            "view": "true",
+            "view_port": "18090",
+        }
+    )
+    beside(nodes, look)
