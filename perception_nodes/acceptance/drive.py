@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from perception_nodes.acceptance.budgets import SETTLING_S, STANDBY, START_S
+from perception_nodes.bench.host import HostWatch
 from perception_nodes.bench.resources import SAMPLE_S, ResourcesHeld, held
 from perception_nodes.graph.graph import MONITOR, PLAYER, NodeSpec
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor, last_error
@@ -29,6 +30,7 @@ class Drive:
         samples: what the processes held, by what they are, such as `detector_node standby`; their
             times are seconds since the start.
         died: processes that were started again.
+        host: when the host of a virtual machine had a processor; None where nobody has looked.
     """
 
     started_ns: int
@@ -37,6 +39,7 @@ class Drive:
     arrivals_ns: dict[str, list[int]] = field(default_factory=dict)
     samples: list[ResourcesHeld] = field(default_factory=list)
     died: set[str] = field(default_factory=set)
+    host: HostWatch | None = None
 
 
 def drive(
@@ -61,7 +64,11 @@ def drive(
     """
     seen = Drive(time.time_ns())
     try:
-        with log_path.open("wb") as log, Supervisor(specs, log=log) as graph:
+        with (
+            log_path.open("wb") as log,
+            Supervisor(specs, log=log) as graph,
+            HostWatch() as seen.host,
+        ):
             observer = _Observer(graph, seen, seconds + START_S + SETTLING_S, progress)
             observer.start()
             try:
