@@ -1,0 +1,57 @@
+"""The documentation: its Python runs, its links lead somewhere. `make docs` checks the rest."""
+
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+LINK = re.compile(r"\]\((?!https?:|mailto:)([^)#\s]+)(?:#[^)]*)?\)")
+OURS = ("perception_nodes", "fpga", "systemd", "compression", "interfaces", "docs", "calibration")
+
+
+def files(root: Path, *suffixes: str) -> list[Path]:
+    """Files of the checkout: those at the top, and those in the folders that have code."""
+    found = [*root.glob("*"), *(path for name in OURS for path in (root / name).rglob("*"))]
+    return [path for path in found if path.suffix in suffixes]
+
+
+def test_the_python_of_the_api_page_runs(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bags").symlink_to(root / "bags")
+    data = tmp_path / "my/set"
+    for folder in ("images", "labels"):
+        (data / folder).mkdir(parents=True)
+    cv2.imwrite(str(data / "images/0.png"), np.full((90, 160, 3), 90, np.uint8))
+    (data / "labels/0.txt").write_text("0 0.5 0.5 0.4 0.4\n")
+    (data / "classes.txt").write_text("car\n")
+    monkeypatch.chdir(tmp_path)
+    page = (root / "docs/reference/python.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert len(blocks) >= 2
+    for block in blocks:
+        exec(compile(block, "docs/reference/python.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert "250 frames, 0 lost" in printed and "by class {'car': 0.0}" in printed
+
+
+def test_links_between_files_lead_somewhere(root: Path) -> None:
+    lost = [
+        f"{page.relative_to(root)}: {link}"
+        for page in files(root, ".md")
+        for link in LINK.findall(page.read_text(encoding="utf-8"))
+        if not (page.parent / link).exists()
+    ]
+    assert lost == []
+
+
+def test_code_names_pages_that_are_there(root: Path) -> None:
+    named = {
+        (str(file.relative_to(root)), name)
+        for file in files(root, ".py", ".sv", ".yaml", ".h", ".service")
+        for name in re.findall(r"\bdocs/[\w/-]+\.md", file.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 10
+    assert [(file, name) for file, name in named if not (root / name).is_file()] == []
