@@ -1,5 +1,6 @@
-// Turns accumulated tiles into results: block by block, a vector a cycle, 16 channels of one
-// pixel at a time through the requantization, into the activation memory or to the writer.
+// Turns accumulated tiles into results: vector by vector, a block a cycle, 16 channels of one
+// pixel at a time through the requantization, into the activation memory or to the writer. So
+// pixels come in the order in which they lie in memory.
 //
 // Cycles here are counted from the one in which an accumulator is read; the sums leave the
 // accumulators at 2 and enter stage 0 of the requantization at 3.
@@ -34,7 +35,7 @@ module drain #(
     input  logic [16:0]                store_multiplier,
     input  logic [5:0]                 store_shift,
 
-    output logic                       residual_read,     // at 19
+    output logic                       residual_read,     // at 18
     output logic [1:0]                 residual_bank,
     output logic [15:0]                residual_row,
     input  logic [511:0]               bank_data,         // four cycles later
@@ -52,8 +53,9 @@ module drain #(
   localparam int unsigned BITS = $clog2(TILE);
   localparam int unsigned ENTRY_BITS = $clog2(ENTRIES);
   localparam int unsigned BLOCK_BITS = $clog2(BLOCKS);
-  // A residual is read at 19 where a code of 17 vectors before is written, at 36.
-  localparam int unsigned READ_TO_WRITE = 17;
+  // A residual is read at 18 where a code of 18 cycles before is written, at 36. That is a pixel of
+  // another bank, but for the ends of lines: 18 pixels before (narrow) or 9 (wide).
+  localparam int unsigned READ_TO_WRITE = 18;
 
   // The tile in work.
   logic queued, half, narrow, external, residual;
@@ -77,23 +79,21 @@ module drain #(
       .count(unused_count)
   );
 
-  // Where in it.
-  logic running, start, tile_read_1, issue, drop, conflict, line_end, picture_end, block_end, parity;
+  // Where in it. The ends are compared a cycle ahead: a vector takes two cycles at least.
+  logic running, start, tile_read_1, issue, conflict, line_end, picture_end, tile_end, vector_end;
+  logic parity;
   logic [1:0] accumulated_tiles;
   logic [BLOCK_BITS-1:0] block, lane;
   logic [BITS-1:0] place;
   logic [11:0] x, y, column;
-  assign line_end = x >= x_limit;
-  assign picture_end = line_end && y == y_limit;
-  assign block_end = 12'(place) == place_limit || picture_end;
+  assign vector_end = block == BLOCK_BITS'(BLOCKS - 1);
   assign lane = narrow ? block : block >> 1;
   assign parity = !narrow && block[0];
   assign column = x + 12'(lane);
-  assign drop = column >= width;
   // The tile leaves the queue a cycle after it was read.
   assign start = !running && !tile_read_1 && queued && accumulated_tiles != '0;
   assign issue = running && !conflict && (!external || external_room);
-  assign tile_read = issue && block_end && block == BLOCK_BITS'(BLOCKS - 1);
+  assign tile_read = issue && tile_end && vector_end;
 
   always_ff @(posedge clk) begin
     if (rst) begin
@@ -105,44 +105,39 @@ module drain #(
     end
   end
   always_ff @(posedge clk) begin
-    if (start || (issue && block_end)) begin
+    line_end <= x >= x_limit;
+    picture_end <= x >= x_limit && y == y_limit;
+    tile_end <= 12'(place) == place_limit || (x >= x_limit && y == y_limit);
+    if (start) begin
       x <= tile_x;
       y <= tile_y;
       place <= '0;
-      block <= start ? '0 : block + 1'b1;
+      block <= '0;
     end else if (issue) begin
-      x <= line_end ? '0 : x + 12'(narrow ? BLOCKS : BLOCKS / 2);
-      y <= line_end ? y + 12'd1 : y;
-      place <= place + 1'b1;
+      block <= block + 1'b1;
+      if (vector_end) begin
+        x <= line_end ? '0 : x + 12'(narrow ? BLOCKS : BLOCKS / 2);
+        y <= line_end ? y + 12'd1 : y;
+        place <= place + 1'b1;
+      end
     end
   end
 
-  // A read and a write of port b meet in one bank: the read comes a cycle later.
-  logic [READ_TO_WRITE-1:0] writes;
-  logic [1:0] write_bank;
-  delay #(.WIDTH(2), .CYCLES(READ_TO_WRITE)) banks_later (
-      .clk, .rst, .in(column[1:0]), .out(write_bank)
-  );
-  always_ff @(posedge clk)
-    if (rst) writes <= '0;
-    else writes <= {writes[READ_TO_WRITE-2:0], issue && !drop && !external};
-  assign conflict = residual && writes[READ_TO_WRITE-1] && write_bank == column[1:0];
-
-  // 1: what goes with a pixel.
-  logic issue_1, og_end_1, narrow_1, external_1, residual_1;
-  logic [1:0] bank_1;
+  // 1: what goes with a pixel, where it is within the line.
+  logic issue_1, valid_1, og_end_1, narrow_1, external_1, residual_1;
   logic [2:0] beats_1;
-  logic [BLOCK_BITS-1:0] block_1, block_2;
+  logic [BLOCK_BITS-1:0] block_1;
   logic [ENTRY_BITS-1:0] entry_1, entry_2;
-  logic [11:0] x_1, y_1;
+  logic [11:0] width_1, x_1, y_1;
   logic [9:0] group_1, external_group_1;
   logic [35:0] target_base_1;
   logic [15:0] target_pixel_stride_1, target_line_stride_1;
   logic [15:0] residual_base_1, residual_pixel_stride_1, residual_line_stride_1;
   assign accumulator_half = half;
   assign accumulator_place = place;
+  assign valid_1 = issue_1 && x_1 < width_1;
   always_ff @(posedge clk) begin
-    issue_1 <= issue && !drop && !rst;
+    issue_1 <= issue && !rst;
     tile_read_1 <= tile_read && !rst;
     og_end_1 <= picture_end;
     narrow_1 <= narrow;
@@ -150,10 +145,9 @@ module drain #(
     residual_1 <= residual;
     beats_1 <= beats;
     block_1 <= block;
-    block_2 <= block_1;
     entry_1 <= entry[ENTRY_BITS-1:0] + ENTRY_BITS'(parity);
     entry_2 <= entry_1;
-    bank_1 <= column[1:0];
+    width_1 <= width;
     x_1 <= column;
     y_1 <= y;
     group_1 <= {2'd0, target_group} + 10'(parity);
@@ -166,6 +160,17 @@ module drain #(
   end
   // Of several groups each has four beats.
   assign external_group_1 = {group_1[7:0], 2'd0};
+
+  // A read and a write of port b meet in one bank: the read comes a cycle later.
+  logic [READ_TO_WRITE-1:1] writes;
+  logic [1:0] write_bank;
+  delay #(.WIDTH(2), .CYCLES(READ_TO_WRITE - 1)) banks_later (
+      .clk, .rst, .in(x_1[1:0]), .out(write_bank)
+  );
+  always_ff @(posedge clk)
+    if (rst) writes <= '0;
+    else writes <= {writes[READ_TO_WRITE-2:1], valid_1 && !external_1};
+  assign conflict = residual && writes[READ_TO_WRITE-1] && write_bank == column[1:0];
 
   // 11: where it is written and what is added.
   logic [35:0] target_11, residual_11;
@@ -192,9 +197,9 @@ module drain #(
       .address(residual_11)
   );
 
-  logic valid_16, external_16, valid_19, residual_19;
+  logic valid_16, external_16, valid_18, residual_18;
   delay #(.WIDTH(1), .CYCLES(15), .RESET(1)) valid_to_16 (
-      .clk, .rst, .in(issue_1), .out(valid_16)
+      .clk, .rst, .in(valid_1), .out(valid_16)
   );
   delay #(.WIDTH(4), .CYCLES(15)) external_to_16 (
       .clk, .rst, .in({external_1, beats_1}), .out({external_16, external_beats})
@@ -204,25 +209,25 @@ module drain #(
   );
   assign external_push = valid_16 && external_16;
 
-  delay #(.WIDTH(1), .CYCLES(3), .RESET(1)) valid_to_19 (
-      .clk, .rst, .in(valid_16), .out(valid_19)
+  delay #(.WIDTH(1), .CYCLES(2), .RESET(1)) valid_to_18 (
+      .clk, .rst, .in(valid_16), .out(valid_18)
   );
-  delay #(.WIDTH(3), .CYCLES(18)) residual_to_19 (
-      .clk, .rst, .in({residual_1, bank_1}), .out({residual_19, residual_bank})
+  delay #(.WIDTH(3), .CYCLES(17)) residual_to_18 (
+      .clk, .rst, .in({residual_1, x_1[1:0]}), .out({residual_18, residual_bank})
   );
-  delay #(.WIDTH(16), .CYCLES(8)) residual_row_to_19 (
+  delay #(.WIDTH(16), .CYCLES(7)) residual_row_to_18 (
       .clk, .rst, .in(residual_11[15:0]), .out(residual_row)
   );
-  assign residual_read = valid_19 && residual_19;
+  assign residual_read = valid_18 && residual_18;
 
   logic valid_36, external_36;
-  delay #(.WIDTH(1), .CYCLES(17), .RESET(1)) valid_to_36 (
-      .clk, .rst, .in(valid_19), .out(valid_36)
+  delay #(.WIDTH(1), .CYCLES(18), .RESET(1)) valid_to_36 (
+      .clk, .rst, .in(valid_18), .out(valid_36)
   );
   delay #(.WIDTH(1), .CYCLES(20)) external_to_36 (
       .clk, .rst, .in(external_16), .out(external_36)
   );
-  delay #(.WIDTH(2), .CYCLES(17)) bank_to_36 (
+  delay #(.WIDTH(2), .CYCLES(18)) bank_to_36 (
       .clk, .rst, .in(residual_bank), .out(code_bank)
   );
   delay #(.WIDTH(16), .CYCLES(20)) target_to_36 (
@@ -240,10 +245,6 @@ module drain #(
   );
   assign tile_written = read_38;
   assign parameters_freed = !(read_38 && og_end_38) ? 2'd0 : narrow_38 ? 2'd1 : 2'd2;
-
-  // 3: the 16 sums of a pixel.
-  logic [511:0] sums;
-  always_ff @(posedge clk) sums <= accumulated[512*block_2+:512];
 
   // Parameters, each when its stage of the requantization asks for it (stage 0 is 3).
   assign bias_entry = entry_2;
@@ -280,21 +281,30 @@ module drain #(
   );
 
   // 24, stage 21: the residual.
-  logic residual_23;
-  logic [1:0] residual_bank_23;
-  logic [127:0] residual_24;
-  delay #(.WIDTH(3), .CYCLES(4)) residual_to_23 (
-      .clk, .rst, .in({residual_read, residual_bank}), .out({residual_23, residual_bank_23})
+  logic residual_22;
+  logic [1:0] residual_bank_22;
+  logic [127:0] residual_23, residual_24;
+  delay #(.WIDTH(3), .CYCLES(4)) residual_to_22 (
+      .clk, .rst, .in({residual_read, residual_bank}), .out({residual_22, residual_bank_22})
   );
-  always_ff @(posedge clk)
-    residual_24 <= residual_23 ? bank_data[128*residual_bank_23+:128] : '0;
+  always_ff @(posedge clk) begin
+    residual_23 <= residual_22 ? bank_data[128*residual_bank_22+:128] : '0;
+    residual_24 <= residual_23;
+  end
 
   genvar i;
   generate
     for (i = 0; i < 16; i = i + 1) begin : g_lane
+      // 3: the sum. Copies of the select, one a lane, spare it a fan-out of 512.
+      (* keep = "true" *) logic [BLOCK_BITS-1:0] block_2;
+      logic [31:0] sum;
+      always_ff @(posedge clk) begin
+        block_2 <= block_1;
+        sum <= accumulated[512*block_2+32*i+:32];
+      end
       requantize lane_requantize (
           .clk,
-          .sum(sums[32*i+:32]),
+          .sum,
           .bias_0(bias[32*i+:32]),
           .multiplier_2(multiplier[17*i+:17]),
           .shift_7(shift),

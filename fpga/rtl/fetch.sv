@@ -22,9 +22,9 @@ module fetch #(
     output logic [7:0]   cause,
     output logic [15:0]  index       // of the newest descriptor asked for
 );
-  localparam logic [3:0] ASK = 4'd0, RECEIVE = 4'd1, INSPECT = 4'd2, JUDGE = 4'd3, PLACE = 4'd4,
-      COMPARE = 4'd5, OFFER = 4'd6, NEXT_LOW = 4'd7, NEXT_MIDDLE = 4'd8, NEXT_HIGH = 4'd9,
-      END = 4'd10, FAULT = 4'd11;
+  localparam logic [3:0] ASK = 4'd0, RECEIVE = 4'd1, INSPECT = 4'd2, COLLECT = 4'd3, JUDGE = 4'd4,
+      PLACE = 4'd5, COMPARE = 4'd6, OFFER = 4'd7, NEXT_LOW = 4'd8, NEXT_MIDDLE = 4'd9,
+      NEXT_HIGH = 4'd10, END = 4'd11, FAULT = 4'd12;
 
   logic [3:0] state;
   logic [1:0] beat;
@@ -57,33 +57,38 @@ module fetch #(
   assign stride = descriptor[layout::CONVOLVE_STRIDE+:4];
   assign beats = descriptor[layout::CONVOLVE_BEATS+:4];
 
-  // What is wrong by itself.
+  // What is wrong by itself: first field by field, then of all of them.
+  logic bad_picture, bad_source, bad_kernel, bad_tile, bad_groups, bad_strides;
+  logic bad_fold, bad_pairs, bad_beats, bad_image, bad_offsets;
   logic bad_version, bad_opcode, bad_size, bad_geometry, bad_alignment;
   logic [3:0] beat_mask;
   assign beat_mask = beats - 4'd1;
   always_ff @(posedge clk) begin
+    bad_picture <= width == '0 || height == '0 || width > 16'd4095 || height > 16'd4095;
+    bad_source <= source_width == '0 || source_height == '0 || source_width > 16'd4095
+        || source_height > 16'd4095;
+    bad_kernel <= kernel_height == '0 || kernel_width == '0 || (stride != 4'd1 && stride != 4'd2);
+    bad_tile <= tile < 16'(layout::SMALLEST_TILE) || tile > 16'(TILE);
+    bad_groups <= groups == '0 || groups > 16'd255 || groups_0 == '0 || groups_0 > 16'd255
+        || groups_1 > 16'd255;
+    bad_strides <= descriptor[layout::CONVOLVE_SOURCE0_PIXEL_STRIDE+:16] > 16'd511
+        || (groups_1 != '0 && descriptor[layout::CONVOLVE_SOURCE1_PIXEL_STRIDE+:16] > 16'd511);
+    bad_fold <= fold ? width[2:0] != '0 || height[0] : width[1:0] != '0;
+    bad_pairs <= !narrow && groups[0];
+    bad_beats <= external && ((beats != 4'd1 && beats != 4'd2 && beats != 4'd4)
+                              || (beats != 4'd4 && groups != 16'd1)
+                              || ((target_pixel[3:0] | target_line[3:0]) & beat_mask) != '0);
+    bad_image <= descriptor[layout::LOAD_SOURCE_OFFSET+:4] != '0;
+    bad_offsets <= descriptor[layout::CONVOLVE_WEIGHTS_OFFSET+:4] != '0
+        || descriptor[layout::CONVOLVE_PARAMETERS_OFFSET+:4] != '0
+        || (external && descriptor[layout::CONVOLVE_OUTPUT_OFFSET+:6] != '0);
+
     bad_version <= descriptor[layout::CONVOLVE_VERSION+:8] != layout::VERSION;
-    bad_opcode <= opcode != layout::OPCODE_LOAD && opcode != layout::OPCODE_CONVOLVE;
-    if (load) begin
-      bad_size <= width == '0 || height == '0 || width > 16'd4095 || height > 16'd4095;
-      bad_geometry <= fold ? width[2:0] != '0 || height[0] : width[1:0] != '0;
-      bad_alignment <= descriptor[layout::LOAD_SOURCE_OFFSET+:4] != '0;
-    end else begin
-      bad_size <= width == '0 || height == '0 || width > 16'd4095 || height > 16'd4095
-          || source_width == '0 || source_height == '0 || source_width > 16'd4095
-          || source_height > 16'd4095 || kernel_height == '0 || kernel_width == '0
-          || (stride != 4'd1 && stride != 4'd2) || tile < 16'(layout::SMALLEST_TILE) || tile > 16'(TILE)
-          || groups == '0 || groups > 16'd255 || groups_0 == '0 || groups_0 > 16'd255
-          || groups_1 > 16'd255 || descriptor[layout::CONVOLVE_SOURCE0_PIXEL_STRIDE+:16] > 16'd511
-          || (groups_1 != '0 && descriptor[layout::CONVOLVE_SOURCE1_PIXEL_STRIDE+:16] > 16'd511);
-      bad_geometry <= (!narrow && groups[0])
-          || (external && ((beats != 4'd1 && beats != 4'd2 && beats != 4'd4)
-                           || (beats != 4'd4 && groups != 16'd1)
-                           || ((target_pixel[3:0] | target_line[3:0]) & beat_mask) != '0));
-      bad_alignment <= descriptor[layout::CONVOLVE_WEIGHTS_OFFSET+:4] != '0
-          || descriptor[layout::CONVOLVE_PARAMETERS_OFFSET+:4] != '0
-          || (external && descriptor[layout::CONVOLVE_OUTPUT_OFFSET+:6] != '0);
-    end
+    bad_opcode <= !load && opcode != layout::OPCODE_CONVOLVE;
+    bad_size <= bad_picture || (!load && (bad_source || bad_kernel || bad_tile || bad_groups
+                                          || bad_strides));
+    bad_geometry <= load ? bad_fold : bad_pairs || bad_beats;
+    bad_alignment <= load ? bad_image : bad_offsets;
   end
 
   // Where the tensors end: segment 0, segment 1, residual, target.
@@ -93,6 +98,7 @@ module fetch #(
   logic [15:0] line_stride, pixel_stride, row;
   logic [9:0] depth;
   logic [35:0] tensor_end;
+  logic outside;
   logic [3:0] delay_left;
   always_comb begin
     used = 1'b1;
@@ -139,6 +145,7 @@ module fetch #(
   always_ff @(posedge clk) begin
     x <= (up ? last_x >> 1 : last_x) >> 2;
     y <= up ? last_y >> 1 : last_y;
+    outside <= used && tensor_end > 36'(ROWS);
   end
   place place_end (
       .clk, .x, .y, .line_stride, .pixel_stride, .group(depth), .base(36'(row)), .address(tensor_end)
@@ -170,7 +177,8 @@ module fetch #(
           end
           tensor <= '0;
         end
-        INSPECT: state <= JUDGE;
+        INSPECT: state <= COLLECT;
+        COLLECT: state <= JUDGE;
         JUDGE: begin
           delay_left <= '1;
           state <= FAULT;
@@ -187,7 +195,7 @@ module fetch #(
         end
         COMPARE: begin
           tensor <= tensor + 2'd1;
-          if (used && tensor_end > 36'(ROWS)) begin
+          if (outside) begin
             cause <= layout::CAUSE_ADDRESS;
             state <= FAULT;
           end else state <= tensor == 2'd3 ? OFFER : PLACE;

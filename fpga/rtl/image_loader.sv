@@ -1,7 +1,8 @@
 // LOAD: brings the image from memory into the activation memory, four pixels at a time, one in
 // each bank.
 //
-// Bytes come 16 at a time and leave by 24 (fold: half of four pixels of 2 x 2) or by 12.
+// Three beats of 16 bytes hold a whole number of what leaves: twice 24 bytes (fold: half of four
+// pixels of 2 x 2) or four times 12. So each leaves from a place of its own.
 module image_loader (
     input  logic         clk,
     input  logic         rst,
@@ -24,20 +25,22 @@ module image_loader (
     output logic [511:0] write_data
 );
   logic fold, odd, running, preparing;
-  logic [15:0] width, height, pixel_stride, line_stride;
+  logic [9:0] width_4;  // in groups of four pixels
+  logic [11:0] height;
+  logic [15:0] pixel_stride, line_stride;
   assign fold = descriptor[layout::LOAD_FOLD];
-  assign width = descriptor[layout::LOAD_WIDTH+:16];
-  assign height = descriptor[layout::LOAD_HEIGHT+:16];
+  assign width_4 = descriptor[layout::LOAD_WIDTH+2+:10];
+  assign height = descriptor[layout::LOAD_HEIGHT+:12];
   assign pixel_stride = descriptor[layout::LOAD_TARGET_PIXEL_STRIDE+:16];
   assign line_stride = descriptor[layout::LOAD_TARGET_LINE_STRIDE+:16];
 
-  // Groups of four pixels, 12 bytes each, and the beats of 16 bytes that hold them all.
+  // All groups of four pixels, 12 bytes each, and the beats of 16 bytes that hold them.
   logic [21:0] fours;
   logic [23:0] beats;
   logic [2:0] prepare;
   logic unused_busy;
   always_ff @(posedge clk) begin
-    fours <= width[11:2] * height[11:0];
+    fours <= width_4 * height;
     beats <= 24'((24'(fours) * 24'd3 + 24'd3) >> 2);
   end
   regions image_regions (
@@ -62,59 +65,61 @@ module image_loader (
     prepare <= preparing && !rst ? prepare + 3'd1 : '0;
   end
 
-  // Words of 4 bytes that wait to leave.
-  logic [319:0] waiting, kept;
-  logic [3:0] filled, left;
-  logic leave;
-  assign leave = running && filled >= (fold ? 4'd6 : 4'd3);
-  assign left = leave ? filled - (fold ? 4'd6 : 4'd3) : filled;
-  assign kept = !leave ? waiting : fold ? {192'd0, waiting[319:192]} : {96'd0, waiting[319:96]};
-  assign ready = fold || (!data_valid && filled <= 4'd4);
+  // The three beats, and what leaves next of them: each as soon as it is there.
+  logic [383:0] three;
+  logic [1:0] beat, part;
+  logic leave, arrived;
+  assign arrived = data_valid && (!fold || beat != 2'd0);
+  // What leaves last of the three takes a cycle without a beat.
+  assign ready = fold || !data_valid;
+  always_ff @(posedge clk) begin
+    if (data_valid) begin
+      three[128*beat+:128] <= data ^ {16{8'h80}};
+      beat <= beat == 2'd2 ? 2'd0 : beat + 2'd1;
+    end
+    if (start) beat <= 2'd0;
+    part <= !data_valid ? 2'd3 : fold ? beat - 2'd1 : beat;
+    leave <= running && !(leave && last) && (arrived || (!fold && leave && part == 2'd2));
+  end
 
   // Where four pixels go.
-  logic [15:0] line_row, row, quad, quads, line;
-  logic last_quad, last;
-  assign quads = fold ? width >> 3 : width >> 2;
-  assign last_quad = quad == 16'd1;
-  assign last = last_quad && line == 16'd1;
+  logic [15:0] line_row, row;
+  logic [9:0] quad, quads;
+  logic [11:0] line;
+  logic last_quad, last_line, last;
+  assign quads = fold ? width_4 >> 1 : width_4;
+  assign last = last_quad && last_line;
 
   always_ff @(posedge clk) begin
     if (rst) begin
-      filled <= '0;
       running <= 1'b0;
       write <= 1'b0;
       done <= 1'b0;
     end else begin
       write <= leave;
       done <= leave && last;
-      if (start) begin
-        running <= 1'b1;
-        filled <= '0;
-      end else if (leave && last) begin
-        running <= 1'b0;
-        filled <= '0;
-      end else begin
-        filled <= left + (data_valid && running ? 4'd4 : 4'd0);
-      end
+      running <= start || (running && !(leave && last));
     end
   end
 
   always_ff @(posedge clk) begin
-    waiting <= kept;
-    if (data_valid) waiting <= kept | ({192'd0, data ^ {16{8'h80}}} << {left, 5'd0});
     if (start) begin
-      waiting <= '0;
       odd <= 1'b0;
       quad <= quads;
+      last_quad <= quads == 10'd1;
       line <= height;
+      last_line <= height == 12'd1;
       line_row <= descriptor[layout::LOAD_TARGET_BASE+:16];
       row <= descriptor[layout::LOAD_TARGET_BASE+:16];
     end else if (leave) begin
       row <= row + pixel_stride;
-      quad <= quad - 16'd1;
+      quad <= quad - 10'd1;
+      last_quad <= quad == 10'd2;
       if (last_quad) begin
         quad <= quads;
-        line <= line - 16'd1;
+        last_quad <= quads == 10'd1;
+        line <= line - 12'd1;
+        last_line <= line == 12'd2;
         odd <= !odd;
         // The second line of a fold goes where the first one went.
         if (!fold || odd) begin
@@ -131,8 +136,8 @@ module image_loader (
     if (!fold) write_bytes <= 16'hFFFF;
     else write_bytes <= odd ? 16'hFFC0 : 16'h003F;
     for (i = 0; i < 4; i = i + 1) begin
-      if (!fold) write_data[128*i+:128] <= {104'd0, waiting[24*i+:24]};
-      else write_data[128*i+:128] <= {32'd0, waiting[48*i+:48], waiting[48*i+:48]};
+      if (!fold) write_data[128*i+:128] <= {104'd0, three[96*part+24*i+:24]};
+      else write_data[128*i+:128] <= {32'd0, {2{three[192*part[0]+48*i+:48]}}};
     end
   end
 endmodule

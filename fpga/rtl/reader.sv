@@ -37,13 +37,14 @@ module reader #(
   localparam int unsigned BITS = $clog2(OPEN);
 
   logic [1:0] chosen, owner;
-  logic any, take, beat, last;
+  logic free, take, beat, last;
   logic owner_valid;
   logic [BITS:0] open;
 
   assign chosen = request[0] ? 2'd0 : request[1] ? 2'd1 : request[2] ? 2'd2 : 2'd3;
-  assign any = request != '0 && !halt && open < (BITS + 1)'(OPEN - 1);
-  assign take = any && (!m_axi_arvalid || m_axi_arready);
+  // A cycle late: one burst more may be asked for than is said here.
+  always_ff @(posedge clk) free <= !halt && open < (BITS + 1)'(OPEN - 2);
+  assign take = request != '0 && free && (!m_axi_arvalid || m_axi_arready);
   assign grant = take ? 4'd1 << chosen : 4'd0;
 
   always_ff @(posedge clk) begin

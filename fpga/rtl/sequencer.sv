@@ -60,8 +60,9 @@ module sequencer #(
 
   // Of the descriptor, stable from SETUP on.
   logic narrow, must_wait, split;
-  logic [11:0] x_limit, y_limit;
-  logic [BITS-1:0] place_limit;
+  logic [11:0] x_limit, y_limit, x_before, y_before;  // `before`: the one before the last
+  logic [BITS-1:0] place_limit, place_before;
+  logic short_line, one_line;
   logic [3:0] kernel_x_limit, kernel_y_limit;
   logic [7:0] group_0_limit, group_1_limit, ogs;
   logic two_segments;
@@ -75,8 +76,13 @@ module sequencer #(
     split <= BLOCKS > 2 && descriptor[layout::CONVOLVE_NARROW] && descriptor[layout::CONVOLVE_STRIDE+:4] == 4'd2;
     x_limit <= descriptor[layout::CONVOLVE_WIDTH+:12] > 12'(pixels)
                ? descriptor[layout::CONVOLVE_WIDTH+:12] - 12'(pixels) : '0;
+    x_before <= x_limit > 12'(pixels) ? x_limit - 12'(pixels) : '0;
+    short_line <= x_limit == '0;
     y_limit <= descriptor[layout::CONVOLVE_HEIGHT+:12] - 12'd1;
+    y_before <= y_limit - 12'd1;
+    one_line <= y_limit == '0;
     place_limit <= BITS'(descriptor[layout::CONVOLVE_TILE+:16] - 16'd1);
+    place_before <= place_limit - 1'b1;
     kernel_x_limit <= descriptor[layout::CONVOLVE_KERNEL_WIDTH+:4] - 4'd1;
     kernel_y_limit <= descriptor[layout::CONVOLVE_KERNEL_HEIGHT+:4] - 4'd1;
     group_0_limit <= descriptor[layout::CONVOLVE_SOURCE0_GROUPS+:8] - 8'd1;
@@ -92,28 +98,38 @@ module sequencer #(
       .sum(external_base)
   );
 
-  // Where the loops are.
+  // Where the loops are. What is the last of its loop is known with the place itself: for vectors
+  // by comparing the one before, for what lasts a step by comparing within it.
   logic [7:0] ogs_left, target_group;
   logic [$clog2(ENTRIES)-1:0] entry;
   logic [11:0] tile_x, tile_y, next_x, next_y;
   logic open, upper, first_step, first_tile;
-  logic line_end, picture_end, tile_end, kernel_end, segment_end, step_end;
-  assign line_end = x >= x_limit;
-  assign picture_end = line_end && y == y_limit;
-  assign tile_end = place == place_limit || picture_end;
+  logic line_end, last_line, next_line_end, next_last_line, tile_line_end, tile_last_line;
+  logic place_end, picture_end, tile_end, segment_end, kernel_end, kernel_x_end, step_end, last_og;
+  assign picture_end = line_end && last_line;
+  assign tile_end = place_end || picture_end;
   assign next_x = line_end ? '0 : x + 12'(pixels);
   assign next_y = line_end ? y + 12'd1 : y;
-  assign segment_end = segment ? group == group_1_limit : group == group_0_limit;
+  assign next_line_end = line_end ? short_line : x >= x_before;
+  assign next_last_line = line_end ? y == y_before : last_line;
+  // A step is never shorter than the 16 cycles in which its weights come.
+  always_ff @(posedge clk) begin
+    segment_end <= segment ? group == group_1_limit : group == group_0_limit;
+    kernel_x_end <= kernel_x == kernel_x_limit;
+    step_end <= kernel_end && kernel_x_end && kernel_y == kernel_y_limit;
+    last_og <= ogs_left == 8'd1;
+  end
   assign kernel_end = segment_end && (segment || !two_segments);
-  assign step_end = kernel_end && kernel_x == kernel_x_limit && kernel_y == kernel_y_limit;
 
   // Tiles in work. The first tile of a layer also waits for results.
   logic [1:0] unread;
   logic [2:0] unwritten;
   logic accumulator_free, results_there, begin_tile, tile_ready;
   assign begin_tile = !open && first_step;
-  assign accumulator_free = unread < 2'd2 && unwritten < 3'd4;
-  assign results_there = !first_tile || unwritten == '0 || (unwritten == 3'd1 && !must_wait);
+  always_ff @(posedge clk) begin
+    accumulator_free <= unread < 2'd2 && unwritten < 3'd4;
+    results_there <= !first_tile || unwritten == '0 || (unwritten == 3'd1 && !must_wait);
+  end
   assign tile_ready = !begin_tile || (accumulator_free && results_there);
   assign enter = state == RUN && (open || (weights_complete && tile_ready));
   assign whole = enter && (!split || upper);
@@ -149,7 +165,7 @@ module sequencer #(
           setup <= setup + 2'd1;
           if (setup == 2'd3) state <= RUN;
         end
-        RUN: if (tile_last && picture_end && ogs_left == 8'd1) state <= NEXT;
+        RUN: if (tile_last && picture_end && last_og) state <= NEXT;
         default: state <= IDLE;
       endcase
       if (tile_last) begin
@@ -167,7 +183,12 @@ module sequencer #(
       tile_y <= '0;
       x <= '0;
       y <= '0;
+      line_end <= short_line;
+      last_line <= one_line;
+      tile_line_end <= short_line;
+      tile_last_line <= one_line;
       place <= '0;
+      place_end <= 1'b0;
       kernel_x <= '0;
       kernel_y <= '0;
       segment <= 1'b0;
@@ -182,31 +203,42 @@ module sequencer #(
       if (whole) begin
         x <= next_x;
         y <= next_y;
+        line_end <= next_line_end;
+        last_line <= next_last_line;
         place <= place + 1'b1;
+        place_end <= place == place_before;
         if (tile_end) begin
           open <= 1'b0;
           place <= '0;
+          place_end <= 1'b0;
           first_step <= step_end;
           group <= segment_end ? '0 : group + 8'd1;
           if (segment_end) segment <= two_segments && !segment;
-          if (kernel_end) kernel_x <= kernel_x == kernel_x_limit ? '0 : kernel_x + 4'd1;
-          if (kernel_end && kernel_x == kernel_x_limit)
-            kernel_y <= kernel_y == kernel_y_limit ? '0 : kernel_y + 4'd1;
+          if (kernel_end) kernel_x <= kernel_x_end ? '0 : kernel_x + 4'd1;
+          if (kernel_end && kernel_x_end) kernel_y <= step_end ? '0 : kernel_y + 4'd1;
           if (!step_end) begin
             x <= tile_x;
             y <= tile_y;
+            line_end <= tile_line_end;
+            last_line <= tile_last_line;
           end else begin
             first_tile <= 1'b0;
             if (picture_end) begin
               x <= '0;
               y <= '0;
+              line_end <= short_line;
+              last_line <= one_line;
               tile_x <= '0;
               tile_y <= '0;
+              tile_line_end <= short_line;
+              tile_last_line <= one_line;
               ogs_left <= ogs_left - 8'd1;
               target_group <= target_group + (narrow ? 8'd1 : 8'd2);
             end else begin
               tile_x <= next_x;
               tile_y <= next_y;
+              tile_line_end <= next_line_end;
+              tile_last_line <= next_last_line;
             end
           end
         end

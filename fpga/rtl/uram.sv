@@ -12,7 +12,7 @@ module uram (
     input  logic [63:0] b_in,
     output logic [63:0] b_data
 );
-  (* ram_style = "huge" *) logic [63:0] memory[0:4095];
+  (* ram_style = "ultra" *) logic [63:0] memory[0:4095];
   logic [63:0] a_read, b_read;
 
   always_ff @(posedge clk) begin

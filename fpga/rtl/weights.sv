@@ -42,7 +42,14 @@ module weights #(
       .pop,
       .count(unused_count)
   );
-  assign room = request && reserved <= (BITS + 1)'(DEPTH - 32);
+  // Bursts are asked for at least four cycles apart, so what is granted may count two later.
+  logic [4:0] granted;
+  logic has_room;
+  assign room = request && has_room;
+  always_ff @(posedge clk) begin
+    granted <= grant ? request_length : '0;
+    has_room <= reserved <= (BITS + 1)'(DEPTH - 32);
+  end
 
   // The blocks' registers are free again in the cycle after `take`.
   assign pop = valid && !full;
@@ -56,7 +63,7 @@ module weights #(
       promised <= 1'b0;
       reserved <= '0;
     end else begin
-      reserved <= reserved + (grant ? (BITS + 1)'(request_length) : '0) - (BITS + 1)'(pop);
+      reserved <= reserved + (BITS + 1)'(granted) - (BITS + 1)'(pop);
       row_write <= '0;
       if (pop) begin
         next_row <= next_row + 5'd1;

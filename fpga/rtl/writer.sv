@@ -1,9 +1,12 @@
 // The AXI4 write master: outputs, 16 channels at a time, each extended from 18 to 32 bits.
 //
-// An entry has the address in beats, how many beats (1, 2 or 4) and 16 numbers.
+// An entry has the address in beats, how many beats (1, 2 or 4) and 16 numbers. Entries that follow
+// each other in memory, in one stretch of 256 bytes, become one burst. It is closed by an entry
+// that does not continue it, or where the bus has nothing else to do.
 // `halt` stops new bursts; one that is begun is completed with no byte enabled, until `quiet`.
 module writer #(
-    parameter int unsigned DEPTH = 512  // entries that wait
+    parameter int unsigned DEPTH = 512,  // entries that wait
+    parameter int unsigned OPEN = 8      // bursts without an answer, at most
 ) (
     input  logic         clk,
     input  logic         rst,
@@ -33,31 +36,84 @@ module writer #(
     input  logic [1:0]   m_axi_bresp
 );
   localparam int unsigned BITS = $clog2(DEPTH);
+  localparam int unsigned OPEN_BITS = $clog2(OPEN + 1);
 
-  logic valid, take;
-  logic [35:0] address;
-  logic [2:0] beats;
-  logic [287:0] values, left;
-  logic [2:0] beats_left;
-  logic [BITS:0] count;
-  logic [5:0] open;  // bursts without an answer
+  logic clear;
+  assign clear = rst || halt;
 
-  fifo #(.WIDTH(327), .DEPTH(DEPTH)) entries (
+  // 1: does an entry continue the one before?
+  logic push_1, joins_1;
+  logic [35:0] address_1;
+  logic [2:0] beats_1;
+  always_ff @(posedge clk) begin
+    push_1 <= push && !clear;
+    if (push) begin
+      address_1 <= push_address;
+      beats_1 <= push_beats;
+      joins_1 <= push_beats == beats_1 && push_address[35:4] == address_1[35:4]
+                 && {1'b0, push_address[3:0]} == {1'b0, address_1[3:0]} + 5'(beats_1);
+    end
+  end
+
+  // 2: the burst that grows.
+  logic growing, close, starved;
+  logic [35:0] start;
+  logic [4:0] length;
+  logic [2:0] size;  // beats of its entries
+  assign close = growing && (push_1 ? !joins_1 : starved);
+  always_ff @(posedge clk) begin
+    if (clear) growing <= 1'b0;
+    else growing <= push_1 || (growing && !close);
+    if (push_1) begin
+      length <= (growing && joins_1 ? length : 5'd0) + 5'(beats_1);
+      if (!growing || !joins_1) begin
+        start <= address_1;
+        size <= beats_1;
+      end
+    end
+  end
+
+  logic unused_valid, burst_valid, take, next;
+  logic [287:0] values;
+  logic [35:0] burst_address;
+  logic [4:0] burst_length;
+  logic [2:0] burst_size;
+  logic [BITS:0] entry_count, burst_count;
+  fifo #(.WIDTH(288), .DEPTH(DEPTH)) entries (
       .clk,
-      .rst(rst || halt),
-      .push(push && !halt),
-      .in({push_address, push_beats, push_values}),
-      .valid,
-      .out({address, beats, values}),
-      .pop(take),
-      .count
+      .rst(clear),
+      .push,
+      .in(push_values),
+      .valid(unused_valid),
+      .out(values),
+      .pop(next),
+      .count(entry_count)
   );
-  always_ff @(posedge clk) room <= count < (BITS + 1)'(DEPTH - 64);
+  // Each burst has an entry that is not taken yet: there is room for as many.
+  fifo #(.WIDTH(44), .DEPTH(DEPTH)) bursts (
+      .clk,
+      .rst(clear),
+      .push(close),
+      .in({start, length, size}),
+      .valid(burst_valid),
+      .out({burst_address, burst_length, burst_size}),
+      .pop(take),
+      .count(burst_count)
+  );
+  always_ff @(posedge clk) room <= entry_count < (BITS + 1)'(DEPTH - 64);
 
-  // The next burst begins in the cycle in which the last beat of this one goes.
-  assign take = valid && !halt && open != 6'd63 && (!m_axi_awvalid || m_axi_awready)
+  // 3: the bus. The next burst begins in the cycle in which the last beat of this one goes.
+  logic [287:0] left;
+  logic [2:0] beats, beats_left;  // of the entry
+  logic [4:0] burst_left;
+  logic [OPEN_BITS-1:0] open;  // bursts without an answer
+  assign take = burst_valid && !clear && open != OPEN_BITS'(OPEN)
+                && (!m_axi_awvalid || m_axi_awready)
                 && (!m_axi_wvalid || (m_axi_wready && m_axi_wlast));
-  assign m_axi_wlast = beats_left == 3'd1;
+  assign starved = burst_count == '0 && open != OPEN_BITS'(OPEN) && !m_axi_awvalid
+                   && !m_axi_wvalid;
+  assign next = take || (written && beats_left == 3'd1 && !m_axi_wlast);
+  assign m_axi_wlast = burst_left == 5'd1;
   assign written = m_axi_wvalid && m_axi_wready;
   assign m_axi_bready = 1'b1;
 
@@ -83,23 +139,28 @@ module writer #(
       // A payload that waits for its handshake stays as it is.
       if (take) m_axi_wstrb <= '1;
       else if (written && halt) m_axi_wstrb <= '0;
-      open <= open + 6'(take) - 6'(m_axi_bvalid);
+      open <= open + OPEN_BITS'(take) - OPEN_BITS'(m_axi_bvalid);
       error <= m_axi_bvalid && m_axi_bresp != 2'd0;
     end
   end
   always_ff @(posedge clk) begin
     if (take) begin
-      m_axi_awaddr <= {address, 4'd0};
-      m_axi_awlen <= {5'd0, beats - 3'd1};
+      m_axi_awaddr <= {burst_address, 4'd0};
+      m_axi_awlen <= {3'd0, burst_length - 5'd1};
+      burst_left <= burst_length;
+      beats <= burst_size;
+    end else if (written) burst_left <= burst_left - 5'd1;
+    if (next) begin
       left <= values;
-      beats_left <= beats;
+      beats_left <= take ? burst_size : beats;
     end else if (written) begin
       left <= {72'd0, left[287:72]};
       beats_left <= beats_left - 3'd1;
     end
   end
 
-  assign quiet = !m_axi_awvalid && !m_axi_wvalid && !valid && count == '0 && open == '0;
+  assign quiet = !push_1 && !growing && entry_count == '0 && burst_count == '0 && !m_axi_awvalid
+                 && !m_axi_wvalid && open == '0;
   assign waiting = (m_axi_awvalid && !m_axi_awready) || (m_axi_wvalid && !m_axi_wready)
                    || (open != '0 && !m_axi_bvalid);
 endmodule

@@ -5,7 +5,9 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <random>
@@ -28,7 +30,7 @@ struct Burst {
     uint32_t beats;
     uint64_t due;  // the first cycle of an answer
     uint32_t done = 0;
-    int response = 0;
+    int response = 0;  // of a write; of a read only whether it hangs: each beat has its own
 };
 
 struct Beat {
@@ -56,7 +58,7 @@ struct engine {
     uint64_t cycle = 0;
 
     std::mt19937_64 latency_random, pressure_random;
-    uint32_t smallest = 32, largest = 32, percent = 0;
+    uint32_t smallest = 32, largest = 32, percent = 0, outstanding = 8;
     uint64_t fault_begin = 0, fault_end = 0;
     int fault = 0;
 
@@ -110,8 +112,8 @@ struct engine {
 
     // What the memory drives in this cycle; its ready signals do not look at valid.
     void drive() {
-        top->m_axi_arready = reads.size() < 64 && permitted();
-        top->m_axi_awready = writes.size() < 64 && permitted();
+        top->m_axi_arready = reads.size() < outstanding && permitted();
+        top->m_axi_awready = writes.size() + answers.size() < outstanding && permitted();
         top->m_axi_wready = permitted();
         // An answer once shown stays.
         if (!top->m_axi_rvalid && !reads.empty() && reads.front().due <= cycle &&
@@ -128,9 +130,10 @@ struct engine {
         const Burst &burst = reads.front();
         uint64_t address = burst.address + kBeat * burst.done;
         top->m_axi_rvalid = 1;
-        top->m_axi_rresp = burst.response;
+        // A hang is one of whole bursts, and this one was accepted.
+        top->m_axi_rresp = std::max(response(address, kBeat), 0);
         top->m_axi_rlast = burst.done + 1 == burst.beats;
-        if (burst.response == 0)
+        if (top->m_axi_rresp == 0)
             std::memcpy(&top->m_axi_rdata, memory + address, kBeat);
         else
             std::memset(&top->m_axi_rdata, 0xA5, kBeat);
@@ -216,6 +219,11 @@ engine *engine_create(uint64_t memory_bytes) {
     }
     sim->memory = static_cast<uint8_t *>(memory);
     sim->size = memory_bytes;
+    // Of a build with random initial values; of one with faults (mutate.py) which one it has.
+    sim->context.randReset(2);
+    const char *argument = std::getenv("FPGA_ARGUMENT");
+    const char *arguments[] = {"engine", argument ? argument : ""};
+    sim->context.commandArgs(2, arguments);
     sim->top = new Vengine(&sim->context);
     engine_reset(sim, 4);
     return sim;
@@ -311,6 +319,10 @@ void engine_set_latency(engine *sim, uint32_t smallest, uint32_t largest, uint64
 void engine_set_backpressure(engine *sim, uint32_t percent, uint64_t seed) {
     sim->percent = percent > 99 ? 99 : percent;
     sim->pressure_random.seed(seed);
+}
+
+void engine_set_outstanding(engine *sim, uint32_t bursts) {
+    sim->outstanding = bursts < 1 ? 1 : bursts;
 }
 
 void engine_set_fault(engine *sim, uint64_t begin, uint64_t end, int response) {

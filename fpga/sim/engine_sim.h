@@ -42,9 +42,13 @@ void engine_set_latency(engine *sim, uint32_t smallest, uint32_t largest, uint64
 // Each handshake of the bus that the memory answers is withheld in `percent` of the cycles
 // (0 to 99). After engine_create: 0.
 void engine_set_backpressure(engine *sim, uint32_t percent, uint64_t seed);
+// Bursts of each direction that the bus has accepted and not answered yet, at most. After
+// engine_create: 8.
+void engine_set_outstanding(engine *sim, uint32_t bursts);
 
-// Transactions that touch [begin, end) of the bus's addresses are answered with `response`
-// (0 OKAY: no fault, 2 SLVERR, 3 DECERR) or not at all (-1: the bus hangs). One range.
+// Beats read and bursts written that touch [begin, end) of the bus's addresses are answered with
+// `response` (0 OKAY: no fault, 2 SLVERR, 3 DECERR); with -1 bursts that touch it are not answered
+// at all: the bus hangs. One range.
 void engine_set_fault(engine *sim, uint64_t begin, uint64_t end, int response);
 
 // Cycles since creation.

@@ -55,7 +55,7 @@ module engine_wrapper #(
     input  wire         s_axi_rready,
 
     (* X_INTERFACE_INFO = "xilinx.com:interface:aximm:1.0 m_axi ARADDR" *)
-    (* X_INTERFACE_PARAMETER = "PROTOCOL AXI4, DATA_WIDTH 128, ADDR_WIDTH 40, ID_WIDTH 0, MAX_BURST_LENGTH 16, NUM_READ_OUTSTANDING 32, SUPPORTS_NARROW_BURST 0" *)
+    (* X_INTERFACE_PARAMETER = "PROTOCOL AXI4, DATA_WIDTH 128, ADDR_WIDTH 40, ID_WIDTH 0, MAX_BURST_LENGTH 16, NUM_READ_OUTSTANDING 32, NUM_WRITE_OUTSTANDING 8, SUPPORTS_NARROW_BURST 0" *)
     output wire [39:0]  m_axi_araddr,
     (* X_INTERFACE_INFO = "xilinx.com:interface:aximm:1.0 m_axi ARLEN" *)
     output wire [7:0]   m_axi_arlen,
@@ -114,6 +114,8 @@ module engine_wrapper #(
     (* X_INTERFACE_INFO = "xilinx.com:interface:aximm:1.0 m_axi BREADY" *)
     output wire         m_axi_bready
 );
+  wire unused_bits = &{s_axi_awaddr[11:8], s_axi_araddr[11:8]};
+
   engine #(
       .BLOCKS(BLOCKS),
       .CLOCK_MHZ(CLOCK_MHZ)

@@ -71,7 +71,8 @@ class _Frame:
                 head = np.zeros(shape, np.float32)
             heads[output.name] = head[None]
             step = np.float32(2.0**-output.fraction)
-            self._reads.append((output.fixed(slot.output.array), step, head))
+            for channels, values in output.parts(slot.output.array):
+                self._reads.append((values, step, head[channels]))
         for name in (*boxes, *classes):
             if name not in heads:
                 raise BackendError(f"{model.path} has no output {name!r}")

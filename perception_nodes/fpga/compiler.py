@@ -4,16 +4,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from perception_nodes.core.integer import Network
-from perception_nodes.core.tensor_graph import Tensor, build_graph
+from perception_nodes.core.tensor_graph import build_graph
 from perception_nodes.fpga import encode
 from perception_nodes.fpga.allocate import allocate, in_place, lifetimes
-from perception_nodes.fpga.cycles import load_cost, output_beats, program_costs, tile_of
+from perception_nodes.fpga.cycles import load_cost, program_costs, tile_of
 from perception_nodes.fpga.layout import DESCRIPTOR_BYTES
 from perception_nodes.fpga.lower import Lowered, lower
-from perception_nodes.fpga.program import Geometry, Output, Program
+from perception_nodes.fpga.program import Geometry, Output, Program, aligned
 from perception_nodes.fpga.schedule import depends, schedule
-
-ALIGNMENT = 64
 
 
 def compile_network(network: Network, geometry: Geometry) -> Program:
@@ -64,7 +62,7 @@ def assemble(
     records = [encode.parameters(operation) for operation in operations]
     weights = [encode.weights(operation) for operation in operations]
     parameters_offset = count * DESCRIPTOR_BYTES
-    weights_begin = weights_offset = _aligned(parameters_offset + sum(map(len, records)))
+    weights_begin = weights_offset = aligned(parameters_offset + sum(map(len, records)))
     for operation, wait, record, weight in zip(operations, waits, records, weights, strict=True):
         descriptors.append(
             encode.convolve_descriptor(
@@ -101,26 +99,7 @@ def place_outputs(network: Network, lowered: Lowered) -> dict[str, Output]:
     outputs, offset = {}, 0
     for name, fraction in network.fractions.items():
         tensor = lowered.outputs[name]
-        pixel_stride = _output_beats(tensor)
-        output = Output(
-            name,
-            tensor.channels,
-            tensor.height,
-            tensor.width,
-            fraction,
-            offset,
-            pixel_stride,
-            pixel_stride * tensor.width,
-        )
-        outputs[name] = output
-        offset = _aligned(offset + output.size)
+        size = (tensor.channels, tensor.height, tensor.width)
+        outputs[name] = output = Output(name, *size, fraction, offset)
+        offset = output.end
     return outputs
-
-
-def _output_beats(tensor: Tensor) -> int:
-    """Beats that a pixel of an output takes in output memory, for all its groups."""
-    return tensor.groups * output_beats(tensor.channels)
-
-
-def _aligned(size: int) -> int:
-    return -(-size // ALIGNMENT) * ALIGNMENT

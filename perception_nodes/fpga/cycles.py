@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from perception_nodes.core.counters import LayerEstimate
 from perception_nodes.fpga.layout import BEAT_BYTES, LANES, PARAMETER_BYTES, SMALLEST_TILE
 from perception_nodes.fpga.lower import Operation
-from perception_nodes.fpga.program import Geometry
+from perception_nodes.fpga.program import Geometry, pixel_beats
 
 WEIGHT_SHARE = 2
 """Cycles that a step should take for each beat of its weights, which leaves half of the memory's
@@ -47,12 +47,6 @@ def word_beats(operation: Operation) -> int:
     return (2 if operation.wide else 1) * LANES * LANES // BEAT_BYTES
 
 
-def output_beats(channels: int) -> int:
-    """Beats in which a group of output channels is written: the fewest that hold its channels."""
-    channels = min(channels, LANES)
-    return next(beats for beats in (1, 2, 4) if 4 * beats >= channels)
-
-
 def tile_of(operation: Operation, geometry: Geometry) -> int:
     """Vectors in a tile: few, since the last tile is waited for; enough to hide the weights."""
     total = vectors(operation, geometry)
@@ -82,7 +76,7 @@ def program_costs(
         sizes = [tile] * (total // tile) + [total % tile] * (total % tile > 0)
         # With stride 2, two of the four pixels of a narrow vector are in the same bank.
         halves = 2 if geometry.blocks > 2 and not operation.wide and operation.stride == 2 else 1
-        beats_written = 1 if operation.target else output_beats(len(operation.layer.weight))
+        beats_written = 1 if operation.target else min(pixel_beats(operation.channels), 4)
         now = max(now + BEGIN, written[1] if wait else written[0])
         begins.append(now)
         for size in sizes * (operation.groups // (2 if operation.wide else 1)):
@@ -114,7 +108,7 @@ def load_cost(width: int, height: int, name: str) -> LayerEstimate:
 def _cost(operation: Operation, geometry: Geometry, cycles: int) -> LayerEstimate:
     layer = operation.layer
     out, height, width, channels = operation.weight.shape
-    real = min(out, len(layer.weight) - LANES * operation.output_group)
+    real = operation.channels
     pixels = operation.out_height * operation.out_width
     macs = pixels * real * operation.products
     tiles = -(-vectors(operation, geometry) // tile_of(operation, geometry))

@@ -20,7 +20,7 @@ from perception_nodes.fpga.layout import (
     Opcode,
 )
 from perception_nodes.fpga.lower import Buffer, Operation
-from perception_nodes.fpga.program import Output
+from perception_nodes.fpga.program import PART, Output, pixel_beats
 
 LIMITS = {"source0_pixel_stride": 511, "source1_pixel_stride": 511, "residual_pixel_stride": 511}
 LIMITS |= dict.fromkeys(("width", "height", "source_width", "source_height"), 4095)
@@ -118,12 +118,13 @@ def convolve_descriptor(
     if operation.target is not None:
         values |= place("target", operation.target)
     elif output is not None:
+        beats = pixel_beats(operation.channels)
         values |= {
             "external": 1,
-            "beats": min(output.pixel_stride, LANES // 4),
-            "target_pixel_stride": output.pixel_stride,
-            "target_line_stride": output.line_stride,
-            "output_offset": output.offset + 4 * LANES * operation.output_group,
+            "beats": min(beats, LANES // 4),
+            "target_pixel_stride": beats,
+            "target_line_stride": beats * operation.out_width,
+            "output_offset": output.part_offset(LANES * operation.output_group // PART),
         }
     return _words(CONVOLVE_FIELDS, values, DESCRIPTOR_BYTES, operation.layer.name)
 

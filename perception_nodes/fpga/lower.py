@@ -100,6 +100,11 @@ class Operation:
         """Number of groups of 16 output channels."""
         return len(self.weight) // GROUP
 
+    @property
+    def channels(self) -> int:
+        """Number of output channels, without the lanes beyond the layer's last one."""
+        return min(len(self.weight), len(self.layer.weight) - GROUP * self.output_group)
+
     def buffers_read(self) -> set[int]:
         """Numbers of the buffers that the operation reads."""
         places = [*self.segments, *([self.residual] if self.residual else [])]
@@ -173,7 +178,7 @@ def _check(layer: Convolution) -> None:
 def _operations(
     node: ConvolutionNode, graph: TensorGraph, places: dict[str, Place]
 ) -> Iterator[Operation]:
-    """The wide operation of a layer, its narrow one, or both."""
+    """The wide operation of a layer, its narrow one, or both; of an output one for each part."""
     layer, target = node.layer, graph.tensors[node.layer.target]
     segments = tuple(place_of(segment, places) for segment in node.segments)
     lanes = lanes_of(node)
@@ -181,9 +186,11 @@ def _operations(
     factor = 2 if segments[0].upsampled else 1
     height, width = factor * source.height, factor * source.width
     wide = target.groups // 2 * 2
-    for begin, end in ((0, wide), (wide, target.groups)):
-        if begin == end:
-            continue
+    step = max(wide, 1) if target.name in places else 2
+    parts = [(begin, begin + step) for begin in range(0, wide, step)]
+    if wide < target.groups:
+        parts.append((wide, target.groups))
+    for begin, end in parts:
         channels = slice(begin * GROUP, end * GROUP)
         place = places.get(target.name)
         residual = None
@@ -192,7 +199,7 @@ def _operations(
             residual = Place(there.buffer, there.group + begin, end - begin)
         yield Operation(
             layer=layer,
-            wide=begin == 0 and wide > 0,
+            wide=begin < wide,
             segments=segments,
             height=height,
             width=width,

@@ -4,6 +4,7 @@ A file has a line with the type of the file, a line of JSON, and the bytes for t
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -13,10 +14,14 @@ from numpy.typing import NDArray
 
 from perception_nodes.core.counters import LayerEstimate
 from perception_nodes.core.inference import BackendError
-from perception_nodes.fpga.layout import BEAT_BYTES, VERSION
+from perception_nodes.fpga.layout import BEAT_BYTES, LANES, VERSION
 from perception_nodes.system.files import write_whole
 
-MAGIC = b"perception fpga program 1"
+MAGIC = b"perception fpga program 2"
+PART = 2 * LANES
+"""Channels of an output that lie together in output memory."""
+ALIGNMENT = 256
+"""Bytes; bursts cross no multiple of it."""
 
 
 @dataclass(frozen=True)
@@ -40,15 +45,26 @@ class Geometry:
         return self.blocks // 2 if wide else self.blocks
 
 
+def aligned(size: int) -> int:
+    """The next multiple of `ALIGNMENT`."""
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def pixel_beats(channels: int) -> int:
+    """Beats in which the channels of a pixel are written, up to `PART` of them."""
+    return next(beats for beats in (1, 2, 4, 8) if 4 * beats >= channels)
+
+
 class Output(NamedTuple):
-    """An output of the network in output memory.
+    """An output of the network in output memory, in parts of 32 channels and one of the rest.
+
+    A part has no gaps between its pixels, so the engine writes it in long bursts.
 
     Attributes:
         name: name of the output.
         channels, height, width: its shape.
         fraction: its values are `fixed` x 2^-fraction.
         offset: offset in output memory, bytes.
-        pixel_stride, line_stride: distance of pixels and of lines, in beats of 16 bytes.
     """
 
     name: str
@@ -57,20 +73,32 @@ class Output(NamedTuple):
     width: int
     fraction: int
     offset: int
-    pixel_stride: int
-    line_stride: int
+
+    def part_offset(self, part: int) -> int:
+        """Offset of a part in output memory, bytes."""
+        return self.offset + part * aligned(self._bytes(PART))
 
     @property
-    def size(self) -> int:
-        """Size in bytes."""
-        return self.height * self.line_stride * BEAT_BYTES
+    def end(self) -> int:
+        """Offset behind the output, bytes."""
+        last = (self.channels - 1) // PART
+        return self.part_offset(last) + aligned(self._bytes(self.channels - last * PART))
+
+    def parts(self, memory: NDArray[np.uint8]) -> Iterator[tuple[slice, NDArray[np.int32]]]:
+        """The channels of each part, and a view of their values, int32 [channels, y, x]."""
+        for part, begin in enumerate(range(0, self.channels, PART)):
+            channels = slice(begin, min(begin + PART, self.channels))
+            count, offset = channels.stop - begin, self.part_offset(part)
+            values = memory[offset : offset + self._bytes(count)].view("<i4")
+            pixels = values.reshape(self.height, self.width, -1)[:, :, :count]
+            yield channels, pixels.transpose(2, 0, 1)
 
     def fixed(self, memory: NDArray[np.uint8]) -> NDArray[np.int32]:
-        """A view of the output's values in output memory, int32 [channels, height, width]."""
-        values = memory[self.offset : self.offset + self.size].view("<i4")
-        lines = values.reshape(self.height, -1)[:, : 4 * self.width * self.pixel_stride]
-        pixels = lines.reshape(self.height, self.width, -1)[:, :, : self.channels]
-        return pixels.transpose(2, 0, 1)
+        """A copy of all its values, int32 [channels, y, x]."""
+        return np.concatenate([values for _, values in self.parts(memory)])
+
+    def _bytes(self, channels: int) -> int:
+        return self.height * self.width * pixel_beats(channels) * BEAT_BYTES
 
 
 @dataclass(frozen=True)
@@ -99,7 +127,7 @@ class Program:
     @property
     def output_bytes(self) -> int:
         """Size of the output memory in bytes."""
-        return max(output.offset + output.size for output in self.outputs)
+        return max(output.end for output in self.outputs)
 
     @property
     def cycles(self) -> int:

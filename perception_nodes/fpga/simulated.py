@@ -40,6 +40,7 @@ _FUNCTIONS: dict[str, tuple[object, list[object]]] = {
         [ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_uint64],
     ),
     "engine_set_backpressure": (None, [ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint64]),
+    "engine_set_outstanding": (None, [ctypes.c_void_p, ctypes.c_uint32]),
     "engine_set_fault": (
         None,
         [ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64, ctypes.c_int],
@@ -182,6 +183,10 @@ class SimulatedEngine:
     def set_backpressure(self, percent: int, seed: int = 0) -> None:
         """Let the memory withhold its handshakes in `percent` of all cycles."""
         self._library.engine_set_backpressure(self._engine, percent, seed)
+
+    def set_outstanding(self, bursts: int) -> None:
+        """Let the bus accept as many bursts of each direction before it answers the first."""
+        self._library.engine_set_outstanding(self._engine, bursts)
 
     def set_fault(self, begin: int, end: int, response: int) -> None:
         """Answer addresses with an error: 2 SLVERR, 3 DECERR, -1 no answer; 0 removes the fault."""

@@ -46,15 +46,16 @@ def simulation_path():
 def simulation(request):
     """A simulated engine of each build, kept for all tests of a module.
 
-    `make fpga-coverage` sets FPGA_COVERAGE to a folder with builds that count what is run.
+    FPGA_ENGINES in the environment is another folder of builds: those that count what is run
+    (`make fpga-coverage`), that begin with random values or that have faults.
     """
-    folder = os.environ.get("FPGA_COVERAGE")
-    library = Path(folder or ROOT / "build/fpga") / f"libengine_{request.param}.so"
+    folder = Path(os.environ.get("FPGA_ENGINES", ROOT / "build/fpga"))
+    library = folder / f"libengine_{request.param}.so"
     if not library.is_file():
         pytest.skip(f"{library.name} is not built (make fpga-sim)")
     engine = SimulatedEngine(library)
     yield engine
-    if folder:
+    if "FPGA_ENGINES" in os.environ:
         path = library.with_name(f"{request.module.__name__}_{request.param}.dat")
         engine._library.engine_write_coverage(ctypes.c_void_p(engine._engine), bytes(path))
     engine.close()

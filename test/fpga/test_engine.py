@@ -229,10 +229,12 @@ PLACES = ["descriptors", "weights", "parameters", "image", "outputs"]
 
 
 @pytest.mark.parametrize("response", [2, 3])
+@pytest.mark.parametrize("beat", [0, 3])
 @pytest.mark.parametrize("place", PLACES)
-def test_an_answer_of_the_bus_that_is_an_error_is_told(simulation, place, response):
+def test_an_answer_of_the_bus_that_is_an_error_is_told(simulation, place, beat, response):
+    """One beat of a burst is answered so, the others with OKAY."""
     bench, _ = example(simulation)
-    begin = at(bench, place)
+    begin = at(bench, place) + 16 * beat
     simulation.set_fault(begin, begin + 16, response)
     simulation.set_latency(1, 100, 7)
     try:

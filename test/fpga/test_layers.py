@@ -66,16 +66,19 @@ def test_any_layer(simulation, case):
     percent=st.integers(0, 90),
     latency=st.integers(1, 200),
     spread=st.booleans(),
+    outstanding=st.sampled_from([1, 2, 8, 64]),
     seed=st.integers(0, 2**32),
 )
-def test_any_layer_on_a_fitful_bus(simulation, case, percent, latency, spread, seed):
+def test_any_layer_on_a_fitful_bus(simulation, case, percent, latency, spread, outstanding, seed):
     simulation.set_latency(1 if spread else latency, latency, seed)
     simulation.set_backpressure(percent, seed)
+    simulation.set_outstanding(outstanding)
     try:
         np.testing.assert_array_equal(result(Bench(simulation), case), case.wanted())
     finally:
         simulation.set_latency(32, 32, 0)
         simulation.set_backpressure(0, 0)
+        simulation.set_outstanding(8)
 
 
 @repeatedly
@@ -175,6 +178,65 @@ def test_images(simulation, fold, size):
     bench = Bench(simulation)
     place = bench.get(bench.load(image, fold))
     np.testing.assert_array_equal(bench.run()[place], wanted)
+
+
+def plain(weight, **changes):
+    """A layer whose results leave the engine, scaled into 18 bits."""
+    shift = 16 + max(int(np.abs(weight).sum(axis=(1, 2, 3)).max()).bit_length() + 7 - 17, 0)
+    return replace(copy_of(weight, stored=False), shift=shift, **changes)
+
+
+def check_layer(simulation, layer, source, **how):
+    """Compare a layer, whose source is put into memory, with the integer network."""
+    bench = Bench(simulation)
+    place = bench.convolve(layer, [bench.put(source)], **how)
+    np.testing.assert_array_equal(bench.run()[place], layer.run({"source": source}))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel", [(15, 15), (1, 15), (15, 1)])
+def test_the_largest_kernels(simulation, kernel, stride):
+    rng = np.random.default_rng(7)
+    weight = rng.integers(-128, 128, (32, 16, *kernel), dtype=np.int16)
+    pads = (kernel[0] - 1, kernel[1] - 1, 7, 7)
+    source = codes(rng, (16, 9, 13), "any")
+    check_layer(simulation, plain(weight, pads=pads, stride=stride, outside=-128), source)
+
+
+@pytest.mark.parametrize("groups", [(255, 1), (1, 255)])
+def test_the_most_groups(simulation, groups):
+    rng = np.random.default_rng(8)
+    weight = rng.integers(-128, 128, (16 * groups[1], 16 * groups[0], 1, 1), dtype=np.int16)
+    check_layer(simulation, plain(weight), codes(rng, (16 * groups[0], 1, 5), "any"), tile=8)
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_the_largest_pictures(simulation, axis):
+    """4,095 pixels in a direction: twice 2,044 and 7 beyond the edges; they are then read."""
+    rng = np.random.default_rng(9)
+    size, kernel = ((2044, 1), (2, 1)) if axis == 1 else ((1, 2044), (1, 2))
+    weight = rng.integers(-2, 3, (16, 16, *kernel), dtype=np.int16)
+    first = replace(copy_of(weight), pads=(4, 0, 4, 0) if axis == 1 else (0, 4, 0, 4))
+    source = codes(rng, (16, *size), "any")
+    bench = Bench(simulation)
+    doubled = source.repeat(2, axis=1).repeat(2, axis=2)
+    wanted = first.run({"source": doubled})
+    assert wanted.shape[axis] == 4095
+    target = bench.tensor(1, *wanted.shape[1:])
+    bench.convolve(first, [bench.put(source)], target=target, upsample=(True, False), tile=256)
+    place = bench.get(target)
+    np.testing.assert_array_equal(bench.run()[place], wanted)
+
+
+def test_the_largest_pixel_stride(simulation):
+    rng = np.random.default_rng(10)
+    source = codes(rng, (16, 4, 23), "any")
+    bench = Bench(simulation)
+    apart = replace(bench.tensor(511, 4, 23), groups=1)
+    identity = copy_of(np.eye(16, dtype=np.int16)[:, :, None, None])
+    bench.convolve(identity, [bench.put(source)], target=apart)
+    place = bench.get(apart)
+    np.testing.assert_array_equal(bench.run()[place], source)
 
 
 def layers_of(root, name):

@@ -135,6 +135,25 @@ def test_a_slow_and_fitful_memory_changes_nothing_but_the_time(known, macs):
 
 
 @fewer_builds
+@pytest.mark.parametrize("known", MODELS if FRAMES > 1 else [SMALL], indirect=True)
+@pytest.mark.timeout(600)
+def test_bursts_hide_the_distance_of_the_memory(known, macs):
+    """With 8 bursts of each direction on their way, as many as the wrapper declares."""
+    model, images, answers = known
+    backend = opened(model)
+    cycles = {}
+    for latency in (32, 100, 200):
+        bus(backend).set_latency(latency, latency)
+        found = backend.infer(images[0])
+        check(found, answers[0], [*model.outputs.box, *model.outputs.classes])
+        cycles[latency] = found.engine.cycles
+    assert cycles[100] <= 1.01 * cycles[32]
+    assert cycles[200] <= 1.15 * cycles[32]
+    print(f"{model.name} on {macs} MACs, cycles by the latency of the memory: {cycles}")
+    backend.close()
+
+
+@fewer_builds
 @pytest.mark.parametrize("known", [SMALL], indirect=True)
 @pytest.mark.timeout(600)
 class TestFaults:

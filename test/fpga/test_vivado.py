@@ -17,7 +17,7 @@ proc create_bd_cell args { lappend ::calls [linsert $args 0 create_bd_cell]; lin
 foreach name {get_bd_pins get_bd_intf_pins get_files get_runs get_ports get_bd_addr_spaces} {
     proc $name name {return $name}
 }
-foreach name {current_project current_fileset get_timing_paths} { proc $name args {} }
+foreach name {current_project current_fileset} { proc $name args {} }
 proc get_board_parts args {
     return {xilinx.com:kv260_som:part0:1.3 xilinx.com:kv260_som:part0:1.4}
 }
@@ -33,23 +33,32 @@ proc glob args {
     uplevel 1 real_glob $args
 }
 proc get_property {name of} {
-    dict get {PROGRESS 100% STATS.WNS 0.1 SLACK 0.1 DIRECTORY /nowhere} $name
+    if {$name eq "SLACK"} { return $::slack([lindex $of 0]) }
+    dict get [list PROGRESS 100% STATS.WNS $::slack(-setup) STATS.WHS $::slack(-hold) \\
+        DIRECTORY /nowhere] $name
 }
+proc get_timing_paths args { return $args }
+rename open real_open
+proc open {path mode} { real_open [file join $::folder [file tail $path]] $mode }
+proc exit status { error "status $status" }
 """
 
 
 @pytest.fixture
-def script(root):
-    """Runs a script; returns the calls, each a tuple of words."""
+def script(root, tmp_path):
+    """Runs a script; returns the calls, each a tuple of words. Files are written to tmp_path."""
     tkinter = pytest.importorskip("tkinter", reason="this Python has no Tcl (python3-tk)")
 
-    def run(name, *arguments):
+    def run(name, *arguments, setup=0.1, hold=0.01):
         tcl = tkinter.Tcl()
         tcl.wantobjects(False)
         tcl.setvar("COMMANDS", COMMANDS)
         tcl.eval(STUBS)
         tcl.setvar("argv", tcl.call("list", *arguments))
         tcl.setvar("calls", "")
+        tcl.setvar("folder", str(tmp_path))
+        tcl.setvar("slack(-setup)", str(setup))
+        tcl.setvar("slack(-hold)", str(hold))
         path = root / "fpga/vivado" / name
         tcl.call("info", "script", str(path))
         tcl.call("source", str(path))
@@ -100,21 +109,25 @@ def test_the_larger_build_is_asked_for(script):
     assert ("create_project", "-force", "perception_1024") == calls[0][:3]
 
 
-def test_the_wrapper_has_all_ports_of_the_engine_in_their_widths(root):
+@pytest.mark.parametrize(("clock_mhz", "period_ns"), [(250, "4.0"), (200, "5.0")])
+def test_synthesis_knows_the_clock(script, tmp_path, clock_mhz, period_ns):
+    commands = [call[0] for call in script("timing.tcl", f"clock_mhz={clock_mhz}")]
+    assert commands.index("read_xdc") < commands.index("synth_design")
+    text = (tmp_path / "clock.xdc").read_text()
+    assert f"create_clock -name aclk -period {period_ns} [get_ports aclk]" in text
+
+
+@pytest.mark.parametrize("name", ["timing.tcl", "build.tcl"])
+@pytest.mark.parametrize("slack", [dict(setup=-0.2), dict(hold=-0.2)])
+def test_a_clock_that_is_missed_is_an_error(script, name, slack):
+    with pytest.raises(Exception, match="status 1|is missed by 0.2 ns"):
+        script(name, **slack)
+
+
+def test_the_bus_is_told_how_many_writes_are_open(root):
+    """Vivado's interconnect takes two where nothing is declared."""
     wrapper = (root / "fpga/vivado/engine_wrapper.v").read_text()
-    engine = (root / "fpga/rtl/engine.sv").read_text().partition(");")[0]
-    declared = r"(input|output)\s+(?:logic|wire)\s+(?:\[(\d+):0\])?\s*(\w+)"
-    ports = {name: (way, bits or "0") for way, bits, name in re.findall(declared, engine)}
-    outer = {name: (way, bits or "0") for way, bits, name in re.findall(declared, wrapper)}
-    connected = dict(
-        re.findall(r"\.(\w+)\((\w+)(?:\[7:0\])?\)", wrapper.partition(") engine (")[2])
-    )
-    assert set(connected) == set(ports)
-    for name, port in ports.items():
-        other = outer[connected[name]]
-        if name.endswith("addr") and name.startswith("s_axi"):
-            assert (port, other) == (("input", "7"), ("input", "11"))
-        else:
-            assert port == other, name
-    # There is one clock only, with the name that PYNQ and the driver use.
-    assert connected["irq"] == "interrupt"
+    (declared,) = re.findall(r"NUM_WRITE_OUTSTANDING (\d+)", wrapper)
+    writer = (root / "fpga/rtl/writer.sv").read_text()
+    (limit,) = re.findall(r"int unsigned OPEN = (\d+)", writer)
+    assert declared == limit
