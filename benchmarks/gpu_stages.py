@@ -172,13 +172,16 @@ def time_preprocess(
         at = cells.address + number * ctypes.sizeof(FrameCell)
         job = build_preprocess_job(plan, at, out.address + (4 << 20), out.address, addresses)
         launches.append(stage.kernel.prepare(grid_of(plan), (THREADS, 1, 1), job))
-    with stream.capture() as captured:
+
+    def launch_all(stream: Stream) -> None:
         for number in range(LAUNCHES):
             launches[number % count].enqueue(stream)
-    launch_us = min(_graph_ms(device, stream, captured.graph) for _ in range(20)) / LAUNCHES * 1e3
+
+    graph = stream.capture(launch_all)
+    launch_us = min(_graph_ms(device, stream, graph) for _ in range(20)) / LAUNCHES * 1e3
     moved = bytes_moved(plan)
     total = sum(moved.values())
-    for resource in (memory, out, cells, constants, captured.graph):
+    for resource in (memory, out, cells, constants, graph):
         resource.close()
     stage.close()
     return {
@@ -250,9 +253,8 @@ def time_decode(device: Device, stream: Stream, mean: float) -> dict[str, Any]:
     heads = HeadMemory(device, stream, *gpu_checks.tensors(3, mean))
     decoding = Decoding(device, HEAD, SETTINGS, heads.addresses, stream)
     decoding.place(case_of("nv12").placement)
-    with stream.capture() as captured:
-        decoding.enqueue(stream)
-    took = time_alone(device, stream, lambda: captured.graph.launch(stream))
+    graph = stream.capture(decoding.enqueue)
+    took = time_alone(device, stream, lambda: graph.launch(stream))
     result = DecodeResult.from_buffer_copy(decoding.memory.array)
-    captured.graph.close()
+    graph.close()
     return {"ms": took, "found": result.found, "boxes": result.count, "more": result.more}

@@ -115,6 +115,7 @@ def bindings_of(gpu):
 
     @api
     def cuEventCreate(flags):
+        assert flags == 1
         gpu.open["event"] += 1
         return handle_of([])
 

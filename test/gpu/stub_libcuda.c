@@ -150,7 +150,7 @@ int cuStreamSynchronize(Stream *s) {
     if (fails && !unlink(fails)) return 700;
     return s && !s->captured ? OK : INVALID_VALUE;
 }
-int cuEventCreate(float **e, unsigned flags) { return *e = calloc(1, 4), flags ? 1 : OK; }
+int cuEventCreate(float **e, unsigned flags) { return *e = calloc(1, 4), flags == 1 ? OK : 1; }
 int cuEventDestroy_v2(float *e) { return free(e), OK; }
 int cuEventRecord(float *e, Stream *s) { return put(s, (Operation){MARK, e}); }
 int cuEventSynchronize(float *e) { return *e ? OK : INVALID_VALUE; }

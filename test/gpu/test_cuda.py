@@ -90,15 +90,18 @@ def test_graph_reads_memory_anew_and_allocates_nothing(device, gpu):
     arguments = Arguments(frame.address, sum_.address, 4096, 1)
     kernel = device.module(b"cubin").kernel("add")
     launch = kernel.prepare((16, 1, 1), (256, 1, 1), arguments)
-    with stream.capture() as capture:
+
+    def work(stream):
         launch.enqueue(stream)
         stream.copy(result.address, sum_.address, 4096)
+
+    graph = stream.capture(work)
     stream.wait()
     assert not result.array.any(), "what is captured must not run"
     before = gpu.calls.copy()
     for value in (3, 200, 254):
         slot[:] = value
-        capture.graph.launch(stream)
+        graph.launch(stream)
         stream.wait()
         assert (result.array == value + 1).all()
     made = gpu.calls - before
@@ -109,9 +112,13 @@ def test_graph_reads_memory_anew_and_allocates_nothing(device, gpu):
 def test_capture_that_fails_leaves_the_stream_usable(device, gpu):
     stream = device.stream()
     memory = device.memory(16)
-    with pytest.raises(ValueError, match="mine"), stream.capture():
+
+    def work(stream):
         stream.fill(memory, 1)
         raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine"):
+        stream.capture(work)
     result = device.pinned(16)
     stream.fill(memory, 7)
     stream.copy(result.address, memory.address, 16)
@@ -153,12 +160,11 @@ def test_everything_is_given_back(monkeypatch, gpu):
     device.memory(10)
     device.pinned(10)
     device.module(b"cubin").kernel("add")
-    with stream.capture() as capture:
-        pass
+    graph = stream.capture(lambda stream: None)
     device.register(np.zeros(8, np.uint8))
     device.close()
     device.close()
-    del device, stream, capture
+    del device, stream, graph
     assert not +gpu.open, f"left open: {+gpu.open}"
 
 
@@ -332,7 +338,8 @@ def test_names_that_stand_for_numbers_are_those_of_the_driver():
     assert real.CU_MEMHOSTALLOC_DEVICEMAP == real.CU_MEMHOSTREGISTER_DEVICEMAP == driver.MAPPED
     assert real.CU_MEMHOSTREGISTER_READ_ONLY == driver.READ_ONLY
     assert real.CUstream_flags.CU_STREAM_NON_BLOCKING == driver.NON_BLOCKING
-    assert real.CUctx_flags.CU_CTX_SCHED_BLOCKING_SYNC == driver.BLOCKING_SYNC
+    assert real.CUctx_flags.CU_CTX_SCHED_BLOCKING_SYNC == driver.CONTEXT_BLOCKING_SYNC
+    assert real.CUevent_flags.CU_EVENT_BLOCKING_SYNC == driver.EVENT_BLOCKING_SYNC
     assert real.CU_LAUNCH_PARAM_BUFFER_POINTER_AS_INT == driver.LAUNCH_BUFFER
     assert real.CU_LAUNCH_PARAM_BUFFER_SIZE_AS_INT == driver.LAUNCH_BUFFER_SIZE
 

@@ -188,6 +188,19 @@ def test_each_camera_keeps_its_graph(pipeline, gpu, model, runtime):
     assert gpu.calls["cuGraphInstantiate"] == before["cuGraphInstantiate"]
 
 
+def test_the_context_is_set_whatever_another_library_has_set(pipeline, gpu, street, model):
+    header = slot_of(street[0], placer_of(model))
+    in_place = pipeline._models[0].in_place
+    for enter in (
+        lambda: in_place.prepare(header, street[0]),
+        lambda: pipeline.detect(header, street[0]),
+        in_place.close,
+    ):
+        gpu.current_context = "another library's"
+        enter()
+        assert gpu.current_context == 7
+
+
 def test_a_frame_that_cannot_be_read_fails_and_the_next_one_is_ok(pipeline, street, model):
     placer, image = placer_of(model), street[0]
     header = slot_of(image, placer)

@@ -9,10 +9,11 @@ A launch has two layers: `Launch.enqueue` or `CudaGraph.launch`, and the driver'
     kernel = device.module(cubin).kernel("preprocess")
     launch = kernel.prepare(grid, block, Arguments(frame.address, memory.address))
     stream = device.stream()
-    with stream.capture() as capture:
-        launch.enqueue(stream)
-        stream.copy(result.address, memory.address, result.nbytes)
-    capture.graph.launch(stream)                # every frame
+    graph = capture(stream, [
+        launch.enqueue,
+        lambda stream: stream.copy(result.address, memory.address, result.nbytes),
+    ])
+    graph.launch(stream)                        # every frame
     stream.wait()
 """
 
@@ -20,10 +21,9 @@ from perception_nodes.gpu.cuda.device import Device, DeviceFacts, open_device
 from perception_nodes.gpu.cuda.errors import CudaError
 from perception_nodes.gpu.cuda.kernel import Kernel, Launch, Module
 from perception_nodes.gpu.cuda.memory import DeviceMemory, HostMemory
-from perception_nodes.gpu.cuda.stream import Capture, CudaGraph, Event, Stream, Uncaptured, capture
+from perception_nodes.gpu.cuda.stream import CudaGraph, Event, Stream, Uncaptured, capture
 
 __all__ = [
-    "Capture",
     "CudaError",
     "Device",
     "DeviceFacts",

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.gpu.cuda.driver import (
-    BLOCKING_SYNC,
+    CONTEXT_BLOCKING_SYNC,
     NAME_BYTES,
     Attribute,
     Driver,
@@ -75,7 +75,7 @@ class Device:
             driver.through,
         )
         # A thread that waits must leave its processor: under SCHED_FIFO it would starve all others.
-        driver.cuDevicePrimaryCtxSetFlags(ordinal, BLOCKING_SYNC)
+        driver.cuDevicePrimaryCtxSetFlags(ordinal, CONTEXT_BLOCKING_SYNC)
         self._context = driver.cuDevicePrimaryCtxRetain(ordinal)
         self.make_current()
         self._resources: list[Resource] = []

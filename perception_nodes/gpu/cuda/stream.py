@@ -1,10 +1,10 @@
 """Streams of work for the device, events on them, and graphs of captured work."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from perception_nodes.core.inference import BackendError
-from perception_nodes.gpu.cuda.driver import NON_BLOCKING, CaptureMode, Driver
+from perception_nodes.gpu.cuda.driver import EVENT_BLOCKING_SYNC, NON_BLOCKING, CaptureMode, Driver
 from perception_nodes.gpu.cuda.errors import STREAM_CAPTURE, CudaError
 from perception_nodes.gpu.cuda.memory import DeviceMemory, Resource
 
@@ -14,7 +14,7 @@ class Event(Resource):
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
-        super().__init__(driver.cuEventDestroy, driver.cuEventCreate(0))
+        super().__init__(driver.cuEventDestroy, driver.cuEventCreate(EVENT_BLOCKING_SYNC))
 
     def record(self, stream: "Stream") -> None:
         """Put the event on a stream, behind the work that is there."""
@@ -39,12 +39,6 @@ class CudaGraph(Resource):
     def launch(self, stream: "Stream") -> None:
         """Put the graph on a stream."""
         self._driver.cuGraphLaunch(self.handle, stream.handle)
-
-
-class Capture:
-    """Receives the graph of a capture, when the capture has ended without an error."""
-
-    graph: CudaGraph
 
 
 class Stream(Resource):
@@ -76,20 +70,18 @@ class Stream(Resource):
         """Set every byte of device memory."""
         self._driver.cuMemsetD8Async(memory.address, value, memory.nbytes, self.handle)
 
-    @contextmanager
-    def capture(self) -> Iterator[Capture]:
-        """Record what the block puts on the stream in a graph, instead of running it.
+    def capture(self, work: Callable[["Stream"], None]) -> CudaGraph:
+        """Make a graph of what a function puts on this stream, instead of running it.
 
         A graph keeps all addresses and arguments of the captured work, so values that change from
-        frame to frame must be passed through memory. Nothing in the block may allocate or wait.
+        frame to frame must be passed through memory. The function must not allocate or wait.
 
         Raises:
-            CudaError: something in the block cannot be captured.
+            CudaError: something that it does cannot be captured.
         """
-        capture = Capture()
         self._driver.cuStreamBeginCapture(self.handle, CaptureMode.THREAD_LOCAL)
         try:
-            yield capture
+            work(self)
         except BaseException:
             with suppress(CudaError):
                 # Report the first error; ending a broken capture fails too.
@@ -100,9 +92,10 @@ class Stream(Resource):
             executable = self._driver.cuGraphInstantiate(template, 0)
         finally:
             self._driver.cuGraphDestroy(template)
-        capture.graph = self._own(CudaGraph(self._driver, executable))
+        graph = self._own(CudaGraph(self._driver, executable))
         # Otherwise the first launch does this, and is late.
         self._driver.cuGraphUpload(executable, self.handle)
+        return graph
 
 
 class Uncaptured:
@@ -145,8 +138,7 @@ def capture(
     if not capturable:
         return uncaptured
     try:
-        with stream.capture() as captured:
-            uncaptured.launch(stream)
+        return stream.capture(uncaptured.launch)
     except BackendError as error:
         if isinstance(error, CudaError) and not error.name.startswith(STREAM_CAPTURE):
             raise
@@ -154,4 +146,3 @@ def capture(
         uncaptured.launch(stream)
         stream.wait()
         return uncaptured
-    return captured.graph

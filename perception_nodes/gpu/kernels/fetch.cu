@@ -3,7 +3,7 @@
 // Each thread moves 16 bytes, neighbouring threads neighbouring ones, so the bus carries requests as
 // large as they can be. `pixels` and `source` have the same remainder by 16: what is aligned in one
 // is aligned in the other. A piece at an end of a row has up to 15 bytes of its surroundings, which
-// lie on the same page.
+// lie on the same page. It can be a piece of the next row too: then both threads write the same.
 
 #include "frame.cuh"
 #include "portable.cuh"
