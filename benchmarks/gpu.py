@@ -29,6 +29,8 @@ import numpy as np
 EPILOG = """
 examples:
   python benchmarks/gpu.py                        check, measure, write out/gpu/gpu.json and .html
+  python benchmarks/gpu.py --all                  the same, and compute-sanitizer; the layers of all
+                                                  networks must be checked
   python benchmarks/gpu.py --check                only check the bits, one minute
   python benchmarks/gpu.py --host                 the same checks with the kernels compiled for the
                                                   host by g++; needs no GPU
@@ -80,6 +82,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--model", default="road-s", help="model for the whole graph")
     parser.add_argument("--out", type=Path, default=Path("out/gpu"), help="folder of the report")
+    parser.add_argument(
+        "--all",
+        action="store_true",
+        help="leave no check out: refuse without onnx, and run compute-sanitizer where it is",
+    )
+    parser.add_argument("--few", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--load", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.frames < 1:
@@ -100,12 +108,17 @@ def progress(what: str):
     return show
 
 
-def check_host() -> int:
+def check_host(options: argparse.Namespace) -> int:
     """Compare the kernels compiled for the host with the specifications."""
     import kernels_on_host
 
+    def run_network(plan, image):
+        buffers = [np.zeros(size, np.uint8) for size in plan.buffers]
+        buffers[0][:] = image.reshape(-1)
+        return buffers, kernels_on_host.run_network(plan, buffers)
+
     try:
-        count, differences = gpu_checks.compare(
+        cases = gpu_checks.compare(
             lambda case: [
                 kernels_on_host.preprocess(
                     np.frombuffer(case.image.data, np.uint8), case.plan, fetched=fetched
@@ -117,31 +130,45 @@ def check_host() -> int:
             ),
             progress("checking the host's build"),
         )
+        layers = compare_layers(run_network, options)
     except kernels_on_host.CompilerMissing as error:
         print(f"gpu.py: {error}", file=sys.stderr)
         return 2
-    return report(count, differences, "compiled for the host")
+    return report(cases, layers, "compiled for the host")
 
 
-def report(count: int, differences: list[str], what: str) -> int:
-    """Print the result of a comparison; returns the exit status."""
-    for difference in differences:
-        print(difference)
-    print(
-        f"{count - len(differences)} of {count} cases {what} equal their specification to the bit"
-    )
-    return 1 if differences else 0
+def compare_layers(run, options: argparse.Namespace) -> tuple[int, list[str]]:
+    """Compare the network's layers with the golden model's; see `gpu_network.compare`."""
+    import gpu_network
+
+    models = gpu_network.MODELS[-1:] if options.few else gpu_network.MODELS
+    try:
+        return gpu_network.compare(run, models, progress("checking the network's layers: frame"))
+    except ImportError as error:
+        if options.all:
+            raise
+        print(f"gpu.py: the network's layers are not checked: {error}", file=sys.stderr)
+        return 0, []
+
+
+def report(cases: tuple[int, list[str]], layers: tuple[int, list[str]], where: str) -> int:
+    """Print the results of both comparisons; returns the exit status."""
+    for (count, differences), of in ((cases, "cases"), (layers, "layers of networks")):
+        for difference in differences:
+            print(difference)
+        if count:
+            equal = count - len(differences)
+            print(f"{equal} of {count} {of} {where} equal their specification to the bit")
+    return 1 if cases[1] or layers[1] else 0
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Check, and measure."""
     options = parse(arguments)
-    if options.host:
-        return check_host()
     from perception_nodes.core.errors import PerceptionError
 
     try:
-        return on_gpu(options)
+        return check_host(options) if options.host else on_gpu(options)
     except KeyboardInterrupt:
         return 130
     except (PerceptionError, ImportError) as error:
@@ -158,7 +185,9 @@ def on_gpu(options: argparse.Namespace) -> int:
     except CudaError:
         print("gpu.py: without a GPU, --host checks the kernels built for it", file=sys.stderr)
         raise
+    import gpu_network
     import gpu_page
+    import gpu_sanitizer
     import gpu_stages
     import gpu_whole
 
@@ -170,10 +199,17 @@ def on_gpu(options: argparse.Namespace) -> int:
             return 0
         facts = device.facts
         print(f"{facts.name}, SM {facts.sm}, CUDA {facts.driver_cuda}, through {facts.through}")
-        count, differences = gpu_checks.compare(
-            *gpu_stages.on_device(device), progress("checking the kernels")
+        cases = gpu_checks.compare(
+            *gpu_stages.on_device(device), progress("checking the kernels"), few=options.few
         )
-        status = report(count, differences, f"on the {facts.name}")
+        layers = compare_layers(gpu_network.on_device(device), options)
+        status = report(cases, layers, f"on the {facts.name}")
+        found: dict[str, str] = {}
+        if options.all and not status:
+            found = gpu_sanitizer.sanitize(progress("compute-sanitizer: tool"))
+            for tool, said in found.items():
+                print(f"compute-sanitizer {tool}: {said}")
+            status = int(any(said != gpu_sanitizer.CLEAN for said in found.values()))
         if status or options.check:
             return status
         try:
@@ -186,7 +222,7 @@ def on_gpu(options: argparse.Namespace) -> int:
         result = {
             "machine": f"{platform.node()}, {platform.machine()}, {os.cpu_count()} processors",
             "gpu": vars(facts),
-            "checks": {"cases": count, "differences": differences},
+            "checks": {"cases": cases[0], "layers": layers[0], "sanitizer": [*found]},
             **gpu_stages.measure(device, progress),
             **gpu_whole.measure(options, progress),
         }

@@ -13,6 +13,8 @@ import fake_tensorrt
 import gpu as command
 import gpu_checks
 import gpu_clocks
+import gpu_network
+import gpu_sanitizer
 import gpu_stages
 import gpu_whole
 import kernels_on_host
@@ -43,6 +45,9 @@ def small(monkeypatch, pictures, heads):
     few += pictures[:4:2]  # without a lens and with one
     monkeypatch.setattr(gpu_checks, "picture_cases", lambda: iter(few))
     monkeypatch.setattr(gpu_checks, "head_cases", lambda: iter(heads[::5]))
+    all_images = gpu_network.images
+    monkeypatch.setattr(gpu_network, "images", lambda net: {"noise": all_images(net)["noise"]})
+    monkeypatch.setattr(gpu_network, "MODELS", ("road-xs",))
     return len(few) + len(heads[::5])
 
 
@@ -74,7 +79,8 @@ def only_networks(runtime, monkeypatch):
     """Neither checks nor figures of single stages, which take the fake GPU long."""
     stages = {"bandwidth_gb_s": 1.0, "preprocess": [], "decode": [], "back_to_host_bytes": 1}
     monkeypatch.setattr(gpu_stages, "on_device", lambda device: (None, None))
-    monkeypatch.setattr(gpu_checks, "compare", lambda *_: (1, []))
+    monkeypatch.setattr(gpu_checks, "compare", lambda *_, few: (1, []))
+    monkeypatch.setattr(gpu_network, "compare", lambda *_: (1, []))
     monkeypatch.setattr(gpu_stages, "measure", lambda *_: stages)
 
 
@@ -91,6 +97,29 @@ def test_the_hosts_build_is_checked_without_a_gpu(small, capsys):
     assert command.main(["--host"]) == 0
     said = capsys.readouterr().out
     assert f"{small} of {small} cases compiled for the host equal their specification" in said
+    assert "74 of 74 layers of networks compiled for the host equal their specification" in said
+
+
+def test_a_wrong_layer_is_found_and_named(small, monkeypatch, capsys):
+    def nearly(plan, buffers):
+        outputs = right(plan, buffers)
+        buffers[-1][5] ^= 1
+        return outputs
+
+    right = kernels_on_host.run_network
+    monkeypatch.setattr(kernels_on_host, "run_network", nearly)
+    assert command.main(["--host"]) == 1
+    said = capsys.readouterr().out
+    assert "road-xs, noise, " in said and ": 1 of " in said and "73 of 74 layers" in said
+
+
+def test_without_onnx_layers_are_not_checked_which_all_does_not_allow(small, monkeypatch, capsys):
+    for name in ("onnx", "perception_nodes.backends.qdq"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert command.main(["--host"]) == 0
+    said = capsys.readouterr()
+    assert "the network's layers are not checked: " in said.err and "layers" not in said.out
+    assert command.main(["--host", "--all"]) == 2
 
 
 def test_wrong_bits_are_found_and_named(small, monkeypatch, capsys):
@@ -167,7 +196,7 @@ others = ["rclpy", "iceoryx2", "simplejpeg", "plotly", "torch", "onnxruntime", "
 for name in [*others, "cv2", "pydantic", "yaml", "onnx", "typer", "rosbags", "av", "mcap"]:
     sys.modules[name] = None
 sys.argv = ["gpu.py"]
-import gpu, gpu_checks, gpu_clocks, gpu_stages, gpu_whole, gpu_page
+import gpu, gpu_checks, gpu_clocks, gpu_network, gpu_sanitizer, gpu_stages, gpu_whole, gpu_page
 import kernels_on_host
 for name in ("cv2", "pydantic", "simplejpeg", "yaml"):
     del sys.modules[name]
@@ -184,7 +213,29 @@ except ImportError as error:
 
 def test_the_device_is_checked(gpu, small, capsys):
     assert command.main(["--check"]) == 0
-    assert f"{small} of {small} cases on the Fake GPU equal" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"{small} of {small} cases on the Fake GPU equal" in said
+    assert "74 of 74 layers of networks on the Fake GPU equal" in said
+
+
+SANITIZER = """#!/bin/sh
+echo "$@" >> {folder}/asked
+test "$2" != {bad} || {{ echo "ERROR SUMMARY: 2 errors"; exit 3; }}
+"""
+
+
+@pytest.mark.parametrize(("bad", "status"), [("none", 0), ("racecheck", 1)])
+def test_the_sanitizer_runs_a_few_of_the_checks(bad, status, gpu, monkeypatch, tmp_path, capsys):
+    program = tmp_path / "compute-sanitizer"
+    program.write_text(SANITIZER.format(folder=tmp_path, bad=bad))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert command.main(["--check", "--all"]) == status
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert [line.split()[1] for line in asked] == list(gpu_sanitizer.TOOLS)
+    assert all(line.endswith("gpu.py --check --few") for line in asked)
+    said = capsys.readouterr().out
+    assert "memcheck: no errors" in said and ("racecheck: ERROR SUMMARY: 2" in said) == bool(status)
 
 
 def test_a_device_with_other_bits_is_not_measured(gpu, capsys, tmp_path):

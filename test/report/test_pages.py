@@ -176,7 +176,8 @@ def gpu_report_page(_):
     return gpu_page.render(
         {
             "gpu": {"name": HOSTILE, "driver_cuda": "13.0", "through": HOSTILE},
-            "machine": HOSTILE, "missing": [HOSTILE], "checks": {"cases": 1},
+            "machine": HOSTILE, "missing": [HOSTILE],
+            "checks": {"cases": 1, "layers": 1, "sanitizer": [HOSTILE]},
             "preprocess": [one], "decode": [one], "networks": {"cuda": network},
             "bandwidth_gb_s": 1.0, "back_to_host_bytes": 1,
         }

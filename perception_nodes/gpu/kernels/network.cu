@@ -7,9 +7,10 @@
 // products of one mma instruction.
 //
 // The warps of a block share the steps of its tile, so that a layer of few pixels and long sums is
-// not slow, and load codes and weights from memory into the registers that mma wants them in: no
-// code is used twice by a block, so shared memory would not help. Integer sums do not depend on
-// their order.
+// not slow. Integer sums do not depend on their order. Codes and weights go straight into the
+// registers that mma wants them in. No two warps need the same weights, and codes that overlapping
+// windows share come from the first-level cache; to pass them through shared memory would take a
+// barrier for every few of these short steps.
 
 #include "portable.cuh"
 
