@@ -27,6 +27,9 @@ ENCAPSULATION = b"\x00\x01\x00\x00"
 """Of what is written here: plain CDR, little-endian."""
 HEADER_SIZE = len(ENCAPSULATION)
 MAX_STRING = 4096
+BUFFER_MARKER = (0xFFFF_FFFF, 0x524F_5332)
+"""Begins what stands in the place of a `uint8[]` whose bytes are not in the message, from ROS 2
+Lyrical on: a backend of `rosidl::Buffer` sends only where they are (see Fast DDS's typesupport)."""
 NS_PER_S = 1_000_000_000
 
 
@@ -81,6 +84,8 @@ class CdrReader:
     def octets(self) -> memoryview:
         """A sequence of uint8, in place."""
         length = self.uint32()
+        if length == BUFFER_MARKER[0]:
+            self._refuse_descriptor()
         start = self._position
         self._take(start, length)
         return self._data[start : start + length]
@@ -92,6 +97,13 @@ class CdrReader:
             # With the carry into the seconds it may exceed what a message can hold.
             raise FrameRejected(f"{self._message}: a stamp of {nanoseconds} nanoseconds is none")
         return seconds * NS_PER_S + nanoseconds
+
+    def _refuse_descriptor(self) -> None:
+        if self.uint32() == BUFFER_MARKER[1]:
+            raise FrameRejected(
+                f"{self._message}: its bytes are in the memory of {self.string()!r}, and the "
+                "message only tells where; publish them from CPU memory"
+            )
 
     def _align(self, size: int) -> int:
         behind = self._position - HEADER_SIZE

@@ -202,6 +202,18 @@ def test_deep_samples_with_the_most_significant_byte_first_are_rejected(encoding
         read_image(serialize(message))
 
 
+@pytest.mark.parametrize(
+    ("message", "read"), [(image, read_image), (compressed, read_compressed_image)]
+)
+def test_a_descriptor_in_the_place_of_the_bytes_is_rejected(message, read):
+    """As written by `serialize_buffer_with_endpoint` of rosidl_typesupport_fastrtps_cpp 3.10."""
+    empty = serialize(message(data=b""))[: -len(struct.pack("<I", 0))]
+    backend = struct.pack("<I", 5) + b"cuda\0"
+    data = empty + struct.pack("<2I", 0xFFFF_FFFF, 0x524F_5332) + backend + bytes(67)
+    with pytest.raises(FrameRejected, match="in the memory of 'cuda'.* publish them from CPU"):
+        read(data)
+
+
 def test_sizes_out_of_range_are_rejected():
     with pytest.raises(FrameRejected, match="0x3 is outside"):
         read_image(serialize(image(width=0)))
