@@ -4,7 +4,6 @@ import hashlib
 import importlib.resources
 import os
 import re
-import sys
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -23,6 +22,7 @@ from perception_nodes.core.decode import CellsDecoder, Decoder, DecodeSettings, 
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.core.geometry import PADDING_VALUE
 from perception_nodes.preprocess.cpu import Preprocessor
+from perception_nodes.system.environment import prefixes
 
 VERSION = 1
 """Of the keys of `model.yaml` that are understood here."""
@@ -250,8 +250,7 @@ class Model(BaseModel):
 def model_folders() -> list[Path]:
     """Folders that are searched for models: the user's, the checkout's, and the installed ones."""
     shipped = Path(str(importlib.resources.files("perception_nodes"))).parent / "models"
-    prefixes = [*os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix]
-    installed = [Path(p) / "share/perception_nodes/models" for p in prefixes if p]
+    installed = [prefix / "share/perception_nodes/models" for prefix in prefixes()]
     extra = os.environ.get("PERCEPTION_MODELS", "")
     candidates = [*(Path(p) for p in extra.split(os.pathsep) if p), shipped, *installed]
     return [folder for folder in candidates if folder.is_dir()]

@@ -4,7 +4,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from copy import copy
-from typing import Any
+from typing import Any, TypeAlias
 
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import CallbackGroup
@@ -38,7 +38,7 @@ OVERRIDABLE = QoSOverridingOptions(
     )
 )
 """What parameters `qos_overrides./TOPIC.publisher.POLICY`, or `.subscription.`, can change."""
-Publisher = LifecyclePublisher[Any]
+Publisher: TypeAlias = "LifecyclePublisher[Any]"  # in Jazzy it is not generic
 
 
 class PerceptionNode(LifecycleNode):

@@ -15,11 +15,16 @@ _LIBC = ctypes.CDLL(None)
 """Loaded on import, because nothing may be loaded between fork and exec."""
 
 
+def prefixes() -> list[Path]:
+    """Where ROS packages are installed: sourced installations, then this Python's environment."""
+    sourced = os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
+    return [Path(prefix) for prefix in [*sourced, sys.prefix] if prefix]
+
+
 def share_folder() -> Path:
     """The folder of `config/`, `interfaces/`, `models/`: a checkout's, or the installed share/."""
     checkout = Path(__file__).parents[2]
-    prefixes = [*os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep), sys.prefix]
-    installed = [Path(p) / "share/perception_nodes" for p in prefixes if p]
+    installed = [prefix / "share/perception_nodes" for prefix in prefixes()]
     return next(
         (f for f in [checkout, *installed] if (f / "config/fastdds.xml").is_file()), checkout
     )
@@ -33,8 +38,8 @@ def package_version() -> str:
 
 def profiles_variable() -> str:
     """Name of the environment variable that names Fast DDS's settings."""
-    # Fast DDS 3 renamed it and warns about the old one.
-    old = os.environ.get("ROS_DISTRO") in ("humble", "iron", "jazzy")
+    # Fast DDS 3, in Kilted and later, renamed it and itself, and warns about the old one.
+    old = any((prefix / "lib/libfastrtps.so").exists() for prefix in prefixes())
     return "FASTRTPS_DEFAULT_PROFILES_FILE" if old else "FASTDDS_DEFAULT_PROFILES_FILE"
 
 

@@ -146,7 +146,7 @@ def test_a_node_with_a_bad_parameter_does_not_start(arguments: list[str], text: 
         ("player_node", {}, "/config/fastdds.xml"),
         ("detector_node", {}, "/config/fastdds_localhost.xml"),
         ("detector_node", {RANGE: "SUBNET"}, "/config/fastdds_network.xml"),
-        ("preprocess_node", {"FASTDDS_DEFAULT_PROFILES_FILE": "/mine.xml"}, "/mine.xml"),
+        ("preprocess_node", {profiles_variable(): "/mine.xml"}, "/mine.xml"),
     ],
 )
 def test_a_node_by_itself_has_the_dds_settings_of_a_graph(
@@ -155,10 +155,10 @@ def test_a_node_by_itself_has_the_dds_settings_of_a_graph(
     code = f"""
 import os
 from perception_nodes.nodes import {executable}, running
-running.rclpy.init = lambda **_: print(os.environ["FASTDDS_DEFAULT_PROFILES_FILE"]) or os._exit(0)
+running.rclpy.init = lambda **_: print(os.environ["{profiles_variable()}"]) or os._exit(0)
 {executable}.main()
 """
-    known = {k: v for k, v in os.environ.items() if k not in ("ROS_DISTRO", profiles_variable())}
+    known = {k: v for k, v in os.environ.items() if k != profiles_variable()}
     result = subprocess.run(
         [sys.executable, "-u", "-c", code],
         env={**known, **given},

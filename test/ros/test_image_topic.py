@@ -22,6 +22,7 @@ from perception_nodes.graph.config import PreprocessSettings, SettingsError
 from perception_nodes.nodes import image_topic
 from perception_nodes.nodes.base import PerceptionNode
 from perception_nodes.nodes.image_topic import ImageTopic
+from perception_nodes.system.environment import profiles_variable
 from perception_nodes.transport import channels
 from perception_nodes.transport.cdr import NS_PER_S, Buffer
 from perception_nodes.transport.shm import Endpoint
@@ -159,7 +160,7 @@ def test_it_is_said_what_is_awaited(reader: Reader, camera: Any) -> None:
 def test_the_doctor_tells_what_a_stock_camera_must_set(
     domain: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("FASTDDS_DEFAULT_PROFILES_FILE", raising=False)
+    monkeypatch.delenv(profiles_variable(), raising=False)
     process = subprocess.Popen([sys.executable, "-c", STOCK_CAMERA])
     try:
         result = CliRunner().invoke(app, ["doctor", "--image-topic", TOPIC, "--json"])
