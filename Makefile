@@ -1,10 +1,12 @@
-# From a machine with git, make, Python 3.10 to 3.13 and a C/C++ compiler to a
+# From a machine with git, make, Python 3.10 to 3.14 and a C/C++ compiler to a
 # running demo. Each step leaves a stamp and is redone when what it used changes.
 
 BAG ?=
 ARGS ?=
 
-VENV := .venv
+# Whose wheels: kilted or jazzy; each has an environment of its own.
+ROS ?= kilted
+VENV := $(if $(filter kilted,$(ROS)),.venv,.venv-$(ROS))
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 REQUIREMENTS := requirements
@@ -22,29 +24,32 @@ endif
 
 # Tells what an installation of Python lacks; runs under any version of it.
 define PROBE
-import os, sys, sysconfig
+import os, platform, sys, sysconfig
 name = "Python %d.%d" % sys.version_info[:2]
-if not (3, 10) <= sys.version_info[:2] <= (3, 13):
-    sys.exit(name + ", where 3.10 to 3.13 is needed")
+if not (3, 10) <= sys.version_info[:2] <= (3, 14):
+    sys.exit(name + ", where 3.10 to 3.14 is needed")
 try:
     import ensurepip, venv
 except ImportError:
     sys.exit(name + " without venv; install it, e.g. apt install python%d.%d-venv" % sys.version_info[:2])
 if not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")):
     sys.exit(name + " without its headers; install them, e.g. apt install python%d.%d-dev" % sys.version_info[:2])
+if platform.machine() != "x86_64":
+    sys.exit(name + " on " + platform.machine() + ", where ROS has no wheels; docs/support.md says what to do")
 endef
 export PROBE
 
-PYTHON ?= python3 python3.13 python3.12 python3.11 python3.10
+PYTHON ?= python3 python3.14 python3.13 python3.12 python3.11 python3.10
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test slow-test compression-test fuzz camera-test stream-test camera-packages view view-test view-packages chaos hil readme docs lint setup dev sample compression baseline clean distclean
+.PHONY: help demo test slow-test compression-test fuzz camera-test stream-test camera-packages view view-test view-packages chaos hil readme docs lint setup dev sample compression baseline wheel wheel-test image-test clean distclean
 
 help: ## print the targets
 	@echo "make TARGET, where TARGET is one of"
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 20
-	@echo "PYTHON=... chooses the Python of a new .venv, ARGS=... is passed to pytest"
+	@echo "PYTHON=... chooses the Python of a new .venv, ARGS=... is passed to pytest,"
+	@echo "ROS=jazzy takes the wheels of ROS 2 Jazzy, in .venv-jazzy"
 
 demo: setup $(if $(BAG),,sample) ## run the whole graph on the sample drive, or on BAG=path; results in out/demo
 	$(BIN)/perception demo $(if $(BAG),--bag "$(BAG)") --out out/demo
@@ -113,12 +118,23 @@ dev: view $(STAMPS)/dev ## add to .venv what tests and checks need
 
 sample: bags/sample/metadata.yaml ## make the sample drives in bags/
 
+wheel: setup ## make wheels of the package and of its messages in dist/
+	rm -rf build/lib build/bdist.*  # or what was deleted since would be packed too
+	$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	$(BIN)/perception messages --wheel dist
+
+wheel-test: wheel ## install the wheels into an empty environment and play the demo there
+	$(BIN)/python test/setup/installed.py $(ARGS)
+
+image-test: ## build what the Dockerfile says in a chroot, and play the demo in it; as root
+	unshare --mount --pid --fork --kill-child python3 test/setup/image.py $(ARGS)
+
 compression: setup $(STAMPS)/compression ## add to .venv what training, pruning and quantization need (large)
 
 baseline: setup $(STAMPS)/baseline ## add to .venv what `perception bench latency --baseline` measures (large)
 
 clean: ## remove results, bags and caches
-	rm -rf out build install log bags/sample bags/sample_sqlite3
+	rm -rf out build dist install log bags/sample bags/sample_sqlite3
 	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 
 distclean: clean ## remove .venv too
@@ -138,17 +154,19 @@ $(STAMPS)/venv:
 	@mkdir -p $(STAMPS)
 	@touch $(VENV)/COLCON_IGNORE $@
 
-$(STAMPS)/requirements: $(STAMPS)/venv $(addprefix $(REQUIREMENTS)/,runtime.txt build.txt lock.txt)
+WITH_ROS := $(addprefix $(REQUIREMENTS)/,runtime.txt build.txt $(ROS)/runtime.txt $(ROS)/build.txt)
+
+$(STAMPS)/requirements: $(STAMPS)/venv $(WITH_ROS) $(addprefix $(REQUIREMENTS)/,lock.txt $(ROS)/lock.txt)
 	@echo "Installing the pinned requirements: about 600 MB, one to three minutes the first time"
-	$(PIP) install -r $(REQUIREMENTS)/runtime.txt -r $(REQUIREMENTS)/build.txt
+	$(PIP) install $(addprefix -r ,$(WITH_ROS))
 	@touch $@
 
-$(STAMPS)/interfaces: $(STAMPS)/requirements interfaces/build.py $(wildcard interfaces/*/CMakeLists.txt interfaces/*/package.xml interfaces/*/msg/*.msg)
+$(STAMPS)/interfaces: $(STAMPS)/requirements $(wildcard interfaces/*.py) $(wildcard interfaces/*/CMakeLists.txt interfaces/*/package.xml interfaces/*/msg/*.msg)
 	@echo "Building the message packages: about a minute the first time"
 	$(BIN)/python interfaces/build.py
 	@touch $@
 
-$(STAMPS)/package: $(STAMPS)/requirements setup.py setup.cfg package.xml
+$(STAMPS)/package: $(STAMPS)/requirements setup.py setup.cfg package.xml pyproject.toml
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 

@@ -26,6 +26,16 @@ def shared(*patterns: str) -> list[tuple[str, list[str]]]:
     ]
 
 
+def requirements(*names: str) -> list[str]:
+    """List what files in requirements/ ask for, with its versions."""
+    lines = [
+        line.partition("#")[0].strip()
+        for name in names
+        for line in (ROOT / "requirements" / name).read_text().splitlines()
+    ]
+    return [line for line in lines if line and not line.startswith("-")]
+
+
 # A wheel's console scripts are on the PATH already.
 ON_PATH = [] if "bdist_wheel" in sys.argv else [("bin", ["resource/bin/perception"])]
 
@@ -46,8 +56,18 @@ setup(
         (f"share/{NAME}", ["package.xml"]),
         *ON_PATH,
         *shared("launch/*.launch.py", "config/*", "systemd/*", "models/*/*", "calibration/**/*"),
-        *shared("interfaces/*/msg/*.msg", "interfaces/camera/*"),
+        *shared("interfaces/*.py", "interfaces/*/CMakeLists.txt", "interfaces/*/package.xml"),
+        *shared("interfaces/*/msg/*.msg", "interfaces/camera/*", "bags/make_sample.py"),
     ],
+    # Where a ROS distribution is installed, colcon and rosdep do not look at these.
+    install_requires=requirements("runtime.txt", "kilted/runtime.txt"),
+    extras_require={
+        "messages": requirements("build.txt", "kilted/build.txt"),
+        "view": requirements("view.txt"),
+        "gpu": requirements("gpu.txt"),
+        "litert": requirements("litert.txt"),
+        "test": ["pytest"],  # colcon test looks for it
+    },
     zip_safe=False,
     entry_points={
         "console_scripts": [

@@ -7,16 +7,19 @@ itself and installs into the environment's own prefix, where Python and the
 dynamic linker look already. A second call that finds nothing changed returns
 at once.
 
-Run it with the environment's Python: ``.venv/bin/python interfaces/build.py``.
+Run it with the environment's Python: ``.venv/bin/python interfaces/build.py``, or as
+``perception messages``. With ``--wheel FOLDER`` it packs what it has built into a wheel.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -25,6 +28,9 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
+from xml.etree import ElementTree
+
+from pack import write_wheel
 
 PACKAGES = (
     "vision_msgs",
@@ -44,25 +50,46 @@ class BuildError(Exception):
 
 def main() -> int:
     """Build what is missing or out of date; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--wheel", type=Path, help="folder that gets a wheel of the packages")
+    folder = parser.parse_args().wheel
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
-        packages = [name for name in PACKAGES if not provided_by_distribution(name)]
-        wanted = fingerprint(packages)
-        if installed_fingerprint() == wanted:
-            return 0
-        check_prerequisites()
-        point_exports_at_this_python()
-        for leftover in PREFIX.glob(f"{SCRATCH_NAME}*"):
-            shutil.rmtree(leftover)
-        # Inside the prefix, so that installing is a rename and not a copy.
-        with tempfile.TemporaryDirectory(prefix=SCRATCH_NAME, dir=PREFIX) as scratch:
-            staging = Path(scratch) / "staging"
-            for name in packages:
-                build(name, Path(scratch) / name, staging)
-            install(staging / PREFIX.relative_to("/"), wanted)
+        bring_up_to_date()
+        if folder is not None:
+            version = ElementTree.parse(SOURCES / "perception_interfaces/package.xml")
+            print(write_wheel(PREFIX, read_record()["files"], version.findtext("version"), folder))
     except BuildError as error:
         print(f"interfaces: {error}", file=sys.stderr)
-        return 1
+        return 2
+    except OSError as error:
+        print(f"interfaces: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     return 0
+
+
+def bring_up_to_date() -> None:
+    """Build the packages into the environment, unless they are there as they are here.
+
+    Raises:
+        BuildError: they cannot be built.
+    """
+    packages = [name for name in PACKAGES if not provided_by_distribution(name)]
+    wanted = fingerprint(packages)
+    if installed_fingerprint() == wanted:
+        return
+    check_prerequisites()
+    point_exports_at_this_python()
+    for leftover in PREFIX.glob(f"{SCRATCH_NAME}*"):
+        shutil.rmtree(leftover)
+    # Inside the prefix, so that installing is a rename and not a copy.
+    with tempfile.TemporaryDirectory(prefix=SCRATCH_NAME, dir=PREFIX) as scratch:
+        staging = Path(scratch) / "staging"
+        for name in packages:
+            build(name, Path(scratch) / name, staging)
+        install(staging / PREFIX.relative_to("/"), wanted)
 
 
 def provided_by_distribution(package: str) -> bool:
@@ -145,8 +172,8 @@ def check_prerequisites() -> None:
 def missing_requirement(name: str) -> BuildError:
     """Return the error for something that a pinned wheel should have brought."""
     return BuildError(
-        f"{PREFIX / name} is missing; run "
-        f"`{PREFIX / 'bin' / 'pip'} install -r requirements/build.txt`"
+        f"{PREFIX / name} is missing; run `make setup` in a checkout, elsewhere "
+        f"`{PREFIX / 'bin' / 'pip'} install 'perception_nodes[messages]'`"
     )
 
 
@@ -218,11 +245,15 @@ def run(package: str, step: str, command: list[str], **extra_env: str) -> None:
         command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         assert process.stdout is not None
-        for line in process.stdout:
-            tail.append(line)
-            progress = re.match(r"\[\d+/\d+\]", line)
-            if live and progress:
-                print(f"\r{title} {progress[0]}", end="", flush=True)
+        try:
+            for line in process.stdout:
+                tail.append(line)
+                progress = re.match(r"\[\d+/\d+\]", line)
+                if live and progress:
+                    print(f"\r{title} {progress[0]}", end="", flush=True)
+        except BaseException:
+            process.terminate()
+            raise
     if live:
         print(f"\r{title} {time.monotonic() - started:.1f} s      ", flush=True)
     if process.returncode:

@@ -27,6 +27,7 @@ COMMANDS = {
     "camera": (DETECT, "camera", "camera_command"),
     "doctor": (PREPARE, "doctor", "doctor"),
     "model": (PREPARE, "model", "model_app"),
+    "messages": (PREPARE, "messages", "messages"),
     "trace": (MEASURE, "trace", "trace_command"),
     "bench": (MEASURE, "bench", "bench_app"),
     "hil": (MEASURE, "hil", "hil_app"),

@@ -27,13 +27,13 @@ from perception_nodes.cli.common import (
 )
 from perception_nodes.core.counters import LayerEstimate
 from perception_nodes.core.errors import PerceptionError
+from perception_nodes.drives.sample import SAMPLE
 from perception_nodes.evaluation import DataError, LabelledSet, read_set
 from perception_nodes.evaluation.frames import FrameSource
 from perception_nodes.evaluation.gate import Gate, Margins
 from perception_nodes.evaluation.matching import require_pycocotools
 from perception_nodes.system.environment import cache_folder
 
-SAMPLE_DRIVE = Path("bags/sample")
 FRAMES_FOR_COSTS = 4
 SHOWN_COSTS = 8
 
@@ -53,7 +53,7 @@ def compile_command(
         list[Path] | None,
         typer.Option(
             help="Recorded drive to check on; may be repeated. Without --bag and --images, the "
-            f"images of --data are used, or {SAMPLE_DRIVE}."
+            f"images of --data are used, or {SAMPLE}."
         ),
     ] = None,
     images: Annotated[
@@ -219,10 +219,10 @@ def _places(
     """
     if not bags and not folders:
         folders = list(dict.fromkeys(image.path.parent for one in sets for image in one.images))
-        bags = [] if folders else [SAMPLE_DRIVE]
-        if bags and not SAMPLE_DRIVE.exists():
+        bags = [] if folders else [SAMPLE]
+        if bags and not SAMPLE.exists():
             raise DataError(
-                f"no frames to check on: {SAMPLE_DRIVE} is not there (make sample makes it); name "
+                f"no frames to check on: {SAMPLE} is not there (make sample makes it); name "
                 "a drive with --bag or a folder with --images"
             )
     return FrameSource(bags, folders, model.input)

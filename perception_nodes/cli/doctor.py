@@ -27,6 +27,7 @@ from perception_nodes.gpu.cuda.errors import version_text
 from perception_nodes.gpu.nvrtc import nvrtc
 from perception_nodes.gpu.tensorrt.library import load_library
 from perception_nodes.graph.config import PreprocessSettings, check
+from perception_nodes.graph.ros_packages import REMEDIES
 from perception_nodes.system.realtime import allowed_priority
 from perception_nodes.system.threads import Thread, nodes, threads
 from perception_nodes.transport.memory import SHM_FOLDER
@@ -57,11 +58,11 @@ def examine() -> list[Finding]:
     """Make every check; none of them changes anything on the machine."""
     checks: list[Callable[[], Finding]] = [
         _python,
-        lambda: _package("rclpy", "rclpy", "source a ROS 2 installation, or run `make setup`"),
+        lambda: _package("rclpy", "rclpy", REMEDIES["rclpy"]),
         _rmw,
-        lambda: _package("vision_msgs", "vision_msgs", "run `make setup` or install vision_msgs"),
+        lambda: _package("vision_msgs", "vision_msgs", REMEDIES["vision_msgs"]),
         lambda: _package(
-            "perception_interfaces", "perception_interfaces", "run `make setup` or colcon build"
+            "perception_interfaces", "perception_interfaces", REMEDIES["perception_interfaces"]
         ),
         lambda: _package("iceoryx2", "iceoryx2", "pip install iceoryx2"),
         lambda: _package("rosbags", "rosbags", "pip install rosbags"),
@@ -99,7 +100,7 @@ def _package(subject: str, module: str, remedy: str, needed: bool = True) -> Fin
 
 
 def _version(module: str) -> str:
-    for name in (module, f"ros-{module.replace('_', '-')}", f"ros-kilted-{module}"):
+    for name in (module, f"ros-{module.replace('_', '-')}"):
         try:
             return importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -109,7 +110,8 @@ def _version(module: str) -> str:
 
 def _python() -> Finding:
     version = ".".join(map(str, sys.version_info[:3]))
-    return Finding("Python", sys.version_info >= (3, 10), version, "install Python 3.10 to 3.13")
+    known = (3, 10) <= sys.version_info[:2] <= (3, 14)
+    return Finding("Python", known, version, "install Python 3.10 to 3.14")
 
 
 def _rmw() -> Finding:

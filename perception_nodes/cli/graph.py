@@ -23,6 +23,7 @@ from perception_nodes.cli.common import (
     say_problem,
     screen,
 )
+from perception_nodes.drives.sample import SAMPLE, sample_drive
 from perception_nodes.graph.config import SettingsError, ViewSettings, allowed_range, refuse
 from perception_nodes.graph.graph import (
     MONITOR,
@@ -62,8 +63,12 @@ ListParameters = Annotated[
 def demo(
     assignments: Assignments = None,
     bag: Annotated[
-        Path, typer.Option(help="Recorded drive: ROS 2 bag folder, .mcap, .db3, or ROS 1 .bag.")
-    ] = Path("bags/sample"),
+        Path | None,
+        typer.Option(
+            help="Recorded drive: ROS 2 bag folder, .mcap, .db3, or ROS 1 .bag. Without it, street "
+            f"video: {SAMPLE}, or the same in the cache, fetched the first time."
+        ),
+    ] = None,
     topic: Annotated[str, typer.Option(help="Image topic; found by type if not given.")] = "",
     out: OutFolder = Path("out/demo"),
     view: Annotated[
@@ -89,8 +94,9 @@ def demo(
     if view:
         values["view"] = "true"
     say_page(VIEW_ALONE.nodes({n: v for n, v in values.items() if n in VIEW_ALONE.parameters}))
+    drive = bag or sample_drive()
     with progress_bar("writing report and video") as writing:
-        summary = run_demo(bag, out, topic, values, writing)
+        summary = run_demo(drive, out, topic, values, writing)
     conclude(summary, out, as_json)
 
 

@@ -13,6 +13,7 @@ from typing import IO
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.graph.graph import NodeSpec
 from perception_nodes.graph.restarts import Restarts
+from perception_nodes.graph.ros_packages import require_ros_packages
 from perception_nodes.system.awake import AwakeProcessors
 from perception_nodes.system.environment import die_with_parent
 from perception_nodes.system.life import new_life
@@ -90,9 +91,11 @@ class Supervisor:
         """Claim the cameras, remove what a killed graph left, start all but the standbys.
 
         Raises:
+            SettingsError: a ROS package is missing.
             TransportError: another process runs a graph of one of the cameras, or with the same
                 names of nodes.
         """
+        require_ros_packages()
         self._signals.__enter__()
         try:
             # Only the nodes that are restarted make a graph: a player alone is a camera.

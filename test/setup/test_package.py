@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,15 @@ def test_manifests_are_valid(root: Path, folder: str, build_type: str) -> None:
     assert package.package_format == 3
     assert package.licenses == ["Apache-2.0"]
     assert package.get_build_type() == build_type
+
+
+def test_the_changelog_tells_of_this_version(root: Path) -> None:
+    version = parse_package(root).version
+    newest = re.search(
+        r"^## (\S+), (unreleased|\d{4}-\d\d-\d\d)$", (root / "CHANGELOG.md").read_text(), re.M
+    )
+    assert newest and newest[1] == version
+    assert parse_package(root / "interfaces/perception_interfaces").version == version
 
 
 def test_colcon_finds_each_package_once(root: Path, tmp_path: Path) -> None:

@@ -1,0 +1,33 @@
+"""`perception messages`: the ROS message packages, where no distribution brings them."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from perception_nodes.cli.common import check_folder
+from perception_nodes.system.environment import share_folder
+
+
+def messages(
+    wheel: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder that gets a wheel of them too, for machines of the same Python and "
+            "processor that have no compiler."
+        ),
+    ] = None,
+) -> None:
+    """Build the ROS message packages into this Python's virtual environment; takes a minute.
+
+    It is for environments that have ROS from wheels. On a full ROS installation colcon builds them.
+    Needs a C++ compiler, the headers of Python, and pip install 'perception_nodes[messages]'.
+
+    Example: perception messages --wheel dist
+    """
+    check_folder(wheel, "--wheel")
+    options = [] if wheel is None else ["--wheel", str(wheel)]
+    script = str(share_folder() / "interfaces/build.py")
+    os.execv(sys.executable, [sys.executable, script, *options])

@@ -1,0 +1,30 @@
+"""The sample drive: street video for trying things out."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from perception_nodes.core.errors import PerceptionError
+from perception_nodes.system.environment import cache_folder, share_folder
+
+SAMPLE = Path("bags/sample")
+"""Where it is in a checkout, in which `make sample` makes it."""
+
+
+def sample_drive() -> Path:
+    """The drive of the checkout that we are in, or else of the cache, made there the first time.
+
+    Raises:
+        PerceptionError: it cannot be made.
+    """
+    folder = cache_folder() / "bags"
+    for drive in (SAMPLE, folder / SAMPLE.name):
+        if drive.is_dir():
+            return drive
+    maker = share_folder() / "bags/make_sample.py"
+    made = subprocess.run([sys.executable, str(maker), "--out", str(folder)], check=False)
+    if made.returncode:
+        raise PerceptionError(
+            f"the sample drive could not be made in {folder}, see above; name another with --bag"
+        )
+    return folder / SAMPLE.name
