@@ -31,15 +31,15 @@ class Stage:
         self.entrypoint: list[str] = []
         passed_on = {k: v for k, v in os.environ.items() if PASSED_ON.match(k)}
         self.environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", **passed_on}
-        for name in OF_THE_HOST:
-            if Path(name).is_file():
-                (root / name[1:]).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(name, root / name[1:])
         for name in ("proc", "sys", "dev"):
             subprocess.run(["mount", "--rbind", f"/{name}", root / name], check=True)
 
     def run(self, *command: str) -> str:
         """Run a command in it; what the command prints goes to the screen and is returned."""
+        for name in OF_THE_HOST:  # each time, since what is installed may write them anew
+            if Path(name).is_file():
+                (self.root / name[1:]).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(name, self.root / name[1:])
         inside = ["chroot", f"--userspec={self.user}", str(self.root), "/usr/bin/env", "-C"]
         home = "/root" if self.user == "root" else f"/home/{self.user}"
         process = subprocess.run(
@@ -66,8 +66,8 @@ def main() -> int:
     parser.add_argument("--scratch", type=Path, default=Path("/var/tmp/perception-image"))
     arguments = parser.parse_args()
     base: Path = arguments.scratch / arguments.suite
-    if os.readlink("/proc/self/ns/mnt") == os.readlink("/proc/1/ns/mnt"):
-        sys.exit("no namespace for the mounts; run it by make image-test")
+    if os.getpid() != 1:
+        sys.exit("not in a namespace, which mounts and processes end with; run make image-test")
     if not shutil.which("debootstrap"):
         sys.exit("debootstrap is missing; apt install debootstrap")
     if not (base / "etc/os-release").is_file():
