@@ -116,7 +116,7 @@ def copy(stages: dict[str, Stage], stage: Stage, words: list[str]) -> None:
         return
     assert words == [".", "."], words
     names = subprocess.check_output(["git", "ls-files", "-z"], cwd=ROOT)
-    pack = ["tar", "--create", "--null", "--files-from=-", f"--directory={ROOT}"]
+    pack = ["tar", "--create", f"--directory={ROOT}", "--null", "--files-from=-"]
     packed = subprocess.run(pack, input=names, stdout=subprocess.PIPE, check=True).stdout
     unpack = ["tar", "--extract", f"--directory={stage.target('.')}"]
     subprocess.run(unpack, input=packed, check=True)
