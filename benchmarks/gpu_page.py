@@ -13,8 +13,6 @@ def _us(ms: float) -> str:
 
 def _ways(transfer_us: dict[str, float], way: str) -> str:
     """How frames come: `fetch 40.1 µs, copy 61.0`, the one that is used first."""
-    if not transfer_us:
-        return way
     used = sorted(transfer_us, key=lambda one: one != way)
     return ", ".join(f"{one} {transfer_us[one]:.1f}" for one in used)
 

@@ -11,7 +11,6 @@ from gpu_checks import HEAD, SETTINGS, HeadCase, PictureCase
 from perception_nodes.core.statistics import LATENCY_RANKS, percentiles
 from perception_nodes.gpu.cuda import Device, DeviceMemory, Stream
 from perception_nodes.gpu.decode_job import DecodeResult
-from perception_nodes.gpu.frame_transfer import IN_PLACE
 from perception_nodes.gpu.preprocess_job import (
     BITS,
     LENS_BITS,
@@ -54,7 +53,7 @@ def on_device(
         stage, memory = made[case.size]
         stage.fit(case.image, case.placement, stream)
         result, found = device.pinned(memory.nbytes), []
-        for way in list(stage.transfer.took_us) or [IN_PLACE]:
+        for way in stage.transfer.took_us:
             stage.transfer.way = way
             stage.take(case.image, 1, stream)
             stage.enqueue(stream)

@@ -1,12 +1,13 @@
 """How the bytes of a frame come from the host's memory to the kernel that preprocesses it.
 
-`in place`  the GPU shares the host's memory: the kernel reads the frame where it lies
-`fetch`     a kernel reads the rows that are needed over the bus, into memory of the device
+`in place`  it reads the frame where it lies, byte by byte, each about twice
+`fetch`     another kernel reads the rows that are needed, 16 bytes a thread, into device memory
 `copy`      the copy engine moves the whole frame there
 
-Which of the last two is faster depends on the card, the bus, and how much smaller the picture
-becomes; so both are timed here when a camera's graph is made. The preprocessing kernel itself never
-reads over a bus: its reads are single bytes, and what it reads twice would come twice.
+A GPU that shares the host's memory reads in place or fetches: it may not cache that memory. Over a
+bus what is read twice would come twice, so there a frame is fetched or copied. Which of the two is
+faster depends on the GPU, the bus, and how much smaller the picture becomes; so both are timed here
+when a camera's graph is made.
 """
 
 import statistics
@@ -33,8 +34,7 @@ class FrameTransfer:
 
     Attributes:
         way: `IN_PLACE`, `FETCH` or `COPY`.
-        took_us: median device time of `FETCH` and `COPY`, each with the kernel behind it; empty in
-            place.
+        took_us: median device time of the two ways that were timed, with the kernel behind them.
     """
 
     def __init__(self, device: Device, cell: FrameCell, cell_address: int) -> None:
@@ -49,12 +49,12 @@ class FrameTransfer:
             CudaError: the kernel cannot be compiled or loaded.
         """
         self._device, self._cell, self._cell_address = device, cell, cell_address
-        self.way = IN_PLACE
+        self._ways = (IN_PLACE, FETCH) if device.facts.integrated else (FETCH, COPY)
+        self.way = self._ways[0]
         self.took_us: dict[str, float] = {}
         self._memory: DeviceMemory | None = None
         self._launch: Launch
-        if not device.facts.integrated:
-            self._kernel = load_kernels(device, "fetch").kernel("fetch")
+        self._kernel = load_kernels(device, "fetch").kernel("fetch")
 
     def fit(
         self, plan: FramePlan, rows: int, stream: Stream, preprocess: Callable[[Stream], None]
@@ -71,8 +71,6 @@ class FrameTransfer:
             CudaError: the device fails, or has no room.
         """
         self._frame_bytes = plan.frame_bytes
-        if self._device.facts.integrated:
-            return
         if self._memory is not None:
             self._memory.close()
         self._memory = self._device.memory(plan.frame_bytes + 2 * PIECE_BYTES)
@@ -86,11 +84,12 @@ class FrameTransfer:
 
         With `COPY` this puts the copy on the stream; the graph follows.
         """
-        self._cell.source = self._cell.pixels = address
-        if self._memory is not None:
-            self._cell.pixels = self._memory.address + PIECE_BYTES + address % PIECE_BYTES
-            if self.way == COPY:
-                stream.copy(self._cell.pixels, address, self._frame_bytes)
+        assert self._memory is not None
+        moved = self._memory.address + PIECE_BYTES + address % PIECE_BYTES
+        self._cell.source = address
+        self._cell.pixels = address if self.way == IN_PLACE else moved
+        if self.way == COPY:
+            stream.copy(moved, address, self._frame_bytes)
 
     def enqueue(self, stream: Stream) -> None:
         """Put on a stream what has to run before the preprocessing kernel."""
@@ -102,7 +101,7 @@ class FrameTransfer:
         count = min(MOST_FRAMES, max(2, -(-COLD_BYTES // stride)))
         frames = self._device.pinned(count * stride)
         first, last = self._device.event(), self._device.event()
-        took: dict[str, list[float]] = {FETCH: [], COPY: []}
+        took: dict[str, list[float]] = {way: [] for way in self._ways}
         for number in range(count):
             for step, self.way in enumerate(took):
                 # The frames that one way has read are not those that the other reads next.

@@ -138,8 +138,11 @@ class FakeGpu:
     def stream_at(self, address):
         return self._streams[address]
 
+    def pass_ms(self, duration):
+        self._clock_ms += duration
+
     def tick(self):
-        self._clock_ms += 0.25
+        self.pass_ms(0.25)
         return self._clock_ms
 
     def wait(self, stream):
@@ -149,14 +152,14 @@ class FakeGpu:
 
     def copy(self, stream, read, write):
         def run():
-            self._clock_ms += self.costs.get("copy", 0)
+            self.pass_ms(self.costs.get("copy", 0))
             np.copyto(write(), read())
 
         stream.put(run)
 
     def launch(self, stream, name, grid, block, arguments):
         def run():
-            self._clock_ms += self.costs.get(name, 0)
+            self.pass_ms(self.costs.get(name, 0))
             self.kernels[name](self, grid, block, arguments)
 
         stream.put(run)

@@ -12,8 +12,8 @@ import decode_oracle
 import numpy as np
 import preprocess_oracle
 import pytest
-from fake_gpu import FakeGpu, Verdict, install
-from fake_gpu_kernels import install_kernels
+from fake_gpu import DEVICE_BASE, FakeGpu, Verdict, install
+from fake_gpu_kernels import install_kernels, run_preprocess
 from pictures import frame, noise, view
 
 from perception_nodes.cameras.channel import camera_reader, camera_writer
@@ -23,7 +23,7 @@ from perception_nodes.gpu import frame_transfer, nvrtc, stages
 from perception_nodes.gpu.cuda import CudaError, open_device
 from perception_nodes.gpu.decode_job import Head
 from perception_nodes.gpu.frame_memory import FrameMemory
-from perception_nodes.gpu.preprocess_job import FetchJob, FrameCell, plan_frame
+from perception_nodes.gpu.preprocess_job import FetchJob, FrameCell, PreprocessJob, plan_frame
 from perception_nodes.preprocess.placement import Placement
 from perception_nodes.transport.domain import sweep
 from perception_nodes.transport.shm import Endpoint
@@ -247,15 +247,28 @@ class TestHowFramesCome:
         made = {"cuGraphLaunch": 3, "cuStreamSynchronize": 3}
         assert dict(gpu.calls - before) == made | ({"cuMemcpyAsync": 3} if way == "copy" else {})
 
-    def test_where_they_lie_on_a_gpu_that_shares_the_hosts_memory(self, gpu, shared):
+    @pytest.mark.parametrize("way", ["in place", "fetch"])
+    def test_without_a_copy_on_a_gpu_that_shares_the_hosts_memory(self, gpu, shared, way):
+        """It may read that memory as fast as any other, or uncached."""
+
+        def uncached(gpu, grid, block, packed):
+            address = PreprocessJob.from_buffer_copy(packed).frame
+            cell = FrameCell.from_buffer_copy(gpu.view(address, ctypes.sizeof(FrameCell)))
+            gpu.pass_ms(0.0 if cell.pixels >= DEVICE_BASE else 0.3)
+            run_preprocess(gpu, grid, block, packed)
+
         gpu.integrated = 1
-        gpu.costs = {"fetch": 9, "copy": 9}
+        if way == "in place":
+            gpu.costs["fetch"] = 0.1
+        else:
+            gpu.kernels["preprocess"] = uncached
         device = open_device()
         camera = Camera(device, gpu)
         image = frame(noise(320, 240), "nv12")
         begun = gpu.calls["cuMemcpyAsync"]
         assert camera.check(slot(shared(len(image.data)), image, 0)) == 0
-        assert (camera.detector.transfer.way, camera.detector.transfer.took_us) == ("in place", {})
+        transfer = camera.detector.transfer
+        assert transfer.way == way and set(transfer.took_us) == {"in place", "fetch"}
         assert gpu.calls["cuMemcpyAsync"] == begun + 1  # the positions
         device.close()
 

@@ -17,7 +17,7 @@ from perception_nodes.system.environment import cache_folder
 
 SM, CUDA = 87, 13000
 GPU = Path(__file__).parents[1] / "gpu"
-KERNELS = ("preprocess", "network", "decode")
+KERNELS = ("fetch", "preprocess", "network", "decode")
 COMPILER = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
 TENSORRT = """
 import ctypes
