@@ -112,14 +112,14 @@ def time_all(
                     )
                 figures.setdefault(condition, {})[pace] = {**took, "clocks": clocks}
         graph_ms = time_graph(device, stream, detector)
-    transfer = detector.transfer
+    transfer = detector.preprocessing.transfer
     return {
         "name": title,
         "conditions": figures,
         "graph_on_device_ms": graph_ms,
         "frames_come_by": transfer.way,
         "transfer_us": transfer.took_us,
-        "registrations": detector.registrations,
+        "registrations": detector.preprocessing.frames.registrations,
     }
 
 

@@ -69,7 +69,8 @@ class Preprocessing:
     """Makes the network's input from frames.
 
     Attributes:
-        transfer: brings the frames to the device.
+        frames: memory of the frames.
+        transfer: brings them to the device.
         kernel: the compiled kernel.
     """
 
@@ -87,7 +88,7 @@ class Preprocessing:
         """
         self._device, self._size, self._out, self._ticket = device, size, out, ticket
         self._fitted: tuple[object, ...] = ()
-        self._frames = FrameMemory(device)
+        self.frames = FrameMemory(device)
         self._cell_memory = device.pinned(ctypes.sizeof(FrameCell))
         self._cell = FrameCell.from_buffer(self._cell_memory.array)
         self._constants: DeviceMemory | None = None
@@ -112,7 +113,7 @@ class Preprocessing:
             raise FrameRejected(f"the frame is placed for an input of {placed}, not {self._size}")
         plan = plan_frame(image, placement.letterbox, placement.grid())
         self._fitted = ()  # until everything below has succeeded
-        self._frames.reserve(plan.frame_bytes)
+        self.frames.reserve(plan.frame_bytes)
         constants, addresses = upload(self._device, stream, constants_of(plan))
         if self._constants is not None:
             self._constants.close()
@@ -131,15 +132,10 @@ class Preprocessing:
         Returns:
             Number of copies that were made on the host: 0 if the frame is in shared memory.
         """
-        address, copies = self._frames.locate(image.data[: self._frame_bytes])
+        address, copies = self.frames.locate(image.data[: self._frame_bytes])
         self._cell.ticket = ticket
         self.transfer.take(address, stream)
         return copies
-
-    @property
-    def registrations(self) -> int:
-        """How often memory of frames was registered with the driver."""
-        return self._frames.registrations
 
     def enqueue(self, stream: Stream) -> None:
         """Put the kernels on a stream, for the frame of `take`."""
@@ -148,7 +144,7 @@ class Preprocessing:
 
     def close(self) -> None:
         """Unregister the frames' memory; everything else is freed with the device."""
-        self._frames.close()
+        self.frames.close()
 
 
 class Decoding:
@@ -232,6 +228,7 @@ class GpuDetector:
     Attributes:
         graph: graph for the current kind of frames, or what stands for it if the network cannot be
             captured; None before the first frame.
+        preprocessing: the first stage.
         copies: copies that were made of the last frame; 0 if it was in shared memory.
     """
 
@@ -254,7 +251,7 @@ class GpuDetector:
             CudaError: a kernel cannot be compiled or loaded.
         """
         self._stream, self._network, self._decoding = stream, network, decoding
-        self._preprocessing = Preprocessing(network.device, size, network.image, decoding.ticket)
+        self.preprocessing = Preprocessing(network.device, size, network.image, decoding.ticket)
         self.graph: CudaGraph | Uncaptured | None = None
         self._ticket = 0
         self.copies = 0
@@ -270,14 +267,14 @@ class GpuDetector:
             FrameRejected: the frame cannot be read.
             CudaError: the GPU failed.
         """
-        if self._preprocessing.fit(image, placement, self._stream) and self.graph is not None:
+        if self.preprocessing.fit(image, placement, self._stream) and self.graph is not None:
             self.graph.close()
             self.graph = None
         if self.graph is None:
             # `capture` first runs the stages once, on this frame.
-            self._preprocessing.take(image, self._ticket, self._stream)
+            self.preprocessing.take(image, self._ticket, self._stream)
             self._decoding.place(placement)
-            stages = [self._preprocessing.enqueue, self._network.enqueue, self._decoding.enqueue]
+            stages = [self.preprocessing.enqueue, self._network.enqueue, self._decoding.enqueue]
             self.graph = capture(self._stream, stages, self._network.capturable(self._stream))
         return self.graph
 
@@ -285,7 +282,7 @@ class GpuDetector:
         """Start processing a frame, which must stay valid until `result`; see `prepare`."""
         graph = self.prepare(image, placement)
         self._ticket += 1
-        self.copies = self._preprocessing.take(image, self._ticket, self._stream)
+        self.copies = self.preprocessing.take(image, self._ticket, self._stream)
         graph.launch(self._stream)
 
     def result(self) -> DecodeResult:
@@ -298,19 +295,9 @@ class GpuDetector:
         self._stream.wait()
         return self._decoding.result(self._ticket)
 
-    @property
-    def registrations(self) -> int:
-        """How often memory of frames was registered with the driver; it takes milliseconds."""
-        return self._preprocessing.registrations
-
-    @property
-    def transfer(self) -> FrameTransfer:
-        """How frames come to the device, with what it took."""
-        return self._preprocessing.transfer
-
     def close(self) -> None:
         """Release the frames' memory and the graph; everything else is freed with the device."""
-        self._preprocessing.close()
+        self.preprocessing.close()
         if self.graph is not None:
             self.graph.close()
             self.graph = None

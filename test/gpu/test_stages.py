@@ -235,7 +235,7 @@ class TestHowFramesCome:
         image = frame(noise(320, 240), "nv12")
         memory = shared(4 * len(image.data))
         assert camera.check(slot(memory, image, 0)) == 0
-        transfer = camera.detector.transfer
+        transfer = camera.detector.preprocessing.transfer
         assert transfer.way == way
         slower = max(costs, default=None)
         if slower:
@@ -267,7 +267,7 @@ class TestHowFramesCome:
         image = frame(noise(320, 240), "nv12")
         begun = gpu.calls["cuMemcpyAsync"]
         assert camera.check(slot(shared(len(image.data)), image, 0)) == 0
-        transfer = camera.detector.transfer
+        transfer = camera.detector.preprocessing.transfer
         assert transfer.way == way and set(transfer.took_us) == {"in place", "fetch"}
         assert gpu.calls["cuMemcpyAsync"] == begun + 1  # the positions
         device.close()
@@ -381,7 +381,8 @@ class TestWhereFramesLie:
         for number in range(3):
             image = frame(noise(320, 240, number), "bgr8")
             assert elsewhere.check(slot(memory, image, number * len(image.data))) == 1
-        assert elsewhere.detector.registrations == gpu.calls["cuMemHostRegister"] == 0
+        assert elsewhere.detector.preprocessing.frames.registrations == 0
+        assert gpu.calls["cuMemHostRegister"] == 0
 
     def test_registrations_are_counted(self, camera, shared, gpu):
         image = frame(noise(320, 240), "bgr8")
@@ -389,7 +390,8 @@ class TestWhereFramesLie:
             memory = shared(len(image.data))
             for _ in range(3):
                 assert camera.check(slot(memory, image, 0)) == 0
-            assert camera.detector.registrations == gpu.calls["cuMemHostRegister"] == count
+            registrations = camera.detector.preprocessing.frames.registrations
+            assert registrations == gpu.calls["cuMemHostRegister"] == count
 
     def test_another_file_at_the_same_address_is_registered_anew(self, device, gpu, tmp_path):
         """The memory of a restarted camera may be mapped where its predecessor's was."""
