@@ -18,7 +18,7 @@ from perception_nodes.fpga.board import ENGINE
 from perception_nodes.fpga.bus import EngineBus, Memory
 from perception_nodes.fpga.compiler import compile_network
 from perception_nodes.fpga.driver import BUSY, ENDED, EngineDriver
-from perception_nodes.fpga.layout import CONTROL_FIELDS, STATUS_FIELDS, Cause, Register
+from perception_nodes.fpga.layout import CAUSES, CONTROL_FIELDS, STATUS_FIELDS, Cause, Register
 
 BOARD_MODEL, MEMORY = Path("/proc/device-tree/model"), Path("/proc/meminfo")
 LEAST_CMA_BYTES = 16 << 20
@@ -143,7 +143,8 @@ def _answer(bench: Bench, count: int, address: int) -> str:
         status = read(Register.STATUS)
         if status & ENDED and not status & BUSY:
             write(Register.STATUS, ENDED)
-            return Cause(STATUS_FIELDS["cause"].of(status)).name
+            cause = STATUS_FIELDS["cause"].of(status)
+            return Cause(cause).name if cause in CAUSES else f"cause {cause}"
         bench.bus.sleep_us(1)
     raise Unexpected(f"no end, STATUS is 0x{read(Register.STATUS):08X}")
 

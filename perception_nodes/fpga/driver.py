@@ -89,6 +89,7 @@ class EngineDriver:
         self.program: Program | None = None
         self.slots: list[Slot] = []
         self._content: Memory | None = None
+        self._memories: list[Memory] = []
         self._running: Slot | None = None
         self._started_us = self._certain_us = self.limit_us = 0.0
 
@@ -104,12 +105,12 @@ class EngineDriver:
                 f"{self.geometry}; compile it again"
             )
         self.unload()
-        self._content = self.bus.allocate(len(program.content))
+        self._content = self._allocate(len(program.content))
         self._content.array[:] = np.frombuffer(program.content, np.uint8)
         self._content.to_engine()
         for _ in range(slots):
-            image = self.bus.allocate(program.height * program.width * 3)
-            self.slots.append(Slot(image, self.bus.allocate(program.output_bytes)))
+            image = self._allocate(program.height * program.width * 3)
+            self.slots.append(Slot(image, self._allocate(program.output_bytes)))
             # A cache line that is written back later would overwrite a result.
             self.slots[-1].output.to_engine()
         self.program = program
@@ -181,17 +182,19 @@ class EngineDriver:
         """Free the program's memory, after stopping a frame that still writes into it."""
         if self._running is not None:
             self._reset()
-        for slot in self.slots:
-            slot.image.free()
-            slot.output.free()
-        if self._content is not None:
-            self._content.free()
-        self.slots, self._content, self.program = [], None, None
+        for memory in self._memories:
+            memory.free()
+        self._memories, self.slots, self._content, self.program = [], [], None, None
 
     def close(self) -> None:
         """Free all memory and release the engine."""
         self.unload()
         self.bus.close()
+
+    def _allocate(self, size: int) -> Memory:
+        memory = self.bus.allocate(size)
+        self._memories.append(memory)
+        return memory
 
     def _ended(self) -> int | None:
         """Wait until the status says done or error, and return it; None if it does not in time."""

@@ -166,8 +166,8 @@ class Registers:
         self.engine.write(4 * index, int(np.uint32(value)))
 
 
-def fake_pynq(engine, largest=1 << 30):
-    """A module pynq whose bitstreams have `engine` as engine_0."""
+def fake_pynq(engine, pieces=99):
+    """A module pynq whose bitstreams have `engine` as engine_0, with memory for so many pieces."""
     addresses = count(1 << 33, 1 << 24)
 
     class Overlay:
@@ -196,7 +196,7 @@ def fake_pynq(engine, largest=1 << 30):
     def allocate(shape, dtype, cacheable=0):
         if not engine.downloads:
             raise RuntimeError("Overlay is not downloaded")
-        if shape[0] > largest:
+        if len(engine.buffers) == pieces:
             raise RuntimeError("Allocate failed: 4294967295")
         assert cacheable, "reads of memory that is not cached take milliseconds"
         buffer = np.full(shape, 0xAA, dtype).view(Buffer)

@@ -233,8 +233,9 @@ class TestRefusals:
         engine.built[Register.VERSION] = 99
         assert "engine of layout 99, the driver needs layout 1" in refused(model)
 
-    def test_too_little_memory(self, model, engine, bitstream, monkeypatch):
-        monkeypatch.setitem(sys.modules, "pynq", fake_pynq(engine, largest=1000))
+    @pytest.mark.parametrize("pieces", [0, 1, 2])
+    def test_too_little_memory(self, pieces, model, engine, bitstream, monkeypatch):
+        monkeypatch.setitem(sys.modules, "pynq", fake_pynq(engine, pieces))
         text = refused(model)
         assert "bytes of contiguous memory left (Allocate failed" in text
         assert not engine.memory
