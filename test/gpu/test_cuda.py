@@ -303,6 +303,13 @@ def test_bindings_that_miss_a_function_of_the_driver(monkeypatch):
     assert error.value.name == DRIVER_TOO_OLD
 
 
+def test_bindings_that_are_too_old(monkeypatch):
+    install(monkeypatch, FakeGpu())
+    del sys.modules["cuda.bindings.driver"].cuGraphUpload
+    with pytest.raises(CudaError, match="cuda-bindings 13.5.0 has no cuGraphUpload; install"):
+        open_device()
+
+
 def test_really_no_driver():
     """The one case with a real module: cuda-bindings without libcuda."""
     pytest.importorskip("cuda.bindings.driver")

@@ -206,13 +206,16 @@ def _through_pycuda() -> Driver:
 def _through_bindings() -> Driver:
     from cuda.bindings import driver as cu
 
+    title = f"cuda-bindings {importlib.metadata.version('cuda-bindings')}"
     try:
         cu.cuDriverGetVersion()
     except (RuntimeError, ImportError, OSError) as error:
         raise no_driver() from error
 
     def find(symbol: str, parameters: Sequence[Any]) -> Callable[..., Any]:
-        function = getattr(cu, plain_name(symbol))
+        function = getattr(cu, plain_name(symbol), None)
+        if function is None:
+            raise CudaError(f"{title} has no {plain_name(symbol)}; install version 12 or newer")
 
         def call(*arguments: Any) -> tuple[Any, ...]:
             try:
@@ -226,4 +229,4 @@ def _through_bindings() -> Driver:
 
         return call
 
-    return Driver(f"cuda-bindings {importlib.metadata.version('cuda-bindings')}", find)
+    return Driver(title, find)
