@@ -1,5 +1,6 @@
 """What the verdict on a drive says, on made-up drives."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -230,3 +231,9 @@ def test_every_process_and_topic_has_its_budget():
     assert set(PROCESSOR_MS) == names
     assert set(FAILOVERS) <= set(shipped())
     assert DETECTIONS_TOPIC in PACES
+
+
+def test_the_documented_budgets_are_those(root):
+    page = (root / "docs/accept.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([\w ]+)` \| ([\d.]+) \|", page, re.MULTILINE)
+    assert {name: float(budget_ms) for name, budget_ms in rows} == PROCESSOR_MS
