@@ -87,8 +87,9 @@ def plan_graph(graph: TensorGraph) -> NetworkPlan:
     for node in graph.convolutions:
         _check_image(node, graph)
     waves = _waves(graph.convolutions)
-    constants = [array for wave in waves for node in wave for array in _constants(node)]
-    return NetworkPlan(graph, place_tensors(graph), sizes, waves, constants)
+    places = place_tensors(graph)
+    constants = [array for wave in waves for node in wave for array in _constants(node, places)]
+    return NetworkPlan(graph, places, sizes, waves, constants)
 
 
 def _check_image(node: ConvolutionNode, graph: TensorGraph) -> None:
@@ -121,13 +122,17 @@ def _waves(nodes: Sequence[ConvolutionNode]) -> list[list[ConvolutionNode]]:
     return [wave[n : n + MAX_LAYERS] for wave in waves for n in range(0, len(wave), MAX_LAYERS)]
 
 
-def _constants(node: ConvolutionNode) -> tuple[NDArray[np.int8], NDArray[np.int32]]:
+def _constants(
+    node: ConvolutionNode, places: Mapping[str, Place]
+) -> tuple[NDArray[np.int8], NDArray[np.int32]]:
     lanes = lanes_of(node)
-    return pack_weights(lanes.weight), np.stack([lanes.bias, lanes.multiplier], axis=1)
+    ends = GROUP * np.cumsum([place_of(segment, places).groups for segment in node.segments])
+    weight = [pack_weights(part) for part in np.split(lanes.weight, ends[:-1], axis=3)]
+    return np.concatenate(weight, axis=1), np.stack([lanes.bias, lanes.multiplier], axis=1)
 
 
 def pack_weights(weight: NDArray[np.int8]) -> NDArray[np.int8]:
-    """Weights in the order in which the lanes of a warp read them.
+    """The weights of a segment in the order in which the lanes of a warp read them.
 
     Args:
         weight: int8 [out, ky, kx, in], whole groups of both.
@@ -141,8 +146,7 @@ def pack_weights(weight: NDArray[np.int8]) -> NDArray[np.int8]:
     steps = slabs.shape[1] // 2
     # [group, 8 more, channel, step, slab, half, code]; a lane is channel, slab and half.
     split = slabs.reshape(-1, 2, 8, steps, 2, 2, GROUP // 2)
-    packed = split.transpose(0, 3, 2, 4, 5, 1, 6)
-    return np.ascontiguousarray(packed).reshape(-1, steps, 32, GROUP)
+    return split.transpose(0, 3, 2, 4, 5, 1, 6).reshape(-1, steps, 32, GROUP)
 
 
 class SegmentJob(ctypes.Structure):

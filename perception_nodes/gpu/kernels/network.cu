@@ -20,6 +20,7 @@ constexpr int WARP = 32, WARPS = 4, THREADS = WARPS * WARP;
 constexpr int GROUP = 16;  // channels
 constexpr int PIXELS = 32, GROUPS = 2, CHANNELS = GROUPS * GROUP;  // of a tile
 constexpr int ROWS = PIXELS / 8;                                   // pixels that a lane loads
+constexpr int RESULTS = PIXELS * CHANNELS / THREADS;               // of a thread, of one pixel
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
 constexpr int STEPS = 1;  // whose codes and weights a warp loads at once
 #else
@@ -82,43 +83,56 @@ INLINE int groups_of(const Layer& layer, Tile tile) {
     return layer.groups - tile.group < GROUPS ? layer.groups - tile.group : GROUPS;
 }
 
-INLINE int slab_groups(const Layer& layer) {
-    return layer.segments[0].groups + layer.segments[1].groups;
+// A segment has an even number of slabs; behind the last one the weights are 0.
+INLINE int steps_of(const Layer& layer, const Segment& segment) {
+    return (layer.kernel_height * layer.kernel_width * segment.groups + 1) / 2;
 }
 
 INLINE int steps_of(const Layer& layer) {
-    return (layer.kernel_height * layer.kernel_width * slab_groups(layer) + 1) / 2;
+    return steps_of(layer, layer.segments[0]) + steps_of(layer, layer.segments[1]);
 }
+
+// Steps of a warp.
+INLINE int share_of(const Layer& layer) { return (steps_of(layer) + WARPS - 1) / WARPS; }
 
 // The registers of a thread.
 struct Work {
     int y[ROWS], x[ROWS];  // where the kernel begins in the source, for each of its pixels
-    int ky, kx, group;     // its slab of the next step
-    int step, end;         // the next step, and the first one of the next warp
+    Segment segment;       // that is read
+    int ky, kx, group;     // the thread's slab of the next step
+    int step, end;         // the next step, and the first one behind those of this warp and segment
+    int groups;            // channel groups of the tile that exist, at least one
+    const uint4* packed;   // its weights of the next step
     uint2 codes[STEPS][ROWS];
     uint4 weights[STEPS][GROUPS];
     int sums[ROWS / 2][2 * GROUPS][4];  // for each 16 x 8 results, the lane's four
+    int2 parameters[RESULTS];           // bias and multiplier of the thread's results
+    uint2 residual;                     // eight codes
 };
 
-// A lane holds pixels lane / 4 + 8 r of the tile, and of each the codes 8 (lane % 2) to + 7 of slab
-// lane % 4 / 2 of a step. To mma they are the products 4 (lane % 4) to + 3 and 16 more: any order of
-// the products is right, if the weights have the same.
+// The results of a thread: one pixel, adjacent channels.
+struct Place {
+    int row, column, pixel, channel;
+    bool exists;
+};
+
+INLINE Place place_of(const Layer& layer, Tile tile, int thread) {
+    constexpr int A_PIXEL = CHANNELS / RESULTS;
+    int row = thread / A_PIXEL, column = thread % A_PIXEL * RESULTS, pixel = tile.pixel + row;
+    return {row, column, pixel, tile.group * GROUP + column,
+            pixel < layer.pixels && column < GROUP * groups_of(layer, tile)};
+}
+
 INLINE void begin(const Layer& layer, Tile tile, int thread, Work& work) {
-    int lane = thread % WARP, steps = steps_of(layer), share = (steps + WARPS - 1) / WARPS;
+    work.groups = groups_of(layer, tile);
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
-        int pixel = tile.pixel + lane / 4 + 8 * r;
+        int pixel = tile.pixel + thread % WARP / 4 + 8 * r;
         // Pixels beyond the last one read what is outside of the picture.
         work.y[r] = pixel < layer.pixels ? pixel / layer.out_width * layer.stride - layer.top
                                          : -(1 << 20);
         work.x[r] = pixel % layer.out_width * layer.stride - layer.left;
     }
-    work.step = thread / WARP * share;
-    work.end = work.step + share < steps ? work.step + share : steps;
-    int slab = 2 * work.step + lane % 4 / 2, groups = slab_groups(layer);
-    work.group = slab % groups;
-    work.kx = slab / groups % layer.kernel_width;
-    work.ky = slab / groups / layer.kernel_width;
 #pragma unroll
     for (int m = 0; m < ROWS / 2; m++)
 #pragma unroll
@@ -127,54 +141,64 @@ INLINE void begin(const Layer& layer, Tile tile, int thread, Work& work) {
             for (int i = 0; i < 4; i++) work.sums[m][n][i] = 0;
 }
 
-// Eight codes of a slab. An address is computed and read in any case, so that nothing branches.
+// A lane holds pixels lane / 4 + 8 r of the tile, and of each the codes 8 (lane % 2) to + 7 of slab
+// lane % 4 / 2 of a step. To mma they are the products 4 (lane % 4) to + 3 and 16 more: any order of
+// the products is right, if the weights have the same.
+INLINE void enter(const Layer& layer, Tile tile, int segment, int thread, Work& work) {
+    int lane = thread % WARP, share = share_of(layer), begin = thread / WARP * share;
+    int first = segment == 0 ? 0 : steps_of(layer, layer.segments[0]);
+    work.segment = layer.segments[segment];
+    work.step = greater(begin, first);
+    work.end = lesser(begin + share, first + steps_of(layer, work.segment));
+    int slab = 2 * (work.step - first) + lane % 4 / 2, groups = greater(work.segment.groups, 1);
+    work.group = slab % groups;
+    work.kx = slab / groups % layer.kernel_width;
+    work.ky = slab / groups / layer.kernel_width;
+    work.packed = layer.weights + (tile.group * steps_of(layer) + work.step) * WARP + lane;
+}
+
+// Eight codes of a slab. Only a load depends on whether they are in the picture: what is loaded is
+// not touched before `multiply`, so that all loads are under way together.
 template <bool IMAGE>
-INLINE uint2 load_codes(const Layer& layer, const Work& work, int y, int x, int half) {
-    bool inside = unsigned(y) < unsigned(layer.height) && unsigned(x) < unsigned(layer.width) &&
-                  work.ky < layer.kernel_height;
-    // Lanes may read different segments: their facts are selected from registers.
-    bool second = work.group >= layer.segments[0].groups;
-    Segment segment = second ? Segment(layer.segments[1]) : Segment(layer.segments[0]);
-    int group = work.group - (second ? layer.segments[0].groups : 0);
+INLINE uint2 load_codes(const Layer& layer, const Work& work, int r, int half) {
+    const Segment& segment = work.segment;
+    int y = work.y[r] + work.ky, x = work.x[r] + work.kx;
+    bool inside = (unsigned(y) < unsigned(layer.height)) & (unsigned(x) < unsigned(layer.width)) &
+                  (work.ky < layer.kernel_height);
     int offset = (y >> segment.upsampled) * segment.row_bytes +
-                 (x >> segment.upsampled) * segment.pixel_bytes + GROUP * group;
-    const signed char* at = segment.codes + (inside ? offset : 0);
-    uint2 codes;
+                 (x >> segment.upsampled) * segment.pixel_bytes + GROUP * work.group;
+    const signed char* at = segment.codes + offset;
+    uint2 codes = {unsigned(layer.outside), unsigned(layer.outside)};
     if (IMAGE) {  // a code is the byte less 128; the weights of what is not a colour are 0
         const unsigned char* colours = reinterpret_cast<const unsigned char*>(at);
-        codes.x = (colours[0] | colours[1] << 8 | colours[2] << 16) ^ 0x808080u;
-        codes.y = 0;
+        if (inside) codes.x = (colours[0] | colours[1] << 8 | colours[2] << 16) ^ 0x808080u;
     } else {
-        codes = *reinterpret_cast<const uint2*>(at + 8 * half);
+        if (inside) codes = *reinterpret_cast<const uint2*>(at + 8 * half);
     }
-    if (!inside) codes.x = codes.y = layer.outside;
     return codes;
 }
 
 INLINE void next_slab(const Layer& layer, Work& work) {
-    if (++work.group < slab_groups(layer)) return;
+    if (++work.group < work.segment.groups) return;
     work.group = 0;
     if (++work.kx < layer.kernel_width) return;
     work.kx = 0;
     work.ky++;
 }
 
-// Loads the next steps of the warp. Behind the last slab the weights are 0.
+// Loads the next steps of the warp.
 template <bool IMAGE>
-INLINE void load(const Layer& layer, Tile tile, int thread, Work& work) {
-    int lane = thread % WARP, steps = steps_of(layer);
+INLINE void load(const Layer& layer, int thread, Work& work) {
+    int steps = steps_of(layer);
 #pragma unroll
     for (int s = 0; s < STEPS; s++) {
         if (work.step + s >= work.end) continue;
 #pragma unroll
-        for (int r = 0; r < ROWS; r++)
-            work.codes[s][r] = load_codes<IMAGE>(layer, work, work.y[r] + work.ky,
-                                                 work.x[r] + work.kx, lane % 2);
+        for (int r = 0; r < ROWS; r++) work.codes[s][r] = load_codes<IMAGE>(layer, work, r, thread % 2);
 #pragma unroll
         for (int g = 0; g < GROUPS; g++)
-            if (g < groups_of(layer, tile))
-                work.weights[s][g] =
-                    layer.weights[((tile.group + g) * steps + work.step + s) * WARP + lane];
+            if (g == 0 || g < work.groups)
+                work.weights[s][g] = work.packed[(g * steps + s) * WARP];
         next_slab(layer, work);
         next_slab(layer, work);
     }
@@ -234,22 +258,38 @@ INLINE void multiply(Work& work, const Work* warp, int lane, int s, int m, int n
 }
 
 // Adds the products of the steps that were loaded.
-INLINE void multiply(const Layer& layer, Tile tile, int lane, Work& work, const Work* warp) {
+INLINE void multiply(int lane, Work& work, const Work* warp) {
 #pragma unroll
     for (int s = 0; s < STEPS; s++) {
         if (work.step + s >= work.end) continue;
 #pragma unroll
-        for (int m = 0; m < ROWS / 2; m++)
+        for (int g = 0; g < GROUPS; g++) {
+            if (g > 0 && g >= work.groups) continue;
 #pragma unroll
-            for (int n = 0; n < 2 * GROUPS; n++)
-                if (n / 2 < groups_of(layer, tile)) multiply(work, warp, lane, s, m, n);
+            for (int m = 0; m < ROWS / 2; m++)
+#pragma unroll
+                for (int n = 2 * g; n < 2 * g + 2; n++) multiply(work, warp, lane, s, m, n);
+        }
     }
     work.step += STEPS;
+    work.packed += STEPS * WARP;
 }
 
 struct alignas(16) Shared {
     int sums[WARPS][PIXELS][CHANNELS + SHARED_PADDING];
 };
+
+// Loads what `finish` needs besides the sums, so that it is there after the barrier.
+INLINE void fetch(const Layer& layer, Tile tile, int thread, Work& work) {
+    Place place = place_of(layer, tile, thread);
+    if (!place.exists) return;
+#pragma unroll
+    for (int i = 0; i < RESULTS; i++) work.parameters[i] = layer.parameters[place.channel + i];
+    work.residual = {0, 0};
+    if (layer.residual)
+        work.residual = *reinterpret_cast<const uint2*>(
+            layer.residual + (long long)place.pixel * layer.residual_bytes + place.channel);
+}
 
 // A lane's four results are in rows lane / 4 and + 8, and columns 2 (lane % 4) and + 1.
 INLINE void share_sums(Shared& shared, int thread, const Work& work) {
@@ -266,56 +306,71 @@ INLINE void share_sums(Shared& shared, int thread, const Work& work) {
             }
 }
 
-// x / 2^bits, rounded to nearest, ties to even.
-INLINE long long round_shift(long long x, int bits) {
-    if (bits == 0) return x;
-    return (x + ((1LL << (bits - 1)) - 1) + (x >> bits & 1)) >> bits;
+// Division by 2^bits, rounded to nearest, ties to even; without a branch for bits = 0.
+struct Rounding {
+    int bits, odd;
+    long long half;
+};
+
+INLINE Rounding rounding(int bits) {
+    int odd = bits > 0;
+    return {bits, odd, (1LL << bits >> 1) - odd};
 }
 
+INLINE long long round_shift(long long x, const Rounding& by) {
+    return (x + by.half + (x >> by.bits & by.odd)) >> by.bits;
+}
+
+// Through 32 bits, which takes a third of the instructions that comparing 64 bits does.
 INLINE int saturate(long long x, int bits) {
-    long long least = -(1LL << (bits - 1));
-    return int(lesser(greater(x, least), -least - 1));
+    int low = int(x), high = int(x >> 32), most = (1 << (bits - 1)) - 1;
+    if (high != low >> 31) low = high >> 31 ^ 0x7fffffff;
+    return lesser(greater(low, -most - 1), most);
 }
 
-INLINE int activate(const Layer& layer, int fixed) {
+INLINE int activate(const Layer& layer, int fixed, const Rounding& by) {
     if (layer.activation != HARDSWISH)
         return GAIN * (layer.activation == RELU ? greater(fixed, 0) : fixed);
     int one = 1 << layer.fraction, gate = lesser(greater(fixed + 3 * one, 0), 6 * one);
-    return int(round_shift((long long)fixed * gate, layer.fraction));
+    return int(round_shift((long long)fixed * gate, by));
 }
 
-// Adds up the warps' sums and stores the result of a quarter of a pixel's channels.
-INLINE void finish(const Layer& layer, Tile tile, const Shared& shared, int thread) {
-    constexpr int COUNT = CHANNELS * PIXELS / THREADS, A_PIXEL = CHANNELS / COUNT;
-    int row = thread / A_PIXEL, column = thread % A_PIXEL * COUNT;
-    int pixel = tile.pixel + row, channel = tile.group * GROUP + column;
-    if (pixel >= layer.pixels || column >= GROUP * groups_of(layer, tile)) return;
-    uint2 added = {0, 0}, stored = {0, 0};
-    if (layer.residual)
-        added = *reinterpret_cast<const uint2*>(
-            layer.residual + (long long)pixel * layer.residual_bytes + channel);
+// Adds up the warps' sums, and stores a thread's results.
+INLINE void finish(const Layer& layer, Tile tile, const Shared& shared, int thread,
+                   const Work& work) {
+    Place place = place_of(layer, tile, thread);
+    if (!place.exists) return;
+    int fixed[RESULTS];
+    Rounding by = rounding(layer.shift);
 #pragma unroll
-    for (int i = 0; i < COUNT; i++) {
-        int2 parameters = layer.parameters[channel + i];
-        int sum = parameters.x;
+    for (int i = 0; i < RESULTS; i++) {
+        int sum = work.parameters[i].x;
 #pragma unroll
-        for (int warp = 0; warp < WARPS; warp++) sum += shared.sums[warp][row][column + i];
-        int fixed = saturate(round_shift((long long)sum * parameters.y, layer.shift), FIXED_BITS);
-        if (!layer.target) {
-            if (channel + i < layer.channels)
-                layer.output[(channel + i) * layer.pixels + pixel] =
-                    (Single(float(fixed)) * layer.step).value;
-            continue;
-        }
-        int residual = (signed char)((i < 4 ? added.x : added.y) >> 8 * (i % 4));
-        int total = activate(layer, fixed) + residual * layer.residual_multiplier;
-        long long product = (long long)total * layer.store_multiplier;
-        int code = saturate(round_shift(product, layer.store_shift), CODE_BITS);
-        (i < 4 ? stored.x : stored.y) |= (unsigned(code) & 255) << 8 * (i % 4);
+        for (int w = 0; w < WARPS; w++) sum += shared.sums[w][place.row][place.column + i];
+        long long product = (long long)sum * work.parameters[i].y;
+        fixed[i] = saturate(round_shift(product, by), FIXED_BITS);
     }
-    if (layer.target)
-        *reinterpret_cast<uint2*>(layer.target + (long long)pixel * layer.target_bytes + channel) =
-            stored;
+    if (!layer.target) {
+#pragma unroll
+        for (int i = 0; i < RESULTS; i++)
+            if (place.channel + i < layer.channels)
+                layer.output[(place.channel + i) * layer.pixels + place.pixel] =
+                    (Single(float(fixed[i])) * layer.step).value;
+        return;
+    }
+    uint2 codes = {0, 0};
+    Rounding by_fraction = rounding(layer.fraction), by_store = rounding(layer.store_shift);
+#pragma unroll
+    for (int i = 0; i < RESULTS; i++) {
+        unsigned word = i < 4 ? work.residual.x : work.residual.y;
+        int residual = (signed char)(word >> 8 * (i % 4));
+        int total = activate(layer, fixed[i], by_fraction) + residual * layer.residual_multiplier;
+        long long product = (long long)total * layer.store_multiplier;
+        unsigned code = saturate(round_shift(product, by_store), CODE_BITS);
+        (i < 4 ? codes.x : codes.y) |= (code & 255) << 8 * (i % 4);
+    }
+    signed char* to = layer.target + (long long)place.pixel * layer.target_bytes + place.channel;
+    *reinterpret_cast<uint2*>(to) = codes;
 }
 
 }  // namespace
@@ -324,9 +379,13 @@ INLINE void finish(const Layer& layer, Tile tile, const Shared& shared, int thre
 
 template <bool IMAGE>
 INLINE void sum_up(const Layer& layer, Tile tile, int thread, Work& work) {
-    while (work.step < work.end) {
-        load<IMAGE>(layer, tile, thread, work);
-        multiply(layer, tile, thread % WARP, work, nullptr);
+#pragma unroll 1
+    for (int segment = 0; segment < 2; segment++) {
+        enter(layer, tile, segment, thread, work);
+        while (work.step < work.end) {
+            load<IMAGE>(layer, thread, work);
+            multiply(thread % WARP, work, nullptr);
+        }
     }
 }
 
@@ -342,9 +401,10 @@ KERNEL(THREADS, RESIDENT_BLOCKS) convolve(JOB(Launch) launch) {
         sum_up<true>(layer, tile, thread, work);
     else
         sum_up<false>(layer, tile, thread, work);
+    fetch(layer, tile, thread, work);
     share_sums(shared, thread, work);
     __syncthreads();
-    finish(layer, tile, shared, thread);
+    finish(layer, tile, shared, thread, work);
 }
 
 #else
@@ -358,19 +418,23 @@ HOST convolve(const Launch* launch, int blocks, int order) {
         std::vector<Work> work(THREADS);
         auto phase = [&](auto function) { each_thread(THREADS, order, function); };
         phase([&](int t) { begin(layer, tile, t, work[t]); });
-        for (int steps = work[0].end; steps > 0; steps -= STEPS) {
-            phase([&](int t) {
-                if (layer.image)
-                    load<true>(layer, tile, t, work[t]);
-                else
-                    load<false>(layer, tile, t, work[t]);
-            });
-            phase([&](int t) {
-                multiply(layer, tile, t % WARP, work[t], &work[t / WARP * WARP]);
-            });
+        for (int segment = 0; segment < 2; segment++) {
+            phase([&](int t) { enter(layer, tile, segment, t, work[t]); });
+            for (int steps = share_of(layer); steps > 0; steps -= STEPS) {
+                phase([&](int t) {
+                    if (layer.image)
+                        load<true>(layer, t, work[t]);
+                    else
+                        load<false>(layer, t, work[t]);
+                });
+                phase([&](int t) { multiply(t % WARP, work[t], &work[t / WARP * WARP]); });
+            }
         }
-        phase([&](int t) { share_sums(s, t, work[t]); });
-        phase([&](int t) { finish(layer, tile, s, t); });
+        phase([&](int t) {
+            fetch(layer, tile, t, work[t]);
+            share_sums(s, t, work[t]);
+        });
+        phase([&](int t) { finish(layer, tile, s, t, work[t]); });
     });
 }
 
