@@ -41,7 +41,7 @@ struct Segment {
 
 struct Layer {
     Segment segments[2];
-    const uint4* weights;      // [groups, steps, WARP]: the registers of each lane, see `load`
+    const uint4* weights;      // [groups, steps, WARP]: the registers of each lane, see `enter`
     const int2* parameters;    // [16 groups]: bias, multiplier
     signed char* target;       // codes of the first pixel; null for an output of the network
     float* output;             // [channels, pixels]
