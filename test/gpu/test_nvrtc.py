@@ -24,7 +24,7 @@ CUDA = 13000
 """Version of the driver."""
 REGISTERS, THREADS = 65536, 1536
 """Resources of a multiprocessor of each, and the threads that it holds (some hold 2048)."""
-MOST_REGISTERS = {"preprocess": 128, "decode": 128, "network": 168}
+MOST_REGISTERS = {"fetch": 32, "preprocess": 128, "decode": 128, "network": 168}
 """With 168 of a thread, three blocks of the network are on a multiprocessor at once."""
 
 
