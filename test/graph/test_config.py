@@ -117,7 +117,7 @@ def test_a_timeout_within_the_deadline_contradicts_it():
         (
             DetectorSettings,
             {"backend": "openvino"},
-            "with backend:=openvino, it needs backend:=tensorrt",
+            "with backend:=openvino, it needs backend:=tensorrt or backend:=cuda",
         ),
     ],
 )

@@ -457,7 +457,7 @@ class TestCameras:
             ({"cameras": "front,"}, "cameras: 'front,' is not allowed"),
             ({"cameras": "front,rear", "camera": "left"}, "either this or cameras"),
             ({"cameras": "front,rear", "calibration_file": "lens.yaml"}, "must contain {camera}"),
-            ({"cameras": "front,rear", "threads": -1}, "parameter threads"),
+            ({"cameras": "front,rear", "threads": -2}, "parameter threads"),
             ({"cameras": "front,front_standby"}, "camera: 'front_standby' is not allowed"),
             ({"camera": "standby"}, "camera: 'standby' is not allowed"),
         ],
