@@ -23,9 +23,9 @@ from perception_nodes.bench.resources import (
     processor_shares,
 )
 from perception_nodes.core.frame import IN_TIME, PUBLISHED, latency_ms
+from perception_nodes.core.health import HealthMode
 from perception_nodes.hil.judge import Verdict
 from perception_nodes.report.recording import DETECTIONS_TOPIC, TRACKS_TOPIC, ReportedFrame
-from perception_nodes.watchdog.faults import HealthMode
 
 
 @dataclass(frozen=True)

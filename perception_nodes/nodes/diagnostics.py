@@ -2,8 +2,9 @@
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
+from perception_nodes.core.health import HealthMode
 from perception_nodes.watchdog.account import Account
-from perception_nodes.watchdog.faults import Fault, HealthMode
+from perception_nodes.watchdog.faults import Fault
 
 LEVELS = {
     HealthMode.NOMINAL: DiagnosticStatus.OK,

@@ -10,10 +10,10 @@ from plotly.offline import get_plotlyjs
 
 from perception_nodes.core.budget import STAGES
 from perception_nodes.core.frame import IN_TIME, FrameStatus, latency_ms, stage_durations_ms
+from perception_nodes.core.health import HealthMode
 from perception_nodes.core.statistics import percentiles
 from perception_nodes.report.annotate import STATUS_COLOURS, class_colour
 from perception_nodes.report.recording import Recording, ReportedFrame
-from perception_nodes.watchdog.faults import HealthMode
 
 MAX_POINTS = 1500
 """Frames that a timeline shows; of a longer drive the worst frame of each group."""

@@ -15,6 +15,7 @@ from rosbags.serde import SerdeError
 
 from perception_nodes.core.errors import InputError
 from perception_nodes.core.frame import FrameRecord
+from perception_nodes.core.health import HealthMode
 from perception_nodes.drives.schemas import (
     DETECTIONS,
     FRAME_REPORT,
@@ -23,7 +24,6 @@ from perception_nodes.drives.schemas import (
     typestore,
 )
 from perception_nodes.transport.cdr import FRAME_REPORT_FIELDS
-from perception_nodes.watchdog.faults import HealthMode
 
 DETECTIONS_TOPIC = "/perception/detections"
 FRAME_REPORT_TOPIC = "/perception/frame_report"

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 from perception_nodes.core.budget import STAGES, Budget
 from perception_nodes.core.frame import IN_TIME, STAMPS, stage_durations_ms
+from perception_nodes.core.health import HealthMode
 from perception_nodes.core.statistics import summarize
 from perception_nodes.report.annotate import STATUS_COLOURS
-from perception_nodes.watchdog.faults import HealthMode
 
 WINDOW_NS = 60_000_000_000
 MAX_FRAMES = 8000

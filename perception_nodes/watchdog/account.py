@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from perception_nodes.core.budget import Budget
 from perception_nodes.core.frame import FrameRecord, FrameStatus
+from perception_nodes.core.health import HealthMode
 from perception_nodes.system.processes import open_process
 from perception_nodes.transport.shm import Endpoint
 from perception_nodes.watchdog.book import KeptBook
 from perception_nodes.watchdog.failures import Failures
-from perception_nodes.watchdog.faults import Fault, FaultLimits, HealthMode
+from perception_nodes.watchdog.faults import Fault, FaultLimits
 from perception_nodes.watchdog.health import Health, HealthLimits, Transition
 from perception_nodes.watchdog.inbox import Inbox
 from perception_nodes.watchdog.ledger import Ledger

@@ -5,22 +5,13 @@ All times are CLOCK_MONOTONIC unless said otherwise; nothing here reads a clock.
 
 from collections import deque
 from dataclasses import dataclass
-from enum import IntEnum
 from itertools import pairwise
 from statistics import median
 
 from perception_nodes.core.frame import FrameFlag, FrameRecord
+from perception_nodes.core.health import HealthMode
 
 MS = 1_000_000
-
-
-class HealthMode(IntEnum):
-    """How far the detections can be relied on, the best mode first."""
-
-    NOMINAL = 0
-    DEGRADED = 1
-    SKIPPING = 2
-    UNSAFE = 3
 
 
 @dataclass(frozen=True)

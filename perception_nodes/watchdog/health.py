@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from perception_nodes.core.frame import IN_TIME, PUBLISHED, FrameStatus
-from perception_nodes.watchdog.faults import Fault, HealthMode
+from perception_nodes.core.health import HealthMode
+from perception_nodes.watchdog.faults import Fault
 
 ABANDONED = (FrameStatus.SKIPPED_LATE, FrameStatus.SUPERSEDED)
 

@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from perception_nodes.core.frame import FrameRecord, RecordKind
+from perception_nodes.core.health import HealthMode
 from perception_nodes.system.hanging import HangJudge
 from perception_nodes.system.processes import Process
-from perception_nodes.watchdog.faults import MS, Fault, HealthMode
+from perception_nodes.watchdog.faults import MS, Fault
 
 KILLED_AFTER_NS = 1_000_000_000
 """A process that has been hanging for so long is killed. The hang is reported at once and a standby

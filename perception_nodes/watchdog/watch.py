@@ -10,6 +10,7 @@ from perception_nodes.core.frame import (
     latency_ms,
     stage_durations_ms,
 )
+from perception_nodes.core.health import HealthMode
 from perception_nodes.watchdog.faults import (
     CameraInput,
     ClockJump,
@@ -17,7 +18,6 @@ from perception_nodes.watchdog.faults import (
     FaultLimits,
     FrameRateLoss,
     FrozenPicture,
-    HealthMode,
     Held,
     LatencyDrift,
     MemoryGrowth,

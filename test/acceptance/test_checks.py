@@ -13,6 +13,7 @@ from perception_nodes.acceptance.checks import drive_checks, failover_check
 from perception_nodes.acceptance.drive import OURS, Drive
 from perception_nodes.bench.resources import ResourcesHeld
 from perception_nodes.core.frame import IN_TIME, PUBLISHED, FrameRecord, FrameStatus
+from perception_nodes.core.health import HealthMode
 from perception_nodes.graph.graph import REPLAY, VEHICLE
 from perception_nodes.hil.judge import Verdict
 from perception_nodes.hil.loading import shipped
@@ -27,7 +28,6 @@ from perception_nodes.report.recording import (
     Recording,
     ReportedFrame,
 )
-from perception_nodes.watchdog.faults import HealthMode
 
 MS, SECOND = 1_000_000, 1_000_000_000
 START_NS = 1_700_000_000 * SECOND

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from perception_nodes.core.health import HealthMode
 from perception_nodes.hil.loading import load_scenario
 from perception_nodes.hil.lossy_network import why_unavailable
 from perception_nodes.hil.scenario import Scenario
@@ -23,7 +24,6 @@ from perception_nodes.hil.scratch import PREFIX
 from perception_nodes.hil.topology import run_scenario
 from perception_nodes.hil.unit import RemoteUnit
 from perception_nodes.transport.memory import SHM_FOLDER
-from perception_nodes.watchdog.faults import HealthMode
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(120), pytest.mark.usefixtures("domain")]
 DRIVE = "synthetic:320x240@15*105"

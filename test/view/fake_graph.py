@@ -12,10 +12,10 @@ import simplejpeg
 
 from perception_nodes.bench.browsers import free_port
 from perception_nodes.core.frame import STAMPS, FrameStatus
+from perception_nodes.core.health import HealthMode
 from perception_nodes.report.annotate import class_colour
 from perception_nodes.view.feed import Feed, Picture
 from perception_nodes.view.server import PageServer
-from perception_nodes.watchdog.faults import HealthMode
 
 COUNTS = {status.name: 7 * status for status in FrameStatus}
 STAGES_MS = (0.9, 0.6, 4.2, 0.3, 0.4)

@@ -9,7 +9,7 @@ import pytest
 from fake_graph import COUNTS, fed, nominal, picture, report, served
 
 from perception_nodes.core.frame import FrameStatus
-from perception_nodes.watchdog.faults import HealthMode
+from perception_nodes.core.health import HealthMode
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = [

@@ -6,8 +6,8 @@ from fake_graph import COUNTS, nominal, picture, report
 
 from perception_nodes.core.budget import STAGES
 from perception_nodes.core.frame import FrameStatus
+from perception_nodes.core.health import HealthMode
 from perception_nodes.view.feed import MAX_LOG, MAX_MISSES, Feed
-from perception_nodes.watchdog.faults import HealthMode
 
 
 def feed(rate_hz: float = 30.0, *cameras: str) -> Feed:

@@ -9,12 +9,13 @@ import pytest
 
 from perception_nodes.core.budget import Budget
 from perception_nodes.core.frame import FrameRecord, FrameStatus, RecordKind
+from perception_nodes.core.health import HealthMode
 from perception_nodes.system.processes import Process
 from perception_nodes.transport.channels import NumberedRecords
 from perception_nodes.transport.shm import Endpoint
 from perception_nodes.watchdog import account
 from perception_nodes.watchdog.account import Account, AccountSettings
-from perception_nodes.watchdog.faults import FaultLimits, HealthMode
+from perception_nodes.watchdog.faults import FaultLimits
 from perception_nodes.watchdog.health import HealthLimits
 
 pytestmark = pytest.mark.usefixtures("ros_domain")

@@ -2,12 +2,12 @@
 
 import pytest
 
+from perception_nodes.core.health import HealthMode
 from perception_nodes.watchdog.faults import (
     ClockJump,
     FaultLimits,
     FrameRateLoss,
     FrozenPicture,
-    HealthMode,
     Held,
     LatencyDrift,
     MemoryGrowth,

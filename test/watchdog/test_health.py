@@ -3,7 +3,8 @@
 import pytest
 
 from perception_nodes.core.frame import FrameStatus
-from perception_nodes.watchdog.faults import Fault, HealthMode
+from perception_nodes.core.health import HealthMode
+from perception_nodes.watchdog.faults import Fault
 from perception_nodes.watchdog.health import Health, HealthLimits, Transition
 
 MS = 1_000_000

@@ -3,8 +3,8 @@
 import pytest
 
 from perception_nodes.core.frame import FrameRecord, RecordKind
+from perception_nodes.core.health import HealthMode
 from perception_nodes.system.processes import Seen
-from perception_nodes.watchdog.faults import HealthMode
 from perception_nodes.watchdog.liveness import Roster
 
 MS = 1_000_000

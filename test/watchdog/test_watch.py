@@ -4,7 +4,8 @@ import pytest
 
 from perception_nodes.core.budget import Budget
 from perception_nodes.core.frame import FrameFlag, FrameRecord, RecordKind
-from perception_nodes.watchdog.faults import FaultLimits, HealthMode
+from perception_nodes.core.health import HealthMode
+from perception_nodes.watchdog.faults import FaultLimits
 from perception_nodes.watchdog.ledger import Ledger
 from perception_nodes.watchdog.watch import Watch
 
