@@ -304,6 +304,7 @@ class DetectionRecord(ctypes.Structure):
         ("sequence", ctypes.c_uint64),
         ("stamp_ns", ctypes.c_int64),
         ("capture_ns", ctypes.c_int64),
+        ("deadline_ns", ctypes.c_int64),
         ("status", ctypes.c_uint32),
         ("ingest_process", ctypes.c_uint32),
         ("frame_id", ctypes.c_char * 64),

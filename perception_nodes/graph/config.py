@@ -641,6 +641,9 @@ class MonitorSettings(Settings):
     recording: str = Field(
         default="", description="mcap file to record the graph's outputs to; empty: none"
     )
+    record_protected: bool = Field(
+        default=False, description="record the protected copies of the topics, too"
+    )
     frames: int = Field(
         default=0, ge=0, description="number of frames expected, for the progress bar; 0: unknown"
     )
@@ -661,6 +664,11 @@ def camera_topic(topic: str, camera: str, named: bool) -> str:
         return topic
     base, separator, last = topic.rpartition("/")
     return f"{base}{separator}{camera}/{last}"
+
+
+def protected(topic: str) -> str:
+    """Name of a topic's protected copy."""
+    return f"{topic}/protected"
 
 
 def check(settings_type: type[S], values: dict[str, Any]) -> S:

@@ -5,20 +5,21 @@ from perception_interfaces.msg import FrameReport
 from perception_interfaces.msg import Health as HealthMessage
 
 from perception_nodes.core.budget import Budget
+from perception_nodes.core.health import HealthMode
 from perception_nodes.graph.config import FRAME_REPORTS, HEALTH, WatchdogSettings
 from perception_nodes.nodes.audience import Audience
 from perception_nodes.nodes.base import LATCHED, REPORTS, PerceptionNode, Period
 from perception_nodes.nodes.diagnostics import diagnostics
+from perception_nodes.nodes.periodic_topic import PERIOD_NS, PeriodicTopic
 from perception_nodes.transport.cdr import write_frame_report
 from perception_nodes.watchdog.account import Account, AccountSettings, Step
-from perception_nodes.watchdog.faults import FaultLimits, HealthMode
+from perception_nodes.watchdog.faults import FaultLimits
 from perception_nodes.watchdog.guard import ROLE
 from perception_nodes.watchdog.health import HealthLimits
 
 DISCOVERY_NS = 3_000_000_000
 """After the start reports wait at most this long for a listener: nobody gets those that are
 published before."""
-HEALTH_PERIOD_NS = 100_000_000
 DIAGNOSTICS_PERIOD_NS = 1_000_000_000
 
 
@@ -50,7 +51,7 @@ class AccountTopics:
             ),
             now_ns,
         )
-        self._health_period = Period(HEALTH_PERIOD_NS)
+        self._health_period = Period(PERIOD_NS)
         self._diagnostics_period = Period(DIAGNOSTICS_PERIOD_NS)
         self._reports = node.add_publisher(
             FrameReport, settings.topic_of(FRAME_REPORTS, camera), REPORTS
@@ -59,15 +60,16 @@ class AccountTopics:
         self._audience = Audience(
             now_ns, DISCOVERY_NS, lambda: reports.get_subscription_count() > 0
         )
-        self._healths = node.add_publisher(
-            HealthMessage, settings.topic_of(HEALTH, camera), LATCHED
+        health = settings.topic_of(HEALTH, camera)
+        self._healths = PeriodicTopic(
+            node.add_publisher(HealthMessage, health, LATCHED), node.add_protected(health)
         )
         self._diagnostics = node.add_publisher(DiagnosticArray, "/diagnostics", 10)
 
     @property
     def listeners(self) -> int:
         """Subscribers to the camera's health."""
-        return self._healths.get_subscription_count()
+        return self._healths.listeners
 
     def step(self, now_ns: int, due_ns: int, speaks: bool) -> Step:
         """Bring the account up to date and publish what is due; see `Account.step`.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from typing import Any, TypeAlias
 
+from perception_interfaces.msg import Protected
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import CallbackGroup
 from rclpy.event_handler import SubscriptionEventCallbacks
@@ -15,8 +16,9 @@ from rclpy.qos import DurabilityPolicy, QoSPolicyKind, QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from perception_nodes.core.errors import PerceptionError
-from perception_nodes.graph.config import Settings, SettingsError, check
+from perception_nodes.graph.config import Settings, SettingsError, check, protected
 from perception_nodes.nodes.parameters import declare_parameters
+from perception_nodes.nodes.protected_topic import PROTECTED, ProtectedTopic
 from perception_nodes.system.realtime import RealTime
 from perception_nodes.transport.memory import reserve
 from perception_nodes.transport.shm import Endpoint
@@ -122,6 +124,12 @@ class PerceptionNode(LifecycleNode):
         )
         self._owned.append((self.destroy_lifecycle_publisher, publisher))
         return publisher
+
+    def add_protected(self, topic: str) -> ProtectedTopic:
+        """The protected copy of a topic, which goes the way of its publisher."""
+        copy_of = ProtectedTopic(self.add_publisher(Protected, protected(topic), PROTECTED))
+        self._owned.append((ProtectedTopic.close, copy_of))
+        return copy_of
 
     def add_subscription(
         self,

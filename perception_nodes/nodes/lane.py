@@ -56,6 +56,7 @@ class Lane:
         self.publisher = node.add_publisher(
             Detection2DArray, settings.topic_of(settings.detections_topic, camera), QUEUE_DEPTH
         )
+        self._protected = node.add_protected(settings.topic_of(settings.detections_topic, camera))
         self._detections = channels.detection_writer(node.endpoint, camera)
         self._in_place: NamedFrames | None = None
         if settings.preprocess_on == "gpu":
@@ -186,13 +187,15 @@ class Lane:
         count = header.count = len(detections)
         header.sequence, header.stamp_ns = record.sequence, record.stamp_ns
         header.capture_ns, header.frame_id = record.capture_ns, record.frame_id
-        header.ingest_process = record.ingest_process
+        header.ingest_process, header.deadline_ns = record.ingest_process, record.deadline_ns
         header.status = self.pipeline.status_of(record)
         np.frombuffer(header.boxes, np.float32)[: 4 * count] = detections.boxes.ravel()
         np.frombuffer(header.scores, np.float32)[:count] = detections.scores
         np.frombuffer(header.classes, np.uint32)[:count] = detections.classes
         self._seat.lease.publish()
         self._detections.send(out)
-        self.publisher.publish(
-            write_detection_array(record.stamp_ns, record.frame_id, detections, self._class_names)
+        message = write_detection_array(
+            record.stamp_ns, record.frame_id, detections, self._class_names
         )
+        self.publisher.publish(message)
+        self._protected.publish(message, record.deadline_ns)

@@ -90,6 +90,7 @@ class FollowedCamera:
         self._tracks = node.add_publisher(
             TracksMessage, settings.topic_of(TRACKS, camera), QUEUE_DEPTH
         )
+        self._protected = node.add_protected(settings.topic_of(TRACKS, camera))
         self._detections = node.add_publisher(
             Detection2DArray, settings.topic_of(TRACKED_DETECTIONS, camera), QUEUE_DEPTH
         )
@@ -137,8 +138,10 @@ class FollowedCamera:
         if coasted or settings.tracks_time == "publish":
             time_ns += now_ns - record.capture_ns
         tracks = self._tracker.at(time_ns)
-        self._tracks.publish(write_tracks(record, self._camera, tracks, self._class_names, coasted))
+        message = write_tracks(record, self._camera, tracks, self._class_names, coasted)
         due_ns = now_ns + round(settings.tracks_coast_ms * MS)
+        self._tracks.publish(message)
+        self._protected.publish(message, due_ns if coasted else record.deadline_ns)
         self._coast_at_ns = due_ns if len(tracks) else None
 
     def _other_model(self, detections: Detections) -> str:

@@ -8,9 +8,10 @@ from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
 from perception_nodes.graph.config import SettingsError, WatchdogSettings
-from perception_nodes.nodes.account_topics import HEALTH_PERIOD_NS, AccountTopics
+from perception_nodes.nodes.account_topics import AccountTopics
 from perception_nodes.nodes.audience import Audience
 from perception_nodes.nodes.base import IDLE_WAIT_MS, LATCHED, LONG_NS, PerceptionNode, Period
+from perception_nodes.nodes.periodic_topic import PERIOD_NS, PeriodicTopic
 from perception_nodes.nodes.running import run_node
 from perception_nodes.nodes.watchdog_substitute import VOICE
 from perception_nodes.system.realtime import RANKS
@@ -60,11 +61,14 @@ class WatchdogNode(PerceptionNode):
         latched = settings.safe_stop_clears == "by_service"
         self._safe_stop = SafeStop(latched)
         self._told_safe_stop: bool | None = None
-        self._safe_stop_period = Period(HEALTH_PERIOD_NS)
+        self._safe_stop_period = Period(PERIOD_NS)
         if latched:
             self.add_service(Trigger, f"{settings.safe_stop_topic}/release", self._on_release)
         self._systemd_period = Period(systemd.period_ns)
-        self._safe_stops = self.add_publisher(Bool, settings.safe_stop_topic, LATCHED)
+        self._safe_stops = PeriodicTopic(
+            self.add_publisher(Bool, settings.safe_stop_topic, LATCHED),
+            self.add_protected(settings.safe_stop_topic),
+        )
         systemd.notify("READY=1")
 
     def on_activate(self, state: State) -> TransitionCallbackReturn:
@@ -151,7 +155,7 @@ class WatchdogNode(PerceptionNode):
     def _is_known(self) -> bool:
         """Whether as many listen to us as to the one that speaks in our place."""
         assert self._voice is not None
-        listeners = self._safe_stops.get_subscription_count()
+        listeners = self._safe_stops.listeners
         listeners += sum(topics.listeners for topics in self._topics)
         return listeners >= self._voice.listeners
 

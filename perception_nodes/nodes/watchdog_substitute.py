@@ -6,15 +6,17 @@ from contextlib import closing
 from typing import Any
 
 from perception_interfaces.msg import Health as HealthMessage
+from perception_interfaces.msg import Protected
 from std_msgs.msg import Bool
 
 from perception_nodes.core.frame import FrameRecord, RecordKind
-from perception_nodes.graph.config import HEALTH
-from perception_nodes.nodes.account_topics import HEALTH_PERIOD_NS
+from perception_nodes.core.health import HealthMode
+from perception_nodes.graph.config import HEALTH, protected
 from perception_nodes.nodes.base import LATCHED, Period
+from perception_nodes.nodes.periodic_topic import PERIOD_NS, PeriodicTopic
+from perception_nodes.nodes.protected_topic import PROTECTED, ProtectedTopic
 from perception_nodes.transport.lease import Lease
 from perception_nodes.watchdog.book import kept_counts
-from perception_nodes.watchdog.faults import HealthMode
 from perception_nodes.watchdog.guard import ROLE, WatchdogGuard
 
 VOICE = "voice"
@@ -36,7 +38,7 @@ class WatchdogSubstitute:
         self._node = node
         self._guard = WatchdogGuard(node.seats[0].camera, time.monotonic_ns())
         self._voice = Lease(node.seats[0].camera, VOICE)
-        self._period = Period(HEALTH_PERIOD_NS)
+        self._period = Period(PERIOD_NS)
         self._announce()
 
     def update(self, turn: int) -> None:
@@ -81,15 +83,24 @@ class WatchdogSubstitute:
     def _announce(self) -> None:
         """Open the topics long before they are needed: listeners take time to discover them."""
         node, settings = self._node, self._node.settings
+        self._publishers: list[Any] = []
         self._healths = [
-            node.create_publisher(HealthMessage, settings.topic_of(HEALTH, seat.camera), LATCHED)
-            for seat in node.seats
+            self._open(HealthMessage, settings.topic_of(HEALTH, seat.camera)) for seat in node.seats
         ]
-        self._stops = node.create_publisher(Bool, settings.safe_stop_topic, LATCHED)
+        self._stops = self._open(Bool, settings.safe_stop_topic)
+
+    def _open(self, kind: type, topic: str) -> PeriodicTopic:
+        create = self._node.create_publisher
+        plain = create(kind, topic, LATCHED)
+        copy_of = create(Protected, protected(topic), PROTECTED)
+        self._publishers += plain, copy_of
+        return PeriodicTopic(plain, ProtectedTopic(copy_of))
 
     def _retract(self) -> None:
         """Take back what was said: listeners that come late would still get it."""
-        for publisher in (*self._healths, self._stops):
+        for topic in (*self._healths, self._stops):
+            topic.close()
+        for publisher in self._publishers:
             self._node.destroy_publisher(publisher)
 
     def _begin(self) -> None:
@@ -106,8 +117,8 @@ class WatchdogSubstitute:
 
     def _speak(self) -> None:
         """Say what we know: who is missing, and how many frames have been reported."""
-        publishers = (*self._healths, self._stops)
-        self._voice.note.listeners = sum(p.get_subscription_count() for p in publishers)
+        topics = (*self._healths, self._stops)
+        self._voice.note.listeners = sum(topic.listeners for topic in topics)
         self._stops.publish(Bool(data=True))
         unsafe, stamp = HealthMode.UNSAFE, self._node.get_clock().now().to_msg()
         for seat, health in zip(self._node.seats, self._healths, strict=True):

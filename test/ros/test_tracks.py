@@ -11,11 +11,14 @@ import pytest
 import rclpy
 from perception_interfaces.msg import Track, Tracks
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.serialization import deserialize_message
 from vision_msgs.msg import Detection2DArray
 
 from perception_nodes.core.frame import DetectionRecord, FrameStatus
 from perception_nodes.graph.graph import TRACKER, Graph, NodeSpec
 from perception_nodes.graph.supervisor import Supervisor
+from perception_nodes.nodes.consumed_topic import ConsumedTopic
+from perception_nodes.protection.consumer import State, Verdict
 from perception_nodes.transport import channels
 from perception_nodes.transport.shm import Endpoint
 
@@ -44,6 +47,8 @@ class Rig:
         node.create_subscription(
             Detection2DArray, "perception/tracked_detections", self.detections.append, 100
         )
+        self.verdicts: list[Verdict] = []
+        ConsumedTopic(node, "/perception/tracks", self.verdicts.append)
         self.sequence = 0
         self._node = node
 
@@ -57,6 +62,7 @@ class Rig:
         record = DetectionRecord(sequence=self.sequence, status=FrameStatus.OK, ingest_process=1)
         record.stamp_ns = time.time_ns() - 5_000_000
         record.capture_ns = time.monotonic_ns() - 5_000_000
+        record.deadline_ns = record.capture_ns + 150_000_000
         record.frame_id, record.count = b"camera", 1
         np.frombuffer(record.boxes, np.float32)[:4] = 100, 100, 180, 160
         np.frombuffer(record.scores, np.float32)[0] = 0.9
@@ -120,6 +126,17 @@ def test_one_message_a_frame_and_a_gap_coasts(rig: Rig) -> None:
     assert {m.tracks[0].id for m in coasted} == {track.id}
     assert all(m.reason.startswith("no detections for ") for m in coasted)
     assert rig.tracks[-1].reason.endswith(": all tracks have ended")
+
+
+def test_tracks_come_protected_each_with_the_deadline_of_its_frame_or_of_the_next_one(rig: Rig):
+    rig.until(lambda: len(rig.verdicts) > 20, rig.frame)
+    rig.until(lambda: rig.tracks[-1].coasted and not rig.tracks[-1].tracks, lambda: None)
+    count = len(rig.verdicts)
+    usable = [v.message for v in rig.verdicts if v.message is not None]
+    assert {v.state for v in rig.verdicts} <= {State.OK, State.LATE} and len(usable) > 0.8 * count
+    read = [deserialize_message(message, Tracks) for message in usable]
+    assert {message.coasted for message in read} == {False, True}
+    assert [m for m in rig.tracks if m in read] == read
 
 
 def test_a_class_of_another_model_is_told_and_its_detections_are_not_used(rig: Rig) -> None:

@@ -60,6 +60,7 @@ def test_detections_have_the_distributions_type(store: Typestore) -> None:
     [
         "perception_interfaces/msg/FrameReport",
         "perception_interfaces/msg/Health",
+        "perception_interfaces/msg/Protected",
         "perception_interfaces/msg/Track",
         "perception_interfaces/msg/Tracks",
         "foxglove_msgs/msg/CompressedVideo",
