@@ -58,6 +58,7 @@ setup(
         *shared("launch/*.launch.py", "config/*", "systemd/*", "models/*/*", "calibration/**/*"),
         *shared("interfaces/*.py", "interfaces/*/CMakeLists.txt", "interfaces/*/package.xml"),
         *shared("interfaces/*/msg/*.msg", "interfaces/camera/*", "bags/make_sample.py"),
+        *shared("interfaces/perception_consumer/include/*/*"),
     ],
     # Where a ROS distribution is installed, colcon and rosdep do not look at these.
     install_requires=requirements("runtime.txt", "kilted/runtime.txt"),

@@ -26,6 +26,7 @@ BIN = Path(sys.prefix) / "bin"
         ("interfaces/foxglove_msgs", "ament_cmake"),
         ("interfaces/ffmpeg_image_transport_msgs", "ament_cmake"),
         ("interfaces/perception_interfaces", "ament_cmake"),
+        ("interfaces/perception_consumer", "cmake"),
     ],
 )
 def test_manifests_are_valid(root: Path, folder: str, build_type: str) -> None:
@@ -57,6 +58,7 @@ def test_colcon_finds_each_package_once(root: Path, tmp_path: Path) -> None:
     assert listed.stdout.splitlines() == [
         "ffmpeg_image_transport_msgs\tinterfaces/ffmpeg_image_transport_msgs\t(ros.ament_cmake)",
         "foxglove_msgs\tinterfaces/foxglove_msgs\t(ros.ament_cmake)",
+        "perception_consumer\tinterfaces/perception_consumer\t(ros.cmake)",
         "perception_interfaces\tinterfaces/perception_interfaces\t(ros.ament_cmake)",
         "perception_nodes\t.\t(ros.ament_python)",
         "vision_msgs\tinterfaces/vision_msgs\t(ros.ament_cmake)",

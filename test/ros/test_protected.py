@@ -1,0 +1,343 @@
+"""The protected topics of a running graph, judged by consumers in Python and in C++.
+
+    .venv/bin/python test/ros/test_protected.py
+
+prints what each made of faults on the way, and how soon.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from cpp_listener import PACKAGE, Listener, build, why_not
+from kills import Rig, with_graph
+from perception_interfaces.msg import Protected
+
+from perception_nodes.core.health import HealthMode
+from perception_nodes.nodes.consumed_topic import ConsumedTopic
+from perception_nodes.protection.consumer import Consumer, Content, State, Verdict
+from perception_nodes.protection.profile import data_id, open_protected, protect
+
+pytestmark = [
+    pytest.mark.ros,
+    pytest.mark.timeout(240),
+    pytest.mark.skipif(bool(why_not()), reason=why_not()),
+]
+TOPIC, RELAYED = "/perception/detections/protected", "/relayed"
+DEADLINE_MS = 190.0
+"""Enough for a machine that runs tests, and less than consumers take for another clock."""
+SETTLED = 10
+"""Messages in a row that must be right before a fault and after it."""
+MS = 1_000_000
+
+
+class Way:
+    """Collects messages, passes on what a fault makes of them, and then each that comes."""
+
+    def __init__(self, count: int, fault: Callable[[list[bytes]], list[bytes]]) -> None:
+        self._count, self._fault = count, fault
+        self._held: list[bytes] = []
+        self.over = count == 0
+
+    def __call__(self, message: bytes) -> list[bytes]:
+        if self.over:
+            return [message]
+        self._held.append(message)
+        self.over = len(self._held) == self._count
+        return self._fault(self._held) if self.over else []
+
+
+class DelayedWay:
+    """Holds messages back until there are `count`, and then passes on two for each that comes."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._held: list[bytes] = []
+        self._flows = self.over = False
+
+    def __call__(self, message: bytes) -> list[bytes]:
+        if self.over:
+            return [message]
+        self._held.append(message)
+        self._flows = self._flows or len(self._held) == self._count
+        passed = self._held[: 2 * self._flows]
+        del self._held[: len(passed)]
+        self.over = self._flows and not self._held
+        return passed
+
+
+def lost(held: list[bytes]) -> list[bytes]:
+    return []
+
+
+def altered(held: list[bytes]) -> list[bytes]:
+    (message,) = held
+    return [message[:-5] + bytes([message[-5] ^ 4]) + message[-4:]]
+
+
+def of_another_topic(held: list[bytes]) -> list[bytes]:
+    return [_anew(held, data_id("/perception/rear/detections/protected"), 0)]
+
+
+def by_another_clock(held: list[bytes]) -> list[bytes]:
+    return [_anew(held, data_id(TOPIC), 400 * MS)]
+
+
+def _anew(held: list[bytes], identity: int, ahead_ns: int) -> bytes:
+    opened = open_protected(held[0], data_id(TOPIC))
+    assert not isinstance(opened, str)
+    return protect(opened.data, identity, opened.counter, opened.deadline_ns + ahead_ns)
+
+
+WAYS = {
+    "dropped": Way(3, lost),
+    "repeated": Way(1, lambda held: held * 2),
+    "reordered": Way(2, lambda held: held[::-1]),
+    "altered": Way(1, altered),
+    "of another topic": Way(1, of_another_topic),
+    "by another clock": Way(1, by_another_clock),
+    "delayed": DelayedWay(15),
+    "cut off": Way(40, lost),
+}
+"""At 50 Hz: what is delayed is so by up to 0.3 s, and there is no way for 0.8 s."""
+FOUND = {
+    "dropped": [(State.LOST, 3)],
+    "repeated": [(State.REPEATED, 0)],
+    "reordered": [(State.LOST, 1), (State.REPEATED, 0)],
+    "altered": [(State.WRONG, 0), (State.LOST, 1)],
+    "of another topic": [(State.WRONG, 0), (State.LOST, 1)],
+    "by another clock": [(State.WRONG, 0), (State.LOST, 1)],
+    "cut off": [(State.LOST, 40)],
+}
+KILLED = ("detector", "watchdog")
+
+
+class Heard(NamedTuple):
+    """What a consumer made of a message, or of none."""
+
+    at_ns: int
+    state: State
+    lost: int
+    mode: HealthMode
+    reason: str
+
+
+class Reaction(NamedTuple):
+    """What the consumers found from the begin of a fault until they had settled again."""
+
+    begin_ns: int
+    python: list[Heard]
+    cpp: list[Heard]
+
+    def after_ms(self, wanted: Callable[[Heard], bool]) -> list[float | None]:
+        """How soon each of them found this for the first time."""
+        return [
+            next(((one.at_ns - self.begin_ns) / MS for one in heard if wanted(one)), None)
+            for heard in (self.python, self.cpp)
+        ]
+
+
+def messages(heard: list[Heard]) -> list[Heard]:
+    """Those that are about a message."""
+    return [one for one in heard if one.state not in (State.NOTHING_NEW, State.SILENT)]
+
+
+def faulty(heard: list[Heard]) -> list[tuple[State, int]]:
+    """States and losses but for messages that are right."""
+    return [(one.state, one.lost) for one in messages(heard) if one.state is not State.OK]
+
+
+class Bench:
+    """A relay that disturbs the way of detections, and consumers behind it."""
+
+    def __init__(self, rig: Rig, program: Path) -> None:
+        self.rig = rig
+        rig.listen()
+        node = rig.node
+        self._publisher = node.create_publisher(Protected, RELAYED, 10)
+        node.create_subscription(Protected, TOPIC, self._on_message, 10, raw=True)
+        node.create_subscription(Protected, RELAYED, self._on_relayed, 10, raw=True)
+        self._consumer = Consumer(TOPIC)
+        node.create_timer(0.01, lambda: self._hear(self._consumer.check()))
+        self.python: list[Heard] = []
+        self._listener = Listener(program, RELAYED, TOPIC, Content.OBJECTS)
+        self.verdicts: dict[Content, list[Verdict]] = {Content.HEALTH: [], Content.SAFE_STOP: []}
+        self.topics = [
+            ConsumedTopic(node, f"/perception/{name}", self.verdicts[content].append, content)
+            for name, content in (("health", Content.HEALTH), ("safe_stop", Content.SAFE_STOP))
+        ]
+        self.way = Way(0, lost)
+        self.changed_ns = 0
+
+    def close(self) -> None:
+        assert self._listener.close() is None
+
+    @property
+    def cpp(self) -> list[Heard]:
+        return [Heard(x.at_ns, x.state, x.lost, x.mode, x.reason) for x in self._listener.lines]
+
+    def settle(self) -> None:
+        """Until both consumers have found messages right for a while."""
+        since_ns = time.monotonic_ns()
+
+        def settled() -> bool:
+            for heard in (self.python, self.cpp):
+                last = messages(heard)[-SETTLED:]
+                if [one.state for one in last] != [State.OK] * SETTLED or last[0].at_ns < since_ns:
+                    return False
+            return True
+
+        self.rig.wait_until(settled, 0.005)
+
+    def disturb(self, way: Way | DelayedWay) -> "Reaction":
+        """Put a fault on the way; what came of it until all was well again."""
+        self.settle()
+        return self.meanwhile(lambda: setattr(self, "way", way), lambda: way.over)
+
+    def kill(self, name: str) -> "Reaction":
+        """Kill a node; there are detections again when another one has been started."""
+        self.settle()
+        processes = self.rig.supervisor.processes
+        victim = next(p.pid for s, p in processes if s.name == f"{name}_node")
+        count = len(self.verdicts[Content.HEALTH])
+
+        def over() -> bool:
+            told = self.verdicts[Content.HEALTH][count:]
+            modes = [verdict.mode for verdict in told]
+            alive = victim not in [p.pid for _, p in processes if p.poll() is None]
+            return alive and HealthMode.UNSAFE in modes and modes[-1] < HealthMode.UNSAFE
+
+        return self.meanwhile(lambda: os.kill(victim, signal.SIGKILL), over)
+
+    def meanwhile(self, act: Callable[[], None], over: Callable[[], bool]) -> "Reaction":
+        begin = len(self.python), len(self.cpp)
+        begin_ns = time.monotonic_ns()
+        act()
+        self.rig.wait_until(over, 0.005)
+        self.settle()
+        return Reaction(begin_ns, self.python[begin[0] :], self.cpp[begin[1] :])
+
+    def _on_message(self, message: bytes) -> None:
+        for one in self.way(message):
+            self._publisher.publish(one)
+
+    def _on_relayed(self, message: bytes) -> None:
+        self._hear(self._consumer.check(message))
+
+    def _hear(self, verdict: Verdict) -> None:
+        state, mode, _, lost, _, reason = verdict
+        self.python.append(Heard(time.monotonic_ns(), state, lost, mode, reason))
+
+
+def react(folder: Path) -> tuple[dict[str, Reaction], dict[Content, list[Verdict]]]:
+    """Put all faults into one graph."""
+    found: dict[str, Reaction] = {}
+    told: dict[Content, list[Verdict]] = {}
+
+    def scenario(rig: Rig) -> None:
+        bench = Bench(rig, build(folder))
+        with (folder / "planner").open("wb") as said:
+            words = [sys.executable, "-u", str(PACKAGE / "example/planner.py")]
+            planner = subprocess.Popen(words, stdout=said)
+        try:
+            for name, way in WAYS.items():
+                found[name] = bench.disturb(way)
+            for name in KILLED:
+                found[f"{name} killed"] = bench.kill(name)
+            told.update(bench.verdicts)
+        finally:
+            bench.close()
+            planner.terminate()
+            planner.wait()
+
+    with_graph(scenario, deadline_ms=DEADLINE_MS, standby="never")
+    return found, told
+
+
+@pytest.fixture(scope="module")
+def reactions(tmp_path_factory: pytest.TempPathFactory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ROS_DOMAIN_ID", str(os.getpid() % 101 + 1))
+        folder = tmp_path_factory.mktemp("cpp")
+        found, told = react(folder)
+        return found, told, (folder / "planner").read_text().splitlines()
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_both_consumers_find_what_happened_on_the_way(reactions, name: str) -> None:
+    reaction = reactions[0][name]
+    assert faulty(reaction.python) == FOUND[name]
+    assert faulty(reaction.cpp) == FOUND[name]
+
+
+def test_messages_that_were_held_back_are_late_and_none_is_lost(reactions) -> None:
+    reaction = reactions[0]["delayed"]
+    for heard in (reaction.python, reaction.cpp):
+        found = faulty(heard)
+        assert set(found) == {(State.LATE, 0)} and len(found) > 3
+
+
+def test_silence_is_told_and_is_unsafe_in_the_end(reactions) -> None:
+    for name in ("cut off", "detector killed"):
+        after_ms = reactions[0][name].after_ms(lambda one: one.state is State.SILENT)
+        assert all(ms is not None and ms > 200 for ms in after_ms)
+    after_ms = reactions[0]["cut off"].after_ms(lambda one: one.mode is HealthMode.UNSAFE)
+    assert all(ms is not None and ms > 450 for ms in after_ms)
+
+
+@pytest.mark.parametrize("name", KILLED)
+def test_a_successor_goes_on_counting(reactions, name: str) -> None:
+    reaction = reactions[0][f"{name} killed"]
+    for heard in (reaction.python, reaction.cpp):
+        assert {state for state, _ in faulty(heard)} <= {State.LOST, State.LATE}
+        # Its first messages went out before anybody had discovered it: they are lost, and known.
+        assert sum(lost for _, lost in faulty(heard)) < 500
+
+
+@pytest.mark.parametrize("content", [Content.HEALTH, Content.SAFE_STOP])
+def test_states_of_the_graph_come_through_whoever_tells_them(reactions, content: Content) -> None:
+    verdicts = reactions[1][content]
+    assert {one.state for one in verdicts} <= {State.OK, State.LOST, State.LATE}
+    assert {HealthMode.NOMINAL, HealthMode.UNSAFE} <= {one.mode for one in verdicts}
+
+
+def test_the_planner_of_the_example_gets_objects_and_modes(reactions) -> None:
+    lines = reactions[2]
+    assert any(line.startswith("OK: ") and line.endswith(" bytes of objects") for line in lines)
+    assert {"mode NOMINAL", "mode UNSAFE"} <= {*lines}
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        found, told = react(Path(folder))
+    for name, reaction in found.items():
+        print(f"{name}:")
+        for language, heard in (("Python", reaction.python), ("C++", reaction.cpp)):
+            states = ", ".join(f"{state.name} {lost}" for state, lost in faulty(heard))
+            print(f"  {language}: {states or 'nothing'}")
+        for what, wanted in (
+            ("a message not OK", lambda one: one.state not in (State.OK, State.NOTHING_NEW)),
+            ("DEGRADED", lambda one: one.mode >= HealthMode.DEGRADED),
+            ("UNSAFE", lambda one: one.mode is HealthMode.UNSAFE),
+        ):
+            times = [f"{ms:.0f}" for ms in reaction.after_ms(wanted) if ms is not None]
+            print(f"  {what} after {' and '.join(times) or '–'} ms")
+    for content, verdicts in told.items():
+        print(f"{content.name}: {len(verdicts)} messages, {faulty_states(verdicts) or 'all OK'}")
+    return 0
+
+
+def faulty_states(verdicts: list[Verdict]) -> str:
+    faulty = [one for one in verdicts if one.state is not State.OK]
+    return ", ".join(f"{one.state.name} {one.lost}" for one in faulty)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
