@@ -8,11 +8,11 @@ from pydantic import BaseModel
 
 from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.core.frame import IN_TIME, MAY_BE_OUT, PUBLISHED, FrameStatus
+from perception_nodes.core.health import HealthMode
 from perception_nodes.core.statistics import MEDIAN_AND_P99, percentiles
 from perception_nodes.hil.clock_offset import ClockOffset
 from perception_nodes.hil.scenario import Expectation, RebootFault, Scenario
 from perception_nodes.hil.witness import Observations, ReceivedHealth
-from perception_nodes.watchdog.faults import HealthMode
 
 LAST_FRAME_NS = 200_000_000
 """How long after the last frame health is about the drive; later it is about the silent camera."""
@@ -40,6 +40,10 @@ class Verdict(BaseModel):
         while_down: frames sent while the unit was rebooting.
         miss_rate: share of the reported frames without detections in time.
         agreement: see `Expectation`.
+        planner_told_ms: time from the begin of the fault until a planner's consumers gave the mode
+            that is expected, or a worse one; None if they never did.
+        planner_states: number of protected detections by what the consumer found of each.
+        planner_lost: number of those that it knows not to have come.
         deadline_ms: the deadline of the graph.
         round_trip_ms: time from the stamp of a frame to its detections, by the bench's clock: p50,
             p99.
@@ -64,6 +68,9 @@ class Verdict(BaseModel):
     while_down: int = 0
     miss_rate: float | None = None
     agreement: float | None = None
+    planner_told_ms: float | None = None
+    planner_states: dict[str, int] = {}
+    planner_lost: int = 0
     deadline_ms: float = 0.0
     round_trip_ms: tuple[float, float] | None = None
     clock: ClockOffset | None = None
@@ -114,6 +121,7 @@ def judge(scenario: Scenario, seen: Observations, deadline_ms: float = DEADLINE_
     _accuracy(verdict, scenario.expect)
     _detection(verdict, scenario.expect, seen)
     _modes(verdict, scenario.expect, seen)
+    _planner(verdict, scenario.expect, seen)
     _recovery(verdict, scenario.expect, seen)
     return verdict
 
@@ -283,6 +291,23 @@ def _modes(verdict: Verdict, expect: Expectation, seen: Observations) -> None:
             f"the mode was {lulls[0].mode.name} {left_ms:.0f} ms before the fault was over"
         )
     verdict.recovered_ms = _recovered_ms(after, seen.end_ns)
+
+
+def _planner(verdict: Verdict, expect: Expectation, seen: Observations) -> None:
+    """Who has the protected topics alone must know all that the other subscribers know."""
+    planned, problems, wanted = seen.planned, verdict.problems, HealthMode[expect.told]
+    verdict.planner_states, verdict.planner_lost = dict(planned.states), planned.lost
+    problems += [f"a planner refused {n} messages of {why}" for why, n in planned.wrong.items()]
+    missed = planned.missed([at_ns for at_ns, _ in seen.detections])
+    if missed:
+        problems.append(f"a planner missed the detections of {missed} frames and did not know it")
+    told_ns = planned.told_ns(wanted, seen.begin_ns)
+    if told_ns is not None:
+        verdict.planner_told_ms = (told_ns - seen.begin_ns) / 1e6
+        if planned.lets_up(wanted, told_ns, seen.end_ns):
+            problems.append(f"a planner left mode {wanted.name} before the fault was over")
+    what = f"a planner in mode {wanted.name}"
+    _within(verdict, what, verdict.planner_told_ms, expect.told_within_ms)
 
 
 def _last_ns(seen: Observations) -> int:

@@ -149,6 +149,7 @@ class _Run:
                 "bag": drive,
                 "listeners": 1,
                 "live": False,
+                "record_protected": True,
                 "faults": json.dumps(camera_faults),
                 "recording": str(self._recording.resolve()),
                 "sent_file": str(self._sent),
@@ -246,7 +247,7 @@ class _Run:
         seen.begin_ns = min((begin_ns for _, begin_ns, _ in seen.faults), default=undisturbed_ns)
         seen.end_ns = max((end_ns for _, _, end_ns in seen.faults), default=undisturbed_ns)
         try:
-            seen.read(self._recording)
+            seen.read(self._recording, self.parameters["deadline_ms"])
             write_whole(self._kept, self._recording.read_bytes())
             if self._scenario.expect.asks_for_agreement:
                 seen.agreement = self._agreement(sent)

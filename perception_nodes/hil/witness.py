@@ -6,10 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from perception_nodes.core.frame import FrameStatus
-from perception_nodes.drives.schemas import DETECTIONS, FRAME_REPORT, HEALTH, typestore
+from perception_nodes.core.health import HealthMode
+from perception_nodes.drives.schemas import (
+    DETECTIONS,
+    FRAME_REPORT,
+    HEALTH,
+    PROTECTED,
+    typestore,
+)
 from perception_nodes.hil.clock_offset import ClockOffset
+from perception_nodes.hil.planner import Consumed, consume, demanded
 from perception_nodes.report.recording import nanoseconds, read_messages
-from perception_nodes.watchdog.faults import HealthMode
 
 OUTCOMES = [status.name.lower() for status in FrameStatus]
 
@@ -62,6 +69,7 @@ class Observations:
         reports: in the order of arrival.
         detections: time of arrival, and stamp of the frame.
         told: health messages in the order of arrival.
+        planned: what a planner's consumers made of the protected topics.
         clock: the unit's clock against the bench's, if the unit is a remote one.
         agreement: with the undisturbed drive, if the scenario asks for it.
         failure: why the graph ended before the drive did; empty if it did not.
@@ -78,18 +86,26 @@ class Observations:
     reports: list[ReceivedReport] = field(default_factory=list)
     detections: list[tuple[int, int]] = field(default_factory=list)
     told: list[ReceivedHealth] = field(default_factory=list)
+    planned: Consumed = field(default_factory=Consumed)
     clock: ClockOffset | None = None
     agreement: float | None = None
     failure: str = ""
 
-    def read(self, recording: Path) -> None:
+    def read(self, recording: Path, deadline_ms: float) -> None:
         """Add the messages that the monitor has recorded.
+
+        Args:
+            recording: its file.
+            deadline_ms: the deadline of the graph.
 
         Raises:
             RecordingError: the recording cannot be read.
         """
         store = typestore()
-        for _, type_name, at_ns, data in read_messages(recording):
+        protected: list[tuple[str, int, bytes]] = []
+        for topic, type_name, at_ns, data in read_messages(recording):
+            if type_name == PROTECTED:
+                protected.append((topic, at_ns, data))
             if type_name not in (DETECTIONS, FRAME_REPORT, HEALTH):
                 continue
             message: Any = store.deserialize_cdr(data, type_name)
@@ -103,6 +119,7 @@ class Observations:
                 self.reports.append(report)
             else:
                 self.told.append(_told(at_ns, message))
+        self.planned = consume(protected, demanded(deadline_ms))
 
     def frames_in(self) -> int:
         """Frames in by the watchdog's account, which outlives the watchdog."""

@@ -5,13 +5,22 @@ import time
 from pathlib import Path
 
 from diagnostic_msgs.msg import DiagnosticArray
-from perception_interfaces.msg import FrameReport, Health, Tracks
+from perception_interfaces.msg import FrameReport, Health, Protected, Tracks
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.serialization import deserialize_message
 from std_msgs.msg import Bool
 from vision_msgs.msg import Detection2DArray
 
-from perception_nodes.graph.config import FRAME_REPORTS, HEALTH, SAFE_STOP, TRACKS, MonitorSettings
+from perception_nodes.core.health import HealthMode
+from perception_nodes.drives.schemas import PROTECTED
+from perception_nodes.graph.config import (
+    FRAME_REPORTS,
+    HEALTH,
+    SAFE_STOP,
+    TRACKS,
+    MonitorSettings,
+    protected,
+)
 from perception_nodes.nodes.base import IDLE_WAIT_MS, REPORTS, PerceptionNode
 from perception_nodes.nodes.running import run_node
 from perception_nodes.report.recording import (
@@ -24,7 +33,6 @@ from perception_nodes.report.recording import (
     Recorder,
 )
 from perception_nodes.report.screen import LiveView
-from perception_nodes.watchdog.faults import HealthMode
 
 DETECTIONS = QoSProfile(depth=100)
 LAST_WAIT_MS = 200.0
@@ -61,6 +69,17 @@ class MonitorNode(PerceptionNode):
         for kind, topic, callback, qos in topics:
             name = topic if topic == DIAGNOSTICS_TOPIC else settings.topic_of(topic)
             self.add_subscription(kind, name, callback, qos)
+        protected_too = (settings.detections_topic, HEALTH, SAFE_STOP)
+        for topic in protected_too if settings.record_protected else ():
+            self._record_protected(protected(settings.topic_of(topic)))
+
+    def _record_protected(self, topic: str) -> None:
+        """Record a topic under its full name, by which its messages are told apart."""
+
+        def take(data: bytes) -> None:
+            self._take(subscription.topic_name, PROTECTED, data)
+
+        subscription = self.add_subscription(Protected, topic, take, REPORTS)
 
     def close(self) -> None:
         """Take the last messages, end the view, complete the recording."""

@@ -6,8 +6,10 @@ from xml.etree import ElementTree
 import pytest
 
 from perception_nodes.core.frame import MAY_BE_OUT, FrameStatus
+from perception_nodes.core.health import HealthMode
 from perception_nodes.hil.clock_offset import ClockOffset
 from perception_nodes.hil.judge import judge
+from perception_nodes.hil.planner import consume
 from perception_nodes.hil.scenario import Conditions, Expectation, RebootFault, Scenario
 from perception_nodes.hil.verdict_files import (
     problem_lines,
@@ -16,7 +18,8 @@ from perception_nodes.hil.verdict_files import (
     verdicts_table,
 )
 from perception_nodes.hil.witness import Observations, ReceivedHealth, ReceivedReport
-from perception_nodes.watchdog.faults import HealthMode
+from perception_nodes.protection.consumer import Limits
+from perception_nodes.protection.profile import data_id, protect
 
 MS = 1_000_000
 PERIOD = 33 * MS
@@ -56,7 +59,25 @@ def run():
         elif END < at <= END + 1000 * MS:
             told = replace(told, mode=HealthMode.UNSAFE)
         seen.told.append(told)
+    seen.planned = planned(seen)
     return seen
+
+
+def planned(seen, names=("detections", "health")):
+    """What a planner makes of the same messages, each with the usual deadline."""
+    messages = []
+    for at_ns, stamp_ns in seen.detections:
+        messages.append((at_ns, "detections", b"objects", stamp_ns + 10 * MS))
+    for told in seen.told:
+        health = bytes(12) + bytes([told.mode])
+        messages.append((told.at_ns, "health", health, told.at_ns + 100 * MS))
+    sent, counters = [], dict.fromkeys(names, 0)
+    for at_ns, name, data, deadline_ns in sorted(messages):
+        topic = f"/perception/{name}/protected"
+        if name in names:
+            sent.append((topic, at_ns, protect(data, data_id(topic), counters[name], deadline_ns)))
+            counters[name] += 1
+    return consume(sent, Limits())
 
 
 def problems_of(seen, scenario=SCENARIO):
@@ -297,8 +318,55 @@ def test_reports_for_machines_and_people():
 def test_the_mode_must_be_told_in_time():
     assert problems_of(run(), expecting(told_within_ms=350.0)) == []
     assert problems_of(run(), expecting(told_within_ms=200.0)) == [
-        "mode UNSAFE after 300 ms, at most 200 ms are expected"
+        "mode UNSAFE after 300 ms, at most 200 ms are expected",
+        "a planner in mode UNSAFE after 300 ms, at most 200 ms are expected",
     ]
+
+
+def test_a_planner_gets_what_others_get_and_is_told_the_mode():
+    verdict = judge(SCENARIO, run())
+    # The first detections are those by which the planner learns that there are any.
+    assert verdict.planner_states == {"OK": len(run().detections)}
+    assert (verdict.planner_told_ms, verdict.planner_lost) == (300, 0)
+
+
+def test_a_planner_without_health_knows_by_the_silence_of_detections():
+    seen = run()
+    seen.planned = planned(seen, ("detections",))
+    verdict = judge(SCENARIO, seen)
+    assert verdict.problems == []
+    assert verdict.planner_told_ms == pytest.approx(500 - PERIOD / MS + 8, abs=25)
+
+
+def test_a_planner_must_know_of_what_did_not_reach_it():
+    seen = run()
+    at_ns, stamp_ns = seen.detections.pop(20)
+    seen.planned = planned(seen)
+    seen.detections.insert(20, (at_ns, stamp_ns))
+    assert problems_of(seen) == ["a planner missed the detections of 1 frames and did not know it"]
+    seen.planned.lost += 1
+    assert problems_of(seen) == []
+    seen.planned = planned(Observations())
+    missed = sum(at_ns > seen.detections[0][0] + 3000 * MS for at_ns, _ in seen.detections)
+    assert f"a planner missed the detections of {missed} frames and did not know it" in (
+        problems_of(seen)
+    )
+
+
+def test_a_planner_must_not_be_told_of_a_better_mode_or_refuse_what_is_right():
+    seen = run()
+    at_ns = BEGIN + 1000 * MS
+    seen.planned.modes += [(at_ns, HealthMode.DEGRADED), (at_ns + MS, HealthMode.UNSAFE)]
+    seen.planned.modes.sort()
+    assert problems_of(seen) == ["a planner left mode UNSAFE before the fault was over"]
+    seen = run()
+    seen.planned.wrong["/perception/health/protected: CRC"] += 2
+    assert problems_of(seen) == [
+        "a planner refused 2 messages of /perception/health/protected: CRC"
+    ]
+    seen = run()
+    seen.planned.modes = [(0, HealthMode.NOMINAL)]
+    assert problems_of(seen) == ["a planner in mode UNSAFE: never"]
 
 
 def test_missed_deadlines_are_a_share_of_all_frames():
