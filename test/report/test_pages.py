@@ -109,7 +109,7 @@ def scenarios_page(folder):
 def deadline_page(_):
     found = {
         "frames": 3, "latency_ms": LATENCY, "status": {HOSTILE: 3}, "miss_rate": 0.25,
-        "silent_misses": 0, "latencies_ms": [4.0, 5.0, 12.0],
+        "silent_misses": 0, "missed_by_host": 0, "latencies_ms": [4.0, 5.0, 12.0],
     }  # fmt: skip
     soak = {
         "minutes": 2.0, "constant": True, "memory_growth_mb": {HOSTILE: 0.0},
@@ -124,7 +124,15 @@ def deadline_page(_):
 
 
 def models_page(_):
-    run = {"pace": "tight", "threads": 1, "p50": 1.0, "p90": 2.0, "p99": 3.0, "in_time": 0.9}
+    run = {
+        "backend": "openvino",
+        "pace": "tight",
+        "threads": 1,
+        "p50": 1.0,
+        "p90": 2.0,
+        "p99": 3.0,
+        "in_time": 0.9,
+    }
     model = {
         "name": HOSTILE, "parent": None, "precision": "int8", "activation": None, "gmac": 0.5,
         "input": {"width": 4, "height": 2}, "size_bytes": 10, "latency_ms": run, "gmac_per_s": 1.0,
