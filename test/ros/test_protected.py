@@ -33,7 +33,7 @@ pytestmark = [
 TOPIC, RELAYED = "/perception/detections/protected", "/relayed"
 DEADLINE_MS = 190.0
 """Enough for a machine that runs tests, and less than consumers take for another clock."""
-SETTLED = 10
+SETTLED = 5
 """Messages in a row that must be right before a fault and after it."""
 MS = 1_000_000
 
