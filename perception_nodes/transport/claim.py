@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from perception_nodes.transport.domain import own_domain
-from perception_nodes.transport.memory import SHM_FOLDER, TransportError
+from perception_nodes.transport.memory import SHM_FOLDER, TransportError, open_own
 
 
 class Claim:
@@ -21,13 +21,14 @@ class Claim:
                 `domain.sweep` removes, which may run in another process before ours has nodes.
 
         Raises:
-            TransportError: another process holds it, or the file cannot be opened.
+            TransportError: another process holds it, or the file cannot be opened or is another
+                user's.
         """
         domain = own_domain()
         self._path = folder / f"perception_graph{domain}_{name.replace('/', '.')}.lock"
         while True:
             try:
-                self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+                self._descriptor = open_own(self._path, os.O_RDWR | os.O_CREAT)
             except OSError as error:
                 raise TransportError(f"{self._path}: {error.strerror}") from error
             try:

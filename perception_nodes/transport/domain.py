@@ -9,7 +9,7 @@ from typing import Any
 
 import iceoryx2 as iox2
 
-from perception_nodes.transport.memory import SHM_FOLDER, TransportError
+from perception_nodes.transport.memory import SHM_FOLDER, TransportError, is_ours, not_ours
 
 CREATION_TIMEOUT_S = 5
 
@@ -35,12 +35,13 @@ def join_domain(name: str, config: Any) -> Any:
     """Join the domain of `config`, under a name for tools that list its processes.
 
     Raises:
-        TransportError: shared memory cannot be used.
+        TransportError: shared memory cannot be used, or is another user's.
     """
     iox2.set_log_level(iox2.LogLevel.Fatal)
+    _claim_folder(Path(config.global_cfg.root_path.to_string()))
     try:
         # iceoryx2 must not take SIGINT and SIGTERM: a node shuts down through its own handler.
-        return (
+        node = (
             iox2.NodeBuilder.new()
             .name(iox2.NodeName.new(name))
             .config(config)
@@ -49,6 +50,25 @@ def join_domain(name: str, config: Any) -> Any:
         )
     except iox2.NodeCreationFailure as error:
         raise explained(name, error) from error
+    # The one file that iceoryx2 opens to all users, a counter for the names of processes.
+    for path in SHM_FOLDER.glob(f"{config.global_cfg.prefix.to_string()}*.global_mgmt"):
+        with suppress(OSError):
+            path.chmod(0o600)
+    return node
+
+
+def _claim_folder(folder: Path) -> None:
+    """Make the folder of iceoryx2's sockets and names ours, if it is nobody's yet.
+
+    Raises:
+        TransportError: it is another user's, who could put other channels in the place of ours.
+    """
+    try:
+        folder.mkdir(0o700, exist_ok=True)
+    except OSError as error:
+        raise TransportError(f"{folder} cannot be made: {error.strerror}") from error
+    if not is_ours(folder.lstat()):
+        raise not_ours(folder)
 
 
 def config_of(domain: int) -> Any:

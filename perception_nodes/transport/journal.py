@@ -10,11 +10,12 @@ import mmap
 import os
 import struct
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from perception_nodes.core.frame import FrameRecord
 from perception_nodes.transport.domain import own_prefix
-from perception_nodes.transport.memory import SHM_FOLDER, Mapped
+from perception_nodes.transport.memory import SHM_FOLDER, Mapped, is_ours
 
 RECORDS = 1024
 """Half a minute of a camera at 30 Hz, or half of that where every frame is refused."""
@@ -50,7 +51,8 @@ class Journal:
 
     def __init__(self, camera: str, role: str) -> None:
         path = journal_of(camera, role, os.getpid())
-        path.unlink(missing_ok=True)  # of a dead process; somebody may have mapped it
+        with suppress(OSError):  # there is none, or it is another user's
+            path.unlink()  # of a dead process; somebody may have mapped it
         self._mapped = Mapped(path, _Pages)
 
     def sign(self, patience_ns: int) -> None:
@@ -113,9 +115,16 @@ def journal_of(camera: str, role: str, process: int) -> Path:
 
 
 def journals(camera: str, role: str) -> dict[int, Path]:
-    """Paths of the journals of all processes of a role, living and dead, by process id."""
-    found = SHM_FOLDER.glob(f"{own_prefix()}{camera}.{role}.*.journal")
-    return {int(path.suffixes[-2][1:]): path for path in found}
+    """Paths of the journals of all processes of a role, living and dead, by process id.
+
+    Those of other users are left out: nobody but ourselves tells what our processes have done.
+    """
+    found: dict[int, Path] = {}
+    for path in SHM_FOLDER.glob(f"{own_prefix()}{camera}.{role}.*.journal"):
+        with suppress(FileNotFoundError):  # removed meanwhile
+            if is_ours(path.lstat()):
+                found[int(path.suffixes[-2][1:])] = path
+    return found
 
 
 def read_journal(path: Path) -> list[FrameRecord]:

@@ -1,9 +1,11 @@
 """Files in shared memory: free room, reserved pages, and structures that outlive a process."""
 
 import ctypes
+import errno
 import mmap
 import os
 import shutil
+import stat
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -19,6 +21,40 @@ Structure = TypeVar("Structure", bound=ctypes.Structure)
 
 class TransportError(PerceptionError):
     """Shared memory cannot be used; the text says what to do."""
+
+
+def open_own(path: Path, flags: int) -> int:
+    """Open or create a file that only this user can have put there; returns its descriptor.
+
+    Everybody may put files into the folders of shared memory, under names that we will use.
+
+    Raises:
+        TransportError: it is another user's, or others may use it.
+        OSError: it cannot be opened for another reason.
+    """
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.ELOOP):
+            raise not_ours(path) from error
+        raise
+    if not is_ours(os.fstat(descriptor)):
+        os.close(descriptor)
+        raise not_ours(path)
+    return descriptor
+
+
+def is_ours(status: os.stat_result) -> bool:
+    """Whether a file or folder belongs to this user, and others cannot write to it."""
+    return status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def not_ours(path: Path) -> TransportError:
+    """The error about a file or folder in shared memory that is not ours, with its remedy."""
+    return TransportError(
+        f"{path} is another user's, or others may write to it; run all processes of a graph as "
+        "one user, or have root remove it"
+    )
 
 
 def require_room(needed_bytes: int) -> None:
@@ -84,9 +120,13 @@ class Mapped(Generic[Structure]):
     """
 
     def __init__(self, path: Path, kind: type[Structure]) -> None:
-        """Open the file, or create one filled with zeros."""
+        """Open the file, or create one filled with zeros.
+
+        Raises:
+            TransportError: it is another user's.
+        """
         self.path = path
-        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self.descriptor = open_own(path, os.O_RDWR | os.O_CREAT)
         os.ftruncate(self.descriptor, ctypes.sizeof(kind))
         self._memory = mmap.mmap(self.descriptor, ctypes.sizeof(kind))
         self.value = kind.from_buffer(self._memory)

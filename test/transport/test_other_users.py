@@ -1,0 +1,137 @@
+"""What another user of this machine can do to our shared memory: nothing but stop us from starting.
+
+The other user is a process that gives up being root; so these tests need root.
+"""
+
+import ctypes
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from perception_nodes.transport.claim import Claim
+from perception_nodes.transport.domain import config_of, join_domain
+from perception_nodes.transport.journal import Journal, journal_of, journals
+from perception_nodes.transport.lease import Lease
+from perception_nodes.transport.memory import SHM_FOLDER, TransportError
+
+pytestmark = [
+    pytest.mark.usefixtures("ros_domain"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user"),
+]
+NOBODY = 65_534
+OPEN_ALL = """
+import os, socket, sys
+if sys.argv[1] != "0":
+    os.setgroups([]); os.setgid(int(sys.argv[1])); os.setuid(int(sys.argv[1]))
+for path in sys.argv[2:]:
+    for flags in (os.O_RDONLY, os.O_WRONLY):
+        try:
+            os.close(os.open(path, flags))
+            print(path)
+        except PermissionError:
+            pass
+        except OSError:  # a socket
+            try:
+                with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as peer:
+                    peer.connect(path)
+                    print(path)
+            except PermissionError:
+                pass
+"""
+
+
+class Number(ctypes.Structure):
+    _fields_ = [("number", ctypes.c_uint64)]
+
+
+def opened_by(user: int, paths: list[Path]) -> set[str]:
+    """Which files and sockets a user can open."""
+    command = [sys.executable, "-I", "-S", "-c", OPEN_ALL, str(user), *map(str, paths)]
+    return set(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split())
+
+
+def test_another_user_can_open_nothing(join, domain):
+    endpoint = join()
+    endpoint.writer("c", Number, 1000, depth=2)
+    endpoint.reader("c", Number, depth=2)
+    claim, journal, lease = Claim("front", "it"), Journal("front", "detector"), Lease("front", "x")
+    folder = Path(config_of(domain).global_cfg.root_path.to_string())
+    names = (f"perception{domain}_*", f"perception_graph{domain}_*")
+    files = [path for name in names for path in SHM_FOLDER.glob(name)]
+    files += [path for path in folder.rglob(names[0]) if not path.is_dir()]
+    readable = opened_by(0, files)
+    others = opened_by(NOBODY, files)
+    lease.close()
+    journal.close()
+    claim.release()
+    assert {str(path) for path in files} == readable
+    assert len(files) > 12
+    assert others == set()
+
+
+def planted(path: Path, mode: int = 0o666) -> None:
+    """Put a file of another user there."""
+    path.write_bytes(bytes(10_000))
+    path.chmod(mode)
+    os.chown(path, NOBODY, NOBODY)
+
+
+@pytest.mark.parametrize("mode", [0o666, 0o600])
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("perception{}_front_detector.lease", lambda: Lease("front", "detector")),
+        ("perception_graph{}_front.lock", lambda: Claim("front", "it")),
+    ],
+    ids=["lease", "claim"],
+)
+def test_a_file_of_another_user_is_not_used(domain, name, make, mode):
+    path = SHM_FOLDER / name.format(domain)
+    planted(path, mode)
+    try:
+        with pytest.raises(TransportError, match=f"{path} is another user's"):
+            make()
+    finally:
+        path.unlink()
+
+
+def test_a_link_is_not_followed(tmp_path, domain):
+    target, path = tmp_path / "ours", SHM_FOLDER / f"perception{domain}_front_detector.lease"
+    target.write_bytes(b"ours")
+    path.symlink_to(target)
+    try:
+        with pytest.raises(TransportError, match="is another user's"):
+            Lease("front", "detector")
+    finally:
+        path.unlink()
+    assert target.read_bytes() == b"ours"
+
+
+def test_journals_of_another_user_are_not_read(domain):
+    ours = Journal("front", "detector")
+    path = journal_of("front", "detector", 1)
+    planted(path)
+    odd = path.with_name(path.name.replace(".1.", ".not_a_number."))
+    planted(odd)
+    found = journals("front", "detector")
+    ours.close()
+    path.unlink()
+    odd.unlink()
+    assert set(found) == {os.getpid()}
+
+
+@pytest.mark.parametrize(("user", "mode"), [(NOBODY, 0o700), (0, 0o777)])
+def test_a_folder_of_another_user_holds_no_channels(tmp_path, domain, user, mode):
+    import iceoryx2 as iox2
+
+    folder, config = tmp_path / "iceoryx2", config_of(domain)
+    folder.mkdir()
+    folder.chmod(mode)
+    os.chown(folder, user, user)
+    config.global_cfg.root_path = iox2.Path.new(str(folder))
+    with pytest.raises(TransportError, match=f"{folder} is another user's"):
+        join_domain("test", config)
+    assert list(folder.iterdir()) == []
