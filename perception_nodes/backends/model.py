@@ -261,19 +261,26 @@ def available_models() -> list[str]:
     return sorted({path.parent.name for f in model_folders() for path in f.glob("*/model.yaml")})
 
 
-def load_model(name_or_folder: str) -> Model:
+def load_model(name_or_folder: str, key_file: str = "") -> Model:
     """Read a model and check its file against the hash.
 
     Args:
         name_or_folder: a model's name, or a path to its folder.
+        key_file: public key whose owner must have signed it; empty: it needs no signature.
 
     Raises:
         ModelError: the model is not found or not readable, or the hash of its file differs.
+        SignatureError: it is not signed with the key.
     """
     folder = _find(name_or_folder)
     description = folder / "model.yaml"
     try:
-        values: Any = yaml.safe_load(description.read_text(encoding="utf-8"))
+        content = description.read_bytes()
+        if key_file:  # its library is for nothing else
+            from perception_nodes.backends.signature import verify
+
+            verify(description, content, Path(key_file))
+        values: Any = yaml.safe_load(content.decode())
         if not isinstance(values, dict):
             raise ModelError(f"{description} is not a mapping of keys to values")
         model = Model.model_validate({**values, "folder": folder})

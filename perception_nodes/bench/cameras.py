@@ -27,7 +27,6 @@ from perception_nodes.core.statistics import latency_percentiles
 from perception_nodes.graph.config import MAX_CAMERAS, SettingsError
 from perception_nodes.graph.graph import LIVE, NodeSpec
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor
-from perception_nodes.system.environment import stay_on_this_machine
 from perception_nodes.system.processes import open_process
 from perception_nodes.transport import channels
 from perception_nodes.transport.shm import Endpoint, Reader
@@ -79,7 +78,6 @@ class CamerasBench:
         """
         if not self.cameras or not all(1 <= number <= MAX_CAMERAS for number in self.cameras):
             raise SettingsError(f"--cameras must be numbers from 1 to {MAX_CAMERAS}, such as 1,2,4")
-        stay_on_this_machine()
         most = max(self.cameras)
         say(f"{self.setup.model} on {self.setup.backend}: calls for 1 to {most} frames")
         calls = self._calls(most)

@@ -33,7 +33,6 @@ from perception_nodes.core.statistics import latency_percentiles
 from perception_nodes.graph.config import SettingsError
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor, last_error
 from perception_nodes.report.page import shown
-from perception_nodes.system.environment import stay_on_this_machine
 from perception_nodes.system.realtime import allowed_priority
 
 REAL_TIME = ", real time"
@@ -164,7 +163,6 @@ class DeadlineBench:
             SettingsError, ModelError: unusable options.
             GraphFailure: a process of the graph ended unexpectedly, or the run was interrupted.
         """
-        stay_on_this_machine()
         plan = [
             (name, real_time, self.setup.frames)
             for name in self.conditions

@@ -26,7 +26,7 @@ from perception_nodes.core.statistics import MEDIAN_AND_P99, latency_percentiles
 from perception_nodes.graph.config import SettingsError
 from perception_nodes.graph.graph import Graph
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor
-from perception_nodes.system.environment import ros_environment, share_folder, stay_on_this_machine
+from perception_nodes.system.environment import ros_environment, share_folder
 
 BASELINE_TIMEOUT_S = 30
 NO_PAGE: Mapping[str, Any] = {}
@@ -70,7 +70,6 @@ class LatencyBench:
         """
         if self.recorder and self.path != "shm":
             raise SettingsError(f"--recorder is for --path shm, not {self.path}")
-        stay_on_this_machine()
         model = load_model(self.setup.model)
         page = {"view": self.browsers > 0}
         MEASURED.nodes({**self._camera_values(frames=1), **self.setup.inference(), **page})

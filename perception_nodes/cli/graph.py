@@ -143,7 +143,8 @@ def run(
         specs = started.nodes({**values, **found}, ros)
     for name in ("model", "fallback_model"):
         if parameters_of[name]:
-            model = load_model(parameters_of[name])  # or several processes would report an error
+            # Here, or several processes would report an error.
+            model = load_model(parameters_of[name], parameters_of["model_key"])
             if not model.commercial:
                 say(f"{model.name} may not be used commercially: {model.license}")
     say_page(specs)

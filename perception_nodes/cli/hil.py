@@ -18,7 +18,7 @@ from perception_nodes.cli.common import (
 )
 from perception_nodes.graph.config import SettingsError
 from perception_nodes.graph.graph import LIVE
-from perception_nodes.hil.address import PORT, split_address
+from perception_nodes.hil.address import PORT, is_loopback, split_address
 from perception_nodes.hil.loading import SUFFIXES, ScenarioError, load_scenario, shipped
 from perception_nodes.hil.results import Results
 from perception_nodes.hil.topology import run_scenario
@@ -29,6 +29,7 @@ from perception_nodes.hil.verdict_files import (
     scenarios_table,
     verdicts_table,
 )
+from perception_nodes.system.environment import open_to_network
 
 hil_app = typer.Typer(
     help="Hardware in the loop: a bench plays a drive with faults to the graph, and judges whether "
@@ -139,8 +140,8 @@ def unit_command(
         str,
         typer.Option(
             metavar="HOST:PORT",
-            help="Address to take orders at. Everybody who can reach it can start and kill the "
-            "graph: use an address in the test network only.",
+            help="Address to take orders at. Who gives orders starts and kills processes: use an "
+            "address in the test network only.",
         ),
     ] = f"127.0.0.1:{PORT}",
 ) -> None:
@@ -148,11 +149,16 @@ def unit_command(
 
     The graph stops when the bench does. On the bench: perception hil run SCENARIO --unit HOST:PORT
 
+    Orders are taken from a bench with the same token in $PERCEPTION_HIL_TOKEN.
+
     Example: perception hil unit --listen 192.168.7.2:7737
     """
     values = parse_assignments(assignments)
     LIVE.nodes(values)  # an unusable parameter is reported before a bench connects
-    server = UnitServer(*split_address(listen), values)
+    host, port = split_address(listen)
+    if not is_loopback(host):
+        open_to_network()
+    server = UnitServer(host, port, values)
     say(f"unit at {server.address}")
     server.run()
 

@@ -27,6 +27,7 @@ from perception_nodes.cli.common import (
 )
 from perception_nodes.cli.compile import compile_command
 from perception_nodes.cli.import_model import import_command
+from perception_nodes.cli.signing import keys_command, sign_command, verify_command
 from perception_nodes.evaluation import (
     Evaluation,
     LabelledSet,
@@ -43,7 +44,8 @@ from perception_nodes.report.page import shown
 from perception_nodes.system.files import write_whole
 
 model_app = typer.Typer(
-    help="List, import, evaluate, calibrate, compile and compress models.", no_args_is_help=True
+    help="List, import, evaluate, calibrate, compile, compress and sign models.",
+    no_args_is_help=True,
 )
 
 
@@ -253,6 +255,9 @@ def calibrate_command(
 model_app.command("compile")(compile_command)
 model_app.command("import")(import_command)
 model_app.command("card")(card_command)
+model_app.command("keys")(keys_command)
+model_app.command("sign")(sign_command)
+model_app.command("verify")(verify_command)
 
 
 @model_app.command("compress")

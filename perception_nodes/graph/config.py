@@ -259,6 +259,11 @@ class PreprocessSettings(RedundantSettings):
         "and launch files: the most accurate road model that keeps its budget on this machine, "
         "measured at the first start",
     )
+    model_key: str = Field(
+        default="",
+        description="file of a public key; a model that its owner has not signed (perception model "
+        "sign) is refused; empty: models need no signature",
+    )
     preprocess_on: Literal["cpu", "gpu"] = Field(
         default="cpu",
         description="what scales and undistorts frames: the cpu, which writes the result into "
@@ -392,6 +397,7 @@ class DetectorSettings(CamerasSettings):
     """Parameters of detector_node."""
 
     model: str = same(PreprocessSettings, "model")
+    model_key: str = same(PreprocessSettings, "model_key")
     backend: Runtime = Field(
         default="openvino",
         description="inference runtime; tensorrt builds its engine at the first start, and "
@@ -469,6 +475,7 @@ class TrackerSettings(CamerasSettings):
     """Parameters of tracker_node, which follows the objects from frame to frame."""
 
     model: str = same(PreprocessSettings, "model")
+    model_key: str = same(PreprocessSettings, "model_key")
     tracks: bool = Field(
         default=False,
         description="follow the objects: perception/tracks has their identities and velocities, "

@@ -1,6 +1,8 @@
 """The address of a unit: HOST:PORT."""
 
+import ipaddress
 import re
+from contextlib import suppress
 
 from perception_nodes.graph.config import SettingsError
 
@@ -31,3 +33,10 @@ def split_address(text: str) -> tuple[str, int]:
 def joined_address(host: str, port: int) -> str:
     """The inverse of `split_address`."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only processes of this machine can reach a host's address."""
+    with suppress(ValueError):
+        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    return host == "localhost"

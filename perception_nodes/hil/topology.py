@@ -1,6 +1,7 @@
 """Where bench and unit of a scenario run: on this machine, on two, or in their own namespaces."""
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from perception_nodes.core.errors import PerceptionError
-from perception_nodes.hil.address import PORT, joined_address
+from perception_nodes.hil.address import PORT, is_loopback, joined_address, split_address
 from perception_nodes.hil.inject import has_small_shm
 from perception_nodes.hil.judge import Verdict
 from perception_nodes.hil.lossy_network import (
@@ -30,8 +31,8 @@ from perception_nodes.hil.scenario import (
     Scenario,
     ShmFullFault,
 )
-from perception_nodes.hil.unit import RemoteUnit
-from perception_nodes.system.environment import die_with_parent, stay_on_this_machine
+from perception_nodes.hil.unit import TOKEN_VARIABLE, RemoteUnit
+from perception_nodes.system.environment import RANGE, SUBNET, die_with_parent, open_to_network
 
 PRIVATE_SHM = 'mount -t tmpfs -o size="$0"m tmpfs /dev/shm && exec "$@"'
 UNIT_SHM_MB = 1024
@@ -68,7 +69,6 @@ def _run(scenario: Scenario, out: Path, unit: str) -> Verdict:
         return _on_a_unit(scenario, out, unit)
     if scenario.network is not None:
         return _over_a_network(scenario, scenario.network, out)
-    stay_on_this_machine()
     small = [f for f in scenario.faults if isinstance(f, ShmFullFault) and not has_small_shm(f)]
     if small:
         prefix = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", PRIVATE_SHM)
@@ -85,6 +85,8 @@ def _on_a_unit(scenario: Scenario, out: Path, unit: str) -> Verdict:
         return _not_run(scenario, "its camera is in the unit's own memory; run it there")
     if any(isinstance(fault, NetworkFault) for fault in scenario.faults):
         return _not_run(scenario, "the network to the unit is a real one and cannot be disturbed")
+    if not is_loopback(split_address(unit)[0]):
+        open_to_network()
     with RemoteUnit(unit) as remote:
         verdict = run_here(scenario, out, remote)
     verdict.notes.append("over a real network, with its own delay and losses")
@@ -103,12 +105,11 @@ def _over_a_network(scenario: Scenario, conditions: Conditions, out: Path) -> Ve
     why = why_unavailable()
     if not why:
         # Discovery by multicast: nobody else is in this network.
-        environment = {VARIABLE: "1", "ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"}
+        environment = {VARIABLE: "1", RANGE: SUBNET}
         with _ScenarioProcess(OWN_NETWORK, scenario, out, environment) as process:
             return process.verdict()
     if any(isinstance(fault, NetworkFault) for fault in scenario.faults):
         return _not_run(scenario, f"the network cannot be simulated: {why}")
-    stay_on_this_machine()
     port = _free_port()
     with _serving(_start_unit(THIS_MACHINE, port), THIS_MACHINE, port) as remote:
         verdict = run_here(scenario, out, remote)
@@ -201,6 +202,7 @@ def _not_run(scenario: Scenario, why: str) -> Verdict:
 def _start_unit(host: str, port: int, prefix: Sequence[str] = ()) -> "subprocess.Popen[bytes]":
     """Start a process that serves as the unit; the prefix is a command that starts it."""
     us = os.getpid()
+    os.environ.setdefault(TOKEN_VARIABLE, secrets.token_hex())
     command = (*prefix, sys.executable, "-m", "perception_nodes", "hil", "unit")
     return subprocess.Popen(
         [*command, "--listen", joined_address(host, port)],

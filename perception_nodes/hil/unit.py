@@ -3,9 +3,11 @@
 `perception hil unit` serves on the vehicle computer; `RemoteUnit` is its client, on the bench. An
 order is an HTTP POST of JSON: the standard library's HTTP server reads with limits and timeouts,
 which `multiprocessing.connection` does not (one silent peer would keep the bench out), and JSON has
-the 64-bit integers of a clock, which `xmlrpc` has not. Nothing that arrives is unpickled.
+the 64-bit integers of a clock, which `xmlrpc` has not. Nothing that arrives is unpickled. Who gives
+orders starts processes here, so every order carries a token that only the bench has.
 """
 
+import hmac
 import json
 import os
 import queue
@@ -25,6 +27,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from perception_nodes.core.errors import PerceptionError
+from perception_nodes.graph.config import MIN_TOKEN
 from perception_nodes.graph.graph import LIVE, NodeSpec
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor, last_error
 from perception_nodes.hil.address import joined_address, split_address
@@ -34,8 +37,10 @@ from perception_nodes.hil.scratch import scratch_folder
 from perception_nodes.transport.domain import own_domain, own_prefix
 from perception_nodes.transport.memory import SHM_FOLDER
 
-PROTOCOL = "perception_hil/1"
+PROTOCOL = "perception_hil/2"
 """Sent with every order and every answer. The number grows when the orders change."""
+TOKEN_VARIABLE = "PERCEPTION_HIL_TOKEN"
+"""The token, for unit and bench: an environment variable, which other users cannot read."""
 LENGTH_DIGITS = 6
 """An order is shorter than a megabyte."""
 LOG_BYTES = 1 << 20
@@ -78,7 +83,7 @@ class UnitServer:
     """Serves one bench at a time: a new graph ends the one before."""
 
     def __init__(self, host: str, port: int, values: Mapping[str, Any]) -> None:
-        """Listen. Everybody who can reach the address can start and kill processes.
+        """Listen.
 
         Args:
             host: address to listen on.
@@ -86,8 +91,13 @@ class UnitServer:
             values: parameters of the graph that take precedence over those of a scenario.
 
         Raises:
-            UnitError: the address cannot be used.
+            UnitError: the address cannot be used, or there is no token.
         """
+        if len(os.environ.get(TOKEN_VARIABLE, "")) < MIN_TOKEN:
+            raise UnitError(
+                f"${TOKEN_VARIABLE} must have at least {MIN_TOKEN} characters: export "
+                f"{TOKEN_VARIABLE}=$(openssl rand -hex 16), on the bench too"
+            )
         self._values = dict(values)
         self._ordered: queue.SimpleQueue[GraphRun] = queue.SimpleQueue()
         self._current: GraphRun | None = None
@@ -231,6 +241,9 @@ class _Connection(BaseHTTPRequestHandler):
         if bench != PROTOCOL:
             reason = f"the unit speaks {PROTOCOL}, the bench {bench!r}: install the same version"
             self.send_error(HTTPStatus.BAD_REQUEST, reason)
+        elif not hmac.compare_digest(self.headers.get("Authorization", "").encode(), _credential()):
+            reason = f"${TOKEN_VARIABLE} of the bench is not that of the unit"
+            self.send_error(HTTPStatus.UNAUTHORIZED, reason)
         elif not length.isdecimal() or len(length) > LENGTH_DIGITS:
             reason = f"an order needs a Content-Length of at most {LENGTH_DIGITS} digits"
             self.send_error(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, reason)
@@ -271,6 +284,11 @@ class _Connection(BaseHTTPRequestHandler):
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """Nothing: only what is refused is worth a line."""
+
+
+def _credential() -> bytes:
+    """What an order carries in its header `Authorization`."""
+    return f"Bearer {os.environ.get(TOKEN_VARIABLE, '')}".encode()
 
 
 class RemoteUnit:
@@ -351,8 +369,8 @@ class RemoteUnit:
     def _order(self, order: str, *arguments: Any) -> Any:
         try:
             with self._one_order:
-                body = json.dumps(arguments)
-                self._connection.request("POST", f"/{order}", body, {"User-Agent": PROTOCOL})
+                headers = {"User-Agent": PROTOCOL, "Authorization": _credential().decode()}
+                self._connection.request("POST", f"/{order}", json.dumps(arguments), headers)
                 answer = self._connection.getresponse()
                 content = answer.read(ANSWER_BYTES).decode()
             unit = answer.getheader("Server", "nothing known")

@@ -40,10 +40,10 @@ class DetectorNode(RedundantNode):
         """Load the model, join the channels."""
         settings: DetectorSettings = self.settings
         cameras = settings.served
-        model = load_model(settings.model)
+        model = load_model(settings.model, settings.model_key)
         models = [model]
         if settings.fallback_model:
-            fallback = load_model(settings.fallback_model)
+            fallback = load_model(settings.fallback_model, settings.model_key)
             if (fallback.input, fallback.classes) != (model.input, model.classes):
                 raise SettingsError(
                     f"parameter fallback_model: {fallback.name} has another input or other classes "

@@ -50,7 +50,7 @@ class PreprocessNode(RedundantNode):
     def open(self) -> None:
         """Join the channels, subscribe to the camera."""
         settings: PreprocessSettings = self.settings
-        model = load_model(settings.model)
+        model = load_model(settings.model, settings.model_key)
         self._size = (model.input.height, model.input.width, 3)
         self._preprocessor = model.input.preprocessor(settings.undistort, settings.sample_bits)
         self._time = RosTime(self)

@@ -46,7 +46,7 @@ class TrackerNode(PerceptionNode):
     def open(self) -> None:
         """Join the channels, announce the topics."""
         settings: TrackerSettings = self.settings
-        names = [name.encode() for name in load_model(settings.model).classes]
+        names = [name.encode() for name in load_model(settings.model, settings.model_key).classes]
         for camera in settings.served:
             self._cameras += (FollowedCamera(self, camera, names),)
         self._waiter = self.endpoint.waiter([camera.reader for camera in self._cameras])

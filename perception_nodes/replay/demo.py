@@ -11,7 +11,6 @@ from perception_nodes.graph.config import refuse
 from perception_nodes.graph.graph import RECORDED
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor, last_error
 from perception_nodes.replay.outputs import finish
-from perception_nodes.system.environment import stay_on_this_machine
 from perception_nodes.system.processes import machine
 
 SET_BY_THE_DEMO = frozenset({"bag", "topic", "frames", "listeners", "recording", "sent_file"})
@@ -41,7 +40,6 @@ def run_demo(
         GraphFailure: a process ended that should not have.
     """
     refuse(values, SET_BY_THE_DEMO)
-    stay_on_this_machine()
     with open_drive(bag, topic) as drive:
         return _played(drive, bag, out, values, writing)
 
@@ -67,7 +65,7 @@ def _played(
         }
     )
     parameters = {name: value for spec in specs for name, value in spec.parameters.items()}
-    model = load_model(parameters["model"])
+    model = load_model(parameters["model"], parameters["model_key"])
     out.mkdir(parents=True, exist_ok=True)
     try:
         # Messages of the nodes on the screen would disturb the live view.

@@ -10,7 +10,8 @@ from xml.etree import ElementTree
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
 PR_SET_PDEATHSIG = 1
-RANGE, LOCALHOST = "ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST"
+RANGE, PEERS = "ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_STATIC_PEERS"
+LOCALHOST, SUBNET = "LOCALHOST", "SUBNET"
 _LIBC = ctypes.CDLL(None)
 """Loaded on import, because nothing may be loaded between fork and exec."""
 
@@ -46,21 +47,26 @@ def profiles_variable() -> str:
 def ros_environment(images: bool = False) -> dict[str, str]:
     """Environment variables for the process of a node; settings that the user has made are kept.
 
+    Where the user has not said otherwise, nobody beyond this machine finds the node or is answered.
+
     Args:
         images: whether the node sends or receives images through DDS. They do not arrive at all
             without the right profile, see `config/fastdds.xml`.
     """
     name, profiles = profiles_variable(), share_folder() / "config"
+    reach = os.environ.get(RANGE) or LOCALHOST
     if name in os.environ:
-        return {name: os.environ[name]}
-    if not images and os.environ.get(RANGE) == LOCALHOST:
-        return {name: str(profiles / "fastdds_localhost.xml"), RANGE: "SYSTEM_DEFAULT"}
-    return {name: str(profiles / ("fastdds.xml" if images else "fastdds_network.xml"))}
+        return {name: os.environ[name], RANGE: reach}
+    if reach == LOCALHOST and not os.environ.get(PEERS):
+        kind, reach = "_localhost_images" if images else "_localhost", "SYSTEM_DEFAULT"
+    else:
+        kind = "" if images else "_network"
+    return {name: str(profiles / f"fastdds{kind}.xml"), RANGE: reach}
 
 
-def stay_on_this_machine() -> None:
-    """Limit discovery to this machine in the graphs we start, unless the user has set it."""
-    os.environ.setdefault(RANGE, LOCALHOST)
+def open_to_network() -> None:
+    """Let the nodes we start be found by other machines, unless the user has set the range."""
+    os.environ.setdefault(RANGE, SUBNET)
 
 
 def keep_large_buffers() -> None:

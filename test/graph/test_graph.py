@@ -19,7 +19,13 @@ from perception_nodes.graph.config import (
 from perception_nodes.graph.graph import LIVE, RECORDED, REPLAY, VEHICLE, Graph, NodeSpec
 from perception_nodes.graph.ros_arguments import split_ros_arguments
 from perception_nodes.hil import graphs as hil_graphs
-from perception_nodes.system.environment import LOCALHOST, RANGE, profiles_variable
+from perception_nodes.system.environment import (
+    LOCALHOST,
+    PEERS,
+    RANGE,
+    SUBNET,
+    profiles_variable,
+)
 
 GRAPHS = {
     name: value
@@ -185,18 +191,35 @@ class TestGraph:
         assert not any(spec.ends_graph for spec in LIVE.nodes({}))
 
     @pytest.mark.parametrize("source", ["dds", "shm"])
-    @pytest.mark.parametrize("where", ["LOCALHOST", "SUBNET"])
+    @pytest.mark.parametrize(
+        ("given", "profiles", "reach"),
+        [
+            ({}, ("_localhost_images", "_localhost"), "SYSTEM_DEFAULT"),
+            ({RANGE: LOCALHOST}, ("_localhost_images", "_localhost"), "SYSTEM_DEFAULT"),
+            ({PEERS: "10.0.0.2"}, ("", "_network"), LOCALHOST),
+            ({RANGE: SUBNET}, ("", "_network"), SUBNET),
+        ],
+        ids=repr,
+    )
     def test_dds_is_set_for_who_sends_and_receives_images_and_for_the_others(
-        self, drive, source, where, monkeypatch
+        self, drive, source, given, profiles, reach, monkeypatch
     ):
-        monkeypatch.setenv(RANGE, where)
+        monkeypatch.delenv(RANGE)
+        for name, value in given.items():
+            monkeypatch.setenv(name, value)
         for spec in RECORDED.nodes({"standby": "never", "source": source}):
             images = source == "dds" and spec.executable in ("player_node", "preprocess_node")
-            without_shm = "localhost" if where == LOCALHOST else "network"
-            profile = "fastdds.xml" if images else f"fastdds_{without_shm}.xml"
+            profile = f"/fastdds{profiles[not images]}.xml"
             assert spec.environment[profiles_variable()].endswith(profile)
-            changed = where == LOCALHOST and not images
-            assert spec.environment.get(RANGE) == ("SYSTEM_DEFAULT" if changed else None)
+            assert spec.environment[RANGE] == reach
+
+    def test_settings_of_dds_that_the_user_has_made_stay_on_this_machine_too(
+        self, drive, monkeypatch
+    ):
+        monkeypatch.delenv(RANGE)
+        monkeypatch.setenv(profiles_variable(), "/mine.xml")
+        for spec in RECORDED.nodes({"standby": "never"}):
+            assert spec.environment == {profiles_variable(): "/mine.xml", RANGE: LOCALHOST}
 
     def test_every_executable_is_installed_and_is_a_module(self, root):
         declared = (root / "setup.py").read_text(encoding="utf-8")
@@ -288,7 +311,7 @@ class TestSource:
 
     def test_only_who_moves_images_over_dds_gets_room_for_them(self):
         specs = self.specs(source="v4l2:/dev/video0")
-        large = {n for n, s in specs.items() if "fastdds.xml" in str(s.environment)}
+        large = {n for n, s in specs.items() if "fastdds_localhost_images" in str(s.environment)}
         assert large == {"republish_node"}
 
     @pytest.mark.parametrize("loop", [True, False])

@@ -17,12 +17,25 @@ from observe import children, until
 
 from perception_nodes.graph.config import SettingsError
 from perception_nodes.hil import unit as unit_module
-from perception_nodes.hil.address import PORT, joined_address, split_address
+from perception_nodes.hil.address import PORT, is_loopback, joined_address, split_address
 from perception_nodes.hil.clock_offset import measure_offset
 from perception_nodes.hil.scenario import Scenario
-from perception_nodes.hil.unit import PROTOCOL, RemoteUnit, UnitError, UnitServer
+from perception_nodes.hil.unit import (
+    PROTOCOL,
+    TOKEN_VARIABLE,
+    RemoteUnit,
+    UnitError,
+    UnitServer,
+)
 
 VALUES = {"backend": "null", "standby": "never"}
+TOKEN = "0123456789abcdef"
+HEADERS = f"User-Agent: {PROTOCOL}\r\nAuthorization: Bearer {TOKEN}\r\n"
+
+
+@pytest.fixture(autouse=True)
+def token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TOKEN_VARIABLE, TOKEN)
 
 
 def scenario() -> Scenario:
@@ -93,11 +106,23 @@ def exchange(address: str, sent: bytes) -> bytes:
         (b"POST /clock HTTP/1.1\r\nContent-Length: 2\r\n\r\n[]", b"the bench 'nothing known'"),
         (
             b"POST /clock HTTP/1.1\r\nUser-Agent: perception_hil/0\r\n\r\n",
-            b"the unit speaks perception_hil/1, the bench 'perception_hil/0': install the same",
+            b"the unit speaks perception_hil/2, the bench 'perception_hil/0': install the same",
         ),
         *(
             (
-                f"POST /clock HTTP/1.1\r\nUser-Agent: {PROTOCOL}\r\n{length}\r\n".encode(),
+                f"POST /stop HTTP/1.1\r\nUser-Agent: {PROTOCOL}\r\n{given}\r\n".encode(),
+                b"$PERCEPTION_HIL_TOKEN of the bench is not that of the unit",
+            )
+            for given in (
+                "",
+                "Authorization: Bearer \r\n",
+                f"Authorization: Bearer {TOKEN}0\r\n",
+                "Authorization: \xff\r\n",
+            )
+        ),
+        *(
+            (
+                f"POST /clock HTTP/1.1\r\n{HEADERS}{length}\r\n".encode(),
                 b"an order needs a Content-Length of at most 6 digits",
             )
             for length in ("", "Content-Length: -1\r\n", "Content-Length: 1000000\r\n")
@@ -124,7 +149,8 @@ def test_an_order_with_wrong_arguments_is_refused_and_the_next_one_is_not(
 ):
     connection = HTTPConnection(*split_address(served.address), timeout=10)
     for body, status in ((arguments, 422), (b"[]", 200)):
-        connection.request("POST", "/clock", body, {"User-Agent": PROTOCOL})
+        headers = {"User-Agent": PROTOCOL, "Authorization": f"Bearer {TOKEN}"}
+        connection.request("POST", "/clock", body, headers)
         answer = connection.getresponse()
         content = answer.read()
         assert answer.status == status
@@ -227,6 +253,21 @@ def test_a_unit_that_hangs_or_dies_says_so_at_every_question(host: str):
         for _ in range(2):
             with pytest.raises(UnitError, match=r"the unit at .* does not answer"):
                 unit.clock()
+
+
+@pytest.mark.parametrize("given", ["", "short"])
+def test_a_unit_without_a_token_does_not_listen(monkeypatch: pytest.MonkeyPatch, given: str):
+    monkeypatch.setenv(TOKEN_VARIABLE, given)
+    with pytest.raises(UnitError, match="at least 16 characters"):
+        UnitServer("127.0.0.1", 0, {})
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [("127.0.0.1", True), ("localhost", True), ("::1", True), ("0.0.0.0", False), ("bench", False)],
+)
+def test_what_only_this_machine_can_reach(host: str, loopback: bool):
+    assert is_loopback(host) is loopback
 
 
 def test_a_unit_listens_on_ipv6():

@@ -21,7 +21,6 @@ import pytest
 from observe import children
 from started_graph import RUN, StartedGraph
 
-from perception_nodes.system.environment import stay_on_this_machine
 from perception_nodes.system.load import busy, compilations
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -83,7 +82,6 @@ def main() -> int:
     parser.add_argument("--loads", nargs="+", choices=LOADS, default=LOADS)
     parser.add_argument("--fifo", type=int, default=0)
     arguments = parser.parse_args()
-    stay_on_this_machine()
     folder, found = Path(tempfile.mkdtemp(prefix="perception_kills_")), []
     for load in arguments.loads:
         died = deaths(load, arguments.fifo, arguments.seconds, folder)

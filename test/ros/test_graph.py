@@ -142,8 +142,9 @@ def test_a_node_with_a_bad_parameter_does_not_start(arguments: list[str], text: 
 @pytest.mark.parametrize(
     ("executable", "given", "profile"),
     [
-        ("preprocess_node", {}, "/config/fastdds.xml"),
-        ("player_node", {}, "/config/fastdds.xml"),
+        ("preprocess_node", {}, "/config/fastdds_localhost_images.xml"),
+        ("preprocess_node", {RANGE: "SUBNET"}, "/config/fastdds.xml"),
+        ("player_node", {}, "/config/fastdds_localhost_images.xml"),
         ("detector_node", {}, "/config/fastdds_localhost.xml"),
         ("detector_node", {RANGE: "SUBNET"}, "/config/fastdds_network.xml"),
         ("preprocess_node", {profiles_variable(): "/mine.xml"}, "/mine.xml"),

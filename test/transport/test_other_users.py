@@ -50,7 +50,9 @@ class Number(ctypes.Structure):
 def opened_by(user: int, paths: list[Path]) -> set[str]:
     """Which files and sockets a user can open."""
     command = [sys.executable, "-I", "-S", "-c", OPEN_ALL, str(user), *map(str, paths)]
-    return set(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split())
+    return set(
+        subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+    )
 
 
 def test_another_user_can_open_nothing(join, domain):

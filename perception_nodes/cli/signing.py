@@ -1,0 +1,54 @@
+"""`perception model keys`, `sign` and `verify`: whose a model is."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from perception_nodes.backends.model import load_model
+from perception_nodes.backends.signature import make_keys, sign, signature_of
+from perception_nodes.cli.common import ModelName, check_writable, say
+from perception_nodes.system.files import write_whole
+
+
+def keys_command(
+    private: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The private key; FILE.pub is the public one.")
+    ],
+) -> None:
+    """Make a pair of keys (Ed25519): the private one signs models, the public one goes to vehicles.
+
+    Example: perception model keys ~/fleet.key
+    """
+    public = private.with_name(f"{private.name}.pub")
+    make_keys(private, public)
+    say(f"Written to {private}, which nobody else may have, and {public}")
+
+
+def sign_command(
+    model: ModelName,
+    key: Annotated[Path, typer.Option(help="The private key, of `perception model keys`.")],
+) -> None:
+    """Sign a model, after a check of its files: model.yaml.sig says that it is the key owner's.
+
+    A graph with model_key:=FILE.pub loads no other models.
+
+    Example: perception model sign models/road-n --key ~/fleet.key
+    """
+    description = load_model(model).folder / "model.yaml"
+    path = signature_of(description)
+    check_writable(path, "the signature")
+    write_whole(path, sign(description, key))
+    say(f"Written to {path}")
+
+
+def verify_command(
+    model: ModelName,
+    key: Annotated[Path, typer.Option(help="The public key.")],
+) -> None:
+    """Check a model's signature and the hashes of its files; exit status 2 if one is wrong.
+
+    Example: perception model verify road-n --key /etc/perception/fleet.key.pub
+    """
+    found = load_model(model, str(key))
+    say(f"{found.name} is signed by the owner of {key}")

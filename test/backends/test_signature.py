@@ -1,0 +1,108 @@
+"""Models that must be signed: by the right key, since the last change, or not loaded."""
+
+import base64
+import os
+import shutil
+import stat
+import subprocess
+
+import pytest
+from test_model import make_model
+
+from perception_nodes.backends.model import ModelError, load_model
+from perception_nodes.backends.signature import (
+    SignatureError,
+    make_keys,
+    sign,
+    signature_of,
+    verify,
+)
+
+
+@pytest.fixture
+def keys(tmp_path):
+    """A private and a public key."""
+    paths = tmp_path / "fleet.key", tmp_path / "fleet.key.pub"
+    make_keys(*paths)
+    return paths
+
+
+@pytest.fixture
+def folder(tmp_path, keys):
+    """A signed model."""
+    made = make_model(tmp_path / "toy")
+    description = made / "model.yaml"
+    signature_of(description).write_bytes(sign(description, keys[0]))
+    return made
+
+
+def refusal(folder, key):
+    with pytest.raises(SignatureError) as caught:
+        load_model(str(folder), str(key))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_signed_model_is_loaded(folder, keys):
+    assert load_model(str(folder), str(keys[1])).name == "toy"
+
+
+def test_an_unsigned_model_is_refused_only_where_a_key_is_given(folder, keys):
+    signature_of(folder / "model.yaml").unlink()
+    assert load_model(str(folder)).name == "toy"
+    assert "is not signed" in refusal(folder, keys[1])
+
+
+def test_another_key_is_refused(folder, tmp_path):
+    make_keys(tmp_path / "other", tmp_path / "other.pub")
+    assert "with another key" in refusal(folder, tmp_path / "other.pub")
+
+
+def test_every_changed_byte_is_refused(folder, keys):
+    description = folder / "model.yaml"
+    content = description.read_bytes()
+    verify(description, content, keys[1])
+    for at in range(len(content)):
+        changed = bytearray(content)
+        changed[at] ^= 1
+        with pytest.raises(SignatureError):
+            verify(description, bytes(changed), keys[1])
+
+
+def test_a_changed_network_is_refused_by_its_hash(folder, keys):
+    (folder / "toy.onnx").write_bytes(b"another network")
+    with pytest.raises(ModelError, match="is not the one that was measured"):
+        load_model(str(folder), str(keys[1]))
+
+
+@pytest.mark.parametrize("content", [b"", b"?", b"\xff", b"A" * 87, b"\0" * 64], ids=repr)
+def test_what_is_no_signature_is_refused(folder, keys, content):
+    signature_of(folder / "model.yaml").write_bytes(content)
+    assert "is no signature of model.yaml" in refusal(folder, keys[1])
+
+
+def test_unusable_keys_are_named(folder, keys, tmp_path):
+    assert "cannot be read: No such file" in refusal(folder, tmp_path / "none")
+    (tmp_path / "text").write_text("no key")
+    assert "text is no key in PEM form" in refusal(folder, tmp_path / "text")
+    assert "is no key in PEM form" in refusal(folder, keys[0])
+    with pytest.raises(SignatureError, match="is no key in PEM form"):
+        sign(folder / "model.yaml", keys[1])
+
+
+def test_the_private_key_is_its_owners_alone_and_is_not_overwritten(keys):
+    assert stat.S_IMODE(os.stat(keys[0]).st_mode) == 0o600
+    with pytest.raises(SignatureError, match="cannot be made: File exists"):
+        make_keys(*keys)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+def test_openssl_agrees(folder, keys, tmp_path):
+    description, signature = folder / "model.yaml", tmp_path / "signature"
+    signature.write_bytes(base64.b64decode(signature_of(description).read_bytes()))
+    command = ["openssl", "pkeyutl", "-verify", "-rawin", "-pubin", "-inkey", keys[1]]
+    for file, status in ((description, 0), (folder / "toy.onnx", 1)):
+        end = subprocess.run(
+            [*command, "-in", file, "-sigfile", signature], capture_output=True, check=False
+        )
+        assert end.returncode == status
