@@ -36,7 +36,7 @@ from perception_nodes.hil.loading import load_scenario
 from perception_nodes.hil.results import Results
 from perception_nodes.hil.scratch import scratch_folder
 from perception_nodes.hil.topology import run_scenario
-from perception_nodes.system.environment import package_version, stay_on_this_machine
+from perception_nodes.system.environment import package_version
 from perception_nodes.system.files import write_whole
 from perception_nodes.system.processes import machine
 

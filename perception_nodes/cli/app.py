@@ -26,6 +26,7 @@ COMMANDS = {
     "replay": (DETECT, "replay", "replay_command"),
     "camera": (DETECT, "camera", "camera_command"),
     "doctor": (PREPARE, "doctor", "doctor"),
+    "security": (PREPARE, "security", "security_command"),
     "model": (PREPARE, "model", "model_app"),
     "messages": (PREPARE, "messages", "messages"),
     "trace": (MEASURE, "trace", "trace_command"),
@@ -34,7 +35,7 @@ COMMANDS = {
     "accept": (MEASURE, "accept", "accept"),
 }
 """Panel of the help, module, and function or group of each command."""
-TAKE_ROS_ARGUMENTS = ("run", "view", "accept")
+TAKE_ROS_ARGUMENTS = ("run", "view", "security", "accept")
 """Which begin with dashes."""
 
 

@@ -44,6 +44,8 @@ SAFE_STOP = "perception/safe_stop"
 TRACKS = "perception/tracks"
 TRACKED_DETECTIONS = "perception/tracked_detections"
 VISION_INFO = "perception/vision_info"
+ANNOTATED = "perception/annotated/compressed"
+ANNOTATIONS = "perception/annotations"
 """Topics, before a camera's name is put into them: see `Settings.topic_of`."""
 OF_ONE_CAMERA = ("image_topic", "calibration_file", "source")
 """Parameters in which `{camera}` is the camera of the node itself."""
@@ -676,6 +678,17 @@ def camera_topic(topic: str, camera: str, named: bool) -> str:
 def protected(topic: str) -> str:
     """Name of a topic's protected copy."""
     return f"{topic}/protected"
+
+
+def image_topic(topic: str, transport: str) -> str:
+    """The topic of a camera's images; all but raw ones have a topic of their own beside it."""
+    return topic if transport == "raw" else f"{topic}/{transport}"
+
+
+def info_topic(topic: str) -> str:
+    """The topic of a camera's CameraInfo, in the same namespace as its images."""
+    base, separator, _ = topic.rpartition("/")
+    return f"{base}{separator}camera_info"
 
 
 def check(settings_type: type[S], values: dict[str, Any]) -> S:

@@ -33,7 +33,7 @@ from perception_nodes.graph.config import (
     camera_topic,
     check,
 )
-from perception_nodes.graph.ros_arguments import NO_ROS_ARGUMENTS, RosArguments
+from perception_nodes.graph.ros_arguments import ENCLAVE, NO_ROS_ARGUMENTS, RosArguments
 from perception_nodes.system.environment import ros_environment
 from perception_nodes.system.processes import available_memory_bytes
 from perception_nodes.system.realtime import allowed_priority, parse_cpus
@@ -109,7 +109,17 @@ class NodeSpec:
         pairs = [f"{name}:={_yaml(value)}" for name, value in self.parameters.items()]
         renamed = [] if self.name == self.executable else ["-r", f"__node:={self.name}"]
         parameters = [item for pair in pairs for item in ("-p", pair)]
-        return ["--ros-args", *renamed, *self.ros_arguments, *parameters]
+        enclave = []
+        if os.environ.get("ROS_SECURITY_ENABLE") == "true" and not {*ENCLAVE} & {
+            *self.ros_arguments
+        }:
+            enclave = ["--enclave", self.enclave]
+        return ["--ros-args", *renamed, *enclave, *self.ros_arguments, *parameters]
+
+    @property
+    def enclave(self) -> str:
+        """Where the keystore of SROS 2 has the node's certificate and permissions."""
+        return f"/perception{self.full_name}"
 
     @property
     def awake_processors(self) -> set[int]:

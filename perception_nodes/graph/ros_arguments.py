@@ -17,6 +17,7 @@ FLAG, END = "--ros-args", "--"
 PARAMETER = ("-p", "--param")
 PARAMETER_FILE = "--params-file"
 REMAP = ("-r", "--remap")
+ENCLAVE = ("-e", "--enclave")
 LOG_LEVEL = "--log-level"
 LEVELS = ("debug", "info", "warn", "error", "fatal", "unset")
 FOR_EVERY_NODE = (
@@ -24,8 +25,7 @@ FOR_EVERY_NODE = (
     LOG_LEVEL,
     "--log-config-file",
     "--log-file-name",
-    "-e",
-    "--enclave",
+    *ENCLAVE,
 )
 """Flags with a value that every node is given as they are."""
 SWITCHES = re.compile(r"--(enable|disable)-(rosout|stdout|external-lib)-logs")

@@ -5,6 +5,7 @@ from foxglove_msgs.msg import ImageAnnotations
 from perception_interfaces.msg import FrameReport
 from sensor_msgs.msg import CompressedImage
 
+from perception_nodes.graph.config import ANNOTATED, ANNOTATIONS
 from perception_nodes.nodes.base import PerceptionNode, Period
 from perception_nodes.nodes.ros_time import stamp_ns_of
 from perception_nodes.report.annotate import draw
@@ -13,8 +14,6 @@ from perception_nodes.report.recording import FrameDetections, ReportedFrame
 from perception_nodes.transport.cdr import write_compressed_image
 from perception_nodes.view.pictures import JPEG_QUALITY, Shot
 
-ANNOTATED = "perception/annotated/compressed"
-ANNOTATIONS = "perception/annotations"
 QUEUE_DEPTH = 5
 
 

@@ -13,9 +13,9 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 
 from perception_nodes.graph.awaited import ImageTopicFacts, Publisher
-from perception_nodes.graph.config import PreprocessSettings, SettingsError
+from perception_nodes.graph.config import PreprocessSettings, SettingsError, image_topic
 from perception_nodes.nodes.base import PerceptionNode, Period
-from perception_nodes.nodes.image_transports import TRANSPORTS, image_topic
+from perception_nodes.nodes.image_transports import TRANSPORTS
 from perception_nodes.nodes.serialized import SerializedReader
 from perception_nodes.transport.cdr import Buffer
 
@@ -32,12 +32,6 @@ HOST_BYTES = 4
 """Of an identifier of Fast DDS: its vendor and its host."""
 
 TYPES = {name: transport.message_type for name, transport in TRANSPORTS.items()}
-
-
-def info_topic(topic: str) -> str:
-    """The topic of a camera's CameraInfo, in the same namespace as its images."""
-    base, separator, _ = topic.rpartition("/")
-    return f"{base}{separator}camera_info"
 
 
 class EventsOnly(CallbackGroup):

@@ -62,8 +62,3 @@ TRANSPORTS = {
     "ffmpeg": ImageTransport(FFMPEG_PACKET, read_ffmpeg_packet, is_video=True),
 }
 """By the names that image_transport gives them."""
-
-
-def image_topic(topic: str, transport: str) -> str:
-    """The topic of a camera's images; all but raw ones have a topic of their own beside it."""
-    return topic if transport == "raw" else f"{topic}/{transport}"

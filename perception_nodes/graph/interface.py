@@ -1,0 +1,117 @@
+"""What each node publishes, subscribes to, serves and calls: its permissions in SROS 2."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from perception_nodes.graph.config import (
+    ANNOTATED,
+    FRAME_REPORTS,
+    HEALTH,
+    TRACKED_DETECTIONS,
+    TRACKS,
+    VISION_INFO,
+    DetectorSettings,
+    PreprocessSettings,
+    RepublishSettings,
+    TrackerSettings,
+    ViewSettings,
+    WatchdogSettings,
+    image_topic,
+    info_topic,
+)
+from perception_nodes.graph.graph import DETECTOR, VEHICLE, NodeSpec
+from perception_nodes.graph.ros_arguments import REMAP
+
+EVERY_NODE_PUBLISHES = ("/rosout", "/parameter_events", "~/transition_event")
+EVERY_NODE_SERVES = tuple(
+    f"~/{name}"
+    for name in (
+        "change_state",
+        "get_state",
+        "get_available_states",
+        "get_available_transitions",
+        "get_transition_graph",
+        "describe_parameters",
+        "get_parameter_types",
+        "get_parameters",
+        "list_parameters",
+        "set_parameters",
+        "set_parameters_atomically",
+        "get_type_description",
+    )
+)
+
+
+@dataclass
+class Interface:
+    """A node's topics and services, by their full names."""
+
+    publishes: set[str]
+    subscribes: set[str]
+    serves: set[str]
+    calls: set[str]
+
+
+def interfaces(specs: Sequence[NodeSpec]) -> dict[str, Interface]:
+    """The interface of each node of a live graph, by the node's full name."""
+    detectors = {spec.full_name for spec in specs if spec.executable == DETECTOR.executable}
+    return {spec.full_name: _interface(spec, detectors) for spec in specs}
+
+
+def _interface(spec: NodeSpec, detectors: set[str]) -> Interface:
+    kind = next(kind for kind in VEHICLE.kinds if kind.executable == spec.executable)
+    settings = kind.settings(**spec.parameters)
+    publishes, subscribes = [*EVERY_NODE_PUBLISHES], [*(["/clock"] * settings.use_sim_time)]
+    serves, calls = [*EVERY_NODE_SERVES], list[str]()
+
+    def of_each_camera(*topics: str) -> list[str]:
+        return [settings.topic_of(topic, camera) for camera in settings.served for topic in topics]
+
+    match settings:
+        case WatchdogSettings():
+            publishes += of_each_camera(FRAME_REPORTS, HEALTH)
+            publishes += ["/diagnostics", settings.safe_stop_topic]
+            if settings.safe_stop_clears == "by_service":
+                serves.append(f"{settings.safe_stop_topic}/release")
+        case DetectorSettings():
+            publishes += of_each_camera(settings.detections_topic, VISION_INFO)
+            # It speaks for the watchdog while that is gone.
+            publishes += [*of_each_camera(HEALTH), settings.safe_stop_topic]
+        case PreprocessSettings():
+            if settings.source == "dds":
+                subscribes.append(image_topic(settings.image_topic, settings.image_transport))
+            if not settings.calibration_file:
+                subscribes.append(info_topic(settings.image_topic))
+        case TrackerSettings():
+            publishes += of_each_camera(TRACKS, TRACKED_DETECTIONS)
+        case RepublishSettings():
+            publishes += [settings.image_topic, image_topic(settings.image_topic, "compressed")]
+            if settings.calibration_file:
+                publishes.append(info_topic(settings.image_topic))
+        case ViewSettings():
+            publishes += of_each_camera(ANNOTATED)
+            subscribes += of_each_camera(FRAME_REPORTS, HEALTH, VISION_INFO, TRACKS)
+            subscribes.append(settings.safe_stop_topic)
+            calls += [f"{detector}/get_parameters" for detector in detectors]
+    full = _resolver(spec)
+    return Interface(
+        *({full(name) for name in names} for names in (publishes, subscribes, serves, calls))
+    )
+
+
+def _resolver(spec: NodeSpec) -> Callable[[str], str]:
+    """What makes a name full and renames it, as the node itself does."""
+    namespace = spec.full_name.rpartition("/")[0]
+
+    def absolute(name: str) -> str:
+        if name.startswith("~/"):
+            return f"{spec.full_name}{name[1:]}"
+        return name if name.startswith("/") else f"{namespace}/{name}"
+
+    arguments, renamed = spec.ros_arguments, dict[str, str]()
+    for flag, rule in zip(arguments, arguments[1:], strict=False):
+        source, _, target = rule.partition(":=")
+        node, _, name = source.rpartition(":")
+        if flag in REMAP and not name.startswith("__") and node in ("", spec.name):
+            renamed.setdefault(absolute(name), absolute(target))
+    return lambda name: renamed.get(absolute(name), absolute(name))

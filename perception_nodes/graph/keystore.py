@@ -1,0 +1,228 @@
+"""A keystore of SROS 2 for a graph: who each node is, and what it may publish and subscribe to.
+
+The layout of files, the governance and the algorithms are those of `ros2 security`, which can add
+enclaves for nodes of other packages. The documents are those of OMG DDS Security 1.1, chapter 9.
+"""
+
+import datetime
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element, SubElement
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import pkcs7
+
+from perception_nodes.core.errors import PerceptionError
+from perception_nodes.graph.interface import Interface
+from perception_nodes.system.files import write_whole
+
+AUTHORITIES = ("identity_ca", "permissions_ca")
+"""Who vouches for names and for permissions; here one and the same."""
+DISCOVERY = "ros_discovery_info"
+"""Topic by which ROS tells which node has which endpoints."""
+ENCRYPT, SIGN = "ENCRYPT", "SIGN"
+SCHEMA = "http://www.omg.org/spec/DDS-SECURITY/20170901/omg_shared_ca_{}.xsd"
+PARTICIPANT_RULES = {
+    "allow_unauthenticated_participants": "false",
+    "enable_join_access_control": "true",
+    "discovery_protection_kind": ENCRYPT,
+    "liveliness_protection_kind": ENCRYPT,
+    "rtps_protection_kind": SIGN,
+}
+TOPIC_RULES = {
+    "topic_expression": "*",
+    "enable_discovery_protection": "true",
+    "enable_liveliness_protection": "true",
+    "enable_read_access_control": "true",
+    "enable_write_access_control": "true",
+    "metadata_protection_kind": ENCRYPT,
+    "data_protection_kind": ENCRYPT,
+}
+"""As `ros2 security create_keystore`: endpoints with other rules do not find each other."""
+
+
+class KeystoreError(PerceptionError):
+    """The keystore cannot be made; the text says why."""
+
+
+class Authority:
+    """The holder of the key that signs certificates and documents."""
+
+    def __init__(self, days: int) -> None:
+        """Make a key and its certificate, valid for a number of days."""
+        now = datetime.datetime.now(datetime.timezone.utc).replace(microsecond=0)
+        self.begin, self.end = now - datetime.timedelta(days=1), now + datetime.timedelta(days=days)
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self._name = _name("perception_ca")
+        self.certificate = self._certified(self._name, self.key.public_key(), is_authority=True)
+
+    def certify(self, name: str, key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
+        """A certificate that a key is the named enclave's."""
+        return self._certified(_name(name), key.public_key(), is_authority=False)
+
+    def sign(self, document: bytes) -> bytes:
+        """A document with its signature, as S/MIME."""
+        builder = pkcs7.PKCS7SignatureBuilder().set_data(document)
+        signed = builder.add_signer(self.certificate, self.key, hashes.SHA256())
+        options = [pkcs7.PKCS7Options.Text, pkcs7.PKCS7Options.DetachedSignature]
+        return signed.sign(serialization.Encoding.SMIME, options)
+
+    def _certified(
+        self, name: x509.Name, key: ec.EllipticCurvePublicKey, is_authority: bool
+    ) -> x509.Certificate:
+        constraints = x509.BasicConstraints(is_authority, 1 if is_authority else None)
+        return (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(self._name)
+            .public_key(key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(self.begin)
+            .not_valid_after(self.end)
+            .add_extension(constraints, critical=is_authority)
+            .sign(self.key, hashes.SHA256())
+        )
+
+
+def make_keystore(folder: Path, enclaves: Mapping[str, Interface], domain: int, days: int) -> None:
+    """Write the keystore: an authority, and an enclave for each name.
+
+    Args:
+        folder: is made; private keys in it are readable by this user alone.
+        enclaves: what the node of each enclave may do, by the enclave's name (`/perception/...`).
+        domain: ROS domain that the permissions are for.
+        days: how long certificates and permissions are valid.
+
+    Raises:
+        KeystoreError: the folder exists.
+        OSError: it cannot be written.
+    """
+    if folder.exists():
+        raise KeystoreError(f"{folder} exists; name another folder, or remove that one")
+    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    try:
+        authority = Authority(days)
+        _write_authority(part, authority, domain)
+        for name, interface in enclaves.items():
+            _write_enclave(part, authority, domain, name, interface)
+        part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _write_authority(folder: Path, authority: Authority, domain: int) -> None:
+    certificate = authority.certificate.public_bytes(serialization.Encoding.PEM)
+    write_whole(folder / "public/ca.cert.pem", certificate)
+    _write_key(folder / "private/ca.key.pem", authority.key)
+    for name in AUTHORITIES:
+        (folder / f"public/{name}.cert.pem").symlink_to("ca.cert.pem")
+        (folder / f"private/{name}.key.pem").symlink_to("ca.key.pem")
+    governance = _text(governance_of(domain))
+    write_whole(folder / "enclaves/governance.xml", governance)
+    write_whole(folder / "enclaves/governance.p7s", authority.sign(governance))
+
+
+def _write_enclave(
+    folder: Path, authority: Authority, domain: int, name: str, interface: Interface
+) -> None:
+    enclave, key = folder / "enclaves" / name.lstrip("/"), ec.generate_private_key(ec.SECP256R1())
+    own = authority.certify(name, key).public_bytes(serialization.Encoding.PEM)
+    permissions = _text(permissions_of(name, interface, domain, authority.begin, authority.end))
+    write_whole(enclave / "permissions.xml", permissions)
+    write_whole(enclave / "permissions.p7s", authority.sign(permissions))
+    write_whole(enclave / "cert.pem", own)
+    _write_key(enclave / "key.pem", key)
+    above = os.path.relpath(folder, enclave)
+    (enclave / "governance.p7s").symlink_to(f"{above}/enclaves/governance.p7s")
+    for other in AUTHORITIES:
+        (enclave / f"{other}.cert.pem").symlink_to(f"{above}/public/{other}.cert.pem")
+
+
+def governance_of(domain: int) -> Element:
+    """The rules of a domain: everything is authenticated, encrypted and by permission."""
+    root = Element("dds", _schema("governance"))
+    rule = SubElement(SubElement(root, "domain_access_rules"), "domain_rule")
+    SubElement(SubElement(rule, "domains"), "id").text = str(domain)
+    for name, value in PARTICIPANT_RULES.items():
+        SubElement(rule, name).text = value
+    topic = SubElement(SubElement(rule, "topic_access_rules"), "topic_rule")
+    for name, value in TOPIC_RULES.items():
+        SubElement(topic, name).text = value
+    return root
+
+
+def permissions_of(
+    name: str,
+    interface: Interface,
+    domain: int,
+    begin: datetime.datetime,
+    end: datetime.datetime,
+) -> Element:
+    """What an enclave may do; all else is denied."""
+    root = Element("dds", _schema("permissions"))
+    grant = SubElement(SubElement(root, "permissions"), "grant", name=name)
+    SubElement(grant, "subject_name").text = f"CN={name}"
+    validity = SubElement(grant, "validity")
+    for bound, time in (("not_before", begin), ("not_after", end)):
+        SubElement(validity, bound).text = time.strftime("%Y-%m-%dT%H:%M:%S")
+    rule = SubElement(grant, "allow_rule")
+    SubElement(SubElement(rule, "domains"), "id").text = str(domain)
+    for action, topics in dds_topics(interface).items():
+        listed = SubElement(SubElement(rule, action), "topics")
+        for topic in sorted(topics):
+            SubElement(listed, "topic").text = topic
+    SubElement(grant, "default").text = "DENY"
+    return root
+
+
+def dds_topics(interface: Interface) -> dict[str, set[str]]:
+    """The topics of DDS behind topics and services of ROS, to `publish` and to `subscribe`."""
+
+    def named(prefix: str, names: set[str], suffix: str = "") -> set[str]:
+        return {f"{prefix}{name}{suffix}" for name in names}
+
+    return {
+        "publish": named("rt", interface.publishes)
+        | named("rq", interface.calls, "Request")
+        | named("rr", interface.serves, "Reply")
+        | {DISCOVERY},
+        "subscribe": named("rt", interface.subscribes)
+        | named("rq", interface.serves, "Request")
+        | named("rr", interface.calls, "Reply")
+        | {DISCOVERY},
+    }
+
+
+def _schema(document: str) -> dict[str, str]:
+    return {
+        "xmlns:xsi": "http://www.w3.org/2001/XMLSchema-instance",
+        "xsi:noNamespaceSchemaLocation": SCHEMA.format(document),
+    }
+
+
+def _name(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+
+
+def _text(root: Element) -> bytes:
+    ElementTree.indent(root)
+    text: bytes = ElementTree.tostring(root, "utf-8", xml_declaration=True)
+    return text + b"\n"
+
+
+def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
+    path.parent.mkdir(0o700, parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with open(descriptor, "wb") as file:
+        file.write(
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            )
+        )
