@@ -290,7 +290,7 @@ def load_model(name_or_folder: str, key_file: str = "") -> Model:
         parts = [part for n, part in enumerate(first["loc"]) if n != 1 or part not in HEADS]
         key = ".".join(map(str, parts))
         raise ModelError(f"{description}: {key or 'model'}: {first['msg']}") from error
-    except (OSError, UnicodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise ModelError(f"{description} cannot be read: {reason}") from error
     check_hash(model.path, model.sha256)

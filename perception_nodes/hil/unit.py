@@ -378,7 +378,7 @@ class RemoteUnit:
                 raise ValueError(f"it speaks {unit[:40]!r}, the bench {PROTOCOL}")
             if answer.status == HTTPStatus.OK:
                 return json.loads(content)
-        except (OSError, HTTPException, ValueError) as error:
+        except (OSError, HTTPException, RecursionError, ValueError) as error:
             # What it may still say would be taken for the answer to the next order.
             self._connection.close()
             reason = " ".join(str(error).split()) or type(error).__name__
@@ -386,4 +386,4 @@ class RemoteUnit:
                 f"the unit at {self._address} does not answer: {reason}; it must run there, in "
                 "the version of the bench"
             ) from error
-        raise UnitError(" ".join(content.split()))
+        raise UnitError(" ".join(content.split()) or f"the unit answers {answer.status}")

@@ -61,7 +61,7 @@ class Source(ABC):
         text = self.facts.get(name)
         try:
             return None if text is None else ast.literal_eval(text)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
             return text
 
     @property

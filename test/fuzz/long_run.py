@@ -2,7 +2,7 @@
 
     .venv/bin/python test/fuzz/long_run.py --inputs 10_000_000 --minutes 60
 
-A message that a reader neither accepts nor refuses is written to out/fuzz/ and ends the run.
+Input that a reader neither accepts nor refuses is written to out/fuzz/ and ends the run.
 """
 
 import argparse
@@ -11,11 +11,23 @@ import sys
 import time
 from pathlib import Path
 
-from mutation import mutated
-from readers import READERS, accepts
+TESTS = Path(__file__).resolve().parents[1]
+sys.path[1:1] = [str(TESTS / folder) for folder in ("backends", "drives", "importing")]
+
+from file_readers import FILE_READERS  # noqa: E402
+from mutation import mutated  # noqa: E402
+from readers import READERS, accepts  # noqa: E402
 
 BATCH = 2000
-SLOW = {"lens of a CameraInfo": 50, "CompressedVideo": 50, "FFMPEGPacket": 50}
+SLOW = {
+    "lens of a CameraInfo": 50,
+    "CompressedVideo": 50,
+    "FFMPEGPacket": 50,
+    **dict.fromkeys(FILE_READERS, 50),
+    "drive.bag": 100,
+    "ONNX file to import": 100,
+    "scenario file": 250,
+}
 """Slow readers: they get a batch in one of this many rounds."""
 
 
@@ -29,11 +41,12 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("out/fuzz"))
     arguments = parser.parse_args()
     source = random.Random(arguments.seed)
-    counts = {name: [0, 0] for name in READERS}
+    readers = READERS | FILE_READERS
+    counts = {name: [0, 0] for name in readers}
     end_s = time.monotonic() + 60 * arguments.minutes
     done = turn = 0
     while done < arguments.inputs and time.monotonic() < end_s:
-        for name, (read, seeds) in READERS.items():
+        for name, (read, seeds) in readers.items():
             if turn % SLOW.get(name, 1):
                 continue
             for _ in range(BATCH):

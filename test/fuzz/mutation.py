@@ -70,6 +70,12 @@ def _insert(data: bytearray, source: random.Random) -> None:
     data[at:at] = bytes(source.choice((1, 2, 4, 8, 100)))
 
 
+def _nest(data: bytearray, source: random.Random) -> None:
+    """Brackets that open and do not close, few or more than a parser has stack for."""
+    at = source.randrange(len(data))
+    data[at:at] = source.choice((b"[", b"{", b"(", b"- ")) * source.choice((1, 2, 3, 4, 2000))
+
+
 def _turn(data: bytearray, source: random.Random) -> None:
     """The other byte order, or no CDR at all."""
     if len(data) > 1:
@@ -93,5 +99,6 @@ _MUTATIONS = (
     _cut,
     _remove,
     _insert,
+    _nest,
     _turn,
 )
