@@ -43,7 +43,7 @@ PYTHON ?= python3 python3.14 python3.13 python3.12 python3.11 python3.10
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test slow-test compression-test fuzz camera-test stream-test camera-packages view view-test view-packages chaos hil readme docs lint setup dev sample compression baseline wheel wheel-test image-test clean distclean
+.PHONY: help demo test slow-test compression-test fuzz camera-test stream-test camera-packages security-packages view view-test view-packages chaos hil readme docs sbom lint setup dev sample compression baseline wheel wheel-test image-test clean distclean
 
 help: ## print the targets
 	@echo "make TARGET, where TARGET is one of"
@@ -65,7 +65,7 @@ slow-test: dev sample ## run the tests that take longer: every command interrupt
 compression-test: compression dev ## test the training, pruning and quantization of models
 	$(BIN)/python -m pytest test/compression $(ARGS)
 
-fuzz: dev ## read ten million damaged messages and recordings; takes some minutes
+fuzz: dev ## read ten million damaged messages, recordings, models and orders; takes half an hour
 	$(BIN)/python test/fuzz/long_run.py
 
 camera-test: dev ## test cameras against the kernel's virtual ones, in an emulated machine
@@ -80,6 +80,10 @@ camera-packages: ## install what camera-test and stream-test need from Debian; a
 	apt-get install -y -qq --no-install-recommends python3-gi gir1.2-gst-rtsp-server-1.0 \
 	    gir1.2-gst-plugins-base-1.0 gstreamer1.0-plugins-good libgirepository-2.0-dev \
 	    libcairo2-dev qemu-system-x86 busybox-static cpio xz-utils kmod
+
+security-packages: ## install the Fast DDS with security that tests of the keystore need, from Debian; as root
+	apt-get update -qq
+	apt-get install -y -qq --no-install-recommends libfastdds-dev
 
 view: setup $(STAMPS)/view ## add to .venv what the page of `perception view` needs
 
@@ -101,6 +105,10 @@ hil: setup sample ## run the hardware-in-the-loop scenarios on this machine; tak
 
 readme: setup sample ## run the commands of the README and the tutorials
 	$(BIN)/python test/setup/pages.py
+
+sbom: setup build/sbom ## list all packages of .venv with versions and licences (CycloneDX), in out/sbom.cdx.json
+	@mkdir -p out
+	build/sbom/bin/cyclonedx-py environment --output-reproducible -o out/sbom.cdx.json $(BIN)/python
 
 docs: setup $(STAMPS)/docs ## make the site of the documentation in out/site
 	$(BIN)/python -m sphinx -q -W --keep-going docs out/site
@@ -177,6 +185,11 @@ $(STAMPS)/dev: $(STAMPS)/requirements $(addprefix $(REQUIREMENTS)/,dev.txt dev-n
 
 $(STAMPS)/view: $(STAMPS)/requirements $(REQUIREMENTS)/view.txt
 	$(PIP) install -r $(REQUIREMENTS)/view.txt
+	@touch $@
+
+build/sbom: $(REQUIREMENTS)/sbom.txt | $(STAMPS)/venv
+	$(BIN)/python -m venv --clear $@
+	$@/bin/python -m pip --disable-pip-version-check --no-input install --quiet -r $<
 	@touch $@
 
 $(STAMPS)/docs: $(STAMPS)/requirements $(REQUIREMENTS)/docs.txt

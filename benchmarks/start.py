@@ -16,7 +16,6 @@ import time
 from pathlib import Path
 
 from perception_nodes.cameras.channel import camera_writer
-from perception_nodes.system.environment import stay_on_this_machine
 from perception_nodes.transport import channels
 from perception_nodes.transport.shm import Endpoint
 
@@ -97,7 +96,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME:=VALUE")
     options = parser.parse_args()
-    stay_on_this_machine()
     found: dict[Path, list[tuple[float, float]]] = {path: [] for path in options.checkouts}
     for number in range(1, options.rounds + 1):
         for path, samples in found.items():

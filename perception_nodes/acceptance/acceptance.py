@@ -97,8 +97,6 @@ class Acceptance:
             GraphFailure: a process could not start, or ended that should not have.
             KeyboardInterrupt: interrupted by the user; nothing is left.
         """
-        if self.parameters["source"] != "dds":
-            stay_on_this_machine()
         with scratch_folder() as scratch:
             folder = Path(scratch) / "results"
             folder.mkdir()

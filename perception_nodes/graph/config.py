@@ -628,9 +628,10 @@ class ViewSettings(CamerasSettings):
         if self.view and importlib.util.find_spec("aiohttp") is None:
             raise ValueError(f"view: true {NEEDS_AIOHTTP}")
         token = os.environ.get(VIEW_TOKEN_VARIABLE, "")
-        if self.view_address != "localhost" and len(token) < MIN_TOKEN:
+        is_needed = self.view_address != "localhost" or (self.view and token)
+        if is_needed and len(token) < MIN_TOKEN:
             raise ValueError(
-                f"view_address: {self.view_address!r} is not allowed without a token of at least "
+                f"view_address: {self.view_address!r} is not allowed with a token of less than "
                 f"{MIN_TOKEN} characters: export {VIEW_TOKEN_VARIABLE}=$(openssl rand -hex 16)"
             )
         return self

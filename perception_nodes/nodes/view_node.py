@@ -91,8 +91,6 @@ class ViewNode(PerceptionNode):
             Bool, settings.safe_stop_topic, self._on_safe_stop, LATCHED, raw=False
         )
         token = os.environ.get(VIEW_TOKEN_VARIABLE, "")
-        if settings.view_address == "localhost":
-            token = ""
         server = PageServer(
             self._feed, settings.view_address, settings.view_port, token, settings.view_rate
         )

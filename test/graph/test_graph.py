@@ -387,7 +387,7 @@ class TestView:
         # A node that is started by itself serves the page whatever `view` is.
         for those in (values, {"view_address": "0.0.0.0"}):
             text = refusal(VEHICLE, those)
-            assert text.startswith("parameter view_address: '0.0.0.0' is not allowed without a")
+            assert text.startswith("parameter view_address: '0.0.0.0' is not allowed with a token")
             assert "PERCEPTION_VIEW_TOKEN" in text
         monkeypatch.setenv("PERCEPTION_VIEW_TOKEN", 16 * "x")
         assert VEHICLE.nodes(values)

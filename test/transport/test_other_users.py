@@ -1,15 +1,11 @@
-"""What another user of this machine can do to our shared memory: nothing but stop us from starting.
-
-The other user is a process that gives up being root; so these tests need root.
-"""
+"""What another user can do to our shared memory: nothing but keep us from starting."""
 
 import ctypes
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from other_user import NOBODY, needs_root, opened_by
 
 from perception_nodes.transport.claim import Claim
 from perception_nodes.transport.domain import config_of, join_domain
@@ -17,42 +13,11 @@ from perception_nodes.transport.journal import Journal, journal_of, journals
 from perception_nodes.transport.lease import Lease
 from perception_nodes.transport.memory import SHM_FOLDER, TransportError
 
-pytestmark = [
-    pytest.mark.usefixtures("ros_domain"),
-    pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user"),
-]
-NOBODY = 65_534
-OPEN_ALL = """
-import os, socket, sys
-if sys.argv[1] != "0":
-    os.setgroups([]); os.setgid(int(sys.argv[1])); os.setuid(int(sys.argv[1]))
-for path in sys.argv[2:]:
-    for flags in (os.O_RDONLY, os.O_WRONLY):
-        try:
-            os.close(os.open(path, flags))
-            print(path)
-        except PermissionError:
-            pass
-        except OSError:  # a socket
-            try:
-                with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as peer:
-                    peer.connect(path)
-                    print(path)
-            except PermissionError:
-                pass
-"""
+pytestmark = [pytest.mark.usefixtures("ros_domain"), needs_root]
 
 
 class Number(ctypes.Structure):
     _fields_ = [("number", ctypes.c_uint64)]
-
-
-def opened_by(user: int, paths: list[Path]) -> set[str]:
-    """Which files and sockets a user can open."""
-    command = [sys.executable, "-I", "-S", "-c", OPEN_ALL, str(user), *map(str, paths)]
-    return set(
-        subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
-    )
 
 
 def test_another_user_can_open_nothing(join, domain):

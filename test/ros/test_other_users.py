@@ -1,0 +1,60 @@
+"""A running graph, attacked by another user of its machine."""
+
+import os
+from pathlib import Path
+
+import pytest
+from other_user import NOBODY, needs_root, opened_by
+from started_graph import Starter
+
+pytestmark = [pytest.mark.ros, needs_root, pytest.mark.timeout(120)]
+OF_LIBRARIES = ("/dev/shm/lttng-ust-wait-", "/dev/shm/fastdds_", "/dev/shm/sem.fastdds_")
+"""Tracing of ROS, and Fast DDS's own shared memory: docs/security.md says what is in them."""
+
+
+def shared_files(process: int) -> set[str]:
+    """Files in shared memory that a process has open or mapped."""
+    links = []
+    for entry in Path(f"/proc/{process}/fd").iterdir():
+        try:
+            links.append(os.readlink(entry))
+        except FileNotFoundError:
+            continue
+    mapped = Path(f"/proc/{process}/maps").read_text().splitlines()
+    found = {*links, *(line.split(maxsplit=5)[5] for line in mapped if " /dev/shm/" in line)}
+    return {path for path in found if path.startswith("/dev/shm/") and os.path.exists(path)}
+
+
+@pytest.mark.parametrize("start", ["run"], indirect=True)
+@pytest.mark.parametrize("source", ["shm", "dds"])
+def test_another_user_opens_none_of_its_files(start: Starter, domain: int, source: str) -> None:
+    graph = start("backend:=null", "standby:=always", "tracks:=true", f"source:={source}")
+    nodes = graph.until_ready()
+    files = {
+        path for process in (graph.supervisor(), *nodes.values()) for path in shared_files(process)
+    }
+    files |= {str(path) for path in Path("/tmp/iceoryx2").rglob(f"perception{domain}_*.event")}
+    ours = [Path(path) for path in files if not path.startswith(OF_LIBRARIES)]
+    assert len(ours) > 30
+    assert opened_by(0, ours) == {str(path) for path in ours}
+    assert opened_by(NOBODY, ours) == set()
+
+
+@pytest.mark.parametrize("start", ["run"], indirect=True)
+def test_it_listens_for_datagrams_of_this_machine_alone(start: Starter, domain: int) -> None:
+    """DDS needs ports; nothing accepts connections, and no port is open to a network."""
+    graph = start("backend:=null", "standby:=never", "source:=dds")
+    nodes = graph.until_ready(["watchdog_node", "detector_node", "preprocess_node"])
+    inodes = {
+        os.readlink(entry).removeprefix("socket:[").removesuffix("]")
+        for process in (graph.supervisor(), *nodes.values())
+        for entry in Path(f"/proc/{process}/fd").iterdir()
+        if os.path.lexists(entry) and "socket:" in os.readlink(entry)
+    }
+    bound = {
+        (protocol, fields[1].rpartition(":")[0])
+        for protocol in ("udp", "udp6", "tcp", "tcp6")
+        for fields in map(str.split, Path(f"/proc/net/{protocol}").read_text().splitlines()[1:])
+        if fields[9] in inodes
+    }
+    assert bound == {("udp", "0100007F")}  # 127.0.0.1
