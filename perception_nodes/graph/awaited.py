@@ -135,7 +135,8 @@ def _unpublished(facts: ImageTopicFacts) -> Trouble:
         return Trouble(f"{problem}; images of another type are on {elsewhere}")
     return Trouble(
         problem,
-        "start the camera's driver in the same ROS_DOMAIN_ID, or name its topic with image_topic:=",
+        "start the camera's driver in the same ROS_DOMAIN_ID, name its topic with image_topic:=, "
+        "or export ROS_AUTOMATIC_DISCOVERY_RANGE=SUBNET if it is on another machine",
     )
 
 

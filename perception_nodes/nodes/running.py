@@ -8,6 +8,7 @@ import time
 
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.signals import SignalHandlerOptions
 
 from perception_nodes.graph.config import SettingsError
@@ -16,6 +17,7 @@ from perception_nodes.system.environment import keep_large_buffers, ros_environm
 from perception_nodes.system.realtime import RealTime, give_way
 from perception_nodes.system.signals import STOPPING
 
+RCLError = rclpy_implementation.RCLError
 SERVICE_PERIOD_NS = 100_000_000
 NO_FRAME_NS = 250_000_000
 """If a frame is this long ago, none is waited for."""
@@ -55,8 +57,8 @@ def run_node(node_type: type[PerceptionNode], name: str) -> int:
         return 2
     try:
         node = node_type(name)
-    except SettingsError as error:
-        print(f"{name}: {error}", file=sys.stderr)
+    except (SettingsError, RCLError) as error:  # such as an unusable keystore
+        print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
         rclpy.shutdown()
         return 2
     realtime.leave_out_middleware()

@@ -27,7 +27,8 @@ def facts(publishers=(CAMERA,), published=None, topic="/cam/image", transport="r
         (
             facts(()),
             "nobody publishes on /cam/image; start the camera's driver in the same ROS_DOMAIN_ID, "
-            "or name its topic with image_topic:=",
+            "name its topic with image_topic:=, or export ROS_AUTOMATIC_DISCOVERY_RANGE=SUBNET if "
+            "it is on another machine",
         ),
         (
             facts((), {"/cam/image/compressed": COMPRESSED_IMAGE, "/other": IMAGE}),

@@ -1,7 +1,7 @@
 """A keystore at work: Fast DDS itself, with security on, lets enclaves do what they may.
 
-The Fast DDS of the ROS wheels is built without security. Debian's is not, and an endpoint of it stands
-in for a node: `secured.cpp`. `make security-packages` installs it.
+The Fast DDS of the ROS wheels is built without security. Debian's is not, and an endpoint of it
+stands in for a node: `secured.cpp`. `make security-packages` installs it.
 """
 
 import os

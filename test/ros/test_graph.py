@@ -139,6 +139,19 @@ def test_a_node_with_a_bad_parameter_does_not_start(arguments: list[str], text: 
     assert "Traceback" not in result.stderr
 
 
+def test_a_node_whose_security_cannot_be_had_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is on, and the keystore is empty, or this Fast DDS is built without security."""
+    monkeypatch.setenv("ROS_SECURITY_ENABLE", "true")
+    monkeypatch.setenv("ROS_SECURITY_STRATEGY", "Enforce")
+    monkeypatch.setenv("ROS_SECURITY_KEYSTORE", str(tmp_path))
+    result = run_node("detector_node", [])
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    assert "security" in result.stderr.lower()
+
+
 @pytest.mark.parametrize(
     ("executable", "given", "profile"),
     [
