@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from perception_nodes.graph.config import (
     ANNOTATED,
+    ANNOTATIONS,
     FRAME_REPORTS,
     HEALTH,
     TRACKED_DETECTIONS,
@@ -89,7 +90,7 @@ def _interface(spec: NodeSpec, detectors: set[str]) -> Interface:
             if settings.calibration_file:
                 publishes.append(info_topic(settings.image_topic))
         case ViewSettings():
-            publishes += of_each_camera(ANNOTATED)
+            publishes += of_each_camera(ANNOTATED, ANNOTATIONS)
             subscribes += of_each_camera(FRAME_REPORTS, HEALTH, VISION_INFO, TRACKS)
             subscribes.append(settings.safe_stop_topic)
             calls += [f"{detector}/get_parameters" for detector in detectors]

@@ -96,7 +96,8 @@ def _p99_ms(values: Mapping[str, Any], say: Say, loaded: bool = False) -> float:
     """The p99 of a model's inference, as measured now or before."""
     model, backend = values["model"], values["backend"]
     settings = [values[name] for name in ("threads", "cpus", "fifo_priority")]
-    key = f"{load_model(model, values["model_key"]).sha256} {backend} {version(backend)} {settings} {cpu_name()}"
+    sha256 = load_model(model, values["model_key"]).sha256
+    key = f"{sha256} {backend} {version(backend)} {settings} {cpu_name()}"
     key += " loaded" * loaded
     kept, known = cache_folder() / "paced_p99_ms.json", {}
     with suppress(OSError, ValueError, TypeError):

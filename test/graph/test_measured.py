@@ -20,6 +20,7 @@ VALUES = {
     "threads": 1,
     "cpus": "",
     "fifo_priority": -1,
+    "model_key": "",
     "deadline_ms": 10.0,
     "fallback_model": "",
     "cameras": "",
