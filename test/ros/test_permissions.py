@@ -4,6 +4,7 @@ import time
 
 import pytest
 import rclpy
+from rclpy.node import Node
 from started_graph import StartedGraph, Starter
 
 from perception_nodes.graph.graph import VEHICLE
@@ -22,7 +23,7 @@ VALUES = {
 }
 
 
-def used(node: rclpy.node.Node, full_name: str) -> Interface:
+def used(node: Node, full_name: str) -> Interface:
     """What a node has opened, as discovery tells."""
     namespace, _, name = full_name.rpartition("/")
     return Interface(
