@@ -28,8 +28,9 @@ class FileBytes:
 
     def read(self, at: int, count: int) -> bytes:
         """The bytes from a position on; fewer than `count` at the end."""
-        # pread allocates `count` bytes first, and a damaged length field may ask for any number.
-        return os.pread(self._stream.fileno(), max(min(count, self.size - at), 0), at)
+        # pread allocates `count` bytes first, and damaged fields may ask for any number anywhere.
+        count = min(count, self.size - at)
+        return os.pread(self._stream.fileno(), count, at) if count > 0 else b""
 
     def close(self) -> None:
         """Close the file."""

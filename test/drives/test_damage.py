@@ -22,6 +22,7 @@ from rosbags.rosbag2 import CompressionMode
 
 from perception_nodes.drives.bag import BagError, open_drive
 from perception_nodes.drives.bag_file import Segment
+from perception_nodes.drives.byte_source import FileBytes
 from perception_nodes.drives.decompression import MAX_MESSAGE_BYTES, decompressed_message
 from perception_nodes.drives.message_order import MAX_OPEN_BYTES, in_log_time_order
 
@@ -316,3 +317,12 @@ def test_metadata_of_any_content_is_met_with_frames(copy):
         whole, _, _, warnings = read(bag)
         assert whole == list(range(FRAMES))
         assert "metadata.yaml" in " ".join(warnings)
+
+
+@pytest.mark.parametrize("at", [99, 100, 2**63, 2**64 - 1])
+def test_a_file_ends_where_it_ends(tmp_path, at):
+    file = tmp_path / "file"
+    file.write_bytes(bytes(99) + b"x")
+    source = FileBytes(file)
+    assert source.read(at, 2**64) == b"x"[at - 99 :]
+    source.close()
