@@ -19,6 +19,7 @@ from perception_nodes.graph.config import (
     WatchdogSettings,
     image_topic,
     info_topic,
+    protected,
 )
 from perception_nodes.graph.graph import DETECTOR, VEHICLE, NodeSpec
 from perception_nodes.graph.ros_arguments import REMAP
@@ -68,23 +69,28 @@ def _interface(spec: NodeSpec, detectors: set[str]) -> Interface:
     def of_each_camera(*topics: str) -> list[str]:
         return [settings.topic_of(topic, camera) for camera in settings.served for topic in topics]
 
+    def with_copy(topics: list[str]) -> list[str]:
+        return topics + [protected(topic) for topic in topics]
+
     match settings:
         case WatchdogSettings():
-            publishes += of_each_camera(FRAME_REPORTS, HEALTH)
-            publishes += ["/diagnostics", settings.safe_stop_topic]
+            publishes += [*of_each_camera(FRAME_REPORTS), "/diagnostics"]
+            publishes += with_copy([*of_each_camera(HEALTH), settings.safe_stop_topic])
             if settings.safe_stop_clears == "by_service":
                 serves.append(f"{settings.safe_stop_topic}/release")
         case DetectorSettings():
-            publishes += of_each_camera(settings.detections_topic, VISION_INFO)
+            publishes += of_each_camera(VISION_INFO)
+            publishes += with_copy(of_each_camera(settings.detections_topic))
             # It speaks for the watchdog while that is gone.
-            publishes += [*of_each_camera(HEALTH), settings.safe_stop_topic]
+            publishes += with_copy([*of_each_camera(HEALTH), settings.safe_stop_topic])
         case PreprocessSettings():
             if settings.source == "dds":
                 subscribes.append(image_topic(settings.image_topic, settings.image_transport))
             if not settings.calibration_file:
                 subscribes.append(info_topic(settings.image_topic))
         case TrackerSettings():
-            publishes += of_each_camera(TRACKS, TRACKED_DETECTIONS)
+            publishes += of_each_camera(TRACKED_DETECTIONS)
+            publishes += with_copy(of_each_camera(TRACKS))
         case RepublishSettings():
             publishes += [settings.image_topic, image_topic(settings.image_topic, "compressed")]
             if settings.calibration_file:

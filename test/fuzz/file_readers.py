@@ -29,6 +29,7 @@ from perception_nodes.hil.loading import load_scenario
 from perception_nodes.importing.source import read_onnx
 from perception_nodes.preprocess.calibration import read_calibration
 from perception_nodes.preprocess.lens import UnknownLens
+from perception_nodes.protection.profile import data_id, open_protected, protect
 from perception_nodes.transport.cdr import write_frame_report
 from perception_nodes.transport.journal import RECORDS, read_journal
 
@@ -36,6 +37,7 @@ _FOLDER = tempfile.TemporaryDirectory(prefix="perception_fuzz_", dir="/dev/shm")
 atexit.register(_FOLDER.cleanup)
 FOLDER = Path(_FOLDER.name)
 MOST_FRAMES = 100
+IDENTITY = data_id("/perception/health/protected")
 CALIBRATION = b"""image_width: 640
 image_height: 480
 distortion_model: plumb_bob
@@ -121,6 +123,14 @@ class Connection(unit._Connection):
 
     def log_message(self, *_: object) -> None:
         pass
+
+
+def protected(guarded: Guarded) -> None:
+    """What a planner gets: a message with counter, deadline and CRC."""
+    found = open_protected(bytes(guarded.view), IDENTITY)
+    if isinstance(found, str):
+        raise FrameRejected(found)
+    assert found.data in bytes(guarded.view)
 
 
 def orders(guarded: Guarded) -> None:
@@ -210,6 +220,7 @@ FILE_READERS: dict[str, tuple[Callable[[Guarded], None], list[bytes]]] = {
     "calibration file": (of_file(read_calibration, "camera.yaml"), [CALIBRATION]),
     "parameter file": (of_file(read_parameter_file, "parameters.yaml"), [PARAMETERS]),
     "scenario file": (of_file(partial(load_scenario, given={}), "s.yaml"), [SCENARIO]),
+    "protected message": (protected, [protect(b"message " * 5, IDENTITY, 7, 10**7)]),
     "journal": (of_file(journal, "x.journal"), _journals()),
     "orders to a unit": (orders, _orders()),
     "answers of a unit": (answers, _answers()),
