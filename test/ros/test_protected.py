@@ -324,7 +324,6 @@ def main() -> int:
             print(f"  {language}: {states or 'nothing'}")
         for what, wanted in (
             ("a message not OK", lambda one: one.state not in (State.OK, State.NOTHING_NEW)),
-            ("DEGRADED", lambda one: one.mode >= HealthMode.DEGRADED),
             ("UNSAFE", lambda one: one.mode is HealthMode.UNSAFE),
         ):
             times = [f"{ms:.0f}" for ms in reaction.after_ms(wanted) if ms is not None]
