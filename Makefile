@@ -65,7 +65,7 @@ slow-test: dev sample ## run the tests that take longer: every command interrupt
 compression-test: compression dev ## test the training, pruning and quantization of models
 	$(BIN)/python -m pytest test/compression $(ARGS)
 
-fuzz: dev ## read ten million damaged messages, recordings, models and orders; takes half an hour
+fuzz: dev ## read ten million damaged messages, recordings, models and orders; takes up to an hour
 	$(BIN)/python test/fuzz/long_run.py
 
 camera-test: dev ## test cameras against the kernel's virtual ones, in an emulated machine
