@@ -130,14 +130,27 @@ module image_loader (
     end
   end
 
+  // A choice among slices, which an index times their width would make a multiplication.
+  logic [95:0] quarter;
+  logic [191:0] half;
+  always_comb begin
+    case (part)
+      2'd0: quarter = three[95:0];
+      2'd1: quarter = three[191:96];
+      2'd2: quarter = three[287:192];
+      default: quarter = three[383:288];
+    endcase
+  end
+  assign half = part[0] ? three[383:192] : three[191:0];
+
   integer i;
   always_ff @(posedge clk) begin
     write_row <= row;
     if (!fold) write_bytes <= 16'hFFFF;
     else write_bytes <= odd ? 16'hFFC0 : 16'h003F;
     for (i = 0; i < 4; i = i + 1) begin
-      if (!fold) write_data[128*i+:128] <= {104'd0, three[96*part+24*i+:24]};
-      else write_data[128*i+:128] <= {32'd0, {2{three[192*part[0]+48*i+:48]}}};
+      if (!fold) write_data[128*i+:128] <= {104'd0, quarter[24*i+:24]};
+      else write_data[128*i+:128] <= {32'd0, {2{half[48*i+:48]}}};
     end
   end
 endmodule

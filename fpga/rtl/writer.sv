@@ -58,16 +58,17 @@ module writer #(
   // 2: the burst that grows.
   logic growing, close, starved;
   logic [35:0] start;
-  logic [4:0] length;
-  logic [2:0] size;  // beats of its entries
+  logic [3:0] more;  // beats beyond the first one
+  logic [2:0] size;   // beats of its entries
   assign close = growing && (push_1 ? !joins_1 : starved);
   always_ff @(posedge clk) begin
     if (clear) growing <= 1'b0;
     else growing <= push_1 || (growing && !close);
     if (push_1) begin
-      length <= (growing && joins_1 ? length : 5'd0) + 5'(beats_1);
+      more <= more + 4'(beats_1);
       if (!growing || !joins_1) begin
         start <= address_1;
+        more <= 4'(beats_1) - 4'd1;
         size <= beats_1;
       end
     end
@@ -76,7 +77,7 @@ module writer #(
   logic unused_valid, burst_valid, take, next;
   logic [287:0] values;
   logic [35:0] burst_address;
-  logic [4:0] burst_length;
+  logic [3:0] burst_more;
   logic [2:0] burst_size;
   logic [BITS:0] entry_count, burst_count;
   fifo #(.WIDTH(288), .DEPTH(DEPTH)) entries (
@@ -90,13 +91,13 @@ module writer #(
       .count(entry_count)
   );
   // Each burst has an entry that is not taken yet: there is room for as many.
-  fifo #(.WIDTH(44), .DEPTH(DEPTH)) bursts (
+  fifo #(.WIDTH(43), .DEPTH(DEPTH)) bursts (
       .clk,
       .rst(clear),
       .push(close),
-      .in({start, length, size}),
+      .in({start, more, size}),
       .valid(burst_valid),
-      .out({burst_address, burst_length, burst_size}),
+      .out({burst_address, burst_more, burst_size}),
       .pop(take),
       .count(burst_count)
   );
@@ -105,7 +106,7 @@ module writer #(
   // 3: the bus. The next burst begins in the cycle in which the last beat of this one goes.
   logic [287:0] left;
   logic [2:0] beats, beats_left;  // of the entry
-  logic [4:0] burst_left;
+  logic [3:0] burst_left;  // beyond the present beat
   logic [OPEN_BITS-1:0] open;  // bursts without an answer
   assign take = burst_valid && !clear && open != OPEN_BITS'(OPEN)
                 && (!m_axi_awvalid || m_axi_awready)
@@ -113,7 +114,7 @@ module writer #(
   assign starved = burst_count == '0 && open != OPEN_BITS'(OPEN) && !m_axi_awvalid
                    && !m_axi_wvalid;
   assign next = take || (written && beats_left == 3'd1 && !m_axi_wlast);
-  assign m_axi_wlast = burst_left == 5'd1;
+  assign m_axi_wlast = burst_left == '0;
   assign written = m_axi_wvalid && m_axi_wready;
   assign m_axi_bready = 1'b1;
 
@@ -146,10 +147,10 @@ module writer #(
   always_ff @(posedge clk) begin
     if (take) begin
       m_axi_awaddr <= {burst_address, 4'd0};
-      m_axi_awlen <= {3'd0, burst_length - 5'd1};
-      burst_left <= burst_length;
+      m_axi_awlen <= {4'd0, burst_more};
+      burst_left <= burst_more;
       beats <= burst_size;
-    end else if (written) burst_left <= burst_left - 5'd1;
+    end else if (written) burst_left <= burst_left - 4'd1;
     if (next) begin
       left <= values;
       beats_left <= take ? burst_size : beats;
