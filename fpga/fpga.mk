@@ -4,9 +4,11 @@ FPGA_BUILD := build/fpga
 RTL := fpga/rtl/layout.sv $(filter-out fpga/rtl/layout.sv,$(sort $(wildcard fpga/rtl/*.sv)))
 # The wrapper's pin "interrupt" is a word of C++, which no C++ is made of here.
 LINT := verilator --lint-only -Wall -Wno-SYMRSVDWORD --top-module engine_wrapper fpga/vivado/engine_wrapper.v
-VERILATE := verilator --cc --top-module engine --prefix Vengine -O3 --x-assign fast --x-initial fast
+PROPERTIES := $(sort $(wildcard fpga/formal/*.sv))
+# Every register and memory begins with a random value, as no circuit begins with zeros.
+VERILATE := verilator --cc --top-module engine --prefix Vengine -O3 --x-assign unique --x-initial unique
 
-.PHONY: fpga-sim fpga-lint fpga-test fpga-coverage fpga-synth
+.PHONY: fpga-sim fpga-lint fpga-test fpga-coverage fpga-synth fpga-pnr fpga-formal
 
 fpga-sim: $(FPGA_BUILD)/libengine_512.so $(FPGA_BUILD)/libengine_1024.so ## build the simulated engine, two minutes
 
@@ -27,11 +29,33 @@ fpga-coverage: $(FPGA_BUILD)/coverage/libengine_1024.so dev ## tell which branch
 fpga-synth: dev $(FPGA_BUILD)/yosys ## estimate with yosys what both builds take of a K26, some minutes
 	$(BIN)/python fpga/synthesize.py $(FPGA_BUILD)
 
+fpga-pnr: dev $(FPGA_BUILD)/yosys $(FPGA_BUILD)/nextpnr-ecp5 ## place and route parts of the RTL for an ECP5: how long are its paths?
+	$(BIN)/python fpga/place_and_route.py $(FPGA_BUILD)/pnr
+
+fpga-formal: $(PROPERTIES:fpga/formal/%.sv=$(FPGA_BUILD)/formal/%) ## prove the rules of the bus and of what moves data, for any input
+
+# For so many cycles from reset.
+CYCLES_fifo := 20
+CYCLES_reader := 16
+CYCLES_regions := 16
+CYCLES_registers := 16
+CYCLES_writer := 12
+$(FPGA_BUILD)/formal/%: fpga/formal/%.sv $(RTL) | $(FPGA_BUILD)/yosys
+	@mkdir -p $(@D)
+	@echo "Proving the properties of $* for $(CYCLES_$*) cycles"
+	@yosys -q -p "read_verilog -sv $(RTL); read_verilog -formal -sv $<; prep -flatten -top $*_properties; \
+	    async2sync; formalff -clk2ff -ff2anyinit; setundef -undriven -anyseq; memory_map -formal; opt; \
+	    techmap; opt -fast; dffunmap; aigmap; opt_clean; write_aiger -I -B -zinit -no-startoffset $@.aig"
+	@yosys-abc -c "read_aiger $@.aig; fold; strash; bmc3 -F $(CYCLES_$*)" > $@.log
+	@grep -q "No output asserted in $(CYCLES_$*) frames" $@.log || { tail -n 5 $@.log; exit 1; }
+	@touch $@
+
 # Tools that Debian and Ubuntu have, and the versions that are new enough.
 VERSION_verilator := Verilator ([5-9]|[1-9][0-9])[.]
 VERSION_yosys := Yosys (0[.][3-9][0-9]|[1-9])
+VERSION_nextpnr-ecp5 := Version
 
-TOOLS := $(addprefix $(FPGA_BUILD)/,verilator yosys)
+TOOLS := $(addprefix $(FPGA_BUILD)/,verilator yosys nextpnr-ecp5)
 $(TOOLS): TOOL = $(notdir $@)
 $(TOOLS):
 	@command -v $(TOOL) > /dev/null \

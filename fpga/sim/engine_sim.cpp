@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <random>
@@ -219,11 +218,10 @@ engine *engine_create(uint64_t memory_bytes) {
     }
     sim->memory = static_cast<uint8_t *>(memory);
     sim->size = memory_bytes;
-    // Of a build with random initial values; of one with faults (mutate.py) which one it has.
+    // Random initial values, others for each simulation.
+    static int simulations = 0;
     sim->context.randReset(2);
-    const char *argument = std::getenv("FPGA_ARGUMENT");
-    const char *arguments[] = {"engine", argument ? argument : ""};
-    sim->context.commandArgs(2, arguments);
+    sim->context.randSeed(++simulations);
     sim->top = new Vengine(&sim->context);
     engine_reset(sim, 4);
     return sim;

@@ -46,8 +46,8 @@ def simulation_path():
 def simulation(request):
     """A simulated engine of each build, kept for all tests of a module.
 
-    FPGA_ENGINES in the environment is another folder of builds: those that count what is run
-    (`make fpga-coverage`), that begin with random values or that have faults.
+    FPGA_ENGINES in the environment is another folder of builds, as of those that count what is run
+    (`make fpga-coverage`).
     """
     folder = Path(os.environ.get("FPGA_ENGINES", ROOT / "build/fpga"))
     library = folder / f"libengine_{request.param}.so"
