@@ -208,7 +208,7 @@ class PerceptionNode(LifecycleNode):
         self.is_shut_down = True
         return TransitionCallbackReturn.SUCCESS
 
-    def _on_parameters(self, parameters: Sequence[Parameter[Any]]) -> SetParametersResult:
+    def _on_parameters(self, parameters: "Sequence[Parameter[Any]]") -> SetParametersResult:
         fields = self.settings_type.model_fields
         changed = {one.name: one.value for one in parameters if one.name in fields}
         if changed:

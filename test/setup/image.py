@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = ROOT / "packaging/Dockerfile"
 OF_THE_HOST = ("/etc/resolv.conf", "/etc/pip.conf", "/etc/ssl/certs/ca-certificates.crt")
 """What a machine behind a proxy needs to reach the network, as Docker would pass it on."""
+CHROOT = "/usr/sbin/chroot"
 PASSED_ON = re.compile(r"(https?|no)_proxy|PIP_|SSL_CERT|REQUESTS_CA", re.IGNORECASE)
 
 
@@ -40,7 +41,7 @@ class Stage:
             if Path(name).is_file():
                 (self.root / name[1:]).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(name, self.root / name[1:])
-        inside = ["chroot", f"--userspec={self.user}", str(self.root), "/usr/bin/env", "-C"]
+        inside = [CHROOT, f"--userspec={self.user}", str(self.root), "/usr/bin/env", "-C"]
         home = "/root" if self.user == "root" else f"/home/{self.user}"
         process = subprocess.run(
             [*inside, self.folder, *command],
