@@ -22,7 +22,8 @@ def sample_drive() -> Path:
         if drive.is_dir():
             return drive
     maker = share_folder() / "bags/make_sample.py"
-    made = subprocess.run([sys.executable, str(maker), "--out", str(folder)], check=False)
+    command = [sys.executable, str(maker), "--out", str(folder)]
+    made = subprocess.run(command, stdout=2, check=False)  # our standard output is the result
     if made.returncode:
         raise PerceptionError(
             f"the sample drive could not be made in {folder}, see above; name another with --bag"
