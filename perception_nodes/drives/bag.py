@@ -207,8 +207,10 @@ def camera_info_topic(image_topic: str) -> str:
 
 def _open(path: Path) -> Storage:
     try:
-        if not path.exists():
-            raise BagError(f"{path} does not exist")
+        try:
+            path.stat()  # tells the reason; from Python 3.14 on Path.exists never does
+        except FileNotFoundError:
+            raise BagError(f"{path} does not exist") from None
         if path.is_file() and path.suffix.lower() in VIDEO_SUFFIXES:
             return VideoStorage(path)
         if path.is_dir() and not storage_files(path) and (files := images_in(path)):

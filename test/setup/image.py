@@ -32,7 +32,9 @@ class Stage:
         self.entrypoint: list[str] = []
         passed_on = {k: v for k, v in os.environ.items() if PASSED_ON.match(k)}
         self.environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", **passed_on}
-        for name in ("proc", "sys", "dev"):
+        # Of the namespace's own processes: nodes look one another up there.
+        subprocess.run(["mount", "-t", "proc", "proc", root / "proc"], check=True)
+        for name in ("sys", "dev"):
             subprocess.run(["mount", "--rbind", f"/{name}", root / name], check=True)
 
     def run(self, *command: str) -> str:
