@@ -11,7 +11,7 @@ module reader #(
     input  logic         halt,
     output logic         quiet,
     output logic         error,      // a cycle: an answer was not OKAY
-    output logic         waiting,    // the bus owes a handshake
+    output logic         waiting,    // the bus owes a handshake, and there is none in this cycle
 
     input  logic [3:0]   request,
     input  logic [159:0] request_address,
@@ -76,7 +76,7 @@ module reader #(
   assign beat = m_axi_rvalid && m_axi_rready;
   assign last = beat && m_axi_rlast;
   assign quiet = !m_axi_arvalid && open == '0;
-  assign waiting = (m_axi_arvalid && !m_axi_arready) || (open != '0 && !m_axi_rvalid);
+  assign waiting = (m_axi_arvalid || open != '0) && !(m_axi_arvalid && m_axi_arready) && !beat;
 
   always_ff @(posedge clk) begin
     valid <= beat && !halt && !rst ? 4'd1 << owner : 4'd0;

@@ -13,7 +13,7 @@ module writer #(
     input  logic         halt,
     output logic         quiet,
     output logic         error,    // a cycle: an answer was not OKAY
-    output logic         waiting,  // the bus owes a handshake
+    output logic         waiting,  // the bus owes a handshake, and there is none in this cycle
 
     input  logic         push,
     input  logic [35:0]  push_address,
@@ -162,6 +162,6 @@ module writer #(
 
   assign quiet = !push_1 && !growing && entry_count == '0 && burst_count == '0 && !m_axi_awvalid
                  && !m_axi_wvalid && open == '0;
-  assign waiting = (m_axi_awvalid && !m_axi_awready) || (m_axi_wvalid && !m_axi_wready)
-                   || (open != '0 && !m_axi_bvalid);
+  assign waiting = (m_axi_awvalid || m_axi_wvalid || open != '0)
+                   && !(m_axi_awvalid && m_axi_awready) && !written && !m_axi_bvalid;
 endmodule
