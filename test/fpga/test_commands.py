@@ -39,27 +39,27 @@ def test_replay_tells_what_the_engine_counted(sample, bitstream, tmp_path):
     assert summary["detections_sha256"] == json.loads(golden)["detections_sha256"]
     assert summary["detections"] > 0
     assert summary["engine"]["frames"] == 3
-    assert summary["engine"]["cycles"] == {"p50": 1_000_000, "p99": 1_000_000, "max": 1_000_000}
-    assert summary["engine"]["latency_ms"]["p50"] == 4.0
+    assert summary["engine"]["cycles"] == {"p50": 425_000, "p99": 425_000, "max": 425_000}
+    assert summary["engine"]["latency_ms"]["p50"] == 1.7
     assert summary["engine"]["simulated"] is False
     with (tmp_path / "fpga/engine.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     assert [int(row["frame"]) for row in rows] == [0, 80, 160]
     assert {row["stalled_port"] for row in rows} == {"77"}
     report = (tmp_path / "fpga/report.html").read_text()
-    assert "4.00 ms at 250 MHz" in report
+    assert "1.70 ms at 250 MHz" in report
     assert not (tmp_path / "golden/engine.csv").exists()
-    assert "4.00 ms at 250 MHz" in run(*arguments, *ours).stderr
+    assert "1.70 ms at 250 MHz" in run(*arguments, *ours).stderr
 
 
 def test_a_frame_that_the_engine_fails_on_is_accounted_for(sample, bitstream, engine, tmp_path):
-    start, left = engine.start, iter([""] * 2 + ["READ"])  # one when it is loaded
+    end, left = engine.end, iter([""] * 2 + ["READ"])  # one when it is loaded
 
     def failing():
         engine.fault = next(left, "")
-        start()
+        end()
 
-    engine.start = failing
+    engine.end = failing
     arguments = ("replay", sample, "--model", "road-xs", "--every", 80, "--frames", 3, "--json")
     summary = json.loads(run(*arguments, "--backend", "fpga", "--out", tmp_path / "out").stdout)
     assert summary["status"]["FAILED"] == 1
