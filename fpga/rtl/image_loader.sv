@@ -74,7 +74,11 @@ module image_loader (
   assign ready = fold || !data_valid;
   always_ff @(posedge clk) begin
     if (data_valid) begin
-      three[128*beat+:128] <= data ^ {16{8'h80}};
+      case (beat)
+        2'd0: three[127:0] <= data ^ {16{8'h80}};
+        2'd1: three[255:128] <= data ^ {16{8'h80}};
+        default: three[383:256] <= data ^ {16{8'h80}};
+      endcase
       beat <= beat == 2'd2 ? 2'd0 : beat + 2'd1;
     end
     if (start) beat <= 2'd0;
@@ -130,7 +134,7 @@ module image_loader (
     end
   end
 
-  // A choice among slices, which an index times their width would make a multiplication.
+  // A choice among slices: an index times their width would be a multiplication.
   logic [95:0] quarter;
   logic [191:0] half;
   always_comb begin
