@@ -157,8 +157,9 @@ def test_each_frame_comes_in_order(codec, serve, view):
     viewer.until(lambda: len(viewer.found) >= 100)
     check_numbers(viewer.found)
     assert not any("missing" in line or "damaged" in line for line in viewer.told)
-    stamps = np.array([stamp_ns for *_, stamp_ns in viewer.found[50:]])
-    assert np.abs(np.diff(stamps) / 1e9 - 1 / RATE_HZ).max() < 0.002
+    # A viewer without a processor for a while misses some, which it counts.
+    numbers, *_, stamps = np.array(viewer.found[50:]).T
+    assert np.abs(np.diff(stamps) / 1e9 - np.diff(numbers) / RATE_HZ).max() < 0.002
 
 
 @pytest.mark.parametrize("codec", ENCODERS)
