@@ -62,7 +62,7 @@ module sequencer #(
   logic narrow, must_wait, split;
   logic [11:0] x_limit, y_limit, x_before, y_before;  // `before`: the one before the last
   logic [BITS-1:0] place_limit, place_before;
-  logic short_line, one_line;
+  logic short_line, one_line, one_group, one_column, one_step;
   logic [3:0] kernel_x_limit, kernel_y_limit;
   logic [7:0] group_0_limit, group_1_limit, ogs;
   logic two_segments;
@@ -88,6 +88,10 @@ module sequencer #(
     group_0_limit <= descriptor[layout::CONVOLVE_SOURCE0_GROUPS+:8] - 8'd1;
     group_1_limit <= descriptor[layout::CONVOLVE_SOURCE1_GROUPS+:8] - 8'd1;
     two_segments <= descriptor[layout::CONVOLVE_SOURCE1_GROUPS+:8] != '0;
+    one_group <= group_0_limit == '0;
+    one_column <= kernel_x_limit == '0;
+    one_step <= group_0_limit == '0 && !two_segments && kernel_x_limit == '0
+                && kernel_y_limit == '0;
     ogs <= descriptor[layout::CONVOLVE_NARROW] ? descriptor[layout::CONVOLVE_GROUPS+:8]
                                        : descriptor[layout::CONVOLVE_GROUPS+:8] >> 1;
   end
@@ -112,11 +116,18 @@ module sequencer #(
   assign next_y = line_end ? y + 12'd1 : y;
   assign next_line_end = line_end ? short_line : x >= x_before;
   assign next_last_line = line_end ? y == y_before : last_line;
-  // A step is never shorter than the 16 cycles in which its weights come.
+  // The steps of one tile begin as far apart as their weights come, 16 cycles at least, and so they
+  // end: what is compared within a step is there in time. The first step of the next tile may follow
+  // at once, and be shorter: it is known beforehand.
   always_ff @(posedge clk) begin
     segment_end <= segment ? group == group_1_limit : group == group_0_limit;
     kernel_x_end <= kernel_x == kernel_x_limit;
     step_end <= kernel_end && kernel_x_end && kernel_y == kernel_y_limit;
+    if (whole && tile_end && step_end) begin
+      segment_end <= one_group;
+      kernel_x_end <= one_column;
+      step_end <= one_step;
+    end
     last_og <= ogs_left == 8'd1;
   end
   assign kernel_end = segment_end && (segment || !two_segments);

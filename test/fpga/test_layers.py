@@ -180,6 +180,21 @@ def test_images(simulation, fold, size):
     np.testing.assert_array_equal(bench.run()[place], wanted)
 
 
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("rest", [1, 2, 3, 4])
+@pytest.mark.parametrize("narrow", [False, True])
+def test_a_short_tile_behind_a_long_one(simulation, groups, rest, narrow):
+    """Its first step follows the long one's last step at once."""
+    bench = Bench(simulation)
+    pixels = bench.blocks if narrow else bench.blocks // 2
+    rng = np.random.default_rng(rest)
+    source = codes(rng, (16 * groups, 1, pixels * (64 + rest)), "any")
+    weight = rng.integers(-128, 128, (64, 16 * groups, 1, 1), dtype=np.int16)
+    layer = copy_of(weight, stored=False)
+    place = bench.convolve(layer, [bench.put(source)], narrow=narrow, tile=64)
+    np.testing.assert_array_equal(bench.run()[place], layer.run({"source": source}))
+
+
 def plain(weight, **changes):
     """A layer whose results leave the engine, scaled into 18 bits."""
     shift = 16 + max(int(np.abs(weight).sum(axis=(1, 2, 3)).max()).bit_length() + 7 - 17, 0)
