@@ -29,7 +29,7 @@ FLOORS_MHZ = {
     "reader": 185,
     "registers": 160,
     "requantize": 125,
-    "sequencer": 190,
+    "sequencer": 185,
     "source": 165,
     "streamer": 155,
     "weights": 135,
