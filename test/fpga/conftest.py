@@ -59,10 +59,3 @@ def simulation(request):
         path = library.with_name(f"{request.module.__name__}_{request.param}.dat")
         engine._library.engine_write_coverage(ctypes.c_void_p(engine._engine), bytes(path))
     engine.close()
-
-
-def pytest_collection_modifyitems(items):
-    """The engine of 1,024 MACs computes some of these wrong, see docs/fpga.md: not mended yet."""
-    for item in items:
-        if item.name == "test_layers_that_do_not_wait_for_each_other[1024]":
-            item.add_marker(pytest.mark.xfail(reason="groups of a layer are missing in memory"))
