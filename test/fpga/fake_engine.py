@@ -5,7 +5,7 @@ mmio.py, buffer.py and pl_server/ of github.com/Xilinx/PYNQ. Where a real board 
 memory, the fake fails.
 """
 
-import asyncio
+import threading
 import types
 from itertools import count
 from pathlib import Path
@@ -173,7 +173,9 @@ def fake_pynq(engine, pieces=99):
     class Overlay:
         def __init__(self, path):
             assert isinstance(path, str)
-            asyncio.get_event_loop()  # as pl_server does: this raises in all but the main thread
+            # pl_server asks for an event loop, which only the main thread has.
+            if threading.current_thread() is not threading.main_thread():
+                raise RuntimeError("There is no current event loop in this thread.")
             if not Path(path).with_suffix(".hwh").is_file():
                 raise RuntimeError("Unable to find metadata for bitstream")
             name = Path(path).name
