@@ -22,7 +22,7 @@ from perception_nodes.hil.lossy_network import why_unavailable
 from perception_nodes.hil.scenario import Scenario
 from perception_nodes.hil.scratch import PREFIX
 from perception_nodes.hil.topology import run_scenario
-from perception_nodes.hil.unit import RemoteUnit
+from perception_nodes.hil.unit import TOKEN_VARIABLE, RemoteUnit
 from perception_nodes.transport.memory import SHM_FOLDER
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(120), pytest.mark.usefixtures("domain")]
@@ -105,6 +105,7 @@ def test_a_unit_over_a_network_that_loses_packets_accounts_for_every_frame(
 def test_a_unit_that_dies_in_mid_run_fails_and_what_was_seen_of_it_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setenv(TOKEN_VARIABLE, "0123456789abcdef")
     command = [sys.executable, "-m", "perception_nodes", "hil", "unit", "--listen"]
     unit = subprocess.Popen([*command, "127.0.0.1:0"], stderr=subprocess.PIPE, text=True)
     monkeypatch.setattr(RemoteUnit, "put_in", lambda *_: unit.kill())

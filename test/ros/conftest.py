@@ -1,29 +1,18 @@
 """A domain of its own for each test that starts nodes."""
 
-import itertools
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from own_domain import own_domain
 from started_graph import Starter, needs_launch
 
 from perception_nodes.bench.graphs import MEASURED
 from perception_nodes.graph.supervisor import Supervisor
-from perception_nodes.transport.domain import sweep
 
-DOMAINS = itertools.count(1)
-
-
-@pytest.fixture(autouse=True)
-def domain(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """A ROS domain that no other test, nor another run beside this one, is in."""
-    number = (os.getpid() + 7 * next(DOMAINS)) % 101 + 1
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(number))
-    yield number
-    sweep(number)
+domain = pytest.fixture(autouse=True)(own_domain)
 
 
 @pytest.fixture
