@@ -10,24 +10,12 @@ from contextlib import suppress
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.backends.contract import (
-    BackendInfo,
-    BackendSettings,
-    check_heads,
-    check_image,
-)
+from perception_nodes.backends.captured import CapturedNetwork
+from perception_nodes.backends.contract import BackendInfo, BackendSettings, check_heads
 from perception_nodes.backends.model import Model
 from perception_nodes.backends.qdq import read_network
-from perception_nodes.core.inference import BackendError, BackendLost, HeadTensors
-from perception_nodes.gpu.cuda import (
-    CudaError,
-    CudaGraph,
-    Device,
-    Stream,
-    Uncaptured,
-    capture,
-    open_device,
-)
+from perception_nodes.core.inference import BackendError, HeadTensors
+from perception_nodes.gpu.cuda import CudaError, Device, Stream, capture, open_device
 from perception_nodes.gpu.network_job import NetworkPlan, plan_network
 from perception_nodes.gpu.network_stage import NetworkKernels
 from perception_nodes.gpu.stages import NetworkStage
@@ -41,10 +29,7 @@ class Backend:
         self._device: Device | None = None
         self._model: Model
         self._kernels: NetworkKernels
-        self._graph: CudaGraph | Uncaptured
-        self._stream: Stream
-        self._image: NDArray[np.uint8]
-        self._heads = HeadTensors([], [])
+        self._network: CapturedNetwork | None = None
 
     def load(self, model: Model) -> BackendInfo:
         """Plan the network, copy its weights to the GPU, and run it once."""
@@ -55,9 +40,9 @@ class Backend:
             raise BackendError(f"{model.path} cannot run on our kernels: {error}") from error
         self._device = device = open_device()
         try:
-            self._model, self._stream = model, device.stream()
-            self._kernels = NetworkKernels(device, plan, self._stream)
-            self._prepare(device, plan)
+            stream = device.stream()
+            self._model, self._kernels = model, NetworkKernels(device, plan, stream)
+            self._network = self._capture(device, stream, plan)
             self.infer(np.zeros((model.input.height, model.input.width, 3), np.uint8))
         except BaseException:
             self.close()
@@ -67,23 +52,10 @@ class Backend:
         return BackendInfo("cuda", runtime, f"{device.facts.name} (SM{device.facts.sm})", 1)
 
     def infer(self, image: NDArray[np.uint8]) -> HeadTensors:
-        """Run the network on a copy of the image.
-
-        Raises:
-            BackendLost: the device failed; CUDA answers every later call with the same error.
-        """
-        if self._device is None:
+        """Run the network on a copy of the image; see `CapturedNetwork`."""
+        if self._network is None:
             raise BackendError("cuda: no model is loaded")
-        height, width, _ = self._image.shape
-        check_image("cuda", image, width, height)
-        np.copyto(self._image, image)
-        try:
-            self._device.make_current()
-            self._graph.launch(self._stream)
-            self._stream.wait()
-        except CudaError as error:
-            raise BackendLost(str(error)) from error
-        return self._heads
+        return self._network.infer(image)
 
     def another_network(self) -> NetworkStage:
         """Another instance of the model, as a stage of a graph; see `backends.in_place`.
@@ -104,34 +76,35 @@ class Backend:
 
     def close(self) -> None:
         """Free everything on the device."""
-        self._heads = HeadTensors([], [])
+        self._network = None
         if self._device is not None:
             with suppress(CudaError):
                 self._device.close()
             self._device = None
 
-    def _prepare(self, device: Device, plan: NetworkPlan) -> None:
+    def _capture(self, device: Device, stream: Stream, plan: NetworkPlan) -> CapturedNetwork:
         """Allocate memory, and capture the graph with the copies from and to the host."""
         instance, model = self._kernels.instance(), self._model
         image = device.pinned(plan.buffers[0])
-        self._image = image.array.reshape(plan.graph.tensors[plan.graph.image].height, -1, 3)
+        pixels = image.array.reshape(plan.graph.tensors[plan.graph.image].height, -1, 3)
         begin = min(instance.outputs.values())
         results = device.pinned(instance.memory.nbytes - begin)
-        heads = {}
+        tensors = {}
         for name, offset in instance.outputs.items():
             tensor, first = plan.graph.tensors[name], offset - begin
             values = results.array[first : first + plan.output_bytes(name)].view(np.float32)
-            heads[name] = values.reshape(1, tensor.channels, tensor.height, tensor.width)
+            tensors[name] = values.reshape(1, tensor.channels, tensor.height, tensor.width)
         boxes, classes = model.outputs.box, model.outputs.classes
         for name in (*boxes, *classes):
-            if name not in heads:
+            if name not in tensors:
                 raise BackendError(f"{model.path} has no output {name!r}")
-        self._heads = HeadTensors([heads[n] for n in boxes], [heads[n] for n in classes])
-        check_heads(model, self._heads)
+        heads = HeadTensors([tensors[n] for n in boxes], [tensors[n] for n in classes])
+        check_heads(model, heads)
         address = instance.memory.address
         stages = [
             lambda stream: stream.copy(address, image.address, image.nbytes),
             instance.enqueue,
             lambda stream: stream.copy(results.address, address + begin, results.nbytes),
         ]
-        self._graph = capture(self._stream, stages)
+        graph = capture(stream, stages)
+        return CapturedNetwork("cuda", device, stream, graph, pixels, heads)

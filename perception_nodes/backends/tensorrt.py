@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from perception_nodes.backends.captured import CapturedNetwork
 from perception_nodes.backends.contract import (
     BackendInfo,
     BackendSettings,
@@ -21,10 +22,9 @@ from perception_nodes.backends.contract import (
     check_heads,
 )
 from perception_nodes.backends.model import Model
-from perception_nodes.core.inference import BackendError, BackendLost, HeadTensors
+from perception_nodes.core.inference import BackendError, HeadTensors
 from perception_nodes.gpu.cuda import (
     CudaError,
-    CudaGraph,
     Device,
     HostMemory,
     Stream,
@@ -58,10 +58,7 @@ class Backend:
         self._device: Device | None = None
         self._engine: Engine | None = None
         self._model: Model | None = None
-        self._graph: CudaGraph | Uncaptured | None = None
-        self._stream: Stream
-        self._image: NDArray[np.uint8]
-        self._heads = HeadTensors([], [])
+        self._network: CapturedNetwork | None = None
 
     def load(self, model: Model) -> BackendInfo:
         """Read the engine from the cache, or build it; capture its graph and run it.
@@ -89,29 +86,19 @@ class Backend:
         except BaseException:
             self.close()
             raise
+        assert self._network is not None
         runtime = self._library.name
         if cached.convolutions:
             runtime += f", {cached.in_int8} of {cached.convolutions} convolutions in 8 bits"
-        if isinstance(self._graph, Uncaptured):
+        if isinstance(self._network.graph, Uncaptured):
             runtime += ", without a CUDA graph"
         return BackendInfo("tensorrt", runtime, f"{device.facts.name} (SM{device.facts.sm})", 1)
 
     def infer(self, image: NDArray[np.uint8]) -> HeadTensors:
-        """Run the network on a copy of the image.
-
-        Raises:
-            BackendLost: the device failed; CUDA answers every later call with the same error.
-        """
-        if self._graph is None or self._device is None:
+        """Run the network on a copy of the image; see `CapturedNetwork`."""
+        if self._network is None:
             raise BackendError("tensorrt: no model is loaded")
-        np.copyto(self._image, image)
-        try:
-            self._device.make_current()
-            self._graph.launch(self._stream)
-            self._stream.wait()
-        except CudaError as error:
-            raise BackendLost(str(error)) from error
-        return self._heads
+        return self._network.infer(image)
 
     def another_network(self) -> NetworkStage:
         """Another instance of the model, as a stage of a graph; see `backends.in_place`.
@@ -137,8 +124,7 @@ class Backend:
 
     def close(self) -> None:
         """Free the engine, then everything else on the device."""
-        self._heads = HeadTensors([], [])
-        self._graph = None
+        self._network = None
         if self._device is not None:
             with suppress(CudaError):
                 # After a kernel has failed, every call fails, including these.
@@ -194,7 +180,7 @@ class Backend:
         """Allocate and bind memory, capture the graph, and run it once."""
         self._engine, device = engine, self._device
         assert device is not None
-        self._stream = stream = device.stream()
+        stream = device.stream()
         size = (1, model.input.height, model.input.width, 3)
         image = engine.inputs.get(model.input.name)
         if len(engine.inputs) != 1 or image is None or image.shape != size:
@@ -207,13 +193,14 @@ class Backend:
             raise BackendError(f"{model.folder}: the network has no output {missing[0]!r}")
         before, image_memory = self._input(engine, model.input.name, image.nbytes)
         after, views = self._outputs(engine)
-        self._image = image_memory.array.reshape(size[1:])
         boxes = len(model.outputs.box)
         tensors = [views[name] for name in names]
-        self._heads = HeadTensors(tensors[:boxes], tensors[boxes:])
-        check_heads(model, self._heads)
+        heads = HeadTensors(tensors[:boxes], tensors[boxes:])
+        check_heads(model, heads)
         stages = [*before, engine.execution.enqueue, *after]
-        self._graph = capture(stream, stages, engine.execution.capturable(stream))
+        graph = capture(stream, stages, engine.execution.capturable(stream))
+        pixels = image_memory.array.reshape(size[1:])
+        self._network = CapturedNetwork("tensorrt", device, stream, graph, pixels, heads)
         self.infer(np.zeros(size[1:], np.uint8))
 
     def _input(

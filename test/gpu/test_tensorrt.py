@@ -96,6 +96,27 @@ def test_copies_to_and_from_the_device_are_one_each(runtime, gpu, tmp_path, mode
     backend.close()
 
 
+@pytest.mark.parametrize(
+    "size, kind",
+    [
+        pytest.param((8, 8, 3), np.uint8, id="smaller"),
+        pytest.param((1, 1, 3), np.uint8, id="a size that NumPy would repeat"),
+        pytest.param((256, 416, 3), bool, id="a type that NumPy would convert"),
+    ],
+)
+def test_an_image_that_is_not_the_networks_input_is_refused(
+    runtime, gpu, tmp_path, model, size, kind
+):
+    runtime()
+    backend = opened(tmp_path, model)
+    before = gpu.calls.copy()
+    text = rf"tensorrt: the image is {np.dtype(kind)} .*, not uint8 \(256, 416, 3\)"
+    with pytest.raises(BackendError, match=text):
+        backend.infer(np.zeros(size, kind))
+    assert gpu.calls == before
+    backend.close()
+
+
 def test_its_context_is_set_whatever_another_library_has_set(runtime, gpu, tmp_path, model):
     runtime()
     backend = opened(tmp_path, model)
@@ -160,7 +181,7 @@ def test_what_cannot_be_captured_runs_without_a_graph_and_says_so(runtime, gpu, 
     assert backend.info.runtime.endswith("without a CUDA graph") and gpu.open["graph"] == 0
     heads = backend.infer(np.full((model.input.height, model.input.width, 3), 9, np.uint8))
     assert (heads.boxes[0] == 10).all()
-    assert not backend.another_network().capturable(backend._stream)
+    assert not backend.another_network().capturable(backend._device.stream())
     backend.close()
 
 
