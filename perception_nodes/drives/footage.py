@@ -16,7 +16,7 @@ from perception_nodes.drives.bag_file import BagError, Messages
 from perception_nodes.drives.exif import UPRIGHT, orientation
 from perception_nodes.drives.schemas import COMPRESSED_IMAGE, IMAGE
 from perception_nodes.drives.storage import Topic
-from perception_nodes.transport.cdr import write_image
+from perception_nodes.transport.cdr_writer import write_image
 
 # A video that cannot be read is named in one line of ours: FFmpeg's own messages stay out.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")

@@ -4,7 +4,7 @@ from perception_nodes.core.frame import CameraInfo, FrameRejected
 from perception_nodes.drives.bag import RawFrame
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.preprocess.lens import UnknownLens
-from perception_nodes.transport.cdr import read_camera_info
+from perception_nodes.transport.cdr_reader import read_camera_info
 
 STAMP_END = 12
 """Bytes of encapsulation and stamp in a `CameraInfo`; what follows them is the calibration."""

@@ -14,7 +14,7 @@ from perception_nodes.drives.rectification import RecordedCalibration
 from perception_nodes.drives.schemas import COMPRESSED_IMAGE
 from perception_nodes.evaluation import LabelledImage
 from perception_nodes.evaluation.datasets import check_images, list_images
-from perception_nodes.transport.cdr import read_compressed_image, read_image
+from perception_nodes.transport.cdr_reader import read_compressed_image, read_image
 
 
 @dataclass

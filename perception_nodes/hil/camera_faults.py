@@ -13,7 +13,7 @@ from perception_nodes.core.frame import FrameRejected
 from perception_nodes.drives.bag import RawFrame
 from perception_nodes.drives.schemas import CAMERA_INFO, typestore
 from perception_nodes.hil.scenario import CameraFault
-from perception_nodes.transport.cdr import read_compressed_image, read_image
+from perception_nodes.transport.cdr_reader import read_compressed_image, read_image
 
 LATE_BY_NS = 5_000_000
 """How long after its successor an out-of-order frame arrives."""

@@ -18,7 +18,7 @@ from perception_nodes.hil.weather import with_weather
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.report.annotate import source_size
 from perception_nodes.report.recording import Recorder
-from perception_nodes.transport.cdr import read_compressed_image, read_image
+from perception_nodes.transport.cdr_reader import read_compressed_image, read_image
 
 TOPICS = {IMAGE: "/camera/image_raw", COMPRESSED_IMAGE: "/camera/image_raw/compressed"}
 JPEG_QUALITY = 90

@@ -11,7 +11,7 @@ from perception_nodes.nodes.ros_time import stamp_ns_of
 from perception_nodes.report.annotate import draw
 from perception_nodes.report.foxglove import image_annotations
 from perception_nodes.report.recording import FrameDetections, ReportedFrame
-from perception_nodes.transport.cdr import write_compressed_image
+from perception_nodes.transport.cdr_writer import write_compressed_image
 from perception_nodes.view.pictures import JPEG_QUALITY, Shot
 
 QUEUE_DEPTH = 5

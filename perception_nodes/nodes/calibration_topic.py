@@ -8,7 +8,7 @@ from perception_nodes.nodes.image_topic import QUEUE
 from perception_nodes.nodes.redundant import RedundantNode
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.preprocess.lens import UnknownLens
-from perception_nodes.transport.cdr import read_camera_info
+from perception_nodes.transport.cdr_reader import read_camera_info
 
 
 class CalibrationTopic:

@@ -12,7 +12,7 @@ from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode
 from perception_nodes.nodes.image_topic import ImageTopic
 from perception_nodes.nodes.running import run_node
 from perception_nodes.preprocess.formats import check_frame
-from perception_nodes.transport.cdr import Buffer
+from perception_nodes.transport.cdr_reader import Buffer
 
 DISCOVERY_NS = 2_500_000_000
 LISTENING_NS = 3_000_000_000

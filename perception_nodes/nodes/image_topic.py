@@ -17,7 +17,7 @@ from perception_nodes.graph.config import PreprocessSettings, SettingsError, ima
 from perception_nodes.nodes.base import PerceptionNode, Period
 from perception_nodes.nodes.image_transports import TRANSPORTS
 from perception_nodes.nodes.serialized import SerializedReader
-from perception_nodes.transport.cdr import Buffer
+from perception_nodes.transport.cdr_reader import Buffer
 
 QUEUE = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
 NEWEST_DEPTH = 1

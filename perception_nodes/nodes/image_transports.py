@@ -13,7 +13,7 @@ from perception_nodes.drives.schemas import (
     IMAGE,
 )
 from perception_nodes.graph.config import SettingsError
-from perception_nodes.transport.cdr import (
+from perception_nodes.transport.cdr_reader import (
     Buffer,
     read_compressed_image,
     read_compressed_video,

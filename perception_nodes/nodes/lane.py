@@ -27,7 +27,7 @@ from perception_nodes.core.pipeline import Pipeline
 from perception_nodes.graph.config import DetectorSettings
 from perception_nodes.nodes.redundant import RedundantNode, Seat
 from perception_nodes.transport import channels
-from perception_nodes.transport.cdr import write_detection_array
+from perception_nodes.transport.cdr_writer import write_detection_array
 from perception_nodes.transport.shm import Sample
 
 QUEUE_DEPTH = 10

@@ -11,7 +11,8 @@ from perception_nodes.core.frame import FrameRejected, ImageView
 from perception_nodes.drives.bag import RawFrame
 from perception_nodes.graph.config import PlayerSettings, image_topic, info_topic
 from perception_nodes.nodes.base import PerceptionNode
-from perception_nodes.transport.cdr import read_compressed_image, read_image, stamped
+from perception_nodes.transport.cdr_reader import read_compressed_image, read_image
+from perception_nodes.transport.cdr_writer import stamped
 from perception_nodes.transport.shm import Sample, Writer
 
 QUEUE = QoSProfile(depth=5)

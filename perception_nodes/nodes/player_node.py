@@ -25,7 +25,8 @@ from perception_nodes.nodes.played_camera import QUEUE, PlayedCamera
 from perception_nodes.nodes.running import run_node
 from perception_nodes.system.files import write_whole
 from perception_nodes.system.realtime import RANKS
-from perception_nodes.transport.cdr import NS_PER_S, read_stamp
+from perception_nodes.transport.cdr import NS_PER_S
+from perception_nodes.transport.cdr_reader import read_stamp
 
 ACCOUNTING_TIMEOUT_S = 5.0
 PREPARE_NS = 8_000_000

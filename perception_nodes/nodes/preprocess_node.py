@@ -25,7 +25,7 @@ from perception_nodes.preprocess.ingest import Ingest
 from perception_nodes.preprocess.video import VideoDecoder
 from perception_nodes.system.realtime import RANKS
 from perception_nodes.transport import channels
-from perception_nodes.transport.cdr import Buffer
+from perception_nodes.transport.cdr_reader import Buffer
 from perception_nodes.transport.memory import TransportError
 from perception_nodes.watchdog.faults import MS
 

@@ -23,7 +23,8 @@ from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, Publisher
 from perception_nodes.nodes.running import run_node
 from perception_nodes.preprocess.calibration import read_calibration
 from perception_nodes.preprocess.cpu import Preprocessor
-from perception_nodes.transport.cdr import NS_PER_S, write_compressed_image, write_image
+from perception_nodes.transport.cdr import NS_PER_S
+from perception_nodes.transport.cdr_writer import write_compressed_image, write_image
 from perception_nodes.transport.shm import Endpoint, Reader
 
 QUEUE = QoSProfile(depth=5)

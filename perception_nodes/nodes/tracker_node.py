@@ -21,7 +21,7 @@ from perception_nodes.system.realtime import RANKS
 from perception_nodes.tracking.tracker import Tracker
 from perception_nodes.tracking.tracks import TrackingSettings
 from perception_nodes.transport import channels
-from perception_nodes.transport.cdr import write_tracked_detections, write_tracks
+from perception_nodes.transport.cdr_writer import write_tracked_detections, write_tracks
 from perception_nodes.transport.domain import own_prefix
 from perception_nodes.transport.memory import SHM_FOLDER, Mapped
 

@@ -9,7 +9,7 @@ from perception_nodes.drives.schemas import TRACKS
 from perception_nodes.report.recording import TRACKS_TOPIC, FrameDetections, Recorder
 from perception_nodes.tracking.tracker import Tracker
 from perception_nodes.tracking.tracks import TrackState
-from perception_nodes.transport.cdr import write_tracks
+from perception_nodes.transport.cdr_writer import write_tracks
 
 
 class Followed:

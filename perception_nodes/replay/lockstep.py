@@ -47,7 +47,7 @@ from perception_nodes.report.recording import (
     Recording,
     ReportedFrame,
 )
-from perception_nodes.transport.cdr import write_frame_report
+from perception_nodes.transport.cdr_writer import write_frame_report
 
 LANES = 2
 """Detection threads: one infers while the other decodes."""

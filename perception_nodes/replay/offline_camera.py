@@ -29,11 +29,8 @@ from perception_nodes.drives.schemas import COMPRESSED_IMAGE
 from perception_nodes.preprocess.calibration import read_calibration
 from perception_nodes.preprocess.ingest import Ingest
 from perception_nodes.report.recording import FrameDetections
-from perception_nodes.transport.cdr import (
-    read_compressed_image,
-    read_image,
-    write_detection_array,
-)
+from perception_nodes.transport.cdr_reader import read_compressed_image, read_image
+from perception_nodes.transport.cdr_writer import write_detection_array
 
 CAMERA_NAME = "replay"
 WARM_UP_CALLS = 3

@@ -28,7 +28,7 @@ from perception_nodes.report.recording import (
     Recording,
     ReportedFrame,
 )
-from perception_nodes.transport.cdr import write_frame_report
+from perception_nodes.transport.cdr_writer import write_frame_report
 from perception_nodes.watchdog.ledger import PASSED_OVER
 
 AHEAD = 8

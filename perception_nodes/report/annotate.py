@@ -21,7 +21,7 @@ from perception_nodes.drives.schemas import IMAGE
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.report.changes import Change
 from perception_nodes.report.recording import FrameDetections, ReportedFrame
-from perception_nodes.transport.cdr import read_compressed_image, read_image
+from perception_nodes.transport.cdr_reader import read_compressed_image, read_image
 
 Picture = NDArray[np.uint8]
 MAX_WIDTH = 960

@@ -23,7 +23,7 @@ from perception_nodes.drives.schemas import (
     schema_text,
     typestore,
 )
-from perception_nodes.transport.cdr import FRAME_REPORT_FIELDS
+from perception_nodes.transport.cdr_writer import FRAME_REPORT_FIELDS
 
 DETECTIONS_TOPIC = "/perception/detections"
 FRAME_REPORT_TOPIC = "/perception/frame_report"

@@ -12,7 +12,7 @@ from perception_nodes.core.frame import FrameHeader
 from perception_nodes.drives.bag import open_drive
 from perception_nodes.drives.exif import UPRIGHT, orientation
 from perception_nodes.preprocess.cpu import Preprocessor
-from perception_nodes.transport.cdr import read_compressed_image
+from perception_nodes.transport.cdr_reader import read_compressed_image
 
 TAG = 0x0112
 

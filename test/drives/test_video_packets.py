@@ -11,7 +11,7 @@ from perception_nodes.core.frame import FrameRejected
 from perception_nodes.drives.bag import open_drive
 from perception_nodes.drives.schemas import COMPRESSED_VIDEO, FFMPEG_PACKET, IMAGE, typestore
 from perception_nodes.report.recording import read_recording
-from perception_nodes.transport.cdr import read_image
+from perception_nodes.transport.cdr_reader import read_image
 
 CODECS = {
     COMPRESSED_VIDEO: {"h264": "h264", "h265": "h265"},

@@ -30,7 +30,7 @@ from perception_nodes.importing.source import read_onnx
 from perception_nodes.preprocess.calibration import read_calibration
 from perception_nodes.preprocess.lens import UnknownLens
 from perception_nodes.protection.profile import data_id, open_protected, protect
-from perception_nodes.transport.cdr import write_frame_report
+from perception_nodes.transport.cdr_writer import write_frame_report
 from perception_nodes.transport.journal import RECORDS, read_journal
 
 _FOLDER = tempfile.TemporaryDirectory(prefix="perception_fuzz_", dir="/dev/shm")

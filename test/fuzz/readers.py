@@ -26,16 +26,15 @@ from perception_nodes.preprocess.lens import UnknownLens, lens_from
 from perception_nodes.preprocess.placement import Placement
 from perception_nodes.preprocess.video import VIDEO_ENCODINGS, VideoDecoder
 from perception_nodes.report.video import VideoPackets
-from perception_nodes.transport.cdr import (
+from perception_nodes.transport.cdr_reader import (
     read_camera_info,
     read_compressed_image,
     read_compressed_video,
     read_ffmpeg_packet,
     read_image,
     read_stamp,
-    write_detection_array,
-    write_frame_report,
 )
+from perception_nodes.transport.cdr_writer import write_detection_array, write_frame_report
 
 GUARD = b"\xa5" * 64
 """Lies before and behind each message, so that a view out of bounds is noticed."""

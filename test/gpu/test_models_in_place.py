@@ -31,7 +31,7 @@ from perception_nodes.gpu.decode_job import Head
 from perception_nodes.gpu.preprocess_job import plan_frame
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.preprocess.placement import Placement, Placer
-from perception_nodes.transport.cdr import read_image
+from perception_nodes.transport.cdr_reader import read_image
 
 CAMERAS = ("front", "rear")
 SETTINGS = DecodeSettings()

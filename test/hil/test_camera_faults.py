@@ -9,7 +9,7 @@ from perception_nodes.core.frame import FrameRejected
 from perception_nodes.drives.synthetic import open_source
 from perception_nodes.hil.camera_faults import with_faults
 from perception_nodes.hil.scenario import CameraFault
-from perception_nodes.transport.cdr import read_compressed_image, read_image
+from perception_nodes.transport.cdr_reader import read_compressed_image, read_image
 
 PERIOD_NS = 100_000_000
 FRAMES = 20

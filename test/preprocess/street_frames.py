@@ -8,7 +8,7 @@ import pytest
 from perception_nodes.core.frame import FrameHeader
 from perception_nodes.drives.bag import open_drive
 from perception_nodes.preprocess.cpu import Preprocessor
-from perception_nodes.transport.cdr import read_image
+from perception_nodes.transport.cdr_reader import read_image
 
 SAMPLE = Path(__file__).parents[2] / "bags/sample"
 

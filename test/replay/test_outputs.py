@@ -31,7 +31,7 @@ from perception_nodes.report.recording import (
     RecordingError,
     read_recording,
 )
-from perception_nodes.transport.cdr import write_detection_array, write_frame_report
+from perception_nodes.transport.cdr_writer import write_detection_array, write_frame_report
 
 FRAMES = 30
 LATE, SKIPPED, UNSENT, LOST = 7, 8, 20, 21

@@ -37,7 +37,7 @@ from perception_nodes.report.recording import (
     FRAME_REPORT_TOPIC,
     read_recording,
 )
-from perception_nodes.transport.cdr import read_image
+from perception_nodes.transport.cdr_reader import read_image
 
 FRAMES = 6
 OUTPUTS = ["detections.mcap", "overview.png", "report.html", "summary.json", "timing.csv"]

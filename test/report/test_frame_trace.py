@@ -11,7 +11,7 @@ from perception_nodes.drives.schemas import FRAME_REPORT
 from perception_nodes.graph.config import SettingsError
 from perception_nodes.report.frame_trace import PublishedTracks, read_traced, trace_of
 from perception_nodes.report.recording import FRAME_REPORT_TOPIC, Recorder, RecordingError
-from perception_nodes.transport.cdr import write_frame_report
+from perception_nodes.transport.cdr_writer import write_frame_report
 from perception_nodes.transport.journal import Journal
 
 MS = 1_000_000

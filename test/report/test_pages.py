@@ -26,7 +26,7 @@ from perception_nodes.report.recording import (
     Recording,
     read_recording,
 )
-from perception_nodes.transport.cdr import write_detection_array, write_frame_report
+from perception_nodes.transport.cdr_writer import write_detection_array, write_frame_report
 
 HOSTILE = "<script>alert(1)</script>"
 ESCAPED = "&lt;script&gt;alert(1)&lt;/script&gt;"

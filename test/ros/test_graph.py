@@ -19,7 +19,7 @@ from perception_nodes.drives.bag import open_drive
 from perception_nodes.graph.graph import REPLAY
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor
 from perception_nodes.system.environment import RANGE, profiles_variable
-from perception_nodes.transport.cdr import read_stamp
+from perception_nodes.transport.cdr_reader import read_stamp
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(180)]
 Play = Callable[..., tuple[list[int], list[dict[str, Any]]]]

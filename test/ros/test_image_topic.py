@@ -24,7 +24,8 @@ from perception_nodes.nodes.base import PerceptionNode
 from perception_nodes.nodes.image_topic import ImageTopic
 from perception_nodes.system.environment import profiles_variable
 from perception_nodes.transport import channels
-from perception_nodes.transport.cdr import NS_PER_S, Buffer
+from perception_nodes.transport.cdr import NS_PER_S
+from perception_nodes.transport.cdr_reader import Buffer
 from perception_nodes.transport.shm import Endpoint
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(60)]

@@ -17,7 +17,7 @@ from perception_nodes.drives.bag import open_drive
 from perception_nodes.gpu.decode_job import Head
 from perception_nodes.gpu.preprocess_job import plan_frame
 from perception_nodes.preprocess.placement import Placement
-from perception_nodes.transport.cdr import read_image
+from perception_nodes.transport.cdr_reader import read_image
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(240)]
 MODEL = load_model("road-xs")

@@ -13,7 +13,8 @@ from sensor_msgs.msg import Image
 
 from perception_nodes.core.frame import FrameRejected, ImageView
 from perception_nodes.nodes.serialized import SerializedReader, Taken
-from perception_nodes.transport.cdr import read_image, write_image
+from perception_nodes.transport.cdr_reader import read_image
+from perception_nodes.transport.cdr_writer import write_image
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(60)]
 TIMEOUT_S = 20

@@ -16,7 +16,7 @@ from perception_nodes.core.frame import (
 from perception_nodes.tracking import motion
 from perception_nodes.tracking.tracker import MAX_TRACKS, Tracker
 from perception_nodes.tracking.tracks import TrackingSettings, TrackState
-from perception_nodes.transport.cdr import write_tracks
+from perception_nodes.transport.cdr_writer import write_tracks
 
 START_NS = 10**9
 PERIOD_NS = 33_333_333

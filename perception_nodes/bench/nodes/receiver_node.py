@@ -18,7 +18,9 @@ from perception_nodes.nodes.running import run_node
 from perception_nodes.system.files import write_whole
 from perception_nodes.system.realtime import RANKS
 from perception_nodes.transport import channels
-from perception_nodes.transport.cdr import FRAME_REPORT_FIELDS, NS_PER_S, read_stamp
+from perception_nodes.transport.cdr import NS_PER_S
+from perception_nodes.transport.cdr_reader import read_stamp
+from perception_nodes.transport.cdr_writer import FRAME_REPORT_FIELDS
 
 
 class ReceiverNode(PerceptionNode):

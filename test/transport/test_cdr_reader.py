@@ -1,0 +1,144 @@
+"""What is read of messages that rosbags' typestore wrote, whole and damaged."""
+
+import struct
+
+import pytest
+from cdr_messages import (
+    JPEG_MARK,
+    camera_info,
+    compressed,
+    fast,
+    image,
+    names,
+    serialize,
+    sizes,
+    stamps,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from perception_nodes.core.frame import FrameRejected
+from perception_nodes.transport.cdr_reader import (
+    read_camera_info,
+    read_compressed_image,
+    read_image,
+    read_stamp,
+)
+
+READERS = {
+    "sensor_msgs/msg/Image": read_image,
+    "sensor_msgs/msg/CompressedImage": read_compressed_image,
+    "sensor_msgs/msg/CameraInfo": read_camera_info,
+}
+
+
+@fast
+@given(stamps, names, sizes, sizes, st.binary(max_size=64), st.booleans())
+def test_image(stamp_ns, frame_id, width, height, data, little_endian):
+    message = image(stamp_ns, frame_id, width, height, data=data)
+    view = read_image(serialize(message, little_endian))
+    assert (view.stamp_ns, view.frame_id) == (stamp_ns, frame_id)
+    assert (view.width, view.height, view.step) == (width, height, width * 3)
+    assert (view.encoding, bytes(view.data)) == ("bgr8", data)
+
+
+@fast
+@given(stamps, names, names, st.binary(max_size=64), st.booleans())
+def test_compressed_image(stamp_ns, frame_id, name, data, little_endian):
+    message = compressed(stamp_ns, frame_id, name, JPEG_MARK + data)
+    view = read_compressed_image(serialize(message, little_endian))
+    assert (view.stamp_ns, view.frame_id, view.encoding) == (stamp_ns, frame_id, "jpeg")
+    assert bytes(view.data) == JPEG_MARK + data
+
+
+@fast
+@given(names, st.lists(st.floats(allow_nan=False), max_size=14), st.booleans())
+def test_camera_info(model, distortion, little_endian):
+    message = camera_info(model=model, distortion=distortion)
+    info = read_camera_info(serialize(message, little_endian))
+    assert (info.width, info.height, info.model) == (640, 480, model)
+    assert info.distortion == tuple(distortion)
+    assert info.matrix == tuple(range(9))
+
+
+def test_pixels_are_not_copied():
+    data = bytearray(serialize(image()))
+    view = read_image(data)
+    data[-1] = 99
+    assert view.data[-1] == 99
+
+
+@pytest.mark.parametrize(
+    "message", [image(), compressed(), camera_info()], ids=lambda m: m.__msgtype__
+)
+@pytest.mark.parametrize("little_endian", [True, False])
+def test_every_truncation_is_rejected_or_needs_no_more(message, little_endian):
+    read = READERS[message.__msgtype__]
+    data = serialize(message, little_endian)
+    whole = read(data)
+    for size in range(len(data)):
+        try:
+            # CameraInfo is read up to K: what follows it may be missing.
+            assert read(data[:size]) == whole
+        except FrameRejected as error:
+            assert message.__msgtype__.rpartition("/")[2] in str(error)
+
+
+@pytest.mark.parametrize("read", READERS.values(), ids=READERS)
+@given(st.binary(max_size=200), st.sampled_from([b"", b"\0\0\0\0", b"\0\1\0\0"]))
+@settings(max_examples=300)
+def test_random_bytes_raise_nothing_else(read, data, head):
+    try:
+        read(head + data)
+    except FrameRejected:
+        return
+
+
+@pytest.mark.parametrize(
+    "message", [image(), compressed(), camera_info()], ids=lambda m: m.__msgtype__
+)
+@given(st.data())
+@settings(max_examples=100)
+def test_flipped_bytes_raise_nothing_else(message, data):
+    broken = bytearray(serialize(message))
+    for position in data.draw(st.lists(st.integers(0, len(broken) - 1), max_size=6)):
+        broken[position] = data.draw(st.integers(0, 255))
+    try:
+        READERS[message.__msgtype__](broken)
+    except FrameRejected:
+        return
+
+
+def test_a_stamp_that_no_message_can_have_is_rejected():
+    data = bytearray(serialize(image()))
+    data[4:12] = struct.pack("<iI", 2**31 - 1, 2**32 - 1)
+    for read in (read_image, read_stamp):
+        with pytest.raises(FrameRejected, match="a stamp of 4294967295 nanoseconds is none"):
+            read(data)
+
+
+@pytest.mark.parametrize("encoding", ["mono16", "bayer_rggb12", "16UC1"])
+def test_deep_samples_with_the_most_significant_byte_first_are_rejected(encoding):
+    message = image(encoding=encoding)
+    message.is_bigendian = 1
+    with pytest.raises(FrameRejected, match="set is_bigendian to 0"):
+        read_image(serialize(message))
+
+
+@pytest.mark.parametrize(
+    ("message", "read"), [(image, read_image), (compressed, read_compressed_image)]
+)
+def test_a_descriptor_in_the_place_of_the_bytes_is_rejected(message, read):
+    """As written by `serialize_buffer_with_endpoint` of rosidl_typesupport_fastrtps_cpp 3.10."""
+    empty = serialize(message(data=b""))[: -len(struct.pack("<I", 0))]
+    backend = struct.pack("<I", 5) + b"cuda\0"
+    data = empty + struct.pack("<2I", 0xFFFF_FFFF, 0x524F_5332) + backend + bytes(67)
+    with pytest.raises(FrameRejected, match="in the memory of 'cuda'.* publish them from CPU"):
+        read(data)
+
+
+def test_sizes_out_of_range_are_rejected():
+    with pytest.raises(FrameRejected, match="0x3 is outside"):
+        read_image(serialize(image(width=0)))
+    with pytest.raises(FrameRejected, match="neither JPEG nor PNG"):
+        read_compressed_image(serialize(compressed(data=b"GIF89a")))
