@@ -8,7 +8,7 @@ PROPERTIES := $(sort $(wildcard fpga/formal/*.sv))
 # Every register and memory begins with a random value, as no circuit begins with zeros.
 VERILATE := verilator --cc --top-module engine --prefix Vengine -O3 --x-assign unique --x-initial unique
 
-.PHONY: fpga-sim fpga-lint fpga-test fpga-coverage fpga-synth fpga-pnr fpga-formal
+.PHONY: fpga-packages fpga-sim fpga-lint fpga-test fpga-coverage fpga-synth fpga-pnr fpga-formal
 
 fpga-sim: $(FPGA_BUILD)/libengine_512.so $(FPGA_BUILD)/libengine_1024.so ## build the simulated engine, two minutes
 
@@ -56,6 +56,8 @@ VERSION_yosys := Yosys (0[.][3-9][0-9]|[1-9])
 VERSION_nextpnr-ecp5 := Version
 
 TOOLS := $(addprefix $(FPGA_BUILD)/,verilator yosys nextpnr-ecp5)
+fpga-packages: $(TOOLS) ## install what the other fpga targets need from Debian, as root; check what is there
+
 $(TOOLS): TOOL = $(notdir $@)
 $(TOOLS):
 	@command -v $(TOOL) > /dev/null \
