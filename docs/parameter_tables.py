@@ -2,7 +2,7 @@
 
 from pydantic.fields import FieldInfo
 
-from perception_nodes.graph.config import Settings, allowed_range, is_changeable
+from perception_nodes.graph.config import Settings
 from perception_nodes.graph.graph import (
     DETECTOR,
     MONITOR,
@@ -12,6 +12,7 @@ from perception_nodes.graph.graph import (
     WATCHDOG,
     NodeKind,
 )
+from perception_nodes.graph.settings import allowed_range, is_changeable
 
 FIRST = (PREPROCESS, DETECTOR, WATCHDOG)
 KINDS = (*FIRST, *(kind for kind in (*VEHICLE.kinds, PLAYER, MONITOR) if kind not in FIRST))

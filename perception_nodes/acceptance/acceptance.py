@@ -19,7 +19,6 @@ from perception_nodes.acceptance.checks import (
 from perception_nodes.acceptance.drive import Drive, drive
 from perception_nodes.backends.model import load_model
 from perception_nodes.core.statistics import summarize
-from perception_nodes.graph.config import SettingsError, refuse
 from perception_nodes.graph.graph import (
     LIVE,
     MONITOR,
@@ -31,6 +30,7 @@ from perception_nodes.graph.graph import (
 )
 from perception_nodes.graph.measured import measured
 from perception_nodes.graph.ros_arguments import RosArguments
+from perception_nodes.graph.settings import SettingsError, refuse
 from perception_nodes.hil.judge import Verdict
 from perception_nodes.hil.loading import load_scenario
 from perception_nodes.hil.results import Results

@@ -24,8 +24,9 @@ from perception_nodes.cameras.channel import camera_writer
 from perception_nodes.core.frame import IN_TIME, FrameRecord, FrameStatus, RecordKind, latency_ms
 from perception_nodes.core.inference import BatchBackend
 from perception_nodes.core.statistics import latency_percentiles
-from perception_nodes.graph.config import MAX_CAMERAS, SettingsError
+from perception_nodes.graph.config import MAX_CAMERAS
 from perception_nodes.graph.graph import LIVE, NodeSpec
+from perception_nodes.graph.settings import SettingsError
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor
 from perception_nodes.system.processes import open_process
 from perception_nodes.transport import channels

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from perception_nodes.graph.config import SettingsError
+from perception_nodes.graph.settings import SettingsError
 from perception_nodes.graph.supervisor import GraphFailure
 from perception_nodes.system.environment import die_with_parent
 from perception_nodes.system.load import busy, compilations, disk_writes, memory_streams

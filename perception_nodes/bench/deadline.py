@@ -30,7 +30,7 @@ from perception_nodes.bench.resources import (
 from perception_nodes.bench.setup import WARM_UP_FRAMES, BenchSetup
 from perception_nodes.core.frame import IN_TIME, PUBLISHED, FrameStatus
 from perception_nodes.core.statistics import latency_percentiles
-from perception_nodes.graph.config import SettingsError
+from perception_nodes.graph.settings import SettingsError
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor, last_error
 from perception_nodes.report.page import shown
 from perception_nodes.system.realtime import allowed_priority

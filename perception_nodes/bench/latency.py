@@ -23,8 +23,8 @@ from perception_nodes.bench.setup import WARM_UP_FRAMES, BenchSetup
 from perception_nodes.core.budget import STAGES
 from perception_nodes.core.frame import stage_durations_ms
 from perception_nodes.core.statistics import MEDIAN_AND_P99, latency_percentiles
-from perception_nodes.graph.config import SettingsError
 from perception_nodes.graph.graph import Graph
+from perception_nodes.graph.settings import SettingsError
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor
 from perception_nodes.system.environment import ros_environment, share_folder
 

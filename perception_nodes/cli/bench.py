@@ -24,7 +24,7 @@ from perception_nodes.cli.common import (
 )
 from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.evaluation import read_set
-from perception_nodes.graph.config import SettingsError
+from perception_nodes.graph.settings import SettingsError
 from perception_nodes.system.files import write_whole
 from perception_nodes.system.realtime import MAX_PRIORITY, allowed_priority
 

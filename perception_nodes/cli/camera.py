@@ -15,7 +15,8 @@ from perception_nodes.cameras.source import CameraEnded
 from perception_nodes.cameras.source_for import FORMS
 from perception_nodes.cameras.v4l2_devices import list_devices
 from perception_nodes.cli.common import JsonFlag, say, screen
-from perception_nodes.graph.config import CameraSettings, SettingsError, check
+from perception_nodes.graph.config import CameraSettings
+from perception_nodes.graph.settings import SettingsError, check
 from perception_nodes.system.realtime import MAX_PRIORITY, RANKS, RealTime
 from perception_nodes.transport.shm import Endpoint
 

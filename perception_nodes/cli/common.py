@@ -26,7 +26,7 @@ from rich.progress import (
 from rich.text import Text
 
 from perception_nodes.backends.contract import BACKENDS
-from perception_nodes.graph.config import SettingsError
+from perception_nodes.graph.settings import SettingsError
 from perception_nodes.system.environment import share_folder
 from perception_nodes.system.files import try_writing
 

@@ -26,8 +26,9 @@ from perception_nodes.gpu.cuda import CudaError, open_device
 from perception_nodes.gpu.cuda.errors import version_text
 from perception_nodes.gpu.nvrtc import nvrtc
 from perception_nodes.gpu.tensorrt.library import load_library
-from perception_nodes.graph.config import PreprocessSettings, check
+from perception_nodes.graph.config import PreprocessSettings
 from perception_nodes.graph.ros_packages import REMEDIES
+from perception_nodes.graph.settings import check
 from perception_nodes.system.realtime import allowed_priority
 from perception_nodes.system.threads import Thread, nodes, threads
 from perception_nodes.transport.memory import SHM_FOLDER

@@ -24,7 +24,7 @@ from perception_nodes.cli.common import (
     screen,
 )
 from perception_nodes.drives.sample import SAMPLE, sample_drive
-from perception_nodes.graph.config import SettingsError, ViewSettings, allowed_range, refuse
+from perception_nodes.graph.config import ViewSettings
 from perception_nodes.graph.graph import (
     MONITOR,
     PLAYER,
@@ -37,6 +37,7 @@ from perception_nodes.graph.graph import (
 )
 from perception_nodes.graph.measured import measured
 from perception_nodes.graph.ros_arguments import split_ros_arguments
+from perception_nodes.graph.settings import SettingsError, allowed_range, refuse
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor, last_error
 from perception_nodes.system.processes import open_process
 

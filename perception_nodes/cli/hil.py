@@ -16,8 +16,8 @@ from perception_nodes.cli.common import (
     parse_assignments,
     say,
 )
-from perception_nodes.graph.config import SettingsError
 from perception_nodes.graph.graph import LIVE
+from perception_nodes.graph.settings import SettingsError
 from perception_nodes.hil.address import PORT, is_loopback, split_address
 from perception_nodes.hil.loading import SUFFIXES, ScenarioError, load_scenario, shipped
 from perception_nodes.hil.results import Results

@@ -30,7 +30,7 @@ from perception_nodes.evaluation import LabelledSet, read_set
 from perception_nodes.evaluation.agreement import detect
 from perception_nodes.evaluation.gate import Check, Margins
 from perception_nodes.evaluation.matching import require_pycocotools
-from perception_nodes.graph.config import SettingsError
+from perception_nodes.graph.settings import SettingsError
 
 NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,30}")
 MODELS = Path("models")

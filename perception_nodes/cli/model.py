@@ -39,7 +39,7 @@ from perception_nodes.evaluation.classes import class_losses
 from perception_nodes.evaluation.datasets import images_of, parse_classes_map
 from perception_nodes.evaluation.gate import Margins, check_classes, check_loss
 from perception_nodes.evaluation.matching import require_pycocotools
-from perception_nodes.graph.config import SettingsError
+from perception_nodes.graph.settings import SettingsError
 from perception_nodes.report.page import shown
 from perception_nodes.system.files import write_whole
 

@@ -29,7 +29,7 @@ from perception_nodes.core.errors import InputError
 from perception_nodes.drives.bag import open_drive
 from perception_nodes.evaluation import read_set
 from perception_nodes.evaluation.matching import require_pycocotools
-from perception_nodes.graph.config import SettingsError
+from perception_nodes.graph.settings import SettingsError
 from perception_nodes.replay.corpus import (
     Job,
     Result,

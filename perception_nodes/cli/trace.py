@@ -7,7 +7,7 @@ import typer
 
 from perception_nodes.cli.common import check_writable, say
 from perception_nodes.core.frame import RecordKind
-from perception_nodes.graph.config import SettingsError
+from perception_nodes.graph.settings import SettingsError
 from perception_nodes.system.files import write_whole
 from perception_nodes.transport.journal import journals, read_journal
 

@@ -1,42 +1,28 @@
 """Parameters of the nodes: each with its default, range and description, in one place.
 
 The nodes declare their ROS parameters from these classes; the launch files and the command line
-declare their arguments from them. A value outside its range stops start-up with one line.
+declare their arguments from them.
 """
 
 import importlib.util
 import os
-from collections.abc import Collection, Mapping
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
-from pydantic.fields import FieldInfo
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from perception_nodes.cameras.source import CameraSource
 from perception_nodes.cameras.source_for import source_for
 from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.core.decode import DecodeSettings
-from perception_nodes.core.errors import PerceptionError
+from perception_nodes.graph.settings import CHANGEABLE, Name, Source, Topic, same
 from perception_nodes.system.realtime import MAX_PRIORITY
 from perception_nodes.tracking.tracks import TrackingSettings
 from perception_nodes.watchdog.faults import FaultLimits
 
-Name = Annotated[str, Field(pattern="^[a-z][a-z0-9_]{0,30}$")]
 DEFAULT_CAMERA = "front"
 """A graph of this camera alone has topics and nodes without the camera's name."""
 ANY_CAMERA = "{camera}"
 """Stands for the camera's name in topics and file names."""
-Topic = Annotated[
-    str,
-    Field(pattern=r"^[~/]?([A-Za-z_]|\{camera\})([A-Za-z0-9_/]|\{camera\})*$", max_length=200),
-]
 Runtime = Literal["openvino", "onnxruntime", "tensorrt", "cuda", "fpga", "litert", "golden", "null"]
 FRAME_REPORTS = "perception/frame_report"
 HEALTH = "perception/health"
@@ -49,22 +35,6 @@ ANNOTATIONS = "perception/annotations"
 """Topics, before a camera's name is put into them: see `Settings.topic_of`."""
 OF_ONE_CAMERA = ("image_topic", "calibration_file", "source")
 """Parameters in which `{camera}` is the camera of the node itself."""
-Source = Annotated[
-    str,
-    Field(
-        # Any text with a dot or slash may be a file.
-        pattern=r"^(dds|shm|v4l2:.+|gst:.+|lib:.+|.*[./].*)$",
-        examples=[
-            "dds",
-            "shm",
-            "v4l2:/dev/video0",
-            "gst:PIPELINE",
-            "lib:LIBRARY.so",
-            "rtsp://HOST/PATH",
-            "drive.mp4",
-        ],
-    ),
-]
 MAX_CAMERAS = 8
 AUTO_THREADS = -1
 VIEW_TOKEN_VARIABLE = "PERCEPTION_VIEW_TOKEN"
@@ -74,29 +44,10 @@ MIN_TOKEN = 16
 NEEDS_AIOHTTP = (
     "needs aiohttp, which is not installed: make view, or pip install -r requirements/view.txt"
 )
-CHANGEABLE: dict[str, Any] = {"changeable": True}
-"""Marks a parameter that can be changed while the node runs."""
-
-
-class SettingsError(PerceptionError):
-    """A parameter whose value is not allowed; one line that names it, the value and the range.
-
-    Attributes:
-        parameter: the parameter's name; empty where the error is not about a single parameter.
-    """
-
-    def __init__(self, text: str, parameter: str = "") -> None:
-        super().__init__(text)
-        self.parameter = parameter
 
 
 def _as_number(threads: object) -> object:
     return AUTO_THREADS if threads == "auto" else threads
-
-
-def is_changeable(field: FieldInfo) -> bool:
-    """Whether a parameter can be changed while the node runs."""
-    return field.json_schema_extra == CHANGEABLE
 
 
 class Settings(BaseModel):
@@ -169,14 +120,6 @@ class Settings(BaseModel):
     def topic_of(self, topic: str, camera: str = "") -> str:
         """The topic of a camera, by default of `camera`; see `camera_topic`."""
         return camera_topic(topic, camera or self.camera, self.topics_named)
-
-
-S = TypeVar("S", bound=Settings)
-
-
-def same(settings_type: type[Settings], name: str) -> Any:
-    """The definition of another class's parameter; of type Any, as what `Field` returns."""
-    return settings_type.model_fields[name]
 
 
 class RedundantSettings(Settings):
@@ -690,68 +633,3 @@ def info_topic(topic: str) -> str:
     """The topic of a camera's CameraInfo, in the same namespace as its images."""
     base, separator, _ = topic.rpartition("/")
     return f"{base}{separator}camera_info"
-
-
-def check(settings_type: type[S], values: dict[str, Any]) -> S:
-    """Build settings, or say in one line which value is not allowed.
-
-    Raises:
-        SettingsError: a value is outside its range, or two contradict each other.
-    """
-    try:
-        return settings_type(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        if not first["loc"]:
-            text = str(first.get("ctx", {}).get("error", first["msg"]))
-            raise SettingsError(f"parameter {text}", text.partition(":")[0]) from error
-        name = str(first["loc"][0])
-        allowed = allowed_range(settings_type.model_fields[name])
-        raise SettingsError(
-            f"parameter {name}: {first['input']!r} is not allowed, it must be {allowed}", name
-        ) from error
-
-
-def refuse(values: Mapping[str, Any], own: Collection[str]) -> None:
-    """Refuse parameters that a command sets itself.
-
-    Args:
-        values: what the user gives.
-        own: names of the command's parameters.
-
-    Raises:
-        SettingsError: one of them is given.
-    """
-    for name in values:
-        if name in own:
-            raise SettingsError(
-                f"parameter {name}: is set by the command itself; leave it out, or see --help for "
-                "an option",
-                name,
-            )
-
-
-def allowed_range(field: FieldInfo) -> str:
-    """The allowed values of a parameter, in words."""
-    annotation = field.annotation
-    if get_origin(annotation) is Literal:
-        return "one of " + ", ".join(str(choice) for choice in get_args(annotation))
-    if annotation is bool:
-        return "true or false"
-    low, high = numeric_range(field)
-    kind = {int: "a whole number", float: "a number"}.get(annotation, "a text")  # type: ignore[arg-type]
-    if low is not None and high is not None:
-        return f"{kind} from {low:g} to {high:g}"
-    if low is not None:
-        return f"{kind} of at least {low:g}"
-    if field.examples:
-        return f"{kind} such as {', '.join(map(str, field.examples))}"
-    patterns = [item.pattern for item in field.metadata if getattr(item, "pattern", None)]
-    return f"{kind} that matches {patterns[0]}" if patterns else kind
-
-
-def numeric_range(field: FieldInfo) -> tuple[float | None, float | None]:
-    """Lowest and highest value of a number."""
-    low = next((item.ge for item in field.metadata if hasattr(item, "ge")), None)
-    high = next((item.le for item in field.metadata if hasattr(item, "le")), None)
-    return low, high

@@ -26,14 +26,13 @@ from perception_nodes.graph.config import (
     PreprocessSettings,
     RepublishSettings,
     Settings,
-    SettingsError,
     TrackerSettings,
     ViewSettings,
     WatchdogSettings,
     camera_topic,
-    check,
 )
 from perception_nodes.graph.ros_arguments import ENCLAVE, NO_ROS_ARGUMENTS, RosArguments
+from perception_nodes.graph.settings import SettingsError, check
 from perception_nodes.system.environment import ros_environment
 from perception_nodes.system.processes import available_memory_bytes
 from perception_nodes.system.realtime import allowed_priority, parse_cpus

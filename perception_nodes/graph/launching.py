@@ -13,8 +13,8 @@ from launch.events.process import ProcessExited
 from launch_ros.actions import Node
 
 from launch import LaunchContext, LaunchDescription
-from perception_nodes.graph.config import SettingsError, allowed_range
 from perception_nodes.graph.graph import REPLAY, Graph
+from perception_nodes.graph.settings import SettingsError, allowed_range
 from perception_nodes.system.signals import STOPPING
 
 ROS_ARGUMENTS = {

@@ -12,7 +12,8 @@ import numpy as np
 from perception_nodes.backends.model import load_model
 from perception_nodes.backends.pace import RATE_HZ, apart_ms
 from perception_nodes.core.budget import Budget
-from perception_nodes.graph.config import AUTO_THREADS, SettingsError
+from perception_nodes.graph.config import AUTO_THREADS
+from perception_nodes.graph.settings import SettingsError
 from perception_nodes.system.environment import cache_folder
 from perception_nodes.system.files import write_whole
 from perception_nodes.system.load import busy

@@ -11,7 +11,8 @@ from typing import Any
 
 import yaml
 
-from perception_nodes.graph.config import Settings, SettingsError
+from perception_nodes.graph.config import Settings
+from perception_nodes.graph.settings import SettingsError
 
 FLAG, END = "--ros-args", "--"
 PARAMETER = ("-p", "--param")

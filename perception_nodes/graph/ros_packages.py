@@ -2,7 +2,7 @@
 
 import importlib.util
 
-from perception_nodes.graph.config import SettingsError
+from perception_nodes.graph.settings import SettingsError
 
 _MESSAGES = "run `perception messages`; on a full ROS installation, colcon build"
 REMEDIES = {

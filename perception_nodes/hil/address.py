@@ -4,7 +4,7 @@ import ipaddress
 import re
 from contextlib import suppress
 
-from perception_nodes.graph.config import SettingsError
+from perception_nodes.graph.settings import SettingsError
 
 PORT = 7737
 MAX_PORT = 65_535

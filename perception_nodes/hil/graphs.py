@@ -4,8 +4,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from perception_nodes.graph.config import DetectorSettings, PlayerSettings, Settings, Topic, same
+from perception_nodes.graph.config import DetectorSettings, PlayerSettings, Settings
 from perception_nodes.graph.graph import LIVE, MONITOR, Graph, NodeKind
+from perception_nodes.graph.settings import Topic, same
 
 PACKAGE = "perception_nodes.hil.nodes"
 

@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.drives.schemas import COMPRESSED_IMAGE
 from perception_nodes.drives.synthetic import open_source
-from perception_nodes.graph.config import SettingsError, refuse
+from perception_nodes.graph.settings import SettingsError, refuse
 from perception_nodes.hil.graphs import HIL
 from perception_nodes.hil.scenario import Scenario, wrong
 from perception_nodes.hil.yaml_lines import KeyLines

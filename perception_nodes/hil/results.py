@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from perception_nodes.graph.config import SettingsError
+from perception_nodes.graph.settings import SettingsError
 from perception_nodes.hil.judge import Verdict
 from perception_nodes.hil.scenario import Scenario
 from perception_nodes.hil.verdict_files import verdicts_json, verdicts_junit

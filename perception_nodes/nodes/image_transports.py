@@ -12,7 +12,7 @@ from perception_nodes.drives.schemas import (
     FFMPEG_PACKET,
     IMAGE,
 )
-from perception_nodes.graph.config import SettingsError
+from perception_nodes.graph.settings import SettingsError
 from perception_nodes.transport.cdr_reader import (
     Buffer,
     read_compressed_image,

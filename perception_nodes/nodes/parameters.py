@@ -4,8 +4,8 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.exceptions import ParameterException
 from rclpy.lifecycle import LifecycleNode
 
-from perception_nodes.graph.config import (
-    Settings,
+from perception_nodes.graph.config import Settings
+from perception_nodes.graph.settings import (
     SettingsError,
     allowed_range,
     check,

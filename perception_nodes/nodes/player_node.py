@@ -18,7 +18,8 @@ from perception_nodes.core.frame import FrameRejected
 from perception_nodes.drives.bag import BagError, RawFrame
 from perception_nodes.drives.schemas import COMPRESSED_IMAGE
 from perception_nodes.drives.synthetic import open_source
-from perception_nodes.graph.config import PlayerSettings, SettingsError
+from perception_nodes.graph.config import PlayerSettings
+from perception_nodes.graph.settings import SettingsError
 from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, Period
 from perception_nodes.nodes.graph_health import GraphHealth
 from perception_nodes.nodes.played_camera import QUEUE, PlayedCamera

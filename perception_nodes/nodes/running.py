@@ -11,7 +11,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.signals import SignalHandlerOptions
 
-from perception_nodes.graph.config import SettingsError
+from perception_nodes.graph.settings import SettingsError
 from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, Period
 from perception_nodes.system.environment import keep_large_buffers, ros_environment
 from perception_nodes.system.realtime import RealTime, give_way

@@ -27,9 +27,9 @@ from perception_nodes.graph.config import (
     TRACKS,
     VIEW_TOKEN_VARIABLE,
     VISION_INFO,
-    SettingsError,
     ViewSettings,
 )
+from perception_nodes.graph.settings import SettingsError
 from perception_nodes.nodes.annotated_topic import AnnotatedTopic, AnnotationsTopic
 from perception_nodes.nodes.base import LATCHED, REPORTS, PerceptionNode
 from perception_nodes.nodes.ros_time import stamp_ns_of

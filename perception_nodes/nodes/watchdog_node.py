@@ -7,7 +7,8 @@ from rclpy.lifecycle import State, TransitionCallbackReturn
 from std_msgs.msg import Bool
 from std_srvs.srv import Trigger
 
-from perception_nodes.graph.config import SettingsError, WatchdogSettings
+from perception_nodes.graph.config import WatchdogSettings
+from perception_nodes.graph.settings import SettingsError
 from perception_nodes.nodes.account_topics import AccountTopics
 from perception_nodes.nodes.audience import Audience
 from perception_nodes.nodes.base import IDLE_WAIT_MS, LATCHED, LONG_NS, PerceptionNode, Period

@@ -27,7 +27,7 @@ from perception_nodes.backends.contract import INSTALL
 from perception_nodes.backends.model import Model
 from perception_nodes.core.errors import InputError
 from perception_nodes.core.statistics import latency_percentiles
-from perception_nodes.graph.config import SettingsError
+from perception_nodes.graph.settings import SettingsError
 from perception_nodes.replay.offline_camera import LoadedModel, ReplaySettings
 from perception_nodes.replay.outputs import SUMMARY_FILE
 from perception_nodes.replay.run import Options, Progress, Source, made_with, replay

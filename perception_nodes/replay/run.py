@@ -18,7 +18,7 @@ from perception_nodes.drives.bag import BagError, Drive, RawFrame, image_topics,
 from perception_nodes.drives.decompression import COMPRESSED
 from perception_nodes.drives.footage import VIDEO_SUFFIXES
 from perception_nodes.evaluation import LabelledSet
-from perception_nodes.graph.config import SettingsError
+from perception_nodes.graph.settings import SettingsError
 from perception_nodes.replay.accuracy import accuracy
 from perception_nodes.replay.followed import Followed
 from perception_nodes.replay.golden import Golden, GoldenError, made_with_another_model

@@ -14,7 +14,7 @@ from multiprocessing import get_context
 from queue import SimpleQueue
 from typing import Any
 
-from perception_nodes.graph.config import SettingsError
+from perception_nodes.graph.settings import SettingsError
 from perception_nodes.replay.corpus import Job, Result, WorkerDied, Workers, run_job
 from perception_nodes.replay.run import Progress
 from perception_nodes.system.environment import die_with_parent

@@ -7,7 +7,7 @@ import pytest
 from perception_nodes.bench.cameras import CamerasBench, facts, judged, result_table
 from perception_nodes.bench.setup import WARM_UP_FRAMES, BenchSetup
 from perception_nodes.core.frame import FrameRecord, FrameStatus
-from perception_nodes.graph.config import SettingsError
+from perception_nodes.graph.settings import SettingsError
 
 SETUP = BenchSetup(20, "64x48", 30, "road-n", "null", 1, 10.0)
 

@@ -19,8 +19,8 @@ from perception_nodes.bench.deadline_report import render, tail, verdict
 from perception_nodes.bench.host import HostWatch
 from perception_nodes.bench.resources import ResourcesHeld, constancy, processor_shares
 from perception_nodes.bench.setup import BenchSetup
-from perception_nodes.graph.config import SettingsError
 from perception_nodes.graph.graph import LIVE
+from perception_nodes.graph.settings import SettingsError
 from perception_nodes.system import load
 from perception_nodes.system.load import busy
 

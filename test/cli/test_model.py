@@ -24,7 +24,7 @@ from perception_nodes.core.inference import BackendError
 from perception_nodes.drives.bag import BagError
 from perception_nodes.evaluation import DataError, gate
 from perception_nodes.evaluation.frames import FrameSource
-from perception_nodes.graph.config import SettingsError
+from perception_nodes.graph.settings import SettingsError
 
 run = CliRunner().invoke
 COMPILE = ["model", "compile", "road-n", "--backend", "openvino"]

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from perception_nodes.cli.app import app
 from perception_nodes.cli.common import check_folder, check_writable
-from perception_nodes.graph.config import SettingsError
+from perception_nodes.graph.settings import SettingsError
 
 FILES = [
     (["model", "evaluate", "road-n", "--data", "/nowhere"], "--out"),

@@ -3,16 +3,9 @@
 import pytest
 
 from perception_nodes.core.budget import DEADLINE_MS
-from perception_nodes.graph.config import (
-    DetectorSettings,
-    PreprocessSettings,
-    SettingsError,
-    WatchdogSettings,
-    allowed_range,
-    check,
-    numeric_range,
-)
+from perception_nodes.graph.config import DetectorSettings, PreprocessSettings, WatchdogSettings
 from perception_nodes.graph.graph import RECORDED
+from perception_nodes.graph.settings import SettingsError, allowed_range, check, numeric_range
 
 NODES = {kind.executable: kind.settings for kind in RECORDED.kinds}
 

@@ -10,14 +10,10 @@ from hypothesis import strategies as st
 
 from perception_nodes.bench import graphs as bench_graphs
 from perception_nodes.graph import config, graph
-from perception_nodes.graph.config import (
-    DetectorSettings,
-    SettingsError,
-    ViewSettings,
-    allowed_range,
-)
+from perception_nodes.graph.config import DetectorSettings, ViewSettings
 from perception_nodes.graph.graph import LIVE, RECORDED, REPLAY, VEHICLE, Graph, NodeSpec
 from perception_nodes.graph.ros_arguments import split_ros_arguments
+from perception_nodes.graph.settings import SettingsError, allowed_range
 from perception_nodes.hil import graphs as hil_graphs
 from perception_nodes.system.environment import (
     LOCALHOST,

@@ -10,8 +10,9 @@ from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.pace import WARM_UP_FRAMES, apart_ms, paced_ms
 from perception_nodes.core.inference import BackendError
 from perception_nodes.graph import measured as choices
-from perception_nodes.graph.config import AUTO_THREADS, DetectorSettings, SettingsError
+from perception_nodes.graph.config import AUTO_THREADS, DetectorSettings
 from perception_nodes.graph.measured import measured
+from perception_nodes.graph.settings import SettingsError
 from perception_nodes.system.processes import physical_cores
 
 VALUES = {

@@ -2,9 +2,9 @@
 
 import pytest
 
-from perception_nodes.graph.config import SettingsError
 from perception_nodes.graph.graph import LIVE
 from perception_nodes.graph.ros_arguments import Section, split_ros_arguments
+from perception_nodes.graph.settings import SettingsError
 
 
 def nodes(*arguments, **values):

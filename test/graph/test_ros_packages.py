@@ -4,8 +4,8 @@ import importlib.util
 
 import pytest
 
-from perception_nodes.graph.config import SettingsError
 from perception_nodes.graph.ros_packages import REMEDIES
+from perception_nodes.graph.settings import SettingsError
 from perception_nodes.graph.supervisor import Supervisor
 
 

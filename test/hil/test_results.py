@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from perception_nodes.cli import hil as cli_hil
 from perception_nodes.cli.app import app
-from perception_nodes.graph.config import SettingsError
+from perception_nodes.graph.settings import SettingsError
 from perception_nodes.hil import page as hil_page
 from perception_nodes.hil import results
 from perception_nodes.hil.judge import Verdict

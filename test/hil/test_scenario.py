@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from perception_nodes.graph.config import SettingsError
+from perception_nodes.graph.settings import SettingsError
 from perception_nodes.hil.loading import ScenarioError, load_scenario, shipped
 from perception_nodes.hil.scenario import UNDISTURBED_S, Scenario
 from perception_nodes.hil.verdict_files import scenarios_markdown

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from observe import children, until
 
-from perception_nodes.graph.config import SettingsError
+from perception_nodes.graph.settings import SettingsError
 from perception_nodes.hil import unit as unit_module
 from perception_nodes.hil.address import PORT, is_loopback, joined_address, split_address
 from perception_nodes.hil.clock_offset import measure_offset

@@ -8,7 +8,7 @@ from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as pb
 from perception_nodes.cli.trace import trace_command
 from perception_nodes.core.frame import STAMPS, FrameRecord, FrameStatus, RecordKind
 from perception_nodes.drives.schemas import FRAME_REPORT
-from perception_nodes.graph.config import SettingsError
+from perception_nodes.graph.settings import SettingsError
 from perception_nodes.report.frame_trace import PublishedTracks, read_traced, trace_of
 from perception_nodes.report.recording import FRAME_REPORT_TOPIC, Recorder, RecordingError
 from perception_nodes.transport.cdr_writer import write_frame_report

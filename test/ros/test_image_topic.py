@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 from perception_nodes.cli.app import app
 from perception_nodes.core.frame import FrameRecord, RecordKind
 from perception_nodes.graph.awaited import ImageTopicFacts, trouble_of
-from perception_nodes.graph.config import PreprocessSettings, SettingsError
+from perception_nodes.graph.config import PreprocessSettings
+from perception_nodes.graph.settings import SettingsError
 from perception_nodes.nodes import image_topic
 from perception_nodes.nodes.base import PerceptionNode
 from perception_nodes.nodes.image_topic import ImageTopic

@@ -16,8 +16,8 @@ from started_graph import ROOT, StartedGraph, Starter, only_launch
 from vision_msgs.msg import VisionInfo
 
 from perception_nodes.backends.model import load_model
-from perception_nodes.graph.config import allowed_range
 from perception_nodes.graph.graph import REPLAY, VEHICLE
+from perception_nodes.graph.settings import allowed_range
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(240)]
 TIMEOUT_S = 40.0
