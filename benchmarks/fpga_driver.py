@@ -86,9 +86,6 @@ class PretendedEngine:
         """Sleep at least this long."""
         time.sleep(duration_us / 1e6)
 
-    def reset(self) -> None:
-        """Do nothing."""
-
     def close(self) -> None:
         """Do nothing."""
 

@@ -81,8 +81,7 @@ class BoardEngine:
                 )
         self.name = bitstream.name
         self.pynq = pynq
-        self._overlay = _loaded(bitstream.resolve())
-        place = self._overlay.ip_dict.get(ENGINE)
+        place = _loaded(bitstream.resolve()).ip_dict.get(ENGINE)
         if place is None:
             raise BackendError(f"fpga: {bitstream} has no {ENGINE}; build it with fpga/vivado")
         self._registers = pynq.MMIO(place["phys_addr"], place["addr_range"]).array
@@ -120,10 +119,6 @@ class BoardEngine:
     def sleep_us(self, duration_us: float) -> None:
         """Sleep at least this long."""
         time.sleep(duration_us / 1e6)
-
-    def reset(self) -> None:
-        """Load the bitstream again."""
-        self._overlay.download()
 
     def close(self) -> None:
         """Do nothing: the bitstream stays loaded, for other models and until the process ends."""

@@ -68,10 +68,6 @@ class EngineBus(Protocol):
         """Let the engine run for this long; a board may sleep longer."""
         ...
 
-    def reset(self) -> None:
-        """Reset the hardware; all registers lose their values."""
-        ...
-
     def close(self) -> None:
         """Release the engine."""
         ...

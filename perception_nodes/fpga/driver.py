@@ -35,6 +35,12 @@ CERTAIN_SHARE = 0.95
 POLL_US = 50.0
 """Pause between two looks at the status of a frame that should have ended."""
 RESET_POLLS = 1000
+NEVER_STOPS = (
+    "it does not stop, because memory does not answer it: restart the machine (a bitstream that is "
+    "loaded now would hang it)"
+)
+_lost: list[Memory] = []
+"""Memory into which an engine that did not stop may still write; kept until the process ends."""
 LOW_WORD = (1 << 32) - 1
 
 
@@ -91,6 +97,7 @@ class EngineDriver:
         self._content: Memory | None = None
         self._memories: list[Memory] = []
         self._running: Slot | None = None
+        self._stopped = True  # False: a reset did not help
         self._started_us = self._certain_us = self.limit_us = 0.0
 
     def load(self, program: Program, slots: int = 1) -> None:
@@ -130,11 +137,16 @@ class EngineDriver:
         slot.image.to_engine()
 
     def start(self, slot: Slot) -> None:
-        """Run the network on a slot's image; the engine must be idle."""
+        """Run the network on a slot's image; the engine must be idle.
+
+        Raises:
+            BackendError: an earlier frame does not end, and a reset does not help.
+        """
         assert self.program is not None
         assert self._content is not None
-        if self._running is not None:  # an exception has kept its frame from being finished
-            self._reset()
+        self._end_frame()
+        if not self._stopped:
+            raise BackendError(f"fpga: {self.bus.name} is busy; {NEVER_STOPS}")
         write = self.bus.write
         # All of them, since another driver or a reset may have changed them.
         for register, memory in (
@@ -153,8 +165,8 @@ class EngineDriver:
         """Wait for the frame that was started; its outputs are then in its slot.
 
         Raises:
-            BackendError: the engine reports an error, or does not answer. It has been reset, and
-                the next frame can run.
+            BackendError: the engine reports an error, or does not end. It has been reset, and the
+                next frame can run, unless the error says that it does not stop.
         """
         assert self._running is not None
         status = self._ended()
@@ -180,10 +192,12 @@ class EngineDriver:
 
     def unload(self) -> None:
         """Free the program's memory, after stopping a frame that still writes into it."""
-        if self._running is not None:
-            self._reset()
-        for memory in self._memories:
-            memory.free()
+        self._end_frame()
+        if self._stopped:
+            for memory in self._memories:
+                memory.free()
+        else:
+            _lost.extend(self._memories)
         self._memories, self.slots, self._content, self.program = [], [], None, None
 
     def close(self) -> None:
@@ -220,13 +234,18 @@ class EngineDriver:
             f"at descriptor {index}{layer}; {self._reset()}"
         )
 
+    def _end_frame(self) -> None:
+        """Stop what an exception has kept from being finished, or an earlier reset did not stop."""
+        if self._running is not None or not self._stopped:
+            self._reset()
+
     def _reset(self) -> str:
-        """Stop the engine by its own reset, or else by that of the hardware; say which it was."""
+        """Stop the engine, unless memory keeps it from that; say so."""
         self._running = None
         self.bus.write(Register.CONTROL, CONTROL_FIELDS["reset"].mask)
         for _ in range(RESET_POLLS):
-            if not self.bus.read(Register.STATUS) & BUSY:
+            self._stopped = not self.bus.read(Register.STATUS) & BUSY
+            if self._stopped:
                 self.bus.write(Register.STATUS, ENDED)
                 return "it was reset"
-        self.bus.reset()
-        return "it did not stop, and its hardware was reset"
+        return NEVER_STOPS

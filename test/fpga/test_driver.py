@@ -178,16 +178,29 @@ class TestFaults:
         engine.fault = ""
         backend.infer(pictures(model, 1)[0])
 
-    def test_what_no_reset_helps_has_its_bitstream_loaded_again(self, model, engine, bitstream):
+    def test_a_bitstream_is_not_loaded_while_the_engine_is_busy(self, model, engine, bitstream):
         backend = opened(model)
         image = pictures(model, 1)[0]
         first = [t.copy() for t in backend.infer(image).boxes]
         engine.fault = "stuck"
-        with pytest.raises(BackendError, match="did not stop, and its hardware was reset"):
+        with pytest.raises(
+            BackendError, match="did not finish.*it does not stop.*restart the"
+        ):
             backend.infer(image)
-        engine.fault = ""
+        with pytest.raises(BackendError, match="is busy; it does not stop"):
+            backend.infer(image)
+        assert engine.downloads == 1
+        engine.fault = ""  # memory answers at last
         for a, b in zip(first, backend.infer(image).boxes, strict=True):
             np.testing.assert_array_equal(a, b)
+
+    def test_memory_of_an_engine_that_does_not_stop_is_kept(self, model, engine, bitstream):
+        backend = opened(model)
+        engine.fault = "stuck"
+        with pytest.raises(BackendError, match="does not stop"):
+            backend.infer(pictures(model, 1)[0])
+        backend.close()
+        assert len(engine.memory) == 3
 
     def test_an_image_of_another_size_is_refused(self, model, bitstream):
         backend = opened(model)
