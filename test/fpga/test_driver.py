@@ -183,9 +183,7 @@ class TestFaults:
         image = pictures(model, 1)[0]
         first = [t.copy() for t in backend.infer(image).boxes]
         engine.fault = "stuck"
-        with pytest.raises(
-            BackendError, match="did not finish.*it does not stop.*restart the"
-        ):
+        with pytest.raises(BackendError, match="did not finish.*it does not stop.*restart the"):
             backend.infer(image)
         with pytest.raises(BackendError, match="is busy; it does not stop"):
             backend.infer(image)
