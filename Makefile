@@ -178,7 +178,7 @@ $(STAMPS)/package: $(STAMPS)/requirements setup.py setup.cfg package.xml pyproje
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(STAMPS)/dev: $(STAMPS)/requirements $(addprefix $(REQUIREMENTS)/,dev.txt dev-no-deps.txt gpu.txt litert.txt)
+$(STAMPS)/dev: $(STAMPS)/requirements $(addprefix $(REQUIREMENTS)/,dev.txt dev-no-deps.txt gpu.txt)
 	$(PIP) install $(addprefix -r $(REQUIREMENTS)/,dev.txt gpu.txt litert.txt)
 	$(PIP) install --no-deps -r $(REQUIREMENTS)/dev-no-deps.txt
 	@touch $@

@@ -66,7 +66,6 @@ setup(
         "messages": requirements("build.txt", "kilted/build.txt"),
         "view": requirements("view.txt"),
         "gpu": requirements("gpu.txt"),
-        "litert": requirements("litert.txt"),
         "test": ["pytest"],  # colcon test looks for it
     },
     zip_safe=False,

@@ -172,7 +172,7 @@ def check_heads(model: Model, heads: HeadTensors) -> None:
 
 
 def open_backend(name: str, settings: BackendSettings) -> Backend:
-    """Open a backend by name; none is ever chosen automatically.
+    """Open a backend by name.
 
     Raises:
         BackendError: the name is unknown, its runtime is not installed, or the number of threads

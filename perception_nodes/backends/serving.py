@@ -8,6 +8,7 @@ from typing import cast
 
 import numpy as np
 
+from perception_nodes.backends.auto import AUTO, runtime_for
 from perception_nodes.backends.building import Building, build_command
 from perception_nodes.backends.contract import (
     Backend,
@@ -23,8 +24,8 @@ from perception_nodes.core.frame import FrameHeader, ImageView
 from perception_nodes.core.inference import BackendError, BatchBackend, Candidate, InPlaceBackend
 from perception_nodes.preprocess.placement import Placement
 
-STAND_IN = "openvino"
-"""The backend that serves during a build: it runs on every machine that the graph runs on."""
+STAND_IN = AUTO
+"""What serves during a build: it runs on every machine that the graph runs on."""
 TIMED_CALLS = 10
 """Calls that are timed at start: enough for one of them not to be disturbed by starting nodes."""
 
@@ -33,7 +34,7 @@ class LoadedModels:
     """Models loaded in one backend.
 
     Attributes:
-        backend: name of the backend.
+        backend: the one that the best model runs on.
         candidates: the loaded models for the pipeline, in the given order.
         descriptions: one line for each model, for people.
     """
@@ -59,7 +60,7 @@ class LoadedModels:
             NotBuilt: a model must be built first, and the settings do not allow it.
             BackendError: the backend is not installed, or refuses a model.
         """
-        self.backend = backend
+        self.backend = runtime_for(backend, models[0])
         self._backends: list[Backend] = []
         self._in_place: list[InPlaceOnGpu | InPlaceOnCpu] = []
         self.candidates: list[Candidate] = []
@@ -68,7 +69,7 @@ class LoadedModels:
             for model in models:
                 # Only the best model runs on several images at once.
                 own = settings if model is models[0] else replace(settings, max_batch=1)
-                opened = open_backend(backend, own)
+                opened = open_backend(runtime_for(backend, model), own)
                 self._backends.append(opened)
                 info = opened.load(model)
                 reader = None
@@ -133,11 +134,11 @@ class Serving:
         try:
             self._loaded = LoadedModels(backend, models, settings, decode, in_place_cameras)
         except NotBuilt as error:
-            log(f"{error}; it is being built, and {STAND_IN} stands in")
-            self.standing_in = f"{STAND_IN} stands in while {backend} is being built"
             # On the CPU, frames that are read in place are inferred one at a time.
             stand_in = replace(settings, max_batch=1) if in_place_cameras else settings
             self._loaded = LoadedModels(STAND_IN, models, stand_in, decode, in_place_cameras)
+            log(f"{error}; it is being built, and {self.backend} stands in")
+            self.standing_in = f"{self.backend} stands in while {backend} is being built"
             command = build_command(backend, [model.folder for model in models], settings)
             self._building = Building(
                 command,
@@ -181,13 +182,13 @@ class Serving:
             self._building.close()
             self._building = None
         if isinstance(ready, BackendError):
-            self.standing_in = f"{STAND_IN} stands in, {self._backend} cannot be built: {ready}"
+            self.standing_in = f"{self.backend} stands in, {self._backend} cannot be built: {ready}"
             self._log(self.standing_in)
         elif ready is not None:
             before, self._loaded, self.standing_in = self._loaded, ready, ""
             self.decode_with(self._decode)
             before.close()
-            self._log(f"{self._backend} is built and takes over from {STAND_IN}")
+            self._log(f"{self._backend} is built and takes over from {before.backend}")
             self._describe()
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from perception_nodes.backends.auto import AUTO, runtime_for
 from perception_nodes.backends.model import available_models, load_model
 from perception_nodes.bench.setup import BenchSetup
 from perception_nodes.cli.common import (
@@ -55,7 +56,7 @@ def bench_latency(
         int, typer.Option(min=1, max=1000, help="Rounds; what is compared alternates in each.")
     ] = 4,
     model: ModelOption = "road-n",
-    backend: BackendOption = "openvino",
+    backend: BackendOption = AUTO,
     threads: ThreadsOption = 0,
     deadline_ms: DeadlineOption = DEADLINE_MS,
     baseline: Annotated[
@@ -94,8 +95,8 @@ def bench_latency(
     """
     from perception_nodes.bench.latency import LatencyBench, result_table
 
-    setup = _setup(frames, size, rate, model, backend, threads, deadline_ms)
     check_writable(json_file, "--json")
+    setup = _setup(frames, size, rate, model, backend, threads, deadline_ms)
     weights = baseline_weights if baseline else None
     result = LatencyBench(setup, path, rounds, weights, recorder, browsers).run(say)
     _write_json(json_file, result)
@@ -145,7 +146,7 @@ def bench_deadline(
     size: FrameSize = "1920x1080",
     rate: FrameRate = 30.0,
     model: ModelOption = "road-n",
-    backend: BackendOption = "openvino",
+    backend: BackendOption = AUTO,
     threads: ThreadsOption = 0,
     deadline_ms: DeadlineOption = DEADLINE_MS,
     json_file: JsonFile = None,
@@ -164,9 +165,9 @@ def bench_deadline(
     names = [name for name in conditions.split(",") if name]
     if not names and not soak:
         raise SettingsError(f"--conditions {conditions!r} names none; name one, such as quiet")
-    setup = _setup(frames, size, rate, model, backend, threads, deadline_ms)
     check_writable(json_file, "--json")
     check_writable(html_file, "--html")
+    setup = _setup(frames, size, rate, model, backend, threads, deadline_ms)
     if real_time == "both" and not allowed_priority():
         say("real time is not allowed here, it is measured without (perception doctor says more)")
         real_time = "without"
@@ -199,7 +200,7 @@ def bench_cameras(
     size: FrameSize = "1920x1080",
     rate: FrameRate = 30.0,
     model: ModelOption = "road-n",
-    backend: BackendOption = "openvino",
+    backend: BackendOption = AUTO,
     threads: ThreadsOption = 0,
     deadline_ms: DeadlineOption = DEADLINE_MS,
     json_file: JsonFile = None,
@@ -215,8 +216,8 @@ def bench_cameras(
 
     if not re.fullmatch(r"[1-9](,[1-9])*", cameras):
         raise SettingsError(f"--cameras {cameras!r} is not of the form 1,2")
-    setup = _setup(frames, size, rate, model, backend, threads, deadline_ms)
     check_writable(json_file, "--json")
+    setup = _setup(frames, size, rate, model, backend, threads, deadline_ms)
     result = CamerasBench(setup, [int(number) for number in cameras.split(",")]).run(say)
     _write_json(json_file, result)
     Console().print(result_table(result))
@@ -357,6 +358,7 @@ def _setup(
             f"--size {size!r} is not WIDTHxHEIGHT, such as 1920x1080, with sides of {MIN_SIDE} to "
             f"{MAX_SIDE} pixels"
         )
+    backend = runtime_for(backend, load_model(model))
     return BenchSetup(frames, size, rate_hz, model, backend, threads, deadline_ms)
 
 

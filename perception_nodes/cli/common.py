@@ -25,7 +25,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from perception_nodes.backends.contract import BACKENDS
+from perception_nodes.backends.auto import CHOICES
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.system.environment import share_folder
 from perception_nodes.system.files import try_writing
@@ -37,7 +37,7 @@ screen = Console(stderr=True)
 
 ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="Model: name or folder.")]
 ModelOption = Annotated[str, typer.Option(help="Model: name or folder.")]
-BackendOption = Annotated[str, typer.Option(help=f"Runtime, one of {', '.join(BACKENDS)}.")]
+BackendOption = Annotated[str, typer.Option(help=f"Runtime, one of {', '.join(CHOICES)}.")]
 ThreadsOption = Annotated[
     int, typer.Option(min=0, max=256, help="Threads for inference; 0: one per physical core.")
 ]

@@ -14,6 +14,7 @@ from rich.console import Console, Group
 from rich.markup import escape
 from rich.table import Table
 
+from perception_nodes.backends.auto import runtime_for
 from perception_nodes.backends.compiled import CompiledRefused, compiled
 from perception_nodes.backends.model import Model, load_model
 from perception_nodes.cli.common import (
@@ -123,6 +124,7 @@ def compile_command(
     source = _places(subject, bag or [], images or [], sets)
     chosen = _spread(source, frames)
     margins = Margins(min_agreement, min_parent_agreement, max_loss, max_class_loss)
+    backend = runtime_for(backend, subject)
     gate = Gate(subject, backend, threads, chosen, sets, margins, progress_bar)
     cache = cache_folder()
     facts: dict[str, Any] = {"model": subject.name, "backend": backend, "frames": len(chosen)}

@@ -10,6 +10,7 @@ from rich.console import Console, Group
 from rich.markup import escape
 from rich.table import Table
 
+from perception_nodes.backends.auto import AUTO, runtime_for
 from perception_nodes.backends.model import Model, available_models, load_model
 from perception_nodes.cli.card import card_command
 from perception_nodes.cli.common import (
@@ -115,7 +116,7 @@ def evaluate_command(
             "the parameter across_classes:=true.",
         ),
     ] = False,
-    backend: BackendOption = "openvino",
+    backend: BackendOption = AUTO,
     threads: ThreadsOption = 0,
     at_least: Annotated[
         float, typer.Option(min=0, max=1, help="Exit status 1 if a set has a lower mAP50-95.")
@@ -139,15 +140,16 @@ def evaluate_command(
     subject = load_model(model)
     if teacher:
         strong = load_model(teacher)
-        sets = _taught(subject, strong, data, root, teacher_score, backend, threads)
+        on = runtime_for(backend, strong)
+        sets = _taught(subject, strong, data, root, teacher_score, on, threads)
     else:
         mapped = parse_classes_map(classes_map) if classes_map else None
         sets = [read_set(path, root, mapped) for path in data]
-    results = []
+    results, on = [], runtime_for(backend, subject)
     for one in sets:
         with progress_bar(f"{subject.name} on {one.name}") as progress:
             results.append(
-                evaluate(subject, one, backend, threads, progress, across_classes=across_classes)
+                evaluate(subject, one, on, threads, progress, across_classes=across_classes)
             )
         if not as_json:
             Console().print(evaluation_table(results[-1]))

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from perception_nodes.backends.auto import AUTO, runtime_for
 from perception_nodes.backends.model import load_model
 from perception_nodes.cli.common import (
     BackendOption,
@@ -113,7 +114,7 @@ def replay_command(
         typer.Option(min=1, max=MAX_FRAMES, help="Stop each drive after this many frames."),
     ] = None,
     model: ModelOption = "road-n",
-    backend: BackendOption = "openvino",
+    backend: BackendOption = AUTO,
     threads: ThreadsOption = 0,
     score_threshold: Annotated[
         float, typer.Option(min=0.01, max=0.99, help="Lowest score of an object to report.")
@@ -245,7 +246,7 @@ def replay_command(
     sharded = corpus is not None or workers > 1 or ray != ""
     settings = ReplaySettings(
         model=model,
-        backend=backend,
+        backend=runtime_for(backend, model_read),
         threads=threads or (max(len(os.sched_getaffinity(0)) // workers, 1) if sharded else 0),
         deadline_ms=deadline_ms,
         score_threshold=score_threshold,

@@ -23,7 +23,9 @@ DEFAULT_CAMERA = "front"
 """A graph of this camera alone has topics and nodes without the camera's name."""
 ANY_CAMERA = "{camera}"
 """Stands for the camera's name in topics and file names."""
-Runtime = Literal["openvino", "onnxruntime", "tensorrt", "cuda", "fpga", "litert", "golden", "null"]
+Runtime = Literal[
+    "auto", "openvino", "onnxruntime", "tensorrt", "cuda", "fpga", "litert", "golden", "null"
+]
 FRAME_REPORTS = "perception/frame_report"
 HEALTH = "perception/health"
 SAFE_STOP = "perception/safe_stop"
@@ -344,9 +346,10 @@ class DetectorSettings(CamerasSettings):
     model: str = same(PreprocessSettings, "model")
     model_key: str = same(PreprocessSettings, "model_key")
     backend: Runtime = Field(
-        default="openvino",
-        description="inference runtime; tensorrt builds its engine at the first start, and "
-        "openvino detects until it is built; cuda runs our own kernels on an NVIDIA GPU "
+        default="auto",
+        description="inference runtime; auto: on the CPU, litert for an integer network and "
+        "openvino for any other model; tensorrt builds its engine at the first start, and auto "
+        "detects until it is built; cuda runs our own kernels on an NVIDIA GPU "
         "(docs/cuda.md); fpga uses the device that $PERCEPTION_FPGA names (docs/fpga.md), litert "
         "the delegate that $PERCEPTION_DELEGATE names (docs/tpu.md); golden is the slow integer "
         "reference; null detects nothing and is for measurements",

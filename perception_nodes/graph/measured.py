@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from perception_nodes.backends.auto import runtime_for
+from perception_nodes.backends.contract import INSTALL
 from perception_nodes.backends.model import load_model
 from perception_nodes.backends.pace import RATE_HZ, apart_ms
 from perception_nodes.core.budget import Budget
@@ -24,7 +26,7 @@ FAMILY = ("road-s", "road-n")
 """From the most accurate one to the fastest one, which is taken if none keeps its budget."""
 FRAMES = 150
 """Timed frames, five seconds: the p99 is about the second longest time."""
-MEASURED = ("openvino", "onnxruntime")
+MEASURED = ("auto", "openvino", "onnxruntime", "litert")
 """Backends whose times depend on the processor and their version alone."""
 Say = Callable[[str], None]
 
@@ -95,20 +97,20 @@ def _best_threads(values: Mapping[str, Any], say: Say) -> int:
 
 def _p99_ms(values: Mapping[str, Any], say: Say, loaded: bool = False) -> float:
     """The p99 of a model's inference, as measured now or before."""
-    model, backend = values["model"], values["backend"]
+    model = load_model(values["model"], values["model_key"])
+    backend = runtime_for(values["backend"], model)
     settings = [values[name] for name in ("threads", "cpus", "fifo_priority")]
-    sha256 = load_model(model, values["model_key"]).sha256
-    key = f"{sha256} {backend} {version(backend)} {settings} {cpu_name()}"
+    key = f"{model.sha256} {backend} {version(INSTALL[backend])} {settings} {cpu_name()}"
     key += " loaded" * loaded
     kept, known = cache_folder() / "paced_p99_ms.json", {}
     with suppress(OSError, ValueError, TypeError):
         known = dict(json.loads(kept.read_text(encoding="utf-8")))
     if not isinstance(known.get(key), float):
         beside = f", {values['threads']} threads, beside other work" if loaded else ""
-        say(f"measuring {model}{beside}: {FRAMES / RATE_HZ:.0f} s, once on this machine")
+        say(f"measuring {model.name}{beside}: {FRAMES / RATE_HZ:.0f} s, once on this machine")
         threads, *realtime = settings
         with busy(sorted(os.sched_getaffinity(0))) if loaded else nullcontext():
-            times_ms = apart_ms(model, backend, threads, FRAMES, *realtime)
+            times_ms = apart_ms(values["model"], backend, threads, FRAMES, *realtime)
         known[key] = float(np.percentile(times_ms, 99))
         with suppress(OSError):  # then it is measured again next time
             write_whole(kept, json.dumps(known, indent=1))

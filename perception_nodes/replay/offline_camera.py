@@ -38,7 +38,10 @@ WARM_UP_CALLS = 3
 
 @dataclass(frozen=True)
 class ReplaySettings:
-    """The model of a replay and how it runs; see the nodes' parameters of the same names."""
+    """The model of a replay and how it runs; see the nodes' parameters of the same names.
+
+    The backend is never `auto`: results say which one computed them.
+    """
 
     model: str = "road-n"
     backend: str = "openvino"

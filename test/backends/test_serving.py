@@ -14,7 +14,7 @@ from perception_nodes.backends.building import Building, build_command
 from perception_nodes.backends.contract import BackendInfo, BackendSettings, NotBuilt
 from perception_nodes.backends.model import load_model
 from perception_nodes.backends.null import Backend as NullBackend
-from perception_nodes.backends.serving import STAND_IN, Serving
+from perception_nodes.backends.serving import Serving
 from perception_nodes.core.clock import SystemClock
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.frame import FrameHeader, FrameStatus
@@ -132,22 +132,22 @@ def test_frames_are_degraded_until_the_build_is_there(build, model):
     lines = []
     serving = serve([model], lines.append)
     graph = Graph(serving, model)
-    why = "openvino stands in while slow is being built"
+    why = "litert stands in while slow is being built"
     assert [graph.frame() for _ in range(10)] == 10 * [(FrameStatus.DEGRADED, why)]
     assert (graph.health.mode.name, graph.health.cause) == (
         "DEGRADED",
         f"10 of the last 10 frames: {why}",
     )
-    assert serving.backend == STAND_IN
+    assert serving.backend == "litert"
     build.end()
     wait_for(serving)
-    stand_in = next(one for one in Backend.opened if one.name == STAND_IN)
+    stand_in = next(one for one in Backend.opened if one.name == "litert")
     assert not stand_in.closed, "it serves until the next frame"
     assert [graph.frame() for _ in range(40)] == 40 * [(FrameStatus.OK, "")]
     assert stand_in.closed
     assert serving.backend == "slow"
     assert graph.health.mode.name == "NOMINAL"
-    assert "slow is built and takes over from openvino" in lines
+    assert "slow is built and takes over from litert" in lines
     serving.close()
     assert all(one.closed for one in Backend.opened)
 
@@ -177,7 +177,7 @@ def test_a_build_that_fails_never_stops_the_graph(build, model):
     graph = Graph(serving, model)
     build.end()
     wait_for(serving)
-    why = "openvino stands in, slow cannot be built: no kernel fits"
+    why = "litert stands in, slow cannot be built: no kernel fits"
     assert [graph.frame() for _ in range(5)] == 5 * [(FrameStatus.DEGRADED, why)]
     assert graph.health.cause == f"5 of the last 5 frames: {why}"
     serving.close()
@@ -233,7 +233,7 @@ def test_closing_during_the_load_closes_what_was_loaded(build, model, monkeypatc
         assert not serving.ready()
     go_on.set()
     serving.close()
-    assert [one.name for one in Backend.opened] == ["slow", STAND_IN, "slow"]
+    assert [one.name for one in Backend.opened] == ["slow", "litert", "slow"]
     assert all(one.closed for one in Backend.opened)
 
 

@@ -67,8 +67,8 @@ def test_a_number_is_a_finite_one(settings, name, value):
 @pytest.mark.parametrize(
     ("settings", "name", "value", "allowed"),
     [
-        (DetectorSettings, "backend", "magic", "one of openvino, onnxruntime, tensorrt"),
-        (DetectorSettings, "backend", "OpenVINO", "one of openvino, onnxruntime, tensorrt"),
+        (DetectorSettings, "backend", "magic", "one of auto, openvino, onnxruntime"),
+        (DetectorSettings, "backend", "OpenVINO", "one of auto, openvino, onnxruntime"),
         (DetectorSettings, "threads", "2.5", "a whole number from -1 to 256"),
         (DetectorSettings, "skip_late", "maybe", "true or false"),
         (DetectorSettings, "score_threshold", 1.5, "a number from 0.01 to 0.99"),
