@@ -113,9 +113,9 @@ def compile_command(
     which defines what the model's file means. If a model lost too much, a table shows how much each
     layer costs. For backend fpga, a table shows how much of the engine each layer uses.
 
-    Example: perception model compile road-n --backend openvino --bag drives/rain
+    Example: perception model compile road-n --backend auto --bag drives/rain
 
-    Example: perception model compile road-n --backend openvino --data my/set --max-loss 0.02
+    Example: perception model compile road-n --backend auto --data my/set --max-loss 0.02
     """
     if data:
         require_pycocotools()

@@ -69,7 +69,7 @@ def examine() -> list[Finding]:
         lambda: _package("rosbags", "rosbags", "pip install rosbags"),
         _openvino,
         lambda: _package("ONNX Runtime", "onnxruntime", "pip install onnxruntime", needed=False),
-        lambda: _package("LiteRT", "ai_edge_litert", "pip install ai-edge-litert", needed=False),
+        lambda: _package("LiteRT", "ai_edge_litert", "pip install ai-edge-litert"),
         _tensorrt,
         _gpu,
         _fpga,
