@@ -1,4 +1,4 @@
-"""A graph whose engine is not built yet: openvino serves until it is, with slots from the CPU and
+"""A graph whose engine is not built yet: the CPU serves until it is, with slots from the CPU and
 with frames that are read where the camera left them."""
 
 import os
@@ -27,13 +27,13 @@ def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @both_ways
-def test_openvino_serves_until_the_engine_is_built(gate: Path, preprocess_on: str) -> None:
+def test_the_cpu_serves_until_the_engine_is_built(gate: Path, preprocess_on: str) -> None:
     def scenario(rig: Rig) -> None:
         _, causes = rig.listen()
-        why = "openvino stands in while tensorrt is being built"
+        why = "litert stands in while tensorrt is being built"
         rig.wait_until(lambda: any(why in cause for cause in causes))
         assert rig.next_detections().status == FrameStatus.DEGRADED
-        rig.wait_until(lambda: rig.methods[-1:] == ["road-xs int8 (openvino)"])
+        rig.wait_until(lambda: rig.methods[-1:] == ["road-xs int8 (litert)"])
         with open(gate, "w"):
             pass
         rig.wait_until(lambda: causes[-1] == "detections arrive in time")

@@ -101,7 +101,8 @@ def graph_runs(command: Command) -> bool:
 
 def infers(command: Command) -> bool:
     """Whether it has loaded the runtime."""
-    return "openvino" in Path(f"/proc/{command.process.pid}/maps").read_text()
+    maps = Path(f"/proc/{command.process.pid}/maps").read_text()
+    return "openvino" in maps or "ai_edge_litert" in maps
 
 
 def writes(command: Command) -> bool:
