@@ -179,7 +179,7 @@ $(STAMPS)/package: $(STAMPS)/requirements setup.py setup.cfg package.xml pyproje
 	@touch $@
 
 $(STAMPS)/dev: $(STAMPS)/requirements $(addprefix $(REQUIREMENTS)/,dev.txt dev-no-deps.txt gpu.txt)
-	$(PIP) install $(addprefix -r $(REQUIREMENTS)/,dev.txt gpu.txt litert.txt)
+	$(PIP) install $(addprefix -r $(REQUIREMENTS)/,dev.txt gpu.txt)
 	$(PIP) install --no-deps -r $(REQUIREMENTS)/dev-no-deps.txt
 	@touch $@
 
