@@ -29,6 +29,7 @@ from perception_nodes.gpu.tensorrt.library import load_library
 from perception_nodes.graph.config import PreprocessSettings
 from perception_nodes.graph.ros_packages import REMEDIES
 from perception_nodes.graph.settings import check
+from perception_nodes.system.preemption import AT_ONCE, kernel_preemption
 from perception_nodes.system.realtime import allowed_priority
 from perception_nodes.system.threads import Thread, nodes, threads
 from perception_nodes.transport.memory import SHM_FOLDER
@@ -79,6 +80,7 @@ def examine() -> list[Finding]:
         _shared_memory,
         _cpu,
         _realtime,
+        _preemption,
         _memory_lock,
     ]
     return [check() for check in checks]
@@ -221,6 +223,14 @@ def _realtime() -> Finding:
         found += ", without the kernel's limit of 95 % (kernel.sched_rt_runtime_us=-1)"
     remedy = "add '@realtime - rtprio 98' to /etc/security/limits.conf"
     return Finding("real-time priority", priority > 0, found, remedy, needed=False)
+
+
+def _preemption() -> Finding:
+    model = kernel_preemption()
+    remedy = "boot with preempt=full; until then real-time threads wait for others' system calls"
+    return Finding(
+        "kernel preemption", model in (*AT_ONCE, ""), model or "unknown", remedy, needed=False
+    )
 
 
 def _memory_lock() -> Finding:

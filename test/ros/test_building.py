@@ -71,6 +71,8 @@ def test_a_device_that_fails_ends_the_process_and_the_standby_works(
         rig.wait_until(lambda: rig.leases["detector"].note.process == standby)
         assert rig.next_detections(time.monotonic_ns()).status == FrameStatus.OK
         rig.wait_until(lambda: victim not in rig.members("detector"))
-        assert b"died" in rig.takeover("detector").reason
+        # Whichever is first: its end, or the patience of the standby.
+        reason = rig.takeover("detector").reason
+        assert b"died" in reason or b"hung and was killed" in reason
 
     with_graph(scenario, standby="always", preprocess_on=preprocess_on, **VALUES)

@@ -1,0 +1,43 @@
+"""The kernel's preemption model, from its configuration and its command line."""
+
+import gzip
+import os
+from pathlib import Path
+
+import pytest
+
+from perception_nodes.system.preemption import MODELS, kernel_preemption
+
+
+def machine(root: Path, config: str, command_line: str = "quiet", packed: bool = True) -> Path:
+    (root / "proc").mkdir()
+    (root / "boot").mkdir()
+    (root / "proc/cmdline").write_text(f"{command_line}\n")
+    text = f"# made by a distribution\n{config}\nCONFIG_PREEMPT_COUNT=y\n".encode()
+    if packed:
+        (root / "proc/config.gz").write_bytes(gzip.compress(text))
+    else:
+        (root / f"boot/config-{os.uname().release}").write_bytes(text)
+    return root
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize(("option", "model"), MODELS.items())
+def test_it_is_the_one_the_kernel_was_built_with(
+    tmp_path: Path, option: str, model: str, packed: bool
+) -> None:
+    assert kernel_preemption(machine(tmp_path, f"{option}=y", packed=packed)) == model
+
+
+def test_the_command_line_chooses_another(tmp_path: Path) -> None:
+    root = machine(tmp_path, "CONFIG_PREEMPT_NONE=y", "quiet preempt=full ro")
+    assert kernel_preemption(root) == "full"
+
+
+def test_a_real_time_kernel_stays_one(tmp_path: Path) -> None:
+    root = machine(tmp_path, "CONFIG_PREEMPT_LAZY=y\nCONFIG_PREEMPT_RT=y", "preempt=none")
+    assert kernel_preemption(root) == "rt"
+
+
+def test_a_kernel_that_does_not_tell_is_unknown(tmp_path: Path) -> None:
+    assert kernel_preemption(tmp_path) == ""
