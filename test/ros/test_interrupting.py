@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from started_graph import SHM, left_behind
 
+from perception_nodes.hil.unit import TOKEN_VARIABLE
 from perception_nodes.transport.fastdds import STARTING_S
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(180)]
@@ -66,7 +67,12 @@ def started(tmp_path: Path, root: Path, *arguments: str) -> Iterator[Command]:
             *(a.replace("OUT", str(out)) for a in arguments),
         ],
         cwd=root,
-        env={**os.environ, MARK: str(tmp_path), "TMPDIR": str(temporary)},
+        env={
+            **os.environ,
+            MARK: str(tmp_path),
+            "TMPDIR": str(temporary),
+            TOKEN_VARIABLE: "0123456789abcdef",
+        },
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
