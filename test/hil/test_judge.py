@@ -257,6 +257,18 @@ def test_frames_without_detections_are_counted_from_the_fault_on():
     assert problems_of(seen) == ["1 frames had no detections (0 FAILED), at most 0 are expected"]
 
 
+def test_frames_that_give_way_to_those_that_the_camera_had_late_are_no_problem():
+    seen = run()
+    for index in (-5, -6):
+        lost = seen.reports[index]
+        seen.reports[index] = replace(lost, status=FrameStatus.SUPERSEDED)
+        seen.detections = [found for found in seen.detections if found[1] != lost.stamp_ns]
+    seen.late_ns = [82 * MS]
+    assert problems_of(seen) == ["2 frames had no detections (0 FAILED), at most 1 are expected"]
+    seen.late_ns = [3 * MS, 82 * MS]
+    assert problems_of(seen) == []
+
+
 def test_a_graph_that_ended_is_a_failure():
     assert problems_of(Observations(failure="detector_node ended by signal SIGBUS")) == [
         "detector_node ended by signal SIGBUS"
