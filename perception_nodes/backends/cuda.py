@@ -79,6 +79,9 @@ class Backend:
         self._network = None
         if self._device is not None:
             with suppress(CudaError):
+                # After a kernel has failed, every call fails, including this.
+                self._device.make_current()
+            with suppress(CudaError):
                 self._device.close()
             self._device = None
 

@@ -105,6 +105,13 @@ def test_frames_of_two_cameras_give_the_boxes_of_the_specifications(backend, gpu
     in_place.close()
 
 
+def test_it_is_closed_in_its_own_context(backend, gpu, model):
+    backend.load(model)
+    gpu.current_context = "another library's"
+    backend.close()
+    assert gpu.current_context == 7
+
+
 PROGRAM = """
 from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.model import load_model
