@@ -39,7 +39,8 @@ module reader_properties (
   logic [1:0] chosen;
   assign chosen = grant[0] ? 2'd0 : grant[1] ? 2'd1 : grant[2] ? 2'd2 : 2'd3;
 
-  logic begun, ar_waited, r_waited, halted, came;
+  logic begun, ar_waited, r_waited, halted, came, failed, moves;
+  assign moves = (m_axi_arvalid && m_axi_arready) || (m_axi_rvalid && m_axi_rready);
   logic [39:0] araddr_before;
   logic [7:0] arlen_before;
   logic [127:0] rdata_before;
@@ -55,6 +56,7 @@ module reader_properties (
       ar_waited <= 1'b0;
       r_waited <= 1'b0;
       came <= 1'b0;
+      failed <= 1'b0;
       halted <= halt;
       assume (request == '0);
     end else if (begun) begin
@@ -95,6 +97,10 @@ module reader_properties (
       assert (granted - answered <= 8'(OPEN - 1));
       assert (granted - addressed == 8'(m_axi_arvalid));
       assert (quiet == (granted == answered));
+      // The bus owes something, and nothing moves.
+      assert (waiting == (granted != answered && !moves));
+      failed <= m_axi_rvalid && m_axi_rready && m_axi_rresp != '0;
+      assert (error == failed);
       // The data.
       came <= 1'b0;
       if (m_axi_rvalid && m_axi_rready && answered == watched) begin

@@ -48,16 +48,17 @@ module writer_properties (
   assign number = numbers[4*place[1:0]+:4];
 
   // An address and the first beat of its data are shown in the same cycle.
-  logic [7:0] addressed, finished, answered;
-  logic aw_waited, fresh;
+  logic [7:0] addressed, finished, answered, sent, brought;
+  logic aw_waited, fresh, moves;
   logic [39:0] begin_at, address;
   logic [4:0] done, length, beats;
   assign fresh = m_axi_awvalid && !aw_waited;
   assign address = fresh ? m_axi_awaddr : begin_at;
   assign beats = fresh ? 5'(m_axi_awlen) + 5'd1 : length;
+  assign moves = (m_axi_awvalid && m_axi_awready) || (m_axi_wvalid && m_axi_wready) || m_axi_bvalid;
 
   logic [3:0] pushes;
-  logic begun, w_waited, halted;
+  logic begun, w_waited, halted, failed;
   logic [47:0] aw_before;
   logic [144:0] w_before;
   initial begun = 1'b0;
@@ -71,6 +72,9 @@ module writer_properties (
       addressed <= '0;
       finished <= '0;
       answered <= '0;
+      sent <= '0;
+      brought <= '0;
+      failed <= 1'b0;
       aw_waited <= 1'b0;
       w_waited <= 1'b0;
       halted <= 1'b0;
@@ -86,6 +90,8 @@ module writer_properties (
       addressed <= addressed + 8'(m_axi_awvalid && m_axi_awready);
       finished <= finished + 8'(m_axi_wvalid && m_axi_wready && m_axi_wlast);
       answered <= answered + 8'(m_axi_bvalid);
+      sent <= sent + 8'(m_axi_wvalid && m_axi_wready);
+      brought <= brought + (push ? 8'(push_beats) : 8'd0);
       halted <= halted || halt;
 
       // Valid waits for ready, unchanged.
@@ -125,7 +131,15 @@ module writer_properties (
         pushed <= 1'b1;
         expected <= number;
       end
+      assert (m_axi_bready);
+      failed <= m_axi_bvalid && m_axi_bresp != '0;
+      assert (error == failed);
+      // The bus owes something, and nothing moves.
+      assert (waiting == ((m_axi_awvalid || m_axi_wvalid || addressed != answered) && !moves));
       if (quiet) assert (addressed == finished && addressed == answered);
+      // At rest where nothing is left to do, which is then all written.
+      if (!halted && !halt)
+        assert (quiet == (sent == brought && !m_axi_awvalid && addressed == answered));
       if (quiet && pushed && !halted) assert (arrived);
     end
   end
