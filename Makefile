@@ -203,8 +203,8 @@ $(STAMPS)/baseline: $(STAMPS)/requirements $(wildcard $(REQUIREMENTS)/baseline*.
 	@touch $@
 
 # torch-pruning asks for nothing but torch and numpy, which are there by then.
-$(STAMPS)/compression: $(STAMPS)/baseline compression/requirements.txt
-	$(PIP) install -r compression/requirements.txt
+$(STAMPS)/compression: $(STAMPS)/baseline model_compression/requirements.txt
+	$(PIP) install -r model_compression/requirements.txt
 	@touch $@
 
 include fpga/fpga.mk

@@ -254,7 +254,7 @@ def _layer_costs(
     """Nats an object that the 8 bits of each layer cost; nothing and a note if that is unknown."""
     some = frames[:: -(-len(frames) // FRAMES_FOR_COSTS)]
     try:
-        measure = compression_tool("compression.quantization.stored", "stored_costs")
+        measure = compression_tool("model_compression.quantization.stored", "stored_costs")
         with progress_bar("cost of each layer") as progress:
             costs: dict[str, float] = measure(model.path, some, threads, progress)
     except PerceptionError as error:

@@ -190,7 +190,7 @@ def import_command(
     with tempfile.TemporaryDirectory() as scratch:
         source = file
         if file.suffix.lower() == ".pt":
-            export_onnx = compression_tool("compression.checkpoint", "export_onnx")
+            export_onnx = compression_tool("model_compression.checkpoint", "export_onnx")
             say(f"{file.name} is being exported by ultralytics")
             source = export_onnx(file, options.size, Path(scratch))
         imported = understand(source, options)
@@ -284,8 +284,8 @@ def _quantized(
     parent: Model, made: Path, frames: Frames, sets: list[LabelledSet], margins: Margins
 ) -> list[Check]:
     """Make the 8-bit model; exit status 1 if it is refused."""
-    errors = compression_tool("compression.errors")
-    tool = compression_tool("compression.imported")
+    errors = compression_tool("model_compression.errors")
+    tool = compression_tool("model_compression.imported")
     trial = tool.Trial(parent, frames, sets, margins, progress_bar)
     try:
         checks: list[Check] = tool.quantize_imported(parent, made, trial, say)

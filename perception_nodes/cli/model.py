@@ -86,7 +86,7 @@ def evaluate_command(
             help="A labelled set; may be repeated. A folder with images/ and labels/ (YOLO, "
             "with class names in classes.txt or a data.yaml) or a folder below images/; a "
             "data.yaml, for its val images; a COCO .json; or a description .yaml as in "
-            "compression/datasets/."
+            "model_compression/datasets/."
         ),
     ],
     root: DataRoot = None,
@@ -130,8 +130,8 @@ def evaluate_command(
     The interval is a 95 % bootstrap over images. Precision and recall are those at the thresholds
     of the run time. Without labels, --teacher compares with a stronger model.
 
-    Example: perception model evaluate road-n --data compression/datasets/camvid-val.yaml --root
-    ~/data
+    Example: perception model evaluate road-n --root ~/data --data
+    model_compression/datasets/camvid-val.yaml
 
     Example: perception model evaluate road-n --data frames/ --teacher dense-416x256
     """
@@ -225,7 +225,7 @@ def calibrate_command(
     sets = [read_set(path, root) for path in data or []]
     from perception_nodes.evaluation.diversity import choose_frames, contact_sheet
 
-    calibrate = compression_tool("compression.quantization", "calibrate")
+    calibrate = compression_tool("model_compression.quantization", "calibrate")
     with progress_bar("looking at frames") as progress:
         chosen = choose_frames(bag or [], images or [], frames, subject.input, progress)
     for note in chosen.notes:
@@ -266,7 +266,9 @@ model_app.command("verify")(verify_command)
 def compress_command(
     config: Annotated[
         Path,
-        typer.Argument(help="YAML file of the run, as in compression/configs/.", metavar="CONFIG"),
+        typer.Argument(
+            help="YAML file of the run, as in model_compression/configs/.", metavar="CONFIG"
+        ),
     ],
     out: Annotated[
         Path,
@@ -278,11 +280,11 @@ def compress_command(
 
     Exit status 1 if the model loses more accuracy than the configuration allows.
 
-    Example: perception model compress compression/configs/road-n.yaml --out runs/road-n
+    Example: perception model compress model_compression/configs/road-n.yaml --out runs/road-n
     """
     check_folder(out, "--out")
-    refused = compression_tool("compression.errors", "GateRefused")
-    compress = compression_tool("compression.pipeline", "compress")
+    refused = compression_tool("model_compression.errors", "GateRefused")
+    compress = compression_tool("model_compression.pipeline", "compress")
     try:
         compress(config, out, until)
     except refused as error:

@@ -19,7 +19,7 @@ from onnx import helper
 from street_frames import every, street_frames
 from toys import toy, toy_frames
 
-from compression.quantization import emit, measure
+from model_compression.quantization import emit, measure
 from perception_nodes.backends.model import load_model
 from perception_nodes.backends.qdq import read_network
 from perception_nodes.core.decode import DecodeSettings

@@ -9,7 +9,7 @@ from counterparts import heads_of, partners
 from street_frames import every, street_frames
 from toys import toy, toy_frames
 
-from compression.quantization import emit, measure
+from model_compression.quantization import emit, measure
 from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.model import load_model
 from perception_nodes.backends.qdq import read_network

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from compression.errors import CompressionError, GateRefused
+from model_compression.errors import CompressionError, GateRefused
 from perception_nodes.backends.model import ModelError, load_model
 from perception_nodes.cli import compile as cli_compile
 from perception_nodes.cli import model as cli_model
@@ -270,7 +270,7 @@ def test_without_the_sample_drive_frames_are_asked_for(
 
 def test_a_missing_tool_says_how_to_get_it() -> None:
     with pytest.raises(SettingsError, match="make compression installs what it needs"):
-        cli_model.compression_tool("compression.nowhere")
+        cli_model.compression_tool("model_compression.nowhere")
 
 
 def test_a_refused_gate_is_status_1_and_a_bad_configuration_2(

@@ -6,7 +6,7 @@ import numpy as np
 import onnxruntime
 import torch
 
-from compression.contract import OUTPUT_NAMES
+from model_compression.contract import OUTPUT_NAMES
 
 
 def assert_computes(path: Path, network: torch.nn.Module) -> None:

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compression.config import read_config
-from compression.deploy import without_labels
-from compression.errors import CompressionError
-from compression.package import license_of
+from model_compression.config import read_config
+from model_compression.deploy import without_labels
+from model_compression.errors import CompressionError
+from model_compression.package import license_of
 from perception_nodes.evaluation.labels import LabelledImage, LabelledSet
 
 

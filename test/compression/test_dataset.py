@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 pytest.importorskip("ultralytics", reason="needs the build tools: make compression")
-from compression.config import Source, Training
-from compression.dataset import AMBIGUOUS_VEHICLE, check_sources, merge, read_rows
-from compression.errors import CompressionError
-from compression.frames import letterboxed
-from compression.train import Batches, Samples
+from model_compression.config import Source, Training
+from model_compression.dataset import AMBIGUOUS_VEHICLE, check_sources, merge, read_rows
+from model_compression.errors import CompressionError
+from model_compression.frames import letterboxed
+from model_compression.train import Batches, Samples
 
 CLASSES = ("person", "car", "bus")
 PERSON, CAR, BUS = 0.0, 1.0, 2.0

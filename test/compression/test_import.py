@@ -167,7 +167,7 @@ class Tool:
 def test_accuracy_is_that_of_the_tool(weights, data, tmp_path, monkeypatch):
     path = exported(data / "weights" / weights, tmp_path, (320, 320))
     model = imported(path)
-    coco = read_set(Path("compression/datasets/coco128.yaml"), data)
+    coco = read_set(Path("model_compression/datasets/coco128.yaml"), data)
     ours = evaluate(model, coco)
     monkeypatch.setattr(Tool, "path", path)
     monkeypatch.setattr("perception_nodes.evaluation.accuracy.Detector", Tool)

@@ -9,9 +9,9 @@ import pytest
 from onnx import numpy_helper
 from typer.testing import CliRunner
 
-from compression import imported
-from compression.errors import GateRefused
-from compression.imported import NncfQuantizer, TableQuantizer, Trial, quantize_imported
+from model_compression import imported
+from model_compression.errors import GateRefused
+from model_compression.imported import NncfQuantizer, TableQuantizer, Trial, quantize_imported
 from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.model import load_model
 from perception_nodes.cli.app import app

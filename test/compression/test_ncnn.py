@@ -6,8 +6,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from compression.errors import CompressionError
-from compression.ncnn import HALF, convert, main
+from model_compression.errors import CompressionError
+from model_compression.ncnn import HALF, convert, main
 
 PARAM = """7767517
 9 12
@@ -85,7 +85,7 @@ def test_what_is_asked_wrongly_is_told_first(arguments, text, files, monkeypatch
     (files[0].parent / "file").touch()
     monkeypatch.chdir(files[0].parent)
     monkeypatch.setattr("sys.argv", ["ncnn", "it.param", "it.bin", "file/it.onnx", *arguments])
-    monkeypatch.setattr("compression.ncnn.convert", None)
+    monkeypatch.setattr("model_compression.ncnn.convert", None)
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2 and text in capsys.readouterr().err

@@ -8,11 +8,11 @@ ultralytics = pytest.importorskip("ultralytics")
 from checkpoints import save_random
 from exported import assert_computes
 
-from compression.checkpoint import class_names
-from compression.errors import CompressionError
-from compression.export import export
-from compression.model import build_model, count_gmac, load_model, make_plain, save_model
-from compression.prune import BLOCK, choose, find_groups, measure_sensitivity, prune, silenced
+from model_compression.checkpoint import class_names
+from model_compression.errors import CompressionError
+from model_compression.export import export
+from model_compression.model import build_model, count_gmac, load_model, make_plain, save_model
+from model_compression.prune import BLOCK, choose, find_groups, measure_sensitivity, prune, silenced
 
 SIZE = (96, 64)
 CLASSES = ("person", "car")
@@ -89,7 +89,7 @@ def test_silence_is_as_good_as_absence(plain, images):
 
 
 def remove_one(network, group):
-    from compression.prune import remove
+    from model_compression.prune import remove
 
     return remove(network, [group], {group.root: BLOCK}, SIZE)
 

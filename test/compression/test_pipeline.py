@@ -12,13 +12,13 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the build tools: make compression")
 pytest.importorskip("ultralytics")
 
-from compression import deploy, pipeline
-from compression import train as training
-from compression.errors import CompressionError, GateRefused
-from compression.pipeline import compress
-from compression.quantization import float_of
-from compression.resume import write_checkpoint
-from compression.train import Samples, to_tensor
+from model_compression import deploy, pipeline
+from model_compression import train as training
+from model_compression.errors import CompressionError, GateRefused
+from model_compression.pipeline import compress
+from model_compression.quantization import float_of
+from model_compression.resume import write_checkpoint
+from model_compression.train import Samples, to_tensor
 from perception_nodes.backends.model import load_model
 
 

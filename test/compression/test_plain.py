@@ -9,12 +9,12 @@ torch = pytest.importorskip("torch", reason="needs the build tools: make compres
 
 from exported import assert_computes
 
-from compression.config import Shape
-from compression.contract import OUTPUT_NAMES
-from compression.export import export
-from compression.model import FeatureRegression, count_gmac
-from compression.plain import PlainNetwork, block
-from compression.quantization import emit, measure
+from model_compression.config import Shape
+from model_compression.contract import OUTPUT_NAMES
+from model_compression.export import export
+from model_compression.model import FeatureRegression, count_gmac
+from model_compression.plain import PlainNetwork, block
+from model_compression.quantization import emit, measure
 from perception_nodes.backends.qdq import read_network
 from perception_nodes.fpga.compiler import compile_network
 from perception_nodes.fpga.program import Geometry

@@ -14,8 +14,8 @@ from hypothesis.extra.numpy import arrays
 from onnx import numpy_helper
 from toys import HEIGHT, WIDTH, toy, toy_frames
 
-from compression.errors import CompressionError
-from compression.quantization import (
+from model_compression.errors import CompressionError
+from model_compression.quantization import (
     calibrate,
     emit,
     float_of,
@@ -23,10 +23,10 @@ from compression.quantization import (
     read_table,
     write_table,
 )
-from compression.quantization.emit import float_convolutions
-from compression.quantization.graph import read_layout, weights_of
-from compression.quantization.ranges import BINS, METHODS, choose_amax
-from compression.quantization.weights import SCALE_BITS, round_weight, weight_scale
+from model_compression.quantization.emit import float_convolutions
+from model_compression.quantization.graph import read_layout, weights_of
+from model_compression.quantization.ranges import BINS, METHODS, choose_amax
+from model_compression.quantization.weights import SCALE_BITS, round_weight, weight_scale
 from perception_nodes.backends.model import load_model
 
 ACTIVATIONS = ("HardSwish", "Relu", "SiLU")

@@ -5,12 +5,12 @@ import onnxruntime
 import pytest
 from toys import toy, toy_frames
 
-from compression.errors import CompressionError
-from compression.quantization import emit, measure
-from compression.quantization.divergence import divergence
-from compression.quantization.graph import weights_of
-from compression.quantization.ranges import open_float
-from compression.quantization.sensitivity import cost_table, fallback, sensitivity
+from model_compression.errors import CompressionError
+from model_compression.quantization import emit, measure
+from model_compression.quantization.divergence import divergence
+from model_compression.quantization.graph import weights_of
+from model_compression.quantization.ranges import open_float
+from model_compression.quantization.sensitivity import cost_table, fallback, sensitivity
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ class TestFinetune:
     @pytest.fixture
     def training(self):
         pytest.importorskip("torch")
-        from compression.quantization import finetune
+        from model_compression.quantization import finetune
 
         return finetune
 

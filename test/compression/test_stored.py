@@ -4,9 +4,9 @@ import pytest
 from onnx import numpy_helper
 from toys import toy, toy_frames
 
-from compression.errors import CompressionError
-from compression.quantization import emit, measure
-from compression.quantization.stored import stored_costs
+from model_compression.errors import CompressionError
+from model_compression.quantization import emit, measure
+from model_compression.quantization.stored import stored_costs
 
 
 def written(path, dialect="u8", spoiled=""):

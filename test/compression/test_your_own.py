@@ -16,11 +16,11 @@ pytest.importorskip("ultralytics")
 
 from checkpoints import save, save_random
 
-from compression.config import Training
-from compression.dataset import read_labels, write_sample
-from compression.model import build_model
-from compression.pipeline import compress
-from compression.train import Samples, train
+from model_compression.config import Training
+from model_compression.dataset import read_labels, write_sample
+from model_compression.model import build_model
+from model_compression.pipeline import compress
+from model_compression.train import Samples, train
 from perception_nodes.backends.model import load_model
 from perception_nodes.core.errors import PerceptionError
 
@@ -166,7 +166,7 @@ BAD = {
 def spoiled(drawn: Path, tmp_path: Path) -> Path:
     """A folder of one's own to spoil."""
     subprocess.run(["cp", "-r", drawn / "yard", drawn / "best.pt", tmp_path], check=True)
-    values = yaml.safe_load((ROOT / "compression/configs/own.yaml").read_text()) | TINY
+    values = yaml.safe_load((ROOT / "model_compression/configs/own.yaml").read_text()) | TINY
     (tmp_path / "forklift.yaml").write_text(yaml.safe_dump(values))
     return tmp_path
 

@@ -13,7 +13,7 @@ from perception_nodes.evaluation.classes import class_losses, without_evidence
 from perception_nodes.evaluation.datasets import ROOT_VARIABLE
 from perception_nodes.evaluation.gate import check_classes
 
-ROADSIGN = Path("compression/datasets/roadsign-valid.yaml")
+ROADSIGN = Path("model_compression/datasets/roadsign-valid.yaml")
 
 
 def evaluation(data: str, **found: tuple[int, float | None, float | None]) -> Evaluation:

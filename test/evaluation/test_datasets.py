@@ -199,7 +199,7 @@ def test_a_description(yolo: Path) -> None:
 
 
 def test_the_shipped_descriptions_can_be_read(root: Path) -> None:
-    for path in sorted((root / "compression/datasets").glob("*.yaml")):
+    for path in sorted((root / "model_compression/datasets").glob("*.yaml")):
         with pytest.raises(DataError, match="name the folder of the sets"):
             read_set(path, root / "nowhere")
 

@@ -1,11 +1,11 @@
-"""Random integers in the shape of compression/plain.py: layers of 3 x 3, ReLU, a pyramid."""
+"""Random integers in the shape of model_compression/plain.py: layers of 3 x 3, ReLU, a pyramid."""
 
 import numpy as np
 
 from perception_nodes.core.integer import Concat, Convolution, Network, Store, Upsample
 
 SHAPE = {"widths": (32, 64, 128, 192), "depths": (1, 4, 4, 2), "neck": 64, "head": 64}
-"""That of compression/configs/plain-s.yaml."""
+"""That of model_compression/configs/plain-s.yaml."""
 STEM_KERNEL, STEM_STRIDE = 6, 4
 OUTPUTS = {"box": 64, "class": 8}
 

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 LINK = re.compile(r"\]\((?!https?:|mailto:)([^)#\s]+)(?:#[^)]*)?\)")
-OURS = ("perception_nodes", "fpga", "systemd", "compression", "interfaces", "docs", "calibration")
+OURS = (
+    "perception_nodes",
+    "fpga",
+    "systemd",
+    "model_compression",
+    "interfaces",
+    "docs",
+    "calibration",
+)
 
 
 def files(root: Path, *suffixes: str) -> list[Path]:

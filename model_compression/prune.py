@@ -17,8 +17,8 @@ import torch
 import torch_pruning as tp
 from torch import nn
 
-from compression.model import count_gmac, distillation_loss
-from compression.train import half_precision
+from model_compression.model import count_gmac, distillation_loss
+from model_compression.train import half_precision
 
 BLOCK = 16
 """Channels come in multiples of this: a vector of the engines that run the result."""

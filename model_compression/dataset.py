@@ -18,10 +18,10 @@ import cv2
 import numpy as np
 from ultralytics import YOLO
 
-from compression.checkpoint import load_detector
-from compression.config import Config, Source
-from compression.errors import CompressionError
-from compression.frames import read_image
+from model_compression.checkpoint import load_detector
+from model_compression.config import Config, Source
+from model_compression.errors import CompressionError
+from model_compression.frames import read_image
 from perception_nodes.core.geometry import intersections_and_unions
 from perception_nodes.evaluation.datasets import list_images, read_set
 from perception_nodes.evaluation.yolo import read_line, read_split

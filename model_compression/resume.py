@@ -1,6 +1,6 @@
 """Small checkpoints, for a training that goes on on another machine.
 
-    python -m compression.resume RUN FOLDER
+    python -m model_compression.resume RUN FOLDER
 
 writes FOLDER/STEP.pt for the training that is under way in a run: the averaged weights in half
 precision and the step that was reached, a twelfth of the training's own state. `checkpoint: FOLDER`
@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from compression.errors import CompressionError
+from model_compression.errors import CompressionError
 
 STATE = "state.pt"
 CURVE = "curve.csv"
@@ -75,4 +75,4 @@ if __name__ == "__main__":
     try:
         print(write_checkpoint(*map(Path, sys.argv[1:3])))
     except (CompressionError, TypeError) as error:
-        sys.exit(f"{error}; python -m compression.resume RUN FOLDER")
+        sys.exit(f"{error}; python -m model_compression.resume RUN FOLDER")

@@ -10,10 +10,10 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import helper
 
-from compression.errors import CompressionError
-from compression.quantization.graph import Layout, read_layout
-from compression.quantization.table import CalibrationFrame, Range, RangeTable
-from compression.quantization.weights import fingerprint
+from model_compression.errors import CompressionError
+from model_compression.quantization.graph import Layout, read_layout
+from model_compression.quantization.table import CalibrationFrame, Range, RangeTable
+from model_compression.quantization.weights import fingerprint
 
 Frames = Iterable[tuple[str, NDArray[np.uint8]]]
 """Where a frame comes from, and its letterboxed pixels, uint8 [height, width, 3] BGR."""

@@ -12,10 +12,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from compression.quantization.divergence import divergence
-from compression.quantization.emit import float_of, rewrite
-from compression.quantization.graph import read_layout
-from compression.quantization.ranges import open_float
+from model_compression.quantization.divergence import divergence
+from model_compression.quantization.emit import float_of, rewrite
+from model_compression.quantization.graph import read_layout
+from model_compression.quantization.ranges import open_float
 
 
 def stored_costs(

@@ -28,22 +28,22 @@ from rich.progress import (
 )
 from torch import nn
 
-from compression import dataset
-from compression.checkpoint import class_names
-from compression.config import Config, Training, read_config
-from compression.deploy import Maker, check_evidence, pass_gate, without_labels
-from compression.errors import CompressionError
-from compression.export import export
-from compression.frames import drawn, letterboxed
-from compression.model import build_model, count_gmac, load_model, make_plain, save_model
-from compression.package import Variant, write_variant
-from compression.plain import PlainNetwork
-from compression.prune import prune
-from compression.quantization.graph import is_known
-from compression.quantization.ranges import LEAST_FRAMES
-from compression.reload import reload
-from compression.resume import CURVE, STATE, take_checkpoint
-from compression.train import R2, Batches, Samples, train
+from model_compression import dataset
+from model_compression.checkpoint import class_names
+from model_compression.config import Config, Training, read_config
+from model_compression.deploy import Maker, check_evidence, pass_gate, without_labels
+from model_compression.errors import CompressionError
+from model_compression.export import export
+from model_compression.frames import drawn, letterboxed
+from model_compression.model import build_model, count_gmac, load_model, make_plain, save_model
+from model_compression.package import Variant, write_variant
+from model_compression.plain import PlainNetwork
+from model_compression.prune import prune
+from model_compression.quantization.graph import is_known
+from model_compression.quantization.ranges import LEAST_FRAMES
+from model_compression.reload import reload
+from model_compression.resume import CURVE, STATE, take_checkpoint
+from model_compression.train import R2, Batches, Samples, train
 from perception_nodes.backends.model import Model, ModelError
 from perception_nodes.backends.model import load_model as load_folder
 from perception_nodes.evaluation import LabelledSet, read_set

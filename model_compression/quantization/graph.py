@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from compression.errors import CompressionError
+from model_compression.errors import CompressionError
 
 MOVES = ("Concat", "Split", "MaxPool", "Resize")
 ACTIVATIONS = ("HardSwish", "Relu", "Sigmoid", "Mul")
@@ -68,7 +68,7 @@ class Layout:
 
 
 def read_layout(model: onnx.ModelProto) -> Layout:
-    """Take a float graph of ``compression.export`` apart.
+    """Take a float graph of ``model_compression.export`` apart.
 
     Raises:
         CompressionError: it has an operator or a shape that cannot be quantized.
@@ -88,7 +88,7 @@ def read_layout(model: onnx.ModelProto) -> Layout:
     ):
         raise CompressionError(
             f"input {image.name!r} has shape {list(shape)}; uint8 [1, height, width, 3] is needed: "
-            "export the model with compression.export"
+            "export the model with model_compression.export"
         )
     outputs = tuple(output.name for output in graph.output)
     blocks = _read_blocks(graph, outputs)

@@ -11,9 +11,9 @@ import onnx
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from compression.errors import CompressionError
-from compression.quantization.graph import Layout, read_layout
-from compression.quantization.weights import fingerprint
+from model_compression.errors import CompressionError
+from model_compression.quantization.graph import Layout, read_layout
+from model_compression.quantization.weights import fingerprint
 from perception_nodes.system.files import write_whole
 
 SCHEME = (

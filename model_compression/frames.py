@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from compression.errors import CompressionError
+from model_compression.errors import CompressionError
 from perception_nodes.core.frame import FrameHeader, ImageView
 from perception_nodes.preprocess.cpu import Preprocessor
 

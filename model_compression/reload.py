@@ -14,10 +14,10 @@ from onnx import numpy_helper
 from torch import nn
 from ultralytics.nn.modules import Conv
 
-from compression.errors import CompressionError
-from compression.model import make_plain
-from compression.quantization import float_of
-from compression.train import to_tensor
+from model_compression.errors import CompressionError
+from model_compression.model import make_plain
+from model_compression.quantization import float_of
+from model_compression.train import to_tensor
 from perception_nodes.backends.model import Model
 
 Folded = tuple[torch.Tensor, torch.Tensor]

@@ -8,10 +8,10 @@ from typing import Any
 import onnx
 import yaml
 
-from compression.errors import CompressionError
-from compression.quantization.emit import Dialect, emit, float_convolutions, float_of
-from compression.quantization.ranges import Frames, measure
-from compression.quantization.table import RangeTable, write_table
+from model_compression.errors import CompressionError
+from model_compression.quantization.emit import Dialect, emit, float_convolutions, float_of
+from model_compression.quantization.ranges import Frames, measure
+from model_compression.quantization.table import RangeTable, write_table
 from perception_nodes.system.files import write_whole
 
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,30}$")

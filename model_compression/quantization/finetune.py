@@ -17,10 +17,10 @@ from onnx import helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional
 
-from compression.quantization.divergence import BOX_WEIGHT, CLASS_WEIGHT
-from compression.quantization.graph import Layout, weights_of
-from compression.quantization.table import Range, RangeTable
-from compression.quantization.weights import fingerprint, weight_scale
+from model_compression.quantization.divergence import BOX_WEIGHT, CLASS_WEIGHT
+from model_compression.quantization.graph import Layout, weights_of
+from model_compression.quantization.table import Range, RangeTable
+from model_compression.quantization.weights import fingerprint, weight_scale
 
 LARGEST_CODE = 127
 RANGE_RATE = 10.0

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 from ultralytics.nn.modules import C2f
 
-from compression.contract import INPUT_NAME, OUTPUT_NAMES
+from model_compression.contract import INPUT_NAME, OUTPUT_NAMES
 
 OPSET = 17
 

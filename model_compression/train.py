@@ -21,11 +21,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from compression.augment import augment
-from compression.config import Training
-from compression.errors import CompressionError
-from compression.frames import read_image
-from compression.model import (
+from model_compression.augment import augment
+from model_compression.config import Training
+from model_compression.errors import CompressionError
+from model_compression.frames import read_image
+from model_compression.model import (
     DetectionLoss,
     FeatureLoss,
     FeatureRegression,
@@ -311,15 +311,15 @@ def train(
     """Train a network in place and return its average over the last steps, for inference.
 
     Args:
-        model: student, as of compression.model or compression.plain.
+        model: student, as of model_compression.model or model_compression.plain.
         teacher: network of the same input and outputs; teaches by outputs and features.
         samples: what to train on.
         training: how.
         size_px: width and height of the input.
         seed: of everything random.
         state: file that a killed run goes on from; whoever keeps the network removes it. One
-            without an optimizer's state (see compression.resume) will do, then the learning rate
-            warms up again.
+            without an optimizer's state (see model_compression.resume) will do, then the learning
+            rate warms up again.
         report: called every few steps.
         measure: called with the average every ``training.measure_every`` epochs.
         weight_bits: round weights to so many bits in the final phase.

@@ -9,7 +9,7 @@ from pathlib import Path
 from ultralytics import YOLO
 from ultralytics.utils import LOGGER
 
-from compression.errors import CompressionError
+from model_compression.errors import CompressionError
 
 OPSET = 17
 

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 from ultralytics.nn.modules import Conv
 
-from compression.config import Shape
-from compression.contract import REG_MAX, STRIDES
-from compression.model import ACTIVATIONS, RawHead
+from model_compression.config import Shape
+from model_compression.contract import REG_MAX, STRIDES
+from model_compression.model import ACTIVATIONS, RawHead
 
 STEM_STRIDE = 4
 PRIOR = 0.01

@@ -1,8 +1,8 @@
 """8 bits for a detector that was trained elsewhere, and the check that it still detects.
 
-Two quantizers. Where a network has only operators that `compression.quantization` knows, that is
-taken: one table of ranges, two files of the same integers, also for TensorRT. Any other network is
-left to NNCF, whose file OpenVINO and ONNX Runtime read. Which one it is, is said and written down.
+Two quantizers. Where a network has only operators that `model_compression.quantization` knows, that
+is taken: one table of ranges, two files of the same integers, also for TensorRT. Any other network
+is left to NNCF, whose file OpenVINO and ONNX Runtime read. Which one it is, is said and written down.
 
 The 8-bit network is compared with the float one on the user's frames, and on labelled sets where
 there are any. If it lost too much, the layers that cost most are kept float, as few as will do.
@@ -21,12 +21,12 @@ import onnx
 import yaml
 from onnx import numpy_helper
 
-from compression.errors import CompressionError, GateRefused
-from compression.quantization import RangeTable, emit, measure, write_table
-from compression.quantization.divergence import divergence
-from compression.quantization.graph import is_known
-from compression.quantization.ranges import open_float
-from compression.quantization.sensitivity import sensitivity
+from model_compression.errors import CompressionError, GateRefused
+from model_compression.quantization import RangeTable, emit, measure, write_table
+from model_compression.quantization.divergence import divergence
+from model_compression.quantization.graph import is_known
+from model_compression.quantization.ranges import open_float
+from model_compression.quantization.sensitivity import sensitivity
 from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.model import Model, load_model
 from perception_nodes.core.inference import Progress

@@ -10,7 +10,7 @@ import hashlib
 import numpy as np
 import onnx
 
-from compression.quantization.graph import Layout, weights_of
+from model_compression.quantization.graph import Layout, weights_of
 
 SCALE_BITS = 17
 BIAS_STEPS = 2.0**20

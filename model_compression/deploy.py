@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from compression.config import Config
-from compression.errors import GateRefused
-from compression.package import Variant, write_variant
-from compression.quantization import RangeTable, measure
-from compression.quantization.sensitivity import cost_table, fallback, sensitivity
+from model_compression.config import Config
+from model_compression.errors import GateRefused
+from model_compression.package import Variant, write_variant
+from model_compression.quantization import RangeTable, measure
+from model_compression.quantization.sensitivity import cost_table, fallback, sensitivity
 from perception_nodes.backends.model import load_model
 from perception_nodes.evaluation import LabelledSet, evaluate
 from perception_nodes.evaluation.class_names import name_in
@@ -111,7 +111,7 @@ class Maker:
 
     def _finetuned(self, variant: Variant, found: Variant) -> Variant:
         """Train an 8-bit model to give the float one's outputs."""
-        from compression.quantization.finetune import Schedule, finetune
+        from model_compression.quantization.finetune import Schedule, finetune
 
         steps = self._config.quantize.finetune_steps
         advance = self._bar(f"{found.name} trained for 8 bits")

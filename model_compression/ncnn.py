@@ -3,7 +3,7 @@
 Of ncnn's layers those of NanoDet-Plus are known; the format is described in ncnn's documentation
 (param-and-model-file-structure, operators). Call:
 
-    python -m compression.ncnn nanodet.param nanodet.bin nanodet.onnx --size 416x416
+    python -m model_compression.ncnn nanodet.param nanodet.bin nanodet.onnx --size 416x416
 """
 
 import argparse
@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from compression.errors import CompressionError
+from model_compression.errors import CompressionError
 from perception_nodes.system.files import try_writing, write_whole
 
 MAGIC = "7767517"

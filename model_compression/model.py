@@ -11,9 +11,9 @@ from torch.nn import functional
 from ultralytics.nn.modules import C2PSA, SPPF, Attention, C2f, C3k2, Concat, Conv, Detect
 from ultralytics.utils.loss import v8DetectionLoss
 
-from compression.checkpoint import load_detector
-from compression.contract import REG_MAX, STRIDES
-from compression.errors import CompressionError
+from model_compression.checkpoint import load_detector
+from model_compression.contract import REG_MAX, STRIDES
+from model_compression.errors import CompressionError
 from perception_nodes.core.errors import listed
 
 

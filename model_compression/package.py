@@ -9,9 +9,9 @@ from typing import Any
 import onnx
 import yaml
 
-from compression import contract
-from compression.config import Config
-from compression.quantization import RangeTable, emit, write_table
+from model_compression import contract
+from model_compression.config import Config
+from model_compression.quantization import RangeTable, emit, write_table
 from perception_nodes.backends.model import NON_COMMERCIAL
 from perception_nodes.evaluation import Evaluation
 from perception_nodes.evaluation.classes import class_losses, without_evidence

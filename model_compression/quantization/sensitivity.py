@@ -13,11 +13,11 @@ import numpy as np
 import onnx
 from rich.table import Table
 
-from compression.errors import CompressionError
-from compression.quantization.divergence import divergence
-from compression.quantization.emit import rewrite
-from compression.quantization.ranges import Frames, open_float
-from compression.quantization.table import RangeTable
+from model_compression.errors import CompressionError
+from model_compression.quantization.divergence import divergence
+from model_compression.quantization.emit import rewrite
+from model_compression.quantization.ranges import Frames, open_float
+from model_compression.quantization.table import RangeTable
 
 
 @dataclass(frozen=True)

@@ -30,10 +30,10 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from compression.errors import CompressionError
-from compression.quantization.graph import MOVES, Block, Layout, weights_of
-from compression.quantization.table import SCHEME, RangeTable
-from compression.quantization.weights import round_weight, weight_scale
+from model_compression.errors import CompressionError
+from model_compression.quantization.graph import MOVES, Block, Layout, weights_of
+from model_compression.quantization.table import SCHEME, RangeTable
+from model_compression.quantization.weights import round_weight, weight_scale
 
 Dialect = Literal["u8", "s8"]
 ZERO_POINT = {"u8": np.uint8(128), "s8": np.int8(0)}
@@ -44,7 +44,7 @@ def emit(model: onnx.ModelProto, table: RangeTable, dialect: Dialect) -> onnx.Mo
     """Quantize a float graph.
 
     Args:
-        model: the float graph, as ``compression.export`` or ``float_of`` makes it.
+        model: the float graph, as ``model_compression.export`` or ``float_of`` makes it.
         table: its table of ranges.
         dialect: "u8" or "s8".
 
@@ -218,7 +218,7 @@ def _image_to_s8(graph: onnx.GraphProto, layout: Layout) -> None:
     first = next(node for node in graph.node if node.op_type == "Conv")
     ours = (dequantize.op_type, transpose.op_type, first.input[0])
     if ours != ("DequantizeLinear", "Transpose", transpose.output[0]):
-        raise CompressionError("the graph does not begin as compression.export writes it")
+        raise CompressionError("the graph does not begin as model_compression.export writes it")
     block = layout.blocks[0]
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     values = {name: numpy_helper.to_array(tensor) for name, tensor in tensors.items()}

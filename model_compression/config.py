@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from compression.contract import STRIDES
-from compression.errors import CompressionError
+from model_compression.contract import STRIDES
+from model_compression.errors import CompressionError
 from perception_nodes.core.errors import listed
 from perception_nodes.evaluation.yolo import read_split
 
