@@ -113,7 +113,7 @@ def test_the_tutorial(drawn: Path) -> None:
     script = drawn / "bin/perception"
     script.write_text(f'#!/bin/sh\nexec {sys.executable} -m perception_nodes "$@"\n')
     script.chmod(0o755)
-    (drawn / "compression").symlink_to(ROOT / "compression")
+    (drawn / "model_compression").symlink_to(ROOT / "model_compression")
     environment = os.environ | {
         "PATH": f"{script.parent}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
