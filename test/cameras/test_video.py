@@ -82,7 +82,7 @@ def test_a_looped_file_goes_on_with_new_numbers_and_stamps(join, tmp_path):
 def test_a_damaged_file_is_played_once_and_what_is_lost_is_counted(join, tmp_path, hurt):
     """From the damage to the next key frame; without one the end tells of it."""
     path = tmp_path / "video.mp4"
-    write_video(path, 18, rate=25, g="6", bf="0")
+    write_video(path, 18, rate=10, g="6", bf="0")
     with av.open(str(path)) as container:
         packet = [packet for packet in container.demux(video=0) if packet.size][hurt]
     data = bytearray(path.read_bytes())
