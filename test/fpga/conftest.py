@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 from fake_engine import FakeEngine, fake_pynq, named
 
@@ -12,6 +13,15 @@ from perception_nodes.fpga import board
 from perception_nodes.fpga.simulated import SimulatedEngine
 
 ROOT = Path(__file__).parent.parent.parent
+
+# For `make fpga-mutants`, which only asks whether there is a failure: the same examples each time.
+hypothesis.settings.register_profile(
+    "first failure",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[hypothesis.Phase.generate],
+)
 
 
 @pytest.fixture
@@ -43,19 +53,25 @@ def simulation_path():
 
 
 @pytest.fixture(scope="module", params=[512, 1024])
-def simulation(request):
-    """A simulated engine of each build, kept for all tests of a module.
+def library(request):
+    """Each build of the simulated engine.
 
     FPGA_ENGINES in the environment is another folder of builds, as of those that count what is run
     (`make fpga-coverage`).
     """
     folder = Path(os.environ.get("FPGA_ENGINES", ROOT / "build/fpga"))
-    library = folder / f"libengine_{request.param}.so"
-    if not library.is_file():
-        pytest.skip(f"{library.name} is not built (make fpga-sim)")
+    path = folder / f"libengine_{request.param}.so"
+    if not path.is_file():
+        pytest.skip(f"{path.name} is not built (make fpga-sim)")
+    return path
+
+
+@pytest.fixture(scope="module")
+def simulation(request, library):
+    """A simulated engine of each build, kept for all tests of a module."""
     engine = SimulatedEngine(library)
     yield engine
     if "FPGA_ENGINES" in os.environ:
-        path = library.with_name(f"{request.module.__name__}_{request.param}.dat")
+        path = library.with_name(f"{request.module.__name__}_{library.stem}.dat")
         engine._library.engine_write_coverage(ctypes.c_void_p(engine._engine), bytes(path))
     engine.close()

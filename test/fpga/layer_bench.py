@@ -250,16 +250,14 @@ class Bench:
         for address, content in ((PROGRAM, self.program()), (IMAGES, b"".join(self.images))):
             memory[address : address + len(content)] = np.frombuffer(content, np.uint8)
         memory[OUTPUTS : OUTPUTS + self.output_bytes + 64] = 0xEE
-        for register, value in (
+        for register, address in (
             (Register.DESCRIPTORS_LOW, PROGRAM),
-            (Register.DESCRIPTORS_HIGH, 0),
             (Register.IMAGE_LOW, IMAGES),
-            (Register.IMAGE_HIGH, 0),
             (Register.OUTPUT_LOW, OUTPUTS),
-            (Register.OUTPUT_HIGH, 0),
-            (Register.COUNT, len(self.descriptors)),
         ):
-            write(register, value)
+            write(register, address & 0xFFFF_FFFF)
+            write(register + 4, address >> 32)
+        write(Register.COUNT, len(self.descriptors))
 
     def start(self):
         """Start the engine."""

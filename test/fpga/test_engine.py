@@ -31,7 +31,7 @@ def example(simulation, seed=0, groups=3):
 def check_good(simulation):
     """Check that the engine works: a frame is right, whatever happened before."""
     bench, wanted = example(simulation, seed=1)
-    np.testing.assert_array_equal(bench.run()[0], wanted)
+    np.testing.assert_array_equal(bench.run(PATIENCE)[0], wanted)
 
 
 def failure(simulation, bench, limit=PATIENCE, **registers):
@@ -286,7 +286,7 @@ def test_a_reset_in_the_middle_of_a_frame(simulation, cycles, hard, percent):
             at_rest(simulation)
             assert status(simulation) == dict.fromkeys(STATUS_FIELDS, 0)
         assert simulation.violations() == ""
-        np.testing.assert_array_equal(bench.run()[0], wanted)
+        np.testing.assert_array_equal(bench.run(PATIENCE)[0], wanted)
     finally:
         simulation.set_backpressure(0)
 
@@ -350,7 +350,7 @@ def test_weights_anywhere(simulation):
         bench = Bench(simulation)
         bench.payload.append(bytes(4096 - 512 + shift))
         bench.get(bench.put(wanted))
-        np.testing.assert_array_equal(bench.run()[0], wanted)
+        np.testing.assert_array_equal(bench.run(PATIENCE)[0], wanted)
 
 
 def test_a_copy_is_a_copy():

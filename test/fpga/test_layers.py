@@ -6,6 +6,7 @@ FPGA_EXAMPLES in the environment, which `make fpga-test` sets, takes more of the
 import os
 from dataclasses import replace
 
+import layer_bench
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,6 +16,8 @@ from layer_cases import Case, cases, codes
 
 from perception_nodes.backends.qdq import read_network
 from perception_nodes.core.integer import Concat, Convolution, Upsample
+from perception_nodes.fpga import simulated
+from perception_nodes.fpga.simulated import SimulatedEngine
 
 EXAMPLES = int(os.environ.get("FPGA_EXAMPLES", "10"))
 pytestmark = pytest.mark.timeout(3600)
@@ -252,6 +255,64 @@ def test_the_largest_pixel_stride(simulation):
     bench.convolve(identity, [bench.put(source)], target=apart)
     place = bench.get(apart)
     np.testing.assert_array_equal(bench.run()[place], source)
+
+
+def test_the_most_weights(simulation):
+    """More than 65,536 beats for a word of output channels, read again for a second tile."""
+    rng = np.random.default_rng(11)
+    weight = rng.integers(-128, 128, (32, 160, 15, 15), dtype=np.int16)
+    source = codes(rng, (160, 3, 5), "any")
+    check_layer(simulation, plain(weight, pads=(7, 7, 7, 7)), source, narrow=False, tile=8)
+
+
+def test_the_most_vectors(simulation):
+    """More than 65,536, of which only the last line is kept: all lines lie on each other."""
+    rng = np.random.default_rng(12)
+    bench = Bench(simulation)
+    source = codes(rng, (16, 65 * bench.blocks // 2, 256), "any")
+    layer = copy_of(rng.integers(-8, 9, (32, 16, 1, 1), dtype=np.int16))
+    target = bench.tensor(2, 1, 512)
+    how = dict(upsample=(True, False), narrow=False, tile=255, target=target, target_line_stride=0)
+    bench.convolve(layer, [bench.put(source)], **how)
+    place = bench.get(target)
+    wanted = layer.run({"source": source[:, -1:].repeat(2, axis=2)})
+    np.testing.assert_array_equal(bench.run()[place], wanted)
+
+
+def test_the_largest_image(simulation):
+    """More than 65,536 beats; its ends are compared."""
+    image = np.random.default_rng(13).integers(0, 256, (344, 1024, 3), dtype=np.uint8)
+    bench = Bench(simulation)
+    loaded = bench.load(image, fold=True)
+    last = replace(loaded, base=loaded.base + 171 * loaded.line_stride, height=1)
+    places = [bench.get(replace(loaded, height=1)), bench.get(last)]
+    found = bench.run()
+    for place, lines in zip(places, (image[:2], image[-2:]), strict=True):
+        pixels = lines.reshape(1, 2, 512, 2, 3).transpose(1, 3, 4, 0, 2).reshape(12, 1, 512)
+        np.testing.assert_array_equal(found[place][:12], pixels.astype(np.int32) - 128)
+        assert not found[place][12:].any()
+
+
+def test_addresses_that_cross_4_gib(library, monkeypatch):
+    """Descriptors, weights, parameters, images and outputs lie on both sides of such a boundary."""
+    monkeypatch.setattr(simulated, "MEMORY_BYTES", 13 << 30)  # of which little is touched
+    engine = SimulatedEngine(library)
+    rng = np.random.default_rng(14)
+    source = codes(rng, (32, 5, 7), "any")
+    weight = rng.integers(-128, 128, (64, 32, 3, 3), dtype=np.int16)
+    layer = plain(weight, pads=(1, 1, 1, 1))
+    bench = Bench(engine)
+    place = bench.convolve(layer, [bench.put(source)])
+    table, program = 64 * len(bench.descriptors), len(bench.program())
+    images = sum(map(len, bench.images)) // 32 * 16
+    try:
+        for share in (0, 0.5 * table, table, 0.5 * program, 0.9 * program, program):
+            monkeypatch.setattr(layer_bench, "PROGRAM", (1 << 32) - int(share) // 64 * 64)
+            monkeypatch.setattr(layer_bench, "IMAGES", (2 << 32) - images)
+            monkeypatch.setattr(layer_bench, "OUTPUTS", (3 << 32) - bench.output_bytes // 128 * 64)
+            np.testing.assert_array_equal(bench.run()[place], layer.run({"source": source}))
+    finally:
+        engine.close()
 
 
 def layers_of(root, name):
