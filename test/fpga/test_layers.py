@@ -15,7 +15,7 @@ from layer_bench import Bench, copy_of
 from layer_cases import Case, cases, codes
 
 from perception_nodes.backends.qdq import read_network
-from perception_nodes.core.integer import Concat, Convolution, Upsample
+from perception_nodes.core.integer import Concat, Convolution, Store, Upsample
 from perception_nodes.fpga import simulated
 from perception_nodes.fpga.simulated import SimulatedEngine
 
@@ -255,6 +255,25 @@ def test_the_largest_pixel_stride(simulation):
     bench.convolve(identity, [bench.put(source)], target=apart)
     place = bench.get(apart)
     np.testing.assert_array_equal(bench.run()[place], source)
+
+
+def test_the_largest_rows_and_strides(simulation):
+    rng = np.random.default_rng(15)
+    bench = Bench(simulation)
+    source, residual = (codes(rng, (16, 3, 9), "any") for _ in range(2))
+    near = bench.put(source)
+    added = replace(near, base=8192 + 479, pixel_stride=2000, line_stride=8000)
+    target = replace(near, base=8192, pixel_stride=511, line_stride=8000)
+    identity = copy_of(np.eye(16, dtype=np.int16)[:, :, None, None])
+    bench.convolve(identity, [near], target=target)
+    moved = replace(near, base=8192 + 1, pixel_stride=511, line_stride=8000)
+    layer = copy_of(rng.integers(-8, 9, (16, 16, 1, 1), dtype=np.int16))
+    layer = replace(layer, store=Store(layer.store.multiplier, layer.store.shift, "residual", 8))
+    bench.convolve(identity, [bench.put(residual)], target=added)
+    bench.convolve(layer, [target], target=moved, residual=added)
+    place = bench.get(moved)
+    wanted = layer.run({"source": source, "residual": residual})
+    np.testing.assert_array_equal(bench.run()[place], wanted)
 
 
 def test_the_most_weights(simulation):
