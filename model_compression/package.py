@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,20 +53,13 @@ def license_of(config: Config) -> str:
     return config.license
 
 
-def describe(variant: Variant, config: Config, files: dict[str, Path]) -> dict[str, Any]:
-    """Describe a model for the run time, with the facts of its making."""
-    hashes = {
-        dialect: {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-        for dialect, path in files.items()
-    }
-    description: dict[str, Any] = {
-        "name": variant.name,
-        **hashes.pop("u8" if variant.table else "float"),
-        **hashes,
+def interface(size_px: tuple[int, int], classes: Sequence[str]) -> dict[str, Any]:
+    """What goes into a network of that width and height, and what comes out."""
+    return {
         "input": {
             "name": contract.INPUT_NAME,
-            "width": config.width,
-            "height": config.height,
+            "width": size_px[0],
+            "height": size_px[1],
             "layout": "NHWC",
             "color": "BGR",
             "dtype": "uint8",
@@ -76,7 +70,21 @@ def describe(variant: Variant, config: Config, files: dict[str, Path]) -> dict[s
             "box": list(contract.BOX_NAMES),
             "class": list(contract.CLASS_OUTPUT_NAMES),
         },
-        "classes": list(config.classes),
+        "classes": list(classes),
+    }
+
+
+def describe(variant: Variant, config: Config, files: dict[str, Path]) -> dict[str, Any]:
+    """Describe a model for the run time, with the facts of its making."""
+    hashes = {
+        dialect: {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        for dialect, path in files.items()
+    }
+    description: dict[str, Any] = {
+        "name": variant.name,
+        **hashes.pop("u8" if variant.table else "float"),
+        **hashes,
+        **interface(config.size, config.classes),
         "precision": "int8" if variant.table else "fp32",
         "activation": variant.activation,
         "gmac": round(variant.gmac, 4),

@@ -48,7 +48,7 @@ def choose_instructions(
     """
     if VARIABLE in os.environ:
         return
-    if not cache_dir or not _has_tiles():
+    if not cache_dir or not has_tiles():
         os.environ[VARIABLE] = WITHOUT_TILES
         return
     kept, known = Path(cache_dir) / "instructions.json", {}
@@ -69,7 +69,8 @@ def choose_instructions(
     os.environ[VARIABLE] = known[key]
 
 
-def _has_tiles() -> bool:
+def has_tiles() -> bool:
+    """Whether the processor has matrix tiles."""
     try:
         return " amx_int8" in CPU_INFO.read_text(encoding="utf-8")
     except OSError:  # not Linux

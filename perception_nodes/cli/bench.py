@@ -19,11 +19,13 @@ from perception_nodes.cli.common import (
     ModelOption,
     ThreadsOption,
     check_writable,
+    compression_tool,
     progress_bar,
+    progress_bars,
     say,
     say_problem,
 )
-from perception_nodes.core.budget import DEADLINE_MS
+from perception_nodes.core.budget import DEADLINE_MS, Budget
 from perception_nodes.evaluation import read_set
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.system.files import write_whole
@@ -293,6 +295,68 @@ def bench_models(
     if svg_file is not None:
         write_whole(svg_file, picture(result))
     Console().print(result_table(result))
+
+
+@bench_app.command("shapes")
+def bench_shapes(
+    targets: Annotated[
+        str | None,
+        typer.Option(
+            help="What the networks shall run on, with commas: litert, openvino, "
+            "openvino:INSTRUCTIONS with those of ONEDNN_MAX_CPU_ISA (AVX2, AVX512_CORE_VNNI, "
+            "AVX512_CORE_FP16, or ALL for AMX too), fpga:512, fpga:1024. By default litert, "
+            "openvino, openvino:AVX2, fpga:512, and openvino:ALL where the processor has AMX."
+        ),
+    ] = None,
+    sizes: Annotated[
+        str, typer.Option(help="Input sizes, WIDTHxHEIGHT in multiples of 32, with commas.")
+    ] = "416x256,640x384",
+    budget_ms: Annotated[
+        float, typer.Option(min=0.1, max=1000, help="Time that inference may take.")
+    ] = Budget().inference,
+    networks: Annotated[
+        int, typer.Option(min=16, max=200, help="Random networks to fit the latency models to.")
+    ] = 32,
+    best: Annotated[
+        int, typer.Option(min=1, max=20, help="Networks to measure for each target and size.")
+    ] = 2,
+    threads: ThreadsOption = 0,
+    rounds: Annotated[
+        int, typer.Option(min=3, max=1000, help="Timed calls of each network on each target.")
+    ] = 15,
+    json_file: JsonFile = None,
+) -> None:
+    """Search plain networks for the most work within a time, on each kind of hardware.
+
+    Speed depends on the shape and not on the weights, so it is known before any training. Random
+    8-bit networks of channels and depths at strides 4 to 32 are timed on every target, in turns and
+    at a camera's pace; a latency model is fitted to them, and told with its error on networks that
+    it was not fitted to. It ranks every network of the space; the best are measured, too. For an
+    FPGA, times are those of its compiler's cycle model. `perception model compress` trains what was
+    found, as `network:` of a configuration. Needs `make compression`.
+
+    Example: perception bench shapes --json out/shapes.json
+
+    Example: perception bench shapes --targets openvino:ALL --sizes 960x544 --budget-ms 10
+    """
+    from perception_nodes.bench.targets import read_target, usual_targets
+
+    check_writable(json_file, "--json")
+    sides = re.fullmatch(r"\d{2,4}x\d{2,4}(,\d{2,4}x\d{2,4})*", sizes) and [
+        tuple(map(int, size.split("x"))) for size in sizes.split(",")
+    ]
+    if not sides or any(side % 32 or not side for size in sides for side in size):
+        raise SettingsError(
+            f"--sizes {sizes!r} is not of the form 416x256,640x384, in multiples of 32"
+        )
+    named = list(dict.fromkeys(targets.split(","))) if targets else []
+    chosen = [read_target(target) for target in named] or usual_targets()
+    shape_bench = compression_tool("model_compression.shape_bench")
+    bench = shape_bench.ShapeBench(chosen, sides, budget_ms, networks, best, threads, rounds)
+    with progress_bars() as progress:
+        result = bench.run(progress)
+    _write_json(json_file, result)
+    Console().print(shape_bench.result_tables(result))
 
 
 @bench_app.command("tracking")

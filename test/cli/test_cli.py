@@ -84,6 +84,9 @@ def test_both_runtimes_find_the_same_objects(root: Path, tmp_path: Path) -> None
         (["hil", "run", "deadline_ms:=20"], "name a scenario"),
         (["hil", "unit", "deadline_ms"], "not of the form NAME:=VALUE"),
         (["bench", "latency", "--size", "huge"], "--size 'huge' is not WIDTHxHEIGHT"),
+        (["bench", "shapes", "--sizes", "416x250"], "'416x250' is not of the form 416x256"),
+        (["bench", "shapes", "--sizes", "416"], "'416' is not of the form 416x256"),
+        (["bench", "shapes", "--targets", "litert:AVX2"], "known are litert, openvino, "),
     ],
 )
 def test_unusable_input_is_one_line_and_status_2(

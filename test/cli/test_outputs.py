@@ -20,6 +20,7 @@ FILES = [
     (["bench", "models", "none"], "--json"),
     (["bench", "models", "none"], "--html"),
     (["bench", "models", "none"], "--svg"),
+    (["bench", "shapes", "--targets", "none"], "--json"),
     (["replay", "/nowhere", "--update"], "--golden"),
     (["hil", "run", "camera_stop"], "--junit"),
 ]

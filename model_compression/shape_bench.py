@@ -1,0 +1,228 @@
+"""Which plain networks do the most work in a given time, on each target."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import onnx
+import yaml
+from numpy.typing import NDArray
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
+from rich.table import Table
+
+from model_compression.export import export
+from model_compression.latency import FEATURES, LEAST_NETWORKS, features, fit, left_out_errors
+from model_compression.package import interface
+from model_compression.plain import PlainNetwork
+from model_compression.quantization import emit
+from model_compression.quantization.graph import read_layout
+from model_compression.quantization.ranges import Observation, table_of
+from model_compression.shapes import CLASSES, Candidate, space
+from perception_nodes.bench.models import is_busy
+from perception_nodes.bench.targets import Progress, Target, times_of
+from perception_nodes.core.inference import BackendError
+from perception_nodes.system.processes import cpu_name
+
+AMAX = 4.0
+ACTIVATION = "relu"
+
+
+@dataclass(frozen=True)
+class ShapeBench:
+    """One search; see `perception bench shapes --help`.
+
+    Attributes:
+        targets: what runs the networks.
+        sizes: width and height of inputs.
+        budget_ms: time of inference that a network may take.
+        networks: to fit the latency models to.
+        best: networks to measure for each target and size.
+        threads: of inference; 0 for one per physical core.
+        rounds: timed calls of each network.
+    """
+
+    targets: Sequence[Target]
+    sizes: Sequence[tuple[int, int]]
+    budget_ms: float
+    networks: int
+    best: int
+    threads: int
+    rounds: int
+
+    def run(self, progress: Progress) -> dict[str, Any]:
+        """Measure, fit, search and measure again.
+
+        Args:
+            progress: is told what is done, how much of it, and its total.
+
+        Returns:
+            The JSON result.
+
+        Raises:
+            BackendError: a runtime refuses a network, or an engine holds too few to fit to.
+        """
+        load = os.getloadavg()[0]
+        spaces = [space(*size) for size in self.sizes]
+        random = np.random.default_rng(0)
+        known = [s[random.integers(len(s))] for _ in range(self.networks) for s in spaces]
+        known = known[: self.networks]
+        times_ms = self._measured(known, "fit", progress)
+        rows = np.array([features(one.layers()) for one in known])
+        fits, found = [], []
+        for target, target_ms in zip(self.targets, times_ms, strict=True):
+            kept = np.isfinite(target_ms)
+            if kept.sum() < LEAST_NETWORKS:
+                raise BackendError(
+                    f"{target} holds {kept.sum()} of the {len(known)} networks, and a fit needs "
+                    f"{LEAST_NETWORKS}: take smaller --sizes, or leave the target out"
+                )
+            fits.append(fit(rows[kept], target_ms[kept]))
+            found.append(left_out_errors(rows[kept], target_ms[kept]))
+        chosen = []
+        for number, candidates in enumerate(spaces):
+            space_rows = np.array([features(one.layers()) for one in candidates])
+            for row, law in enumerate(fits):
+                predicted_ms = space_rows @ law
+                best = most_work(candidates, predicted_ms, self.budget_ms, self.best)
+                chosen += [(row, candidates[i], float(predicted_ms[i])) for i in best]
+            progress("search, sizes", number + 1, len(spaces))
+        checked = list(dict.fromkeys(candidate for _, candidate, _ in chosen))
+        checked_ms = self._measured(checked, "check", progress)
+        return {
+            "machine": {"cpu": cpu_name(), "cores": os.cpu_count(), "load_before": round(load, 2)},
+            "threads": self.threads,
+            "budget_ms": self.budget_ms,
+            "fits": [
+                {
+                    "target": str(target),
+                    "networks": len(errors),
+                    "measured_ms": [round(float(t), 3) for t in np.nanpercentile(ms, [0, 100])],
+                    "median_error": round(float(np.median(np.abs(errors))), 4),
+                    "largest_error": round(float(np.abs(errors).max()), 4),
+                    "ms_for_one": dict(
+                        zip(FEATURES, (round(float(c), 4) for c in law), strict=True)
+                    ),
+                }
+                for target, ms, law, errors in zip(self.targets, times_ms, fits, found, strict=True)
+            ],
+            "found": [
+                {
+                    "target": str(self.targets[row]),
+                    "width": one.width,
+                    "height": one.height,
+                    "widths": one.shape.widths,
+                    "depths": one.shape.depths,
+                    "gmac": round(one.gmac, 3),
+                    "predicted_ms": round(predicted, 3),
+                    "measured_ms": _number(checked_ms[row, checked.index(one)]),
+                }
+                for row, one, predicted in chosen
+            ],
+        }
+
+    def _measured(
+        self, candidates: Sequence[Candidate], what: str, progress: Progress
+    ) -> NDArray[np.float64]:
+        def step(name: str, done: int, total: int) -> None:
+            progress(f"{what}, {name}", done, total)
+
+        with TemporaryDirectory() as scratch:
+            folders = []
+            for number, candidate in enumerate(candidates):
+                folders.append(write_untrained(candidate, Path(scratch) / str(number)))
+                step("making networks", number + 1, len(candidates))
+            return times_of(folders, self.targets, self.threads, self.rounds, step)
+
+
+def most_work(
+    candidates: Sequence[Candidate], predicted_ms: NDArray[np.float64], budget_ms: float, best: int
+) -> list[int]:
+    """The networks of the most multiply-accumulates within a budget, each of other widths.
+
+    Args:
+        candidates: to choose from.
+        predicted_ms: their times, [candidates].
+        budget_ms: the longest time.
+        best: how many at most.
+
+    Returns:
+        Indices, the most work first; none if nothing is fast enough.
+    """
+    affordable = [int(i) for i in np.flatnonzero(predicted_ms <= budget_ms)]
+    chosen: dict[tuple[int, ...], int] = {}
+    for index in sorted(affordable, key=lambda i: (-candidates[i].gmac, predicted_ms[i])):
+        chosen.setdefault(candidates[index].shape.widths, index)
+    return list(chosen.values())[:best]
+
+
+def write_untrained(candidate: Candidate, folder: Path) -> Path:
+    """Write a network of random weights as a model folder, to be timed.
+
+    Speed does not depend on values, so its ranges are not measured, and not what it would need.
+    """
+    folder.mkdir()
+    size_px = candidate.width, candidate.height
+    network = PlainNetwork(candidate.shape, ACTIVATION, CLASSES)
+    graph = export(network, folder / "float.onnx", size_px)
+    layout = read_layout(graph)
+    largest = dict.fromkeys([*(group[0] for group in layout.groups), *layout.outputs], AMAX)
+    seen = Observation(layout, (), largest, dict.fromkeys(largest, np.zeros(0, np.int64)))
+    path = folder / "untrained.u8.onnx"
+    onnx.save(emit(graph, table_of(graph, seen, "untrained", method="max"), "u8"), path)
+    classes = [f"class{number}" for number in range(CLASSES)]
+    description = {
+        "name": "untrained",
+        "file": path.name,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        **interface(size_px, classes),
+        "precision": "int8",
+    }
+    (folder / "model.yaml").write_text(yaml.safe_dump(description), encoding="utf-8")
+    return folder
+
+
+def result_tables(result: dict[str, Any]) -> Group:
+    """The result as tables for the terminal."""
+    fits = Table("target", "networks", "ms", "median error", "largest", box=SIMPLE_HEAD)
+    fits.title = f"latency models on {result['machine']['cpu']}"
+    fits.caption = "errors for networks that were left out of the fit"
+    for one in result["fits"]:
+        fits.add_row(
+            one["target"],
+            str(one["networks"]),
+            "{:.1f} to {:.1f}".format(*one["measured_ms"]),
+            f"{one['median_error']:.1%}",
+            f"{one['largest_error']:.1%}",
+        )
+    columns = ("target", "input", "channels", "depths", "GMAC", "predicted", "measured", "error")
+    found = Table(*columns, box=SIMPLE_HEAD)
+    found.title = f"the most work in {result['budget_ms']:g} ms, times in ms"
+    for column in found.columns[:3]:
+        column.overflow = "fold"
+    for one in result["found"]:
+        predicted_ms, measured_ms = one["predicted_ms"], one["measured_ms"]
+        found.add_row(
+            one["target"],
+            f"{one['width']}x{one['height']}",
+            "-".join(map(str, one["widths"])),
+            "-".join(map(str, one["depths"])),
+            f"{one['gmac']:.2f}",
+            f"{predicted_ms:.2f}",
+            "too large" if measured_ms is None else f"{measured_ms:.2f}",
+            "" if measured_ms is None else f"{predicted_ms / measured_ms - 1:+.0%}",
+        )
+    found.caption = "where an input is missing, no network is fast enough"
+    if is_busy(result["machine"]):
+        load = result["machine"]["load_before"]
+        found.caption += f"; the machine was busy (load {load:g} before the start)"
+    return Group(fits, found)
+
+
+def _number(value: float) -> float | None:
+    return round(float(value), 3) if np.isfinite(value) else None

@@ -1,0 +1,188 @@
+"""The search for shapes: against laws of time that are known, and by brute force."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="needs the build tools: make compression")
+
+from model_compression import shape_bench
+from model_compression.config import Shape
+from model_compression.latency import FEATURES, features, fit, left_out_errors
+from model_compression.model import count_gmac
+from model_compression.plain import PlainNetwork
+from model_compression.shape_bench import ShapeBench, most_work, result_tables, write_untrained
+from model_compression.shapes import CLASSES, Candidate, Layer, space
+from perception_nodes.backends.model import load_model
+from perception_nodes.backends.qdq import read_network
+from perception_nodes.bench.targets import Target, read_target, times_of
+from perception_nodes.core.inference import BackendError
+from perception_nodes.fpga.compiler import compile_network
+from perception_nodes.fpga.program import Geometry
+
+LAW = np.array([0.3, 0.01, 4.0, 2.5, 1.5, 0.7, 0.05, 0.2])
+"""Milliseconds for one of each feature."""
+SMALL = Candidate(Shape(widths=(32, 32, 64, 96), depths=(1, 2, 1, 1), stem_kernel=6), 96, 64)
+
+
+@pytest.fixture(scope="module")
+def known():
+    """Some networks, and their features."""
+    candidates = space(416, 256) + space(640, 384)
+    chosen = np.random.default_rng(1).choice(len(candidates), 40, replace=False)
+    found = [candidates[i] for i in chosen]
+    return found, np.array([features(one.layers()) for one in found])
+
+
+def quiet(*_):
+    """Progress that nobody sees."""
+
+
+def test_work_is_that_of_the_network_itself():
+    shape = Shape(widths=(32, 64, 64, 128), depths=(2, 1, 3, 1), stem_kernel=8, neck=96, head=32)
+    network = PlainNetwork(shape, "relu", CLASSES)
+    one = Candidate(shape, 128, 96)
+    assert one.gmac == pytest.approx(count_gmac(network, (128, 96)), rel=1e-12)
+    count = sum(len(m.weight.shape) == 4 for m in network.modules() if hasattr(m, "in_channels"))
+    assert len(list(one.layers())) == count
+
+
+def test_features_of_a_layer():
+    layers = [Layer(3, 32, 6, 6400, 400), Layer(64, 128, 3, 400, 100)]
+    macs = 3 * 32 * 36 * 400, 64 * 128 * 9 * 100
+    maps = 3 * 6400 + 32 * 400 + 64 * 400 + 128 * 100
+    weights = 3 * 32 * 36 + 64 * 128 * 9
+    wanted = [1, 2, macs[0] / 1e9, 0, macs[1] / 1e9, 0, maps / 1e6, weights / 1e6]
+    assert features(layers) == pytest.approx(wanted)
+
+
+def test_no_network_has_fewer_channels_deeper_in():
+    candidates = space(416, 256)
+    assert len(set(candidates)) == len(candidates)
+    assert all(list(one.shape.widths) == sorted(one.shape.widths) for one in candidates)
+
+
+def test_the_fit_finds_a_known_law(known):
+    _, rows = known
+    times_ms = rows @ LAW
+    assert fit(rows, times_ms) == pytest.approx(LAW, rel=1e-6)
+    assert np.abs(left_out_errors(rows, times_ms)).max() < 1e-9
+
+
+def test_left_out_errors_are_those_of_noise(known):
+    _, rows = known
+    noise = np.random.default_rng(0).normal(1, 0.03, len(rows))
+    errors = left_out_errors(rows, rows @ LAW * noise)
+    assert 0.01 < np.median(np.abs(errors)) < 0.05
+    # A network is not in the fit that predicts it: with a time all wrong, so is its error.
+    times_ms = rows @ LAW
+    times_ms[7] *= 10
+    assert left_out_errors(rows, times_ms)[7] < -0.8
+
+
+def test_more_work_never_takes_less_time(known):
+    _, rows = known
+    law = LAW.copy()
+    law[FEATURES.index("MB of maps")] = -0.01
+    found = fit(rows, rows @ law)
+    assert (found >= 0).all() and found[FEATURES.index("MB of maps")] == 0
+
+
+@pytest.mark.parametrize("budget_ms", [3.0, 4.5, 6.0, 100.0])
+def test_the_search_is_brute_force(budget_ms):
+    candidates = [
+        Candidate(Shape(widths=widths, depths=(*depths, 1, 1), stem_kernel=6), 416, 256)
+        for widths in ((32, 32, 64, 96), (32, 64, 64, 96), (64, 64, 64, 128))
+        for depths in product((1, 2, 3), repeat=2)
+    ]
+    times_ms = np.array([features(one.layers()) for one in candidates]) @ LAW
+    best = {}
+    for one, time_ms in zip(candidates, times_ms, strict=True):
+        if time_ms <= budget_ms:
+            widths = one.shape.widths
+            best[widths] = max(best.get(widths, 0), one.gmac)
+    wanted = sorted(best.values(), reverse=True)
+    for count in (1, 3):
+        found = most_work(candidates, times_ms, budget_ms, count)
+        assert [candidates[i].gmac for i in found] == wanted[:count]
+        assert all(times_ms[i] <= budget_ms for i in found)
+
+
+def test_nothing_is_found_that_is_too_slow():
+    assert most_work([SMALL], np.array([2.0]), 1.9, 3) == []
+
+
+def bench_with(monkeypatch, law_of, **changed):
+    """A bench whose networks take what laws say, by target."""
+    made = []
+    monkeypatch.setattr(
+        shape_bench, "write_untrained", lambda candidate, folder: made.append(candidate) or folder
+    )
+
+    def timed(folders, targets, *_):
+        shown = made[-len(folders) :]
+        return np.array([[law_of(target, one) for one in shown] for target in targets])
+
+    monkeypatch.setattr(shape_bench, "times_of", timed)
+    targets = [read_target("litert"), read_target("fpga:512")]
+    settings = {"sizes": [(416, 256), (640, 384)], "budget_ms": 6.0, "networks": 40, "best": 2}
+    return ShapeBench(targets, **{**settings, **changed}, threads=1, rounds=3)
+
+
+def test_a_bench_predicts_what_it_then_measures(monkeypatch):
+    def law_of(target, one):
+        return features(one.layers()) @ LAW * (1 if target.backend == "litert" else 1.7)
+
+    result = bench_with(monkeypatch, law_of).run(quiet)
+    assert [one["target"] for one in result["fits"]] == ["litert", "fpga:512"]
+    assert all(one["largest_error"] < 1e-6 for one in result["fits"])
+    assert list(result["fits"][0]["ms_for_one"].values()) == pytest.approx(LAW, abs=1e-4)
+    for one in result["found"]:
+        assert one["predicted_ms"] == one["measured_ms"] <= 6
+    for target, factor in (("litert", 1), ("fpga:512", 1.7)):
+        affordable = [
+            one.gmac
+            for one in space(416, 256)
+            if features(one.layers()) @ LAW * factor <= 6 * (1 + 1e-9)
+        ]
+        found = [o for o in result["found"] if (o["target"], o["width"]) == (target, 416)]
+        assert found[0]["gmac"] == pytest.approx(max(affordable), abs=1e-3)
+        assert len({o["widths"] for o in found}) == 2
+    assert result_tables(result).renderables
+
+
+def test_a_network_that_an_engine_cannot_hold(monkeypatch):
+    def law_of(target, one):
+        holds = target.backend == "litert" or one.width == 416
+        return features(one.layers()) @ LAW if holds else np.nan
+
+    result = bench_with(monkeypatch, law_of).run(quiet)
+    assert [one["networks"] for one in result["fits"]] == [40, 20]
+    measured = {(o["target"], o["width"]): o["measured_ms"] for o in result["found"]}
+    assert measured["fpga:512", 640] is None and measured["fpga:512", 416] is not None
+
+
+def test_an_engine_that_holds_too_few(monkeypatch):
+    bench = bench_with(
+        monkeypatch, lambda target, one: 5.0 if target.backend == "litert" else np.nan
+    )
+    with pytest.raises(BackendError, match="fpga:512 holds 0 of the 40 networks.* smaller --sizes"):
+        bench.run(quiet)
+
+
+def test_an_untrained_network_is_timed_on_every_target(tmp_path):
+    folder = write_untrained(SMALL, tmp_path / "small")
+    model = load_model(str(folder))
+    targets = [Target("litert", ""), Target("openvino", "AVX2"), Target("fpga", "512")]
+    found = times_of([folder, folder], targets, 1, 3, quiet)
+    assert found.shape == (3, 2) and (found > 0).all()
+    program = compile_network(read_network(model.path), Geometry(2, 64, 28672, 250.0))
+    assert found[2] == pytest.approx(sum(layer.cycles for layer in program.layers) / 250e3)
+
+
+def test_what_a_process_refuses_is_told(tmp_path):
+    folder = write_untrained(SMALL, tmp_path / "small")
+    (folder / "untrained.u8.onnx").write_bytes(b"")
+    with pytest.raises(Exception, match="has sha256"):
+        times_of([folder], [Target("litert", "")], 1, 3, quiet)
