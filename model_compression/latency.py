@@ -26,6 +26,8 @@ FEATURES = (
     "MB of maps",
     "MB of weights",
 )
+GMAC = slice(2, 6)
+"""The features whose sum is a network's multiply-accumulates."""
 LEAST_NETWORKS = 2 * len(FEATURES)
 """Networks that a fit needs at least."""
 

@@ -17,7 +17,14 @@ from rich.console import Group
 from rich.table import Table
 
 from model_compression.export import export
-from model_compression.latency import FEATURES, LEAST_NETWORKS, features, fit, left_out_errors
+from model_compression.latency import (
+    FEATURES,
+    GMAC,
+    LEAST_NETWORKS,
+    features,
+    fit,
+    left_out_errors,
+)
 from model_compression.package import interface
 from model_compression.plain import PlainNetwork
 from model_compression.quantization import emit
@@ -87,9 +94,10 @@ class ShapeBench:
         chosen = []
         for number, candidates in enumerate(spaces):
             space_rows = np.array([features(one.layers()) for one in candidates])
+            gmac = space_rows[:, GMAC].sum(axis=1)
             for row, law in enumerate(fits):
                 predicted_ms = space_rows @ law
-                best = most_work(candidates, predicted_ms, self.budget_ms, self.best)
+                best = most_work(candidates, gmac, predicted_ms, self.budget_ms, self.best)
                 chosen += [(row, candidates[i], float(predicted_ms[i])) for i in best]
             progress("search, sizes", number + 1, len(spaces))
         checked = list(dict.fromkeys(candidate for _, candidate, _ in chosen))
@@ -141,12 +149,17 @@ class ShapeBench:
 
 
 def most_work(
-    candidates: Sequence[Candidate], predicted_ms: NDArray[np.float64], budget_ms: float, best: int
+    candidates: Sequence[Candidate],
+    gmac: NDArray[np.float64],
+    predicted_ms: NDArray[np.float64],
+    budget_ms: float,
+    best: int,
 ) -> list[int]:
     """The networks of the most multiply-accumulates within a budget, each of other widths.
 
     Args:
         candidates: to choose from.
+        gmac: their work, [candidates].
         predicted_ms: their times, [candidates].
         budget_ms: the longest time.
         best: how many at most.
@@ -154,10 +167,10 @@ def most_work(
     Returns:
         Indices, the most work first; none if nothing is fast enough.
     """
-    affordable = [int(i) for i in np.flatnonzero(predicted_ms <= budget_ms)]
     chosen: dict[tuple[int, ...], int] = {}
-    for index in sorted(affordable, key=lambda i: (-candidates[i].gmac, predicted_ms[i])):
-        chosen.setdefault(candidates[index].shape.widths, index)
+    for index in np.lexsort((predicted_ms, -gmac)):
+        if predicted_ms[index] <= budget_ms:
+            chosen.setdefault(candidates[index].shape.widths, int(index))
     return list(chosen.values())[:best]
 
 

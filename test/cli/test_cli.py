@@ -104,6 +104,15 @@ def test_unusable_input_is_one_line_and_status_2(
     assert len(said.strip().splitlines()) == 1
 
 
+def test_shapes_need_the_build_tools(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "model_compression.shape_bench", None)
+    monkeypatch.setattr(sys, "argv", ["perception", "bench", "shapes"])
+    assert cli_app.main() == 2
+    assert "make compression installs what it needs" in capsys.readouterr().err
+
+
 def test_a_model_whose_file_changed_is_refused(root: Path, tmp_path: Path) -> None:
     shutil.copytree(root / "models/road-n", tmp_path / "models/road-n")
     onnx = tmp_path / "models/road-n/road-n.u8.onnx"

@@ -9,7 +9,7 @@ pytest.importorskip("torch", reason="needs the build tools: make compression")
 
 from model_compression import shape_bench
 from model_compression.config import Shape
-from model_compression.latency import FEATURES, features, fit, left_out_errors
+from model_compression.latency import FEATURES, GMAC, features, fit, left_out_errors
 from model_compression.model import count_gmac
 from model_compression.plain import PlainNetwork
 from model_compression.shape_bench import ShapeBench, most_work, result_tables, write_untrained
@@ -55,6 +55,7 @@ def test_features_of_a_layer():
     weights = 3 * 32 * 36 + 64 * 128 * 9
     wanted = [1, 2, macs[0] / 1e9, 0, macs[1] / 1e9, 0, maps / 1e6, weights / 1e6]
     assert features(layers) == pytest.approx(wanted)
+    assert features(SMALL.layers())[GMAC].sum() == pytest.approx(SMALL.gmac)
 
 
 def test_no_network_has_fewer_channels_deeper_in():
@@ -97,6 +98,7 @@ def test_the_search_is_brute_force(budget_ms):
         for depths in product((1, 2, 3), repeat=2)
     ]
     times_ms = np.array([features(one.layers()) for one in candidates]) @ LAW
+    gmac = np.array([one.gmac for one in candidates])
     best = {}
     for one, time_ms in zip(candidates, times_ms, strict=True):
         if time_ms <= budget_ms:
@@ -104,13 +106,13 @@ def test_the_search_is_brute_force(budget_ms):
             best[widths] = max(best.get(widths, 0), one.gmac)
     wanted = sorted(best.values(), reverse=True)
     for count in (1, 3):
-        found = most_work(candidates, times_ms, budget_ms, count)
+        found = most_work(candidates, gmac, times_ms, budget_ms, count)
         assert [candidates[i].gmac for i in found] == wanted[:count]
         assert all(times_ms[i] <= budget_ms for i in found)
 
 
 def test_nothing_is_found_that_is_too_slow():
-    assert most_work([SMALL], np.array([2.0]), 1.9, 3) == []
+    assert most_work([SMALL], np.array([1.0]), np.array([2.0]), 1.9, 3) == []
 
 
 def bench_with(monkeypatch, law_of, **changed):
