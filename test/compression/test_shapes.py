@@ -1,5 +1,8 @@
 """The search for shapes: against laws of time that are known, and by brute force."""
 
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
 from itertools import product
 
 import numpy as np
@@ -16,6 +19,7 @@ from model_compression.shape_bench import ShapeBench, most_work, result_tables, 
 from model_compression.shapes import CLASSES, Candidate, Layer, space
 from perception_nodes.backends.model import load_model
 from perception_nodes.backends.qdq import read_network
+from perception_nodes.bench import targets
 from perception_nodes.bench.targets import Target, read_target, times_of
 from perception_nodes.core.inference import BackendError
 from perception_nodes.fpga.compiler import compile_network
@@ -123,13 +127,13 @@ def bench_with(monkeypatch, law_of, **changed):
     )
 
     def timed(folders, targets, *_):
-        shown = made[-len(folders) :]
+        shown = made[len(made) - len(folders) :]
         return np.array([[law_of(target, one) for one in shown] for target in targets])
 
     monkeypatch.setattr(shape_bench, "times_of", timed)
-    targets = [read_target("litert"), read_target("fpga:512")]
+    both = [read_target("litert"), read_target("fpga:512")]
     settings = {"sizes": [(416, 256), (640, 384)], "budget_ms": 6.0, "networks": 40, "best": 2}
-    return ShapeBench(targets, **{**settings, **changed}, threads=1, rounds=3)
+    return ShapeBench(both, **{**settings, **changed}, threads=1, rounds=3)
 
 
 def test_a_bench_predicts_what_it_then_measures(monkeypatch):
@@ -173,11 +177,17 @@ def test_an_engine_that_holds_too_few(monkeypatch):
         bench.run(quiet)
 
 
+def test_a_budget_that_nothing_meets(monkeypatch):
+    bench = bench_with(monkeypatch, lambda _, one: features(one.layers()) @ LAW, budget_ms=0.1)
+    result = bench.run(quiet)
+    assert result["found"] == [] and result_tables(result).renderables
+
+
 def test_an_untrained_network_is_timed_on_every_target(tmp_path):
     folder = write_untrained(SMALL, tmp_path / "small")
     model = load_model(str(folder))
-    targets = [Target("litert", ""), Target("openvino", "AVX2"), Target("fpga", "512")]
-    found = times_of([folder, folder], targets, 1, 3, quiet)
+    three = [Target("litert", ""), Target("openvino", "AVX2"), Target("fpga", "512")]
+    found = times_of([folder, folder], three, 1, 3, quiet)
     assert found.shape == (3, 2) and (found > 0).all()
     program = compile_network(read_network(model.path), Geometry(2, 64, 28672, 250.0))
     assert found[2] == pytest.approx(sum(layer.cycles for layer in program.layers) / 250e3)
@@ -188,3 +198,9 @@ def test_what_a_process_refuses_is_told(tmp_path):
     (folder / "untrained.u8.onnx").write_bytes(b"")
     with pytest.raises(Exception, match="has sha256"):
         times_of([folder], [Target("litert", "")], 1, 3, quiet)
+
+
+def test_a_process_that_dies_is_told():
+    process = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+    with process, pytest.raises(BackendError, match="a process that measures has ended"):
+        targets._answer(process, os._exit, 3)
