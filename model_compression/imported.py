@@ -2,7 +2,8 @@
 
 Two quantizers. Where a network has only operators that `model_compression.quantization` knows, that
 is taken: one table of ranges, two files of the same integers, also for TensorRT. Any other network
-is left to NNCF, whose file OpenVINO and ONNX Runtime read. Which one it is, is said and written down.
+is left to NNCF, whose file OpenVINO and ONNX Runtime read. Which one it is, is said and written
+down.
 
 The 8-bit network is compared with the float one on the user's frames, and on labelled sets where
 there are any. If it lost too much, the layers that cost most are kept float, as few as will do.
