@@ -8,7 +8,9 @@ PROPERTIES := $(sort $(wildcard fpga/formal/*.sv))
 # Every register and memory begins with a random value, as no circuit begins with zeros.
 VERILATE := verilator --cc --top-module engine --prefix Vengine -O3 --x-assign unique --x-initial unique
 
-.PHONY: fpga-packages fpga-sim fpga-lint fpga-test fpga-coverage fpga-synth fpga-pnr fpga-formal
+COVERAGES := branches toggles
+
+.PHONY: fpga-packages fpga-sim fpga-lint fpga-test fpga-coverage fpga-synth fpga-pnr fpga-formal fpga-mutants
 
 fpga-sim: $(FPGA_BUILD)/libengine_512.so $(FPGA_BUILD)/libengine_1024.so ## build the simulated engine, two minutes
 
@@ -20,11 +22,13 @@ fpga-test: fpga-lint fpga-sim dev sample ## test the engine at length: random la
 	FPGA_EXAMPLES=150 FPGA_FRAMES=100 $(BIN)/python -m pytest test/fpga $(ARGS)
 
 # The larger build runs all that the smaller one does, and what two more blocks bring.
-fpga-coverage: $(FPGA_BUILD)/coverage/libengine_1024.so dev ## tell which branches of the RTL the tests run
-	rm -f $(FPGA_BUILD)/coverage/*.dat
-	FPGA_ENGINES=$(FPGA_BUILD)/coverage FPGA_EXAMPLES=25 $(BIN)/python -m pytest -q \
-	    test/fpga/test_layers.py test/fpga/test_engine.py
-	$(BIN)/python fpga/sim/coverage.py $(FPGA_BUILD)/coverage --least 95
+fpga-coverage: $(COVERAGES:%=$(FPGA_BUILD)/%/libengine_1024.so) dev ## tell which branches and bits of the RTL the tests use
+	for coverage in $(COVERAGES); do \
+	    rm -f $(FPGA_BUILD)/$$coverage/*.dat; \
+	    FPGA_ENGINES=$(FPGA_BUILD)/$$coverage FPGA_EXAMPLES=25 $(BIN)/python -m pytest -q \
+	        test/fpga/test_layers.py test/fpga/test_engine.py || exit 1; \
+	done
+	$(BIN)/python fpga/sim/coverage.py $(COVERAGES:%=$(FPGA_BUILD)/%) --least 95
 
 fpga-synth: dev $(FPGA_BUILD)/yosys ## estimate with yosys what both builds take of a K26, some minutes
 	$(BIN)/python fpga/synthesize.py $(FPGA_BUILD)
@@ -50,6 +54,9 @@ $(FPGA_BUILD)/formal/%: fpga/formal/%.sv $(RTL) | $(FPGA_BUILD)/yosys
 	@grep -q "No output asserted in $(CYCLES_$*) frames" $@.log || { tail -n 5 $@.log; exit 1; }
 	@touch $@
 
+fpga-mutants: dev $(TOOLS) ## change each assignment of the RTL once: do tests and proofs notice? An hour
+	$(BIN)/python fpga/mutate.py $(FPGA_BUILD)/mutants $(ARGS)
+
 # Tools that Debian and Ubuntu have, and the versions that are new enough.
 VERSION_verilator := Verilator ([5-9]|[1-9][0-9])[.]
 VERSION_yosys := Yosys (0[.][3-9][0-9]|[1-9])
@@ -68,13 +75,17 @@ $(TOOLS):
 	@mkdir -p $(@D)
 	@touch $@
 
+# What is built for a single run is compiled quickly: with -O2, counters take the compiler a quarter of an hour.
+OPTIMIZE := -O2
+$(COVERAGES:%=$(FPGA_BUILD)/%/libengine_1024.so): OPTIMIZE := -O1
+
 # The MACs of a build are 256 a block.
 define BUILD_ENGINE
 @echo "Building the simulated engine of $* MACs, about a minute"
 @rm -rf $(@D)/engine_$*
 @mkdir -p $(@D)
 $(VERILATE) -GBLOCKS=$$(($* / 256)) --Mdir $(@D)/engine_$* -CFLAGS -fPIC $(COVERAGE) $(RTL)
-$(MAKE) -s -C $(@D)/engine_$* -f Vengine.mk OPT_FAST=-O2 OPT_SLOW=-O0 Vengine__ALL.a
+$(MAKE) -s -C $(@D)/engine_$* -f Vengine.mk OPT_FAST=$(OPTIMIZE) OPT_SLOW=-O0 Vengine__ALL.a
 root=$$(verilator --getenv VERILATOR_ROOT)/include; \
 $(CXX) -shared -fPIC -O2 -std=c++17 -o $@ -I$(@D)/engine_$* -Ifpga/sim $(if $(COVERAGE),-DVM_COVERAGE=1) \
     -isystem $$root -isystem $$root/vltstd fpga/sim/engine_sim.cpp $(@D)/engine_$*/Vengine__ALL.a \
@@ -86,6 +97,11 @@ ENGINE_PARTS := $(RTL) fpga/sim/engine_sim.cpp fpga/sim/engine_sim.h
 $(FPGA_BUILD)/libengine_%.so: $(ENGINE_PARTS) | $(FPGA_BUILD)/verilator
 	$(BUILD_ENGINE)
 
-$(FPGA_BUILD)/coverage/libengine_%.so: COVERAGE = --coverage-line
-$(FPGA_BUILD)/coverage/libengine_%.so: $(ENGINE_PARTS) | $(FPGA_BUILD)/verilator
+$(FPGA_BUILD)/branches/libengine_%.so: COVERAGE = --coverage-line
+$(FPGA_BUILD)/branches/libengine_%.so: $(ENGINE_PARTS) | $(FPGA_BUILD)/verilator
+	$(BUILD_ENGINE)
+
+# From zeros, or what a reset changes of random values would count.
+$(FPGA_BUILD)/toggles/libengine_%.so: COVERAGE = --coverage-toggle --x-initial 0 fpga/sim/toggles.vlt
+$(FPGA_BUILD)/toggles/libengine_%.so: $(ENGINE_PARTS) fpga/sim/toggles.vlt | $(FPGA_BUILD)/verilator
 	$(BUILD_ENGINE)
