@@ -36,6 +36,8 @@ UNNOTICED = {
     "engine m_axi_arprot": "no memory here looks at it",
     "engine m_axi_awcache": "no memory here looks at it",
     "engine m_axi_awprot": "no memory here looks at it",
+    "engine request_tag[1:0]": "only the tag of weights is looked at",
+    "engine request_tag[3]": "only the tag of weights is looked at",
     "reader take": "requests only come a cycle apart",
     "sequencer tile": "the bits above those of a row, which nothing reads",
 }
