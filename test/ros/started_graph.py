@@ -3,15 +3,17 @@
 import importlib.util
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from observe import children
+
+from perception_nodes.system.processes import Process
 
 ROOT = Path(__file__).parents[2]
 SHM = Path("/dev/shm")
@@ -113,13 +115,17 @@ class Starter:
         return started
 
     def close(self) -> None:
+        """Kill all processes, and wait: what they leave is removed only when none lives."""
         for started in self._started:
-            for process in (started.command.pid, *children(started.command.pid)):
-                try:
-                    os.kill(process, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
+            nodes = []
+            for pid in children(started.command.pid):
+                with suppress(ProcessLookupError):
+                    nodes.append(Process(pid))
+            for process in (started.command, *nodes):
+                process.kill()
             started.command.wait()
+            for node in nodes:
+                node.wait(1e3 * TIMEOUT_S)
 
 
 def installed(prefix: Path) -> dict[str, str]:
