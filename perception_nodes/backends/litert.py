@@ -26,12 +26,12 @@ from perception_nodes.backends.contract import (
 from perception_nodes.backends.model import LevelsSpec, Model
 from perception_nodes.backends.qdq import read_network
 from perception_nodes.core.inference import BackendError, HeadTensors
+from perception_nodes.litert import DELEGATE
 from perception_nodes.litert.writer import VERSION, write
 from perception_nodes.system.environment import cache_unusable
 from perception_nodes.system.files import write_whole
 from perception_nodes.system.processes import physical_cores
 
-VARIABLE = "PERCEPTION_DELEGATE"
 EDGE_TPU = "libedgetpu"
 CERTAIN = 8.0
 """A class value beyond this is a score below 0.0004 or above 0.9996."""
@@ -52,7 +52,7 @@ class Backend:
     def load(self, model: Model) -> BackendInfo:
         """Write the model's file, or read it from the cache, and run it once."""
         self.close()
-        library, options = _delegate(os.environ.get(VARIABLE, ""))
+        library, options = _delegate(os.environ.get(DELEGATE, ""))
         (content, name), device = self._file(model, library), "CPU"
         try:
             if library:  # LiteRT prints a traceback if it is no delegate at all
@@ -60,7 +60,7 @@ class Backend:
             delegates = [load_delegate(library, options)] if library else []
         except (AttributeError, ValueError, OSError) as error:
             raise BackendError(
-                f"litert: the delegate {library} of ${VARIABLE} cannot be loaded: {_line(error)}"
+                f"litert: the delegate {library} of ${DELEGATE} cannot be loaded: {_line(error)}"
             ) from error
         try:
             self._interpreter = interpreter = Interpreter(
@@ -130,7 +130,7 @@ class Backend:
             raise BackendError(
                 f"litert: {made} is not there; make it with: edgetpu_compiler -o {path.parent} "
                 f"{path} (which `perception model compile {model.name} --backend litert` writes "
-                f"where ${VARIABLE} is not set)"
+                f"where ${DELEGATE} is not set)"
             )
         content = write(read_network(model.path), dict.fromkeys(model.outputs.classes, CERTAIN))
         if self._cache:
@@ -172,7 +172,7 @@ def _delegate(text: str) -> tuple[str, dict[str, str]]:
     """
     library, *pairs = text.split(",")
     if any("=" not in pair for pair in pairs) or (pairs and not library):
-        raise BackendError(f"litert: ${VARIABLE} is {text!r}, not library,name=value,...")
+        raise BackendError(f"litert: ${DELEGATE} is {text!r}, not library,name=value,...")
     return library, dict(pair.split("=", 1) for pair in pairs)
 
 

@@ -140,16 +140,16 @@ def evaluate_command(
     subject = load_model(model)
     if teacher:
         strong = load_model(teacher)
-        on = runtime_for(backend, strong)
-        sets = _taught(subject, strong, data, root, teacher_score, on, threads)
+        teachers = runtime_for(backend, strong)
+        sets = _taught(subject, strong, data, root, teacher_score, teachers, threads)
     else:
         mapped = parse_classes_map(classes_map) if classes_map else None
         sets = [read_set(path, root, mapped) for path in data]
-    results, on = [], runtime_for(backend, subject)
+    results, runtime = [], runtime_for(backend, subject)
     for one in sets:
         with progress_bar(f"{subject.name} on {one.name}") as progress:
             results.append(
-                evaluate(subject, one, on, threads, progress, across_classes=across_classes)
+                evaluate(subject, one, runtime, threads, progress, across_classes=across_classes)
             )
         if not as_json:
             Console().print(evaluation_table(results[-1]))

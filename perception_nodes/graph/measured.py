@@ -16,6 +16,7 @@ from perception_nodes.backends.pace import RATE_HZ, apart_ms
 from perception_nodes.core.budget import Budget
 from perception_nodes.graph.config import AUTO_THREADS
 from perception_nodes.graph.settings import SettingsError
+from perception_nodes.litert import DELEGATE
 from perception_nodes.system.environment import cache_folder
 from perception_nodes.system.files import write_whole
 from perception_nodes.system.load import busy
@@ -27,7 +28,7 @@ FAMILY = ("road-s", "road-n")
 FRAMES = 150
 """Timed frames, five seconds: the p99 is about the second longest time."""
 MEASURED = ("auto", "openvino", "onnxruntime", "litert")
-"""Backends whose times depend on the processor and their version alone."""
+"""Backends whose times depend on the processor and their version alone, and on a delegate."""
 Say = Callable[[str], None]
 
 
@@ -101,7 +102,7 @@ def _p99_ms(values: Mapping[str, Any], say: Say, loaded: bool = False) -> float:
     backend = runtime_for(values["backend"], model)
     settings = [values[name] for name in ("threads", "cpus", "fifo_priority")]
     key = f"{model.sha256} {backend} {version(INSTALL[backend])} {settings} {cpu_name()}"
-    key += " loaded" * loaded
+    key += f" {os.environ.get(DELEGATE, '')}" + " loaded" * loaded
     kept, known = cache_folder() / "paced_p99_ms.json", {}
     with suppress(OSError, ValueError, TypeError):
         known = dict(json.loads(kept.read_text(encoding="utf-8")))

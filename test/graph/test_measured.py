@@ -85,6 +85,16 @@ def test_each_is_measured_once_a_machine_and_setting(timed: dict[str, Any]) -> N
     assert timed["calls"] == [("road-s", 1), ("road-s", 2)]
 
 
+def test_a_delegate_is_measured_apart_from_the_processor(
+    timed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for delegate in ("", "libedgetpu.so.1", "libedgetpu.so.1"):
+        monkeypatch.setenv("PERCEPTION_DELEGATE", delegate)
+        found = measured({**VALUES, "backend": "auto"}, lambda _: None)
+        assert found == {"model": "road-s", "threads": 1}
+    assert timed["calls"] == [("road-s", 1), ("road-s", 1)]
+
+
 @pytest.mark.parametrize("text", ["", "[1]", "{", '"x"', "null"])
 def test_a_damaged_file_of_measurements_is_written_anew(
     timed: dict[str, Any], tmp_path: Path, text: str
