@@ -8,6 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Protocol
 
+import ai_edge_litert
 import cv2
 import numpy as np
 import onnxruntime
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from perception_nodes.backends.auto import AUTO, runtime_for
 from perception_nodes.backends.contract import Backend, BackendSettings, open_backend
 from perception_nodes.backends.model import Model
 from perception_nodes.backends.pace import RATE_HZ, paced_ms
@@ -89,14 +91,15 @@ class ModelsBench:
         frames: timed calls of each model, for each number of threads and each pace.
         threads: numbers of threads; the headline figures are those of the first.
         data: sets to measure accuracy on; if empty, the accuracy in each model.yaml is used.
-        backends: runtimes that each model is timed on; the headline figures are those of the first.
+        backends: runtimes that each model is timed on, or `auto` for the one that suits it; the
+            headline figures are those of the first.
     """
 
     models: Sequence[Model]
     frames: int
     threads: Sequence[int]
     data: Sequence[LabelledSet]
-    backends: Sequence[str] = ("openvino",)
+    backends: Sequence[str] = (AUTO,)
 
     def run(self, say: Say) -> dict[str, Any]:
         """Measure.
@@ -114,7 +117,7 @@ class ModelsBench:
         cosines = {}
         for model in self.models:
             say(f"{model.name}: the same outputs from all runtimes?")
-            cosines[model.name] = agreement(model, self.backends)
+            cosines[model.name] = agreement(model, list(self._runtimes(model)))
         load_before = os.getloadavg()[0]
         contenders = self._contenders()
         seconds = len(contenders) * self.frames / RATE_HZ
@@ -139,6 +142,7 @@ class ModelsBench:
                 "cores": os.cpu_count(),
                 "int8_instructions": int8_instructions(),
                 "load_before": round(load_before, 2),
+                "litert": ai_edge_litert.__version__,
                 "openvino": openvino.__version__.split("-")[0],
                 "onnxruntime": onnxruntime.__version__,
             },
@@ -156,17 +160,25 @@ class ModelsBench:
             ],
         }
 
+    def _runtimes(self, model: Model) -> dict[str, str]:
+        """What runs a model, and as which of the backends that were asked for."""
+        runtimes: dict[str, str] = {}
+        for asked in self.backends:
+            runtimes.setdefault(runtime_for(asked, model), asked)
+        return runtimes
+
     def _contenders(self) -> list[_Contender]:
         contenders = []
         for threads in self.threads:
             for precision in ("int8", "fp32"):
                 roof = Roof(precision, threads)
                 contenders.append(_Contender(_roof_name(precision), ROOF_BACKEND, threads, roof))
-            for model, name in product(self.models, self.backends):
-                backend = open_backend(name, BackendSettings(threads))
-                backend.load(model)
-                loaded = _Loaded(backend, picture(model))
-                contenders.append(_Contender(model.name, name, threads, loaded))
+            for model in self.models:
+                for name in self._runtimes(model):
+                    backend = open_backend(name, BackendSettings(threads))
+                    backend.load(model)
+                    loaded = _Loaded(backend, picture(model))
+                    contenders.append(_Contender(model.name, name, threads, loaded))
         return contenders
 
     def _tight(self, contenders: list[_Contender]) -> None:
@@ -209,12 +221,16 @@ class ModelsBench:
         rival = parent if parent and parent.input == model.input else None
         found = {(c.name, c.backend, c.threads): c for c in contenders}
         runs = []
-        for backend, threads, pace in product(self.backends, self.threads, PACES):
+        runtimes = self._runtimes(model)
+        for backend, threads, pace in product(runtimes, self.threads, PACES):
             times = found[model.name, backend, threads].times_ms[pace]
             run = {"backend": backend, "threads": threads, "pace": pace}
             run |= percentiles(times, RANKS)
             run["in_time"] = round(float(np.mean(np.array(times) <= Budget().inference)), 4)
-            speedup = rival and _speedup(found[rival.name, backend, threads].times_ms[pace], times)
+            speedup = None
+            if rival:
+                its = runtime_for(runtimes[backend], rival)
+                speedup = _speedup(found[rival.name, its, threads].times_ms[pace], times)
             runs.append({**run, **(speedup or _NO_SPEEDUP)})
         headline = runs[0]
         gmac_per_s = facts.gmac / headline["p50"] * 1e3

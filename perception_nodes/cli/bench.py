@@ -257,8 +257,12 @@ def bench_models(
         str, typer.Option(help="Numbers of threads, with commas; the headline shows the first.")
     ] = "1,2",
     backends: Annotated[
-        str, typer.Option(help="Runtimes, with commas; the headline shows the first.")
-    ] = "openvino",
+        str,
+        typer.Option(
+            help="Runtimes, with commas; the headline shows the first. auto: the CPU's that suits "
+            "a model, as in the graph."
+        ),
+    ] = "auto",
 ) -> None:
     """Compare the latency and accuracy of models, with their parents and with the roofline.
 

@@ -15,26 +15,16 @@ from perception_nodes.cameras.source_for import source_for
 from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.graph.settings import CHANGEABLE, Name, Source, Topic, same
+from perception_nodes.graph.topics import ANY_CAMERA, SAFE_STOP, camera_topic
 from perception_nodes.system.realtime import MAX_PRIORITY
 from perception_nodes.tracking.tracks import TrackingSettings
 from perception_nodes.watchdog.faults import FaultLimits
 
 DEFAULT_CAMERA = "front"
 """A graph of this camera alone has topics and nodes without the camera's name."""
-ANY_CAMERA = "{camera}"
-"""Stands for the camera's name in topics and file names."""
 Runtime = Literal[
     "auto", "openvino", "onnxruntime", "tensorrt", "cuda", "fpga", "litert", "golden", "null"
 ]
-FRAME_REPORTS = "perception/frame_report"
-HEALTH = "perception/health"
-SAFE_STOP = "perception/safe_stop"
-TRACKS = "perception/tracks"
-TRACKED_DETECTIONS = "perception/tracked_detections"
-VISION_INFO = "perception/vision_info"
-ANNOTATED = "perception/annotated/compressed"
-ANNOTATIONS = "perception/annotations"
-"""Topics, before a camera's name is put into them: see `Settings.topic_of`."""
 OF_ONE_CAMERA = ("image_topic", "calibration_file", "source")
 """Parameters in which `{camera}` is the camera of the node itself."""
 MAX_CAMERAS = 8
@@ -604,35 +594,3 @@ class MonitorSettings(Settings):
         default=0, ge=0, description="number of frames expected, for the progress bar; 0: unknown"
     )
     live: bool = Field(default=True, description="show a live view in the terminal")
-
-
-def camera_topic(topic: str, camera: str, named: bool) -> str:
-    """The topic of one camera.
-
-    Args:
-        topic: may contain `{camera}`.
-        camera: the camera's name.
-        named: put the name before the last part of a topic that does not contain `{camera}`.
-    """
-    if ANY_CAMERA in topic:
-        return topic.replace(ANY_CAMERA, camera)
-    if not named:
-        return topic
-    base, separator, last = topic.rpartition("/")
-    return f"{base}{separator}{camera}/{last}"
-
-
-def protected(topic: str) -> str:
-    """Name of a topic's protected copy."""
-    return f"{topic}/protected"
-
-
-def image_topic(topic: str, transport: str) -> str:
-    """The topic of a camera's images; all but raw ones have a topic of their own beside it."""
-    return topic if transport == "raw" else f"{topic}/{transport}"
-
-
-def info_topic(topic: str) -> str:
-    """The topic of a camera's CameraInfo, in the same namespace as its images."""
-    base, separator, _ = topic.rpartition("/")
-    return f"{base}{separator}camera_info"

@@ -17,7 +17,6 @@ from perception_nodes.drives.bag import BagError
 from perception_nodes.drives.schemas import COMPRESSED_IMAGE
 from perception_nodes.drives.synthetic import open_source
 from perception_nodes.graph.config import (
-    ANY_CAMERA,
     DEFAULT_CAMERA,
     CameraSettings,
     DetectorSettings,
@@ -29,10 +28,10 @@ from perception_nodes.graph.config import (
     TrackerSettings,
     ViewSettings,
     WatchdogSettings,
-    camera_topic,
 )
 from perception_nodes.graph.ros_arguments import ENCLAVE, NO_ROS_ARGUMENTS, RosArguments
 from perception_nodes.graph.settings import SettingsError, check
+from perception_nodes.graph.topics import ANY_CAMERA, camera_topic
 from perception_nodes.system.environment import ros_environment
 from perception_nodes.system.processes import available_memory_bytes
 from perception_nodes.system.realtime import allowed_priority, parse_cpus

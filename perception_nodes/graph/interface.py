@@ -4,6 +4,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from perception_nodes.graph.config import (
+    DetectorSettings,
+    PreprocessSettings,
+    RepublishSettings,
+    TrackerSettings,
+    ViewSettings,
+    WatchdogSettings,
+)
+from perception_nodes.graph.graph import DETECTOR, VEHICLE, NodeSpec
+from perception_nodes.graph.ros_arguments import REMAP
+from perception_nodes.graph.topics import (
     ANNOTATED,
     ANNOTATIONS,
     FRAME_REPORTS,
@@ -11,18 +21,10 @@ from perception_nodes.graph.config import (
     TRACKED_DETECTIONS,
     TRACKS,
     VISION_INFO,
-    DetectorSettings,
-    PreprocessSettings,
-    RepublishSettings,
-    TrackerSettings,
-    ViewSettings,
-    WatchdogSettings,
     image_topic,
     info_topic,
     protected,
 )
-from perception_nodes.graph.graph import DETECTOR, VEHICLE, NodeSpec
-from perception_nodes.graph.ros_arguments import REMAP
 
 EVERY_NODE_PUBLISHES = ("/rosout", "/parameter_events", "~/transition_event")
 EVERY_NODE_SERVES = tuple(

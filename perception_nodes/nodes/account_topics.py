@@ -6,7 +6,8 @@ from perception_interfaces.msg import Health as HealthMessage
 
 from perception_nodes.core.budget import Budget
 from perception_nodes.core.health import HealthMode
-from perception_nodes.graph.config import FRAME_REPORTS, HEALTH, WatchdogSettings
+from perception_nodes.graph.config import WatchdogSettings
+from perception_nodes.graph.topics import FRAME_REPORTS, HEALTH
 from perception_nodes.nodes.audience import Audience
 from perception_nodes.nodes.base import LATCHED, REPORTS, PerceptionNode, Period
 from perception_nodes.nodes.diagnostics import diagnostics

@@ -5,7 +5,7 @@ from foxglove_msgs.msg import ImageAnnotations
 from perception_interfaces.msg import FrameReport
 from sensor_msgs.msg import CompressedImage
 
-from perception_nodes.graph.config import ANNOTATED, ANNOTATIONS
+from perception_nodes.graph.topics import ANNOTATED, ANNOTATIONS
 from perception_nodes.nodes.base import PerceptionNode, Period
 from perception_nodes.nodes.ros_time import stamp_ns_of
 from perception_nodes.report.annotate import draw

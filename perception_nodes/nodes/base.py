@@ -16,8 +16,9 @@ from rclpy.qos import DurabilityPolicy, QoSPolicyKind, QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from perception_nodes.core.errors import PerceptionError
-from perception_nodes.graph.config import Settings, protected
+from perception_nodes.graph.config import Settings
 from perception_nodes.graph.settings import SettingsError, check
+from perception_nodes.graph.topics import protected
 from perception_nodes.nodes.parameters import declare_parameters
 from perception_nodes.nodes.protected_topic import PROTECTED, ProtectedTopic
 from perception_nodes.system.realtime import RealTime

@@ -3,7 +3,7 @@
 from sensor_msgs.msg import CameraInfo
 
 from perception_nodes.core.frame import FrameRejected
-from perception_nodes.graph.config import info_topic
+from perception_nodes.graph.topics import info_topic
 from perception_nodes.nodes.image_topic import QUEUE
 from perception_nodes.nodes.redundant import RedundantNode
 from perception_nodes.preprocess.cpu import Preprocessor

@@ -6,7 +6,7 @@ from typing import Any
 from perception_interfaces.msg import Protected
 
 from perception_nodes.core.health import HealthMode
-from perception_nodes.graph.config import protected
+from perception_nodes.graph.topics import protected
 from perception_nodes.nodes.protected_topic import PROTECTED
 from perception_nodes.protection.consumer import Consumer, Content, Limits, Verdict
 

@@ -11,8 +11,9 @@ from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.frame import FrameStatus
 from perception_nodes.core.pipeline import detect_together
 from perception_nodes.core.scheduler import Scheduler, Turn
-from perception_nodes.graph.config import VISION_INFO, DetectorSettings
+from perception_nodes.graph.config import DetectorSettings
 from perception_nodes.graph.settings import SettingsError
+from perception_nodes.graph.topics import VISION_INFO
 from perception_nodes.nodes.base import IDLE_WAIT_MS, LONG_NS
 from perception_nodes.nodes.lane import Lane
 from perception_nodes.nodes.redundant import RedundantNode

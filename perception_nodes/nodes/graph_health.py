@@ -2,7 +2,7 @@
 
 from perception_interfaces.msg import Health
 
-from perception_nodes.graph.config import HEALTH
+from perception_nodes.graph.topics import HEALTH
 from perception_nodes.nodes.base import LATCHED, PerceptionNode
 
 

@@ -13,8 +13,9 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 
 from perception_nodes.graph.awaited import ImageTopicFacts, Publisher
-from perception_nodes.graph.config import PreprocessSettings, image_topic
+from perception_nodes.graph.config import PreprocessSettings
 from perception_nodes.graph.settings import SettingsError
+from perception_nodes.graph.topics import image_topic
 from perception_nodes.nodes.base import PerceptionNode, Period
 from perception_nodes.nodes.image_transports import TRANSPORTS
 from perception_nodes.nodes.serialized import SerializedReader

@@ -13,14 +13,8 @@ from vision_msgs.msg import Detection2DArray
 
 from perception_nodes.core.health import HealthMode
 from perception_nodes.drives.schemas import PROTECTED
-from perception_nodes.graph.config import (
-    FRAME_REPORTS,
-    HEALTH,
-    SAFE_STOP,
-    TRACKS,
-    MonitorSettings,
-    protected,
-)
+from perception_nodes.graph.config import MonitorSettings
+from perception_nodes.graph.topics import FRAME_REPORTS, HEALTH, SAFE_STOP, TRACKS, protected
 from perception_nodes.nodes.base import IDLE_WAIT_MS, REPORTS, PerceptionNode
 from perception_nodes.nodes.running import run_node
 from perception_nodes.report.recording import (

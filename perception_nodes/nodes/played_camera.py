@@ -9,7 +9,8 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from perception_nodes.cameras.channel import CameraHeader, camera_writer
 from perception_nodes.core.frame import FrameRejected, ImageView
 from perception_nodes.drives.bag import RawFrame
-from perception_nodes.graph.config import PlayerSettings, image_topic, info_topic
+from perception_nodes.graph.config import PlayerSettings
+from perception_nodes.graph.topics import image_topic, info_topic
 from perception_nodes.nodes.base import PerceptionNode
 from perception_nodes.transport.cdr_reader import read_compressed_image, read_image
 from perception_nodes.transport.cdr_writer import stamped

@@ -18,7 +18,8 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from perception_nodes.cameras.channel import CameraHeader, camera_reader, view_camera_frame
 from perception_nodes.core.frame import FrameHeader, FrameRejected, ImageView
-from perception_nodes.graph.config import RepublishSettings, image_topic, info_topic
+from perception_nodes.graph.config import RepublishSettings
+from perception_nodes.graph.topics import image_topic, info_topic
 from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, Publisher
 from perception_nodes.nodes.running import run_node
 from perception_nodes.preprocess.calibration import read_calibration

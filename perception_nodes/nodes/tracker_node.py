@@ -14,7 +14,8 @@ from vision_msgs.msg import Detection2DArray
 
 from perception_nodes.backends.model import load_model
 from perception_nodes.core.frame import DetectionRecord, Detections
-from perception_nodes.graph.config import TRACKED_DETECTIONS, TRACKS, TrackerSettings
+from perception_nodes.graph.config import TrackerSettings
+from perception_nodes.graph.topics import TRACKED_DETECTIONS, TRACKS
 from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode
 from perception_nodes.nodes.running import run_node
 from perception_nodes.system.realtime import RANKS

@@ -20,16 +20,9 @@ from std_msgs.msg import Bool
 from vision_msgs.msg import VisionInfo
 
 from perception_nodes.core.frame import FrameStatus
-from perception_nodes.graph.config import (
-    FRAME_REPORTS,
-    HEALTH,
-    NEEDS_AIOHTTP,
-    TRACKS,
-    VIEW_TOKEN_VARIABLE,
-    VISION_INFO,
-    ViewSettings,
-)
+from perception_nodes.graph.config import NEEDS_AIOHTTP, VIEW_TOKEN_VARIABLE, ViewSettings
 from perception_nodes.graph.settings import SettingsError
+from perception_nodes.graph.topics import FRAME_REPORTS, HEALTH, TRACKS, VISION_INFO
 from perception_nodes.nodes.annotated_topic import AnnotatedTopic, AnnotationsTopic
 from perception_nodes.nodes.base import LATCHED, REPORTS, PerceptionNode
 from perception_nodes.nodes.ros_time import stamp_ns_of

@@ -11,7 +11,7 @@ from std_msgs.msg import Bool
 
 from perception_nodes.core.frame import FrameRecord, RecordKind
 from perception_nodes.core.health import HealthMode
-from perception_nodes.graph.config import HEALTH, protected
+from perception_nodes.graph.topics import HEALTH, protected
 from perception_nodes.nodes.base import LATCHED, Period
 from perception_nodes.nodes.periodic_topic import PERIOD_NS, PeriodicTopic
 from perception_nodes.nodes.protected_topic import PROTECTED, ProtectedTopic

@@ -53,6 +53,17 @@ def test_each_model_is_timed_on_each_runtime(monkeypatch: pytest.MonkeyPatch) ->
         assert name in render(result)
 
 
+def test_auto_times_each_model_on_the_runtime_that_suits_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bench, "RATE_HZ", 200.0)
+    parent, child = load_model("dense-416x256"), load_model("road-n")
+    result = ModelsBench([parent, child], 10, [1], []).run(lambda text: None)
+    backends = [{run["backend"] for run in model["runs"]} for model in result["models"]]
+    assert backends == [{"openvino"}, {"litert"}]
+    assert result["models"][1]["speedup_vs_parent"] > 1
+
+
 def test_a_network_that_runtimes_see_differently_is_not_timed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from perception_nodes.graph.config import info_topic
+from perception_nodes.graph.topics import info_topic
 from perception_nodes.nodes import preprocess_node
 from perception_nodes.nodes.frame_numbers import FrameNumbers
 from perception_nodes.nodes.preprocess_node import MAX_GAP, PreprocessNode

@@ -12,7 +12,7 @@ from vision_msgs.msg import Detection2DArray
 
 from perception_nodes.bench.graphs import ReceiverSettings
 from perception_nodes.core.frame import FrameStatus
-from perception_nodes.graph.config import FRAME_REPORTS
+from perception_nodes.graph.topics import FRAME_REPORTS
 from perception_nodes.nodes.base import IDLE_WAIT_MS, REPORTS, PerceptionNode
 from perception_nodes.nodes.running import run_node
 from perception_nodes.system.files import write_whole

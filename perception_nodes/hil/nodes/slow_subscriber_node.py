@@ -7,7 +7,7 @@ from perception_interfaces.msg import FrameReport, Health
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from vision_msgs.msg import Detection2DArray
 
-from perception_nodes.graph.config import FRAME_REPORTS, HEALTH
+from perception_nodes.graph.topics import FRAME_REPORTS, HEALTH
 from perception_nodes.hil.graphs import SlowSubscriberSettings
 from perception_nodes.nodes.base import IDLE_WAIT_MS, REPORTS, PerceptionNode
 from perception_nodes.nodes.running import run_node

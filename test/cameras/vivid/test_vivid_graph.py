@@ -18,9 +18,9 @@ from virtual_camera import DEVICE, DROPPED, control, unplugged
 from vision_msgs.msg import Detection2DArray
 
 from perception_nodes.cameras.channel import camera_reader
-from perception_nodes.graph.config import FRAME_REPORTS, HEALTH
 from perception_nodes.graph.graph import VEHICLE
 from perception_nodes.graph.supervisor import Supervisor
+from perception_nodes.graph.topics import FRAME_REPORTS, HEALTH
 from perception_nodes.nodes.base import REPORTS
 from perception_nodes.transport.domain import sweep
 
