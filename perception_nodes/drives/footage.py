@@ -16,7 +16,7 @@ from perception_nodes.drives.bag_file import BagError, Messages
 from perception_nodes.drives.exif import UPRIGHT, orientation
 from perception_nodes.drives.schemas import COMPRESSED_IMAGE, IMAGE
 from perception_nodes.drives.storage import Topic
-from perception_nodes.transport.cdr_writer import write_image
+from perception_nodes.transport.cdr_writer import ENCAPSULATION, write_image
 
 # A video that cannot be read is named in one line of ours: FFmpeg's own messages stay out.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
@@ -124,7 +124,7 @@ def compressed_message(stamp_ns: int, file: bytes) -> bytes:
 def _header(stamp_ns: int) -> bytes:
     """The encapsulation header of CDR and a `std_msgs/Header` with `FRAME_ID`."""
     stamp = struct.pack("<iI", *divmod(stamp_ns, 1_000_000_000))
-    return b"\x00\x01\x00\x00" + stamp + struct.pack("<I8s", 7, b"camera\0")
+    return ENCAPSULATION + stamp + struct.pack("<I8s", 7, b"camera\0")
 
 
 def _jpeg_or_png(file: Path) -> bytes:

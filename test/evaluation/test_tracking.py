@@ -5,6 +5,7 @@ import pytest
 
 from perception_nodes.evaluation import tracked_drives
 from perception_nodes.evaluation.tracked_drives import GENERATED, TracksError, generated, read_mot
+from perception_nodes.evaluation.tracking import evaluate
 
 SECONDS = 8.0
 
@@ -38,9 +39,6 @@ def test_a_generated_drive_is_the_same_each_time_and_has_its_trouble(name):
 
 @pytest.mark.parametrize("name", GENERATED)
 def test_predictions_are_nearer_to_the_truth_than_what_they_are_made_of(name):
-    pytest.importorskip("trackeval")
-    from perception_nodes.evaluation.tracking import evaluate
-
     result = evaluate(generated(name, 20, 20.0))
     errors = result["error_px"]
     assert errors["predicted"] < errors["capture"] < errors["detections"]
@@ -49,9 +47,6 @@ def test_predictions_are_nearer_to_the_truth_than_what_they_are_made_of(name):
 
 
 def test_a_sequence_of_motchallenge(tmp_path):
-    pytest.importorskip("trackeval")
-    from perception_nodes.evaluation.tracking import evaluate
-
     drive = read_mot(write_sequence(tmp_path / "s"))
     assert (drive.name, len(drive.frames)) == ("s", 20)
     assert drive.frames[1].stamp_ns - drive.frames[0].stamp_ns == 100_000_000
