@@ -3,6 +3,9 @@
 Only the time counts in which it could have run. Not counted is the time in which it was ready and
 had no processor, because of other processes or because the host of a virtual machine had taken the
 processor away. So a process that is starved is never taken for hung, however long that lasts.
+
+Nor is the time counted in which the kernel computes for it, such as the 70 ms in which the frames
+of a camera that has left are freed: a process that is killed meanwhile ends no sooner.
 """
 
 from collections.abc import Callable
@@ -35,7 +38,7 @@ class HangJudge:
             sign_ns: time of its last sign of life, which tells one silence from the next.
             silent_ns: how long it has been silent.
             patience_ns: how long it may be silent while it can run.
-            spent_ns: processor time that its main thread had used at its last sign of life.
+            spent_ns: `own_time_ns` of its main thread at its last sign of life.
             look: asks the kernel, which is only done when the patience is at its end.
 
         Returns:
@@ -74,4 +77,4 @@ def _kept_ns(last: Seen, seen: Seen, passed_ns: int) -> int:
         if seen.computed_ns - last.computed_ns < LITTLE * passed_ns:
             return passed_ns
     kept_ns = max(seen.waited_ns - last.waited_ns, seen.stolen_ns - last.stolen_ns, 0)
-    return min(kept_ns, passed_ns)
+    return min(kept_ns, passed_ns) + seen.in_kernel_ns - last.in_kernel_ns

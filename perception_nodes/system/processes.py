@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+import resource
 import select
 import signal
 import time
@@ -25,8 +26,9 @@ class Seen(NamedTuple):
 
     Attributes:
         is_ready: one of its threads runs, or waits for a processor or for the kernel.
-        main_ns: processor time of its main thread.
+        main_ns: processor time of its main thread, without what the kernel computed for it.
         computed_ns: that of all threads; of the middleware's only while the main thread sleeps.
+        in_kernel_ns: how much of that the kernel computed for them, in steps of 10 ms.
         waited_ns: how long these have been ready without a processor, waits that are over.
         stolen_ns: how long the host of a virtual machine has kept a processor away from it.
         processor: where its main thread ran last.
@@ -36,6 +38,7 @@ class Seen(NamedTuple):
     is_ready: bool
     main_ns: int
     computed_ns: int
+    in_kernel_ns: int
     waited_ns: int
     stolen_ns: int
     processor: int = -1
@@ -71,7 +74,8 @@ class Process:
 
     def look(self) -> Seen:
         """What the kernel says of it now; of an ended one, that it does nothing."""
-        ready, asleep, main_ns, computed_ns, waited_ns, processor = False, False, 0, 0, 0, -1
+        ready, asleep, main_ns, processor = False, False, 0, -1
+        computed_ns, in_kernel_ns, waited_ns = 0, 0, 0
         with suppress(OSError):
             for task in map(int, os.listdir(f"/proc/{self.pid}/task")):
                 folder = f"/proc/{self.pid}/task/{task}"
@@ -84,14 +88,17 @@ class Process:
                     if name.partition("(")[2].startswith(MIDDLEWARE) and not asleep:
                         continue
                     ready = ready or fields[0] in "RD"
-                    own_ns, delay_ns = (int(fields[11]) + int(fields[12])) * TICK_NS, 0
+                    kernel_ns, delay_ns = int(fields[12]) * TICK_NS, 0
+                    both_ns = int(fields[11]) * TICK_NS + kernel_ns
                     # More exact, where the kernel is built with it.
                     with suppress(FileNotFoundError), open(f"{folder}/schedstat") as file:
-                        own_ns, delay_ns = map(int, file.read().split()[:2])
-                    computed_ns, waited_ns = computed_ns + own_ns, waited_ns + delay_ns
+                        both_ns, delay_ns = map(int, file.read().split()[:2])
+                    computed_ns, waited_ns = computed_ns + both_ns, waited_ns + delay_ns
+                    in_kernel_ns += kernel_ns
                     if task == self.pid:
-                        main_ns, processor = own_ns, int(fields[36])
-        return Seen(ready, main_ns, computed_ns, waited_ns, stolen_ns(), processor, asleep)
+                        main_ns, processor = both_ns - kernel_ns, int(fields[36])
+        times_ns = main_ns, computed_ns, in_kernel_ns, waited_ns, stolen_ns()
+        return Seen(ready, *times_ns, processor, asleep)
 
     def rss_bytes(self) -> int:
         """Resident memory of the process, 0 after its end."""
@@ -110,6 +117,11 @@ def open_process(pid: int) -> Process | None:
         return Process(pid)
     except ProcessLookupError:
         return None
+
+
+def own_time_ns() -> int:
+    """Processor time of the calling thread, without what the kernel computed for it."""
+    return int(resource.getrusage(resource.RUSAGE_THREAD).ru_utime * 1e9)
 
 
 def is_stopped(pid: int) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import count
 
 from perception_nodes.core.frame import DetectionRecord, FrameHeader, FrameRecord, RecordKind
+from perception_nodes.system.processes import own_time_ns
 from perception_nodes.transport.journal import Journal
 from perception_nodes.transport.shm import SPARE_SAMPLES, Endpoint, Reader, Writer
 
@@ -69,7 +70,7 @@ class NumberedRecords:
     def send(self, record: FrameRecord) -> None:
         """Number a record and send it."""
         record.record, record.process = next(self._numbers), self._process
-        record.patience_ns, record.spent_ns = self.patience_ns, time.thread_time_ns()
+        record.patience_ns, record.spent_ns = self.patience_ns, own_time_ns()
         record.sent_ns = time.monotonic_ns()
         if self._journal is not None and record.kind in OF_FRAMES:
             self._journal.append(record)

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from perception_nodes.core.frame import FrameRecord
+from perception_nodes.system.processes import own_time_ns
 from perception_nodes.transport.domain import own_prefix
 from perception_nodes.transport.memory import SHM_FOLDER, Mapped, is_ours
 
@@ -58,7 +59,7 @@ class Journal:
     def sign(self, patience_ns: int) -> None:
         """Give a sign of life; `patience_ns` as in `FrameRecord`."""
         pages = self._mapped.value
-        pages.patience_ns, pages.spent_ns = patience_ns, time.thread_time_ns()
+        pages.patience_ns, pages.spent_ns = patience_ns, own_time_ns()
         pages.alive_ns = time.monotonic_ns()
 
     def leave(self) -> None:

@@ -11,7 +11,7 @@ import time
 from perception_nodes.core.frame import MAY_BE_OUT, FrameRecord, RecordKind
 from perception_nodes.system.hanging import HangJudge
 from perception_nodes.system.life import graph_life
-from perception_nodes.system.processes import Process, open_process, runs_at_once
+from perception_nodes.system.processes import Process, open_process, own_time_ns, runs_at_once
 from perception_nodes.transport.domain import own_prefix
 from perception_nodes.transport.memory import SHM_FOLDER, Mapped
 
@@ -152,7 +152,7 @@ class Lease:
     def sign(self, patience_ns: int) -> None:
         """Give a sign of life."""
         note = self.note
-        note.patience_ns, note.spent_ns = patience_ns, time.thread_time_ns()
+        note.patience_ns, note.spent_ns = patience_ns, own_time_ns()
         note.alive_ns = time.monotonic_ns()
 
     def begin(self, ingest_process: int, sequence: int, ingested_ns: int) -> None:

@@ -157,7 +157,6 @@ def test_outputs_of_few_channels(simulation, channels, beats):
 
 @pytest.mark.parametrize("narrow", [False, True])
 def test_more_output_groups_than_the_engine_keeps_parameters_of(simulation, narrow):
-    """Each layer is very short, so weights and parameters are prefetched far ahead."""
     rng = np.random.default_rng(3)
     source = codes(rng, (16, 3, 5), "any")
     weight = rng.integers(-128, 128, (16 * 48, 16, 1, 1), dtype=np.int16)
@@ -165,6 +164,23 @@ def test_more_output_groups_than_the_engine_keeps_parameters_of(simulation, narr
     bench = Bench(simulation)
     place = bench.convolve(layer, [bench.put(source)], narrow=narrow, tile=8)
     np.testing.assert_array_equal(bench.run()[place], layer.run({"source": source}))
+
+
+@pytest.mark.parametrize(("layers", "groups"), [(1, 48), (24, 1)])
+def test_little_is_read_for_much_work(simulation, layers, groups):
+    """What is read ahead fills the memory of parameters, or the queue of descriptors."""
+    rng = np.random.default_rng(4)
+    source = codes(rng, (16, 16, 32), "any")
+    bench = Bench(simulation)
+    placed, wanted = bench.put(source), []
+    for _ in range(layers):
+        weight = rng.integers(-128, 128, (16 * groups, 16, 1, 1), dtype=np.int16)
+        layer = replace(copy_of(weight, stored=False), bias=rng.integers(-999, 999, len(weight)))
+        place = bench.convolve(layer, [placed], narrow=True, tile=256, wait=not wanted)
+        wanted.append((place, layer.run({"source": source})))
+    found = bench.run()
+    for place, values in wanted:
+        np.testing.assert_array_equal(found[place], values)
 
 
 @pytest.mark.parametrize("fold", [False, True])
