@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from channel_ends import remains
 from other_user import NOBODY, needs_root, opened_by
 from started_graph import Starter
 
@@ -33,7 +34,7 @@ def test_another_user_opens_none_of_its_files(start: Starter, domain: int, sourc
     files = {
         path for process in (graph.supervisor(), *nodes.values()) for path in shared_files(process)
     }
-    files |= {str(path) for path in Path("/tmp/iceoryx2").rglob(f"perception{domain}_*.event")}
+    files |= {path for path in remains(domain) if path.endswith(".event")}
     ours = [Path(path) for path in files if not path.startswith(OF_LIBRARIES)]
     assert len(ours) > 30
     assert opened_by(0, ours) == {str(path) for path in ours}

@@ -3,7 +3,6 @@
 import ctypes
 import itertools
 import os
-from pathlib import Path
 
 import numpy as np
 
@@ -31,8 +30,14 @@ def tell(process, text):
 def remains(domain):
     """Files left of a domain, in shared memory and in iceoryx2's folder of services."""
     prefix = f"perception{domain}_"
-    folders = (SHM_FOLDER, Path("/tmp/iceoryx2"))
-    return [str(path) for folder in folders for path in folder.rglob(f"*{prefix}*")]
+    # Unlike a glob, a walk bears that other processes remove folders meanwhile.
+    return [
+        os.path.join(folder, name)
+        for top in (SHM_FOLDER, "/tmp/iceoryx2")
+        for folder, *names in os.walk(top)
+        for name in itertools.chain(*names)
+        if prefix in name
+    ]
 
 
 def held(domain):
