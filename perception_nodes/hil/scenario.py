@@ -210,7 +210,8 @@ class Expectation(_Strict):
         told_within_ms: how soon after the begin of the fault.
         at_worst: the worst mode allowed; `told` by default.
         lost: what is lost, in words.
-        lost_at_most: how many frames, from the fault on, may have no detections.
+        lost_at_most: how many frames, from the fault on, may have no detections; one more, if that
+            is late by the machine's own tail.
         detections_within_ms: how soon after the end of the fault a frame captured since must have
             detections.
         recovered_within_ms: how soon after the end of the fault the mode must be NOMINAL, and stay.

@@ -257,6 +257,16 @@ def test_frames_without_detections_are_counted_from_the_fault_on():
     assert problems_of(seen) == ["1 frames had no detections (0 FAILED), at most 0 are expected"]
 
 
+@pytest.mark.parametrize("late, problems", [((-5,), 0), ((-5, -6), 1)])
+def test_one_frame_may_be_late_without_the_fault(late, problems):
+    seen = run()
+    for index in late:
+        lost = seen.reports[index]
+        seen.reports[index] = replace(lost, status=FrameStatus.SKIPPED_LATE)
+        seen.detections = [found for found in seen.detections if found[1] != lost.stamp_ns]
+    assert len(problems_of(seen)) == problems
+
+
 def test_frames_that_give_way_to_those_that_the_camera_had_late_are_no_problem():
     seen = run()
     for index in (-5, -6):
