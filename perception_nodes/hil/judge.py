@@ -243,9 +243,10 @@ def _detection(verdict: Verdict, expect: Expectation, seen: Observations) -> Non
         for text in (*told.faults, told.cause)
         if seen.first_ns <= told.at_ns <= _last_ns(seen) and pattern.search(text)
     ]
-    # A single frame may have this cause at any time, but health that states it before the fault
-    # is about something else.
-    if any(at_ns < seen.begin_ns for at_ns, _ in said):
+    # A single frame may have this cause at any time, but a mode that has it before the fault has it
+    # for something else.
+    before = [told for told in seen.told if seen.first_ns <= told.at_ns < seen.begin_ns]
+    if any(pattern.search(told.cause) for told in before):
         verdict.problems.append(f"{expect.cause!r} was reported before the fault")
     said += [
         (report.at_ns, report.reason) for report in seen.reports if pattern.search(report.reason)

@@ -170,7 +170,7 @@ def test_more_output_groups_than_the_engine_keeps_parameters_of(simulation, narr
 def test_little_is_read_for_much_work(simulation, layers, groups):
     """What is read ahead fills the memory of parameters, or the queue of descriptors."""
     rng = np.random.default_rng(4)
-    source = codes(rng, (16, 16, 32), "any")
+    source = codes(rng, (16, 64, 64), "any")
     bench = Bench(simulation)
     placed, wanted = bench.put(source), []
     for _ in range(layers):

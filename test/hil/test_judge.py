@@ -187,6 +187,17 @@ def test_detection_must_come_in_time_and_not_before():
     )
 
 
+def test_a_fault_that_changed_no_mode_before_is_not_the_one_that_is_put_in():
+    seen = run()
+    seen.told[3] = replace(seen.told[3], faults=("inference exceeded its 6 ms",))
+    seen.told = [
+        replace(told, cause=told.cause + "; exceeded") if told.at_ns > BEGIN else told
+        for told in seen.told
+    ]
+    assert seen.told[3].at_ns < BEGIN
+    assert problems_of(seen, expecting(cause="exceeded")) == []
+
+
 def test_what_is_said_of_the_silence_behind_the_drive_detects_nothing():
     seen = run()
     seen.told = [replace(told, cause="-", faults=()) for told in seen.told]
