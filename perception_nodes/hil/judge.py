@@ -14,8 +14,9 @@ from perception_nodes.hil.clock_offset import ClockOffset
 from perception_nodes.hil.scenario import Expectation, RebootFault, Scenario
 from perception_nodes.hil.witness import Observations, ReceivedHealth
 
-LAST_FRAME_NS = 200_000_000
-"""How long after the last frame health is about the drive; later it is about the silent camera."""
+LAST_FRAME_NS = 100_000_000
+"""How long after the last frame health is about the drive; later it is about the silent camera, and
+the nodes stop."""
 ON_THE_WAY_NS = 100_000_000
 """A reboot can hit frames that were sent at most this long before it."""
 LATE_AT_MOST = 1
