@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from perception_nodes.system.hanging import HangJudge
 from perception_nodes.system.load import busy
 from perception_nodes.system.processes import Seen, open_process
+from perception_nodes.system.realtime import give_way
 
 MS = 1_000_000
 PATIENCE_MS, TICK_MS = 40, 10
@@ -144,7 +145,8 @@ def start():
     started = []
 
     def run(code):
-        started.append(subprocess.Popen([sys.executable, "-S", "-c", code]))
+        command = [sys.executable, "-S", "-c", code]
+        started.append(subprocess.Popen(command, start_new_session=True))
         return open_process(started[-1].pid)
 
     yield run
@@ -179,7 +181,7 @@ def test_a_real_process_that_the_kernel_computes_for_does_not_hang(start):
 def test_a_real_process_that_gets_no_processor_does_not_hang(start):
     core = max(os.sched_getaffinity(0))
     process = start("while True: pass")
-    os.sched_setscheduler(process.pid, os.SCHED_IDLE, os.sched_param(0))
+    give_way(process.pid)
     os.sched_setaffinity(process.pid, {core})
     with busy([core]):
         give_up_s = time.monotonic() + 20
