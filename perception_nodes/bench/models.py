@@ -229,8 +229,8 @@ class ModelsBench:
             run["in_time"] = round(float(np.mean(np.array(times) <= Budget().inference)), 4)
             speedup = None
             if rival:
-                its = runtime_for(runtimes[backend], rival)
-                speedup = _speedup(found[rival.name, its, threads].times_ms[pace], times)
+                rivals = runtime_for(runtimes[backend], rival)
+                speedup = _speedup(found[rival.name, rivals, threads].times_ms[pace], times)
             runs.append({**run, **(speedup or _NO_SPEEDUP)})
         headline = runs[0]
         gmac_per_s = facts.gmac / headline["p50"] * 1e3

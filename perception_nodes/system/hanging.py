@@ -70,7 +70,7 @@ class HangJudge:
 
 
 def _kept_ns(last: Seen, seen: Seen, passed_ns: int) -> int:
-    """How much of the time between two looks a process was kept from running."""
+    """How much of the time between two looks a process was kept from running its own code."""
     if last.is_asleep != seen.is_asleep:
         return passed_ns  # not to be compared: it is not the same threads that count
     if last.is_ready and seen.is_ready:

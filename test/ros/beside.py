@@ -22,7 +22,9 @@ def beside(nodes: Sequence[NodeSpec], act: Callable[[Supervisor], None]) -> None
     with Supervisor(nodes) as supervisor:
         actor = threading.Thread(target=acting)
         actor.start()
-        supervisor.wait()
-        actor.join()
+        try:
+            supervisor.wait()
+        finally:
+            actor.join()  # it is in the domain, too, which is swept when nobody is left
     if failure:
         raise failure[0]
