@@ -5,7 +5,8 @@ import os
 from pathlib import Path
 
 from perception_nodes.transport.domain import own_domain
-from perception_nodes.transport.memory import SHM_FOLDER, TransportError, open_own
+from perception_nodes.transport.lock import open_locked
+from perception_nodes.transport.memory import SHM_FOLDER, TransportError
 
 
 class Claim:
@@ -26,32 +27,22 @@ class Claim:
         """
         domain = own_domain()
         self._path = folder / f"perception_graph{domain}_{name.replace('/', '.')}.lock"
-        while True:
-            try:
-                self._descriptor = open_own(self._path, os.O_RDWR | os.O_CREAT)
-            except OSError as error:
-                raise TransportError(f"{self._path}: {error.strerror}") from error
-            try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = os.pread(self._descriptor, 20, 0).decode() or "(starting)"
-                os.close(self._descriptor)
-                raise TransportError(
-                    f"process {holder} runs {meaning} in ROS domain {domain} already; stop it, or "
-                    "choose another camera:=, namespace or ROS_DOMAIN_ID"
-                ) from None
-            if self._is_current():
-                break
-            os.close(self._descriptor)
+        try:
+            self._descriptor = open_locked(self._path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TransportError(
+                f"process {self._holder()} runs {meaning} in ROS domain {domain} already; stop it, "
+                "or choose another camera:=, namespace or ROS_DOMAIN_ID"
+            ) from None
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, str(os.getpid()).encode(), 0)
 
-    def _is_current(self) -> bool:
-        """Whether the locked file is still the one of that name: its last holder removes it."""
+    def _holder(self) -> str:
+        """The process that holds it; it writes its number when it has locked the file."""
         try:
-            return os.path.samestat(os.fstat(self._descriptor), os.stat(self._path))
+            return self._path.read_text() or "(starting)"
         except FileNotFoundError:
-            return False
+            return "(ending)"
 
     def release(self) -> None:
         """Give it up."""

@@ -1,6 +1,7 @@
 """The processes of a domain in iceoryx2: joining them, and removing what dead ones left behind."""
 
 import errno
+import fcntl
 import os
 import shutil
 from contextlib import suppress
@@ -9,6 +10,7 @@ from typing import Any
 
 import iceoryx2 as iox2
 
+from perception_nodes.transport.lock import open_locked
 from perception_nodes.transport.memory import SHM_FOLDER, TransportError, is_ours, not_ours
 
 CREATION_TIMEOUT_S = 5
@@ -29,6 +31,22 @@ def own_domain() -> int:
     if not (text.isascii() and text.isdigit()):
         raise TransportError(f"ROS_DOMAIN_ID is {text!r}, it must be a whole number")
     return int(text)
+
+
+def enter(domain: int) -> int:
+    """Be present in a domain, until the returned descriptor is closed or the process ends.
+
+    `sweep` removes all files of a domain in which nobody is present. It cannot ask iceoryx2, which
+    does not know the process that is about to join.
+
+    Raises:
+        TransportError: shared memory cannot be used, or is another user's.
+    """
+    return open_locked(_presence_file(domain), fcntl.LOCK_SH)
+
+
+def _presence_file(domain: int) -> Path:
+    return SHM_FOLDER / f"perception_domain{domain}.lock"
 
 
 def join_domain(name: str, config: Any) -> Any:
@@ -82,22 +100,24 @@ def config_of(domain: int) -> Any:
 
 
 def sweep(domain: int | None = None) -> None:
-    """Remove what dead processes left behind; if no process of the domain is alive, everything."""
-    config = config_of(own_domain() if domain is None else domain)
+    """Remove what dead processes left behind; if no process is in the domain, everything."""
+    domain = own_domain() if domain is None else domain
+    config = config_of(domain)
+    presence = _presence_file(domain)
     try:
-        node = join_domain("sweep", config)
-    except TransportError:
-        # Joining needs a little room. Without any, the files can still be removed below.
-        node = None
-    else:
-        reclaim_dead(node)
-    others = [s for s in iox2.Node.list(iox2.ServiceType.Ipc, config) if not _is_dead(s)]
-    alone = len(others) <= (node is not None)
-    del node
-    if alone:
-        for path in SHM_FOLDER.glob(f"{config.global_cfg.prefix.to_string()}*"):
+        alone = open_locked(presence, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, TransportError):
+        alone = None
+    # Joining needs a little room. Without any, the files can still be removed below.
+    with suppress(TransportError):
+        reclaim_dead(join_domain("sweep", config))
+    if alone is not None:
+        prefix = config.global_cfg.prefix.to_string()
+        sockets = Path(config.global_cfg.root_path.to_string())
+        for path in (*SHM_FOLDER.glob(f"{prefix}*"), *sockets.glob(f"{prefix}*"), presence):
             with suppress(OSError):  # it belongs to another user
                 path.unlink()
+        os.close(alone)
 
 
 def forget(camera: str) -> None:

@@ -44,8 +44,10 @@ def _abandoned(path: Path) -> bool:
     except OSError:
         return False
     try:
+        if time.time() - os.fstat(descriptor).st_ctime <= STARTING_S:
+            return False  # our lock, short as it is, could keep its owner from taking it
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return time.time() - os.fstat(descriptor).st_ctime > STARTING_S
+        return True
     except OSError:
         return False
     finally:

@@ -6,6 +6,7 @@ the numbers in the headers and accounts for it.
 """
 
 import ctypes
+import os
 import time
 from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from perception_nodes.transport.domain import (
     config_of,
+    enter,
     explained,
     join_domain,
     own_domain,
@@ -77,7 +79,13 @@ class Endpoint:
         Raises:
             TransportError: shared memory cannot be used.
         """
-        self._node = join_domain(name, config_of(own_domain() if domain is None else domain))
+        domain = own_domain() if domain is None else domain
+        self._presence = enter(domain)
+        try:
+            self._node = join_domain(name, config_of(domain))
+        except TransportError:
+            os.close(self._presence)
+            raise
         reclaim_dead(self._node)
         self._ports: list[Any] = []
         self._opened: dict[str, Any] = {}
@@ -177,7 +185,9 @@ class Endpoint:
             port.delete()
         self._ports.clear()
         self._opened.clear()
-        self._node = None
+        if self._node is not None:
+            self._node = None
+            os.close(self._presence)
 
     def _services(
         self, channel: str, header: type[Header], depth: int, borrowed: int

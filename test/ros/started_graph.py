@@ -150,8 +150,8 @@ def installed(prefix: Path) -> dict[str, str]:
 def left_behind(domain: int) -> list[str]:
     """Shared memory that a domain's processes have left; DDS ports are 7400 + 250 * domain on."""
     ports = tuple(f"fastdds_port{7400 + 250 * domain + offset}" for offset in range(250))
-    ours = (f"perception{domain}_", f"perception_graph{domain}_", *ports)
-    return [path.name for path in SHM.iterdir() if path.name.startswith(ours)]
+    names = (f"perception{domain}_", f"perception_graph{domain}_", f"perception_domain{domain}.")
+    return [path.name for path in SHM.iterdir() if path.name.startswith((*names, *ports))]
 
 
 def arguments_of(process: int) -> list[str]:

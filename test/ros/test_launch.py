@@ -197,6 +197,8 @@ def test_a_drive_is_given_to_a_replay_and_to_nothing_else(
 
 def test_two_cameras_run_side_by_side(start: Starter, observer: Observer) -> None:
     graphs = [start(*SINGLE), start(*SINGLE, "camera:=rear")]
+    for graph, node in zip(graphs, ("node", "rear_node"), strict=True):
+        graph.until_ready([f"{task}_{node}" for task in ("watchdog", "detector", "preprocess")])
     named = {
         f"/perception/{camera}{topic}"
         for camera in ("", "rear/")

@@ -29,20 +29,20 @@ def tell(process, text):
 
 def remains(domain):
     """Files left of a domain, in shared memory and in iceoryx2's folder of services."""
-    prefix = f"perception{domain}_"
+    ours = f"perception{domain}_", f"perception_domain{domain}."
     # Unlike a glob, a walk bears that other processes remove folders meanwhile.
     return [
         os.path.join(folder, name)
         for top in (SHM_FOLDER, "/tmp/iceoryx2")
         for folder, *names in os.walk(top)
         for name in itertools.chain(*names)
-        if prefix in name
+        if any(part in name for part in ours)
     ]
 
 
 def held(domain):
-    """The same without iceoryx2's list of processes, which only a sweep of the domain removes."""
-    return [name for name in remains(domain) if not name.endswith(".global_mgmt")]
+    """The same without the list of processes and the lock, which only a sweep removes."""
+    return [name for name in remains(domain) if not name.endswith((".global_mgmt", ".lock"))]
 
 
 def pages(domain):

@@ -118,6 +118,29 @@ while (line := told()):
         assert heard(other) == "sent"
         assert numbers(reader) == [1]
 
+    def test_sweep_takes_nothing_from_a_process_that_joins_meanwhile(self, domain, start):
+        """Two graphs of a domain, of which one starts while the other ends."""
+        others = [
+            start(
+                f"""
+endpoint.close()
+for number in range(100):
+    endpoint = Endpoint("joins", {domain})
+    writer = endpoint.writer("{channel}", Number, 64, 2)
+    reader = endpoint.reader("{channel}", Number, 2)
+    writer.send_record(Number(number))
+    assert [record.number for record in reader.records()] == [number]
+    del writer, reader
+    endpoint.close()
+say("joined")
+"""
+            )
+            for channel in "ab"
+        ]
+        while any(other.poll() is None for other in others):
+            sweep(domain)
+        assert [heard(other) for other in others] == ["joined", "joined"]
+
     def test_a_new_writer_takes_the_place_of_a_killed_one(self, join, start):
         reader = join().reader("c", Number, 2)
         for number in (1, 2, 3):
