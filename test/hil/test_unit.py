@@ -102,7 +102,7 @@ def exchange(address: str, sent: bytes) -> bytes:
         (b'{"order": "clock", "arguments": []}\n', b"Bad "),
         (b"GET / HTTP/1.1\r\n\r\n", b"Unsupported method ('GET')"),
         (b"\x80\x04K\x01.\n", b"Bad "),
-        (b"A" * 70_000, b"Request-URI Too Long"),
+        (b"A" * 70_000, b"URI Too Long"),
         (b"POST /clock HTTP/1.1\r\nContent-Length: 2\r\n\r\n[]", b"the bench 'nothing known'"),
         (
             b"POST /clock HTTP/1.1\r\nUser-Agent: perception_hil/0\r\n\r\n",
