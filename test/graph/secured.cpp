@@ -76,12 +76,9 @@ static bool until(double seconds, bool (*done)(void*), void* what) {
     return true;
 }
 
-int main(int, char** arguments) {
-    const std::string enclave = arguments[1], action = arguments[3], name = arguments[4];
-    const double patience_s = arguments[5] ? std::stod(arguments[5]) : 20.0;
-    auto* participant = DomainParticipantFactory::get_instance()->create_participant(
-        std::stoul(arguments[2]), enclave == "none" ? DomainParticipantQos() : secured(enclave));
-    if (!participant) return 2;
+// Publish a message on a topic, or take one; returns the process's exit status.
+static int act(DomainParticipant* participant, const std::string& action, const std::string& name,
+               double patience_s) {
     TypeSupport type(new Eight);
     type.register_type(participant);
     auto* topic = participant->create_topic(name, "Eight", TOPIC_QOS_DEFAULT);
@@ -115,4 +112,18 @@ int main(int, char** arguments) {
         return static_cast<DataReader*>(what)->take_next_sample(data, &info) == RETCODE_OK;
     };
     return until(patience_s, taken, reader) ? 0 : 3;
+}
+
+int main(int, char** arguments) {
+    const std::string enclave = arguments[1];
+    const double patience_s = arguments[5] ? std::stod(arguments[5]) : 20.0;
+    auto* factory = DomainParticipantFactory::get_instance();
+    auto* participant = factory->create_participant(
+        std::stoul(arguments[2]), enclave == "none" ? DomainParticipantQos() : secured(enclave));
+    if (!participant) return 2;
+    const int status = act(participant, arguments[3], arguments[4], patience_s);
+    // Its threads must have ended before OpenSSL is cleaned up, as the process exits.
+    participant->delete_contained_entities();
+    factory->delete_participant(participant);
+    return status;
 }
