@@ -8,7 +8,8 @@ from pathlib import Path
 
 from perception_nodes.transport.memory import SHM_FOLDER
 
-PREFIX = "fastdds_"
+PREFIXES = ("fastdds_", "fastrtps_")
+"""Of version 3, in Kilted and later, and of version 2, in Jazzy."""
 LOCK_SUFFIXES = ("_el", "_sl")
 STARTING_S = 1.0
 """A younger file may belong to a process that has not locked it yet."""
@@ -20,7 +21,7 @@ def sweep_segments(folder: Path = SHM_FOLDER) -> None:
     The owner of a segment or port keeps a lock on a file beside it, which the kernel releases when
     the process ends in any way. So the files of other living graphs on this machine stay.
     """
-    files = [path for path in folder.glob(f"{PREFIX}*") if path.is_file()]
+    files = [path for path in folder.iterdir() if path.name.startswith(PREFIXES) and path.is_file()]
     for name in {_base(path.name) for path in files}:
         lockable = [folder / name, *(folder / f"{name}{suffix}" for suffix in LOCK_SUFFIXES)]
         if all(map(_abandoned, lockable)):

@@ -14,6 +14,7 @@ import pytest
 from observe import children
 
 from perception_nodes.system.processes import Process
+from perception_nodes.transport.fastdds import PREFIXES
 
 ROOT = Path(__file__).parents[2]
 SHM = Path("/dev/shm")
@@ -149,7 +150,11 @@ def installed(prefix: Path) -> dict[str, str]:
 
 def left_behind(domain: int) -> list[str]:
     """Shared memory that a domain's processes have left; DDS ports are 7400 + 250 * domain on."""
-    ports = tuple(f"fastdds_port{7400 + 250 * domain + offset}" for offset in range(250))
+    ports = (
+        f"{prefix}port{7400 + 250 * domain + offset}"
+        for prefix in PREFIXES
+        for offset in range(250)
+    )
     names = (f"perception{domain}_", f"perception_graph{domain}_", f"perception_domain{domain}.")
     return [path.name for path in SHM.iterdir() if path.name.startswith((*names, *ports))]
 

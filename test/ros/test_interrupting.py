@@ -15,13 +15,12 @@ import pytest
 from started_graph import SHM, left_behind
 
 from perception_nodes.hil.unit import TOKEN_VARIABLE
-from perception_nodes.transport.fastdds import STARTING_S
+from perception_nodes.transport.fastdds import PREFIXES, STARTING_S
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(180)]
 MARK = "PERCEPTION_INTERRUPTED"
 """An environment variable that tells the processes of a command from all others."""
 START_TIMEOUT_S = 90.0
-DDS = "fastdds_"
 LIBRARY = "librmw_fastrtps"
 SAMPLE = "bags/sample_sqlite3"
 UnderWay = Callable[["Command"], bool]
@@ -98,7 +97,7 @@ def graph_runs(command: Command) -> bool:
         ages_s = [
             time.time() - (SHM / name).stat().st_ctime
             for name in left_behind(int(os.environ["ROS_DOMAIN_ID"]))
-            if DDS in name
+            if name.startswith(PREFIXES)
         ]
     except OSError:  # a process or a file that has just gone
         return False

@@ -8,8 +8,13 @@ from channel_ends import remains
 from other_user import NOBODY, needs_root, opened_by
 from started_graph import Starter
 
+from perception_nodes.transport.fastdds import PREFIXES
+
 pytestmark = [pytest.mark.ros, needs_root, pytest.mark.timeout(120)]
-OF_LIBRARIES = ("/dev/shm/lttng-ust-wait-", "/dev/shm/fastdds_", "/dev/shm/sem.fastdds_")
+OF_LIBRARIES = (
+    "/dev/shm/lttng-ust-wait-",
+    *(f"/dev/shm/{semaphore}{prefix}" for semaphore in ("", "sem.") for prefix in PREFIXES),
+)
 """Tracing of ROS, and Fast DDS's own shared memory: docs/security.md says what is in them."""
 
 

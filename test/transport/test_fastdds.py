@@ -8,13 +8,18 @@ import pytest
 from perception_nodes.transport import fastdds
 
 
+@pytest.fixture(params=fastdds.PREFIXES)
+def prefix(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Stands in for /dev/shm, with a segment and a port that nobody holds."""
     monkeypatch.setattr(fastdds, "STARTING_S", -1.0)
-    for name in ("fastdds_ab", "fastdds_ab_el", "fastdds_port7411", "fastdds_port7411_sl"):
-        (tmp_path / name).touch()
-    (tmp_path / "sem.fastdds_port7411_mutex").touch()
+    for name in ("ab", "ab_el", "port7411", "port7411_sl"):
+        (tmp_path / f"{prefix}{name}").touch()
+    (tmp_path / f"sem.{prefix}port7411_mutex").touch()
     (tmp_path / "another").touch()
     return tmp_path
 
@@ -28,15 +33,15 @@ def test_what_nobody_holds_is_removed(folder: Path) -> None:
     assert names(folder) == ["another"]
 
 
-def test_what_a_process_holds_stays_whole(folder: Path) -> None:
-    with (folder / "fastdds_port7411_sl").open() as held:
+def test_what_a_process_holds_stays_whole(folder: Path, prefix: str) -> None:
+    with (folder / f"{prefix}port7411_sl").open() as held:
         fcntl.flock(held, fcntl.LOCK_SH)
         fastdds.sweep_segments(folder)
     assert names(folder) == [
         "another",
-        "fastdds_port7411",
-        "fastdds_port7411_sl",
-        "sem.fastdds_port7411_mutex",
+        f"{prefix}port7411",
+        f"{prefix}port7411_sl",
+        f"sem.{prefix}port7411_mutex",
     ]
 
 
