@@ -12,6 +12,11 @@ def listed(items: Sequence[object], most: int = 3, separator: str = ", ") -> str
 class PerceptionError(Exception):
     """What was asked for cannot be done with what was given, or on this machine."""
 
+    def __str__(self) -> str:
+        # Names out of foreign files may hold line breaks, and commands for a terminal.
+        text = super().__str__()
+        return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
 
 class InputError(PerceptionError):
     """One input cannot be used, such as a drive or its labels; the others still may be."""

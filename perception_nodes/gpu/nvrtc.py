@@ -91,7 +91,8 @@ class Nvrtc:
             )
             log = self._text(program, "nvrtcGetProgramLog").decode().rstrip("\0\n")
             if failed:
-                raise CudaError(f"NVRTC does not compile {name}.cu for sm_{sm}:\n{log}")
+                told = "; ".join(log.splitlines())
+                raise CudaError(f"NVRTC does not compile {name}.cu for sm_{sm}: {told}")
             return self._text(program, "nvrtcGetCUBIN"), log
         finally:
             self._library.nvrtcDestroyProgram(ctypes.byref(program))

@@ -54,6 +54,7 @@ class NodeKind:
         serves_all_cameras: one process serves all cameras of a graph.
         plays_drive: it plays a recorded drive, and the graph ends when the drive ends.
         dispensable: the graph runs without it where it cannot start.
+        stops_last: it tells what has become of the frames of the others.
         is_needed: whether a graph with these parameters has it.
     """
 
@@ -64,6 +65,7 @@ class NodeKind:
     serves_all_cameras: bool = False
     plays_drive: bool = False
     dispensable: bool = False
+    stops_last: bool = False
     is_needed: Callable[[Mapping[str, Any]], bool] = lambda _: True
 
     @property
@@ -85,6 +87,7 @@ class NodeSpec:
         restarted: it is started again when it dies.
         dispensable: where it is restarted and cannot start at all, the others go on without it.
         stands_by: it is to take the place of another one, and is started later.
+        stops_last: it is stopped when the others have ended.
         name: name of the node.
         full_name: name of the node with its namespace.
         ros_arguments: further ROS arguments, such as remappings.
@@ -98,6 +101,7 @@ class NodeSpec:
     restarted: bool = False
     dispensable: bool = False
     stands_by: bool = False
+    stops_last: bool = False
     name: str = field(kw_only=True)
     full_name: str = ""
     ros_arguments: tuple[str, ...] = ()
@@ -313,6 +317,7 @@ def _nodes(kinds: Sequence[NodeKind], values: Mapping[str, Any]) -> list[NodeSpe
                 restarted=kind in VEHICLE.kinds,
                 dispensable=kind.dispensable,
                 stands_by=name == kind.standby,
+                stops_last=kind.stops_last,
                 name=name,
             )
             for name in names
@@ -383,7 +388,7 @@ def _with_standby(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**values, "standby": standby}
 
 
-WATCHDOG = NodeKind("watchdog_node", WatchdogSettings, serves_all_cameras=True)
+WATCHDOG = NodeKind("watchdog_node", WatchdogSettings, serves_all_cameras=True, stops_last=True)
 DETECTOR = NodeKind(
     "detector_node", DetectorSettings, standby="detector_standby_node", serves_all_cameras=True
 )

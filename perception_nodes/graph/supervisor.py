@@ -12,7 +12,7 @@ from typing import IO
 
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.graph.graph import NodeSpec
-from perception_nodes.graph.restarts import Restarts
+from perception_nodes.graph.restarts import DELAY_S, Restarts
 from perception_nodes.graph.ros_packages import require_ros_packages
 from perception_nodes.system.awake import AwakeProcessors
 from perception_nodes.system.environment import die_with_parent
@@ -121,24 +121,27 @@ class Supervisor:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop the processes in reverse order, publishers before subscribers, and wait for all."""
-        stopping = [process for _, process in reversed(self.processes)]
-        for process in stopping:
-            if process.poll() is None:
-                process.send_signal(signal.SIGINT)
-        deadline_s = time.monotonic() + self._stop_timeout_s
-        for process in stopping:
-            try:
-                process.wait(max(0.0, deadline_s - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        """Stop the processes in reverse order, and the watchdog when the others have ended."""
+        for last in (False, True):
+            self._stop([p for spec, p in reversed(self.processes) if spec.stops_last == last])
         if self._awake is not None:
             self._awake.release()
         self._sweep()
         for claim in self._claims:
             claim.release()
         self._signals.__exit__(None, None, None)
+
+    def _stop(self, processes: Sequence[subprocess.Popen[bytes]]) -> None:
+        for process in processes:
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+        deadline_s = time.monotonic() + self._stop_timeout_s
+        for process in processes:
+            try:
+                process.wait(max(0.0, deadline_s - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
     def stop(self) -> None:
         """End `wait`; may be called from any thread."""
@@ -154,6 +157,14 @@ class Supervisor:
     def _start_all(self, specs: Iterable[NodeSpec]) -> None:
         for spec in specs:
             self.processes.append((spec, self._start(spec)))
+
+    def _start_if_possible(self, spec: NodeSpec) -> subprocess.Popen[bytes] | None:
+        """Start it, unless the machine has no room for a process: the others must go on then."""
+        try:
+            return self._start(spec)
+        except (OSError, subprocess.SubprocessError) as error:
+            self._say(f"{spec.name} cannot be started: {error}; tried again in {DELAY_S:g} s")
+            return None
 
     def _start(self, spec: NodeSpec) -> subprocess.Popen[bytes]:
         us = os.getpid()
@@ -181,9 +192,12 @@ class Supervisor:
             GraphFailure: a process that should run on has ended, or could not start.
         """
         while not self._is_to_stop():
-            if self._standbys and time.monotonic() >= self._standbys_at_s:
-                self._start_all(self._standbys)
-                self._standbys.clear()
+            while self._standbys and time.monotonic() >= self._standbys_at_s:
+                standby = self._start_if_possible(self._standbys[0])
+                if standby is None:
+                    self._standbys_at_s = time.monotonic() + DELAY_S
+                else:
+                    self.processes.append((self._standbys.pop(0), standby))
             for index, (spec, process) in enumerate(self.processes):
                 if spec.name in self._shut_down:
                     continue
@@ -209,8 +223,12 @@ class Supervisor:
                 if spec.name not in self._restart_at_s:
                     self._restart_at_s[spec.name] = self._note_death(spec, status)
                 if time.monotonic() >= self._restart_at_s[spec.name]:
-                    del self._restart_at_s[spec.name]
-                    self.processes[index] = (spec, self._start(spec))
+                    again = self._start_if_possible(spec)
+                    if again is None:
+                        self._restart_at_s[spec.name] = time.monotonic() + DELAY_S
+                    else:
+                        del self._restart_at_s[spec.name]
+                        self.processes[index] = (spec, again)
             time.sleep(POLL_S)
         return False
 

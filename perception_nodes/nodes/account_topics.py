@@ -3,6 +3,7 @@
 from diagnostic_msgs.msg import DiagnosticArray
 from perception_interfaces.msg import FrameReport
 from perception_interfaces.msg import Health as HealthMessage
+from rclpy.duration import Duration
 
 from perception_nodes.core.budget import Budget
 from perception_nodes.core.health import HealthMode
@@ -22,6 +23,7 @@ DISCOVERY_NS = 3_000_000_000
 """After the start reports wait at most this long for a listener: nobody gets those that are
 published before."""
 DIAGNOSTICS_PERIOD_NS = 1_000_000_000
+DELIVERED_WITHIN = Duration(seconds=0.5)
 
 
 class AccountTopics:
@@ -116,6 +118,12 @@ class AccountTopics:
         """Publish all reports that wait for it."""
         for report in self.account.reports():
             self._reports.publish(write_frame_report(report))
+
+    def end(self) -> None:
+        """Publish the last reports, and wait until those who listen have them."""
+        self.account.end()
+        self.publish_reports()
+        self._reports.wait_for_all_acked(DELIVERED_WITHIN)
 
     def _publish_health(self, step: Step) -> None:
         account = self.account

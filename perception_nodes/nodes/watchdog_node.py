@@ -87,9 +87,9 @@ class WatchdogNode(PerceptionNode):
         return super().on_deactivate(state)
 
     def rest(self) -> None:
-        """Publish the reports that wait, and say that we stop in good order."""
+        """Publish the last reports, and say that we stop in good order."""
         for topics in self._topics:
-            topics.publish_reports()
+            topics.end()
         assert self._lease is not None
         self._lease.release()
 

@@ -23,5 +23,10 @@ def graph_life() -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") | 1
 
 
+def is_supervised() -> bool:
+    """Whether a supervisor has started us, and with us the whole graph."""
+    return bool(os.environ.get(VARIABLE))
+
+
 def _boot_id() -> str:
     return _BOOT_ID.read_text(encoding="ascii").strip() if _BOOT_ID.is_file() else ""

@@ -2,10 +2,11 @@
 
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from perception_nodes.transport.domain import own_domain
-from perception_nodes.transport.lock import open_locked
+from perception_nodes.transport.lock import Locked, open_locked
 from perception_nodes.transport.memory import SHM_FOLDER, TransportError
 
 
@@ -28,14 +29,15 @@ class Claim:
         domain = own_domain()
         self._path = folder / f"perception_graph{domain}_{name.replace('/', '.')}.lock"
         try:
-            self._descriptor = open_locked(self._path, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            self._descriptor = open_locked(self._path, fcntl.LOCK_EX)
+        except Locked:
             raise TransportError(
                 f"process {self._holder()} runs {meaning} in ROS domain {domain} already; stop it, "
                 "or choose another camera:=, namespace or ROS_DOMAIN_ID"
             ) from None
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, str(os.getpid()).encode(), 0)
+        with suppress(OSError):  # what a killed graph has left may fill the shared memory
+            os.ftruncate(self._descriptor, 0)
+            os.pwrite(self._descriptor, str(os.getpid()).encode(), 0)
 
     def _holder(self) -> str:
         """The process that holds it; it writes its number when it has locked the file."""

@@ -3,7 +3,7 @@
 import fcntl
 import os
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from perception_nodes.transport.memory import SHM_FOLDER
@@ -24,10 +24,11 @@ def sweep_segments(folder: Path = SHM_FOLDER) -> None:
     files = [path for path in folder.iterdir() if path.name.startswith(PREFIXES) and path.is_file()]
     for name in {_base(path.name) for path in files}:
         lockable = [folder / name, *(folder / f"{name}{suffix}" for suffix in LOCK_SUFFIXES)]
-        if all(map(_abandoned, lockable)):
-            for path in [*lockable, folder / f"sem.{name}_mutex"]:
-                with suppress(OSError):  # it is gone already, or belongs to another user
-                    path.unlink()
+        with ExitStack() as locks:
+            if all(_abandoned(path, locks) for path in lockable):
+                for path in [*lockable, folder / f"sem.{name}_mutex"]:
+                    with suppress(OSError):  # it is gone already, or belongs to another user
+                        path.unlink()
 
 
 def _base(name: str) -> str:
@@ -36,20 +37,19 @@ def _base(name: str) -> str:
     return name
 
 
-def _abandoned(path: Path) -> bool:
-    """Whether a file is absent, or is old enough and not locked."""
+def _abandoned(path: Path, locks: ExitStack) -> bool:
+    """Whether a file is absent, or is old enough and not locked; we then lock it."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         return True
     except OSError:
         return False
+    locks.callback(os.close, descriptor)
+    if time.time() - os.fstat(descriptor).st_ctime <= STARTING_S:
+        return False  # our lock, short as it is, could keep its owner from taking it
     try:
-        if time.time() - os.fstat(descriptor).st_ctime <= STARTING_S:
-            return False  # our lock, short as it is, could keep its owner from taking it
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
     except OSError:
         return False
-    finally:
-        os.close(descriptor)
+    return True

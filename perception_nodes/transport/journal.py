@@ -9,6 +9,7 @@ import ctypes
 import mmap
 import os
 import struct
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -131,15 +132,17 @@ def journals(camera: str, role: str) -> dict[int, Path]:
 def read_journal(path: Path) -> list[FrameRecord]:
     """Records of a journal, oldest first; none if the journal is gone.
 
-    Its process may be writing a record meanwhile, so the place of the next record is left out.
+    Its process may write records meanwhile: their places, and that of the next one, are left out.
     """
     try:
-        data = path.read_bytes()
+        with path.open("rb", buffering=0) as file:
+            data = file.readall()
+            after = os.pread(file.fileno(), 8, _Pages.written.offset)
     except OSError:
         return []
     if len(data) != ctypes.sizeof(_Pages):
         return []
     pages = _Pages.from_buffer_copy(data)
-    written = int(pages.written)
-    numbers = range(max(0, written - RECORDS + 1), written)
+    written, written_after = int(pages.written), int.from_bytes(after, sys.byteorder)
+    numbers = range(max(0, written_after - RECORDS + 1), min(written, written_after))
     return [FrameRecord.from_buffer_copy(pages.records[n % RECORDS]) for n in numbers]

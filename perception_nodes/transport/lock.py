@@ -2,38 +2,52 @@
 
 import fcntl
 import os
+import time
 from pathlib import Path
 
 from perception_nodes.transport.memory import TransportError, open_own
 
+POLL_S = 0.005
 
-def open_locked(path: Path, operation: int) -> int:
+
+class Locked(TransportError):
+    """Another process holds the lock."""
+
+
+def open_locked(path: Path, operation: int, wait_s: float = 0.0) -> int:
     """Open or create a file and lock it, until the returned descriptor is closed.
 
     Args:
         path: whoever holds the file's exclusive lock may remove it.
-        operation: as of `flock`.
+        operation: `LOCK_EX` or `LOCK_SH`.
+        wait_s: how long to wait for another process.
 
     Raises:
-        BlockingIOError: `operation` says not to wait, and another process holds the lock.
+        Locked: another process holds the lock for all of that time.
         TransportError: the file cannot be opened, or is another user's.
     """
+    end_s = time.monotonic() + wait_s
     while True:
         try:
             descriptor = open_own(path, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise TransportError(f"{path}: {error.strerror}") from error
         try:
-            fcntl.flock(descriptor, operation)
+            fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
-            raise
-        if _is_of_name(descriptor, path):
+            if time.monotonic() >= end_s:
+                raise Locked(
+                    f"another process holds {path} for {wait_s:g} s; is one of this domain stopped?"
+                ) from None
+            time.sleep(POLL_S)
+            continue
+        if _has_name(descriptor, path):
             return descriptor
         os.close(descriptor)
 
 
-def _is_of_name(descriptor: int, path: Path) -> bool:
+def _has_name(descriptor: int, path: Path) -> bool:
     """Whether the locked file still has that name: its last holder may have removed it."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(path))

@@ -20,8 +20,11 @@ from perception_nodes.transport.domain import (
     enter,
     explained,
     join_domain,
+    opening,
     own_domain,
     reclaim_dead,
+    remove_unfinished,
+    service_name,
 )
 from perception_nodes.transport.memory import (
     SHM_FOLDER,
@@ -79,10 +82,10 @@ class Endpoint:
         Raises:
             TransportError: shared memory cannot be used.
         """
-        domain = own_domain() if domain is None else domain
-        self._presence = enter(domain)
+        self._domain = own_domain() if domain is None else domain
+        self._presence = enter(self._domain)
         try:
-            self._node = join_domain(name, config_of(domain))
+            self._node = join_domain(name, config_of(self._domain))
         except TransportError:
             os.close(self._presence)
             raise
@@ -192,32 +195,43 @@ class Endpoint:
     def _services(
         self, channel: str, header: type[Header], depth: int, borrowed: int
     ) -> tuple[Any, Any]:
-        name = iox2.ServiceName.new(f"perception/{channel}")
+        name = iox2.ServiceName.new(service_name(channel))
+        messages = (
+            self._node.service_builder(name)
+            .publish_subscribe(iox2.Slice[ctypes.c_uint8])
+            .user_header(header)
+            .enable_safe_overflow(True)
+            .history_size(0)
+            .subscriber_max_buffer_size(depth)
+            .subscriber_max_borrowed_samples(borrowed)
+            .max_publishers(MAX_PROCESSES)
+            .max_subscribers(MAX_PROCESSES)
+            .max_nodes(2 * MAX_PROCESSES)
+        )
+        events = (
+            self._node.service_builder(name)
+            .event()
+            .max_notifiers(MAX_PROCESSES)
+            .max_listeners(MAX_PROCESSES)
+            .max_nodes(2 * MAX_PROCESSES)
+        )
+        with opening(self._domain):
+            return (
+                self._open_or_create(messages, channel, "PublishSubscribe"),
+                self._open_or_create(events, channel, "Event"),
+            )
+
+    def _open_or_create(self, builder: Any, channel: str, pattern: str) -> Any:
         try:
-            service = (
-                self._node.service_builder(name)
-                .publish_subscribe(iox2.Slice[ctypes.c_uint8])
-                .user_header(header)
-                .enable_safe_overflow(True)
-                .history_size(0)
-                .subscriber_max_buffer_size(depth)
-                .subscriber_max_borrowed_samples(borrowed)
-                .max_publishers(MAX_PROCESSES)
-                .max_subscribers(MAX_PROCESSES)
-                .max_nodes(2 * MAX_PROCESSES)
-                .open_or_create()
-            )
-            event = (
-                self._node.service_builder(name)
-                .event()
-                .max_notifiers(MAX_PROCESSES)
-                .max_listeners(MAX_PROCESSES)
-                .max_nodes(2 * MAX_PROCESSES)
-                .open_or_create()
-            )
+            return builder.open_or_create()
+        except Exception as error:
+            if "HangsInCreation" not in str(error):
+                raise explained(channel, error) from error
+        remove_unfinished(channel, pattern, self._domain)
+        try:
+            return builder.open_or_create()
         except Exception as error:
             raise explained(channel, error) from error
-        return service, event
 
 
 class Writer(Generic[Header]):

@@ -164,6 +164,13 @@ class Account:
         failure = self._failures.update(closed, now_ns)
         return Step(on_time, tuple(died), transition, faults, changed, failure)
 
+    def end(self) -> None:
+        """Close the frames in flight, if all processes have stopped that could end them."""
+        now_ns = time.monotonic_ns()
+        self.step(now_ns, now_ns)
+        if not self.roster.members:
+            self._outbox += self.ledger.end()
+
     def reports(self) -> Iterator[FrameRecord]:
         """The reports to publish; asking for the next one says that this one is published."""
         while self._outbox:

@@ -3,12 +3,13 @@
 from pathlib import Path
 
 from perception_nodes.core.frame import FrameStatus
+from perception_nodes.system.life import graph_life, is_supervised
 from perception_nodes.transport.domain import own_prefix
 from perception_nodes.transport.memory import SHM_FOLDER, Mapped
 from perception_nodes.watchdog.ledger import LedgerBook
 
 FORGOTTEN_AFTER_NS = 60_000_000_000
-"""An older book is from another graph; one that is started as a whole removes all of them."""
+"""Without a supervisor nobody knows where a graph ends: an older book is from another one."""
 
 
 class KeptBook:
@@ -21,8 +22,11 @@ class KeptBook:
     def __init__(self, camera: str, now_ns: int) -> None:
         self._mapped = Mapped(_book_of(camera), LedgerBook)
         self.pages = self._mapped.value
-        if not 0 <= now_ns - self.pages.last_ns <= FORGOTTEN_AFTER_NS:
+        life, pages = graph_life(), self.pages
+        old = not is_supervised() and not 0 <= now_ns - pages.last_ns <= FORGOTTEN_AFTER_NS
+        if pages.life != life or old:
             self._mapped.clear()
+            pages.life = life
 
     def close(self) -> None:
         """Close the book; it stays for the next watchdog of the graph."""

@@ -13,6 +13,7 @@ Key = tuple[int, int]
 REMEMBERED_OUTCOMES = 4096
 RECORDS_LOST = b"its records were lost on the way to the watchdog"
 NO_DETECTOR = b"no detector is known to have been working when it came"
+GRAPH_STOPPED = b"the graph was stopped before its outcome"
 DETECTOR_STOPPED = b"detector %d stopped working and no outcome came"
 PASSED_OVER = b"a newer frame took its place"
 
@@ -28,10 +29,11 @@ class LedgerBook(ctypes.Structure):
 
     `frames` is a ring of the frames that were reported last. `reported` counts all reports, and so
     says where the ring goes on. The newest record of a reported frame was sent at `last_ns`.
-    `detectors` are those that the frames in flight may have reached.
+    `detectors` are those that the frames in flight may have reached. `life` is the graph's.
     """
 
     _fields_ = [
+        ("life", ctypes.c_uint64),
         ("reported", ctypes.c_uint64),
         ("last_ns", ctypes.c_int64),
         ("counts", ctypes.c_uint64 * len(FrameStatus)),
@@ -139,6 +141,15 @@ class Ledger:
         oldest_ns = now_ns - self._outcome_timeout_ns
         overdue = [k for k, record in self._in_flight.items() if record.ingested_ns < oldest_ns]
         return [self._close_without_outcome(k, self._reason(k) or self._waited) for k in overdue]
+
+    def end(self) -> list[FrameRecord]:
+        """Close all frames: no process is left that could tell their outcome.
+
+        Returns:
+            Their reports.
+        """
+        reasons = {key: self._reason(key) for key in self._in_flight}
+        return [self._close_without_outcome(k, r or GRAPH_STOPPED) for k, r in reasons.items()]
 
     def _enter(self, record: FrameRecord) -> None:
         key = _key(record)

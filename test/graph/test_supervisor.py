@@ -50,6 +50,9 @@ if manner == "crash":
     sys.exit(3)
 if manner == "refuse":
     sys.exit(2)
+if manner == "abort once":
+    with open(log) as file:
+        manner = "abort" if sum(line.split()[0] == name for line in file) == 1 else "run"
 if manner == "abort":
     os.kill(os.getpid(), signal.SIGKILL)
 if manner == "end when told":
@@ -72,6 +75,7 @@ class StandIn:
     ends_graph: bool = False
     restarted: bool = False
     stands_by: bool = False
+    stops_last: bool = False
     module: str = "stand_in"
     environment: dict = field(default_factory=dict)
     cameras: tuple = ("front",)
@@ -171,6 +175,15 @@ def test_starts_all_and_interrupts_them_in_reverse_order(graph, log, monkeypatch
         monkeypatch.setattr(subprocess.Popen, "send_signal", note)
     assert interrupted == [(log.process(name), signal.SIGINT) for name in "cba"]
     assert sorted(log.names("stopped")) == ["a", "b", "c"]
+
+
+def test_who_tells_of_the_others_is_stopped_when_they_have_ended(graph, log):
+    made = graph(a="run", watchdog="run", b="run")
+    made._specs = [replace(spec, stops_last=spec.name == "watchdog") for spec in made._specs]
+    with made:
+        log.wait_for(3)
+    assert set(log.names("stopped")[:2]) == {"a", "b"}
+    assert log.names("stopped")[2:] == ["watchdog"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -381,6 +394,35 @@ def test_a_node_that_hangs_is_killed_after_the_timeout(graph, log):
         hanging = log.process("hanging")
     assert not is_alive(hanging)
     assert log.names("stopped") == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("name", "manners"),
+    [("b", {"b": "abort once"}), ("c_standby", {"b": "run", "c_standby": "run"})],
+)
+def test_where_there_is_no_room_for_a_process_the_others_go_on(
+    graph, log, monkeypatch, capfd, name, manners
+):
+    monkeypatch.setattr(supervisor, "DELAY_S", 0.05)
+    monkeypatch.setattr(supervisor, "STANDBYS_AFTER_S", 0.1)
+    real, refused = subprocess.Popen, []
+
+    def refuse_twice(*args, **options):
+        if len(log.names("started")) == 2 and len(refused) < 2:
+            refused.append(OSError("no more processes"))
+            raise refused[-1]
+        return real(*args, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", refuse_twice)
+    with graph(restarted=["a", "b"], a="run", **manners) as running:
+        log.wait_for(2)
+        done = threading.Thread(target=lambda: (log.wait_for(3), running.stop()))
+        done.start()
+        assert running.wait() is False
+        done.join()
+    assert sorted(log.names("started")) == sorted(["a", "b", name])
+    said = f"{name} cannot be started: no more processes; tried again in 0.05 s"
+    assert capfd.readouterr().err.count(said) == len(refused) == 2
 
 
 def test_a_node_that_cannot_be_started_leaves_none_of_the_others(graph, log, monkeypatch):

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import rclpy
+from perception_interfaces.msg import FrameReport, Health
 from recorder import Recorder
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from started_graph import ROOT, Starter, left_behind
@@ -49,18 +50,21 @@ def start(tmp_path: Path) -> Iterator[Starter]:
     starter.close()
 
 
-@pytest.fixture
-def video(tmp_path: Path) -> Path:
-    """Thirty frames, grey, each a little brighter than the one before."""
-    path = tmp_path / "drive.mp4"
+def grey_video(path: Path, frames: int) -> Path:
+    """At 20 Hz, each frame a little brighter than the one before."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=20)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for index in range(30):
-            grey = np.full((48, 64, 3), 40 + 4 * index, np.uint8)
+        for index in range(frames):
+            grey = np.full((48, 64, 3), 40 + 4 * index % 200, np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(grey, "rgb24")))
         container.mux(stream.encode())
     return path
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    return grey_video(tmp_path / "drive.mp4", 30)
 
 
 def test_deep_frames_are_published_in_the_brightness_that_is_detected_in() -> None:
@@ -68,6 +72,25 @@ def test_deep_frames_are_published_in_the_brightness_that_is_detected_in() -> No
     image = ImageView(0, "", 64, 48, "mono16", 128, memoryview(dark.tobytes()))
     node = SimpleNamespace(_converter=None, settings=RepublishSettings(sample_bits=12))
     assert RepublishNode._bgr(node, image)[24, 32].tolist() == [56] * 3
+
+
+def test_frames_in_flight_when_the_graph_is_stopped_are_reported(
+    start: Starter, recorder: Recorder, tmp_path: Path
+) -> None:
+    recorder.subscribe("/perception/frame_report", FrameReport, 1000)
+    recorder.subscribe("/perception/health", Health)
+    reports, healths = recorder.got["/perception/frame_report"], recorder.got["/perception/health"]
+    graph = start(*GRAPH, f"source:={grey_video(tmp_path / 'long.mp4', 600)}")
+    nodes = graph.until_ready(["watchdog_node", "preprocess_node", "detector_node"])
+    recorder.until(lambda: len(reports) > 10, graph.output)
+    os.kill(nodes["detector_node"], signal.SIGSTOP)
+    recorder.until(lambda: healths[-1].in_flight >= 2, graph.output)
+    graph.signal(signal.SIGINT)
+    recorder.until(lambda: graph.command.poll() is not None, graph.output)
+    recorder.until(lambda: reports[-1].status == FrameReport.FAILED, graph.output)
+    numbers = sorted(report.sequence for report in reports)
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    assert sum(report.status == FrameReport.FAILED for report in reports) >= 2
 
 
 def test_a_video_file_is_played_once_and_each_frame_has_its_report(

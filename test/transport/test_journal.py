@@ -19,6 +19,8 @@ from perception_nodes.transport.journal import (
 from perception_nodes.transport.shm import Endpoint
 
 pytestmark = pytest.mark.usefixtures("ros_domain")
+WRITTEN_AT = 24
+"""Where the count of records lies in the file."""
 WRITER = """
 from perception_nodes.core.frame import FrameRecord
 from perception_nodes.transport.journal import Journal
@@ -54,6 +56,21 @@ def test_it_holds_the_last_ones():
     found = numbers(journal_of("front", "detector", os.getpid()))
     # The oldest record is where the next one is written, possibly right now.
     assert found == list(range(6, RECORDS + 5))
+
+
+def test_what_is_overwritten_as_it_is_read_is_left_out(monkeypatch):
+    """The count is read, then two more records come in the place of the oldest, which are read."""
+    path = journal_of("front", "detector", os.getpid())
+    journal, count = Journal("front", "detector"), RECORDS + 50
+    for number in range(count):
+        journal.append(FrameRecord(record=number))
+    data = bytearray(path.read_bytes())
+    data[WRITTEN_AT : WRITTEN_AT + 8] = (count - 2).to_bytes(8, sys.byteorder)
+    torn = path.with_name(f"{path.name}.torn")
+    torn.write_bytes(data)
+    monkeypatch.setattr(os, "pread", lambda *_: count.to_bytes(8, sys.byteorder))
+    assert numbers(torn) == list(range(51, count - 2))
+    torn.unlink()
 
 
 def test_cameras_and_roles_are_kept_apart():

@@ -1,5 +1,7 @@
 """Channels between two processes, of which one may end at any time."""
 
+import fcntl
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -7,7 +9,10 @@ from pathlib import Path
 import pytest
 from channel_ends import TIMEOUT_S, Number, heard, held, numbers, remains, send, tell
 
+from perception_nodes.transport import domain as domains
 from perception_nodes.transport.domain import sweep
+from perception_nodes.transport.lock import open_locked
+from perception_nodes.transport.memory import SHM_FOLDER, TransportError
 from perception_nodes.transport.shm import Endpoint
 
 
@@ -117,6 +122,48 @@ while (line := told()):
         tell(other, "1")
         assert heard(other) == "sent"
         assert numbers(reader) == [1]
+
+    @pytest.fixture
+    def unfinished(self, domain, start, monkeypatch):
+        """What a process leaves that is killed when it has opened half of a channel."""
+        monkeypatch.setattr(domains, "CREATION_TIMEOUT_S", 1)
+        other = start(self.WRITER)
+        heard(other)
+        services = [Path(path) for path in remains(domain) if path.endswith(".service")]
+        kept = [(path, path.read_bytes()) for path in services]
+        other.send_signal(signal.SIGKILL)
+        other.wait(TIMEOUT_S)
+        sweep(domain)
+        assert remains(domain) == []
+        for path, data in kept:
+            path.write_bytes(data)
+        assert len(kept) == 2
+
+    def test_a_channel_is_opened_that_a_killed_process_has_opened_half(self, unfinished, join):
+        writer, reader = join().writer("c", Number, 64, 2), join().reader("c", Number, 2)
+        writer.send_record(Number(7))
+        assert numbers(reader) == [7]
+
+    def test_sweep_leaves_nothing_of_a_half_opened_channel(self, unfinished, domain):
+        sweep(domain)
+        assert remains(domain) == []
+
+    def test_sweep_leaves_a_camera_by_another_library(self, domain, join):
+        """It is in iceoryx2's list of processes, and knows no lock of ours."""
+        node = domains.join_domain("foreign", domains.config_of(domain))
+        before = remains(domain)
+        sweep(domain)
+        assert set(before) <= set(remains(domain))
+        del node
+
+    def test_who_waits_too_long_for_the_domain_is_told(self, domain, monkeypatch):
+        monkeypatch.setattr(domains, "PATIENCE_S", 0.05)
+        path = SHM_FOLDER / f"perception_domain{domain}.lock"
+        held = open_locked(path, fcntl.LOCK_EX)
+        with pytest.raises(TransportError, match=f"another process holds {path} for 0.05 s"):
+            Endpoint("waits", domain)
+        os.close(held)
+        Endpoint("joins", domain).close()
 
     def test_sweep_takes_nothing_from_a_process_that_joins_meanwhile(self, domain, start):
         """Two graphs of a domain, of which one starts while the other ends."""

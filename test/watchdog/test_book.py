@@ -3,6 +3,7 @@
 import pytest
 
 from perception_nodes.core.frame import FrameRecord, FrameStatus
+from perception_nodes.system.life import VARIABLE
 from perception_nodes.transport.domain import forget
 from perception_nodes.watchdog.book import FORGOTTEN_AFTER_NS, KeptBook
 from perception_nodes.watchdog.ledger import Ledger
@@ -30,6 +31,15 @@ def test_it_is_found_again():
 @pytest.mark.parametrize("now_ns", [NOW_NS + FORGOTTEN_AFTER_NS + 1, NOW_NS - 1])
 def test_that_of_another_graph_or_another_boot_is_not(now_ns):
     assert KeptBook("test", now_ns).pages.reported == 0
+
+
+def test_within_a_graph_it_is_kept_however_long_the_camera_is_silent(monkeypatch):
+    for start, reported in (("one", 0), ("one", 1), ("another", 0)):
+        monkeypatch.setenv(VARIABLE, start)
+        book = KeptBook("test", NOW_NS + 10 * FORGOTTEN_AFTER_NS)
+        assert book.pages.reported == reported
+        book.pages.reported, book.pages.last_ns = 1, NOW_NS
+        book.close()
 
 
 def test_it_is_found_again_after_an_orderly_end_but_not_by_another_graph():

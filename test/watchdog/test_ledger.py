@@ -213,6 +213,14 @@ class TestLedger:
         assert names([report]) == [(0, "FAILED")]
         assert report.reason == b"no outcome within 2 ms"
 
+    def test_when_the_graph_ends_all_frames_end(self, ledger):
+        ledger.take([entry(0), outcome(0), entry(1), entry(2)])
+        reports = ledger.end()
+        assert names(reports) == [(1, "FAILED"), (2, "FAILED")]
+        assert reports[0].reason == b"the graph was stopped before its outcome"
+        assert (ledger.in_flight, ledger.balanced) == (0, True)
+        assert ledger.end() == []
+
     def test_the_same_sequence_of_two_processes_is_two_frames(self):
         ledger = Ledger(TIMEOUT_NS)
         ledger.take([entry(0, process=1), outcome(0, process=1)])
