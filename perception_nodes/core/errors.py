@@ -15,7 +15,7 @@ class PerceptionError(Exception):
     def __str__(self) -> str:
         # Names out of foreign files may hold line breaks, and commands for a terminal.
         text = super().__str__()
-        return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+        return "".join(c if c.isprintable() else "?" for c in text)
 
 
 class InputError(PerceptionError):
