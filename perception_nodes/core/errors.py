@@ -14,7 +14,7 @@ class PerceptionError(Exception):
 
     def __str__(self) -> str:
         # Names out of foreign files may hold line breaks, and commands for a terminal.
-        text = super().__str__()
+        text = " ".join(line.strip() for line in super().__str__().splitlines())
         return "".join(c if c.isprintable() else "?" for c in text)
 
 

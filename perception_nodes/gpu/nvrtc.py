@@ -91,8 +91,7 @@ class Nvrtc:
             )
             log = self._text(program, "nvrtcGetProgramLog").decode().rstrip("\0\n")
             if failed:
-                told = "; ".join(log.splitlines())
-                raise CudaError(f"NVRTC does not compile {name}.cu for sm_{sm}: {told}")
+                raise CudaError(f"NVRTC does not compile {name}.cu for sm_{sm}: {log}")
             return self._text(program, "nvrtcGetCUBIN"), log
         finally:
             self._library.nvrtcDestroyProgram(ctypes.byref(program))

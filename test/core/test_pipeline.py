@@ -190,7 +190,7 @@ def test_any_text_of_an_error_fits_into_the_record(reason):
 
 
 def test_an_error_is_one_line_of_what_a_terminal_only_shows():
-    assert str(BackendError("no topic 'a\n\x1b[2Jb', größer")) == "no topic 'a??[2Jb', größer"
+    assert str(BackendError("no topic 'a:\n  \x1b[2Jb', größer")) == "no topic 'a: ?[2Jb', größer"
 
 
 def test_the_pipeline_goes_on_after_a_failure():
