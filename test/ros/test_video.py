@@ -12,6 +12,7 @@ from ffmpeg_image_transport_msgs.msg import FFMPEGPacket
 from foxglove_msgs.msg import CompressedVideo
 from perception_interfaces.msg import FrameReport
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import ReliabilityPolicy
 from streams import KEY_EVERY, packets
 
 from perception_nodes.graph.graph import LIVE
@@ -60,9 +61,15 @@ def test_each_packet_is_a_frame(transport: str, codec: str) -> None:
                 assert time.monotonic() < give_up_s, sorted(reports)
                 executor.spin_once(timeout_sec=0.1)
 
+        def is_heard() -> bool:
+            """Whether the graph asks for the reliability that we offer, which it learns of late."""
+            heard = node.get_subscriptions_info_by_topic(camera.topic_name)
+            wanted = {info.qos_profile.reliability for info in heard}
+            return bool(reports) and wanted == {ReliabilityPolicy.RELIABLE}
+
         # Before a key frame, until somebody listens and is heard.
         number = 0
-        while not reports:
+        while not is_heard():
             number += 1
             camera.publish(message(transport, stream[1], number))
             executor.spin_once(timeout_sec=0.1)
