@@ -291,8 +291,7 @@ def load_model(name_or_folder: str, key_file: str = "") -> Model:
         key = ".".join(map(str, parts))
         raise ModelError(f"{description}: {key or 'model'}: {first['msg']}") from error
     except (OSError, UnicodeError, RecursionError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise ModelError(f"{description} cannot be read: {reason}") from error
+        raise ModelError(f"{description} cannot be read: {error}") from error
     check_hash(model.path, model.sha256)
     if model.weights is not None:
         check_hash(model.folder / model.weights.file, model.weights.sha256)

@@ -186,8 +186,7 @@ def read_mot(folder: Path) -> TrackedDrive:
         truth = truth[truth[:, 6] > 0]  # others are not to be counted
         last = int(max(truth[:, 0].max(), found[:, 0].max()))
     except (OSError, ValueError, IndexError, configparser.Error) as error:
-        reason = " ".join(str(error).split())
-        raise TracksError(f"sequence {folder} is none of MOTChallenge: {reason}") from error
+        raise TracksError(f"sequence {folder} is none of MOTChallenge: {error}") from error
     for rows in (truth, found):
         rows[:, 4:6] += rows[:, 2:4]
     frames = []

@@ -173,8 +173,7 @@ def read_parameter_file(path: Path) -> list[Section]:
         reason = getattr(error, "strerror", None) or error
         raise SettingsError(f"parameter file {path} cannot be read: {reason}") from error
     except (yaml.YAMLError, RecursionError) as error:
-        text = " ".join(str(error).split())
-        raise SettingsError(f"parameter file {path} is not YAML: {text}") from error
+        raise SettingsError(f"parameter file {path} is not YAML: {error}") from error
     return list(_sections(content, "", path))
 
 

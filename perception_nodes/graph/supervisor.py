@@ -20,8 +20,8 @@ from perception_nodes.system.life import new_life
 from perception_nodes.system.processes import Process, is_stopped
 from perception_nodes.system.signals import STOPPING, handled_stopping
 from perception_nodes.transport.claim import Claim
-from perception_nodes.transport.domain import forget, sweep
 from perception_nodes.transport.fastdds import sweep_segments
+from perception_nodes.transport.remains import forget, sweep
 
 POLL_S = 0.05
 STOP_TIMEOUT_S = 5.0

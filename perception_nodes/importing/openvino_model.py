@@ -225,8 +225,7 @@ def _facts_beside(path: Path) -> dict[str, str]:
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise ModelError(f"{file} cannot be read: {reason}; move it away") from error
+        raise ModelError(f"{file} cannot be read: {error}; move it away") from error
     return {str(k): str(v) for k, v in values.items()} if isinstance(values, dict) else {}
 
 

@@ -191,8 +191,7 @@ def _cluster(ray: Any, address: str, count: int) -> Iterator[None]:
             socket.create_connection((host, int(port)), REACHED_WITHIN_S).close()
         ray.init(log_to_driver=False, logging_level="error", **cluster)
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-        reason = " ".join(str(error).split())
-        raise SettingsError(f"--ray {address}: no cluster can be reached: {reason}") from error
+        raise SettingsError(f"--ray {address}: no cluster can be reached: {error}") from error
     try:
         yield
     finally:

@@ -20,7 +20,7 @@ class Claim:
             name: a camera's, or the full one of a node.
             meaning: what the process runs that holds it.
             folder: contains a file for each claim. The files' names differ from those that
-                `domain.sweep` removes, which may run in another process before ours has nodes.
+                `remains.sweep` removes, which may run in another process before ours has nodes.
 
         Raises:
             TransportError: another process holds it, or the file cannot be opened or is another

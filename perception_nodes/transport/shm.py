@@ -22,8 +22,6 @@ from perception_nodes.transport.domain import (
     join_domain,
     opening,
     own_domain,
-    reclaim_dead,
-    remove_unfinished,
     service_name,
 )
 from perception_nodes.transport.memory import (
@@ -32,6 +30,7 @@ from perception_nodes.transport.memory import (
     give_pages,
     require_room,
 )
+from perception_nodes.transport.remains import reclaim_dead, remove_unfinished
 
 MAX_PROCESSES = 8
 """Processes at one end of a channel: the active one, its standby, and dead ones not yet removed."""

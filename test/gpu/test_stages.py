@@ -25,7 +25,7 @@ from perception_nodes.gpu.decode_job import Head
 from perception_nodes.gpu.frame_memory import FrameMemory
 from perception_nodes.gpu.preprocess_job import FetchJob, FrameCell, PreprocessJob, plan_frame
 from perception_nodes.preprocess.placement import Placement
-from perception_nodes.transport.domain import sweep
+from perception_nodes.transport.remains import sweep
 from perception_nodes.transport.shm import Endpoint
 
 HEAD = Head(96, 64, (8, 16), 4, 3)

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from perception_nodes.transport.domain import sweep
 from perception_nodes.transport.memory import SHM_FOLDER
+from perception_nodes.transport.remains import sweep
 
 NUMBERS = itertools.count(1)
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 from channel_ends import DOMAINS, TIMEOUT_S, remains
 
-from perception_nodes.transport.domain import sweep
+from perception_nodes.transport.remains import sweep
 from perception_nodes.transport.shm import Endpoint
 
 

@@ -1,5 +1,6 @@
 """One graph a camera, in real processes."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -74,6 +75,17 @@ def test_a_claim_on_a_file_that_was_just_removed_is_made_again(tmp_path, monkeyp
     with pytest.raises(TransportError, match=f"process {os.getpid()} "):
         Claim("front", "it", tmp_path)
     second.release()
+
+
+def test_what_fills_the_shared_memory_keeps_nobody_from_a_claim(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    claim = Claim("front", "a graph", tmp_path)
+    with pytest.raises(TransportError, match=r"process \(starting\) runs a graph"):
+        Claim("front", "a graph", tmp_path)
+    claim.release()
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):

@@ -12,8 +12,8 @@ from channel_ends import DOMAINS, TIMEOUT_S, Number, numbers, remains, send
 
 from perception_nodes.cameras.channel import camera_writer
 from perception_nodes.core.frame import FrameRecord
-from perception_nodes.transport.domain import sweep
 from perception_nodes.transport.memory import TransportError, require_room, reserve
+from perception_nodes.transport.remains import sweep
 from perception_nodes.transport.shm import MAX_PROCESSES, Endpoint
 
 
@@ -107,7 +107,7 @@ class TestErrors:
         inside = f"""
 import sys; sys.path.insert(0, {str(root)!r})
 from perception_nodes.transport import channels
-from perception_nodes.transport.domain import sweep
+from perception_nodes.transport.remains import sweep
 from perception_nodes.transport.memory import TransportError
 from perception_nodes.transport.shm import Endpoint
 try:

@@ -10,9 +10,9 @@ import pytest
 from channel_ends import TIMEOUT_S, Number, heard, held, numbers, remains, send, tell
 
 from perception_nodes.transport import domain as domains
-from perception_nodes.transport.domain import sweep
 from perception_nodes.transport.lock import open_locked
 from perception_nodes.transport.memory import SHM_FOLDER, TransportError
+from perception_nodes.transport.remains import sweep
 from perception_nodes.transport.shm import Endpoint
 
 

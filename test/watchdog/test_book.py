@@ -4,7 +4,9 @@ import pytest
 
 from perception_nodes.core.frame import FrameRecord, FrameStatus
 from perception_nodes.system.life import VARIABLE
-from perception_nodes.transport.domain import forget
+from perception_nodes.transport.domain import own_prefix
+from perception_nodes.transport.memory import SHM_FOLDER
+from perception_nodes.transport.remains import forget
 from perception_nodes.watchdog.book import FORGOTTEN_AFTER_NS, KeptBook
 from perception_nodes.watchdog.ledger import Ledger
 
@@ -40,6 +42,14 @@ def test_within_a_graph_it_is_kept_however_long_the_camera_is_silent(monkeypatch
         assert book.pages.reported == reported
         book.pages.reported, book.pages.last_ns = 1, NOW_NS
         book.close()
+
+
+def test_a_camera_of_the_name_of_a_namespace_leaves_its_message_counters(ros_domain):
+    path = SHM_FOLDER / f"{own_prefix()}test.perception.health.count"
+    path.touch()
+    forget("test")
+    assert path.exists()
+    path.unlink()
 
 
 def test_it_is_found_again_after_an_orderly_end_but_not_by_another_graph():

@@ -22,7 +22,7 @@ from perception_nodes.graph.graph import VEHICLE
 from perception_nodes.graph.supervisor import Supervisor
 from perception_nodes.graph.topics import FRAME_REPORTS, HEALTH
 from perception_nodes.nodes.base import REPORTS
-from perception_nodes.transport.domain import sweep
+from perception_nodes.transport.remains import sweep
 
 pytestmark = [
     pytest.mark.skipif("VIVID_MACHINE" not in os.environ, reason="no cameras: make camera-test"),

@@ -1,0 +1,133 @@
+"""What dead processes leave in shared memory and in iceoryx2's folder, and how it is removed."""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import iceoryx2 as iox2
+
+from perception_nodes.transport.domain import (
+    config_of,
+    join_domain,
+    opening_file,
+    own_domain,
+    own_prefix,
+    presence_file,
+    service_name,
+)
+from perception_nodes.transport.lock import open_locked
+from perception_nodes.transport.memory import SHM_FOLDER, TransportError
+
+
+def sweep(domain: int | None = None) -> None:
+    """Remove what dead processes left behind; if no process is in the domain, everything."""
+    domain = own_domain() if domain is None else domain
+    config = config_of(domain)
+    presence = presence_file(domain)
+    try:
+        alone = open_locked(presence, fcntl.LOCK_EX)
+    except TransportError:
+        alone = None
+    try:
+        # Joining needs a little room. Without any, the files can still be removed below.
+        with suppress(TransportError):
+            reclaim_dead(join_domain("sweep", config))
+        # A camera by another library than ours is present in iceoryx2's list alone.
+        if alone is not None and all(map(_is_dead, _processes(config))):
+            _remove_all(domain, config)
+    finally:
+        if alone is not None:
+            os.close(alone)
+
+
+def _remove_all(domain: int, config: Any) -> None:
+    prefix = str(config.global_cfg.prefix.to_string())
+    folders = set()
+    # The lock that we hold comes last: who joins then finds nothing that we still remove.
+    locks = opening_file(domain), presence_file(domain)
+    for path in (*SHM_FOLDER.glob(f"{prefix}*"), *_own_files(config), *locks):
+        folders.add(path.parent)
+        with suppress(OSError):  # it belongs to another user
+            path.unlink()
+    nodes = Path(config.global_cfg.node_dir.to_string())
+    for folder in folders:
+        if folder.parent == nodes:
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def _own_files(config: Any) -> Iterator[Path]:
+    """Files of a domain in iceoryx2's folder: sockets, services and processes."""
+    prefix = str(config.global_cfg.prefix.to_string())
+    for folder, _, names in os.walk(config.global_cfg.root_path.to_string()):
+        yield from (Path(folder, name) for name in names if name.startswith(prefix))
+
+
+def remove_unfinished(channel: str, pattern: str, domain: int) -> None:
+    """Remove the part of a channel that a process has left which was killed as it opened it.
+
+    To be called within `opening`: then no living process of ours is about to open it. iceoryx2
+    0.10.0 itself waits for the dead one, and never opens the channel again.
+
+    Args:
+        channel: name of the channel.
+        pattern: which of its two services, `PublishSubscribe` or `Event`.
+        domain: the domain.
+    """
+    ours = f'"{service_name(channel)}"', f"[messaging_pattern.{pattern}"
+    for path in _own_files(config_of(domain)):
+        if path.name.endswith(".service"):
+            with suppress(OSError):
+                text = path.read_text(errors="replace")
+                # One that was killed as it wrote the file may not have come as far as this.
+                if "[messaging_pattern." not in text or all(part in text for part in ours):
+                    path.unlink()
+
+
+def forget(camera: str) -> None:
+    """Remove books and journals of a camera: no graph goes on with what they tell."""
+    for kind in ("book", "tracks", "*.journal"):
+        for path in SHM_FOLDER.glob(f"{own_prefix()}{camera}.{kind}"):
+            with suppress(OSError):  # it belongs to another user
+                path.unlink()
+
+
+def reclaim_dead(node: Any) -> None:
+    """Remove what killed processes left in shared memory."""
+    try:
+        node.try_cleanup_dead_nodes()
+    except iox2.NodeCleanupFailure:
+        # Another process does it, or the files belong to another user. They only cost memory.
+        return
+    for state in filter(_is_dead, _processes(node.config)):
+        _forget(state._0, node.config)
+
+
+def _processes(config: Any) -> list[Any]:
+    return list(iox2.Node.list(iox2.ServiceType.Ipc, config))
+
+
+def _is_dead(state: Any) -> bool:
+    return type(state).__name__ == "Dead"
+
+
+def _forget(dead: Any, config: Any) -> None:
+    """Remove a dead process from iceoryx2's list, if its other resources are gone.
+
+    iceoryx2 0.10.0 itself never removes a process that was killed while it joined or left.
+    """
+    try:
+        dead.try_remove_stale_resources()
+    except iox2.NodeCleanupFailure as failure:
+        if failure.args != ("ResourcesAlreadyCleanedUp",):
+            return
+    folder = Path(config.global_cfg.node_dir.to_string())
+    number = dead.id.value
+    with suppress(OSError):
+        shutil.rmtree(folder / str(number), ignore_errors=True)
+        for path in folder.glob(f"*_{number}.node_monitor*"):
+            path.unlink()
