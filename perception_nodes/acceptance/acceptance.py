@@ -25,10 +25,10 @@ from perception_nodes.graph.graph import (
     PREPROCESS,
     VEHICLE,
     Graph,
-    NodeSpec,
     graph_of,
 )
 from perception_nodes.graph.measured import measured
+from perception_nodes.graph.node_spec import NodeSpec
 from perception_nodes.graph.ros_arguments import RosArguments
 from perception_nodes.graph.settings import SettingsError, refuse
 from perception_nodes.hil.judge import Verdict

@@ -10,7 +10,8 @@ from pathlib import Path
 from perception_nodes.acceptance.budgets import SETTLING_S, STANDBY, START_S
 from perception_nodes.bench.host import HostWatch
 from perception_nodes.bench.resources import SAMPLE_S, ResourcesHeld, held
-from perception_nodes.graph.graph import MONITOR, PLAYER, NodeSpec
+from perception_nodes.graph.graph import MONITOR, PLAYER
+from perception_nodes.graph.node_spec import NodeSpec
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor, last_error
 from perception_nodes.report.recording import Recording, read_messages, read_recording
 

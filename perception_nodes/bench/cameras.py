@@ -25,7 +25,8 @@ from perception_nodes.core.frame import IN_TIME, FrameRecord, FrameStatus, Recor
 from perception_nodes.core.inference import BatchBackend
 from perception_nodes.core.statistics import latency_percentiles
 from perception_nodes.graph.config import MAX_CAMERAS
-from perception_nodes.graph.graph import LIVE, NodeSpec
+from perception_nodes.graph.graph import LIVE
+from perception_nodes.graph.node_spec import NodeSpec
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor
 from perception_nodes.system.processes import open_process

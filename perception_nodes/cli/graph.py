@@ -32,10 +32,10 @@ from perception_nodes.graph.graph import (
     VEHICLE,
     VIEW,
     Graph,
-    NodeSpec,
     graph_of,
 )
 from perception_nodes.graph.measured import measured
+from perception_nodes.graph.node_spec import NodeSpec
 from perception_nodes.graph.ros_arguments import split_ros_arguments
 from perception_nodes.graph.settings import SettingsError, allowed_range, refuse
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor, last_error

@@ -11,7 +11,8 @@ from perception_nodes.graph.config import (
     ViewSettings,
     WatchdogSettings,
 )
-from perception_nodes.graph.graph import DETECTOR, VEHICLE, NodeSpec
+from perception_nodes.graph.graph import DETECTOR, VEHICLE
+from perception_nodes.graph.node_spec import NodeSpec
 from perception_nodes.graph.ros_arguments import REMAP
 from perception_nodes.graph.topics import (
     ANNOTATED,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from perception_nodes.core.errors import PerceptionError
-from perception_nodes.graph.graph import NodeSpec
+from perception_nodes.graph.node_spec import NodeSpec
 from perception_nodes.graph.restarts import DELAY_S, Restarts
 from perception_nodes.graph.ros_packages import require_ros_packages
 from perception_nodes.system.awake import AwakeProcessors

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from perception_nodes.core.errors import PerceptionError
-from perception_nodes.graph.graph import NodeSpec
+from perception_nodes.graph.node_spec import NodeSpec
 from perception_nodes.graph.supervisor import Supervisor
 from perception_nodes.hil.faulty_backend import VARIABLE, Orders
 from perception_nodes.hil.graphs import FAULTY_DETECTOR_MODULE, SLOW_SUBSCRIBER

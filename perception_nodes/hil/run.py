@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from perception_nodes.core.errors import PerceptionError
-from perception_nodes.graph.graph import LIVE, NodeSpec
+from perception_nodes.graph.graph import LIVE
+from perception_nodes.graph.node_spec import NodeSpec
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor, last_error
 from perception_nodes.hil.clock_offset import measure_offset
 from perception_nodes.hil.drive import needs_preparation, prepare

@@ -28,7 +28,8 @@ from pydantic import TypeAdapter
 
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.graph.config import MIN_TOKEN
-from perception_nodes.graph.graph import LIVE, NodeSpec
+from perception_nodes.graph.graph import LIVE
+from perception_nodes.graph.node_spec import NodeSpec
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor, last_error
 from perception_nodes.hil.address import joined_address, split_address
 from perception_nodes.hil.inject import NotInjected, Target, put_in, with_faulty_backend

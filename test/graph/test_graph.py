@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perception_nodes.bench import graphs as bench_graphs
-from perception_nodes.graph import config, graph
+from perception_nodes.graph import config, graph, node_spec
 from perception_nodes.graph.config import DetectorSettings, ViewSettings
-from perception_nodes.graph.graph import LIVE, RECORDED, REPLAY, VEHICLE, Graph, NodeSpec
+from perception_nodes.graph.graph import LIVE, RECORDED, REPLAY, VEHICLE, Graph
+from perception_nodes.graph.node_spec import NodeSpec
 from perception_nodes.graph.ros_arguments import split_ros_arguments
 from perception_nodes.graph.settings import SettingsError, allowed_range
 from perception_nodes.hil import graphs as hil_graphs
@@ -61,8 +62,8 @@ def drive(monkeypatch):
     ],
 )
 def test_processors_stay_awake_where_the_graph_has_priority(monkeypatch, values, allowed, awake):
-    monkeypatch.setattr(graph, "allowed_priority", lambda: allowed)
-    monkeypatch.setattr(graph.os, "sched_getaffinity", lambda process: {0, 1, 2})
+    monkeypatch.setattr(node_spec, "allowed_priority", lambda: allowed)
+    monkeypatch.setattr(node_spec.os, "sched_getaffinity", lambda process: {0, 1, 2})
     processors = [s.awake_processors for s in LIVE.nodes({"cpus": "1-2,7", **values})]
     assert set().union(*processors) == ({1, 2} if awake else set())
 

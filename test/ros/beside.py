@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 
-from perception_nodes.graph.graph import NodeSpec
+from perception_nodes.graph.node_spec import NodeSpec
 from perception_nodes.graph.supervisor import Supervisor
 
 

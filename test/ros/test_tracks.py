@@ -15,7 +15,8 @@ from rclpy.serialization import deserialize_message
 from vision_msgs.msg import Detection2DArray
 
 from perception_nodes.core.frame import DetectionRecord, FrameStatus
-from perception_nodes.graph.graph import TRACKER, Graph, NodeSpec
+from perception_nodes.graph.graph import TRACKER, Graph
+from perception_nodes.graph.node_spec import NodeSpec
 from perception_nodes.graph.supervisor import Supervisor
 from perception_nodes.nodes.consumed_topic import ConsumedTopic
 from perception_nodes.protection.consumer import State, Verdict
