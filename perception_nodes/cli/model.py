@@ -28,6 +28,7 @@ from perception_nodes.cli.common import (
 )
 from perception_nodes.cli.compile import compile_command
 from perception_nodes.cli.import_model import import_command
+from perception_nodes.cli.mistakes import mistakes_command
 from perception_nodes.cli.signing import keys_command, sign_command, verify_command
 from perception_nodes.evaluation import (
     Evaluation,
@@ -257,6 +258,7 @@ def calibrate_command(
 model_app.command("compile")(compile_command)
 model_app.command("import")(import_command)
 model_app.command("card")(card_command)
+model_app.command("mistakes")(mistakes_command)
 model_app.command("keys")(keys_command)
 model_app.command("sign")(sign_command)
 model_app.command("verify")(verify_command)

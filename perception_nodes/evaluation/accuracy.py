@@ -158,9 +158,11 @@ def evaluate(
             dark.append(pixels[::4, ::4].mean() < DARK)
             seen = detector.look(pixels)
             truth.append(labelled_objects(image, data, labels, seen.header))
-            ranked.append(_found(detector.ranked(seen, list(groups.values())), seen.header))
+            ranked.append(
+                reported_objects(detector.ranked(seen, list(groups.values())), seen.header)
+            )
             at_run_time = detector.objects(seen, list(groups.values()), run_time_settings)
-            reported.append(_found(at_run_time, seen.header))
+            reported.append(reported_objects(at_run_time, seen.header))
             if progress is not None:
                 progress(done, len(data.images))
     finally:
@@ -251,7 +253,8 @@ def _index(labels: list[int], label: int) -> list[int]:
     return [labels.index(label)] if label in labels else []
 
 
-def _found(detections: Detections, header: FrameHeader) -> Objects:
+def reported_objects(detections: Detections, header: FrameHeader) -> Objects:
+    """Detections on an image, as objects to be matched with its labels."""
     boxes = detections.boxes.astype(np.float64)
     return Objects(
         boxes,

@@ -1,0 +1,62 @@
+"""`perception model mistakes`: a page of what a model gets wrong."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from perception_nodes.backends.auto import AUTO, runtime_for
+from perception_nodes.backends.model import load_model
+from perception_nodes.cli.common import (
+    BackendOption,
+    DataRoot,
+    ModelName,
+    ThreadsOption,
+    check_writable,
+    progress_bar,
+    say,
+)
+from perception_nodes.core.decode import DecodeSettings
+from perception_nodes.evaluation import read_set
+from perception_nodes.system.files import write_whole
+
+
+def mistakes_command(
+    model: ModelName,
+    data: Annotated[
+        list[Path],
+        typer.Option(help="A labelled set, as for `perception model evaluate`; may be repeated."),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Write the page here; by default out/MODEL-mistakes.html.")
+    ] = None,
+    root: DataRoot = None,
+    frames: Annotated[
+        int, typer.Option(min=1, max=1000, help="Frames to show, shared out among the sets.")
+    ] = 40,
+    score_threshold: Annotated[
+        float, typer.Option(min=0.01, max=0.99, help="Lowest score of a reported object.")
+    ] = DecodeSettings.score_threshold,
+    backend: BackendOption = AUTO,
+    threads: ThreadsOption = 0,
+) -> None:
+    """Write a page on what a model gets wrong: how often which mistake, and the worst frames.
+
+    Mistakes are objects that are missed, and boxes of another class, beside their object, twice on
+    one, or where nothing is labelled.
+
+    Example: perception model mistakes road-n --data my/set --frames 40
+    """
+    from perception_nodes.bench.mistakes_page import render
+    from perception_nodes.evaluation.mistakes import examine
+
+    page = out or Path("out") / f"{Path(model).name}-mistakes.html"
+    check_writable(page, "--out")
+    subject = load_model(model)
+    settings, runtime = DecodeSettings(score_threshold), runtime_for(backend, subject)
+    examined = []
+    for one in [read_set(path, root) for path in data]:
+        with progress_bar(f"{subject.name} on {one.name}") as progress:
+            examined.append(examine(subject, one, settings, runtime, threads, progress))
+    write_whole(page, render(subject, score_threshold, examined, frames))
+    say(f"Written to {page}")

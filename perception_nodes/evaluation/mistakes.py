@@ -1,0 +1,172 @@
+"""What a detector gets wrong at run time, kind by kind and frame by frame.
+
+The kinds are those of TIDE (Bolya et al., A General Toolbox for Identifying Object Detection
+Errors, ECCV 2020), with its overlaps: from 0.5 a box is on an object, from 0.1 it touches one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception_nodes.backends.model import Model
+from perception_nodes.core.decode import DecodeSettings
+from perception_nodes.core.geometry import intersections_and_unions
+from perception_nodes.core.inference import Progress
+from perception_nodes.evaluation.accuracy import class_groups, labelled_objects, reported_objects
+from perception_nodes.evaluation.detector import Detector
+from perception_nodes.evaluation.labels import LabelledImage, LabelledSet
+from perception_nodes.evaluation.matching import Objects
+
+ON_IOU = 0.5
+TOUCHES_IOU = 0.1
+
+
+class Kind(Enum):
+    """What a reported box is."""
+
+    RIGHT = "right"
+    IGNORED = "does not count"
+    OTHER_CLASS = "other class"
+    TWICE = "second box"
+    MISPLACED = "misplaced"
+    NOTHING = "nothing there"
+
+
+MISTAKES = (Kind.OTHER_CLASS, Kind.TWICE, Kind.MISPLACED, Kind.NOTHING)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The reported boxes of an image, and what is known of each.
+
+    Attributes:
+        image: the image and its labels.
+        size_px: its width and height.
+        truth: the labelled objects.
+        found: the reported ones, best first.
+        kinds: one for each reported box.
+        objects: int64 [found], row in `truth` that the box is on or touches; -1 for none.
+        missed: bool [truth], whether a labelled object that counts was not reported in its class.
+    """
+
+    image: LabelledImage
+    size_px: tuple[int, int]
+    truth: Objects
+    found: Objects
+    kinds: Sequence[Kind]
+    objects: NDArray[np.int64]
+    missed: NDArray[np.bool_]
+
+    @property
+    def mistakes(self) -> int:
+        """Number of wrong boxes and missed objects."""
+        return sum(kind in MISTAKES for kind in self.kinds) + int(self.missed.sum())
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A model's reports on a labelled set.
+
+    Attributes:
+        data: name of the set.
+        classes: the set's classes that are judged; `Objects.classes` are indices of them.
+        images: its images.
+    """
+
+    data: str
+    classes: tuple[str, ...]
+    images: Sequence[Judged]
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """By class: objects `labelled` and `missed`, then boxes of it by the value of `Kind`."""
+        table = {}
+        for index, name in enumerate(self.classes):
+            row = {"labelled": 0, "missed": 0, **{kind.value: 0 for kind in Kind}}
+            for one in self.images:
+                counted = (one.truth.classes == index) & ~one.truth.crowd
+                row["labelled"] += int(counted.sum())
+                row["missed"] += int(one.missed[one.truth.classes == index].sum())
+                for kind, label in zip(one.kinds, one.found.classes, strict=True):
+                    row[kind.value] += int(label == index)
+            table[name] = row
+        return table
+
+    def confusions(self) -> dict[tuple[str, str], int]:
+        """How often an object labelled as the second class was reported as the first."""
+        found: dict[tuple[str, str], int] = {}
+        for one in self.images:
+            for kind, label, row in zip(one.kinds, one.found.classes, one.objects, strict=True):
+                if kind is Kind.OTHER_CLASS:
+                    pair = self.classes[label], self.classes[one.truth.classes[row]]
+                    found[pair] = found.get(pair, 0) + 1
+        return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def examine(
+    model: Model,
+    data: LabelledSet,
+    settings: DecodeSettings,
+    backend: str = "openvino",
+    threads: int = 2,
+    progress: Progress | None = None,
+) -> Examined:
+    """Compare what a model reports at run time with the labels of a set.
+
+    Args:
+        model: the model.
+        data: images and labels.
+        settings: thresholds of the run time.
+        backend: name of the runtime.
+        threads: number of threads for inference.
+        progress: called with the number of images done and the number of all images.
+
+    Raises:
+        DataError: the set has no class of the model, or an image that cannot be decoded.
+        BackendError: the runtime is missing or refuses the model.
+    """
+    groups, _ = class_groups(model, data)
+    labels = [data.classes.index(name) for name in groups]
+    detector = Detector(model, backend, threads)
+    images = []
+    try:
+        for done, image in enumerate(data.images, start=1):
+            seen = detector.look(image.pixels())
+            truth = labelled_objects(image, data, labels, seen.header)
+            found = detector.objects(seen, list(groups.values()), settings)
+            size = seen.header.source_width, seen.header.source_height
+            images.append(judge(image, size, truth, reported_objects(found, seen.header)))
+            if progress is not None:
+                progress(done, len(data.images))
+    finally:
+        detector.close()
+    return Examined(data.name, tuple(groups), images)
+
+
+def judge(image: LabelledImage, size_px: tuple[int, int], truth: Objects, found: Objects) -> Judged:
+    """Say what each reported box is; `found` is in order of scores, and the best take first."""
+    shared, union = intersections_and_unions(found.boxes, truth.boxes)
+    area = (found.boxes[:, 2:] - found.boxes[:, :2]).prod(axis=1, keepdims=True)
+    # As COCO has it, a part of an object that does not count may be reported by itself.
+    overlaps = shared / np.maximum(np.where(truth.crowd, area, union), 1e-9)
+    counts, taken = ~truth.crowd, np.zeros(len(truth.boxes), bool)
+    kinds, objects = [], np.full(len(found.boxes), -1, np.int64)
+    for row, (label, overlap) in enumerate(zip(found.classes, overlaps, strict=True)):
+        same = truth.classes == label
+        on, touches = overlap >= ON_IOU, overlap >= TOUCHES_IOU
+        explanations = {
+            Kind.RIGHT: on & same & counts & ~taken,
+            Kind.IGNORED: on & same & truth.crowd,
+            Kind.TWICE: on & same & taken,
+            Kind.OTHER_CLASS: on & ~same & counts,
+            Kind.MISPLACED: touches & same & counts,
+        }
+        kinds.append(next((k for k, among in explanations.items() if among.any()), Kind.NOTHING))
+        if kinds[-1] is Kind.NOTHING:
+            continue
+        objects[row] = np.where(explanations[kinds[-1]], overlap, -1).argmax()
+        if kinds[-1] is Kind.RIGHT:
+            taken[objects[row]] = True
+    return Judged(image, size_px, truth, found, kinds, objects, counts & ~taken)

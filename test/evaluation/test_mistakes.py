@@ -1,0 +1,120 @@
+"""Each kind of mistake on a picture made for it, and pycocotools' own count of right and wrong."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from perception_nodes.cli.app import app
+from perception_nodes.evaluation.labels import LabelledImage
+from perception_nodes.evaluation.matching import ALL_HEIGHTS, Objects, match
+from perception_nodes.evaluation.mistakes import MISTAKES, Examined, Judged, Kind, judge
+
+CAR, BUS = 0, 1
+IMAGE = LabelledImage.without_objects(Path("one.png"))
+
+
+def objects(*items: tuple[float, ...], crowd: bool = False) -> Objects:
+    """Objects from x, y, width, height, class and score."""
+    rows = np.array(items, float).reshape(-1, 6)
+    boxes = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4]], axis=1)
+    return Objects(boxes, rows[:, 4].astype(int), rows[:, 3], rows[:, 5], np.full(len(rows), crowd))
+
+
+def judged(truth: Objects, found: Objects) -> Judged:
+    return judge(IMAGE, (100, 100), truth, found)
+
+
+LABELLED = objects((10, 10, 20, 20, CAR, 1))
+
+
+@pytest.mark.parametrize(
+    ("box", "kind", "missed"),
+    [
+        ((10, 10, 20, 20, CAR, 0.9), Kind.RIGHT, False),
+        ((10, 12, 20, 20, CAR, 0.9), Kind.RIGHT, False),
+        ((10, 10, 20, 20, BUS, 0.9), Kind.OTHER_CLASS, True),
+        ((10, 20, 20, 20, CAR, 0.9), Kind.MISPLACED, True),  # IoU 1/3
+        ((10, 20, 20, 20, BUS, 0.9), Kind.NOTHING, True),
+        ((60, 60, 20, 20, CAR, 0.9), Kind.NOTHING, True),
+    ],
+)
+def test_what_a_box_is(box: tuple[float, ...], kind: Kind, missed: bool) -> None:
+    one = judged(LABELLED, objects(box))
+    assert one.kinds == [kind]
+    assert one.missed.tolist() == [missed]
+    assert one.mistakes == (kind in MISTAKES) + missed
+    assert (one.objects[0] == 0) == (kind is not Kind.NOTHING)
+
+
+def test_the_second_box_on_an_object_is_one_too_many() -> None:
+    one = judged(LABELLED, objects((10, 11, 20, 20, CAR, 0.9), (10, 10, 20, 20, CAR, 0.8)))
+    assert one.kinds == [Kind.RIGHT, Kind.TWICE]
+    assert not one.missed.any()
+
+
+def test_what_does_not_count_is_neither_right_nor_missed() -> None:
+    part = objects((12, 12, 5, 5, CAR, 0.9))
+    one = judged(objects((10, 10, 20, 20, CAR, 1), crowd=True), part)
+    assert one.kinds == [Kind.IGNORED]
+    assert one.mistakes == 0
+
+
+def test_sums_over_images() -> None:
+    bus = objects((10, 10, 20, 20, BUS, 1))
+    images = [
+        judged(LABELLED, objects((10, 10, 20, 20, BUS, 0.9))),
+        judged(LABELLED, objects((10, 10, 20, 20, CAR, 0.9))),
+        judged(bus, objects()),
+    ]
+    examined = Examined("set", ("car", "bus"), images)
+    counts = examined.counts()
+    assert (counts["car"]["labelled"], counts["car"]["missed"], counts["car"]["right"]) == (2, 1, 1)
+    assert (counts["bus"]["labelled"], counts["bus"]["missed"]) == (1, 1)
+    assert counts["bus"][Kind.OTHER_CLASS.value] == 1
+    assert examined.confusions() == {("bus", "car"): 1}
+
+
+place, size = st.integers(0, 12), st.integers(2, 9)
+boxes = st.tuples(place, place, size, size, st.sampled_from([CAR, BUS]))
+scores = st.lists(st.integers(1, 10**6), min_size=6, max_size=6, unique=True)
+
+
+@given(st.lists(boxes, max_size=6), st.lists(boxes, max_size=6), scores)
+def test_right_and_wrong_are_those_of_coco(
+    labelled: list[tuple[int, ...]], reported: list[tuple[int, ...]], ranks: list[int]
+) -> None:
+    truth = objects(*((*box, 1) for box in labelled))
+    ranked = sorted(ranks[: len(reported)], reverse=True)
+    found = objects(*((*box, rank / 10**6) for box, rank in zip(reported, ranked, strict=True)))
+    one = judged(truth, found)
+    coco = match([truth], [found], 2)[ALL_HEIGHTS]
+    for label in (CAR, BUS):
+        kinds = [k for k, known in zip(one.kinds, found.classes, strict=True) if known == label]
+        right, wrong, count = coco[label].counts(level=0)
+        assert kinds.count(Kind.RIGHT) == right
+        assert sum(kind in MISTAKES for kind in kinds) == wrong
+        assert int(one.missed[truth.classes == label].sum()) == count - right
+
+
+def test_the_page_shows_frames_and_counts(root: Path, tmp_path: Path) -> None:
+    data = tmp_path / "set"
+    for folder in ("images", "labels"):
+        (data / folder).mkdir(parents=True)
+    (data / "classes.txt").write_text("car\n")
+    for number in range(3):
+        cv2.imwrite(str(data / f"images/{number}.png"), np.full((90, 160, 3), 90, np.uint8))
+        (data / f"labels/{number}.txt").write_text("0 0.5 0.5 0.2 0.2\n" * number)
+    page = tmp_path / "page.html"
+    command = ["model", "mistakes", str(root / "models/road-n"), "--data", str(data)]
+    result = CliRunner().invoke(app, [*command, "--frames", "2", "--out", str(page)])
+    assert result.exit_code == 0, result.output
+    text = page.read_text()
+    assert "Of 3 labelled objects it misses 3" in text
+    assert text.count("<figure>") == 2
+    assert text.index("2.png") < text.index("1.png")
+    assert "<title>car, missed</title>" in text
