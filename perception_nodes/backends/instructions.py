@@ -52,7 +52,7 @@ def choose_instructions(
         os.environ[VARIABLE] = WITHOUT_TILES
         return
     kept, known = Path(cache_dir) / "instructions.json", {}
-    key = f"{model.sha256} {version} {threads} {cpu_name()}"
+    key = f"{model.digest} {version} {threads} {cpu_name()}"
     with suppress(OSError, ValueError, TypeError):
         known = dict(json.loads(kept.read_text(encoding="utf-8")))
     if known.get(key) not in (WITH_TILES, WITHOUT_TILES):

@@ -213,6 +213,14 @@ class Model(BaseModel):
         return self.folder / self.file
 
     @property
+    def digest(self) -> str:
+        """Hash of all that its detections depend on, hexadecimal: the key of what is kept of it."""
+        said = self.model_dump_json(
+            include={"sha256", "weights", "s8", "input", "outputs", "classes", "precision"}
+        )
+        return hashlib.sha256(said.encode()).hexdigest()
+
+    @property
     def commercial(self) -> bool:
         """Whether the licence does not forbid commercial use, as far as its words tell."""
         return not NON_COMMERCIAL.search(self.license)

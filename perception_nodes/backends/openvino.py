@@ -1,8 +1,12 @@
 """OpenVINO on the CPU: the slot is its input tensor, so the image is not copied."""
 
+import hashlib
+import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import openvino as ov
@@ -16,6 +20,10 @@ from perception_nodes.backends.instructions import (
 )
 from perception_nodes.backends.model import Model
 from perception_nodes.core.inference import BackendError, HeadTensors
+from perception_nodes.system.environment import cache_unusable
+from perception_nodes.system.files import write_whole
+
+DIGEST_BYTES = hashlib.sha256().digest_size
 
 
 @cache
@@ -30,15 +38,11 @@ def core() -> ov.Core:
     return ov.Core()
 
 
-def compile_for_latency(
-    network: str | ov.Model, threads: int, cache_dir: str, streams: int = 1
-) -> ov.CompiledModel:
-    """Compile a network for lowest latency.
+def for_latency(threads: int, streams: int = 1) -> dict[str, object]:
+    """The configuration of a network for lowest latency.
 
     Args:
-        network: an ONNX file, or a network in memory.
         threads: number of threads that calls may use; 0 for one per physical core.
-        cache_dir: folder for compiled models, empty for none.
         streams: number of concurrent calls that share the threads.
     """
     config: dict[str, object] = {
@@ -49,9 +53,43 @@ def compile_for_latency(
     }
     if threads:
         config["INFERENCE_NUM_THREADS"] = threads
-    if cache_dir:
-        config["CACHE_DIR"] = cache_dir
-    return core().compile_model(network, "CPU", config)
+    return config
+
+
+def compile_model(model: Model, threads: int, cache_dir: str, streams: int = 1) -> ov.CompiledModel:
+    """Compile a model for lowest latency, or read what was compiled of the same files before.
+
+    OpenVINO's own cache knows files by name, size and time: it goes on with the old weights where
+    only the file of the weights is a new one, and does not see that a file of its own is damaged.
+
+    Args:
+        model: the model.
+        threads: as of `for_latency`.
+        cache_dir: folder for compiled models, empty for none.
+        streams: as of `for_latency`.
+
+    Raises:
+        BackendError: the cache cannot be written.
+    """
+    config = for_latency(threads, streams)
+    if not cache_dir:
+        return core().compile_model(str(model.path), "CPU", config)
+    machine = ov.__version__, core().get_property("CPU", "FULL_DEVICE_NAME"), os.environ[VARIABLE]
+    facts = json.dumps([model.digest, config, machine])
+    key = hashlib.sha256(facts.encode()).hexdigest()
+    kept = Path(cache_dir) / f"{model.name}-{key[:16]}.openvino"
+    with suppress(OSError, RuntimeError):  # it is not there, or OpenVINO does not take it
+        content = kept.read_bytes()
+        digest, blob = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
+        if hashlib.sha256(blob).digest() == digest:
+            return core().import_model(blob, "CPU", config)
+    compiled = core().compile_model(str(model.path), "CPU", config)
+    blob = compiled.export_model().getvalue()
+    try:
+        write_whole(kept, hashlib.sha256(blob).digest() + blob)
+    except OSError as error:
+        raise BackendError(cache_unusable(kept.parent, error)) from error
+    return compiled
 
 
 class Request:
@@ -115,7 +153,7 @@ class Backend:
         settings = self._settings
         choose_instructions(model, settings.threads, ov.__version__, settings.cache_dir)
         try:
-            compiled = compile_for_latency(str(model.path), settings.threads, settings.cache_dir)
+            compiled = compile_model(model, settings.threads, settings.cache_dir)
             self._request = Request(compiled, model)
             self._compiled, self._model = compiled, model
             threads = int(compiled.get_property("INFERENCE_NUM_THREADS"))
@@ -126,7 +164,7 @@ class Backend:
             self._batch_requests = []
             if size > 1:
                 streams = min(size, threads)
-                shared = compile_for_latency(str(model.path), threads, settings.cache_dir, streams)
+                shared = compile_model(model, threads, settings.cache_dir, streams)
                 self._batch_requests = [Request(shared, model) for _ in range(size)]
                 self.infer_batch([blank] * size)
         except RuntimeError as error:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from openvino import opset13 as op
 
 from perception_nodes.backends.model import Model
-from perception_nodes.backends.openvino import compile_for_latency, core
+from perception_nodes.backends.openvino import core, for_latency
 
 ACTIVATIONS = {"HSwish": "hardswish", "Swish": "silu", "Sigmoid": "silu", "Relu": "relu"}
 """By the runtime's operation. It reads SiLU from ONNX as a sigmoid and a product."""
@@ -57,7 +57,9 @@ class Roof:
         shape = (1, ROOF_CHANNELS, ROOF_SIZE_PX, ROOF_SIZE_PX)
         self._image = np.zeros(shape, np.float32)
         network = _roof(list(shape), quantized=precision == "int8")
-        self._request = compile_for_latency(network, threads, "").create_infer_request()
+        self._request = (
+            core().compile_model(network, "CPU", for_latency(threads)).create_infer_request()
+        )
 
     def run(self) -> None:
         """Run the convolution once."""

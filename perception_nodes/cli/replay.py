@@ -257,8 +257,7 @@ def replay_command(
     found = sources(named, topic or [], keep_unreadable=len(named) > 1 or sharded)
     one = not sharded and len(found) == 1
     if sharded:
-        inputs = [file for file in (golden, labels) if file is not None]
-        inputs += [Path(calibration)] if calibration else []
+        inputs = [Path(file) for file in (golden, calibration) if file]
         jobs = jobs_of(found, out, model_read, settings, options, inputs)
         summaries, failed = _sharded(jobs, out, workers, ray)
     else:

@@ -101,7 +101,7 @@ def _p99_ms(values: Mapping[str, Any], say: Say, loaded: bool = False) -> float:
     model = load_model(values["model"], values["model_key"])
     backend = runtime_for(values["backend"], model)
     settings = [values[name] for name in ("threads", "cpus", "fifo_priority")]
-    key = f"{model.sha256} {backend} {version(INSTALL[backend])} {settings} {cpu_name()}"
+    key = f"{model.digest} {backend} {version(INSTALL[backend])} {settings} {cpu_name()}"
     key += f" {os.environ.get(DELEGATE, '')}" + " loaded" * loaded
     kept, known = cache_folder() / "paced_p99_ms.json", {}
     with suppress(OSError, ValueError, TypeError):

@@ -27,6 +27,7 @@ from perception_nodes.backends.contract import INSTALL
 from perception_nodes.backends.model import Model
 from perception_nodes.core.errors import InputError
 from perception_nodes.core.statistics import latency_percentiles
+from perception_nodes.evaluation import LabelledSet
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.replay.offline_camera import LoadedModel, ReplaySettings
 from perception_nodes.replay.outputs import SUMMARY_FILE
@@ -119,7 +120,7 @@ def jobs_of(
         model: the model that is run.
         settings: how the model is run.
         options: how the drives are replayed.
-        inputs: other files that determine the results: golden, labels, calibration.
+        inputs: other files that determine the results: golden, calibration.
     """
     plain: dict[str, Any] = asdict(options.tolerance)
     for name, value in vars(options).items():
@@ -128,10 +129,12 @@ def jobs_of(
     shared = {
         "code": _code(),
         "runtimes": _versions(settings.backend),
+        "model": model.digest,
         "made_with": made_with(model, settings),
         "settings": asdict(settings),
         "options": plain,
         "inputs": [_fingerprint(file) for file in inputs],
+        "labels": None if options.labels is None else _digest(options.labels),
     }
     jobs = []
     for source in found:
@@ -282,6 +285,18 @@ def _versions(backend: str) -> dict[str, str]:
         with suppress(PackageNotFoundError):
             versions[name] = version(name)
     return versions
+
+
+def _digest(labels: LabelledSet) -> str:
+    """Hash of labels and of what they mean, wherever they are kept."""
+    rules = {key: value for key, value in vars(labels).items() if key != "images"}
+    rules |= {"counts_as": dict(labels.counts_as), "ignored": sorted(labels.ignored)}
+    digest = hashlib.sha256(json.dumps(rules, sort_keys=True).encode())
+    for image in labels.images:
+        digest.update(str(image.path.resolve()).encode())
+        for values in (image.boxes, image.classes, image.crowd):
+            digest.update(values.tobytes())
+    return digest.hexdigest()
 
 
 def _fingerprint(path: Path) -> list[tuple[str, int, int]]:

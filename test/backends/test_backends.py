@@ -1,9 +1,12 @@
 """Every backend keeps the contract, and the runtimes agree."""
 
 import hashlib
+import os
+import shutil
 import sys
 
 import numpy as np
+import onnx
 import pytest
 import yaml
 
@@ -52,6 +55,17 @@ def empty(model):
 
 def copied(heads):
     return [tensor.copy() for tensor in (*heads.boxes, *heads.classes)]
+
+
+def answer(model, settings):
+    """What OpenVINO computes of noise."""
+    backend = open_backend("openvino", settings)
+    backend.load(model)
+    shape = (model.input.height, model.input.width, 3)
+    noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    found = backend.infer(noise).classes[0].copy()
+    backend.close()
+    return found
 
 
 def refused_load(name, model):
@@ -218,22 +232,39 @@ class TestErrors:
         assert "'box_8'" in text
         assert "(1, 32, 32, 52)" in text
 
-    def test_a_damaged_cache_is_made_anew(self, model, tmp_path):
+    @pytest.mark.parametrize("damage", ["cut off", "a flipped bit"])
+    def test_a_damaged_cache_is_made_anew(self, model, tmp_path, damage):
         settings = BackendSettings(threads=1, cache_dir=str(tmp_path))
-        open_backend("openvino", settings).load(model)
-        files = [path for path in tmp_path.rglob("*") if path.is_file()]
-        assert files
-        for path in files:
-            path.write_bytes(path.read_bytes()[:100])
-        backend = open_backend("openvino", settings)
-        backend.load(model)
-        backend.infer(empty(model))
+        whole = answer(model, settings)
+        (file,) = tmp_path.iterdir()
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 0x40
+        file.write_bytes(content[:100] if damage == "cut off" else content)
+        np.testing.assert_array_equal(answer(model, settings), whole)
+
+    def test_new_weights_in_a_file_of_the_same_name_size_and_time_are_used(self, model, tmp_path):
+        settings = BackendSettings(threads=1, cache_dir=str(tmp_path / "cache"))
+        folder = tmp_path / "other"
+        shutil.copytree(model.folder, folder)
+        before = answer(load_model(str(folder)), settings)
+        file = folder / model.file
+        times = file.stat()
+        network = onnx.load(file)
+        weights = next(one for one in network.graph.initializer if len(one.dims) == 4)
+        weights.raw_data = bytes(len(weights.raw_data))
+        onnx.save(network, file)
+        assert file.stat().st_size == times.st_size
+        os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+        description = yaml.safe_load((folder / "model.yaml").read_text())
+        description["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+        (folder / "model.yaml").write_text(yaml.safe_dump(description))
+        assert not np.array_equal(answer(load_model(str(folder)), settings), before)
 
 
 def test_a_runtime_that_fails_without_a_word_is_told(model, monkeypatch):
     def fail(*_):
         raise RuntimeError
 
-    monkeypatch.setattr("perception_nodes.backends.openvino.compile_for_latency", fail)
+    monkeypatch.setattr("perception_nodes.backends.openvino.compile_model", fail)
     with pytest.raises(BackendError, match=r"cannot load .*road-n.*: RuntimeError$"):
         open_backend("openvino", SETTINGS).load(model)

@@ -258,7 +258,7 @@ def test_the_real_build_leaves_its_files_in_the_cache(tmp_path):
     folder = load_model("road-xs").folder
     done = run(build_command("openvino", [folder], BackendSettings(1, str(tmp_path))))
     assert (done.returncode, done.stderr) == (0, "")
-    assert list(tmp_path.glob("*.blob"))
+    assert list(tmp_path.glob("*.openvino"))
 
 
 def test_the_real_build_says_in_one_line_what_it_lacks(tmp_path):

@@ -8,8 +8,10 @@ import subprocess
 import sys
 import time
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from drives import write_ros2
 from typer.testing import CliRunner
@@ -18,6 +20,7 @@ from perception_nodes.backends.contract import BACKENDS
 from perception_nodes.backends.model import load_model
 from perception_nodes.cli.app import app
 from perception_nodes.core.errors import PerceptionError
+from perception_nodes.evaluation import LabelledImage, LabelledSet
 from perception_nodes.hil import faulty_backend
 from perception_nodes.hil.faulty_backend import VARIABLE, Orders
 from perception_nodes.replay import corpus
@@ -232,6 +235,24 @@ def test_what_has_changed_is_done_again(drives, tmp_path, change, monkeypatch):
     every = change in ("threshold", "option", "code", "runtime")
     assert again.done == (list(DRIVES) if every else ["a"])
     assert sorted(result.name for result in results) == list(DRIVES)
+
+
+def test_other_labels_and_other_classes_make_other_jobs(drives, tmp_path):
+    """Though neither is in the name or the time of a file."""
+    model = load_model("road-n")
+    box = np.array([[0.1, 0.1, 0.2, 0.2]])
+    image = LabelledImage(Path("0.png"), box, np.array([0]), np.array([False]))
+    moved = replace(image, boxes=box + 0.1)
+    sets = [LabelledSet("set", ("car",), (one,)) for one in (image, moved)]
+    sets.append(replace(sets[0], counts_as={"car": ("car", "bus")}))
+    models = [model, model.model_copy(update={"classes": ["tree"] * 8})]
+    found = [Source("a", tmp_path / "a", "")]
+    keys = [
+        jobs_of(found, tmp_path, one, ReplaySettings(), Options(labels=labels), [])[0].key
+        for one in models
+        for labels in (None, *sets)
+    ]
+    assert len(set(keys)) == len(keys)
 
 
 def test_what_a_killed_worker_left_is_removed(drives, tmp_path):
