@@ -31,7 +31,7 @@ from model_compression.quantization.sensitivity import sensitivity
 from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.model import Model, load_model
 from perception_nodes.core.inference import Progress
-from perception_nodes.evaluation import LabelledSet, evaluate
+from perception_nodes.evaluation import Evaluation, LabelledSet, evaluate
 from perception_nodes.evaluation.agreement import agreement, detect
 from perception_nodes.evaluation.classes import class_losses, without_evidence
 from perception_nodes.evaluation.gate import (
@@ -321,10 +321,10 @@ class Trial:
     sets: Sequence[LabelledSet]
     margins: Margins
     bar: Bar
-    _evaluations: list[Any] = field(default_factory=list)
+    _evaluations: list[Evaluation] = field(default_factory=list)
     _found: list[Any] = field(default_factory=list)
 
-    def checks(self, model: Model) -> tuple[list[Check], list[Any]]:
+    def checks(self, model: Model) -> tuple[list[Check], list[Evaluation]]:
         """What was compared, and the evaluations of the 8-bit model on the sets."""
         if not self._found:
             self._found = self._objects(self.parent)
@@ -338,12 +338,12 @@ class Trial:
             old, new = ([one.map50_95 for one in each] for each in (self._evaluations, now))
             data = ", ".join(one.name for one in self.sets)
             checks.append(check_loss(name, model.name, data, old, new, self.margins.loss))
-            losses = class_losses(self._evaluations, now)
+            losses = class_losses(model.classes, self._evaluations, now)
             checks += check_classes(name, model.name, losses, self.margins.class_loss)
         return checks, now
 
     @property
-    def before(self) -> list[Any]:
+    def before(self) -> list[Evaluation]:
         """The evaluations of the float model."""
         return self._evaluations
 
@@ -356,7 +356,7 @@ class Trial:
         finally:
             backend.close()
 
-    def _evaluated(self, model: Model, data: LabelledSet) -> Any:
+    def _evaluated(self, model: Model, data: LabelledSet) -> Evaluation:
         with self.bar(f"{model.name} on {data.name}") as progress:
             return evaluate(model, data, progress=progress)
 
@@ -438,11 +438,11 @@ def _written(parent: Model, eight: Eight, folder: Path) -> Model:
     return load_model(str(folder))
 
 
-def _add_accuracy(folder: Path, evaluations: Sequence[Any]) -> None:
+def _add_accuracy(folder: Path, evaluations: Sequence[Evaluation]) -> None:
     if evaluations:
         description = yaml.safe_load((folder / "model.yaml").read_text(encoding="utf-8"))
         description["accuracy"] = {found.data: found.facts() for found in evaluations}
-        objects = class_losses(evaluations, evaluations)
+        objects = class_losses(description["classes"], evaluations, evaluations)
         description["without_evidence"] = without_evidence(description["classes"], objects)
         text = yaml.safe_dump(description, sort_keys=False, width=100, allow_unicode=True)
         write_whole(folder / "model.yaml", text)

@@ -65,14 +65,20 @@ class Detector:
 
         Args:
             seen: output of `look`.
-            groups: the model's classes that count as class 0, 1, ...; the score of an object is
-                that of the best class in its group.
+            groups: the model's classes that count as class 0, 1, ...; objects of other classes are
+                left out.
             settings: thresholds.
 
         Returns:
             Detections in pixels of the image; classes are indices into `groups`.
         """
-        return self._decode(seen, _grouped(seen.heads.classes, groups), settings)
+        found = self._decode(seen, seen.heads.classes, settings)
+        group_of = np.full(len(self._model.classes), -1, np.int64)
+        for group, indices in enumerate(groups):
+            group_of[list(indices)] = group
+        classes = group_of[found.classes]
+        judged = classes >= 0
+        return Detections(found.boxes[judged], found.scores[judged], classes[judged])
 
     def ranked(self, seen: Seen, groups: Sequence[tuple[int, ...]]) -> Detections:
         """All possible objects, as average precision needs them.
@@ -106,18 +112,10 @@ class Detector:
         return replace(found, boxes=BoxesToSource(seen.header, None)(found.boxes))
 
 
-def _grouped(
-    levels: Sequence[NDArray[np.float32]], groups: Sequence[tuple[int, ...]]
-) -> list[NDArray[np.float32]]:
-    """Class logits with one channel for each group: float32 [1, groups, ...] for each level."""
-    return [
-        np.stack([level[:, list(group)].max(axis=1) for group in groups], axis=1)
-        for level in levels
-    ]
-
-
 def _by_group(
     levels: Sequence[NDArray[np.float32]], groups: Sequence[tuple[int, ...]]
 ) -> list[list[NDArray[np.float32]]]:
-    """For each level, the class logits of each group: float32 [1, 1, ...]."""
-    return [[level[:, [i]] for i in range(len(groups))] for level in _grouped(levels, groups)]
+    """For each level, the class logits of each group, the best of its classes': [1, 1, ...]."""
+    return [
+        [level[:, list(group)].max(axis=1, keepdims=True) for group in groups] for level in levels
+    ]

@@ -57,21 +57,21 @@ def accuracy(
         EvaluationNotInstalled: pycocotools is not installed.
     """
     require_pycocotools()
-    reports = [report for report in recording.reports if report.source_width]
+    sizes = _sizes(recording.reports)
     if labels is not None:
         data, images = labels, _by_file(labels, drive, recording.reports)
     else:
-        data, images = _of_topic(drive, labels_topic, reports)
+        data, images = _of_topic(drive, labels_topic, recording.reports, sizes)
     groups, notes = class_groups(model, data)
     wanted = [data.classes.index(name) for name in groups]
     truth, found = [], []
     placer = model.input.preprocessor().placer
-    for report in reports:
-        image = images.get(report.sequence)
-        if image is None:
+    for report in recording.reports:
+        image, size = images.get(report.sequence), sizes.get(report.sequence)
+        if image is None or size is None:
             continue
-        header = FrameHeader(source_width=report.source_width, source_height=report.source_height)
-        box = placer.letterbox(report.source_width, report.source_height)
+        header = FrameHeader(source_width=size[0], source_height=size[1])
+        box = placer.letterbox(*size)
         header.scale_y = box.scale_y
         truth.append(labelled_objects(image, data, wanted, header))
         detections = recording.found(report)
@@ -96,6 +96,20 @@ def accuracy(
             "counts those below the score threshold",
         ],
     }
+
+
+def _sizes(reports: Sequence[ReportedFrame]) -> dict[int, tuple[int, int]]:
+    """Width and height of each frame; of one that was never decoded, those of the one before.
+
+    Such a frame, superseded or damaged, is one whose objects were not found.
+    """
+    sizes: dict[int, tuple[int, int]] = {}
+    known = [(one.source_width, one.source_height) for one in reports if one.source_width]
+    for report in reports if known else []:
+        if report.source_width:
+            known[0] = report.source_width, report.source_height
+        sizes[report.sequence] = known[0]
+    return sizes
 
 
 def _by_file(
@@ -137,7 +151,10 @@ def _by_file(
 
 
 def _of_topic(
-    drive: Drive, topic: str, reports: Sequence[ReportedFrame]
+    drive: Drive,
+    topic: str,
+    reports: Sequence[ReportedFrame],
+    sizes: Mapping[int, tuple[int, int]],
 ) -> tuple[LabelledSet, dict[int, LabelledImage]]:
     """Labels recorded as detections, by the stamps of the frames."""
     by_stamp = {report.stamp_ns: report for report in reports}
@@ -149,7 +166,6 @@ def _of_topic(
     if not rows:
         raise DataError(f"{drive.path}: no message of {topic} has the stamp of a frame")
     classes = tuple(sorted({label for found in rows.values() for label in found.labels}))
-    sizes = {report.sequence: (report.source_width, report.source_height) for report in reports}
     images = {
         index: LabelledImage(
             NOT_AN_IMAGE,
@@ -158,6 +174,7 @@ def _of_topic(
             np.zeros(len(found), np.bool_),
         )
         for index, found in rows.items()
+        if index in sizes
     }
     return LabelledSet(topic, classes, tuple(images.values())), images
 

@@ -1,11 +1,14 @@
 """8 bits for an imported detector: by our own table or by NNCF, compared with float, or refused."""
 
+import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 import pytest
+import yaml
 from onnx import numpy_helper
 from typer.testing import CliRunner
 
@@ -15,6 +18,8 @@ from model_compression.imported import NncfQuantizer, TableQuantizer, Trial, qua
 from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.model import load_model
 from perception_nodes.cli.app import app
+from perception_nodes.evaluation import read_set
+from perception_nodes.evaluation.agreement import detect
 from perception_nodes.evaluation.frames import FrameSource
 from perception_nodes.evaluation.gate import Margins
 
@@ -122,6 +127,36 @@ def test_layers_are_kept_float_until_it_is_enough(frames, tmp_path, monkeypatch)
     monkeypatch.setattr(imported, "check_agreement", judged)
     quantize_imported(PARENT, tmp_path / "eight", trial(frames), lambda line: None)
     assert tried == [0, 2, 4]
+
+
+def test_labels_are_compared_and_kept_with_both_models(frames, tmp_path):
+    """Labels made of what the float network finds."""
+    parent = load_model(str(shutil.copytree(PARENT.folder, tmp_path / PARENT.name)))
+    backend = open_backend("openvino", BackendSettings())
+    backend.load(parent)
+    for folder in ("images", "labels"):
+        (tmp_path / "set" / folder).mkdir(parents=True)
+    (tmp_path / "set/classes.txt").write_text("\n".join(parent.classes))
+    pixels = [frame for _, frame in frames]
+    size = np.array([parent.input.width, parent.input.height] * 2)
+    for number, found in enumerate(detect(parent, backend, pixels)):
+        cv2.imwrite(str(tmp_path / f"set/images/{number}.png"), pixels[number])
+        corners = np.clip(found.boxes / size, 0, 1)
+        boxes = np.hstack([corners[:, :2] + corners[:, 2:], 2 * (corners[:, 2:] - corners[:, :2])])
+        lines = [
+            " ".join(map(str, [label, *box / 2]))
+            for label, box in zip(found.classes.tolist(), boxes, strict=True)
+        ]
+        (tmp_path / f"set/labels/{number}.txt").write_text("\n".join(lines))
+    backend.close()
+    tried = Trial(parent, frames, [read_set(tmp_path / "set")], Margins(loss=0.3), silent)
+    checks = quantize_imported(parent, tmp_path / "eight", tried, lambda line: None)
+    assert any("AP50 or recall of" in check.measure for check in checks)
+    for model in (parent, load_model(str(tmp_path / "eight"))):
+        description = yaml.safe_load((model.folder / "model.yaml").read_text())
+        (facts,) = description["accuracy"].values()
+        assert facts["images"] == len(frames)
+        assert "stop sign" in description["without_evidence"]
 
 
 def command(*arguments: object) -> tuple[int, str]:

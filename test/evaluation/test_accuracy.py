@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from perception_nodes.backends.model import Model, load_model
+from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.core.frame import Detections, FrameHeader
 from perception_nodes.core.geometry import Letterbox
 from perception_nodes.core.inference import HeadTensors
@@ -18,7 +19,7 @@ from perception_nodes.evaluation import (
     evaluate,
     taught_set,
 )
-from perception_nodes.evaluation.detector import Seen
+from perception_nodes.evaluation.detector import Detector, Seen
 
 BOX = np.array([[0.25, 0.25, 0.75, 0.75]])
 
@@ -82,6 +83,26 @@ def test_a_perfect_detector_is_perfect(model: Model, picture: Path) -> None:
     assert facts["light"] == {"dark": {"objects": 4, "map50": 1}}
     assert result.operating_point.f1 == pytest.approx(1)
     assert done[-1] == (4, 4)
+
+
+def test_what_is_reported_as_a_class_that_nobody_labels_is_not_found() -> None:
+    """A network that takes every car for a stop sign must not pass on a set without stop signs."""
+    model = load_model("road-n")
+    car, stop_sign = (model.classes.index(name) for name in ("car", "stop sign"))
+    detector = Detector(model, "null", 1)
+    heads = detector.look(np.zeros((256, 416, 3), np.uint8)).heads
+    boxes = [np.zeros_like(level) for level in heads.boxes]
+    classes = [np.full_like(level, -9) for level in heads.classes]
+    seen = Seen(
+        HeadTensors(boxes, classes), detector.look(np.zeros((256, 416, 3), np.uint8)).header
+    )
+    groups, settings = [(car,)], DecodeSettings()
+    classes[0][0, car, 3, 3] = 2.0
+    assert len(detector.objects(seen, groups, settings)) == 1
+    classes[0][0, stop_sign, 3, 3] = 3.0
+    assert len(detector.objects(seen, groups, settings)) == 0
+    assert detector.ranked(seen, groups).scores.max() > 0.8
+    detector.close()
 
 
 def test_a_label_may_be_any_of_several_classes(model: Model, picture: Path) -> None:

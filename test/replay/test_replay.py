@@ -28,10 +28,13 @@ from mcap.reader import make_reader
 from rosbags.rosbag2 import CompressionMode, StoragePlugin
 from rosbags.rosbag2 import Writer as Rosbag2Writer
 
+from perception_nodes.backends.model import load_model
 from perception_nodes.core.frame import STAMPS, FrameHeader
 from perception_nodes.drives.bag import open_drive
 from perception_nodes.drives.schemas import COMPRESSED_IMAGE, DETECTIONS, TRACKS, typestore
+from perception_nodes.evaluation import read_set
 from perception_nodes.preprocess.cpu import Preprocessor
+from perception_nodes.replay.accuracy import accuracy
 from perception_nodes.report.recording import (
     DETECTIONS_TOPIC,
     FRAME_REPORT_TOPIC,
@@ -415,6 +418,20 @@ def test_accuracy_against_labels(street, tmp_path):
     found = replay(street, "--out", tmp_path / "again", "--labels", tmp_path / "set")["accuracy"]
     assert found["frames"] == 20
     assert found["map50"] == pytest.approx(1.0, abs=0.01)
+    # A frame that never came to the network has found nothing, even where nobody knows its size.
+    unseen = {report.sequence for report in recording.reports[30:50:2]}
+    recording.reports[:] = [
+        one._replace(source_width=0, source_height=0) if one.sequence in unseen else one
+        for one in recording.reports
+    ]
+    for one in unseen:
+        recording.detections.pop(one, None)
+    assert recording.by_number
+    with open_drive(street) as drive:
+        half = accuracy(load_model("road-n"), drive, recording, read_set(tmp_path / "set"), "")
+    assert half["frames"] == 20
+    assert half["objects"] == found["objects"]
+    assert half["map50"] < 0.8
     assert "Accuracy on" in (tmp_path / "again/report.html").read_text()
 
 
