@@ -52,6 +52,7 @@ class GStreamerSource:
         self._thread: threading.Thread | None = None
         self._stop, self._pulled = threading.Event(), Mailbox()
         self._slots: Writer[CameraHeader] | None = None
+        self._unfit = 0  # frames of another size, which the next one tells of
 
     def open(self) -> CameraFormat:
         """Start the pipeline and wait for its first frame's format, see `CameraSource`."""
@@ -109,6 +110,7 @@ class GStreamerSource:
             return None
         buffer = found.frame.get_buffer()
         if buffer.get_size() != self._size_bytes or not found.frame.get_caps().is_equal(self._caps):
+            self._unfit += found.lost + 1
             raise CameraGone(f"gst:{self._description} now gives frames of another size")
         mapped, view = buffer.map(self._gst.MapFlags.READ)
         if not mapped:
@@ -135,7 +137,9 @@ class GStreamerSource:
 
     def _drain(self) -> None:
         """Take every frame at once: what a full sink dropped, nothing would count."""
-        self._pulled.put(Arrived(self._first, self._stamp_ns(self._first)))
+        unfit, self._unfit = self._unfit, 0
+        cause = "the size of the frames changed" if unfit else ""
+        self._pulled.put(Arrived(self._first, self._stamp_ns(self._first), unfit, cause))
         while not self._stop.is_set():
             sample = self._pull(PULL_MS)
             if sample is not None:

@@ -173,29 +173,28 @@ class V4l2Source:
 
     def capture(self, timeout_ms: float) -> CapturedFrame | None:
         """The next frame, see `CameraSource`."""
-        while True:
-            events = self._poll.poll(timeout_ms)
-            if not events:
+        events = self._poll.poll(timeout_ms)
+        if not events:
+            return None
+        if events[0][1] & select.POLLPRI:
+            self._read_event()
+        buffer = self._buffer(0)
+        try:
+            kernel.call(self._descriptor, kernel.DQBUF, buffer)
+        except OSError as error:
+            if error.errno == errno.EAGAIN:
                 return None
-            if events[0][1] & select.POLLPRI:
-                self._read_event()
-            buffer = self._buffer(0)
-            try:
-                kernel.call(self._descriptor, kernel.DQBUF, buffer)
-            except OSError as error:
-                if error.errno == errno.EAGAIN:
-                    return None
-                raise self._failed("a frame", error) from error
-            self._lost += self._gap(buffer.sequence)
-            if buffer.flags & kernel.BUF_FLAG_ERROR or not buffer.bytesused:
-                self._lost += 1  # the driver says that its pixels are not whole
-                self._give_back(buffer.index)
-                continue
-            sample = self._filled(buffer)
-            sample.header.describe(self._stamp_ns(buffer), *self._frame, buffer.bytesused)
-            # Also those before a call that ended without a frame.
-            lost, self._lost = self._lost, 0
-            return CapturedFrame(sample, lost)
+            raise self._failed("a frame", error) from error
+        self._lost += self._gap(buffer.sequence)
+        if buffer.flags & kernel.BUF_FLAG_ERROR or not buffer.bytesused:
+            self._lost += 1  # the driver says that its pixels are not whole
+            self._give_back(buffer.index)
+            return None  # not the next one: all may be like this, and the caller has to know
+        sample = self._filled(buffer)
+        sample.header.describe(self._stamp_ns(buffer), *self._frame, buffer.bytesused)
+        # Also those before a call that ended without a frame.
+        lost, self._lost = self._lost, 0
+        return CapturedFrame(sample, lost)
 
     def _filled(self, buffer: kernel.Buffer) -> Sample[CameraHeader]:
         """The slot with the frame of a buffer, which goes back to the driver."""

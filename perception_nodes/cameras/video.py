@@ -217,6 +217,8 @@ class VideoSource:
             return None
         width, height = self._size
         if (found.frame.width & ~1, found.frame.height & ~1) != self._size:
+            self.close()  # its thread counts losses too
+            self._losses.add(found.lost + 1, found.cause or "the size of the frames changed")
             raise self._broken(f"{self._settings.url} now gives frames of another size")
         sample = self._slots.loan(width * height * 3 // 2)
         write_nv12(found.frame, sample.payload.reshape(height * 3 // 2, width))
@@ -240,10 +242,12 @@ class VideoSource:
                 if self._stop.is_set():
                     return
                 self._decoded.put(Arrived(frame, stamp_ns, *self._losses.take()))
+            if self._is_live:  # what was lost at last is told with the first frame when it is back
+                self._decoded.put(CameraGone(f"{self._settings.url} has ended"))
+                return
             lost, cause = self._losses.take()
             last = f"; the last {lost} frames are lost: {cause}" if lost else ""
-            ended = CameraGone if self._is_live else CameraEnded
-            self._decoded.put(ended(f"{self._settings.url} has ended{last}"))
+            self._decoded.put(CameraEnded(f"{self._settings.url} has ended{last}"))
         except Exception as error:  # PyAV's errors have many types; the reader is told of all
             text = getattr(error, "strerror", None) or str(error)
             self._decoded.put(self._broken(f"{self._settings.url}: {text}"))

@@ -33,13 +33,20 @@ class RecordedCalibration:
         if self._last is not None:
             self._changes += 1
             self._first_change = self._first_change or frame.index
-        self._last, self._size = info[STAMP_END:], None
+        self._last = info[STAMP_END:]
         try:
             read = read_camera_info(info)
+        except FrameRejected as error:
+            self._warn(
+                f"the CameraInfo of frame {frame.index} is not used, what was known before stays "
+                f"in force: {error}"
+            )
+            return
+        self._size = None
+        try:
             self._preprocessor.calibrate(read)
-        except (FrameRejected, UnknownLens) as error:
-            reason = " ".join(str(error).split())
-            self._warn(f"from frame {frame.index} on frames are not rectified: {reason}")
+        except UnknownLens as error:
+            self._warn(f"from frame {frame.index} on frames are not rectified: {error}")
             return
         if _is_uncalibrated(read):
             self._warn(

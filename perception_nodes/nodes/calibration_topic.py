@@ -34,5 +34,8 @@ class CalibrationTopic:
         try:
             with self._node.busy():
                 self._preprocessor.calibrate(read_camera_info(data))
-        except (FrameRejected, UnknownLens) as error:
+        except FrameRejected as error:
+            said = f"a CameraInfo is not used, what was known before stays in force: {error}"
+            self._node.get_logger().warning(said)
+        except UnknownLens as error:
             self._node.get_logger().warning(f"frames are processed without calibration: {error}")

@@ -18,12 +18,13 @@ class FrameNumbers:
         self._taken = dict(taken)
         self._next |= {source: number + 1 for source, number in taken.items()}
 
-    def missing_before(self, source: int, number: int) -> range | None:
+    def missing_before(self, source: int, number: int, lost: int = 0) -> range | None:
         """The numbers of frames that were sent before this one and did not arrive.
 
         Args:
             source: identifies who numbers the frames; not 0.
             number: that of a frame which has arrived.
+            lost: so many frames directly before it were lost by the camera itself.
 
         Returns:
             None if the predecessor has taken the frame already.
@@ -32,7 +33,8 @@ class FrameNumbers:
             return None
         # After its first new frame a source's numbers may start again.
         self._taken.pop(source, None)
-        # A source may have been running before us: its first frame that we see is our first.
-        expected = self._next.get(source, number)
+        # A source may have been running before us: its first frame that we see is our first, but
+        # for what it says that it has lost.
+        expected = self._next.get(source, max(0, number - lost))
         self._next[source] = number + 1
         return range(expected, number)

@@ -183,7 +183,7 @@ class PreprocessNode(RedundantNode):
             lost: frames directly before it that the camera lost.
         """
         self.sign()
-        missing = self._numbers.missing_before(source, number)
+        missing = self._numbers.missing_before(source, number, lost)
         if missing is None:
             return False
         gap = missing.stop - missing.start

@@ -202,8 +202,8 @@ class RedundantNode(PerceptionNode):
         """Stop working, so that another process can."""
         self._working = False
         for seat in reversed(self.seats):
-            seat.lease.release()
-            seat.records.leave()
+            if seat.lease.release():
+                seat.records.leave()
 
     def close(self) -> None:
         """Give the leases back."""

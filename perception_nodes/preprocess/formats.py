@@ -92,6 +92,8 @@ def check_frame(image: ImageView) -> tuple[str, int]:
     rows = height * 3 // 2 if encoding in ("nv12", "nv21") else height
     if step < row_bytes:
         raise FrameRejected(f"{encoding}: step {step} is less than the {row_bytes} bytes of a row")
+    if encoding in DEEP and step % 2:
+        raise FrameRejected(f"{encoding}: step {step} splits a sample of two bytes")
     if len(image.data) < rows * step:
         raise FrameRejected(
             f"{encoding}: {len(image.data)} bytes are fewer than {rows} rows of {step}"

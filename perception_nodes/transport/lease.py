@@ -228,12 +228,20 @@ class Lease:
         else:
             process.close()
 
-    def release(self) -> None:
-        """Give up the right to work, in good order."""
+    def release(self) -> bool:
+        """Give up the right to work, if we have it.
+
+        Returns:
+            Whether in good order: with a frame in hand it is an error that ends us, and the
+            successor closes that frame as if we had died of it.
+        """
+        in_order = not (self.held and self.note.unended)
         if self.held:
-            self.note.process = self.note.unended = 0
+            if in_order:
+                self.note.process = 0
             fcntl.flock(self._mapped.descriptor, fcntl.LOCK_UN)
             self.held = False
+        return in_order
 
     def close(self) -> None:
         """Release it and close the file."""

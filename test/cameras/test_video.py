@@ -220,6 +220,20 @@ def test_a_camera_of_no_steady_rate_loses_nothing_by_its_times_alone():
         assert losses.take() == (0, "")
 
 
+def test_what_was_lost_before_a_stream_broke_off_is_told_when_it_is_back(monkeypatch):
+    source = VideoSource(VideoSettings("rtsp://camera"))
+
+    def live(self):
+        self._losses.add(7, "packets are missing")
+        yield from ()
+
+    monkeypatch.setattr(VideoSource, "_live", live)
+    source._decode()
+    with pytest.raises(CameraGone, match="has ended"):
+        source._decoded.take(0.0)
+    assert source._losses.take() == (7, "packets are missing")
+
+
 @pytest.mark.parametrize("jump_s", [-3600, -6, 6, 3600])
 def test_a_stream_that_sets_its_clock_has_lost_nothing_and_is_dated_anew(jump_s):
     losses, clock = Losses(), StreamClock()

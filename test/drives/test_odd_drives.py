@@ -111,7 +111,10 @@ def test_a_jump_of_the_log_time_is_not_waited_for(tmp_path, jump):
         ({0: calibration(0, 0.0), 3: calibration()}, "not calibrated (K = 0)"),
         ({0: calibration(width=1280, height=720)}, "64x48, the CameraInfo is for 1280x720"),
         ({7: calibration()}, "the first CameraInfo was logged 0.3 s behind the first frame"),
-        ({0: calibration()[:50]}, "from frame 0 on frames are not rectified: CameraInfo: cut off"),
+        (
+            {0: calibration(), 2: calibration()[:50]},
+            "the CameraInfo of frame 2 is not used, what was",
+        ),
     ],
 )
 def test_a_calibration_that_changes_or_is_unusable_is_named(tmp_path, infos, said):

@@ -14,6 +14,14 @@ def test_the_first_frame_of_a_source_misses_nothing():
     assert list(FrameNumbers().missing_before(1, 100)) == []
 
 
+def test_what_a_camera_has_lost_before_its_first_frame_is_missing():
+    numbers = FrameNumbers()
+    assert list(numbers.missing_before(1, 3, lost=3)) == [0, 1, 2]
+    assert list(numbers.missing_before(2, 100, lost=2)) == [98, 99]
+    assert list(numbers.missing_before(2, 102, lost=1)) == [101]
+    assert list(numbers.missing_before(3, 1, lost=5)) == [0]
+
+
 def test_gaps_are_missing_in_each_source_by_itself():
     numbers = FrameNumbers()
     numbers.missing_before(1, 5)

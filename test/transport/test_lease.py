@@ -105,10 +105,24 @@ def test_a_lease_that_is_given_up_leaves_no_predecessor(lease):
     other = Lease("front", "detector")
     lease.acquire(PATIENCE_NS)
     lease.begin(5, 17, 1234)
-    lease.release()
+    lease.end()
+    assert lease.release()
     record = other.acquire(PATIENCE_NS)
     assert (record.predecessor, record.ingest_process) == (0, 0)
     assert other.note.ingested_ns == 1234, "where it stood is known all the same"
+    other.close()
+
+
+def test_an_error_in_the_middle_of_a_frame_is_no_good_order(lease):
+    other = Lease("front", "detector")
+    lease.acquire(PATIENCE_NS)
+    lease.begin(5, 17, 1234)
+    lease.publish()
+    assert not lease.release()
+    record = other.acquire(PATIENCE_NS)
+    assert record.predecessor == os.getpid()
+    assert (record.ingest_process, record.sequence) == (5, 17)
+    assert record.reason.endswith(MAY_BE_OUT)
     other.close()
 
 
