@@ -147,7 +147,7 @@ class Consumer:
         now = now or Instant.now()
         if self._begun_ns is None:
             self._begun_ns = now.monotonic_ns
-        if self._unsafe(now):
+        if self._unsafe(now) or self._told is HealthMode.UNSAFE:
             self._note(MAX_TOLERATED + 1, now)
         found = self._nothing(now) if message is None else self._received(message, now)
         if found.state in (State.WRONG, State.SILENT):

@@ -165,6 +165,8 @@ def test_the_modes_of_the_graph_come_through() -> None:
     assert stream.next(data=bytes(12) + b"\2").mode is HealthMode.SKIPPING
     assert stream.next(data=bytes(12) + b"\3").mode is UNSAFE
     assert stream.get(None).mode is UNSAFE
+    for _ in range(31):  # a second
+        assert stream.next(data=bytes(12) + b"\0").mode is DEGRADED
     assert stream.next(data=bytes(12) + b"\0").mode is NOMINAL
     assert stream.next(data=bytes(12) + b"\4").reason == "another message inside"
 

@@ -242,7 +242,7 @@ class Consumer {
             begun_ = true;
             since_ns_ = now.monotonic_ns;
         }
-        if (unsafe(now)) {
+        if (unsafe(now) || told_ == Mode::UNSAFE) {
             note(ALL, now);
         }
     }
