@@ -225,7 +225,7 @@ def test_replay_says_that_the_time_is_simulated(root, macs, tmp_path, monkeypatc
     if not (sample / "metadata.yaml").is_file():
         pytest.skip("the sample drive is not made (make sample)")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    arguments = ["replay", str(sample), "--model", "road-xs", "--every", "100"]
+    arguments = ["replay", str(sample), "--model", "road-xs", "--every", "80"]
     shas = []
     for name in ("golden", "fpga"):
         out = str(tmp_path / name)
@@ -235,7 +235,7 @@ def test_replay_says_that_the_time_is_simulated(root, macs, tmp_path, monkeypatc
     assert shas[0] == shas[1]
     engine = json.loads(result.stdout)["engine"]
     assert engine["simulated"]
-    assert engine["frames"] == 3
+    assert engine["frames"] == 4
     assert "simulated: no hardware has run" in (tmp_path / "fpga/report.html").read_text()
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace as replaced
 
 import cv2
 import numpy as np
@@ -421,12 +422,12 @@ def test_accuracy_against_labels(street, tmp_path):
     # A frame that never came to the network has found nothing, even where nobody knows its size.
     unseen = {report.sequence for report in recording.reports[30:50:2]}
     recording.reports[:] = [
-        one._replace(source_width=0, source_height=0) if one.sequence in unseen else one
+        replaced(one, source_width=0, source_height=0) if one.sequence in unseen else one
         for one in recording.reports
     ]
-    for one in unseen:
-        recording.detections.pop(one, None)
-    assert recording.by_number
+    for one in recording.reports:
+        if one.sequence in unseen:
+            recording.detections.pop(one.stamp_ns, None)
     with open_drive(street) as drive:
         half = accuracy(load_model("road-n"), drive, recording, read_set(tmp_path / "set"), "")
     assert half["frames"] == 20
