@@ -103,12 +103,14 @@ def _sizes(reports: Sequence[ReportedFrame]) -> dict[int, tuple[int, int]]:
 
     Such a frame, superseded or damaged, is one whose objects were not found.
     """
-    sizes: dict[int, tuple[int, int]] = {}
-    known = [(one.source_width, one.source_height) for one in reports if one.source_width]
-    for report in reports if known else []:
+    known = ((one.source_width, one.source_height) for one in reports if one.source_width)
+    size = next(known, (0, 0))
+    sizes = {}
+    for report in reports:
         if report.source_width:
-            known[0] = report.source_width, report.source_height
-        sizes[report.sequence] = known[0]
+            size = report.source_width, report.source_height
+        if any(size):
+            sizes[report.sequence] = size
     return sizes
 
 
