@@ -245,8 +245,10 @@ def _detection(verdict: Verdict, expect: Expectation, seen: Observations) -> Non
         if seen.first_ns <= told.at_ns <= _last_ns(seen) and pattern.search(text)
     ]
     # A single frame may have this cause at any time, but a mode that has it before the fault has it
-    # for something else.
-    before = [told for told in seen.told if seen.first_ns <= told.at_ns < seen.begin_ns]
+    # for something else. Until the first detections the mode may have it because no frame has come.
+    running = (t.at_ns for t in seen.told if t.mode == HealthMode.NOMINAL)
+    running_ns = next((at_ns for at_ns in running if at_ns >= seen.first_ns), seen.begin_ns)
+    before = [told for told in seen.told if running_ns <= told.at_ns < seen.begin_ns]
     if any(pattern.search(told.cause) for told in before):
         verdict.problems.append(f"{expect.cause!r} was reported before the fault")
     said += [

@@ -187,6 +187,15 @@ def test_detection_must_come_in_time_and_not_before():
     )
 
 
+def test_the_wait_for_the_first_frame_is_no_fault_of_the_camera():
+    seen = run()
+    waiting = ReceivedHealth(FIRST + 1, HealthMode.UNSAFE, "no frame from the camera")
+    seen.told.insert(0, waiting)
+    assert problems_of(seen) == []
+    seen.told.insert(9, replace(waiting, at_ns=seen.told[8].at_ns + 1))
+    assert problems_of(seen)[0] == "'no frame' was reported before the fault"
+
+
 def test_a_fault_that_changed_no_mode_before_is_not_the_one_that_is_put_in():
     seen = run()
     seen.told[3] = replace(seen.told[3], faults=("inference exceeded its 6 ms",))
