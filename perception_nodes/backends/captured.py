@@ -45,8 +45,10 @@ class CapturedNetwork:
         np.copyto(self.image, image)
         try:
             self.device.make_current()
-            self.graph.launch(self.stream)
-            self.stream.wait()
+            try:
+                self.graph.launch(self.stream)
+            finally:  # also where TensorRT refuses: only the device tells whether it has failed
+                self.stream.wait()
         except CudaError as error:
             raise BackendLost(str(error)) from error
         return self.heads

@@ -112,6 +112,10 @@ class FrameMemory:
                 segment.close()
                 self._segments.remove(segment)
                 break
+        # What a camera that has gone has left stays in memory for as long as it is registered.
+        for segment in [one for one in self._segments if not one.is_current()]:
+            segment.close()
+            self._segments.remove(segment)
         found = self._register(address, nbytes)
         if found is None:
             return None, 0

@@ -73,7 +73,7 @@ class FrameTransfer:
         self._frame_bytes = plan.frame_bytes
         if self._memory is not None:
             self._memory.close()
-        self._memory = self._device.memory(plan.frame_bytes + 2 * PIECE_BYTES)
+        self._memory = self._device.memory(plan.frame_bytes + 3 * PIECE_BYTES)
         job, blocks = build_fetch_job(plan, self._cell_address, rows)
         self._launch = self._kernel.prepare((blocks, 1, 1), (FETCH_THREADS, 1, 1), job)
         self.took_us = self._time(stream, preprocess)

@@ -393,6 +393,21 @@ class TestWhereFramesLie:
             registrations = camera.detector.preprocessing.frames.registrations
             assert registrations == gpu.calls["cuMemHostRegister"] == count
 
+    def test_the_memory_of_a_camera_that_has_gone_is_given_back(self, device, gpu):
+        frames, size = FrameMemory(device), 1 << 16
+        frames.reserve(size)
+        held, former = [], mmap.mmap(-1, size)
+        for _ in range(5):
+            with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
+                os.truncate(file.name, size)
+                memory = mmap.mmap(file.fileno(), size)
+            former.close()  # only now: the next one lies elsewhere
+            assert frames.locate(memoryview(memory))[1] == 0
+            held.append(gpu.open["mapped"])
+            former = memory
+        assert held == [2] * 5  # one of them is the room for copies
+        frames.close()
+
     def test_another_file_at_the_same_address_is_registered_anew(self, device, gpu, tmp_path):
         """The memory of a restarted camera may be mapped where its predecessor's was."""
         libc = ctypes.CDLL(None, use_errno=True)

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import fake_gpu
 import fake_tensorrt
@@ -16,9 +17,11 @@ from fake_gpu import FakeGpu, Verdict
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from perception_nodes.backends.captured import CapturedNetwork
 from perception_nodes.backends.contract import BackendSettings, NotBuilt, open_backend
 from perception_nodes.backends.model import ModelError, load_model
 from perception_nodes.core.inference import BackendError, BackendLost
+from perception_nodes.gpu.cuda import CudaError
 from perception_nodes.gpu.tensorrt.cache import CachedEngine, EngineCache, EngineKey
 
 VERSIONS = {
@@ -335,6 +338,31 @@ def test_an_engine_without_memory_to_run_in_is_not_built_again(
         opened(tmp_path, model, may_build=may_build)
     assert not isinstance(told.value, NotBuilt)
     assert gpu.calls["build"] == 1 and gpu.open["context"] == 0
+
+
+@pytest.mark.parametrize("device_fails", [True, False])
+def test_a_refused_run_says_whether_the_device_itself_has_failed(device_fails):
+    """TensorRT tells no difference; every frame after it would fail the same way."""
+
+    def refuse(_):
+        raise BackendError("TensorRT failed")
+
+    def wait():
+        if device_fails:
+            raise CudaError("illegal memory access")
+
+    image = np.zeros((2, 2, 3), np.uint8)
+    network = CapturedNetwork(
+        backend="tensorrt",
+        device=SimpleNamespace(make_current=lambda: None),
+        graph=SimpleNamespace(launch=refuse),
+        stream=SimpleNamespace(wait=wait),
+        image=image,
+        heads=None,
+    )
+    with pytest.raises(BackendError) as caught:
+        network.infer(image)
+    assert isinstance(caught.value, BackendLost) == device_fails
 
 
 def test_failed_frame_is_told(runtime, gpu, tmp_path, model):

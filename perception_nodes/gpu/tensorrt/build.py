@@ -1,5 +1,6 @@
 """Building an engine from an ONNX file, once per machine; TensorRT-RTX needs no GPU for it."""
 
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,23 +111,28 @@ def _monitor(trt: Any, progress: Progress) -> Any:
             super().__init__()
             self.phases: dict[str, tuple[str | None, int, int]] = {}
             self.shown = 0
+            self.lock = threading.Lock()  # several threads report, out of order
 
         def phase_start(self, name: str, parent: str | None, steps: int) -> None:
-            self.phases[name] = (parent, steps, 0)
+            with self.lock:
+                self.phases[name] = (parent, steps, 0)
 
         def step_complete(self, name: str, step: int) -> bool:
-            parent, steps, _ = self.phases[name]
-            self.phases[name] = (parent, steps, step + 1)
-            whole = max(
-                self.share(name) for name, (parent, *_) in self.phases.items() if parent is None
-            )
-            # Several threads report steps, out of order; progress must not go back.
-            self.shown = max(self.shown, round(STEPS * whole))
-            progress(self.shown, STEPS)
-            return True
+            with self.lock:
+                if name not in self.phases:  # a phase may be finished before its last steps
+                    return True
+                parent, steps, _ = self.phases[name]
+                self.phases[name] = (parent, steps, step + 1)
+                outermost = (one for one, (of, *_) in self.phases.items() if of is None)
+                whole = max(map(self.share, outermost), default=0.0)
+                # Progress must not go back.
+                self.shown = max(self.shown, round(STEPS * whole))
+                progress(self.shown, STEPS)
+                return True
 
         def phase_finish(self, name: str) -> None:
-            self.phases.pop(name, None)
+            with self.lock:
+                self.phases.pop(name, None)
 
         def share(self, name: str) -> float:
             """Completed share of a phase, including its inner phases."""
