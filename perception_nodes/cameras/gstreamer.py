@@ -15,7 +15,13 @@ import numpy as np
 
 from perception_nodes.cameras.channel import CameraHeader
 from perception_nodes.cameras.mailbox import Arrived, Mailbox
-from perception_nodes.cameras.source import CameraError, CameraFormat, CameraGone, CapturedFrame
+from perception_nodes.cameras.source import (
+    CameraError,
+    CameraFormat,
+    CameraGone,
+    CapturedFrame,
+    colour_note,
+)
 from perception_nodes.transport.shm import Writer
 
 ENCODINGS = {
@@ -32,6 +38,8 @@ ENCODINGS = {
     "GRAY8": "mono8",
 }
 """ROS encodings by GStreamer's format; the order is that in which we ask for them."""
+MATRICES = {2: "FCC", 3: "BT.709", 4: "BT.601", 5: "SMPTE 240M", 6: "BT.2020"}
+"""By GStreamer's GstVideoColorMatrix."""
 OPEN_TIMEOUT_S = 10.0
 QUEUED, PULL_MS = 16, 50.0
 """Frames that the sink keeps until our thread has pulled them; and how long that waits for one."""
@@ -84,6 +92,8 @@ class GStreamerSource:
         name = facts.finfo.name
         encoding, width, height = ENCODINGS[name], facts.width, facts.height
         rate_hz = facts.fps_n / facts.fps_d if facts.fps_d else 0.0
+        colours = facts.colorimetry
+        matrix = MATRICES.get(int(colours.matrix), "")
         self._size_bytes = facts.size
         self._frame = encoding, width, height, facts.stride[0], facts.size
         self._sequence: int | None = None
@@ -92,7 +102,8 @@ class GStreamerSource:
             rate_hz,
             1,
             2,
-            f"gst:{self._description}, {name} {width}x{height} at {rate_hz:g} Hz, one copy",
+            f"gst:{self._description}, {name} {width}x{height} at {rate_hz:g} Hz, one copy"
+            + colour_note(encoding, matrix, colours.range == gst_video.VideoColorRange(1)),
         )
 
     def start(self, slots: Writer[CameraHeader]) -> None:

@@ -7,6 +7,8 @@ from perception_nodes.cameras.channel import CameraHeader
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.transport.shm import Sample, Writer
 
+YUV = ("nv12", "nv21", "yuyv", "uyvy")
+
 
 class CameraError(PerceptionError):
     """A source cannot be used; the text names it, what is wrong, and the remedy."""
@@ -44,6 +46,21 @@ class CameraFormat:
     copies: int
     loaned: int
     description: str
+
+
+def colour_note(encoding: str, matrix: str, is_full_range: bool) -> str:
+    """What to tell of a format whose YUV is not what all YUV is taken for; else an empty text.
+
+    Args:
+        encoding: ROS name.
+        matrix: name of the matrix that the source states, such as "BT.709"; empty if it does not.
+        is_full_range: whether it states that black is 0 and white 255.
+    """
+    stated = [matrix] if matrix not in ("", "BT.601") else []
+    stated += ["full range"] if is_full_range else []
+    if encoding not in YUV or not stated:
+        return ""
+    return f"; it states {' in '.join(stated)}, and is read as BT.601 in limited range"
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,13 @@ import numpy as np
 
 from perception_nodes.cameras import v4l2_kernel as kernel
 from perception_nodes.cameras.channel import CameraHeader
-from perception_nodes.cameras.source import CameraError, CameraFormat, CameraGone, CapturedFrame
+from perception_nodes.cameras.source import (
+    CameraError,
+    CameraFormat,
+    CameraGone,
+    CapturedFrame,
+    colour_note,
+)
 from perception_nodes.cameras.v4l2_devices import (
     V4l2Settings,
     capability_of,
@@ -101,7 +107,8 @@ class V4l2Source:
             BUFFERS + 1 if self._use_pointers else 2,
             f"{path} ({capability.card.decode(errors='replace')}), {code.decode()} "
             f"{given.width}x{given.height} at {rate_hz:g} Hz, "
-            + ("user pointers, no copy" if self._use_pointers else "mmap, one copy"),
+            + ("user pointers, no copy" if self._use_pointers else "mmap, one copy")
+            + colour_note(encoding, *_colours(given)),
         )
 
     def _set_rate(self, rate_hz: float) -> float:
@@ -286,3 +293,10 @@ class V4l2Source:
             if sample is not None:
                 sample.release()
         self._mapped, self._lent, self._slots = [], [], None
+
+
+def _colours(given: kernel.Format) -> tuple[str, bool]:
+    """Name of the matrix of YUV, empty if it is not stated, and whether its range is full."""
+    matrix = kernel.MATRICES.get(given.ycbcr_enc) or kernel.USUAL_MATRICES.get(given.colorspace, "")
+    is_jpeg = not given.quantization and given.colorspace == kernel.COLORSPACE_JPEG
+    return matrix, is_jpeg or given.quantization == kernel.FULL_RANGE

@@ -43,6 +43,10 @@ ENCODINGS = {
     b"JPEG": "jpeg",
 }
 """ROS encodings by the kernel's code, the ones that cost preprocessing least first."""
+MATRICES = {1: "BT.601", 2: "BT.709", 3: "BT.601", 4: "BT.709", 6: "BT.2020", 8: "SMPTE 240M"}
+USUAL_MATRICES = {2: "SMPTE 240M", 3: "BT.709", 10: "BT.2020"}
+"""By `v4l2_ycbcr_encoding`; and where that is not set, by `v4l2_colorspace`."""
+COLORSPACE_JPEG, FULL_RANGE = 7, 1
 
 
 class Capability(ctypes.Structure):

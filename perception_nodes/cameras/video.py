@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from statistics import median
 from typing import Any
 
@@ -23,7 +24,7 @@ from perception_nodes.cameras.source import (
     CapturedFrame,
 )
 from perception_nodes.core.frame import FrameRejected
-from perception_nodes.preprocess.video import VideoDecoder, pyav, write_nv12
+from perception_nodes.preprocess.video import VideoDecoder, whole_pictures, write_nv12
 from perception_nodes.transport.shm import Writer
 
 OPEN_TIMEOUT_S = 10.0
@@ -41,6 +42,8 @@ CODECS = {"h264": "h264", "hevc": "h265"}
 """Our names of what is checked for losses, by FFmpeg's."""
 ANNEX_B = ("rtsp", "rtp", "sdp", "mpegts")
 """FFmpeg's names of the formats whose packets have start codes."""
+MAX_HELD = 16
+"""A decoder holds back at most this many pictures (ITU-T H.264, A.3.1)."""
 INTERVALS, ENOUGH = 30, 5
 """Times between frames by which a missing one is noticed: how many are kept, and needed."""
 OFFSET_WINDOW_NS = 30_000_000_000
@@ -155,6 +158,7 @@ class VideoSource:
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
         self._decoded, self._losses = Mailbox(), Losses()
+        self._is_broken, self._held = False, 0
         self._slots: Writer[CameraHeader] | None = None
 
     def open(self) -> CameraFormat:
@@ -163,6 +167,8 @@ class VideoSource:
         self._container = self._opened()
         video = self._container.streams.video[0]
         video.thread_type = "NONE"  # threads of the decoder would each hold a frame back
+        video.codec_context.options = {"err_detect": "crccheck"}
+        self._is_broken, self._held = False, 0
         width, height = video.codec_context.width & ~1, video.codec_context.height & ~1
         if not width or not height:
             raise CameraGone(f"{self._settings.url}: no frame size is known yet")
@@ -218,6 +224,7 @@ class VideoSource:
         width, height = self._size
         if (found.frame.width & ~1, found.frame.height & ~1) != self._size:
             self.close()  # its thread counts losses too
+            self._lose("the size of the frames changed")
             self._losses.add(found.lost + 1, found.cause or "the size of the frames changed")
             raise self._broken(f"{self._settings.url} now gives frames of another size")
         sample = self._slots.loan(width * height * 3 // 2)
@@ -245,17 +252,22 @@ class VideoSource:
             if self._is_live:  # what was lost at last is told with the first frame when it is back
                 self._decoded.put(CameraGone(f"{self._settings.url} has ended"))
                 return
-            lost, cause = self._losses.take()
-            last = f"; the last {lost} frames are lost: {cause}" if lost else ""
-            self._decoded.put(CameraEnded(f"{self._settings.url} has ended{last}"))
+            self._decoded.put(CameraEnded(f"{self._settings.url} has ended{self._last_lost()}"))
         except Exception as error:  # PyAV's errors have many types; the reader is told of all
             text = getattr(error, "strerror", None) or str(error)
-            self._decoded.put(self._broken(f"{self._settings.url}: {text}"))
+            self._lose(text)
+            last = "" if self._broken is CameraGone else self._last_lost()
+            self._decoded.put(self._broken(f"{self._settings.url}: {text}{last}"))
+
+    def _last_lost(self) -> str:
+        """What to say of frames that no other one follows, which could tell of them."""
+        lost, cause = self._losses.take()
+        return f"; the last {lost} frames are lost: {cause}" if lost else ""
 
     def _live(self) -> Iterator[tuple[Any, int]]:
         (video,) = self._container.streams.video[:1]
         clock, tick = StreamClock(), video.time_base * 1_000_000_000
-        decode = self._plain
+        decode = self._whole
         codec = CODECS.get(video.codec_context.name)
         if codec is not None and self._container.format.name in ANNEX_B:
             decoder = VideoDecoder()
@@ -263,12 +275,38 @@ class VideoSource:
             decode = partial(self._checked, decoder, codec)
         for packet in self._container.demux(video):
             arrived_ns = time.time_ns()
-            for frame in decode(packet) if packet.size else ():
+            # The last one is empty: what the decoder has held back comes now.
+            for frame in decode(packet) if packet.size or decode == self._whole else ():
                 yield frame, clock.stamp_ns(round((frame.pts or 0) * tick), arrived_ns)
 
-    @staticmethod
-    def _plain(packet: Any) -> list[Any]:
-        return list(packet.decode())
+    def _whole(self, packet: Any) -> list[Any]:
+        """The pictures of a packet, of which none is damaged or drawn on a damaged one."""
+        self._is_broken = self._is_broken and not packet.is_keyframe and packet.size > 0
+        frames: list[Any] = []
+        try:
+            self._held = min(self._held + (packet.size > 0 and not packet.is_discard), MAX_HELD)
+            frames = [] if self._is_broken else whole_pictures(packet.decode)
+            self._held -= len(frames)
+        except FrameRejected:
+            self._is_broken = True
+            packet.stream.codec_context.flush_buffers()  # any that it holds may be the damaged one
+        if self._is_broken:
+            self._lose(f"the {'stream' if self._is_live else 'file'} is damaged")
+        elif (
+            not packet.size
+            and packet.stream.codec_context.name in CODECS
+            and (
+                self._held < MAX_HELD  # else packets are no pictures here, but fields of them
+            )
+        ):
+            self._lose("their pictures are drawn on others that were not there")
+        return frames
+
+    def _lose(self, cause: str) -> None:
+        """Count the pictures that the decoder was given and has not returned."""
+        if self._held:
+            self._losses.add(self._held, cause)
+        self._held = 0
 
     def _checked(self, decoder: VideoDecoder, codec: str, packet: Any) -> list[Any]:
         """The pictures of a packet, of which none is drawn on top of one that is missing."""
@@ -287,7 +325,7 @@ class VideoSource:
         while True:
             first_ns = -1
             due_ns = 0
-            for frame in self._pictures_of_file():
+            for frame in chain.from_iterable(map(self._whole, self._container.demux(video=0))):
                 at_ns = round((frame.time or 0.0) * 1e9)
                 if first_ns < 0:
                     first_ns = at_ns
@@ -300,17 +338,3 @@ class VideoSource:
                 return
             start_ns = due_ns + 1
             self._container.seek(0)
-
-    def _pictures_of_file(self) -> Iterator[Any]:
-        """All but the damaged ones, and behind each what comes before the next key frame."""
-        is_broken = False
-        for packet in self._container.demux(video=0):
-            is_broken = is_broken and not packet.is_keyframe and packet.size > 0
-            frames: list[Any] = []
-            try:
-                frames = [] if is_broken else packet.decode()
-            except pyav().FFmpegError:
-                is_broken = True
-            if is_broken:
-                self._losses.add(1, "the file is damaged")
-            yield from frames

@@ -5,8 +5,9 @@ the frames behind it until the next key frame, since they are drawn on top of it
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,9 @@ MATRICES = {1: "ITU709", 7: "SMPTE240M", 9: "BT2020"}
 MAX_SETS = 32
 """Parameter sets that are kept, the newest ones."""
 PATCHED = "concealing"
+HARMLESS = ("mmco: unref short", "unable to decode APP fields")
+"""Beginnings of FFmpeg's errors behind which a picture may be whole: the picture
+that the stream says to drop is not there, or what a JPEG tells of its camera cannot be read."""
 OPTIONS = {
     "flags": "low_delay",  # each packet gives its picture at once
     "err_detect": "explode",  # no concealment: a damaged picture is an error
@@ -51,11 +55,7 @@ class VideoDecoder:
         Raises:
             PerceptionError: PyAV is not installed.
         """
-        av = pyav()
-        # Of a picture that it has patched up the decoder only speaks in its log.
-        av.logging.set_level(av.logging.INFO)
-        av.logging.set_skip_repeated(False)
-        self._av = av
+        self._av = pyav()
         self._codec, self._number = "", 0
         self._out = np.empty((0, 0), np.uint8)
 
@@ -183,15 +183,7 @@ class VideoDecoder:
             self._sets_due = False
         packet = self._av.Packet(data)
         packet.pts = time
-        with self._av.logging.Capture() as said:
-            try:
-                frames = self._context.decode(packet)
-            except self._av.FFmpegError as failed:
-                raise FrameRejected("damaged, or a packet before this one is missing") from failed
-        error = self._av.logging.ERROR
-        if any(level <= error or text.startswith(PATCHED) for level, _, text in said):
-            raise FrameRejected("the picture is damaged")
-        return list(frames)
+        return whole_pictures(lambda: self._context.decode(packet))
 
     def _kinds(self, units: list[bytes]) -> tuple[list[int], set[int], set[int], set[int]]:
         """Types of NAL units: those that are here, and `TYPES_H264` or `TYPES_H265`."""
@@ -205,8 +197,9 @@ class _NothingNew(FrameRejected):
     """A rejected packet that leaves the stream as it was: broken already, or whole."""
 
 
+@cache
 def pyav() -> Any:
-    """PyAV, which takes a while to load.
+    """PyAV, which takes a while to load, ready for `whole_pictures`.
 
     Raises:
         PerceptionError: it is not installed.
@@ -216,7 +209,34 @@ def pyav() -> Any:
         import av.logging
     except ImportError as error:
         raise PerceptionError("video needs PyAV; install it with: pip install av") from error
+    # Of a picture that it has patched up a decoder may only speak in its log.
+    av.logging.set_level(av.logging.INFO)
+    av.logging.set_skip_repeated(False)
     return av
+
+
+def whole_pictures(decode: Callable[[], list[Any]]) -> list[Any]:
+    """What a decoder makes of a packet, if it has not patched anything up.
+
+    Args:
+        decode: decodes the packet; returns PyAV's frames.
+
+    Raises:
+        FrameRejected: something is damaged or missing.
+    """
+    av = pyav()
+    with av.logging.Capture() as said:
+        try:
+            frames = list(decode())
+        except av.FFmpegError as failed:
+            raise FrameRejected("damaged, or a packet before this one is missing") from failed
+    errors = [text for level, _, text in said if level <= av.logging.ERROR]
+    is_patched = any(text.startswith(PATCHED) for _, _, text in said)
+    if any(not text.startswith(HARMLESS) for text in errors) or is_patched:
+        raise FrameRejected("the picture is damaged")
+    if any(frame.is_corrupt for frame in frames):
+        raise FrameRejected("the picture is damaged")
+    return frames
 
 
 def nal_units(data: bytes) -> Iterator[bytes]:

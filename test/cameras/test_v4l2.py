@@ -1,4 +1,4 @@
-"""A driver that calls every frame damaged; all else of V4L2 is for `make camera-test`."""
+"""Drivers that are not at hand elsewhere; all else of V4L2 is for `make camera-test`."""
 
 import select
 from types import SimpleNamespace
@@ -7,6 +7,7 @@ import pytest
 
 from perception_nodes.cameras import v4l2
 from perception_nodes.cameras import v4l2_kernel as kernel
+from perception_nodes.cameras.source import colour_note
 from perception_nodes.cameras.source_for import source_for
 
 
@@ -33,3 +34,21 @@ def test_of_damaged_frames_alone_none_is_waited_for_for_ever(
     frame = source.capture(50.0)
     assert frame is not None
     assert frame.lost == 5
+
+
+@pytest.mark.parametrize(
+    ("facts", "states"),
+    [
+        ({}, ""),
+        ({"colorspace": 8}, ""),  # sRGB, as webcams have it
+        ({"ycbcr_enc": 1, "colorspace": 3, "quantization": 2}, ""),
+        ({"ycbcr_enc": 2}, "BT.709"),
+        ({"colorspace": 3}, "BT.709"),
+        ({"colorspace": 7}, "full range"),
+        ({"ycbcr_enc": 6, "quantization": 1}, "BT.2020 in full range"),
+    ],
+)
+def test_colours_that_are_not_those_we_take_them_for_are_told(facts, states):
+    note = colour_note("yuyv", *v4l2._colours(kernel.Format(**facts)))
+    assert note == (f"; it states {states}, and is read as BT.601 in limited range" * bool(states))
+    assert not colour_note("bgr8", "BT.709", True)

@@ -78,15 +78,17 @@ def test_a_looped_file_goes_on_with_new_numbers_and_stamps(join, tmp_path):
     assert (np.diff([view.stamp_ns for _, _, view, _ in found]) > 0).all()
 
 
+@pytest.mark.parametrize("share", [1, 0.2])
 @pytest.mark.parametrize("hurt", [4, 16])
-def test_a_damaged_file_is_played_once_and_what_is_lost_is_counted(join, tmp_path, hurt):
+def test_a_damaged_file_is_played_once_and_what_is_lost_is_counted(join, tmp_path, hurt, share):
     """From the damage to the next key frame; without one the end tells of it."""
     path = tmp_path / "video.mp4"
     write_video(path, 18, rate=10, g="6", bf="0")
     with av.open(str(path)) as container:
         packet = [packet for packet in container.demux(video=0) if packet.size][hurt]
     data = bytearray(path.read_bytes())
-    data[packet.pos : packet.pos + packet.size] = bytes(packet.size)
+    size = round(share * packet.size)
+    data[packet.pos + packet.size - size : packet.pos + packet.size] = bytes(size)
     path.write_bytes(data)
     found, end = [], "the last 2 frames are lost: the file is damaged"
     with pytest.raises(CameraEnded, match="has ended$" if hurt == 4 else end):
@@ -97,6 +99,37 @@ def test_a_damaged_file_is_played_once_and_what_is_lost_is_counted(join, tmp_pat
     assert [luma for *_, luma in found] == pytest.approx(
         [16 + (40 + 4 * number) * 219 / 255 for number, *_ in found], abs=3
     )
+
+
+def test_a_damaged_file_goes_on_at_a_key_frame_that_others_refer_over(join, tmp_path):
+    """Behind it come pictures that are drawn on ones before it: these are lost, too."""
+    path = tmp_path / "video.mp4"
+    options = {"x264-params": "open-gop=1:keyint=10:bframes=2:scenecut=0"}
+    write_video(path, 40, rate=50, **options)
+    with av.open(str(path)) as container:
+        packet = [packet for packet in container.demux(video=0) if packet.size][14]
+    data = bytearray(path.read_bytes())
+    half = packet.size // 2
+    data[packet.pos + packet.size - half : packet.pos + packet.size] = bytes(half)
+    path.write_bytes(data)
+    found = []
+    with pytest.raises(CameraEnded, match="has ended$"):
+        played(join, VideoSettings(str(path)), 41, found=found)
+    assert 28 <= len(found) < 40
+    assert len(found) + sum(lost for _, lost, *_ in found) == 40
+    brightness = {number: luma for number, _, _, luma in found}
+    assert max(brightness) == 39
+    wanted = {number: 16 + (40 + 4 * number) * 219 / 255 for number in brightness}
+    assert brightness == pytest.approx(wanted, abs=3)
+
+
+def test_a_jpeg_whose_note_of_the_camera_is_odd_is_whole(join, tmp_path):
+    file = write_video(tmp_path / "video.avi", 6, codec="mjpeg", pixels="yuvj420p")
+    data = Path(file).read_bytes()
+    odd = b"\xff\xd8" + b"\xff\xe1\x00\x03x"
+    pictures = [part[: part.index(b"\xff\xd9") + 2] for part in data.split(b"\xff\xd8")[1:]]
+    (tmp_path / "video.mjpeg").write_bytes(b"".join(odd + picture for picture in pictures))
+    assert len(played(join, VideoSettings(str(tmp_path / "video.mjpeg")), 6)) == 6
 
 
 @pytest.mark.parametrize("loop", [False, True])

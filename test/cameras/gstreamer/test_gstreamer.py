@@ -92,6 +92,18 @@ def test_pixels_are_those_of_the_pipeline(name, size, shot):
 
 
 @needs_gstreamer
+@pytest.mark.parametrize(
+    ("colorimetry", "states"),
+    [("bt601", ""), ("bt709", "BT.709"), ("1:4:0:0", "full range"), ("1:3:0:0", "BT.709 in full")],
+)
+def test_colours_that_are_not_those_we_take_them_for_are_told(colorimetry, states, shot):
+    caps = f"video/x-raw,format=NV12,width=64,height=48,colorimetry={colorimetry}"
+    opened, _ = shot(f"videotestsrc ! {caps}", 1)
+    assert ("it states" in opened.description) == bool(states)
+    assert states in opened.description
+
+
+@needs_gstreamer
 def test_a_live_pipeline_is_dated_by_its_clock(shot):
     _, found = shot("videotestsrc is-live=true ! video/x-raw,framerate=50/1,format=NV12", 25)
     stamps = np.array([stamp_ns for _, _, (stamp_ns, _) in found])
