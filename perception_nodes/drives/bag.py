@@ -1,11 +1,11 @@
 """A recorded drive: its camera frames in the order they were logged, read with no ROS."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from perception_nodes.core.errors import listed
-from perception_nodes.drives.bag_file import BagError
+from perception_nodes.drives.bag_file import BagError, Messages
 from perception_nodes.drives.footage import (
     VIDEO_SUFFIXES,
     ImagesStorage,
@@ -95,14 +95,15 @@ class Drive:
         delivered; the loss is counted in `lost` and named in `warnings`.
 
         Raises:
-            BagError: not one frame can be read, or a ROS 1 bag is damaged.
+            BagError: not one frame can be read, a file cannot be read any more, or a ROS 1 bag is
+                damaged.
         """
         count = 0
         recorded_type = self._storage.topics[self.topic].message_type
         packets = Packets(recorded_type) if recorded_type in VIDEO_TYPES else None
         infos = self._info_topics()
         info_ns, info = next(self.camera_infos(), (0, None))
-        for log_time_ns, topic, data in self._storage.messages({self.topic, *infos}):
+        for log_time_ns, topic, data in self._read({self.topic, *infos}):
             if topic != self.topic:
                 info = data
                 continue
@@ -132,7 +133,13 @@ class Drive:
                 f"{self.path}: topic {topic!r} {problem}; a {message_type} is wanted; "
                 f"{_listing(self._storage)}"
             )
-        return ((log_time_ns, data) for log_time_ns, _, data in self._storage.messages({topic}))
+        return ((log_time_ns, data) for log_time_ns, _, data in self._read({topic}))
+
+    def _read(self, topics: Collection[str]) -> Messages:
+        try:
+            yield from self._storage.messages(topics)
+        except OSError as error:  # of a disk or a network that is gone
+            raise BagError(f"{self.path} cannot be read: {error.strerror or error}") from error
 
     def camera_infos(self) -> Iterator[tuple[int, bytes]]:
         """The calibrations recorded beside the images: log times, serialized `CameraInfo`."""

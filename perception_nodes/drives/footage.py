@@ -100,7 +100,13 @@ class ImagesStorage:
         (topic,) = self.topics
         for index, file in enumerate(self.frame_files):
             stamp_ns = START_NS + round(index / FOLDER_RATE_HZ * 1e9)
-            yield stamp_ns, topic, compressed_message(stamp_ns, _jpeg_or_png(file))
+            try:
+                data = _jpeg_or_png(file)
+            except OSError as error:
+                data, note = b"", f"{file} cannot be read: {error.strerror or error}"
+                if note not in self.warnings:
+                    self.warnings.append(note)
+            yield stamp_ns, topic, compressed_message(stamp_ns, data)
 
     def close(self) -> None:
         """Nothing is open between readings."""
@@ -108,7 +114,8 @@ class ImagesStorage:
 
 def images_in(folder: Path) -> list[Path]:
     """The image files of a folder, without its subfolders."""
-    return [file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES]
+    files = (file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+    return [file for file in files if not file.is_dir()]
 
 
 def image_message(stamp_ns: int, pixels: NDArray[np.uint8]) -> bytes:

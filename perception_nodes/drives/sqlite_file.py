@@ -80,8 +80,11 @@ class SqliteFile:
         self.types = {str(name): str(message_type) for _, name, message_type in topics}
         self._rows = {name: (array("q"), array("q")) for name in names.values()}
         start_ns, end_ns, nameless = 2**63, -(2**63), 0
+        timeless: Counter[str] = Counter()
         for row, topic, log_time_ns in self._numbers():
-            if topic in names and isinstance(log_time_ns, int):
+            if topic in names and not (isinstance(log_time_ns, int) and log_time_ns >= 0):
+                timeless[names[topic]] += 1
+            elif topic in names:
                 times_ns, rows = self._rows[names[topic]]
                 times_ns.append(log_time_ns)
                 rows.append(row)
@@ -90,7 +93,10 @@ class SqliteFile:
                 nameless += 1
         if nameless:
             self.damage.note(f"{nameless} messages are of topics whose description is lost")
+        if timeless:
+            self.damage.note(f"{timeless.total()} messages have a log time before 1970, or none")
         self.counts.update({name: len(rows) for name, (_, rows) in self._rows.items()})
+        self.recorded.update(self.counts + timeless)
         if start_ns <= end_ns:
             self.start_ns, self.end_ns = start_ns, end_ns
 

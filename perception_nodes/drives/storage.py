@@ -165,14 +165,14 @@ class BagStorage:
         """The files that the metadata names, in its order; without metadata, all files."""
         names = metadata.get("relative_file_paths")
         if not isinstance(names, list):
-            return files
+            return self._once(files)
         by_name = {file.name: file for file in files}
         # With compression by file, some versions of rosbag2 name the file without the suffix.
         by_name |= {file.stem: file for file in files if file.suffix in COMPRESSED}
         wanted = [Path(str(name)).name for name in names]
         named = [by_name[name] for name in dict.fromkeys(wanted) if name in by_name]
         if not named:
-            return files
+            return self._once(files)
         for name in wanted:
             if name not in by_name:
                 self._notes.append(f"{self._path}: {name} is not there")
@@ -180,6 +180,17 @@ class BagStorage:
             if file not in named:
                 self._notes.append(f"{file}: {METADATA} does not name it; it is not read")
         return list(dict.fromkeys(named))
+
+    def _once(self, files: list[Path]) -> list[Path]:
+        """The files, without a compressed one that rosbag2 was writing when it was ended."""
+        names = {file.name for file in files}
+        found = []
+        for file in files:
+            if file.suffix in COMPRESSED and file.stem in names:
+                self._notes.append(f"{file}: {file.stem} lies beside it, and is read instead")
+            else:
+                found.append(file)
+        return found
 
     def _decompressed(self, file: Path) -> Path:
         if file.suffix not in COMPRESSED:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from perception_nodes.core.frame import FrameHeader, FrameRejected, ImageView
 from perception_nodes.drives.bag import BagError, RawFrame, camera_info_topic
 from perception_nodes.drives.footage import compressed_message, image_message
+from perception_nodes.drives.log_clock import LogClock
 from perception_nodes.drives.schemas import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
 from perception_nodes.drives.synthetic import open_source
 from perception_nodes.hil.scenario import PictureFault, Scenario
@@ -82,17 +83,16 @@ def _of_length(frames: Callable[[], Iterable[RawFrame]], duration_s: float) -> I
     offset_ns, count, period_ns = 0, 0, 0
     until_ns = round(duration_s * 1e9)
     while True:
-        first_ns, last_ns = None, 0
+        clock, last_ns = LogClock(), None
         for frame in frames():
-            first_ns = frame.log_time_ns if first_ns is None else first_ns
-            at_ns = offset_ns + frame.log_time_ns - first_ns
+            at_ns = offset_ns + clock.passed_ns(frame)
             if duration_s and at_ns >= until_ns:
                 return
-            period_ns = at_ns - last_ns
+            period_ns = period_ns if last_ns is None else at_ns - last_ns
             last_ns = at_ns
             yield RawFrame(count, at_ns, frame.data)
             count += 1
-        if not duration_s or first_ns is None:
+        if not duration_s or last_ns is None:
             return
         offset_ns = last_ns + max(period_ns, 1_000_000)
 

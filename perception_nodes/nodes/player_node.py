@@ -1,6 +1,7 @@
 """Plays a recorded drive as a camera: with the recorded intervals and present-day stamps.
 
-With `use_sim_time` the recorded stamps are kept, and `/clock` publishes the recorded time.
+With `use_sim_time` the recorded stamps are kept, and `/clock` publishes the recorded time; behind a
+jump of the recorder's clock both go on as if there had been none.
 """
 
 import json
@@ -8,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -16,6 +18,7 @@ from rosgraph_msgs.msg import Clock
 from perception_nodes.core.clock import MAX_SANE_AGE_NS
 from perception_nodes.core.frame import FrameRejected
 from perception_nodes.drives.bag import BagError, RawFrame
+from perception_nodes.drives.log_clock import LogClock
 from perception_nodes.drives.schemas import COMPRESSED_IMAGE
 from perception_nodes.drives.synthetic import open_source
 from perception_nodes.graph.config import PlayerSettings
@@ -55,6 +58,7 @@ class PlayerNode(PerceptionNode):
         except BagError as error:
             raise SettingsError(f"parameter bag: {error}") from error
         self._compressed = self._drive.message_type == COMPRESSED_IMAGE
+        self._log_clock = LogClock()
         self._frames = self._read_frames()
         self._next = next(self._frames, None)
         self._sent: list[tuple[int, int]] = []
@@ -97,7 +101,7 @@ class PlayerNode(PerceptionNode):
         listening = self._camera.has_listener() and listeners >= self.settings.listeners
         if listening and not (self.settings.accounted and self._graph.silent):
             self._first_due_ns = time.time_ns() + SETTLE_NS
-            self._first_ns = 0 if self._next is None else self._recorded_ns(self._next)
+            self._first_ns = 0 if self._next is None else self._next.log_time_ns
         elif time.monotonic_ns() > self._give_up_ns:
             missing = ", ".join(self._graph.silent) or "a subscriber of images or detections"
             self.error = (
@@ -117,27 +121,35 @@ class PlayerNode(PerceptionNode):
         self._sent.append((frame.index, stamp_ns))
 
     def _read_frames(self) -> Iterator[RawFrame]:
-        return self._drive.frames()
+        """The frames with the times at which they were taken, see `_age_ns`.
+
+        Behind a jump of the clock, or twice the same time, they go on.
+        """
+        first_ns = None
+        for frame in self._drive.frames():
+            first_ns = frame.log_time_ns if first_ns is None else first_ns
+            passed_ns = self._log_clock.passed_ns(frame)
+            yield replace(frame, log_time_ns=first_ns + passed_ns - self._age_ns(frame))
 
     def _stamp_ns(self, frame: RawFrame) -> int:
-        return self._due_ns(frame) if self._clocks is None else self._recorded_ns(frame)
+        return self._due_ns(frame) if self._clocks is None else frame.log_time_ns
 
     def _due_ns(self, frame: RawFrame) -> int:
-        offset_ns: float = (self._recorded_ns(frame) - self._first_ns) / self.settings.rate
+        offset_ns: float = (frame.log_time_ns - self._first_ns) / self.settings.rate
         return self._first_due_ns + round(offset_ns)
 
-    def _recorded_ns(self, frame: RawFrame) -> int:
-        """When a frame was taken, in recorded time.
+    def _age_ns(self, frame: RawFrame) -> int:
+        """How long before it was recorded a frame was taken.
 
-        In simulated time that is its stamp, if the camera and the recorder had the same clock, so
-        that a frame has no age when it is sent.
+        That is known in simulated time, by its stamp, if the camera and the recorder had the same
+        clock; then the frame has no age when it is sent.
         """
-        if self._clocks is not None:
+        if self.settings.use_sim_time:
             with suppress(FrameRejected):
-                stamp_ns = read_stamp(frame.data)
-                if 0 <= frame.log_time_ns - stamp_ns < MAX_SANE_AGE_NS:
-                    return stamp_ns
-        return frame.log_time_ns
+                age_ns = frame.log_time_ns - read_stamp(frame.data)
+                if 0 <= age_ns < MAX_SANE_AGE_NS:
+                    return age_ns
+        return 0
 
     def _tell_time(self) -> None:
         """Publish the recorded time."""
@@ -157,10 +169,11 @@ class PlayerNode(PerceptionNode):
             pass
 
     def _write_sent(self) -> None:
-        for warning in self._drive.warnings:
+        warnings = [*self._drive.warnings, *self._log_clock.warnings]
+        for warning in warnings:
             self.get_logger().warning(warning)
         if self.settings.sent_file:
-            content = {"sent": self._sent, "warnings": self._drive.warnings}
+            content = {"sent": self._sent, "warnings": warnings}
             write_whole(Path(self.settings.sent_file), json.dumps(content))
 
 

@@ -52,7 +52,7 @@ def accuracy(
         Facts that JSON can hold: frames, objects, map50_95, map50, by_class, notes.
 
     Raises:
-        DataError: no frame has labels, or none of their classes is one of the model's.
+        DataError: no frame has labels; or see `class_groups`.
         BagError: the bag has no such topic.
         EvaluationNotInstalled: pycocotools is not installed.
     """
@@ -62,8 +62,7 @@ def accuracy(
         data, images = labels, _by_file(labels, drive, recording.reports)
     else:
         data, images = _of_topic(drive, labels_topic, recording.reports, sizes)
-    groups, notes = class_groups(model, data)
-    wanted = [data.classes.index(name) for name in groups]
+    groups, numbers, notes = class_groups(model, data)
     truth, found = [], []
     placer = model.input.preprocessor().placer
     for report in recording.reports:
@@ -73,7 +72,7 @@ def accuracy(
         header = FrameHeader(source_width=size[0], source_height=size[1])
         box = placer.letterbox(*size)
         header.scale_y = box.scale_y
-        truth.append(labelled_objects(image, data, wanted, header))
+        truth.append(labelled_objects(image, data, numbers, header))
         detections = recording.found(report)
         found.append(_found(detections, model, list(groups.values()), header.scale_y))
     matches = match(truth, found, len(groups))[ALL_HEIGHTS] if truth else []

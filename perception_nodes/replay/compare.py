@@ -15,7 +15,7 @@ from rich.table import Table
 
 from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.drives.schemas import COMPRESSED_IMAGE, typestore
-from perception_nodes.replay.outputs import ANNOTATED_TOPIC, RECORDING_FILE, SUMMARY_FILE
+from perception_nodes.replay.outputs import ANNOTATED_TOPIC, OFFLINE, RECORDING_FILE, SUMMARY_FILE
 from perception_nodes.report import charts, page
 from perception_nodes.report.annotate import decoded
 from perception_nodes.report.changes import (
@@ -135,6 +135,8 @@ def _summary(folder: Path) -> dict[str, Any]:
     try:
         summary = json.loads(file.read_text(encoding="utf-8"))
         summary["frames_in"]
+        if (path := summary.get("path", OFFLINE)) != OFFLINE:
+            raise ValueError(f"it is of {path}, where frames have other times each run")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RecordingError(
             f"{folder} is not the folder of one run: {file.name}: {error}; name a folder that "

@@ -41,6 +41,8 @@ from perception_nodes.report.video import VideoFile, VideoPackets
 from perception_nodes.system.files import write_whole
 
 RECORDING_FILE = "detections.mcap"
+OFFLINE = "offline"
+"""The path of frames in a summary: without ROS, by `perception replay`."""
 SUMMARY_FILE = "summary.json"
 VIDEO_FILE = "annotated.mp4"
 IMAGE_TOPIC = "/camera/image/compressed"

@@ -16,6 +16,7 @@ from perception_nodes.core.counters import EngineCounters
 from perception_nodes.core.frame import FrameRecord, FrameStatus, latency_ms
 from perception_nodes.core.statistics import MEDIAN_AND_P99, latency_percentiles
 from perception_nodes.drives.bag import RawFrame
+from perception_nodes.drives.log_clock import LogClock
 from perception_nodes.drives.schemas import DETECTIONS, FRAME_REPORT, schema_text
 from perception_nodes.replay.background import Ahead, quick_switches
 from perception_nodes.replay.followed import Followed
@@ -32,9 +33,6 @@ from perception_nodes.transport.cdr_writer import write_frame_report
 from perception_nodes.watchdog.ledger import PASSED_OVER
 
 AHEAD = 8
-MAX_GAP_NS = 5_000_000_000
-"""Longer gaps and backward steps of the log time are clock jumps, which are not waited for."""
-MAX_JUMPS_NAMED = 10
 SETTLE_NS = 300_000_000
 """From the start to the first frame, so that some frames are read by then."""
 SPIN_NS = 300_000
@@ -83,14 +81,14 @@ class Realtime:
         played: results by frame index.
         errors_ns: how far from its time each frame was released.
         engine_calls: the counters of an accelerator, by frame index.
-        warnings: where the recorded time jumps.
+        log_clock: tells when each frame is due, and where the recorded time jumps.
     """
 
     recording: Recording = field(default_factory=lambda: Recording(by_number=True))
     played: dict[int, Played] = field(default_factory=dict)
     errors_ns: list[int] = field(default_factory=list)
     engine_calls: dict[int, EngineCounters] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
+    log_clock: LogClock = field(default_factory=LogClock)
 
     def run(
         self,
@@ -126,15 +124,9 @@ class Realtime:
         def pace() -> None:
             try:
                 with Ahead(frames, AHEAD) as ahead:
-                    begin_ns, offset_ns = time.monotonic_ns() + SETTLE_NS, 0
-                    last_ns: int | None = None
-                    step_ns: int | None = None
+                    begin_ns = time.monotonic_ns() + SETTLE_NS
                     for frame in ahead:
-                        if last_ns is not None:
-                            step_ns = self._step_ns(frame, last_ns, step_ns)
-                            offset_ns += step_ns
-                        last_ns = frame.log_time_ns
-                        due_ns = begin_ns + round(offset_ns / rate)
+                        due_ns = begin_ns + round(self.log_clock.passed_ns(frame) / rate)
                         left_ns = due_ns - time.monotonic_ns() - SPIN_NS
                         if stop.wait(left_ns / 1e9) if left_ns > 0 else stop.is_set():
                             return
@@ -179,18 +171,6 @@ class Realtime:
         """How far from their time frames were released: `p50`, `p99` and `max`."""
         errors_ms = np.array(self.errors_ns) / 1e6
         return latency_percentiles(errors_ms, {**MEDIAN_AND_P99, "max": 100})
-
-    def _step_ns(self, frame: RawFrame, last_ns: int, step_ns: int | None) -> int:
-        """The recorded time since the previous frame; at a clock jump, the last such time."""
-        gap_ns = frame.log_time_ns - last_ns
-        if 0 <= gap_ns <= MAX_GAP_NS:
-            return gap_ns
-        if len(self.warnings) < MAX_JUMPS_NAMED:
-            self.warnings.append(
-                f"the log time jumps by {gap_ns / 1e9:.1f} s at frame {frame.index}; this was not "
-                "waited for"
-            )
-        return step_ns or 0
 
     def _note(
         self,

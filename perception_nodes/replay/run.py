@@ -26,6 +26,7 @@ from perception_nodes.replay.lockstep import Lockstep
 from perception_nodes.replay.offline_camera import Camera, LoadedModel, ReplaySettings
 from perception_nodes.replay.outputs import (
     JPEG,
+    OFFLINE,
     RECORDING_FILE,
     VIDEO_FILE,
     PictureWriter,
@@ -239,7 +240,7 @@ def _in_real_time(
             lambda done: progress(source.name, done, total),
         )
     error_ms = run.timing_error_ms()
-    notes = [*camera.warnings, *run.warnings]
+    notes = [*camera.warnings, *run.log_clock.warnings]
     median_ms = error_ms["p50"]
     if median_ms is not None and median_ms > AIMED_TIMING_ERROR_MS:
         notes.append(
@@ -319,7 +320,7 @@ def _context(
     return {
         "bag": str(source.path),
         "topic": drive.topic,
-        "path": "offline",
+        "path": OFFLINE,
         "mode": options.mode,
         "model": loaded.model.name,
         "model_sha256": loaded.model.sha256,

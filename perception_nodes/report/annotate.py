@@ -18,13 +18,13 @@ from perception_nodes.core.frame import (
     latency_ms,
 )
 from perception_nodes.drives.schemas import IMAGE
-from perception_nodes.preprocess.cpu import Preprocessor
+from perception_nodes.preprocess.cpu import Preprocessor, check_size
 from perception_nodes.report.changes import Change
 from perception_nodes.report.recording import FrameDetections, ReportedFrame
 from perception_nodes.transport.cdr_reader import read_compressed_image, read_image
 
 Picture = NDArray[np.uint8]
-MAX_WIDTH = 960
+MAX_WIDTH, MAX_HEIGHT = 960, 1920
 MIN_WIDTH = 320
 """Smaller pictures are enlarged to this width, since labels need room."""
 
@@ -86,7 +86,9 @@ class PictureMaker:
             FrameRejected: the frame cannot be read.
         """
         width, height = source_size(view)
-        scale = min(MAX_WIDTH, max(width, MIN_WIDTH)) / width if self._scaled else 1.0
+        scale = 1.0
+        if self._scaled:
+            scale = min(min(MAX_WIDTH, max(width, MIN_WIDTH)) / width, MAX_HEIGHT / height)
         size = (max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2))
         if size != self._size:
             self._size = size
@@ -100,19 +102,19 @@ def source_size(view: ImageView) -> tuple[int, int]:
     """Width and height in pixels, for a compressed picture from the header of its file.
 
     Raises:
-        FrameRejected: the header is not that of a JPEG or PNG file.
+        FrameRejected: the header is not that of a JPEG or PNG file, or no camera has this size.
     """
+    width, height = view.width, view.height
     try:
         if view.encoding == "jpeg":
             height, width = simplejpeg.decode_jpeg_header(view.data, strict=True)[:2]
-            return width, height
-        if view.encoding == "png":
+        elif view.encoding == "png":
             # The first chunk of a PNG is IHDR: length, name, width, height.
             width, height = struct.unpack_from(">II", view.data, 16)
-            return width, height
+        check_size(width, height)
     except (ValueError, struct.error) as error:
         raise FrameRejected(f"{view.encoding}: {error}") from error
-    return view.width, view.height
+    return width, height
 
 
 def decoded(jpeg: bytes) -> Picture:

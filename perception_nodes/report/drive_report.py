@@ -99,12 +99,14 @@ def verdict(summary: dict[str, Any]) -> tuple[str, str]:
             f"{in_time} of {frames_in} frames ({in_time / frames_in:.1%}) left as detections "
             f"within {deadline} of their capture; {', '.join(missed)}"
         )
-    lost = summary.get("lost_before_ingest", 0)
+    lost, in_bag = summary.get("lost_before_ingest", 0), summary["lost_in_bag"]
     if lost > 0:
         sentence += f". {lost} more {'was' if lost == 1 else 'were'} sent and never arrived"
+    if in_bag:
+        sentence += f". {_lost_in_bag(in_bag)}"
     nothing = nothing_found(summary)
     sentence += f". But {nothing}." if nothing else f". Found: {_objects(summary)}."
-    bad = summary["miss_rate"] > 0.01 or lost > 0 or nothing
+    bad = summary["miss_rate"] > 0.01 or lost > 0 or in_bag or nothing
     return ("bad" if bad else "fair" if in_time < frames_in else "good"), sentence
 
 
@@ -117,7 +119,7 @@ def _verdict_of_lockstep(summary: dict[str, Any], deadline: str) -> tuple[str, s
     if failed:
         sentence += f"; {failed} failed"
     if lost := summary["lost_in_bag"]:
-        sentence += f"; {lost} recorded {'one is' if lost == 1 else 'ones are'} lost"
+        sentence += f"; {_lost_in_bag(lost)}"
     golden = summary.get("golden")
     changes = sum(golden["kinds"].values()) if golden else 0
     if golden:
@@ -129,6 +131,10 @@ def _verdict_of_lockstep(summary: dict[str, Any], deadline: str) -> tuple[str, s
         sentence += f". {counted(over, 'frame')} took more than {deadline} of work here"
     tone = "bad" if failed or lost or changes or nothing else "fair" if over else "good"
     return tone, sentence + "."
+
+
+def _lost_in_bag(lost: int) -> str:
+    return f"{lost} recorded {'one is' if lost == 1 else 'ones are'} lost"
 
 
 def _objects(summary: dict[str, Any]) -> str:

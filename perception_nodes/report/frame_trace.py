@@ -4,14 +4,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rosbags.serde import SerdeError
-
 from perception_nodes.core.frame import PUBLISHED, STAMPS, FrameStatus
-from perception_nodes.drives.schemas import FRAME_REPORT, TRACKS, typestore
+from perception_nodes.drives.schemas import FRAME_REPORT, TRACKS
 from perception_nodes.report.perfetto import Facts, Trace
 from perception_nodes.report.recording import (
     RecordingError,
     ReportedFrame,
+    deserialized,
     nanoseconds,
     read_messages,
 )
@@ -41,25 +40,15 @@ def read_traced(path: Path) -> tuple[list[ReportedFrame], list[PublishedTracks]]
         RecordingError: it cannot be read, or has no frame reports with durations.
     """
     frames, tracked = [], []
-    try:
-        for _, type_name, log_time_ns, data in read_messages(path):
-            if type_name not in (FRAME_REPORT, TRACKS):
-                continue
-            message: Any = typestore().deserialize_cdr(data, type_name)
-            if type_name == FRAME_REPORT:
-                frames.append(ReportedFrame.of_message(message, log_time_ns))
-            elif not message.coasted:
-                stamp_ns, at_ns = (
-                    nanoseconds(message.header.stamp),
-                    nanoseconds(message.predicted_to),
-                )
-                tracked.append(
-                    PublishedTracks(message.camera, stamp_ns, at_ns, len(message.tracks))
-                )
-    except SerdeError as error:
-        raise RecordingError(
-            f"recording {path} has another definition of a message: {error}"
-        ) from error
+    for _, type_name, log_time_ns, data in read_messages(path):
+        if type_name not in (FRAME_REPORT, TRACKS):
+            continue
+        message = deserialized(path, type_name, data)
+        if type_name == FRAME_REPORT:
+            frames.append(ReportedFrame.of_message(message, log_time_ns))
+        elif not message.coasted:
+            stamp_ns, at_ns = nanoseconds(message.header.stamp), nanoseconds(message.predicted_to)
+            tracked.append(PublishedTracks(message.camera, stamp_ns, at_ns, len(message.tracks)))
     if not frames:
         raise RecordingError(
             f"recording {path} has no frame reports; record perception/frame_report, and "

@@ -1,5 +1,6 @@
 """Recordings of a run's outputs: written as mcap files, and read back."""
 
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
@@ -7,7 +8,6 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
-from mcap.exceptions import McapError
 from mcap.reader import make_reader
 from mcap.writer import CompressionType, Writer
 from numpy.typing import NDArray
@@ -31,6 +31,8 @@ HEALTH_TOPIC = "/perception/health"
 TRACKS_TOPIC = "/perception/tracks"
 SAFE_STOP_TOPIC = "/perception/safe_stop"
 DIAGNOSTICS_TOPIC = "/diagnostics"
+UNREADABLE = (SerdeError, ValueError, LookupError, OverflowError, struct.error)
+"""What rosbags raises for a damaged message."""
 
 
 class RecordingError(InputError):
@@ -213,16 +215,26 @@ def read_messages(path: str | Path) -> Iterator[Recorded]:
     """The messages of a recording in log-time order.
 
     Raises:
-        RecordingError: it does not exist, or is not a complete mcap file.
+        RecordingError: it does not exist, or is not a complete and undamaged mcap file.
     """
     try:
         with Path(path).open("rb") as stream:
-            for schema, channel, message in make_reader(stream).iter_messages():
+            reader = make_reader(stream, validate_crcs=True)
+            count = 0
+            for schema, channel, message in reader.iter_messages():
+                count += 1
                 if schema is not None:
                     yield Recorded(channel.topic, schema.name, message.log_time, message.data)
-    except (OSError, McapError) as error:
-        reason = str(error) or type(error).__name__
+            summary = reader.get_summary()
+    except Exception as error:  # of many kinds, from mcap and what it decompresses with
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise RecordingError(f"recording {path} cannot be read: {reason}") from error
+    if summary is not None and summary.statistics is not None:
+        if count != summary.statistics.message_count:
+            written = summary.statistics.message_count
+            raise RecordingError(
+                f"recording {path} is damaged: of {written} messages {count} are there"
+            )
 
 
 def read_recording(path: str | Path, by_number: bool = False) -> Recording:
@@ -240,7 +252,7 @@ def read_recording(path: str | Path, by_number: bool = False) -> Recording:
     for _, type_name, log_time_ns, data in read_messages(path):
         if type_name not in (FRAME_REPORT, DETECTIONS, HEALTH):
             continue
-        message = _deserialized(path, type_name, data)
+        message = deserialized(path, type_name, data)
         if type_name == FRAME_REPORT:
             report = ReportedFrame.of_message(message, log_time_ns)
             recording.reports.append(report)
@@ -268,17 +280,22 @@ def detections_of(data: bytes) -> tuple[int, FrameDetections]:
     try:
         message: Any = typestore().deserialize_cdr(data, DETECTIONS)
         return nanoseconds(message.header.stamp), _frame_detections(message)
-    except (SerdeError, IndexError) as error:
+    except UNREADABLE as error:
         raise RecordingError(f"a message of {DETECTIONS} cannot be read: {error}") from error
 
 
-def _deserialized(path: str | Path, type_name: str, data: bytes) -> Any:
+def deserialized(path: str | Path, type_name: str, data: bytes) -> Any:
+    """A message of a recording.
+
+    Raises:
+        RecordingError: it has another definition, or is damaged.
+    """
     try:
         return typestore().deserialize_cdr(data, type_name)
-    except SerdeError as error:
+    except UNREADABLE as error:
         raise RecordingError(
-            f"recording {path} was made with another definition of {type_name} ({error}); record "
-            "the run again"
+            f"recording {path} is damaged, or was made with another definition of {type_name} "
+            f"({error}); record the run again"
         ) from error
 
 

@@ -1,5 +1,6 @@
 """Damaged bags of ROS 2: what is lost is counted and named, and no more is lost than is damaged."""
 
+import errno
 import shutil
 import sqlite3
 
@@ -201,6 +202,38 @@ def test_sound_files_with_less_than_the_metadata_tells(copy, tmp_path, name):
     whole, count, lost, warnings = read(bag)
     assert (whole, count, lost) == (list(range(30)), 30, 10)
     assert "10 of 40 frames are lost" in warnings[-1]
+
+
+def test_a_log_time_before_1970_is_damage(copy):
+    bag, file = copy("sqlite3")
+    with sqlite3.connect(file) as database:
+        database.execute("UPDATE messages SET timestamp = -5 WHERE id = 7")
+    (bag / "metadata.yaml").unlink()
+    whole, count, lost, warnings = read(bag)
+    assert (count, lost, len(whole)) == (FRAMES - 1, 1, FRAMES - 1)
+    assert any("1 messages have a log time before 1970, or none" in line for line in warnings)
+
+
+def test_a_file_that_was_just_being_compressed_is_read_once(copy):
+    bag, file = copy("mcap")
+    (bag / "metadata.yaml").unlink()
+    half = zstandard.compress(file.read_bytes())[: file.stat().st_size // 8]
+    file.with_name(f"{file.name}.zstd").write_bytes(half)
+    whole, count, lost, warnings = read(bag)
+    assert (whole, count, lost) == (list(range(FRAMES)), FRAMES, 0)
+    assert any(f"{file.name} lies beside it" in line for line in warnings)
+
+
+def test_a_disk_that_is_gone_is_named(copy, monkeypatch):
+    bag, _ = copy("mcap")
+
+    def gone(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with open_drive(bag) as drive:
+        monkeypatch.setattr("os.pread", gone)
+        with pytest.raises(BagError, match=f"{bag} cannot be read: Input/output error"):
+            list(drive.frames())
 
 
 def test_messages_in_a_journal_of_sqlite_are_read_and_left_as_they_are(copy, tmp_path):

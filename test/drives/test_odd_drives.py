@@ -9,7 +9,8 @@ from drives import CAMERA, CAMERA_INFO, IMAGE, PERIOD_NS, START_NS, STORE, messa
 from mcap.writer import Writer as McapWriter
 
 from perception_nodes.backends.model import InputSpec
-from perception_nodes.drives.bag import open_drive
+from perception_nodes.drives.bag import RawFrame, open_drive
+from perception_nodes.drives.log_clock import LogClock
 from perception_nodes.evaluation.frames import FrameSource
 from perception_nodes.report.recording import FRAME_REPORT_TOPIC, read_messages
 
@@ -99,6 +100,19 @@ def test_a_jump_of_the_log_time_is_not_waited_for(tmp_path, jump):
     assert any("the log time jumps by" in warning for warning in summary["warnings"])
     reports = [m for m in read_messages(out / "detections.mcap") if m.topic == FRAME_REPORT_TOPIC]
     assert sorted(m.log_time_ns for m in reports) == sorted(times)
+
+
+@pytest.mark.parametrize("jump", [10**18, -(10**18), 6 * 10**9])
+def test_time_in_a_drive_goes_on_over_a_jump_and_never_stands(tmp_path, jump):
+    times = [*times_ns(0, 1, 1), *(time_ns + jump for time_ns in times_ns(5, 6))]
+    clock, passed = LogClock(), []
+    with open_drive(write_drive(tmp_path / "drive.mcap", times)) as drive:
+        frames = [frame.log_time_ns for frame in drive.frames()]
+    for index, time_ns in enumerate(frames):
+        passed.append(clock.passed_ns(RawFrame(index, time_ns, b"")))
+    assert np.diff(passed).min() > 0
+    assert passed[-1] < 5 * PERIOD_NS
+    assert len(clock.warnings) == 1
 
 
 # Calibrations

@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import suppress
 
 import av
 import cv2
@@ -29,6 +30,7 @@ from perception_nodes.report.recording import (
     HEALTH_TOPIC,
     Recorder,
     RecordingError,
+    read_messages,
     read_recording,
 )
 from perception_nodes.transport.cdr_writer import write_detection_array, write_frame_report
@@ -220,6 +222,9 @@ def test_a_run_that_found_nothing_says_so_first(run, simulated, backend):
     tone, sentence = verdict({**facts, **more, "detections": 3})
     assert tone == "good"
     assert "3 objects" in sentence
+    tone, sentence = verdict({**facts, **more, "detections": 3, "lost_in_bag": 70})
+    assert tone == "bad"
+    assert "70 recorded ones are lost" in sentence
 
 
 def test_recording_appears_when_complete(tmp_path):
@@ -252,6 +257,30 @@ def test_unreadable_recording(tmp_path):
     (tmp_path / "cut.mcap").write_bytes(b"\x89MCAP0\r\n")
     with pytest.raises(RecordingError, match=r"cut\.mcap cannot be read"):
         read_recording(tmp_path / "cut.mcap")
+
+
+def test_a_damaged_recording_is_refused_or_read_whole(tmp_path):
+    record_run(tmp_path / "r.mcap")
+    whole, data = list(read_messages(tmp_path / "r.mcap")), (tmp_path / "r.mcap").read_bytes()
+    rng, refused = np.random.default_rng(0), 0
+    for case in range(300):
+        hurt = bytearray(data)
+        if case % 3:
+            for _ in range(case % 3):
+                hurt[rng.integers(len(hurt))] ^= 1 << rng.integers(8)
+        else:
+            del hurt[rng.integers(len(hurt)) :]
+        (tmp_path / "hurt.mcap").write_bytes(hurt)
+        try:
+            found = list(read_messages(tmp_path / "hurt.mcap"))
+        except RecordingError as error:
+            assert "\n" not in str(error)
+            refused += 1
+            continue
+        assert [message.data for message in found] == [message.data for message in whole]
+        with suppress(RecordingError):
+            read_recording(tmp_path / "hurt.mcap")
+    assert refused > 100
 
 
 def test_recording_of_another_version(tmp_path):

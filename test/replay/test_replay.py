@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -298,6 +299,20 @@ def test_labels_that_cannot_be_read_do_not_end_the_other_drives(tmp_path):
     assert "a message of vision_msgs" in whole["failed"]["drive"]
 
 
+def test_images_that_cannot_be_read_fail_alone(tmp_path):
+    """One that is not there, and two whose header tells of a size that no camera has."""
+    folder = write_images(tmp_path / "drive")
+    png = bytearray(next(folder.glob("*.png")).read_bytes())
+    for name, size in (("frame_1.png", (0, 48)), ("frame_2.png", (640, 0x7FFFFFFF))):
+        png[16:24] = struct.pack(">II", *size)
+        (folder / name).write_bytes(png)
+    (folder / "frame_3.jpg").symlink_to("nowhere")
+    (folder / "frame_4.jpg").mkdir()
+    summary = replay(folder, "--out", tmp_path / "out", "--backend", "null")
+    assert (summary["status"]["OK"], summary["status"]["FAILED"]) == (FRAMES, 3)
+    assert any("frame_3.jpg cannot be read: No such file" in one for one in summary["warnings"])
+
+
 @pytest.mark.usefixtures("no_pages")
 def test_drives_of_one_name_are_told_apart(tmp_path):
     (tmp_path / "a").mkdir()
@@ -467,6 +482,10 @@ def test_two_runs_side_by_side(street, tmp_path):
     assert same["objects"]["changes"] == []
     said = unusable("--compare", runs[0], tmp_path, "--out", tmp_path / "x")
     assert f"{tmp_path} is not the folder of one run" in said
+    summary = json.loads((runs[1] / "summary.json").read_text())
+    (runs[1] / "summary.json").write_text(json.dumps({**summary, "path": "ROS 2 (shm)"}))
+    said = unusable("--compare", *runs, "--out", tmp_path / "x")
+    assert "it is of ROS 2 (shm), where frames have other times each run" in said
 
 
 # Bad input and interruption
