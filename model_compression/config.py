@@ -111,7 +111,9 @@ class Pruning(Section):
 
     gmac: float = Field(gt=0, description="10^9 multiply-accumulates to come down to")
     rounds: int = Field(default=3, ge=1, le=20)
-    images: int = Field(default=48, ge=4, description="images that sensitivity is measured on")
+    images: int = Field(
+        default=48, ge=4, le=512, description="images that sensitivity is measured on"
+    )
     healing: Training
 
 
@@ -170,7 +172,7 @@ class Config(Section):
     min_confidence: float = Field(default=0.4, gt=0, lt=1, description="of a labeller's box")
     sources: list[Source] = Field(min_length=1)
     activation: Literal["hardswish", "relu", "silu"] = "hardswish"
-    start: dict[Literal["dense", "swap", "prune"], str] = Field(
+    start: dict[Literal["dense", "swap"], str] = Field(
         default={}, description="checkpoints of other runs that steps start from, beside this one"
     )
     checkpoint: Path | None = Field(

@@ -45,6 +45,10 @@ def find_images(data: Path, source: Source) -> list[Path]:
     """
     if source.has_data_yaml:
         return list_images(read_split(data / source.images, "train")[0])
+    if Path(source.images).is_absolute():
+        raise CompressionError(
+            f"set {source.name}: images {source.images} must be below the data's folder {data}"
+        )
     found = sorted(data.glob(source.images))
     if not found:
         raise CompressionError(
@@ -227,7 +231,7 @@ def teach(
         iou=0.6,
         classes=list(known),
         verbose=False,
-    )[0].boxes
+    )[0].boxes.cpu()
     found = [known[int(own)] for own in result.cls]
     taught = np.column_stack([np.array(found), result.xyxy.numpy()]).astype(np.float32)
     return taught[(taught[:, 3:] - taught[:, 1:3] >= 1).all(axis=1)]  # clipped to nothing

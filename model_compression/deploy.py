@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 
 from model_compression.config import Config
-from model_compression.errors import GateRefused
+from model_compression.errors import CompressionError, GateRefused
 from model_compression.package import Variant, write_variant
 from model_compression.quantization import RangeTable, measure
 from model_compression.quantization.sensitivity import cost_table, fallback, sensitivity
@@ -105,7 +105,10 @@ class Maker:
                 return score_of(self.measured(replace(found, table=table)))
 
             least = wanted - gate.max_quantization_loss
-            found = replace(found, table=fallback(found.table, costs, accuracy, least))
+            try:
+                found = replace(found, table=fallback(found.table, costs, accuracy, least))
+            except CompressionError as error:  # `pass_gate` will refuse it, with all figures
+                screen.print(str(error))
             found = self.measured(found)
         return self._kept(found)
 

@@ -12,10 +12,14 @@ import yaml
 
 from model_compression import contract
 from model_compression.config import Config
+from model_compression.errors import CompressionError
 from model_compression.quantization import RangeTable, emit, write_table
-from perception_nodes.backends.model import NON_COMMERCIAL
+from perception_nodes.backends.model import NON_COMMERCIAL, Model, ModelError, load_model
 from perception_nodes.evaluation import Evaluation
 from perception_nodes.evaluation.classes import class_losses, without_evidence
+
+MODEL = "model:"
+"""Before the name of a model folder that a step starts from, where no run of it is left."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +49,27 @@ class Variant:
     history: dict[str, Any] = field(default_factory=dict)
 
 
+def start_model(given: str) -> Model:
+    """The model folder of a start that names one.
+
+    Raises:
+        CompressionError: it is not there.
+    """
+    try:
+        return load_model(given.removeprefix(MODEL))
+    except ModelError as error:
+        raise CompressionError(f"start: {error}") from error
+
+
+def start_models(config: Config) -> list[Model]:
+    """The model folders that a run starts from."""
+    return [start_model(given) for given in config.start.values() if given.startswith(MODEL)]
+
+
 def license_of(config: Config) -> str:
     """Say under which terms a model may be used: the strictest of what it was made from."""
-    given = config.license, *(source.license for source in config.sources)
+    given = [config.license, *(source.license for source in config.sources)]
+    given += [model.license for model in start_models(config)]
     if any(map(NON_COMMERCIAL.search, given)):
         return f"{config.license}; made in part of non-commercial material: non-commercial use"
     return config.license
@@ -104,6 +126,10 @@ def describe(variant: Variant, config: Config, files: dict[str, Path]) -> dict[s
     description["data"] = [
         {"name": f"{config.teacher_data} (through the weights of {teacher})"},
         *({"name": source.name, "license": source.license} for source in config.sources),
+        *(
+            {"name": f"weights of {model.name}", "license": model.license}
+            for model in start_models(config)
+        ),
     ]
     description["seed"] = config.seed
     return description

@@ -36,7 +36,7 @@ from model_compression.errors import CompressionError
 from model_compression.export import export
 from model_compression.frames import drawn, letterboxed
 from model_compression.model import build_model, count_gmac, load_model, make_plain, save_model
-from model_compression.package import Variant, write_variant
+from model_compression.package import MODEL, Variant, start_model, write_variant
 from model_compression.plain import PlainNetwork
 from model_compression.prune import prune
 from model_compression.quantization.graph import is_known
@@ -44,13 +44,9 @@ from model_compression.quantization.ranges import LEAST_FRAMES
 from model_compression.reload import reload
 from model_compression.resume import CURVE, STATE, take_checkpoint
 from model_compression.train import R2, Batches, Samples, train
-from perception_nodes.backends.model import Model, ModelError
-from perception_nodes.backends.model import load_model as load_folder
 from perception_nodes.evaluation import LabelledSet, read_set
 from perception_nodes.system.files import write_whole
 
-MODEL = "model:"
-"""Before the name of a model folder that a step starts from, where no run of it is left."""
 NORMALISED_ON = 64
 """Images that such a network's normalisations are measured on."""
 DESCRIPTIONS = Path(__file__).parent / "datasets"
@@ -130,7 +126,13 @@ class Run:
             teacher = self.teacher()
             shown = drawn(self.images, NORMALISED_ON, self.config.seed)
             frames = [frame for _, frame in letterboxed(shown, self.config.size)]
-            return reload(start_model(given), teacher, frames)
+            model = start_model(given)
+            if list(model.classes) != list(self.config.classes):
+                raise CompressionError(
+                    f"start.{step}: {model.name} has the classes {', '.join(model.classes)}, this "
+                    f"run {', '.join(self.config.classes)}; give the same in the same order"
+                )
+            return reload(model, teacher, frames)
         path = self.folder.parent / given / "network.pt"
         if not path.is_file():
             raise CompressionError(
@@ -138,18 +140,6 @@ class Run:
                 "beside this one"
             )
         return load_model(path)
-
-
-def start_model(given: str) -> Model:
-    """The model folder of a start that names one.
-
-    Raises:
-        CompressionError: it is not there.
-    """
-    try:
-        return load_folder(given.removeprefix(MODEL))
-    except ModelError as error:
-        raise CompressionError(f"start: {error}") from error
 
 
 Step = tuple[str, Any, Callable[[Run, Progress], dict[str, Any]]]
@@ -480,14 +470,15 @@ def compress(config_path: Path, work: Path, until: str | None = None) -> None:
     for number, (name, depends, do) in enumerate(steps, 1):
         # A step depends on what it is given and on all before it.
         key = hashlib.sha256((key + json.dumps(depends)).encode()).hexdigest()
-        done = work / name / "done.json"
+        begun, done = work / name / "begun.json", work / name / "done.json"
         title = f"[{number}/{len(steps)}] {name}"
+        kept = next((file for file in (done, begun) if file.exists()), None)
+        if kept is not None and json.loads(kept.read_text())["key"] != key:
+            raise CompressionError(
+                f"{work}: step {name} was {kept.stem} with another configuration; give another "
+                f"folder, or remove {work / name} and what follows it"
+            )
         if done.exists():
-            if json.loads(done.read_text())["key"] != key:
-                raise CompressionError(
-                    f"{work}: step {name} was done with another configuration; give another "
-                    f"folder, or remove {work / name} and what follows it"
-                )
             screen.print(f"{title}: done before")
         else:
             columns = (
@@ -499,6 +490,8 @@ def compress(config_path: Path, work: Path, until: str | None = None) -> None:
                 TimeRemainingColumn(),
             )
             started_s = time.monotonic()
+            begun.parent.mkdir(exist_ok=True)
+            write_whole(begun, json.dumps({"key": key}))
             with Progress(*columns, console=screen) as progress:
                 facts = do(run, progress)
             facts["took_s"] = round(time.monotonic() - started_s, 1)
@@ -507,5 +500,6 @@ def compress(config_path: Path, work: Path, until: str | None = None) -> None:
             if "gmac" in facts:
                 screen.print(f"{title}: {facts['gmac']:.2f} GMAC a frame")
         (work / name / STATE).unlink(missing_ok=True)  # the network is kept: nothing goes on
+        begun.unlink(missing_ok=True)
         if name == until:
             break

@@ -288,10 +288,11 @@ class Lesson:
         self._theirs.close()
 
 
-def save_state(state: Path, step: int, kept: Mapping[str, Any]) -> None:
+def save_state(state: Path, step: int, warmed_from: int, kept: Mapping[str, Any]) -> None:
     """Write what a killed run goes on from; a kill leaves the old file or the new one."""
     partial = state.with_suffix(".partial")
-    torch.save({"step": step, **{k: v.state_dict() for k, v in kept.items()}}, partial)
+    numbers = {"step": step, "warmed_from": warmed_from}
+    torch.save({**numbers, **{k: v.state_dict() for k, v in kept.items()}}, partial)
     partial.rename(state)
 
 
@@ -347,7 +348,8 @@ def train(
     if state.exists():
         saved = torch.load(state, map_location="cpu", weights_only=True)
         first = saved.pop("step")
-        warmed_from = first if "optimizer" not in saved else 0
+        # A checkpoint has no optimizer: the one that begins with it is warmed up.
+        warmed_from = saved.pop("warmed_from", 0) if "optimizer" in saved else first
         for name, value in saved.items():
             kept[name].load_state_dict(value)
 
@@ -391,7 +393,7 @@ def train(
             report(facts)
             sums[:], count, reported_s = 0, 0, now_s
         if due or time.monotonic() - saved_s > SAVE_EVERY_S:
-            save_state(state, done, kept)
+            save_state(state, done, warmed_from, kept)
             saved_s = time.monotonic()
         if due:
             measure(deepcopy(average).to(CPU), facts)

@@ -9,12 +9,12 @@ Both have the step amax / 127, so that codes run from -128 to 127 and 0 is code 
 ReLU alone half of the codes are never used; one rule for all is worth that bit to the devices,
 which then multiply int8 by int8 and need no zero points.
 
-The image. Its code is the byte less 128, and 1/255 the step. In ``u8`` the bytes are read as they
-are, with zero point 0. TensorRT allows no zero point, so ``s8`` subtracts 128 and gives it back in
-the first convolution's bias: (b - 128) w = b w - 128 w, summed over every weight of a channel.
-That holds at the border too if what is outside of the picture is byte 0, that is code -128; so
-``s8`` has a Pad of -128/255 in front of a convolution without padding. The sums of products are
-then the same integers in both, and in hardware.
+The image. Its code is the byte less 128, its step is the graph's own, mostly 1/255. In ``u8`` the
+bytes are read as they are, with zero point 0. TensorRT allows no zero point, so ``s8`` subtracts
+128 and gives it back in the first convolution's bias: (b - 128) w = b w - 128 w, summed over every
+weight of a channel. That holds at the border too if what is outside of the picture is byte 0, that
+is code -128; so ``s8`` has a Pad of -128 steps in front of a convolution without padding. The sums
+of products are then the same integers in both, and in hardware.
 
 Where values are rounded: behind a convolution's activation, or behind the residual sum where there
 is one; never between. Weights are rounded by ``weights.py``; biases stay float. The head's outputs
@@ -37,7 +37,6 @@ from model_compression.quantization.weights import round_weight, weight_scale
 
 Dialect = Literal["u8", "s8"]
 ZERO_POINT = {"u8": np.uint8(128), "s8": np.int8(0)}
-IMAGE_STEP = np.float32(1 / 255)
 
 
 def emit(model: onnx.ModelProto, table: RangeTable, dialect: Dialect) -> onnx.ModelProto:
@@ -229,7 +228,8 @@ def _image_to_s8(graph: onnx.GraphProto, layout: Layout) -> None:
             values[f"{block.weight}_q"]
             * values[f"{block.weight}_scale"].astype(np.float64)[:, None, None, None]
         )
-    shift = 128 * float(IMAGE_STEP)
+    step = values[dequantize.input[1]]
+    shift = 128 * float(step)
     bias = values[block.bias] + shift * weight.sum(axis=(1, 2, 3))
     tensors[block.bias].CopyFrom(numpy_helper.from_array(bias.astype(np.float32), block.bias))
 
@@ -243,7 +243,7 @@ def _image_to_s8(graph: onnx.GraphProto, layout: Layout) -> None:
     graph.initializer.extend(
         [
             numpy_helper.from_array(np.float32(128), "image_middle"),
-            numpy_helper.from_array(IMAGE_STEP, f"{signed}_scale"),
+            numpy_helper.from_array(step, f"{signed}_scale"),
             numpy_helper.from_array(np.int8(0), f"{signed}_zero_point"),
             numpy_helper.from_array(
                 np.array([0, 0, top, left, 0, 0, bottom, right], np.int64), "image_border"

@@ -151,7 +151,8 @@ class Backend:
     def load(self, model: Model) -> BackendInfo:
         """Compile the model for lowest latency, or read it from the cache, and run it once."""
         settings = self._settings
-        choose_instructions(model, settings.threads, ov.__version__, settings.cache_dir)
+        timings = settings.timing_dir or settings.cache_dir
+        choose_instructions(model, settings.threads, ov.__version__, timings)
         try:
             compiled = compile_model(model, settings.threads, settings.cache_dir)
             self._request = Request(compiled, model)

@@ -326,7 +326,7 @@ def _names(option: str, text: str) -> list[str] | None:
         return None
     try:
         if os.path.isfile(text):  # pathlib raises where a list is too long for a name
-            lines = Path(text).read_text(encoding="utf-8").splitlines()
+            lines = Path(text).read_text(encoding="utf-8-sig").splitlines()
             names = [line.strip() for line in lines if line.strip()]
         else:
             names = [name.strip() for name in text.split(",")]

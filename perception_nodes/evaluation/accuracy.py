@@ -1,7 +1,7 @@
 """A model's accuracy on a labelled set."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,8 +147,7 @@ def evaluate(
         EvaluationNotInstalled: pycocotools is missing.
     """
     require_pycocotools()
-    groups, notes = class_groups(model, data)
-    labels = [data.classes.index(name) for name in groups]
+    groups, numbers, notes = class_groups(model, data)
     truth, ranked, reported, dark = [], [], [], []
     run_time_settings = DecodeSettings(across_classes=across_classes)
     detector = Detector(model, backend, threads, cache_dir)
@@ -157,7 +156,7 @@ def evaluate(
             pixels = image.pixels()
             dark.append(pixels[::4, ::4].mean() < DARK)
             seen = detector.look(pixels)
-            truth.append(labelled_objects(image, data, labels, seen.header))
+            truth.append(labelled_objects(image, data, numbers, seen.header))
             ranked.append(
                 reported_objects(detector.ranked(seen, list(groups.values())), seen.header)
             )
@@ -198,36 +197,66 @@ def evaluate(
     )
 
 
-def class_groups(model: Model, data: LabelledSet) -> tuple[dict[str, tuple[int, ...]], list[str]]:
-    """The model's classes that count as each class of the set, and notes on classes left out."""
-    groups, unknown = {}, []
+class ClassGroups(NamedTuple):
+    """Which classes of a model count as which of a set.
+
+    Attributes:
+        classes: indices of the model's classes, by the set's class names.
+        numbers: by the set's class, its place in `classes`; -1 if it is left out.
+        notes: on classes that are left out or counted together.
+    """
+
+    classes: dict[str, tuple[int, ...]]
+    numbers: tuple[int, ...]
+    notes: list[str]
+
+
+def class_groups(model: Model, data: LabelledSet) -> ClassGroups:
+    """Match the classes of a model and of a set.
+
+    Raises:
+        DataError: no class of the set is the model's, or two of them share some of its classes.
+    """
+    groups: dict[str, tuple[int, ...]] = {}
+    numbers, unknown, notes = [], [], []
     for name in data.classes:
+        numbers.append(-1)
         if name in data.ignored:
             continue
         indices = indices_of(data.counts_as.get(name, (name,)), model.classes)
-        if indices:
-            groups[name] = indices
-        else:
+        if not indices:
             unknown.append(name)
+            continue
+        other = next((one for one, taken in groups.items() if set(taken) & set(indices)), name)
+        shared = groups.setdefault(other, indices)
+        numbers[-1] = list(groups).index(other)
+        if other != name:
+            notes.append(f"{other!r} and {name!r} count as one class")
+        if set(shared) != set(indices):
+            raise DataError(
+                f"{data.name}: {other!r} and {name!r} both count as {model.name}'s "
+                f"{model.classes[min({*shared} & {*indices})]!r}, and one of them as more than "
+                "that; let them count as the same, or leave one out, by `counts_as` and `ignored` "
+                "of the set's description"
+            )
     if not groups:
         raise DataError(
             f"{data.name}: none of its classes ({listed(unknown, 8)}) is one of {model.name}'s "
             f"({', '.join(model.classes)}); say which counts as which with --classes-map"
         )
-    notes = []
     if unknown:
         notes.append(f"classes that {model.name} does not know are left out: {listed(unknown, 8)}")
     judged = {index for indices in groups.values() for index in indices}
     rest = [name for index, name in enumerate(model.classes) if index not in judged]
     if rest:
         notes.append(f"classes that the set does not label are left out: {listed(rest, 8)}")
-    return groups, notes
+    return ClassGroups(groups, tuple(numbers), notes)
 
 
 def labelled_objects(
-    image: LabelledImage, data: LabelledSet, labels: list[int], header: FrameHeader
+    image: LabelledImage, data: LabelledSet, numbers: Sequence[int], header: FrameHeader
 ) -> Objects:
-    """The labels of an image, by the classes that are measured."""
+    """The labels of an image, by the classes that are measured; `numbers` as in `ClassGroups`."""
     size = np.array([header.source_width, header.source_height] * 2)
     boxes = image.boxes * size
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
@@ -236,7 +265,8 @@ def labelled_objects(
     rows, classes = [], []
     for row, label in enumerate(image.classes.tolist()):
         # A detection of any class on an ignored object is not wrong.
-        found = list(range(len(labels))) if ignored[row] else _index(labels, label)
+        number = numbers[label]
+        found = list(range(max(numbers) + 1)) if ignored[row] else [number] * (number >= 0)
         rows += [row] * len(found)
         classes += found
     chosen = np.array(rows, np.int64)
@@ -247,10 +277,6 @@ def labelled_objects(
         np.ones(len(chosen)),
         (image.crowd | doubtful | ignored)[chosen],
     )
-
-
-def _index(labels: list[int], label: int) -> list[int]:
-    return [labels.index(label)] if label in labels else []
 
 
 def reported_objects(detections: Detections, header: FrameHeader) -> Objects:

@@ -18,8 +18,7 @@ from perception_nodes.evaluation.yolo import class_names, load_yaml, read_split,
 
 ROOT_VARIABLE = "PERCEPTION_DATA"
 IGNORE = "ignore"
-_ENDS = {".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9", ".png": b"IEND"}
-"""What a whole file ends with; files of rarer kinds are decoded."""
+JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 
 
 class Description(BaseModel):
@@ -254,6 +253,21 @@ def _described(path: Path, root: str | Path | None, split: str) -> _Source:
 def _looks_whole(path: Path) -> bool:
     if not cv2.haveImageReader(str(path)):
         return False
-    end = _ENDS.get(path.suffix.lower())
     # OpenCV fills the missing part of some files, without an error.
-    return cv2.imread(str(path)) is not None if end is None else end in path.read_bytes()[-4096:]
+    data = path.read_bytes()
+    if data.startswith(b"\x89PNG"):
+        return b"IEND" in data
+    if data.startswith(JPEG_START):
+        return JPEG_END in data[_jpeg_scan(data) :]
+    return cv2.imread(str(path)) is not None
+
+
+def _jpeg_scan(data: bytes) -> int:
+    """Where the picture of a JPEG begins: what is before it may hold a small one, whole."""
+    at = 2
+    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda":
+        if data[at + 1 : at + 2] == b"\xff":  # may fill the space before a marker
+            at += 1
+            continue
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return at

@@ -104,12 +104,13 @@ def choose_frames(
             "no frames to choose from; name a drive with --bag or a folder with --images"
         )
     source = FrameSource(bags, folders, image)
-    total, blank, names, described = source.count(), 0, [], []
+    total, blank, names, places, described = source.count(), 0, [], [], []
     for done, (name, pixels) in enumerate(source.frames(), start=1):
         if contrast(pixels) < BLANK_CONTRAST:
             blank += 1
         else:
             names.append(name)
+            places.append(done)
             described.append(describe(pixels))
         if progress is not None:
             progress(done, total)
@@ -133,11 +134,13 @@ def choose_frames(
         notes.append(f"{blank} of {total} frames are blank or dark and left out")
     if len(chosen) < count:
         notes.append(f"{count} frames were wanted, only {len(chosen)} differ")
-    wanted = {names[index] for index in chosen}
-    kept = {name: pixels.copy() for name, pixels in source.frames() if name in wanted}
+    # By their places: two folders or drives may have the same name.
+    wanted = [places[index] for index in chosen]
+    read = enumerate(source.frames(), start=1)
+    kept = {place: pixels.copy() for place, (_, pixels) in read if place in wanted}
     order = [names[index] for index in chosen]
     return CalibrationFrames(
-        order, [kept[name] for name in order], len(rows), achieved, plain, notes
+        order, [kept[place] for place in wanted], len(rows), achieved, plain, notes
     )
 
 

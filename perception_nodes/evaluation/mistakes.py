@@ -124,17 +124,16 @@ def examine(
         progress: called with the number of images done and the number of all images.
 
     Raises:
-        DataError: the set has no class of the model, or an image that cannot be decoded.
+        DataError: see `class_groups`; or an image cannot be decoded.
         BackendError: the runtime is missing or refuses the model.
     """
-    groups, _ = class_groups(model, data)
-    labels = [data.classes.index(name) for name in groups]
+    groups, numbers, _ = class_groups(model, data)
     detector = Detector(model, backend, threads)
     images = []
     try:
         for done, image in enumerate(data.images, start=1):
             seen = detector.look(image.pixels())
-            truth = labelled_objects(image, data, labels, seen.header)
+            truth = labelled_objects(image, data, numbers, seen.header)
             found = detector.objects(seen, list(groups.values()), settings)
             size = seen.header.source_width, seen.header.source_height
             images.append(judge(image, size, truth, reported_objects(found, seen.header)))

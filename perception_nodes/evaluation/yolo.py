@@ -31,10 +31,14 @@ def class_names(images: Path) -> tuple[str, ...]:
     listed = folder / "classes.txt"
     if listed.is_file():
         try:
-            lines = listed.read_text(encoding="utf-8").splitlines()
+            lines = listed.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeError) as error:
             raise DataError(f"{listed} cannot be read: {error}") from error
-        names: Sequence[str] = [line.strip() for line in lines if line.strip()]
+        names: Sequence[str] = [line.strip() for line in "\n".join(lines).rstrip().splitlines()]
+        if not all(names):  # the class numbers of what follows would be doubtful
+            raise DataError(
+                f"{listed}: line {names.index('') + 1} is empty; write one class a line"
+            )
     else:
         names = next(filter(None, map(_names_in, sorted(folder.glob("*.yaml")))), [])
     if not names:

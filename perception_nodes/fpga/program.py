@@ -1,8 +1,10 @@
 """A compiled network: the content of the engine's memory, and the places of its outputs.
 
-A file has a line with the type of the file, a line of JSON, and the bytes for the engine's memory.
+A file has a line with the type of the file, one with the SHA-256 of the rest, a line of JSON, and
+the bytes for the engine's memory.
 """
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -17,7 +19,7 @@ from perception_nodes.core.inference import BackendError
 from perception_nodes.fpga.layout import BEAT_BYTES, LANES, VERSION
 from perception_nodes.system.files import write_whole
 
-MAGIC = b"perception fpga program 2"
+MAGIC = b"perception fpga program 3"
 PART = 2 * LANES
 """Channels of an output that lie together in output memory."""
 ALIGNMENT = 256
@@ -138,23 +140,26 @@ class Program:
         """Write the program to a file."""
         facts = asdict(self)
         del facts["content"]
-        head = json.dumps({"layout": VERSION, "bytes": len(self.content), **facts}).encode()
-        write_whole(path, b"\n".join([MAGIC, head, self.content]))
+        rest = json.dumps({"layout": VERSION, **facts}).encode() + b"\n" + self.content
+        write_whole(path, b"\n".join([MAGIC, hashlib.sha256(rest).hexdigest().encode(), rest]))
 
 
 def read_program(path: Path) -> Program:
     """Read a program from a file.
 
     Raises:
-        BackendError: the file cannot be read, or is of another version.
+        BackendError: the file cannot be read, is damaged, or is of another version.
     """
     try:
-        magic, head, content = path.read_bytes().split(b"\n", 2)
-        facts = json.loads(head)
-        if magic != MAGIC or facts.pop("layout") != VERSION:
+        magic, digest, rest = path.read_bytes().split(b"\n", 2)
+        if magic != MAGIC:
             raise ValueError("it is of another version")
-        if facts.pop("bytes") != len(content):
-            raise ValueError("it is incomplete")
+        if digest.decode() != hashlib.sha256(rest).hexdigest():
+            raise ValueError("it is damaged")
+        head, content = rest.split(b"\n", 1)
+        facts = json.loads(head)
+        if facts.pop("layout") != VERSION:
+            raise ValueError("it is of another version")
         facts["geometry"] = Geometry(**facts["geometry"])
         facts["outputs"] = tuple(Output(*output) for output in facts["outputs"])
         facts["layers"] = tuple(LayerEstimate(*layer) for layer in facts["layers"])

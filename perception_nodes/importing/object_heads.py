@@ -115,11 +115,19 @@ class DetrQueries(_Detr):
         return boxes[0], others[0]
 
     def classes(self, source: Source) -> int | None:
-        """See `Head`."""
+        """See `Head`; boxes in pixels, probabilities, and a class for "no object" are others."""
         names = self._names(source)
         if names is None:
             return None
-        count = source.outputs[names[1]][2]
+        boxes, logits = (source.answer[name] for name in names)
+        count = logits.shape[2]
+        are_shares = np.median(np.abs(boxes)) <= 1  # of some networks a few are larger
+        are_logits = logits.min() < 0 or logits.max() > 1
+        is_nothing = (logits.argmax(2) == count - 1) & (logits[..., -1] > 0)
+        if logits.shape[1] > MAX_OBJECTS or not (are_shares and are_logits):
+            return None
+        if count > 1 and is_nothing.mean() > 0.9:
+            return None
         return len(coco.NUMBERS) if count == 91 else count
 
     def write(self, source: Source, classes: int, to: Writer) -> tuple[str, str]:

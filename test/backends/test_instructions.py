@@ -2,12 +2,15 @@
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import openvino
 import pytest
 
 from perception_nodes.backends import instructions
+from perception_nodes.backends.compiled import CompiledRefused, compiled
 from perception_nodes.backends.instructions import (
     VARIABLE,
     WITH_TILES,
@@ -84,3 +87,15 @@ def test_both_are_timed_in_processes_that_have_them(processor: Path, tmp_path: P
 
     choose_instructions(MODEL, 1, "2026", str(tmp_path), timed)
     assert [len(times_ms) for times_ms in seen] == [2, 2]
+
+
+def test_compiling_a_model_keeps_what_was_measured(processor: Path, tmp_path: Path) -> None:
+    def timed(*_: Any, environment: dict[str, str]) -> list[float]:
+        return [1.0 if environment[VARIABLE] == WITHOUT_TILES else 2.0]
+
+    choose_instructions(MODEL, 1, openvino.__version__, str(tmp_path), timed)
+    os.environ.pop(VARIABLE)
+    kept = (tmp_path / "instructions.json").read_text()
+    with suppress(CompiledRefused), compiled(MODEL, "openvino", 1, tmp_path):
+        raise CompiledRefused("detects nothing")
+    assert (tmp_path / "instructions.json").read_text() == kept

@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 from test_model import make_model
+from typer.testing import CliRunner
 
 from perception_nodes.backends.model import ModelError, load_model
 from perception_nodes.backends.signature import (
@@ -17,6 +18,7 @@ from perception_nodes.backends.signature import (
     signature_of,
     verify,
 )
+from perception_nodes.cli.app import app
 
 
 @pytest.fixture
@@ -106,3 +108,19 @@ def test_openssl_agrees(folder, keys, tmp_path):
             [*command, "-in", file, "-sigfile", signature], capture_output=True, check=False
         )
         assert end.returncode == status
+
+
+def test_the_commands_check_the_file_for_tensorrt_too(tmp_path, keys):
+    folder = tmp_path / "road-xs"
+    shutil.copytree(load_model("road-xs").folder, folder)
+    commands = {
+        "sign": ["model", "sign", str(folder), "--key", str(keys[0])],
+        "verify": ["model", "verify", str(folder), "--key", str(keys[1])],
+    }
+    for command in commands.values():
+        assert CliRunner().invoke(app, command).exit_code == 0
+    (folder / "road-xs.s8.onnx").write_bytes(b"another network")
+    for command in commands.values():
+        result = CliRunner().invoke(app, command)
+        assert isinstance(result.exception, ModelError), result.output
+        assert "is not the one that was measured" in " ".join(str(result.exception).split())

@@ -93,6 +93,14 @@ def test_terms_are_the_strictest(values, write_config, weights, images, free):
     assert said.startswith(weights) and (said == weights) == free
 
 
+def test_terms_are_those_of_the_weights_that_a_run_starts_from_too(values, write_config):
+    values["sources"][0]["license"] = values["license"] = "CC0"
+    values["start"] = {"dense": "model:dense-416x256"}
+    assert license_of(read_config(write_config(values), classes_of)).endswith("non-commercial use")
+    values["start"] = {"dense": "model:open-n"}
+    assert license_of(read_config(write_config(values), classes_of)) == "CC0"
+
+
 def test_evidence_of_a_class_is_none_of_its_synonym():
     image = LabelledImage(Path("a"), np.ones((12, 4)), np.zeros(12, int), np.zeros(12, bool))
     labelled = LabelledSet("set", ("pedestrian", "people"), (image,))

@@ -206,6 +206,23 @@ def test_another_configuration_is_no_way_to_go_on(values, write_config, checkpoi
         compress(write_config({**values, "seed": 1}), tmp_path / "run", until="dense")
 
 
+def test_a_step_that_was_only_begun_is_gone_on_with_by_its_own_configuration_alone(
+    values, write_config, checkpoint, tmp_path, monkeypatch
+):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pipeline.dataset, "build", killed)
+        with pytest.raises(KeyboardInterrupt):
+            compress(write_config(values), tmp_path / "run", until="dense")
+    other = {**values, "min_confidence": 0.7}
+    with pytest.raises(CompressionError, match="step dataset was begun with another configuration"):
+        compress(write_config(other), tmp_path / "run", until="dense")
+    compress(write_config(values), tmp_path / "run", until="dataset")
+    assert not (tmp_path / "run/dataset/begun.json").exists()
+
+
 def test_the_gate_refuses_and_writes_nothing(
     values, write_config, checkpoint, tmp_path, monkeypatch
 ):

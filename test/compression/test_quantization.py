@@ -202,8 +202,16 @@ class TestEmit:
         assert new.weights_sha256 == table.weights_sha256
         emit(back, new, "s8")
 
-    def test_the_dialects_give_the_same_outputs(self, model, table):
-        files = [emit(model, table, dialect) for dialect in ("u8", "s8")]
+    @pytest.mark.parametrize("step", [1 / 255, 1.0, 1 / 57])
+    def test_the_dialects_give_the_same_outputs(self, model, step):
+        network = onnx.ModelProto()
+        network.CopyFrom(model)
+        tensors = {tensor.name: tensor for tensor in network.graph.initializer}
+        tensors["image_scale"].CopyFrom(numpy_helper.from_array(np.float32(step), "image_scale"))
+        weight = numpy_helper.to_array(tensors["stem.weight"]) / np.float32(255 * step)
+        tensors["stem.weight"].CopyFrom(numpy_helper.from_array(weight, "stem.weight"))
+        table = measure(network, toy_frames(), "toy")
+        files = [emit(network, table, dialect) for dialect in ("u8", "s8")]
         sessions = [onnxruntime.InferenceSession(file.SerializeToString()) for file in files]
         frames = [frame for _, frame in toy_frames(3, seed=7)]
         for frame in [*frames, np.zeros_like(frames[0]), np.full_like(frames[0], 255)]:

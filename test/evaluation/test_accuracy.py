@@ -139,6 +139,22 @@ def test_strange_classes_are_named(model: Model, picture: Path) -> None:
         evaluate(model, data)
 
 
+def test_two_classes_that_mean_one_of_the_model_are_one(model: Model, picture: Path) -> None:
+    for labelled in (0, 1):
+        mapped = {"van": ("car",)}
+        data = LabelledSet("x", ("car", "van"), (image(picture, labelled),), counts_as=mapped)
+        found = evaluate(model, data)
+        assert (found.map50_95, found.recall) == (pytest.approx(1), {"car": 1.0})
+        assert "'car' and 'van' count as one class" in found.notes
+
+
+def test_classes_that_share_some_of_the_models_are_refused(model: Model, picture: Path) -> None:
+    mapped = {"lorry": ("truck", "car")}
+    data = LabelledSet("x", ("car", "lorry"), (image(picture, 0),), counts_as=mapped)
+    with pytest.raises(DataError, match="'car' and 'lorry' both count as .*'car'"):
+        evaluate(model, data)
+
+
 def test_a_teacher_with_other_classes_is_refused(picture: Path) -> None:
     student = load_model("road-n")
     names = ["dog" if name == "stop sign" else name for name in student.classes]

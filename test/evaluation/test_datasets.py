@@ -77,6 +77,29 @@ def test_broken_and_missing_images(yolo: Path) -> None:
         read_set(yolo)
 
 
+def test_a_name_of_another_kind_and_what_follows_a_picture_are_no_damage(yolo: Path) -> None:
+    jpeg, png = yolo / "images/a.jpg", yolo / "images/b.png"
+    small = cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
+    whole = jpeg.read_bytes()
+    noted = whole[:2] + b"\xff\xe1" + (len(small) + 2).to_bytes(2, "big") + small + whole[2:]
+    filled = whole[:2] + b"\xff" + whole[2:]
+    for data in (png.read_bytes(), whole + bytes(9000), noted, filled):
+        jpeg.write_bytes(data)
+        assert len(read_set(yolo).images) == 2
+    jpeg.write_bytes(noted[: 3 * len(noted) // 4])  # the small picture in it is whole
+    with pytest.raises(DataError, match="1 of 2 images are cut off"):
+        read_set(yolo)
+
+
+def test_class_names_of_another_editor_are_read_and_gaps_refused(yolo: Path) -> None:
+    names = (yolo / "classes.txt").read_text()
+    (yolo / "classes.txt").write_bytes(b"\xef\xbb\xbf" + names.replace("\n", "\r\n").encode())
+    assert read_set(yolo).classes == tuple(names.split())
+    (yolo / "classes.txt").write_text("\n" + names)
+    with pytest.raises(DataError, match="line 1 is empty"):
+        read_set(yolo)
+
+
 @pytest.mark.parametrize("ending", ["jpg", "png", "bmp", "webp", "tif"])
 def test_an_image_that_is_cut_off_is_named(tmp_path: Path, ending: str) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)

@@ -52,6 +52,18 @@ def test_of_near_duplicates_one_is_taken(tmp_path: Path) -> None:
     assert contact_sheet(chosen).startswith(b"\xff\xd8")
 
 
+def test_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    for place in range(2):
+        (tmp_path / f"{place}").mkdir()
+    folders = [
+        write(tmp_path / f"{place}/images", [scene(20 * place + k) for k in range(10)])
+        for place in range(2)
+    ]
+    chosen = choose_frames([], folders, 20, INPUT)
+    assert len(chosen.names) == 20
+    assert len({frame.tobytes() for frame in chosen.frames}) == 20
+
+
 def test_a_still_or_dark_drive_is_refused_with_counts(tmp_path: Path) -> None:
     still = [noisy(scene(1), k) for k in range(20)]
     dark = [np.full((48, 64, 3), 2, np.uint8)] * 5

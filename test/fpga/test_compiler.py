@@ -237,7 +237,7 @@ class TestFile:
         program.save(tmp_path / "one.program")
         assert read_program(tmp_path / "one.program") == program
 
-    @pytest.mark.parametrize("damage", ["gone", "empty", "other", "cut", "short"])
+    @pytest.mark.parametrize("damage", ["gone", "empty", "other", "cut", "short", "flipped"])
     def test_a_damaged_one_is_refused(self, damage, tmp_path):
         path: Path = tmp_path / "one.program"
         compile_network(one(), BUILDS["512"]).save(path)
@@ -247,6 +247,7 @@ class TestFile:
         else:
             damaged = {"empty": b"", "other": b"x" + content}
             damaged |= {"cut": content[:60], "short": content[:-1]}
+            damaged |= {"flipped": content[:-99] + bytes([content[-99] ^ 1]) + content[-98:]}
             path.write_bytes(damaged[damage])
         with pytest.raises(BackendError, match=r"one\.program cannot be read: .*compile it again"):
             read_program(path)

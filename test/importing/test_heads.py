@@ -178,7 +178,9 @@ def detr():
 
 
 def queries():
-    return {"logits": random(1, 7, CLASSES, low=-3, high=3), "pred_boxes": random(1, 7, 4)}
+    boxes = random(1, 7, 4)
+    boxes[0, 0, 2] = 1.2
+    return {"logits": random(1, 7, CLASSES, low=-3, high=3), "pred_boxes": boxes}
 
 
 RGB = {"scale": 255.0, "swap": True}
@@ -249,6 +251,36 @@ def test_boxes_and_scores_are_those_of_the_original(case, kind, tmp_path):
     boxes, scores = heads.boxes[0][0].T, heads.classes[0][0].T
     np.testing.assert_allclose(boxes, [box for box, _ in wanted], rtol=1e-4, atol=1e-2)
     np.testing.assert_allclose(scores, [row for _, row in wanted], rtol=1e-4, atol=1e-4)
+
+
+def of_nothing():
+    found = queries()
+    found["logits"][..., -1] = 8
+    return found
+
+
+NO_QUERIES = {
+    "YOLO-NAS: pixels and probabilities": lambda: {
+        "boxes": random(1, 7, 4, high=60),
+        "scores": random(1, 7, CLASSES),
+    },
+    "SSD: shares and probabilities": lambda: {
+        "boxes": random(1, 7, 4),
+        "scores": random(1, 7, CLASSES),
+    },
+    "cells": lambda: {
+        "boxes": random(1, 3000, 4),
+        "logits": random(1, 3000, CLASSES, low=-3, high=3),
+    },
+    "DETR: a class for no object": of_nothing,
+}
+
+
+@pytest.mark.parametrize("case", NO_QUERIES)
+def test_boxes_and_scores_of_another_kind_are_refused(case, tmp_path):
+    path = written(detector(NO_QUERIES[case]()), tmp_path / "it.onnx")
+    with pytest.raises(ModelError, match="no head of a detector that is known here"):
+        understand(path, Options(classes=NAMES))
 
 
 @pytest.mark.parametrize("make", [grid, detr])
