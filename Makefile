@@ -128,7 +128,7 @@ sample: bags/sample/metadata.yaml ## make the sample drives in bags/
 
 wheel: setup ## make wheels of the package and of its messages in dist/
 	rm -rf build/lib build/bdist.*  # or what was deleted since would be packed too
-	$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	PERCEPTION_ROS=$(ROS) $(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 	$(BIN)/perception messages --wheel dist
 
 wheel-test: wheel ## install the wheels into an empty environment and play the demo there

@@ -1,5 +1,6 @@
 """Install perception_nodes; what package.xml says is not said again here."""
 
+import os
 import sys
 from itertools import groupby
 from pathlib import Path
@@ -10,6 +11,7 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 MANIFEST = ElementTree.parse(ROOT / "package.xml")
 NAME = MANIFEST.findtext("name")
+ROS = os.environ.get("PERCEPTION_ROS", "kilted")  # whose wheels are required
 
 
 def shared(*patterns: str) -> list[tuple[str, list[str]]]:
@@ -61,9 +63,9 @@ setup(
         *shared("interfaces/perception_consumer/include/*/*"),
     ],
     # Where a ROS distribution is installed, colcon and rosdep do not look at these.
-    install_requires=requirements("runtime.txt", "kilted/runtime.txt"),
+    install_requires=requirements("runtime.txt", f"{ROS}/runtime.txt"),
     extras_require={
-        "messages": requirements("build.txt", "kilted/build.txt"),
+        "messages": requirements("build.txt", f"{ROS}/build.txt"),
         "view": requirements("view.txt"),
         "gpu": requirements("gpu.txt"),
         "test": ["pytest"],  # colcon test looks for it

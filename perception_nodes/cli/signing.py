@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from perception_nodes.backends.model import load_model
+from perception_nodes.backends.model import Model, load_model
 from perception_nodes.backends.signature import make_keys, sign, signature_of
 from perception_nodes.cli.common import ModelName, check_writable, say
 from perception_nodes.system.files import write_whole
@@ -35,7 +35,7 @@ def sign_command(
 
     Example: perception model sign models/road-n --key ~/fleet.key
     """
-    description = load_model(model).folder / "model.yaml"
+    description = _checked(model).folder / "model.yaml"
     path = signature_of(description)
     check_writable(path, "the signature")
     write_whole(path, sign(description, key))
@@ -50,5 +50,13 @@ def verify_command(
 
     Example: perception model verify road-n --key /etc/perception/fleet.key.pub
     """
-    found = load_model(model, str(key))
+    found = _checked(model, str(key))
     say(f"{found.name} is signed by the owner of {key}")
+
+
+def _checked(name: str, key: str = "") -> Model:
+    """Load a model and check all of its files: a node checks those that it uses."""
+    model = load_model(name, key)
+    if model.s8 is not None:
+        model.signed_file()
+    return model
