@@ -77,6 +77,7 @@ def account(
     reports: Sequence[dict[str, Any]],
     deadline_ms: float,
     host_took: Callable[[int, int], bool] = lambda begin_ns, end_ns: False,
+    warm_up: Sequence[int] = (),
 ) -> Condition:
     """Compare what was received with what was sent.
 
@@ -87,8 +88,10 @@ def account(
         deadline_ms: from capture to publish.
         host_took: whether the host of a virtual machine had a processor between two times, in
             nanoseconds since the epoch.
+        warm_up: stamps of the frames sent before those; some reports without a stamp are theirs.
     """
     wanted = set(stamps)
+    told = {report["stamp_ns"] for report in reports}
     arrived = {stamp: (at - stamp) / 1e6 for stamp, at in arrivals if stamp in wanted}
     found = [report for report in reports if report["stamp_ns"] in wanted]
     status = {report["stamp_ns"]: FrameStatus[report["status"]] for report in found}
@@ -97,6 +100,7 @@ def account(
         not report["stamp_ns"] and FrameStatus[report["status"]] not in IN_TIME
         for report in reports
     )
+    anonymous = max(0, anonymous - sum(stamp not in told for stamp in warm_up))
     condition = Condition(list(arrived.values()), sent=len(stamps))
     condition.statuses.update(report["status"] for report in found)
     unknown = 0
@@ -270,6 +274,7 @@ class _Round:
             content["reports"],
             self._deadline_ms,
             host.had_a_processor,
+            stamps[:WARM_UP_FRAMES],
         )
         condition.processor_shares = processor_shares(self.samples)
         return condition

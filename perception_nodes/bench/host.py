@@ -18,7 +18,7 @@ class HostWatch:
     def __init__(self) -> None:
         self._over = threading.Event()
         self._looks_ns = [time.time_ns()]
-        self._stolen_ns = [stolen_ns()]
+        self._stolen_ns = [sum(stolen_ns())]
         self._thread = threading.Thread(target=self._watch)
 
     def __enter__(self) -> "HostWatch":
@@ -41,6 +41,6 @@ class HostWatch:
         while True:
             over = self._over.wait(SAMPLE_S)
             self._looks_ns.append(time.time_ns())
-            self._stolen_ns.append(stolen_ns())
+            self._stolen_ns.append(sum(stolen_ns()))
             if over:
                 return

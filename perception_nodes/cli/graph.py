@@ -1,5 +1,6 @@
 """`perception run`, `demo` and `view`: the graph on a live camera or a drive, and its page."""
 
+import errno
 import json
 from collections.abc import Collection, Sequence
 from contextlib import nullcontext
@@ -23,6 +24,7 @@ from perception_nodes.cli.common import (
     say_problem,
     screen,
 )
+from perception_nodes.core.errors import PerceptionError
 from perception_nodes.drives.sample import SAMPLE, sample_drive
 from perception_nodes.graph.config import ViewSettings
 from perception_nodes.graph.graph import (
@@ -190,15 +192,22 @@ def say_page(specs: Sequence[NodeSpec]) -> None:
     """Say where the page is, if there is one.
 
     Raises:
-        PerceptionError: it cannot be served there; to be known before the graph runs.
+        PerceptionError: it cannot be served there; to be known before the graph runs. A graph goes
+            on without it where this machine has no such address, since its interface may be late.
     """
     for spec in specs:
         if spec.executable == VIEW.executable:
             from perception_nodes.view.server import listening
 
             settings = ViewSettings(**spec.parameters)
-            listening(settings.view_address, settings.view_port).close()
-            say(f"The page is at {settings.view_url}")
+            try:
+                listening(settings.view_address, settings.view_port).close()
+                say(f"The page is at {settings.view_url}")
+            except PerceptionError as error:
+                is_late = getattr(error.__cause__, "errno", 0) == errno.EADDRNOTAVAIL
+                if len(specs) == 1 or not is_late:
+                    raise
+                say(f"{error}; the graph runs without the page")
 
 
 def show_parameters(graph: Graph, hidden: Collection[str] = ()) -> None:

@@ -64,8 +64,11 @@ class SimulatedClock:
             time_ns: the recorded time in the message.
             now_ns: CLOCK_MONOTONIC at its receipt.
         """
-        if self._messages and abs(time_ns - self._at(now_ns)) > MAX_SANE_AGE_NS:
-            self._messages.clear()  # another drive, or a jump within the same one
+        if self._messages:
+            stands = time_ns <= self._messages[-1][0]
+            if stands or abs(time_ns - self._at(now_ns)) > MAX_SANE_AGE_NS:
+                # It pauses, goes back, or jumps: the rate until now says nothing of what follows.
+                self._messages.clear()
         self._messages.append((time_ns, now_ns))
         first_ns, begin_ns = self._messages[0]
         passed_ns = now_ns - begin_ns

@@ -257,7 +257,8 @@ class Pipeline:
 
     def withheld(self, record: FrameRecord) -> FrameRecord:
         """Complete the record of a frame whose detections are too late and not published."""
-        record.status, record.reason = FrameStatus.LATE, b"withheld: past its deadline"
+        record.status, record.reason = FrameStatus.SKIPPED_LATE, b"withheld: past its deadline"
+        record.detections = 0
         return record
 
     def published(self, record: FrameRecord) -> FrameRecord:

@@ -1,5 +1,6 @@
 """The graph of nodes, defined once: every command and launch file starts it from here."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -7,6 +8,7 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
+from perception_nodes.backends.auto import AUTO
 from perception_nodes.cameras.source import CameraError
 from perception_nodes.cameras.source_for import is_file
 from perception_nodes.drives.bag import BagError
@@ -29,6 +31,7 @@ from perception_nodes.graph.node_spec import NodeSpec
 from perception_nodes.graph.ros_arguments import NO_ROS_ARGUMENTS, RosArguments
 from perception_nodes.graph.settings import SettingsError, check
 from perception_nodes.graph.topics import ANY_CAMERA, camera_topic
+from perception_nodes.litert import DELEGATE
 from perception_nodes.system.environment import ros_environment
 from perception_nodes.system.processes import available_memory_bytes
 
@@ -294,11 +297,14 @@ def _with_drive(values: Mapping[str, Any]) -> dict[str, Any]:
 def _with_standby(values: Mapping[str, Any]) -> dict[str, Any]:
     """Replace `standby:=auto` by a decision that holds for all nodes."""
     standby = values.get("standby", "auto")
-    has_one_owner = values.get("backend") == "fpga"
+    is_fpga = values.get("backend") == "fpga"
     if standby == "auto":
         enough = available_memory_bytes() >= STANDBY_MEMORY_BYTES
-        standby = "always" if enough and not has_one_owner else "never"
-    elif standby == "always" and has_one_owner:
+        # An Edge TPU, too, belongs to one process; another delegate's device may have several.
+        may_be_delegated = values.get("backend", AUTO) in (AUTO, "litert")
+        may_have_one_owner = is_fpga or (may_be_delegated and os.environ.get(DELEGATE))
+        standby = "always" if enough and not may_have_one_owner else "never"
+    elif standby == "always" and is_fpga:
         raise SettingsError(
             "parameter standby: with backend fpga it must be never, since one process has the FPGA",
             "standby",

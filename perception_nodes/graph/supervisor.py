@@ -37,6 +37,8 @@ START_FAILED = 2
 """Exit status of a node that could not start; one that fails later has another. At the first start
 this ends the graph, unless it can do without, since a restart would not help; later the cause may
 be something that goes away, such as memory that others hold."""
+STANDBY_AGAIN_S = 10.0
+"""A standby that could not start is tried again after this time: each try loads the models."""
 
 
 class GraphFailure(PerceptionError):
@@ -256,10 +258,12 @@ class Supervisor:
         """Report a death; returns when the process is to be restarted, CLOCK_MONOTONIC seconds."""
         ended = f"{spec.name} ended {_how(status)}"
         first = not self._restarts.has_died(spec.name)
-        if not spec.restarted or (status == START_FAILED and first):
+        if not spec.restarted or (status == START_FAILED and first and not spec.stands_by):
             raise GraphFailure(ended)
         now_s = time.monotonic()
         deaths, delay_s = self._restarts.note_death(spec.name, now_s)
+        if spec.stands_by and status == START_FAILED:
+            delay_s = STANDBY_AGAIN_S
         when = f"in {delay_s:g} s, {deaths} deaths within a minute" if delay_s else "at once"
         self._say(f"{ended} and is started again {when}")
         return now_s + delay_s

@@ -71,7 +71,7 @@ class PerceptionNode(LifecycleNode):
         self.realtime = RealTime()
         self.active = False
         self.finished = False
-        self.is_shut_down = False
+        self.is_shut_down = self.crashed = False
         self.error = ""
         self._endpoint: Endpoint | None = None
         self._owned: list[tuple[Callable[[Any], Any], Any]] = []

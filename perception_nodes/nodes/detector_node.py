@@ -183,8 +183,9 @@ class DetectorNode(RedundantNode):
         else:
             found = detect_together([(lane.pipeline, lane.header, lane.frame) for lane in lanes])
         for number, lane, (record, detections) in zip(turn.cameras, lanes, found, strict=True):
+            served = record.status != FrameStatus.SKIPPED_LATE  # withheld ones were inferred, too
             lane.finish(record, detections)
-            scheduler.done(number, served=record.status != FrameStatus.SKIPPED_LATE)
+            scheduler.done(number, served)
         # After all frames are reported: a batch that loses the backend loses it for all of them.
         for lane in lanes:
             self._end_if_lost(lane)

@@ -2,7 +2,6 @@
 
 import sys
 import time
-from contextlib import nullcontext
 from itertools import count
 
 from perception_nodes.backends.model import load_model
@@ -53,6 +52,7 @@ class PreprocessNode(RedundantNode):
         model = load_model(settings.model, settings.model_key)
         self._size = (model.input.height, model.input.width, 3)
         self._preprocessor = model.input.preprocessor(settings.undistort, settings.sample_bits)
+        self._preprocessor.placer.preparing = self.busy
         self._time = RosTime(self)
         self._ingest = Ingest(
             self._preprocessor,
@@ -69,7 +69,6 @@ class PreprocessNode(RedundantNode):
         else:
             CalibrationTopic(self, settings.image_topic, self._preprocessor)
         self._numbers = FrameNumbers()
-        self._source_size: tuple[int, int] | None = None
         self._camera = self._topic = None
         is_video = TRANSPORTS[settings.image_transport].is_video
         self._video, self._sender = VideoDecoder() if is_video else None, 0
@@ -224,12 +223,6 @@ class PreprocessNode(RedundantNode):
             reason = "a newer frame was waiting before preprocessing"
             self._end(record, FrameStatus.SUPERSEDED, reason)
             return
-        before, self._source_size = self._source_size, (image.width, image.height)
-        # The first frame of another size has to wait for new maps.
-        with nullcontext() if before == self._source_size else self.busy():
-            self._fill_slot(record, image, name)
-
-    def _fill_slot(self, record: FrameRecord, image: ImageView, name: tuple[int, int]) -> None:
         try:
             slot = self._slots.loan()
             try:

@@ -86,6 +86,9 @@ def run_node(node_type: type[PerceptionNode], name: str) -> int:
                 node.spin(0)
                 realtime.keep()
                 gc.collect(1)  # automatic collection is off; little was created since the last one
+    except BaseException:
+        node.crashed = True
+        raise
     finally:
         gc.unfreeze()  # an object that is not collected leaves its shared memory behind
         if node.is_shut_down:

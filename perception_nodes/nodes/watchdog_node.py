@@ -53,11 +53,6 @@ class WatchdogNode(PerceptionNode):
         self._audience = Audience(now_ns, HEARD_WITHIN_NS, self._is_known)
         self._patience_ns = round(settings.hang_after_ms * 1e6)
         self._systemd = systemd = Systemd()
-        if settings.hardware_watchdog:
-            try:
-                self._hardware = HardwareWatchdog(settings.hardware_watchdog)
-            except OSError as error:
-                raise SettingsError(f"parameter hardware_watchdog: {error}") from error
         self._due_ns = 0
         latched = settings.safe_stop_clears == "by_service"
         self._safe_stop = SafeStop(latched)
@@ -70,6 +65,11 @@ class WatchdogNode(PerceptionNode):
             self.add_publisher(Bool, settings.safe_stop_topic, LATCHED),
             self.add_protected(settings.safe_stop_topic),
         )
+        if settings.hardware_watchdog:  # last: an error above must not disarm one that runs already
+            try:
+                self._hardware = HardwareWatchdog(settings.hardware_watchdog)
+            except OSError as error:
+                raise SettingsError(f"parameter hardware_watchdog: {error}") from error
         systemd.notify("READY=1")
 
     def on_activate(self, state: State) -> TransitionCallbackReturn:
@@ -94,9 +94,9 @@ class WatchdogNode(PerceptionNode):
         self._lease.release()
 
     def close(self) -> None:
-        """Stop the outer watchdogs, so that they do not take our end for a crash."""
+        """Stop the hardware watchdog, so that it does not take an orderly end for a crash."""
         if self._hardware is not None:
-            self._hardware.close()
+            self._hardware.close(self.crashed)
             self._hardware = None
         for lease in (self._lease, self._voice):
             if lease is not None:
@@ -106,7 +106,6 @@ class WatchdogNode(PerceptionNode):
             topics.account.close()
         self._topics = ()
         if self._systemd is not None:
-            self._systemd.notify("STOPPING=1")
             self._systemd.close()
             self._systemd = None
 

@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from contextlib import nullcontext
 
 import cv2
 import numpy as np
@@ -83,7 +84,8 @@ class Preprocessor:
             source_width, source_height = image.width, image.height
         planes = planes_of(image)
         placement = self.placer.place(source_width, source_height)
-        placement.describe(header, self._fill(planes, image, placement, out))
+        with nullcontext() if placement is self._placement else self.placer.preparing():
+            placement.describe(header, self._fill(planes, image, placement, out))
 
     def scale(self, image: ImageView, placement: Placement, out: NDArray[np.uint8]) -> int:
         """Write an uncompressed frame with a given placement.
@@ -181,7 +183,7 @@ class Preprocessor:
         try:
             if image.encoding == "jpeg":
                 height, width = simplejpeg.decode_jpeg_header(image.data, strict=True)[:2]
-                _check_size(width, height)
+                check_size(width, height)
                 box = self.placer.letterbox(width, height)
                 pixels = simplejpeg.decode_jpeg(
                     image.data,
@@ -194,7 +196,7 @@ class Preprocessor:
                 # Width, height and their checksum are at a fixed place in every PNG. OpenCV
                 # allocates the picture before it verifies the checksum.
                 width, height, crc = struct.unpack_from(">II5xI", image.data, 16)
-                _check_size(width, height)
+                check_size(width, height)
                 if zlib.crc32(image.data[12:29]) != crc:
                     raise ValueError("its header is damaged")
                 pixels = cv2.imdecode(np.frombuffer(image.data, np.uint8), PNG_FLAGS)
@@ -206,6 +208,7 @@ class Preprocessor:
         return width, height, converted(image, np.asarray(pixels))
 
 
-def _check_size(width: int, height: int) -> None:
+def check_size(width: int, height: int) -> None:
+    """Refuse the size of a frame before memory is taken for it, with a `ValueError`."""
     if not 0 < width * height <= MAX_PIXELS:
         raise ValueError(f"size {width}x{height} is not plausible for a camera")

@@ -1,5 +1,7 @@
 """Where a camera's image lies in the network's input, and the lens that it is rectified from."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from perception_nodes.core.frame import CameraInfo, FrameFlag, FrameHeader
@@ -88,7 +90,12 @@ class Placement:
 
 
 class Placer:
-    """Places one camera's frames by their size and its calibration."""
+    """Places one camera's frames by their size and its calibration.
+
+    Attributes:
+        preparing: the context in which a new placement is computed, and maps for it, which takes
+            tens of milliseconds.
+    """
 
     def __init__(self, width: int, height: int, undistort: bool, stretch: bool = False) -> None:
         """Create a placer.
@@ -102,6 +109,7 @@ class Placer:
         self._size = (width, height)
         self._stretch = stretch
         self._undistort = undistort
+        self.preparing: Callable[[], AbstractContextManager[None]] = nullcontext
         self._info: CameraInfo | None = None
         self._placement: Placement | None = None
 
@@ -130,7 +138,8 @@ class Placer:
             height,
         ):
             info = self._info if self._undistort else None
-            placement = self._placement = Placement.fit(
-                (width, height), self._size, info, self._stretch
-            )
+            with self.preparing():
+                placement = self._placement = Placement.fit(
+                    (width, height), self._size, info, self._stretch
+                )
         return placement

@@ -76,5 +76,6 @@ def _kept_ns(last: Seen, seen: Seen, passed_ns: int) -> int:
     if last.is_ready and seen.is_ready:
         if seen.computed_ns - last.computed_ns < LITTLE * passed_ns:
             return passed_ns
-    kept_ns = max(seen.waited_ns - last.waited_ns, seen.stolen_ns - last.stolen_ns, 0)
+    stolen_ns = (now - then for now, then in zip(seen.stolen_ns, last.stolen_ns, strict=False))
+    kept_ns = max(seen.waited_ns - last.waited_ns, *stolen_ns, 0)
     return min(kept_ns, passed_ns) + seen.in_kernel_ns - last.in_kernel_ns

@@ -30,7 +30,7 @@ class Seen(NamedTuple):
         computed_ns: that of all threads; of the middleware's only while the main thread sleeps.
         in_kernel_ns: how much of that the kernel computed for them, in steps of 10 ms.
         waited_ns: how long these have been ready without a processor, waits that are over.
-        stolen_ns: how long the host of a virtual machine has kept a processor away from it.
+        stolen_ns: how long the host of a virtual machine has kept each processor away from it.
         processor: where its main thread ran last.
         is_asleep: that sleeps.
     """
@@ -40,7 +40,7 @@ class Seen(NamedTuple):
     computed_ns: int
     in_kernel_ns: int
     waited_ns: int
-    stolen_ns: int
+    stolen_ns: tuple[int, ...]
     processor: int = -1
     is_asleep: bool = False
 
@@ -119,6 +119,19 @@ def open_process(pid: int) -> Process | None:
         return None
 
 
+def was_alive(pid: int, at_ns: int) -> bool:
+    """Whether the process that has this number now had it at `at_ns`, CLOCK_MONOTONIC, too.
+
+    On a machine that has been suspended it may be False where it had: its start is known by
+    CLOCK_BOOTTIME, which counts that time, too.
+    """
+    try:
+        started_ns = (int(_stat(f"/proc/{pid}/stat")[19]) + 1) * TICK_NS  # at the latest
+    except (OSError, ValueError):
+        return False
+    return started_ns <= at_ns
+
+
 def own_time_ns() -> int:
     """Processor time of the calling thread, without what the kernel computed for it."""
     return int(resource.getrusage(resource.RUSAGE_THREAD).ru_utime * 1e9)
@@ -147,11 +160,11 @@ def runs_at_once(processor: int) -> bool:
     return at_once
 
 
-def stolen_ns() -> int:
-    """How long the host of this virtual machine has kept a processor away, the most of any."""
+def stolen_ns() -> tuple[int, ...]:
+    """How long the host of this virtual machine has kept each processor away."""
     with open("/proc/stat", encoding="ascii") as file:
         rows = [line.split() for line in file if re.match(r"cpu\d", line)]
-    return max(int(row[8]) for row in rows) * TICK_NS
+    return tuple(int(row[8]) * TICK_NS for row in rows)
 
 
 def available_memory_bytes() -> int:

@@ -15,7 +15,10 @@ class Systemd:
         self.period_ns = int(os.environ.get("WATCHDOG_USEC", "0")) * 1000 // 2
 
     def notify(self, state: str) -> None:
-        """Send a state such as `READY=1`, `WATCHDOG=1` or `STOPPING=1`."""
+        """Send a state such as `READY=1` or `WATCHDOG=1`.
+
+        Not `STOPPING=1`: systemd would kill the whole graph where one node alone is restarted.
+        """
         if self._socket is not None:
             try:
                 self._socket.sendto(state.encode(), self._address)
@@ -44,7 +47,8 @@ class HardwareWatchdog:
         """Postpone the reset."""
         os.write(self._descriptor, b"\0")
 
-    def close(self) -> None:
-        """Stop the watchdog: without this letter, it would take the close for a crash."""
-        os.write(self._descriptor, b"V")
+    def close(self, crashed: bool = False) -> None:
+        """Stop the watchdog, unless we have `crashed`: the restarted node must feed it in time."""
+        if not crashed:
+            os.write(self._descriptor, b"V")  # without this letter it would go on, too
         os.close(self._descriptor)

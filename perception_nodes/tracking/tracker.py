@@ -20,7 +20,7 @@ MAX_PX = 1e6
 """Boxes that reach farther are none."""
 CLOCK_STEP_NS = 1_000_000_000
 """A stamp that is older than the last one by this much is of another clock; by less, it is that of
-a frame that was overtaken."""
+a frame that was overtaken, unless the next one, too, is older than the last one that was used."""
 DEFAULTS = TrackingSettings()
 MEMORY = 0.9
 """What a class's score still counts for at the next detection."""
@@ -56,6 +56,7 @@ class Tracker:
             ],
         )
         self._stamp_ns: int | None = None
+        self._unused_ns: int | None = None
         self._gap_ns = self._frames_without = 0
         self.reason = ""
 
@@ -150,10 +151,14 @@ class Tracker:
         passed_ns = stamp_ns - last_ns
         is_first = self._stamp_ns is None
         self._gap_ns, self._frames_without, self.reason = passed_ns, frames_without, ""
-        if passed_ns <= -CLOCK_STEP_NS:
-            self.reason = f"stamps went back by {-passed_ns / 1e9:.1f} s{ALL_ENDED}"
+        # One may have been overtaken; where another one follows it, the clock was set.
+        again = self._unused_ns is not None and self._unused_ns < stamp_ns <= last_ns
+        if passed_ns <= -CLOCK_STEP_NS or again:
+            self.reason = f"stamps went back by {-passed_ns / 1e9:.2f} s{ALL_ENDED}"
             self._table = self._table[:0]
         elif passed_ns <= 0 and not is_first:
+            self._unused_ns = stamp_ns
+            self._table["misses"] += 1
             self.reason = (
                 f"its stamp is {-passed_ns / 1e6:.1f} ms older than that of the frame before: its "
                 "detections are not used"
@@ -164,7 +169,7 @@ class Tracker:
             if passed_ns > self._max_unseen_ns:
                 self.reason = f"no detections for {passed_ns / 1e9:.2f} s{ALL_ENDED}"
             self._table["filter"] = motion.predicted(self._table["filter"], passed_ns / 1e9)
-        self._stamp_ns = stamp_ns
+        self._stamp_ns, self._unused_ns = stamp_ns, None
         return True
 
     def _end_unseen(self, time_ns: int) -> None:

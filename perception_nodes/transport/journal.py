@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from perception_nodes.core.frame import FrameRecord
-from perception_nodes.system.processes import own_time_ns
+from perception_nodes.system.processes import own_time_ns, was_alive
 from perception_nodes.transport.domain import own_prefix
 from perception_nodes.transport.memory import SHM_FOLDER, Mapped, is_ours
 
@@ -91,7 +91,9 @@ class Signs:
         self._process = process
         with open(path, "rb") as file:
             self._memory = mmap.mmap(file.fileno(), _SIGN.size, prot=mmap.PROT_READ)
-        self._last_ns = self._read()[0]
+        # If the number now belongs to another process, the sign is not that process's own.
+        alive_ns = self._read()[0]
+        self._last_ns = 0 if was_alive(process, alive_ns) else alive_ns
 
     def new(self) -> FrameRecord | None:
         """The last sign as a record, if it was given after the one before."""

@@ -97,6 +97,7 @@ class Account:
         self.roster = Roster(settings.processes, open_process)
         self.inbox = Inbox(endpoint, camera, self.roster.roles, max(JOURNAL_NS, 2 * timeout_ns))
         self._recovered = self.inbox.recover(now_ns)
+        self.roster.postpone(now_ns)  # who has been silent is judged by its silence from now on
         self._failures = Failures()
         self._outbox: deque[FrameRecord] = deque()
         self._fault_names: tuple[str, ...] = ()
@@ -122,7 +123,8 @@ class Account:
             due_ns: the latest time at which we wanted to be called.
         """
         silent = self.roster.silent()
-        on_time = self.watch.tick(due_ns, now_ns, time.time_ns(), self.ledger, silent)
+        realtime_ns = time.time_ns() - (time.monotonic_ns() - now_ns)
+        on_time = self.watch.tick(due_ns, now_ns, realtime_ns, self.ledger, silent)
         records = self._read()
         if not on_time:
             self.roster.postpone(now_ns)

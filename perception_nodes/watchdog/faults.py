@@ -221,6 +221,7 @@ class FrameRateLoss:
         # A camera that was gone is not slow; `NoFrame` has reported it.
         if self._entered_ns and entered_ns - self._entered_ns[-1] > self._limits.no_frame_ms * MS:
             self._entered_ns.clear()
+            self._usual_until_ns = entered_ns
         self._entered_ns.append(entered_ns)
         if len(self._entered_ns) < self._limits.window_frames:
             return None
@@ -228,6 +229,7 @@ class FrameRateLoss:
         if not self._usual_ns:
             # Frames that had waited for us come at once; the median is not moved by them.
             self._usual_ns = median(b - a for a, b in pairwise(self._entered_ns))
+            self._usual_until_ns = entered_ns
         ratio = self._limits.frame_rate_ratio
         if ratio <= self._usual_ns / period_ns <= 1 / ratio:
             self._usual_until_ns = entered_ns

@@ -1,7 +1,7 @@
 """Watches the watchdog itself."""
 
 from perception_nodes.core.frame import FrameRecord, RecordKind
-from perception_nodes.system.processes import open_process
+from perception_nodes.system.processes import open_process, was_alive
 from perception_nodes.transport.lease import Lease
 from perception_nodes.watchdog.liveness import Roster
 
@@ -25,9 +25,11 @@ class WatchdogGuard:
         self._lease = Lease(camera, ROLE)
         self._roster = Roster({ROLE: 1}, open_process)
         # Of a process that is long dead another one may have the number, and be killed as hung.
-        note = self._lease.note
-        is_silent = now_ns > note.alive_ns + note.patience_ns
-        self._process, self._heard_ns = 0, int(note.alive_ns) if is_silent else 0
+        note, alive_ns = self._lease.note, int(self._lease.note.alive_ns)
+        is_silent = now_ns > alive_ns + note.patience_ns
+        is_another = is_silent and not was_alive(int(note.process), alive_ns)
+        self._process, self._heard_ns = 0, alive_ns if is_another else 0
+        self._roster.postpone(now_ns)
         self._judged_ns = now_ns
         self.gone, self.gone_ns, self.judge_from_ns = "", 0, 0
 

@@ -20,8 +20,7 @@ class HealthLimits:
         window_frames: shares are taken over this many frames.
         degraded_miss_rate: the mode is DEGRADED if a larger share of frames has no result in time,
             or only the result of a smaller model or another backend.
-        skipping_rate: the mode is SKIPPING if a larger share of frames is abandoned before
-            inference.
+        skipping_rate: the mode is SKIPPING if a larger share of frames is abandoned.
         recovery_ms: how long a better mode must hold before it is entered.
     """
 
@@ -119,7 +118,7 @@ class Health:
         if abandoned > limits.skipping_rate * limits.window_frames:
             return (
                 HealthMode.SKIPPING,
-                f"{abandoned} of the last {frames} frames were abandoned before inference",
+                f"{abandoned} of the last {frames} frames were abandoned",
             )
         missed = frames - sum(map(self._statuses.count, IN_TIME))
         if missed > limits.degraded_miss_rate * limits.window_frames:

@@ -77,7 +77,7 @@ def test_the_host_is_seen_where_stolen_time_grows(monkeypatch):
         value = next(stolen, 20 * MS)
         if value == 20 * MS:
             looks.set()
-        return value
+        return 500 * MS, value
 
     monkeypatch.setattr(host, "stolen_ns", look)
     monkeypatch.setattr(host, "SAMPLE_S", 0.0)
@@ -92,6 +92,14 @@ def test_the_host_is_seen_where_stolen_time_grows(monkeypatch):
 
 def test_a_frame_without_a_report_is_a_silent_miss():
     assert account(STAMPS, arrivals(), reports()[1:], 10.0).silent == 1
+
+
+def test_reports_without_a_stamp_that_the_warm_up_accounts_for_excuse_no_frame():
+    told = [{"stamp_ns": 0, "status": "SUPERSEDED"}] * 3 + reports()[12:]
+    came, warm_up = arrivals()[12:], STAMPS[:10]
+    assert account(STAMPS[10:], came, told, 10.0, warm_up=warm_up).silent == 2
+    told += reports()[:8]
+    assert account(STAMPS[10:], came, told, 10.0, warm_up=warm_up).silent == 1
 
 
 def test_a_frame_that_was_pushed_out_before_it_was_read_is_reported_without_a_stamp():

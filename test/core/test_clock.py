@@ -75,3 +75,18 @@ def test_a_simulated_time_stands_at_0_before_it_is_told_and_follows_jumps():
     assert abs(clock.realtime_ns() - WALL) < 10**9
     clock.update(WALL - 10**12, time.monotonic_ns())
     assert abs(clock.realtime_ns() - (WALL - 10**12)) < 10**9
+
+
+@pytest.mark.parametrize("step_ms", [0, -500])
+def test_a_simulated_time_that_pauses_or_goes_back_a_little_is_followed_at_once(step_ms):
+    """Messages every 10 ms: a second, a pause of 600 ms or a step back, half a second more."""
+    begin_ns, tick_ns = time.monotonic_ns() - 10**10, 10_000_000
+    clock, told_ns = SimulatedClock(), WALL
+    for index in range(210):
+        if index == 100:
+            told_ns += step_ms * 1_000_000 - (tick_ns if step_ms else 0)
+        if step_ms or not 100 <= index < 160:
+            told_ns += tick_ns
+        now_ns = begin_ns + index * tick_ns
+        clock.update(told_ns, now_ns)
+        assert abs(clock._at(now_ns + tick_ns // 2) - told_ns) <= tick_ns, index

@@ -178,6 +178,10 @@ class TestGraph:
         assert len(LIVE.nodes({"backend": "fpga"})) == 3
         with pytest.raises(SettingsError, match="with backend fpga it must be never"):
             LIVE.nodes({"backend": "fpga", "standby": "always"})
+        monkeypatch.setenv("PERCEPTION_DELEGATE", "libedgetpu.so.1")
+        assert len(LIVE.nodes({"backend": "litert"})) == 3
+        assert len(LIVE.nodes({"backend": "openvino"})) == 5
+        assert len(LIVE.nodes({"backend": "litert", "standby": "always"})) == 5
 
     def test_what_detects_is_restarted_and_what_plays_is_not(self, drive):
         restarted = {spec.executable for spec in RECORDED.nodes({}) if spec.restarted}

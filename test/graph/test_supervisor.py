@@ -355,6 +355,21 @@ def test_one_that_only_shows_and_cannot_start_is_left_out(graph, log, capfd):
     assert sorted(log.names("started")) == ["detector", "page"]
 
 
+def test_a_standby_that_cannot_start_does_not_end_the_graph(graph, log, capfd, monkeypatch):
+    monkeypatch.setattr(supervisor, "STANDBYS_AFTER_S", 0.0)
+    names = ["detector", "detector_standby"]
+    with graph(restarted=names, detector="run", detector_standby="refuse") as running:
+
+        def end():
+            wanted = "detector_standby ended with status 2 and is started again in 10 s"
+            while wanted not in capfd.readouterr().err:
+                time.sleep(POLL_S)
+            running.stop()
+
+        threading.Thread(target=end).start()
+        assert running.wait() is False
+
+
 def test_a_node_that_is_shut_down_stays_down_and_the_others_go_on(graph, log, capfd):
     with graph(restarted=["a", "detector"], a="end", detector="run") as running:
         log.wait_for(2)

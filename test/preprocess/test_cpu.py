@@ -1,6 +1,8 @@
 """The preprocessor: in place, letterboxed, rectified, and never surprised by its input."""
 
 import struct
+from contextlib import contextmanager
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -240,6 +242,26 @@ class TestLens:
         processor.write(frame(scene(*size), "bgr8"), out, header)
         back = BoxesToSource(header, lens_of(header))(np.array([[8, 8, 24, 24]], np.float32))
         assert np.isfinite(back).all()
+
+
+def test_what_takes_long_is_prepared_in_the_context_for_it():
+    processor, prepared = preprocessor(undistort=True), []
+
+    @contextmanager
+    def preparing():
+        prepared.append(True)
+        yield
+
+    processor.placer.preparing = preparing
+    small = compressed("jpeg", jpeg(scene(320, 240)))
+    large = compressed("jpeg", jpeg(scene(640, 480)))
+    for image, expected in ((large, 2), (large, 2), (small, 4), (small, 4)):
+        write(image, processor)
+        assert len(prepared) == expected  # the placement, and the maps for it
+    processor.calibrate(replace(BARREL, width=320, height=240))
+    for _ in range(2):
+        write(small, processor)
+        assert len(prepared) == 6
 
 
 class TestCompressed:

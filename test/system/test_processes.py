@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from observe import until
@@ -14,6 +15,7 @@ from perception_nodes.system.processes import (
     open_process,
     physical_cores,
     runs_at_once,
+    was_alive,
 )
 
 
@@ -96,6 +98,16 @@ def test_a_processor_that_is_there_runs_us_at_once_and_we_go_back():
     assert any(runs_at_once(min(before)) for _ in range(100))
     assert runs_at_once(-1) and runs_at_once(4000), "there is none to wait for"
     assert os.sched_getaffinity(0) == before
+
+
+def test_a_process_was_not_alive_before_it_started_nor_after_its_end(start):
+    before_ns = time.monotonic_ns()
+    process = start("import time; time.sleep(60)")
+    assert not was_alive(process.pid, before_ns)
+    until(lambda: was_alive(process.pid, time.monotonic_ns()))
+    process.kill()
+    process.wait()
+    assert not was_alive(process.pid, time.monotonic_ns())
 
 
 def test_there_is_memory():

@@ -50,6 +50,10 @@ def test_the_hardware_watchdog_is_fed_and_stopped_with_its_letter(tmp_path):
     assert os.read(device, 10) == b"\0\0"
     watchdog.close()
     assert os.read(device, 10) == b"V"
+    crashed = HardwareWatchdog(str(path))
+    crashed.alive()
+    crashed.close(crashed=True)
+    assert os.read(device, 10) == b"\0"
     os.close(device)
 
 

@@ -166,9 +166,20 @@ def test_a_frame_that_was_overtaken_is_not_used_and_told(tracker):
     for stamp_ns in (at(4), at(3)):
         assert tracker.take(stamp_ns, found(car(0))).tolist() == [0]
         assert "not used" in tracker.at(stamp_ns).reason
+        assert tracker.at(stamp_ns).states.tolist() == [TrackState.COASTED]
     np.testing.assert_array_equal(tracker.at(at(4)).filters, before)
     assert follow(tracker, 1, first=5) == [1]
     assert tracker.at(at(5)).reason == ""
+
+
+def test_a_clock_that_is_set_back_a_little_ends_all_tracks_with_the_second_frame(tracker):
+    follow(tracker, 40)
+    ids = [int(tracker.take(at(n), found(car(6 * n)))[0]) for n in range(15, 20)]
+    assert ids == [0, 2, 2, 2, 2]
+    assert tracker.at(at(19)).states.tolist() == [TrackState.TRACKED]
+    tracker.take(at(10), found())
+    tracker.take(at(11), found())
+    assert "went back by 0.27 s: all tracks" in tracker.at(at(11)).reason
 
 
 @pytest.mark.parametrize(("jump_ns", "why"), [(-(10**10), "went back"), (10**10, "no detections")])

@@ -314,6 +314,17 @@ def test_a_port_that_is_taken_is_told_in_one_line() -> None:
             say_page(VIEW_ALONE.nodes({"view": "true", "view_port": port}))
 
 
+def test_a_graph_goes_on_where_the_address_is_not_there(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PERCEPTION_VIEW_TOKEN", 32 * "a")
+    specs = VIEW_ALONE.nodes({"view": "true", "view_address": "203.0.113.1"})
+    with pytest.raises(PerceptionError, match="address of this machine"):
+        say_page(specs)
+    say_page([*specs, *specs])
+    assert "the graph runs without the page" in capsys.readouterr().err
+
+
 def test_texts_of_the_graph_stay_json() -> None:
     bad = "</script><img src=x onerror=alert(1)>"
 

@@ -19,6 +19,7 @@ from perception_nodes.watchdog.faults import (
 )
 
 MS = 1_000_000
+HOUR_NS = 3600 * 10**9
 LIMITS = FaultLimits(
     no_frame_ms=100, frozen_frames=3, window_frames=10, memory_window_s=60, memory_growth_mb=64
 )
@@ -68,7 +69,7 @@ def test_a_wall_clock_that_is_set_is_seen_once(jump_ms, found):
 
 
 def test_a_lower_frame_rate_than_at_first_is_a_loss():
-    rate, now_ns, faults = FrameRateLoss(LIMITS), 0, []
+    rate, now_ns, faults = FrameRateLoss(LIMITS), HOUR_NS, []
     for period_ms in [20] * 20 + [40] * 10 + [20] * 10:
         now_ns += period_ms * MS
         faults.append(rate.update(now_ns))
@@ -78,7 +79,7 @@ def test_a_lower_frame_rate_than_at_first_is_a_loss():
 
 
 def test_a_camera_that_was_gone_is_not_slow():
-    rate, now_ns = FrameRateLoss(LIMITS), 0
+    rate, now_ns = FrameRateLoss(LIMITS), HOUR_NS
     for period_ms in [20] * 20 + [2000] + [20] * 20:
         now_ns += period_ms * MS
         assert rate.update(now_ns) is None
@@ -86,7 +87,7 @@ def test_a_camera_that_was_gone_is_not_slow():
 
 def test_frames_that_were_lost_before_one_are_no_frame_rate():
     """A new graph learns of what the camera sent before: thousands of frames at one instant."""
-    rate, now_ns = FrameRateLoss(LIMITS), 0
+    rate, now_ns = FrameRateLoss(LIMITS), HOUR_NS
     for frame in range(40):
         now_ns += 20 * MS
         for _ in range(1000 if frame == 3 else 1):
@@ -94,14 +95,30 @@ def test_frames_that_were_lost_before_one_are_no_frame_rate():
 
 
 def test_frames_that_had_waited_at_the_start_are_not_the_usual_rate():
-    rate, now_ns = FrameRateLoss(LIMITS), 0
+    rate, now_ns = FrameRateLoss(LIMITS), HOUR_NS
     for period_ms in [0.02] * 4 + [20] * 40:
         now_ns += round(period_ms * MS)
         assert rate.update(now_ns) is None
 
 
+def test_frames_that_are_dropped_from_the_start_on_are_a_loss():
+    rate, now_ns, faults = FrameRateLoss(LIMITS), HOUR_NS, []
+    for frame in range(60):
+        now_ns += (20 + 20 * (frame % 3 == 0)) * MS
+        faults.append(rate.update(now_ns))
+    assert faults[-1].text == "37.5 frames a second instead of 50.0"
+
+
+def test_a_camera_that_was_gone_for_long_and_comes_back_at_half_its_rate_has_lost_frames():
+    rate, now_ns, faults = FrameRateLoss(LIMITS), HOUR_NS, []
+    for period_ms in [20] * 20 + [120_000] + [40] * 20:
+        now_ns += period_ms * MS
+        faults.append(rate.update(now_ns))
+    assert faults[-1].text == "25.0 frames a second instead of 50.0"
+
+
 def test_another_frame_rate_that_lasts_is_the_usual_one():
-    rate, now_ns, faults = FrameRateLoss(LIMITS), 0, []
+    rate, now_ns, faults = FrameRateLoss(LIMITS), HOUR_NS, []
     for period_ms in [20] * 20 + [40] * 1600 + [80] * 10:
         now_ns += period_ms * MS
         faults.append(rate.update(now_ns))

@@ -1,15 +1,19 @@
 """The watchdog's own end is noticed by its lease, and an orderly one is none."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
 
 import pytest
+from observe import until
 
 from perception_nodes.system import life
+from perception_nodes.system.processes import open_process, was_alive
 from perception_nodes.transport.lease import Lease
 from perception_nodes.watchdog.guard import PERIOD_NS, ROLE, WatchdogGuard
+from perception_nodes.watchdog.liveness import KILLED_AFTER_NS
 
 pytestmark = pytest.mark.usefixtures("ros_domain")
 PATIENCE_NS = 10**10
@@ -110,6 +114,23 @@ def test_one_that_was_gone_before_we_came_is_missed_and_nobody_killed_for_it(wat
     watched.now_ns += 1
     watched.work()
     assert watched.update(later) == ""
+    later.close()
+
+
+def test_one_that_hangs_already_when_we_come_is_killed(watched):
+    process = open_process(watched.process.pid)
+    until(lambda: process.look().is_asleep)
+    process.close()
+    until(lambda: was_alive(watched.process.pid, time.monotonic_ns()))
+    watched.now_ns = time.monotonic_ns()
+    watched.work()
+    watched.lease.note.patience_ns = 2 * PERIOD_NS
+    watched.now_ns += PATIENCE_NS
+    later = WatchdogGuard("front", watched.now_ns)
+    assert watched.update(later) == "", "it has its patience from now on"
+    found = [watched.update(later) for _ in range(2 * KILLED_AFTER_NS // PERIOD_NS)]
+    assert any("hangs: no sign of life" in gone for gone in found)
+    assert watched.process.wait(TIMEOUT_S) == -signal.SIGKILL
     later.close()
 
 

@@ -111,7 +111,7 @@ def test_frames_abandoned_regularly_are_skipping(nominal, abandoned):
         nominal.frames(abandoned)
         nominal.frames(OK)
     assert nominal.mode == "SKIPPING"
-    assert nominal.health.cause == "5 of the last 10 frames were abandoned before inference"
+    assert nominal.health.cause == "5 of the last 10 frames were abandoned"
 
 
 @pytest.mark.parametrize("missed", [LATE, FAILED, FrameStatus.SKIPPED_LATE, FrameStatus.SUPERSEDED])

@@ -5,6 +5,7 @@ import os
 import pytest
 
 from perception_nodes.core.frame import FrameRecord, RecordKind
+from perception_nodes.transport import journal
 from perception_nodes.transport.channels import NumberedRecords
 from perception_nodes.transport.journal import Journal, journal_of, journals
 from perception_nodes.transport.shm import Endpoint
@@ -132,13 +133,22 @@ def test_signs_of_life_are_found_in_the_journal_of_one_that_has_spoken(endpoint,
     inbox.close()
 
 
-def test_a_watchdog_that_is_restarted_knows_those_who_are_alive_by_their_next_sign(
-    endpoint, detector
-):
+def test_a_watchdog_that_is_restarted_knows_who_hangs_by_the_last_sign(endpoint, detector):
     detector.sign()
     inbox = inbox_of(endpoint)
     inbox.recover(0)
-    assert heard(inbox) == [], "that one may have been given long ago"
+    assert heard(inbox) == [("detector", os.getpid(), 1)]
+
+
+def test_a_watchdog_that_is_restarted_knows_those_who_are_alive_by_their_next_sign(
+    endpoint, detector, monkeypatch
+):
+    detector.sign()
+    with monkeypatch.context() as patched:
+        patched.setattr(journal, "was_alive", lambda *_: False)
+        inbox = inbox_of(endpoint)
+        inbox.recover(0)
+    assert heard(inbox) == [], "that one is of another process, which had its number before"
     detector.sign()
     assert heard(inbox) == [("detector", os.getpid(), 1)]
     inbox.last_words("detector", os.getpid(), 0)

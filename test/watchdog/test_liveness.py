@@ -21,7 +21,7 @@ class FakeProcess:
         return self.alive
 
     def look(self):
-        return Seen(self.ready, self.computed_ns, self.computed_ns, 0, self.waited_ns, 0)
+        return Seen(self.ready, self.computed_ns, self.computed_ns, 0, self.waited_ns, ())
 
     def kill(self):
         self.alive = False
