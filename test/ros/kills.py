@@ -138,7 +138,9 @@ class Rig:
             self._takeovers[role] += [r for r in heard if r.kind == RecordKind.TAKEOVER]
             for process, path in journals("front", role).items():
                 with suppress(OSError, ValueError):  # just removed, or not complete yet
-                    signs[process] = signs.get(process) or Signs(path, process)
+                    if process not in signs:
+                        signs[process] = Signs(path, process)
+                        signs[process].new()  # what was before tells nothing of now
             if any(process in others and one.new() for process, one in signs.items()):
                 return
         raise TimeoutError(f"no standby of {role}")
