@@ -36,7 +36,7 @@ from model_compression.errors import CompressionError
 from model_compression.export import export
 from model_compression.frames import drawn, letterboxed
 from model_compression.model import build_model, count_gmac, load_model, make_plain, save_model
-from model_compression.package import MODEL, Variant, start_model, write_variant
+from model_compression.package import MODEL, Variant, start_model, start_models, write_variant
 from model_compression.plain import PlainNetwork
 from model_compression.prune import prune
 from model_compression.quantization.graph import is_known
@@ -126,13 +126,7 @@ class Run:
             teacher = self.teacher()
             shown = drawn(self.images, NORMALISED_ON, self.config.seed)
             frames = [frame for _, frame in letterboxed(shown, self.config.size)]
-            model = start_model(given)
-            if list(model.classes) != list(self.config.classes):
-                raise CompressionError(
-                    f"start.{step}: {model.name} has the classes {', '.join(model.classes)}, this "
-                    f"run {', '.join(self.config.classes)}; give the same in the same order"
-                )
-            return reload(model, teacher, frames)
+            return reload(start_model(given), teacher, frames)
         path = self.folder.parent / given / "network.pt"
         if not path.is_file():
             raise CompressionError(
@@ -443,6 +437,16 @@ def check_gate(run: Run) -> None:
     check_evidence(config, without_labels(config.classes, sets))
 
 
+def check_starts(config: Config) -> None:
+    """Refuse to start from a model of other classes: their numbers would be mixed up."""
+    for model in start_models(config):
+        if list(model.classes) != list(config.classes):
+            raise CompressionError(
+                f"start: {model.name} has the classes {', '.join(model.classes)}, this run "
+                f"{', '.join(config.classes)}; give the same in the same order"
+            )
+
+
 def compress(config_path: Path, work: Path, until: str | None = None) -> None:
     """Run a configuration, or go on with a run.
 
@@ -459,6 +463,7 @@ def compress(config_path: Path, work: Path, until: str | None = None) -> None:
     run = Run(config, work)
     run.teacher()  # this and the following: hours before they are needed
     dataset.check_sources(config.data, config.sources, screen.print)
+    check_starts(config)
     check_gate(run)
     steps = plan(config)
     names = [name for name, _, _ in steps]

@@ -282,6 +282,7 @@ class VideoSource:
     def _whole(self, packet: Any) -> list[Any]:
         """The pictures of a packet, of which none is damaged or drawn on a damaged one."""
         self._is_broken = self._is_broken and not packet.is_keyframe and packet.size > 0
+        is_last = not packet.size and packet.stream.codec_context.name in CODECS
         frames: list[Any] = []
         try:
             self._held = min(self._held + (packet.size > 0 and not packet.is_discard), MAX_HELD)
@@ -292,13 +293,7 @@ class VideoSource:
             packet.stream.codec_context.flush_buffers()  # any that it holds may be the damaged one
         if self._is_broken:
             self._lose(f"the {'stream' if self._is_live else 'file'} is damaged")
-        elif (
-            not packet.size
-            and packet.stream.codec_context.name in CODECS
-            and (
-                self._held < MAX_HELD  # else packets are no pictures here, but fields of them
-            )
-        ):
+        elif is_last and self._held < MAX_HELD:  # else packets are no pictures, but their fields
             self._lose("their pictures are drawn on others that were not there")
         return frames
 

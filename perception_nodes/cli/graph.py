@@ -205,7 +205,8 @@ def say_page(specs: Sequence[NodeSpec]) -> None:
                 say(f"The page is at {settings.view_url}")
             except PerceptionError as error:
                 is_late = getattr(error.__cause__, "errno", 0) == errno.EADDRNOTAVAIL
-                if len(specs) == 1 or not is_late:
+                is_alone = len(specs) == 1
+                if is_alone or not is_late:
                     raise
                 say(f"{error}; the graph runs without the page")
 

@@ -35,8 +35,8 @@ MAX_SETS = 32
 """Parameter sets that are kept, the newest ones."""
 PATCHED = "concealing"
 HARMLESS = ("mmco: unref short", "unable to decode APP fields")
-"""Beginnings of FFmpeg's errors behind which a picture may be whole: the picture
-that the stream says to drop is not there, or what a JPEG tells of its camera cannot be read."""
+"""Beginnings of FFmpeg's errors behind which a picture may be whole: the picture that
+the stream says to drop is not there, or what a JPEG tells of its camera cannot be read."""
 OPTIONS = {
     "flags": "low_delay",  # each packet gives its picture at once
     "err_detect": "explode",  # no concealment: a damaged picture is an error
@@ -232,9 +232,8 @@ def whole_pictures(decode: Callable[[], list[Any]]) -> list[Any]:
             raise FrameRejected("damaged, or a packet before this one is missing") from failed
     errors = [text for level, _, text in said if level <= av.logging.ERROR]
     is_patched = any(text.startswith(PATCHED) for _, _, text in said)
-    if any(not text.startswith(HARMLESS) for text in errors) or is_patched:
-        raise FrameRejected("the picture is damaged")
-    if any(frame.is_corrupt for frame in frames):
+    is_damaged = any(not text.startswith(HARMLESS) for text in errors)
+    if is_patched or is_damaged or any(frame.is_corrupt for frame in frames):
         raise FrameRejected("the picture is damaged")
     return frames
 

@@ -223,6 +223,15 @@ def test_a_step_that_was_only_begun_is_gone_on_with_by_its_own_configuration_alo
     assert not (tmp_path / "run/dataset/begun.json").exists()
 
 
+def test_a_model_of_other_classes_is_no_start(values, write_config, checkpoint, tmp_path):
+    values["start"] = {"dense": "model:dense-416x256"}
+    with pytest.raises(
+        CompressionError, match="dense-416x256 has the classes person, .* in the same"
+    ):
+        compress(write_config(values), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_gate_refuses_and_writes_nothing(
     values, write_config, checkpoint, tmp_path, monkeypatch
 ):
