@@ -54,7 +54,7 @@ help: ## print the targets
 demo: setup $(if $(BAG),,sample) ## run the whole graph on the sample drive, or on BAG=path; results in out/demo
 	$(BIN)/perception demo $(if $(BAG),--bag "$(BAG)") --out out/demo
 
-test: dev sample ## run all tests but those of training; what starts nodes comes by itself, last
+test: dev sample ## run all tests but the slow ones and those of training, streams and the page; nodes last
 	@$(MAKE) --no-print-directory -j2 fpga-sim || echo "Tests of the simulated engine are skipped"
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not (ros or slow or stream or browser)" $(ARGS) $(OR_NONE)
 	$(BIN)/python -m pytest -m "ros and not (slow or stream or browser)" $(ARGS) $(OR_NONE)

@@ -40,8 +40,7 @@ class Pace:
     """How regularly messages of a topic must come.
 
     Attributes:
-        rate_hz: messages a second; None for one a frame. The watchdog looks at the time once in
-            8 ms or more, so what is due ten times a second comes nine times.
+        rate_hz: messages a second; None for one a frame.
         p99_periods: 99 % of the intervals are at most so many periods long.
         longest_periods: all of them are.
     """
@@ -55,8 +54,8 @@ PACES = {
     DETECTIONS_TOPIC: Pace(),
     FRAME_REPORT_TOPIC: Pace(),
     TRACKS_TOPIC: Pace(),
-    HEALTH_TOPIC: Pace(9.0),
-    SAFE_STOP_TOPIC: Pace(9.0),
+    HEALTH_TOPIC: Pace(10.0),
+    SAFE_STOP_TOPIC: Pace(10.0),
     DIAGNOSTICS_TOPIC: Pace(1.0, longest_periods=2.0),
 }
 LOWEST_RATE = 0.98

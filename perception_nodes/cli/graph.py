@@ -68,8 +68,9 @@ def demo(
     bag: Annotated[
         Path | None,
         typer.Option(
-            help="Recorded drive: ROS 2 bag folder, .mcap, .db3, or ROS 1 .bag. Without it, street "
-            f"video: {SAMPLE}, or the same in the cache, fetched the first time."
+            help="Recorded drive: ROS 2 bag folder, .mcap, .db3, ROS 1 .bag, video file or folder "
+            f"of images. Without it, street video: {SAMPLE}, or the same in the cache, fetched the "
+            "first time."
         ),
     ] = None,
     topic: Annotated[str, typer.Option(help="Image topic; found by type if not given.")] = "",

@@ -120,8 +120,8 @@ class RedundantSettings(Settings):
     standby: Literal["auto", "always", "never"] = Field(
         default="auto",
         description="keep a second preprocess and a second detector process ready to take over; "
-        "auto: only if 2 GB of memory are available, and never with backend fpga, which a single "
-        "process can use",
+        "auto: only if 2 GB of memory are available, and never with backend fpga or "
+        "$PERCEPTION_DELEGATE, which a single process can use",
     )
     hang_after_ms: float = Field(
         default=40.0,
@@ -205,7 +205,7 @@ class PreprocessSettings(RedundantSettings):
         default="cpu",
         description="what scales and undistorts frames: the cpu, which writes the result into "
         "shared memory; or the gpu, which reads frames directly from the camera's shared memory "
-        "and needs backend:=tensorrt source:=shm",
+        "and needs backend:=tensorrt or cuda, and a source other than dds",
     )
     undistort: bool = Field(
         default=True, description="remove the lens distortion that CameraInfo describes"
@@ -503,8 +503,9 @@ class PlayerSettings(Settings):
 
     bag: str = Field(
         default="",
-        description="recorded drive to play as the camera: ROS 2 bag folder, .mcap, .db3 or .bag; "
-        "or a generated one, synthetic:WIDTHxHEIGHT@RATE*FRAMES",
+        description="recorded drive to play as the camera: ROS 2 bag folder, .mcap, .db3, ROS 1 "
+        ".bag, video file or folder of images; or a generated one, "
+        "synthetic:WIDTHxHEIGHT@RATE*FRAMES",
     )
     topic: str = Field(
         default="", description="image topic in the recorded drive; empty: found by its type"

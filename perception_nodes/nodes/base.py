@@ -243,7 +243,7 @@ def _own(qos: QoSProfile | int) -> QoSProfile:
 
 
 class Period:
-    """Says when something periodic is due; it is due for the first time at once."""
+    """Says when something periodic is due, on average as often as asked; at once the first time."""
 
     def __init__(self, period_ns: int) -> None:
         self._period_ns = period_ns
@@ -252,7 +252,8 @@ class Period:
     def due(self) -> bool:
         """Whether it is due; if so, a new period begins."""
         now_ns = time.monotonic_ns()
-        if now_ns - self._last_ns < self._period_ns:
+        late_ns = now_ns - self._last_ns - self._period_ns
+        if late_ns < 0:
             return False
-        self._last_ns = now_ns
+        self._last_ns = now_ns - late_ns % self._period_ns
         return True
