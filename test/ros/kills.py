@@ -184,9 +184,11 @@ class Rig:
         self._executor.add_node(node)
         return stops, causes
 
-    def wait_until(self, condition: Callable[[], bool], look_s: float = 0.1) -> None:
+    def wait_until(
+        self, condition: Callable[[], bool], timeout_s: float = TIMEOUT_S, look_s: float = 0.1
+    ) -> None:
         """Take what is said until it is so; it is looked at this often at least."""
-        give_up_s = time.monotonic() + TIMEOUT_S
+        give_up_s = time.monotonic() + timeout_s
         while not condition():
             assert time.monotonic() < give_up_s
             self._executor.spin_once(timeout_sec=look_s)
@@ -209,7 +211,7 @@ class Rig:
         victim = self.leases[role].note.process
         struck_ns = time.monotonic_ns()
         os.kill(victim, number)
-        self.next_detections(after_ns=struck_ns)
+        self.next_detections(after_ns=time.monotonic_ns())  # it may have worked until here
         return (time.monotonic_ns() - struck_ns) / 1e6
 
 
@@ -224,7 +226,7 @@ def held(pid: int) -> tuple[int, int]:
 
 def with_graph(scenario: Callable[[Rig], None], **values: Any) -> None:
     """Run a scenario beside a graph that detects; the graph is waited for in this thread."""
-    restarts.DELAY_S = 0.0
+    delay_s, restarts.DELAY_S = restarts.DELAY_S, 0.0
     values = {"backend": "null", "source": "shm", "deadline_ms": 900.0, **values}
 
     def act(supervisor: Supervisor) -> None:
@@ -235,7 +237,10 @@ def with_graph(scenario: Callable[[Rig], None], **values: Any) -> None:
         finally:
             rig.close()
 
-    beside(LIVE.nodes(values), act)
+    try:
+        beside(LIVE.nodes(values), act)
+    finally:
+        restarts.DELAY_S = delay_s
 
 
 def main() -> int:

@@ -1,24 +1,38 @@
 """A ROS domain of its own for each test that starts a graph."""
 
+import fcntl
 import itertools
 import os
 from collections.abc import Iterator
 
 import pytest
 
+from perception_nodes.transport.lock import Locked, open_locked
 from perception_nodes.transport.memory import SHM_FOLDER
 from perception_nodes.transport.remains import sweep
 
 NUMBERS = itertools.count(1)
+DOMAINS = 101
 
 
 def own_domain(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """A domain that no other test, nor another run beside this one, is in; empty at both ends."""
-    number = (os.getpid() + 7 * next(NUMBERS)) % 101 + 1
+    number, lock = _claimed()
     monkeypatch.setenv("ROS_DOMAIN_ID", str(number))
     _empty(number)
     yield number
     _empty(number)
+    os.close(lock)
+
+
+def _claimed() -> tuple[int, int]:
+    while True:
+        number = (os.getpid() + 7 * next(NUMBERS)) % DOMAINS + 1
+        try:
+            path = SHM_FOLDER / f"perceptiontest_domain{number}.lock"
+            return number, open_locked(path, fcntl.LOCK_EX)
+        except Locked:
+            continue
 
 
 def _empty(number: int) -> None:

@@ -15,11 +15,12 @@ VALUES = {
     "backend": "null",
     "deadline_ms": "200",
 }
-ALWAYS = ("camera's clock", "told", "frame numbers", "processes", "file descriptors")
+ALWAYS = ("camera's clock", "frame numbers", "processes", "file descriptors")
 """Checks that hold on a machine of any speed and load."""
 
 
 @pytest.mark.ros
+@pytest.mark.timeout(300)
 def test_a_short_acceptance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(acceptance, "FAILOVERS", ("detector_kill",))
     steps: list[tuple[str, int, int]] = []
@@ -31,7 +32,6 @@ def test_a_short_acceptance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert [name for name in ALWAYS if not passed[name]] == [], verdict["checks"]
     assert passed.keys() >= {"failover: detector_kill", "processor time: detector_node standby"}
     assert "not run" not in str(verdict["checks"][-1])
-    assert verdict["fit"] == all(passed.values())
     assert verdict["parameters"]["backend"] == "null"
     assert {step[0] for step in steps} == {"driving, seconds", "failing over"}
 

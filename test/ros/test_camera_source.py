@@ -3,7 +3,9 @@
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,7 +27,7 @@ from perception_nodes.graph.graph import VEHICLE, Graph
 from perception_nodes.graph.supervisor import Supervisor
 from perception_nodes.nodes.republish_node import RepublishNode
 
-pytestmark = [pytest.mark.ros, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.ros, pytest.mark.timeout(300)]
 GRAPH = ("backend:=null", "standby:=never", "deadline_ms:=900")
 LENS = ROOT / "calibration/camera/example_wide_1920x1280.yaml"
 
@@ -104,7 +106,8 @@ def test_a_video_file_is_played_once_and_each_frame_has_its_report(
         assert running.wait()
     reports = json.loads(received.read_text())["reports"]
     assert sorted(report["sequence"] for report in reports) == list(range(30))
-    assert {report["status"] for report in reports} <= {"OK", "SUPERSEDED"}
+    statuses = {report["status"] for report in reports}
+    assert "OK" in statuses and statuses <= {"OK", "SUPERSEDED"}
     assert_nothing_left(domain)
 
 
@@ -129,22 +132,31 @@ def test_recorders_get_the_frames_and_a_killed_camera_comes_back(
         assert len(image.data) == 64 * 48 * 3 // 2
         luma = np.frombuffer(image.data, np.uint8)[: 64 * 48].mean()
         brightness[image.header.stamp.sec, image.header.stamp.nanosec] = (luma - 16) * 255 / 219
+    compared = 0
     for jpeg in jpegs:
         pixels = cv2.imdecode(np.frombuffer(jpeg.data, np.uint8), cv2.IMREAD_COLOR)
         expected = brightness.get((jpeg.header.stamp.sec, jpeg.header.stamp.nanosec))
+        compared += expected is not None
         assert expected is None or abs(pixels.mean() - expected) < 4
+    assert compared
     assert infos[-1].k[0] == 1250.0 and infos[-1].header.frame_id == "front"
 
     first = graph.nodes()
-    idle = {os.sched_getscheduler(int(task)) for task in os.listdir(
-        f"/proc/{first['republish_node']}/task"
-    )}  # fmt: skip
-    assert idle == {os.SCHED_IDLE}
+    policies = set()
+    for task in os.listdir(f"/proc/{first['republish_node']}/task"):
+        with suppress(ProcessLookupError):  # a thread that has just ended
+            policies.add(os.sched_getscheduler(int(task)))
+    assert policies == {os.SCHED_IDLE}
     os.kill(first["camera_node"], signal.SIGKILL)
     graph.until(lambda: "camera_node ended by signal SIGKILL and is started" in graph.output())
-    for got in recorder.got.values():
-        got.clear()
-    recorder.until(lambda: all(len(got) > 5 for got in recorder.got.values()), graph.output)
+    killed_s = time.time()
+    recorder.until(
+        lambda: all(
+            sum(m.header.stamp.sec + m.header.stamp.nanosec / 1e9 > killed_s for m in got) > 5
+            for got in recorder.got.values()
+        ),
+        graph.output,
+    )
 
     for subscription in subscriptions:
         recorder.node.destroy_subscription(subscription)

@@ -31,6 +31,8 @@ CAMERAS = ("front", "rear")
 SIZE = (120, 160)
 PERIOD_S = 0.04
 TIMEOUT_S = 60.0
+MOST = 0.5
+"""Share of frames that are published whatever else runs; the others are superseded."""
 PUBLISHED = (FrameReport.OK, FrameReport.LATE, FrameReport.DEGRADED)
 LATCHED = QoSProfile(depth=100, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 REPORTS = QoSProfile(depth=1000)
@@ -204,7 +206,7 @@ def test_each_camera_has_its_own_detections_and_reports(drive: Any, backend: str
         vehicle.settle()
         for name in CAMERAS:
             published = [stamp_ns(r) for r in vehicle.reports[name] if r.status in PUBLISHED]
-            assert len(published) >= 20
+            assert len(published) >= 10
             heard = vehicle.detections[name]
             vehicle.until(lambda heard=heard, last=published[-1]: heard[-1] == last)
             assert heard == published[-len(heard) :]
@@ -234,7 +236,7 @@ def test_a_gpu_reads_the_frames_of_each_camera_in_place(
         vehicle.settle()
         for name in CAMERAS:
             published = [r for r in vehicle.reports[name] if r.status in PUBLISHED]
-            assert len(published) >= 20
+            assert len(published) >= 10
             assert {r.copies for r in published} == {0}
             assert {r.status for r in vehicle.reports[name]} <= {*PUBLISHED, FrameReport.SUPERSEDED}
 
@@ -282,7 +284,8 @@ def test_a_preprocess_that_dies_leaves_the_other_camera_alone(drive: Any) -> Non
         vehicle.settle()
         assert vehicle.reports["front"][-1].status in PUBLISHED
         rear = [report.status for report in vehicle.reports["rear"]]
-        assert sum(status in PUBLISHED for status in rear) >= 0.9 * len(rear)
+        assert FrameReport.FAILED not in rear
+        assert sum(status in PUBLISHED for status in rear) >= MOST * len(rear)
 
     drive(scenario, standby="always")
 
@@ -330,22 +333,26 @@ def test_without_a_standby_the_restarted_one_takes_over_all_cameras(drive: Any) 
 def test_a_camera_that_is_unplugged_leaves_the_other_one_alone(drive: Any) -> None:
     def scenario(vehicle: Vehicle) -> None:
         vehicle.film(20)
-        vehicle.settle()
         seen = {name: len(vehicle.healths[name]) for name in CAMERAS}
-        vehicle.film(40, ("front",))
-        vehicle.until(lambda: vehicle.healths["rear"][-1].mode == Health.UNSAFE)
-        assert "no frame from the camera" in vehicle.healths["rear"][-1].cause
+
+        def rear_is_missed() -> bool:
+            told = vehicle.healths["rear"][seen["rear"] :]
+            return any("no frame from the camera" in health.cause for health in told)
+
+        while not rear_is_missed():
+            vehicle.film(1, ("front",))
         assert all(h.mode != Health.UNSAFE for h in vehicle.healths["front"][seen["front"] :])
         vehicle.until(lambda: vehicle.stops[-1] is True)
         stops, healths = len(vehicle.stops), len(vehicle.healths["rear"])
-        vehicle.film(60)
-        vehicle.until(lambda: False in vehicle.stops[stops:])
+        while False not in vehicle.stops[stops:]:
+            vehicle.film(1)
         assert any(h.mode != Health.UNSAFE for h in vehicle.healths["rear"][healths:])
         vehicle.settle()
         front = [r.status for r in vehicle.reports["front"]]
-        assert sum(status in PUBLISHED for status in front) >= 0.9 * len(front)
+        assert FrameReport.FAILED not in front
+        assert sum(status in PUBLISHED for status in front) >= MOST * len(front)
 
-    drive(scenario, standby="never")
+    drive(scenario, standby="never", no_frame_ms=1000.0, unsafe_after_ms=1500.0)
 
 
 def test_a_watchdog_that_dies_is_spoken_for_at_every_camera(drive: Any) -> None:

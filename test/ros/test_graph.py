@@ -75,13 +75,15 @@ def test_a_late_result_is_marked_late(measured: Play) -> None:
         bag="synthetic:640x480@20*20", backend="null", deadline_ms=0.1, skip_late=False
     )
     assert len(reports) == 20
-    assert {report["status"] for report in reports} <= {"LATE", "SUPERSEDED"}
+    statuses = {report["status"] for report in reports}
+    assert "LATE" in statuses and statuses <= {"LATE", "SUPERSEDED"}
 
 
 def test_a_frame_past_its_deadline_never_reaches_inference(measured: Play) -> None:
     _, reports = measured(bag="synthetic:640x480@20*20", backend="null", deadline_ms=0.1)
     assert len(reports) == 20
-    assert {report["status"] for report in reports} <= {"SKIPPED_LATE", "SUPERSEDED"}
+    statuses = {report["status"] for report in reports}
+    assert "SKIPPED_LATE" in statuses and statuses <= {"SKIPPED_LATE", "SUPERSEDED"}
     assert not any(report["inferred_ns"] for report in reports)
 
 
@@ -97,9 +99,10 @@ def test_bad_frames_fail_with_a_reason_and_good_ones_go_on(
         "resized": image_message(np.full((240, 320, 3), 90, np.uint8), "bgr8"),
     }
     frames = [good, bad["truncated"], good, bad["unknown"], bad["short"], bad["resized"], good]
-    bag = write_bag(tmp_path / "bag", "sensor_msgs/msg/Image", frames, rate_hz=5)
+    bag = write_bag(tmp_path / "bag", "sensor_msgs/msg/Image", frames, rate_hz=2)
     sent, reports = measured(bag=str(bag), source=source, backend="null", deadline_ms=900.0)
     assert len(reports) == len(sent) == len(frames)
+    reports.sort(key=lambda report: report["sequence"])
     reasons = [report["reason"] for report in reports if report["status"] == "FAILED"]
     assert len(reasons) == 3
     assert unreadable in reasons[0]
@@ -116,9 +119,10 @@ def test_compressed_images_are_played_and_a_cut_off_jpeg_fails(
     )
     jpeg = cv2.imencode(".jpg", picture)[1].tobytes()
     frames = [compressed_message(jpeg), compressed_message(jpeg[:-900]), compressed_message(jpeg)]
-    bag = write_bag(tmp_path / "bag", "sensor_msgs/msg/CompressedImage", frames, rate_hz=5)
+    bag = write_bag(tmp_path / "bag", "sensor_msgs/msg/CompressedImage", frames, rate_hz=2)
     sent, reports = measured(bag=str(bag), backend="null", deadline_ms=900.0)
     assert len(sent) == 3
+    reports.sort(key=lambda report: report["sequence"])
     assert [report["status"] for report in reports] == ["OK", "FAILED", "OK"]
     assert reports[1]["reason"].startswith("jpeg:")
 

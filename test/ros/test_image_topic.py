@@ -27,11 +27,12 @@ from perception_nodes.system.environment import profiles_variable
 from perception_nodes.transport import channels
 from perception_nodes.transport.cdr import NS_PER_S
 from perception_nodes.transport.cdr_reader import Buffer
+from perception_nodes.transport.journal import journals
 from perception_nodes.transport.shm import Endpoint
 
-pytestmark = [pytest.mark.ros, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.ros, pytest.mark.timeout(180)]
 TOPIC = "/cam/image"
-TIMEOUT_S = 20
+TIMEOUT_S = 40
 RELIABLE, BEST_EFFORT = ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT
 STOCK_CAMERA = """
 import array, time, rclpy
@@ -226,7 +227,9 @@ def test_a_standby_subscribes_when_it_takes_over(reader: Reader, camera: Any) ->
     try:
         until(lambda: len(of(first)) > 5)
         second = start("preprocess_standby_node")
-        until(lambda: "preprocess_standby_node" in camera.get_node_names())
+        # A node that joins has looked for the topic's type by then.
+        until(lambda: second.pid in journals("front", "preprocess"))
+        until(lambda: subscribers() == {"preprocess_node"})
         for _ in range(50):
             film()
         assert subscribers() == {"preprocess_node"}

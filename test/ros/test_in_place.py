@@ -55,6 +55,7 @@ def test_every_frame_of_a_drive_is_what_the_specifications_say(
     sample = root / "bags/sample_sqlite3"
     stamps, reports = measured(
         bag=str(sample),
+        rate=0.25,
         source="shm",
         backend="tensorrt",
         preprocess_on="gpu",

@@ -125,9 +125,9 @@ def test_namespace_remappings_parameter_file_and_log_level(
     expected = {"/truck/objects", "/health", "/truck/perception/safe_stop"}
     expected |= {"/truck/camera/image_raw", "/truck/perception/vision_info", "/diagnostics"}
     observer.until(lambda: expected <= observer.topics())
-    assert not any(topic.startswith("/perception") for topic in observer.topics())
     assert observer.parameter("/truck/watchdog_node", "deadline_ms") == 30.0
     assert observer.parameter("/truck/preprocess_node", "use_sim_time") is True
+    assert not any(topic.startswith("/perception") for topic in observer.topics())
     stop(graph)
     assert "threads: " not in graph.output(), "that is said at level info"
 

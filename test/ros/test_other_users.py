@@ -1,6 +1,7 @@
 """A running graph, attacked by another user of its machine."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,16 +19,22 @@ OF_LIBRARIES = (
 """Tracing of ROS, and Fast DDS's own shared memory: docs/security.md says what is in them."""
 
 
+def open_files(process: int) -> set[str]:
+    """What the descriptors of a process stand for."""
+    links = set()
+    for entry in Path(f"/proc/{process}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            links.add(os.readlink(entry))
+    return links
+
+
 def shared_files(process: int) -> set[str]:
     """Files in shared memory that a process has open or mapped."""
-    links = []
-    for entry in Path(f"/proc/{process}/fd").iterdir():
-        try:
-            links.append(os.readlink(entry))
-        except FileNotFoundError:
-            continue
     mapped = Path(f"/proc/{process}/maps").read_text().splitlines()
-    found = {*links, *(line.split(maxsplit=5)[5] for line in mapped if " /dev/shm/" in line)}
+    found = {
+        *open_files(process),
+        *(line.split(maxsplit=5)[5] for line in mapped if " /dev/shm/" in line),
+    }
     return {path for path in found if path.startswith("/dev/shm/") and os.path.exists(path)}
 
 
@@ -52,10 +59,10 @@ def test_it_listens_for_datagrams_of_this_machine_alone(start: Starter, domain: 
     graph = start("backend:=null", "standby:=never", "source:=dds")
     nodes = graph.until_ready(["watchdog_node", "detector_node", "preprocess_node"])
     inodes = {
-        os.readlink(entry).removeprefix("socket:[").removesuffix("]")
+        link.removeprefix("socket:[").removesuffix("]")
         for process in (graph.supervisor(), *nodes.values())
-        for entry in Path(f"/proc/{process}/fd").iterdir()
-        if os.path.lexists(entry) and "socket:" in os.readlink(entry)
+        for link in open_files(process)
+        if link.startswith("socket:")
     }
     bound = {
         (protocol, fields[1].rpartition(":")[0])

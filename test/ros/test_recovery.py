@@ -11,7 +11,7 @@ import pytest
 from kills import Rig, with_graph
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(240)]
-RESTART_MS = 1500.0
+RESTART_MS = 3000.0
 KILLS = 20
 
 
@@ -27,8 +27,9 @@ def test_a_standby_takes_over(role: str, number: int) -> None:
         assert victim not in rig.members(role)
         takeover = rig.takeover(role)
         assert takeover.predecessor == victim
-        how = b"died" if number == signal.SIGKILL else b"hung and was killed"
-        assert how in takeover.reason
+        # On a busy machine the supervisor may be the first that ends one that hangs.
+        hows = [b"died"] + [b"hung and was killed"] * (number == signal.SIGSTOP)
+        assert any(how in takeover.reason for how in hows)
         assert takeover.ingested_ns, "the frame that was begun last"
         assert bool(takeover.joined_ns) == (role == "detector"), "who receives slots"
 

@@ -76,7 +76,7 @@ def strike(rig: Rig, cell: Cell) -> Told:
         calm = calm and not asked and asked_s > struck_s
         return calm and not alive & {pids[first], pids[second]}
 
-    rig.wait_until(over, 0.005)
+    rig.wait_until(over, look_s=0.005)
     says = f"detector {pids[left]} speaks" if left != "watchdog" else "no detector is running"
     dangers = [at_s for at_s, h in rig.healths if at_s > struck_s and says in h.cause]
     told_s = dangers[0] if dangers else struck_s
@@ -120,9 +120,9 @@ def test_the_one_who_is_left_speaks_at_once_and_goes_on() -> None:
         cell = f"{first}, then {second}, {signal.Signals(number).name}: {told}"
         assert told.after_ms is not None, cell
         hangs_ms = HANGS_MS if number == signal.SIGSTOP else 0.0
-        # Twice the time of a quiet machine: what runs beside is not ours.
-        assert told.after_ms < 2 * WITHIN_MS + hangs_ms + 2 * told.late_ms, cell
-        assert told.gap_ms < 3 * PERIOD_MS + 2 * told.late_ms, cell
+        # Much more than on a quiet machine: what runs beside is not ours. A restart takes longer.
+        assert told.after_ms < 5 * WITHIN_MS + hangs_ms + 2 * told.late_ms, cell
+        assert told.gap_ms < 8 * PERIOD_MS + 2 * told.late_ms, cell
 
 
 def main() -> int:

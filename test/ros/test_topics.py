@@ -9,10 +9,11 @@ import rclpy
 from beside import beside
 from recorder import Recorder
 
+from perception_nodes.bench.browsers import free_port
 from perception_nodes.graph.graph import VEHICLE
 from perception_nodes.graph.supervisor import Supervisor
 
-pytestmark = [pytest.mark.ros, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.ros, pytest.mark.timeout(300)]
 OF_ROS = re.compile(r"/(rosout|parameter_events|.*/transition_event)")
 ONLY_PLAYED = "/clock"
 Topics = set[tuple[str, str, str, str]]
@@ -67,7 +68,7 @@ def test_the_table_of_topics(root: Path, listener: Recorder) -> None:
             "backend": "null",
             "tracks": "true",
             "view": "true",
-            "view_port": "18090",
+            "view_port": str(free_port()),
         }
     )
     beside(nodes, look)

@@ -68,11 +68,14 @@ def hurried(graph: StartedGraph) -> None:
         return [int(task) for task in os.listdir(f"/proc/{process}/task")] if process else []
 
     def gives_way() -> bool:
-        return {os.sched_getscheduler(task) for task in threads()} == {os.SCHED_IDLE}
+        with suppress(ProcessLookupError):  # a thread that has just ended
+            return {os.sched_getscheduler(task) for task in threads()} == {os.SCHED_IDLE}
+        return False
 
     graph.until(gives_way)
     for task in threads():
-        os.sched_setscheduler(task, os.SCHED_OTHER, os.sched_param(0))
+        with suppress(ProcessLookupError):
+            os.sched_setscheduler(task, os.SCHED_OTHER, os.sched_param(0))
     with suppress(OSError):  # no privileges for it, or no such groups
         Path(f"/proc/{graph.nodes()['view_node']}/autogroup").write_text("0", encoding="ascii")
 

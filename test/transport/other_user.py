@@ -25,7 +25,7 @@ for path in sys.argv[2:]:
                 with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as peer:
                     peer.connect(path)
                     print(path)
-            except PermissionError:
+            except (PermissionError, FileNotFoundError):
                 pass
 """
 
