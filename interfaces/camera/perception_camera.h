@@ -34,6 +34,7 @@ struct CameraHeader {
     char encoding[32];   /* ROS name such as nv12, bgr8, bayer_rggb8; or jpeg, png */
     char frame_id[64];   /* of the images and detections */
     uint32_t lost;       /* frames directly before this one that the sensor lost */
+    uint32_t filled_us;  /* low 32 bits of CLOCK_MONOTONIC in microseconds when the frame came; or 0 */
 };
 
 static_assert(offsetof(struct CameraHeader, stamp_ns) == 8, "layout");
@@ -44,6 +45,7 @@ static_assert(offsetof(struct CameraHeader, size_bytes) == 28, "layout");
 static_assert(offsetof(struct CameraHeader, encoding) == 32, "layout");
 static_assert(offsetof(struct CameraHeader, frame_id) == 64, "layout");
 static_assert(offsetof(struct CameraHeader, lost) == 128, "layout");
+static_assert(offsetof(struct CameraHeader, filled_us) == 132, "layout");
 static_assert(sizeof(struct CameraHeader) == 136, "layout");
 
 /* What a library is opened for: it fills in what its frames will be. */

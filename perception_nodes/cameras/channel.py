@@ -1,10 +1,12 @@
 """The shared-memory channel of a camera: its name, depths and header, and the view of a frame."""
 
 import ctypes
+import time
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perception_nodes.core.clock import since_receipt
 from perception_nodes.core.frame import STAMP_LIMIT_NS, FrameRejected, ImageView
 from perception_nodes.transport.shm import SPARE_SAMPLES, Endpoint, Reader, Writer
 
@@ -23,6 +25,8 @@ class CameraHeader(ctypes.Structure):
     `number` counts the camera's frames without gaps, so that preprocessing notices frames that the
     channel pushed out; the last `lost` numbers before this one are frames that the sensor or its
     driver lost. `stamp_ns` is the wall clock at capture, nanoseconds since the Unix epoch.
+    `filled_us` is CLOCK_MONOTONIC in microseconds, its low 32 bits, when the sender began to fill
+    the frame in; 0 if the sender does not tell.
     """
 
     _fields_ = [
@@ -35,7 +39,14 @@ class CameraHeader(ctypes.Structure):
         ("encoding", ctypes.c_char * 32),
         ("frame_id", ctypes.c_char * 64),
         ("lost", ctypes.c_uint32),
+        ("filled_us", ctypes.c_uint32),
     ]
+
+    def since_filled_ns(self, now_ns: int) -> int:
+        """How long ago the sender began to fill it in, nanoseconds; 0 if that is not known."""
+        if not self.filled_us:
+            return 0
+        return since_receipt(1000 * ((now_ns // 1000 - self.filled_us) % (1 << 32)))
 
     def describe(
         self,
@@ -51,6 +62,12 @@ class CameraHeader(ctypes.Structure):
         self.stamp_ns, self.width, self.height = stamp_ns, width, height
         self.step, self.size_bytes = step, size_bytes
         self.encoding, self.frame_id = encoding.encode()[:31], frame_id.encode()[:63]
+        self.filled_us = monotonic_us()
+
+
+def monotonic_us() -> int:
+    """CLOCK_MONOTONIC for `filled_us`."""
+    return max(1, time.monotonic_ns() // 1000 % (1 << 32))
 
 
 def view_camera_frame(header: CameraHeader, payload: NDArray[np.uint8]) -> ImageView:

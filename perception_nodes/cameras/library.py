@@ -9,7 +9,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from perception_nodes.cameras.channel import CameraHeader
+from perception_nodes.cameras.channel import CameraHeader, monotonic_us
 from perception_nodes.cameras.source import CameraError, CameraFormat, CameraGone, CapturedFrame
 from perception_nodes.transport.shm import Sample, Writer
 
@@ -112,6 +112,7 @@ class LibrarySource:
         header = sample.header
         header.width, header.height, header.step = found.width, found.height, found.step
         header.size_bytes, header.encoding, header.lost = found.size_bytes, found.encoding, 0
+        header.filled_us = 0  # the library may set it
         # Nobody can interrupt a library that waits for ever: SIGALRM ends the process.
         signal.setitimer(signal.ITIMER_REAL, timeout_ms / 1e3 + BLOCKED_S)
         try:
@@ -129,6 +130,7 @@ class LibrarySource:
             kind = CameraGone if result == GONE else CameraError
             raise kind(f"{self._path}: the camera " + ("is gone" if result == GONE else "failed"))
         self._lent = None
+        header.filled_us = header.filled_us or monotonic_us()
         return CapturedFrame(sample, header.lost)
 
     def close(self) -> None:

@@ -7,6 +7,9 @@ from typing import NamedTuple, Protocol
 MAX_SANE_AGE_NS = 1_000_000_000
 CLOCK_MESSAGES = 50
 """Number of the latest clock messages from which the rate of simulated time is computed."""
+PAUSE_NS = 100_000_000
+"""Simulated time that is behind its own rate by more than this has paused, or goes slower now: no
+message waits for so long to be delivered."""
 
 
 class Clock(Protocol):
@@ -66,7 +69,8 @@ class SimulatedClock:
         """
         if self._messages:
             stands = time_ns <= self._messages[-1][0]
-            if stands or abs(time_ns - self._at(now_ns)) > MAX_SANE_AGE_NS:
+            ahead_ns = self._at(now_ns) - time_ns
+            if stands or not -MAX_SANE_AGE_NS <= ahead_ns <= PAUSE_NS:
                 # It pauses, goes back, or jumps: the rate until now says nothing of what follows.
                 self._messages.clear()
         self._messages.append((time_ns, now_ns))
@@ -95,6 +99,11 @@ class CaptureTime(NamedTuple):
 
     capture_ns: int
     clock_suspect: bool
+
+
+def since_receipt(waited_ns: int) -> int:
+    """How long a frame has waited for us; 0 where a sender or a clock tells nonsense."""
+    return waited_ns if 0 < waited_ns < MAX_SANE_AGE_NS else 0
 
 
 def capture_time(

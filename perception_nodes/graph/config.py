@@ -257,7 +257,9 @@ class CameraSettings(Settings):
     cameras: str = same(CamerasSettings, "cameras")
     source: Source = same(PreprocessSettings, "source")
     frame_id: str = Field(
-        default="", description="frame_id of the camera's images; empty: the camera's name"
+        default="",
+        max_length=63,
+        description="frame_id of the camera's images; empty: the camera's name",
     )
     frame_size: str = Field(
         default="",
@@ -474,6 +476,12 @@ class WatchdogSettings(CamerasSettings):
         ge=50,
         le=60_000,
         description="if no detections are published for this long, health is UNSAFE",
+    )
+    unsafe_when_late_ms: float = Field(
+        default=3000.0,
+        ge=50,
+        le=600_000,
+        description="if detections are published, but none in time for this long, health is UNSAFE",
     )
     safe_stop_clears: Literal["with_health", "by_service"] = Field(
         default="with_health",

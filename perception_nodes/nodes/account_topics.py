@@ -48,6 +48,7 @@ class AccountTopics:
                 settings.outcome_timeout_ms,
                 HealthLimits(
                     unsafe_after_ms=settings.unsafe_after_ms,
+                    unsafe_when_late_ms=settings.unsafe_when_late_ms,
                     degraded_miss_rate=settings.degraded_miss_rate,
                 ),
                 FaultLimits(no_frame_ms=settings.no_frame_ms, frozen_frames=settings.frozen_frames),

@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping
 
+WAITING = 16
+"""More frames than this never wait in a queue for whoever takes over."""
+
 
 class FrameNumbers:
     """Keeps the last number of each source, also that of a predecessor."""
@@ -9,13 +12,14 @@ class FrameNumbers:
     def __init__(self) -> None:
         self._next: dict[int, int] = {}
         self._taken: dict[int, int] = {}
+        self._refused = 0
 
     def take_over(self, taken: Mapping[int, int]) -> None:
         """Go on behind the last number that a predecessor took from each source.
 
         Also behind those of a camera before the present one: its last frames may still be waiting.
         """
-        self._taken = dict(taken)
+        self._taken, self._refused = dict(taken), 0
         self._next |= {source: number + 1 for source, number in taken.items()}
 
     def missing_before(self, source: int, number: int, lost: int = 0) -> range | None:
@@ -29,7 +33,10 @@ class FrameNumbers:
         Returns:
             None if the predecessor has taken the frame already.
         """
-        if number <= self._taken.get(source, -1):
+        taken = self._taken.get(source, -1)
+        # Beyond that its numbers have begun anew, or stand still.
+        if taken - WAITING < number <= taken and self._refused < WAITING:
+            self._refused += 1
             return None
         # After its first new frame a source's numbers may start again.
         self._taken.pop(source, None)

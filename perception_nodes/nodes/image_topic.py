@@ -12,6 +12,7 @@ from rclpy.qos import QoSPolicyKind, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 
+from perception_nodes.core.clock import since_receipt
 from perception_nodes.graph.awaited import ImageTopicFacts, Publisher
 from perception_nodes.graph.config import PreprocessSettings
 from perception_nodes.graph.settings import SettingsError
@@ -114,7 +115,9 @@ class ImageTopic:
         self._reader.wait(timeout_ms)
         taken = self._reader.take()
         while taken is not None:
-            received_ns = time.monotonic_ns()
+            # It may have waited for us; what follows from its receipt must not be younger for it.
+            waited_ns = time.time_ns() - taken.received_realtime_ns
+            received_ns = time.monotonic_ns() - since_receipt(waited_ns)
             self._received += 1
             before, taken = taken, self._reader.take()
             publisher = zlib.crc32(before.publisher) | 1

@@ -8,7 +8,7 @@ from perception_nodes.backends.model import load_model
 from perception_nodes.cameras.channel import camera_reader, camera_senders, view_camera_frame
 from perception_nodes.core.budget import Budget
 from perception_nodes.core.frame import FrameRecord, FrameRejected, FrameStatus, ImageView
-from perception_nodes.graph.awaited import channel_trouble, trouble_of
+from perception_nodes.graph.awaited import Trouble, channel_trouble, trouble_of
 from perception_nodes.graph.config import PreprocessSettings
 from perception_nodes.nodes.base import IDLE_WAIT_MS, Period
 from perception_nodes.nodes.calibration_topic import CalibrationTopic
@@ -131,6 +131,9 @@ class PreprocessNode(RedundantNode):
         # What came in the second of the takeover came to the predecessor.
         if self._working and now_ns > self._began_ns + LOOK_PERIOD_NS:
             is_missed = now_ns > self.frame_ns + self.settings.no_frame_ms * MS
+            unfit = self._preprocessor.placer.unfit
+            if trouble is None and unfit:
+                trouble = Trouble(unfit, "calibrate this size, or undistort:=false")
             self._input.tell(trouble if came or is_missed else None)
 
     def work(self) -> None:
@@ -143,8 +146,9 @@ class PreprocessNode(RedundantNode):
         pending = self._camera.receive()
         while pending is not None:
             sample, pending = pending, self._camera.receive()
-            received_ns = time.monotonic_ns()
-            self.frame_ns, self._came = received_ns, self._came + 1
+            now_ns = time.monotonic_ns()
+            received_ns = now_ns - sample.header.since_filled_ns(now_ns)
+            self.frame_ns, self._came = now_ns, self._came + 1
             number, lost = sample.header.number, sample.header.lost
             # A camera that was restarted is another source: its numbers say nothing of the first's.
             name = sample.source, number

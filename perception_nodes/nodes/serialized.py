@@ -63,11 +63,14 @@ class Taken(NamedTuple):
         data: its bytes, until the second `take` after this one.
         publisher: identifier of its publisher.
         number: its number among those of the publisher; None if the middleware does not number.
+        received_realtime_ns: when the middleware received it, nanoseconds since the Unix epoch; 0
+            if it does not tell.
     """
 
     data: memoryview
     publisher: bytes
     number: int | None
+    received_realtime_ns: int
 
 
 class SerializedReader:
@@ -118,7 +121,8 @@ class SerializedReader:
         number: int | None = info.publication_sequence_number
         if number == _NO_NUMBER:
             number = None
-        return Taken(memoryview(memory).cast("B"), bytes(info.gid), number)
+        received_ns = int(info.received_timestamp)
+        return Taken(memoryview(memory).cast("B"), bytes(info.gid), number, received_ns)
 
     def close(self) -> None:
         """Free the memory; to be called before the subscription is destroyed."""

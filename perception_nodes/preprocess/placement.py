@@ -95,6 +95,7 @@ class Placer:
     Attributes:
         preparing: the context in which a new placement is computed, and maps for it, which takes
             tens of milliseconds.
+        unfit: why frames are not rectified although a calibration is known; empty if they are.
     """
 
     def __init__(self, width: int, height: int, undistort: bool, stretch: bool = False) -> None:
@@ -110,6 +111,7 @@ class Placer:
         self._stretch = stretch
         self._undistort = undistort
         self.preparing: Callable[[], AbstractContextManager[None]] = nullcontext
+        self.unfit = ""
         self._info: CameraInfo | None = None
         self._placement: Placement | None = None
 
@@ -138,6 +140,10 @@ class Placer:
             height,
         ):
             info = self._info if self._undistort else None
+            self.unfit = ""
+            if info is not None and (width, height) != (info.width, info.height):
+                sizes = f"{info.width}x{info.height}, and frames are {width}x{height}"
+                self.unfit = f"frames are not rectified: the calibration is of {sizes}"
             with self.preparing():
                 placement = self._placement = Placement.fit(
                     (width, height), self._size, info, self._stretch

@@ -56,7 +56,7 @@ class Tracker:
             ],
         )
         self._stamp_ns: int | None = None
-        self._unused_ns: int | None = None
+        self._unused_ns: list[int] = []
         self._gap_ns = self._frames_without = 0
         self.reason = ""
 
@@ -151,13 +151,19 @@ class Tracker:
         passed_ns = stamp_ns - last_ns
         is_first = self._stamp_ns is None
         self._gap_ns, self._frames_without, self.reason = passed_ns, frames_without, ""
-        # One may have been overtaken; where another one follows it, the clock was set.
-        again = self._unused_ns is not None and self._unused_ns < stamp_ns <= last_ns
-        if passed_ns <= -CLOCK_STEP_NS or again:
+        is_old = passed_ns <= 0 and not is_first
+        # One may have been overtaken; where one of its age, a younger one or a third one follows
+        # it, the clock was set, or stands.
+        again = bool(self._unused_ns) and (
+            self._unused_ns[-1] <= stamp_ns or len(self._unused_ns) > 1
+        )
+        if passed_ns <= -CLOCK_STEP_NS or (is_old and again):
             self.reason = f"stamps went back by {-passed_ns / 1e9:.2f} s{ALL_ENDED}"
+            if not passed_ns:
+                self.reason = f"stamps stand still{ALL_ENDED}"
             self._table = self._table[:0]
-        elif passed_ns <= 0 and not is_first:
-            self._unused_ns = stamp_ns
+        elif is_old:
+            self._unused_ns.append(stamp_ns)
             self._table["misses"] += 1
             self.reason = (
                 f"its stamp is {-passed_ns / 1e6:.1f} ms older than that of the frame before: its "
@@ -169,7 +175,8 @@ class Tracker:
             if passed_ns > self._max_unseen_ns:
                 self.reason = f"no detections for {passed_ns / 1e9:.2f} s{ALL_ENDED}"
             self._table["filter"] = motion.predicted(self._table["filter"], passed_ns / 1e9)
-        self._stamp_ns, self._unused_ns = stamp_ns, None
+        self._stamp_ns = stamp_ns
+        self._unused_ns.clear()
         return True
 
     def _end_unseen(self, time_ns: int) -> None:

@@ -6,11 +6,12 @@ Fields follow the `.msg` definitions of sensor_msgs, foxglove_msgs and ffmpeg_im
 
 import struct
 
-from perception_nodes.core.frame import CameraInfo, FrameRejected, ImageView
+from perception_nodes.core.frame import CameraInfo, FrameRecord, FrameRejected, ImageView
 from perception_nodes.transport.cdr import HEADER_SIZE, NS_PER_S
 
 Buffer = bytes | bytearray | memoryview
 MAX_STRING = 4096
+MAX_FRAME_ID = FrameRecord.frame_id.size - 1
 BUFFER_MARKER = (0xFFFF_FFFF, 0x524F_5332)
 """Begins what stands in the place of a `uint8[]` whose bytes are not in the message, from ROS 2
 Lyrical on: a backend of `rosidl::Buffer` sends only where they are (see Fast DDS's typesupport)."""
@@ -64,6 +65,15 @@ class CdrReader:
         self._take(start, length)
         return bytes(self._data[start : start + max(length - 1, 0)]).decode(errors="replace")
 
+    def frame_id(self) -> str:
+        """The frame_id of an image, which detections must repeat in full."""
+        name = self.string()
+        length = len(name.encode(errors="replace"))
+        if length > MAX_FRAME_ID:
+            problem = f"{self._message}: a frame_id of {length} bytes, at most {MAX_FRAME_ID}"
+            raise FrameRejected(f"{problem} have room; give the camera a shorter one")
+        return name
+
     def octets(self) -> memoryview:
         """A sequence of uint8, in place."""
         length = self.uint32()
@@ -110,7 +120,7 @@ def read_image(data: Buffer) -> ImageView:
         FrameRejected: cut off, or the sizes contradict each other, or its sender could not read it.
     """
     reader = CdrReader(data, "Image")
-    stamp_ns, frame_id = reader.stamp_ns(), reader.string()
+    stamp_ns, frame_id = reader.stamp_ns(), reader.frame_id()
     height, width = reader.uint32(), reader.uint32()
     encoding = reader.string()
     big_endian, step = reader.uint8(), reader.uint32()
@@ -119,7 +129,8 @@ def read_image(data: Buffer) -> ImageView:
         raise FrameRejected(encoding)  # see `write_image`
     if not (0 < width <= 65535 and 0 < height <= 65535):
         raise FrameRejected(f"Image: size {width}x{height} is outside 1..65535")
-    if big_endian and any(bits in encoding for bits in ("10", "12", "14", "16")):
+    deep = encoding.lower() != "nv12" and any(bits in encoding for bits in ("10", "12", "14", "16"))
+    if big_endian and deep:
         raise FrameRejected(f"Image: big-endian {encoding} is not supported; set is_bigendian to 0")
     return ImageView(stamp_ns, frame_id, width, height, encoding.lower(), step, pixels)
 
@@ -131,7 +142,7 @@ def read_compressed_image(data: Buffer) -> ImageView:
         FrameRejected: cut off, or neither JPEG nor PNG.
     """
     reader = CdrReader(data, "CompressedImage")
-    stamp_ns, frame_id, name = reader.stamp_ns(), reader.string(), reader.string()
+    stamp_ns, frame_id, name = reader.stamp_ns(), reader.frame_id(), reader.string()
     payload = reader.octets()
     # The format field is free text ("bgr8; jpeg compressed bgr8"); the file's magic number decides.
     magic = bytes(payload[:8])
@@ -153,7 +164,7 @@ def read_compressed_video(data: Buffer) -> ImageView:
         FrameRejected: cut off, or of another codec.
     """
     reader = CdrReader(data, "CompressedVideo")
-    stamp_ns, frame_id, packet = reader.stamp_ns(), reader.string(), reader.octets()
+    stamp_ns, frame_id, packet = reader.stamp_ns(), reader.frame_id(), reader.octets()
     return ImageView(stamp_ns, frame_id, 0, 0, _video_codec(reader.string()), 0, packet)
 
 
@@ -164,7 +175,7 @@ def read_ffmpeg_packet(data: Buffer) -> ImageView:
         FrameRejected: cut off, or of another codec.
     """
     reader = CdrReader(data, "FFMPEGPacket")
-    stamp_ns, frame_id = reader.stamp_ns(), reader.string()
+    stamp_ns, frame_id = reader.stamp_ns(), reader.frame_id()
     reader.numbers("2i")  # width and height, which the stream tells too
     # "h264;yuv420p;bgr8;bgr8", or of older versions the name of the encoder, "hevc_nvenc".
     encoding = _video_codec(reader.string().partition(";")[0])

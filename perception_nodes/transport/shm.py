@@ -9,6 +9,7 @@ import ctypes
 import os
 import time
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, Generic, TypeVar
 
 import iceoryx2 as iox2
@@ -383,11 +384,11 @@ def len_of(loan: Any) -> int:
     return int(loan.header.number_of_elements)
 
 
-_ARRAY_TYPES: dict[int, Any] = {}
+@cache
+def _array_type(bits: int) -> Any:
+    """A type for each power of two: those for each size of a JPEG would never be forgotten."""
+    return ctypes.c_uint8 * (1 << bits)
 
 
 def _bytes_at(address: int, size: int) -> NDArray[np.uint8]:
-    array_type = _ARRAY_TYPES.get(size)
-    if array_type is None:
-        array_type = _ARRAY_TYPES[size] = ctypes.c_uint8 * size
-    return np.frombuffer(array_type.from_address(address), np.uint8)
+    return np.frombuffer(_array_type(size.bit_length()).from_address(address), np.uint8, size)

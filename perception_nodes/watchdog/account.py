@@ -124,7 +124,7 @@ class Account:
         """
         silent = self.roster.silent()
         realtime_ns = time.time_ns() - (time.monotonic_ns() - now_ns)
-        on_time = self.watch.tick(due_ns, now_ns, realtime_ns, self.ledger, silent)
+        on_time = self.watch.tick(due_ns, now_ns, realtime_ns, self.ledger)
         records = self._read()
         if not on_time:
             self.roster.postpone(now_ns)
@@ -140,11 +140,13 @@ class Account:
         self.roster.end_hung()
         for record in records:
             self.watch.record(record)
+        self.watch.camera(now_ns, silent)
         closed = self.ledger.take(records)
         for member in died:
             # `now_ns` is too early: frames may have come since then and before the death.
             self.ledger.died(member.pid, time.monotonic_ns())
-        closed += self.ledger.expire(now_ns)
+        if on_time:  # else outcomes may be late because whoever sends them was stopped, too
+            closed += self.ledger.expire(now_ns)
         for report in closed:
             self.watch.report(report)
             self.health.frame(
@@ -153,7 +155,8 @@ class Account:
                 report.reason.decode(errors="replace"),
             )
         self._outbox += closed
-        self.inbox.remove_spent(now_ns)
+        for process in self.inbox.remove_spent(now_ns):
+            self.ledger.forget(process)
         if now_ns - self._memory_read_ns >= MEMORY_PERIOD_NS:
             self._memory_read_ns = now_ns
             members = self.roster.members.values()

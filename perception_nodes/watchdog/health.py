@@ -17,6 +17,8 @@ class HealthLimits:
 
     Attributes:
         unsafe_after_ms: after this time without published detections the mode is UNSAFE.
+        unsafe_when_late_ms: after this time without any in time it is, too: nobody may rely on
+            those that are late.
         window_frames: shares are taken over this many frames.
         degraded_miss_rate: the mode is DEGRADED if a larger share of frames has no result in time,
             or only the result of a smaller model or another backend.
@@ -25,6 +27,7 @@ class HealthLimits:
     """
 
     unsafe_after_ms: float = 500.0
+    unsafe_when_late_ms: float = 3000.0
     window_frames: int = 30
     degraded_miss_rate: float = 0.1
     skipping_rate: float = 0.4
@@ -49,6 +52,7 @@ class Health:
         self._degraded_why = self._failed_why = ""
         self._unpublished, self._unpublished_why = 0, ""
         self._last_published_ns: int | None = None
+        self._last_in_time_ns = 0
         self._better_since_ns = now_ns
         self._better: tuple[HealthMode, str] | None = None
         self._starting = True
@@ -63,6 +67,8 @@ class Health:
         if status == FrameStatus.FAILED:
             self._failed_why = reason
         if status in PUBLISHED:
+            if status in IN_TIME or self._last_published_ns is None:
+                self._last_in_time_ns = now_ns
             self._last_published_ns, self._unpublished, self._unpublished_why = now_ns, 0, ""
         else:
             self._unpublished += 1
@@ -113,6 +119,9 @@ class Health:
         if silence_ms > limits.unsafe_after_ms:
             text = f"no detections for {limits.unsafe_after_ms:.0f} ms"
             return HealthMode.UNSAFE, text + self._since_then()
+        if now_ns - self._last_in_time_ns > limits.unsafe_when_late_ms * 1e6:
+            text = f"no detections in time for {limits.unsafe_when_late_ms:.0f} ms"
+            return HealthMode.UNSAFE, text
         frames = len(self._statuses)
         abandoned = sum(map(self._statuses.count, ABANDONED))
         if abandoned > limits.skipping_rate * limits.window_frames:

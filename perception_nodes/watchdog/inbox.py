@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from perception_nodes.core.frame import FrameRecord, RecordKind
-from perception_nodes.system.processes import open_process
+from perception_nodes.system.processes import Process, open_process
 from perception_nodes.transport import channels
 from perception_nodes.transport.journal import Signs, journal_of, journals, read_journal
 from perception_nodes.transport.shm import Endpoint, Reader
@@ -36,7 +36,7 @@ class Inbox:
         self._readers = {role: channels.record_reader(endpoint, camera, role) for role in roles}
         self._signs: dict[int, tuple[str, Signs]] = {}
         self._taken: dict[int, int] = {}
-        self._spent: deque[tuple[int, int, Path]] = deque()
+        self._spent: deque[tuple[int, int, Path, Process | None]] = deque()
 
     @property
     def first(self) -> Reader[FrameRecord]:
@@ -65,6 +65,9 @@ class Inbox:
             The record if it is new, after those before it that the channel has lost.
         """
         if record.kind == RecordKind.LEFT:
+            path = journal_of(self._camera, role, record.process)
+            handle = open_process(record.process)
+            self._spent.append((record.sent_ns, record.process, path, handle))
             self._forget_signs(record.process)
         elif record.kind == RecordKind.HEARTBEAT or record.process not in self._signs:
             self._look_for_signs(role, record.process)
@@ -93,7 +96,7 @@ class Inbox:
                 records += self.new([r for r in found if now_ns - r.sent_ns < FORGOTTEN_AFTER_NS])
                 handle = open_process(process)
                 if handle is None:
-                    self._spent.append((now_ns, process, path))
+                    self._spent.append((now_ns, process, path, None))
                 else:
                     handle.close()
                     self._look_for_signs(role, process)
@@ -102,7 +105,7 @@ class Inbox:
     def last_words(self, role: str, process: int, now_ns: int) -> list[FrameRecord]:
         """Take the records of a dead process that did not reach us through its channel."""
         path = journal_of(self._camera, role, process)
-        self._spent.append((now_ns, process, path))
+        self._spent.append((now_ns, process, path, None))
         self._forget_signs(process)
         return self.new(read_journal(path))
 
@@ -110,6 +113,9 @@ class Inbox:
         """Unmap the journals."""
         for process in list(self._signs):
             self._forget_signs(process)
+        for _, _, _, handle in self._spent:
+            if handle is not None:
+                handle.close()
 
     def _look_for_signs(self, role: str, process: int) -> None:
         """Map the journal of a process that works from now on; it may have a new one."""
@@ -123,10 +129,16 @@ class Inbox:
         if signs is not None:
             signs.close()
 
-    def remove_spent(self, now_ns: int) -> None:
-        """Forget processes that died long ago: their numbers may be reused."""
+    def remove_spent(self, now_ns: int) -> Iterator[int]:
+        """Forget and name the processes that ended long ago: their numbers may be used again."""
         while self._spent and now_ns - self._spent[0][0] > self._kept_for_ns:
-            _, process, path = self._spent.popleft()
+            _, process, path, handle = self._spent.popleft()
+            if handle is not None:
+                if handle.is_alive():  # it has left, and may come back
+                    self._spent.append((now_ns, process, path, handle))
+                    continue
+                handle.close()
             self._taken.pop(process, None)
             self._forget_signs(process)
             path.unlink(missing_ok=True)
+            yield process

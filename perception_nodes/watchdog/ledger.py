@@ -11,7 +11,10 @@ Key = tuple[int, int]
 """(ingest process, sequence): identifies a frame, since each process numbers frames from 0."""
 
 REMEMBERED_OUTCOMES = 4096
+MAX_GAP = 256
+"""So many frames in a row whose records are missing have a report each; more are one report."""
 RECORDS_LOST = b"its records were lost on the way to the watchdog"
+MANY_LOST = b"one report for %d frames, whose records were lost on the way to the watchdog"
 NO_DETECTOR = b"no detector is known to have been working when it came"
 GRAPH_STOPPED = b"the graph was stopped before its outcome"
 DETECTOR_STOPPED = b"detector %d stopped working and no outcome came"
@@ -129,6 +132,10 @@ class Ledger:
         """
         self._detectors.ended(process, now_ns)
 
+    def forget(self, process: int) -> None:
+        """Forget the numbers of a process that has long been gone: its own may be used again."""
+        self._numbers.pop(process, None)
+
     def expire(self, now_ns: int) -> list[FrameRecord]:
         """Close the frames that have been without an outcome for too long.
 
@@ -200,14 +207,20 @@ class Ledger:
         """Enter the frames whose records are missing: a process numbers its frames without gaps."""
         process, sequence = _key(record)
         known = self._numbers.get(process, range(sequence, sequence))
-        for missing in range(max(known.stop, sequence - REMEMBERED_OUTCOMES), sequence):
-            self._enter_unknown(process, missing, record.ingested_ns)
-        for missing in range(max(sequence + 1, known.start - REMEMBERED_OUTCOMES), known.start):
-            self._enter_unknown(process, missing, int(self._book.last_ns))
+        self._enter_all(process, range(known.stop, sequence), record.ingested_ns)
+        self._enter_all(process, range(sequence + 1, known.start), int(self._book.last_ns))
         self._numbers[process] = _with(known, sequence)
 
+    def _enter_all(self, process: int, missing: range, ingested_ns: int) -> None:
+        """Enter frames whose records are missing; `ingested_ns` is later than the frames' own."""
+        many = len(missing) - MAX_GAP
+        if many > 0:
+            self._enter_unknown(process, missing[many - 1], ingested_ns)
+            self._reasons[process, missing[many - 1]] = MANY_LOST % many
+        for sequence in missing[max(0, many) :]:
+            self._enter_unknown(process, sequence, ingested_ns)
+
     def _enter_unknown(self, process: int, sequence: int, ingested_ns: int) -> None:
-        """Enter a frame whose records are missing; `ingested_ns` is later than the frame's own."""
         unknown = FrameRecord(sequence=sequence, ingest_process=process)
         unknown.camera, unknown.ingested_ns = self._camera, ingested_ns
         self._in_flight[_key(unknown)] = unknown

@@ -57,6 +57,7 @@ class Watch:
         self._last_entered = (0, 0)
         # First, since it is the cause of other faults that are as bad.
         self._present: dict[str, Fault | None] = {"camera input": None}
+        self._repeated_outcomes = 0
         self.records_lost = 0
         self.takeovers = 0
 
@@ -118,7 +119,6 @@ class Watch:
         now_ns: int,
         realtime_ns: int,
         ledger: Ledger,
-        silent: Collection[int] = (),
     ) -> bool:
         """Check the clocks and the accounts.
 
@@ -127,7 +127,6 @@ class Watch:
             now_ns: CLOCK_MONOTONIC.
             realtime_ns: nanoseconds since the Unix epoch at the same moment.
             ledger: the accounts.
-            silent: numbers of the processes whose next sign of life is overdue.
 
         Returns:
             Whether we were called in time.
@@ -135,16 +134,29 @@ class Watch:
         starved = self._starvation.update(asked_ns, now_ns)
         self._hold("starved", starved, now_ns)
         self._hold("clock", self._clock.update(now_ns, realtime_ns), now_ns)
-        taker = self._last_entered[0]
-        self._present["no frame"] = self._no_frame.update(now_ns, taker if taker in silent else 0)
         unbalanced = None
         if not ledger.balanced:
             text = f"{ledger.frames_in} frames in are not the sum of outs and in flight"
             unbalanced = Fault("accounting", text, HealthMode.UNSAFE)
         self._present["accounting"] = unbalanced
+        again = ledger.repeated_outcomes - self._repeated_outcomes
+        self._repeated_outcomes = ledger.repeated_outcomes
+        if again:
+            text = f"{again} frames that were reported as lost have had an outcome afterwards"
+            self._hold("records", Fault("records", text, HealthMode.DEGRADED), now_ns)
         for name in OF_RECORDS:
             self._hold(name, None, now_ns)
         return starved is None
+
+    def camera(self, now_ns: int, silent: Collection[int] = ()) -> None:
+        """Check whether frames come; to be called after all records that have come were taken.
+
+        Args:
+            now_ns: CLOCK_MONOTONIC.
+            silent: numbers of the processes whose next sign of life is overdue.
+        """
+        taker = self._last_entered[0]
+        self._present["no frame"] = self._no_frame.update(now_ns, taker if taker in silent else 0)
 
     def memory(self, rss_bytes: Mapping[tuple[str, int], int], now_ns: int) -> None:
         """Take the resident memory of all processes that are there, by role and number.

@@ -6,7 +6,15 @@ from hypothesis import strategies as st
 
 from perception_nodes.cameras.channel import CameraHeader, view_camera_frame
 
+FILLED_NS = st.integers(1000, 2**62)
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=99)
+
+
+@given(now_ns=FILLED_NS, age_us=st.integers(1, 999_999))
+def test_how_long_ago_it_was_filled_in_is_known_also_where_the_number_wraps(now_ns, age_us):
+    header = CameraHeader(filled_us=(now_ns // 1000 - age_us) % 2**32)
+    assert header.since_filled_ns(now_ns) == (1000 * age_us if header.filled_us else 0)
+    assert CameraHeader().since_filled_ns(now_ns) == 0
 
 
 @given(encoding=TEXT, frame_id=TEXT, stamp_ns=st.integers(0, 2**60))

@@ -12,6 +12,7 @@ from perception_nodes.core.clock import (
     SimulatedClock,
     SystemClock,
     capture_time,
+    since_receipt,
 )
 
 RECEIVED, WALL = 50_000_000_000, 1_700_000_000_000_000_000
@@ -75,6 +76,21 @@ def test_a_simulated_time_stands_at_0_before_it_is_told_and_follows_jumps():
     assert abs(clock.realtime_ns() - WALL) < 10**9
     clock.update(WALL - 10**12, time.monotonic_ns())
     assert abs(clock.realtime_ns() - (WALL - 10**12)) < 10**9
+
+
+@pytest.mark.parametrize("pause_ms", [150, 300, 800])
+def test_a_simulated_time_that_is_not_told_for_a_while_is_followed_at_once(pause_ms):
+    begin_ns, tick_ns = time.monotonic_ns() - 10**10, 10_000_000
+    clock = SimulatedClock()
+    for index in range(150):
+        now_ns = begin_ns + index * tick_ns + (pause_ms * 1_000_000 if index >= 100 else 0)
+        clock.update(WALL + index * tick_ns, now_ns)
+        assert abs(clock._at(now_ns) - WALL - index * tick_ns) <= tick_ns, index
+
+
+@pytest.mark.parametrize(("waited_ns", "known_ns"), [(5, 5), (-1, 0), (10**9, 0), (10**18, 0)])
+def test_a_wait_that_cannot_be_is_none(waited_ns, known_ns):
+    assert since_receipt(waited_ns) == known_ns
 
 
 @pytest.mark.parametrize("step_ms", [0, -500])

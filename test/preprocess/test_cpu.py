@@ -200,6 +200,10 @@ class TestLens:
         processor = preprocessor()
         processor.calibrate(BARREL)
         assert write(frame(scene(1280, 960), "bgr8"), processor)[1].flags == 0
+        sizes = "the calibration is of 640x480, and frames are 1280x960"
+        assert processor.placer.unfit == f"frames are not rectified: {sizes}"
+        write(frame(scene(640, 480), "bgr8"), processor)
+        assert processor.placer.unfit == ""
 
     def test_no_distortion_is_no_lens(self):
         assert lens_from(CameraInfo(640, 480, "plumb_bob", (0.0,) * 5, MATRIX)) is None

@@ -46,6 +46,15 @@ def test_what_a_predecessor_took_is_not_new_and_what_it_missed_is_missing():
     assert list(numbers.missing_before(7, 92)) == [91]
 
 
+def test_numbers_that_begin_anew_or_stand_still_are_new_after_a_takeover():
+    numbers = FrameNumbers()
+    numbers.take_over({1: 10_000, 2: 0})
+    assert list(numbers.missing_before(1, 0)) == []
+    assert list(numbers.missing_before(1, 1)) == []
+    standing = [numbers.missing_before(2, 0) for _ in range(100)]
+    assert 0 < standing.count(None) < 20
+
+
 def preprocess(told, video=None):
     """What of the node counts its frames; reports go to a list."""
     return SimpleNamespace(
@@ -56,6 +65,7 @@ def preprocess(told, video=None):
         lease=SimpleNamespace(
             take=lambda source, number: None, taken=dict, note=SimpleNamespace(source=0)
         ),
+        _preprocessor=SimpleNamespace(placer=SimpleNamespace(unfit="")),
         sign=lambda: None,
         _enter=lambda *_: None,
         _end=lambda record, status, reason: told.append(reason),

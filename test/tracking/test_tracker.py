@@ -182,6 +182,19 @@ def test_a_clock_that_is_set_back_a_little_ends_all_tracks_with_the_second_frame
     assert "went back by 0.27 s: all tracks" in tracker.at(at(11)).reason
 
 
+@pytest.mark.parametrize("step_ns", [0, -1000])
+def test_a_clock_that_stands_or_falls_does_not_keep_what_is_no_longer_seen(tracker, step_ns):
+    follow(tracker, 5)
+    stamps = [at(4) + n * step_ns for n in range(1, 10)]
+    for stamp_ns in stamps:
+        tracker.take(stamp_ns, found())
+    assert len(tracker.at(stamps[-1])) == 0
+    for stamp_ns in (stamps[-1] + n * step_ns for n in range(1, 10)):
+        tracker.take(stamp_ns, found(car(0)))
+        assert len(tracker.at(stamp_ns)) <= 1
+    assert tracker.next_id > 2, "what is seen now has a track"
+
+
 @pytest.mark.parametrize(("jump_ns", "why"), [(-(10**10), "went back"), (10**10, "no detections")])
 def test_a_clock_that_jumps_ends_all_tracks_and_they_begin_anew(tracker, jump_ns, why):
     tracker = Tracker(2)

@@ -10,6 +10,7 @@ STORE = typestore()
 JPEG_MARK = b"\xff\xd8\xff\xe0"
 
 stamps = st.integers(0, (2**31 - 1) * 10**9 + 999_999_999)
+frame_ids = st.text(st.characters(exclude_categories=["Cs"], min_codepoint=1), max_size=15)
 names = st.text(st.characters(blacklist_categories=["Cs"], min_codepoint=1), max_size=40)
 sizes = st.integers(1, 65535)
 fast = settings(max_examples=60)

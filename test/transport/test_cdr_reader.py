@@ -1,6 +1,7 @@
 """What is read of messages that rosbags' typestore wrote, whole and damaged."""
 
 import struct
+from contextlib import nullcontext
 
 import pytest
 from cdr_messages import (
@@ -8,6 +9,7 @@ from cdr_messages import (
     camera_info,
     compressed,
     fast,
+    frame_ids,
     image,
     names,
     serialize,
@@ -33,7 +35,7 @@ READERS = {
 
 
 @fast
-@given(stamps, names, sizes, sizes, st.binary(max_size=64), st.booleans())
+@given(stamps, frame_ids, sizes, sizes, st.binary(max_size=64), st.booleans())
 def test_image(stamp_ns, frame_id, width, height, data, little_endian):
     message = image(stamp_ns, frame_id, width, height, data=data)
     view = read_image(serialize(message, little_endian))
@@ -42,8 +44,21 @@ def test_image(stamp_ns, frame_id, width, height, data, little_endian):
     assert (view.encoding, bytes(view.data)) == ("bgr8", data)
 
 
+def test_a_frame_id_that_detections_could_not_repeat_is_refused():
+    with pytest.raises(FrameRejected, match="a frame_id of 90 bytes, at most 63"):
+        read_image(serialize(image(0, 30 * "äx", 4, 4), True))
+
+
+@pytest.mark.parametrize(("encoding", "is_read"), [("nv12", True), ("mono12", False)])
+def test_the_order_of_bytes_matters_where_a_sample_has_several(encoding, is_read):
+    message = image(0, "", 4, 4)
+    message.encoding, message.is_bigendian = encoding, 1
+    with nullcontext() if is_read else pytest.raises(FrameRejected, match="big-endian mono12"):
+        assert read_image(serialize(message, True)).encoding == encoding
+
+
 @fast
-@given(stamps, names, names, st.binary(max_size=64), st.booleans())
+@given(stamps, frame_ids, names, st.binary(max_size=64), st.booleans())
 def test_compressed_image(stamp_ns, frame_id, name, data, little_endian):
     message = compressed(stamp_ns, frame_id, name, JPEG_MARK + data)
     view = read_compressed_image(serialize(message, little_endian))

@@ -2,11 +2,12 @@
 
 import time
 
+import numpy as np
 import pytest
 from channel_ends import TIMEOUT_S, Number, numbers, pages, send
 
 from perception_nodes.core.frame import FrameHeader, FrameRecord
-from perception_nodes.transport import channels
+from perception_nodes.transport import channels, shm
 from perception_nodes.transport.memory import SHM_FOLDER, reserve
 
 
@@ -89,6 +90,13 @@ class TestOneProcess:
             writer.send_record(FrameRecord(record=number))
         found = [record.record for record in watched.records()]
         assert found == list(range(3000 - channels.RECORD_DEPTH, 3000))
+
+    def test_sizes_that_change_do_not_cost_memory_for_good(self, join):
+        before = shm._array_type.cache_info().currsize
+        for size in range(1, 5000):
+            memory = np.zeros(size, np.uint8)
+            assert shm._bytes_at(memory.ctypes.data, size).size == size
+        assert shm._array_type.cache_info().currsize - before <= 13
 
     def test_without_readers_samples_are_let_go(self, join):
         writer = join().writer("c", Number, 8, 2)

@@ -158,6 +158,17 @@ def test_frames_while_no_detector_runs_are_told_so(graph):
     assert reports == [(0, FrameStatus.FAILED, nobody), (1, FrameStatus.OK, b"")]
 
 
+def test_frames_that_came_while_nobody_looked_did_come(graph):
+    graph.start_detector()
+    graph.enter()
+    graph.step()
+    now_ns = time.monotonic_ns()
+    graph.account.watch._no_frame.frame(now_ns - 400_000_000)  # we have not looked since
+    graph.enter()
+    step = graph.account.step(time.monotonic_ns(), now_ns - 400_000_000)
+    assert "no frame" not in [fault.name for fault in step.faults]
+
+
 def test_the_mode_and_its_change_are_told(graph):
     step, _ = graph.step()
     assert step.transition is None and step.on_time and step.changed

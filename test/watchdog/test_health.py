@@ -125,8 +125,27 @@ def test_more_misses_than_the_limit_degrade(nominal, missed):
 
 
 def test_late_frames_degrade_but_are_detections(nominal):
-    nominal.frames(LATE, 100)
+    nominal.frames(LATE, 90)
     assert nominal.mode == "DEGRADED"
+
+
+def test_where_none_is_in_time_for_long_nobody_may_rely_on_them(nominal):
+    nominal.frames(LATE, 80)
+    nominal.frames(OK, 1)
+    nominal.frames(LATE, 90)
+    assert nominal.mode == "DEGRADED"
+    nominal.frames(LATE, 10)
+    assert (nominal.mode, nominal.health.cause) == ("UNSAFE", "no detections in time for 3000 ms")
+    nominal.frames(OK, 80)
+    assert nominal.mode == "NOMINAL"
+
+
+def test_late_from_the_start_is_unsafe_in_the_end():
+    run = Run()
+    run.frames(LATE, 90)
+    assert run.mode == "DEGRADED"
+    run.frames(LATE, 10)
+    assert run.mode == "UNSAFE"
 
 
 def test_a_smaller_model_is_degraded(nominal):

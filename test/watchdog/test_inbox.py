@@ -1,6 +1,7 @@
 """Each record is taken once, through the channel or from the journal of one who has died."""
 
 import os
+import subprocess
 
 import pytest
 
@@ -98,12 +99,23 @@ def test_the_journal_of_the_dead_is_kept_for_a_while(endpoint):
     journal_of("front", "detector", os.getpid()).rename(path)
     inbox = inbox_of(endpoint)
     assert sequences(inbox.recover(1_000)) == [7]
-    inbox.remove_spent(1_000 + KEPT_NS)
+    assert list(inbox.remove_spent(1_000 + KEPT_NS)) == []
     assert dead in journals("front", "detector")
     assert inbox.new([FrameRecord(process=dead)]) == []
-    inbox.remove_spent(1_001 + KEPT_NS)
+    assert list(inbox.remove_spent(1_001 + KEPT_NS)) == [dead]
     assert not path.exists()
     assert inbox.new([FrameRecord(process=dead)]), "another process may have its number"
+
+
+def test_the_number_of_one_that_has_left_may_be_used_again_when_it_has_ended(endpoint):
+    inbox = inbox_of(endpoint)
+    with subprocess.Popen(["sleep", "100"]) as left:
+        for number, kind in ((300, RecordKind.HEARTBEAT), (301, RecordKind.LEFT)):
+            inbox.take("detector", FrameRecord(process=left.pid, record=number, kind=kind))
+        assert list(inbox.remove_spent(1 + KEPT_NS)) == [], "it may come back"
+        left.kill()
+    assert list(inbox.remove_spent(2 + 2 * KEPT_NS)) == [left.pid]
+    assert inbox.new([FrameRecord(process=left.pid, record=0)])
 
 
 def heard(inbox):

@@ -16,7 +16,7 @@ from records import (
 
 from perception_nodes.core.frame import FrameRecord, FrameStatus, RecordKind
 from perception_nodes.watchdog.detectors import REMEMBERED_DETECTORS
-from perception_nodes.watchdog.ledger import REMEMBERED_OUTCOMES, Ledger, LedgerBook
+from perception_nodes.watchdog.ledger import RECORDS_LOST, REMEMBERED_OUTCOMES, Ledger, LedgerBook
 
 PASSED_OVER = b"a newer frame took its place"
 NO_DETECTOR = b"no detector is known to have been working when it came"
@@ -191,6 +191,25 @@ class TestLedger:
         assert names(reports) == [(4, "FAILED"), (5, "FAILED"), (6, "OK")]
         assert reports[0].reason == b"its records were lost on the way to the watchdog"
         assert ledger.frames_in == 4
+
+    def test_many_frames_of_which_no_record_came_are_one_report_and_none_is_forgotten(self):
+        ledger = Ledger(TIMEOUT_NS)
+        ledger.take([entry(0), outcome(0)])
+        reports = ledger.take([entry(7300), outcome(7300)])
+        many = [report for report in reports if b"one report for" in report.reason]
+        assert [report.reason.split(b",")[0] for report in many] == [b"one report for 7043 frames"]
+        alone = [report for report in reports if report.reason == RECORDS_LOST]
+        assert len(alone) + 7043 == 7299
+        assert ledger.frames_in == 2 + len(alone) + len(many)
+        assert ledger.balanced
+
+    def test_the_numbers_of_a_process_that_is_gone_say_nothing_of_the_next_one(self):
+        ledger = Ledger(TIMEOUT_NS)
+        ledger.take([entry(500), outcome(500)])
+        ledger.forget(entry(0).ingest_process)
+        assert names(ledger.take([entry(3), outcome(3), entry(5), outcome(5)])) == [
+            (3, "OK"), (4, "FAILED"), (5, "OK"),
+        ]  # fmt: skip
 
     def test_a_frame_that_was_missed_and_ends_after_all_has_its_own_status(self):
         ledger = Ledger(TIMEOUT_NS)

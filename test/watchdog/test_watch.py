@@ -25,7 +25,9 @@ class Run:
         self.ms += ms + late_ms
         now_ns = self.ms * MS
         real_ns = WALL + (self.ms + clock_set_ms) * MS
-        return self.watch.tick(now_ns - late_ms * MS, now_ns, real_ns, self.ledger)
+        on_time = self.watch.tick(now_ns - late_ms * MS, now_ns, real_ns, self.ledger)
+        self.watch.camera(now_ns)
+        return on_time
 
     def send(self, kind=RecordKind.ENTERED, lost=0, **values):
         record = FrameRecord(kind=kind, process=7, record=self.number + lost, ingest_process=7)
@@ -130,9 +132,16 @@ def test_a_camera_that_stops_is_told(run):
     run.tick(301)
     assert run.names == ["no frame"]
     now_ns = run.ms * MS
-    run.watch.tick(now_ns, now_ns, WALL + now_ns, run.ledger, silent={7})
+    run.watch.camera(now_ns, silent={7})
     (fault,) = run.watch.faults()
     assert fault.text == "no frame for 300 ms: preprocess 7 is silent", "it may not be the camera"
+
+
+def test_an_outcome_after_the_report_is_told(run):
+    run.ledger.repeated_outcomes = 2
+    run.tick()
+    (fault,) = run.watch.faults()
+    assert fault.text == "2 frames that were reported as lost have had an outcome afterwards"
 
 
 def test_a_clock_that_is_set_is_told(run):
