@@ -89,7 +89,7 @@ class Account:
             now_ns: CLOCK_MONOTONIC.
         """
         self.camera = camera
-        timeout_ns = round(settings.outcome_timeout_ms * 1e6)
+        timeout_ns = self._timeout_ns = round(settings.outcome_timeout_ms * 1e6)
         self._book = KeptBook(camera, now_ns)
         self.ledger = Ledger(timeout_ns, self._book.pages, camera)
         self.health = Health(settings.health, now_ns)
@@ -145,8 +145,8 @@ class Account:
         for member in died:
             # `now_ns` is too early: frames may have come since then and before the death.
             self.ledger.died(member.pid, time.monotonic_ns())
-        if on_time:  # else outcomes may be late because whoever sends them was stopped, too
-            closed += self.ledger.expire(now_ns)
+        # If we were stopped, whoever sends outcomes was perhaps stopped too: it has twice the time.
+        closed += self.ledger.expire(now_ns if on_time else now_ns - self._timeout_ns)
         for report in closed:
             self.watch.report(report)
             self.health.frame(

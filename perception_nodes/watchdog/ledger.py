@@ -213,7 +213,7 @@ class Ledger:
 
     def _enter_all(self, process: int, missing: range, ingested_ns: int) -> None:
         """Enter frames whose records are missing; `ingested_ns` is later than the frames' own."""
-        many = len(missing) - MAX_GAP
+        many = missing.stop - missing.start - MAX_GAP
         if many > 0:
             self._enter_unknown(process, missing[many - 1], ingested_ns)
             self._reasons[process, missing[many - 1]] = MANY_LOST % many
