@@ -37,7 +37,7 @@ from perception_nodes.hil.results import Results
 from perception_nodes.hil.scratch import scratch_folder
 from perception_nodes.hil.topology import run_scenario
 from perception_nodes.system.environment import package_version
-from perception_nodes.system.files import write_whole
+from perception_nodes.system.files import staged, write_whole
 from perception_nodes.system.processes import machine
 
 FAILOVERS = ("detector_kill", "preprocess_kill", "watchdog_kill", "camera_stop")
@@ -48,6 +48,7 @@ OF_THE_CAMERA = frozenset(
     {"camera", "source", "image_topic", "image_transport", "calibration_file", "use_sim_time"}
 )
 """Parameters that the camera of a failover has its own of."""
+VERDICT_FILE = "verdict.json"
 SET_BY_US = frozenset({"recording", "live", "frames", "autostart"})
 
 
@@ -80,7 +81,7 @@ class Acceptance:
         self.parameters = {name: v for spec in specs for name, v in spec.parameters.items()}
         found = measured(self.parameters, self.say)
         self.values, self.parameters = {**self.values, **found}, self.parameters | found
-        self._model = load_model(self.parameters["model"])
+        self._model = load_model(self.parameters["model"], self.parameters["model_key"])
         self._scenarios = [load_scenario(name, self._as_driven()) for name in FAILOVERS]
 
     def run(self, out: Path, progress: Callable[[str, int, int], None]) -> dict[str, Any]:
@@ -95,6 +96,7 @@ class Acceptance:
 
         Raises:
             GraphFailure: a process could not start, or ended that should not have.
+            SettingsError: the folder cannot be written to.
             KeyboardInterrupt: interrupted by the user; nothing is left.
         """
         with scratch_folder() as scratch:
@@ -114,8 +116,8 @@ class Acceptance:
             from perception_nodes.acceptance.page import render
 
             write_whole(folder / "report.html", render(verdict))
-            write_whole(folder / "verdict.json", json.dumps(verdict, indent=2) + "\n")
-            shutil.copytree(folder, out, dirs_exist_ok=True)
+            write_whole(folder / VERDICT_FILE, json.dumps(verdict, indent=2) + "\n")
+            _deliver(folder, out)
         return verdict
 
     def _nodes(self, recording: Path) -> list[NodeSpec]:
@@ -180,3 +182,23 @@ class Acceptance:
             "frames": summarize(frames),
             "latencies_ms": [round(took, 3) for took in latencies_ms(frames) if isfinite(took)],
         }
+
+
+def _deliver(results: Path, out: Path) -> None:
+    """Move results to their folder, all or nothing.
+
+    Raises:
+        SettingsError: the folder cannot be written to.
+    """
+    try:
+        with staged(out, last=VERDICT_FILE) as folder:
+            shutil.copytree(results, folder, dirs_exist_ok=True)
+            # An earlier verdict must never lie beside a recording that it is not about.
+            (out / VERDICT_FILE).unlink(missing_ok=True)
+    except OSError as error:
+        # Of the files that could not be copied, shutil lists each with its reason.
+        reason = error.args[0][0][-1] if isinstance(error, shutil.Error) else error.strerror
+        raise SettingsError(
+            f"results cannot be written to {out}: {reason}; name another folder with --out, or "
+            "make room"
+        ) from error

@@ -31,6 +31,7 @@ class Drive:
         samples: what the processes held, by what they are, such as `detector_node standby`; their
             times are seconds since the start.
         died: processes that were started again.
+        wanted: processes that were to run, named as in the samples.
         host: when the host of a virtual machine had a processor; None where nobody has looked.
     """
 
@@ -41,6 +42,7 @@ class Drive:
     samples: list[ResourcesHeld] = field(default_factory=list)
     died: set[str] = field(default_factory=set)
     host: HostWatch | None = None
+    wanted: set[str] = field(default_factory=set)
 
 
 def drive(
@@ -60,10 +62,12 @@ def drive(
         progress: called with the seconds done and their total.
 
     Raises:
-        GraphFailure: a process could not start, or ended that should not have.
+        GraphFailure: a process could not start, or ended that should not have; or nobody reads the
+            progress any more.
         KeyboardInterrupt: interrupted by the user; everything that was started is stopped.
+        Exception: what `progress` raised.
     """
-    seen = Drive(time.time_ns())
+    seen = Drive(time.time_ns(), wanted={_name(s) for s in specs if s.executable not in OURS})
     try:
         with (
             log_path.open("wb") as log,
@@ -80,6 +84,8 @@ def drive(
                 observer.join()
     except GraphFailure as error:
         raise GraphFailure(f"{error}: {last_error(log_path)}") from error
+    if observer.error is not None:
+        raise observer.error
     if not completed and not observer.time_is_up:
         raise KeyboardInterrupt
     seen.recording = read_recording(recording)
@@ -102,9 +108,20 @@ class _Observer(threading.Thread):
         self._pids: dict[str, int] = {}
         self.over = threading.Event()
         self.time_is_up = False
+        self.error: Exception | None = None
 
     def run(self) -> None:
-        """Sample until it is over."""
+        """Sample until it is over; an error ends the drive too, which nobody else would end."""
+        try:
+            self._observe()
+        except SystemExit:  # by which rich ends a command whose screen is a closed pipe, status 1
+            self.error = GraphFailure("nobody reads any more how far the drive is")
+        except Exception as error:
+            self.error = error
+        finally:
+            self._graph.stop()
+
+    def _observe(self) -> None:
         begin_s = time.monotonic()
         while not self.over.wait(SAMPLE_S):
             elapsed_s = time.monotonic() - begin_s
@@ -112,12 +129,11 @@ class _Observer(threading.Thread):
             self._progress(int(min(elapsed_s, self._until_s)), int(self._until_s))
             if elapsed_s > self._until_s:
                 self.time_is_up = True
-                self._graph.stop()
                 return
 
     def _sample(self, at_s: float) -> None:
         running = {
-            spec.executable + (STANDBY if spec.stands_by else ""): process.pid
+            _name(spec): process.pid
             for spec, process in list(self._graph.processes)
             if spec.executable not in OURS
         }
@@ -125,3 +141,7 @@ class _Observer(threading.Thread):
             if self._pids.setdefault(name, pid) != pid:
                 self._seen.died.add(name)
         self._seen.samples.append(held(running.items(), at_s))
+
+
+def _name(spec: NodeSpec) -> str:
+    return spec.executable + (STANDBY if spec.stands_by else "")

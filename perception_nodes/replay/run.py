@@ -2,10 +2,8 @@
 
 import hashlib
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -39,7 +37,7 @@ from perception_nodes.report.accelerator import ENGINE_FILE, engine_csv, engine_
 from perception_nodes.report.changes import Comparison, Tolerance
 from perception_nodes.report.chosen_frames import ChosenFrames
 from perception_nodes.report.recording import Recorder, Recording
-from perception_nodes.system.files import write_whole
+from perception_nodes.system.files import staged, write_whole
 from perception_nodes.system.processes import machine
 
 LOCKSTEP, REALTIME = "lockstep", "realtime"
@@ -367,27 +365,15 @@ def _sha256(file: Path) -> str:
 
 @contextmanager
 def _staged(out: Path) -> Iterator[Path]:
-    """A temporary folder whose files move to `out` at the end; after an error, nothing is left."""
-    there = out.exists()
-    folder = None
+    """See `staged`; what cannot be written is an error of the settings."""
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".part-", dir=out))
-        yield folder
-        # Files of an earlier run would not belong to the new ones.
-        for name in (VIDEO_FILE, ENGINE_FILE):
-            (out / name).unlink(missing_ok=True)
-        for file in folder.iterdir():
-            file.replace(out / file.name)
+        with staged(out) as folder:
+            yield folder
+            # Files of an earlier run would not belong to the new ones.
+            for name in (VIDEO_FILE, ENGINE_FILE):
+                (out / name).unlink(missing_ok=True)
     except OSError as error:
         raise SettingsError(
             f"outputs cannot be written to {out}: {error.strerror or error}; name another folder "
             "with --out, or make room"
         ) from error
-    finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
-        if not there:
-            # This fails, as it should, if the folder is not empty.
-            with suppress(OSError):
-                out.rmdir()

@@ -1,6 +1,8 @@
 """Files that are complete as soon as they exist."""
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -36,6 +38,36 @@ def try_writing(path: Path) -> None:
         for folder in made:
             with suppress(OSError):  # another process has put a file there, or it was never made
                 folder.rmdir()
+
+
+@contextmanager
+def staged(out: Path, last: str = "") -> Iterator[Path]:
+    """A temporary folder whose content moves to `out` at the end; after an error, nothing is left.
+
+    Args:
+        out: is made if it is missing; folders of the same names in it are replaced.
+        last: name of the file that moves when the others are there.
+
+    Raises:
+        OSError: `out` cannot be written to.
+    """
+    there = out.exists()
+    folder = None
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=".part-", dir=out))
+        yield folder
+        for entry in sorted(folder.iterdir(), key=lambda entry: entry.name == last):
+            if entry.is_dir() and (out / entry.name).exists():
+                shutil.rmtree(out / entry.name)
+            entry.replace(out / entry.name)
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        if not there:
+            # This fails, as it should, if the folder is not empty.
+            with suppress(OSError):
+                out.rmdir()
 
 
 @contextmanager

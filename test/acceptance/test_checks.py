@@ -142,6 +142,16 @@ def test_a_late_frame_that_is_called_ok_is_a_lie():
     assert "told" in failed(good(reports))
 
 
+def test_what_the_monitor_has_late_is_told_and_not_judged():
+    seen = good()
+    for number, r in enumerate(seen.recording.reports):
+        seen.recording.arrived_ns[r.stamp_ns] = r.stamp_ns + (65 if number >= 1000 else 6) * MS
+    (tail,) = [c for c in drive_checks(seen, 1, 10.0, False) if c.name == "p99.9"]
+    assert tail.passed
+    assert tail.notes[0].startswith("detections of 200 frames that were published in time")
+    assert drive_checks(good(), 1, 10.0, False)[2].notes == ()
+
+
 def test_published_detections_that_did_not_arrive():
     seen = good()
     del seen.recording.detections[seen.recording.reports[500].stamp_ns]
@@ -177,6 +187,22 @@ def test_a_process_that_died():
     assert failed(seen) == {"processes"}
 
 
+@pytest.mark.parametrize("name", ["view_node", "detector_node" + STANDBY])
+def test_a_process_that_was_to_run_and_does_not(name):
+    seen = good()
+    seen.wanted = {"detector_node", "detector_node" + STANDBY}
+    assert failed(seen) == set()
+    seen.wanted.add("view_node")
+    for second, held in enumerate(seen.samples):
+        held.memory_mb["view_node"] = 50.0
+        if second >= 30:
+            del held.memory_mb[name]
+    (check,) = [c for c in drive_checks(seen, 1, 10.0, False) if c.name == "processes"]
+    assert (check.passed, check.found) == (False, f"{name} did not run all the time")
+    seen.wanted.remove(name)
+    assert "processes" not in failed(seen), "one that was not to run"
+
+
 def test_too_much_processor_time():
     share = 1.1 * PROCESSOR_MS["detector_node"] * 30 / 1000
     seen = good()
@@ -210,6 +236,18 @@ def test_a_topic_that_falls_silent_before_the_end():
     seen = good()
     seen.arrivals_ns[DIAGNOSTICS_TOPIC] = seen.arrivals_ns[DIAGNOSTICS_TOPIC][:-3]
     assert failed(seen) == {DIAGNOSTICS_TOPIC}
+
+
+def test_a_topic_that_is_silent_until_shortly_before_the_end():
+    seen = good()
+    late_ns = seen.ended_ns - 3 * SECOND
+    for topic in (SAFE_STOP_TOPIC, DIAGNOSTICS_TOPIC):
+        seen.arrivals_ns[topic] = [at for at in seen.arrivals_ns[topic] if at > late_ns]
+    checks = {check.name: check for check in drive_checks(seen, 1, 10.0, tracks=False)}
+    assert failed(seen) == {SAFE_STOP_TOPIC, DIAGNOSTICS_TOPIC}
+    assert "the longest 32095 ms" in checks[SAFE_STOP_TOPIC].found
+    rate_hz = float(checks[SAFE_STOP_TOPIC].found.split()[0])
+    assert rate_hz == pytest.approx(30 / (SECONDS - SETTLING_S), rel=0.1)
 
 
 def test_tracks_are_asked_for_where_objects_are_followed():

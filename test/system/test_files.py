@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from perception_nodes.system.files import PROOF_BYTES, try_writing, write_whole
+from perception_nodes.system.files import PROOF_BYTES, staged, try_writing, write_whole
 
 
 @contextmanager
@@ -56,3 +56,26 @@ def test_a_trial_fails_where_writing_would(tmp_path: Path) -> None:
     with a_full_disk(), pytest.raises(OSError, match="File too large"):
         try_writing(tmp_path / "new/full")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_staged_folder_is_there_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    out = tmp_path / "new/out"
+    with pytest.raises(KeyboardInterrupt), staged(out) as folder:
+        (folder / "half").touch()
+        raise KeyboardInterrupt
+    assert not out.exists()
+    for content in ("old", "new"):
+        with staged(out) as folder:
+            (folder / "below").mkdir()
+            (folder / "below" / content).touch()
+            (folder / "file").write_text(content)
+    assert sorted(path.name for path in out.rglob("*")) == ["below", "file", "new"]
+    assert (out / "file").read_text() == "new"
+
+
+def test_the_last_file_is_not_there_before_the_others(tmp_path: Path) -> None:
+    (tmp_path / "z").mkdir()  # where no file can go
+    with pytest.raises(OSError), staged(tmp_path, last="a") as folder:
+        (folder / "a").touch()
+        (folder / "z").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["z"]
