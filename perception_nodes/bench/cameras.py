@@ -233,8 +233,11 @@ def judged(heard: Mapping[str, Sequence[FrameRecord]], frames: int) -> CamerasRu
     run = CamerasRun({name: Counter() for name in heard})
     instants: Counter[int] = Counter()
     for name, outcomes in heard.items():
-        counted = [record for record in outcomes if record.sequence >= WARM_UP_FRAMES]
-        for record in counted:
+        counted: dict[int, FrameRecord] = {}
+        for record in outcomes:
+            if record.sequence >= WARM_UP_FRAMES:
+                counted.setdefault(record.sequence, record)
+        for record in counted.values():
             run.statuses[name][FrameStatus(record.status).name] += 1
             taken_ms = latency_ms(record)
             if taken_ms is not None:

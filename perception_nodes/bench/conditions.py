@@ -71,8 +71,13 @@ def _second_graph(around: Surroundings) -> Iterator[None]:
         )
         try:
             give_up_s = time.monotonic() + START_TIMEOUT_S
-            while STARTED not in _text(log.name) and time.monotonic() < give_up_s:
+            while STARTED not in _text(log.name):
                 _check_alive(process, log.name)
+                if time.monotonic() > give_up_s:
+                    raise GraphFailure(
+                        f"the second graph does not work after {START_TIMEOUT_S} s: "
+                        f"{_last_line(log.name)}"
+                    )
                 time.sleep(POLL_S)
             yield
             _check_alive(process, log.name)
@@ -83,8 +88,11 @@ def _second_graph(around: Surroundings) -> Iterator[None]:
 
 def _check_alive(process: "subprocess.Popen[bytes]", log: str) -> None:
     if process.poll() is not None:
-        last = (_text(log).splitlines() or ["it says nothing"])[-1]
-        raise GraphFailure(f"the second graph has ended by itself: {last}")
+        raise GraphFailure(f"the second graph has ended by itself: {_last_line(log)}")
+
+
+def _last_line(log: str) -> str:
+    return (_text(log).splitlines() or ["it says nothing"])[-1]
 
 
 def _text(log: str) -> str:

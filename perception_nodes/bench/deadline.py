@@ -218,9 +218,9 @@ class DeadlineBench:
         }
         if self.soak_minutes:
             result["soak"] = constancy(samples) | {"minutes": self.soak_minutes}
-        result["passed"] = not any(found.silent for found in measured.values()) and result.get(
-            "soak", {}
-        ).get("constant", True)
+        result["passed"] = all(
+            found.sent and not found.silent for found in measured.values()
+        ) and result.get("soak", {}).get("constant", True)
         return result
 
 
@@ -292,6 +292,7 @@ def result_table(result: dict[str, Any]) -> Table:
     """The result as a table for the terminal."""
     table = Table(
         *("", "frames", "p50 ms", "p99 ms", "p99.9 ms", "max ms", "missed", "by host", "silently"),
+        "arrived late",
         title=f"{result['size']} at {result['rate_hz']:g} Hz over shared memory against "
         f"{result['deadline_ms']:g} ms, {escape(result['model'])} on {result['backend']}",
     )
@@ -305,14 +306,16 @@ def result_table(result: dict[str, Any]) -> Table:
             shown(found["miss_rate"], "{:.2%}"),
             str(found["missed_by_host"]),
             f"[red]{silent}" if silent else "0",
+            str(found["in_time_and_arrived_late"]),
         )
     first = next(iter(result["conditions"].values()))
     shares = (f"{name} {share:.1%}" for name, share in first["processor_shares"].items())
     captions = ["by host: missed frames during which a virtual machine's host had a processor"]
+    captions += ["arrived late: published in time, and with the receiver after the deadline"]
     captions += [f"of one processor: {', '.join(shares)}"]
     if "soak" in result:
         soak = result["soak"]
-        state = "constant" if soak["constant"] else "[red]growing[/]"
+        state = soak["state"] if soak["constant"] else f"[red]{soak['state']}[/]"
         memory = ", ".join(f"{n} {v:+.1f}" for n, v in soak["memory_growth_mb"].items())
         captions.append(f"soak of {soak['minutes']:g} minutes: {state} (MB: {memory})")
     table.caption = "\n".join(captions)

@@ -48,10 +48,21 @@ def verdict(result: dict[str, Any]) -> tuple[str, str]:
     frames = sum(found["frames"] for found in conditions.values())
     silent = sum(found["silent_misses"] for found in conditions.values())
     missed = any(found["miss_rate"] for found in conditions.values())
+    late = sum(found["in_time_and_arrived_late"] for found in conditions.values())
+    if not all(found["frames"] for found in conditions.values()):
+        return "bad", "Nothing can be said: no frame was sent."
     if silent:
         return "bad", f"{silent} of {frames} frames missed the deadline and nobody was told."
     if not result.get("soak", {}).get("constant", True):
-        return "bad", f"The graph grew in {result['soak']['minutes']:g} minutes: it has a leak."
+        soak = result["soak"]
+        if soak["state"] == "growing":
+            return "bad", f"The graph grew in {soak['minutes']:g} minutes: it has a leak."
+        return "bad", f"Whether the graph grows in {soak['minutes']:g} minutes: {soak['state']}."
+    if not missed and late:
+        return "fair", (
+            f"All {frames} frames were published within {result['deadline_ms']:g} ms, but {late} "
+            "arrived after that."
+        )
     if not missed:
         return "good", f"All {frames} frames met the deadline of {result['deadline_ms']:g} ms."
     shares = []
@@ -64,6 +75,7 @@ def verdict(result: dict[str, Any]) -> tuple[str, str]:
     return "fair", (
         f"Of {frames} frames these missed the deadline of {result['deadline_ms']:g} ms: "
         f"{', '.join(shares)}. Each one is reported."
+        + (f" {late} more were published in time, but arrived after it." if late else "")
     )
 
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,11 +21,12 @@ from perception_nodes.backends.model import load_model
 from perception_nodes.bench.graphs import BARE_INFERENCE, BESIDE_RECORDER, CAMERA, MEASURED
 from perception_nodes.bench.setup import WARM_UP_FRAMES, BenchSetup
 from perception_nodes.core.budget import STAGES
-from perception_nodes.core.frame import stage_durations_ms
+from perception_nodes.core.frame import IN_TIME, FrameStatus, stage_durations_ms
 from perception_nodes.core.statistics import MEDIAN_AND_P99, latency_percentiles
 from perception_nodes.graph.graph import Graph
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor
+from perception_nodes.report.page import shown
 from perception_nodes.system.environment import ros_environment, share_folder
 
 BASELINE_TIMEOUT_S = 30
@@ -40,8 +41,32 @@ class _Samples:
     copies: list[int] = field(default_factory=list)
     sent: int = 0
     arrived: int = 0
+    measured: int = 0
+    in_time: int = 0
     images: int = 0
     updates: int = 0
+
+    def add(self, stamps: Sequence[int], content: Mapping[str, Any]) -> None:
+        """Add a round: the stamps of the frames sent, and what the receiver got."""
+        measured = set(stamps[WARM_UP_FRAMES:])
+        self.sent += len(stamps)
+        self.arrived += len(content["reports"])
+        self.measured += len(measured)
+        arrivals = [(stamp, at_ns) for stamp, at_ns in content["arrivals"] if stamp in measured]
+        self.latencies_ms += [(at_ns - stamp) / 1e6 for stamp, at_ns in arrivals]
+        in_time = set()
+        for entry in content["reports"]:
+            if entry["stamp_ns"] not in measured:
+                continue
+            report = SimpleNamespace(**entry)
+            self.statuses[report.status] += 1
+            self.copies.append(report.copies)
+            if FrameStatus[report.status] in IN_TIME:
+                in_time.add(report.stamp_ns)
+            for stage, duration_ms in stage_durations_ms(report).items():
+                self.stages_ms[stage].append(duration_ms)
+        # What is reported and did not come is of no use to a planner.
+        self.in_time += len(in_time & {stamp for stamp, _ in arrivals})
 
 
 @dataclass
@@ -153,20 +178,7 @@ class LatencyBench:
         content = json.loads(received.read_text())
         if files:
             samples.images += json.loads(images.read_text())
-        warm = set(stamps[WARM_UP_FRAMES:])
-        samples.sent += len(stamps)
-        samples.arrived += len(content["reports"])
-        samples.latencies_ms += [
-            (arrival - stamp) / 1e6 for stamp, arrival in content["arrivals"] if stamp in warm
-        ]
-        for entry in content["reports"]:
-            if entry["stamp_ns"] not in warm:
-                continue
-            report = SimpleNamespace(**entry)
-            samples.statuses[report.status] += 1
-            samples.copies.append(report.copies)
-            for stage, duration_ms in stage_durations_ms(report).items():
-                samples.stages_ms[stage].append(duration_ms)
+        samples.add(stamps, content)
 
     def _bare_round(self, folder: Path, frames: int) -> list[float]:
         durations = folder / "durations.json"
@@ -224,12 +236,10 @@ class LatencyBench:
     ) -> dict[str, Any]:
         latency_ms = latency_percentiles(ours.latencies_ms)
         bare = latency_percentiles(bare_ms, MEDIAN_AND_P99)
-        total = ours.statuses.total()
-        in_time = ours.statuses["OK"] + ours.statuses["DEGRADED"]
         result: dict[str, Any] = {
             **self.setup.facts(),
             "path": self.path,
-            "frames": total,
+            "frames": ours.measured,
             "rounds": self.rounds,
             "warm_up_frames_per_round": WARM_UP_FRAMES,
             "latency_ms": latency_ms,
@@ -238,7 +248,7 @@ class LatencyBench:
                 for stage, values in ours.stages_ms.items()
             },
             "status": dict(ours.statuses),
-            "miss_rate": 1 - in_time / total if total else None,
+            "miss_rate": 1 - ours.in_time / ours.measured if ours.measured else None,
             "frames_sent": ours.sent,
             "lost_in_transport": ours.sent - ours.arrived,
             "bare_inference_ms": bare,
@@ -290,7 +300,8 @@ def result_table(result: dict[str, Any]) -> Table:
     table.add_section()
     statuses = ", ".join(f"{name} {count}" for name, count in result["status"].items())
     table.caption = (
-        f"{statuses}; lost in transport {result['lost_in_transport']}; "
+        f"{statuses}; missed {shown(result['miss_rate'], '{:.2%}')}; "
+        f"lost in transport {result['lost_in_transport']}; "
         f"copies a frame {result['copies_per_frame']}"
     )
     return table

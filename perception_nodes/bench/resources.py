@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ SAMPLE_S = 1.0
 """Time between two samples."""
 SETTLED_SHARE = 0.25
 """Share of a long run's samples, at its start, that are not the steady state yet."""
+LEAST_SETTLED = 4
+"""With fewer samples of the steady state nothing can be said: growth compares its quarters."""
 GROWTH_LIMIT_MB = 8.0
 """Growth of a process's memory that is normal in any long run."""
 
@@ -29,6 +31,7 @@ class ResourcesHeld:
         memory_mb, descriptors: memory and file descriptors, by process.
         processor_s: processor time used so far, by process.
         shared_mb: shared memory of all processes.
+        pids: numbers of the processes.
     """
 
     at_s: float
@@ -36,6 +39,7 @@ class ResourcesHeld:
     descriptors: dict[str, int]
     processor_s: dict[str, float]
     shared_mb: float
+    pids: dict[str, int] = field(default_factory=dict)
 
 
 def held(processes: Iterable[tuple[str, int]], at_s: float) -> ResourcesHeld:
@@ -45,7 +49,7 @@ def held(processes: Iterable[tuple[str, int]], at_s: float) -> ResourcesHeld:
         processes: name and number of each.
         at_s: the time, for the result.
     """
-    memory, descriptors, processor = {}, {}, {}
+    memory, descriptors, processor, pids = {}, {}, {}, {}
     for name, pid in processes:
         folder = Path(f"/proc/{pid}")
         try:
@@ -54,6 +58,7 @@ def held(processes: Iterable[tuple[str, int]], at_s: float) -> ResourcesHeld:
             ticks = (folder / "stat").read_text().rsplit(")", 1)[1].split()[11:13]
         except OSError:  # the process has just ended
             continue
+        pids[name] = pid
         memory[name] = pages * PAGE_BYTES / 1e6
         processor[name] = sum(map(int, ticks)) * TICK_NS / 1e9
     shared = 0
@@ -62,7 +67,7 @@ def held(processes: Iterable[tuple[str, int]], at_s: float) -> ResourcesHeld:
             shared += path.stat().st_blocks * 512
         except OSError:  # the file has just been removed
             continue
-    return ResourcesHeld(at_s, memory, descriptors, processor, shared / 1e6)
+    return ResourcesHeld(at_s, memory, descriptors, processor, shared / 1e6, pids)
 
 
 def _settled(samples: Sequence[ResourcesHeld]) -> Sequence[ResourcesHeld]:
@@ -90,8 +95,9 @@ def constancy(samples: Sequence[ResourcesHeld]) -> dict[str, Any]:
 
     Returns:
         The growth of memory and of descriptors by process, the growth of shared memory, the time
-        in which that was, and whether all of it is constant. Growth is the median of the last
-        quarter of the settled samples minus that of the first quarter.
+        in which that was, whether all of it is constant, and its `state` in words: `constant`,
+        `growing`, or why nothing can be said. Growth is the median of the last quarter of the
+        settled samples minus that of the first quarter.
     """
     settled = _settled(samples)
     quarter = max(1, len(settled) // 4)
@@ -109,13 +115,28 @@ def constancy(samples: Sequence[ResourcesHeld]) -> dict[str, Any]:
     memory = {name: grown("memory_mb", name) for name in names}
     descriptors = {name: grown("descriptors", name) for name in names}
     shared_mb = growth(lambda s: s.shared_mb)
+    grows = (
+        max(memory.values(), default=0.0) >= GROWTH_LIMIT_MB
+        or max(descriptors.values(), default=0.0) > 0
+        or shared_mb > 0
+    )
+    state = "growing" if grows else "constant"
+    if len(settled) < LEAST_SETTLED:
+        state = f"not known, {len(settled)} samples are too few"
+    # What a process that died had taken is not in the memory of the one that came after it.
+    elif died := _not_the_same(settled):
+        state = f"{', '.join(died)} died"
     return {
         "memory_growth_mb": memory,
         "descriptor_growth": descriptors,
         "shared_memory_growth_mb": shared_mb,
         "over_s": growth(lambda s: s.at_s),
-        "constant": bool(settled)
-        and max(memory.values(), default=0.0) < GROWTH_LIMIT_MB
-        and max(descriptors.values(), default=0.0) <= 0
-        and shared_mb <= 0,
+        "state": state,
+        "constant": state == "constant",
     }
+
+
+def _not_the_same(samples: Sequence[ResourcesHeld]) -> list[str]:
+    """Names that have not stood for one and the same process in all samples."""
+    names = sorted({name for sample in samples for name in sample.pids})
+    return [name for name in names if len({sample.pids.get(name) for sample in samples}) > 1]

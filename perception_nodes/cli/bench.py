@@ -47,7 +47,8 @@ HtmlFile = Annotated[Path | None, typer.Option("--html", help="Write the result 
 @bench_app.command("latency")
 def bench_latency(
     path: Annotated[
-        str, typer.Option(help="How frames reach the graph: dds or shm (shared memory).")
+        Literal["dds", "shm"],
+        typer.Option(help="How frames reach the graph: dds or shm (shared memory)."),
     ] = "shm",
     size: FrameSize = "1920x1080",
     rate: FrameRate = 30.0,
@@ -157,7 +158,8 @@ def bench_deadline(
     """Measure how often the deadline is missed under load, and whether each miss is reported.
 
     With the defaults it takes an hour. Frames arrive through shared memory. Exit status 1 if a
-    frame missed its deadline and no report says so, or if the graph grew during the long run.
+    frame missed its deadline and no report says so, or if a process of the graph grew or died
+    during the long run.
 
     Example: perception bench deadline --frames 300 --conditions quiet,one_core --html out/tail.html
     """

@@ -26,7 +26,7 @@ with open(sys.argv[1], "wb", buffering=0) as file:
         for _ in range(parts): file.write(part)
         os.fsync(file.fileno())
 """
-COMPILE = 'while :; do "$0" -O2 -c -o /dev/null "$1" || exit; done'
+COMPILE = 'while :; do TMPDIR="$2" "$0" -O2 -c -o /dev/null "$1" || exit; done'
 NICEST = 19
 FUNCTIONS = 400
 
@@ -63,12 +63,13 @@ def compilations(jobs: int, compiler: str, folder: Path) -> Iterator[None]:
     Args:
         jobs: at the same time.
         compiler: path of the C compiler.
-        folder: for the source that is compiled.
+        folder: for the source that is compiled, and what killed compilers leave; removed by the
+            caller.
     """
     source = folder / "perception_bench.c"
     one = "double f{0}(double x) {{ for (int i = 0; i < 9; i++) x = x * x - {0}; return x; }}\n"
     source.write_text("".join(one.format(number) for number in range(FUNCTIONS)))
-    command = ["/bin/sh", "-c", COMPILE, compiler, str(source)]
+    command = ["/bin/sh", "-c", COMPILE, compiler, str(source), str(folder)]
     with _running([command] * jobs, nice=NICEST):
         yield
 

@@ -36,6 +36,13 @@ def test_every_frame_that_was_sent_counts_once():
     assert json.loads(json.dumps(found)) == found
 
 
+def test_a_frame_that_is_reported_twice_hides_no_other():
+    front = [outcome(n % 2) for n in range(4)]
+    drive = judged({"front": front}, frames=4)
+    assert drive.statuses["front"] == {"OK": 2, "SUPERSEDED": 2}
+    assert len(drive.latencies_ms) == 2
+
+
 def test_the_warm_up_does_not_count():
     early = FrameRecord(sequence=WARM_UP_FRAMES - 1, status=FrameStatus.FAILED)
     assert judged({"front": [early, outcome(0)]}, frames=1).statuses["front"] == {"OK": 1}

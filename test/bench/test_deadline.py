@@ -1,13 +1,15 @@
 """What a deadline measurement counts, on made-up runs."""
 
 import os
+import signal
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from perception_nodes.bench import deadline, host
+from perception_nodes.bench import conditions, deadline, host
 from perception_nodes.bench.conditions import CONDITIONS, ON_DISK, Surroundings
 from perception_nodes.bench.deadline import (
     REAL_TIME,
@@ -21,8 +23,9 @@ from perception_nodes.bench.resources import ResourcesHeld, constancy, processor
 from perception_nodes.bench.setup import BenchSetup
 from perception_nodes.graph.graph import LIVE
 from perception_nodes.graph.settings import SettingsError
+from perception_nodes.graph.supervisor import GraphFailure
 from perception_nodes.system import load
-from perception_nodes.system.load import busy
+from perception_nodes.system.load import busy, compilations
 
 SETUP = BenchSetup(20, "64x48", 30, "road-n", "null", 1, 10.0)
 
@@ -119,10 +122,15 @@ def test_detections_that_arrive_late_are_counted_though_published_in_time():
     assert account(STAMPS, arrivals(10.5), reports(), 10.0).arrived_late == 100
 
 
-def soak(memory, descriptors=9, shared=50.0):
+def soak(memory, descriptors=9, shared=50.0, pid=lambda i: 7):
     return [
         ResourcesHeld(
-            float(i), {"detector_node": memory(i)}, {"detector_node": descriptors}, {}, shared
+            float(i),
+            {"detector_node": memory(i)},
+            {"detector_node": descriptors},
+            {},
+            shared,
+            {"detector_node": pid(i)},
         )
         for i in range(400)
     ]
@@ -135,6 +143,16 @@ def test_constancy():
     assert not growing["constant"]
     assert growing["memory_growth_mb"]["detector_node"] == pytest.approx(22.5, rel=0.1)
     assert not constancy([])["constant"]
+
+
+def test_of_few_samples_and_of_two_processes_nothing_is_called_constant():
+    steady = soak(lambda i: 200.0)
+    assert constancy(steady[:1])["state"] == "not known, 1 samples are too few"
+    died = constancy(soak(lambda i: 200.0, pid=lambda i: 7 if i < 300 else 8))
+    assert (died["constant"], died["state"]) == (False, "detector_node died")
+    assert constancy(soak(lambda i: 200.0, pid=lambda i: 7 if i < 9 else 8))["constant"]
+    steady[350].pids.clear()
+    assert constancy(steady)["state"] == "detector_node died"
 
 
 def test_an_unknown_condition_is_refused():
@@ -158,7 +176,8 @@ def test_page_and_table():
     assert verdict(found) == (
         "fair",
         "Of 300 frames these missed the deadline of 10 ms: 0.50% without real-time priority, "
-        "0.00% with it. Each one is reported.",
+        "0.00% with it. Each one is reported. 99 more were published in time, but arrived after "
+        "it.",
     )
     page = render(found)
     assert "Share of frames that take longer" in page
@@ -175,8 +194,35 @@ def test_page_and_table():
 
 def test_growth_is_bad_news_though_every_miss_was_reported():
     found = result()
-    found["soak"]["constant"] = False
+    found["soak"] |= {"constant": False, "state": "growing"}
     assert verdict(found) == ("bad", "The graph grew in 1 minutes: it has a leak.")
+
+
+def test_a_death_in_the_soak_is_told():
+    found = result()
+    found["soak"] |= {"constant": False, "state": "detector_node died"}
+    assert verdict(found) == (
+        "bad",
+        "Whether the graph grows in 1 minutes: detector_node died.",
+    )
+    assert "1 minutes: detector_node died" in render(found)
+
+
+def test_what_arrives_after_the_deadline_is_not_good_news():
+    late = account(STAMPS, arrivals(40.0), reports(), 10.0)
+    found = DeadlineBench(SETUP, ["quiet"], 0)._result({"quiet": late}, [])
+    assert verdict(found) == (
+        "fair",
+        "All 100 frames were published within 10 ms, but 100 arrived after that.",
+    )
+    assert [*result_table(found).columns[-1].cells] == ["100"]
+    assert '<td class="number">100</td>\n<td>OK 100' in render(found)
+
+
+def test_of_no_frames_nothing_is_said_to_be_in_time():
+    found = DeadlineBench(SETUP, ["quiet"], 0)._result({"quiet": account([], [], [], 10.0)}, [])
+    assert not found["passed"]
+    assert verdict(found) == ("bad", "Nothing can be said: no frame was sent.")
 
 
 def children() -> set[str]:
@@ -201,6 +247,36 @@ def test_what_keeps_the_machine_busy_computes_and_is_gone_afterwards(name, tmp_p
             while True:
                 os.killpg(group, 0)
     assert not list(ON_DISK.glob(f"perception_bench_{os.getpid()}*"))
+
+
+def test_what_killed_compilers_leave_goes_with_their_folder(tmp_path):
+    compiler, said = tmp_path / "cc", tmp_path / "said"
+    compiler.write_text(f'#!/bin/sh\n[ -e {said} ] || echo "$TMPDIR" > {said}\nsleep 60\n')
+    compiler.chmod(0o755)
+    with compilations(1, str(compiler), tmp_path):
+        until_s = time.monotonic() + 20
+        while not (said.exists() and said.read_text().endswith("\n")):
+            assert time.monotonic() < until_s
+            time.sleep(0.01)
+    assert said.read_text() == f"{tmp_path}\n"
+
+
+def test_nothing_is_measured_beside_a_second_graph_that_does_not_work(tmp_path, monkeypatch):
+    signals = []
+
+    def start(command, stdout, **_):
+        stdout.write(b"starting\nwaiting for a camera\n")
+        stdout.flush()
+        return SimpleNamespace(poll=lambda: None, send_signal=signals.append, wait=lambda _: 0)
+
+    monkeypatch.setattr(conditions, "START_TIMEOUT_S", 0)
+    monkeypatch.setattr(conditions.subprocess, "Popen", start)
+    with (
+        pytest.raises(GraphFailure, match="does not work after 0 s: waiting for a camera"),
+        CONDITIONS["second_graph"](Surroundings(tmp_path, {}, "")),
+    ):
+        pytest.fail("it was measured")
+    assert signals == [signal.SIGTERM]
 
 
 def test_the_graph_has_real_time_only_where_it_is_measured_with(monkeypatch):

@@ -109,10 +109,11 @@ def scenarios_page(folder):
 def deadline_page(_):
     found = {
         "frames": 3, "latency_ms": LATENCY, "status": {HOSTILE: 3}, "miss_rate": 0.25,
-        "silent_misses": 0, "missed_by_host": 0, "latencies_ms": [4.0, 5.0, 12.0],
+        "silent_misses": 0, "missed_by_host": 0, "in_time_and_arrived_late": 0,
+        "latencies_ms": [4.0, 5.0, 12.0],
     }  # fmt: skip
     soak = {
-        "minutes": 2.0, "constant": True, "memory_growth_mb": {HOSTILE: 0.0},
+        "minutes": 2.0, "constant": False, "state": HOSTILE, "memory_growth_mb": {HOSTILE: 0.0},
         "descriptor_growth": {HOSTILE: 0}, "shared_memory_growth_mb": 0.0,
     }  # fmt: skip
     return deadline_report.render(
