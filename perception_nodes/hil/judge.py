@@ -117,6 +117,7 @@ def judge(scenario: Scenario, seen: Observations, deadline_ms: float = DEADLINE_
         verdict.problems.append(seen.failure)
     verdict.problems += seen.not_put_in
     if not seen.sent:
+        verdict.problems = verdict.problems or ["no frame was sent"]
         return verdict
     rebooted = any(isinstance(fault, RebootFault) for fault in scenario.faults)
     down = _down(seen) if rebooted else range(0)

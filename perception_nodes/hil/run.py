@@ -249,6 +249,8 @@ class _Run:
         seen.end_ns = max((end_ns for _, _, end_ns in seen.faults), default=undisturbed_ns)
         try:
             seen.read(self._recording, self.parameters["deadline_ms"])
+            if not self._scenario.faults:
+                seen.begin_ns = seen.end_ns = seen.working_ns(undisturbed_ns)
             write_whole(self._kept, self._recording.read_bytes())
             if self._scenario.expect.asks_for_agreement:
                 seen.agreement = self._agreement(sent)

@@ -37,7 +37,7 @@ Milliseconds = Annotated[float, Field(gt=0, le=60_000)]
 
 
 UNDISTURBED_S = 2.5
-"""Begin and end of the fault, in a scenario without faults."""
+"""Begin and end of the fault, in a scenario without faults whose graph works no sooner."""
 
 
 MOMENTARY = frozenset(
@@ -200,7 +200,8 @@ Fault = Annotated[
 class Expectation(_Strict):
     """What the graph must do. That every frame is accounted for is always expected.
 
-    With several faults, begin is that of the first one, and end is that of the last one.
+    With several faults, begin is that of the first one, and end is that of the last one. Without
+    any, both are when the graph first works: all that it loses after that is its own doing.
 
     Attributes:
         cause: regular expression that the cause or a fault in a health message, or the reason of a

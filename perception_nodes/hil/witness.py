@@ -63,7 +63,8 @@ class Observations:
         late_ns: by how much the camera had frames later than they were due, those that were late.
             Their stamps are of that later time.
         first_ns: when the first frame was due.
-        begin_ns, end_ns: begin of the first fault, end of the last one.
+        begin_ns, end_ns: begin of the first fault, end of the last one; without a fault, from when
+            on the graph works.
         faults: those that were put in: kind, begin and end.
         not_put_in: those that were not, one line each that says why.
         reports: in the order of arrival.
@@ -120,6 +121,11 @@ class Observations:
             else:
                 self.told.append(_told(at_ns, message))
         self.planned = consume(protected, demanded(deadline_ms))
+
+    def working_ns(self, at_latest_ns: int) -> int:
+        """Just after NOMINAL was first told of the drive, which is with its first detections."""
+        nominal = (told.at_ns for told in self.told if told.mode == HealthMode.NOMINAL)
+        return min([at_latest_ns, *(at_ns + 1 for at_ns in nominal if at_ns >= self.first_ns)])
 
     def frames_in(self) -> int:
         """Frames in by the watchdog's account, which outlives the watchdog."""

@@ -221,6 +221,32 @@ def test_what_ends_a_run_is_its_verdict(
     assert len(list(tmp_path.iterdir())) == logs, "a traceback is for defects"
 
 
+def test_the_second_camera_may_lose_no_more_than_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    ran = []
+
+    def process(prefix, scenario, out, environment):
+        ran.append(scenario)
+        return nullcontext(SimpleNamespace(verdict=lambda: Verdict(scenario="b", title="")))
+
+    monkeypatch.setattr(topology, "_ScenarioProcess", process)
+    monkeypatch.setattr(topology, "run_here", lambda *_: Verdict(scenario="a", title=""))
+    scenario = Scenario.model_validate(
+        {
+            "name": "two",
+            "title": "-",
+            "cameras": 2,
+            "graph": {"source": "shm"},
+            "faults": [{"kind": "camera_stop", "for_s": 1}],
+            "expect": {"lost": "-", "lost_at_most": 2, "told": "UNSAFE"},
+        }
+    )
+    topology.run_scenario(scenario, tmp_path)
+    (second,) = ran
+    assert (second.faults, second.expect.lost_at_most, second.expect.told) == ((), 2, "NOMINAL")
+
+
 def test_a_stopped_scenario_process_leaves_nothing_behind(tmp_path: Path):
     with topology._ScenarioProcess(
         ("sh", "-c", "exec sleep 99"), scenario(), tmp_path, {}

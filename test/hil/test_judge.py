@@ -305,6 +305,41 @@ def test_a_graph_that_ended_is_a_failure():
     ]
 
 
+def test_a_run_without_a_frame_has_not_passed():
+    assert problems_of(Observations()) == ["no frame was sent"]
+
+
+def test_without_a_fault_all_that_is_lost_once_the_graph_works_counts():
+    stamps = [FIRST + i * PERIOD for i in range(1, 240)]
+    seen = Observations(sent=stamps, first_ns=FIRST)
+    seen.told = [
+        ReceivedHealth(at, HealthMode.NOMINAL if at > 200 * MS else HealthMode.UNSAFE, "-")
+        for at in range(-100 * MS, stamps[-1], 100 * MS)
+    ]
+    assert seen.working_ns(BEGIN) == 300 * MS + 1
+    assert seen.working_ns(250 * MS) == 250 * MS
+    seen.begin_ns = seen.end_ns = seen.working_ns(BEGIN)
+    seen.detections = [(stamp + 8 * MS, stamp) for stamp in stamps if stamp > 200 * MS]
+    skipped = FrameStatus.SUPERSEDED
+    seen.reports = [
+        ReceivedReport(stamp + 9 * MS, stamp, FrameStatus.OK if stamp > 200 * MS else skipped)
+        for stamp in stamps
+    ]
+    seen.told[-1] = replace(seen.told[-1], frames_in=len(stamps), outs=len(stamps))
+    seen.planned = planned(seen)
+    nominal = SCENARIO.model_copy(
+        update={"faults": (), "expect": Expectation(lost="nothing", lost_at_most=0)}
+    )
+    assert problems_of(seen, nominal) == []
+    seen.reports[20] = replace(seen.reports[20], status=FrameStatus.FAILED)
+    seen.told[9] = replace(seen.told[9], mode=HealthMode.UNSAFE)
+    assert seen.reports[20].at_ns < BEGIN
+    assert {text.split(",")[0] for text in problems_of(seen, nominal)} >= {
+        "1 frames had no detections (1 FAILED)",
+        "the mode was UNSAFE (-)",
+    }
+
+
 def test_frames_behind_the_end_are_accounted_for_and_judged_by_nothing_else():
     seen = run()
     lost, stamp_ns = seen.sent[-3:], seen.sent[-1] + 1000 * MS
