@@ -21,6 +21,7 @@ from perception_nodes.cli.common import (
     check_writable,
     progress_bars,
     say,
+    say_problem,
     screen,
 )
 from perception_nodes.cli.replay_screen import corpus_bar, show, show_all
@@ -286,6 +287,15 @@ def replay_command(
         if update:
             say(f"golden not written: {golden} is made of drives that can all be replayed")
         raise typer.Exit(2)
+    # Who names bags may replay a part on purpose; a list stands for all that the golden is made of.
+    left_out = [] if options.golden is None else sorted(options.golden.drives.keys() - summaries)
+    if corpus is not None and left_out:
+        say_problem(
+            "failed",
+            f"golden {golden} has drives that were not replayed: {', '.join(left_out)}; name them "
+            f"in {corpus}, or rewrite the golden with --update",
+        )
+        raise typer.Exit(1)
     from perception_nodes.report.drive_report import nothing_found
 
     changed = any(summary.get("golden", {}).get("changes") for summary in summaries.values())

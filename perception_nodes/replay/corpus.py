@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import io
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -227,14 +228,15 @@ def merged(
 
 @contextmanager
 def alone_in(out: Path) -> Iterator[None]:
-    """Lock a folder against a second run.
+    """Lock a folder against a second run; it is removed at the end if it is new and empty.
 
     Raises:
         SettingsError: another run has locked it, or it cannot be written to.
     """
+    there, path = out.exists(), out / ".lock"
     try:
         out.mkdir(parents=True, exist_ok=True)
-        lock = (out / ".lock").open("w")
+        lock = path.open("w")
     except OSError as error:
         raise SettingsError(
             f"outputs cannot be written to {out}: {error.strerror}; name another folder with --out"
@@ -242,11 +244,20 @@ def alone_in(out: Path) -> Iterator[None]:
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # One that another run has removed since we opened it locks nobody out.
+            if not os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+                raise FileNotFoundError(path)
         except OSError as error:
             raise SettingsError(
                 f"another replay writes to {out}; wait for it, or name another folder with --out"
             ) from error
-        yield
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            if not there:
+                with suppress(OSError):  # there are results
+                    out.rmdir()
 
 
 @lru_cache(maxsize=1)

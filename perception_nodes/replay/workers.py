@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, redirect_stdout
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from queue import SimpleQueue
 from typing import Any
 
@@ -98,7 +98,7 @@ class _Local:
         self._free: SimpleQueue[_Lane] = SimpleQueue()
         for lane in lanes:
             self._free.put(lane)
-        self._threads = ThreadPoolExecutor(len(lanes))
+        self._threads = ThreadPoolExecutor(len(lanes), initializer=_block_interrupts)
 
     def submit(self, job: Job) -> Future[Result]:
         """See `Workers`."""
@@ -118,6 +118,16 @@ class _Local:
             return lane.do(job)
         finally:
             self._free.put(lane)
+
+
+def _block_interrupts() -> None:
+    """Ctrl-C is for the main thread; a process starts with the blocked signals of its thread.
+
+    It reaches the workers too: before one ignores it, Python would end in the middle of an import.
+    """
+    # Its start, which the first worker's would be else, lifts the block.
+    resource_tracker.ensure_running()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 _board: Any = None

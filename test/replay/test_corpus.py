@@ -9,6 +9,7 @@ import sys
 import time
 from concurrent.futures import Future
 from dataclasses import replace
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ from perception_nodes.replay.corpus import (
 )
 from perception_nodes.replay.offline_camera import ReplaySettings
 from perception_nodes.replay.run import Options, Source, sources
+from perception_nodes.replay.workers import local_workers
 from perception_nodes.system.processes import open_process
 
 ROOT = Path(__file__).parents[2]
@@ -110,6 +112,19 @@ def test_a_golden_of_a_corpus(drives, tmp_path):
     assert whole["drives"]["b"]["golden"]["kinds"] == {"vanished": 1}
 
 
+def test_a_drive_that_is_no_longer_listed_is_missed_by_its_golden(drives, tmp_path, capsys):
+    golden, out = tmp_path / "golden.json", tmp_path / "out"
+    options = ("--out", out, "--golden", golden)
+    replay("--corpus", drives, *options, "--update")
+    replay("--corpus", drives, *options, status=0)
+    drives.write_text("a\n")
+    command = ["replay", "--corpus", str(drives), *map(str, options), "--no-pictures"]
+    result = CliRunner().invoke(app, [*command, "--backend", "null"])
+    assert result.exit_code == 1
+    assert "drives that were not replayed: b, c;" in result.output
+    replay(tmp_path / "a", *options, status=0)  # a part on purpose
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -134,6 +149,35 @@ def test_two_replays_do_not_write_to_one_folder(drives, tmp_path):
         pytest.raises(PerceptionError, match="another replay writes"),
     ):
         replay("--corpus", drives, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_lock_goes_with_its_run_and_results_stay(tmp_path):
+    with corpus.alone_in(tmp_path / "out"):
+        assert (tmp_path / "out/.lock").exists()
+        (tmp_path / "out/drives.csv").touch()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["drives.csv"]
+
+
+def test_a_lock_that_another_run_has_just_removed_locks_nobody_out(tmp_path, monkeypatch):
+    def flock(lock, how):
+        (tmp_path / ".lock").unlink()
+
+    monkeypatch.setattr(corpus.fcntl, "flock", flock)
+    with pytest.raises(PerceptionError, match="another replay"), corpus.alone_in(tmp_path):
+        pytest.fail("it was taken for locked")
+
+
+def test_workers_start_with_interrupts_blocked():
+    def of_a_child():
+        resource_tracker.ensure_running()  # as multiprocessing does before each start
+        command = ["grep", "SigBlk", "/proc/self/status"]
+        return int(subprocess.check_output(command, text=True).split()[1], 16)
+
+    with local_workers(1, lambda *_: None) as pool:
+        blocked = pool._threads.submit(of_a_child).result()
+    assert blocked & 1 << signal.SIGINT - 1
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 def test_lists_are_relative_to_where_they_lie(drives, tmp_path):
@@ -356,7 +400,7 @@ def test_interrupted_it_leaves_nothing_unfinished_and_is_taken_up_again(drives, 
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGINT
-    assert not list(out.rglob(".part-*"))
+    assert not list(out.rglob(".part-*")) and not (out / ".lock").exists()
     for pid in workers:
         other = open_process(pid)
         assert other is None or other.wait(20_000), "a worker has outlived the command"
