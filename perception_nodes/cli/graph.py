@@ -116,7 +116,7 @@ def run(
         ),
     ] = False,
     pid: Annotated[
-        int | None, typer.Option(help="Stop when the process of this number has ended.")
+        int | None, typer.Option(min=1, help="Stop when the process of this number has ended.")
     ] = None,
 ) -> None:
     """Start the graph on a live camera, or on a drive with bag:=PATH, and keep it running.

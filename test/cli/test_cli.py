@@ -105,6 +105,24 @@ def test_unusable_input_is_one_line_and_status_2(
     assert len(said.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["run", "--pid", "0"], "'--pid'"),
+        (["bench", "latency", "--path", "foo"], "'foo' is not one of 'dds', 'shm'"),
+    ],
+)
+def test_options_that_cannot_be_are_told_before_anything_runs(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    text: str,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["perception", *arguments])
+    assert cli_app.main() == 2
+    assert text in capsys.readouterr().err
+
+
 def test_shapes_need_the_build_tools(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
