@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from perception_nodes.backends.external_data import file_outside
 from perception_nodes.core.decode import CellsDecoder, Decoder, DecodeSettings, LevelsDecoder
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.core.geometry import PADDING_VALUE
@@ -199,8 +200,18 @@ class Model(BaseModel):
     @model_validator(mode="after")
     def _whole_cells(self) -> "Model":
         self.outputs.shapes(self.input, len(self.classes))
-        if self.file.endswith(".xml") and self.weights is None:
-            raise ValueError(f"{self.file} has its weights in another file; name it under weights")
+        return self
+
+    @model_validator(mode="after")
+    def _weights_are_those_that_are_read(self) -> "Model":
+        if self.file.lower().endswith(".xml"):
+            if self.weights is None:
+                raise ValueError(
+                    f"{self.file} has its weights in another file; name it under weights"
+                )
+            beside = Path(self.file).with_suffix(".bin").name
+            if self.weights.file != beside:
+                raise ValueError(f"weights.file must be {beside}: OpenVINO reads no other")
         return self
 
     def decoder(self, settings: DecodeSettings) -> Decoder:
@@ -307,20 +318,31 @@ def load_model(name_or_folder: str, key_file: str = "") -> Model:
 
 
 def check_hash(path: Path, sha256: str) -> None:
-    """Check that a model's file is the one that its `model.yaml` describes.
+    """Check that a model's file is the one that its `model.yaml` describes, and whole in itself.
 
     Raises:
-        ModelError: its hash differs, or it cannot be read.
+        ModelError: its hash differs, it has weights in another file, or it cannot be read.
     """
     try:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        content = path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+    found = hashlib.sha256(content).hexdigest()
     if found != sha256:
         raise ModelError(
             f"{path} has sha256 {found[:12]}…, model.yaml says {sha256[:12]}…: the file is not "
             "the one that was measured; restore it or compile the model again"
         )
+    if other := file_outside(content):
+        raise in_another_file(path, other)
+
+
+def in_another_file(path: Path, other: str) -> ModelError:
+    """The error about an ONNX file that has weights in another one, with its remedy."""
+    return ModelError(
+        f"{path} keeps its weights in another file ({other}); put them into one: "
+        "onnx.save(onnx.load(FILE), NEW)"
+    )
 
 
 def _find(name_or_folder: str) -> Path:

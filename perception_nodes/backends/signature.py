@@ -6,8 +6,10 @@ are PEM files as OpenSSL's; the signature is a line of base64 in `model.yaml.sig
 
 import base64
 import binascii
+import errno
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +42,24 @@ def make_keys(private: Path, public: Path) -> None:
     pem = serialization.Encoding.PEM
     secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     shown = key.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
-    for path, content, mode in ((private, secret, 0o600), (public, shown, 0o644)):
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        except OSError as error:
-            raise SignatureError(f"{path} cannot be made: {error.strerror}") from error
-        with open(descriptor, "wb") as file:
-            file.write(content)
+    for path in (private, public):
+        if os.path.lexists(path):
+            raise SignatureError(f"{path} cannot be made: {os.strerror(errno.EEXIST)}")
+    # Only when both are written do they get their names: one without the other is of no use.
+    parts = [path.with_name(f".{path.name}.{os.getpid()}.part") for path in (private, public)]
+    try:
+        for part, content, mode in zip(parts, (secret, shown), (0o600, 0o644), strict=True):
+            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+            with open(descriptor, "wb") as file:
+                file.write(content)
+        for part, path in zip(parts, (private, public), strict=True):
+            part.rename(path)
+    except OSError as error:
+        raise SignatureError(f"{private} and {public} cannot be made: {error.strerror}") from error
+    finally:
+        for part in parts:
+            with suppress(OSError):
+                part.unlink()
 
 
 def sign(description: Path, private: Path) -> bytes:

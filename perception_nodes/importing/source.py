@@ -15,7 +15,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
-from perception_nodes.backends.model import ModelError, Shape
+from perception_nodes.backends.external_data import named_outside
+from perception_nodes.backends.model import ModelError, Shape, in_another_file
 
 OPSETS = range(11, 24)
 """Those that all runtimes here read; older ones have other meanings of the same operators."""
@@ -59,10 +60,7 @@ class Source(ABC):
     def fact(self, name: str) -> Any:
         """A metadata entry as the Python value that it is written as, or as text; else None."""
         text = self.facts.get(name)
-        try:
-            return None if text is None else ast.literal_eval(text)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            return text
+        return None if text is None else _value(text)
 
     @property
     def names(self) -> list[str] | None:
@@ -103,6 +101,14 @@ class OnnxSource(Source):
         return dict(
             zip(names, session_of(self.network).run(names, {self.image: image}), strict=True)
         )
+
+
+def _value(text: str) -> Any:
+    """The Python value that a metadata entry is written as, or else the text."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
 
 
 def check_task(path: Path, facts: dict[str, str]) -> None:
@@ -191,13 +197,8 @@ def _check(path: Path, network: onnx.ModelProto) -> None:
             "again with standard ones, and NMS outside (nms=False)"
         )
     tensors = list(graph.initializer)
-    outside = [one for one in tensors if one.data_location == TensorProto.EXTERNAL]
-    if outside:
-        other = next((e.value for e in outside[0].external_data if e.key == "location"), "?")
-        raise ModelError(
-            f"{path} keeps its weights in another file ({other}); put them into one: "
-            "onnx.save(onnx.load(FILE), NEW)"
-        )
+    if other := named_outside(network):
+        raise in_another_file(path, other)
     values = [*graph.input, *graph.output]
     types = {v.type.tensor_type.elem_type for v in values} | {one.data_type for one in tensors}
     if types & {TensorProto.FLOAT16, TensorProto.BFLOAT16}:
@@ -272,9 +273,9 @@ def chosen_size(path: Path, facts: dict[str, str], size: tuple[int, int] | None)
     if size is not None:
         return size
     try:
-        height, width = ast.literal_eval(facts["imgsz"])
+        height, width = _value(facts["imgsz"])
         return int(width), int(height)
-    except (KeyError, ValueError, SyntaxError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, OverflowError) as error:
         raise ModelError(
             f"{path} leaves the size of its input open; give --size WIDTHxHEIGHT"
         ) from error

@@ -4,8 +4,10 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import yaml
+from onnx import TensorProto, helper
 
 from perception_nodes.backends.contract import BackendSettings, check_heads, open_backend
 from perception_nodes.backends.model import ModelError, available_models, load_model
@@ -228,3 +230,53 @@ def test_keys_of_a_later_version_are_refused(folder):
 def test_the_weights_of_an_openvino_model_must_be_named(folder):
     make_model(folder, file="toy.xml")
     assert "name it under weights" in refusal("toy")
+
+
+def test_the_weights_of_an_openvino_model_are_those_that_it_reads(folder):
+    weights = {"file": "other.bin", "sha256": hashlib.sha256(CONTENT).hexdigest()}
+    for file in ("toy.xml", "toy.XML"):
+        make_model(folder, file=file, weights=weights)
+        assert "weights.file must be toy.bin" in refusal("toy")
+
+
+def network(*nodes, tensors=(), **metadata):
+    made = helper.make_model(helper.make_graph(nodes, "toy", [], [], tensors))
+    helper.set_model_props(made, metadata)
+    return made
+
+
+def outside():
+    """Weights that are in another file."""
+    tensor = TensorProto(name="w", dims=[1], data_type=TensorProto.FLOAT)
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="w.bin")
+    return tensor
+
+
+def constant():
+    return helper.make_node("Constant", [], ["w"], value=outside())
+
+
+def branch():
+    inner = network(constant()).graph
+    return helper.make_node("If", ["x"], ["y"], then_branch=inner, else_branch=inner)
+
+
+@pytest.mark.parametrize("key", ["file", "s8"])
+@pytest.mark.parametrize(
+    "made", [network(tensors=[outside()]), network(constant()), network(branch())]
+)
+def test_weights_that_no_hash_covers_are_refused(folder, made, key):
+    onnx.save(made, folder / "it.onnx")
+    hashed = hashlib.sha256((folder / "it.onnx").read_bytes()).hexdigest()
+    said = {"file": "it.onnx", "sha256": hashed}
+    make_model(folder, **(said if key == "file" else {"s8": said}))
+    with pytest.raises(ModelError, match=r"it\.onnx keeps its weights in another file \(w\.bin\)"):
+        load_model("toy").signed_file()
+
+
+def test_a_word_in_a_network_is_no_file(folder):
+    onnx.save(network(location="here"), folder / "it.onnx")
+    hashed = hashlib.sha256((folder / "it.onnx").read_bytes()).hexdigest()
+    make_model(folder, file="it.onnx", sha256=hashed)
+    assert load_model("toy").file == "it.onnx"

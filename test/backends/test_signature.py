@@ -98,6 +98,18 @@ def test_the_private_key_is_its_owners_alone_and_is_not_overwritten(keys):
         make_keys(*keys)
 
 
+def test_a_key_is_not_made_without_the_other(tmp_path):
+    pair = tmp_path / "fleet.key", tmp_path / "fleet.key.pub"
+    pair[1].touch()
+    with pytest.raises(SignatureError, match=r"fleet\.key\.pub cannot be made: File exists"):
+        make_keys(*pair)
+    assert list(tmp_path.iterdir()) == [pair[1]]
+    long = tmp_path / ("x" * 250)  # its temporary name is too long
+    with pytest.raises(SignatureError, match="cannot be made: File name too long"):
+        make_keys(tmp_path / "fleet.key", long)
+    assert list(tmp_path.iterdir()) == [pair[1]]
+
+
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 def test_openssl_agrees(folder, keys, tmp_path):
     description, signature = folder / "model.yaml", tmp_path / "signature"

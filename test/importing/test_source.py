@@ -113,6 +113,8 @@ def test_a_file_that_cannot_be_used_is_told_in_one_line(fault, tmp_path):
         ({"opset": 9}, "has opset 9; 11 to"),
         ({"facts": {"task": "segment"}}, "is a network for 'segment'"),
         ({"size": ("w", "h")}, "leaves the size of its input open; give --size"),
+        ({"size": ("w", "h"), "facts": {"imgsz": "[1e999, 96]"}}, "leaves the size of"),
+        ({"size": ("w", "h"), "facts": {"imgsz": 5000 * "-" + "1"}}, "leaves the size of"),
     ],
 )
 def test_other_exports_that_cannot_be_used(changes, text, tmp_path):

@@ -1,0 +1,45 @@
+"""Weights that an ONNX file leaves in another file, which no hash in model.yaml covers."""
+
+from collections.abc import Iterator
+from typing import Any
+
+WORD = b"location"
+"""The key that names the other file: nothing can be outside where this is not."""
+
+
+def file_outside(content: bytes) -> str:
+    """Name of the file that an ONNX file has weights in; empty if it holds all of them itself.
+
+    Content that is no ONNX has none.
+    """
+    # Hardly any network has the word in it, and then no node has to load a library to parse it.
+    if WORD not in content:
+        return ""
+    import onnx
+
+    try:
+        network = onnx.load_model_from_string(content)
+    except Exception:  # protobuf's DecodeError, which has no public name
+        return ""
+    return named_outside(network)
+
+
+def named_outside(network: Any) -> str:
+    """The same of a network that is parsed already, an `onnx.ModelProto`."""
+    from onnx import TensorProto
+
+    for tensor in _messages(network, TensorProto):
+        if tensor.data_location == TensorProto.EXTERNAL:
+            return next((e.value for e in tensor.external_data if e.key == WORD.decode()), "?")
+    return ""
+
+
+def _messages(message: Any, kind: type) -> Iterator[Any]:
+    """All parts of a kind: tensors are in nodes, functions and networks within networks, too."""
+    if isinstance(message, kind):
+        yield message
+        return
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for part in [value] if hasattr(value, "ListFields") else value:
+                yield from _messages(part, kind)
