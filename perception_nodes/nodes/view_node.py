@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from perception_interfaces.msg import FrameReport, Health, Tracks
 from rcl_interfaces.srv import GetParameters
+from rclpy.exceptions import NameValidationException
 from rclpy.qos import QoSProfile
 from rclpy.serialization import deserialize_message
 from std_msgs.msg import Bool
 from vision_msgs.msg import VisionInfo
 
 from perception_nodes.core.frame import FrameStatus
+from perception_nodes.core.health import HealthMode
 from perception_nodes.graph.config import NEEDS_AIOHTTP, VIEW_TOKEN_VARIABLE, ViewSettings
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.graph.topics import FRAME_REPORTS, HEALTH, TRACKS, VISION_INFO
@@ -29,6 +31,7 @@ from perception_nodes.nodes.ros_time import stamp_ns_of
 from perception_nodes.nodes.running import run_node
 from perception_nodes.report.annotate import class_colour
 from perception_nodes.report.recording import FrameDetections
+from perception_nodes.transport.memory import TransportError
 from perception_nodes.transport.shm import Endpoint
 from perception_nodes.view.feed import Feed, Picture
 from perception_nodes.view.identities import identities
@@ -40,6 +43,8 @@ if TYPE_CHECKING:
 WAIT_MS = 10.0
 PICTURE_WAIT_S = 0.1
 """A report waits this long for its frame to be taken up."""
+AGAIN_S = 2.0
+"""Channels that cannot be entered are tried again after this time."""
 MAX_WAITING = 64
 TRACK_QUEUE = QoSProfile(depth=10)
 
@@ -51,6 +56,7 @@ class ViewNode(PerceptionNode):
     in_background = True
     _server: "PageServer | None" = None
     _channels: Endpoint | None = None
+    _enter_at_s = 0.0
 
     def open(self) -> None:
         """Subscribe, serve the page."""
@@ -111,15 +117,23 @@ class ViewNode(PerceptionNode):
     def _take_pictures(self) -> None:
         if any(pictures.silent for pictures in self._pictures.values()):
             self._leave_channels()
-        if self._channels is None:
-            settings: ViewSettings = self.settings
-            self._channels = Endpoint(self.get_name())
-            self._pictures = {
-                camera: Pictures(self._channels, camera, settings.deadline_ms, settings.sample_bits)
-                for camera in settings.served
-            }
+        if self._channels is None and time.monotonic() > self._enter_at_s:
+            try:
+                self._enter_channels()
+            except (TransportError, OSError) as error:  # such as: too many files are open
+                self._leave_channels()
+                self._enter_at_s = time.monotonic() + AGAIN_S
+                self.get_logger().warning(f"no pictures: {error}", once=True)
         for pictures in self._pictures.values():
             pictures.take()
+
+    def _enter_channels(self) -> None:
+        settings: ViewSettings = self.settings
+        self._channels = Endpoint(self.get_name())
+        self._pictures = {
+            camera: Pictures(self._channels, camera, settings.deadline_ms, settings.sample_bits)
+            for camera in settings.served
+        }
 
     def _leave_channels(self) -> None:
         """Cameras and detectors do not know of us while nobody looks."""
@@ -189,13 +203,21 @@ class ViewNode(PerceptionNode):
             np.frombuffer(record.boxes, np.float32)[: 4 * count].reshape(-1, 4),
         )
 
+    # Anybody may publish what none of our nodes would: the page goes on without it.
+
     def _on_report(self, camera: str, report: FrameReport) -> None:
+        if report.status not in set(FrameStatus):
+            self.get_logger().warning(f"reports of status {report.status} are not used", once=True)
+            return
         self._waiting.append((time.monotonic(), camera, report))
         if len(self._waiting) > MAX_WAITING:
             _, camera, report = self._waiting.popleft()
             self._feed.frame(camera, report)
 
     def _on_health(self, camera: str, health: Health) -> None:
+        if health.mode not in set(HealthMode):
+            self.get_logger().warning(f"health of mode {health.mode} is not used", once=True)
+            return
         counts = {status.name: getattr(health, status.name.lower()) for status in FrameStatus}
         self._feed.health(camera, health.mode, health.cause, health.faults, counts)
 
@@ -210,7 +232,11 @@ class ViewNode(PerceptionNode):
     def _on_vision_info(self, camera: str, info: VisionInfo) -> None:
         """Ask for the names of the classes, where VisionInfo says that they are."""
         node, _, parameter = info.database_location.rpartition("/")
-        client: Any = self.create_client(GetParameters, f"{node}/get_parameters")
+        try:
+            client: Any = self.create_client(GetParameters, f"{node}/get_parameters")
+        except (NameValidationException, ValueError):
+            self.get_logger().warning(f"VisionInfo with the node {node!r} is not used", once=True)
+            return
         call = client.call_async(GetParameters.Request(names=[parameter]))
 
         def named(done: Any) -> None:

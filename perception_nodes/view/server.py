@@ -33,6 +33,10 @@ TYPES = {
     ".svg": "image/svg+xml",
 }
 MAX_BROWSERS = 16
+MAX_CONNECTIONS = 64
+"""Of all kinds: a browser has up to six beside its stream while it loads the page."""
+SILENCE_S = 5.0
+"""A connection without a whole request for this long is closed."""
 HEARTBEAT_S = 10.0
 """A browser that does not answer to a ping for half of this is gone, and so is one that has not
 taken an update after this time."""
@@ -54,15 +58,22 @@ def listening(address: str, port: int) -> socket.socket:
         port: of the interface.
 
     Raises:
-        PerceptionError: the port is taken, or the address is none of this machine.
+        PerceptionError: the port is taken, or the address is unknown or none of this machine.
     """
     # Some machines have no IPv6, and every browser tries both.
     host = "127.0.0.1" if address == access.LOCALHOST else address
     try:
         family, *_, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (OSError, UnicodeError) as error:  # the latter where no name can be like that
+        why = getattr(error, "strerror", None) or error
+        raise PerceptionError(
+            f"parameter view_address: {host!r} is not known ({why}); give a name or number of "
+            "this machine"
+        ) from error
+    try:
         return socket.create_server(place, family=family)
     except OSError as error:
-        why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        why = os.strerror(error.errno) if error.errno else error.strerror
         raise PerceptionError(
             f"parameter view_port: {port} of {host} cannot be served on ({why}); give another "
             "port, or an address of this machine as view_address"
@@ -125,7 +136,9 @@ class PageServer:
         app.router.add_get("/stream", self._stream)
         app.router.add_get(r"/missed/{serial:\d{1,15}}.jpg", self._missed)
         app.router.add_get("/{name:[^/]*}", self._file)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=CLOSING_S)
+        runner = web.AppRunner(
+            app, access_log=None, shutdown_timeout=CLOSING_S, keepalive_timeout=SILENCE_S
+        )
         self._runner = runner
         self._loop.run_until_complete(runner.setup())
         try:
@@ -133,7 +146,9 @@ class PageServer:
         except PerceptionError:
             self._loop.run_until_complete(runner.cleanup())
             raise
-        self._loop.run_until_complete(web.SockSite(runner, door).start())
+        self._door = self._loop.run_until_complete(
+            self._loop.create_server(self._connected, sock=door)
+        )
         self._thread = threading.Thread(target=self._loop.run_forever, name="page", daemon=True)
         self._thread.start()
 
@@ -148,7 +163,21 @@ class PageServer:
             self._thread = None
         self._loop.close()
 
+    def _connected(self) -> asyncio.Protocol:
+        """What talks to a new connection."""
+        server = self._runner.server
+        assert server is not None
+        # Many may come at once: they count when the loop has told the server of all of them.
+        self._loop.call_later(0, self._hang_up, server)
+        return server()
+
+    def _hang_up(self, server: web.Server) -> None:
+        """Close the newest connections, where there are too many."""
+        for one_too_many in server.connections[MAX_CONNECTIONS:]:
+            one_too_many.force_close()
+
     async def _close(self) -> None:
+        self._door.close()
         streams = dict(self._streams)
         farewells = [stream.close(code=WSCloseCode.GOING_AWAY) for stream in streams]
         with suppress(asyncio.TimeoutError):
@@ -162,15 +191,18 @@ class PageServer:
     async def _checked(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         if not access.is_own_host(request.headers.get("Host", ""), self._address):
             raise web.HTTPForbidden(text="This page is not served under that name.\n")
-        if self._token and not access.is_same(request.cookies.get(COOKIE), self._token):
-            if not access.is_same(request.query.get("token"), self._token):
+        if self._token:
+            given = request.query.get("token")
+            kept = request.cookies.get(COOKIE)
+            if not any(access.is_same(text, self._token) for text in (kept, given)):
                 raise web.HTTPUnauthorized(
                     text=f"Add ?token=... with the value of ${VIEW_TOKEN_VARIABLE}.\n"
                 )
-            # So that it stays neither in the history nor on the screen.
-            answer = web.HTTPSeeOther("/")
-            answer.set_cookie(COOKIE, self._token, httponly=True, samesite="Strict")
-            raise answer
+            if given is not None:
+                # So that it stays neither in the history nor on the screen.
+                answer = web.HTTPSeeOther("/")
+                answer.set_cookie(COOKIE, self._token, httponly=True, samesite="Strict")
+                raise answer
         return await handler(request)
 
     async def _file(self, request: web.Request) -> web.Response:

@@ -23,7 +23,7 @@ from perception_nodes.core.frame import FrameStatus
 from perception_nodes.view import access
 from perception_nodes.view import server as server_module
 from perception_nodes.view.feed import Feed
-from perception_nodes.view.server import MAX_BROWSERS, MAX_CLOSING_S, PageServer
+from perception_nodes.view.server import MAX_BROWSERS, MAX_CLOSING_S, MAX_CONNECTIONS, PageServer
 
 TOKEN = "0123456789abcdef"
 LARGE = picture()._replace(jpeg=bytes(16_000_000))
@@ -151,6 +151,10 @@ def test_the_network_needs_the_token_which_becomes_a_cookie() -> None:
             assert answer.status == 200 and str(answer.url) == f"{url}/"
             cookie = answer.history[0].headers["Set-Cookie"]
             assert "HttpOnly" in cookie and "SameSite=Strict" in cookie
+        for token in (TOKEN, "0123"):  # with the cookie, too, it is not to stay in the history
+            again = f"{url}/?token={token}"
+            async with session.get(again, allow_redirects=False) as answer:
+                assert (answer.status, answer.headers["Location"]) == (303, "/")
         async with stream(session, url) as socket:
             assert "setup" in await socket.receive_json()
 
@@ -265,6 +269,36 @@ def test_too_many_browsers_are_refused() -> None:
         asked(port, act)
 
 
+def test_too_many_connections_are_refused_until_some_have_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server_module, "SILENCE_S", 1000.0)
+    with served() as (_, server, port):
+        silent = [
+            socket_module.create_connection(("127.0.0.1", port), 20) for _ in range(MAX_CONNECTIONS)
+        ]
+        with socket_module.create_connection(("127.0.0.1", port), 20) as one_too_many:
+            assert one_too_many.recv(1) == b""
+        silent.pop().close()
+        assert server._runner.server is not None
+        while len(server._runner.server.connections) >= MAX_CONNECTIONS:  # has its own timeout
+            time.sleep(0.01)
+        assert status_of(port, "/") == 200
+        for one in silent:
+            one.close()
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET / HTTP/1.1\r\nHost: local"])
+def test_a_connection_without_a_request_is_closed(
+    begun: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "SILENCE_S", 0.05)
+    with served() as (_, _, port):
+        with socket_module.create_connection(("127.0.0.1", port), 20) as silent:
+            silent.sendall(begun)
+            assert silent.recv(1) == b""
+
+
 def test_its_end_closes_streams_that_are_open() -> None:
     async def act(session: aiohttp.ClientSession, url: str) -> None:
         async with stream(session, url) as socket:
@@ -282,6 +316,7 @@ def test_its_end_closes_streams_that_are_open() -> None:
     begun_s = time.monotonic()
     asked(server._port, act)
     assert time.monotonic() - begun_s < 10
+    server_module.listening("localhost", server._port).close()  # the port is free again
 
 
 def test_its_end_does_not_wait_for_who_does_not_read() -> None:
@@ -312,6 +347,21 @@ def test_a_port_that_is_taken_is_told_in_one_line() -> None:
             PageServer(feed, "localhost", port, "", 10.0).start()
         with pytest.raises(PerceptionError, match=f"^parameter view_port: {port} "):
             say_page(VIEW_ALONE.nodes({"view": "true", "view_port": port}))
+
+
+@pytest.mark.parametrize("address", ["a..b", "...", 64 * "a" + ".b"])
+def test_an_address_that_nobody_can_have_is_told_in_one_line(address: str) -> None:
+    with pytest.raises(PerceptionError, match=f"^parameter view_address: {address!r} is not known"):
+        server_module.listening(address, 0)
+
+
+def test_a_host_that_is_not_known_is_not_the_ports_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise socket_module.gaierror(socket_module.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket_module, "getaddrinfo", unknown)
+    with pytest.raises(PerceptionError, match="^parameter view_address: 'there' is not known .Nam"):
+        server_module.listening("there", 80)
 
 
 def test_a_graph_goes_on_where_the_address_is_not_there(
