@@ -21,9 +21,10 @@ class Systemd:
         """
         if self._socket is not None:
             try:
-                self._socket.sendto(state.encode(), self._address)
+                self._socket.sendto(state.encode(), socket.MSG_DONTWAIT, self._address)
             except OSError:
-                # systemd misses a message then, and stopping for that reason would be worse.
+                # systemd misses a message then, as where it does not read for a while; to wait or
+                # to stop for that reason would be worse.
                 return
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import threading
 
 import pytest
 
@@ -38,6 +39,25 @@ def test_a_systemd_that_is_gone_stops_nobody(monkeypatch, tmp_path):
     service = Systemd()
     service.notify("READY=1")
     service.close()
+
+
+def test_a_systemd_that_does_not_read_holds_nobody_up(monkeypatch, tmp_path):
+    address = str(tmp_path / "notify")
+    monkeypatch.setenv("NOTIFY_SOCKET", address)
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other,
+    ):
+        systemd.bind(address)
+        with pytest.raises(BlockingIOError):
+            while True:
+                other.sendto(b"READY=1", socket.MSG_DONTWAIT, address)
+        service = Systemd()
+        calling = threading.Thread(target=service.notify, args=("WATCHDOG=1",), daemon=True)
+        calling.start()
+        calling.join(20)
+        assert not calling.is_alive()
+        service.close()
 
 
 def test_the_hardware_watchdog_is_fed_and_stopped_with_its_letter(tmp_path):
