@@ -11,7 +11,9 @@ def main() -> int:
     """Run the command line. Until it is loaded, Ctrl-C and SIGTERM end the process at once."""
     with handled_stopping(_end):
         from perception_nodes.cli.app import main as run
+        from perception_nodes.system.environment import leave_out_working_folder
 
+        leave_out_working_folder()
         return run()
 
 

@@ -26,6 +26,7 @@ from rich.progress import (
 from rich.text import Text
 
 from perception_nodes.backends.auto import CHOICES
+from perception_nodes.core.errors import printable
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.system.environment import share_folder
 from perception_nodes.system.files import try_writing
@@ -55,13 +56,13 @@ DataRoot = Annotated[
 
 
 def say(text: str) -> None:
-    """Print a line for people, as it is, on stderr."""
-    screen.print(text, highlight=False, markup=False, soft_wrap=True)
+    """Print a line for people on stderr; it may have texts of foreign files in it."""
+    screen.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
 
 def say_problem(word: str, problem: object) -> None:
     """Print in one line why a command ends, after a word such as `error` or `refused`."""
-    text = " ".join(str(problem).split())
+    text = printable(" ".join(str(problem).split()))
     screen.print(f"[red]{word}:[/] {escape(text)}", highlight=False, soft_wrap=True)
 
 

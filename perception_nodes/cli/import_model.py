@@ -43,7 +43,8 @@ def import_command(
         Path,
         typer.Argument(
             metavar="FILE",
-            help="Trained detector: ONNX, OpenVINO's .xml with its .bin, or .pt of Ultralytics.",
+            help="Trained detector: ONNX, OpenVINO's .xml with its .bin, or .pt of Ultralytics. "
+            "A .pt is a program of its author's, which is run.",
         ),
     ],
     name: Annotated[str, typer.Option(help="Name of the model; by default that of the file.")] = "",

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from perception_nodes.cli.common import check_folder
-from perception_nodes.system.environment import share_folder
+from perception_nodes.system.environment import SAFE_PATH, share_folder
 
 
 def messages(
@@ -30,4 +30,6 @@ def messages(
     check_folder(wheel, "--wheel")
     options = [] if wheel is None else ["--wheel", str(wheel)]
     script = str(share_folder() / "interfaces/build.py")
-    os.execv(sys.executable, [sys.executable, script, *options])
+    # Parts of it are beside it.
+    environment = {name: value for name, value in os.environ.items() if name != SAFE_PATH}
+    os.execve(sys.executable, [sys.executable, script, *options], environment)

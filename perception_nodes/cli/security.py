@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from perception_nodes.cli.common import parse_assignments, say
+from perception_nodes.cli.common import check_folder, parse_assignments, say
 from perception_nodes.cli.graph import RunAssignments
 from perception_nodes.graph.graph import VEHICLE
 from perception_nodes.graph.interface import interfaces
@@ -29,6 +29,7 @@ def security_command(
 
     Example: perception security /etc/perception/keystore cameras:=front,rear source:=shm
     """
+    check_folder(keystore, "KEYSTORE")
     others, ros = split_ros_arguments(assignments or [])
     values = {"standby": "always", **parse_assignments(others)}
     specs = VEHICLE.nodes(values, ros)

@@ -9,13 +9,19 @@ def listed(items: Sequence[object], most: int = 3, separator: str = ", ") -> str
     return shown if len(items) <= most else f"{shown} and {len(items) - most} more"
 
 
+def printable(text: str) -> str:
+    """A text as one line that only shows something: foreign ones may hold commands for a terminal.
+
+    Breaks become spaces, and what else cannot be printed question marks.
+    """
+    return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
+
+
 class PerceptionError(Exception):
     """What was asked for cannot be done with what was given, or on this machine."""
 
     def __str__(self) -> str:
-        # Names out of foreign files may hold line breaks, and commands for a terminal.
-        text = " ".join(line.strip() for line in super().__str__().splitlines())
-        return "".join(c if c.isprintable() else "?" for c in text)
+        return printable(" ".join(line.strip() for line in super().__str__().splitlines()))
 
 
 class InputError(PerceptionError):

@@ -13,7 +13,11 @@ from rclpy.signals import SignalHandlerOptions
 
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, Period
-from perception_nodes.system.environment import keep_large_buffers, ros_environment
+from perception_nodes.system.environment import (
+    keep_large_buffers,
+    leave_out_working_folder,
+    ros_environment,
+)
 from perception_nodes.system.realtime import RealTime, give_way
 from perception_nodes.system.signals import STOPPING
 
@@ -35,6 +39,7 @@ def run_node(node_type: type[PerceptionNode], name: str) -> int:
     # A supervisor has set these already; a node that is started by itself needs them as well.
     images = "image_topic" in node_type.settings_type.model_fields
     os.environ.update(ros_environment(images))
+    leave_out_working_folder()
     keep_large_buffers()
     if node_type.in_background:
         give_way(os.getpid())

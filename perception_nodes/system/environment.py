@@ -11,6 +11,7 @@ M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
 PR_SET_PDEATHSIG = 1
 RANGE, PEERS = "ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_STATIC_PEERS"
+SAFE_PATH = "PYTHONSAFEPATH"
 LOCALHOST, SUBNET = "LOCALHOST", "SUBNET"
 _LIBC = ctypes.CDLL(None)
 """Loaded on import, because nothing may be loaded between fork and exec."""
@@ -67,6 +68,15 @@ def ros_environment(images: bool = False) -> dict[str, str]:
 def open_to_network() -> None:
     """Let the nodes we start be found by other machines, unless the user has set the range."""
     os.environ.setdefault(RANGE, SUBNET)
+
+
+def leave_out_working_folder() -> None:
+    """Have the Pythons that we start take no modules from the folder that we are in.
+
+    It may be anybody's, and a `yaml.py` in it would run in every node. Python 3.10 does not know
+    this variable.
+    """
+    os.environ.setdefault(SAFE_PATH, "1")
 
 
 def keep_large_buffers() -> None:

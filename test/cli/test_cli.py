@@ -12,8 +12,13 @@ from xml.etree import ElementTree
 
 import pytest
 
+from perception_nodes import __main__
 from perception_nodes.cli import app as cli_app
+from perception_nodes.cli.common import say
 from perception_nodes.cli.doctor import doctor
+from perception_nodes.cli.messages import messages
+from perception_nodes.system.environment import SAFE_PATH
+from perception_nodes.system.threads import POLICIES
 
 PERCEPTION = [sys.executable, "-m", "perception_nodes"]
 
@@ -171,7 +176,9 @@ def test_threads_of_running_nodes_are_listed(capsys: pytest.CaptureFixture[str])
         table = capsys.readouterr().out
         node.communicate(b"\n")
     (thread,) = [one for one in found if one["thread"] == node.pid]
-    assert (thread["node"], thread["policy"], thread["priority"]) == ("detector_node", "other", 0)
+    # The node has inherited them from us.
+    ours = POLICIES[os.sched_getscheduler(0)], os.sched_getparam(0).sched_priority
+    assert (thread["node"], thread["policy"], thread["priority"]) == ("detector_node", *ours)
     assert str(node.pid) in table and "Threads of running nodes" in table
 
 
@@ -225,3 +232,34 @@ def test_a_disk_that_fills_up_is_one_line(root: Path, tmp_path: Path) -> None:
     assert result.stderr.splitlines()[-1] == "error: File too large"
     assert "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 cannot leave it out")
+def test_what_a_command_starts_takes_no_modules_from_the_folder_it_is_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SAFE_PATH, "1")  # so that it is put back, too
+    monkeypatch.delenv(SAFE_PATH)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "stranger.py").write_text("")
+
+    def start() -> int:
+        command = [sys.executable, "-m", "stranger"]
+        return subprocess.run(command, capture_output=True, check=False).returncode
+
+    assert start() == 0
+    monkeypatch.setattr(cli_app, "main", start)
+    assert __main__.main() == 1
+
+
+def test_the_build_of_the_messages_takes_those_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SAFE_PATH, "1")
+    given: list[dict[str, str]] = []
+    monkeypatch.setattr(os, "execve", lambda *arguments: given.append(arguments[2]))
+    messages()
+    assert [SAFE_PATH in environment for environment in given] == [False]
+
+
+def test_texts_of_foreign_files_only_show_something(capsys: pytest.CaptureFixture[str]) -> None:
+    say("  licence: \x1b[2JGPL\nWritten to\tmodels\x07")
+    assert capsys.readouterr().err == "  licence: ?[2JGPL Written to models?\n"

@@ -15,6 +15,7 @@ from perception_nodes.graph.graph import VEHICLE
 from perception_nodes.graph.interface import Interface, interfaces
 from perception_nodes.graph.keystore import KeystoreError, dds_topics, make_keystore
 from perception_nodes.graph.ros_arguments import split_ros_arguments
+from perception_nodes.graph.settings import SettingsError
 
 needs_openssl = pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl")
 SCHEMA = {
@@ -170,3 +171,9 @@ def test_each_node_is_told_its_enclave_only_where_security_is_on(monkeypatch):
     assert spec.arguments()[flag + 1] == "/perception/watchdog_node"
     _, ros = split_ros_arguments(["--ros-args", "-e", "/mine"])
     assert "--enclave" not in VEHICLE.nodes({"standby": "never"}, ros)[0].arguments()
+
+
+def test_a_keystore_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(SettingsError, match="^KEYSTORE .*/file/keystore cannot be written: Not a"):
+        security_command(tmp_path / "file/keystore", [], days=30)
