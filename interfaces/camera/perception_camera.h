@@ -34,7 +34,7 @@ struct CameraHeader {
     char encoding[32];   /* ROS name such as nv12, bgr8, bayer_rggb8; or jpeg, png */
     char frame_id[64];   /* of the images and detections */
     uint32_t lost;       /* frames directly before this one that the sensor lost */
-    uint32_t filled_us;  /* low 32 bits of CLOCK_MONOTONIC in microseconds when the frame came; or 0 */
+    uint32_t filled_us;  /* low 32 bits of CLOCK_MONOTONIC in microseconds when the frame came, or 0 */
 };
 
 static_assert(offsetof(struct CameraHeader, stamp_ns) == 8, "layout");

@@ -20,7 +20,7 @@ from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.model import load_model
 from perception_nodes.bench.models import picture
 from perception_nodes.bench.setup import WARM_UP_FRAMES, BenchSetup
-from perception_nodes.cameras.channel import camera_writer
+from perception_nodes.cameras.channel import camera_writer, monotonic_us
 from perception_nodes.core.frame import IN_TIME, FrameRecord, FrameStatus, RecordKind, latency_ms
 from perception_nodes.core.inference import BatchBackend
 from perception_nodes.core.statistics import latency_percentiles
@@ -205,7 +205,7 @@ class CamerasBench:
                     )
                 time.sleep(max(0, due_ns - time.monotonic_ns()) / 1e9)
                 for writer, sample in zip(writers, samples, strict=True):
-                    sample.header.stamp_ns = time.time_ns()
+                    sample.header.stamp_ns, sample.header.filled_us = time.time_ns(), monotonic_us()
                     writer.send(sample)
                 _hear(records, heard)
             end_s = time.monotonic() + SETTLE_S

@@ -25,8 +25,8 @@ class CameraHeader(ctypes.Structure):
     `number` counts the camera's frames without gaps, so that preprocessing notices frames that the
     channel pushed out; the last `lost` numbers before this one are frames that the sensor or its
     driver lost. `stamp_ns` is the wall clock at capture, nanoseconds since the Unix epoch.
-    `filled_us` is CLOCK_MONOTONIC in microseconds, its low 32 bits, when the sender began to fill
-    the frame in; 0 if the sender does not tell.
+    `filled_us` is CLOCK_MONOTONIC in microseconds, its low 32 bits, when the sender had the frame;
+    0 if the sender does not tell.
     """
 
     _fields_ = [
@@ -43,7 +43,7 @@ class CameraHeader(ctypes.Structure):
     ]
 
     def since_filled_ns(self, now_ns: int) -> int:
-        """How long ago the sender began to fill it in, nanoseconds; 0 if that is not known."""
+        """How long ago the sender had the frame, nanoseconds; 0 if that is not known."""
         if not self.filled_us:
             return 0
         return since_receipt(1000 * ((now_ns // 1000 - self.filled_us) % (1 << 32)))

@@ -58,6 +58,7 @@ class SimulatedClock:
     def __init__(self) -> None:
         self._messages: deque[tuple[int, int]] = deque(maxlen=CLOCK_MESSAGES)
         self._rate = 1.0
+        self._least_span_ns = 0
         self._reference = (0, 0)
 
     def update(self, time_ns: int, now_ns: int) -> None:
@@ -73,10 +74,13 @@ class SimulatedClock:
             if stands or not -MAX_SANE_AGE_NS <= ahead_ns <= PAUSE_NS:
                 # It pauses, goes back, or jumps: the rate until now says nothing of what follows.
                 self._messages.clear()
+                self._least_span_ns = PAUSE_NS
         self._messages.append((time_ns, now_ns))
         first_ns, begin_ns = self._messages[0]
         passed_ns = now_ns - begin_ns
-        self._rate = (time_ns - first_ns) / passed_ns if passed_ns > 0 else 1.0
+        # After a pause messages may come in a burst, which says nothing of the rate.
+        if passed_ns > self._least_span_ns:
+            self._rate = (time_ns - first_ns) / passed_ns
         self._reference = max(
             self._messages, key=lambda message: message[0] - self._rate * (message[1] - begin_ns)
         )

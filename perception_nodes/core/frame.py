@@ -18,6 +18,8 @@ MAY_BE_OUT = b"; detections of the frame that it held may have been published"
 STAMP_LIMIT_NS = (1 << 31) * 1_000_000_000
 """ROS messages hold the seconds of a stamp in 32 bits."""
 MAX_SIDE_PX = 65_535
+FRAME_ID_BYTES = 63
+"""Room for the frame_id of a frame, which detections must repeat in full."""
 NO_PIXELS_BYTES = 1
 """Payload of a slot without pixels; a slot has at least one byte."""
 MAX_PLACEMENT = 1e6

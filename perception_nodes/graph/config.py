@@ -8,12 +8,13 @@ import importlib.util
 import os
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from perception_nodes.cameras.source import CameraSource
 from perception_nodes.cameras.source_for import source_for
 from perception_nodes.core.budget import DEADLINE_MS
 from perception_nodes.core.decode import DecodeSettings
+from perception_nodes.core.frame import FRAME_ID_BYTES
 from perception_nodes.graph.settings import CHANGEABLE, Name, Source, Topic, same
 from perception_nodes.graph.topics import ANY_CAMERA, SAFE_STOP, camera_topic
 from perception_nodes.system.realtime import MAX_PRIORITY
@@ -251,15 +252,19 @@ class PreprocessSettings(RedundantSettings):
         return self
 
 
+def _in_room(frame_id: str) -> str:
+    if len(frame_id.encode()) > FRAME_ID_BYTES:
+        raise ValueError(f"it must have at most {FRAME_ID_BYTES} bytes")
+    return frame_id
+
+
 class CameraSettings(Settings):
     """Parameters of camera_node, which opens a camera and fills its shared-memory channel."""
 
     cameras: str = same(CamerasSettings, "cameras")
     source: Source = same(PreprocessSettings, "source")
-    frame_id: str = Field(
-        default="",
-        max_length=63,
-        description="frame_id of the camera's images; empty: the camera's name",
+    frame_id: Annotated[str, AfterValidator(_in_room)] = Field(
+        default="", description="frame_id of the camera's images; empty: the camera's name"
     )
     frame_size: str = Field(
         default="",

@@ -247,12 +247,12 @@ class Period:
 
     def __init__(self, period_ns: int) -> None:
         self._period_ns = period_ns
-        self._last_ns = 0
+        self._last_ns: int | None = None
 
     def due(self) -> bool:
         """Whether it is due; if so, a new period begins."""
         now_ns = time.monotonic_ns()
-        late_ns = now_ns - self._last_ns - self._period_ns
+        late_ns = 0 if self._last_ns is None else now_ns - self._last_ns - self._period_ns
         if late_ns < 0:
             return False
         self._last_ns = now_ns - late_ns % self._period_ns

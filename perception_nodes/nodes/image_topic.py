@@ -66,7 +66,7 @@ class ImageTopic:
         self,
         node: PerceptionNode,
         settings: PreprocessSettings,
-        take: Callable[[Buffer, int, int | None, int, bool], None],
+        take: Callable[[Buffer, int, int | None, int, int, bool], None],
     ) -> None:
         """Prepare to subscribe.
 
@@ -75,7 +75,8 @@ class ImageTopic:
             settings: topic and transport.
             take: called with a frame's bytes, which it may not keep, an identifier of its publisher
                 (not 0), its number (None if the middleware does not number messages),
-                CLOCK_MONOTONIC of its receipt in nanoseconds, and whether a newer frame is waiting.
+                CLOCK_MONOTONIC when it was taken and how long it had waited for that, nanoseconds,
+                and whether a newer frame is waiting.
 
         Raises:
             SettingsError: a quality of service was given that cannot be overridden here.
@@ -115,13 +116,13 @@ class ImageTopic:
         self._reader.wait(timeout_ms)
         taken = self._reader.take()
         while taken is not None:
-            # It may have waited for us; what follows from its receipt must not be younger for it.
-            waited_ns = time.time_ns() - taken.received_realtime_ns
-            received_ns = time.monotonic_ns() - since_receipt(waited_ns)
+            received_ns = time.monotonic_ns()
+            waited_ns = since_receipt(time.time_ns() - taken.received_realtime_ns)
             self._received += 1
             before, taken = taken, self._reader.take()
             publisher = zlib.crc32(before.publisher) | 1
-            self._take(before.data, publisher, before.number, received_ns, taken is not None)
+            is_old = taken is not None
+            self._take(before.data, publisher, before.number, received_ns, waited_ns, is_old)
 
     def look(self) -> ImageTopicFacts | None:
         """Follow the publishers that come and go; to be called every few milliseconds.

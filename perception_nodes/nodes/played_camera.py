@@ -6,7 +6,7 @@ from functools import partial
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from perception_nodes.cameras.channel import CameraHeader, camera_writer
+from perception_nodes.cameras.channel import CameraHeader, camera_writer, monotonic_us
 from perception_nodes.core.frame import FrameRejected, ImageView
 from perception_nodes.drives.bag import RawFrame
 from perception_nodes.graph.config import PlayerSettings
@@ -73,8 +73,12 @@ class PlayedCamera:
             self._infos.publish(_stamped(frame.camera_info, stamp_ns))
         if self.is_shared:
             sample = self._fill(self._channel, frame.data, stamp_ns, number)
-            return partial(self._channel.send, sample)
+            return partial(self._send, self._channel, sample)
         return partial(self._images.publish, _stamped(frame.data, stamp_ns))
+
+    def _send(self, channel: Writer[CameraHeader], sample: Sample[CameraHeader]) -> None:
+        sample.header.filled_us = monotonic_us()
+        channel.send(sample)
 
     def _fill(
         self, channel: Writer[CameraHeader], message: bytes, stamp_ns: int, number: int

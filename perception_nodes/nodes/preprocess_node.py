@@ -146,22 +146,28 @@ class PreprocessNode(RedundantNode):
         pending = self._camera.receive()
         while pending is not None:
             sample, pending = pending, self._camera.receive()
-            now_ns = time.monotonic_ns()
-            received_ns = now_ns - sample.header.since_filled_ns(now_ns)
-            self.frame_ns, self._came = now_ns, self._came + 1
+            received_ns = time.monotonic_ns()
+            self.frame_ns, self._came = received_ns, self._came + 1
             number, lost = sample.header.number, sample.header.lost
             # A camera that was restarted is another source: its numbers say nothing of the first's.
             name = sample.source, number
             if self._is_new(*name, received_ns, lost):
                 try:
                     image = view_camera_frame(sample.header, sample.payload)
-                    self._take(image, received_ns, pending is not None, name)
+                    waited_ns = sample.header.since_filled_ns(received_ns)
+                    self._take(image, received_ns, waited_ns, pending is not None, name)
                 except FrameRejected as error:
                     self._reject(str(error), received_ns)
             sample.release()
 
     def _take_message(
-        self, data: Buffer, source: int, number: int | None, received_ns: int, superseded: bool
+        self,
+        data: Buffer,
+        source: int,
+        number: int | None,
+        received_ns: int,
+        waited_ns: int,
+        superseded: bool,
     ) -> None:
         """Take a frame from DDS."""
         self.frame_ns = received_ns
@@ -169,7 +175,7 @@ class PreprocessNode(RedundantNode):
             return
         assert self._topic is not None
         try:
-            self._take(self._topic.read(data), received_ns, superseded)
+            self._take(self._topic.read(data), received_ns, waited_ns, superseded)
         except FrameRejected as error:
             self._reject(str(error), received_ns)
 
@@ -212,10 +218,11 @@ class PreprocessNode(RedundantNode):
         self,
         image: ImageView,
         received_ns: int,
+        waited_ns: int,
         superseded: bool,
         name: tuple[int, int] = (0, 0),
     ) -> None:
-        record = self._enter(image.stamp_ns, image.frame_id, received_ns)
+        record = self._enter(image.stamp_ns, image.frame_id, received_ns, waited_ns)
         if self._video is not None:
             try:
                 # Also where a newer frame is waiting, which is drawn on top of this one.
@@ -243,8 +250,10 @@ class PreprocessNode(RedundantNode):
         except (FrameRejected, TransportError) as error:
             self._end(record, FrameStatus.FAILED, str(error))
 
-    def _enter(self, stamp_ns: int, frame_id: str, received_ns: int) -> FrameRecord:
-        record = self._ingest.enter(stamp_ns, frame_id, received_ns)
+    def _enter(
+        self, stamp_ns: int, frame_id: str, received_ns: int, waited_ns: int = 0
+    ) -> FrameRecord:
+        record = self._ingest.enter(stamp_ns, frame_id, received_ns, waited_ns)
         self.lease.enter(record)
         self.records.send(record)
         return record

@@ -55,13 +55,16 @@ class Ingest:
         self._process = os.getpid()
         self._numbers = count() if numbers is None else numbers
 
-    def enter(self, stamp_ns: int, frame_id: str, received_ns: int) -> FrameRecord:
+    def enter(
+        self, stamp_ns: int, frame_id: str, received_ns: int, waited_ns: int = 0
+    ) -> FrameRecord:
         """Give a frame its number, capture time and deadline.
 
         Args:
             stamp_ns: the message's stamp; 0 if it could not be read.
             frame_id: coordinate frame of the camera.
-            received_ns: CLOCK_MONOTONIC when the frame arrived.
+            received_ns: CLOCK_MONOTONIC when the frame was taken.
+            waited_ns: how long it had waited for that; it counts where the stamp is not believed.
 
         Returns:
             The record that announces the frame to the ledger.
@@ -71,9 +74,9 @@ class Ingest:
         capture = capture_time(stamp_ns, received_ns, received_realtime_ns, self._clock.behind_ns)
         record = FrameRecord(kind=RecordKind.ENTERED, stamp_ns=stamp_ns)
         record.sequence = next(self._numbers)
-        record.capture_ns = capture.capture_ns
+        record.capture_ns = capture.capture_ns - waited_ns * capture.clock_suspect
         record.ingested_ns = now_ns
-        record.deadline_ns = capture.capture_ns + self._deadline_ns
+        record.deadline_ns = record.capture_ns + self._deadline_ns
         record.flags = FrameFlag.CLOCK_SUSPECT if capture.clock_suspect else 0
         record.ingest_process = self._process
         record.camera = self._camera

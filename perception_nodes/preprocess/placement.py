@@ -141,7 +141,8 @@ class Placer:
         ):
             info = self._info if self._undistort else None
             self.unfit = ""
-            if info is not None and (width, height) != (info.width, info.height):
+            is_other = info is not None and (width, height) != (info.width, info.height)
+            if info is not None and is_other and any(info.distortion):
                 sizes = f"{info.width}x{info.height}, and frames are {width}x{height}"
                 self.unfit = f"frames are not rectified: the calibration is of {sizes}"
             with self.preparing():

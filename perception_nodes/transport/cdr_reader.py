@@ -6,12 +6,11 @@ Fields follow the `.msg` definitions of sensor_msgs, foxglove_msgs and ffmpeg_im
 
 import struct
 
-from perception_nodes.core.frame import CameraInfo, FrameRecord, FrameRejected, ImageView
+from perception_nodes.core.frame import FRAME_ID_BYTES, CameraInfo, FrameRejected, ImageView
 from perception_nodes.transport.cdr import HEADER_SIZE, NS_PER_S
 
 Buffer = bytes | bytearray | memoryview
 MAX_STRING = 4096
-MAX_FRAME_ID = FrameRecord.frame_id.size - 1
 BUFFER_MARKER = (0xFFFF_FFFF, 0x524F_5332)
 """Begins what stands in the place of a `uint8[]` whose bytes are not in the message, from ROS 2
 Lyrical on: a backend of `rosidl::Buffer` sends only where they are (see Fast DDS's typesupport)."""
@@ -66,11 +65,11 @@ class CdrReader:
         return bytes(self._data[start : start + max(length - 1, 0)]).decode(errors="replace")
 
     def frame_id(self) -> str:
-        """The frame_id of an image, which detections must repeat in full."""
+        """The frame_id of an image."""
         name = self.string()
         length = len(name.encode(errors="replace"))
-        if length > MAX_FRAME_ID:
-            problem = f"{self._message}: a frame_id of {length} bytes, at most {MAX_FRAME_ID}"
+        if length > FRAME_ID_BYTES:
+            problem = f"{self._message}: a frame_id of {length} bytes, at most {FRAME_ID_BYTES}"
             raise FrameRejected(f"{problem} have room; give the camera a shorter one")
         return name
 

@@ -90,6 +90,7 @@ class Account:
         """
         self.camera = camera
         timeout_ns = self._timeout_ns = round(settings.outcome_timeout_ms * 1e6)
+        self._late_ns = now_ns - timeout_ns
         self._book = KeptBook(camera, now_ns)
         self.ledger = Ledger(timeout_ns, self._book.pages, camera)
         self.health = Health(settings.health, now_ns)
@@ -145,8 +146,11 @@ class Account:
         for member in died:
             # `now_ns` is too early: frames may have come since then and before the death.
             self.ledger.died(member.pid, time.monotonic_ns())
+        if not on_time:
+            self._late_ns = now_ns
         # If we were stopped, whoever sends outcomes was perhaps stopped too: it has twice the time.
-        closed += self.ledger.expire(now_ns if on_time else now_ns - self._timeout_ns)
+        is_late = now_ns < self._late_ns + self._timeout_ns
+        closed += self.ledger.expire(now_ns - self._timeout_ns if is_late else now_ns)
         for report in closed:
             self.watch.report(report)
             self.health.frame(

@@ -17,8 +17,8 @@ class HealthLimits:
 
     Attributes:
         unsafe_after_ms: after this time without published detections the mode is UNSAFE.
-        unsafe_when_late_ms: after this time without any in time it is, too: nobody may rely on
-            those that are late.
+        unsafe_when_late_ms: where all detections of this time were late it is, too: nobody may rely
+            on them.
         window_frames: shares are taken over this many frames.
         degraded_miss_rate: the mode is DEGRADED if a larger share of frames has no result in time,
             or only the result of a smaller model or another backend.
@@ -52,7 +52,7 @@ class Health:
         self._degraded_why = self._failed_why = ""
         self._unpublished, self._unpublished_why = 0, ""
         self._last_published_ns: int | None = None
-        self._last_in_time_ns = 0
+        self._late_since_ns: int | None = None
         self._better_since_ns = now_ns
         self._better: tuple[HealthMode, str] | None = None
         self._starting = True
@@ -67,8 +67,10 @@ class Health:
         if status == FrameStatus.FAILED:
             self._failed_why = reason
         if status in PUBLISHED:
-            if status in IN_TIME or self._last_published_ns is None:
-                self._last_in_time_ns = now_ns
+            if status in IN_TIME:
+                self._late_since_ns = None
+            elif self._late_since_ns is None:
+                self._late_since_ns = now_ns
             self._last_published_ns, self._unpublished, self._unpublished_why = now_ns, 0, ""
         else:
             self._unpublished += 1
@@ -119,9 +121,11 @@ class Health:
         if silence_ms > limits.unsafe_after_ms:
             text = f"no detections for {limits.unsafe_after_ms:.0f} ms"
             return HealthMode.UNSAFE, text + self._since_then()
-        if now_ns - self._last_in_time_ns > limits.unsafe_when_late_ms * 1e6:
-            text = f"no detections in time for {limits.unsafe_when_late_ms:.0f} ms"
-            return HealthMode.UNSAFE, text
+        if self._late_since_ns is not None:
+            late_ms = (self._last_published_ns - self._late_since_ns) / 1e6
+            if late_ms > limits.unsafe_when_late_ms:
+                text = f"no detections in time for {limits.unsafe_when_late_ms:.0f} ms"
+                return HealthMode.UNSAFE, text
         frames = len(self._statuses)
         abandoned = sum(map(self._statuses.count, ABANDONED))
         if abandoned > limits.skipping_rate * limits.window_frames:

@@ -67,7 +67,7 @@ class Inbox:
         if record.kind == RecordKind.LEFT:
             path = journal_of(self._camera, role, record.process)
             handle = open_process(record.process)
-            self._spent.append((record.sent_ns, record.process, path, handle))
+            self._spend(record.sent_ns, record.process, path, handle)
             self._forget_signs(record.process)
         elif record.kind == RecordKind.HEARTBEAT or record.process not in self._signs:
             self._look_for_signs(role, record.process)
@@ -105,7 +105,7 @@ class Inbox:
     def last_words(self, role: str, process: int, now_ns: int) -> list[FrameRecord]:
         """Take the records of a dead process that did not reach us through its channel."""
         path = journal_of(self._camera, role, process)
-        self._spent.append((now_ns, process, path, None))
+        self._spend(now_ns, process, path, None)
         self._forget_signs(process)
         return self.new(read_journal(path))
 
@@ -116,6 +116,14 @@ class Inbox:
         for _, _, _, handle in self._spent:
             if handle is not None:
                 handle.close()
+
+    def _spend(self, now_ns: int, process: int, path: Path, handle: Process | None) -> None:
+        """Forget a process some time from now on, and not from when it has left before."""
+        for spent in [one for one in self._spent if one[1] == process]:
+            self._spent.remove(spent)
+            if spent[3] is not None:
+                spent[3].close()
+        self._spent.append((now_ns, process, path, handle))
 
     def _look_for_signs(self, role: str, process: int) -> None:
         """Map the journal of a process that works from now on; it may have a new one."""

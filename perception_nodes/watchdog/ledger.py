@@ -135,6 +135,8 @@ class Ledger:
     def forget(self, process: int) -> None:
         """Forget the numbers of a process that has long been gone: its own may be used again."""
         self._numbers.pop(process, None)
+        self._closed_order = deque(key for key in self._closed_order if key[0] != process)
+        self._closed = set(self._closed_order)
 
     def expire(self, now_ns: int) -> list[FrameRecord]:
         """Close the frames that have been without an outcome for too long.
@@ -268,7 +270,10 @@ class Ledger:
             self._remember(key)
             self._numbers[process] = _with(self._numbers.get(process), sequence)
             if index >= reported - REMEMBERED_OUTCOMES // 2:
-                recent[process] = _with(recent.get(process), sequence)
+                known = recent.get(process)
+                is_far = known is not None and sequence - known.stop >= MAX_GAP
+                # What is between was told of by one report.
+                recent[process] = _with(None if is_far else known, sequence)
         for process, numbers in recent.items():
             for sequence in numbers[-REMEMBERED_OUTCOMES:]:
                 if (process, sequence) not in self._closed:

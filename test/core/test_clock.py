@@ -88,6 +88,15 @@ def test_a_simulated_time_that_is_not_told_for_a_while_is_followed_at_once(pause
         assert abs(clock._at(now_ns) - WALL - index * tick_ns) <= tick_ns, index
 
 
+def test_a_burst_after_a_pause_says_nothing_of_the_rate():
+    clock, begin_ns, told_ns, now_ns = SimulatedClock(), time.monotonic_ns() - 10**10, WALL, 0
+    for step_ms in [50] * 20 + [210, 5, 5, 50, 50]:
+        now_ns += step_ms * 1_000_000
+        told_ns += 50_000_000
+        clock.update(told_ns, begin_ns + now_ns)
+        assert abs(clock._at(begin_ns + now_ns + 45_000_000) - told_ns) <= 200_000_000
+
+
 @pytest.mark.parametrize(("waited_ns", "known_ns"), [(5, 5), (-1, 0), (10**9, 0), (10**18, 0)])
 def test_a_wait_that_cannot_be_is_none(waited_ns, known_ns):
     assert since_receipt(waited_ns) == known_ns

@@ -205,6 +205,12 @@ class TestLens:
         write(frame(scene(640, 480), "bgr8"), processor)
         assert processor.placer.unfit == ""
 
+    def test_a_calibration_that_has_nothing_to_rectify_fits_every_size(self):
+        processor = preprocessor()
+        processor.calibrate(CameraInfo(0, 0, "plumb_bob", (0.0,) * 5, (0.0,) * 9))
+        write(frame(scene(640, 480), "bgr8"), processor)
+        assert processor.placer.unfit == ""
+
     def test_no_distortion_is_no_lens(self):
         assert lens_from(CameraInfo(640, 480, "plumb_bob", (0.0,) * 5, MATRIX)) is None
         assert lens_from(CameraInfo(640, 480, "", (), MATRIX)) is None

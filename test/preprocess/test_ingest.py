@@ -77,6 +77,16 @@ def test_with_a_suspect_stamp_the_deadline_runs_from_receipt(ingest, stamp_ns):
     assert record.stamp_ns == stamp_ns
 
 
+@pytest.mark.parametrize(("age_ms", "capture_ms"), [(3, -3), (0, 0), (2000, -8), (-500, -8)])
+def test_a_wait_for_us_counts_where_the_stamp_cannot_be_believed_and_nowhere_else(
+    ingest, age_ms, capture_ms
+):
+    record = ingest.enter(WALL - age_ms * MS, "camera", NOW, waited_ns=8 * MS)
+    assert record.capture_ns == NOW + capture_ms * MS
+    assert record.deadline_ns == record.capture_ns + 10 * MS
+    assert bool(record.flags & FrameFlag.CLOCK_SUSPECT) == (age_ms in (2000, -500))
+
+
 @pytest.mark.parametrize("name", ["", "ü" * 100, "x" * 63, "x" * 64, "🚗" * 30, "bad\udcffname"])
 def test_any_frame_id_fits(ingest, name):
     kept = ingest.enter(WALL, name, NOW).frame_id

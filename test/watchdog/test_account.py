@@ -43,7 +43,8 @@ for line in sys.stdin:
 class Graph:
     """Preprocessing is this process; detectors are others."""
 
-    def __init__(self, root):
+    def __init__(self, root, outcome_timeout_ms=60_000.0):
+        self.outcome_timeout_ms = outcome_timeout_ms
         self.environment = {**os.environ, "PYTHONPATH": str(root)}
         self.endpoint = Endpoint("test")
         self.account = self.new_account()
@@ -53,7 +54,11 @@ class Graph:
 
     def new_account(self):
         settings = AccountSettings(
-            Budget(), {"detector": 1, "preprocess": 1}, 60_000.0, HealthLimits(), FaultLimits()
+            Budget(),
+            {"detector": 1, "preprocess": 1},
+            self.outcome_timeout_ms,
+            HealthLimits(),
+            FaultLimits(),
         )
         return Account(self.endpoint, "front", settings, time.monotonic_ns())
 
@@ -167,6 +172,24 @@ def test_frames_that_came_while_nobody_looked_did_come(graph):
     graph.enter()
     step = graph.account.step(time.monotonic_ns(), now_ns - 400_000_000)
     assert "no frame" not in [fault.name for fault in step.faults]
+
+
+def test_where_the_watchdog_itself_was_stopped_an_outcome_has_twice_the_time(root):
+    graph = Graph(root, outcome_timeout_ms=1000.0)
+    try:
+        graph.start_detector()
+        graph.enter()
+        begin_ns = time.monotonic_ns()
+        graph.account.step(begin_ns, begin_ns)
+        for after_ms, late_ms in ((1500, 1400), (1508, 0)):
+            now_ns = begin_ns + after_ms * 1_000_000
+            graph.account.step(now_ns, now_ns - late_ms * 1_000_000)
+            assert graph.account.ledger.in_flight == 1
+        now_ns = begin_ns + 2_600_000_000
+        graph.account.step(now_ns, now_ns)
+        assert graph.account.ledger.in_flight == 0
+    finally:
+        graph.close()
 
 
 def test_the_mode_and_its_change_are_told(graph):

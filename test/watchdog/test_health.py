@@ -140,6 +140,14 @@ def test_where_none_is_in_time_for_long_nobody_may_rely_on_them(nominal):
     assert nominal.mode == "NOMINAL"
 
 
+def test_rare_frames_that_are_all_in_time_are_safe():
+    run = Run()
+    run.health = Health(HealthLimits(unsafe_after_ms=10_000), 0)
+    run.frames(OK, 40, every_ms=5000)
+    run.wait(4000)
+    assert run.mode == "NOMINAL"
+
+
 def test_late_from_the_start_is_unsafe_in_the_end():
     run = Run()
     run.frames(LATE, 90)

@@ -15,6 +15,7 @@ from perception_nodes.watchdog.inbox import Inbox
 
 pytestmark = pytest.mark.usefixtures("ros_domain")
 KEPT_NS = 100
+LEFT = RecordKind.LEFT
 
 
 @pytest.fixture
@@ -110,11 +111,15 @@ def test_the_journal_of_the_dead_is_kept_for_a_while(endpoint):
 def test_the_number_of_one_that_has_left_may_be_used_again_when_it_has_ended(endpoint):
     inbox = inbox_of(endpoint)
     with subprocess.Popen(["sleep", "100"]) as left:
-        for number, kind in ((300, RecordKind.HEARTBEAT), (301, RecordKind.LEFT)):
-            inbox.take("detector", FrameRecord(process=left.pid, record=number, kind=kind))
+        inbox.take("detector", FrameRecord(process=left.pid, record=301, kind=LEFT))
         assert list(inbox.remove_spent(1 + KEPT_NS)) == [], "it may come back"
         left.kill()
-    assert list(inbox.remove_spent(2 + 2 * KEPT_NS)) == [left.pid]
+        for number in range(2, 9):
+            inbox.take("detector", FrameRecord(process=left.pid, record=number, kind=LEFT))
+        assert len(inbox._spent) == 1, "no descriptor for each time that it has left"
+        inbox.last_words("detector", left.pid, KEPT_NS)
+    assert list(inbox.remove_spent(2 * KEPT_NS)) == [], "kept from its death on"
+    assert list(inbox.remove_spent(1 + 2 * KEPT_NS)) == [left.pid]
     assert inbox.new([FrameRecord(process=left.pid, record=0)])
 
 

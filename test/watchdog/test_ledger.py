@@ -203,9 +203,20 @@ class TestLedger:
         assert ledger.frames_in == 2 + len(alone) + len(many)
         assert ledger.balanced
 
+    def test_what_one_report_told_of_is_not_told_again_by_the_next_watchdog(self):
+        book = LedgerBook()
+        ledger = Ledger(TIMEOUT_NS, book)
+        frames = [*range(100), *range(5000, 5100)]
+        for sequence in frames:
+            for report in ledger.take([entry(sequence), outcome(sequence)]):
+                ledger.reported(report)
+        successor = Ledger(TIMEOUT_NS, book)
+        assert (successor.in_flight, successor.frames_in) == (0, ledger.frames_in)
+
     def test_the_numbers_of_a_process_that_is_gone_say_nothing_of_the_next_one(self):
         ledger = Ledger(TIMEOUT_NS)
-        ledger.take([entry(500), outcome(500)])
+        for sequence in (3, 4, 500):
+            ledger.take([entry(sequence), outcome(sequence)])
         ledger.forget(entry(0).ingest_process)
         assert names(ledger.take([entry(3), outcome(3), entry(5), outcome(5)])) == [
             (3, "OK"), (4, "FAILED"), (5, "OK"),
