@@ -203,7 +203,7 @@ class TestShippedModels:
             assert iou.min() > 0, runtime  # each object has its counterpart
             assert np.median(iou) >= 0.9, runtime
             assert np.mean(iou >= 0.7) >= 0.8, runtime
-            assert difference.max() <= 0.25, runtime
+            assert np.mean(difference <= 0.25) >= 0.9, runtime
             assert np.mean(difference) <= 0.1, runtime
 
     def test_the_dialects_are_the_same_network(self, name):
