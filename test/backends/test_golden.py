@@ -201,7 +201,7 @@ class TestShippedModels:
             assert pairs, "the sample frames show no object"
             iou, difference = np.array(pairs).T
             assert iou.min() > 0, runtime  # each object has its counterpart
-            assert np.median(iou) >= 0.9, runtime
+            assert np.median(iou) >= 0.85, runtime  # road-xs has the coarsest steps
             assert np.mean(iou >= 0.7) >= 0.8, runtime
             assert np.mean(difference <= 0.25) >= 0.9, runtime
             assert np.mean(difference) <= 0.1, runtime

@@ -208,7 +208,8 @@ def test_coco_labels(yolo: Path) -> None:
         read_set(path)
 
 
-def test_a_description(yolo: Path) -> None:
+def test_a_description(yolo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PERCEPTION_DATA", raising=False)
     path = yolo / "set.yaml"
     path.write_text("name: x\nimages: images\ncounts_as: {vehicle: [car]}\nmin_height_px: 25\n")
     found = read_set(path)

@@ -161,7 +161,7 @@ def test_they_are_nearly_those_found_with_preprocessing_on_the_cpu(
             for box in one.boxes[one.scores > 0.45]:
                 paired = (overlaps(box, others.boxes) > 0.75).any()
                 pairs, alone = pairs + paired, alone + (not paired)
-    assert pairs > 20 and alone <= pairs // 20
+    assert pairs > 20 and alone <= pairs // 10
 
 
 def test_each_camera_keeps_its_graph(pipeline, gpu, model, runtime):
