@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.core.clock import since_receipt
-from perception_nodes.core.frame import STAMP_LIMIT_NS, FrameRejected, ImageView
+from perception_nodes.core.frame import FRAME_ID_BYTES, STAMP_LIMIT_NS, FrameRejected, ImageView
 from perception_nodes.transport.shm import SPARE_SAMPLES, Endpoint, Reader, Writer
 
 CAMERA_DEPTH = 4
@@ -37,7 +37,7 @@ class CameraHeader(ctypes.Structure):
         ("step", ctypes.c_uint32),
         ("size_bytes", ctypes.c_uint32),
         ("encoding", ctypes.c_char * 32),
-        ("frame_id", ctypes.c_char * 64),
+        ("frame_id", ctypes.c_char * (FRAME_ID_BYTES + 1)),
         ("lost", ctypes.c_uint32),
         ("filled_us", ctypes.c_uint32),
     ]
@@ -61,7 +61,7 @@ class CameraHeader(ctypes.Structure):
         """Fill in what `view_camera_frame` reads; a text that has no room is cut."""
         self.stamp_ns, self.width, self.height = stamp_ns, width, height
         self.step, self.size_bytes = step, size_bytes
-        self.encoding, self.frame_id = encoding.encode()[:31], frame_id.encode()[:63]
+        self.encoding, self.frame_id = encoding.encode()[:31], frame_id.encode()[:FRAME_ID_BYTES]
         self.filled_us = monotonic_us()
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from perception_nodes.cameras.channel import CameraHeader, camera_writer
 from perception_nodes.cameras.source import CameraGone, CameraSource
+from perception_nodes.core.frame import FRAME_ID_BYTES
 from perception_nodes.transport.shm import Endpoint, Writer
 
 REOPEN_S = 0.5
@@ -39,7 +40,7 @@ class CameraFeed:
             tell: told a line when the source is opened, gone and back.
         """
         self._endpoint, self._camera, self._source = endpoint, camera, source
-        self._frame_id, self._tell = frame_id.encode()[:63], tell
+        self._frame_id, self._tell = frame_id.encode()[:FRAME_ID_BYTES], tell
         self._slots: Writer[CameraHeader] | None = None
         self._number = 0
         self.sent = self.lost = 0

@@ -20,6 +20,9 @@ STAMP_LIMIT_NS = (1 << 31) * 1_000_000_000
 MAX_SIDE_PX = 65_535
 FRAME_ID_BYTES = 63
 """Room for the frame_id of a frame, which detections must repeat in full."""
+MAX_GAP = 256
+"""Each of so many frames missing in a row gets a report of its own. More of them are an outage: one
+report stands for all, since thousands at once would hold up the frames that do come."""
 NO_PIXELS_BYTES = 1
 """Payload of a slot without pixels; a slot has at least one byte."""
 MAX_PLACEMENT = 1e6
@@ -131,7 +134,7 @@ class FrameFacts(ctypes.Structure):
         ("ingest_process", ctypes.c_uint32),
         ("picture", ctypes.c_uint32),
         ("camera", ctypes.c_char * 32),
-        ("frame_id", ctypes.c_char * 64),
+        ("frame_id", ctypes.c_char * (FRAME_ID_BYTES + 1)),
         ("source_width", ctypes.c_uint32),
         ("source_height", ctypes.c_uint32),
     ]
@@ -309,7 +312,7 @@ class DetectionRecord(ctypes.Structure):
         ("deadline_ns", ctypes.c_int64),
         ("status", ctypes.c_uint32),
         ("ingest_process", ctypes.c_uint32),
-        ("frame_id", ctypes.c_char * 64),
+        ("frame_id", ctypes.c_char * (FRAME_ID_BYTES + 1)),
         ("count", ctypes.c_uint32),
         ("boxes", ctypes.c_float * (4 * MAX_DETECTIONS)),
         ("scores", ctypes.c_float * MAX_DETECTIONS),

@@ -121,8 +121,8 @@ class ImageTopic:
             self._received += 1
             before, taken = taken, self._reader.take()
             publisher = zlib.crc32(before.publisher) | 1
-            is_old = taken is not None
-            self._take(before.data, publisher, before.number, received_ns, waited_ns, is_old)
+            superseded = taken is not None
+            self._take(before.data, publisher, before.number, received_ns, waited_ns, superseded)
 
     def look(self) -> ImageTopicFacts | None:
         """Follow the publishers that come and go; to be called every few milliseconds.

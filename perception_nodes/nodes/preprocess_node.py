@@ -7,7 +7,13 @@ from itertools import count
 from perception_nodes.backends.model import load_model
 from perception_nodes.cameras.channel import camera_reader, camera_senders, view_camera_frame
 from perception_nodes.core.budget import Budget
-from perception_nodes.core.frame import FrameRecord, FrameRejected, FrameStatus, ImageView
+from perception_nodes.core.frame import (
+    MAX_GAP,
+    FrameRecord,
+    FrameRejected,
+    FrameStatus,
+    ImageView,
+)
 from perception_nodes.graph.awaited import Trouble, channel_trouble, trouble_of
 from perception_nodes.graph.config import PreprocessSettings
 from perception_nodes.nodes.base import IDLE_WAIT_MS, Period
@@ -27,10 +33,6 @@ from perception_nodes.transport import channels
 from perception_nodes.transport.cdr_reader import Buffer
 from perception_nodes.transport.memory import TransportError
 from perception_nodes.watchdog.faults import MS
-
-MAX_GAP = 256
-"""Each of so many frames lost in a row gets a report of its own. More of them are an outage: one
-report stands for all, since thousands at once would hold up the frames that do come."""
 
 
 class PreprocessNode(RedundantNode):

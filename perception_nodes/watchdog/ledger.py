@@ -4,15 +4,13 @@ import ctypes
 from collections import deque
 from collections.abc import Iterable
 
-from perception_nodes.core.frame import FrameRecord, FrameStatus, RecordKind
+from perception_nodes.core.frame import MAX_GAP, FrameRecord, FrameStatus, RecordKind
 from perception_nodes.watchdog.detectors import DetectorHistory, DetectorTable
 
 Key = tuple[int, int]
 """(ingest process, sequence): identifies a frame, since each process numbers frames from 0."""
 
 REMEMBERED_OUTCOMES = 4096
-MAX_GAP = 256
-"""So many frames in a row whose records are missing have a report each; more are one report."""
 RECORDS_LOST = b"its records were lost on the way to the watchdog"
 MANY_LOST = b"one report for %d frames, whose records were lost on the way to the watchdog"
 NO_DETECTOR = b"no detector is known to have been working when it came"

@@ -4,6 +4,7 @@ import fcntl
 import itertools
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -17,20 +18,23 @@ DOMAINS = 101
 
 def own_domain(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """A domain that no other test, nor another run beside this one, is in; empty at both ends."""
-    number, lock = _claimed()
+    number, path, lock = _claimed()
     monkeypatch.setenv("ROS_DOMAIN_ID", str(number))
-    _empty(number)
-    yield number
-    _empty(number)
-    os.close(lock)
+    try:
+        _empty(number)
+        yield number
+        _empty(number)
+    finally:
+        path.unlink()
+        os.close(lock)
 
 
-def _claimed() -> tuple[int, int]:
+def _claimed() -> tuple[int, Path, int]:
     while True:
         number = (os.getpid() + 7 * next(NUMBERS)) % DOMAINS + 1
+        path = SHM_FOLDER / f"perceptiontest_domain{number}.lock"
         try:
-            path = SHM_FOLDER / f"perceptiontest_domain{number}.lock"
-            return number, open_locked(path, fcntl.LOCK_EX)
+            return number, path, open_locked(path, fcntl.LOCK_EX)
         except Locked:
             continue
 

@@ -4,10 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from perception_nodes.core.frame import MAX_GAP
 from perception_nodes.graph.topics import info_topic
 from perception_nodes.nodes import preprocess_node
 from perception_nodes.nodes.frame_numbers import FrameNumbers
-from perception_nodes.nodes.preprocess_node import MAX_GAP, PreprocessNode
+from perception_nodes.nodes.preprocess_node import PreprocessNode
 
 
 def test_the_first_frame_of_a_source_misses_nothing():
