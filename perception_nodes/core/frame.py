@@ -1,7 +1,7 @@
 """What travels with a frame: the header of its slot, its stamps, its status, its detections."""
 
 import ctypes
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum, IntFlag
 from typing import Any
 
@@ -105,6 +105,9 @@ class CameraInfo:
         model: `plumb_bob`, `rational_polynomial`, `equidistant`, or another name.
         distortion: coefficients D.
         matrix: the nine values of K, row by row.
+        binning: pixels of that size to a pixel of the image, across and down; 0 means 1.
+        region: x, y, width and height of what the image shows, in pixels of that size; a width or
+            height of 0 means all.
     """
 
     width: int
@@ -112,6 +115,28 @@ class CameraInfo:
     model: str
     distortion: tuple[float, ...]
     matrix: tuple[float, ...]
+    binning: tuple[int, int] = (1, 1)
+    region: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+    def for_images(self, width: int, height: int) -> "CameraInfo | None":
+        """The calibration of images of one size, None if it is of others.
+
+        Those are images of the size that the calibration is for, whatever their binning: many
+        drivers calibrate what they publish. Or they are what region and binning leave of it.
+        """
+        if (width, height) == (self.width, self.height):
+            return replace(self, binning=(1, 1), region=(0, 0, 0, 0))
+        left, top, *shown = self.region
+        if not all(shown):
+            left, top, shown = 0, 0, [self.width, self.height]
+        across, down = (max(1, step) for step in self.binning)
+        if (width, height) != (shown[0] // across, shown[1] // down):
+            return None
+        fx, skew, cx, _, fy, cy = self.matrix[:6]
+        # Pixel i lies at i, so the middle of the first `across` pixels is half a pixel less.
+        cx, cy = (cx - left + 0.5) / across - 0.5, (cy - top + 0.5) / down - 0.5
+        matrix = (fx / across, skew / across, cx, 0.0, fy / down, cy, 0.0, 0.0, 1.0)
+        return CameraInfo(width, height, self.model, self.distortion, matrix)
 
 
 class FrameFacts(ctypes.Structure):

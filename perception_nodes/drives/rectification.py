@@ -21,7 +21,7 @@ class RecordedCalibration:
         self.warnings: list[str] = []
         self._preprocessor = preprocessor
         self._last: bytes | None = None
-        self._size: tuple[int, int] | None = None
+        self._info: CameraInfo | None = None
         self._changes = 0
         self._first_change = 0
 
@@ -42,7 +42,7 @@ class RecordedCalibration:
                 f"in force: {error}"
             )
             return
-        self._size = None
+        self._info = None
         try:
             self._preprocessor.calibrate(read)
         except UnknownLens as error:
@@ -54,18 +54,17 @@ class RecordedCalibration:
                 "the camera is not calibrated (K = 0)"
             )
         else:
-            self._size = (read.width, read.height)
+            self._info = read
 
     def check_size(self, index: int, width: int, height: int) -> None:
         """Warn if the calibration is for frames of another size."""
-        if self._size not in (None, (width, height)):
-            assert self._size is not None
-            wanted = "x".join(map(str, self._size))
+        info = self._info
+        if info is not None and not info.for_images(width, height):
             self._warn(
                 f"from frame {index} on frames are not rectified: they are {width}x{height}, the "
-                f"CameraInfo is for {wanted}"
+                f"CameraInfo is for {info.width}x{info.height}"
             )
-            self._size = None
+            self._info = None
 
     def notes(self) -> list[str]:
         """The warnings, and how often the calibration changed."""

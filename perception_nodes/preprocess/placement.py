@@ -44,7 +44,8 @@ class Placement:
             stretch: whether they fill the input whatever their shape.
         """
         letterbox = Letterbox.fit(*source, *size, stretch)
-        if info is None or source != (info.width, info.height):
+        info = info and info.for_images(*source)
+        if info is None:
             return cls(letterbox, *source)
         try:
             lens = lens_from(info)
@@ -141,8 +142,7 @@ class Placer:
         ):
             info = self._info if self._undistort else None
             self.unfit = ""
-            is_other = info is not None and (width, height) != (info.width, info.height)
-            if info is not None and is_other and any(info.distortion):
+            if info is not None and not info.for_images(width, height) and any(info.distortion):
                 sizes = f"{info.width}x{info.height}, and frames are {width}x{height}"
                 self.unfit = f"frames are not rectified: the calibration is of {sizes}"
             with self.preparing():

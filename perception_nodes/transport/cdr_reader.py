@@ -191,7 +191,7 @@ def _video_codec(name: str) -> str:
 
 
 def read_camera_info(data: Buffer) -> CameraInfo:
-    """Read a serialized `sensor_msgs/msg/CameraInfo` up to K.
+    """Read a serialized `sensor_msgs/msg/CameraInfo`, without R and P.
 
     Raises:
         FrameRejected: cut off.
@@ -205,7 +205,11 @@ def read_camera_info(data: Buffer) -> CameraInfo:
     if count > 14:
         raise FrameRejected(f"CameraInfo: {count} distortion coefficients are not believable")
     distortion = reader.numbers(f"{count}d") if count else ()
-    return CameraInfo(width, height, model, distortion, reader.numbers("9d"))
+    matrix = reader.numbers("9d")
+    reader.numbers("21d")  # R and P
+    across, down, left, top, region_height, region_width = (reader.uint32() for _ in range(6))
+    region = left, top, region_width, region_height
+    return CameraInfo(width, height, model, distortion, matrix, (across, down), region)
 
 
 def read_stamp(data: Buffer) -> int:

@@ -205,6 +205,34 @@ class TestLens:
         write(frame(scene(640, 480), "bgr8"), processor)
         assert processor.placer.unfit == ""
 
+    @pytest.mark.parametrize("info", [BARREL, FISHEYE])
+    @given(
+        st.tuples(*[st.integers(0, 200)] * 2),
+        st.tuples(*[st.integers(40, 280)] * 2),
+        st.tuples(*[st.integers(1, 4)] * 2),
+    )
+    def test_a_calibration_of_the_sensor_fits_a_part_of_it_binned(self, info, corner, size, bins):
+        """Each pixel of the image has the ray of the middle of the pixels that it is made of."""
+        info = replace(info, binning=bins, region=(*corner, *size))
+        image = info.for_images(size[0] // bins[0], size[1] // bins[1])
+        of_image, of_sensor = lens_from(image), lens_from(info)
+        pixels = np.array([[0, 0], [image.width - 1, 0], [image.width // 2, image.height - 1]])
+        middles = corner + pixels * bins + (np.array(bins) - 1) / 2
+        found, expected = of_image.undistort(pixels), of_sensor.undistort(middles)
+        np.testing.assert_allclose(found, expected, atol=1e-9)
+        assert info.for_images(641, 480) is None
+
+    def test_frames_of_a_part_of_the_sensor_are_rectified(self):
+        processor = preprocessor()
+        processor.calibrate(replace(BARREL, binning=(2, 0), region=(100, 40, 400, 300)))
+        assert write(frame(scene(200, 300), "bgr8"), processor)[1].flags == FrameFlag.RECTIFIED
+        assert processor.placer.unfit == ""
+
+    def test_a_calibration_of_the_binned_image_is_used_as_it_is(self):
+        binned = replace(BARREL, binning=(2, 2))
+        assert binned.for_images(640, 480) == BARREL
+        assert binned.for_images(320, 240).matrix[:3] == (200.0, 0.0, 159.5)
+
     def test_a_calibration_that_has_nothing_to_rectify_fits_every_size(self):
         processor = preprocessor()
         processor.calibrate(CameraInfo(0, 0, "plumb_bob", (0.0,) * 5, (0.0,) * 9))

@@ -70,7 +70,11 @@ def test_compressed_image(stamp_ns, frame_id, name, data, little_endian):
 @given(names, st.lists(st.floats(allow_nan=False), max_size=14), st.booleans())
 def test_camera_info(model, distortion, little_endian):
     message = camera_info(model=model, distortion=distortion)
+    message.binning_x, message.binning_y = 2, 3
+    message.roi.x_offset, message.roi.y_offset = 4, 5
+    message.roi.width, message.roi.height = 6, 7
     info = read_camera_info(serialize(message, little_endian))
+    assert (info.binning, info.region) == ((2, 3), (4, 5, 6, 7))
     assert (info.width, info.height, info.model) == (640, 480, model)
     assert info.distortion == tuple(distortion)
     assert info.matrix == tuple(range(9))
@@ -93,7 +97,7 @@ def test_every_truncation_is_rejected_or_needs_no_more(message, little_endian):
     whole = read(data)
     for size in range(len(data)):
         try:
-            # CameraInfo is read up to K: what follows it may be missing.
+            # A CameraInfo may lack its last byte, do_rectify, which is not read.
             assert read(data[:size]) == whole
         except FrameRejected as error:
             assert message.__msgtype__.rpartition("/")[2] in str(error)
