@@ -1,9 +1,11 @@
 """Recorded calibrations: each frame is rectified by the one in force when it was logged."""
 
+from contextlib import suppress
+
 from perception_nodes.core.frame import CameraInfo, FrameRejected
 from perception_nodes.drives.bag import RawFrame
 from perception_nodes.preprocess.cpu import Preprocessor
-from perception_nodes.preprocess.lens import UnknownLens
+from perception_nodes.preprocess.lens import UnknownLens, is_rectified
 from perception_nodes.transport.cdr_reader import read_camera_info
 
 STAMP_END = 12
@@ -17,18 +19,25 @@ class RecordedCalibration:
         warnings: what is wrong with them, one line each.
     """
 
-    def __init__(self, preprocessor: Preprocessor) -> None:
+    def __init__(self, preprocessor: Preprocessor, topic: str) -> None:
+        """Begin a drive.
+
+        Args:
+            preprocessor: rectifies the frames.
+            topic: of the images.
+        """
         self.warnings: list[str] = []
         self._preprocessor = preprocessor
+        self._is_used = not is_rectified(topic)
         self._last: bytes | None = None
-        self._info: CameraInfo | None = None
+        self._unfit = ""
         self._changes = 0
         self._first_change = 0
 
     def follow(self, frame: RawFrame) -> None:
         """Use the calibration of a frame; to be called for all frames in order."""
         info = frame.camera_info
-        if info is None or info[STAMP_END:] == self._last:
+        if info is None or not self._is_used or info[STAMP_END:] == self._last:
             return
         if self._last is not None:
             self._changes += 1
@@ -42,29 +51,20 @@ class RecordedCalibration:
                 f"in force: {error}"
             )
             return
-        self._info = None
-        try:
+        with suppress(UnknownLens):  # which `check` tells
             self._preprocessor.calibrate(read)
-        except UnknownLens as error:
-            self._warn(f"from frame {frame.index} on frames are not rectified: {error}")
-            return
         if _is_uncalibrated(read):
             self._warn(
                 f"from frame {frame.index} on frames are not rectified: the CameraInfo says that "
                 "the camera is not calibrated (K = 0)"
             )
-        else:
-            self._info = read
 
-    def check_size(self, index: int, width: int, height: int) -> None:
-        """Warn if the calibration is for frames of another size."""
-        info = self._info
-        if info is not None and not info.for_images(width, height):
-            self._warn(
-                f"from frame {index} on frames are not rectified: they are {width}x{height}, the "
-                f"CameraInfo is for {info.width}x{info.height}"
-            )
-            self._info = None
+    def check(self, index: int) -> None:
+        """Warn if a frame, just preprocessed, was not rectified although its lens is known."""
+        unfit = self._preprocessor.placer.unfit
+        if unfit and unfit != self._unfit:
+            self._warn(f"from frame {index} on {unfit}")
+        self._unfit = unfit
 
     def notes(self) -> list[str]:
         """The warnings, and how often the calibration changed."""

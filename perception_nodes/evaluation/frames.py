@@ -71,7 +71,7 @@ class FrameSource:
         preprocessor = self.image.preprocessor(undistort=True)
         rejected = 0
         with open_drive(bag) as drive:
-            calibration = RecordedCalibration(preprocessor)
+            calibration = RecordedCalibration(preprocessor, drive.topic)
             read = read_compressed_image if drive.message_type == COMPRESSED_IMAGE else read_image
             for frame in drive.frames():
                 calibration.follow(frame)
@@ -81,6 +81,7 @@ class FrameSource:
                     rejected += 1
                     reason = error
                     continue
+                calibration.check(frame.index)
                 yield f"{bag.name}:{frame.index}", pixels
             for warning in (*(f"{bag}: {note}" for note in calibration.notes()), *drive.warnings):
                 self._note(warning)

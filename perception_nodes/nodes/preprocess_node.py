@@ -27,6 +27,7 @@ from perception_nodes.nodes.ros_time import RosTime
 from perception_nodes.nodes.running import run_node
 from perception_nodes.preprocess.calibration import read_calibration
 from perception_nodes.preprocess.ingest import Ingest
+from perception_nodes.preprocess.lens import is_rectified
 from perception_nodes.preprocess.video import VideoDecoder
 from perception_nodes.system.realtime import RANKS
 from perception_nodes.transport import channels
@@ -68,6 +69,8 @@ class PreprocessNode(RedundantNode):
         self._slots = channels.slot_writer(self.endpoint, settings.camera, *size)
         if settings.calibration_file:
             self._preprocessor.calibrate(read_calibration(settings.calibration_file))
+        elif is_rectified(settings.image_topic):
+            self.get_logger().info(f"{settings.image_topic} is rectified already, by its name")
         else:
             CalibrationTopic(self, settings.image_topic, self._preprocessor)
         self._numbers = FrameNumbers()
@@ -135,7 +138,7 @@ class PreprocessNode(RedundantNode):
             is_missed = now_ns > self.frame_ns + self.settings.no_frame_ms * MS
             unfit = self._preprocessor.placer.unfit
             if trouble is None and unfit:
-                trouble = Trouble(unfit, "calibrate this size, or undistort:=false")
+                trouble = Trouble(unfit, "correct the calibration, or undistort:=false")
             self._input.tell(trouble if came or is_missed else None)
 
     def work(self) -> None:

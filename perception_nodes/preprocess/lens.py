@@ -10,10 +10,46 @@ from perception_nodes.core.geometry import Lens
 
 POLYNOMIAL_MODELS = ("plumb_bob", "rational_polynomial")
 FISHEYE_MODELS = ("equidistant", "fisheye")
+LEAST_SCALE = 0.5
+"""Of the middle of the picture. From about 130 degrees on, rectifying shrinks it, and the objects
+there, by more: they are found sooner in the picture as it is."""
 
 
 class UnknownLens(InputError):
     """Frames cannot be rectified with a calibration; the text says why."""
+
+
+def is_rectified(topic: str) -> bool:
+    """Whether images of a topic are rectified already, by the names of image_proc.
+
+    Its CameraInfo is then that of the camera, before it was rectified.
+    """
+    return any(part.startswith("image_rect") for part in topic.split("/"))
+
+
+def lens_of_images(info: CameraInfo, width: int, height: int) -> Lens | None:
+    """The lens that images of one size are rectified from, None if it does not distort.
+
+    Raises:
+        UnknownLens: they cannot or should not be, as of `lens_from`; or the calibration is of
+            another size.
+    """
+    if not any(info.distortion):
+        return None
+    size = f"{info.width}x{info.height}"
+    left, top, shown_width, shown_height = info.region
+    if left + shown_width > info.width or top + shown_height > info.height:
+        raise UnknownLens(f"roi {info.region} of the calibration is not within {size}")
+    fitting = info.for_images(width, height)
+    if fitting is None:
+        raise UnknownLens(f"the calibration is of {size}, and frames are {width}x{height}")
+    lens = lens_from(fitting)
+    if lens is not None:
+        rectified = lens.rectified_matrix(width, height)
+        scale = min(rectified[0] / lens.matrix[0], rectified[1] / lens.matrix[1])
+        if scale < LEAST_SCALE:
+            raise UnknownLens(f"the lens is so wide that the middle would shrink to {scale:.2f}")
+    return lens
 
 
 @lru_cache(maxsize=8)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from perception_nodes.core.frame import CameraInfo, FrameFlag, FrameHeader
 from perception_nodes.core.geometry import Lens, Letterbox, Points, lens_of, remap_grid
-from perception_nodes.preprocess.lens import UnknownLens, lens_from
+from perception_nodes.preprocess.lens import UnknownLens, lens_from, lens_of_images
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Placement:
         cls,
         source: tuple[int, int],
         size: tuple[int, int],
-        info: CameraInfo | None,
+        lens: Lens | None = None,
         stretch: bool = False,
     ) -> "Placement":
         """Place images of one size (width, height) in an input of another.
@@ -39,18 +39,10 @@ class Placement:
         Args:
             source: size of the images.
             size: size of the input.
-            info: the camera's calibration if the images are to be rectified. It is ignored if it is
-                for another size or `lens_from` rejects it, since it would distort the picture.
+            lens: what the images are rectified from, None if they are not.
             stretch: whether they fill the input whatever their shape.
         """
         letterbox = Letterbox.fit(*source, *size, stretch)
-        info = info and info.for_images(*source)
-        if info is None:
-            return cls(letterbox, *source)
-        try:
-            lens = lens_from(info)
-        except UnknownLens:
-            return cls(letterbox, *source)
         if lens is None:
             return cls(letterbox, *source)
         return cls(letterbox, *source, lens, lens.rectified_matrix(*source))
@@ -140,13 +132,14 @@ class Placer:
             width,
             height,
         ):
-            info = self._info if self._undistort else None
-            self.unfit = ""
-            if info is not None and not info.for_images(width, height) and any(info.distortion):
-                sizes = f"{info.width}x{info.height}, and frames are {width}x{height}"
-                self.unfit = f"frames are not rectified: the calibration is of {sizes}"
+            lens, self.unfit = None, ""
             with self.preparing():
+                try:
+                    if self._info is not None and self._undistort:
+                        lens = lens_of_images(self._info, width, height)
+                except UnknownLens as error:
+                    self.unfit = f"frames are not rectified: {error}"
                 placement = self._placement = Placement.fit(
-                    (width, height), self._size, info, self._stretch
+                    (width, height), self._size, lens, self._stretch
                 )
         return placement

@@ -188,11 +188,10 @@ class Camera:
         self._names = tuple(name.encode() for name in model.classes)
         self._labels = model.classes
         self._preprocessor = model.input.preprocessor(settings.undistort, settings.sample_bits)
-        self._calibration: RecordedCalibration | None = None
+        self._calibration = RecordedCalibration(self._preprocessor, drive.topic)
+        self._is_recorded = settings.undistort and not settings.calibration_file
         if settings.calibration_file:
             self._preprocessor.calibrate(read_calibration(settings.calibration_file))
-        elif settings.undistort:
-            self._calibration = RecordedCalibration(self._preprocessor)
         self._clock = _DueClock()
         budget = Budget.for_deadline(settings.deadline_ms)
         self._ingest = Ingest(self._preprocessor, CAMERA_NAME, budget, self._clock)
@@ -208,7 +207,7 @@ class Camera:
     @property
     def warnings(self) -> list[str]:
         """Problems with the calibration of the frames so far."""
-        return [] if self._calibration is None else self._calibration.notes()
+        return self._calibration.notes()
 
     def enter(self, frame: RawFrame, due_ns: int) -> tuple[FrameRecord, ImageView | None]:
         """Start the record of a frame; its sequence number is its index in the drive.
@@ -221,7 +220,7 @@ class Camera:
             The record and the image. If the image cannot be read it is None, and the record is
             complete.
         """
-        if self._calibration is not None:
+        if self._is_recorded:
             self._calibration.follow(frame)
         try:
             image = self._read(frame.data)
@@ -246,9 +245,7 @@ class Camera:
         header = FrameHeader()
         try:
             self._ingest.fill(record, image, header, pixels)
-            if self._calibration is not None:
-                size = (header.source_width, header.source_height)
-                self._calibration.check_size(record.sequence, *size)
+            self._calibration.check(record.sequence)
         except FrameRejected as error:
             self.end(record, FrameStatus.FAILED, str(error))
             return None

@@ -9,10 +9,14 @@ from drives import CAMERA, CAMERA_INFO, IMAGE, PERIOD_NS, START_NS, STORE, messa
 from mcap.writer import Writer as McapWriter
 
 from perception_nodes.backends.model import InputSpec
+from perception_nodes.core.frame import FrameFlag, FrameHeader
 from perception_nodes.drives.bag import RawFrame, open_drive
 from perception_nodes.drives.log_clock import LogClock
+from perception_nodes.drives.rectification import RecordedCalibration
 from perception_nodes.evaluation.frames import FrameSource
+from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.report.recording import FRAME_REPORT_TOPIC, read_messages
+from perception_nodes.transport.cdr_reader import read_image
 
 FRAMES = 8
 NULL = ("--backend", "null")
@@ -123,7 +127,10 @@ def test_time_in_a_drive_goes_on_over_a_jump_and_never_stands(tmp_path, jump):
     [
         ({0: calibration(), 4: calibration(0.2)}, "the CameraInfo changes once, first at frame 4"),
         ({0: calibration(0, 0.0), 3: calibration()}, "not calibrated (K = 0)"),
-        ({0: calibration(width=1280, height=720)}, "64x48, the CameraInfo is for 1280x720"),
+        (
+            {0: calibration(width=1280, height=720)},
+            "is of 1280x720, and frames are 64x48",
+        ),
         ({7: calibration()}, "the first CameraInfo was logged 0.3 s behind the first frame"),
         (
             {0: calibration(), 2: calibration()[:50]},
@@ -135,6 +142,25 @@ def test_a_calibration_that_changes_or_is_unusable_is_named(tmp_path, infos, sai
     drive = write_drive(tmp_path / "drive.mcap", times_ns(*range(FRAMES)), infos)
     summary = replay(drive, "--out", tmp_path / "out", "--no-pictures", *NULL)
     assert said in " ".join(summary["warnings"])
+
+
+@pytest.mark.parametrize("topic", ["/camera/image_raw", "/camera/image_rect_color/compressed"])
+def test_images_that_are_rectified_already_are_not_rectified_again(topic):
+    preprocessor, header = Preprocessor(64, 48, undistort=True), FrameHeader()
+    recorded = RecordedCalibration(preprocessor, topic)
+    recorded.follow(RawFrame(0, START_NS, b"", calibration()))
+    preprocessor.write(read_image(serialized(IMAGE, 0)), np.empty((48, 64, 3), np.uint8), header)
+    recorded.check(0)
+    assert bool(header.flags & FrameFlag.RECTIFIED) == (topic == "/camera/image_raw")
+    assert recorded.notes() == []
+
+
+def test_a_calibration_file_of_another_size_is_told(root, tmp_path):
+    drive = write_drive(tmp_path / "drive.mcap", times_ns(*range(FRAMES)))
+    file = root / "calibration/camera/example_wide_1920x1280.yaml"
+    out = tmp_path / "out"
+    summary = replay(drive, "--out", out, "--calibration", file, "--no-pictures", *NULL)
+    assert "the calibration is of 1920x1280" in " ".join(summary["warnings"])
 
 
 def test_a_calibration_that_stays_is_not_worth_a_word(tmp_path):

@@ -24,6 +24,7 @@ from perception_nodes.gpu.cuda import CudaError, open_device
 from perception_nodes.gpu.decode_job import Head
 from perception_nodes.gpu.frame_memory import FrameMemory
 from perception_nodes.gpu.preprocess_job import FetchJob, FrameCell, PreprocessJob, plan_frame
+from perception_nodes.preprocess.lens import lens_from
 from perception_nodes.preprocess.placement import Placement
 from perception_nodes.transport.remains import sweep
 from perception_nodes.transport.shm import Endpoint
@@ -95,7 +96,8 @@ class Camera:
 
     def check(self, image, info=None):
         """Detect, and compare picture and boxes with the specifications; returns the copies."""
-        placement = Placement.fit((image.width, image.height), (96, 64), info)
+        lens = info and lens_from(info)
+        placement = Placement.fit((image.width, image.height), (96, 64), lens)
         found = self.detect(image, placement)
         plan = plan_frame(image, placement.letterbox, placement.grid())
         picture = preprocess_oracle.preprocess(np.frombuffer(image.data, np.uint8), plan)

@@ -228,6 +228,22 @@ class TestLens:
         assert write(frame(scene(200, 300), "bgr8"), processor)[1].flags == FrameFlag.RECTIFIED
         assert processor.placer.unfit == ""
 
+    def test_a_region_that_the_sensor_does_not_have_is_refused(self):
+        processor = preprocessor()
+        processor.calibrate(replace(BARREL, region=(0, 240, 640, 480)))
+        assert write(frame(scene(640, 480), "bgr8"), processor)[1].flags == 0
+        assert "is not within 640x480" in processor.placer.unfit
+
+    @pytest.mark.parametrize(("degrees", "is_used"), [(110, True), (160, False), (185, False)])
+    def test_a_lens_so_wide_that_objects_would_vanish_is_left_as_it_is(self, degrees, is_used):
+        focal = 320 / np.radians(degrees / 2)
+        matrix = (focal, 0.0, 319.5, 0.0, focal, 239.5, 0.0, 0.0, 1.0)
+        processor = preprocessor()
+        processor.calibrate(CameraInfo(640, 480, "equidistant", (1e-9, 0, 0, 0), matrix))
+        header = write(frame(scene(640, 480), "bgr8"), processor)[1]
+        assert bool(header.flags & FrameFlag.RECTIFIED) == is_used
+        assert ("middle would shrink" in processor.placer.unfit) == (not is_used)
+
     def test_a_calibration_of_the_binned_image_is_used_as_it_is(self):
         binned = replace(BARREL, binning=(2, 2))
         assert binned.for_images(640, 480) == BARREL
@@ -260,6 +276,7 @@ class TestLens:
             processor.calibrate(info)
         out, header = write(frame(scene(640, 480), "bgr8"), processor)
         assert header.flags == 0
+        assert reason in processor.placer.unfit
         np.testing.assert_array_equal(out, write(frame(scene(640, 480), "bgr8"))[0])
 
     @pytest.mark.filterwarnings("ignore::RuntimeWarning")
