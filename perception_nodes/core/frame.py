@@ -18,6 +18,8 @@ MAY_BE_OUT = b"; detections of the frame that it held may have been published"
 STAMP_LIMIT_NS = (1 << 31) * 1_000_000_000
 """ROS messages hold the seconds of a stamp in 32 bits."""
 MAX_SIDE_PX = 65_535
+FILE_TYPES, MOSAIC_IN = ("jpeg", "png"), "; "
+"""Of compressed frames; and what is between the encoding of a mosaic and the type of its file."""
 FRAME_ID_BYTES = 63
 """Room for the frame_id of a frame, which detections must repeat in full."""
 MAX_GAP = 256
@@ -74,7 +76,8 @@ class ImageView:
         stamp_ns: the message's stamp, nanoseconds since the Unix epoch.
         frame_id: coordinate frame of the camera.
         width, height: size in pixels; 0 for a compressed frame whose header was not read yet.
-        encoding: ROS encoding (`bgr8`, `nv12`, ...), or `jpeg` or `png`.
+        encoding: ROS encoding (`bgr8`, `nv12`, ...), or `jpeg` or `png`, or one of these behind the
+            encoding of the mosaic that is in it as a grey picture: `bayer_rggb8; jpeg`.
         step: bytes from one row to the next.
         data: the pixels, or the compressed file.
         copies: full-frame pixel copies made so far.
@@ -88,6 +91,17 @@ class ImageView:
     step: int
     data: memoryview
     copies: int = 0
+
+    @property
+    def file_type(self) -> str:
+        """`jpeg` or `png` for a compressed frame, else empty."""
+        kind = self.encoding.rpartition(MOSAIC_IN)[2]
+        return kind if kind in FILE_TYPES else ""
+
+    @property
+    def mosaic(self) -> str:
+        """The encoding of the mosaic that a compressed frame may hold; empty if it holds none."""
+        return self.encoding.rpartition(MOSAIC_IN)[0]
 
     @classmethod
     def of_pixels(cls, image: NDArray[np.uint8]) -> "ImageView":

@@ -16,8 +16,8 @@ from perception_nodes.drives.schemas import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
 from perception_nodes.drives.synthetic import open_source
 from perception_nodes.hil.scenario import PictureFault, Scenario
 from perception_nodes.hil.weather import with_weather
+from perception_nodes.preprocess.compressed import source_size
 from perception_nodes.preprocess.cpu import Preprocessor
-from perception_nodes.report.annotate import source_size
 from perception_nodes.report.recording import Recorder
 from perception_nodes.transport.cdr_reader import read_compressed_image, read_image
 

@@ -9,7 +9,6 @@ import sys
 import time
 from dataclasses import replace
 
-import cv2
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
@@ -23,6 +22,7 @@ from perception_nodes.graph.topics import image_topic, info_topic
 from perception_nodes.nodes.base import IDLE_WAIT_MS, PerceptionNode, Publisher
 from perception_nodes.nodes.running import run_node
 from perception_nodes.preprocess.calibration import read_calibration
+from perception_nodes.preprocess.compressed import source_size
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.transport.cdr import NS_PER_S
 from perception_nodes.transport.cdr_writer import write_compressed_image, write_image
@@ -106,10 +106,9 @@ class RepublishNode(PerceptionNode):
 
     def _publish(self, image: ImageView, listeners: list[Publisher]) -> None:
         bgr = None
-        is_file = image.encoding in ("jpeg", "png")
         if self._compressed in listeners:
             encoding, data = image.encoding, image.data
-            if not is_file:
+            if not image.file_type:
                 bgr = self._bgr(image)
                 encoding = "jpeg"
                 data = memoryview(simplejpeg.encode_jpeg(bgr, JPEG_QUALITY, "BGR", "420"))
@@ -117,7 +116,7 @@ class RepublishNode(PerceptionNode):
                 write_compressed_image(image.stamp_ns, image.frame_id, encoding, data)
             )
         if self._images in listeners:
-            if is_file:
+            if image.file_type:
                 bgr = self._bgr(image) if bgr is None else bgr
                 image = replace(
                     ImageView.of_pixels(bgr), stamp_ns=image.stamp_ns, frame_id=image.frame_id
@@ -131,16 +130,11 @@ class RepublishNode(PerceptionNode):
 
     def _bgr(self, image: ImageView) -> NDArray[np.uint8]:
         """The pixels in full size, uint8 [height, width, 3]."""
-        if image.encoding in ("jpeg", "png"):
-            found = cv2.imdecode(np.frombuffer(image.data, np.uint8), cv2.IMREAD_COLOR)
-            if found is None:
-                raise FrameRejected(f"{image.encoding}: cut off or damaged")
-            return np.asarray(found, np.uint8)
-        size = image.width, image.height
+        size = source_size(image)
         if self._converter is None or self._converter[0] != size:
             bits = self.settings.sample_bits
             self._converter = size, Preprocessor(*size, undistort=False, sample_bits=bits)
-        out = np.empty((image.height, image.width, 3), np.uint8)
+        out = np.empty((size[1], size[0], 3), np.uint8)
         self._converter[1].write(image, out, FrameHeader())
         return out
 

@@ -1,20 +1,17 @@
 """The preprocessor on the CPU: OpenCV writes the network's input straight into the slot."""
 
-import struct
-import zlib
 from contextlib import nullcontext
 
 import cv2
 import numpy as np
-import simplejpeg
 from numpy.typing import NDArray
 
 from perception_nodes.core.frame import FrameHeader, FrameRejected, ImageView
 from perception_nodes.core.geometry import PADDING_VALUE, Points
+from perception_nodes.preprocess.compressed import decompressed, read_header
 from perception_nodes.preprocess.encodings import (
     Plane,
     Samples,
-    converted,
     demosaic,
     planes_of,
     planes_to_bgr,
@@ -22,11 +19,6 @@ from perception_nodes.preprocess.encodings import (
     to_8_bits,
 )
 from perception_nodes.preprocess.placement import Placement, Placer
-
-MAX_PIXELS = 1 << 26
-"""Limit for a compressed frame: a forged header must not cost gigabytes and seconds."""
-PNG_FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
-"""Colours as they are stored, also with 16 bits, and the picture as the camera has taken it."""
 
 
 class Preprocessor:
@@ -78,10 +70,12 @@ class Preprocessor:
         Raises:
             FrameRejected: the frame cannot be read.
         """
-        if image.encoding in ("jpeg", "png"):
-            source_width, source_height, image = self._decompress(image)
-        else:
-            source_width, source_height = image.width, image.height
+        source_width, source_height = image.width, image.height
+        if image.file_type:
+            file = read_header(image)
+            source_width, source_height = file.width, file.height
+            box = self.placer.letterbox(source_width, source_height)
+            image = decompressed(image, file, (box.inner_width, box.inner_height))
         planes = planes_of(image)
         placement = self.placer.place(source_width, source_height)
         with nullcontext() if placement is self._placement else self.placer.preparing():
@@ -177,38 +171,3 @@ class Preprocessor:
         maps = np.asarray(xy, np.int16), np.asarray(fraction, np.uint16)
         self._maps[plane_width, plane_height] = maps
         return maps
-
-    def _decompress(self, image: ImageView) -> tuple[int, int, ImageView]:
-        """Decode a PNG, or a JPEG at the smallest of its scales that is large enough."""
-        try:
-            if image.encoding == "jpeg":
-                height, width = simplejpeg.decode_jpeg_header(image.data, strict=True)[:2]
-                check_size(width, height)
-                box = self.placer.letterbox(width, height)
-                pixels = simplejpeg.decode_jpeg(
-                    image.data,
-                    colorspace="BGR",
-                    min_width=box.inner_width,
-                    min_height=box.inner_height,
-                    strict=True,
-                )
-            else:
-                # Width, height and their checksum are at a fixed place in every PNG. OpenCV
-                # allocates the picture before it verifies the checksum.
-                width, height, crc = struct.unpack_from(">II5xI", image.data, 16)
-                check_size(width, height)
-                if zlib.crc32(image.data[12:29]) != crc:
-                    raise ValueError("its header is damaged")
-                pixels = cv2.imdecode(np.frombuffer(image.data, np.uint8), PNG_FLAGS)
-                if pixels is None:
-                    raise ValueError("cut off or damaged")
-                height, width = pixels.shape[:2]
-        except (ValueError, struct.error, cv2.error) as error:
-            raise FrameRejected(f"{image.encoding}: {error}") from error
-        return width, height, converted(image, np.asarray(pixels))
-
-
-def check_size(width: int, height: int) -> None:
-    """Refuse the size of a frame before memory is taken for it, with a `ValueError`."""
-    if not 0 < width * height <= MAX_PIXELS:
-        raise ValueError(f"size {width}x{height} is not plausible for a camera")

@@ -171,18 +171,24 @@ def demosaic(image: ImageView) -> ImageView:
     return converted(image, np.asarray(bgr))
 
 
-def converted(image: ImageView, bgr: Samples) -> ImageView:
-    """A frame after its conversion to BGR, uint8 or uint16 [h, w, 3], which made a copy."""
-    height, width = bgr.shape[:2]
-    encoding = "bgr8" if bgr.dtype == np.uint8 else "bgr16"
-    data = memoryview(bgr.reshape(-1)).cast("B")
+def converted(image: ImageView, pixels: Samples, family: str = "bgr") -> ImageView:
+    """A frame after a conversion that made a copy.
+
+    Args:
+        image: the frame as it came.
+        pixels: uint8 or uint16 [h, w] or [h, w, c].
+        family: its encoding, without the number of bits.
+    """
+    height, width = pixels.shape[:2]
+    encoding = f"{family}{8 * pixels.itemsize}"
+    data = memoryview(pixels.reshape(-1)).cast("B")
     return ImageView(
         image.stamp_ns,
         image.frame_id,
         width,
         height,
         encoding,
-        bgr.strides[0],
+        pixels.strides[0],
         data,
         image.copies + 1,
     )

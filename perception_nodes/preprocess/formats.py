@@ -61,7 +61,7 @@ def check_in_place(image: ImageView) -> tuple[str, int]:
         FrameRejected: the frame is compressed or has more than 8 bits a sample, or `check_frame`
             rejects it.
     """
-    if image.encoding in ("jpeg", "png") or ALIASES.get(image.encoding, image.encoding) in DEEP:
+    if image.file_type or ALIASES.get(image.encoding, image.encoding) in DEEP:
         raise FrameRejected(
             f"{image.encoding}: the GPU's preprocessing reads uncompressed frames of 8 bits a "
             "sample; publish those, or set preprocess_on:=cpu"

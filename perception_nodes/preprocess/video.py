@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.core.frame import FrameRejected, ImageView
-from perception_nodes.preprocess.cpu import MAX_PIXELS
+from perception_nodes.preprocess.compressed import MAX_PIXELS
 from perception_nodes.preprocess.h264 import IDR_SLICE, PICTURE_SET, SEQUENCE_SET, SLICE, FrameOrder
 
 VIDEO_ENCODINGS = ("h264", "h265")

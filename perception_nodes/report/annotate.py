@@ -1,24 +1,22 @@
 """Pictures for people: a camera frame, scaled, with its boxes, status and latency."""
 
-import struct
 import zlib
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
-import simplejpeg
 from numpy.typing import NDArray
 
 from perception_nodes.core.frame import (
     IN_TIME,
     FrameHeader,
-    FrameRejected,
     FrameStatus,
     ImageView,
     latency_ms,
 )
 from perception_nodes.drives.schemas import IMAGE
-from perception_nodes.preprocess.cpu import Preprocessor, check_size
+from perception_nodes.preprocess.compressed import source_size
+from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.report.changes import Change
 from perception_nodes.report.recording import FrameDetections, ReportedFrame
 from perception_nodes.transport.cdr_reader import read_compressed_image, read_image
@@ -96,25 +94,6 @@ class PictureMaker:
         picture = np.empty((size[1], size[0], 3), np.uint8)
         self._preprocessor.write(view, picture, FrameHeader())
         return picture, scale
-
-
-def source_size(view: ImageView) -> tuple[int, int]:
-    """Width and height in pixels, for a compressed picture from the header of its file.
-
-    Raises:
-        FrameRejected: the header is not that of a JPEG or PNG file, or no camera has this size.
-    """
-    width, height = view.width, view.height
-    try:
-        if view.encoding == "jpeg":
-            height, width = simplejpeg.decode_jpeg_header(view.data, strict=True)[:2]
-        elif view.encoding == "png":
-            # The first chunk of a PNG is IHDR: length, name, width, height.
-            width, height = struct.unpack_from(">II", view.data, 16)
-        check_size(width, height)
-    except (ValueError, struct.error) as error:
-        raise FrameRejected(f"{view.encoding}: {error}") from error
-    return width, height
 
 
 def decoded(jpeg: bytes) -> Picture:

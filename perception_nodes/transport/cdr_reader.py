@@ -4,13 +4,21 @@ Every read is checked against the end of the buffer: a message from the network 
 Fields follow the `.msg` definitions of sensor_msgs, foxglove_msgs and ffmpeg_image_transport_msgs.
 """
 
+import re
 import struct
 
-from perception_nodes.core.frame import FRAME_ID_BYTES, CameraInfo, FrameRejected, ImageView
+from perception_nodes.core.frame import (
+    FRAME_ID_BYTES,
+    MOSAIC_IN,
+    CameraInfo,
+    FrameRejected,
+    ImageView,
+)
 from perception_nodes.transport.cdr import HEADER_SIZE, NS_PER_S
 
 Buffer = bytes | bytearray | memoryview
 MAX_STRING = 4096
+BAYER = re.compile(r"bayer_[a-z]{4}\d{1,2}(?=;)")
 BUFFER_MARKER = (0xFFFF_FFFF, 0x524F_5332)
 """Begins what stands in the place of a `uint8[]` whose bytes are not in the message, from ROS 2
 Lyrical on: a backend of `rosidl::Buffer` sends only where they are (see Fast DDS's typesupport)."""
@@ -144,6 +152,7 @@ def read_compressed_image(data: Buffer) -> ImageView:
     stamp_ns, frame_id, name = reader.stamp_ns(), reader.frame_id(), reader.string()
     payload = reader.octets()
     # The format field is free text ("bgr8; jpeg compressed bgr8"); the file's magic number decides.
+    # Only it tells that a grey picture is a mosaic: "bayer_rggb8; jpeg compressed ".
     magic = bytes(payload[:8])
     if magic.startswith(b"\xff\xd8\xff"):
         encoding = "jpeg"
@@ -153,6 +162,8 @@ def read_compressed_image(data: Buffer) -> ImageView:
         raise FrameRejected(
             f"CompressedImage: format {name!r} with {len(payload)} bytes is neither JPEG nor PNG"
         )
+    if mosaic := BAYER.match(name.lower()):
+        encoding = f"{mosaic[0]}{MOSAIC_IN}{encoding}"
     return ImageView(stamp_ns, frame_id, 0, 0, encoding, 0, payload)
 
 

@@ -26,7 +26,8 @@ from perception_nodes.core.frame import (
     check_slot,
 )
 from perception_nodes.core.geometry import Lens
-from perception_nodes.report.annotate import Picture, PictureMaker, source_size
+from perception_nodes.preprocess.compressed import source_size
+from perception_nodes.report.annotate import Picture, PictureMaker
 from perception_nodes.transport.channels import detection_reader, slot_reader
 from perception_nodes.transport.shm import Endpoint, Reader, Sample
 

@@ -66,7 +66,7 @@ def check_image(image: ImageView, guarded: Guarded) -> None:
     assert guarded.holds(pixels.ctypes.data, pixels.ctypes.data + pixels.size)
     frame_id = image.frame_id.encode(errors="replace")[:63]
     write_detection_array(image.stamp_ns, frame_id, Detections.none(), ())
-    if image.encoding not in ("jpeg", "png", *VIDEO_ENCODINGS):
+    if not image.file_type and image.encoding not in VIDEO_ENCODINGS:
         for plane in planes_of(image):
             assert guarded.holds(*np.lib.array_utils.byte_bounds(plane.pixels))
 

@@ -10,7 +10,7 @@ import pytest
 import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pictures import ENCODINGS, compressed, frame, scene, view
+from pictures import BAYER, ENCODINGS, compressed, frame, scene, view
 
 from perception_nodes.core.frame import (
     CameraInfo,
@@ -376,6 +376,39 @@ class TestCompressed:
         np.testing.assert_array_equal(
             write(compressed("png", png(pixels)))[0], write(frame(bgr, "bgr8"))[0]
         )
+
+    @pytest.mark.parametrize("size", [(640, 480), (1280, 960)], ids=["0.53", "0.27"])
+    @pytest.mark.parametrize("encoding", BAYER)
+    def test_a_mosaic_in_a_grey_file_is_shown_like_its_pixels(self, encoding, size):
+        bgr = scene(*size)
+        image = frame(bgr, f"{encoding}8")
+        mosaic = np.frombuffer(image.data, np.uint8).reshape(*size[::-1], 1)
+        expected = write(image)[0].astype(int)
+        found, header = write(compressed(f"{encoding}8; png", png(mosaic)))
+        np.testing.assert_array_equal(found, expected)
+        assert (header.source_width, header.source_height) == size
+        # A JPEG of 16 bits does not exist: its samples are what image_transport cut to 8.
+        for bits in (8, 16):
+            file = jpeg(mosaic, colorspace="GRAY", quality=100)
+            found, _ = write(compressed(f"{encoding}{bits}; jpeg", file))
+            assert np.abs(found - expected).max() <= 6
+
+    def test_a_deep_mosaic_in_a_png_is_scaled_to_8_bits(self):
+        image = frame(scene(640, 480), "bayer_grbg16", bits=12)
+        mosaic = np.frombuffer(image.data, np.uint16).reshape(480, 640)
+        found, _ = write(compressed("bayer_grbg16; png", png(mosaic)))
+        np.testing.assert_array_equal(found, write(image)[0])
+
+    @pytest.mark.parametrize("kind", ["jpeg", "png"])
+    def test_a_file_in_colour_is_no_mosaic_whatever_its_name(self, kind):
+        file = (jpeg if kind == "jpeg" else png)(scene(640, 480))
+        found, _ = write(compressed(f"bayer_rggb8; {kind}", file))
+        np.testing.assert_array_equal(found, write(compressed(kind, file))[0])
+
+    def test_a_mosaic_of_unknown_colours_is_refused(self):
+        grey = png(np.zeros((48, 64), np.uint8))
+        with pytest.raises(FrameRejected, match="'bayer_rgbw8' is not supported"):
+            write(compressed("bayer_rgbw8; png", grey))
 
     @pytest.mark.parametrize("kind", ["jpeg", "png"])
     def test_a_file_cut_off_anywhere_is_rejected(self, kind):

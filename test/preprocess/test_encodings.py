@@ -163,6 +163,11 @@ def test_a_gpu_refuses_deep_frames_and_says_what_to_set(encoding):
         check_in_place(frame(scene(64, 48), encoding, bits=10))
 
 
+def test_a_gpu_refuses_a_compressed_mosaic_and_says_what_to_set():
+    with pytest.raises(FrameRejected, match="preprocess_on:=cpu"):
+        check_in_place(compressed("bayer_rggb8; jpeg", b"\xff\xd8\xff"))
+
+
 @pytest.mark.parametrize("colour", [(0, 0, 255), (0, 255, 0), (255, 0, 0), (255, 255, 255)])
 @pytest.mark.parametrize("encoding", sorted(set(ENCODINGS) - {"mono8", "8uc1"}))
 def test_pure_colours_keep_their_names(encoding, colour):

@@ -1,5 +1,6 @@
 """A graph that opens its camera itself: all is accounted for, and recorders get the frames."""
 
+import io
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ from types import SimpleNamespace
 import av
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 import rclpy
 from perception_interfaces.msg import FrameReport, Health
@@ -69,11 +71,32 @@ def video(tmp_path: Path) -> Path:
     return grey_video(tmp_path / "drive.mp4", 30)
 
 
+def turned_jpeg(colour: str, size: tuple[int, int]) -> bytes:
+    """With an EXIF orientation, which readers of pictures may follow, and detection does not."""
+    exif, file = PIL.Image.Exif(), io.BytesIO()
+    exif[0x0112] = 6
+    PIL.Image.new("RGB", size, colour).save(file, "JPEG", exif=exif)
+    return file.getvalue()
+
+
 def test_deep_frames_are_published_in_the_brightness_that_is_detected_in() -> None:
     dark = np.full((48, 64), 900, "<u2")
     image = ImageView(0, "", 64, 48, "mono16", 128, memoryview(dark.tobytes()))
     node = SimpleNamespace(_converter=None, settings=RepublishSettings(sample_bits=12))
     assert RepublishNode._bgr(node, image)[24, 32].tolist() == [56] * 3
+
+
+def test_compressed_frames_are_published_as_they_are_detected_in() -> None:
+    node = SimpleNamespace(_converter=None, settings=RepublishSettings())
+    red = np.zeros((32, 64), np.uint8)
+    red[::2, ::2] = 255
+    for name, data in (
+        ("bayer_rggb8; png", cv2.imencode(".png", red)[1].tobytes()),
+        ("jpeg", turned_jpeg("red", (64, 32))),
+    ):
+        pixels = RepublishNode._bgr(node, ImageView(0, "", 0, 0, name, 0, memoryview(data)))
+        assert pixels.shape == (32, 64, 3)
+        assert np.abs(pixels[16, 32].astype(int) - [0, 0, 255]).max() <= 3, name
 
 
 def test_frames_in_flight_when_the_graph_is_stopped_are_reported(

@@ -66,6 +66,23 @@ def test_compressed_image(stamp_ns, frame_id, name, data, little_endian):
     assert bytes(view.data) == JPEG_MARK + data
 
 
+@pytest.mark.parametrize(
+    ("name", "encoding"),
+    [
+        ("bayer_rggb8; jpeg compressed ", "bayer_rggb8; jpeg"),
+        ("bayer_GBRG16;png compressed", "bayer_gbrg16; jpeg"),
+        ("mono8; jpeg compressed ", "jpeg"),
+        ("bgr8; jpeg compressed bgr8", "jpeg"),
+        ("bayer_rggb8", "jpeg"),
+        (f"bayer_rggb{9 * '8'}; jpeg", "jpeg"),
+    ],
+)
+def test_a_mosaic_in_a_compressed_image_is_known_by_its_format_alone(name, encoding):
+    view = read_compressed_image(serialize(compressed(name=name)))
+    assert view.encoding == encoding
+    assert (view.file_type, view.mosaic) == ("jpeg", encoding.removesuffix("jpeg").rstrip("; "))
+
+
 @fast
 @given(names, st.lists(st.floats(allow_nan=False), max_size=14), st.booleans())
 def test_camera_info(model, distortion, little_endian):
