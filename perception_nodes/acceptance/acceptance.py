@@ -20,6 +20,7 @@ from perception_nodes.acceptance.drive import Drive, drive
 from perception_nodes.backends.model import load_model
 from perception_nodes.core.statistics import summarize
 from perception_nodes.graph.graph import (
+    EITHER,
     LIVE,
     MONITOR,
     PREPROCESS,
@@ -60,7 +61,7 @@ class Acceptance:
         values: parameters of the graph.
         ros: ROS arguments for its nodes.
         minutes: how long to drive.
-        say: receives lines of what is measured before.
+        say: receives lines of what is ignored, and of what is measured before.
     """
 
     values: Mapping[str, Any]
@@ -78,6 +79,8 @@ class Acceptance:
         if {**self.ros.parameters, **self.values}.get("cameras"):
             raise SettingsError("parameter cameras: one is accepted at a time; give camera:=NAME")
         specs = self._nodes(Path("drive.mcap"))
+        for line in EITHER.misnamed(specs, self.ros):
+            self.say(line)
         self.parameters = {name: v for spec in specs for name, v in spec.parameters.items()}
         found = measured(self.parameters, self.say)
         self.values, self.parameters = {**self.values, **found}, self.parameters | found

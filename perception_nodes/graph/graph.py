@@ -1,7 +1,7 @@
 """The graph of nodes, defined once: every command and launch file starts it from here."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -27,6 +27,7 @@ from perception_nodes.graph.config import (
     ViewSettings,
     WatchdogSettings,
 )
+from perception_nodes.graph.misnamed import misnamed
 from perception_nodes.graph.node_spec import NodeSpec
 from perception_nodes.graph.ros_arguments import NO_ROS_ARGUMENTS, RosArguments
 from perception_nodes.graph.settings import SettingsError, check
@@ -126,6 +127,24 @@ class Graph:
             replace(spec, ros_arguments=ros.for_every_node, full_name=ros.full_name(spec.name))
             for spec in specs
         ]
+
+    def misnamed(self, specs: Sequence[NodeSpec], ros: RosArguments) -> Iterator[str]:
+        """What of the ROS arguments the graph ignores and seems to be meant for it, in lines.
+
+        Args:
+            specs: the processes, from `nodes`.
+            ros: the arguments that they were made with.
+        """
+        several = any(spec.parameters.get("cameras") for spec in specs)
+        cameras = {camera for spec in specs for camera in spec.cameras}
+        names = [kind.executable for kind in self.kinds] + [
+            _named(kind.executable, camera)
+            for kind in self.kinds
+            if not (several and kind.serves_all_cameras)
+            for camera in sorted(cameras)
+            if several or camera != DEFAULT_CAMERA
+        ]
+        return misnamed(ros, names, self.parameters)
 
     def _nodes_of_one(
         self, chosen: Mapping[str, Any], given: Mapping[str, Any], ros: RosArguments
@@ -354,6 +373,9 @@ VEHICLE = Graph((TRACKER, *LIVE.kinds, VIEW, REPUBLISH, CAMERA))
 
 REPLAY = Graph((TRACKER, *LIVE.kinds, VIEW, PLAYER))
 """A recorded drive, played as the camera."""
+
+EITHER = Graph((*VEHICLE.kinds, PLAYER))
+"""All nodes of the two, whose parameters one file may hold."""
 
 RECORDED = Graph((MONITOR, *REPLAY.kinds))
 """A recorded drive, with a node that records and shows what the graph publishes."""

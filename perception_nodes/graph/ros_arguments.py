@@ -192,7 +192,8 @@ def _sections(content: Any, prefix: str, path: Path) -> Iterator[Section]:
                 f"parameter file {path}: {PARAMETERS_KEY} must be a mapping below a node's name"
             )
         else:
-            yield Section(prefix, value, f"parameter file {path}")
+            values = {str(name): one for name, one in value.items()}  # YAML has other keys, too
+            yield Section(prefix, values, f"parameter file {path}")
 
 
 def _parameter(text: str) -> tuple[str, str, Any]:

@@ -1,8 +1,10 @@
 """What follows `--ros-args`, and parameter files."""
 
+import re
+
 import pytest
 
-from perception_nodes.graph.graph import LIVE
+from perception_nodes.graph.graph import EITHER, LIVE, VEHICLE
 from perception_nodes.graph.ros_arguments import Section, split_ros_arguments
 from perception_nodes.graph.settings import SettingsError
 
@@ -165,8 +167,41 @@ def test_namespaces_may_be_nested(file):
 
 
 @pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("/**: {deadlin_ms: 25.0, of_another_package: 1}", ["'deadlin_ms'.*mean deadline_ms"]),
+        ("/camera_frnt_node: {source: x.mp4}", ["camera_frnt_node.*mean /truck/camera_node"]),
+        ("preprocess_front_node: {undistort: false}", ["mean /truck/preprocess_node"]),
+        ("detector_standby_node: {threads: 2}", ["mean /truck/detector_node"]),
+        ("/detector_node: {threads: 2}", ["mean /truck/detector_node"]),
+        ("/lorry/**: {threads: 2}", ["/lorry/.* is no node.* nodes are .*/truck/watchdog_node"]),
+        ("/**: {cameras: 'front,rear'}\ncamera_raer_node: {loop: true}\n"
+         "detector_rear_node: {threads: 2}",
+         ["mean /truck/camera_rear_node", "mean /truck/detector_node"]),
+        # Theirs, or ours.
+        ("/sensors/camera_node: {brightness: 3}", []),
+        ("lidar: {deadline_ms: 3.0, returns: 2}", []),
+        ("rviz: {use_sim_time: true}", []),
+        ("detector_standby_node: {qos_overrides: {/a: {publisher: {depth: 5}}}}", []),
+        ("/**: {range_m: 80, 5: 6}\nrepublish_node: {republish: false}", []),
+        ("/**: {camera: rear}\nrepublish_rear_node: {republish: false}", []),
+        ("/**: {cameras: 'front,rear'}\nrepublish_rear_node: {republish: false}", []),
+        ("/truck/**: {threads: 2}", []),
+    ],
+)  # fmt: skip
+def test_what_is_ignored_and_seems_to_be_ours_is_told(file, text, told):
+    lines = [line.replace(": {", ": {ros__parameters: {", 1) + "}" for line in text.splitlines()]
+    _, ros = split_ros_arguments(["--ros-args", "-r", "__ns:=/truck", *file("\n".join(lines))])
+    found = list(EITHER.misnamed(VEHICLE.nodes({"standby": "never"}, ros), ros))
+    assert len(found) == len(told), found
+    for line, expected in zip(found, told, strict=True):
+        assert re.search(f"parameters.yaml: .*{expected}", line), line
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("detector_node: {ros__parameters: {5: 2}}", "has no parameter '5'"),
         ("detector_node: {ros__parameters: {thread: 2}}", "has no parameter 'thread'"),
         ("/**: {ros__parameters: {deadline_ms: fast}}", "parameter deadline_ms: 'fast' is not"),
         ("watchdog_node: {ros__parameters: {deadline_ms: 20}}\n"

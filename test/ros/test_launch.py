@@ -113,6 +113,7 @@ def test_namespace_remappings_parameter_file_and_log_level(
         "/**: {ros__parameters: {use_sim_time: true, backend: 'null', standby: never}}\n"
         "watchdog_node: {ros__parameters: {deadline_ms: 30.0}}\n"
         "preprocess_node: {ros__parameters: {deadline_ms: 30.0}}\n"
+        "preprocess_front_node: {ros__parameters: {undistort: false}}\n"
     )
     if start.how == "launch":
         arguments = ["namespace:=truck", f"params_file:={file}", "log_level:=warn"]
@@ -130,6 +131,7 @@ def test_namespace_remappings_parameter_file_and_log_level(
     assert not any(topic.startswith("/perception") for topic in observer.topics())
     stop(graph)
     assert "threads: " not in graph.output(), "that is said at level info"
+    assert "preprocess_front_node is no node of this graph" in " ".join(graph.output().split())
 
 
 @only_launch

@@ -1,0 +1,48 @@
+"""ROS arguments that reach no node, and look as if they were meant for one of the graph's.
+
+A parameter file may be shared with other programs, so these are told of and not refused.
+"""
+
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+
+from perception_nodes.graph.ros_arguments import QOS, RosArguments
+
+ALIKE = 0.8
+"""Ratio of `difflib` from which on a parameter's name is taken for a misspelt one."""
+OF_EVERY_NODE = {"use_sim_time"}
+"""Parameters that do not tell whose section they are in."""
+
+
+def misnamed(ros: RosArguments, nodes: Iterable[str], parameters: Iterable[str]) -> Iterator[str]:
+    """Describe each section and parameter of that kind in a line.
+
+    Args:
+        ros: the arguments.
+        nodes: names of all nodes that ROS arguments can be for, without the namespace.
+        parameters: names of all parameters of the graph.
+    """
+    known, full_names = set(parameters), {node: ros.full_name(node) for node in nodes}
+    for section in ros.sections:
+        names = {name for name in section.values if not name.startswith(QOS)}
+        if any(section.matches(name) for name in full_names.values()):
+            # In a section for one node, unknown ones are refused; here they may be of others.
+            for name in sorted(names - known):
+                if alike := get_close_matches(name, known, n=1, cutoff=ALIKE):
+                    yield (
+                        f"{section.source}: {name!r} of {section.nodes} is no parameter of this "
+                        f"graph and is ignored; did you mean {alike[0]}?"
+                    )
+            continue
+        ours = names & known - OF_EVERY_NODE
+        alike = get_close_matches(section.nodes.rpartition("/")[2], full_names, n=1)
+        if ours and (alike or ours == names):
+            remedy = (
+                f"did you mean {full_names[alike[0]]}?"
+                if alike
+                else f"its nodes are {', '.join(full_names.values())}"
+            )
+            yield (
+                f"{section.source}: {section.nodes} is no node of this graph and is ignored; "
+                + remedy
+            )
