@@ -71,7 +71,7 @@ class V4l2Source:
 
     def _agree(self, capability: kernel.Capability) -> CameraFormat:
         wanted, path = self._settings, self._settings.device
-        mode = choose_mode(list(modes_of(self._descriptor)), wanted)
+        mode = choose_mode(list(modes_of(self._descriptor, (wanted.width, wanted.height))), wanted)
         given = kernel.Format(
             type=kernel.BUF_TYPE_VIDEO_CAPTURE,
             width=mode.width,

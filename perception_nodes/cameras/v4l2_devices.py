@@ -2,7 +2,7 @@
 
 import glob
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -15,12 +15,16 @@ USUAL_RATE_HZ = 30.0
 
 @dataclass(frozen=True)
 class Mode:
-    """A format, size and rate that a device offers; a rate of 0 where it states none."""
+    """A format, size and rate that a device offers; a rate of 0 where it states none.
+
+    Where the size is one of a range, `sizes` describes that.
+    """
 
     code: bytes
     width: int
     height: int
     rate_hz: float
+    sizes: str = ""
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,12 @@ def choose_mode(modes: list[Mode], wanted: V4l2Settings) -> Mode:
         and (not wanted.height or mode.height == wanted.height)
     ]
     if not fitting:
-        known = sorted({f"{mode.code.decode()} {mode.width}x{mode.height}" for mode in modes})
+        known = sorted(
+            {
+                f"{mode.code.decode()} {mode.sizes or f'{mode.width}x{mode.height}'}"
+                for mode in modes
+            }
+        )
         raise CameraError(
             f"{wanted.device} has no mode {wanted.pixel_format or '(any format)'} "
             f"{wanted.width or '(any)'}x{wanted.height or '(any)'}; it has {', '.join(known)}"
@@ -152,15 +161,16 @@ def capability_of(descriptor: int, path: str) -> kernel.Capability:
     return capability
 
 
-def modes_of(descriptor: int) -> Iterator[Mode]:
-    """All modes; of a range of sizes the usual ones within it."""
+def modes_of(descriptor: int, wanted: tuple[int, int] = (0, 0)) -> Iterator[Mode]:
+    """All modes; of a range of sizes the wanted one and the usual ones within it."""
     kind = kernel.BUF_TYPE_VIDEO_CAPTURE
     for form in kernel.enumerated(descriptor, kernel.ENUM_FMT, kernel.FormatDescription, type=kind):
         code = form.pixelformat
         for size in kernel.enumerated(
             descriptor, kernel.ENUM_FRAMESIZES, kernel.FrameSize, pixel_format=code
         ):
-            for width, height in _sizes(size):
+            sizes, described = _sizes(size, wanted)
+            for width, height in sizes:
                 rates = [
                     interval.range[0].denominator / max(interval.range[0].numerator, 1)
                     for interval in kernel.enumerated(
@@ -173,23 +183,29 @@ def modes_of(descriptor: int) -> Iterator[Mode]:
                     )
                 ]
                 for rate_hz in rates or [0.0]:
-                    yield Mode(kernel.fourcc(code), width, height, rate_hz)
+                    yield Mode(kernel.fourcc(code), width, height, rate_hz, described)
             if size.type != kernel.FRMSIZE_TYPE_DISCRETE:
                 break
 
 
-def _sizes(size: kernel.FrameSize) -> list[tuple[int, int]]:
+def _sizes(
+    size: kernel.FrameSize, wanted: tuple[int, int]
+) -> tuple[Iterable[tuple[int, int]], str]:
+    """The sizes to offer, each once, and where they are of a range, that in words."""
     if size.type == kernel.FRMSIZE_TYPE_DISCRETE:
-        return [(size.range[0], size.range[1])]
+        return [(size.range[0], size.range[1])], ""
     low_x, high_x, step_x, low_y, high_y, step_y = size.range
     usual = [(640, 360), (640, 480), (1280, 720), (1280, 960), (1920, 1080), (1920, 1280)]
     fitting = [
         (x, y)
-        for x, y in usual
+        for x, y in ([wanted] if all(wanted) else []) + usual
         if low_x <= x <= high_x and low_y <= y <= high_y
         if (x - low_x) % max(step_x, 1) == 0 and (y - low_y) % max(step_y, 1) == 0
     ]
-    return [*fitting, (high_x, high_y)]
+    steps = f"in steps of {step_x}x{step_y}"
+    return dict.fromkeys(
+        [*fitting, (high_x, high_y)]
+    ), f"{low_x}x{low_y} to {high_x}x{high_y} {steps}"
 
 
 def controls_of(descriptor: int) -> Iterator[DeviceControl]:

@@ -1,5 +1,6 @@
 """Drivers that are not at hand elsewhere; all else of V4L2 is for `make camera-test`."""
 
+import errno
 import select
 from types import SimpleNamespace
 
@@ -7,8 +8,9 @@ import pytest
 
 from perception_nodes.cameras import v4l2
 from perception_nodes.cameras import v4l2_kernel as kernel
-from perception_nodes.cameras.source import colour_note
+from perception_nodes.cameras.source import CameraError, colour_note
 from perception_nodes.cameras.source_for import source_for
+from perception_nodes.cameras.v4l2_devices import V4l2Settings
 
 
 def test_of_damaged_frames_alone_none_is_waited_for_for_ever(
@@ -52,3 +54,52 @@ def test_colours_that_are_not_those_we_take_them_for_are_told(facts, states):
     note = colour_note("yuyv", *v4l2._colours(kernel.Format(**facts)))
     assert note == (f"; it states {states}, and is read as BT.601 in limited range" * bool(states))
     assert not colour_note("bgr8", "BT.709", True)
+
+
+class Driver:
+    """Says to the kernel's requests what a device of one format does, which has a range of sizes.
+
+    Attributes:
+        sizes: least, greatest and step of its width, then of its height.
+    """
+
+    def __init__(self, sizes=(32, 4096, 2, 32, 2304, 2)):
+        self.sizes = sizes
+
+    def call(self, _descriptor, order, argument):
+        is_first = not getattr(argument, "index", 0)
+        if order == kernel.ENUM_FMT and is_first:
+            argument.pixelformat = int.from_bytes(b"NV12", "little")
+        elif order == kernel.ENUM_FRAMESIZES and is_first:
+            argument.type, argument.range[:] = 3, self.sizes
+        elif order != kernel.S_FMT:
+            raise OSError(errno.ENOTTY, "not of this driver")
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """The format that is agreed on with a driver."""
+
+    def agree(driver, **wanted):
+        monkeypatch.setattr(kernel, "call", driver.call)
+        source = v4l2.V4l2Source(V4l2Settings("/dev/video0", **wanted))
+        return source._agree(kernel.Capability())
+
+    return agree
+
+
+@pytest.mark.parametrize("size", [(1280, 800), (1600, 1200), (640, 480), (4096, 2304), (32, 34)])
+def test_any_size_of_a_range_can_be_asked_for(opened, size):
+    found = opened(Driver(), width=size[0], height=size[1])
+    assert (found.width, found.height) == size
+
+
+@pytest.mark.parametrize("size", [(1281, 800), (1280, 801), (30, 32), (4098, 2304), (640, 2306)])
+def test_a_size_beyond_a_range_or_its_steps_is_told_with_the_range(opened, size):
+    with pytest.raises(CameraError, match="it has NV12 32x32 to 4096x2304 in steps of 2x2$"):
+        opened(Driver(), width=size[0], height=size[1])
+
+
+def test_without_a_wanted_size_a_usual_one_of_the_range_is_taken(opened):
+    found = opened(Driver(sizes=(0, 4096, 1, 0, 2304, 1)))
+    assert (found.width, found.height) == (1920, 1080)
