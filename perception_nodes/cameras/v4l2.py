@@ -24,6 +24,7 @@ from perception_nodes.cameras.source import (
     colour_note,
 )
 from perception_nodes.cameras.v4l2_devices import (
+    Mode,
     V4l2Settings,
     capability_of,
     choose_mode,
@@ -72,14 +73,7 @@ class V4l2Source:
     def _agree(self, capability: kernel.Capability) -> CameraFormat:
         wanted, path = self._settings, self._settings.device
         mode = choose_mode(list(modes_of(self._descriptor, (wanted.width, wanted.height))), wanted)
-        given = kernel.Format(
-            type=kernel.BUF_TYPE_VIDEO_CAPTURE,
-            width=mode.width,
-            height=mode.height,
-            pixelformat=int.from_bytes(mode.code, "little"),
-            field=kernel.FIELD_ANY,
-        )
-        kernel.call(self._descriptor, kernel.S_FMT, given)
+        given = self._set_format(mode)
         code = kernel.fourcc(given.pixelformat)
         for name, asked, got in (
             ("format", mode.code.decode(), code.decode()),
@@ -109,6 +103,25 @@ class V4l2Source:
             f"{given.width}x{given.height} at {rate_hz:g} Hz, "
             + ("user pointers, no copy" if self._use_pointers else "mmap, one copy")
             + colour_note(encoding, *_colours(given)),
+        )
+
+    def _set_format(self, mode: Mode) -> kernel.Format:
+        """Ask for a mode in whole pictures; what the driver gives."""
+        # Some grabbers have whole pictures of an analog camera only if asked for interlaced ones.
+        for field in (kernel.FIELD_NONE, kernel.FIELD_INTERLACED):
+            given = kernel.Format(
+                type=kernel.BUF_TYPE_VIDEO_CAPTURE,
+                width=mode.width,
+                height=mode.height,
+                pixelformat=int.from_bytes(mode.code, "little"),
+                field=field,
+            )
+            kernel.call(self._descriptor, kernel.S_FMT, given)
+            if given.field not in kernel.NOT_WHOLE:
+                return given
+        raise CameraError(
+            f"{self._settings.device} gives fields ({kernel.NOT_WHOLE[given.field]}), not whole "
+            "pictures; use a gst: pipeline that deinterlaces them"
         )
 
     def _set_rate(self, rate_hz: float) -> float:

@@ -14,7 +14,9 @@ from typing import TypeVar
 
 BUF_TYPE_VIDEO_CAPTURE = 1
 MEMORY_MMAP, MEMORY_USERPTR = 1, 2
-FIELD_ANY, FIELD_NONE = 0, 1
+FIELD_NONE, FIELD_INTERLACED = 1, 4
+NOT_WHOLE = {0: "any", 2: "top", 3: "bottom", 5: "seq-tb", 6: "seq-bt", 7: "alternate"}
+"""`v4l2_field`; and those in which a buffer does not hold the rows of a picture in their order."""
 CAP_VIDEO_CAPTURE, CAP_STREAMING, CAP_DEVICE_CAPS = 0x1, 0x04000000, 0x80000000
 CAP_TIMEPERFRAME = 0x1000
 BUF_FLAG_ERROR = 0x40

@@ -61,10 +61,11 @@ class Driver:
 
     Attributes:
         sizes: least, greatest and step of its width, then of its height.
+        fields: what it makes of the fields that it is asked for.
     """
 
-    def __init__(self, sizes=(32, 4096, 2, 32, 2304, 2)):
-        self.sizes = sizes
+    def __init__(self, sizes=(32, 4096, 2, 32, 2304, 2), fields=None):
+        self.sizes, self.fields = sizes, fields or {}
 
     def call(self, _descriptor, order, argument):
         is_first = not getattr(argument, "index", 0)
@@ -72,7 +73,9 @@ class Driver:
             argument.pixelformat = int.from_bytes(b"NV12", "little")
         elif order == kernel.ENUM_FRAMESIZES and is_first:
             argument.type, argument.range[:] = 3, self.sizes
-        elif order != kernel.S_FMT:
+        elif order == kernel.S_FMT:
+            argument.field = self.fields.get(argument.field, argument.field)
+        else:
             raise OSError(errno.ENOTTY, "not of this driver")
 
 
@@ -103,3 +106,25 @@ def test_a_size_beyond_a_range_or_its_steps_is_told_with_the_range(opened, size)
 def test_without_a_wanted_size_a_usual_one_of_the_range_is_taken(opened):
     found = opened(Driver(sizes=(0, 4096, 1, 0, 2304, 1)))
     assert (found.width, found.height) == (1920, 1080)
+
+
+ALTERNATE, SEQUENTIAL = 7, 5
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {kernel.FIELD_NONE: kernel.FIELD_INTERLACED},
+        {kernel.FIELD_NONE: ALTERNATE},  # but interlaced where that is asked for
+    ],
+)
+def test_whole_pictures_are_asked_for(opened, fields):
+    assert opened(Driver(fields=fields)).encoding == "nv12"
+
+
+@pytest.mark.parametrize(("field", "name"), [(ALTERNATE, "alternate"), (SEQUENTIAL, "seq-tb")])
+def test_a_grabber_of_half_pictures_is_refused(opened, field, name):
+    fields = {kernel.FIELD_NONE: field, kernel.FIELD_INTERLACED: field}
+    with pytest.raises(CameraError, match=f"fields .{name}., not whole pictures; .* gst:"):
+        opened(Driver(fields=fields))
