@@ -74,7 +74,7 @@ class GStreamerSource:
             )
         except Exception as error:  # GLib.Error, whose class comes with PyGObject
             raise CameraError(f"gst:{self._description} is no pipeline: {error}") from error
-        self._gst = gst
+        self._gst, self._complaint = gst, ""
         self._sink = self._pipeline.get_by_name(SINK)
         self._pipeline.set_state(gst.State.PAUSED)
         state = self._pipeline.get_state(round(OPEN_TIMEOUT_S * gst.SECOND))[0]
@@ -153,6 +153,7 @@ class GStreamerSource:
         self._pulled.put(Arrived(self._first, self._stamp_ns(self._first), unfit, cause))
         while not self._stop.is_set():
             sample = self._pull(PULL_MS)
+            self._error()  # nobody else reads what elements report, all the time
             if sample is not None:
                 self._pulled.put(Arrived(sample, self._stamp_ns(sample)))
             elif self._sink.get_property("eos"):
@@ -176,19 +177,21 @@ class GStreamerSource:
 
     def _gap(self, buffer: Any, skipped: int) -> int:
         """Frames that we did not get: as the source counts them, else those that we skipped."""
-        number = buffer.offset
-        if number == self._gst.BUFFER_OFFSET_NONE:
+        expected, number, behind = self._sequence, buffer.offset, buffer.offset_end
+        # Behind some parsers they are positions in bytes; and neither may be set.
+        self._sequence = behind if behind == number + 1 else None
+        if expected is None or self._sequence is None:
             return skipped
-        expected, self._sequence = self._sequence, number + 1
-        return max(0, number - expected) if expected is not None else skipped
+        return max(0, int(number) - expected)
 
     def _error(self) -> str:
-        """What the pipeline last complained of."""
-        message = self._pipeline.get_bus().pop_filtered(self._gst.MessageType.ERROR)
-        if message is None:
-            return "it does not say why"
-        error, detail = message.parse_error()
-        return " ".join([error.message, *(detail or "").splitlines()[-1:]])
+        """What the pipeline complained of first, the cause of the rest; empties its bus."""
+        bus = self._pipeline.get_bus()
+        while (message := bus.pop_filtered(self._gst.MessageType.ERROR)) is not None:
+            error, detail = message.parse_error()
+            text = " ".join([error.message, *(detail or "").splitlines()[-1:]])
+            self._complaint = self._complaint or text
+        return self._complaint or "it does not say why"
 
 
 def _gstreamer() -> tuple[Any, Any]:

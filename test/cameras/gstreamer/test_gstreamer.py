@@ -150,6 +150,41 @@ def test_what_we_take_too_late_is_counted_where_a_decoder_numbers_nothing(shot):
 
 
 @needs_gstreamer
+def test_positions_in_bytes_are_no_numbers_of_frames(shot, tmp_path):
+    (tmp_path / "video.raw").write_bytes(bytes(300 * 64 * 48))
+    caps = "format=gray8 width=64 height=48 framerate=50/1"
+    _, found = shot(f"filesrc location={tmp_path}/video.raw ! rawvideoparse {caps}", 10)
+    stamps = np.array([stamp_ns for _, _, (stamp_ns, _) in found])
+    missing = np.round(np.diff(stamps) / 20e6).astype(int) - 1
+    assert [lost for lost, *_ in found[1:]] == list(missing)
+
+
+@needs_gstreamer
+def test_messages_do_not_pile_up_and_the_first_error_is_the_cause_of_the_end(join):
+    from gi.repository import GLib, Gst
+
+    source = GStreamerSource("videotestsrc ! video/x-raw,framerate=100/1")
+    opened, bus = source.open(), source._pipeline.get_bus()
+    source.start(camera_writer(join("camera"), "front", opened.size_bytes, opened.loaned))
+    try:
+        for text in ("the lens cap is on", "streaming stopped"):
+            error = GLib.Error.new_literal(Gst.CoreError.quark(), text, Gst.CoreError.FAILED)
+            bus.post(Gst.Message.new_error(None, error, "in detail"))
+            for _ in range(100):
+                bus.post(Gst.Message.new_application(None, Gst.Structure.new_empty("level")))
+        give_up_s = time.monotonic() + 20.0
+        while bus.have_pending():
+            assert time.monotonic() < give_up_s
+            source.capture(100.0)
+        source._pipeline.send_event(Gst.Event.new_eos())
+        with pytest.raises(CameraGone, match="has ended: the lens cap is on"):
+            while time.monotonic() < give_up_s:
+                source.capture(100.0)
+    finally:
+        source.close()
+
+
+@needs_gstreamer
 def test_an_end_is_told(shot):
     with pytest.raises(CameraGone, match="has ended"):
         shot("videotestsrc num-buffers=3 ! video/x-raw,framerate=100/1", 5)
