@@ -37,7 +37,9 @@ class LabelledImage:
         return cls(path, np.empty((0, 4)), np.empty(0, np.int64), np.empty(0, np.bool_))
 
     def pixels(self) -> NDArray[np.uint8]:
-        """The image, uint8 [height, width, 3] BGR.
+        """The image, uint8 [height, width, 3] BGR; upright, as its EXIF orientation says.
+
+        Labels are for that: those who draw boxes see it so, and trainers of YOLO read it so.
 
         Raises:
             DataError: the file cannot be decoded.

@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 from perception_nodes.core.frame import FrameHeader
 from perception_nodes.drives.bag import open_drive
 from perception_nodes.drives.exif import UPRIGHT, orientation
+from perception_nodes.evaluation.labels import LabelledImage
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.transport.cdr_reader import read_compressed_image
 
@@ -52,6 +53,13 @@ def test_a_folder_shows_photographs_upright(tmp_path, turned, order):
     Preprocessor(upright.width, upright.height, undistort=False).write(view, shown, header)
     assert (header.source_width, header.source_height) == upright.size
     assert np.abs(shown.astype(int) - expected).max() <= 3
+
+
+def test_labels_are_for_the_photograph_that_a_folder_shows(tmp_path):
+    (tmp_path / "photo.jpg").write_bytes(photograph(6))
+    image = LabelledImage.without_objects(tmp_path / "photo.jpg").pixels()
+    upright = ImageOps.exif_transpose(Image.open(tmp_path / "photo.jpg"))
+    assert np.abs(image.astype(int) - np.asarray(upright)[:, :, ::-1]).max() <= 3
 
 
 @pytest.mark.parametrize("file", [photograph(), photograph(0), photograph(9), b"", b"\xff\xd8\xff"])
