@@ -26,6 +26,11 @@ class Mode:
     rate_hz: float
     sizes: str = ""
 
+    @property
+    def offered(self) -> str:
+        """The size, or the range that it is one of."""
+        return self.sizes or f"{self.width}x{self.height}"
+
 
 @dataclass(frozen=True)
 class DeviceControl:
@@ -120,12 +125,7 @@ def choose_mode(modes: list[Mode], wanted: V4l2Settings) -> Mode:
         and (not wanted.height or mode.height == wanted.height)
     ]
     if not fitting:
-        known = sorted(
-            {
-                f"{mode.code.decode()} {mode.sizes or f'{mode.width}x{mode.height}'}"
-                for mode in modes
-            }
-        )
+        known = sorted({f"{mode.code.decode()} {mode.offered}" for mode in modes})
         raise CameraError(
             f"{wanted.device} has no mode {wanted.pixel_format or '(any format)'} "
             f"{wanted.width or '(any)'}x{wanted.height or '(any)'}; it has {', '.join(known)}"
@@ -198,14 +198,13 @@ def _sizes(
     usual = [(640, 360), (640, 480), (1280, 720), (1280, 960), (1920, 1080), (1920, 1280)]
     fitting = [
         (x, y)
-        for x, y in ([wanted] if all(wanted) else []) + usual
+        for x, y in (wanted, *usual)
+        if x and y
         if low_x <= x <= high_x and low_y <= y <= high_y
         if (x - low_x) % max(step_x, 1) == 0 and (y - low_y) % max(step_y, 1) == 0
     ]
-    steps = f"in steps of {step_x}x{step_y}"
-    return dict.fromkeys(
-        [*fitting, (high_x, high_y)]
-    ), f"{low_x}x{low_y} to {high_x}x{high_y} {steps}"
+    described = f"{low_x}x{low_y} to {high_x}x{high_y} in steps of {step_x}x{step_y}"
+    return dict.fromkeys([*fitting, (high_x, high_y)]), described
 
 
 def controls_of(descriptor: int) -> Iterator[DeviceControl]:

@@ -131,7 +131,7 @@ def _list(as_json: bool) -> None:
     for device in devices:
         rates: dict[tuple[str, str], list[float]] = {}
         for mode in device.modes:
-            key = (mode.code.decode(), f"{mode.width}x{mode.height}")
+            key = (mode.code.decode(), mode.offered)
             rates.setdefault(key, []).append(mode.rate_hz)
         table = Table(
             "format", "size", "frames a second", title=escape(f"{device.path}: {device.name}")
