@@ -24,7 +24,7 @@ def misnamed(ros: RosArguments, nodes: Iterable[str], parameters: Iterable[str])
     """
     known, full_names = set(parameters), {node: ros.full_name(node) for node in nodes}
     for section in ros.sections:
-        names = {name for name in section.values if not name.startswith(QOS)}
+        names = {name for name in section.values if not name.startswith(QOS)} - OF_EVERY_NODE
         if any(section.matches(name) for name in full_names.values()):
             # In a section for one node, unknown ones are refused; here they may be of others.
             for name in sorted(names - known):
@@ -34,7 +34,7 @@ def misnamed(ros: RosArguments, nodes: Iterable[str], parameters: Iterable[str])
                         f"graph and is ignored; did you mean {alike[0]}?"
                     )
             continue
-        ours = names & known - OF_EVERY_NODE
+        ours = names & known
         alike = get_close_matches(section.nodes.rpartition("/")[2], full_names, n=1)
         if ours and (alike or ours == names):
             remedy = (
@@ -43,6 +43,6 @@ def misnamed(ros: RosArguments, nodes: Iterable[str], parameters: Iterable[str])
                 else f"its nodes are {', '.join(full_names.values())}"
             )
             yield (
-                f"{section.source}: {section.nodes} is no node of this graph and is ignored; "
+                f"{section.source}: {section.nodes} is for no node of this graph and is ignored; "
                 + remedy
             )

@@ -174,7 +174,8 @@ def test_namespaces_may_be_nested(file):
         ("preprocess_front_node: {undistort: false}", ["mean /truck/preprocess_node"]),
         ("detector_standby_node: {threads: 2}", ["mean /truck/detector_node"]),
         ("/detector_node: {threads: 2}", ["mean /truck/detector_node"]),
-        ("/lorry/**: {threads: 2}", ["/lorry/.* is no node.* nodes are .*/truck/watchdog_node"]),
+        ("/lorry/**: {threads: 2, use_sim_time: true}",
+         ["/lorry/.* is for no node .* its nodes are .*/truck/watchdog_node"]),
         ("/**: {cameras: 'front,rear'}\ncamera_raer_node: {loop: true}\n"
          "detector_rear_node: {threads: 2}",
          ["mean /truck/camera_rear_node", "mean /truck/detector_node"]),

@@ -131,7 +131,7 @@ def test_namespace_remappings_parameter_file_and_log_level(
     assert not any(topic.startswith("/perception") for topic in observer.topics())
     stop(graph)
     assert "threads: " not in graph.output(), "that is said at level info"
-    assert "preprocess_front_node is no node of this graph" in " ".join(graph.output().split())
+    assert "preprocess_front_node is for no node of this graph" in " ".join(graph.output().split())
 
 
 @only_launch
