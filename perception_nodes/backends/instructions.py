@@ -5,6 +5,7 @@ wide layers is twice as fast: so both are timed, once for each network on a mach
 """
 
 import json
+import logging
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,14 +15,14 @@ import numpy as np
 
 from perception_nodes.backends.model import Model
 from perception_nodes.backends.pace import apart_ms
+from perception_nodes.core.inference import BackendError
 from perception_nodes.system.files import write_whole
-from perception_nodes.system.processes import cpu_name
+from perception_nodes.system.processes import cpu_flags, speed_facts
 
 VARIABLE = "ONEDNN_MAX_CPU_ISA"
 """Read by OpenVINO when the process compiles its first network."""
 WITH_TILES, WITHOUT_TILES = "ALL", "AVX512_CORE_FP16"
 FRAMES = 40
-CPU_INFO = Path("/proc/cpuinfo")
 
 
 def choose_instructions(
@@ -33,45 +34,67 @@ def choose_instructions(
 ) -> None:
     """Set the instructions of this process to those that its first network is faster with.
 
-    Nothing happens where the environment names them already, or the processor has no tiles. The
-    choice is kept in `cache_dir`; without such a folder tiles are not used.
+    Nothing happens where the environment names them already. For the arguments see
+    `faster_instructions`.
+    """
+    if VARIABLE not in os.environ:
+        os.environ[VARIABLE] = faster_instructions(model, threads, version, cache_dir, timed)
+
+
+def faster_instructions(
+    model: Model,
+    threads: int,
+    version: str,
+    cache_dir: str,
+    timed: Callable[..., list[float]] = apart_ms,
+) -> str:
+    """The instructions that a network is faster with, as measured now or before.
+
+    Without tiles where the processor has none, where there is no folder to keep the choice in, or
+    where timing fails.
 
     Args:
-        model: the first network that the process loads.
+        model: the network.
         threads: of inference.
         version: of OpenVINO.
         cache_dir: folder for what is measured; empty for none.
         timed: for tests.
-
-    Raises:
-        BackendError: the runtime refuses the model.
     """
-    if VARIABLE in os.environ:
-        return
     if not cache_dir or not has_tiles():
-        os.environ[VARIABLE] = WITHOUT_TILES
-        return
+        return WITHOUT_TILES
     kept, known = Path(cache_dir) / "instructions.json", {}
-    key = f"{model.digest} {version} {threads} {cpu_name()}"
+    key = f"{model.digest} {version} {threads} {speed_facts()}"
     with suppress(OSError, ValueError, TypeError):
         known = dict(json.loads(kept.read_text(encoding="utf-8")))
     if known.get(key) not in (WITH_TILES, WITHOUT_TILES):
-        median_ms = {}
-        for instructions in (WITHOUT_TILES, WITH_TILES):
-            environment = {VARIABLE: instructions}
-            times_ms = timed(
-                str(model.folder), "openvino", threads, FRAMES, environment=environment
+        try:
+            median_ms = {
+                instructions: float(
+                    np.median(
+                        timed(
+                            str(model.folder),
+                            "openvino",
+                            threads,
+                            FRAMES,
+                            environment={VARIABLE: instructions},
+                        )
+                    )
+                )
+                for instructions in (WITHOUT_TILES, WITH_TILES)
+            }
+        except BackendError as error:  # the network may run all the same
+            logging.getLogger(__name__).warning(
+                "%s runs without matrix tiles (AMX), which could not be timed: %s",
+                model.name,
+                error,
             )
-            median_ms[instructions] = float(np.median(times_ms))
+            return WITHOUT_TILES
         known[key] = min(median_ms, key=median_ms.__getitem__)
         with suppress(OSError):  # then it is measured again next time
             write_whole(kept, json.dumps(known, indent=1))
-    os.environ[VARIABLE] = known[key]
+    return str(known[key])
 
 
 def has_tiles() -> bool:
     """Whether the processor has matrix tiles."""
-    try:
-        return " amx_int8" in CPU_INFO.read_text(encoding="utf-8")
-    except OSError:  # not Linux
-        return False
+    return "amx_int8" in cpu_flags()

@@ -11,6 +11,7 @@ import numpy as np
 
 from perception_nodes.backends.auto import runtime_for
 from perception_nodes.backends.contract import INSTALL
+from perception_nodes.backends.instructions import VARIABLE
 from perception_nodes.backends.model import load_model
 from perception_nodes.backends.pace import RATE_HZ, apart_ms
 from perception_nodes.core.budget import Budget
@@ -20,7 +21,7 @@ from perception_nodes.litert import DELEGATE
 from perception_nodes.system.environment import cache_folder
 from perception_nodes.system.files import write_whole
 from perception_nodes.system.load import busy
-from perception_nodes.system.processes import cpu_name, physical_cores
+from perception_nodes.system.processes import physical_cores, speed_facts
 
 AUTO = "auto"
 FAMILY = ("road-s", "road-n")
@@ -101,8 +102,8 @@ def _p99_ms(values: Mapping[str, Any], say: Say, loaded: bool = False) -> float:
     model = load_model(values["model"], values["model_key"])
     backend = runtime_for(values["backend"], model)
     settings = [values[name] for name in ("threads", "cpus", "fifo_priority")]
-    key = f"{model.digest} {backend} {version(INSTALL[backend])} {settings} {cpu_name()}"
-    key += f" {os.environ.get(DELEGATE, '')}" + " loaded" * loaded
+    key = f"{model.digest} {backend} {version(INSTALL[backend])} {settings} {speed_facts()}"
+    key += f" {[os.environ.get(name, '') for name in (DELEGATE, VARIABLE)]}" + " loaded" * loaded
     kept, known = cache_folder() / "paced_p99_ms.json", {}
     with suppress(OSError, ValueError, TypeError):
         known = dict(json.loads(kept.read_text(encoding="utf-8")))

@@ -14,6 +14,7 @@ from typing import NamedTuple
 TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 PROCESSORS = Path("/sys/devices/system/cpu")
+CPU_INFO = Path("/proc/cpuinfo")
 
 AT_ONCE_NS = 20_000_000
 MIDDLEWARE = "dds."
@@ -180,11 +181,21 @@ def machine() -> str:
 
 
 def cpu_name() -> str:
-    """Name of the processor."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    """Name of the processor; where the kernel knows none, as on Arm, the numbers of its cores."""
+    facts = [line.partition(":")[::2] for line in _cpu_info().splitlines()]
+    named = [value.strip() for name, value in facts if name.strip() == "model name"]
+    cores = {v.strip() for name, v in facts if name.strip() in ("CPU implementer", "CPU part")}
+    return named[0] if named else " ".join([platform.machine(), *sorted(cores)])
+
+
+def cpu_flags() -> set[str]:
+    """What the processor can do, in the kernel's words; with other words of its description."""
+    return set(_cpu_info().split())
+
+
+def speed_facts() -> str:
+    """What the speed of this process depends on: the processor, and which of its cores are ours."""
+    return f"{cpu_name()} {sorted(os.sched_getaffinity(0))}"
 
 
 def physical_cores() -> int:
@@ -197,6 +208,10 @@ def physical_cores() -> int:
         except OSError:  # not every virtual machine tells
             cores.add(str(processor))
     return len(cores)
+
+
+def _cpu_info() -> str:
+    return CPU_INFO.read_text(encoding="utf-8") if CPU_INFO.is_file() else ""
 
 
 def _stat(path: str) -> list[str]:

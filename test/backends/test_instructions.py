@@ -9,7 +9,6 @@ from typing import Any
 import openvino
 import pytest
 
-from perception_nodes.backends import instructions
 from perception_nodes.backends.compiled import CompiledRefused, compiled
 from perception_nodes.backends.instructions import (
     VARIABLE,
@@ -19,6 +18,8 @@ from perception_nodes.backends.instructions import (
 )
 from perception_nodes.backends.model import load_model
 from perception_nodes.backends.pace import apart_ms
+from perception_nodes.core.inference import BackendError
+from perception_nodes.system import processes
 
 MODEL = load_model("road-n")
 
@@ -28,7 +29,7 @@ def processor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A processor with tiles, and no choice yet."""
     info = tmp_path / "cpuinfo"
     info.write_text("flags : fpu avx512_vnni amx_bf16 amx_tile amx_int8\n")
-    monkeypatch.setattr(instructions, "CPU_INFO", info)
+    monkeypatch.setattr(processes, "CPU_INFO", info)
     # Set first, so that what the tests bring about is undone.
     monkeypatch.setenv(VARIABLE, "")
     monkeypatch.delenv(VARIABLE)
@@ -53,6 +54,31 @@ def test_the_faster_instructions_are_kept(processor: Path, tmp_path: Path, faste
     cache = tmp_path / "cache"
     assert chosen(cache, ms) == (faster, [WITHOUT_TILES, WITH_TILES])
     assert chosen(cache, {}) == (faster, [])
+
+
+def test_other_processors_of_the_machine_are_another_choice(
+    processor: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for allowed in ({0, 1}, {1}):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, allowed=allowed: allowed)
+        for timed in ([WITHOUT_TILES, WITH_TILES], []):
+            assert chosen(tmp_path, {WITH_TILES: 1.0, WITHOUT_TILES: 2.0}) == (WITH_TILES, timed)
+
+
+@pytest.mark.parametrize("failing", [WITH_TILES, WITHOUT_TILES])
+def test_a_network_that_cannot_be_timed_runs_without_tiles(
+    processor: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, failing: str
+) -> None:
+    def timed(*_: Any, environment: dict[str, str]) -> list[float]:
+        if environment[VARIABLE] == failing:
+            raise BackendError("openvino with road-n did not end in 100 s")
+        return [1.0]
+
+    choose_instructions(MODEL, 1, "2026", str(tmp_path), timed)
+    assert os.environ.pop(VARIABLE) == WITHOUT_TILES
+    assert "road-n runs without matrix tiles" in caplog.text and "100 s" in caplog.text
+    assert not (tmp_path / "instructions.json").exists()
+    assert chosen(tmp_path, {WITH_TILES: 1.0, WITHOUT_TILES: 2.0})[0] == WITH_TILES
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"a": 1}', "\0"])

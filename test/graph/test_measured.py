@@ -1,6 +1,7 @@
 """`model:=auto` and `threads:=auto`: what is taken, what is measured again, and what cannot be."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,22 @@ def test_a_delegate_is_measured_apart_from_the_processor(
         found = measured({**VALUES, "backend": "auto"}, lambda _: None)
         assert found == {"model": "road-s", "threads": 1}
     assert timed["calls"] == [("road-s", 1), ("road-s", 1)]
+
+
+def test_other_instructions_or_processors_are_measured_apart(
+    timed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    allowed = {0, 1}
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: allowed)
+    for _ in range(2):
+        measured(VALUES, lambda _: None)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    measured(VALUES, lambda _: None)
+    assert len(timed["calls"]) == 2
+    allowed.remove(0)
+    measured(VALUES, lambda _: None)
+    assert len(timed["calls"]) == 3
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "{", '"x"', "null"])

@@ -12,6 +12,8 @@ from observe import until
 from perception_nodes.system import processes
 from perception_nodes.system.processes import (
     available_memory_bytes,
+    cpu_flags,
+    cpu_name,
     open_process,
     physical_cores,
     runs_at_once,
@@ -126,3 +128,25 @@ def test_threads_of_one_core_count_once_where_we_may_run(allowed, cores, tmp_pat
     monkeypatch.setattr(processes, "PROCESSORS", tmp_path)
     monkeypatch.setattr(processes.os, "sched_getaffinity", lambda process: allowed)
     assert physical_cores() == cores
+
+
+@pytest.mark.parametrize(
+    "text, name",
+    [
+        (
+            "processor : 0\nmodel name\t: Fast CPU @ 3: GHz\nflags\t: fpu avx2\n",
+            "Fast CPU @ 3: GHz",
+        ),
+        ("Features : fp avx2\nCPU implementer : 0x41\nCPU part : 0xd42\n", "aarch64 0x41 0xd42"),
+        ("Features : fp avx2\nCPU implementer : 0x41\nCPU part : 0xd08\n", "aarch64 0x41 0xd08"),
+        (None, "aarch64"),
+    ],
+)
+def test_processors_are_told_apart_also_where_they_have_no_name(text, name, tmp_path, monkeypatch):
+    info = tmp_path / "cpuinfo"
+    if text:
+        info.write_text(text)
+    monkeypatch.setattr(processes, "CPU_INFO", info)
+    monkeypatch.setattr(processes.platform, "machine", lambda: "aarch64")
+    assert cpu_name() == name
+    assert ("avx2" in cpu_flags()) == bool(text)
