@@ -29,6 +29,7 @@ from perception_nodes.graph.graph import LIVE
 from perception_nodes.graph.node_spec import NodeSpec
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.graph.supervisor import GraphFailure, Supervisor
+from perception_nodes.system.environment import cache_folder
 from perception_nodes.system.processes import open_process
 from perception_nodes.transport import channels
 from perception_nodes.transport.shm import Endpoint, Reader
@@ -99,7 +100,10 @@ class CamerasBench:
     def _calls(self, most: int) -> list[dict[str, Any]]:
         """Time calls for 1, 2, ... frames at once, alternating with as many single calls."""
         model = load_model(self.setup.model)
-        backend = open_backend(self.setup.backend, BackendSettings(self.setup.threads, "", most))
+        settings = BackendSettings(
+            self.setup.threads, max_batch=most, timing_dir=str(cache_folder())
+        )
+        backend = open_backend(self.setup.backend, settings)
         info = backend.load(model)
         images = [picture(model).copy() for _ in range(most)]
         several = cast(BatchBackend, backend)

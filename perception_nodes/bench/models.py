@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from pathlib import Path
 from typing import Any, Protocol
 
 import ai_edge_litert
@@ -15,10 +14,16 @@ import onnxruntime
 import openvino
 from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 
 from perception_nodes.backends.auto import AUTO, runtime_for
 from perception_nodes.backends.contract import Backend, BackendSettings, open_backend
+from perception_nodes.backends.instructions import (
+    VARIABLE,
+    WITHOUT_TILES,
+    faster_instructions,
+)
 from perception_nodes.backends.litert import CERTAIN
 from perception_nodes.backends.model import Model
 from perception_nodes.backends.pace import RATE_HZ, paced_ms
@@ -27,7 +32,8 @@ from perception_nodes.bench.roofline import Roof, network_facts
 from perception_nodes.core.budget import Budget
 from perception_nodes.core.statistics import percentiles
 from perception_nodes.evaluation import LabelledSet, evaluate
-from perception_nodes.system.processes import cpu_name
+from perception_nodes.system.environment import cache_folder
+from perception_nodes.system.processes import cpu_flags, cpu_name
 
 PACES = ("tight", "paced")
 ROOF_BACKEND = "openvino"
@@ -115,6 +121,7 @@ class ModelsBench:
             BackendError: a runtime refuses a model.
             Disagreement: two runtimes compute different outputs of one.
         """
+        wanted = self._choose_instructions()
         cosines = {}
         for model in self.models:
             say(f"{model.name}: the same outputs from all runtimes?")
@@ -142,6 +149,7 @@ class ModelsBench:
                 "cpu": cpu_name(),
                 "cores": os.cpu_count(),
                 "int8_instructions": int8_instructions(),
+                VARIABLE.lower(): os.environ[VARIABLE],
                 "load_before": round(load_before, 2),
                 "litert": ai_edge_litert.__version__,
                 "openvino": openvino.__version__.split("-")[0],
@@ -156,7 +164,9 @@ class ModelsBench:
                 for (precision, threads), value in roofs.items()
             ],
             "models": [
-                self._entry(model, contenders, roofs, accuracy[model.name], cosines[model.name])
+                self._entry(
+                    model, contenders, roofs, accuracy[model.name], cosines[model.name], wanted
+                )
                 for model in self.models
             ],
         }
@@ -167,6 +177,23 @@ class ModelsBench:
         for asked in self.backends:
             runtimes.setdefault(runtime_for(asked, model), asked)
         return runtimes
+
+    def _choose_instructions(self) -> dict[tuple[str, int], str]:
+        """What a detector has OpenVINO use, by model and number of threads.
+
+        One process can only have one of them, that of the first model. Empty where the environment
+        names it.
+        """
+        if VARIABLE in os.environ:
+            return {}
+        kept = str(cache_folder())
+        wanted = {
+            (model.name, threads): faster_instructions(model, threads, openvino.__version__, kept)
+            for threads, model in product(self.threads, self.models)
+            if "openvino" in self._runtimes(model)
+        }
+        os.environ[VARIABLE] = next(iter(wanted.values()), WITHOUT_TILES)
+        return wanted
 
     def _contenders(self) -> list[_Contender]:
         contenders = []
@@ -216,6 +243,7 @@ class ModelsBench:
         roofs: Mapping[tuple[str, int], float],
         accuracy: dict[str, float],
         cosine: float | None,
+        wanted: Mapping[tuple[str, int], str],
     ) -> dict[str, Any]:
         facts = network_facts(model)
         parent = next((m for m in self.models if m.name == model.parent), None)
@@ -236,7 +264,13 @@ class ModelsBench:
         headline = runs[0]
         gmac_per_s = facts.gmac / headline["p50"] * 1e3
         roof = roofs[model.precision if model.precision == "int8" else "fp32", self.threads[0]]
-        notes = []
+        ours = os.environ[VARIABLE]
+        notes = [
+            f"with threads:={threads} a detector has {VARIABLE}={theirs}, which is faster; this "
+            f"process had {ours} for all models: measure it alone"
+            for (name, threads), theirs in wanted.items()
+            if name == model.name and theirs != ours
+        ]
         if model.gmac and abs(model.gmac / facts.gmac - 1) > MAX_GMAC_DIFFERENCE:
             notes.append(f"model.yaml says {model.gmac:g} GMAC, the graph has {facts.gmac:.3f}")
         if model.parent and not rival:
@@ -272,9 +306,8 @@ def is_busy(machine: Mapping[str, Any]) -> bool:
 def int8_instructions() -> list[str]:
     """The instruction sets of this processor that multiply 8-bit numbers."""
     known = ("avx2", "avx_vnni", "avx512_vnni", "amx_int8", "asimddp", "i8mm")
-    info = Path("/proc/cpuinfo")
-    words = set(info.read_text(encoding="utf-8").split()) if info.is_file() else set()
-    return [name for name in known if name in words]
+    flags = cpu_flags()
+    return [name for name in known if name in flags]
 
 
 _NO_SPEEDUP: dict[str, Any] = {"speedup_vs_parent": None, "speedup_interval": None}
@@ -391,10 +424,11 @@ def result_table(result: dict[str, Any]) -> Table:
             first, last = ["", ""], [""]
     table.title = result["machine"]["cpu"]
     table.columns[0].overflow = "fold"
+    notes = [f"{model['name']}: {note}" for model in result["models"] for note in model["notes"]]
     table.caption = (
         f"medians in a tight loop and paced at {result['rate_hz']:g} Hz; in time: share of "
         f"the paced calls within {result['inference_budget_ms']:g} ms, which "
         "leaves the other stages their part of "
         f"{Budget().deadline_ms:g} ms; mAP50-95 on {data or 'no set'}"
-    )
+    ) + "".join(f"\n{escape(note)}" for note in notes)
     return table

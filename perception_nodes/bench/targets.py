@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 
 from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.fpga import compile_model
-from perception_nodes.backends.instructions import VARIABLE, WITH_TILES, has_tiles
+from perception_nodes.backends.instructions import VARIABLE, WITH_TILES, WITHOUT_TILES
 from perception_nodes.backends.model import load_model
 from perception_nodes.backends.pace import LONGEST_S, paced_ms
 from perception_nodes.core.inference import BackendError
 from perception_nodes.fpga.program import Geometry
+from perception_nodes.system.processes import cpu_flags
 from perception_nodes.system.realtime import RealTime
 
 VARIANTS = {
@@ -34,7 +35,15 @@ VARIANTS = {
     "openvino": ("", "AVX2", "AVX512_CORE_VNNI", "AVX512_CORE_FP16", "ALL"),
     "fpga": ("512", "1024"),
 }
-"""By backend: instructions (`ONEDNN_MAX_CPU_ISA`), or the multipliers of an engine."""
+"""By backend: instructions (`ONEDNN_MAX_CPU_ISA`), or the multipliers of an engine; of OpenVINO ""
+is all instructions but matrix tiles."""
+FLAGS = {
+    "AVX2": "avx2",
+    "AVX512_CORE_VNNI": "avx512_vnni",
+    "AVX512_CORE_FP16": "avx512_fp16",
+    WITH_TILES: "amx_int8",
+}
+"""What the processor must have for a variant; without it other instructions would have its name."""
 ENGINES = {"512": Geometry(2, 64, 28672, 250.0), "1024": Geometry(4, 64, 28672, 250.0)}
 
 T = TypeVar("T")
@@ -55,22 +64,33 @@ class Target:
 
 def usual_targets() -> list[Target]:
     """What a network may run on here and elsewhere; with matrix tiles too, where they are."""
-    tiles = [Target("openvino", WITH_TILES)] if has_tiles() else []
-    others = Target("openvino", ""), *tiles, Target("openvino", "AVX2"), Target("fpga", "512")
-    return [Target("litert", ""), *others]
+    variants = [Target("openvino", name) for name in ("", WITH_TILES, "AVX2")]
+    usual = [Target("litert", ""), *variants, Target("fpga", "512")]
+    return [target for target in usual if not _missing(target)]
 
 
 def read_target(text: str) -> Target:
     """Read `BACKEND[:VARIANT]`.
 
     Raises:
-        BackendError: there is no such target.
+        BackendError: there is no such target, or this processor lacks its instructions.
     """
     known = [Target(backend, v) for backend, variants in VARIANTS.items() for v in variants]
     for target in known:
         if text == str(target):
+            if missing := _missing(target):
+                raise BackendError(
+                    f"target {text} needs a processor with {missing}, which this one has not; "
+                    "leave it out, or measure on one that has it"
+                )
             return target
     raise BackendError(f"target {text!r} is unknown; known are {', '.join(map(str, known))}")
+
+
+def _missing(target: Target) -> str:
+    """The flag of a processor that a target needs and this one has not; empty if there is none."""
+    flag = FLAGS.get(target.variant, "")
+    return "" if flag in cpu_flags() else flag
 
 
 def times_of(
@@ -134,8 +154,7 @@ def _answer(process: ProcessPoolExecutor, function: Callable[..., T], *arguments
 def _begin(instructions: str) -> None:
     """In a process of its own, as what follows."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started it ends it
-    if instructions:
-        os.environ[VARIABLE] = instructions
+    os.environ[VARIABLE] = instructions or WITHOUT_TILES  # whatever the caller's environment says
 
 
 def _load(name: str, threads: int, folder: Path) -> None:

@@ -270,7 +270,9 @@ def bench_models(
 
     All models are loaded into one process and take turns, so that a busy machine slows all of them
     down alike. Each is timed in a tight loop, and at the pace of a camera with cold caches. Nothing
-    is timed before all runtimes give the same outputs; if they do not, the exit status is 1.
+    is timed before all runtimes give the same outputs; if they do not, the exit status is 1. On a
+    processor with AMX a process uses it for all networks of OpenVINO or for none: the first model
+    decides, as in a detector, and a line tells which others a detector would run otherwise.
 
     Example: perception bench models road-n dense-416x256 --frames 50 --html out/models.html
 
@@ -309,9 +311,11 @@ def bench_shapes(
         str | None,
         typer.Option(
             help="What the networks shall run on, with commas: litert, openvino, "
-            "openvino:INSTRUCTIONS with those of ONEDNN_MAX_CPU_ISA (AVX2, AVX512_CORE_VNNI, "
-            "AVX512_CORE_FP16, or ALL for AMX too), fpga:512, fpga:1024. By default litert, "
-            "openvino, openvino:AVX2, fpga:512, and openvino:ALL where the processor has AMX."
+            "openvino:INSTRUCTIONS with those of ONEDNN_MAX_CPU_ISA that the processor has (AVX2, "
+            "AVX512_CORE_VNNI, AVX512_CORE_FP16, or ALL for AMX too), fpga:512, fpga:1024. By "
+            "default litert, openvino (without AMX), openvino:ALL and openvino:AVX2 where the "
+            "processor has them, fpga:512. A detector has the faster one of openvino and "
+            "openvino:ALL."
         ),
     ] = None,
     sizes: Annotated[

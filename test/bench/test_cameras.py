@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from perception_nodes.backends.contract import open_backend
+from perception_nodes.bench import cameras
 from perception_nodes.bench.cameras import CamerasBench, facts, judged, result_table
 from perception_nodes.bench.setup import WARM_UP_FRAMES, BenchSetup
 from perception_nodes.core.frame import FrameRecord, FrameStatus
@@ -68,6 +70,21 @@ def test_numbers_that_cannot_be_are_refused(cameras):
     bench = CamerasBench(SETUP, cameras)
     with pytest.raises(SettingsError, match="from 1 to 8"):
         bench.run(print)
+
+
+def test_calls_use_the_instructions_that_a_detector_has_chosen(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    given = []
+
+    def opened(name, settings):
+        given.append(settings)
+        return open_backend(name, settings)
+
+    monkeypatch.setattr(cameras, "open_backend", opened)
+    CamerasBench(SETUP, [1])._calls(1)
+    assert [(one.timing_dir, one.cache_dir) for one in given] == [
+        (str(tmp_path / "perception_nodes"), "")
+    ]
 
 
 def test_calls_are_measured_and_the_result_can_be_shown():

@@ -1,15 +1,17 @@
 """The comparison of models: complete figures, a readable picture, and no speed of what is wrong."""
 
 import json
+import os
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from perception_nodes.backends.auto import AUTO, runtime_for
-from perception_nodes.backends.model import load_model
+from perception_nodes.backends.instructions import VARIABLE
+from perception_nodes.backends.model import Model, load_model
 from perception_nodes.bench import models as bench
-from perception_nodes.bench.models import Disagreement, ModelsBench, agreement
+from perception_nodes.bench.models import Disagreement, ModelsBench, agreement, result_table
 from perception_nodes.bench.models_report import picture, render
 from perception_nodes.bench.pareto import Point, front_of
 from perception_nodes.bench.pareto_chart import pareto_svg
@@ -52,6 +54,51 @@ def test_each_model_is_timed_on_each_runtime(monkeypatch: pytest.MonkeyPatch) ->
     assert model["latency_ms"]["p50"] == model["runs"][0]["p50"] != model["runs"][2]["p50"]
     for name in runtimes:
         assert name in render(result)
+
+
+@pytest.fixture
+def tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A processor with matrix tiles, with which the dense networks are faster."""
+
+    def faster(model: Model, *_: object) -> str:
+        return "ALL" if "dense" in model.name else "AVX512_CORE_FP16"
+
+    monkeypatch.setattr(bench, "faster_instructions", faster)
+    monkeypatch.setattr(bench, "agreement", lambda *_: None)
+    monkeypatch.setattr(bench, "RATE_HZ", 1000.0)
+    monkeypatch.setenv(VARIABLE, "")  # so that what is set is taken back
+    monkeypatch.delenv(VARIABLE)
+
+
+@pytest.mark.parametrize(
+    "names, set_to, noted",
+    [
+        (["dense-416x256"], "ALL", []),
+        (["dense-416x256", "open-n"], "ALL", ["open-n"]),
+        (["open-n", "dense-416x256"], "AVX512_CORE_FP16", ["dense-416x256"]),
+        (["road-n"], "AVX512_CORE_FP16", []),
+    ],
+)
+def test_the_first_model_decides_on_matrix_tiles_as_in_a_detector(
+    tiles: None, names: list[str], set_to: str, noted: list[str]
+) -> None:
+    result = ModelsBench([load_model(name) for name in names], 1, [1], []).run(lambda text: None)
+    assert result["machine"]["onednn_max_cpu_isa"] == os.environ[VARIABLE] == set_to
+    told = [(model["name"], note) for model in result["models"] for note in model["notes"]]
+    told = [(name, note) for name, note in told if VARIABLE in note]
+    assert [name for name, _ in told] == noted
+    caption = str(result_table(result).caption)
+    assert all(note in caption and "measure it alone" in note for _, note in told)
+
+
+def test_the_environment_decides_on_instructions(
+    tiles: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, "AVX2")
+    models = [load_model(name) for name in ("dense-416x256", "open-n")]
+    result = ModelsBench(models, 1, [1], []).run(lambda text: None)
+    assert result["machine"]["onednn_max_cpu_isa"] == "AVX2"
+    assert not any(VARIABLE in note for model in result["models"] for note in model["notes"])
 
 
 def test_auto_times_each_model_on_the_runtime_that_suits_it(
