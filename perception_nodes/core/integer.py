@@ -101,6 +101,11 @@ class Convolution:
     activation: Activation
     store: Store | None
 
+    @property
+    def has_8_bits(self) -> bool:
+        """Whether its weights fit 8 bits; those of a layer that the file keeps in float do not."""
+        return bool(np.abs(self.weight).max() <= 127)
+
     def accumulate(self, codes: Codes) -> Integers:
         """The sums of products and the bias, int64 [out, height, width] within 32 bits."""
         channels, kernel = len(self.weight), self.weight.shape[2:]

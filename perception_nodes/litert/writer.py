@@ -163,7 +163,7 @@ class _Writer:
         self._operator("CONCATENATION", [source.number for source in sources], target, options)
 
     def _convolution(self, layer: Convolution) -> None:
-        if np.abs(layer.weight).max() > 127:
+        if not layer.has_8_bits:
             raise BackendError(
                 f"convolution {layer.name!r} is kept in float, which LiteRT's full-integer files "
                 "cannot express; quantize the model without exceptions"

@@ -1,7 +1,16 @@
 """The runtime that `backend:=auto` means depends on the model alone."""
 
-import pytest
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
 
+import onnx
+import pytest
+import yaml
+from toys import toy, toy_frames
+
+from model_compression.quantization import emit, measure
 from perception_nodes.backends.auto import AUTO, CHOICES, runtime_for
 from perception_nodes.backends.contract import BACKENDS
 from perception_nodes.backends.model import load_model
@@ -18,6 +27,41 @@ from perception_nodes.backends.model import load_model
 )
 def test_integer_networks_run_on_litert_and_others_on_openvino(name: str, runtime: str) -> None:
     assert runtime_for(AUTO, load_model(name)) == runtime
+
+
+@pytest.mark.parametrize(("kept", "runtime"), [((), "litert"), (("enter",), "openvino")])
+def test_a_network_with_a_layer_in_float_runs_on_openvino(
+    tmp_path: Path, kept: tuple[str, ...], runtime: str
+) -> None:
+    network, file = toy(), tmp_path / "toy.onnx"
+    table = measure(network, toy_frames(), "toy", float_convolutions=kept)
+    onnx.save(emit(network, table, "u8"), file)
+    description = yaml.safe_load((load_model("road-n").folder / "model.yaml").read_text())
+    description |= {"file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    description.pop("s8")
+    (tmp_path / "model.yaml").write_text(yaml.safe_dump(description))
+    assert runtime_for(AUTO, load_model(str(tmp_path))) == runtime
+
+
+def test_only_auto_needs_onnx() -> None:
+    """A machine that runs a compiled program of another one may be without it."""
+    code = """
+import sys
+sys.modules["onnx"] = None
+from perception_nodes.backends import fpga, serving
+from perception_nodes.backends.auto import runtime_for
+from perception_nodes.backends.model import load_model
+from perception_nodes.core.inference import BackendError
+assert runtime_for("fpga", load_model("road-n")) == "fpga"
+assert runtime_for("auto", load_model("open-n-float")) == "openvino"
+try:
+    runtime_for("auto", load_model("road-n"))
+except BackendError as error:
+    assert "road-n" in str(error) and "pip install onnx" in str(error), error
+else:
+    raise AssertionError
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_backend_that_is_named_stays() -> None:
