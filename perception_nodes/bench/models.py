@@ -32,6 +32,7 @@ from perception_nodes.bench.roofline import Roof, network_facts
 from perception_nodes.core.budget import Budget
 from perception_nodes.core.statistics import percentiles
 from perception_nodes.evaluation import LabelledSet, evaluate
+from perception_nodes.graph.settings import SettingsError
 from perception_nodes.system.environment import cache_folder
 from perception_nodes.system.processes import cpu_flags, cpu_name
 
@@ -118,9 +119,17 @@ class ModelsBench:
             The JSON result.
 
         Raises:
+            SettingsError: two models have one name, by which results are told apart.
             BackendError: a runtime refuses a model.
             Disagreement: two runtimes compute different outputs of one.
         """
+        for model in self.models:
+            folders = [str(other.folder) for other in self.models if other.name == model.name]
+            if len(folders) > 1:
+                raise SettingsError(
+                    f"several models have the name {model.name}, in {' and '.join(folders)}; leave "
+                    "one out, or change `name` in its model.yaml"
+                )
         wanted = self._choose_instructions()
         cosines = {}
         for model in self.models:

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -17,6 +19,7 @@ from perception_nodes.bench.pareto import Point, front_of
 from perception_nodes.bench.pareto_chart import pareto_svg
 from perception_nodes.bench.roofline import network_facts
 from perception_nodes.core.inference import HeadTensors
+from perception_nodes.graph.settings import SettingsError
 
 
 def test_a_child_beside_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,6 +46,17 @@ def test_a_child_beside_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
     svg = picture(result)
     assert svg in page
     ElementTree.fromstring(svg)
+
+
+def test_two_models_of_one_name_are_refused(tmp_path: Path) -> None:
+    """They would stand for each other, and one that is too slow could be in time."""
+    shutil.copytree(load_model("road-s").folder, tmp_path / "road-n")
+    description = tmp_path / "road-n" / "model.yaml"
+    text = description.read_text(encoding="utf-8")
+    description.write_text(text.replace("name: road-s\n", "name: road-n\n"), encoding="utf-8")
+    models = [load_model("road-n"), load_model(str(tmp_path / "road-n"))]
+    with pytest.raises(SettingsError, match="several models have the name road-n, in /.* and /"):
+        ModelsBench(models, 1, [1], []).run(lambda text: None)
 
 
 def test_each_model_is_timed_on_each_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
