@@ -137,14 +137,17 @@ class EngineDriver:
         slot.image.to_engine()
 
     def start(self, slot: Slot) -> None:
-        """Run the network on a slot's image; the engine must be idle.
+        """Run the network on a slot's image.
+
+        A frame that nobody waited for is stopped before, also one of another driver of the engine.
 
         Raises:
             BackendError: an earlier frame does not end, and a reset does not help.
         """
         assert self.program is not None
         assert self._content is not None
-        self._end_frame()
+        if not self._stopped or self.bus.read(Register.STATUS) & BUSY:
+            self._reset()
         if not self._stopped:
             raise BackendError(f"fpga: {self.bus.name} is busy; {NEVER_STOPS}")
         write = self.bus.write
@@ -192,7 +195,8 @@ class EngineDriver:
 
     def unload(self) -> None:
         """Free the program's memory, after stopping a frame that still writes into it."""
-        self._end_frame()
+        if self._running is not None or not self._stopped:
+            self._reset()
         if self._stopped:
             for memory in self._memories:
                 memory.free()
@@ -233,11 +237,6 @@ class EngineDriver:
             f"fpga: {self.bus.name} reports {name}, {CAUSES.get(number, 'unknown to us')}, "
             f"at descriptor {index}{layer}; {self._reset()}"
         )
-
-    def _end_frame(self) -> None:
-        """Stop what an exception has kept from being finished, or an earlier reset did not stop."""
-        if self._running is not None or not self._stopped:
-            self._reset()
 
     def _reset(self) -> str:
         """Stop the engine, unless memory keeps it from that; say so."""

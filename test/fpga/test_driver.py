@@ -152,6 +152,16 @@ class TestBoard:
         for a, b in zip(heads(backend.infer(other)), wanted, strict=True):
             np.testing.assert_array_equal(a, b)
 
+    def test_nor_for_that_of_another_model(self, model, engine, bitstream):
+        first, second = opened(model), opened(model)
+        black, other = np.zeros_like(pictures(model, 1)[0]), pictures(model, 1)[0]
+        wanted = [t.copy() for t in heads(second.infer(other))]
+        first.driver.put(first.driver.slots[0], black)
+        first.driver.start(first.driver.slots[0])  # and then an exception
+        for a, b in zip(heads(second.infer(other)), wanted, strict=True):
+            np.testing.assert_array_equal(a, b)
+        assert engine.resets == 1
+
 
 class TestFaults:
     @pytest.mark.parametrize("cause", ["READ", "TIMEOUT", "ADDRESS"])
