@@ -25,10 +25,10 @@ from perception_nodes.backends.contract import (
 )
 from perception_nodes.backends.model import LevelsSpec, Model
 from perception_nodes.backends.qdq import read_network
-from perception_nodes.core.inference import BackendError, HeadTensors
+from perception_nodes.core.inference import BackendError, BackendLost, HeadTensors
 from perception_nodes.litert import DELEGATE
 from perception_nodes.litert.writer import VERSION, write
-from perception_nodes.system.environment import cache_unusable
+from perception_nodes.system.environment import cache_folder, cache_unusable
 from perception_nodes.system.files import write_whole
 from perception_nodes.system.processes import physical_cores
 
@@ -44,6 +44,7 @@ class Backend:
         self._threads = settings.threads or physical_cores()
         self._cache = settings.cache_dir
         self._interpreter: Any = None
+        self._library = ""
         self._input = 0
         self._size = (0, 0)
         self._outputs: list[tuple[int, float, NDArray[np.float32]]] = []
@@ -53,6 +54,7 @@ class Backend:
         """Write the model's file, or read it from the cache, and run it once."""
         self.close()
         library, options = _delegate(os.environ.get(DELEGATE, ""))
+        self._library = library
         (content, name), device = self._file(model, library), "CPU"
         try:
             if library:  # LiteRT prints a traceback if it is no delegate at all
@@ -100,6 +102,8 @@ class Backend:
         try:
             interpreter.invoke()
         except (ValueError, RuntimeError) as error:
+            if self._library:  # a device that has gone answers no later call either
+                raise BackendLost(f"LiteRT failed with {self._library}: {_line(error)}") from error
             raise BackendError(f"LiteRT failed: {_line(error)}") from error
         for index, step, head in self._outputs:
             codes = interpreter.tensor(index)()
@@ -122,18 +126,21 @@ class Backend:
                 f"litert: {model.name} is not an integer network, which only models are that "
                 "`perception model compress` or `calibrate` has written"
             )
-        path = Path(self._cache) / f"{model.name}-{model.sha256[:12]}-{VERSION}.tflite"
+        name = f"{model.name}-{model.sha256[:12]}-{VERSION}"
         if EDGE_TPU in library:
-            made = path.with_name(f"{path.stem}_edgetpu.tflite")
+            # Made by hand, so it lies in one place, and not where a command tries a model out.
+            folder = cache_folder()
+            made = folder / f"{name}_edgetpu.tflite"
             if made.is_file():
                 return made.read_bytes(), str(made)
             raise BackendError(
-                f"litert: {made} is not there; make it with: edgetpu_compiler -o {path.parent} "
-                f"{path} (which `perception model compile {model.name} --backend litert` writes "
-                f"where ${DELEGATE} is not set)"
+                f"litert: {made} is not there; make it with: edgetpu_compiler -s -o {folder} "
+                f"{folder / name}.tflite (which `perception model compile {model.name} --backend "
+                f"litert` writes where ${DELEGATE} is not set)"
             )
         content = write(read_network(model.path), dict.fromkeys(model.outputs.classes, CERTAIN))
         if self._cache:
+            path = Path(self._cache) / f"{name}.tflite"
             try:
                 write_whole(path, content)
             except OSError as error:

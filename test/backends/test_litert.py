@@ -10,12 +10,14 @@ from street_frames import every, street_frames
 from toys import toy, toy_frames
 
 from model_compression.quantization import emit, measure
+from perception_nodes.backends.compiled import compiled
 from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.model import load_model
 from perception_nodes.backends.qdq import read_network
 from perception_nodes.core.decode import DecodeSettings
-from perception_nodes.core.inference import BackendError
+from perception_nodes.core.inference import BackendError, BackendLost
 from perception_nodes.core.integer import Convolution
+from perception_nodes.system.environment import cache_folder
 
 interpreter = pytest.importorskip("ai_edge_litert.interpreter")
 from perception_nodes.backends.litert import CERTAIN, Backend, share  # noqa: E402
@@ -166,18 +168,31 @@ def test_a_damaged_file_in_the_cache_is_written_anew(tmp_path):
     assert written.read_bytes() == content
 
 
-def test_an_edge_tpu_wants_the_file_of_its_compiler(tmp_path, monkeypatch):
+@pytest.mark.parametrize("command", ["run", "evaluate", "compile"])
+def test_an_edge_tpu_wants_the_file_of_its_compiler(tmp_path, monkeypatch, command):
+    """It lies in the cache, also where a command has another folder for what it makes, or none."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    cache, model = cache_folder(), load_model("road-xs")
+
+    def load():
+        if command == "compile":
+            with compiled(model, "litert", 1, cache):
+                return
+        open_backend("litert", BackendSettings(1, str(cache) if command == "run" else "")).load(
+            model
+        )
+
     monkeypatch.setenv("PERCEPTION_DELEGATE", "libedgetpu.so.1")
-    settings, model = BackendSettings(1, str(tmp_path)), load_model("road-xs")
-    with pytest.raises(BackendError, match=f"edgetpu_compiler -o {tmp_path} {tmp_path}/road-xs"):
-        open_backend("litert", settings).load(model)
+    with pytest.raises(BackendError, match=f"edgetpu_compiler -s -o {cache} {cache}/road-xs"):
+        load()
     monkeypatch.delenv("PERCEPTION_DELEGATE")
-    open_backend("litert", settings).load(model)
-    (written,) = tmp_path.glob("*.tflite")
+    with compiled(model, "litert", 1, cache):
+        pass
+    (written,) = cache.glob("*.tflite")
     written.with_name(f"{written.stem}_edgetpu.tflite").write_bytes(written.read_bytes())
     monkeypatch.setenv("PERCEPTION_DELEGATE", "libedgetpu.so.1")
     with pytest.raises(BackendError, match=r"the delegate libedgetpu.so.1 .* cannot be loaded"):
-        open_backend("litert", settings).load(model)
+        load()
 
 
 def test_a_convolution_in_float_is_refused_by_name(tmp_path):
@@ -231,6 +246,22 @@ class TestDelegates:
         with pytest.raises(BackendError, match=told) as caught:
             self.load(monkeypatch, text.format(library))
         assert "PERCEPTION_DELEGATE" in str(caught.value) and "\n" not in str(caught.value)
+
+    def test_a_device_that_is_lost_ends_the_process_and_a_bad_frame_does_not(
+        self, library, monkeypatch
+    ):
+        def gone():
+            raise RuntimeError("Node number 0 (EdgeTpuDelegateForCustomOp) failed to invoke.")
+
+        for delegate, is_lost in ((str(library), True), ("", False)):
+            monkeypatch.setenv("PERCEPTION_DELEGATE", delegate)
+            backend = Backend(BackendSettings(1))
+            model = load_model("road-xs")
+            backend.load(model)
+            monkeypatch.setattr(backend._interpreter, "invoke", gone)
+            with pytest.raises(BackendError, match="failed to invoke") as caught:
+                backend.infer(np.zeros((model.input.height, model.input.width, 3), np.uint8))
+            assert isinstance(caught.value, BackendLost) == is_lost
 
     def test_the_share_of_the_cpus_own_delegate(self, toy_network):
         lite = interpreter.Interpreter(model_content=write(toy_network, {}))
