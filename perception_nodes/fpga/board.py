@@ -15,11 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.core.inference import BackendError
+from perception_nodes.fpga.bus import NEVER_STOPS
 
 ENGINE = "engine_0"
 """The engine's name in the block design, see `fpga/vivado`."""
 LOCK = Path("/run/lock/perception_fpga.lock")
-"""Locked by the process that has loaded a bitstream, until it ends: there is one FPGA."""
+"""Locked by the process that has loaded a bitstream, until it ends: there is one FPGA.
+
+It has that process's number, and `STUCK` if the engine does not stop. A restart removes it.
+"""
+STUCK = "stuck"
 
 
 class BoardMemory:
@@ -120,6 +125,10 @@ class BoardEngine:
         """Sleep at least this long."""
         time.sleep(duration_us / 1e6)
 
+    def tell_successors(self, is_stopped: bool) -> None:
+        """Note in the lock's file whether later processes may load a bitstream."""
+        _sign(_lock(), "" if is_stopped else STUCK)
+
     def close(self) -> None:
         """Do nothing: the bitstream stays loaded, for other models and until the process ends."""
 
@@ -144,12 +153,23 @@ def _lock() -> int:
         descriptor = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise BackendError(f"fpga: {LOCK}: {error.strerror}; run perception as root") from error
+    problem = ""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        holder = os.pread(descriptor, 20, 0).decode()
+        problem = "uses the FPGA; stop it first"
+    holder, _, state = os.pread(descriptor, 40, 0).decode().partition(" ")
+    if not problem and state == STUCK:
+        problem = f"has left the engine running, and {NEVER_STOPS}"
+    if problem:
         os.close(descriptor)
-        raise BackendError(f"fpga: process {holder} uses the FPGA; stop it first") from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        raise BackendError(f"fpga: process {holder} {problem}")
+    _sign(descriptor)
     return descriptor
+
+
+def _sign(descriptor: int, state: str = "") -> None:
+    """Write this process, and the state of its engine, into the lock's file."""
+    text = f"{os.getpid()} {state}".encode()
+    os.pwrite(descriptor, text, 0)
+    os.ftruncate(descriptor, len(text))

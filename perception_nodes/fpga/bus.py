@@ -7,6 +7,10 @@ from numpy.typing import NDArray
 
 CLOCK_UNIT_MHZ = 2.0
 """Unit of the clock in the engine's register GEOMETRY."""
+NEVER_STOPS = (
+    "it does not stop, because memory does not answer it: restart the machine (a bitstream that is "
+    "loaded now would hang it)"
+)
 
 
 class Memory(Protocol):
@@ -66,6 +70,10 @@ class EngineBus(Protocol):
 
     def sleep_us(self, duration_us: float) -> None:
         """Let the engine run for this long; a board may sleep longer."""
+        ...
+
+    def tell_successors(self, is_stopped: bool) -> None:
+        """Let later processes know whether the engine has stopped when it was reset."""
         ...
 
     def close(self) -> None:

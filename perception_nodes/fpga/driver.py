@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from perception_nodes.core.counters import EngineCounters
 from perception_nodes.core.inference import BackendError
-from perception_nodes.fpga.bus import CLOCK_UNIT_MHZ, EngineBus, Memory
+from perception_nodes.fpga.bus import CLOCK_UNIT_MHZ, NEVER_STOPS, EngineBus, Memory
 from perception_nodes.fpga.layout import (
     CAUSES,
     CONTROL_FIELDS,
@@ -35,10 +35,6 @@ CERTAIN_SHARE = 0.95
 POLL_US = 50.0
 """Pause between two looks at the status of a frame that should have ended."""
 RESET_POLLS = 1000
-NEVER_STOPS = (
-    "it does not stop, because memory does not answer it: restart the machine (a bitstream that is "
-    "loaded now would hang it)"
-)
 _lost: list[Memory] = []
 """Memory into which an engine that did not stop may still write; kept until the process ends."""
 LOW_WORD = (1 << 32) - 1
@@ -246,5 +242,7 @@ class EngineDriver:
             self._stopped = not self.bus.read(Register.STATUS) & BUSY
             if self._stopped:
                 self.bus.write(Register.STATUS, ENDED)
+                self.bus.tell_successors(True)
                 return "it was reset"
+        self.bus.tell_successors(False)
         return NEVER_STOPS

@@ -156,6 +156,9 @@ class SimulatedEngine:
         """Simulate for this long."""
         self._library.engine_step(self._engine, math.ceil(duration_us * self._clock_mhz))
 
+    def tell_successors(self, is_stopped: bool) -> None:
+        """Do nothing: a simulation ends with its process."""
+
     def run_until_irq(self, limit_cycles: int) -> bool:
         """Simulate until the interrupt; whether it came within `limit_cycles` cycles."""
         return bool(self._library.engine_run_until_irq(self._engine, limit_cycles))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from fake_engine import FakeEngine, fake_pynq, named
+from fake_engine import FakeEngine, end_of_process, fake_pynq, named
 
 from perception_nodes.fpga import board
 from perception_nodes.fpga.simulated import SimulatedEngine
@@ -37,10 +37,7 @@ def bitstream(engine, tmp_path, monkeypatch):
     monkeypatch.setattr(board.BoardEngine, "now_us", lambda bus: engine.time_us)
     monkeypatch.setattr(board.BoardEngine, "sleep_us", lambda bus, time_us: engine.sleep(time_us))
     yield named("perception.bit", tmp_path, monkeypatch)
-    board._loaded.cache_clear()
-    if board._lock.cache_info().currsize:
-        os.close(board._lock())
-        board._lock.cache_clear()
+    end_of_process()
 
 
 @pytest.fixture

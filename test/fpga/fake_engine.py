@@ -5,6 +5,7 @@ mmio.py, buffer.py and pl_server/ of github.com/Xilinx/PYNQ. Where a real board 
 memory, the fake fails.
 """
 
+import os
 import threading
 import types
 from itertools import count
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from interpreter import Interpreter
 
-from perception_nodes.fpga import layout
+from perception_nodes.fpga import board, layout
 from perception_nodes.fpga.layout import Register
 
 BLOCKS, TILE, ROWS, CLOCK_MHZ = 2, 64, 28672, 250
@@ -219,3 +220,11 @@ def named(name, folder, monkeypatch):
     path.with_suffix(".hwh").touch()
     monkeypatch.setenv("PERCEPTION_FPGA", str(path))
     return path
+
+
+def end_of_process():
+    """Forget the bitstream and give the lock back, as the kernel does."""
+    board._loaded.cache_clear()
+    if board._lock.cache_info().currsize:
+        os.close(board._lock())
+        board._lock.cache_clear()

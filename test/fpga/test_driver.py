@@ -4,11 +4,12 @@ The same driver on the simulated engine: `test_simulated.py`.
 """
 
 import fcntl
+import os
 import sys
 
 import numpy as np
 import pytest
-from fake_engine import fake_pynq, named
+from fake_engine import end_of_process, fake_pynq, named
 
 from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.model import load_model
@@ -201,6 +202,33 @@ class TestFaults:
         engine.fault = ""  # memory answers at last
         for a, b in zip(first, backend.infer(image).boxes, strict=True):
             np.testing.assert_array_equal(a, b)
+
+    def test_nor_after_a_restart_of_the_process(self, model, engine, bitstream):
+        backend = opened(model)
+        engine.fault = "stuck"
+        with pytest.raises(BackendError, match="does not stop"):
+            backend.infer(pictures(model, 1)[0])
+        end_of_process()
+        for _ in range(2):
+            text = refused(model)
+            assert f"process {os.getpid()} has left the engine running" in text
+            assert "restart the machine" in text
+        assert engine.downloads == 1
+        board.LOCK.unlink()  # as a restart of the machine does
+        engine.fault = ""
+        opened(model)
+        assert engine.downloads == 2
+
+    def test_an_engine_that_was_stopped_at_last_is_loaded_again(self, model, engine, bitstream):
+        backend = opened(model)
+        engine.fault = "stuck"
+        with pytest.raises(BackendError, match="does not stop"):
+            backend.infer(pictures(model, 1)[0])
+        engine.fault = ""
+        backend.infer(pictures(model, 1)[0])
+        end_of_process()
+        opened(model)
+        assert engine.downloads == 2
 
     def test_memory_of_an_engine_that_does_not_stop_is_kept(self, model, engine, bitstream):
         backend = opened(model)
