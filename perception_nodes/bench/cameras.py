@@ -39,6 +39,8 @@ ARRANGEMENTS = ("shared", "apart")
 START_TIMEOUT_S = 60.0
 SETTLE_S = 1.0
 """After the last frame, until its outcome must have been recorded."""
+NO_OUTCOME = "NO_OUTCOME"
+"""A detector went on to a newer frame, or nobody saw the frame: its records do not tell."""
 Say = Callable[[str], None]
 
 
@@ -47,7 +49,7 @@ class CamerasRun:
     """The outcomes of the frames of one run, without the warm-up.
 
     Attributes:
-        statuses: by camera; a frame without an outcome of its own was superseded.
+        statuses: by camera; `NO_OUTCOME` for a frame that nothing was recorded of.
         latencies_ms: capture to publish, of all cameras.
         together: inference calls for frames of more than one camera.
         memory_mb: memory of all processes of the graph, at the end.
@@ -248,9 +250,9 @@ def judged(heard: Mapping[str, Sequence[FrameRecord]], frames: int) -> CamerasRu
                 run.latencies_ms.append(taken_ms)
             if record.inferred_ns:
                 instants[record.inferred_ns] += 1
-        let_go = frames - len(counted)
-        if let_go > 0:
-            run.statuses[name]["SUPERSEDED"] += let_go
+        lost = frames - len(counted)
+        if lost > 0:
+            run.statuses[name][NO_OUTCOME] += lost
     run.together = sum(count > 1 for count in instants.values())
     return run
 
@@ -290,6 +292,7 @@ def result_table(result: Mapping[str, Any]) -> Table:
         "p99 ms",
         "in time",
         "worst camera",
+        "no outcome",
         "calls for several",
         "memory",
         title=f"{result['size']} at {result['rate_hz']:g} Hz in step, {escape(result['model'])} on "
@@ -303,6 +306,7 @@ def result_table(result: Mapping[str, Any]) -> Table:
             *("" if latency[k] is None else f"{latency[k]:.1f}" for k in ("p50", "p99")),
             f"{run['in_time']:.1%}",
             f"{run['in_time_of_worst_camera']:.1%}",
+            str(run["status"].get(NO_OUTCOME, 0)),
             str(run["calls_for_several"]),
             f"{run['memory_mb']} MB",
         )

@@ -6,7 +6,7 @@ import pytest
 
 from perception_nodes.backends.contract import open_backend
 from perception_nodes.bench import cameras
-from perception_nodes.bench.cameras import CamerasBench, facts, judged, result_table
+from perception_nodes.bench.cameras import NO_OUTCOME, CamerasBench, facts, judged, result_table
 from perception_nodes.bench.setup import WARM_UP_FRAMES, BenchSetup
 from perception_nodes.core.frame import FrameRecord, FrameStatus
 from perception_nodes.graph.settings import SettingsError
@@ -29,7 +29,7 @@ def test_every_frame_that_was_sent_counts_once():
     front = [outcome(0), outcome(1, FrameStatus.LATE, latency_ms=20), outcome(3)]
     rear = [outcome(n, FrameStatus.SKIPPED_LATE) for n in range(4)]
     drive = judged({"front": front, "rear": rear}, frames=4)
-    assert drive.statuses["front"] == {"OK": 2, "LATE": 1, "SUPERSEDED": 1}
+    assert drive.statuses["front"] == {"OK": 2, "LATE": 1, NO_OUTCOME: 1}
     assert drive.statuses["rear"] == {"SKIPPED_LATE": 4}
     found = facts(drive)
     assert found["in_time"] == 0.25
@@ -38,10 +38,21 @@ def test_every_frame_that_was_sent_counts_once():
     assert json.loads(json.dumps(found)) == found
 
 
+def test_frames_without_an_outcome_are_no_superseded_ones():
+    superseded = [outcome(0, FrameStatus.SUPERSEDED), outcome(1)]
+    drive = judged({"front": superseded}, frames=5)
+    assert drive.statuses["front"] == {"OK": 1, "SUPERSEDED": 1, NO_OUTCOME: 3}
+    run = {"cameras": 1, "arrangement": "shared", **facts(drive)}
+    shown = {"size": "64x48", "rate_hz": 30, "model": "m", "backend": "null", "deadline_ms": 10}
+    table = result_table({**shown, "machine": "m", "calls_ms": [], "runs": [run]})
+    (column,) = [column for column in table.columns if column.header == "no outcome"]
+    assert list(column.cells) == ["3"]
+
+
 def test_a_frame_that_is_reported_twice_hides_no_other():
     front = [outcome(n % 2) for n in range(4)]
     drive = judged({"front": front}, frames=4)
-    assert drive.statuses["front"] == {"OK": 2, "SUPERSEDED": 2}
+    assert drive.statuses["front"] == {"OK": 2, NO_OUTCOME: 2}
     assert len(drive.latencies_ms) == 2
 
 
