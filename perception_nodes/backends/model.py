@@ -70,13 +70,14 @@ class LevelsSpec(BaseModel):
 
     Attributes:
         nothing: what a class tensor holds where there is no object.
+        reg_max: bins of a distance; with a single one all boxes would be empty.
     """
 
     nothing: ClassVar[float] = -20.0
     model_config = ConfigDict(frozen=True)
     head: Literal["levels"] = "levels"
     strides: list[Annotated[int, Field(gt=0)]] = Field(min_length=1)
-    reg_max: int = Field(gt=0, le=64)
+    reg_max: int = Field(gt=1, le=64)
     box: list[str]
     classes: list[str] = Field(alias="class")
 

@@ -140,6 +140,7 @@ def test_a_missing_key_is_named(folder, key):
         ("outputs__strides", []),
         ("outputs__strides", [8, 0]),
         ("outputs__strides", [8]),
+        ("outputs__reg_max", 1),
         ("outputs__box", ["b8"]),
         ("classes", []),
     ],
