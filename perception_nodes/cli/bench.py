@@ -322,7 +322,12 @@ def bench_shapes(
         str, typer.Option(help="Input sizes, WIDTHxHEIGHT in multiples of 32, with commas.")
     ] = "416x256,640x384",
     budget_ms: Annotated[
-        float, typer.Option(min=0.1, max=1000, help="Time that inference may take.")
+        float,
+        typer.Option(
+            min=0.1,
+            max=1000,
+            help="Time that the median of inference may take; its p99 is longer: leave a margin.",
+        ),
     ] = Budget().inference,
     networks: Annotated[
         int, typer.Option(min=16, max=200, help="Random networks to fit the latency models to.")
@@ -341,9 +346,10 @@ def bench_shapes(
     Speed depends on the shape and not on the weights, so it is known before any training. Random
     8-bit networks of channels and depths at strides 4 to 32 are timed on every target, in turns and
     at a camera's pace; a latency model is fitted to them, and told with its error on networks that
-    it was not fitted to. It ranks every network of the space; the best are measured, too. For an
-    FPGA, times are those of its compiler's cycle model. `perception model compress` trains what was
-    found, as `network:` of a configuration. Needs `make compression`.
+    it was not fitted to. It ranks every network of the space; the best are measured, too, and
+    marked where that is above the budget. All times are medians; for an FPGA they are those of its
+    compiler's cycle model. `perception model compress` trains what was found, as `network:` of a
+    configuration. Needs `make compression`.
 
     Example: perception bench shapes --json out/shapes.json
 

@@ -169,6 +169,23 @@ def test_a_network_that_an_engine_cannot_hold(monkeypatch):
     assert measured["fpga:512", 640] is None and measured["fpga:512", 416] is not None
 
 
+def test_what_is_measured_above_the_budget_is_marked(monkeypatch):
+    calls = []
+
+    def law_of(target, one):
+        """Twice as slow when it is checked."""
+        calls.append(one)
+        slower = 2 if len(calls) > 80 and target.backend == "litert" else 1
+        return features(one.layers()) @ LAW * slower
+
+    result = bench_with(monkeypatch, law_of).run(quiet)
+    shown = result_tables(result).renderables[1]
+    cells = list(shown.columns[-1].cells)
+    above = [one["measured_ms"] > 6 for one in result["found"]]
+    assert [cell.endswith(" (above)") for cell in cells] == above
+    assert set(above) == {True, False}
+
+
 def test_an_engine_that_holds_too_few(monkeypatch):
     bench = bench_with(
         monkeypatch, lambda target, one: 5.0 if target.backend == "litert" else np.nan
