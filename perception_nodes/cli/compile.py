@@ -113,6 +113,9 @@ def compile_command(
     which defines what the model's file means. If a model lost too much, a table shows how much each
     layer costs. For backend fpga, a table shows how much of the engine each layer uses.
 
+    A refusal is advice: the model leaves the cache, but a graph that is started with it all the
+    same compiles it again, without this check.
+
     Example: perception model compile road-n --backend auto --bag drives/rain
 
     Example: perception model compile road-n --backend auto --data my/set --max-loss 0.02

@@ -193,7 +193,10 @@ def calibrate_command(
     ] = None,
     data: Annotated[
         list[Path] | None,
-        typer.Option(help="Labelled set to compare the new and old model on; may be repeated."),
+        typer.Option(
+            help="Labelled set to compare the new and old model on; may be repeated. Without it "
+            "nothing is compared."
+        ),
     ] = None,
     root: DataRoot = None,
     max_loss: Annotated[
