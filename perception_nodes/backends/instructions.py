@@ -67,21 +67,14 @@ def faster_instructions(
     with suppress(OSError, ValueError, TypeError):
         known = dict(json.loads(kept.read_text(encoding="utf-8")))
     if known.get(key) not in (WITH_TILES, WITHOUT_TILES):
+
+        def median_ms(instructions: str) -> float:
+            own = {VARIABLE: instructions}
+            times_ms = timed(str(model.folder), "openvino", threads, FRAMES, environment=own)
+            return float(np.median(times_ms))
+
         try:
-            median_ms = {
-                instructions: float(
-                    np.median(
-                        timed(
-                            str(model.folder),
-                            "openvino",
-                            threads,
-                            FRAMES,
-                            environment={VARIABLE: instructions},
-                        )
-                    )
-                )
-                for instructions in (WITHOUT_TILES, WITH_TILES)
-            }
+            known[key] = min((WITHOUT_TILES, WITH_TILES), key=median_ms)
         except BackendError as error:  # the network may run all the same
             logging.getLogger(__name__).warning(
                 "%s runs without matrix tiles (AMX), which could not be timed: %s",
@@ -89,7 +82,6 @@ def faster_instructions(
                 error,
             )
             return WITHOUT_TILES
-        known[key] = min(median_ms, key=median_ms.__getitem__)
         with suppress(OSError):  # then it is measured again next time
             write_whole(kept, json.dumps(known, indent=1))
     return str(known[key])

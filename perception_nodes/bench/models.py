@@ -276,7 +276,7 @@ class ModelsBench:
         ours = os.environ[VARIABLE]
         notes = [
             f"with threads:={threads} a detector has {VARIABLE}={theirs}, which is faster; this "
-            f"process had {ours} for all models: measure it alone"
+            f"process had {ours} for all: measure it alone, with --threads {threads}"
             for (name, threads), theirs in wanted.items()
             if name == model.name and theirs != ours
         ]
