@@ -38,6 +38,8 @@ def calibrate(
     if out is not None and not NAME.match(out.name):
         raise CompressionError(f"{out.name!r} cannot name a model; letters, digits, '._-', 31 long")
     description = _describe(model_folder)
+    if out is not None:
+        _check_names(description, model_folder, out.name)
     model = _load(model_folder / description["file"], description["sha256"])
     kept: tuple[str, ...] = ()
     if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
@@ -61,6 +63,27 @@ def _describe(folder: Path) -> dict[str, Any]:
         if not isinstance(description, dict) or not isinstance(description.get(key), str):
             raise CompressionError(f"{path} lacks {key!r}; it describes no model")
     return description
+
+
+def _parent_of(description: dict[str, Any]) -> str:
+    """The FP32 model that an 8-bit one is compared with; empty if none is known."""
+    usual = description["name"] if description.get("precision") == "fp32" else ""
+    return str(description.get("parent") or usual)
+
+
+def _check_names(description: dict[str, Any], folder: Path, name: str) -> None:
+    """Refuse a name or an origin with which a gate would find no parent, or the model itself."""
+    parent = _parent_of(description)
+    if not parent:
+        raise CompressionError(
+            f"{folder / 'model.yaml'} names no parent, so nothing would tell what 8 bits cost; add "
+            "`parent: NAME`, the FP32 model that it was made from"
+        )
+    if name in (description["name"], parent):
+        raise CompressionError(
+            f"the 8-bit model cannot have the name {name!r} of the model that it is made from or "
+            "compared with; give the folder another name"
+        )
 
 
 def _load(path: Path, sha256: str) -> onnx.ModelProto:
@@ -101,7 +124,7 @@ def _write_model(
         **files["u8"],
         "s8": files["s8"],
         "precision": "int8",
-        "parent": description.get("parent", description["name"]),
+        "parent": _parent_of(description),
         "quantization": table.facts(),
     }
     write_whole(out / "model.yaml", yaml.safe_dump(facts, sort_keys=False, width=100))

@@ -223,11 +223,19 @@ def parent_of(model: Model) -> Model:
     """The FP32 model that a model is compared with; a float model without a parent is its own.
 
     Raises:
-        ModelError: an 8-bit model names no parent, or its parent is missing.
+        ModelError: an 8-bit model names no parent, or its parent is missing or no FP32 model.
     """
     if model.parent:
         beside = model.folder.parent / model.parent
-        return load_model(str(beside) if beside.is_dir() else model.parent)
+        parent = load_model(str(beside) if beside.is_dir() else model.parent)
+        if parent.folder == model.folder or parent.precision != "fp32":
+            what = "itself" if parent.folder == model.folder else parent.precision
+            raise ModelError(
+                f"{model.folder / 'model.yaml'} names the parent {model.parent}, and "
+                f"{parent.folder} is {what}: nothing would tell what {model.precision} cost; name "
+                "the FP32 model that it was made from, and give each model a name of its own"
+            )
+        return parent
     if model.precision == "fp32":
         return model
     raise ModelError(

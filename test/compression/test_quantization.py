@@ -274,6 +274,11 @@ class TestWeights:
         assert np.all(error <= 0.51 * scale[:, None, None, None])
 
 
+def change(folder, **facts):
+    path = folder / "model.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | facts))
+
+
 class TestCalibrate:
     @pytest.fixture(params=["float", "u8"])
     def folder(self, request, tmp_path):
@@ -329,6 +334,19 @@ class TestCalibrate:
 
     def test_refuses_a_name_that_no_model_may_have(self, folder, tmp_path):
         refusal(calibrate, folder, toy_frames(), tmp_path / "t.yaml", tmp_path / "a b")
+
+    @pytest.mark.parametrize("name", ["toy", "dense"])
+    def test_refuses_a_name_that_would_be_its_own_parent(self, folder, tmp_path, name):
+        change(folder, parent="dense")
+        out = tmp_path / "models" / name
+        text = refusal(calibrate, folder, toy_frames(), tmp_path / "t.yaml", out)
+        assert f"cannot have the name '{name}'" in text and not out.exists()
+
+    def test_refuses_8_bits_of_an_unknown_origin(self, folder, tmp_path):
+        change(folder, precision="int8")
+        text = refusal(calibrate, folder, toy_frames(), tmp_path / "t.yaml", tmp_path / "toy-2")
+        assert "names no parent" in text
+        calibrate(folder, toy_frames(), tmp_path / "t.yaml")  # a table compares nothing
 
     def test_refuses_a_file_that_is_not_the_described_one(self, folder, tmp_path):
         (folder / "toy.onnx").write_bytes(b"other")

@@ -1,7 +1,9 @@
 """Verdicts on figures, and what a model is compared with."""
 
+import shutil
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 
@@ -65,6 +67,14 @@ def test_a_parent_is_the_named_one_and_a_float_model_its_own() -> None:
 def test_an_orphan_of_8_bits_is_refused() -> None:
     with pytest.raises(ModelError, match=r"model\.yaml names no parent.*add `parent: NAME`"):
         gate(parent=None)
+
+
+def test_neither_the_model_itself_nor_one_of_8_bits_is_a_parent(root: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(root / "models/road-n", tmp_path / "dense-416x256")
+    with pytest.raises(ModelError, match="dense-416x256 is itself: nothing would tell"):
+        parent_of(load_model(str(folder)))
+    with pytest.raises(ModelError, match="the parent road-s, and .*road-s is int8"):
+        gate(parent="road-s")
 
 
 def test_a_parent_of_another_size_needs_labels() -> None:
