@@ -32,8 +32,8 @@ from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.model import Model, load_model
 from perception_nodes.core.inference import Progress
 from perception_nodes.evaluation import Evaluation, LabelledSet, evaluate
-from perception_nodes.evaluation.agreement import agreement, detect
-from perception_nodes.evaluation.classes import class_losses, without_evidence
+from perception_nodes.evaluation.agreement import agreement, detect, in_classes_of
+from perception_nodes.evaluation.classes import class_losses, evidence_note, without_evidence
 from perception_nodes.evaluation.gate import (
     Check,
     Margins,
@@ -329,7 +329,7 @@ class Trial:
         if not self._found:
             self._found = self._objects(self.parent)
             self._evaluations = [self._evaluated(self.parent, data) for data in self.sets]
-        seen = agreement(self._found, self._objects(model))
+        seen = agreement(in_classes_of(model, self.parent, self._found), self._objects(model))
         least = self.margins.agreement
         name, count = self.parent.name, len(self.frames)
         checks = [check_agreement("model", name, model.name, count, seen, least)]
@@ -395,8 +395,8 @@ def quantize_imported(
         refusals = [check for check in checks if check.refusal]
         if not refusals:
             check_runs(model, [frame for _, frame in trial.frames[:FRAMES_FOR_COSTS]])
-            _add_accuracy(made, evaluations)
-            _add_accuracy(parent.folder, trial.before)
+            add_accuracy(made, evaluations, say)
+            add_accuracy(parent.folder, trial.before)
             return checks
         say(f"with {count} layers float: {refusals[0].refusal}")
         if refusals[0].at_fault == "frames":
@@ -438,11 +438,23 @@ def _written(parent: Model, eight: Eight, folder: Path) -> Model:
     return load_model(str(folder))
 
 
-def _add_accuracy(folder: Path, evaluations: Sequence[Evaluation]) -> None:
+def add_accuracy(
+    folder: Path, evaluations: Sequence[Evaluation], say: Callable[[str], None] = lambda _: None
+) -> None:
+    """Write what was measured into a model's description.
+
+    Args:
+        folder: of the model.
+        evaluations: of the model, set by set.
+        say: tells people which classes were not measured.
+    """
     if evaluations:
         description = yaml.safe_load((folder / "model.yaml").read_text(encoding="utf-8"))
         description["accuracy"] = {found.data: found.facts() for found in evaluations}
         objects = class_losses(description["classes"], evaluations, evaluations)
-        description["without_evidence"] = without_evidence(description["classes"], objects)
+        unproven = without_evidence(description["classes"], objects)
+        if unproven:
+            say(evidence_note(unproven, ", ".join(found.data for found in evaluations)))
+        description["without_evidence"] = unproven
         text = yaml.safe_dump(description, sort_keys=False, width=100, allow_unicode=True)
         write_whole(folder / "model.yaml", text)

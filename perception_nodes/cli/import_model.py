@@ -35,6 +35,8 @@ from perception_nodes.graph.settings import SettingsError
 NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,30}")
 MODELS = Path("models")
 FLOAT = "-float"
+MIN_AGREEMENT = 0.8
+"""Of the same network in 8 bits and in float."""
 Frames = list[tuple[str, NDArray[np.uint8]]]
 
 
@@ -126,7 +128,7 @@ def import_command(
     min_agreement: Annotated[
         float,
         typer.Option(min=0, max=1, help="Share of objects on the frames that both must see."),
-    ] = 0.8,
+    ] = MIN_AGREEMENT,
     as_json: JsonFlag = False,
 ) -> None:
     """Make a model of a detector that was trained and exported elsewhere.

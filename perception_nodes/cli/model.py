@@ -5,7 +5,9 @@ import tempfile
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
+from numpy.typing import NDArray
 from rich.console import Console, Group
 from rich.markup import escape
 from rich.table import Table
@@ -27,7 +29,7 @@ from perception_nodes.cli.common import (
     say_problem,
 )
 from perception_nodes.cli.compile import compile_command
-from perception_nodes.cli.import_model import import_command
+from perception_nodes.cli.import_model import MIN_AGREEMENT, import_command
 from perception_nodes.cli.mistakes import mistakes_command
 from perception_nodes.cli.signing import keys_command, sign_command, verify_command
 from perception_nodes.evaluation import (
@@ -39,7 +41,13 @@ from perception_nodes.evaluation import (
 )
 from perception_nodes.evaluation.classes import class_losses
 from perception_nodes.evaluation.datasets import images_of, parse_classes_map
-from perception_nodes.evaluation.gate import Margins, check_classes, check_loss
+from perception_nodes.evaluation.gate import (
+    Check,
+    Margins,
+    check_classes,
+    check_loss,
+    comparable_parent,
+)
 from perception_nodes.evaluation.matching import require_pycocotools
 from perception_nodes.graph.settings import SettingsError
 from perception_nodes.report.page import shown
@@ -208,12 +216,25 @@ def calibrate_command(
             "a class, it is not written and the exit status is 1.",
         ),
     ] = 0.01,
+    min_agreement: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Share of objects on the frames that the new model and its float model must both "
+            f"see, else as above: by default {MIN_AGREEMENT:g}, and {Margins.parent_agreement:g} "
+            "where MODEL has 8 bits and its parent is the float model.",
+        ),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Choose frames that differ, and measure the ranges of an 8-bit network on them.
 
     Frames at equal steps of a drive mostly show the same road. Here each frame chosen is the one
     that differs most from the frames already chosen, and near duplicates are left out.
+
+    A new model is written if it sees on the frames what its float model sees, and on --data what
+    MODEL sees.
 
     Example: perception model calibrate dense-416x256 --bag drives/rain --bag drives/night
     """
@@ -227,6 +248,10 @@ def calibrate_command(
     check_writable(sheet, "--sheet")
     check_folder(out_model, "--out-model")
     sets = [read_set(path, root) for path in data or []]
+    reference, least = subject, MIN_AGREEMENT
+    if out_model is not None and subject.precision != "fp32":
+        reference, least = comparable_parent(subject, sets), Margins.parent_agreement
+    least = least if min_agreement is None else min_agreement
     from perception_nodes.evaluation.diversity import choose_frames, contact_sheet
 
     calibrate = compression_tool("model_compression.quantization", "calibrate")
@@ -245,7 +270,10 @@ def calibrate_command(
         with tempfile.TemporaryDirectory() as folder:
             made, ranges = Path(folder) / out_model.name, Path(folder) / "ranges.yaml"
             calibrate(subject.folder, named, ranges, made)
-            facts["map50_95"] = _compared(subject, load_model(str(made)), sets, max_loss)
+            new = load_model(str(made))
+            facts["map50_95"] = _compared(subject, new, sets, max_loss)
+            if reference.input == subject.input:
+                _check_agreement(reference, new, named, least)
             # The description comes last: it never names a file that is not there.
             for file in sorted(made.iterdir(), key=lambda file: file.name == "model.yaml"):
                 write_whole(out_model / file.name, file.read_bytes())
@@ -357,7 +385,7 @@ def _taught(
 def _compared(
     old: Model, new: Model, sets: list[LabelledSet], max_loss: float
 ) -> dict[str, dict[str, float]]:
-    """Measure both models; exit status 1 if the new one loses too much."""
+    """Measure both models, and write it with the new one; exit status 1 if it loses too much."""
     before, now = list[Evaluation](), list[Evaluation]()
     for one in sets:
         for model, seen in ((old, before), (new, now)):
@@ -371,10 +399,25 @@ def _compared(
         for a, b in pairs
     ]
     losses = class_losses(new.classes, before, now)
-    for check in (*checks, *check_classes(old.name, new.name, losses, Margins.class_loss)):
-        if check.refusal:
-            say_problem("refused", check.refusal)
-            raise typer.Exit(1)
+    _refuse([*checks, *check_classes(old.name, new.name, losses, Margins.class_loss)])
+    compression_tool("model_compression.imported").add_accuracy(new.folder, now, say)
     if not sets:
         say("accuracy of the new model was not measured: give --data for that")
     return {a.data: {"old": a.map50_95, "new": b.map50_95} for a, b in pairs}
+
+
+def _check_agreement(
+    reference: Model, new: Model, frames: list[tuple[str, NDArray[np.uint8]]], least: float
+) -> None:
+    """Compare objects on frames; exit status 1 if too few are seen by both."""
+    trial = compression_tool("model_compression.imported").Trial
+    (check,), _ = trial(reference, frames, [], Margins(least), progress_bar).checks(new)
+    _refuse([check])
+    say(f"{check.measure}: {check.value:g}, with {check.reference}")
+
+
+def _refuse(checks: list[Check]) -> None:
+    for check in checks:
+        if check.refusal:
+            say_problem("refused", check.refusal)
+            raise typer.Exit(1)

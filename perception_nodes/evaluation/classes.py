@@ -77,3 +77,11 @@ def without_evidence(classes: Sequence[str], losses: Sequence[ClassLoss]) -> lis
     """Name the classes of a model of which there are too few labelled objects to judge them."""
     proven = {one.name for one in losses if one.objects >= MIN_CLASS_OBJECTS}
     return [name for name in classes if name not in proven]
+
+
+def evidence_note(unproven: Sequence[str], data: str) -> str:
+    """Say which classes nobody knows of, by the names of the sets."""
+    return (
+        f"no evidence of {', '.join(unproven)}: fewer than {MIN_CLASS_OBJECTS} labelled objects "
+        f"each on {data}"
+    )

@@ -25,12 +25,15 @@ from perception_nodes.evaluation.classes import (
     MIN_CLASS_OBJECTS,
     ClassLoss,
     class_losses,
+    evidence_note,
     without_evidence,
 )
 from perception_nodes.evaluation.labels import DataError, LabelledSet
 
 MIN_OBJECTS = 20
 """Least number of sure objects of model and reference together; a share of fewer says nothing."""
+MIN_MAP50_95 = 0.01
+"""Of a reference on a set: what finds less cannot lose anything there."""
 REFERENCES = ("golden", "onnxruntime", "openvino")
 """Runtimes to compare another one with, the best first."""
 BLAME = ("runtime", "model", "frames")
@@ -117,12 +120,7 @@ class Gate:
             ModelError: the model names no parent, or its parent is missing.
             DataError: the model can be compared on labelled images only, and none are given.
         """
-        self.parent = parent_of(self.model)
-        if not self.sets and self.parent.input != self.model.input:
-            raise DataError(
-                f"{self.model.name} and its parent {self.parent.name} have inputs of different "
-                "sizes and are compared on labelled images only; give --data"
-            )
+        self.parent = comparable_parent(self.model, self.sets)
 
     @property
     def verdict(self) -> Check | None:
@@ -173,10 +171,7 @@ class Gate:
         losses = class_losses(self.model.classes, before, now)
         unproven = without_evidence(self.model.classes, losses)
         if unproven:
-            self.notes.append(
-                f"no evidence of {', '.join(unproven)}: fewer than {MIN_CLASS_OBJECTS} labelled "
-                f"objects each on {names}"
-            )
+            self.notes.append(evidence_note(unproven, names))
         most = self.margins.class_loss
         return [whole, *check_classes(reference, self.model.name, losses, most)]
 
@@ -244,6 +239,22 @@ def parent_of(model: Model) -> Model:
     )
 
 
+def comparable_parent(model: Model, sets: Sequence[LabelledSet]) -> Model:
+    """See `parent_of`; without labelled sets it must have the model's input.
+
+    Raises:
+        ModelError: see `parent_of`.
+        DataError: it has another input.
+    """
+    parent = parent_of(model)
+    if not sets and parent.input != model.input:
+        raise DataError(
+            f"{model.name} and its parent {parent.name} have inputs of different sizes and are "
+            "compared on labelled images only; give --data"
+        )
+    return parent
+
+
 def check_agreement(
     judged: Literal["model", "runtime"],
     reference: str,
@@ -307,6 +318,13 @@ def check_loss(
     old, new = (float(np.mean(values)) for values in (before, now))
     loss = round(old - new, 5)
     check = Check(reference, f"mAP50-95 lost on {data}", loss, most)
+    if min(before) < MIN_MAP50_95:
+        return replace(
+            check,
+            refusal=f"{reference} has mAP50-95 {min(before):.4f} on a set of {data}, so nothing "
+            "tells what is lost there; give sets of what it detects",
+            at_fault="frames",
+        )
     if loss <= most:
         return check
     return replace(

@@ -121,6 +121,35 @@ def test_a_calibrated_model_that_loses_too_much_is_not_written(
     assert result.exit_code == status, result.output
     assert (made / "model.yaml").exists() == table.exists() == (status == 0)
     assert ("refused: " in result.output) == (status == 1)
+    if status == 0:
+        description = yaml.safe_load((made / "model.yaml").read_text(encoding="utf-8"))
+        (facts,) = description["accuracy"].values()
+        assert (facts["images"], facts["map50_95"]) == (5, 0.4)
+        assert description["without_evidence"] == load_model("road-n").classes
+        assert f"no evidence of {', '.join(description['without_evidence'])}" in result.output
+
+
+@pytest.mark.parametrize(("least", "status"), [([], 1), (["--min-agreement", "0"], 0)])
+def test_a_calibrated_model_that_sees_nothing_on_the_frames_is_not_written(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, least: list[str], status: int
+) -> None:
+    def calibrate(folder: Path, frames: object, table: Path, out: Path) -> None:
+        spoiled(out)
+        table.touch()
+
+    real = cli_model.compression_tool
+    monkeypatch.setattr(
+        cli_model,
+        "compression_tool",
+        lambda module, name="": calibrate if name == "calibrate" else real(module, name),
+    )
+    made, table = tmp_path / "made", tmp_path / "ranges.yaml"
+    arguments = ["--bag", str(root / "bags/sample_sqlite3"), "--frames", "8", *least]
+    arguments += ["--table", str(table), "--out-model", str(made)]
+    result = run(app, ["model", "calibrate", "road-n", *arguments])
+    assert result.exit_code == status, result.output
+    assert (made / "model.yaml").exists() == table.exists() == (status == 0)
+    assert ("is sure of 0 objects, dense-416x256 of" in result.output) == (status == 1)
 
 
 def test_the_table_is_written_when_the_model_is_whole(
@@ -134,6 +163,8 @@ def test_the_table_is_written_when_the_model_is_whole(
     written: list[str] = []
     monkeypatch.setattr(cli_model, "compression_tool", lambda *_: calibrate)
     monkeypatch.setattr(cli_model, "load_model", lambda name: load_model("road-n"))
+    monkeypatch.setattr(cli_model, "_compared", lambda *_: {})
+    monkeypatch.setattr(cli_model, "_check_agreement", lambda *_: None)
     monkeypatch.setattr(cli_model, "write_whole", lambda path, _: written.append(path.name))
     arguments = ["--bag", str(root / "bags/sample_sqlite3"), "--frames", "8"]
     arguments += ["--table", str(tmp_path / "t.yaml"), "--out-model", str(tmp_path / "made")]
