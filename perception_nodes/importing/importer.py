@@ -38,6 +38,8 @@ TIED = 1e-3
 """Scores that differ by a smaller share are the same."""
 MIN_SIZE = 8.0
 """Pixels: smaller boxes are those of noise."""
+SHARES_PX = 2.0
+"""Boxes that end before are shares of the picture, from 0 to 1, or sizes beside centres."""
 FINE, COARSE = 6, 28
 """Sizes of the spots in test pictures, pixels: networks see different things in them."""
 UNKNOWN_LICENSE = "unknown: the file does not say; ask whoever trained it"
@@ -221,6 +223,7 @@ def check_runs(model: Model, frames: Sequence[NDArray[np.uint8]] = ()) -> None:
     runtimes = RUNTIMES if model.path.suffix == ".onnx" else RUNTIMES[-1:]
     first, *others = (_seen(model, name, pictures) for name in runtimes)
     _check_alive(model, first)
+    _check_boxes(model, [objects.boxes[:BEST] for _, objects in first])
     eight = model.precision == "int8"
     for other in others:
         pairs = list(zip(first, other, strict=True))
@@ -249,6 +252,25 @@ def _check_alive(model: Model, seen: Sequence[tuple[NDArray[np.float32], Detecti
         raise ModelError(
             f"{model.name} answers the same to different pictures: its weights are zero or "
             "damaged; export or copy it again"
+        )
+
+
+def _check_boxes(model: Model, best: Sequence[NDArray[np.float32]]) -> None:
+    """Refuse boxes that are not corners in pixels, which tests of two runtimes do not tell.
+
+    Raises:
+        ModelError: the best of test pictures are not.
+    """
+    boxes = np.concatenate(best)
+    reason = ""
+    if (boxes[:, 2:] < boxes[:, :2]).any():
+        reason = "some end before they begin"
+    elif len(boxes) and np.abs(boxes).max() < SHARES_PX:
+        reason = f"all are within {SHARES_PX:g} pixels of the corner, as shares of the picture are"
+    if reason:
+        raise ModelError(
+            f"{model.name} cannot be used: of its boxes in test pictures {reason}; give another "
+            "--head, or export it with boxes in pixels"
         )
 
 

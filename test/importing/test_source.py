@@ -12,7 +12,7 @@ import openvino
 import pytest
 import typer
 from onnx import TensorProto, numpy_helper
-from toy_detectors import cells, detector, written
+from toy_detectors import GREY, cells, detector, written
 from typer.testing import CliRunner
 
 from perception_nodes.backends.model import ModelError, load_model
@@ -27,7 +27,9 @@ NAMES = ["car", "bus", "truck"]
 
 
 def grid():
-    return {"output0": np.full((1, 7, cells(*STRIDES)), 0.5, np.float32)}
+    rows = np.full((1, 7, cells(*STRIDES)), 0.5, np.float32)
+    rows[:, :4] = 20.5
+    return {"output0": rows}
 
 
 def half(network):
@@ -209,6 +211,34 @@ def test_a_damaged_network_is_not_taken_on_trust(tmp_path, root):
     rows[:, 4] = 0.5
     command(written(detector({"output0": rows}), blind), *options, *frames, status=0)
     assert [path.name for path in out.iterdir()] == ["blind"]
+
+
+def of_detr(boxes):
+    few = np.array(boxes, np.float32) + np.linspace(0, 0.2, 9, dtype=np.float32)[:, None]
+    scores = np.full((1, 9), 0.5, np.float32)
+    return {"labels": np.ones((1, 9), np.int64), "boxes": few[None], "scores": scores}
+
+
+def of_grid(boxes):
+    rows = grid()
+    rows["output0"][:, :4] = np.array(boxes)[:, None]
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("outputs", "text"),
+    [
+        (of_detr([0.1, 0.2, 0.5, 0.7]), "all are within 2 pixels of the corner, as shares"),
+        (of_grid([0.3, 0.4, 0.2, 0.2]), "all are within 2 pixels of the corner, as shares"),
+        (of_detr([60, 40, 20, 10]), "some end before they begin"),
+        (of_detr([10, 20, 40, 60]), ""),
+    ],
+)
+def test_boxes_that_are_no_corners_in_pixels_are_refused(outputs, text, tmp_path):
+    path = written(detector(outputs, grey=GREY / 100), tmp_path / "it.onnx")
+    out = tmp_path / "models"
+    said = command(path, "--out", out, "--classes", "a,b,c", status=2 if text else 0)
+    assert text in said and (out / "it").exists() == (not text)
 
 
 @pytest.mark.parametrize(
