@@ -29,10 +29,14 @@ def read_coco(annotations: Path, images: Path) -> tuple[tuple[str, ...], list[La
     """
     content = _load(annotations)
     try:
-        categories = {int(c["id"]): str(c["name"]) for c in content["categories"]}
-        records = {entry["id"]: entry for entry in content["images"]}
+        categories = {
+            int(key): str(entry["name"])
+            for key, entry in _by_id(annotations, content, "categories").items()
+        }
+        records = _by_id(annotations, content, "images")
         rows: dict[Any, list[tuple[list[float], int, bool]]] = {key: [] for key in records}
         index = {category: position for position, category in enumerate(categories)}
+        sizes: dict[Any, tuple[float, float]] = {}
         errors = []
         for number, entry in enumerate(content["annotations"]):
             problem = _problem(entry, records, categories)
@@ -40,11 +44,12 @@ def read_coco(annotations: Path, images: Path) -> tuple[tuple[str, ...], list[La
                 errors.append(f"annotations[{number}] (id {entry.get('id')}): {problem}")
                 continue
             x, y, width, height = map(float, entry["bbox"])
-            size = records[entry["image_id"]]
-            scale_x, scale_y = 1 / float(size["width"]), 1 / float(size["height"])
+            key = entry["image_id"]
+            sizes[key] = size = float(records[key]["width"]), float(records[key]["height"])
+            scale_x, scale_y = 1 / size[0], 1 / size[1]
             box = [x * scale_x, y * scale_y, (x + width) * scale_x, (y + height) * scale_y]
             crowd = bool(entry.get("iscrowd", 0))
-            rows[entry["image_id"]].append((box, index[int(entry["category_id"])], crowd))
+            rows[key].append((box, index[int(entry["category_id"])], crowd))
         files = {key: images / str(entry["file_name"]) for key, entry in records.items()}
     except (KeyError, OverflowError, TypeError, ValueError, ZeroDivisionError) as error:
         raise DataError(
@@ -66,6 +71,7 @@ def read_coco(annotations: Path, images: Path) -> tuple[tuple[str, ...], list[La
             np.array([box for box, _, _ in found], np.float64).reshape(-1, 4),
             np.array([label for _, label, _ in found], np.int64),
             np.array([crowd for _, _, crowd in found], np.bool_),
+            sizes.get(key),
         )
         for key, found in rows.items()
     ]
@@ -80,6 +86,16 @@ def _load(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise DataError(f"{path} is not a COCO file: it holds no keys")
     return content
+
+
+def _by_id(path: Path, content: dict[str, Any], part: str) -> dict[Any, Any]:
+    """The entries of a list by their ids, each of which there is once."""
+    entries = {}
+    for entry in content[part]:
+        if entry["id"] in entries:
+            raise DataError(f"{path}: two of its {part} have the id {entry['id']!r}; renumber them")
+        entries[entry["id"]] = entry
+    return entries
 
 
 def _problem(entry: Any, records: dict[Any, Any], categories: dict[int, str]) -> str:

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from perception_nodes.core.errors import InputError
 
+SAME_SHAPE = 0.01
+"""How far the shape of a picture, width by height, may be from that of its labels: rounding."""
+
 
 class DataError(InputError):
     """A set cannot be evaluated on; the text names the file, line, value and remedy."""
@@ -24,12 +27,14 @@ class LabelledImage:
         boxes: float64 [n, 4], x1 y1 x2 y2 as fractions of the image's width and height.
         classes: int64 [n], indices into the set's classes.
         crowd: bool [n], whether it is neither right nor wrong to detect the object.
+        labelled_size: width and height that the labels are for, if they say it.
     """
 
     path: Path
     boxes: NDArray[np.float64]
     classes: NDArray[np.int64]
     crowd: NDArray[np.bool_]
+    labelled_size: tuple[float, float] | None = None
 
     @classmethod
     def without_objects(cls, path: Path) -> "LabelledImage":
@@ -42,12 +47,24 @@ class LabelledImage:
         Labels are for that: those who draw boxes see it so, and trainers of YOLO read it so.
 
         Raises:
-            DataError: the file cannot be decoded.
+            DataError: the file cannot be decoded, or is not the picture that was labelled.
         """
         image = cv2.imread(str(self.path), cv2.IMREAD_COLOR)
         if image is None:
             raise DataError(f"{self.path} cannot be decoded; replace it or remove it")
+        if self.labelled_size is not None:
+            self._check_shape(image.shape[1], image.shape[0], *self.labelled_size)
         return image.astype(np.uint8, copy=False)
+
+    def _check_shape(self, width: int, height: int, wanted: float, wanted_height: float) -> None:
+        if abs(width * wanted_height / (height * wanted) - 1) <= SAME_SHAPE:
+            return
+        turned = (width, height) == (wanted_height, wanted)
+        raise DataError(
+            f"{self.path} is {width} x {height}, and its labels are for {wanted:g} x "
+            f"{wanted_height:g}: {'it is turned, as by an EXIF orientation; ' * turned}label it as "
+            "it is shown, or replace it"
+        )
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Labelled sets on disk, sound and broken."""
 
 import json
+import re
 from pathlib import Path
 
 import cv2
@@ -187,6 +188,12 @@ def test_coco_numbers_without_bounds(yolo: Path) -> None:
         read_set(path)
 
 
+def coco(width: int, height: int) -> dict[str, list[dict[str, object]]]:
+    image = {"id": 7, "file_name": "a.jpg", "width": width, "height": height}
+    box = {"image_id": 7, "category_id": 7, "bbox": [2, 2, 20, 20]}
+    return {"images": [image], "categories": [{"id": 7, "name": "car"}], "annotations": [box]}
+
+
 def test_coco_labels(yolo: Path) -> None:
     content = {
         "categories": [{"id": 7, "name": "pedestrian"}],
@@ -206,6 +213,35 @@ def test_coco_labels(yolo: Path) -> None:
     path.write_text(json.dumps(content))
     with pytest.raises(DataError, match=r"annotations\[0\] \(id 1\): bbox .* leaves its 80 x 40"):
         read_set(path)
+
+
+@pytest.mark.parametrize("part", ["images", "categories"])
+def test_coco_ids_that_occur_twice_are_named(yolo: Path, part: str) -> None:
+    content = coco(80, 40)
+    content[part].append({**content[part][0], "name": "truck", "file_name": "b.png"})
+    (yolo / "labels.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=f"two of its {part} have the id 7; renumber"):
+        read_set(yolo / "labels.json")
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        ((800, 400), ""),  # of the picture before it was made smaller
+        ((40, 80), "labels are for 40 x 80: it is turned, as by an EXIF orientation;"),
+        ((80, 60), "a.jpg is 80 x 40, and its labels are for 80 x 60"),
+    ],
+)
+def test_coco_labels_of_another_shape_are_no_labels_of_a_picture(
+    yolo: Path, size: tuple[int, int], text: str
+) -> None:
+    (yolo / "labels.json").write_text(json.dumps(coco(*size)))
+    (image,) = read_set(yolo / "labels.json").images
+    if not text:
+        assert image.pixels().shape == (40, 80, 3)
+        return
+    with pytest.raises(DataError, match=re.escape(text)):
+        image.pixels()
 
 
 def test_a_description(yolo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
