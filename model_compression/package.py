@@ -14,10 +14,11 @@ from model_compression import contract
 from model_compression.config import Config
 from model_compression.errors import CompressionError
 from model_compression.quantization import RangeTable, emit, write_table
-from perception_nodes.backends.model import NON_COMMERCIAL, Model, ModelError, load_model
+from perception_nodes.backends.model import NON_COMMERCIAL, UNSTATED, Model, ModelError, load_model
 from perception_nodes.evaluation import Evaluation
 from perception_nodes.evaluation.classes import class_losses, without_evidence
 
+IN_PART = "; made in part of non-commercial material: non-commercial use"
 MODEL = "model:"
 """Before the name of a model folder that a step starts from, where no run of it is left."""
 
@@ -67,12 +68,22 @@ def start_models(config: Config) -> list[Model]:
 
 
 def license_of(config: Config) -> str:
-    """Say under which terms a model may be used: the strictest of what it was made from."""
-    given = [config.license, *(source.license for source in config.sources)]
-    given += [model.license for model in start_models(config)]
-    if any(map(NON_COMMERCIAL.search, given)):
-        return f"{config.license}; made in part of non-commercial material: non-commercial use"
-    return config.license
+    """Say under which terms a model may be used: all of the weights that it was made from.
+
+    It begins with "unknown" where nobody has said those of a model that it starts from.
+    """
+    inherited = [model.license for model in start_models(config)]
+    images = [source.license for source in config.sources]
+    # A start's own clause is said once, at the end.
+    weights = dict.fromkeys(
+        [config.license, *(license.removesuffix(IN_PART) for license in inherited)]
+    )
+    known = [license for license in weights if not license.startswith(UNSTATED)]
+    said = " and ".join(known)
+    if len(known) < len(weights):
+        said = f"unknown in part; else {said or UNSTATED[-1]}"
+    forbids = any(map(NON_COMMERCIAL.search, [*weights, *inherited, *images]))
+    return said + IN_PART * forbids
 
 
 def interface(size_px: tuple[int, int], classes: Sequence[str]) -> dict[str, Any]:

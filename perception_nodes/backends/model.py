@@ -28,9 +28,18 @@ from perception_nodes.system.environment import prefixes
 VERSION = 1
 """Of the keys of `model.yaml` that are understood here."""
 NON_COMMERCIAL = re.compile(
-    r"(?<![A-Za-z])NC(?![A-Za-z])|non[\s_-]?commercial|research (use )?only", re.IGNORECASE
+    r"""(?<![a-z])(by)?NC(?![a-z])
+    | non[\W_]*commercial
+    | \b(no|not\ (allowed\ |permitted\ |licensed\ )?for)\ commercial\ (use|usage|purposes?)
+    | commercial\ (use|usage|purposes?)\ ((is|are)\ )?(strictly\ )?
+      (not|prohibited|forbidden|excluded|needs?|requires?)\b
+    | (academic|educational|evaluation|research)\ ((use|usage|purposes?)\ )?only
+    | only\ for\ [^.;]*(academic|education|evaluation|research)""",
+    re.IGNORECASE | re.VERBOSE,
 )
 """Words of a licence that forbid commercial use: CC BY-NC, NonCommercial, for research only."""
+UNSTATED = ("unknown", "not stated")
+"""What a licence that nobody has said begins with."""
 
 
 class ModelError(PerceptionError):
@@ -235,7 +244,7 @@ class Model(BaseModel):
     @property
     def commercial(self) -> bool:
         """Whether the licence does not forbid commercial use, as far as its words tell."""
-        return not NON_COMMERCIAL.search(self.license)
+        return not NON_COMMERCIAL.search(" ".join(self.license.split()))
 
     def signed_file(self) -> tuple[Path, str]:
         """Path and hash of the file for TensorRT, after a check of the hash.

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from perception_nodes.backends.model import Model
+from perception_nodes.backends.model import UNSTATED, Model
 from perception_nodes.bench.models import PACES, is_busy
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.evaluation.class_names import name_in
@@ -112,7 +112,7 @@ def _verdict(model: Model) -> tuple[str, str]:
     some = ", ".join(model.classes[:8])
     more = f" and {len(model.classes) - 8} more" if len(model.classes) > 8 else ""
     what = f"It finds {some}{more}, in {model.input.width} × {model.input.height} pixels, {eight}."
-    if model.license.startswith(("unknown", "not stated")):
+    if model.license.startswith(UNSTATED):
         return "bad", f"{what} Nobody has said under which licence its weights may be used."
     if not model.commercial:
         return "fair", f"{what} Its weights must not be used commercially."

@@ -1,14 +1,16 @@
 """A configuration is refused before hours of work, and the error says where."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from model_compression import package
 from model_compression.config import read_config
 from model_compression.deploy import without_labels
 from model_compression.errors import CompressionError
-from model_compression.package import license_of
+from model_compression.package import IN_PART, license_of
 from perception_nodes.evaluation.labels import LabelledImage, LabelledSet
 
 
@@ -98,7 +100,25 @@ def test_terms_are_those_of_the_weights_that_a_run_starts_from_too(values, write
     values["start"] = {"dense": "model:dense-416x256"}
     assert license_of(read_config(write_config(values), classes_of)).endswith("non-commercial use")
     values["start"] = {"dense": "model:open-n"}
-    assert license_of(read_config(write_config(values), classes_of)) == "CC0"
+    said = license_of(read_config(write_config(values), classes_of))
+    assert said.startswith("CC0 and Apache-2.0 (NanoDet-Plus-m of ")
+
+
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [
+        ("MIT", "MIT"),
+        ("CC BY-SA 4.0", "MIT and CC BY-SA 4.0"),
+        (f"MIT{IN_PART}", f"MIT{IN_PART}"),
+        ("unknown: the file does not say", "unknown in part; else MIT"),
+        ("not stated", "unknown in part; else MIT"),
+    ],
+)
+def test_terms_of_a_start_are_inherited(values, write_config, monkeypatch, start, said):
+    values["license"] = "MIT"
+    config = read_config(write_config(values), classes_of)
+    monkeypatch.setattr(package, "start_models", lambda _: [SimpleNamespace(license=start)])
+    assert license_of(config) == said
 
 
 def test_evidence_of_a_class_is_none_of_its_synonym():
