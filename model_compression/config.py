@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from model_compression.contract import STRIDES
 from model_compression.errors import CompressionError
 from perception_nodes.core.errors import listed
+from perception_nodes.core.yaml_text import parse_yaml
 from perception_nodes.evaluation.yolo import read_split
 
 
@@ -256,7 +257,7 @@ class Config(Section):
 
 
 def _read_values(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    values: Any = yaml.safe_load(os.path.expandvars(path.read_text(encoding="utf-8")))
+    values: Any = parse_yaml(os.path.expandvars(path.read_text(encoding="utf-8")))
     if not isinstance(values, dict):
         raise CompressionError(f"{path} holds no keys")
     base = values.pop("base", None)

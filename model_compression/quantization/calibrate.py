@@ -12,6 +12,7 @@ from model_compression.errors import CompressionError
 from model_compression.quantization.emit import Dialect, emit, float_convolutions, float_of
 from model_compression.quantization.ranges import Frames, measure
 from model_compression.quantization.table import RangeTable, write_table
+from perception_nodes.core.yaml_text import parse_yaml
 from perception_nodes.system.files import write_whole
 
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,30}$")
@@ -56,7 +57,7 @@ def calibrate(
 def _describe(folder: Path) -> dict[str, Any]:
     path = folder / "model.yaml"
     try:
-        description = yaml.safe_load(path.read_text(encoding="utf-8"))
+        description = parse_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeError, yaml.YAMLError) as error:
         raise CompressionError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
     for key in ("name", "file", "sha256"):

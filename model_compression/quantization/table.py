@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from model_compression.errors import CompressionError
 from model_compression.quantization.graph import Layout, read_layout
 from model_compression.quantization.weights import fingerprint
+from perception_nodes.core.yaml_text import parse_yaml
 from perception_nodes.system.files import write_whole
 
 SCHEME = (
@@ -152,7 +153,7 @@ def read_table(path: Path) -> RangeTable:
         CompressionError: the file cannot be read, or a value cannot be.
     """
     try:
-        return RangeTable.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return RangeTable.model_validate(parse_yaml(path.read_text(encoding="utf-8")))
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "the table"

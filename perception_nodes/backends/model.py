@@ -22,6 +22,7 @@ from perception_nodes.backends.external_data import file_outside
 from perception_nodes.core.decode import CellsDecoder, Decoder, DecodeSettings, LevelsDecoder
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.core.geometry import PADDING_VALUE
+from perception_nodes.core.yaml_text import parse_yaml
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.system.environment import prefixes
 
@@ -309,7 +310,7 @@ def load_model(name_or_folder: str, key_file: str = "") -> Model:
             from perception_nodes.backends.signature import verify
 
             verify(description, content, Path(key_file))
-        values: Any = yaml.safe_load(content.decode())
+        values: Any = parse_yaml(content.decode())
         if not isinstance(values, dict):
             raise ModelError(f"{description} is not a mapping of keys to values")
         model = Model.model_validate({**values, "folder": folder})
@@ -319,7 +320,7 @@ def load_model(name_or_folder: str, key_file: str = "") -> Model:
         parts = [part for n, part in enumerate(first["loc"]) if n != 1 or part not in HEADS]
         key = ".".join(map(str, parts))
         raise ModelError(f"{description}: {key or 'model'}: {first['msg']}") from error
-    except (OSError, UnicodeError, RecursionError, yaml.YAMLError) as error:
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
         raise ModelError(f"{description} cannot be read: {error}") from error
     check_hash(model.path, model.sha256)
     if model.weights is not None:

@@ -12,6 +12,7 @@ import numpy as np
 import yaml
 
 from perception_nodes.core.errors import listed
+from perception_nodes.core.yaml_text import parse_yaml
 from perception_nodes.evaluation.labels import DataError, LabelledImage
 
 ROUNDING = 1e-4
@@ -136,7 +137,7 @@ def load_yaml(path: Path) -> dict[str, Any]:
         DataError: it cannot be read, or holds none.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = parse_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeError, yaml.YAMLError) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     if not isinstance(values, dict):

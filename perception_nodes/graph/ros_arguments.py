@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from perception_nodes.core.yaml_text import parse_yaml
 from perception_nodes.graph.config import Settings
 from perception_nodes.graph.settings import SettingsError
 
@@ -168,11 +169,11 @@ def read_parameter_file(path: Path) -> list[Section]:
         SettingsError: it cannot be read, or is not a parameter file.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = parse_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise SettingsError(f"parameter file {path} cannot be read: {reason}") from error
-    except (yaml.YAMLError, RecursionError) as error:
+    except yaml.YAMLError as error:
         raise SettingsError(f"parameter file {path} is not YAML: {error}") from error
     return list(_sections(content, "", path))
 
@@ -203,7 +204,7 @@ def _parameter(text: str) -> tuple[str, str, Any]:
     if not separator or not name:
         raise SettingsError(f"ROS argument -p {text!r} is not of the form NAME:=VALUE")
     try:
-        return node, name, yaml.safe_load(value)
+        return node, name, parse_yaml(value)
     except yaml.YAMLError as error:
         raise SettingsError(f"ROS argument -p {text!r}: {value!r} is not YAML") from error
 

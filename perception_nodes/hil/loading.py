@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
 from perception_nodes.core.errors import PerceptionError
+from perception_nodes.core.yaml_text import parse_yaml
 from perception_nodes.drives.schemas import COMPRESSED_IMAGE
 from perception_nodes.drives.synthetic import open_source
 from perception_nodes.graph.settings import SettingsError, refuse
@@ -85,7 +86,7 @@ def _parsed(path: Path) -> tuple[KeyLines, dict[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8")
         lines = KeyLines(text)
-        values = yaml.safe_load(text)
+        values = parse_yaml(text)
     except (OSError, UnicodeError) as error:
         raise ScenarioError(f"{path} cannot be read: {error}") from error
     except (yaml.YAMLError, RecursionError) as error:

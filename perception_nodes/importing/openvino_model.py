@@ -16,6 +16,7 @@ from openvino.preprocess import ColorFormat, PrePostProcessor
 
 from perception_nodes.backends.model import ModelError
 from perception_nodes.backends.openvino import core
+from perception_nodes.core.yaml_text import parse_yaml
 from perception_nodes.importing.head import Head, Normalisation, Writer
 from perception_nodes.importing.image import INPUT_NAME
 from perception_nodes.importing.rewritten import Rewritten
@@ -223,7 +224,7 @@ def _facts_beside(path: Path) -> dict[str, str]:
     if not file.is_file():
         return {}
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        values = parse_yaml(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeError, yaml.YAMLError) as error:
         raise ModelError(f"{file} cannot be read: {error}; move it away") from error
     return {str(k): str(v) for k, v in values.items()} if isinstance(values, dict) else {}

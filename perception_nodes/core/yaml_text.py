@@ -1,0 +1,29 @@
+"""YAML of foreign files: whatever is wrong with it is a `yaml.YAMLError`, with its line."""
+
+from typing import Any
+
+import yaml
+from yaml.constructor import ConstructorError
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's own, which lets other errors through for values that look like what they are not."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ArithmeticError, AttributeError, LookupError, ValueError) as error:
+            raise ConstructorError(None, None, str(error), node.start_mark) from error
+
+
+def parse_yaml(text: str) -> Any:
+    """The value of a YAML text.
+
+    Raises:
+        yaml.YAMLError: it is none, holds a value that cannot be, such as the date 2026-02-30, or is
+            nested too deeply.
+    """
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506  # a safe loader
+    except RecursionError as error:
+        raise yaml.YAMLError("it is nested too deeply") from error
