@@ -30,6 +30,11 @@ HEADS: dict[str, Head] = {
 OF_ULTRALYTICS = Grid, Objects, UltralyticsDetr
 
 
+def is_of_ultralytics(source: Source) -> bool:
+    """Whether its exporter is one that always scales pixels in the same way."""
+    return source.facts.get("author", "").lower() == "ultralytics"
+
+
 def recognise(source: Source, wanted: str = "", classes: int | None = None) -> Head:
     """The head of a network.
 
@@ -43,7 +48,7 @@ def recognise(source: Source, wanted: str = "", classes: int | None = None) -> H
     """
     said = ", ".join(f"{name} {list(shape)}" for name, shape in source.outputs.items())
     fitting = [head for head in HEADS.values() if head.classes(source) is not None]
-    if source.facts.get("author", "").lower() == "ultralytics" and not wanted:
+    if is_of_ultralytics(source) and not wanted:
         fitting = [head for head in fitting if isinstance(head, OF_ULTRALYTICS)]
     if wanted:
         if wanted not in HEADS:

@@ -1,8 +1,8 @@
 """From a file of another exporter to a model folder."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from perception_nodes.core.frame import Detections
 from perception_nodes.core.inference import BackendError
 from perception_nodes.importing import coco
 from perception_nodes.importing.head import Head, Normalisation, Numbered
-from perception_nodes.importing.heads import recognise
+from perception_nodes.importing.heads import is_of_ultralytics, recognise
 from perception_nodes.importing.image import INPUT_NAME
 from perception_nodes.importing.onnx_model import rewrite_onnx
 from perception_nodes.importing.openvino_model import IrSource, read_ir, rewrite_ir
@@ -152,16 +152,13 @@ def understand(path: Path, options: Options) -> Imported:
     kept = [named.index(name) for name in classes]
     usual = head.normalisation(source)
     chosen = {
-        key: value
-        for key in ("color", "mean", "std", "resize", "padding")
-        if (value := getattr(options, key)) is not None
+        one.name: value
+        for one in fields(Normalisation)
+        if (value := getattr(options, one.name)) is not None
     }
     normalisation = replace(usual, **chosen)
-    if not source.facts and not chosen:
-        notes.append(
-            "the file does not say how its pixels are scaled; taken as usual for its head "
-            f"({_scaling(normalisation)}); --color, --mean, --std, --resize change that"
-        )
+    if not is_of_ultralytics(source):
+        notes.append(_scaling(normalisation, chosen))
     if isinstance(head, Numbered):
         _check_numbers(source, head, len(named), normalisation)
     if isinstance(source, OnnxSource):
@@ -373,6 +370,12 @@ def _classes(
     return names, notes
 
 
-def _scaling(wanted: Normalisation) -> str:
-    mean, std = ([f"{v:g}" for v in values] for values in (wanted.mean, wanted.std))
-    return f"{wanted.color}, less {' '.join(mean)}, by {' '.join(std)}, {wanted.resize}"
+def _scaling(wanted: Normalisation, given: Collection[str]) -> str:
+    """What the network is taken to expect of its pixels, and what of that nobody has said."""
+    said: dict[bool, list[str]] = {True: [], False: []}
+    for name, value in asdict(wanted).items():
+        text = ",".join(f"{one:g}" for one in value) if isinstance(value, tuple) else value
+        said[name in given].append(f"--{name} {text}")
+    parts = (("given", said[True]), ("assumed, as usual for its head:", said[False]))
+    known = "; ".join(f"{what} {' '.join(options)}" for what, options in parts if options)
+    return f"of its pixels the file says nothing: {known}"

@@ -387,7 +387,7 @@ def test_a_class_without_a_name_is_refused(head, ending, tmp_path):
 
 
 def test_names_and_licence_are_those_of_the_metadata(tmp_path):
-    facts = {"names": "{0: 'a', 1: 'b', 2: 'c'}", "license": "AGPL-3.0", "task": "detect"}
+    facts = {"names": "{0: 'a', 1: 'b', 2: 'c'}", "license": "AGPL-3.0", "author": "Ultralytics"}
     path = written(detector(grid(), facts=facts), tmp_path / "it.onnx")
     imported = understand(path, Options())
     assert (imported.classes, imported.license, imported.notes) == (["a", "b", "c"], "AGPL-3.0", [])

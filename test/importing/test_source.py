@@ -213,6 +213,21 @@ def test_a_damaged_network_is_not_taken_on_trust(tmp_path, root):
     assert [path.name for path in out.iterdir()] == ["blind"]
 
 
+@pytest.mark.parametrize(
+    ("facts", "padding", "said"),
+    [
+        (None, None, "assumed, as usual for its head: --color RGB --mean 0,0,0 --std 255,255,255"),
+        ({"made_by": "train.py"}, None, "says nothing: assumed, as usual for its head: --color"),
+        (None, 0, "says nothing: given --padding 0; assumed, as usual for its head: --color RGB"),
+        ({"author": "Ultralytics"}, None, ""),
+    ],
+)
+def test_what_is_assumed_of_the_pixels_is_told(facts, padding, said, tmp_path):
+    path = written(detector(grid(), facts=facts), tmp_path / "it.onnx")
+    notes = understand(path, Options(classes=NAMES, padding=padding)).notes
+    assert len(notes) == bool(said) and said in "".join(notes)
+
+
 def of_detr(boxes):
     few = np.array(boxes, np.float32) + np.linspace(0, 0.2, 9, dtype=np.float32)[:, None]
     scores = np.full((1, 9), 0.5, np.float32)
