@@ -22,7 +22,34 @@ MAGIC = "7767517"
 HALF, SINGLE = 0x01306B47, 0
 """How weights are stored: float16, padded to four bytes, or float32."""
 ARRAY = 23300
+EQUAL = -233
+"""Instead of a size: an equal share of what is left."""
 OPSET = 17
+HINTS = {30, 31}
+"""Parameters of any layer that change nothing: shapes of its outputs, and precisions to avoid."""
+_CONVOLUTION = {*range(8), 9, 10, 11, 17}
+READ = {
+    "Split": set[int](),
+    "Convolution": _CONVOLUTION,
+    "ConvolutionDepthWise": _CONVOLUTION,
+    "Pooling": {0, 1, 2, 3, 5},
+    "Concat": {0},
+    "Slice": {0},
+    "ShuffleChannel": {0},
+    "BinaryOp": {0},
+    "Interp": {0, 1, 2, 6},
+    "Reshape": {0, 1},
+}
+"""Parameters that are read here, by the kind of layer."""
+_SQUARE = {12: (2, 1), 13: (3, 1), 14: (4, 0), 15: (4, 0), 16: (4, 0)}
+USUAL = {
+    "Convolution": _SQUARE,
+    "ConvolutionDepthWise": _SQUARE,
+    "Pooling": {11: (1, 0), 12: (2, 1), 13: (3, 0), 14: (3, 0), 15: (3, 0)},
+    "Reshape": {2: (-1, EQUAL), 11: (-1, EQUAL)},
+}
+"""What another parameter has to be: as the one of that number, and where there is none, that value;
+those that are not here have to be zero."""
 Value = int | float | list[float]
 
 
@@ -163,14 +190,21 @@ class Converter:
         """Add a layer.
 
         Raises:
-            CompressionError: its kind is unknown.
+            CompressionError: its kind is unknown, or a parameter of it.
         """
-        method = getattr(self, f"_{layer.kind.lower()}", None)
-        if method is None:
+        if layer.kind not in READ:
             raise CompressionError(
                 f"ncnn's layer {layer.kind} is not known here; known are the layers of NanoDet-Plus"
             )
-        method(layer)
+        for number in layer.values.keys() - READ[layer.kind] - HINTS:
+            twin, default = USUAL.get(layer.kind, {}).get(number, (-1, 0))
+            value, usual = layer.values[number], layer.values.get(twin, default)
+            if value not in (usual, []):
+                raise CompressionError(
+                    f"parameter {number} of {layer.kind} {layer.outputs[0]!r} is {value}; only "
+                    f"{usual} is known here, as in NanoDet-Plus"
+                )
+        getattr(self, f"_{layer.kind.lower()}")(layer)
 
     def _same(self, layer: Layer) -> None:
         self.shapes |= dict.fromkeys(layer.outputs, self.shapes[layer.inputs[0]])
@@ -252,6 +286,8 @@ class Converter:
         parts = len(layer.outputs)
         channels, *picture = self.shapes[layer.inputs[0]]
         each = channels // parts
+        if not {*layer.values.get(0, [EQUAL])} <= {EQUAL, each}:
+            raise CompressionError(f"slice {layer.outputs[0]!r} has parts of different sizes")
         sizes = self.constant(f"{layer.outputs[0]}_sizes", [each] * parts)
         self.shapes |= dict.fromkeys(layer.outputs, (each, picture[0], picture[1]))
         self.add("Split", [*layer.inputs, sizes], layer.outputs, axis=1)

@@ -75,6 +75,34 @@ def test_what_cannot_be_converted_is_told(spoil, text, files):
 
 
 @pytest.mark.parametrize(
+    "given, instead, text",
+    [
+        ("6=18", "6=18 13=2", "parameter 13 of Convolution 'a' is 2; only 1 is known"),
+        ("6=18", "6=18 4=1 15=0", "parameter 15 of Convolution 'a' is 0; only 1 is known"),
+        ("6=18", "6=18 18=0.5", "parameter 18 of Convolution 'a' is 0.5; only 0 is known"),
+        ("a0 b 0=2", "a0 b 0=2 1=1", "parameter 1 of ShuffleChannel 'b' is 1"),
+        ("2,-233,-233", "2,2,-233", "slice 'c' has parts of different sizes"),
+        ("c d -23300", "c d 1=1 -23300", "parameter 1 of Slice 'c' is 1"),
+        ("2=2 5=1", "2=2 5=1 4=1", "parameter 4 of Pooling 'g' is 1"),
+        ("e 0=0", "e 0=0 1=1", "parameter 1 of BinaryOp 'e' is 1"),
+        ("0=-1 1=9", "0=-1 1=9 2=1", "parameter 2 of Reshape 'out0' is 1; only -233 is known"),
+    ],
+)
+def test_a_parameter_that_is_not_read_is_told(given, instead, text, files):
+    assert PARAM.count(given) == 1
+    files[0].write_text(PARAM.replace(given, instead))
+    with pytest.raises(CompressionError, match=text):
+        convert(*files, (8, 4))
+
+
+def test_a_parameter_that_says_what_is_so_anyway_is_none(files):
+    before = convert(*files, (8, 4))
+    said = PARAM.replace("6=18", "6=18 13=1 14=0 18=0.0 31=1 -23330=4,3,8,4,6")
+    files[0].write_text(said.replace("2=2 5=1", "2=2 12=2 5=1").replace("2,-233,-233", "2,3,3"))
+    assert convert(*files, (8, 4)) == before
+
+
+@pytest.mark.parametrize(
     "arguments, text",
     [
         (["--size", "416"], "'416' is not WIDTHxHEIGHT"),
