@@ -79,7 +79,10 @@ class DetrObjects(_Detr, Numbered):
 
     def classes(self, source: Source) -> int | None:
         """See `Head`."""
-        return 0 if set(source.outputs) == {"labels", "boxes", "scores"} else None
+        one = source.outputs.get("labels", ())
+        known = {"labels": one, "scores": one, "boxes": (*one, 4)}
+        # Without the batch they are those of torchvision, whose picture is not stretched.
+        return 0 if source.outputs == known and len(one) == 2 and one[0] == 1 else None
 
     def numbers(self, found: dict[str, NDArray[Any]]) -> NDArray[Any]:
         """See `Numbered`."""

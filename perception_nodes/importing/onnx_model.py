@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from perception_nodes.backends.model import ModelError
 from perception_nodes.importing.cell_heads import Grid
 from perception_nodes.importing.head import Head, Normalisation, Writer
 from perception_nodes.importing.image import take_bytes
@@ -62,7 +63,13 @@ def rewrite_onnx(
     network = onnx.shape_inference.infer_shapes(network)
     if levels is None:
         outputs["cells"] = network.graph.output[0].type.tensor_type.shape.dim[2].dim_value
-    onnx.checker.check_model(network)
+    try:
+        onnx.checker.check_model(network)
+    except onnx.checker.ValidationError as error:
+        raise ModelError(
+            f"{source.path} is no network any more with our input and outputs "
+            f"({' '.join(str(error).split())}); where a tensor inside it has their name, rename it"
+        ) from error
     weights = [
         tensor for tensor in network.graph.initializer if tensor.data_type == TensorProto.FLOAT
     ]

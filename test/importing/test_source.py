@@ -213,6 +213,23 @@ def test_a_damaged_network_is_not_taken_on_trust(tmp_path, root):
     assert [path.name for path in out.iterdir()] == ["blind"]
 
 
+def test_a_tensor_of_our_name_is_told(tmp_path):
+    network = detector(grid())
+    for node in network.graph.node:
+        for names in (node.input, node.output):
+            names[:] = ["image" if name == "t1" else name for name in names]
+    path = written(network, tmp_path / "it.onnx")
+    with pytest.raises(ModelError, match=r"'image' has been used .* has their name, rename it"):
+        understand(path, Options(classes=NAMES))
+
+
+def test_boxes_of_torchvision_are_not_those_of_detr(tmp_path):
+    outputs = {name: array[0] for name, array in of_detr([10, 20, 40, 60]).items()}
+    path = written(detector(outputs), tmp_path / "it.onnx")
+    with pytest.raises(ModelError, match="no head of a detector that is known here"):
+        understand(path, Options(classes=NAMES))
+
+
 @pytest.mark.parametrize(
     ("facts", "padding", "said"),
     [
