@@ -47,12 +47,14 @@ def card_command(
     """
     from perception_nodes.bench.model_card import render
     from perception_nodes.bench.models import Disagreement, ModelsBench
+    from perception_nodes.bench.stated_accuracy import stated_accuracy
 
     subject = load_model(model)
     page = out or Path("out") / f"{subject.name}.html"
     check_writable(page, "--out")
-    accuracy = subject.accuracy
-    if data:
+    if not data:
+        accuracy = stated_accuracy(subject)
+    else:
         require_pycocotools()
         accuracy = {}
         for one in [read_set(path, root) for path in data]:

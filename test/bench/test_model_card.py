@@ -2,11 +2,13 @@
 
 from html.parser import HTMLParser
 
+import pytest
 import yaml
 from typer.testing import CliRunner
 
-from perception_nodes.backends.model import load_model
+from perception_nodes.backends.model import ModelError, load_model
 from perception_nodes.bench.model_card import render
+from perception_nodes.bench.stated_accuracy import stated_accuracy
 from perception_nodes.cli.app import app
 from perception_nodes.evaluation.matching import HEIGHT_BANDS_PX
 
@@ -88,6 +90,26 @@ def test_terms_that_nobody_gave_are_told_as_such(tmp_path):
     page = render(MODEL.model_copy(update={"folder": tmp_path}), {}, None)
     yard = page.partition("yard")[2].partition("road")[0]
     assert "not stated" in yard and "None" not in yard
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "text"),
+    [
+        ({"coco": 0.3}, "accuracy.coco: Input should be"),
+        ({"coco": {"map50_95": 0.3}}, "accuracy.coco.images: Field required"),
+        (
+            {"coco": measured() | {"classes": {"car": {"objects": 3, "map50": 0.4}}}},
+            "accuracy.coco.classes.car.recall: Field required",
+        ),
+        (
+            {"coco": measured() | {"heights": {"9-17": {"objects": 3, "map50": 0.4}}}},
+            "9-17.*the bands of heights are <16",
+        ),
+    ],
+)
+def test_an_accuracy_that_is_not_whole_is_named(accuracy, text):
+    with pytest.raises(ModelError, match=f"{text}.*correct it, or measure with --data"):
+        stated_accuracy(MODEL.model_copy(update={"accuracy": accuracy}))
 
 
 def test_the_command_writes_the_page(tmp_path):
