@@ -144,6 +144,10 @@ def evaluate_command(
 
     Example: perception model evaluate road-n --data frames/ --teacher dense-416x256
     """
+    if teacher and classes_map:
+        raise SettingsError(
+            "--classes-map is for labels, and --teacher gives its own; leave it out"
+        )
     require_pycocotools()
     check_writable(out, "--out")
     subject = load_model(model)

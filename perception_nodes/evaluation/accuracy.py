@@ -223,7 +223,13 @@ def class_groups(model: Model, data: LabelledSet) -> ClassGroups:
         numbers.append(-1)
         if name in data.ignored:
             continue
-        indices = indices_of(data.counts_as.get(name, (name,)), model.classes)
+        mapped = data.counts_as.get(name, ())
+        indices = indices_of(mapped or (name,), model.classes)
+        strange = [one for one in mapped if not indices_of([one], model.classes)]
+        if strange:
+            notes.append(
+                f"{name!r} is to count as {listed(strange)}, which {model.name} does not know"
+            )
         if not indices:
             unknown.append(name)
             continue

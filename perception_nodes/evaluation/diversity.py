@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.backends.model import InputSpec
-from perception_nodes.core.geometry import PADDING_VALUE
 from perception_nodes.evaluation import DataError
 from perception_nodes.evaluation.frames import FrameSource
 
@@ -106,7 +105,7 @@ def choose_frames(
     source = FrameSource(bags, folders, image)
     total, blank, names, places, described = source.count(), 0, [], [], []
     for done, (name, pixels) in enumerate(source.frames(), start=1):
-        if contrast(pixels) < BLANK_CONTRAST:
+        if contrast(pixels, image.padding) < BLANK_CONTRAST:
             blank += 1
         else:
             names.append(name)
@@ -114,7 +113,7 @@ def choose_frames(
             described.append(describe(pixels))
         if progress is not None:
             progress(done, total)
-    rows = np.array(described, np.float32).reshape(len(described), -1)
+    rows = np.array(described, np.float32)
     chosen = farthest_points(rows, count)
     if len(chosen) < min(count, MIN_FRAMES):
         raise DataError(
@@ -169,10 +168,10 @@ def describe(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.concatenate(parts).astype(np.float32)
 
 
-def contrast(pixels: NDArray[np.uint8]) -> float:
-    """Standard deviation of a frame's brightness in grey levels, without its grey border."""
+def contrast(pixels: NDArray[np.uint8], padding: int) -> float:
+    """Standard deviation of a frame's brightness in grey levels, without its border."""
     grey = pixels.mean(axis=2)
-    shown = grey[(pixels != PADDING_VALUE).any(axis=2)]
+    shown = grey[(pixels != padding).any(axis=2)]
     return float(shown.std()) if shown.size else 0.0
 
 

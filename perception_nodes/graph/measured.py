@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -102,7 +102,7 @@ def _p99_ms(values: Mapping[str, Any], say: Say, loaded: bool = False) -> float:
     model = load_model(values["model"], values["model_key"])
     backend = runtime_for(values["backend"], model)
     settings = [values[name] for name in ("threads", "cpus", "fifo_priority")]
-    key = f"{model.digest} {backend} {version(INSTALL[backend])} {settings} {speed_facts()}"
+    key = f"{model.digest} {backend} {_version(backend)} {settings} {speed_facts()}"
     key += f" {[os.environ.get(name, '') for name in (DELEGATE, VARIABLE)]}" + " loaded" * loaded
     kept, known = cache_folder() / "paced_p99_ms.json", {}
     with suppress(OSError, ValueError, TypeError):
@@ -117,3 +117,11 @@ def _p99_ms(values: Mapping[str, Any], say: Say, loaded: bool = False) -> float:
         with suppress(OSError):  # then it is measured again next time
             write_whole(kept, json.dumps(known, indent=1))
     return float(known[key])
+
+
+def _version(backend: str) -> str:
+    """The version of a runtime; empty if it is not installed, which its opening will tell."""
+    try:
+        return version(INSTALL[backend])
+    except PackageNotFoundError:
+        return ""

@@ -325,6 +325,11 @@ def test_a_refused_gate_is_status_1_and_a_bad_configuration_2(
     [
         (["model", "evaluate", "road-n", "--data", "/nowhere"], DataError, "/nowhere"),
         (["model", "evaluate", "road-n", "--data", "models"], DataError, "holds no image"),
+        (
+            [*"model evaluate road-n --data x --teacher road-s --classes-map car=bus".split()],
+            SettingsError,
+            "--classes-map is for labels",
+        ),
         (["model", "calibrate", "road-n"], DataError, "--bag"),
         (["model", "compile", "road-n", "--backend", "warp"], BackendError, "'warp' is unknown"),
         (["model", "compile", "road-q", "--backend", "openvino"], ModelError, "'road-q' is not"),

@@ -139,6 +139,13 @@ def test_strange_classes_are_named(model: Model, picture: Path) -> None:
         evaluate(model, data)
 
 
+def test_a_target_of_a_map_that_no_class_has_is_named(model: Model, picture: Path) -> None:
+    mapped = {"car": ("car", "buss")}
+    data = LabelledSet("x", ("car",), (image(picture, 0),), counts_as=mapped)
+    notes = evaluate(model, data).notes
+    assert f"'car' is to count as buss, which {model.name} does not know" in notes
+
+
 def test_two_classes_that_mean_one_of_the_model_are_one(model: Model, picture: Path) -> None:
     for labelled in (0, 1):
         mapped = {"van": ("car",)}

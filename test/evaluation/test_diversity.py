@@ -74,6 +74,14 @@ def test_a_still_or_dark_drive_is_refused_with_counts(tmp_path: Path) -> None:
         choose_frames([], [], 60, INPUT)
 
 
+@pytest.mark.parametrize("padding", [0, 114])
+def test_a_covered_lens_is_blank_beside_any_border(tmp_path: Path, padding: int) -> None:
+    image = INPUT.model_copy(update={"width": 2 * INPUT.width, "padding": padding})
+    covered = [np.full((48, 64, 3), 20, np.uint8)] * 20
+    with pytest.raises(DataError, match="20 frames, 20 of them blank or dark"):
+        choose_frames([], [write(tmp_path / "drive", covered)], 60, image)
+
+
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=30), st.integers(1, 12))
 def test_no_two_chosen_are_near(points: list[tuple[float, float]], count: int) -> None:
     rows = np.array(points, np.float32).reshape(-1, 2)

@@ -112,6 +112,18 @@ def test_other_instructions_or_processors_are_measured_apart(
     assert len(timed["calls"]) == 3
 
 
+def test_a_runtime_that_is_not_installed_is_told_by_its_opening(
+    timed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> list[float]:
+        raise BackendError("install it with")
+
+    monkeypatch.setattr(choices, "INSTALL", {"openvino": "no-such-runtime"})
+    monkeypatch.setattr(choices, "apart_ms", refuse)
+    with pytest.raises(BackendError, match="install it with"):
+        measured(VALUES, lambda _: None)
+
+
 @pytest.mark.parametrize("text", ["", "[1]", "{", '"x"', "null"])
 def test_a_damaged_file_of_measurements_is_written_anew(
     timed: dict[str, Any], tmp_path: Path, text: str
