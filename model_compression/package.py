@@ -14,7 +14,13 @@ from model_compression import contract
 from model_compression.config import Config
 from model_compression.errors import CompressionError
 from model_compression.quantization import RangeTable, emit, write_table
-from perception_nodes.backends.model import NON_COMMERCIAL, UNSTATED, Model, ModelError, load_model
+from perception_nodes.backends.model import (
+    UNSTATED,
+    Model,
+    ModelError,
+    forbids_commerce,
+    load_model,
+)
 from perception_nodes.evaluation import Evaluation
 from perception_nodes.evaluation.classes import class_losses, without_evidence
 
@@ -82,8 +88,7 @@ def license_of(config: Config) -> str:
     said = " and ".join(known)
     if len(known) < len(weights):
         said = f"unknown in part; else {said or UNSTATED[-1]}"
-    forbids = any(map(NON_COMMERCIAL.search, [*weights, *inherited, *images]))
-    return said + IN_PART * forbids
+    return said + IN_PART * any(map(forbids_commerce, [config.license, *inherited, *images]))
 
 
 def interface(size_px: tuple[int, int], classes: Sequence[str]) -> dict[str, Any]:

@@ -43,6 +43,11 @@ UNSTATED = ("unknown", "not stated")
 """What a licence that nobody has said begins with."""
 
 
+def forbids_commerce(license: str) -> bool:
+    """Whether a licence forbids commercial use, as far as its words tell."""
+    return NON_COMMERCIAL.search(" ".join(license.split())) is not None
+
+
 class ModelError(PerceptionError):
     """A model cannot be used; the text says why and what to do."""
 
@@ -245,7 +250,7 @@ class Model(BaseModel):
     @property
     def commercial(self) -> bool:
         """Whether the licence does not forbid commercial use, as far as its words tell."""
-        return not NON_COMMERCIAL.search(" ".join(self.license.split()))
+        return not forbids_commerce(self.license)
 
     def signed_file(self) -> tuple[Path, str]:
         """Path and hash of the file for TensorRT, after a check of the hash.

@@ -31,7 +31,7 @@ OF_ULTRALYTICS = Grid, Objects, UltralyticsDetr
 
 
 def is_of_ultralytics(source: Source) -> bool:
-    """Whether its exporter is one that always scales pixels in the same way."""
+    """Whether Ultralytics has exported it, whose networks all expect the same of their pixels."""
     return source.facts.get("author", "").lower() == "ultralytics"
 
 

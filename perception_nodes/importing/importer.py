@@ -38,8 +38,8 @@ TIED = 1e-3
 """Scores that differ by a smaller share are the same."""
 MIN_SIZE = 8.0
 """Pixels: smaller boxes are those of noise."""
-SHARES_PX = 2.0
-"""Boxes that end before are shares of the picture, from 0 to 1, or sizes beside centres."""
+NEAR_PX = 2.0
+"""Boxes that are all nearer to the corner are shares of the picture; 8 bits round by less."""
 FINE, COARSE = 6, 28
 """Sizes of the spots in test pictures, pixels: networks see different things in them."""
 UNKNOWN_LICENSE = "unknown: the file does not say; ask whoever trained it"
@@ -260,10 +260,10 @@ def _check_boxes(model: Model, best: Sequence[NDArray[np.float32]]) -> None:
     """
     boxes = np.concatenate(best)
     reason = ""
-    if (boxes[:, 2:] < boxes[:, :2]).any():
+    if (boxes[:, 2:] + NEAR_PX < boxes[:, :2]).any():
         reason = "some end before they begin"
-    elif len(boxes) and np.abs(boxes).max() < SHARES_PX:
-        reason = f"all are within {SHARES_PX:g} pixels of the corner, as shares of the picture are"
+    elif len(boxes) and np.abs(boxes).max() < NEAR_PX:
+        reason = f"all are within {NEAR_PX:g} pixels of the corner, as shares of the picture are"
     if reason:
         raise ModelError(
             f"{model.name} cannot be used: of its boxes in test pictures {reason}; give another "
