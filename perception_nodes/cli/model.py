@@ -207,7 +207,7 @@ def calibrate_command(
         list[Path] | None,
         typer.Option(
             help="Labelled set to compare the new and old model on; may be repeated. Without it "
-            "nothing is compared."
+            "objects on the frames are compared alone."
         ),
     ] = None,
     root: DataRoot = None,

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import yaml
 
+from perception_nodes.core.yaml_text import parse_yaml
 from perception_nodes.drives.bag_file import BagError, BagFile, Messages
 from perception_nodes.drives.decompression import COMPRESSED, decompress_file, decompressed_message
 from perception_nodes.drives.mcap_file import McapFile
@@ -238,7 +239,7 @@ def _metadata(folder: Path, notes: list[str]) -> dict[str, Any]:
     if not file.exists():
         return {}
     try:
-        metadata = yaml.safe_load(file.read_text(encoding="utf-8"))["rosbag2_bagfile_information"]
+        metadata = parse_yaml(file.read_text(encoding="utf-8"))["rosbag2_bagfile_information"]
         if isinstance(metadata, dict):
             return metadata
         reason = "it has no rosbag2_bagfile_information"

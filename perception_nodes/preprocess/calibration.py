@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 
 from perception_nodes.core.frame import CameraInfo
+from perception_nodes.core.yaml_text import parse_yaml
 from perception_nodes.preprocess.lens import UnknownLens, lens_from
 
 
@@ -16,7 +17,7 @@ def read_calibration(path: str | Path) -> CameraInfo:
         UnknownLens: the file cannot be read, lacks a key, or its lens is not supported.
     """
     try:
-        values: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values: Any = parse_yaml(Path(path).read_text(encoding="utf-8"))
         if not isinstance(values, dict):
             raise UnknownLens(
                 f"calibration {path} holds no keys; name a file that camera_calibration has written"
