@@ -101,11 +101,11 @@ class ImagesStorage:
         for index, file in enumerate(self.frame_files):
             stamp_ns = START_NS + round(index / FOLDER_RATE_HZ * 1e9)
             try:
-                data = _jpeg_or_png(file)
+                data, trouble = _jpeg_or_png(file)
             except OSError as error:
-                data, note = b"", f"{file} cannot be read: {error.strerror or error}"
-                if note not in self.warnings:
-                    self.warnings.append(note)
+                data, trouble = b"", f"cannot be read: {error.strerror or error}"
+            if trouble and (note := f"{file} {trouble}") not in self.warnings:
+                self.warnings.append(note)
             yield stamp_ns, topic, compressed_message(stamp_ns, data)
 
     def close(self) -> None:
@@ -134,21 +134,28 @@ def _header(stamp_ns: int) -> bytes:
     return ENCAPSULATION + stamp + struct.pack("<I8s", 7, b"camera\0")
 
 
-def _jpeg_or_png(file: Path) -> bytes:
-    """A JPEG or PNG file as it is.
+def _jpeg_or_png(file: Path) -> tuple[bytes, str]:
+    """A JPEG or PNG file as it is, and what is wrong with it, if that is known.
 
     Other image formats are converted to PNG without loss, and so are photographs that are stored as
-    the camera was held: they are turned upright.
+    the camera was held: they are turned upright. What cannot be converted stays as it is.
     """
     data = file.read_bytes()
     as_it_is = data.startswith(b"\x89PNG")
     if data.startswith(b"\xff\xd8\xff"):
         as_it_is = orientation(data) == UPRIGHT
     if as_it_is or not data:
-        return data
+        return data, ""
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    return data if pixels is None else cv2.imencode(".png", pixels, FAST_PNG)[1].tobytes()
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:  # a header that claims more pixels than OpenCV takes
+        return data, f"cannot be decoded: {error.err}"
+    if pixels is None:
+        return data, ""
+    if pixels.dtype not in (np.uint8, np.uint16):
+        return data, f"has samples of {pixels.dtype}; convert them to 8 or 16 bits"
+    return cv2.imencode(".png", pixels, FAST_PNG)[1].tobytes(), ""
 
 
 def _natural(name: str) -> list[tuple[str, int]]:

@@ -346,11 +346,30 @@ def test_a_broken_message_fails_alone(tmp_path):
     assert any("cut off" in reason for reason in summary["failures"])
 
 
-def test_an_image_file_that_is_none_fails_alone(tmp_path):
+def bmp_of_60000_by_60000():
+    data = bytearray(cv2.imencode(".bmp", np.zeros((48, 64, 3), np.uint8))[1])
+    data[18:26] = struct.pack("<2i", 60_000, 60_000)
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"not a picture", "image files have no times"),
+        (bmp_of_60000_by_60000(), "frame_9.bmp cannot be decoded"),
+        (
+            cv2.imencode(".tiff", np.full((48, 64, 3), 0.5, np.float32))[1].tobytes(),
+            "frame_9.bmp has samples of float32; convert them to 8 or 16 bits",
+        ),
+    ],
+)
+def test_an_image_file_that_is_none_fails_alone(tmp_path, content, said):
     folder = write_images(tmp_path / "drive")
-    (folder / "frame_9.bmp").write_bytes(b"not a picture")
+    (folder / "frame_9.bmp").write_bytes(content)
     summary = replay(folder, "--out", tmp_path / "out", "--backend", "null")
     assert summary["status"]["FAILED"] == 1
+    assert summary["status"]["OK"] == FRAMES - 1
+    assert said in summary["warnings"][-1]
 
 
 # Golden
