@@ -24,7 +24,15 @@ from perception_nodes.cameras.source import (
     CapturedFrame,
 )
 from perception_nodes.core.frame import FrameRejected
-from perception_nodes.preprocess.video import VideoDecoder, whole_pictures, write_nv12
+from perception_nodes.preprocess.video import VideoDecoder, pyav, write_nv12
+from perception_nodes.preprocess.video_file import (
+    CODECS,
+    FileTimes,
+    Picture,
+    WholePictures,
+    quarter_turns,
+    rate_of,
+)
 from perception_nodes.transport.shm import Writer
 
 OPEN_TIMEOUT_S = 10.0
@@ -38,15 +46,22 @@ LOW_DELAY = {
     "max_delay": "0",
     "reorder_queue_size": "0",
 }
-CODECS = {"h264": "h264", "hevc": "h265"}
-"""Our names of what is checked for losses, by FFmpeg's."""
-ANNEX_B = ("rtsp", "rtp", "sdp", "mpegts")
+ANNEX_B = ("rtsp", "rtp", "sdp", "mpegts", "h264", "hevc")
 """FFmpeg's names of the formats whose packets have start codes."""
-MAX_HELD = 16
-"""A decoder holds back at most this many pictures (ITU-T H.264, A.3.1)."""
+NO_TIMES = 1 << 7
+"""FFmpeg's AVFMT_NOTIMESTAMPS: the format has no times; the packets' are invented, or none."""
 INTERVALS, ENOUGH = 30, 5
 """Times between frames by which a missing one is noticed: how many are kept, and needed."""
 OFFSET_WINDOW_NS = 30_000_000_000
+FALSE_NS, FALSE_FOR_NS = 500_000_000, 1_000_000_000
+"""Where all frames of the second time are later by the first than their times say, these are not
+believed any more: what a network has held up comes faster than it was sent."""
+FALSE_TIMES = (
+    "the times of its stream do not go with this machine's clock; from now on its frames are dated "
+    "by their arrival"
+)
+PLAIN_RATE_HZ = 25.0
+"""Of a file without times that states no rate, which is FFmpeg's own assumption."""
 
 
 @dataclass(frozen=True)
@@ -67,30 +82,45 @@ class StreamClock:
 
     The frame with the least delay of the last half minute ties the two clocks together, so that the
     jitter of network and decoder does not reach the stamps. The least delay itself cannot be known
-    and is in them: stamps are late by it.
+    and is in them: stamps are late by it. A clock that is set back is tied anew.
+
+    Attributes:
+        is_false: whether the stream's times turned out not to be true; stamps are then arrivals.
     """
 
     def __init__(self) -> None:
         """Know nothing of the stream yet."""
+        self.is_false = False
         self._offsets: list[tuple[int, int]] = []
+        self._last_ns: int | None = None
+        self._late_from_ns: int | None = None
 
-    def stamp_ns(self, presented_ns: int, arrived_ns: int) -> int:
+    def stamp_ns(self, presented_ns: int | None, arrived_ns: int) -> int:
         """The stamp of a frame.
 
         Args:
-            presented_ns: its time in the stream.
+            presented_ns: its time in the stream; None where it has none.
             arrived_ns: wall clock of its arrival, before it was decoded.
         """
-        offset_ns = arrived_ns - presented_ns
-        if self._offsets and offset_ns > self._offsets[-1][1] + JUMP_NS:
+        if presented_ns is None or self.is_false:
+            return arrived_ns
+        if self._last_ns is not None and presented_ns < self._last_ns:
             self._offsets.clear()
+        self._last_ns = presented_ns
+        offset_ns = arrived_ns - presented_ns
         kept = [
             (at_ns, offset)
             for at_ns, offset in self._offsets
             if offset < offset_ns and at_ns > arrived_ns - OFFSET_WINDOW_NS
         ]
         self._offsets = [*kept, (arrived_ns, offset_ns)]
-        return presented_ns + self._offsets[0][1]
+        least_ns = self._offsets[0][1]
+        if offset_ns - least_ns < FALSE_NS:
+            self._late_from_ns = None
+        else:
+            self._late_from_ns = self._late_from_ns or arrived_ns
+            self.is_false = arrived_ns - self._late_from_ns > FALSE_FOR_NS
+        return arrived_ns if self.is_false else presented_ns + least_ns
 
 
 class Losses:
@@ -158,21 +188,25 @@ class VideoSource:
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
         self._decoded, self._losses = Mailbox(), Losses()
-        self._is_broken, self._held = False, 0
+        self._turns = 0
         self._slots: Writer[CameraHeader] | None = None
 
     def open(self) -> CameraFormat:
         """Open the stream, see `CameraSource`."""
         self.close()
+        # A file's pictures may have to be turned, which only they tell.
+        self._turns = 0 if self._is_live else self._turns_of_first()
         self._container = self._opened()
         video = self._container.streams.video[0]
-        video.thread_type = "NONE"  # threads of the decoder would each hold a frame back
-        video.codec_context.options = {"err_detect": "crccheck"}
-        self._is_broken, self._held = False, 0
+        self._pictures = self._decoder(video)
+        self._has_times = not self._container.format.flags & NO_TIMES
         width, height = video.codec_context.width & ~1, video.codec_context.height & ~1
+        if self._turns % 2:
+            width, height = height, width
         if not width or not height:
             raise CameraGone(f"{self._settings.url}: no frame size is known yet")
-        rate_hz = float(video.average_rate or video.guessed_rate or 0)
+        rate_hz = rate_of(video, 0.0)
+        stamps = "of arrival" + ", without its jitter" * self._has_times if self._is_live else "now"
         self._size = width, height
         return CameraFormat(
             "nv12",
@@ -184,9 +218,22 @@ class VideoSource:
             1,
             2,
             f"{self._settings.url}, {video.codec_context.name} {width}x{height} at {rate_hz:g} Hz, "
-            "decoded, one copy; "
-            + ("stamps are of arrival, without its jitter" if self._is_live else "stamps are now"),
+            f"decoded, one copy; stamps are {stamps}",
         )
+
+    def _turns_of_first(self) -> int:
+        with self._opened() as container:
+            video = container.streams.video[0]
+            taken = map(self._decoder(video).take, container.demux(video))
+            pictures = chain.from_iterable(taken)
+            try:
+                first = next((one.frame for one in pictures if one.frame is not None), None)
+            except pyav().FFmpegError:
+                return 0  # it is told of when the file is played
+            return 0 if first is None else quarter_turns(first)
+
+    def _decoder(self, video: Any) -> WholePictures:
+        return WholePictures(video, f"the {'stream' if self._is_live else 'file'} is damaged")
 
     def _opened(self) -> Any:
         try:
@@ -198,7 +245,10 @@ class VideoSource:
         options = {**LOW_DELAY} if self._is_live else {}
         try:
             container = av.open(
-                self._settings.url, options=options, timeout=(OPEN_TIMEOUT_S, READ_TIMEOUT_S)
+                self._settings.url,
+                options=options,
+                timeout=(OPEN_TIMEOUT_S, READ_TIMEOUT_S),
+                metadata_errors="ignore",
             )
         except av.FFmpegError as error:
             kind = CameraGone if self._is_live else CameraError
@@ -222,15 +272,16 @@ class VideoSource:
         if found is None:
             return None
         width, height = self._size
-        if (found.frame.width & ~1, found.frame.height & ~1) != self._size:
+        size = found.frame.width & ~1, found.frame.height & ~1
+        if (size[::-1] if self._turns % 2 else size) != self._size:
             self.close()  # its thread counts losses too
-            self._lose("the size of the frames changed")
+            self._kept(self._pictures.drop("the size of the frames changed"))
             self._losses.add(found.lost + 1, found.cause or "the size of the frames changed")
             raise self._broken(f"{self._settings.url} now gives frames of another size")
         sample = self._slots.loan(width * height * 3 // 2)
-        write_nv12(found.frame, sample.payload.reshape(height * 3 // 2, width))
+        write_nv12(found.frame, sample.payload.reshape(height * 3 // 2, width), self._turns)
         sample.header.describe(found.stamp_ns, "nv12", width, height, width, sample.payload.size)
-        return CapturedFrame(sample, found.lost, found.cause)
+        return CapturedFrame(sample, found.lost, found.cause, found.note)
 
     def close(self) -> None:
         """Stop, see `CameraSource`."""
@@ -245,17 +296,17 @@ class VideoSource:
     def _decode(self) -> None:
         self._losses.begin()
         try:
-            for frame, stamp_ns in self._live() if self._is_live else self._played():
+            for arrived in self._live() if self._is_live else self._played():
                 if self._stop.is_set():
                     return
-                self._decoded.put(Arrived(frame, stamp_ns, *self._losses.take()))
+                self._decoded.put(arrived)
             if self._is_live:  # what was lost at last is told with the first frame when it is back
                 self._decoded.put(CameraGone(f"{self._settings.url} has ended"))
                 return
             self._decoded.put(CameraEnded(f"{self._settings.url} has ended{self._last_lost()}"))
         except Exception as error:  # PyAV's errors have many types; the reader is told of all
             text = getattr(error, "strerror", None) or str(error)
-            self._lose(text)
+            self._kept(self._pictures.drop(text))
             last = "" if self._broken is CameraGone else self._last_lost()
             self._decoded.put(self._broken(f"{self._settings.url}: {text}{last}"))
 
@@ -264,7 +315,7 @@ class VideoSource:
         lost, cause = self._losses.take()
         return f"; the last {lost} frames are lost: {cause}" if lost else ""
 
-    def _live(self) -> Iterator[tuple[Any, int]]:
+    def _live(self) -> Iterator[Arrived]:
         (video,) = self._container.streams.video[:1]
         clock, tick = StreamClock(), video.time_base * 1_000_000_000
         decode = self._whole
@@ -277,31 +328,22 @@ class VideoSource:
             arrived_ns = time.time_ns()
             # The last one is empty: what the decoder has held back comes now.
             for frame in decode(packet) if packet.size or decode == self._whole else ():
-                yield frame, clock.stamp_ns(round((frame.pts or 0) * tick), arrived_ns)
+                has_time = self._has_times and frame.pts is not None
+                was_false = clock.is_false
+                stamp_ns = clock.stamp_ns(round(frame.pts * tick) if has_time else None, arrived_ns)
+                note = FALSE_TIMES if clock.is_false and not was_false else ""
+                yield Arrived(frame, stamp_ns, *self._losses.take(), note)
 
     def _whole(self, packet: Any) -> list[Any]:
         """The pictures of a packet, of which none is damaged or drawn on a damaged one."""
-        self._is_broken = self._is_broken and not packet.is_keyframe and packet.size > 0
-        is_last = not packet.size and packet.stream.codec_context.name in CODECS
-        frames: list[Any] = []
-        try:
-            self._held = min(self._held + (packet.size > 0 and not packet.is_discard), MAX_HELD)
-            frames = [] if self._is_broken else whole_pictures(packet.decode)
-            self._held -= len(frames)
-        except FrameRejected:
-            self._is_broken = True
-            packet.stream.codec_context.flush_buffers()  # any that it holds may be the damaged one
-        if self._is_broken:
-            self._lose(f"the {'stream' if self._is_live else 'file'} is damaged")
-        elif is_last and self._held < MAX_HELD:  # else packets are no pictures, but their fields
-            self._lose("their pictures are drawn on others that were not there")
-        return frames
+        return self._kept(self._pictures.take(packet))
 
-    def _lose(self, cause: str) -> None:
-        """Count the pictures that the decoder was given and has not returned."""
-        if self._held:
-            self._losses.add(self._held, cause)
-        self._held = 0
+    def _kept(self, pictures: list[Picture]) -> list[Any]:
+        """The frames of pictures; those that are lost are counted."""
+        for one in pictures:
+            if one.frame is None:
+                self._losses.add(1, one.cause)
+        return [one.frame for one in pictures if one.frame is not None]
 
     def _checked(self, decoder: VideoDecoder, codec: str, packet: Any) -> list[Any]:
         """The pictures of a packet, of which none is drawn on top of one that is missing."""
@@ -314,22 +356,25 @@ class VideoSource:
         self._losses.packet(presented_ns, trouble)
         return frames
 
-    def _played(self) -> Iterator[tuple[Any, int]]:
+    def _played(self) -> Iterator[Arrived]:
         """Frames of a file at the file's own pace; they are taken when they are due."""
+        (video,) = self._container.streams.video[:1]
         start_ns = 0
         while True:
-            first_ns = -1
+            times = FileTimes(video, rate_of(video, PLAIN_RATE_HZ))
             due_ns = 0
-            for frame in chain.from_iterable(map(self._whole, self._container.demux(video=0))):
-                at_ns = round((frame.time or 0.0) * 1e9)
-                if first_ns < 0:
-                    first_ns = at_ns
-                    start_ns = max(time.time_ns(), start_ns)
-                due_ns = start_ns + at_ns - first_ns
-                if self._stop.wait(max(0.0, (due_ns - time.time_ns()) / 1e9)):
-                    return
-                yield frame, due_ns
-            if not self._settings.loop or first_ns < 0:
+            for picture in chain.from_iterable(
+                map(self._pictures.take, self._container.demux(video))
+            ):
+                at_ns = times.next_ns(picture.pts)
+                for frame in self._kept([picture]):
+                    if not due_ns:
+                        start_ns = max(time.time_ns(), start_ns) - at_ns
+                    due_ns = start_ns + at_ns
+                    if self._stop.wait(max(0.0, (due_ns - time.time_ns()) / 1e9)):
+                        return
+                    yield Arrived(frame, due_ns, *self._losses.take())
+            if not self._settings.loop or not due_ns:
                 return
             start_ns = due_ns + 1
             self._container.seek(0)

@@ -254,13 +254,14 @@ def nal_units(data: bytes) -> Iterator[bytes]:
             yield unit
 
 
-def write_nv12(frame: Any, out: NDArray[np.uint8]) -> None:
+def write_nv12(frame: Any, out: NDArray[np.uint8], turns: int = 0) -> None:
     """Write a decoded frame as NV12, BT.601 in limited range.
 
     Args:
         frame: PyAV's; one that is not planar 4:2:0 in this range, or is marked as of one of
             `MATRICES`, is converted by FFmpeg before. One without a mark is taken for BT.601.
         out: uint8 [height * 3 / 2, width].
+        turns: how often it is turned by 90 degrees, counterclockwise.
     """
     target = {}
     if frame.color_range == FULL_RANGE:
@@ -270,10 +271,11 @@ def write_nv12(frame: Any, out: NDArray[np.uint8]) -> None:
     if target or frame.format.name != "yuv420p":
         frame = frame.reformat(format="yuv420p", **target)
     height, width = out.shape[0] * 2 // 3, out.shape[1]
+    rows, columns = (width, height) if turns % 2 else (height, width)
     luma, *chroma = (
         np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size) for plane in frame.planes
     )
-    out[:height] = luma[:height, :width]
+    out[:height] = np.rot90(luma[:rows, :columns], turns)
     pairs = out[height:].reshape(height // 2, width // 2, 2)
     for channel, plane in enumerate(chroma):
-        pairs[:, :, channel] = plane[: height // 2, : width // 2]
+        pairs[:, :, channel] = np.rot90(plane[: rows // 2, : columns // 2], turns)

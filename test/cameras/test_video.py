@@ -1,21 +1,28 @@
 """Video as a camera: every frame once, at its time, with the pixels that were put in."""
 
+import socket
+import threading
 import time
 from fractions import Fraction
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from turned_video import TURNS, bright_edge, write_turned
 
+from perception_nodes.cameras import video as video_module
 from perception_nodes.cameras.channel import camera_reader, view_camera_frame
 from perception_nodes.cameras.feed import CameraFeed
 from perception_nodes.cameras.source import CameraEnded, CameraError, CameraGone
 from perception_nodes.cameras.video import Losses, StreamClock, VideoSettings, VideoSource
 from perception_nodes.core.frame import ImageView
 from perception_nodes.preprocess.video import VideoDecoder, write_nv12
+from perception_nodes.preprocess.video_file import FileTimes
 
 MS = 1_000_000
 
@@ -228,6 +235,120 @@ def test_stamps_keep_the_streams_spacing_but_for_a_smaller_delay(delays_ns, orig
         assert stamp_ns <= arrived_ns
 
 
+def test_frames_of_no_time_are_dated_by_their_arrival():
+    clock = StreamClock()
+    assert [clock.stamp_ns(None, at_ns) for at_ns in (5, 7, 6)] == [5, 7, 6]
+
+
+@pytest.mark.parametrize(("true_ms", "stated_ms"), [(200, 40), (36, 33)])
+def test_times_that_fall_behind_are_not_believed_for_long(true_ms, stated_ms):
+    """A camera that counts its frames at a rate that it does not keep."""
+    clock, ages_ns = StreamClock(), []
+    for index in range(60_000 // true_ms):
+        arrived_ns = 10**18 + index * true_ms * MS
+        ages_ns.append(arrived_ns - clock.stamp_ns(index * stated_ms * MS, arrived_ns))
+    assert max(ages_ns) < 1500 * MS
+    assert clock.is_false
+    assert ages_ns[-1] == 0
+
+
+@pytest.mark.parametrize("held_up_ms", [700, 3000])
+def test_what_a_network_holds_up_is_as_old_as_it_is(held_up_ms):
+    """Its frames come at once when the network goes on, at ten times their rate."""
+    clock = StreamClock()
+    for index in range(200):
+        presented_ns = index * 40 * MS
+        since_ns = presented_ns - 100 * 40 * MS
+        delay_ns = max(held_up_ms * MS - since_ns * 9 // 10, 0) if since_ns >= 0 else 0
+        stamp_ns = clock.stamp_ns(presented_ns, 10**18 + presented_ns + delay_ns)
+        assert stamp_ns == 10**18 + presented_ns
+    assert not clock.is_false
+
+
+def test_a_file_without_times_or_with_such_that_go_back_goes_on_at_its_rate():
+    video = SimpleNamespace(time_base=Fraction(1, 1000))
+    for presented, wanted in (
+        ([None, None, None], [0, 100, 200]),
+        ([7000, 7040, 7500], [0, 40, 500]),
+        ([7000, None, 7150], [0, 100, 150]),
+        ([7000, 7040, 0, 40, 7300], [0, 40, 140, 240, 300]),
+    ):
+        times = FileTimes(video, 10.0)
+        assert [times.next_ns(pts) for pts in presented] == [at_ms * MS for at_ms in wanted]
+
+
+@pytest.fixture
+def serve():
+    """Sends a file's bytes to whom connects to the URL that it gives."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def send(data):
+        with listener.accept()[0] as client:
+            client.sendall(data)
+
+    def start(path):
+        sender = threading.Thread(target=send, args=(Path(path).read_bytes(),))
+        sender.start()
+        senders.append(sender)
+        return f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+
+    senders = []
+    yield start
+    for sender in senders:
+        sender.join()
+    listener.close()
+
+
+def live_frames(url, monkeypatch):
+    """What a stream gives where a second passes from each packet to the next."""
+    seconds = count(10**9)
+    clock = SimpleNamespace(time_ns=lambda: next(seconds) * 1000 * MS)
+    monkeypatch.setattr(video_module, "time", clock)
+    source = VideoSource(VideoSettings(url))
+    opened = source.open()
+    found = list(source._live())
+    source.close()
+    return opened, found
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("video.h264", {"g": "5", "bf": "0"}),
+        ("video.mjpeg", {"codec": "mjpeg", "pixels": "yuvj420p"}),
+    ],
+)
+def test_a_stream_without_times_is_dated_by_its_arrival(
+    serve, tmp_path, monkeypatch, name, options
+):
+    """FFmpeg gives the frames of some no time, and those of others one of 25 a second."""
+    path = Path(write_video(tmp_path / name, 50, **options))
+    path.write_bytes(20 * path.read_bytes())  # much of it goes by before the format is known
+    opened, found = live_frames(serve(path), monkeypatch)
+    assert opened.description.endswith("stamps are of arrival")
+    steps = np.diff([one.stamp_ns for one in found]) // (1000 * MS)
+    assert len(found) > 20
+    assert steps.tolist() == [1 + one.lost for one in found[1:]]
+    assert not any(one.note for one in found)
+
+
+def test_that_times_are_not_believed_is_told_once(serve, tmp_path, monkeypatch):
+    path = write_video(tmp_path / "video.ts", 50, g="5", bf="0")
+    opened, found = live_frames(serve(path), monkeypatch)
+    assert opened.description.endswith("stamps are of arrival, without its jitter")
+    assert [one.note for one in found if one.note] == [video_module.FALSE_TIMES]
+    assert np.diff([one.stamp_ns for one in found[-5:]]).tolist() == [1000 * MS] * 4
+
+
+@pytest.mark.parametrize(("degrees", "bright"), TURNS.items())
+def test_a_video_that_says_how_it_was_held_is_upright(join, tmp_path, degrees, bright):
+    path = write_turned(tmp_path / "video.mp4", degrees)
+    _, _, view, _ = played(join, VideoSettings(path), 1)[0]
+    assert (view.width, view.height) == ((48, 64) if degrees % 180 else (64, 48))
+    luma = np.frombuffer(view.data, np.uint8)[: 64 * 48].reshape(view.height, view.width)
+    assert bright_edge(luma) == bright
+
+
 @pytest.mark.parametrize("jitter_ms", [0, 3])
 @given(lost=st.sets(st.integers(6, 39)), broken=st.sets(st.integers(6, 39)))
 def test_frames_that_did_not_arrive_show_in_the_times_of_the_others(jitter_ms, lost, broken):
@@ -267,12 +388,12 @@ def test_what_was_lost_before_a_stream_broke_off_is_told_when_it_is_back(monkeyp
     assert source._losses.take() == (7, "packets are missing")
 
 
-@pytest.mark.parametrize("jump_s", [-3600, -6, 6, 3600])
+@pytest.mark.parametrize("jump_s", [-3600, -6, -0.5, 6, 3600])
 def test_a_stream_that_sets_its_clock_has_lost_nothing_and_is_dated_anew(jump_s):
     losses, clock = Losses(), StreamClock()
     for index in range(40):
         arrived_ns = 10**18 + index * 40 * MS
-        presented_ns = index * 40 * MS + (index >= 20) * jump_s * 1000 * MS
+        presented_ns = index * 40 * MS + (index >= 20) * round(jump_s * 1000) * MS
         losses.packet(presented_ns, "")
         assert losses.take() == (0, "")
         assert clock.stamp_ns(presented_ns, arrived_ns) == arrived_ns
