@@ -51,7 +51,8 @@ class Drive:
         path: the bag.
         topic: of the camera's images.
         message_type: of the frames, `sensor_msgs/msg/Image` or `sensor_msgs/msg/CompressedImage`.
-        frame_count: frames that the bag says it holds; if reading finds damage, fewer come.
+        frame_count: frames that the bag says it holds; if reading finds damage, fewer come. Of a
+            video that does not say it, about how many there are.
         lost: frames that were recorded, by the bag's index or metadata, and cannot be read. It is
             final once all frames have been read.
         duration_ns: from the first to the last message of the bag.
@@ -115,7 +116,8 @@ class Drive:
             frame = data if packets is None else packets.image(data)
             yield RawFrame(count, log_time_ns, frame, info)
             count += 1
-        self.lost = max(self.recorded_count - count, 0)
+        if not self._storage.topics[self.topic].estimated:
+            self.lost = max(self.recorded_count - count, 0)
         if count == 0:
             reasons = "; ".join(self._storage.warnings) or f"{self.path}: it has none"
             raise BagError(f"{reasons}: no frame of {self.topic} can be read")

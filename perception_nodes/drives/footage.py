@@ -1,11 +1,12 @@
 """Video files and image folders, read as if a camera had been recorded."""
 
-import os
 import re
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Generator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,15 +17,22 @@ from perception_nodes.drives.bag_file import BagError, Messages
 from perception_nodes.drives.exif import UPRIGHT, orientation
 from perception_nodes.drives.schemas import COMPRESSED_IMAGE, IMAGE
 from perception_nodes.drives.storage import Topic
+from perception_nodes.preprocess.video import pyav
+from perception_nodes.preprocess.video_file import (
+    FileTimes,
+    Picture,
+    WholePictures,
+    quarter_turns,
+    rate_of,
+)
 from perception_nodes.transport.cdr_writer import ENCAPSULATION, write_image
-
-# A video that cannot be read is named in one line of ours: FFmpeg's own messages stay out.
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg")
 FOLDER_RATE_HZ = 10.0
 """Assumed for image folders, whose files carry no times."""
+MISSING_S = 1.0
+"""A video that ends so long before the end that it states may have been cut off."""
 FAST_PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1)
 FRAME_ID = "camera"
 START_NS = 1_000_000_000
@@ -34,50 +42,76 @@ START_NS = 1_000_000_000
 class VideoStorage:
     """A video file as a bag with one topic, `sensor_msgs/msg/Image` in bgr8."""
 
+    frame_files: tuple[Path, ...] = ()
+
     def __init__(self, path: Path) -> None:
         """Open it and decode its first frame.
 
         Raises:
             BagError: it holds no frame that can be decoded.
         """
+        if path.stat().st_size == 0:
+            raise BagError(f"{path} is an empty file; copy it again, or leave it out")
         self._path = path
-        video = cv2.VideoCapture(str(path))
-        decoded, _ = video.read()
-        rate_hz = float(video.get(cv2.CAP_PROP_FPS))
-        count = max(int(video.get(cv2.CAP_PROP_FRAME_COUNT)), 1)
-        video.release()
-        if not decoded:
-            if path.stat().st_size == 0:
-                raise BagError(f"{path} is an empty file; copy it again, or leave it out")
-            raise BagError(f"{path} holds no frame that can be decoded; convert it to H.264")
-        self._rate_hz = rate_hz if 0 < rate_hz < 1000 else FOLDER_RATE_HZ
         self.warnings: list[str] = []
-        self.duration_ns = round((count - 1) / self._rate_hz * 1e9)
-        self.frame_files: tuple[Path, ...] = ()
         self.damaged = False
+        with closing(self._decoded()) as decoded:
+            is_cut = False
+            for packet, pictures in decoded:
+                is_cut |= packet.is_discard
+                if any(picture.frame is not None for picture in pictures):
+                    break
+            else:
+                raise BagError(
+                    f"{path} holds no frame that can be decoded; copy it again, or convert it to "
+                    "H.264"
+                )
+            video = packet.stream
+            duration_s = (video.duration or 0) * video.time_base
+            self._duration_s = float(duration_s or (video.container.duration or 0) / 1e6)
+            self._rate_hz = rate_of(video, FOLDER_RATE_HZ)
+            # A file that was cut counts the frames before the cut, too.
+            is_stated = video.frames > 0 and not is_cut
+            about = video.frames if is_stated else self._duration_s * self._rate_hz
+        count = max(round(about), 1)
+        self.duration_ns = round(self._duration_s * 1e9 * (count - 1) / count)
         name = "/camera/image_raw"
-        self.topics = {name: Topic(name, IMAGE, count)}
+        self.topics = {name: Topic(name, IMAGE, count, counted=is_stated, estimated=not is_stated)}
 
     def messages(self, topics: Collection[str]) -> Messages:
-        """The frames, with stamps by the video's rate."""
+        """The frames, with the video's own times; of one that is lost an image that tells why."""
         (topic,) = self.topics
-        video = cv2.VideoCapture(str(self._path))
-        try:
-            index = 0
-            while (read := video.read())[0]:
-                stamp_ns = START_NS + round(index / self._rate_hz * 1e9)
-                yield stamp_ns, topic, image_message(stamp_ns, read[1].astype(np.uint8, copy=False))
-                index += 1
-        finally:
-            video.release()
-        promised = self.topics[topic].count
-        # The decoder cannot continue behind damage.
-        note = f"{self._path}: frame {index} of {promised} and those behind it cannot be decoded"
-        if index < promised and note not in self.warnings:
-            self.warnings.append(note)
+        times, at_ns = None, 0
+        for packet, pictures in self._decoded():
+            times = times or FileTimes(packet.stream, self._rate_hz)
+            for picture in pictures:
+                at_ns = times.next_ns(picture.pts)
+                yield START_NS + at_ns, topic, _picture_message(START_NS + at_ns, picture)
+        missing_s = self._duration_s - at_ns / 1e9
+        if self.topics[topic].estimated and missing_s > MISSING_S:
+            self._note(f"its last frame is {missing_s:.1f} s before the end that it states")
 
     def close(self) -> None:
         """Nothing is open between readings."""
+
+    def _decoded(self) -> Generator[tuple[Any, list[Picture]], None, None]:
+        """The packets, of which the last is empty, and the pictures that each completes."""
+        av = pyav()
+        try:
+            with av.open(str(self._path), metadata_errors="ignore") as container:
+                for video in container.streams.video[:1]:
+                    whole = WholePictures(video, "the file is damaged")
+                    for packet in container.demux(video):
+                        yield packet, whole.take(packet)
+        except av.FFmpegError as error:
+            if isinstance(error, OSError):
+                raise
+            self._note(f"it cannot be read any further: {error.strerror}")
+
+    def _note(self, damage: str) -> None:
+        self.damaged = True
+        if (note := f"{self._path}: {damage}") not in self.warnings:
+            self.warnings.append(note)
 
 
 class ImagesStorage:
@@ -121,6 +155,16 @@ def images_in(folder: Path) -> list[Path]:
 def image_message(stamp_ns: int, pixels: NDArray[np.uint8]) -> bytes:
     """Serialize uint8 [height, width, 3] BGR as `sensor_msgs/msg/Image`."""
     return write_image(replace(ImageView.of_pixels(pixels), stamp_ns=stamp_ns, frame_id=FRAME_ID))
+
+
+def _picture_message(stamp_ns: int, picture: Picture) -> bytes:
+    """A picture of a video as `image_message`; a lost one in no size, with the cause."""
+    if picture.frame is None:
+        nothing = memoryview(b"")
+        return write_image(ImageView(stamp_ns, FRAME_ID, 0, 0, picture.cause, 0, nothing))
+    pixels = picture.frame.reformat(format="bgr24", interpolation="BICUBIC").to_ndarray()
+    turned = np.rot90(pixels, quarter_turns(picture.frame))
+    return image_message(stamp_ns, np.ascontiguousarray(turned))
 
 
 def compressed_message(stamp_ns: int, file: bytes) -> bytes:

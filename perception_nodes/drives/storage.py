@@ -38,6 +38,7 @@ class Topic:
         count: messages that are there; reading them may show that some are damaged.
         lost: further messages that were recorded, by the bag's index or its metadata.
         counted: whether the index or the metadata says how many were recorded.
+        estimated: whether `count` is only about right, so that it tells nothing of losses.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Topic:
     count: int
     lost: int = 0
     counted: bool = True
+    estimated: bool = False
 
 
 class Storage(Protocol):

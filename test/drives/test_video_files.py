@@ -1,0 +1,220 @@
+"""Video files as drives: their pictures and times, and no picture that a decoder has patched up."""
+
+from fractions import Fraction
+
+import av
+import cv2
+import numpy as np
+import pytest
+from turned_video import TURNS, bright_edge, write_turned
+
+from perception_nodes.core.frame import FrameRejected
+from perception_nodes.drives.bag import open_drive
+from perception_nodes.drives.footage import START_NS
+from perception_nodes.preprocess.video_file import UNDRAWN
+from perception_nodes.transport.cdr_reader import read_image
+
+MS = 1_000_000
+SIZE = 64, 48
+FRAMES, PERIOD_MS = 40, 40
+OPEN_GROUPS = "open-gop=1:keyint=10:bframes=2:scenecut=0"
+COLOURS = np.random.default_rng(0).integers(0, 256, (SIZE[1], 16, 3), np.uint8)
+UNEVEN_MS = [0, 33, 66, 100, 133, 1200, 1233, 1266, 3300, 3333, 3366, 3400]
+
+
+def write_video(path, times_ms=(), codec="libx264", pixels="yuv420p", muxer=None, **options):
+    """A video whose frames have the same colours at the left; the rest is each time 4 brighter."""
+    with av.open(str(path), "w", options=muxer or {}) as container:
+        options = {"sc_threshold": "0", **options}  # no other key frames than those asked for
+        stream = container.add_stream(codec, rate=1000 // PERIOD_MS, options=options)
+        (stream.width, stream.height), stream.pix_fmt = SIZE, pixels
+        if times_ms:
+            stream.codec_context.time_base = Fraction(1, 1000)
+        for index in range(len(times_ms) or FRAMES):
+            grey = np.full((SIZE[1], SIZE[0], 3), 40 + 4 * index, np.uint8)
+            grey[:, :16] = COLOURS
+            frame = av.VideoFrame.from_ndarray(grey, "rgb24")
+            if times_ms:
+                frame.pts, frame.time_base = times_ms[index], Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def pictures(path):
+    """The drive, times of its frames from the first, and pixels, or why there are none."""
+    times_ms, found = [], []
+    with open_drive(path) as drive:
+        for frame in drive.frames():
+            times_ms.append(round((frame.log_time_ns - START_NS) / MS))
+            try:
+                image = read_image(frame.data)
+                assert image.stamp_ns == frame.log_time_ns
+                found.append(np.array(image.data).reshape(image.height, image.width, 3))
+            except FrameRejected as error:
+                found.append(str(error))
+    return drive, times_ms, found
+
+
+def numbers(found):
+    """Which frame each picture is of, by its brightness."""
+    return [one if isinstance(one, str) else round((one[:, 32:].mean() - 40) / 4) for one in found]
+
+
+def place(path, number):
+    """Where the packet of this number begins and ends in its file."""
+    with av.open(str(path)) as container:
+        packet = [packet for packet in container.demux(video=0) if packet.size][number]
+    return packet.pos, packet.pos + packet.size
+
+
+def hurt(path, number):
+    """Overwrite the second half of a packet; returns the file."""
+    begin, end = place(path, number)
+    data, half = bytearray(path.read_bytes()), (end - begin) // 2
+    data[end - half : end] = bytes(half)
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("video.mp4", {"bf": "2"}),
+        ("video.mov", {"codec": "mpeg4"}),
+        ("video.avi", {"codec": "mjpeg", "pixels": "yuvj420p"}),
+        ("video.mkv", {"pixels": "yuv422p10le"}),
+        ("video.webm", {"codec": "libvpx", "auto-alt-ref": "1", "lag-in-frames": "16"}),
+        ("video.mpg", {"codec": "mpeg2video", "bf": "2"}),
+    ],
+)
+def test_each_picture_comes_once_as_opencv_reads_it(tmp_path, name, options):
+    path = write_video(tmp_path / name, **options)
+    drive, times_ms, found = pictures(path)
+    video, wanted = cv2.VideoCapture(str(path)), []
+    while (read := video.read())[0]:
+        wanted.append(read[1])
+    assert np.shape(found) == np.shape(wanted)
+    # OpenCV has an FFmpeg of its own.
+    assert np.abs(np.subtract(found, wanted, dtype=np.int16)).max() <= 1
+    assert times_ms == [PERIOD_MS * index for index in range(FRAMES)]
+    assert (drive.lost, drive.warnings) == (0, [])
+
+
+@pytest.mark.parametrize("name", ["video.mp4", "video.mkv"])
+def test_frames_of_no_steady_rate_have_their_own_times_and_none_is_lost(tmp_path, name):
+    drive, times_ms, found = pictures(write_video(tmp_path / name, UNEVEN_MS))
+    assert times_ms == UNEVEN_MS
+    assert drive.duration_ns == pytest.approx(UNEVEN_MS[-1] * MS, rel=0.1)
+    assert numbers(found) == list(range(len(UNEVEN_MS)))
+    assert (drive.lost, drive.warnings) == (0, [])
+
+
+def test_pictures_whose_packets_have_the_times_of_others_are_not_lost(tmp_path):
+    """AVI has none but the order of its packets."""
+    drive, times_ms, found = pictures(write_video(tmp_path / "video.avi", bf="2"))
+    assert numbers(found) == list(range(FRAMES))
+    assert (np.diff(times_ms) > 0).all()
+    assert (drive.lost, drive.warnings) == (0, [])
+
+
+def test_pictures_that_the_decoder_leaves_out_without_a_word_fail_in_their_places(tmp_path):
+    """The first ones of a file that was cut at a key frame which others refer over."""
+    groups = "open-gop=1:keyint=10:min-keyint=10:bframes=3:scenecut=0:b-adapt=0"
+    options = {"x265-params": f"log-level=none:{groups}"}
+    whole, path = (
+        write_video(tmp_path / "whole.mkv", codec="libx265", **options),
+        tmp_path / "cut.mkv",
+    )
+    with av.open(str(whole)) as container, av.open(str(path), "w") as cut:
+        (video,) = container.streams.video
+        stream = cut.add_stream_from_template(video)
+        keys = 0
+        for packet in container.demux(video):
+            keys += packet.is_keyframe
+            if packet.size and keys > 1:
+                packet.stream = stream
+                cut.mux(packet)
+    drive, times_ms, found = pictures(path)
+    shown = numbers(found)
+    left_out = shown.count(UNDRAWN)
+    assert 0 < left_out < 4
+    assert shown[:left_out] == [UNDRAWN] * left_out
+    assert shown[left_out:] == list(range(10, FRAMES))
+    assert times_ms == [PERIOD_MS * index for index in range(len(found))]
+
+
+@pytest.mark.parametrize("name", ["video.mp4", "video.mkv"])
+@pytest.mark.parametrize("options", [{"bf": "0"}, {"x264-params": OPEN_GROUPS}])
+def test_a_damaged_picture_and_those_drawn_on_it_fail_and_no_wrong_one_is_shown(
+    tmp_path, name, options
+):
+    path = hurt(write_video(tmp_path / name, g="10", **options), 14)
+    drive, times_ms, found = pictures(path)
+    shown = numbers(found)
+    lost = [index for index, one in enumerate(shown) if isinstance(one, str)]
+    assert 0 < len(lost) <= 16
+    assert 10 <= min(lost) and max(lost) < 30
+    assert {shown[index] for index in lost} <= {"the file is damaged", UNDRAWN}
+    assert [one for one in shown if not isinstance(one, str)] == [
+        index for index in range(FRAMES) if index not in lost
+    ]
+    assert times_ms == [PERIOD_MS * index for index in range(FRAMES)]
+    assert (drive.lost, drive.warnings) == (0, [])
+
+
+def test_of_a_file_that_was_cut_off_the_rest_is_lost(tmp_path):
+    """The header, in front, tells how many frames there were."""
+    path = write_video(tmp_path / "video.mp4", muxer={"movflags": "faststart"}, g="10")
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 3 // 4])
+    drive, _, found = pictures(path)
+    good = [one for one in numbers(found) if not isinstance(one, str)]
+    assert good == list(range(len(good)))
+    assert 0 < len(good) < FRAMES
+    assert len(found) + drive.lost == FRAMES
+    assert f"{drive.lost} of {FRAMES} frames are lost" in drive.warnings[-1]
+
+
+def test_a_file_that_ends_before_its_time_is_named_where_it_counts_no_frames(tmp_path):
+    path = write_video(tmp_path / "video.mkv", [1000 * index for index in range(30)], g="5")
+    path.write_bytes(path.read_bytes()[: place(path, 20)[0]])
+    drive, times_ms, found = pictures(path)
+    assert numbers(found) == list(range(len(found)))
+    assert 0 < len(found) < 29
+    assert drive.lost == 0
+    missing_s = (29_000 + PERIOD_MS - times_ms[-1]) / 1000
+    assert (
+        f"its last frame is {missing_s:.1f} s before the end that it states" in (drive.warnings[0])
+    )
+    assert "how many more frames are lost is not known" in drive.warnings[1]
+
+
+@pytest.mark.parametrize("group", ["4", "20"])
+def test_frames_that_a_file_is_not_to_show_are_not_lost(tmp_path, group):
+    """Those before the cut, of which the ones behind it are drawn."""
+    whole, path = write_video(tmp_path / "whole.mp4", g=group, bf="0"), tmp_path / "cut.mp4"
+    with av.open(str(whole)) as container, av.open(str(path), "w") as cut:
+        (video,) = container.streams.video
+        stream = cut.add_stream_from_template(video)
+        for packet in container.demux(video):
+            if packet.size:
+                packet.pts -= round(7 * PERIOD_MS / 1000 / packet.time_base)
+                packet.dts -= round(7 * PERIOD_MS / 1000 / packet.time_base)
+                packet.stream = stream
+                cut.mux(packet)
+    drive, times_ms, found = pictures(path)
+    assert numbers(found) == list(range(7, FRAMES))
+    assert times_ms == [PERIOD_MS * index for index in range(FRAMES - 7)]
+    assert (drive.lost, drive.warnings) == (0, [])
+    assert drive.frame_count == pytest.approx(FRAMES - 7, abs=1)
+
+
+@pytest.mark.parametrize(("degrees", "bright"), TURNS.items())
+def test_a_video_that_says_how_it_was_held_is_upright(tmp_path, degrees, bright):
+    write_turned(tmp_path / "video.mp4", degrees)
+    _, _, found = pictures(tmp_path / "video.mp4")
+    assert len(found) == 3
+    for picture in found:
+        assert picture.shape == ((64, 48, 3) if degrees % 180 else (48, 64, 3))
+        assert bright_edge(picture.mean(2)) == bright
