@@ -86,6 +86,9 @@ class PretendedEngine:
         """Sleep at least this long."""
         time.sleep(duration_us / 1e6)
 
+    def tell_successors(self, is_stopped: bool) -> None:
+        """Do nothing."""
+
     def close(self) -> None:
         """Do nothing."""
 

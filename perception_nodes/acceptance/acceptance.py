@@ -20,7 +20,7 @@ from perception_nodes.acceptance.drive import Drive, drive
 from perception_nodes.backends.model import load_model
 from perception_nodes.core.statistics import summarize
 from perception_nodes.graph.graph import (
-    EITHER,
+    ALL,
     LIVE,
     MONITOR,
     PREPROCESS,
@@ -79,7 +79,7 @@ class Acceptance:
         if {**self.ros.parameters, **self.values}.get("cameras"):
             raise SettingsError("parameter cameras: one is accepted at a time; give camera:=NAME")
         specs = self._nodes(Path("drive.mcap"))
-        for line in EITHER.misnamed(specs, self.ros):
+        for line in ALL.misnamed(specs, self.ros):
             self.say(line)
         self.parameters = {name: v for spec in specs for name, v in spec.parameters.items()}
         found = measured(self.parameters, self.say)

@@ -51,7 +51,7 @@ def faster_instructions(
     """The instructions that a network is faster with, as measured now or before.
 
     Without tiles where the processor has none, where there is no folder to keep the choice in, or
-    where timing fails.
+    where timing failed.
 
     Args:
         model: the network.
@@ -76,12 +76,15 @@ def faster_instructions(
         try:
             known[key] = min((WITHOUT_TILES, WITH_TILES), key=median_ms)
         except BackendError as error:  # the network may run all the same
+            # Kept too: another attempt at each start would cost as much as a hang may take.
+            known[key] = WITHOUT_TILES
             logging.getLogger(__name__).warning(
-                "%s runs without matrix tiles (AMX), which could not be timed: %s",
+                "%s runs without matrix tiles (AMX), which could not be timed: %s; they are tried "
+                "again where %s is removed",
                 model.name,
                 error,
+                kept,
             )
-            return WITHOUT_TILES
         with suppress(OSError):  # then it is measured again next time
             write_whole(kept, json.dumps(known, indent=1))
     return str(known[key])

@@ -37,7 +37,7 @@ class CameraFeed:
             camera: its name.
             source: that gives the frames.
             frame_id: of all frames.
-            tell: told a line when the source is opened, gone and back, and what it notes.
+            tell: told a line when the source is opened, gone and back.
         """
         self._endpoint, self._camera, self._source = endpoint, camera, source
         self._frame_id, self._tell = frame_id.encode()[:FRAME_ID_BYTES], tell
@@ -108,8 +108,6 @@ class CameraFeed:
         self.lost += frame.lost
         if frame.cause:
             self._tell(f"camera {self._camera} lost {frame.lost} frames: {frame.cause}")
-        if frame.note:
-            self._tell(f"camera {self._camera}: {frame.note}")
 
     def close(self) -> None:
         """Stop the source."""

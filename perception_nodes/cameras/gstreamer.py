@@ -22,6 +22,7 @@ from perception_nodes.cameras.source import (
     CapturedFrame,
     colour_note,
 )
+from perception_nodes.core.frame import MAX_GAP
 from perception_nodes.transport.shm import Writer
 
 ENCODINGS = {
@@ -177,12 +178,16 @@ class GStreamerSource:
 
     def _gap(self, buffer: Any, skipped: int) -> int:
         """Frames that we did not get: as the source counts them, else those that we skipped."""
-        expected, number, behind = self._sequence, buffer.offset, buffer.offset_end
-        # Behind some parsers they are positions in bytes; and neither may be set.
-        self._sequence = behind if behind == number + 1 else None
-        if expected is None or self._sequence is None:
+        unset, expected, number = self._gst.BUFFER_OFFSET_NONE, self._sequence, int(buffer.offset)
+        is_number = number != unset and buffer.offset_end in (number + 1, number, unset)
+        self._sequence = number + 1 if is_number else None
+        if expected is None or not is_number:
             return skipped
-        return max(0, int(number) - expected)
+        gap = number - expected
+        # Behind some parsers offsets are positions in bytes. Only an end tells those from numbers.
+        if gap > MAX_GAP and buffer.offset_end != number + 1:
+            return skipped
+        return max(0, gap)
 
     def _error(self) -> str:
         """What the pipeline complained of first, the cause of the rest; empties its bus."""

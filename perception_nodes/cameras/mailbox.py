@@ -19,14 +19,12 @@ class Arrived:
         stamp_ns: wall clock of its capture.
         lost: frames lost since the one before.
         cause: of the first loss, where it is known.
-        note: what else the user should be told now.
     """
 
     frame: Any
     stamp_ns: int
     lost: int = 0
     cause: str = ""
-    note: str = ""
 
 
 class Mailbox:
@@ -46,8 +44,7 @@ class Mailbox:
                 if isinstance(oldest, Arrived) and isinstance(behind, Arrived):
                     lost = oldest.lost + 1 + behind.lost
                     cause = oldest.cause or "they were not taken in time"
-                    note = oldest.note or behind.note
-                    self._items.appendleft(replace(behind, lost=lost, cause=cause, note=note))
+                    self._items.appendleft(replace(behind, lost=lost, cause=cause))
             self._condition.notify()
 
     def take(self, timeout_s: float) -> Arrived | None:

@@ -71,13 +71,11 @@ class CapturedFrame:
         sample: the slot; its header has size, encoding and stamp, but no number.
         lost: frames that the sensor, its driver or the network lost since the frame before.
         cause: of the loss, where it is known.
-        note: what else the user should be told now.
     """
 
     sample: Sample[CameraHeader]
     lost: int
     cause: str = ""
-    note: str = ""
 
 
 class CameraSource(Protocol):

@@ -53,13 +53,6 @@ NO_TIMES = 1 << 7
 INTERVALS, ENOUGH = 30, 5
 """Times between frames by which a missing one is noticed: how many are kept, and needed."""
 OFFSET_WINDOW_NS = 30_000_000_000
-FALSE_NS, FALSE_FOR_NS = 500_000_000, 1_000_000_000
-"""Where all frames of the second time are later by the first than their times say, these are not
-believed any more: what a network has held up comes faster than it was sent."""
-FALSE_TIMES = (
-    "the times of its stream do not go with this machine's clock; from now on its frames are dated "
-    "by their arrival"
-)
 PLAIN_RATE_HZ = 25.0
 """Of a file without times that states no rate, which is FFmpeg's own assumption."""
 
@@ -82,18 +75,14 @@ class StreamClock:
 
     The frame with the least delay of the last half minute ties the two clocks together, so that the
     jitter of network and decoder does not reach the stamps. The least delay itself cannot be known
-    and is in them: stamps are late by it. A clock that is set back is tied anew.
-
-    Attributes:
-        is_false: whether the stream's times turned out not to be true; stamps are then arrivals.
+    and is in them: stamps are late by it. A clock that is set back is tied anew. Frames whose times
+    fall behind are old, since what a network holds up cannot be told from a clock that is slow.
     """
 
     def __init__(self) -> None:
         """Know nothing of the stream yet."""
-        self.is_false = False
         self._offsets: list[tuple[int, int]] = []
         self._last_ns: int | None = None
-        self._late_from_ns: int | None = None
 
     def stamp_ns(self, presented_ns: int | None, arrived_ns: int) -> int:
         """The stamp of a frame.
@@ -102,7 +91,7 @@ class StreamClock:
             presented_ns: its time in the stream; None where it has none.
             arrived_ns: wall clock of its arrival, before it was decoded.
         """
-        if presented_ns is None or self.is_false:
+        if presented_ns is None:
             return arrived_ns
         if self._last_ns is not None and presented_ns < self._last_ns:
             self._offsets.clear()
@@ -114,13 +103,7 @@ class StreamClock:
             if offset < offset_ns and at_ns > arrived_ns - OFFSET_WINDOW_NS
         ]
         self._offsets = [*kept, (arrived_ns, offset_ns)]
-        least_ns = self._offsets[0][1]
-        if offset_ns - least_ns < FALSE_NS:
-            self._late_from_ns = None
-        else:
-            self._late_from_ns = self._late_from_ns or arrived_ns
-            self.is_false = arrived_ns - self._late_from_ns > FALSE_FOR_NS
-        return arrived_ns if self.is_false else presented_ns + least_ns
+        return presented_ns + self._offsets[0][1]
 
 
 class Losses:
@@ -281,7 +264,7 @@ class VideoSource:
         sample = self._slots.loan(width * height * 3 // 2)
         write_nv12(found.frame, sample.payload.reshape(height * 3 // 2, width), self._turns)
         sample.header.describe(found.stamp_ns, "nv12", width, height, width, sample.payload.size)
-        return CapturedFrame(sample, found.lost, found.cause, found.note)
+        return CapturedFrame(sample, found.lost, found.cause)
 
     def close(self) -> None:
         """Stop, see `CameraSource`."""
@@ -329,10 +312,8 @@ class VideoSource:
             # The last one is empty: what the decoder has held back comes now.
             for frame in decode(packet) if packet.size or decode == self._whole else ():
                 has_time = self._has_times and frame.pts is not None
-                was_false = clock.is_false
                 stamp_ns = clock.stamp_ns(round(frame.pts * tick) if has_time else None, arrived_ns)
-                note = FALSE_TIMES if clock.is_false and not was_false else ""
-                yield Arrived(frame, stamp_ns, *self._losses.take(), note)
+                yield Arrived(frame, stamp_ns, *self._losses.take())
 
     def _whole(self, packet: Any) -> list[Any]:
         """The pictures of a packet, of which none is damaged or drawn on a damaged one."""

@@ -28,9 +28,11 @@ from perception_nodes.core.errors import PerceptionError
 from perception_nodes.drives.sample import SAMPLE, sample_drive
 from perception_nodes.graph.config import ViewSettings
 from perception_nodes.graph.graph import (
-    EITHER,
+    ALL,
     MONITOR,
+    PLAYER,
     RECORDED,
+    VEHICLE,
     VIEW,
     Graph,
     graph_of,
@@ -133,14 +135,14 @@ def run(
     Example: perception run --view source:=drive.mp4 loop:=true
     """
     if parameters:
-        return show_parameters(EITHER)
+        return show_parameters(Graph((*VEHICLE.kinds, PLAYER)))
     others, ros = split_ros_arguments(assignments or [])
     values = parse_assignments(others)
     started = graph_of({**ros.parameters, **values})
     if view:
         started = Graph((MONITOR, *started.kinds))
     specs = started.nodes(values, ros)
-    for line in EITHER.misnamed(specs, ros):
+    for line in ALL.misnamed(specs, ros):
         say(line)
     parameters_of = {name: value for spec in specs for name, value in spec.parameters.items()}
     if found := measured(parameters_of, say):

@@ -143,6 +143,8 @@ class CameraInfo:
         left, top, *shown = self.region
         if not all(shown):
             left, top, shown = 0, 0, [self.width, self.height]
+        if left + shown[0] > self.width or top + shown[1] > self.height:
+            return None
         across, down = (max(1, step) for step in self.binning)
         if (width, height) != (shown[0] // across, shown[1] // down):
             return None

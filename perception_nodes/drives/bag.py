@@ -15,6 +15,7 @@ from perception_nodes.drives.footage import (
 from perception_nodes.drives.schemas import CAMERA_INFO, COMPRESSED_IMAGE, IMAGE
 from perception_nodes.drives.storage import BagStorage, Storage, Topic, storage_files
 from perception_nodes.drives.video_packets import VIDEO_TYPES, Packets
+from perception_nodes.preprocess.lens import is_rectified
 
 __all__ = ["BagError", "Drive", "RawFrame", "image_topics", "open_drive"]
 
@@ -153,7 +154,9 @@ class Drive:
         return next((data for _, data in self.camera_infos()), None)
 
     def _info_topics(self) -> list[str]:
-        """The topic of the calibrations, or nothing."""
+        """The topic of the calibrations, or nothing: also for images that are rectified already."""
+        if is_rectified(self.topic):
+            return []
         topic = camera_info_topic(self.topic)
         found = self._storage.topics.get(topic)
         return [topic] if found is not None and found.message_type == CAMERA_INFO else []

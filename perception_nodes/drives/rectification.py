@@ -5,7 +5,7 @@ from contextlib import suppress
 from perception_nodes.core.frame import CameraInfo, FrameRejected
 from perception_nodes.drives.bag import RawFrame
 from perception_nodes.preprocess.cpu import Preprocessor
-from perception_nodes.preprocess.lens import UnknownLens, is_rectified
+from perception_nodes.preprocess.lens import UnknownLens
 from perception_nodes.transport.cdr_reader import read_camera_info
 
 STAMP_END = 12
@@ -19,16 +19,9 @@ class RecordedCalibration:
         warnings: what is wrong with them, one line each.
     """
 
-    def __init__(self, preprocessor: Preprocessor, topic: str) -> None:
-        """Begin a drive.
-
-        Args:
-            preprocessor: rectifies the frames.
-            topic: of the images.
-        """
+    def __init__(self, preprocessor: Preprocessor) -> None:
         self.warnings: list[str] = []
         self._preprocessor = preprocessor
-        self._is_used = not is_rectified(topic)
         self._last: bytes | None = None
         self._unfit = ""
         self._changes = 0
@@ -37,7 +30,7 @@ class RecordedCalibration:
     def follow(self, frame: RawFrame) -> None:
         """Use the calibration of a frame; to be called for all frames in order."""
         info = frame.camera_info
-        if info is None or not self._is_used or info[STAMP_END:] == self._last:
+        if info is None or info[STAMP_END:] == self._last:
             return
         if self._last is not None:
             self._changes += 1

@@ -71,7 +71,7 @@ class FrameSource:
         preprocessor = self.image.preprocessor(undistort=True)
         rejected = 0
         with open_drive(bag) as drive:
-            calibration = RecordedCalibration(preprocessor, drive.topic)
+            calibration = RecordedCalibration(preprocessor)
             read = read_compressed_image if drive.message_type == COMPRESSED_IMAGE else read_image
             for frame in drive.frames():
                 calibration.follow(frame)

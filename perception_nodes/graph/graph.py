@@ -374,11 +374,11 @@ VEHICLE = Graph((TRACKER, *LIVE.kinds, VIEW, REPUBLISH, CAMERA))
 REPLAY = Graph((TRACKER, *LIVE.kinds, VIEW, PLAYER))
 """A recorded drive, played as the camera."""
 
-EITHER = Graph((*VEHICLE.kinds, PLAYER))
-"""All nodes of the two, whose parameters one file may hold."""
-
 RECORDED = Graph((MONITOR, *REPLAY.kinds))
 """A recorded drive, with a node that records and shows what the graph publishes."""
+
+ALL = Graph((MONITOR, *VEHICLE.kinds, PLAYER))
+"""All nodes, whose parameters one file may hold."""
 
 
 def graph_of(values: Mapping[str, Any]) -> Graph:

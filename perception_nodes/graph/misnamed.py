@@ -8,8 +8,10 @@ from difflib import get_close_matches
 
 from perception_nodes.graph.ros_arguments import QOS, RosArguments
 
-ALIKE = 0.8
-"""Ratio of `difflib` from which on a parameter's name is taken for a misspelt one."""
+ALIKE, LITTLE_ALIKE = 0.8, 0.6
+"""Ratios of `difflib` from which on a name is taken for a misspelt one: of parameters, and of nodes;
+and of nodes whose parameters are all ours."""
+SUFFIX = "_node"
 OF_EVERY_NODE = {"use_sim_time"}
 """Parameters that do not tell whose section they are in."""
 
@@ -35,10 +37,14 @@ def misnamed(ros: RosArguments, nodes: Iterable[str], parameters: Iterable[str])
                     )
             continue
         ours = names & known
-        alike = get_close_matches(section.nodes.rpartition("/")[2], full_names, n=1)
-        if ours and (alike or ours == names):
+        # Without what most names of nodes end with, which would make them all alike.
+        short = {node.removesuffix(SUFFIX): node for node in full_names}
+        name = section.nodes.rpartition("/")[2].removesuffix(SUFFIX)
+        is_ours = ours == names
+        alike = get_close_matches(name, short, n=1, cutoff=LITTLE_ALIKE if is_ours else ALIKE)
+        if ours and (alike or (is_ours and "*" in section.nodes)):
             remedy = (
-                f"did you mean {full_names[alike[0]]}?"
+                f"did you mean {full_names[short[alike[0]]]}?"
                 if alike
                 else f"its nodes are {', '.join(full_names.values())}"
             )

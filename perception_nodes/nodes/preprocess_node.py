@@ -73,6 +73,7 @@ class PreprocessNode(RedundantNode):
             self.get_logger().info(f"{settings.image_topic} is rectified already, by its name")
         else:
             CalibrationTopic(self, settings.image_topic, self._preprocessor)
+        self._told = ""  # of frames that are not rectified
         self._numbers = FrameNumbers()
         self._camera = self._topic = None
         is_video = TRANSPORTS[settings.image_transport].is_video
@@ -136,9 +137,13 @@ class PreprocessNode(RedundantNode):
         # What came in the second of the takeover came to the predecessor.
         if self._working and now_ns > self._began_ns + LOOK_PERIOD_NS:
             is_missed = now_ns > self.frame_ns + self.settings.no_frame_ms * MS
-            unfit = self._preprocessor.placer.unfit
-            if trouble is None and unfit:
-                trouble = Trouble(unfit, "correct the calibration, or undistort:=false")
+            placer = self._preprocessor.placer
+            if trouble is None and placer.is_unfit:
+                remedy = "correct the calibration, or undistort:=false"
+                trouble = Trouble(placer.unfit, remedy)
+            if placer.unfit not in ("", self._told) and not placer.is_unfit:
+                self.get_logger().info(placer.unfit)
+            self._told = placer.unfit
             self._input.tell(trouble if came or is_missed else None)
 
     def work(self) -> None:

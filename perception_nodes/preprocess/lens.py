@@ -19,6 +19,10 @@ class UnknownLens(InputError):
     """Frames cannot be rectified with a calibration; the text says why."""
 
 
+class WideLens(UnknownLens):
+    """Objects would be found less often in rectified frames; that is no fault."""
+
+
 def is_rectified(topic: str) -> bool:
     """Whether images of a topic are rectified already, by the names of image_proc.
 
@@ -31,25 +35,29 @@ def lens_of_images(info: CameraInfo, width: int, height: int) -> Lens | None:
     """The lens that images of one size are rectified from, None if it does not distort.
 
     Raises:
-        UnknownLens: they cannot or should not be, as of `lens_from`; or the calibration is of
-            another size.
+        UnknownLens: they cannot be, as of `lens_from`; or the calibration is of another size.
+        WideLens: they are better left as they are.
     """
     if not any(info.distortion):
         return None
-    size = f"{info.width}x{info.height}"
-    left, top, shown_width, shown_height = info.region
-    if left + shown_width > info.width or top + shown_height > info.height:
-        raise UnknownLens(f"roi {info.region} of the calibration is not within {size}")
     fitting = info.for_images(width, height)
     if fitting is None:
+        size = f"{info.width}x{info.height}"
         raise UnknownLens(f"the calibration is of {size}, and frames are {width}x{height}")
     lens = lens_from(fitting)
-    if lens is not None:
-        rectified = lens.rectified_matrix(width, height)
-        scale = min(rectified[0] / lens.matrix[0], rectified[1] / lens.matrix[1])
-        if scale < LEAST_SCALE:
-            raise UnknownLens(f"the lens is so wide that the middle would shrink to {scale:.2f}")
+    if lens is not None and (scale := _scale_of_the_middle(lens, width, height)) < LEAST_SCALE:
+        raise WideLens(f"the lens is so wide that the middle would shrink to {scale:.2f}")
     return lens
+
+
+def _scale_of_the_middle(lens: Lens, width: int, height: int) -> float:
+    """How large the middle of an image becomes when it is rectified, across or down."""
+    x, y = (width - 1) / 2, (height - 1) / 2
+    left, right, above, below = lens.undistort(
+        np.array([[x - 0.5, y], [x + 0.5, y], [x, y - 0.5], [x, y + 0.5]])
+    )
+    fx, fy, *_ = lens.rectified_matrix(width, height)
+    return float(min(fx * (right - left)[0], fy * (below - above)[1]))
 
 
 @lru_cache(maxsize=8)

@@ -188,7 +188,7 @@ class Camera:
         self._names = tuple(name.encode() for name in model.classes)
         self._labels = model.classes
         self._preprocessor = model.input.preprocessor(settings.undistort, settings.sample_bits)
-        self._calibration = RecordedCalibration(self._preprocessor, drive.topic)
+        self._calibration = RecordedCalibration(self._preprocessor)
         self._is_recorded = settings.undistort and not settings.calibration_file
         if settings.calibration_file:
             self._preprocessor.calibrate(read_calibration(settings.calibration_file))

@@ -5,15 +5,14 @@ import pytest
 from perception_nodes.cameras import feed as feed_module
 from perception_nodes.cameras.channel import camera_reader
 from perception_nodes.cameras.feed import CameraFeed
-from perception_nodes.cameras.mailbox import Arrived, Mailbox
 from perception_nodes.cameras.source import CameraError, CameraFormat, CameraGone, CapturedFrame
 
 
 class Scripted:
     """A source that does what a list says: a number is a frame with so many lost before it."""
 
-    def __init__(self, script, size_bytes=6, notes=()):
-        self.script, self.notes = list(script), list(notes)
+    def __init__(self, script, size_bytes=6):
+        self.script = list(script)
         self.size_bytes = size_bytes
         self.opened = self.closed = 0
 
@@ -35,7 +34,7 @@ class Scripted:
         sample = self.slots.loan(self.size_bytes)
         sample.header.width, sample.header.height, sample.header.size_bytes = 2, 1, 6
         sample.payload[:] = len(self.script)
-        return CapturedFrame(sample, said, note=self.notes.pop() if self.notes else "")
+        return CapturedFrame(sample, said)
 
     def close(self):
         self.closed += 1
@@ -69,19 +68,6 @@ def test_frames_are_numbered_and_named(play):
     assert (feed.sent, feed.lost) == (3, 0)
     assert told == ["camera front: scripted"]
     assert source.closed == 1
-
-
-def test_what_a_source_notes_is_told(play):
-    _, told, *_ = play([0, 0], notes=["its clock is odd"])
-    assert told == ["camera front: scripted", "camera front: its clock is odd"]
-
-
-def test_what_is_noted_with_a_frame_that_nobody_takes_comes_with_the_next():
-    mailbox = Mailbox()
-    for index in range(4):
-        mailbox.put(Arrived(index, index, note="odd" * (index == 1)))
-    found = [mailbox.take(0.0) for _ in range(2)]
-    assert [(one.frame, one.lost, one.note) for one in found] == [(2, 2, "odd"), (3, 0, "")]
 
 
 def test_numbers_skip_what_the_sensor_lost(play):

@@ -5,31 +5,27 @@ import json
 import numpy as np
 import pytest
 from commands import replay, unusable
-from drives import CAMERA, CAMERA_INFO, IMAGE, PERIOD_NS, START_NS, STORE, message, serialized
+from drives import CAMERA_INFO, IMAGE, PERIOD_NS, START_NS, STORE, message, serialized
 from mcap.writer import Writer as McapWriter
 
 from perception_nodes.backends.model import InputSpec
-from perception_nodes.core.frame import FrameFlag, FrameHeader
 from perception_nodes.drives.bag import RawFrame, open_drive
 from perception_nodes.drives.log_clock import LogClock
-from perception_nodes.drives.rectification import RecordedCalibration
 from perception_nodes.evaluation.frames import FrameSource
-from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.report.recording import FRAME_REPORT_TOPIC, read_messages
-from perception_nodes.transport.cdr_reader import read_image
 
 FRAMES = 8
 NULL = ("--backend", "null")
 
 
-def write_drive(file, times_ns, infos=None, image=serialized):
+def write_drive(file, times_ns, infos=None, image=serialized, topic="/camera/image_raw"):
     """Frames logged at these times; before each the calibration of its number, if there is one."""
     with file.open("wb") as stream:
         writer = McapWriter(stream)
         writer.start("ros2")
         channels = {
-            kind: writer.register_channel(topic, "cdr", schema)
-            for topic, kind in CAMERA.items()
+            kind: writer.register_channel(name, "cdr", schema)
+            for name, kind in {topic: IMAGE, "/camera/camera_info": CAMERA_INFO}.items()
             for schema in [writer.register_schema(kind, "ros2msg", b"")]
         }
         for index, time_ns in enumerate(times_ns):
@@ -144,15 +140,13 @@ def test_a_calibration_that_changes_or_is_unusable_is_named(tmp_path, infos, sai
     assert said in " ".join(summary["warnings"])
 
 
-@pytest.mark.parametrize("topic", ["/camera/image_raw", "/camera/image_rect_color/compressed"])
-def test_images_that_are_rectified_already_are_not_rectified_again(topic):
-    preprocessor, header = Preprocessor(64, 48, undistort=True), FrameHeader()
-    recorded = RecordedCalibration(preprocessor, topic)
-    recorded.follow(RawFrame(0, START_NS, b"", calibration()))
-    preprocessor.write(read_image(serialized(IMAGE, 0)), np.empty((48, 64, 3), np.uint8), header)
-    recorded.check(0)
-    assert bool(header.flags & FrameFlag.RECTIFIED) == (topic == "/camera/image_raw")
-    assert recorded.notes() == []
+@pytest.mark.parametrize("topic", ["/camera/image_raw", "/camera/image_rect_color"])
+def test_images_that_are_rectified_already_are_not_rectified_again(tmp_path, topic):
+    file = tmp_path / "drive.mcap"
+    drive = write_drive(file, times_ns(*range(FRAMES)), {0: calibration()}, topic=topic)
+    with open_drive(drive) as opened:
+        infos = {frame.camera_info for frame in opened.frames()}
+    assert infos == ({calibration()} if topic == "/camera/image_raw" else {None})
 
 
 def test_a_calibration_file_of_another_size_is_told(root, tmp_path):

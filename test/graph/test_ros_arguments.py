@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from perception_nodes.graph.graph import EITHER, LIVE, VEHICLE
+from perception_nodes.graph.graph import ALL, LIVE, VEHICLE
 from perception_nodes.graph.ros_arguments import Section, split_ros_arguments
 from perception_nodes.graph.settings import SettingsError
 
@@ -180,6 +180,9 @@ def test_namespaces_may_be_nested(file):
          "detector_rear_node: {threads: 2}",
          ["mean /truck/camera_rear_node", "mean /truck/detector_node"]),
         # Theirs, or ours.
+        ("radar_node: {threads: 2, range: 80, camera: left}", []),
+        ("usb_cam: {camera: front}\nrviz_node: {threads: 2}", []),
+        ("monitor_node: {record: false}", []),
         ("/sensors/camera_node: {brightness: 3}", []),
         ("lidar: {deadline_ms: 3.0, returns: 2}", []),
         ("rviz: {use_sim_time: true}", []),
@@ -193,7 +196,7 @@ def test_namespaces_may_be_nested(file):
 def test_what_is_ignored_and_seems_to_be_ours_is_told(file, text, told):
     lines = [line.replace(": {", ": {ros__parameters: {", 1) + "}" for line in text.splitlines()]
     _, ros = split_ros_arguments(["--ros-args", "-r", "__ns:=/truck", *file("\n".join(lines))])
-    found = list(EITHER.misnamed(VEHICLE.nodes({"standby": "never"}, ros), ros))
+    found = list(ALL.misnamed(VEHICLE.nodes({"standby": "never"}, ros), ros))
     assert len(found) == len(told), found
     for line, expected in zip(found, told, strict=True):
         assert re.search(f"parameters.yaml: .*{expected}", line), line

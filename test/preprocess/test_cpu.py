@@ -200,6 +200,7 @@ class TestLens:
         processor = preprocessor()
         processor.calibrate(BARREL)
         assert write(frame(scene(1280, 960), "bgr8"), processor)[1].flags == 0
+        assert processor.placer.is_unfit
         sizes = "the calibration is of 640x480, and frames are 1280x960"
         assert processor.placer.unfit == f"frames are not rectified: {sizes}"
         write(frame(scene(640, 480), "bgr8"), processor)
@@ -228,11 +229,11 @@ class TestLens:
         assert write(frame(scene(200, 300), "bgr8"), processor)[1].flags == FrameFlag.RECTIFIED
         assert processor.placer.unfit == ""
 
-    def test_a_region_that_the_sensor_does_not_have_is_refused(self):
-        processor = preprocessor()
-        processor.calibrate(replace(BARREL, region=(0, 240, 640, 480)))
-        assert write(frame(scene(640, 480), "bgr8"), processor)[1].flags == 0
-        assert "is not within 640x480" in processor.placer.unfit
+    def test_a_region_that_the_sensor_does_not_have_fits_only_the_calibrated_size(self):
+        """Some drivers state the sensor's region beside a calibration of what they publish."""
+        info = replace(BARREL, region=(0, 240, 320, 480))
+        assert info.for_images(320, 480) is None
+        assert info.for_images(640, 480) == BARREL
 
     @pytest.mark.parametrize(("degrees", "is_used"), [(110, True), (160, False), (185, False)])
     def test_a_lens_so_wide_that_objects_would_vanish_is_left_as_it_is(self, degrees, is_used):
@@ -242,7 +243,20 @@ class TestLens:
         processor.calibrate(CameraInfo(640, 480, "equidistant", (1e-9, 0, 0, 0), matrix))
         header = write(frame(scene(640, 480), "bgr8"), processor)[1]
         assert bool(header.flags & FrameFlag.RECTIFIED) == is_used
+        assert not processor.placer.is_unfit
         assert ("middle would shrink" in processor.placer.unfit) == (not is_used)
+
+    @pytest.mark.parametrize("region", [(0, 0, 320, 960), (960, 0, 320, 320)])
+    def test_a_part_of_a_wide_image_is_judged_by_its_own_middle(self, region):
+        focal = 640 / np.radians(60)
+        matrix = (focal, 0.0, 639.5, 0.0, focal, 479.5, 0.0, 0.0, 1.0)
+        processor = preprocessor()
+        distortion = (1e-9, 0, 0, 0)
+        processor.calibrate(
+            CameraInfo(1280, 960, "equidistant", distortion, matrix, (1, 1), region)
+        )
+        header = write(frame(scene(*region[2:]), "bgr8"), processor)[1]
+        assert header.flags & FrameFlag.RECTIFIED
 
     def test_a_calibration_of_the_binned_image_is_used_as_it_is(self):
         binned = replace(BARREL, binning=(2, 2))
