@@ -44,6 +44,8 @@ MATRICES = {2: "FCC", 3: "BT.709", 4: "BT.601", 5: "SMPTE 240M", 6: "BT.2020"}
 OPEN_TIMEOUT_S = 10.0
 QUEUED, PULL_MS = 16, 50.0
 """Frames that the sink keeps until our thread has pulled them; and how long that waits for one."""
+UNSET = 2**64 - 1
+"""GStreamer's GST_BUFFER_OFFSET_NONE."""
 SINK = "perception_sink"
 REMEDY = (
     "install them with: apt install gstreamer1.0-plugins-base gir1.2-gst-plugins-base-1.0 "
@@ -178,8 +180,8 @@ class GStreamerSource:
 
     def _gap(self, buffer: Any, skipped: int) -> int:
         """Frames that we did not get: as the source counts them, else those that we skipped."""
-        unset, expected, number = self._gst.BUFFER_OFFSET_NONE, self._sequence, int(buffer.offset)
-        is_number = number != unset and buffer.offset_end in (number + 1, number, unset)
+        expected, number = self._sequence, int(buffer.offset)
+        is_number = number != UNSET and buffer.offset_end in (number + 1, number, UNSET)
         self._sequence = number + 1 if is_number else None
         if expected is None or not is_number:
             return skipped

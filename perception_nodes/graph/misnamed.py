@@ -9,8 +9,8 @@ from difflib import get_close_matches
 from perception_nodes.graph.ros_arguments import QOS, RosArguments
 
 ALIKE, LITTLE_ALIKE = 0.8, 0.6
-"""Ratios of `difflib` from which on a name is taken for a misspelt one: of parameters, and of nodes;
-and of nodes whose parameters are all ours."""
+"""Ratios of `difflib` from which on a name is taken for a misspelt one, of a parameter or a node;
+the smaller one for a node whose parameters are all ours."""
 SUFFIX = "_node"
 OF_EVERY_NODE = {"use_sim_time"}
 """Parameters that do not tell whose section they are in."""

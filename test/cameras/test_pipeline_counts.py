@@ -4,9 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from perception_nodes.cameras.gstreamer import GStreamerSource
-
-UNSET = 2**64 - 1
+from perception_nodes.cameras.gstreamer import UNSET, GStreamerSource
 
 
 @pytest.mark.parametrize(

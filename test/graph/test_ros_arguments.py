@@ -182,7 +182,7 @@ def test_namespaces_may_be_nested(file):
         # Theirs, or ours.
         ("radar_node: {threads: 2, range: 80, camera: left}", []),
         ("usb_cam: {camera: front}\nrviz_node: {threads: 2}", []),
-        ("monitor_node: {record: false}", []),
+        ("monitor_node: {live: false}", []),
         ("/sensors/camera_node: {brightness: 3}", []),
         ("lidar: {deadline_ms: 3.0, returns: 2}", []),
         ("rviz: {use_sim_time: true}", []),
