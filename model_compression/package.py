@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,9 @@ from perception_nodes.evaluation import Evaluation
 from perception_nodes.evaluation.classes import class_losses, without_evidence
 
 IN_PART = "; made in part of non-commercial material: non-commercial use"
+PARTLY = re.compile(
+    r"; (made|trained) in part (of|on) non-commercial material: non-commercial use$"
+)
 MODEL = "model:"
 """Before the name of a model folder that a step starts from, where no run of it is left."""
 
@@ -81,12 +85,12 @@ def license_of(config: Config) -> str:
     inherited = [model.license for model in start_models(config)]
     images = [source.license for source in config.sources]
     # A start's own clause is said once, at the end.
-    weights = dict.fromkeys(
-        [config.license, *(license.removesuffix(IN_PART) for license in inherited)]
-    )
+    weights = dict.fromkeys([config.license, *(PARTLY.sub("", license) for license in inherited)])
     known = [license for license in weights if not license.startswith(UNSTATED)]
     said = " and ".join(known)
-    if len(known) < len(weights):
+    if len(weights) == 1:
+        said = config.license
+    elif len(known) < len(weights):
         said = f"unknown in part; else {said or UNSTATED[-1]}"
     return said + IN_PART * any(map(forbids_commerce, [config.license, *inherited, *images]))
 

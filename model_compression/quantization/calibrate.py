@@ -80,7 +80,7 @@ def _check_names(description: dict[str, Any], folder: Path, name: str) -> None:
             f"{folder / 'model.yaml'} names no parent, so nothing would tell what 8 bits cost; add "
             "`parent: NAME`, the FP32 model that it was made from"
         )
-    if name in (description["name"], parent):
+    if name == parent:
         raise CompressionError(
             f"the 8-bit model cannot have the name {name!r} of the model that it is made from or "
             "compared with; give the folder another name"

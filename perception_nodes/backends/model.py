@@ -32,10 +32,12 @@ NON_COMMERCIAL = re.compile(
     r"""(?<![a-z])(by)?NC(?![a-z])
     | non[\W_]*commercial
     | \b(no|not\ (allowed\ |permitted\ |licensed\ )?for)\ commercial\ (use|usage|purposes?)
+      (?!\ restrict)
     | commercial\ (use|usage|purposes?)\ ((is|are)\ )?(strictly\ )?
-      (not|prohibited|forbidden|excluded|needs?|requires?)\b
-    | (academic|educational|evaluation|research)\ ((use|usage|purposes?)\ )?only
-    | only\ for\ [^.;]*(academic|education|evaluation|research)""",
+      (not\ (allowed|permitted|licensed|granted)|prohibited|forbidden|excluded
+      |(needs?|requires?)\ (a|another|separate|permission|licen[cs]e|consent))\b
+    | (academic|educational|evaluation|research)[ -]((use|usage|purposes?)\ )?only
+    | only\ for\ (\w+\ (and|or)\ )?(academic|education|evaluation|research)""",
     re.IGNORECASE | re.VERBOSE,
 )
 """Words of a licence that forbid commercial use: CC BY-NC, NonCommercial, for research only."""

@@ -187,9 +187,9 @@ class GStreamerSource:
             return skipped
         gap = number - expected
         # Behind some parsers offsets are positions in bytes. Only an end tells those from numbers.
-        if gap > MAX_GAP and buffer.offset_end != number + 1:
+        if gap < 0 or (gap > MAX_GAP and buffer.offset_end != number + 1):
             return skipped
-        return max(0, gap)
+        return gap
 
     def _error(self) -> str:
         """What the pipeline complained of first, the cause of the rest; empties its bus."""

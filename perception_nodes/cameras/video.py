@@ -75,7 +75,7 @@ class StreamClock:
 
     The frame with the least delay of the last half minute ties the two clocks together, so that the
     jitter of network and decoder does not reach the stamps. The least delay itself cannot be known
-    and is in them: stamps are late by it. A clock that is set back is tied anew. Frames whose times
+    and is in them: stamps are late by it. Clocks that are set are tied anew. Frames whose times
     fall behind are old, since what a network holds up cannot be told from a clock that is slow.
     """
 
@@ -93,10 +93,12 @@ class StreamClock:
         """
         if presented_ns is None:
             return arrived_ns
-        if self._last_ns is not None and presented_ns < self._last_ns:
+        offset_ns = arrived_ns - presented_ns
+        is_back = self._last_ns is not None and presented_ns < self._last_ns
+        # Reading had timed out before a network could hold a frame up for so long.
+        if is_back or (self._offsets and offset_ns > self._offsets[-1][1] + JUMP_NS):
             self._offsets.clear()
         self._last_ns = presented_ns
-        offset_ns = arrived_ns - presented_ns
         kept = [
             (at_ns, offset)
             for at_ns, offset in self._offsets
@@ -236,9 +238,12 @@ class VideoSource:
         except av.FFmpegError as error:
             kind = CameraGone if self._is_live else CameraError
             raise kind(f"{self._settings.url} cannot be opened: {error.strerror}") from error
-        if not container.streams.video:
+        trouble = "has no video stream"
+        for video in container.streams.video[:1]:
+            trouble = "" if video.codec_context else "is of a codec that no decoder is known for"
+        if trouble:
             container.close()
-            raise CameraError(f"{self._settings.url} has no video stream")
+            raise CameraError(f"{self._settings.url} {trouble}")
         return container
 
     def start(self, slots: Writer[CameraHeader]) -> None:

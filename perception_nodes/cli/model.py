@@ -237,8 +237,8 @@ def calibrate_command(
     Frames at equal steps of a drive mostly show the same road. Here each frame chosen is the one
     that differs most from the frames already chosen, and near duplicates are left out.
 
-    A new model is written if it sees on the frames what its float model sees, and on --data what
-    MODEL sees.
+    A new model is written if it sees on --data what MODEL sees, or without --data if it sees on the
+    frames what its float model sees.
 
     Example: perception model calibrate dense-416x256 --bag drives/rain --bag drives/night
     """
@@ -253,7 +253,7 @@ def calibrate_command(
     check_folder(out_model, "--out-model")
     sets = [read_set(path, root) for path in data or []]
     reference, least = subject, MIN_AGREEMENT
-    if out_model is not None and subject.precision != "fp32":
+    if out_model is not None and not sets and subject.precision != "fp32":
         reference, least = comparable_parent(subject, sets), Margins.parent_agreement
     least = least if min_agreement is None else min_agreement
     from perception_nodes.evaluation.diversity import choose_frames, contact_sheet
@@ -276,7 +276,7 @@ def calibrate_command(
             calibrate(subject.folder, named, ranges, made)
             new = load_model(str(made))
             facts["map50_95"] = _compared(subject, new, sets, max_loss)
-            if reference.input == subject.input:
+            if not sets and least:
                 _check_agreement(reference, new, named, least)
             # The description comes last: it never names a file that is not there.
             for file in sorted(made.iterdir(), key=lambda file: file.name == "model.yaml"):

@@ -13,7 +13,11 @@ class _Loader(yaml.SafeLoader):
         try:
             return super().construct_object(node, deep)
         except (ArithmeticError, AttributeError, LookupError, ValueError) as error:
-            raise ConstructorError(None, None, str(error), node.start_mark) from error
+            kind, why = node.tag.rpartition(":")[2], ""
+            if isinstance(error, ValueError):
+                why = f": {error}"
+            problem = f"{node.value!r} is no {kind}{why}"
+            raise ConstructorError(None, None, problem, node.start_mark) from error
 
 
 def parse_yaml(text: str) -> Any:

@@ -56,23 +56,20 @@ class VideoStorage:
         self.warnings: list[str] = []
         self.damaged = False
         with closing(self._decoded()) as decoded:
-            is_cut = False
             for packet, pictures in decoded:
-                is_cut |= packet.is_discard
+                video = packet.stream
                 if any(picture.frame is not None for picture in pictures):
                     break
             else:
+                why = "; ".join(self.warnings) or str(path)
                 raise BagError(
-                    f"{path} holds no frame that can be decoded; copy it again, or convert it to "
-                    "H.264"
+                    f"{why}: no frame can be decoded; copy it again, or convert it to H.264"
                 )
-            video = packet.stream
             duration_s = (video.duration or 0) * video.time_base
             self._duration_s = float(duration_s or (video.container.duration or 0) / 1e6)
             self._rate_hz = rate_of(video, FOLDER_RATE_HZ)
-            # A file that was cut counts the frames before the cut, too.
-            is_stated = video.frames > 0 and not is_cut
-            about = video.frames if is_stated else self._duration_s * self._rate_hz
+            is_stated = video.frames > 0
+            about = _frames_of(video) if is_stated else self._duration_s * self._rate_hz
         count = max(round(about), 1)
         self.duration_ns = round(self._duration_s * 1e9 * (count - 1) / count)
         name = "/camera/image_raw"
@@ -98,8 +95,14 @@ class VideoStorage:
         """The packets, of which the last is empty, and the pictures that each completes."""
         av = pyav()
         try:
-            with av.open(str(self._path), metadata_errors="ignore") as container:
+            # With its scheme, since a name may hold a colon.
+            with av.open(f"file:{self._path}", metadata_errors="ignore") as container:
+                if not container.streams.video:
+                    self._note("it has no video stream")
                 for video in container.streams.video[:1]:
+                    if video.codec_context is None:
+                        self._note("no decoder is known for its codec")
+                        return
                     whole = WholePictures(video, "the file is damaged")
                     for packet in container.demux(video):
                         yield packet, whole.take(packet)
@@ -112,6 +115,16 @@ class VideoStorage:
         self.damaged = True
         if (note := f"{self._path}: {damage}") not in self.warnings:
             self.warnings.append(note)
+
+
+def _frames_of(video: Any) -> int:
+    """Frames that a file is to show: without those that it cuts off, and without empty packets.
+
+    The number in its header counts them all, but an index may be missing.
+    """
+    index = getattr(video, "index_entries", ())  # of PyAV 17 on
+    shown = sum(not entry.is_discard and entry.size > 0 for entry in index)
+    return shown if len(index) > 1 else int(video.frames)
 
 
 class ImagesStorage:

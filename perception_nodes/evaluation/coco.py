@@ -90,11 +90,10 @@ def _load(path: Path) -> dict[str, Any]:
 
 def _by_id(path: Path, content: dict[str, Any], part: str) -> dict[Any, Any]:
     """The entries of a list by their ids, each of which there is once."""
-    entries = {}
+    entries: dict[Any, Any] = {}
     for entry in content[part]:
-        if entry["id"] in entries:
+        if entries.setdefault(entry["id"], entry) != entry:  # merged files repeat themselves
             raise DataError(f"{path}: two of its {part} have the id {entry['id']!r}; renumber them")
-        entries[entry["id"]] = entry
     return entries
 
 

@@ -318,11 +318,12 @@ def check_loss(
     old, new = (float(np.mean(values)) for values in (before, now))
     loss = round(old - new, 5)
     check = Check(reference, f"mAP50-95 lost on {data}", loss, most)
-    if min(before) < MIN_MAP50_95:
+    found = min(map(max, zip(before, now, strict=True)))
+    if found < MIN_MAP50_95:
         return replace(
             check,
-            refusal=f"{reference} has mAP50-95 {min(before):.4f} on a set of {data}, so nothing "
-            "tells what is lost there; give sets of what it detects",
+            refusal=f"{reference} and {model} have mAP50-95 of {found:.4f} at most on a set of "
+            f"{data}, so nothing tells what is lost there; give sets of what they detect",
             at_fault="frames",
         )
     if loss <= most:

@@ -58,6 +58,8 @@ class WholePictures:
         the empty packet at the end.
         """
         is_end = not packet.size
+        if is_end and packet.dts is not None:
+            return []  # an empty one in between
         self._is_broken = self._is_broken and not packet.is_keyframe and not is_end
         if not is_end and not packet.is_discard:
             self._held.append(packet.pts)

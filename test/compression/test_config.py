@@ -98,7 +98,8 @@ def test_terms_are_the_strictest(values, write_config, weights, images, free):
 def test_terms_are_those_of_the_weights_that_a_run_starts_from_too(values, write_config):
     values["sources"][0]["license"] = values["license"] = "CC0"
     values["start"] = {"dense": "model:dense-416x256"}
-    assert license_of(read_config(write_config(values), classes_of)).endswith("non-commercial use")
+    said = license_of(read_config(write_config(values), classes_of))
+    assert said == f"CC0 and AGPL-3.0 (started from Ultralytics weights){IN_PART}"
     values["start"] = {"dense": "model:open-n"}
     said = license_of(read_config(write_config(values), classes_of))
     assert said.startswith("CC0 and Apache-2.0 (NanoDet-Plus-m of ")
@@ -112,6 +113,7 @@ def test_terms_are_those_of_the_weights_that_a_run_starts_from_too(values, write
         (f"MIT{IN_PART}", f"MIT{IN_PART}"),
         ("unknown: the file does not say", "unknown in part; else MIT"),
         ("not stated", "unknown in part; else MIT"),
+        ("MIT; trained in part on non-commercial material: non-commercial use", f"MIT{IN_PART}"),
     ],
 )
 def test_terms_of_a_start_are_inherited(values, write_config, monkeypatch, start, said):

@@ -335,12 +335,11 @@ class TestCalibrate:
     def test_refuses_a_name_that_no_model_may_have(self, folder, tmp_path):
         refusal(calibrate, folder, toy_frames(), tmp_path / "t.yaml", tmp_path / "a b")
 
-    @pytest.mark.parametrize("name", ["toy", "dense"])
-    def test_refuses_a_name_that_would_be_its_own_parent(self, folder, tmp_path, name):
+    def test_refuses_a_name_that_would_be_its_own_parent(self, folder, tmp_path):
         change(folder, parent="dense")
-        out = tmp_path / "models" / name
+        out = tmp_path / "models/dense"
         text = refusal(calibrate, folder, toy_frames(), tmp_path / "t.yaml", out)
-        assert f"cannot have the name '{name}'" in text and not out.exists()
+        assert "cannot have the name 'dense'" in text and not out.exists()
 
     def test_refuses_8_bits_of_an_unknown_origin(self, folder, tmp_path):
         change(folder, precision="int8")

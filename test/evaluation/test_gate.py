@@ -53,7 +53,7 @@ def test_a_loss_is_the_mean_over_the_sets(now: list[float], at_fault: str) -> No
 def test_a_set_on_which_the_reference_finds_nothing_proves_nothing() -> None:
     check = check_loss("parent", "m", "a, b", [0.5, 0.004], [0.5, 0.004], 0.03)
     assert check.at_fault == "frames"
-    assert "parent has mAP50-95 0.0040 on a set of a, b" in check.refusal
+    assert "parent and m have mAP50-95 of 0.0040 at most on a set of a, b" in check.refusal
 
 
 def test_the_runtime_is_blamed_before_the_model_and_that_before_the_frames() -> None:
