@@ -13,6 +13,7 @@ from perception_nodes.core.frame import CameraInfo, ImageView
 from perception_nodes.gpu.decode_job import DecodeResult, Head
 from perception_nodes.gpu.preprocess_job import FramePlan, plan_frame
 from perception_nodes.preprocess.formats import BYTES_PER_PIXEL
+from perception_nodes.preprocess.lens import lens_from
 from perception_nodes.preprocess.placement import Placement
 
 ENCODINGS = tuple(BYTES_PER_PIXEL)
@@ -39,6 +40,11 @@ def flat(width: int, height: int) -> CameraInfo:
     return lenses(width, height)["no lens"]
 
 
+def placed(source: tuple[int, int], size: tuple[int, int], info: CameraInfo) -> Placement:
+    """Placement of frames of a calibrated camera; sizes are width and height."""
+    return Placement.fit(source, size, lens_from(info))
+
+
 @dataclass(frozen=True)
 class PictureCase:
     """A frame, the size of the network's input, and the camera's calibration."""
@@ -51,7 +57,7 @@ class PictureCase:
     @property
     def placement(self) -> Placement:
         """Placement of the frame."""
-        return Placement.fit((self.image.width, self.image.height), self.size, self.info)
+        return placed((self.image.width, self.image.height), self.size, self.info)
 
     @property
     def plan(self) -> FramePlan:
@@ -98,7 +104,7 @@ class HeadCase:
 def head_cases() -> Iterator[HeadCase]:
     """Some objects, many, and too many through every lens; none, equal scores, and no numbers."""
     for lens, info in lenses(1920, 1080).items():
-        placement = Placement.fit((1920, 1080), (HEAD.width, HEAD.height), info)
+        placement = placed((1920, 1080), (HEAD.width, HEAD.height), info)
         for name, mean in {"some objects": -7.0, "many": -4.0, "a flood": 6.0}.items():
             yield HeadCase(f"{name}, {lens}", *tensors(3, mean), placement)
     boxes, classes = tensors(5, -20.0)

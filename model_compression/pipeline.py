@@ -499,7 +499,8 @@ def compress(config_path: Path, work: Path, until: str | None = None) -> None:
             write_whole(begun, json.dumps({"key": key}))
             with Progress(*columns, console=screen) as progress:
                 facts = do(run, progress)
-            facts["took_s"] = round(time.monotonic() - started_s, 1)
+            if kept is None:  # else only the last part of it is known
+                facts["took_s"] = round(time.monotonic() - started_s, 1)
             run.log(name, done=True, **facts)
             write_whole(done, json.dumps({"key": key, **facts}, indent=1))
             if "gmac" in facts:

@@ -26,7 +26,7 @@ from perception_nodes.fpga.program import Geometry, read_program
 from perception_nodes.fpga.schedule import schedule
 
 BUILDS = {"512": Geometry(2, 64, 28672, 250.0), "1024": Geometry(4, 64, 28672, 250.0)}
-MODELS = ("road-n", "road-s", "road-xs")
+MODELS = ("road-n", "road-s", "road-xs", "plain-s")
 
 
 def run(network, image, geometry, every_tensor=True):

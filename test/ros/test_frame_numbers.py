@@ -66,7 +66,8 @@ def preprocess(told, video=None):
         lease=SimpleNamespace(
             take=lambda source, number: None, taken=dict, note=SimpleNamespace(source=0)
         ),
-        _preprocessor=SimpleNamespace(placer=SimpleNamespace(unfit="")),
+        _preprocessor=SimpleNamespace(placer=SimpleNamespace(unfit="", is_unfit=False)),
+        _told="",
         sign=lambda: None,
         _enter=lambda *_: None,
         _end=lambda record, status, reason: told.append(reason),
