@@ -122,7 +122,7 @@ def _frames_of(video: Any) -> int:
 
     The number in its header counts them all, but an index may be missing.
     """
-    index = getattr(video, "index_entries", ())  # of PyAV 17 on
+    index = getattr(video, "index_entries", ())  # older PyAV has none
     shown = sum(not entry.is_discard and entry.size > 0 for entry in index)
     return shown if len(index) > 1 else int(video.frames)
 

@@ -138,10 +138,10 @@ class PreprocessNode(RedundantNode):
         if self._working and now_ns > self._began_ns + LOOK_PERIOD_NS:
             is_missed = now_ns > self.frame_ns + self.settings.no_frame_ms * MS
             placer = self._preprocessor.placer
-            if trouble is None and placer.is_unfit:
+            if trouble is None and placer.is_fault:
                 remedy = "correct the calibration, or undistort:=false"
                 trouble = Trouble(placer.unfit, remedy)
-            if placer.unfit not in ("", self._told) and not placer.is_unfit:
+            if placer.unfit not in ("", self._told) and not placer.is_fault:
                 self.get_logger().info(placer.unfit)
             self._told = placer.unfit
             self._input.tell(trouble if came or is_missed else None)

@@ -89,7 +89,7 @@ class Placer:
         preparing: the context in which a new placement is computed, and maps for it, which takes
             tens of milliseconds.
         unfit: why frames are not rectified although a calibration is known; empty if they are.
-        is_unfit: whether that is a fault.
+        is_fault: whether that is a fault.
     """
 
     def __init__(self, width: int, height: int, undistort: bool, stretch: bool = False) -> None:
@@ -105,7 +105,7 @@ class Placer:
         self._stretch = stretch
         self._undistort = undistort
         self.preparing: Callable[[], AbstractContextManager[None]] = nullcontext
-        self.unfit, self.is_unfit = "", False
+        self.unfit, self.is_fault = "", False
         self._info: CameraInfo | None = None
         self._placement: Placement | None = None
 
@@ -133,14 +133,14 @@ class Placer:
             width,
             height,
         ):
-            lens, self.unfit, self.is_unfit = None, "", False
+            lens, self.unfit, self.is_fault = None, "", False
             with self.preparing():
                 try:
                     if self._info is not None and self._undistort:
                         lens = lens_of_images(self._info, width, height)
                 except UnknownLens as error:
                     self.unfit = f"frames are not rectified: {error}"
-                    self.is_unfit = not isinstance(error, WideLens)
+                    self.is_fault = not isinstance(error, WideLens)
                 placement = self._placement = Placement.fit(
                     (width, height), self._size, lens, self._stretch
                 )

@@ -32,6 +32,15 @@ def opened(model, cache="", max_batch=1):
     return backend
 
 
+def stuck(model, engine):
+    """A backend whose engine has not stopped when it was told to."""
+    backend = opened(model)
+    engine.fault = "stuck"
+    with pytest.raises(BackendError, match="does not stop"):
+        backend.infer(pictures(model, 1)[0])
+    return backend
+
+
 def heads(found):
     return [*found.boxes, *found.classes]
 
@@ -204,10 +213,7 @@ class TestFaults:
             np.testing.assert_array_equal(a, b)
 
     def test_nor_after_a_restart_of_the_process(self, model, engine, bitstream):
-        backend = opened(model)
-        engine.fault = "stuck"
-        with pytest.raises(BackendError, match="does not stop"):
-            backend.infer(pictures(model, 1)[0])
+        stuck(model, engine)
         end_of_process()
         for _ in range(2):
             text = refused(model)
@@ -220,10 +226,7 @@ class TestFaults:
         assert engine.downloads == 2
 
     def test_an_engine_that_was_stopped_at_last_is_loaded_again(self, model, engine, bitstream):
-        backend = opened(model)
-        engine.fault = "stuck"
-        with pytest.raises(BackendError, match="does not stop"):
-            backend.infer(pictures(model, 1)[0])
+        backend = stuck(model, engine)
         engine.fault = ""
         backend.infer(pictures(model, 1)[0])
         end_of_process()
@@ -231,10 +234,7 @@ class TestFaults:
         assert engine.downloads == 2
 
     def test_memory_of_an_engine_that_does_not_stop_is_kept(self, model, engine, bitstream):
-        backend = opened(model)
-        engine.fault = "stuck"
-        with pytest.raises(BackendError, match="does not stop"):
-            backend.infer(pictures(model, 1)[0])
+        backend = stuck(model, engine)
         backend.close()
         assert len(engine.memory) == 3
 

@@ -145,7 +145,10 @@ def test_any_network(drawn, order):
 def test_every_layer_of_a_shipped_model_on_a_street_frame(name):
     model = load_model(name)
     (image,) = street_frames(model, spread(1))
-    assert compare(read_network(model.path), image) == (33 if name == "plain-s" else 74)
+    network = read_network(model.path)
+    convolutions = sum(isinstance(layer, Convolution) for layer in network.layers)
+    assert convolutions > 30
+    assert compare(network, image) == convolutions
 
 
 @given(drawn=networks(most=14))

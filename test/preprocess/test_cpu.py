@@ -200,7 +200,7 @@ class TestLens:
         processor = preprocessor()
         processor.calibrate(BARREL)
         assert write(frame(scene(1280, 960), "bgr8"), processor)[1].flags == 0
-        assert processor.placer.is_unfit
+        assert processor.placer.is_fault
         sizes = "the calibration is of 640x480, and frames are 1280x960"
         assert processor.placer.unfit == f"frames are not rectified: {sizes}"
         write(frame(scene(640, 480), "bgr8"), processor)
@@ -243,7 +243,7 @@ class TestLens:
         processor.calibrate(CameraInfo(640, 480, "equidistant", (1e-9, 0, 0, 0), matrix))
         header = write(frame(scene(640, 480), "bgr8"), processor)[1]
         assert bool(header.flags & FrameFlag.RECTIFIED) == is_used
-        assert not processor.placer.is_unfit
+        assert not processor.placer.is_fault
         assert ("middle would shrink" in processor.placer.unfit) == (not is_used)
 
     @pytest.mark.parametrize("region", [(0, 0, 320, 960), (960, 0, 320, 320)])

@@ -66,7 +66,7 @@ def preprocess(told, video=None):
         lease=SimpleNamespace(
             take=lambda source, number: None, taken=dict, note=SimpleNamespace(source=0)
         ),
-        _preprocessor=SimpleNamespace(placer=SimpleNamespace(unfit="", is_unfit=False)),
+        _preprocessor=SimpleNamespace(placer=SimpleNamespace(unfit="", is_fault=False)),
         _told="",
         sign=lambda: None,
         _enter=lambda *_: None,
