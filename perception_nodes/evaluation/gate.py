@@ -33,7 +33,7 @@ from perception_nodes.evaluation.labels import DataError, LabelledSet
 MIN_OBJECTS = 20
 """Least number of sure objects of model and reference together; a share of fewer says nothing."""
 MIN_MAP50_95 = 0.01
-"""Of a reference on a set: what finds less cannot lose anything there."""
+"""On a set: where neither model finds as much, nothing tells what is lost."""
 REFERENCES = ("golden", "onnxruntime", "openvino")
 """Runtimes to compare another one with, the best first."""
 BLAME = ("runtime", "model", "frames")
