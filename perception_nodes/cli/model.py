@@ -10,7 +10,7 @@ import typer
 from numpy.typing import NDArray
 from rich.console import Console, Group
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from perception_nodes.backends.auto import AUTO, runtime_for
 from perception_nodes.backends.model import Model, available_models, load_model
@@ -69,17 +69,17 @@ def list_command(as_json: JsonFlag = False) -> None:
     if as_json:
         print(json.dumps([json.loads(model.model_dump_json()) for model in models], indent=2))
         return
-    table = Table(
-        "model", "input", "precision", "activation", "GMAC", "parent", "mAP50-95", "licence"
-    )
+    # A narrow terminal breaks the licence alone; `model card` tells the rest.
+    whole = [
+        Column(name, no_wrap=True) for name in ("model", "input", "precision", "GMAC", "mAP50-95")
+    ]
+    table = Table(*whole, Column("licence", overflow="fold"))
     for model in models:
         table.add_row(
             model.name,
             f"{model.input.width}x{model.input.height}",
             model.precision,
-            model.activation or "",
             "" if model.gmac is None else f"{model.gmac:.2f}",
-            model.parent or "",
             "\n".join(f"{name} {value:.3f}" for name, value in model.map50_95.items()),
             escape(_terms(model)),
         )
