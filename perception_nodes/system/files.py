@@ -1,8 +1,8 @@
 """Files that are complete as soon as they exist."""
 
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -52,18 +52,18 @@ def staged(out: Path, last: str = "") -> Iterator[Path]:
         OSError: `out` cannot be written to.
     """
     there = out.exists()
-    folder = None
+    # Named before it is made: an interrupt can come between the two.
+    folder = out / f".part-{secrets.token_hex(4)}"
     try:
         out.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".part-", dir=out))
+        folder.mkdir()
         yield folder
         for entry in sorted(folder.iterdir(), key=lambda entry: entry.name == last):
             if entry.is_dir() and (out / entry.name).exists():
                 shutil.rmtree(out / entry.name)
             entry.replace(out / entry.name)
     finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
         if not there:
             # This fails, as it should, if the folder is not empty.
             with suppress(OSError):

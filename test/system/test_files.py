@@ -1,5 +1,6 @@
 """Files that are whole or not there."""
 
+import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -71,6 +72,22 @@ def test_a_staged_folder_is_there_as_a_whole_or_not_at_all(tmp_path: Path) -> No
             (folder / "file").write_text(content)
     assert sorted(path.name for path in out.rglob("*")) == ["below", "file", "new"]
     assert (out / "file").read_text() == "new"
+
+
+def test_an_interrupt_while_a_staged_folder_is_made_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = os.mkdir
+
+    def interrupted(path: str, mode: int = 0o777) -> None:
+        make(path, mode)
+        if ".part-" in os.fspath(path):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "mkdir", interrupted)
+    with pytest.raises(KeyboardInterrupt), staged(tmp_path / "out"):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_last_file_is_not_there_before_the_others(tmp_path: Path) -> None:
