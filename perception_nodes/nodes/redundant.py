@@ -120,6 +120,11 @@ class RedundantNode(PerceptionNode):
             seat.records.send(FrameRecord(kind=RecordKind.HEARTBEAT))
         return super().on_activate(state)
 
+    def begin_real_time(self) -> None:
+        """Make the settings; the garbage collector looks at every object then."""
+        with self.busy():
+            super().begin_real_time()
+
     def step(self) -> None:
         """Work, or wait to be needed; say that we are alive."""
         self.sign()

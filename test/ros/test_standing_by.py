@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from perception_nodes.nodes.base import LONG_NS
+from perception_nodes.nodes.base import LONG_NS, PerceptionNode
 from perception_nodes.nodes.redundant import RedundantNode
 from perception_nodes.nodes.watchdog_node import WatchdogNode
 
@@ -22,6 +22,21 @@ def test_only_an_active_node_says_that_it_is_busy(active: bool) -> None:
     with RedundantNode.busy(node):
         pass
     assert sent == ([LONG_NS, 7] if active else [])
+
+
+def test_a_node_says_so_before_it_makes_its_real_time_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a busy machine the garbage collector computes for longer than a node may be silent."""
+    said: list[object] = []
+    records = SimpleNamespace(patience_ns=7)
+    node = RedundantNode.__new__(RedundantNode)
+    node.active, node.seats = True, (SimpleNamespace(records=records),)
+    node.realtime = SimpleNamespace(leisurely=nullcontext)
+    node.sign = lambda: said.append(records.patience_ns)
+    monkeypatch.setattr(PerceptionNode, "begin_real_time", lambda self: said.append("begins"))
+    node.begin_real_time()
+    assert said == [LONG_NS, "begins", 7]
 
 
 def test_the_watchdog_says_so_before_it_cleans_up_after_a_dead_process() -> None:
