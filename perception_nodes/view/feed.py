@@ -215,8 +215,12 @@ class Feed:
                 facts = self._facts(one, cursor, now_ns)
                 if one.picture is not None and one.picture[0] > cursor:
                     _, told, picture = one.picture
-                    size = len(picture.jpeg)
-                    facts["picture"] = {**told, "objects": picture.objects, "bytes": size}
+                    facts["picture"] = told | {
+                        "objects": picture.objects,
+                        "bytes": len(picture.jpeg),
+                        # In seconds: to who has just come, the last one may be old.
+                        "age": round((now_ns - one.pictured_ns) / 1e9, 2),
+                    }
                     pictures.append(picture.jpeg)
                 cameras[name] = facts
             facts = {

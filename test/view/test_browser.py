@@ -181,6 +181,18 @@ def test_silence_is_told_and_a_graph_that_comes_back_is_shown(browser: Browser) 
             again.close()
 
 
+def test_an_old_picture_is_old_to_a_page_that_is_opened_later(browser: Browser) -> None:
+    with served() as (feed, _, port):
+        feed.frame("front", report(), picture())
+        feed._cameras["front"].pictured_ns -= 60_000_000_000
+        browser.open(port)
+        # The first thing that is told of it, so that a picture that ages on the page does not pass.
+        first = "return document.querySelector('.told').innerText"
+        browser.until(lambda: browser.run(first) not in ("waiting for a frame", "…"))
+        assert browser.run(first).startswith("no picture for 6")
+        assert browser.run("return document.querySelector('.camera').className").endswith("old")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(("width", "height", "mobile"), [(390, 844, True), (1440, 1000, False)])
 def test_it_fits_the_screen_in_light_and_dark(

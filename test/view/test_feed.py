@@ -106,3 +106,11 @@ def test_a_silent_watchdog_is_told_by_the_age_of_its_word() -> None:
     nominal(told)
     told._cameras["front"].health_ns -= 3_000_000_000
     assert told.update(0).facts["cameras"]["front"]["health_age"] >= 3
+
+
+def test_who_comes_later_is_told_the_age_of_the_last_picture() -> None:
+    told = feed()
+    told.frame("front", report(), picture())
+    assert 0 <= told.update(0).facts["cameras"]["front"]["picture"]["age"] < 3
+    told._cameras["front"].pictured_ns -= 3_000_000_000
+    assert told.update(0).facts["cameras"]["front"]["picture"]["age"] >= 3

@@ -114,7 +114,7 @@ async function take(data) {
       start += found.picture.bytes;
       one.picture?.image.close();
       one.picture = { ...found.picture, image: await createImageBitmap(jpeg) };
-      one.seenMs = performance.now();
+      one.seenMs = performance.now() - 1000 * found.picture.age;
       draw(one.canvas, one.picture);
     }
     showCamera(one);
