@@ -5,6 +5,7 @@ site can neither open our stream (`Origin`), nor have its own name resolved to t
 for us (`Host`, DNS rebinding). On any other interface a token is needed as well.
 """
 
+import hashlib
 import hmac
 import ipaddress
 import socket
@@ -54,6 +55,15 @@ def is_own_page(headers: Mapping[str, str]) -> bool:
         return urlsplit(headers.get("Origin", "")).netloc == headers.get("Host")
     except ValueError:
         return False
+
+
+def cookie_of(token: str) -> str:
+    """Name of the cookie that holds a token.
+
+    A browser does not tell the ports of a host apart, of which each may serve another page.
+    """
+    digest = hashlib.sha256(token.encode(errors="surrogatepass")).hexdigest()
+    return f"perception_view_{digest[:16]}"
 
 
 def is_same(given: str | None, token: str) -> bool:

@@ -46,7 +46,6 @@ MAX_QUESTION_BYTES = 64
 CLOSING_S = 1.0
 """Browsers get this long for each step of the page's end."""
 MAX_CLOSING_S = 4 * CLOSING_S
-COOKIE = "perception_view"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -102,6 +101,7 @@ class PageServer:
                 f"characters in ${VIEW_TOKEN_VARIABLE}"
             )
         self._feed, self._token = feed, token
+        self._cookie = access.cookie_of(token)
         self._address, self._port = address, port
         self._interval_s = 1 / rate_hz
         self._asked_s = -LOOKING_S
@@ -193,7 +193,7 @@ class PageServer:
             raise web.HTTPForbidden(text="This page is not served under that name.\n")
         if self._token:
             given = request.query.get("token")
-            kept = request.cookies.get(COOKIE)
+            kept = request.cookies.get(self._cookie)
             if not any(access.is_same(text, self._token) for text in (kept, given)):
                 raise web.HTTPUnauthorized(
                     text=f"Add ?token=... with the value of ${VIEW_TOKEN_VARIABLE}.\n"
@@ -201,7 +201,9 @@ class PageServer:
             if given is not None:
                 # So that it stays neither in the history nor on the screen.
                 answer = web.HTTPSeeOther("/")
-                answer.set_cookie(COOKIE, self._token, httponly=True, samesite="Strict")
+                # Not Strict: a link on another site would lead here without it. Our answers change
+                # nothing, and the stream is for our own page.
+                answer.set_cookie(self._cookie, self._token, httponly=True, samesite="Lax")
                 raise answer
         return await handler(request)
 

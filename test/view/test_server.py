@@ -26,6 +26,7 @@ from perception_nodes.view.feed import Feed
 from perception_nodes.view.server import MAX_BROWSERS, MAX_CLOSING_S, MAX_CONNECTIONS, PageServer
 
 TOKEN = "0123456789abcdef"
+COOKIE = access.cookie_of(TOKEN).encode()
 LARGE = picture()._replace(jpeg=bytes(16_000_000))
 """More than the kernel keeps for a socket."""
 UPLOT = "https://github.com/leeoniya/uPlot"
@@ -150,7 +151,7 @@ def test_the_network_needs_the_token_which_becomes_a_cookie() -> None:
         async with session.get(f"{url}/?token={TOKEN}") as answer:
             assert answer.status == 200 and str(answer.url) == f"{url}/"
             cookie = answer.history[0].headers["Set-Cookie"]
-            assert "HttpOnly" in cookie and "SameSite=Strict" in cookie
+            assert "HttpOnly" in cookie and "SameSite=Lax" in cookie
         for token in (TOKEN, "0123"):  # with the cookie, too, it is not to stay in the history
             again = f"{url}/?token={token}"
             async with session.get(again, allow_redirects=False) as answer:
@@ -159,6 +160,20 @@ def test_the_network_needs_the_token_which_becomes_a_cookie() -> None:
             assert "setup" in await socket.receive_json()
 
     with served(token=TOKEN, address="0.0.0.0") as (_, _, port):
+        asked(port, act)
+
+
+def test_two_pages_on_one_host_do_not_take_each_others_place() -> None:
+    async def act(session: aiohttp.ClientSession, url: str) -> None:
+        second = f"http://127.0.0.1:{other_port}"
+        for page, token in ((url, TOKEN), (second, TOKEN[::-1])):
+            async with session.get(f"{page}/?token={token}") as answer:
+                assert answer.status == 200
+        for page in (url, second):
+            async with session.get(page) as answer:
+                assert answer.status == 200
+
+    with served(token=TOKEN) as (_, _, port), served(token=TOKEN[::-1]) as (_, _, other_port):
         asked(port, act)
 
 
@@ -179,7 +194,7 @@ def test_headers_that_are_no_text_or_no_address_are_refused() -> None:
 @pytest.mark.parametrize(
     ("raw", "status"),
     [
-        (b"GET / HTTP/1.1\r\nHost: localhost\r\nCookie: perception_view=\xff\r\n\r\n", b"401"),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nCookie: %s=\xff\r\n\r\n" % COOKIE, b"401"),
         (b"GET /?token=\xff HTTP/1.1\r\nHost: localhost\r\n\r\n", b"400"),
         (b"GET http://[x/ HTTP/1.1\r\nHost: localhost\r\n\r\n", b"400"),
         (b"\xff\r\n\r\n", b"400"),
