@@ -20,6 +20,8 @@ pytestmark = [
 ]
 OPTIONS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage")
 TIMEOUT_S = 30.0
+LONG = "front_left_very_wide_camera_no1"
+"""As many letters as a camera's name can have."""
 EVIL = "</script><img src=x onerror='window.hacked = 1'><script>window.hacked = 1</script>"
 
 
@@ -200,9 +202,9 @@ def test_it_fits_the_screen_in_light_and_dark(
 ) -> None:
     browser.size(width, height, mobile)
     browser.scheme(scheme)
-    with served("front", "rear") as (feed, _, port), fed(feed, "front", "rear"):
-        feed.health("front", HealthMode.DEGRADED, "x" * 300, ["y" * 300], COUNTS)
-        feed.frame("front", report(FrameStatus.FAILED, 1.0, "z" * 300), picture(name="w" * 90))
+    with served(LONG, "rear") as (feed, _, port), fed(feed, LONG, "rear"):
+        feed.health(LONG, HealthMode.DEGRADED, "x" * 300, ["y" * 300], COUNTS)
+        feed.frame(LONG, report(FrameStatus.FAILED, 1.0, "z" * 300), picture(name="w" * 90))
         browser.open(port)
         browser.until(lambda: browser.run("return misses.length") > 1)
         assert browser.run("return document.documentElement.scrollWidth") <= width
