@@ -24,6 +24,7 @@ OUTSIDE = -1e6
 """Map coordinate of a pixel that the source does not show; remapping gives it the border value."""
 TANGENTIAL_STEPS = 15
 RADIUS_HALVINGS = 55
+RECTIFYING_STEPS, RECTIFYING_SHARE = 15, 0.8
 PADDING_VALUE = 114
 """Grey of the letterbox border, the value that YOLO networks are trained with."""
 
@@ -290,6 +291,32 @@ def _through_lens(boxes: Points, lens: Lens, rectified: tuple[float, ...]) -> Po
     nearest = np.clip(0, low, high)
     found[(lens.within_fold(nearest) != nearest).any(axis=1)] = 0
     return found
+
+
+def rectified_boxes(
+    source: Points, lens: Lens, rectified: tuple[float, ...], size: tuple[int, int]
+) -> Points:
+    """Where boxes lie in the rectified image: the way back of `BoxesToSource` through the lens.
+
+    Corners would not do: a box in the source bounds a curved outline, whose corners lie within it.
+
+    Args:
+        source: float64 [n, 4], x1 y1 x2 y2 in source pixels, edge coordinates.
+        lens: the camera.
+        rectified: fx, fy, cx, cy of the rectified image, in source pixels.
+        size: width and height of both images, pixels.
+
+    Returns:
+        float64 [n, 4], within the rectified image; the lens shows them as the boxes given.
+    """
+    limits, boxes = np.array(size * 2, np.float64), source.copy()
+    for _ in range(RECTIFYING_STEPS):
+        shown = np.clip(_through_lens(boxes, lens, rectified), 0, limits)
+        enlarged = (boxes[:, 2:] - boxes[:, :2]) / np.maximum(shown[:, 2:] - shown[:, :2], 1)
+        boxes += RECTIFYING_SHARE * np.tile(enlarged, 2) * (source - shown)
+        boxes = np.clip(boxes, 0, limits)
+        boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)
+    return np.minimum(boxes, limits)
 
 
 def lens_of(header: FrameHeader) -> Lens | None:

@@ -20,12 +20,11 @@ from perception_nodes.cameras.channel import (
 )
 from perception_nodes.core.frame import (
     DetectionRecord,
-    FrameFlag,
     FrameHeader,
     FrameRejected,
     check_slot,
 )
-from perception_nodes.core.geometry import Lens
+from perception_nodes.core.geometry import lens_of, rectified_boxes
 from perception_nodes.preprocess.compressed import source_size
 from perception_nodes.report.annotate import Picture, PictureMaker
 from perception_nodes.transport.channels import detection_reader, slot_reader
@@ -60,17 +59,12 @@ class Shot(NamedTuple):
 
     def place(self, boxes: NDArray[np.float32]) -> NDArray[np.float64]:
         """Boxes [n, 4] in source pixels as shares of the picture's width and height."""
-        corners = boxes.reshape(-1, 2).astype(np.float64)
-        header = self.header
-        if header is not None and header.flags & FrameFlag.RECTIFIED and len(corners):
-            lens = Lens(
-                tuple(header.camera_matrix),
-                tuple(header.distortion),
-                bool(header.flags & FrameFlag.FISHEYE),
-            )
-            fx, fy, cx, cy = header.rectified_matrix
-            corners = lens.undistort(corners - 0.5) * [fx, fy] + [cx, cy] + 0.5
-        return np.clip(corners / self.size, 0, 1).reshape(-1, 4)
+        placed = boxes.astype(np.float64)
+        lens = lens_of(self.header) if self.header is not None else None
+        if self.header is not None and lens is not None and len(placed):
+            rectified = tuple(self.header.rectified_matrix)
+            placed = rectified_boxes(placed, lens, rectified, self.size)
+        return np.clip(placed / (self.size * 2), 0, 1)
 
 
 class Pictures:

@@ -15,6 +15,7 @@ from perception_nodes.core.geometry import (
     intersections_and_unions,
     lens_of,
     pairwise_iou,
+    rectified_boxes,
     remap_grid,
 )
 
@@ -178,6 +179,22 @@ class TestBoxesToSource:
         back = BoxesToSource(header, lens)(np.array([[0, 200, 330, 280]], np.float32))[0]
         assert back[2] - back[0] > 20
         assert np.all(back >= 0)
+
+    @every_lens
+    def test_is_undone_by_rectified_boxes(self, lens):
+        width, height = (round(2 * centre) for centre in lens.matrix[2:])
+        grid = np.meshgrid(np.arange(0, width - 60, 40), np.arange(0, height - 60, 40))
+        corners = np.stack(grid, axis=2).reshape(-1, 2)
+        boxes = np.concatenate([np.hstack([corners, corners + side]) for side in (40, 60)])
+        rectified = lens.rectified_matrix(width, height)
+        letterbox = Letterbox.fit(width, height, width, height)
+        header = header_for(letterbox, (width, height), lens, rectified)
+        source = BoxesToSource(header, lens)(boxes.astype(np.float32)).astype(np.float64)
+        whole = ((source > 0) & (source < [width, height] * 2)).all(axis=1)
+        back = rectified_boxes(source[whole], lens, rectified, (width, height))
+        overlaps = pairwise_iou(back, boxes[whole].astype(np.float64)).diagonal()
+        assert len(overlaps) > 100
+        assert overlaps.min() > 0.99
 
 
 class TestLens:
