@@ -100,7 +100,7 @@ def _interface(spec: NodeSpec, detectors: set[str]) -> Interface:
                 publishes.append(info_topic(settings.image_topic))
         case ViewSettings():
             publishes += of_each_camera(ANNOTATED, ANNOTATIONS)
-            subscribes += of_each_camera(FRAME_REPORTS, HEALTH, VISION_INFO, TRACKS)
+            subscribes += of_each_camera(FRAME_REPORTS, HEALTH, VISION_INFO, TRACKED_DETECTIONS)
             subscribes.append(settings.safe_stop_topic)
             calls += [f"{detector}/get_parameters" for detector in detectors]
     full = _resolver(spec)

@@ -12,19 +12,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from perception_interfaces.msg import FrameReport, Health, Tracks
+from perception_interfaces.msg import FrameReport, Health
 from rcl_interfaces.srv import GetParameters
 from rclpy.exceptions import NameValidationException
 from rclpy.qos import QoSProfile
 from rclpy.serialization import deserialize_message
 from std_msgs.msg import Bool
-from vision_msgs.msg import VisionInfo
+from vision_msgs.msg import Detection2DArray, VisionInfo
 
 from perception_nodes.core.frame import FrameStatus
 from perception_nodes.core.health import HealthMode
 from perception_nodes.graph.config import NEEDS_AIOHTTP, VIEW_TOKEN_VARIABLE, ViewSettings
 from perception_nodes.graph.settings import SettingsError
-from perception_nodes.graph.topics import FRAME_REPORTS, HEALTH, TRACKS, VISION_INFO
+from perception_nodes.graph.topics import FRAME_REPORTS, HEALTH, TRACKED_DETECTIONS, VISION_INFO
 from perception_nodes.nodes.annotated_topic import AnnotatedTopic, AnnotationsTopic
 from perception_nodes.nodes.base import LATCHED, REPORTS, PerceptionNode
 from perception_nodes.nodes.ros_time import stamp_ns_of
@@ -34,7 +34,7 @@ from perception_nodes.report.recording import FrameDetections
 from perception_nodes.transport.memory import TransportError
 from perception_nodes.transport.shm import Endpoint
 from perception_nodes.view.feed import Feed, Picture
-from perception_nodes.view.identities import identities
+from perception_nodes.view.identities import Ids, Place, identified, place_of
 from perception_nodes.view.pictures import Pictures, Shot, keep
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class ViewNode(PerceptionNode):
         self._pictures: dict[str, Pictures] = {}
         self._annotated: dict[str, AnnotatedTopic] = {}
         self._annotations: dict[str, AnnotationsTopic] = {}
-        self._tracks: dict[str, OrderedDict[int, Tracks]] = {
+        self._ids: dict[str, OrderedDict[tuple[int, Place], Ids]] = {
             camera: OrderedDict() for camera in settings.served
         }
         for camera in settings.served:
@@ -84,8 +84,9 @@ class ViewNode(PerceptionNode):
                 self.add_subscription(kind, topic, partial(heard, camera), qos, raw=False)
             self._annotated[camera] = AnnotatedTopic(self, camera, settings.view_rate)
             self._annotations[camera] = AnnotationsTopic(self, camera)
-            topic = settings.topic_of(TRACKS, camera)
-            self.add_subscription(Tracks, topic, partial(self._on_tracks, camera), TRACK_QUEUE)
+            topic = settings.topic_of(TRACKED_DETECTIONS, camera)
+            heard = partial(self._on_tracked, camera)
+            self.add_subscription(Detection2DArray, topic, heard, TRACK_QUEUE)
         self.add_subscription(
             Bool, settings.safe_stop_topic, self._on_safe_stop, LATCHED, raw=False
         )
@@ -151,7 +152,7 @@ class ViewNode(PerceptionNode):
             came_s, camera, report = self._waiting[0]
             picture = None
             if camera in self._pictures and self._is_wanted(camera, report):
-                shot = self._pictures[camera].shot(stamp_ns_of(report))
+                shot = self._pictures[camera].shot(report)
                 if shot is not None:
                     picture = self._shown(camera, report, shot)
                 elif now_s - came_s < PICTURE_WAIT_S:
@@ -180,8 +181,8 @@ class ViewNode(PerceptionNode):
             return None
         if found is None:
             return Picture(shot.jpeg(), None)
-        followed = self._tracks[camera].get(stamp_ns_of(report))
-        ids = identities(found.boxes, followed.tracks if followed else ())
+        key = stamp_ns_of(report), place_of(found.boxes)
+        ids = self._ids[camera].get(key, (None,) * len(found))
         places = shot.place(found.boxes).round(4).tolist()
         objects = [
             [*place, label, round(score, 2), class_colour(label), track]
@@ -193,7 +194,7 @@ class ViewNode(PerceptionNode):
 
     def _found(self, camera: str, report: FrameReport) -> FrameDetections | None:
         """What was published for a frame; None if nothing was, or if it did not reach us."""
-        record = self._pictures[camera].found(stamp_ns_of(report))
+        record = self._pictures[camera].found(report)
         if record is None or not report.published_ns or record.count != report.detections:
             return None
         count, names = record.count, self._names.get(camera, [])
@@ -209,6 +210,8 @@ class ViewNode(PerceptionNode):
         if report.status not in set(FrameStatus):
             self.get_logger().warning(f"reports of status {report.status} are not used", once=True)
             return
+        if camera in self._pictures:
+            self._pictures[camera].hear(report)
         self._waiting.append((time.monotonic(), camera, report))
         if len(self._waiting) > MAX_WAITING:
             _, camera, report = self._waiting.popleft()
@@ -221,10 +224,11 @@ class ViewNode(PerceptionNode):
         counts = {status.name: getattr(health, status.name.lower()) for status in FrameStatus}
         self._feed.health(camera, health.mode, health.cause, health.faults, counts)
 
-    def _on_tracks(self, camera: str, data: bytes) -> None:
+    def _on_tracked(self, camera: str, data: bytes) -> None:
         if self._pictures:
-            tracks = deserialize_message(data, Tracks)
-            keep(self._tracks[camera], stamp_ns_of(tracks), tracks)
+            message = deserialize_message(data, Detection2DArray)
+            place, ids = identified(message)
+            keep(self._ids[camera], (stamp_ns_of(message), place), ids)
 
     def _on_safe_stop(self, request: Bool) -> None:
         self._feed.safe_stop(request.data)

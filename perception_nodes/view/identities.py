@@ -1,31 +1,27 @@
-"""Which detection of a frame belongs to which track."""
+"""Which detection of a frame belongs to which track, as the tracker tells it."""
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.core.geometry import pairwise_iou
+Place: TypeAlias = tuple[float, ...]
+"""Corners of a frame's boxes, one box behind the other. With the stamp, which some cameras do not
+give, they tell which frame a message without its number is about."""
+Ids: TypeAlias = tuple[str | None, ...]
+"""Of the track of each box, None where there is none."""
 
-MIN_IOU = 0.3
-"""A track is stated for a later time than the frame's: its box has moved a little."""
+
+def place_of(boxes: NDArray[np.float32]) -> Place:
+    """Where boxes float32 [n, 4] are, x1 y1 x2 y2 in source pixels."""
+    return tuple(boxes.ravel().tolist())
 
 
-def identities(boxes: NDArray[np.float32], tracks: Sequence[Any]) -> list[int | None]:
-    """The id of the track on each box, None where there is none; the largest overlap first.
-
-    Args:
-        boxes: float32 [n, 4], x1 y1 x2 y2 in source pixels.
-        tracks: objects with the attributes of `perception_interfaces/Track`.
-    """
-    found: list[int | None] = [None] * len(boxes)
-    centred = np.array([track.box for track in tracks], np.float64).reshape(-1, 4)
-    half = centred[:, 2:] / 2
-    corners = np.hstack([centred[:, :2] - half, centred[:, :2] + half])
-    overlaps = pairwise_iou(boxes.astype(np.float64), corners)
-    while overlaps.size and overlaps.max() > MIN_IOU:
-        box, track = divmod(int(overlaps.argmax()), len(tracks))
-        found[box] = int(tracks[track].id)
-        overlaps[box], overlaps[:, track] = 0, 0
-    return found
+def identified(message: Any) -> tuple[Place, Ids]:
+    """Read a `vision_msgs/Detection2DArray` of the tracker."""
+    boxes = [detection.bbox for detection in message.detections]
+    # Centre and size are double, so that the very corners come back that they were made of.
+    centres = np.array([(b.center.position.x, b.center.position.y) for b in boxes]).reshape(-1, 2)
+    halves = np.array([(b.size_x, b.size_y) for b in boxes]).reshape(-1, 2) / 2
+    corners = np.hstack([centres - halves, centres + halves]).astype(np.float32)
+    return place_of(corners), tuple(detection.id or None for detection in message.detections)

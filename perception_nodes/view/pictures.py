@@ -27,11 +27,14 @@ from perception_nodes.core.frame import (
 from perception_nodes.core.geometry import lens_of, rectified_boxes
 from perception_nodes.preprocess.compressed import source_size
 from perception_nodes.report.annotate import Picture, PictureMaker
+from perception_nodes.report.recording import nanoseconds
 from perception_nodes.transport.channels import detection_reader, slot_reader
 from perception_nodes.transport.shm import Endpoint, Reader, Sample
 
 KEPT = 12
 """Frames whose reports may still come: 0.4 s at 30 Hz."""
+STAMPS_KEPT = 1000
+"""Half a minute at 30 Hz: longer than frames are kept of which few are taken up."""
 WAITING = 1
 """Frames that wait for us: each one keeps memory from the camera."""
 MAX_PAUSE_NS = 20_000_000
@@ -89,8 +92,9 @@ class Pictures:
             frames = slot_reader(endpoint, camera, WAITING)
         self._frames: Reader[Any] = frames
         self._held: tuple[int, Sample[Any]] | None = None
-        self._shots: OrderedDict[int, Shot] = OrderedDict()
-        self._records: OrderedDict[int, DetectionRecord] = OrderedDict()
+        self._shots: OrderedDict[object, Shot] = OrderedDict()
+        self._records: OrderedDict[object, DetectionRecord] = OrderedDict()
+        self._stamps: OrderedDict[int, int] = OrderedDict()
         self._newest_ns = time.monotonic_ns()
 
     @property
@@ -101,7 +105,7 @@ class Pictures:
     def take(self) -> None:
         """Take up the next frame, if its deadline has passed, and all detections."""
         for record in self._found.records():
-            keep(self._records, record.stamp_ns, record)
+            keep(self._records, frame_key(record), record)
         now_ns = time.monotonic_ns()
         if self._held is None and (sample := self._frames.receive()) is not None:
             self._held, self._newest_ns = (now_ns, sample), now_ns
@@ -109,20 +113,35 @@ class Pictures:
             return
         sample = self._held[1]
         try:
-            shot = self._camera_shot(sample) if self._is_camera else self._slot_shot(sample)
-            keep(self._shots, sample.header.stamp_ns, shot)
+            if self._is_camera:
+                keep(self._shots, sample.header.stamp_ns, self._camera_shot(sample))
+            else:
+                keep(self._shots, frame_key(sample.header), self._slot_shot(sample))
         except FrameRejected:
             pass  # the graph reports it as FAILED, with the reason
         finally:
             self.release()
 
-    def shot(self, stamp_ns: int) -> Shot | None:
-        """The frame of a stamp, None if it was not taken up."""
-        return self._shots.get(stamp_ns)
+    def hear(self, report: Any) -> None:
+        """Note that a report has come, an object with the attributes of `FrameReport`."""
+        stamp_ns = nanoseconds(report.header.stamp)
+        keep(self._stamps, stamp_ns, self._stamps.get(stamp_ns, 0) + 1, STAMPS_KEPT)
 
-    def found(self, stamp_ns: int) -> DetectionRecord | None:
+    def shot(self, report: Any) -> Shot | None:
+        """The frame of a report, None if it was not taken up, or it is not known which it is.
+
+        In the camera's channel frames have no numbers that reports have. There a stamp tells them
+        apart, if there is one and no other frame has the same.
+        """
+        if not self._is_camera:
+            return self._shots.get(frame_key(report))
+        stamp_ns = nanoseconds(report.header.stamp)
+        is_one = stamp_ns != 0 and self._stamps.get(stamp_ns) == 1
+        return self._shots.get(stamp_ns) if is_one else None
+
+    def found(self, report: Any) -> DetectionRecord | None:
         """What was found in it, None if nothing was published."""
-        return self._records.get(stamp_ns)
+        return self._records.get(frame_key(report))
 
     def release(self) -> None:
         """Give back the frame that waits for its deadline."""
@@ -148,8 +167,17 @@ class Pictures:
         return Shot(picture, (header.source_width, header.source_height), header)
 
 
-def keep(kept: OrderedDict[int, Any], stamp_ns: int, value: Any) -> None:
+def frame_key(frame: Any) -> tuple[int, int]:
+    """What tells a frame from all others, in its slot, its detections and its report.
+
+    Stamps do not, since some cameras give none. Numbers begin anew in each process that takes
+    frames in, but not at the same time.
+    """
+    return frame.sequence, frame.capture_ns
+
+
+def keep(kept: OrderedDict[Any, Any], key: object, value: object, count: int = KEPT) -> None:
     """Add what belongs to a frame, and forget what belongs to older ones."""
-    kept[stamp_ns] = value
-    while len(kept) > KEPT:
+    kept[key] = value
+    while len(kept) > count:
         kept.popitem(last=False)

@@ -8,17 +8,19 @@ from contextlib import contextmanager
 import numpy as np
 import rclpy
 from foxglove_msgs.msg import ImageAnnotations
-from perception_interfaces.msg import FrameReport, Health, Track, Tracks
+from perception_interfaces.msg import FrameReport, Health
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Bool
-from vision_msgs.msg import VisionInfo
+from vision_msgs.msg import Detection2DArray, VisionInfo
 
+from perception_nodes.transport.cdr_writer import write_tracked_detections
 from perception_nodes.transport.channels import detection_writer, slot_writer
 from perception_nodes.transport.shm import Endpoint
 
 NAMES = ["person", "kart"]
+CLASSES = [name.encode() for name in NAMES]
 SOURCE, INPUT = (320, 200), (160, 128)
 BOX = (80.0, 50.0, 160.0, 150.0)
 GREY = 130
@@ -36,7 +38,7 @@ class PlayedGraph:
         create = self.node.create_publisher
         self._reports = create(FrameReport, "perception/frame_report", 10)
         self._healths = create(Health, "perception/health", LATCHED)
-        self._tracks = create(Tracks, "perception/tracks", 10)
+        self._tracked = create(Detection2DArray, "perception/tracked_detections", 10)
         self._stops = create(Bool, "perception/safe_stop", LATCHED)
         self.annotated: list[CompressedImage] = []
         self.node.create_subscription(
@@ -54,10 +56,10 @@ class PlayedGraph:
 
     def play(self, number: int) -> None:
         """Everything about one frame; every tenth is late."""
-        stamp_ns, late = time.time_ns(), number % 10 == 0
+        stamp_ns, begun_ns = time.time_ns(), time.monotonic_ns()
         slot = self._slots.loan()
         header = slot.header
-        header.sequence, header.stamp_ns = number, stamp_ns
+        header.sequence, header.stamp_ns, header.capture_ns = number, stamp_ns, begun_ns
         header.source_width, header.source_height = SOURCE
         header.width, header.height = INPUT
         header.scale_x = header.scale_y = 0.5
@@ -68,11 +70,13 @@ class PlayedGraph:
         self._slots.send(slot)
         record = self._found.loan(0)
         record.header.sequence, record.header.stamp_ns, record.header.count = number, stamp_ns, 1
+        record.header.capture_ns = begun_ns
         np.frombuffer(record.header.boxes, np.float32)[:4] = BOX
         record.header.scores[0], record.header.classes[0] = 0.75, 1
+        objects = record.header.detections()
         self._found.send(record)
-        self._tracks.publish(self._tracked(stamp_ns))
-        self._reports.publish(self._report(number, stamp_ns, late))
+        self._tracked.publish(write_tracked_detections(stamp_ns, b"camera", objects, CLASSES, [42]))
+        self._reports.publish(self._report(number, stamp_ns, begun_ns))
         self._healths.publish(Health(mode=Health.UNSAFE, cause="a cause", faults=["a fault"]))
         self._stops.publish(Bool(data=True))
         self._executor.spin_once(timeout_sec=1 / 30)
@@ -80,17 +84,9 @@ class PlayedGraph:
     def close(self) -> None:
         self._endpoint.close()
 
-    def _tracked(self, stamp_ns: int) -> Tracks:
-        x1, y1, x2, y2 = BOX
-        track = Track(
-            id=42, class_id="kart", box=[(x1 + x2) / 2 + 1, (y1 + y2) / 2, x2 - x1, y2 - y1]
-        )
-        message = Tracks(tracks=[track])
-        message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp_ns, 10**9)
-        return message
-
-    def _report(self, number: int, stamp_ns: int, late: bool) -> FrameReport:
-        begun_ns, step_ns = time.monotonic_ns(), 3_000_000 if late else 1_000_000
+    def _report(self, number: int, stamp_ns: int, begun_ns: int) -> FrameReport:
+        late = number % 10 == 0
+        step_ns = 3_000_000 if late else 1_000_000
         report = FrameReport(
             camera="front",
             sequence=number,

@@ -140,7 +140,7 @@ def test_a_page_beside_a_graph_tells_all_that_it_publishes(start: Starter, domai
     front = facts["cameras"]["front"]
     assert pixels(jpeg).shape == (100, 160, 3) and abs(float(pixels(jpeg).mean()) - GREY) < 3
     ((*box, name, score, _, track),) = objects(facts)
-    assert box == [0.25, 0.25, 0.5, 0.75] and (name, score, track) == ("kart", 0.75, 42)
+    assert box == [0.25, 0.25, 0.5, 0.75] and (name, score, track) == ("kart", 0.75, "42")
     miss = front["misses"][-1]
     assert (miss["status"], miss["reason"], miss["ms"]) == (FrameStatus.LATE, "too slow", 15.0)
     assert (front["health"]["mode"], front["health"]["cause"]) == ("UNSAFE", "a cause")
@@ -159,7 +159,7 @@ def test_a_page_beside_a_graph_tells_all_that_it_publishes(start: Starter, domai
 def test_messages_that_no_node_of_ours_sends_are_left_out() -> None:
     rclpy.init()
     page: Any = rclpy.create_node("page")
-    page._feed, page._waiting = Feed(("front",), 10.0, 10.0), deque()
+    page._feed, page._waiting, page._pictures = Feed(("front",), 10.0, 10.0), deque(), {}
 
     def health() -> Any:
         return page._feed.update(0).facts["cameras"]["front"]["health"]

@@ -1,39 +1,31 @@
-"""Tracks on the boxes of a frame, held against every other way to pair them."""
-
-from itertools import permutations
-from types import SimpleNamespace
+"""Identities as the tracker's node writes them, read for the boxes of a frame."""
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perception_nodes.core.geometry import pairwise_iou
-from perception_nodes.view.identities import MIN_IOU, identities
+from perception_nodes.core.frame import Detections
+from perception_nodes.drives.schemas import DETECTIONS, typestore
+from perception_nodes.transport.cdr_writer import write_tracked_detections
+from perception_nodes.view.identities import identified, place_of
 
-SQUARES = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=4, unique=True)
-
-
-def track(number: int, x: float, y: float) -> SimpleNamespace:
-    return SimpleNamespace(id=number, box=[x + 10, y + 10, 20, 20])
-
-
-@given(SQUARES, SQUARES)
-def test_each_track_is_on_one_box_at_most_and_the_best_pair_is_one(first, second) -> None:
-    boxes = np.array([(x, y, x + 20, y + 20) for x, y in first], np.float32).reshape(-1, 4)
-    found = identities(boxes, [track(7 + n, *corner) for n, corner in enumerate(second)])
-    given_ids = [one for one in found if one is not None]
-    assert len(found) == len(boxes) and len(set(given_ids)) == len(given_ids)
-    pairs = [(b, t) for b in range(len(first)) for t in range(len(second))]
-    if pairs:
-        corners = np.array([(x, y, x + 20, y + 20) for x, y in second], np.float64)
-        iou = pairwise_iou(boxes.astype(np.float64), corners)
-        best = max(iou[pair] for pair in pairs)
-        assert (best > MIN_IOU) == bool(given_ids)
-        assert all(iou[b, one - 7] > MIN_IOU for b, one in enumerate(found) if one is not None)
+PIXELS = st.integers(0, 65_535 * 256).map(lambda n: n / 256)
+BOXES = st.lists(st.tuples(PIXELS, PIXELS, PIXELS, PIXELS, st.integers(0, 1 << 63)), max_size=5)
 
 
-def test_neighbours_that_have_moved_keep_their_ids() -> None:
-    boxes = np.array([(x, 0, x + 20, 20) for x in (0, 21, 42)], np.float32)
-    for order in permutations(range(3)):
-        tracks = [track(n, 21 * n + 3, 1) for n in order]
-        assert identities(boxes, tracks) == [0, 1, 2]
+@given(BOXES)
+def test_boxes_that_were_tracked_have_their_ids(found) -> None:
+    boxes = np.array([box for *box, _ in found], np.float32).reshape(-1, 4)
+    ids = [number for *_, number in found]
+    labels = np.zeros(len(found), np.int64)
+    objects = Detections(boxes, np.ones(len(found), np.float32), labels)
+    data = write_tracked_detections(0, b"camera", objects, [b"car"], ids)
+    place, shown = identified(typestore().deserialize_cdr(data, DETECTIONS))
+    assert place == place_of(boxes)
+    assert shown == tuple(str(number) if number else None for number in ids)
+
+
+def test_other_boxes_are_in_another_place() -> None:
+    boxes = np.array([[0, 0, 20, 20], [30, 0, 50, 20]], np.float32)
+    assert len({place_of(boxes), place_of(boxes[::-1]), place_of(boxes[:1])}) == 3
+    assert place_of(-0.0 * boxes) == place_of(0.0 * boxes)
