@@ -24,16 +24,24 @@ PROCESSES = {
 TRACKER = "tracker_node"
 
 
-class PublishedTracks(NamedTuple):
-    """When the tracks of a frame were published, by the clock of the stamps, and how many."""
+class RecordedTracks(NamedTuple):
+    """The tracks of a frame as they were recorded.
+
+    Attributes:
+        camera, sequence, stamp_ns: of the frame.
+        log_time_ns: when they were with the recorder, by the clock of the stamps. When they were
+            published they do not say: `predicted_to` may lie before that, or ahead of it.
+        tracks: how many.
+    """
 
     camera: str
+    sequence: int
     stamp_ns: int
-    published_ns: int
+    log_time_ns: int
     tracks: int
 
 
-def read_traced(path: Path) -> tuple[list[ReportedFrame], list[PublishedTracks]]:
+def read_traced(path: Path) -> tuple[list[ReportedFrame], list[RecordedTracks]]:
     """The frames of a recording of frame reports, and their tracks.
 
     Raises:
@@ -47,8 +55,8 @@ def read_traced(path: Path) -> tuple[list[ReportedFrame], list[PublishedTracks]]
         if type_name == FRAME_REPORT:
             frames.append(ReportedFrame.of_message(message, log_time_ns))
         elif not message.coasted:
-            stamp_ns, at_ns = nanoseconds(message.header.stamp), nanoseconds(message.predicted_to)
-            tracked.append(PublishedTracks(message.camera, stamp_ns, at_ns, len(message.tracks)))
+            frame = message.camera, message.sequence, nanoseconds(message.header.stamp)
+            tracked.append(RecordedTracks(*frame, log_time_ns, len(message.tracks)))
     if not frames:
         raise RecordingError(
             f"recording {path} has no frame reports; record perception/frame_report, and "
@@ -62,7 +70,7 @@ def read_traced(path: Path) -> tuple[list[ReportedFrame], list[PublishedTracks]]
     return frames, tracked
 
 
-def trace_of(frames: Iterable[Any], tracked: Sequence[PublishedTracks] = ()) -> bytes:
+def trace_of(frames: Iterable[Any], tracked: Sequence[RecordedTracks] = ()) -> bytes:
     """The trace of frames.
 
     A process does one thing at a time, so a stage is shown from where the process was free on; how
@@ -79,7 +87,7 @@ def trace_of(frames: Iterable[Any], tracked: Sequence[PublishedTracks] = ()) -> 
     by_camera: dict[str, list[Any]] = {}
     for frame in frames:
         by_camera.setdefault(_text(frame.camera), []).append(frame)
-    published = {(one.camera, one.stamp_ns): one for one in tracked}
+    recorded = {(one.camera, one.sequence, one.stamp_ns): one for one in tracked}
     roots = {name: trace.process(name, n) for n, name in enumerate((*PROCESSES, TRACKER), 1)}
     flow = 0
     for camera, own in by_camera.items():
@@ -100,11 +108,15 @@ def trace_of(frames: Iterable[Any], tracked: Sequence[PublishedTracks] = ()) -> 
             if frame.published_ns:
                 left_ms = (frame.deadline_ns - frame.published_ns) / 1e6
                 trace.count(budget, frame.published_ns, left_ms)
-            tracks = published.get((camera, frame.stamp_ns))
-            if tracks is not None and frame.published_ns:
-                at_ns = frame.capture_ns + tracks.published_ns - tracks.stamp_ns
-                begin_ns = max(frame.published_ns, free_ns[TRACKER])
-                free_ns[TRACKER] = max(begin_ns, at_ns)
+            tracks = recorded.get((camera, frame.sequence, frame.stamp_ns))
+            # Without a stamp that holds, nothing ties the recorder's clock to ours.
+            if tracks is None or frame.clock_suspect:
+                continue
+            at_ns = frame.capture_ns + tracks.log_time_ns - tracks.stamp_ns
+            begin_ns = max(frame.published_ns, free_ns[TRACKER])
+            # A replay's log times are those of its drive, when nothing was published yet.
+            if frame.published_ns and at_ns > begin_ns:
+                free_ns[TRACKER] = at_ns
                 facts = {"tracks": tracks.tracks}
                 trace.slice(lanes[TRACKER], "track", begin_ns, at_ns, facts, flow, ends_flow=True)
         count = 0

@@ -6,12 +6,18 @@ import pytest
 from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as pb
 
 from perception_nodes.cli.trace import trace_command
-from perception_nodes.core.frame import STAMPS, FrameRecord, FrameStatus, RecordKind
-from perception_nodes.drives.schemas import FRAME_REPORT
+from perception_nodes.core.frame import STAMPS, FrameFlag, FrameRecord, FrameStatus, RecordKind
+from perception_nodes.drives.schemas import FRAME_REPORT, TRACKS
 from perception_nodes.graph.settings import SettingsError
-from perception_nodes.report.frame_trace import PublishedTracks, read_traced, trace_of
-from perception_nodes.report.recording import FRAME_REPORT_TOPIC, Recorder, RecordingError
-from perception_nodes.transport.cdr_writer import write_frame_report
+from perception_nodes.report.frame_trace import RecordedTracks, read_traced, trace_of
+from perception_nodes.report.recording import (
+    FRAME_REPORT_TOPIC,
+    TRACKS_TOPIC,
+    Recorder,
+    RecordingError,
+)
+from perception_nodes.tracking.tracker import Tracker
+from perception_nodes.transport.cdr_writer import write_frame_report, write_tracks
 from perception_nodes.transport.journal import Journal
 
 MS = 1_000_000
@@ -70,7 +76,7 @@ class Read:
 
 def test_a_frame_goes_from_capture_to_publication_and_its_tracks():
     one = frame(0)
-    tracks = [PublishedTracks("front", one.stamp_ns, one.stamp_ns + 8 * MS, 5)]
+    tracks = [RecordedTracks("front", 0, one.stamp_ns, one.stamp_ns + 8 * MS, 5)]
     read = Read(trace_of([one], tracks))
     found = [
         (lane[0], name, begin - START_NS, end - START_NS)
@@ -90,6 +96,27 @@ def test_a_frame_goes_from_capture_to_publication_and_its_tracks():
     assert read.counts["front: budget left when published"] == [(START_NS + 7 * MS, 3.0)]
     assert read.counts["front: frames in flight"] == [(START_NS + MS, 1), (START_NS + 7 * MS, 0)]
     assert not read.instants
+
+
+def test_tracks_end_when_they_were_recorded_for_whatever_time_they_are(tmp_path):
+    recorded, frames = tmp_path / "r.mcap", [frame(number) for number in range(3)]
+    frames[2].flags = FrameFlag.CLOCK_SUSPECT
+    frames[2].stamp_ns = 0
+    with Recorder(recorded) as recorder:
+        for one in frames:
+            at_ns = START_NS + 10**18 + 33 * MS * one.sequence + 9 * MS
+            ahead = Tracker(1).at(one.stamp_ns + 300 * MS)
+            recorder.write(TRACKS_TOPIC, TRACKS, at_ns, write_tracks(one, "front", ahead, []))
+            recorder.write(FRAME_REPORT_TOPIC, FRAME_REPORT, at_ns, write_frame_report(one))
+    slices = [one for one in Read(trace_of(*read_traced(recorded))).slices if one[1] == "track"]
+    ends = [(begin - START_NS, end - START_NS) for _, _, begin, end, *_ in slices]
+    assert ends == [(7 * MS, 9 * MS), (40 * MS, 42 * MS)]  # none where the clock is not known
+
+
+def test_tracks_of_a_replay_whose_log_times_are_of_its_drive_are_left_out():
+    one = frame(0)
+    tracks = [RecordedTracks("front", 0, one.stamp_ns, one.stamp_ns + MS, 5)]
+    assert "track" not in [name for _, name, *_ in Read(trace_of([one], tracks)).slices]
 
 
 def test_what_was_not_published_in_time_says_so_where_it_ended():
