@@ -53,7 +53,7 @@ def picture(grey: int = 90, name: str = "car") -> Picture:
     pixels = np.full((90, 160, 3), grey, np.uint8)
     box = [0.4, 0.4, 0.6, 0.6]
     return Picture(
-        simplejpeg.encode_jpeg(pixels, 80, "BGR"), [[*box, name, 0.8, class_colour(name), 12]]
+        simplejpeg.encode_jpeg(pixels, 80, "BGR"), [[*box, name, 0.8, class_colour(name), "12"]]
     )
 
 
