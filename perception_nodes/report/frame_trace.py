@@ -91,7 +91,7 @@ def trace_of(frames: Iterable[Any], tracked: Sequence[RecordedTracks] = ()) -> b
     roots = {name: trace.process(name, n) for n, name in enumerate((*PROCESSES, TRACKER), 1)}
     flow = 0
     for camera, own in by_camera.items():
-        own.sort(key=lambda frame: frame.capture_ns)
+        own.sort(key=_began_ns)
         lanes = {name: trace.track(camera, root) for name, root in roots.items()}
         budget = trace.counter(
             f"{camera}: budget left when published", "ms", roots["detector_node"]
@@ -138,7 +138,7 @@ def _frame(
         "model": _text(frame.model),
         "detections": int(frame.detections),
     }
-    place, last_ns = "camera", frame.capture_ns
+    place, last_ns = "camera", _began_ns(frame)
     stamps = iter(zip(STAMPS[:-1], STAMPS[1:], strict=True))
     for process, stages in PROCESSES.items():
         for stage in stages:
@@ -153,6 +153,11 @@ def _frame(
             place, last_ns = process, max(last_ns, end_ns)
     if status not in PUBLISHED or status == FrameStatus.LATE:
         trace.instant(lanes[place], status.name, last_ns, facts)
+
+
+def _began_ns(frame: Any) -> int:
+    """The first time that is known of a frame; of one whose records were lost not the capture's."""
+    return int(frame.capture_ns or frame.ingested_ns)
 
 
 def _text(value: str | bytes) -> str:

@@ -98,6 +98,14 @@ def test_a_frame_goes_from_capture_to_publication_and_its_tracks():
     assert not read.instants
 
 
+def test_a_frame_whose_records_were_lost_ends_when_it_was_missed():
+    lost = frame(1, FrameStatus.FAILED)
+    lost.capture_ns, at_ns = 0, lost.ingested_ns
+    read = Read(trace_of([lost, frame(0)]))
+    assert [(name, when) for _, name, when, _ in read.instants] == [("FAILED", at_ns)]
+    assert min(begin for _, _, begin, *_ in read.slices) == START_NS
+
+
 def test_tracks_end_when_they_were_recorded_for_whatever_time_they_are(tmp_path):
     recorded, frames = tmp_path / "r.mcap", [frame(number) for number in range(3)]
     frames[2].flags = FrameFlag.CLOCK_SUSPECT
