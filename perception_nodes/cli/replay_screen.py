@@ -53,6 +53,8 @@ def show(name: str, summary: dict[str, Any], folder: Path) -> None:
         say(f"  {line}")
     if len(lines) > SHOWN_CHANGES:
         say(f"  and {len(lines) - SHOWN_CHANGES} more, in {folder / 'summary.json'}")
+    if doubtful := _doubtful(summary):
+        say(f"  {doubtful}")
     say(f"{name}: {verdict(summary)[1]}")
     say(f"Written to {folder}: {', '.join(sorted(p.name for p in folder.iterdir()))}")
 
@@ -129,9 +131,23 @@ def show_all(whole: dict[str, Any], out: Path) -> None:
     for name, summary in drives.items():
         for line in summary.get("golden", {}).get("lines", [])[:SHOWN_CHANGES]:
             say(f"{name}: {line}")
+        if doubtful := _doubtful(summary):
+            say(f"{name}: {doubtful}")
     for name, reason in failed.items():
         say(f"{name} could not be replayed: {reason}")
     say(f"Written to {out}: drives.csv, summary.json, and a folder a drive")
+
+
+def _doubtful(summary: dict[str, Any]) -> str:
+    """What to say of objects that are too near to the score threshold to be changes, if any."""
+    from perception_nodes.report.page import counted
+
+    count = summary.get("golden", {}).get("doubtful", 0)
+    return (
+        f"{counted(count, 'object')} near the score threshold came or went; not counted as changed"
+        if count
+        else ""
+    )
 
 
 def _cells(name: str, facts: dict[str, Any], changes: int) -> list[str]:

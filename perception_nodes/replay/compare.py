@@ -20,6 +20,7 @@ from perception_nodes.report import charts, page
 from perception_nodes.report.annotate import decoded
 from perception_nodes.report.changes import (
     Comparison,
+    Kind,
     Time,
     Tolerance,
     frames_of,
@@ -41,7 +42,10 @@ COLOURS = ("#4263eb", "#e8590c")
 MAX_PICTURES = 8
 MAX_LETTERS = 20
 """Longer figures, such as hashes, are cut off so that both runs fit side by side."""
+SETTINGS = {"bag": ("bag",), "topic": ("topic",), "score threshold": ("score_threshold",)}
+"""What is the same for runs whose objects say something of each other."""
 FIGURES = {
+    **SETTINGS,
     "frames": ("frames_in",),
     "objects": ("detections",),
     "failed frames": ("status", "FAILED"),
@@ -82,15 +86,17 @@ def compare_runs(first: Path, second: Path, out: Path) -> dict[str, Any]:
     threshold = max(_number(summary, "score_threshold", 0.0) for summary in summaries)
     deadline_ms = _number(summaries[1], "deadline_ms", DEADLINE_MS)
     comparison = Comparison(frames_of(recordings[0]), threshold, Tolerance())
-    changed: dict[Time, list[str]] = {}
-    times = list(numbered(report.log_time_ns for report in recordings[1].reports))
-    for time, report in zip(times, recordings[1].reports, strict=True):
-        found = objects_of(recordings[1].found(report))
-        if changes := comparison.frame(report.sequence, time[0], found):
-            where, _, what = str(changes[0]).partition(": ")
-            others = [str(change).partition(": ")[2] for change in changes[1:]]
-            changed[time] = [f"{where}: {what}", *others]
+    times: dict[int, Time] = {}
+    each = numbered(report.log_time_ns for report in recordings[1].reports)
+    for time, report in zip(each, recordings[1].reports, strict=True):
+        comparison.frame(report.sequence, time[0], objects_of(recordings[1].found(report)))
+        times[report.sequence] = time
     comparison.finish()
+    changed: dict[Time, list[str]] = {}
+    for change in comparison.changes or comparison.doubtful:
+        if change.kind not in (Kind.FRAME_NEW, Kind.FRAME_MISSING):
+            said = changed.setdefault(times[change.frame], [])
+            said.append(str(change).partition(": ")[2] if said else str(change))
     result: dict[str, Any] = {
         "runs": [str(folder) for folder in folders],
         "figures": {
@@ -106,7 +112,7 @@ def compare_runs(first: Path, second: Path, out: Path) -> dict[str, Any]:
         "comparison.html.j2",
         heading=f"{first} and {second}",
         verdict=_verdict(result),
-        tone="good" if not result["objects"]["changes"] else "fair",
+        tone="good" if _is_same(result) else "fair",
         runs=result["runs"],
         figures=_figures(result),
         latency=charts.as_html(_latency(work_ms, folders, deadline_ms)),
@@ -125,8 +131,8 @@ def comparison_table(result: dict[str, Any]) -> Table:
     table = Table("", *map(markup.escape, result["runs"]), box=box.SIMPLE_HEAD)
     for name, values in result["figures"].items():
         if any(value is not None for value in values):
-            table.add_row(name, *map(_shown, values))
-    table.add_row("", _verdict(result), "")
+            table.add_row(name, *(markup.escape(_shown(value)) for value in values))
+    table.add_row("", markup.escape(_verdict(result)), "")
     return table
 
 
@@ -159,14 +165,38 @@ def _figure_of(summary: dict[str, Any], keys: tuple[str, ...]) -> Any:
     return value
 
 
+def _differing(result: dict[str, Any]) -> list[str]:
+    """A sentence for each of the `SETTINGS` that is not the same."""
+    figures = result["figures"]
+    return [
+        f"The runs differ in {name}: {figures[name][0]} and {figures[name][1]}."
+        for name in SETTINGS
+        if figures[name][0] != figures[name][1]
+    ]
+
+
+def _is_same(result: dict[str, Any]) -> bool:
+    objects = result["objects"]
+    return not (objects["changes"] or objects["doubtful"] or _differing(result))
+
+
 def _verdict(result: dict[str, Any]) -> str:
+    return " ".join([*_differing(result), _verdict_of_objects(result)])
+
+
+def _verdict_of_objects(result: dict[str, Any]) -> str:
     objects = result["objects"]
     if result["identical_messages"]:
         return "Both runs wrote the same messages, byte by byte."
-    if not objects["changes"]:
-        return "Both runs found the same objects."
-    kinds = ", ".join(f"{kind}: {count}" for kind, count in objects["kinds"].items())
-    return f"Objects differ in {objects['frames_changed']} of {objects['frames']} frames. {kinds}."
+    said = "Both runs found the same objects"
+    if objects["changes"]:
+        kinds = ", ".join(f"{kind}: {count}" for kind, count in objects["kinds"].items())
+        frames = f"{objects['frames_changed']} of {objects['frames']} frames"
+        said = f"Objects differ in {frames}. {kinds}"
+    if objects["doubtful"]:
+        near = page.counted(objects["doubtful"], "object")
+        said += f", apart from {near} near the score threshold that one run has only"
+    return f"{said}."
 
 
 def _figures(result: dict[str, Any]) -> list[list[str]]:

@@ -1,8 +1,8 @@
 """Golden files: the objects that a drive is known to give, to compare a replay with.
 
 Machines differ in the last bits of a score, so a comparison has tolerances. An object whose score
-is within the tolerance of the threshold may appear or vanish: it is counted as doubtful, not as a
-change.
+is within the tolerance of the threshold may appear or vanish: it is counted as doubtful, and only
+where there are many of them as a change.
 """
 
 import json

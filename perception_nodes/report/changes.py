@@ -14,6 +14,13 @@ from perception_nodes.report.recording import FrameDetections, Recording
 
 SAME_OBJECT_IOU = 0.3
 """Two boxes of one class with a smaller IoU are different objects."""
+DOUBTFUL_SHARE = 0.5
+"""Of the objects near the score threshold, the share that may come and go without being changes.
+
+Between two runtimes on one machine it is a quarter.
+"""
+DOUBTFUL_OBJECTS = 5
+"""So many may in any case: a share of very few tells nothing."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,7 @@ class Change(NamedTuple):
     """One difference.
 
     Attributes:
-        frame: index of the frame in the drive.
+        frame: index of the frame in the drive; of a missing one, in the golden.
         at_s: seconds since the first frame.
         kind: what changed.
         before, after: the object in the golden and in this run; None where there is none.
@@ -125,21 +132,34 @@ def numbered(times_ns: Iterable[int]) -> Iterator[Time]:
 
 
 class Comparison:
-    """Compares the frames of a drive with those of a golden, one after the other."""
+    """Compares the frames of a drive with those of a golden, one after the other.
+
+    Attributes:
+        frames: compared so far.
+        changes: found so far.
+        doubtful: objects with a score near the threshold that are on one side only. They are
+            changes, too, if there are so many that rounding is not the cause; see `finish`.
+    """
 
     def __init__(self, expected: Frames, score_threshold: float, tolerance: Tolerance) -> None:
         self._expected = dict(expected)
+        self._places = {time: place for place, time in enumerate(expected)}
         self._start_ns = min(expected, default=(0, 0))[0]
         self._seen: Counter[int] = Counter()
         self._sure_score = score_threshold + tolerance.score
         self._tolerance = tolerance
+        scores = [item.score for objects in expected.values() for item in objects or ()]
+        self._expected_objects, self._found_objects = len(scores), 0
+        near = sum(score < self._sure_score for score in scores)
+        self._allowed = max(DOUBTFUL_OBJECTS, DOUBTFUL_SHARE * near)
         self.frames = 0
-        self.doubtful = 0
+        self.doubtful: list[Change] = []
         self.changes: list[Change] = []
 
     def frame(self, index: int, time_ns: int, found: list[DetectedObject] | None) -> list[Change]:
-        """Compare the next frame; returns its changes."""
+        """Compare the next frame; returns its changes, without doubtful ones."""
         self.frames += 1
+        self._found_objects += len(found or ())
         at_s = round((time_ns - self._start_ns) / 1e9, 3)
         time = (time_ns, self._seen[time_ns])
         self._seen[time_ns] += 1
@@ -147,25 +167,35 @@ class Comparison:
             changes = [Change(index, at_s, Kind.FRAME_NEW)]
         else:
             before = self._expected.pop(time)
-            changes = [Change(index, at_s, *rest) for rest in self._between(before, found)]
+            every = [Change(index, at_s, *rest) for rest in self._between(before, found)]
+            self.doubtful += filter(self._is_doubtful, every)
+            changes = [change for change in every if not self._is_doubtful(change)]
         self.changes += changes
         return changes
 
     def finish(self) -> None:
-        """Add the frames of the golden that were missing."""
-        for number, (time_ns, _) in enumerate(self._expected):
-            at_s = round((time_ns - self._start_ns) / 1e9, 3)
-            self.changes.append(Change(self.frames + number, at_s, Kind.FRAME_MISSING))
+        """Add the frames of the golden that were missing, and doubtful objects if too many."""
+        for time in self._expected:
+            at_s = round((time[0] - self._start_ns) / 1e9, 3)
+            self.changes.append(Change(self._places[time], at_s, Kind.FRAME_MISSING))
         self._expected.clear()
+        all_gone = self._expected_objects and not self._found_objects
+        if all_gone or len(self.doubtful) > self._allowed:
+            self.changes += self.doubtful
+            self.doubtful = []
 
     def as_json(self) -> dict[str, Any]:
         """For the summary."""
         kinds = Counter(change.kind.value for change in self.changes)
         return {
             "frames": self.frames,
-            "frames_changed": len({change.frame for change in self.changes}),
+            # A missing frame has its number in the golden, any other that in the drive.
+            "frames_changed": len(
+                {(change.frame, change.kind == Kind.FRAME_MISSING) for change in self.changes}
+            ),
+            "expected_objects": self._expected_objects,
             "kinds": dict(kinds.most_common()),
-            "doubtful": self.doubtful,
+            "doubtful": len(self.doubtful),
             "tolerance": {"box_iou": self._tolerance.box_iou, "score": self._tolerance.score},
             "changes": [change.as_json() for change in self.changes],
             "lines": self.lines(),
@@ -189,14 +219,15 @@ class Comparison:
                 changes.append((Kind.MOVED, old, now))
             elif abs(old.score - now.score) > self._tolerance.score:
                 changes.append((Kind.SCORE, old, now))
-        for item in (*gone, *new):
-            if item.score < self._sure_score:
-                self.doubtful += 1
-            elif item in gone:
-                changes.append((Kind.VANISHED, item, None))
-            else:
-                changes.append((Kind.APPEARED, None, item))
+        changes += [(Kind.VANISHED, item, None) for item in gone]
+        changes += [(Kind.APPEARED, None, item) for item in new]
         return changes
+
+    def _is_doubtful(self, change: Change) -> bool:
+        """Whether rounding may have moved the object over the score threshold."""
+        item = change.before or change.after
+        one_sided = change.kind in (Kind.VANISHED, Kind.APPEARED)
+        return one_sided and item is not None and item.score < self._sure_score
 
 
 def match_objects(

@@ -67,7 +67,7 @@ def nothing_found(summary: dict[str, Any]) -> str:
     """
     frames = sum(summary["status"].get(status.name, 0) for status in PUBLISHED)
     golden = summary.get("golden")
-    if summary["detections"] or not frames or (golden and not golden["changes"]):
+    if summary["detections"] or not frames or (golden and not golden["expected_objects"]):
         return ""
     text = f"no object was found in any of {counted(frames, 'frame')}"
     if summary.get("backend") == "null":

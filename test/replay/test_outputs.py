@@ -217,8 +217,10 @@ def test_a_run_that_found_nothing_says_so_first(run, simulated, backend):
     assert tone == "bad"
     why = "detects nothing" if backend == "null" else "suspicious"
     assert re.search(f"[Nn]o object was found in any of 10 frames.*{why}", sentence)
-    golden = {"changes": [], "kinds": {}, "frames_changed": 0}
-    assert "suspicious" not in verdict({**facts, **more, "golden": golden})[1]
+    golden = {"changes": [], "kinds": {}, "frames_changed": 0, "expected_objects": 0}
+    assert "o object was found" not in verdict({**facts, **more, "golden": golden})[1]
+    golden["expected_objects"] = 1
+    assert "o object was found" in verdict({**facts, **more, "golden": golden})[1]
     tone, sentence = verdict({**facts, **more, "detections": 3})
     assert tone == "good"
     assert "3 objects" in sentence

@@ -2,8 +2,10 @@
 
 import csv
 import hashlib
+import io
 import json
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -27,6 +29,7 @@ from drives import (
     write_ros2,
 )
 from mcap.reader import make_reader
+from rich.console import Console
 from rosbags.rosbag2 import CompressionMode, StoragePlugin
 from rosbags.rosbag2 import Writer as Rosbag2Writer
 
@@ -37,6 +40,7 @@ from perception_nodes.drives.schemas import COMPRESSED_IMAGE, DETECTIONS, TRACKS
 from perception_nodes.evaluation import read_set
 from perception_nodes.preprocess.cpu import Preprocessor
 from perception_nodes.replay.accuracy import accuracy
+from perception_nodes.replay.compare import comparison_table
 from perception_nodes.report.recording import (
     DETECTIONS_TOPIC,
     FRAME_REPORT_TOPIC,
@@ -496,9 +500,18 @@ def test_two_runs_side_by_side(street, tmp_path):
     assert before > after
     assert not result["identical_messages"]
     assert json.loads((tmp_path / "ab/compare.json").read_text()) == result
+    page = (tmp_path / "ab/compare.html").read_text()
+    assert "The runs differ in score threshold: 0.25 and 0.5. Objects differ in" in page
     same = replay("--compare", runs[0], runs[0], "--out", tmp_path / "aa")
     assert same["identical_messages"]
     assert same["objects"]["changes"] == []
+    summary = json.loads((runs[0] / "summary.json").read_text())
+    shutil.copytree(runs[0], tmp_path / "c")
+    (tmp_path / "c/summary.json").write_text(json.dumps({**summary, "bag": "[/another]"}))
+    other = replay("--compare", runs[0], tmp_path / "c", "--out", tmp_path / "ac")
+    Console(file=io.StringIO()).print(comparison_table(other))
+    page = (tmp_path / "ac/compare.html").read_text()
+    assert f"differ in bag: {street} and [/another]. Both runs wrote the same messages" in page
     said = unusable("--compare", runs[0], tmp_path, "--out", tmp_path / "x")
     assert f"{tmp_path} is not the folder of one run" in said
     summary = json.loads((runs[1] / "summary.json").read_text())

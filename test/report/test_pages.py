@@ -69,8 +69,8 @@ def drive_summary(recording):
             "notes": [HOSTILE],
         },
         "golden": {
-            "frames": 6, "frames_changed": 2, "doubtful": 1, "kinds": {"vanished": 70},
-            "tolerance": {"box_iou": 0.8, "score": 0.1}, "changes": [],
+            "frames": 6, "frames_changed": 2, "expected_objects": 1, "doubtful": 1,
+            "kinds": {"vanished": 70}, "tolerance": {"box_iou": 0.8, "score": 0.1}, "changes": [],
             "lines": [HOSTILE, *(f"change {index}" for index in range(69))],
         },
         "engine": {
