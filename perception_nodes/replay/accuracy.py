@@ -122,25 +122,31 @@ def _by_file(
     which is the frame's stamp in nanoseconds, or ends with the frame's index in the drive.
 
     Raises:
-        DataError: no image belongs to a frame.
+        DataError: no image belongs to a frame, or several belong to one.
     """
     by_path = {image.path.resolve(): image for image in labels.images}
-    by_stem = {image.path.stem: image for image in labels.images}
-    by_number = {
-        int(digits[-1]): image
-        for image in labels.images
-        if (digits := re.findall(r"\d+", image.path.stem))
-    }
+    by_stem: dict[str, list[LabelledImage]] = {}
+    by_number: dict[int, list[LabelledImage]] = {}
+    for image in labels.images:
+        by_stem.setdefault(image.path.stem, []).append(image)
+        if digits := re.findall(r"\d+", image.path.stem):
+            by_number.setdefault(int(digits[-1]), []).append(image)
     found = {}
     for report in reports:
         index = report.sequence
         if drive.frame_files:
             file = drive.frame_files[index]
-            image = by_path.get(file.resolve()) or by_stem.get(file.stem)
+            itself = by_path.get(file.resolve())
+            images = [itself] if itself else by_stem.get(file.stem, [])
         else:
-            image = by_stem.get(str(report.stamp_ns)) or by_number.get(index)
-        if image is not None:
-            found[index] = image
+            images = by_stem.get(str(report.stamp_ns)) or by_number.get(index, [])
+        if len(images) > 1:
+            raise DataError(
+                f"{labels.name}: both {images[0].path} and {images[1].path} belong to frame "
+                f"{index} of {drive.path}; name a set with the images of this camera only"
+            )
+        if images:
+            found[index] = images[0]
     if not found:
         example = labels.images[0].path.name if labels.images else "none"
         raise DataError(

@@ -474,6 +474,21 @@ def test_accuracy_against_labels(street, tmp_path):
     assert "Accuracy on" in (tmp_path / "again/report.html").read_text()
 
 
+def test_labels_of_two_cameras_are_not_mixed_up(small, tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/classes.txt").write_text("car")
+    for camera in ("front", "rear"):
+        for kind in ("images", "labels"):
+            (tmp_path / "set" / kind / camera).mkdir(parents=True)
+        picture = np.zeros((8, 8, 3), np.uint8)
+        cv2.imwrite(str(tmp_path / f"set/images/{camera}/000000.png"), picture)
+        (tmp_path / f"set/labels/{camera}/000000.txt").write_text("0 0.5 0.5 0.2 0.2")
+    options = ("--out", tmp_path / "out", "--backend", "null", "--labels", tmp_path / "set")
+    said = unusable(small, *options)
+    assert "images/front/000000.png and" in said
+    assert "images/rear/000000.png belong to frame 0" in said
+
+
 def test_labels_recorded_in_the_bag(street, tmp_path):
     """A run's own recording has frames and detections: a drive with labels."""
     replay(street, "--out", tmp_path / "out")
