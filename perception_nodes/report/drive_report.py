@@ -53,6 +53,7 @@ def render(summary: dict[str, Any], recording: Recording, chosen: ChosenFrames) 
         accuracy=summary.get("accuracy"),
         frames=chosen.shown(),
         film=chosen.film.frames(),
+        film_taken=chosen.film.taken,
         health=charts.as_html(charts.health(recording)) if recording.health else "",
         facts=_facts(summary),
         stages=_stages(summary, deadline_ms),

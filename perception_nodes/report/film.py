@@ -20,17 +20,26 @@ from perception_nodes.report.page import jpeg_url
 from perception_nodes.report.recording import FrameDetections, ReportedFrame
 
 MAX_FRAMES = 300
-"""Of a longer drive every second, fourth, ... frame is kept, and those that changed."""
+"""Of a longer drive every second, fourth, ... frame is kept, and all those that are marked: that
+changed or missed. Where most of what is kept is marked, every second, fourth, ... marked one is."""
 WIDTH_PX = 480
 JPEG_QUALITY = 60
 
 
 class Film:
-    """Collects the frames of a drive, in its order."""
+    """Collects the frames of a drive, in its order.
+
+    Attributes:
+        taken: frames so far, with those that are not kept.
+    """
 
     def __init__(self) -> None:
+        self.taken = 0
         self._frames: dict[int, dict[str, Any]] = {}
         self._stride = 1
+        # Frames that are marked, by index: how many were marked before each.
+        self._marked: dict[int, int] = {}
+        self._marked_stride = 1
 
     def take(
         self,
@@ -51,7 +60,11 @@ class Film:
             found: its objects; None if no detections were published.
             changes: against a golden.
         """
-        if index % self._stride and not changes:
+        self.taken += 1
+        missed = report is None or report.status not in IN_TIME
+        if missed or changes:
+            self._marked[index] = len(self._marked)
+        if not self._is_kept(index):
             return
         height, width = picture.shape[:2]
         size = (min(WIDTH_PX, width), round(height * min(WIDTH_PX, width) / width))
@@ -81,7 +94,7 @@ class Film:
             "index": index,
             "status": FrameStatus(report.status).name.replace("_", " ") if report else "NO REPORT",
             "colour": STATUS_COLOURS[FrameStatus(report.status)] if report else NO_REPORT_COLOUR,
-            "missed": report is None or report.status not in IN_TIME,
+            "missed": missed,
             "ms": round(latency, 1) if latency else None,  # 0 under simulated time
             "objects": objects,
             "changed": changed,
@@ -99,9 +112,14 @@ class Film:
         """All that is kept, in order."""
         return [frame for _, frame in sorted(self._frames.items())]
 
+    def _is_kept(self, index: int) -> bool:
+        if index in self._marked:
+            return self._marked[index] % self._marked_stride == 0
+        return index % self._stride == 0
+
     def _thin_out(self) -> None:
-        self._stride *= 2
-        kept = {i: f for i, f in self._frames.items() if not i % self._stride or f["changes"]}
-        if len(kept) == len(self._frames):  # every one has changed
-            kept = dict(list(kept.items())[:MAX_FRAMES])
-        self._frames = kept
+        if 2 * len(self._frames.keys() & self._marked) > len(self._frames):
+            self._marked_stride *= 2
+        else:
+            self._stride *= 2
+        self._frames = {i: frame for i, frame in self._frames.items() if self._is_kept(i)}

@@ -1,12 +1,15 @@
 """The frames that a report plays: all of a short drive, evenly fewer of a long one."""
 
+from collections.abc import Collection
+
 import numpy as np
 import pytest
 
+from perception_nodes.core.frame import FrameRecord, FrameStatus
 from perception_nodes.report import film
 from perception_nodes.report.changes import Change, DetectedObject, Kind
 from perception_nodes.report.film import Film
-from perception_nodes.report.recording import FrameDetections
+from perception_nodes.report.recording import FrameDetections, ReportedFrame
 
 PICTURE = np.full((90, 160, 3), 120, np.uint8)
 FOUND = FrameDetections(
@@ -20,11 +23,17 @@ def moved(index: int) -> Change:
     return Change(index, 0.0, Kind.MOVED, BEFORE, after)
 
 
-def filmed(count: int, changed: set[int]) -> list[int]:
+def reported(status: FrameStatus) -> ReportedFrame:
+    return ReportedFrame.of_record(FrameRecord(status=status), 0)
+
+
+def filmed(count: int, changed: Collection[int], missed: Collection[int] = ()) -> list[int]:
     made = Film()
     for index in range(count):
         changes = [moved(index)] if index in changed else []
-        made.take(index, PICTURE, 4.0, None, FOUND, changes)
+        report = reported(FrameStatus.LATE if index in missed else FrameStatus.OK)
+        made.take(index, PICTURE, 4.0, report, FOUND, changes)
+    assert made.taken == count
     return [frame["index"] for frame in made.frames()]
 
 
@@ -52,4 +61,12 @@ def test_of_a_long_drive_evenly_spread_frames_are_kept(
 def test_frames_that_changed_are_kept_until_they_alone_are_too_many(monkeypatch) -> None:
     monkeypatch.setattr(film, "MAX_FRAMES", 8)
     assert {5, 37, 77} <= set(filmed(100, {5, 37, 77}))
-    assert len(filmed(100, set(range(100)))) <= 8
+    assert {5, 37, 77} <= set(filmed(100, {}, missed={5, 37, 77}))
+
+
+@pytest.mark.parametrize("marked", [range(100), range(50), range(7), range(1, 100, 2)])
+def test_where_too_many_are_marked_the_whole_drive_is_shown_evenly(monkeypatch, marked) -> None:
+    monkeypatch.setattr(film, "MAX_FRAMES", 8)
+    for shown in (filmed(100, marked), filmed(100, (), missed=marked)):
+        assert 4 <= len(shown) <= 8
+        assert max(np.diff([*shown, 100])) <= 50

@@ -218,6 +218,14 @@ def test_a_report_shows_what_it_is_given(tmp_path):
     assert body.count("data:image/jpeg;base64,") == 3  # one of them is played
 
 
+def test_a_player_says_how_many_frames_it_leaves_out(tmp_path):
+    recording = read_recording(write_recording(tmp_path / "r.mcap"))
+    summary, chosen = drive_summary(recording), chosen_frames()
+    assert "are shown" not in drive_report.render(summary, recording, chosen)
+    chosen.film.taken = 7
+    assert "1 of 7 frames are shown." in drive_report.render(summary, recording, chosen)
+
+
 def test_a_value_that_is_forgotten_is_an_error():
     """Instead of a page with a hole."""
     with pytest.raises(Exception, match="'verdict' is undefined"):
