@@ -1,7 +1,8 @@
 """Compressed files, chunks and messages of bags, decompressed as far as they are undamaged."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import lz4.frame
 import zstandard
@@ -13,6 +14,8 @@ MAX_MESSAGE_BYTES = 256 << 20
 """Limit of a message that is compressed on its own; 8192 x 8192 pixels in bgr8 are 192 MiB."""
 MAX_CHUNK_BYTES = 1 << 30
 BLOCK = 1 << 20
+ZSTD_STEP = 4 << 10
+"""Bytes given to zstd at a time: at its best compression they become 128 MiB."""
 _ERRORS = (zstandard.ZstdError, RuntimeError, EOFError, OSError, ValueError)
 """What the libraries raise for damaged input."""
 
@@ -91,17 +94,35 @@ def decompress_file(file: Path, out: Path) -> str:
         Why it was not decompressed to its end, empty if it was.
     """
     with file.open("rb") as compressed, out.open("wb") as plain:
-        stream: Any
-        if file.suffix == ".lz4":
-            stream = lz4.frame.LZ4FrameFile(compressed)
-        else:
-            stream = zstandard.ZstdDecompressor().stream_reader(compressed, read_across_frames=True)
-        while True:
-            try:
-                block = stream.read(BLOCK)
-            except (zstandard.ZstdError, RuntimeError, EOFError) as error:
-                at = compressed.tell()
-                return f"it can be decompressed up to about byte {at} only: {error}"
-            if not block:
-                return ""
-            plain.write(block)
+        blocks = _lz4_blocks(compressed) if file.suffix == ".lz4" else _zstd_blocks(compressed)
+        try:
+            for block in blocks:
+                plain.write(block)
+        except (zstandard.ZstdError, RuntimeError, EOFError) as error:
+            at = compressed.tell()
+            return f"it can be decompressed up to about byte {at} only: {error}"
+    return ""
+
+
+def _lz4_blocks(compressed: BinaryIO) -> Iterator[bytes]:
+    stream = lz4.frame.LZ4FrameFile(compressed)
+    while block := stream.read(BLOCK):
+        yield block
+
+
+def _zstd_blocks(compressed: BinaryIO) -> Iterator[bytes]:
+    """What the frames of a file become; the library's own reader takes a cut-off one for whole.
+
+    Raises:
+        EOFError: the file ends within a frame.
+    """
+    frame: Any = None
+    data = b""
+    while data := data or compressed.read(ZSTD_STEP):
+        frame = frame or zstandard.ZstdDecompressor().decompressobj()
+        yield frame.decompress(data)
+        data = frame.unused_data
+        if frame.eof:
+            frame = None
+    if frame is not None:
+        raise EOFError("it ends within a frame")

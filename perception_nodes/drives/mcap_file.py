@@ -73,7 +73,7 @@ class McapFile:
             self._chunks.clear()
             self.indexed = _Scan(self).run()
         for topic, schema in self._channels.values():
-            self.types[topic] = self._schemas.get(schema, "")
+            self.types[topic] = self._schemas.get(schema, "") or self.types.get(topic, "")
 
     def segments(self, topics: Collection[str]) -> list[Segment]:
         """The chunks with messages of some topics, and their messages outside of chunks."""
@@ -133,6 +133,8 @@ class McapFile:
             return False
         if not counts.keys() <= self._channels.keys():
             return False
+        if not {schema for _, schema in self._channels.values() if schema} <= self._schemas.keys():
+            return False  # a summary need not repeat the schemas
         if statistics.message_count and not self._chunks:
             return False
         self.counts = self.recorded.copy()

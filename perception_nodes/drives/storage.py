@@ -214,7 +214,10 @@ class BagStorage:
         recorded = _recorded(metadata)
         types = {name: message_type for name, (message_type, _) in recorded.items()}
         for file in self._files.values():
-            types |= file.types
+            # Of a topic whose schema is not in the file, the metadata may know the type.
+            types |= {
+                name: type_ for name, type_ in file.types.items() if type_ or name not in types
+            }
         topics = {}
         for name, message_type in types.items():
             count = sum(file.counts[name] for file in self._files.values())

@@ -26,6 +26,7 @@ from mcap.writer import Writer as McapWriter
 from rosbags.rosbag2 import CompressionMode
 
 from perception_nodes.drives.bag import BagError, open_drive
+from perception_nodes.drives.decompression import decompress_file
 
 FRAMES = 20
 
@@ -109,6 +110,20 @@ def test_compressed_file_cut_off(copy):
     cut = folder / "bag.mcap.zstd"
     cut.write_bytes(packed[: len(packed) * 2 // 3])
     check_prefix(cut)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9, 0.999])
+def test_a_cut_off_zstd_file_is_not_taken_for_whole(tmp_path, share):
+    """Also where the decompressor has given all that it can of what there is."""
+    content = np.random.default_rng(0).bytes(3 << 20)
+    packed = zstandard.compress(content[: 2 << 20]) + zstandard.compress(content[2 << 20 :])
+    whole, cut, plain = (tmp_path / name for name in ("a.zstd", "b.zstd", "plain"))
+    whole.write_bytes(packed)
+    assert decompress_file(whole, plain) == ""
+    assert plain.read_bytes() == content
+    cut.write_bytes(packed[: int(len(packed) * share)])
+    assert "it ends within a frame" in decompress_file(cut, plain)
+    assert content.startswith(plain.read_bytes())
 
 
 @pytest.mark.parametrize("compression", [None, "bz2", "lz4"])
@@ -207,6 +222,27 @@ def test_lz4_as_of_a_plugin_of_rosbag2(bags, tmp_path, mode):
 @pytest.mark.parametrize("compression", [CompressionType.LZ4, CompressionType.ZSTD])
 def test_mcap_with_compressed_chunks(tmp_path, compression):
     check_whole_frames(write_mcap(tmp_path / "bag.mcap", range(FRAMES), compression))
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_mcap_whose_summary_does_not_repeat_the_schemas(tmp_path, named):
+    """The chunks have them; a channel without any has the type that the metadata names."""
+    file = tmp_path / "bag.mcap"
+    with file.open("wb") as stream:
+        writer = McapWriter(stream, repeat_schemas=False)
+        writer.start(profile="ros2")
+        schema = writer.register_schema(IMAGE, "ros2msg", b"") if named else 0
+        channel = writer.register_channel("/camera/image_raw", "cdr", schema)
+        for index in range(FRAMES):
+            time = START_NS + index * PERIOD_NS
+            writer.add_message(channel, time, serialized(IMAGE, index), time)
+        writer.finish()
+    if not named:
+        topic = {"topic_metadata": {"name": "/camera/image_raw", "type": IMAGE}}
+        content = {"topics_with_message_count": [{**topic, "message_count": FRAMES}]}
+        metadata = {"rosbag2_bagfile_information": {**content, "relative_file_paths": [file.name]}}
+        (tmp_path / "metadata.yaml").write_text(yaml.safe_dump(metadata))
+    check_whole_frames(file if named else tmp_path)
 
 
 def test_split(tmp_path):
