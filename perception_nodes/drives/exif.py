@@ -1,19 +1,38 @@
-"""How a camera was held, as its JPEG files say it: the orientation of Exif 2.3 (tag 0x0112)."""
+"""How a camera was held, as its files say it: the orientation of Exif 2.3 (tag 0x0112)."""
 
 from typing import Literal
 
 UPRIGHT = 1
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _ORIENTATION, _START_OF_PIXELS, _APPLICATION_1 = 0x0112, 0xDA, 0xE1
 
 
-def orientation(jpeg: bytes) -> int:
-    """The orientation of a JPEG file, 1 to 8; `UPRIGHT` where the file does not say."""
+def orientation(file: bytes) -> int:
+    """The orientation of a JPEG or PNG file, 1 to 8; `UPRIGHT` where the file does not say."""
+    return _of_png(file) if file.startswith(PNG_SIGNATURE) else _of_jpeg(file)
+
+
+def _of_jpeg(jpeg: bytes) -> int:
     at = 2
     while at + 4 <= len(jpeg) and jpeg[at] == 0xFF and jpeg[at + 1] != _START_OF_PIXELS:
+        if jpeg[at + 1] == 0xFF:  # any number of fill bytes may precede a marker
+            at += 1
+            continue
         end = at + 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
         if jpeg[at + 1] == _APPLICATION_1 and jpeg[at + 4 : at + 10] == b"Exif\0\0":
             return _of_tiff(jpeg[at + 10 : end])
         at = end
+    return UPRIGHT
+
+
+def _of_png(png: bytes) -> int:
+    """Of the chunk `eXIf`: each chunk has its length, kind, data and a checksum."""
+    at = len(PNG_SIGNATURE)
+    while at + 8 <= len(png):
+        length, kind = int.from_bytes(png[at : at + 4], "big"), png[at + 4 : at + 8]
+        if kind == b"eXIf":
+            return _of_tiff(png[at + 8 : at + 8 + length])
+        at += 12 + length
     return UPRIGHT
 
 

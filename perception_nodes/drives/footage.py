@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from perception_nodes.core.frame import ImageView
 from perception_nodes.drives.bag_file import BagError, Messages
-from perception_nodes.drives.exif import UPRIGHT, orientation
+from perception_nodes.drives.exif import PNG_SIGNATURE, UPRIGHT, orientation
 from perception_nodes.drives.schemas import COMPRESSED_IMAGE, IMAGE
 from perception_nodes.drives.storage import Topic
 from perception_nodes.preprocess.video import pyav
@@ -32,7 +32,11 @@ VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpe
 FOLDER_RATE_HZ = 10.0
 """Assumed for image folders, whose files carry no times."""
 MISSING_S = 1.0
-"""A video that ends so long before the end that it states may have been cut off."""
+"""A video that ends so long before the end that it states may have been cut off. That may be the
+end of its sound, which may be longer."""
+MISSING_INTERVALS = 1.5
+"""The same where it states the end of its pictures, in the longest interval between two of them:
+one is the last picture's own."""
 FAST_PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1)
 FRAME_ID = "camera"
 START_NS = 1_000_000_000
@@ -65,9 +69,13 @@ class VideoStorage:
                 raise BagError(
                     f"{why}: no frame can be decoded; copy it again, or convert it to H.264"
                 )
+            self._rate_hz = rate_of(video, FOLDER_RATE_HZ)
             duration_s = (video.duration or 0) * video.time_base
             self._duration_s = float(duration_s or (video.container.duration or 0) / 1e6)
-            self._rate_hz = rate_of(video, FOLDER_RATE_HZ)
+            tagged_s = _tagged_duration_s(video)
+            self._is_tagged = tagged_s > 0
+            if self._is_tagged:
+                self._duration_s = tagged_s - float((video.start_time or 0) * video.time_base)
             is_stated = video.frames > 0
             about = _frames_of(video) if is_stated else self._duration_s * self._rate_hz
         count = max(round(about), 1)
@@ -78,15 +86,18 @@ class VideoStorage:
     def messages(self, topics: Collection[str]) -> Messages:
         """The frames, with the video's own times; of one that is lost an image that tells why."""
         (topic,) = self.topics
-        times, at_ns = None, 0
+        times, at_ns, longest_ns = None, 0, round(1e9 / self._rate_hz)
         for packet, pictures in self._decoded():
             times = times or FileTimes(packet.stream, self._rate_hz)
             for picture in pictures:
-                at_ns = times.next_ns(picture.pts)
+                before_ns, at_ns = at_ns, times.next_ns(picture.pts)
+                longest_ns = max(longest_ns, at_ns - before_ns)
                 yield START_NS + at_ns, topic, _picture_message(START_NS + at_ns, picture)
-        missing_s = self._duration_s - at_ns / 1e9
-        if self.topics[topic].estimated and missing_s > MISSING_S:
-            self._note(f"its last frame is {missing_s:.1f} s before the end that it states")
+        missing_s, limit_s = self._duration_s - at_ns / 1e9, MISSING_S
+        if self._is_tagged:
+            limit_s = min(limit_s, MISSING_INTERVALS * longest_ns / 1e9)
+        if self.topics[topic].estimated and missing_s > limit_s:
+            self._note(f"its last frame is {missing_s:.2f} s before the end that it states")
 
     def close(self) -> None:
         """Nothing is open between readings."""
@@ -115,6 +126,15 @@ class VideoStorage:
         self.damaged = True
         if (note := f"{self._path}: {damage}") not in self.warnings:
             self.warnings.append(note)
+
+
+def _tagged_duration_s(video: Any) -> float:
+    """Where the pictures end by Matroska's tag `DURATION`, hours:minutes:seconds; 0 without it."""
+    found = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", video.metadata.get("DURATION", ""))
+    if found is None:
+        return 0.0
+    hours, minutes, seconds = map(float, found.groups())
+    return 3600 * hours + 60 * minutes + seconds
 
 
 def _frames_of(video: Any) -> int:
@@ -198,10 +218,8 @@ def _jpeg_or_png(file: Path) -> tuple[bytes, str]:
     the camera was held: they are turned upright. What cannot be converted stays as it is.
     """
     data = file.read_bytes()
-    as_it_is = data.startswith(b"\x89PNG")
-    if data.startswith(b"\xff\xd8\xff"):
-        as_it_is = orientation(data) == UPRIGHT
-    if as_it_is or not data:
+    is_known = data.startswith((PNG_SIGNATURE, b"\xff\xd8\xff"))
+    if not data or (is_known and orientation(data) == UPRIGHT):
         return data, ""
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
     try:

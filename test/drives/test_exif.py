@@ -18,8 +18,8 @@ from perception_nodes.transport.cdr_reader import read_compressed_image
 TAG = 0x0112
 
 
-def photograph(turned=None, order=">"):
-    """A JPEG whose four corners have four colours; 32x16 as stored."""
+def photograph(turned=None, order=">", kind="JPEG"):
+    """A file whose four corners have four colours; 32x16 as stored."""
     picture = Image.new("RGB", (32, 16))
     for corner, colour in [
         ((0, 0), "red"),
@@ -34,14 +34,15 @@ def photograph(turned=None, order=">"):
     if turned is not None:
         exif[TAG] = turned
     file = io.BytesIO()
-    picture.save(file, "JPEG", quality=100, subsampling=0, exif=exif)
+    picture.save(file, kind, quality=100, subsampling=0, exif=exif)
     return file.getvalue()
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("turned", range(1, 9))
-def test_a_folder_shows_photographs_upright(tmp_path, turned, order):
-    file = photograph(turned, order)
+def test_a_folder_shows_photographs_upright(tmp_path, turned, order, kind):
+    file = photograph(turned, order, kind)
     assert orientation(file) == turned
     (tmp_path / "photo.jpg").write_bytes(file)
     with open_drive(tmp_path) as drive:
@@ -62,13 +63,22 @@ def test_labels_are_for_the_photograph_that_a_folder_shows(tmp_path):
     assert np.abs(image.astype(int) - np.asarray(upright)[:, :, ::-1]).max() <= 3
 
 
-@pytest.mark.parametrize("file", [photograph(), photograph(0), photograph(9), b"", b"\xff\xd8\xff"])
+def test_fill_bytes_may_precede_a_marker():
+    file = photograph(6)
+    at = file.index(b"\xff\xe1")
+    assert orientation(file[:at] + b"\xff\xff" + file[at:]) == 6
+
+
+@pytest.mark.parametrize(
+    "file",
+    [photograph(), photograph(kind="PNG"), photograph(0), photograph(9), b"", b"\xff\xd8\xff"],
+)
 def test_a_file_that_does_not_say_is_upright(file):
     assert orientation(file) == UPRIGHT
 
 
 @given(st.binary(max_size=20), st.integers(0, 120))
 def test_damaged_files_raise_nothing(data, at):
-    file = photograph(6)
-    assert 1 <= orientation(file[:at] + data + file[at + len(data) :]) <= 8
-    assert 1 <= orientation(file[:at]) <= 8
+    for file in (photograph(6), photograph(6, kind="PNG")):
+        assert 1 <= orientation(file[:at] + data + file[at + len(data) :]) <= 8
+        assert 1 <= orientation(file[:at]) <= 8

@@ -185,9 +185,24 @@ def test_a_file_that_ends_before_its_time_is_named_where_it_counts_no_frames(tmp
     assert drive.lost == 0
     missing_s = (29_000 + PERIOD_MS - times_ms[-1]) / 1000
     assert (
-        f"its last frame is {missing_s:.1f} s before the end that it states" in (drive.warnings[0])
+        f"its last frame is {missing_s:.2f} s before the end that it states" in (drive.warnings[0])
     )
     assert "how many more frames are lost is not known" in drive.warnings[1]
+
+
+@pytest.mark.parametrize(("name", "codec"), [("video.mkv", "libx264"), ("video.webm", "libvpx")])
+def test_a_few_frames_that_are_cut_off_are_told_where_the_pictures_have_a_length(
+    tmp_path, name, codec
+):
+    options = {"bf": "0"} if codec == "libx264" else {}
+    path = write_video(tmp_path / name, codec=codec, **options)
+    drive, _, found = pictures(path)
+    assert (len(found), drive.warnings) == (FRAMES, [])
+    path.write_bytes(path.read_bytes()[: place(path, FRAMES - 2)[0]])
+    drive, times_ms, found = pictures(path)
+    assert FRAMES - 10 < len(found) < FRAMES
+    missing_s = PERIOD_MS * FRAMES / 1000 - times_ms[-1] / 1000
+    assert f"its last frame is {missing_s:.2f} s before the end" in drive.warnings[0]
 
 
 @pytest.mark.parametrize("first", [7, 8])
