@@ -32,8 +32,10 @@ from mcap.reader import make_reader
 from rich.console import Console
 from rosbags.rosbag2 import CompressionMode, StoragePlugin
 from rosbags.rosbag2 import Writer as Rosbag2Writer
+from typer.testing import CliRunner
 
 from perception_nodes.backends.model import load_model
+from perception_nodes.cli.app import app
 from perception_nodes.core.frame import STAMPS, FrameHeader
 from perception_nodes.drives.bag import open_drive
 from perception_nodes.drives.schemas import COMPRESSED_IMAGE, DETECTIONS, TRACKS, typestore
@@ -398,6 +400,12 @@ def test_golden_is_kept_told_and_rewritten(street, tmp_path):
     ]
     text = (out / "report.html").read_text()
     assert "vanished" in text.split("<h2>Against the golden")[1]
+    # One that rounding may have taken is told, in the terminal, too, and is no change.
+    frames[index][1][-1][1] = 0.26
+    golden.write_text(json.dumps(content))
+    shown = CliRunner().invoke(app, ["replay", *map(str, options)])
+    assert shown.exit_code == 0
+    assert "1 object near the score threshold came or went" in shown.output
 
     replay(*options, "--update")
     assert replay(*options)["golden"]["changes"] == []
