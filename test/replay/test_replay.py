@@ -535,6 +535,10 @@ def test_two_runs_side_by_side(street, tmp_path):
     Console(file=io.StringIO()).print(comparison_table(other))
     page = (tmp_path / "ac/compare.html").read_text()
     assert f"differ in bag: {street} and [/another]. Both runs wrote the same messages" in page
+    # An object near the threshold, on one side only, makes other messages and no change.
+    near = {**same, "identical_messages": False, "objects": {**same["objects"], "doubtful": 8}}
+    Console(file=(shown := io.StringIO()), width=400).print(comparison_table(near))
+    assert "same objects, apart from 8 objects near the score threshold" in shown.getvalue()
     said = unusable("--compare", runs[0], tmp_path, "--out", tmp_path / "x")
     assert f"{tmp_path} is not the folder of one run" in said
     summary = json.loads((runs[1] / "summary.json").read_text())
