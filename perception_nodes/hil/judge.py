@@ -292,6 +292,8 @@ def _modes(verdict: Verdict, expect: Expectation, seen: Observations) -> None:
         reached_ms = (first_ns - seen.begin_ns) / 1e6
         _within(verdict, f"mode {wanted.name}", reached_ms, expect.told_within_ms)
     told_at_ns = next((told.at_ns for told in after if told.mode >= wanted), seen.end_ns)
+    if worst >= wanted:
+        _while_it_lasts(verdict, f"mode {wanted.name}", wanted, told_at_ns, seen)
     lulls = [t for t in after if t.mode < wanted and told_at_ns < t.at_ns < seen.end_ns]
     if lulls:
         left_ms = (seen.end_ns - lulls[0].at_ns) / 1e6
@@ -312,6 +314,7 @@ def _planner(verdict: Verdict, expect: Expectation, seen: Observations) -> None:
     told_ns = planned.told_ns(wanted, seen.begin_ns)
     if told_ns is not None:
         verdict.planner_told_ms = (told_ns - seen.begin_ns) / 1e6
+        _while_it_lasts(verdict, f"a planner's mode {wanted.name}", wanted, told_ns, seen)
         if planned.lets_up(wanted, told_ns, seen.end_ns):
             problems.append(f"a planner left mode {wanted.name} before the fault was over")
     what = f"a planner in mode {wanted.name}"
@@ -360,6 +363,15 @@ def _recovery(verdict: Verdict, expect: Expectation, seen: Observations) -> None
             f"{verdict.without_detections} frames had no detections ({failed} FAILED), "
             f"at most {most} are expected"
         )
+
+
+def _while_it_lasts(
+    verdict: Verdict, what: str, wanted: HealthMode, told_ns: int, seen: Observations
+) -> None:
+    """A mode told only after a fault that lasts has warned nobody of it."""
+    if wanted > HealthMode.NOMINAL and seen.begin_ns < seen.end_ns <= told_ns:
+        late_ms = (told_ns - seen.end_ns) / 1e6
+        verdict.problems.append(f"{what} was told only {late_ms:.0f} ms after the fault was over")
 
 
 def _within(verdict: Verdict, what: str, found_ms: float | None, limit_ms: float | None) -> None:

@@ -207,7 +207,8 @@ class Expectation(_Strict):
         cause: regular expression that the cause or a fault in a health message, or the reason of a
             frame report, must match; empty if the graph is not expected to report anything.
         detected_within_ms: how soon after the begin of the fault it must do so.
-        told: the health mode that must be reached, or a worse one.
+        told: the health mode that must be reached, or a worse one; before the end of a fault that
+            lasts.
         told_within_ms: how soon after the begin of the fault.
         at_worst: the worst mode allowed; `told` by default.
         lost: what is lost, in words.

@@ -243,6 +243,30 @@ def test_nominal_must_not_be_told_while_the_fault_lasts():
     assert problems_of(seen) == ["the mode was NOMINAL 500 ms before the fault was over"]
 
 
+def told_from(seen, begin_ns):
+    """The same run, in which the mode is told later."""
+    seen.told = [
+        replace(told, mode=HealthMode.NOMINAL) if told.at_ns < begin_ns else told
+        for told in seen.told
+    ]
+    seen.planned.modes = [(0, HealthMode.NOMINAL), (begin_ns, HealthMode.UNSAFE)]
+    return seen
+
+
+def test_a_mode_must_be_told_before_the_fault_is_over():
+    assert problems_of(told_from(run(), END - 100 * MS)) == []
+    assert problems_of(told_from(run(), END + 200 * MS)) == [
+        "mode UNSAFE was told only 200 ms after the fault was over",
+        "a planner's mode UNSAFE was told only 200 ms after the fault was over",
+    ]
+
+
+def test_a_fault_at_an_instant_is_told_afterwards():
+    seen = told_from(run(), END + 200 * MS)
+    seen.begin_ns = seen.end_ns = END
+    assert problems_of(seen, expecting(cause="")) == []
+
+
 def test_a_run_that_was_not_well_before_the_fault_cannot_be_judged():
     seen = run()
     seen.told = [
