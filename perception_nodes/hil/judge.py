@@ -11,7 +11,7 @@ from perception_nodes.core.frame import IN_TIME, MAY_BE_OUT, PUBLISHED, FrameSta
 from perception_nodes.core.health import HealthMode
 from perception_nodes.core.statistics import MEDIAN_AND_P99, percentiles
 from perception_nodes.hil.clock_offset import ClockOffset
-from perception_nodes.hil.scenario import Expectation, RebootFault, Scenario
+from perception_nodes.hil.scenario import Expectation, Scenario
 from perception_nodes.hil.witness import Observations, ReceivedHealth
 
 LAST_FRAME_NS = 100_000_000
@@ -119,9 +119,7 @@ def judge(scenario: Scenario, seen: Observations, deadline_ms: float = DEADLINE_
     if not seen.sent:
         verdict.problems = verdict.problems or ["no frame was sent"]
         return verdict
-    rebooted = any(isinstance(fault, RebootFault) for fault in scenario.faults)
-    down = _down(seen) if rebooted else range(0)
-    _account(verdict, seen, down, scenario.expect.lost_on_the_way_at_most)
+    _account(verdict, seen, scenario.expect.lost_on_the_way_at_most)
     _latency(verdict, scenario.expect, seen)
     _accuracy(verdict, scenario.expect)
     _detection(verdict, scenario.expect, seen)
@@ -131,16 +129,24 @@ def judge(scenario: Scenario, seen: Observations, deadline_ms: float = DEADLINE_
     return verdict
 
 
-def _down(seen: Observations) -> range:
-    """The stamps of frames that nobody can account for, because the unit was rebooting."""
-    up_ns = min((r.stamp_ns for r in seen.reports if r.stamp_ns >= seen.end_ns), default=None)
-    last_ns = [*seen.sent, *seen.closing][-1]
-    return range(seen.begin_ns - ON_THE_WAY_NS, last_ns + 1 if up_ns is None else up_ns)
+def _reboots(seen: Observations) -> list[range]:
+    """For each reboot the stamps of frames that nobody can account for because of it."""
+    after_ns = max(seen.sent + seen.closing) + 1
+    return [
+        range(
+            begin_ns - ON_THE_WAY_NS,
+            min((r.stamp_ns for r in seen.reports if r.stamp_ns >= end_ns), default=after_ns),
+        )
+        for kind, begin_ns, end_ns in seen.faults
+        if kind == "unit_reboot"
+    ]
 
 
-def _account(verdict: Verdict, seen: Observations, down: range, lost_on_the_way: int) -> None:
+def _account(verdict: Verdict, seen: Observations, lost_on_the_way: int) -> None:
     problems = verdict.problems
     stamps_sent = [*seen.sent, *seen.closing]
+    reboots = _reboots(seen)
+    down = {s for s in stamps_sent if any(s in reboot for reboot in reboots)}
     verdict.sent = len(stamps_sent)
     verdict.while_down = sum(stamp_ns in down for stamp_ns in stamps_sent)
     if seen.closing:
@@ -160,7 +166,7 @@ def _account(verdict: Verdict, seen: Observations, down: range, lost_on_the_way:
     # A rebooted unit may see the frames lost meanwhile as a gap, and report them without a stamp.
     if not sent <= len(reports) <= verdict.sent:
         problems.append(f"{sent} frames were sent, {len(reports)} were reported")
-    if not down and seen.frames_in() != sent:  # a rebooted unit counts from 0 again
+    if not reboots and seen.frames_in() != sent:  # a rebooted unit counts from 0 again
         problems.append(f"{sent} frames were sent, health counts {seen.frames_in()}")
     stamps = Counter(report.stamp_ns for report in reports if report.stamp_ns)
     unknown = stamps - Counter(stamps_sent)

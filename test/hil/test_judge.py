@@ -525,22 +525,36 @@ def rebooted(up_ns):
         replace(before[0], at_ns=at, frames_in=0, outs=0) for at in range(up_ns, 8000 * MS, MS)
     ]
     seen.told = before + again
+    seen.faults = [("unit_reboot", BEGIN, END)]
     return seen
 
 
+REBOOT = SCENARIO.model_copy(
+    update={
+        "faults": (RebootFault(kind="unit_reboot", for_s=2),),
+        "network": Conditions(),
+        "expect": Expectation(lost="-", detections_within_ms=1000),
+    }
+)
+
+
 def test_a_unit_that_was_down_accounts_for_the_frames_before_and_after():
-    reboot = SCENARIO.model_copy(
-        update={
-            "faults": (RebootFault(kind="unit_reboot", for_s=2),),
-            "network": Conditions(),
-            "expect": Expectation(lost="-", detections_within_ms=1000),
-        }
-    )
-    verdict = judge(reboot, rebooted(END + 500 * MS))
+    verdict = judge(REBOOT, rebooted(END + 500 * MS))
     assert verdict.problems == []
     assert verdict.while_down == pytest.approx(2600 / 33, abs=2)
     seen = rebooted(END + 500 * MS)
     del seen.reports[-5]
-    assert judge(reboot, seen).lost_silently == 1
+    assert judge(REBOOT, seen).lost_silently == 1
     del seen.reports[3]
-    assert judge(reboot, seen).lost_silently == 2
+    assert judge(REBOOT, seen).lost_silently == 2
+
+
+def test_another_fault_beside_a_reboot_excuses_no_frame():
+    seen = rebooted(END + 500 * MS)
+    seen.faults.append(("night", BEGIN - 1500 * MS, END + 1500 * MS))
+    seen.begin_ns, seen.end_ns = seen.faults[-1][1:]
+    down = judge(REBOOT, seen).while_down
+    assert down == judge(REBOOT, rebooted(END + 500 * MS)).while_down
+    for index in (-5, next(i for i, r in enumerate(seen.reports) if r.stamp_ns > seen.begin_ns)):
+        del seen.reports[index]
+    assert judge(REBOOT, seen).lost_silently == 2
