@@ -27,6 +27,13 @@ RAW_ONLY = frozenset({"cdr_length", "encoding_unknown", "size_change"})
 """Faults in raw images."""
 JPEG_ONLY = frozenset({"jpeg_truncated"})
 """Faults in images that are sent as JPEG."""
+HEEDED_BY = {
+    "step_s": "clock_step",
+    "scale": "size_change",
+    "distortion": "calibration_wrong",
+    "factor": "backend_slow",
+}
+"""Keys of a fault that one kind alone heeds."""
 
 
 class ScenarioError(PerceptionError):
@@ -126,6 +133,13 @@ def _check_faults(scenario: Scenario) -> None:
         calibrated = "calibration_wrong" in kinds and drive.camera_info() is not None
     for number, fault in enumerate(scenario.faults):
         kind = ("faults", number, "kind")
+        for key, heeding in HEEDED_BY.items():
+            if key in fault.model_fields_set and fault.kind != heeding:
+                raise wrong(
+                    f"{fault.kind} does not heed {key}: {getattr(fault, key):g}; leave it out, or "
+                    f"take {heeding}",
+                    *("faults", number, key),
+                )
         if fault.kind in RAW_ONLY and sends_jpeg:
             raise wrong(f"{fault.kind} needs raw images, and the drive is sent as JPEG", *kind)
         if fault.kind in JPEG_ONLY and not sends_jpeg:

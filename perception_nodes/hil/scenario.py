@@ -44,6 +44,12 @@ MOMENTARY = frozenset(
     {"backend_hang", "backend_segfault", "process_kill", "process_stop", "unit_reboot"}
 )
 """Faults that happen at an instant. The others need a duration to have an effect."""
+NO_EFFECT = {
+    "clock_step": ("step_s", 0.0),
+    "size_change": ("scale", 1.0),
+    "backend_slow": ("factor", 1.0),
+}
+"""Faults that need a value of their own: its key, and the value that changes nothing."""
 
 
 def wrong(reason: str, *key: str | int) -> PydanticCustomError:
@@ -82,14 +88,22 @@ class _Fault(_Strict):
             raise wrong(f"{kind} needs a duration, without which it does nothing", "for_s")
         return self
 
+    @model_validator(mode="after")
+    def _changes_something(self) -> "_Fault":
+        kind: str = getattr(self, "kind", "")
+        key, nothing = NO_EFFECT.get(kind, ("", 0.0))
+        if key and getattr(self, key) == nothing:
+            raise wrong(f"{kind} with {key}: {nothing:g} changes nothing; give another {key}", key)
+        return self
+
 
 class CameraFault(_Fault):
     """The camera misbehaves.
 
     Attributes:
         share: of the frames during the fault, the share that is hit.
-        step_s: for `clock_step`: how far the camera's clock jumps.
-        scale: for `size_change`: factor on width and height.
+        step_s: for `clock_step`: how far the camera's clock jumps; not 0.
+        scale: for `size_change`: factor on width and height; not 1.
         distortion: for `calibration_wrong`: the first radial coefficient in CameraInfo, which is
             that of another lens.
     """
@@ -127,9 +141,13 @@ class Conditions(_Strict):
     reorder: float = Field(default=0.0, ge=0, le=1)
     late_ms: float = Field(default=10.0, gt=0, le=1000)
 
+    def felt(self) -> tuple[float, ...]:
+        """What packets feel of it: without `reorder`, `late_ms` does nothing."""
+        return self.delay_ms, self.loss, self.reorder, self.reorder and self.late_ms
+
 
 class NetworkFault(_Fault, Conditions):
-    """The network between camera and unit has other conditions during the fault."""
+    """The network between camera and unit has other conditions during the fault than before."""
 
     kind: Literal["network"]
 
@@ -144,7 +162,7 @@ class BackendFault(_Fault):
     """Inference misbehaves; the detector runs `hil/faulty_backend.py`.
 
     Attributes:
-        factor: for `backend_slow`: multiplies the duration of a call.
+        factor: for `backend_slow`: multiplies the duration of a call; more than 1.
         inner: the backend that does the work.
         call_ms: minimum duration of a call, also outside the fault.
     """
@@ -302,11 +320,19 @@ class Scenario(_Strict):
 
     @model_validator(mode="after")
     def _network_fits(self) -> "Scenario":
+        before = self.network and self.network.felt()
         for number, fault in enumerate(self.faults):
             if self.network is None and fault.kind in ("network", "unit_reboot"):
                 raise wrong(
                     f"{fault.kind} needs the key network: a unit of its own",
                     *("faults", number, "kind"),
+                )
+            if isinstance(fault, NetworkFault) and fault.felt() == before:
+                raise wrong(
+                    f"network with delay_ms: {fault.delay_ms:g}, loss: {fault.loss:g} and reorder: "
+                    f"{fault.reorder:g} changes nothing, the network is like that before; give "
+                    "other values",
+                    *("faults", number),
                 )
         if self.network is not None and self.graph.get("source") == "shm":
             raise wrong(

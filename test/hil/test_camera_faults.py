@@ -45,7 +45,7 @@ def test_how_many_frames_each_fault_has_hit_is_known():
         CameraFault(kind="camera_stop", after_s=0.5, for_s=0.2),
         CameraFault(kind="camera_freeze", after_s=0.6, for_s=0.3),
         CameraFault(kind="stamp_backward", after_s=1, for_s=0.5, share=0.4),
-        CameraFault(kind="clock_step", after_s=30, for_s=1),
+        CameraFault(kind="clock_step", after_s=30, for_s=1, step_s=5),
     ]
     hits: list[int] = []
     list(with_faults(good(), faults, hits))

@@ -127,9 +127,34 @@ def test_shipped_scenarios_fit_the_graph(name):
         ),
         (
             "title: t\ngraph: {source: shm}\nfaults: [{kind: camera_stop, for_s: 1}]",
-            "title: t\nnetwork: {}\nfaults:\n- {kind: network, for_s: 2}\n"
-            "- {kind: network, after_s: 4, for_s: 2}",
+            "title: t\nnetwork: {}\nfaults:\n- {kind: network, for_s: 2, loss: 1}\n"
+            "- {kind: network, after_s: 4, for_s: 2, loss: 1}",
             ":6: faults.1: network and network (faults.0) overlap",
+        ),
+        (
+            "title: t\ngraph: {source: shm}\nfaults: [{kind: camera_stop, for_s: 1}]",
+            "title: t\nnetwork: {loss: 0.1}\nfaults:\n"
+            "- {kind: network, for_s: 2, loss: 0.1, late_ms: 20}",
+            ":5: faults.0: network with delay_ms: 0, loss: 0.1 and reorder: 0 changes nothing",
+        ),
+        (
+            "title: t\ngraph: {source: shm}\nfaults: [{kind: camera_stop, for_s: 1}]",
+            "title: t\nnetwork: {reorder: 0.1}\nfaults:\n"
+            "- {kind: network, for_s: 1, reorder: 0.1, late_ms: 20}",
+            None,
+        ),
+        ("camera_stop", "clock_step", ":4: faults.0.step_s: clock_step with step_s: 0 changes"),
+        ("camera_stop", "size_change", ":4: faults.0.scale: size_change with scale: 1 changes"),
+        ("camera_stop", "backend_slow", ":4: faults.0.factor: backend_slow with factor: 1 chan"),
+        (
+            "for_s: 1",
+            "for_s: 1, step_s: 5",
+            ":4: faults.0.step_s: camera_stop does not heed step_s: 5; leave it out, or take clock",
+        ),
+        (
+            "for_s: 1",
+            "for_s: 1, distortion: -0.3",
+            ":4: faults.0.distortion: camera_stop does not heed distortion: -0.3",
         ),
         ("title: t", "title: t\nnetwork: {loss: 2}", ":3: network.loss: Input should be less than"),
     ],
