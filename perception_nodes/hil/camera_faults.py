@@ -83,11 +83,15 @@ def _with_fault(
             _scaled(sent.data, fault.scale)
         if window.holds(sent):
             meanwhile.append(sent)
-            hits[number] += 1
-            yield from change(meanwhile, fault)
+            instead = list(change(meanwhile, fault))
+            hits[number] += instead != [sent]
+            yield from instead
             continue
         if meanwhile:
-            yield from _RELEASES.get(fault.kind, _nothing)(meanwhile, sent)
+            released = list(_RELEASES.get(fault.kind, _nothing)(meanwhile, sent))
+            # One that was held back, and is sent as it was and in its place, was not changed.
+            hits[number] -= sum(frame in meanwhile for frame in released)
+            yield from released
             meanwhile = []
         yield sent
 

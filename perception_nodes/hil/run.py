@@ -267,7 +267,7 @@ class _Run:
             if not why and seen.sent and begin_ns > seen.sent[-1]:
                 why = "the drive was over before its time"
             elif not why and self._frames_changed.get(number) == 0:
-                why = "no frame was sent at its time"
+                why = "it changed no frame"
             if why:
                 seen.not_put_in.append(f"{fault.kind} (faults.{number}) was not put in: {why}")
             else:

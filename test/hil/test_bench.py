@@ -314,7 +314,7 @@ def test_a_fault_counts_as_put_in_where_it_hit_a_drive_that_went_on(tmp_path: Pa
     assert (seen.sent, seen.closing) == ([1000, 2000], [9000])
     assert seen.faults == [("cpu_contention", 1500, 1600), ("night", 1500, 1600)]
     assert seen.not_put_in == [
-        "camera_stop (faults.0) was not put in: no frame was sent at its time",
+        "camera_stop (faults.0) was not put in: it changed no frame",
         "shm_full (faults.2) was not put in: the drive was over before its time",
         "slow_subscriber (faults.4) was not put in: nobody is there",
     ]

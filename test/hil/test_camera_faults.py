@@ -40,7 +40,7 @@ def untouched(frames):
 ALL_BUT_HIT = set(range(FRAMES)) - set(HIT)
 
 
-def test_how_many_frames_each_fault_has_hit_is_known():
+def test_how_many_frames_each_fault_has_changed_is_known():
     faults = [
         CameraFault(kind="camera_stop", after_s=0.5, for_s=0.2),
         CameraFault(kind="camera_freeze", after_s=0.6, for_s=0.3),
@@ -49,7 +49,39 @@ def test_how_many_frames_each_fault_has_hit_is_known():
     ]
     hits: list[int] = []
     list(with_faults(good(), faults, hits))
-    assert hits == [2, 2, 2, 0]  # what the camera does not send it does not freeze either
+    # What the camera does not send it does not freeze either, and a first picture is not repeated.
+    assert hits == [2, 1, 2, 0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("camera_freeze", {}),
+        ("stamp_duplicate", {}),
+        ("camera_out_of_order", {}),
+        ("size_change", {"scale": 1.001}),
+        ("clock_step", {"step_s": 1e-10}),
+    ],
+)
+def test_a_fault_that_leaves_its_only_frame_as_it_is_has_changed_none(kind, values):
+    fault = CameraFault(kind=kind, after_s=0.5, for_s=0.1, **values)
+    hits: list[int] = []
+    assert untouched(with_faults(good(), [fault], hits)) == set(range(FRAMES))
+    assert hits == [0]
+
+
+@pytest.mark.parametrize("for_s", [0.2, 0.3])
+def test_a_pair_that_swaps_places_is_changed_and_a_last_one_is_not(for_s):
+    hits: list[int] = []
+    fault = CameraFault(kind="camera_out_of_order", after_s=0.5, for_s=for_s)
+    list(with_faults(good(), [fault], hits))
+    assert hits == [2]
+
+
+def test_frames_that_stall_and_come_in_a_burst_are_changed():
+    hits: list[int] = []
+    list(with_faults(good(), [CameraFault(kind="camera_stall_burst", for_s=0.1, after_s=1)], hits))
+    assert hits == [1]
 
 
 def test_an_encoding_that_the_fault_does_not_know_is_refused():
