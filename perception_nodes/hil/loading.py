@@ -23,6 +23,11 @@ SUFFIXES = (".yaml", ".yml")
 SET_BY_THE_BENCH = frozenset(
     {"listeners", "live", "faults", "recording", "sent_file", "started_file", "played_file"}
 )
+NOT_FOR_THE_GRAPH = {
+    "bag": "the drive has a key of its own: drive",
+    "rate": "a drive is played at its own speed, by which its faults are timed; leave it out",
+}
+"""Parameters of the camera that a scenario does not set there, and why."""
 RAW_ONLY = frozenset({"cdr_length", "encoding_unknown", "size_change"})
 """Faults in raw images."""
 JPEG_ONLY = frozenset({"jpeg_truncated"})
@@ -113,8 +118,8 @@ def _parsed(path: Path) -> tuple[KeyLines, dict[str, Any]]:
 def _check_graph(scenario: Scenario) -> None:
     """Check that the graph takes the parameters, and that the drive exists."""
     for name in scenario.graph:
-        if name == "bag":
-            raise wrong("the drive has a key of its own: drive", "graph", name)
+        if name in NOT_FOR_THE_GRAPH:
+            raise wrong(NOT_FOR_THE_GRAPH[name], "graph", name)
     try:
         refuse(scenario.graph, SET_BY_THE_BENCH)
         HIL.nodes({"bag": scenario.drive, **scenario.graph})

@@ -110,6 +110,7 @@ def test_shipped_scenarios_fit_the_graph(name):
             ":3: graph.outcome_timeout_ms: 1000 is not allowed, it must be more than deadline_ms",
         ),
         ("source: shm", "bag: there", ":3: graph.bag: the drive has a key of its own"),
+        ("source: shm", "rate: 0.5", ":3: graph.rate: a drive is played at its own speed"),
         ("source: shm", "listeners: 0", ":3: graph.listeners: is set by the command itself"),
         ("title: t", "title: t\ndrive: nowhere", ":3: drive: nowhere does not exist"),
         ("title: t", "title: t\ndrive: synthetic:8x8@0*9", ":3: drive: 'synthetic:8x8@0*9' has no"),
@@ -184,6 +185,7 @@ def test_what_is_given_goes_before_the_file_and_is_checked(tmp_path: Path):
         ({"deadline_ms": "-1"}, "parameter deadline_ms: '-1' is not allowed"),
         ({"deadlin": "1"}, "parameter deadlin: is unknown"),
         ({"bag": "nowhere"}, "parameter bag: nowhere does not exist"),
+        ({"rate": "2"}, "parameter rate: a drive is played at its own speed"),
     ):
         with pytest.raises(SettingsError, match=reason):
             load_scenario(str(file), wrong)
