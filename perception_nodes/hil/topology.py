@@ -129,7 +129,6 @@ def _with_second_camera(scenario: Scenario, out: Path) -> Verdict:
             "expect": Expectation(
                 lost=expect.lost,
                 lost_at_most=expect.lost_at_most,
-                at_worst=expect.at_worst,
                 miss_rate_at_most=expect.miss_rate_at_most,
                 recovered_within_ms=expect.recovered_within_ms,
             ),
