@@ -3,6 +3,8 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
+from statistics import median
 
 from pydantic import BaseModel
 
@@ -22,6 +24,9 @@ ON_THE_WAY_NS = 100_000_000
 LATE_AT_MOST = 1
 """Of the frames from a fault on, so many may be too late by the machine's own tail, which
 `perception bench deadline` measures: the fault is not to blame."""
+OVERTAKEN_SHARE = 0.75
+"""A frame that the bench had late by this share of the frame period or more has the next one close
+behind it."""
 CLOCK_SHARE = 0.1
 """Clocks that differ by more than this share of the deadline make a miss rate meaningless."""
 
@@ -154,11 +159,12 @@ def _account(verdict: Verdict, seen: Observations, lost_on_the_way: int) -> None
             f"{len(seen.closing)} frames were sent after the end of the drive: a lost frame is "
             "noticed when a later one arrives"
         )
-    if seen.late_ns:
+    if seen.late:
+        most_ns = max(late_ns for _, late_ns in seen.late)
         verdict.notes.append(
-            f"the bench's camera itself was late with {len(seen.late_ns)} frames, by up to "
-            f"{max(seen.late_ns) / 1e6:.0f} ms: their latency counts from when it had them, and "
-            "gaps between frames may be its own"
+            f"the bench's camera itself was late with {len(seen.late)} frames, by up to "
+            f"{most_ns / 1e6:.0f} ms: their latency counts from when it had them, and gaps between "
+            "frames may be its own"
         )
     verdict.statuses = dict(Counter(report.status.name for report in seen.reports))
     sent = verdict.sent - verdict.while_down
@@ -360,8 +366,7 @@ def _recovery(verdict: Verdict, expect: Expectation, seen: Observations) -> None
     verdict.without_detections = len(lost)
     most = expect.lost_at_most
     if most is not None:
-        # Frames that the bench's camera had late come at once, and a newer one takes their place.
-        most += min(len(seen.late_ns), lost.count(FrameStatus.SUPERSEDED))
+        most += min(_overtaken(seen), lost.count(FrameStatus.SUPERSEDED))
         most += min(LATE_AT_MOST, lost.count(FrameStatus.SKIPPED_LATE))
     if most is not None and verdict.without_detections > most:
         failed = verdict.statuses.get(FrameStatus.FAILED.name, 0)
@@ -369,6 +374,15 @@ def _recovery(verdict: Verdict, expect: Expectation, seen: Observations) -> None
             f"{verdict.without_detections} frames had no detections ({failed} FAILED), "
             f"at most {most} are expected"
         )
+
+
+def _overtaken(seen: Observations) -> int:
+    """How many frames from the fault on may have given way to the next one, as they were late."""
+    period_ns = median(abs(b - a) for a, b in pairwise(seen.sent)) if len(seen.sent) > 1 else 0
+    return sum(
+        stamp_ns >= seen.begin_ns and late_ns >= OVERTAKEN_SHARE * period_ns
+        for stamp_ns, late_ns in seen.late
+    )
 
 
 def _while_it_lasts(

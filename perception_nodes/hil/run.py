@@ -236,7 +236,7 @@ class _Run:
             stamps = [stamp_ns for _, stamp_ns in content["sent"]]
             end = len(stamps) - played["closing"]
             seen.sent, seen.closing = stamps[:end], stamps[end:]
-            seen.late_ns = played["late_ns"]
+            seen.late = [(stamp_ns, late_ns) for stamp_ns, late_ns in played["late"]]
             faults = enumerate(self._scenario.faults)
             of_camera = [number for number, fault in faults if isinstance(fault, CameraFault)]
             self._frames_changed.update(zip(of_camera, played["hits"], strict=True))

@@ -60,8 +60,8 @@ class Observations:
         sent: stamps of the frames of the drive, in the order of sending.
         closing: stamps of the frames sent after the end of the drive, by which losses at its end
             are noticed. They must be accounted for, and nothing else is judged by them.
-        late_ns: by how much the camera had frames later than they were due, those that were late.
-            Their stamps are of that later time.
+        late: stamps of the frames that the camera had later than they were due, and by how many
+            nanoseconds. The stamps are of that later time.
         first_ns: when the first frame was due.
         begin_ns, end_ns: begin of the first fault, end of the last one; without a fault, from when
             on the graph works.
@@ -78,7 +78,7 @@ class Observations:
 
     sent: list[int] = field(default_factory=list)
     closing: list[int] = field(default_factory=list)
-    late_ns: list[int] = field(default_factory=list)
+    late: list[tuple[int, int]] = field(default_factory=list)
     first_ns: int = 0
     begin_ns: int = 0
     end_ns: int = 0

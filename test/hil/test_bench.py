@@ -306,13 +306,13 @@ def test_a_fault_counts_as_put_in_where_it_hit_a_drive_that_went_on(tmp_path: Pa
     kinds = ("camera_stop", "cpu_contention", "shm_full", "night", "slow_subscriber")
     faults = [{"kind": kind, "for_s": 1} for kind in kinds]
     (tmp_path / "sent.json").write_text('{"sent": [[0, 1000], [1, 2000], [1, 9000]]}')
-    (tmp_path / "played.json").write_text('{"hits": [0], "closing": 1, "late_ns": []}')
+    (tmp_path / "played.json").write_text('{"hits": [0], "closing": 1, "late": [[2000, 9]]}')
     run = _Run(scenario(faults=faults), tmp_path, tmp_path, None, None)
     run._put_in = {0: (1500, 1600), 1: (1500, 1600), 2: (2001, 2100), 3: (1500, 1600)}
     run._not_put_in = {4: "nobody is there"}
     run._frames_changed = {3: 7}
     seen = run._gathered()
-    assert (seen.sent, seen.closing) == ([1000, 2000], [9000])
+    assert (seen.sent, seen.closing, seen.late) == ([1000, 2000], [9000], [(2000, 9)])
     assert seen.faults == [("cpu_contention", 1500, 1600), ("night", 1500, 1600)]
     assert seen.not_put_in == [
         "camera_stop (faults.0) was not put in: it changed no frame",

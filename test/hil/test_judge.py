@@ -91,7 +91,7 @@ def expecting(**changes):
 def test_frames_that_the_camera_itself_had_late_are_noted_and_no_problem():
     seen = run()
     assert judge(SCENARIO, seen).notes == []
-    seen.late_ns = [3 * MS, 82 * MS]
+    seen.late = [(seen.sent[0], 3 * MS), (seen.sent[1], 82 * MS)]
     verdict = judge(SCENARIO, seen)
     assert verdict.passed
     (note,) = verdict.notes
@@ -317,10 +317,19 @@ def test_frames_that_give_way_to_those_that_the_camera_had_late_are_no_problem()
         lost = seen.reports[index]
         seen.reports[index] = replace(lost, status=FrameStatus.SUPERSEDED)
         seen.detections = [found for found in seen.detections if found[1] != lost.stamp_ns]
-    seen.late_ns = [82 * MS]
+    seen.late = [(seen.sent[-6], 82 * MS)]
     assert problems_of(seen) == ["2 frames had no detections (0 FAILED), at most 1 are expected"]
-    seen.late_ns = [3 * MS, 82 * MS]
+    seen.late += [(seen.sent[-5], 49 * MS), (seen.sent[-4], 16 * MS)]
     assert problems_of(seen) == []
+
+
+def test_frames_that_were_hardly_late_or_before_the_fault_excuse_no_loss():
+    seen = run()
+    lost = seen.reports[-5]
+    seen.reports[-5] = replace(lost, status=FrameStatus.SUPERSEDED)
+    seen.detections = [found for found in seen.detections if found[1] != lost.stamp_ns]
+    seen.late = [(stamp_ns, 1) for stamp_ns in seen.sent] + [(BEGIN - MS, 82 * MS)]
+    assert problems_of(seen) == ["1 frames had no detections (0 FAILED), at most 0 are expected"]
 
 
 def test_a_graph_that_ended_is_a_failure():

@@ -20,7 +20,7 @@ class Camera(FaultCameraNode):
         self._first_due_ns, self._first_ns = first_due_ns, 0
         self.settings = SimpleNamespace(rate=1.0)
         self._clocks = None
-        self._sent, self._late_ns = [], []
+        self._sent, self._late = [], []
         self._camera = SimpleNamespace(prepare=lambda frame, stamp_ns, number: lambda: None)
 
 
@@ -31,7 +31,7 @@ def test_a_frame_that_is_late_is_stamped_when_it_is_there() -> None:
     ((index, stamp_ns),) = camera._sent
     assert index == 7
     assert now_ns <= stamp_ns <= time.time_ns()
-    assert camera._late_ns == [stamp_ns - now_ns + LATE_NS]
+    assert camera._late == [(stamp_ns, stamp_ns - now_ns + LATE_NS)]
 
 
 def test_a_stamp_that_is_wrong_on_purpose_stays_as_it_is() -> None:
@@ -39,7 +39,7 @@ def test_a_stamp_that_is_wrong_on_purpose_stays_as_it_is() -> None:
     camera = Camera(due_ns)
     camera._play(SentFrame(0, 0, b"", None, stamp_shift_ns=SHIFT_NS))
     assert camera._sent == [(0, due_ns + SHIFT_NS)]
-    assert camera._late_ns == []
+    assert camera._late == []
 
 
 def test_a_burst_on_purpose_is_not_late() -> None:
@@ -48,7 +48,7 @@ def test_a_burst_on_purpose_is_not_late() -> None:
     camera._play(SentFrame(0, 0, b"", None, stamp_shift_ns=SHIFT_NS))
     camera._play(SentFrame(1, 0, b"", None))
     assert camera._sent == [(0, due_ns + SHIFT_NS), (1, due_ns)]
-    assert camera._late_ns == []
+    assert camera._late == []
 
 
 def test_a_frame_in_time_is_stamped_when_it_is_due() -> None:
@@ -56,5 +56,5 @@ def test_a_frame_in_time_is_stamped_when_it_is_due() -> None:
     camera = Camera(due_ns)
     camera._play(SentFrame(0, 0, b"", None))
     assert camera._sent == [(0, due_ns)]
-    assert camera._late_ns == []
+    assert camera._late == []
     assert time.time_ns() >= due_ns

@@ -49,7 +49,7 @@ class FaultCameraNode(PlayerNode):
     def open(self) -> None:
         """Open the drive, as the player does."""
         self._hits: list[int] = []
-        self._late_ns: list[int] = []
+        self._late: list[tuple[int, int]] = []
         super().open()
 
     def step(self) -> None:
@@ -83,7 +83,7 @@ class FaultCameraNode(PlayerNode):
 
     def _write_sent(self) -> None:
         if self.settings.played_file:
-            content = {"hits": self._hits, "closing": self._closing, "late_ns": self._late_ns}
+            content = {"hits": self._hits, "closing": self._closing, "late": self._late}
             write_whole(Path(self.settings.played_file), json.dumps(content))
         super()._write_sent()
 
@@ -99,8 +99,8 @@ class FaultCameraNode(PlayerNode):
             frame = replace(frame, camera_info=told)
         late_ns = time.time_ns() - self._due_ns(frame)
         if late_ns > 0 and self._clocks is None and not (frame.stamp_shift_ns or at_once):
-            self._late_ns.append(late_ns)
             frame = replace(frame, stamp_shift_ns=late_ns)
+            self._late.append((self._stamp_ns(frame), late_ns))
         super()._play(frame)
 
     def _stamp_ns(self, frame: RawFrame) -> int:
