@@ -1,8 +1,10 @@
 """What the processes of a graph take and hold while it runs: processor time, memory, files."""
 
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -75,16 +77,21 @@ def _settled(samples: Sequence[ResourcesHeld]) -> Sequence[ResourcesHeld]:
 
 
 def processor_shares(samples: Sequence[ResourcesHeld]) -> dict[str, float]:
-    """The share of one processor of each process in the steady state; 0.03 is 3 %."""
+    """The share of one processor of each process in the steady state; 0.03 is 3 %.
+
+    A process that was started again has counted from 0 again: only what one and the same process
+    took from a sample to the next counts, over that time.
+    """
     settled = _settled(samples)
-    if len(settled) < 2:
-        return {}
-    first, last = settled[0], settled[-1]
-    return {
-        name: round((last.processor_s[name] - before_s) / (last.at_s - first.at_s), 4)
-        for name, before_s in first.processor_s.items()
-        if name in last.processor_s
-    }
+    took_s: dict[str, float] = defaultdict(float)
+    over_s: dict[str, float] = defaultdict(float)
+    for before, after in pairwise(settled):
+        for name in before.processor_s.keys() & after.processor_s.keys():
+            if before.pids.get(name) == after.pids.get(name):
+                took_s[name] += after.processor_s[name] - before.processor_s[name]
+                over_s[name] += after.at_s - before.at_s
+    last = settled[-1].processor_s if settled else {}
+    return {name: round(took_s[name] / over_s[name], 4) for name in last if name in over_s}
 
 
 def constancy(samples: Sequence[ResourcesHeld]) -> dict[str, Any]:

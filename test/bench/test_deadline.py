@@ -319,3 +319,16 @@ def test_processor_shares_are_those_of_the_steady_state():
     del steady[-1].processor_s["dead"]
     assert processor_shares([*start, *steady]) == {"watchdog_node": 0.03}
     assert processor_shares(start[:1]) == {}
+
+
+def test_the_processor_share_of_a_process_that_was_started_again_is_that_of_both():
+    def held(second: int) -> ResourcesHeld:
+        pid, age_s = (1, second) if second < 70 else (2, second - 70)
+        return ResourcesHeld(
+            float(second), {}, {}, {"detector": 0.3 * age_s}, 0.0, {"detector": pid}
+        )
+
+    samples = [held(second) for second in range(100)]
+    assert processor_shares(samples) == {"detector": 0.3}
+    del samples[60].processor_s["detector"]
+    assert processor_shares(samples) == {"detector": 0.3}
