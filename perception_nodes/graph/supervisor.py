@@ -285,6 +285,7 @@ def _begin(supervisor: int) -> None:
 
 
 def _how(status: int) -> str:
-    if status < 0:
-        return f"by signal {signal.Signals(-status).name}"
-    return f"with status {status}"
+    if status >= 0:
+        return f"with status {status}"
+    names = {one.value: one.name for one in signal.Signals}
+    return f"by signal {names.get(-status, -status)}"  # most real-time signals have no name

@@ -459,6 +459,18 @@ def test_a_node_that_cannot_be_started_leaves_none_of_the_others(graph, log, mon
     assert signal.getsignal(signal.SIGINT) == before
 
 
+@pytest.mark.parametrize(
+    ("status", "how"),
+    [
+        (3, "with status 3"),
+        (-signal.SIGKILL, "by signal SIGKILL"),
+        (-signal.SIGRTMIN - 1, f"by signal {signal.SIGRTMIN + 1}"),
+    ],
+)
+def test_every_end_of_a_process_can_be_told(status, how):
+    assert supervisor._how(status) == how
+
+
 def test_shared_memory_is_swept_in_the_beginning_and_in_the_end(graph, log, monkeypatch):
     swept = []
     monkeypatch.setattr(supervisor, "sweep", lambda: swept.append(log.lines()))
