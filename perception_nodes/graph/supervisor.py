@@ -95,7 +95,7 @@ class Supervisor:
         Raises:
             SettingsError: a ROS package is missing.
             TransportError: another process runs a graph of one of the cameras, or with the same
-                names of nodes.
+                names of nodes; or shared memory is another user's.
         """
         require_ros_packages()
         self._signals.__enter__()
@@ -128,10 +128,12 @@ class Supervisor:
             self._stop([p for spec, p in reversed(self.processes) if spec.stops_last == last])
         if self._awake is not None:
             self._awake.release()
-        self._sweep()
-        for claim in self._claims:
-            claim.release()
-        self._signals.__exit__(None, None, None)
+        try:
+            self._sweep()
+        finally:
+            for claim in self._claims:
+                claim.release()
+            self._signals.__exit__(None, None, None)
 
     def _stop(self, processes: Sequence[subprocess.Popen[bytes]]) -> None:
         for process in processes:

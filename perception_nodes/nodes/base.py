@@ -56,6 +56,8 @@ class PerceptionNode(LifecycleNode):
     """Whether it runs only while nothing else wants the processor."""
     niceness = 0
     """For a node that gives way to others, but must get its messages on a busy machine, too."""
+    shares_memory = True
+    """Whether it needs `endpoint`."""
     rank: int | None = None
     """See `system.realtime.RANKS`; None for a node that no frame waits for."""
     longest_ns = LONG_NS
@@ -169,10 +171,11 @@ class PerceptionNode(LifecycleNode):
         self.destroy_subscription(subscription)
 
     def on_configure(self, state: State) -> TransitionCallbackReturn:
-        """Join shared memory and open."""
+        """Join shared memory, and open."""
         try:
             with self.realtime.leisurely():
-                self._endpoint = Endpoint(self.get_name())
+                if self.shares_memory:
+                    self._endpoint = Endpoint(self.get_name())
                 self.open()
                 reserve()
         except PerceptionError as error:

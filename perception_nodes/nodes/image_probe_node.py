@@ -22,6 +22,7 @@ class ImageProbeNode(PerceptionNode):
     """Subscribes as preprocessing does."""
 
     settings_type = PreprocessSettings
+    shares_memory = False
 
     def open(self) -> None:
         """Subscribe."""

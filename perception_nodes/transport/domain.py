@@ -11,8 +11,8 @@ from typing import Any
 
 import iceoryx2 as iox2
 
-from perception_nodes.transport.lock import open_locked
-from perception_nodes.transport.memory import SHM_FOLDER, TransportError, is_ours, not_ours
+from perception_nodes.transport.lock import open_locked, own_folder
+from perception_nodes.transport.memory import SHM_FOLDER, TransportError
 
 CREATION_TIMEOUT_S = 5
 PATIENCE_S = 10.0
@@ -36,16 +36,44 @@ def own_domain() -> int:
     return int(text)
 
 
-def enter(domain: int) -> int:
-    """Be present in a domain, until the returned descriptor is closed or the process ends.
+class Presence:
+    """The presence of this process in a domain, until it leaves or ends.
 
     `remains.sweep` removes all files of a domain in which nobody is present. It cannot ask iceoryx2
     alone, which does not know the process that is about to join.
+    """
+
+    def __init__(self, domain: int) -> None:
+        """Enter.
+
+        Raises:
+            TransportError: shared memory cannot be used, or is another user's.
+        """
+        self._descriptors = [keep_folder(config_of(domain))]
+        try:
+            presence = open_locked(presence_file(domain), fcntl.LOCK_SH, PATIENCE_S)
+        except TransportError:
+            self.leave()
+            raise
+        self._descriptors.append(presence)
+
+    def leave(self) -> None:
+        """Be present no longer."""
+        for descriptor in self._descriptors:
+            os.close(descriptor)
+
+
+def keep_folder(config: Any) -> int:
+    """Make iceoryx2's folder ours, if it is nobody's yet, and keep it until the descriptor closes.
+
+    systemd removes what is old in /tmp, the sockets and names of a graph that runs for days too,
+    but leaves alone a folder that somebody has locked.
 
     Raises:
-        TransportError: shared memory cannot be used, or is another user's.
+        TransportError: it is another user's, who could put other channels in the place of ours.
     """
-    return open_locked(presence_file(domain), fcntl.LOCK_SH, PATIENCE_S)
+    folder = Path(config.global_cfg.root_path.to_string())
+    return open_locked(folder, fcntl.LOCK_SH, PATIENCE_S, own_folder)
 
 
 @contextmanager
@@ -80,11 +108,12 @@ def service_name(channel: str) -> str:
 def join_domain(name: str, config: Any) -> Any:
     """Join the domain of `config`, under a name for tools that list its processes.
 
+    Who calls it keeps the folder.
+
     Raises:
-        TransportError: shared memory cannot be used, or is another user's.
+        TransportError: shared memory cannot be used.
     """
     iox2.set_log_level(iox2.LogLevel.Fatal)
-    _claim_folder(Path(config.global_cfg.root_path.to_string()))
     try:
         # iceoryx2 must not take SIGINT and SIGTERM: a node shuts down through its own handler.
         node = (
@@ -101,20 +130,6 @@ def join_domain(name: str, config: Any) -> Any:
         with suppress(OSError):
             path.chmod(0o600)
     return node
-
-
-def _claim_folder(folder: Path) -> None:
-    """Make the folder of iceoryx2's sockets and names ours, if it is nobody's yet.
-
-    Raises:
-        TransportError: it is another user's, who could put other channels in the place of ours.
-    """
-    try:
-        folder.mkdir(0o700, exist_ok=True)
-    except OSError as error:
-        raise TransportError(f"{folder} cannot be made: {error.strerror}") from error
-    if not is_ours(folder.lstat()):
-        raise not_ours(folder)
 
 
 def config_of(domain: int) -> Any:

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from perception_nodes.transport.memory import TransportError, open_own
@@ -14,22 +15,36 @@ class Locked(TransportError):
     """Another process holds the lock."""
 
 
-def open_locked(path: Path, operation: int, wait_s: float = 0.0) -> int:
-    """Open or create a file and lock it, until the returned descriptor is closed.
+def own_file(path: Path) -> int:
+    """Open or create a file."""
+    return open_own(path, os.O_RDWR | os.O_CREAT)
+
+
+def own_folder(path: Path) -> int:
+    """Open or create a folder."""
+    path.mkdir(0o700, exist_ok=True)
+    return open_own(path, os.O_DIRECTORY)
+
+
+def open_locked(
+    path: Path, operation: int, wait_s: float = 0.0, opened: Callable[[Path], int] = own_file
+) -> int:
+    """Open or create a file or folder and lock it, until the returned descriptor is closed.
 
     Args:
-        path: whoever holds the file's exclusive lock may remove it.
+        path: whoever holds its exclusive lock may remove it.
         operation: `LOCK_EX` or `LOCK_SH`.
         wait_s: how long to wait for another process.
+        opened: opens it, `own_file` or `own_folder`.
 
     Raises:
         Locked: another process holds the lock for all of that time.
-        TransportError: the file cannot be opened, or is another user's.
+        TransportError: it cannot be opened, or is another user's.
     """
     end_s = time.monotonic() + wait_s
     while True:
         try:
-            descriptor = open_own(path, os.O_RDWR | os.O_CREAT)
+            descriptor = opened(path)
         except OSError as error:
             raise TransportError(f"{path}: {error.strerror}") from error
         try:

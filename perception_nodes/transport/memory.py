@@ -24,9 +24,12 @@ class TransportError(PerceptionError):
 
 
 def open_own(path: Path, flags: int) -> int:
-    """Open or create a file that only this user can have put there; returns its descriptor.
+    """Open or create a file, or open a folder, that only this user can have put there.
 
     Everybody may put files into the folders of shared memory, under names that we will use.
+
+    Returns:
+        Its descriptor, which is closed when another program is executed.
 
     Raises:
         TransportError: it is another user's, or others may use it.
@@ -35,7 +38,7 @@ def open_own(path: Path, flags: int) -> int:
     try:
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        if error.errno in (errno.EACCES, errno.EPERM, errno.ELOOP):
+        if error.errno in (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR):
             raise not_ours(path) from error
         raise
     if not is_ours(os.fstat(descriptor)):

@@ -13,6 +13,7 @@ import iceoryx2 as iox2
 from perception_nodes.transport.domain import (
     config_of,
     join_domain,
+    keep_folder,
     opening_file,
     own_domain,
     own_prefix,
@@ -24,10 +25,15 @@ from perception_nodes.transport.memory import SHM_FOLDER, TransportError
 
 
 def sweep(domain: int | None = None) -> None:
-    """Remove what dead processes left behind; if no process is in the domain, everything."""
+    """Remove what dead processes left behind; if no process is in the domain, everything.
+
+    Raises:
+        TransportError: iceoryx2's folder is another user's, or damaged.
+    """
     domain = own_domain() if domain is None else domain
     config = config_of(domain)
     presence = presence_file(domain)
+    folder = keep_folder(config)
     try:
         alone = open_locked(presence, fcntl.LOCK_EX)
     except TransportError:
@@ -40,6 +46,7 @@ def sweep(domain: int | None = None) -> None:
         if alone is not None and all(map(_is_dead, _processes(config))):
             _remove_all(domain, config)
     finally:
+        os.close(folder)
         if alone is not None:
             os.close(alone)
 
@@ -97,7 +104,11 @@ def forget(camera: str) -> None:
 
 
 def reclaim_dead(node: Any) -> None:
-    """Remove what killed processes left in shared memory."""
+    """Remove what killed processes left in shared memory.
+
+    Raises:
+        TransportError: iceoryx2's folder is damaged.
+    """
     try:
         node.try_cleanup_dead_nodes()
     except iox2.NodeCleanupFailure:
@@ -108,7 +119,12 @@ def reclaim_dead(node: Any) -> None:
 
 
 def _processes(config: Any) -> list[Any]:
-    return list(iox2.Node.list(iox2.ServiceType.Ipc, config))
+    try:
+        return list(iox2.Node.list(iox2.ServiceType.Ipc, config))
+    except iox2.NodeListFailure as error:
+        raise TransportError(
+            f"{config.global_cfg.node_dir.to_string()} cannot be listed: {error}"
+        ) from error
 
 
 def _is_dead(state: Any) -> bool:

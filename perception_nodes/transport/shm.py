@@ -6,7 +6,6 @@ the numbers in the headers and accounts for it.
 """
 
 import ctypes
-import os
 import time
 from collections.abc import Sequence
 from functools import cache
@@ -17,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.transport.domain import (
+    Presence,
     config_of,
-    enter,
     explained,
     join_domain,
     opening,
@@ -83,13 +82,13 @@ class Endpoint:
             TransportError: shared memory cannot be used.
         """
         self._domain = own_domain() if domain is None else domain
-        self._presence = enter(self._domain)
+        self._presence = Presence(self._domain)
         try:
             self._node = join_domain(name, config_of(self._domain))
+            reclaim_dead(self._node)
         except TransportError:
-            os.close(self._presence)
+            self._presence.leave()
             raise
-        reclaim_dead(self._node)
         self._ports: list[Any] = []
         self._opened: dict[str, Any] = {}
 
@@ -190,7 +189,7 @@ class Endpoint:
         self._opened.clear()
         if self._node is not None:
             self._node = None
-            os.close(self._presence)
+            self._presence.leave()
 
     def _services(
         self, channel: str, header: type[Header], depth: int, borrowed: int

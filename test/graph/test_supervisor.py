@@ -459,6 +459,20 @@ def test_a_node_that_cannot_be_started_leaves_none_of_the_others(graph, log, mon
     assert signal.getsignal(signal.SIGINT) == before
 
 
+def test_what_cannot_be_swept_leaves_no_claim(graph, monkeypatch):
+    def fail():
+        raise TransportError("another user's")
+
+    before = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        patch.setattr(supervisor, "sweep", fail)
+        with pytest.raises(TransportError, match="another user's"), graph(restarted=["a"], a="run"):
+            pytest.fail("entered")
+    assert signal.getsignal(signal.SIGINT) == before
+    with graph(restarted=["a"], a="run"):
+        pass
+
+
 @pytest.mark.parametrize(
     ("status", "how"),
     [

@@ -8,7 +8,7 @@ import pytest
 from other_user import NOBODY, needs_root, opened_by
 
 from perception_nodes.transport.claim import Claim
-from perception_nodes.transport.domain import config_of, join_domain
+from perception_nodes.transport.domain import config_of, keep_folder
 from perception_nodes.transport.journal import Journal, journal_of, journals
 from perception_nodes.transport.lease import Lease
 from perception_nodes.transport.memory import SHM_FOLDER, TransportError
@@ -91,7 +91,7 @@ def test_journals_of_another_user_are_not_read(domain):
 
 
 @pytest.mark.parametrize(("user", "mode"), [(NOBODY, 0o700), (0, 0o777)])
-def test_a_folder_of_another_user_holds_no_channels(tmp_path, domain, user, mode):
+def test_a_folder_of_another_user_is_not_used(tmp_path, domain, user, mode):
     import iceoryx2 as iox2
 
     folder, config = tmp_path / "iceoryx2", config_of(domain)
@@ -100,5 +100,14 @@ def test_a_folder_of_another_user_holds_no_channels(tmp_path, domain, user, mode
     os.chown(folder, user, user)
     config.global_cfg.root_path = iox2.Path.new(str(folder))
     with pytest.raises(TransportError, match=f"{folder} is another user's"):
-        join_domain("test", config)
-    assert list(folder.iterdir()) == []
+        keep_folder(config)
+
+
+def test_a_link_to_a_folder_is_not_followed(tmp_path, domain):
+    import iceoryx2 as iox2
+
+    folder, config = tmp_path / "iceoryx2", config_of(domain)
+    folder.symlink_to(tmp_path)
+    config.global_cfg.root_path = iox2.Path.new(str(folder))
+    with pytest.raises(TransportError, match=f"{folder} is another user's"):
+        keep_folder(config)
