@@ -8,7 +8,7 @@ from perception_nodes.system.signals import handled_stopping
 
 
 def main() -> int:
-    """Run the command line. Until it is loaded, Ctrl-C and SIGTERM end the process at once."""
+    """Run the command line. Until it is loaded, the signals that end it do so at once."""
     with handled_stopping(_end):
         from perception_nodes.cli.app import main as run
         from perception_nodes.system.environment import leave_out_working_folder

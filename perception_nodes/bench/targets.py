@@ -7,7 +7,6 @@ is not measured: its compiler's cycle model tells.
 
 import multiprocessing
 import os
-import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -29,6 +28,7 @@ from perception_nodes.core.inference import BackendError
 from perception_nodes.fpga.program import Geometry
 from perception_nodes.system.processes import cpu_flags
 from perception_nodes.system.realtime import RealTime
+from perception_nodes.system.signals import leave_to_parent
 
 VARIANTS = {
     "litert": ("",),
@@ -153,7 +153,7 @@ def _answer(process: ProcessPoolExecutor, function: Callable[..., T], *arguments
 
 def _begin(instructions: str) -> None:
     """In a process of its own, as what follows."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started it ends it
+    leave_to_parent()
     os.environ[VARIABLE] = instructions or WITHOUT_TILES  # whatever the caller's environment says
 
 

@@ -85,7 +85,7 @@ def perception(
     """Real-time object detection for vehicle cameras on ROS 2, every frame accounted for.
 
     Exit status: 0 done; 1 a check failed; 2 the input cannot be used, one line says why; 130 ended
-    by Ctrl-C; 143 ended by SIGTERM.
+    by Ctrl-C; 143 ended by SIGTERM; 129 ended as its terminal was closed.
 
     Example: perception demo --bag path/to/bag
     """
@@ -134,7 +134,7 @@ def _outcome() -> tuple[int, str, str]:
 
 @contextmanager
 def _noted_signals() -> Iterator[Callable[[], int]]:
-    """Gives a function that tells which of SIGINT and SIGTERM came first, 0 for neither.
+    """Gives a function that tells which signal that ends a command came first, 0 for none.
 
     They are noted as they arrive: the supervisor of a graph handles them itself while the graph
     runs, and the command returns as if the graph had ended on its own.
@@ -158,6 +158,8 @@ def _noted_signals() -> Iterator[Callable[[], int]]:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    # The command cleans up now, and a second Ctrl-C shall not cut that short.
-    signal.signal(number, lambda *_: None)
+    # The command cleans up now, and a second Ctrl-C shall not cut that short, nor the SIGHUP that
+    # systemd sends after SIGTERM where a session ends.
+    for one in STOPPING:
+        signal.signal(one, lambda *_: None)
     raise KeyboardInterrupt

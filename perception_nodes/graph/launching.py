@@ -30,7 +30,8 @@ ROS_ARGUMENTS = {
 OF_LAUNCH = ("launch-prefix", "launch-prefix-filter")
 """Arguments that launch reads itself."""
 ENDED_AS_ASKED = (0, *(128 + number for number in STOPPING))
-"""Exit statuses of `perception run` after the end of a drive, Ctrl-C and SIGTERM."""
+"""Exit statuses of `perception run` after the end of a drive, Ctrl-C, SIGTERM, and as its
+terminal was closed."""
 STOP_TIMEOUT_S = 15
 """Longer than the supervisor takes to stop nodes that hang, and to clean up after them."""
 

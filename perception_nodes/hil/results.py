@@ -96,7 +96,7 @@ class Results:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Delay Ctrl-C and SIGTERM until a file is written: the page takes seconds.
+    """Delay the signals that end us until a file is written: the page takes seconds.
 
     Raises:
         KeyboardInterrupt: one of the signals came meanwhile.

@@ -30,7 +30,7 @@ ANSWER_S = 0.2
 
 
 def run_node(node_type: type[PerceptionNode], name: str) -> int:
-    """Run a node until SIGINT, SIGTERM or its own end.
+    """Run a node until a signal or its own end.
 
     Returns:
         Exit status: 0 if it has ended by itself or was shut down through its life cycle, 2 if it
@@ -51,7 +51,9 @@ def run_node(node_type: type[PerceptionNode], name: str) -> int:
         stopping = number
 
     for number in STOPPING:
-        signal.signal(number, stop)
+        # A supervisor that ignores Ctrl-C still stops its nodes by SIGINT; nohup is left in force.
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, stop)
     # A supervisor blocks them until now.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     realtime = RealTime()

@@ -18,6 +18,7 @@ from perception_nodes.graph.settings import SettingsError
 from perception_nodes.replay.corpus import Job, Result, WorkerDied, Workers, run_job
 from perception_nodes.replay.run import Progress
 from perception_nodes.system.environment import die_with_parent
+from perception_nodes.system.signals import FROM_TERMINAL, leave_to_parent
 
 TOLD_EVERY_S = 0.2
 LOCAL_RAY = "local"
@@ -121,13 +122,15 @@ class _Local:
 
 
 def _block_interrupts() -> None:
-    """Ctrl-C is for the main thread; a process starts with the blocked signals of its thread.
+    """Signals of a terminal are for the main thread; a process starts with what its thread blocks.
 
-    It reaches the workers too: before one ignores it, Python would end in the middle of an import.
+    They reach the workers too: before one ignores them, Python would end in the middle of an
+    import.
     """
-    # Its start, which the first worker's would be else, lifts the block.
+    signal.pthread_sigmask(signal.SIG_BLOCK, FROM_TERMINAL)  # for the tracker, which a SIGHUP ends
+    # Its start, which the first worker's would be else, lifts the block of Ctrl-C.
     resource_tracker.ensure_running()
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    signal.pthread_sigmask(signal.SIG_BLOCK, FROM_TERMINAL)
 
 
 _board: Any = None
@@ -137,7 +140,7 @@ def _begin(parent: int, board: Any) -> None:
     """Set up a worker process; only the parent decides when it ends."""
     global _board
     _board = board
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    leave_to_parent()
     die_with_parent(parent)
 
 

@@ -5,13 +5,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-STOPPING = (signal.SIGINT, signal.SIGTERM)
+FROM_TERMINAL = (signal.SIGINT, signal.SIGHUP)
+"""By Ctrl-C and when it is closed, to all processes that a command has started in it."""
+STOPPING = (*FROM_TERMINAL, signal.SIGTERM)
+
+
+def leave_to_parent() -> None:
+    """Ignore the signals of the terminal: who started this process ends it."""
+    for number in FROM_TERMINAL:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
 def handled_stopping(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
     """Have the signals call a handler in this context; one that is ignored stays ignored."""
-    # A process that a script has put in the background ignores Ctrl-C, and shall go on to.
+    # A process that a script has put in the background ignores Ctrl-C, and shall go on to; one
+    # that was started by nohup ignores the end of its terminal.
     numbers = [n for n in STOPPING if signal.getsignal(n) is not signal.SIG_IGN]
     before = [(number, signal.signal(number, handler)) for number in numbers]
     try:

@@ -18,6 +18,7 @@ from perception_nodes.cli.common import say
 from perception_nodes.cli.doctor import doctor
 from perception_nodes.cli.messages import messages
 from perception_nodes.system.environment import SAFE_PATH
+from perception_nodes.system.signals import STOPPING
 from perception_nodes.system.threads import POLICIES
 
 PERCEPTION = [sys.executable, "-m", "perception_nodes"]
@@ -182,7 +183,7 @@ def test_threads_of_running_nodes_are_listed(capsys: pytest.CaptureFixture[str])
     assert str(node.pid) in table and "Threads of running nodes" in table
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", STOPPING)
 def test_an_end_while_it_loads_leaves_no_traceback(root: Path, number: signal.Signals) -> None:
     code = (
         "import signal, sys\n"
@@ -200,13 +201,30 @@ def test_an_end_while_it_loads_leaves_no_traceback(root: Path, number: signal.Si
     assert (result.returncode, result.stderr) == (128 + number, "")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", STOPPING)
 def test_an_end_outside_of_the_command_itself_is_one_too(
     monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     monkeypatch.setattr(cli_app, "app", lambda: signal.raise_signal(number))
     monkeypatch.setattr(sys, "argv", ["perception", "doctor"])
     assert cli_app.main() == 128 + number
+
+
+def test_a_second_signal_does_not_cut_the_cleaning_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As systemd ends a session: SIGTERM, and SIGHUP behind it."""
+    cleaned = []
+
+    def command() -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            signal.raise_signal(signal.SIGHUP)
+            cleaned.append(True)
+
+    monkeypatch.setattr(cli_app, "app", command)
+    monkeypatch.setattr(sys, "argv", ["perception", "doctor"])
+    assert cli_app.main() == 128 + signal.SIGTERM
+    assert cleaned
 
 
 def test_a_disk_that_fills_up_is_one_line(root: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from perception_nodes.graph import restarts, supervisor
 from perception_nodes.graph.restarts import AT_ONCE
 from perception_nodes.graph.supervisor import POLL_S, STOPPED_S, GraphFailure, Supervisor
 from perception_nodes.system.processes import Process
+from perception_nodes.system.signals import FROM_TERMINAL, STOPPING
 from perception_nodes.transport.domain import own_prefix
 from perception_nodes.transport.memory import SHM_FOLDER, TransportError
 
@@ -186,7 +187,7 @@ def test_who_tells_of_the_others_is_stopped_when_they_have_ended(graph, log):
     assert log.names("stopped")[2:] == ["watchdog"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", STOPPING)
 def test_a_signal_ends_the_wait_and_not_the_nodes(graph, log, number):
     with graph(a="run", b="run") as running:
         log.wait_for(2)
@@ -196,11 +197,11 @@ def test_a_signal_ends_the_wait_and_not_the_nodes(graph, log, number):
 
 
 def test_handlers_of_signals_are_given_back(graph, log):
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.getsignal(number) for number in STOPPING]
     with graph(a="run"):
         assert signal.getsignal(signal.SIGINT) != before[0]
         log.wait_for(1)
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(number) for number in STOPPING] == before
 
 
 def test_the_graph_ends_with_its_last_node(graph, log):
@@ -311,14 +312,15 @@ def test_one_that_dies_again_and_again_is_started_more_slowly(graph, log, monkey
     assert said[AT_ONCE].endswith("in 0.5 s, 6 deaths within a minute")
 
 
-def test_a_signal_that_we_are_to_ignore_is_ignored(graph, log):
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+@pytest.mark.parametrize("number", FROM_TERMINAL)
+def test_a_signal_that_we_are_to_ignore_is_ignored(graph, log, number):
+    before = signal.signal(number, signal.SIG_IGN)
     try:
         with graph(a="run"):
-            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+            assert signal.getsignal(number) is signal.SIG_IGN
             log.wait_for(1)
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, before)
     assert log.names("stopped") == ["a"]
 
 

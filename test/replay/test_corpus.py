@@ -37,6 +37,7 @@ from perception_nodes.replay.offline_camera import ReplaySettings
 from perception_nodes.replay.run import Options, Source, sources
 from perception_nodes.replay.workers import local_workers
 from perception_nodes.system.processes import open_process
+from perception_nodes.system.signals import FROM_TERMINAL
 
 ROOT = Path(__file__).parents[2]
 
@@ -176,8 +177,8 @@ def test_workers_start_with_interrupts_blocked():
 
     with local_workers(1, lambda *_: None) as pool:
         blocked = pool._threads.submit(of_a_child).result()
-    assert blocked & 1 << signal.SIGINT - 1
-    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    assert all(blocked & 1 << number - 1 for number in FROM_TERMINAL)
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & set(FROM_TERMINAL)
 
 
 def test_lists_are_relative_to_where_they_lie(drives, tmp_path):

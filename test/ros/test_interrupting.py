@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end every command in the same way, and nothing of it is left."""
+"""Ctrl-C, SIGTERM and SIGHUP end every command in the same way, and nothing of it is left."""
 
 import os
 import signal
@@ -142,7 +142,8 @@ COMMANDS: list[tuple[list[str], UnderWay]] = [
 @pytest.mark.parametrize(
     ("arguments", "under_way", "number"),
     [(*command, signal.SIGINT) for command in COMMANDS]
-    + [(*command, signal.SIGTERM) for command in COMMANDS[:3]],
+    + [(*command, signal.SIGTERM) for command in COMMANDS[:3]]
+    + [(*command, signal.SIGHUP) for command in COMMANDS[:3]],
     ids=str,
 )
 def test_an_interrupted_command_leaves_nothing(
