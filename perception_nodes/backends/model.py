@@ -302,7 +302,8 @@ def load_model(name_or_folder: str, key_file: str = "") -> Model:
     """Read a model and check its file against the hash.
 
     Args:
-        name_or_folder: a model's name, or a path to its folder.
+        name_or_folder: a model's name, which is searched for in `model_folders()` and then in the
+            working folder; or a path to its folder, such as `./road-n`.
         key_file: public key whose owner must have signed it; empty: it needs no signature.
 
     Raises:
@@ -364,7 +365,9 @@ def in_another_file(path: Path, other: str) -> ModelError:
 
 
 def _find(name_or_folder: str) -> Path:
-    for folder in (Path(), *model_folders()):
+    # What happens to lie in the working folder is not taken for a shipped model.
+    known, here = model_folders(), Path()
+    for folder in (here, *known) if os.sep in name_or_folder else (*known, here):
         # Unlike Path.is_file, this is just False for a name that is too long for a file system.
         if name_or_folder and os.path.isfile(folder / name_or_folder / "model.yaml"):
             return (folder / name_or_folder).resolve()

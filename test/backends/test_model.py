@@ -87,6 +87,13 @@ def test_the_users_folder_comes_before_the_shipped_one(folder):
     assert load_model("road-n").path.parent.parent == folder.parent
 
 
+def test_a_name_is_not_that_of_a_folder_that_happens_to_be_here(folder, tmp_path, monkeypatch):
+    own = make_model(tmp_path / "road-n")
+    monkeypatch.chdir(tmp_path)
+    assert load_model("road-n").folder != own
+    assert load_model("./road-n").folder == own
+
+
 def test_the_shipped_model_is_there(monkeypatch):
     monkeypatch.delenv("PERCEPTION_MODELS", raising=False)
     assert "road-n" in available_models()
