@@ -9,6 +9,7 @@ The image is copied once: a slot has bytes, and the network's input codes are th
 import ctypes
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from perception_nodes.backends.qdq import read_network
 from perception_nodes.core.inference import BackendError, BackendLost, HeadTensors
 from perception_nodes.litert import DELEGATE
 from perception_nodes.litert.writer import VERSION, write
-from perception_nodes.system.environment import cache_folder, cache_unusable
+from perception_nodes.system.environment import cache_folder
 from perception_nodes.system.files import write_whole
 from perception_nodes.system.processes import physical_cores
 
@@ -140,11 +141,9 @@ class Backend:
             )
         content = write(read_network(model.path), dict.fromkeys(model.outputs.classes, CERTAIN))
         if self._cache:
-            path = Path(self._cache) / f"{name}.tflite"
-            try:
-                write_whole(path, content)
-            except OSError as error:
-                raise BackendError(cache_unusable(path.parent, error)) from error
+            # For edgetpu_compiler alone; `perception model compile` tells if it cannot be written.
+            with suppress(OSError):
+                write_whole(Path(self._cache) / f"{name}.tflite", content)
         return content, model.name
 
 

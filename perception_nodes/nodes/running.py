@@ -9,6 +9,7 @@ import time
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
+from rclpy.logging import get_logging_directory
 from rclpy.signals import SignalHandlerOptions
 
 from perception_nodes.graph.settings import SettingsError
@@ -22,6 +23,7 @@ from perception_nodes.system.realtime import RealTime, give_way
 from perception_nodes.system.signals import STOPPING
 
 RCLError = rclpy_implementation.RCLError
+NO_LOG_FILE = "--disable-external-lib-logs"
 SERVICE_PERIOD_NS = 100_000_000
 NO_FRAME_NS = 250_000_000
 """If a frame is this long ago, none is waited for."""
@@ -58,7 +60,10 @@ def run_node(node_type: type[PerceptionNode], name: str) -> int:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     realtime = RealTime()
     try:
-        rclpy.init(args=sys.argv, signal_handler_options=SignalHandlerOptions.NO)
+        rclpy.init(
+            args=[*sys.argv, *_without_log_file(name)],
+            signal_handler_options=SignalHandlerOptions.NO,
+        )
     except RuntimeError as error:  # ROS arguments that cannot be parsed
         print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -108,3 +113,22 @@ def run_node(node_type: type[PerceptionNode], name: str) -> int:
     if node.error:
         return 1 if started else 2
     return 128 + stopping if stopping else 0
+
+
+def _without_log_file(name: str) -> list[str]:
+    """ROS arguments for a user who can have no log file, as one of a container who has no home.
+
+    ROS would not start; the console has the same lines.
+    """
+    if NO_LOG_FILE in sys.argv:
+        return []
+    try:
+        folder = get_logging_directory()
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return []
+        why = f"{folder} cannot be written"
+    except (RuntimeError, OSError) as error:  # there is no home at all, or not for us
+        why = " ".join(str(error).split())
+    print(f"{name}: no log file: {why}; name a folder with ROS_LOG_DIR", file=sys.stderr)
+    return ["--ros-args", NO_LOG_FILE]

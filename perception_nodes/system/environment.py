@@ -105,8 +105,13 @@ def die_with_parent(parent: int) -> None:
 
 def cache_folder() -> Path:
     """The folder of compiled models, `$XDG_CACHE_HOME/perception_nodes`."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "perception_nodes"
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "perception_nodes"
+    try:
+        home = Path.home()
+    except RuntimeError:  # a user whom the machine does not know has none
+        home = Path("/")  # as Docker sets it for such a user, who cannot write there
+    return home / ".cache/perception_nodes"
 
 
 def cache_unusable(folder: Path | None, error: OSError) -> str:

@@ -168,6 +168,12 @@ def test_a_damaged_file_in_the_cache_is_written_anew(tmp_path):
     assert written.read_bytes() == content
 
 
+def test_a_cache_that_cannot_be_written_keeps_no_model_from_running(tmp_path):
+    (tmp_path / "cache").touch()
+    settings = BackendSettings(cache_dir=str(tmp_path / "cache"))
+    open_backend("litert", settings).load(load_model("road-xs"))
+
+
 @pytest.mark.parametrize("command", ["run", "evaluate", "compile"])
 def test_an_edge_tpu_wants_the_file_of_its_compiler(tmp_path, monkeypatch, command):
     """It lies in the cache, also where a command has another folder for what it makes, or none."""

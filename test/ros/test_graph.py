@@ -208,6 +208,13 @@ def test_a_graph_whose_detector_cannot_start_says_so(tmp_path: Path) -> None:
             graph.wait()
 
 
+def test_a_node_starts_where_it_can_have_no_log_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROS_LOG_DIR", "/proc/none")
+    result = run_node("detector_node", ["-p", "model:=nonesuch"])
+    assert "detector_node: no log file: " in result.stderr
+    assert "model 'nonesuch' is not there" in result.stderr
+
+
 def run_node(executable: str, arguments: list[str]) -> subprocess.CompletedProcess[str]:
     """Run a node that is expected to end by itself."""
     return subprocess.run(
