@@ -215,6 +215,22 @@ def test_a_node_starts_where_it_can_have_no_log_file(monkeypatch: pytest.MonkeyP
     assert "model 'nonesuch' is not there" in result.stderr
 
 
+def test_nohup_holds_for_a_node() -> None:
+    code = (
+        "import signal\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "from perception_nodes.nodes import monitor_node, running\n"
+        "def init(**_):\n"
+        "    raise RuntimeError(repr(signal.getsignal(signal.SIGHUP)))\n"
+        "running.rclpy.init = init\n"
+        "monitor_node.main()\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert result.stderr == "monitor_node: <Handlers.SIG_IGN: 1>\n"
+
+
 def run_node(executable: str, arguments: list[str]) -> subprocess.CompletedProcess[str]:
     """Run a node that is expected to end by itself."""
     return subprocess.run(

@@ -1,5 +1,6 @@
 """The subscription to a camera's images beside publishers as users have them."""
 
+import fcntl
 import json
 import os
 import subprocess
@@ -27,7 +28,9 @@ from perception_nodes.system.environment import profiles_variable
 from perception_nodes.transport import channels
 from perception_nodes.transport.cdr import NS_PER_S
 from perception_nodes.transport.cdr_reader import Buffer
+from perception_nodes.transport.domain import presence_file
 from perception_nodes.transport.journal import journals
+from perception_nodes.transport.lock import open_locked
 from perception_nodes.transport.shm import Endpoint
 
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(180)]
@@ -164,12 +167,15 @@ def test_the_doctor_tells_what_a_stock_camera_must_set(
     domain: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(profiles_variable(), raising=False)
+    # It keeps out of shared memory, which is another user's where root asks the doctor.
+    closed = open_locked(presence_file(domain), fcntl.LOCK_EX)
     process = subprocess.Popen([sys.executable, "-c", STOCK_CAMERA])
     try:
         result = CliRunner().invoke(app, ["doctor", "--image-topic", TOPIC, "--json"])
     finally:
         process.kill()
         process.wait()
+        os.close(closed)
     assert result.exit_code == 1
     finding = json.loads(result.stdout)[-1]
     assert (finding["subject"], finding["ok"]) == (TOPIC, False)
