@@ -307,9 +307,14 @@ def rectified_boxes(
         size: width and height of both images, pixels.
 
     Returns:
-        float64 [n, 4], within the rectified image; the lens shows them as the boxes given.
+        float64 [n, 4], within the rectified image; the lens shows them as the boxes given, as far
+        as it shows them: of a box at the edge of the source the part outside is not known.
     """
-    limits, boxes = np.array(size * 2, np.float64), source.copy()
+    limits = np.array(size * 2, np.float64)
+    # Far from the middle of a fisheye, the steps from the boxes themselves would be too few.
+    middles = (source[:, :2] + source[:, 2:]) / 2
+    moved = lens.undistort(middles - 0.5) * rectified[:2] + rectified[2:] + 0.5 - middles
+    boxes = np.clip(source + np.tile(moved, 2), 0, limits)
     for _ in range(RECTIFYING_STEPS):
         shown = np.clip(_through_lens(boxes, lens, rectified), 0, limits)
         enlarged = (boxes[:, 2:] - boxes[:, :2]) / np.maximum(shown[:, 2:] - shown[:, :2], 1)

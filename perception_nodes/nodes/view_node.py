@@ -155,7 +155,7 @@ class ViewNode(PerceptionNode):
                 shot = self._pictures[camera].shot(report)
                 if shot is not None:
                     picture = self._shown(camera, report, shot)
-                elif now_s - came_s < PICTURE_WAIT_S:
+                elif now_s - came_s < PICTURE_WAIT_S and self._pictures[camera].knows(report):
                     return
             self._waiting.popleft()
             self._feed.frame(camera, report, picture)

@@ -127,7 +127,7 @@ def _by_file(
     by_path = {image.path.resolve(): image for image in labels.images}
     by_stem: dict[str, list[LabelledImage]] = {}
     by_number: dict[int, list[LabelledImage]] = {}
-    for image in labels.images:
+    for image in by_path.values():
         by_stem.setdefault(image.path.stem, []).append(image)
         if digits := re.findall(r"\d+", image.path.stem):
             by_number.setdefault(int(digits[-1]), []).append(image)

@@ -127,17 +127,20 @@ class Pictures:
         stamp_ns = nanoseconds(report.header.stamp)
         keep(self._stamps, stamp_ns, self._stamps.get(stamp_ns, 0) + 1, STAMPS_KEPT)
 
-    def shot(self, report: Any) -> Shot | None:
-        """The frame of a report, None if it was not taken up, or it is not known which it is.
+    def knows(self, report: Any) -> bool:
+        """Whether it can be told which frame a report is about.
 
         In the camera's channel frames have no numbers that reports have. There a stamp tells them
         apart, if there is one and no other frame has the same.
         """
-        if not self._is_camera:
-            return self._shots.get(frame_key(report))
         stamp_ns = nanoseconds(report.header.stamp)
-        is_one = stamp_ns != 0 and self._stamps.get(stamp_ns) == 1
-        return self._shots.get(stamp_ns) if is_one else None
+        return not self._is_camera or (stamp_ns != 0 and self._stamps.get(stamp_ns) == 1)
+
+    def shot(self, report: Any) -> Shot | None:
+        """The frame of a report that is known, None if it was not taken up."""
+        is_camera = self._is_camera
+        key = nanoseconds(report.header.stamp) if is_camera else frame_key(report)
+        return self._shots.get(key) if self.knows(report) else None
 
     def found(self, report: Any) -> DetectionRecord | None:
         """What was found in it, None if nothing was published."""

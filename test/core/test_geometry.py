@@ -34,6 +34,8 @@ LENSES = {
     "rational": Lens((608.2, 608.0, 640.0, 367.0), (0.5, -2.6, 5e-4, -2e-4, 1.5, 0.4, -2.4, 1.4)),
     "fisheye": Lens((313.2, 313.5, 322.1, 238.4), (0.03, -0.006, 0.001, -0.0005, *NONE), True),
 }
+SIZES = ((40, 40), (60, 60), (12, 48))
+"""Of boxes, in pixels; the last one is a person's."""
 every_lens = pytest.mark.parametrize("lens", LENSES.values(), ids=list(LENSES))
 
 
@@ -185,7 +187,7 @@ class TestBoxesToSource:
         width, height = (round(2 * centre) for centre in lens.matrix[2:])
         grid = np.meshgrid(np.arange(0, width - 60, 40), np.arange(0, height - 60, 40))
         corners = np.stack(grid, axis=2).reshape(-1, 2)
-        boxes = np.concatenate([np.hstack([corners, corners + side]) for side in (40, 60)])
+        boxes = np.concatenate([np.hstack([corners, corners + size]) for size in SIZES])
         rectified = lens.rectified_matrix(width, height)
         letterbox = Letterbox.fit(width, height, width, height)
         header = header_for(letterbox, (width, height), lens, rectified)

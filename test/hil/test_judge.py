@@ -253,6 +253,19 @@ def told_from(seen, begin_ns):
     return seen
 
 
+def test_a_unit_that_is_cut_off_cannot_tell_a_mode_but_a_planner_must_notice():
+    seen, unheard = run(), expecting(detected_within_ms=2500)
+    seen.told = [
+        replace(told, at_ns=END + 5 * MS) if BEGIN <= told.at_ns < END else told
+        for told in seen.told
+    ]
+    assert problems_of(seen, unheard) == []
+    seen.planned.modes = [(0, HealthMode.NOMINAL), (END + 200 * MS, HealthMode.UNSAFE)]
+    assert problems_of(seen, unheard) == [
+        "a planner's mode UNSAFE was told only 200 ms after the fault was over"
+    ]
+
+
 def test_a_mode_must_be_told_before_the_fault_is_over():
     assert problems_of(told_from(run(), END - 100 * MS)) == []
     assert problems_of(told_from(run(), END + 200 * MS)) == [

@@ -98,4 +98,6 @@ def test_frames_of_a_camera_are_shown_where_a_stamp_tells_which_they_are(join: A
         pictures.hear(report(number, stamp_ns))
     told = {number: shown(pictures, report(number, stamps[number])) for number in stamps}
     assert told == {1: 1, 2: None, 3: None, 4: None, 5: None, 6: 6}
+    known = [number for number in stamps if pictures.knows(report(number, stamps[number]))]
+    assert known == [1, 6]  # nobody waits for the pictures of the others
     pictures.release()
