@@ -304,8 +304,10 @@ def _modes(verdict: Verdict, expect: Expectation, seen: Observations) -> None:
         reached_ms = (first_ns - seen.begin_ns) / 1e6
         _within(verdict, f"mode {wanted.name}", reached_ms, expect.told_within_ms)
     told_at_ns = next((told.at_ns for told in after if told.mode >= wanted), seen.end_ns)
-    # Nothing comes from a unit that reboots or is cut off; that is for the planner to notice.
-    if worst >= wanted and any(seen.begin_ns <= told.at_ns < seen.end_ns for told in after):
+    silent = not any(seen.begin_ns <= told.at_ns < seen.end_ns for told in after)
+    # What a unit that reboots or is cut off cannot tell is for the planner to notice.
+    is_away = silent and any(kind in ("network", "unit_reboot") for kind, *_ in seen.faults)
+    if worst >= wanted and not is_away:
         _while_it_lasts(verdict, f"mode {wanted.name}", wanted, told_at_ns, seen)
     lulls = [t for t in after if t.mode < wanted and told_at_ns < t.at_ns < seen.end_ns]
     if lulls:

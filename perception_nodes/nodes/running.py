@@ -20,6 +20,7 @@ from perception_nodes.system.environment import (
     ros_environment,
 )
 from perception_nodes.system.realtime import RealTime, give_way
+from perception_nodes.system.service import is_in_journal
 from perception_nodes.system.signals import STOPPING
 
 RCLError = rclpy_implementation.RCLError
@@ -116,12 +117,15 @@ def run_node(node_type: type[PerceptionNode], name: str) -> int:
 
 
 def _without_log_file(name: str) -> list[str]:
-    """ROS arguments for a user who can have no log file, as one of a container who has no home.
+    """ROS arguments for a node that needs no log file, or can have none.
 
-    ROS would not start; the console has the same lines.
+    The journal has the same lines, and a limit: files of a service that restarts would fill the
+    disk. Where no file can be made, as by a container's user without a home, ROS would not start.
     """
     if NO_LOG_FILE in sys.argv:
         return []
+    if is_in_journal() and not os.environ.get("ROS_LOG_DIR"):
+        return ["--ros-args", NO_LOG_FILE]
     try:
         folder = get_logging_directory()
         folder.mkdir(parents=True, exist_ok=True)

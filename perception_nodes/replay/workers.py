@@ -202,7 +202,12 @@ def _cluster(ray: Any, address: str, count: int) -> Iterator[None]:
         if colon and "/" not in host:
             # Ray itself would retry for minutes.
             socket.create_connection((host, int(port)), REACHED_WITHIN_S).close()
-        ray.init(log_to_driver=False, logging_level="error", **cluster)
+        # Ray keeps Ctrl-C from its processes, but not the end of the terminal.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, FROM_TERMINAL)
+        try:
+            ray.init(log_to_driver=False, logging_level="error", **cluster)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise SettingsError(f"--ray {address}: no cluster can be reached: {error}") from error
     try:

@@ -1,4 +1,4 @@
-"""Signs of life for the watchdogs outside: systemd's, and a hardware watchdog."""
+"""What systemd gives and wants of a service, and a hardware watchdog."""
 
 import os
 import socket
@@ -31,6 +31,15 @@ class Systemd:
         """Close the socket."""
         if self._socket is not None:
             self._socket.close()
+
+
+def is_in_journal() -> bool:
+    """Whether what we write to standard error goes to systemd's journal."""
+    try:
+        where = os.fstat(2)
+    except OSError:  # it is closed
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{where.st_dev}:{where.st_ino}"
 
 
 class HardwareWatchdog:

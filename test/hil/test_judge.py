@@ -259,6 +259,8 @@ def test_a_unit_that_is_cut_off_cannot_tell_a_mode_but_a_planner_must_notice():
         replace(told, at_ns=END + 5 * MS) if BEGIN <= told.at_ns < END else told
         for told in seen.told
     ]
+    assert "mode UNSAFE was told only 5 ms after the fault was over" in problems_of(seen, unheard)
+    seen.faults = [("network", BEGIN, END)]
     assert problems_of(seen, unheard) == []
     seen.planned.modes = [(0, HealthMode.NOMINAL), (END + 200 * MS, HealthMode.UNSAFE)]
     assert problems_of(seen, unheard) == [

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import cv2
@@ -43,6 +43,14 @@ class Command:
             if marked:
                 found.append(int(folder.name))
         return found
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal; that of a closed terminal to all of the process group, as a terminal."""
+        group = os.getpgid(self.process.pid)
+        for process in self.processes() if number == signal.SIGHUP else [self.process.pid]:
+            with suppress(ProcessLookupError):
+                if os.getpgid(process) == group:
+                    os.kill(process, number)
 
     def wait_until(self, under_way: UnderWay) -> None:
         """Wait for the moment in which it is to be ended."""
@@ -143,7 +151,7 @@ COMMANDS: list[tuple[list[str], UnderWay]] = [
     ("arguments", "under_way", "number"),
     [(*command, signal.SIGINT) for command in COMMANDS]
     + [(*command, signal.SIGTERM) for command in COMMANDS[:3]]
-    + [(*command, signal.SIGHUP) for command in COMMANDS[:3]],
+    + [(*command, signal.SIGHUP) for command in (*COMMANDS[:3], COMMANDS[4])],
     ids=str,
 )
 def test_an_interrupted_command_leaves_nothing(
@@ -164,7 +172,7 @@ def test_an_interrupted_command_leaves_nothing(
     before = left_behind(domain)  # by a test that was killed long ago
     with started(tmp_path, root, *arguments) as command:
         command.wait_until(under_way)
-        command.process.send_signal(number)
+        command.send(number)
         _, errors = command.process.communicate(timeout=60)
         assert command.process.returncode == 128 + number, errors
         assert "Traceback" not in errors

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from perception_nodes.system.service import HardwareWatchdog, Systemd
+from perception_nodes.system.service import HardwareWatchdog, Systemd, is_in_journal
 
 
 @pytest.mark.parametrize("abstract", [False, True])
@@ -32,6 +32,16 @@ def test_without_systemd_nothing_is_sent(monkeypatch):
     service.notify("READY=1")
     assert service.period_ns == 0
     service.close()
+
+
+def test_the_journal_is_known_by_where_standard_error_goes(monkeypatch):
+    where = os.fstat(2)
+    monkeypatch.setenv("JOURNAL_STREAM", f"{where.st_dev}:{where.st_ino}")
+    assert is_in_journal()
+    monkeypatch.setenv("JOURNAL_STREAM", f"{where.st_dev}:{where.st_ino + 1}")  # of who started us
+    assert not is_in_journal()
+    monkeypatch.delenv("JOURNAL_STREAM")
+    assert not is_in_journal()
 
 
 def test_a_systemd_that_is_gone_stops_nobody(monkeypatch, tmp_path):
