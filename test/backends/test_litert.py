@@ -133,7 +133,7 @@ def test_another_reader_of_the_schema_sees_the_same_file(toy_network):
         assert tensor.Quantization().ScaleLength() == len(layer.weight)
 
 
-@pytest.mark.parametrize("name", ["road-n", "road-s", "road-xs", "plain-s"])
+@pytest.mark.parametrize("name", ["road-n", "road-s", "road-xs", "plain-s", "road-m"])
 def test_shipped_models_find_what_the_integer_network_finds(name):
     model = load_model(name)
     images = list(street_frames(model, every(40)))

@@ -134,7 +134,7 @@ def test_a_network_that_runtimes_see_differently_is_not_timed(
         agreement(load_model("road-n"))
 
 
-@pytest.mark.parametrize("name", ["road-n", "road-s", "road-xs", "plain-s"])
+@pytest.mark.parametrize("name", ["road-n", "road-s", "road-xs", "plain-s", "road-m"])
 def test_the_runtimes_of_the_graph_agree_on_every_network_of_ours(name: str) -> None:
     """LiteRT ends at logits of 8, where the others go on; no score can tell."""
     model = load_model(name)

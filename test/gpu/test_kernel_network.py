@@ -28,7 +28,7 @@ from perception_nodes.core.tensor_graph import (
 from perception_nodes.gpu.network_job import MAX_LAYERS, plan_graph, plan_network
 from perception_nodes.gpu.nvrtc import KERNELS
 
-MODELS = ("road-n", "road-s", "road-xs", "plain-s")
+MODELS = ("road-n", "road-s", "road-xs", "plain-s", "road-m")
 ORDERS = st.sampled_from([kernels_on_host.FORWARDS, kernels_on_host.BACKWARDS])
 repeatedly = settings(
     max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]

@@ -40,7 +40,7 @@ def test_library(library):
 
 
 def test_there_are_models_to_look_at():
-    assert {"road-n", "road-s", "road-xs", "plain-s"} <= set(QUANTIZED)
+    assert {"road-n", "road-s", "road-xs", "plain-s", "road-m"} <= set(QUANTIZED)
 
 
 @pytest.mark.parametrize("sm", WITH_INT8)
