@@ -13,7 +13,7 @@ from perception_nodes.cli import camera as cli_camera
 from perception_nodes.cli import hil as cli_hil
 from perception_nodes.cli.app import app
 from perception_nodes.cli.graph import conclude
-from perception_nodes.replay.compare import comparison_table
+from perception_nodes.replay.compare import SETTINGS, comparison_table
 
 NAME = "[/x]"
 SUMMARY: dict[str, Any] = {
@@ -59,8 +59,8 @@ def test_the_name_of_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_names_of_two_runs() -> None:
     console = Console(record=True)
-    figures = {"frames": [1, 2]}
-    objects = {"changes": [], "kinds": {}}
+    figures = {name: [1, 1] for name in SETTINGS} | {"frames": [1, 2]}
+    objects = {"changes": [], "doubtful": 0, "kinds": {}}
     result = {"runs": [NAME, "b"], "figures": figures, "objects": objects}
     console.print(comparison_table(result | {"identical_messages": True}))
     assert NAME in console.export_text()
