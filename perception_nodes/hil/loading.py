@@ -16,7 +16,7 @@ from perception_nodes.drives.schemas import COMPRESSED_IMAGE
 from perception_nodes.drives.synthetic import open_source
 from perception_nodes.graph.settings import SettingsError, refuse
 from perception_nodes.hil.graphs import HIL
-from perception_nodes.hil.scenario import Scenario, wrong
+from perception_nodes.hil.scenario import OWN_KEYS, Scenario, wrong
 from perception_nodes.hil.yaml_lines import KeyLines
 
 SUFFIXES = (".yaml", ".yml")
@@ -32,13 +32,6 @@ RAW_ONLY = frozenset({"cdr_length", "encoding_unknown", "size_change"})
 """Faults in raw images."""
 JPEG_ONLY = frozenset({"jpeg_truncated"})
 """Faults in images that are sent as JPEG."""
-HEEDED_BY = {
-    "step_s": "clock_step",
-    "scale": "size_change",
-    "distortion": "calibration_wrong",
-    "factor": "backend_slow",
-}
-"""Keys of a fault that one kind alone heeds."""
 
 
 class ScenarioError(PerceptionError):
@@ -138,7 +131,7 @@ def _check_faults(scenario: Scenario) -> None:
         calibrated = "calibration_wrong" in kinds and drive.camera_info() is not None
     for number, fault in enumerate(scenario.faults):
         kind = ("faults", number, "kind")
-        for key, heeding in HEEDED_BY.items():
+        for heeding, (key, _) in OWN_KEYS.items():
             if key in fault.model_fields_set and fault.kind != heeding:
                 raise wrong(
                     f"{fault.kind} does not heed {key}: {getattr(fault, key):g}; leave it out, or "

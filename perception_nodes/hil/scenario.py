@@ -44,12 +44,13 @@ MOMENTARY = frozenset(
     {"backend_hang", "backend_segfault", "process_kill", "process_stop", "unit_reboot"}
 )
 """Faults that happen at an instant. The others need a duration to have an effect."""
-NO_EFFECT = {
+OWN_KEYS: dict[str, tuple[str, float | None]] = {
     "clock_step": ("step_s", 0.0),
     "size_change": ("scale", 1.0),
+    "calibration_wrong": ("distortion", None),
     "backend_slow": ("factor", 1.0),
 }
-"""Faults that need a value of their own: its key, and the value that changes nothing."""
+"""Faults that alone heed a key: the key, and its value that changes nothing, where there is one."""
 
 
 def wrong(reason: str, *key: str | int) -> PydanticCustomError:
@@ -91,8 +92,8 @@ class _Fault(_Strict):
     @model_validator(mode="after")
     def _changes_something(self) -> "_Fault":
         kind: str = getattr(self, "kind", "")
-        key, nothing = NO_EFFECT.get(kind, ("", 0.0))
-        if key and getattr(self, key) == nothing:
+        key, nothing = OWN_KEYS.get(kind, ("", None))
+        if nothing is not None and getattr(self, key) == nothing:
             raise wrong(f"{kind} with {key}: {nothing:g} changes nothing; give another {key}", key)
         return self
 
