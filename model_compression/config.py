@@ -173,7 +173,7 @@ class Config(Section):
     min_confidence: float = Field(default=0.4, gt=0, lt=1, description="of a labeller's box")
     sources: list[Source] = Field(min_length=1)
     activation: Literal["hardswish", "relu", "silu"] = "hardswish"
-    start: dict[Literal["dense", "swap"], str] = Field(
+    start: dict[Literal["dense", "swap", "network"], str] = Field(
         default={}, description="checkpoints of other runs that steps start from, beside this one"
     )
     checkpoint: Path | None = Field(
@@ -244,8 +244,10 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _one_origin(self) -> "Config":
-        if self.network and (self.swap or self.prune or set(self.start) - {"dense"}):
-            raise ValueError("network is new: neither swap nor prune goes with it")
+        if self.network and (self.swap or self.prune or "swap" in self.start):
+            raise ValueError("network is plain already: neither swap nor prune goes with it")
+        if "network" in self.start and not self.network:
+            raise ValueError("start.network has no network: describe the one that it is")
         if self.network and self.activation == "silu":
             raise ValueError("network: activation silu is not plain; take relu or hardswish")
         return self

@@ -102,6 +102,12 @@ class Run:
         """The network that the run starts from."""
         return build_model(self.config.data / self.config.teacher, self.config.classes)
 
+    def untrained(self) -> PlainNetwork:
+        """The network that the configuration describes, of random weights."""
+        assert self.config.network is not None
+        torch.manual_seed(self.config.seed)
+        return PlainNetwork(self.config.network, self.config.activation, len(self.config.classes))
+
     def samples(self) -> Samples:
         """The training set."""
         times = {source.name: source.times for source in self.config.sources}
@@ -123,10 +129,10 @@ class Run:
         if given is None:
             return None
         if given.startswith(MODEL):
-            teacher = self.teacher()
+            source = self.untrained() if step == "network" else self.teacher()
             shown = drawn(self.images, NORMALISED_ON, self.config.seed)
             frames = [frame for _, frame in letterboxed(shown, self.config.size)]
-            return reload(start_model(given), teacher, frames)
+            return reload(start_model(given), source, frames)
         path = self.folder.parent / given / "network.pt"
         if not path.is_file():
             raise CompressionError(
@@ -148,13 +154,15 @@ def plan(config: Config) -> list[Step]:
     labels.append(max(config.size))
     start = shown["start"]
     steps: list[Step] = []
-    if config.network:
-        own = [*common, *(shown[key] for key in ("activation", "network"))]
+    own = [*common, *(shown[key] for key in ("activation", "network"))]
+    if config.network and "network" not in start:
         steps.append(("network", own, make_network))
     steps += [
         ("dataset", labels, build_dataset),
         ("dense", [common, shown["dense"], start.get("dense")], train_dense),
     ]
+    if "network" in start:
+        steps.append(("network", [*own, start["network"]], take_network))
     last = "network" if config.network else "dense"
     if config.swap or "swap" in start:
         own = [shown["activation"], shown["swap"], start.get("swap")]
@@ -203,11 +211,8 @@ def make_network(run: Run, progress: Progress) -> dict[str, Any]:
     Its 8-bit form is written, too: speed does not depend on weights, and is better known before.
     """
     config, folder = run.config, run.checkpoint("network").parent
-    assert config.network is not None
     folder.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(config.seed)
-    network = PlainNetwork(config.network, config.activation, len(config.classes))
-    save_model(network, run.checkpoint("network"))
+    save_model(run.untrained(), run.checkpoint("network"))
     files = (p for source in config.sources for p in dataset.find_images(config.data, source))
     images = list(islice((p for p in files if p.suffix != dataset.VIDEO), LEAST_FRAMES))
     frames = list(letterboxed(images, config.size))
@@ -216,6 +221,13 @@ def make_network(run: Run, progress: Progress) -> dict[str, Any]:
     small = maker.quantized(variant, f"{config.name}-untrained")
     screen.print(f"{write_variant(small, config, folder)}: for `perception bench models`")
     return {"gmac": variant.gmac, "parameters": variant.parameters}
+
+
+def take_network(run: Run, progress: Progress) -> dict[str, Any]:
+    """Take the described network from another run, or from a model folder."""
+    network = run.start("network")
+    assert network is not None
+    return take(run, "network", network)
 
 
 def pruning_round(number: int, before: str) -> Callable[[Run, Progress], dict[str, Any]]:

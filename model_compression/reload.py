@@ -29,7 +29,7 @@ def reload(model: Model, teacher: nn.Module, frames: list[np.ndarray]) -> nn.Mod
 
     Args:
         model: of this package's making.
-        teacher: the network that it was once made from, as of ``build_model``.
+        teacher: what it was once made from, as of ``build_model`` or ``PlainNetwork``.
         frames: what BatchNorm is measured on, uint8 [height, width, 3] BGR at the input's size.
 
     Raises:

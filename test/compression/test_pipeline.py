@@ -3,6 +3,7 @@
 import csv
 import json
 from copy import deepcopy
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -91,23 +92,28 @@ def test_writes_models_that_load(config, tmp_path):
     assert (models / "tiny/model.yaml").stat().st_mtime_ns == before
 
 
+def assert_is_the_model(run: Path, step: str, models: Path, name: str) -> None:
+    """Whether a step began with the function of a model folder, but for the rounding of values."""
+    image = np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8)
+    graph = onnx.load(load_model(str(models / name)).path)
+    if any(node.op_type == "QuantizeLinear" for node in graph.graph.node):
+        graph = float_of(graph)
+    session = onnxruntime.InferenceSession(graph.SerializeToString())
+    network = torch.load(run / step / "network.pt", weights_only=False)
+    with torch.no_grad():
+        found = network(to_tensor([image]))
+    for ours, theirs in zip(found, session.run(None, {"image": image[None]}), strict=True):
+        np.testing.assert_allclose(ours.numpy(), theirs, atol=1e-3)
+
+
 def test_trains_on_from_a_model_folder(values, write_config, checkpoint, tmp_path):
     compress(write_config(values), tmp_path / "run")
     models = tmp_path / "run/models"
     values |= {"prune": None, "dense": None, "swap": None}
     values["start"] = {"dense": f"model:{models}/tiny-dense", "swap": f"model:{models}/tiny"}
     compress(write_config(values), tmp_path / "more", until="swap")
-    image = np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8)
-    for step, name in (("dense", "tiny-dense"), ("swap", "tiny")):
-        graph = onnx.load(load_model(str(models / name)).path)
-        if step == "swap":
-            graph = float_of(graph)  # what rounding of values adds is not the network's
-        session = onnxruntime.InferenceSession(graph.SerializeToString())
-        network = torch.load(tmp_path / f"more/{step}/network.pt", weights_only=False)
-        with torch.no_grad():
-            found = network(to_tensor([image]))
-        for ours, theirs in zip(found, session.run(None, {"image": image[None]}), strict=True):
-            np.testing.assert_allclose(ours.numpy(), theirs, atol=1e-3)
+    assert_is_the_model(tmp_path / "more", "dense", models, "tiny-dense")
+    assert_is_the_model(tmp_path / "more", "swap", models, "tiny")
     compress(write_config(values), tmp_path / "more", until="distil-1")
 
 
@@ -143,6 +149,18 @@ def test_a_new_network_learns_and_is_measured(
         [node.op_type for node in onnx.load(model.path).graph.node] for model in (tiny, untrained)
     ]
     assert operators[0] == operators[1]
+
+
+def test_a_new_network_is_trained_on_from_a_model_folder(
+    new_network, write_config, checkpoint, tmp_path
+):
+    compress(write_config(new_network), tmp_path / "run")
+    models = tmp_path / "run/models"
+    new_network["start"] = {"dense": f"model:{models}/tiny-dense", "network": f"model:{models}/tiny"}
+    new_network["distil"] = new_network["distil"][1:]
+    compress(write_config(new_network), tmp_path / "more")
+    assert_is_the_model(tmp_path / "more", "network", models, "tiny")
+    assert load_model(str(tmp_path / "more/models/tiny")).activation == "relu"
 
 
 def test_a_checkpoint_goes_on_elsewhere(
