@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
+from importlib.machinery import ExtensionFileLoader
+from threading import Timer
 from types import FrameType
 from typing import Annotated, Any
 
@@ -157,7 +159,26 @@ def _noted_signals() -> Iterator[Callable[[], int]]:
         os.close(noted)
 
 
+NATIVE_LOADING_S = 0.05
+"""After so long a signal that came while native code was loaded is sent again."""
+
+
+def _loads_native(frame: FrameType | None) -> bool:
+    """Whether a module of native code is being loaded."""
+    while frame is not None:
+        if isinstance(frame.f_locals.get("self"), ExtensionFileLoader):
+            return True
+        frame = frame.f_back
+    return False
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    # Some native modules call Python as they are loaded, and an exception there aborts the process.
+    if _loads_native(frame):
+        again = Timer(NATIVE_LOADING_S, os.kill, (os.getpid(), number))
+        again.daemon = True
+        again.start()
+        return
     # The command cleans up now, and a second Ctrl-C shall not cut that short, nor the SIGHUP that
     # systemd sends after SIGTERM where a session ends.
     for one in STOPPING:

@@ -202,6 +202,28 @@ def test_an_end_while_it_loads_leaves_no_traceback(root: Path, number: signal.Si
 
 
 @pytest.mark.parametrize("number", STOPPING)
+def test_an_end_while_native_code_is_loaded_aborts_nothing(
+    root: Path, number: signal.Signals
+) -> None:
+    # As onnx is loaded its native code makes enumerations, and aborts at an exception from them.
+    code = (
+        "import enum, signal, sys, traceback\n"
+        "from perception_nodes import __main__\n"
+        "def interrupt(self, *_, **__):\n"
+        "    if any('site-packages/onnx/' in f.filename for f in traceback.extract_stack()):\n"
+        "        enum.Enum.__init__ = lambda *_, **__: None\n"
+        f"        signal.raise_signal({int(number)})\n"
+        "enum.Enum.__init__ = interrupt\n"
+        "sys.argv = ['perception', 'bench', 'models', 'road-n', '--frames', '100000']\n"
+        "sys.exit(__main__.main())\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert (result.returncode, result.stderr) == (128 + number, "")
+
+
+@pytest.mark.parametrize("number", STOPPING)
 def test_an_end_outside_of_the_command_itself_is_one_too(
     monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
