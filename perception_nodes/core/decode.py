@@ -86,7 +86,8 @@ class CellsDecoder:
         """Objects in the network's input.
 
         Args:
-            boxes: one tensor, float32 [1, 4, n]: x1 y1 x2 y2 of each cell in input pixels.
+            boxes: one tensor, float32 [1, 4, n]: two corners of each cell's box in input pixels,
+                x y x y.
             classes: one tensor, float32 [1, c, n]: probability of each class.
 
         Returns:
@@ -105,6 +106,9 @@ class CellsDecoder:
         xyxy = corners[:, cells].T
         if not _is_within(xyxy, -ABSURD_PIXELS, ABSURD_PIXELS):
             raise AbsurdOutput("the box of an object is not within a million pixels")
+        # A network that finds each side on its own can cross those of a thin object.
+        first, second = xyxy[:, :2], xyxy[:, 2:]
+        xyxy = np.concatenate([np.minimum(first, second), np.maximum(first, second)], axis=1)
         labels = scores[:, cells].argmax(axis=0)
         if self._suppress:
             keep = suppress(xyxy, labels, self._settings)

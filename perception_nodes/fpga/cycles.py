@@ -122,6 +122,6 @@ def _cost(operation: Operation, geometry: Geometry, cycles: int) -> LayerEstimat
         macs=macs,
         cycles=cycles,
         bytes_read=weight_bytes * tiles + out // LANES * PARAMETER_BYTES,
-        bytes_written=0 if operation.target else 4 * real * pixels,
+        bytes_written=0 if operation.target else pixel_beats(real) * BEAT_BYTES * pixels,
         utilisation=macs / (cycles * geometry.blocks * LANES * LANES),
     )

@@ -164,10 +164,12 @@ class EngineDriver:
         """Wait for the frame that was started; its outputs are then in its slot.
 
         Raises:
-            BackendError: the engine reports an error, or does not end. It has been reset, and the
-                next frame can run, unless the error says that it does not stop.
+            BackendError: the engine reports an error, does not end, or has not written all outputs.
+                It has been reset, and the next frame can run, unless the error says that it does
+                not stop.
         """
         assert self._running is not None
+        assert self.program is not None
         status = self._ended()
         if status is None:
             raise BackendError(
@@ -176,6 +178,12 @@ class EngineDriver:
             )
         if status & STATUS_FIELDS["error"].mask:
             raise BackendError(self._failure(status))
+        written, wanted = self.bus.read(Register.WRITE_BYTES), self.program.written_bytes
+        if written != wanted:  # what is in memory would be those of an earlier frame
+            raise BackendError(
+                f"fpga: {self.bus.name} says that a frame is done, and has written {written} bytes "
+                f"of its {wanted}; {self._reset()}"
+            )
         self.bus.write(Register.STATUS, ENDED)
         self._running.output.from_engine()
         self._running = None
@@ -186,7 +194,7 @@ class EngineDriver:
             simulated=self.bus.simulated,
             stalls=tuple((cause, read(register)) for cause, register in STALLS),
             bytes_read=read(Register.READ_BYTES),
-            bytes_written=read(Register.WRITE_BYTES),
+            bytes_written=written,
         )
 
     def unload(self) -> None:

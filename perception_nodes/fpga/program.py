@@ -86,6 +86,12 @@ class Output(NamedTuple):
         last = (self.channels - 1) // PART
         return self.part_offset(last) + aligned(self._bytes(self.channels - last * PART))
 
+    @property
+    def written_bytes(self) -> int:
+        """Bytes that the engine writes for it, without the gaps between parts."""
+        whole, rest = divmod(self.channels, PART)
+        return whole * self._bytes(PART) + (self._bytes(rest) if rest else 0)
+
     def parts(self, memory: NDArray[np.uint8]) -> Iterator[tuple[slice, NDArray[np.int32]]]:
         """The channels of each part, and a view of their values, int32 [channels, y, x]."""
         for part, begin in enumerate(range(0, self.channels, PART)):
@@ -130,6 +136,11 @@ class Program:
     def output_bytes(self) -> int:
         """Size of the output memory in bytes."""
         return max(output.end for output in self.outputs)
+
+    @property
+    def written_bytes(self) -> int:
+        """Bytes of it that the engine writes for a frame."""
+        return sum(output.written_bytes for output in self.outputs)
 
     @property
     def cycles(self) -> int:

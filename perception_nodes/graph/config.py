@@ -217,7 +217,7 @@ class PreprocessSettings(RedundantSettings):
         le=16,
         description="how many bits of a sample are significant where the images have 16 bits a "
         "sample (mono16, bayer_rggb16, ...); 0: the fewest of 10, 12, 14 and 16 that the brightest "
-        "frame so far needs",
+        "frames so far need",
     )
     calibration_file: str = Field(
         default="",

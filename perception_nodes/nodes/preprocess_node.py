@@ -74,6 +74,7 @@ class PreprocessNode(RedundantNode):
         else:
             CalibrationTopic(self, settings.image_topic, self._preprocessor)
         self._told = ""  # of frames that are not rectified
+        self._bits_told = 0
         self._numbers = FrameNumbers()
         self._camera = self._topic = None
         is_video = TRANSPORTS[settings.image_transport].is_video
@@ -257,6 +258,7 @@ class PreprocessNode(RedundantNode):
             slot.header.copies += 0 if self._topic is None else self._topic.copies
             self._slots.send(slot)
             self.lease.end()
+            self._tell_bits()
         except (FrameRejected, TransportError) as error:
             self._end(record, FrameStatus.FAILED, str(error))
 
@@ -271,6 +273,16 @@ class PreprocessNode(RedundantNode):
     def _end(self, record: FrameRecord, status: FrameStatus, reason: str) -> None:
         self.records.send(self._ingest.end(record, status, reason))
         self.lease.end()
+
+    def _tell_bits(self) -> None:
+        """Say by how many bits a picture of 16 bits a sample is scaled, where that is learned."""
+        bits = self._preprocessor.sample_bits
+        if bits not in (0, 8, self._bits_told, self.settings.sample_bits):
+            self.get_logger().warning(
+                f"the brightest frames so far need {bits} bits a sample: all are scaled by them from "
+                "now on; if the camera has another number, give it as sample_bits"
+            )
+        self._bits_told = bits
 
     def _reject(self, reason: str, received_ns: int) -> None:
         """Account for a frame that cannot be read."""

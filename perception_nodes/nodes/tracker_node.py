@@ -31,6 +31,10 @@ MS = 1_000_000
 REPEAT_ERROR_S = 10.0
 
 
+ID_LIMIT = 1 << 63
+"""Larger ones are those of a damaged file: nobody has seen so many objects."""
+
+
 class _NextId(ctypes.Structure):
     """What the next tracker goes on with, should this one die: no identity is given twice."""
 
@@ -86,7 +90,7 @@ class FollowedCamera:
         self._tracker = Tracker(
             len(class_names),
             TrackingSettings(max_unseen_s=settings.tracks_unseen_ms / 1e3),
-            max(1, self._mapped.value.next_id),
+            max(1, self._mapped.value.next_id % ID_LIMIT),
         )
         self._tracks = node.add_publisher(
             TracksMessage, settings.topic_of(TRACKS, camera), QUEUE_DEPTH

@@ -20,6 +20,9 @@ from perception_nodes.preprocess.encodings import (
 )
 from perception_nodes.preprocess.placement import Placement, Placer
 
+BRIGHTER_FRAMES = 5
+"""Frames in a row that need more bits before the picture is scaled by them."""
+
 
 class Preprocessor:
     """Undistorts and letterboxes frames to a network input of width x height pixels.
@@ -29,6 +32,7 @@ class Preprocessor:
 
     Attributes:
         placer: places the camera's frames in the input.
+        sample_bits: significant bits of the frames so far, 0 before the first.
     """
 
     def __init__(
@@ -49,10 +53,11 @@ class Preprocessor:
             stretch: whether a frame fills the input whatever its shape, instead of a letterbox.
             padding: grey of the letterbox's border.
             sample_bits: significant bits of frames with 16 bits a sample; 0: the most that
-                `significant_bits` has found in a frame so far.
+                `significant_bits` has found so far in the first frame or `BRIGHTER_FRAMES` in a row.
         """
         self._padding = padding
-        self._sample_bits = self._bits = sample_bits
+        self._given_bits = self.sample_bits = sample_bits
+        self._brighter: list[int] = []
         self.placer = Placer(width, height, undistort, stretch)
         self.calibrate = self.placer.calibrate
         self._placement = self.placer.place(width, height)
@@ -103,8 +108,8 @@ class Preprocessor:
         if placement is not self._placement:
             self._placement, self._grid = placement, placement.grid()
             self._maps.clear()
-        # Brighter frames need more bits; darker ones must not change the brightness of the picture.
-        self._bits = self._sample_bits or max(self._bits, significant_bits(image.encoding, planes))
+        if not self._given_bits:
+            self._learn_bits(significant_bits(image.encoding, planes))
         if image.encoding.startswith("bayer") and self._placement.letterbox.scale_x > 0.5:
             # The planes of a Bayer mosaic have half its size, which would cost resolution here.
             image = demosaic(image)
@@ -117,6 +122,12 @@ class Preprocessor:
                 f"{image.encoding} of {size} cannot be scaled: {error.err}"
             ) from error
         return image.copies
+
+    def _learn_bits(self, needed: int) -> None:
+        # Darker frames must not change the brightness of the picture, nor a single disturbed one.
+        self._brighter = [*self._brighter, needed] if needed > self.sample_bits else []
+        if not self.sample_bits or len(self._brighter) >= BRIGHTER_FRAMES:
+            self.sample_bits, self._brighter = min(self._brighter), []
 
     def _scale_into(self, planes: list[Plane], image: ImageView, out: NDArray[np.uint8]) -> None:
         box = self._placement.letterbox
@@ -136,7 +147,7 @@ class Preprocessor:
     ) -> NDArray[np.uint8]:
         """A plane in the size of the picture, with 8 bits a sample; in `out` if it has 8 bits."""
         scaled = self._scaled(plane, image, out)
-        return to_8_bits(scaled, self._bits) if scaled.dtype == np.uint16 else scaled
+        return to_8_bits(scaled, self.sample_bits) if scaled.dtype == np.uint16 else scaled
 
     def _scaled(self, plane: Plane, image: ImageView, out: NDArray[np.uint8] | None) -> Samples:
         size = (self._placement.letterbox.inner_width, self._placement.letterbox.inner_height)
@@ -147,7 +158,7 @@ class Preprocessor:
         maps = self._maps.get((width, height)) or self._make_maps(width, height)
         grey = 128 if plane.step_x > 1 and not image.encoding.startswith("bayer") else self._padding
         if plane.pixels.dtype == np.uint16:
-            grey = round(grey * ((1 << self._bits) - 1) / 255)
+            grey = round(grey * ((1 << self.sample_bits) - 1) / 255)
         rectified = cv2.remap(
             plane.pixels,
             *maps,

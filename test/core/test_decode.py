@@ -310,6 +310,12 @@ def test_objects_that_many_cells_see_are_all_reported():
     np.testing.assert_array_equal(found.scores, np.sort(best)[::-1])
 
 
+def test_a_thin_object_with_crossed_sides_is_there_and_hides_no_other():
+    boxes = np.array([[[201, 300], [0, 300], [200, 350], [100, 350]]], np.float32)
+    found = CellsDecoder(False, SETTINGS).decode([boxes], [np.array([[[0.9, 0.8]]], np.float32)])
+    assert found.boxes.tolist() == [[200, 0, 201, 100], [300, 300, 350, 350]]
+
+
 def test_across_classes_one_object_has_one_box():
     boxes = np.array([[[0, 1], [0, 1], [50, 50], [50, 51]]], np.float32)
     scores = np.array([[[0.9, 0.1], [0.1, 0.8]]], np.float32)

@@ -34,8 +34,8 @@ class FakeEngine:
         memory: bytes as the engine sees them, by address.
         built: the registers that tell what was built.
         buffers: what `allocate` gave to the processor, by address.
-        fault: what the next frames meet: `""`, `hang`, `stuck` (a reset does not help either), or
-            a cause.
+        fault: what the next frames meet: `""`, `hang`, `stuck` (a reset does not help either),
+            `idle` (they end, and nothing is written), or a cause.
         resets, downloads: how often the engine was reset, and a bitstream loaded.
         time_us: the time; it passes while the driver sleeps or reads.
         descriptor_cycles, clock_mhz: how long a descriptor of a frame takes.
@@ -83,6 +83,7 @@ class FakeEngine:
             if value & START and not self.registers[Register.COUNT]:
                 self.registers[Register.STATUS] = ERROR | layout.Cause.EMPTY << 8
             elif value & START and not self.busy:
+                self.registers[Register.WRITE_BYTES] = 0
                 self.registers[Register.STATUS] = BUSY
                 self.ends_us = self.time_us + self.frame_cycles / self.clock_mhz
         elif offset == Register.STATUS:
@@ -104,7 +105,7 @@ class FakeEngine:
 
     def end(self):
         """Compute the frame with what is in memory by now: nothing may change while it runs."""
-        if self.fault:
+        if self.fault not in ("", "idle"):
             cause = layout.Cause[self.fault]
             self.registers[Register.STATUS] = ERROR | cause << 8 | 3 << 16
             return
@@ -118,8 +119,10 @@ class FakeEngine:
         if key not in COMPUTED:
             pixels = image.reshape(int(words[1]) >> 16, int(words[1]) & 0xFFFF, 3)
             engine, number = Interpreter(ROWS, BLOCKS, TILE), self.registers[Register.COUNT]
-            COMPUTED[key] = engine.run(content.tobytes(), number, pixels, len(output))
-        output[:] = COMPUTED[key]
+            computed = engine.run(content.tobytes(), number, pixels, len(output))
+            COMPUTED[key] = computed, engine.sent_bytes
+        if self.fault != "idle":
+            output[:], self.registers[Register.WRITE_BYTES] = COMPUTED[key]
         for buffer in self.buffers.values():
             buffer.evict()
         self.registers[Register.STATUS] = DONE

@@ -32,6 +32,7 @@ class Interpreter:
         memory: activations, int8 [row, bank, channel].
         written: for each row and bank the number of the descriptor that wrote it, -1 for none.
         ran: fields of the descriptors, in order.
+        sent_bytes: how much was written to output memory.
     """
 
     rows: int
@@ -40,6 +41,7 @@ class Interpreter:
     memory: np.ndarray = field(init=False)
     written: np.ndarray = field(init=False)
     ran: list = field(default_factory=list)
+    sent_bytes: int = 0
 
     def __post_init__(self):
         rng = np.random.default_rng(5)  # what was there before must not matter
@@ -203,6 +205,7 @@ class Interpreter:
             word = 4 * (y * d["target_line_stride"] + x * d["target_pixel_stride"])
             word = word + 4 * group * beats + c + d["output_offset"] // 4
             output.view("<i4")[word] = fixed[:, :, : 4 * beats]
+            self.sent_bytes += 4 * word.size
             return
         total = activate(fixed, ACTIVATIONS[p["activation"]], p["fraction"])
         if d["residual"]:

@@ -189,6 +189,17 @@ class TestFaults:
         engine.fault = ""
         backend.infer(pictures(model, 1)[0])
 
+    def test_outputs_that_were_not_written_are_not_those_of_the_frame_before(
+        self, model, engine, bitstream
+    ):
+        backend = opened(model)
+        backend.infer(pictures(model, 1)[0])
+        engine.fault = "idle"
+        with pytest.raises(BackendError, match=r"has written 0 bytes of its \d+; it was reset"):
+            backend.infer(pictures(model, 1)[0])
+        engine.fault = ""
+        backend.infer(pictures(model, 1)[0])
+
     def test_a_hang_ends_with_a_reset(self, model, engine, bitstream):
         backend = opened(model)
         engine.fault = "hang"

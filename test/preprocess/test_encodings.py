@@ -9,7 +9,7 @@ from pictures import BAYER, DEEP_ENCODINGS, ENCODINGS, compressed, frame, scene,
 
 from perception_nodes.core.frame import FrameHeader, FrameRecord, FrameRejected
 from perception_nodes.core.geometry import Letterbox
-from perception_nodes.preprocess.cpu import Preprocessor
+from perception_nodes.preprocess.cpu import BRIGHTER_FRAMES, Preprocessor
 from perception_nodes.preprocess.encodings import planes_of
 from perception_nodes.preprocess.formats import ALIASES, BYTES_PER_PIXEL, DEEP, check_in_place
 
@@ -113,11 +113,23 @@ def test_the_brightness_of_a_picture_does_not_change_when_the_scene_gets_dark():
     processor = Preprocessor(WIDTH, HEIGHT, undistort=False)
     out = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     shown = []
-    for brightest in (900, 4095, 900):
+    for brightest in (900, *[4095] * BRIGHTER_FRAMES, 900):
         dark = np.full((512, 832), brightest, "<u2")
         processor.write(view(832, 512, "mono16", 1664, dark.tobytes()), out, FrameHeader())
         shown.append(int(out[128, 208, 0]))
-    assert shown == [224, 255, 56]  # of 10 bits, 12 bits, 12 bits
+    assert shown[0::BRIGHTER_FRAMES] == [224, 255] and shown[-1] == 56  # of 10, 12 and 12 bits
+
+
+def test_a_disturbed_frame_does_not_darken_the_pictures_that_follow():
+    processor = Preprocessor(WIDTH, HEIGHT, undistort=False)
+    out = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    shown = []
+    for brightest in (*[2048, 65535] * BRIGHTER_FRAMES, *[65535] * BRIGHTER_FRAMES, 2048):
+        pixels = np.full((512, 832), brightest, "<u2")
+        processor.write(view(832, 512, "mono16", 1664, pixels.tobytes()), out, FrameHeader())
+        shown.append(int(out[128, 208, 0]))
+    # Those that follow each other are the scene.
+    assert shown == [*[128, 255] * BRIGHTER_FRAMES, *[255] * BRIGHTER_FRAMES, 8]
 
 
 def test_an_outlier_does_not_darken_the_picture():
@@ -125,12 +137,12 @@ def test_an_outlier_does_not_darken_the_picture():
     processor = Preprocessor(WIDTH, HEIGHT, undistort=False)
     out = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     shown = []
-    for outliers in (0, 26, 0, 27, 0):
+    for outliers in (0, *[26] * BRIGHTER_FRAMES, 0, *[27] * BRIGHTER_FRAMES, 0):
         pixels = np.full((512, 832), 2048, "<u2")
         pixels[::4, ::4][0, :outliers] = 65535
         processor.write(view(832, 512, "mono16", 1664, pixels.tobytes()), out, FrameHeader())
         shown.append(int(out[128, 208, 0]))
-    assert shown == [128, 128, 128, 8, 8]
+    assert shown[:-2] == [128] * (2 * BRIGHTER_FRAMES + 1) and shown[-2:] == [8, 8]
 
 
 def test_the_number_of_significant_bits_can_be_given():
@@ -199,6 +211,7 @@ def test_a_small_bayer_frame_is_a_copy_for_its_resolution_and_a_large_one_none()
     [
         (view(4, 4, "32fc1", 16, bytes(64)), "'32fc1' is not supported"),
         (view(4, 4, "mono16", 7, bytes(32)), "step 7 is less than the 8"),
+        (view(2, 100, "bayer_rggb8", 2, bytes(200)), "size 2x100 is less than 4 pixels"),
         (view(4, 4, "mono16", 9, bytes(36)), "step 9 splits a sample of two bytes"),
         (view(4, 4, "bayer_rggb12", 9, bytes(36)), "step 9 splits a sample of two bytes"),
         (view(4, 3, "bayer_rggb12", 8, bytes(99)), "4x3 is not even"),

@@ -122,12 +122,15 @@ class EngineCache:
         _write(self._timing_folder, f"{key.machine}.timing", timing)
 
     def read_kernels(self, key: EngineKey) -> bytes:
-        """Read the kernels that TensorRT-RTX compiled at an engine's first run, or nothing."""
-        return _read(self._folder, f"{key.name}.kernels")
+        """Read the kernels that TensorRT-RTX compiled at an engine's first run, if undamaged."""
+        kept = _read(self._folder, f"{key.name}.kernels")
+        return kept[32:] if hashlib.sha256(kept[32:]).digest() == kept[:32] else b""
 
     def write_kernels(self, key: EngineKey, kernels: bytes) -> None:
         """Write the kernels that TensorRT-RTX compiled at an engine's first run."""
-        _write(self._folder, f"{key.name}.kernels", kernels)
+        if kernels:
+            kept = hashlib.sha256(kernels).digest() + kernels
+            _write(self._folder, f"{key.name}.kernels", kept)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
