@@ -429,6 +429,16 @@ def test_damage_is_seen_wherever_it_is(tmp_path, plan, data):
     assert read is None or read.plan == plan
 
 
+def test_damaged_kernels_are_compiled_again(tmp_path):
+    cache = EngineCache(str(tmp_path))
+    cache.write_kernels(KEY, b"kernels")
+    assert cache.read_kernels(KEY) == b"kernels"
+    file = tmp_path / f"{KEY.name}.kernels"
+    for damaged in (b"", b"short", file.read_bytes()[:-1], file.read_bytes()[:-1] + b"t"):
+        file.write_bytes(damaged)
+        assert cache.read_kernels(KEY) == b""
+
+
 def test_file_of_another_key_is_not_taken(tmp_path):
     cache = EngineCache(str(tmp_path))
     other = EngineKey(*[*vars(KEY).values()][:-1], "other flags")
