@@ -42,6 +42,11 @@ def class_names(checkpoint: Path) -> list[str]:
     return [str(name) for name in load_detector(checkpoint).names.values()]
 
 
+def license_in(checkpoint: Path) -> str:
+    """What a detector says of its licence, empty for nothing; raises as ``load_detector`` does."""
+    return str(load_detector(checkpoint).ckpt.get("license") or "")
+
+
 def export_onnx(checkpoint: Path, size: tuple[int, int] | None, folder: Path) -> Path:
     """Export a checkpoint.
 

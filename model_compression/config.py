@@ -21,9 +21,16 @@ def _whole_cells(side: int) -> int:
     return side
 
 
+def _stated(license: str) -> str:
+    if not license.strip():
+        raise ValueError("it is empty; name the licence, or say that it is unknown")
+    return license
+
+
 Side = Annotated[int, Field(ge=64, le=4096), AfterValidator(_whole_cells)]
 Channels = Annotated[int, Field(ge=32, le=1024, multiple_of=32)]
 Depth = Annotated[int, Field(ge=1, le=32)]
+License = Annotated[str, AfterValidator(_stated)]
 
 AMBIGUOUS = "vehicle"
 """Names a set's own class that may be any of car, bus and truck: the labeller decides. Where the
@@ -61,7 +68,7 @@ class Source(Section):
     times: int = Field(
         default=1, ge=1, le=100, description="how often an image is shown in an epoch"
     )
-    license: str = Field(description="licence of the images and labels; goes into model.yaml")
+    license: License = Field(description="licence of the images and labels; goes into model.yaml")
 
     @property
     def has_data_yaml(self) -> bool:
@@ -160,7 +167,7 @@ class Config(Section):
     teacher_data: str = Field(
         default="not stated", description="what the teacher was trained on; goes into model.yaml"
     )
-    license: str = Field(
+    license: License = Field(
         default="AGPL-3.0 (started from Ultralytics weights)",
         description="of the teacher's weights; goes into model.yaml",
     )

@@ -10,7 +10,9 @@ there are any. If it lost too much, the layers that cost most are kept float, as
 """
 
 import hashlib
+import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, redirect_stdout
 from dataclasses import dataclass, field
@@ -30,6 +32,7 @@ from model_compression.quantization.ranges import open_float
 from model_compression.quantization.sensitivity import sensitivity
 from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.model import Model, load_model
+from perception_nodes.backends.terms import UNSTATED
 from perception_nodes.core.inference import Progress
 from perception_nodes.evaluation import Evaluation, LabelledSet, evaluate
 from perception_nodes.evaluation.agreement import agreement, detect, in_classes_of
@@ -362,7 +365,7 @@ class Trial:
 
 
 def quantize_imported(
-    parent: Model, made: Path, trial: Trial, say: Callable[[str], None]
+    parent: Model, made: Path, trial: Trial, say: Callable[[str], None], frames_license: str = ""
 ) -> list[Check]:
     """Make the 8-bit form of an imported model.
 
@@ -371,6 +374,7 @@ def quantize_imported(
         made: folder to write it into, of the model's name; the caller moves it to its place.
         trial: what it is compared on.
         say: tells people what happens.
+        frames_license: of the frames, which the ranges are taken from.
 
     Returns:
         The checks that it passed.
@@ -382,6 +386,7 @@ def quantize_imported(
     network = onnx.load(parent.path)
     quantizer = quantizer_for(network, trial.frames, made.name)
     say(f"quantized by {quantizer.name} on {len(trial.frames)} frames")
+    used = origin_of(trial.frames, frames_license)
     costs: dict[str, float] = {}
     refusals: list[Check] = []
     for count in KEPT_FLOAT:
@@ -390,7 +395,7 @@ def quantize_imported(
                 costs = quantizer.costs(progress)
             say(_table(costs))
         eight = quantizer.quantize(list(costs)[:count])
-        model = _written(parent, eight, made)
+        model = _written(parent, eight, made, *used)
         checks, evaluations = trial.checks(model)
         refusals = [check for check in checks if check.refusal]
         if not refusals:
@@ -412,7 +417,22 @@ def _table(costs: dict[str, float], most: int = 8) -> str:
     return "\n".join(["cost of 8 bits by layer, thousandths an object:", *shown])
 
 
-def _written(parent: Model, eight: Eight, folder: Path) -> Model:
+def origin_of(frames: Frames, license: str) -> tuple[dict[str, Any], list[dict[str, str]]]:
+    """What `model.yaml` says of calibration frames, under `quantization` and `data`."""
+    counts = Counter(re.split("[:/]", name)[0] for name, _ in frames)
+    together = hashlib.sha256(b"".join(frame.tobytes() for _, frame in frames)).hexdigest()
+    stated = license or f"{UNSTATED[0]}: --frames-license was not given"
+    data = [{"name": f"{name} (ranges of 8-bit values)", "license": stated} for name in counts]
+    return {"calibration_sources": dict(counts), "calibration_sha256": together}, data
+
+
+def _written(
+    parent: Model,
+    eight: Eight,
+    folder: Path,
+    calibration: dict[str, Any],
+    data: list[dict[str, str]],
+) -> Model:
     """Write the files of an 8-bit model, and its description."""
     folder.mkdir(parents=True, exist_ok=True)
     description = yaml.safe_load((parent.folder / "model.yaml").read_text(encoding="utf-8"))
@@ -431,7 +451,8 @@ def _written(parent: Model, eight: Eight, folder: Path) -> Model:
         **files,
         "precision": "int8",
         "parent": parent.name,
-        "quantization": eight.facts,
+        "quantization": eight.facts | calibration,
+        "data": [*(description.get("data") or []), *data],
     }
     text = yaml.safe_dump(description, sort_keys=False, width=100, allow_unicode=True)
     write_whole(folder / "model.yaml", text)

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,24 +12,10 @@ import yaml
 
 from model_compression import contract
 from model_compression.config import Config
-from model_compression.errors import CompressionError
+from model_compression.origin import Origin
 from model_compression.quantization import RangeTable, emit, write_table
-from perception_nodes.backends.model import (
-    UNSTATED,
-    Model,
-    ModelError,
-    forbids_commerce,
-    load_model,
-)
 from perception_nodes.evaluation import Evaluation
 from perception_nodes.evaluation.classes import class_losses, without_evidence
-
-IN_PART = "; made in part of non-commercial material: non-commercial use"
-PARTLY = re.compile(
-    r"; (made|trained) in part (of|on) non-commercial material: non-commercial use$"
-)
-MODEL = "model:"
-"""Before the name of a model folder that a step starts from, where no run of it is left."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +29,7 @@ class Variant:
         gmac: 10^9 multiply-accumulates a frame.
         parameters: how many.
         graph: float ONNX.
+        origin: what it was made from.
         table: ranges, for an 8-bit model.
         evaluations: as measured, set by set.
         history: facts of the steps that made it.
@@ -55,44 +41,10 @@ class Variant:
     gmac: float
     parameters: int
     graph: onnx.ModelProto
+    origin: Origin
     table: RangeTable | None = None
     evaluations: tuple[Evaluation, ...] = ()
     history: dict[str, Any] = field(default_factory=dict)
-
-
-def start_model(given: str) -> Model:
-    """The model folder of a start that names one.
-
-    Raises:
-        CompressionError: it is not there.
-    """
-    try:
-        return load_model(given.removeprefix(MODEL))
-    except ModelError as error:
-        raise CompressionError(f"start: {error}") from error
-
-
-def start_models(config: Config) -> list[Model]:
-    """The model folders that a run starts from."""
-    return [start_model(given) for given in config.start.values() if given.startswith(MODEL)]
-
-
-def license_of(config: Config) -> str:
-    """Say under which terms a model may be used: all of the weights that it was made from.
-
-    It begins with "unknown" where nobody has said those of a model that it starts from.
-    """
-    inherited = [model.license for model in start_models(config)]
-    images = [source.license for source in config.sources]
-    # A start's own clause is said once, at the end.
-    weights = dict.fromkeys([config.license, *(PARTLY.sub("", license) for license in inherited)])
-    known = [license for license in weights if not license.startswith(UNSTATED)]
-    said = " and ".join(known)
-    if len(weights) == 1:
-        said = config.license
-    elif len(known) < len(weights):
-        said = f"unknown in part; else {said or UNSTATED[-1]}"
-    return said + IN_PART * any(map(forbids_commerce, [config.license, *inherited, *images]))
 
 
 def interface(size_px: tuple[int, int], classes: Sequence[str]) -> dict[str, Any]:
@@ -134,7 +86,7 @@ def describe(variant: Variant, config: Config, files: dict[str, Path]) -> dict[s
     }
     if variant.parent:
         description["parent"] = variant.parent
-    description["license"] = license_of(config)
+    description["license"] = variant.origin.license
     if variant.table:
         description["quantization"] = variant.table.facts()
     description["accuracy"] = {found.data: found.facts() for found in variant.evaluations}
@@ -142,14 +94,8 @@ def describe(variant: Variant, config: Config, files: dict[str, Path]) -> dict[s
         objects = class_losses(config.classes, variant.evaluations, variant.evaluations)
         description["without_evidence"] = without_evidence(config.classes, objects)
     description["made"] = variant.history
-    teacher = Path(config.teacher).name
     description["data"] = [
-        {"name": f"{config.teacher_data} (through the weights of {teacher})"},
-        *({"name": source.name, "license": source.license} for source in config.sources),
-        *(
-            {"name": f"weights of {model.name}", "license": model.license}
-            for model in start_models(config)
-        ),
+        {"name": name, "license": license} for name, license in variant.origin.data
     ]
     description["seed"] = config.seed
     return description

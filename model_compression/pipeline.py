@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -29,14 +30,15 @@ from rich.progress import (
 from torch import nn
 
 from model_compression import dataset
-from model_compression.checkpoint import class_names
+from model_compression.checkpoint import class_names, license_in
 from model_compression.config import Config, Training, read_config
 from model_compression.deploy import Maker, check_evidence, pass_gate, without_labels
 from model_compression.errors import CompressionError
 from model_compression.export import export
 from model_compression.frames import drawn, letterboxed
 from model_compression.model import build_model, count_gmac, load_model, make_plain, save_model
-from model_compression.package import MODEL, Variant, start_model, start_models, write_variant
+from model_compression.origin import MODEL, Origin, origin_of, start_model, start_models
+from model_compression.package import Variant, write_variant
 from model_compression.plain import PlainNetwork
 from model_compression.prune import prune
 from model_compression.quantization.graph import is_known
@@ -87,6 +89,11 @@ class Run:
             if name == step:
                 break
         return facts
+
+    @cached_property
+    def origin(self) -> Origin:
+        """What its networks are made from."""
+        return origin_of(self.config, self.folder.parent, license_in)
 
     def labelled(self) -> list[LabelledSet]:
         """The sets that the gate measures on."""
@@ -327,6 +334,7 @@ def variant_of(run: Run, step: str, name: str) -> Variant:
         parent=run.config.parent if plain else None,
         activation=run.config.activation if plain else "silu",
         graph=graph,
+        origin=run.origin,
         history=run.history(step),
         **facts_of(run, network),
     )
@@ -374,6 +382,7 @@ def measure(run: Run, step: str, network: nn.Module, facts: dict[str, Any]) -> N
         parent=run.config.parent,
         activation=run.config.activation,
         graph=export(network, path, run.config.size),
+        origin=run.origin,
         **facts_of(run, network),
     )
     maker = Maker(run.config, [], run.labelled(), path.parent, lambda title: lambda *_: None)
@@ -482,6 +491,7 @@ def compress(config_path: Path, work: Path, until: str | None = None) -> None:
     if until is not None and until not in names:
         raise CompressionError(f"step {until!r} is unknown; this run has {', '.join(names)}")
     work.mkdir(parents=True, exist_ok=True)
+    run.origin.write(work)
     cv2.setNumThreads(1)
     key = ""
     for number, (name, depends, do) in enumerate(steps, 1):

@@ -5,7 +5,7 @@
 writes FOLDER/STEP.pt for the training that is under way in a run: the averaged weights in half
 precision and the step that was reached, a twelfth of the training's own state. `checkpoint: FOLDER`
 in the configuration lets a new run go on from there; only the optimizer starts afresh. The curve of
-what was measured on the way goes along.
+what was measured on the way goes along, and the terms of what it was made from.
 """
 
 import shutil
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from model_compression.errors import CompressionError
+from model_compression.origin import FILE
 
 STATE = "state.pt"
 CURVE = "curve.csv"
@@ -47,8 +48,9 @@ def write_checkpoint(run: Path, folder: Path) -> Path:
     for old in folder.glob("distil-*.pt"):
         if old != path:
             old.unlink()
-    if (run / CURVE).exists():
-        shutil.copyfile(run / CURVE, folder / CURVE)
+    for name in (CURVE, FILE):
+        if (run / name).exists():
+            shutil.copyfile(run / name, folder / name)
     return path
 
 

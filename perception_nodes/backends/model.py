@@ -3,7 +3,6 @@
 import hashlib
 import importlib.resources
 import os
-import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -19,6 +18,7 @@ from pydantic import (
 )
 
 from perception_nodes.backends.external_data import file_outside
+from perception_nodes.backends.terms import UNSTATED, Terms, terms_of
 from perception_nodes.core.decode import CellsDecoder, Decoder, DecodeSettings, LevelsDecoder
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.core.geometry import PADDING_VALUE
@@ -28,26 +28,6 @@ from perception_nodes.system.environment import prefixes
 
 VERSION = 1
 """Of the keys of `model.yaml` that are understood here."""
-NON_COMMERCIAL = re.compile(
-    r"""(?<![a-z])(by)?NC(?![a-z])
-    | non[\W_]*commercial
-    | \b(no|not\ (allowed\ |permitted\ |licensed\ )?for)\ commercial\ (use|usage|purposes?)
-      (?!\ restrict)
-    | commercial\ (use|usage|purposes?)\ ((is|are)\ )?(strictly\ )?
-      (not\ (allowed|permitted|licensed|granted)|prohibited|forbidden|excluded
-      |(needs?|requires?)\ (a|another|separate|permission|licen[cs]e|consent))\b
-    | (academic|educational|evaluation|research)[ -]((use|usage|purposes?)\ )?only
-    | only\ for\ (\w+\ (and|or)\ )?(academic|education|evaluation|research)""",
-    re.IGNORECASE | re.VERBOSE,
-)
-"""Words of a licence that forbid commercial use: CC BY-NC, NonCommercial, for research only."""
-UNSTATED = ("unknown", "not stated")
-"""What a licence that nobody has said begins with."""
-
-
-def forbids_commerce(license: str) -> bool:
-    """Whether a licence forbids commercial use, as far as its words tell."""
-    return NON_COMMERCIAL.search(" ".join(license.split())) is not None
 
 
 class ModelError(PerceptionError):
@@ -212,7 +192,7 @@ class Model(BaseModel):
     parent: str | None = None
     gmac: float | None = Field(default=None, gt=0)
     parameters: int | None = Field(default=None, gt=0)
-    license: str = "not stated"
+    license: str = UNSTATED[-1]
     accuracy: dict[str, Any] = {}
 
     @model_validator(mode="after")
@@ -250,9 +230,9 @@ class Model(BaseModel):
         return hashlib.sha256(said.encode()).hexdigest()
 
     @property
-    def commercial(self) -> bool:
-        """Whether the licence does not forbid commercial use, as far as its words tell."""
-        return not forbids_commerce(self.license)
+    def terms(self) -> Terms:
+        """What its licence asks for."""
+        return terms_of(self.license)
 
     def signed_file(self) -> tuple[Path, str]:
         """Path and hash of the file for TensorRT, after a check of the hash.

@@ -5,7 +5,8 @@ from typing import Any
 
 import yaml
 
-from perception_nodes.backends.model import UNSTATED, Model
+from perception_nodes.backends.model import Model
+from perception_nodes.backends.terms import MEANING, UNSTATED, Terms, materials, terms_of
 from perception_nodes.bench.models import PACES, is_busy
 from perception_nodes.core.decode import DecodeSettings
 from perception_nodes.evaluation.class_names import name_in
@@ -20,6 +21,13 @@ MIN_DARK_OBJECTS = 100
 """Fewer, over all classes, say nothing of nights."""
 FRAME_WIDTH, FRAME_HEIGHT = 1920, 1080
 """Size in pixels of the camera's frames that heights are told for."""
+TONES = {
+    Terms.PERMISSIVE: "good",
+    Terms.JUDGED: "good",
+    Terms.COPYLEFT: "fair",
+    Terms.OTHER: "fair",
+    Terms.UNSTATED: "bad",
+}
 Accuracy = Mapping[str, Mapping[str, Any]]
 """By name of the set, what `Evaluation.facts` says."""
 
@@ -33,7 +41,7 @@ def render(model: Model, accuracy: Accuracy, timed: Mapping[str, Any] | None) ->
         timed: result of `ModelsBench.run` for this model alone; None if it was not timed.
     """
     description = yaml.safe_load((model.folder / "model.yaml").read_text(encoding="utf-8"))
-    tone, sentence = _verdict(model)
+    tone, sentence = _verdict(model, description)
     parts = {part: _over_sets(model, accuracy, part) for part in ("classes", "heights", "light")}
     return page.render(
         "card.html.j2",
@@ -106,17 +114,15 @@ def weaknesses(
     return found
 
 
-def _verdict(model: Model) -> tuple[str, str]:
+def _verdict(model: Model, description: Mapping[str, Any]) -> tuple[str, str]:
     """Tone and words of what it is, and what it may be used for."""
     eight = "in 8 bits" if model.precision == "int8" else f"in {model.precision}"
     some = ", ".join(model.classes[:8])
     more = f" and {len(model.classes) - 8} more" if len(model.classes) > 8 else ""
     what = f"It finds {some}{more}, in {model.input.width} × {model.input.height} pixels, {eight}."
-    if model.license.startswith(UNSTATED):
-        return "bad", f"{what} Nobody has said under which licence its weights may be used."
-    if not model.commercial:
-        return "fair", f"{what} Its weights must not be used commercially."
-    return "good", f"{what} The licence of its weights is {model.license.partition(' (')[0]}."
+    worst = max(terms_of(one) for _, one in materials(model.license, description.get("data")))
+    licence = f"The licence of its weights is {model.license.partition(' (')[0]}"
+    return TONES[worst], f"{what} {licence}. It {MEANING[worst]}."
 
 
 def _over_sets(model: Model, accuracy: Accuracy, part: str) -> dict[str, dict[str, Any]]:
@@ -198,21 +204,17 @@ def _machine(timed: Mapping[str, Any] | None) -> str:
 
 def _origin(model: Model, description: Mapping[str, Any]) -> list[list[str]]:
     """What the weights derive from: each step, and its terms."""
-    rows = [["these weights", model.license]]
+    weights, *data = map(list, materials(model.license, description.get("data")))
+    rows = [weights]
     imported = description.get("imported") or {}
     if imported:
         source = imported.get("from", f"head {imported.get('head', NO_VALUE)}")
         rows.append([f"imported from {imported.get('file', NO_VALUE)}", str(source)])
     if model.parent:
         rows.append([f"made from {model.parent}", "its model.yaml says more"])
-    data = description.get("data") or []
-    rows += [
-        [str(one.get("name")), str(one.get("license", "not stated"))]
-        for one in data
-        if isinstance(one, dict)
-    ]
-    if not data:
-        rows.append(["trained on", "not stated"])
+    rows += data or [["trained on", UNSTATED[-1]]]
+    if (notice := model.folder.parent / "NOTICE").is_file():
+        rows.append(["authors, links and changes", str(notice)])
     return rows
 
 

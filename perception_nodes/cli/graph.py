@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from perception_nodes.backends.model import load_model
+from perception_nodes.backends.terms import MEANING, Terms
 from perception_nodes.cli.common import (
     JsonFlag,
     check_folder,
@@ -152,8 +153,8 @@ def run(
         if parameters_of[name]:
             # Here, or several processes would report an error.
             model = load_model(parameters_of[name], parameters_of["model_key"])
-            if not model.commercial:
-                say(f"{model.name} may not be used commercially: {model.license}")
+            if model.terms > Terms.PERMISSIVE:
+                say(f"{model.name} {MEANING[model.terms]} ({model.license})")
     say_page(specs)
     parent = None
     if pid is not None and (parent := open_process(pid)) is None:

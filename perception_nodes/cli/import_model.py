@@ -95,7 +95,7 @@ def import_command(
         int | None, typer.Option(min=0, max=255, help="Grey of the letterbox's border.")
     ] = None,
     license: Annotated[
-        str, typer.Option(help="Licence of the weights; by default what the metadata says.")
+        str, typer.Option(help="Licence of the weights; what the file says itself is kept too.")
     ] = "",
     int8: Annotated[
         bool, typer.Option("--int8", help="Quantize to 8 bits, on frames of --bag or --images.")
@@ -111,6 +111,9 @@ def import_command(
     frames: Annotated[
         int, typer.Option(min=8, max=100_000, help="Number of frames to take from them.")
     ] = 128,
+    frames_license: Annotated[
+        str, typer.Option(help="Licence of these frames, which --int8 takes ranges from.")
+    ] = "",
     data: Annotated[
         list[Path] | None,
         typer.Option(
@@ -171,8 +174,9 @@ def import_command(
             raise SettingsError(f"{out / one} is there already; give another --name, or remove it")
     if int8 and not (bag or images):
         raise SettingsError("--int8 needs frames like those it is to work on: --bag or --images")
-    if not int8 and data:
-        raise SettingsError("--data is for --int8; give it too")
+    for option, given in (("--data", data), ("--frames-license", frames_license)):
+        if given and not int8:
+            raise SettingsError(f"{option} is for --int8; give it too")
     if int8 and file.suffix.lower() == ".xml":
         raise SettingsError("--int8 needs the detector as ONNX, not as OpenVINO's files")
     if data:
@@ -220,7 +224,7 @@ def import_command(
             _tried(model, chosen, dead=bool(dead))
         if int8:
             margins = Margins(min_agreement, loss=max_loss, class_loss=max_class_loss)
-            checks = _quantized(model, Path(scratch) / name, chosen, sets, margins)
+            checks = _quantized(model, Path(scratch) / name, chosen, sets, margins, frames_license)
         for one in names:
             (Path(scratch) / one).rename(out / one)
     model = load_model(str(out / name))
@@ -284,14 +288,19 @@ def _alike(one: Detections, two: Detections) -> bool:
 
 
 def _quantized(
-    parent: Model, made: Path, frames: Frames, sets: list[LabelledSet], margins: Margins
+    parent: Model,
+    made: Path,
+    frames: Frames,
+    sets: list[LabelledSet],
+    margins: Margins,
+    frames_license: str,
 ) -> list[Check]:
     """Make the 8-bit model; exit status 1 if it is refused."""
     errors = compression_tool("model_compression.errors")
     tool = compression_tool("model_compression.imported")
     trial = tool.Trial(parent, frames, sets, margins, progress_bar)
     try:
-        checks: list[Check] = tool.quantize_imported(parent, made, trial, say)
+        checks: list[Check] = tool.quantize_imported(parent, made, trial, say, frames_license)
     except errors.GateRefused as error:
         say_problem("refused", error)
         raise typer.Exit(1) from error

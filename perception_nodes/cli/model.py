@@ -14,6 +14,7 @@ from rich.table import Column, Table
 
 from perception_nodes.backends.auto import AUTO, runtime_for
 from perception_nodes.backends.model import Model, available_models, load_model
+from perception_nodes.backends.terms import Terms
 from perception_nodes.cli.card import card_command
 from perception_nodes.cli.common import (
     BackendOption,
@@ -332,7 +333,7 @@ def compress_command(
 def _terms(model: Model) -> str:
     """The licence in a few words."""
     name = model.license.partition(" (")[0].partition(";")[0]
-    return name if model.commercial else f"{name}, non-commercial"
+    return f"{name}, not for products" if model.terms == Terms.OTHER else name
 
 
 def evaluation_table(result: Evaluation) -> Group:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.model import CellsSpec, Model, ModelError, load_model
+from perception_nodes.backends.terms import says_more
 from perception_nodes.core.decode import AbsurdOutput, DecodeSettings
 from perception_nodes.core.frame import Detections
 from perception_nodes.core.inference import BackendError
@@ -166,7 +167,11 @@ def understand(path: Path, options: Options) -> Imported:
     else:
         assert isinstance(source, IrSource)
         made = rewrite_ir(source, head, len(named), kept, normalisation)
-    license = options.license or source.facts.get("license") or UNKNOWN_LICENSE
+    said = source.facts.get("license") or ""
+    license = options.license or said or UNKNOWN_LICENSE
+    if says_more(said, license):
+        license = f"{license}; the file says {said}"
+        notes.append(f"--license is {options.license}, the file says {said}; model.yaml has both")
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     return Imported(source, head, normalisation, classes, made, notes, license, sha256)
 

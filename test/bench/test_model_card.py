@@ -13,6 +13,7 @@ from perception_nodes.cli.app import app
 from perception_nodes.evaluation.matching import HEIGHT_BANDS_PX
 
 MODEL = load_model("road-n")
+COCO = "annotations CC BY 4.0, images of Flickr under their own terms"
 CLASSES = [name for name in MODEL.classes if name != "bicycle"]
 
 
@@ -71,15 +72,27 @@ def test_what_is_weak_is_named_and_nothing_else():
     ]
 
 
-def test_the_licence_decides_the_tone(tmp_path):
-    for license, tone in (
-        ("Apache-2.0 (by its author)", "good"),
-        (MODEL.license, "fair"),
-        ("unknown: ask", "bad"),
-    ):
-        page = render(MODEL.model_copy(update={"license": license}), {}, None)
-        assert f'class="verdict {tone}"' in page
-        assert "Nobody has measured it" in page
+@pytest.mark.parametrize(
+    ("license", "data", "tone", "said"),
+    [
+        ("Apache-2.0", "CC0", "good", "may be used in products"),
+        ("Apache-2.0", COCO, "good", "is for each company to judge"),
+        ("Apache-2.0", "CC BY-SA 4.0", "fair", "only with its source"),
+        ("AGPL-3.0 (from its author)", "CC0", "fair", "only with its source"),
+        ("Apache-2.0", "BDD100K terms", "fair", "is not for products"),
+        (MODEL.license, "CC0", "fair", "is not for products"),
+        ("Apache-2.0", None, "bad", "nobody has said"),
+        ("unknown: ask", "CC0", "bad", "nobody has said"),
+    ],
+)
+def test_the_strictest_licence_decides_the_tone(tmp_path, license, data, tone, said):
+    given = yaml.safe_load((MODEL.folder / "model.yaml").read_text())
+    given["data"] = [{"name": "yard", "license": data}]
+    (tmp_path / "model.yaml").write_text(yaml.safe_dump(given))
+    (tmp_path / MODEL.file).write_bytes(b"")
+    page = render(MODEL.model_copy(update={"license": license, "folder": tmp_path}), {}, None)
+    assert f'class="verdict {tone}"' in page and said in page
+    assert "Nobody has measured it" in page
 
 
 def test_terms_that_nobody_gave_are_told_as_such(tmp_path):

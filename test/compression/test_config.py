@@ -1,16 +1,13 @@
 """A configuration is refused before hours of work, and the error says where."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from model_compression import package
 from model_compression.config import read_config
 from model_compression.deploy import without_labels
 from model_compression.errors import CompressionError
-from model_compression.package import IN_PART, license_of
 from perception_nodes.evaluation.labels import LabelledImage, LabelledSet
 
 
@@ -39,10 +36,12 @@ def test_reads(values, write_config):
         ({"dense": {"epochs": 0}}, "dense.epochs"),
         ({"swap": None}, "nothing to compress the parent by"),
         (
-            {"labeller": None, "sources": [{"name": "a", "images": "*.jpg", "license": ""}]},
+            {"labeller": None, "sources": [SOURCE]},
             "set a has no labels",
         ),
         ({"quantize": {"images": 1}}, "quantize.images"),
+        ({"sources": [{**SOURCE, "license": " "}]}, "sources.0.license: it is empty; name"),
+        ({"license": ""}, "license: it is empty; name the licence"),
         ({"parent": "tiny"}, "give the parent another name"),
         ({"parent": "tiny-fp32"}, "give the parent another name"),
         ({"parent": "tiny-swapped"}, "give the parent another name"),
@@ -82,45 +81,6 @@ def test_takes_keys_from_its_base(values, write_config, tmp_path):
     other.write_text("base: config.yaml\nname: other\nseed: 3\n")
     config = read_config(other, classes_of)
     assert (config.name, config.seed, config.width) == ("other", 3, 96)
-
-
-@pytest.mark.parametrize(
-    ("weights", "images", "free"),
-    [("MIT", "CC0", True), ("CC_BY_NC", "CC0", False), ("MIT", "NonCommercial 4.0", False)],
-)
-def test_terms_are_the_strictest(values, write_config, weights, images, free):
-    values |= {"license": weights}
-    values["sources"][0]["license"] = images
-    said = license_of(read_config(write_config(values), classes_of))
-    assert said.startswith(weights) and (said == weights) == free
-
-
-def test_terms_are_those_of_the_weights_that_a_run_starts_from_too(values, write_config):
-    values["sources"][0]["license"] = values["license"] = "CC0"
-    values["start"] = {"dense": "model:dense-416x256"}
-    said = license_of(read_config(write_config(values), classes_of))
-    assert said == f"CC0 and AGPL-3.0 (started from Ultralytics weights){IN_PART}"
-    values["start"] = {"dense": "model:open-n"}
-    said = license_of(read_config(write_config(values), classes_of))
-    assert said.startswith("CC0 and Apache-2.0 (NanoDet-Plus-m of ")
-
-
-@pytest.mark.parametrize(
-    ("start", "said"),
-    [
-        ("MIT", "MIT"),
-        ("CC BY-SA 4.0", "MIT and CC BY-SA 4.0"),
-        (f"MIT{IN_PART}", f"MIT{IN_PART}"),
-        ("unknown: the file does not say", "unknown in part; else MIT"),
-        ("not stated", "unknown in part; else MIT"),
-        ("MIT; trained in part on non-commercial material: non-commercial use", f"MIT{IN_PART}"),
-    ],
-)
-def test_terms_of_a_start_are_inherited(values, write_config, monkeypatch, start, said):
-    values["license"] = "MIT"
-    config = read_config(write_config(values), classes_of)
-    monkeypatch.setattr(package, "start_models", lambda _: [SimpleNamespace(license=start)])
-    assert license_of(config) == said
 
 
 def test_evidence_of_a_class_is_none_of_its_synonym():

@@ -53,11 +53,15 @@ def test_the_8_bit_network_sees_what_the_float_one_sees(
     pytest.importorskip("nncf", reason="needs the build tools: make compression")
     monkeypatch.setattr(imported, "quantizer_for", QUANTIZERS[name])
     said: list[str] = []
-    quantize_imported(PARENT, tmp_path / "eight", trial(frames, agreement=0.85), said.append)
+    tried = trial(frames, agreement=0.85)
+    quantize_imported(PARENT, tmp_path / "eight", tried, said.append, "CC0")
     assert any(name in line for line in said)
     assert capsys.readouterr().out == ""  # which is for results
     model = load_model(str(tmp_path / "eight"))
     assert (model.precision, model.parent) == ("int8", PARENT.name)
+    description = yaml.safe_load((model.folder / "model.yaml").read_text())
+    assert description["quantization"]["calibration_sources"] == {"sample": len(frames)}
+    assert description["data"][-1] == {"name": "sample (ranges of 8-bit values)", "license": "CC0"}
     kinds = [node.op_type for node in onnx.load(model.path).graph.node]
     assert kinds.count("QuantizeLinear") > 40
     for runtime in ("openvino", "onnxruntime"):
@@ -65,6 +69,16 @@ def test_the_8_bit_network_sees_what_the_float_one_sees(
         backend.load(model)
         seen = [level.max() for _, frame in frames for level in backend.infer(frame).classes]
         assert max(seen) > 0
+
+
+def test_calibration_frames_are_written_down_with_their_licence():
+    frames = [(name, np.full((2, 2), n)) for n, name in enumerate(("yard/a/0.png", "drive:7"))]
+    facts, data = imported.origin_of(frames, "CC0")
+    assert facts["calibration_sources"] == {"yard": 1, "drive": 1}
+    assert data[0] == {"name": "yard (ranges of 8-bit values)", "license": "CC0"}
+    others, unknown = imported.origin_of(frames[::-1], "")
+    assert others["calibration_sha256"] != facts["calibration_sha256"]
+    assert {one["license"].partition(":")[0] for one in unknown} == {"unknown"}
 
 
 @pytest.mark.parametrize("name", QUANTIZERS)

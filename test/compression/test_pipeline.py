@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import yaml
 
 torch = pytest.importorskip("torch", reason="needs the build tools: make compression")
 pytest.importorskip("ultralytics")
@@ -156,11 +157,18 @@ def test_a_new_network_is_trained_on_from_a_model_folder(
 ):
     compress(write_config(new_network), tmp_path / "run")
     models = tmp_path / "run/models"
-    new_network["start"] = {"dense": f"model:{models}/tiny-dense", "network": f"model:{models}/tiny"}
+    new_network["start"] = {
+        "dense": f"model:{models}/tiny-dense",
+        "network": f"model:{models}/tiny",
+    }
     new_network["distil"] = new_network["distil"][1:]
     compress(write_config(new_network), tmp_path / "more")
     assert_is_the_model(tmp_path / "more", "network", models, "tiny")
-    assert load_model(str(tmp_path / "more/models/tiny")).activation == "relu"
+    model = load_model(str(tmp_path / "more/models/tiny"))
+    assert model.activation == "relu"
+    data = yaml.safe_load((model.folder / "model.yaml").read_text())["data"]
+    assert {"name": "set", "license": "CC0"} in data
+    assert {"name": "weights of tiny", "license": model.license} in data
 
 
 def test_a_checkpoint_goes_on_elsewhere(
@@ -186,7 +194,7 @@ def test_a_checkpoint_goes_on_elsewhere(
         (tmp_path / "kept" / name).touch()
     kept = write_checkpoint(tmp_path / "here", tmp_path / "kept")
     left = {path.name for path in (tmp_path / "kept").iterdir()}
-    assert left == {"distil-2.pt", "curve.csv", "teacher.pt"}
+    assert left == {"distil-2.pt", "curve.csv", "origin.json", "teacher.pt"}
     state = torch.load(tmp_path / "here/distil-2/state.pt", weights_only=True)
     assert kept.stat().st_size < (tmp_path / "here/distil-2/state.pt").stat().st_size / 3
 

@@ -393,6 +393,16 @@ def test_names_and_licence_are_those_of_the_metadata(tmp_path):
     assert (imported.classes, imported.license, imported.notes) == (["a", "b", "c"], "AGPL-3.0", [])
 
 
+@pytest.mark.parametrize(
+    ("given", "kept"), [("MIT", "MIT; the file says AGPL-3.0"), ("AGPL-3.0", None)]
+)
+def test_a_licence_of_the_file_is_kept_beside_another_one(tmp_path, given, kept):
+    path = written(detector(grid(), facts={"license": "AGPL-3.0"}), tmp_path / "it.onnx")
+    imported = understand(path, Options(classes=NAMES, license=given))
+    assert imported.license == (kept or given)
+    assert any("model.yaml has both" in note for note in imported.notes) == bool(kept)
+
+
 def test_options_are_stronger_than_what_is_usual(tmp_path):
     path = written(detector(grid()), tmp_path / "it.onnx")
     options = Options(classes=NAMES, color="BGR", mean=(1, 2, 3), resize="stretch", padding=7)

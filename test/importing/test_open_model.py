@@ -1,11 +1,14 @@
 """The model that anyone may ship: its 8 bits see what its float weights see, in either runtime."""
 
+import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from perception_nodes.backends.contract import BackendSettings, open_backend
-from perception_nodes.backends.model import load_model
+from perception_nodes.backends.model import Model, load_model
+from perception_nodes.backends.terms import Terms, materials, terms_of
 from perception_nodes.evaluation.agreement import agreement, detect
 from perception_nodes.evaluation.frames import FrameSource
 from perception_nodes.evaluation.gate import parent_of
@@ -20,12 +23,53 @@ def objects(model, runtime, frames):
         backend.close()
 
 
-def test_it_may_be_shipped_and_sees_what_its_parent_sees(root: Path) -> None:
+def forbidden(model: Model) -> list[tuple[str, str]]:
+    """What a model and those that it was made from have of terms that are not permissive."""
+    description = yaml.safe_load((model.folder / "model.yaml").read_text())
+    weights, *data = materials(model.license, description.get("data"))
+    above = forbidden(load_model(model.parent)) if model.parent else []
+    unnamed = [] if data else [(model.name, "names no data")]
+    return [
+        *(one for one in (weights, *data) if terms_of(one[1]) > Terms.JUDGED),
+        *unnamed,
+        *above,
+    ]
+
+
+def test_models_that_are_open_have_nothing_of_other_terms(root: Path) -> None:
+    names = [folder.name for folder in root.glob("models/open-*")]
+    assert len(names) >= 2
+    assert {name: forbidden(load_model(name)) for name in names} == dict.fromkeys(names, [])
+    assert forbidden(load_model("road-n"))
+
+
+@pytest.mark.parametrize("name", ["open-n", "open-n-float"])
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"license": "AGPL-3.0 (started from Ultralytics weights)"}, "AGPL-3.0"),
+        ({"data": [{"name": "camvid", "license": "CC BY-NC 4.0"}]}, "CC BY-NC 4.0"),
+        ({"data": [{"name": "bdd100k", "license": "BDD100K terms"}]}, "BDD100K terms"),
+        ({"data": [{"name": "yard"}]}, "not stated"),
+        ({"data": []}, "names no data"),
+    ],
+)
+def test_other_terms_anywhere_in_the_chain_are_noticed(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, changed: dict, said: str
+) -> None:
+    for one in ("open-n", "open-n-float"):
+        shutil.copytree(root / "models" / one, tmp_path / one)
+    path = tmp_path / name / "model.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **changed}))
+    monkeypatch.setenv("PERCEPTION_MODELS", str(tmp_path))
+    ((_, license),) = forbidden(load_model("open-n"))
+    assert license.startswith(said)
+
+
+def test_it_sees_what_its_parent_sees(root: Path) -> None:
     model = load_model("open-n")
     parent = parent_of(model)
     assert parent.name == "open-n-float"
-    for one in (model, parent):
-        assert one.commercial and one.license.startswith("Apache-2.0")
     source = FrameSource([root / "bags/sample"], [], model.input)
     frames = [pixels.copy() for _, pixels in source.frames()][::20]
     reference = objects(parent, "onnxruntime", frames)

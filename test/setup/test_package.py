@@ -34,7 +34,7 @@ def test_manifests_are_valid(root: Path, folder: str, build_type: str) -> None:
     package = parse_package(root / folder, warnings=warnings)
     assert not warnings
     assert package.package_format == 3
-    assert package.licenses == ["Apache-2.0"]
+    assert package.licenses == ["Apache-2.0", *(["AGPL-3.0-only"] if folder == "." else [])]
     assert package.get_build_type() == build_type
 
 

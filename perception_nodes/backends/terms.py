@@ -1,0 +1,103 @@
+"""Terms of use: what may be made of weights, by the names of the licences that they are under.
+
+Words that forbid something are endless, and names of licences that allow it are few. So these are
+listed, and whatever else a licence says counts as forbidding.
+"""
+
+import re
+from enum import IntEnum
+from typing import Any
+
+PERMISSIVE = frozenset(
+    {
+        *("apache 2.0", "apache license 2.0", "mit", "mit license"),
+        *("bsd", "bsd 2 clause", "bsd 3 clause"),
+        *("cc0", "cc0 1.0", "cc by 4.0"),
+        "our own",  # of whoever trains
+    }
+)
+"""Licences that ask for notices at most; as `_plain` writes them."""
+JUDGED = frozenset(
+    {
+        "annotations cc by 4.0, images of flickr under their own terms",  # COCO
+        "weights bsd 3 clause, images of imagenet for non commercial research",
+    }
+)
+"""What detectors under permissive licences began with. That the weights are no copy of the images
+is a judgement, which docs/models.md tells of; as `_plain` writes them, and in no other wording."""
+COPYLEFT = re.compile(
+    r"((gnu )?[al]?gpl[ v]*[\d.]*( only| or later|\+)?( licen[cs]e)?|cc by sa [\d.]+)( \([^()]*\))?"
+)
+UNSTATED = ("unknown", "not stated")
+"""What a licence that nobody has said begins with."""
+
+
+class Terms(IntEnum):
+    """What a licence asks for, the strictest last."""
+
+    PERMISSIVE = 0
+    JUDGED = 1
+    COPYLEFT = 2
+    OTHER = 3
+    UNSTATED = 4
+
+
+MEANING = {
+    Terms.PERMISSIVE: "may be used in products, with the notices that its licence asks for",
+    Terms.JUDGED: "was made in part from images under terms of their own; whether these bind "
+    "weights is for each company to judge",
+    Terms.COPYLEFT: "may be passed on, or used behind a network, only with its source under the "
+    "same licence",
+    Terms.OTHER: "is not for products: some of its terms are non-commercial, or not on the list of "
+    "permissive ones",
+    Terms.UNSTATED: "is not for products: nobody has said under which terms it, or what it was "
+    "made from, may be used",
+}
+"""What follows for a model, as the rest of a sentence that begins with its name."""
+
+
+def terms_of(license: str) -> Terms:
+    """The strictest terms of a licence, which may name several."""
+    if _plain(license) in JUDGED:
+        return Terms.JUDGED
+    return max(map(_terms_of_one, _names(license)), default=Terms.UNSTATED)
+
+
+def says_more(license: str, other: str) -> bool:
+    """Whether a licence names terms that another one does not; notes in brackets aside."""
+    return not _bare(license) <= _bare(other)
+
+
+def materials(license: str, data: Any) -> list[tuple[str, str]]:
+    """What a model consists of and was made from, each with its licence.
+
+    Args:
+        license: of its weights.
+        data: what its `model.yaml` has under that key.
+    """
+    rest = [one for one in data or [] if isinstance(one, dict)]
+    return [
+        ("these weights", license),
+        *((str(one.get("name")), str(one.get("license") or UNSTATED[-1])) for one in rest),
+    ]
+
+
+def _terms_of_one(name: str) -> Terms:
+    if name.startswith(UNSTATED):
+        return Terms.UNSTATED
+    if name in PERMISSIVE:
+        return Terms.PERMISSIVE
+    return Terms.COPYLEFT if COPYLEFT.fullmatch(name) else Terms.OTHER
+
+
+def _names(license: str) -> list[str]:
+    parts = re.split(r"[;,]|\b(?:and|else|or(?! later))\b", _plain(license))
+    return [part.strip() for part in parts if part.strip()]
+
+
+def _bare(license: str) -> set[str]:
+    return {*_names(re.sub(r"\([^()]*\)|\blicen[cs]e\b", "", license, flags=re.IGNORECASE))}
+
+
+def _plain(license: str) -> str:
+    return re.sub(r"[-_\s]+", " ", license).strip().casefold()

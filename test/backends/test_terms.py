@@ -1,0 +1,64 @@
+"""Terms of use: only licences that are known as permissive let a product be made."""
+
+import pytest
+
+from perception_nodes.backends.terms import MEANING, Terms, materials, says_more, terms_of
+
+
+@pytest.mark.parametrize(
+    ("license", "terms"),
+    [
+        ("Apache-2.0", Terms.PERMISSIVE),
+        ("apache license\n2.0", Terms.PERMISSIVE),
+        ("CC0 1.0 and CC-BY-4.0", Terms.PERMISSIVE),
+        ("MIT; BSD-3-Clause", Terms.PERMISSIVE),
+        ("our own", Terms.PERMISSIVE),
+        ("annotations CC BY 4.0, images of Flickr under their own terms", Terms.JUDGED),
+        ("weights BSD-3-Clause, images of ImageNet for non-commercial research", Terms.JUDGED),
+        ("images of Flickr under their own terms", Terms.OTHER),
+        ("AGPL-3.0 (started from Ultralytics weights)", Terms.COPYLEFT),
+        ("AGPL-3.0 License (https://ultralytics.com/license)", Terms.COPYLEFT),
+        ("GPL-2.0-or-later", Terms.COPYLEFT),
+        ("MIT and CC BY-SA 4.0", Terms.COPYLEFT),
+        ("CC BY-NC 4.0", Terms.OTHER),
+        ("CC BY-NC-SA 3.0", Terms.OTHER),
+        ("MIT, for personal use only", Terms.OTHER),
+        ("Apache-2.0 (research purposes)", Terms.OTHER),
+        ("BDD100K terms", Terms.OTHER),
+        ("nuScenes terms", Terms.OTHER),
+        ("AGPL-3.0 and CC BY-NC 4.0", Terms.OTHER),
+        ("", Terms.UNSTATED),
+        (" ;", Terms.UNSTATED),
+        ("unknown", Terms.UNSTATED),
+        ("not stated", Terms.UNSTATED),
+        ("MIT and unknown", Terms.UNSTATED),
+        ("unknown in part; else MIT", Terms.UNSTATED),
+    ],
+)
+def test_what_is_on_no_list_is_not_permissive(license, terms):
+    assert terms_of(license) == terms
+
+
+def test_each_has_a_meaning():
+    assert MEANING.keys() == set(Terms)
+
+
+@pytest.mark.parametrize(
+    ("license", "other", "more"),
+    [
+        ("AGPL-3.0 License (https://ultralytics.com/license)", "AGPL-3.0 (by us)", False),
+        ("AGPL-3.0", "Apache-2.0", True),
+        ("AGPL-3.0", "Apache-2.0 and AGPL-3.0", False),
+        ("unknown", "MIT", True),
+        ("", "MIT", False),
+    ],
+)
+def test_one_licence_says_more_than_another(license, other, more):
+    assert says_more(license, other) == more
+
+
+def test_material_without_a_licence_is_listed_as_such():
+    data = [{"name": "a", "license": "MIT"}, {"name": "b"}, "c"]
+    found = materials("CC0", data)
+    assert found == [("these weights", "CC0"), ("a", "MIT"), ("b", "not stated")]
+    assert materials("CC0", None) == found[:1]

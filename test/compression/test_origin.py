@@ -1,0 +1,90 @@
+"""Where a run's networks come from: nothing that they are made of gets lost from their licence."""
+
+import pytest
+
+from model_compression.config import read_config
+from model_compression.origin import IN_PART, Origin, origin_of
+
+AGPL = "AGPL-3.0 License (https://ultralytics.com/license)"
+
+
+@pytest.fixture
+def origin(values, write_config, tmp_path, data):
+    """Origin of the usual run with some values changed, and files that say their licence."""
+    (data / "labeller.pt").touch()
+
+    def make(files=(), images="CC0", **changes) -> Origin:
+        given = {**values, "license": "MIT", **changes}
+        given["sources"] = [{**values["sources"][0], "license": images}]
+        config = read_config(write_config(given), lambda _: [])
+        return origin_of(config, tmp_path, lambda path: dict(files).get(path.name, ""))
+
+    return make
+
+
+def test_all_free_is_free(origin):
+    found = origin()
+    assert found.license == "MIT"
+    assert found.data == (("not stated (through the weights of random.pt)", "MIT"), ("set", "CC0"))
+
+
+@pytest.mark.parametrize("images", ["CC BY-NC 4.0", "BDD100K terms", "GPL-3.0", "unknown"])
+def test_images_that_are_not_permissive_are_told(origin, images):
+    assert origin(images=images).license == f"MIT{IN_PART}"
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"labeller.pt": AGPL}, f"MIT and {AGPL}"),
+        ({"labeller.pt": "MIT"}, "MIT"),
+        ({}, "unknown in part; else MIT"),
+    ],
+)
+def test_a_labeller_is_named_with_its_terms(origin, files, said):
+    found = origin(files, labeller="labeller.pt")
+    assert found.license == said
+    assert ("labels by labeller.pt", files.get("labeller.pt", "unknown")) in found.data
+
+
+def test_what_a_teacher_says_itself_is_not_lost(origin):
+    assert origin({"random.pt": AGPL}).license == f"MIT and {AGPL}"
+    stated = "AGPL-3.0 (started from Ultralytics weights)"
+    assert origin({"random.pt": AGPL}, license=stated).license == stated
+
+
+def test_a_model_brings_its_licence_and_its_data(origin):
+    found = origin(start={"dense": "model:dense-416x256"})
+    assert found.license == f"MIT and AGPL-3.0 (started from Ultralytics weights){IN_PART}"
+    assert ("camvid", "CC BY-NC 4.0") in found.data
+    found = origin(start={"dense": "model:open-n"})
+    assert found.license == "MIT and Apache-2.0"
+    assert "weights of open-n" in dict(found.data)
+
+
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [
+        ("MIT", "MIT"),
+        ("CC BY-SA 4.0", "MIT and CC BY-SA 4.0"),
+        (f"MIT{IN_PART}", f"MIT{IN_PART}"),
+        ("unknown: the file does not say", "unknown in part; else MIT"),
+        ("unknown in part; else AGPL-3.0", "unknown in part; else MIT and AGPL-3.0"),
+    ],
+)
+@pytest.mark.parametrize("place", ["run", "checkpoint"])
+def test_a_run_and_a_checkpoint_bring_theirs(origin, tmp_path, start, said, place):
+    folder = tmp_path / "other"
+    folder.mkdir()
+    (folder / "distil-1.pt").touch()
+    Origin(start, (("yard", "CC0"),)).write(folder)
+    how = {"start": {"dense": "other/dense"}} if place == "run" else {"checkpoint": "other"}
+    found = origin(**how)
+    assert found.license == said
+    assert ("yard", "CC0") in found.data
+
+
+def test_of_a_run_that_says_nothing_the_terms_are_unknown(origin):
+    found = origin(start={"dense": "older/dense"})
+    assert found.license == "unknown in part; else MIT"
+    assert ("weights of older/dense", "unknown") in found.data

@@ -1,0 +1,64 @@
+"""What is shipped has its licence, its authors and its terms with it."""
+
+import os
+from distutils.core import run_setup
+from pathlib import Path
+
+import pytest
+import yaml
+
+from perception_nodes.evaluation.datasets import ROOT_VARIABLE
+
+DATA = os.environ.get(ROOT_VARIABLE)
+
+
+def test_a_wheel_names_all_licences_and_has_their_texts(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root)
+    package = run_setup("setup.py", stop_after="init")
+    assert package.metadata.license == "Apache-2.0 AND AGPL-3.0-only"
+    shipped = dict(package.data_files)["share/perception_nodes/models"]
+    assert {Path(path).name for path in shipped} == {"LICENSE.AGPL-3.0", "NOTICE", "README.md"}
+    for name in package.metadata.license_files:
+        assert (root / name).is_file(), name
+
+
+def test_the_text_of_the_agpl_is_whole(root: Path) -> None:
+    lines = (root / "models/LICENSE.AGPL-3.0").read_text().splitlines()
+    assert lines[0].strip() == "GNU AFFERO GENERAL PUBLIC LICENSE"
+    assert len(lines) == 661 and lines[-1] == "<https://www.gnu.org/licenses/>."
+
+
+def test_all_that_models_are_made_from_has_its_author_named(root: Path) -> None:
+    notice = (root / "models/NOTICE").read_text()
+    sources = yaml.safe_load((root / "model_compression/configs/road-n.yaml").read_text())[
+        "sources"
+    ]
+    entries = dict(line.split(": ", 1) for line in notice.splitlines() if ": " in line)
+    for source in sources:
+        assert source["name"] in entries
+        first = source["license"].partition(",")[0]
+        assert first in entries[source["name"]] or "own terms" in entries[source["name"]]
+    for network in ("NanoDet-Plus-m", "ShuffleNetV2", "YOLOv8n", "YOLO11n", "ImageNet-1k"):
+        assert network in notice
+
+
+def test_each_model_has_its_terms_in_the_table(root: Path) -> None:
+    text = (root / "models/README.md").read_text()
+    for folder in root.glob("models/*/"):
+        kind = "dense-*" if folder.name.startswith("dense-") else folder.name
+        assert f"`{kind}`" in text
+
+
+@pytest.mark.skipif(DATA is None, reason=f"needs the sets: ${ROOT_VARIABLE}")
+def test_a_configuration_has_the_licences_that_the_sets_have(root: Path) -> None:
+    stated = {}
+    for path in (root / "model_compression/configs").glob("*.yaml"):
+        for source in yaml.safe_load(path.read_text()).get("sources", []):
+            parts = Path(source["images"]).parts
+            if parts[0] == "open":
+                first = (Path(DATA) / "open" / parts[1] / "LICENCE.txt").read_text()
+                stated[source["name"]] = (source["license"], first[: len(source["license"])])
+    assert len(stated) >= 5
+    assert {name: pair for name, pair in stated.items() if pair[0] != pair[1]} == {}
