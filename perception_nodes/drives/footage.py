@@ -25,7 +25,7 @@ from perception_nodes.preprocess.video_file import (
     quarter_turns,
     rate_of,
 )
-from perception_nodes.transport.cdr_writer import ENCAPSULATION, write_image
+from perception_nodes.transport.cdr_writer import ENCAPSULATION, write_image, write_no_image
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg")
@@ -193,8 +193,7 @@ def image_message(stamp_ns: int, pixels: NDArray[np.uint8]) -> bytes:
 def _picture_message(stamp_ns: int, picture: Picture) -> bytes:
     """A picture of a video as `image_message`; a lost one in no size, with the cause."""
     if picture.frame is None:
-        nothing = memoryview(b"")
-        return write_image(ImageView(stamp_ns, FRAME_ID, 0, 0, picture.cause, 0, nothing))
+        return write_no_image(stamp_ns, FRAME_ID, picture.cause)
     pixels = picture.frame.reformat(format="bgr24", interpolation="BICUBIC").to_ndarray()
     turned = np.rot90(pixels, quarter_turns(picture.frame))
     return image_message(stamp_ns, np.ascontiguousarray(turned))

@@ -1,12 +1,10 @@
 """Recorded video packets as the images that they are of."""
 
-from dataclasses import replace
-
 from perception_nodes.core.frame import FrameRejected, ImageView
 from perception_nodes.drives.schemas import COMPRESSED_VIDEO, FFMPEG_PACKET
 from perception_nodes.preprocess.video import VideoDecoder
 from perception_nodes.transport.cdr_reader import read_compressed_video, read_ffmpeg_packet
-from perception_nodes.transport.cdr_writer import write_image
+from perception_nodes.transport.cdr_writer import write_image, write_no_image
 
 READERS = {COMPRESSED_VIDEO: read_compressed_video, FFMPEG_PACKET: read_ffmpeg_packet}
 VIDEO_TYPES = tuple(READERS)
@@ -27,4 +25,4 @@ class Packets:
             packet = self._read(message)
             return write_image(self._decoder.decode(packet))
         except FrameRejected as error:
-            return write_image(replace(packet, encoding=str(error), data=memoryview(b"")))
+            return write_no_image(packet.stamp_ns, packet.frame_id, str(error))

@@ -45,6 +45,8 @@ class ImageTopicFacts:
         published: all image topics of this domain that somebody publishes, with their types.
         received, lost: messages in the last period, and those that did not arrive whole.
         mismatched: quality-of-service policy that a publisher does not offer; empty: none.
+        changes: how often in the last period a message was of another publisher than the one
+            before: once where a driver was started again.
     """
 
     topic: str
@@ -55,6 +57,7 @@ class ImageTopicFacts:
     received: int = 0
     lost: int = 0
     mismatched: str = ""
+    changes: int = 0
 
     @property
     def wanted(self) -> str:
@@ -77,6 +80,12 @@ class Trouble:
 def trouble_of(facts: ImageTopicFacts) -> Trouble | None:
     """What is wrong with the images of a topic; None if they come."""
     fitting = [p for p in facts.publishers if p.message_type == facts.wanted]
+    if facts.changes > 1:
+        who = ", ".join(map(str, fitting))
+        return Trouble(
+            f"{facts.topic}: frames of several publishers alternate, of {who}",
+            "give each camera a topic of its own",
+        )
     if facts.received + facts.lost:
         return _lost(facts, fitting) if facts.lost > LOST_SHARE * facts.received else None
     if not facts.publishers:

@@ -31,7 +31,7 @@ from perception_nodes.graph.misnamed import misnamed
 from perception_nodes.graph.node_spec import NodeSpec
 from perception_nodes.graph.ros_arguments import NO_ROS_ARGUMENTS, RosArguments
 from perception_nodes.graph.settings import SettingsError, check
-from perception_nodes.graph.topics import ANY_CAMERA, camera_topic
+from perception_nodes.graph.topics import ANY_CAMERA, camera_topic, image_topic
 from perception_nodes.litert import DELEGATE
 from perception_nodes.system.environment import ros_environment
 from perception_nodes.system.processes import available_memory_bytes
@@ -200,7 +200,26 @@ class Graph:
                     replace(spec, name=_named(spec.name, camera))
                     for spec in _nodes((kind,), _of_camera(own, camera, several=True))
                 ]
+        _refuse_shared_topics(specs, ros)
         return specs
+
+
+def _refuse_shared_topics(specs: Sequence[NodeSpec], ros: RosArguments) -> None:
+    """Refuse two cameras whose images are on the same topic: each picture would count twice."""
+    cameras: dict[str, str] = {}
+    for spec in specs:
+        given = spec.parameters
+        if spec.executable != PREPROCESS.executable or given["source"] != "dds":
+            continue
+        name = image_topic(given["image_topic"], given["image_transport"])
+        topic = ros.topic_of(spec.name, name)
+        other = cameras.setdefault(topic, given["camera"])
+        if other != given["camera"]:
+            raise SettingsError(
+                f"parameter cameras: {other} and {given['camera']} both have {topic}; give each "
+                "camera an image topic of its own",
+                "cameras",
+            )
 
 
 def _from_ros_arguments(

@@ -10,10 +10,12 @@ from pathlib import Path
 
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
 from launch.events.process import ProcessExited
+from launch.logging import get_logger
 from launch_ros.actions import Node
 
 from launch import LaunchContext, LaunchDescription
 from perception_nodes.graph.graph import REPLAY, Graph
+from perception_nodes.graph.misnamed import misspelt
 from perception_nodes.graph.settings import SettingsError, allowed_range
 from perception_nodes.system.signals import STOPPING
 
@@ -59,7 +61,12 @@ def describe(graph: Graph) -> LaunchDescription:
         if graph is REPLAY:
             given.setdefault("bag", "")
         assignments = [f"{name}:={given[name]}" for name in given if name in graph.parameters]
-        unknown = _unknown(context, arguments)
+        if _is_included(context):
+            unknown = []
+            for line in misspelt(found, arguments):
+                get_logger("perception").warning(line)
+        else:
+            unknown = _unknown(context, arguments)
         if any(text.startswith("bag:=") for text in unknown):
             raise SettingsError("argument bag: replay.launch.py plays recorded drives")
         return Node(
@@ -88,15 +95,17 @@ def _ros_arguments(given: Mapping[str, str]) -> list[str]:
     return found + [text for rule in given.get("remap", "").split() for text in ("-r", rule)]
 
 
+def _is_included(context: LaunchContext) -> bool:
+    """Whether another launch file includes this one: the command line's arguments are its."""
+    ours = Path(str(context.locals.current_launch_file_path)).name
+    return ours not in (Path(argument).name for argument in sys.argv)
+
+
 def _unknown(context: LaunchContext, declared: Collection[str]) -> list[str]:
     """Arguments of this launch file that it does not declare; `perception run` refuses them.
 
-    Launch itself accepts any argument. Where another launch file includes this one, the command
-    line's arguments are those of the other one.
+    Launch itself accepts any argument.
     """
-    ours = Path(str(context.locals.current_launch_file_path)).name
-    if ours not in (Path(argument).name for argument in sys.argv):
-        return []
     known = (*declared, *OF_LAUNCH)
     return [text for text in context.argv if text.partition(":=")[0] not in known]
 

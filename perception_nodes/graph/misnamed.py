@@ -16,6 +16,20 @@ OF_EVERY_NODE = {"use_sim_time"}
 """Parameters that do not tell whose section they are in."""
 
 
+def misspelt(given: Iterable[str], known: Iterable[str]) -> Iterator[str]:
+    """Describe each argument of an included launch file that seems to be misspelt in a line.
+
+    Those of the including file are among them, so others may be meant for it.
+    """
+    names = list(known)
+    for name in sorted(set(given) - set(names)):
+        if alike := get_close_matches(name, names, n=1, cutoff=ALIKE):
+            yield (
+                f"launch argument {name!r} is none of this graph's and is ignored; did you mean "
+                f"{alike[0]}?"
+            )
+
+
 def misnamed(ros: RosArguments, nodes: Iterable[str], parameters: Iterable[str]) -> Iterator[str]:
     """Describe each section and parameter of that kind in a line.
 

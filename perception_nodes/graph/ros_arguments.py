@@ -6,6 +6,7 @@ Parameters are checked as if they were given as NAME:=VALUE; all else is given t
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,10 @@ FOR_EVERY_NODE = (
 )
 """Flags with a value that every node is given as they are."""
 SWITCHES = re.compile(r"--(enable|disable)-(rosout|stdout|external-lib)-logs")
+PART = r"(?!\w*__)[A-Za-z_]\w*"
+TARGET = re.compile(rf"(~?/)?{PART}(/{PART})*", re.ASCII)
+"""What rcl renames to; it takes no two underscores there."""
+NAMESPACE = re.compile(rf"/|(/{PART})+", re.ASCII)
 PARAMETERS_KEY = "ros__parameters"
 QOS = "qos_overrides"
 """Parameters of ROS itself, by topic; they are given to the nodes as they are."""
@@ -85,6 +90,21 @@ class RosArguments:
     def full_name(self, node: str) -> str:
         """The name of a node with its namespace."""
         return f"{self.namespace.rstrip('/')}/{node}"
+
+    def topic_of(self, node: str, topic: str) -> str:
+        """The full name of a node's topic, as the remappings leave it."""
+
+        def full(name: str) -> str:
+            if name.startswith("~"):
+                return self.full_name(node) + name[1:]
+            return name if name.startswith("/") else self.full_name(name)
+
+        for flag, text in pairwise(self.for_every_node):
+            before, _, target = text.replace("rostopic://", "").partition(":=")
+            of_node, _, name = before.rpartition(":")
+            if flag in REMAP and of_node in ("", node) and full(name) == full(topic):
+                return full(target)
+        return full(topic)
 
     def values(self, node: str, settings: type[Settings]) -> dict[str, Any]:
         """The parameters given to a node of this name.
@@ -216,6 +236,12 @@ def _namespace(remapping: str, namespace: str) -> str:
         raise SettingsError(f"ROS argument -r {remapping!r} is not of the form FROM:=TO")
     if name in ("__node", "__name"):
         raise SettingsError(f"ROS argument -r {remapping}: a graph has several nodes, name one")
+    allowed = NAMESPACE if name.endswith("__ns") else TARGET
+    if not allowed.fullmatch(value):
+        raise SettingsError(
+            f"ROS argument -r {remapping}: {value!r} is no name that ROS takes; give one such as "
+            "/truck/objects, of letters, digits and single underscores"
+        )
     return value if name == "__ns" else namespace
 
 

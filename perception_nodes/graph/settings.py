@@ -13,9 +13,14 @@ from pydantic.fields import FieldInfo
 from perception_nodes.core.errors import PerceptionError
 
 Name = Annotated[str, Field(pattern="^[a-z][a-z0-9_]{0,30}$")]
+_PART = r"(?:[A-Za-z_]|\{camera\})(?:[A-Za-z0-9_]|\{camera\})*"
 Topic = Annotated[
     str,
-    Field(pattern=r"^[~/]?([A-Za-z_]|\{camera\})([A-Za-z0-9_/]|\{camera\})*$", max_length=200),
+    Field(
+        pattern=f"^(?:~?/)?{_PART}(?:/{_PART})*$",
+        max_length=200,
+        examples=["/camera/image_raw", "camera/{camera}/image_raw"],
+    ),
 ]
 Source = Annotated[
     str,

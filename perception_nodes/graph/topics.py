@@ -29,6 +29,11 @@ def camera_topic(topic: str, camera: str, named: bool) -> str:
     return f"{base}{separator}{camera}/{last}"
 
 
+def is_annotated(topic: str) -> bool:
+    """Whether pictures on a topic are what a graph shows, for whichever camera and namespace."""
+    return f"/{ANNOTATED.rpartition('/')[0]}/" in topic
+
+
 def protected(topic: str) -> str:
     """Name of a topic's protected copy."""
     return f"{topic}/protected"

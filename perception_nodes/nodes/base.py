@@ -17,7 +17,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from perception_nodes.core.errors import PerceptionError
 from perception_nodes.graph.config import Settings
-from perception_nodes.graph.settings import SettingsError, check
+from perception_nodes.graph.settings import SettingsError, check, is_changeable
 from perception_nodes.graph.topics import protected
 from perception_nodes.nodes.parameters import declare_parameters
 from perception_nodes.nodes.protected_topic import PROTECTED, ProtectedTopic
@@ -218,6 +218,13 @@ class PerceptionNode(LifecycleNode):
         changed = {one.name: one.value for one in parameters if one.name in fields}
         if changed:
             try:
+                for name, value in changed.items():
+                    # rclpy itself refuses all but use_sim_time, which it declares.
+                    if not is_changeable(fields[name]) and value != getattr(self.settings, name):
+                        raise SettingsError(
+                            f"parameter {name}: {value} cannot be set while the node runs; start "
+                            f"the graph with {name}:={value}"
+                        )
                 settings = check(self.settings_type, {**self.settings.model_dump(), **changed})
                 self.change(settings)
             except SettingsError as error:

@@ -16,7 +16,7 @@ from perception_nodes.core.clock import since_receipt
 from perception_nodes.graph.awaited import ImageTopicFacts, Publisher
 from perception_nodes.graph.config import PreprocessSettings
 from perception_nodes.graph.settings import SettingsError
-from perception_nodes.graph.topics import image_topic
+from perception_nodes.graph.topics import image_topic, is_annotated
 from perception_nodes.nodes.base import PerceptionNode, Period
 from perception_nodes.nodes.image_transports import TRANSPORTS
 from perception_nodes.nodes.serialized import SerializedReader
@@ -90,7 +90,7 @@ class ImageTopic:
         self._topic = image_topic(settings.image_topic, settings.image_transport)
         self._look_due = Period(LOOK_PERIOD_NS)
         self._known_publishers = 0
-        self._received = self._lost = 0
+        self._received = self._lost = self._publisher = self._changes = 0
         self.read, self.copies = transport.read, transport.copies
         # The first time it takes 40 ms, then 1.
         self._subscribe(reliable=False)
@@ -99,7 +99,7 @@ class ImageTopic:
 
     def open(self) -> None:
         """Read from now on."""
-        self._received = self._lost = 0
+        self._received = self._lost = self._publisher = self._changes = 0
         self._subscribe(self._offered(self._publishers()))
 
     def close(self) -> None:
@@ -121,6 +121,8 @@ class ImageTopic:
             self._received += 1
             before, taken = taken, self._reader.take()
             publisher = zlib.crc32(before.publisher) | 1
+            self._changes += self._publisher not in (0, publisher)
+            self._publisher = publisher
             superseded = taken is not None
             self._take(before.data, publisher, before.number, received_ns, waited_ns, superseded)
 
@@ -155,8 +157,9 @@ class ImageTopic:
             self._received,
             self._lost,
             self._mismatched,
+            self._changes,
         )
-        self._received = self._lost = 0
+        self._received = self._lost = self._changes = 0
         return facts
 
     def _publishers(self) -> list[Publisher]:
@@ -209,12 +212,14 @@ class ImageTopic:
                 )
 
     def _published(self) -> dict[str, str]:
-        """All image topics that somebody publishes, with their types."""
+        """All image topics that somebody publishes as a camera, with their types."""
         node = self._node
         return {
             topic: types[0]
             for topic, types in node.get_topic_names_and_types()
-            if types[0] in TYPES.values() and node.count_publishers(topic)
+            if types[0] in TYPES.values()
+            and not is_annotated(topic)
+            and node.count_publishers(topic)
         }
 
     def _host(self) -> bytes:

@@ -31,7 +31,7 @@ from perception_nodes.preprocess.lens import is_rectified
 from perception_nodes.preprocess.video import VideoDecoder
 from perception_nodes.system.realtime import RANKS
 from perception_nodes.transport import channels
-from perception_nodes.transport.cdr_reader import Buffer
+from perception_nodes.transport.cdr_reader import Buffer, read_header
 from perception_nodes.transport.memory import TransportError
 from perception_nodes.watchdog.faults import MS
 
@@ -188,7 +188,7 @@ class PreprocessNode(RedundantNode):
         try:
             self._take(self._topic.read(data), received_ns, waited_ns, superseded)
         except FrameRejected as error:
-            self._reject(str(error), received_ns)
+            self._reject(str(error), received_ns, *read_header(data))
 
     def _is_new(self, source: int, number: int, received_ns: int, lost: int = 0) -> bool:
         """Whether the predecessor has not taken a frame; reports the lost ones before it.
@@ -284,9 +284,9 @@ class PreprocessNode(RedundantNode):
             )
         self._bits_told = bits
 
-    def _reject(self, reason: str, received_ns: int) -> None:
+    def _reject(self, reason: str, received_ns: int, stamp_ns: int = 0, frame_id: str = "") -> None:
         """Account for a frame that cannot be read."""
-        self._end(self._enter(0, "", received_ns), FrameStatus.FAILED, reason)
+        self._end(self._enter(stamp_ns, frame_id, received_ns), FrameStatus.FAILED, reason)
 
 
 def main() -> int:

@@ -6,6 +6,7 @@ Fields follow the `.msg` definitions of sensor_msgs, foxglove_msgs and ffmpeg_im
 
 import re
 import struct
+from contextlib import suppress
 
 from perception_nodes.core.frame import (
     FRAME_ID_BYTES,
@@ -14,7 +15,7 @@ from perception_nodes.core.frame import (
     FrameRejected,
     ImageView,
 )
-from perception_nodes.transport.cdr import HEADER_SIZE, NS_PER_S
+from perception_nodes.transport.cdr import HEADER_SIZE, NO_PICTURE, NS_PER_S
 
 Buffer = bytes | bytearray | memoryview
 MAX_STRING = 4096
@@ -132,8 +133,8 @@ def read_image(data: Buffer) -> ImageView:
     encoding = reader.string()
     big_endian, step = reader.uint8(), reader.uint32()
     pixels = reader.octets()
-    if encoding and not (width or height or pixels):
-        raise FrameRejected(encoding)  # see `write_image`
+    if encoding.startswith(NO_PICTURE):
+        raise FrameRejected(encoding.removeprefix(NO_PICTURE))
     if not (0 < width <= 65535 and 0 < height <= 65535):
         raise FrameRejected(f"Image: size {width}x{height} is outside 1..65535")
     deep = encoding.lower() != "nv12" and any(bits in encoding for bits in ("10", "12", "14", "16"))
@@ -221,6 +222,16 @@ def read_camera_info(data: Buffer) -> CameraInfo:
     across, down, left, top, region_height, region_width = (reader.uint32() for _ in range(6))
     region = left, top, region_width, region_height
     return CameraInfo(width, height, model, distortion, matrix, (across, down), region)
+
+
+def read_header(data: Buffer) -> tuple[int, str]:
+    """Stamp and frame_id of an image that cannot be read; 0 and empty where these cannot, too."""
+    stamp_ns, frame_id = 0, ""
+    with suppress(FrameRejected):
+        reader = CdrReader(data, "stamped message")
+        stamp_ns = reader.stamp_ns()
+        frame_id = reader.frame_id()
+    return stamp_ns, frame_id
 
 
 def read_stamp(data: Buffer) -> int:

@@ -12,7 +12,7 @@ from itertools import groupby
 from perception_nodes.core.frame import DetectionRecord, Detections, FrameRecord, ImageView
 from perception_nodes.tracking import motion
 from perception_nodes.tracking.tracks import Tracks
-from perception_nodes.transport.cdr import HEADER_SIZE, NS_PER_S
+from perception_nodes.transport.cdr import HEADER_SIZE, NO_PICTURE, NS_PER_S
 from perception_nodes.transport.cdr_reader import read_stamp
 from perception_nodes.transport.definitions import MessageField, fields
 
@@ -53,11 +53,7 @@ class _Writer:
 
 
 def write_image(image: ImageView) -> bytes:
-    """Serialize a frame as `sensor_msgs/msg/Image`.
-
-    A frame that could not be read, but has to be accounted for further on, is an image of no size
-    whose encoding is the reason; `read_image` rejects it with that.
-    """
+    """Serialize a frame as `sensor_msgs/msg/Image`."""
     out = _Writer()
     out.header(image.stamp_ns, image.frame_id.encode())
     out.pack("2I", 4, image.height, image.width)
@@ -65,6 +61,14 @@ def write_image(image: ImageView) -> bytes:
     out.pack("B", 1, 0)
     out.pack("2I", 4, image.step, len(image.data))
     return b"".join((out.data, image.data))
+
+
+def write_no_image(stamp_ns: int, frame_id: str, reason: str) -> bytes:
+    """Serialize a frame that could not be read, but has to be accounted for further on.
+
+    It is an image of no size, which `read_image` rejects with that reason.
+    """
+    return write_image(ImageView(stamp_ns, frame_id, 0, 0, NO_PICTURE + reason, 0, memoryview(b"")))
 
 
 def write_compressed_image(

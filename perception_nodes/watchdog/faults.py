@@ -190,12 +190,14 @@ class ClockJump:
 def suspect_stamp(record: FrameRecord) -> Fault | None:
     """A fault if the frame's stamp is not of the second before its receipt.
 
-    The camera's clock then differs from ours: the age of the frame is unknown, and its deadline
-    runs from its receipt.
+    It has none, or the camera's clock differs from ours: the age of the frame is unknown, and its
+    deadline runs from its receipt.
     """
     if not record.flags & FrameFlag.CLOCK_SUSPECT:
         return None
     text = "a frame's stamp is not of the last second: the camera's clock is not ours"
+    if not record.stamp_ns:
+        text = "frames have no stamp: let the driver set header.stamp to the time of exposure"
     return Fault("camera clock", text, HealthMode.DEGRADED)
 
 

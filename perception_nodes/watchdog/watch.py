@@ -89,7 +89,7 @@ class Watch:
             self._present["camera input"] = self._input.frame()
             self._present["frame rate"] = self._rate.update(record.ingested_ns)
             self._hold("stamp", self._stamp.update(record.stamp_ns), now_ns)
-            if record.stamp_ns:
+            if record.stamp_ns:  # else it may be that it could not be read
                 self._hold("camera clock", suspect_stamp(record), now_ns)
         elif record.kind == RecordKind.INPUT:
             why = record.reason.decode(errors="replace")
@@ -109,6 +109,8 @@ class Watch:
             self._present[f"{stage} overrun"] = self._stages[stage].update(duration_ms)
         if report.published_ns:
             self._present["nothing found"] = self._nothing_found.update(report.detections)
+            if not report.stamp_ns:  # it was read, so the camera has sent it so
+                self._hold("camera clock", suspect_stamp(report), report.published_ns)
         total_ms = latency_ms(report)
         if total_ms is not None and report.status != FrameStatus.DEGRADED:
             self._present["latency drift"] = self._drift.update(total_ms)

@@ -118,6 +118,15 @@ def test_there_is_no_trouble_while_images_come(received, lost):
     assert trouble_of(facts(received=received, lost=lost, mismatched="RELIABILITY")) is None
 
 
+def test_two_cameras_on_one_topic_are_told_and_a_driver_that_starts_again_is_not():
+    cameras = [CAMERA, Publisher("/rear", IMAGE, True, True), Publisher("/x", "Text", True, True)]
+    assert trouble_of(facts(cameras, received=30, changes=1)) is None
+    assert str(trouble_of(facts(cameras, received=30, lost=30, changes=2))) == (
+        "/cam/image: frames of several publishers alternate, of /camera (best effort), "
+        "/rear (reliable); give each camera a topic of its own"
+    )
+
+
 @pytest.mark.parametrize("variable", ["FASTRTPS", "FASTDDS"])
 def test_the_line_that_mends_the_publisher_is_said(variable, tmp_path, monkeypatch):
     library = tmp_path / f"lib/lib{variable.lower()}.so"  # FASTRTPS: up to Jazzy

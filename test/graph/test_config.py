@@ -72,16 +72,28 @@ def test_a_number_is_a_finite_one(settings, name, value):
         (DetectorSettings, "threads", "2.5", "a whole number from -1 to 256"),
         (DetectorSettings, "skip_late", "maybe", "true or false"),
         (DetectorSettings, "score_threshold", 1.5, "a number from 0.01 to 0.99"),
-        (DetectorSettings, "detections_topic", "two words", "a text that matches"),
+        (DetectorSettings, "detections_topic", "two words", "a text such as /camera/image_raw"),
         (PreprocessSettings, "camera", "Front Left", "a text that matches"),
         (PreprocessSettings, "camera", "x" * 32, "a text that matches"),
-        (PreprocessSettings, "image_topic", "/camera/\nimage", "a text that matches"),
+        (PreprocessSettings, "image_topic", "/camera/\nimage", "a text such as /camera/image_raw"),
         (PreprocessSettings, "source", "usb", "a text such as dds, shm, v4l2:/dev/video0"),
     ],
 )
 def test_the_line_tells_what_is_allowed(settings, name, value, allowed):
     text = refusal(settings, **{name: value})
     assert text.startswith(f"parameter {name}: {value!r} is not allowed, it must be {allowed}")
+
+
+@pytest.mark.parametrize(
+    "topic", ["/cam//x", "/cam/1x", "/cam/", "//x", "/", "~", "~x", "a/~/b", "1"]
+)
+def test_a_topic_that_ros_would_refuse_is_refused(topic):
+    assert "image_topic" in refusal(PreprocessSettings, image_topic=topic)
+
+
+@pytest.mark.parametrize("topic", ["a", "/a/b_1", "~/a", "/{camera}", "cam_{camera}1/x", "/a__b/_"])
+def test_a_topic_that_ros_takes_is_taken(topic):
+    assert check(PreprocessSettings, {"image_topic": topic}).image_topic
 
 
 def test_a_node_by_itself_knows_its_cameras_topic_and_file():

@@ -1,6 +1,7 @@
 """The graph of nodes: which processes run with which parameters."""
 
 import re
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import pytest
@@ -15,6 +16,7 @@ from perception_nodes.graph.graph import LIVE, RECORDED, REPLAY, VEHICLE, Graph
 from perception_nodes.graph.node_spec import NodeSpec
 from perception_nodes.graph.ros_arguments import split_ros_arguments
 from perception_nodes.graph.settings import SettingsError, allowed_range
+from perception_nodes.graph.topics import is_annotated
 from perception_nodes.hil import graphs as hil_graphs
 from perception_nodes.system.environment import (
     LOCALHOST,
@@ -458,6 +460,24 @@ class TestCameras:
             assert parameters["camera"] == "rear"
             assert parameters["image_topic"] == expected
 
+    @pytest.mark.parametrize(
+        ("arguments", "topic"),
+        [
+            (["-r", "front:=/video", "-r", "rear:=/video"], "/video"),
+            (["-r", "__ns:=/truck", "-r", "rostopic://front:=~/a", "-r", "/truck/rear:=~/a"], ""),
+            (["-r", "preprocess_rear_node:rear:=front"], "/front"),
+            (["-r", "rear:=/one", "-r", "/rear:=/front"], ""),
+            (["-r", "preprocess_front_node:rear:=front"], ""),
+            (["--disable-rosout-logs", "-r", "front/compressed:=rear/compressed"], ""),
+        ],
+    )
+    def test_two_cameras_have_no_topic_in_common(self, arguments, topic):
+        ros = split_ros_arguments(["--ros-args", *arguments])[1]
+        values = {"cameras": "front,rear", "image_topic": "{camera}", "standby": "always"}
+        problem = f"cameras: front and rear both have {topic};"
+        with pytest.raises(SettingsError, match=problem) if topic else nullcontext():
+            LIVE.nodes(values, ros)
+
     def test_the_others_are_told_of_all(self):
         for name in ("watchdog_node", "detector_node"):
             assert self.specs()[name].parameters["cameras"] == "front,rear"
@@ -537,6 +557,14 @@ class TestOneCamera:
 
 
 class TestTopics:
+    def test_what_a_graph_shows_is_no_camera(self):
+        for topic in (
+            "/perception/annotated/compressed",
+            "/a/perception/annotated/rear/compressed",
+        ):
+            assert is_annotated(topic)
+        assert not is_annotated("/perception/camera/compressed")
+
     def test_of_the_default_camera_do_not_name_it(self):
         settings = DetectorSettings()
         assert settings.served == ("front",)

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from perception_nodes.graph.graph import ALL, LIVE, VEHICLE
+from perception_nodes.graph.misnamed import misspelt
 from perception_nodes.graph.ros_arguments import Section, split_ros_arguments
 from perception_nodes.graph.settings import SettingsError
 
@@ -166,6 +167,15 @@ def test_namespaces_may_be_nested(file):
     assert nodes(*file(text))["detector_node"].parameters["threads"] == 0
 
 
+def test_a_misspelt_argument_of_an_included_launch_file_is_told():
+    given = ["deadlin_ms", "deadline_ms", "safe_stop_clear", "radar", "params", "model_of_truck"]
+    found = list(misspelt(given, VEHICLE.parameters))
+    assert [re.findall(r"'(\w+)'.* mean (\w+)\?", line) for line in found] == [
+        [("deadlin_ms", "deadline_ms")],
+        [("safe_stop_clear", "safe_stop_clears")],
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -233,6 +243,11 @@ def test_a_bad_file_is_one_line(file, text, words):
         (["-p", "score_treshold:=0.5"], "'score_treshold' is unknown"),
         (["-r", "a"], "'a' is not of the form FROM:=TO"),
         (["-r", "__node:=x"], "several nodes"),
+        (["-r", "perception/detections:=1bad"], "'1bad' is no name that ROS takes"),
+        (["-r", "a:=/b/"], "'/b/' is no name"),
+        (["-r", "a:=b__c"], "'b__c' is no name"),
+        (["-r", "__ns:=truck"], "'truck' is no name"),
+        (["-r", "detector_node:__ns:=/a/"], "'/a/' is no name"),
         (["--log-level", "loud"], "log level 'loud'"),
         (["--nonsense"], "'--nonsense' is unknown"),
     ],

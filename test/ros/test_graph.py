@@ -109,6 +109,7 @@ def test_bad_frames_fail_with_a_reason_and_good_ones_go_on(
     assert "lab8" in reasons[1]
     assert "fewer than 120 rows" in reasons[2]
     assert sum(report["status"] == "OK" for report in reports) == 4
+    assert [report["stamp_ns"] for report in reports] == sent
 
 
 def test_compressed_images_are_played_and_a_cut_off_jpeg_fails(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import cycle
 from typing import Any
 
 import pytest
@@ -152,6 +153,9 @@ def test_a_reliability_of_images_is_refused(override: str, is_possible: bool, do
 
 
 def test_it_is_said_what_is_awaited(reader: Reader, camera: Any) -> None:
+    shown = camera.create_publisher(CompressedImage, "/perception/annotated/compressed", 1)
+    reader.until(lambda: reader.count_publishers(shown.topic_name))
+    reader.facts = None
     reader.until_said(f"nobody publishes on {TOPIC}; start the camera's driver")
     compressed = camera.create_publisher(CompressedImage, f"{TOPIC}/compressed", 1)
     reader.until_said("set image_transport:=compressed")
@@ -161,6 +165,22 @@ def test_it_is_said_what_is_awaited(reader: Reader, camera: Any) -> None:
     camera.destroy_publisher(text)
     publisher(camera, BEST_EFFORT)
     reader.until_said("/camera (best effort), who sends nothing")
+
+
+def test_two_cameras_on_one_topic_are_told(reader: Reader, camera: Any) -> None:
+    front, rear = publisher(camera, RELIABLE), publisher(camera, RELIABLE)
+    image = Image(height=1, width=1, encoding="mono8", step=1, data=[0])
+
+    turns = cycle((front, rear))
+    told = f"{TOPIC}: frames of several publishers alternate, of /camera (reliable), /camera (reli"
+    reader.until(
+        lambda: reader.facts and told in str(trouble_of(reader.facts)),
+        lambda: next(turns).publish(image),
+    )
+    camera.destroy_publisher(rear)
+    reader.until(
+        lambda: reader.facts and not trouble_of(reader.facts), lambda: front.publish(image)
+    )
 
 
 def test_the_doctor_tells_what_a_stock_camera_must_set(

@@ -31,7 +31,7 @@ from launch_ros.actions import PushRosNamespace, SetParameter, SetRemap
 
 def generate_launch_description():
     ours = PythonLaunchDescriptionSource({path!r})
-    given = {{"backend": "null", "standby": "never"}}
+    given = {{"backend": "null", "standby": "never", "deadlin_ms": "50"}}
     return LaunchDescription([GroupAction([
         PushRosNamespace("truck"),
         SetRemap("perception/detections", "objects"),
@@ -143,6 +143,7 @@ def test_a_launch_file_that_includes_ours(
     graph = start("an_argument_of:=its_own", file=str(path))
     observer.until(lambda: {"/truck/objects", "/truck/perception/health"} <= observer.topics())
     assert observer.parameter("/truck/watchdog_node", "deadline_ms") == 20.0
+    assert "'deadlin_ms' is none of this graph's" in graph.output()
     stop(graph)
 
 

@@ -121,6 +121,9 @@ def test_a_manager_leads_the_nodes_through_their_whole_life(client: Any) -> None
         assert set_parameter(client, "detector_node", "score_threshold", 0.5).successful
         assert not set_parameter(client, "detector_node", "score_threshold", 7.0).successful
         assert not set_parameter(client, "preprocess_node", "deadline_ms", 20.0).successful
+        assert set_parameter(client, "watchdog_node", "use_sim_time", False).successful
+        refused = set_parameter(client, "watchdog_node", "use_sim_time", True)
+        assert "start the graph with use_sim_time:=True" in refused.reason
         request = DescribeParameters.Request(names=["deadline_ms"])
         answer = call(client, DescribeParameters, "/preprocess_node/describe_parameters", request)
         (descriptor,) = answer.descriptors

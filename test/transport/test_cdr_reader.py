@@ -23,9 +23,11 @@ from perception_nodes.core.frame import FrameRejected
 from perception_nodes.transport.cdr_reader import (
     read_camera_info,
     read_compressed_image,
+    read_header,
     read_image,
     read_stamp,
 )
+from perception_nodes.transport.cdr_writer import write_no_image
 
 READERS = {
     "sensor_msgs/msg/Image": read_image,
@@ -171,6 +173,27 @@ def test_a_descriptor_in_the_place_of_the_bytes_is_rejected(message, read):
     data = empty + struct.pack("<2I", 0xFFFF_FFFF, 0x524F_5332) + backend + bytes(67)
     with pytest.raises(FrameRejected, match="in the memory of 'cuda'.* publish them from CPU"):
         read(data)
+
+
+@pytest.mark.parametrize(
+    "message", [image(7, "cam", width=0), compressed(7, "cam", data=b"GIF")], ids=type
+)
+def test_the_header_of_an_image_that_cannot_be_read_is_read(message):
+    assert read_header(serialize(message)) == (7, "cam")
+
+
+def test_of_a_header_that_cannot_be_read_there_is_what_can():
+    data = serialize(image(7, "cam"))
+    assert read_header(data[:11]) == (0, "")
+    assert read_header(data[:12]) == (7, "")
+    assert read_header(serialize(image(7, "x" * 64))) == (7, "")
+
+
+def test_a_frame_that_says_why_it_has_no_picture_is_rejected_with_that():
+    with pytest.raises(FrameRejected, match=r"^lost\.$"):
+        read_image(write_no_image(7, "cam", "lost."))
+    with pytest.raises(FrameRejected, match="^Image: size 0x0 is outside"):
+        read_image(serialize(image(width=0, height=0, data=b"")))
 
 
 def test_sizes_out_of_range_are_rejected():

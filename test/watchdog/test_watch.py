@@ -160,8 +160,27 @@ def test_a_camera_whose_clock_is_not_ours_is_told_for_as_long_as_it_is(run):
     assert run.names == []
 
 
-def test_a_frame_without_a_stamp_tells_nothing_of_the_camera_clock(run):
+def report(run, **values):
+    run.watch.report(FrameRecord(flags=FrameFlag.CLOCK_SUSPECT, **values))
+
+
+def test_a_camera_without_stamps_is_told(run):
+    report(run, published_ns=run.ms * MS)
+    (fault,) = run.watch.faults()
+    assert (fault.name, fault.mode) == ("camera clock", HealthMode.DEGRADED)
+    assert fault.text.startswith("frames have no stamp: let the driver set header.stamp")
+    run.tick(1001)
+    assert run.names == []
+
+
+def test_a_frame_that_could_not_be_read_tells_nothing_of_the_camera_clock(run):
     run.send(flags=FrameFlag.CLOCK_SUSPECT)
+    report(run)
+    assert run.names == []
+
+
+def test_simulated_time_that_begins_at_0_is_no_missing_stamp(run):
+    run.watch.report(FrameRecord(published_ns=run.ms * MS))
     assert run.names == []
 
 
