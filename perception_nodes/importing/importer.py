@@ -15,7 +15,7 @@ from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.model import CellsSpec, Model, ModelError, load_model
 from perception_nodes.core.decode import AbsurdOutput, DecodeSettings
 from perception_nodes.core.frame import Detections
-from perception_nodes.core.inference import BackendError
+from perception_nodes.core.inference import BackendError, HeadTensors
 from perception_nodes.importing import coco
 from perception_nodes.importing.head import Head, Normalisation, Numbered
 from perception_nodes.importing.heads import is_of_ultralytics, recognise
@@ -253,22 +253,36 @@ def _check_alive(model: Model, seen: Sequence[tuple[NDArray[np.float32], Detecti
 
 
 def _check_boxes(model: Model, best: Sequence[NDArray[np.float32]]) -> None:
-    """Refuse boxes that are not corners in pixels, which tests of two runtimes do not tell.
+    """Refuse boxes that are shares of the picture, which tests of two runtimes do not tell.
 
     Raises:
-        ModelError: the best of test pictures are not.
+        ModelError: all of the best of test pictures are near its corner.
     """
     boxes = np.concatenate(best)
-    reason = ""
-    if (boxes[:, 2:] + NEAR_PX < boxes[:, :2]).any():
-        reason = "some end before they begin"
-    elif len(boxes) and np.abs(boxes).max() < NEAR_PX:
-        reason = f"all are within {NEAR_PX:g} pixels of the corner, as shares of the picture are"
-    if reason:
-        raise ModelError(
-            f"{model.name} cannot be used: of its boxes in test pictures {reason}; give another "
-            "--head, or export it with boxes in pixels"
+    if len(boxes) and np.abs(boxes).max() < NEAR_PX:
+        raise _no_corners(
+            model, f"all are within {NEAR_PX:g} pixels of the corner, as shares of the picture are"
         )
+
+
+def _check_order(model: Model, heads: HeadTensors) -> None:
+    """Refuse boxes that are no corners in their order, which the decoder would turn.
+
+    Raises:
+        ModelError: one of the best ends before it begins.
+    """
+    if isinstance(model.outputs, CellsSpec):  # a head of levels cannot cross its sides
+        best = np.argsort(-heads.classes[0][0].max(axis=0), kind="stable")[:BEST]
+        boxes = heads.boxes[0][0][:, best]
+        if (boxes[2:] + NEAR_PX < boxes[:2]).any():
+            raise _no_corners(model, "some end before they begin")
+
+
+def _no_corners(model: Model, reason: str) -> ModelError:
+    return ModelError(
+        f"{model.name} cannot be used: of its boxes in test pictures {reason}; give another "
+        "--head, or export it with boxes in pixels"
+    )
 
 
 def _seen(
@@ -282,6 +296,7 @@ def _seen(
         backend.load(model)
         for picture in pictures:
             heads = backend.infer(picture)
+            _check_order(model, heads)
             best = [one.reshape(one.shape[1], -1).max(1) for one in heads.classes]
             seen.append((np.concatenate(best), decoder.decode(heads.boxes, heads.classes)))
     except BackendError as error:
