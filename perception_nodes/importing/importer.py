@@ -12,7 +12,7 @@ import yaml
 from numpy.typing import NDArray
 
 from perception_nodes.backends.contract import BackendSettings, open_backend
-from perception_nodes.backends.model import CellsSpec, Model, ModelError, load_model
+from perception_nodes.backends.model import CellsSpec, Model, ModelError, fault_of, load_model
 from perception_nodes.core.decode import AbsurdOutput, DecodeSettings
 from perception_nodes.core.frame import Detections
 from perception_nodes.core.inference import BackendError, HeadTensors
@@ -42,6 +42,10 @@ NEAR_PX = 2.0
 """Boxes that are all nearer to the corner are shares of the picture; 8 bits round by less."""
 FINE, COARSE = 6, 28
 """Sizes of the spots in test pictures, pixels: networks see different things in them."""
+SUPPRESSED = (
+    "suppression is in the network: what scores less than at its export (conf of Ultralytics, 0.25 "
+    "by default) is never reported, whatever score_threshold says"
+)
 UNKNOWN_LICENSE = "unknown: the file does not say; ask whoever trained it"
 
 
@@ -132,13 +136,20 @@ class Imported:
         }
 
 
-def understand(path: Path, options: Options) -> Imported:
+def understand(path: Path, options: Options, exported: Path | None = None) -> Imported:
     """Read a file, recognise its head, and give it our input and outputs.
+
+    Args:
+        path: the user's file.
+        options: what the user says of it.
+        exported: the ONNX file that a tool has made of it, where only that can be read here.
 
     Raises:
         ModelError: it cannot be used, or an option is needed.
     """
-    source: Source = _READERS.get(path.suffix.lower(), read_onnx)(path, options.size)
+    read = exported or path
+    source: Source = _READERS.get(read.suffix.lower(), read_onnx)(read, options.size)
+    source = replace(source, path=path)
     known = options.classes or source.names
     head = recognise(source, options.head, len(known) if known else None)
     named, notes = _classes(source, head, options.classes)
@@ -157,6 +168,8 @@ def understand(path: Path, options: Options) -> Imported:
         if (value := getattr(options, one.name)) is not None
     }
     normalisation = replace(usual, **chosen)
+    if "NonMaxSuppression" in source.operators:
+        notes.append(SUPPRESSED)
     if not is_of_ultralytics(source):
         notes.append(_scaling(normalisation, chosen))
     if isinstance(head, Numbered):
@@ -363,9 +376,15 @@ def _classes(
     source: Source, head: Head, given: Sequence[str] | None
 ) -> tuple[list[str], list[str]]:
     """Names of the classes, and notes on where they are from."""
-    count = head.classes(source)
-    names = list(given) if given is not None else source.names
+    by_outputs, by_metadata = head.classes(source), source.names
+    count = by_outputs or len(by_metadata or ())
+    names = list(given) if given is not None else by_metadata
     notes = []
+    if names is None and "names" in source.facts:
+        raise ModelError(
+            f"{source.path} names its classes in a form that is not known "
+            f"({source.facts['names'][:40]!r}); give --classes FILE, a name a line"
+        )
     if names is None and count in (0, len(coco.NAMES)):
         names = list(coco.NAMES)
         notes.append("the file names no classes; taken for the 80 of COCO; --classes names others")
@@ -375,13 +394,13 @@ def _classes(
         )
     if count and len(names) != count:
         where = "--classes gives" if given is not None else "its metadata names"
+        known = "outputs" if by_outputs else "metadata"
         raise ModelError(
-            f"{source.path} has {count} classes by its outputs, {where} {len(names)} "
+            f"{source.path} has {count} classes by its {known}, {where} {len(names)} "
             f"({', '.join(names[:3])}…); give --classes with {count} names"
         )
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ModelError(f"{source.path} has the class {twice!r} twice; give --classes")
+    if fault := fault_of(names):
+        raise ModelError(f"{source.path} has {fault}; give --classes")
     return names, notes
 
 
