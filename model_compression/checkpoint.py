@@ -64,6 +64,12 @@ def export_onnx(checkpoint: Path, size: tuple[int, int] | None, folder: Path) ->
     copy = folder / f"{checkpoint.stem}.pt"
     shutil.copy(checkpoint, copy)
     network = load_detector(copy)
+    stride = int(network.model.stride.max())
+    if size is not None and (size[0] % stride or size[1] % stride):
+        raise CompressionError(
+            f"{checkpoint} cannot have an input of {size[0]}x{size[1]}; give a --size of multiples "
+            f"of {stride}"
+        )
     sizes = {} if size is None else {"imgsz": size[::-1]}
     try:
         with redirect_stdout(sys.stderr):

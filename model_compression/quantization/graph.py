@@ -78,8 +78,9 @@ def read_layout(model: onnx.ModelProto) -> Layout:
         if node.op_type not in KNOWN:
             raise CompressionError(
                 f"operator {node.op_type} of node {node.name!r} cannot be quantized; known are "
-                f"{', '.join(sorted(KNOWN))}. Rewrite the model, or take the float graph "
-                "(float_of) where this is a quantized one"
+                f"{', '.join(sorted(KNOWN))}. Rewrite the model, take the float graph (float_of) "
+                "where this is a quantized one, or perception model import --int8 where it was "
+                "imported: NNCF quantizes any"
             )
     image = graph.input[0]
     shape = tuple(dim.dim_value for dim in image.type.tensor_type.shape.dim)

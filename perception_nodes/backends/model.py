@@ -3,6 +3,7 @@
 import hashlib
 import importlib.resources
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -14,6 +15,7 @@ from pydantic import (
     Field,
     Tag,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -34,7 +36,13 @@ class ModelError(PerceptionError):
     """A model cannot be used; the text says why and what to do."""
 
 
-class InputSpec(BaseModel):
+class _Part(BaseModel):
+    """A mapping in `model.yaml` whose keys are all read: an unknown one is misspelt."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class InputSpec(_Part):
     """The network's input: one image, uint8.
 
     Attributes:
@@ -43,7 +51,6 @@ class InputSpec(BaseModel):
         padding: grey of the borders.
     """
 
-    model_config = ConfigDict(frozen=True)
     name: str
     width: int = Field(gt=0, le=8192)
     height: int = Field(gt=0, le=8192)
@@ -62,7 +69,7 @@ class InputSpec(BaseModel):
 Shape = tuple[int, ...]
 
 
-class LevelsSpec(BaseModel):
+class LevelsSpec(_Part):
     """A raw head, see `LevelsDecoder`: strides and names of its tensors, level by level.
 
     Attributes:
@@ -71,7 +78,6 @@ class LevelsSpec(BaseModel):
     """
 
     nothing: ClassVar[float] = -20.0
-    model_config = ConfigDict(frozen=True)
     head: Literal["levels"] = "levels"
     strides: list[Annotated[int, Field(gt=0)]] = Field(min_length=1)
     reg_max: int = Field(gt=1, le=64)
@@ -102,7 +108,7 @@ class LevelsSpec(BaseModel):
         return LevelsDecoder(image.width, image.height, self.strides, self.reg_max, settings)
 
 
-class CellsSpec(BaseModel):
+class CellsSpec(_Part):
     """A head that computes boxes and scores itself, see `CellsDecoder`.
 
     Attributes:
@@ -113,7 +119,6 @@ class CellsSpec(BaseModel):
     """
 
     nothing: ClassVar[float] = 0.0
-    model_config = ConfigDict(frozen=True)
     head: Literal["cells"]
     cells: int = Field(gt=0)
     suppressed: bool
@@ -145,12 +150,19 @@ OutputSpec = Annotated[
 ]
 
 
-class HashedFile(BaseModel):
+class HashedFile(_Part):
     """A file of a model beside the main one."""
 
-    model_config = ConfigDict(frozen=True)
     file: str = Field(pattern=r"^[^/\\]+$")
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+def fault_of(names: Sequence[str]) -> str:
+    """Why names of classes cannot tell them apart; empty where they can."""
+    if not all(name.strip() for name in names):
+        return "a class without a name"
+    twice = next((name for name in names if names.count(name) > 1), None)
+    return "" if twice is None else f"the class {twice!r} twice"
 
 
 class Model(BaseModel):
@@ -176,7 +188,7 @@ class Model(BaseModel):
         accuracy: measurements by dataset, as they stand in the file.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, strict=True)
     version: int = Field(default=VERSION, ge=1, le=VERSION)
     name: str = Field(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,30}$")
     folder: Path
@@ -194,6 +206,13 @@ class Model(BaseModel):
     parameters: int | None = Field(default=None, gt=0)
     license: str = UNSTATED[-1]
     accuracy: dict[str, Any] = {}
+
+    @field_validator("classes")
+    @classmethod
+    def _names_tell_apart(cls, names: list[str]) -> list[str]:
+        if fault := fault_of(names):
+            raise ValueError(f"there is {fault}")
+        return names
 
     @model_validator(mode="after")
     def _whole_cells(self) -> "Model":

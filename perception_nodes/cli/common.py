@@ -179,7 +179,7 @@ def check_writable(path: Path | None, option: str) -> None:
     """
     if path is None:
         return
-    with _explained(path, option, "file"):
+    with explained(path, option, "file"):
         if path.is_dir():
             raise SettingsError(f"{option} {path} is a folder; name a file")
         if path.exists() and not path.is_file():
@@ -199,14 +199,15 @@ def check_folder(path: Path | None, option: str) -> None:
     """
     if path is None:
         return
-    with _explained(path, option, "folder"):
+    with explained(path, option, "folder"):
         if path.exists() and not path.is_dir():
             raise SettingsError(f"{option} {path} is a file; name a folder")
         try_writing(path / "summary.json")
 
 
 @contextmanager
-def _explained(path: Path, option: str, kind: str) -> Iterator[None]:
+def explained(path: Path, option: str, kind: str) -> Iterator[None]:
+    """What cannot be written into a file or folder is an error of the option that names it."""
     try:
         yield
     except OSError as error:

@@ -20,6 +20,7 @@ from perception_nodes.cli.common import (
     JsonFlag,
     check_folder,
     compression_tool,
+    explained,
     progress_bar,
     say,
     say_problem,
@@ -31,12 +32,15 @@ from perception_nodes.evaluation.agreement import detect
 from perception_nodes.evaluation.gate import Check, Margins
 from perception_nodes.evaluation.matching import require_pycocotools
 from perception_nodes.graph.settings import SettingsError
+from perception_nodes.system.files import staged
 
 NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,30}")
 MODELS = Path("models")
 FLOAT = "-float"
 MIN_AGREEMENT = 0.8
 """Of the same network in 8 bits and in float."""
+STRUCTURED = (".yaml", ".yml", ".json", ".csv")
+"""Files whose lines are no names."""
 Frames = list[tuple[str, NDArray[np.uint8]]]
 
 
@@ -170,8 +174,7 @@ def import_command(
             raise SettingsError(
                 f"{one!r} cannot name a model: letters, digits and '._-', at most 31; give --name"
             )
-        if (out / one).exists():
-            raise SettingsError(f"{out / one} is there already; give another --name, or remove it")
+        _check_free(out / one)
     if int8 and not (bag or images):
         raise SettingsError("--int8 needs frames like those it is to work on: --bag or --images")
     for option, given in (("--data", data), ("--frames-license", frames_license)):
@@ -195,12 +198,12 @@ def import_command(
         license=license,
     )
     with tempfile.TemporaryDirectory() as scratch:
-        source = file
+        exported = None
         if file.suffix.lower() == ".pt":
             export_onnx = compression_tool("model_compression.checkpoint", "export_onnx")
             say(f"{file.name} is being exported by ultralytics")
-            source = export_onnx(file, options.size, Path(scratch))
-        imported = understand(source, options)
+            exported = export_onnx(file, options.size, Path(scratch))
+        imported = understand(file, options, exported)
     dead = imported.source.dead
     zeros = f"the weights of {len(dead)} convolutions are all zero ({listed(dead)})"
     if dead and not (bag or images):
@@ -215,18 +218,17 @@ def import_command(
     classes_said = f"{len(imported.classes)} classes"
     say(f"{file.name} is {imported.head.title}: {classes_said}, {_input(imported.source)}")
     say(f"licence of the weights: {imported.license}")
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out, prefix=f".{name}.") as scratch:
-        model = write_model(imported, Path(scratch) / names[0])
+    with explained(out, "--out", "folder"), staged(out, last=name) as folder:
+        model = write_model(imported, folder / names[0])
         checks = []
         chosen = _chosen(model, bag or [], images or [], frames) if bag or images else []
         if chosen:
             _tried(model, chosen, dead=bool(dead))
         if int8:
             margins = Margins(min_agreement, loss=max_loss, class_loss=max_class_loss)
-            checks = _quantized(model, Path(scratch) / name, chosen, sets, margins, frames_license)
-        for one in names:
-            (Path(scratch) / one).rename(out / one)
+            checks = _quantized(model, folder / name, chosen, sets, margins, frames_license)
+        for one in names:  # another import may have been faster
+            _check_free(out / one)
     model = load_model(str(out / name))
     if as_json:
         print(json.dumps(_facts(model, imported.head.name, checks), indent=2))
@@ -236,6 +238,11 @@ def import_command(
     if not chosen:
         say(f"{name} has not been tried on any frame: --bag or --images would show what it finds")
     say(f"Written to {out / name}; try it: perception replay bags/sample --model {out / name}")
+
+
+def _check_free(folder: Path) -> None:
+    if folder.exists():
+        raise SettingsError(f"{folder} is there already; give another --name, or remove it")
 
 
 def _chosen(model: Model, bags: list[Path], images: list[Path], count: int) -> Frames:
@@ -327,7 +334,7 @@ def _input(source: Any) -> str:
 def _size(text: str) -> tuple[int, int] | None:
     if not text:
         return None
-    found = re.fullmatch(r"(\d{2,4})[xX](\d{2,4})", text)
+    found = re.fullmatch(r"([1-9]\d{1,3})[xX]([1-9]\d{1,3})", text)
     if found is None:
         raise SettingsError(f"--size {text!r} is not of the form 416x256, width and height")
     return int(found[1]), int(found[2])
@@ -336,16 +343,20 @@ def _size(text: str) -> tuple[int, int] | None:
 def _names(option: str, text: str) -> list[str] | None:
     if not text:
         return None
+    suffix, names = Path(text).suffix.lower(), []
     try:
-        if os.path.isfile(text):  # pathlib raises where a list is too long for a name
+        # pathlib raises where a list is too long for a name.
+        if os.path.isfile(text) and suffix not in STRUCTURED:
             lines = Path(text).read_text(encoding="utf-8-sig").splitlines()
             names = [line.strip() for line in lines if line.strip()]
-        else:
+        elif suffix not in (*STRUCTURED, ".txt", ".names") and ("," in text or "/" not in text):
             names = [name.strip() for name in text.split(",")]
     except (OSError, UnicodeError) as error:
         raise SettingsError(f"{option} {text} cannot be read: {error}") from error
-    if not all(names) or not names or any(Path(name).suffix == ".txt" for name in names):
-        raise SettingsError(f"{option} {text!r} is neither a file nor a list of names")
+    if not all(names) or not names:
+        raise SettingsError(
+            f"{option} {text!r} is neither a file with a name a line nor a list of names"
+        )
     return names
 
 

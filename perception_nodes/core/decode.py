@@ -99,7 +99,10 @@ class CellsDecoder:
         """
         corners, scores = boxes[0][0], classes[0][0]
         if not _is_within(scores, -0.001, 1.001):
-            raise AbsurdOutput("class scores are not probabilities from 0 to 1")
+            raise AbsurdOutput(
+                "class scores are not probabilities from 0 to 1, or are those of an object whose "
+                "class the model does not name: import it with all names"
+            )
         best = scores.max(axis=0)
         cells = np.flatnonzero(best > self._settings.score_threshold)
         cells = cells[np.argsort(-best[cells], kind="stable")]

@@ -19,6 +19,8 @@ from perception_nodes.backends.model import Shape
 from perception_nodes.importing.source import Source
 
 STRIDES = (8, 16, 32)
+ABSURD = 1000.0
+"""What makes no probability of a score that is not next to nothing."""
 MAX_OBJECTS = 1000
 """A network that reports objects, and not cells, has no more of them."""
 
@@ -99,11 +101,18 @@ class Writer:
         return self.op("Gather", scores, self.constant(kept, np.int64), axis=1)
 
     def labelled(self, scores: str, labels: str, count: int, classes: int) -> str:
-        """Probabilities [1, classes, n] from a score and a class number of each of n objects."""
+        """Probabilities [1, classes, n] from a score and a class number of each of n objects.
+
+        Those of an object whose class has no name are absurd, which fails the frame: as zeros they
+        would let it vanish.
+        """
         whole = self.op("Cast", self.shaped(labels, 1, 1, count), to=TensorProto.INT64)
         numbers = self.constant(np.arange(classes).reshape(1, classes, 1), np.int64)
-        same = self.op("Equal", whole, numbers)
-        return self.op("Where", same, self.shaped(scores, 1, 1, count), self.constant(0.0))
+        score = self.shaped(scores, 1, 1, count)
+        unnamed = self.op("Greater", whole, self.constant(classes - 1, np.int64))
+        absurd = self.op("Mul", score, self.constant(ABSURD))
+        other = self.op("Where", unnamed, absurd, self.constant(0.0))
+        return self.op("Where", self.op("Equal", whole, numbers), score, other)
 
 
 class Head(Protocol):

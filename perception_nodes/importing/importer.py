@@ -12,11 +12,11 @@ import yaml
 from numpy.typing import NDArray
 
 from perception_nodes.backends.contract import BackendSettings, open_backend
-from perception_nodes.backends.model import CellsSpec, Model, ModelError, load_model
+from perception_nodes.backends.model import CellsSpec, Model, ModelError, fault_of, load_model
 from perception_nodes.backends.terms import says_more
 from perception_nodes.core.decode import AbsurdOutput, DecodeSettings
 from perception_nodes.core.frame import Detections
-from perception_nodes.core.inference import BackendError
+from perception_nodes.core.inference import BackendError, HeadTensors
 from perception_nodes.importing import coco
 from perception_nodes.importing.head import Head, Normalisation, Numbered
 from perception_nodes.importing.heads import is_of_ultralytics, recognise
@@ -43,6 +43,10 @@ NEAR_PX = 2.0
 """Boxes that are all nearer to the corner are shares of the picture; 8 bits round by less."""
 FINE, COARSE = 6, 28
 """Sizes of the spots in test pictures, pixels: networks see different things in them."""
+SUPPRESSED = (
+    "suppression is in the network: what scores less than at its export (conf of Ultralytics, 0.25 "
+    "by default) is never reported, whatever score_threshold says"
+)
 UNKNOWN_LICENSE = "unknown: the file does not say; ask whoever trained it"
 
 
@@ -133,13 +137,20 @@ class Imported:
         }
 
 
-def understand(path: Path, options: Options) -> Imported:
+def understand(path: Path, options: Options, exported: Path | None = None) -> Imported:
     """Read a file, recognise its head, and give it our input and outputs.
+
+    Args:
+        path: the user's file.
+        options: what the user says of it.
+        exported: the ONNX file that a tool has made of it, where only that can be read here.
 
     Raises:
         ModelError: it cannot be used, or an option is needed.
     """
-    source: Source = _READERS.get(path.suffix.lower(), read_onnx)(path, options.size)
+    read = exported or path
+    source: Source = _READERS.get(read.suffix.lower(), read_onnx)(read, options.size)
+    source = replace(source, path=path)
     known = options.classes or source.names
     head = recognise(source, options.head, len(known) if known else None)
     named, notes = _classes(source, head, options.classes)
@@ -158,6 +169,8 @@ def understand(path: Path, options: Options) -> Imported:
         if (value := getattr(options, one.name)) is not None
     }
     normalisation = replace(usual, **chosen)
+    if "NonMaxSuppression" in source.operators:
+        notes.append(SUPPRESSED)
     if not is_of_ultralytics(source):
         notes.append(_scaling(normalisation, chosen))
     if isinstance(head, Numbered):
@@ -258,22 +271,36 @@ def _check_alive(model: Model, seen: Sequence[tuple[NDArray[np.float32], Detecti
 
 
 def _check_boxes(model: Model, best: Sequence[NDArray[np.float32]]) -> None:
-    """Refuse boxes that are not corners in pixels, which tests of two runtimes do not tell.
+    """Refuse boxes that are shares of the picture, which tests of two runtimes do not tell.
 
     Raises:
-        ModelError: the best of test pictures are not.
+        ModelError: all of the best of test pictures are near its corner.
     """
     boxes = np.concatenate(best)
-    reason = ""
-    if (boxes[:, 2:] + NEAR_PX < boxes[:, :2]).any():
-        reason = "some end before they begin"
-    elif len(boxes) and np.abs(boxes).max() < NEAR_PX:
-        reason = f"all are within {NEAR_PX:g} pixels of the corner, as shares of the picture are"
-    if reason:
-        raise ModelError(
-            f"{model.name} cannot be used: of its boxes in test pictures {reason}; give another "
-            "--head, or export it with boxes in pixels"
+    if len(boxes) and np.abs(boxes).max() < NEAR_PX:
+        raise _no_corners(
+            model, f"all are within {NEAR_PX:g} pixels of the corner, as shares of the picture are"
         )
+
+
+def _check_order(model: Model, heads: HeadTensors) -> None:
+    """Refuse boxes that are no corners in their order, which the decoder would turn.
+
+    Raises:
+        ModelError: one of the best ends before it begins.
+    """
+    if isinstance(model.outputs, CellsSpec):  # a head of levels cannot cross its sides
+        best = np.argsort(-heads.classes[0][0].max(axis=0), kind="stable")[:BEST]
+        boxes = heads.boxes[0][0][:, best]
+        if (boxes[2:] + NEAR_PX < boxes[:2]).any():
+            raise _no_corners(model, "some end before they begin")
+
+
+def _no_corners(model: Model, reason: str) -> ModelError:
+    return ModelError(
+        f"{model.name} cannot be used: of its boxes in test pictures {reason}; give another "
+        "--head, or export it with boxes in pixels"
+    )
 
 
 def _seen(
@@ -287,6 +314,7 @@ def _seen(
         backend.load(model)
         for picture in pictures:
             heads = backend.infer(picture)
+            _check_order(model, heads)
             best = [one.reshape(one.shape[1], -1).max(1) for one in heads.classes]
             seen.append((np.concatenate(best), decoder.decode(heads.boxes, heads.classes)))
     except BackendError as error:
@@ -353,9 +381,15 @@ def _classes(
     source: Source, head: Head, given: Sequence[str] | None
 ) -> tuple[list[str], list[str]]:
     """Names of the classes, and notes on where they are from."""
-    count = head.classes(source)
-    names = list(given) if given is not None else source.names
+    by_outputs, by_metadata = head.classes(source), source.names
+    count = by_outputs or len(by_metadata or ())
+    names = list(given) if given is not None else by_metadata
     notes = []
+    if names is None and "names" in source.facts:
+        raise ModelError(
+            f"{source.path} names its classes in a form that is not known "
+            f"({source.facts['names'][:40]!r}); give --classes FILE, a name a line"
+        )
     if names is None and count in (0, len(coco.NAMES)):
         names = list(coco.NAMES)
         notes.append("the file names no classes; taken for the 80 of COCO; --classes names others")
@@ -365,13 +399,13 @@ def _classes(
         )
     if count and len(names) != count:
         where = "--classes gives" if given is not None else "its metadata names"
+        known = "outputs" if by_outputs else "metadata"
         raise ModelError(
-            f"{source.path} has {count} classes by its outputs, {where} {len(names)} "
+            f"{source.path} has {count} classes by its {known}, {where} {len(names)} "
             f"({', '.join(names[:3])}…); give --classes with {count} names"
         )
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ModelError(f"{source.path} has the class {twice!r} twice; give --classes")
+    if fault := fault_of(names):
+        raise ModelError(f"{source.path} has {fault}; give --classes")
     return names, notes
 
 

@@ -23,6 +23,7 @@ from perception_nodes.importing.rewritten import Rewritten
 from perception_nodes.importing.source import (
     ANCHOR_MAP_DIMS,
     NEW_OPSET,
+    OTHER_SIZE,
     Source,
     check_task,
     chosen_size,
@@ -88,7 +89,12 @@ def read_ir(path: Path, size: tuple[int, int] | None) -> IrSource:
     if fixed and size and size != fixed:
         raise ModelError(f"{path} takes {fixed[0]}x{fixed[1]} only; leave --size out")
     width, height = fixed or chosen_size(path, facts, size)
-    network.reshape({image: [1, 3, height, width]})
+    try:
+        network.reshape({image: [1, 3, height, width]})
+    except RuntimeError as error:
+        raise ModelError(
+            f"{path} does not run at {width}x{height} ({_last_line(error)}); {OTHER_SIZE}"
+        ) from error
     answers = [
         result
         for result in network.get_results()

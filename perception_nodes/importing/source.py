@@ -28,6 +28,12 @@ ANCHOR_MAP_DIMS = 5
 SIZES = ("orig_target_sizes", "orig_image_sizes")
 """Inputs of DETR-like exports that want the image's size, width first."""
 
+OTHER_SIZE = "give another --size, in multiples of 32, or export it again"
+FORMATS = (
+    "read are ONNX, OpenVINO's .xml with its .bin, and .pt of Ultralytics; python -m "
+    "model_compression.ncnn makes ONNX of NanoDet-Plus for ncnn"
+)
+
 UNWANTED = ["SliceConcatToSpaceToDepthFusion"]
 """Simplifications of ONNX Runtime that other runtimes are slower with, or do not know."""
 
@@ -64,10 +70,12 @@ class Source(ABC):
 
     @property
     def names(self) -> list[str] | None:
-        """Names of the classes, if the exporter wrote them."""
+        """Names of the classes, if the exporter wrote them as a list, or by number."""
         names = self.fact("names")
-        if isinstance(names, dict) and set(names) == set(range(len(names))):
-            names = [names[index] for index in range(len(names))]
+        if isinstance(names, dict):  # the keys of JSON are texts
+            by_number = {str(number): name for number, name in names.items()}
+            names = [by_number.get(str(number)) for number in range(len(names))]
+            names = None if None in names else names
         return [str(name) for name in names] if isinstance(names, list) and names else None
 
     @cached_property
@@ -137,7 +145,7 @@ def read_onnx(path: Path, size: tuple[int, int] | None) -> OnnxSource:
     facts = {entry.key: entry.value for entry in network.metadata_props}
     check_task(path, facts)
     image = _fix_inputs(path, network, facts, size)
-    network = _folded(path, _with_newer_operators(path, network))
+    network = _folded(path, _with_newer_operators(path, network), size)
     shapes = _outputs_of(path, network)
     height, width = _dims(network.graph.input[0])[2:]
     operators = frozenset(node.op_type for node in network.graph.node)
@@ -168,7 +176,8 @@ def _parsed(path: Path) -> onnx.ModelProto:
     try:
         network = onnx.load_model_from_string(content)
     except Exception as error:  # protobuf's DecodeError, which has no public name
-        raise ModelError(f"{path} is not a whole ONNX file; export or copy it again") from error
+        remedy = "export or copy it again" if path.suffix.lower() == ".onnx" else FORMATS
+        raise ModelError(f"{path} is not a whole ONNX file; {remedy}") from error
     graph = network.graph
     if any(
         isinstance(one.name, bytes) for one in (*graph.input, *graph.output, *graph.initializer)
@@ -221,8 +230,8 @@ def _check(path: Path, network: onnx.ModelProto) -> None:
 
 
 def _dims(value: onnx.ValueInfoProto) -> tuple[int, ...]:
-    """The dimensions of a tensor; 0 for an open one."""
-    return tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
+    """The dimensions of a tensor; 0 for an open one, which some exporters write as -1."""
+    return tuple(max(dim.dim_value, 0) for dim in value.type.tensor_type.shape.dim)
 
 
 def _fix_inputs(
@@ -293,7 +302,7 @@ def _with_newer_operators(path: Path, network: onnx.ModelProto) -> onnx.ModelPro
         ) from error
 
 
-def _folded(path: Path, network: onnx.ModelProto) -> onnx.ModelProto:
+def _folded(path: Path, network: onnx.ModelProto, size: tuple[int, int] | None) -> onnx.ModelProto:
     """The same network after ONNX Runtime has computed all that is constant in it."""
     # What the exporter knew of the shapes may be wrong for another size.
     del network.graph.value_info[:]
@@ -312,8 +321,9 @@ def _folded(path: Path, network: onnx.ModelProto) -> onnx.ModelProto:
                 disabled_optimizers=UNWANTED,
             )
         except Exception as error:
+            remedy = "export it again" if size is None else OTHER_SIZE
             raise ModelError(
-                f"{path}: ONNX Runtime refuses it ({_short(error)}); export it again"
+                f"{path}: ONNX Runtime refuses it ({_short(error)}); {remedy}"
             ) from error
         folded = onnx.load(options.optimized_model_filepath)
     kept = [one for one in folded.opset_import if one.domain in ("", "ai.onnx")]
@@ -331,8 +341,8 @@ def _outputs_of(path: Path, network: onnx.ModelProto) -> dict[str, Shape]:
         found = session.run(None, {image.name: np.full(_dims(image), 0.4, np.float32)})
     except Exception as error:
         raise ModelError(
-            f"{path} does not run at {_dims(image)[3]}x{_dims(image)[2]} ({_short(error)}); give "
-            "another --size, or export it again"
+            f"{path} does not run at {_dims(image)[3]}x{_dims(image)[2]} ({_short(error)}); "
+            f"{OTHER_SIZE}"
         ) from error
     names = [output.name for output in session.get_outputs()]
     shapes = {name: tuple(array.shape) for name, array in zip(names, found, strict=True)}

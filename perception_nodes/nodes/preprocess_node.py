@@ -279,8 +279,8 @@ class PreprocessNode(RedundantNode):
         bits = self._preprocessor.sample_bits
         if bits not in (0, 8, self._bits_told, self.settings.sample_bits):
             self.get_logger().warning(
-                f"the brightest frames so far need {bits} bits a sample: all are scaled by them from "
-                "now on; if the camera has another number, give it as sample_bits"
+                f"the brightest frames so far need {bits} bits a sample, by which all are scaled "
+                "from now on; if the camera has another number, give it as sample_bits"
             )
         self._bits_told = bits
 

@@ -53,7 +53,7 @@ class Preprocessor:
             stretch: whether a frame fills the input whatever its shape, instead of a letterbox.
             padding: grey of the letterbox's border.
             sample_bits: significant bits of frames with 16 bits a sample; 0: the most that
-                `significant_bits` has found so far in the first frame or `BRIGHTER_FRAMES` in a row.
+                `significant_bits` has found in the first frame, or `BRIGHTER_FRAMES` in a row.
         """
         self._padding = padding
         self._given_bits = self.sample_bits = sample_bits

@@ -151,11 +151,39 @@ def test_a_missing_key_is_named(folder, key):
         ("outputs__reg_max", 1),
         ("outputs__box", ["b8"]),
         ("classes", []),
+        ("input__width", True),
+        ("input__width", "64"),
+        ("outputs__strides", [8.0, 16]),
+        ("version", True),
     ],
 )
 def test_a_value_that_cannot_be_is_refused(folder, key, value):
     make_model(folder, **{key: value})
     assert str(folder) in refusal("toy")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("input__reszie", "stretch"),
+        ("outputs__rag_max", 4),
+        ("s8", {"file": "toy.onnx", "sha256": "0" * 64, "size": 3}),
+    ],
+)
+def test_a_misspelt_key_is_named(folder, key, value):
+    make_model(folder, **{key: value})
+    named = "s8.size" if key == "s8" else key.replace("__", ".")
+    assert f"{named}: Extra inputs are not permitted" in refusal("toy")
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [(["car", "car"], "there is the class 'car' twice"), (["car", " "], "a class without a name")],
+)
+def test_names_that_cannot_tell_classes_apart_are_refused(folder, names, text):
+    make_model(folder, classes=names)
+    said = refusal("toy")
+    assert "classes: " in said and text in said
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the build tools: make compression")
 ultralytics = pytest.importorskip("ultralytics")
 
+from checkpoints import save_random
 from typer.testing import CliRunner
 from ultralytics.data.augment import LetterBox
 from ultralytics.utils.nms import non_max_suppression
@@ -123,6 +124,15 @@ def test_what_is_no_checkpoint_is_told_in_one_line(tmp_path):
     assert "it.pt cannot be read by ultralytics" in str(result.exception)
     assert "\n" not in str(result.exception)
     assert not (tmp_path / "models").exists()
+
+
+def test_a_size_that_a_checkpoint_cannot_have_is_told_before_it_is_exported(tmp_path):
+    save_random(tmp_path / "it.pt", "yolov8n", ["car"])
+    arguments = ["--size", "416x250", "--out", str(tmp_path / "models")]
+    result = CliRunner().invoke(app, ["model", "import", str(tmp_path / "it.pt"), *arguments])
+    said = str(result.exception)
+    assert f"{tmp_path / 'it.pt'} cannot have an input of 416x250" in said
+    assert "--size of multiples of 32" in said
 
 
 class Tool:

@@ -1,6 +1,7 @@
 """Each head against a plain decoder of the original network's own outputs."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import onnxruntime
@@ -10,7 +11,9 @@ from toy_detectors import GREY, HEIGHT, SIZE, WIDTH, cells, detector, written
 
 from perception_nodes.backends.contract import BackendSettings, open_backend
 from perception_nodes.backends.model import ModelError, load_model
+from perception_nodes.importing import importer
 from perception_nodes.importing.importer import Options, understand, write_model
+from perception_nodes.importing.source import read_onnx
 
 STRIDES = (8, 16, 32)
 CLASSES = 3
@@ -370,6 +373,62 @@ def test_classes_must_be_named_and_as_many_as_there_are(tmp_path):
     assert "has 3 classes by its outputs, --classes gives 2" in said
     facts = {"names": "{0: 'car', 1: 'bus', 2: 'car'}"}
     assert "has the class 'car' twice" in refusal(detector(grid(), facts=facts), tmp_path)
+    facts = {"names": "['car', 'bus', ' ']"}
+    assert "has a class without a name" in refusal(detector(grid(), facts=facts), tmp_path)
+
+
+@pytest.mark.parametrize("head", ["ultralytics-nms", "detr"])
+@pytest.mark.parametrize("given", [NAMES[:2], [*NAMES, "van"]])
+def test_a_head_of_numbers_has_as_many_classes_as_its_metadata_names(head, given, tmp_path):
+    original = detector(HEADS[head][0](), facts={"names": str(NAMES)})
+    said = refusal(original, tmp_path, classes=given)
+    assert f"has 3 classes by its metadata, --classes gives {len(given)}" in said
+
+
+@pytest.mark.parametrize(
+    "names", ['{"2": "truck", "0": "car", "1": "bus"}', '["car", "bus", "truck"]']
+)
+def test_names_in_json_are_read(names, tmp_path):
+    path = written(detector(grid(), facts={"names": names}), tmp_path / "it.onnx")
+    assert understand(path, Options()).classes == NAMES
+
+
+@pytest.mark.parametrize("names", ["car bus truck", "{1: 'a', 2: 'b'}", "{'a': 0, 'b': 1}", "[]"])
+def test_names_that_are_not_understood_are_not_taken_for_coco(names, tmp_path):
+    network = detector(objects(), facts={"names": names})
+    said = refusal(network, tmp_path)
+    assert names in said and "in a form that is not known" in said and "--classes" in said
+    path = written(network, tmp_path / "it.onnx")
+    assert understand(path, Options(classes=NAMES)).classes == NAMES
+
+
+def test_suppression_inside_is_told_with_its_threshold(tmp_path, monkeypatch):
+    path = written(detector(objects()), tmp_path / "it.onnx")
+    assert not any("score_threshold" in note for note in understand(path, Options()).notes)
+    source = replace(read_onnx(path, None), operators=frozenset({"NonMaxSuppression"}))
+    monkeypatch.setitem(importer._READERS, ".onnx", lambda *_: source)
+    assert any("score_threshold" in note for note in understand(path, Options()).notes)
+
+
+@pytest.mark.parametrize("head", ["ultralytics-nms", "detr"])
+@pytest.mark.parametrize(("score", "absurd"), [(0.3, True), (0, False)])
+def test_an_object_whose_class_has_no_name_does_not_vanish(
+    head, score, absurd, tmp_path, monkeypatch
+):
+    """One that no test picture has shown; of rows that are padding the number says nothing."""
+    outputs = HEADS[head][0]()
+    rows = outputs["labels" if head == "detr" else "output0"]
+    labels = rows if head == "detr" else rows[..., 5]
+    scores = outputs["scores"] if head == "detr" else rows[..., 4]
+    labels[:], labels[0, 4], scores[0, 4] = 0, 2, score
+    path = written(detector(outputs), tmp_path / "it.onnx")
+    monkeypatch.setattr(importer, "_check_numbers", lambda *_: None)
+    imported = understand(path, Options(classes=NAMES[:2], keep=NAMES[:1], head=head))
+    if absurd:
+        with pytest.raises(ModelError, match="whose class the model does not name"):
+            write_model(imported, tmp_path / "toy")
+    else:
+        write_model(imported, tmp_path / "toy")
 
 
 @pytest.mark.parametrize("head", ["ultralytics-nms", "detr"])

@@ -1,6 +1,9 @@
 """Files that cannot be imported: one line each, and nothing is written."""
 
+import errno
+import hashlib
 import json
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +14,8 @@ import onnx
 import openvino
 import pytest
 import typer
-from onnx import TensorProto, numpy_helper
+import yaml
+from onnx import TensorProto, helper, numpy_helper
 from toy_detectors import GREY, cells, detector, written
 from typer.testing import CliRunner
 
@@ -85,6 +89,11 @@ def unfit(network):
     network.graph.node[0].input[0] = "nothing"
 
 
+def open_batch_and_rows(network):
+    dims = network.graph.input[0].type.tensor_type.shape.dim
+    dims[0].dim_value = dims[2].dim_value = -1
+
+
 FAULTS = {
     half: "is in half precision; export it again in float32",
     custom: "has custom operators (com.example.Add)",
@@ -94,6 +103,7 @@ FAULTS = {
     channels_last: "is not float32 [1, 3, height, width]",
     of_bytes: "is not float32 [1, 3, height, width]",
     unfit: "ONNX Runtime refuses it",
+    open_batch_and_rows: "leaves the size of its input open",
     short: "are not whole",
     impossible: "does not run at 96x64",
 }
@@ -142,6 +152,39 @@ def test_what_is_no_network_is_refused(content, tmp_path):
         understand(path, Options())
 
 
+@pytest.mark.parametrize("name", ["it.tflite", "it.ncnn.param"])
+def test_a_file_of_another_kind_is_told_those_that_are_read(name, tmp_path):
+    (tmp_path / name).write_bytes(b"7767517\n1 1\n")
+    with pytest.raises(
+        ModelError, match=r"\.xml with its \.bin.*python -m model_compression\.ncnn"
+    ):
+        understand(tmp_path / name, Options())
+
+
+@pytest.mark.parametrize("ending", [".onnx", ".xml"])
+def test_a_size_that_a_network_cannot_have_is_told_with_those_that_it_can(ending, tmp_path):
+    network = detector(grid(), size=("w", "h"))
+    # The join of a map with itself after a way down and up, which rounds.
+    nodes = [
+        helper.make_node("MaxPool", ["images"], ["down"], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("Resize", ["down", "", "scales"], ["up"]),
+        helper.make_node("Concat", ["images", "up"], ["joined"], axis=1),
+        helper.make_node("Conv", ["joined", "wide"], ["t1"]),
+    ]
+    del network.graph.node[0]
+    for place, node in enumerate(nodes):
+        network.graph.node.insert(place, node)
+    wide, scales = np.tile(GREY, 2).reshape(1, 6, 1, 1), np.array([1, 1, 2, 2], np.float32)
+    network.graph.initializer.append(numpy_helper.from_array(wide, "wide"))
+    network.graph.initializer.append(numpy_helper.from_array(scales, "scales"))
+    path = written(network, tmp_path / "it.onnx")
+    if ending == ".xml":
+        xml = path.with_suffix(".xml")
+        openvino.save_model(openvino.Core().read_model(path), xml, compress_to_fp16=False)
+    with pytest.raises(ModelError, match="give another --size, in multiples of 32"):
+        understand(path.with_suffix(ending), Options(classes=NAMES, size=(95, 63)))
+
+
 def command(*arguments: object, status: int) -> str:
     result = CliRunner().invoke(app, ["model", "import", *map(str, arguments)])
     assert result.exit_code == (status if not result.exception else 1), result.output
@@ -165,10 +208,18 @@ def test_the_command_writes_a_model_once(tmp_path: Path) -> None:
     "arguments, text",
     [
         (["--size", "big"], "--size 'big' is not of the form"),
+        (["--size", "00x00"], "--size '00x00' is not of the form"),
         (["--color", "HSV"], "--color 'HSV' is unknown"),
         (["--std", "0"], "--std '0' is not"),
         (["--mean", "1,2"], "--mean '1,2' is not"),
         (["--classes", "missing.txt"], "--classes 'missing.txt' is neither"),
+        (["--classes", "coco.names"], "--classes 'coco.names' is neither"),
+        (["--classes", "lists/own"], "--classes 'lists/own' is neither"),
+        (["--classes", "pyproject.toml,a,README.yaml"], "README.yaml' is neither"),
+        (
+            ["--classes", str(Path(__file__).parents[2] / "colcon_defaults.yaml")],
+            "yaml' is neither",
+        ),
         (["--classes", "car"], "has 3 classes by its outputs"),
         (["--name", "a/b"], "'a/b' cannot name a model"),
     ],
@@ -192,7 +243,7 @@ def test_a_network_that_a_runtime_refuses_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("perception_nodes.importing.importer.check_runs", refuse)
     path = written(detector(grid()), tmp_path / "it.onnx")
     command(path, "--out", tmp_path / "models", "--classes", "a,b,c", status=2)
-    assert not list((tmp_path / "models").iterdir())
+    assert not (tmp_path / "models").exists()
     assert onnx.load(path).graph.node
 
 
@@ -207,10 +258,35 @@ def test_a_damaged_network_is_not_taken_on_trust(tmp_path, root):
     rows[:, 4:] = 0.1
     blind = written(detector({"output0": rows}), tmp_path / "blind.onnx")
     command(blind, *options, *frames, status=1)
-    assert not list(out.iterdir())
+    assert not out.exists()
     rows[:, 4] = 0.5
     command(written(detector({"output0": rows}), blind), *options, *frames, status=0)
     assert [path.name for path in out.iterdir()] == ["blind"]
+
+
+def test_of_two_imports_of_one_name_the_slower_is_refused(tmp_path, monkeypatch):
+    path, out = written(detector(grid()), tmp_path / "it.onnx"), tmp_path / "models"
+
+    def meanwhile(_model):
+        (out / "it").mkdir()
+        (out / "it/model.yaml").write_text("of the other")
+
+    monkeypatch.setattr("perception_nodes.importing.importer.check_runs", meanwhile)
+    said = command(path, "--out", out, "--classes", "a,b,c", status=2)
+    assert f"{out / 'it'} is there already; give another --name" in said
+    assert [one.name for one in out.iterdir()] == ["it"]
+    assert (out / "it/model.yaml").read_text() == "of the other"
+
+
+def test_a_full_disk_is_told_with_the_folder(tmp_path, monkeypatch):
+    def full(_model):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("perception_nodes.importing.importer.check_runs", full)
+    path, out = written(detector(grid()), tmp_path / "it.onnx"), tmp_path / "models"
+    said = command(path, "--out", out, "--classes", "a,b,c", status=2)
+    assert f"--out {out} cannot be written: No space left on device" in said
+    assert not out.exists()
 
 
 def test_a_tensor_of_our_name_is_told(tmp_path):
@@ -298,12 +374,22 @@ def test_a_list_of_names_may_be_long(tmp_path):
     assert load_model(str(tmp_path / "m/it")).classes == names
 
 
-def test_suffixes_may_be_in_capitals(tmp_path, monkeypatch):
-    path = written(detector(grid()), tmp_path / "it.onnx")
+def test_a_checkpoint_is_the_file_that_is_named(tmp_path, monkeypatch):
+    """And not the ONNX file that was made of it, which nobody has."""
+    path = written(detector(grid()), tmp_path / "exported.onnx")
     tool = "perception_nodes.cli.import_model.compression_tool"
     monkeypatch.setattr(tool, lambda *names: lambda file, size, folder: path)
-    command(tmp_path / "IT.PT", "--out", tmp_path / "m", "--classes", "a,b,c", status=0)
-    assert (tmp_path / "m/IT/model.yaml").is_file()
+    checkpoint = tmp_path / "IT.PT"
+    checkpoint.write_bytes(b"a checkpoint")
+    options = [checkpoint, "--out", tmp_path / "m", "--classes", "a,b,c"]
+    assert str(checkpoint) in command(*options, "--keep", "d", status=2)
+    command(*options, status=0)
+    facts = yaml.safe_load((tmp_path / "m/IT/model.yaml").read_text())["imported"]
+    assert facts["file"] == "IT.PT"
+    assert facts["sha256"] == hashlib.sha256(b"a checkpoint").hexdigest()
+
+
+def test_suffixes_may_be_in_capitals(tmp_path):
     said = command(tmp_path / "NEW.XML", "--int8", "--images", tmp_path, status=2)
     assert "--int8 needs the detector as ONNX" in said
 
