@@ -10,7 +10,7 @@ from typing import Any
 
 PERMISSIVE = frozenset(
     {
-        *("apache 2.0", "apache license 2.0", "mit", "mit license"),
+        *("apache 2.0", "apache license 2.0", "mit"),
         *("bsd", "bsd 2 clause", "bsd 3 clause"),
         *("cc0", "cc0 1.0", "cc by 4.0"),
         "our own",  # of whoever trains
@@ -25,9 +25,9 @@ JUDGED = frozenset(
 )
 """What detectors under permissive licences began with. That the weights are no copy of the images
 is a judgement, which docs/models.md tells of; as `_plain` writes them, and in no other wording."""
-COPYLEFT = re.compile(
-    r"((gnu )?[al]?gpl[ v]*[\d.]*( only| or later|\+)?( licen[cs]e)?|cc by sa [\d.]+)( \([^()]*\))?"
-)
+COPYLEFT = re.compile(r"(gnu )?[al]?gpl[ v]*[\d.]*( only| or later|\+)?|cc by sa [\d.]+")
+NOTES = re.compile(r"\((started from Ultralytics weights|https?://[^()\s]*)\)")
+"""What is known to restrict nothing."""
 UNSTATED = ("unknown", "not stated")
 """What a licence that nobody has said begins with."""
 
@@ -64,7 +64,7 @@ def terms_of(license: str) -> Terms:
 
 
 def says_more(license: str, other: str) -> bool:
-    """Whether a licence names terms that another one does not; notes in brackets aside."""
+    """Whether a licence names terms that another one does not."""
     return not _bare(license) <= _bare(other)
 
 
@@ -83,6 +83,7 @@ def materials(license: str, data: Any) -> list[tuple[str, str]]:
 
 
 def _terms_of_one(name: str) -> Terms:
+    name = re.sub(r"^the | licen[cs]e$", "", name)
     if name.startswith(UNSTATED):
         return Terms.UNSTATED
     if name in PERMISSIVE:
@@ -91,13 +92,15 @@ def _terms_of_one(name: str) -> Terms:
 
 
 def _names(license: str) -> list[str]:
-    parts = re.split(r"[;,]|\b(?:and|else|or(?! later))\b", _plain(license))
+    parts = re.split(r"[;,/]|\b(?:and|else|or(?! later)|the file says)\b", _plain(license))
     return [part.strip() for part in parts if part.strip()]
 
 
 def _bare(license: str) -> set[str]:
-    return {*_names(re.sub(r"\([^()]*\)|\blicen[cs]e\b", "", license, flags=re.IGNORECASE))}
+    words = re.sub(r"\blicen[cs]e\b", "", license, flags=re.IGNORECASE)
+    return {*(_names(words) or [_plain(license)])} - {""}
 
 
 def _plain(license: str) -> str:
-    return re.sub(r"[-_\s]+", " ", license).strip().casefold()
+    words = re.sub(r",? version\b", "", NOTES.sub("", license), flags=re.IGNORECASE)
+    return re.sub(r"[-_\s]+", " ", words).strip().casefold()

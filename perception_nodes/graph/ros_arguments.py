@@ -89,15 +89,18 @@ class RosArguments:
 
     def full_name(self, node: str) -> str:
         """The name of a node with its namespace."""
-        return f"{self.namespace.rstrip('/')}/{node}"
+        rule = f"{node}:__ns:="
+        own = [text.removeprefix(rule) for text in self.for_every_node if text.startswith(rule)]
+        return f"{(own or [self.namespace])[0].rstrip('/')}/{node}"
 
     def topic_of(self, node: str, topic: str) -> str:
         """The full name of a node's topic, as the remappings leave it."""
+        namespace = self.full_name(node).rpartition("/")[0]
 
         def full(name: str) -> str:
             if name.startswith("~"):
                 return self.full_name(node) + name[1:]
-            return name if name.startswith("/") else self.full_name(name)
+            return name if name.startswith("/") else f"{namespace}/{name}"
 
         for flag, text in pairwise(self.for_every_node):
             before, _, target = text.replace("rostopic://", "").partition(":=")
@@ -236,6 +239,8 @@ def _namespace(remapping: str, namespace: str) -> str:
         raise SettingsError(f"ROS argument -r {remapping!r} is not of the form FROM:=TO")
     if name in ("__node", "__name"):
         raise SettingsError(f"ROS argument -r {remapping}: a graph has several nodes, name one")
+    if "*" in name:
+        raise SettingsError(f"ROS argument -r {remapping}: ROS takes no * there; name each topic")
     allowed = NAMESPACE if name.endswith("__ns") else TARGET
     if not allowed.fullmatch(value):
         raise SettingsError(

@@ -290,8 +290,9 @@ def _check_order(model: Model, heads: HeadTensors) -> None:
         ModelError: one of the best ends before it begins.
     """
     if isinstance(model.outputs, CellsSpec):  # a head of levels cannot cross its sides
-        best = np.argsort(-heads.classes[0][0].max(axis=0), kind="stable")[:BEST]
-        boxes = heads.boxes[0][0][:, best]
+        scores = heads.classes[0][0].max(axis=0)
+        best = np.argsort(-scores, kind="stable")[:BEST]
+        boxes = heads.boxes[0][0][:, best[scores[best] > EVERYTHING.score_threshold]]
         if (boxes[2:] + NEAR_PX < boxes[:2]).any():
             raise _no_corners(model, "some end before they begin")
 

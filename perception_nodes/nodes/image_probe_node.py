@@ -27,7 +27,7 @@ class ImageProbeNode(PerceptionNode):
     def open(self) -> None:
         """Subscribe."""
         self._begin_ns = time.monotonic_ns() + DISCOVERY_NS
-        self._received = self._lost = 0
+        self._received = self._lost = self._changes = 0
         self._picture, self._refused = "", ""
         self._topic = ImageTopic(self, self.settings, self._take)
         self._topic.open()
@@ -45,8 +45,10 @@ class ImageProbeNode(PerceptionNode):
             return
         self._received += facts.received
         self._lost += facts.lost
+        self._changes += facts.changes
         if now_ns > self._begin_ns + LISTENING_NS:
-            self._tell(replace(facts, received=self._received, lost=self._lost))
+            heard = replace(facts, received=self._received, lost=self._lost, changes=self._changes)
+            self._tell(heard)
             self.finished = True
 
     def _take(self, data: Buffer, *_: object) -> None:

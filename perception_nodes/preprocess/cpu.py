@@ -1,5 +1,6 @@
 """The preprocessor on the CPU: OpenCV writes the network's input straight into the slot."""
 
+from collections import deque
 from contextlib import nullcontext
 
 import cv2
@@ -21,7 +22,9 @@ from perception_nodes.preprocess.encodings import (
 from perception_nodes.preprocess.placement import Placement, Placer
 
 BRIGHTER_FRAMES = 5
-"""Frames in a row that need more bits before the picture is scaled by them."""
+"""So many that need more bits are the scene; fewer may be disturbed."""
+RECENT_FRAMES = 30
+"""Among which they are counted: lamps and exposures alternate."""
 
 
 class Preprocessor:
@@ -53,11 +56,12 @@ class Preprocessor:
             stretch: whether a frame fills the input whatever its shape, instead of a letterbox.
             padding: grey of the letterbox's border.
             sample_bits: significant bits of frames with 16 bits a sample; 0: the most that
-                `significant_bits` has found in the first frame, or `BRIGHTER_FRAMES` in a row.
+                `significant_bits` has found in the first frame, or in `BRIGHTER_FRAMES` of the
+                last `RECENT_FRAMES`.
         """
         self._padding = padding
         self._given_bits = self.sample_bits = sample_bits
-        self._brighter: list[int] = []
+        self._needed: deque[int] = deque(maxlen=RECENT_FRAMES)
         self.placer = Placer(width, height, undistort, stretch)
         self.calibrate = self.placer.calibrate
         self._placement = self.placer.place(width, height)
@@ -124,10 +128,13 @@ class Preprocessor:
         return image.copies
 
     def _learn_bits(self, needed: int) -> None:
-        # Darker frames must not change the brightness of the picture, nor a single disturbed one.
-        self._brighter = [*self._brighter, needed] if needed > self.sample_bits else []
-        if not self.sample_bits or len(self._brighter) >= BRIGHTER_FRAMES:
-            self.sample_bits, self._brighter = min(self._brighter), []
+        self._needed.append(needed)
+        if self.sample_bits <= 8:  # the first frame of 16 bits a sample
+            self.sample_bits = needed
+        elif needed > self.sample_bits:
+            # Darker frames must not change the brightness of the picture, nor a disturbed one.
+            brightest = sorted(self._needed)[-BRIGHTER_FRAMES:]
+            self.sample_bits = max(self.sample_bits, brightest[0])
 
     def _scale_into(self, planes: list[Plane], image: ImageView, out: NDArray[np.uint8]) -> None:
         box = self._placement.letterbox

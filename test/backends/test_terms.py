@@ -13,6 +13,12 @@ from perception_nodes.backends.terms import MEANING, Terms, materials, says_more
         ("CC0 1.0 and CC-BY-4.0", Terms.PERMISSIVE),
         ("MIT; BSD-3-Clause", Terms.PERMISSIVE),
         ("our own", Terms.PERMISSIVE),
+        ("The MIT License (https://opensource.org/license/mit)", Terms.PERMISSIVE),
+        ("Apache License, Version 2.0", Terms.PERMISSIVE),
+        ("MIT/Apache-2.0", Terms.PERMISSIVE),
+        ("Apache-2.0; the file says AGPL-3.0 License", Terms.COPYLEFT),
+        ("AGPL-3.0 (evaluation only)", Terms.OTHER),
+        ("CC BY-SA 4.0 (research use only)", Terms.OTHER),
         ("annotations CC BY 4.0, images of Flickr under their own terms", Terms.JUDGED),
         ("weights BSD-3-Clause, images of ImageNet for non-commercial research", Terms.JUDGED),
         ("images of Flickr under their own terms", Terms.OTHER),
@@ -46,7 +52,14 @@ def test_each_has_a_meaning():
 @pytest.mark.parametrize(
     ("license", "other", "more"),
     [
-        ("AGPL-3.0 License (https://ultralytics.com/license)", "AGPL-3.0 (by us)", False),
+        (
+            "AGPL-3.0 License (https://ultralytics.com/license)",
+            "AGPL-3.0 (started from Ultralytics weights)",
+            False,
+        ),
+        ("MIT (non-commercial)", "MIT", True),
+        ("(proprietary)", "MIT", True),
+        ("License", "MIT", True),
         ("AGPL-3.0", "Apache-2.0", True),
         ("AGPL-3.0", "Apache-2.0 and AGPL-3.0", False),
         ("unknown", "MIT", True),

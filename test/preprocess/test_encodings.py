@@ -9,7 +9,7 @@ from pictures import BAYER, DEEP_ENCODINGS, ENCODINGS, compressed, frame, scene,
 
 from perception_nodes.core.frame import FrameHeader, FrameRecord, FrameRejected
 from perception_nodes.core.geometry import Letterbox
-from perception_nodes.preprocess.cpu import BRIGHTER_FRAMES, Preprocessor
+from perception_nodes.preprocess.cpu import BRIGHTER_FRAMES, RECENT_FRAMES, Preprocessor
 from perception_nodes.preprocess.encodings import planes_of
 from perception_nodes.preprocess.formats import ALIASES, BYTES_PER_PIXEL, DEEP, check_in_place
 
@@ -124,12 +124,22 @@ def test_a_disturbed_frame_does_not_darken_the_pictures_that_follow():
     processor = Preprocessor(WIDTH, HEIGHT, undistort=False)
     out = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     shown = []
-    for brightest in (*[2048, 65535] * BRIGHTER_FRAMES, *[65535] * BRIGHTER_FRAMES, 2048):
+    rare = [2048] * (RECENT_FRAMES // (BRIGHTER_FRAMES - 1))
+    for brightest in (*[*rare, 65535] * 10, *[2048, 65535] * BRIGHTER_FRAMES, 2048):
         pixels = np.full((512, 832), brightest, "<u2")
         processor.write(view(832, 512, "mono16", 1664, pixels.tobytes()), out, FrameHeader())
         shown.append(int(out[128, 208, 0]))
-    # Those that follow each other are the scene.
-    assert shown == [*[128, 255] * BRIGHTER_FRAMES, *[255] * BRIGHTER_FRAMES, 8]
+    assert shown[: 10 * len(rare) + 10] == [*[128] * len(rare), 255] * 10
+    assert shown[-1] == 8  # where many alternate with darker ones they are the scene
+
+
+def test_the_first_frame_of_more_than_8_bits_tells_how_many():
+    processor = Preprocessor(WIDTH, HEIGHT, undistort=False)
+    out = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    processor.write(view(832, 512, "mono8", 832, bytes(512 * 832)), out, FrameHeader())
+    deep = np.full((512, 832), 2048, "<u2").tobytes()
+    processor.write(view(832, 512, "mono16", 1664, deep), out, FrameHeader())
+    assert out[128, 208, 0] == 128
 
 
 def test_an_outlier_does_not_darken_the_picture():
