@@ -211,9 +211,9 @@ def explained(path: Path, option: str, kind: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        named = Path(error.filename) if isinstance(error.filename, str) else path
-        if not (named.is_relative_to(path) or named.parent == path.parent):
-            raise
+        named = Path(error.filename or path)
+        if not (named.is_relative_to(path) or path.is_relative_to(named.parent)):
+            raise  # of something that was read meanwhile
         raise SettingsError(
             f"{option} {path} cannot be written: {error.strerror or error}; name another {kind}"
         ) from error

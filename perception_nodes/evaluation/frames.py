@@ -63,7 +63,7 @@ class FrameSource:
             for path in list_images(folder):
                 view = ImageView.of_pixels(LabelledImage.without_objects(path).pixels())
                 preprocessor.write(view, pixels, FrameHeader())
-                yield f"{folder.name}/{path.relative_to(folder)}", pixels
+                yield f"{_set_name(folder)}/{path.relative_to(folder)}", pixels
 
     def _of_drive(
         self, bag: Path, pixels: NDArray[np.uint8]
@@ -91,3 +91,12 @@ class FrameSource:
     def _note(self, text: str) -> None:
         if text not in self.notes:
             self.notes.append(text)
+
+
+def _set_name(folder: Path) -> str:
+    """What to call a folder: `highway/images/train`, since `train` would not tell of which set."""
+    parts = folder.absolute().parts
+    if "images" in parts[2:]:
+        first = len(parts) - 2 - parts[::-1].index("images")
+        return "/".join(parts[first:])
+    return folder.name

@@ -69,10 +69,6 @@ def check_in_place(image: ImageView) -> tuple[str, int]:
     return check_frame(image)
 
 
-MIN_MOSAIC_SIDE = 4
-"""OpenCV makes smaller mosaics black."""
-
-
 def check_frame(image: ImageView) -> tuple[str, int]:
     """Check that size, step and data of an uncompressed frame fit together.
 
@@ -105,8 +101,4 @@ def check_frame(image: ImageView) -> tuple[str, int]:
     if encoding.startswith(("bayer", "nv", "uyvy", "yuyv")):
         if width % 2 or (height % 2 and encoding not in ("uyvy", "yuyv")):
             raise FrameRejected(f"{encoding}: size {width}x{height} is not even")
-    if encoding.startswith("bayer") and min(width, height) < MIN_MOSAIC_SIDE:
-        raise FrameRejected(
-            f"{encoding}: size {width}x{height} is less than {MIN_MOSAIC_SIDE} pixels each way"
-        )
     return encoding, rows
