@@ -60,6 +60,7 @@ def test_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
         for place in range(2)
     ]
     chosen = choose_frames([], folders, 20, INPUT)
+    assert {name.rpartition("/")[0] for name in chosen.names} == {"0/images", "1/images"}
     assert len(chosen.names) == 20
     assert len({frame.tobytes() for frame in chosen.frames}) == 20
 

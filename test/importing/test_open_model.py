@@ -13,6 +13,8 @@ from perception_nodes.evaluation.agreement import agreement, detect
 from perception_nodes.evaluation.frames import FrameSource
 from perception_nodes.evaluation.gate import parent_of
 
+EIGHT_BITS = ["open-n", "open-s"]
+
 
 def objects(model, runtime, frames):
     backend = open_backend(runtime, BackendSettings())
@@ -38,7 +40,7 @@ def forbidden(model: Model) -> list[tuple[str, str]]:
 
 def test_models_that_are_open_have_nothing_of_other_terms(root: Path) -> None:
     names = [folder.name for folder in root.glob("models/open-*")]
-    assert len(names) >= 2
+    assert len(names) == 4
     assert {name: forbidden(load_model(name)) for name in names} == dict.fromkeys(names, [])
     assert forbidden(load_model("road-n"))
 
@@ -66,10 +68,11 @@ def test_other_terms_anywhere_in_the_chain_are_noticed(
     assert license.startswith(said)
 
 
-def test_it_sees_what_its_parent_sees(root: Path) -> None:
-    model = load_model("open-n")
+@pytest.mark.parametrize("name", EIGHT_BITS)
+def test_it_sees_what_its_parent_sees(root: Path, name: str) -> None:
+    model = load_model(name)
     parent = parent_of(model)
-    assert parent.name == "open-n-float"
+    assert parent.name == f"{name}-float"
     source = FrameSource([root / "bags/sample"], [], model.input)
     frames = [pixels.copy() for _, pixels in source.frames()][::20]
     reference = objects(parent, "onnxruntime", frames)
@@ -79,13 +82,14 @@ def test_it_sees_what_its_parent_sees(root: Path) -> None:
         assert found.share > 0.9
 
 
-def test_its_accuracy_in_8_bits_is_within_a_point_of_its_float_weights() -> None:
-    eight, whole = load_model("open-n").map50_95, load_model("open-n-float").map50_95
+@pytest.mark.parametrize("name", EIGHT_BITS)
+def test_its_accuracy_in_8_bits_is_within_a_point_of_its_float_weights(name: str) -> None:
+    eight, whole = load_model(name).map50_95, load_model(f"{name}-float").map50_95
     assert eight.keys() == whole.keys() and len(eight) > 3
     losses = [whole[name] - eight[name] for name in eight]
     assert sum(losses) / len(losses) <= 0.01
 
 
-@pytest.mark.parametrize("name", ["road-n", "open-n"])
+@pytest.mark.parametrize("name", ["road-n", *EIGHT_BITS])
 def test_it_has_the_classes_of_the_road_models(name: str) -> None:
     assert load_model(name).classes == load_model("road-s").classes
