@@ -59,7 +59,7 @@ test: dev sample ## run all tests but the slow ones and those of training, strea
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not (ros or slow or stream or browser)" $(ARGS) $(OR_NONE)
 	$(BIN)/python -m pytest -m "ros and not (slow or stream or browser)" $(ARGS) $(OR_NONE)
 
-slow-test: dev sample ## run the tests that take longer: every command interrupted, kills again and again
+slow-test: dev sample ## run the tests that take longer: every command interrupted, several cameras, HIL, kills again and again
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 compression-test: compression dev ## test the training, pruning and quantization of models

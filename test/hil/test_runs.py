@@ -25,7 +25,12 @@ from perception_nodes.hil.topology import run_scenario
 from perception_nodes.hil.unit import TOKEN_VARIABLE, RemoteUnit
 from perception_nodes.transport.memory import SHM_FOLDER
 
-pytestmark = [pytest.mark.ros, pytest.mark.timeout(120), pytest.mark.usefixtures("domain")]
+pytestmark = [
+    pytest.mark.ros,
+    pytest.mark.slow,
+    pytest.mark.timeout(120),
+    pytest.mark.usefixtures("domain"),
+]
 DRIVE = "synthetic:320x240@15*105"
 SLACK = {"deadline_ms": 500.0, "hang_after_ms": 1000.0}
 

@@ -26,7 +26,7 @@ from perception_nodes.hil.inject import obeying
 from perception_nodes.transport.lease import Lease
 from perception_nodes.transport.shm import Endpoint
 
-pytestmark = [pytest.mark.ros, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(180)]
 CAMERAS = ("front", "rear")
 SIZE = (120, 160)
 PERIOD_S = 0.04

@@ -49,6 +49,7 @@ def test_every_1080p_frame_arrives_and_is_accounted_for(
         assert stamps == sorted(stamps), "stages follow each other"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["dds", "shm"])
 def test_recorded_stamps_are_kept_in_simulated_time(
     measured: Play, root: Path, source: str

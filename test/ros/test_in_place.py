@@ -19,7 +19,7 @@ from perception_nodes.gpu.preprocess_job import plan_frame
 from perception_nodes.preprocess.placement import Placement
 from perception_nodes.transport.cdr_reader import read_image
 
-pytestmark = [pytest.mark.ros, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.ros, pytest.mark.slow, pytest.mark.timeout(240)]
 MODEL = load_model("road-xs")
 
 

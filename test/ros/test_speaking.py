@@ -115,6 +115,7 @@ def strike_all() -> dict[Cell, Told]:
     return table
 
 
+@pytest.mark.slow
 def test_the_one_who_is_left_speaks_at_once_and_goes_on() -> None:
     for (first, second, number), told in strike_all().items():
         cell = f"{first}, then {second}, {signal.Signals(number).name}: {told}"
