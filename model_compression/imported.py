@@ -386,7 +386,7 @@ def quantize_imported(
     network = onnx.load(parent.path)
     quantizer = quantizer_for(network, trial.frames, made.name)
     say(f"quantized by {quantizer.name} on {len(trial.frames)} frames")
-    used = origin_of(trial.frames, frames_license)
+    used = calibrated_on(trial.frames, frames_license)
     costs: dict[str, float] = {}
     refusals: list[Check] = []
     for count in KEPT_FLOAT:
@@ -417,7 +417,7 @@ def _table(costs: dict[str, float], most: int = 8) -> str:
     return "\n".join(["cost of 8 bits by layer, thousandths an object:", *shown])
 
 
-def origin_of(frames: Frames, license: str) -> tuple[dict[str, Any], list[dict[str, str]]]:
+def calibrated_on(frames: Frames, license: str) -> tuple[dict[str, Any], list[dict[str, str]]]:
     """What `model.yaml` says of calibration frames, under `quantization` and `data`."""
     counts = Counter(re.split("[:/]", name)[0] for name, _ in frames)
     together = hashlib.sha256(b"".join(frame.tobytes() for _, frame in frames)).hexdigest()
