@@ -52,7 +52,20 @@ class _Scored:
 
     suppressed = False
 
-    def _write(self, name: str, classes: int, to: Writer) -> tuple[str, str]:
+    def write(self, source: Source, classes: int, to: Writer) -> tuple[str, str]:
+        """See `Head`."""
+        boxes, scores = self._parts(source, classes, to)
+        return to.middles(boxes), scores
+
+    def _classes(self, source: Source, *counts: int) -> int | None:
+        """How many classes the rows have, if there is one of these counts of them."""
+        found = only_output(source)
+        if found is None or found[1][1] not in counts or found[1][2] <= 5:
+            return None
+        return found[1][2] - 5
+
+    def _parts(self, source: Source, classes: int, to: Writer) -> tuple[str, str]:
+        ((name, _),) = source.outputs.items()
         columns = to.turned(name)
         scores = to.op("Mul", to.part(columns, 1, 5, 5 + classes), to.part(columns, 1, 4, 5))
         return to.part(columns, 1, 0, 4), scores
@@ -70,17 +83,7 @@ class Anchors(_Scored):
 
     def classes(self, source: Source) -> int | None:
         """See `Head`."""
-        found = only_output(source)
-        counts = 3 * source.cells(*STRIDES), 3 * source.cells(*STRIDES, 64)
-        if found is None or found[1][1] not in counts or found[1][2] <= 5:
-            return None
-        return found[1][2] - 5
-
-    def write(self, source: Source, classes: int, to: Writer) -> tuple[str, str]:
-        """See `Head`."""
-        ((name, _),) = source.outputs.items()
-        boxes, scores = self._write(name, classes, to)
-        return to.middles(boxes), scores
+        return self._classes(source, 3 * source.cells(*STRIDES), 3 * source.cells(*STRIDES, 64))
 
 
 class YoloxDecoded(_Scored):
@@ -93,22 +96,10 @@ class YoloxDecoded(_Scored):
         """BGR from 0 to 255, in a letterbox."""
         return Normalisation("BGR", std=(1.0, 1.0, 1.0))
 
-    def _rows(self, source: Source) -> int | None:
-        found = only_output(source)
-        if found is None or found[1][1] != source.cells(*STRIDES) or found[1][2] <= 5:
-            return None
-        return found[1][2] - 5
-
     def classes(self, source: Source) -> int | None:
         """See `Head`."""
         fits = "Exp" in source.operators or not source.sliced
-        return self._rows(source) if fits else None
-
-    def write(self, source: Source, classes: int, to: Writer) -> tuple[str, str]:
-        """See `Head`."""
-        ((name, _),) = source.outputs.items()
-        boxes, scores = self._write(name, classes, to)
-        return to.middles(boxes), scores
+        return self._classes(source, source.cells(*STRIDES)) if fits else None
 
 
 class YoloxRaw(YoloxDecoded):
@@ -119,12 +110,12 @@ class YoloxRaw(YoloxDecoded):
 
     def classes(self, source: Source) -> int | None:
         """See `Head`."""
-        return self._rows(source) if "Exp" not in source.operators else None
+        fits = "Exp" not in source.operators
+        return self._classes(source, source.cells(*STRIDES)) if fits else None
 
     def write(self, source: Source, classes: int, to: Writer) -> tuple[str, str]:
         """See `Head`."""
-        ((name, _),) = source.outputs.items()
-        boxes, scores = self._write(name, classes, to)
+        boxes, scores = self._parts(source, classes, to)
         corners, strides = cells_of(source, STRIDES)
         stride = to.constant(strides[None, None])
         moved = to.op("Add", to.part(boxes, 1, 0, 2), to.constant(corners.T[None]))
@@ -145,11 +136,7 @@ class Yolov6(_Scored):
 
     def classes(self, source: Source) -> int | None:
         """See `Head`."""
-        return None if source.sliced else YoloxDecoded()._rows(source)
-
-    def write(self, source: Source, classes: int, to: Writer) -> tuple[str, str]:
-        """See `Head`."""
-        return YoloxDecoded().write(source, classes, to)
+        return None if source.sliced else self._classes(source, source.cells(*STRIDES))
 
 
 class NanodetPlus:

@@ -142,12 +142,12 @@ class Head(Protocol):
         ...
 
 
-def only_output(source: Source, dims: int = 3) -> tuple[str, Shape] | None:
-    """The network's output and its shape if it has one only, of one image and `dims` dimensions."""
+def only_output(source: Source) -> tuple[str, Shape] | None:
+    """The network's output and its shape if it has one only, of one image and three dimensions."""
     if len(source.outputs) != 1:
         return None
     ((name, shape),) = source.outputs.items()
-    return (name, shape) if len(shape) == dims and shape[0] == 1 else None
+    return (name, shape) if len(shape) == 3 and shape[0] == 1 else None
 
 
 class Numbered(ABC):

@@ -38,7 +38,6 @@ from perception_nodes.transport.cdr_writer import write_detection_array, write_f
 
 GUARD = b"\xa5" * 64
 """Lies before and behind each message, so that a view out of bounds is noticed."""
-GUARD_BYTE = GUARD[0]
 STORE = typestore()
 SLOT_SIZE = (8, 8)
 BOXES = np.array([[1, 1, 7, 7], [-3, 2, 4, 9], [0, 0, 8, 8]], np.float32)

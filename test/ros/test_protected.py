@@ -187,7 +187,6 @@ class Bench:
             for name, content in (("health", Content.HEALTH), ("safe_stop", Content.SAFE_STOP))
         ]
         self.way = Way(0, lost)
-        self.changed_ns = 0
 
     def close(self) -> None:
         assert self._listener.close() is None

@@ -21,7 +21,6 @@ from perception_nodes.graph.supervisor import Supervisor
 pytestmark = [pytest.mark.ros, pytest.mark.timeout(120)]
 TIMEOUT_S = 60.0
 LOST, CUT = 11, 17
-STAMP = {"ffmpeg": lambda m: m.header, "foxglove": lambda m: m}
 
 
 def message(transport: str, packet: bytes, number: int) -> Any:
