@@ -1,7 +1,7 @@
 """The contract that each backend fulfils, and the one place that opens a backend by name."""
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -153,22 +153,32 @@ def check_image(backend: str, image: NDArray[np.uint8], width: int, height: int)
         )
 
 
-def check_heads(model: Model, heads: HeadTensors) -> None:
-    """Check that a network's outputs have the shapes and types that `model.yaml` describes.
+def heads_of(
+    model: Model, tensors: Mapping[str, NDArray[np.float32]], file: str = ""
+) -> HeadTensors:
+    """The head's tensors among a network's outputs, if they are as `model.yaml` describes them.
+
+    Args:
+        model: the model.
+        tensors: the outputs by name.
+        file: what the runtime has read, if it is not the model's own file.
 
     Raises:
-        BackendError: an output differs.
+        BackendError: an output is missing, or has another shape or type.
     """
     outputs = model.outputs
-    boxes, classes = outputs.shapes(model.input, len(model.classes))
-    names, shapes = [*outputs.box, *outputs.classes], [*boxes, *classes]
-    tensors = [*heads.boxes, *heads.classes]
-    for name, shape, tensor in zip(names, shapes, tensors, strict=True):
+    names = [*outputs.box, *outputs.classes]
+    shapes = [shape for part in outputs.shapes(model.input, len(model.classes)) for shape in part]
+    for name, shape in zip(names, shapes, strict=True):
+        if name not in tensors:
+            raise BackendError(f"{file or model.path} has no output {name!r}")
+        tensor = tensors[name]
         if tensor.shape != shape or tensor.dtype != np.float32:
             raise BackendError(
                 f"{model.path}: output {name!r} is {tensor.dtype} {tensor.shape}, "
                 f"model.yaml describes float32 {shape}"
             )
+    return HeadTensors([tensors[n] for n in outputs.box], [tensors[n] for n in outputs.classes])
 
 
 def open_backend(name: str, settings: BackendSettings) -> Backend:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception_nodes.backends.captured import CapturedNetwork
-from perception_nodes.backends.contract import BackendInfo, BackendSettings, check_heads
+from perception_nodes.backends.contract import BackendInfo, BackendSettings, heads_of
 from perception_nodes.backends.model import Model
 from perception_nodes.backends.qdq import read_network
 from perception_nodes.core.inference import BackendError, HeadTensors
@@ -97,12 +97,7 @@ class Backend:
             tensor, first = plan.graph.tensors[name], offset - begin
             values = results.array[first : first + plan.output_bytes(name)].view(np.float32)
             tensors[name] = values.reshape(1, tensor.channels, tensor.height, tensor.width)
-        boxes, classes = model.outputs.box, model.outputs.classes
-        for name in (*boxes, *classes):
-            if name not in tensors:
-                raise BackendError(f"{model.path} has no output {name!r}")
-        heads = HeadTensors([tensors[n] for n in boxes], [tensors[n] for n in classes])
-        check_heads(model, heads)
+        heads = heads_of(model, tensors)
         address = instance.memory.address
         stages = [
             lambda stream: stream.copy(address, image.address, image.nbytes),

@@ -17,12 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.backends.contract import (
-    BackendInfo,
-    BackendSettings,
-    check_heads,
-    check_image,
-)
+from perception_nodes.backends.contract import BackendInfo, BackendSettings, check_image, heads_of
 from perception_nodes.backends.model import Model
 from perception_nodes.core.counters import EngineCounters
 from perception_nodes.core.inference import BackendError, HeadTensors
@@ -60,12 +55,11 @@ class _Frame:
         self.slot = slot
         self._reads = []
         heads: dict[str, NDArray[np.float32]] = {}
-        boxes, classes = model.outputs.box, model.outputs.classes
         for output in program.outputs:
             # The decoder reads all class logits, plane by plane, and the box logits of a few
             # cells, which the engine writes side by side.
             shape = output.channels, output.height, output.width
-            if output.name in boxes:
+            if output.name in model.outputs.box:
                 head = np.zeros((*shape[1:], shape[0]), np.float32).transpose(2, 0, 1)
             else:
                 head = np.zeros(shape, np.float32)
@@ -73,17 +67,13 @@ class _Frame:
             step = np.float32(2.0**-output.fraction)
             for channels, values in output.parts(slot.output.array):
                 self._reads.append((values, step, head[channels]))
-        for name in (*boxes, *classes):
-            if name not in heads:
-                raise BackendError(f"{model.path} has no output {name!r}")
-        self._heads = [heads[name] for name in boxes], [heads[name] for name in classes]
-        check_heads(model, HeadTensors(*self._heads))
+        self._heads = heads_of(model, heads)
 
     def heads(self, call: EngineCounters) -> HeadTensors:
         """The head tensors of the frame that was finished in the slot."""
         for fixed, step, head in self._reads:
             np.multiply(fixed, step, out=head, dtype=np.float32, casting="unsafe")
-        return HeadTensors(*self._heads, call)
+        return HeadTensors(self._heads.boxes, self._heads.classes, call)
 
 
 class Backend:

@@ -3,12 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from perception_nodes.backends.contract import (
-    BackendInfo,
-    BackendSettings,
-    check_heads,
-    check_image,
-)
+from perception_nodes.backends.contract import BackendInfo, BackendSettings, check_image, heads_of
 from perception_nodes.backends.model import Model
 from perception_nodes.backends.qdq import read_network
 from perception_nodes.core.inference import BackendError, HeadTensors
@@ -24,20 +19,15 @@ class Backend:
 
     def __init__(self, settings: BackendSettings) -> None:
         self.network: Network | None = None
-        self._names: tuple[list[str], list[str]] = ([], [])
+        self._names: tuple[str, ...] = ()
         self._heads = HeadTensors([], [])
 
     def load(self, model: Model) -> BackendInfo:
         """Read the network and run it once."""
         network = read_network(model.path)
-        boxes, classes = model.outputs.box, model.outputs.classes
-        for name in (*boxes, *classes):
-            if name not in network.fractions:
-                raise BackendError(f"{model.path} has no output {name!r}")
-        self.network, self._names = network, (boxes, classes)
-        self._heads = HeadTensors([], [])
         blank = np.zeros((model.input.height, model.input.width, 3), np.uint8)
-        check_heads(model, self.infer(blank))
+        self._heads = heads_of(model, network.run(blank))
+        self.network, self._names = network, (*model.outputs.box, *model.outputs.classes)
         return BackendInfo("golden", f"NumPy {np.__version__}", "CPU", 1)
 
     def infer(self, image: NDArray[np.uint8]) -> HeadTensors:
@@ -46,13 +36,9 @@ class Backend:
             raise BackendError("golden: no model is loaded")
         check_image("golden", image, self.network.width, self.network.height)
         found = self.network.run(image)
-        boxes, classes = ([found[name] for name in names] for names in self._names)
-        if not self._heads.boxes:
-            self._heads = HeadTensors(boxes, classes)
-        for kept, new in zip(
-            (*self._heads.boxes, *self._heads.classes), (*boxes, *classes), strict=True
-        ):
-            kept[:] = new
+        kept = (*self._heads.boxes, *self._heads.classes)
+        for name, tensor in zip(self._names, kept, strict=True):
+            tensor[:] = found[name]
         return self._heads
 
     def close(self) -> None:

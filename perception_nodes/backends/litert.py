@@ -18,12 +18,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter, load_delegate
 from numpy.typing import NDArray
 
-from perception_nodes.backends.contract import (
-    BackendInfo,
-    BackendSettings,
-    check_heads,
-    check_image,
-)
+from perception_nodes.backends.contract import BackendInfo, BackendSettings, check_image, heads_of
 from perception_nodes.backends.model import LevelsSpec, Model
 from perception_nodes.backends.qdq import read_network
 from perception_nodes.core.inference import BackendError, BackendLost, HeadTensors
@@ -83,12 +78,7 @@ class Backend:
             _, height, width, channels = output["shape"]
             heads[tensor] = np.zeros((1, channels, height, width), np.float32)
             self._outputs.append((output["index"], output["quantization"][0], heads[tensor]))
-        boxes, classes = model.outputs.box, model.outputs.classes
-        for tensor in (*boxes, *classes):
-            if tensor not in heads:
-                raise BackendError(f"{name} has no output {tensor!r}")
-        self._heads = HeadTensors([heads[n] for n in boxes], [heads[n] for n in classes])
-        check_heads(model, self._heads)
+        self._heads = heads_of(model, heads, name)
         self.infer(np.zeros((model.input.height, model.input.width, 3), np.uint8))
         return BackendInfo("litert", f"LiteRT {ai_edge_litert.__version__}", device, self._threads)
 

@@ -7,7 +7,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from perception_nodes.backends.contract import BackendInfo, BackendSettings, check_heads
+from perception_nodes.backends.contract import BackendInfo, BackendSettings, heads_of
 from perception_nodes.backends.model import Model
 from perception_nodes.core.inference import BackendError, HeadTensors
 from perception_nodes.system.processes import physical_cores
@@ -93,15 +93,12 @@ class Backend:
         """Make a binding with output memory of its own."""
         shapes = {output.name: output.shape for output in session.get_outputs()}
         binding = session.io_binding()
-        tensors = []
+        tensors = {}
         for name in (*model.outputs.box, *model.outputs.classes):
             tensor = np.zeros(shapes[name], np.float32)
             binding.bind_output(name, "cpu", 0, np.float32, tensor.shape, tensor.ctypes.data)
-            tensors.append(tensor)
-        boxes = len(model.outputs.box)
-        heads = HeadTensors(tensors[:boxes], tensors[boxes:])
-        check_heads(model, heads)
-        return binding, heads
+            tensors[name] = tensor
+        return binding, heads_of(model, tensors)
 
     def _run(self, number: int, image: NDArray[np.uint8]) -> HeadTensors:
         if self._session is None:

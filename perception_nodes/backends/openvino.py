@@ -12,7 +12,7 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
-from perception_nodes.backends.contract import BackendInfo, BackendSettings, check_heads
+from perception_nodes.backends.contract import BackendInfo, BackendSettings, heads_of
 from perception_nodes.backends.instructions import (
     VARIABLE,
     WITHOUT_TILES,
@@ -106,13 +106,8 @@ class Request:
             BackendError: the outputs are not what `model.yaml` describes.
         """
         self._request = compiled.create_infer_request()
-        outputs = model.outputs
-        boxes, classes = (
-            [self._request.get_tensor(name).data for name in names]
-            for names in (outputs.box, outputs.classes)
-        )
-        self.heads = HeadTensors(boxes, classes)
-        check_heads(model, self.heads)
+        names = (*model.outputs.box, *model.outputs.classes)
+        self.heads = heads_of(model, {n: self._request.get_tensor(n).data for n in names})
 
     def begin(self, image: NDArray[np.uint8]) -> None:
         """Start the network on the image, in place; an error is a RuntimeError."""

@@ -19,7 +19,7 @@ from perception_nodes.backends.contract import (
     BackendInfo,
     BackendSettings,
     NotBuilt,
-    check_heads,
+    heads_of,
 )
 from perception_nodes.backends.model import Model
 from perception_nodes.core.inference import BackendError, HeadTensors
@@ -188,15 +188,9 @@ class Backend:
                 f"{model.folder}: the network's inputs are {list(engine.inputs.values())}, "
                 f"model.yaml describes {model.input.name!r}, uint8 {size}"
             )
-        names = [*model.outputs.box, *model.outputs.classes]
-        if missing := [name for name in names if name not in engine.outputs]:
-            raise BackendError(f"{model.folder}: the network has no output {missing[0]!r}")
         before, image_memory = self._input(engine, model.input.name, image.nbytes)
         after, views = self._outputs(engine)
-        boxes = len(model.outputs.box)
-        tensors = [views[name] for name in names]
-        heads = HeadTensors(tensors[:boxes], tensors[boxes:])
-        check_heads(model, heads)
+        heads = heads_of(model, views)
         stages = [*before, engine.execution.enqueue, *after]
         graph = capture(stream, stages, engine.execution.capturable(stream))
         pixels = image_memory.array.reshape(size[1:])

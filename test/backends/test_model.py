@@ -9,7 +9,7 @@ import pytest
 import yaml
 from onnx import TensorProto, helper
 
-from perception_nodes.backends.contract import BackendSettings, check_heads, open_backend
+from perception_nodes.backends.contract import BackendSettings, heads_of, open_backend
 from perception_nodes.backends.model import ModelError, available_models, load_model
 from perception_nodes.backends.terms import Terms
 from perception_nodes.core.decode import CellsDecoder, DecodeSettings
@@ -218,7 +218,7 @@ def test_a_head_of_cells_has_its_own_decoder_and_shapes(folder):
     backend = open_backend("null", BackendSettings())
     backend.load(model)
     heads = backend.infer(np.zeros((32, 64, 3), np.uint8))
-    check_heads(model, heads)
+    heads_of(model, {"boxes": heads.boxes[0], "scores": heads.classes[0]})
     assert len(model.decoder(DecodeSettings()).decode(heads.boxes, heads.classes)) == 0
 
 
