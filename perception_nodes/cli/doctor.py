@@ -30,6 +30,7 @@ from perception_nodes.graph.config import PreprocessSettings
 from perception_nodes.graph.ros_packages import REMEDIES
 from perception_nodes.graph.settings import check
 from perception_nodes.system.preemption import AT_ONCE, kernel_preemption
+from perception_nodes.system.processes import cpu_flags
 from perception_nodes.system.realtime import allowed_priority
 from perception_nodes.system.threads import Thread, nodes, threads
 from perception_nodes.transport.memory import SHM_FOLDER
@@ -203,11 +204,7 @@ def _shared_memory() -> Finding:
 
 
 def _cpu() -> Finding:
-    flags = ""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        flags = info.read_text(encoding="utf-8")
-    int8 = "avx512_vnni" in flags or "avx_vnni" in flags or "asimddp" in flags
+    int8 = not cpu_flags().isdisjoint(("avx512_vnni", "avx_vnni", "asimddp"))
     found = f"{os.cpu_count()} cores, " + ("INT8 dot product" if int8 else "no INT8 dot product")
     remedy = (
         "INT8 gains little here; a CPU with AVX-VNNI or AVX512-VNNI runs it 2 to 3 times faster"

@@ -12,6 +12,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from perception_nodes.system.environment import die_with_parent
+from perception_nodes.system.processes import cpu_flags
 from perception_nodes.system.realtime import give_way
 
 LATENCY_DEVICE = Path("/dev/cpu_dma_latency")
@@ -64,8 +65,4 @@ class AwakeProcessors:
 
 def is_virtual_machine() -> bool:
     """Whether a host decides when our processors sleep."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False
-    return " hypervisor" in flags or Path("/proc/device-tree/hypervisor").exists()
+    return "hypervisor" in cpu_flags() or Path("/proc/device-tree/hypervisor").exists()
