@@ -17,15 +17,15 @@ def in_log_time_order(segments: Iterable[Segment], on_disorder: Callable[[], Non
     oldest message at hand is delivered without opening further ones, and `on_disorder` is called if
     an older one follows.
     """
-    heap: list[tuple[int, int, int, str, bytes, Messages]] = []
+    heap: list[tuple[int, int, str, bytes, Messages]] = []
     open_bytes, last_ns = 0, -1
     ordered = sorted(segments, key=lambda segment: segment.start_ns)
 
-    def advance(number: int, position: int, messages: Messages) -> bool:
+    def advance(number: int, messages: Messages) -> bool:
         following = next(messages, None)
         if following is not None:
             log_time_ns, topic, data = following
-            heapq.heappush(heap, (log_time_ns, number, position, topic, data, messages))
+            heapq.heappush(heap, (log_time_ns, number, topic, data, messages))
         return following is not None
 
     for number in range(len(ordered) + 1):
@@ -33,12 +33,12 @@ def in_log_time_order(segments: Iterable[Segment], on_disorder: Callable[[], Non
         while heap and (
             segment is None or heap[0][0] <= segment.start_ns or open_bytes > MAX_OPEN_BYTES
         ):
-            log_time_ns, source, position, topic, data, messages = heapq.heappop(heap)
+            log_time_ns, source, topic, data, messages = heapq.heappop(heap)
             if log_time_ns < last_ns:
                 on_disorder()
             last_ns = log_time_ns
             yield log_time_ns, topic, data
-            if not advance(source, position + 1, messages):
+            if not advance(source, messages):
                 open_bytes -= ordered[source].size
-        if segment is not None and advance(number, 0, segment.read()):
+        if segment is not None and advance(number, segment.read()):
             open_bytes += segment.size

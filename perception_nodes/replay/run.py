@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from perception_nodes.backends.model import Model
-from perception_nodes.core.counters import EngineCounters
 from perception_nodes.core.frame import latency_ms
 from perception_nodes.drives.bag import BagError, Drive, RawFrame, image_topics, open_drive
 from perception_nodes.drives.decompression import COMPRESSED
@@ -36,7 +35,7 @@ from perception_nodes.replay.realtime import Realtime
 from perception_nodes.report.accelerator import ENGINE_FILE, engine_csv, engine_summary
 from perception_nodes.report.changes import Comparison, Tolerance
 from perception_nodes.report.chosen_frames import ChosenFrames
-from perception_nodes.report.recording import Recorder, Recording
+from perception_nodes.report.recording import Recorder
 from perception_nodes.system.files import staged, write_whole
 from perception_nodes.system.processes import machine
 
@@ -210,8 +209,7 @@ def _in_lockstep(
         comparison.finish()
         summary["golden"] = comparison.as_json()
     chosen = None if pictures is None else pictures.chosen
-    _note_engine(folder, summary, run.engine_calls)
-    return _ended(folder, summary, run.recording, chosen, drive, loaded, options)
+    return _ended(folder, summary, run, chosen, drive, loaded, options)
 
 
 def _in_real_time(
@@ -265,33 +263,26 @@ def _in_real_time(
     summary = summary_of(run.recording, drive, len(run.played), context)
     if followed is not None:
         summary["objects_followed"] = len(followed.objects)
-    _note_engine(folder, summary, run.engine_calls)
-    return _ended(folder, summary, run.recording, chosen, drive, loaded, options)
-
-
-def _note_engine(
-    folder: Path, summary: dict[str, Any], engine_calls: dict[int, EngineCounters]
-) -> None:
-    """Add the counters of an accelerator, if there was one."""
-    if engine_calls:
-        summary["engine"] = engine_summary(engine_calls)
-        write_whole(folder / ENGINE_FILE, engine_csv(engine_calls))
+    return _ended(folder, summary, run, chosen, drive, loaded, options)
 
 
 def _ended(
     folder: Path,
     summary: dict[str, Any],
-    recording: Recording,
+    run: Lockstep | Realtime,
     chosen: ChosenFrames | None,
     drive: Drive,
     loaded: LoadedModel,
     options: Options,
 ) -> dict[str, Any]:
+    if run.engine_calls:
+        summary["engine"] = engine_summary(run.engine_calls)
+        write_whole(folder / ENGINE_FILE, engine_csv(run.engine_calls))
     if options.labels is not None or options.labels_topic:
         summary["accuracy"] = accuracy(
-            loaded.model, drive, recording, options.labels, options.labels_topic
+            loaded.model, drive, run.recording, options.labels, options.labels_topic
         )
-    write_summary(folder, summary, recording, chosen or ChosenFrames(0))
+    write_summary(folder, summary, run.recording, chosen or ChosenFrames(0))
     return summary
 
 

@@ -7,8 +7,6 @@ from hypothesis import strategies as st
 
 from perception_nodes.core.scheduler import Scheduler, Turn
 
-MS = 1_000_000
-
 
 def scheduler(*deadlines, now=0):
     """A scheduler with a frame of each camera waiting since `now`, None for one without."""
