@@ -27,6 +27,7 @@ from onnx import numpy_helper
 from model_compression.errors import CompressionError, GateRefused
 from model_compression.quantization import RangeTable, emit, measure, write_table
 from model_compression.quantization.divergence import divergence
+from model_compression.quantization.emit import write_files
 from model_compression.quantization.graph import is_known
 from model_compression.quantization.ranges import open_float
 from model_compression.quantization.sensitivity import sensitivity
@@ -434,14 +435,8 @@ def _written(
     data: list[dict[str, str]],
 ) -> Model:
     """Write the files of an 8-bit model, and its description."""
-    folder.mkdir(parents=True, exist_ok=True)
     description = yaml.safe_load((parent.folder / "model.yaml").read_text(encoding="utf-8"))
-    files = {}
-    for dialect, graph in eight.files.items():
-        content = graph.SerializeToString()
-        file = f"{folder.name}.{dialect}.onnx"
-        write_whole(folder / file, content)
-        files[dialect] = {"file": file, "sha256": hashlib.sha256(content).hexdigest()}
+    files = write_files(eight.files, folder)
     if eight.table is not None:
         write_table(eight.table, folder / "ranges.yaml")
     description.pop("accuracy", None)

@@ -1,8 +1,6 @@
 """Model folders: ONNX files, and `model.yaml` that says what they are and how they were made."""
 
-import hashlib
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,8 +12,10 @@ from model_compression import contract
 from model_compression.config import Config
 from model_compression.origin import Origin
 from model_compression.quantization import RangeTable, emit, write_table
+from model_compression.quantization.emit import write_files
 from perception_nodes.evaluation import Evaluation
 from perception_nodes.evaluation.classes import class_losses, without_evidence
+from perception_nodes.system.files import write_whole
 
 
 @dataclass(frozen=True)
@@ -68,16 +68,15 @@ def interface(size_px: tuple[int, int], classes: Sequence[str]) -> dict[str, Any
     }
 
 
-def describe(variant: Variant, config: Config, files: dict[str, Path]) -> dict[str, Any]:
+def describe(
+    variant: Variant, config: Config, files: Mapping[str, dict[str, str]]
+) -> dict[str, Any]:
     """Describe a model for the run time, with the facts of its making."""
-    hashes = {
-        dialect: {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-        for dialect, path in files.items()
-    }
+    first, *others = files
     description: dict[str, Any] = {
         "name": variant.name,
-        **hashes.pop("u8" if variant.table else "float"),
-        **hashes,
+        **files[first],
+        **{dialect: files[dialect] for dialect in others},
         **interface(config.size, config.classes),
         "precision": "int8" if variant.table else "fp32",
         "activation": variant.activation,
@@ -102,30 +101,22 @@ def describe(variant: Variant, config: Config, files: dict[str, Path]) -> dict[s
 
 
 def write_variant(variant: Variant, config: Config, models: Path) -> Path:
-    """Write a model folder; the description last, so that it never names a missing file.
+    """Write a model folder, the description last.
 
     Returns:
         The folder. An 8-bit model has two files of the same integers, `u8` for OpenVINO and ONNX
         Runtime and `s8` for TensorRT, and its table of ranges.
     """
     folder = models / variant.name
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "model.yaml").unlink(missing_ok=True)
     graphs = {"float": variant.graph}
     if variant.table:
         graphs = {
             "u8": emit(variant.graph, variant.table, "u8"),
             "s8": emit(variant.graph, variant.table, "s8"),
         }
+    files = write_files(graphs, folder)
+    if variant.table:
         write_table(variant.table, folder / "ranges.yaml")
-    files = {}
-    for dialect, graph in graphs.items():
-        files[dialect] = folder / f"{variant.name}.{dialect}.onnx"
-        partial = files[dialect].with_suffix(".partial")
-        onnx.save(graph, partial)
-        os.replace(partial, files[dialect])
-    partial = folder / "model.partial"
     text = yaml.safe_dump(describe(variant, config, files), sort_keys=False, width=100)
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, folder / "model.yaml")
+    write_whole(folder / "model.yaml", text)
     return folder

@@ -9,7 +9,13 @@ import onnx
 import yaml
 
 from model_compression.errors import CompressionError
-from model_compression.quantization.emit import Dialect, emit, float_convolutions, float_of
+from model_compression.quantization.emit import (
+    Dialect,
+    emit,
+    float_convolutions,
+    float_of,
+    write_files,
+)
 from model_compression.quantization.ranges import Frames, measure
 from model_compression.quantization.table import RangeTable, write_table
 from perception_nodes.core.yaml_text import parse_yaml
@@ -105,16 +111,7 @@ def _load(path: Path, sha256: str) -> onnx.ModelProto:
 def _write_model(
     model: onnx.ModelProto, table: RangeTable, description: dict[str, Any], out: Path
 ) -> None:
-    """Write the files, and the description last: it never names a missing file."""
-    graphs = {dialect: emit(model, table, dialect) for dialect in DIALECTS}
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "model.yaml").unlink(missing_ok=True)
-    files = {}
-    for dialect, graph in graphs.items():
-        path = out / f"{out.name}.{dialect}.onnx"
-        content = graph.SerializeToString()
-        write_whole(path, content)
-        files[dialect] = {"file": path.name, "sha256": hashlib.sha256(content).hexdigest()}
+    files = write_files({dialect: emit(model, table, dialect) for dialect in DIALECTS}, out)
     write_table(table, out / "ranges.yaml")
     # What was measured before does not hold for the new ranges.
     measured = ("accuracy", "without_evidence")

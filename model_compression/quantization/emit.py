@@ -23,7 +23,10 @@ TensorRT does not see that through a Resize, so ``s8`` rounds behind it once mor
 nothing: the values are codes already.
 """
 
+import hashlib
 import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -34,9 +37,25 @@ from model_compression.errors import CompressionError
 from model_compression.quantization.graph import MOVES, Block, Layout, weights_of
 from model_compression.quantization.table import SCHEME, RangeTable
 from model_compression.quantization.weights import round_weight, weight_scale
+from perception_nodes.system.files import write_whole
 
 Dialect = Literal["u8", "s8"]
 ZERO_POINT = {"u8": np.uint8(128), "s8": np.int8(0)}
+
+
+def write_files(graphs: Mapping[str, onnx.ModelProto], folder: Path) -> dict[str, dict[str, str]]:
+    """Write a model's graphs, by dialect, into its folder; gives what `model.yaml` says of them.
+
+    A description that is there is removed first, so that it never names a missing file.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.yaml").unlink(missing_ok=True)
+    files = {}
+    for dialect, graph in graphs.items():
+        file, content = f"{folder.name}.{dialect}.onnx", graph.SerializeToString()
+        write_whole(folder / file, content)
+        files[dialect] = {"file": file, "sha256": hashlib.sha256(content).hexdigest()}
+    return files
 
 
 def emit(model: onnx.ModelProto, table: RangeTable, dialect: Dialect) -> onnx.ModelProto:
