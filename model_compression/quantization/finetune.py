@@ -34,12 +34,10 @@ class Schedule:
     Attributes:
         steps: batches.
         learning_rate: of the weights at the start; it falls to zero as half a cosine.
-        learn_ranges: adapt the table's ranges too.
     """
 
     steps: int = 300
     learning_rate: float = 2e-5
-    learn_ranges: bool = True
 
 
 class RoundedGraph(nn.Module):
@@ -203,7 +201,6 @@ def finetune(
     layout = table.check(model)
     network = RoundedGraph(model, layout, table)
     teacher = copy.deepcopy(network).requires_grad_(False)
-    network.log_amax.requires_grad_(schedule.learn_ranges)
     rates = [
         {"params": list(network.values.values()), "lr": schedule.learning_rate},
         {"params": [network.log_amax], "lr": RANGE_RATE * schedule.learning_rate},

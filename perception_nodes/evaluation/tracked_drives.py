@@ -92,9 +92,9 @@ GENERATED = {
 }
 
 
-def generated(name: str, objects: int = 30, seconds: float = 60.0, seed: int = 0) -> TrackedDrive:
+def generated(name: str, objects: int, seconds: float = 60.0) -> TrackedDrive:
     """Generate a drive of one of the kinds in `GENERATED`."""
-    trouble, random = GENERATED[name], np.random.default_rng(seed)
+    trouble, random = GENERATED[name], np.random.default_rng(0)
     position = random.uniform([100, 300], [WIDTH - 100, 800], (objects, 2))
     size = random.uniform([30, 30], [160, 120], (objects, 2))
     sway_px = random.uniform([20, 2], [400, 40], (objects, 2))

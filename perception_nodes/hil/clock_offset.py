@@ -38,15 +38,14 @@ def clock_offset(trips: Iterable[RoundTrip]) -> ClockOffset:
     )
 
 
-def measure_offset(ask: Callable[[], int], round_trips: int = ROUND_TRIPS) -> ClockOffset:
+def measure_offset(ask: Callable[[], int]) -> ClockOffset:
     """Ask for the other clock many times, and estimate the offset.
 
     Args:
         ask: returns the other machine's CLOCK_REALTIME, nanoseconds.
-        round_trips: how often.
     """
     trips = []
-    for _ in range(round_trips):
+    for _ in range(ROUND_TRIPS):
         sent_ns = time.time_ns()
         answered_ns = ask()
         trips.append(RoundTrip(sent_ns, answered_ns, time.time_ns()))

@@ -64,18 +64,17 @@ class LossyLink:
         conditions: of the network; may be replaced at any time.
     """
 
-    def __init__(self, conditions: Conditions, seed: int = 0) -> None:
+    def __init__(self, conditions: Conditions) -> None:
         """Make the devices and start to pass packets on.
 
         Args:
             conditions: of the network at first.
-            seed: of the choice which packets are lost.
 
         Raises:
             NetworkUnavailable: the kernel refuses it.
         """
         self.conditions = conditions
-        self._random = random.Random(seed)
+        self._random = random.Random(0)
         # A thread can be in another namespace than the other threads of its process.
         self._far = ThreadPoolExecutor(1, "hil_unit")
         near = _open_device(BENCH_ADDRESS)

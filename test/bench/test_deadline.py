@@ -122,14 +122,14 @@ def test_detections_that_arrive_late_are_counted_though_published_in_time():
     assert account(STAMPS, arrivals(10.5), reports(), 10.0).arrived_late == 100
 
 
-def soak(memory, descriptors=9, shared=50.0, pid=lambda i: 7):
+def soak(memory, pid=lambda i: 7):
     return [
         ResourcesHeld(
             float(i),
             {"detector_node": memory(i)},
-            {"detector_node": descriptors},
+            {"detector_node": 9},
             {},
-            shared,
+            50.0,
             {"detector_node": pid(i)},
         )
         for i in range(400)

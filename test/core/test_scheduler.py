@@ -17,9 +17,9 @@ def scheduler(*deadlines, now=0):
     return made
 
 
-def periodic(made, camera, period, life, until):
-    """A camera that has sent frames at a constant rate, each of which was served."""
-    for at in range(0, until + 1, period):
+def periodic(made, camera, life):
+    """A camera that has sent a frame each 100 ns until 400, each of which was served."""
+    for at in range(0, 401, 100):
         made.arrived(camera, at, at + life)
         made.done(camera, served=True)
 
@@ -54,7 +54,7 @@ class TestTurns:
 
     def test_a_frame_due_at_once_is_waited_for_where_that_is_sooner(self):
         made = Scheduler(2)
-        periodic(made, 1, period=100, life=50, until=400)
+        periodic(made, 1, life=50)
         made.arrived(0, 499, 549)
         assert made.turn(499, [[10, 11]]) == Turn(wait_until_ns=500)
         made.arrived(1, 500, 550)
@@ -62,19 +62,19 @@ class TestTurns:
 
     def test_but_not_beyond_the_slack_of_the_one_that_waits(self):
         made = Scheduler(2)
-        periodic(made, 1, period=100, life=50, until=400)
+        periodic(made, 1, life=50)
         made.arrived(0, 499, 511)
         assert made.turn(499, [[10, 12]]).cameras == (0,)
 
     def test_nor_for_long(self):
         made = Scheduler(2)
-        periodic(made, 1, period=100, life=50, until=400)
+        periodic(made, 1, life=50)
         made.arrived(0, 490, 590)
         assert made.turn(490, [[10, 11]]).cameras == (0,)
 
     def test_a_camera_that_is_gone_is_not_waited_for(self):
         made = Scheduler(2)
-        periodic(made, 1, period=100, life=50, until=400)
+        periodic(made, 1, life=50)
         made.arrived(0, 515, 565)
         assert made.turn(515, [[10, 11]]).cameras == (0,)
 
@@ -90,8 +90,8 @@ class TestTurns:
     def test_caution_does_not_keep_anyone_waiting(self):
         """By its 99th percentile, the call would make the other camera's frame late."""
         made = Scheduler(2)
-        periodic(made, 1, period=100, life=20, until=400)
-        periodic(made, 0, period=100, life=20, until=400)
+        periodic(made, 1, life=20)
+        periodic(made, 0, life=20)
         made.arrived(1, 500, 520)
         made.done(1, served=False)
         made.arrived(0, 510, 530)

@@ -140,9 +140,9 @@ def test_what_does_not_come_is_counted_and_named(copy, name):
             assert warnings
 
 
-def zeroed(file, at, count=4096):
+def zeroed(file, at):
     data = bytearray(file.read_bytes())
-    data[at : at + count] = bytes(count)
+    data[at : at + 4096] = bytes(4096)
     file.write_bytes(data)
 
 

@@ -27,9 +27,9 @@ def kv260(bitstream, engine, tmp_path, monkeypatch):
     return bitstream
 
 
-def first_hour(path, capsys, frames=5):
+def first_hour(path, capsys):
     """Run the script; its status, and what it printed."""
-    status = first_light.main([str(path), "--frames", str(frames)])
+    status = first_light.main([str(path), "--frames", "5"])
     return status, capsys.readouterr().out
 
 

@@ -78,10 +78,10 @@ def code_of(cubin):
     return found
 
 
-def uncontracted(monkeypatch, name, sm):
-    """The instructions of a kernel compiled without contraction."""
+def uncontracted(monkeypatch, sm):
+    """The instructions of `decode` compiled without contraction."""
     monkeypatch.setattr(kernels, "OPTIONS", (*kernels.OPTIONS, "--fmad=false"))
-    return code_of(nvrtc(CUDA).compile(name, sm)[0])
+    return code_of(nvrtc(CUDA).compile("decode", sm)[0])
 
 
 @pytest.mark.parametrize("sm", GPUS)
@@ -89,7 +89,7 @@ def test_there_is_nothing_that_a_compiler_may_contract(sm, monkeypatch):
     """Then a GPU rounds like the host, with any options. `preprocess` only uses integers."""
     code = code_of(compiled_by_nvrtc("decode", sm)[0])
     assert set(code) == ENTRIES["decode"]
-    assert code == uncontracted(monkeypatch, "decode", sm)
+    assert code == uncontracted(monkeypatch, sm)
 
 
 def test_what_may_be_contracted_is_seen(monkeypatch, tmp_path):
@@ -101,7 +101,7 @@ def test_what_may_be_contracted_is_seen(monkeypatch, tmp_path):
     monkeypatch.setattr(kernels, "KERNELS", tmp_path)
     monkeypatch.setattr(kernels, "HEADERS", sorted(tmp_path.glob("*.cuh")))
     code = code_of(nvrtc(CUDA).compile("decode", 90)[0])
-    assert code["decode_boxes"] != uncontracted(monkeypatch, "decode", 90)["decode_boxes"]
+    assert code["decode_boxes"] != uncontracted(monkeypatch, 90)["decode_boxes"]
 
 
 def test_the_report_is_read_as_nvcc_and_nvrtc_write_it():

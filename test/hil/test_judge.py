@@ -533,9 +533,9 @@ def test_detections_that_the_network_lost_are_told_by_their_reports():
     assert (verdict.problems, verdict.lost_silently) == ([], 0)
 
 
-def rebooted(up_ns):
-    """A unit that is killed at `BEGIN`, and heard of again from `up_ns` on."""
-    seen = run()
+def rebooted():
+    """A unit that is killed at `BEGIN`, and heard of again half a second after `END`."""
+    seen, up_ns = run(), END + 500 * MS
     seen.sent = [FIRST + i * PERIOD for i in range(1, 240)]  # its camera goes on
     gone = range(BEGIN - 50 * MS, up_ns)
     seen.reports = [
@@ -563,10 +563,10 @@ REBOOT = SCENARIO.model_copy(
 
 
 def test_a_unit_that_was_down_accounts_for_the_frames_before_and_after():
-    verdict = judge(REBOOT, rebooted(END + 500 * MS))
+    verdict = judge(REBOOT, rebooted())
     assert verdict.problems == []
     assert verdict.while_down == pytest.approx(2600 / 33, abs=2)
-    seen = rebooted(END + 500 * MS)
+    seen = rebooted()
     del seen.reports[-5]
     assert judge(REBOOT, seen).lost_silently == 1
     del seen.reports[3]
@@ -574,11 +574,11 @@ def test_a_unit_that_was_down_accounts_for_the_frames_before_and_after():
 
 
 def test_another_fault_beside_a_reboot_excuses_no_frame():
-    seen = rebooted(END + 500 * MS)
+    seen = rebooted()
     seen.faults.append(("night", BEGIN - 1500 * MS, END + 1500 * MS))
     seen.begin_ns, seen.end_ns = seen.faults[-1][1:]
     down = judge(REBOOT, seen).while_down
-    assert down == judge(REBOOT, rebooted(END + 500 * MS)).while_down
+    assert down == judge(REBOOT, rebooted()).while_down
     for index in (-5, next(i for i, r in enumerate(seen.reports) if r.stamp_ns > seen.begin_ns)):
         del seen.reports[index]
     assert judge(REBOOT, seen).lost_silently == 2
