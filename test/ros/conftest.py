@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rclpy
 from own_domain import own_domain
+from recorder import Recorder
 from started_graph import Starter, needs_launch
 
 from perception_nodes.bench.graphs import MEASURED
@@ -28,6 +30,15 @@ def measured(tmp_path: Path) -> Callable[..., tuple[list[int], list[dict[str, An
         return stamps, json.loads(received.read_text())["reports"]
 
     return play
+
+
+@pytest.fixture
+def recorder(domain: int) -> Iterator[Recorder]:
+    """Subscribes to topics of the test's domain."""
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=domain)
+    yield Recorder(context)
+    rclpy.shutdown(context=context)
 
 
 @pytest.fixture(params=["run", pytest.param("launch", marks=needs_launch)])

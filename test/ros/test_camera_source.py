@@ -15,7 +15,6 @@ import cv2
 import numpy as np
 import PIL.Image
 import pytest
-import rclpy
 from perception_interfaces.msg import FrameReport, Health
 from recorder import Recorder
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -37,14 +36,6 @@ LENS = ROOT / "calibration/camera/example_wide_1920x1280.yaml"
 def assert_nothing_left(domain: int) -> None:
     """The recorder's own ports stay until it ends."""
     assert [name for name in left_behind(domain) if name.startswith("perception")] == []
-
-
-@pytest.fixture
-def recorder(domain: int) -> Iterator[Recorder]:
-    context = rclpy.Context()
-    rclpy.init(context=context, domain_id=domain)
-    yield Recorder(context)
-    rclpy.shutdown(context=context)
 
 
 @pytest.fixture

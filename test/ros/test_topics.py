@@ -1,11 +1,9 @@
 """The documented table of topics is what a running graph publishes, no more and no less."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import rclpy
 from beside import beside
 from recorder import Recorder
 
@@ -27,17 +25,9 @@ def documented(root: Path) -> Topics:
     return {(f"/{name.lstrip('/')}", *rest) for name, *rest in rows if name != ONLY_PLAYED}
 
 
-@pytest.fixture
-def listener(domain: int) -> Iterator[Recorder]:
-    context = rclpy.Context()
-    rclpy.init(context=context, domain_id=domain)
-    yield Recorder(context)
-    rclpy.shutdown(context=context)
-
-
-def published(listener: Recorder) -> Topics:
+def published(recorder: Recorder) -> Topics:
     """What publishers have announced, but for ROS's own."""
-    node = listener.node
+    node = recorder.node
     return {
         (
             name,
@@ -51,14 +41,14 @@ def published(listener: Recorder) -> Topics:
     }
 
 
-def test_the_table_of_topics(root: Path, listener: Recorder) -> None:
+def test_the_table_of_topics(root: Path, recorder: Recorder) -> None:
     pytest.importorskip("aiohttp")
     told = documented(root)
     assert len(told) > 10
 
     def look(_: Supervisor) -> None:
-        listener.until(lambda: published(listener) >= told, lambda: told - published(listener))
-        assert published(listener) == told
+        recorder.until(lambda: published(recorder) >= told, lambda: told - published(recorder))
+        assert published(recorder) == told
 
     nodes = VEHICLE.nodes(
         {
