@@ -498,7 +498,8 @@ class WatchdogSettings(CamerasSettings):
         default=0.1,
         ge=0,
         le=1,
-        description="if a larger share of frames misses the deadline, health is DEGRADED",
+        description="if a larger share of frames misses the deadline, or has only the result of a "
+        "smaller model or another backend, health is DEGRADED",
     )
 
     @model_validator(mode="after")

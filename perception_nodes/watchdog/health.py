@@ -134,21 +134,22 @@ class Health:
                 f"{abandoned} of the last {frames} frames were abandoned",
             )
         missed = frames - sum(map(self._statuses.count, IN_TIME))
-        if missed > limits.degraded_miss_rate * limits.window_frames:
-            failed = self._statuses.count(FrameStatus.FAILED)
-            return (
-                HealthMode.DEGRADED,
-                f"{missed} of the last {frames} frames missed the deadline"
-                + (f", of which {failed} FAILED: {self._failed_why}" if failed else ""),
-            )
         smaller = self._statuses.count(FrameStatus.DEGRADED)
-        if smaller > limits.degraded_miss_rate * limits.window_frames:
-            why = self._degraded_why
-            return (
-                HealthMode.DEGRADED,
-                f"{smaller} of the last {frames} frames"
-                + (f": {why}" if why else " were left to the smaller model"),
-            )
+        if missed + smaller > limits.degraded_miss_rate * limits.window_frames:
+            causes = []
+            if missed:
+                failed = self._statuses.count(FrameStatus.FAILED)
+                causes.append(
+                    f"{missed} of the last {frames} frames missed the deadline"
+                    + (f", of which {failed} FAILED: {self._failed_why}" if failed else "")
+                )
+            if smaller:
+                why = self._degraded_why
+                causes.append(
+                    f"{smaller} of the last {frames} frames"
+                    + (f": {why}" if why else " were left to the smaller model")
+                )
+            return HealthMode.DEGRADED, "; ".join(causes)
         return HealthMode.NOMINAL, "detections arrive in time"
 
     def _since_then(self) -> str:

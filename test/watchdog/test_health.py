@@ -162,6 +162,20 @@ def test_a_smaller_model_is_degraded(nominal):
     assert transition.cause == "3 of the last 10 frames were left to the smaller model"
 
 
+@pytest.mark.parametrize("missed", [LATE, FAILED])
+def test_frames_that_missed_and_those_of_a_smaller_model_count_together(nominal, missed):
+    nominal.frames(missed)
+    nominal.frames(FrameStatus.DEGRADED)
+    assert nominal.mode == "NOMINAL"
+    (transition,) = nominal.frames(FrameStatus.DEGRADED)
+    failed = ", of which 1 FAILED: lab8 is unknown" if missed == FAILED else ""
+    assert transition.mode is HealthMode.DEGRADED
+    assert transition.cause == (
+        f"1 of the last 10 frames missed the deadline{failed}; "
+        "2 of the last 10 frames were left to the smaller model"
+    )
+
+
 def test_a_better_mode_must_hold_before_it_is_entered(nominal):
     nominal.wait(600)
     assert nominal.mode == "UNSAFE"
