@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from perception_nodes.core.frame import IN_TIME, PUBLISHED, FrameStatus
+from perception_nodes.core.frame import CROWDED, IN_TIME, PUBLISHED, FrameStatus
 from perception_nodes.core.health import HealthMode
 from perception_nodes.watchdog.faults import Fault
 
@@ -63,7 +63,8 @@ class Health:
         """Take the status of a frame that has ended, and its reason."""
         self._statuses.append(status)
         if status == FrameStatus.DEGRADED:
-            self._degraded_why = reason
+            # A crowd is no cause: the wanted model would have met it too.
+            self._degraded_why = reason.removeprefix(CROWDED.decode()).removeprefix("; ")
         if status == FrameStatus.FAILED:
             self._failed_why = reason
         if status in PUBLISHED:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from perception_nodes.core.frame import FrameStatus
+from perception_nodes.core.frame import CROWDED, FrameStatus
 from perception_nodes.core.health import HealthMode
 from perception_nodes.watchdog.faults import Fault
 from perception_nodes.watchdog.health import Health, HealthLimits, Transition
@@ -231,12 +231,20 @@ def test_alternating_facts_do_not_make_it_flap(nominal):
     assert transitions == []
 
 
-def test_the_reason_of_degraded_frames_is_told(nominal):
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        ("openvino stands in", ": openvino stands in"),
+        (f"{CROWDED.decode()}; openvino stands in", ": openvino stands in"),
+        (CROWDED.decode(), " were left to the smaller model"),
+    ],
+)
+def test_why_frames_are_degraded_is_told_and_no_crowd(nominal, reason, told):
     for _ in range(3):
         nominal.ms += 33
-        nominal.health.frame(FrameStatus.DEGRADED, nominal.ms * MS, "openvino stands in")
+        nominal.health.frame(FrameStatus.DEGRADED, nominal.ms * MS, reason)
     nominal.health.update([], nominal.ms * MS)
-    assert nominal.health.cause == "3 of the last 10 frames: openvino stands in"
+    assert nominal.health.cause == "3 of the last 10 frames" + told
 
 
 def test_the_mode_before_the_last_change_is_kept():
