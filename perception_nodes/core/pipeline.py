@@ -65,6 +65,7 @@ class Pipeline:
         self._clock = clock
         self._skip_late = skip_late
         self._publish = CostPrediction(0)
+        self._without_publishing = 0
         self.engine: EngineCounters | None = None
         self.replace(models, standing_in)
         self._to_source: BoxesToSource
@@ -237,8 +238,25 @@ class Pipeline:
         return [*levels, [self._median_ns(self._models[-1])]]
 
     def status_of(self, record: FrameRecord) -> FrameStatus:
-        """The status that the frame would get if its detections were published now."""
-        return self._status_at(self._clock.monotonic_ns(), record)
+        """The status that the frame will rather get than not if its detections go out now.
+
+        How long publication takes is predicted from the frames before.
+        """
+        expected_ns = record.postprocessed_ns + self._publish.median_ns
+        return self._status_at(max(self._clock.monotonic_ns(), expected_ns), record)
+
+    def withholds(self, record: FrameRecord) -> bool:
+        """Whether a frame's detections that must not be late are not to be published.
+
+        They are not if they will rather be late than not. Where only the prediction says so, every
+        `TRIED_EVERY`th frame goes out all the same, so that the prediction stays up to date.
+        """
+        if self.status_of(record) != FrameStatus.LATE:
+            return False
+        if self._clock.monotonic_ns() > record.deadline_ns:
+            return True
+        self._without_publishing += 1
+        return self._without_publishing % TRIED_EVERY > 0
 
     def _status_at(self, published_ns: int, record: FrameRecord) -> FrameStatus:
         if published_ns > record.deadline_ns:
@@ -256,8 +274,9 @@ class Pipeline:
         return record
 
     def withheld(self, record: FrameRecord) -> FrameRecord:
-        """Complete the record of a frame whose detections are too late and not published."""
-        record.status, record.reason = FrameStatus.SKIPPED_LATE, b"withheld: past its deadline"
+        """Complete the record of a frame whose detections would be late and are not published."""
+        record.status = FrameStatus.SKIPPED_LATE
+        record.reason = b"withheld: it would have been published past its deadline"
         record.detections = 0
         return record
 

@@ -398,7 +398,8 @@ class DetectorSettings(CamerasSettings):
     )
     publish_late: bool = Field(
         default=True,
-        description="publish detections that missed the deadline too, marked as late",
+        description="publish detections that missed the deadline too, marked as late; if not, "
+        "those that publication would probably make late are withheld as well",
     )
     detections_topic: Topic = Field(
         default="perception/detections",
