@@ -58,7 +58,7 @@ class Pipeline:
             models: the best one first; the others are used when time is short.
             clock: source of monotonic time.
             skip_late: abandon a frame before inference if every model would be late with it; if
-                False, the best model runs on every frame.
+                False, the smallest model runs on it.
             standing_in: see `replace`.
         """
         self.lost: BackendLost | None = None
@@ -112,7 +112,7 @@ class Pipeline:
         if model is None:
             record.status, record.reason = FrameStatus.SKIPPED_LATE, self._why_not(left_ns, record)
             return record, None
-        if finish_by_ns is not None and self._skip_late and not self._on_trial:
+        if finish_by_ns is not None and not self._on_trial:
             model = self._in_time_by(finish_by_ns - started_ns, model)
         self._chosen, record.model = model, model.name
         record.reason = self._standing_in
@@ -173,13 +173,12 @@ class Pipeline:
         """Choose the model to run in the time left; None if none fits.
 
         The choice is the best model whose 99th percentile fits; failing that the smallest model, if
-        its median fits; failing that none. If cameras share the models, time may be short because
-        of another camera, which says nothing about the models' costs: a frame past its deadline may
-        still be tried, and if no model is chosen, the predictions stay as they are.
+        its median fits or frames are not skipped; failing that none. If cameras share the models,
+        time may be short because of another camera, which says nothing about the models' costs: a
+        frame past its deadline may still be tried, and if no model is chosen, the predictions stay
+        as they are.
         """
-        if not self._skip_late:
-            return self._models[0]
-        if left_ns <= 0 and not shared:
+        if left_ns <= 0 and not shared and self._skip_late:
             return None
         best, smallest = self._models[0], self._models[-1]
         chosen = None
@@ -188,7 +187,7 @@ class Pipeline:
                 chosen = model
                 break
         # Up to here caution costs only accuracy; from here on it would cost the frame.
-        if chosen is None and self._median_ns(smallest) <= left_ns:
+        if chosen is None and (not self._skip_late or self._median_ns(smallest) <= left_ns):
             chosen = smallest
         self._without_best = 0 if chosen is best else self._without_best + 1
         tried, every = (smallest, TRIED_EVERY) if chosen is None else (best, BEST_TRIED_EVERY)

@@ -394,7 +394,8 @@ class DetectorSettings(CamerasSettings):
     )
     skip_late: bool = Field(
         default=True,
-        description="skip inference for a frame that would miss its deadline with every model",
+        description="skip inference for a frame that would miss its deadline with every model; if "
+        "not, the fastest model runs on it",
     )
     publish_late: bool = Field(
         default=True,

@@ -163,6 +163,19 @@ def test_without_skipping_it_is_detected_and_late():
     assert detections is not None
 
 
+def test_without_skipping_a_smaller_model_stands_in_too_and_runs_where_all_are_late():
+    rig = Rig(skip_late=False, expected_ms=20.0, duration_ms=20.0, fallback_ms=3.0)
+    statuses = [rig.run()[0].status for _ in range(2 * BEST_TRIED_EVERY)]
+    assert statuses.count(FrameStatus.DEGRADED) == 2 * BEST_TRIED_EVERY - 2
+    assert statuses.count(FrameStatus.LATE) == 2  # the best model is tried
+    record, _ = rig.run(rig.header(deadline_ms=4.0))
+    assert (record.status, record.model) == (FrameStatus.LATE, b"tiny")
+    record, _ = rig.run(rig.header(deadline_ms=1.0))
+    assert (record.status, record.model) == (FrameStatus.LATE, b"tiny")
+    record, _ = rig.run(rig.header(deadline_ms=60.0))
+    assert (record.status, record.model) == (FrameStatus.OK, b"toy")
+
+
 def test_a_backend_error_fails_the_frame_with_its_reason():
     record, detections = Rig(error=BackendError("out of memory")).run()
     assert detections is None
